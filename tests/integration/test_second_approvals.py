@@ -9,7 +9,7 @@ import pytest
 
 from harness.control.canary import operations
 from harness.control.operations import keys
-from harness.control.proposals import decisions, review, submission
+from harness.control.proposals import decisions, review, submission, suite_registration
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import fallback_chain, kill_switch, routes, targets
 from harness.control.routing.chain_evidence import WaiverRequest
@@ -275,7 +275,7 @@ def test_a_suite_that_was_swapped_while_a_proposal_was_registered_is_still_widen
     assert path is not None
     accepted = path.read_text()
     changed = accepted.replace('"target": "c1"', '"target": "x1"')
-    before = submission.register_plans
+    before = suite_registration.register_plans
 
     def swapped(*args: Any) -> Any:
         path.write_text(changed)
@@ -283,7 +283,7 @@ def test_a_suite_that_was_swapped_while_a_proposal_was_registered_is_still_widen
         path.write_text(accepted)
         return made
 
-    monkeypatch.setattr(submission, "register_plans", swapped)
+    monkeypatch.setattr(suite_registration, "register_plans", swapped)
     proposal = world.propose("sim/better")
     path.write_text(changed)
     for _ in range(6):

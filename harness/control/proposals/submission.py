@@ -1,37 +1,24 @@
 """Lets people submit proposals. `create_proposal` checks the candidate (data class, prices,
-shadow, judge) and registers suites, claim, margin, alpha and order; `preview_proposal` says
+shadow, judge) and has the suites registered (`suite_registration`); `preview_proposal` says
 what it would register, and stores nothing. `create_selection` makes the proposals of several
 candidates at once, which share one alpha. What people decide about a proposal is in
 `decisions`; all else is the reconciler's.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from harness.control import audit
 from harness.control.canary import judge
 from harness.control.context import Context
-from harness.control.proposals import alpha_spending, judge_slopes, past_scores, route_rules
+from harness.control.proposals import alpha_spending, route_rules, suite_registration
 from harness.control.proposals.alpha_spending import FalsePassRisk
+from harness.control.proposals.suite_registration import ALONE, SelectionPlace
 from harness.control.routing import data_class_checks, routes, targets
 from harness.control.shadow import stage
-from harness.domain.errors import (
-    ConfigError,
-    InputError,
-    RouteBusy,
-)
-from harness.domain.evals.item_groups import ItemGroups
-from harness.domain.evals.suite_plan import (
-    Claim,
-    ClaimPopulation,
-    GateRule,
-    PrimaryCombination,
-    SuitePin,
-    SuitePlan,
-    SuiteRole,
-    UnseenLoss,
-)
+from harness.domain.errors import InputError, RouteBusy
+from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.domain.operations.access import Actor, Role
 from harness.domain.proposals.change_reference import parse_change_reference
 from harness.domain.proposals.policy import GatePolicy, Policy
@@ -40,14 +27,10 @@ from harness.domain.proposals.proposal import (
     ProposalPhase,
 )
 from harness.domain.ranges import SHARE_RANGE
-from harness.domain.routing.table import Route, RouteSettings, RouteSuite
+from harness.domain.routing.table import Route, RouteSettings
 from harness.domain.routing.target import Target
-from harness.gate.offline.unseen_loss import choose_unseen_loss
-from harness.gate.planning import multiplicity
-from harness.gate.planning.planned_tests import pool_items
 from harness.ports import Transaction
 
-RegisteredSuites = Sequence[tuple[SuitePin, SuitePlan]]
 MOST_CANDIDATES: Final = 10  # that are proposed together
 
 
@@ -86,18 +69,6 @@ class ProposalRequest:
             )
             for number, candidate in enumerate(self.candidates)
         )
-
-
-@dataclass(frozen=True, slots=True)
-class SelectionPlace:
-    """A candidate's place among those that are proposed together."""
-
-    selection: str = ""
-    place: int = 0
-    candidates: int = 1
-
-
-ALONE: Final = SelectionPlace()
 
 
 def create_proposal(ctx: Context, actor: Actor, request: ProposalRequest) -> Proposal:
@@ -177,7 +148,9 @@ def _register(
     judge.check_judge(ctx, tx, route, policy)
     _check_prices(tx, policy.gate, incumbent, candidate)
     lineage = alpha_spending.find_lineage(tx, candidate, request.descends_from)
-    registered = register_plans(ctx, tx, route, policy.gate, candidate.id, lineage, place)
+    registered = suite_registration.register_plans(
+        ctx, tx, route, policy.gate, candidate.id, lineage, place
+    )
     widened = {
         **_list_widened(ctx, tx, route, policy, actor),
         **route_rules.restored_incumbent(tx, route, actor, now),
@@ -287,55 +260,6 @@ def _check_prices(tx: Transaction, gate: GatePolicy, *arms: Target) -> None:
             )
 
 
-def register_plans(
-    ctx: Context,
-    tx: Transaction,
-    route: Route,
-    gate: GatePolicy,
-    candidate: str,
-    lineage: Collection[str],
-    place: SelectionPlace = ALONE,
-) -> tuple[SuitePlan, ...]:
-    """Registers a route's suites: stores their pins, and returns a plan for each.
-
-    Raises ConfigError for a route without a primary suite, and for several that make no claim;
-    NotAllowed when the policy's `alpha_budget` is spent.
-    """
-    registered = _registered(ctx, route.settings, gate)
-    for pin, _ in registered:
-        tx.suites.put(pin, ctx.clock.now())
-    return _plans_with_alpha(ctx, tx, route, gate, registered, candidate, lineage, place)
-
-
-def _plans_with_alpha(  # noqa: PLR0913, PLR0917 - a registration, whole
-    ctx: Context,
-    tx: Transaction,
-    route: Route,
-    gate: GatePolicy,
-    registered: RegisteredSuites,
-    candidate: str,
-    lineage: Collection[str],
-    place: SelectionPlace,
-) -> tuple[SuitePlan, ...]:
-    charged = [
-        past_scores.with_difficulty(
-            tx,
-            judge_slopes.with_judge(
-                tx,
-                pin,
-                multiplicity.share_alpha(
-                    alpha_spending.with_alpha(tx, pin, plan, gate, candidate, lineage),
-                    place.candidates,
-                ),
-            ),
-            {route.incumbent, candidate, *lineage},
-        )
-        for pin, plan in registered
-    ]
-    now = ctx.clock.now()
-    return alpha_spending.ration_alpha(tx, route.name, charged, gate, now, place.selection)
-
-
 @dataclass(frozen=True, slots=True)
 class ProposalPreview:
     """What a proposal would measure, cost and need, before it is made."""
@@ -357,7 +281,7 @@ def preview_proposal(
     with ctx.store.read() as tx:
         route = routes.require_route(tx, request.route)
     policy = _policy(ctx, route.settings, request)
-    registered = _registered(ctx, route.settings, policy.gate)
+    registered = suite_registration.plan_suites(ctx, route.settings, policy.gate)
     with ctx.store.read() as tx:
         candidate = targets.find_known_target(tx, request.candidate) or targets.plain_target(
             request.candidate
@@ -365,7 +289,9 @@ def preview_proposal(
         lineage = alpha_spending.find_lineage(tx, candidate, request.descends_from)
         id_ = candidate.id if candidate else ""
         place = SelectionPlace(candidates=len(request.candidates))
-        plans = _plans_with_alpha(ctx, tx, route, policy.gate, registered, id_, lineage, place)
+        plans = suite_registration.charge_alpha(
+            ctx, tx, route, policy.gate, registered, id_, lineage, place
+        )
         incumbent = tx.routing.targets()[route.incumbent]
         own = route_rules.widened_addendum(incumbent, candidate) if candidate else {}
         if actor is not None:
@@ -376,86 +302,6 @@ def preview_proposal(
             alpha_spending.risk_of_plans(tx, route.name, plans, policy.gate, ctx.clock.now()),
             policy.gate,
         )
-
-
-def _registered(ctx: Context, settings: RouteSettings, gate: GatePolicy) -> RegisteredSuites:
-    primary = [s for s in settings.suites if s.role is SuiteRole.PRIMARY]
-    if not primary:
-        raise ConfigError(
-            "a route needs a primary suite to be gated, and this one has none: set `suites:` "
-            "of the route"
-        )
-    names = [suite.suite for suite in settings.suites]
-    if len(set(names)) != len(names):
-        raise ConfigError(f"a suite has one role on a route, and {names} names one twice")
-    combine = gate.primaries if len(primary) > 1 else None
-    if combine is PrimaryCombination.ANY and gate.claim is not Claim.SUPERIOR:
-        raise ConfigError(
-            f"`primaries: any` asks whether one of several suites is better, which is no "
-            f"question of the claim {gate.claim.value}: use `primaries: weighted`"
-        )
-    pins = {suite.suite: ctx.suites.pin(suite.suite) for suite in settings.suites}
-    groups = {suite.suite: ctx.suites.groups(suite.suite) for suite in settings.suites}
-    return [
-        (pins[suite.suite], _plan(suite, pins, groups, gate, combine, primary))
-        for suite in settings.suites
-    ]
-
-
-def _plan(
-    suite: RouteSuite,
-    pins: Mapping[str, SuitePin],
-    groups: Mapping[str, ItemGroups],
-    gate: GatePolicy,
-    combine: PrimaryCombination | None,
-    primary: Sequence[RouteSuite],
-) -> SuitePlan:
-    pin = pins[suite.suite]
-    main = suite.role is SuiteRole.PRIMARY
-    claim = gate.claim if main else Claim.NON_INFERIOR
-    # A unit of the weighted mean takes one of each suite: the shortest one's end is the end.
-    paired = [groups[other.suite].units for other in primary]
-    ours = groups[suite.suite]
-    units = min(paired) if main and combine is PrimaryCombination.WEIGHTED else ours.units
-    n_max = min(gate.n_max or units, units)
-    # One order per suite content: the incumbent's run can serve every proposal.
-    order_seed = int(pin.digest[:8], 16)
-    # What is known of items says little of the spread between clusters.
-    rule = GateRule.PAIRED if ours.cluster_field else gate.rule
-    return SuitePlan(
-        suite=suite.suite,
-        suite_digest=pin.digest,
-        role=suite.role,
-        claim=claim,
-        margin=gate.margin,
-        alpha=gate.alpha,
-        n_max=n_max,
-        epochs=gate.epochs,
-        order_seed=order_seed,
-        served_pin=gate.served_pin,
-        min_saving=gate.min_saving if claim is Claim.CHEAPER else 0.0,
-        cost_ceiling=gate.cost_ceiling if claim is Claim.CHEAPER else 0.0,
-        combine=combine if main else None,
-        weight=suite.weight if main and combine else 1.0,
-        cluster=ours.cluster_field,
-        cluster_sizes=ours.cluster_sizes(order_seed)[:n_max],
-        rule=rule,
-        pool=pool_items(n_max, pin.items) if rule is GateRule.ADJUSTED else 0,
-        population=_population(rule, gate),
-        slices=ours.guarded_slices(order_seed, n_max),
-        # Clusters have a loss of their own; what is foreseen is not in the adjusted rule's
-        # error, so that it hides no loss there.
-        unseen=UnseenLoss.WHOLE
-        if ours.cluster_field or rule is GateRule.ADJUSTED
-        else choose_unseen_loss(n_max),
-    )
-
-
-def _population(rule: GateRule, gate: GatePolicy) -> ClaimPopulation:
-    """What a claim is about. One answer to an item does not say how much answers vary."""
-    if rule is not GateRule.ADJUSTED or gate.epochs == 1:
-        return ClaimPopulation.LIKE_THESE
-    return gate.population
 
 
 def get_proposal(ctx: Context, proposal: str) -> Proposal:

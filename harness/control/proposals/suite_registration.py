@@ -1,0 +1,178 @@
+"""Registers the suites of a route for a proposal: their pins are stored, and each suite gets a
+plan with its claim, margin, alpha and order (`register_plans`).
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from harness.control.context import Context
+from harness.control.proposals import alpha_spending, judge_slopes, past_scores
+from harness.domain.errors import ConfigError
+from harness.domain.evals.item_groups import ItemGroups
+from harness.domain.evals.suite_plan import (
+    Claim,
+    ClaimPopulation,
+    GateRule,
+    PrimaryCombination,
+    SuitePin,
+    SuitePlan,
+    SuiteRole,
+    UnseenLoss,
+)
+from harness.domain.proposals.policy import GatePolicy
+from harness.domain.routing.table import Route, RouteSettings, RouteSuite
+from harness.gate.offline.unseen_loss import choose_unseen_loss
+from harness.gate.planning import multiplicity
+from harness.gate.planning.planned_tests import pool_items
+from harness.ports import Transaction
+
+RegisteredSuites = Sequence[tuple[SuitePin, SuitePlan]]
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionPlace:
+    """A candidate's place among those that are proposed together."""
+
+    selection: str = ""
+    place: int = 0
+    candidates: int = 1
+
+
+ALONE: Final = SelectionPlace()
+
+
+def register_plans(
+    ctx: Context,
+    tx: Transaction,
+    route: Route,
+    gate: GatePolicy,
+    candidate: str,
+    lineage: Collection[str],
+    place: SelectionPlace = ALONE,
+) -> tuple[SuitePlan, ...]:
+    """Registers a route's suites: stores their pins, and returns a plan for each.
+
+    Raises ConfigError for a route without a primary suite, and for several that make no claim;
+    NotAllowed when the policy's `alpha_budget` is spent.
+    """
+    registered = plan_suites(ctx, route.settings, gate)
+    for pin, _ in registered:
+        tx.suites.put(pin, ctx.clock.now())
+    return charge_alpha(ctx, tx, route, gate, registered, candidate, lineage, place)
+
+
+def charge_alpha(  # noqa: PLR0913, PLR0917 - a registration, whole
+    ctx: Context,
+    tx: Transaction,
+    route: Route,
+    gate: GatePolicy,
+    registered: RegisteredSuites,
+    candidate: str,
+    lineage: Collection[str],
+    place: SelectionPlace,
+) -> tuple[SuitePlan, ...]:
+    """Gives each plan the alpha that is left for it, and what is known of its items and judge.
+
+    Raises NotAllowed when the policy's `alpha_budget` is spent.
+    """
+    charged = [
+        past_scores.with_difficulty(
+            tx,
+            judge_slopes.with_judge(
+                tx,
+                pin,
+                multiplicity.share_alpha(
+                    alpha_spending.with_alpha(tx, pin, plan, gate, candidate, lineage),
+                    place.candidates,
+                ),
+            ),
+            {route.incumbent, candidate, *lineage},
+        )
+        for pin, plan in registered
+    ]
+    now = ctx.clock.now()
+    return alpha_spending.ration_alpha(tx, route.name, charged, gate, now, place.selection)
+
+
+def plan_suites(ctx: Context, settings: RouteSettings, gate: GatePolicy) -> RegisteredSuites:
+    """Plans a route's suites at the policy's alpha; stores nothing. Raises ConfigError as
+    `register_plans`.
+    """
+    primary = [s for s in settings.suites if s.role is SuiteRole.PRIMARY]
+    if not primary:
+        raise ConfigError(
+            "a route needs a primary suite to be gated, and this one has none: set `suites:` "
+            "of the route"
+        )
+    names = [suite.suite for suite in settings.suites]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"a suite has one role on a route, and {names} names one twice")
+    combine = gate.primaries if len(primary) > 1 else None
+    if combine is PrimaryCombination.ANY and gate.claim is not Claim.SUPERIOR:
+        raise ConfigError(
+            f"`primaries: any` asks whether one of several suites is better, which is no "
+            f"question of the claim {gate.claim.value}: use `primaries: weighted`"
+        )
+    pins = {suite.suite: ctx.suites.pin(suite.suite) for suite in settings.suites}
+    groups = {suite.suite: ctx.suites.groups(suite.suite) for suite in settings.suites}
+    return [
+        (pins[suite.suite], _plan(suite, pins, groups, gate, combine, primary))
+        for suite in settings.suites
+    ]
+
+
+def _plan(
+    suite: RouteSuite,
+    pins: Mapping[str, SuitePin],
+    groups: Mapping[str, ItemGroups],
+    gate: GatePolicy,
+    combine: PrimaryCombination | None,
+    primary: Sequence[RouteSuite],
+) -> SuitePlan:
+    pin = pins[suite.suite]
+    main = suite.role is SuiteRole.PRIMARY
+    claim = gate.claim if main else Claim.NON_INFERIOR
+    # A unit of the weighted mean takes one of each suite: the shortest one's end is the end.
+    paired = [groups[other.suite].units for other in primary]
+    ours = groups[suite.suite]
+    units = min(paired) if main and combine is PrimaryCombination.WEIGHTED else ours.units
+    n_max = min(gate.n_max or units, units)
+    # One order per suite content: the incumbent's run can serve every proposal.
+    order_seed = int(pin.digest[:8], 16)
+    # What is known of items says little of the spread between clusters.
+    rule = GateRule.PAIRED if ours.cluster_field else gate.rule
+    return SuitePlan(
+        suite=suite.suite,
+        suite_digest=pin.digest,
+        role=suite.role,
+        claim=claim,
+        margin=gate.margin,
+        alpha=gate.alpha,
+        n_max=n_max,
+        epochs=gate.epochs,
+        order_seed=order_seed,
+        served_pin=gate.served_pin,
+        min_saving=gate.min_saving if claim is Claim.CHEAPER else 0.0,
+        cost_ceiling=gate.cost_ceiling if claim is Claim.CHEAPER else 0.0,
+        combine=combine if main else None,
+        weight=suite.weight if main and combine else 1.0,
+        cluster=ours.cluster_field,
+        cluster_sizes=ours.cluster_sizes(order_seed)[:n_max],
+        rule=rule,
+        pool=pool_items(n_max, pin.items) if rule is GateRule.ADJUSTED else 0,
+        population=_population(rule, gate),
+        slices=ours.guarded_slices(order_seed, n_max),
+        # Clusters have a loss of their own; what is foreseen is not in the adjusted rule's
+        # error, so that it hides no loss there.
+        unseen=UnseenLoss.WHOLE
+        if ours.cluster_field or rule is GateRule.ADJUSTED
+        else choose_unseen_loss(n_max),
+    )
+
+
+def _population(rule: GateRule, gate: GatePolicy) -> ClaimPopulation:
+    """What a claim is about. One answer to an item does not say how much answers vary."""
+    if rule is not GateRule.ADJUSTED or gate.epochs == 1:
+        return ClaimPopulation.LIKE_THESE
+    return gate.population
