@@ -1,6 +1,5 @@
-"""Checks what the store is about to write, and makes the errors that it raises: figures in
-range (samples, blocks, traffic, spend), four eyes, registrations that may not change, waivers
-that expired, names that are unknown, writers that came too late. `harness/store/sql` calls it.
+"""Checks what the store is about to write: figures in range (samples, blocks, traffic, spend),
+four eyes, registrations that may not change, waivers that expired. `harness/store/sql` calls it.
 """
 
 import math
@@ -13,17 +12,7 @@ from typing import Final
 from harness.domain.canary.guardrails import FailureTally, Guardrail
 from harness.domain.canary.observation import NeverSeen, ObservationBlock, TrafficMinute
 from harness.domain.content_hash import canonical_json
-from harness.domain.errors import (
-    Conflict,
-    InputError,
-    NewerVersion,
-    NotAllowed,
-    NotFound,
-    ProofRefused,
-    RevisionConflict,
-    RouteBusy,
-    StaleWrite,
-)
+from harness.domain.errors import InputError, NewerVersion, NotAllowed, NotFound, ProofRefused
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.evals.run import RunState, Sample
 from harness.domain.newer_fields import describe_newer
@@ -39,7 +28,6 @@ from harness.domain.routing.route_changes import (
     ChangeSettings,
     CreateRoute,
     PromoteCanary,
-    RestoreIncumbent,
     ServeByWaiver,
     SetChain,
     StartCanary,
@@ -210,32 +198,6 @@ def check_spend(spend: KeySpend) -> None:
     )
 
 
-def no_such_provider(name: str) -> InputError:
-    return InputError(f"there is no provider {name!r}: add it before its key")
-
-
-def unknown_provider(name: str) -> InputError:
-    return InputError(f"there is no provider {name!r} that could have been asked")
-
-
-def sign_in_is_over(provider: str) -> StaleWrite:
-    return StaleWrite(
-        f"somebody signed in anew for provider {provider!r}, or out: what the last one gave is "
-        "dropped"
-    )
-
-
-def no_such_key(key: str) -> NotFound:
-    return NotFound(f"there is no key {key}; `swapgate key list` shows them")
-
-
-def no_such_session(session: str) -> NotFound:
-    return NotFound(
-        f"there is no dashboard session {session}: `swapgate person sessions` shows those that "
-        "go on"
-    )
-
-
 def is_same_principal(one: Principal, other: Principal) -> bool:
     """Whether two principals are one by id, name or sign-in: only one may be stored."""
     signs_in = one.issuer is not None and (one.issuer, one.subject) == (
@@ -243,13 +205,6 @@ def is_same_principal(one: Principal, other: Principal) -> bool:
         other.subject,
     )
     return one.id == other.id or one.folded == other.folded or signs_in
-
-
-def principal_taken(new: Principal, stored: Principal) -> Conflict:
-    return Conflict(
-        f"the name {new.name!r} is that of {stored.name!r} ({stored.id}) already: spelling, "
-        "case and spaces make no other person"
-    )
 
 
 def check_key(key: ApiKey) -> None:
@@ -277,14 +232,6 @@ def check_switch(switch: KillSwitch) -> None:
         )
 
 
-def no_such_run(run: str) -> NotFound:
-    return NotFound(f"there is no eval run {run}; `swapgate eval list` shows them")
-
-
-def no_such_switch(id_: str) -> NotFound:
-    return NotFound(f"there is no switch {id_}; `swapgate switch list` shows them")
-
-
 def check_shadow(shadow: Shadow) -> None:
     """Checks a shadow's limits, its end and its reason, and that it compares two targets.
     Raises InputError.
@@ -303,21 +250,6 @@ def check_shadow_tally(tally: ShadowTally) -> None:
     _check_amounts(
         f"shadow {tally.shadow} of worker {tally.worker}", **tally.counts, **tally.sums
     )
-
-
-def no_such_shadow(id_: str) -> NotFound:
-    return NotFound(f"there is no shadow {id_}; `swapgate shadow list` shows them")
-
-
-def shadow_is_live(route: str, shadow: str) -> Conflict:
-    return Conflict(
-        f"route {route!r} has the shadow {shadow} already: `swapgate shadow stop {route}` "
-        "ends it"
-    )
-
-
-def no_such_alert(id_: str) -> NotFound:
-    return NotFound(f"there is no alert {id_}; `swapgate alert list` shows them")
 
 
 def check_failover(row: Failover) -> None:
@@ -476,10 +408,6 @@ def check_captured(new: CapturedRequest) -> None:
         raise InputError(f"{new.id}: its content is no JSON") from None
 
 
-def not_captured(id_: str) -> NotFound:
-    return NotFound(f"there is no captured request {id_}; `swapgate capture list` shows them")
-
-
 def grants(keys: Iterable[ApiKey]) -> tuple[KeyGrant, ...]:
     """The data keys that open the router: those that nobody has revoked."""
     return tuple(
@@ -493,52 +421,4 @@ def grants(keys: Iterable[ApiKey]) -> tuple[KeyGrant, ...]:
         )
         for key in keys
         if key.role is None and key.revoked_at is None
-    )
-
-
-def moved_on(route: str, stored: int, expected: int) -> RevisionConflict:
-    return RevisionConflict(
-        f"route {route!r} is at version {stored}, not {expected}: somebody else was first; "
-        "load it again, then decide"
-    )
-
-
-def stale(what: str, mine: int, stored: int) -> StaleWrite:
-    return StaleWrite(
-        f"{what} is stored at version {stored}, not {mine}: load it again, then decide"
-    )
-
-
-def has_open_proposal(route: str, proposal: str) -> RouteBusy:
-    return RouteBusy(
-        f"route {route!r} has the open proposal {proposal}: wait for its end or cancel it with "
-        f"`swapgate proposal cancel {proposal}`"
-    )
-
-
-def verdict_used(verdict: str) -> ProofRefused:
-    return ProofRefused(
-        f"verdict {verdict} was the proof of a rollout already, and that one ended: the same "
-        "candidate needs a new verdict, so propose it again"
-    )
-
-
-def has_live_rollout(route: str, rollout: str) -> RouteBusy:
-    return RouteBusy(
-        f"route {route!r} has the live rollout {rollout}: `swapgate canary abort {route}` "
-        "ends it"
-    )
-
-
-def never_served(route: str, target: str) -> ProofRefused:
-    return ProofRefused(
-        f"{target} never served route {route!r}: `swapgate route history` shows what did; a "
-        "new target needs a passed verdict of this route, or a waiver"
-    )
-
-
-def never_incumbent(change: RestoreIncumbent) -> ProofRefused:
-    return ProofRefused(
-        f"{change.incumbent} was never the incumbent of route {change.route!r}: "
-        "`swapgate route history` shows which were; for a new one make a proposal"
     )

@@ -22,7 +22,8 @@ from harness.domain.evals.run import (
 )
 from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.pagination import MOST_LISTED
-from harness.store.rules import ENDED, checked_sample, no_such_run
+from harness.store.refusals import no_such_run
+from harness.store.rules import ENDED, checked_sample
 from harness.store.schema.evals import (
     eval_run,
     run_from_row,

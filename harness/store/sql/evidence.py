@@ -34,7 +34,8 @@ from harness.domain.routing.route_changes import (
     TableChange,
 )
 from harness.domain.routing.table import Route
-from harness.store.rules import check_waiver, check_waivers, never_incumbent, never_served
+from harness.store.refusals import never_incumbent, never_served
+from harness.store.rules import check_waiver, check_waivers
 from harness.store.schema.columns import Row, Values
 from harness.store.schema.proposals import verdict
 from harness.store.schema.routing import (

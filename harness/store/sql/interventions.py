@@ -13,7 +13,8 @@ from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.freeze import Freeze, FreezeRecord
 from harness.domain.routing.kill_switch import KillSwitch
 from harness.ports import SwitchRecord
-from harness.store.rules import check_switch, no_such_switch
+from harness.store.refusals import no_such_switch
+from harness.store.rules import check_switch
 from harness.store.schema.interventions import (
     break_glass,
     break_glass_from_row,

@@ -28,7 +28,7 @@ from harness.domain.routing.freeze import FreezeRecord
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.ports import RouteHead, RouteRecord, ShadowRecord, SwitchRecord
-from harness.store.rules import no_such_run
+from harness.store.refusals import no_such_run
 from harness.store.schema.columns import Row
 from harness.store.schema.drift import check_from_row, drift_check, drift_watch, watch_from_row
 from harness.store.schema.evals import (

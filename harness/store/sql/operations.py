@@ -17,14 +17,8 @@ from harness.domain.operations.delivery import Delivery
 from harness.domain.operations.people import People, PersonLink
 from harness.domain.operations.principals import Principal, fold_name
 from harness.domain.reliability.rate_limits import KeyLimits
-from harness.store.rules import (
-    check_key,
-    is_same_principal,
-    no_such_alert,
-    no_such_key,
-    no_such_session,
-    principal_taken,
-)
+from harness.store.refusals import no_such_alert, no_such_key, no_such_session, principal_taken
+from harness.store.rules import check_key, is_same_principal
 from harness.store.schema.columns import PROJECT, Values
 from harness.store.schema.operations import (
     alert,

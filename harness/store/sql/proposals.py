@@ -20,6 +20,7 @@ from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.proposals.proposal import Approval, Proposal, ProposalPhase
 from harness.store.database_errors import RowRefused
+from harness.store.refusals import has_live_rollout, has_open_proposal, stale, verdict_used
 from harness.store.rules import (
     MOST_LET_IN,
     check_approval,
@@ -28,10 +29,6 @@ from harness.store.rules import (
     check_let_in,
     check_phase_known,
     check_unchanged,
-    has_live_rollout,
-    has_open_proposal,
-    stale,
-    verdict_used,
 )
 from harness.store.schema.columns import Row, Values
 from harness.store.schema.proposals import (

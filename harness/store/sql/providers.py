@@ -18,12 +18,8 @@ from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.providers.oauth_tokens import SignIn
 from harness.domain.providers.probe import ProviderCheck
 from harness.domain.routing.target import Provider
-from harness.store.rules import (
-    checked_sightings,
-    no_such_provider,
-    sign_in_is_over,
-    unknown_provider,
-)
+from harness.store.refusals import no_such_provider, sign_in_is_over, unknown_provider
+from harness.store.rules import checked_sightings
 from harness.store.schema.providers import (
     credential,
     credential_from_row,

@@ -31,7 +31,8 @@ from harness.domain.routing.table import Route, RoutingTable
 from harness.domain.routing.target import Target
 from harness.ports import IncumbentSwap, RouteRecord
 from harness.store.database_errors import RowRefused
-from harness.store.rules import check_targets, moved_on, time_of_version
+from harness.store.refusals import moved_on
+from harness.store.rules import check_targets, time_of_version
 from harness.store.schema.columns import EPOCH, MICROSECOND, PROJECT, SIGNATURE, Row
 from harness.store.schema.evals import target, target_from_row, target_to_row
 from harness.store.schema.interventions import break_glass
