@@ -1,27 +1,19 @@
-"""Checks what the store is about to write: figures in range (samples, blocks, traffic, spend),
-four eyes, registrations that may not change, waivers that expired. `harness/store/sql` calls it.
+"""Checks what people and control are about to store: figures in range, four eyes, registrations
+that may not change, waivers that expired, names that are known. `harness/store/sql` calls it.
 """
 
-import math
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from typing import Final
 
-from harness.domain.canary.guardrails import FailureTally, Guardrail
-from harness.domain.canary.observation import NeverSeen, ObservationBlock, TrafficMinute
-from harness.domain.content_hash import canonical_json
 from harness.domain.errors import InputError, NewerVersion, NotAllowed, NotFound, ProofRefused
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.evals.run import RunState, Sample
 from harness.domain.newer_fields import describe_newer
 from harness.domain.operations.access import ApiKey
 from harness.domain.operations.principals import Principal, fold_name
-from harness.domain.privacy.capture import CapturedRequest
 from harness.domain.proposals.proposal import Approval, Proposal, ProposalPhase
-from harness.domain.reliability.failover import Failover
-from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.evidence import TargetEvidence, Waiver
 from harness.domain.routing.kill_switch import KillSwitch, SwitchSource
 from harness.domain.routing.route_changes import (
@@ -33,31 +25,14 @@ from harness.domain.routing.route_changes import (
     StartCanary,
     TableChange,
 )
-from harness.domain.routing.table import BUCKETS, KeyGrant
-from harness.domain.shadow.shadow import Shadow, ShadowTally, check_shadow_limits
+from harness.domain.routing.table import KeyGrant
+from harness.domain.shadow.shadow import Shadow, check_shadow_limits
+from harness.store.observation_rules import check_amounts
 from harness.store.schema.columns import storable
 
 ENDED: Final = (RunState.DONE, RunState.STOPPED, RunState.OVER_BUDGET, RunState.FAILED)
-TRAFFIC_KEY: Final = ("route", "minute", "worker", "arm", "target", "revision")
-TRAFFIC_SUMS: Final = (
-    "requests",
-    "failed",
-    "charged",
-    "streams",
-    "input_tokens",
-    "output_tokens",
-    "cost_usd",
-    "cached_tokens",
-    "unpriced",
-    "internal_errors",
-)
-
-TOTAL_KEY: Final = ("route", "arm", "target")
 MOST_LET_IN: Final = 20  # proposals that a new one's suites are compared with
 LONGEST_NAME: Final = 200  # of a served model, in characters
-
-SPEND_KEY: Final = ("key", "day", "worker")
-SPEND_SUMS: Final = ("requests", "tokens", "cost_usd", "unpriced")
 
 
 def checked_sample(sample: Sample) -> Sample:
@@ -69,7 +44,7 @@ def checked_sample(sample: Sample) -> Sample:
             raise InputError(f"{where}: the score {name} is {score}; scores are in [0, 1]")
     if sample.strict is None and sample.error is None:
         raise InputError(f"{where} has neither a score nor an error: say why it has no score")
-    _check_amounts(
+    check_amounts(
         where,
         cost_usd=sample.cost_usd,
         duration_s=sample.duration_s,
@@ -100,102 +75,6 @@ def checked_sightings(sightings: Iterable[Sighting]) -> Sequence[Sighting]:
         if model:
             found.append(replace(sighting, served=ServedModel(model, build)))
     return sorted(found, key=lambda sighting: (sighting.target, sighting.served))
-
-
-def check_block(block: ObservationBlock) -> None:
-    """Checks that the counts of a block do not contradict one another. Raises InputError."""
-    errors = FailureTally(
-        block.units, block.canary_units, block.failures, block.canary_failures
-    )
-    fits = (
-        0 <= block.weight_bps <= 10_000
-        and errors.fits
-        and 0 <= block.missing <= block.units
-        and block.period >= 1
-        and all(map(partial(_is_part, block), block.counts.values()))
-        and _is_whole(errors, block.counts.get(Guardrail.ERRORS))
-        and all(0.0 <= u <= 1.0 for ranks in block.ranks.values() for u in ranks)
-        and all(
-            0.0 < value < math.inf
-            for level in block.levels.values()
-            for value in (level.canary, level.control)
-        )
-        and _is_part_of_block(block, block.never_seen)
-        and _is_storable(block.newer)
-    )
-    if not fits:
-        raise InputError(
-            f"block {block.sequence} of worker {block.worker}, rollout {block.rollout}: "
-            f"its counts contradict one another ({block})"
-        )
-
-
-def _is_storable(newer: object) -> bool:
-    """What a newer version wrote is JSON, which has no infinity."""
-    try:
-        canonical_json(newer)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_part_of_block(block: ObservationBlock, new: NeverSeen | None) -> bool:
-    """Never-seen units are some of the block's, with some of its failures."""
-    if new is None:
-        return True
-    part = FailureTally(new.units, new.canary_units, new.failures, new.canary_failures)
-    rest = FailureTally(
-        block.units - new.units,
-        block.canary_units - new.canary_units,
-        block.failures - new.failures,
-        block.canary_failures - new.canary_failures,
-    )
-    return (
-        part.fits
-        and rest.fits
-        and all(
-            tally.fits
-            and tally.canary <= new.canary_units
-            and tally.units - tally.canary <= new.units - new.canary_units
-            for tally in (new.counts or {}).values()
-        )
-        and all(0.0 <= u <= 1.0 for ranks in (new.ranks or {}).values() for u in ranks)
-    )
-
-
-def _is_whole(errors: FailureTally, tally: FailureTally | None) -> bool:
-    """What is told of each error is told of the same errors."""
-    return tally is None or asdict(errors).items() <= asdict(tally).items()
-
-
-def _is_part(block: ObservationBlock, tally: FailureTally) -> bool:
-    """A guardrail applies to some of the block's units."""
-    control = block.units - block.canary_units
-    return (
-        tally.fits
-        and tally.canary <= block.canary_units
-        and tally.units - tally.canary <= control
-    )
-
-
-def check_traffic(traffic: TrafficMinute) -> None:
-    """Checks the figures of a minute of traffic. Raises InputError for a negative or infinite
-    one.
-    """
-    _check_amounts(
-        f"traffic of route {traffic.route!r} at {traffic.minute.isoformat()}",
-        **{name: getattr(traffic, name) for name in TRAFFIC_SUMS},
-    )
-
-
-def check_spend(spend: KeySpend) -> None:
-    """Checks the figures of what a key spent. Raises InputError for a negative or infinite
-    one.
-    """
-    _check_amounts(
-        f"what key {spend.key} spent on {spend.day.isoformat()}",
-        **{name: getattr(spend, name) for name in SPEND_SUMS},
-    )
 
 
 def is_same_principal(one: Principal, other: Principal) -> bool:
@@ -241,27 +120,6 @@ def check_shadow(shadow: Shadow) -> None:
         raise InputError("a shadow compares the incumbent with another target")
     if shadow.expires_at <= shadow.started_at or not shadow.reason.strip():
         raise InputError(f"the shadow {shadow.id} needs a reason, and an end after its start")
-
-
-def check_shadow_tally(tally: ShadowTally) -> None:
-    """Checks the figures of a shadow's tally. Raises InputError for one that is negative or not
-    finite.
-    """
-    _check_amounts(
-        f"shadow {tally.shadow} of worker {tally.worker}", **tally.counts, **tally.sums
-    )
-
-
-def check_failover(row: Failover) -> None:
-    """Checks the figures of a failover. Raises InputError for one out of its range."""
-    _check_amounts(
-        f"failover {row.number} of worker {row.worker}",
-        attempts=row.attempts,
-        latency_ms=row.latency_ms,
-        body_bytes=row.body_bytes,
-        messages=row.messages,
-        tools=row.tools,
-    )
 
 
 def check_four_eyes(proposal: Proposal) -> None:
@@ -388,24 +246,6 @@ def check_waivers(
                 f"expired on {waiver.expires_at:%Y-%m-%d}: take it out of the chain, or bring "
                 "a verdict or a new waiver"
             )
-
-
-def _check_amounts(where: str, **figures: float | None) -> None:
-    for name, figure in figures.items():
-        if figure is not None and not (figure >= 0 and math.isfinite(figure)):
-            raise InputError(f"{where}: {name} is {figure}; it must be finite and not negative")
-
-
-def check_captured(new: CapturedRequest) -> None:
-    """Checks a captured request before it is stored. Raises InputError for what the database
-    refuses, and for content that is no JSON.
-    """
-    if not (1 <= new.share_bps <= BUCKETS and new.expires_at > new.at and len(new.rules) == 64):
-        raise InputError(f"{new.id}: a captured request has a share, an end and its rules")
-    try:
-        canonical_json(new.content)
-    except (ValueError, TypeError):
-        raise InputError(f"{new.id}: its content is no JSON") from None
 
 
 def grants(keys: Iterable[ApiKey]) -> tuple[KeyGrant, ...]:

@@ -25,7 +25,7 @@ from harness.domain.content_hash import canonical_json
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, EvidenceRule
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
-from harness.store.rules import check_block
+from harness.store.observation_rules import check_block
 from harness.store.schema.policies import canary_policy_from_json
 from router.recording.guardrail_sample import (
     SEGMENTS_FROM,

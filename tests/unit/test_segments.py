@@ -30,7 +30,7 @@ from harness.domain.routing.capabilities import Endpoint
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.online.segment_evidence import SLOTS, mix_segments
 from harness.gate.online.segment_harm import find_segment
-from harness.store.rules import check_block
+from harness.store.observation_rules import check_block
 from router.observers.request_segments import detect_segments, guess_language
 from router.recording.guardrail_sample import SEGMENTS_FROM
 from router.recording.ledger import Ledger

@@ -25,8 +25,7 @@ from harness.domain.privacy.capture import CapturedRequest, CaptureResult, day_s
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.latency import merge_histograms
 from harness.domain.reliability.spend import KeySpend, SpendTotals, month_end
-from harness.store.refusals import not_captured
-from harness.store.rules import (
+from harness.store.observation_rules import (
     SPEND_KEY,
     SPEND_SUMS,
     TRAFFIC_KEY,
@@ -37,6 +36,7 @@ from harness.store.rules import (
     check_spend,
     check_traffic,
 )
+from harness.store.refusals import not_captured
 from harness.store.schema.columns import EPOCH, MICROSECOND, Values
 from harness.store.schema.observations import (
     block,

@@ -13,8 +13,9 @@ from harness.domain.pagination import MOST_LISTED
 from harness.domain.routing.target import Target
 from harness.domain.shadow.shadow import Shadow, ShadowTally, add_tallies
 from harness.ports import ShadowRecord
+from harness.store.observation_rules import check_shadow_tally
 from harness.store.refusals import no_such_shadow, shadow_is_live
-from harness.store.rules import check_shadow, check_shadow_tally
+from harness.store.rules import check_shadow
 from harness.store.schema.evals import target, target_from_row
 from harness.store.schema.shadow import (
     shadow,

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from harness.domain.canary.observation import TargetCost, TrafficPoint, TrafficTotal
 from harness.domain.reliability.latency import merge_histograms
-from harness.store.rules import TOTAL_KEY, TRAFFIC_SUMS
+from harness.store.observation_rules import TOTAL_KEY, TRAFFIC_SUMS
 from harness.store.schema.columns import EPOCH, MICROSECOND, UtcTime
 from harness.store.schema.observations import total_from_row, traffic, traffic_point_from_row
 from harness.store.schema.operations import meta
