@@ -5,6 +5,7 @@ A `Transaction` is one unit of work: all of it is stored, or none. Reads in it s
 
 # ruff: noqa: F403 - a list of names here would be a second place to change for each new one
 
+from harness.ports.access import *
 from harness.ports.agents import *
 from harness.ports.database import *
 from harness.ports.evals import *

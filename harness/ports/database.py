@@ -29,6 +29,7 @@ from harness.domain.routing.freeze import FreezeRecord
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.domain.routing.table import Route, Snapshot
 from harness.domain.routing.target import Target
+from harness.ports.access import ApiKeys, DashboardSessions, PersonLinks, Principals
 from harness.ports.agents import (
     AgentGrants,
     Agents,
@@ -41,19 +42,15 @@ from harness.ports.agents import (
 from harness.ports.evals import Drift, EvalRuns, Sightings, Suites
 from harness.ports.operations import (
     Alerts,
-    ApiKeys,
     Archive,
     AuditedRows,
     AuditExports,
     AuditLog,
     Contents,
-    DashboardSessions,
     Deliveries,
     Failovers,
     IdempotentRequests,
     Installations,
-    PersonLinks,
-    Principals,
     Spending,
 )
 from harness.ports.proposals import Approvals, Observations, Proposals, Rollouts, Verdicts
