@@ -11,13 +11,11 @@ from fastapi import APIRouter, Query
 
 from harness.api.frame.endpoint import BodyFactory, CallerParam, PathPart, endpoint
 from harness.api.frame.json_answers import json_answer
-from harness.api.frame.request_fields import (
+from harness.api.frame.request_fields import ModelBody, NameQuery, OverruleBody
+from harness.api.frame.route_fields import (
     BreakGlassBody,
     ChainBody,
     FreezeBody,
-    ModelBody,
-    NameQuery,
-    OverruleBody,
     RollbackBody,
     RouteBody,
     SettingsBody,

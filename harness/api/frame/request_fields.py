@@ -1,35 +1,19 @@
 """Pydantic models of the management API's request bodies and query parameters, and how they
-become domain requests. An unknown field is an error, and so is NaN.
+become domain requests; those about routes are in `route_fields`. An unknown field is an error,
+and so is NaN.
 """
 
-from dataclasses import replace
-from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
 from harness.control.proposals.submission import MOST_CANDIDATES, ProposalRequest
-from harness.control.routing.chain_evidence import WaiverRequest
-from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.evals.run import RunState
-from harness.domain.evals.suite_plan import Claim, SuiteRole
+from harness.domain.evals.suite_plan import Claim
 from harness.domain.operations.access import OptOut
 from harness.domain.operations.audit import AuditFilter
 from harness.domain.pagination import MOST_LISTED, PageRequest
-from harness.domain.privacy.capture import MAX_KEEP_DAYS, MAX_PER_DAY
 from harness.domain.reliability.rate_limits import KeyLimits
-from harness.domain.routing.keep_warm import MAX_KEEP_WARM_BPS
-from harness.domain.routing.overrides import RequestKind
-from harness.domain.routing.table import (
-    BUCKETS,
-    ROUTE_TIMEOUTS,
-    OnBadEvent,
-    OnContentPolicy,
-    RouteSettings,
-    RouteSuite,
-    Stakes,
-    StreamCommit,
-)
 from harness.domain.routing.target import RequestPatch
 from harness.domain.settings import TargetSeed
 
@@ -100,158 +84,6 @@ class ModelBody(Body):
             self.parameters,
             RequestPatch(patch.parameters, patch.prompt_addendum, patch.response_format),
         )
-
-
-class SuiteBody(Body):
-    suite: Name
-    role: SuiteRole = SuiteRole.PRIMARY
-    weight: Annotated[float, Field(gt=0, le=1e6)] = 1.0
-
-    def suite_of_route(self) -> RouteSuite:
-        return RouteSuite(self.suite, self.role, self.weight)
-
-
-class FallbackBody(Body):
-    """Names a fallback of a route. target: an id or `provider/model`. capable: good enough for
-    a route of high stakes.
-    """
-
-    target: Name
-    capable: bool = False
-
-
-class RouteBody(Body):
-    """Describes a new route. incumbent, fallbacks: ids or `provider/model`. keep_warm_bps: 1 %
-    is 100.
-
-    overrides: routes that answer some kinds of requests.
-    """
-
-    name: Name
-    incumbent: Name
-    fallbacks: Annotated[list[Name | FallbackBody], Field(max_length=20)] = []
-    suites: Annotated[list[SuiteBody], Field(max_length=20)] = []
-    description: Text = ""
-    stakes: Stakes = Stakes.LOW
-    policy: Name = "default"
-    total_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0
-    on_content_policy: OnContentPolicy = OnContentPolicy.FAIL
-    keep_warm_bps: Annotated[int, Field(ge=0, le=MAX_KEEP_WARM_BPS)] = 0
-    side_effects: bool = False
-    data_class: Annotated[str, Field(max_length=200)] = ""
-    task: Annotated[str, Field(max_length=200)] = ""
-    capture_bps: Annotated[int, Field(ge=0, le=BUCKETS)] = 0
-    capture_per_day: Annotated[int, Field(ge=1, le=MAX_PER_DAY)] = 200
-    capture_keep_days: Annotated[float, Field(gt=0, le=MAX_KEEP_DAYS)] = 30.0
-    overrides: dict[RequestKind, Name] = {}
-    first_token_timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
-    first_byte_timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
-    commit: StreamCommit = StreamCommit.FIRST_TOKEN
-    on_bad_event: OnBadEvent = OnBadEvent.FAIL
-
-    @property
-    def chain(self) -> list[FallbackBody]:
-        return [
-            FallbackBody(target=fallback) if isinstance(fallback, str) else fallback
-            for fallback in self.fallbacks
-        ]
-
-    def settings(self) -> RouteSettings:
-        return RouteSettings(
-            description=self.description,
-            stakes=self.stakes,
-            policy=self.policy,
-            suites=tuple(suite.suite_of_route() for suite in self.suites),
-            total_timeout_s=self.total_timeout_s,
-            on_content_policy=self.on_content_policy,
-            keep_warm_bps=self.keep_warm_bps,
-            side_effects=self.side_effects,
-            data_class=self.data_class,
-            task=self.task,
-            capture_bps=self.capture_bps,
-            capture_per_day=self.capture_per_day,
-            capture_keep_days=self.capture_keep_days,
-            overrides=self.overrides,
-            first_token_timeout_s=self.first_token_timeout_s,
-            first_byte_timeout_s=self.first_byte_timeout_s,
-            commit=self.commit,
-            on_bad_event=self.on_bad_event,
-        )
-
-
-class WaiverBody(Body):
-    """Waives the proof of a target. for_s: how long it holds, up to 90 days."""
-
-    reason: Text
-    for_s: Annotated[float, Field(gt=0, le=7_776_000)]
-
-
-class LinkBody(FallbackBody):
-    """Adds a fallback to a route's chain. waiver: for a target without a verdict of this
-    route.
-    """
-
-    waiver: WaiverBody | None = None
-
-    @property
-    def wanted(self) -> FallbackRequest:
-        waiver = self.waiver
-        waive = (
-            WaiverRequest(waiver.reason, timedelta(seconds=waiver.for_s)) if waiver else None
-        )
-        return FallbackRequest(self.target, self.capable, waive)
-
-
-class ChainBody(Body):
-    """Describes the whole chain, in order."""
-
-    fallbacks: Annotated[list[LinkBody], Field(max_length=20)]
-    reason: Text
-
-
-class SettingsBody(Body):
-    """What is left out stays as it is. overrides: all of them, by kind; {} for none.
-
-    first_token_timeout_s, first_byte_timeout_s: 0 for what holds without one.
-    """
-
-    suites: Annotated[list[SuiteBody], Field(max_length=20)] | None = None
-    description: Text | None = None
-    stakes: Stakes | None = None
-    policy: Name | None = None
-    total_timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
-    on_content_policy: OnContentPolicy | None = None
-    keep_warm_bps: Annotated[int, Field(ge=0, le=MAX_KEEP_WARM_BPS)] | None = None
-    side_effects: bool | None = None
-    data_class: Annotated[str, Field(max_length=200)] | None = None
-    task: Annotated[str, Field(max_length=200)] | None = None
-    capture_bps: Annotated[int, Field(ge=0, le=BUCKETS)] | None = None
-    capture_per_day: Annotated[int, Field(ge=1, le=MAX_PER_DAY)] | None = None
-    capture_keep_days: Annotated[float, Field(gt=0, le=MAX_KEEP_DAYS)] | None = None
-    overrides: dict[RequestKind, Name] | None = None
-    first_token_timeout_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
-    first_byte_timeout_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
-    commit: StreamCommit | None = None
-    on_bad_event: OnBadEvent | None = None
-
-    def over(self, before: RouteSettings) -> RouteSettings:
-        found = {name: getattr(self, name) for name in type(self).model_fields}
-        changed = {name: value for name, value in found.items() if value is not None}
-        if self.suites is not None:
-            changed["suites"] = tuple(suite.suite_of_route() for suite in self.suites)
-        changed |= {name: changed[name] or None for name in ROUTE_TIMEOUTS if name in changed}
-        return replace(before, **changed)
-
-
-class RollbackBody(Body):
-    """Asks for a route's way back to a former incumbent. to_version: of the route; without it,
-    the incumbent before this one. version: of the route that the person looked at; another one
-    by now is refused.
-    """
-
-    reason: Text
-    to_version: Count | None = None
-    version: Count | None = None
 
 
 class EvalBody(Body):
@@ -352,38 +184,6 @@ class CanaryOperationBody(Body):
 
     reason: Text
     version: int | None = None
-
-
-class SwitchBody(Body):
-    """Describes a kill switch to throw. force: `provider:NAME` or `target:ID`. route: None for
-    all. for_s: None until lifted.
-    """
-
-    force: Name
-    reason: Text
-    route: Name | None = None
-    for_s: Annotated[float, Field(gt=0, le=31_536_000)] | None = None
-
-
-class FreezeBody(Body):
-    """Describes a freeze to set. route: None for all. starts_at: None for now."""
-
-    reason: Text
-    ends_at: AwareDatetime
-    starts_at: AwareDatetime | None = None
-    route: Name | None = None
-
-
-class BreakGlassBody(Body):
-    """Asks that a target serve a route without proof. target: id or provider/model.
-    through_freeze: also while the route is frozen.
-    """
-
-    route: Name
-    target: Name
-    reason: Text
-    for_s: Annotated[float, Field(gt=0, le=604_800)]
-    through_freeze: bool = False
 
 
 class ShadowBody(Body):
@@ -490,17 +290,6 @@ class ProposalQuery(PageQuery):
     route: Name | None = None
     open: bool = False
     decided: bool = False
-
-
-class VersionsQuery(Body):
-    """Names two versions of a route. Without `to` the newer one is the newest, without `from`
-    the older one is the version before it.
-    """
-
-    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
-
-    older: Annotated[Count | None, Field(alias="from")] = None
-    newer: Annotated[Count | None, Field(alias="to")] = None
 
 
 class AlertQuery(PageQuery):
