@@ -7,7 +7,7 @@ wrong value is a ConfigError with file, line, field and, for a key, the nearest 
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.config import environment, schema
+from harness.config import environment, schema, settings
 from harness.config.source_locations import Document, merge_documents, parse_file
 from harness.domain.settings import FILE_NAME, Settings
 
@@ -18,7 +18,7 @@ def load_settings(file: Path | None, environ: Mapping[str, str], *, defaults: Pa
     """
     document = read_document(file, environ, defaults=defaults)
     base = file.resolve().parent if file is not None else Path.cwd()
-    return schema.build_settings(document, base=base, shipped=defaults.parent, source=file)
+    return settings.build_settings(document, base=base, shipped=defaults.parent, source=file)
 
 
 def read_document(file: Path | None, environ: Mapping[str, str], *, defaults: Path) -> Document:

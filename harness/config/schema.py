@@ -1,17 +1,10 @@
-"""The file's schema says which keys may stand where, and `build_settings` turns the file into
-frozen settings, or raises ConfigError with the place of the first fault.
-
-`FileConfig` is the whole file; providers, suites, judges, policies and alerts have their shapes
-here. Checks across sections are here too: addresses, shadows, judges, data classes.
+"""The file's schema says which keys may stand where. `FileConfig` is the whole file; providers,
+suites, judges, policies and alerts have their shapes here.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
 from pydantic import (
     BaseModel,
@@ -22,30 +15,17 @@ from pydantic import (
     field_validator,
 )
 
-from harness.config.agents import agent_faults
-from harness.config.audit import audit_sink
 from harness.config.field_descriptions import describe_fields
-from harness.config.freezes import FreezeEntry, freeze_window
-from harness.config.operations import alert_sink
-from harness.config.privacy import CaptureEntry, capture_settings
-from harness.config.projects import ProjectEntry, project_budgets, project_faults
-from harness.config.providers import CatalogueItem, OAuthEntry, catalogue_changes
-from harness.config.ranges import ambiguous_guardrails, range_errors
-from harness.config.routing import (
-    FileContext,
-    RouteEntry,
-    check_overrides,
-    route_seed,
-    target_seed,
-)
-from harness.config.single_sign_on import oidc_faults
-from harness.config.source_locations import Document, KeyPath
-from harness.config.validation_errors import config_error, dotted_path
-from harness.domain.canary.judge import check_judge
+from harness.config.freezes import FreezeEntry
+from harness.config.privacy import CaptureEntry
+from harness.config.projects import ProjectEntry
+from harness.config.providers import CatalogueItem, OAuthEntry
+from harness.config.routing import RouteEntry
+from harness.config.source_locations import Document
+from harness.config.validation_errors import config_error
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.evals.suite_plan import ClaimPopulation, GateRule
-from harness.domain.operations.client_address import parse_proxy_networks
 from harness.domain.proposals.change_reference import ChangeReferenceRule
 from harness.domain.proposals.policy import (
     NEW_CANARY,
@@ -55,39 +35,22 @@ from harness.domain.proposals.policy import (
     PromotionMode,
     new_canary_policy,
 )
-from harness.domain.providers.api_base_rules import (
-    api_base_example,
-    check_allowed_address,
-    check_api_base,
-    check_api_base_path,
-)
-from harness.domain.providers.headers import check_headers
-from harness.domain.providers.kinds import PROVIDER_KINDS, check_provider_name
+from harness.domain.providers.api_base_rules import api_base_example
+from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.reliability.rate_limits import EvalLimits
 from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.freeze import FreezeWindow
-from harness.domain.routing.kill_switch import parse_file_switches
-from harness.domain.routing.target import Price, Provider, Target, check_extra_body
+from harness.domain.routing.target import Price
 from harness.domain.settings import (
     AgentSettings,
     AlertSettings,
-    AlertSink,
     ArchiveSettings,
     AuditSettings,
-    AuditSink,
     ControlSettings,
-    JudgeSettings,
     RouterSettings,
-    RouteSeed,
-    RunQueueKind,
-    Settings,
     SpendingSettings,
-    SuiteSettings,
     UiSettings,
 )
 
-T = TypeVar("T")
-S = TypeVar("S", AlertSink, AuditSink)
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 
@@ -345,7 +308,8 @@ def json_schema() -> dict[str, object]:
     return describe_fields(schema, FileConfig)
 
 
-def _validated(document: Document) -> FileConfig:
+def parse_config(document: Document) -> FileConfig:
+    """Checks each key of a document. Raises ConfigError with the place of the first fault."""
     try:
         return FileConfig.model_validate(document.values)
     except ValidationError as error:
@@ -359,280 +323,4 @@ def whole_file(document: Document) -> Mapping[str, object]:
     """Returns all that a document says, with the defaults of what it leaves out. Raises
     ConfigError.
     """
-    return _validated(document).model_dump(by_alias=True)
-
-
-def build_settings(
-    document: Document, *, base: Path, shipped: Path, source: Path | None
-) -> Settings:
-    """Builds the frozen settings. Relative paths count from `base`, the file's folder.
-
-    Raises ConfigError with the place of the first fault.
-    """
-    config = _validated(document)
-    for path, message in (
-        *range_errors(config.model_dump()),
-        *ambiguous_guardrails(document.values),
-        *_agent_faults(config),
-        *_oidc_faults(config),
-        *project_faults(config.projects, config.routes, config.suites),
-    ):
-        raise ConfigError(f"{document.place(path)}: {dotted_path(path)}: {message}")
-    _check_providers(config, document)
-    _check_queue(config, document)
-    known = FileContext(
-        document,
-        {name: provider.tiers for name, provider in config.providers.items()},
-        {name: frozenset(names) for name, names in config.data_classes.items()},
-    )
-    home = base / config.home
-    policies = {name: Policy(name, **_fields(p)) for name, p in config.policies.items()}
-    routes = {name: route_seed(name, r, known) for name, r in config.routes.items()}
-    _check_shadows(routes, policies, document)
-    check_overrides(routes, known)
-    _check_judges(routes, policies, known)
-    return Settings(
-        database_url=config.database_url or f"sqlite:///{home / 'swapgate.db'}",
-        home=home,
-        source=source,
-        router=config.router,
-        control=config.control,
-        ui=config.ui,
-        agents=replace(config.agents, encrypt=config.agents.encrypt or config.encrypt_content),
-        encrypt_content=config.encrypt_content,
-        providers={name: _provider(name, p) for name, p in config.providers.items()},
-        suites={
-            name: replace(
-                _suite(name, entry, known, base, shipped),
-                code_uncontained=config.code.uncontained,
-            )
-            for name, entry in config.suites.items()
-        },
-        policies=policies,
-        routes=routes,
-        projects=frozenset(config.projects),
-        project_budgets=project_budgets(config.projects),
-        switches=_switches(config.switches, document),
-        spending=config.spending,
-        freezes=_freezes(config.freezes, document),
-        data_classes=known.data_classes,
-        alerts=_alerts(config.alerts, document),
-        audit=_audit(config.audit, document),
-        archive=_archive(config.archive, base),
-        eval_limits={name: provider.eval_limits for name, provider in config.providers.items()},
-        capture=capture_settings(config.capture, document),
-        catalogue=catalogue_changes(config.catalogue, document),
-        oauth={name: entry.change() for name, entry in config.oauth.items()},
-    )
-
-
-def _agent_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
-    faults = agent_faults(config.agents, config.router, config.suites)
-    return ((("agents", *path), message) for path, message in faults)
-
-
-def _oidc_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
-    oidc = config.ui.oidc
-    faults = oidc_faults(oidc, config.projects) if oidc is not None else ()
-    return ((("ui", "oidc", *path), message) for path, message in faults)
-
-
-def _check_queue(config: FileConfig, document: Document) -> None:
-    if config.control.queue is RunQueueKind.EMBEDDED:
-        return
-    if not (config.database_url or "").startswith("postgresql"):
-        raise ConfigError(
-            f"{document.place(('control', 'queue'))}: control.queue: {config.control.queue} is "
-            "a queue in PostgreSQL: set `database_url` to postgresql://…, or leave it at "
-            "`embedded`"
-        )
-
-
-def _check_providers(config: FileConfig, document: Document) -> None:
-    allowed = config.router.allow_addresses
-    for number, address in enumerate(allowed):
-        with _at(document, ("router", "allow_addresses", number)):
-            check_allowed_address(address)
-    for number, proxy in enumerate(config.router.trusted_proxies):
-        with _at(document, ("router", "trusted_proxies", number)):
-            parse_proxy_networks([proxy])
-    for name, provider in config.providers.items():
-        with _at(document, ("providers", name)):
-            check_provider_name(name)
-        with _at(document, ("providers", name, "api_base")):
-            check_api_base(provider.api_base, allowed)
-            check_api_base_path(provider.kind, provider.api_base)
-        with _at(document, ("providers", name, "extra_body")):
-            check_extra_body(provider.extra_body)
-        for header, value in provider.extra_headers.items():
-            with _at(document, ("providers", name, "extra_headers", header)):
-                check_headers({header: value})
-        with _at(document, ("providers", name, "extra_headers")):
-            check_headers(provider.extra_headers)
-
-
-@contextmanager
-def _at(document: Document, path: KeyPath) -> Iterator[None]:
-    """What is refused within is a fault of the file, at this place."""
-    try:
-        yield
-    except InputError as error:
-        raise ConfigError(f"{document.place(path)}: {dotted_path(path)}: {error}") from None
-
-
-def _check_shadows(
-    routes: Mapping[str, RouteSeed], policies: Mapping[str, Policy], document: Document
-) -> None:
-    """What acts on the world is never sent twice, also not before a canary."""
-    for name, route in routes.items():
-        policy = policies.get(route.settings.policy)
-        mirrors = policy is not None and policy.canary.shadow is not None
-        if mirrors and route.settings.side_effects:
-            path = ("routes", name, "tools")
-            raise ConfigError(
-                f"{document.place(path)}: {dotted_path(path)}: a route with side_effects is "
-                "never "
-                f"mirrored, and its policy {route.settings.policy!r} has `canary.shadow`: give "
-                "the route a policy without it"
-            )
-
-
-def _check_judges(
-    routes: Mapping[str, RouteSeed], policies: Mapping[str, Policy], known: FileContext
-) -> None:
-    """A canary's judge reads what the route's users ask (D8)."""
-    document = known.document
-    for name, policy in policies.items():
-        of = ("judge",) if policy.canary.judge else ("guardrails", "judge")
-        with _at(document, ("policies", name, "canary", *of)):
-            check_judge(policy.canary)
-    for name, route in routes.items():
-        settings, used = route.settings, policies.get(route.settings.policy)
-        judge = used.canary.judge if used else None
-        asked = Target.from_name(judge.model).provider if judge else None
-        allowed = known.data_classes.get(settings.data_class)
-        if asked is not None and allowed is not None and asked not in allowed:
-            where = ("routes", name, "data_class")
-            raise ConfigError(
-                f"{document.place(where)}: {dotted_path(where)}: the judge of policy "
-                f"{settings.policy!r} is at {asked!r}, which may not see "
-                f"{settings.data_class} data; allowed are "
-                f"{', '.join(sorted(allowed)) or 'none'} (`data_classes:`)"
-            )
-
-
-def _alerts(entry: AlertsEntry, document: Document) -> AlertSettings:
-    sinks = _sinks("alerts", entry.sinks, alert_sink, document)
-    return AlertSettings(**_fields(entry) | {"sinks": sinks})
-
-
-def _archive(given: ArchiveSettings, base: Path) -> ArchiveSettings:
-    folder = str(base / given.folder) if given.folder else ""
-    return replace(given, folder=folder)
-
-
-def _audit(entry: AuditEntry, document: Document) -> AuditSettings:
-    sinks = _sinks("audit", entry.sinks, audit_sink, document)
-    return AuditSettings(**_fields(entry) | {"sinks": sinks})
-
-
-def _sinks(
-    section: str,
-    entries: Sequence[BaseModel],
-    check: Callable[..., S],
-    document: Document,
-) -> tuple[S, ...]:
-    """Checks the sinks of a section, each with a name of its own. Raises ConfigError with the
-    place of the first fault.
-    """
-    sinks: dict[str, S] = {}
-    for number, sink_entry in enumerate(entries):
-        place = f"{document.place((section, 'sinks', number))}: {section}.sinks.{number}"
-        try:
-            sink = check(number + 1, **_fields(sink_entry))
-        except InputError as error:
-            raise ConfigError(f"{place}: {error}") from None
-        if sink.name in sinks:
-            raise ConfigError(f"{place}: a second sink {sink.name!r}")
-        sinks[sink.name] = sink
-    return tuple(sinks.values())
-
-
-def _switches(items: list[str], document: Document) -> tuple[str, ...]:
-    try:
-        parse_file_switches(items, datetime.min.replace(tzinfo=UTC))
-    except InputError as error:
-        raise ConfigError(f"{document.place(('switches',))}: {error}") from None
-    return tuple(items)
-
-
-def _freezes(entries: list[FreezeEntry], document: Document) -> tuple[FreezeWindow, ...]:
-    windows: list[FreezeWindow] = []
-    for number, entry in enumerate(entries):
-        with _at(document, ("freezes", number)):
-            windows.append(freeze_window(entry))
-    return tuple(windows)
-
-
-def _fields(model: BaseModel) -> dict[str, Any]:
-    return {name: getattr(model, name) for name in type(model).model_fields}
-
-
-def _provider(name: str, entry: ProviderEntry) -> Provider:
-    # Tiers end here: a route's targets name models. Limits of evals are this machine's own.
-    kept = {k: v for k, v in _fields(entry).items() if k not in ("tiers", "eval_limits")}
-    return Provider(name=name, **kept)
-
-
-def _suite(
-    name: str, entry: SuiteEntry, known: FileContext, base: Path, shipped: Path
-) -> SuiteSettings:
-    values, document = _fields(entry), known.document
-    if (entry.path is None) == (entry.task is None):
-        place = document.place(("suites", name))
-        raise ConfigError(f"{place}: suites.{name}: give either `path` or `task`")
-    # A shipped suite's data lie beside the shipped file, a user's beside the user's.
-    if entry.path is not None:
-        ours = document.place(("suites", name, "path")).startswith(str(shipped))
-        values["path"] = _located(entry.path, shipped.parent if ours else base)
-    if entry.task is not None:
-        file, _, task = entry.task.partition(":")
-        values["task"] = f"{_located(file, base)}{':' + task if task else ''}"
-    if entry.data_class and entry.data_class not in known.data_classes:
-        place = document.place(("suites", name, "data_class"))
-        raise ConfigError(
-            f"{place}: suites.{name}.data_class: `data_classes` has no {entry.data_class!r}"
-        )
-    if entry.judge is not None:
-        place = document.place(("suites", name, "judge"))
-        values["judge"] = judge = _judge(entry.judge, f"{place}: suites.{name}.judge", base)
-        _check_clearance(entry, judge, known, f"{place}: suites.{name}.judge.target")
-    return SuiteSettings(name=name, **values)
-
-
-def _check_clearance(
-    entry: SuiteEntry, judge: JudgeSettings, known: FileContext, where: str
-) -> None:
-    """A judge reads what the suite asks (D8)."""
-    allowed = known.data_classes.get(entry.data_class)
-    if allowed is not None and judge.target.provider not in allowed:
-        raise ConfigError(
-            f"{where}: provider {judge.target.provider!r} may not see {entry.data_class} data; "
-            f"allowed are {', '.join(sorted(allowed)) or 'none'} (`data_classes:`)"
-        )
-
-
-def _judge(entry: JudgeEntry, place: str, base: Path) -> JudgeSettings:
-    values = _fields(entry)
-    try:
-        named = target_seed(entry.target)
-    except InputError as error:
-        raise ConfigError(f"{place}: {error}") from None
-    del values["parameters"]
-    values["target"] = Target(named.provider, named.model, entry.parameters)
-    values["references"] = _located(entry.references, base) if entry.references else None
-    return JudgeSettings(**values)
-
-
-def _located(path: str, base: Path) -> Path:
-    return Path(path).expanduser() if Path(path).expanduser().is_absolute() else base / path
+    return parse_config(document).model_dump(by_alias=True)
