@@ -17,7 +17,12 @@ from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
 from harness.cli.program import program
 from harness.control.operations import alerts, keys, queries
-from harness.control.operations.audit_sinks import resend, send_new_events
+from harness.control.operations.audit_sinks import (
+    AuditSinkState,
+    list_audit_sinks,
+    resend,
+    send_new_events,
+)
 from harness.domain.errors import ConfigError
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
@@ -63,9 +68,9 @@ class House:
         with closing(self.open()) as installation:
             send_new_events(installation.context)
 
-    def state(self) -> queries.AuditSinkState:
+    def state(self) -> AuditSinkState:
         with closing(self.open()) as installation:
-            (state,) = queries.list_audit_sinks(installation.context)
+            (state,) = list_audit_sinks(installation.context)
         return state
 
     def is_alerted(self) -> bool:

@@ -203,7 +203,7 @@ def _print_anchor(report: "AnchorReport", anchor: str) -> None:
 @pass_session
 def sinks(session: Session) -> None:
     """Show who gets copies of the audit log, and how far each has come."""
-    states = queries.list_audit_sinks(session.context)
+    states = audit_sinks.list_audit_sinks(session.context)
     if session.json:
         output.document(states)
         return

@@ -1,11 +1,12 @@
 """Sends the audit log to the sinks outside the database (`send_new_events`, a periodic job):
 each gets every event once or more often, in order, from where it stopped. What it has taken is
 stored after it was taken, so that nothing is lost over restarts. `resend` goes back to an event
-for a sink that lost some.
+for a sink that lost some; `list_audit_sinks` says how far each has come.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
 import structlog
@@ -31,6 +32,34 @@ EVENTS_AT_ONCE: Final = 500
 BATCHES_PER_TURN: Final = 20
 # In a row: a receiver that is started again is nobody's alert.
 FAILURES_BEFORE_ALERT: Final = 3
+
+
+@dataclass(frozen=True)
+class AuditSinkState:
+    """Says how far a sink has got the audit log."""
+
+    sink: str
+    number: int  # the last event that it has
+    waiting: int  # events that it has not got yet
+    at: datetime | None  # when it took the last one, or failed first since
+    error: str  # of the last failure; empty where it took the last batch
+
+
+def list_audit_sinks(ctx: Context) -> Sequence[AuditSinkState]:
+    """Lists the configured sinks of the audit log, each with how far it has come."""
+    names = ctx.audit_sinks.names() if ctx.audit_sinks is not None else ()
+    with ctx.store.read() as tx:
+        known = {export.sink: export for export in tx.audit_exports.all()}
+        newest = next((event.number for event in tx.audit.tail(1)), 0)
+    return [_sink_state(name, known.get(name), newest) for name in names]
+
+
+def _sink_state(name: str, export: AuditExport | None, newest: int) -> AuditSinkState:
+    """newest: the number of the log's last event."""
+    if export is None:
+        return AuditSinkState(name, 0, newest, None, "")
+    number = export.position.number
+    return AuditSinkState(name, number, newest - number, export.at, export.error)
 
 
 def send_new_events(ctx: Context) -> None:

@@ -31,7 +31,6 @@ from harness.domain.operations.access import Actor, ApiKey, Role
 from harness.domain.operations.audit import (
     ALL_EVENTS,
     AuditEvent,
-    AuditExport,
     AuditFilter,
     hide_identity,
 )
@@ -107,34 +106,6 @@ def find_audit_break(ctx: Context) -> int | None:
     """The number of the first event that does not fit the chain; None when it is whole."""
     with ctx.store.read() as tx:
         return audit.find_first_break(ctx, tx)
-
-
-@dataclass(frozen=True)
-class AuditSinkState:
-    """Says how far a sink has got the audit log."""
-
-    sink: str
-    number: int  # the last event that it has
-    waiting: int  # events that it has not got yet
-    at: datetime | None  # when it took the last one, or failed first since
-    error: str  # of the last failure; empty where it took the last batch
-
-
-def list_audit_sinks(ctx: Context) -> Sequence[AuditSinkState]:
-    """Lists the configured sinks of the audit log, each with how far it has come."""
-    names = ctx.audit_sinks.names() if ctx.audit_sinks is not None else ()
-    with ctx.store.read() as tx:
-        known = {export.sink: export for export in tx.audit_exports.all()}
-        newest = next((event.number for event in tx.audit.tail(1)), 0)
-    return [_sink_state(name, known.get(name), newest) for name in names]
-
-
-def _sink_state(name: str, export: AuditExport | None, newest: int) -> AuditSinkState:
-    """newest: the number of the log's last event."""
-    if export is None:
-        return AuditSinkState(name, 0, newest, None, "")
-    number = export.position.number
-    return AuditSinkState(name, number, newest - number, export.at, export.error)
 
 
 def list_signature_faults(ctx: Context) -> Sequence[RowFault]:
