@@ -11,7 +11,7 @@ import pytest
 
 from harness.control import reconciler
 from harness.control.canary import operations
-from harness.control.proposals import decisions, submission
+from harness.control.proposals import decisions, driver, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes
 from harness.domain.canary.rollout import RolloutSignal
@@ -206,7 +206,7 @@ def test_an_approval_in_time_wins_over_an_expiry_that_looked_before(
     world.clock.advance(8 * 86_400)
 
     with pytest.raises(StaleWrite):
-        reconciler._one(ctx, seen)
+        driver._drive(ctx, seen)
     world.run_once()
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
 

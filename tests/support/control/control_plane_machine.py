@@ -24,9 +24,8 @@ from hypothesis.stateful import (
 
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
-from harness.control import reconciler
 from harness.control.canary import operations
-from harness.control.proposals import decisions, submission
+from harness.control.proposals import decisions, driver, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import fallback_chain, routes
 from harness.control.routing.chain_evidence import WaiverRequest
@@ -309,7 +308,7 @@ class ControlPlane(RuleBasedStateMachine):
     def another_control_process_acts_on_what_it_saw(self) -> None:
         for change in self.seen:
             with suppress(Conflict, IllegalTransition):
-                reconciler._one(self.ctx, change)
+                driver._drive(self.ctx, change)
 
     @invariant()
     def the_promise_holds(self) -> None:

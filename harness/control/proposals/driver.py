@@ -1,0 +1,417 @@
+"""Drives an open proposal by its phase (`drive_proposal`): runs, verdict, approval, shadow; its
+canary has a driver of its own.
+
+Load once, decide purely, apply by compare-and-swap, record. A conflict means that somebody else
+was first, and the next turn decides again. Everything it knows is in the store, so it can die
+at any point.
+"""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import assert_never
+
+from harness.control import audit
+from harness.control.canary import driver, machine
+from harness.control.canary.observe_only import OBSERVE_ONLY
+from harness.control.context import Context
+from harness.control.evals import proof_validity, recomputation, worker_supervision
+from harness.control.evals.proof_validity import ProofState, ProofValidity
+from harness.control.operations import alerts, tampering
+from harness.control.proposals import (
+    alpha_spending,
+    approvals,
+    evaluation,
+    newer_versions,
+    route_rules,
+    selections,
+)
+from harness.control.routing import freezes
+from harness.control.shadow import stage_driver
+from harness.domain.errors import EvidenceMismatch, NewerVersion, ProofRefused, StaleEvidence
+from harness.domain.evals.run import RunState
+from harness.domain.evals.verdict import (
+    Failed,
+    HarnessMismatch,
+    Inconclusive,
+    InfraError,
+    Passed,
+    Verdict,
+)
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals import selection
+from harness.domain.proposals.proposal import (
+    POLICY_APPROVER,
+    Proposal,
+    ProposalEvent,
+    ProposalPhase,
+    apply_event,
+)
+from harness.gate.text.sentences import polish_reason, reason_text
+from harness.ports import Transaction
+
+
+def drive_proposal(ctx: Context, proposal: Proposal) -> list[str]:
+    """Moves a proposal by its phase, and says what was done; one that a newer version wrote is
+    held. Raises SwapgateError.
+    """
+    try:
+        did = _unless_tampered(ctx, proposal)
+    except NewerVersion as error:
+        newer_versions.update_hold_alert(ctx, proposal, str(error))
+        raise
+    newer_versions.update_hold_alert(ctx, proposal, "")
+    return did
+
+
+def _unless_tampered(ctx: Context, proposal: Proposal) -> list[str]:
+    if proposal.phase in tampering.HELD:
+        with ctx.store.read() as tx:
+            if newer := newer_versions.describe_proposal_hold(tx, proposal):
+                raise NewerVersion(f"{proposal.id} is held: {newer}")
+            tampering.require_untampered(ctx, tx, proposal)
+    return _drive(ctx, proposal)
+
+
+def _drive(ctx: Context, proposal: Proposal) -> list[str]:
+    try:
+        return _by_phase(ctx, proposal)
+    except EvidenceMismatch as error:
+        if proposal.phase is ProposalPhase.CANARY:
+            raise  # found between a look and its step: the next look sees it
+        with ctx.store.write() as tx:
+            found = tx.proposals.get(proposal.id)
+            recomputation.raise_mismatch_alert(ctx, tx, found, error.verdict, error.differences)
+            return _reject(ctx, tx, found, ProposalEvent.STALE, str(error))
+
+
+def _by_phase(ctx: Context, proposal: Proposal) -> list[str]:
+    match proposal.phase:
+        case ProposalPhase.PROPOSED:
+            return _start(ctx, proposal)
+        case ProposalPhase.EVALUATING:
+            return (_choose if proposal.waits_for_rivals else _evaluate)(ctx, proposal)
+        case ProposalPhase.AWAITING_APPROVAL:
+            return _await(ctx, proposal)
+        case ProposalPhase.SHADOW:
+            return _shadow(ctx, proposal)
+        case ProposalPhase.CANARY:
+            return driver.drive_canary(ctx, proposal)
+        case _:
+            return []
+
+
+def _start(ctx: Context, proposal: Proposal) -> list[str]:
+    with ctx.store.write() as tx:
+        if _base_changed(tx, proposal):
+            return _reject(ctx, tx, proposal, ProposalEvent.BASE_CHANGED, _OTHER_BASE)
+        ready = evaluation.attach_runs(ctx, tx, proposal)
+        saved = tx.proposals.save(apply_event(ready, ProposalEvent.START, ctx.clock.now()))
+        _audit(ctx, tx, saved, "proposal.start", {"runs": sorted(evaluation.run_ids(saved))})
+    return [f"{proposal.id}: evaluating"]
+
+
+def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
+    if proposal.retry_at is not None:
+        return _retry(ctx, proposal) if proposal.retry_due(ctx.clock.now()) else []
+    with ctx.store.read() as tx:
+        base_changed = _base_changed(tx, proposal)
+        runs = [tx.runs.get(run) for run in sorted(evaluation.run_ids(proposal))]
+        answers = evaluation.load_answers(tx, proposal)
+        now = proof_validity.route_time(ctx, tx, proposal.route)
+        rules = "" if base_changed else _other_rules(ctx, tx, proposal)
+        changes = [
+            change
+            for plan in proposal.plans
+            if (change := proof_validity.describe_suite_change(ctx, tx, plan))
+        ]
+    if base_changed:
+        return _in_write(ctx, proposal, ProposalEvent.BASE_CHANGED, _OTHER_BASE)
+    if changes or rules:
+        since = f"{'; '.join(changes)} since the proposal was made"
+        return _in_write(ctx, proposal, ProposalEvent.STALE, since if changes else rules)
+    stuck = evaluation.dead_ends(proposal, {run.id: run for run in runs})
+    try:
+        evaluation.check_arms(proposal, {run.id: run for run in runs})
+        verdict = evaluation.decide_verdict(proposal, answers, stuck, now)
+    except StaleEvidence as error:
+        return _in_write(ctx, proposal, ProposalEvent.STALE, str(error))
+    if verdict is None:
+        return _wake(ctx, proposal)
+    with ctx.store.write() as tx:
+        return _apply(ctx, tx, proposal, verdict)
+
+
+def _wake(ctx: Context, proposal: Proposal) -> list[str]:
+    """Queue again what stopped too early: a shared run's other user may have decided."""
+    with ctx.store.read() as tx:
+        asleep = evaluation.stopped_early(tx, proposal)
+    if asleep:
+        with ctx.store.write() as tx:
+            for run, items in evaluation.stopped_early(tx, proposal).items():
+                tx.runs.want(run, items)
+                tx.runs.set_state(run, RunState.QUEUED)
+    return [f"{proposal.id}: {run} continues" for run in asleep]
+
+
+def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) -> list[str]:
+    """Store the verdict and move the proposal, in one unit of work."""
+    tx.verdicts.add(verdict, proposal.id)
+    decided = replace(proposal, verdict=verdict.id)
+    _audit(ctx, tx, decided, "verdict", {"verdict": verdict.id, "outcome": verdict.outcome})
+    said = f"{proposal.id}: {verdict.words}"
+    match verdict:
+        case Passed():
+            validity = proof_validity.assess_proof(ctx, tx, verdict)
+            if not validity.holds:
+                said = f"{said}, and {validity.text}"
+                _reject(ctx, tx, decided, ProposalEvent.STALE, _no_proof(verdict, validity))
+                return [said]
+            if uncharged := alpha_spending.find_uncharged(tx, decided):
+                _reject(ctx, tx, decided, ProposalEvent.STALE, uncharged)
+                return [f"{said}, and {uncharged}"]
+            if proposal.selection:
+                held = tx.proposals.save(replace(decided, updated_at=ctx.clock.now()))
+                worker_supervision.stop_unneeded_runs(ctx, tx, held)
+            else:
+                _passed(ctx, tx, decided, verdict)
+        case Failed():
+            _reject(ctx, tx, decided, ProposalEvent.FAILED, verdict.reason)
+        case HarnessMismatch():
+            _reject(ctx, tx, decided, ProposalEvent.HARNESS_MISMATCH, verdict.reason)
+        case Inconclusive():
+            _reject(ctx, tx, decided, ProposalEvent.INCONCLUSIVE, verdict.reason)
+        case InfraError():
+            _not_measured(ctx, tx, decided, verdict)
+        case _:
+            assert_never(verdict)
+    return [said]
+
+
+def _choose(ctx: Context, proposal: Proposal) -> list[str]:
+    """Lets the best of a selection go on, and ends the others that passed, in one unit of work:
+    nobody else goes on, whatever becomes of it. The others' turns change nothing.
+    """
+    proof, said = _proof_now(ctx, proposal)
+    if said:
+        return said
+    if not isinstance(proof, Passed):
+        raise ProofRefused(f"{proposal.id}: verdict {proof.id} is {proof.outcome}, not passed")
+    with ctx.store.write() as tx:
+        if tx.proposals.get(proposal.id).version != proposal.version:
+            return []  # another process was quicker
+        members = tx.proposals.of_selection(proposal.selection)
+        if fault := selection.find_fault(members):
+            return _reject(ctx, tx, proposal, ProposalEvent.STALE, f"{fault}: propose again")
+        ranked = selections.rank_passed(tx, members)
+        if not ranked or ranked[0][0].id != proposal.id:
+            return []
+        best = ranked[0][1]
+        for other, finalist in ranked[1:]:
+            because = f"it passed with {finalist.text}, and {best.proposal} with {best.text}"
+            said += _reject(ctx, tx, other, ProposalEvent.NOT_CHOSEN, because)
+        _passed(ctx, tx, proposal, proof)
+    return [*said, f"{proposal.id}: the best of its selection"]
+
+
+def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) -> None:
+    if proposal.needs_approval or ctx.observe_only:
+        now = ctx.clock.now()
+        waits = tx.proposals.save(
+            apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, now)
+        )
+        wider = "; ".join(route_rules.describe_widening(proposal.widened))
+        asks = f" It asks for other than the route's rules: {wider}." if wider else ""
+        if ctx.observe_only:
+            asks += f" Nobody can approve it yet: {OBSERVE_ONLY}."
+        alerts.raise_alert(
+            ctx,
+            tx,
+            AlertKind.AWAITING_APPROVAL,
+            proposal.id,
+            subject=f"route {proposal.route}",
+            title=f"a swap on route {proposal.route} waits for approval ({proposal.id})",
+            text=f"{proposal.proposer} proposed it. {proof.words}: {reason_text(proof)}{asks} "
+            f"It expires at {waits.approval_ends_at:%Y-%m-%d %H:%M} UTC.",
+        )
+    elif frozen := _describe_freeze(ctx, tx, proposal):
+        _wait_for_thaw(ctx, tx, proposal, proof, frozen)
+    else:
+        _let_in(ctx, tx, proposal, proof, ProposalEvent.PASSED)
+    worker_supervision.stop_unneeded_runs(ctx, tx, proposal)
+
+
+def _wait_for_thaw(
+    ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed, frozen: str
+) -> None:
+    """The policy lets it in without a person; the freeze holds its canary back until then."""
+    waits = apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, ctx.clock.now())
+    saved = tx.proposals.save(
+        replace(waits, approver=POLICY_APPROVER, approved_verdict=proof.id)
+    )
+    _audit(ctx, tx, saved, "proposal.frozen", {"verdict": proof.id, "reason": frozen})
+
+
+def _let_in(
+    ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed, event: ProposalEvent
+) -> str:
+    """What comes after the proof: the canary, or the shadow before it. In words."""
+    if proposal.policy.canary.shadow is None:
+        machine.open_canary(ctx, tx, proposal, proof, event)
+        return "canary opened"
+    saved = tx.proposals.save(apply_event(proposal, ProposalEvent.MIRROR, ctx.clock.now()))
+    _audit(ctx, tx, saved, "proposal.mirror", {"verdict": proof.id})
+    return "its shadow comes first"
+
+
+def _not_measured(
+    ctx: Context, tx: Transaction, proposal: Proposal, verdict: InfraError
+) -> None:
+    now, gate = ctx.clock.now(), proposal.policy.gate
+    if replaced := evaluation.find_replacement(ctx, tx, proposal):
+        _reject(ctx, tx, proposal, ProposalEvent.STALE, _another_look(replaced))
+        return
+    if proposal.infra_errors >= gate.infra_retries:
+        why, attempts = polish_reason(verdict.reason), proposal.infra_errors + 1
+        because = f"not measured after {attempts} attempts: {why}"
+        _reject(ctx, tx, proposal, ProposalEvent.INFRA_LIMIT, because)
+        return
+    paused = replace(
+        apply_event(proposal, ProposalEvent.INFRA_ERROR, now),
+        infra_errors=proposal.infra_errors + 1,
+        retry_at=now + timedelta(seconds=gate.infra_pause_s),
+    )
+    tx.proposals.save(paused)
+    worker_supervision.stop_unneeded_runs(ctx, tx, proposal)
+
+
+def _retry(ctx: Context, proposal: Proposal) -> list[str]:
+    """After InfraError: new runs, since a sample that ended in an error stays as it was."""
+    with ctx.store.write() as tx:
+        # An answer may have come in after the verdict.
+        if replaced := evaluation.find_replacement(ctx, tx, proposal):
+            return _reject(ctx, tx, proposal, ProposalEvent.STALE, _another_look(replaced))
+        # In a selection, a verdict without a pause is one that waits for the others'.
+        verdict = None if proposal.selection else proposal.verdict
+        due = replace(proposal, retry_at=None, verdict=verdict)
+        again = evaluation.attach_runs(ctx, tx, due)
+        saved = tx.proposals.save(replace(again, updated_at=ctx.clock.now()))
+        _audit(ctx, tx, saved, "proposal.retry", {"attempt": proposal.infra_errors + 1})
+    return [f"{proposal.id}: measured again"]
+
+
+def _await(ctx: Context, proposal: Proposal) -> list[str]:
+    proof, said = _proof_now(ctx, proposal)
+    if said:
+        return said
+    if proposal.approver is not None and not ctx.observe_only:
+        with ctx.store.read() as tx:
+            if _describe_freeze(ctx, tx, proposal):
+                return []
+        return _open_approved(ctx, proposal, proof)
+    if proposal.approval_ends_at <= ctx.clock.now():
+        return _in_write(ctx, proposal, ProposalEvent.EXPIRED, "nobody approved it in time")
+    return []
+
+
+def _describe_freeze(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
+    """The freeze that holds its canary back. A shadow may run: nobody gets its answers."""
+    if proposal.policy.canary.shadow is not None:
+        return ""
+    return freezes.describe_freeze(ctx, tx, proposal.route)
+
+
+def _proof_now(ctx: Context, proposal: Proposal) -> tuple[Verdict, list[str]]:
+    """The verdict that the proposal stands on; and, where it does so no more, what was done."""
+    with ctx.store.read() as tx:
+        base_changed = _base_changed(tx, proposal)
+        proof = tx.verdicts.get(proposal.verdict or "")
+        validity = proof_validity.assess_proof(ctx, tx, proof)
+        rules = "" if base_changed else _other_rules(ctx, tx, proposal)
+        rules = rules or approvals.find_revocation(tx, proposal)
+    if base_changed:
+        return proof, _in_write(ctx, proposal, ProposalEvent.BASE_CHANGED, _OTHER_BASE)
+    if not validity.holds:
+        event = (
+            ProposalEvent.STALE if validity.proof is ProofState.STALE else ProposalEvent.EXPIRED
+        )
+        return proof, _in_write(ctx, proposal, event, _no_proof(proof, validity))
+    if rules:
+        return proof, _in_write(ctx, proposal, ProposalEvent.STALE, rules)
+    return proof, []
+
+
+def _open_approved(ctx: Context, proposal: Proposal, proof: Verdict) -> list[str]:
+    if not isinstance(proof, Passed) or proposal.approved_verdict != proof.id:
+        raise ProofRefused(f"{proposal.id}: the approval is for another verdict")
+    with ctx.store.write() as tx:
+        if tx.proposals.get(proposal.id).version != proposal.version:
+            return []  # another process was quicker
+        said = _let_in(ctx, tx, proposal, proof, ProposalEvent.APPROVED)
+    return [f"{proposal.id}: {said}"]
+
+
+def _shadow(ctx: Context, proposal: Proposal) -> list[str]:
+    """Its proof is looked at each turn, as while it waits for approval."""
+    proof, said = _proof_now(ctx, proposal)
+    if said:
+        return said
+    if not isinstance(proof, Passed):
+        raise ProofRefused(f"{proposal.id}: verdict {proof.id} is {proof.outcome}, not passed")
+    return stage_driver.run_once(ctx, proposal, proof)
+
+
+def _other_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
+    rule_differences = route_rules.list_rule_differences(ctx, tx, proposal)
+    return (
+        f"{route_rules.OTHER_RULES} ({'; '.join(rule_differences)}): propose again"
+        if rule_differences
+        else ""
+    )
+
+
+def _another_look(replaced: str) -> str:
+    return (
+        f"{replaced}. To ask again for what was scored would be another look: propose again, "
+        "which counts it"
+    )
+
+
+def _no_proof(verdict: Verdict, validity: ProofValidity) -> str:
+    return f"verdict {verdict.id} is {validity.proof.value}: {validity.why}; propose again"
+
+
+_OTHER_BASE = "the route's incumbent was changed by another: this proof would be against it"
+
+
+def _base_changed(tx: Transaction, proposal: Proposal) -> bool:
+    route = tx.routing.route(proposal.route)
+    return route is None or route.incumbent != proposal.incumbent
+
+
+def _in_write(
+    ctx: Context, proposal: Proposal, event: ProposalEvent, because: str
+) -> list[str]:
+    with ctx.store.write() as tx:
+        return _reject(ctx, tx, proposal, event, because)
+
+
+def _reject(
+    ctx: Context, tx: Transaction, proposal: Proposal, event: ProposalEvent, because: str
+) -> list[str]:
+    saved = tx.proposals.save(apply_event(proposal, event, ctx.clock.now(), because))
+    worker_supervision.stop_unneeded_runs(ctx, tx, saved)
+    _audit(ctx, tx, saved, f"proposal.{event.value}", {"reason": because})
+    return [f"{proposal.id}: {saved.phase.value}: {because}"]
+
+
+def _audit(
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+    action: str,
+    details: dict[str, object],
+) -> None:
+    audit.record(
+        ctx, tx, SYSTEM, action, f"proposal {proposal.id}", {"route": proposal.route, **details}
+    )
