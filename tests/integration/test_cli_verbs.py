@@ -35,7 +35,7 @@ PROCESSES = {
 }
 PAIRS = "item,incumbent,candidate\n" + "".join(f"{n},0,1\n" for n in range(40))
 # Of the gate's bench: too few comparisons for its goals, as the exit code says.
-FEW = "--generated 1 --claim superior --pairs 1 --size 200 --replications 200".split()
+FEW = ("--generated=1", "--claim=superior", "--pairs=1", "--size=200", "--replications=200")
 BLOCKS = "block,requests,canary_requests,failures,canary_failures\n1,100,10,0,0\n"
 
 
