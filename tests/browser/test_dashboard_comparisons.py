@@ -21,7 +21,7 @@ SUITES_AND_SLICES = 3
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Lived:
-    return compared(tmp_path_factory.mktemp("compared"), datetime.now(UTC))  # noqa: TID251
+    return compared(tmp_path_factory, datetime.now(UTC))  # noqa: TID251
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ AGE = re.compile(r"\d+ (?:s|min|h) ago")
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Lived:
-    return compared(tmp_path_factory.mktemp("compared"), now())
+    return compared(tmp_path_factory, now())
 
 
 @pytest.fixture(autouse=True)

@@ -168,23 +168,34 @@ def lived(home: Path, now: datetime) -> Lived:
 
 
 def lived_copy(factory: pytest.TempPathFactory, now: datetime) -> Lived:
-    """As `lived`, in a folder of its own. Only the first of a run's workers builds it, and the
-    others copy its folder; the traffic of the last hour is each copy's own.
+    """As `lived`, in a folder of its own; the traffic of the last hour is each copy's own."""
+    house = shared_copy(factory, "lived", now, _furnished)
+    _record_traffic(house.config, now)
+    return house
+
+
+def shared_copy(
+    factory: pytest.TempPathFactory,
+    name: str,
+    now: datetime,
+    build: Callable[[Path, datetime], Lived],
+) -> Lived:
+    """A copy of an installation that only the first of a run's workers builds, a while ago at
+    most.
     """
     shared = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
-    with (shared / "lived.lock").open("w") as lock:
+    with (shared / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        kept = shared / "lived.json"
+        kept = shared / f"{name}.json"
         if not kept.exists() or now.timestamp() - kept.stat().st_mtime > STALE_S:
             # Others may still be reading the former one.
-            built = _furnished(Path(mkdtemp(prefix="lived-", dir=shared)), now)
+            built = build(Path(mkdtemp(prefix=f"{name}-", dir=shared)), now)
             kept.write_text(json.dumps([str(built.config), *built.proposals.items()]))
         config, *proposals = json.loads(kept.read_text())
-    home = factory.mktemp("lived-copy") / "home"
+    home = factory.mktemp(f"{name}-copy") / "home"
     copy = shutil.copytree(Path(config).parent, home) / Path(config).name
-    _record_traffic(copy, now)
     return Lived(copy, dict(proposals))
 
 
@@ -515,5 +526,6 @@ __all__ = [
     "lived",
     "lived_copy",
     "paused",
+    "shared_copy",
     "turned",
 ]

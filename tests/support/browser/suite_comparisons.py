@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from evals.suites.items import Item
 from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
@@ -20,7 +22,7 @@ from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import seed
 from harness.domain.routing.target import Target
 from harness.runtime.processes.eval_worker import EvalWorker
-from tests.support.browser.dashboard_data import ANA, Lived
+from tests.support.browser.dashboard_data import ANA, Lived, shared_copy
 from tests.support.control.inline_workers import InlineWorkers
 from tests.support.control.manual_clock import ManualClock
 from tests.support.evals.scripted_runner import ScriptedRunner
@@ -78,8 +80,14 @@ def answer(target: Target, item: Item, _epoch: int) -> str:
     return str(item.target) if right else "I do not know."
 
 
-def compared(home: Path, now: datetime) -> Lived:
-    """One route for each kind of comparison, decided an hour before `now`."""
+def compared(factory: pytest.TempPathFactory, now: datetime) -> Lived:
+    """One route for each kind of comparison, decided an hour before `now`, in a folder of its
+    own.
+    """
+    return shared_copy(factory, "compared", now, _decided)
+
+
+def _decided(home: Path, now: datetime) -> Lived:
     home.mkdir(parents=True, exist_ok=True)
     file = home / "swapgate.yaml"
     file.write_text(CONFIG, encoding="utf-8")
