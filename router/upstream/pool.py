@@ -6,16 +6,14 @@ Why not a library: docs/adr/0003-upstream-client.md.
 """
 
 import ssl
-import zlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from harness.domain.providers.credentials import ProviderKey
-from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
-from router.upstream.failure import UpstreamFailed
 from router.upstream.origin_pool import OriginAddress, OriginPool
 from router.upstream.pool_connection import BODY, DONE, HEAD, PoolConnection
+from router.upstream.pooled_reply import PooledReply, too_large
 from router.upstream.request_head import RequestHead, build_head
 from router.upstream.transport import (
     BEGUN,
@@ -25,49 +23,6 @@ from router.upstream.transport import (
     CallState,
     UpstreamRequest,
 )
-
-PIECE_BYTES = 64 * 1024
-# zlib reads the header and takes gzip or zlib.
-EITHER_HEADER = 32 + zlib.MAX_WBITS
-
-
-class BoundedInflater:
-    """Decodes gzip and deflate, in pieces of at most PIECE_BYTES."""
-
-    def __init__(self) -> None:
-        self._zlib = zlib.decompressobj(EITHER_HEADER)
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yields the decoded pieces. Raises UpstreamFailed (malformed) for what is not
-        compressed as it says.
-        """
-        while data:
-            try:
-                piece = self._zlib.decompress(data, PIECE_BYTES)
-            except zlib.error as error:
-                raise UpstreamFailed(
-                    FailureClass.MALFORMED, f"bad content encoding: {error}"
-                ) from None
-            if piece:
-                yield piece
-            if not piece and not self._zlib.unconsumed_tail:
-                return
-            data = self._zlib.unconsumed_tail
-
-
-def inflater_for(encoding: str) -> BoundedInflater | None:
-    """Returns the decoder of an encoding; None for no encoding. Raises UpstreamFailed for one
-    that we did not ask for.
-    """
-    match encoding.strip().lower():
-        case "" | "identity":
-            return None
-        case "gzip" | "x-gzip" | "deflate":
-            return BoundedInflater()
-        case other:
-            raise UpstreamFailed(
-                FailureClass.MALFORMED, f"content encoding {other[:40]!r} was not asked for"
-            )
 
 
 class UpstreamPool:
@@ -91,7 +46,7 @@ class UpstreamPool:
         ] = {}
         self._origins: dict[tuple[str, int, bool], OriginPool] = {}
 
-    async def send(self, request: UpstreamRequest) -> "PooledReply":
+    async def send(self, request: UpstreamRequest) -> PooledReply:
         call, origin = self._way_to(request)
         wire = await origin.lend(fresh=request.fresh)
         try:
@@ -162,62 +117,6 @@ class UpstreamPool:
         return call, self._origins[place]
 
 
-class PooledReply:
-    """A reply whose body is read as it arrives, up to max_bytes."""
-
-    __slots__ = ("_max_bytes", "_origin", "_size", "_wire", "headers", "status")
-
-    def __init__(self, wire: PoolConnection, origin: OriginPool, max_bytes: int) -> None:
-        self.status = wire.status
-        self.headers: Sequence[tuple[bytes, bytes]] = wire.headers
-        self._wire: PoolConnection | None = wire
-        self._origin = origin
-        self._max_bytes = max_bytes
-        self._size = 0  # of what was read
-
-    async def body(self) -> bytes:
-        wire = self._wire
-        # Most answers come whole with their head, and need no generator.
-        if wire is not None and wire.complete and not self._encoding:
-            data = await wire.read()
-            if len(data) > self._max_bytes:
-                raise _too_large(self._max_bytes)
-            return data
-        # Thousands of pieces would leave holes in memory that nothing else fills.
-        body = bytearray()
-        async for piece in self.chunks():
-            body += piece
-        return bytes(body)
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        inflater = inflater_for(self._encoding)
-        while self._wire is not None and (data := await self._wire.read()):
-            for piece in inflater.feed(data) if inflater else (data,):
-                self._size += len(piece)
-                if self._size > self._max_bytes:
-                    raise _too_large(self._max_bytes)
-                yield piece
-
-    def count(self, more: int) -> None:
-        """Counts bytes that are about to be taken. Raises UpstreamFailed where the body becomes
-        too large by them.
-        """
-        size = self._size + more
-        if size > self._max_bytes:
-            raise _too_large(self._max_bytes)
-        self._size = size
-
-    async def aclose(self) -> None:
-        # Taken away first: soon the connection is another request's.
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            self._origin.give_back(wire)
-
-    @property
-    def _encoding(self) -> str:
-        return dict(self.headers).get(b"content-encoding", b"").decode("latin-1")
-
-
 class PooledCall:
     """Implements BegunCall, on a connection that is lent until its end."""
 
@@ -251,10 +150,10 @@ class PooledCall:
         pieces = wire.pieces
         body = pieces[0] if len(pieces) == 1 else wire.peek()
         if len(body) > self._max_bytes:
-            raise _too_large(self._max_bytes)
+            raise too_large(self._max_bytes)
         return wire.status, wire.headers, body
 
-    def head(self) -> "PooledReply":
+    def head(self) -> PooledReply:
         if self._head is None:
             self._head = PooledReply(self._wire, self._origin, self._max_bytes)
         return self._head
@@ -273,7 +172,7 @@ class PooledCall:
         (self._head or self.head()).count(wire.buffered)
         return wire.take()
 
-    async def reply(self) -> "PooledReply":
+    async def reply(self) -> PooledReply:
         try:
             await self._wire.wait_for_head()
         except BaseException:
@@ -284,7 +183,3 @@ class PooledCall:
     def close(self) -> None:
         self._wire.on_news = None
         self._origin.give_back(self._wire)
-
-
-def _too_large(max_bytes: int) -> UpstreamFailed:
-    return UpstreamFailed(FailureClass.MALFORMED, f"answer larger than {max_bytes} bytes")
