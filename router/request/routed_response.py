@@ -138,6 +138,7 @@ class RoutedResponse:
         job = self.job
         # Whom it will be is not known yet: the first one, most likely.
         upstream = next((job.route.upstreams[target] for target in job.plan.targets), None)
+        beat: Heartbeat | None = None
         try:
             head = (*self._headers, *self._degraded(upstream))
             beat = Heartbeat(
@@ -145,6 +146,8 @@ class RoutedResponse:
             )
         except Exception as error:
             self._errors.note(RouterPart.HEARTBEAT, error, self.job.route, self.job.arm)
+        # Not awaited within `except`: compiled by mypyc 2.4.1, it would raise the fault again.
+        if beat is None:
             await self._serve(dispatcher, receive, send, first=first)
             return
         try:

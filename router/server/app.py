@@ -310,6 +310,7 @@ class Router:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = self._next_id()
         begun = False
+        failed: Reply | None = None
 
         def noting_send(message: Message) -> Awaitable[None]:
             nonlocal begun
@@ -331,10 +332,12 @@ class Router:
         except ClientDisconnected:
             return
         except Exception as error:
-            reply = self.note_failure(request_id, error)
+            failed = self.note_failure(request_id, error)
             if begun:
                 raise
-            told = self.client_reply(scope, request_id, reply)
+        # Not awaited within `except`: compiled by mypyc 2.4.1, it would raise the fault again.
+        if failed is not None:
+            told = self.client_reply(scope, request_id, failed)
             await send_reply(send, told, (request_id,))
 
     def serve_directly(self, scope: Scope, cycle: DirectCycle) -> bool:
@@ -360,6 +363,7 @@ class Router:
     ) -> None:
         """Serves in a task what is left of a request that began without one."""
         begun = request.prepared.response.head_sent
+        failed: Reply | None = None
 
         def noting_send(message: Message) -> Awaitable[None]:
             nonlocal begun
@@ -373,10 +377,11 @@ class Router:
             finally:
                 self.leave()
         except Exception as error:
-            reply = self.note_failure(request.id, error)
+            failed = self.note_failure(request.id, error)
             if begun:
                 raise
-            told = self.client_reply(scope, request.id, reply)
+        if failed is not None:
+            told = self.client_reply(scope, request.id, failed)
             await send_reply(send, told, (request.id,))
 
     def _next_id(self) -> Header:
