@@ -26,8 +26,10 @@ _NUMBERS: Final = frozenset({int, float})
 class EmbeddingsDialect(ChatDialect):
     """Speaks the protocol of embeddings, which has no streams and no conversations."""
 
-    endpoint = Endpoint.EMBEDDINGS
-    path = "/embeddings"
+    def __init__(self) -> None:
+        super().__init__()
+        self.endpoint = Endpoint.EMBEDDINGS
+        self.path = "/embeddings"
 
     def opening(self, request: ClientRequest) -> list[object]:  # noqa: ARG002 - there is none
         return []

@@ -68,12 +68,12 @@ class _PendingCount:
     __slots__ = ("_counter", "amount")
 
     def __init__(self, counter: Counter) -> None:
-        self.amount: float = 0
+        self.amount: float = 0.0
         self._counter = counter
 
     def fold(self) -> None:
         self._counter.inc(self.amount)
-        self.amount = 0
+        self.amount = 0.0
 
 
 class _RequestSeries(NamedTuple):

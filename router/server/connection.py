@@ -559,7 +559,8 @@ class Connection(asyncio.Protocol):
 @lru_cache(maxsize=256)
 def _place(url: bytes) -> tuple[str, bytes, bytes]:
     """Path, raw path and query. Raises HttpParserError, UnicodeDecodeError."""
-    found = httptools.parse_url(url)
-    raw = found.path
+    # Its stub does not say that `query` may be None.
+    found: Any = httptools.parse_url(url)
+    raw: bytes = found.path
     path = raw.decode("ascii")
     return (unquote(path) if "%" in path else path), raw, found.query or b""

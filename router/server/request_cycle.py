@@ -67,18 +67,21 @@ class RequestCycle:
     """
 
     # As every request begins: only what changes is set.
-    begun = complete = False
-    _gone = False
+    begun: bool = False
+    complete: bool = False
+    _gone: bool = False
     _left_call: Callable[[], None] | None = None
     # Of the request's body, which waits in `_parts`: what nobody has read yet.
-    _size = 0
-    _more_body = True
-    _news = False
+    _size: int = 0
+    _more_body: bool = True
+    _news: bool = False
     _waiter: asyncio.Future[None] | None = None
     # Of the answer: a head that waits for the first bytes of its body, and how many of them are
     # still to come, None for as many as there are.
-    _head = b""
-    _chunked = _events = _last = False
+    _head: bytes = b""
+    _chunked: bool = False
+    _events: bool = False
+    _last: bool = False
     _left: int | None = None
     _task: asyncio.Task[None] | None = None
 

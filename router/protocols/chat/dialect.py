@@ -49,9 +49,10 @@ NAMING_FIELDS: Final = (*CALLER_FIELDS, "safety_identifier")
 
 
 class ChatDialect:
-    endpoint = Endpoint.CHAT
-    path = CHAT_PATH
-    passed_up: Mapping[bytes, bytes] = {}
+    def __init__(self) -> None:
+        self.endpoint = Endpoint.CHAT
+        self.path = CHAT_PATH
+        self.passed_up: Mapping[bytes, bytes] = {}
 
     def caller(self, request: ClientRequest) -> str:
         get = request.members.get

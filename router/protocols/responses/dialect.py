@@ -27,8 +27,10 @@ NAMES: Final = dict.fromkeys(("max_tokens", "max_completion_tokens"), "max_outpu
 
 
 class ResponsesDialect(ChatDialect):
-    endpoint = Endpoint.RESPONSES
-    path = "/responses"
+    def __init__(self) -> None:
+        super().__init__()
+        self.endpoint = Endpoint.RESPONSES
+        self.path = "/responses"
 
     def opening(self, request: ClientRequest) -> list[object]:
         """Returns the opening of the conversation; empty where the provider keeps its
