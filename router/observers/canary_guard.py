@@ -12,7 +12,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import ClassVar, Final
 
 from harness.domain.canary.worker_guard import WorkerGuard, abort_log_e
 from harness.domain.reliability.failures import ErrorClass
@@ -99,7 +99,7 @@ class CanaryGuards(RequestObserver):
     through the parent. on_abort: tells people.
     """
 
-    part = RouterPart.SCORING
+    part: ClassVar[RouterPart] = RouterPart.SCORING
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ as metrics, and as events of the process's log.
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 from harness.domain.reliability.failover import Failover, hash_callers
 from harness.domain.routing.capabilities import Endpoint
@@ -44,7 +44,7 @@ class LeftTarget(NamedTuple):
 class FailoverLog(RequestObserver):
     """Writes down which targets a request left. secret: under which users are hashed."""
 
-    part = RouterPart.RECORDING
+    part: ClassVar[RouterPart] = RouterPart.RECORDING
 
     def __init__(
         self,

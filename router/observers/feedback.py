@@ -7,7 +7,7 @@ router: it asks the one whose name is in the request's id.
 """
 
 import json
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.errors import InputError
@@ -51,7 +51,7 @@ class RememberedRequest(NamedTuple):
 class FeedbackIntake(RequestObserver):
     """Remembers the latest requests of this worker, and takes what callers say of them."""
 
-    part = RouterPart.FEEDBACK
+    part: ClassVar[RouterPart] = RouterPart.FEEDBACK
 
     def __init__(self, recorder: Recording, metrics: RouterMetrics) -> None:
         self._recorder = recorder

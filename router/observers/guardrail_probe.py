@@ -122,7 +122,7 @@ class RouteGuardrails(NamedTuple):
         is_priced = all(upstream.price is not None for upstream in route.upstreams.values())
         # Each of those that listen needs one trait.
         heard = kept = 0
-        for guardrail in _LISTENING & rule.guardrails.keys():
+        for guardrail in _LISTENING.intersection(rule.guardrails):
             heard |= NEEDS[guardrail]
             kept |= NEEDS[guardrail] if guardrail in _WORDS else 0
         return cls(_PRICED if is_priced else 0, heard, kept)

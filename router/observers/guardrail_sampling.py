@@ -3,7 +3,7 @@ rollout's statistics before its first attempt, with a probe for its guardrails;
 `GuardrailSampling` takes the probe's sample once the answer is over.
 """
 
-from typing import Final
+from typing import ClassVar, Final
 
 from harness.domain.routing.table import Canary
 from router.observers.canary_guard import CanaryGuards
@@ -23,7 +23,7 @@ KEPT: Final = 8192
 class RolloutAdmission(RequestObserver):
     """Admits a request to its rollout's ledger, with the probe that its guardrails ask for."""
 
-    part = RouterPart.SCORING
+    part: ClassVar[RouterPart] = RouterPart.SCORING
 
     def __init__(self, recorder: Recording, guards: CanaryGuards) -> None:
         self._recorder = recorder
@@ -65,7 +65,7 @@ class RolloutAdmission(RequestObserver):
 class GuardrailSampling(RequestObserver):
     """Takes the sample of a finished request that its rollout's guardrails judge."""
 
-    part = RouterPart.GUARDRAILS
+    part: ClassVar[RouterPart] = RouterPart.GUARDRAILS
 
     def after_answer(self, observed: ObservedRequest, response: RoutedResponse) -> None:
         probe, record, progress = observed.probe, observed.record, response.progress

@@ -4,6 +4,7 @@ its minute, its key and its rollout.
 """
 
 from collections import Counter
+from typing import ClassVar
 
 from harness.domain.reliability.failures import ErrorClass
 from harness.ports import Clock
@@ -19,7 +20,7 @@ from router.server.internal_errors import InternalErrors, RouterPart
 class RequestAccounting(RequestObserver):
     """Enters every request in the statistics of its minute, its key and its rollout."""
 
-    part = RouterPart.RECORDING
+    part: ClassVar[RouterPart] = RouterPart.RECORDING
 
     def __init__(self, recorder: Recording, clock: Clock, errors: InternalErrors) -> None:
         self._recorder = recorder

@@ -2,6 +2,8 @@
 arm, target and outcome, and what was irregular in its answer.
 """
 
+from typing import ClassVar
+
 from router.observers.request_observers import ObservedRequest, RequestObserver
 from router.recording.metrics import RouterMetrics
 from router.request.attempt import UpstreamAnswer
@@ -12,7 +14,7 @@ from router.server.internal_errors import RouterPart
 class RequestMetrics(RequestObserver):
     """Counts a request once it is over."""
 
-    part = RouterPart.RECORDING
+    part: ClassVar[RouterPart] = RouterPart.RECORDING
 
     def __init__(self, metrics: RouterMetrics) -> None:
         self._metrics = metrics

@@ -66,7 +66,7 @@ class ObservedRequest:
 class RequestObserver:
     """Watches requests: it overrides the hooks that it needs, and the others cost nothing."""
 
-    part: RouterPart  # under which its faults are counted
+    part: ClassVar[RouterPart]  # under which its faults are counted
     of_limited: ClassVar[bool] = False  # watches the requests of limited keys alone
 
     def watches(self, route: CompiledRoute) -> bool:  # noqa: ARG002 - of those that override it

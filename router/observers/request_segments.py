@@ -5,9 +5,9 @@ Asked only for requests that a live rollout scores.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from harness.domain.canary.segments import (
     KEY_SEGMENTS,
@@ -33,14 +33,14 @@ _SHORT, _MEDIUM, _LONG = _BITS[Segment.SHORT], _BITS[Segment.MEDIUM], _BITS[Segm
 _OTHER_LANGUAGE: Final = Segment.OTHER_LANGUAGE
 _WORDS: Final = re.compile(r"[^\W\d_]+").findall
 # In this order: Japanese has Chinese characters as well.
-_SCRIPTS: Final = (
+_SCRIPTS: Final[tuple[tuple[Segment, Callable[[str], list[Any]]], ...]] = (
     (Segment.JAPANESE, re.compile("[\u3040-\u30ff]").findall),
     (Segment.KOREAN, re.compile("[\uac00-\ud7af\u1100-\u11ff]").findall),
     (Segment.CHINESE, re.compile("[\u4e00-\u9fff]").findall),
     (Segment.CYRILLIC, re.compile("[\u0400-\u04ff]").findall),
     (Segment.ARABIC, re.compile("[\u0600-\u06ff]").findall),
 )
-_COMMON: Final = tuple(
+_COMMON: Final[tuple[tuple[Segment, frozenset[str]], ...]] = tuple(
     (language, frozenset(words.split()))
     for language, words in (
         (

@@ -10,7 +10,7 @@ arm. A longer one counts, so that a candidate that hangs is found.
 
 import math
 from collections import deque
-from typing import Final
+from typing import ClassVar, Final
 
 from harness.domain.routing.table import Route
 from router.observers.request_observers import ObservedRequest, RequestObserver
@@ -29,7 +29,7 @@ LEAST: Final = 20
 class ShortDeadlines(RequestObserver):
     """Keeps the latencies of the latest answers, by route and target id; for one event loop."""
 
-    part = RouterPart.RECORDING
+    part: ClassVar[RouterPart] = RouterPart.RECORDING
 
     def __init__(self) -> None:
         self._latest: dict[tuple[str, str], deque[float]] = {}

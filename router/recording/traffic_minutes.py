@@ -13,9 +13,9 @@ from harness.domain.canary.observation import TrafficMinute
 from harness.domain.reliability.failures import ErrorClass
 from harness.domain.reliability.latency import LATENCY_BOUNDS_MS, merge_histograms
 
-_ALL_BOUNDS: Final = (*LATENCY_BOUNDS_MS, -1)
+_ALL_BOUNDS: Final[tuple[int, ...]] = (*LATENCY_BOUNDS_MS, -1)
 # Of a row: what it counts.
-_ADDED: Final = (
+_ADDED: Final[tuple[str, ...]] = (
     "requests",
     "failed",
     "charged",

@@ -123,10 +123,10 @@ class RequestProgress:
             if failure is None or not is_arm_charged(job.arm, [failure.failure]):
                 return None
             return failure.failure
-        failing = (
+        failing = {
             excluded.target for excluded in job.plan.left_out if excluded.because in FAILING
-        )
-        if job.arm_target in (*failing, *self.shut_out):
+        }
+        if job.arm_target in failing or job.arm_target in self.shut_out:
             return ArmFailure.CIRCUIT_OPEN
         if job.plan.left_out and job.candidate_is_unable:
             return ArmFailure.UNABLE

@@ -175,7 +175,10 @@ class CompiledSnapshot:
         """Whether a live rollout or a shadow asks if answers' JSON or tool calls hold."""
         return any(
             route.shadow is not None
-            or (route.experiment and _VALIDITY & route.experiment.unit_rule.guardrails.keys())
+            or (
+                route.experiment is not None
+                and not _VALIDITY.isdisjoint(route.experiment.unit_rule.guardrails)
+            )
             for route in self.routes.values()
         )
 
