@@ -33,10 +33,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="swapgate-bench-") as folder, ExitStack() as stack:
         running = _started(chosen.peers, Path(folder), stack)
         for process in running.values():
-            _measure(process, WARM_S)
+            cpu_us(process, WARM_S)
         for _ in range(chosen.rounds):
             for name, process in running.items():
-                found.setdefault(name, []).append(_measure(process, chosen.seconds))
+                found.setdefault(name, []).append(cpu_us(process, chosen.seconds))
     print("\n".join(lines(found)))
 
 
@@ -51,7 +51,7 @@ def _started(names: Sequence[str], folder: Path, stack: ExitStack) -> dict[str, 
     }
 
 
-def _measure(running: Running, seconds: float) -> float:
+def cpu_us(running: Running, seconds: float) -> float:
     """us of CPU time per request."""
     before = running.cpu_s()
     full = full_throttle(
