@@ -34,7 +34,7 @@ class Soaked:
     exit_code: of the router, after SIGTERM.
     """
 
-    before: int
+    before: Outcome
     outcome: Outcome
     samples: list[Vitals]
     begun: int
@@ -61,12 +61,13 @@ class Soaked:
 
     def miscounted(self) -> list[str]:
         found = []
-        sent = self.before + self.outcome.sent
+        sent = self.before.sent + self.outcome.sent
         if self.recorded != sent and not self.dropped:
             found.append(f"{sent} sent, {self.recorded} recorded, none dropped")
         if self.exit_code:
             found.append(f"the router ended with {self.exit_code}")
-        return [*found, *(f"{n} × {row}" for row, n in self.outcome.wrong.items())]
+        wrong = self.before.wrong + self.outcome.wrong
+        return [*found, *(f"{n} × {row}" for row, n in wrong.items())]
 
 
 async def watched(site: Swapgate, samples: list[Vitals]) -> None:
@@ -102,9 +103,9 @@ def soak(
     """more: of Swapgate's configuration file."""
     with running(folder, limits, routers=1, **more) as site:
         patience_s = limits.total_s + 10
-        before = 0
+        before = Outcome()
         if seconds >= TRENDS_FROM_S:
-            before = asyncio.run(fill_memory(site.door, routers=1)).sent
+            before = asyncio.run(fill_memory(site.door, routers=1))
         outcome, samples = asyncio.run(loaded(site, rate, seconds, patience_s))
         told = site.metrics()
         site.router.terminate()

@@ -264,8 +264,6 @@ class RouterMeter:
         for _ in range(warm_up):
             self.ask(path, next(bodies))
         gc.collect()
-        # What a whole run of the tests holds takes seconds to look at.
-        gc.freeze()
         gc.disable()
         gc.set_debug(gc.DEBUG_SAVEALL)
         try:
