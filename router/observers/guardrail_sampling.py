@@ -3,7 +3,7 @@ rollout's statistics before its first attempt, with a probe for its guardrails;
 `GuardrailSampling` takes the probe's sample once the answer is over.
 """
 
-from typing import ClassVar, Final
+from typing import ClassVar
 
 from harness.domain.routing.table import Canary
 from router.observers.canary_guard import CanaryGuards
@@ -16,9 +16,6 @@ from router.request.routed_response import RoutedResponse
 from router.server.internal_errors import RouterPart
 from router.snapshot.compiled import CompiledRoute
 
-# Routes whose guardrails are kept in order; those of old revisions go with the others.
-KEPT: Final = 8192
-
 
 class RolloutAdmission(RequestObserver):
     """Admits a request to its rollout's ledger, with the probe that its guardrails ask for."""
@@ -28,8 +25,9 @@ class RolloutAdmission(RequestObserver):
     def __init__(self, recorder: Recording, guards: CanaryGuards) -> None:
         self._recorder = recorder
         self._guards = guards
-        # By the route's identity: routes are compiled anew with each revision.
+        # By the route's identity, those of one revision: each compiles them anew.
         self._by_route: dict[int, tuple[CompiledRoute, RouteGuardrails | None]] = {}
+        self._revision = 0
 
     def before_attempt(self, observed: ObservedRequest) -> None:
         canary = observed.experiment
@@ -39,6 +37,9 @@ class RolloutAdmission(RequestObserver):
             # Nobody is charged for what has no canary any more.
             return
         route, request = observed.route, observed.request
+        if observed.revision != self._revision:
+            self._by_route.clear()
+            self._revision = observed.revision
         known = self._by_route.get(id(route))
         if known is None or known[0] is not route:
             known = self._compile(route, canary)
@@ -55,8 +56,6 @@ class RolloutAdmission(RequestObserver):
     def _compile(
         self, route: CompiledRoute, canary: Canary
     ) -> tuple[CompiledRoute, RouteGuardrails | None]:
-        if len(self._by_route) >= KEPT:
-            self._by_route.clear()
         made = route, RouteGuardrails.from_route(route, canary.unit_rule)
         self._by_route[id(route)] = made
         return made

@@ -9,7 +9,7 @@ go on.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from harness.domain.operations.access import OptOut
 from harness.domain.routing.plan import RoutePlan
@@ -25,9 +25,6 @@ from router.request.routed_response import AnswerCopy, RoutedResponse
 from router.server.asgi import Scope
 from router.server.internal_errors import InternalErrors, RouterPart
 from router.snapshot.compiled import CompiledRoute
-
-# Routes whose observers are kept in order; those of old revisions go with the others.
-KEPT: Final = 8192
 
 
 @dataclass(slots=True)
@@ -121,12 +118,17 @@ class RequestObservers:
         self._always = always
         self._of_evidence = of_evidence
         self._errors = errors
-        # By the route's identity: routes are many, and compiled anew with each revision.
+        # By the route's identity: routes are many. Each revision compiles them anew, and those
+        # of the one before must not be held.
         self._by_route: dict[int, RouteHooks] = {}
+        self._revision = 0
 
     def begin(self, observed: ObservedRequest) -> None:
         """Calls the observers before the request's first attempt."""
         route = observed.route
+        if observed.revision != self._revision:
+            self._by_route.clear()
+            self._revision = observed.revision
         known = self._by_route.get(id(route))
         if known is not None and known[0] is route:  # as `_hooks` has it
             kinds = known[1] if observed.reservation is None else known[2]
@@ -160,8 +162,6 @@ class RequestObservers:
         return plain if observed.experiment is None else scored
 
     def _compile(self, route: CompiledRoute) -> RouteHooks:
-        if len(self._by_route) >= KEPT:
-            self._by_route.clear()
         always = [observer for observer in self._always if self._watches(observer, route)]
         evidence = [
             observer for observer in self._of_evidence if self._watches(observer, route)

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.domain.routing.table import Snapshot
 from router.request.direct_request import DirectRequest
 from router.request.request_state import FinishedAttempt, RequestProgress
 from router.server.connection import Connection
+from router.snapshot.compiled import CompiledRoute
 from router.upstream.failure import UpstreamFailed
 from router.upstream.origin_pool import IDLE_S
 from router.upstream.pool_connection import PoolConnection
@@ -26,6 +28,7 @@ from tests.support.providers.scripted_upstream import (
     streamed,
 )
 from tests.support.router.live_router import (
+    CANDIDATE,
     FALLBACK,
     INCUMBENT,
     KEY,
@@ -173,3 +176,30 @@ def test_a_client_that_leaves_leaves_nothing_for_the_garbage_collector(tmp_path:
                 lambda: sum(request.left.is_set() for request in upstream.asked) == ASKED
             )
             wait_until(lambda: not kept())
+
+
+@pytest.mark.req("B8")
+@pytest.mark.parametrize("weight_bps", [0, 10_000])
+def test_the_routes_of_earlier_revisions_are_let_go(weight_bps: int, tmp_path: Path) -> None:
+    def routes() -> int:
+        gc.collect()
+        return sum(type(object_) is CompiledRoute for object_ in gc.get_objects())
+
+    def serving(revision: int) -> Snapshot:
+        return snapshot(upstream.url, weight_bps=weight_bps, revision=revision)
+
+    with running_upstream() as upstream:
+        upstream.turns = {INCUMBENT: completion("a"), CANDIDATE: completion("a")}
+        with running_router(serving(3), tmp_path, PATIENT) as world:
+            assert b"200 OK" in ask(world, stream=False)
+            before = routes()
+            for revision in range(4, 10):
+                world.store.put(serving(revision))
+                wait_until(lambda: revision_of(world) == revision)  # noqa: B023 - called at once
+                assert b"200 OK" in ask(world, stream=False)
+            wait_until(lambda: routes() <= before)
+
+
+def revision_of(world: World) -> int | None:
+    serving = world.holder.current
+    return serving.revision if serving is not None else None
