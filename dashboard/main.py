@@ -8,7 +8,7 @@ from typing import Literal
 
 import streamlit as st
 
-from dashboard import current_user, theme
+from dashboard import current_user, page_imports, theme
 
 HERE = Path(__file__).parent
 ALIVE_EVERY = timedelta(minutes=1)
@@ -21,6 +21,7 @@ def stay_alive() -> None:
     """
 
 
+page_imports.wait_for_imports()
 st.set_page_config(
     page_title="Swapgate",
     page_icon=str(HERE / "logo.svg"),

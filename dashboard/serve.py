@@ -4,10 +4,8 @@ dashboard.serve` is what `swapgate serve ui` starts.
 """
 
 import argparse
-import importlib
 import importlib.util
 import ipaddress
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,19 +23,13 @@ from streamlit.web import bootstrap as streamlit_bootstrap
 
 from dashboard import docs_site, sign_in_page, single_sign_on, theme
 from dashboard.own_origin import OwnOrigin
+from dashboard.page_imports import PageImports
 from harness.app import installation
 from harness.domain.errors import ConfigError, SwapgateError
 from harness.domain.settings import OidcSettings, Settings
 from harness.imports import leave_alone_what_serves
 
 SCRIPT: Final = Path(__file__).with_name("main.py")
-PAGE_IMPORTS: Final = (
-    ".charts.canary_timeline",
-    ".data.export",
-    ".data.queries",
-    ".text.comparison_text",
-)
-CACHE_LOGGER: Final = "streamlit.runtime.caching.cache_data_api"
 GRACE_S: Final = 3
 PING_S: Final = 30.0
 PONG_S: Final = 90.0
@@ -62,7 +54,6 @@ def run(config: Path | None, host: str, port: int) -> None:
         *single_sign_on.ROUTES,
         *docs_site.routes(),
     ]
-    import_pages()
     leave_alone_what_serves()
     from dashboard import page_frame  # noqa: PLC0415 - Streamlit's options come first
 
@@ -71,7 +62,11 @@ def run(config: Path | None, host: str, port: int) -> None:
         SCRIPT.resolve(),
         routes=routes,
         secrets=sign_on_secrets(settings),
-        middleware=[Middleware(OwnOrigin), *sign_on_middleware(settings.ui.oidc)],
+        middleware=[
+            Middleware(PageImports),
+            Middleware(OwnOrigin),
+            *sign_on_middleware(settings.ui.oidc),
+        ],
     )
     uvicorn.run(
         app,
@@ -84,16 +79,6 @@ def run(config: Path | None, host: str, port: int) -> None:
         ws_ping_interval=PING_S,
         ws_ping_timeout=PONG_S,
     )
-
-
-def import_pages() -> None:
-    """Imports what the pages need before the first visitor comes, who would wait for it: tables
-    and charts take seconds.
-    """
-    # Streamlit warns of each cached function that is there before its runtime.
-    logging.getLogger(CACHE_LOGGER).setLevel(logging.ERROR)
-    for name in PAGE_IMPORTS:
-        importlib.import_module(name, __package__)
 
 
 def sign_on_secrets(settings: Settings) -> dict[str, SecretsValue] | None:

@@ -1,0 +1,43 @@
+"""What the dashboard imports only once a browser comes."""
+
+import subprocess
+import sys
+
+SCRIPT = """
+import asyncio, sys
+from dashboard import serve
+from dashboard.page_imports import PageImports
+
+async def app(scope, receive, send):
+    asked.append(scope["path"])
+
+async def ask(path):
+    await pages({"type": "http", "path": path}, None, None)
+    if pages._thread.ident:
+        pages._thread.join()
+    names = "numpy", "pandas", "dashboard.data.queries"
+    print(path, [name for name in names if name in sys.modules])
+
+asked, pages = [], PageImports(app)
+for path in ("/healthz", "/readyz", "/overview", "/overview"):
+    asyncio.run(ask(path))
+print(asked)
+"""
+
+
+def test_tables_and_charts_are_imported_when_a_browser_comes_and_not_for_a_probe() -> None:
+    done = subprocess.run(  # noqa: S603 - our own words
+        [sys.executable, "-W", "error", "-c", SCRIPT],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    everything = ["numpy", "pandas", "dashboard.data.queries"]
+    assert done.stdout.splitlines() == [
+        "/healthz []",
+        "/readyz []",
+        f"/overview {everything}",
+        f"/overview {everything}",
+        "['/healthz', '/readyz', '/overview', '/overview']",
+    ]
