@@ -48,7 +48,7 @@ EXCEPTIONS: Final = {
         BOTH,
         "the deletion of a user finds marks of several names in their index alone",
     ),
-    r"AS \"table\", count\(\*\) AS rows, \w+\(coalesce\(route_version\.signature": (
+    r"AS \"table\", count\(\*\) AS rows, \w+\(coalesce\(newest\.signature": (
         BOTH,
         "the manifest signs all rows that are served",
     ),

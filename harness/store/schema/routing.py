@@ -9,7 +9,7 @@ route's.
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -222,8 +222,8 @@ def _every_project() -> sa.CTE:
     )
 
 
-def _is_newest(of: sa.Table, projects: sa.CTE) -> sa.ColumnElement[bool]:
-    """Builds the condition that a row is of the newest version of its route, in these projects.
+def _names(projects: sa.CTE) -> sa.CTE:
+    """Builds the routes of these projects; a row without a route ends each project.
 
     It goes from route to route in the index, so that it takes as long as there are routes,
     however many versions those have.
@@ -238,11 +238,18 @@ def _is_newest(of: sa.Table, projects: sa.CTE) -> sa.ColumnElement[bool]:
     following = sa.select(sa.func.min(_any_version.route)).where(
         _any_version.project == names.c.project, _any_version.route > names.c.route
     )
-    names = names.union_all(
+    return names.union_all(
         sa.select(names.c.project, following.scalar_subquery()).where(
             names.c.route.is_not(None)
         )
     )
+
+
+def _is_newest(of: sa.Table, projects: sa.CTE) -> sa.ColumnElement[bool]:
+    """Builds the condition that a row is of the newest version of its route, in these
+    projects.
+    """
+    names = _names(projects)
     version = sa.select(sa.func.max(_any_version.version)).where(
         _any_version.project == names.c.project, _any_version.route == names.c.route
     )
@@ -252,6 +259,24 @@ def _is_newest(of: sa.Table, projects: sa.CTE) -> sa.ColumnElement[bool]:
         .cte("newest_version")
     )
     return sa.and_(*(of.c[column.name] == column for column in newest.c))
+
+
+def _newest_signatures(projects: sa.CTE) -> sa.Select[Any]:
+    """Builds the signature of each route's newest version.
+
+    Route by route: PostgreSQL takes the routes for ten times as many as they are, and then
+    reads every version to join them.
+    """
+    names = _names(projects)
+    signature = (
+        sa.select(_any_version.signature)
+        .where(_any_version.project == names.c.project, _any_version.route == names.c.route)
+        .order_by(_any_version.version.desc())
+        .limit(1)
+    )
+    return sa.select(signature.scalar_subquery().label("signature")).where(
+        names.c.route.is_not(None)
+    )
 
 
 # Written before its version, which seals it (triggers): hence the deferred foreign key.
@@ -285,6 +310,7 @@ route_fallback = sa.Table(
 
 # That a row is of its route's newest version: in any project, and in that of the unit of work.
 IS_NEWEST: Final = _is_newest(route_version, _every_project())
+NEWEST_SIGNATURES: Final = _newest_signatures(_every_project())
 _own_project = sa.select(sa.bindparam(PROJECT, type_=sa.Text).label(PROJECT)).cte("projects")
 IS_NEWEST_OF_PROJECT: Final = _is_newest(route_version, _own_project)
 IS_FALLBACK_OF_NEWEST: Final = _is_newest(route_fallback, _own_project)

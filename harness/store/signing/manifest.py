@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import sqlalchemy as sa
 
@@ -21,28 +21,33 @@ from harness.domain.content_hash import hash_content
 from harness.domain.errors import SignatureInvalid
 from harness.store.schema.columns import SIGNATURE, Row
 from harness.store.schema.operations import api_key, audit_event, meta
-from harness.store.schema.routing import route_version
-from harness.store.schema.signed_tables import SIGNED, manifest
+from harness.store.schema.routing import NEWEST_SIGNATURES, route_version
+from harness.store.schema.signed_tables import SIGNED, SignedTable, manifest
 from harness.store.signing.row_signatures import REMEDY
 
 # Joined where they are: as ten thousand rows, they would take most of the time of a call.
 _SEPARATOR: Final = "\n"
 
 
-def _joined(column: sa.Column[Any]) -> tuple[sa.ColumnElement[Any], ...]:
+def _joined(column: sa.ColumnElement[Any]) -> tuple[sa.ColumnElement[Any], ...]:
     """How many rows there are, and their values of a column as one text."""
     values = sa.func.aggregate_strings(sa.func.coalesce(column, ""), _SEPARATOR)
     return sa.func.count().label("rows"), values.label("joined")
 
 
-LIVE_SIGNATURES: Final = sa.union_all(
-    *(
-        sa.select(sa.literal(name).label("table"), *_joined(table.table.c.signature)).where(
-            table.live
-        )
-        for name, table in SIGNED.items()
-        if table.live is not None
+def _live_signatures(name: str, table: SignedTable) -> sa.Select[Any]:
+    """Builds the signatures of the table's rows that make a snapshot, as one text."""
+    if table.table is route_version:
+        column = NEWEST_SIGNATURES.subquery("newest").c.signature
+        return sa.select(sa.literal(name).label("table"), *_joined(column))
+    joined = _joined(table.table.c.signature)
+    return sa.select(sa.literal(name).label("table"), *joined).where(
+        cast("sa.ColumnElement[bool]", table.live)
     )
+
+
+LIVE_SIGNATURES: Final = sa.union_all(
+    *(_live_signatures(name, table) for name, table in SIGNED.items() if table.live is not None)
 )
 STORED: Final = sa.select(manifest).where(manifest.c.id == 1)
 COUNTERS: Final = sa.select(
