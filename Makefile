@@ -85,7 +85,7 @@ verify: setup ## every case of what `make test` samples: calibrations, crashes, 
 	SWAPGATE_HYPOTHESIS=verify $(PYTEST) $(PARALLEL) -m "hypothesis and not (verify or soak)"
 	@sh .ci/last_passed.sh verify
 
-soak: setup ## the longest: the runs of docs/reference/figures.md, SOAK_S=1200 seconds of mixed faults
+soak: setup ## the longest: the runs of docs/reference/figures.md, SOAK_S=3600 seconds of mixed faults
 	$(PYTEST) tests -m soak --timeout=0
 	@sh .ci/last_passed.sh soak
 

@@ -1,4 +1,4 @@
-"""Mixed faults for twenty minutes: `python -m benchmarks.faults.soak [--seconds 1200]`.
+"""Mixed faults for an hour: `python -m benchmarks.faults.soak [--seconds 3600]`.
 
 Real processes. Says whether memory, files, sockets, threads or tasks grow, and whether every
 request is in the database or counted as dropped. Ends with 1 when one of them is not so.
@@ -123,7 +123,7 @@ def soak(
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--seconds", type=float, default=1200.0)
+    options.add_argument("--seconds", type=float, default=3600.0)
     options.add_argument("--rate", type=float, default=20.0)
     chosen = options.parse_args()
     began = time.monotonic()
