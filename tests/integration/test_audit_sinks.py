@@ -128,6 +128,52 @@ def test_a_collector_gets_every_event_in_order_over_outages_and_restarts(
     assert not house.is_alerted()
 
 
+def test_the_alert_of_a_sink_ends_once_it_goes_on_from_another_event(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    """Its receiver has what the log lacks, and a person lets it go on, as the runbook says."""
+    receiver = Receiver()
+    with receiver.up():
+        house = House(tmp_path, sqlite_url, url=f"http://127.0.0.1:{receiver.port}/collect")
+        house.act("first")
+        house.send()
+        with closing(house.open()) as installation, installation.store.write() as tx:
+            (known,) = tx.audit_exports.all()
+            lost = AuditPosition(known.position.number, "f" * 64)
+            tx.audit_exports.save(replace(known, position=lost))
+        for _ in range(3):
+            house.send()
+        assert house.is_alerted()
+
+        with closing(house.open()) as installation:
+            end = known.position.number
+            resend(installation.context, SYSTEM, "siem", after=end, reason="a restore")
+        house.send()
+
+    assert (house.state().waiting, house.state().error) == (0, "")
+    assert not house.is_alerted()
+
+
+@pytest.mark.parametrize("left", [[], ["other"]])
+def test_the_alert_of_a_sink_ends_when_the_configuration_drops_it(
+    left: list[str], sqlite_url: str, tmp_path: Path
+) -> None:
+    house = House(tmp_path, sqlite_url, url="http://127.0.0.1:1/collect")
+    house.act("first")
+    for _ in range(3):
+        house.send()
+    assert house.is_alerted()
+
+    settings = yaml.safe_load(house.config.read_text())
+    settings["audit"]["sinks"] = [
+        {"name": name, "url": f"file://{tmp_path}/{name}.jsonl"} for name in left
+    ]
+    house.config.write_text(yaml.safe_dump(settings))
+    house.send()
+
+    assert not house.is_alerted()
+
+
 class GoesBack:
     """Sinks that somebody lets go back once, while a receiver takes a batch."""
 

@@ -66,12 +66,30 @@ def send_new_events(ctx: Context) -> None:
     """Sends each sink what it has not got yet. One that fails is tried again at the next turn,
     and holds up no other.
     """
+    names = ctx.audit_sinks.names() if ctx.audit_sinks is not None else ()
+    _end_alerts_of_removed(ctx, names)
     if ctx.audit_sinks is None:
         return
-    for sink in ctx.audit_sinks.names():
+    for sink in names:
         for _ in range(BATCHES_PER_TURN):
             if not _send_batch(ctx, ctx.audit_sinks, sink):
                 break
+
+
+def _end_alerts_of_removed(ctx: Context, names: Sequence[str]) -> None:
+    """Ends the alerts about sinks that the configuration has no more: they take no batch that
+    would end them. Should one come back, it goes on from where it was.
+    """
+    with ctx.store.read() as tx:
+        removed = [
+            known
+            for known in tx.audit_exports.all()
+            if known.failures and known.sink not in names
+        ]
+    for known in removed:
+        with ctx.store.write() as tx:
+            if tx.audit_exports.advance(replace(known, failures=0, error=""), known.position):
+                alerts.resolve_alert(ctx, tx, AlertKind.AUDIT_EXPORT, known.sink)
 
 
 def resend(ctx: Context, actor: Actor, sink: str, *, after: int, reason: str) -> None:
@@ -88,7 +106,9 @@ def resend(ctx: Context, actor: Actor, sink: str, *, after: int, reason: str) ->
         if after and event is None:
             raise NotFound(f"the audit log has no event {after}")
         position = AuditPosition(event.number, event.mac) if event else AuditPosition()
-        tx.audit_exports.save(AuditExport(sink, position, ctx.clock.now()))
+        # Its failures stay: the batch that it takes next ends the alert about them.
+        known = tx.audit_exports.get(sink) or AuditExport(sink, position, ctx.clock.now())
+        tx.audit_exports.save(replace(known, position=position))
         audit.record(
             ctx,
             tx,
