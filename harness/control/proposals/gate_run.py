@@ -9,12 +9,15 @@ from typing import Any, Final
 
 from harness.control import reconciler
 from harness.control.context import Context
+from harness.control.evals.eval_queue import load_queue, needed_runs
+from harness.control.operations.spending import load_spending
 from harness.control.proposals import route_rules, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
-from harness.domain.errors import NotAllowed, NotFound
+from harness.domain.errors import InputError, NotAllowed, NotFound, SpendingPaused
 from harness.domain.evals.suite_plan import Claim, SuiteRole
 from harness.domain.operations.access import Actor
+from harness.domain.operations.projects import DEFAULT_PROJECT, MARK, project_of
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.settings import Settings, TargetSeed
@@ -60,6 +63,7 @@ def register_comparison(
         targets.add_target(ctx, actor, seed)
         for seed in (question.incumbent, question.candidate)
     )
+    name = _name_route((*question.suites, *question.guards))
     primary, *others = question.suites
     asked = (
         RouteSuite(primary, SuiteRole.PRIMARY),
@@ -67,9 +71,9 @@ def register_comparison(
         *(RouteSuite(guard, SuiteRole.GUARD) for guard in question.guards),
     )
     route = RouteSettings(policy=question.policy, suites=asked)
-    routes.create_route(ctx, actor, ROUTE, incumbent.id, settings=route)
+    routes.create_route(ctx, actor, name, incumbent.id, settings=route)
     request = ProposalRequest(
-        ROUTE,
+        name,
         candidate.id,
         question.reason,
         question.claim,
@@ -79,6 +83,19 @@ def register_comparison(
     if not question.wider:
         _check_terms(submission.preview_proposal(ctx, request, actor).widened)
     return submission.create_proposal(ctx, actor, request)
+
+
+def _name_route(suites: Sequence[str]) -> str:
+    """Names the comparison's route, of the project whose suites it asks: they open to no other.
+    Raises InputError for suites of several projects.
+    """
+    owners = sorted({project_of(suite) for suite in suites} - {DEFAULT_PROJECT})
+    if len(owners) > 1:
+        raise InputError(
+            f"these suites belong to several projects ({', '.join(owners)}): compare with "
+            "those of one, and with shared ones"
+        )
+    return f"{owners[0]}{MARK}{ROUTE}" if owners else ROUTE
 
 
 def _check_terms(widened: Mapping[str, Any]) -> None:
@@ -125,10 +142,29 @@ def run_until_decided(
 ) -> Proposal:
     """Turn the loop until the gate has decided. The proposal as it is then.
 
-    pause: waits a moment after each turn; False gives up.
+    pause: waits a moment after each turn; False gives up. Raises SpendingPaused where the
+    monthly cap lets it ask nothing more: nobody can raise it here.
     """
     while True:
         reconciler.reconcile(ctx)
         found = submission.get_proposal(ctx, proposal)
-        if found.phase in DECIDED_PHASES or not pause(found):
+        if found.phase in DECIDED_PHASES:
             return found
+        if unpaid := _find_unpaid(ctx, found):
+            raise SpendingPaused(f"not measured: {unpaid}")
+        if not pause(found):
+            return found
+
+
+def _find_unpaid(ctx: Context, proposal: Proposal) -> str:
+    """Says why no run of the proposal can go on for want of money; empty where one can, or has
+    a worker, or where calls that have ended may still leave something.
+    """
+    if ctx.monthly_cap_usd is None:
+        return ""
+    queue = load_queue(ctx)
+    waiting = [queue[run] for run in sorted(needed_runs([proposal])) if run in queue]
+    unpaid = next((queued.unpaid for queued in waiting if queued.unpaid), "")
+    if not unpaid or any(not (queued.unpaid or queued.held) for queued in waiting):
+        return ""
+    return "" if load_spending(ctx).held_usd else unpaid

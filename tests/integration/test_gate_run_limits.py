@@ -1,0 +1,85 @@
+"""`swapgate gate run` within one process: what the monthly cap and projects mean for it."""
+
+from dataclasses import replace
+
+import pytest
+
+from harness.control.context import Context
+from harness.control.operations.spending_allowance import Allowance
+from harness.control.proposals import gate_run
+from harness.control.proposals.gate_run import ComparisonRequest, run_until_decided
+from harness.control.routing import targets
+from harness.domain.errors import InputError, NotFound, SpendingPaused
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.spending import SpendingPurpose
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.target import Provider
+from harness.domain.settings import (
+    ControlSettings,
+    RouterSettings,
+    Settings,
+    TargetSeed,
+    UiSettings,
+)
+from tests.support.control.control_plane import SmallInstallation
+
+pytestmark = pytest.mark.req("F10")
+
+CAP_USD = 0.01
+
+
+def compare(world: SmallInstallation, ctx: Context, *suites: str) -> Proposal:
+    with world.store.read() as tx:
+        providers = tx.providers.all()
+    parts = (RouterSettings(), ControlSettings(), UiSettings())
+    settings = Settings("", world.folder, None, *parts, providers, {}, {}, {})
+    seeds = (TargetSeed("sim", "base"), TargetSeed("sim", "better"))
+    return gate_run.register_comparison(
+        ctx, SYSTEM, settings, ComparisonRequest(suites, *seeds)
+    )
+
+
+def waits(_: Proposal) -> bool:
+    raise AssertionError("it waits, and nobody can raise the cap")
+
+
+def test_a_comparison_whose_model_has_no_price_ends_and_says_so(
+    world: SmallInstallation,
+) -> None:
+    targets.put_provider(
+        world.context(), SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1")
+    )
+    ctx = replace(world.context(), monthly_cap_usd=CAP_USD)
+
+    with pytest.raises(
+        SpendingPaused, match="not measured: the price of sim/base is not known"
+    ):
+        run_until_decided(ctx, compare(world, ctx, "colours").id, waits)
+
+
+def test_a_comparison_at_the_monthly_cap_ends_and_says_so(world: SmallInstallation) -> None:
+    ctx = replace(world.context(), monthly_cap_usd=CAP_USD)
+
+    proposal = compare(world, ctx, "colours")
+    world.run_once(replace(ctx, workers=None))  # puts the cap into the database
+    allowance = Allowance(
+        world.store, world.clock, world.chance.token, SpendingPurpose.EVALS, "its run"
+    )
+    assert allowance.take(1.0, "sim/base") is None
+
+    with pytest.raises(SpendingPaused, match=r"the monthly cap of \$0\.01 leaves too little"):
+        run_until_decided(ctx, proposal.id, waits)
+
+
+def test_a_comparison_asks_the_suites_of_a_project(world: SmallInstallation) -> None:
+    own = "payments::colours"
+    world.suites[own] = replace(world.suites["colours"], name=own)
+    other = "search::colours"
+    world.suites[other] = replace(world.suites["colours"], name=other)
+    ctx = replace(world.context(), projects=frozenset({"payments", "search"}))
+
+    assert compare(world, ctx, own, "colours").route == "payments::gate-run"
+    with pytest.raises(InputError, match=r"several projects \(payments, search\)"):
+        compare(world, ctx, own, other)
+    with pytest.raises(NotFound, match="there is no project 'payments'"):
+        compare(world, world.context(), own)
