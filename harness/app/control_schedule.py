@@ -5,6 +5,7 @@ one leads, and only its jobs do anything.
 
 import os
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -67,11 +68,14 @@ def control_schedule(installation: Installation) -> "Schedule":
         if suite.texts_keep_days is not None
     }
 
+    scheduled = frozenset(suite.name for suite in settings.suites.values() if suite.every)
+
     def tidy(ctx: Context) -> None:
         integrity.check_audit_chain(ctx)
         integrity.check_signatures(ctx)
         fallback_chain.update_waiver_alerts(ctx)
         deprecations.update_deprecation_alerts(ctx)
+        housekeeping.end_alerts_of_removed_jobs(ctx, scheduled)
         housekeeping.purge_expired(
             ctx,
             alerts_days=settings.alerts.keep_days,
@@ -120,7 +124,8 @@ def control_schedule(installation: Installation) -> "Schedule":
     for suite in settings.suites.values():
         if suite.every:
             again = partial(housekeeping.evaluate_incumbents, suite=suite.name)
-            jobs.append(leading(f"evals of {suite.name}", again, cron=suite.every))
+            name = f"{housekeeping.SUITE_JOB}{suite.name}"
+            jobs.append(leading(name, again, cron=suite.every))
     jobs.append(ScheduledJob("leader watch", leader.watch, every_s=WATCH_EVERY_S))
     return Schedule(jobs, clock=installation.clock, on_error=_log_failed_job)
 
@@ -132,6 +137,7 @@ class _Leader:
         self._store, self._plain = installation.store, installation.context
         self._owner = owner
         self._context: tuple[int, Context] | None = None  # of the current term
+        self._turn = threading.Lock()
 
     def run(self, job: Callable[[Context], None]) -> None:
         term = self._store.try_lead(self._owner)
@@ -143,12 +149,13 @@ class _Leader:
             log.warning("leadership_lost", reason=str(error))
 
     def _context_of(self, term: int) -> Context:
-        known = self._context
-        if known is None or known[0] != term:
-            log.info("leads", owner=self._owner, term=term)
-            known = (term, replace(self._plain, store=self._store.fenced(term)))
-            self._context = known
-        return known[1]
+        with self._turn:  # of the jobs, each in a thread of its own
+            known = self._context
+            if known is None or known[0] != term:
+                log.info("leads", owner=self._owner, term=term)
+                known = (term, replace(self._plain, store=self._store.fenced(term)))
+                self._context = known
+            return known[1]
 
     def watch(self) -> None:
         """Looks after the process that leads; see `leader_watch`."""

@@ -12,7 +12,12 @@ import sqlalchemy as sa
 from harness.control.canary import operations
 from harness.control.operations import alerts, integrity, queries
 from harness.control.privacy import housekeeping
-from harness.control.privacy.housekeeping import REST_S, MonitoredJob, RestingJob
+from harness.control.privacy.housekeeping import (
+    REST_S,
+    MonitoredJob,
+    RestingJob,
+    end_alerts_of_removed_jobs,
+)
 from harness.control.proposals import decisions
 from harness.control.routing import fallback_chain
 from harness.control.routing.chain_evidence import WaiverRequest
@@ -277,6 +282,23 @@ def test_a_job_that_fails_is_told_until_it_goes_well_again(world: SmallInstallat
     MonitoredJob("reconcile", job)(ctx)
 
     assert open_alerts(world) == []
+
+
+def test_the_alert_of_scheduled_evals_ends_when_the_configuration_drops_them(
+    world: SmallInstallation,
+) -> None:
+    def job(_: object) -> None:
+        raise StoreUnavailable("the disk is full")
+
+    ctx = world.context()
+    for name in ("evals of colours", "evals of tickets", "reconcile"):
+        with pytest.raises(StoreUnavailable):
+            MonitoredJob(name, job)(ctx)
+
+    end_alerts_of_removed_jobs(ctx, {"colours"})
+
+    subjects = {record.subject for record in open_alerts(world)}
+    assert subjects == {"job evals of colours", "job reconcile"}
 
 
 def test_a_job_without_work_rests_until_something_is_committed_or_a_while_has_passed(

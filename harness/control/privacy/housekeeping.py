@@ -4,7 +4,7 @@ it fails, it raises an alert until it has gone well again; `RestingJob` leaves r
 nothing can have changed. `harness.app.control_schedule` says when each runs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import Final
@@ -84,6 +84,27 @@ class MonitoredJob:
                 title=f"the control process's job {self._name!r} failed",
                 text=f"{type(error).__name__}: {error}",
             )
+
+
+# Before the name of the suite whose incumbents a job evaluates by the configuration's cron.
+SUITE_JOB: Final = "evals of "
+
+
+def end_alerts_of_removed_jobs(ctx: Context, suites: Collection[str]) -> None:
+    """Ends the alerts about scheduled evals that the configuration has no more: they run no
+    more, so that no run without an error ends them. suites: whose evals are scheduled.
+    """
+    known = {f"{AlertKind.JOB_FAILED.value}:{SUITE_JOB}{suite}" for suite in suites}
+    begin = f"{AlertKind.JOB_FAILED.value}:{SUITE_JOB}"
+    with ctx.store.read() as tx:
+        removed = [
+            record.key
+            for record in tx.alerts.unsettled()
+            if record.open and record.key.startswith(begin) and record.key not in known
+        ]
+    for key in removed:
+        with ctx.store.write() as tx:
+            alerts.resolve_alert(ctx, tx, AlertKind.JOB_FAILED, key.partition(":")[2])
 
 
 # Longer than any session lasts; that there was one is in the audit log.
