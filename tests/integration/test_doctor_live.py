@@ -192,7 +192,7 @@ def test_a_refused_key_ends_the_run_after_one_request(monkeypatch: pytest.Monkey
     assert len(served.asked) == 1
 
 
-def test_our_simulator_differs_in_nothing_from_itself() -> None:
+def test_our_simulator_differs_in_nothing_from_itself(caplog: pytest.LogCaptureFixture) -> None:
     with serve_in_thread(simulator(time_scale=0)) as url:
         Path("swapgate.yaml").write_text(f"providers: {{sim: {{api_base: '{url}/v1'}}}}\n")
         run("init")
@@ -202,6 +202,8 @@ def test_our_simulator_differs_in_nothing_from_itself() -> None:
     report = document["targets"][0]
     found = {finding["scenario"]: finding["outcome"] for finding in report["findings"]}
     assert report["differences"] == []
+    # No alert about the model that is unknown on purpose.
+    assert [record.message for record in caplog.records if "alert" in record.message] == []
     assert found["tools: results"] == "fails"  # it does not use them
     assert found["plain answer"] == found["length stop"] == found["stream"] == "works"
     assert found["wrong key"] == "not tried"

@@ -314,6 +314,16 @@ def test_where_things_stand_is_told_to_the_installations_keys(site: Site) -> Non
     assert done.exit_code == 7, done.output
 
 
+def test_the_doctor_says_that_a_projects_key_looks_at_no_installation(site: Site) -> None:
+    done = site.ask("doctor", "admin", "--json")
+    (found,) = [
+        c for c in json.loads(done.stdout)["checks"] if c["subject"] == "management key"
+    ]
+    assert (found["status"], done.exit_code) == ("fail", 1)
+    assert "without a management key" in found["next_step"]
+    assert "swapgate init" not in found["next_step"]
+
+
 def test_a_new_key_is_of_the_project_of_whoever_makes_it(site: Site) -> None:
     done = site.ask("key create", "admin", "kiosk --json")
     assert done.exit_code == 0, done.output

@@ -31,7 +31,7 @@ from harness.control.routing import (
     routes,
     seed,
 )
-from harness.domain.errors import DatabaseUnusable, StoreUnavailable, SwapgateError
+from harness.domain.errors import DatabaseUnusable, NotAllowed, StoreUnavailable, SwapgateError
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.table import FIRST_ROUTE_STEP
 from harness.domain.routing.target import Provider
@@ -134,7 +134,11 @@ def _database(
     except StoreUnavailable:
         return None, [schema]
     except SwapgateError as error:
-        return None, [schema, DoctorFinding("secret", "fail", str(error), again)]
+        subject, step = "secret", again
+        if isinstance(error, NotAllowed):
+            subject = "management key"
+            step = "run it without a management key, or with one of the default project"
+        return None, [schema, DoctorFinding(subject, "fail", str(error), step)]
 
 
 def _schema(shown: str, state: "database.SchemaState") -> DoctorFinding:

@@ -2,7 +2,9 @@
 `--tools` it runs a tool loop on a target instead, with `--live` a conformance run below a cap.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -140,10 +142,11 @@ def _live(
     _ = session.context_with_providers  # the file's, too
     meter = LiveMeter(LiveBudget(max_usd, max_tokens))
     models = live_checks.models_of(session.installation, name)
-    reports = [
-        live_checks.report(session.installation, provider, model, meter, timeout_s)
-        for provider, model in models
-    ]
+    with _without_router_logs():
+        reports = [
+            live_checks.report(session.installation, provider, model, meter, timeout_s)
+            for provider, model in models
+        ]
     ok, spent = all(report.ok for report in reports), meter.budget
     if session.json:
         output.document(
@@ -187,6 +190,20 @@ def _live(
         err=True,
     )
     return ok
+
+
+@contextmanager
+def _without_router_logs() -> Iterator[None]:
+    """Keeps back what the router logs of a provider: that an unknown model and a wrong key are
+    refused is asked for here, and no reason to act.
+    """
+    ours = logging.getLogger("swapgate")
+    before = ours.level
+    ours.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ours.setLevel(before)
 
 
 def _no_difference(reports: "Sequence[LiveReport]") -> str:
