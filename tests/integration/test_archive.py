@@ -213,6 +213,19 @@ def test_a_folder_that_cannot_be_written_keeps_every_row(
             assert len(tx.observations.traffic(since=NOW - timedelta(days=101))) == 1
 
 
+def test_a_beginning_of_no_time_is_refused(sqlite_url: str, tmp_path: Path) -> None:
+    with world_of(sqlite_url, tmp_path) as world:
+        ctx, files = world.context(), ParquetArchive(tmp_path / "archive")
+        fill(ctx.store, [100.0])
+        archive_old_rows(ctx, files, KEPT)
+
+        for begin in ("2026-13", "2026-1", "march", "2026-02-30", "20260314"):
+            with pytest.raises(InputError, match="begins no time: write a month or a day"):
+                list(read_archive(ctx, files, "traffic", since=begin))
+        for begin in ("2020", "2020-02", "2020-02-29", "2020-02-29T12"):
+            assert list(read_archive(ctx, files, "traffic", since=begin))
+
+
 def test_what_reports_read_is_not_archived(sqlite_url: str, tmp_path: Path) -> None:
     with world_of(sqlite_url, tmp_path) as world, pytest.raises(InputError):
         archive_old_rows(

@@ -90,5 +90,9 @@ def read(session: Session, table: str, since: str, until: str) -> None:
     if session.json:
         output.document(list(rows))
         return
+    is_empty = True
     for row in rows:
         click.echo(json.dumps(row, default=str))
+        is_empty = False
+    if is_empty:
+        output.note("no such row is archived; `swapgate archive list` shows what is")

@@ -6,6 +6,7 @@ file's checksum is recorded in the audit log. Who is killed before the end has d
 and leaves a file that no event names.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
@@ -29,6 +30,8 @@ from harness.ports import ArchiveFiles
 # A unit of work holds the lock of SQLite for about as long as it takes to write these.
 ROWS_PER_FILE: Final = 5_000
 _MOST_FILES: Final = 1_000_000
+_FIRST_DAY: Final = "0001-01-01"
+_BEGINNING: Final = re.compile(r"\d{4}(-\d\d(-\d\d(T.*)?)?)?", re.ASCII)
 _ALWAYS: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -124,10 +127,16 @@ def read_archive(
 ) -> Iterator[Mapping[str, Any]]:
     """Yields the archived rows of a table, oldest first. since, until: beginnings of ISO times,
     such as 2026-03; until is left out itself. Raises NotFound for a table that is never
-    archived or a missing file, SignatureInvalid for one that was changed.
+    archived or a missing file, SignatureInvalid for one that was changed, InputError for what
+    begins no time.
     """
     if table not in ARCHIVED:
         raise NotFound(f"{table!r} is not archived; these are: {', '.join(ARCHIVED)}")
+    for begin in filter(None, (since, until)):
+        if not _begins_time(begin):
+            raise InputError(
+                f"{begin!r} begins no time: write a month or a day, 2026-03 or 2026-03-14"
+            )
     for file in list_archived_files(ctx):
         if file.table != table or file.last < since or (until and file.first >= until):
             continue
@@ -139,3 +148,15 @@ def read_archive(
             at = _time(table, row)
             if at >= since and not (until and at >= until):
                 yield row
+
+
+def _begins_time(text: str) -> bool:
+    """Tells whether a text is a year, a month, a day, or a day with more behind it."""
+    if _BEGINNING.fullmatch(text) is None:
+        return False
+    day = text[: len(_FIRST_DAY)]
+    try:
+        date.fromisoformat(day + _FIRST_DAY[len(day) :])
+    except ValueError:
+        return False
+    return True
