@@ -125,7 +125,8 @@ def _reply(opinion: FeedbackBody, outcome: FeedbackOutcome | None) -> Reply:
     if outcome is None:
         message = (
             f"no request {opinion.request_id!r} of this key is remembered; each worker knows "
-            f"its latest {REMEMBERED}, until it ends"
+            f"its latest {REMEMBERED}, until it ends. Behind a balancer another router may "
+            "have served it: send this again"
         )
         return error_reply(404, message, "request_not_found", param="request_id")
     told = {
