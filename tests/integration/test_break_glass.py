@@ -17,7 +17,7 @@ from harness.cli.operations.status import next_command
 from harness.control import reconciler
 from harness.control.canary import status
 from harness.control.canary.observe_only import OBSERVE_ONLY
-from harness.control.operations import keys, people, queries
+from harness.control.operations import alerts, keys, people, queries
 from harness.control.proposals import comparison
 from harness.control.providers import registry
 from harness.control.routing import break_glass, freeze_changes, routes, targets
@@ -551,6 +551,25 @@ def test_raw_sql_confirms_nothing_alone_and_serves_nothing_that_two_have_not_con
 
 
 @pytest.mark.both_databases
+def test_its_alert_ends_with_a_rollback_also_where_raw_sql_ended_it_before(
+    world: SmallInstallation,
+) -> None:
+    glass = in_force(world)
+    with owned(world.store) as db:  # type: ignore[arg-type]  # the fixture's is SQL
+        ended = "UPDATE break_glass SET ended_at = created_at + 1, ended_because = 'over'"
+        db.execute(sa.text(ended))
+    world.run_once()
+    alerts.run_once(world.context())
+    assert len(open_alerts(world)) == 1
+    assert route_of(world).break_glass == glass.id
+
+    routes.roll_back(world.context(), SYSTEM, "chat", to_version=1, reason="it was forged")
+    alerts.run_once(world.context())
+
+    assert serving(world) == "base"
+    assert open_alerts(world) == []
+
+
 def test_raw_sql_does_not_confirm_as_the_proposers_second_name(database: Database) -> None:
     link = {
         "id": "pl_1",
