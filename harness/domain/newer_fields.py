@@ -31,6 +31,8 @@ class NewerFields:
     ) -> dict[str, Any]:
         """Returns the fields of `data` that the class has."""
         names = _field_names(cls)
+        if data.keys() <= names:
+            return dict(data)
         self.found |= {f"{path}{name}": data[name] for name in data if name not in names}
         return {name: value for name, value in data.items() if name in names}
 

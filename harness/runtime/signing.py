@@ -60,6 +60,15 @@ def _private(text: str) -> "Ed25519PrivateKey":
     raise ConfigError("a signing key is the base64url of 32 bytes: bring it from a backup")
 
 
+def _verifier(public: bytes) -> Callable[[bytes, bytes], None]:
+    """Makes what verifies a signature of a public key over a payload."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - as above
+        Ed25519PublicKey,
+    )
+
+    return Ed25519PublicKey.from_public_bytes(public).verify
+
+
 class Ed25519Signatures:
     """Implements ports.Signatures. Keys are read when they are first needed.
 
@@ -81,6 +90,7 @@ class Ed25519Signatures:
         self._read_private = private
         self._keyring: Keyring | None = None
         self._held: OrderedDict[bytes, None] = OrderedDict()
+        self._verify_with: dict[bytes, Callable[[bytes, bytes], None]] = {}  # by public key
         self._lock = Lock()
 
     def __repr__(self) -> str:
@@ -117,12 +127,12 @@ class Ed25519Signatures:
 
     def _verify(self, key: PublicKey, raw: bytes, payload: bytes) -> None:
         from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - as above
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
-            Ed25519PublicKey,
-        )
 
+        verify = self._verify_with.get(key.public)
+        if verify is None:
+            verify = self._verify_with[key.public] = _verifier(key.public)
         try:
-            Ed25519PublicKey.from_public_bytes(key.public).verify(raw, payload)
+            verify(raw, payload)
         except InvalidSignature:
             raise SignatureInvalid("its content is not what was signed") from None
 

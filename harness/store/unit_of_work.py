@@ -21,6 +21,7 @@ from harness.store.content_cipher import ContentCipher
 from harness.store.database_errors import translated
 from harness.store.schema.columns import PROJECT, SIGNATURE, Row
 from harness.store.schema.signed_tables import SIGNED, manifest
+from harness.store.schema.stored_row import StoredRow
 from harness.store.signing import manifest as manifests
 from harness.store.signing.row_digests import (
     AUDITED,
@@ -103,6 +104,19 @@ class Unit:
     ) -> sa.CursorResult[Any]:
         with translated():
             return self._db.execute(statement, {PROJECT: self.project, **(parameters or {})})
+
+    def read_stored(
+        self,
+        table: sa.Table,
+        statement: sa.Select[Any],
+        parameters: Mapping[str, Any] | None = None,
+    ) -> list[Row]:
+        """Reads rows of a signed table that are verified and mostly not used whole. statement:
+        of the table's `stored_columns`.
+        """
+        columns, found = table.c.keys(), self.read(statement, parameters)
+        rows = (StoredRow(table, dict(zip(columns, row, strict=True))) for row in found)
+        return [cast("Row", row) for row in rows]
 
     def once(self, key: tuple[str, ...], load: Callable[[], T]) -> T:
         """Loads what is asked for again and again, such as a model that many routes share. A
@@ -261,7 +275,7 @@ class Unit:
         """The rows, each verified; all columns were read. Raises SignatureInvalid."""
         found = list(rows)
         for row in found:
-            self._signatures.check(table, row._asdict(), **more)
+            self._signatures.check_row(table, row, **more)
         return found
 
     def check_payload(
@@ -282,11 +296,11 @@ class Unit:
 
     def fault(self, table: sa.Table, row: Row, **more: object) -> RowFault | None:
         """Why the row's signature does not hold; None where it does."""
-        signed, values = SIGNED[table.name], row._asdict()
-        why = self._signatures.fault(signed, values, **more)
+        signed = SIGNED[table.name]
+        why = self._signatures.row_fault(signed, row, **more)
         if not why:
             return None
-        key = tuple(str(values[name]) for name in signed.key)
+        key = tuple(str(getattr(row, name)) for name in signed.key)
         return RowFault(table.name, key, why, unsigned=why == UNSIGNED)
 
     def check_manifest(self) -> manifests.Manifest | None:

@@ -155,14 +155,13 @@ class RouteSettings:
             RouteSuite.from_json(suite, reader, f"suites.{place}.")
             for place, suite in enumerate(data["suites"])
         )
-        kinds = {kind.value for kind in RequestKind}
         overrides = data.get("overrides", {})
         read = {
             "stakes": reader.member(Stakes, data["stakes"], "stakes", otherwise=Stakes.HIGH),
             "suites": tuple(suites),
             "capable": tuple(data.get("capable", ())),
             "overrides": {
-                RequestKind(kind): route for kind, route in overrides.items() if kind in kinds
+                RequestKind(kind): route for kind, route in overrides.items() if kind in _KINDS
             },
         }
         for name in ("on_content_policy", "commit", "on_bad_event"):
@@ -170,7 +169,9 @@ class RouteSettings:
             value = data.get(name, first)
             read[name] = reader.member(type(first), value, name, otherwise=first)
         reader.found |= {
-            f"overrides.{kind}": route for kind, route in overrides.items() if kind not in kinds
+            f"overrides.{kind}": route
+            for kind, route in overrides.items()
+            if kind not in _KINDS
         }
         return cls(**{**reader.known(cls, data), **read, "newer": reader.found})
 
@@ -180,6 +181,7 @@ class RouteSettings:
         return name_newer_fields(self, self.newer)
 
 
+_KINDS: Final = frozenset(kind.value for kind in RequestKind)
 DEFAULT_ROUTE_SETTINGS: Final = RouteSettings()
 # A route's own time limits, by the names of its settings; None for what holds without them.
 ROUTE_TIMEOUTS: Final = ("first_token_timeout_s", "first_byte_timeout_s")

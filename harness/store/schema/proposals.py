@@ -47,6 +47,7 @@ from harness.store.schema.columns import (
     time,
 )
 from harness.store.schema.evals import target
+from harness.store.schema.stored_row import parse_json, plain_values
 
 OPEN_PHASE_VALUES = tuple(phase.value for phase in ProposalPhase if phase in OPEN_PHASES)
 DECIDED_PHASE_VALUES = tuple(p.value for p in ProposalPhase if p not in OPEN_PHASES)
@@ -310,10 +311,10 @@ def proposal_to_row(proposal: Proposal) -> Values:
 
 
 def proposal_from_row(row: Row) -> Proposal:
-    values, newer = plain(row, "self_approval"), NewerFields()
+    values, newer = plain_values(row, "self_approval", "policy"), NewerFields()
     values |= {
         "claim": newer.member(Claim, row.claim, "claim", otherwise=Claim.SUPERIOR),
-        "policy": policies.policy_from_json(row.policy),
+        "policy": parse_json(row, "policy", policies.policy_from_json),
         "plans": tuple(
             known_plan_from_json(plan, newer, f"plans.{place}.")
             for place, plan in enumerate(row.plans)
@@ -388,9 +389,9 @@ def rollout_to_row(rollout: Rollout) -> Values:
 
 def rollout_from_row(row: Row) -> Rollout:
     """Reads a rollout. Raises NewerVersion for an unknown state."""
-    values = plain(row)
+    values = plain_values(row, "policy")
     values |= {
-        "policy": policies.canary_policy_from_json(row.policy),
+        "policy": parse_json(row, "policy", policies.canary_policy_from_json),
         "state": known_member(RolloutState, row.state, f"rollout {row.id}", "state"),
     }
     return Rollout(**values)

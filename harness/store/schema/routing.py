@@ -37,6 +37,7 @@ from harness.store.schema.columns import (
 )
 from harness.store.schema.evals import target
 from harness.store.schema.proposals import verdict
+from harness.store.schema.stored_row import parse_json
 
 # The columns of a verdict that its proof is made of, as foreign keys name them.
 _PROOF: Final = ("id", "project", "route", "incumbent", "candidate", "outcome")
@@ -378,7 +379,7 @@ def route_from_row(row: Row, fallbacks: tuple[str, ...]) -> Route:
         incumbent=row.incumbent,
         canary=_canary(row) if row.canary else None,
         fallbacks=fallbacks,
-        settings=RouteSettings.from_json(row.settings),
+        settings=parse_json(row, "settings", RouteSettings.from_json),
         holdback=_holdback(row) if row.holdback else None,
         break_glass=row.break_glass,
     )
@@ -393,7 +394,7 @@ def _holdback(row: Row) -> Canary:
 
 
 def _canary(row: Row) -> Canary:
-    rule = UnitRule.from_json(row.unit_rule)
+    rule = parse_json(row, "unit_rule", UnitRule.from_json)
     return Canary(row.canary, row.weight_bps, row.salt, row.rollout, rule)
 
 

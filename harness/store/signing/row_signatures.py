@@ -3,22 +3,19 @@ decide (`RowVerifier`); the manifest likewise. `covered_values` says what a sign
 """
 
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.engine.default import DefaultDialect
 
 from harness.domain.errors import InputError, SignatureInvalid
 from harness.domain.operations.principals import LOCAL_PRINCIPAL
 from harness.domain.operations.row_signatures import KeyPurpose, row_payload
 from harness.ports import Signatures, Verifier
-from harness.store.schema.columns import SIGNATURE, FreeText, Row
+from harness.store.schema.columns import SIGNATURE, Row
 from harness.store.schema.operations import principal_to_row
 from harness.store.schema.signed_tables import SIGNED, SignedTable
+from harness.store.schema.stored_row import ANY, StoredRow, default_text
 
-# Our types store alike everywhere.
-ANY: Final = DefaultDialect()
 UNSIGNED: Final = "it has no signature"
 REMEDY: Final = "`swapgate db check` names every such row, and `swapgate db sign` the way out"
 
@@ -28,7 +25,7 @@ def named(signed: SignedTable, values: Mapping[str, Any]) -> str:
     columns = signed.table.primary_key.columns
     # A column at its default is not among the values that are signed.
     parts = (
-        _default(column) if (value := values.get(column.name)) is None else value
+        default_text(column) if (value := values.get(column.name)) is None else value
         for column in columns
     )
     return f"{signed.table.name} {'/'.join(map(str, parts))}"
@@ -63,27 +60,12 @@ def _stored(column: sa.Column[object]) -> Callable[[Any], object]:
     return float if isinstance(type_, sa.Double) else str
 
 
-def _default(column: sa.Column[object]) -> str | None:
-    default = column.server_default
-    return str(default.arg) if isinstance(default, sa.DefaultClause) else None
-
-
 _COVERED: Final = {
-    name: tuple((c.name, _stored(c), _default(c)) for c in signed.covered)
+    name: tuple((c.name, _stored(c), default_text(c)) for c in signed.covered)
     for name, signed in SIGNED.items()
 }
 # A migration, which has no key, wrote it; it holds as long as it says what the code says.
 _LOCAL: Final = covered_values(SIGNED["principal"], principal_to_row(LOCAL_PRINCIPAL))
-
-
-def stored_columns(table: sa.Table) -> list[sa.ColumnElement[Any]]:
-    """Lists the columns as they are stored: to read rows whose values are mostly known."""
-    return [
-        sa.type_coerce(column, column.type.impl_instance).label(column.name)
-        if isinstance(column.type, sa.types.TypeDecorator)
-        else column
-        for column in table.c
-    ]
 
 
 def stored_values(signed: SignedTable, values: Mapping[str, Any]) -> dict[str, object]:
@@ -94,26 +76,6 @@ def stored_values(signed: SignedTable, values: Mapping[str, Any]) -> dict[str, o
         if value is not None and (default is None or str(value) != default):
             covered[name] = value
     return covered
-
-
-def row_from_stored(name: str, stored: Mapping[str, object]) -> Row:
-    """Returns a row as the database would give it. name: the table's."""
-    columns = SIGNED[name].table.c
-    whole = SimpleNamespace(**{column.name: _value(column, stored) for column in columns})
-    return cast("Row", whole)
-
-
-def _value(column: sa.Column[Any], stored: Mapping[str, object]) -> object:
-    value = stored.get(column.name)
-    if value is None:
-        value = _default(column)
-    if value is None:
-        return None
-    if isinstance(column.type, FreeText):
-        return value
-    if isinstance(column.type, sa.types.TypeDecorator):
-        return column.type.process_result_value(value, ANY)
-    return int(str(value)) if isinstance(column.type, sa.Integer) else value
 
 
 class RowVerifier:
@@ -129,6 +91,25 @@ class RowVerifier:
         """
         signed = SIGNED[table.name]
         _refuse(signed, values, self.fault(signed, values, **more))
+
+    def check_row(self, table: sa.Table, row: Row, **more: object) -> None:
+        """Verifies a row that was read. Raises SignatureInvalid, which names the row."""
+        signed = SIGNED[table.name]
+        if why := self.row_fault(signed, row, **more):
+            _refuse(signed, row._asdict(), why)
+
+    def row_fault(self, signed: SignedTable, row: Row, **more: object) -> str:
+        """Why the signature of a row that was read does not hold; empty where it does.
+
+        Of a stored row it may be over the stored text, which is the text that was signed as
+        long as nobody wrote the same values in another way.
+        """
+        if isinstance(row, StoredRow):
+            covered = stored_values(signed, row.stored)
+            signature = covered.pop(SIGNATURE)
+            if not self._fault(signed, covered, signature, more):
+                return ""
+        return self.fault(signed, row._asdict(), **more)
 
     def check_stored(
         self, signed: SignedTable, values: Mapping[str, Any], **more: object

@@ -30,9 +30,10 @@ from harness.store.schema.providers import credential_from_row, provider_from_ro
 from harness.store.schema.routing import route_fallback, route_from_row, route_version
 from harness.store.schema.shadow import shadow_from_row
 from harness.store.schema.signed_tables import SIGNED
+from harness.store.schema.stored_row import StoredRow
 from harness.store.signing import manifest as manifests
 from harness.store.signing.row_faults import CHAINS
-from harness.store.signing.row_signatures import RowVerifier, covered_values, row_from_stored
+from harness.store.signing.row_signatures import RowVerifier, covered_values
 from harness.store.sql.installation import head_text
 from harness.store.unit_of_work import Unit
 
@@ -144,7 +145,7 @@ def _verify_former(former: Revocations, signatures: RowVerifier) -> None:
 
 def _built(signed_rows: SignedRows, etag: str, now: datetime) -> Snapshot:
     tables = {
-        name: [row_from_stored(name, row) for row in rows]
+        name: [cast("Row", StoredRow(SIGNED[name].table, row)) for row in rows]
         for name, rows in signed_rows.rows.items()
     }
     targets = {row.id: _target(row) for row in tables[target.name]}

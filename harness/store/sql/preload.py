@@ -17,6 +17,8 @@ from harness.store.schema.observations import block
 from harness.store.schema.operations import alert, delivery
 from harness.store.schema.proposals import rollout, verdict
 from harness.store.schema.routing import route_fallback, route_version
+from harness.store.schema.signed_tables import SIGNED
+from harness.store.schema.stored_row import stored_columns
 from harness.store.sql.json_rows import json_rows, look_up
 from harness.store.unit_of_work import Unit, in_project
 
@@ -48,7 +50,7 @@ def _newest_of_each(
 ) -> sa.Select[Any]:
     """Builds the query of each group's newest rows, several where they are of one moment."""
     last = _last_of_each(table, group, time, *own)
-    return sa.select(table).where(
+    return sa.select(*stored_columns(table)).where(
         _among(table.c[group]), sa.tuple_(table.c[group], table.c[time]).in_(last), *own
     )
 
@@ -67,7 +69,8 @@ def newest_rows(table: sa.Table, dialect: str) -> sa.Select[Any]:
         .limit(1)
         .scalar_subquery()
     )
-    return sa.select(table).select_from(look_up(names, table, table.c.id == newest_id))
+    columns = stored_columns(table) if table.name in SIGNED else table.c
+    return sa.select(*columns).select_from(look_up(names, table, table.c.id == newest_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,9 @@ _NEWEST: Final = {
     rollout: _Newest("route", "started_at", sa.desc),
     alert: _Newest("key", "first_seen", sa.asc, in_project=False),
 }
-VERDICTS_NAMED: Final = sa.select(verdict).where(in_project(verdict), _among(verdict.c.id))
+VERDICTS_NAMED: Final = sa.select(*stored_columns(verdict)).where(
+    in_project(verdict), _among(verdict.c.id)
+)
 BLOCKS_OF: Final = (
     sa.select(block).where(_among(block.c.rollout)).order_by(block.c.rollout, block.c.number)
 )
@@ -191,12 +196,19 @@ def read_named(
     query: sa.Select[Any],
     names: Collection[str],
     more: Mapping[str, object] | None = None,
+    *,
+    stored: sa.Table | None = None,
 ) -> Iterator[Row]:
-    """Reads what a query finds of `names`, however many. more: its other parameters."""
+    """Reads what a query finds of `names`, however many. more: its other parameters. stored:
+    the table whose `stored_columns` it reads.
+    """
     wanted = sorted(set(names))
     for first in range(0, len(wanted), NAMES_AT_ONCE):
-        some = wanted[first : first + NAMES_AT_ONCE]
-        yield from unit.read(query, {_NAMES: some, **(more or {})})
+        asked = {_NAMES: wanted[first : first + NAMES_AT_ONCE], **(more or {})}
+        if stored is None:
+            yield from unit.read(query, asked)
+        else:
+            yield from unit.read_stored(stored, query, asked)
 
 
 class SqlPreload:
@@ -207,12 +219,16 @@ class SqlPreload:
 
     def routes(self, names: Collection[str]) -> None:
         chains = self._grouped(CHAINS_OF, names, lambda row: row.route)
-        for name, rows in self._grouped(VERSIONS_OF, names, lambda row: row.route).items():
+        versions = self._grouped(
+            VERSIONS_OF, names, lambda row: row.route, stored=route_version
+        )
+        for name, rows in versions.items():
             newest = rows[0] if rows else None
             self._unit.keep(newest_key(route_version, name), (newest, chains[name]))
 
     def verdicts(self, ids: Collection[str]) -> None:
-        for id_, rows in self._grouped(VERDICTS_NAMED, ids, lambda row: row.id).items():
+        found = self._grouped(VERDICTS_NAMED, ids, lambda row: row.id, stored=verdict)
+        for id_, rows in found.items():
             self._unit.keep(row_key(verdict, id_), rows[0] if rows else None)
 
     def newest_verdicts(self, routes: Collection[str]) -> None:
@@ -242,16 +258,26 @@ class SqlPreload:
 
     def _keep_newest(self, table: sa.Table, groups: Collection[str]) -> None:
         asked = {_NAMES: json.dumps([{"name": name} for name in sorted(set(groups))])}
-        rows = self._unit.read(newest_rows(table, self._unit.dialect), asked)
+        query = newest_rows(table, self._unit.dialect)
+        rows = (
+            self._unit.read_stored(table, query, asked)
+            if table.name in SIGNED
+            else self._unit.read(query, asked).all()
+        )
         found = {getattr(row, _NEWEST[table].group): row for row in rows}
         for name in groups:
             self._unit.keep(newest_key(table, name), found.get(name))
 
     def _grouped(
-        self, query: sa.Select[Any], names: Collection[str], group: Callable[[Row], str]
+        self,
+        query: sa.Select[Any],
+        names: Collection[str],
+        group: Callable[[Row], str],
+        *,
+        stored: sa.Table | None = None,
     ) -> dict[str, list[Row]]:
-        """Reads the rows by group, none of a name that has none."""
+        """Reads the rows by group, none of a name that has none. stored: as of `read_named`."""
         found: dict[str, list[Row]] = {name: [] for name in names}
-        for row in read_named(self._unit, query, names):
+        for row in read_named(self._unit, query, names, stored=stored):
             found[group(row)].append(row)
         return found

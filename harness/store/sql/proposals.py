@@ -49,13 +49,18 @@ from harness.store.schema.proposals import (
     verdict_from_row,
     verdict_to_row,
 )
+from harness.store.schema.stored_row import stored_columns
 from harness.store.sql.json_rows import json_rows, look_up
 from harness.store.sql.pages import newest, owned_by
 from harness.store.sql.preload import newest_key, row_key
 from harness.store.unit_of_work import Unit, in_project
 
 IS_OPEN = sa.and_(in_project(proposal), HAS_NOT_ENDED)
-OPEN = sa.select(proposal).where(IS_OPEN).order_by(proposal.c.created_at, proposal.c.id)
+OPEN = (
+    sa.select(*stored_columns(proposal))
+    .where(IS_OPEN)
+    .order_by(proposal.c.created_at, proposal.c.id)
+)
 PROPOSALS = (
     sa.select(proposal)
     .where(in_project(proposal))
@@ -98,6 +103,8 @@ BAKING = (
     )
     .order_by(rollout.c.started_at, rollout.c.id)
 )
+_STORED_LIVE = LIVE.with_only_columns(*stored_columns(rollout))
+_STORED_BAKING = BAKING.with_only_columns(*stored_columns(rollout))
 LIVE_ON_ROUTE = sa.select(rollout.c.id).where(IS_LIVE, rollout.c.route == sa.bindparam("route"))
 
 
@@ -170,7 +177,7 @@ class SqlProposals:
 
     def open(self, *, route: str | None = None) -> Sequence[Proposal]:
         query = OPEN if route is None else OPEN.where(proposal.c.route == route)
-        found = self._unit.believed(proposal, self._unit.read(query))
+        found = self._unit.believed(proposal, self._unit.read_stored(proposal, query))
         return [proposal_from_row(row) for row in found]
 
     def list(
@@ -344,10 +351,10 @@ class SqlRollouts:
         return rollout_from_row(row)
 
     def live(self, *, route: str | None = None) -> Sequence[Rollout]:
-        return self._believed(LIVE, route)
+        return self._believed(_STORED_LIVE, route)
 
     def baking(self, *, route: str | None = None) -> Sequence[Rollout]:
-        return self._believed(BAKING, route)
+        return self._believed(_STORED_BAKING, route)
 
     def list(
         self,
@@ -374,7 +381,7 @@ class SqlRollouts:
     ) -> "Sequence[Rollout]":
         if route is not None:
             query = query.where(rollout.c.route == route)
-        found = self._unit.believed(rollout, self._unit.read(query))
+        found = self._unit.believed(rollout, self._unit.read_stored(rollout, query))
         # As a forged one, what a newer version alone can read stops its own route.
         known = set(RolloutState)
         return [rollout_from_row(row) for row in found if row.state in known]

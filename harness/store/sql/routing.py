@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache, lru_cache, partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import sqlalchemy as sa
 
@@ -48,11 +48,8 @@ from harness.store.schema.routing import (
     route_version,
 )
 from harness.store.schema.signed_tables import SIGNED
-from harness.store.signing.row_signatures import (
-    row_from_stored,
-    stored_columns,
-    stored_values,
-)
+from harness.store.schema.stored_row import StoredRow, stored_columns
+from harness.store.signing.row_signatures import stored_values
 from harness.store.sql.evidence import (
     FALLBACK_EVIDENCE,
     chain_signed,
@@ -96,6 +93,7 @@ ROUTE_HEADS = (
     .where(IS_NEWEST_OF_PROJECT)
     .order_by(route_version.c.route)
 )
+_COLUMNS: Final = tuple(column.name for column in route_version.c)
 _STORED_CURRENT = (
     sa.select(*stored_columns(route_version))
     .where(IS_NEWEST_OF_PROJECT)
@@ -366,7 +364,7 @@ def _version_payload(
     stored: tuple[object, ...], fallbacks: tuple[tuple[str, str], ...], installation: str
 ) -> bytes:
     """What is signed of a version. stored: of `stored_columns`."""
-    values = dict(zip(route_version.c.keys(), stored, strict=True))
+    values = dict(zip(_COLUMNS, stored, strict=True))
     covered = stored_values(SIGNED[route_version.name], values)
     del covered[SIGNATURE]
     return row_payload(route_version.name, installation, covered, fallbacks=fallbacks)
@@ -375,8 +373,8 @@ def _version_payload(
 @lru_cache(maxsize=KNOWN_ROUTES)
 def _parse_route(stored: tuple[object, ...], fallbacks: tuple[str, ...]) -> Route:
     """stored: of `stored_columns`."""
-    values = dict(zip(route_version.c.keys(), stored, strict=True))
-    return route_from_row(row_from_stored(route_version.name, values), fallbacks)
+    row = StoredRow(route_version, dict(zip(_COLUMNS, stored, strict=True)))
+    return route_from_row(cast("Row", row), fallbacks)
 
 
 def _refusal(change: TableChange, error: RowRefused) -> RevisionConflict | ProofRefused:
