@@ -3,6 +3,7 @@ decides nothing.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -92,11 +93,21 @@ def list_canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryS
             _list_rollouts(ctx, tx) if route is None else tx.rollouts.list(route=route, limit=1)
         )
         targets = tx.routing.targets()
+        _check_proofs(tx, rollouts)
         preload_canaries(tx, rollouts)
         return [
             build_canary_status(RolloutUnit(ctx, tx, rollout), targets, now)
             for rollout in rollouts
         ]
+
+
+def _check_proofs(tx: Transaction, rollouts: Sequence[Rollout]) -> None:
+    """Verifies the verdicts that let the live ones in. Raises SignatureInvalid."""
+    ids = [rollout.verdict for rollout in rollouts if rollout.live]
+    tx.preload.verdicts(ids)
+    for id_ in ids:
+        with suppress(NewerVersion):
+            tx.verdicts.get(id_)
 
 
 def list_rollouts(ctx: Context) -> Sequence[Rollout]:
@@ -138,7 +149,8 @@ def list_canary_moves(ctx: Context, rollout: Rollout) -> Sequence[AuditEvent]:
 def preload_canaries(tx: Transaction, rollouts: Sequence[Rollout]) -> None:
     """Reads by few statements what `build_canary_status` asks of each of these."""
     tx.preload.blocks([rollout.id for rollout in rollouts])
-    tx.preload.verdicts([rollout.verdict for rollout in rollouts if rollout.live])
+    if proof_validity.has_moved_providers(tx):
+        tx.preload.verdicts([rollout.verdict for rollout in rollouts if rollout.live])
     tx.preload.newest_alerts([key for r in rollouts for key in holds.list_alert_keys(r)])
     tx.preload.later_versions({r.id: r.route for r in rollouts if is_over(r)})
 
@@ -172,14 +184,14 @@ def build_canary_status(
 
 
 def _moved_provider_reason(unit: RolloutUnit) -> str:
+    # Reading verdicts and their plans takes long, for every canary of a list.
+    if not proof_validity.has_moved_providers(unit.tx):
+        return ""
     try:
         verdict = unit.tx.verdicts.get(unit.rollout.verdict)
     except NewerVersion:
         return ""  # the alert `proposal_held` says what of it is not known
-    # Reading the plans takes long, for every canary of a list.
-    if not proof_validity.has_moved_providers(unit.tx) or (
-        proof_validity.find_unreadable(verdict)
-    ):
+    if proof_validity.find_unreadable(verdict):
         return ""
     moved = proof_validity.list_moved_providers(unit.ctx, unit.tx, verdict)
     return decision.describe_moved(moved)

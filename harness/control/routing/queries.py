@@ -27,9 +27,8 @@ from harness.domain.pagination import Page, PageRequest
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
-from harness.gate.text.canary_state import CanaryState, describe_canary_state
+from harness.gate.text.canary_state import describe_canary_state
 from harness.ports import RouteHead, Transaction
-from harness.ports.routing import RouteRecord
 
 HOUR: Final = timedelta(hours=1)
 
@@ -139,10 +138,14 @@ def load_statuses(
     with ctx.store.read() as tx:
         tx.preload.newest_verdicts(known)
         tx.preload.routes(known)
+        told = {name for name in known if _is_told_by_proposal(states[name])}
+        _preload_last(tx, [overview.heads[name] for name in known if name in told])
         traffic = tx.observations.traffic_of(known, since=overview.at - HOUR)
         for name in known:
             try:
-                found.append(_with_verdict(ctx, tx, states[name], traffic.get(name, ())))
+                state = states[name]
+                state = _with_last_rollout(tx, state) if name in told else state
+                found.append(_with_verdict(ctx, tx, state, traffic.get(name, ())))
             except (NewerVersion, SignatureInvalid) as error:
                 faults[name] = _fault(name, error)
     return Page(found, len(names), None, [*faults.values()])
@@ -157,6 +160,8 @@ def load_status(ctx: Context, name: str) -> RouteStatus:
     with ctx.store.read() as tx:
         traffic = tx.observations.traffic_of([name], since=ctx.clock.now() - HOUR)
         state = _build_state(ctx, tx, route, targets, now)
+        if _is_told_by_proposal(state):
+            state = _with_last_rollout(tx, state)
         return _with_verdict(ctx, tx, state, traffic.get(name, ()))
 
 
@@ -202,12 +207,20 @@ def _load_targets(
 
 def _preload(tx: Transaction, heads: Sequence[RouteHead], now: CurrentActivity) -> None:
     """Reads by few statements what `_build_state` asks of each of these routes."""
-    live = {rollout.route for rollout in now.rollouts.values() if rollout.live}
-    tx.preload.newest_rollouts([head.name for head in heads if head.name not in live])
+    rollouts = {
+        head.name: now.rollouts[head.name] for head in heads if head.name in now.rollouts
+    }
+    told = now.proposals.keys() - rollouts.keys()
+    live = {name for name, rollout in rollouts.items() if rollout.live}
+    _preload_last(tx, [head for head in heads if head.name not in told | live])
+    canary_status.preload_canaries(tx, [*rollouts.values()])
+
+
+def _preload_last(tx: Transaction, heads: Sequence[RouteHead]) -> None:
+    """Reads by few statements what `_with_last_rollout` asks of each of these routes."""
+    tx.preload.newest_rollouts([head.name for head in heads])
     gone = {head.rollout: head.name for head in heads if head.rollout and _is_gone(head)}
     tx.preload.later_versions(gone)
-    rollouts = [now.rollouts[head.name] for head in heads if head.name in now.rollouts]
-    canary_status.preload_canaries(tx, rollouts)
 
 
 def _build_state(
@@ -223,11 +236,7 @@ def _build_state(
     for id_ in route.targets - targets.keys():
         raise SignatureInvalid(f"its target {id_} is not as it was signed")
     rollout, open_ = now.rollouts.get(route.name), now.proposals.get(route.name)
-    # None is newer than the live one: a route has one at a time.
-    last = rollout if rollout and rollout.live else tx.rollouts.newest(route.name)
-    gone = rollout is None and last is not None and last.candidate != route.incumbent
-    rollback = find_later_rollback(tx, last) if gone and last else None
-    return RouteStatus(
+    status = RouteStatus(
         route=route,
         incumbent=targets[route.incumbent],
         candidate=targets[route.canary.target] if route.canary else None,
@@ -235,27 +244,43 @@ def _build_state(
         last_verdict=None,
         rollout=rollout,
         traffic=(),
-        canary_state=_canary_state(ctx, tx, rollout or last, targets, rollback),
-        last_rollout=last,
         proposed=targets.get(open_.candidate) if open_ else None,
-        rollback=rollback,
+    )
+    if rollout is None:
+        return status if _is_told_by_proposal(status) else _with_last_rollout(tx, status)
+    unit = RolloutUnit(ctx, tx, rollout)
+    return replace(
+        status,
+        canary_state=canary_status.build_canary_status(unit, targets, ctx.clock.now()).state,
+        # None is newer than the live one: a route has one at a time.
+        last_rollout=rollout if rollout.live else tx.rollouts.newest(route.name),
     )
 
 
-def _canary_state(
-    ctx: Context,
-    tx: Transaction,
-    rollout: Rollout | None,
-    targets: Mapping[str, Target],
-    rollback: RouteRecord | None,
-) -> CanaryState | None:
-    """What the Canary page says of it. Of one that has ended, its evidence is not needed."""
-    if rollout is None:
-        return None
-    if rollout.live or rollout.baking:
-        unit = RolloutUnit(ctx, tx, rollout)
-        return canary_status.build_canary_status(unit, targets, ctx.clock.now()).state
-    return describe_canary_state(rollout, (), taken_back=describe_later_rollback(rollback))
+def _is_told_by_proposal(status: RouteStatus) -> bool:
+    """Whether its open proposal says where a route stands, whatever ended before: the newest
+    rollout is read of such a route only where it is shown.
+    """
+    return status.rollout is None and status.open_proposal is not None
+
+
+def _with_last_rollout(tx: Transaction, status: RouteStatus) -> RouteStatus:
+    """Completes the status of a route that has no live rollout and no bake. Raises
+    SignatureInvalid.
+    """
+    last = tx.rollouts.newest(status.route.name)
+    if last is None:
+        return status
+    gone = last.candidate != status.route.incumbent
+    rollback = find_later_rollback(tx, last) if gone else None
+    taken_back = describe_later_rollback(rollback)
+    return replace(
+        status,
+        # Of one that has ended, its evidence is not needed.
+        canary_state=describe_canary_state(last, (), taken_back=taken_back),
+        last_rollout=last,
+        rollback=rollback,
+    )
 
 
 def _with_verdict(
