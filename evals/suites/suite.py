@@ -40,6 +40,7 @@ from harness.domain.privacy.near_duplicates import find_near_duplicates
 from harness.domain.routing.target import Target
 from harness.domain.settings import SuiteSettings
 from harness.domain.suggestions import did_you_mean
+from harness.ports import SuiteContent
 
 # Part of the scorer's pin, so that every verdict on it shows how its answers' code ran.
 UNCONTAINED = "+uncontained"
@@ -59,7 +60,24 @@ class Suite:
     scorer: Scorer
     options: Options
     left_out: Mapping[str, str]  # id → why the scorer cannot judge that item of the file
-    pin: SuitePin
+    data_sha256: str  # of the file that the items are of
+    judge_pin: str  # what else decides the scores; empty without a judge
+    uncontained: bool = False  # answers' code runs without a container
+
+    @cached_property
+    def pin(self) -> SuitePin:
+        """Hashes all that decides a score. Many readers do without it, and it takes a while."""
+        return SuitePin(
+            name=self.settings.name,
+            version=self.settings.version,
+            data_sha256=self.data_sha256,
+            scorer=scorer_identity(self.scorer, self.options)
+            + UNCONTAINED * self.uncontained
+            + self.judge_pin,
+            template=_prompt_sha256(self.settings)[:16],
+            items=len(self.items),
+            texts=texts_fingerprint(map(canonical_text, self.items.values())),
+        )
 
     def prompt(self, item: str) -> str:
         if self.context(item):
@@ -177,18 +195,16 @@ def load_suite(settings: SuiteSettings) -> Suite:
     items = {item.id: item for item in loaded if item.id not in left_out}
     if not items:
         raise InputError(f"{settings.path}: scorer {judge.name!r} can judge none of its items")
-    pin = SuitePin(
-        name=settings.name,
-        version=settings.version,
-        data_sha256=file_sha256(settings.path),
-        scorer=scorer_identity(judge, options)
-        + UNCONTAINED * uncontained
-        + _judge_pin(settings),
-        template=_prompt_sha256(settings)[:16],
-        items=len(items),
-        texts=texts_fingerprint(map(canonical_text, items.values())),
+    return Suite(
+        settings,
+        items,
+        judge,
+        options,
+        left_out,
+        file_sha256(settings.path),
+        _judge_pin(settings),
+        uncontained,
     )
-    return Suite(settings, items, judge, options, left_out, pin)
 
 
 def _check_metadata(settings: SuiteSettings, item: Item) -> None:
@@ -324,6 +340,15 @@ class ConfiguredSuites:
         """
         settings = self.settings(suite)
         return self.suite(suite).pin if settings.task is None else self._task(settings)[0]
+
+    def content(self, suite: str) -> SuiteContent:
+        """Says what a suite holds, without the hashes of its pin. Raises as pin()."""
+        settings = self.settings(suite)
+        if settings.task is not None:
+            pin = self._task(settings)[0]
+            return SuiteContent(pin.version, pin.items, pin.scorer.partition("@")[0])
+        loaded = self.suite(suite)
+        return SuiteContent(settings.version, len(loaded.items), loaded.scorer.name)
 
     def groups(self, suite: str) -> ItemGroups:
         """Says which items of a suite belong together. Raises as pin()."""

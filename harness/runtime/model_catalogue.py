@@ -53,6 +53,8 @@ SHOWN: Final[Mapping[str, str]] = {
     "supports_prompt_caching": "caching",
     "supports_reasoning": "reasoning",
 }
+_YES: Final = (*FLAGS.items(), *SHOWN.items())
+_NO: Final = tuple(FLAGS.items())
 # In front of a model's name: a part of the world, whose prices are another row's.
 _REGIONS: Final = ("azure", "bedrock")
 
@@ -133,16 +135,15 @@ def _entry(key: str, row: Mapping[str, object]) -> CatalogueEntry | None:
     if provider.startswith(_REGIONS) and "/" in model:
         return None
     able, unable = mode
-    flags = {**FLAGS, **SHOWN}.items()
-    has = {able} | {ability for flag, ability in flags if row.get(flag) is True}
-    denied = {ability for flag, ability in FLAGS.items() if row.get(flag) is False}
+    has = frozenset([able, *(ability for flag, ability in _YES if row.get(flag) is True)])
+    denied = [ability for flag, ability in _NO if row.get(flag) is False]
     return CatalogueEntry(
         kind=kind,
         model=model,
         price=_price(kind, able, row),
         context_window=_tokens(row.get("max_input_tokens")),
-        has=frozenset(has),
-        lacks=(unable | frozenset(denied)) - frozenset(has),
+        has=has,
+        lacks=unable.union(denied) - has,
         end_date=_day(row.get("deprecation_date")),
     )
 

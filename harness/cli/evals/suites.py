@@ -28,7 +28,7 @@ def suite() -> None:
 @pass_session
 def list_suites(session: Session) -> None:
     """List the suites of the configuration, and the routes that use each."""
-    suites = queries.list_suites(session.context)
+    suites = queries.list_suites(session.context, pinned=session.json)
     routes = _load_routes(session)
     if session.json:
         output.document(

@@ -70,7 +70,7 @@ class SuiteSummary:
     name: str
     title: str
     version: str | None
-    digest: str | None
+    digest: str | None  # None as well where nobody asked for it
     items: int | None
     scorer: str | None
     error: str = ""  # why it does not load, else empty
@@ -113,20 +113,25 @@ def list_signature_faults(ctx: Context) -> Sequence[RowFault]:
     return ctx.store.signature_faults()
 
 
-def list_suites(ctx: Context) -> Sequence[SuiteSummary]:
+def list_suites(ctx: Context, *, pinned: bool = True) -> Sequence[SuiteSummary]:
     """Lists the suites that whoever asks may use, in the order of the configuration; a suite
-    that does not load says why.
+    that does not load says why. pinned: with digests and the scorers' hashes.
     """
     return [
-        _suite(ctx, name)
+        _suite(ctx, name, pinned=pinned)
         for name in ctx.suites.names()
         if ctx.owns(name) or may_use_suite(ctx.project, name)
     ]
 
 
-def _suite(ctx: Context, name: str) -> SuiteSummary:
+def _suite(ctx: Context, name: str, *, pinned: bool) -> SuiteSummary:
     title = ctx.suites.title(name)
     try:
+        if not pinned:
+            content = ctx.suites.content(name)
+            return SuiteSummary(
+                name, title, content.version, None, content.items, content.scorer
+            )
         pin = ctx.suites.pin(name)
     except SwapgateError as error:
         return SuiteSummary(name, title, None, None, None, None, str(error))

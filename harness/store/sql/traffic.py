@@ -33,6 +33,9 @@ from harness.store.unit_of_work import Unit
 # Each span has an end as well as a beginning: SQLite takes one without for a quarter of the
 # table, and rather reads all of it than go by the index.
 FAR: Final = datetime(9999, 12, 31, tzinfo=UTC)
+# As times are stored.
+_HOUR: Final = HOUR // MICROSECOND
+_DAY: Final = DAY // MICROSECOND
 _SUMMED_SINCE: Final = sa.select(meta.c.traffic_summed_since)
 _TABLES: Final = {table.name: table for table in (traffic, traffic_hour, traffic_day)}
 # As `TrafficTotal` has them.
@@ -60,19 +63,28 @@ def split_window(since: datetime, until: datetime, summed: datetime) -> Sequence
     """Splits a window into whole days, whole hours before and after them, and the minutes at
     its ends. summed: the hour from which on there are sums; a day is summed with its first.
     """
-    hour = max(ceil_time(since, HOUR), summed)
-    day = ceil_time(hour, DAY)
-    last_day, last_hour = floor_time(until, DAY), floor_time(until, HOUR)
+    parts = _split(*((at - EPOCH) // MICROSECOND for at in (since, until, summed)))
+    return [
+        Span(table, EPOCH + begin * MICROSECOND, EPOCH + end * MICROSECOND)
+        for table, begin, end in parts
+    ]
+
+
+def _split(since: int, until: int, summed: int) -> list[tuple[sa.Table, int, int]]:
+    """Splits a window into parts, each with its table. All times are stored ones."""
+    hour = max(since + -since % _HOUR, summed)
+    day = hour + -hour % _DAY
+    last_day, last_hour = until - until % _DAY, until - until % _HOUR
     if last_day < day:
         day = last_day = max(hour, last_hour)
-    spans = (
-        Span(traffic, since, min(hour, until)),
-        Span(traffic_hour, hour, day),
-        Span(traffic_day, day, last_day),
-        Span(traffic_hour, last_day, last_hour),
-        Span(traffic, max(hour, last_hour), until),
+    parts = (
+        (traffic, since, min(hour, until)),
+        (traffic_hour, hour, day),
+        (traffic_day, day, last_day),
+        (traffic_hour, last_day, last_hour),
+        (traffic, max(hour, last_hour), until),
     )
-    return [span for span in spans if span.begin < span.end]
+    return [part for part in parts if part[1] < part[2]]
 
 
 class SqlTraffic:
@@ -96,13 +108,14 @@ class SqlTraffic:
     def costs_of_targets(
         self, windows: Mapping[tuple[str, str], tuple[datetime, datetime | None]]
     ) -> Mapping[tuple[str, str], TargetCost]:
-        summed = self._summed_since()
+        summed = (self._summed_since() - EPOCH) // MICROSECOND
         asked: dict[str, list[dict[str, object]]] = {name: [] for name in _TABLES}
         for (route, target), (since, until) in windows.items():
-            for span in split_window(since, FAR if until is None else until, summed):
-                begin, end = ((at - EPOCH) // MICROSECOND for at in (span.begin, span.end))
+            begun = (since - EPOCH) // MICROSECOND
+            ended = ((FAR if until is None else until) - EPOCH) // MICROSECOND
+            for table, begin, end in _split(begun, ended, summed):
                 row = {"route": route, "target": target, "begin": begin, "end": end}
-                asked[span.table.name].append(row)
+                asked[table.name].append(row)
         query = _costs_of_targets(self._unit.dialect)
         parameters = {f"{name}_asked": json.dumps(rows) for name, rows in asked.items()}
         return {
