@@ -14,6 +14,8 @@ from harness.domain.operations.alert_record import Notified
 from harness.domain.operations.delivery import Delivery
 from harness.domain.routing.route_changes import ChangeSettings, RestoreIncumbent
 from harness.ports import Store, Transaction
+from harness.store.schema.evals import sample
+from harness.store.schema.stored_row import stored_columns
 from tests.contract import test_store_alerts as alerts
 from tests.contract.conftest import Opener
 from tests.support.store.records import (
@@ -151,3 +153,52 @@ def test_a_forged_row_that_was_read_with_others_is_refused(
         assert tx.routing.route(OTHER) is not None
         with pytest.raises(NotFound):
             tx.verdicts.get(UNKNOWN)
+
+
+def test_what_is_open_and_live_is_what_is_read_one_by_one(store: Store) -> None:
+    seeded(store)
+    with store.write() as tx:
+        start_canary(tx)
+    with store.read() as tx:
+        assert list(tx.proposals.open()) == [tx.proposals.get("p_1")]
+        assert list(tx.rollouts.live()) == [tx.rollouts.get("ro_1")]
+    with store.write() as tx:
+        promote(tx)
+        bakes = replace(
+            tx.rollouts.get("ro_1"), state=RolloutState.PROMOTED, bake_ends_at=LATER
+        )
+        tx.rollouts.save(bakes)
+    with store.read() as tx:
+        assert list(tx.rollouts.live()) == []
+        assert list(tx.rollouts.baking()) == [tx.rollouts.get("ro_1")]
+
+
+@pytest.mark.req("F1")
+@pytest.mark.parametrize(
+    ("change", "is_believed"),
+    [
+        ("policy = ' ' || policy", True),
+        ("policy = replace(policy, ':true', ':false')", False),
+        ("policy = 'no JSON'", False),
+        ("self_approval = NOT self_approval", False),
+        ("created_at = created_at + 1", False),
+        ("signature = NULL", False),
+    ],
+)
+def test_a_row_is_believed_by_its_values_however_these_are_written(
+    sql_stores: Opener, change: str, *, is_believed: bool
+) -> None:
+    sql_store = sql_stores()
+    seeded(sql_store)
+    with sql_store.read() as tx:
+        (signed,) = tx.proposals.open()
+    with owned(sql_store) as db:
+        changed = db.exec_driver_sql(f"UPDATE proposal SET {change}")  # noqa: S608 - one of above
+        assert changed.rowcount == 1
+    with sql_store.read() as tx:
+        assert list(tx.proposals.open()) == ([signed] if is_believed else [])
+
+
+def test_rows_with_content_are_not_read_as_they_are_stored() -> None:
+    with pytest.raises(TypeError, match="sample has content"):
+        stored_columns(sample)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
+from harness.control.canary import operations
 from harness.control.canary.status import list_canaries
 from harness.control.operations import queries
 from harness.control.proposals import submission
@@ -12,11 +13,12 @@ from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import queries as route_queries
 from harness.control.routing import routes
 from harness.control.routing.route_status import RouteState, describe_needs
-from harness.domain.errors import NotFound
+from harness.domain.canary.rollout import RolloutSignal
+from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.operations.access import SYSTEM
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.table import RouteSettings, RouteSuite
-from tests.support.control.control_plane import ANN, SmallInstallation
+from tests.support.control.control_plane import ANN, BEN, SmallInstallation
 from tests.support.store.tampering import owned
 
 pytestmark = pytest.mark.req("F5")
@@ -152,3 +154,46 @@ def test_an_emergency_that_is_hidden_in_the_database_is_named_as_forged(
     assert not any(
         status.state is RouteState.UNPROVED for status in queries.list_route_status(ctx)
     )
+
+
+@pytest.mark.req("F1")
+@pytest.mark.both_databases
+def test_an_ended_canary_of_a_route_with_a_proposal_is_read_where_it_is_shown(
+    world: SmallInstallation,
+) -> None:
+    ctx = world.context()
+    world.until_decided(world.propose().id)
+    world.run_once()
+    with ctx.store.read() as tx:
+        (rollout,) = tx.rollouts.live()
+    operations.operate(ctx, BEN, "chat", RolloutSignal.ABORT, "enough")
+    world.run_once()
+    world.propose("sim/worse")
+    overview = route_queries.load_overview(ctx)
+    (listed,) = overview.active
+    (shown,) = route_queries.load_statuses(ctx, overview, overview.names)
+    assert shown == queries.load_route_status(ctx, "chat")
+    assert (listed.state, listed.urgency(overview.at)) == (
+        shown.state,
+        shown.urgency(overview.at),
+    )
+    assert shown.last_rollout is not None
+    assert shown.last_rollout.id == rollout.id
+    assert shown.changed_at == shown.last_rollout.updated_at
+
+    with owned(world.store) as db:  # type: ignore[arg-type]  # as above
+        db.execute(sa.text("UPDATE rollout SET ended_because = 'it was fine'"))
+    overview = route_queries.load_overview(ctx)
+    page = route_queries.load_statuses(ctx, overview, overview.names)
+    assert list(page) == []
+    assert ["chat" in str(fault.key) for fault in page.invalid] == [True]
+
+
+@pytest.mark.req("F1")
+def test_canaries_are_not_listed_with_a_forged_proof(world: SmallInstallation) -> None:
+    open_canary(world, "chat")
+    assert len(list_canaries(world.context())) == 1
+    with owned(world.store) as db:  # type: ignore[arg-type]  # as above
+        assert db.execute(sa.text("UPDATE verdict SET reason = 'It is better.'")).rowcount
+    with pytest.raises(SignatureInvalid, match="verdict"):
+        list_canaries(world.context())
