@@ -126,10 +126,12 @@ def _entries(rows: Mapping[str, Mapping[str, object]]) -> Iterator[CatalogueEntr
 
 
 def _entry(key: str, row: Mapping[str, object]) -> CatalogueEntry | None:
+    mode = MODES.get(str(row.get("mode")))
+    if mode is None:
+        return None
     provider = str(row.get("litellm_provider"))
     kind = KINDS.get("vertex_ai" if provider.startswith("vertex_ai-") else provider)
-    mode = MODES.get(str(row.get("mode")))
-    if kind is None or mode is None:
+    if kind is None:
         return None
     model = key.removeprefix(f"{provider.partition('-')[0]}/")
     if provider.startswith(_REGIONS) and "/" in model:

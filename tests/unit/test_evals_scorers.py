@@ -1,12 +1,15 @@
 """Each scorer on answers whose score is known; and what holds for all of them."""
 
+import ast
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from evals import sandbox, scorers
 from evals.scorers import SCORERS, ScoreResult, find_scorer, scorer_identity
 from evals.suites.items import Item
 from harness.domain.errors import InputError, NotFound
@@ -405,3 +408,12 @@ def test_a_scorers_identity_changes_with_its_options_and_its_name() -> None:
     assert scorer_identity(numeric, one) == scorer_identity(numeric, one)
     assert len({scorer_identity(numeric, one), scorer_identity(numeric, other)}) == 2
     assert scorer_identity(numeric, one).startswith("numeric@")
+
+
+def test_the_imports_of_scorers_are_found_without_parsing_them() -> None:
+    for folder in (scorers, sandbox):
+        for file in Path(str(folder.__file__)).parent.glob("*.py"):
+            source = file.read_text(encoding="utf-8")
+            nodes = ast.walk(ast.parse(source))
+            parsed = [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+            assert sorted(scorers.list_imported_from(source)) == sorted(filter(None, parsed))

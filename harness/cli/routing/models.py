@@ -102,14 +102,11 @@ def list_models(session: Session, *, every: bool, page_request: PageRequest) -> 
         deprecation.target: deprecation
         for deprecation in deprecations.list_deprecations(ctx, table)
     }
-    used = {
-        target.id: [
-            name
-            for name, route in table.routes.items()
-            if target.id in route.targets and ctx.owns(name)
-        ]
-        for target in found
-    }
+    used: dict[str, list[str]] = {target.id: [] for target in found}
+    for name, route in table.routes.items():
+        if ctx.owns(name):
+            for id_ in route.targets & used.keys():
+                used[id_].append(name)
     if session.json:
         output.document(
             [
