@@ -12,7 +12,7 @@ COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint types arch test-fast test-browser cov migrate bench docs \
-	docs-check imports bytecode lock verify soak gameday
+	docs-check imports bytecode lock verify soak gameday compiled-wheel
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -84,6 +84,9 @@ verify: setup ## every case of what `make test` samples: calibrations, crashes, 
 	$(PYTEST) $(PARALLEL) -m verify
 	SWAPGATE_HYPOTHESIS=verify $(PYTEST) $(PARALLEL) -m "hypothesis and not (verify or soak)"
 	@sh .ci/last_passed.sh verify
+
+compiled-wheel: setup ## dist/: the router compiled, for this platform and Python; needs a C compiler
+	SWAPGATE_COMPILE=1 $(BIN)/python -m hatchling build -t wheel
 
 soak: setup ## the longest: the runs of docs/reference/figures.md, SOAK_S=3600 seconds of mixed faults
 	$(PYTEST) tests -m soak --timeout=0

@@ -1,12 +1,14 @@
 """The router compiled by mypyc, beside the interpreted: `python benchmarks/router/compiled.py`.
 
-Compiles the modules of `compiled_modules.txt` in a copy of this checkout, in some two minutes,
-and compares CPU time per request by turns, beside nginx, as `cpu.py` does. Needs gcc and git.
-Why no compiled router ships: docs/adr/0043-the-direct-path-is-not-compiled-either.md.
+Builds the compiled wheel, in some three minutes, and has it serve both, SWAPGATE_INTERPRETED=1
+the second. Compares CPU time per request by turns, beside nginx, as `cpu.py` does.
 """
 
 import argparse
+import os
+import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,7 +19,7 @@ from typing import Final
 
 import httpx
 
-from benchmarks.router import compiled_build, cpu, measure, upstream
+from benchmarks.router import cpu, measure, upstream
 from benchmarks.router.machine import tree
 from benchmarks.router.measure import WARM_S, Running
 from benchmarks.router.peers import nginx, swapgate
@@ -25,6 +27,8 @@ from benchmarks.router.peers.peer import PLAIN, STREAMED, Peer, Site
 from benchmarks.router.processes import free_port
 from benchmarks.router.table import LIMIT
 
+ROOT: Final = Path(__file__).resolve().parents[2]
+LIBRARY: Final = "compiled__mypyc"
 COMPILED: Final = "compiled"
 INTERPRETED: Final = "interpreted"
 
@@ -34,19 +38,17 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=12, choices=range(1, 101), metavar="N")
     options.add_argument("--seconds", type=float, default=2.0, help="per turn")
     options.add_argument(
-        "--folder",
-        type=Path,
-        help="where to build, and leave it; by default for this run alone",
+        "--wheel", type=Path, help="a compiled wheel; by default, one is built for this run"
     )
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="swapgate-bench-") as place, ExitStack() as stack:
         folder = Path(place)
-        copy = (chosen.folder or folder / COMPILED).resolve()
-        print(f"{compiled_build.built(copy)} modules are compiled", flush=True)
+        unpacked = folder / "unpacked"
+        shutil.unpack_archive(chosen.wheel or _built(folder / "wheel"), unpacked, "zip")
         peers = {
             LIMIT: nginx.PEER,
-            INTERPRETED: _from(compiled_build.ROOT),
-            COMPILED: _from(copy),
+            INTERPRETED: _from(unpacked, "1"),
+            COMPILED: _from(unpacked, "0"),
         }
         running = _started(peers, folder / "sites", stack)
         found = _compared(running, chosen.rounds, chosen.seconds)
@@ -54,9 +56,18 @@ def main() -> None:
     print(f"compiled takes {_saved(found):.1%} less than interpreted")
 
 
-def _from(folder: Path) -> Peer:
+def _built(folder: Path) -> Path:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    env = {**os.environ, "SWAPGATE_COMPILE": "1"}
+    subprocess.run(command, cwd=ROOT, env=env, check=True)  # noqa: S603 - our own wheel
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def _from(folder: Path, interpreted: str) -> Peer:
     """Swapgate, with that folder's modules."""
-    env = {**swapgate.ENV, "PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
+    path = {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
+    env = {**swapgate.ENV, **path, "SWAPGATE_INTERPRETED": interpreted}
     return replace(swapgate.PEER, env=env)
 
 
@@ -86,7 +97,7 @@ def _check(name: str, running: Running) -> None:
         sys.exit(f"{name}: a chat was answered with {answer.status_code}: {answer.text}")
     pids = [process.pid for process in tree(running.pid)] if running.pid else []
     maps = [Path(f"/proc/{pid}/maps").read_text(encoding="utf-8") for pid in pids]
-    if any(compiled_build.LIBRARY in mapped for mapped in maps) != (name == COMPILED):
+    if any(LIBRARY in mapped for mapped in maps) != (name == COMPILED):
         sys.exit(f"{name}: the compiled library is loaded where it should not be, or is not")
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
+from mypy_extensions import mypyc_attr
+
 from harness.domain.operations.access import OptOut
 from harness.domain.routing.plan import RoutePlan
 from harness.domain.routing.table import Arm, Canary
@@ -60,6 +62,7 @@ class ObservedRequest:
     response: RoutedResponse = field(init=False)  # its answer to be
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class RequestObserver:
     """Watches requests: it overrides the hooks that it needs, and the others cost nothing."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from mypy_extensions import mypyc_attr
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -36,8 +37,10 @@ from router.recording.metric_families import MetricFamily, MetricSample
 from router.recording.traffic_minutes import CompletedRequest
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST.encode()
-DURATION_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-FIRST_TOKEN_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 30.0)
+# Compiled, a tuple of more than ten has no type of its own.
+_Bounds = tuple[float, ...]
+DURATION_S: Final[_Bounds] = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+FIRST_TOKEN_S: Final[_Bounds] = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 30.0)
 NO_FAILURE: Final = "none"
 # Requests that ended, which one turn of the loop may have to sum up.
 MAX_FINISHED: Final = 1000
@@ -235,6 +238,7 @@ class RouterMetrics:
         return generate_latest(self._registry)
 
 
+@mypyc_attr(native_class=False)
 class Histogram(Collector):
     """Collects the series of one histogram. Belongs to one event loop."""
 
@@ -262,6 +266,7 @@ class Histogram(Collector):
         yield family
 
 
+@mypyc_attr(native_class=False)
 class _StateCollector(Collector):
     def __init__(self, read: Callable[[], MetricReading]) -> None:
         self._read = read
@@ -309,6 +314,7 @@ def counter_names(counted: Mapping[str, int]) -> dict[str, int]:
     return {"observations_dropped": others.pop("router_rows_dropped", 0), **others}
 
 
+@mypyc_attr(native_class=False)
 class _FamilyCollector(Collector):
     def __init__(self, families: Iterable[MetricFamily]) -> None:
         self._families = families

@@ -7,6 +7,7 @@ event loop, all of it in the loop's thread. While nothing happens, it looks less
 """
 
 import asyncio
+import asyncio.protocols
 import logging
 import math
 import socket
@@ -16,6 +17,8 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any, Final
+
+from mypy_extensions import mypyc_attr
 
 from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.content_hash import short_hash
@@ -426,6 +429,7 @@ class Reporter:
             self._on_orphaned()
 
 
+@mypyc_attr(native_class=False)
 class _FrameProtocol(asyncio.Protocol):
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter

@@ -6,6 +6,8 @@ streams, whether it wants usage (`ClientRequest`). The rest stays as it came. A 
 from dataclasses import dataclass, replace
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from harness.domain.errors import InputError
 from harness.domain.providers.kinds import PROVIDER_KINDS, AnswerLimit
 from harness.domain.routing.capabilities import Endpoint
@@ -53,6 +55,7 @@ class ClientRequest:
         )
 
 
+@mypyc_attr(native_class=False)
 class FieldError(InputError):
     """Raised for a field that is wrong. param: the field of the body that is wrong."""
 

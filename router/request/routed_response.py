@@ -6,7 +6,6 @@ observers, and afterwards says what came of it: outcome, usage, the arm's failur
 import asyncio
 import json
 from collections.abc import Collection, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 from typing import Final
 
@@ -158,7 +157,7 @@ class RoutedResponse:
             except Exception as error:
                 self._errors.note(RouterPart.HEARTBEAT, error, self.job.route, self.job.arm)
 
-    async def _serve(
+    async def _serve(  # noqa: C901, PLR0912 - each part that left would cost a coroutine
         self,
         dispatcher: Dispatcher,
         receive: Receive,
@@ -166,15 +165,20 @@ class RoutedResponse:
         beat: Heartbeat | None = None,
         first: FirstAttempt | None = None,
     ) -> None:
+        fault: BaseException | None = None
         try:
             # Not watched while the last bytes are sent: after them any caller may go.
             with DisconnectWatch(receive, dispatcher.timers, self._on_leaving):
+                broken = False
                 # A stream that began without a task is here already.
                 if self.progress.result is None:
                     try:
                         await dispatcher.run(self.job, self.progress, first)
                     except Exception as error:
-                        await self._run_plainly(dispatcher, error)
+                        self._charge_nobody(error)
+                        broken = True
+                if broken:
+                    await self._run_plainly(dispatcher)
                 result = self.progress.result
                 if result is None and self._failed_inside():
                     await self._run_plainly(dispatcher)
@@ -191,9 +195,16 @@ class RoutedResponse:
                 await send({"type": "http.response.body", "body": self._late_error(result)})
             else:
                 await send_reply(send, self._reply(result), self._truth())
-        finally:
-            if isinstance(self.progress.result, CommittedStream):
-                await self.progress.result.aclose()
+        except BaseException as error:
+            fault = error
+        # In no `finally`: compiled, its `await` would lose the exception (ADR 45).
+        if isinstance(self.progress.result, CommittedStream):
+            await self.progress.result.aclose()
+        if fault is not None:
+            try:
+                raise fault
+            finally:
+                fault = None  # it holds this frame: a cycle
 
     async def _settled(self, beat: Heartbeat) -> None:
         try:
@@ -210,17 +221,14 @@ class RoutedResponse:
         ]
         return bool(ours) and all(ours) if every else any(ours)
 
-    async def _run_plainly(
-        self, dispatcher: Dispatcher, error: Exception | None = None
-    ) -> None:
-        """Once, the incumbent and what is behind it, without anything that watches.
+    def _charge_nobody(self, error: Exception) -> None:
+        """Notes a fault of what makes the calls, whichever target they are for."""
+        self._errors.note(RouterPart.DISPATCH, error, self.job.route, self.job.arm)
+        self._neutral = True
 
-        error: of what makes the calls, whichever target they are for: charged to nobody.
-        """
+    async def _run_plainly(self, dispatcher: Dispatcher) -> None:
+        """Once, the incumbent and what is behind it, without anything that watches."""
         job, progress = self.job, self.progress
-        if error is not None:
-            self._errors.note(RouterPart.DISPATCH, error, job.route, job.arm)
-            self._neutral = True
         if isinstance(progress.result, CommittedStream):
             await progress.result.aclose()
         progress.result = None
@@ -367,10 +375,20 @@ class RoutedResponse:
         if not self.head_sent:
             headers = self.stream_headers(stream)
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-        async with aclosing(stream.sent()) as pieces:
+        fault: BaseException | None = None
+        pieces = stream.sent()
+        try:
             async for piece in pieces:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
                 self.copy(piece)
+        except BaseException as error:
+            fault = error
+        await pieces.aclose()
+        if fault is not None:
+            try:
+                raise fault
+            finally:
+                fault = None  # it holds this frame: a cycle
         self.end_stream(asyncio.get_running_loop())
 
     def stream_headers(self, stream: CommittedStream) -> list[Header]:

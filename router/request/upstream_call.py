@@ -140,25 +140,35 @@ class UpstreamCalls:
             reply = await transport.send(_request(job, made))
         else:
             reply = await begun.reply()
+        result: UpstreamAnswer | CommittedStream
         handed_over = False
+        fault: BaseException | None = None
         try:
             if not 200 <= reply.status < 300:
-                raise await read_refusal(reply)
+                raise await read_refusal(reply)  # noqa: TRY301 - kept until the reply is closed
             if on_head is not None:
                 on_head()
             if not asked.stream:
                 check_content_type(reply.headers, b"application/json")
                 answer = await read_answer(reply, self._name(job), dialect)
-                return _checked(asked, answer)
-            check_content_type(reply.headers, b"text/event-stream")
-            events = self._events(job)
-            commit = partial(self._committed, job, made, reply, events, on_end)
-            stream = await _until_commit(reply, events, _most_held(job), commit)
-            handed_over = True
-            return stream
-        finally:
-            if not handed_over:
-                await reply.aclose()
+                result = _checked(asked, answer)
+            else:
+                check_content_type(reply.headers, b"text/event-stream")
+                events = self._events(job)
+                commit = partial(self._committed, job, made, reply, events, on_end)
+                result = await _until_commit(reply, events, _most_held(job), commit)
+                handed_over = True
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            fault = error
+        # In no `finally`: compiled, its `await` would lose the exception (ADR 45).
+        if not handed_over:
+            await reply.aclose()
+        if fault is not None:
+            try:
+                raise fault
+            finally:
+                fault = None  # it holds this frame: a cycle
+        return result
 
     def begin(self, job: RoutedRequest, made: AttemptSpec) -> BegunCall | None:
         """Sends the request of an attempt without a task to wait in; None where that cannot be

@@ -7,6 +7,7 @@ routing may, reads a head without end, and waits for ever for the rest of a requ
 """
 
 import asyncio
+import asyncio.protocols
 import select
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any, Final, cast
 from urllib.parse import unquote
 
 import httptools
+from mypy_extensions import mypyc_attr
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
@@ -52,6 +54,7 @@ class HeadTooLarge(Exception):
     """The request line and the headers are over the limit."""
 
 
+@mypyc_attr(native_class=False)
 class ConnectionState(ServerState):
     """The state that a server shares with its connections, as it shuts down.
 
@@ -88,6 +91,8 @@ class Connection(asyncio.Protocol):
 
     Requests are answered in order, one at a time; those that come early wait.
     """
+
+    __deletable__ = ("_parser",)  # compiled, no other attribute can be deleted
 
     def __init__(
         self,
@@ -177,7 +182,9 @@ class Connection(asyncio.Protocol):
             return
         if self._refusal is not None:
             return
-        if self._unstarted is not None:
+        # mypy takes an attribute that was None for None after `_read`, too; no local name.
+        held = self._unstarted
+        if held is not None:
             self._read_held(data)
             return
         if self._begun:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from mypy_extensions import mypyc_attr
+
 from harness.domain.agents.grant import AgentGrant
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.unit_rule import CanaryJudge
@@ -147,6 +149,8 @@ class ProjectRoutes:
 NO_ROUTES: Final = ProjectRoutes({}, {})
 
 
+# Compiled, it could have no weak references.
+@mypyc_attr(native_class=False)
 @dataclass(frozen=True)
 class CompiledSnapshot:
     """Holds one revision, complete and immutable. A request keeps it from start to end."""

@@ -4,6 +4,7 @@ malformed or unasked ends it.
 """
 
 import asyncio
+import asyncio.protocols
 import select
 from collections.abc import Callable
 from enum import Enum, auto
@@ -40,6 +41,8 @@ class PoolConnection(asyncio.Protocol):
     again, while it is `reusable`. Who has no task to wait in writes with `write`, and hears by
     `on_news` that something arrived, or that nothing more does.
     """
+
+    __deletable__ = ("_parser",)  # compiled, no other attribute can be deleted
 
     def __init__(self) -> None:
         self.status = 0

@@ -64,6 +64,7 @@ SUITE = (
 # They read the source files of the checkout, or its benchmarks, which are not in the wheel.
 OF_THE_CHECKOUT = (
     "test_cli_start_up",
+    "test_compiled_modules",
     "test_evals_benchmark",
     "test_fault_benchmark_figures",
     "test_figures_page",
@@ -73,6 +74,10 @@ OF_THE_CHECKOUT = (
     "test_router_bench_table",
     "test_router_internal_errors",
 )
+CHOSEN = (
+    *("-q", "-m", "not (soak or postgres or verify or slow)"),
+    *(f"--ignore=tests/unit/{name}.py" for name in OF_THE_CHECKOUT),
+)
 
 
 def environment() -> dict[str, str]:
@@ -81,17 +86,17 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
-def run(*command: str | Path, cwd: Path) -> str:
+def run(*command: str | Path, cwd: Path, **variables: str) -> str:
     """What the command printed on stdout; fails with all it printed if it failed."""
     done = subprocess.run(  # noqa: S603 - commands of this file
         command,
         cwd=cwd,
-        env=environment(),
+        env=environment() | variables,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
         text=True,
-        timeout=TIMEOUT_S,
+        timeout=2 * TIMEOUT_S,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -106,8 +111,18 @@ def uv() -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder, cwd=ROOT)
+    return built_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def compiled_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One whose router is compiled, for this platform and this Python."""
+    return built_wheel(tmp_path_factory.mktemp("wheel"), SWAPGATE_COMPILE="1")
+
+
+def built_wheel(folder: Path, **variables: str) -> Path:
+    build = (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder)
+    run(*build, cwd=ROOT, **variables)
     (built,) = folder.glob("swapgate-*.whl")
     return built
 
@@ -133,7 +148,16 @@ def borrowed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     The checkout is not among them: a `.pth` file counts in an environment's own folder only.
     """
-    folder = tmp_path_factory.mktemp("borrowed")
+    return borrowing(wheel, tmp_path_factory.mktemp("borrowed"))
+
+
+@pytest.fixture(scope="module")
+def compiled(compiled_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `borrowed`, of the compiled wheel."""
+    return borrowing(compiled_wheel, tmp_path_factory.mktemp("compiled"))
+
+
+def borrowing(wheel: Path, folder: Path) -> Path:
     python = folder / "venv/bin/python"
     run(uv(), "venv", "--quiet", "--python", sys.executable, folder / "venv", cwd=folder)
     install = (uv(), "pip", "install", "--quiet", "--python", python, "--no-deps", "--offline")
@@ -331,16 +355,47 @@ def answers(url: str) -> bool:
 @pytest.mark.verify
 @pytest.mark.timeout(2 * TIMEOUT_S)
 def test_the_suite_passes_against_the_wheel(borrowed: Path, tmp_path: Path) -> None:
+    copy_suite(tmp_path)
+    run(borrowed, "-m", "pytest", *CHOSEN, *SUITE, cwd=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.verify
+@pytest.mark.timeout(4 * TIMEOUT_S)
+def test_the_routers_tests_pass_compiled(compiled: Path, tmp_path: Path) -> None:
+    copy_suite(tmp_path)
+    code = "from swapgate.harness import package_data; print(package_data.is_compiled())"
+
+    assert run(compiled, "-c", code, cwd=tmp_path).strip() == "True"
+    interpreted = run(compiled, "-c", code, cwd=tmp_path, SWAPGATE_INTERPRETED="1")
+    assert interpreted.strip() == "False"
+    run(compiled, "-m", "pytest", "-n", "2", *CHOSEN, *router_tests(), cwd=tmp_path)
+
+
+def router_tests() -> list[str]:
+    """The files of tests that import something of the router, or a router to test."""
+    files = [
+        *(ROOT / "tests/unit").glob("*.py"),
+        *(ROOT / "tests/contract").glob("*.py"),
+        *(ROOT / "tests/integration").glob("test_router_*.py"),
+    ]
+    own = re.compile(r"^\s*from (tests\.support\.)?router\.", re.MULTILINE)
+    return sorted(
+        str(file.relative_to(ROOT))
+        for file in files
+        if file.stem not in OF_THE_CHECKOUT and own.search(file.read_text())
+    )
+
+
+def copy_suite(folder: Path) -> None:
+    """The tests, with imports of the wheel's modules."""
     for file in (ROOT / "tests").rglob("*.py"):
-        copy = tmp_path / file.relative_to(ROOT)
+        copy = folder / file.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(patched_names(below_package(file.read_bytes(), "swapgate")))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    shutil.copy(ROOT / "pyproject.toml", folder)
     for name in ("config", "datasets", "docs", "tests/golden", "tests/support/evals/exports"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    left_out = [f"--ignore=tests/unit/{name}.py" for name in OF_THE_CHECKOUT]
-    chosen = ("-q", "-m", "not (soak or postgres or verify or slow)", *SUITE, *left_out)
-    run(borrowed, "-m", "pytest", *chosen, cwd=tmp_path)
+        (folder / name).symlink_to(ROOT / name)
 
 
 def patched_names(source: bytes) -> bytes:

@@ -24,7 +24,9 @@ from router.recording.guard_files import (
     InMemoryGuardFiles,
     LocalAbort,
 )
+from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
 from tests.support.control.manual_clock import ManualClock
+from tests.support.partial_object import partial_object
 
 RULE = UnitRule(local_alpha=0.01)
 CANARY = Canary("t_new", 100, "salt", "r-1", RULE)
@@ -181,9 +183,8 @@ class Side:
         self.guards.boot()
 
     def serve(self, route: Route) -> None:
-        served = {route.name: SimpleNamespace(route=route)}
-        live = frozenset({route.canary.rollout} if route.canary else ())
-        self.holder.current = SimpleNamespace(routes=served, rollouts=live)
+        compiled = partial_object(CompiledRoute, route=route, experiment=route.canary)
+        self.holder.current = partial_object(CompiledSnapshot, routes={route.name: compiled})
 
     def request(self, key: str, arm: Arm, *, failed: bool) -> None:
         counted = self.guards.begin(CANARY, arm, key)

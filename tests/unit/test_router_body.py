@@ -4,8 +4,6 @@ import itertools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,7 +20,9 @@ from router.request import upstream_call
 from router.request.body import read_chat, read_request
 from router.request.json_spans import ParsedObject, decode, parse_object, walk_text
 from router.request.json_walk import MAX_DEPTH
+from router.request.request_state import AttemptSpec, RoutedRequest
 from router.snapshot.compiler import compile_snapshot
+from tests.support.partial_object import partial_object
 from tests.support.router.live_router import snapshot
 
 PLAIN = Target("p", "the/model-1")
@@ -414,10 +414,11 @@ def test_a_body_is_written_alike_in_a_short_way_and_by_patches(kind: str) -> Non
     providers = {name: replace(known, kind=kind) for name, known in made.providers.items()}
     route = compile_snapshot(replace(made, providers=providers)).routes["support"]
     upstream = route.upstreams[route.route.incumbent]
-    attempt: Any = SimpleNamespace(upstream=upstream, number=1, key=None, check=False)
+    attempt = partial_object(AttemptSpec, upstream=upstream, number=1, key=None, check=False)
     for endpoint, more in itertools.product(route.plans, MORE):
         text = f'{{"model": "support","input":"Hi","messages":[]{more}}}'
-        job: Any = SimpleNamespace(
+        job = partial_object(
+            RoutedRequest,
             request=read_request(text.encode(), endpoint),
             plan=route.plans[endpoint][Arm.INCUMBENT],
             passed_up=(),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from harness import package_data
 from harness.app import database
 from harness.app.database import without_password
 from harness.app.doctor.finding import DoctorFinding
@@ -51,7 +52,7 @@ def all_checks(
 
     read_settings, open_context: may raise, which is a finding.
     """
-    yield DoctorFinding("python", "ok", ".".join(map(str, sys.version_info[:3])))
+    yield _python()
     try:
         settings = read_settings()
     except SwapgateError as error:
@@ -95,6 +96,12 @@ def _configuration(settings: Settings) -> DoctorFinding:
         found = "the shipped defaults alone: no swapgate.yaml here"
         return DoctorFinding("configuration", "warn", found, "run `swapgate init`")
     return DoctorFinding("configuration", "ok", str(settings.source))
+
+
+def _python() -> DoctorFinding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    router = "compiled" if package_data.is_compiled() else "interpreted"
+    return DoctorFinding("python", "ok", f"{version}, the router is {router}")
 
 
 def _home(settings: Settings) -> DoctorFinding:

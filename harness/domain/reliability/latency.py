@@ -10,7 +10,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 # Upper bounds of the recorded histogram's buckets in ms; -1 stands for "no bound".
-LATENCY_BOUNDS_MS: Final = (10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000)
+LATENCY_BOUNDS_MS: Final[tuple[int, ...]] = (
+    10,
+    25,
+    50,
+    100,
+    250,
+    500,
+    1000,
+    2500,
+    5000,
+    10_000,
+    30_000,
+    60_000,
+)
 # Of how long a target takes until a plain answer begins: from 10 s, a quarter apart, to a day.
 ANSWER_BOUNDS_MS: Final = tuple(round(10_000 * 1.25**step) for step in range(42))
 # A hundredth of fewer is nobody.
@@ -23,7 +36,7 @@ SLOW_TOKENS_PER_S: Final = 20.0
 # Of fewer than MIN_ANSWERS, so many say nothing yet; five failures open a circuit.
 FEW_ANSWERS: Final = 3
 # Upper bounds of what a client allows as output, in tokens.
-ANSWER_CLASSES: Final = (256, 1024, 4096, 16_384)
+ANSWER_CLASSES: Final[tuple[int, ...]] = (256, 1024, 4096, 16_384)
 AnswerTimes = Mapping[int, int]
 
 

@@ -5,6 +5,8 @@ prompt addendum, usage of a stream), and reads the answer's usage, end and fault
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Target
@@ -48,6 +50,7 @@ CALLER_FIELDS: Final = ("user", "prompt_cache_key")
 NAMING_FIELDS: Final = (*CALLER_FIELDS, "safety_identifier")
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ChatDialect:
     def __init__(self) -> None:
         self.endpoint = Endpoint.CHAT

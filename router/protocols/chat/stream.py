@@ -23,6 +23,7 @@ from router.server.replies import error_event
 
 DONE: Final = b"data: [DONE]\n\n"
 _NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
+_NO_TEXT: Final[tuple[str, object] | None] = None
 
 
 class ChatStream(StreamFilter):
@@ -57,7 +58,7 @@ class ChatStream(StreamFilter):
             sent = self._formed(self._form, event)
             if sent is not None:
                 return sent + end
-        self._text = None
+        self._text = _NO_TEXT
         sent = super()._event(event, end)
         if self._text is not None and not self.failure:
             self._without_form += 1
