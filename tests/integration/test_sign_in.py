@@ -237,6 +237,23 @@ def test_taking_the_provider_s_keys_away_ends_the_sign_in_too(desk: Desk) -> Non
     assert desk.token() == ""
 
 
+@pytest.mark.parametrize("removed", ["keys", "provider"])
+def test_nobody_is_told_any_more_of_a_sign_in_that_was_taken_away(
+    desk: Desk, removed: str
+) -> None:
+    desk.log_in()
+    desk.accounts.revoke()
+    desk.after(480)
+    assert desk.open_alerts(AlertKind.SIGN_IN_ENDED)
+
+    if removed == "keys":
+        credentials.remove_credential(desk.ctx, SYSTEM, desk.name)
+    else:
+        registry.remove_provider(desk.ctx, SYSTEM, desk.name)
+
+    assert not desk.open_alerts(AlertKind.SIGN_IN_ENDED)
+
+
 def test_encryption_keys_rotate_under_a_sign_in(desk: Desk) -> None:
     desk.log_in()
     old, new = new_key(), new_key()

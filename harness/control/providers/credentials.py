@@ -12,7 +12,7 @@ from typing import Final
 from harness.control import audit
 from harness.control.context import Context
 from harness.control.privacy import content_encryption
-from harness.control.providers import endpoint_changes, provider_secrets
+from harness.control.providers import endpoint_changes, oauth_tokens, provider_secrets
 from harness.control.routing import data_class_checks, targets
 from harness.control.serialize import CamelCase
 from harness.domain.errors import Conflict, DecryptionFailed, InputError, NotFound
@@ -267,18 +267,22 @@ def remove_credential(
             tx.credentials.put(_without_value(credential, now))
         names = [credential.name for credential in gone]
         note(ctx, tx, actor, "credential.remove", name, {"keys": names})
+        if ended:
+            oauth_tokens.resolve_alerts(ctx, tx, name)
         return _credentials_of(ctx, tx, provider)
 
 
 def remove_all_credentials(ctx: Context, tx: Transaction, actor: Actor, name: str) -> None:
     """Take away all keys and the sign-in of a provider that is being removed."""
-    tx.sign_ins.end(name)
+    ended = tx.sign_ins.end(name)
     gone = [e for e in tx.credentials.all() if e.provider == name and e.ciphertext]
     for credential in gone:
         tx.credentials.put(_without_value(credential, ctx.clock.now()))
     if gone:
         names = [credential.name for credential in gone]
         note(ctx, tx, actor, "credential.remove", name, {"keys": names})
+    if ended:
+        oauth_tokens.resolve_alerts(ctx, tx, name)
 
 
 def expire_credentials(ctx: Context) -> int:

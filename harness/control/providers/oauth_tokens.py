@@ -56,6 +56,12 @@ def decrypt_secrets(ctx: Context, stored: SignIn) -> SignInSecrets:
     return SignInSecrets(**json.loads(ctx.cipher.decrypt(stored.ciphertext)))
 
 
+def resolve_alerts(ctx: Context, tx: Transaction, provider: str) -> None:
+    """Ends what people were told of a provider's sign-in, as it is over or another began."""
+    for kind in ALERTS:
+        alerts.resolve_alert(ctx, tx, kind, provider)
+
+
 def store_access_key(
     ctx: Context, tx: Transaction, signed_in: SignIn, access: OAuthTokens
 ) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from harness.control.context import Context
-from harness.control.operations import alerts
 from harness.control.providers import credentials, oauth_tokens
 from harness.control.serialize import CamelCase
 from harness.domain.errors import NotFound, SignInRefused
@@ -81,8 +80,7 @@ def sign_in(
         credentials.note(
             ctx, tx, actor, "credential.login", provider.name, {"key": TOKEN_KEY_NAME}
         )
-        for kind in oauth_tokens.ALERTS:
-            alerts.resolve_alert(ctx, tx, kind, provider.name)
+        oauth_tokens.resolve_alerts(ctx, tx, provider.name)
     return SignedIn(provider.name, new.signed_in_at, new.signed_in_by, new.access_ends)
 
 
@@ -119,8 +117,7 @@ def sign_out(ctx: Context, actor: Actor, name: str) -> None:
         if not (oauth_tokens.drop_access_key(ctx, tx, name) or ended):
             raise NotFound(f"nobody is signed in for provider {name!r}")
         credentials.note(ctx, tx, actor, "credential.logout", name, {"key": TOKEN_KEY_NAME})
-        for kind in oauth_tokens.ALERTS:
-            alerts.resolve_alert(ctx, tx, kind, name)
+        oauth_tokens.resolve_alerts(ctx, tx, name)
 
 
 def _place(ctx: Context, actor: Actor, name: str) -> tuple[Provider, OAuthEndpoints]:
