@@ -388,6 +388,12 @@ class Listings(Protocol):
         """Lists by name what all routes are sorted by; forged rows are among them."""
         ...
 
+    def suite_users(self) -> Mapping[str, Sequence[str]]:
+        """Names the routes that use each suite, by suite; forged rows are among them. A row
+        that cannot be read is named under the empty name.
+        """
+        ...
+
 
 class Store(Protocol):
     """Opens transactions and views of one database. Thread-safe; raises StoreUnavailable when

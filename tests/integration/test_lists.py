@@ -12,8 +12,11 @@ from dashboard.data import queries
 from dashboard.text import html
 from harness.api.app import PREFIX, documented_answers
 from harness.control.proposals import decisions, submission
+from harness.control.routing import routes
 from harness.domain.errors import SignatureInvalid
+from harness.domain.operations.access import SYSTEM
 from harness.domain.pagination import INVALID_ROWS_HINT, Page
+from harness.domain.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import BEN
 from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.management_api import Door
@@ -164,3 +167,26 @@ def test_pages_of_the_terminal_and_of_the_api_end_in_a_cursor(cli: CommandLine) 
     assert everything == [row["id"] for row in (*shown, *rest)]
     assert door.send("GET", "/audit?after=nonsense").status_code == 422
     assert door.send("GET", "/proposals?after=p_unknown").status_code == 404
+
+
+@pytest.mark.req("F1")
+def test_of_the_many_routes_of_a_suite_the_first_are_named_as_they_were_signed(
+    cli: CommandLine,
+) -> None:
+    names = [f"r-{number:02}" for number in range(24)]
+    settings = RouteSettings(suites=(RouteSuite("colours"),))
+    for name in names:
+        routes.create_route(cli.world.context(), SYSTEM, name, "sim/base", settings=settings)
+    shown = ", ".join(["chat", *names[:19]])
+    assert f"{shown} and 5 more" in cli.run("suite", "list").stdout
+    [colours] = [row for row in cli.json("suite", "list") if row["name"] == "colours"]
+    assert colours["routes"] == ["chat", *names]
+
+    with owned(cli.world.store) as db:  # type: ignore[arg-type]  # as above
+        for route, change in (("chat", "reason = 'no'"), ("r-23", "settings = 'no JSON'")):
+            db.execute(sa.text(f"UPDATE route_version SET {change} WHERE route = '{route}'"))  # noqa: S608 - of above
+    done = cli.run("suite", "list")
+    assert f"{', '.join(names[:19])} and 4 more" in done.stdout
+    assert "chat" not in done.stdout
+    for route in ("chat", "r-23"):
+        assert f"route_version default/{route}/1: {INVALID_ROWS_HINT}" in done.stderr

@@ -2,8 +2,7 @@
 makes one of labelled captures (`import`, in `suite_import`).
 """
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from typing import Final
 
 import click
 
@@ -14,6 +13,9 @@ from harness.control.operations import queries
 from harness.control.serialize import to_plain
 from harness.domain.pagination import INVALID_ROWS_HINT
 
+# Routes of a suite in the table; the document has all.
+MOST_NAMED: Final = 20
+NO_USERS: Final = queries.SuiteUsers(())
 IMPORT = LazyCommand(
     "harness.cli.evals.suite_import:import_suite", "Make a suite of labelled captures."
 )
@@ -29,10 +31,19 @@ def suite() -> None:
 def list_suites(session: Session) -> None:
     """List the suites of the configuration, and the routes that use each."""
     suites = queries.list_suites(session.context, pinned=session.json)
-    routes = _load_routes(session)
+    most = None if session.json else MOST_NAMED
+    users, invalid = queries.list_suite_users(session.context, most)
+    for fault in invalid:
+        output.note(f"{fault.name}: {INVALID_ROWS_HINT}")
     if session.json:
         output.document(
-            [{**_plain(summary), "routes": routes.get(summary.name, [])} for summary in suites]
+            [
+                {
+                    **_plain(summary),
+                    "routes": users.get(summary.name, NO_USERS).routes,
+                }
+                for summary in suites
+            ]
         )
         return
     output.table(
@@ -41,9 +52,9 @@ def list_suites(session: Session) -> None:
             [
                 summary.name,
                 summary.items,
-                (summary.scorer or "").partition("@")[0],
+                summary.scorer,
                 summary.version,
-                ", ".join(routes.get(summary.name, [])),
+                str(users.get(summary.name, NO_USERS)),
                 summary.error,
             ]
             for summary in suites
@@ -51,18 +62,6 @@ def list_suites(session: Session) -> None:
         empty="no suite yet: name one under `suites` in swapgate.yaml, or make one of labelled "
         "captures with `swapgate suite import`",
     )
-
-
-def _load_routes(session: Session) -> Mapping[str, Sequence[str]]:
-    """Loads the names of the routes that use each suite."""
-    page = queries.list_routes(session.context)
-    for fault in page.invalid:
-        output.note(f"{fault.name}: {INVALID_ROWS_HINT}")
-    users: dict[str, list[str]] = defaultdict(list)
-    for route in page:
-        for used in route.settings.suites:
-            users[used.suite].append(route.name)
-    return users
 
 
 def _plain(summary: queries.SuiteSummary) -> dict[str, object]:

@@ -6,7 +6,8 @@ A row that is not as it was signed is named beside its list, and does not hide t
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
@@ -197,6 +198,53 @@ def list_routes(ctx: Context, page_request: PageRequest | None = None) -> Page[R
     """Lists the routes by name, as they are now; all of them without a page."""
     with _listings(ctx) as stored:
         return stored.routes(page_request)
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteUsers:
+    """Says which routes use a suite."""
+
+    routes: Sequence[str]  # the first of them, each as it was signed
+    others: int = 0  # counted as they are stored
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.routes)
+        if not self.others:
+            return shown
+        return f"{shown} and {self.others:,} more" if shown else f"{self.others:,}"
+
+
+def list_suite_users(
+    ctx: Context, most: int | None = None
+) -> tuple[Mapping[str, SuiteUsers], Sequence[RowFault]]:
+    """Lists the routes that use each suite, and what is forged of those. most: of a suite that
+    are read and named, the others being counted; None for all.
+    """
+    with _listings(ctx) as stored:
+        if most is None:
+            page = stored.routes()
+            users = _users(page)
+        else:
+            users = stored.suite_users()
+            wanted = {name for names in users.values() for name in names[:most]}
+            page = stored.routes_named(wanted | {*users.get("", ())})
+    signed = {suite: {*names} for suite, names in _users(page).items()}
+    return {
+        suite: SuiteUsers(
+            [name for name in names[:most] if name in signed.get(suite, ())],
+            len(names[most:]) if most is not None else 0,
+        )
+        for suite, names in users.items()
+        if suite
+    }, page.invalid
+
+
+def _users(routes_: Iterable[Route]) -> Mapping[str, Sequence[str]]:
+    users: dict[str, list[str]] = defaultdict(list)
+    for route in routes_:
+        for used in route.settings.suites:
+            users[used.suite].append(route.name)
+    return users
 
 
 def list_route_status(

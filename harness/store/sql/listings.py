@@ -3,9 +3,12 @@ alerts and the rest. A row that is not as it was signed is left out and named in
 `invalid`, instead of failing the whole list.
 """
 
+import json
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 import sqlalchemy as sa
@@ -75,13 +78,20 @@ from harness.store.schema.routing import (
     route_version,
 )
 from harness.store.schema.shadow import shadow, shadow_from_row
+from harness.store.schema.stored_row import KEPT_VALUES
 from harness.store.sql.agent_listings import AgentListings
 from harness.store.sql.audit_search import read_events
 from harness.store.sql.evidence import chain_signed
 from harness.store.sql.operations import KNOWN_ALERTS
 from harness.store.sql.pages import Order, Rows, newest, owned_by, read_page
-from harness.store.sql.preload import CHAINS_OF
-from harness.store.sql.routing import CURRENT_OF, NEWEST, ROUTE_HEADS, read_current
+from harness.store.sql.preload import CHAINS_OF, NAMES_AT_ONCE
+from harness.store.sql.routing import (
+    CURRENT_OF,
+    NEWEST,
+    ROUTE_HEADS,
+    SUITES_OF_ROUTES,
+    read_current,
+)
 from harness.store.unit_of_work import in_project, in_project_or_all
 
 PROPOSALS: Final = newest(proposal.c.created_at, proposal.c.id)
@@ -325,7 +335,14 @@ class SqlListings(AgentListings):
         return self._routes(page, self.unit.read(CHAINS_OF, names))
 
     def routes_named(self, names: Collection[str]) -> Page[Route]:
-        return self._current(names)
+        wanted = sorted(names)
+        some = [
+            self._current(wanted[first : first + NAMES_AT_ONCE])
+            for first in range(0, len(wanted), NAMES_AT_ONCE)
+        ]
+        routes = [route for page in some for route in page]
+        invalid = [fault for page in some for fault in page.invalid]
+        return Page(routes, len(routes) + len(invalid), None, invalid)
 
     def _owns(self, route: str) -> bool:
         return self.project in (DEFAULT_PROJECT, project_of(route))
@@ -361,6 +378,14 @@ class SqlListings(AgentListings):
             if self._owns(row.route)
         ]
 
+    def suite_users(self) -> Mapping[str, Sequence[str]]:
+        users: dict[str, list[str]] = defaultdict(list)
+        for row in self.unit.read(SUITES_OF_ROUTES):
+            if self._owns(row.route):
+                for suite in _suites_named(row.settings):
+                    users[suite].append(row.route)
+        return users
+
     def _current(self, names: Collection[str] | None) -> Page[Route]:
         found, invalid = [], []
         for row, chain, route in read_current(self.unit, names):
@@ -383,6 +408,15 @@ class SqlListings(AgentListings):
         query = sa.select(target).where(target.c.id.in_(sorted(ids)))
         good, invalid = self.sorted_out(target, self.unit.read(query).all())
         return {row.id: target_from_row(row) for row in good}, invalid
+
+
+@lru_cache(maxsize=KEPT_VALUES)
+def _suites_named(settings: str) -> Sequence[str]:
+    """Names the suites in a route's stored settings."""
+    try:
+        return [str(suite["suite"]) for suite in json.loads(settings)["suites"]]
+    except (LookupError, RecursionError, TypeError, ValueError):
+        return [""]
 
 
 def _as_it_is(row: Row) -> Row:

@@ -99,6 +99,14 @@ _STORED_CURRENT = (
     .where(IS_NEWEST_OF_PROJECT)
     .order_by(route_version.c.route)
 )
+SUITES_OF_ROUTES = (
+    sa.select(
+        route_version.c.route,
+        sa.type_coerce(route_version.c.settings, sa.Text).label("settings"),
+    )
+    .where(IS_NEWEST_OF_PROJECT)
+    .order_by(route_version.c.route)
+)
 _version = route_version.alias("named_version").c
 _named = (
     sa.select(_version.project, _version.route, sa.func.max(_version.version).label("version"))
