@@ -56,10 +56,12 @@ from harness.domain.errors import (
 )
 from harness.domain.operations.access import SYSTEM
 from harness.domain.pagination import PageRequest
+from harness.domain.reliability.failover import hash_user
 from harness.domain.settings import AgentSettings
 from harness.runtime import encryption
 from harness.runtime.clock import SystemClock
 from harness.runtime.encryption import FernetCipher
+from tests.contract import test_store_captures as captures
 from tests.support.control.control_plane import (
     ANN,
     BEN,
@@ -747,6 +749,27 @@ def test_a_user_s_transcripts_are_deleted_with_all_that_quotes_them(
         [event] = [e for e in tx.audit.tail() if e.action == "agent.purge"]
     assert "user-7" not in str(event.details)
     assert ids_of_sessions(ctx, agent) == [other.id]
+
+
+@pytest.mark.req("D8", "G4")
+def test_what_was_captured_of_a_users_sessions_is_deleted_with_them(
+    ctx: Context, agent: Agent, session: AgentSession
+) -> None:
+    """An agent asks in its session's name, so that a captured request names no user."""
+    with ctx.store.write() as tx:
+        child = sessions.open_child(ctx, tx, session, CHAT)
+    other = sessions.open_session(ctx, KEY, agent.id, SessionSpec("user-8"))
+    with ctx.store.write() as tx:
+        for number, of in enumerate((session, child, other)):
+            user_hash = hash_user(f"header:{of.id}", SECRET)
+            captured = replace(captures.ONE, id=f"cap_{number}", user_hash=user_hash)
+            captured = replace(captured, content={"messages": [f"of {of.id}"]})
+            tx.captures.add(captured, most_per_day=9)
+
+    assert user_deletion.purge_user(ctx, SYSTEM, "user-7", secret=SECRET).captures == 2
+
+    with ctx.store.read() as tx:
+        assert [left.id for left in tx.captures.list()] == ["cap_2"]
 
 
 def test_sessions_that_nobody_used_are_deleted_after_a_while(

@@ -141,6 +141,19 @@ def test_a_project_changes_its_own_by_role(verb: str, role: str, site: Site) -> 
     assert THEIRS not in answer.text
 
 
+def test_a_captured_request_of_ones_own_opens_no_other_projects_route(site: Site) -> None:
+    own, theirs = site.names[OURS], site.names[THEIRS]
+    before = site.last_event()
+    for capture, route in (
+        (own["capture"], theirs["route"]),
+        (theirs["capture"], own["route"]),
+    ):
+        params = {"capture": capture, "route": route}
+        answer = site.door.send("DELETE", "/captures", role=f"{OURS}/admin", params=params)
+        assert answer.status_code == 404, answer.text
+    assert site.last_event() == before
+
+
 def test_a_cursor_of_another_project_is_none(site: Site) -> None:
     for path, name in (("/proposals", "proposal"), ("/freezes", "freeze"), ("/keys", "key")):
         theirs = site.names[THEIRS][name]
