@@ -394,6 +394,10 @@ class Listings(Protocol):
         """
         ...
 
+    def target_users(self) -> Mapping[str, Sequence[str]]:
+        """Names the routes that use each target, by its id; forged rows are among them."""
+        ...
+
 
 class Store(Protocol):
     """Opens transactions and views of one database. Thread-safe; raises StoreUnavailable when

@@ -388,6 +388,7 @@ BOUNDED: Final[Mapping[str, str]] = {
     "ProviderChecks.all": "one per provider",
     "Listings.route_heads": "one per route, of a few columns",
     "Listings.suite_users": "one per route and suite, of two columns",
+    "Listings.target_users": "one per route and target, of few columns",
     "Listings.verdicts": "of those that are asked for",
     "Listings.targets_of": "of those that are asked for",
     "DiscoveredModels.all": "at most MAX_MODELS per provider",

@@ -170,7 +170,7 @@ def test_pages_of_the_terminal_and_of_the_api_end_in_a_cursor(cli: CommandLine) 
 
 
 @pytest.mark.req("F1")
-def test_of_the_many_routes_of_a_suite_the_first_are_named_as_they_were_signed(
+def test_of_many_routes_of_a_suite_or_target_the_first_are_named_as_they_were_signed(
     cli: CommandLine,
 ) -> None:
     names = [f"r-{number:02}" for number in range(24)]
@@ -178,7 +178,10 @@ def test_of_the_many_routes_of_a_suite_the_first_are_named_as_they_were_signed(
     for name in names:
         routes.create_route(cli.world.context(), SYSTEM, name, "sim/base", settings=settings)
     shown = ", ".join(["chat", *names[:19]])
-    assert f"{shown} and 5 more" in cli.run("suite", "list").stdout
+    for words in (("suite", "list"), ("model", "list")):
+        assert f"{shown} and 5 more" in cli.text(*words)
+    [base] = [row for row in cli.json("model", "list") if row["routes"]]
+    assert base["routes"] == ["chat", *names]
     [colours] = [row for row in cli.json("suite", "list") if row["name"] == "colours"]
     assert colours["routes"] == ["chat", *names]
 
@@ -190,3 +193,7 @@ def test_of_the_many_routes_of_a_suite_the_first_are_named_as_they_were_signed(
     assert "chat" not in done.stdout
     for route in ("chat", "r-23"):
         assert f"route_version default/{route}/1: {INVALID_ROWS_HINT}" in done.stderr
+    done = cli.run("model", "list")
+    # What its settings say is no matter here.
+    assert f"{', '.join(names[:19])} and 5 more" in done.stdout
+    assert f"route_version default/chat/1: {INVALID_ROWS_HINT}" in done.stderr

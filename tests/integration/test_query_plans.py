@@ -162,6 +162,7 @@ def ask_lists(stored: Listings, since: Any) -> None:
     stored.failover_counts(since=since, route="chat")
     stored.captures(route="chat")
     stored.suite_users()
+    stored.target_users()
     stored.events(selection=AuditFilter(since=since, until=since))
     stored.agents(owner_key="k")
     stored.agents(owner_key="")

@@ -15,7 +15,6 @@ from harness.domain.pagination import INVALID_ROWS_HINT
 
 # Routes of a suite in the table; the document has all.
 MOST_NAMED: Final = 20
-NO_USERS: Final = queries.SuiteUsers(())
 IMPORT = LazyCommand(
     "harness.cli.evals.suite_import:import_suite", "Make a suite of labelled captures."
 )
@@ -40,7 +39,7 @@ def list_suites(session: Session) -> None:
             [
                 {
                     **_plain(summary),
-                    "routes": users.get(summary.name, NO_USERS).routes,
+                    "routes": users.get(summary.name, queries.NO_USERS).routes,
                 }
                 for summary in suites
             ]
@@ -54,7 +53,7 @@ def list_suites(session: Session) -> None:
                 summary.items,
                 summary.scorer,
                 summary.version,
-                str(users.get(summary.name, NO_USERS)),
+                str(users.get(summary.name, queries.NO_USERS)),
                 summary.error,
             ]
             for summary in suites

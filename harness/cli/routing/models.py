@@ -12,6 +12,7 @@ from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.finite_range import FiniteRange
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.routing.target_options import TargetOptions, requested_target, target_options
+from harness.control.context import Context
 from harness.control.operations import queries
 from harness.control.providers import (
     deprecations,
@@ -23,7 +24,7 @@ from harness.control.providers import (
 from harness.control.routing import routes, targets
 from harness.control.serialize import to_plain
 from harness.domain.formatting import format_milliseconds
-from harness.domain.pagination import PageRequest
+from harness.domain.pagination import INVALID_ROWS_HINT, Page, PageRequest
 from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.providers.deprecations import Deprecation
 from harness.domain.providers.model_match import NOTHING_OFFERED, ModelMatch
@@ -74,6 +75,8 @@ def _json(entry: CatalogueEntry) -> dict[str, object]:
 
 
 CONFLICT = 6
+# Routes of a target in the table; the document has all.
+MOST_NAMED = 20
 
 
 @click.group()
@@ -94,10 +97,42 @@ def list_models(session: Session, *, every: bool, page_request: PageRequest) -> 
         show_entries(session, there, empty=NOTHING_OFFERED)
         return
     ctx = session.context
-    found, table = queries.list_targets(ctx, page_request), routes.load_table(ctx)
+    found = queries.list_targets(ctx, page_request)
     paging.note_page(found)
     with ctx.store.read() as tx:
         providers = tx.providers.all()
+    if session.json:
+        _print_document(ctx, found, providers)
+        return
+    users, invalid = queries.list_target_users(ctx, MOST_NAMED)
+    for fault in invalid:
+        output.note(f"{fault.name}: {INVALID_ROWS_HINT}")
+    judges = {judge.id for judge in ctx.judges.values()}
+    in_use = [target for target in found if target.id in users.keys() | judges]
+    ends = {
+        ending.target: ending for ending in deprecations.list_endings(ctx, in_use, providers)
+    }
+    output.table(
+        ["TARGET", "ID", "INPUT $/MTOK", "OUTPUT $/MTOK", "ENDS", "ROUTES"],
+        [
+            [
+                target.name,
+                target.id,
+                *prices(formatting.known_price(target, providers.get(target.provider))),
+                _ends(ends.get(target.id)),
+                str(users.get(target.id, queries.NO_USERS)),
+            ]
+            for target in found
+        ],
+        empty="no targets yet: `swapgate model add PROVIDER/MODEL` adds one",
+    )
+
+
+def _print_document(
+    ctx: Context, found: Page[Target], providers: Mapping[str, Provider]
+) -> None:
+    """Prints the targets with all their routes and what is known of their end."""
+    table = routes.load_table(ctx)
     ends = {
         deprecation.target: deprecation
         for deprecation in deprecations.list_deprecations(ctx, table)
@@ -107,30 +142,14 @@ def list_models(session: Session, *, every: bool, page_request: PageRequest) -> 
         if ctx.owns(name):
             for id_ in route.targets & used.keys():
                 used[id_].append(name)
-    if session.json:
-        output.document(
-            [
-                {
-                    **_as_json(target, providers, used[target.id]),
-                    "ending": to_plain(ends.get(target.id)),
-                }
-                for target in found
-            ]
-        )
-        return
-    output.table(
-        ["TARGET", "ID", "INPUT $/MTOK", "OUTPUT $/MTOK", "ENDS", "ROUTES"],
+    output.document(
         [
-            [
-                target.name,
-                target.id,
-                *prices(formatting.known_price(target, providers.get(target.provider))),
-                _ends(ends.get(target.id)),
-                ", ".join(used[target.id]),
-            ]
+            {
+                **_as_json(target, providers, used[target.id]),
+                "ending": to_plain(ends.get(target.id)),
+            }
             for target in found
-        ],
-        empty="no targets yet: `swapgate model add PROVIDER/MODEL` adds one",
+        ]
     )
 
 

@@ -7,7 +7,7 @@ A row that is not as it was signed is named beside its list, and does not hide t
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
@@ -201,8 +201,8 @@ def list_routes(ctx: Context, page_request: PageRequest | None = None) -> Page[R
 
 
 @dataclass(frozen=True, slots=True)
-class SuiteUsers:
-    """Says which routes use a suite."""
+class RouteUsers:
+    """Says which routes use a suite or a target."""
 
     routes: Sequence[str]  # the first of them, each as it was signed
     others: int = 0  # counted as they are stored
@@ -214,37 +214,65 @@ class SuiteUsers:
         return f"{shown} and {self.others:,} more" if shown else f"{self.others:,}"
 
 
+NO_USERS: Final = RouteUsers(())
+
+
 def list_suite_users(
     ctx: Context, most: int | None = None
-) -> tuple[Mapping[str, SuiteUsers], Sequence[RowFault]]:
+) -> tuple[Mapping[str, RouteUsers], Sequence[RowFault]]:
     """Lists the routes that use each suite, and what is forged of those. most: of a suite that
     are read and named, the others being counted; None for all.
     """
     with _listings(ctx) as stored:
         if most is None:
             page = stored.routes()
-            users = _users(page)
+            users = _users(page, _suites_of)
         else:
             users = stored.suite_users()
-            wanted = {name for names in users.values() for name in names[:most]}
-            page = stored.routes_named(wanted | {*users.get("", ())})
-    signed = {suite: {*names} for suite, names in _users(page).items()}
-    return {
-        suite: SuiteUsers(
-            [name for name in names[:most] if name in signed.get(suite, ())],
-            len(names[most:]) if most is not None else 0,
-        )
-        for suite, names in users.items()
-        if suite
-    }, page.invalid
+            page = stored.routes_named({*_first(users, most), *users.get("", ())})
+    return _name_users(users, _users(page, _suites_of), most), page.invalid
 
 
-def _users(routes_: Iterable[Route]) -> Mapping[str, Sequence[str]]:
+def list_target_users(
+    ctx: Context, most: int
+) -> tuple[Mapping[str, RouteUsers], Sequence[RowFault]]:
+    """Lists the routes that use each target, by its id, as `list_suite_users` does."""
+    with _listings(ctx) as stored:
+        users = stored.target_users()
+        page = stored.routes_named(_first(users, most))
+    return _name_users(users, _users(page, lambda route: route.targets), most), page.invalid
+
+
+def _suites_of(route: Route) -> Iterable[str]:
+    return [used.suite for used in route.settings.suites]
+
+
+def _users(
+    routes_: Iterable[Route], used: Callable[[Route], Iterable[str]]
+) -> Mapping[str, Sequence[str]]:
     users: dict[str, list[str]] = defaultdict(list)
     for route in routes_:
-        for used in route.settings.suites:
-            users[used.suite].append(route.name)
+        for name in used(route):
+            users[name].append(route.name)
     return users
+
+
+def _first(users: Mapping[str, Sequence[str]], most: int) -> set[str]:
+    return {name for names in users.values() for name in names[:most]}
+
+
+def _name_users(
+    users: Mapping[str, Sequence[str]], signed: Mapping[str, Sequence[str]], most: int | None
+) -> Mapping[str, RouteUsers]:
+    """users: as they are stored. signed: those that were read, as they were signed."""
+    return {
+        used: RouteUsers(
+            [name for name in names[:most] if name in signed.get(used, ())],
+            len(names[most:]) if most is not None else 0,
+        )
+        for used, names in users.items()
+        if used
+    }
 
 
 def list_route_status(

@@ -2,7 +2,7 @@
 proposed successor, and keeps an alert on each until nobody uses it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from harness.control.context import Context
 from harness.control.operations import alerts
@@ -10,7 +10,7 @@ from harness.domain.formatting import format_usd
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.providers.deprecations import Deprecation, find_deprecations
 from harness.domain.routing.table import Route, RoutingTable
-from harness.domain.routing.target import Price, Target
+from harness.domain.routing.target import Price, Provider, Target
 from harness.ports import Transaction
 
 ENDS, ENDED = AlertKind.MODEL_ENDS, AlertKind.MODEL_ENDED
@@ -25,6 +25,16 @@ def list_deprecations(ctx: Context, table: RoutingTable | None = None) -> Sequen
         return find_deprecations(
             used, tx.providers.all(), ctx.catalogue, ctx.clock.now().date()
         )
+
+
+def list_endings(
+    ctx: Context, used: Iterable[Target], providers: Mapping[str, Provider]
+) -> Sequence[Deprecation]:
+    """Lists those of the targets that end within 90 days or have ended, without saying where
+    they are used.
+    """
+    today = ctx.clock.now().date()
+    return find_deprecations([(target, ()) for target in used], providers, ctx.catalogue, today)
 
 
 def update_deprecation_alerts(ctx: Context) -> None:

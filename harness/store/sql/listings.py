@@ -86,10 +86,12 @@ from harness.store.sql.operations import KNOWN_ALERTS
 from harness.store.sql.pages import Order, Rows, newest, owned_by, read_page
 from harness.store.sql.preload import CHAINS_OF, NAMES_AT_ONCE
 from harness.store.sql.routing import (
+    CURRENT_FALLBACKS,
     CURRENT_OF,
     NEWEST,
     ROUTE_HEADS,
     SUITES_OF_ROUTES,
+    TARGETS_OF_ROUTES,
     read_current,
 )
 from harness.store.unit_of_work import in_project, in_project_or_all
@@ -384,6 +386,21 @@ class SqlListings(AgentListings):
             if self._owns(row.route):
                 for suite in _suites_named(row.settings):
                     users[suite].append(row.route)
+        return users
+
+    def target_users(self) -> Mapping[str, Sequence[str]]:
+        of_route: dict[str, set[str]] = {
+            row.route: {row.incumbent, row.canary, row.holdback} - {None}
+            for row in self.unit.read(TARGETS_OF_ROUTES)
+            if self._owns(row.route)
+        }
+        for link in self.unit.read(CURRENT_FALLBACKS):
+            if link.route in of_route:
+                of_route[link.route].add(link.target)
+        users: dict[str, list[str]] = defaultdict(list)
+        for route, targets in of_route.items():
+            for id_ in targets:
+                users[id_].append(route)
         return users
 
     def _current(self, names: Collection[str] | None) -> Page[Route]:

@@ -107,6 +107,11 @@ SUITES_OF_ROUTES = (
     .where(IS_NEWEST_OF_PROJECT)
     .order_by(route_version.c.route)
 )
+TARGETS_OF_ROUTES = (
+    sa.select(*(route_version.c[name] for name in ("route", "incumbent", "canary", "holdback")))
+    .where(IS_NEWEST_OF_PROJECT)
+    .order_by(route_version.c.route)
+)
 _version = route_version.alias("named_version").c
 _named = (
     sa.select(_version.project, _version.route, sa.func.max(_version.version).label("version"))
