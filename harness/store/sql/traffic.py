@@ -109,15 +109,16 @@ class SqlTraffic:
         self, windows: Mapping[tuple[str, str], tuple[datetime, datetime | None]]
     ) -> Mapping[tuple[str, str], TargetCost]:
         summed = (self._summed_since() - EPOCH) // MICROSECOND
-        asked: dict[str, list[dict[str, object]]] = {name: [] for name in _TABLES}
+        asked: dict[str, list[str]] = {name: [] for name in _TABLES}
         for (route, target), (since, until) in windows.items():
+            # Written here: there are several spans for each of many routes.
+            named = f'{{"route":{json.dumps(route)},"target":{json.dumps(target)}'
             begun = (since - EPOCH) // MICROSECOND
             ended = ((FAR if until is None else until) - EPOCH) // MICROSECOND
             for table, begin, end in _split(begun, ended, summed):
-                row = {"route": route, "target": target, "begin": begin, "end": end}
-                asked[table.name].append(row)
+                asked[table.name].append(f'{named},"begin":{begin},"end":{end}}}')
         query = _costs_of_targets(self._unit.dialect)
-        parameters = {f"{name}_asked": json.dumps(rows) for name, rows in asked.items()}
+        parameters = {f"{name}_asked": f"[{','.join(rows)}]" for name, rows in asked.items()}
         return {
             (row.route, row.target): TargetCost(
                 int(row.requests), row.cost_usd, int(row.unpriced)
