@@ -69,22 +69,22 @@ def scorer_identity(scorer: Scorer, options: Options) -> str:
 def _code_sha256(module: str) -> str:
     """Hash of a scorer's module with every module of ours that it imports from here."""
     seen: dict[str, str] = {}
-    todo = [module]
+    todo = [module.removeprefix(ABOVE)]
     while todo:
         name = todo.pop()
         if name in seen:
             continue
         # Not of `sys.modules`: one that is imported late is not there yet.
-        file = Path(str(getattr(find_spec(name), "origin", None)))
+        file = Path(str(getattr(find_spec(f"{ABOVE}{name}"), "origin", None)))
         source = _source(file)
         seen[name] = source
-        if name.startswith(f"{ABOVE}evals.sandbox."):
+        if name.startswith("evals.sandbox."):
             # Its modules run in other processes, and import one another there.
             seen |= {f"sandbox/{path.name}": _source(path) for path in file.parent.glob("*.py")}
         todo += [
             imported
             for imported in list_imported_from(source)
-            if imported.startswith((f"{ABOVE}evals.scorers.", f"{ABOVE}evals.sandbox."))
+            if imported.startswith(("evals.scorers.", "evals.sandbox."))
         ]
     return hash_content("\n".join(seen[name] for name in sorted(seen)))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from evals.scorers import SCORERS, scorer_identity
 from hatch_build import PACKAGES, below_package
 from tests.support.site.processes import free_port
 
@@ -283,6 +284,20 @@ def test_the_client_meets_no_module_of_the_user(borrowed: Path, collisions: Path
 
     assert Path(file).is_relative_to(borrowed.parents[1])
     assert heavy == "[]"
+
+
+@pytest.mark.req("F6")
+def test_a_scorer_has_the_same_identity_in_a_wheel_as_in_the_checkout(
+    borrowed: Path, tmp_path: Path
+) -> None:
+    script = (
+        "from swapgate.evals.scorers import SCORERS, scorer_identity\n"
+        "print([scorer_identity(scorer, {}) for scorer in SCORERS.values()])"
+    )
+
+    printed = run(borrowed, "-c", script, cwd=tmp_path)
+
+    assert printed.strip() == str([scorer_identity(one, {}) for one in SCORERS.values()])
 
 
 @pytest.mark.slow
