@@ -228,7 +228,7 @@ def test_the_standard_variable_turns_tracing_on_in_a_router_process(
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "router.observers.tracing")
+    monkeypatch.delitem(sys.modules, OpenTelemetry.__module__)
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
 
     with pytest.raises(ConfigError, match=r"swapgate\[otel\]"):

@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from compile_modules import write_inits
+from hatch_build import COMPILER
+
 ROOT = Path(__file__).parents[2]
 # Whoever waits in these waits within a handler, in compiled code.
 WAITS = (ast.Await, ast.AsyncFor, ast.AsyncWith, ast.Yield, ast.YieldFrom)
@@ -31,6 +34,9 @@ from mypy_extensions import mypyc_attr
 @dataclass(frozen=True, slots=True)
 class Kept:
     name: str
+    # In order.
+    seen: list["str"] = field(default_factory=list)
+    size: int = 3
     twice: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -95,7 +101,12 @@ async def main():
 held, referable = sample.Held("a"), sample.Referable("a")
 held.drop()
 print(sample.__file__.rpartition(".")[2])
-print(asyncio.run(main()), weakref.ref(referable)().name, sample.Kept("b"))
+print(asyncio.run(main()), weakref.ref(referable)().name)
+print(sample.Kept("b"), sample.Kept("b", ["c"], size=4), sample.Kept("b") == sample.Kept("b"))
+try:
+    sample.Kept("b").size = 5
+except AttributeError as error:
+    print(type(error).__name__)
 """
 
 
@@ -163,6 +174,12 @@ def test_mypy_refuses_what_would_be_left_out_of_them_as_unreachable() -> None:
     ]
 
 
+def test_the_compiler_of_a_build_is_the_one_that_is_tried_here() -> None:
+    lock = (ROOT / "requirements/dev.lock").read_text()
+
+    assert f"\n{COMPILER.replace('[mypyc]', '')} \\\n" in lock
+
+
 @pytest.mark.parametrize("name", compiled_modules())
 def test_nothing_waits_while_it_handles_an_exception(name: str) -> None:
     assert miscompiled(ast.parse((ROOT / name).read_text())) == [], (
@@ -217,3 +234,34 @@ def run_sample(folder: Path, interpreted: str) -> list[str]:
     return subprocess.run(  # noqa: S603 - our own sample
         command, cwd=folder, env=environment, capture_output=True, check=True, text=True
     ).stdout.splitlines()
+
+
+def test_an_init_is_written_out_and_no_line_moves() -> None:
+    lines = write_inits(SAMPLE).splitlines()
+
+    assert len(lines) == len(SAMPLE.splitlines())
+    changed = [
+        new for old, new in zip(SAMPLE.splitlines(), lines, strict=True) if new not in {old, ""}
+    ]
+    assert changed == [
+        "@dataclass(frozen=True, slots=True, init=False)",
+        (
+            "    name: str; seen: list['str'] = field(default_factory=list); size: int = 3; "
+            "twice: str = field(init=False)"
+        ),
+        (
+            "    def __init__(self, name: 'str', seen: 'list[str] | None' = None, "
+            "size: 'int' = 3) -> None: self.name = name; "
+            "self.seen = list() if seen is None else seen; self.size = size; "
+            "self.__post_init__()  # type: ignore"
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    ["a: int\n    b: int = field(repr=False)", "a: int\n    def f(self): ...\n    b: int"],
+)
+def test_a_field_that_cannot_be_read_is_refused(fields: str) -> None:
+    with pytest.raises(ValueError, match=r"^A"):
+        write_inits(f"@dataclass(slots=True)\nclass A:\n    {fields}\n")
