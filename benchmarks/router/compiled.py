@@ -47,8 +47,8 @@ def main() -> None:
         shutil.unpack_archive(chosen.wheel or _built(folder / "wheel"), unpacked, "zip")
         peers = {
             LIMIT: nginx.PEER,
-            INTERPRETED: _from(unpacked, "1"),
-            COMPILED: _from(unpacked, "0"),
+            INTERPRETED: peer_of(unpacked, interpreted="1"),
+            COMPILED: peer_of(unpacked, interpreted="0"),
         }
         running = _started(peers, folder / "sites", stack)
         found = _compared(running, chosen.rounds, chosen.seconds)
@@ -64,8 +64,8 @@ def _built(folder: Path) -> Path:
     return wheel
 
 
-def _from(folder: Path, interpreted: str) -> Peer:
-    """Swapgate, with that folder's modules."""
+def peer_of(folder: Path, *, interpreted: str) -> Peer:
+    """Swapgate, with that folder's modules. interpreted: as of SWAPGATE_INTERPRETED."""
     path = {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
     env = {**swapgate.ENV, **path, "SWAPGATE_INTERPRETED": interpreted}
     return replace(swapgate.PEER, env=env)

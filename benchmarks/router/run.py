@@ -6,14 +6,16 @@ within a round, so that a ratio compares what felt the same neighbours. Only rat
 
 import argparse
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from benchmarks.router import measure, table, upstream
+from benchmarks.router import compiled, measure, table, upstream
 from benchmarks.router.instructions import interpreter
 from benchmarks.router.measure import Figures, Running
 from benchmarks.router.peers import bare, envoy, litellm, nginx, portkey, swapgate, tensorzero
@@ -35,6 +37,7 @@ CLIENTS: Final[dict[str, Peer]] = {
     "bare-pyreqwest": bare.PYREQWEST,
     "bare-protocol": bare.PROTOCOL,
 }
+COMPILED: Final = "Swapgate compiled"
 TOOLS: Final = ("nginx", "wrk", "taskset")
 
 
@@ -43,6 +46,9 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3, choices=range(1, 21))
     options.add_argument("--seconds", type=float, default=5.0, help="per measurement")
     options.add_argument("--peers", nargs="+", choices=PEERS | CLIENTS, default=list(PEERS))
+    options.add_argument(
+        "--wheel", type=Path, help="a compiled wheel (`make compiled-wheel`), measured as well"
+    )
     chosen = options.parse_args()
     if (os.cpu_count() or 1) < 2:
         sys.exit("this needs two cores: one for the contender, one for the load")
@@ -55,6 +61,11 @@ def main() -> None:
     peers = [each for name in chosen.peers if is_installed(each := (PEERS | CLIENTS)[name])]
     seconds = min(60.0, max(2.0, chosen.seconds))
     with tempfile.TemporaryDirectory(prefix="swapgate-bench-") as folder, ExitStack() as stack:
+        if chosen.wheel is not None:
+            unpacked = Path(folder, "wheel")
+            shutil.unpack_archive(chosen.wheel, unpacked, "zip")
+            own = compiled.peer_of(unpacked, interpreted="0")
+            peers.append(replace(own, name=COMPILED))
         plain, streamed, pids = upstream.serve(Path(folder), stack)
         rounds = compared(
             peers,
