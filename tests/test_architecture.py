@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -69,31 +69,72 @@ def python_files(*folders: str) -> list[Path]:
     return [f for f in tracked_files() if f.suffix == ".py" and f.parts[0] in folders]
 
 
-def parsed(file: Path) -> ast.Module:
-    return ast.parse((ROOT / file).read_text(), filename=str(file))
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the rules ask about a file, each with its line. Its tree is walked once."""
+
+    imports: tuple[tuple[int, str], ...]
+    """Each dotted module that the file imports, wherever in it, by any statement."""
+
+    imported_from: tuple[tuple[int, str, str], ...]
+    """(line, module, name) of each `from module import name`."""
+
+    listings: tuple[int, ...]
+    """The line of each attribute of this name."""
+
+    asked_of_store: frozenset[str]
+    """`name` of each `….store.name`."""
+
+    marks: tuple[tuple[int, bool], ...]
+    """(line, whether its arguments are requirement ids) of each `pytest.mark.req(…)`."""
+
+    functions: frozenset[str]
 
 
 @cache
-def imports(file: Path) -> list[tuple[int, str]]:
-    """Each (line, dotted module) that the file imports, wherever in it, by any statement."""
-    return list(found_imports(file))
-
-
-def found_imports(file: Path) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(parsed(file)):
+def source(file: Path) -> Source:
+    imports: list[tuple[int, str]] = []
+    imported_from: list[tuple[int, str, str]] = []
+    listings: list[int] = []
+    asked_of_store: set[str] = set()
+    marks: list[tuple[int, bool]] = []
+    functions: set[str] = set()
+    for node in ast.walk(ast.parse((ROOT / file).read_text(), filename=str(file))):
         match node:
-            case ast.Import(names=names):
-                yield from ((node.lineno, name.name) for name in names)
-            case ast.ImportFrom(module=str(module), level=0):
-                yield node.lineno, module
+            case ast.Attribute(attr="listings"):
+                listings.append(node.lineno)
+            case ast.Attribute(value=ast.Attribute(attr="store"), attr=name):
+                asked_of_store.add(name)
+            case ast.Call(
+                func=ast.Attribute(
+                    value=ast.Attribute(value=ast.Name(id="pytest"), attr="mark"), attr="req"
+                ),
+                args=args,
+            ):
+                marks.append((node.lineno, bool(args) and all(map(is_requirement, args))))
             case ast.Call(
                 func=ast.Name(id="import_module" | "__import__")
                 | ast.Attribute(attr="import_module"),
                 args=[ast.Constant(value=str(module)), *_],
             ):
-                yield node.lineno, module
+                imports.append((node.lineno, module))
+            case ast.Import(names=names):
+                imports += [(node.lineno, name.name) for name in names]
+            case ast.ImportFrom(module=str(module), level=0, names=names):
+                imports.append((node.lineno, module))
+                imported_from += [(node.lineno, module, name.name) for name in names]
+            case ast.FunctionDef(name=name):
+                functions.add(name)
             case _:
                 pass
+    return Source(
+        tuple(imports),
+        tuple(imported_from),
+        tuple(listings),
+        frozenset(asked_of_store),
+        tuple(marks),
+        frozenset(functions),
+    )
 
 
 def test_the_import_contracts_hold() -> None:
@@ -148,7 +189,7 @@ def test_each_vendor_has_one_door(vendor: str) -> None:
         f"{file}:{line} imports {module}"
         for file in python_files(*ROOMS)
         if not file.as_posix().startswith(DOORS[vendor])
-        for line, module in imports(file)
+        for line, module in source(file).imports
         if module.split(".")[0] == vendor
     ]
 
@@ -160,7 +201,7 @@ def test_a_migration_imports_nothing_of_ours() -> None:
         f"{file}:{line} imports {module}"
         for file in python_files("migrations")
         if "versions" in file.parts
-        for line, module in imports(file)
+        for line, module in source(file).imports
         if module.split(".")[0] in ROOMS
     ]
 
@@ -216,15 +257,14 @@ def test_the_locks_name_no_address() -> None:
 
 
 def test_requirement_ids_are_a_letter_and_a_number() -> None:
-    wrong = [
-        f"{file}:{node.lineno}"
+    marks = [
+        (f"{file}:{line}", is_right)
         for file in python_files("tests")
-        for node in ast.walk(parsed(file))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.req"
-        if not node.args or not all(is_requirement(arg) for arg in node.args)
+        for line, is_right in source(file).marks
     ]
 
-    assert not wrong
+    assert marks
+    assert not [place for place, is_right in marks if not is_right]
 
 
 def is_requirement(node: ast.expr) -> bool:
@@ -244,27 +284,24 @@ def test_nothing_that_decides_reads_what_is_shown() -> None:
     control = Path("harness/control")
     shown = [control / subject / "queries.py" for subject in SHOWN]
     readers = [
-        f"{file}:{node.lineno}"
+        f"{file}:{line}"
         for file in python_files("harness", "dashboard", "router", "evals")
         if file not in shown
-        for node in ast.walk(parsed(file))
-        if isinstance(node, ast.Attribute) and node.attr == "listings"
+        for line in source(file).listings
     ]
     importers = [
         f"{file}:{line}"
         for file in python_files("harness")
         if control in file.parents and file not in shown
-        for line, module in imports(file)
+        for line, module in source(file).imports
         if module in {f"harness.control.{subject}.queries" for subject in SHOWN}
     ]
     names = [
-        f"{file}:{node.lineno}"
+        f"{file}:{line}"
         for file in python_files("harness")
         if control in file.parents and file not in shown
-        for node in ast.walk(parsed(file))
-        if isinstance(node, ast.ImportFrom)
-        if node.module in {f"harness.control.{subject}" for subject in SHOWN}
-        if "queries" in [name.name for name in node.names]
+        for line, module, name in source(file).imported_from
+        if module in {f"harness.control.{subject}" for subject in SHOWN} and name == "queries"
     ]
     assert not [*readers, *importers, *names]
 
@@ -274,14 +311,11 @@ def test_a_fenced_store_has_all_that_control_asks_of_a_store() -> None:
     control = Path("harness/control")
     shown = [control / subject / "queries.py" for subject in SHOWN]
     asked = {
-        node.attr
+        name
         for file in python_files("harness")
         if control in file.parents and file not in shown
-        for node in ast.walk(parsed(file))
-        if isinstance(node, ast.Attribute)
-        if isinstance(node.value, ast.Attribute) and node.value.attr == "store"
+        for name in source(file).asked_of_store
     }
-    fenced = ast.walk(parsed(Path("harness/store/fenced_store.py")))
-    there = {node.name for node in fenced if isinstance(node, ast.FunctionDef)}
+    there = source(Path("harness/store/fenced_store.py")).functions
     assert "write" in asked
     assert asked <= there

@@ -4,6 +4,7 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -261,11 +262,6 @@ def modules(*folders: str) -> tuple[Path, ...]:
     )
 
 
-@cache
-def parsed(file: Path) -> ast.Module:
-    return ast.parse((ROOT / file).read_text())
-
-
 # What gives something a name: the rest of a tree, most of it, is walked once.
 NAMING = (
     *(ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda),
@@ -273,11 +269,50 @@ NAMING = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class FileNames:
+    """What a file names. A line comes before each name; the trees of all files together would
+    be a burden to every test after these.
+    """
+
+    definitions: tuple[tuple[int, str, bool], ...]
+    """(line, name, whether it is a class) of every class, function and method, nested ones as
+    well. Tests are left out: their names are sentences.
+    """
+
+    fields: tuple[tuple[int, str], ...]
+    """`Class.field` or `function.parameter` of all that a caller may have to name."""
+
+    bound_by_loops: tuple[tuple[int, str], ...]
+    """The variables of loops and comprehensions, and the parameters of lambdas."""
+
+    public_classes: tuple[str, ...]
+
+    public_docstrings: tuple[tuple[int, str], ...]
+    """Of the module, and of its public classes, functions and methods."""
+
+
 @cache
-def naming_nodes(file: Path) -> tuple[ast.AST, ...]:
-    """All nodes of a file that give something a name."""
+def names_in(file: Path) -> FileNames:
+    tree = ast.parse((ROOT / file).read_text())
+    nodes = naming_nodes(tree)
+    return FileNames(
+        definitions=tuple(definitions(nodes, is_test=file.name.startswith("test_"))),
+        fields=tuple(fields(nodes)),
+        bound_by_loops=tuple(bound_by_loops(nodes)),
+        public_classes=tuple(
+            node.name
+            for node in tree.body
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+        ),
+        public_docstrings=tuple(docstrings_in(tree)),
+    )
+
+
+def naming_nodes(tree: ast.Module) -> list[ast.AST]:
+    """All nodes that give something a name."""
     found: list[ast.AST] = []
-    waiting: list[object] = [parsed(file)]
+    waiting: list[object] = [tree]
     while waiting:
         node = waiting.pop()
         if isinstance(node, list):
@@ -286,7 +321,57 @@ def naming_nodes(file: Path) -> tuple[ast.AST, ...]:
             if isinstance(node, NAMING):
                 found.append(node)
             waiting += vars(node).values()
-    return tuple(found)
+    return found
+
+
+def definitions(nodes: list[ast.AST], *, is_test: bool) -> Iterator[tuple[int, str, bool]]:
+    for node in nodes:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not (
+            is_test and node.name.startswith("test_")
+        ):
+            yield node.lineno, node.name, isinstance(node, ast.ClassDef)
+
+
+def fields(nodes: list[ast.AST]) -> Iterator[tuple[int, str]]:
+    for node in nodes:
+        match node:
+            case ast.ClassDef():
+                for member in node.body:
+                    if isinstance(member, ast.AnnAssign) and isinstance(
+                        member.target, ast.Name
+                    ):
+                        yield member.lineno, f"{node.name}.{member.target.id}"
+            case ast.FunctionDef(args=args) | ast.AsyncFunctionDef(args=args):
+                given = [*args.posonlyargs, *args.args, *args.kwonlyargs]
+                given += [arg for arg in (args.vararg, args.kwarg) if arg is not None]
+                yield from ((arg.lineno, f"{node.name}.{arg.arg}") for arg in given)
+            case _:
+                pass
+
+
+def bound_by_loops(nodes: list[ast.AST]) -> Iterator[tuple[int, str]]:
+    for node in nodes:
+        match node:
+            case ast.For() | ast.AsyncFor() | ast.comprehension():
+                bound = ast.walk(node.target)
+                yield from ((n.lineno, n.id) for n in bound if isinstance(n, ast.Name))
+            case ast.Lambda():
+                yield from ((arg.lineno, arg.arg) for arg in node.args.args)
+            case _:
+                pass
+
+
+def docstrings_in(node: ast.AST) -> Iterator[tuple[int, str]]:
+    match node:
+        case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+            if text := ast.get_docstring(node):
+                yield node.body[0].lineno, text
+        case _:
+            return
+    if isinstance(node, ast.Module | ast.ClassDef):
+        for member in node.body:
+            if not getattr(member, "name", "_").startswith("_"):
+                yield from docstrings_in(member)
 
 
 @cache
@@ -305,61 +390,12 @@ def stems(file: Path) -> set[str]:
     return {file.stem, "_".join(words)}
 
 
-@cache
-def definitions(file: Path) -> tuple[tuple[int, str, bool], ...]:
-    """(line, name, whether it is a class) of every class, function and method, nested ones as
-    well. Tests are left out: their names are sentences.
-    """
-    return tuple(
-        (node.lineno, node.name, isinstance(node, ast.ClassDef))
-        for node in naming_nodes(file)
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        and not (file.name.startswith("test_") and node.name.startswith("test_"))
-    )
-
-
 def is_strange_function(file: Path, name: str) -> bool:
     if (file.as_posix(), name) in EXEMPT_FUNCTIONS:
         return False
     about_alerts = words_of(file.stem) & {"alert", "alerts"}
     banned = FUNCTIONS | ALERT_FUNCTIONS if about_alerts else FUNCTIONS
     return name.strip("_") in banned
-
-
-def fields(file: Path) -> Iterator[tuple[int, str]]:
-    """(line, `Class.field` or `function.parameter`) of all that a caller may have to name."""
-    for node in naming_nodes(file):
-        match node:
-            case ast.ClassDef():
-                for member in node.body:
-                    if isinstance(member, ast.AnnAssign) and isinstance(
-                        member.target, ast.Name
-                    ):
-                        yield member.lineno, f"{node.name}.{member.target.id}"
-            case ast.FunctionDef(args=args) | ast.AsyncFunctionDef(args=args):
-                given = [*args.posonlyargs, *args.args, *args.kwonlyargs]
-                given += [arg for arg in (args.vararg, args.kwarg) if arg is not None]
-                yield from ((arg.lineno, f"{node.name}.{arg.arg}") for arg in given)
-            case _:
-                pass
-
-
-def public_docstrings(file: Path) -> Iterator[tuple[int, str]]:
-    """(line, docstring) of the module, and of its public classes, functions and methods."""
-    return _docstrings_in(parsed(file))
-
-
-def _docstrings_in(node: ast.AST) -> Iterator[tuple[int, str]]:
-    match node:
-        case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
-            if text := ast.get_docstring(node):
-                yield node.body[0].lineno, text
-        case _:
-            return
-    if isinstance(node, ast.Module | ast.ClassDef):
-        for member in node.body:
-            if not getattr(member, "name", "_").startswith("_"):
-                yield from _docstrings_in(member)
 
 
 def words_of(name: str) -> set[str]:
@@ -382,7 +418,7 @@ def test_no_class_has_a_name_that_only_its_author_understands() -> None:
     strange = [
         f"{file}:{line}: {name}"
         for file in modules(*FOLDERS)
-        for line, name, is_class in definitions(file)
+        for line, name, is_class in names_in(file).definitions
         if is_class and (name.strip("_") in CLASSES or words_of(name) & WORDS)
     ]
 
@@ -393,7 +429,7 @@ def test_no_function_or_method_has_a_name_that_only_its_author_understands() -> 
     strange = [
         f"{file}:{line}: {name}"
         for file in modules(*FOLDERS)
-        for line, name, is_class in definitions(file)
+        for line, name, is_class in names_in(file).definitions
         if not is_class and (is_strange_function(file, name) or words_of(name) & WORDS)
     ]
 
@@ -405,7 +441,7 @@ def test_no_field_or_parameter_has_a_name_that_only_its_author_understands() -> 
         f"{file}:{line}: {name}"
         for file in modules()
         if HASHED not in file.parents
-        for line, name in fields(file)
+        for line, name in names_in(file).fields
         if name.rpartition(".")[2].strip("_") in FIELDS
         or words_of(name.rpartition(".")[2]) & {"told", "wish", "wishes"}
         if (file.as_posix(), name) not in EXEMPT_FIELDS
@@ -418,34 +454,21 @@ def test_every_exemption_is_still_needed() -> None:
     functions = {
         (file.as_posix(), name)
         for file in modules(*FOLDERS)
-        for _, name, is_class in definitions(file)
+        for _, name, is_class in names_in(file).definitions
         if not is_class
     }
-    named = {(file.as_posix(), name) for file in modules() for _, name in fields(file)}
+    named = {(file.as_posix(), name) for file in modules() for _, name in names_in(file).fields}
 
     assert functions >= EXEMPT_FUNCTIONS
     assert named >= EXEMPT_FIELDS
 
 
-def bound_by_loops(file: Path) -> Iterator[ast.Name | ast.arg]:
-    """The variables of loops and comprehensions, and the parameters of lambdas."""
-    for node in naming_nodes(file):
-        match node:
-            case ast.For() | ast.AsyncFor() | ast.comprehension():
-                yield from (n for n in ast.walk(node.target) if isinstance(n, ast.Name))
-            case ast.Lambda():
-                yield from node.args.args
-            case _:
-                pass
-
-
 def test_a_loop_variable_names_what_it_runs_over() -> None:
     strange = [
-        f"{file}:{variable.lineno}: {name}"
+        f"{file}:{line}: {name}"
         for file in modules(*FOLDERS)
-        for variable in bound_by_loops(file)
-        if (name := variable.arg if isinstance(variable, ast.arg) else variable.id)
-        in LOOP_VARIABLES
+        for line, name in names_in(file).bound_by_loops
+        if name in LOOP_VARIABLES
     ]
 
     assert not strange, listed(strange)
@@ -454,9 +477,8 @@ def test_a_loop_variable_names_what_it_runs_over() -> None:
 def test_a_public_class_name_has_one_meaning_in_the_product() -> None:
     places = defaultdict(list)
     for file in modules():
-        for node in parsed(file).body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places[node.name].append(f"{file}")
+        for name in names_in(file).public_classes:
+            places[name].append(f"{file}")
     twice = [f"{name}: {', '.join(place)}" for name, place in places.items() if len(place) > 1]
 
     assert not twice, listed(twice)
@@ -466,7 +488,7 @@ def test_a_public_docstring_stands_without_its_neighbours() -> None:
     leaning = [
         f"{file}:{line}: {text.splitlines()[0]}"
         for file in modules()
-        for line, text in public_docstrings(file)
+        for line, text in names_in(file).public_docstrings
         if text[0].islower() or re.split(r"\W", text, maxsplit=1)[0] in LEANING_WORDS
     ]
 
