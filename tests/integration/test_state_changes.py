@@ -5,14 +5,15 @@ Fourteen tables, three verbs: with the database's own rules in force, and by an 
 
 # ruff: noqa: S608 - statements of this file's own words
 
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import sqlalchemy as sa
@@ -50,6 +51,9 @@ from tests.support.site.signing_keys import CONTROL, VERIFIER
 from tests.support.store.agent_records import ANSWERING, APPROVED, REQUEST, add_agent
 from tests.support.store.raw_rows import WAIVER, Database, prepared
 from tests.support.store.records import NEW
+
+if TYPE_CHECKING:
+    from tests.support.store.postgres import Postgres
 
 pytestmark = pytest.mark.req("F3", "F5")
 
@@ -93,32 +97,61 @@ COPIES: Mapping[str, Mapping[str, object]] = {
 }
 
 
-# Of the first test on SQLite: what its file, its clock and its ids were after `live`.
-LIVED: list[tuple[bytes, ManualClock, CountingRandomIds]] = []
+@dataclass(frozen=True, slots=True)
+class Lived:
+    """A database after `live`, which nobody is connected to, and the clock and ids of then."""
+
+    url: str
+    clock: ManualClock = field(default_factory=ManualClock)
+    chance: CountingRandomIds = field(default_factory=CountingRandomIds)
+
+
+@pytest.fixture(scope="module")
+def lived_sqlite(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Lived:
+    folder = tmp_path_factory.mktemp("lived")
+    file = shutil.copyfile(sqlite_template, folder / "lived.db")
+    return lived_through(f"sqlite:///{file}", folder)
+
+
+@pytest.fixture(scope="module")
+def lived_postgres(
+    postgres: "Postgres", tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Lived]:
+    with postgres.migrated_database() as url:
+        yield lived_through(url, tmp_path_factory.mktemp("lived"))
+
+
+def lived_through(url: str, folder: Path) -> Lived:
+    found = Lived(url)
+    with closing(SqlStore(url, secret=SECRET, clock=found.clock, signatures=CONTROL)) as store:
+        live(installed(folder, store, found.clock, found.chance))
+    return found
+
+
+def installed(
+    folder: Path, store: SqlStore, clock: ManualClock, chance: CountingRandomIds
+) -> SmallInstallation:
+    return SmallInstallation(folder, store, clock=clock, chance=chance, policy=approved())
 
 
 @pytest.fixture
-def lived_in(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
-    """With a row in each of the tables, all of them written by the product.
-
-    The first test on SQLite writes them, and the others get a copy of its file.
+def lived_in(
+    database_url: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[SmallInstallation]:
+    """With a row in each of the tables, all of them written by the product. That was done once;
+    this is a copy.
     """
-    file = sa.make_url(database_url).database or ""
-    on_sqlite = database_url.startswith("sqlite")
-    clock, chance = ManualClock(), CountingRandomIds()
-    copied = on_sqlite and bool(LIVED)
-    if copied:
-        content, clock, chance = LIVED[0][0], copy(LIVED[0][1]), copy(LIVED[0][2])
-        Path(file).write_bytes(content)
-    store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
-    world = SmallInstallation(tmp_path, store, clock=clock, chance=chance, policy=approved())
-    if not copied:
-        live(world)
-    if on_sqlite and not LIVED:
-        with closing(sqlite3.connect(file)) as db:
-            LIVED.append((db.serialize(), copy(clock), copy(chance)))
-    yield world
-    store.close()
+    if database_url.startswith("sqlite"):
+        lived = request.getfixturevalue("lived_sqlite")
+        shutil.copyfile(*(sa.make_url(url).database or "" for url in (lived.url, database_url)))
+    else:
+        lived = request.getfixturevalue("lived_postgres")
+        request.getfixturevalue("postgres").overwrite(database_url, lived.url)
+    clock = copy(lived.clock)
+    with closing(
+        SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
+    ) as store:
+        yield installed(tmp_path, store, clock, copy(lived.chance))
 
 
 @pytest.mark.both_databases

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import psycopg
+import sqlalchemy as sa
 from psycopg import sql
 
 with warnings.catch_warnings():
@@ -71,17 +72,29 @@ class Postgres:
         with self._copy_of("template1") as url:
             yield url
 
+    def overwrite(self, url: str, source: str) -> None:
+        """Puts a copy of the database at the address `source` in the place of the one at `url`:
+        nobody is connected to either.
+        """
+        place, template = (
+            sql.Identifier(sa.make_url(address).database or "") for address in (url, source)
+        )
+        self.execute(sql.SQL("DROP DATABASE {}").format(place), _copy(place, template))
+
     @contextmanager
     def _copy_of(self, template: str) -> Iterator[str]:
         name = f"test_{uuid.uuid4().hex}"
-        new, old = sql.Identifier(name), sql.Identifier(template)
-        # Through the write-ahead log, as usual, a copy takes twice the CPU.
-        copy = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(new, old)
-        self.execute(copy)
+        new = sql.Identifier(name)
+        self.execute(_copy(new, sql.Identifier(template)))
         try:
             yield self.url(name)
         finally:
             self.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(new))
+
+
+def _copy(new: sql.Identifier, template: sql.Identifier) -> sql.Composed:
+    # Through the write-ahead log, as usual, a copy takes twice the CPU.
+    return sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(new, template)
 
 
 def join(folder: Path, migrate: Callable[[str], object]) -> Postgres:
