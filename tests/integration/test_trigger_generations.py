@@ -74,7 +74,6 @@ def upgraded_by_the_newer(url: str) -> dict[str, triggers.Trigger]:
     before = installed_triggers(url)
     with newer_version():
         migrate.upgrade(url, signatures=CONTROL)
-        assert migrate.check(url) == []
     after = installed_triggers(url)
     assert after.keys() - before.keys() == {NAME}
     assert after["rollout_no_rewrite"] != before["rollout_no_rewrite"]
@@ -83,6 +82,8 @@ def upgraded_by_the_newer(url: str) -> dict[str, triggers.Trigger]:
 
 def test_an_older_versions_upgrade_leaves_a_newer_ones_triggers(database_url: str) -> None:
     newer = upgraded_by_the_newer(database_url)
+    with newer_version():
+        assert migrate.check(database_url) == []
     assert schema_revisions.is_current(database_url)  # nothing to do
     migrate.upgrade(database_url)
     assert installed_triggers(database_url) == newer
