@@ -43,7 +43,7 @@ from harness.store.sql import SqlStore
 from tests.support.control.control_plane import ANN, BEN, ITEMS, SKILL, SmallInstallation
 from tests.support.store.tampering import owned
 
-pytestmark = [pytest.mark.req("C7", "F1"), pytest.mark.both_databases]
+pytestmark = pytest.mark.req("C7", "F1")
 
 ROUTE = "support"
 AUTO = ModelChoice(f"auto:{ROUTE}", ModelKind.AUTO, route=ROUTE)
@@ -131,6 +131,7 @@ def target_id(model: str) -> str:
     return Target("sim", model).id
 
 
+@pytest.mark.both_databases
 @pytest.mark.usefixtures("measured")
 def test_the_cheapest_target_that_reaches_the_floor_answers_by_a_signed_grant(
     world: SmallInstallation, ctx: Context, agent: Agent, session: AgentSession
@@ -434,6 +435,7 @@ def give_the_run_of_another(db: sa.Connection, run: str) -> None:
     )
 
 
+@pytest.mark.both_databases
 @pytest.mark.usefixtures("measured")
 @pytest.mark.parametrize("forge", [forge_scores, delete_wrong_answers, give_the_run_of_another])
 def test_a_database_owner_makes_no_bad_model_good(
@@ -452,6 +454,7 @@ def test_a_database_owner_makes_no_bad_model_good(
     assert models_for(ctx, agent, session).primary.route in ("@sim/good", ROUTE)
 
 
+@pytest.mark.both_databases
 @pytest.mark.usefixtures("measured")
 @pytest.mark.parametrize(
     "change",
