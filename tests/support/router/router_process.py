@@ -28,6 +28,7 @@ from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.target import Target
 from tests.support.control.control_plane import CANARY, POLICY, SmallInstallation, suite_file
 from tests.support.site.processes import Site, site
+from tests.support.store.sqlite_store import migrated_file
 
 ROUTE = "chat"
 EVER = datetime(2000, 1, 1, tzinfo=UTC)
@@ -221,6 +222,9 @@ def routed(
         "routes": {ROUTE: {"incumbent": "sim/sim-base", "suites": ["colours"]}},
         **sections,
     }
+    if database_url is None:
+        # The upgrade has its triggers to sign; to migrate takes four times as long.
+        (folder / "swapgate.db").write_bytes(migrated_file())
     with site(folder, settings) as place:
         installation = open_installation(place.config, create_secret=True)
         try:
