@@ -3,9 +3,11 @@
 import os
 import re
 import shlex
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
+from copy import copy
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
@@ -39,17 +41,22 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import SuiteSettings
 from harness.gate.offline.pairs import UNSCORED_HIGH
+from harness.ports import Chance, Store
 from harness.report.answer_examples import SHOWN
 from harness.report.content import MAX_TELLING, Report, gather_report
 from harness.report.junit import render_junit
 from harness.report.markdown import render_markdown
+from harness.store.sql import SqlStore
 from tests.support.control.control_plane import ANN, SECRET, SmallInstallation
+from tests.support.control.counting_ids import CountingRandomIds
 from tests.support.control.manual_clock import ManualClock
+from tests.support.site.signing_keys import CONTROL
 from tests.support.store.sqlite_store import open_sqlite
 
 pytestmark = pytest.mark.req("A3", "A7", "F10")
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "example-report.md"
+Example = tuple[SmallInstallation, Proposal]
 SUITES = {"tickets": "label", "extraction": "json_fields"}
 
 
@@ -186,9 +193,34 @@ def test_control_characters_do_not_break_the_xml(tmp_path: Path) -> None:
 
 def example_world(tmp_path: Path) -> SmallInstallation:
     """Two shipped suites, answered by two of the simulator's models."""
-    folder = package_data.path("datasets")
+    world = example_installation(tmp_path)
+    models = profiles.load_profiles()
+    ctx = world.context()
+    prices = {
+        name: Price(model.price.input_usd_per_mtok, model.price.output_usd_per_mtok)
+        for name, model in models.items()
+    }
+    targets.put_provider(
+        ctx, SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=prices)
+    )
+    asked = (RouteSuite("tickets"), RouteSuite("extraction", SuiteRole.REQUIRED))
+    for name, suites_ in (("support", asked), ("forms", (RouteSuite("extraction"),))):
+        settings = RouteSettings(suites=suites_)
+        routes.create_route(ctx, SYSTEM, name, "sim/sim-base", settings=settings)
+    return world
+
+
+def example_installation(
+    folder: Path,
+    *,
+    store: Store | None = None,
+    clock: ManualClock | None = None,
+    chance: Chance | None = None,
+) -> SmallInstallation:
+    """store, clock, chance: those of an example that was made before."""
+    datasets = package_data.path("datasets")
     suites = {
-        name: SuiteSettings(name=name, path=folder / f"{name}.jsonl", scorer=scorer)
+        name: SuiteSettings(name=name, path=datasets / f"{name}.jsonl", scorer=scorer)
         for name, scorer in SUITES.items()
     }
     models = profiles.load_profiles()
@@ -207,31 +239,52 @@ def example_world(tmp_path: Path) -> SmallInstallation:
     def suite_of(item: Item) -> str:
         return item.id.rpartition("-")[0]
 
-    clock = ManualClock()
-    policy = Policy("default", gate=GatePolicy())
-    world = SmallInstallation(tmp_path, clock=clock, policy=policy, script=script, pace=pace)
-    world.suites = suites
-    ctx = world.context()
-    prices = {
-        name: Price(model.price.input_usd_per_mtok, model.price.output_usd_per_mtok)
-        for name, model in models.items()
-    }
-    targets.put_provider(
-        ctx, SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=prices)
+    world = SmallInstallation(
+        folder,
+        store,
+        clock=clock or ManualClock(),
+        chance=chance or CountingRandomIds(),
+        policy=Policy("default", gate=GatePolicy()),
+        script=script,
+        pace=pace,
     )
-    asked = (RouteSuite("tickets"), RouteSuite("extraction", SuiteRole.REQUIRED))
-    for name, suites_ in (("support", asked), ("forms", (RouteSuite("extraction"),))):
-        settings = RouteSettings(suites=suites_)
-        routes.create_route(ctx, SYSTEM, name, "sim/sim-base", settings=settings)
+    world.suites = suites
     return world
 
 
-def example(tmp_path: Path) -> tuple[SmallInstallation, Proposal]:
-    world = example_world(tmp_path)
+@dataclass(frozen=True, slots=True)
+class DecidedExample:
+    """What the example's file, clock and ids were after its verdict."""
+
+    proposal: Proposal
+    content: bytes
+    clock: ManualClock
+    chance: Chance
+
+
+@pytest.fixture(scope="module")
+def decided(tmp_path_factory: pytest.TempPathFactory) -> DecidedExample:
+    folder = tmp_path_factory.mktemp("decided")
+    world = example_world(folder)
     request = ProposalRequest("support", "sim/sim-better", "half the price")
     made = submission.create_proposal(world.context(), ANN, request)
     a_fortnight_of_traffic(world, made.incumbent)
-    return world, world.until_decided(made.id)
+    proposal = world.until_decided(made.id)
+    with closing(sqlite3.connect(folder / "world.db")) as db:
+        content = db.serialize()
+    return DecidedExample(proposal, content, world.clock, world.chance)
+
+
+@pytest.fixture
+def example(decided: DecidedExample, tmp_path: Path) -> Iterator[Example]:
+    """The documented example with its verdict: a copy of one that was made once."""
+    file = tmp_path / "world.db"
+    file.write_bytes(decided.content)
+    clock, chance = copy(decided.clock), copy(decided.chance)
+    url = f"sqlite:///{file}"
+    with closing(SqlStore(url, secret=SECRET, clock=clock, signatures=CONTROL)) as store:
+        world = example_installation(tmp_path, store=store, clock=clock, chance=chance)
+        yield world, decided.proposal
 
 
 def a_fortnight_of_traffic(world: SmallInstallation, incumbent: str) -> None:
@@ -256,9 +309,9 @@ def a_fortnight_of_traffic(world: SmallInstallation, incumbent: str) -> None:
         tx.observations.append([], [recorded])
 
 
-def test_the_report_in_the_docs_is_what_the_code_writes(tmp_path: Path) -> None:
+def test_the_report_in_the_docs_is_what_the_code_writes(example: Example) -> None:
     """With SWAPGATE_WRITE_DOCS=1 it is written anew."""
-    world, proposal = example(tmp_path)
+    world, proposal = example
     text = render_markdown(gather_report(world.context(), proposal.id))
     if os.environ.get("SWAPGATE_WRITE_DOCS") == "1":
         EXAMPLE.write_text(text, encoding="utf-8")
@@ -268,9 +321,9 @@ def test_the_report_in_the_docs_is_what_the_code_writes(tmp_path: Path) -> None:
 
 @pytest.mark.req("A3")
 def test_the_bill_is_reckoned_from_recorded_traffic_and_the_candidates_own_tokens(
-    tmp_path: Path,
+    example: Example,
 ) -> None:
-    world, proposal = example(tmp_path)
+    world, proposal = example
     forecast = gather_report(world.context(), proposal.id).comparison.forecast
     with world.store.read() as tx:
         ours = [s for pair in proposal.runs.values() for s in tx.runs.samples(pair.incumbent)]
@@ -292,8 +345,8 @@ def test_the_bill_is_reckoned_from_recorded_traffic_and_the_candidates_own_token
     assert forecast.low_usd < (forecast.candidate_usd or 0.0) < (forecast.high_usd or 0.0)
 
 
-def test_rows_by_tag_add_up_to_what_was_used(tmp_path: Path) -> None:
-    world, proposal = example(tmp_path)
+def test_rows_by_tag_add_up_to_what_was_used(example: Example) -> None:
+    world, proposal = example
     report = gather_report(world.context(), proposal.id)
 
     for part in report.suites:
@@ -431,12 +484,9 @@ def test_a_gate_run_that_was_thrown_away_names_nothing_that_is_gone(tmp_path: Pa
         assert question_of(command).candidate.target.id == mend.target
 
 
-def test_answers_without_a_score_in_another_suite_are_said(tmp_path: Path) -> None:
-    world = example_world(tmp_path)
-    made = submission.create_proposal(
-        world.context(), ANN, ProposalRequest("support", "sim/sim-better", "a test")
-    )
-    report = gather_report(world.context(), world.until_decided(made.id).id)
+def test_answers_without_a_score_in_another_suite_are_said(example: Example) -> None:
+    world, proposal = example
+    report = gather_report(world.context(), proposal.id)
     found = report.comparison
     assert found.verdict is not None
     assert found.unscored == []
@@ -472,16 +522,12 @@ def test_a_suite_without_a_single_item_has_no_difference(world: SmallInstallatio
 
 
 def test_a_suite_that_is_not_configured_any_more_leaves_the_report_without_tags(
-    tmp_path: Path,
+    example: Example,
 ) -> None:
-    world = example_world(tmp_path)
-    made = submission.create_proposal(
-        world.context(), ANN, ProposalRequest("support", "sim/sim-better", "a test")
-    )
-    proposal = world.until_decided(made.id).id
-    assert any(part.tags for part in gather_report(world.context(), proposal).suites)
+    world, proposal = example
+    assert any(part.tags for part in gather_report(world.context(), proposal.id).suites)
     world.suites = {}
-    report = gather_report(world.context(), proposal)
+    report = gather_report(world.context(), proposal.id)
 
     assert not any(part.tags for part in report.suites)
     assert render_markdown(report).startswith("# PASSED")
