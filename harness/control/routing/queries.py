@@ -138,13 +138,13 @@ def load_statuses(
     with ctx.store.read() as tx:
         tx.preload.newest_verdicts(known)
         tx.preload.routes(known)
-        told = {name for name in known if _is_told_by_proposal(states[name])}
-        _preload_last(tx, [overview.heads[name] for name in known if name in told])
+        proposed = {name for name in known if _stands_by_proposal(states[name])}
+        _preload_last(tx, [overview.heads[name] for name in known if name in proposed])
         traffic = tx.observations.traffic_of(known, since=overview.at - HOUR)
         for name in known:
             try:
                 state = states[name]
-                state = _with_last_rollout(tx, state) if name in told else state
+                state = _with_last_rollout(tx, state) if name in proposed else state
                 found.append(_with_verdict(ctx, tx, state, traffic.get(name, ())))
             except (NewerVersion, SignatureInvalid) as error:
                 faults[name] = _fault(name, error)
@@ -160,7 +160,7 @@ def load_status(ctx: Context, name: str) -> RouteStatus:
     with ctx.store.read() as tx:
         traffic = tx.observations.traffic_of([name], since=ctx.clock.now() - HOUR)
         state = _build_state(ctx, tx, route, targets, now)
-        if _is_told_by_proposal(state):
+        if _stands_by_proposal(state):
             state = _with_last_rollout(tx, state)
         return _with_verdict(ctx, tx, state, traffic.get(name, ()))
 
@@ -247,7 +247,7 @@ def _build_state(
         proposed=targets.get(open_.candidate) if open_ else None,
     )
     if rollout is None:
-        return status if _is_told_by_proposal(status) else _with_last_rollout(tx, status)
+        return status if _stands_by_proposal(status) else _with_last_rollout(tx, status)
     unit = RolloutUnit(ctx, tx, rollout)
     return replace(
         status,
@@ -257,7 +257,7 @@ def _build_state(
     )
 
 
-def _is_told_by_proposal(status: RouteStatus) -> bool:
+def _stands_by_proposal(status: RouteStatus) -> bool:
     """Whether its open proposal says where a route stands, whatever ended before: the newest
     rollout is read of such a route only where it is shown.
     """
