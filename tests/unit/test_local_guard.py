@@ -24,9 +24,9 @@ from router.recording.guard_files import (
     InMemoryGuardFiles,
     LocalAbort,
 )
-from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
+from router.snapshot.compiler import compile_snapshot
 from tests.support.control.manual_clock import ManualClock
-from tests.support.partial_object import partial_object
+from tests.support.router.live_router import snapshot
 
 RULE = UnitRule(local_alpha=0.01)
 CANARY = Canary("t_new", 100, "salt", "r-1", RULE)
@@ -183,8 +183,9 @@ class Side:
         self.guards.boot()
 
     def serve(self, route: Route) -> None:
-        compiled = partial_object(CompiledRoute, route=route, experiment=route.canary)
-        self.holder.current = partial_object(CompiledSnapshot, routes={route.name: compiled})
+        compiled = compile_snapshot(snapshot("http://127.0.0.1:1/v1"))
+        served = replace(compiled.routes["support"], route=route)
+        self.holder.current = replace(compiled, routes={route.name: served})
 
     def request(self, key: str, arm: Arm, *, failed: bool) -> None:
         counted = self.guards.begin(CANARY, arm, key)

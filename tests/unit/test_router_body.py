@@ -22,7 +22,6 @@ from router.request.json_spans import ParsedObject, decode, parse_object, walk_t
 from router.request.json_walk import MAX_DEPTH
 from router.request.request_state import AttemptSpec, RoutedRequest
 from router.snapshot.compiler import compile_snapshot
-from tests.support.partial_object import partial_object
 from tests.support.router.live_router import snapshot
 
 PLAIN = Target("p", "the/model-1")
@@ -414,16 +413,11 @@ def test_a_body_is_written_alike_in_a_short_way_and_by_patches(kind: str) -> Non
     providers = {name: replace(known, kind=kind) for name, known in made.providers.items()}
     route = compile_snapshot(replace(made, providers=providers)).routes["support"]
     upstream = route.upstreams[route.route.incumbent]
-    attempt = partial_object(AttemptSpec, upstream=upstream, number=1, key=None, check=False)
     for endpoint, more in itertools.product(route.plans, MORE):
         text = f'{{"model": "support","input":"Hi","messages":[]{more}}}'
-        job = partial_object(
-            RoutedRequest,
-            request=read_request(text.encode(), endpoint),
-            plan=route.plans[endpoint][Arm.INCUMBENT],
-            passed_up=(),
-            span=None,
-        )
+        read, plan = read_request(text.encode(), endpoint), route.plans[endpoint][Arm.INCUMBENT]
+        job = RoutedRequest(read, route, Arm.INCUMBENT, plan, begun=0.0, deadline=1.0)
+        attempt = AttemptSpec(upstream, 1, None, until=1.0, number=1, endpoint=endpoint)
 
         sent = upstream_call._request(job, attempt).body
 
