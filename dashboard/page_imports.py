@@ -18,7 +18,7 @@ PAGE_IMPORTS: Final = (
     ".data.queries",
     ".text.comparison_text",
 )
-PROBES: Final = frozenset({"/healthz", "/readyz"})
+PROBES: Final = frozenset({"/healthz", "/readyz", "/_stcore/health"})
 CACHE_LOGGER: Final = "streamlit.runtime.caching.cache_data_api"
 
 _importing = threading.Lock()

@@ -7,6 +7,7 @@ SCRIPT = """
 import asyncio, sys
 from dashboard import serve
 from dashboard.page_imports import PageImports
+from harness.app.processes import HEALTH
 
 async def app(scope, receive, send):
     asked.append(scope["path"])
@@ -19,7 +20,7 @@ async def ask(path):
     print(path, [name for name in names if name in sys.modules])
 
 asked, pages = [], PageImports(app)
-for path in ("/healthz", "/readyz", "/overview", "/overview"):
+for path in ("/healthz", HEALTH["ui"], "/overview", "/overview"):
     asyncio.run(ask(path))
 print(asked)
 """
@@ -36,8 +37,8 @@ def test_tables_and_charts_are_imported_when_a_browser_comes_and_not_for_a_probe
     everything = ["numpy", "pandas", "dashboard.data.queries"]
     assert done.stdout.splitlines() == [
         "/healthz []",
-        "/readyz []",
+        "/_stcore/health []",
         f"/overview {everything}",
         f"/overview {everything}",
-        "['/healthz', '/readyz', '/overview', '/overview']",
+        "['/healthz', '/_stcore/health', '/overview', '/overview']",
     ]
