@@ -50,6 +50,7 @@ def world(upstream: Upstream, tmp_path: Path) -> Iterator[World]:
     def script_turn(asked: ReceivedRequest) -> ScriptedTurn:
         return streamed("a", "b") if asked.json.get("stream") else completion("hello")
 
+    upstream.asked.clear()
     upstream.turns = {INCUMBENT: script_turn}
     with running_router(snapshot(upstream.url), tmp_path, QUICK) as world:
         yield world
@@ -489,11 +490,19 @@ def test_past_the_limit_requests_are_refused_at_once_and_the_others_served(
 def test_the_callers_key_is_nowhere_in_what_goes_upstream(
     world: World, upstream: Upstream
 ) -> None:
-    exchange(world, request(PLAIN, b"authorization: Bearer another\r\n", LAST))
+    assert statuses(exchange(world, request(PLAIN, LAST))) == [200]
 
     seen = upstream.asked[-1]
     assert seen.headers["authorization"] == f"Bearer {UPSTREAM_KEY}"
     assert KEY not in str(seen.headers)
+
+
+def test_of_two_keys_the_first_counts(world: World, upstream: Upstream) -> None:
+    before = len(upstream.asked)
+    two = request(PLAIN, b"authorization: Bearer another\r\n", LAST)
+
+    assert statuses(exchange(world, two)) == [401]
+    assert len(upstream.asked) == before
 
 
 async def many(world: World, *, connections: int, requests: int) -> Counter[int]:
