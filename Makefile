@@ -80,9 +80,9 @@ lock: setup ## resolve requirements/*.lock anew from pyproject.toml; UPGRADE=1 f
 	$(COMPILE) --group release -o requirements/release.lock
 	echo uv | $(COMPILE) - -o requirements/uv.lock
 
-verify: setup ## every case of what `make test` samples: calibrations, crashes, the demo swapped
-	$(PYTEST) $(PARALLEL) -m verify
-	SWAPGATE_HYPOTHESIS=verify $(PYTEST) $(PARALLEL) -m "hypothesis and not (verify or soak)"
+verify: setup ## every case of what `make test` samples, and all acceptance stories
+	$(PYTEST) $(PARALLEL) -m "verify or acceptance"
+	SWAPGATE_HYPOTHESIS=verify $(PYTEST) $(PARALLEL) -m "hypothesis and not (verify or soak or acceptance)"
 	@sh .ci/last_passed.sh verify
 
 compiled-wheel: setup ## dist/: the router compiled, for this platform and Python; needs a C compiler

@@ -29,7 +29,7 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes its own folder in it
 ROOM_BYTES = 4 << 30
 INTEGRATION = Path(__file__).parent / "integration"
 # Folders whose tests take longer than those of the others.
-LONGER = {"browser", "integration", "simulation"}
+LONGER = {"acceptance", "browser", "integration", "simulation"}
 
 
 def has_room(folder: Path) -> bool:

@@ -208,6 +208,27 @@ def test_a_migration_imports_nothing_of_ours() -> None:
     assert not ours, "a migration must still run when our code has moved on"
 
 
+def test_an_acceptance_story_imports_nothing_of_the_product() -> None:
+    """Nor through what it shares with other tests: it sees the product from outside alone."""
+    known = set(python_files("tests"))
+    reached = {file for file in known if file.is_relative_to("tests/acceptance")}
+    assert reached
+    waiting = list(reached)
+    while waiting:
+        modules = {Path(*name.split(".")) for _, name in source(waiting.pop()).imports}
+        further = {module.with_suffix(".py") for module in modules} & known - reached
+        reached |= further
+        waiting += further
+    ours = [
+        f"{file}:{line} imports {module}"
+        for file in sorted(reached)
+        for line, module in source(file).imports
+        if module.split(".")[0] in ROOMS
+    ]
+
+    assert not ours
+
+
 def test_no_name_is_vague() -> None:
     vague = [
         str(file)

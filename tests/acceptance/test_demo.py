@@ -1,0 +1,41 @@
+"""`swapgate demo --once`: four stories, each of which ends as told."""
+
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.acceptance.conftest import Installing
+
+
+@pytest.mark.verify
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+@pytest.mark.req("F1", "F2", "F3", "F4", "B3")
+def test_the_four_stories_end_as_told_and_no_request_fails(installing: Installing) -> None:
+    place = installing({"providers": {}})
+    scratch = place.folder / "scratch"
+    scratch.mkdir()
+    variables = {"COLUMNS": "160", "TMPDIR": str(scratch)}
+    said = place.cli("demo", "--once", code=0, env=variables).out
+
+    assert "sim/aurora-2: PASSED, then promoted" in said
+    assert "sim/aurora-lite: FAILED, then closed" in said
+    assert "sim/nimbus-1: PASSED, then rolled back" in said
+    assert "provider lost under traffic, nobody noticed" in said
+    assert "requests of users, 0 failed" in said
+    # Raw SQL was tried, and the database refused it each time.
+    assert said.count("refused:") == 5
+    assert "✕" not in said
+    assert not running_in(scratch)
+
+
+def running_in(folder: Path) -> list[str]:
+    """Command lines of the processes that name the folder."""
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        words = " ".join(process.info["cmdline"] or ())
+        if str(folder) in words and process.pid != os.getpid():
+            found.append(words)
+    return found
