@@ -4,6 +4,7 @@ person decides, sub-tasks, and a provider whose key is taken away.
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from mcp.client.streamable_http import streamable_http_client
 from tests.acceptance.conftest import Installing
 from tests.acceptance.installation import REQUEST_S, Document, Installation, Process, eventually
 from tests.acceptance.providers import Simulator
+from tests.acceptance.webhook import SECRET, VARIABLE, Webhook, receiving
 from tests.support.site.processes import free_port
 
 KEYS: Final = {"openai": "sk-openai-0123456789abcdef", "anthropic": "sk-ant-0123456789abcdef"}
@@ -35,6 +37,13 @@ SUB_TASKS: Final = {
         {"task": "Say who you are", "model": "frontier"},
     ]
 }
+# Models that nobody consented to yet.
+LITERAL_TASKS: Final = {
+    "tasks": [
+        {"task": "The number A-1", "model": "openai:gpt-4o-mini"},
+        {"task": "The number A-2", "model": "anthropic:claude-sonnet-4-5"},
+    ]
+}
 PROFILES: Final[Document] = {
     name: {"skill": 0.7, "script": REMEMBERS}
     for name in ("gpt-4o-mini", "gpt-4o", "claude-sonnet-4-5", "claude-opus-4-1", "sim-base")
@@ -46,6 +55,13 @@ PROFILES: Final[Document] = {
                 "newest": r"(?s)I am cheap.*I am frontier",
                 "text": "Cheap and frontier answered.",
             },
+        ]
+    },
+    "several": {
+        "script": [
+            {"newest": "Begin", "tool": "spawn", "arguments": LITERAL_TASKS},
+            {"newest": "waits_for_approval", "text": "I wait for a person."},
+            {"newest": r"(?s)Noted: A-1\..*Noted: A-2\.", "text": "Both have noted it."},
         ]
     },
     "tiny": {"script": [{"newest": "who you are", "text": "I am cheap."}]},
@@ -81,6 +97,7 @@ class Site:
     place: Installation
     sim: Simulator
     slow: Simulator
+    webhook: Webhook
     settings: Document
 
     def call(
@@ -120,7 +137,13 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(installing_once: Installing) -> Site:
+def webhook() -> Iterator[Webhook]:
+    with receiving() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def site(installing_once: Installing, webhook: Webhook) -> Site:
     sims: list[Simulator] = []
 
     def settings(made: Installation) -> Document:
@@ -143,9 +166,11 @@ def site(installing_once: Installing) -> Site:
                 "open_on_loopback": True,
                 "floors": {"thrifty": {"floor": 0.4, "suite": "tickets"}},
             },
+            "alerts": webhook.settings(),
             "routes": {
                 "chat-web": {"incumbent": "sim/sim-base"},
                 "parent": {"incumbent": "sim/parent"},
+                "several": {"incumbent": "sim/several"},
                 "cheap": {"incumbent": "slow/tiny", "fallbacks": ["sim/tiny"]},
                 "frontier": {"incumbent": "sim/large"},
                 "thrifty": {
@@ -160,11 +185,12 @@ def site(installing_once: Installing) -> Site:
     place.environment |= {
         "OPENAI_API_KEY": KEYS["openai"],
         "ANTHROPIC_API_KEY": KEYS["anthropic"],
+        VARIABLE: SECRET,
     }
     for part in ("router", "control", "agents"):
         place.serve(part)
     sim, slow = sims
-    return Site(place, sim, slow, dict(place.settings))
+    return Site(place, sim, slow, webhook, dict(place.settings))
 
 
 @pytest.fixture(scope="module")
@@ -344,6 +370,37 @@ def test_nobody_but_a_person_with_the_role_decides_a_switch(site: Site) -> None:
 
 
 @pytest.mark.req("C4")
+def test_the_link_in_the_webhook_shows_the_question_and_a_management_key_decides_once(
+    site: Site,
+) -> None:
+    session = site.session()
+    body = {"action": "switch", "model": "openai/gpt-4o", "reason": "ask-by-webhook"}
+    request = site.switch(session, **body)["request"]
+    (told, *_) = eventually(lambda: site.webhook.messages("model_switch", "ask-by-webhook"))
+    (link, *_) = re.findall(r"http://\S+/agents/approvals/[\w.~%=-]+", json.dumps(told))
+
+    http = site.place.client
+    page = http.get(link)
+    assert page.status_code == httpx.codes.OK
+    assert "openai/gpt-4o" in page.text
+    assert "ask-by-webhook" in page.text
+    assert site.outcome(session, request) == "pending"  # looking decides nothing
+    viewer = site.place.management_key("peeks", "viewer")
+    for key in (site.place.data_key, viewer):
+        refused = http.post(link, data={"key": key, "decision": "approve"})
+        assert refused.status_code in (401, 403), refused.text
+    approver = site.place.management_key("anna", "approver")
+    done = http.post(link, data={"key": approver, "decision": "approve"})
+    assert done.status_code == httpx.codes.OK, done.text
+    assert site.outcome(session, request) == "approved"
+    assert eventually(lambda: answer_of(site, session, "openai/gpt-4o"))
+    again = http.post(link, data={"key": approver, "decision": "reject"})
+    assert again.status_code >= httpx.codes.BAD_REQUEST
+    assert site.outcome(session, request) == "approved"
+    assert not any(secret in json.dumps(told) for secret in (*KEYS.values(), approver))
+
+
+@pytest.mark.req("C4")
 def test_a_switch_that_nobody_decides_expires_and_the_session_stays(site: Site) -> None:
     session = site.session()
     with agents_with(site, switch_timeout_s=1):
@@ -446,6 +503,25 @@ def test_sub_tasks_run_at_the_same_time_each_on_its_own_model(site: Site) -> Non
 
     assert answers[0]["content"] == "Cheap and frontier answered."
     site.slow.start()
+
+
+@pytest.mark.req("C6", "C4")
+def test_one_approval_covers_the_models_of_all_sub_tasks(site: Site) -> None:
+    session = site.session(model="several", tools=["spawn"])
+    assert site.say(session, "Begin")["content"] == "I wait for a person."
+    listed = site.good("GET", f"{session}/switch_requests")["items"]
+    (request,) = [one["request"] for one in listed if one["status"] == "pending"]
+    shown = site.place.cli("agent", "show", request).out
+    assert "openai/gpt-4o-mini" in shown
+    assert "anthropic/claude-sonnet-4-5" in shown
+    site.place.cli("agent", "approve", request)
+
+    def both() -> bool:
+        told = site.say(session, "Begin again")
+        assert told["target"] == "sim/several"
+        return bool(told["content"] == "Both have noted it.")
+
+    eventually(both)
 
 
 def answered(sim: Simulator) -> set[str]:

@@ -12,6 +12,7 @@ from tests.acceptance.gateway import alerts, chain, hits, metric, model, models,
 from tests.acceptance.installation import Document, Installation, eventually
 from tests.acceptance.providers import Simulator
 from tests.acceptance.traffic import ask_all
+from tests.acceptance.webhook import SECRET, VARIABLE, Webhook, receiving
 
 HIGH = models("high")
 ROUTES = {
@@ -56,11 +57,17 @@ TOOL_LOOP: list[Document] = [
     },
     {"newest": "lamps", "tool": "stock_of", "arguments": {"item": "lamp"}},
 ]
-SECRET = "the-customer-has-a-red-bicycle"  # noqa: S105 - content of a request
+CONTENT = "the-customer-has-a-red-bicycle"
 
 
 @pytest.fixture(scope="module")
-def world(installing_once: Installing) -> tuple[Installation, Simulator]:
+def webhook() -> Iterator[Webhook]:
+    with receiving() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def world(installing_once: Installing, webhook: Webhook) -> tuple[Installation, Simulator]:
     sims = []
 
     def settings(made: Installation) -> Document:
@@ -79,12 +86,13 @@ def world(installing_once: Installing) -> tuple[Installation, Simulator]:
                 "breaker": gateway.BREAKER,
                 "retry": gateway.RETRY,
             },
+            "alerts": webhook.settings(),
             "routes": ROUTES,
         }
 
     place = installing_once(settings)
     place.serve("router")
-    place.serve("control")
+    place.serve("control", env={VARIABLE: SECRET})
     return place, sims[0]
 
 
@@ -173,7 +181,7 @@ def test_a_key_that_the_provider_refuses_falls_over_and_raises_an_alert(
 
 @pytest.mark.req("A6", "B4", "B9")
 def test_a_circuit_opens_lets_a_trickle_through_and_closes_and_its_alert_says_who_serves(
-    place: Installation, sim: Simulator
+    place: Installation, sim: Simulator, webhook: Webhook
 ) -> None:
     first, second, _ = models("breaker")
     sim.fault(model(first), "status", status=503)
@@ -188,6 +196,9 @@ def test_a_circuit_opens_lets_a_trickle_through_and_closes_and_its_alert_says_wh
     eventually(opened)
     raised = eventually(lambda: named(alerts(place, "breaker_open"), first))
     assert f"{second} carries its load now" in raised[0]["text"]
+    (told, *_) = eventually(lambda: webhook.messages("breaker_open", first))
+    assert (told["alert"], told["state"]) == (raised[0]["id"], "raised")
+    assert f"{second} carries its load now" in told["text"]
 
     # While it fails, it is asked now and then, and no user is answered by it.
     asked = hits(sim, first)
@@ -200,6 +211,10 @@ def test_a_circuit_opens_lets_a_trickle_through_and_closes_and_its_alert_says_wh
     sim.heal(model(first))
     eventually(lambda: served(place.chat("breaker")) == first and state() == 0)
     eventually(lambda: not named(alerts(place, "breaker_open"), first))
+    eventually(
+        lambda: [m for m in webhook.messages("breaker_open", first) if m["state"] == "resolved"]
+    )
+    assert webhook.unsigned == []
 
 
 def named(found: list[Document], target: str) -> list[Document]:
@@ -263,7 +278,7 @@ def test_each_failover_is_logged_without_content_and_is_found_by_its_user(
 ) -> None:
     first, second, _ = models("log")
     sim.fault(model(first), "status", status=503)
-    assert served(place.chat("log", SECRET, user="alice-of-acme")) == second
+    assert served(place.chat("log", CONTENT, user="alice-of-acme")) == second
 
     def logged() -> list[Document]:
         found: list[Document] = place.json("route", "failovers", "--user", "alice-of-acme")
@@ -277,7 +292,7 @@ def test_each_failover_is_logged_without_content_and_is_found_by_its_user(
     assert first in {item["target"] for item in over_http}
     written = [place.database.file.read_bytes(), place.processes[1].log_file.read_bytes()]
     for text in written:
-        assert SECRET.encode() not in text
+        assert CONTENT.encode() not in text
         assert b"alice-of-acme" not in text
 
 
