@@ -19,11 +19,12 @@ from benchmarks.scale.sizes import Size
 from harness.domain.operations.access import ApiKey
 from harness.domain.operations.audit import AuditEvent, event_mac
 from harness.runtime.clock import SystemClock
-from harness.store import engine, traffic_backfill
+from harness.store import engine
 from harness.store.guards import triggers
 from harness.store.schema import metadata
+from harness.store.schema.columns import MICROSECOND
 from harness.store.schema.operations import event_to_row, key_to_row
-from harness.store.schema.traffic_sums import HOUR, floor_time
+from harness.store.schema.traffic_sums import COUNTS, DAY, HOUR, SUM_KEY
 from harness.store.signing.row_signatures import RowSignatures
 from harness.store.unit_of_work import Unit
 from tests.support.control.control_plane import SECRET
@@ -230,12 +231,25 @@ def _fill_requests(db: sa.Connection, size: Size) -> None:
 
 
 def _sum_up_traffic(db: sa.Connection) -> None:
-    """As an upgrade does: there are no triggers that would have kept the sums."""
-    since = floor_time(NOW, HOUR) + HOUR
-    db.execute(sa.update(TABLES["meta"]).values(traffic_summed_since=since))
-    while not traffic_backfill.is_complete(db):
-        traffic_backfill.sum_up_hour(db)
-        db.commit()
+    """There are no triggers that would have kept the sums. Histograms are one minute's."""
+    key, added = ", ".join(SUM_KEY[1:]), (*COUNTS, "cost_usd")
+    sums = ", ".join(f"SUM({name})" for name in added)
+    for table, span, more in (
+        ("traffic_hour", HOUR // MICROSECOND, ("latency_ms",)),
+        ("traffic_day", DAY // MICROSECOND, ()),
+    ):
+        columns = ", ".join(("begins_at", key, "first_minute", "last_minute", *added, *more))
+        begins = f"minute - minute % {span}"
+        values = ", ".join(
+            (begins, key, "MIN(minute)", "MAX(minute)", sums, *(f"MIN({n})" for n in more))
+        )
+        db.execute(
+            sa.text(
+                f"INSERT INTO {table} ({columns}) SELECT {values} FROM traffic"  # noqa: S608 - constants
+                f" GROUP BY {begins}, {key}"
+            )
+        )
+    db.commit()
 
 
 def _fill_audit(db: sa.Connection, size: Size) -> None:

@@ -13,13 +13,11 @@ from harness.app.installation import Installation, job_queue
 from harness.domain.errors import (
     ConfigError,
 )
-from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.settings import RunQueueKind, Settings
-from harness.runtime import secret_files, signing_keys
+from harness.runtime import secret_files
 from harness.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
-    from harness.store.migrate import Downgrade as Downgrade  # noqa: PLC0414 - for callers
     from harness.store.migrate import SchemaState as SchemaState  # noqa: PLC0414 - for callers
     from harness.store.sql import SqlStore
 
@@ -61,56 +59,27 @@ def require_database(settings: Settings) -> None:
     engine.require_file(settings.database_url)
 
 
-def upgrade_database(
-    settings: Settings, *, always: bool = False, replace_triggers: bool = False
-) -> bool:
-    """Bring the schema to the newest revision; makes the SQLite file where there is none.
-    Tells whether it signed the triggers, or found them signed.
+def upgrade_database(settings: Settings) -> None:
+    """Bring the database to this version's schema; makes the SQLite file where there is none.
 
-    always: also where nothing seems to be left to do, which signs the triggers.
-    replace_triggers: those that may be a newer version's, where no signature vouches for them.
+    Raises DatabaseUnusable for a database from before 0.1.0, StoreUnavailable.
     """
     from harness.store import schema_revisions  # noqa: PLC0415 - SQLAlchemy takes its time
 
     if settings.database_url.startswith("sqlite"):
         secret_files.writable_home(settings)
-    is_signed = False
-    if always or not schema_revisions.is_current(settings.database_url):
+    if not schema_revisions.is_current(settings.database_url):
         from harness.store import migrate  # noqa: PLC0415 - alembic takes its time
 
-        is_signed = migrate.upgrade(
-            settings.database_url,
-            signatures=signing_keys.signatures(settings, KeyPurpose.CONTROL),
-            replace_triggers=replace_triggers,
-        )
+        migrate.upgrade(settings.database_url)
     if settings.control.queue is RunQueueKind.PROCRASTINATE:
         job_queue(settings).install(settings.database_url)
     with suppress(ConfigError):  # without a secret, nothing was ever written here
         _take_over_rows(settings, secret_files.installation_secret(settings))
-    return is_signed
-
-
-def downgrade_database(
-    settings: Settings, revision: str | None, *, dry_run: bool
-) -> "Downgrade":
-    """Take the schema back, by default one step. dry_run: only say what would be lost.
-
-    Raises Conflict where a control process leads, or where what is there has no place in the
-    older schema; DatabaseUnusable.
-    """
-    from harness.store import engine, migrate  # noqa: PLC0415 - alembic takes its time
-
-    engine.require_file(settings.database_url)
-    return migrate.downgrade(
-        settings.database_url,
-        revision or "-1",
-        signatures=signing_keys.signatures(settings, KeyPurpose.CONTROL),
-        dry_run=dry_run,
-    )
 
 
 def _take_over_rows(settings: Settings, secret: bytes) -> None:
-    """Of a database from before the audit log recorded rows: as they are now."""
+    """Records the rows that the schema begins with."""
     installation = Installation(settings, secret, SystemClock())
     try:
         with installation.store.write() as tx:
@@ -143,4 +112,4 @@ def schema_state(settings: Settings) -> "SchemaState":
     """
     from harness.store import migrate  # noqa: PLC0415
 
-    return migrate.state(settings.database_url, signing_keys.signatures(settings))
+    return migrate.state(settings.database_url)

@@ -12,14 +12,13 @@ the stopped process: then `silence_s` says how long it has not been heard of.
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import IO, Final, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from harness.domain.errors import Conflict, StoreUnavailable
+from harness.domain.errors import StoreUnavailable
 from harness.ports import Clock
 from harness.store import engine
 from harness.store.database_errors import translated
@@ -236,26 +235,3 @@ def leadership(url: sa.URL, clock: Clock) -> Leadership:
     if url.get_backend_name() == "sqlite":
         return FileLeadership(url, clock)
     return PostgresLeadership(url, clock)
-
-
-@contextmanager
-def nobody_leads(url: sa.URL, db: sa.Connection) -> Iterator[None]:
-    """Lets no control process begin to lead within the block, on PostgreSQL until the end of
-    the transaction of `db`. Raises Conflict where one leads.
-    """
-    leads = Conflict(
-        "a control process leads, and would write by another schema's rules: stop each "
-        "`swapgate serve control` (and `serve all`), then do this again"
-    )
-    if url.get_backend_name() == "postgresql":
-        if not db.execute(sa.select(sa.func.pg_try_advisory_xact_lock(_KEY))).scalar_one():
-            raise leads
-        yield
-        return
-    database = engine.file_of(url)
-    with database.with_name(f"{database.name}.leader").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise leads from None
-        yield

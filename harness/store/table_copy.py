@@ -15,15 +15,15 @@ from itertools import chain
 from typing import Any, Final
 
 import sqlalchemy as sa
-from alembic.runtime.migration import MigrationContext
 from sqlalchemy.pool import NullPool
 
 from harness.domain.errors import Conflict, DatabaseUnusable, StoreUnavailable
 from harness.store import engine, migrate
 from harness.store.database_errors import translated
-from harness.store.guards import trigger_generation, trigger_signatures, triggers
+from harness.store.guards import triggers
 from harness.store.schema import metadata
 from harness.store.schema.operations import leadership
+from harness.store.schema_revisions import REVISION
 
 ROWS_AT_A_TIME: Final = 200
 # A migration writes into these.
@@ -90,9 +90,9 @@ def open_tables(url: str) -> Iterator[OpenTables]:
     """
     engine.require_file(url)
     found = migrate.current(url)
-    if found != migrate.head():
+    if found != REVISION:
         raise Conflict(
-            f"the database is at revision {found} and this version needs {migrate.head()}: "
+            f"the database is at revision {found} and this version needs {REVISION}: "
             "back it up with the version that it belongs to, or run `swapgate db upgrade` first"
         )
     with _reading(url) as db:
@@ -151,13 +151,13 @@ def replace_rows(
     know, StoreUnavailable, DatabaseUnusable.
     """
     found = migrate.current(url)
-    if schema not in migrate.revisions():
+    if schema != REVISION:
         raise DatabaseUnusable(
-            f"the backup is of schema {schema}, which a newer version of Swapgate made, and "
-            f"this one knows {migrate.head()}: restore it with that version"
+            f"the backup is of schema {schema}, and this version knows {REVISION}: restore it "
+            "with the version that made it"
         )
     if found is None:
-        migrate.upgrade(url, schema)
+        migrate.upgrade(url)
     elif found != schema:
         raise Conflict(
             f"the database is at revision {found} of the schema and the backup at {schema}: "
@@ -194,17 +194,11 @@ def _without_triggers(db: sa.Connection) -> Iterator[None]:
 
     On PostgreSQL they are switched off, which lets others read. At the end all are there.
     """
-    is_newest = MigrationContext.configure(db).get_current_revision() == migrate.head()
-    if is_newest:
-        trigger_signatures.require_replaceable(db, None)
     if db.dialect.name == "sqlite":
         present = triggers.present(db)
         for name in present:
             db.exec_driver_sql(f'DROP TRIGGER "{name}"')
         yield
-        if trigger_generation.has_newer(db):
-            for trigger in present.values():
-                db.exec_driver_sql(trigger.body)
     else:
         tables = sorted({trigger.table for trigger in triggers.present(db).values()})
         for table in tables:
@@ -213,8 +207,7 @@ def _without_triggers(db: sa.Connection) -> Iterator[None]:
         for table in tables:
             db.execute(sa.text(f'ALTER TABLE "{table}" ENABLE TRIGGER USER'))
         db.execute(sa.text("SELECT pg_notify('swapgate_changed', 'meta')"))
-    if is_newest:
-        triggers.install(db)
+    triggers.install(db)
 
 
 def _load(db: sa.Connection, parts: Iterable[TableRows]) -> None:

@@ -7,17 +7,14 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
-import sqlalchemy as sa
 
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
 from harness.domain.operations.principals import Principal, PrincipalKind
-from harness.store import migrate
 from harness.store.sql import SqlStore
 from tests.contract.conftest import open_store
 from tests.contract.test_store_shadows import SHADOW
 from tests.support.store.records import KEY, NEW, NOW, OLD
-from tests.support.store.tampering import owned, written
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.req("G3")]
 
@@ -87,30 +84,3 @@ def test_they_are_read_by_the_project_of_their_subject_or_actor(database_url: st
             ended = alert(OF_ALERTS[0]).now(AlertEvent.ENDED, NOW)
             tx.alerts.fold([ended])
         check(store)
-
-
-def test_what_was_there_before_is_told_apart_by_the_upgrade(database_url: str) -> None:
-    with closing(open_store(database_url)) as store:
-        furnish(store)
-    migrate.downgrade(database_url, "0018")
-    migrate.upgrade(database_url)
-
-    assert migrate.check(database_url) == []
-    with closing(open_store(database_url)) as store:
-        check(store)
-        with store.read() as tx:
-            assert tx.audit.first_break() is None
-        # The log's guard is back.
-        with pytest.raises(sa.exc.DBAPIError, match="append_only"), written(store) as db:
-            db.execute(sa.text("UPDATE audit_event SET project = 'search'"))
-
-
-def test_the_log_is_whole_whatever_somebody_writes_beside_it(database_url: str) -> None:
-    """The label is outside the chain: it decides who reads, and proves nothing."""
-    with closing(open_store(database_url)) as store:
-        furnish(store)
-        with owned(store) as db:
-            db.execute(sa.text("UPDATE audit_event SET project = 'default'"))
-        assert events(store, "payments") == []
-        with store.read() as tx:
-            assert tx.audit.first_break() is None

@@ -3,7 +3,6 @@ has the figures of its minutes.
 """
 
 import json
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -21,11 +20,10 @@ from harness.domain.canary.observation import (
     TrafficPoint,
     TrafficTotal,
 )
-from harness.domain.operations.projects import DEFAULT_PROJECT, project_of
+from harness.domain.operations.projects import project_of
 from harness.domain.reliability.latency import merge_histograms
 from harness.domain.routing.table import Arm
-from harness.store import engine, traffic_backfill
-from harness.store.schema.operations import meta
+from harness.store import engine
 from harness.store.schema.traffic_sums import DAY, HOUR, floor_time
 from harness.store.sql import SqlStore
 from harness.store.sql.traffic import split_window
@@ -60,9 +58,6 @@ minutes = st.builds(
     latency_ms=st.dictionaries(st.sampled_from([10, 250, -1]), st.integers(1, 9)),
 )
 batches = st.lists(minutes, min_size=1, max_size=5)
-SUM_UP = "sum up an hour"
-# What happens after an upgrade: minutes are written, and earlier ones summed up.
-steps = st.lists(batches | st.just(SUM_UP), max_size=6)
 
 
 @dataclass
@@ -83,24 +78,6 @@ class Recorded:
         with self.db.begin() as db:
             for table in ("traffic", "traffic_hour", "traffic_day"):
                 db.execute(sa.text(f"DELETE FROM {table}"))  # noqa: S608 - as above
-            db.execute(sa.update(meta).values(traffic_summed_since=EVER))
-
-    def forget_sums(self) -> None:
-        """Leaves the database as the migration does: with minutes, and no sums of them."""
-        last = max((minute.minute for minute in self.written), default=EVER - HOUR)
-        with self.db.begin() as db:
-            for table in ("traffic_hour", "traffic_day"):
-                db.execute(sa.text(f"DELETE FROM {table}"))  # noqa: S608 - as above
-            since = floor_time(last, HOUR) + HOUR
-            db.execute(sa.update(meta).values(traffic_summed_since=since))
-
-    def sum_up_hour(self) -> bool:
-        """Tells whether there was one."""
-        with self.db.begin() as db:
-            if traffic_backfill.is_complete(db):
-                return False
-            traffic_backfill.sum_up_hour(db)
-        return True
 
     def minutes_since(self, since: datetime, route: str | None = None) -> list[TrafficMinute]:
         return [
@@ -222,34 +199,22 @@ def _summed(points: Sequence[TrafficPoint], step: timedelta) -> list[TrafficPoin
 @settings(
     max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
-@given(before=st.lists(batches, max_size=3), after=steps, since=moments, until=moments)
+@given(written=st.lists(batches, max_size=6), since=moments, until=moments)
 def test_every_window_has_the_figures_of_its_minutes(
     recorded: Recorded,
-    before: list[list[TrafficMinute]],
-    after: list[list[TrafficMinute] | str],
+    written: list[list[TrafficMinute]],
     since: datetime,
     until: datetime,
 ) -> None:
-    """Through an upgrade, while minutes of any age are written and earlier ones summed up."""
     recorded.begin_anew()
-    for batch in before:
+    for batch in written:
         recorded.write(batch)
-    assert_reads_are_those_of_the_minutes(recorded, since, until)
-    recorded.forget_sums()
-    for step in after:
-        if isinstance(step, str):
-            recorded.sum_up_hour()
-        else:
-            recorded.write(step)
-    assert_reads_are_those_of_the_minutes(recorded, since, until)
-    while recorded.sum_up_hour():
-        pass
     assert_reads_are_those_of_the_minutes(recorded, since, until)
     with recorded.store.read() as tx:
         assert tx.observations.totals(since=EVER) == totals_of(recorded.written)
 
 
-def test_a_process_of_an_older_version_keeps_the_sums(recorded: Recorded) -> None:
+def test_raw_sql_keeps_the_sums(recorded: Recorded) -> None:
     recorded.write([TRAFFIC])
     with recorded.db.begin() as db:
         more = {
@@ -288,33 +253,11 @@ def test_a_day_keeps_its_sum_when_its_hours_are_in_the_archive(recorded: Recorde
         assert len(read.traffic(since=EVER)) == 2
 
 
-@pytest.mark.req("G2")
-def test_an_hour_is_summed_up_after_those_who_write_into_it(
-    postgres_url: str, postgres_stores: Opener
-) -> None:
-    made = engine.make(engine.parse(postgres_url))
-    recorded = Recorded(postgres_stores(), made, [])
-    recorded.write([TRAFFIC])
-    recorded.forget_sums()
-    late = replace(TRAFFIC, minute=floor_time(TRAFFIC.minute, HOUR), worker="w2")
-    summing = threading.Thread(target=recorded.sum_up_hour)
-    with recorded.store.write() as tx:
-        tx.observations.append([], [late])
-        summing.start()
-        summing.join(0.2)
-        assert summing.is_alive()
-    summing.join(10)
-    recorded.written.append(late)
-
-    assert_reads_are_those_of_the_minutes(recorded, BEGIN, NOW)
-    made.dispose()
-
-
-@given(since=moments, until=moments, summed=moments.map(lambda at: floor_time(at, HOUR)))
+@given(since=moments, until=moments)
 def test_a_window_is_split_into_parts_that_follow_one_another(
-    since: datetime, until: datetime, summed: datetime
+    since: datetime, until: datetime
 ) -> None:
-    spans = split_window(since, until, summed)
+    spans = split_window(since, until)
     if since >= until:
         assert spans == []
         return
@@ -324,20 +267,7 @@ def test_a_window_is_split_into_parts_that_follow_one_another(
     for span in spans:
         whole = {"traffic": MINUTE, "traffic_hour": HOUR, "traffic_day": DAY}[span.table.name]
         if span.table.name != "traffic":
-            assert span.begin >= summed
             assert not (span.begin - EVER) % whole
             assert not (span.end - EVER) % whole
     left = [span.end - span.begin for span in spans if span.table.name == "traffic"]
-    if summed <= since:
-        assert all(length < 2 * HOUR for length in left)
-
-
-def test_the_upgrade_of_an_empty_database_has_nothing_to_sum_up(
-    store: SqlStore, database_url: str
-) -> None:
-    with store.read() as tx:
-        assert tx.observations.totals(since=EVER, project=DEFAULT_PROJECT) == []
-    made = engine.make(engine.parse(database_url))
-    with made.execution_options(**{engine.BEGIN: "DEFERRED"}).begin() as db:
-        assert traffic_backfill.is_complete(db)
-    made.dispose()
+    assert all(length < 2 * HOUR for length in left)

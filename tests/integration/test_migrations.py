@@ -1,38 +1,24 @@
 """The schema's history on both databases: up, down, and equal to the tables."""
 
-import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from dataclasses import replace
-from datetime import timedelta
-from hashlib import sha256
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from click.testing import CliRunner
 
-from harness import package_data
-from harness.domain.canary.observation import TrafficMinute
+from harness.cli.program import program
 from harness.domain.errors import StoreUnavailable
-from harness.store import engine, migrate, traffic_backfill
+from harness.store import engine, migrate
 from harness.store.schema import metadata
-from harness.store.schema.observations import traffic, traffic_to_row
-from harness.store.schema.traffic_sums import traffic_day, traffic_hour
+from harness.store.schema_revisions import REVISION
 from tests.contract.conftest import open_store
-from tests.support.store.records import SAMPLE, TRAFFIC, proposal, seeded, start_canary
+from tests.support.store.records import SAMPLE, proposal, seeded
 
 pytestmark = pytest.mark.both_databases
-
-# Databases have run these: whoever changes a table writes another migration.
-RELEASED = {
-    "0001_schema.py": "84bbd5f08438bc919cd5084bb5e6cf0b9d54108347dee363f8f032df3fc343a6",
-    "0002_promise.py": "ef6aec427310e81beda2c30061b54487d74dad842da6d4f8bbe71715120e645e",
-    "0003_agents.py": "e55b35a00819f130dd226242e97a4623728cf7c32996200f27f13e337a674ea7",
-    "0004_seen_keys.py": "d379f1931015bb6440a2b7e45412d02bd8cac5a7d482ca5e5ddcf3907e51da89",
-}
-FIRST_RELEASE = Path(__file__).parents[1] / "golden" / "sqlite_0002.sql"
 
 
 @contextmanager
@@ -51,42 +37,14 @@ def names(url: str) -> set[str]:
         return set(sa.inspect(db).get_table_names())
 
 
-def test_an_upgrade_leads_to_the_tables_and_a_downgrade_back(empty_database_url: str) -> None:
+def test_an_upgrade_leads_to_the_tables(empty_database_url: str) -> None:
     url = empty_database_url
     assert migrate.current(url) is None
 
     migrate.upgrade(url)
-    assert migrate.current(url) == migrate.head()
+    assert migrate.current(url) == REVISION
     assert migrate.check(url) == []
     assert names(url) == {*metadata.tables, "alembic_version"}
-
-    migrate.downgrade(url, "base")
-    assert migrate.current(url) is None
-    assert names(url) == {"alembic_version"}
-
-    migrate.upgrade(url)
-    assert migrate.check(url) == []
-
-
-def test_each_migration_can_be_undone_and_done_again(empty_database_url: str) -> None:
-    url = empty_database_url
-    for revision in migrate.revisions():
-        migrate.upgrade(url, revision)
-        migrate.downgrade(url, "-1")
-        migrate.upgrade(url, revision)
-        assert migrate.current(url) == revision
-
-
-def test_a_database_in_use_can_be_downgraded(database_url: str) -> None:
-    store = open_store(database_url)
-    seeded(store)
-    with store.write() as tx:
-        start_canary(tx)
-    store.close()
-
-    migrate.downgrade(database_url, "base")
-
-    assert names(database_url) == {"alembic_version"}
 
 
 def test_upgrading_twice_changes_nothing(database_url: str) -> None:
@@ -148,8 +106,6 @@ def test_the_check_names_what_differs(database_url: str) -> None:
 def test_an_interrupted_upgrade_leaves_the_database_as_it_was(
     empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    migrate.upgrade(empty_database_url, "0001")
-
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -159,7 +115,7 @@ def test_an_interrupted_upgrade_leaves_the_database_as_it_was(
         with pytest.raises(KeyboardInterrupt):
             migrate.upgrade(empty_database_url)
 
-    assert migrate.current(empty_database_url) == "0001"
+    assert names(empty_database_url) == set()
 
 
 def test_the_folder_of_a_new_sqlite_file_is_created(tmp_path: Path) -> None:
@@ -199,115 +155,53 @@ def test_a_database_that_does_not_answer_is_unavailable(tmp_path: Path) -> None:
         store.close()
 
 
-def test_a_released_schema_is_never_rewritten() -> None:
-    folder = package_data.path("migrations") / "versions"
-    digests = {name: sha256((folder / name).read_bytes()).hexdigest() for name in RELEASED}
-
-    assert digests == RELEASED, "write another migration: databases have run this one"
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def first_release(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database as the first release left it, with a row in every table."""
-    file = tmp_path / "first.db"
-    with closing(sqlite3.connect(file)) as db:
-        db.executescript(FIRST_RELEASE.read_text(encoding="utf-8"))
-    if request.param == "sqlite":
-        return f"sqlite:///{file}"
-    url = str(request.getfixturevalue("empty_postgres_url"))
-    migrate.upgrade(url, "0002")
-    copy_rows(file, url)
-    return url
+def set_revision(url: str, revision: str) -> None:
+    with connected(url) as db:
+        update = sa.text("UPDATE alembic_version SET version_num = :revision")
+        db.execute(update, {"revision": revision})
 
 
-def copy_rows(file: Path, url: str) -> None:
-    """From SQLite to PostgreSQL, past its triggers and foreign keys."""
-    tables = sa.MetaData()
-    with connected(url) as db, closing(sqlite3.connect(file)) as source:
-        db.execute(sa.text("SET LOCAL session_replication_role = replica"))
-        tables.reflect(db)
-        for table in tables.sorted_tables:
-            if table.name == "alembic_version":
-                continue
-            db.execute(sa.delete(table))
-            found = source.execute(f'SELECT * FROM "{table.name}"')  # noqa: S608 - our own table
-            names = [column[0] for column in found.description]
-            flags = {c.name for c in table.c if isinstance(c.type, sa.Boolean)}
-            rows = [
-                {k: bool(v) if k in flags else v for k, v in zip(names, row, strict=True)}
-                for row in found
-            ]
-            db.execute(sa.insert(table), rows)
+# What an earlier commit left behind: another revision, no revision, other columns.
+EARLIER = {
+    "revision": "UPDATE alembic_version SET version_num = '0023'",
+    "no revision": "DELETE FROM alembic_version",
+    "no table of revisions": "DROP TABLE alembic_version",
+    "a table less": "DROP TABLE observation_batch",
+    "a column less": "ALTER TABLE observation_batch RENAME COLUMN at TO retired",
+    "a column more": "DROP TABLE observation_batch; "
+    "CREATE TABLE observation_batch (id TEXT, at BIGINT, retired TEXT NOT NULL)",
+}
 
 
-def rows_of(url: str) -> dict[str, int]:
+@pytest.mark.req("F3")
+@pytest.mark.parametrize("change", EARLIER)
+def test_a_database_from_before_the_first_release_is_refused_and_stays(
+    database_url: str, tmp_path: Path, change: str
+) -> None:
+    with connected(database_url) as db:
+        for statement in EARLIER[change].split("; "):
+            db.execute(sa.text(statement))
+    before = dump(database_url)
+    config = tmp_path / "swapgate.yaml"
+    config.write_text(f"home: {tmp_path / 'home'}\ndatabase_url: {database_url}\n")
+
+    for words in (["init"], ["db", "upgrade"], ["db", "check"], ["serve", "control"]):
+        done = CliRunner().invoke(program, ["--config", str(config), *words])
+
+        assert done.exit_code == 1, words
+        assert "the database is from before 0.1.0" in done.stderr, words
+        assert "To begin anew" in done.stderr, words
+    assert dump(database_url) == before
+
+
+def dump(url: str) -> dict[str, list[str]]:
+    """All rows, and every column's name."""
     tables = sa.MetaData()
     with connected(url) as db:
         tables.reflect(db)
         return {
-            table.name: db.scalar(sa.select(sa.func.count()).select_from(table)) or 0
+            f"{table.name} {table.columns.keys()}": sorted(
+                map(repr, db.execute(sa.select(table)).all())
+            )
             for table in tables.sorted_tables
         }
-
-
-def test_a_database_of_the_first_release_is_brought_to_this_version(first_release: str) -> None:
-    before = rows_of(first_release)
-    assert min(before.values()) > 0
-
-    migrate.upgrade(first_release)
-
-    assert migrate.check(first_release) == []
-    assert rows_of(first_release).items() >= before.items()
-    with closing(open_store(first_release)) as store:
-        assert store.signature_faults() == []
-        assert "chat" in store.snapshot().table.routes
-
-
-def test_minutes_from_before_there_were_sums_are_summed_up_by_the_upgrade(
-    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also by one that is interrupted and run again; and the way back needs no sums."""
-    url = empty_database_url
-    migrate.upgrade(url, "0019")
-    ages = [timedelta(0), timedelta(minutes=1), timedelta(hours=3), timedelta(days=2)]
-    minutes = [replace(TRAFFIC, minute=TRAFFIC.minute - age) for age in ages]
-    add_minutes(url, minutes)
-
-    sum_up_hour = traffic_backfill.sum_up_hour
-    monkeypatch.setattr(migrate, "HELD_S", -1.0)  # an hour in each transaction
-
-    def interrupted(db: sa.Connection) -> None:
-        if db.scalar(sa.select(sa.func.count()).select_from(traffic_hour)):
-            raise KeyboardInterrupt
-        sum_up_hour(db)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(traffic_backfill, "sum_up_hour", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            migrate.upgrade(url)
-    assert migrate.current(url) == migrate.head()
-    assert requests_of(url) == 4 * TRAFFIC.requests
-    migrate.upgrade(url)
-
-    assert requests_of(url) == 4 * TRAFFIC.requests
-    with connected(url) as db:
-        hours, days = (
-            db.scalar(sa.select(sa.func.count()).select_from(table))
-            for table in (traffic_hour, traffic_day)
-        )
-        assert (hours, days) == (3, 2)
-        assert traffic_backfill.is_complete(db)
-    migrate.downgrade(url)
-    add_minutes(url, [replace(TRAFFIC, worker="of the version before")])
-
-
-def add_minutes(url: str, minutes: Sequence[TrafficMinute]) -> None:
-    with connected(url) as db:
-        db.execute(sa.insert(traffic), [traffic_to_row(minute) for minute in minutes])
-
-
-def requests_of(url: str) -> int:
-    with closing(open_store(url)) as store, store.read() as tx:
-        [total] = tx.observations.totals(since=TRAFFIC.minute - timedelta(days=9))
-    assert total.first == TRAFFIC.minute - timedelta(days=2)
-    return total.requests

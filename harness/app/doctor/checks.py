@@ -150,30 +150,13 @@ def _database(
 
 def _schema(shown: str, state: "database.SchemaState") -> DoctorFinding:
     """shown: the database's URL, for people."""
-    in_newer = "start this process in the newer version, too (docs/how-to/upgrade.md)"
-    if state.is_served:
-        found = f"{shown} is at revision {state.found}, of a newer version; this one goes on"
-        return DoctorFinding("database", "warn", found, in_newer)
-    if state.is_newer:
-        return DoctorFinding("database", "fail", state.differences[0], "run that version")
     if state.differences:
         found = (
             f"{shown} is at revision {state.found}, needed is {state.needed}: "
             f"{len(state.differences)} differences, the first: {state.differences[0]}"
         )
-        steps = "run `swapgate db check`" + (
-            "" if state.unsigned_triggers else ", `db upgrade`"
-        )
+        steps = "run `swapgate db check`, `db upgrade`"
         return DoctorFinding("database", "fail", found, steps)
-    if state.unsigned_triggers:
-        found = (
-            f"{shown} claims triggers of a newer version, and nothing vouches for that: "
-            f"{state.unsigned_triggers}"
-        )
-        return DoctorFinding("database", "warn", found, "run `swapgate db check`")
-    if state.has_newer_triggers:
-        found = f"{shown} has triggers of a newer version; this one goes on"
-        return DoctorFinding("database", "warn", found, in_newer)
     return DoctorFinding("database", "ok", f"{shown}, at the newest revision")
 
 

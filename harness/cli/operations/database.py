@@ -1,6 +1,6 @@
-"""`swapgate db` cares for the configured database: its schema (`upgrade`, `downgrade`,
-`check`), a restored backup (`accept-restore`), PostgreSQL's runtime role (`grant`), and the
-signatures of its rows (`sign`, `rotate-key`, `retire-key`).
+"""`swapgate db` cares for the configured database: its schema (`upgrade`, `check`), a restored
+backup (`accept-restore`), PostgreSQL's runtime role (`grant`), and the signatures of its rows
+(`sign`, `rotate-key`, `retire-key`).
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from harness.domain.operations.access import Role
 from harness.domain.operations.row_signatures import KeyPurpose
 
 if TYPE_CHECKING:
-    from harness.app.database import Downgrade, SchemaState
+    from harness.app.database import SchemaState
     from harness.domain.operations.row_signatures import RowFault
 
 MOST_SHOWN = 200
@@ -27,104 +27,16 @@ def db() -> None:
 
 
 @db.command()
-@click.option(
-    "--replace-triggers",
-    is_flag=True,
-    help="Install this version's triggers where those of the database may be a newer "
-    "version's, and no signature says whose they are.",
-)
 @pass_session
-def upgrade(session: Session, *, replace_triggers: bool) -> None:
-    """Bring the schema to the newest revision; a SQLite file is made where there is none.
-
-    Routers, control and workers of the version before go on meanwhile and afterwards. Where a
-    new schema is not made for them, this is refused while a control process of theirs runs.
-    """
+def upgrade(session: Session) -> None:
+    """Bring the schema to the newest revision; a SQLite file is made where there is none."""
     from harness.app.database import upgrade_database  # noqa: PLC0415 - `--help` stays quick
 
-    is_signed = upgrade_database(
-        session.settings, always=True, replace_triggers=replace_triggers
-    )
+    upgrade_database(session.settings)
     if session.json:
-        output.document({"upgraded": True, "signed": is_signed})
-        return
-    click.echo("the database is at the newest revision")
-    if not is_signed:
-        output.note(
-            "the signing key is not here, so nothing vouches for the triggers: run this as the "
-            "tables' owner where the control plane's keys are"
-        )
-
-
-@db.command()
-@click.option("--reason", required=True, help="Reason, recorded in the audit log.")
-@click.option(
-    "--to",
-    "revision",
-    metavar="REVISION",
-    help="Revision to go back to. [default: one step]",
-)
-@click.option("--dry-run", is_flag=True, help="Name what would be lost; change nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-@pass_session
-def downgrade(
-    session: Session, reason: str, revision: str | None, *, dry_run: bool, yes: bool
-) -> None:
-    """Take the schema back for the version before, whose `db check` names the revision.
-
-    Stop every control process, worker and dashboard first; this is refused while one leads.
-    What only this version keeps is lost, and named first. Needs the tables' owner.
-    """
-    from harness.app.database import downgrade_database  # noqa: PLC0415 - `--help` stays quick
-    from harness.control.operations.backups import record_downgrade  # noqa: PLC0415 - as above
-
-    session.deciding_actor.require(Role.ADMIN)
-    found = downgrade_database(session.settings, revision, dry_run=True)
-    if dry_run:
-        _print_downgrade(session, found, done=False)
-        return
-    if not yes:
-        _print_downgrade(session, found, done=False)
-        click.confirm("Go back to it?", abort=True, err=True)
-    record_downgrade(
-        session.context,
-        session.deciding_actor,
-        before=found.before,
-        after=found.after,
-        reason=reason,
-    )
-    session.installation.store.close()
-    done = downgrade_database(session.settings, found.after, dry_run=False)
-    _print_downgrade(session, done, done=True)
-
-
-def _print_downgrade(session: Session, found: "Downgrade", *, done: bool) -> None:
-    if session.json:
-        output.document(
-            {
-                "done": done,
-                "from": found.before,
-                "to": found.after,
-                "lost": [
-                    {"table": part.table, "column": part.column or None, "rows": part.rows}
-                    for part in found.lost
-                ],
-                "signed": found.is_signed,
-            }
-        )
-        return
-    for part in found.lost:
-        what = f"column {part.table}.{part.column}" if part.column else f"table {part.table}"
-        click.echo(f"{what}, of {part.rows} rows")
-    verb = "went" if done else "would go"
-    click.echo(f"the database {verb} back from revision {found.before} to {found.after}")
-    if done:
-        output.note("start the version before: its `swapgate db upgrade` installs its triggers")
-    if not found.is_signed:
-        output.note(
-            "the signing key is not here, so nothing vouches for the triggers: the version "
-            "before will need `swapgate db upgrade --replace-triggers`"
-        )
+        output.document({"upgraded": True})
+    else:
+        click.echo("the database is at the newest revision")
 
 
 @db.command()
@@ -173,7 +85,7 @@ def grant(session: Session, role: str, *, only_show: bool) -> None:
 
     Run it as the tables' owner; running it again changes nothing. ROLE reads and adds rows,
     changes those that may change and deletes what may be forgotten: no DDL, no UPDATE or DELETE
-    of what only grows. `swapgate db upgrade` adds tables that come later. Then put ROLE into
+    of what only grows. Then put ROLE into
     the `database_url` of every process, and keep the owner for `swapgate db upgrade`.
     """
     from harness.app.database import grant_runtime  # noqa: PLC0415 - as above
@@ -221,30 +133,6 @@ def check(ctx: click.Context) -> None:
     ctx.exit(1 if state.differences or faults or unrecorded else 0)
 
 
-def _print_triggers(state: "SchemaState") -> None:
-    """Says whose triggers the database has, where they may be a newer version's."""
-    if state.unsigned_triggers and not state.has_newer_triggers:
-        output.note(
-            "the database has triggers that this version does not know, and nothing says that "
-            f"they are no newer version's: {state.unsigned_triggers}. `swapgate db upgrade` "
-            "leaves them and ends with an error. Run the newest version's where the signing "
-            "key is; if no newer version was ever used here, this version's `swapgate db "
-            "upgrade --replace-triggers`"
-        )
-    elif state.unsigned_triggers:
-        output.note(
-            "the database says that a newer version installed its triggers, and nothing "
-            f"vouches for it: {state.unsigned_triggers}. Run that version's `swapgate db "
-            "upgrade` where the signing key is; where there is none, this version's `swapgate "
-            "db upgrade --replace-triggers`"
-        )
-    elif state.has_newer_triggers:
-        output.note(
-            "a newer version installed its triggers, which stay, as it signed them; its "
-            "`swapgate db check` compares them with its own"
-        )
-
-
 def _print_check(
     state: "SchemaState", faults: "Sequence[RowFault]", unrecorded: Sequence[str]
 ) -> None:
@@ -252,16 +140,9 @@ def _print_check(
         click.echo(difference)
     print_faults(faults)
     found = f"revision {state.found}" if state.found else "no tables"
-    if state.is_served:
-        output.note(
-            f"a newer version brought the database to {found}, with which this version goes "
-            "on; that version's `swapgate db check` compares its tables"
-        )
-    _print_triggers(state)
     if state.differences:
         output.note(f"this version needs revision {state.needed}, and the database has {found}")
-        if not (state.is_newer or state.has_newer_triggers or state.unsigned_triggers):
-            output.note("run `swapgate db upgrade`")
+        output.note("run `swapgate db upgrade`")
     elif faults:
         output.note(
             "nothing is built on these rows: `swapgate db sign` signs those from before there "
@@ -273,8 +154,6 @@ def _print_check(
             "the database was written around Swapgate, or restored: compare it with a backup; "
             "`swapgate db accept-restore` accepts a restored one"
         )
-    elif state.is_served:
-        click.echo("every row that this version knows is as it was signed")
     else:
         click.echo(
             f"the database is what this version needs ({found}), and every row is as it was "

@@ -47,7 +47,6 @@ AUDIT_ACTIONS: Final[Mapping[str, str]] = {
     "dashboard.sign_out": "somebody signed out",
     "database.accept_restore": "a restored database was accepted",
     "database.backup": "a backup of database and keys was written",
-    "database.downgrade": "the schema is taken back to an earlier revision",
     "database.remove": "unsigned rows were removed, by hand",
     "database.sign": "rows were signed anew, by hand",
     "database.sign_again": "rows were signed with a new key",

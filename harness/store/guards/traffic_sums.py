@@ -2,8 +2,7 @@
 is added to a minute is added to its hour and its day in the same transaction, whoever adds it
 and however late.
 
-A row that leaves `traffic` for the archive stays in its day's sum. What is in neither sum yet
-(`meta.traffic_summed_since`) is summed up later, with what was added to it meanwhile.
+A row that leaves `traffic` for the archive stays in its day's sum.
 """
 
 # ruff: noqa: S608 - statements of constants; nothing comes from outside

@@ -6,18 +6,13 @@ TRUNCATE.
 function by function; `differences` says in words where a database has something else.
 """
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.content_hash import canonical_json, hash_content
-from harness.domain.errors import SignatureInvalid
-from harness.ports import Signatures
 from harness.store.guards import (
     COUNTED,
     GUARDS,
@@ -25,7 +20,6 @@ from harness.store.guards import (
     NEVER_EMPTIED,
     Guard,
     traffic_sums,
-    trigger_generation,
 )
 from harness.store.schema import metadata
 
@@ -65,57 +59,30 @@ def present(db: sa.Connection) -> Mapping[str, Trigger]:
     return {trigger.name: trigger for trigger in found}
 
 
-def differences(db: sa.Connection, signatures: Signatures | None = None) -> list[str]:
-    """Lists in words how the database's triggers differ from this version's, or from what a
-    newer version signed of its own; empty when they agree. signatures: None verifies nothing.
-    """
+def differences(db: sa.Connection) -> list[str]:
+    """Lists in words how the database's triggers differ from this version's."""
     ours, theirs = shipped(db), present(db)
-    expected = {name: digest_of(trigger) for name, trigger in ours.items()}
-    whose = "this version's"
-    if trigger_generation.has_newer(db):
-        with suppress(SignatureInvalid):
-            expected = dict(trigger_generation.signed_digests(db, signatures))
-            whose = "what a newer version signed"
     return [
+        *(f"the trigger {name} is missing" for name in sorted(ours.keys() - theirs.keys())),
         *(
-            f"the trigger {name} is missing"
-            for name in sorted((ours.keys() | expected.keys()) - theirs.keys())
-        ),
-        *(
-            f"the trigger {name} is not {whose}"
-            for name in sorted(expected.keys() & theirs.keys())
-            if expected[name] != digest_of(theirs[name])
+            f"the trigger {name} is not this version's"
+            for name in sorted(ours.keys() & theirs.keys())
+            if ours[name] != theirs[name]
         ),
         *(
             f"the trigger {name} of {theirs[name].table} is none of ours"
-            for name in sorted(theirs.keys() - expected.keys())
+            for name in sorted(theirs.keys() - ours.keys())
         ),
     ]
 
 
-def digest_of(trigger: Trigger) -> str:
-    """Hashes one trigger. Other versions compare it: the fields and their order stay."""
-    t = trigger
-    fields = [t.name, t.table, t.kind, [*t.columns], t.function, t.body, [*t.settings]]
-    return hash_content(canonical_json(fields).encode())
-
-
 def are_installed(db: sa.Connection) -> bool:
-    """Tells whether an install would change nothing: the database has all of this version's
-    triggers, beside which there may be others, or those of a newer version.
-    """
-    generation = trigger_generation.recorded(db)
-    if generation != trigger_generation.GENERATION:
-        return generation > trigger_generation.GENERATION
+    """Tells whether the database has all of this version's triggers, and maybe others."""
     return shipped(db).items() <= present(db).items()
 
 
 def install(db: sa.Connection) -> None:
-    """Put this version's triggers in the place of those that differ; leave the others alone,
-    and all of them where a newer version installed its own.
-    """
-    if trigger_generation.has_newer(db):
-        return
+    """Puts this version's triggers in the place of those that differ; leaves others alone."""
     theirs = present(db)
     for name, trigger in shipped(db).items():
         if theirs.get(name) == trigger:
@@ -124,36 +91,6 @@ def install(db: sa.Connection) -> None:
             _install_on_sqlite(db, trigger)
         else:
             _install_on_postgres(db, _schema(db), trigger)
-    trigger_generation.record(db)
-
-
-def on_any_database() -> Iterator[Trigger]:
-    """Lists this version's triggers on SQLite, and on PostgreSQL in the schema `public`."""
-    yield from _of_sqlite()
-    yield from _of_postgres("public")
-
-
-def in_public(db: sa.Connection, trigger: Trigger) -> Trigger:
-    """Returns a database's trigger as it would be in PostgreSQL's schema `public`."""
-    if db.dialect.name == "sqlite":
-        return trigger
-    schema = _schema(db)
-    place = re.compile(rf"\b(FROM|INTO|JOIN|UPDATE) {re.escape(schema)}\.")
-    path = f"search_path=pg_catalog, {schema}, pg_temp"
-    return replace(
-        trigger,
-        body=place.sub(r"\1 public.", trigger.body),
-        settings=tuple(
-            path.replace(schema, "public") if setting == path else setting
-            for setting in trigger.settings
-        ),
-    )
-
-
-def digest() -> str:
-    """Hashes this version's triggers on both kinds of database."""
-    written = sorted(map(repr, on_any_database()))
-    return hashlib.sha256(repr(written).encode()).hexdigest()
 
 
 def _of_sqlite() -> Iterator[Trigger]:

@@ -209,8 +209,6 @@ meta = sa.Table(
     sa.Column("epoch", sa.BigInteger, nullable=False, server_default="1"),
     # Revisions go on above it: routers served as much before the database was restored.
     added_count("revision_floor"),
-    # From this hour on the sums of traffic have every minute; NULL for none.
-    time("traffic_summed_since", nullable=True),
     sa.CheckConstraint("id = 1", name="one_row"),
 )
 

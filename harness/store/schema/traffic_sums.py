@@ -1,10 +1,6 @@
 """Tables of sums of traffic by the minute: of each UTC hour with its latencies, and of each UTC
-day. Triggers on `traffic` keep them (`harness.store.guards.traffic_sums`), so that a process of
-an older version keeps them, too. Each worker has rows of its own, as in `traffic`: two writers
-never wait for each other.
-
-`meta.traffic_summed_since` says from which hour on the sums have every minute. Before it only
-`traffic` does (`harness.store.traffic_backfill`).
+day. Triggers on `traffic` keep them (`harness.store.guards.traffic_sums`). Each worker has rows
+of its own, as in `traffic`: two writers never wait for each other.
 """
 
 from collections.abc import Sequence

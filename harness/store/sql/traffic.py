@@ -1,6 +1,5 @@
 """Reads the traffic of a window: whole days and hours from their sums, and only what is left at
-the window's ends from the minutes. What no sum has yet (`harness.store.traffic_backfill`) is
-read from the minutes, too.
+the window's ends from the minutes.
 """
 
 import json
@@ -17,7 +16,6 @@ from harness.domain.reliability.latency import merge_histograms
 from harness.store.observation_rules import TOTAL_KEY, TRAFFIC_SUMS
 from harness.store.schema.columns import EPOCH, MICROSECOND, UtcTime
 from harness.store.schema.observations import total_from_row, traffic, traffic_point_from_row
-from harness.store.schema.operations import meta
 from harness.store.schema.traffic_sums import (
     DAY,
     HOUR,
@@ -36,7 +34,6 @@ FAR: Final = datetime(9999, 12, 31, tzinfo=UTC)
 # As times are stored.
 _HOUR: Final = HOUR // MICROSECOND
 _DAY: Final = DAY // MICROSECOND
-_SUMMED_SINCE: Final = sa.select(meta.c.traffic_summed_since)
 _TABLES: Final = {table.name: table for table in (traffic, traffic_hour, traffic_day)}
 # As `TrafficTotal` has them.
 _TOTAL_SUMS: Final = tuple(
@@ -59,20 +56,20 @@ class Span:
     end: datetime  # not in it
 
 
-def split_window(since: datetime, until: datetime, summed: datetime) -> Sequence[Span]:
+def split_window(since: datetime, until: datetime) -> Sequence[Span]:
     """Splits a window into whole days, whole hours before and after them, and the minutes at
-    its ends. summed: the hour from which on there are sums; a day is summed with its first.
+    its ends.
     """
-    parts = _split(*((at - EPOCH) // MICROSECOND for at in (since, until, summed)))
+    parts = _split(*((at - EPOCH) // MICROSECOND for at in (since, until)))
     return [
         Span(table, EPOCH + begin * MICROSECOND, EPOCH + end * MICROSECOND)
         for table, begin, end in parts
     ]
 
 
-def _split(since: int, until: int, summed: int) -> list[tuple[sa.Table, int, int]]:
+def _split(since: int, until: int) -> list[tuple[sa.Table, int, int]]:
     """Splits a window into parts, each with its table. All times are stored ones."""
-    hour = max(since + -since % _HOUR, summed)
+    hour = since + -since % _HOUR
     day = hour + -hour % _DAY
     last_day, last_hour = until - until % _DAY, until - until % _HOUR
     if last_day < day:
@@ -98,7 +95,7 @@ class SqlTraffic:
     ) -> Sequence[TrafficTotal]:
         # A table without a part of the window gives none.
         bounds = {f"{name}_{end}": FAR for name in _TABLES for end in ("begin", "end")}
-        for span in split_window(since, FAR, self._summed_since()):
+        for span in split_window(since, FAR):
             name = span.table.name
             bounds |= {f"{name}_begin": span.begin, f"{name}_end": span.end}
         query = _totals(route is not None, project)
@@ -108,14 +105,13 @@ class SqlTraffic:
     def costs_of_targets(
         self, windows: Mapping[tuple[str, str], tuple[datetime, datetime | None]]
     ) -> Mapping[tuple[str, str], TargetCost]:
-        summed = (self._summed_since() - EPOCH) // MICROSECOND
         asked: dict[str, list[str]] = {name: [] for name in _TABLES}
         for (route, target), (since, until) in windows.items():
             # Written here: there are several spans for each of many routes.
             named = f'{{"route":{json.dumps(route)},"target":{json.dumps(target)}'
             begun = (since - EPOCH) // MICROSECOND
             ended = ((FAR if until is None else until) - EPOCH) // MICROSECOND
-            for table, begin, end in _split(begun, ended, summed):
+            for table, begin, end in _split(begun, ended):
                 asked[table.name].append(f'{named},"begin":{begin},"end":{end}}}')
         query = _costs_of_targets(self._unit.dialect)
         parameters = {f"{name}_asked": f"[{','.join(rows)}]" for name, rows in asked.items()}
@@ -130,8 +126,7 @@ class SqlTraffic:
         self, since: datetime, route: str | None
     ) -> Mapping[tuple[str, str], Mapping[int, int]]:
         sums: dict[tuple[str, str], Mapping[int, int]] = {}
-        summed = self._summed_since()
-        hour = max(ceil_time(since, HOUR), summed)
+        hour = ceil_time(since, HOUR)
         for span in (Span(traffic, since, hour), Span(traffic_hour, hour, FAR)):
             query = _select_own(_LATENCIES[span.table], span.table, route)
             for row in self._unit.read(query, _bounds(span)):
@@ -147,26 +142,18 @@ class SqlTraffic:
     def points(
         self, since: datetime, step: timedelta, route: str | None, project: str
     ) -> Sequence[TrafficPoint]:
-        summed, table = self._summed_since(), traffic
+        table = traffic
         for span, other in ((HOUR, traffic_hour), (DAY, traffic_day)):
             whole = not (since - EPOCH) % span and not step % span
-            if whole and ceil_time(summed, span) <= since:
+            if whole:
                 table = other
         query = _select_own(_points(table), table, route, project)
-        if (
-            table is traffic
-            and route is None
-            and ceil_time(summed, DAY) <= floor_time(since, DAY)
-        ):
+        if table is traffic and route is None:
             # SQLite gets at a minute's rows faster route by route than through an index that
             # has not their counts.
             query = query.where(traffic.c.route.in_(_ROUTES_SINCE))
         asked = {"begin": since, "end": FAR, "day": floor_time(since, DAY)}
         return [traffic_point_from_row(row) for row in self._unit.read(query, asked)]
-
-    def _summed_since(self) -> datetime:
-        since: datetime | None = self._unit.read(_SUMMED_SINCE).scalar_one()
-        return FAR if since is None else since
 
 
 def _bounds(span: Span) -> Mapping[str, datetime]:
