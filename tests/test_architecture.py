@@ -196,11 +196,11 @@ def test_each_vendor_has_one_door(vendor: str) -> None:
     assert not trespassers, f"{vendor} belongs to {', '.join(DOORS[vendor])}"
 
 
-def test_a_migration_imports_nothing_of_ours() -> None:
+def test_only_the_first_migration_imports_something_of_ours() -> None:
     ours = [
         f"{file}:{line} imports {module}"
         for file in python_files("migrations")
-        if "versions" in file.parts
+        if "versions" in file.parts and file.name != "0001_schema.py"
         for line, module in source(file).imports
         if module.split(".")[0] in ROOMS
     ]

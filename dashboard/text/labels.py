@@ -105,8 +105,6 @@ PHASE_LABELS: Final[Mapping[ProposalPhase, Label]] = {
 
 def phase_label(proposal: Proposal) -> Label:
     """How a proposal's phase is shown."""
-    if "phase" in proposal.newer:
-        return Label("?", proposal.phase_text, Tone.UNDECIDED)
     label = PHASE_LABELS[proposal.phase]
     if isinstance(proposal, ProposalView) and proposal.serves is False:
         return Label("=", proposal.phase_text, Tone.NEUTRAL)

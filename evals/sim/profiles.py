@@ -95,11 +95,7 @@ class Profile:
         return f"simulated-swapgate-{self.build or digest(self.as_json())[:10]}"
 
     def as_json(self) -> dict[str, Any]:
-        known = dataclasses.asdict(self)
-        # A profile without one is the profile that it was before there were any.
-        if not self.script:
-            del known["script"]
-        return known
+        return dataclasses.asdict(self)
 
 
 def load_profiles(path: Path = DEFAULT_PROFILES) -> dict[str, Profile]:

@@ -259,7 +259,6 @@ def _prompt_sha256(settings: SuiteSettings) -> str:
             settings.temperature,
             settings.input_field,
             settings.target_field,
-            # Pins of suites from before there were such fields stay as they are.
             *([dict(settings.request)] if settings.request else []),
             *grouping(settings),
         ]

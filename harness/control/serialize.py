@@ -1,18 +1,16 @@
 """Turns domain objects into plain JSON values. `to_plain` is for CLI, REST and dashboard:
-without secrets, in camelCase where a class says so. `to_hashable` is for hashes: without what
-is at its default, so that a field added later leaves old hashes as they were.
+without secrets, in camelCase where a class says so.
 """
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from datetime import date
 from enum import Enum, IntEnum
 from functools import cache
 
 from harness.domain.evals.verdict import BaseVerdict
-from harness.domain.proposals.proposal import Proposal
 from harness.domain.providers.discovered_model import DiscoveredList, DiscoveredModel
 from harness.domain.routing.freeze import FreezeWindow
 from harness.domain.routing.table import Route
@@ -106,8 +104,6 @@ def _fields(value: object) -> dict[str, Plain]:
             return {"id": value.id, "name": value.name, **shown}
         case BaseVerdict():
             return {"verdict": value.outcome, "words": value.words, **shown}
-        case Proposal():
-            return {**shown, "phase": value.stored_phase}
         case Route():
             return {**shown, "targets": [*sorted(value.targets)]}
         case _:
@@ -119,34 +115,6 @@ def _shown_fields(kind: type) -> tuple[tuple[str, str], ...]:
     """Lists the fields of a dataclass that are shown, each with what it is called then."""
     shown = (field.name for field in fields(kind) if field.name not in HIDDEN)
     return tuple((name, shown_name(kind, name)) for name in shown)
-
-
-def to_hashable(value: object) -> Plain:
-    """The plain form without what is at its default: it is hashed, to be compared later.
-
-    A version that adds a field finds it at its default in everything that was stored before,
-    and its hash as it was. Raises TypeError, as `to_plain` does.
-    """
-    if isinstance(value, RolloutFigures):
-        return to_hashable(value.as_json())
-    if isinstance(value, Mapping):
-        return {str(key): to_hashable(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_hashable(inner) for inner in value]
-    if not is_dataclass(value) or isinstance(value, type):
-        return to_plain(value)
-    values = ((field, getattr(value, field.name)) for field in fields(value))
-    return {
-        field.name: to_hashable(inner)
-        for field, inner in values
-        if not _is_default(field, inner)
-    }
-
-
-def _is_default(field: "Field[object]", value: object) -> bool:
-    if field.default is not MISSING:
-        return type(value) is type(field.default) and value == field.default
-    return field.default_factory is not MISSING and value == field.default_factory()
 
 
 def escape_surrogates(text: str) -> str:

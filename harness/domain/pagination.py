@@ -28,7 +28,6 @@ class PageRequest:
 
     limit: int = 100  # rows at most
     after: str | None = None  # the cursor that the page before ended with (`Page.next`)
-    offset: int = 0  # rows to leave out, for clients from before there were cursors
 
 
 FIRST_PAGE: Final = PageRequest()

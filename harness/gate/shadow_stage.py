@@ -20,10 +20,6 @@ from harness.gate.logspace import log_mean
 
 # Of false alarms, over all checks and the whole life of a shadow.
 SHADOW_ALPHA: Final = 0.05
-# By which a decision was made; its audit event says so. The first was the mean of the checks
-# seen so far: their weights changed with each new one, and the level did not hold.
-SEEN_CHECKS_RULE: Final = 1
-ALL_CHECKS_RULE: Final = 2
 THETAS: Final = (0.55, 0.6, 0.7, 0.8, 0.9, 0.97)
 
 
@@ -36,17 +32,13 @@ def check_log_e(lost: int, won: int) -> float:
     )
 
 
-def combined_log_e(
-    discordant: Mapping[str, tuple[int, int]], *, rule: int = ALL_CHECKS_RULE
-) -> float:
+def combined_log_e(discordant: Mapping[str, tuple[int, int]]) -> float:
     """The mean of the checks' e-values: they see the same pairs, and are not independent.
 
     A check that no pair was asked for yet has its weight, and an e-value of 1.
     """
     seen = [check_log_e(*counts) for counts in discordant.values()]
-    if rule == ALL_CHECKS_RULE:
-        return log_mean([*seen, *[0.0] * (len(ShadowCheck) - len(seen))])
-    return log_mean(seen) if seen else 0.0
+    return log_mean([*seen, *[0.0] * (len(ShadowCheck) - len(seen))])
 
 
 def is_harm(log_e_all: float, alpha: float = SHADOW_ALPHA) -> bool:
@@ -81,15 +73,12 @@ class ShadowStageState:
     mirroring: bool = False  # one of them is live
     stopped: str = ""  # who ended the control plane's own and why, empty unless a person did
     obstacle: str = ""  # why none can be started now
-    # By which the evidence is computed; what was stored before rules had numbers is of the
-    # first.
-    rule: int = SEEN_CHECKS_RULE
     # What lost_won counts: requests, or callers, each by its first.
     unit: ExposureUnit = ExposureUnit.REQUEST
 
     @property
     def log_e(self) -> float:
-        return combined_log_e(self.lost_won or {}, rule=self.rule)
+        return combined_log_e(self.lost_won or {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,22 +55,12 @@ def check_block(block: ObservationBlock) -> None:
             for value in (level.canary, level.control)
         )
         and _is_part_of_block(block, block.never_seen)
-        and _is_storable(block.newer)
     )
     if not fits:
         raise InputError(
             f"block {block.sequence} of worker {block.worker}, rollout {block.rollout}: "
             f"its counts contradict one another ({block})"
         )
-
-
-def _is_storable(newer: object) -> bool:
-    """What a newer version wrote is JSON, which has no infinity."""
-    try:
-        canonical_json(newer)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_part_of_block(block: ObservationBlock, new: NeverSeen | None) -> bool:

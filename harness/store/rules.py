@@ -7,10 +7,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from harness.domain.errors import InputError, NewerVersion, NotAllowed, NotFound, ProofRefused
+from harness.domain.errors import InputError, NotAllowed, NotFound, ProofRefused
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.evals.run import RunState, Sample
-from harness.domain.newer_fields import describe_newer
 from harness.domain.operations.access import ApiKey
 from harness.domain.operations.principals import Principal, fold_name
 from harness.domain.proposals.proposal import Approval, Proposal, ProposalPhase
@@ -187,14 +186,6 @@ def check_let_in(proposal: Proposal) -> None:
             f"{proposal.id} asks for less than its route's policy does "
             f"({', '.join(proposal.widened)}): another person approves it first"
         )
-
-
-def check_phase_known(proposal: Proposal) -> None:
-    """Checks that this version knows the phase that a stored proposal is in; else raises
-    NewerVersion: it would put another one in its place.
-    """
-    if "phase" in proposal.newer:
-        raise NewerVersion(describe_newer(proposal.newer_fields, f"proposal {proposal.id}"))
 
 
 def time_of_version(change: TableChange, now: datetime, before: datetime | None) -> datetime:

@@ -9,17 +9,15 @@ import os
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.domain.canary.guardrails import (
     levels_from_json,
-    newer_figures,
     ranks_from_json,
     tallies_from_json,
-    with_newer_figures,
 )
 from harness.domain.canary.observation import NeverSeen, ObservationBlock, TrafficMinute
 from harness.domain.evals.pins import ServedModel, Sighting
@@ -39,8 +37,7 @@ class Batch(NamedTuple):
     spends: Sequence[KeySpend] = ()
     sightings: Sequence[Sighting] = ()
     shadows: Sequence[ShadowTally] = ()
-    # By which the database knows a batch that comes again; empty for one that never does, and
-    # for one of the version before.
+    # By which the database knows a batch that comes again; empty for one that never does.
     id: str = ""
 
     @property
@@ -169,7 +166,7 @@ def encode(batch: Batch) -> str:
 def batch_to_json(batch: Batch) -> dict[str, object]:
     """Turns a batch into JSON, but for its datetimes, which the encoder must write."""
     return {
-        "blocks": [_block_to_json(block) for block in batch.blocks],
+        "blocks": [asdict(block) for block in batch.blocks],
         "traffic": [asdict(row) for row in batch.traffic],
         "failovers": [asdict(row) for row in batch.failovers],
         "alerts": [asdict(alert) for alert in batch.alerts],
@@ -178,13 +175,6 @@ def batch_to_json(batch: Batch) -> dict[str, object]:
         "shadows": [{**asdict(row), "day": row.day.isoformat()} for row in batch.shadows],
         "id": batch.id,
     }
-
-
-def _block_to_json(block: ObservationBlock) -> dict[str, Any]:
-    written = asdict(block)
-    if new := written["never_seen"]:
-        written["never_seen"] = with_newer_figures(new, new.pop("newer"))
-    return with_newer_figures(written, written.pop("newer"))
 
 
 def decode(line: bytes | str) -> Batch:
@@ -202,19 +192,15 @@ def batch_from_json(data: Mapping[str, Any]) -> Batch:
     blocks = [
         ObservationBlock(
             **{
-                **_known(ObservationBlock, block),
+                **block,
                 "opened_at": moment(block["opened_at"]),
                 "closed_at": moment(block["closed_at"]),
-                # A version before this one spooled without these.
-                "counts": tallies_from_json(block.get("counts", {})),
-                "ranks": ranks_from_json(block.get("ranks", {})),
-                "levels": levels_from_json(block.get("levels", {})),
+                "counts": tallies_from_json(block["counts"]),
+                "ranks": ranks_from_json(block["ranks"]),
+                "levels": levels_from_json(block["levels"]),
                 "never_seen": NeverSeen.from_json(new)
-                if (new := block.get("never_seen"))
+                if (new := block["never_seen"])
                 else None,
-                "newer": newer_figures(
-                    **{kind: block.get(kind) for kind in ("counts", "ranks", "levels")}
-                ),
             }
         )
         for block in data["blocks"]
@@ -222,47 +208,34 @@ def batch_from_json(data: Mapping[str, Any]) -> Batch:
     traffic = [
         TrafficMinute(
             **{
-                **_known(TrafficMinute, row),
+                **row,
                 "minute": moment(row["minute"]),
                 "latency_ms": {int(bound): n for bound, n in row["latency_ms"].items()},
             }
         )
         for row in data["traffic"]
     ]
-    # A version before this one spooled without these.
-    failovers = [
-        Failover(**{**_known(Failover, row), "at": moment(row["at"])})
-        for row in data.get("failovers", ())
-    ]
-    # A newer version may have written others, which take nothing else with them.
-    alerts = [_alert(row) for row in data.get("alerts", ()) if row["kind"] in set(AlertKind)]
+    failovers = [Failover(**{**row, "at": moment(row["at"])}) for row in data["failovers"]]
+    alerts = [_alert(row) for row in data["alerts"]]
     spends = [
-        KeySpend(**{**_known(KeySpend, row), "day": date.fromisoformat(row["day"])})
-        for row in data.get("spends", ())
+        KeySpend(**{**row, "day": date.fromisoformat(row["day"])}) for row in data["spends"]
     ]
     sightings = [
         Sighting(
             row["target"],
-            ServedModel(**_known(ServedModel, row["served"])),
+            ServedModel(**row["served"]),
             moment(row["first_at"]),
             moment(row["last_at"]),
         )
-        for row in data.get("sightings", ())
+        for row in data["sightings"]
     ]
     shadows = [
-        ShadowTally(**{**_known(ShadowTally, row), "day": date.fromisoformat(row["day"])})
-        for row in data.get("shadows", ())
+        ShadowTally(**{**row, "day": date.fromisoformat(row["day"])}) for row in data["shadows"]
     ]
-    id_ = str(data.get("id", ""))
+    id_ = data["id"]
     return Batch(blocks, traffic, failovers, alerts, spends, sightings, shadows, id_)
-
-
-def _known(kind: type, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row without what only a newer version has, which ran here before this one."""
-    names = {field.name for field in fields(kind)}
-    return {name: value for name, value in row.items() if name in names}
 
 
 def _alert(row: dict[str, Any]) -> Alert:
     words = {"kind": AlertKind(row["kind"]), "news": AlertEvent(row["news"])}
-    return Alert(**{**_known(Alert, row), **words, "at": datetime.fromisoformat(row["at"])})
+    return Alert(**{**row, **words, "at": datetime.fromisoformat(row["at"])})

@@ -1,5 +1,5 @@
 """Saves the last good snapshot to a file and loads it, so that a router starts without its
-database. JSON with a checksum; files of older versions are read.
+database. JSON with a checksum.
 """
 
 import json
@@ -15,7 +15,6 @@ from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.content_hash import canonical_json, hash_content
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.operations.access import OptOut
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.operations.row_signatures import Revocations, SignedRows
 from harness.domain.providers.credentials import StoredKey
 from harness.domain.reliability.rate_limits import KeyLimits
@@ -110,17 +109,7 @@ def snapshot_to_json(snapshot: Snapshot) -> dict[str, object]:
 
 
 def _route_json(route: Route) -> dict[str, object]:
-    """Rules as they are stored, so that a router of another version reads what it knows."""
-    trials = {"canary": route.canary, "holdback": route.holdback}
-    return (
-        asdict(route)
-        | {"settings": route.settings.as_json()}
-        | {
-            name: asdict(trial) | {"unit_rule": trial.unit_rule.as_json()}
-            for name, trial in trials.items()
-            if trial is not None
-        }
-    )
+    return asdict(route)
 
 
 def _agent_grant_json(grant: AgentGrant) -> dict[str, object]:
@@ -173,12 +162,11 @@ def snapshot_from_json(data: Mapping[str, Any]) -> Snapshot:
         providers={provider.name: provider for provider in providers},
         keys=tuple(_grant(key) for key in data["keys"]),
         etag=data["etag"],
-        # A file of an older version has none.
-        switches=tuple(_switch(switch) for switch in data.get("switches", ())),
-        shadows=tuple(_shadow(shadow) for shadow in data.get("shadows", ())),
-        stored_keys=tuple(StoredKey(**key) for key in data.get("stored_keys", ())),
-        signed=_signed(data["signed"]) if data.get("signed") else None,
-        agent_grants=tuple(_agent_grant(grant) for grant in data.get("agent_grants", ())),
+        switches=tuple(map(_switch, data["switches"])),
+        shadows=tuple(map(_shadow, data["shadows"])),
+        stored_keys=tuple(StoredKey(**key) for key in data["stored_keys"]),
+        signed=_signed(data["signed"]) if data["signed"] else None,
+        agent_grants=tuple(map(_agent_grant, data["agent_grants"])),
     )
 
 
@@ -197,17 +185,16 @@ def _signed(data: Mapping[str, Any]) -> SignedRows:
 
 
 def _grant(data: Mapping[str, Any]) -> KeyGrant:
-    # A file of an older version has none.
-    limits = data.get("limits")
+    limits = data["limits"]
     routes = frozenset(data["routes"])
-    opt_outs = frozenset(OptOut(name) for name in data.get("opt_outs", ()))
+    opt_outs = frozenset(OptOut(name) for name in data["opt_outs"])
     return KeyGrant(
         data["id"],
         data["hash"],
         routes,
         KeyLimits(**limits) if limits else None,
         opt_outs,
-        data.get("project", DEFAULT_PROJECT),
+        data["project"],
     )
 
 
@@ -241,9 +228,8 @@ def _route(data: Mapping[str, Any]) -> Route:
         canary=_canary(canary) if canary else None,
         fallbacks=tuple(data["fallbacks"]),
         settings=RouteSettings.from_json(data["settings"]),
-        # A file of an older version has none.
-        holdback=_canary(data["holdback"]) if data.get("holdback") else None,
-        break_glass=data.get("break_glass"),
+        holdback=_canary(data["holdback"]) if data["holdback"] else None,
+        break_glass=data["break_glass"],
     )
 
 
@@ -263,8 +249,7 @@ def _target(data: Mapping[str, Any]) -> Target:
 def _provider(data: Mapping[str, Any]) -> Provider:
     read = {
         "prices": {model: Price(**price) for model, price in data["prices"].items()},
-        # A file of an older version has neither.
-        "more_api_key_envs": tuple(data.get("more_api_key_envs", ())),
-        "models": {model: Capabilities(**can) for model, can in data.get("models", {}).items()},
+        "more_api_key_envs": tuple(data["more_api_key_envs"]),
+        "models": {model: Capabilities(**can) for model, can in data["models"].items()},
     }
     return Provider(**{**data, **read})

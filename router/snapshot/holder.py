@@ -28,7 +28,7 @@ from harness.domain.routing.snapshot_lineage import (
     fork_reason,
     older_reason,
 )
-from harness.domain.routing.table import Snapshot, require_served
+from harness.domain.routing.table import Snapshot
 from harness.ports import Store
 from router.snapshot.compiled import NO_KEYS, CompiledSnapshot
 from router.snapshot.compiler import compile_snapshot
@@ -258,7 +258,6 @@ class SnapshotHolder:
 
     def _made(self, snapshot: Snapshot) -> CompiledSnapshot:
         """Before it serves: what its first answers would wait for is loaded."""
-        require_served(snapshot.table.routes.values())
         opened = self._opened(snapshot)
         serving = compile_snapshot(
             opened, self._standing, self._keys_of(snapshot), self._classes

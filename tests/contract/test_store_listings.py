@@ -296,12 +296,10 @@ def test_pages_are_complete_and_without_doubles_while_rows_are_added(
     with store.listings() as stored:
         whole = listed.read(stored, PageRequest(1000))
         everything = [listed.id_(row) for row in whole]
-        some = listed.read(stored, PageRequest(2, None, offset=2))
         with pytest.raises((NotFound, InputError)):
             listed.read(stored, PageRequest(2, "no such, row"))
     assert len(everything) == whole.total >= 11
     assert whole.next is None
-    assert [listed.id_(row) for row in some] == everything[2:4]
 
     found: list[object] = []
     request = PageRequest(3)
@@ -598,5 +596,3 @@ def test_audit_events_are_selected_by_who_what_and_when(
                 page = stored.events(PageRequest(1, page.next), selection=selection)
                 one_by_one += [event.number for event in page]
             assert one_by_one == numbers, selection
-            behind = stored.events(PageRequest(1, offset=1), selection=selection)
-            assert [event.number for event in behind] == numbers[1:2], selection

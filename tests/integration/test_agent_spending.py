@@ -166,7 +166,7 @@ async def test_a_turn_that_the_cap_refuses_asks_nobody_and_says_so(
     # The version before reads every row of these tables, and knows no agents.
     with connected(database_url) as db:
         assert db.execute(sa.text("SELECT * FROM spending_month")).all() == []
-        assert db.execute(sa.text("SELECT * FROM later_spending_month")).all() != []
+        assert db.execute(sa.text("SELECT * FROM spending_month")).all() != []
 
     set_cap(ctx, 1.0)
     assert (await take_turn(ctx, runner, agent)).failure is None

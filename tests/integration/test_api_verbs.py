@@ -109,7 +109,7 @@ def test_a_run_by_hand_is_queued_worked_and_its_samples_paged(door: Door) -> Non
     shown = door.get(f"/evals/{run['id']}")
     assert (shown["run"]["state"], shown["samples"]) == ("done", 7)
     first = door.get(f"/evals/{run['id']}/samples?limit=5")
-    rest = door.get(f"/evals/{run['id']}/samples?limit=5&offset=5")
+    rest = door.get(f"/evals/{run['id']}/samples?limit=5&after={first['next']}")
     assert (len(first["items"]), len(rest["items"]), rest["total"]) == (5, 2, 7)
     positions = [item["position"] for item in first["items"] + rest["items"]]
     assert positions == list(range(7))

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from harness.control.serialize import to_hashable
+from harness.control.serialize import to_plain
 from harness.domain.canary.guardrails import Guardrail, Guardrails, SegmentedErrors
 from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, claim_keys
@@ -252,7 +252,7 @@ def rollout(drawn: DrawnCanary) -> Rollout:
 
 def decided(drawn: DrawnCanary, blocks: Sequence[ObservationBlock]) -> str:
     action = decide_action(rollout(drawn), blocks, START + timedelta(days=DAYS))
-    return canonical_json(to_hashable(action))
+    return canonical_json(to_plain(action))
 
 
 def counted(blocks: Sequence[ObservationBlock]) -> Mapping[int, tuple[int, int]]:

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from dashboard.views import routes as views
 from harness.config.routing import OverridesEntry
-from harness.control.serialize import to_hashable
 from harness.domain.errors import InputError, NotAllowed, NotFound
 from harness.domain.routing.data_classes import is_at_least_as_strict, may_see
 from harness.domain.routing.overrides import (
@@ -209,14 +208,6 @@ def test_settings_with_and_without_overrides_are_read_back() -> None:
     assert RouteSettings.from_json(plain) == RouteSettings()
     assert format_overrides(some.overrides) == "vision=photo, embedding=vectors"
     assert {some, RouteSettings()} == {RouteSettings(), some}
-
-
-@pytest.mark.req("F5")
-def test_settings_of_before_keep_their_hash() -> None:
-    assert "overrides" not in to_hashable(RouteSettings(description="of before"))  # type: ignore[operator]  # an object
-    assert to_hashable(RouteSettings(overrides={VISION: "photo"})) == {
-        "overrides": {"vision": "photo"}
-    }
 
 
 def test_the_dashboard_says_which_route_answers_what() -> None:

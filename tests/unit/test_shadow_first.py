@@ -13,7 +13,6 @@ from harness.config import load_settings
 from harness.domain.errors import ConfigError
 from harness.domain.proposals.policy import ShadowStagePolicy
 from harness.gate.shadow_stage import (
-    ALL_CHECKS_RULE,
     ShadowMove,
     ShadowStageState,
     decide_shadow_stage,
@@ -59,7 +58,6 @@ def test_the_reason_names_what_was_worse_and_the_level_is_the_policys() -> None:
         pairs=50,
         lost_won={"answered": (1, 1), "json": (9, 0)},
         mirroring=True,
-        rule=ALL_CHECKS_RULE,
     )
     strict, loose = (
         decide_shadow_stage(POLICY, state),

@@ -35,18 +35,14 @@ class Body(BaseModel):
 
 
 class PageQuery(Body):
-    """Asks for a page of a list. after: the `next` of the page before. offset: rows to leave
-    out, as before there was `after`; it takes longer, and rows that are added meanwhile shift
-    it.
-    """
+    """Asks for a page of a list. after: the `next` of the page before."""
 
     limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 100
     after: Cursor | None = None
-    offset: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
     @property
     def page(self) -> PageRequest:
-        return PageRequest(self.limit, self.after, self.offset)
+        return PageRequest(self.limit, self.after)
 
 
 class OverviewQuery(PageQuery):

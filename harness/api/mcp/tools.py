@@ -88,7 +88,7 @@ def _overview(status: RouteStatus) -> Mapping[str, object]:
         "canary": status.candidate.name if status.candidate else None,
         "canary_state": canary.state.value if canary else None,
         "open_proposal": proposal.id if proposal else None,
-        "phase": proposal.stored_phase if proposal else None,
+        "phase": proposal.phase.value if proposal else None,
         "verdict": verdict.words if verdict else None,
         "proof": status.standing.text if status.standing else None,
         "waits_for_a_person": status.needs_decision,

@@ -24,7 +24,6 @@ from harness.app.doctor.provider_checks import (
 from harness.app.processes import answers_http
 from harness.control.context import Context
 from harness.control.operations import queries
-from harness.control.proposals import newer_versions
 from harness.control.routing import (
     data_class_checks,
     fallback_chain,
@@ -73,7 +72,6 @@ def all_checks(
         yield from _differences(context, settings)
         yield from _freezes(context)
         yield from _chains(context)
-        yield from check_newer_policies(context)
         yield _leader(context)
     yield from _alert_sinks(settings)
     yield from _ports(settings)
@@ -289,25 +287,6 @@ def _chains(context: Context) -> Iterator[DoctorFinding]:
     for violation in routes.list_override_violations(context):
         step = "take the override away, or fix the file"
         yield DoctorFinding("overrides", "fail", violation, step)
-
-
-def check_newer_policies(context: Context) -> Iterator[DoctorFinding]:
-    """Names the open proposals that wait for the newer version which wrote their policy, and
-    the routes whose settings it wrote.
-    """
-    with context.store.read() as tx:
-        held = {
-            (proposal.route, f"{proposal.id} is held"): newer_versions.describe_proposal_hold(
-                tx, proposal
-            )
-            for proposal in tx.proposals.open()
-        }
-        for name, route in tx.routing.table().routes.items():
-            held[name, "its proposals are held"] = newer_versions.describe_route(route)
-    for (route_name, what), newer in held.items():
-        found, _, step = newer.rpartition(": ")
-        if newer:
-            yield DoctorFinding(f"route {route_name}", "warn", f"{what}: {found}", step)
 
 
 def _leader(context: Context) -> DoctorFinding:

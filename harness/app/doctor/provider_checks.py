@@ -91,17 +91,10 @@ def check_stored_keys(context: Context) -> Iterator[DoctorFinding]:
 
 
 def check_stored_headers(context: Context) -> Iterator[DoctorFinding]:
-    """Whether the stored headers are encrypted, and can be decrypted here."""
+    """Whether the stored headers can be decrypted here."""
     with context.store.read() as tx:
         known = tx.providers.all().values()
     for provider in known:
-        for name in sorted(provider.extra_headers):
-            yield DoctorFinding(
-                f"header {name} of {provider.name}",
-                "warn",
-                "an older version stored it in clear",
-                "`swapgate init`, or a restart of the control plane, encrypts it",
-            )
         lost = provider.sealed_headers.keys() - _opened_names(context, provider)
         for name in sorted(lost):
             step = f"set the headers of {provider.name} anew, or bring the encryption key back"

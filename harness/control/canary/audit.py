@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
-from harness.control.serialize import to_hashable
+from harness.control.serialize import to_plain
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.content_hash import canonical_json, digest, hash_content
@@ -20,7 +20,6 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.audit import AuditEvent
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_action import RolloutAction
-from harness.gate.online.sample_ratio import PERIOD_RULE, POOLED_RULE
 
 # What the evidence asks for by itself; the others come from people or from the proof.
 _OF_EVIDENCE: Final = frozenset(
@@ -79,10 +78,9 @@ def decision_inputs(unit: RolloutUnit, action: RolloutAction | None) -> dict[str
             "blocks": len(used),
             "last_block": max((block.number for block in used), default=0),
             "blocks_sha256": _blocks_sha256(used),
-            "policy_sha256": digest(to_hashable(rollout.policy)),
-            "split_rule": PERIOD_RULE,
+            "policy_sha256": digest(to_plain(rollout.policy)),
         },
-        "decided_sha256": digest(to_hashable(again)),
+        "decided_sha256": digest(to_plain(again)),
     }
 
 
@@ -127,11 +125,9 @@ def replay_action(ctx: Context, number: int) -> ReplayedAction:
     differences += _input_differences(inputs, rollout, blocks)
     before, after, decided = str(event.details["decided_sha256"]), "", None
     try:
-        # What was decided before rules had numbers was decided by the first.
-        rule = int(inputs.get("split_rule", POOLED_RULE))
         seen, at = _rollout_before(rollout, inputs), _time(inputs["at"])
-        decided = decide_action(seen, blocks, at, split_rule=rule)
-        after = digest(to_hashable(decided))
+        decided = decide_action(seen, blocks, at)
+        after = digest(to_plain(decided))
     except (SwapgateError, ValueError) as error:
         differences.append(str(error))
     if after and after != before:
@@ -151,7 +147,7 @@ def _input_differences(
         found.append(f"{inputs['blocks']} blocks were used, and {len(blocks)} are stored")
     elif _blocks_sha256(blocks) != inputs["blocks_sha256"]:
         found.append("the stored blocks are not those that were used")
-    if digest(to_hashable(rollout.policy)) != inputs["policy_sha256"]:
+    if digest(to_plain(rollout.policy)) != inputs["policy_sha256"]:
         found.append("the rollout's stored policy is not the one that it was decided by")
     return found
 
@@ -188,7 +184,7 @@ def _until(blocks: Sequence[ObservationBlock], last: int) -> Sequence[Observatio
 
 def _blocks_sha256(blocks: Sequence[ObservationBlock]) -> str:
     ordered = sorted(blocks, key=lambda block: block.number)
-    return hash_content("".join(canonical_json(to_hashable(block)) for block in ordered))
+    return hash_content("".join(canonical_json(to_plain(block)) for block in ordered))
 
 
 def _time(text: object) -> datetime:

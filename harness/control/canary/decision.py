@@ -20,7 +20,7 @@ from harness.domain.canary.rollout import (
     RolloutSignal,
     RolloutState,
 )
-from harness.domain.errors import NewerVersion, NotFound, SignatureInvalid
+from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.alert_record import AlertRecord
 from harness.domain.operations.alerts import AlertKind
@@ -34,15 +34,7 @@ def decide(ctx: Context, rollout: Rollout) -> RolloutAction:
     with ctx.store.read() as tx:
         unit = RolloutUnit(ctx, tx, rollout)
         action = holds.apply_hold(unit, read_evidence(unit))
-        try:
-            action = _allowed(unit, action)
-        except NewerVersion:
-            # What a router has begun asks for no proof.
-            aborted = confirm_worker_abort(unit, action)
-            if aborted is action:
-                raise
-            return aborted
-        return confirm_worker_abort(unit, action)
+        return confirm_worker_abort(unit, _allowed(unit, action))
 
 
 def read_evidence(unit: RolloutUnit) -> RolloutAction:

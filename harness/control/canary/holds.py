@@ -14,7 +14,6 @@ from harness.control.canary.observe_only import OBSERVE_ONLY
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.operations import alerts, tampering
-from harness.control.proposals import newer_versions
 from harness.control.routing import freezes
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
@@ -132,8 +131,7 @@ def _stage_name(rollout: Rollout) -> str:
 def _distrust_reason(unit: RolloutUnit) -> str:
     ctx, rollout = unit.ctx, unit.rollout
     now = ctx.clock.now()
-    newer = newer_versions.describe_rollout_hold(unit.tx, rollout)
-    if held := newer or freezes.describe_freeze(ctx, unit.tx, rollout.route):
+    if held := freezes.describe_freeze(ctx, unit.tx, rollout.route):
         return held
     if ctx.observe_only and not rollout.baking:
         return OBSERVE_ONLY
@@ -150,7 +148,6 @@ def _distrust_reason(unit: RolloutUnit) -> str:
         holds.traffic_gap(traffic, now)
         or holds.future_traffic(traffic, now)
         or holds.clock_skew(blocks, now)
-        or holds.newer_guardrails(blocks)
     )
     if unsure or rollout.baking:
         return unsure

@@ -3,7 +3,6 @@ decides nothing.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -20,7 +19,7 @@ from harness.control.evals import proof_validity
 from harness.control.routing import routes
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout, RolloutState
-from harness.domain.errors import NewerVersion, NotFound
+from harness.domain.errors import NotFound
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.routing.target import Target
 from harness.gate.online.next_step import decide_action
@@ -106,8 +105,7 @@ def _check_proofs(tx: Transaction, rollouts: Sequence[Rollout]) -> None:
     ids = [rollout.verdict for rollout in rollouts if rollout.live]
     tx.preload.verdicts(ids)
     for id_ in ids:
-        with suppress(NewerVersion):
-            tx.verdicts.get(id_)
+        tx.verdicts.get(id_)
 
 
 def list_rollouts(ctx: Context) -> Sequence[Rollout]:
@@ -187,10 +185,7 @@ def _moved_provider_reason(unit: RolloutUnit) -> str:
     # Reading verdicts and their plans takes long, for every canary of a list.
     if not proof_validity.has_moved_providers(unit.tx):
         return ""
-    try:
-        verdict = unit.tx.verdicts.get(unit.rollout.verdict)
-    except NewerVersion:
-        return ""  # the alert `proposal_held` says what of it is not known
+    verdict = unit.tx.verdicts.get(unit.rollout.verdict)
     if proof_validity.find_unreadable(verdict):
         return ""
     moved = proof_validity.list_moved_providers(unit.ctx, unit.tx, verdict)

@@ -19,7 +19,7 @@ from harness.control.agents import switch_alerts
 from harness.control.context import Context
 from harness.domain.agents.switch_request import SwitchState
 from harness.domain.canary.rollout import RolloutState
-from harness.domain.errors import DeliveryFailed, NewerVersion, NotFound, SignatureInvalid
+from harness.domain.errors import DeliveryFailed, NotFound, SignatureInvalid
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alert_pages import find_alert_page
 from harness.domain.operations.alert_record import (
@@ -195,7 +195,7 @@ def _resolve_finished(ctx: Context) -> None:
                     tx.alerts.fold([_resolution_of(ctx, record)])
 
 
-def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # noqa: C901, PLR0911 - a table
+def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # noqa: PLR0911 - a table
     about = record.key.partition(":")[2]
     if record.kind is AlertKind.INTERNAL_ERROR and about == record.subject:
         return now - record.last_seen >= ROUTER_FAULT_SILENCE  # of no rollout
@@ -215,8 +215,6 @@ def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # no
                 return route is None or route.break_glass != about
             case AlertKind.SHADOW_HELD:
                 return tx.proposals.get(about).phase is not ProposalPhase.SHADOW
-            case AlertKind.PROPOSAL_HELD:
-                return not tx.proposals.get(about).open
             case AlertKind.CANARY_PAUSED:
                 return tx.rollouts.get(about).state is not RolloutState.PAUSED
             case AlertKind.CANARY_HELD | AlertKind.SAMPLE_RATIO | AlertKind.INTERNAL_ERROR:
@@ -227,7 +225,7 @@ def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # no
                 return False
     except NotFound:
         return True
-    except (NewerVersion, SignatureInvalid):
+    except SignatureInvalid:
         # What cannot be read says no end, and keeps no other alert from being told.
         return False
 

@@ -21,13 +21,12 @@ from harness.control.proposals import (
     alpha_spending,
     approvals,
     evaluation,
-    newer_versions,
     route_rules,
     selections,
 )
 from harness.control.routing import freezes
 from harness.control.shadow import stage_driver
-from harness.domain.errors import EvidenceMismatch, NewerVersion, ProofRefused, StaleEvidence
+from harness.domain.errors import EvidenceMismatch, ProofRefused, StaleEvidence
 from harness.domain.evals.run import RunState
 from harness.domain.evals.verdict import (
     Failed,
@@ -52,23 +51,9 @@ from harness.ports import Transaction
 
 
 def drive_proposal(ctx: Context, proposal: Proposal) -> list[str]:
-    """Moves a proposal by its phase, and says what was done; one that a newer version wrote is
-    held. Raises SwapgateError.
-    """
-    try:
-        did = _unless_tampered(ctx, proposal)
-    except NewerVersion as error:
-        newer_versions.update_hold_alert(ctx, proposal, str(error))
-        raise
-    newer_versions.update_hold_alert(ctx, proposal, "")
-    return did
-
-
-def _unless_tampered(ctx: Context, proposal: Proposal) -> list[str]:
+    """Moves a proposal by its phase, and says what was done. Raises SwapgateError."""
     if proposal.phase in tampering.HELD:
         with ctx.store.read() as tx:
-            if newer := newer_versions.describe_proposal_hold(tx, proposal):
-                raise NewerVersion(f"{proposal.id} is held: {newer}")
             tampering.require_untampered(ctx, tx, proposal)
     return _drive(ctx, proposal)
 

@@ -177,7 +177,7 @@ def is_other_person(tx: Transaction, name: str, proposer: Actor) -> bool:
         return False
     known = tx.principals.named(name)
     if known is None:
-        return True  # the control plane itself, or from before there were principals
+        return True  # the control plane itself
     people = tx.person_links.people()
     if people.person(known.id) == people.person(proposer.principal):
         return False

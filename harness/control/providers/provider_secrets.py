@@ -8,10 +8,8 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.domain.errors import DecryptionFailed, SwapgateError
-from harness.domain.operations.access import SYSTEM
 from harness.domain.providers.credentials import (
     Credential,
     ProviderKey,
@@ -73,32 +71,6 @@ def reencrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
             place = f"the header {name!r} of provider {provider.name!r}"
             raise DecryptionFailed(f"{place}: {error}") from None
     return encrypt_headers(replace(provider, sealed_headers=fresh), cipher)
-
-
-def encrypt_stored_headers(ctx: Context) -> list[str]:
-    """Encrypts headers that an older version stored in clear; returns their providers' names.
-
-    Raises ConfigError without any key.
-    """
-    with ctx.store.read() as tx:
-        if not any(provider.extra_headers for provider in tx.providers.all().values()):
-            return []
-    done = []
-    with ctx.store.write() as tx:
-        for provider in tx.providers.all().values():
-            if not provider.extra_headers:
-                continue
-            tx.providers.put(encrypt_headers(provider, ctx.cipher))
-            audit.record(
-                ctx,
-                tx,
-                SYSTEM,
-                "provider.seal",
-                f"provider {provider.name}",
-                {"headers": sorted(provider.extra_headers)},
-            )
-            done.append(provider.name)
-    return done
 
 
 def decrypt_credential(

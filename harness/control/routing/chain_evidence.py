@@ -79,8 +79,7 @@ def _verdict(
     over shows nothing for its own proposer: a fallback, forced, would be a promotion by hand.
     """
     for proposal in tx.proposals.of_pair(route.name, route.incumbent, target.id):
-        # What a newer version alone can read may be such an end, too.
-        if proposal.verdict is None or proposal.phase in NO_PROOF or proposal.newer:
+        if proposal.verdict is None or proposal.phase in NO_PROOF:
             continue
         verdict = tx.verdicts.get(proposal.verdict)
         if not isinstance(verdict, Passed):

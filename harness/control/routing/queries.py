@@ -21,7 +21,7 @@ from harness.control.routing import routes
 from harness.control.routing.route_status import NEWS, RouteStatus
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import Rollout, RolloutState
-from harness.domain.errors import NewerVersion, NotFound, SignatureInvalid, SwapgateError
+from harness.domain.errors import NotFound, SignatureInvalid, SwapgateError
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import Page, PageRequest
 from harness.domain.proposals.proposal import Proposal
@@ -112,11 +112,11 @@ def load_page(ctx: Context, page_request: PageRequest) -> Page[RouteStatus]:
     for a cursor that is no route.
     """
     overview = load_overview(ctx)
-    names, first = overview.names, page_request.offset
+    names, first = overview.names, 0
     if page_request.after is not None:
         if page_request.after not in overview.heads:
             raise NotFound(f"there is no {page_request.after} in this list to go on behind")
-        first += names.index(page_request.after) + 1
+        first = names.index(page_request.after) + 1
     shown = names[first : first + page_request.limit]
     page = load_statuses(ctx, overview, shown)
     more = shown and first + len(shown) < len(names)
@@ -146,7 +146,7 @@ def load_statuses(
                 state = states[name]
                 state = _with_last_rollout(tx, state) if name in proposed else state
                 found.append(_with_verdict(ctx, tx, state, traffic.get(name, ())))
-            except (NewerVersion, SignatureInvalid) as error:
+            except SignatureInvalid as error:
                 faults[name] = _fault(name, error)
     return Page(found, len(names), None, [*faults.values()])
 
@@ -183,7 +183,7 @@ def _load_states(
                 continue
             try:
                 states[name] = _build_state(ctx, tx, found[name], targets, now)
-            except (NewerVersion, SignatureInvalid) as error:
+            except SignatureInvalid as error:
                 faults[name] = _fault(name, error)
     return states, faults
 

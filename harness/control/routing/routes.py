@@ -371,13 +371,8 @@ def check_settings(ctx: Context, route: str, settings: RouteSettings) -> RouteSe
     """The settings with the digest of each suite that has none: naming one accepts it as it is.
 
     Raises NotFound for an unknown suite or policy, and a suite of another project, InputError
-    for an impossible value, Conflict where a newer version wrote what this one does not know.
+    for an impossible value.
     """
-    if newer := settings.newer_fields:
-        raise Conflict(
-            f"the settings of route {route} have {', '.join(newer)}, which this version does "
-            "not know: change them with the newer version that wrote them"
-        )
     KeepWarm(settings.keep_warm_bps)
     check_capture(settings)
     if not 0 < settings.total_timeout_s <= LONGEST_TIMEOUT_S:

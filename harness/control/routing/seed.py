@@ -9,7 +9,6 @@ from typing import Final
 
 from harness.control import audit
 from harness.control.context import Context
-from harness.control.providers import provider_secrets
 from harness.control.routing import data_class_checks, routes, targets
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.routing.route_changes import CreateRoute
@@ -43,10 +42,7 @@ class FileApplied:
 
 def apply_seed(ctx: Context, settings: Settings) -> list[str]:
     """Returns what was added, in words. Raises NotFound for an unknown suite or provider."""
-    added = [
-        f"encryption of {name}'s headers"
-        for name in provider_secrets.encrypt_stored_headers(ctx)
-    ]
+    added = []
     with ctx.store.read() as tx:
         known, providers = set(tx.routing.table().routes), set(tx.providers.all())
     for name, provider in settings.providers.items():
@@ -210,8 +206,8 @@ def _other_settings(wanted: RouteSeed, route: Route) -> list[SeedDifference]:
     names = []
     if tuple(fallback.target.id for fallback in wanted.fallbacks) != route.fallbacks:
         names.append("fallbacks")
-    fields = [name for name in RouteSettings.__dataclass_fields__ if name != "newer"]
     ours, theirs = wanted.settings, route.settings
+    fields = RouteSettings.__dataclass_fields__
     names += [name for name in fields if getattr(ours, name) != getattr(theirs, name)]
     if not names:
         return []

@@ -26,7 +26,6 @@ from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.domain.shadow.shadow import MAX_PER_DAY, Shadow, ShadowLimits, sum_usage
 from harness.gate.shadow_stage import (
-    ALL_CHECKS_RULE,
     ROUNDING_USD,
     ShadowStageDecision,
     ShadowStageState,
@@ -101,7 +100,6 @@ def build_stage(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStag
         mirroring=live is not None,
         stopped=_stopped(records),
         obstacle=_obstacle(ctx, tx, proposal, candidate, records) if waits else "",
-        rule=ALL_CHECKS_RULE,
         unit=unit,
     )
     return ShadowStage(

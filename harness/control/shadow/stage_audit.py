@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from harness.control.context import Context
-from harness.control.serialize import to_hashable, to_plain
+from harness.control.serialize import to_plain
 from harness.control.shadow import shadows
 from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.content_hash import digest
@@ -66,9 +66,9 @@ def decision_inputs(
         KEY: {
             "at": at.isoformat(),
             "seen": to_plain(state),
-            "policy_sha256": digest(to_hashable(policy)),
+            "policy_sha256": digest(to_plain(policy)),
         },
-        "decided_sha256": digest(to_hashable(decided)),
+        "decided_sha256": digest(to_plain(decided)),
     }
 
 
@@ -97,12 +97,12 @@ def replay_stage(ctx: Context, number: int) -> ReplayedShadow:
         differences += _fewer(ctx, tx, proposal, state)
     policy = proposal.policy.canary.shadow
     before, after, decided = str(event.details["decided_sha256"]), "", None
-    if policy is None or digest(to_hashable(policy)) != inputs["policy_sha256"]:
+    if policy is None or digest(to_plain(policy)) != inputs["policy_sha256"]:
         differences.append("the proposal's stored policy is not the one that it was decided by")
     if policy is not None:
         try:
             decided = decide_shadow_stage(policy, state)
-            after = digest(to_hashable(decided))
+            after = digest(to_plain(decided))
         except (SwapgateError, ValueError) as error:
             differences.append(str(error))
     if after and after != before:
@@ -132,8 +132,7 @@ def _proposal_of(event: AuditEvent) -> str:
 def _stage_state(kept: Mapping[str, Any]) -> ShadowStageState:
     lost_won = kept["lost_won"]
     pairs = {name: (int(lost), int(won)) for name, (lost, won) in (lost_won or {}).items()}
-    # Before there were units, each request was one.
-    unit = ExposureUnit(kept.get("unit", ExposureUnit.REQUEST.value))
+    unit = ExposureUnit(kept["unit"])
     return ShadowStageState(
         **{**kept, "lost_won": None if lost_won is None else pairs, "unit": unit}
     )

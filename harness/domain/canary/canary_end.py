@@ -30,10 +30,6 @@ class CanaryEnd(StrEnum):
         return f"canary{of_route} was {self}"
 
 
-# What a rollback by hand in a bake was called in what was stored before it had its word.
-_FORMER_TAKEN_BACK = "rolled back by "
-
-
 def describe_abort(name: str, reason: str, *, baking: bool) -> str:
     """Writes the reason of an end that a person brought about. `find_end` reads it."""
     return f"{CanaryEnd.TAKEN_BACK if baking else 'abort'} by {name}: {reason}"
@@ -48,6 +44,6 @@ def find_end(ended_because: str) -> CanaryEnd:
     """Tells by the stored reason of an end which one it was."""
     if ended_because.startswith("abort by "):
         return CanaryEnd.ABORTED
-    if ended_because.startswith((f"{CanaryEnd.TAKEN_BACK} by ", _FORMER_TAKEN_BACK)):
+    if ended_because.startswith(f"{CanaryEnd.TAKEN_BACK} by "):
         return CanaryEnd.TAKEN_BACK
     return CanaryEnd.ROLLED_BACK

@@ -3,7 +3,6 @@ refusals, invalid JSON and tool calls, cost, feedback, a judge (statistics.md §
 
 `Guardrails` holds the policy's tolerated ratio of each; `FailureTally` and its subclasses hold
 a block's counts by arm, `ArmLevels` its mean values, and all are read back from stored JSON.
-What a newer version's router counted by a guardrail that only it knows is kept as it wrote it.
 Each guardrail is a stream of evidence of its own; they share one alpha over the rollout.
 Whether one applies to a unit depends on the unit's first request alone, never on an answer:
 what is chosen by its outcome proves nothing.
@@ -41,8 +40,6 @@ class GuardrailKind(StrEnum):
     COUNTS = "counts"  # a unit fails or not; tolerated: an odds ratio
     RANKS = "ranks"  # a value per unit; tolerated: a ratio of values
 
-
-_KNOWN: Final = frozenset(guardrail.value for guardrail in Guardrail)
 
 RANK_GUARDRAILS: Final = frozenset(
     {
@@ -252,10 +249,8 @@ class ArmLevels:
 
 
 def tallies_from_json(stored: Mapping[str, Any]) -> dict[Guardrail, FailureTally]:
-    """Reads a block's tallies by guardrail from JSON, as `asdict` wrote them. Those that only a
-    newer version knows are `newer_figures`.
-    """
-    return {name: _tally_of(tally) for name, tally in known_guardrails(stored).items()}
+    """Reads a block's tallies by guardrail from JSON, as `asdict` wrote them."""
+    return {name: _tally_of(tally) for name, tally in by_guardrail(stored).items()}
 
 
 def _tally_of(stored: Mapping[str, Any]) -> FailureTally:
@@ -273,35 +268,12 @@ def _tally_of(stored: Mapping[str, Any]) -> FailureTally:
 
 
 def ranks_from_json(stored: Mapping[str, Any]) -> dict[Guardrail, tuple[float, ...]]:
-    return {name: tuple(map(float, ranks)) for name, ranks in known_guardrails(stored).items()}
+    return {name: tuple(map(float, ranks)) for name, ranks in by_guardrail(stored).items()}
 
 
 def levels_from_json(stored: Mapping[str, Any]) -> dict[Guardrail, ArmLevels]:
-    return {name: ArmLevels(**level) for name, level in known_guardrails(stored).items()}
+    return {name: ArmLevels(**level) for name, level in by_guardrail(stored).items()}
 
 
-def known_guardrails(stored: Mapping[str, Any]) -> dict[Guardrail, Any]:
-    """Returns what is stored of the guardrails that this version knows."""
-    return {Guardrail(name): value for name, value in stored.items() if name in _KNOWN}
-
-
-def newer_guardrails(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what is stored of guardrails that only a newer version knows, as it wrote it."""
-    return {name: value for name, value in stored.items() if name not in _KNOWN}
-
-
-def newer_figures(**figures: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
-    """Returns a block's figures of guardrails that only a newer version knows, by kind: counts,
-    ranks, levels.
-    """
-    newer = {kind: newer_guardrails(stored or {}) for kind, stored in figures.items()}
-    return {kind: stored for kind, stored in newer.items() if stored}
-
-
-def with_newer_figures(
-    written: dict[str, Any], newer: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Puts `newer_figures` back beside what this version writes of a block."""
-    return written | {
-        kind: {**(written.get(kind) or {}), **stored} for kind, stored in newer.items()
-    }
+def by_guardrail(stored: Mapping[str, Any]) -> dict[Guardrail, Any]:
+    return {Guardrail(name): value for name, value in stored.items()}

@@ -15,7 +15,6 @@ from harness.domain.canary.guardrails import (
     ArmLevels,
     FailureTally,
     Guardrail,
-    newer_figures,
     ranks_from_json,
     tallies_from_json,
 )
@@ -36,7 +35,6 @@ class NeverSeen:
     canary_failures: int
     counts: Mapping[Guardrail, FailureTally] | None = None
     ranks: Mapping[Guardrail, tuple[float, ...]] | None = None
-    newer: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # as the block's
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
@@ -44,7 +42,6 @@ class NeverSeen:
         read = {
             "counts": None if counts is None else tallies_from_json(counts),
             "ranks": None if ranks is None else ranks_from_json(ranks),
-            "newer": newer_figures(counts=counts, ranks=ranks),
         }
         return cls(**{**stored, **read})
 
@@ -78,14 +75,6 @@ class ObservationBlock:
     # None: no ledger was asked. The rule is an older one's, or the router, or the database was
     # away for too long.
     never_seen: NeverSeen | None = None
-    # Of guardrails that only a newer version knows, whose router counted the block: by kind
-    # (counts, ranks, levels) and guardrail, as it wrote them.
-    newer: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-    @property
-    def newer_guardrails(self) -> frozenset[str]:
-        """Names the guardrails in it that only a newer version knows."""
-        return frozenset(name for figures in self.newer.values() for name in figures)
 
     @property
     def is_never_seen(self) -> bool:

@@ -15,7 +15,6 @@ from harness.domain.canary.canary_end import CanaryEnd, find_end
 from harness.domain.canary.unit_rule import FEEDBACK_S, ExposureUnit, UnitRule
 from harness.domain.errors import IllegalTransition
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, EvidenceRule
-from harness.domain.proposals.policy_bounds import clamp_policy
 from harness.domain.safe_time import add_seconds
 
 
@@ -213,7 +212,6 @@ def build_unit_rule(
     """What routers count for a rollout of this policy. ledger_salt: for its key ledger, where
     the policy carries evidence over periods.
     """
-    policy = clamp_policy(policy)
     return UnitRule(
         block_size=policy.block_size,
         unit=policy.unit,

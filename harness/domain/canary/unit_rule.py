@@ -11,8 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Self
 
-from harness.domain.canary.guardrails import Guardrail, known_guardrails, newer_guardrails
-from harness.domain.newer_fields import NewerFields, name_newer_fields, with_newer_fields
+from harness.domain.canary.guardrails import Guardrail, by_guardrail
 
 # How long after its answer a caller's first request may still be called good or bad.
 FEEDBACK_S: Final = 60.0
@@ -80,43 +79,18 @@ class UnitRule:
     ledger_salt: str = ""
     # Errors are counted in the segments of the traffic as well (`segments`).
     segments: bool = False
-    # Tolerated ratios of guardrails that only a newer version knows: not measured here.
-    newer_guardrails: Mapping[str, float] = field(default_factory=dict)
-    # What only a newer version knows, by path: kept, and not followed here.
-    newer: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, object]:
-        """Leaves out newer fields at their default: older rollouts' rules keep their bytes."""
-        written = asdict(self)
-        written["guardrails"] |= written.pop("newer_guardrails")
-        newer = written.pop("newer")
-        for name in _LATER:
-            if written[name] == getattr(DEFAULT_UNIT_RULE, name):
-                del written[name]
-        return with_newer_fields(written, newer)
+        return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        ratios = data.get("guardrails", {})
-        reader, judge = NewerFields(), data.get("judge")
-        unit = reader.member(
-            ExposureUnit, data["unit"], "unit", otherwise=ExposureUnit.FIRST_REQUEST
-        )
         read = {
-            "unit": unit,
-            "guardrails": known_guardrails(ratios),
-            "newer_guardrails": newer_guardrails(ratios),
-            "judge": CanaryJudge(**reader.known(CanaryJudge, judge, "judge."))
-            if judge
-            else None,
+            "unit": ExposureUnit(data["unit"]),
+            "guardrails": by_guardrail(data["guardrails"]),
+            "judge": CanaryJudge(**data["judge"]) if data["judge"] else None,
         }
-        known = reader.known(cls, data)
-        return cls(**{**known, **read, "newer": reader.found})
-
-    @property
-    def newer_fields(self) -> list[str]:
-        """Names what this version cannot follow."""
-        return name_newer_fields(self, self.newer)
+        return cls(**{**data, **read})
 
     @property
     def keeps_ledger(self) -> bool:
@@ -128,15 +102,4 @@ class UnitRule:
         return max(0.0, at.timestamp() - self.began_s) if self.began_s else 0.0
 
 
-_LATER: Final = (
-    "began_s",
-    "rho",
-    "local_alpha",
-    "guardrails",
-    "judge",
-    "feedback_s",
-    "pools_ranks",
-    "ledger_salt",
-    "segments",
-)
 DEFAULT_UNIT_RULE = UnitRule()

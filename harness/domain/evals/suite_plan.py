@@ -13,7 +13,6 @@ from harness.domain.content_hash import digest
 from harness.domain.evals.item_groups import Slice
 from harness.domain.evals.judge_calibration import JudgeSlope
 from harness.domain.evals.pins import ServedPin
-from harness.domain.newer_fields import NewerFields
 
 JUDGE_SEPARATOR: Final = "+judge:"  # in a suite's pin, between the scorer and its judge
 
@@ -199,7 +198,7 @@ class SuitePlan:
         return (self.incumbent_items + self.planned_items) * self.epochs
 
     def as_json(self) -> dict[str, object]:
-        """What does not concern a plan is left out: old verdicts keep their bytes."""
+        """Leaves out what does not concern the plan."""
         more: dict[str, object] = {}
         if self.spend:
             more |= {"look": self.look, "spend": self.spend}
@@ -239,43 +238,26 @@ class SuitePlan:
 
 
 def plan_from_json(stored: Mapping[str, Any]) -> SuitePlan:
-    """Restores the plan that SuitePlan.as_json wrote. Raises ValueError or TypeError for one of
-    a newer version that this one cannot follow.
+    """Restores the plan that SuitePlan.as_json wrote. Raises ValueError, TypeError or KeyError
+    for what is no such thing.
     """
-    newer = NewerFields()
-    plan = known_plan_from_json(stored, newer, "")
-    if newer.found:
-        raise ValueError(
-            f"a plan has {', '.join(newer.found)}, which this version cannot follow"
-        )
-    return plan
-
-
-def known_plan_from_json(stored: Mapping[str, Any], newer: NewerFields, path: str) -> SuitePlan:
-    """Restores what this version knows of a plan; the rest is noted in `newer`."""
-
-    older: dict[str, StrEnum] = {
-        "served_pin": ServedPin.NONE,
-        "unseen": UnseenLoss.WHOLE,
-        "rule": GateRule.PAIRED,
-        "population": ClaimPopulation.LIKE_THESE,
+    kinds: dict[str, type[StrEnum]] = {
+        "role": SuiteRole,
+        "claim": Claim,
+        "served_pin": ServedPin,
+        "combine": PrimaryCombination,
+        "unseen": UnseenLoss,
+        "rule": GateRule,
+        "population": ClaimPopulation,
     }
-    # Of what is always there, the strictest stands for what is not known.
-    strictest: dict[str, StrEnum] = {"role": SuiteRole.REQUIRED, "claim": Claim.SUPERIOR}
-    if stored.get("combine"):
-        strictest["combine"] = PrimaryCombination.WEIGHTED
-    kinds: dict[str, Any] = {
-        name: newer.member(
-            type(value), {**older, **stored}[name], f"{path}{name}", otherwise=value
-        )
-        for name, value in (older | strictest).items()
+    read: dict[str, Any] = {
+        name: kind(stored[name]) for name, kind in kinds.items() if name in stored
     }
-    kinds |= {
-        "cluster_sizes": tuple(stored.get("cluster_sizes", ())),
-        "slices": tuple(
-            Slice(one["field"], one["value"], tuple(one["positions"]))
-            for one in stored.get("slices", ())
-        ),
-        "judge": JudgeSlope(**stored["judge"]) if stored.get("judge") else None,
-    }
-    return SuitePlan(**{**newer.known(SuitePlan, stored, path), **kinds})
+    if "judge" in stored:
+        read["judge"] = JudgeSlope(**stored["judge"])
+    read["cluster_sizes"] = tuple(stored.get("cluster_sizes", ()))
+    read["slices"] = tuple(
+        Slice(one["field"], one["value"], tuple(one["positions"]))
+        for one in stored.get("slices", ())
+    )
+    return SuitePlan(**{**stored, **read})

@@ -36,10 +36,6 @@ ALERT_MEANINGS: Final[Mapping[AlertKind, str]] = {
         "a shadow that has to precede a canary cannot go on, or its money is spent; no user"
         " gets the candidate meanwhile"
     ),
-    _K.PROPOSAL_HELD: (
-        "a newer version wrote what a proposal rests on, and this control plane does not know "
-        "it; nothing is decided meanwhile"
-    ),
     _K.PROMOTED: "a route has a new model",
     _K.CANARY_PAUSED: "a canary waits for a person",
     _K.AWAITING_APPROVAL: "a swap has passed and waits for a person",

@@ -10,7 +10,7 @@ from harness.domain.operations.alerts import Alert, AlertKind
 
 _K: Final = AlertKind
 ALERTS_PAGE: Final = "/alerts"
-OF_A_PROPOSAL: Final = frozenset({_K.AWAITING_APPROVAL, _K.SHADOW_HELD, _K.PROPOSAL_HELD})
+OF_A_PROPOSAL: Final = frozenset({_K.AWAITING_APPROVAL, _K.SHADOW_HELD})
 OF_A_CANARY: Final = frozenset(
     {_K.ROLLED_BACK, _K.LOCAL_ABORT, _K.CANARY_PAUSED, _K.CANARY_HELD, _K.SAMPLE_RATIO}
 )

@@ -39,7 +39,6 @@ class AlertKind(StrEnum):
     LOCAL_ABORT = "local_abort"
     CANARY_HELD = "canary_held"
     SHADOW_HELD = "shadow_held"
-    PROPOSAL_HELD = "proposal_held"
     MODEL_ENDS = "model_ends"
     MODEL_ENDED = "model_ended"
     SIGN_IN_ENDED = "sign_in_ended"
@@ -137,11 +136,6 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         _S.WARNING,
         "fix what the alert names; `swapgate shadow start` mirrors more, and its pairs count; "
         "or `swapgate proposal cancel`",
-    ),
-    _K.PROPOSAL_HELD: AlertRule(
-        _S.WARNING,
-        "start the control plane in the newer version that wrote what the alert names: the "
-        "proposal then continues by itself; or `swapgate proposal cancel`",
     ),
     _K.PROMOTED: AlertRule(
         _S.INFO, "nothing; `swapgate route rollback` goes back to the one before", lasting=False

@@ -39,8 +39,7 @@ class AuditEvent:
     mac: str
     # What its unit of work wrote (`store.sql.audit.SqlAuditedRows`).
     rows: RowDigests = field(default_factory=dict)
-    # principal, key: who that is, whatever he is called, and the management key that he used;
-    # None in events from before they were kept.
+    # principal, key: who that is, whatever he is called, and the management key that he used.
     principal: str | None = None
     key: str | None = None
 

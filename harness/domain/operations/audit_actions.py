@@ -94,7 +94,6 @@ AUDIT_ACTIONS: Final[Mapping[str, str]] = {
     "provider.discover": "a provider's list of models was read",
     "provider.put": "a provider was added or changed",
     "provider.remove": "a provider was removed",
-    "provider.seal": "a provider's headers were encrypted",
     "route.create": "a route was created",
     "route.fallbacks": "a route's fallback chain was changed",
     "route.rollback": "a person put a route back to an earlier model",

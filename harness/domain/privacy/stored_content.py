@@ -261,8 +261,6 @@ OTHER_COLUMNS: Final[Mapping[str, str]] = {
     "failover": "worker request route arm target provider failure endpoint next_target",
     "idempotent_request": "scope key request_hash owner body",
     "key_spend": "project key worker",
-    "later_spending_hold": "id purpose subject",
-    "later_spending_month": "purpose",
     "leadership": "owner",
     "manifest": "digest signature revoked log_end",
     "meta": "installation",

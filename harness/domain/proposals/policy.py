@@ -15,7 +15,6 @@ from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
 from harness.domain.content_hash import digest
 from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.suite_plan import Claim, ClaimPopulation, GateRule, PrimaryCombination
-from harness.domain.newer_fields import name_newer_fields, with_newer_fields
 from harness.domain.proposals.change_reference import ChangeReferenceRule
 
 
@@ -175,8 +174,6 @@ class CanaryPolicy:
     # Of alpha, for the evidence of never-seen keys, which is carried over the periods
     # (statistics.md §2.12); the other periods share the rest. 0: every period begins anew.
     carried_share: float = 0.0
-    # What only a newer version knows, by path: kept as it is, and not followed here.
-    newer: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def warm_up_units(self) -> int:
@@ -190,28 +187,15 @@ class CanaryPolicy:
         return self.carried_share > 0.0 and self.unit.counts_keys
 
     @property
-    def newer_fields(self) -> list[str]:
-        """Names what this version cannot follow: such a canary takes no step onward."""
-        return name_newer_fields(self, self.newer)
-
-    @property
     def tolerated(self) -> dict[Guardrail, float]:
         """Tolerated ratio of every guardrail that is on, errors first."""
         return {Guardrail.ERRORS: self.rho, **self.guardrails.tolerated()}
 
     def as_json(self) -> dict[str, object]:
-        """Writes what the policy says; a newer field is left out at its default, the rule
-        before it: what was registered then keeps its bytes.
-        """
-        written = asdict(self)
-        for name in ("evidence", "warm_up", "carried_share", "segment_share"):
-            if written[name] == CanaryPolicy.__dataclass_fields__[name].default:
-                del written[name]
-        return with_newer_fields(written, written.pop("newer"))
+        return asdict(self)
 
 
-# The rules of a policy that is made today. The fields' own defaults are the rules before them,
-# which hold for ever for what was stored without a word about them.
+# The rules of a policy that is made today, where they are not the fields' own defaults.
 NEW_CANARY: Final[Mapping[str, Any]] = {
     "unit": ExposureUnit.FIRST_REQUEST,
     "evidence": EvidenceRule.TUNED,
@@ -239,27 +223,9 @@ class Policy:
     change_reference: ChangeReferenceRule = ChangeReferenceRule.OPTIONAL
     gate: GatePolicy = field(default_factory=GatePolicy)
     canary: CanaryPolicy = field(default_factory=new_canary_policy)
-    # What only a newer version knows, by path; that of the canary is in `canary`.
-    newer: Mapping[str, Any] = field(default_factory=dict, hash=False)
-
-    @property
-    def newer_fields(self) -> list[str]:
-        """Names what this version cannot follow: nothing is decided by such a policy."""
-        ours = name_newer_fields(self, self.newer)
-        return sorted((*ours, *(f"canary.{name}" for name in self.canary.newer_fields)))
 
     def as_json(self) -> dict[str, object]:
-        """What an older version did not know is left out while it says nothing: what it
-        registered keeps its bytes.
-        """
-        found = asdict(self)
-        for name in ("claims", "margin_max", "alpha_budget", "rule", "population"):
-            if getattr(self.gate, name) == getattr(_PLAIN, name):
-                del found["gate"][name]
-        if self.change_reference is ChangeReferenceRule.OPTIONAL:
-            del found["change_reference"]
-        found["canary"] = self.canary.as_json()
-        return with_newer_fields(found, found.pop("newer"))
+        return asdict(self)
 
     @property
     def digest(self) -> str:

@@ -110,7 +110,6 @@ FIELD_RULES: Final[Mapping[type, Mapping[str, FieldRule]]] = {
         "approval_ttl_s": at_most,
         "self_approval": at_most,
         "change_reference": same_or_stricter(STRICTER_CHANGE_REFERENCE),
-        "newer": must_equal,
     },
     GatePolicy: {
         **dict.fromkeys(("claim", "claims", "margin", "margin_max"), always_allowed),
@@ -130,7 +129,7 @@ FIELD_RULES: Final[Mapping[type, Mapping[str, FieldRule]]] = {
         "min_saving": at_least,
         "cost_ceiling": must_equal,
         "primaries": must_equal,
-        # Either holds alpha: a proposal from before an upgrade keeps the one it registered.
+        # Either holds alpha.
         "rule": always_allowed,
         "population": same_or_stricter(STRICTER_POPULATIONS),
     },
@@ -154,7 +153,6 @@ FIELD_RULES: Final[Mapping[type, Mapping[str, FieldRule]]] = {
         "warm_up": at_most,
         "carried_share": must_equal,
         "segment_share": must_equal,
-        "newer": must_equal,
     },
     CanaryStep: {
         "weight_bps": must_equal,

@@ -14,7 +14,6 @@ from typing import Any, Final
 from harness.domain.canary.canary_end import CanaryEnd, find_end
 from harness.domain.errors import IllegalTransition
 from harness.domain.evals.suite_plan import Claim, SuitePlan
-from harness.domain.newer_fields import name_newer_fields
 from harness.domain.proposals.change_reference import ChangeReferenceRule
 from harness.domain.proposals.policy import Policy, PromotionMode
 from harness.domain.safe_time import add_seconds
@@ -197,18 +196,6 @@ class Proposal:
     place: int = 0  # in the order in which they were named, from 0
     # The change request that it is made under, named by the proposer or the approver.
     change_reference: str = ""
-    # What only a newer version knows of it and its plans, by path; the policy has its own.
-    newer: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def newer_fields(self) -> list[str]:
-        """Names what this version cannot follow of it and its plans."""
-        return name_newer_fields(self, self.newer)
-
-    @property
-    def stored_phase(self) -> str:
-        """Gives the phase as it is stored: a newer version's may be none of ProposalPhase."""
-        return str(self.newer.get("phase", self.phase.value))
 
     @property
     def waits_for_rivals(self) -> bool:
@@ -254,11 +241,11 @@ class Proposal:
     @property
     def phase_text(self) -> str:
         """Says the phase in words: `rejected` only where a person rejected it, `rolled back`
-        only where none ended it; a newer version's as that wrote it.
+        only where none ended it.
         """
         if self.closed:
             return "closed"
-        return self.stored_phase.replace("_", " ") if self.end is None else self.end.value
+        return self.phase.value.replace("_", " ") if self.end is None else self.end.value
 
     @property
     def predicate(self) -> str:

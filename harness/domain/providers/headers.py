@@ -93,8 +93,7 @@ def _check_name(name: str) -> None:
 
 
 def check_request_headers(provider: Provider, key: str) -> None:
-    """Checks a request's headers: an older version, or a variable, may hold what no header can
-    carry.
+    """Checks a request's headers: a variable may hold what no header can carry.
 
     key: empty for none. Raises InputError.
     """

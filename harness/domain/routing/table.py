@@ -5,7 +5,7 @@ to an arm by the hash of its key. `Snapshot` is all that a router needs to serve
 providers, keys, switches, shadows, and the signed rows that it was built from.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from hashlib import blake2b
@@ -13,9 +13,7 @@ from typing import Any, Final, Self
 
 from harness.domain.agents.grant import AgentGrant
 from harness.domain.canary.unit_rule import DEFAULT_UNIT_RULE, UnitRule
-from harness.domain.errors import SnapshotInvalid
 from harness.domain.evals.suite_plan import SuiteRole
-from harness.domain.newer_fields import NewerFields, name_newer_fields, with_newer_fields
 from harness.domain.operations.access import OptOut
 from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.operations.row_signatures import Revocations, SignedRows
@@ -89,15 +87,9 @@ class RouteSuite:
     digest: str = field(default="", compare=False)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], newer: NewerFields, path: str) -> Self:
-        known = newer.known(cls, data, path)
-        return cls(
-            known["suite"],
-            # The strictest of those that never decide alone.
-            newer.member(SuiteRole, known["role"], f"{path}role", otherwise=SuiteRole.REQUIRED),
-            float(known.get("weight", 1.0)),
-            known.get("digest", ""),
-        )
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        weight = float(data["weight"])
+        return cls(data["suite"], SuiteRole(data["role"]), weight, data["digest"])
 
     @property
     def text(self) -> str:
@@ -135,53 +127,29 @@ class RouteSettings:
     first_byte_timeout_s: float | None = None
     commit: StreamCommit = StreamCommit.FIRST_TOKEN
     on_bad_event: OnBadEvent = OnBadEvent.FAIL
-    # What only a newer version knows, by path: kept as it is. No router takes it
-    # (`require_served`).
-    newer: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def as_json(self) -> dict[str, Any]:
-        written = asdict(self)
-        return with_newer_fields(written, written.pop("newer"))
+        return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Reads what `as_json` wrote, in any version: a field that an older version lacked has
-        its default, and what only a newer one knows is in `newer`.
-
-        Raises KeyError, TypeError or ValueError for what is no such thing.
+        """Reads what `as_json` wrote. Raises KeyError, TypeError or ValueError for what is no
+        such thing.
         """
-        reader = NewerFields()
-        suites = (
-            RouteSuite.from_json(suite, reader, f"suites.{place}.")
-            for place, suite in enumerate(data["suites"])
-        )
-        overrides = data.get("overrides", {})
         read = {
-            "stakes": reader.member(Stakes, data["stakes"], "stakes", otherwise=Stakes.HIGH),
-            "suites": tuple(suites),
-            "capable": tuple(data.get("capable", ())),
+            "stakes": Stakes(data["stakes"]),
+            "suites": tuple(map(RouteSuite.from_json, data["suites"])),
+            "on_content_policy": OnContentPolicy(data["on_content_policy"]),
+            "capable": tuple(data["capable"]),
             "overrides": {
-                RequestKind(kind): route for kind, route in overrides.items() if kind in _KINDS
+                RequestKind(kind): route for kind, route in data["overrides"].items()
             },
+            "commit": StreamCommit(data["commit"]),
+            "on_bad_event": OnBadEvent(data["on_bad_event"]),
         }
-        for name in ("on_content_policy", "commit", "on_bad_event"):
-            first = getattr(DEFAULT_ROUTE_SETTINGS, name)
-            value = data.get(name, first)
-            read[name] = reader.member(type(first), value, name, otherwise=first)
-        reader.found |= {
-            f"overrides.{kind}": route
-            for kind, route in overrides.items()
-            if kind not in _KINDS
-        }
-        return cls(**{**reader.known(cls, data), **read, "newer": reader.found})
-
-    @property
-    def newer_fields(self) -> list[str]:
-        """Names what this version cannot follow."""
-        return name_newer_fields(self, self.newer)
+        return cls(**{**data, **read})
 
 
-_KINDS: Final = frozenset(kind.value for kind in RequestKind)
 DEFAULT_ROUTE_SETTINGS: Final = RouteSettings()
 # A route's own time limits, by the names of its settings; None for what holds without them.
 ROUTE_TIMEOUTS: Final = ("first_token_timeout_s", "first_byte_timeout_s")
@@ -242,22 +210,6 @@ class Route:
             return self.targets
         beneath = set(self.fallbacks) - set(self.settings.capable) - {self.incumbent}
         return self.targets - beneath | ({self.experiment.target} if self.experiment else set())
-
-
-def require_served(routes: Iterable[Route]) -> None:
-    """Checks, for a router, that this version can do what the routes say. Raises
-    SnapshotInvalid: what serves goes on as it is until the router runs in the newer version.
-    """
-    for route in routes:
-        newer = route.settings.newer_fields
-        if route.experiment and "unit" in (rule := route.experiment.unit_rule).newer:
-            # It would count something else; what more a rule asks for can be left out.
-            newer = [*newer, *(f"unit_rule.{name}" for name in rule.newer_fields)]
-        if newer:
-            raise SnapshotInvalid(
-                f"route {route.name} has {', '.join(newer)}, which this version does not know: "
-                "start the router in the newer version that wrote it"
-            )
 
 
 @dataclass(frozen=True)

@@ -142,10 +142,7 @@ class GuardrailEvidence:
         return f"{what.format(f'{format_number(self.ratio, 2)} ×')}: {levels}"
 
     def as_json(self) -> dict[str, object]:
-        """Writes the evidence as JSON; NaN and infinity never occur in it.
-
-        No classes where none are known: what was decided before there were any keeps its bytes.
-        """
+        """Writes the evidence as JSON; NaN and infinity never occur in it."""
         known = self.canary_classes or self.control_classes
         classes = {"canary": self.canary_classes, "control": self.control_classes}
         return {

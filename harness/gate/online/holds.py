@@ -90,17 +90,6 @@ def clock_skew(blocks: Sequence[ObservationBlock], now: datetime) -> str:
     )
 
 
-def newer_guardrails(blocks: Sequence[ObservationBlock]) -> str:
-    """Routers of a newer version measure what this version cannot judge."""
-    names = sorted({name for block in blocks for name in block.newer_guardrails})
-    if not names:
-        return ""
-    return (
-        f"routers of a newer version count {', '.join(names)}, which this version cannot "
-        "judge: start the control plane in that version"
-    )
-
-
 def stale_snapshot(rollout: Rollout, blocks: Sequence[ObservationBlock], now: datetime) -> str:
     """A router still assigns by another share: its snapshot is old."""
     since = max(rollout.step_started_at + CATCH_UP, now - RECENT)

@@ -8,18 +8,17 @@ exposures, and its least time and peak hours (`missing_duration`).
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
 from harness.domain.formatting import format_bps, format_harm, format_span
 from harness.domain.proposals.policy import CanaryStep, PeakHours
-from harness.domain.proposals.policy_bounds import clamp_policy
 from harness.domain.safe_time import add_seconds
 from harness.gate.online.rollout_action import RolloutAction, RolloutFigures
 from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
-from harness.gate.online.sample_ratio import ALARM_LOG_E, PERIOD_RULE, worst_log_srm
+from harness.gate.online.sample_ratio import ALARM_LOG_E, worst_log_srm
 
 DAY = timedelta(days=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -102,17 +101,11 @@ def decide_action(
     rollout: Rollout,
     blocks: Sequence[ObservationBlock],
     now: datetime,
-    *,
-    split_rule: int = PERIOD_RULE,
 ) -> RolloutAction:
     """The action and signal that the data ask for, with every figure behind it. Pure.
 
-    blocks: all of this rollout, of every step: evidence accumulates. split_rule: by which the
-    split of callers is judged; another than today's to decide an old action again. A policy
-    that was stored with numbers beyond all bounds decides by the bounds: harm can always be
-    rolled back.
+    blocks: all of this rollout, of every step: evidence accumulates.
     """
-    rollout = replace(rollout, policy=clamp_policy(rollout.policy))
     evidence = collect_evidence(blocks, rollout.policy)
     step = rollout.current
     deadline = add_seconds(rollout.step_started_at, step.deadline_s)
@@ -123,7 +116,7 @@ def decide_action(
         evidence=evidence,
         step_exposures=evidence.exposures_by_weight.get(step.weight_bps, 0),
         wanted=max(1, step.min_exposures),
-        log_srm=_split(rollout, blocks, split_rule) if keyed else 0.0,
+        log_srm=_split(rollout, blocks) if keyed else 0.0,
         late=now >= deadline,
         left=deadline - now,
         now=now,
@@ -144,10 +137,10 @@ def decide_action(
     )
 
 
-def _split(rollout: Rollout, blocks: Sequence[ObservationBlock], rule: int) -> float:
+def _split(rollout: Rollout, blocks: Sequence[ObservationBlock]) -> float:
     """An alarm stays until the step ends or a person resumes; then the count begins anew."""
     ordered = sorted(blocks, key=_number)
-    return worst_log_srm(ordered, rollout.step_started_at, rule=rule)
+    return worst_log_srm(ordered, rollout.step_started_at)
 
 
 def _choose(view: _View) -> _Choice:

@@ -10,17 +10,12 @@ bound).
 import math
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Final
 
 from harness.domain.canary.observation import ObservationBlock
 from harness.gate.arrays import special
 
 PRIOR_STRENGTH = 2000.0
 ALARM_LOG_E = math.log(1000.0)
-# By which a decision was made; its audit event says so. The first had one count per weight for
-# the whole rollout, in which a key that came back counted once more each period.
-POOLED_RULE: Final = 1
-PERIOD_RULE: Final = 2
 
 
 def log_srm(canary: int, units: int, share: float, strength: float = PRIOR_STRENGTH) -> float:
@@ -37,16 +32,12 @@ def log_srm(canary: int, units: int, share: float, strength: float = PRIOR_STREN
 def worst_log_srm(
     blocks: Iterable[ObservationBlock],
     since: datetime | None = None,
-    *,
-    rule: int = PERIOD_RULE,
 ) -> float:
     """Computes the largest log e-value after any block, less what its part of alpha costs.
 
     blocks: in the order of number. since: when a person last went on, or the step began; blocks
     opened before are looked into no more. None for all.
     """
-    if rule == POOLED_RULE:
-        return _pooled(blocks)
     counts: dict[tuple[int, int, bool], tuple[int, int]] = {}
     costs: dict[tuple[int, int, bool], float] = {}
     worst = 0.0
@@ -61,18 +52,4 @@ def worst_log_srm(
             canary, units = counts.get(part, (0, 0))
             canary, units = counts[part] = canary + block.canary_units, units + block.units
             worst = max(worst, log_srm(canary, units, block.weight_bps / 10_000.0) - cost)
-    return worst
-
-
-def _pooled(blocks: Iterable[ObservationBlock]) -> float:
-    """Applies the first rule, to decide again what was decided by it."""
-    counts: dict[int, tuple[int, int]] = {}
-    worst = 0.0
-    for block in blocks:
-        if not 0 < block.weight_bps < 10_000:
-            continue
-        canary, units = counts.get(block.weight_bps, (0, 0))
-        canary, units = canary + block.canary_units, units + block.units
-        counts[block.weight_bps] = (canary, units)
-        worst = max(worst, log_srm(canary, units, block.weight_bps / 10_000.0))
     return worst

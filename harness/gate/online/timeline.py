@@ -11,7 +11,6 @@ from typing import Final
 
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout
-from harness.domain.proposals.policy_bounds import clamp_policy
 from harness.gate.online.rollout_evidence import distance_path
 
 # A chart shows no more; a long canary is thinned out evenly.
@@ -64,7 +63,7 @@ def build_timeline(
     thinned to MOST_POINTS.
     """
     ordered = sorted(blocks, key=lambda block: block.number)
-    distances = distance_path(ordered, clamp_policy(rollout.policy))
+    distances = distance_path(ordered, rollout.policy)
     points = []
     at = rollout.started_at
     candidate = incumbent = FailureShare(0, 0)

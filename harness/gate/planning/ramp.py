@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Final
 
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
-from harness.domain.proposals.policy_bounds import clamp_policy
 from harness.gate.arrays import Floats, Ints, np
 from harness.gate.logspace import log_mean_rows
 from harness.gate.online.certificate import HEALTHY_GRID
@@ -66,7 +65,6 @@ def plan_ramp(policy: CanaryPolicy, pace: TrafficPace) -> tuple[StepPlan, ...]:
     """Plans every step, as if each took its typical time: with a new day, evidence begins
     anew.
     """
-    policy = clamp_policy(policy)
     plans: list[StepPlan] = []
     spent_s = 0.0
     for step in policy.steps:

@@ -25,7 +25,6 @@ from harness.domain.formatting import (
     without_scientific_notation,
 )
 from harness.domain.proposals.policy import CanaryPolicy, EvidenceRule
-from harness.domain.proposals.policy_bounds import clamp_policy
 from harness.domain.reliability.failures import describe_failures
 from harness.domain.safe_time import add_seconds
 from harness.gate.online.guardrail_report import GuardrailEvidence
@@ -141,7 +140,6 @@ def explain_rollout(
     """Explains a rollout. action: what `decide_action` gave for the same rollout, blocks and
     moment.
     """
-    rollout = replace(rollout, policy=clamp_policy(rollout.policy))
     found = _explain(rollout, action, blocks, now)
     return replace(found, judged_by=_judged_by(rollout.policy))
 

@@ -240,9 +240,7 @@ def count(name: str, *, nullable: bool = False) -> sa.Column[int]:
 
 
 def added_count(name: str) -> sa.Column[int]:
-    """Builds a column of counts that was added later: 0 in rows from before, and of a version
-    that does not know it.
-    """
+    """Builds a column of counts that begins at 0."""
     return sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
 
 

@@ -13,10 +13,8 @@ import sqlalchemy as sa
 from harness.domain.canary.guardrails import (
     Guardrail,
     levels_from_json,
-    newer_figures,
     ranks_from_json,
     tallies_from_json,
-    with_newer_figures,
 )
 from harness.domain.canary.key_ledger import PAGES
 from harness.domain.canary.observation import (
@@ -220,27 +218,24 @@ failover = sa.Table(
 
 def block_to_row(block: ObservationBlock) -> Values:
     values: Values = {name: getattr(block, name) for name in block.__dataclass_fields__}
-    del values["number"], values["newer"]
+    del values["number"]
     seen = {"counts": block.counts, "ranks": block.ranks, "levels": block.levels}
     values |= {name: _by_guardrail(figures) for name, figures in seen.items()}
-    values = with_newer_figures(values, block.newer)
     return values | {"never_seen": block.never_seen and _never_seen(block.never_seen)}
 
 
 def _never_seen(new: NeverSeen) -> dict[str, object]:
     values = {name: getattr(new, name) for name in new.__dataclass_fields__}
-    del values["newer"]
     told = {name: values.pop(name) for name in ("counts", "ranks")}
     values |= {
         name: _by_guardrail(figures) or {}
         for name, figures in told.items()
         if figures is not None
     }
-    return with_newer_figures(values, new.newer)
+    return values
 
 
 def _by_guardrail(guardrails: Mapping[Guardrail, object]) -> dict[str, object] | None:
-    """None as in rows from before there were guardrails."""
     return {
         name.value: list(value) if isinstance(value, tuple) else asdict(value)  # type: ignore[call-overload]
         for name, value in guardrails.items()
@@ -253,7 +248,6 @@ def block_from_row(row: Row) -> ObservationBlock:
         "ranks": ranks_from_json(row.ranks or {}),
         "levels": levels_from_json(row.levels or {}),
         "never_seen": NeverSeen.from_json(row.never_seen) if row.never_seen else None,
-        "newer": newer_figures(counts=row.counts, ranks=row.ranks, levels=row.levels),
     }
     return ObservationBlock(**row._asdict() | read)
 

@@ -8,15 +8,8 @@ from dataclasses import asdict
 import sqlalchemy as sa
 
 from harness.domain.canary.rollout import LIVE_STATES, Rollout, RolloutState
-from harness.domain.errors import NewerVersion
-from harness.domain.evals.suite_plan import Claim, known_plan_from_json
+from harness.domain.evals.suite_plan import Claim, plan_from_json
 from harness.domain.evals.verdict import VERDICTS, Verdict
-from harness.domain.newer_fields import (
-    NewerFields,
-    describe_newer,
-    known_member,
-    with_newer_fields,
-)
 from harness.domain.proposals.proposal import (
     OPEN_PHASES,
     PAST_GATE_PHASES,
@@ -90,8 +83,7 @@ def change_reference() -> sa.Column[str]:
     return sa.Column("change_reference", FreeText, nullable=False, server_default="")
 
 
-# In a phase that is not known for an end: a newer version's is open. The values are no
-# parameters, or the condition would not be known for that of the index.
+# The values are no parameters, or the condition would not be known for that of the index.
 HAS_NOT_ENDED: sa.ColumnElement[bool] = sa.column("phase").not_in(
     [sa.literal_column(f"'{value}'") for value in DECIDED_PHASE_VALUES]
 )
@@ -307,23 +299,16 @@ def proposal_to_row(proposal: Proposal) -> Values:
         "place": proposal.place,
         "change_reference": proposal.change_reference,
     }
-    return with_newer_fields(written, proposal.newer)
+    return written
 
 
 def proposal_from_row(row: Row) -> Proposal:
-    values, newer = plain_values(row, "self_approval", "policy"), NewerFields()
+    values = plain_values(row, "self_approval", "policy")
     values |= {
-        "claim": newer.member(Claim, row.claim, "claim", otherwise=Claim.SUPERIOR),
+        "claim": Claim(row.claim),
         "policy": parse_json(row, "policy", policies.policy_from_json),
-        "plans": tuple(
-            known_plan_from_json(plan, newer, f"plans.{place}.")
-            for place, plan in enumerate(row.plans)
-        ),
-        # `SqlProposals.save` refuses to change one that is in a newer version's phase.
-        "phase": newer.member(
-            ProposalPhase, row.phase, "phase", otherwise=ProposalPhase.PROPOSED
-        ),
-        "newer": newer.found,
+        "plans": tuple(map(plan_from_json, row.plans)),
+        "phase": ProposalPhase(row.phase),
         "runs": {suite: SuiteRuns(**pair) for suite, pair in row.runs.items()},
     }
     return Proposal(**values)
@@ -346,19 +331,13 @@ def verdict_to_row(verdict: Verdict, proposal: str) -> Values:
 
 
 def verdict_from_row(row: Row) -> Verdict:
-    """Reads a verdict. Raises NewerVersion for an unknown outcome, or what is unknown in a
-    report.
-    """
-    subject = f"verdict {row.id}"
-    if row.outcome not in VERDICTS:
-        raise NewerVersion(describe_newer([f"outcome: {row.outcome}"], subject))
     return VERDICTS[row.outcome](
         id=row.id,
         route=row.route,
         incumbent=row.incumbent,
         candidate=row.candidate,
         reason=row.reason,
-        suites=policies.reports_from_json(row.suites, subject),
+        suites=policies.reports_from_json(row.suites),
         inputs=row.inputs,
         decided_at=row.decided_at,
         expires_at=row.expires_at,
@@ -374,9 +353,7 @@ def approval_to_row(approval: Approval) -> Values:
 
 
 def approval_from_row(row: Row) -> Approval:
-    """Reads an approval. Raises NewerVersion for an unknown kind."""
-    kind = known_member(ApprovalKind, row.kind, f"approval {row.id}", "kind")
-    return Approval(**plain(row) | {"kind": kind})
+    return Approval(**plain(row) | {"kind": ApprovalKind(row.kind)})
 
 
 def rollout_to_row(rollout: Rollout) -> Values:
@@ -388,10 +365,9 @@ def rollout_to_row(rollout: Rollout) -> Values:
 
 
 def rollout_from_row(row: Row) -> Rollout:
-    """Reads a rollout. Raises NewerVersion for an unknown state."""
     values = plain_values(row, "policy")
     values |= {
         "policy": parse_json(row, "policy", policies.canary_policy_from_json),
-        "state": known_member(RolloutState, row.state, f"rollout {row.id}", "state"),
+        "state": RolloutState(row.state),
     }
     return Rollout(**values)

@@ -74,11 +74,6 @@ def _hold_table(name: str) -> sa.Table:
 
 spending_month = _month_table("spending_month")
 spending_hold = _hold_table("spending_hold")
-# Of purposes that came later: the version before reads every row of the two above, and ends
-# where it does not know a purpose. It goes on beside this one as if these cost nothing.
-later_spending_month = _month_table("later_spending_month")
-later_spending_hold = _hold_table("later_spending_hold")
-LATER_PURPOSES: Final = frozenset({SpendingPurpose.AGENTS})
 
 
 def purpose_from_row(row: Row) -> PurposeSpending:

@@ -86,13 +86,12 @@ def _read_page(
     if page_request.after is not None:
         others = [*others, EVENTS.behind(unit, page_request.after)]
     # As many of each, as all of the page may be of one.
-    most = page_request.offset + limit + 1
     parts = [
         sa.select(
             sa.select(number)
             .where(source, *others)
             .order_by(number.desc())
-            .limit(most)
+            .limit(limit + 1)
             .subquery()
             .c.number
         )
@@ -103,7 +102,6 @@ def _read_page(
         .where(number.in_(sa.union_all(*parts)))
         .order_by(*EVENTS.clauses)
         .limit(limit + 1)
-        .offset(page_request.offset)
     )
     found = unit.read(query).all()
     rows = found[:limit]

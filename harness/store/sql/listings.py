@@ -6,7 +6,6 @@ alerts and the rest. A row that is not as it was signed is left out and named in
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from typing import Final
@@ -14,7 +13,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.domain.drift.watch import DriftCheck, DriftWatch
-from harness.domain.errors import NewerVersion, NotFound
+from harness.domain.errors import NotFound
 from harness.domain.evals.run import EvalRun, RunState, Sample
 from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.access import ApiKey
@@ -82,7 +81,7 @@ from harness.store.schema.stored_row import KEPT_VALUES
 from harness.store.sql.agent_listings import AgentListings
 from harness.store.sql.audit_search import read_events
 from harness.store.sql.evidence import chain_signed
-from harness.store.sql.operations import KNOWN_ALERTS
+from harness.store.sql.operations import ALERT_ROWS
 from harness.store.sql.pages import Order, Rows, newest, owned_by, read_page
 from harness.store.sql.preload import CHAINS_OF, NAMES_AT_ONCE
 from harness.store.sql.routing import (
@@ -250,7 +249,7 @@ class SqlListings(AgentListings):
         open_only: bool = False,
         search: str = "",
     ) -> Page[AlertRecord]:
-        query = KNOWN_ALERTS
+        query = ALERT_ROWS
         if open_only:
             query = query.where(alert.c.resolved_at.is_(None))
         if search:
@@ -321,9 +320,7 @@ class SqlListings(AgentListings):
         good, _ = self.sorted_out(verdict, self.unit.read(query).all())
         found = {}
         for row in good:
-            # One that a newer version alone can read is not shown.
-            with suppress(NewerVersion):
-                found[row.id] = verdict_from_row(row)
+            found[row.id] = verdict_from_row(row)
         return found
 
     def targets_of(self, ids: Collection[str]) -> Mapping[str, Target]:

@@ -59,9 +59,8 @@ OPEN_SESSIONS = (
     .order_by(dashboard_session.c.opened_at.desc(), dashboard_session.c.id)
 )
 KEYS = sa.select(api_key).order_by(api_key.c.created_at, api_key.c.id)
-# A newer version beside this one may raise others, and is the one to tell of them.
-KNOWN_ALERTS = sa.select(alert).where(alert.c.kind.in_([kind.value for kind in AlertKind]))
-ALERTS = KNOWN_ALERTS.order_by(alert.c.last_seen.desc(), alert.c.id)
+ALERT_ROWS = sa.select(alert)
+ALERTS = ALERT_ROWS.order_by(alert.c.last_seen.desc(), alert.c.id)
 ALERT_OF_KEY = (
     sa.select(alert)
     .where(alert.c.key == sa.bindparam("of"))
@@ -83,7 +82,6 @@ DUE_DELIVERIES = (
     sa.select(delivery)
     .where(
         delivery.c.next_attempt_at <= sa.bindparam("now", type_=delivery.c.created_at.type),
-        sa.exists(KNOWN_ALERTS.where(alert.c.id == delivery.c.alert).correlate(delivery)),
         # Nobody hears that it is over before hearing of it.
         ~sa.exists().where(
             _earlier.c.alert == delivery.c.alert,

@@ -155,9 +155,7 @@ def read_page(
     total = int(unit.read(count).scalar_one())
     if page_request.after is not None:
         query = query.where(order.behind(unit, page_request.after, own))
-    query = (
-        query.order_by(*order.clauses).limit(page_request.limit + 1).offset(page_request.offset)
-    )
+    query = query.order_by(*order.clauses).limit(page_request.limit + 1)
     found = unit.read(query).all()
     more = len(found) > page_request.limit
     rows = found[: page_request.limit]

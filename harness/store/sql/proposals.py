@@ -5,7 +5,6 @@ route.
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
@@ -14,7 +13,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from harness.domain.canary.rollout import Rollout, RolloutState
-from harness.domain.errors import Conflict, NewerVersion, NotFound
+from harness.domain.errors import Conflict, NotFound
 from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.pagination import MOST_LISTED
@@ -27,7 +26,6 @@ from harness.store.rules import (
     check_change_reference,
     check_four_eyes,
     check_let_in,
-    check_phase_known,
     check_unchanged,
 )
 from harness.store.schema.columns import Row, Values
@@ -121,8 +119,7 @@ def followed(dialect: str) -> sa.Select[Any]:
     )
 
 
-# What never changes is not written again: a policy that an older version stored has fewer words
-# than the same one has now, and to the database it would be another.
+# What never changes is not written again.
 _FIXED: Final = (*PROPOSAL_REGISTERED, "widened")
 
 
@@ -166,7 +163,6 @@ class SqlProposals:
         if found.version != changed.version:
             raise stale(f"proposal {changed.id}", changed.version, found.version)
         check_unchanged(found, changed)
-        check_phase_known(found)
         check_let_in(changed)
         saved = replace(changed, version=changed.version + 1)
         fixed = _FIXED if found.phase is ProposalPhase.PROPOSED else (*_FIXED, "plans")
@@ -291,14 +287,7 @@ class SqlVerdicts:
 
     def list(self, *, route: str | None = None, limit: int = MOST_LISTED) -> Sequence[Verdict]:
         if route is None:
-            # What a newer version alone can read stops its own route, and no other. A search
-            # by outcome would have no index, and read the table whole.
-            newest = self._unit.checked(verdict, self._unit.read(VERDICTS.limit(limit)))
-            found = []
-            for row in newest:
-                with suppress(NewerVersion):
-                    found.append(verdict_from_row(row))
-            return found
+            return self._all(VERDICTS.limit(limit))
         return self._all(VERDICTS.where(verdict.c.route == route).limit(limit))
 
     def _all(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[Verdict]":
@@ -382,9 +371,7 @@ class SqlRollouts:
         if route is not None:
             query = query.where(rollout.c.route == route)
         found = self._unit.believed(rollout, self._unit.read_stored(rollout, query))
-        # As a forged one, what a newer version alone can read stops its own route.
-        known = set(RolloutState)
-        return [rollout_from_row(row) for row in found if row.state in known]
+        return [rollout_from_row(row) for row in found]
 
     def _all(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[Rollout]":
         """Raises SignatureInvalid."""

@@ -33,11 +33,8 @@ from harness.store.schema.observations import block
 from harness.store.schema.proposals import LIVE_STATE_VALUES, proposal, rollout, verdict
 from harness.store.schema.shadow import shadow, shadow_tally, tally_from_row
 from harness.store.schema.spending import (
-    LATER_PURPOSES,
     THE_CAP,
     hold_to_row,
-    later_spending_hold,
-    later_spending_month,
     purpose_from_row,
     spending_cap,
     spending_hold,
@@ -213,13 +210,7 @@ class _Books:
         )
 
 
-_FIRST: Final = _Books(spending_month, spending_hold)
-_LATER: Final = _Books(later_spending_month, later_spending_hold)
-_ALL: Final = (_FIRST, _LATER)
-
-
-def _books(purpose: SpendingPurpose) -> _Books:
-    return _LATER if purpose in LATER_PURPOSES else _FIRST
+_BOOKS: Final = _Books(spending_month, spending_hold)
 
 
 class SqlSpending:
@@ -242,12 +233,11 @@ class SqlSpending:
         return True
 
     def month(self, month: date) -> MonthSpending:
-        rows = [row for books in _ALL for row in self._unit.read(books.month, {"of": month})]
-        held = [self._unit.read(books.held, {"of": month}).scalar_one() for books in _ALL]
+        rows = self._unit.read(_BOOKS.month, {"of": month})
         return MonthSpending(
             month=month,
             cap_usd=self.cap_usd(),
-            held_usd=math.fsum(held),
+            held_usd=self._unit.read(_BOOKS.held, {"of": month}).scalar_one(),
             purposes=fill_purposes([purpose_from_row(row) for row in rows]),
         )
 
@@ -348,23 +338,22 @@ class SqlSpending:
         """Adds to a hold, which begins with that, unless the cap leaves too little."""
         self._unit.serialize_by(_SERIAL)
         self.lapse(now)
-        books = _books(hold.purpose)
         where = {"of_month": hold.month, "of_purpose": hold.purpose.value}
         stored = self.month(hold.month)
         if not (math.isfinite(usd) and stored.fits(usd)):
             self._add(hold.month, hold.purpose, 0.0)
-            self._unit.write(books.note_refused, {**where, "usd": min(usd, 1e12), "at": now})
+            self._unit.write(_BOOKS.note_refused, {**where, "usd": min(usd, 1e12), "at": now})
             return False
         if any(row.refused_at for row in stored.purposes if row.purpose is hold.purpose):
-            self._unit.write(books.note_refused, {**where, "usd": None, "at": None})
+            self._unit.write(_BOOKS.note_refused, {**where, "usd": None, "at": None})
         until = now + HOLD_LASTS
-        before = self._unit.read(books.one_hold, {"of": hold.id}).scalar()
+        before = self._unit.read(_BOOKS.one_hold, {"of": hold.id}).scalar()
         if before is None:
             new = {**hold_to_row(hold), "held_usd": usd, "lapses_at": until}
-            self._unit.write(sa.insert(books.hold_table), new)
+            self._unit.write(sa.insert(_BOOKS.hold_table), new)
         else:
             more = {"of": hold.id, "left_usd": before + usd, "until": until}
-            self._unit.write(books.change_hold, more)
+            self._unit.write(_BOOKS.change_hold, more)
         return True
 
     def settle(
@@ -381,7 +370,7 @@ class SqlSpending:
         self.lapse(now)
         until = now + HOLD_LASTS
         new = {"of": hold.id, "left_usd": left_usd, "until": until}
-        changed = self._unit.write(_books(hold.purpose).change_hold, new)
+        changed = self._unit.write(_BOOKS.change_hold, new)
         if not changed:
             return False
         if calls or spent_usd:
@@ -390,25 +379,22 @@ class SqlSpending:
 
     def end(self, hold: SpendingHold) -> None:
         self._unit.serialize_by(_SERIAL)
-        self._unit.write(_books(hold.purpose).end_hold, {"of": hold.id})
+        self._unit.write(_BOOKS.end_hold, {"of": hold.id})
 
     def add(self, hold: SpendingHold, spent_usd: float, *, calls: int, unpriced: int) -> None:
         self._unit.serialize_by(_SERIAL)
         self._add(hold.month, hold.purpose, spent_usd, calls=calls, unpriced=unpriced)
 
     def has_lapsed(self, now: datetime) -> bool:
-        lapsed = (self._unit.read(books.lapsed.limit(1), {"now": now}) for books in _ALL)
-        return any(rows.first() is not None for rows in lapsed)
+        return self._unit.read(_BOOKS.lapsed.limit(1), {"now": now}).first() is not None
 
     def lapse(self, now: datetime) -> int:
         self._unit.serialize_by(_SERIAL)
-        ended = 0
-        for books in _ALL:
-            for row in self._unit.read(books.lapsed, {"now": now}).all():
-                self._add(row.first_day, SpendingPurpose(row.purpose), row.held_usd)
-                self._unit.write(books.end_hold, {"of": row.id})
-                ended += 1
-        return ended
+        lapsed = self._unit.read(_BOOKS.lapsed, {"now": now}).all()
+        for row in lapsed:
+            self._add(row.first_day, SpendingPurpose(row.purpose), row.held_usd)
+            self._unit.write(_BOOKS.end_hold, {"of": row.id})
+        return len(lapsed)
 
     def _add(
         self,
@@ -428,9 +414,8 @@ class SqlSpending:
             "refused_usd": None,
             "refused_at": None,
         }
-        books = _books(purpose)
-        if self._unit.write_new(books.month_table, values):
+        if self._unit.write_new(_BOOKS.month_table, values):
             return
         where = {"of_month": month, "of_purpose": purpose.value}
         more = {"more_usd": spent_usd, "more_calls": calls, "more_unpriced": unpriced}
-        self._unit.write(books.add_spent, {**where, **more})
+        self._unit.write(_BOOKS.add_spent, {**where, **more})

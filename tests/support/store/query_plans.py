@@ -61,8 +61,6 @@ STEADY: Final = frozenset(
         "credential",
         "discovered_model",
         "drift_watch",
-        "later_spending_hold",
-        "later_spending_month",
         "leadership",
         "manifest",
         "meta",
