@@ -33,8 +33,6 @@ SUITE_OPTION = click.option(
 
 @click.command(
     cls=LazyCommandGroup,
-    # Names from before `status` told of one route and of all, as that of a canary does.
-    renamed={"show": "status", "list": "history"},
 )
 def drift() -> None:
     """The drift watch: whether models still answer as they did."""
@@ -43,9 +41,8 @@ def drift() -> None:
 @drift.command()
 @click.argument("route", required=False)
 @SUITE_OPTION
-@click.option("--route", "only", default="", hidden=True, help="The table of one route.")
 @pass_session
-def status(session: Session, *, route: str | None, suite: str, only: str) -> None:
+def status(session: Session, *, route: str | None, suite: str) -> None:
     """Show every incumbent that is watched, and what was found.
 
     With ROUTE: what changed on it since the baseline, with figures, items, old and new answers.
@@ -53,11 +50,11 @@ def status(session: Session, *, route: str | None, suite: str, only: str) -> Non
     if route:
         _show_route(session, route, suite)
     else:
-        _list_watches(session, only)
+        _list_watches(session)
 
 
-def _list_watches(session: Session, route: str) -> None:
-    statuses = reports.list_drift_status(session.context, route=route)
+def _list_watches(session: Session) -> None:
+    statuses = reports.list_drift_status(session.context)
     if session.json:
         output.document(statuses)
         return

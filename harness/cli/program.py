@@ -38,6 +38,8 @@ class RootCommand(LazyCommandGroup):
         except click.Abort:
             code = INTERRUPTED
         except click.ClickException as error:
+            if isinstance(error, click.NoSuchCommand):
+                error = _if_retired(error)
             error.show()
             if isinstance(error, click.NoSuchCommand):
                 _list_commands(error)
@@ -53,6 +55,20 @@ class RootCommand(LazyCommandGroup):
             code = 1
             _unexpected(words, error)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _if_retired(error: click.NoSuchCommand) -> click.UsageError:
+    """Returns an error that names the replacement, where the command is retired."""
+    from harness.config.retired import RETIRED_COMMANDS  # noqa: PLC0415 - `--help` stays quick
+
+    words, ctx = [error.command_name], error.ctx
+    while ctx is not None and ctx.parent is not None:
+        words.insert(0, str(ctx.info_name))
+        ctx = ctx.parent
+    instead = RETIRED_COMMANDS.get(" ".join(words))
+    if instead is None:
+        return error
+    return click.UsageError(f"`swapgate {' '.join(words)}` is retired: {instead}", error.ctx)
 
 
 def _list_commands(error: click.NoSuchCommand) -> None:
@@ -241,22 +257,12 @@ SECTIONS = {
         "completion",
     ),
 }
-# Names from before they stood under one noun.
-RENAMED = {
-    "replay": "gate replay",
-    "bench gate": "gate bench",
-    "bench canary": "canary bench",
-    "bench": "gate",
-    "credential": "provider key",
-    "eval import": "suite import",
-}
 
 
 @click.command(
     cls=RootCommand,
     lazy=VERBS,
     sections=SECTIONS,
-    renamed=RENAMED,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
     epilog="Exit codes: 0 passed or ok, 1 error, 2 usage, 3 gate failed, 4 inconclusive, "

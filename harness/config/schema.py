@@ -22,7 +22,7 @@ from harness.config.projects import ProjectEntry
 from harness.config.providers import CatalogueItem, OAuthEntry
 from harness.config.routing import RouteEntry
 from harness.config.source_locations import Document
-from harness.config.validation_errors import config_error
+from harness.config.validation_errors import config_error, require_no_retired_keys
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.evals.suite_plan import ClaimPopulation, GateRule
@@ -197,9 +197,7 @@ class PolicyEntry(BaseModel):
     @field_validator("canary", mode="before")
     @classmethod
     def _by_todays_rules(cls, written: object) -> object:
-        """What a file leaves out is by today's rules, not by those of stored policies."""
-        if isinstance(written, Mapping) and written.get("newer"):
-            raise ValueError("unknown key `newer`: a newer version's fields are only stored")
+        """What a file leaves out is by today's rules, not by the fields' own defaults."""
         return {**NEW_CANARY, **written} if isinstance(written, Mapping) else written
 
 
@@ -302,14 +300,14 @@ class FileConfig(BaseModel):
 @cache
 def json_schema() -> dict[str, object]:
     schema: dict[str, Any] = FileConfig.model_json_schema()
-    # It is of stored policies alone.
-    del schema["$defs"]["CanaryPolicy"]["properties"]["newer"]
-    del schema["$defs"]["PolicyEntry"]["properties"]["canary"]["default"]["newer"]
     return describe_fields(schema, FileConfig)
 
 
 def parse_config(document: Document) -> FileConfig:
-    """Checks each key of a document. Raises ConfigError with the place of the first fault."""
+    """Checks each key of a document. Raises ConfigError with the place of the first fault, and
+    RetiredKeys with all of them.
+    """
+    require_no_retired_keys(document)
     try:
         return FileConfig.model_validate(document.values)
     except ValidationError as error:

@@ -1,13 +1,14 @@
-"""Pydantic's errors become configuration errors with a file, a line and the
-nearest right key.
+"""Pydantic's errors become configuration errors with a file, a line and the nearest right key;
+retired keys become one error that names them all.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from pydantic import ValidationError
 
+from harness.config.retired import RETIRED_KEYS
 from harness.config.source_locations import Document, KeyPath
-from harness.domain.errors import ConfigError
+from harness.domain.errors import ConfigError, RetiredKeys
 from harness.domain.suggestions import did_you_mean
 
 
@@ -33,6 +34,37 @@ def config_error(
         hint = did_you_mean(unknown, _siblings(path, schema))
         return ConfigError(f"{place}: unknown key {dotted_path(path)!r}{hint}")
     return ConfigError(f"{place}: {dotted_path(path)}: {first['msg']}")
+
+
+def require_no_retired_keys(document: Document) -> None:
+    """Checks a document for retired keys. Raises RetiredKeys with the place of each."""
+    found = [
+        f"{document.place(path)}: {dotted_path(path)!r} is retired: {instead}"
+        for path, instead in _retired(document.values, ())
+    ]
+    if found:
+        title = "nothing was started, as the configuration has retired keys"
+        raise RetiredKeys("\n".join((title, *found)))
+
+
+def _retired(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    for pattern, instead in RETIRED_KEYS.items():
+        names, _, only = pattern.partition("=")
+        if _fits(names.split("."), path) and (not only or str(value) == only):
+            yield path, instead
+            return
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _retired(inner, (*path, str(name)))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _retired(inner, (*path, number))
+
+
+def _fits(names: list[str], path: KeyPath) -> bool:
+    return len(names) == len(path) and all(
+        name in ("*", str(part)) for name, part in zip(names, path, strict=True)
+    )
 
 
 def _is_branch(part: str | int) -> bool:

@@ -3,6 +3,7 @@ and what to do next.
 
 SwapgateError
 ├── ConfigError            the file is wrong; says file, line, nearest right key
+│   └── RetiredKeys        it has keys that are gone; names all, with their replacements
 ├── InputError             what a caller passed is wrong; says the place (file, line, field)
 ├── NotFound               no such route, proposal, run, key, target
 ├── NotAllowed             the caller's role, or the four-eyes rule, forbids it
@@ -15,8 +16,7 @@ SwapgateError
 │   └── SessionBusy        an agent's session answers another message: wait for its end
 ├── IllegalTransition      a pair that the transition table does not have
 ├── ProofRefused           the proof is missing, stale, expired, or another target's
-│   ├── EvidenceMismatch   the stored scores do not give the verdict any more
-│   └── NewerVersion       it has values that this version does not know: nothing is decided
+│   └── EvidenceMismatch   the stored scores do not give the verdict any more
 ├── StaleEvidence          pairs whose pins differ between the arms or from the registration
 ├── StoreUnavailable       the database did not answer; the same call may succeed later
 │   └── DatabaseUnusable   its file is missing or damaged, or another version or role is needed
@@ -69,6 +69,10 @@ class SwapgateError(Exception):
 class ConfigError(SwapgateError):
     docs_page = "reference/config"
     exit_code = 2
+
+
+class RetiredKeys(ConfigError):
+    exit_code = 1
 
 
 class InputError(SwapgateError):
@@ -134,10 +138,6 @@ class EvidenceMismatch(ProofRefused):
             f"({differences}); compare the database with a backup, then propose again"
         )
         self.proposal, self.verdict, self.differences = proposal, verdict, differences
-
-
-class NewerVersion(ProofRefused):
-    docs_page = "how-to/upgrade"
 
 
 class StaleEvidence(SwapgateError):

@@ -13,11 +13,12 @@ from click.testing import CliRunner
 
 from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
-from harness.cli import canary, drift, providers
+from harness.cli import canary, providers
 from harness.cli.evals import file_decision
 from harness.cli.frame import output
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
-from harness.cli.program import RENAMED, VERBS, program
+from harness.cli.program import VERBS, program
+from harness.config.retired import RETIRED_COMMANDS
 from tests.support.site.processes import free_port, site
 
 ROOT = Path(__file__).parents[2]
@@ -158,16 +159,13 @@ def test_every_command_and_option_is_documented(path: str, command: click.Comman
     assert any("--json" in option.opts for option in options), path
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [*RENAMED.items(), *((f"drift {a}", f"drift {b}") for a, b in drift.drift.renamed.items())],
-)
-def test_an_old_name_is_accepted_and_its_successor_named(old: str, new: str) -> None:
-    done = CliRunner().invoke(program, [*old.split(), "--help"], prog_name="swapgate")
+@pytest.mark.parametrize("words", RETIRED_COMMANDS)
+def test_a_retired_command_names_its_replacement(words: str) -> None:
+    done = CliRunner().invoke(program, [*words.split(), "--more", "words"])
 
-    assert done.exit_code == 0
-    assert done.stdout.startswith(f"Usage: swapgate {new} ")
-    assert f"`swapgate {old}` is called `swapgate {new}` now" in done.stderr
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert f"`swapgate {words}` is retired: {RETIRED_COMMANDS[words]}" in done.stderr
 
 
 def test_an_unknown_verb_is_answered_with_the_nearest() -> None:

@@ -1,6 +1,5 @@
 """`LazyCommandGroup` is a click group whose commands are imported when they are called:
 `--help` and completion work from a table of names and texts (`LazyCommand`), and stay quick.
-It goes on accepting the old names of commands that were renamed.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,8 +35,7 @@ class LazyCommand:
 class LazyCommandGroup(click.Group):
     """A group whose commands stand in a table; listing them imports none.
 
-    sections: headings of its help, each with the names of commands. renamed: old names, of one
-    word or two, with the words that replace them.
+    sections: headings of its help, each with the names of commands.
     """
 
     def __init__(
@@ -45,13 +43,11 @@ class LazyCommandGroup(click.Group):
         *args: Any,
         lazy: Mapping[str, LazyCommand] | None = None,
         sections: Mapping[str, Sequence[str]] | None = None,
-        renamed: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.lazy = dict(lazy or {})
         self.sections = dict(sections or {})
-        self.renamed = dict(renamed or {})
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Lists the commands in the order of the table."""
@@ -66,22 +62,12 @@ class LazyCommandGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         try:
-            return super().resolve_command(ctx, self._replace_old_name(ctx, args))
+            return super().resolve_command(ctx, args)
         except click.NoSuchCommand as error:
             names = self.list_commands(ctx)
             raise click.NoSuchCommand(
                 error.command_name, possibilities=names, ctx=ctx
             ) from None
-
-    def _replace_old_name(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Returns the words of a call with today's name, and says so where the name is old."""
-        for count in (2, 1):
-            old = " ".join(args[:count])
-            if old in self.renamed:
-                new, path = self.renamed[old], ctx.command_path
-                click.echo(f"`{path} {old}` is called `{path} {new}` now", err=True)
-                return [*new.split(), *args[count:]]
-        return args
 
     def format_commands(
         self,

@@ -5,7 +5,7 @@ parts of them: the reference pages, state diagrams, and requirements with their 
 
 import re
 import webbrowser
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from inspect import cleandoc
 from os.path import relpath
@@ -18,7 +18,6 @@ from click.shell_completion import get_completion_class
 
 from harness import docs_pages, package_data
 from harness.cli.frame import output
-from harness.cli.frame.lazy_commands import LazyCommandGroup
 from harness.cli.frame.session import Session
 from harness.cli.reference.config_reference import config_page, policies_page
 from harness.cli.reference.event_reference import events_page, exit_codes_page
@@ -53,13 +52,6 @@ on a terminal they are drawn anew every 2 seconds; into a pipe or a file goes a 
 change, with `--json` a document a line. The watch ends when its subject has ended, or with
 Ctrl-C.
 """
-OLD_NAMES = """\
-## Old names
-
-These go on working, and name their successor on stderr.
-
-| Old | Today |
-| --- | --- |"""
 
 
 def cli_markdown(program: click.Command, name: str) -> str:
@@ -67,23 +59,7 @@ def cli_markdown(program: click.Command, name: str) -> str:
     with click.Context(program, info_name=name) as ctx:
         parts = [HEAD, _options("Global options", ctx)]
         parts += _commands(ctx)
-        parts += [OLD_NAMES, *_old_names(ctx)]
     return "\n".join(parts).rstrip() + "\n"
-
-
-def _old_names(parent: click.Context) -> Iterator[str]:
-    """Writes a row for each command that was renamed."""
-    group, path = parent.command, parent.command_path
-    if not isinstance(group, click.Group):
-        return
-    if isinstance(group, LazyCommandGroup):
-        for old, new in group.renamed.items():
-            yield f"| `{path} {old}` | `{path} {new}` |"
-    for name in group.list_commands(parent):
-        command = group.get_command(parent, name)
-        if command is not None:
-            with click.Context(command, info_name=name, parent=parent) as ctx:
-                yield from _old_names(ctx)
 
 
 def _commands(parent: click.Context) -> list[str]:

@@ -1,0 +1,17 @@
+"""What Swapgate had before 0.1.0, each with the sentence that names its replacement."""
+
+from collections.abc import Mapping
+from typing import Final
+
+# A key by its path in the file; `*` for any name or place in a list. `path=value`: that value.
+RETIRED_KEYS: Final[Mapping[str, str]] = {}
+# A command by its words. Each of its subcommands is retired with it.
+RETIRED_COMMANDS: Final[Mapping[str, str]] = {
+    "bench": "run `make bench` in a checkout",
+    "credential": "use `swapgate provider key`",
+    "db downgrade": "restore a backup from before the upgrade",
+    "drift list": "use `swapgate drift history`",
+    "drift show": "use `swapgate drift status ROUTE`",
+    "eval import": "use `swapgate suite import`",
+    "replay": "use `swapgate gate replay`",
+}
