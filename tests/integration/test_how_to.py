@@ -66,7 +66,6 @@ def text_of(page: str) -> str:
 
 # What each page takes to be there. Pages with a test of their own are below.
 SQLITE = {
-    "upgrade": INSTALLED,
     "own-suites": INSTALLED,
     "approvals-in-chat": INSTALLED,
     "containers": INSTALLED,
@@ -124,8 +123,6 @@ def test_every_command_of_a_page_works_in_its_order(name: str, tmp_path: Path) -
         asked = 'curl -fsS -H "Authorization: Bearer $(cat control.token)"'
         turned = f"until {asked} http://127.0.0.1:8081/metrics | grep -q reconcile_age"
         changes[asked] = f"{turned}; do sleep 0.2; done\n{asked}"
-    if name == "upgrade":  # nothing serves here, of which doctor rightly warns
-        changes["swapgate doctor\n"] = "swapgate doctor || test $? = 1\n"
     after = {"containers": KEYS_OF_THE_ENVIRONMENT}
     page = DocumentedCommands(
         f"how-to/{name}.md",

@@ -99,7 +99,6 @@ def test_what_a_provider_repeats_of_our_key_is_shown_to_nobody(
 def test_a_stored_header_that_cannot_be_sent_is_said_and_not_shown(
     world: SmallInstallation, value: str
 ) -> None:
-    """As an older version let them in."""
     ctx = with_door(world, HttpProviderProbe(SystemClock()))
     up = Provider("up", "openai", "http://127.0.0.1:9/v1", "UP_KEY", {"x-a": value})
     with ctx.store.write() as tx:

@@ -105,22 +105,6 @@ def test_headers_are_replaced_whole_and_left_alone_where_they_are_not_named(
     }
 
 
-def test_what_an_older_version_stored_in_clear_is_encrypted_at_the_start(
-    world: SmallInstallation, settings: Settings
-) -> None:
-    ctx = world.context()
-    with world.store.write() as tx:
-        tx.providers.put(HOSTED)
-
-    assert seed.apply_seed(ctx, settings) == ["encryption of hosted's headers"]
-
-    assert stored(world).extra_headers == {}
-    assert provider_secrets.decrypt_headers(stored(world), ctx.cipher) == HOSTED
-    assert seed.apply_seed(ctx, settings) == []
-    with world.store.read() as tx:
-        assert VALUE not in json.dumps([str(event) for event in tx.audit.all()])
-
-
 def test_a_new_encryption_key_encrypts_headers_too(world: SmallInstallation) -> None:
     old, new = new_key(), new_key()
     ctx = replace(world.context(), cipher=FernetCipher(lambda: [old]))

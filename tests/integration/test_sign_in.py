@@ -288,7 +288,7 @@ def test_only_its_own_prefix_leads_there_and_only_while_somebody_is_signed_in(
 
 
 def test_a_key_is_no_sign_in(desk: Desk) -> None:
-    """Whichever way it comes; also one that an older version took."""
+    """Whichever way it comes; also one that is stored."""
     way = f"`swapgate provider key login {desk.name}`"
     for change in (
         CredentialChange(value="sk-1"),

@@ -21,13 +21,11 @@ from harness.gate.offline.recomputation import (
     remeasure_claim,
 )
 from harness.gate.offline.replay import (
-    RULES_VERSION,
-    claims_from_json,
     report_json,
     verdict_bytes,
 )
 from harness.gate.offline.suite_claims import SuiteClaim
-from harness.gate.offline.verdicts import decide_from_claims, decide_verdict
+from harness.gate.offline.verdicts import decide_verdict
 from tests.unit.test_gate_combinations import AnsweredSuites, proposed
 from tests.unit.test_gate_verdicts import NOW, ask, plan, sides
 
@@ -97,26 +95,6 @@ def test_a_verdict_is_decided_at_its_moment_in_utc_and_expires_after_its_time() 
     )
     assert two is not None
     assert [report.suite for report in two.suites] == ["law", "math"]
-
-
-def test_a_verdict_is_decided_again_by_the_rules_that_it_names() -> None:
-    verdict = decided()
-    older = replace(verdict, inputs={k: v for k, v in verdict.inputs.items() if k != "rules"})
-    again = decide_from_claims(older, claims_from_json(older.inputs))
-
-    assert again is not None
-    assert "rules" not in again.inputs
-    assert again.id != verdict.id
-    newer = decide_from_claims(verdict, claims_from_json(verdict.inputs))
-    assert newer is not None
-    assert (newer.inputs["rules"], newer.id) == (RULES_VERSION, verdict.id)
-
-
-def test_a_verdict_by_the_oldest_rules_is_decided_again() -> None:
-    verdict = decided()
-    for rules in (1, RULES_VERSION):
-        inputs = {**verdict.inputs, "rules": rules}
-        assert recompute(replace(verdict, inputs=inputs)).agrees
 
 
 @pytest.mark.parametrize("name", ["route", "incumbent", "candidate"])

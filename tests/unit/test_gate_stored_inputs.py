@@ -16,7 +16,6 @@ from harness.gate.offline.replay import (
     RULES_VERSION,
     claims_from_json,
     inputs_to_json,
-    rules_version,
     run_ids,
     served_from_json,
     verdict_times,
@@ -37,8 +36,8 @@ MARKED = PairedItem(
 PLAIN = PairedItem(ScorePair("q0", 1.0, 0.0, 1.0, 0.0))
 
 
-def written(case: SuiteClaim, rules: int | None = RULES_VERSION) -> dict[str, Any]:
-    return dict(inputs_to_json([case], NOW, LATER, rules))
+def written(case: SuiteClaim) -> dict[str, Any]:
+    return dict(inputs_to_json([case], NOW, LATER))
 
 
 def through_json(inputs: Mapping[str, object]) -> dict[str, Any]:
@@ -63,9 +62,6 @@ def test_the_inputs_of_a_plain_suite_are_these_fields_and_no_others() -> None:
         "decided_at": NOW.isoformat(),
         "expires_at": LATER.isoformat(),
     }
-    assert "rules" not in written(case, None)
-    assert rules_version(written(case)) == 2
-    assert rules_version(written(case, None)) == 1
     assert verdict_times(written(case)) == (NOW, LATER)
     assert run_ids(written(case), "math") == ("run_a", "run_b")
 

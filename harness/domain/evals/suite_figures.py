@@ -3,10 +3,8 @@ means, form, costs. `SuiteReport.details` keeps them as JSON.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Final, Self, TypeVar
-
-T = TypeVar("T")
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,23 +134,21 @@ class SuiteFigures:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        """Restores the figures that any version's as_json wrote."""
+        """Restores the figures that `as_json` wrote."""
         lenient, cost, holm = (stored.get(name) for name in ("lenient", "cost", "holm"))
         slices, judge = stored.get("slices"), stored.get("judge")
         return replace(
-            _read(cls, stored),
+            cls(**stored),
             examples=tuple(stored.get("examples", ())),
-            lenient=_read(LenientFigures, lenient) if lenient else None,
-            cost=_read(CostFigures, cost) if cost else None,
-            holm=_read(HolmFigures, holm) if holm else None,
-            slices=tuple(_read(SliceFigures, one) for one in slices) if slices else None,
-            judge=_read(JudgeFigures, judge) if judge else None,
+            lenient=LenientFigures(**lenient) if lenient else None,
+            cost=CostFigures(**cost) if cost else None,
+            holm=HolmFigures(**holm) if holm else None,
+            slices=tuple(SliceFigures(**one) for one in slices) if slices else None,
+            judge=JudgeFigures(**judge) if judge else None,
         )
 
     def as_json(self) -> dict[str, object]:
-        """Writes the figures as JSON without those that do not apply: verdicts keep their
-        bytes.
-        """
+        """Writes the figures as JSON without those that do not apply."""
         slices = None if self.slices is None else [asdict(one) for one in self.slices]
         written = asdict(self) | {"examples": list(self.examples), "slices": slices}
         absent = [name for name in _OPTIONAL if written[name] is None]
@@ -173,9 +169,3 @@ _OPTIONAL: Final = (
     "slices",
     "judge",
 )
-
-
-def _read(kind: type[T], stored: Mapping[str, Any]) -> T:
-    """A figure that an older version lacks has its default."""
-    names = [figure.name for figure in fields(kind)]  # type: ignore[arg-type]  # a dataclass
-    return kind(**{name: stored[name] for name in names if name in stored})

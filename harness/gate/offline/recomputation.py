@@ -22,11 +22,9 @@ from harness.domain.proposals.proposal import Proposal
 from harness.domain.safe_time import add_seconds
 from harness.gate.offline.pairs import PairedSuite, pair_samples
 from harness.gate.offline.replay import (
-    FIRST_RULES_VERSION,
     RULES_VERSION,
     claims_from_json,
     report_json,
-    rules_version,
     verdict_times,
 )
 from harness.gate.offline.suite_claims import SuiteClaim
@@ -74,15 +72,10 @@ def recompute_verdict(
     there when it was decided. halted: ids of runs that failed or are over budget, which stay
     so: no verdict passes without a pool that a run may still bring.
     """
-    if rules_version(stored.inputs) not in range(FIRST_RULES_VERSION, RULES_VERSION + 1):
+    if (rules := stored.inputs.get("rules")) != RULES_VERSION:
         return Recomputation(
             AgreementLevel.FIGURES_DIFFER,
-            (
-                (
-                    f"rules {rules_version(stored.inputs)} decided it, this version has "
-                    f"{RULES_VERSION}: upgrade"
-                ),
-            ),
+            ((f"rules {rules} decided it, this version has {RULES_VERSION}: upgrade"),),
         )
     try:
         return _recompute(stored, proposal, samples, halted)

@@ -23,22 +23,17 @@ from harness.domain.evals.verdict import ScorePair, SuiteReport, Verdict
 from harness.gate.offline.pairs import PairedItem, PairedSuite
 from harness.gate.offline.suite_claims import SuiteClaim
 
-# Rises with every change of the rules that lets the same scores give another verdict. What is
-# decided by older ones is decided again by them as long as it can be proof.
+# Rises with every change of the rules that lets the same scores give another verdict.
 RULES_VERSION: Final = 2
-FIRST_RULES_VERSION: Final = 1  # of verdicts that do not say
 
 
 def inputs_to_json(
     cases: Sequence[SuiteClaim],
     decided_at: datetime,
     expires_at: datetime,
-    rules: int | None = RULES_VERSION,
 ) -> dict[str, object]:
     """Writes what a verdict was decided from: plans, pairs (item, incumbent, candidate, both
     lenient), runs, marks of odd items, and what the providers served.
-
-    rules: by which it was decided; None in verdicts that are older than this number.
 
     costs: only of suites whose claim asks for them; pairs in US dollars, in the items' order.
     pool: the incumbent's scores of the plan's whole pool, in its order.
@@ -64,7 +59,7 @@ def inputs_to_json(
         if case.plan.claim is Claim.CHEAPER
     }
     return {
-        **({} if rules is None else {"rules": rules}),
+        "rules": RULES_VERSION,
         **({"costs": costs} if costs else {}),
         **({"pool": pools} if pools else {}),
         **({"variances": variances} if variances else {}),
@@ -81,7 +76,7 @@ def inputs_to_json(
         "blocked": {
             case.plan.suite: case.paired.blocked for case in cases if case.paired.blocked
         },
-        # Left out where nothing is known: old verdicts keep their bytes.
+        # Left out where nothing is known.
         **(
             {"served": {suite: models.as_json() for suite, models in served.items()}}
             if any(models != ServedModels() for models in served.values())
@@ -105,17 +100,12 @@ def run_ids(inputs: Mapping[str, Any], suite: str) -> tuple[str, str]:
 
 
 def served_from_json(inputs: Mapping[str, Any], suite: str) -> ServedModels:
-    """The inverse of ServedModels.as_json; of verdicts older than it, nothing is known."""
+    """The inverse of ServedModels.as_json."""
     stored = inputs.get("served", {}).get(suite, {})
     sides = {
         side: tuple(ServedModel(*model) for model in pairs) for side, pairs in stored.items()
     }
     return ServedModels(**sides)
-
-
-def rules_version(inputs: Mapping[str, Any]) -> int:
-    """Returns the version of the rules that decided the verdict."""
-    return int(inputs.get("rules", FIRST_RULES_VERSION))
 
 
 def verdict_times(inputs: Mapping[str, Any]) -> tuple[datetime, datetime]:

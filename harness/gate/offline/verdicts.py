@@ -14,7 +14,6 @@ from harness.domain.safe_time import add_seconds
 from harness.gate.offline.joint_judgement import judge_suites
 from harness.gate.offline.pairs import pair_samples
 from harness.gate.offline.replay import (
-    RULES_VERSION,
     claims_from_json,
     inputs_to_json,
     report_json,
@@ -77,11 +76,9 @@ def replay_verdict(stored: Verdict) -> Verdict:
 
 
 def decide_from_claims(stored: Verdict, cases: Sequence[SuiteClaim]) -> Verdict | None:
-    """What `cases` say about the stored verdict's question, by its rules; None while open."""
+    """What `cases` say about the stored verdict's question; None while open."""
     question = _Question(stored.route, stored.incumbent, stored.candidate)
-    rules = stored.inputs.get("rules")
-    assert rules is None or isinstance(rules, int)  # noqa: S101 - inputs_to_json wrote it
-    return _decide(question, cases, *verdict_times(stored.inputs), rules=rules)
+    return _decide(question, cases, *verdict_times(stored.inputs))
 
 
 def _decide(
@@ -89,14 +86,13 @@ def _decide(
     cases: Sequence[SuiteClaim],
     decided_at: datetime,
     expires_at: datetime,
-    rules: int | None = RULES_VERSION,
 ) -> Verdict | None:
     judgement = judge_suites(cases)
     outcome, reports = judgement.outcome, judgement.reports
     if outcome == "running":
         return None
     used = [case.first(units) for case, units in zip(cases, judgement.consumed, strict=True)]
-    inputs = inputs_to_json(used, decided_at, expires_at, rules)
+    inputs = inputs_to_json(used, decided_at, expires_at)
     reason = judgement.reason
     body = [
         question.route,
