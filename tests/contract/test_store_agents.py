@@ -29,14 +29,12 @@ from harness.domain.errors import (
     StaleWrite,
 )
 from harness.domain.pagination import PageRequest
-from harness.domain.routing.table import Snapshot
 from harness.ports import Store
 from harness.store.database_errors import RowRefused
 from harness.store.schema import metadata
-from harness.store.signing import signed_snapshot
 from tests.contract.conftest import FixedClock, Opener
 from tests.contract.test_store_signatures import opened, url_of
-from tests.support.site.signing_keys import VERIFIER, WORKER
+from tests.support.site.signing_keys import WORKER
 from tests.support.store.agent_records import (
     AGENT,
     ANSWERING,
@@ -445,27 +443,6 @@ def test_a_grant_that_nobody_signed_stops_the_snapshot_and_is_named(sql_stores: 
         page = stored.agent_grants()
     assert [grant.id for grant in page] == [GRANT.id]
     assert [fault.key for fault in page.invalid] == [("gr_forged",)]
-
-
-@pytest.mark.req("F1")
-def test_a_router_s_disk_of_an_older_version_has_no_grants_and_hides_none(
-    sql_stores: Opener,
-) -> None:
-    store = sql_stores()
-    with_agent(store)
-
-    def rebuilt() -> Snapshot:
-        signed = store.snapshot().signed
-        assert signed is not None
-        rows = {name: rows for name, rows in signed.rows.items() if name != "agent_grant"}
-        older = replace(signed, rows=rows)
-        return signed_snapshot.verified(older, VERIFIER, "etag", TOMORROW)
-
-    assert rebuilt().agent_grants == ()
-    with store.write() as tx:
-        tx.agent_grants.add(GRANT)
-    with pytest.raises(SnapshotInvalid, match="manifest"):
-        rebuilt()
 
 
 @pytest.mark.req("F1")

@@ -1,7 +1,7 @@
 """Proposals, verdicts and rollouts in every store, through the port."""
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -28,9 +28,6 @@ from harness.domain.proposals.proposal import (
     apply_event,
 )
 from harness.ports import Store
-from harness.store.schema import proposals as tables
-from harness.store.schema.proposals import proposal_to_row, rollout_to_row
-from tests.contract.conftest import Opener
 from tests.support.store.records import (
     FAILED,
     LATER,
@@ -330,29 +327,6 @@ def test_inputs_that_are_no_json_are_refused(store: Store) -> None:
     broken = replace(PASSED, id="v_2", inputs={"delta": math.nan})
     with pytest.raises(InputError), store.write() as tx:
         tx.verdicts.add(broken, "p_1")
-
-
-def test_what_an_older_version_registered_can_still_be_moved(sql_stores: Opener) -> None:
-    """Its policy lacks words that policies have by now: to the database another text."""
-    store, new = sql_stores(), proposal()
-    policy = new.policy.as_json()
-    gate, canary = asdict(new.policy.gate), asdict(new.policy.canary)
-    del gate["spend"], canary["judge"]
-    older = proposal_to_row(new) | {"policy": policy | {"gate": gate, "canary": canary}}
-    started = rollout_to_row(rollout()) | {"policy": canary}
-    with store.write() as tx:
-        tx.routing.add_target(OLD)
-        tx.routing.add_target(NEW)
-        tx._unit.insert(tables.proposal, older)
-        tx.verdicts.add(PASSED, "p_1")
-        tx._unit.insert(tables.rollout, started)
-
-    with store.write() as tx:
-        moved_on = tx.proposals.save(
-            apply_event(tx.proposals.get("p_1"), ProposalEvent.START, LATER)
-        )
-        tx.proposals.save(apply_event(moved_on, ProposalEvent.CANCELLED, LATER))
-        tx.rollouts.save(rolled(tx.rollouts.get("ro_1"), RolloutSignal.PAUSE, LATER))
 
 
 def test_proposals_are_found_by_time_by_candidate_and_by_having_been_let_in(

@@ -409,18 +409,3 @@ def test_a_verdict_names_the_rules_that_decided_it_and_newer_ones_are_refused(
 
     assert not found.agrees
     assert "upgrade" in found.text
-
-
-def test_a_verdict_from_before_rules_had_numbers_is_still_decided_alike(
-    world: SmallInstallation,
-) -> None:
-    proposal = in_canary(world)
-    with world.store.read() as tx:
-        verdict = tx.verdicts.get(proposal.verdict or "")
-        older = {name: setting for name, setting in verdict.inputs.items() if name != "rules"}
-
-        found = recomputation.recompute_stored(
-            world.context(), tx, replace(verdict, inputs=older), proposal
-        )
-
-    assert found.agrees, found.text

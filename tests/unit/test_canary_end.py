@@ -37,7 +37,6 @@ def test_each_end_has_its_words_after_a_name_after_a_verdict_and_of_a_route() ->
     [
         (describe_abort("ben", "why", baking=False), CanaryEnd.ABORTED, "by ben: why"),
         (describe_abort("ben", "why", baking=True), CanaryEnd.TAKEN_BACK, "by ben: why"),
-        ("rolled back by ben: why", CanaryEnd.TAKEN_BACK, "rolled back by ben: why"),
         ("failure_rate: 9 of 100", CanaryEnd.ROLLED_BACK, "failure_rate: 9 of 100"),
         ("aborted upstream", CanaryEnd.ROLLED_BACK, "aborted upstream"),
     ],

@@ -16,7 +16,6 @@ from harness.domain.proposals.policy import (
     CanaryPolicy,
     CanaryStep,
     EvidenceRule,
-    Policy,
     new_canary_policy,
 )
 from harness.gate.online.evidence_paths import (
@@ -28,7 +27,7 @@ from harness.gate.online.evidence_paths import (
 )
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.online.warm_up import TIMES, skip_warm_up
-from harness.store.schema.policies import canary_policy_from_json, policy_from_json
+from harness.store.schema.policies import canary_policy_from_json
 
 pytestmark = pytest.mark.req("F3")
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -176,16 +175,7 @@ def test_the_warm_up_is_a_tenth_of_the_first_step_at_the_most(least: int, units:
     assert replace(NEW, steps=(CanaryStep(100, least),)).warm_up_units == units
 
 
-def test_a_policy_that_was_stored_without_rules_has_the_old_ones_and_keeps_its_bytes() -> None:
-    old = Policy(canary=CanaryPolicy())
-
-    assert not {"evidence", "warm_up"} & set(old.canary.as_json())
-    assert policy_from_json(old.as_json()) == old
-    assert canary_policy_from_json(NEW.as_json()) == NEW
-    assert (old.canary.unit, old.canary.evidence) == (ExposureUnit.SESSION, EvidenceRule.EVEN)
-
-
-def test_a_new_policy_tells_routers_to_count_callers_and_an_old_one_does_not() -> None:
+def test_a_new_policy_tells_routers_to_count_callers() -> None:
     new, old = (build_unit_rule(policy, START) for policy in (NEW, CanaryPolicy()))
 
     assert (new.unit, new.feedback_s, new.pools_ranks) == (
@@ -194,7 +184,6 @@ def test_a_new_policy_tells_routers_to_count_callers_and_an_old_one_does_not() -
         True,
     )
     assert UnitRule.from_json(new.as_json()) == new
-    assert not {"feedback_s", "pools_ranks"} & set(old.as_json())
     assert (old.feedback_s, old.pools_ranks) == (
         DEFAULT_UNIT_RULE.feedback_s,
         DEFAULT_UNIT_RULE.pools_ranks,

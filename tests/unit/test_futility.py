@@ -75,12 +75,6 @@ def test_many_comparisons_at_once_end_where_each_ends() -> None:
 
 
 @pytest.mark.req("F4", "F5")
-def test_what_a_single_candidate_registers_keeps_its_bytes() -> None:
-    assert share_alpha(PLAN, 1) == PLAN
-    assert not {"candidates", "futility"} & PLAN.as_json().keys()
-
-
-@pytest.mark.req("F4", "F5")
 def test_the_part_of_alpha_and_what_is_given_up_are_registered() -> None:
     shared = share_alpha(PLAN, 4)
 

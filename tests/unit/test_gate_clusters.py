@@ -121,7 +121,7 @@ def test_a_verdict_on_clusters_is_decided_again_to_the_same_bytes() -> None:
     assert verdict_bytes(replay_verdict(stored)) == verdict_bytes(found)
 
 
-def test_a_plan_without_clusters_keeps_its_bytes() -> None:
+def test_a_plan_of_clusters_is_read_as_it_was_written() -> None:
     assert "cluster" not in json.dumps(plan().as_json())
     registered = clustered([2, 3, 4])
     assert plan_from_json(json.loads(json.dumps(registered.as_json()))) == registered

@@ -210,7 +210,7 @@ def test_a_verdict_on_slices_is_decided_again_to_the_same_bytes() -> None:
         assert verdict_bytes(replay_verdict(stored)) == verdict_bytes(found)
 
 
-def test_a_plan_without_slices_keeps_its_bytes() -> None:
+def test_a_plan_with_slices_is_read_as_it_was_written() -> None:
     assert "slices" not in json.dumps(plan().as_json())
     registered = sliced()
     assert plan_from_json(json.loads(json.dumps(registered.as_json()))) == registered

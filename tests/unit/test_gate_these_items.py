@@ -192,7 +192,7 @@ def test_noise_that_was_written_smaller_is_found_out(side: int) -> None:
     assert not recompute_verdict(forged, registered, found).agrees
 
 
-def test_a_plan_from_before_the_claim_keeps_its_bytes() -> None:
+def test_a_plan_about_these_items_is_read_as_it_was_written() -> None:
     assert "population" not in LIKE.as_json()
     assert "variances" not in decide(LIKE, asked_twice(0.0)).inputs
     assert plan_from_json(THESE.as_json()) == THESE

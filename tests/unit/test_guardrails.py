@@ -25,7 +25,6 @@ from harness.domain.canary.ranking import (
 )
 from harness.domain.canary.rollout import build_unit_rule
 from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
-from harness.domain.content_hash import canonical_json
 from harness.domain.errors import InputError
 from harness.domain.proposals.policy import CanaryPolicy, Policy
 from harness.store.schema.policies import policy_from_json as policy_of
@@ -56,30 +55,6 @@ def test_a_policy_keeps_its_guardrails_in_its_hash_and_in_what_is_stored() -> No
     assert default.digest != off.digest
     for guardrails in (default, off):
         assert policy_of(guardrails.as_json()) == guardrails
-
-
-def test_a_policy_stored_before_there_were_guardrails_has_none() -> None:
-    stored = Policy().as_json()
-    canary = stored["canary"]
-    assert isinstance(canary, dict)
-    del canary["guardrails"], canary["local_alpha"]
-
-    read = policy_of(stored).canary
-    assert read.tolerated == {Guardrail.ERRORS: 1.0}
-    assert read.local_alpha == 0.0
-
-
-def test_a_rule_that_began_before_a_field_came_is_written_as_it_was() -> None:
-    """The database refuses a canary whose rule changes under way, be it by a new field."""
-    old = {
-        "block_size": 100,
-        "unit": "session",
-        "session_requests": 3,
-        "session_s": 60.0,
-        "missing_s": 600.0,
-        "period_s": 86_400.0,
-    }
-    assert canonical_json(UnitRule.from_json(old).as_json()) == canonical_json(old)
 
 
 def test_a_rule_comes_back_from_json() -> None:

@@ -1,6 +1,5 @@
 """Recording: what is stored, what waits, what is never counted twice."""
 
-import json
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -501,28 +500,6 @@ def test_a_rollout_that_is_over_is_forgotten_once_its_blocks_are_out(bench: Benc
 )
 def test_a_batch_comes_back_from_the_spool_as_it_was(batch: Batch) -> None:
     assert decode(encode(batch)) == batch
-
-
-@pytest.mark.req("G6", "F3")
-def test_what_a_newer_version_left_in_the_spool_counts_without_what_it_alone_knows() -> None:
-    at = datetime(2026, 3, 31, tzinfo=UTC)
-    minute = TrafficMinutes("w")
-    minute.add([DONE], at)
-    served = Sighting("t", ServedModel("served-1"), at, at)
-    alert = Alert(AlertKind.TEST, "s", "k", "t", "x", at, "w")
-    block = ObservationBlock("r-1", "w", 1, 100, 2, 1, 0, 0, 0, at, at)
-    spend = KeySpend("key", DAY, "w", 1, 12, 0.5, 0)
-    shadow = ShadowTally("sh", DAY, "w", {}, {})
-    batch = Batch([block], minute.take(), [], [alert], [spend], [served], [shadow])
-    newer = json.loads(encode(batch))
-    for rows in newer.values():
-        for row in rows:
-            row["field_of_the_next"] = 1
-    newer["sightings"][0]["served"]["field_of_the_next"] = 1
-    newer["alerts"].append({**newer["alerts"][0], "kind": "kind_of_the_next"})
-    newer["rows_of_the_next"] = [{"x": 1}]
-
-    assert decode(json.dumps(newer)) == batch
 
 
 @given(st.lists(st.tuples(st.integers(0, 300), st.floats(0, 1e6)), max_size=30))

@@ -116,21 +116,6 @@ def test_a_snapshot_comes_back_from_disk_as_it_was(
     assert file.stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.req("A4")
-def test_a_route_that_an_older_version_wrote_has_the_defaults_of_what_came_since() -> None:
-    old = {
-        "description": "tickets",
-        "stakes": "high",
-        "policy": "default",
-        "suites": [{"suite": "colours", "role": "primary"}],
-        "total_timeout_s": 9.0,
-    }
-
-    assert RouteSettings.from_json(old) == RouteSettings(
-        "tickets", Stakes.HIGH, "default", (RouteSuite("colours"),), 9.0
-    )
-
-
 @given(st.integers(0, 10_000), st.integers(0, 255))
 def test_a_damaged_file_is_never_served(
     tmp_path_factory: pytest.TempPathFactory, place: int, byte: int
@@ -147,18 +132,6 @@ def test_a_damaged_file_is_never_served(
     except SnapshotInvalid:
         return
     assert found == whole
-
-
-def test_a_file_of_an_older_version_has_keys_without_limits_and_opt_outs() -> None:
-    whole = snapshot(URL)
-    data = snapshot_file.snapshot_to_json(whole)
-    keys = data["keys"]
-    assert isinstance(keys, list)
-    for key in keys:
-        del key["limits"], key["opt_outs"]
-
-    older = tuple(replace(key, opt_outs=frozenset()) for key in whole.keys)
-    assert snapshot_file.snapshot_from_json(data) == replace(whole, keys=older)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format":2}', b'{"format":1}'])

@@ -12,7 +12,6 @@ import pytest
 
 from harness.bench.segmented_traffic import SegmentTruth, simulate_segments
 from harness.domain.canary.guardrails import (
-    ErrorTally,
     Guardrail,
     Guardrails,
     SegmentCount,
@@ -205,14 +204,6 @@ def test_never_seen_callers_are_counted_by_segment_apart() -> None:
         SegmentCount(2, 1, 1, 1),
         SegmentCount(1, 1, 1, 1),
     ]
-
-
-def test_without_segments_a_block_is_what_it_was_before_there_were_any() -> None:
-    block = closed_block(rule(segments=False), 1, 1, 1, 1)
-
-    assert not any(isinstance(tally, SegmentedErrors) for tally in block.counts.values())
-    assert "segments" not in rule(segments=False).as_json()
-    assert "segments" not in asdict(ErrorTally(4, 1, 1, 1))
 
 
 async def test_a_routers_blocks_tell_the_segments_of_what_it_served(tmp_path: Path) -> None:

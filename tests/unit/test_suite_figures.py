@@ -55,7 +55,5 @@ def test_the_parts_are_stored_by_name() -> None:
     )
 
 
-def test_what_was_stored_is_read_again_and_an_older_version_has_defaults() -> None:
+def test_what_was_stored_is_read_again() -> None:
     assert SuiteFigures.from_json(WHOLE.as_json()) == WHOLE
-    assert SuiteFigures.from_json({"alpha_early": 0.01}) == SuiteFigures()
-    assert SuiteFigures.from_json({"cost": {"saving": 0.5}}).cost == CostFigures(saving=0.5)

@@ -35,7 +35,7 @@ def judged_scores(rows: int, n: int, mean: float) -> np.ndarray:
     return np.clip(mean + rng.normal(0.0, 0.3, (rows, n)), -1.0, 1.0)
 
 
-def test_a_plan_from_before_is_tested_for_a_whole_loss_and_keeps_its_bytes() -> None:
+def test_a_plan_is_tested_for_a_whole_loss_unless_it_says_otherwise() -> None:
     assert "unseen" not in PLAN.as_json()
     assert plan_from_json(PLAN.as_json()).unseen is UnseenLoss.WHOLE
     assert design_from_plan(PLAN).unseen is UnseenLoss.WHOLE
