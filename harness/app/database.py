@@ -52,11 +52,12 @@ def require_database(settings: Settings) -> None:
     """Checks, for who serves, that the database is there: a new, empty one would hide that it
     is away.
 
-    Raises DatabaseUnusable where SQLite's file is missing.
+    Raises DatabaseUnusable where SQLite's file is missing, and for one from before 0.1.0.
     """
-    from harness.store import engine  # noqa: PLC0415 - SQLAlchemy takes its time
+    from harness.store import engine, schema_revisions  # noqa: PLC0415 - SQLAlchemy takes its time
 
     engine.require_file(settings.database_url)
+    schema_revisions.refuse_earlier(settings.database_url)
 
 
 def upgrade_database(settings: Settings) -> None:

@@ -3,6 +3,7 @@ long, and each process asks this when it starts.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import sqlalchemy as sa
@@ -32,16 +33,30 @@ _COLUMNS: Final = {
 
 def is_current(url: str) -> bool:
     """Tells whether `migrate.upgrade` would change nothing. False too where nobody can say."""
-    from harness.store import engine  # noqa: PLC0415 - only who would upgrade asks
     from harness.store.guards import triggers  # noqa: PLC0415 - only who would upgrade asks
+
+    try:
+        with _reading(url) as db:
+            return find(db) is not None and triggers.are_installed(db)
+    except (sa.exc.SQLAlchemyError, DatabaseUnusable):
+        return False
+
+
+def refuse_earlier(url: str) -> None:
+    """Raises DatabaseUnusable where the database answers and is from before 0.1.0."""
+    with suppress(sa.exc.SQLAlchemyError), _reading(url) as db:
+        find(db)
+
+
+@contextmanager
+def _reading(url: str) -> Iterator[sa.Connection]:
+    from harness.store import engine  # noqa: PLC0415 - only who starts asks
 
     made = engine.make(engine.parse(url), poolclass=NullPool)
     _, options = engine.OPTIONS[made.dialect.name]
     try:
         with made.execution_options(**options).begin() as db:
-            return find(db) is not None and triggers.are_installed(db)
-    except (sa.exc.SQLAlchemyError, DatabaseUnusable):
-        return False
+            yield db
     finally:
         made.dispose()
 
@@ -64,11 +79,14 @@ def find(db: sa.Connection) -> str | None:
     return REVISION
 
 
-def require_usable(db: sa.Connection) -> None:
-    """Checks that this version may read and write the database; raises DatabaseUnusable."""
+def is_usable(db: sa.Connection) -> bool:
+    """Tells whether the database has this version's schema; not while `migrate.upgrade` makes
+    it. Raises DatabaseUnusable for another schema.
+    """
     revision = db.execute(_REVISION).scalar()
     if revision not in (None, REVISION):
         raise DatabaseUnusable(_from_before(f"schema revision {revision}"))
+    return revision is not None
 
 
 def _columns(db: sa.Connection) -> dict[str, dict[str, bool]]:

@@ -87,8 +87,6 @@ from harness.store.sql.spending import SqlSpending
 from harness.store.sqlite_file import SqliteFile
 from harness.store.unit_of_work import Unit
 
-# A newer version may bring the database to its schema meanwhile.
-CHECK_SCHEMA_EVERY_S: Final = 5.0
 # Each waits for readers as long as for a lock.
 CHECKPOINT_ATTEMPTS: Final = 3
 
@@ -202,7 +200,7 @@ class SqlStore:
         self._marks = change_marks(self._reading)
         self._leadership = leadership(self._url, clock)
         self._snapshot: Snapshot | None = None
-        self._schema_checked_at: float | None = None  # monotonic
+        self._schema_checked = False
 
     def _sqlite_file(self) -> SqliteFile | None:
         """None on PostgreSQL."""
@@ -213,7 +211,7 @@ class SqlStore:
     def _close_idle(self) -> None:
         """And forget what was read of a file that may be another one now."""
         self._engine.dispose()
-        self._schema_checked_at, self._installation, self._snapshot = None, None, None
+        self._schema_checked, self._installation, self._snapshot = False, None, None
 
     def _require_file(self) -> None:
         if self._file is not None:
@@ -254,11 +252,9 @@ class SqlStore:
         return SqlTransaction(unit, secret=self._secret, clock=self._clock)
 
     def _check_schema(self, db: sa.Connection) -> None:
-        """Checks, again and again, that this version may use the database as it is now."""
-        now, checked_at = self._clock.monotonic(), self._schema_checked_at
-        if checked_at is None or now - checked_at >= CHECK_SCHEMA_EVERY_S:
-            schema_revisions.require_usable(db)
-            self._schema_checked_at = now
+        """Checks once that this version may use the database."""
+        if not self._schema_checked:
+            self._schema_checked = schema_revisions.is_usable(db)
 
     def _unit(self, db: sa.Connection, *, writable: bool) -> Unit:
         return Unit(db, self._row_signatures(db), writable=writable, project=self._project)

@@ -113,19 +113,21 @@ def test_a_restore_that_fails_at_the_database_leaves_the_keys_that_open_it(
     with backup.open("wb") as out:
         archive = ArchiveWriter(out, PASSPHRASE)
         for line in read_archive(made, PASSPHRASE):
-            archive.write(line.replace(b'"schema":"00', b'"schema":"99', 1))
+            archive.write(line.replace(b'"schema":"0.1', b'"schema":"9.9', 1))
         archive.close()
     before = {path.name: path.read_bytes() for path in (home / ".swapgate").glob("*.*")}
 
     refused = run(home, "restore", str(backup), "--replace", "--yes")
 
-    assert "restore it with that version" in refused.stderr
+    assert "restore it with the version that made it" in refused.stderr
     assert {p.name: p.read_bytes() for p in (home / ".swapgate").glob("*.*")} == before
     assert run(home, "db", "check").exit_code == 0
     empty = tmp_path / "empty"
     empty.mkdir()
     monkeypatch.setenv("SWAPGATE__DATABASE_URL", f"sqlite:///{empty / 'new.db'}")
-    assert "restore it with that version" in run(empty, "restore", str(backup)).stderr
+    assert (
+        "restore it with the version that made it" in run(empty, "restore", str(backup)).stderr
+    )
     assert [path for path in empty.rglob("*") if path.is_file()] == []
 
 

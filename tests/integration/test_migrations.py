@@ -185,7 +185,13 @@ def test_a_database_from_before_the_first_release_is_refused_and_stays(
     config = tmp_path / "swapgate.yaml"
     config.write_text(f"home: {tmp_path / 'home'}\ndatabase_url: {database_url}\n")
 
-    for words in (["init"], ["db", "upgrade"], ["db", "check"], ["serve", "control"]):
+    for words in (
+        ["init"],
+        ["db", "upgrade"],
+        ["db", "check"],
+        ["serve", "all"],
+        ["serve", "agents"],
+    ):
         done = CliRunner().invoke(program, ["--config", str(config), *words])
 
         assert done.exit_code == 1, words

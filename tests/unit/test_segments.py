@@ -232,7 +232,7 @@ def test_a_segment_with_more_than_its_block_is_refused(
         check_block(replace(block, counts={Guardrail.ERRORS: told}))
 
 
-def test_a_policy_without_a_share_judges_and_is_written_as_before() -> None:
+def test_a_policy_without_a_share_judges_no_segments() -> None:
     old = CanaryPolicy()
     blocks = simulate_segments(
         SegmentTruth(Segment.TOOLS, canary=0.5), blocks=40, rng=np.random.default_rng(1)
@@ -240,7 +240,6 @@ def test_a_policy_without_a_share_judges_and_is_written_as_before() -> None:
     general = np.zeros(len(blocks))
 
     assert mix_segments(general, blocks, old) is general
-    assert "segment_share" not in old.as_json()
     assert not build_unit_rule(old, NOW).segments
     assert build_unit_rule(NEW, NOW).segments
 
