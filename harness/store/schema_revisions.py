@@ -43,7 +43,7 @@ def is_current(url: str) -> bool:
 
 
 def refuse_earlier(url: str) -> None:
-    """Raises DatabaseUnusable where the database answers and is from before 0.1.0."""
+    """Checks a database that answers. Raises DatabaseUnusable for one from before 0.1.0."""
     with suppress(sa.exc.SQLAlchemyError), _reading(url) as db:
         find(db)
 

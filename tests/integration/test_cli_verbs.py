@@ -170,11 +170,6 @@ def database_verbs(ask: Callable[..., object]) -> None:
     # The keys of these tests are in the environment.
     ask("db", "rotate-key", exits=2)
     ask("db", "retire-key", "0" * 16, "--reason", "a rehearsal", exits=2)
-    lost = ask("db", "downgrade", "--dry-run", "--reason", "a rehearsal")
-    assert isinstance(lost, dict)
-    assert lost["done"] is False
-    # The schema before 0016 does not take the break-glass of these tests.
-    ask("db", "downgrade", "--dry-run", "--reason", "a rehearsal", "--to", "0015", exits=6)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWAPGATE__ARCHIVE__FOLDER", "archive")
         for words in (("run",), ("list",), ("verify",), ("read", "traffic")):
@@ -639,7 +634,6 @@ def test_a_route_shows_its_settings(cli: CommandLine) -> None:
         "first_byte_timeout_s": None,
         "commit": "first_token",
         "on_bad_event": "fail",
-        "newer": {},
     }
 
 
