@@ -215,7 +215,10 @@ def test_an_acceptance_story_imports_nothing_of_the_product() -> None:
     assert reached
     waiting = list(reached)
     while waiting:
-        modules = {Path(*name.split(".")) for _, name in source(waiting.pop()).imports}
+        found = source(waiting.pop())
+        names = {name for _, name in found.imports}
+        names |= {f"{module}.{name}" for _, module, name in found.imported_from}
+        modules = {Path(*name.split(".")) for name in names}
         further = {module.with_suffix(".py") for module in modules} & known - reached
         reached |= further
         waiting += further
