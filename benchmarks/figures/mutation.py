@@ -61,7 +61,6 @@ AREAS: Final = {
             "tests/unit/test_lower_bound.py",
             "tests/unit/test_unseen_loss.py",
             "tests/unit/test_futility.py",
-            "tests/unit/test_judge_slope.py",
             "tests/unit/test_format_rules.py",
             "tests/unit/test_verdict_basis.py",
             "tests/unit/test_recomputed_pool.py",

@@ -43,7 +43,7 @@ QUESTION = 160  # and of a question
 
 def limit_of(report: SuiteReport) -> float:
     """What the whole effect must lie above, as a share: minus the allowed loss, or 0."""
-    return 0.0 if report.claim is Claim.SUPERIOR else -report.allowed_loss
+    return 0.0 if report.claim is Claim.SUPERIOR else -report.margin
 
 
 def in_reading_order(reports: Sequence[SuiteReport]) -> list[SuiteReport]:

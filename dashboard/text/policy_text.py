@@ -2,7 +2,7 @@
 words, and what it means for one route in items, money and time.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from dashboard.data.policies import PolicyUse
@@ -19,23 +19,16 @@ from harness.domain.formatting import (
 )
 from harness.domain.proposals.change_reference import ChangeReferenceRule
 from harness.domain.proposals.policy import (
-    AlphaSpending,
     CanaryPolicy,
     CanaryStep,
     GatePolicy,
     Policy,
     PromotionMode,
 )
+from harness.gate.planning.multiplicity import ALL_LOOKS
 from harness.gate.text import explain
 
 MOST_ROUTES: Final = 8
-# Of alpha, over all proposals of one candidate together; None for no promise.
-REPEATS: Final[Mapping[AlphaSpending, float | None]] = {
-    AlphaSpending.HARMONIC: 1.0,
-    AlphaSpending.SQUARE: 1.0,
-    AlphaSpending.FIRST_FULL: 1.5,
-    AlphaSpending.NONE: None,
-}
 
 
 def headline(uses: Sequence[PolicyUse]) -> tuple[str, str]:
@@ -135,16 +128,9 @@ def _risk(gate: GatePolicy) -> str:
         budget = f" All candidates of a route in 90 days together: at most {most} in 100."
     return (
         f"Of 100 candidates that do not deserve it, at most {chance} pass by luck."
-        f"{_repeats(gate)}{budget}"
+        f" Proposed again and again, at most {format_score(gate.alpha * ALL_LOOKS, None)} do."
+        f"{budget}"
     )
-
-
-def _repeats(gate: GatePolicy) -> str:
-    times = REPEATS[gate.spend]
-    if times is None:
-        return " That is for each proposal: one that comes back has the same chance again."
-    most = format_score(gate.alpha * times, None)
-    return f" Proposed again and again, at most {most} do."
 
 
 def _items(gate: GatePolicy) -> str:

@@ -56,7 +56,7 @@ def suite_line(report: SuiteReport, basis: VerdictBasis) -> str:
     limit = (
         "must be better than 0"
         if report.claim is Claim.SUPERIOR
-        else f"allowed loss {format_score(report.margin)}{_as_judged(report)}"
+        else f"allowed loss {format_score(report.margin)}"
     )
     pairs = _pairs(report, basis)
     if report.n_used < FEWEST_PAIRS or report.ci_low is None or report.ci_high is None:
@@ -64,12 +64,6 @@ def suite_line(report: SuiteReport, basis: VerdictBasis) -> str:
     interval = format_points_interval(report.ci_low, report.ci_high)
     shown = f"{effect}, 95 % CI {interval}; {limit}; {pairs}.{_why(report)}"
     return f"{shown}{_cost(report)}"
-
-
-def _as_judged(report: SuiteReport) -> str:
-    if report.allowed_loss >= report.margin:
-        return ""
-    return f", {format_score(report.allowed_loss)} as its judge scores"
 
 
 def _pairs(report: SuiteReport, basis: VerdictBasis) -> str:

@@ -74,8 +74,7 @@ def _calibration(view: SuiteView, now: datetime) -> str:
         return f'<span class="undecided">? {escape(words)}</span>'
     agreement = f"κ {format_score(found.kappa)}, " if found.kappa is not None else ""
     words = (
-        f"{agreement}shows {labels.percent(found.slope.slope, 0)} of what people see, "
-        f"on {labels.plural(found.references, 'reference')}, {labels.age(at, now)}"
+        f"{agreement}on {labels.plural(found.references, 'reference')}, {labels.age(at, now)}"
     )
     return f'<span class="note">{escape(words)}</span>'
 

@@ -209,9 +209,9 @@ class InspectRunner:
             if measured is None:
                 return
             # Also of a judge that is refused: nobody measures until it looks good.
-            self.calibration = measured.calibration
-            demand_agreement(suite.suite.settings, measured.agreement)
-            self.remark = agreement_text(suite.suite.settings, measured.agreement)
+            self.calibration = JudgeCalibration(measured.n, measured.kappa)
+            demand_agreement(suite.suite.settings, measured)
+            self.remark = agreement_text(suite.suite.settings, measured)
 
 
 def attach_judge(

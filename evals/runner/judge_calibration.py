@@ -1,45 +1,24 @@
 """Measures a judge's agreement with people (Cohen's kappa on references that they scored)
-before it scores answers (F7), and the slope of its scores on theirs. Below the suite's floor
-the run is refused; measurements are cached in files.
+before it scores answers (F7). Below the suite's floor the run is refused; measurements are
+cached in files.
 """
 
 import asyncio
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
 
 from evals.scorers import AnswerJudge, NotJudged
 from evals.suites.judge_references import Reference, load_references
 from evals.suites.suite import Suite
 from harness.domain.content_hash import digest
 from harness.domain.errors import JudgeUnfit
-from harness.domain.evals.judge_calibration import JudgeCalibration
 from harness.domain.settings import JudgeSettings, SuiteSettings
-from harness.gate.offline.judge_slope import count_references, measure_slope
 from harness.gate.offline.kappa import RaterAgreement, cohens_kappa
 from harness.ports import Clock
 
 ABSTAINED = -1  # a category of its own: no person's
-
-
-@dataclass(frozen=True, slots=True)
-class JudgeMeasurement:
-    """Holds what a judge's scores of the references say."""
-
-    agreement: RaterAgreement
-    calibration: JudgeCalibration | None  # None where people gave one score alone
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        """Restores what CalibrationCache.keep wrote."""
-        known = stored["calibration"]
-        return cls(
-            RaterAgreement(**stored["agreement"]),
-            None if known is None else JudgeCalibration.from_json(known),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +30,7 @@ class CalibrationCache:
     folder: Path
     clock: Clock
 
-    def recent(self, key: str, max_age_s: float) -> JudgeMeasurement | None:
+    def recent(self, key: str, max_age_s: float) -> RaterAgreement | None:
         """Loads the newest calibration; None when there is none so new, or it cannot be
         read.
         """
@@ -60,15 +39,15 @@ class CalibrationCache:
             found = json.loads(self._file(key).read_text(encoding="utf-8"))
             # A clock that was set back must not make an old one good for ever.
             fresh = now - max_age_s < found.pop("at") <= now
-            return JudgeMeasurement.from_json(found) if fresh else None
+            return RaterAgreement(**found) if fresh else None
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 
-    def keep(self, key: str, measurement: JudgeMeasurement) -> None:
+    def keep(self, key: str, agreement: RaterAgreement) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         # Another worker may write the same measurement just now.
         part = self._file(key).with_suffix(f".{os.getpid()}.part")
-        noted = {**asdict(measurement), "at": self.clock.now().timestamp()}
+        noted = {**asdict(agreement), "at": self.clock.now().timestamp()}
         part.write_text(json.dumps(noted), encoding="utf-8")
         part.replace(self._file(key))
 
@@ -89,7 +68,7 @@ async def measure_judge(
     *,
     checks: CalibrationCache | None,
     connections: int,
-) -> JudgeMeasurement | None:
+) -> RaterAgreement | None:
     """Returns how far the judge agrees with people, measured now or lately; None for a suite
     without references.
 
@@ -119,7 +98,7 @@ def _key(suite: Suite) -> str:
 
 async def _measured(
     suite: Suite, judging: AnswerJudge, judge: JudgeSettings, connections: int
-) -> JudgeMeasurement:
+) -> RaterAgreement:
     assert judge.references is not None  # noqa: S101 - confirm_agreement has looked
     references = load_references(judge.references)
     gate = asyncio.Semaphore(connections)
@@ -141,12 +120,7 @@ async def _measured(
         (score_band(people, judge.levels), score_band(ours, judge.levels))
         for people, ours in scored
     ]
-    agreement, slope = cohens_kappa(bands), measure_slope(scored)
-    if slope is None:
-        return JudgeMeasurement(agreement, None)
-    counts = count_references(scored)
-    known = JudgeCalibration(len(scored), agreement.kappa, slope, counts)
-    return JudgeMeasurement(agreement, known)
+    return cohens_kappa(bands)
 
 
 def agreement_text(suite: SuiteSettings, agreement: RaterAgreement) -> str:

@@ -1,5 +1,5 @@
-"""GateBench of the adjusted rule where both models answer anew: a suite stays the same, its
-items pass with chances of their own, and each model is asked every item once or twice
+"""GateBench of claims about these items, where both models answer anew: a suite stays the same,
+its items pass with chances of their own, and each model is asked every item once or twice
 (statistics.md §1.15).
 
 The candidate's chances on the suite are moved until their mean is exactly the incumbent's, or
@@ -14,7 +14,6 @@ from typing import Final
 import numpy as np
 from scipy import special
 
-from harness.bench.gate_adjusted import POOL
 from harness.bench.gate_benchmark import (
     FIVE,
     TEN,
@@ -40,7 +39,7 @@ from harness.gate.offline.design import Design
 from harness.gate.offline.pairs import MOST_NOISE
 
 ANSWERS: Final = (1, 2)  # of one model to one item
-_KNOWN_MODELS: Final = 8  # say how hard the items are
+POOL: Final = 500  # items of the suite
 _STEEPEST: Final = 40.0
 _ROWS: Final = 250
 
@@ -103,7 +102,7 @@ def measure_answers(
     pairs = close_pairs(matrix, plan.pairs)
     cells = {
         lift: [
-            _decide(_Arms.from_matrix(matrix, pair), suite, lift, count, [plan.seed, index])
+            _decide(pair, suite, lift, count, [plan.seed, index])
             for index, pair in enumerate(pairs)
         ]
         for lift, count in ((0.0, draws), (FIVE, plan.power), (TEN, plan.power))
@@ -126,34 +125,18 @@ def move_chances(chances: Floats, mean: float) -> Floats:
     return np.asarray(special.expit(odds + (low + high) / 2.0))
 
 
-@dataclass(frozen=True)
-class _Arms:
-    """Holds both models' chances, and those of models that were asked before."""
-
-    incumbent: Floats
-    candidate: Floats
-    others: Floats  # (models, items)
-
-    @classmethod
-    def from_matrix(cls, matrix: ScoreMatrix, pair: ModelPair) -> "_Arms":
-        arms = pair.name.split("/")
-        others = [row.as_candidate for model, row in matrix.rows.items() if model not in arms]
-        return cls(pair.a, pair.b, np.array(others[:_KNOWN_MODELS]))
-
-
 def _decide(
-    arms: _Arms, suite: AnsweredSuite, lift: float, draws: int, key: Sequence[int]
+    pair: ModelPair, suite: AnsweredSuite, lift: float, draws: int, key: Sequence[int]
 ) -> Mapping[ClaimPopulation, tuple[float, float]]:
     """Returns each claim's share promoted, and its mean number of items. The suite is drawn
     once; its order and all answers are drawn for every comparison.
     """
     n, design = suite.n, Design(suite.claim, MARGIN, suite.n, ALPHA)
     rng = np.random.default_rng([*key, n, suite.items, suite.answers, round(lift * 1000)])
-    drawn = rng.permutation(len(arms.incumbent))[: suite.items]
-    ours = arms.incumbent[drawn]
+    drawn = rng.permutation(len(pair.a))[: suite.items]
+    ours = pair.a[drawn]
     mean = float(ours.mean()) + theta0_of(suite.claim) + lift
-    theirs = move_chances(arms.candidate[drawn], mean)
-    difficulty = (rng.random(arms.others[:, drawn].shape) < arms.others[:, drawn]).mean(axis=0)
+    theirs = move_chances(pair.b[drawn], mean)
     known = list(ClaimPopulation)[: min(suite.answers, 2)]
     found = {population: np.zeros(2) for population in known}
     for first in range(0, draws, _ROWS):
@@ -164,8 +147,7 @@ def _decide(
         for population in known:
             these = population is ClaimPopulation.THESE
             noise = AnswerNoise(a_noise, b_noise) if these else None
-            covariates = Covariates(a, difficulty[order], noise)
-            decisions = judge_adjusted_batch(b - a[:, :n], design, covariates)
+            decisions = judge_adjusted_batch(b - a[:, :n], design, Covariates(a, noise))
             found[population] += decisions.promoted.sum(), decisions.n_used.sum()
     return {name: (total[0] / draws, total[1] / draws) for name, total in found.items()}
 

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from typing import Final
 
 # A key by its path in the file; `*` for any name or place in a list. `path=value`: that value.
-RETIRED_KEYS: Final[Mapping[str, str]] = {}
+RETIRED_KEYS: Final[Mapping[str, str]] = {
+    "policies.*.gate.rule": "the gate has one rule; leave the key out",
+    "policies.*.gate.spend": "the first look has all of alpha, all looks together 1.5 times it",
+}
 # A command by its words. Each of its subcommands is retired with it.
 RETIRED_COMMANDS: Final[Mapping[str, str]] = {
     "bench": "run `make bench` in a checkout",

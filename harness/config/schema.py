@@ -25,7 +25,7 @@ from harness.config.source_locations import Document
 from harness.config.validation_errors import config_error, require_no_retired_keys
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.errors import ConfigError, InputError
-from harness.domain.evals.suite_plan import ClaimPopulation, GateRule
+from harness.domain.evals.suite_plan import ClaimPopulation
 from harness.domain.proposals.change_reference import ChangeReferenceRule
 from harness.domain.proposals.policy import (
     NEW_CANARY,
@@ -186,11 +186,10 @@ class PolicyEntry(BaseModel):
     @field_validator("gate")
     @classmethod
     def _about_these_items(cls, gate: GatePolicy) -> GatePolicy:
-        these = gate.population is ClaimPopulation.THESE
-        if these and (gate.rule is not GateRule.ADJUSTED or gate.epochs == 1):
+        if gate.population is ClaimPopulation.THESE and gate.epochs == 1:
             raise ValueError(
-                "`population: these` needs `rule: adjusted` and `epochs` of 2 or more: one "
-                "answer to an item does not say how much answers vary"
+                "`population: these` needs `epochs` of 2 or more: one answer to an item does "
+                "not say how much answers vary"
             )
         return gate
 

@@ -9,7 +9,7 @@ from harness.control.evals.proof_validity import ProofValidity
 from harness.control.proposals import format_failures
 from harness.domain.evals.pins import ServedModel, named_models
 from harness.domain.evals.verdict import Verdict
-from harness.gate.text.sentences import clusters_text, judge_text, spending_text
+from harness.gate.text.sentences import clusters_text, spending_text
 from harness.report.answer_examples import cell, code, table
 from harness.report.content import Report, variables
 
@@ -48,8 +48,6 @@ def describe_pins(report: Report) -> Iterator[str]:
         yield f"- {plan.suite}: {how}" + (f"; {look}" if look else "") + "."
         if plan.cluster:
             yield f"  {clusters_text(plan)}"
-        if said := judge_text(plan, judged=part.side.pin.judged):
-            yield f"  {said}"
     verdict = comparison.verdict
     if verdict is not None:
         yield f"- Verdict `{verdict.id}`, of {verdict.decided_at:%Y-%m-%d %H:%M} UTC,"

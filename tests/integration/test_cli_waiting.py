@@ -17,7 +17,7 @@ from harness.control.canary import operations
 from harness.control.proposals import decisions, submission
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.evals.run import RunState
-from harness.domain.evals.suite_plan import GateRule
+from harness.domain.evals.suite_plan import ClaimPopulation
 from harness.domain.operations.access import Actor, Role
 from harness.runtime.clock import SystemClock
 from tests.support.site.command_line import CommandLine, installed
@@ -257,7 +257,7 @@ def test_several_candidates_have_one_deadline_together(
 
 
 def adjust(cli: CommandLine) -> None:
-    gate = replace(cli.world.policy.gate, rule=GateRule.ADJUSTED, n_max=20)
+    gate = replace(cli.world.policy.gate, population=ClaimPopulation.THESE, epochs=2, n_max=20)
     cli.world.policy = replace(cli.world.policy, gate=gate)
 
 
@@ -267,7 +267,9 @@ def test_who_waits_for_an_adjusted_comparison_is_told_who_is_asked(
     adjust(cli)
     file = cli.folder / "swapgate.yaml"
     gate = "gate: {claim: superior, infra_pause_s: 5"
-    file.write_text(file.read_text().replace(gate, f"{gate}, rule: adjusted, n_max: 20", 1))
+    file.write_text(
+        file.read_text().replace(gate, f"{gate}, population: these, epochs: 2, n_max: 20", 1)
+    )
     turns: list[object] = []
 
     def goes_on() -> None:
@@ -279,9 +281,9 @@ def test_who_waits_for_an_adjusted_comparison_is_told_who_is_asked(
     planned = cli.run("proposal", "create", "chat", "sim/better", "--dry-run")
     done = cli.run("proposal", "create", "chat", "sim/better", "--wait")
 
-    said = "by the rule adjusted the incumbent answers 50 items before the candidate is asked"
+    said = "the incumbent answers 50 items before the candidate is asked"
     assert said in planned.stderr
-    assert "evaluating, 0 of up to 70 samples: the incumbent is asked first" in done.stderr
+    assert "evaluating, 0 of up to 140 samples: the incumbent is asked first" in done.stderr
     assert "PASSED" in done.stdout
 
 
@@ -294,7 +296,7 @@ def test_an_open_adjusted_proposal_shows_that_the_incumbent_is_asked_first(
 
     done = cli.run("proposal", "show", proposal.id)
 
-    assert "colours: the incumbent is asked first, 0 of 50 answers" in done.stdout
+    assert "colours: the incumbent is asked first, 0 of 100 answers" in done.stdout
     assert ": next in line" in done.stderr
 
 

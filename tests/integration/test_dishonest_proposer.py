@@ -17,7 +17,7 @@ from harness.domain.errors import InputError, NotAllowed, NotFound, ProofRefused
 from harness.domain.evals.suite_plan import Claim, PrimaryCombination, SuiteRole
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.principals import OPERATOR
-from harness.domain.proposals.policy import AlphaSpending, CanaryStep, Policy
+from harness.domain.proposals.policy import CanaryStep, Policy
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSuite
 from harness.domain.routing.target import Target
@@ -162,7 +162,6 @@ WAYS = {
     "gate.n_max": gate(n_max=40),
     "gate.epochs": gate(epochs=1),
     "gate.alpha": gate(alpha=0.5),
-    "gate.spend": gate(spend=AlphaSpending.NONE),
     "gate.verdict_ttl_s": gate(verdict_ttl_s=1e9),
     "gate.infra_retries": gate(infra_retries=1000),
     "gate.margin_max": gate(margin_max=0.9),
@@ -179,7 +178,6 @@ STRICT = replace(
     gate=replace(
         POLICY.gate,
         epochs=2,
-        spend=AlphaSpending.FIRST_FULL,
         claims=(Claim.SUPERIOR,),
         n_max=None,
     ),

@@ -16,29 +16,23 @@ from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.operations.access import SYSTEM
-from harness.domain.proposals.policy import AlphaSpending
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.settings import TargetSeed
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_batch
-from tests.support.control.control_plane import ANN, POLICY, SmallInstallation
+from tests.support.control.control_plane import ANN, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 
 pytestmark = pytest.mark.req("F2", "A7")
 
 LOOKS, TRIALS, ITEMS, ALPHA = 8, 1500, 100, 0.05
-BOUNDS = {
-    AlphaSpending.FIRST_FULL: 1.5 * ALPHA,
-    AlphaSpending.HARMONIC: ALPHA,
-    AlphaSpending.SQUARE: ALPHA,
-}
+BOUND = 1.5 * ALPHA
 
 
-def alphas(folder: Path, spend: AlphaSpending) -> list[float]:
+def alphas(folder: Path) -> list[float]:
     """What the control plane registers for each further spelling of one model and one suite."""
     clock = ManualClock()
     world = SmallInstallation(folder, clock=clock)
-    world.policy = replace(POLICY, gate=replace(POLICY.gate, spend=spend))
     world.set_up()
     file = world.suites["colours"].path
     assert file is not None
@@ -74,14 +68,10 @@ def passed_once(levels: list[float]) -> float:
     return float(passed.mean())
 
 
-@pytest.mark.parametrize("spend", BOUNDS)
-def test_spelling_model_and_suite_anew_buys_no_luck(
-    tmp_path: Path, spend: AlphaSpending
-) -> None:
-    bound = BOUNDS[spend]
-    error = math.sqrt(bound * (1.0 - bound) / TRIALS)
+def test_spelling_model_and_suite_anew_buys_no_luck(tmp_path: Path) -> None:
+    error = math.sqrt(BOUND * (1.0 - BOUND) / TRIALS)
 
-    assert passed_once(alphas(tmp_path, spend)) <= bound + 3.0 * error
+    assert passed_once(alphas(tmp_path)) <= BOUND + 3.0 * error
 
 
 def test_without_the_count_it_would() -> None:

@@ -85,14 +85,9 @@ data_classes: {{x: [a]}}
         ("policies:\n  a:\n    gate: {alpha: .nan}\n", 3, "finite"),
         ("policies:\n  a:\n    gate:\n      margin: yes please\n", 4, "number"),
         (
-            "policies:\n  a:\n    gate: {rule: adjusted, population: these}\n",
+            "policies:\n  a:\n    gate: {population: these}\n",
             3,
-            "needs `rule: adjusted` and `epochs` of 2 or more",
-        ),
-        (
-            "policies:\n  a:\n    gate: {epochs: 2, population: these}\n",
-            3,
-            "needs `rule: adjusted` and `epochs` of 2 or more",
+            "needs `epochs` of 2 or more",
         ),
         (
             "providers:\n  p: {api_base: x, models: {m: {tols: yes}}}\n",

@@ -60,8 +60,8 @@ def confirmed(
     found = asyncio.run(measure_judge(suite, judge, checks=checks, connections=4))
     if found is None:
         return None
-    demand_agreement(suite.settings, found.agreement)
-    return found.agreement
+    demand_agreement(suite.settings, found)
+    return found
 
 
 def test_a_judge_that_agrees_is_confirmed_with_its_figure(suite: Suite) -> None:

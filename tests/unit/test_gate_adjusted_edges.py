@@ -64,7 +64,7 @@ def test_rare_losses_have_at_least_the_variance_of_the_null(lost: int, margin: f
     """A loss of the whole margin, all of it in rare items, varies by m(1 - m)."""
     n, rng = 100, np.random.default_rng(lost)
     d = [-1.0 if k in range(0, 20 * lost, 20) else 0.0 for k in range(n)]
-    known = Covariates((rng.random(160) < 0.8).astype(float), rng.random(160))
+    known = Covariates((rng.random(160) < 0.8).astype(float))
     design = Design(Claim.NON_INFERIOR, margin, n)
 
     check(d, known, design)
@@ -81,11 +81,10 @@ def test_a_candidate_noisier_than_what_is_left_counts_as_what_is_left(
 ) -> None:
     """Nearly all of the differences is foreseen, so that the noise has room below it."""
     rng = np.random.default_rng(6)
-    hard = rng.random(300)
     incumbent = (rng.random(300) < 0.5).astype(float)
     d = (0.7 * (1.0 - incumbent) - 0.6 * incumbent + rng.normal(0, 0.05, 300)).tolist()
     noise = AnswerNoise(np.full(300, ours), np.full(150, theirs))
-    known = Covariates(incumbent, np.round(hard, 2), noise)
+    known = Covariates(incumbent, noise)
 
     check(d[:150], known, Design(Claim.NON_INFERIOR, 0.05, 150))
 

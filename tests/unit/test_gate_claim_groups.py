@@ -6,12 +6,8 @@ from dataclasses import replace
 import pytest
 
 from harness.domain.content_hash import digest
-from harness.domain.evals.difficulty import decode_scores, encode_scores
 from harness.domain.evals.item_groups import Slice
-from harness.domain.evals.judge_calibration import JudgeSlope
 from harness.domain.evals.suite_plan import (
-    ClaimPopulation,
-    GateRule,
     PrimaryCombination,
     SuitePlan,
 )
@@ -104,24 +100,18 @@ def test_an_item_of_the_mean_is_the_weighted_mean_of_its_parts() -> None:
 
 def test_three_thirds_of_a_whole_score_are_a_whole_score() -> None:
     """The shares of these weights sum to a little more than 1."""
-    plans = [pooled("a", 1, [1.0], 3.0), pooled("b", 1, [1.0], 1.1)]
+    plans = [part("a", 3.0, n_max=4), part("b", 1.1, n_max=4)]
     assert sum(weight_shares(plans)) > 1.0
 
-    whole = composite([case(terms, [1.0], pool=(1.0,)) for terms in plans])
+    whole = composite([case(terms, [1.0]) for terms in plans])
     assert [item.pair.candidate for item in whole.paired.items] == [1.0]
-    assert whole.paired.pool == (1.0,)
-    assert whole.plan.difficulty == encode_scores([1.0])
 
 
 def test_the_plan_of_the_mean_takes_what_is_strictest_in_its_parts() -> None:
     plans = [
-        part(
-            "a", alpha=0.04, n_max=90, look=1, suite_digest="one", judge=JudgeSlope(0.9, 0.01)
-        ),
-        part(
-            "b", alpha=0.03, n_max=120, look=3, suite_digest="two", judge=JudgeSlope(0.6, 0.2)
-        ),
-        part("c", alpha=0.05, n_max=100, look=2, population=ClaimPopulation.THESE),
+        part("a", alpha=0.04, n_max=90, look=1, suite_digest="one"),
+        part("b", alpha=0.03, n_max=120, look=3, suite_digest="two"),
+        part("c", alpha=0.05, n_max=100, look=2),
     ]
     plans[1] = replace(plans[1], order_seed=8, epochs=2)
     whole = composite([case(one, [0.0] * 50) for one in plans]).plan
@@ -133,13 +123,12 @@ def test_the_plan_of_the_mean_takes_what_is_strictest_in_its_parts() -> None:
         suite_digest=digest(["one", "two", "sha"]),
         alpha=0.03,
         look=3,
-        judge=JudgeSlope(0.6, 0.2),
     )
     grouped = part("a", cluster="document", cluster_sizes=(2,) * 100)
     grouped = replace(grouped, slices=(Slice("kind", "x", tuple(range(120))),))
     made = composite([case(grouped, [0.0] * 9), case(part("b"), [0.0] * 9)])
     assert (made.plan.cluster, made.plan.cluster_sizes, made.plan.slices) == ("", (), ())
-    assert (made.plan.combine, made.plan.weight, made.plan.judge) == (None, 1.0, None)
+    assert (made.plan.combine, made.plan.weight) == (None, 1.0)
     assert len(made.paired.items) == 4
 
 
@@ -158,43 +147,6 @@ def test_whoever_ended_first_says_why_nothing_comes_after_it() -> None:
     assert composite([late, fine]).stopped is None
     assert composite([late, fine]).paired.blocked == ""
     assert composite([fine, first]).paired.blocked == "b is away"
-
-
-def pooled(name: str, size: int, hard: Sequence[float], weight: float = 1.0) -> SuitePlan:
-    return part(
-        name, weight, n_max=4, rule=GateRule.ADJUSTED, pool=size, difficulty=encode_scores(hard)
-    )
-
-
-def test_what_is_known_of_the_means_items_is_made_of_their_parts() -> None:
-    a = pooled("a", 5, [0.0, 1.0, 1.0, 1.0, 0.0], 3.0)
-    b = pooled("b", 4, [1.0, 1.0, 0.0, 1.0])
-    cases = [
-        case(a, [0.0] * 4, pool=(1.0, 0.0, 1.0, 0.0, 1.0)),
-        case(b, [0.0] * 4, pool=(0.0, 0.0, 1.0, 1.0)),
-    ]
-    whole = composite(cases)
-
-    assert (whole.plan.rule, whole.plan.pool) == (GateRule.ADJUSTED, 4)
-    assert whole.plan.difficulty == encode_scores([0.25, 1.0, 0.75, 1.0])
-    assert whole.paired.pool == (0.75, 0.0, 1.0, 0.25)
-    awaited = [cases[0], case(b, [0.0] * 4)]
-    assert composite(awaited).paired.pool is None
-    assert composite(awaited).plan == whole.plan
-    assert composite([cases[0], case(b, [0.0] * 4, pool=())]).paired.pool == ()
-    nothing = replace(b, difficulty="")
-    unknown = composite([cases[0], case(nothing, [0.0], pool=(0.0, 0.0, 1.0, 1.0))])
-    assert (unknown.plan.difficulty, unknown.paired.pool) == ("", whole.paired.pool)
-    paired = composite([cases[0], case(part("c", n_max=4), [0.0] * 4)])
-    assert (paired.plan.rule, paired.plan.pool, paired.plan.difficulty) == (
-        GateRule.PAIRED,
-        0,
-        "",
-    )
-    assert paired.paired.pool is None
-    assert decode_scores(whole.plan.difficulty) == pytest.approx(
-        (0.25, 1.0, 0.75, 1.0), abs=0.01
-    )
 
 
 def test_a_part_of_the_mean_says_its_weight_and_that_it_is_open_by_itself() -> None:

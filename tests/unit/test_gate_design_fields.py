@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 
 from harness.domain.errors import InputError
-from harness.domain.evals.judge_calibration import JudgeSlope
 from harness.domain.evals.suite_plan import Claim, PrimaryCombination, UnseenLoss
 from harness.domain.routing.target import RequestPatch, Target
 from harness.gate.offline.design import REJECT_LOG_E, Design, design_from_plan
@@ -43,33 +42,6 @@ def test_a_fifth_of_alpha_is_for_early_promotion_and_the_rest_for_the_end() -> N
     assert pytest.approx(math.log(20)) == REJECT_LOG_E
 
 
-@pytest.mark.parametrize(
-    ("slope", "error", "theta0", "theta0_error", "early_theta0"),
-    [
-        (1.0, 0.0, -0.1, 0.0, -0.1),
-        (0.6, 0.05, -0.06, 0.005, -0.06 + 1.645 * 0.005),
-        (1.5, 0.05, -0.1, 0.005, -0.1 + 1.645 * 0.005),
-        (0.5, 0.4, -0.05, 0.04, 0.0),
-        (0.001, 0.0, -0.0001, 0.0, -0.0001),
-        (0.0, 0.1, 0.0, math.inf, 0.0),
-        (-0.5, 0.1, 0.0, math.inf, 0.0),
-    ],
-)
-def test_the_null_is_what_the_judge_shows_of_the_margin(
-    slope: float, error: float, theta0: float, theta0_error: float, early_theta0: float
-) -> None:
-    within = Design(Claim.NON_INFERIOR, 0.1, 50, slope=slope, slope_error=error)
-    assert within.theta0 == pytest.approx(theta0)
-    assert within.allowed_loss == pytest.approx(-theta0)
-    assert within.theta0_error == pytest.approx(theta0_error)
-    assert within.early_theta0 == pytest.approx(early_theta0)
-    assert math.isinf(within.promote_at) == (slope <= 0.0)
-
-    better = replace(within, claim=Claim.SUPERIOR)
-    assert (better.theta0, better.early_theta0) == (0.0, 0.0)
-    assert better.theta0_error == (math.inf if slope <= 0.0 else 0.0)
-
-
 def test_a_claim_about_costs_is_no_design_and_the_ends_of_a_margin_are_none() -> None:
     with pytest.raises(InputError, match="no claim about scores alone"):
         Design(Claim.CHEAPER, 0.05, 10)
@@ -88,7 +60,6 @@ def test_a_plan_with_all_its_terms_becomes_its_design() -> None:
         margin=0.07,
         cluster="document",
         cluster_sizes=(1, 2, 3, 4),
-        judge=JudgeSlope(0.7, 0.02),
         unseen=UnseenLoss.MIRRORED,
     )
     design = Design(
@@ -98,8 +69,6 @@ def test_a_plan_with_all_its_terms_becomes_its_design() -> None:
         0.01,
         unit="cluster",
         cluster_size=2.5,
-        slope=0.7,
-        slope_error=0.02,
         unseen=UnseenLoss.MIRRORED,
     )
     assert design_from_plan(terms) == design

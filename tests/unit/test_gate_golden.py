@@ -10,7 +10,6 @@ from harness.domain.canary.guardrails import FailureTally
 from harness.domain.canary.ranking import rank_among
 from harness.domain.canary.worker_guard import HARM_GRID
 from harness.domain.evals.suite_plan import Claim
-from harness.domain.proposals.policy import AlphaSpending
 from harness.gate.offline.design import Design
 from harness.gate.offline.intervals import mcnemar, tango_interval, tango_p
 from harness.gate.offline.sequential import (
@@ -29,7 +28,7 @@ from harness.gate.online.harm_evidence import (
 )
 from harness.gate.online.sample_ratio import log_srm
 from harness.gate.planning.budget import items_needed, minimum_detectable_effect
-from harness.gate.planning.multiplicity import holm_test, spend_alpha
+from harness.gate.planning.multiplicity import holm_test
 
 FILE = Path(__file__).parent.parent / "golden" / "golden.json"
 GOLDEN: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
@@ -76,7 +75,6 @@ def test_no_section_of_the_file_is_left_out() -> None:
         "planning",
         "items_to_certify_no_difference",
         "holm",
-        "alpha_spend",
     }
     assert set(GOLDEN) <= prose | tested
 
@@ -199,12 +197,3 @@ def test_a_candidate_that_never_differs_is_certified_at_the_known_item() -> None
 def test_holm_agrees() -> None:
     case = GOLDEN["holm"]
     assert list(holm_test(case["p"], case["alpha"])) == case["promote"]
-
-
-@pytest.mark.parametrize("spend", GOLDEN["alpha_spend"])
-def test_the_error_of_repeats_is_spent_as_registered(spend: str) -> None:
-    wanted = GOLDEN["alpha_spend"][spend]
-    found = [
-        spend_alpha(0.05, look, AlphaSpending(spend)) for look in range(1, len(wanted) + 1)
-    ]
-    assert found == [close(alpha) for alpha in wanted]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from harness.domain.errors import InputError
 from harness.domain.evals.pins import ServedModel, ServedModels, ServedPin
 from harness.domain.evals.run import Sample, SampleError
-from harness.domain.evals.suite_plan import Claim, ClaimPopulation, GateRule, SuitePlan
+from harness.domain.evals.suite_plan import Claim, ClaimPopulation, SuitePlan
 from harness.domain.evals.verdict import ScorePair
 from harness.gate.offline.clusters import merge_clusters, without_unanswered
 from harness.gate.offline.pairs import (
@@ -131,7 +131,6 @@ def test_a_cost_is_the_mean_of_its_epochs_where_each_is_known(
 THESE = replace(
     plan(n_max=1),
     epochs=3,
-    rule=GateRule.ADJUSTED,
     pool=2,
     population=ClaimPopulation.THESE,
 )

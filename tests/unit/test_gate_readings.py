@@ -2,15 +2,13 @@
 adjusted rule with what was known before.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from harness.domain.errors import InputError
-from harness.domain.evals.difficulty import decode_scores, encode_scores
-from harness.domain.evals.suite_plan import ClaimPopulation, GateRule, SuiteRole
+from harness.domain.evals.suite_plan import ClaimPopulation, SuiteRole
 from harness.gate.offline.adjusted import AnswerNoise, Covariates, judge_adjusted
 from harness.gate.offline.design import design_from_plan
 from harness.gate.offline.futility import FUTILE, judge_or_give_up
@@ -138,30 +136,27 @@ def test_a_hopeless_comparison_that_may_have_lost_by_form_goes_on() -> None:
     assert judge(shared, pairs, "away").report.outcome == "inconclusive"
 
 
-ADJUSTED = replace(plan(n_max=70), rule=GateRule.ADJUSTED, pool=90)
+ADJUSTED = replace(plan(n_max=70), population=ClaimPopulation.THESE, pool=90)
 
 
-def test_the_adjusted_rule_is_given_what_was_registered_and_measured() -> None:
+def test_planned_analyses_are_given_what_was_registered_and_measured() -> None:
     rng = np.random.default_rng(2)
     hard = [round(float(x), 1) for x in rng.random(90)]
-    asked = replace(ADJUSTED, difficulty=encode_scores(hard))
     ours = [float(rng.random() < x) for x in hard]
     d = [float(rng.random() < x) - a for x, a in zip(hard[:70], ours, strict=False)]
     pairs = [item(n, a, a + x) for n, (a, x) in enumerate(zip(ours, d, strict=False))]
 
-    def expected(known: Sequence[float], noise: AnswerNoise | None = None) -> float | None:
-        covariates = Covariates(np.array(ours), np.array(known), noise)
-        return judge_adjusted(d, design_from_plan(asked), covariates).ci_low
+    def expected(noise: AnswerNoise | None = None) -> float | None:
+        covariates = Covariates(np.array(ours), noise)
+        return judge_adjusted(d, design_from_plan(ADJUSTED), covariates).ci_low
 
-    found = judge(asked, pairs, pool=tuple(ours)).report
-    assert found.ci_low == expected(decode_scores(asked.difficulty))
-    plain = judge(replace(asked, difficulty=""), pairs, pool=tuple(ours)).report
-    assert plain.ci_low == expected([0.0] * 90)
-    these = replace(asked, population=ClaimPopulation.THESE, epochs=2)
+    found = judge(ADJUSTED, pairs, pool=tuple(ours)).report
+    assert found.ci_low == expected()
+    these = replace(ADJUSTED, epochs=2)
     noisy = [replace(pair, variance=0.001) for pair in pairs]
     noise = AnswerNoise(np.full(90, 0.001), np.full(70, 0.001))
     known = judge(these, noisy, pool=tuple(ours), pool_variances=(0.001,) * 90).report
-    assert known.ci_low == expected(decode_scores(asked.difficulty), noise)
+    assert known.ci_low == expected(noise)
     assert (known.figures.noise_incumbent, known.figures.noise_candidate) == pytest.approx(
         ((0.09 + 0.25) / 91, (0.07 + 0.25) / 71)
     )
@@ -171,16 +166,12 @@ def test_the_adjusted_rule_is_given_what_was_registered_and_measured() -> None:
         assert less.report.figures.noise_incumbent is None
 
 
-@pytest.mark.parametrize(
-    ("size", "difficulties", "scores"), [(90, 90, 89), (90, 89, 90), (69, 69, 69), (90, 0, 89)]
-)
-def test_a_pool_that_is_not_the_registered_one_is_refused(
-    size: int, difficulties: int, scores: int
-) -> None:
-    asked = replace(ADJUSTED, pool=size, difficulty="0" * difficulties)
+@pytest.mark.parametrize(("size", "scores"), [(90, 89), (89, 90), (69, 69)])
+def test_a_pool_that_is_not_the_registered_one_is_refused(size: int, scores: int) -> None:
+    asked = replace(ADJUSTED, pool=size)
     with pytest.raises(InputError, match=f"{size} items are registered, with "):
         judge(asked, items([0.0] * 5), pool=(0.0,) * scores)
-    whole = replace(ADJUSTED, pool=70, difficulty="0" * 70)
+    whole = replace(ADJUSTED, pool=70)
     assert judge(whole, items([0.0] * 5), pool=(0.0,) * 70).report.outcome == "running"
 
 

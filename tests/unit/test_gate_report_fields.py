@@ -6,13 +6,11 @@ from statistics import fmean
 
 import pytest
 
-from harness.domain.evals.judge_calibration import JudgeSlope
 from harness.domain.evals.suite_figures import LenientFigures, SuiteFigures
-from harness.domain.evals.suite_plan import Claim, GateRule, SuitePlan, SuiteRole
+from harness.domain.evals.suite_plan import Claim, ClaimPopulation, SuitePlan, SuiteRole
 from harness.domain.evals.verdict import ScorePair, SuiteReport
 from harness.gate.offline.design import design_from_plan
 from harness.gate.offline.intervals import mcnemar
-from harness.gate.offline.judge_slope import judge_figures
 from harness.gate.offline.pairs import PairedItem, PairedSuite
 from harness.gate.offline.sequential import judge_differences
 from harness.gate.offline.suite_judgement import (
@@ -187,28 +185,13 @@ def test_clusters_looks_and_rules_are_written_where_they_apply() -> None:
     figures = judge(clustered, items([0.0] * 59)).report.figures
     assert (figures.cluster, figures.items) == ("document", 57)
 
-    again = replace(plan(n_max=9), look=3, spend="harmonic")
+    again = replace(plan(n_max=9), look=3, spend="first_full")
     figures = judge(again, items([0.0] * 9)).report.figures
-    assert (figures.look, figures.spend) == (3, "harmonic")
+    assert (figures.look, figures.spend) == (3, "first_full")
     plain = judge(replace(again, spend=""), items([0.0] * 9)).report
-    assert (
-        not {"look", "spend", "cluster", "items", "gate_rule", "judge"} & plain.details.keys()
-    )
-    adjusted = replace(plan(n_max=9), rule=GateRule.ADJUSTED, pool=9)
-    assert judge(adjusted, items([0.0] * 9), pool=()).report.figures.gate_rule == "adjusted"
-
-
-def test_a_judges_figures_are_those_of_the_interval_and_follow_the_reason() -> None:
-    asked = replace(plan(n_max=80), judge=JudgeSlope(0.8, 0.05))
-    report = judge(asked, items(GRADED)).report
-
-    assert report.figures.judge == judge_figures(
-        JudgeSlope(0.8, 0.05), report.delta, report.ci_low, report.ci_high
-    )
-    assert "As people would score it" in report.reason
-    one = judge(asked, items([0.5])).report
-    assert one.figures.judge is not None
-    assert "people would score it" not in one.reason
+    assert not {"look", "spend", "cluster", "items", "explained"} & plain.details.keys()
+    these = replace(plan(n_max=9), population=ClaimPopulation.THESE, pool=9)
+    assert judge(these, items([0.0] * 9), pool=()).report.figures.explained == 1.0
 
 
 def test_differences_of_a_point_look_like_ties_to_people() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.domain.evals.pins import ServedModel, ServedModels
-from harness.domain.evals.suite_plan import Claim, ClaimPopulation, GateRule
+from harness.domain.evals.suite_plan import Claim, ClaimPopulation
 from harness.domain.evals.verdict import ScorePair
 from harness.gate.offline.pairs import PairedItem, PairedSuite
 from harness.gate.offline.replay import (
@@ -94,17 +94,16 @@ CASES = [
         ),
     ),
     SuiteClaim(
-        replace(plan(n_max=2), rule=GateRule.ADJUSTED, pool=3, difficulty="0Az"),
+        replace(plan(n_max=2), population=ClaimPopulation.THESE, pool=3),
         PairedSuite((PLAIN, MARKED), "a", "b", pool=(1.0, 0.5, 0.25)),
     ),
     SuiteClaim(
-        replace(plan(n_max=2), rule=GateRule.ADJUSTED, pool=3),
+        replace(plan(n_max=2), population=ClaimPopulation.THESE, pool=3),
         PairedSuite((PLAIN, MARKED), "a", "b", pool=()),
     ),
     SuiteClaim(
         replace(
             plan(n_max=2),
-            rule=GateRule.ADJUSTED,
             pool=3,
             epochs=2,
             population=ClaimPopulation.THESE,
@@ -132,13 +131,14 @@ def test_a_case_comes_back_as_it_was_written(case: SuiteClaim) -> None:
 def test_only_what_concerns_a_suite_is_written() -> None:
     keys = [set(written(case)) - set(written(CASES[0])) for case in CASES]
 
-    assert keys == [set(), set(), set(), {"costs"}, {"pool"}, {"pool"}, {"pool", "variances"}]
+    pooled = {"pool", "variances"}
+    assert keys == [set(), set(), set(), {"costs"}, pooled, pooled, pooled]
     assert written(CASES[3])["costs"] == {"math": [[1.0, None], [0.0, 2.0]]}
     assert written(CASES[4])["pool"] == {"math": [1.0, 0.5, 0.25]}
     assert written(CASES[6])["variances"] == {"math": [[0.0, 0.25, 0.125], [0.1, 0.2]]}
     assert written(CASES[1])["blocked"] == {"math": "away"}
     assert written(CASES[1])["stopped"] == {"math": ["infra_error", "died"]}
-    # A pool is of the adjusted rule alone, and one that is awaited is none.
+    # A pool is of claims about these items alone, and one that is awaited is none.
     paired = SuiteClaim(plan(n_max=2), CASES[4].paired)
     assert "pool" not in written(paired)
     assert "pool" not in written(SuiteClaim(CASES[4].plan, CASES[0].paired))

@@ -11,8 +11,6 @@ from harness.domain.evals.run import Sample
 from harness.domain.evals.suite_plan import (
     Claim,
     ClaimPopulation,
-    GateRule,
-    PrimaryCombination,
     SuitePlan,
     plan_from_json,
 )
@@ -32,8 +30,8 @@ from tests.unit.test_gate_verdicts import Sides, ask, plan
 pytestmark = pytest.mark.req("F2", "A7", "F5")
 
 ITEMS = 200
-LIKE = replace(plan(n_max=ITEMS), epochs=2, rule=GateRule.ADJUSTED, pool=ITEMS)
-THESE = replace(LIKE, population=ClaimPopulation.THESE)
+LIKE = replace(plan(n_max=ITEMS), epochs=2)
+THESE = replace(LIKE, population=ClaimPopulation.THESE, pool=ITEMS)
 
 
 def asked_twice(lift: float, seed: int = 1, answers: int = 2, *, copied: bool = False) -> Sides:
@@ -75,7 +73,7 @@ def judged(incumbent: float, candidate: float) -> ComparisonEvidence:
     ours = (rng.random(ITEMS) < hard).astype(float)
     theirs = (rng.random(ITEMS) < hard + 0.1).astype(float)
     noise = AnswerNoise(np.full(ITEMS, incumbent), np.full(ITEMS, candidate))
-    known = Covariates(ours, hard, noise)
+    known = Covariates(ours, noise)
     return judge_adjusted(list(theirs - ours), Design(Claim.SUPERIOR, 0.05, ITEMS), known)
 
 
@@ -105,8 +103,6 @@ def test_the_verdict_says_which_items_it_is_about_and_is_decided_again() -> None
     assert isinstance(about_these, Passed)
     assert isinstance(about_like, Passed)
     assert "on these items, asked anew" in about_these.reason
-    assert "on items like these" in about_like.reason
-    assert about_these.suites[0].n_used <= about_like.suites[0].n_used
     figures = about_these.suites[0].figures
     assert 0.0 < (figures.noise_incumbent or 0.0) < MOST_NOISE
     assert 0.0 < (figures.noise_candidate or 0.0) < MOST_NOISE
@@ -114,23 +110,20 @@ def test_the_verdict_says_which_items_it_is_about_and_is_decided_again() -> None
         assert verdict_bytes(replay_verdict(verdict)) == verdict_bytes(verdict)
 
 
-def test_some_candidates_pass_these_items_that_do_not_pass_as_to_items_like_them() -> None:
+def test_as_many_candidates_pass_these_items_as_pass_items_like_them() -> None:
     close = [asked_twice(0.06, seed) for seed in range(12)]
     passed = {
         name: sum(isinstance(decide(name, answers), Passed) for answers in close)
         for name in (LIKE, THESE)
     }
 
-    assert passed[THESE] > passed[LIKE]
+    assert passed[THESE] >= passed[LIKE] > 0
 
 
 def test_answers_of_one_length_may_be_copies_and_prove_no_calm() -> None:
-    found = asked_twice(0.09, 2, copied=True)
-    about_these, about_like = decide(THESE, found), decide(LIKE, found)
+    figures = decide(THESE, asked_twice(0.09, 2, copied=True)).suites[0].figures
 
-    assert about_these.suites[0].figures.noise_incumbent == MOST_NOISE
-    for name in ("outcome", "n_used", "ci_low", "p_final"):
-        assert getattr(about_these.suites[0], name) == getattr(about_like.suites[0], name)
+    assert figures.noise_incumbent == MOST_NOISE
 
 
 def test_one_answer_says_nothing_of_noise() -> None:
@@ -167,17 +160,6 @@ def test_unanswered_items_count_as_in_a_pair() -> None:
     assert {item.variance for item in items} == {0.0, MOST_NOISE}
 
 
-def test_a_weighted_mean_is_about_items_like_these() -> None:
-    plans = [
-        replace(THESE, suite=name, combine=PrimaryCombination.WEIGHTED) for name in ("a", "b")
-    ]
-    verdict = ask(plans, {"a": asked_twice(0.25), "b": asked_twice(0.25, 2)})
-
-    assert isinstance(verdict, Passed)
-    assert "on items like these" in verdict.reason
-    assert verdict_bytes(replay_verdict(verdict)) == verdict_bytes(verdict)
-
-
 @pytest.mark.parametrize("side", [0, 1])
 def test_noise_that_was_written_smaller_is_found_out(side: int) -> None:
     found = {"math": asked_twice(0.25)}
@@ -192,7 +174,7 @@ def test_noise_that_was_written_smaller_is_found_out(side: int) -> None:
     assert not recompute_verdict(forged, registered, found).agrees
 
 
-def test_a_plan_about_these_items_is_read_as_it_was_written() -> None:
+def test_other_claims_store_no_noise() -> None:
     assert "population" not in LIKE.as_json()
     assert "variances" not in decide(LIKE, asked_twice(0.0)).inputs
     assert plan_from_json(THESE.as_json()) == THESE

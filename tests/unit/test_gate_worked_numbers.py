@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
-from harness.domain.proposals.policy import AlphaSpending
 from harness.gate.offline.design import Design, design_from_plan
 from harness.gate.offline.intervals import tango_interval, tango_p, tango_z
 from harness.gate.offline.sequential import (
@@ -108,12 +107,12 @@ def test_planning_for_pass_fail_and_for_epochs() -> None:
     assert sd_epochs(0.04, 0.05, 5) == pytest.approx(math.sqrt(0.05))
 
 
-def test_the_first_look_may_be_full_and_none_promises_nothing() -> None:
-    first = [spend_alpha(0.05, look, AlphaSpending.FIRST_FULL) for look in (1, 2, 3)]
-    assert first == pytest.approx([0.05, 0.05 / 6, 0.05 / 12])
-    assert spend_alpha(0.05, 7, AlphaSpending.NONE) == 0.05
+def test_the_first_look_is_full_and_all_together_spend_one_and_a_half() -> None:
+    looks = [spend_alpha(0.05, look) for look in range(1, 10_000)]
+    assert looks[:3] == pytest.approx([0.05, 0.05 / 6, 0.05 / 12])
+    assert math.fsum(looks) == pytest.approx(0.075, abs=1e-4)
     with pytest.raises(ValueError, match="counted from 1"):
-        spend_alpha(0.05, 0, AlphaSpending.SQUARE)
+        spend_alpha(0.05, 0)
 
 
 def test_a_plan_becomes_its_design() -> None:

@@ -14,7 +14,6 @@ from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.suite_plan import Claim, ClaimPopulation, PrimaryCombination
 from harness.domain.proposals.policy import (
     DEFAULT_STEPS,
-    AlphaSpending,
     CanaryPolicy,
     CanaryStep,
     GatePolicy,
@@ -59,7 +58,6 @@ GATES = st.builds(
     max_cost_usd=LIMITS,
     max_tokens=LIMITS,
     run_max_age_s=COUNTS,
-    spend=st.sampled_from(AlphaSpending),
     served_pin=st.sampled_from(ServedPin),
     min_saving=LEVELS,
     primaries=st.sampled_from(PrimaryCombination),
@@ -191,7 +189,6 @@ STRICT = Policy(
         n_max=400,
         max_cost_usd=5.0,
         max_tokens=10_000,
-        spend=AlphaSpending.HARMONIC,
         served_pin=ServedPin.BUILD,
         epochs=2,
     ),
@@ -215,7 +212,6 @@ LOOSER = {
     "gate.max_cost_usd": gate(max_cost_usd=None),
     "gate.max_tokens": gate(max_tokens=None),
     "gate.run_max_age_s": gate(run_max_age_s=1e9),
-    "gate.spend": gate(spend=AlphaSpending.NONE),
     "gate.served_pin": gate(served_pin=ServedPin.NONE),
     "gate.min_saving": gate(min_saving=0.001),
     "gate.cost_ceiling": gate(cost_ceiling=100.0),

@@ -18,11 +18,14 @@ from harness.domain.formatting import format_percent, format_score, format_usd
 
 if TYPE_CHECKING:
     from harness.bench.canary_benchmark import CanaryBenchmark, CanaryBenchmarkRow
-    from harness.bench.gate_adjusted import RuleRow
     from harness.bench.gate_answers import AnswersRow
-    from harness.bench.gate_benchmark import GateBenchmark, GateBenchmarkRow, PromotionRates
+    from harness.bench.gate_benchmark import (
+        GateBenchmark,
+        GateBenchmarkRow,
+        MissedGoal,
+        PromotionRates,
+    )
     from harness.bench.gate_clusters import ClusterRow
-    from harness.bench.gate_judged import JudgeRow
     from harness.bench.gate_slices import SliceRow
 
 MISSED = 3
@@ -109,11 +112,9 @@ def bench_gate(  # noqa: PLR0913 - one per option
     """
     from harness import package_data  # noqa: PLC0415 - numpy takes its time
     from harness.bench.charts import draw_gate_chart  # noqa: PLC0415
-    from harness.bench.gate_adjusted import run_adjusted_benchmark  # noqa: PLC0415
     from harness.bench.gate_answers import run_answers_benchmark  # noqa: PLC0415
     from harness.bench.gate_benchmark import SIZES, GateBenchmarkPlan, run_gate_benchmark  # noqa: PLC0415
     from harness.bench.gate_clusters import run_cluster_benchmark  # noqa: PLC0415
-    from harness.bench.gate_judged import run_judge_benchmark  # noqa: PLC0415
     from harness.bench.gate_slices import run_slice_benchmark  # noqa: PLC0415
     from harness.bench.score_matrix import (  # noqa: PLC0415
         ScoreKind,
@@ -141,38 +142,30 @@ def bench_gate(  # noqa: PLR0913 - one per option
     )
     output.note(f"measuring {measured[0].name} in clusters")
     clusters, missed = run_cluster_benchmark(measured[0], plan)
-    output.note(f"measuring {measured[0].name} by both rules")
-    rules, missed_rules = run_adjusted_benchmark(measured[0], plan)
     answers: Sequence[AnswersRow] = ()
+    missed_anew: Sequence[MissedGoal] = ()
     if not matrices:  # a matrix does not say how its models would answer anew
         output.note("measuring answers that are given anew")
         answers, missed_anew = run_answers_benchmark(plan)
-        missed_rules = (*missed_rules, *missed_anew)
     output.note(f"measuring {measured[0].name} in slices")
     sliced, unguarded = run_slice_benchmark(measured[0], plan)
-    output.note(f"measuring {measured[0].name} as judged")
-    judged, misjudged = run_judge_benchmark(measured[0], plan)
-    missed = (*missed, *missed_rules, *unguarded, *misjudged)
+    missed = (*missed, *missed_anew, *unguarded)
     benchmark = replace(benchmark, missed=(*benchmark.missed, *missed))
     if picture is not None:
         picture.write_text(draw_gate_chart(benchmark), encoding="utf-8")
     if as_json:
         grouped = {
             "clusters": [asdict(row) for row in clusters],
-            "rules": [asdict(row) for row in rules],
             "answers": [asdict(row) for row in answers],
             "slices": [asdict(row) for row in sliced],
-            "judges": [asdict(row) for row in judged],
         }
         output.document({**_document(benchmark, usd_per_item), **grouped})
     else:
         _print(benchmark, usd_per_item)
-        _print_rules(rules)
         if answers:
             _print_answers(answers)
         _print_clusters(clusters)
         _print_slices(sliced)
-        _print_judges(judged)
         _print_goals(benchmark)
     sys.exit(MISSED if benchmark.missed else 0)
 
@@ -248,53 +241,8 @@ def _rates(row: "PromotionRates") -> list[str]:
     ]
 
 
-def _print_rules(rows: "Sequence[RuleRow]") -> None:
-    """Prints what the adjusted rule does beside the paired one, on the same draws."""
-    headings = ["claim", "items", "rule", "false", "worst", "at +5", "at +10", "items at +5",
-                "items at +10"]  # fmt: skip
-    output.table(
-        headings,
-        [
-            [
-                row.claim.value,
-                row.n,
-                row.rule.value,
-                *_rates(row),
-            ]
-            for row in rows
-        ],
-        empty="",
-    )
-
-
-def _print_judges(rows: "Sequence[JudgeRow]") -> None:
-    """Prints what a judge that errs does to the gate, without and with its slope."""
-    headings = ["claim", "items", "slope", "references", "false, unknown", "false", "worst",
-                "at +5, unknown", "at +5", "covered, as judged", "covered"]  # fmt: skip
-    output.table(
-        headings,
-        [
-            [
-                row.claim.value,
-                row.n,
-                f"{row.slope:.2f}",
-                row.references,
-                f"{row.unknown:.3f}",
-                f"{row.false_mean:.3f}",
-                f"{row.worst:.3f}",
-                f"{row.five_unknown:.2f}",
-                f"{row.five:.2f}",
-                f"{row.covered_raw:.3f}",
-                f"{row.covered:.3f}",
-            ]
-            for row in rows
-        ],
-        empty="",
-    )
-
-
 def _print_answers(rows: "Sequence[AnswersRow]") -> None:
-    """Prints what the adjusted rule does where models answer anew, once and twice an item."""
+    """Prints what planned analyses do where models answer anew, once and twice an item."""
     headings = ["claim", "items", "of", "answers each", "about", "false", "worst", "at +5",
                 "at +10", "items at +5", "items at +10", "candidate's answers at +5",
                 "incumbent's answers"]  # fmt: skip

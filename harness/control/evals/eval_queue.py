@@ -13,7 +13,6 @@ from harness.control.context import Context
 from harness.control.operations import spending
 from harness.control.proposals import evaluation
 from harness.domain.evals.run import RUNNABLE_STATES, EvalRun
-from harness.domain.evals.suite_plan import GateRule
 from harness.domain.formatting import format_quantity
 from harness.domain.operations.spending import month_of
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
@@ -133,7 +132,7 @@ def _held_runs(proposals: Iterable[Proposal], waiting: Collection[str]) -> froze
         proposal.runs[plan.suite].candidate
         for proposal in proposals
         for plan in proposal.plans
-        if plan.rule is GateRule.ADJUSTED
+        if plan.about_these
         and plan.suite in proposal.runs
         and proposal.runs[plan.suite].incumbent in waiting
     )

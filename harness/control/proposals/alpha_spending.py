@@ -22,6 +22,7 @@ from harness.domain.providers import model_names
 from harness.domain.routing.target import Target
 from harness.gate.planning import multiplicity
 from harness.gate.planning.multiplicity import (
+    FIRST_FULL,
     MIN_ALPHA,
     false_pass_risk,
     spend_alpha,
@@ -188,8 +189,7 @@ def with_alpha(
     pin: the plan's suite. candidate: its id; family: as `find_lineage` has it.
     """
     look = 1 + _before(tx, pin, candidate, family)[0]
-    alpha = spend_alpha(gate.alpha, look, gate.spend)
-    return replace(plan, alpha=alpha, look=look, spend=gate.spend.value)
+    return replace(plan, alpha=spend_alpha(gate.alpha, look), look=look, spend=FIRST_FULL)
 
 
 def find_uncharged(tx: Transaction, proposal: Proposal) -> str:

@@ -14,7 +14,7 @@ from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS
 from harness.domain.evals.run import RunBudget
-from harness.domain.evals.suite_plan import Claim, GateRule, SuitePlan
+from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.domain.formatting import format_percent, format_score, format_usd
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target
@@ -32,7 +32,6 @@ from harness.gate.planning.budget import (
     sd_pass_fail,
 )
 from harness.gate.planning.planned_tests import PlannedTest, cheapest_design, planned_test
-from harness.gate.text.sentences import judge_text
 from harness.ports import Transaction
 
 # How alike items of one cluster are taken to be before any were compared.
@@ -96,17 +95,15 @@ class SuiteEstimate:
 
     @property
     def texts(self) -> Sequence[str]:
-        """Says by which rule the figures are, where it is not the plain one, and what the
-        slices can show.
-        """
-        return (*((self.rule_text,) if self.rule_text else ()), *self.slice_texts)
+        """Says whom a claim about these items asks first, and what the slices can show."""
+        return (*((self.pool_text,) if self.pool_text else ()), *self.slice_texts)
 
     @property
-    def rule_text(self) -> str:
-        """Says whom the adjusted rule asks first, and what it is taken to foresee; empty for
-        the rule of the differences alone.
+    def pool_text(self) -> str:
+        """Says whom a claim about these items asks first, and what it is taken to foresee;
+        empty for other claims.
         """
-        if self.plan.rule is GateRule.PAIRED:
+        if not self.plan.about_these:
             return ""
         foreseen = (
             "what can be foreseen is not known yet, and counts as nothing"
@@ -115,8 +112,8 @@ class SuiteEstimate:
             "be foreseen in the last comparison, and is taken to be here"
         )
         return (
-            f"by the rule {self.plan.rule.value} the incumbent answers {self.plan.pool:,} "
-            f"items before the candidate is asked; {foreseen}"
+            f"for the claim about these items the incumbent answers {self.plan.pool:,} items "
+            f"before the candidate is asked; {foreseen}"
         )
 
     @property
@@ -165,9 +162,7 @@ def _of_suite(
         theirs = recorded_answers.usage_at_price(tx, arms[1], ours)
     spread = recorded_answers.measure_spread(tx, plan, arms[0].id, earlier)
     effect = _effect(plan, wished)
-    known = budget.spread_as_people_score(
-        spread or DifferenceSpread(_guess(plan, effect), 0.0, 0), plan
-    )
+    known = spread or DifferenceSpread(_guess(plan, effect), 0.0, 0)
     sd = known.sd(plan.epochs)
     judged = ctx.suites.pin(plan.suite).judged
     units, items = ctx.suites.groups(plan.suite).units, plan.planned_items
@@ -196,7 +191,6 @@ def _of_suite(
                     _warning(plan, test, sd, effect, best),
                     _budget_warning(plan, sides, limit),
                     _likely_clusters(ctx, plan.suite),
-                    judge_text(plan, judged=judged),
                 ],
             )
         ),

@@ -21,7 +21,7 @@ from harness.domain.evals.run import (
     Sample,
     SampleError,
 )
-from harness.domain.evals.suite_plan import GateRule, SuitePlan
+from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.evals.verdict import Verdict
 from harness.domain.proposals.proposal import Proposal, SuiteRuns
 from harness.gate.offline import verdicts
@@ -244,7 +244,7 @@ def asks_incumbent_first(plan: SuitePlan, incumbent: EvalRun) -> bool:
     """Tells whether the candidate's run has not begun, since the incumbent answers its pool
     before it.
     """
-    return plan.rule is GateRule.ADJUSTED and incumbent.state in RUNNABLE_STATES
+    return plan.about_these and incumbent.state in RUNNABLE_STATES
 
 
 def count_answers(tx: Transaction, proposal: Proposal) -> tuple[int, int, str]:

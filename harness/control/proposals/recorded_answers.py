@@ -10,7 +10,6 @@ from typing import Final
 from harness.control.evals.run_costs import sum_judging_cost
 from harness.control.routing import monthly_bill
 from harness.domain.evals.answer_columns import AnswerColumns
-from harness.domain.evals.difficulty import decode_scores
 from harness.domain.evals.run import Sample, SampleError
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.proposals.proposal import Proposal
@@ -81,17 +80,12 @@ def measure_spread(
 
 
 def _foreseen(plan: SuitePlan, ours: Sequence[Sample], theirs: Sequence[Sample]) -> float:
-    """Share of the differences' variance that the incumbent's scores foresee, and what other
-    models had scored when that comparison was registered.
-    """
+    """Share of the differences' variance that the incumbent's scores foresee."""
     pool, answered = _item_scores(ours), _item_scores(theirs)
     items = min(len(pool), len(answered))
     if items < budget.MIN_PAIRS or plan.cluster:
         return 0.0
-    known = decode_scores(plan.difficulty)[: len(pool)]
-    if len(known) < len(pool):
-        known = (0.0,) * len(pool)
-    columns = Covariates(np.array(pool), np.array(known)).rows(1)
+    columns = Covariates(np.array(pool)).rows(1)
     differences = np.array(answered[:items]) - np.array(pool[:items])
     fitted = adjust_difference(differences[None, :], columns)
     left = float(fitted.squares[0]) / max(items - 1 - fitted.columns, 1)

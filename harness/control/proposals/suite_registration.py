@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.proposals import alpha_spending, judge_slopes, past_scores
+from harness.control.proposals import alpha_spending
 from harness.domain.errors import ConfigError
 from harness.domain.evals.item_groups import ItemGroups
 from harness.domain.evals.suite_plan import (
     Claim,
     ClaimPopulation,
-    GateRule,
     PrimaryCombination,
     SuitePin,
     SuitePlan,
@@ -72,22 +71,14 @@ def charge_alpha(  # noqa: PLR0913, PLR0917 - a registration, whole
     lineage: Collection[str],
     place: SelectionPlace,
 ) -> tuple[SuitePlan, ...]:
-    """Gives each plan the alpha that is left for it, and what is known of its items and judge.
+    """Gives each plan the alpha that is left for it.
 
     Raises NotAllowed when the policy's `alpha_budget` is spent.
     """
     charged = [
-        past_scores.with_difficulty(
-            tx,
-            judge_slopes.with_judge(
-                tx,
-                pin,
-                multiplicity.share_alpha(
-                    alpha_spending.with_alpha(tx, pin, plan, gate, candidate, lineage),
-                    place.candidates,
-                ),
-            ),
-            {route.incumbent, candidate, *lineage},
+        multiplicity.share_alpha(
+            alpha_spending.with_alpha(tx, pin, plan, gate, candidate, lineage),
+            place.candidates,
         )
         for pin, plan in registered
     ]
@@ -140,8 +131,11 @@ def _plan(
     n_max = min(gate.n_max or units, units)
     # One order per suite content: the incumbent's run can serve every proposal.
     order_seed = int(pin.digest[:8], 16)
-    # What is known of items says little of the spread between clusters.
-    rule = GateRule.PAIRED if ours.cluster_field else gate.rule
+    # Clusters and the units of a weighted mean are drawn, however often their items are asked;
+    # one answer to an item does not say how much answers vary.
+    drawn = ours.cluster_field or gate.epochs == 1 or (main and combine)
+    population = ClaimPopulation.LIKE_THESE if drawn else gate.population
+    these = population is ClaimPopulation.THESE
     return SuitePlan(
         suite=suite.suite,
         suite_digest=pin.digest,
@@ -159,20 +153,10 @@ def _plan(
         weight=suite.weight if main and combine else 1.0,
         cluster=ours.cluster_field,
         cluster_sizes=ours.cluster_sizes(order_seed)[:n_max],
-        rule=rule,
-        pool=pool_items(n_max, pin.items) if rule is GateRule.ADJUSTED else 0,
-        population=_population(rule, gate),
+        population=population,
+        pool=pool_items(n_max, pin.items) if these else 0,
         slices=ours.guarded_slices(order_seed, n_max),
-        # Clusters have a loss of their own; what is foreseen is not in the adjusted rule's
-        # error, so that it hides no loss there.
-        unseen=UnseenLoss.WHOLE
-        if ours.cluster_field or rule is GateRule.ADJUSTED
-        else choose_unseen_loss(n_max),
+        # Clusters have a loss of their own; what is foreseen is not in the error of planned
+        # analyses, so that it hides no loss there.
+        unseen=UnseenLoss.WHOLE if ours.cluster_field or these else choose_unseen_loss(n_max),
     )
-
-
-def _population(rule: GateRule, gate: GatePolicy) -> ClaimPopulation:
-    """What a claim is about. One answer to an item does not say how much answers vary."""
-    if rule is not GateRule.ADJUSTED or gate.epochs == 1:
-        return ClaimPopulation.LIKE_THESE
-    return gate.population

@@ -70,19 +70,6 @@ class HolmFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class JudgeFigures:
-    """The difference as people would score it, by the judge's calibration; see
-    `gate.offline.judge_slope`.
-    """
-
-    slope: float = 1.0
-    error: float = 0.0
-    delta: float | None = None  # None where the slope may be 0
-    ci_low: float | None = None
-    ci_high: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class SuiteFigures:
     """The figures over the items used."""
 
@@ -113,14 +100,13 @@ class SuiteFigures:
     holm: HolmFigures | None = None
     cluster: str | None = None  # the field whose values are the units that n_used counts
     items: int | None = None  # in the clusters used
-    gate_rule: str | None = None  # `SuitePlan.rule`, where it is not the first one
-    explained: float | None = None  # share of the variance that the rule could foresee
+    # Share of the variance that could be foreseen, where the claim is about these items.
+    explained: float | None = None
     # noise_*: variance of an item's score when it is asked anew, where the claim is about these
     # items.
     noise_incumbent: float | None = None
     noise_candidate: float | None = None
     slices: tuple[SliceFigures, ...] | None = None  # that are guarded
-    judge: JudgeFigures | None = None  # None where the plan knows of no calibration
 
     @property
     def worse_slices(self) -> tuple[SliceFigures, ...]:
@@ -136,7 +122,7 @@ class SuiteFigures:
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
         """Restores the figures that `as_json` wrote."""
         lenient, cost, holm = (stored.get(name) for name in ("lenient", "cost", "holm"))
-        slices, judge = stored.get("slices"), stored.get("judge")
+        slices = stored.get("slices")
         return replace(
             cls(**stored),
             examples=tuple(stored.get("examples", ())),
@@ -144,7 +130,6 @@ class SuiteFigures:
             cost=CostFigures(**cost) if cost else None,
             holm=HolmFigures(**holm) if holm else None,
             slices=tuple(SliceFigures(**one) for one in slices) if slices else None,
-            judge=JudgeFigures(**judge) if judge else None,
         )
 
     def as_json(self) -> dict[str, object]:
@@ -162,10 +147,8 @@ _OPTIONAL: Final = (
     "holm",
     "cluster",
     "items",
-    "gate_rule",
     "explained",
     "noise_incumbent",
     "noise_candidate",
     "slices",
-    "judge",
 )

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from harness.domain.content_hash import digest
 from harness.domain.evals.item_groups import Slice
-from harness.domain.evals.judge_calibration import JudgeSlope
 from harness.domain.evals.pins import ServedPin
 
 JUDGE_SEPARATOR: Final = "+judge:"  # in a suite's pin, between the scorer and its judge
@@ -44,16 +43,8 @@ class PrimaryCombination(StrEnum):
     ANY = "any"  # superiority on at least one of them, by Holm's rule
 
 
-class GateRule(StrEnum):
-    """Names the rule by which a suite's scores are judged; registered with the plan."""
-
-    PAIRED = "paired"  # the differences alone (statistics.md §1.3 to §1.5)
-    # With the incumbent's scores of the whole suite, at planned analyses (statistics.md §1.14).
-    ADJUSTED = "adjusted"
-
-
 class ClaimPopulation(StrEnum):
-    """Names the items that a claim by the adjusted rule is about (statistics.md §1.15)."""
+    """Names the items that a claim is about (statistics.md §1.15)."""
 
     LIKE_THESE = "like_these"  # those that the suite's items were drawn from
     THESE = "these"  # the suite's own, asked anew: where each is asked twice or more
@@ -62,7 +53,7 @@ class ClaimPopulation(StrEnum):
 class UnseenLoss(StrEnum):
     """Names how large a loss graded suites are tested for that nobody met.
 
-    Registered with the plan (statistics.md §1.18).
+    Registered with the plan (statistics.md §1.17).
     """
 
     WHOLE = "whole"  # of a whole item
@@ -131,7 +122,7 @@ class SuitePlan:
     order_seed: int
     # Which time this candidate, or one that it descends from, stands before this suite.
     look: int = 1
-    # The rule by which that look got its alpha, "" in registrations older than the rule.
+    # The rule by which that look got its alpha; "" where nobody counts looks.
     spend: str = ""
     # What the providers must go on serving; NONE in registrations older than that pin.
     served_pin: ServedPin = ServedPin.NONE
@@ -176,16 +167,14 @@ class SuitePlan:
             return items
         return bisect_right(list(accumulate(self.cluster_sizes)), items)
 
-    rule: GateRule = GateRule.PAIRED
-    # pool, difficulty: of the rule ADJUSTED alone. How many items the incumbent answers.
-    pool: int = 0
-    # How other models scored on each item of the pool before this registration, as
-    # `difficulty.encode_scores` writes it; empty where none had answered them all.
-    difficulty: str = ""
     population: ClaimPopulation = ClaimPopulation.LIKE_THESE
-    # What people's differences become in this judge's scores; None without a calibration.
-    judge: JudgeSlope | None = None
+    pool: int = 0  # how many items the incumbent answers, for a claim about these items
     unseen: UnseenLoss = UnseenLoss.WHOLE
+
+    @property
+    def about_these(self) -> bool:
+        """Tells whether the incumbent answers its pool first, and the plan has its analyses."""
+        return self.population is ClaimPopulation.THESE
 
     @property
     def incumbent_items(self) -> int:
@@ -210,16 +199,13 @@ class SuitePlan:
             more |= {"combine": self.combine.value, "weight": self.weight}
         if self.cluster:
             more |= {"cluster": self.cluster, "cluster_sizes": list(self.cluster_sizes)}
-        if self.rule is not GateRule.PAIRED:
-            more |= {"rule": self.rule.value, "pool": self.pool, "difficulty": self.difficulty}
-        if self.population is not ClaimPopulation.LIKE_THESE:
-            more |= {"population": self.population.value}
+        if self.about_these:
+            more |= {"population": self.population.value, "pool": self.pool}
         if self.slices:
             more |= {"slices": [asdict(slice_) for slice_ in self.slices]}
         single = {
             "candidates": self.candidates if self.candidates > 1 else None,
             "futility": self.futility or None,
-            "judge": asdict(self.judge) if self.judge else None,
             "unseen": None if self.unseen is UnseenLoss.WHOLE else self.unseen.value,
         }
         more |= {name: value for name, value in single.items() if value is not None}
@@ -247,14 +233,11 @@ def plan_from_json(stored: Mapping[str, Any]) -> SuitePlan:
         "served_pin": ServedPin,
         "combine": PrimaryCombination,
         "unseen": UnseenLoss,
-        "rule": GateRule,
         "population": ClaimPopulation,
     }
     read: dict[str, Any] = {
         name: kind(stored[name]) for name, kind in kinds.items() if name in stored
     }
-    if "judge" in stored:
-        read["judge"] = JudgeSlope(**stored["judge"])
     read["cluster_sizes"] = tuple(stored.get("cluster_sizes", ()))
     read["slices"] = tuple(
         Slice(one["field"], one["value"], tuple(one["positions"]))

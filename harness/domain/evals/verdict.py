@@ -65,12 +65,6 @@ class SuiteReport:
         return self.n_used if items is None else items
 
     @property
-    def allowed_loss(self) -> float:
-        """Returns what the suite's judge shows of the margin (statistics.md §1.17)."""
-        judge = self.figures.judge
-        return self.margin if judge is None else self.margin * min(1.0, max(0.0, judge.slope))
-
-    @property
     def used_text(self) -> str:
         """Says in words how much was used: `120 of 500`, `40 of 167 clusters`."""
         clusters = " clusters" if self.figures.cluster else ""

@@ -14,22 +14,13 @@ from harness.domain.canary.guardrails import Guardrail, Guardrails
 from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
 from harness.domain.content_hash import digest
 from harness.domain.evals.pins import ServedPin
-from harness.domain.evals.suite_plan import Claim, ClaimPopulation, GateRule, PrimaryCombination
+from harness.domain.evals.suite_plan import Claim, ClaimPopulation, PrimaryCombination
 from harness.domain.proposals.change_reference import ChangeReferenceRule
 
 
 class PromotionMode(StrEnum):
     AUTOMATIC = "automatic"
     APPROVED = "approved"  # a person, not the proposer, after the verdict
-
-
-class AlphaSpending(StrEnum):
-    """Says how the k-th proposal of the same candidate on the same suite pays for its look."""
-
-    HARMONIC = "harmonic"  # at most alpha over all looks
-    SQUARE = "square"  # at most alpha over all looks
-    FIRST_FULL = "first_full"  # at most 1.5 alpha over all looks
-    NONE = "none"  # no promise about repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +38,6 @@ class GatePolicy:
     max_cost_usd: float | None = None  # max_cost_usd, max_tokens: per run
     max_tokens: int | None = None
     run_max_age_s: float = 86_400.0  # how old a shared incumbent run may be
-    # How alpha is spent when a candidate comes back to the same suite.
-    spend: AlphaSpending = AlphaSpending.FIRST_FULL
     # What of the providers' own words on what they serve must not change.
     served_pin: ServedPin = ServedPin.MODEL
     min_saving: float = 0.1  # share of the incumbent's cost that the claim CHEAPER must save
@@ -62,9 +51,7 @@ class GatePolicy:
     margin_max: float | None = None
     # Alpha of all candidates on one route in 90 days together; none for no limit.
     alpha_budget: float | None = None
-    # How the scores are judged (statistics.md §1.14).
-    rule: GateRule = GateRule.PAIRED
-    # What a claim by the rule ADJUSTED is about.
+    # The items that a claim is about; `these` takes `epochs` of 2 or more (§1.15).
     population: ClaimPopulation = ClaimPopulation.LIKE_THESE
 
     @property

@@ -13,7 +13,6 @@ from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.suite_plan import ClaimPopulation
 from harness.domain.proposals.change_reference import ChangeReferenceRule
 from harness.domain.proposals.policy import (
-    AlphaSpending,
     CanaryPolicy,
     CanaryStep,
     GatePolicy,
@@ -72,15 +71,6 @@ def same_or_stricter(stricter: Mapping[Any, frozenset[Any]]) -> FieldRule:
     return lambda route, proposed: proposed == route or proposed in stricter[route]
 
 
-STRICTER_SPENDING: Final = {
-    AlphaSpending.NONE: frozenset(
-        {AlphaSpending.FIRST_FULL, AlphaSpending.HARMONIC, AlphaSpending.SQUARE}
-    ),
-    # Each look of either gets at most what that look of this one gets.
-    AlphaSpending.FIRST_FULL: frozenset({AlphaSpending.HARMONIC, AlphaSpending.SQUARE}),
-    AlphaSpending.HARMONIC: frozenset(),
-    AlphaSpending.SQUARE: frozenset(),
-}
 STRICTER_PINS: Final = {
     ServedPin.NONE: frozenset({ServedPin.MODEL, ServedPin.BUILD}),
     ServedPin.MODEL: frozenset({ServedPin.BUILD}),
@@ -124,13 +114,10 @@ FIELD_RULES: Final[Mapping[type, Mapping[str, FieldRule]]] = {
         "max_cost_usd": at_most,
         "max_tokens": at_most,
         "run_max_age_s": at_most,
-        "spend": same_or_stricter(STRICTER_SPENDING),
         "served_pin": same_or_stricter(STRICTER_PINS),
         "min_saving": at_least,
         "cost_ceiling": must_equal,
         "primaries": must_equal,
-        # Either holds alpha.
-        "rule": always_allowed,
         "population": same_or_stricter(STRICTER_POPULATIONS),
     },
     CanaryPolicy: {

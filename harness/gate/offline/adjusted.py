@@ -1,6 +1,5 @@
-"""The adjusted rule reads a comparison with the help of what was known before the candidate's
-first score: the incumbent's score of every item of the pool, and how hard each was for other
-models (statistics.md §1.14).
+"""Judges a claim about these items with the help of what was known before the candidate's first
+score: the incumbent's score of every item of the pool (statistics.md §1.14).
 
 Items on which the incumbent scored 0 can only be won, and easy ones mostly are: differences
 that could be foreseen are no evidence, and what they add to the spread is taken out
@@ -64,11 +63,10 @@ def _mean_noise(variances: Floats) -> Floats:
 class Covariates:
     """What is known of every item of the pool, in the registered order.
 
-    Both are arrays (…, pool); the comparison's items are the first ones.
+    An array (…, pool); the comparison's items are the first ones.
     """
 
     incumbent: Floats  # its scores; no items: nothing is known, and nothing is adjusted
-    difficulty: Floats  # other models' mean scores, all alike where there are none
     noise: AnswerNoise | None = None  # None: the claim is about items like these
 
     @property
@@ -77,8 +75,7 @@ class Covariates:
 
     def rows(self, count: int) -> Floats:
         """Stacks the columns that differences are adjusted by, for `count` comparisons."""
-        columns = (self.incumbent, self.difficulty, self.incumbent * self.difficulty)
-        return np.stack([np.broadcast_to(column, (count, self.pool)) for column in columns])
+        return np.broadcast_to(self.incumbent, (count, self.pool))[None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +174,7 @@ def analyse(
     plain = adjust_difference(differences, columns)
     theta0, floor = design.theta0, -design.theta0 * (1.0 + design.theta0)
     moved = n * (plain.mean - theta0) ** 2
-    scored = design.theta0_error**2 + _variance(
+    scored = _variance(
         np.maximum((plain.squares + moved) / max(n - plain.columns, 1), floor),
         np.maximum((plain.all_squares + moved) / n, floor),
         1.0 / n + plain.extra,
@@ -201,7 +198,7 @@ def analyse(
 def _student(
     adjusted: AdjustedDifference, n: int, pool: int, design: Design, noise: _MeanNoise
 ) -> tuple[Floats, Floats, int]:
-    """Returns the p-value, with the error of theta0, and the difference's own error."""
+    """Returns the p-value, the difference's error and the degrees of freedom."""
     df = max(n - 1 - adjusted.columns, 1)
     variance = _variance(
         (adjusted.squares + VARIANCE_GUARD) / df,
@@ -210,8 +207,9 @@ def _student(
         pool,
         noise,
     )
-    t = (adjusted.mean - design.theta0) / np.sqrt(variance + design.theta0_error**2)
-    return np.asarray(special.stdtr(df, -t)), np.sqrt(variance), df
+    error = np.sqrt(variance)
+    t = (adjusted.mean - design.theta0) / error
+    return np.asarray(special.stdtr(df, -t)), error, df
 
 
 def _variance(

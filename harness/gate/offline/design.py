@@ -18,8 +18,6 @@ EARLY_SHARE = 0.2
 FINAL_SHARE = 0.8
 # The rejection is a safety with its own 5 %: it cannot cause a false promotion.
 REJECT_LOG_E = math.log(20.0)
-# An early promotion allows for a judge that shows less than was measured, by so many errors.
-_EARLY_JUDGE_SE = 1.645
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +37,6 @@ class Design:
     unit: str = "item"  # what n_max counts
     # Mean number of items of a unit, where units are clusters (statistics.md §1.12).
     cluster_size: float | None = None
-    # How much of people's differences the judge shows, 1 without a judge (statistics.md §1.17).
-    slope: float = 1.0
-    slope_error: float = 0.0
     unseen: UnseenLoss = UnseenLoss.WHOLE
 
     def __post_init__(self) -> None:
@@ -56,31 +51,8 @@ class Design:
 
     @property
     def theta0(self) -> float:
-        """The null is that the mean difference, as judged, is at most this."""
-        return 0.0 if self.claim is Claim.SUPERIOR else -self.allowed_loss
-
-    @property
-    def allowed_loss(self) -> float:
-        """Returns what the judge shows of the margin.
-
-        A slope above 1 allows no more than without a judge.
-        """
-        return self.margin * min(1.0, max(0.0, self.slope))
-
-    @property
-    def theta0_error(self) -> float:
-        """Returns the standard error of theta0.
-
-        A judge that shows nothing of a difference, or its opposite, leaves no null to reject.
-        """
-        if self.slope <= 0.0:
-            return math.inf
-        return 0.0 if self.claim is Claim.SUPERIOR else self.margin * self.slope_error
-
-    @property
-    def early_theta0(self) -> float:
-        """The null of an early promotion, which knows no error of theta0."""
-        return min(0.0, self.theta0 + _EARLY_JUDGE_SE * self.theta0_error)
+        """The null is that the mean difference is at most this."""
+        return 0.0 if self.claim is Claim.SUPERIOR else -self.margin
 
     @property
     def alpha1(self) -> float:
@@ -100,7 +72,7 @@ class Design:
     @property
     def promote_at(self) -> float:
         """Returns the log e-value that promotes early; infinity where nothing may."""
-        return self.bets_for if self.early and self.slope > 0.0 else math.inf
+        return self.bets_for if self.early else math.inf
 
 
 def design_from_plan(plan: SuitePlan) -> Design:
@@ -112,7 +84,5 @@ def design_from_plan(plan: SuitePlan) -> Design:
         early=plan.combine is not PrimaryCombination.ANY,
         unit=plan.unit,
         cluster_size=plan.planned_items / plan.n_max if plan.cluster else None,
-        slope=plan.judge.slope if plan.judge else 1.0,
-        slope_error=plan.judge.error if plan.judge else 0.0,
         unseen=plan.unseen,
     )

@@ -1,5 +1,5 @@
-"""Interim analyses are the moments, fixed before the first score, at which a comparison by the
-adjusted rule may promote, and the level of the test at each (statistics.md §1.14).
+"""Interim analyses are the moments, fixed before the first score, at which a comparison about
+these items may promote, and the level of the test at each (statistics.md §1.14).
 
 The levels spend .9 of alpha, as the share of items that are in to the power 2.5. They are exact
 for sums of independent normal increments; the rest of alpha is for what is not normal in few

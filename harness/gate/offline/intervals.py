@@ -100,18 +100,11 @@ Z95 = 1.959963984540054
 _HALVINGS = 60
 
 
-def tango_z(
-    wins: ArrayLike,
-    losses: ArrayLike,
-    n: ArrayLike,
-    theta0: ArrayLike,
-    theta0_error: float = 0.0,
-) -> Floats:
+def tango_z(wins: ArrayLike, losses: ArrayLike, n: ArrayLike, theta0: ArrayLike) -> Floats:
     """Computes Tango's score statistic for the difference of paired proportions.
 
     wins: pairs that only the candidate passed; losses: only the incumbent. At theta0 = 0 it is
-    McNemar's z. A variance of 0 with nothing to explain gives 0. theta0_error: where theta0
-    itself was measured.
+    McNemar's z. A variance of 0 with nothing to explain gives 0.
     Source: Tango 1998, Stat. Med. 17:891.
     """
     b, c, count, theta = (np.asarray(x, dtype=np.float64) for x in (wins, losses, n, theta0))
@@ -119,7 +112,7 @@ def tango_z(
     big_c = -c * theta * (1.0 - theta)
     root = np.sqrt(np.maximum(big_b * big_b - 8.0 * count * big_c, 0.0))
     q = (root - big_b) / (4.0 * count)
-    variance = count * (2.0 * q + theta * (1.0 - theta)) + (count * theta0_error) ** 2
+    variance = count * (2.0 * q + theta * (1.0 - theta))
     excess = b - c - count * theta
     positive = variance > 0.0
     z = excess / np.sqrt(np.where(positive, variance, 1.0))
@@ -127,16 +120,9 @@ def tango_z(
     return np.asarray(np.where(positive, z, limit), dtype=np.float64)
 
 
-def tango_p(
-    wins: ArrayLike,
-    losses: ArrayLike,
-    n: ArrayLike,
-    theta0: ArrayLike,
-    theta0_error: float = 0.0,
-) -> Floats:
+def tango_p(wins: ArrayLike, losses: ArrayLike, n: ArrayLike, theta0: ArrayLike) -> Floats:
     """Computes the upper tail of tango_z: small when the difference exceeds theta0."""
-    z = tango_z(wins, losses, n, theta0, theta0_error)
-    return np.asarray(special.ndtr(-z), dtype=np.float64)
+    return np.asarray(special.ndtr(-tango_z(wins, losses, n, theta0)), dtype=np.float64)
 
 
 def tango_interval(wins: int, losses: int, n: int, z: float = Z95) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from harness.domain.evals.pins import (
     named_models,
 )
 from harness.domain.evals.run import Sample, SampleError
-from harness.domain.evals.suite_plan import Claim, ClaimPopulation, SuitePlan
+from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.domain.evals.verdict import ScorePair
 
 # Up to this share of the planned items the candidate may fail to answer.
@@ -60,9 +60,9 @@ class PairedSuite:
     incumbent_run: str
     candidate_run: str
     blocked: str = ""  # why no item after it can be measured
-    # By the rule ADJUSTED, the incumbent's scores of the plan's whole pool, in its order: None
-    # while they are awaited, empty where the run ended before it had them, or where they are no
-    # one measurement.
+    # Where the claim is about these items, the incumbent's scores of the plan's whole pool, in
+    # its order: None while they are awaited, empty where the run ended before it had them, or
+    # where they are no one measurement.
     pool: tuple[float, ...] | None = None
     # Variances of these scores, where the claim is about these items.
     pool_variances: tuple[float, ...] = ()
@@ -128,7 +128,7 @@ def pair_samples(
 
 
 def _asked_anew(plan: SuitePlan) -> bool:
-    return plan.population is ClaimPopulation.THESE and plan.epochs > 1
+    return plan.about_these and plan.epochs > 1
 
 
 def _pool_variances(

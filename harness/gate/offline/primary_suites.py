@@ -10,9 +10,8 @@ from math import fsum
 from typing import Final
 
 from harness.domain.content_hash import digest
-from harness.domain.evals.difficulty import decode_scores, encode_scores
 from harness.domain.evals.suite_figures import HolmFigures
-from harness.domain.evals.suite_plan import ClaimPopulation, GateRule, SuitePlan
+from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.evals.verdict import ScorePair, SuiteReport
 from harness.gate.offline.clusters import merge_clusters
 from harness.gate.offline.design import REJECT_LOG_E
@@ -129,42 +128,8 @@ def _composite(cases: Sequence[SuiteClaim]) -> SuiteClaim:
         cluster="",
         cluster_sizes=(),
         slices=(),
-        # A loss may lie where it is seen least.
-        judge=min(
-            (plan.judge for plan in plans if plan.judge), key=lambda j: j.slope, default=None
-        ),
-        population=ClaimPopulation.LIKE_THESE,
     )
-    plan, pool = _composite_pool(plan, cases, weights)
-    return SuiteClaim(plan, PairedSuite(items, "", "", blocked, pool), _stopped(ended))
-
-
-def _composite_pool(
-    plan: SuitePlan, cases: Sequence[SuiteClaim], weights: Sequence[float]
-) -> tuple[SuitePlan, tuple[float, ...] | None]:
-    """What is known of the composite items, made of what is known of their parts."""
-    pools = [case.paired.pool for case in cases]
-    size = min(case.plan.pool for case in cases)
-    known = [decode_scores(case.plan.difficulty)[:size] for case in cases]
-    difficulty = ""
-    if size and all(len(scores) == size for scores in known):
-        difficulty = encode_scores(_means(known, weights))
-    if any(case.plan.rule is GateRule.PAIRED for case in cases):
-        return replace(plan, rule=GateRule.PAIRED, pool=0, difficulty=""), None
-    plan = replace(plan, pool=size, difficulty=difficulty)
-    if any(pool is None for pool in pools):
-        return plan, None
-    if not all(pools):
-        return plan, ()
-    return plan, _means([pool[:size] for pool in pools if pool], weights)
-
-
-def _means(columns: Sequence[Sequence[float]], weights: Sequence[float]) -> tuple[float, ...]:
-    """The weighted mean of each row. Three thirds of 1 may be a little more than 1."""
-    return tuple(
-        min(1.0, fsum(w * v for w, v in zip(weights, row, strict=True)))
-        for row in zip(*columns, strict=True)
-    )
+    return SuiteClaim(plan, PairedSuite(items, "", "", blocked), _stopped(ended))
 
 
 def weight_shares(plans: Sequence[SuitePlan]) -> tuple[float, ...]:

@@ -16,7 +16,6 @@ from typing import Any, Final
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.pins import ServedModels
 from harness.domain.evals.run import Sample
-from harness.domain.evals.suite_plan import GateRule
 from harness.domain.evals.verdict import Passed, Verdict
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.safe_time import add_seconds
@@ -187,7 +186,7 @@ def _never_ended(
     """Yields that a verdict went without a pool which no run's end kept from it."""
     suite, before = case.plan.suite, case.paired
     ended = {before.incumbent_run, before.candidate_run} & {*halted}
-    if case.plan.rule is GateRule.ADJUSTED and before.pool == () and not ended:
+    if case.plan.about_these and before.pool == () and not ended:
         now = pair_samples(case.plan, *samples)
         if now.pool is None and not now.blocked:
             yield f"{suite}: it went without the incumbent's pool, and no run has ended early"

@@ -14,8 +14,6 @@ from harness.domain.content_hash import canonical_json
 from harness.domain.evals.pins import ServedModel, ServedModels
 from harness.domain.evals.suite_plan import (
     Claim,
-    ClaimPopulation,
-    GateRule,
     SuitePlan,
     plan_from_json,
 )
@@ -42,7 +40,7 @@ def inputs_to_json(
     pools = {
         case.plan.suite: list(case.paired.pool)
         for case in cases
-        if case.plan.rule is GateRule.ADJUSTED and case.paired.pool is not None
+        if case.plan.about_these and case.paired.pool is not None
     }
     variances = {
         case.plan.suite: [
@@ -50,7 +48,7 @@ def inputs_to_json(
             [item.variance for item in case.paired.items],
         ]
         for case in cases
-        if case.plan.population is ClaimPopulation.THESE
+        if case.plan.about_these
     }
     served = {case.plan.suite: case.paired.served for case in cases}
     costs = {

@@ -40,16 +40,10 @@ def guarded_t(
     squares: ArrayLike,
     theta0: float,
     guard: float = VARIANCE_GUARD,
-    theta0_error: float = 0.0,
 ) -> Floats:
-    """Student's t with a guard added to the sum of squares, so that it is always defined.
-
-    theta0_error: where theta0 itself was measured.
-    """
+    """Student's t with a guard added to the sum of squares, so that it is always defined."""
     count, sums = np.asarray(n, dtype=np.float64), np.asarray(total, dtype=np.float64)
-    noise = np.sqrt(
-        squared_deviations(count, sums, squares) + guard + (count * theta0_error) ** 2
-    )
+    noise = np.sqrt(squared_deviations(count, sums, squares) + guard)
     return np.asarray((sums / count - theta0) * count / noise, dtype=np.float64)
 
 
@@ -77,9 +71,9 @@ def final_p(
     `mirrored_spread`, 0 where nobody knows.
     """
     least, mirrored = losses
-    theta0, error = design.theta0, design.theta0_error
-    plain = t_tail(n, guarded_t(n, total, squares, theta0, theta0_error=error))
-    scored = np.maximum(plain, tango_p(*signs, n, theta0, error))
+    theta0 = design.theta0
+    plain = t_tail(n, guarded_t(n, total, squares, theta0))
+    scored = np.maximum(plain, tango_p(*signs, n, theta0))
     if design.cluster_size is not None:
         p = _cluster_p(n, total, squares, np.asarray(least), design)
         return np.asarray(np.where(whole, np.maximum(p, scored), p), dtype=np.float64)
@@ -88,7 +82,7 @@ def final_p(
         more = np.asarray(n) + 1
         unseen = unseen_loss(design.unseen, mirrored)
         sums, sums_sq = np.asarray(total) + unseen, np.asarray(squares) + unseen * unseen
-        graded = t_tail(more, guarded_t(more, sums, sums_sq, theta0, theta0_error=error))
+        graded = t_tail(more, guarded_t(more, sums, sums_sq, theta0))
     return np.asarray(np.where(whole, scored, graded), dtype=np.float64)
 
 
@@ -106,8 +100,7 @@ def _cluster_p(
         unseen = np.full_like(unseen, -1.0)
     more = np.asarray(n) + 1
     sums, sums_sq = np.asarray(total) + unseen, np.asarray(squares) + unseen * unseen
-    guard, error = VARIANCE_GUARD / size, design.theta0_error
-    t = guarded_t(more, sums, sums_sq, design.theta0, guard, error)
+    t = guarded_t(more, sums, sums_sq, design.theta0, VARIANCE_GUARD / size)
     return t_tail(more, t)
 
 
@@ -188,7 +181,7 @@ class ComparisonEvidence:
     ties: int
     losses: int
     sd: float | None
-    # Share of the differences' variance that could be foreseen, by the adjusted rule.
+    # Share of the differences' variance that could be foreseen, at planned analyses.
     explained: float | None = None
     # How much an item's score varies when it is asked anew, of incumbent and candidate: where
     # the claim is about these items.
@@ -240,7 +233,7 @@ def evidence_path(
     total, squares = running_sum(before.total, d), running_sum(before.squares, d * d)
     variance = (_PRIOR + squared_deviations(items, total, squares)) / (items + 1.0)
     wish = np.sqrt(2.0 * design.bets_for / (variance[..., :-1] * design.n_max))
-    theta0 = design.early_theta0
+    theta0 = design.theta0
     bet = np.minimum(wish, _CAP / (1.0 + theta0))
     log_e = running_sum(before.log_e, np.log1p(bet * (d - theta0)))
     losing = [
@@ -386,8 +379,7 @@ def _outcome(
 
 
 def _t(progress: ComparisonProgress, design: Design) -> float:
-    sums = (progress.n, progress.total, progress.squares)
-    return float(guarded_t(*sums, design.theta0, theta0_error=design.theta0_error))
+    return float(guarded_t(progress.n, progress.total, progress.squares, design.theta0))
 
 
 def _final_p(progress: ComparisonProgress, design: Design, mirrored: ArrayLike) -> float:

@@ -90,7 +90,7 @@ def judge_slices(plan: SuitePlan, items: Sequence[PairedItem]) -> SliceJudgement
             return replace(found, unanswered=True)
     # ... nor on form.
     lenient = _judge(plan, tuple(map(_lenient, cut)))
-    allowed = design_from_plan(plan).allowed_loss
+    allowed = plan.margin
     kept = all(s.delta >= -allowed for s in lenient.figures if s.name in blamed)
     return replace(found, form=lenient.worse_at is None and kept)
 

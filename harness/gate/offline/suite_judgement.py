@@ -9,16 +9,9 @@ from functools import partial
 from statistics import fmean
 
 from harness.domain.errors import InputError
-from harness.domain.evals.difficulty import decode_scores
 from harness.domain.evals.run import Sample
 from harness.domain.evals.suite_figures import LenientFigures, SuiteFigures
-from harness.domain.evals.suite_plan import (
-    Claim,
-    ClaimPopulation,
-    GateRule,
-    SuitePlan,
-    SuiteRole,
-)
+from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.domain.evals.verdict import SuiteReport
 from harness.domain.formatting import format_points
 from harness.gate.arrays import np
@@ -27,7 +20,6 @@ from harness.gate.offline.clusters import merge_clusters, without_unanswered
 from harness.gate.offline.design import Design, design_from_plan
 from harness.gate.offline.futility import FUTILE, judge_or_give_up
 from harness.gate.offline.intervals import mcnemar
-from harness.gate.offline.judge_slope import judge_figures
 from harness.gate.offline.pairs import (
     INFRA_TOLERANCE,
     UNSCORED_HIGH,
@@ -42,7 +34,6 @@ from harness.gate.offline.slices import SliceJudgement, judge_slices, promotion_
 from harness.gate.text.sentences import (
     comparison_reason,
     further_items,
-    judge_reason,
     slices_reason,
     slices_wait_reason,
     unscored_text,
@@ -176,8 +167,6 @@ def _judge_scores(
     reason = _reason(plan, readings, report, figures.rule, paired.blocked or why)
     if UNSCORED_HIGH in report.flags and report.outcome != "infra_error":
         reason += unscored_text(figures, len(used) * plan.epochs)
-    if figures.judge and strict.sd is not None:
-        reason += judge_reason(figures.judge)
     report = replace(report, reason=reason, details=figures.as_json())
     return SuiteJudgement(report, consumed)
 
@@ -193,17 +182,16 @@ def end_pool(paired: PairedSuite, stopped: StoppedRun | None) -> PairedSuite:
 
 def _judge_of(plan: SuitePlan, paired: PairedSuite, futility: float = 0.0) -> _Judge:
     """Finds the registered rule, with what it knows of the items beside their differences."""
-    if plan.rule is GateRule.PAIRED:
+    if not plan.about_these:
         return partial(judge_or_give_up, futility=futility) if futility else judge_differences
     covariates = None
     if paired.pool:
-        known = decode_scores(plan.difficulty) or (0.0,) * plan.pool
-        if not len(known) == len(paired.pool) == plan.pool >= plan.n_max:
+        if not len(paired.pool) == plan.pool >= plan.n_max:
             raise InputError(
-                f"suite {plan.suite}: {plan.pool} items are registered, with {len(known)} "
-                f"difficulties and {len(paired.pool)} scores of the incumbent"
+                f"suite {plan.suite}: {plan.pool} items are registered, with "
+                f"{len(paired.pool)} scores of the incumbent"
             )
-        covariates = Covariates(np.array(paired.pool), np.array(known), _noise(plan, paired))
+        covariates = Covariates(np.array(paired.pool), _noise(plan, paired))
     may_promote = paired.pool is not None
     return partial(
         judge_adjusted, covariates=covariates, may_promote=may_promote, futility=futility
@@ -213,7 +201,7 @@ def _judge_of(plan: SuitePlan, paired: PairedSuite, futility: float = 0.0) -> _J
 def _noise(plan: SuitePlan, paired: PairedSuite) -> AnswerNoise | None:
     """How much both arms' scores vary; None unless it is known of every item."""
     candidate = [item.variance for item in paired.items if item.variance is not None]
-    if plan.population is not ClaimPopulation.THESE or len(candidate) != len(paired.items):
+    if len(candidate) != len(paired.items):
         return None
     if len(paired.pool_variances) != plan.pool:
         return None
@@ -324,7 +312,6 @@ def _figures(
     units = merge_clusters(plan, items)
     whole = all(d == round(d) for d in _differences(units))
     exact = mcnemar(evidence.wins, evidence.losses) if whole else None
-    measured = (evidence.delta, evidence.ci_low, evidence.ci_high)
     return SuiteFigures(
         alpha=plan.alpha,
         look=plan.look if plan.spend else None,
@@ -346,11 +333,9 @@ def _figures(
         more_items=further_items(evidence, design_from_plan(plan)),
         cluster=plan.cluster or None,
         items=len(items) if plan.cluster else None,
-        gate_rule=plan.rule.value if plan.rule is not GateRule.PAIRED else None,
         explained=evidence.explained,
         noise_incumbent=evidence.noise[0] if evidence.noise else None,
         noise_candidate=evidence.noise[1] if evidence.noise else None,
-        judge=judge_figures(plan.judge, *measured) if plan.judge else None,
     )
 
 

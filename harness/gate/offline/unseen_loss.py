@@ -1,5 +1,5 @@
 """A loss that was not met yet: graded suites are tested as if one more item had come, and been
-lost (statistics.md §1.18). How much of it was lost is what the registered rule says.
+lost (statistics.md §1.17). How much of it was lost is what the registered rule says.
 """
 
 from typing import Final

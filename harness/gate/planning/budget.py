@@ -7,11 +7,10 @@ smallest effect that can be shown, costs and duration.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Final
 
-from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.gate.arrays import special
 from harness.gate.offline.design import FINAL_SHARE
 
@@ -71,8 +70,6 @@ def slice_effect(sd: float, n: int, level: float) -> float:
 
 
 MAX_EPOCHS: Final = 5
-# A judge with no slope at all would need infinitely many items.
-_LEAST_SLOPE: Final = 1e-3
 # A spread from fewer pairs is a guess; the default guess is at least on the safe side.
 MIN_PAIRS: Final = 30
 
@@ -106,8 +103,7 @@ class DifferenceSpread:
     between: float
     within: float
     pairs: int
-    # Share of the variance that was foreseen, by what was known of the items before
-    # (statistics.md §1.14).
+    # Share of the variance that the incumbent's scores foresaw (statistics.md §1.14).
     foreseen: float = 0.0
 
     def sd(self, epochs: int) -> float:
@@ -137,23 +133,6 @@ def measure_spread(differences: Sequence[Sequence[float]]) -> DifferenceSpread |
         return DifferenceSpread(total, 0.0, len(means))
     within = fmean(_variance(difference) for difference in differences)
     return DifferenceSpread(max(0.0, total - within / epochs), within, len(means))
-
-
-def spread_as_people_score(spread: DifferenceSpread, plan: SuitePlan) -> DifferenceSpread:
-    """The spread of judged differences in people's points: a judge that shows half of a
-    difference takes the items of one that shows all, but spreads twice as much.
-
-    Where a loss is allowed, the slope's own error is in it too: more items do not lower it.
-    """
-    judge = plan.judge
-    if judge is None:
-        return spread
-    slope = max(min(1.0, judge.slope), _LEAST_SLOPE)
-    left = 1.0
-    if plan.claim.quality is Claim.NON_INFERIOR:
-        left -= (_reach(plan.alpha, POWER) * judge.error / slope) ** 2
-    times = 1.0 / (slope**2 * max(left, _LEAST_SLOPE))
-    return replace(spread, between=spread.between * times, within=spread.within * times)
 
 
 # items, epochs, sides → US dollars.

@@ -4,20 +4,15 @@ budget leaves of alpha.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
 from harness.domain.evals.suite_plan import SuitePlan, SuiteRole
-from harness.domain.proposals.policy import AlphaSpending
 
-SPENDING_PROMISES: Final[Mapping[AlphaSpending, str]] = {
-    AlphaSpending.HARMONIC: "alpha over all looks together",
-    AlphaSpending.SQUARE: "alpha over all looks together",
-    AlphaSpending.FIRST_FULL: "1.5 alpha over all looks together",
-    AlphaSpending.NONE: "nothing is promised about repeats",
-}
-
+# The rule by which looks share alpha: the first has it whole, all together 1.5 times as much.
+FIRST_FULL: Final = "first_full"
+ALL_LOOKS: Final = 1.5
 
 # A candidate that would be shown by a chance below it makes room for the others.
 FUTILITY: Final = 0.05
@@ -77,16 +72,8 @@ def holm_test(p_values: Sequence[float], alpha: float) -> tuple[bool, ...]:
     return tuple(shown)
 
 
-def spend_alpha(alpha: float, look: int, spend: AlphaSpending) -> float:
+def spend_alpha(alpha: float, look: int) -> float:
     """Computes what the `look`-th proposal, counted from 1, may spend (statistics.md §1.8)."""
     if look < 1:
         raise ValueError(f"looks are counted from 1, not {look}")
-    match spend:
-        case AlphaSpending.NONE:
-            return alpha
-        case AlphaSpending.FIRST_FULL if look == 1:
-            return alpha
-        case AlphaSpending.HARMONIC | AlphaSpending.FIRST_FULL:
-            return alpha / (look * (look + 1))
-        case AlphaSpending.SQUARE:
-            return 6.0 * alpha / (math.pi**2 * look**2)
+    return alpha if look == 1 else alpha / (look * (look + 1))

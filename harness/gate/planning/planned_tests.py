@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Protocol
 
-from harness.domain.evals.suite_plan import GateRule, SuitePlan
+from harness.domain.evals.suite_plan import SuitePlan
 from harness.gate.offline.interim import interim_items, interim_power
 from harness.gate.planning import budget
 from harness.gate.planning.budget import DesignOption, DifferenceSpread, MeanUsage
@@ -104,15 +104,15 @@ class AdjustedTest:
 
 
 def pool_items(n_max: int, suite_items: int) -> int:
-    """Counts the items of the pool by the rule ADJUSTED."""
+    """Counts the items of the pool, for a claim about these items."""
     return min(suite_items, math.ceil(POOL_PER_ITEM * n_max))
 
 
 def planned_test(plan: SuitePlan, suite_items: int, foreseen: float) -> PlannedTest:
-    """Finds the test of the plan's rule. foreseen: as `DifferenceSpread` has it."""
-    if plan.rule is GateRule.PAIRED:
-        return PairedTest(plan.alpha, suite_items)
-    return AdjustedTest(plan.alpha, suite_items, plan.n_max, foreseen)
+    """Finds the plan's test. foreseen: as `DifferenceSpread` has it."""
+    if plan.about_these:
+        return AdjustedTest(plan.alpha, suite_items, plan.n_max, foreseen)
+    return PairedTest(plan.alpha, suite_items)
 
 
 def cheapest_design(

@@ -140,7 +140,7 @@ def _name(basis: VerdictBasis, report: SuiteReport, names: Mapping[str, str]) ->
 
 
 def _fits(report: SuiteReport) -> bool:
-    limit = 0.0 if report.claim is Claim.SUPERIOR else -report.allowed_loss
+    limit = 0.0 if report.claim is Claim.SUPERIOR else -report.margin
     return report.delta > limit
 
 

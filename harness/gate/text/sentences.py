@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS
-from harness.domain.evals.judge_calibration import JudgeSlope
-from harness.domain.evals.suite_figures import JudgeFigures, SliceFigures, SuiteFigures
+from harness.domain.evals.suite_figures import SliceFigures, SuiteFigures
 from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.domain.evals.verdict import VERDICTS, BaseVerdict, SuiteReport
 from harness.domain.evals.verdict_basis import VerdictBasis
@@ -21,13 +20,12 @@ from harness.domain.formatting import (
     format_points_interval,
     format_score,
 )
-from harness.domain.proposals.policy import AlphaSpending
 from harness.gate.offline.costs import CostEvidence, CostOutcome
-from harness.gate.offline.design import Design, design_from_plan
+from harness.gate.offline.design import Design
 from harness.gate.offline.futility import EARLY_ENDS, FUTILE
 from harness.gate.offline.sequential import ComparisonEvidence
 from harness.gate.planning.budget import items_needed
-from harness.gate.planning.multiplicity import SPENDING_PROMISES
+from harness.gate.planning.multiplicity import ALL_LOOKS
 
 # Begins the list of the suites that are guards, at the end of a stored reason.
 NOT_SHOWN_WORSE: Final = " Not shown to be worse: "
@@ -146,14 +144,14 @@ def spending_text(look: int, alpha: float, spend: str, candidates: int = 1) -> s
     """
     if not spend:
         return ""
-    rule = AlphaSpending(spend)
     which = (
         "first look of this model at these items"
         if look == 1
         else f"look number {look} of this model, or one it descends from, at these items"
     )
     shared = f", of {candidates} candidates at once" if candidates > 1 else ""
-    return f"{which}{shared}: alpha {alpha:.4g} ({rule.value}: {SPENDING_PROMISES[rule]})"
+    promise = f"{spend}: {ALL_LOOKS:g} alpha over all looks together"
+    return f"{which}{shared}: alpha {alpha:.4g} ({promise})"
 
 
 def share_text(candidates: int) -> str:
@@ -172,48 +170,6 @@ def clusters_text(plan: SuitePlan) -> str:
         f"{plan.n_max:,} clusters of {min(sizes)} to {max(sizes)} items, "
         f"{plan.planned_items:,} items in all."
     )
-
-
-def judge_text(plan: SuitePlan, *, judged: bool) -> str:
-    """Says what a suite's judge costs, by how it compared with people; empty without one."""
-    if not judged:
-        return ""
-    if plan.judge is None:
-        return (
-            "The judge was not compared with people before this plan: what is shown is how "
-            "the judge scores, and an allowed loss is one of its points. A run of the suite "
-            "before the proposal (`swapgate eval run`) compares it, if it has references."
-        )
-    shown = f"The judge shows {_slope(plan.judge)} of a difference as people score it"
-    if plan.judge.slope <= 0.0:
-        return f"{shown}, that is none: nothing can be shown with it."
-    times = max(1.0, plan.judge.slope**-2)
-    if plan.claim.quality is Claim.SUPERIOR:
-        return f"{shown}: a true difference takes about {times:.1f} times as many items."
-    allowed = format_score(design_from_plan(plan).allowed_loss)
-    return (
-        f"{shown}: the allowed loss of {format_score(plan.margin, None)} points is one of "
-        f"{allowed} in its scores, and takes about {times:.1f} times as many items."
-    )
-
-
-def judge_reason(figures: JudgeFigures) -> str:
-    """Says what a difference is as people would score it; it follows the reason."""
-    slope = _slope(JudgeSlope(figures.slope, figures.error))
-    if figures.delta is None or figures.ci_low is None or figures.ci_high is None:
-        return (
-            f" The judge shows {slope} of a difference as people score it, which may be none: "
-            "how people would score it cannot be told."
-        )
-    return (
-        f" As people would score it {format_points(figures.delta)} points (95 % interval "
-        f"{format_points_interval(figures.ci_low, figures.ci_high)}): the judge shows {slope} "
-        "of such a difference."
-    )
-
-
-def _slope(judge: JudgeSlope) -> str:
-    return f"{judge.slope:.2f} ± {judge.error:.2f}"
 
 
 def slices_reason(
@@ -309,9 +265,9 @@ def _saved(evidence: CostEvidence) -> str:
 def further_items(evidence: ComparisonEvidence, design: Design) -> int | None:
     """How many further items would decide with 80 % power, if the truth is what was seen.
 
-    None when the data do not lean away from the null at all, or the judge shows nothing.
+    None when the data do not lean away from the null at all.
     """
-    if evidence.sd is None or design.slope <= 0.0:
+    if evidence.sd is None:
         return None
     distance = evidence.delta - design.theta0
     if distance <= 0.0:
@@ -336,15 +292,8 @@ def _promoted(evidence: ComparisonEvidence, design: Design) -> str:
         return f"The candidate is better: {_difference(evidence)} after {where}."
     return (
         f"The candidate is at most {format_score(design.margin, None)} points worse (the "
-        f"allowed loss{_as_judged(design)}): {_difference(evidence)} after {where}."
+        f"allowed loss): {_difference(evidence)} after {where}."
     )
-
-
-def _as_judged(design: Design) -> str:
-    """Says what the allowed loss is in the scores of a judge that shows less of it."""
-    if design.slope >= 1.0:
-        return ""
-    return f", {format_score(design.allowed_loss)} in its judge's scores"
 
 
 def _undecided(evidence: ComparisonEvidence, design: Design) -> str:
@@ -352,13 +301,11 @@ def _undecided(evidence: ComparisonEvidence, design: Design) -> str:
         "that the candidate is better"
         if design.claim is Claim.SUPERIOR
         else "that it stays within the allowed loss of "
-        f"{format_score(design.margin, None)} points{_as_judged(design)}"
+        f"{format_score(design.margin, None)} points"
     )
     more = further_items(evidence, design)
     if evidence.sd is None:
         outlook = f"One {design.unit} shows nothing about others: plan more."
-    elif design.slope <= 0.0:
-        outlook = f"No number of {design.unit}s shows anything with this judge."
     elif more is None:
         outlook = f"No lean was seen, so no number of further {design.unit}s can be named."
     elif evidence.delta > design.theta0:

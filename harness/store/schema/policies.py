@@ -11,14 +11,12 @@ from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.suite_plan import (
     Claim,
     ClaimPopulation,
-    GateRule,
     PrimaryCombination,
     SuiteRole,
 )
 from harness.domain.evals.verdict import SuiteReport
 from harness.domain.proposals.change_reference import ChangeReferenceRule
 from harness.domain.proposals.policy import (
-    AlphaSpending,
     CanaryPolicy,
     CanaryStep,
     EvidenceRule,
@@ -43,10 +41,8 @@ def policy_from_json(data: JsonIn) -> Policy:
 
 def _gate_policy(data: JsonIn) -> GatePolicy:
     read = {
-        "spend": AlphaSpending(data["spend"]),
         "served_pin": ServedPin(data["served_pin"]),
         "primaries": PrimaryCombination(data["primaries"]),
-        "rule": GateRule(data["rule"]),
         "population": ClaimPopulation(data["population"]),
         "claim": Claim(data["claim"]),
         "claims": tuple(map(Claim, data["claims"])),
