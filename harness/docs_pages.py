@@ -1,7 +1,7 @@
 """Finds pages of the docs that ship with Swapgate: their Markdown, and their place in the docs
 site where that was built (by `make docs`, and in every wheel).
 
-`find_page` takes what people type: `gate`, `runbook/drift`, `docs/reference/config.md`. The
+`find_page` takes what people type: `gate`, `reference/cli`, `docs/reference/config.md`. The
 name of a folder finds its index.
 """
 
@@ -19,7 +19,7 @@ SITE: Final = package_data.ROOT / "site"
 
 @dataclass(frozen=True, slots=True)
 class DocsPage:
-    """A page of the docs. name: its path without `.md`, such as `runbook/drift`."""
+    """A page of the docs. name: its path without `.md`, such as `reference/cli`."""
 
     name: str
 

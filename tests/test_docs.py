@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -16,7 +15,6 @@ from harness.cli.operations.docs import (
     diagrams,
     generated_files,
     replace_diagram,
-    requirements_page,
 )
 from harness.cli.program import program
 from harness.domain.canary import rollout
@@ -42,7 +40,6 @@ def test_a_stale_page_is_found_and_written_anew(
     page.parent.mkdir()
     page.write_text(ARCHITECTURE.read_text().replace("start", "begin"))
     (tmp_path / "reference").mkdir()
-    shutil.copy(FOLDER / "reference" / "requirements.yaml", tmp_path / "reference")
     monkeypatch.setattr("harness.cli.operations.docs.FOLDER", tmp_path)
 
     stale = CliRunner().invoke(program, ["docs", "generate", "--check"])
@@ -67,28 +64,6 @@ def test_a_page_without_markers_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"architecture\.md"):
         generated_files(program, tmp_path)
-
-
-def test_each_requirement_names_the_test_files_that_are_marked_with_it(tmp_path: Path) -> None:
-    folder, tests = tmp_path / "docs", tmp_path / "tests"
-    folder.mkdir()
-    tests.mkdir()
-    (folder / "requirements.yaml").write_text("Group: {A1: It works., A2: It is fast.}")
-    (tests / "test_one.py").write_text('@pytest.mark.req("A1")\ndef test_it(): ...\n')
-
-    [(path, text)] = requirements_page(folder, tests).items()
-
-    assert path == folder / "requirements.md"
-    assert "### A1\n\nIt works.\n\n- [test_one](../tests/test_one.py)\n" in text
-    assert "### A2\n\nIt is fast.\n\nNo test yet.\n" in text
-
-
-def test_a_mark_without_a_requirement_is_named(tmp_path: Path) -> None:
-    (tmp_path / "requirements.yaml").write_text("Group: {A1: It works.}")
-    (tmp_path / "test_one.py").write_text('pytestmark = pytest.mark.req("A1", "Z9")\n')
-
-    with pytest.raises(InputError, match="lacks Z9"):
-        requirements_page(tmp_path, tmp_path)
 
 
 def test_only_what_stands_between_the_markers_is_replaced() -> None:

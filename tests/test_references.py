@@ -64,10 +64,30 @@ def test_every_decision_that_code_names_is_recorded(pattern: str) -> None:
     assert [(file, n) for file, n in find_matches(pattern) if int(n) not in recorded] == []
 
 
+REQUIREMENTS = {
+    id_
+    for sentences in yaml.safe_load((ROOT / "tests/requirements.yaml").read_text()).values()
+    for id_ in sentences
+}
+
+
+def marked_requirements() -> set[str]:
+    """The ids in all `pytest.mark.req(...)` of the tests."""
+    mark = re.compile(r"""^[^"'\n]*pytest\.mark\.req\(([^)]*)\)""", re.MULTILINE)
+    return {
+        id_
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for arguments in mark.findall(path.read_text(encoding="utf-8"))
+        for id_ in re.findall(r'"(\w+)"', arguments)
+    }
+
+
+def test_every_requirement_has_a_test_and_every_mark_a_requirement() -> None:
+    assert marked_requirements() == REQUIREMENTS
+
+
 def test_every_requirement_that_code_names_has_a_sentence() -> None:
-    groups = yaml.safe_load((ROOT / "docs/reference/requirements.yaml").read_text())
-    known = {id_ for sentences in groups.values() for id_ in sentences}
     cited = find_matches(r"(?:[(;,] ?|requirement )([A-H]\d{1,2})(?=[,;)])")
 
     assert cited
-    assert [(file, id_) for file, id_ in cited if id_ not in known] == []
+    assert [(file, id_) for file, id_ in cited if id_ not in REQUIREMENTS] == []

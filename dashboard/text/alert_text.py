@@ -19,7 +19,7 @@ SEVERITY_LABELS: Final = {
     Severity.INFO: Label("=", "good to know", Tone.NEUTRAL),
 }
 HERE: Final = "alerts"
-STEPS: Final = "Step by step"  # the link to an alert's page of the runbook
+STEPS: Final = "Step by step"  # the link to an alert's section of the runbook
 PAST_HEADS: Final = ("Alert", "Severity", "First seen", "Lasted", "Times", "Messages")
 
 
@@ -65,7 +65,7 @@ def card(alert: AlertView, now: datetime) -> str:
         f"last seen {labels.age(alert.last_seen, now)}"
     )
     facts = f"{seen} · about {alert.subject} · {messages(alert)}"
-    runbook = html.docs_link(f"runbook/{alert.kind}", STEPS)
+    runbook = html.docs_link(f"runbook#{alert.kind}", STEPS)
     return html.block(
         f"<p>{html.state(label)}</p>",
         f"<p>{_title(alert)}</p>",

@@ -368,8 +368,9 @@ def failure(what: str, why: str, works: str, *, docs_page: str = "") -> str:
 
 
 def docs_link(page: str, shown: str) -> str:
-    """Links to a page of the docs, which opens in a tab of its own."""
-    address = escape(f"docs/{page}.html")
+    """Links to a page of the docs, such as `runbook#drift`, in a tab of its own."""
+    name, mark, section = page.partition("#")
+    address = escape(f"docs/{name}.html{mark}{section}")
     return f'<a href="{address}" target="_blank" rel="noopener">{escape(shown)}</a>'
 
 

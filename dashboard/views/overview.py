@@ -149,7 +149,7 @@ def _alerts(open_: Sequence[AlertView], now: datetime) -> None:
         heading, text = labels.alert_banner(alert, now)
         critical = alert.severity is Severity.CRITICAL
         tone = labels.Tone.WORSE if critical else labels.Tone.UNDECIDED
-        runbook = f"runbook/{alert.kind}"
+        runbook = f"runbook#{alert.kind}"
         st.html(
             html.banner(
                 heading, text, tone=tone, docs_page=runbook, docs_label=alert_text.STEPS

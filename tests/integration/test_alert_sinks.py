@@ -46,7 +46,7 @@ MESSAGE = AlertMessage(
     last_seen=NOW,
     count=2,
     page="http://127.0.0.1:8501/traffic",
-    runbook="http://127.0.0.1:8501/docs/runbook/breaker_open.html",
+    runbook="http://127.0.0.1:8501/docs/runbook.html#breaker_open",
 )
 
 

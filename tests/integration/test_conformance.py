@@ -4,11 +4,9 @@ The providers are strict: they refuse what the real ones refuse (`tests.wire`).
 """
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 import openai
@@ -30,7 +28,8 @@ WIRES: Final = {
     "vertex": vertex,
     "openai": plain,
 }
-DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "reference" / "conformance.md"
+# Whose servers see the marks of a request to `/v1/messages`.
+MARKED_KINDS: Final = ("anthropic", "bedrock")
 ADDENDUM: Final = "Answer as a pirate."
 
 
@@ -155,53 +154,6 @@ def _same(heard: ClientAnswer, reply: Reply, kind: str) -> None:
     assert usage.completion_tokens == wanted.output
     assert (usage.prompt_tokens_details.cached_tokens or 0) == wanted.cached
     assert usage.completion_tokens_details.reasoning_tokens == wanted.reasoning
-
-
-HEAD: Final = """\
-# Conformance of protocols
-
-Written by `tests/integration/test_conformance.py`, with `SWAPGATE_WRITE_DOCS=1`. Each cell is
-a conversation through a router's worker with OpenAI's official client, whole and streamed,
-before a local server that refuses what the real one refuses (`tests/wire`). The server must
-have read what was asked, and the client must have got what was answered: text, calls, finish
-reason, tokens, and for all but `openai`, whose chats keep it to themselves, the reasoning. No
-real provider was asked.
-
-Never tried live, by us: every kind of provider, the ones in this table and all others. With a
-key of yours, `swapgate doctor --live PROVIDER/MODEL --max-usd N` [tries
-one](../how-to/credentials.md#try-a-vendor-with-your-own-key).
-
-| conversation | {kinds} |
-|---|{lines}|
-"""
-
-
-def test_the_conformance_table_says_what_the_tests_do() -> None:
-    rows = [f"| {talk.name} | {' | '.join(_cells(talk))} |" for talk in conversations.ALL]
-    head = HEAD.format(
-        kinds=" | ".join(f"`{wire}`" for wire in WIRES), lines="|".join(["---"] * len(WIRES))
-    )
-    rows.append(f"| the same marks, asked at `/v1/messages` | {' | '.join(_marked_cells())} |")
-    text = head + "\n".join(rows) + "\n"
-    if os.environ.get("SWAPGATE_WRITE_DOCS"):
-        DOCUMENT.write_text(text, encoding="utf-8")
-
-    assert DOCUMENT.read_text(encoding="utf-8") == text
-
-
-# Whose servers see the marks of a request to `/v1/messages`.
-MARKED_KINDS: Final = ("anthropic", "bedrock")
-
-
-def _marked_cells() -> Iterator[str]:
-    for kind in WIRES:
-        yield "yes" if kind in MARKED_KINDS else "yes, without `caching`"
-
-
-def _cells(talk: Conversation) -> Iterator[str]:
-    for kind in WIRES:
-        gone = ", ".join(f"`{feature}`" for feature in talk.without.get(kind, ()))
-        yield f"yes, without {gone}" if gone else "yes"
 
 
 @pytest.mark.req("A8")

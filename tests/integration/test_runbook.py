@@ -1,5 +1,5 @@
-"""Each alert has its page of the runbook, each page its alert, and every command of a page runs
-on a real installation. Names in capitals stand for what the alert is about.
+"""Each alert has its section of the runbook, each section its alert, and each command runs on a
+real installation. Names in capitals stand for the subject of the alert.
 """
 
 import re
@@ -19,15 +19,11 @@ from tests.support.control.waiting_switch import waiting_switch
 from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.signing_keys import CONTROL
 
-FOLDER = Path(__file__).parents[2] / "docs/runbook"
-PAGES = {page.stem: page.read_text(encoding="utf-8") for page in FOLDER.glob("*.md")}
-SECTIONS = (
-    "What it means",
-    "What is affected",
-    "How to see it",
-    "What to do",
-    "When it ends",
-    "What to tell others",
+PAGE = Path(__file__).parents[2] / "docs/runbook.md"
+SECTIONS = dict(
+    re.findall(
+        r"^## (\w+)\n\n(.+?)(?=^## |\Z)", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
 )
 LOOKS = ("list", "freezes", "measured", "show", "status", "failovers", "history", "matrix")
 PRICES = "      base: {input_usd_per_mtok: 1, output_usd_per_mtok: 2}\n"
@@ -36,28 +32,22 @@ DRIFT = "  colours: {path: colours.jsonl, scorer: exact"
 pytestmark = pytest.mark.req("G7")
 
 
-def test_every_kind_of_alert_has_its_page_and_every_page_its_kind() -> None:
-    assert set(PAGES) == {kind.value for kind in AlertKind}
+def test_every_kind_of_alert_has_its_section_and_every_section_its_kind() -> None:
+    assert set(SECTIONS) == {kind.value for kind in AlertKind}
 
 
-@pytest.mark.parametrize("kind", sorted(PAGES))
-def test_a_page_names_its_alert_and_answers_the_same_six_questions(kind: str) -> None:
-    text = PAGES[kind]
+@pytest.mark.parametrize("kind", sorted(SECTIONS))
+def test_a_section_begins_with_the_severity_of_its_alert(kind: str) -> None:
+    severity = ALERT_RULES[AlertKind(kind)].severity.name.lower()
 
-    assert text.startswith(f"# `{kind}`: ")
-    assert f"\nSeverity: **{ALERT_RULES[AlertKind(kind)].severity.name.lower()}**." in text
-    assert tuple(re.findall(r"^## (.+)$", text, flags=re.MULTILINE)) == SECTIONS
+    assert SECTIONS[kind].startswith(f"**{severity}.** ")
 
 
-def commands_of(text: str) -> Iterator[str]:
-    """The commands of a page, in blocks and within sentences."""
-    for block in re.findall(r"^ *```sh\n(.*?)^ *```", text, flags=re.MULTILINE | re.DOTALL):
-        yield from (line.strip() for line in block.splitlines())
-    prose = re.sub(r"^ *```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL)
-    yield from (" ".join(words.split()) for words in re.findall(r"`(swapgate [^`]+)`", prose))
-
-
-COMMANDS = {command for text in PAGES.values() for command in commands_of(text)}
+COMMANDS = {
+    " ".join(words.split())
+    for text in SECTIONS.values()
+    for words in re.findall(r"`(swapgate [^`]+)`", text)
+}
 
 
 @pytest.fixture
@@ -78,7 +68,7 @@ def test_every_command_of_the_runbook_runs(cli: CommandLine) -> None:
     tried: set[str] = set()
 
     def run(command: str, *, exits: int = 0, **names: str) -> None:
-        assert command in COMMANDS, "no page has this command"
+        assert command in COMMANDS, "the runbook lacks this command"
         tried.add(command)
         given = {"ROUTE": "chat", "PROVIDER/MODEL": "sim/base", "PROVIDER": "sim"} | names
         for name, value in given.items():

@@ -470,7 +470,7 @@ def test_what_is_wrong_now_is_on_the_overview_with_what_to_do(
     told = text(app)
     # Critical ones first: a newer warning is among those that are left out.
     assert told.count("see the control process's log") == 5
-    assert told.count('<a href="docs/runbook/job_failed.html" ') == 5
+    assert told.count('<a href="docs/runbook.html#job_failed" ') == 5
     assert "3 more alerts" in told
     assert "the newest" not in told
     assert "it is over" not in told

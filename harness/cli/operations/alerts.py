@@ -47,8 +47,8 @@ def list_alerts(
         ],
         empty="no alert is open" if open_only else "there were no alerts",
     )
-    if kinds := sorted({row.kind.value for row in found if row.open}):
-        output.note(f"what to do, step by step: `swapgate docs open runbook/{kinds[0]}`")
+    if any(row.open for row in found):
+        output.note("what to do, step by step: `swapgate docs open runbook`")
 
 
 @alert.command()

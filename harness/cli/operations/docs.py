@@ -3,17 +3,14 @@ parts of them: the reference pages, state diagrams, and requirements with their 
 `swapgate completion` prints a shell's completion.
 """
 
-import re
 import webbrowser
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from inspect import cleandoc
-from os.path import relpath
 from pathlib import Path
 from typing import TypeVar
 
 import click
-import yaml
 from click.shell_completion import get_completion_class
 
 from harness import docs_pages, package_data
@@ -157,8 +154,8 @@ def docs() -> None:
 def open_page(ctx: click.Context, page: str, *, text: bool) -> None:
     """Open a page of the docs in the browser, or print it.
 
-    PAGE is its path, or the last part of it: `gate`, `reference/config`, `runbook/drift`, the
-    kind of an alert. Without a browser, or where the site is not built, the page is printed.
+    PAGE is its path, or the last part of it: `gate`, `reference/config`, `runbook`.
+    Without a browser, or where the site is not built, the page is printed.
     """
     found = docs_pages.find_page(page)
     if ctx.ensure_object(Session).json:
@@ -200,7 +197,7 @@ def list_pages(ctx: click.Context) -> None:
 @click.option("--check", is_flag=True, help="Write nothing; exit code 1 when one is stale.")
 @click.pass_context
 def generate(ctx: click.Context, *, check: bool) -> None:
-    """Regenerate the reference pages, the diagrams and the list of requirements."""
+    """Regenerate the reference pages and the diagrams."""
     stale = {
         path: text
         for path, text in generated_files(ctx.find_root().command, FOLDER).items()
@@ -233,8 +230,6 @@ def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
             text = replace_diagram(text, name, drawn)
         except ValueError as error:
             raise InputError(f"{architecture}: {error}") from None
-    if not (requirements := folder / "reference" / "requirements.yaml").exists():
-        raise ConfigError(f"{requirements} is missing: docs are written in a checkout")
     if not (FIGURES / "figures.yaml").exists():
         raise ConfigError(f"{FIGURES}/figures.yaml is missing: docs are written in a checkout")
     return {
@@ -248,9 +243,8 @@ def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
         folder / "reference" / "privacy.md": privacy_page(),
         folder / "reference" / "headers.md": headers_page(),
         folder / "reference" / "exit-codes.md": exit_codes_page(),
-        folder / "reference" / "events.md": events_page(folder / "runbook"),
+        folder / "reference" / "events.md": events_page(),
         folder / "reference" / "figures.md": figures_page(FIGURES),
-        **requirements_page(folder / "reference", folder.parent / "tests"),
     }
 
 
@@ -268,48 +262,6 @@ def diagrams() -> dict[str, str]:
             rollout.TRANSITIONS, start=rollout.RolloutState.WAITING, live=rollout.LIVE_STATES
         ),
     }
-
-
-REQUIREMENTS_HEAD = """\
-# Requirements
-
-<!-- Written by `swapgate docs generate` from requirements.yaml and the marks of tests. -->
-
-What Swapgate must do, each requirement with the test files that hold it. Code and tests name a
-requirement by its id. `pytest --collect-only --requirements` lists every single test.
-"""
-
-
-def requirements_page(folder: Path, tests: Path) -> dict[Path, str]:
-    """Writes the list of requirements. Raises InputError where a test names an unknown id."""
-    groups: dict[str, dict[str, str]] = yaml.safe_load(
-        (folder / "requirements.yaml").read_text(encoding="utf-8")
-    )
-    proofs: dict[str, list[Path]] = {}
-    for file in sorted(tests.rglob("test_*.py")):
-        for id_ in marked_requirements(file.read_text(encoding="utf-8")):
-            proofs.setdefault(id_, []).append(file)
-    known = {id_ for sentences in groups.values() for id_ in sentences}
-    if unknown := sorted(set(proofs) - known):
-        raise InputError(f"{folder}/requirements.yaml lacks {', '.join(unknown)}")
-    parts = [REQUIREMENTS_HEAD]
-    for title, sentences in groups.items():
-        parts += [f"## {title}", ""]
-        for id_, sentence in sentences.items():
-            proof = _proof_lines(proofs.get(id_, ()), folder)
-            parts += [f"### {id_}", "", sentence, "", *proof]
-    return {folder / "requirements.md": "\n".join(parts).rstrip() + "\n"}
-
-
-def marked_requirements(source: str) -> set[str]:
-    """Finds the ids in all `pytest.mark.req(...)` of a test module."""
-    marks = re.findall(r"""^[^"'\n]*pytest\.mark\.req\(([^)]*)\)""", source, re.MULTILINE)
-    return {id_ for arguments in marks for id_ in re.findall(r'"(\w+)"', arguments)}
-
-
-def _proof_lines(files: Iterable[Path], folder: Path) -> list[str]:
-    links = [f"- [{file.stem}]({relpath(file, folder)})" for file in files]
-    return [*(links or ["No test yet."]), ""]
 
 
 VARIABLE = "_SWAPGATE_COMPLETE"

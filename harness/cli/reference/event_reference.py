@@ -5,7 +5,6 @@ audit log's actions, from their registries.
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Final
 
 from harness.cli.reference.markdown_table import code, link, page, table
@@ -36,7 +35,7 @@ yet succeed."""
 EVENTS_INTRODUCTION: Final = """\
 What Swapgate tells people (alerts), and what it writes down for good (the audit log)."""
 ALERTS_INTRODUCTION: Final = """\
-Each links to its page in the runbook. `swapgate alert list --open` and `GET /api/v1/alerts`
+Each links to its section of the runbook. `swapgate alert list --open` and `GET /api/v1/alerts`
 show what is wrong now; ALERTS says who is told, and when. An alert that
 lasts goes on until its cause is over, and people are told again after the time named here;
 one that does not is over as it happens."""
@@ -74,13 +73,11 @@ def _below(cls: type[SwapgateError]) -> Iterable[type[SwapgateError]]:
         yield from _below(child)
 
 
-def events_page(runbook: Path) -> str:
-    """Writes docs/reference/events.md. runbook: the folder with a page for each alert."""
+def events_page() -> str:
+    """Writes docs/reference/events.md."""
     alerts = [
         (
-            f"[`{kind}`](../runbook/{kind}.md)"
-            if (runbook / f"{kind}.md").exists()
-            else code(kind),
+            link(f"runbook#{kind}", code(kind)),
             rule.severity.name.lower(),
             f"yes, again after {_duration(rule.remind)}" if rule.lasting else "no",
             _sentence(ALERT_MEANINGS[kind]),

@@ -21,10 +21,11 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def link(page: str, text: str) -> str:
     """Writes a link from a page in docs/reference to another, named as `swapgate docs open`
-    takes it. Raises NotFound.
+    takes it; `#section` may follow. Raises NotFound.
     """
-    markdown = docs_pages.find_page(page).markdown
-    return f"[{text}]({relpath(markdown, docs_pages.DOCS / 'reference')})"
+    name, mark, section = page.partition("#")
+    markdown = docs_pages.find_page(name).markdown
+    return f"[{text}]({relpath(markdown, docs_pages.DOCS / 'reference')}{mark}{section})"
 
 
 def code(text: str) -> str:

@@ -1,5 +1,5 @@
 """Finds the page of the dashboard that an alert leads to: where it is looked at, and where the
-decision that it asks for is made; and its page in the runbook. Pure.
+decision that it asks for is made; and its section of the runbook. Pure.
 """
 
 from typing import Final
@@ -41,5 +41,5 @@ def find_alert_page(alert: Alert | AlertRecord) -> str:
 
 
 def find_runbook_page(kind: AlertKind) -> str:
-    """Finds the runbook's page on the dashboard, such as `/docs/runbook/drift.html`."""
-    return f"/docs/runbook/{kind}.html"
+    """Finds its section of the runbook on the dashboard, such as `/docs/runbook.html#drift`."""
+    return f"/docs/runbook.html#{kind}"
