@@ -19,7 +19,7 @@ PLACES = {
         "harness/runtime/processes/eval_worker.py",
         "harness/store/sql/audit.py",
     ),
-    # The one guarded client; an eval worker's is ADR 33, and a tool server's belongs to `mcp`.
+    # The one guarded client; an eval worker has its own, and a tool server's belongs to `mcp`.
     "may_connect(": (
         "harness/domain/providers/api_base_rules.py",
         "harness/runtime/outbound/guarded_http.py",

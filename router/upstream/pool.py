@@ -2,7 +2,7 @@
 request to the provider's origin and reads the answer as it arrives, decompressed and bounded in
 size.
 
-Why not a library: docs/adr/0003-upstream-client.md.
+It is our own: the cheapest maintained library cost 1.5 times its CPU per request.
 """
 
 import ssl

@@ -1,6 +1,6 @@
 """A person's request freezes in the middle, between two of its units of work, and another
 control plane leads and answers another person meanwhile: the request that comes back is refused
-by what it finds, or the other one was. No request is fenced by a leader's term (ADR 34).
+by what it finds, or the other one was. No request is fenced by a leader's term.
 """
 
 from collections.abc import Callable, Iterator
