@@ -181,6 +181,10 @@ VERBS = {
         "harness.cli.proposals.proposal:proposal",
         "Proposals: requests to swap a route's model.",
     ),
+    "proof": LazyCommand(
+        "harness.cli.proposals.proof:proof",
+        "Proofs: what one swap rests on, in a file that others can verify.",
+    ),
     "canary": LazyCommand(
         "harness.cli.canary:canary", "Canaries: a candidate on a small share of the traffic."
     ),

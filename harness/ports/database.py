@@ -22,6 +22,7 @@ from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.operations.row_signatures import RowFault, RowPlace, VerifiedRows
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.domain.privacy.capture import CapturedRequest
+from harness.domain.proposals.proof import Proof
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.reliability.failover import Failover, FailoverCount
 from harness.domain.routing.break_glass import BreakGlass
@@ -203,6 +204,10 @@ class Transaction(Protocol):
     def idempotent_requests(self) -> IdempotentRequests: ...
     @property
     def preload(self) -> Preload: ...
+
+    def export_proof(self, proposal: Proposal, at: datetime) -> Proof:
+        """Reads the signed rows that the proposal's swap rests on, and signs the whole."""
+        ...
 
 
 class Listings(Protocol):

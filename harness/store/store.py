@@ -21,6 +21,8 @@ from harness.domain.operations.row_signatures import (
     VerifiedRows,
 )
 from harness.domain.operations.state_audit import ROWS_REMOVED
+from harness.domain.proposals.proof import Proof
+from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.domain.routing.table import Snapshot
 from harness.ports import Clock, Signatures, Store, Transaction
@@ -32,6 +34,7 @@ from harness.store.fenced_store import FencedStore
 from harness.store.leader import leadership
 from harness.store.schema.operations import meta
 from harness.store.signing import signed_snapshot
+from harness.store.signing.proof_rows import read_proof
 from harness.store.signing.resigning import (
     check_first_time,
     remove_rows,
@@ -155,6 +158,10 @@ class SqlTransaction:
     def signed_rows(self) -> SignedRows:
         """Reads the rows that make a snapshot, not verified yet."""
         return signed_snapshot.read(self._unit, self.installation.lineage().installation)
+
+    def export_proof(self, proposal: Proposal, at: datetime) -> Proof:
+        installation = self.installation.lineage().installation
+        return read_proof(self._unit, installation, proposal, at.isoformat())
 
     def finish(self, now: datetime) -> None:
         self.audit.record_rows(now)

@@ -240,6 +240,10 @@ class Unit:
         """Signs a row, and nothing more; the caller renews the manifest (`write_manifest`)."""
         return self._signatures.sign(table, values, **more)
 
+    def sign_document(self, name: str, content: Mapping[str, object]) -> str:
+        """Signs what leaves the database as a file. name: stands in place of a table's."""
+        return self._signatures.sign_document(name, content)
+
     @property
     def dialect(self) -> str:
         return self._db.dialect.name

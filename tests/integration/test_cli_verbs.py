@@ -31,6 +31,7 @@ PROCESSES = {
     *("sim traffic", "demo", "eval-worker", "eval-worker-template", "worker"),
     "router-worker",
     "gate run",  # tests/integration/test_gate_run.py
+    "proof verify",  # tests/integration/test_proof_export.py
     *("completion", "docs generate"),
 }
 PAIRS = "item,incumbent,candidate\n" + "".join(f"{n},0,1\n" for n in range(40))
@@ -99,6 +100,7 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("proposal", "list", "--limit", "1")
     for about in (("proposal", "show"), ("proposal", "report"), ("gate", "replay")):
         ask(*about, ids[0])
+    ask("proof", "export", ids[0])
     ask("proposal", "approve", ids[1])
     ask("proposal", "reject", ids[2], "--reason", "not now")
     ask("canary", "status")

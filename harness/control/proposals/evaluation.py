@@ -24,6 +24,7 @@ from harness.domain.evals.run import (
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.evals.verdict import Verdict
 from harness.domain.proposals.proposal import Proposal, SuiteRuns
+from harness.domain.proposals.registration import NONCE_CHARACTERS, name_candidate_run
 from harness.gate.offline import verdicts
 from harness.ports import Transaction
 
@@ -186,6 +187,9 @@ def _new(
     ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan, target: str
 ) -> str:
     run = _run(ctx, proposal, plan, target)
+    if target == proposal.candidate:
+        nonce = ctx.chance.token("")[-NONCE_CHARACTERS:]
+        run = replace(run, id=name_candidate_run(proposal, nonce))
     tx.runs.add(run)
     return run.id
 

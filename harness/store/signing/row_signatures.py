@@ -186,6 +186,9 @@ class RowSignatures(RowVerifier):
             raise InputError(f"a value cannot be stored: {error}") from error
         return self._signer.sign(payload)
 
+    def sign_document(self, name: str, content: Mapping[str, object]) -> str:
+        return self._signer.sign(row_payload(name, self._installation(), content))
+
     def sign_manifest(self, values: Mapping[str, object]) -> str:
         return self._signer.sign(row_payload("manifest", self._installation(), values))
 

@@ -43,6 +43,7 @@ READING: Final = {
     "model match": "base",
     "model resolve": "sim/base",
     "proposal report": "{proposal}",
+    "proof export": "{proposal}",
     "proposal show": "{proposal}",
     "provider show": "sim",
     "route diff": "{route}",

@@ -1,0 +1,79 @@
+"""`swapgate proof` writes what a swap rests on into a file, and verifies such a file."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from harness.cli.frame import output
+from harness.cli.frame.session import Session, pass_session
+from harness.control.serialize import to_plain
+
+DOES_NOT_HOLD = 1
+
+
+@click.group()
+def proof() -> None:
+    """Proofs: what one swap rests on, in a file that others can verify."""
+
+
+@proof.command()
+@click.argument("proposal_id", metavar="PROPOSAL")
+@click.option(
+    "-o",
+    "--output",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="proof.json",
+    show_default=True,
+    help="The file to write.",
+)
+@pass_session
+def export(session: Session, *, proposal_id: str, file: Path) -> None:
+    """Write the proof of a proposal.
+
+    It has the signed rows of the plans, pins, policy, scores, verdict, approvals and changes of
+    the route, and no text of people or models. `swapgate proof verify` needs only this file and
+    `signing.pub`.
+    """
+    from harness.domain.proposals.proof import format_proof  # noqa: PLC0415 - `--help` stays quick
+
+    context = session.context
+    with context.store.read() as tx:
+        found = tx.export_proof(tx.proposals.get(proposal_id), context.clock.now())
+    file.write_text(format_proof(found), encoding="utf-8")
+    if session.json:
+        rows = {table: len(stored) for table, stored in found.rows.items()}
+        output.document({"proposal": found.proposal, "file": str(file), "rows": rows})
+    else:
+        click.echo(f"{file}: verify it with `swapgate proof verify {file} --key signing.pub`")
+
+
+@proof.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    required=True,
+    help="The installation's public keys: its file `signing.pub`.",
+)
+@click.pass_context
+def verify(ctx: click.Context, *, file: Path, key: Path) -> None:
+    """Verify a proof, and say what it shows.
+
+    It needs no database, no secret and no configuration. It checks each signature, computes the
+    verdict again from the scores, and checks that plan, margin and alpha were registered before
+    the first answer. Exit code: 1 where something does not hold; each fault is named.
+    """
+    from harness.app.proof import verify_proof  # noqa: PLC0415 - `--help` stays quick
+
+    found = verify_proof(file, key)
+    if ctx.ensure_object(Session).json:
+        output.document({"holds": found.holds, "found": to_plain(found)})
+    else:
+        for sentence in found.shown:
+            click.echo(sentence)
+        for fault in found.faults:
+            click.echo(f"DOES NOT HOLD: {fault}")
+        click.echo("The proof holds." if found.holds else "The proof does not hold.")
+    sys.exit(0 if found.holds else DOES_NOT_HOLD)

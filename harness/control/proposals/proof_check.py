@@ -1,0 +1,167 @@
+"""Says in plain words what a proof shows: that its plans were registered before the first
+answer, that its scores give its verdict, who approved it, and what became of the route. It
+reads the verified rows alone.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from harness.control.proposals import evaluation
+from harness.domain.errors import StaleEvidence
+from harness.domain.evals.run import Sample
+from harness.domain.evals.suite_plan import SuitePlan
+from harness.domain.evals.verdict import Passed
+from harness.domain.formatting import format_quantity
+from harness.domain.proposals.proof import ProvenRows, SwapChange
+from harness.domain.proposals.registration import was_registered_before
+from harness.domain.routing.target import Target
+from harness.gate.offline.recomputation import recompute_verdict
+
+NOT_SHOWN: Final = (
+    "Not shown: that the named provider gave the answers, what users saw in the canary (its "
+    "observations are not signed), and that the installation's clock was right."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ProofFindings:
+    """Holds what a proof shows, in sentences. faults: empty where all of it holds."""
+
+    shown: tuple[str, ...]
+    faults: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        return not self.faults
+
+
+def check_proof(rows: ProvenRows) -> ProofFindings:
+    """Checks how the rows of a proof fit together, and computes its verdict again."""
+    faults = [*_misnamed(rows), *_misregistered(rows), *_misdecided(rows), *_misserved(rows)]
+    return ProofFindings(tuple(_sentences(rows)), tuple(faults))
+
+
+def _misnamed(rows: ProvenRows) -> Iterator[str]:
+    """Yields the targets and suites whose content is not what their id is a hash of."""
+    for name, target in rows.targets.items():
+        if target.id != name:
+            yield f"target {name} has another content than its id says"
+    for digest, suite in rows.suites.items():
+        if suite.digest != digest:
+            yield f"suite {suite.name} has another content than its digest says"
+
+
+def _misregistered(rows: ProvenRows) -> Iterator[str]:
+    """Yields where an answer does not belong to what was registered before it."""
+    proposal = rows.proposal
+    try:
+        evaluation.check_arms(proposal, rows.runs)
+    except (StaleEvidence, KeyError) as error:
+        yield str(error)
+    for plan in proposal.plans:
+        pair = proposal.runs[plan.suite]
+        if plan.suite_digest not in rows.suites:
+            yield f"the pins of suite {plan.suite} are missing"
+        if not was_registered_before(proposal, pair.candidate):
+            yield (
+                f"suite {plan.suite}: the candidate's run {pair.candidate} is not named after "
+                "these plans, so they may have been registered after its answers"
+            )
+    for name in (proposal.incumbent, proposal.candidate):
+        if name not in rows.targets:
+            yield f"target {name} is missing"
+
+
+def _misdecided(rows: ProvenRows) -> Iterator[str]:
+    """Yields where the scores do not give the verdict."""
+    proposal = rows.proposal
+    if proposal.verdict != rows.verdict.id:
+        yield f"the verdict {rows.verdict.id} is not the one of {proposal.id}"
+    samples = {
+        plan.suite: (
+            _below(rows, proposal.runs[plan.suite].incumbent, plan.incumbent_items),
+            _below(rows, proposal.runs[plan.suite].candidate, plan.planned_items),
+        )
+        for plan in proposal.plans
+    }
+    yield from recompute_verdict(rows.verdict, proposal, samples, [*rows.runs]).differences
+
+
+def _below(rows: ProvenRows, run: str, items: int) -> list[Sample]:
+    return [sample for sample in rows.samples.get(run, ()) if sample.position < items]
+
+
+def _misserved(rows: ProvenRows) -> Iterator[str]:
+    """Yields where a person's consent or a change of the route is not of this swap."""
+    proposal = rows.proposal
+    for approval in rows.approvals:
+        if approval.verdict not in (None, rows.verdict.id):
+            yield f"{approval.name} approved another verdict, {approval.verdict}"
+        if approval.principal == proposal.proposer_principal and not proposal.self_approval:
+            yield f"{approval.name} proposed the swap and approved it"
+    if rows.changes and not isinstance(rows.verdict, Passed):
+        yield "the route was changed for a candidate that did not pass"
+    for change in rows.changes:
+        if change.kind == "promotion" and change.incumbent != proposal.candidate:
+            yield f"version {change.version} promotes another target, {change.incumbent}"
+
+
+def _sentences(rows: ProvenRows) -> Iterator[str]:
+    proposal, verdict = rows.proposal, rows.verdict
+    arms = [_label(rows.targets.get(name)) for name in (proposal.incumbent, proposal.candidate)]
+    yield (
+        f"{proposal.proposer} proposed on {proposal.created_at:%Y-%m-%d %H:%M} UTC to replace "
+        f"{arms[0]} by {arms[1]} on route {proposal.route}: {proposal.id}, claim "
+        f"{proposal.claim.value}."
+    )
+    for plan in proposal.plans:
+        yield _registration(rows, plan)
+    pairs = sum(report.items_used for report in verdict.suites)
+    yield (
+        f"The verdict is {verdict.words}. It follows from {format_quantity(pairs, 'pair')} of "
+        "signed scores: computed again here, without the database."
+    )
+    for approval in rows.approvals:
+        yield (
+            f"{approval.name} approved this verdict on {approval.at:%Y-%m-%d %H:%M} UTC"
+            f"{_reason_text(approval.reason)}."
+        )
+    for change in rows.changes:
+        yield _change(change, arms)
+    if not rows.changes:
+        yield "The route was not changed for it."
+    yield f"The control key {rows.signed_by} signed the file: no row was added or removed."
+    yield NOT_SHOWN
+
+
+def _registration(rows: ProvenRows, plan: SuitePlan) -> str:
+    run = rows.proposal.runs[plan.suite].candidate
+    answers = len(rows.samples.get(run, ()))
+    return (
+        f"Suite {plan.suite} was registered before the first answer: role {plan.role.value}, "
+        f"margin {plan.margin:g}, alpha {plan.alpha:g}, at most {plan.planned_items} items. "
+        f"The candidate's {format_quantity(answers, 'signed answer')} name a run whose id is a "
+        "hash of these terms."
+    )
+
+
+def _change(change: SwapChange, arms: list[str]) -> str:
+    did = {
+        "canary": f"the canary opened at {change.weight_bps / 100:g} %",
+        "weight": f"the canary went to {change.weight_bps / 100:g} %",
+        "promotion": f"{arms[1]} became the incumbent",
+        "abort": "the canary ended",
+    }.get(change.kind, f"the route changed ({change.kind})")
+    return (
+        f"Version {change.version}, {change.at:%Y-%m-%d %H:%M} UTC, by {change.actor}: {did}"
+        f"{_reason_text(change.reason)}."
+    )
+
+
+def _reason_text(reason: str) -> str:
+    return f": {reason.rstrip('.')}" if reason else ""
+
+
+def _label(target: Target | None) -> str:
+    return f"{target.provider}/{target.model}" if target else "a missing target"

@@ -1,0 +1,205 @@
+"""What a swap rests on is a file that somebody verifies with the public keys alone."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.app.proof import verify_proof
+from harness.control.proposals.proof_check import ProofFindings
+from harness.domain.errors import InputError
+from harness.domain.operations.row_signatures import format_keyring, row_payload
+from harness.domain.proposals.proof import Proof, format_proof
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.store.signing.proof_rows import DOCUMENT
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.site.command_line import installed
+from tests.support.site.signing_keys import CONTROL, KEYRING
+
+pytestmark = pytest.mark.req("F1", "F5")
+Whole = dict[str, Any]
+
+
+def promoted(world: SmallInstallation) -> Proposal:
+    proposal = world.until_decided(world.propose().id)
+    for _ in range(30):
+        world.feed(blocks=3)
+        world.run_once()
+        if world.get(proposal.id).phase is ProposalPhase.PROMOTED:
+            break
+    return world.get(proposal.id)
+
+
+def exported(world: SmallInstallation, proposal: str) -> Proof:
+    with world.store.write() as tx:
+        return tx.export_proof(tx.proposals.get(proposal), world.clock.now())
+
+
+def verified(folder: Path, text: str) -> ProofFindings:
+    """What somebody finds who has nothing but the file and the public keys."""
+    (folder / "proof.json").write_text(text, encoding="utf-8")
+    (folder / "signing.pub").write_text(format_keyring(KEYRING.values()), encoding="utf-8")
+    return verify_proof(folder / "proof.json", folder / "signing.pub")
+
+
+@pytest.mark.both_databases
+def test_a_promotion_is_verified_without_database_and_secret(
+    world: SmallInstallation, tmp_path: Path
+) -> None:
+    proposal = promoted(world)
+
+    text = format_proof(exported(world, proposal.id))
+    found = verified(tmp_path, text)
+
+    assert found.holds, found.faults
+    said = "\n".join(found.shown)
+    assert "Suite colours was registered before the first answer" in said
+    assert f"margin {proposal.plans[0].margin:g}, alpha {proposal.plans[0].alpha:g}" in said
+    assert "The verdict is PASSED" in said
+    assert "the canary opened at 1 %" in said
+    assert "sim/better became the incumbent" in said
+    assert "Colour number" not in text  # no prompt and no answer leaves the installation
+
+
+@pytest.mark.parametrize("candidate", ["worse", "equal"])
+def test_a_verdict_against_the_candidate_is_proven_as_well(
+    world: SmallInstallation, tmp_path: Path, candidate: str
+) -> None:
+    proposal = world.until_decided(world.propose(f"sim/{candidate}").id)
+
+    found = verified(tmp_path, format_proof(exported(world, proposal.id)))
+
+    assert found.holds, found.faults
+    assert "The route was not changed for it." in found.shown
+
+
+def change_a_score(whole: Whole) -> None:
+    whole["rows"]["sample"][3]["strict"] = 1.0 - whole["rows"]["sample"][3]["strict"]
+
+
+def change_the_margin(whole: Whole) -> None:
+    row = whole["rows"]["proposal"][0]
+    row["plans"] = row["plans"].replace('"margin":', '"margin":1')
+
+
+def change_the_outcome(whole: Whole) -> None:
+    whole["rows"]["verdict"][0]["outcome"] = "failed"
+
+
+def leave_out_a_sample(whole: Whole) -> None:
+    del whole["rows"]["sample"][0]
+
+
+def leave_out_a_change_of_the_route(whole: Whole) -> None:
+    del whole["rows"]["route_version"][0]
+
+
+def name_another_day(whole: Whole) -> None:
+    whole["exported_at"] = "2020-01-01T00:00:00+00:00"
+
+
+def add_a_table(whole: Whole) -> None:
+    whole["rows"]["traffic"] = [{"signature": "x"}]
+
+
+def add_a_fallback(whole: Whole) -> None:
+    version = next(iter(whole["chains"]))
+    whole["chains"][version].append(["t_else", "e_else"])
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (change_a_score, "sample run_"),
+        (change_the_margin, "proposal p_"),
+        (change_the_outcome, "verdict v_"),
+        (leave_out_a_sample, "the file is not as it was exported"),
+        (leave_out_a_change_of_the_route, "the file is not as it was exported"),
+        (name_another_day, "the file is not as it was exported"),
+        (add_a_table, "traffic is no signed table"),
+        (add_a_fallback, "route_version "),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_change_is_named(
+    world: SmallInstallation, tmp_path: Path, change: Callable[[Whole], None], named: str
+) -> None:
+    proposal = promoted(world)
+    whole = json.loads(format_proof(exported(world, proposal.id)))
+
+    change(whole)
+    found = verified(tmp_path, json.dumps(whole, indent=1, sort_keys=True) + "\n")
+
+    assert not found.holds
+    assert any(named in fault for fault in found.faults), found.faults
+    assert found.shown == ()
+
+
+def test_terms_that_were_registered_after_the_answers_are_named(
+    world: SmallInstallation, tmp_path: Path
+) -> None:
+    """The control key itself signs an easier plan afterwards; the answers contradict it."""
+    proposal = world.until_decided(world.propose("sim/worse").id)
+    easier = tuple(replace(plan, margin=0.5) for plan in proposal.plans)
+    proof = exported(world, proposal.id)
+    row = dict(proof.rows["proposal"][0])
+    row["plans"] = json.dumps([plan.as_json() for plan in easier])
+    covered = {name: value for name, value in row.items() if name != "signature"}
+    payload = row_payload("proposal", proof.installation, covered)
+    row["signature"] = CONTROL.sign(payload)
+    forged = replace(proof, rows={**proof.rows, "proposal": [row]})
+    whole = row_payload(DOCUMENT, proof.installation, forged.content)
+
+    found = verified(tmp_path, format_proof(replace(forged, signature=CONTROL.sign(whole))))
+
+    assert not found.holds
+    assert any("may have been registered after its answers" in fault for fault in found.faults)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda text: text.replace(": [", ":  [", 1), "line 3: this was changed"),
+        (lambda text: text[:-9], "this is no JSON"),
+        (lambda _: "{}", "this is no proof"),
+        (lambda text: text.replace("proof 1", "proof 2"), "its format is 'swapgate proof 2'"),
+    ],
+    ids=["blank", "cut", "empty", "newer"],
+)
+def test_a_file_that_is_not_as_it_was_written_is_refused_with_its_place(
+    world: SmallInstallation, tmp_path: Path, change: Callable[[str], str], named: str
+) -> None:
+    text = format_proof(exported(world, world.until_decided(world.propose().id).id))
+
+    with pytest.raises(InputError, match=named):
+        verified(tmp_path, change(text))
+
+
+def test_export_and_verify_are_two_commands_and_the_second_needs_two_files(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with installed(tmp_path, sqlite_url, monkeypatch) as cli:
+        cli.run("config", "apply")
+        proposal = cli.json("proposal", "create", "chat", "sim/better", "--reason", "x")
+        decided = cli.world.until_decided(proposal["proposal"]["id"])
+        written = cli.text("proof", "export", decided.id, "-o", "proof.json")
+        empty = tmp_path / "empty"
+        empty.mkdir()
+        (tmp_path / "proof.json").rename(empty / "proof.json")
+        (empty / "signing.pub").write_text(format_keyring(KEYRING.values()), "utf-8")
+        monkeypatch.chdir(empty)
+        monkeypatch.setattr(os, "environ", {"PATH": os.environ["PATH"]})
+
+        shown = cli.text("proof", "verify", "proof.json", "--key", "signing.pub")
+        as_json = cli.json("proof", "verify", "proof.json", "--key", "signing.pub")
+
+        assert written == (
+            "proof.json: verify it with `swapgate proof verify proof.json --key signing.pub`\n"
+        )
+        assert shown.endswith("The proof holds.\n")
+        assert as_json["holds"] is True
+        assert sorted(path.name for path in empty.iterdir()) == ["proof.json", "signing.pub"]
