@@ -2,7 +2,6 @@
 a scorer by name, `TaskSuite` from a user's Python file with `@task`, which is run and pinned.
 """
 
-import asyncio
 import importlib.metadata
 import importlib.util
 import json
@@ -32,6 +31,7 @@ from inspect_ai.scorer import Scorer as InspectScorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.util import EarlyStopping
 
+from evals.runner.code_sandbox import find_sandbox, run_program
 from evals.runner.inspect_model import CALLS, parse_tool_call
 from evals.runner.judge import track_judge_bill
 from evals.runner.questions import Question, answer_text
@@ -165,7 +165,14 @@ class DataSuite:
                 temperature=settings.temperature, max_tokens=settings.max_output_tokens
             ),
             early_stopping=stopping,
+            sandbox=self._sandbox(),
         )
+
+    def _sandbox(self) -> str | tuple[str, str] | None:
+        """Names Inspect's sandbox for a model's code. Raises ConfigError without Docker."""
+        if self.suite.scorer.sandboxed is None:
+            return None
+        return find_sandbox(uncontained=self.suite.uncontained)
 
     def _sample(self, question: Question) -> InspectSample:
         prompt, system = self.prompt(question.item), self.suite.settings.system
@@ -215,9 +222,9 @@ class DataSuite:
                 self.suite.items[item],
                 self.judging.for_sample(heard),
             )
-        if self.suite.scorer.blocking:
-            return await asyncio.to_thread(
-                self.suite.score, state.output.completion, item, calls
+        if self.suite.scorer.sandboxed is not None:
+            return await self.suite.scorer.sandboxed(
+                state.output.completion, self.suite.items[item], self.suite.options, run_program
             )
         return self.suite.score(state.output.completion, item, calls)
 

@@ -60,7 +60,7 @@ def find_scorer(name: str) -> Scorer:
 
 def scorer_identity(scorer: Scorer, options: Options) -> str:
     """Name, hash of the code that decides, hash of the options: `numeric@3f0c…/9a1b…`."""
-    decides = scorer.judged or scorer.score
+    decides = scorer.judged or scorer.sandboxed or scorer.score
     code, chosen = _code_sha256(decides.__module__), digest(dict(options))
     return f"{scorer.name}@{code[:12]}/{chosen[:8]}"
 
@@ -78,13 +78,10 @@ def _code_sha256(module: str) -> str:
         file = Path(str(getattr(find_spec(f"{ABOVE}{name}"), "origin", None)))
         source = _source(file)
         seen[name] = source
-        if name.startswith("evals.sandbox."):
-            # Its modules run in other processes, and import one another there.
-            seen |= {f"sandbox/{path.name}": _source(path) for path in file.parent.glob("*.py")}
         todo += [
             imported
             for imported in list_imported_from(source)
-            if imported.startswith(("evals.scorers.", "evals.sandbox."))
+            if imported.startswith("evals.scorers.")
         ]
     return hash_content("\n".join(seen[name] for name in sorted(seen)))
 

@@ -1,20 +1,22 @@
-"""The scorer `code` runs a Python answer in the sandbox against the item's tests.
+"""The scorer `code` runs a Python answer with the item's tests, in the sandbox that the runner
+gives it.
 
 The target is an object with `test` and perhaps `entry_point` and `prompt` (HumanEval's form:
 target_field `prompt+test+entry_point`), or the test itself, a text.
 """
 
 import re
+import secrets
 from dataclasses import dataclass
 from typing import Final
 
-from evals.sandbox.launcher import Bounds, SandboxProgram, SandboxUnavailable, run_tests
 from evals.scorers.interface import (
     UNSCORED,
-    NotJudged,
     Options,
+    RunProgram,
     Scorer,
     ScoreResult,
+    no_score,
     right_or_wrong,
 )
 from evals.scorers.python_source import parse_source
@@ -23,8 +25,6 @@ from harness.domain.errors import InputError
 
 LONGEST: Final = 100_000  # characters; a longer answer is not run
 BLOCKS: Final = re.compile(r"```[\w+-]*[^\S\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
-# Set by the suite's loader from `code.uncontained`, and by no suite.
-CONTAINED: Final = "contained"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,52 +51,50 @@ def task_of(item: Item) -> Task:
     return Task(*parts)
 
 
-def code(answer: str, item: Item, options: Options) -> ScoreResult:
+async def code(answer: str, item: Item, options: Options, run: RunProgram) -> ScoreResult:
     """Scores code by running its tests. strict: the answer as it stands. lenient: the code in
-    its fences. Raises NotJudged when no process can be started, or contained.
+    its fences. Raises NotJudged when no program can be run.
     """
     if not answer.strip():
         return UNSCORED
     task = task_of(item)
-    if _passes(answer, task, options):
+    if await _passes(answer, task, options, run):
         return right_or_wrong(strict=True, lenient=True)
     fenced = "\n".join(BLOCKS.findall(answer))
     if not fenced.strip():
         return right_or_wrong(strict=False, lenient=False)
-    forgiven = _passes(fenced, task, options)
+    forgiven = await _passes(fenced, task, options, run)
     outside = BLOCKS.sub("", answer).strip()
     rule = "extra_prose" if outside else "code_fence"
     return right_or_wrong(strict=False, lenient=forgiven, rule=rule)
 
 
-def _passes(answer: str, task: Task, options: Options) -> bool:
-    program = program_of(answer, task)
-    if len(program.answer) > LONGEST or "\0" in program.answer:
+async def _passes(answer: str, task: Task, options: Options, run: RunProgram) -> bool:
+    if len(answer) > LONGEST or "\0" in answer:
         return False
-    bounds = Bounds(options["timeout_s"], int(options["memory_mb"]) * 2**20)
-    try:
-        return run_tests(program, bounds, contained=options.get(CONTAINED, True))
-    except SandboxUnavailable as error:
-        raise NotJudged(
-            f"{error}; `swapgate doctor` says more. Code of models runs contained, unless "
-            "`code.uncontained: true` takes the risk"
-        ) from None
+    # An answer that ends the process early does not write this word.
+    word = secrets.token_hex(16)
+    program = program_of(answer, task, word, int(options["memory_mb"]))
+    output = await run(program, options["timeout_s"])
+    return output is not None and output.endswith(f"{word}\n")
 
 
-def program_of(answer: str, task: Task) -> SandboxProgram:
-    """Writes the program of an answer, behind its prompt where it goes on from there, and the
-    tests of it.
+def program_of(answer: str, task: Task, word: str, memory_mb: int) -> str:
+    """Writes the answer, behind its prompt where it goes on from there, and its tests. The
+    program prints `word` when the tests have run to their end.
     """
     whole = not task.entry_point or defines(answer, task.entry_point)
     helpers = imports(task.prompt)
-    return SandboxProgram(
+    limit = memory_mb * 2**20
+    parts = (
+        f"import resource\nresource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))",
         # A whole function still needs what the prompt imports.
-        answer=f"{helpers if whole else task.prompt}{answer}\n",
-        test=task.test,
-        head=helpers,
-        call=f"check({task.entry_point})" if task.entry_point else "",
-        entry_point=task.entry_point,
+        f"{helpers if whole else task.prompt}{answer}",
+        task.test,
+        f"check({task.entry_point})" if task.entry_point else "",
+        f"print({word!r})",
     )
+    return "".join(f"{part}\n" for part in parts)
 
 
 def defines(text: str, name: str) -> bool:
@@ -129,4 +127,6 @@ def check(item: Item, options: Options) -> str | None:
     return None
 
 
-CODE = Scorer("code", code, {"timeout_s": 10, "memory_mb": 512}, check=check, blocking=True)
+CODE = Scorer(
+    "code", no_score, {"timeout_s": 10, "memory_mb": 512}, check=check, sandboxed=code
+)

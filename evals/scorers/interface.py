@@ -1,6 +1,6 @@
 """The interface of a scorer: what it is given, and the score that it returns."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,6 +43,15 @@ class AnswerToolCall:
     arguments: str
 
 
+# Runs a Python program for so many seconds at most. Gives its output, None where it failed.
+RunProgram = Callable[[str, float], Awaitable[str | None]]
+SandboxedScore = Callable[[str, Item, Options, RunProgram], Awaitable[ScoreResult]]
+
+
+def no_score(_answer: str, _item: Item, _options: Options) -> ScoreResult:
+    return UNSCORED
+
+
 def right_or_wrong(*, strict: bool, lenient: bool, rule: str = "") -> ScoreResult:
     return score_result(float(strict), float(lenient), rule)
 
@@ -68,9 +77,9 @@ class Scorer:
     defaults: the options it knows, with their values. check: None for an item that it can
     score, or the reason why the item must be left out of the suite; raises InputError for one
     that is plainly wrong. complete: options filled in from the whole suite. calls: scores an
-    answer with its tool calls; without it these are not looked at. blocking: `score` takes
-    long enough to need a thread of its own, and may raise NotJudged. judged: scores by asking
-    the suite's judge; `score` is not called then.
+    answer with its tool calls; without it these are not looked at.
+    judged: scores by asking the suite's judge. sandboxed: scores by running programs, and may
+    raise NotJudged. With one of these two, `score` is not called.
     """
 
     name: str
@@ -79,8 +88,8 @@ class Scorer:
     check: Callable[[Item, Options], str | None] = accepts_any
     complete: Callable[[Sequence[Item], Options], Options] = as_given
     calls: Callable[[Sequence[AnswerToolCall], str, Item, Options], ScoreResult] | None = None
-    blocking: bool = False
     judged: "JudgedScore | None" = None
+    sandboxed: SandboxedScore | None = None
 
     def options(self, given: Options) -> Options:
         """The defaults with `given` over them. Raises InputError for an unknown option."""

@@ -24,7 +24,7 @@ from evals.scorers import (
     find_scorer,
     scorer_identity,
 )
-from evals.scorers.code import CODE, CONTAINED
+from evals.scorers.code import CODE
 from evals.scorers.text_match import written
 from evals.suites.conversation import conversation, message_text
 from evals.suites.items import Item, file_sha256, load_items, tags_of
@@ -180,8 +180,6 @@ def load_suite(settings: SuiteSettings) -> Suite:
     )
     options = judge.complete(loaded, judge.options(settings.scorer_options))
     uncontained = judge.name == CODE.name and settings.code_uncontained
-    if uncontained:
-        options = {**options, CONTAINED: False}
     left_out: dict[str, str] = {}
     for item in loaded:
         try:

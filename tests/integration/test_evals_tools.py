@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -129,11 +130,16 @@ def test_code_is_run_and_scored(tmp_path: Path) -> None:
         for name, wanted in (("one", 1), ("two", 2), ("uno", 1))
     ]
     file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    suite = SuiteSettings("code", path=file, scorer="code")
+    contained = SuiteSettings("code", path=file, scorer="code")
+    # Inspect's sandbox `local`: no machine of the tests has Docker.
+    suite = replace(contained, code_uncontained=True)
     with serving(provider_says) as served:
         (result,) = carry_out([assignment(suite, len(rows), served)])
+        (refused,) = carry_out([assignment(contained, len(rows), served)])
 
     scores = {
         sample["item"]: (sample["strict"], sample["lenient"]) for sample in result["samples"]
     }
     assert (result["state"], scores) == ("done", {"one": (0, 1), "two": (0, 0), "uno": (1, 1)})
+    assert (refused["state"], refused["samples"]) == ("", [])
+    assert "runs a model's code in a Docker container, and " in refused["error"]

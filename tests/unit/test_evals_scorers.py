@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from evals import sandbox, scorers
+from evals import scorers
 from evals.scorers import SCORERS, ScoreResult, find_scorer, scorer_identity
 from evals.suites.items import Item
 from harness.domain.errors import InputError, NotFound
@@ -371,7 +371,7 @@ answers = st.one_of(
 
 
 def test_every_scorer_is_among_those_that_the_laws_are_tried_on() -> None:
-    slow = {name for name, scorer in SCORERS.items() if scorer.blocking or scorer.judged}
+    slow = {name for name, scorer in SCORERS.items() if scorer.sandboxed or scorer.judged}
 
     assert ITEMS.keys() == SCORERS.keys() - slow
 
@@ -411,9 +411,8 @@ def test_a_scorers_identity_changes_with_its_options_and_its_name() -> None:
 
 
 def test_the_imports_of_scorers_are_found_without_parsing_them() -> None:
-    for folder in (scorers, sandbox):
-        for file in Path(str(folder.__file__)).parent.glob("*.py"):
-            source = file.read_text(encoding="utf-8")
-            nodes = ast.walk(ast.parse(source))
-            parsed = [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
-            assert sorted(scorers.list_imported_from(source)) == sorted(filter(None, parsed))
+    for file in Path(str(scorers.__file__)).parent.glob("*.py"):
+        source = file.read_text(encoding="utf-8")
+        nodes = ast.walk(ast.parse(source))
+        parsed = [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+        assert sorted(scorers.list_imported_from(source)) == sorted(filter(None, parsed))

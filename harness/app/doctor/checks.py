@@ -5,6 +5,7 @@ each with the next step.
 """
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -236,22 +237,15 @@ def _judges(settings: Settings, providers: Mapping[str, Provider]) -> Iterator[D
 
 
 def _code(suite: SuiteSettings) -> DoctorFinding:
-    """What a model's code runs behind on this machine."""
-    from evals.sandbox.launcher import why_not_contained  # noqa: PLC0415 - only for such suites
-
+    """Says where a model's code runs on this machine."""
     subject = f"code of suite {suite.name}"
-    why_not = why_not_contained()
-    if not why_not:
-        return DoctorFinding(
-            subject, "ok", "runs contained: own namespaces, no network, no files"
-        )
     if suite.code_uncontained:
-        found = f"runs UNCONTAINED, as code.uncontained says ({why_not})"
-        return DoctorFinding(
-            subject, "warn", found, "score such suites on a machine that contains it"
-        )
-    step = "use Linux with namespaces, or take the risk with `code.uncontained: true`"
-    return DoctorFinding(subject, "fail", f"cannot be contained here: {why_not}", step)
+        found = "runs UNCONTAINED on this machine, as code.uncontained says"
+        return DoctorFinding(subject, "warn", found, "score such suites where Docker runs")
+    if shutil.which("docker") is None:
+        step = "install Docker, or take the risk with `code.uncontained: true`"
+        return DoctorFinding(subject, "fail", "needs Docker, which is not on PATH", step)
+    return DoctorFinding(subject, "ok", "runs in a Docker container for each answer")
 
 
 def _differences(context: Context, settings: Settings) -> Iterator[DoctorFinding]:

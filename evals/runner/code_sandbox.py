@@ -1,0 +1,68 @@
+"""Runs a model's code in Inspect's sandbox: a Docker container for each answer, or a process of
+this machine where the operator takes that risk.
+"""
+
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from inspect_ai.util import OutputLimitExceededError, sandbox
+
+from evals.scorers.interface import NotJudged
+from harness.domain.errors import ConfigError
+
+COMPOSE: Final = Path(__file__).with_suffix(".yaml")
+LOCAL: Final = "local"
+PYTHON: Final = ["python3", "-I", "-"]
+DOCKER_ANSWERS_WITHIN_S: Final = 20
+
+
+def find_sandbox(*, uncontained: bool) -> str | tuple[str, str]:
+    """Names Inspect's sandbox for a task. Raises ConfigError where there is no Docker."""
+    if uncontained:
+        return LOCAL
+    if why := why_no_docker():
+        raise ConfigError(
+            f"the scorer 'code' runs a model's code in a Docker container, and {why}: start "
+            "Docker here, or take the risk with `code.uncontained: true`"
+        )
+    return "docker", str(COMPOSE)
+
+
+@cache
+def why_no_docker() -> str:
+    """Says why no container can be started on this machine; empty where one can."""
+    docker = shutil.which("docker")
+    if docker is None:
+        return "there is no `docker` on PATH"
+    try:
+        done = subprocess.run(  # noqa: S603 - a fixed command
+            [docker, "info", "--format", "{{.ServerVersion}}"],
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=DOCKER_ANSWERS_WITHIN_S,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"`docker info` failed: {error}"
+    if done.returncode:
+        reason = done.stderr.strip().partition("\n")[0] or f"exit code {done.returncode}"
+        return f"`docker info` failed: {reason}"
+    return ""
+
+
+async def run_program(program: str, timeout_s: float) -> str | None:
+    """Implements interface.RunProgram in the sandbox of the sample that is being scored. Raises
+    NotJudged where the sandbox itself fails.
+    """
+    try:
+        done = await sandbox().exec(
+            PYTHON, input=program, timeout=max(1, round(timeout_s)), timeout_retry=False
+        )
+    except (TimeoutError, UnicodeDecodeError, OutputLimitExceededError):
+        return None
+    except (OSError, RuntimeError) as error:
+        raise NotJudged(f"the sandbox failed: {error}") from None
+    return done.stdout if done.success else None
