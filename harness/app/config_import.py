@@ -17,12 +17,10 @@ from harness.app.installation import config_file, read_dotenv
 from harness.config.source_locations import Document, parse_text
 from harness.domain.adoption.conversion import Conversion, SourceConfig
 from harness.domain.adoption.litellm_config import convert_litellm
-from harness.domain.adoption.portkey_config import convert_portkey
 from harness.domain.errors import ConfigError
 
 CONVERTERS: Final[Mapping[str, Callable[[SourceConfig], Conversion]]] = {
     "litellm": convert_litellm,
-    "portkey": convert_portkey,
 }
 _HEAD: Final = """\
 # yaml-language-server: $schema=swapgate.schema.json

@@ -10,7 +10,7 @@ from harness.domain.adoption.conversion import ConversionOutcome
 if TYPE_CHECKING:
     from harness.app.config_import import ConfigImport
 
-GATEWAYS = ("litellm", "portkey")
+GATEWAYS = ("litellm",)
 _MARKS = {
     ConversionOutcome.TAKEN: "✓",
     ConversionOutcome.CHANGED: "~",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     nargs=2,
     type=(click.Choice(GATEWAYS), click.Path(path_type=Path)),
     metavar="GATEWAY FILE",
-    help="Take over the configuration of litellm or portkey.",
+    help="Take over the configuration of LiteLLM's proxy.",
 )
 @pass_session
 def init(session: Session, *, guided: bool, source: tuple[str, Path] | None) -> None:
@@ -40,8 +40,8 @@ def init(session: Session, *, guided: bool, source: tuple[str, Path] | None) -> 
 
     --guided then asks for a first provider, route and proposal, the simulator's by default.
 
-    --from litellm config.yaml, or --from portkey config.json, makes swapgate.yaml of another
-    gateway's configuration, and says for each key of it what became of it.
+    --from litellm config.yaml makes swapgate.yaml of LiteLLM's configuration, and says for each
+    key of it what became of it.
     """
     from harness.app.config_import import import_config  # noqa: PLC0415 - `--help` stays quick
     from harness.app.set_up import set_up  # noqa: PLC0415 - as above

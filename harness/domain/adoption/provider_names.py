@@ -1,4 +1,4 @@
-"""Other gateways' names of providers, each with the kind and the address that Swapgate calls.
+"""LiteLLM's names of providers, each with the kind and the address that Swapgate calls.
 
 What is not in the table has no place that is known, and needs an `api_base`.
 """
@@ -12,7 +12,7 @@ from harness.domain.providers.kinds import PROVIDER_KINDS
 
 @dataclass(frozen=True, slots=True)
 class KnownProvider:
-    """Says how Swapgate calls what another gateway knows by a name."""
+    """Says how Swapgate calls a provider that LiteLLM knows by a name."""
 
     kind: str
     api_base: str = ""  # empty for the kind's own place, or where the file must say it
@@ -27,8 +27,7 @@ def _of_kind(kind: str) -> KnownProvider:
     return KnownProvider(kind, key_env=PROVIDER_KINDS[kind].key_env)
 
 
-# As both of them call these; each has further names of its own for some.
-_SHARED: Final[Mapping[str, KnownProvider]] = {
+LITELLM_PROVIDERS: Final[Mapping[str, KnownProvider]] = {
     **{
         kind: _of_kind(kind)
         for kind in ("openai", "anthropic", "gemini", "bedrock", "groq", "deepseek", "mistral")
@@ -45,9 +44,6 @@ _SHARED: Final[Mapping[str, KnownProvider]] = {
     "sambanova": _custom("https://api.sambanova.ai/v1", "SAMBANOVA_API_KEY"),
     "perplexity": _custom("https://api.perplexity.ai", "PERPLEXITYAI_API_KEY"),
     "moonshot": _custom("https://api.moonshot.ai/v1", "MOONSHOT_API_KEY"),
-}
-LITELLM_PROVIDERS: Final[Mapping[str, KnownProvider]] = {
-    **_SHARED,
     "ollama_chat": _of_kind("ollama"),
     "hosted_vllm": _of_kind("vllm"),
     "bedrock_converse": _of_kind("bedrock"),
@@ -57,18 +53,6 @@ LITELLM_PROVIDERS: Final[Mapping[str, KnownProvider]] = {
     "together_ai": _custom("https://api.together.xyz/v1", "TOGETHERAI_API_KEY"),
     "fireworks_ai": _custom("https://api.fireworks.ai/inference/v1", "FIREWORKS_AI_API_KEY"),
     "nvidia_nim": _custom("https://integrate.api.nvidia.com/v1", "NVIDIA_NIM_API_KEY"),
-}
-PORTKEY_PROVIDERS: Final[Mapping[str, KnownProvider]] = {
-    **_SHARED,
-    "google": _of_kind("gemini"),
-    "azure-openai": _of_kind("azure_openai"),
-    "vertex-ai": _of_kind("vertex"),
-    "mistral-ai": _of_kind("mistral"),
-    "lmstudio": _of_kind("lm_studio"),
-    "x-ai": _custom("https://api.x.ai/v1", "XAI_API_KEY"),
-    "perplexity-ai": _custom("https://api.perplexity.ai", "PERPLEXITY_API_KEY"),
-    "together-ai": _custom("https://api.together.xyz/v1", "TOGETHER_API_KEY"),
-    "fireworks-ai": _custom("https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY"),
 }
 
 
