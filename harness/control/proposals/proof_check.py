@@ -12,7 +12,7 @@ from harness.domain.errors import StaleEvidence
 from harness.domain.evals.run import Sample
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.evals.verdict import Passed
-from harness.domain.formatting import format_quantity
+from harness.domain.formatting import format_bps, format_quantity
 from harness.domain.proposals.proof import ProvenRows, SwapChange
 from harness.domain.proposals.registration import was_registered_before
 from harness.domain.routing.target import Target
@@ -148,8 +148,8 @@ def _registration(rows: ProvenRows, plan: SuitePlan) -> str:
 
 def _change(change: SwapChange, arms: list[str]) -> str:
     did = {
-        "canary": f"the canary opened at {change.weight_bps / 100:g} %",
-        "weight": f"the canary went to {change.weight_bps / 100:g} %",
+        "canary": f"the canary opened at {format_bps(change.weight_bps)}",
+        "weight": f"the canary went to {format_bps(change.weight_bps)}",
         "promotion": f"{arms[1]} became the incumbent",
         "abort": "the canary ended",
     }.get(change.kind, f"the route changed ({change.kind})")
