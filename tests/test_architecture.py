@@ -38,7 +38,6 @@ DOORS = {
     "httpx2": ("harness/runtime/tool_servers/",),
     "mcp": ("harness/api/mcp/", "harness/runtime/tool_servers/"),
     "mcp_types": ("harness/api/mcp/", "harness/runtime/tool_servers/"),
-    "pyarrow": ("harness/runtime/parquet_archive.py",),
     "rapidfuzz": ("harness/control/providers/model_lookup.py",),
     "sqlalchemy": ("harness/store/", "migrations/"),
     "streamlit": ("dashboard/",),

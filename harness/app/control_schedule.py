@@ -41,7 +41,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     from harness.control.drift import monitor  # noqa: PLC0415 - as above
     from harness.control.operations import alerts, integrity  # noqa: PLC0415
     from harness.control.operations.audit_sinks import send_new_events  # noqa: PLC0415
-    from harness.control.privacy import archive, housekeeping  # noqa: PLC0415
+    from harness.control.privacy import housekeeping  # noqa: PLC0415
     from harness.control.privacy.housekeeping import MonitoredJob, RestingJob  # noqa: PLC0415
     from harness.control.providers import deprecations, oauth_tokens  # noqa: PLC0415
     from harness.control.routing import fallback_chain  # noqa: PLC0415 - as above
@@ -80,16 +80,8 @@ def control_schedule(installation: Installation) -> "Schedule":
             ctx,
             alerts_days=settings.alerts.keep_days,
             failovers_days=control.failovers_keep_days,
+            traffic_days=control.traffic_keep_days,
         )
-
-    files, archive_after = (
-        installation.archive_files,
-        timedelta(days=settings.archive.after_days),
-    )
-
-    def move_old_rows(ctx: Context) -> None:
-        if files is not None:
-            archive.archive_old_rows(ctx, files, archive_after)
 
     def retain(ctx: Context) -> None:
         retention.purge_idle(ctx, timedelta(days=settings.agents.keep_days))
@@ -119,7 +111,6 @@ def control_schedule(installation: Installation) -> "Schedule":
         leading("housekeeping", tidy, every_s=control.housekeeping_interval_s),
         # Of its own: no fault of the others keeps what is to be deleted.
         leading("retention", retain, every_s=control.housekeeping_interval_s),
-        leading("archive", move_old_rows, every_s=control.housekeeping_interval_s),
     ]
     for suite in settings.suites.values():
         if suite.every:

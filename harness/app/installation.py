@@ -33,7 +33,6 @@ from harness.domain.routing.kill_switch import (
 )
 from harness.domain.settings import FILE_NAME, OidcSettings, Settings, http_url
 from harness.ports import (
-    ArchiveFiles,
     AuditSinks,
     Cipher,
     Clock,
@@ -240,15 +239,6 @@ class Installation:
         from harness.runtime.outbound.provider_probe import HttpProviderProbe  # noqa: PLC0415 - urllib takes time
 
         return HttpProviderProbe(self.clock, self.settings.router.allow_addresses)
-
-    @property
-    def archive_files(self) -> ArchiveFiles | None:
-        """Keeps the archive's files; None where nothing is archived."""
-        if not self.settings.archive.folder:
-            return None
-        from harness.runtime.parquet_archive import ParquetArchive  # noqa: PLC0415 - as below
-
-        return ParquetArchive(Path(self.settings.archive.folder))
 
     @property
     def _audit_sinks(self) -> AuditSinks | None:

@@ -115,10 +115,6 @@ VERBS = {
         "harness.cli.operations.status:status",
         "Show where things stand, and what waits for a person.",
     ),
-    "archive": LazyCommand(
-        "harness.cli.operations.archive:archive",
-        "The archive: old traffic and spend, in Parquet files.",
-    ),
     "spending": LazyCommand(
         "harness.cli.operations.spending:spending",
         "Show what evals, judges, shadows, drift checks and agents cost in this month (UTC).",
@@ -230,11 +226,6 @@ VERBS = {
         "harness.cli.operations.database:db",
         "The database: its schema, and the signatures of its rows.",
     ),
-    "backup": LazyCommand(
-        "harness.cli.operations.backup:backup",
-        "Write database, keys and configuration into the new file FILE.",
-    ),
-    "restore": LazyCommand("harness.cli.operations.backup:restore", "Restore the backup FILE."),
     "config": LazyCommand("harness.cli.operations.configuration:config", "The configuration."),
     "completion": LazyCommand(
         "harness.cli.operations.docs:completion", "Print a shell's completion."
@@ -248,15 +239,13 @@ SECTIONS = {
     "Start": ("init", "serve", "worker", "status", "doctor", "docs", "demo", "sim"),
     "Providers, models, routes": ("provider", "model", "route"),
     "Swap a model": ("proposal", "canary", "shadow", "eval", "suite", "capture", "gate"),
-    "Watch": ("alert", "drift", "switch", "agent", "audit", "archive", "spending"),
+    "Watch": ("alert", "drift", "switch", "agent", "audit", "spending"),
     "Set up": (
         "key",
         "person",
         "user",
         "config",
         "db",
-        "backup",
-        "restore",
         "mcp",
         "completion",
     ),

@@ -127,7 +127,7 @@ RANGES: Final[Mapping[str, Range]] = {
     "interval_s": Range(MOMENT_S, DAY_S),
     "failovers_keep_days": DAYS,
     "texts_keep_days": DAYS,
-    "after_days": Range(62, 36_600),
+    "traffic_keep_days": Range(62, 36_600),
     "keep_days": DAYS,
     "eval_workers": Range(1, 1_000),
     "eval_connections": Range(1, 100_000),

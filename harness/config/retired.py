@@ -7,14 +7,18 @@ from typing import Final
 RETIRED_KEYS: Final[Mapping[str, str]] = {
     "policies.*.gate.rule": "the gate has one rule; leave the key out",
     "policies.*.gate.spend": "the first look has all of alpha, all looks together 1.5 times it",
+    "archive": "`control.traffic_keep_days` says when old traffic is deleted",
 }
 # A command by its words. Each of its subcommands is retired with it.
 RETIRED_COMMANDS: Final[Mapping[str, str]] = {
+    "archive": "set `control.traffic_keep_days`, after which old traffic is deleted",
+    "backup": "use `pg_dump` or SQLite's `.backup` (`swapgate docs open backup`)",
     "bench": "run `make bench` in a checkout",
     "credential": "use `swapgate provider key`",
     "db downgrade": "restore a backup from before the upgrade",
     "drift list": "use `swapgate drift history`",
     "drift show": "use `swapgate drift status ROUTE`",
     "eval import": "use `swapgate suite import`",
+    "restore": "use `pg_restore`, or put SQLite's file back (`swapgate docs open backup`)",
     "replay": "use `swapgate gate replay`",
 }

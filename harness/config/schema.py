@@ -43,7 +43,6 @@ from harness.domain.routing.target import Price
 from harness.domain.settings import (
     AgentSettings,
     AlertSettings,
-    ArchiveSettings,
     AuditSettings,
     ControlSettings,
     RouterSettings,
@@ -258,9 +257,6 @@ class FileConfig(BaseModel):
     )
     alerts: AlertsEntry = Field(
         AlertsEntry(), description="whom to tell, see docs/reference/alerts.md"
-    )
-    archive: ArchiveSettings = Field(
-        ArchiveSettings(), description="old traffic in files, see docs/how-to/archive.md"
     )
     audit: AuditEntry = Field(
         AuditEntry(), description="copies of the audit log, see docs/how-to/audit-export.md"

@@ -51,7 +51,6 @@ from harness.domain.routing.target import Provider, Target, check_extra_body
 from harness.domain.settings import (
     AlertSettings,
     AlertSink,
-    ArchiveSettings,
     AuditSettings,
     AuditSink,
     JudgeSettings,
@@ -120,7 +119,6 @@ def build_settings(
         data_classes=known.data_classes,
         alerts=_alerts(config.alerts, document),
         audit=_audit(config.audit, document),
-        archive=_archive(config.archive, base),
         eval_limits={name: provider.eval_limits for name, provider in config.providers.items()},
         capture=capture_settings(config.capture, document),
         catalogue=catalogue_changes(config.catalogue, document),
@@ -226,11 +224,6 @@ def _check_judges(
 def _alerts(entry: AlertsEntry, document: Document) -> AlertSettings:
     sinks = _sinks("alerts", entry.sinks, alert_sink, document)
     return AlertSettings(**_fields(entry) | {"sinks": sinks})
-
-
-def _archive(given: ArchiveSettings, base: Path) -> ArchiveSettings:
-    folder = str(base / given.folder) if given.folder else ""
-    return replace(given, folder=folder)
 
 
 def _audit(entry: AuditEntry, document: Document) -> AuditSettings:

@@ -113,14 +113,8 @@ class ControlSettings:
     # Measure, count and mirror; open no canary and promote nothing.
     observe_only: bool = False
     failovers_keep_days: float = 14.0  # how long the failover log is kept
-
-
-@dataclass(frozen=True, slots=True)
-class ArchiveSettings:
-    """Says where old traffic and spend go, in Parquet files."""
-
-    folder: str = ""  # beside this file; empty: everything stays in the database
-    after_days: float = 400.0  # how old rows are when they are moved there
+    # How long each minute's traffic and each key's spend are kept; sums of days stay.
+    traffic_keep_days: float = 400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -435,7 +429,6 @@ class Settings:
     switches: tuple[str, ...] = ()  # as `kill_switch.parse_file_switches` reads them
     spending: SpendingSettings = SpendingSettings()
     freezes: tuple[FreezeWindow, ...] = ()  # of every week
-    archive: ArchiveSettings = ArchiveSettings()
     alerts: AlertSettings = AlertSettings()
     audit: AuditSettings = AuditSettings()
     data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)  # who may see each

@@ -43,7 +43,6 @@ from harness.ports.agents import (
 from harness.ports.evals import Drift, EvalRuns, Sightings, Suites
 from harness.ports.operations import (
     Alerts,
-    Archive,
     AuditedRows,
     AuditExports,
     AuditLog,
@@ -168,8 +167,6 @@ class Transaction(Protocol):
     def deliveries(self) -> Deliveries: ...
     @property
     def failovers(self) -> Failovers: ...
-    @property
-    def archive(self) -> Archive: ...
     @property
     def sightings(self) -> Sightings: ...
     @property

@@ -1,5 +1,5 @@
 """Protocols of what people operate, as it is stored: the audit log, requests that came twice,
-alerts with their deliveries and sinks, failovers, spending, the archive, and the installation's
+alerts with their deliveries and sinks, failovers, spending, and the installation's
 place in its history.
 """
 
@@ -320,50 +320,4 @@ class Spending(Protocol):
 
     def lapse(self, now: datetime) -> int:
         """Counts what dead processes held as spent; how many holds that were."""
-        ...
-
-
-class Archive(Protocol):
-    """Rows that go into the archive when they are old."""
-
-    def columns(self, table: str) -> Mapping[str, type]:
-        """Returns the type of each column's values: bool, int, float, str or datetime."""
-        ...
-
-    def oldest(
-        self, table: str, before: datetime, *, limit: int
-    ) -> Sequence[Mapping[str, Any]]:
-        """Reads the oldest rows before a time, and locks them until the unit of work ends."""
-        ...
-
-    def delete(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Deletes rows that `oldest` has read. Raises Conflict where one is gone."""
-        ...
-
-
-class ArchiveFiles(Protocol):
-    """The files of the archive, in a folder outside the database."""
-
-    def write(
-        self,
-        table: str,
-        month: str,
-        columns: Mapping[str, type],
-        rows: Sequence[Mapping[str, Any]],
-    ) -> tuple[str, str]:
-        """Writes a file, whole or not at all, and reads it back; returns its name and its
-        SHA-256. month: `2026-01`. Raises StoreUnavailable.
-        """
-        ...
-
-    def read(self, name: str) -> Sequence[Mapping[str, Any]]:
-        """Reads a file's rows. Raises NotFound."""
-        ...
-
-    def sha256(self, name: str) -> str | None:
-        """Computes a file's checksum; None without that file."""
-        ...
-
-    def names(self) -> Sequence[str]:
-        """Lists the files that are there."""
         ...

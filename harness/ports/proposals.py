@@ -228,7 +228,7 @@ class Observations(Protocol):
         self, *, since: datetime, route: str | None = None, project: str = DEFAULT_PROJECT
     ) -> Sequence[TrafficTotal]:
         """Sums of what `traffic` gives, in order of route, arm and target. project: whose
-        routes alone; the default one's are all. What was archived is in it by whole days.
+        routes alone; the default one's are all. Deleted minutes are in it by whole days.
         """
         ...
 
@@ -262,8 +262,10 @@ class Observations(Protocol):
         """
         ...
 
-    def forget_hours(self, before: datetime) -> int:
-        """Deletes the sums of hours whose minutes are in the archive; those of days stay."""
+    def forget_traffic(self, before: datetime) -> int:
+        """Deletes minutes of traffic, sums of hours, and keys' spend by day; sums of days stay.
+        Returns how many minutes it deleted.
+        """
         ...
 
     def spend_totals(self, *, today: date, keys: Collection[str]) -> Mapping[str, SpendTotals]:

@@ -49,7 +49,6 @@ from harness.store.signing.row_faults import (
 )
 from harness.store.signing.row_signatures import RowSignatures
 from harness.store.sql.agents import SqlAgentGrants, SqlAgents, SqlSwitchRequests
-from harness.store.sql.archive import SqlArchive
 from harness.store.sql.audit import SqlAuditedRows, SqlAuditExports, SqlAuditLog
 from harness.store.sql.contents import SqlContents
 from harness.store.sql.drift import SqlDrift
@@ -124,7 +123,6 @@ class SqlTransaction:
         self.alerts = SqlAlerts(unit)
         self.deliveries = SqlDeliveries(unit)
         self.failovers = SqlFailovers(unit)
-        self.archive = SqlArchive(unit)
         self.sightings = SqlSightings(unit)
         self.drift = SqlDrift(unit)
         self.captures = SqlCaptures(unit)

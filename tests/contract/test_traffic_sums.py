@@ -238,13 +238,12 @@ def test_raw_sql_keeps_the_sums(recorded: Recorded) -> None:
     assert latencies == {(ROUTE, TRAFFIC.target): {100: 10, 250: 4, -1: 1}}
 
 
-def test_a_day_keeps_its_sum_when_its_hours_are_in_the_archive(recorded: Recorded) -> None:
+def test_a_day_keeps_its_sum_when_its_minutes_are_deleted(recorded: Recorded) -> None:
     old = [replace(TRAFFIC, minute=TRAFFIC.minute - n * DAY) for n in range(3)]
     recorded.write(old)
     boundary = TRAFFIC.minute - DAY
     with recorded.store.write() as tx:
-        tx.archive.delete("traffic", tx.archive.oldest("traffic", boundary, limit=9))
-        assert tx.observations.forget_hours(boundary) == 1
+        assert tx.observations.forget_traffic(boundary) == 1
 
     with recorded.store.read() as tx:
         read = tx.observations

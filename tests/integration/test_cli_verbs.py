@@ -163,19 +163,12 @@ def database_verbs(ask: Callable[..., object]) -> None:
     ask("audit", "resend", "siem", "--after", "0", "--reason", "a rehearsal", exits=1)
     for look in ("list", "open"):  # as a document no browser is opened
         ask("docs", look)
-    Path("words.txt").write_text("correct horse battery")
-    ask("backup", "one.backup", "--passphrase-file", "words.txt")
-    ask("restore", "one.backup", "--passphrase-file", "words.txt", "--check")
     ask("db", "grant", "runtime", exits=2)  # SQLite has no roles
     ask("db", "sign", "--reason", "a rehearsal", "--yes")
     ask("db", "accept-restore", "--reason", "a rehearsal")
     # The keys of these tests are in the environment.
     ask("db", "rotate-key", exits=2)
     ask("db", "retire-key", "0" * 16, "--reason", "a rehearsal", exits=2)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SWAPGATE__ARCHIVE__FOLDER", "archive")
-        for words in (("run",), ("list",), ("verify",), ("read", "traffic")):
-            assert ask("archive", *words) == []
 
 
 def person_verbs(ask: Callable[..., object]) -> None:

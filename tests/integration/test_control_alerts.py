@@ -430,6 +430,8 @@ def test_old_alerts_and_failovers_are_forgotten(world: SmallInstallation) -> Non
     deliver(world)
     world.clock.advance(timedelta(days=31).total_seconds())
 
-    housekeeping.purge_expired(world.context(), alerts_days=30, failovers_days=30)
+    housekeeping.purge_expired(
+        world.context(), alerts_days=30, failovers_days=30, traffic_days=400
+    )
 
     assert all_kinds(world) == []

@@ -81,7 +81,6 @@ SQLITE = {
     "change-requests": INSTALLED,
     "spending": INSTALLED,
     "privacy": INSTALLED,
-    "archive": f"{INSTALLED}\necho 'archive: {{folder: archive}}' >> swapgate.yaml\n",
     "projects": f"{INSTALLED}\necho 'projects: {{payments: {{}}}}' >> swapgate.yaml\n",
 }
 OF_THEIR_OWN = {
@@ -209,7 +208,7 @@ def test_a_file_of_litellm_is_taken_over(tmp_path: Path) -> None:
 @verified
 @pytest.mark.timeout(300)
 def test_a_backup_of_sqlite_is_restored_and_accepted(tmp_path: Path) -> None:
-    pg = "\n".join(shell_blocks("how-to/backup.md")[4:6])
+    pg = "\n".join(shell_blocks("how-to/backup.md")[2:4])
     restore = "rm -f .swapgate/swapgate.db-wal"
     page = DocumentedCommands(
         "how-to/backup.md",
@@ -266,7 +265,7 @@ def test_two_roles_run_swapgate_and_a_dump_is_restored(server: sa.URL, tmp_path:
     ).run()
 
     restored = address(server, "restored", "swapgate_owner")
-    sqlite = "\n".join(shell_blocks("how-to/backup.md")[:4])
+    sqlite = "\n".join(shell_blocks("how-to/backup.md")[:2])
     page = DocumentedCommands(
         "how-to/backup.md",
         second,

@@ -168,7 +168,7 @@ def test_a_day_later_it_is_a_new_request_and_its_answer_is_deleted(ctx: Context)
     clock.advance(timedelta(days=1).total_seconds())
     assert once(ctx, effect) == ((201, '{"call":2}'), False)
     clock.advance(timedelta(days=1, seconds=1).total_seconds())
-    housekeeping.purge_expired(ctx, alerts_days=1, failovers_days=1)
+    housekeeping.purge_expired(ctx, alerts_days=1, failovers_days=1, traffic_days=400)
     with ctx.store.read() as tx:
         assert tx.idempotent_requests.get("scope", "monday-1") is None
 

@@ -15,13 +15,11 @@ from dashboard import current_user
 from harness.app.installation import CONFIG_VARIABLE
 from harness.control.agents import switches
 from harness.control.operations import dashboard_sessions, keys
-from harness.control.privacy.archive import list_archived_files
 from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.archive import ARCHIVED
 from harness.domain.operations.audit import AuditFilter
 from harness.domain.operations.principals import OPERATOR
 from harness.domain.pagination import PageRequest, encode_cursor
@@ -220,7 +218,7 @@ def ask_store(tx: Transaction, since: Any) -> None:
     tx.observations.traffic_points(since=day, step=timedelta(days=1))
     tx.observations.costs_of_targets({("chat", "a"): (since - timedelta(days=9), since)})
     tx.observations.latencies(since=since)
-    tx.observations.forget_hours(since - timedelta(days=9999))
+    tx.observations.forget_traffic(since - timedelta(days=9999))
     tx.observations.spends(since=since.date())
     tx.runs.of_targets(["a"])
     tx.runs.newest_of_targets(["a", "b"], [*RunState])
@@ -234,8 +232,6 @@ def ask_store(tx: Transaction, since: Any) -> None:
     tx.alerts.forget(since - timedelta(days=9999))
     tx.routing.last_swaps(["chat"])
     tx.routing.names()
-    for table in ARCHIVED:
-        tx.archive.delete(table, tx.archive.oldest(table, since, limit=1))
 
 
 def test_every_table_grows_or_does_not() -> None:
@@ -254,7 +250,6 @@ def test_no_endpoint_page_command_or_control_turn_reads_a_growing_table_whole(
         door = Door(world)
         names = live_through(cli, door)
         refused = [*ask_pages(names), *ask_cli(names), *ask_api(door, names)]
-        list_archived_files(world.context())
         now = world.clock.now()
         with world.store.listings() as stored:
             ask_lists(stored, now)

@@ -240,7 +240,7 @@ def test_what_has_expired_is_not_left_in_the_databases_log(
     assert word.encode() in stored_bytes(folder, database_url)
 
     world.clock.jump(timedelta(days=2).total_seconds())
-    purge_expired(world.context(), alerts_days=30, failovers_days=30)
+    purge_expired(world.context(), alerts_days=30, failovers_days=30, traffic_days=400)
 
     assert word.encode() not in stored_bytes(folder, database_url)
 

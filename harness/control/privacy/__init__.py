@@ -1,1 +1,1 @@
-"""What is kept of users: captures, archives, retention, deletion, and encryption at rest."""
+"""What is kept of users: captures, retention, deletion, and encryption at rest."""

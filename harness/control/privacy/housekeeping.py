@@ -114,15 +114,18 @@ BATCHES_KEPT = timedelta(days=90)
 _RUNS_AT_A_TIME = 10
 
 
-def purge_expired(ctx: Context, *, alerts_days: float, failovers_days: float) -> None:
-    """Delete alerts that ended, and failovers, when they are as old as that; and captured
-    requests at their own end. Keys of providers that expired are taken away, and what canaries
-    that have ended knew of their callers' keys.
+def purge_expired(
+    ctx: Context, *, alerts_days: float, failovers_days: float, traffic_days: float
+) -> None:
+    """Delete alerts that ended, failovers and traffic at these ages, and captured requests at
+    their own end. Keys of providers that expired are taken away, and what canaries that have
+    ended knew of their callers' keys.
     """
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         tx.alerts.forget(now - timedelta(days=alerts_days))
         tx.failovers.forget(now - timedelta(days=failovers_days))
+        tx.observations.forget_traffic(now - timedelta(days=traffic_days))
         tx.dashboard_sessions.forget(now - SIGN_INS_KEPT)
         tx.idempotent_requests.forget(now - IDEMPOTENT_REQUESTS_KEPT)
         expired = tx.captures.forget(now)

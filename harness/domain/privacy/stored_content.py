@@ -195,16 +195,9 @@ FILES: Final = (
         "nothing to delete",
     ),
     ContentFile(
-        "the folder `archive.folder`",
-        "old traffic and spend by route, model and key: no content, and no mark of a user",
-        "nothing to encrypt",
-        "yours to delete",
-        "nothing to delete",
-    ),
-    ContentFile(
-        "a backup",
+        "a backup that you made",
         "all tables, and the keys",
-        "yes, always, by its passphrase",
+        "no: keep it where it may be",
         "yours to delete",
         "not reached",
     ),

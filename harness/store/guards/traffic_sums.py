@@ -2,7 +2,7 @@
 is added to a minute is added to its hour and its day in the same transaction, whoever adds it
 and however late.
 
-A row that leaves `traffic` for the archive stays in its day's sum.
+A row that is deleted from `traffic` stays in its day's sum.
 """
 
 # ruff: noqa: S608 - statements of constants; nothing comes from outside

@@ -54,7 +54,7 @@ from harness.store.schema.observations import (
     traffic_from_row,
     traffic_to_row,
 )
-from harness.store.schema.traffic_sums import HOUR, floor_time, traffic_hour
+from harness.store.schema.traffic_sums import DAY, floor_time, traffic_hour
 from harness.store.sql.json_rows import json_rows, look_up
 from harness.store.sql.pages import owned_by
 from harness.store.sql.preload import read_named, rows_key
@@ -166,6 +166,12 @@ TRAFFIC_OF = OLDEST_TRAFFIC.where(
 )
 FORGET_HOURS = sa.delete(traffic_hour).where(
     traffic_hour.c.begins_at < sa.bindparam("before", type_=traffic_hour.c.begins_at.type)
+)
+FORGET_MINUTES = sa.delete(traffic).where(
+    traffic.c.minute < sa.bindparam("before", type_=traffic.c.minute.type)
+)
+FORGET_SPEND = sa.delete(key_spend).where(
+    key_spend.c.day < sa.bindparam("before", type_=key_spend.c.day.type)
 )
 FORGET_BATCHES = sa.delete(observation_batch).where(
     observation_batch.c.id.in_(sa.bindparam("ids", expanding=True))
@@ -408,8 +414,11 @@ class SqlObservations:
     ) -> Sequence[TrafficPoint]:
         return self._traffic.points(since, step, route, project)
 
-    def forget_hours(self, before: datetime) -> int:
-        return self._unit.write(FORGET_HOURS, {"before": floor_time(before, HOUR)})
+    def forget_traffic(self, before: datetime) -> int:
+        begin = floor_time(before, DAY)
+        self._unit.write(FORGET_HOURS, {"before": begin})
+        self._unit.write(FORGET_SPEND, {"before": begin.date()})
+        return self._unit.write(FORGET_MINUTES, {"before": begin})
 
     def spend_totals(self, *, today: date, keys: Collection[str]) -> Mapping[str, SpendTotals]:
         first = today.replace(day=1)
