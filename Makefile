@@ -64,8 +64,8 @@ migrate: setup ## bring the configured database to the newest schema
 	$(BIN)/swapgate db upgrade
 
 bench: setup ## the benchmarks, printed as tables
-	@for each in benchmarks/*/run.py; do \
-		echo "== $$each"; $(BIN)/python "$$each" || exit 1; done
+	@for each in router gate canary faults evals scale; do \
+		echo "== $$each"; $(BIN)/python -m benchmarks.$$each.run || exit 1; done
 
 docs: setup ## write the generated parts of docs/ anew, and the docs site into site/
 	$(BIN)/swapgate docs generate
@@ -88,7 +88,7 @@ verify: setup ## every case of what `make test` samples, and all acceptance stor
 compiled-wheel: setup ## dist/: the router compiled, for this platform and Python; needs a C compiler
 	SWAPGATE_COMPILE=1 $(BIN)/python -m hatchling build -t wheel
 
-soak: setup ## the longest: the runs of docs/reference/figures.md, SOAK_S=3600 seconds of mixed faults
+soak: setup ## the longest tests; SOAK_S=3600 seconds of mixed faults
 	$(PYTEST) tests -m soak --timeout=0
 	@sh .ci/last_passed.sh soak
 

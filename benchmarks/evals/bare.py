@@ -1,6 +1,6 @@
 """Inspect alone on the same items: its own defaults, and the least that calls the provider.
 
-    python benchmarks/evals/bare.py DATA BASE_URL FOLDER CONNECTIONS [--profile]
+    python -m benchmarks.evals.bare DATA BASE_URL FOLDER CONNECTIONS
 
 Inspect's own `openai` provider needs a newer `openai` than litellm allows, so that this brings
 a provider of its own: one POST by aiohttp, no retries, no patch, no price.
@@ -9,8 +9,6 @@ a provider of its own: one POST by aiohttp, no retries, no patch, no price.
 import os
 import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import aiohttp
 from inspect_ai import Task, eval  # noqa: A004 - Inspect's name
@@ -80,9 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if "--profile" in sys.argv:
-        from benchmarks.evals.sampling import profiled
-
-        profiled(main, Path(sys.argv[3], "profile.json"))
-    else:
-        main()
+    main()

@@ -1,6 +1,6 @@
 """The provider of the benchmark: adds the two numbers it is asked for, at next to no cost.
 
-python benchmarks/evals/provider.py PORT
+python -m benchmarks.evals.provider PORT
 """
 
 import json

@@ -1,6 +1,6 @@
 """A run of ours beside bare Inspect, on the same items: CPU time and memory.
 
-    python benchmarks/evals/run.py [--samples 500] [--rounds 2] [--no-profile]
+    python -m benchmarks.evals.run [--samples 500] [--rounds 2]
 
 The two take turns of seconds (SIGSTOP, SIGCONT), so that both feel the same neighbours. Counted
 is the CPU time, user and system, of the whole process, from its start to its last sample: wall
@@ -18,11 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
 import yaml
 
-from benchmarks.evals import sampling, turns
+from benchmarks.evals import turns
 from benchmarks.router.processes import free_port, start, wait_for
 from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
@@ -31,10 +29,8 @@ from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM
 from harness.domain.settings import TargetSeed
 
-HERE: Final = Path(__file__).parent
 BARE, OURS = "bare Inspect", "swapgate eval-worker"
 MOST_CPU, MOST_RSS_MIB = 1.5, 800
-PROFILED: Final = 1000
 CONNECTIONS: Final = 8
 
 
@@ -63,10 +59,10 @@ def commands(folder: Path, port: int, samples: int) -> dict[str, list[str]]:
     base_url = f"http://127.0.0.1:{port}/v1"
     for name in ("bare", "ours"):
         (folder / name).mkdir()
-    python = sys.executable
-    bare = [python, str(HERE / "bare.py"), str(data), base_url, str(folder / "bare")]
+    module = [sys.executable, "-m"]
+    bare = [*module, "benchmarks.evals.bare", str(data), base_url, str(folder / "bare")]
     config, run = queued(folder / "ours", data, base_url)
-    ours = [python, str(HERE / "swapgate.py"), str(config), run, str(folder / "ours")]
+    ours = [*module, "benchmarks.evals.swapgate", str(config), run, str(folder / "ours")]
     return {BARE: [*bare, str(CONNECTIONS)], OURS: ours}
 
 
@@ -91,13 +87,9 @@ def queued(folder: Path, data: Path, base_url: str) -> tuple[Path, str]:
     return config, run.id
 
 
-def one_round(folder: Path, port: int, samples: int, *more: str) -> dict[str, Figures]:
-    """more: further words for both command lines."""
+def one_round(folder: Path, port: int, samples: int) -> dict[str, Figures]:
     folder.mkdir()
-    chosen = {
-        name: [*command, *more] for name, command in commands(folder, port, samples).items()
-    }
-    used = turns.taken(chosen, folder)
+    used = turns.taken(commands(folder, port, samples), folder)
     found = {}
     for name, place in ((BARE, "bare"), (OURS, "ours")):
         answered, right = (folder / place / "result").read_text(encoding="utf-8").split()
@@ -123,39 +115,20 @@ def lines(rounds: Sequence[Mapping[str, Figures]], samples: int) -> list[str]:
     return out
 
 
-def profile_lines(folder: Path) -> list[str]:
-    found = {
-        name: sampling.shares(folder / place / "profile.json")
-        for name, place in ((BARE, "bare"), (OURS, "ours"))
-    }
-    parts = dict.fromkeys([*found[BARE], *found[OURS]])
-    out = [f"{'share of CPU time after imports':40}" + "".join(f"{name:>18}" for name in found)]
-    for part in parts:
-        row = "".join(f"{shares.get(part, 0.0):18.0%}" for shares in found.values())
-        out.append(f"{part:40}{row}")
-    imports = [sampling.import_s(folder / place / "profile.json") for place in ("bare", "ours")]
-    row = "".join(f"{seconds:16.1f} s" for seconds in imports)
-    return [*out, f"{sampling.IMPORTS:40}{row}"]
-
-
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--samples", type=int, default=500)
     options.add_argument("--rounds", type=int, default=2, choices=range(1, 21))
-    options.add_argument("--no-profile", action="store_true")
     chosen = options.parse_args()
     rounds = []
     with tempfile.TemporaryDirectory(prefix="swapgate-bench-") as name, ExitStack() as stack:
         folder, port = Path(name), free_port()
-        command = [sys.executable, str(HERE / "provider.py"), str(port)]
+        command = [sys.executable, "-m", "benchmarks.evals.provider", str(port)]
         wait_for(port, start(command, stack, log=folder / "provider.log"), 30)
         for number in range(chosen.rounds):
             rounds.append(one_round(folder / f"round-{number}", port, chosen.samples))
             print("\n".join(lines(rounds[-1:], chosen.samples)), file=sys.stderr, flush=True)
         print("\n".join(lines(rounds, chosen.samples)))
-        if not chosen.no_profile:
-            one_round(folder / "profile", port, PROFILED, "--profile")
-            print("\n".join(["", *profile_lines(folder / "profile")]))
     ours = [figures[OURS] for figures in rounds]
     ratio = statistics.median(figures[OURS].cpu_s / figures[BARE].cpu_s for figures in rounds)
     good = ratio <= MOST_CPU and max(figures.rss_mib for figures in ours) <= MOST_RSS_MIB

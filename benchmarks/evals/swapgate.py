@@ -1,13 +1,11 @@
 """The same items as an eval worker of ours asks them: from the lease to the last stored sample.
 
-python benchmarks/evals/swapgate.py CONFIG RUN FOLDER [--profile]
+python -m benchmarks.evals.swapgate CONFIG RUN FOLDER
 """
 
 import os
 import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from harness.app.eval_workers import run_worker
 from harness.app.installation import open_installation
@@ -25,9 +23,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if "--profile" in sys.argv:
-        from benchmarks.evals.sampling import profiled
-
-        profiled(main, Path(sys.argv[3], "profile.json"))
-    else:
-        main()
+    main()

@@ -53,10 +53,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Row:
-    """A fault with its variants, asked in turn. share: of the usual requests a second.
-
-    outage: the first provider answers nobody, so that a breaker can spare it.
-    """
+    """A fault with its variants, asked in turn. share: of the usual requests a second."""
 
     number: int
     title: str
@@ -64,16 +61,11 @@ class Row:
     variants: tuple[Variant, ...]
     share: float = 1.0
     manner: Manner = Manner.ASK
-    outage: bool = False
 
 
 def row(number: int, title: str, expect: Expect, faults: Mapping[str, Fault]) -> Row:
     variants = (Variant(f"f{number}-{name}", fault) for name, fault in faults.items())
     return Row(number, title, expect, tuple(variants))
-
-
-def outage(number: int, title: str, faults: Mapping[str, Fault]) -> Row:
-    return replace(row(number, title, Expect.WHOLE, faults), outage=True)
 
 
 def status(number: int, **more: Any) -> Fault:
@@ -119,12 +111,12 @@ def answers() -> tuple[Row, ...]:
     bad = tuple(Variant(f"f3-{code}", status(code), both=True) for code in (400, 413, 422))
     return (
         row(1, "429 with Retry-After", Expect.WHOLE, waits),
-        outage(2, "500, 502, 503, 504, 529", outages),
+        row(2, "500, 502, 503, 504, 529", Expect.WHOLE, outages),
         row(2, "500, 503 at times", Expect.WHOLE, at_times),
         Row(3, "400, 413, 422", Expect.TOLD, bad),
-        outage(4, "our key or account refused", refusals),
-        Row(5, "no connection, reset", Expect.WHOLE, unreachable, outage=True),
-        outage(6, "silence before the first byte", {"hang": {"kind": "hang"}}),
+        row(4, "our key or account refused", Expect.WHOLE, refusals),
+        Row(5, "no connection, reset", Expect.WHOLE, unreachable),
+        row(6, "silence before the first byte", Expect.WHOLE, {"hang": {"kind": "hang"}}),
     )
 
 
@@ -156,11 +148,13 @@ def streams() -> tuple[Row, ...]:
     return (
         row(7, "stall in mid-stream, at times", Expect.HONEST, stall),
         row(8, "reset or end in mid-stream, at times", Expect.HONEST, broken),
-        outage(9, "200, then an error event", {"error": in_stream("error_in_stream")}),
-        outage(10, "role and ping, then failure", pinged),
-        outage(11, "garbage, NaN, nesting, HTML", garbage),
+        row(
+            9, "200, then an error event", Expect.WHOLE, {"error": in_stream("error_in_stream")}
+        ),
+        row(10, "role and ping, then failure", Expect.WHOLE, pinged),
+        row(11, "garbage, NaN, nesting, HTML", Expect.WHOLE, garbage),
         replace(huge, share=0.1),
         Row(13, "slow and idle clients", Expect.WHOLE, (none,), manner=Manner.CROWD),
         Row(14, "clients leave in mid-stream", Expect.LEFT, (left,), 0.25, Manner.LEAVE),
-        Row(15, "nobody is there", Expect.DOWN, (nobody,), outage=True),
+        Row(15, "nobody is there", Expect.DOWN, (nobody,)),
     )

@@ -15,17 +15,15 @@ CLIENTS_OWN: Final = (400, 413, 422)
 
 @dataclass(frozen=True)
 class Figures:
-    """One gateway, row and client. retries: the client's own. right: as the row expects.
+    """One row and client. retries: the client's own. right: as the row expects.
 
     calls, warm_calls: of providers, for all requests and for those of the second half.
     p99_s: of what arrived whole; NaN when nothing did. said: an example of an error.
     """
 
-    gateway: str
     number: int
     title: str
     expect: Expect
-    outage: bool
     retries: int
     requests: int
     right: int
@@ -38,7 +36,6 @@ class Figures:
 
 
 def figures(
-    gateway: str,
     row: Row,
     retries: int,
     results: Sequence[RequestResult],
@@ -48,11 +45,9 @@ def figures(
     half = max((request.begun for request in results), default=0.0) / 2
     warm = [request for request in results if request.begun >= half]
     return Figures(
-        gateway=gateway,
         number=row.number,
         title=row.title,
         expect=row.expect,
-        outage=row.outage,
         retries=retries,
         requests=len(results),
         right=sum(right(row.expect, request) for request in results),

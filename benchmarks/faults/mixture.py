@@ -30,15 +30,11 @@ class Outcome:
     sent: int = 0
     endings: Counter[str] = field(default_factory=Counter)
     wrong: Counter[str] = field(default_factory=Counter)
-    latencies_s: list[float] = field(default_factory=list)
-    said: str = ""
 
     def note(self, row: Row, asked: RequestResult) -> None:
         self.endings[asked.ending] += 1
-        self.latencies_s.append(asked.latency_s)
         if not right(row.expect, asked):
             self.wrong[f"{row.number} {row.title}"] += 1
-            self.said = self.said or asked.said
 
 
 def healthy() -> Iterator[tuple[Row, Variant]]:
@@ -89,6 +85,6 @@ async def poured(
     return outcome
 
 
-async def fill_memory(door: Door, routers: int) -> Outcome:
-    """Healthy requests, until each router's worker remembers as many as it ever does."""
-    return await poured(door, healthy(), rate=FILLS_AT, seconds=routers * REMEMBERED / FILLS_AT)
+async def fill_memory(door: Door) -> Outcome:
+    """Healthy requests, until the router's worker remembers as many as it ever does."""
+    return await poured(door, healthy(), rate=FILLS_AT, seconds=REMEMBERED / FILLS_AT)

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.faults.gateways import fallback_chain
-from benchmarks.faults.gateways.fallback_chain import Limits
+from benchmarks.faults.installed import LIMITS, Limits
 from benchmarks.faults.mixture import TRENDS_FROM_S, Outcome, fill_memory, mixed, poured
 from benchmarks.faults.stage import Swapgate, running
 from benchmarks.faults.trend import Trend, trend
@@ -97,15 +96,15 @@ def soak(
     *,
     seconds: float,
     rate: float,
-    limits: Limits = fallback_chain.LIMITS,
+    limits: Limits = LIMITS,
     **more: object,
 ) -> Soaked:
     """more: of Swapgate's configuration file."""
-    with running(folder, limits, routers=1, **more) as site:
+    with running(folder, limits, **more) as site:
         patience_s = limits.total_s + 10
         before = Outcome()
         if seconds >= TRENDS_FROM_S:
-            before = asyncio.run(fill_memory(site.door, routers=1))
+            before = asyncio.run(fill_memory(site.door))
         outcome, samples = asyncio.run(loaded(site, rate, seconds, patience_s))
         told = site.metrics()
         site.router.terminate()

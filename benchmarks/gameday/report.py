@@ -40,16 +40,6 @@ def swap_row(swaps: Swaps, candidate: str, begun_s: float) -> str:
     return f"| `{candidate}` | {WANTED[candidate].replace('_', ' ')} | {steps} |"
 
 
-def summary(played: Sequence[Played], requests: Sequence[Request]) -> str:
-    """In a sentence or two."""
-    failed = sum(request.failed for request in requests)
-    foreseen = sum(act.predicted for act in played)
-    return (
-        f"{len(played)} parts were broken; {len(requests):,} requests, {failed} failed, "
-        f"{foreseen} of them as the docs predict. The load was {os.getloadavg()[1]:.0f}."
-    )
-
-
 def machine() -> str:
     """The figures were taken on it."""
     gib = psutil.virtual_memory().total / 2**30

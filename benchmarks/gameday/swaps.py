@@ -12,8 +12,7 @@ from typing import Final
 
 import psycopg
 
-from benchmarks.canary.wall_time import now_s
-from benchmarks.gameday.processes import NotReady
+from benchmarks.gameday.processes import NotReady, now_s
 from benchmarks.gameday.town import Town
 
 PHASES: Final = "SELECT id, phase FROM proposal"

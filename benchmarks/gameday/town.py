@@ -18,7 +18,6 @@ from typing import Any, Final
 import psycopg
 import yaml
 
-from benchmarks.gameday import prometheus
 from benchmarks.gameday.database import HOSTS, Database
 from benchmarks.gameday.network import Network
 from benchmarks.gameday.processes import NotReady, Processes
@@ -35,7 +34,6 @@ NUMBERS: Final = {
     **{name: 31 + place for place, name in enumerate(WORKERS)},
     **{name: 41 + place for place, name in enumerate(PROVIDERS)},
     **{name: 51 + place for place, name in enumerate(HOSTS)},
-    "prometheus": 61,
     "users": 71,
 }
 EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - of a namespace of its own
@@ -80,8 +78,7 @@ class Town:
         self._write_files()
         self.command("init")
         key = str(self._json("key", "create", "users")["text"])
-        self._keep_token("router.token", "prometheus")
-        self._keep_token("control.token", "prometheus-control", "--role", "viewer", "--service")
+        self._keep_token("router.token", "metrics")
         for name in PROVIDERS:
             words = (
                 "sim",
@@ -101,7 +98,6 @@ class Town:
             "balancer", envoy, "-c", str(self.folder / "envoy.yaml"), "--concurrency", "1",
             "--disable-hot-restart", "-l", "warn",
         )  # fmt: skip
-        prometheus.start(self.network, self.processes, self.folder, self.seconds)
         eventually(lambda: self.status("balancer", 8000) == "ok", STARTS_WITHIN_S, "Envoy")
         return key
 

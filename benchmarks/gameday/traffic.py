@@ -18,7 +18,7 @@ from typing import IO, Final
 import openai
 from openai.types.chat import ChatCompletionMessageParam
 
-from benchmarks.canary.wall_time import now_s
+from benchmarks.gameday.processes import now_s
 
 PATIENCE_S: Final = 130.0  # longer than the balancer's
 MOST_UNDER_WAY: Final = 300

@@ -1,5 +1,5 @@
 """Judges a game day: each failed request against what the docs predict, the books against the
-client's records, the swaps, the leaders, the alerts, the audit log.
+client's records, the swaps, the leaders, the audit log.
 """
 
 from collections import Counter
@@ -8,27 +8,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.gameday.acts import Act, Break
-from benchmarks.gameday.prometheus import Firing
 from benchmarks.gameday.swaps import WANTED, Swaps
 from benchmarks.gameday.traffic import Request
 
 # `router.flush_interval_s` and a moment for the database: what a killed router had not written.
 UNWRITTEN_S: Final = 2.0
-# Prometheus scrapes every two seconds, and looks at its rules as often.
-LATE_S: Final = 15.0
 BROKE_OFF: Final = "the provider's stream broke off"
-# Rules that would say that something is wrong which nobody has broken.
-NEVER: Final = frozenset(
-    {
-        "SwapgateRequestsFail",
-        "SwapgateInternalErrors",
-        "SwapgateObservationsDropped",
-        "SwapgateRouterRevisionRefused",
-        "SwapgateControlMissing",
-        "SwapgateControlStuck",
-        "SwapgateWorkersRestart",
-    }
-)
 # Of runs that are done, each: samples that were planned, and samples that are stored.
 SAMPLES: Final = """\
 SELECT wanted * epochs, (SELECT count(*) FROM sample WHERE run = eval_run.id)
@@ -145,33 +130,3 @@ def check_leaders(swaps: Swaps, changes: int) -> Check:
     good = not swaps.faults and len(set(terms)) == len(terms) and len(terms) > changes
     seen = f"terms {', '.join(map(str, terms))}; {'; '.join(swaps.faults) or 'one leader each'}"
     return Check("one control plane leads at a time", seen, good)
-
-
-def check_alerts(firings: Sequence[Firing], breaks: Sequence[tuple[Act, Break]]) -> Check:
-    """Each act's rules fire between its break and a while after its mend; others never do."""
-    missing = [
-        f"{alert} of “{act.name}”"
-        for act, break_ in breaks
-        for alert in act.alerts
-        if not any(
-            firing.alert == alert and break_.begun_s <= firing.at_s <= break_.over_s + LATE_S
-            for firing in firings
-        )
-    ]
-    wrong = sorted(
-        {
-            firing.alert
-            for firing in firings
-            if firing.alert in NEVER
-            and not any(
-                firing.alert in act.may_alert
-                and break_.begun_s <= firing.at_s <= break_.over_s + LATE_S
-                for act, break_ in breaks
-            )
-        }
-    )
-    fired = Counter(firing.alert for firing in firings)
-    seen = ", ".join(f"{count} × {alert}" for alert, count in fired.items()) or "none fired"
-    seen += f"; missing: {', '.join(missing)}" if missing else ""
-    seen += f"; should not have: {', '.join(wrong)}" if wrong else ""
-    return Check("Prometheus' rules fire for what is broken", seen, not missing and not wrong)

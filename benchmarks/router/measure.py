@@ -12,10 +12,10 @@ from pathlib import Path
 from benchmarks.router.load import LoadJob, Outcome, body, full_throttle, generated
 from benchmarks.router.machine import PEER_CORE, Busy, cpu_s, rss_mib
 from benchmarks.router.peers.peer import PLAIN, STREAMED, Ask, Peer, Site
-from benchmarks.router.processes import announced_port, free_port, start, wait_for
+from benchmarks.router.processes import free_port, start, wait_for
 
 RATE_PER_S = 200
-CONNECTIONS, SLOW_CONNECTIONS = 32, 4
+CONNECTIONS = 32
 STREAMS = 64
 WARM_S = 1.0
 # As long as one stream: they begin evenly apart.
@@ -55,7 +55,6 @@ class Running:
     asks: Mapping[str, Ask]
     pid: int | None
     folder: Path
-    slow: bool = False
 
     def cpu_s(self) -> float:
         return cpu_s(self.pid) if self.pid is not None else math.nan
@@ -66,12 +65,9 @@ def started(peer: Peer, site: Site, stack: ExitStack) -> Running:
     site.folder.mkdir(parents=True)
     log = site.folder / "log"
     process = start(peer.command(site), stack, core=PEER_CORE, log=log, env=peer.env)
-    port = site.port
-    if peer.announces:
-        port = announced_port(log, process, peer.start_s)
-    wait_for(port, process, peer.start_s)
+    wait_for(site.port, process, peer.start_s)
     asks = {kind: peer.ask(site, kind) for kind in (PLAIN, STREAMED)}
-    return Running(dict.fromkeys(asks, port), asks, process.pid, site.folder, peer.slow)
+    return Running(dict.fromkeys(asks, site.port), asks, process.pid, site.folder)
 
 
 def contender(
@@ -85,27 +81,22 @@ def contender(
 
 def figures(running: Running, pids: Sequence[int], seconds: float) -> Figures:
     """pids: the upstreams', whose CPU time is ours as well."""
-    plain, connections, rate = running.asks[PLAIN], CONNECTIONS, RATE_PER_S
-    if running.slow:
-        seconds, connections, rate = max(2.0, seconds / 2), SLOW_CONNECTIONS, 1
-    throttle = (running.ports[PLAIN], plain, running.folder)
-    full_throttle(*throttle, connections=connections, seconds=WARM_S)
-    _generate(running, PLAIN, WARM_S, per_s=rate)
+    throttle = (running.ports[PLAIN], running.asks[PLAIN], running.folder)
+    full_throttle(*throttle, connections=CONNECTIONS, seconds=WARM_S)
+    _generate(running, PLAIN, WARM_S, per_s=RATE_PER_S)
     with Busy() as busy:
         ours = _ours_s(running, pids)
         before = running.cpu_s()
-        full = full_throttle(*throttle, connections=connections, seconds=seconds)
+        full = full_throttle(*throttle, connections=CONNECTIONS, seconds=seconds)
         cpu_us = (running.cpu_s() - before) / max(1, full.requests) * 1e6
         before = running.cpu_s()
-        calm = _generate(running, PLAIN, seconds, per_s=rate)
+        calm = _generate(running, PLAIN, seconds, per_s=RATE_PER_S)
         cpu_us_apart = (running.cpu_s() - before) / max(1, len(calm.latencies_ms)) * 1e6
         before = running.cpu_s()
-        streams = _generate(running, STREAMED, seconds, slow=running.slow)
+        streams = _generate(running, STREAMED, seconds)
         # Without a chunk there was no stream, whatever was answered.
         stream_cpu_s = running.cpu_s() - before if streams.chunks else math.nan
-        staggered = _generate(
-            running, STREAMED, seconds, slow=running.slow, stagger_s=STAGGER_S
-        )
+        staggered = _generate(running, STREAMED, seconds, stagger_s=STAGGER_S)
         ours = _ours_s(running, pids) - ours
     return Figures(
         per_s=full.per_s,
@@ -133,11 +124,10 @@ def _generate(
     seconds: float,
     *,
     per_s: float = 0.0,
-    slow: bool = False,
     stagger_s: float = 0.0,
 ) -> Outcome:
     ask = running.asks[kind]
-    connections = 1 if slow else (8 if per_s else STREAMS)
+    connections = 8 if per_s else STREAMS
     job = LoadJob(
         port=running.ports[kind],
         path=ask.path,

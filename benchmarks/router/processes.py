@@ -1,6 +1,5 @@
 """Processes that a benchmark owns: perhaps pinned to one core, ended by their own pids."""
 
-import re
 import socket
 import subprocess
 import time
@@ -59,14 +58,3 @@ def wait_for(port: int, process: subprocess.Popen[bytes], timeout_s: float) -> N
                 return
         time.sleep(0.1)
     raise DidNotStart(f"nothing listens on its port after {timeout_s:.0f} s")
-
-
-def announced_port(log: Path, process: subprocess.Popen[bytes], timeout_s: float) -> int:
-    """The port in the first loopback URL that the process prints. Raises DidNotStart."""
-    until = time.monotonic() + timeout_s
-    while time.monotonic() < until and process.poll() is None:
-        found = re.search(r"http://(?:127\.0\.0\.1|localhost):(\d+)", log.read_text())
-        if found:
-            return int(found.group(1))
-        time.sleep(0.1)
-    raise DidNotStart(f"it named no port within {timeout_s:.0f} s")

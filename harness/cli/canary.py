@@ -1,5 +1,5 @@
 """`swapgate canary` shows canaries (`status`, `explain`). Its operations are in
-`canary_operations`, `plan` in `canary_plan`, `decide` and `bench` in `evals`.
+`canary_operations`, `plan` in `canary_plan`, `decide` in `evals`.
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,6 @@ DECIDE = LazyCommand(
     "harness.cli.evals.file_decision:canary_decide",
     "Decide about a canary from the counts in BLOCKS.csv.",
 )
-BENCH = LazyCommand(
-    "harness.cli.evals.bench:bench_canary",
-    "Measure how soon harm is detected, and how often none was there.",
-)
 
 
 OPERATIONS = {
@@ -45,7 +41,6 @@ PLAN = LazyCommand(
 LAZY = {
     "plan": PLAN,
     "decide": DECIDE,
-    "bench": BENCH,
     **{
         name: LazyCommand(f"harness.cli.canary_operations:{name}", text)
         for name, text in OPERATIONS.items()
@@ -56,7 +51,7 @@ LAZY = {
 SECTIONS = {
     "Look": ("status", "explain", "plan"),
     "Act": tuple(OPERATIONS),
-    "The rule": ("decide", "bench"),
+    "The rule": ("decide",),
 }
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.bench.segmented_traffic import SegmentTruth, simulate_segments
 from harness.control.canary import audit
 from harness.control.canary.status import explain_canary
 from harness.control.operations import alerts
@@ -13,6 +12,7 @@ from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.canary.segments import Segment
 from harness.domain.operations.alerts import AlertKind
+from tests.support.canary.segmented_traffic import SegmentTruth, simulate_segments
 from tests.support.control.control_plane import CANARY, SmallInstallation
 
 pytestmark = pytest.mark.req("F3", "F5")

@@ -10,7 +10,7 @@ from benchmarks.faults import soak
 from benchmarks.faults.answers import Ending
 from benchmarks.faults.catalogue import Expect, rows
 from benchmarks.faults.figures import Figures, figures
-from benchmarks.faults.gateways.fallback_chain import Limits
+from benchmarks.faults.installed import Limits
 from benchmarks.faults.load import Door, played
 from benchmarks.faults.routes import PRIMARY, RETRIES
 from benchmarks.faults.stage import Swapgate, running
@@ -39,7 +39,7 @@ async def all_at_once(site: Swapgate, door: Door) -> list[Figures]:
     )
     calls = site.upstreams.calls()
     return [
-        figures("Swapgate", row, retries, outcome, calls)
+        figures(row, retries, outcome, calls)
         for (row, retries), outcome in zip(plays, asked, strict=True)
     ]
 

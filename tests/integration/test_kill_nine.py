@@ -1,8 +1,7 @@
 """kill -9 of the control process and of eval workers, at random points of a proposal.
 
 Real processes, real signals, a real database and the simulator over real HTTP. Traffic is
-written as a router would record it. `python -m benchmarks.figures.kills` does it a thousand
-times, to routers and PostgreSQL as well.
+written as a router would record it.
 """
 
 import random

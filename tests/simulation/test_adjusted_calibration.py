@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.bench.gate_answers import POOL
-from harness.bench.gate_benchmark import FIVE, theta0_of, tilt_weights
-from harness.bench.score_matrix import close_pairs, load_matrix
+from benchmarks.gate.gate_benchmark import FIVE, theta0_of, tilt_weights
+from benchmarks.gate.score_matrix import close_pairs, load_matrix
 from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
 from harness.gate.offline.adjusted import Covariates, judge_adjusted_batch
 from harness.gate.offline.design import Design
 from harness.gate.planning.multiplicity import FUTILITY
+from tests.support.gate.gate_answers import POOL
 
 pytestmark = pytest.mark.req("F2")
 

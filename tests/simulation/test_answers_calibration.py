@@ -7,10 +7,10 @@ import math
 
 import pytest
 
-from harness.bench.gate_answers import AnsweredSuite, AnswersRow, measure_answers
-from harness.bench.gate_benchmark import GateBenchmarkPlan
-from harness.bench.score_matrix import generate_chances
+from benchmarks.gate.gate_benchmark import GateBenchmarkPlan
+from benchmarks.gate.score_matrix import generate_chances
 from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim, ClaimPopulation
+from tests.support.gate.gate_answers import AnsweredSuite, AnswersRow, measure_answers
 
 pytestmark = pytest.mark.req("F2")
 

@@ -5,9 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from harness.bench.canary_benchmark import INCIDENT, detect
-from harness.bench.canary_rules import e_fisher
-from harness.bench.guarded_traffic import SimulatedTraffic, Truth, simulate_traffic
+from benchmarks.canary.canary_benchmark import INCIDENT, detect
+from benchmarks.canary.canary_rules import e_fisher
 from harness.domain.canary.guardrails import FailureTally
 from harness.domain.canary.ranking import rank_among
 from harness.gate.online.certificate import Certificate, add_block, log_certificate
@@ -18,6 +17,7 @@ from harness.gate.online.harm_evidence import (
     combine_log_e,
 )
 from harness.gate.online.sample_ratio import ALARM_LOG_E, log_srm
+from tests.support.canary.guarded_traffic import SimulatedTraffic, Truth, simulate_traffic
 
 pytestmark = pytest.mark.req("F3")
 

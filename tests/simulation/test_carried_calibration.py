@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from harness.bench.canary_days import (
+from harness.domain.canary.guardrails import Guardrails
+from harness.domain.proposals.policy import CanaryPolicy
+from tests.support.canary.canary_days import (
     BUSY,
     CARRIED,
     DAILY,
@@ -15,8 +17,6 @@ from harness.bench.canary_days import (
     DailyTraffic,
     exposures_to_rollback,
 )
-from harness.domain.canary.guardrails import Guardrails
-from harness.domain.proposals.policy import CanaryPolicy
 
 pytestmark = pytest.mark.req("F3")
 # All of alpha for the errors: the most that they can err.

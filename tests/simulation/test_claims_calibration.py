@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.bench.gate_benchmark import resample_items
-from harness.bench.score_matrix import close_pairs, load_matrix
+from benchmarks.gate.gate_benchmark import resample_items
+from benchmarks.gate.score_matrix import close_pairs, load_matrix
 from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.gate.offline.costs import CostOutcome, judge_costs
 from harness.gate.offline.design import Design

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench.gate_clusters import GROUPS, measure_clusters
-from harness.bench.score_matrix import close_pairs, load_matrix
+from benchmarks.gate.score_matrix import close_pairs, load_matrix
 from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
+from tests.support.gate.gate_clusters import GROUPS, measure_clusters
 
 pytestmark = pytest.mark.req("F2")
 

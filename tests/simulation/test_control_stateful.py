@@ -1,7 +1,6 @@
 """Whatever people, traffic, clocks, providers and crashes do, in any order: the promise holds.
 
-Hypothesis draws the order, over the store in memory. `python -m benchmarks.figures.stateful`
-does many more steps, on both databases.
+Hypothesis draws the order, over the store in memory.
 """
 
 import os

@@ -7,10 +7,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from harness.bench import default_canary
-from harness.bench.canary_benchmark import SCENES
-from harness.bench.default_canary import DEFAULT, exposures, is_rolled_back
-from harness.bench.guarded_traffic import SimulatedHarm
+from benchmarks.canary.canary_benchmark import SCENES
 from harness.domain.canary.guardrails import FailureTally, Guardrails
 from harness.domain.canary.rollout import build_unit_rule
 from harness.domain.canary.unit_rule import ExposureUnit
@@ -18,6 +15,9 @@ from harness.domain.proposals.policy import CanaryPolicy, new_canary_policy
 from harness.gate.online.evidence_paths import counts_path
 from harness.gate.online.rollout_evidence import collect_evidence
 from router.recording.ledger import Ledger
+from tests.support.canary import default_canary
+from tests.support.canary.default_canary import DEFAULT, exposures, is_rolled_back
+from tests.support.canary.guarded_traffic import SimulatedHarm
 
 pytestmark = pytest.mark.req("F3")
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.bench.gate_benchmark import (
+from benchmarks.gate.gate_benchmark import (
     GateBenchmarkPlan,
     measure_rule,
     resample_items,
     run_gate_benchmark,
     theta0_of,
 )
-from harness.bench.score_matrix import ScoreKind, close_pairs, generate_scores, load_matrix
+from benchmarks.gate.score_matrix import ScoreKind, close_pairs, generate_scores, load_matrix
 from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_batch

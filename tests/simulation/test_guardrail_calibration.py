@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.bench.canary_benchmark import EVERYTHING, guarded
-from harness.bench.guarded_traffic import SimulatedHarm, simulate_rollout
+from benchmarks.canary.canary_benchmark import EVERYTHING, guarded
 from harness.domain.canary.guardrails import FailureTally, Guardrail
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.ranking import MeasuredUnit, rank_block
 from harness.gate.online.evidence_paths import counts_path, guardrail_path, ranks_path
 from harness.gate.online.rollout_evidence import collect_evidence
+from tests.support.canary.guarded_traffic import SimulatedHarm, simulate_rollout
 
 pytestmark = pytest.mark.req("F3")
 

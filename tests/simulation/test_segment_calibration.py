@@ -9,11 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.bench.segmented_traffic import SegmentTruth, segment_exposures, simulate_segments
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.segments import Segment
 from harness.domain.proposals.policy import new_canary_policy
 from harness.gate.online.rollout_evidence import collect_evidence
+from tests.support.canary.segmented_traffic import (
+    SegmentTruth,
+    segment_exposures,
+    simulate_segments,
+)
 
 pytestmark = pytest.mark.req("F3")
 # All of the segments' weight, and errors alone: where a false rollback is likeliest.

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench.gate_slices import measure_slices
-from harness.bench.score_matrix import close_pairs, load_matrix
+from benchmarks.gate.score_matrix import close_pairs, load_matrix
+from tests.support.gate.gate_slices import measure_slices
 
 pytestmark = pytest.mark.req("F2")
 

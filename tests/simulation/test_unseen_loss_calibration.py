@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from harness.bench.gate_benchmark import MOST_FALSE_WORST, theta0_of
-from harness.bench.gate_rules import MARGIN
+from benchmarks.gate.gate_benchmark import MOST_FALSE_WORST, theta0_of
+from benchmarks.gate.gate_rules import MARGIN
 from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_batch

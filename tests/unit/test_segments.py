@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.bench.segmented_traffic import SegmentTruth, simulate_segments
 from harness.domain.canary.guardrails import (
     Guardrail,
     Guardrails,
@@ -34,6 +33,7 @@ from router.observers.request_segments import detect_segments, guess_language
 from router.recording.guardrail_sample import SEGMENTS_FROM
 from router.recording.ledger import Ledger
 from router.request.body import read_request
+from tests.support.canary.segmented_traffic import SegmentTruth, simulate_segments
 from tests.support.router.asgi_router import ASK, CHAT, Door
 from tests.support.router.counted_router import CallCounter
 from tests.support.router.live_router import snapshot

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from benchmarks.router.peers.peer import PATH, PLAIN, STREAMED, Ask, Peer, Site, needs
+from benchmarks.router.peers.peer import PATH, PLAIN, STREAMED, Ask, Peer, Site
 from benchmarks.router.upstream import nginx_command
 
 KEPT = 256
@@ -28,4 +28,4 @@ def ask(site: Site, kind: str) -> Ask:  # noqa: ARG001 - an Ask's maker
     return Ask(path=f"/{kind}{PATH}", model=kind)
 
 
-PEER = Peer("nginx", command, ask, needs("nginx"))
+PEER = Peer("nginx", command, ask)

@@ -31,15 +31,11 @@ RUN = LazyCommand(
 REPLAY = LazyCommand(
     "harness.cli.proposals.replay:replay", "Decide a verdict again from what is stored."
 )
-BENCH = LazyCommand(
-    "harness.cli.evals.bench:bench_gate",
-    "Measure how often the gate errs, compared with simpler rules, on data with a known truth.",
-)
 
 
 @click.command(
     cls=LazyCommandGroup,
-    lazy={"decide": DECIDE, "run": RUN, "replay": REPLAY, "bench": BENCH},
+    lazy={"decide": DECIDE, "run": RUN, "replay": REPLAY},
 )
 def gate() -> None:
     """The gate's rule, on files, on two targets, and on stored verdicts again."""

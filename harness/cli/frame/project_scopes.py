@@ -131,7 +131,7 @@ OF_THE_MACHINE: Final = frozenset(
         *("init", "serve", "doctor", "demo", "sim", "mcp", "worker", "db", "config"),
         *("eval-worker", "eval-worker-template", "router-worker", "restore"),
         *("completion", "docs", "status"),
-        *("gate decide", "gate bench", "canary decide", "canary bench"),
+        *("gate decide", "canary decide"),
     }
 )
 

@@ -18,7 +18,6 @@ from harness.cli.frame import output
 from harness.cli.frame.session import Session
 from harness.cli.reference.config_reference import config_page, policies_page
 from harness.cli.reference.event_reference import events_page, exit_codes_page
-from harness.cli.reference.figures_reference import figures_page
 from harness.cli.reference.metric_reference import headers_page, metrics_page
 from harness.cli.reference.privacy_reference import privacy_page
 from harness.domain.canary import rollout
@@ -139,7 +138,6 @@ def replace_diagram(text: str, name: str, content: str) -> str:
 
 
 FOLDER = Path(__file__).resolve().parents[3] / "docs"
-FIGURES = FOLDER.parent / "benchmarks" / "figures"
 
 
 @click.group()
@@ -230,8 +228,6 @@ def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
             text = replace_diagram(text, name, drawn)
         except ValueError as error:
             raise InputError(f"{architecture}: {error}") from None
-    if not (FIGURES / "figures.yaml").exists():
-        raise ConfigError(f"{FIGURES}/figures.yaml is missing: docs are written in a checkout")
     return {
         folder / "reference" / "cli.md": cli_markdown(program, "swapgate"),
         architecture: text,
@@ -244,7 +240,6 @@ def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
         folder / "reference" / "headers.md": headers_page(),
         folder / "reference" / "exit-codes.md": exit_codes_page(),
         folder / "reference" / "events.md": events_page(),
-        folder / "reference" / "figures.md": figures_page(FIGURES),
     }
 
 

@@ -29,7 +29,6 @@ from evals.sim.simulated_model import SimulatedModel
 from evals.suites.suite import ConfiguredSuites
 from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
-from harness.bench.segmented_traffic import SegmentTruth, simulate_segments
 from harness.control import reconciler
 from harness.control.canary import machine, operations
 from harness.control.context import Context
@@ -42,6 +41,7 @@ from harness.domain.canary.segments import Segment
 from harness.domain.evals.run import EvalRun, RunState, Sample
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.operations.access import Actor, Role
+from tests.support.canary.segmented_traffic import SegmentTruth, simulate_segments
 from tests.support.control.manual_clock import ManualClock
 
 XSS = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"

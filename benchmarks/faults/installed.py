@@ -1,0 +1,101 @@
+"""Swapgate as `swapgate serve router` runs it, with a key and the fault routes."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from benchmarks.faults.catalogue import Place, rows
+from benchmarks.faults.routes import routes
+from benchmarks.faults.upstreams import FALLBACK
+from benchmarks.router.peers.peer import Site
+from harness.app.database import upgrade_database
+from harness.app.installation import open_installation
+from harness.control.operations import keys
+from harness.control.routing import seed
+from harness.domain.operations.access import SYSTEM
+
+KEY_FILE = "key"
+
+
+class Limits(NamedTuple):
+    """Seconds that one target may take."""
+
+    first_token_s: float = 2.0
+    between_chunks_s: float = 1.0
+    answer_s: float = 3.0
+
+    @property
+    def total_s(self) -> float:
+        """Of a request: two targets, each with its time for a whole answer."""
+        return 2 * self.answer_s
+
+
+LIMITS: Final = Limits()
+
+
+def _addresses(site: Site) -> Mapping[str, str]:
+    """Base URL by place, and of the fallback."""
+    primary = site.upstreams[Place.PRIMARY]
+    return {
+        Place.PRIMARY: f"http://127.0.0.1:{primary}/v1",
+        Place.REFUSED: "http://127.0.0.1:1/v1",
+        Place.NO_NAME: "http://no-such-host.example/v1",
+        Place.NO_TLS: f"https://127.0.0.1:{primary}/v1",
+        FALLBACK: f"http://127.0.0.1:{site.upstreams[FALLBACK]}/v1",
+    }
+
+
+def document(site: Site, limits: Limits) -> dict[str, object]:
+    """The configuration file. Retry and breaker are the defaults."""
+    return {
+        "home": str(site.folder / "home"),
+        "router": {
+            "port": site.port,
+            "first_token_timeout_s": limits.first_token_s,
+            "between_chunks_timeout_s": limits.between_chunks_s,
+            "total_timeout_s": limits.total_s,
+            "connect_timeout_s": 1.0,
+        },
+        "providers": {
+            name: {"kind": "custom", "api_base": url} for name, url in _addresses(site).items()
+        },
+        "routes": {
+            route.name: {
+                "incumbent": f"{route.variant.place}/{route.primary}",
+                "fallbacks": [f"{FALLBACK}/{route.spare}"],
+                "total_timeout_s": limits.total_s,
+            }
+            for route in routes(rows())
+        },
+    }
+
+
+def install(site: Site, limits: Limits = LIMITS, **more: object) -> Path:
+    """The file, a migrated and seeded database, and a key beside it. more: of the file."""
+    config = site.folder / "swapgate.yaml"
+    text = json.dumps({**document(site, limits), **more})  # JSON is YAML
+    config.write_text(text, encoding="utf-8")
+    installation = open_installation(config, create_secret=True)
+    try:
+        upgrade_database(installation.settings)
+        seed.apply_seed(installation.context, installation.settings)
+        _, key = keys.create_key(
+            installation.context, SYSTEM, "bench", secret=installation.secret
+        )
+    finally:
+        installation.close()
+    (site.folder / KEY_FILE).write_text(key, encoding="ascii")
+    return config
+
+
+def serve(config: Path, part: str = "router") -> Sequence[str]:
+    """The argv of one of its processes."""
+    main = [sys.executable, "-m", "swapgate"]
+    return [*main, "--config", str(config), "serve", part]
+
+
+def headers(site: Site) -> dict[str, str]:
+    key = (site.folder / KEY_FILE).read_text(encoding="ascii")
+    return {"Authorization": f"Bearer {key}"}

@@ -1,0 +1,280 @@
+"""GateBench runs every decision rule on every score matrix, claim and suite size: how often it
+promotes a candidate at the null, or 5 or 10 points above it, and how many items it uses. The
+gate's own figures are checked against the goals of statistics.md §4.
+
+Items are drawn with replacement, under weights (`tilt_weights`) that make the true difference
+exactly known.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from benchmarks.gate.gate_rules import MARGIN, OURS, PAIRED_T, RULES
+from benchmarks.gate.score_matrix import Floats, ModelPair, ScoreMatrix, close_pairs
+from benchmarks.gate.selection_benchmark import CANDIDATES, SEVERAL, decide_selections
+from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
+
+# Beyond it every weight lies on the best, or the worst, item.
+STEEPEST = 5_000.0
+
+
+def tilt_weights(d: Floats, mean: float) -> Floats:
+    """Item weights, exponential in d, under which the mean difference is `mean`."""
+    low, high = -STEEPEST, STEEPEST
+    for _ in range(200):
+        middle = (low + high) / 2.0
+        if float(np.sum(_weights(d, middle) * d)) < mean:
+            low = middle
+        else:
+            high = middle
+    return _weights(d, (low + high) / 2.0)
+
+
+def _weights(d: Floats, tilt: float) -> Floats:
+    logs = tilt * d
+    weights = np.exp(logs - logs.max())
+    return np.asarray(weights / weights.sum())
+
+
+def resample_items(
+    pair: ModelPair, mean: float, shape: Sequence[int], rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Scores of both sides on items drawn with replacement, true mean difference `mean`."""
+    items = rng.choice(len(pair.d), size=tuple(shape), p=tilt_weights(pair.d, mean))
+    return pair.a[items], pair.b[items]
+
+
+@dataclass(frozen=True)
+class BenchmarkCell:
+    """What a rule does to one kind of candidate."""
+
+    mean: float  # mean, worst: share promoted over the pairs
+    worst: float
+    items: float  # mean number used
+
+
+def theta0_of(claim: Claim) -> float:
+    return 0.0 if claim is Claim.SUPERIOR else -MARGIN
+
+
+def measure_rule(
+    pairs: Sequence[ModelPair],
+    claim: Claim,
+    *,
+    n: int,
+    lift: float,
+    replications: int,
+    seed: int = 11,
+    rules: Sequence[str] = tuple(RULES),
+) -> dict[str, BenchmarkCell]:
+    """Measures every rule on the same draws; the true mean difference is `lift` above the
+    null's.
+    """
+    theta0 = theta0_of(claim)
+    shares: dict[str, list[float]] = {rule: [] for rule in rules}
+    items: dict[str, list[float]] = {rule: [] for rule in rules}
+    for index, pair in enumerate(pairs):
+        rng = np.random.default_rng([seed, index, n, round(lift * 1000)])
+        a, b = resample_items(pair, theta0 + lift, (replications, n), rng)
+        for rule in rules:
+            promoted, used = RULES[rule](a, b, theta0)
+            shares[rule].append(float(promoted.mean()))
+            items[rule].append(float(used.mean()))
+    return {
+        rule: BenchmarkCell(
+            float(np.mean(shares[rule])), max(shares[rule]), float(np.mean(items[rule]))
+        )
+        for rule in rules
+    }
+
+
+def measure_selection(
+    pairs: Sequence[ModelPair],
+    claim: Claim,
+    *,
+    n: int,
+    lift: float,
+    replications: int,
+    seed: int = 11,
+    candidates: int = CANDIDATES,
+) -> BenchmarkCell:
+    """Measures candidates that are proposed together. At the null: how often one of them goes
+    on; else how often the one that is `lift` better does, the others being at the null.
+    """
+    theta0 = theta0_of(claim)
+    shares, items = [], []
+    for index, pair in enumerate(pairs):
+        rng = np.random.default_rng([seed, index, n, round(lift * 1000), candidates])
+        lifts = (lift, *(0.0,) * (candidates - 1))
+        drawn = [resample_items(pair, theta0 + up, (replications, n), rng) for up in lifts]
+        decided = decide_selections([b - a for a, b in drawn], claim)
+        wanted = decided.chosen == 0 if lift else decided.chosen >= 0
+        shares.append(float(wanted.mean()))
+        items.append(decided.items)
+    return BenchmarkCell(float(np.mean(shares)), max(shares), float(np.mean(items)))
+
+
+SIZES: Final = (200, 500)
+FIVE, TEN = 0.05, 0.10
+# statistics.md §4: what the gate has to reach on every matrix.
+MOST_FALSE_MEAN: Final = 0.055
+MOST_FALSE_WORST: Final = 0.065
+MOST_ITEMS_SHARE: Final = 260 / 500
+MOST_POWER_LOST: Final = 0.06
+
+
+@dataclass(frozen=True)
+class GateBenchmarkPlan:
+    """How often and on what the rules of the gate are measured."""
+
+    replications: int = 2000  # per pair at the null
+    power: int = 200  # per pair where the candidate is better
+    pairs: int = 6
+    seed: int = 11
+    sizes: Sequence[int] = SIZES
+    claims: Sequence[Claim] = QUALITY_CLAIMS
+
+
+@dataclass(frozen=True)
+class GateBenchmarkRow:
+    """Holds one rule's figures on one matrix. Shares of 1; items: mean number used, of `n`."""
+
+    matrix: str
+    claim: Claim
+    n: int
+    rule: str
+    pairs: int
+    # false_mean, false_worst: promotions of a candidate that is exactly at the null, over the
+    # pairs and of the worst.
+    false_mean: float
+    false_worst: float
+    five: float  # five, ten: promotions of one that is so many points above it
+    ten: float
+    items_null: float
+    items_five: float
+    items_ten: float
+
+
+@dataclass(frozen=True)
+class MissedGoal:
+    """Describes a goal that our rule did not reach."""
+
+    matrix: str
+    claim: Claim
+    n: int
+    what: str
+    found: float
+    limit: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromotionRates:
+    """Holds shares promoted and mean items used, over the pairs of models; `worst` of the worst
+    pair.
+    """
+
+    false_mean: float
+    worst: float
+    five: float  # five, ten: of a candidate that is so many points above the null
+    ten: float
+    items_five: float
+    items_ten: float
+
+
+def rates_over_pairs(cells: Mapping[float, Sequence[tuple[float, float]]]) -> dict[str, float]:
+    """Returns the fields of PromotionRates.
+
+    cells: share promoted and mean items of each pair, for each lift: 0, FIVE and TEN.
+    """
+    null, five, ten = (np.array(cells[lift]) for lift in (0.0, FIVE, TEN))
+    return {
+        "false_mean": float(null[:, 0].mean()),
+        "worst": float(null[:, 0].max()),
+        "five": float(five[:, 0].mean()),
+        "ten": float(ten[:, 0].mean()),
+        "items_five": float(five[:, 1].mean()),
+        "items_ten": float(ten[:, 1].mean()),
+    }
+
+
+@dataclass(frozen=True)
+class GateBenchmark:
+    plan: GateBenchmarkPlan
+    lines: tuple[GateBenchmarkRow, ...]
+    missed: tuple[MissedGoal, ...]
+
+
+def run_gate_benchmark(
+    matrices: Sequence[ScoreMatrix],
+    plan: GateBenchmarkPlan,
+    progress: Callable[[str], None] = lambda _: None,
+) -> GateBenchmark:
+    """Measures every rule on every matrix. Raises InputError for a matrix without usable pairs,
+    before anything is measured.
+    """
+    paired = [(matrix.name, close_pairs(matrix, plan.pairs)) for matrix in matrices]
+    lines: list[GateBenchmarkRow] = []
+    for name, pairs in paired:
+        for claim in plan.claims:
+            for n in plan.sizes:
+                progress(f"{name}, {claim.value}, {n} items")
+                lines += _lines(name, pairs, claim, n, plan)
+    return GateBenchmark(plan, tuple(lines), tuple(_missed(lines)))
+
+
+def _lines(
+    name: str, pairs: Sequence[ModelPair], claim: Claim, n: int, plan: GateBenchmarkPlan
+) -> Iterator[GateBenchmarkRow]:
+    def cells(lift: float, replications: int) -> dict[str, BenchmarkCell]:
+        single = measure_rule(
+            pairs, claim, n=n, lift=lift, replications=replications, seed=plan.seed
+        )
+        several = measure_selection(
+            pairs, claim, n=n, lift=lift, replications=replications, seed=plan.seed
+        )
+        return {**single, SEVERAL: several}
+
+    null, five, ten = (
+        cells(0.0, plan.replications),
+        cells(FIVE, plan.power),
+        cells(TEN, plan.power),
+    )
+    for rule in null:
+        yield GateBenchmarkRow(
+            matrix=name,
+            claim=claim,
+            n=n,
+            rule=rule,
+            pairs=len(pairs),
+            false_mean=null[rule].mean,
+            false_worst=null[rule].worst,
+            five=five[rule].mean,
+            ten=ten[rule].mean,
+            items_null=null[rule].items,
+            items_five=five[rule].items,
+            items_ten=ten[rule].items,
+        )
+
+
+def _missed(lines: Sequence[GateBenchmarkRow]) -> Iterator[MissedGoal]:
+    fixed = {(line.matrix, line.claim, line.n): line for line in lines if line.rule == PAIRED_T}
+    for line in lines:
+        if line.rule not in (OURS, SEVERAL):
+            continue
+        checks = [
+            ("false promotions, mean", line.false_mean, MOST_FALSE_MEAN),
+            ("false promotions, worst pair", line.false_worst, MOST_FALSE_WORST),
+        ]
+        # The other two are promised for superiority and suites of 500 items or more.
+        if line.rule == OURS and line.claim is Claim.SUPERIOR and line.n >= 500:
+            lost = fixed[line.matrix, line.claim, line.n].five - line.five
+            checks += [
+                ("share of the items at +10", line.items_ten / line.n, MOST_ITEMS_SHARE),
+                ("power lost at +5 against the paired t", lost, MOST_POWER_LOST),
+            ]
+        for what, value, limit in checks:
+            if not value <= limit:
+                yield MissedGoal(line.matrix, line.claim, line.n, what, value, limit)

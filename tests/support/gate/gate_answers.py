@@ -1,0 +1,141 @@
+"""GateBench of claims about these items, where both models answer anew: a suite stays the same,
+its items pass with chances of their own, and each model is asked every item once or twice
+(statistics.md §1.15).
+
+The candidate's chances on the suite are moved until their mean is exactly the incumbent's, or
+so many points above it: the null is about these items. Beside the claim about items like these
+stands the one about these, from two answers on.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from scipy import special
+
+from benchmarks.gate.gate_benchmark import (
+    FIVE,
+    TEN,
+    GateBenchmarkPlan,
+    PromotionRates,
+    rates_over_pairs,
+    theta0_of,
+)
+from benchmarks.gate.gate_rules import ALPHA, MARGIN
+from benchmarks.gate.score_matrix import (
+    Floats,
+    ModelPair,
+    ScoreMatrix,
+    close_pairs,
+)
+from harness.domain.evals.suite_plan import Claim, ClaimPopulation
+from harness.gate.offline.adjusted import AnswerNoise, Covariates, judge_adjusted_batch
+from harness.gate.offline.design import Design
+from harness.gate.offline.pairs import MOST_NOISE
+
+POOL: Final = 500  # items of the suite
+_STEEPEST: Final = 40.0
+_ROWS: Final = 250
+
+
+@dataclass(frozen=True)
+class AnsweredSuite:
+    """Says how much of a suite the candidate may be asked, and how often each item."""
+
+    claim: Claim
+    n: int  # items that the candidate may be asked
+    items: int  # of the suite
+    answers: int  # of one model to one item
+    copied: float = 0.0  # share of items whose later answers a cache copies from the first
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswersRow(PromotionRates):
+    """Holds what the adjusted rule does on one suite."""
+
+    suite: AnsweredSuite
+    population: ClaimPopulation
+
+    @property
+    def candidate_answers(self) -> float:
+        """Counts the candidate's answers where it is 5 points above the null."""
+        return self.suite.answers * self.items_five
+
+    @property
+    def incumbent_answers(self) -> int:
+        """Counts the answers of the incumbent's run, which all proposals of a day share."""
+        return self.suite.answers * self.suite.items
+
+
+def measure_answers(
+    matrix: ScoreMatrix, suite: AnsweredSuite, plan: GateBenchmarkPlan
+) -> Iterator[AnswersRow]:
+    """Measures both claims on the same draws; with one answer there is only that about items
+    like these. matrix: of chances, as `generate_chances` gives it.
+    """
+    draws = max(20, plan.replications // 4)
+    pairs = close_pairs(matrix, plan.pairs)
+    cells = {
+        lift: [
+            _decide(pair, suite, lift, count, [plan.seed, index])
+            for index, pair in enumerate(pairs)
+        ]
+        for lift, count in ((0.0, draws), (FIVE, plan.power), (TEN, plan.power))
+    }
+    for population in cells[0.0][0]:
+        rates = {lift: [pair[population] for pair in pairs] for lift, pairs in cells.items()}
+        yield AnswersRow(suite=suite, population=population, **rates_over_pairs(rates))
+
+
+def move_chances(chances: Floats, mean: float) -> Floats:
+    """Makes all items easier, or harder, alike in log odds, until the mean chance is `mean`."""
+    low, high = -_STEEPEST, _STEEPEST
+    odds = special.logit(chances)
+    for _ in range(200):
+        middle = (low + high) / 2.0
+        if float(special.expit(odds + middle).mean()) < mean:
+            low = middle
+        else:
+            high = middle
+    return np.asarray(special.expit(odds + (low + high) / 2.0))
+
+
+def _decide(
+    pair: ModelPair, suite: AnsweredSuite, lift: float, draws: int, key: Sequence[int]
+) -> Mapping[ClaimPopulation, tuple[float, float]]:
+    """Returns each claim's share promoted, and its mean number of items. The suite is drawn
+    once; its order and all answers are drawn for every comparison.
+    """
+    n, design = suite.n, Design(suite.claim, MARGIN, suite.n, ALPHA)
+    rng = np.random.default_rng([*key, n, suite.items, suite.answers, round(lift * 1000)])
+    drawn = rng.permutation(len(pair.a))[: suite.items]
+    ours = pair.a[drawn]
+    mean = float(ours.mean()) + theta0_of(suite.claim) + lift
+    theirs = move_chances(pair.b[drawn], mean)
+    known = list(ClaimPopulation)[: min(suite.answers, 2)]
+    found = {population: np.zeros(2) for population in known}
+    for first in range(0, draws, _ROWS):
+        count = min(_ROWS, draws - first)
+        order = rng.permuted(np.tile(np.arange(suite.items), (count, 1)), axis=1)
+        a, a_noise = _answer(ours[order], suite, rng)
+        b, b_noise = _answer(theirs[order[:, :n]], suite, rng)
+        for population in known:
+            these = population is ClaimPopulation.THESE
+            noise = AnswerNoise(a_noise, b_noise) if these else None
+            decisions = judge_adjusted_batch(b - a[:, :n], design, Covariates(a, noise))
+            found[population] += decisions.promoted.sum(), decisions.n_used.sum()
+    return {name: (total[0] / draws, total[1] / draws) for name, total in found.items()}
+
+
+def _answer(
+    chances: Floats, suite: AnsweredSuite, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Draws every item's mean score, and says how noisy it seems."""
+    fresh = rng.binomial(suite.answers, chances) / suite.answers
+    noise = fresh * (1.0 - fresh) / max(suite.answers - 1, 1)
+    if not suite.copied:
+        return fresh, noise
+    copied = rng.random(chances.shape) < suite.copied
+    once = (rng.random(chances.shape) < chances).astype(np.float64)
+    return np.where(copied, once, fresh), np.where(copied, MOST_NOISE, noise)
