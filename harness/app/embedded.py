@@ -17,7 +17,6 @@ from harness.control.operations import keys
 from harness.control.routing import routes, targets
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.row_signatures import KeyPurpose
-from harness.domain.providers.credentials import Credential
 from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Provider, Target
@@ -108,14 +107,12 @@ def single_target_router(
     target: Target,
     provider: Provider,
     folder: Path,
-    *,
-    secret: str = "",
 ) -> SingleTargetRouter:
     """A router that asks this target alone, whatever is declared of its model.
 
     It writes nothing into the installation: no traffic, no observation, no budget. folder: for
-    its files; whoever made it removes it after `close`. secret: a key to send instead of the
-    provider's own ones. Raises InputError for an address that no provider may have.
+    its files; the caller removes it after `close`. Raises InputError for an address that no
+    provider may have.
     """
     telemetry.leave_to_the_application()
     database = folder / "swapgate.db"
@@ -126,18 +123,12 @@ def single_target_router(
         settings, installation.secret, installation.clock, of=installation
     )
     ctx = alone.context
-    if secret:
-        provider = replace(provider, api_key_env=None, more_api_key_envs=())
-        now = installation.clock.now()
-        sealed = alone.cipher.encrypt(secret)
-        stored = [Credential(provider.name, "doctor", sealed, 0, now, now, "doctor")]
-    else:
-        with installation.store.read() as before:
-            stored = [
-                credential
-                for credential in before.credentials.all()
-                if credential.provider == provider.name
-            ]
+    with installation.store.read() as before:
+        stored = [
+            credential
+            for credential in before.credentials.all()
+            if credential.provider == provider.name
+        ]
     # What is declared would be done without, and is what is to be seen.
     targets.put_provider(ctx, SYSTEM, replace(provider, models={}))
     with alone.store.write() as tx:

@@ -1,7 +1,6 @@
 """`swapgate doctor --live`: a conformance run with one's own key, below a cap."""
 
 import json
-import string
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,15 +10,13 @@ import pytest
 import structlog
 from click.testing import CliRunner, Result
 
-from evals.sim.server import simulator
 from harness.cli.program import program
 from harness.domain.providers.live_checks import QUESTION
 from tests.integration import test_doctor_tools
 from tests.integration.test_doctor_tools import at_once
-from tests.support.providers.simulator_thread import serve_in_thread
 from tests.wire import bedrock, vertex
 from tests.wire import openai as plain
-from tests.wire.server import KEY, Reading, Refused, Reply, Strict, Usage, WireRequest, serving
+from tests.wire.server import KEY, Reading, Refused, Reply, Strict, Usage, serving
 
 pytestmark = [pytest.mark.req("B7"), pytest.mark.timeout(900)]
 WIRES: dict[str, Any] = {**test_doctor_tools.WIRES, "bedrock": bedrock, "vertex": vertex}
@@ -91,28 +88,10 @@ def test_a_provider_that_keeps_its_protocol_works_in_every_scenario(kind: str) -
     with provider(kind) as served:
         found, document = live(kind, "--max-usd", "1")
 
-    others = {name: outcome for name, outcome in found.items() if outcome != "works"}
-    # There, a wrong key and a key without a right are one error.
-    assert others == ({"wrong key": "differs"} if kind == "bedrock" else {}), document
-    assert document["targets"][0]["compared"] is (kind in {"anthropic", "openai"})
-    assert document["calls"] == len(served.asked) == 12
-    keys = {_sent_key(request) for request in served.asked}
-    assert len(keys) == 2  # ours, and one that was made up
-    made = (keys - {KEY}).pop()
-    assert [_sort(char) for char in made] == [_sort(char) for char in KEY]
+    assert set(found.values()) == {"works"}, document
+    assert document["calls"] == len(served.asked) == 11
     limits = {reading.limit for reading in served.readings}
     assert limits == {16, 1024}
-
-
-def _sent_key(request: WireRequest) -> str:
-    names = ("authorization", "x-api-key", "x-goog-api-key")
-    return next(request.headers[n] for n in names if n in request.headers).removeprefix(
-        "Bearer "
-    )
-
-
-def _sort(char: str) -> str:
-    return "a" if char in string.ascii_lowercase else char
 
 
 def test_a_call_that_could_pass_the_cap_is_not_made() -> None:
@@ -121,15 +100,11 @@ def test_a_call_that_could_pass_the_cap_is_not_made() -> None:
         found, document = live("openai", "--max-usd", "0.0125", exits=1)
         before = len(served.asked)
         nothing, _ = live("openai", "--max-usd", "0.01", exits=1)
-        told = run("doctor", "--live", f"own/{plain.MODEL}", "--max-usd", "0.01", exits=1)
         none = len(served.asked) - before
 
     assert found["plain answer"] == "works"
     assert none == 0
     assert set(nothing.values()) == {"not tried"}
-    assert "Nothing was answered: there is nothing to compare" in told.output
-    assert "No answer differs" not in told.output
-    assert "the provider refuses our key" not in told.output  # that of the simulator does
     assert document["at_most_usd"] <= 0.0125
     assert document["calls"] == before
     assert "would pass the cap of --max-usd" in json.dumps(document)
@@ -190,20 +165,3 @@ def test_a_refused_key_ends_the_run_after_one_request(monkeypatch: pytest.Monkey
     assert "swapgate provider key set" in result.stdout
     assert wrong not in result.output
     assert len(served.asked) == 1
-
-
-def test_our_simulator_differs_in_nothing_from_itself(caplog: pytest.LogCaptureFixture) -> None:
-    with serve_in_thread(simulator(time_scale=0)) as url:
-        Path("swapgate.yaml").write_text(f"providers: {{sim: {{api_base: '{url}/v1'}}}}\n")
-        run("init")
-        words = ("doctor", "--live", "sim/sim-base", "--max-usd", "1", "--max-tokens-in-all")
-        document = json.loads(run(*words, "100000", "--json", exits=1).stdout)
-
-    report = document["targets"][0]
-    found = {finding["scenario"]: finding["outcome"] for finding in report["findings"]}
-    assert report["differences"] == []
-    # No alert about the model that is unknown on purpose.
-    assert [record.message for record in caplog.records if "alert" in record.message] == []
-    assert found["tools: results"] == "fails"  # it does not use them
-    assert found["plain answer"] == found["length stop"] == found["stream"] == "works"
-    assert found["wrong key"] == "not tried"

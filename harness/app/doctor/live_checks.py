@@ -1,26 +1,20 @@
-"""Runs the same scenarios on a provider's model, with the user's own key and below a cap, and
-on our simulator in the same dialect: `swapgate doctor --live`.
+"""Tries a provider's model with the user's own key, below a cap: `swapgate doctor --live`.
 
-Each request goes the router's own way, through a router made for it alone that tries nothing
-again. `models_of` finds what a name means, `report` runs and compares.
+Each request takes the router's own path, through a router made for it alone that tries nothing
+again. `models_of` finds what a name means, `report` runs and judges.
 """
 
 import asyncio
 import json
-import secrets
-import string
 import tempfile
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from evals.sim.app import build_app
-from evals.sim.server import listener_url, open_listener, server, simulator
 from harness.app.doctor import tool_checks
-from harness.app.doctor.live_meter import CapReached, LiveMeter, MeteredChannel
+from harness.app.doctor.live_meter import CapReached, LiveMeter, MeteredChannel, StreamPayloads
 from harness.app.embedded import single_target_router
 from harness.app.installation import Installation
 from harness.client.channel import Channel
@@ -31,18 +25,11 @@ from harness.domain.providers import live_checks, tool_probe
 from harness.domain.providers.catalogue import with_catalogue_prices
 from harness.domain.providers.credentials import ProviderKey, hide_provider_secrets, lacks_key
 from harness.domain.providers.kinds import PROVIDER_KINDS, AnswerLimit
-from harness.domain.providers.live_answer import (
-    LiveAnswer,
-    answer_form,
-    read_events,
-    read_whole,
-)
-from harness.domain.providers.live_budget import LiveBudget
+from harness.domain.providers.live_answer import LiveAnswer, read_events, read_whole
 from harness.domain.providers.live_checks import (
     ANSWER_LIMIT,
     EXPECTED,
     SHORT_LIMIT,
-    LiveDifference,
     LiveFinding,
     LiveOutcome,
     LiveScenario,
@@ -50,12 +37,10 @@ from harness.domain.providers.live_checks import (
 from harness.domain.providers.tool_probe import ToolFinding, ToolOutcome
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.target import ANTHROPIC_KIND, Provider, Target
+from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import AnsweredModel
-from harness.domain.sse import EventPayloads
 
 _CHAT: Final = "/v1/chat/completions"
-SIMULATED_MODEL: Final = "sim-base"
 # After one of these nothing else can be seen, and every further call is in vain.
 _HOPELESS: Final = frozenset(
     {
@@ -84,19 +69,15 @@ class LiveReport:
     target: str
     ok: bool  # all was tried that the caps allow, and nothing fails
     findings: Sequence[LiveFinding]
-    compared: bool  # with our simulator
-    answered: bool = False  # at all: else there is nothing to compare
-    differences: Sequence[LiveDifference] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """Who is asked. secret: the key to send, empty for the provider's own."""
+    """Who is asked, with which keys."""
 
     provider: Provider
     model: str
     keys: tuple[ProviderKey, ...]
-    secret: str = ""
 
 
 @dataclass
@@ -107,11 +88,6 @@ class _Trace:
     untried: dict[str, str] = field(default_factory=dict)  # by scenario, why
     capped: bool = False  # a call was not made, for the budget
     tools: Sequence[ToolFinding] = ()
-
-
-class _Payloads(EventPayloads):
-    def _error(self, why: str) -> Exception:
-        return CallFailed(f"the stream cannot be read: {why}")
 
 
 def models_of(installation: Installation, name: str) -> list[tuple[Provider, str]]:
@@ -143,38 +119,22 @@ def report(
     meter: LiveMeter,
     timeout_s: float,
 ) -> LiveReport:
-    """Runs, judges and compares. timeout_s: for each request, and for the tool loops."""
+    """Runs and judges every scenario. timeout_s: for each request, and for the tool loops."""
     keys = provider_secrets.keys_of_provider(installation.context, provider)
     name = f"{provider.name}/{model}"
     if lacks_key(provider, keys):
         step = f"`swapgate provider key set {provider.name}`"
         expected = EXPECTED[LiveScenario.ANSWER]
         finding = LiveFinding("key", LiveOutcome.FAILS, expected, "it has no key", step)
-        return LiveReport(name, ok=False, findings=[finding], compared=False)
+        return LiveReport(name, ok=False, findings=[finding])
     meter.price = provider.prices.get(model)
     subject = _Subject(provider, model, keys)
-    quiet, compared = _quiet(installation), _simulated(provider)
+    quiet = _quiet(installation)
     with closing(quiet.store):
         trace = _run(quiet, subject, meter, timeout_s)
-        answered = bool(trace.answers or trace.tools)
-        differences = (
-            _compare(quiet, subject, trace, timeout_s) if compared and answered else []
-        )
     findings = [_without_secrets(finding, subject) for finding in _findings(subject, trace)]
     failed = any(finding.outcome is LiveOutcome.FAILS for finding in findings)
-    ok = not (failed or trace.capped)
-    return LiveReport(name, ok, findings, compared and answered, answered, differences)
-
-
-def _compare(
-    installation: Installation, subject: _Subject, trace: _Trace, timeout_s: float
-) -> list[LiveDifference]:
-    """The same run on our simulator, which costs nothing, and what differs."""
-    with _simulator() as (url, key):
-        provider = Provider("simulator", subject.provider.kind, f"{url}/v1")
-        sim = _Subject(provider, SIMULATED_MODEL, (ProviderKey("simulator", key),), key)
-        free = LiveMeter(LiveBudget(0.0, max_tokens=10**9))
-        return _differences(subject, trace, sim, _run(installation, sim, free, timeout_s))
+    return LiveReport(name, not (failed or trace.capped), findings)
 
 
 def _quiet(installation: Installation) -> Installation:
@@ -198,22 +158,10 @@ def _run(
         asyncio.run(_ask_all(channel, route, subject, trace, timeout_s))
     if _HOPELESS.isdisjoint({_failure(trace, LiveScenario.ANSWER)}):
         _run_tools(installation, subject, meter, trace, timeout_s)
-        others = {
-            LiveScenario.MODEL: replace(
-                subject, model=subject.model + live_checks.UNKNOWN_SUFFIX
-            ),
-            LiveScenario.KEY: replace(subject, secret=_random_key(subject)),
-        }
-        for scenario, other in others.items():
-            if scenario is LiveScenario.KEY and not other.secret:
-                trace.untried[scenario] = (
-                    "the key has no form in which another one can be invented"
-                    if subject.keys
-                    else "the provider has no key"
-                )
-                continue
-            with _channel(installation, other, meter) as (channel, route):
-                asyncio.run(_ask_all(channel, route, other, trace, timeout_s, (scenario,)))
+        unknown = replace(subject, model=subject.model + live_checks.UNKNOWN_SUFFIX)
+        with _channel(installation, unknown, meter) as (channel, route):
+            scenarios = (LiveScenario.MODEL,)
+            asyncio.run(_ask_all(channel, route, unknown, trace, timeout_s, scenarios))
     return trace
 
 
@@ -231,9 +179,7 @@ def _channel(
     limit = {AnswerLimit.MAX_TOKENS.value: ANSWER_LIMIT}
     target = Target(subject.provider.name, subject.model, limit)
     with tempfile.TemporaryDirectory(prefix="swapgate-doctor-") as folder:
-        alone = single_target_router(
-            installation, target, subject.provider, Path(folder), secret=subject.secret
-        )
+        alone = single_target_router(installation, target, subject.provider, Path(folder))
         inner = InProcessChannel(alone.router, alone.key)
         yield MeteredChannel(inner, meter), alone.route
 
@@ -281,7 +227,7 @@ async def _ask(
         if answer.status != 200 or scenario is not LiveScenario.STREAM:
             attempts = answer.headers.get("x-swapgate-attempts", "")
             return read_whole(answer.status, attempts, await answer.body())
-        payloads = _Payloads()
+        payloads = StreamPayloads()
         events: list[bytes] = []
         async for piece in answer.pieces():
             events += payloads.read(piece)
@@ -343,28 +289,6 @@ def _run_tools(
     trace.tools = list(tool_probe.tool_findings(subject.provider, target, seen))
 
 
-def _random_key(subject: _Subject) -> str:
-    """A key of the same form that nobody was given; empty where no form can be kept.
-
-    The beginning up to the first hyphen, underscore or colon stays, and each letter and digit
-    behind it becomes another one.
-    """
-    kind = PROVIDER_KINDS.get(subject.provider.kind)
-    if not subject.keys or (kind is not None and kind.claim_headers):
-        return ""
-    key = subject.keys[0].secret
-    if key.startswith("{"):  # a document, such as a service account's
-        return ""
-    alphabets = (string.ascii_lowercase, string.ascii_uppercase, string.digits)
-    start = next((at + 1 for at, char in enumerate(key[:8]) if char in "-_:"), 0)
-    end = "".join(
-        next((secrets.choice(letters) for letters in alphabets if char in letters), char)
-        for char in key[start:]
-    )
-    made = key[:start] + end
-    return made if made != key else ""
-
-
 def _findings(subject: _Subject, trace: _Trace) -> Iterable[LiveFinding]:
     for scenario in LiveScenario:
         if scenario is LiveScenario.PARAMETER:
@@ -411,52 +335,3 @@ def _without_secrets(finding: LiveFinding, subject: _Subject) -> LiveFinding:
     for key in subject.keys or (None,):
         found = hide_provider_secrets(found, subject.provider, key)
     return replace(finding, found=found.decode("utf-8", "replace"))
-
-
-def _simulated(provider: Provider) -> bool:
-    """Whether our simulator speaks the dialect that chats of this kind are sent in."""
-    kind = PROVIDER_KINDS.get(provider.kind)
-    if kind is not None and kind.claim_headers:
-        return False
-    return kind is None or provider.kind == ANTHROPIC_KIND or Endpoint.CHAT not in kind.adapted
-
-
-@contextmanager
-def _simulator() -> Iterator[tuple[str, str]]:
-    """Our simulator on loopback while this lasts: its address, and the only key that it
-    takes.
-    """
-    key = f"sk-sim-{secrets.token_hex(16)}"
-    with open_listener("127.0.0.1", 0) as listener:
-        app = build_app(simulator(time_scale=0), allow_switches=False, key=key)
-        serving = server(app)
-        thread = threading.Thread(target=serving.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield listener_url(listener), key
-        finally:
-            serving.should_exit = True
-            thread.join()
-
-
-def _differences(
-    subject: _Subject, trace: _Trace, sim: _Subject, sim_trace: _Trace
-) -> list[LiveDifference]:
-    """Where the provider's answers have another form than the simulator's; of what both were
-    asked.
-    """
-    differences: list[LiveDifference] = []
-    for scenario, answer in trace.answers.items():
-        if (simulated := sim_trace.answers.get(scenario)) is not None:
-            differences += live_checks.compare_forms(
-                scenario.value,
-                answer_form(answer, subject.model),
-                answer_form(simulated, sim.model),
-            )
-    if trace.tools:
-        differences += live_checks.compare_forms(
-            "tools",
-            {finding.subject: finding.outcome.value for finding in trace.tools},
-            {finding.subject: finding.outcome.value for finding in sim_trace.tools},
-        )
-    return differences

@@ -22,7 +22,7 @@ class CapReached(CallFailed):
     """Raised for a call that was not made, with the cap that it could have passed."""
 
 
-class _Payloads(EventPayloads):
+class StreamPayloads(EventPayloads):
     def _error(self, why: str) -> Exception:
         return CallFailed(f"the stream cannot be read: {why}")
 
@@ -74,7 +74,7 @@ class MeteredAnswer:
         return whole
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
-        payloads = _Payloads()
+        payloads = StreamPayloads()
         events: list[bytes] = []
         async for piece in self._answer.pieces():
             events += payloads.read(piece)

@@ -3,9 +3,8 @@
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import click
 
@@ -13,9 +12,6 @@ from harness.cli.frame import output
 from harness.cli.frame.finite_range import FiniteRange
 from harness.cli.frame.session import Session
 from harness.domain.formatting import format_quantity, format_usd
-
-if TYPE_CHECKING:
-    from harness.app.doctor.live_checks import LiveReport
 
 MARKS = {"ok": "ok", "warn": "warn", "fail": "FAIL"}
 
@@ -37,8 +33,7 @@ MARKS = {"ok": "ok", "warn": "warn", "fail": "FAIL"}
     metavar="PROVIDER[/MODEL]",
     help=(
         "Try a provider's model with its own key instead, or all registered models of a "
-        "provider: answers, streams, tools and errors, compared with our simulator. It costs "
-        "money, and needs --max-usd."
+        "provider: answers, streams, tools and errors. It costs money, and needs --max-usd."
     ),
 )
 @click.option(
@@ -175,15 +170,6 @@ def _live(
         ],
         empty="",
     )
-    output.table(
-        ["TARGET", "SCENARIO", "SUBJECT", "PROVIDER", "OUR SIMULATOR"],
-        [
-            [report.target, d.scenario, d.subject, d.provider, d.simulator]
-            for report in reports
-            for d in report.differences
-        ],
-        empty=_no_difference(reports),
-    )
     click.echo(
         f"{format_quantity(spent.calls, 'call')}: at most {format_usd(spent.spent_usd)} "
         f"and {spent.spent_tokens:,} tokens, of {format_usd(max_usd)}.",
@@ -194,9 +180,7 @@ def _live(
 
 @contextmanager
 def _without_router_logs() -> Iterator[None]:
-    """Keeps back what the router logs of a provider: that an unknown model and a wrong key are
-    refused is asked for here, and no reason to act.
-    """
+    """Keeps back what the router logs: here the run itself provokes the refusals."""
     ours = logging.getLogger("swapgate")
     before = ours.level
     ours.setLevel(logging.ERROR)
@@ -204,16 +188,6 @@ def _without_router_logs() -> Iterator[None]:
         yield
     finally:
         ours.setLevel(before)
-
-
-def _no_difference(reports: "Sequence[LiveReport]") -> str:
-    if not any(report.answered for report in reports):
-        return "Nothing was answered: there is nothing to compare with our simulator's answers."
-    if all(report.compared for report in reports):
-        return "No answer differs from our simulator's in form."
-    if any(report.compared for report in reports):
-        return "Of what was compared, no answer differs from our simulator's in form."
-    return "Our simulator does not speak this provider's dialect: nothing is compared."
 
 
 def _mark(outcome: str, failed: bool) -> str:  # noqa: FBT001 - a finding's two

@@ -1,8 +1,5 @@
 """A live answer is what a conformance run keeps of a provider's answer, whole or streamed: its
 form, and never more of its words than a judgement needs. Pure.
-
-`answer_form` names that form in words of ours alone, so that two answers can be compared and
-nothing of a request, an answer or a key reaches a report.
 """
 
 import json
@@ -13,47 +10,6 @@ from typing import Final
 from harness.domain.providers.live_budget import CallTokens
 from harness.domain.reliability.failures import FailureClass
 
-# The names that a report may show; whatever else a provider writes is counted.
-_MEMBERS: Final = frozenset(
-    [
-        "id",
-        "object",
-        "created",
-        "model",
-        "choices",
-        "usage",
-        "system_fingerprint",
-        "service_tier",
-        "index",
-        "message",
-        "delta",
-        "finish_reason",
-        "logprobs",
-        "role",
-        "content",
-        "refusal",
-        "tool_calls",
-        "annotations",
-        "audio",
-        "reasoning_content",
-        "reasoning",
-        "prompt_tokens",
-        "completion_tokens",
-        "total_tokens",
-        "prompt_tokens_details",
-        "completion_tokens_details",
-        "error",
-        "type",
-        "code",
-        "param",
-        "provider",
-        "obfuscation",
-        "stop_reason",
-        "matched_stop",
-        "prompt_logprobs",
-    ]
-)
-_FINISH: Final = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 _OURS: Final = "refused by the router"
 
 
@@ -69,8 +25,6 @@ class LiveAnswer:
     models: Sequence[str] = field(
         default=(), repr=False
     )  # each name that it gives itself, once
-    members: frozenset[str] = field(default=frozenset(), repr=False)
-    streamed: bool = False
     chunks: int = 0  # with text
     usage_last: bool = False
 
@@ -99,7 +53,6 @@ def read_whole(status: int, attempts: str, body: bytes) -> LiveAnswer:
         finish=_text(choice.get("finish_reason")),
         usage=usage if isinstance(usage, dict) else None,
         models=(_text(data.get("model")),),
-        members=frozenset({*data, *choice, *message}),
     )
 
 
@@ -110,7 +63,7 @@ def read_events(payloads: Iterable[bytes]) -> LiveAnswer:
     if broken is not None:
         code = _mapping(broken["error"]).get("code")
         known = code in set(FailureClass)
-        return LiveAnswer(None, str(code) if known else "malformed", streamed=True)
+        return LiveAnswer(None, str(code) if known else "malformed")
     choices = [_first(event.get("choices")) for event in events]
     deltas = [_mapping(choice.get("delta")) for choice in choices]
     texts = [text for delta in deltas if (text := _text(delta.get("content")))]
@@ -123,50 +76,9 @@ def read_events(payloads: Iterable[bytes]) -> LiveAnswer:
         finish=ends[-1] if ends else "",
         usage=counted[-1] if counted else None,
         models=tuple(dict.fromkeys(named)),
-        members=frozenset(name for part in (*events, *choices, *deltas) for name in part),
-        streamed=True,
         chunks=len(texts),
         usage_last=bool(counted) and isinstance(events[-1].get("usage"), dict),
     )
-
-
-def answer_form(answer: LiveAnswer, asked_model: str) -> dict[str, str]:
-    """Names the form of an answer, by subject."""
-    if answer.failure:
-        status = str(answer.status) if answer.status else "none"
-        return {"status": status, "error class": answer.failure.replace("_", " ")}
-    form = {
-        "status": str(answer.status),
-        "error class": "none",
-        "finish reason": _finish(answer.finish),
-        "usage": _listed(answer.usage or ()),
-        "served model": _served(answer, asked_model),
-        "members": _listed(answer.members),
-    }
-    if answer.streamed:
-        form["chunks with text"] = ("none", "one", "several")[min(answer.chunks, 2)]
-        form["usage comes"] = (
-            "never" if answer.usage is None else "last" if answer.usage_last else "earlier"
-        )
-    return form
-
-
-def _finish(word: str) -> str:
-    return (word if word in _FINISH else "a word of its own") if word else "none"
-
-
-def _served(answer: LiveAnswer, model: str) -> str:
-    names = [name for name in answer.models if name]
-    if not names:
-        return "not said"
-    return "the one asked" if all(name.startswith(model) for name in names) else "another name"
-
-
-def _listed(names: Iterable[str]) -> str:
-    found = set(names)
-    known, others = sorted(found & _MEMBERS), len(found - _MEMBERS)
-    parts = [*known, f"{others} of its own"] if others else known
-    return ", ".join(parts) or "none"
 
 
 def _refusal(status: int, attempts: str, data: Mapping[str, object]) -> LiveAnswer:

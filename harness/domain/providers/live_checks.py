@@ -44,7 +44,6 @@ class LiveScenario(StrEnum):
     STRUCTURED = "structured output"
     PARAMETER = "wrong parameter"
     MODEL = "unknown model"
-    KEY = "wrong key"
 
 
 EXPECTED: Final[Mapping[LiveScenario, str]] = {
@@ -54,17 +53,14 @@ EXPECTED: Final[Mapping[LiveScenario, str]] = {
     LiveScenario.STRUCTURED: "JSON that fits the schema",
     LiveScenario.PARAMETER: "refused with a 400, which a router returns to the client",
     LiveScenario.MODEL: "refused as an unknown model: a router alerts and asks the next target",
-    LiveScenario.KEY: "refused as a wrong key: a router alerts and asks the next target",
 }
 _CLASS: Final[Mapping[LiveScenario, FailureClass]] = {
     LiveScenario.PARAMETER: FailureClass.BAD_REQUEST,
     LiveScenario.MODEL: FailureClass.MODEL_UNKNOWN,
-    LiveScenario.KEY: FailureClass.OUR_KEY,
 }
 _ACCEPTED: Final[Mapping[LiveScenario, str]] = {
     LiveScenario.PARAMETER: f"it answers with temperature {WRONG_TEMPERATURE}",
     LiveScenario.MODEL: "it answers a request for a model that does not exist",
-    LiveScenario.KEY: "it answers a request with a wrong key",
 }
 _REPORT: Final = "report it as an issue of Swapgate, with this line"
 _NO_USAGE: Final = "its costs stay unknown, so that budgets and the cost guardrail do not work"
@@ -91,16 +87,6 @@ class LiveFinding:
     next_step: str = ""  # empty for none
 
 
-@dataclass(frozen=True, slots=True)
-class LiveDifference:
-    """Holds one point in which a provider answers otherwise than our simulator."""
-
-    scenario: str
-    subject: str
-    provider: str
-    simulator: str
-
-
 _Judged = tuple[LiveOutcome, str, str]
 
 
@@ -119,17 +105,6 @@ def judge_answer(scenario: LiveScenario, answer: LiveAnswer, asked_model: str) -
 def untried(scenario: str, expected: str, why: str) -> LiveFinding:
     """A finding on a scenario that was left out."""
     return LiveFinding(scenario, LiveOutcome.NOT_TRIED, expected, f"not tried: {why}")
-
-
-def compare_forms(
-    scenario: str, provider: Mapping[str, str], simulator: Mapping[str, str]
-) -> list[LiveDifference]:
-    """The points in which two answers' forms differ, by subject."""
-    return [
-        LiveDifference(scenario, name, provider.get(name, "none"), simulator.get(name, "none"))
-        for name in dict.fromkeys((*provider, *simulator))
-        if provider.get(name, "none") != simulator.get(name, "none")
-    ]
 
 
 def _works(found: str) -> _Judged:
@@ -161,10 +136,6 @@ def _judge_refusal(scenario: LiveScenario, answer: LiveAnswer) -> _Judged:
         step = "do not rely on this error from the provider"
         return _differs(_ACCEPTED[scenario], step)
     came = _class_text(answer)
-    if scenario is LiveScenario.KEY and answer.failure == FailureClass.QUOTA:
-        return _differs(
-            f"{came}; a router alerts and asks the next target here, too", "nothing to do"
-        )
     return _fails(f"{came}; {wanted.value.replace('_', ' ')} was expected")
 
 
