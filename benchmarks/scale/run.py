@@ -74,7 +74,7 @@ def fill(house: House, size: Size) -> None:
         at = int(time.time() // 60) * 60 * 1_000_000  # noqa: TID251 - the newest row's minute
         values = {"at": at, "routes": size.routes, "one": one, "other": other}
         for statement in request_rows(size, postgres=postgres):
-            db.execute(sa.text(statement), {**values, "no": False, "rules": "[]"})
+            db.execute(sa.text(statement), {**values, "no": False, "rules": "0" * 64})
     engine.dispose()
 
 

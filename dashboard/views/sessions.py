@@ -73,8 +73,8 @@ def _show_list(after: str | None) -> None:
     if not view.sessions:
         st.html(
             html.empty(
-                "No agent has held a conversation yet. This opens the first one:",
-                "swapgate demo agents",
+                "No agent has held a conversation yet. This page says how to open one:",
+                "swapgate docs open agents",
             )
         )
     readable = current_user.may_read_content()

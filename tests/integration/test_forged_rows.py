@@ -7,7 +7,6 @@ import pytest
 
 from evals.sim import server as sim
 from harness.app.database import sql_store
-from harness.app.demo import database_attack
 from harness.app.installation import Installation
 from harness.control.operations import integrity
 from harness.domain.operations.access import SYSTEM
@@ -15,6 +14,7 @@ from harness.domain.operations.alerts import AlertKind
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import ROUTE, eventually, routed
+from tests.support.store import forged_promotion
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_a_router_under_traffic_serves_no_forged_promotion_and_says_so(
         world.start()
         with world.load() as load:
             load.more()
-            refusal = database_attack.forge_promotion(
+            refusal = forged_promotion.forge_promotion(
                 tmp_path / "swapgate.db",
                 route=ROUTE,
                 candidate=proposal.candidate,

@@ -94,7 +94,6 @@ OF_THEIR_OWN = {
 
 # Pages whose commands other tests run.
 ELSEWHERE = {
-    "agents-demo": "test_agents_demo",
     "credentials": "test_credentials_docs",
     "overrides": "test_overrides_docs",
 }

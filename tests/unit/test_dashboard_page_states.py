@@ -58,7 +58,7 @@ PAGES = ("overview", "compare", "proposals", "canary", "routes", "providers", "s
 FILLED_BY = {
     "compare": "swapgate proposal create",
     "providers": "swapgate provider add openai",
-    "sessions": "swapgate demo agents",
+    "sessions": "swapgate docs open agents",
 }
 # Why a button is off for who may only read; one is off for everybody here.
 SHUT = r"vera is viewer(; this needs|: .+ needs? )|No sink is configured"

@@ -21,9 +21,9 @@ def test_a_page_is_found_by_its_path_or_its_last_part(asked: str) -> None:
     assert docs_pages.find_page(asked).title == "Configuration"
 
 
-@pytest.mark.parametrize("asked", ["how-to", "docs/how-to/index.md"])
+@pytest.mark.parametrize("asked", ["explanation", "docs/explanation/index.md"])
 def test_a_folder_is_found_as_its_index(asked: str) -> None:
-    assert docs_pages.find_page(asked).name == "how-to/index"
+    assert docs_pages.find_page(asked).name == "explanation/index"
 
 
 def test_what_is_no_page_is_refused_with_the_nearest_name() -> None:

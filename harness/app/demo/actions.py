@@ -1,6 +1,6 @@
 """Acts in the demo: proposes its candidates, watches each proposal until all have ended or
 nothing moves any more, raises the traffic of a canary, and makes one model fail online.
-`DemoStep` is one story as it stands; `Patience` decides when to give up.
+`DemoStep` is one story as it stands.
 """
 
 import json
@@ -24,35 +24,6 @@ from harness.domain.proposals.proposal import ProposalPhase
 QUIET_RPS, BUSY_RPS, FAILING_RPS = 8.0, 220.0, 80.0
 # Without any progress for this long nothing will come any more.
 STALLED_S = 180.0
-SLOW_S = 60.0
-
-
-@dataclass
-class Patience:
-    """Decides when to give up: once nothing has moved for `stalled_s`, however long the whole
-    takes.
-    """
-
-    # stalled_s, slow_s: without progress, until it is given up and until it is said.
-    stalled_s: float = STALLED_S
-    slow_s: float = SLOW_S
-    _marks: object = None
-    _moved_at: float = 0.0
-    _reported: bool = False
-
-    def lasts(self, marks: object, now: float) -> bool:
-        """Tells whether something has moved within `stalled_s`. marks: whatever differs when
-        something has moved. now: monotonic seconds.
-        """
-        if self._marks is None or marks != self._marks:
-            self._marks, self._moved_at, self._reported = marks, now, False
-        return now - self._moved_at < self.stalled_s
-
-    def is_slow(self, now: float) -> bool:
-        """Tells whether to say now that nothing moves, once for each time."""
-        slow = now - self._moved_at >= self.slow_s and not self._reported
-        self._reported = self._reported or slow
-        return slow
 
 
 @dataclass
@@ -99,20 +70,19 @@ class DemoActions:
 
     def watch(self, show: Callable[[list[DemoStep]], None]) -> None:
         """Follow the proposals until all have ended, or nothing moves any more."""
-        patience = Patience()
+        marks: object = None
+        moved_at = time.monotonic()
         while not all(scene.over for scene in self.scenes):
             for scene in self.scenes:
                 if not scene.over:
                     self._refresh(scene)
             show(self.scenes)
-            marks, now = [self._marks(scene) for scene in self.scenes], time.monotonic()
-            if not patience.lasts(marks, now):
-                self.say(
-                    f"given up: nothing has moved for {format_span(STALLED_S)}. {self._slow()}"
-                )
+            before, marks = marks, [self._marks(scene) for scene in self.scenes]
+            if marks != before:
+                moved_at = time.monotonic()
+            elif time.monotonic() - moved_at >= STALLED_S:
+                self.say(f"given up: nothing has moved for {format_span(STALLED_S)}")
                 return
-            if patience.is_slow(now):
-                self.say(f"nothing has moved for {format_span(SLOW_S)}. {self._slow()}")
             time.sleep(0.5)
 
     def _marks(self, scene: DemoStep) -> tuple[object, ...]:
@@ -125,16 +95,6 @@ class DemoActions:
         runs = scene.comparison.proposal.runs.values()
         with self.installation.context.store.read() as tx:
             return sum(tx.runs.progress(r)[0] for p in runs for r in (p.incumbent, p.candidate))
-
-    def _slow(self) -> str:
-        """Which stories have not ended, and where each is."""
-        waits = [
-            f"{scene.story.route} is {scene.comparison.proposal.phase_text}, with "
-            f"{self._answers(scene):,} answers scored"
-            for scene in self.scenes
-            if not scene.over
-        ]
-        return "; ".join(waits)
 
     def _refresh(self, scene: DemoStep) -> None:
         ctx, before = self.installation.context, scene.phase

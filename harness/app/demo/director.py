@@ -8,22 +8,21 @@ import time
 from datetime import timedelta
 
 from harness.app import processes
-from harness.app.database import sql_store, upgrade_database
+from harness.app.database import upgrade_database
 from harness.app.demo import database_attack
 from harness.app.demo.actions import QUIET_RPS, DemoActions, DemoStep
-from harness.app.demo.child_processes import make_folder, play_to_end
 from harness.app.demo.display import DemoDisplay
 from harness.app.demo.environment import PORTS, DemoEnvironment
-from harness.app.demo.links import StoryLinks
-from harness.app.demo.scenarios import OUTAGE_ROUTE, WORSE, YOUR_ROUTE, build_scenarios
+from harness.app.demo.processes import make_folder, play_to_end
+from harness.app.demo.scenarios import OUTAGE_ROUTE, WORSE, build_scenarios
 from harness.app.demo.traffic import DemoTraffic
-from harness.app.demo.visitor import Visit
 from harness.app.installation import open_installation
 from harness.control.operations import dashboard_sessions, keys
 from harness.control.routing import seed
 from harness.domain.evals.verdict import Failed
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.dashboard_session import FIRST_LINK_LASTS, sign_in_url
+from harness.runtime.processes.interruption import wait_for_interrupt
 
 SDK_RPS = 14.0
 OUTAGE_AFTER_S = 20.0
@@ -48,35 +47,33 @@ def _play(stage: DemoEnvironment, *, once: bool, swap: bool) -> bool:
         stage.start_provider(provider)
     seed.apply_seed(installation.context, installation.settings)
     _, key = keys.create_key(installation.context, SYSTEM, "demo", secret=installation.secret)
-    # The visitor's route from the start as well: what its canary takes is reckoned from its
-    # traffic.
-    routes = [OUTAGE_ROUTE, YOUR_ROUTE, *(s.route for s in build_scenarios(swap=swap))]
-    rates = dict.fromkeys(routes, QUIET_RPS)
-    traffic = DemoTraffic(f"{stage.url('router')}/v1", key, rates)
+    routes = [OUTAGE_ROUTE, *(story.route for story in build_scenarios(swap=swap))]
+    traffic = DemoTraffic(f"{stage.url('router')}/v1", key, dict.fromkeys(routes, QUIET_RPS))
     screen = DemoDisplay(traffic.tally)
     for note in notes:
         screen.say(note)
     screen.say("Swapgate's processes start: half a minute or so")
     stage.start_swapgate()
-    links = StoryLinks(stage.url("ui"), stage.config)
     drive = DemoActions(installation, stage, traffic, screen.say)
     try:
-        _open(drive, screen, links)
+        _open(drive, screen)
         if swap:
             screen.say("SWAP=1: aurora-2 and aurora-lite have exchanged their skills")
-        outcome = _stories(drive, screen, links, swap=swap)
+        outcome = _stories(drive, screen, swap=swap)
         outcome = _report(drive, screen, outage=outcome) and outcome
         screen.say(AS_PLANNED if outcome else NOT_AS_PLANNED)
         if not once:
-            Visit(drive, screen, links).run()
+            traffic.start()
+            screen.say(f"{stage.url('ui')}: the dashboard; traffic goes on until Ctrl-C")
+            wait_for_interrupt()
     finally:
         traffic.stop()
         installation.close()
     return outcome
 
 
-def _open(drive: DemoActions, screen: DemoDisplay, links: StoryLinks) -> None:
-    """Where to look comes first: whoever watches has the pages open when something happens."""
+def _open(drive: DemoActions, screen: DemoDisplay) -> None:
+    """Shows the addresses and thresholds, before anything happens."""
     drive.stage.ui_is_up()
     installation = drive.installation
     ctx, secret = installation.context, installation.secret
@@ -91,7 +88,7 @@ def _open(drive: DemoActions, screen: DemoDisplay, links: StoryLinks) -> None:
             f"agents     {drive.stage.url('router')}/agents, by `swapgate docs open agents`",
             f"sign in    {sign_in_url(installation.settings.ui.url, link)}",
             f"           works once; another browser takes the key {admin}",
-            f"commands   {links.command('proposal', 'list')}",
+            f"commands   swapgate --config {drive.stage.config} proposal list",
         ],
     )
     policies = installation.settings.policies
@@ -99,15 +96,11 @@ def _open(drive: DemoActions, screen: DemoDisplay, links: StoryLinks) -> None:
     screen.say("providers are simulated; router, control plane, evals and database are real")
 
 
-def _stories(drive: DemoActions, screen: DemoDisplay, links: StoryLinks, *, swap: bool) -> bool:
+def _stories(drive: DemoActions, screen: DemoDisplay, *, swap: bool) -> bool:
     """The three proposals, and the outage beside them. Whether the backup took over."""
     traffic = drive.traffic
     traffic.start(sdk_rate=SDK_RPS)
     drive.propose(build_scenarios(swap=swap))
-    stories = [
-        line for scene in drive.scenes for line in links.of_story(scene.story, scene.proposal)
-    ]
-    screen.lines("Four stories, and where to see each", [*stories, *links.of_outage()])
     outage = threading.Thread(target=_outage, args=(drive,), daemon=True)
     outage.start()
     with screen.live():
@@ -201,41 +194,4 @@ def _promise(drive: DemoActions, screen: DemoDisplay) -> bool:
             for a in tried
         ],
     )
-    forged = _forgery(drive, screen, lost[0])
-    return all(attempt.refused for attempt in tried) and forged
-
-
-def _forgery(drive: DemoActions, screen: DemoDisplay, scene: DemoStep) -> bool:
-    """Rows that look honest, committed; whether the router refused them and served on."""
-    comparison, stage = scene.comparison, drive.stage
-    refusal = database_attack.forge_promotion(
-        stage.folder / "swapgate.db",
-        route=comparison.proposal.route,
-        candidate=comparison.proposal.candidate,
-        proposal=comparison.proposal.id,
-    )
-    if refusal is not None:
-        screen.lines(
-            "A forged verdict",
-            [f"{_mark(good=True)} refused by the database: {refusal}"],
-        )
-        return True
-    seen = stage.router_says("revision_refused")
-    served = stage.served_by(drive.traffic.key, comparison.proposal.route)
-    store = sql_store(drive.installation)
-    faults = store.signature_faults()
-    removed = store.remove_unsigned(faults, actor=SYSTEM, reason="the demo forged them")
-    healed = stage.router_says("ok")
-    kept = served == comparison.incumbent.name
-    screen.lines(
-        f"Forged rows, as honest work leaves them, promote {comparison.candidate.name}",
-        [
-            f"the database took all {len(database_attack.FORGERY)}: its rules cannot tell",
-            f"{_mark(good=seen)} the router refuses them: nobody signed them (/readyz says so)",
-            f"{_mark(good=kept)} {comparison.proposal.route} is still served by {served}",
-            f"{_mark(good=bool(faults))} `swapgate db check` names "
-            + ", ".join(fault.name for fault in faults if fault.key),
-            f"{_mark(good=healed)} `swapgate db sign --remove` took {removed} rows out",
-        ],
-    )
-    return seen and kept and bool(faults) and healed
+    return all(attempt.refused for attempt in tried)

@@ -47,18 +47,6 @@ class DemoProcesses:
                 notes.append(f"port {port} is taken: {name} uses {self.ports[name]}")
         return notes
 
-    def simulate(
-        self,
-        name: str,
-        models: Path,
-        *options: str,
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
-        """A simulated provider; answers come at the pace that the options say."""
-        words = ["sim", "--port", str(self.ports[name]), "--profiles", str(models), *options]
-        self.start(name, words, environment)
-        self.await_answer(name, "/healthz")
-
     def start(
         self, name: str, words: list[str], environment: Mapping[str, str] | None = None
     ) -> None:
@@ -66,14 +54,7 @@ class DemoProcesses:
         log = (self.folder / f"{name}.log").open("ab")
         with log:
             self.children[name] = subprocess.Popen(  # noqa: S603 - our own command
-                [
-                    sys.executable,
-                    "-m",
-                    "swapgate",
-                    "--config",
-                    str(self.config),
-                    *words,
-                ],
+                [sys.executable, "-m", "swapgate", "--config", str(self.config), *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

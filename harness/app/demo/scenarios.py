@@ -22,11 +22,6 @@ OUTAGE_ROUTE: Final = "search"
 OUTAGE_PRIMARY: Final = "primary/aurora-1"
 OUTAGE_BACKUP: Final = "backup/backup-1"
 
-# The visitor's own: nobody else proposes on it, and what has passed waits for approval.
-YOUR_ROUTE: Final = "chat-yours"
-YOUR_CANDIDATE: Final = BETTER
-YOUR_POLICY: Final = "yours"
-
 
 @dataclass(frozen=True, slots=True)
 class Scenario:

@@ -164,22 +164,16 @@ def traffic(
 
 
 @click.command()
-@click.argument("story", type=click.Choice(["models", "agents"]), default="models")
-@click.option("--once", is_flag=True, help="End by itself, and approve what agents ask for.")
-@click.option("--swap", is_flag=True, help="models: exchange the skills of the candidates.")
+@click.option("--once", is_flag=True, help="End by itself.")
+@click.option("--swap", is_flag=True, help="Exchange the skills of the candidates.")
 @click.pass_context
-def demo(context: click.Context, *, story: str, once: bool, swap: bool) -> None:
+def demo(context: click.Context, *, once: bool, swap: bool) -> None:
     """Show what Swapgate does, with simulated providers and real processes.
 
-    `models`: a candidate is promoted, one stopped, one rolled back, a provider lost. `agents`:
-    an agent loses its provider, asks for another model, which a person approves, and goes on in
-    another protocol with all that was said.
+    One candidate is promoted, one stopped, one rolled back, and a provider is lost. The exit
+    code is 0 only when all four stories ended as they should.
     """
     leave_modules_alone()
-    if story == "agents":
-        from harness.app.demo.agents_director import run_agents_demo  # noqa: PLC0415 - `--help` stays quick
-
-        context.exit(run_agents_demo(once=once))
-    from harness.app.demo.director import run_demo  # noqa: PLC0415 - as above
+    from harness.app.demo.director import run_demo  # noqa: PLC0415 - `--help` stays quick
 
     context.exit(run_demo(once=once, swap=swap))
