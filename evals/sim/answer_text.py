@@ -1,10 +1,9 @@
-"""Writes a simulated model's answer as text with its profile's habits (code fences, other keys,
-bold, prose around it), filler for a prompt that is no item, and broken JSON for that fault.
+"""Writes a simulated model's answer as text with its profile's habits (code fences, prose
+around it), and filler for a prompt that is no item.
 """
 
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 
 from evals.sim import seeded_random
@@ -50,18 +49,11 @@ def answer(
     text = plain(value)
     if "ANSWER:" in prompt:
         text = f"{working(verdict)}\nANSWER: {text.rpartition('####')[2].strip()}"
-    if seeded_random.uniform("markup", *place) < habits.markup:
-        text = bold_at_last(text)
     if "ANSWER:" not in prompt and seeded_random.uniform("verbose", *place) < habits.verbose:
         return (
             f"{OPENERS[seeded_random.random_bits('opener', *place) % len(OPENERS)]}\n\n{text}"
         )
     return text
-
-
-def bold_at_last(text: str) -> str:
-    head, line, last = text.rpartition("\n")
-    return f"{head}{line}**{last}**"
 
 
 def insists_on_form(system: str) -> bool:
@@ -87,37 +79,12 @@ def working(verdict: SimulatedAnswer) -> str:
 
 def in_habit(value: object, habits: Habits, place: tuple[object, ...]) -> str:
     """The JSON answer in one of the forms, by the shares of the habits."""
-    forms: tuple[tuple[float, Callable[[str], str]], ...] = (
-        (habits.json_fences, lambda text: f"```json\n{text}\n```"),
-        (habits.trailing_prose, lambda text: f"{text}\n\n{trailer(place)}"),
-        (habits.double_escaped, json.dumps),
-        (habits.single_quotes, lambda _: repr(value)),
-        (habits.trailing_commas, lambda text: f"{text[:-1]},}}"),
-        (habits.other_keys, lambda _: bare(in_other_case(value))),
-    )
-    u = seeded_random.uniform("form", *place)
-    for share, form in forms:
-        if u < share:
-            return form(bare(value))
-        u -= share
-    return bare(value)
-
-
-def in_other_case(value: object) -> object:
-    """Returns the object with its own keys capitalised."""
-    fields = value.items() if isinstance(value, dict) else ()
-    return {str(key).title(): item for key, item in fields}
-
-
-def broken(text: str, variant: str) -> str:
-    """An answer in JSON that is `cut` in its middle, or whose `keys` are others."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if variant == "cut" or not isinstance(value, dict):
-        return text[: len(text) // 2]
-    return bare(in_other_case(value))
+    u, text = seeded_random.uniform("form", *place), bare(value)
+    if u < habits.json_fences:
+        return f"```json\n{text}\n```"
+    if u < habits.json_fences + habits.trailing_prose:
+        return f"{text}\n\n{trailer(place)}"
+    return text
 
 
 def trailer(place: tuple[object, ...]) -> str:

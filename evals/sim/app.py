@@ -1,5 +1,5 @@
 """The simulator's raw ASGI application serves model endpoints, checks keys, and has, for
-loopback clients, the `/sim/` switches for faults, profiles, the list of models and statistics.
+loopback clients, the `/sim/` switches for faults, profiles and statistics.
 """
 
 import ipaddress
@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from evals.sim import faults, model_lists, profiles
+from evals.sim import faults, profiles
 from evals.sim.protocols.endpoints import DIALECTS, dialect_of
 from evals.sim.protocols.http_exchange import ClientGone, HttpExchange, Receive, Scope, Send
 from evals.sim.protocols.requests import Refused, decoded
@@ -58,10 +58,6 @@ def act(  # noqa: PLR0911 - one line for each switch
         case "POST", "profiles", str(name) if name != ANY_MODEL:
             simulator.set_profile(name, drifted(simulator, name, decoded(body)))
             return {name: simulator.models[name].profile.as_json()}
-        case "PUT" | "DELETE", "models", None:
-            wanted = model_lists.parse_list_switch(decoded(body)) if method == "PUT" else None
-            simulator.model_list = wanted
-            return wanted.as_json() if wanted else {}
         case "GET", "stats", None:
             return {"models": {name: s.as_json() for name, s in simulator.stats.items()}}
         case "DELETE", "stats", None:
@@ -85,7 +81,7 @@ def drifted(simulator: Simulator, model: str, data: dict[str, Any]) -> profiles.
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-def build_app(simulator: Simulator, *, allow_switches: bool = True, key: str = "") -> App:
+def build_app(simulator: Simulator, *, key: str = "") -> App:
     """Builds the ASGI application; it needs the connection class of `evals.sim.server`.
 
     key: refuses models' endpoints without it; empty for none.
@@ -98,7 +94,7 @@ def build_app(simulator: Simulator, *, allow_switches: bool = True, key: str = "
         try:
             if key and exchange.path.startswith("/v1/"):
                 check_key(exchange, key)
-            await answer(exchange, simulator, allow_switches=allow_switches)
+            await answer(exchange, simulator)
         except Refused as refused:
             error = dialect_of(exchange.path).error(
                 refused.status, refused.message, refused.code, refused.param
@@ -119,22 +115,19 @@ def check_key(exchange: HttpExchange, key: str) -> None:
         raise Refused(401, f"Incorrect API key provided: {given}.", code="invalid_api_key")
 
 
-async def answer(exchange: HttpExchange, simulator: Simulator, *, allow_switches: bool) -> None:
+async def answer(exchange: HttpExchange, simulator: Simulator) -> None:
     match exchange.method, exchange.path:
         case "POST", path if path in DIALECTS:
             await simulator.answer(exchange, DIALECTS[path])
         case "POST", "/v1/embeddings":
             await simulator.embed(exchange)
         case "GET", "/v1/models":
-            if simulator.model_list is not None:
-                await simulator.model_list.answer(exchange)
-            else:
-                await exchange.json(200, {"object": "list", "data": simulator.catalogue()})
-        case "GET", "/healthz":
-            await exchange.json(200, {"status": "ok", "simulated": True})
+            await exchange.json(200, {"object": "list", "data": simulator.catalogue()})
         case "GET", path if path.startswith("/v1/models/"):
             await exchange.json(200, simulator.described(path.removeprefix("/v1/models/")))
-        case _, path if allow_switches and path.startswith("/sim/"):
+        case "GET", "/healthz":
+            await exchange.json(200, {"status": "ok", "simulated": True})
+        case _, path if path.startswith("/sim/"):
             await answer_control(exchange, simulator)
         case method, path:
             raise Refused(404, f"Unknown request URL: {method} {path}.", code="unknown_url")

@@ -5,8 +5,7 @@ delivery.py.
 
 import struct
 import zlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 from evals.sim.faults import Fault, FaultKind
 from evals.sim.protocols.dialect import EndpointDialect
@@ -23,51 +22,35 @@ JSON = "application/json"
 async def replace_answer(
     exchange: HttpExchange, fault: Fault, model: str, dialect: EndpointDialect
 ) -> bool:
-    """Carry out a fault that leaves nothing of the answer; False if there is to be one yet."""
+    """Carries out a fault that leaves nothing of the answer; False if an answer follows."""
     exchange.headers = {**exchange.headers, **fault.headers}
-    act = ACTS.get(fault.kind)
-    if act is not None:
-        await act(exchange, fault, model, dialect)
-        return True
-    before_first_byte = fault.after_chunks == 0 and not fault.role_first
-    if fault.kind in {FaultKind.RESET, FaultKind.CLOSE} and before_first_byte:
-        await exchange.break_off(reset=fault.kind is FaultKind.RESET)
-        return True
-    if fault.kind in {FaultKind.SLOW, FaultKind.HANG}:
-        await exchange.pause(fault.delay_s)
-    return False
+    match fault.kind:
+        case FaultKind.STATUS:
+            error = dialect.error(fault.status, fault.message or SIMULATED, fault.code, None)
+            await exchange.json(fault.status, error)
+        case FaultKind.NOT_FOUND:
+            missing = no_such_model(model)
+            error = dialect.error(404, missing.message, missing.code, missing.param)
+            await exchange.json(404, error)
+        case FaultKind.GARBAGE:
+            await exchange.whole(200, GARBAGE[fault.variant], JSON)
+        case FaultKind.HTML:
+            await exchange.whole(fault.status, PAGE, "text/html; charset=utf-8")
+        case FaultKind.HUGE:
+            await huge(exchange, fault)
+        case FaultKind.ENDLESS_HEADER:
+            await endless_header(exchange, fault)
+        case FaultKind.RESET | FaultKind.CLOSE if not (fault.after_chunks or fault.role_first):
+            await exchange.break_off(reset=fault.kind is FaultKind.RESET)
+        case FaultKind.HANG:
+            await exchange.pause(fault.delay_s)
+            return False
+        case _:
+            return False
+    return True
 
 
-async def status(
-    exchange: HttpExchange, fault: Fault, _model: str, dialect: EndpointDialect
-) -> None:
-    error = dialect.error(fault.status, fault.message or SIMULATED, fault.code, None)
-    await exchange.json(fault.status, error)
-
-
-async def not_found(
-    exchange: HttpExchange, _fault: Fault, model: str, dialect: EndpointDialect
-) -> None:
-    missing = no_such_model(model)
-    error = dialect.error(404, missing.message, missing.code, missing.param)
-    await exchange.json(404, error)
-
-
-async def garbage(
-    exchange: HttpExchange, fault: Fault, _model: str, _dialect: EndpointDialect
-) -> None:
-    await exchange.whole(200, GARBAGE[fault.variant], JSON)
-
-
-async def html(
-    exchange: HttpExchange, fault: Fault, _model: str, _dialect: EndpointDialect
-) -> None:
-    await exchange.whole(fault.status, PAGE, "text/html; charset=utf-8")
-
-
-async def huge(
-    exchange: HttpExchange, fault: Fault, _model: str, _dialect: EndpointDialect
-) -> None:
+async def huge(exchange: HttpExchange, fault: Fault) -> None:
     """Sends as many blanks as asked for before an object; the memory used here stays small."""
     packed = fault.variant == "gzip"
     if packed:
@@ -98,9 +81,7 @@ def gzipped(size: int) -> Iterator[bytes]:
     yield struct.pack("<II", checksum, total % 2**32)
 
 
-async def endless_header(
-    exchange: HttpExchange, fault: Fault, _model: str, _dialect: EndpointDialect
-) -> None:
+async def endless_header(exchange: HttpExchange, fault: Fault) -> None:
     line = b"x-endless: " + b"a" * 4096 + b"\r\n"
     await exchange.raw(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n")
     for _ in range(fault.size_bytes // len(line)):
@@ -113,14 +94,4 @@ GARBAGE: Mapping[str, bytes] = {
     "nan": b'{"choices": [{"message": {"content": NaN}}], "usage": Infinity}',
     "nested": b"[" * NESTING + b"]" * NESTING,
     "no_choices": encoded({"id": "chatcmpl-sim", "object": "chat.completion", "choices": []}),
-}
-ACTS: Mapping[
-    FaultKind, Callable[[HttpExchange, Fault, str, EndpointDialect], Awaitable[Any]]
-] = {
-    FaultKind.STATUS: status,
-    FaultKind.NOT_FOUND: not_found,
-    FaultKind.GARBAGE: garbage,
-    FaultKind.HTML: html,
-    FaultKind.HUGE: huge,
-    FaultKind.ENDLESS_HEADER: endless_header,
 }

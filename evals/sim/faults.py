@@ -4,21 +4,22 @@ model.
 """
 
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from evals.sim import seeded_random
+from evals.sim.parsing import STRICT_FIELDS, AtLeastZero, Share, parse
 from harness.domain.errors import InputError
-from harness.domain.suggestions import did_you_mean
 
 BLOCK = 100
-MOST_BYTES = 4 * 2**30
-HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
+HeaderValue = Annotated[str, Field(pattern=r"^[^\x00-\x08\x0a-\x1f\x7f]*$")]
 
 
 class FaultKind(StrEnum):
@@ -27,16 +28,12 @@ class FaultKind(StrEnum):
     STATUS = "status"  # an error with `status`, `headers`, `code`, `message`
     NOT_FOUND = "not_found"  # 404 model_not_found, as if the model had been withdrawn
     HANG = "hang"  # nothing at all: for `delay_s`, else until the client leaves
-    SLOW = "slow"  # `delay_s` before the first byte, then the answer
     STALL = "stall"  # silence after `after_chunks`: for `delay_s`, else until the client leaves
     RESET = "reset"  # TCP RST: before the first byte, or after `after_chunks`
     CLOSE = "close"  # TCP FIN at the same places
     TRUNCATE = "truncate"  # the HTTP answer ends well, without its finish reason
     ERROR_IN_STREAM = "error_in_stream"  # 200, then an error event after `after_chunks`
     GARBAGE = "garbage"  # 200 and JSON that is none, or is not ours: see `variant`
-    BROKEN_JSON = (
-        "broken_json"  # what was asked for as JSON is none, or does not fit: `variant`
-    )
     HTML = "html"  # `status` (default 200) and a page
     WRONG_CONTENT_TYPE = "wrong_content_type"  # the right answer as text/plain
     HUGE = "huge"  # 200 and `size_bytes` of JSON white space; `variant` gzip: packed
@@ -55,32 +52,35 @@ MID_ANSWER = frozenset(
 VARIANTS: Mapping[FaultKind, tuple[str, ...]] = {
     FaultKind.GARBAGE: ("text", "nan", "nested", "no_choices"),
     FaultKind.HUGE: ("plain", "gzip"),
-    FaultKind.BROKEN_JSON: ("cut", "keys"),
 }
-DEFAULT_STATUS = {FaultKind.HTML: 200, FaultKind.NOT_FOUND: 404}
-DEFAULT_AFTER = {FaultKind.STALL: 1, FaultKind.TRUNCATE: 1}
+DEFAULTS: Mapping[str, Mapping[str, object]] = {
+    "html": {"status": 200},
+    "stall": {"after_chunks": 1},
+    "truncate": {"after_chunks": 1},
+    "garbage": {"variant": "text"},
+    "huge": {"variant": "plain"},
+}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=STRICT_FIELDS)
 class Fault:
     """Describes one fault that can be switched on."""
 
     kind: FaultKind
-    rate: float = 1.0  # share of the model's requests that are hit
-    status: int = 500
+    rate: Share = 1.0  # share of the model's requests that are hit
+    status: Annotated[int, Field(ge=200, le=599)] = 500
     code: str | None = None
     message: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    delay_s: float | None = None
+    headers: Mapping[HeaderName, HeaderValue] = field(default_factory=dict)
+    delay_s: AtLeastZero | None = None
     # Pieces of content sent before a fault in mid-answer; an answer that is not streamed is cut
     # in its middle. 0 means before the first event; with role_first a ping and the role chunk
     # come before it.
-    after_chunks: int = 0
+    after_chunks: Annotated[int, Field(ge=0)] = 0
     role_first: bool = False
-    until_count: int | None = None  # the fault ends after so many hits
-    size_bytes: int = 2**20
+    until_count: Annotated[int, Field(ge=0)] | None = None  # it ends after so many hits
+    size_bytes: Annotated[int, Field(ge=0, le=4 * 2**30)] = 2**20
     variant: str = ""
-    streams_only: bool = False  # requests that do not stream are spared, and not counted
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -90,67 +90,12 @@ def parse_fault(data: object) -> Fault:
     """Reads a fault from a request's body. Raises InputError that names the field."""
     if not isinstance(data, dict):
         raise InputError("a fault must be a JSON object with a 'kind'")
-    names = [f.name for f in fields(Fault)]
-    for key in data:
-        if key not in names:
-            known = "; known: " + ", ".join(names)
-            hint = did_you_mean(str(key), names, otherwise=known)
-            raise InputError(f"unknown field {key!r}{hint}")
-    kind = data.get("kind")
-    if kind not in list(FaultKind):
-        raise InputError(f"kind: must be one of {', '.join(FaultKind)}, not {kind!r}")
-    kind = FaultKind(kind)
-    variants = VARIANTS.get(kind, ("",))
-    variant = data.get("variant", variants[0])
-    if variant not in variants:
-        raise InputError(f"variant: must be one of {', '.join(variants)}, not {variant!r}")
-    delay = data.get("delay_s", 1.0 if kind is FaultKind.SLOW else None)
-    return Fault(
-        kind=kind,
-        rate=_number(data, "rate", 1.0, high=1.0),
-        status=_whole(data, "status", DEFAULT_STATUS.get(kind, 500), low=200, high=599),
-        code=None if data.get("code") is None else str(data["code"]),
-        message=str(data.get("message", "")),
-        headers=_headers(data.get("headers", {})),
-        delay_s=None if delay is None else _number({"delay_s": delay}, "delay_s", 0.0),
-        after_chunks=_whole(data, "after_chunks", DEFAULT_AFTER.get(kind, 0)),
-        role_first=data.get("role_first") is True,
-        until_count=None if data.get("until_count") is None else _whole(data, "until_count", 1),
-        size_bytes=_whole(data, "size_bytes", 2**20, high=MOST_BYTES),
-        variant=variant,
-        streams_only=data.get("streams_only") is True,
-    )
-
-
-def _number(
-    data: Mapping[str, object], key: str, default: float, high: float = math.inf
-) -> float:
-    value = data.get(key, default)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        number = float(value)
-        if 0 <= number <= high and math.isfinite(number):
-            return number
-    limit = "" if high == math.inf else f" and at most {high:g}"
-    raise InputError(f"{key}: must be a number of at least 0{limit}, not {value!r}")
-
-
-def _whole(
-    data: Mapping[str, object], key: str, default: int, *, low: int = 0, high: int = 10**9
-) -> int:
-    value = data.get(key, default)
-    if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
-        return value
-    raise InputError(f"{key}: must be a whole number from {low} to {high}, not {value!r}")
-
-
-def _headers(value: object) -> dict[str, str]:
-    if not isinstance(value, dict):
-        raise InputError("headers: must be an object of texts")
-    headers = {str(name): str(text) for name, text in value.items()}
-    for name, text in headers.items():
-        if not (HEADER_NAME.fullmatch(name) and HEADER_VALUE.fullmatch(text)):
-            raise InputError(f"headers: {name!r} is not a header that HTTP allows")
-    return headers
+    kind = str(data.get("kind"))
+    fault = parse(Fault, {**DEFAULTS.get(kind, {}), **data}, "fault")
+    variants = VARIANTS.get(fault.kind, ("",))
+    if fault.variant not in variants:
+        raise InputError(f"variant: must be one of {', '.join(variants)}")
+    return fault
 
 
 @lru_cache(maxsize=256)
@@ -211,10 +156,10 @@ class FaultBook:
         else:
             self._switches.pop(model, None)
 
-    def draw(self, model: str, *, seed: int, stream: bool = False) -> Fault | None:
+    def draw(self, model: str, *, seed: int) -> Fault | None:
         """Draws the fault that hits this request, if any."""
         switch = self._switches.get(model) or self._switches.get("*")
-        if switch is None or (switch.fault.streams_only and not stream):
+        if switch is None:
             return None
         return switch.fault if switch.draw(seed) else None
 

@@ -1,12 +1,9 @@
 """The item bank reads suite files and finds the item that a rendered prompt asks for.
 
-A provider sees text only, so the prompt is all that the simulator goes by. It is looked up
-whole first; if a template wrapped the item, by an anchor: a run of at most eight words that is
-rare among all items. White space does not matter.
+A provider sees text only, so the prompt is all that the simulator goes by. It looks the prompt
+up whole, then searches it for items that a template wrapped. White space does not matter.
 """
 
-import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +13,6 @@ from typing import Any
 from evals.suites import items
 from harness.domain.errors import InputError
 from harness.domain.settings import SuiteSettings
-
-ANCHOR_WORDS = 8
-WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -40,13 +34,6 @@ def flatten_whitespace(text: str) -> str:
     return " ".join(text.split())
 
 
-def windows(words: list[str]) -> list[tuple[str, ...]]:
-    """The anchors that an item may have: its middle, first and last words."""
-    size = min(ANCHOR_WORDS, len(words))
-    last = len(words) - size
-    return [tuple(words[at : at + size]) for at in (last // 2, 0, last)]
-
-
 class ItemBank:
     """Holds all items of all suites. Where two have the same input, the first is kept.
 
@@ -60,17 +47,7 @@ class ItemBank:
         for item in items:
             self._exact.setdefault(flatten_whitespace(item.input), item)
             self._suites.setdefault(item.suite, []).append(item)
-        self._anchors: dict[tuple[str, ...], list[tuple[str, BankItem]]] = {}
-        self._index_anchors()
-
-    def _index_anchors(self) -> None:
-        runs = {text: windows(WORD.findall(text)) for text in self._exact}
-        counter = Counter(run for options in runs.values() for run in set(options))
-        for text, options in runs.items():
-            rarest = min(options, key=lambda run: counter[run])
-            if rarest:
-                self._anchors.setdefault(rarest, []).append((text, self._exact[text]))
-        self._sizes = sorted({len(run) for run in self._anchors})
+        self._shortest = min(map(len, self._exact), default=0)
 
     @property
     def suites(self) -> Mapping[str, list[BankItem]]:
@@ -83,19 +60,12 @@ class ItemBank:
         the longest.
         """
         text = flatten_whitespace(prompt)
-        return self._exact.get(text) or self._contained(text)
-
-    def _contained(self, prompt: str) -> BankItem | None:
-        words = WORD.findall(prompt)
-        best, found = (-1, 0), None
-        for size in self._sizes:
-            for at in range(len(words) - size + 1):
-                for text, item in self._anchors.get(tuple(words[at : at + size]), ()):
-                    start = prompt.rfind(text)
-                    place = (start + len(text), len(text))
-                    if start >= 0 and place > best:
-                        best, found = place, item
-        return found
+        if (exact := self._exact.get(text)) or len(text) < self._shortest:
+            return exact
+        found = [known for known in self._exact if known and known in text]
+        if not found:
+            return None
+        return self._exact[max(found, key=lambda k: (text.rfind(k) + len(k), len(k)))]
 
 
 Source = str | Path | SuiteSettings

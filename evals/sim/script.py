@@ -1,30 +1,37 @@
-"""A script is what a simulated model says at certain points of a conversation, such as a
-demo's: each line says what has to stand in it, and the text or the tool call that follows.
-
-What the answer takes from the conversation it takes by named groups of the patterns: a model
-that was not shown the message says nothing of it.
+"""A script is what a simulated model says at certain points of a conversation: each line has
+patterns that must be found, and the text or the tool call that follows. Named groups of the
+patterns fill `$name` in the answer.
 """
 
 import re
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from string import Template
 from typing import Any
 
-from harness.domain.errors import InputError
+from pydantic.dataclasses import dataclass
+
+from evals.sim.parsing import STRICT_FIELDS
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=STRICT_FIELDS)
 class ScriptLine:
-    """One line; the first that fits is said."""
+    """One line; the model says the first that fits."""
 
-    # Patterns that must be found in the newest message, and in the ones before it; empty for
-    # any. Named groups fill `$name` in the answer.
+    # Patterns for the newest message, and for the ones before it; empty for any.
     newest: str = ""
     earlier: str = ""
     text: str = ""
     tool: str = ""  # called instead of saying the text, where the request offers it
     arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.newest), re.compile(self.earlier)
+        except re.error as error:
+            raise ValueError(str(error)) from None
+        if bool(self.text) == bool(self.tool):
+            raise ValueError("needs either `text` or `tool`")
 
 
 def find_line(
@@ -54,24 +61,3 @@ def _filled(value: Any, values: Mapping[str, str | None]) -> Any:
     if isinstance(value, Sequence):
         return [_filled(inner, values) for inner in value]
     return value
-
-
-def parse_script(value: object, place: str) -> tuple[ScriptLine, ...]:
-    """Parses the lines of a script. Raises InputError with the place."""
-    if not isinstance(value, list):
-        raise InputError(f"{place}: must be a list of lines")
-    return tuple(_parse_line(line, f"{place}.{number}") for number, line in enumerate(value))
-
-
-def _parse_line(value: object, place: str) -> ScriptLine:
-    if not isinstance(value, dict):
-        raise InputError(f"{place}: must be an object")
-    try:
-        line = ScriptLine(**value)
-        for pattern in (line.newest, line.earlier):
-            re.compile(pattern)
-    except (TypeError, re.error) as error:
-        raise InputError(f"{place}: {error}") from None
-    if bool(line.text) == bool(line.tool):
-        raise InputError(f"{place}: needs either `text` or `tool`")
-    return line

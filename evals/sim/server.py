@@ -78,7 +78,6 @@ def simulator(
     suites: Sequence[Source] = (),
     swaps: Sequence[str] = (),
     time_scale: float = 1.0,
-    seed: int = 0,
 ) -> Simulator:
     """Builds a simulator over the shipped suites and the given ones.
 
@@ -94,7 +93,6 @@ def simulator(
         ItemBank([*shipped, *own], version),
         unix_time=whole_seconds,
         time_scale=time_scale,
-        seed=seed,
     )
 
 
@@ -124,8 +122,6 @@ def serve_forever(  # noqa: PLR0913 - the options of the command, one by one
     suites: Sequence[Source] = (),
     swaps: Sequence[str] = (),
     time_scale: float = 1.0,
-    seed: int = 0,
-    allow_switches: bool = True,
     key: str = "",
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
@@ -133,11 +129,9 @@ def serve_forever(  # noqa: PLR0913 - the options of the command, one by one
 
     on_ready: called once with the base URL (without `/v1`), when connections are accepted.
     """
-    sim = simulator(
-        profiles=profiles, suites=suites, swaps=swaps, time_scale=time_scale, seed=seed
-    )
+    sim = simulator(profiles=profiles, suites=suites, swaps=swaps, time_scale=time_scale)
     with open_listener(host, port) as listener:
-        serving = server(build_app(sim, allow_switches=allow_switches, key=key))
+        serving = server(build_app(sim, key=key))
         # uvicorn raises the signals again when it is done: they must not kill us then.
         before = {sign: signal.signal(sign, lambda *_: None) for sign in STOP_SIGNALS}
         try:

@@ -36,33 +36,27 @@ def answer(prompt: str, profile: Profile) -> str | None:
 
 def judgement(data: Mapping[str, Any], *, by_rule: bool) -> str | None:
     if {"task", "answer"} <= data.keys():
-        return judge_answer("score", graded(data) if by_rule else 1 - graded(data))
+        text, wanted = (
+            " ".join(str(data.get(part, "")).casefold().split())
+            for part in ("answer", "reference")
+        )
+        good = wanted in text if wanted else _has_digit(text)
+        return judge_answer("score", int(good is by_rule))
     if {"task", "A", "B"} <= data.keys():
-        other = {"A": "B", "B": "A", "tie": "A"}
-        winner = preferred(data)
-        return judge_answer("winner", winner if by_rule else other[winner])
+        a, b = (len(set(WORD.findall(str(data[key]).casefold()))) for key in ("A", "B"))
+        winner = "tie" if a == b else "A" if a > b else "B"
+        contrary = {"A": "B", "B": "A", "tie": "A"}[winner]
+        return judge_answer("winner", winner if by_rule else contrary)
     if {"conversation", "answer"} <= data.keys():
-        return judge_answer("verdict", "good" if good(data["answer"]) is by_rule else "bad")
+        said = data["answer"]
+        shown = str(said.get("content") if isinstance(said, dict) else said)
+        return judge_answer("verdict", "good" if _has_digit(shown) is by_rule else "bad")
     return None
+
+
+def _has_digit(text: str) -> bool:
+    return any(char.isdigit() for char in text)
 
 
 def judge_answer(key: str, value: object) -> str:
     return json.dumps({"reason": "Simulated, by a rule.", key: value})
-
-
-def graded(data: Mapping[str, Any]) -> int:
-    text = " ".join(str(data["answer"]).casefold().split())
-    wanted = " ".join(str(data.get("reference", "")).casefold().split())
-    return int(wanted in text if wanted else any(char.isdigit() for char in text))
-
-
-def good(answer: object) -> bool:
-    text = answer.get("content") if isinstance(answer, dict) else answer
-    return any(char.isdigit() for char in str(text))
-
-
-def preferred(data: Mapping[str, Any]) -> str:
-    counts = {key: len(set(WORD.findall(str(data[key]).casefold()))) for key in ("A", "B")}
-    if counts["A"] == counts["B"]:
-        return "tie"
-    return max(counts, key=lambda key: counts[key])

@@ -6,7 +6,7 @@ model.
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from evals.sim import answer_text, seeded_random, simulated_judge, token_count, tool_calls
@@ -14,7 +14,6 @@ from evals.sim.fake_json import made_up
 from evals.sim.fault_injection import replace_answer
 from evals.sim.faults import Fault, FaultBook, FaultKind, hits
 from evals.sim.item_bank import ItemBank
-from evals.sim.model_lists import ModelListSwitch
 from evals.sim.profiles import Profile
 from evals.sim.protocols import chat_completions, embeddings, requests
 from evals.sim.protocols.chat_completions import Completion
@@ -22,7 +21,7 @@ from evals.sim.protocols.delivery import StreamPace, send_stream, send_whole
 from evals.sim.protocols.dialect import EndpointDialect
 from evals.sim.protocols.endpoints import CHAT
 from evals.sim.protocols.http_exchange import ClientGone, HttpExchange
-from evals.sim.protocols.requests import ChatRequest, Refused
+from evals.sim.protocols.requests import ChatRequest
 from evals.sim.script import find_line
 from evals.sim.simulated_model import SimulatedAnswer, SimulatedModel, build_models
 
@@ -40,20 +39,14 @@ class Stats:
     faults: Counter[str] = field(default_factory=Counter)
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "requests": self.requests,
-            "streams": self.streams,
-            "items": self.items,
-            "client_gone": self.client_gone,
-            "faults": dict(self.faults),
-        }
+        return {**asdict(self), "faults": dict(self.faults)}
 
 
 class Simulator:
     """Holds the state of one server. models: profiles by the name that clients use.
 
     time_scale: factor on all latencies of the profiles, 0 for none (a fault's `delay_s` is
-    not scaled). unix_time: whole seconds, for `created`. seed: of the faults' order.
+    not scaled). unix_time: whole seconds, for `created`.
     """
 
     def __init__(
@@ -63,16 +56,13 @@ class Simulator:
         *,
         unix_time: Callable[[], int],
         time_scale: float = 1.0,
-        seed: int = 0,
     ) -> None:
         self.bank = bank
         self.models: dict[str, SimulatedModel] = build_models(models, bank)
         self.faults = FaultBook()
-        self.model_list: ModelListSwitch | None = None
         self.stats: dict[str, Stats] = {}
         self._unix_time = unix_time
         self._time_scale = time_scale
-        self._seed = seed
         self._numbers = itertools.count(1)
         self._asked: Counter[str] = Counter()
 
@@ -109,13 +99,10 @@ class Simulator:
         stats = self.stats[name]
         stats.streams += request.stream
         try:
-            fault = self._draw(name, examinee.profile, number, stream=request.stream)
+            fault = self._draw(name, examinee.profile, number)
             if fault and await replace_answer(exchange, fault, name, dialect):
                 return
-            self._refuse_parameters(request, examinee.profile)
             answer = self._complete(request, examinee, stats)
-            if fault and fault.kind is FaultKind.BROKEN_JSON and request.json_asked:
-                answer = replace(answer, text=answer_text.broken(answer.text, fault.variant))
             pace = self._pace(examinee.profile, number, answer.completion_tokens)
             if request.stream:
                 await send_stream(exchange, answer, request, pace, fault, dialect)
@@ -152,11 +139,9 @@ class Simulator:
         self._asked[name] += 1
         return self._asked[name] - 1
 
-    def _draw(
-        self, name: str, profile: Profile, number: int, *, stream: bool = False
-    ) -> Fault | None:
-        seed = seeded_random.random_bits(self._seed, name)
-        fault = self.faults.draw(name, seed=seed, stream=stream)
+    def _draw(self, name: str, profile: Profile, number: int) -> Fault | None:
+        seed = seeded_random.random_bits(0, name)
+        fault = self.faults.draw(name, seed=seed)
         if (
             fault is None
             and profile.error_rate
@@ -166,14 +151,6 @@ class Simulator:
         if fault:
             self.stats[name].faults[fault.kind] += 1
         return fault
-
-    def _refuse_parameters(self, request: ChatRequest, profile: Profile) -> None:
-        for parameter in profile.rejects:
-            if parameter in request.given:
-                message = (
-                    f"Unsupported parameter: '{parameter}' is not supported with this model."
-                )
-                raise Refused(400, message, code="unsupported_parameter", param=parameter)
 
     def _complete(
         self, request: ChatRequest, examinee: SimulatedModel, stats: Stats
@@ -186,19 +163,14 @@ class Simulator:
         stats.items += item is not None
         verdict = examinee.sit(item, request_seed=request.seed) if item else None
         call = tool_calls.call_for(request, verdict, line)
-        if call and self._writes_calls(request, examinee.profile):
-            text, finish_reason = chat_completions.limited(request, tool_calls.in_words(call))
-            call = None
-        elif call:
-            text, finish_reason = "", "tool_calls"
-        elif verdict:
-            text, finish_reason = chat_completions.limited(
-                request, _in_words(request, verdict, examinee.profile)
+        text, finish_reason = "", "tool_calls"
+        if call is None:
+            words = (
+                _in_words(request, verdict, examinee.profile)
+                if verdict
+                else judgement or _unknown(request, examinee.profile)
             )
-        else:
-            text, finish_reason = chat_completions.limited(
-                request, judgement or _unknown(request, examinee.profile)
-            )
+            text, finish_reason = chat_completions.limited(request, words)
         written = text if call is None else call.name + call.arguments
         return Completion(
             id=f"chatcmpl-sim-{next(self._numbers):08x}",
@@ -210,12 +182,6 @@ class Simulator:
             finish_reason=finish_reason,
             prompt_tokens=token_count.of_messages(request.texts),
             completion_tokens=token_count.estimate(written),
-        )
-
-    def _writes_calls(self, request: ChatRequest, profile: Profile) -> bool:
-        u = seeded_random.uniform("call", profile.seed, request.prompt)
-        return u < profile.habits.calls_as_text and not answer_text.insists_on_form(
-            request.system
         )
 
     def _pace(self, profile: Profile, number: int, answer_tokens: int) -> StreamPace:

@@ -44,11 +44,6 @@ def call_for(
     return written(request, name, made_up(request.tools[name], (request.prompt, name)))
 
 
-def in_words(call: SimulatedToolCall) -> str:
-    """The call as some models write it where they should make it."""
-    return json.dumps({"name": call.name, "arguments": json.loads(call.arguments)})
-
-
 def expected(
     request: ChatRequest, verdict: SimulatedAnswer, call: Mapping[str, Any]
 ) -> SimulatedToolCall:

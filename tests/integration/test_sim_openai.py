@@ -34,7 +34,6 @@ CALL_ITEM = {
 }
 MODELS = profiles.load_profiles() | {
     "sim-sure": Profile("sim-sure", default_skill=1.0, latency=Latency(1.0, 0.0, 1000.0)),
-    "sim-strict": Profile("sim-strict", rejects=("temperature",)),
     "sim-shaky": Profile("sim-shaky", error_rate=0.2),
 }
 
@@ -214,13 +213,6 @@ def test_a_request_without_messages_is_a_400(client: openai.OpenAI) -> None:
         client.chat.completions.create(model="sim-base", messages=[])
 
     assert caught.value.param == "messages"
-
-
-def test_a_model_refuses_the_parameters_that_it_rejects(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="temperature"):
-        client.chat.completions.create(
-            model="sim-strict", messages=[{"role": "user", "content": "Hi"}], temperature=0.0
-        )
 
 
 def test_a_model_fails_as_often_as_its_profile_says(client: openai.OpenAI) -> None:

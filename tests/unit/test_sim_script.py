@@ -34,11 +34,6 @@ def test_a_tool_that_is_not_offered_is_not_called() -> None:
     assert find_line(scripted().script, ["Where is order A-1?"], set()) is None
 
 
-def test_a_profile_without_a_script_is_what_it_was() -> None:
-    assert "script" not in Profile("m").as_json()
-    assert scripted().fingerprint != Profile("m").fingerprint
-
-
 @pytest.mark.parametrize(
     "script",
     ["a text", ["a text"], [{"newest": "("}], [{"text": "a", "tool": "b"}], [{"unknown": "a"}]],

@@ -1,6 +1,5 @@
 """How simulated models write: habits, fillers, token counts, embeddings, tool arguments."""
 
-import ast
 import base64
 import json
 import math
@@ -45,10 +44,6 @@ def test_without_habits_an_object_is_bare_json() -> None:
     [
         (Habits(json_fences=1), lambda t: json.loads(t.split("\n")[1])),
         (Habits(trailing_prose=1), lambda t: json.loads(t.split("\n")[0])),
-        (Habits(double_escaped=1), lambda t: json.loads(json.loads(t))),
-        (Habits(single_quotes=1), ast.literal_eval),
-        (Habits(trailing_commas=1), lambda t: json.loads(t.replace(",}", "}"))),
-        (Habits(other_keys=1), lambda t: {k.lower(): v for k, v in json.loads(t).items()}),
     ],
 )
 def test_each_habit_changes_the_form_and_keeps_the_substance(

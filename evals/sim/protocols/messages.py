@@ -6,17 +6,11 @@ from typing import Any
 
 from evals.sim.protocols.chat_completions import PIECE, Completion
 from evals.sim.protocols.dialect import named_event
-from evals.sim.protocols.requests import (
-    ChatRequest,
-    invalid,
-    model_name,
-    parse_limit,
-    parse_tool_choice,
-    text_of,
-)
+from evals.sim.protocols.requests import ChatRequest, chat_tools, invalid, parse_chat
 
 PING = named_event({"type": "ping"})
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
+CHOICES = {"any": "required", "auto": "auto", "none": "none"}
 TYPES = {
     401: "authentication_error",
     402: "billing_error",
@@ -30,7 +24,7 @@ TYPES = {
 
 
 def parse(data: Mapping[str, Any]) -> ChatRequest:
-    """Parses the body of a request for messages. Raises Refused (400) where the API would."""
+    """Reads the body of a request for messages as a chat's. Raises Refused (400)."""
     messages = data.get("messages")
     if not isinstance(messages, list) or not messages:
         invalid("messages: at least one message is required", "messages")
@@ -38,57 +32,30 @@ def parse(data: Mapping[str, Any]) -> ChatRequest:
         isinstance(m, dict) and m.get("role") in {"user", "assistant"} for m in messages
     ):
         invalid("messages: each needs a role, which is 'user' or 'assistant'", "messages")
-    limit = parse_limit(data, "max_tokens")
-    if limit is None:
+    if data.get("max_tokens") is None:
         invalid("max_tokens: Field required", "max_tokens")
-    texts = tuple(text_of(message.get("content")) for message in messages)
-    asked = [t for m, t in zip(messages, texts, strict=True) if m["role"] == "user"]
-    system = text_of(data.get("system"))
-    tools = parse_tools(data.get("tools"))
-    choice, forced = parse_tool_choice(chats_choice(data.get("tool_choice")), tools)
-    output = data.get("output_config")
-    return ChatRequest(
-        model=model_name(data),
-        prompt=asked[-1] if asked else texts[-1],
-        texts=(system, *texts) if system else texts,
-        system=system,
-        stream=data.get("stream") is True,
-        include_usage=True,
-        max_tokens=limit,
-        seed=0,
-        json_asked=isinstance(output, dict) and output.get("format") is not None,
-        tools=tools,
-        tool_choice=choice,
-        forced_tool=forced,
-        after_tool=has_result(messages[-1].get("content")),
-        given=frozenset(data),
-    )
+    said = [{**m, "role": "tool"} if _has_result(m) else m for m in messages]
+    system = [{"role": "system", "content": data["system"]}] if data.get("system") else []
+    choice, output = data.get("tool_choice"), data.get("output_config")
+    if isinstance(choice, dict):
+        named = {"type": "function", "function": {"name": choice.get("name")}}
+        choice = named if choice.get("type") == "tool" else CHOICES.get(str(choice.get("type")))
+    chat = {
+        "model": data.get("model"),
+        "messages": [*system, *said],
+        "max_tokens": data["max_tokens"],
+        "stream": data.get("stream"),
+        "stream_options": {"include_usage": True},
+        "tools": chat_tools(data.get("tools"), "input_schema"),
+        "tool_choice": choice,
+    }
+    if isinstance(output, dict) and output.get("format") is not None:
+        chat["response_format"] = {"type": "json_schema"}
+    return parse_chat(chat)
 
 
-def parse_tools(tools: object) -> dict[str, Mapping[str, Any]]:
-    if tools is None:
-        return {}
-    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        invalid("tools: must be a list of objects", "tools")
-    parsed: dict[str, Mapping[str, Any]] = {}
-    for n, tool in enumerate(tools):
-        if not isinstance(tool.get("name"), str):
-            invalid(f"tools.{n}.name: Field required", "tools")
-        schema = tool.get("input_schema")
-        parsed[tool["name"]] = schema if isinstance(schema, dict) else {}
-    return parsed
-
-
-def chats_choice(choice: object) -> object:
-    """The choice the way a chat has it."""
-    if not isinstance(choice, dict):
-        return choice
-    if choice.get("type") == "tool":
-        return {"type": "function", "function": {"name": choice.get("name")}}
-    return {"any": "required"}.get(str(choice.get("type")), choice.get("type"))
-
-
-def has_result(content: object) -> bool:
+def _has_result(message: Mapping[str, Any]) -> bool:
+    content = message.get("content")
     return isinstance(content, list) and any(
         isinstance(block, dict) and block.get("type") == "tool_result" for block in content
     )

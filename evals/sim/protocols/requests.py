@@ -60,7 +60,6 @@ class ChatRequest:
     tool_choice: str
     forced_tool: str | None  # the one that must be called
     after_tool: bool
-    given: frozenset[str]
     schema: Mapping[str, Any] | None = None  # of the JSON that a chat asks for
 
 
@@ -114,14 +113,14 @@ def parse_chat(data: Mapping[str, Any]) -> ChatRequest:
         ),
         stream=data.get("stream") is True,
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
-        max_tokens=parse_max_tokens(data),
+        max_tokens=parse_limit(data, "max_completion_tokens")
+        or parse_limit(data, "max_tokens"),
         seed=data["seed"] if isinstance(data.get("seed"), int) else 0,
         json_asked=isinstance(response_format, dict) and response_format.get("type") != "text",
         tools=tools,
         tool_choice=choice,
         forced_tool=forced,
         after_tool=messages[-1]["role"] == "tool",
-        given=frozenset(data),
         schema=parse_schema(response_format),
     )
 
@@ -153,16 +152,22 @@ def _part_text(part: Mapping[str, Any]) -> object:
     )
 
 
-def parse_max_tokens(data: Mapping[str, Any]) -> int | None:
-    limit = parse_limit(data, "max_completion_tokens")
-    return parse_limit(data, "max_tokens") if limit is None else limit
-
-
 def parse_limit(data: Mapping[str, Any], param: str) -> int | None:
     limit = data.get(param)
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         invalid(f"Invalid '{param}': must be an integer of at least 1.", param)
     return limit
+
+
+def chat_tools(tools: object, schema: str) -> object:
+    """The functions of another protocol as a chat names them. schema: where their schema is."""
+    if not isinstance(tools, list):
+        return tools
+    return [
+        {"function": {"name": tool.get("name"), "parameters": tool.get(schema)}}
+        for tool in tools
+        if isinstance(tool, dict) and tool.get("type", "function") in ("function", "custom")
+    ]
 
 
 def parse_tools(tools: object) -> dict[str, Mapping[str, Any]]:

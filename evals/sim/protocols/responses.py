@@ -7,74 +7,43 @@ from evals.sim.protocols.chat_completions import PIECE, Completion
 from evals.sim.protocols.dialect import named_event
 from evals.sim.protocols.requests import (
     ChatRequest,
+    chat_tools,
     invalid,
-    model_name,
+    parse_chat,
     parse_limit,
-    parse_tool_choice,
-    text_of,
 )
 
 
 def parse(data: Mapping[str, Any]) -> ChatRequest:
-    """Parses the body of a request for a response. Raises Refused (400) where the API would."""
-    items = parse_input(data.get("input"))
-    instructions = data.get("instructions")
-    texts = tuple(text_of(item.get("content")) for item in items)
-    asked = [t for i, t in zip(items, texts, strict=True) if i.get("role") == "user"]
-    tools = parse_tools(data.get("tools"))
-    choice, forced = parse_tool_choice(chats_choice(data.get("tool_choice")), tools)
-    text = data.get("text")
-    form = text.get("format") if isinstance(text, dict) else None
-    return ChatRequest(
-        model=model_name(data),
-        prompt=asked[-1] if asked else texts[-1],
-        texts=(instructions, *texts) if isinstance(instructions, str) else texts,
-        system=instructions if isinstance(instructions, str) else "",
-        stream=data.get("stream") is True,
-        include_usage=True,
-        max_tokens=parse_limit(data, "max_output_tokens"),
-        seed=0,
-        json_asked=isinstance(form, dict) and form.get("type") != "text",
-        tools=tools,
-        tool_choice=choice,
-        forced_tool=forced,
-        after_tool=items[-1].get("type") == "function_call_output",
-        given=frozenset(data),
+    """Reads the body of a request for a response as a chat's. Raises Refused (400)."""
+    given = data.get("input")
+    items = [{"role": "user", "content": given}] if isinstance(given, str) and given else given
+    if not isinstance(items, list) or not items:
+        invalid("Missing required parameter: 'input'.", "input", "missing_required_parameter")
+    if not all(isinstance(item, dict) for item in items):
+        invalid("Each of 'input' must be an object.", "input")
+    system = [{"role": "system", "content": data.get("instructions")}]
+    choice, text = data.get("tool_choice"), data.get("text")
+    if isinstance(choice, dict):
+        choice = {"type": "function", "function": {"name": choice.get("name")}}
+    return parse_chat(
+        {
+            "model": data.get("model"),
+            "messages": [*(system if data.get("instructions") else []), *map(_message, items)],
+            "max_tokens": parse_limit(data, "max_output_tokens"),
+            "stream": data.get("stream"),
+            "stream_options": {"include_usage": True},
+            "tools": chat_tools(data.get("tools"), "parameters"),
+            "tool_choice": choice,
+            "response_format": text.get("format") if isinstance(text, dict) else None,
+        }
     )
 
 
-def parse_input(given: object) -> list[dict[str, Any]]:
-    if isinstance(given, str) and given:
-        return [{"role": "user", "content": given}]
-    if not isinstance(given, list) or not given:
-        invalid("Missing required parameter: 'input'.", "input", "missing_required_parameter")
-    if not all(isinstance(item, dict) for item in given):
-        invalid("Each of 'input' must be an object.", "input")
-    return given
-
-
-def parse_tools(tools: object) -> dict[str, Mapping[str, Any]]:
-    """The functions; other kinds of tools are read past."""
-    if tools is None:
-        return {}
-    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        invalid("'tools' must be a list of objects.", "tools")
-    parsed: dict[str, Mapping[str, Any]] = {}
-    for n, tool in enumerate(tools):
-        if tool.get("type") != "function":
-            continue
-        if not isinstance(tool.get("name"), str):
-            invalid(f"Missing required parameter: 'tools[{n}].name'.", "tools")
-        schema = tool.get("parameters")
-        parsed[tool["name"]] = schema if isinstance(schema, dict) else {}
-    return parsed
-
-
-def chats_choice(choice: object) -> object:
-    """Returns the choice of a named tool the way a chat names it."""
-    if isinstance(choice, dict):
-        return {"type": "function", "function": {"name": choice.get("name")}}
-    return choice
+def _message(item: Mapping[str, Any]) -> dict[str, Any]:
+    called = item.get("type") == "function_call_output"
+    role = "tool" if called else item.get("role") or "assistant"
+    return {"role": role, "content": item.get("output" if called else "content")}
 
 
 def body(answer: Completion) -> dict[str, Any]:

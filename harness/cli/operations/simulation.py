@@ -42,14 +42,10 @@ TIMED_OUT = 5
     help="Factor on all latencies; 0 answers at once.",
 )
 @click.option(
-    "--seed", default=0, show_default=True, help="Seed of the random latencies and faults."
-)
-@click.option(
     "--key-env",
     metavar="NAME",
     help="Refuse requests without the key in this environment variable.",
 )
-@click.option("--no-switches", is_flag=True, help="Do not offer fault switches under /sim/.")
 @click.pass_context
 def sim(  # noqa: PLR0913 - the options of the command, one by one
     context: click.Context,
@@ -60,9 +56,7 @@ def sim(  # noqa: PLR0913 - the options of the command, one by one
     suites: tuple[str, ...],
     swaps: tuple[str, ...],
     time_scale: float,
-    seed: int,
     key_env: str | None,
-    no_switches: bool,
 ) -> None:
     """Serve simulated models over an OpenAI-compatible API, with fault switches.
 
@@ -83,8 +77,6 @@ def sim(  # noqa: PLR0913 - the options of the command, one by one
         suites=suites,
         swaps=swaps,
         time_scale=time_scale,
-        seed=seed,
-        allow_switches=not no_switches,
         key=os.environ.get(key_env, "") if key_env else "",
         on_ready=lambda url: click.echo(f"simulated provider at {url}/v1", err=True),
     )

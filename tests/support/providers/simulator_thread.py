@@ -10,10 +10,10 @@ from evals.sim.simulator import Simulator
 
 
 @contextlib.contextmanager
-def serve_in_thread(sim: Simulator, *, allow_switches: bool = True) -> Iterator[str]:
+def serve_in_thread(sim: Simulator) -> Iterator[str]:
     """The simulator in a thread of this process on a free loopback port: its base URL."""
     with open_listener("127.0.0.1", 0) as listener:
-        serving: SimServer = server(build_app(sim, allow_switches=allow_switches))
+        serving: SimServer = server(build_app(sim))
         thread = threading.Thread(
             target=serving.run, kwargs={"sockets": [listener]}, name="swapgate-sim"
         )
