@@ -13,7 +13,7 @@ AtLeastZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 def parse(kind: type[T], data: object, place: str) -> T:
-    """Raises InputError with the place and the field."""
+    """Reads `data` as a `kind`. Raises InputError with the place and the field."""
     try:
         return TypeAdapter(kind).validate_python(data)
     except ValidationError as error:

@@ -14,11 +14,13 @@ RETIRED_COMMANDS: Final[Mapping[str, str]] = {
     "archive": "set `control.traffic_keep_days`, after which old traffic is deleted",
     "backup": "use `pg_dump` or SQLite's `.backup` (`swapgate docs open backup`)",
     "bench": "run `make bench` in a checkout",
+    "canary bench": "run `python -m benchmarks.canary.run` in a checkout",
     "credential": "use `swapgate provider key`",
     "db downgrade": "restore a backup from before the upgrade",
     "drift list": "use `swapgate drift history`",
     "drift show": "use `swapgate drift status ROUTE`",
     "eval import": "use `swapgate suite import`",
     "restore": "use `pg_restore`, or put SQLite's file back (`swapgate docs open backup`)",
+    "gate bench": "run `python -m benchmarks.gate.run` in a checkout",
     "replay": "use `swapgate gate replay`",
 }

@@ -35,7 +35,6 @@ PROCESSES = {
     *("completion", "docs generate"),
 }
 PAIRS = "item,incumbent,candidate\n" + "".join(f"{n},0,1\n" for n in range(40))
-GATE_BENCH = "bench --generated 1 --claim superior --pairs 1 --size 500 --replications 500"
 BLOCKS = "block,requests,canary_requests,failures,canary_failures\n1,100,10,0,0\n"
 
 
@@ -72,8 +71,6 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("doctor", exits=1)  # the provider does not answer
     ask("doctor", "--tools", "sim/base", exits=1)
     for noun, verbs in {
-        "gate": (GATE_BENCH,),
-        "canary": ("bench --rollouts 20 --table latency",),
         "db": ("upgrade", "check"),
         "config": ("schema", "show", "apply"),
     }.items():
