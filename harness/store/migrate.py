@@ -15,8 +15,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import ConnectionPoolEntry, NullPool
+from sqlalchemy.pool import NullPool
 
 from harness import package_data
 from harness.domain.errors import DatabaseUnusable
@@ -38,22 +37,17 @@ def upgrade(url: str) -> None:
     """
     engine.make_folder(engine.parse(url))
     try:
-        with exclusive(url) as db:
+        with _connection(url) as db:
+            if db.dialect.name == "postgresql":
+                # A limit that is meant for the runtime's statements would end a long migration.
+                db.exec_driver_sql("SET LOCAL statement_timeout = 0")
+                db.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
             schema_revisions.find(db)
             command.upgrade(_config(db), "head")
             triggers.install(db)
     except RoleRefused as error:
         what = f"upgrade the database, which stays as it was ({error.database})"
         raise DatabaseUnusable(database_roles.owner_needed(url, what)) from error
-
-
-def current(url: str) -> str | None:
-    """Returns the database's schema revision; None for an empty database."""
-    parsed = engine.parse(url)
-    if parsed.get_backend_name() == "sqlite" and not engine.file_of(parsed).exists():
-        return None
-    with _connection(url) as db:
-        return MigrationContext.configure(db).get_current_revision()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,29 +89,11 @@ def _config(db: sa.Connection) -> Config:
 
 
 @contextmanager
-def _connection(url: str, *, migrating: bool = False) -> Iterator[sa.Connection]:
+def _connection(url: str) -> Iterator[sa.Connection]:
     made = engine.make(engine.parse(url), create=True, poolclass=NullPool)
-    if migrating and made.dialect.name == "sqlite":
-        # A table that is copied is away for a moment, and with it what others refer to.
-        sa.event.listen(made, "connect", _check_no_references)
     immediate = made.execution_options(**{engine.BEGIN: "IMMEDIATE"})
     try:
         with translated(), immediate.begin() as db:
             yield db
     finally:
         made.dispose()
-
-
-def _check_no_references(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:  # noqa: ARG001 - the event's signature
-    connection.cursor().execute("PRAGMA foreign_keys = OFF")
-
-
-@contextmanager
-def exclusive(url: str) -> Iterator[sa.Connection]:
-    """Opens a transaction beside which no migration runs; SQLite checks no references in it."""
-    with _connection(url, migrating=True) as db:
-        if db.dialect.name == "postgresql":
-            # A limit that is meant for the runtime's statements would end a long migration.
-            db.exec_driver_sql("SET LOCAL statement_timeout = 0")
-            db.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-        yield db
