@@ -40,7 +40,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     from harness.control.agents import retention, switches  # noqa: PLC0415 - as above
     from harness.control.drift import monitor  # noqa: PLC0415 - as above
     from harness.control.operations import alerts, integrity  # noqa: PLC0415
-    from harness.control.operations.audit_sinks import send_new_events  # noqa: PLC0415
+    from harness.control.operations.audit_lines import AuditLines  # noqa: PLC0415
     from harness.control.privacy import housekeeping  # noqa: PLC0415
     from harness.control.privacy.housekeeping import MonitoredJob, RestingJob  # noqa: PLC0415
     from harness.control.providers import deprecations, oauth_tokens  # noqa: PLC0415
@@ -105,7 +105,6 @@ def control_schedule(installation: Installation) -> "Schedule":
             switches.expire_switches,
             every_s=settings.alerts.deliver_interval_s,
         ),
-        leading("audit sinks", send_new_events, every_s=settings.audit.interval_s),
         leading("drift watch", monitor.run_once, every_s=control.drift_interval_s),
         leading("renewals", oauth_tokens.renew_tokens, every_s=RENEWALS_EVERY_S),
         leading("housekeeping", tidy, every_s=control.housekeeping_interval_s),
@@ -117,6 +116,15 @@ def control_schedule(installation: Installation) -> "Schedule":
             again = partial(housekeeping.evaluate_incumbents, suite=suite.name)
             name = f"{housekeeping.SUITE_JOB}{suite.name}"
             jobs.append(leading(name, again, cron=suite.every))
+    # Each control process writes them: a process that ends takes no event with it.
+    lines = RestingJob(AuditLines(installation.signatures, _print_line))
+    jobs.append(
+        ScheduledJob(
+            "audit lines",
+            lambda: lines(installation.context),
+            every_s=control.reconcile_interval_s,
+        )
+    )
     jobs.append(ScheduledJob("leader watch", leader.watch, every_s=WATCH_EVERY_S))
     return Schedule(jobs, clock=installation.clock, on_error=_log_failed_job)
 
@@ -153,6 +161,10 @@ class _Leader:
         from harness.control.operations.leader_watch import watch_leader  # noqa: PLC0415 - as above
 
         watch_leader(self._plain, self._store.leader_silence_s())
+
+
+def _print_line(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - stdout belongs to data
 
 
 def _log_failed_job(job: str, error: BaseException) -> None:

@@ -33,7 +33,6 @@ from harness.domain.routing.kill_switch import (
 )
 from harness.domain.settings import FILE_NAME, OidcSettings, Settings, http_url
 from harness.ports import (
-    AuditSinks,
     Cipher,
     Clock,
     EvalWorkers,
@@ -43,7 +42,6 @@ from harness.ports import (
     Signatures,
 )
 from harness.runtime import encryption, secret_files, signing_keys
-from harness.runtime.audit_checkpoint import CHECKPOINT_FILE, AuditCheckpointFile
 from harness.runtime.clock import SystemClock
 from harness.runtime.model_catalogue import LitellmTable
 from harness.runtime.outbound.alert_sinks import ConfiguredSinks
@@ -241,15 +239,6 @@ class Installation:
         return HttpProviderProbe(self.clock, self.settings.router.allow_addresses)
 
     @property
-    def _audit_sinks(self) -> AuditSinks | None:
-        """None where nobody gets the log; its sinks take time to import."""
-        if not self.settings.audit.sinks:
-            return None
-        from harness.runtime.outbound.audit_sinks import ConfiguredAuditSinks  # noqa: PLC0415
-
-        return ConfiguredAuditSinks(self.settings.audit, self.signatures, self.clock)
-
-    @property
     def _approval_links(self) -> ApprovalLinks | None:
         """None where people reach nothing, and where no approval can be signed."""
         url = _public_url(self.settings)
@@ -309,8 +298,6 @@ class Installation:
             cipher=self.cipher,
             environ=dict(os.environ),
             door=self._door,
-            audit_sinks=self._audit_sinks,
-            anchor=AuditCheckpointFile(self.settings.home / CHECKPOINT_FILE, self.signatures),
             oauth=HttpOAuthServer(self.clock, self.settings.router.allow_addresses),
             oauth_changes=self.settings.oauth,
             data_classes=self.settings.data_classes,

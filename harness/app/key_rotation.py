@@ -31,9 +31,6 @@ def retire_signing_key(installation: Installation, actor: Actor, key: str, reaso
     settings = installation.settings
     signing_keys.check_retirable(settings, key)
     count = sql_store(installation).sign_again(actor=actor, reason=reason)
-    anchor = installation.context.anchor
-    if anchor is not None and (mark := anchor.read()) is not None:
-        anchor.keep(mark)
     signing_keys.retire(settings, key)
     _record_audit(installation, actor, "signing_key.retire", key, reason)
     return count

@@ -8,10 +8,13 @@ RETIRED_KEYS: Final[Mapping[str, str]] = {
     "policies.*.gate.rule": "the gate has one rule; leave the key out",
     "policies.*.gate.spend": "the first look has all of alpha, all looks together 1.5 times it",
     "archive": "`control.traffic_keep_days` says when old traffic is deleted",
+    "audit": "collect the control plane's stdout: it has a line for each audit event",
 }
 # A command by its words. Each of its subcommands is retired with it.
 RETIRED_COMMANDS: Final[Mapping[str, str]] = {
     "archive": "set `control.traffic_keep_days`, after which old traffic is deleted",
+    "audit resend": "use `swapgate audit export`",
+    "audit sinks": "collect the control plane's stdout",
     "backup": "use `pg_dump` or SQLite's `.backup` (`swapgate docs open backup`)",
     "bench": "run `make bench` in a checkout",
     "canary bench": "run `python -m benchmarks.canary.run` in a checkout",

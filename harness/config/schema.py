@@ -43,7 +43,6 @@ from harness.domain.routing.target import Price
 from harness.domain.settings import (
     AgentSettings,
     AlertSettings,
-    AuditSettings,
     ControlSettings,
     RouterSettings,
     SpendingSettings,
@@ -217,22 +216,6 @@ class AlertsEntry(BaseModel):
     keep_days: float = AlertSettings().keep_days  # how long alerts that are over are kept
 
 
-class AuditSinkEntry(BaseModel):
-    model_config = _STRICT
-    name: str = ""  # its own place in the log is kept under it; by default its number
-    url: str = Field(description="https://…, syslog+tls://HOST:PORT or file:///PATH")
-    # Name of the environment variable with the bearer token of an HTTP collector.
-    token_env: str = ""
-    events: bool = True  # false: signed checkpoints alone
-
-
-class AuditEntry(BaseModel):
-    model_config = _STRICT
-    sinks: list[AuditSinkEntry] = []  # who gets the audit log
-    interval_s: float = AuditSettings().interval_s  # how often new events are sent
-    timeout_s: float = AuditSettings().timeout_s  # for one delivery
-
-
 class FileConfig(BaseModel):
     """Describes Swapgate's configuration file."""
 
@@ -257,9 +240,6 @@ class FileConfig(BaseModel):
     )
     alerts: AlertsEntry = Field(
         AlertsEntry(), description="whom to tell, see docs/reference/alerts.md"
-    )
-    audit: AuditEntry = Field(
-        AuditEntry(), description="copies of the audit log, see docs/how-to/audit-export.md"
     )
     encrypt_content: bool = Field(
         default=False,

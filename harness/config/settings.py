@@ -4,17 +4,16 @@ ConfigError with the place of the first fault.
 Checks across sections are here: addresses, shadows, judges, data classes.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel
 
 from harness.config.agents import agent_faults
-from harness.config.audit import audit_sink
 from harness.config.freezes import FreezeEntry, freeze_window
 from harness.config.operations import alert_sink
 from harness.config.privacy import capture_settings
@@ -24,7 +23,6 @@ from harness.config.ranges import ambiguous_guardrails, range_errors
 from harness.config.routing import FileContext, check_overrides, route_seed, target_seed
 from harness.config.schema import (
     AlertsEntry,
-    AuditEntry,
     FileConfig,
     JudgeEntry,
     ProviderEntry,
@@ -51,16 +49,12 @@ from harness.domain.routing.target import Provider, Target, check_extra_body
 from harness.domain.settings import (
     AlertSettings,
     AlertSink,
-    AuditSettings,
-    AuditSink,
     JudgeSettings,
     RouteSeed,
     RunQueueKind,
     Settings,
     SuiteSettings,
 )
-
-S = TypeVar("S", AlertSink, AuditSink)
 
 
 def build_settings(
@@ -118,7 +112,6 @@ def build_settings(
         freezes=_freezes(config.freezes, document),
         data_classes=known.data_classes,
         alerts=_alerts(config.alerts, document),
-        audit=_audit(config.audit, document),
         eval_limits={name: provider.eval_limits for name, provider in config.providers.items()},
         capture=capture_settings(config.capture, document),
         catalogue=catalogue_changes(config.catalogue, document),
@@ -222,35 +215,20 @@ def _check_judges(
 
 
 def _alerts(entry: AlertsEntry, document: Document) -> AlertSettings:
-    sinks = _sinks("alerts", entry.sinks, alert_sink, document)
-    return AlertSettings(**_fields(entry) | {"sinks": sinks})
-
-
-def _audit(entry: AuditEntry, document: Document) -> AuditSettings:
-    sinks = _sinks("audit", entry.sinks, audit_sink, document)
-    return AuditSettings(**_fields(entry) | {"sinks": sinks})
-
-
-def _sinks(
-    section: str,
-    entries: Sequence[BaseModel],
-    check: Callable[..., S],
-    document: Document,
-) -> tuple[S, ...]:
-    """Checks the sinks of a section, each with a name of its own. Raises ConfigError with the
-    place of the first fault.
+    """Checks the sinks, each with a name of its own. Raises ConfigError with the place of the
+    first fault.
     """
-    sinks: dict[str, S] = {}
-    for number, sink_entry in enumerate(entries):
-        place = f"{document.place((section, 'sinks', number))}: {section}.sinks.{number}"
+    sinks: dict[str, AlertSink] = {}
+    for number, sink_entry in enumerate(entry.sinks):
+        place = f"{document.place(('alerts', 'sinks', number))}: alerts.sinks.{number}"
         try:
-            sink = check(number + 1, **_fields(sink_entry))
+            sink = alert_sink(number + 1, **_fields(sink_entry))
         except InputError as error:
             raise ConfigError(f"{place}: {error}") from None
         if sink.name in sinks:
             raise ConfigError(f"{place}: a second sink {sink.name!r}")
         sinks[sink.name] = sink
-    return tuple(sinks.values())
+    return AlertSettings(**_fields(entry) | {"sinks": tuple(sinks.values())})
 
 
 def _switches(items: list[str], document: Document) -> tuple[str, ...]:

@@ -20,8 +20,6 @@ from harness.domain.settings import AgentSettings
 from harness.domain.suggestions import did_you_mean
 from harness.ports import (
     AlertSinks,
-    AuditAnchor,
-    AuditSinks,
     Chance,
     Cipher,
     Clock,
@@ -100,8 +98,6 @@ class Context:
     # Where providers' keys may stand, too.
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     door: ProviderDoor | None = None  # None where no provider is asked
-    anchor: AuditAnchor | None = None  # None where the log's end is kept nowhere
-    audit_sinks: AuditSinks | None = None  # None where nobody gets copies of the log
     oauth: OAuthServer | None = None  # where people sign in; None where this process cannot
     oauth_changes: Mapping[str, OAuthOverrides] = field(default_factory=dict)  # by provider
     agents: AgentSettings = field(default_factory=AgentSettings)

@@ -56,8 +56,8 @@ def reconcile(ctx: Context) -> ReconcileResult:
     run_step("the audit log", partial(state_audit.run_once, ctx))
     try:
         with ctx.store.read() as tx:
-            if restores.is_unaccepted(ctx, tx):
-                restored = "this database was restored from a backup, or its log was cut"
+            if restores.is_unaccepted(tx):
+                restored = "this database was restored from a backup"
                 return ReconcileResult((), (f"all holds: {restored}",))
     except Exception as error:
         if isinstance(error, SwapgateError) and error.retryable:

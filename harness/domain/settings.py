@@ -154,25 +154,6 @@ class AlertSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditSink:
-    """Names a place outside the database that gets audit events and signed checkpoints."""
-
-    name: str
-    url: str  # https://…, syslog+tls://HOST:PORT, syslog+tcp://HOST:PORT or file:///PATH
-    token_env: str = ""  # the variable with the bearer token of an HTTP collector
-    events: bool = True  # False: checkpoints alone
-
-
-@dataclass(frozen=True, slots=True)
-class AuditSettings:
-    """Where the audit log is sent to, and how often."""
-
-    sinks: tuple[AuditSink, ...] = ()
-    interval_s: float = 5.0
-    timeout_s: float = 10.0
-
-
-@dataclass(frozen=True, slots=True)
 class OidcSettings:
     """How people sign in to the dashboard by OpenID Connect, and who may do what."""
 
@@ -430,7 +411,6 @@ class Settings:
     spending: SpendingSettings = SpendingSettings()
     freezes: tuple[FreezeWindow, ...] = ()  # of every week
     alerts: AlertSettings = AlertSettings()
-    audit: AuditSettings = AuditSettings()
     data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)  # who may see each
     # Of this machine's eval workers, by provider.
     eval_limits: Mapping[str, EvalLimits] = field(default_factory=dict)

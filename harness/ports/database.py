@@ -44,7 +44,6 @@ from harness.ports.evals import Drift, EvalRuns, Sightings, Suites
 from harness.ports.operations import (
     Alerts,
     AuditedRows,
-    AuditExports,
     AuditLog,
     Contents,
     Deliveries,
@@ -137,8 +136,6 @@ class Transaction(Protocol):
     def observations(self) -> Observations: ...
     @property
     def audit(self) -> AuditLog: ...
-    @property
-    def audit_exports(self) -> AuditExports: ...
     @property
     def principals(self) -> Principals: ...
     @property

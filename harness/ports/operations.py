@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from harness.domain.operations.access import Actor
 from harness.domain.operations.alert_record import AlertRecord
 from harness.domain.operations.alerts import Alert, AlertKind
-from harness.domain.operations.audit import AuditEvent, AuditExport, AuditPosition
+from harness.domain.operations.audit import AuditEvent, AuditPosition
 from harness.domain.operations.delivery import AlertMessage, Delivery
 from harness.domain.operations.idempotent_request import IdempotentRequest
 from harness.domain.operations.spending import MonthSpending, PurposeSpending, SpendingHold
@@ -57,22 +57,6 @@ class AuditLog(Protocol):
 
     def first_break(self) -> int | None:
         """The number of the first event that does not fit the chain; None when it is whole."""
-        ...
-
-
-class AuditExports(Protocol):
-    """Keeps how far each sink has got the audit log."""
-
-    def get(self, sink: str) -> AuditExport | None:
-        """Returns how far the sink has come; None for a new one."""
-        ...
-
-    def all(self) -> Sequence[AuditExport]: ...
-
-    def save(self, export: AuditExport) -> None: ...
-
-    def advance(self, export: AuditExport, since: AuditPosition) -> bool:
-        """Saves it if the sink is where it was, at `since`; returns whether it was."""
         ...
 
 

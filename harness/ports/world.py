@@ -2,11 +2,10 @@
 and where the end of the audit log is kept outside the database.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
-from harness.domain.operations.audit import AuditEvent, AuditPosition
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.reliability.rate_limits import RateState
 
@@ -28,34 +27,6 @@ class Chance(Protocol):
 
     def secret(self) -> str:
         """Makes a new secret of 256 bits, URL-safe."""
-        ...
-
-
-class AuditAnchor(Protocol):
-    """Where the end of the audit log is kept outside the database."""
-
-    def read(self) -> AuditPosition | None:
-        """Reads the kept position in the audit log; None where nothing is kept yet. Raises
-        SignatureInvalid.
-        """
-        ...
-
-    def keep(self, mark: AuditPosition) -> None: ...
-
-
-class AuditSinks(Protocol):
-    """Sends copies of the audit log to where the configuration says."""
-
-    def names(self) -> Sequence[str]: ...
-
-    def takes_events(self, sink: str) -> bool:
-        """Whether it gets the events, and not the signed checkpoints alone."""
-        ...
-
-    def send(self, sink: str, events: Sequence[AuditEvent], end: AuditPosition) -> None:
-        """Delivers events, oldest first, and a signed checkpoint of the last one, which is
-        `end`. Raises DeliveryFailed unless the receiver has taken all.
-        """
         ...
 
 

@@ -49,7 +49,7 @@ from harness.store.signing.row_faults import (
 )
 from harness.store.signing.row_signatures import RowSignatures
 from harness.store.sql.agents import SqlAgentGrants, SqlAgents, SqlSwitchRequests
-from harness.store.sql.audit import SqlAuditedRows, SqlAuditExports, SqlAuditLog
+from harness.store.sql.audit import SqlAuditedRows, SqlAuditLog
 from harness.store.sql.contents import SqlContents
 from harness.store.sql.drift import SqlDrift
 from harness.store.sql.evals import SqlEvalRuns, SqlSuites
@@ -108,7 +108,6 @@ class SqlTransaction:
         self.rollouts = SqlRollouts(unit)
         self.observations = SqlObservations(unit)
         self.audit = SqlAuditLog(unit, secret)
-        self.audit_exports = SqlAuditExports(unit)
         self.principals = SqlPrincipals(unit)
         self.person_links = SqlPersonLinks(unit)
         self.audited = SqlAuditedRows(unit, self.audit)

@@ -156,8 +156,6 @@ def agent_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
 def database_verbs(ask: Callable[..., object]) -> None:
     for words in (("tail",), ("verify",), ("export", "log.csv")):
         ask("audit", *words)
-    ask("audit", "sinks")
-    ask("audit", "resend", "siem", "--after", "0", "--reason", "a rehearsal", exits=1)
     for look in ("list", "open"):  # as a document no browser is opened
         ask("docs", look)
     ask("db", "grant", "runtime", exits=2)  # SQLite has no roles

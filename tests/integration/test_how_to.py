@@ -11,7 +11,6 @@ import sqlalchemy as sa
 
 from tests.support.site.alert_receiver import Receiver
 from tests.support.site.documented_commands import DOCS, DocumentedCommands, shell_blocks
-from tests.support.site.syslog_server import SyslogServer
 from tests.support.store.private_postgres import own_postgres
 
 SIMULATED = """\
@@ -85,7 +84,6 @@ SQLITE = {
 }
 OF_THEIR_OWN = {
     "alerts",
-    "audit-export",
     "backup",
     "postgresql",
     "migrate-from-litellm",
@@ -164,31 +162,6 @@ def test_a_sink_is_set_up_and_tried(tmp_path: Path) -> None:
 
     assert "on-call" in said
     assert b"a test of Swapgate" in chat.got[0].body
-
-
-@verified
-@pytest.mark.timeout(300)
-def test_copies_of_the_audit_log_are_sent_and_compared(tmp_path: Path) -> None:
-    anchor = tmp_path / "swapgate.jsonl"
-    with Receiver().up() as collector, SyslogServer().up() as syslog:
-        page = DocumentedCommands(
-            "how-to/audit-export.md",
-            tmp_path,
-            before=f"export SIEM_TOKEN=token\n{INSTALLED}",
-            changes={
-                "https://collector.example/": f"http://127.0.0.1:{collector.port}/",
-                "syslog+tls://logs.example:6514": f"syslog+tcp://127.0.0.1:{syslog.port}",
-                "/mnt/write-once/swapgate.jsonl": str(anchor),
-                "swapgate audit sinks": f"swapgate serve control &\n"
-                f"until test -s {anchor}; do sleep 0.2; done\nswapgate audit sinks",
-                "--after 16": "--after 1",
-            },
-        )
-        said = page.run()
-
-    assert "the log has the events of all" in said
-    assert collector.got
-    assert syslog.messages
 
 
 @verified

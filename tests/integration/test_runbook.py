@@ -12,12 +12,9 @@ from click.testing import CliRunner
 
 from harness.cli.program import program
 from harness.domain.operations.alerts import ALERT_RULES, AlertKind
-from harness.domain.operations.audit import AuditPosition
-from harness.runtime.audit_checkpoint import checkpoint_line
 from harness.runtime.clock import SystemClock
 from tests.support.control.waiting_switch import waiting_switch
 from tests.support.site.command_line import CommandLine, installed
-from tests.support.site.signing_keys import CONTROL
 
 PAGE = Path(__file__).parents[2] / "docs/runbook.md"
 SECTIONS = dict(
@@ -59,7 +56,6 @@ def cli(
         text = file.read_text("utf-8")
         text = text.replace(PRICES, PRICES + PRICES.replace("base", "worse"))
         text = text.replace(DRIFT, f"{DRIFT}, drift: {{items: 5}}")
-        text += f"audit:\n  sinks: [{{name: worm, url: 'file://{tmp_path}/worm.jsonl'}}]\n"
         file.write_text(text, "utf-8")
         yield made
 
@@ -77,7 +73,7 @@ def test_every_command_of_the_runbook_runs(cli: CommandLine) -> None:
 
     cli.run("config", "apply")
     cli.run("model", "add", "sim/worse")
-    look_around(cli, run)
+    look_around(run)
     ids = propose(cli, run)
     decide(cli, run, ids)
     mend(cli, run)
@@ -85,22 +81,14 @@ def test_every_command_of_the_runbook_runs(cli: CommandLine) -> None:
     assert tried == COMMANDS
 
 
-def look_around(cli: CommandLine, run: Callable[..., None]) -> None:
+def look_around(run: Callable[..., None]) -> None:
     for command in sorted(COMMANDS):
         noun, verb, *_ = [*command.split()[1:], ""]
         if verb in LOOKS and noun not in ("proposal", "shadow", "canary"):
             run(command)
     for command in ("audit tail", "audit verify", "db check", "agent grants", "agent requests"):
         run(f"swapgate {command}")
-    run("swapgate audit sinks")
     run("swapgate spending")
-    anchor = cli.folder / "worm.jsonl"
-    run("swapgate audit resend SINK --after NUMBER --reason WHY", SINK="worm", NUMBER="0")
-    with cli.world.store.read() as tx:
-        (last,) = tx.audit.tail(1)
-    end = AuditPosition(last.number, last.mac)
-    anchor.write_text(checkpoint_line(end, last.at, CONTROL), "utf-8")
-    run("swapgate audit verify --anchor FILE", FILE=str(anchor))
     run("swapgate route fallback list ROUTE")
     run("swapgate provider key list")
     run("swapgate drift run ROUTE")

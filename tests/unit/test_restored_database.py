@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.control import audit, reconciler
-from harness.control.operations import alerts, keys, restores, state_audit
+from harness.control.operations import keys, restores
 from harness.control.routing import routes
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import InputError, NotAllowed
@@ -21,7 +20,6 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
 from harness.domain.routing.snapshot_lineage import Lineage, older_reason
 from harness.domain.routing.table import Snapshot
-from harness.runtime.audit_checkpoint import AuditCheckpointFile
 from harness.store.signing.signed_snapshot import verified
 from harness.store.sql import SqlStore
 from router.snapshot.holder import SnapshotHolder
@@ -320,26 +318,6 @@ def test_a_router_tells_when_the_audit_log_ends_earlier_than_it_did(place: Place
 
     assert not place.holder.refresh()
     assert "of the audit log" in place.holder.refused
-
-
-def test_control_notices_by_the_end_of_its_log_and_goes_on_once_accepted(place: Place) -> None:
-    anchor = AuditCheckpointFile(place.folder / "audit.checkpoint", CONTROL)
-    ctx = replace(place.world.context(), anchor=anchor)
-    place.back_up()
-    place.describe("a")
-    state_audit.run_once(ctx)
-    place.restore()
-    state_audit.run_once(ctx)
-    assert alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log")
-
-    assert "was restored" in reconciler.reconcile(ctx).failed[0]
-    restores.accept_restore(ctx, SYSTEM, reason="the disk died", above=9)
-
-    assert reconciler.reconcile(ctx).failed == ()
-    assert state_audit.run_once(ctx) == []
-    with ctx.store.read() as tx:
-        assert audit.find_first_break(ctx, tx) is None
-    assert not alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log")
 
 
 def test_only_an_admin_accepts_and_says_why(place: Place) -> None:

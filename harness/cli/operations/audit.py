@@ -1,6 +1,5 @@
 """`swapgate audit` shows the newest events (`tail`), writes the selected ones to a file
-(`export`), shows who gets copies of the log (`sinks`, `resend`), and checks the log's chain,
-its anchor and the signatures of rows (`verify`).
+(`export`), and checks the log's chain, printed heads and the signatures of rows (`verify`).
 """
 
 import json
@@ -8,22 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
+from harness.cli.evals.csv_files import read_text
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.operations.database import print_faults
-from harness.control.operations import audit_export, audit_sinks, queries
+from harness.control.operations import audit_export, audit_lines, queries
 from harness.domain.errors import InputError
 from harness.domain.formatting import format_quantity
-from harness.domain.operations.audit import AuditEvent, AuditFilter
+from harness.domain.operations.audit import AuditEvent, AuditFilter, AuditPosition
 from harness.domain.operations.state_audit import fold_writes
 from harness.domain.pagination import PageRequest
-
-if TYPE_CHECKING:
-    from harness.app.audit_anchor import AnchorReport
 
 WRITERS: Final = {".csv": audit_export.write_csv, ".jsonl": audit_export.write_json_lines}
 DAY_OR_TIME: Final = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
@@ -134,22 +131,23 @@ def export(session: Session, file: Path, selection: AuditFilter) -> None:
 
 @audit.command()
 @click.option(
-    "--anchor",
-    metavar="WHERE",
-    help="A file or an HTTP address with signed checkpoints, kept outside the database.",
+    "--head",
+    metavar="HEAD",
+    help="A head that the control plane printed, or a file whose lines have such heads.",
 )
 @click.pass_context
-def verify(ctx: click.Context, anchor: str | None) -> None:
+def verify(ctx: click.Context, head: str | None) -> None:
     """Check the chain from its first event, and the signature of every row that was decided.
 
-    Exit code 1 where the chain is broken, a signature does not hold, or the log lacks an event
-    that a checkpoint names.
+    Exit code 1 where the chain is broken, a signature does not hold, or the log lacks the event
+    of a printed head.
     """
     session = ctx.ensure_object(Session)
     faults = queries.list_signature_faults(session.context)
     broken = queries.find_audit_break(session.context)
     events = queries.list_audit_events(session.context, PageRequest(1)).total
-    report = None if anchor is None else _compare(session, anchor)
+    heads = [] if head is None else _read_heads(session, head)
+    missing = audit_lines.find_missing_head(session.context, heads)
     if session.json:
         output.document(
             {
@@ -157,22 +155,21 @@ def verify(ctx: click.Context, anchor: str | None) -> None:
                 "events": events,
                 "first_break": broken,
                 "rows": [{"row": fault.name, "why": fault.why} for fault in faults],
-                **({} if report is None else {"anchor": report}),
+                "heads": len(heads),
+                "missing_head": missing,
             }
         )
     else:
         _print_chain(broken, events)
-        if report is not None:
-            _print_anchor(report, str(anchor))
+        if heads:
+            _print_heads(len(heads), missing)
         print_faults(faults)
-    is_anchored = report is None or report.first_missing is None
-    ctx.exit(0 if broken is None and not faults and is_anchored else 1)
+    ctx.exit(0 if broken is None and missing is None and not faults else 1)
 
 
-def _compare(session: Session, anchor: str) -> "AnchorReport":
-    from harness.app.audit_anchor import compare_with_anchor  # noqa: PLC0415 - `--help` stays quick
-
-    return compare_with_anchor(session.installation, anchor)
+def _read_heads(session: Session, head: str) -> Sequence[AuditPosition]:
+    text = head if head.lstrip().startswith("{") else read_text(head)
+    return audit_lines.read_heads(text, session.installation.signatures)
 
 
 def _print_chain(broken: int | None, events: int) -> None:
@@ -185,62 +182,14 @@ def _print_chain(broken: int | None, events: int) -> None:
     )
 
 
-def _print_anchor(report: "AnchorReport", anchor: str) -> None:
-    checkpoints = format_quantity(report.checkpoints, "checkpoint")
-    if report.first_missing is None:
-        click.echo(
-            f"{anchor}: the log has the events of all {checkpoints}, the newest is "
-            f"{report.newest.number}"
-        )
+def _print_heads(heads: int, missing: int | None) -> None:
+    if missing is None:
+        click.echo(f"the log has the events of {format_quantity(heads, 'printed head')}")
         return
     click.echo(
-        f"{anchor}: a signed checkpoint names event {report.first_missing}, which the log "
-        "lacks or has with other content: the log was cut or changed"
+        f"a printed head names event {missing}, which the log lacks or has with other content: "
+        "the log was cut or changed"
     )
-
-
-@audit.command()
-@pass_session
-def sinks(session: Session) -> None:
-    """Show who gets copies of the audit log, and how far each has come."""
-    states = audit_sinks.list_audit_sinks(session.context)
-    if session.json:
-        output.document(states)
-        return
-    output.table(
-        ["SINK", "HAS EVENTS UP TO", "WAITING", "SINCE (UTC)", "STATE"],
-        [
-            [
-                state.sink,
-                state.number,
-                state.waiting,
-                formatting.timestamp(state.at) if state.at else "",
-                state.error or "ok",
-            ]
-            for state in states
-        ],
-        empty="nobody gets copies of the log: `audit.sinks` of the configuration is empty",
-    )
-
-
-@audit.command()
-@click.argument("sink")
-@click.option(
-    "--after",
-    "number",
-    type=click.IntRange(min=0),
-    required=True,
-    metavar="NUMBER",
-    help="The last event that the sink has; 0 sends the whole log.",
-)
-@click.option("--reason", required=True, help="Reason, recorded in the audit log.")
-@pass_session
-def resend(session: Session, sink: str, number: int, reason: str) -> None:
-    """Send SINK the log again from an event on, where it lost what it had taken."""
-    audit_sinks.resend(
-        session.context, session.deciding_actor, sink, after=number, reason=reason
-    )
-    output.note(f"{sink} gets the events after {number} again, at the next turn")
 
 
 def _short(text: str, width: int = 100) -> str:

@@ -8,7 +8,6 @@ from typing import Final
 
 import structlog
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.domain.errors import SnapshotInvalid
@@ -27,7 +26,7 @@ ROWS_PER_PART: Final = 10_000
 
 
 def check_audit_chain(ctx: Context) -> int | None:
-    """Checks the next part of the audit chain, and its kept end. Returns the first event that
+    """Checks the next part of the audit chain. Returns the first event that
     does not fit.
     """
     progress = ctx.integrity
@@ -36,8 +35,6 @@ def check_audit_chain(ctx: Context) -> int | None:
             # Of a log that was put back, or was broken, a part says too little.
             progress.broken, progress.event = tx.audit.first_break(), AuditPosition()
         broken = progress.broken
-        if broken is None:
-            broken = audit.find_anchor_break(ctx, tx)
     if broken is not None:
         log.error("audit_chain_broken", number=broken, next="swapgate audit verify")
     # What another process found stays until this one has read the log to its end.

@@ -13,7 +13,6 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.control.operations.keys import KeySummary
@@ -106,7 +105,7 @@ def load_verdict(ctx: Context, name: str) -> Verdict:
 def find_audit_break(ctx: Context) -> int | None:
     """The number of the first event that does not fit the chain; None when it is whole."""
     with ctx.store.read() as tx:
-        return audit.find_first_break(ctx, tx)
+        return tx.audit.first_break()
 
 
 def list_signature_faults(ctx: Context) -> Sequence[RowFault]:

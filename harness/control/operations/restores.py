@@ -12,7 +12,6 @@ from harness.control.operations import alerts
 from harness.domain.errors import InputError
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.operations.audit import AuditPosition
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.ports import Transaction
 
@@ -40,7 +39,7 @@ def accept_restore(ctx: Context, actor: Actor, *, reason: str, above: int) -> Li
             alerts.resolve_alert(ctx, tx, AlertKind.AUDIT_BROKEN, "log")
         # Also where a router that raised it was killed since, and cannot say that it is over.
         alerts.end_alert(ctx, tx, AlertKind.DATABASE_RESTORED.value)
-        event = audit.record(
+        audit.record(
             ctx,
             tx,
             actor,
@@ -53,9 +52,6 @@ def accept_restore(ctx: Context, actor: Actor, *, reason: str, above: int) -> Li
                 "revisions_above": max(above, before.revision),
             },
         )
-    if ctx.anchor is not None:
-        # The log is shorter now than it was, and this is its end.
-        ctx.anchor.keep(AuditPosition(event.number, event.mac))
     return after
 
 
@@ -67,11 +63,7 @@ def highest_known_revision(ctx: Context, more: Iterable[int] = ()) -> int:
         )
 
 
-def is_unaccepted(ctx: Context, tx: Transaction) -> bool:
-    """Whether this database went back in its history: a router says so, or the end of the audit
-    log that is kept beside it.
-    """
-    if audit.find_anchor_break(ctx, tx) is not None:
-        return True
+def is_unaccepted(tx: Transaction) -> bool:
+    """Whether a router says that this database went back in its history."""
     record = tx.alerts.newest(AlertKind.DATABASE_RESTORED.value)
     return record is not None and record.resolved_at is None

@@ -13,7 +13,6 @@ from typing import Final
 
 import structlog
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.evals import recomputation
 from harness.control.operations import alerts, integrity, tampering
@@ -29,7 +28,7 @@ def check_database(ctx: Context) -> list[str]:
     """A line each: the audit chain, rows against the log, passes against their scores."""
     found = []
     with ctx.store.read() as tx:
-        broken = audit.find_first_break(ctx, tx)
+        broken = tx.audit.first_break()
         if broken is not None:
             found.append(f"the audit log is broken at event {broken}")
     found += [finding.text for finding in compare_all(ctx)]
@@ -86,8 +85,6 @@ def run_once(ctx: Context) -> list[str]:
     with ctx.store.read() as tx:
         walk.begin(tx.installation.epoch())
         broken, whole = _read_events(tx, walk)
-        if broken is None:
-            broken = audit.find_anchor_break(ctx, tx)
         is_due = walk.is_due(mark, ctx.clock.monotonic())
         if whole and broken is None and is_due:
             told = tampering.alerted_rows(tx)
@@ -106,7 +103,6 @@ def run_once(ctx: Context) -> list[str]:
     if not whole:
         return []  # the rest of the log first
     walk.trouble = ""
-    audit.advance_anchor(ctx, walk.log.mark)
     walk.etag = etag
     return _update_alerts(ctx, findings, told, stored) if is_due else []
 

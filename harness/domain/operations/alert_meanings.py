@@ -98,8 +98,5 @@ ALERT_MEANINGS: Final[Mapping[AlertKind, str]] = {
         "the control process that leads on a SQLite file is stopped or hangs, and no other "
         "can take its place"
     ),
-    _K.AUDIT_EXPORT: (
-        "a receiver of copies of the audit log fails, or has an event that the log lacks"
-    ),
     _K.TEST: "somebody ran `swapgate alert test`",
 }

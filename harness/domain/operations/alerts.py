@@ -49,7 +49,6 @@ class AlertKind(StrEnum):
     STATE_UNRECORDED = "state_unrecorded"
     DATABASE_RESTORED = "database_restored"
     LEADER_SILENT = "leader_silent"
-    AUDIT_EXPORT = "audit_export"
     SPENDING_CAP = "spending_cap"
     TEST = "test"
 
@@ -242,11 +241,6 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         _S.CRITICAL,
         "let the process that the alert names go on (`kill -CONT PID`), or end it "
         "(`kill -KILL PID`): another control process then leads within seconds",
-    ),
-    _K.AUDIT_EXPORT: AlertRule(
-        _S.WARNING,
-        "bring the receiver back, or fix `audit.sinks` in the configuration and restart the "
-        "control process; `swapgate audit sinks` shows how far each has come",
     ),
     _K.TEST: AlertRule(_S.INFO, "nothing: this is a test", lasting=False),
 }

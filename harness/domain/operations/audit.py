@@ -78,17 +78,6 @@ class AuditPosition:
     mac: str = GENESIS
 
 
-@dataclass(frozen=True, slots=True)
-class AuditExport:
-    """Says how far a sink outside the database has got the audit log."""
-
-    sink: str
-    position: AuditPosition  # the last event that it has taken
-    at: datetime  # when that was, or when it failed first since
-    failures: int = 0  # in a row
-    error: str = ""  # of the last failure
-
-
 def require_reason(reason: str, act: str) -> str:
     """Returns the reason, stripped. Raises InputError for one that nobody could read.
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from harness.domain.operations.access import ApiKey, OptOut, Role
 from harness.domain.operations.alert_record import AlertRecord, Notified
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.operations.audit import AuditEvent, AuditExport, AuditPosition
+from harness.domain.operations.audit import AuditEvent
 from harness.domain.operations.dashboard_session import DashboardSession
 from harness.domain.operations.delivery import Delivery
 from harness.domain.operations.people import PersonLink
@@ -86,21 +86,6 @@ audit_event = sa.Table(
         sqlite_where=OF_A_KEY,
         postgresql_where=OF_A_KEY,
     ),
-)
-
-# How far each sink has got the audit log.
-audit_export = sa.Table(
-    "audit_export",
-    metadata,
-    sa.Column("sink", sa.Text, primary_key=True),
-    count("number"),
-    text("mac"),
-    time("at"),
-    count("failures"),
-    free_text("error"),
-    at_least("number", 0),
-    at_least("failures", 0),
-    not_blank("sink"),
 )
 
 # folded: the name as `Principal.folded` gives it. issuer, subject: of OpenID Connect.
@@ -427,22 +412,6 @@ def _time_of_source(text: object) -> datetime | None:
     except ValueError:
         return None
     return at if at.tzinfo is not None else None
-
-
-def export_to_row(export: AuditExport) -> Values:
-    return {
-        "sink": export.sink,
-        "number": export.position.number,
-        "mac": export.position.mac,
-        "at": export.at,
-        "failures": export.failures,
-        "error": export.error,
-    }
-
-
-def export_from_row(row: Row) -> AuditExport:
-    position = AuditPosition(row.number, row.mac)
-    return AuditExport(row.sink, position, row.at, row.failures, row.error)
 
 
 def delivery_to_row(delivery: Delivery) -> Values:

@@ -19,7 +19,6 @@ from harness.domain.operations.access import SYSTEM, Actor
 from harness.domain.operations.audit import (
     GENESIS,
     AuditEvent,
-    AuditExport,
     AuditPosition,
     RowDigests,
     event_mac,
@@ -34,11 +33,8 @@ from harness.store.schema.columns import PROJECT, storable
 from harness.store.schema.operations import (
     api_key,
     audit_event,
-    audit_export,
     event_from_row,
     event_to_row,
-    export_from_row,
-    export_to_row,
 )
 from harness.store.signing.row_digests import AUDITED, columns, is_any_row, key_of
 from harness.store.sql.owners import find_project
@@ -55,7 +51,6 @@ NEXT_PAGE = (
     .order_by(audit_event.c.number)
     .limit(EVENTS_PER_PAGE)
 )
-EXPORTS: Final = sa.select(audit_export).order_by(audit_export.c.sink)
 ROWS_PER_PAGE: Final = 200
 EVER_RECORDED: Final = sa.select(audit_event.c.number).where(audit_event.c.rows.is_not(None))
 _SMALL: Final = (
@@ -165,35 +160,6 @@ def chained(event: AuditEvent, secret: bytes) -> AuditEvent:
         details=json.loads(canonical_json(event.details)),
     )
     return replace(stored, mac=event_mac(stored, secret))
-
-
-class SqlAuditExports:
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
-
-    def get(self, sink: str) -> AuditExport | None:
-        row = self._unit.read(EXPORTS.where(audit_export.c.sink == sink)).first()
-        return export_from_row(row) if row is not None else None
-
-    def all(self) -> Sequence[AuditExport]:
-        return [export_from_row(row) for row in self._unit.read(EXPORTS)]
-
-    def save(self, export: AuditExport) -> None:
-        values = export_to_row(export)
-        same = sa.update(audit_export).where(audit_export.c.sink == export.sink)
-        if not self._unit.write(same.values(values)):
-            self._unit.write(sa.insert(audit_export), values)
-
-    def advance(self, export: AuditExport, since: AuditPosition) -> bool:
-        values = export_to_row(export)
-        there = sa.update(audit_export).where(
-            audit_export.c.sink == export.sink,
-            audit_export.c.number == since.number,
-            audit_export.c.mac == since.mac,
-        )
-        if self._unit.write(there.values(values)):
-            return True
-        return since == AuditPosition() and self._unit.write_new(audit_export, values)
 
 
 class SqlAuditedRows:

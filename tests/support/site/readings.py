@@ -22,7 +22,7 @@ FAILURE: Final = 'class="sg sg-banner worse" role="alert"><p><b>✕'
 READING: Final = {
     **dict.fromkeys(
         (
-            *("agent grants", "agent requests", "alert list", "audit sinks"),
+            *("agent grants", "agent requests", "alert list"),
             *("audit tail", "audit verify", "canary status", "capture list", "db check"),
             *("drift history", "drift status", "eval list", "key list", "model list"),
             *("person list", "person sessions", "proposal list", "provider key list"),
@@ -56,7 +56,7 @@ READING: Final = {
 NOT_READING: Final = frozenset(
     {
         *(f"agent {verb}" for verb in ("approve", "purge-user", "reject", "revoke")),
-        *("alert test", "audit resend"),
+        *("alert test",),
         *("init", "doctor", "user delete", "capture purge"),
         *(f"canary {verb}" for verb in ("abort", "advance", "decide", "finish")),
         *(f"canary {verb}" for verb in ("pause", "promote", "resume")),

@@ -56,7 +56,6 @@ GROWING: Final = frozenset(
 # month, or they go away with what is under way (holds); requests and evals leave none behind.
 STEADY: Final = frozenset(
     {
-        "audit_export",
         "break_glass",
         "credential",
         "discovered_model",
