@@ -21,7 +21,6 @@ from dashboard.text import html, labels
 from dashboard.theme import Palette
 from harness.app import processes
 from harness.app.installation import Installation, open_installation
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.operations.project_scope import (
     ProjectScope,
@@ -237,7 +236,7 @@ def _check_audit_log() -> None:
 def first_break() -> int | None:
     """Finds the first broken event of the audit log, at most once a minute; None without."""
     with context().store.read() as tx:
-        return audit.find_first_break(context(), tx)
+        return tx.audit.first_break()
 
 
 @contextmanager

@@ -9,10 +9,9 @@ from datetime import datetime
 from typing import Final
 
 from harness.control.agents import queries
-from harness.control.agents.messages import decode_message
 from harness.control.context import Context
 from harness.domain.agents.agent import AgentSession
-from harness.domain.agents.message import MessageRecord, SessionMessage
+from harness.domain.agents.message import MessageRecord, SessionMessage, decode_body
 from harness.domain.agents.model_usage import ModelUsage, find_price
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.errors import SwapgateError
@@ -91,7 +90,7 @@ def load_session(ctx: Context, id_: str, after: int | None = None) -> SessionVie
     return SessionView(
         session=session,
         agent=agent,
-        messages=[_readable(ctx, record) for record in records[:MOST_MESSAGES]],
+        messages=[_readable(record) for record in records[:MOST_MESSAGES]],
         after=start,
         until=beyond[0].message.created_at if beyond else now,
         total=total,
@@ -103,9 +102,9 @@ def load_session(ctx: Context, id_: str, after: int | None = None) -> SessionVie
     )
 
 
-def _readable(ctx: Context, record: MessageRecord) -> SessionMessage:
+def _readable(record: MessageRecord) -> SessionMessage:
     """One that cannot be read does not hide the others."""
     try:
-        return decode_message(ctx, record)
+        return decode_body(record)
     except SwapgateError as error:
         return replace(record.message, error=f"It cannot be read: {error}")

@@ -71,9 +71,7 @@ class InspectRunner:
 
     checks: what is known of judges; without it they are checked at each run. paces: limits of
     providers; without them calls go as they come. allowed: as `api_base_rules` reads it.
-    calls: what carries requests to a provider. logs_content: whether Inspect's log may have
-    prompts and answers while a run goes on; without them, a sample that ends unnoticed is asked
-    again instead of read there.
+    calls: what carries requests to a provider.
     """
 
     def __init__(
@@ -85,9 +83,7 @@ class InspectRunner:
         paces: RateGates | None = None,
         allowed: Collection[str] = (),
         calls: ProviderCallsFactory = HttpTransport,
-        logs_content: bool = True,
     ) -> None:
-        self._logs_content = logs_content
         self._suites = suites
         self._log_dir = log_dir
         self._checks = checks
@@ -178,7 +174,6 @@ class InspectRunner:
                     model,
                     folder,
                     job.max_connections,
-                    logs_content=self._logs_content,
                 )
             )
             ended = asyncio.create_task(collector.ended())
@@ -254,8 +249,6 @@ async def _evaluate(
     model: Model,
     folder: Path,
     connections: int,
-    *,
-    logs_content: bool,
 ) -> EvalLog | None:
     """None when it was cancelled before a log was written."""
     if isinstance(suite, DataSuite):
@@ -266,7 +259,6 @@ async def _evaluate(
         log_dir=str(folder),
         log_level="error",
         log_header_only=True,
-        log_samples=logs_content,
         log_images=False,
         log_model_api=False,
         log_realtime=False,

@@ -64,7 +64,6 @@ def build_workers(installation: Installation) -> EvalWorkers:
     if source is not None:
         for argv in (command, template):
             argv += ["--config", str(source.resolve())]
-    stores_encrypted = installation.settings.encrypt_content
     ours = [name for name in os.environ if name.startswith(config.environment.PREFIX)]
 
     def needed_by(run: str) -> dict[str, str]:
@@ -85,7 +84,6 @@ def build_workers(installation: Installation) -> EvalWorkers:
             secret_files.SECRET_VARIABLE,
             CONFIG_VARIABLE,
             *signing_keys.WORKER_VARIABLES,
-            *([secret_files.ENCRYPTION_VARIABLE] if stores_encrypted else ()),
         )
         given = {name: os.environ[name] for name in names if name in os.environ}
         for passed, role_target in ((TARGET, provider), (JUDGE, judge)):
@@ -166,7 +164,6 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
                 paces=_rate_gates(installation.settings),
                 allowed=installation.settings.router.allow_addresses,
                 calls=provider_calls,
-                logs_content=not installation.settings.encrypt_content,
             ),
             owner=owner,
             parent=parent,

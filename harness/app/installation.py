@@ -193,18 +193,15 @@ class Installation:
 
     @cached_property
     def store(self) -> LeaderStore:
-        from harness.store.content_cipher import ContentCipher  # noqa: PLC0415 - as below
         from harness.store.postgres.primary_timelines import SEEN  # noqa: PLC0415 - as below
         from harness.store.sql import SqlStore  # noqa: PLC0415 - SQLAlchemy takes its time
 
         SEEN.keep_in(self.settings.home / "database-timelines")
-        encrypts = self.settings.encrypt_content
         return SqlStore(
             self.settings.database_url,
             secret=self.secret,
             clock=self.clock,
             signatures=self.signatures,
-            contents=ContentCipher(self.cipher, encrypts=encrypts),
         )
 
     @cached_property

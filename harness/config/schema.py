@@ -241,10 +241,6 @@ class FileConfig(BaseModel):
     alerts: AlertsEntry = Field(
         AlertsEntry(), description="whom to tell, see docs/reference/alerts.md"
     )
-    encrypt_content: bool = Field(
-        default=False,
-        description="encrypt what people and models wrote, see docs/how-to/privacy.md",
-    )
     data_classes: dict[str, list[str]] = Field(
         {}, description="kinds of data, each with the providers that may see it"
     )

@@ -93,8 +93,7 @@ def build_settings(
         router=config.router,
         control=config.control,
         ui=config.ui,
-        agents=replace(config.agents, encrypt=config.agents.encrypt or config.encrypt_content),
-        encrypt_content=config.encrypt_content,
+        agents=config.agents,
         providers={name: _provider(name, p) for name, p in config.providers.items()},
         suites={
             name: replace(

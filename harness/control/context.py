@@ -46,9 +46,6 @@ class NoCipher:
     def decrypt(self, token: str) -> str:  # noqa: ARG002 - the port's signature
         raise ConfigError("this process has no encryption keys")
 
-    def is_newest(self, token: str) -> bool:  # noqa: ARG002 - the port's signature
-        raise ConfigError("this process has no encryption keys")
-
     reencrypt = decrypt
 
 

@@ -254,7 +254,6 @@ class AgentSettings:
     literal_days: float = 90.0  # how long one that an agent was created or changed with may be
     max_literals: int = 100  # literal models that may be granted at one time
     keep_days: float = 30.0  # how long a session is kept after its last message
-    encrypt: bool = False  # store messages encrypted, as provider keys are
     max_message_bytes: int = 8 * 1024 * 1024  # of one request, its JSON included
     limits: TurnBounds = field(default_factory=TurnBounds)  # of each turn
     spawn: SpawnLimits = SpawnLimits()  # of the sub-tasks that agents spawn
@@ -419,4 +418,3 @@ class Settings:
     # Where people sign in, by provider.
     oauth: Mapping[str, OAuthOverrides] = field(default_factory=dict)
     agents: AgentSettings = AgentSettings()
-    encrypt_content: bool = False  # what people and models wrote is stored encrypted

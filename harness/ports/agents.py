@@ -97,14 +97,6 @@ class SessionMessages(Protocol):
         """An answer under way has ended. Raises StaleWrite where it had ended before."""
         ...
 
-    def ended(self, *, after: str = "", limit: int) -> Sequence[MessageRecord]:
-        """Ended ones, by id. after: the id to go on behind."""
-        ...
-
-    def replace_body(self, message: str, body: str) -> None:
-        """A ciphertext of the same. message: its id."""
-        ...
-
 
 class Turns(Protocol):
     def add(self, turn: SessionTurn) -> None:
@@ -196,8 +188,4 @@ class IdempotentAnswers(Protocol):
 
     def forget(self, before: datetime) -> int:
         """Delete those that are older; how many."""
-        ...
-
-    def forget_encrypted(self) -> int:
-        """Delete answers stored encrypted, whose key is being replaced; how many."""
         ...

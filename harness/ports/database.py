@@ -45,7 +45,6 @@ from harness.ports.operations import (
     Alerts,
     AuditedRows,
     AuditLog,
-    Contents,
     Deliveries,
     Failovers,
     IdempotentRequests,
@@ -170,8 +169,6 @@ class Transaction(Protocol):
     def drift(self) -> Drift: ...
     @property
     def captures(self) -> Captures: ...
-    @property
-    def contents(self) -> Contents: ...
     @property
     def credentials(self) -> Credentials: ...
     @property

@@ -5,7 +5,7 @@ place in its history.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from harness.domain.operations.access import Actor
 from harness.domain.operations.alert_record import AlertRecord
@@ -197,20 +197,6 @@ class Failovers(Protocol):
 
     def blank_users(self, hashes: Sequence[str]) -> int:
         """Takes the mark of these users from their failovers, and returns from how many."""
-        ...
-
-
-class Contents(Protocol):
-    """What people and models wrote, as it is stored, in the tables of every project."""
-
-    def tables(self) -> Sequence[str]: ...
-
-    def renew(
-        self, table: str, *, after: Sequence[Any] = (), limit: int
-    ) -> tuple[int, Sequence[Any]]:
-        """Encrypts a table's next rows with the newest key; how many values, and the key of the
-        row to go on behind, which is empty at the end. Raises DecryptionFailed.
-        """
         ...
 
 

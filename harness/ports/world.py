@@ -47,10 +47,6 @@ class Cipher(Protocol):
         """
         ...
 
-    def is_newest(self, token: str) -> bool:
-        """Whether the newest key made a token. Raises ConfigError without any key."""
-        ...
-
 
 class Signer(Protocol):
     """Signs with this process's private key."""

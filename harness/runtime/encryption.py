@@ -85,17 +85,6 @@ class FernetCipher:
     def decrypt(self, token: str) -> str:
         return self._tried(lambda keys: keys.decrypt(token.encode()))
 
-    def is_newest(self, token: str) -> bool:
-        from cryptography.fernet import Fernet, InvalidToken  # noqa: PLC0415 - as below
-
-        self._refresh()
-        self._keys()
-        try:
-            Fernet(self._known[0]).decrypt(token.encode())
-        except InvalidToken:
-            return False
-        return True
-
     def reencrypt(self, token: str) -> str:
         self._refresh()
         return self._tried(lambda keys: keys.rotate(token.encode()))

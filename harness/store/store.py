@@ -26,9 +26,8 @@ from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.domain.routing.table import Snapshot
 from harness.ports import Clock, Signatures, Store, Transaction
-from harness.store import content_cipher, engine, schema_revisions
+from harness.store import engine, schema_revisions
 from harness.store.change_listener import Changes, change_marks
-from harness.store.content_cipher import ContentCipher
 from harness.store.database_errors import translated
 from harness.store.fenced_store import FencedStore
 from harness.store.leader import leadership
@@ -50,7 +49,6 @@ from harness.store.signing.row_faults import (
 from harness.store.signing.row_signatures import RowSignatures
 from harness.store.sql.agents import SqlAgentGrants, SqlAgents, SqlSwitchRequests
 from harness.store.sql.audit import SqlAuditedRows, SqlAuditLog
-from harness.store.sql.contents import SqlContents
 from harness.store.sql.drift import SqlDrift
 from harness.store.sql.evals import SqlEvalRuns, SqlSuites
 from harness.store.sql.evidence import SqlWaivers
@@ -125,7 +123,6 @@ class SqlTransaction:
         self.sightings = SqlSightings(unit)
         self.drift = SqlDrift(unit)
         self.captures = SqlCaptures(unit)
-        self.contents = SqlContents(unit)
         self.credentials = SqlCredentials(unit)
         self.sign_ins = SqlSignIns(unit)
         self.provider_checks = SqlProviderChecks(unit)
@@ -184,7 +181,6 @@ class SqlStore:
         secret: bytes,
         clock: Clock,
         signatures: Signatures,
-        contents: ContentCipher | None = None,
         project: str = DEFAULT_PROJECT,
     ) -> None:
         self._project = project
@@ -194,8 +190,6 @@ class SqlStore:
         self._signatures = signatures
         self._installation: str | None = None
         self._engine = engine.make(self._url, pool_timeout=engine.LOCK_TIMEOUT_MS / 1000)
-        if contents is not None:
-            content_cipher.register(self._engine, contents)
         writing, reading = engine.OPTIONS[self._engine.dialect.name]
         self._writing = self._engine.execution_options(**writing)
         self._reading = self._engine.execution_options(**reading)

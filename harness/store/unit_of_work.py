@@ -15,9 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from harness.domain.errors import IllegalTransition, SignatureInvalid
 from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.operations.row_signatures import RowFault
-from harness.store import content_cipher
 from harness.store.change_listener import visible_state
-from harness.store.content_cipher import ContentCipher
 from harness.store.database_errors import translated
 from harness.store.schema.columns import PROJECT, SIGNATURE, Row
 from harness.store.schema.signed_tables import SIGNED, manifest
@@ -247,11 +245,6 @@ class Unit:
     @property
     def dialect(self) -> str:
         return self._db.dialect.name
-
-    @property
-    def contents(self) -> ContentCipher | None:
-        """The cipher of content; None where values go as they are stored."""
-        return content_cipher.cipher_of(self._db.dialect)
 
     def script(self, statement: str) -> None:
         """Run a statement as it stands, without parameters."""

@@ -20,6 +20,7 @@ from harness.domain.agents.model_choice import literal_choice
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.principals import OPERATOR
+from harness.store.sql import SqlStore
 from tests.browser.test_dashboard_actions import sign_in
 from tests.browser.test_dashboard_pages import assert_no_sideways_scroll
 from tests.support.browser.agent_sessions import (
@@ -68,19 +69,24 @@ def session_ids(house: Path) -> dict[str, str]:
 
 
 def _work(ctx: Context, session: str) -> None:
-    """A tool, markup of a hostile model, and a model without a price; stored encrypted."""
+    """A tool, markup of a hostile model, and a model without a price."""
     call = MessageToolCall("c_1", "find", '{"order": "A-1815"}')
-    converse(ctx, session, "Where is order A-1815?", "", calls=[call], encrypt=True)
-    converse(ctx, session, '{"state": "delivered"}', XSS, response_to="c_1", encrypt=True)
+    converse(ctx, session, "Where is order A-1815?", "", calls=[call])
+    converse(ctx, session, '{"state": "delivered"}', XSS, response_to="c_1")
     converse(ctx, session, "And now?", "No idea.", target=UNPRICED, cost_usd=None)
 
 
 def _damage(ctx: Context, session: str) -> None:
-    """Put another message's ciphertext in the place of the first one."""
-    converse(ctx, session, "secret 1", "secret 2", encrypt=True)
-    with ctx.store.write() as tx:
-        first, second = tx.session_messages.list(session)
-        tx.session_messages.replace_body(first.message.id, second.body)
+    """Put another message's body in the place of the first one."""
+    converse(ctx, session, "secret 1", "secret 2")
+    assert isinstance(ctx.store, SqlStore)
+    with ctx.store._writing.begin() as db:
+        db.exec_driver_sql("DROP TRIGGER agent_message_no_rewrite")
+        db.exec_driver_sql(
+            "UPDATE agent_message SET body = (SELECT body FROM agent_message"
+            " WHERE session = ? AND position = 2) WHERE session = ? AND position = 1",
+            (session, session),
+        )
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +192,7 @@ def test_a_long_transcript_is_read_a_page_at_a_time(
     expect(page.get_by_text("Messages 71 to 100 of 100.")).to_be_visible()
 
 
-def test_a_message_that_cannot_be_decrypted_does_not_hide_the_others(
+def test_a_damaged_message_does_not_hide_the_others(
     page: Page, house: Path, session_ids: dict[str, str], address: str
 ) -> None:
     page.goto(f"{address}/sessions?session={session_ids['damaged']}")

@@ -149,7 +149,7 @@ def test_a_message_comes_back_whole(agents: Store) -> None:
         found = tx.session_messages.list(SESSION.id)
         assert tx.session_messages.streaming(SESSION.id) is None
         assert tx.session_messages.last_position(SESSION.id) == 2
-    assert [decode_body(record, record.body) for record in found] == [said, ended]
+    assert [decode_body(record) for record in found] == [said, ended]
     with agents.listings() as stored:
         page = stored.session_messages(PageRequest(limit=1), session=SESSION.id)
         rest = stored.session_messages(PageRequest(after=page.next), session=SESSION.id)
@@ -296,7 +296,6 @@ def filled(store: Store) -> None:
 REFUSED = [
     # A message is never edited once it has ended, and an answer ends one way.
     ("UPDATE agent_message SET body = '{}' WHERE position = 2", "append_only"),
-    ("UPDATE agent_message SET encrypted = NOT encrypted WHERE position = 1", "append_only"),
     ("UPDATE agent_message SET cost_usd = 0 WHERE position = 2", "append_only"),
     (
         "UPDATE agent_message SET state = 'streaming', done_at = NULL WHERE position = 2",

@@ -321,7 +321,6 @@ def test_pages_are_complete_and_without_doubles_while_rows_are_added(
 
 # Whole by nature: `what` → why it does not grow without bound.
 BOUNDED: Final[Mapping[str, str]] = {
-    "Contents.tables": "those of the schema that have columns of content",
     "Routing.history": "versions of one route",
     "Routing.later_versions": "versions of one route",
     "Routing.names": "one per route",

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.app.agents.turn_service import ServerTools
-from harness.control.agents import agents, messages, queries, retention, sessions, turns
+from harness.control.agents import agents, queries, retention, sessions, turns
 from harness.control.agents.agents import AgentSpec
 from harness.control.agents.client import AgentsClient
 from harness.control.agents.conversation import TurnOutcome
@@ -46,7 +46,6 @@ from harness.domain.agents.turn_lease import (
 )
 from harness.domain.errors import (
     Conflict,
-    DecryptionFailed,
     InputError,
     NotAllowed,
     NotFound,
@@ -58,20 +57,16 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.pagination import PageRequest
 from harness.domain.reliability.failover import hash_user
 from harness.domain.settings import AgentSettings
-from harness.runtime import encryption
 from harness.runtime.clock import SystemClock
-from harness.runtime.encryption import FernetCipher
 from tests.contract import test_store_captures as captures
 from tests.support.control.control_plane import (
     ANN,
     BEN,
-    ENCRYPTION_KEYS,
     SECRET,
     SmallInstallation,
 )
 from tests.support.control.turn_process import KEY as SENT_AGAIN
 from tests.support.control.turn_process import STEPS
-from tests.support.store.raw_rows import Database
 
 pytestmark = [pytest.mark.req("E1", "E2"), pytest.mark.both_databases]
 ROOT = Path(__file__).parents[2]
@@ -121,10 +116,6 @@ def answered(ctx: Context, begun: BegunTurn, text: str = "hi", **more: object) -
 def whole(under_way: SessionMessage, text: str, cost_usd: float = 0.5) -> SessionMessage:
     usage = MessageUsage(10, 2, cost_usd=cost_usd)
     return replace(under_way, content=text, state=MessageState.COMPLETE, usage=usage)
-
-
-def encrypting(ctx: Context) -> Context:
-    return replace(ctx, agents=replace(ctx.agents, encrypt=True))
 
 
 def transcript(ctx: Context, session: str) -> list[tuple[str, object, str]]:
@@ -419,67 +410,6 @@ def test_what_is_refused_leaves_nothing_behind(ctx: Context, session: AgentSessi
     with pytest.raises(NotFound, match="se_9"):
         begin(ctx, "se_9")
     begin(ctx, session.id)
-
-
-@pytest.mark.req("D4")
-def test_an_encrypted_conversation_is_read_with_its_key_alone(
-    ctx: Context, session: AgentSession, database_url: str
-) -> None:
-    key = IdempotencyKey(f"k_1 {session.id}", "a", "hash")
-    ctx = encrypting(ctx)
-    begun = begin(ctx, session.id, "a secret", key=key)
-    answered(ctx, begun, "another secret", kept=(200, "a secret answer"))
-
-    assert [content for _, content, _ in transcript(ctx, session.id)] == [
-        "a secret",
-        "another secret",
-    ]
-    kept = turns.begin_turn(ctx, OWNER, session.id, HELLO, key)
-    assert isinstance(kept, IdempotentAnswer)
-    assert kept.body == "a secret answer"
-    with ctx.store.read() as tx:
-        records = tx.session_messages.list(session.id)
-        stored = tx.idempotent_answers.get(key.scope, key.key)
-    assert stored is not None
-    assert not any("secret" in text for text in (stored.body, *(r.body for r in records)))
-    # The ciphertext of one message in the place of another is found out.
-    database = Database(database_url)
-    database.run(
-        "UPDATE agent_message SET body = (SELECT body FROM agent_message WHERE position = 1)"
-    )
-    database.engine.dispose()
-    with pytest.raises(DecryptionFailed, match="damaged"):
-        transcript(ctx, session.id)
-
-
-@pytest.mark.req("D4")
-def test_a_rotation_of_the_encryption_key_reaches_messages(
-    ctx: Context, session: AgentSession
-) -> None:
-    new_key = encryption.new_key()
-    answered(encrypting(ctx), begin(encrypting(ctx), session.id, "a secret"))
-    begin(ctx, session.id, "in clear")
-    with ctx.store.read() as tx:
-        before = tx.session_messages.list(session.id)
-    ctx = replace(ctx, cipher=FernetCipher(lambda: [new_key, *ENCRYPTION_KEYS]))
-    assert messages.renew_messages(ctx) == 2
-    assert messages.renew_messages(ctx) == 0
-    with ctx.store.read() as tx:
-        after = tx.session_messages.list(session.id)
-    ctx = replace(ctx, cipher=FernetCipher(lambda: [new_key]))
-    assert [a.body == b.body for a, b in zip(after, before, strict=True)] == [
-        False,
-        False,
-        True,
-    ]
-    assert [content for _, content, _ in transcript(ctx, session.id)] == [
-        "a secret",
-        "hi",
-        "in clear",
-    ]
-    assert messages.renew_messages(encrypting(ctx)) == 1
-    with ctx.store.read() as tx:
-        assert all(message.encrypted for message in tx.session_messages.list(session.id))
 
 
 def test_a_literal_model_comes_with_an_approver_s_grant(ctx: Context) -> None:

@@ -17,7 +17,6 @@ from harness.control.agents.client import AgentsClient
 from harness.control.agents.sessions import SessionSpec
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM, Role
-from harness.runtime.encryption import new_key
 from tests.integration.test_secrets_leak_nowhere import content, forms
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn
@@ -27,7 +26,6 @@ from tests.support.site.agents_site import (
     OPENAI_KEY,
     AgentsSite,
     agents_site,
-    calling,
     error_of,
     good,
 )
@@ -64,37 +62,6 @@ def tables_with(site: AgentsSite, text: str) -> set[str]:
 def files_with(folder: Path, text: str) -> list[str]:
     files = [file for file in folder.rglob("*") if file.is_file()]
     return [file.name for file in files if text.encode() in content(file)]
-
-
-def test_encrypted_conversations_are_readable_over_http_and_nowhere_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SWAPGATE_ENCRYPTION_KEYS", new_key())
-    with agents_site(tmp_path, encrypt=True) as site:
-        session = site.session(tools=[TOOL])
-        site.upstream.turns["sim-base"] = calling(("c1", "find_order", f'{{"x": "{WORD}"}}'))
-        headers = {"idempotency-key": "k-1"}
-        asked = good(site.send(session, f"My word is {WORD}", headers=headers))
-        assert WORD in asked["openCalls"][0]["arguments"]
-        site.upstream.turns["sim-base"] = completion(f"I know {WORD}")
-        result = {"role": "tool", "toolCallId": "c1"}
-        good(site.send(session, f"found {WORD}", headers={"idempotency-key": "k-2"}, **result))
-        site.upstream.turns["sim-base"] = error(400, f"I do not like {WORD}")
-        error_of(site.send(session, "And now?"), 400)
-        before = site.messages(session)
-        assert str(before).count(WORD) == 5
-
-        assert site.world.place.terminate("agents") == 0
-        assert files_with(tmp_path, WORD) == []
-        site.start()
-
-        assert site.messages(session) == before
-        again = site.send(session, f"My word is {WORD}", headers=headers)
-        assert (again.json(), again.headers["idempotent-replayed"]) == (asked, "true")
-        site.upstream.turns["sim-base"] = completion("Bye")
-        good(site.send(session, "Bye"))
-        assert WORD in str(site.upstream.asked[-1].json["messages"])
-        assert files_with(tmp_path, WORD) == []
 
 
 def test_what_a_user_said_is_deleted_with_the_answers_that_were_kept(tmp_path: Path) -> None:

@@ -44,17 +44,18 @@ AUDIT_INTRODUCTION: Final = """\
 changed. Every event has a number, a time, who did it (with the key), an action, a subject,
 details with the reason, and the rows that it wrote.
 
-The control plane prints each new event on stdout as a line of JSON: `{"audit": {…}}`. Several control
-processes each print all events. Collect these lines, for example for a SIEM. Every hour and at each
-promotion the control plane prints the chain's signed head: `{"audit_head": NUMBER, …}`. Somebody who cuts
-the log's tail leaves a chain that holds, but the printed head is not in it:
+The control plane prints each new event on stdout as a line of JSON: `{"audit": {…}}`. Several
+control processes each print all events. Collect these lines, for example for a SIEM. Every hour
+and at each promotion the control plane prints the chain's signed head: `{"audit_head": NUMBER,
+…}`. Somebody who cuts the log's tail leaves a chain that holds, but the printed head is not in
+it:
 
 ```sh
 swapgate audit verify --head collected.log
 ```
 
-The exit code is 1 where the log lacks the event of a printed head. `swapgate audit export` writes the
-events that were recorded while no control process ran."""
+The exit code is 1 where the log lacks the event of a printed head. `swapgate audit export`
+writes the events that were recorded while no control process ran."""
 ERROR_LINE: Final = re.compile(r"^[│├└─ ]+(\w+) +(.+)$", re.MULTILINE)
 
 

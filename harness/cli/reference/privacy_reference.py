@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from harness.cli.reference.markdown_table import code, link, page, table
 from harness.domain.privacy.stored_content import BEYOND, COLUMNS, FILES, USERS, ContentColumn
 
-HEADS = ("Place", "What it holds", "Encrypted on request", "Ends", "Deletion of a user")
+HEADS = ("Place", "What it holds", "Ends", "Deletion of a user")
 
 
 def privacy_page() -> str:
@@ -22,7 +22,7 @@ def privacy_page() -> str:
         "## Files",
         table(
             HEADS,
-            ((f.place, f.holds, f.encryption, f.ends, f.deletion) for f in FILES),
+            ((f.place, f.holds, f.ends, f.deletion) for f in FILES),
         ),
         "## What a deletion does not reach",
         "\n".join(f"- {sentence[0].upper()}{sentence[1:]}." for sentence in BEYOND),
@@ -32,5 +32,4 @@ def privacy_page() -> str:
 def _rows(columns: Iterable[ContentColumn]) -> Iterable[tuple[str, ...]]:
     for column in columns:
         place = code(f"{column.table}.{column.column}")
-        encryption = column.encryption.value
-        yield place, column.holds, encryption, column.ends, column.deletion
+        yield place, column.holds, column.ends, column.deletion

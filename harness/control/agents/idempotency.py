@@ -36,7 +36,7 @@ def do_once(
     Raises Conflict where the key came with another request.
     """
     with ctx.store.write() as tx:
-        known = find_answer(ctx, tx, key)
+        known = find_answer(tx, key)
         if known is not None and known.status is None:
             raise Conflict(
                 f"the request with the idempotency key {key.key!r} is not answered yet",
@@ -46,31 +46,23 @@ def do_once(
             return known, True
         status, body, session = create(replace(ctx, store=cast("Store", _UnitStore(tx))))
         answer = IdempotentAnswer(key, ctx.clock.now(), session, status=status, body=body)
-        tx.idempotent_answers.add(seal_answer(ctx, answer))
+        tx.idempotent_answers.add(answer)
         return answer, False
 
 
-def find_answer(ctx: Context, tx: Transaction, key: IdempotencyKey) -> IdempotentAnswer | None:
-    """What became of the request, decrypted; None for a new one. Raises Conflict where the key
+def find_answer(tx: Transaction, key: IdempotencyKey) -> IdempotentAnswer | None:
+    """What became of the request; None for a new one. Raises Conflict where the key
     came with another request.
     """
     known = tx.idempotent_answers.get(key.scope, key.key)
     if known is None:
         return None
     known.key.require_same(key.request_hash)
-    body = ctx.cipher.decrypt(known.body) if known.encrypted else known.body
-    return replace(known, body=body, encrypted=False)
+    return known
 
 
 def load_answer(ctx: Context, key: IdempotencyKey) -> IdempotentAnswer | None:
     """What the request was answered; None where it was not yet. Raises as `find_answer`."""
     with ctx.store.read() as tx:
-        known = find_answer(ctx, tx, key)
+        known = find_answer(tx, key)
     return known if known is not None and known.status is not None else None
-
-
-def seal_answer(ctx: Context, answer: IdempotentAnswer) -> IdempotentAnswer:
-    """Returns the answer as it is stored: encrypted where messages are."""
-    if not ctx.agents.encrypt:
-        return answer
-    return replace(answer, body=ctx.cipher.encrypt(answer.body), encrypted=True)

@@ -72,7 +72,7 @@ def find_models(
             model = _on_route(tx, choice, route)
             if choice.kind is not ModelKind.AUTO:
                 return model
-            said = read_conversation(ctx, tx, session.id)
+            said = read_conversation(tx, session.id)
         # As the conversation will have it, for what it takes to answer it.
         new = SessionMessage("", 0, "", incoming.role, ctx.clock.now(), incoming.content)
         found = auto.find(ctx, AutoRequest(agent, route, (*said, new)))

@@ -8,11 +8,10 @@ from collections.abc import Collection, Sequence
 
 from harness.control.agents import agents
 from harness.control.agents.client import AgentsClient
-from harness.control.agents.messages import decode_message
 from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession
 from harness.domain.agents.grant import AgentGrant
-from harness.domain.agents.message import MessageRecord, SessionMessage
+from harness.domain.agents.message import MessageRecord, SessionMessage, decode_body
 from harness.domain.agents.model_usage import ModelUsage
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
@@ -88,9 +87,7 @@ def list_agent_sessions(
 def list_session_messages(
     ctx: Context, session: str, page_request: PageRequest = FIRST_PAGE
 ) -> Page[SessionMessage]:
-    """Lists a session's messages by position, decrypted. Raises DecryptionFailed, ConfigError
-    without encryption keys.
-    """
+    """Lists a session's messages by position. Raises DatabaseUnusable for a damaged one."""
     with ctx.store.listings() as stored:
         page = stored.session_messages(page_request, session=session)
-    return page.map(lambda record: decode_message(ctx, record))
+    return page.map(decode_body)

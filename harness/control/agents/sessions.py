@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from harness.control.agents.client import AgentsClient
+from harness.control.agents.messages import encode_message
 from harness.control.context import Context
 from harness.domain.agents.agent import AgentSession, SessionState
 from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.agents.message import (
-    MessageRecord,
     MessageState,
-    encode_body,
-    without_body,
 )
 from harness.domain.agents.model_choice import ModelChoice
 from harness.domain.agents.switch_request import SwitchState
@@ -148,6 +146,5 @@ def end_turn_early(ctx: Context, tx: Transaction, id_: str, reason: str) -> None
         cut = replace(
             under_way.message, state=MessageState.INTERRUPTED, error=reason, done_at=now
         )
-        # The reason is ours; a process without encryption keys can store it, too.
-        tx.session_messages.end(MessageRecord(without_body(cut), encode_body(cut)))
+        tx.session_messages.end(encode_message(cut))
     tx.turns.end(running.id, TurnState.INTERRUPTED, now)

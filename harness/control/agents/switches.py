@@ -101,7 +101,7 @@ def request_switch(ctx: Context, spec: SwitchSpec) -> ModelSwitchRequest:
 def _prepare(ctx: Context, tx: Transaction, spec: SwitchSpec) -> ModelSwitchRequest:
     session = tx.sessions.get(spec.session)
     agent = tx.agents.get(session.agent)
-    messages = read_conversation(ctx, tx, session.id)
+    messages = read_conversation(tx, session.id)
     # Sub-tasks see nothing of the conversation.
     context = () if spec.tasks else messages
     models = tuple(dict.fromkeys(spec.models))
@@ -239,7 +239,7 @@ def approve_switch(
         if not request.for_children:
             model = _approved_model(tx, request)
             wanted = _wanted_target(ctx, tx, agent, model)
-            _require_fit(ctx, tx, agent, read_conversation(ctx, tx, session.id), [wanted])
+            _require_fit(ctx, tx, agent, read_conversation(tx, session.id), [wanted])
             tx.sessions.save(replace(session, model=model))
     return decided
 

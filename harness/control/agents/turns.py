@@ -62,7 +62,7 @@ def begin_turn(
     _end_lapsed(ctx, session)
     with ctx.store.write() as tx:
         stored = tx.sessions.lock(session)
-        known = idempotency.find_answer(ctx, tx, key) if key is not None else None
+        known = idempotency.find_answer(tx, key) if key is not None else None
         if known is not None and known.status is not None:
             return known
         stored.require_open()
@@ -71,7 +71,7 @@ def begin_turn(
         turn = SessionTurn(id_, session, owner.text, now, now + LEASE)
         tx.turns.add(turn)
         tx.sessions.charge(session, 0.0, now)
-        messages = read_conversation(ctx, tx, session)
+        messages = read_conversation(tx, session)
         if known is not None:
             _require_last(tx, known, messages)
             tx.idempotent_answers.save(replace(known, turn=id_))
@@ -133,7 +133,7 @@ def _add_message(
         done_at=now,
         turn=turn.id,
     )
-    tx.session_messages.add(encode_message(ctx, message))
+    tx.session_messages.add(encode_message(message))
     return message
 
 
@@ -155,7 +155,7 @@ def begin_answer(ctx: Context, turn: SessionTurn, *, model: str) -> SessionMessa
             served=ServedBy(model_requested=model),
             turn=turn.id,
         )
-        tx.session_messages.add(encode_message(ctx, message))
+        tx.session_messages.add(encode_message(message))
         return message
 
 
@@ -199,7 +199,7 @@ def end_turn(
         known = tx.idempotent_answers.of_turn(turn.id)
         if known is not None and kept is not None:
             done = replace(known, status=kept[0], body=kept[1])
-            tx.idempotent_answers.save(idempotency.seal_answer(ctx, done))
+            tx.idempotent_answers.save(done)
         tx.turns.end(turn.id, TurnState.DONE, ctx.clock.now())
         return ended
 
@@ -208,7 +208,7 @@ def _end_answer(ctx: Context, tx: Transaction, answer: SessionMessage) -> Sessio
     """Stores the answer; its cost is the session's, and of those that stand above it."""
     now, charged = ctx.clock.now(), answer.session
     ended = replace(answer, done_at=answer.done_at or now)
-    tx.session_messages.end(encode_message(ctx, ended))
+    tx.session_messages.end(encode_message(ended))
     while charged:
         tx.sessions.charge(charged, answer.usage.cost_usd or 0.0, now)
         charged = tx.sessions.get(charged).parent or ""

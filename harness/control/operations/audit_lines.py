@@ -5,11 +5,11 @@ the log's tail was cut later (`find_missing_head`).
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Final
 
 from harness.control.context import Context
+from harness.control.operations.audit_export import event_line
 from harness.domain.content_hash import canonical_json
 from harness.domain.errors import InputError, SignatureInvalid
 from harness.domain.operations.audit import AuditPosition, hide_identity
@@ -42,7 +42,7 @@ class AuditLines:
                 )
             events = tx.audit.after(self._last.number, EVENTS_AT_ONCE)
         for event in events:
-            self._write(canonical_json({"audit": asdict(hide_identity(event))}))
+            self._write(f'{{"audit": {event_line(hide_identity(event))}}}')
             self._last = AuditPosition(event.number, event.mac)
             if event.action == PROMOTION:
                 self._write_head(self._last, ctx.clock.now())

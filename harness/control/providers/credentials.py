@@ -11,7 +11,6 @@ from typing import Final
 
 from harness.control import audit
 from harness.control.context import Context
-from harness.control.privacy import content_encryption
 from harness.control.providers import endpoint_changes, oauth_tokens, provider_secrets
 from harness.control.routing import data_class_checks, targets
 from harness.control.serialize import CamelCase
@@ -304,11 +303,9 @@ def _without_value(credential: Credential, now: datetime) -> Credential:
 def rotate_encryption(ctx: Context, actor: Actor) -> EncryptionRotation:
     """Encrypt every stored value with the newest key.
 
-    Content goes first, a few rows at a time: where that is interrupted, run it again. Raises
-    DecryptionFailed; then no secret was encrypted anew.
+    Raises DecryptionFailed; then no secret was encrypted anew.
     """
     actor.require(Role.ADMIN)
-    content = content_encryption.renew_content(ctx)
     with ctx.store.write() as tx:
         stored = [credential for credential in tx.credentials.all() if credential.ciphertext]
         for key in stored:
@@ -322,8 +319,7 @@ def rotate_encryption(ctx: Context, actor: Actor) -> EncryptionRotation:
         for provider in known:
             tx.providers.put(provider_secrets.reencrypt_headers(provider, ctx.cipher))
         headers = sum(len(provider.header_names) for provider in known)
-        tx.idempotent_answers.forget_encrypted()
-        values = len(stored) + len(signed_in) + headers + content
+        values = len(stored) + len(signed_in) + headers
         note(ctx, tx, actor, "credential.rotate_encryption", None, {"values": values})
     return EncryptionRotation(values)
 

@@ -1,6 +1,6 @@
 """A message is one part of a session as it is stored: complete, under way or interrupted, with
 who answered it, its tokens and its cost. What was said in it has one form (`encode_body`),
-which is stored as it is or encrypted. Pure.
+which is stored. Pure.
 """
 
 import json
@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from harness.domain.content_hash import canonical_json
-from harness.domain.errors import DecryptionFailed, InputError
+from harness.domain.errors import DatabaseUnusable, InputError
 
 
 class MessageRole(StrEnum):
@@ -104,17 +104,16 @@ class SessionMessage:
 
 @dataclass(frozen=True, slots=True)
 class MessageRecord:
-    """A message as it is stored: what was said stands apart, so that it can be encrypted."""
+    """A message as it is stored: what was said stands apart, as JSON."""
 
     message: SessionMessage  # its content, tool calls, extra and error are empty
-    body: str = field(repr=False)  # as `encode_body` writes it, or its ciphertext
-    encrypted: bool = False
+    body: str = field(repr=False)  # as `encode_body` writes it
 
 
 def encode_body(message: SessionMessage) -> str:
     """What was said in a message, as JSON. Raises InputError for what is no JSON.
 
-    The message's id is in it: another message's ciphertext in its place is found out.
+    The message's id is in it, which reveals another message's body in its place.
     """
     calls = [
         {"id": call.id, "name": call.name, "arguments": call.arguments, "extra": call.extra}
@@ -139,20 +138,20 @@ def encode_body(message: SessionMessage) -> str:
     return text
 
 
-def decode_body(record: MessageRecord, text: str) -> SessionMessage:
-    """The whole message. text: its body, decrypted. Raises DecryptionFailed for what
-    `encode_body` did not write for it.
+def decode_body(record: MessageRecord) -> SessionMessage:
+    """The whole message. Raises DatabaseUnusable for a body that `encode_body` did not write
+    for it.
     """
     message = record.message
     try:
-        body = json.loads(text)
+        body = json.loads(record.body)
         calls = tuple(MessageToolCall(**call) for call in body["tool_calls"])
         content, extra, error = body["content"], body["extra"], body["error"]
         is_its_own = body["id"] == message.id
     except (KeyError, TypeError, ValueError, RecursionError):
         is_its_own = False
     if not is_its_own:
-        raise DecryptionFailed(
+        raise DatabaseUnusable(
             f"message {message.position} of session {message.session} is damaged: bring the "
             "database back from a backup, or delete the session"
         )

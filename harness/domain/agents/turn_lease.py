@@ -86,8 +86,7 @@ class IdempotentAnswer:
     session: str = ""  # session, turn: that it set off; empty for a request without
     turn: str = ""
     status: int | None = None  # of HTTP; None while there is no answer
-    body: str = field(default="", repr=False)  # the answer's text, or its ciphertext
-    encrypted: bool = False
+    body: str = field(default="", repr=False)  # the answer's text
 
 
 def busy(session: str) -> SessionBusy:

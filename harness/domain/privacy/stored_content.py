@@ -1,22 +1,12 @@
 """Lists every place that holds what people and models wrote (`COLUMNS`, `FILES`), or that tells
-one user from another (`USERS`): whether it is encrypted on request, when it ends, and what the
-deletion of a user does there. docs/reference/privacy.md is written from it, and a test holds it
-against the schema: a new column of text belongs here, or to `OTHER_COLUMNS`.
+one user from another (`USERS`): when it ends, and what the deletion of a user does there.
+docs/reference/privacy.md is written from it, and a test holds it against the schema: a new
+column of text belongs here, or to `OTHER_COLUMNS`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
-
-
-class Encryption(StrEnum):
-    """How `encrypt_content: true` protects a place."""
-
-    COLUMN = "yes"
-    MESSAGE = "yes, also with `agents.encrypt`"
-    KEYED_HASH = "a keyed hash"
-    NONE = "no"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +16,6 @@ class ContentColumn:
     table: str
     column: str
     holds: str
-    encryption: Encryption
     ends: str  # when it is deleted by itself
     deletion: str  # what `swapgate user delete` does with it
 
@@ -37,7 +26,6 @@ class ContentFile:
 
     place: str
     holds: str
-    encryption: str
     ends: str
     deletion: str
 
@@ -53,7 +41,6 @@ COLUMNS: Final = (
         "captured",
         "content",
         "a redacted request with its answer",
-        Encryption.COLUMN,
         "`capture_keep_days` of its route",
         "deleted",
     ),
@@ -61,7 +48,6 @@ COLUMNS: Final = (
         "agent_message",
         "body",
         "a message of a session",
-        Encryption.MESSAGE,
         _SESSION_END,
         _WITH_SESSION,
     ),
@@ -69,7 +55,6 @@ COLUMNS: Final = (
         "agent_idempotency",
         "body",
         "the answer to a request with an idempotency key",
-        Encryption.MESSAGE,
         "a day later",
         _WITH_SESSION,
     ),
@@ -77,7 +62,6 @@ COLUMNS: Final = (
         "agent_session",
         "metadata",
         "what the client noted of a session",
-        Encryption.COLUMN,
         _SESSION_END,
         _WITH_SESSION,
     ),
@@ -86,7 +70,6 @@ COLUMNS: Final = (
             "agent_switch",
             column,
             holds,
-            Encryption.COLUMN,
             f"blanked {_SESSION_END}",
             "blanked",
         )
@@ -102,7 +85,6 @@ COLUMNS: Final = (
             "agent",
             column,
             holds,
-            Encryption.COLUMN,
             "when its last session has gone, once it was deleted",
             "kept: an agent is the client's, not one user's",
         )
@@ -113,7 +95,7 @@ COLUMNS: Final = (
         )
     ),
     *(
-        ContentColumn("sample", column, holds, Encryption.COLUMN, ends, _NO_USER)
+        ContentColumn("sample", column, holds, ends, _NO_USER)
         for column, holds, ends in (
             ("prompt", "a question of an eval suite", _TEXTS_END),
             ("answer", "a model's answer to it", _TEXTS_END),
@@ -124,7 +106,6 @@ COLUMNS: Final = (
         "eval_run",
         "message",
         "how a run ended, in words of a provider or a judge",
-        Encryption.COLUMN,
         "kept with the run",
         _NO_USER,
     ),
@@ -132,7 +113,6 @@ COLUMNS: Final = (
         "drift_check",
         "message",
         "how a check ended, in such words",
-        Encryption.COLUMN,
         "kept with the check",
         _NO_USER,
     ),
@@ -143,31 +123,27 @@ USERS: Final = (
         "agent_session",
         "user_id",
         "the user's id as the client sent it; sessions are found by it",
-        Encryption.NONE,
         _SESSION_END,
         _WITH_SESSION,
     ),
     ContentColumn(
         "captured",
         "user_hash",
-        "whose request it was",
-        Encryption.KEYED_HASH,
+        "a keyed hash: whose request it was",
         "with the request",
         "deleted with the request",
     ),
     ContentColumn(
         "failover",
         "user_hash",
-        "whose request left a target",
-        Encryption.KEYED_HASH,
+        "a keyed hash: whose request left a target",
         "`control.failovers_keep_days`",
         "blanked",
     ),
     ContentColumn(
         "seen_keys",
         "entries",
-        "64 bits of a hash of each caller whom a canary has counted",
-        Encryption.KEYED_HASH,
+        "64 bits of a keyed hash of each caller whom a canary has counted",
         "when the canary has ended",
         "kept until then: a caller would be counted twice",
     ),
@@ -176,42 +152,36 @@ FILES: Final = (
     ContentFile(
         "SQLite's file, with `-wal`",
         "all columns above",
-        "as its columns",
         "deleted content is overwritten with zeros; the log is emptied after a deletion",
         "as its columns",
     ),
     ContentFile(
         "`swapgate-eval-*` in the temporary folder",
         "Inspect's log of a run that goes on",
-        "written without questions and answers",
         "with the run; those of killed runs when the next one starts",
         _NO_USER,
     ),
     ContentFile(
         "`snapshot`, `spool` and `rates` in `home`",
         "routes, counts and limits: no content",
-        "nothing to encrypt",
         "replaced as they change",
         "nothing to delete",
     ),
     ContentFile(
         "a backup that you made",
-        "all tables, and the keys",
-        "no: keep it where it may be",
+        "all tables",
         "yours to delete",
         "not reached",
     ),
     ContentFile(
         "exports of captures, suites made of them, reports, data files",
         "what you asked for, to be read by people and tools",
-        "no: keep them where they may be",
         "yours to delete",
         "not reached",
     ),
     ContentFile(
         "traces with `router.tracing.content: true`",
         "requests and answers, at your collector",
-        "no",
         "by the collector",
         "not reached",
     ),

@@ -128,14 +128,8 @@ _MESSAGE: Final = (
             "OLD.state = 'streaming' AND NEW.state = 'streaming'",
         ),
         (
-            # It may be encrypted, and encrypted with another key.
             "append_only: this message has ended, and does not change",
-            (
-                f"OLD.state <> 'streaming' AND ("
-                f"{_changes_beside(agent_message, 'body', 'encrypted')}"
-                " OR ((NEW.body <> OLD.body OR OLD.encrypted) AND NOT NEW.encrypted)"
-                " OR (NEW.encrypted AND NOT OLD.encrypted AND NEW.body = OLD.body))"
-            ),
+            f"OLD.state <> 'streaming' AND ({_changes_beside(agent_message)})",
         ),
     ),
     # Turns, sessions and agents stay while these refer to them (foreign keys).
@@ -168,7 +162,7 @@ _SWITCH: Final = (
             f"OLD.state <> 'pending' AND ({_changes_beside(agent_switch, *_BLANKED)})",
         ),
         (
-            "append_only: the words of a switch are blanked, encrypted or stay",
+            "append_only: the words of a switch are blanked or stay",
             rewords(_BLANKED, blanks=["", "[]", "{}"]),
         ),
         (

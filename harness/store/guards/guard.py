@@ -8,8 +8,6 @@ append-only. `harness.store.guards.triggers` makes SQL of the guards.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.store.content_cipher import ENCRYPTED
-
 Rule = tuple[str, str]
 
 
@@ -50,14 +48,10 @@ def busy(table: str, condition: str, *keys: str) -> Rule:
 
 
 def rewords(columns: Iterable[str], *, blanks: Iterable[str] = ()) -> str:
-    """Another content in one of these columns, but blanks. It may be encrypted: whether a token
-    says the same no trigger can tell, and only who has the keys can make one.
-    """
+    """Refuses another content in one of these columns, but blanks."""
     blank = listed(blanks)
     return " OR ".join(
-        f"(NEW.{name} <> OLD.{name}"
-        f" AND substr(NEW.{name}, 1, {len(ENCRYPTED)}) <> '{ENCRYPTED}'"
-        f"{f' AND NEW.{name} NOT IN ({blank})' if blank else ''})"
+        f"(NEW.{name} <> OLD.{name}{f' AND NEW.{name} NOT IN ({blank})' if blank else ''})"
         for name in columns
     )
 

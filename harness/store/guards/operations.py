@@ -411,7 +411,7 @@ _SAMPLE: Final = (
         "UPDATE",
         (
             (
-                "append_only: the text of a sample is blanked, encrypted or stays",
+                "append_only: the text of a sample is blanked or stays",
                 rewords(_TEXTS, blanks=[""]),
             ),
         ),

@@ -16,7 +16,6 @@ from sqlalchemy.ext.compiler import compiles
 from harness.domain.content_hash import canonical_json
 from harness.domain.errors import InputError
 from harness.domain.operations.projects import DEFAULT_PROJECT
-from harness.store import content_cipher
 
 metadata = sa.MetaData(
     naming_convention={
@@ -154,44 +153,6 @@ class FreeText(sa.types.TypeDecorator[str]):
         return None if value is None else storable(value)
 
 
-class ContentText(FreeText):
-    """What people and models wrote: encrypted where the installation asks for it.
-
-    A signature is over the text and not over what is stored, so that it outlives a rotation of
-    encryption keys.
-    """
-
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
-        text = super().process_bind_param(value, dialect)
-        contents = content_cipher.cipher_of(dialect)
-        return text if text is None or contents is None else contents.to_stored(text)
-
-    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> str | None:
-        contents = content_cipher.cipher_of(dialect)
-        return value if value is None or contents is None else contents.from_stored(value)
-
-
-class ContentJson(Json):
-    """A JSON value with what people and models wrote, as `ContentText`."""
-
-    cache_ok = True
-
-    def process_bind_param(self, value: object, dialect: sa.Dialect) -> str | None:
-        text = super().process_bind_param(value, dialect)
-        contents = content_cipher.cipher_of(dialect)
-        if text is None or contents is None or value in ([], {}):
-            return text
-        return contents.to_stored(text)
-
-    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> object:
-        contents = content_cipher.cipher_of(dialect)
-        if value is not None and contents is not None:
-            value = contents.from_stored(value)
-        return super().process_result_value(value, dialect)
-
-
 def one_of(column: str, values: Iterable[str]) -> sa.CheckConstraint:
     listed = ", ".join(f"'{value}'" for value in values)
     return sa.CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
@@ -225,14 +186,6 @@ def text(name: str, *, nullable: bool = False) -> sa.Column[str]:
 
 def free_text(name: str) -> sa.Column[str]:
     return sa.Column(name, FreeText, nullable=False)
-
-
-def content_text(name: str) -> sa.Column[str]:
-    return sa.Column(name, ContentText, nullable=False)
-
-
-def content_json(name: str) -> sa.Column[object]:
-    return sa.Column(name, ContentJson, nullable=False)
 
 
 def count(name: str, *, nullable: bool = False) -> sa.Column[int]:

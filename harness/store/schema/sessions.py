@@ -28,7 +28,6 @@ from harness.store.schema.columns import (
     Values,
     amount,
     at_least,
-    content_json,
     count,
     free_text,
     json_value,
@@ -50,7 +49,7 @@ agent_session = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("agent", sa.ForeignKey(agent.c.id), nullable=False),
     free_text("user_id"),
-    content_json("metadata"),
+    json_value("metadata"),
     json_value("model"),
     text("state"),
     sa.Column("parent", sa.ForeignKey("agent_session.id"), nullable=True),
@@ -105,7 +104,6 @@ agent_message = sa.Table(
     text("state"),
     free_text("response_to"),
     text("body"),
-    sa.Column("encrypted", sa.Boolean, nullable=False),
     free_text("model_requested"),
     free_text("route"),
     free_text("target"),
@@ -141,7 +139,6 @@ agent_idempotency = sa.Table(
     text("turn"),
     count("status", nullable=True),
     text("body"),
-    sa.Column("encrypted", sa.Boolean, nullable=False),
     time("created_at"),
     sa.PrimaryKeyConstraint("project", "scope", "key"),
     sa.Index("ix_agent_idempotency_session", "session"),
@@ -182,7 +179,6 @@ def message_to_row(record: MessageRecord) -> Values:
         **asdict(message.served),
         **asdict(message.usage),
         "body": record.body,
-        "encrypted": record.encrypted,
     }
 
 
@@ -194,7 +190,7 @@ def message_from_row(row: Row) -> MessageRecord:
         served=ServedBy(*(getattr(row, name) for name in _SERVED)),
         usage=MessageUsage(*(getattr(row, name) for name in _USAGE)),
     )
-    return MessageRecord(message, row.body, row.encrypted)
+    return MessageRecord(message, row.body)
 
 
 def idempotent_answer_to_row(answer: IdempotentAnswer) -> Values:

@@ -141,16 +141,6 @@ class SqlSessionMessages:
                 code="turn_interrupted",
             )
 
-    def ended(self, *, after: str = "", limit: int) -> "Sequence[MessageRecord]":
-        ended = agent_message.c.done_at.is_not(None)
-        query = MESSAGES.where(ended, agent_message.c.id > after)
-        query = query.order_by(agent_message.c.id).limit(limit)
-        return [message_from_row(row) for row in self._unit.read(query)]
-
-    def replace_body(self, message: str, body: str) -> None:
-        same = agent_message.c.id == message
-        self._unit.write(sa.update(agent_message).where(same).values(body=body, encrypted=True))
-
 
 class SqlTurns:
     def __init__(self, unit: Unit) -> None:
@@ -215,7 +205,7 @@ class SqlIdempotentAnswers:
             agent_idempotency.c.status.is_(None),
         )
         values = idempotent_answer_to_row(known)
-        changes = {name: values[name] for name in ("turn", "status", "body", "encrypted")}
+        changes = {name: values[name] for name in ("turn", "status", "body")}
         if not self._unit.write(sa.update(agent_idempotency).where(*same).values(changes)):
             raise StaleWrite(
                 f"the request with the idempotency key {known.key.key!r} has its answer already"
@@ -226,11 +216,6 @@ class SqlIdempotentAnswers:
         return None if row is None else idempotent_answer_from_row(row)
 
     def forget(self, before: datetime) -> int:
-        return self._forget(agent_idempotency.c.created_at < before)
-
-    def forget_encrypted(self) -> int:
-        return self._forget(agent_idempotency.c.encrypted)
-
-    def _forget(self, which: sa.ColumnElement[bool]) -> int:
         own = agent_idempotency.c.project == self._unit.project
-        return self._unit.write(sa.delete(agent_idempotency).where(own, which))
+        old = agent_idempotency.c.created_at < before
+        return self._unit.write(sa.delete(agent_idempotency).where(own, old))

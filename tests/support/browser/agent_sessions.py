@@ -92,13 +92,11 @@ def converse(
     cost_usd: float | None = 0.01,
     calls: Sequence[MessageToolCall] = (),
     response_to: str = "",
-    encrypt: bool = False,
     **answer_fields: Any,
 ) -> None:
     """A message, of a user or with a tool's result, and its answer."""
     role = MessageRole.TOOL if response_to else MessageRole.USER
     incoming = IncomingMessage(role, text, response_to)
-    ctx = replace(ctx, agents=replace(ctx.agents, encrypt=encrypt))
     begun = turns.begin_turn(ctx, OWNER, session, incoming)
     assert isinstance(begun, BegunTurn)
     under_way = turns.begin_answer(ctx, begun.turn, model="chat")

@@ -61,7 +61,7 @@ NOT_READING: Final = frozenset(
         *(f"canary {verb}" for verb in ("abort", "advance", "decide", "finish")),
         *(f"canary {verb}" for verb in ("pause", "promote", "resume")),
         *("config apply", "config schema", "config show", "docs list", "docs open"),
-        *(f"db {verb}" for verb in ("accept-restore", "downgrade", "grant", "retire-key")),
+        *(f"db {verb}" for verb in ("accept-restore", "grant", "retire-key")),
         *("db rotate-key", "db sign", "db upgrade", "drift accept", "drift run"),
         *("eval cancel", "eval run", "gate decide"),
         *(f"key {verb}" for verb in ("create", "limits", "opt-outs", "revoke", "sign-in-link")),
