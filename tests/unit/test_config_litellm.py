@@ -17,8 +17,8 @@ from harness.domain.adoption.conversion import (
     may_be_secret,
 )
 from harness.domain.adoption.litellm_config import convert_litellm
-from harness.domain.adoption.litellm_parameters import PARAMETER_REASONS, REQUEST_FIELDS
-from harness.domain.adoption.litellm_settings import REASONS, SECTIONS
+from harness.domain.adoption.litellm_parameters import REQUEST_FIELDS
+from harness.domain.adoption.litellm_settings import SECTIONS
 from harness.domain.errors import ConfigError
 from harness.domain.settings import Settings
 
@@ -160,7 +160,7 @@ def test_what_was_not_taken_over_has_its_line_and_a_reason(example: Conversion) 
     )
     for key in ("a", "b.0"):
         unknown = report[f"router_settings.from_the_future.{key}"]
-        assert unknown == ("not taken", "Swapgate does not know this key")
+        assert unknown == ("not taken", "Swapgate has no such setting")
     for note in example.notes:
         number = int(note.place.rsplit(":", 1)[1])
         last = note.key.split(".")[-1]
@@ -307,10 +307,10 @@ PARAMETERS = st.dictionaries(
                 "extra_body",
                 "extra_headers",
                 "litellm_credential_name",
+                "rpm",
                 "new_key",
             }
             | REQUEST_FIELDS
-            | PARAMETER_REASONS.keys()
         )
     ),
     VALUES,
@@ -333,7 +333,9 @@ FILES = st.fixed_dictionaries(
             | st.dictionaries(
                 st.sampled_from(
                     [
-                        *REASONS[section],
+                        "drop_params",
+                        "redis_host",
+                        "master_key",
                         "fallbacks",
                         "model_group_alias",
                         "timeout",
@@ -346,9 +348,9 @@ FILES = st.fixed_dictionaries(
                 VALUES,
                 max_size=4,
             )
-            for section in REASONS
+            for section in SECTIONS
         },
-        **dict.fromkeys(SECTIONS, VALUES),
+        "guardrails": VALUES,
         "credential_list": VALUES,
         "environment_variables": VALUES,
         "never_seen": VALUES,

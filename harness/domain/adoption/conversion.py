@@ -16,7 +16,7 @@ from harness.domain.privacy.pii import find_keys
 
 ConfigPath = tuple[str | int, ...]
 WHOLE_FILE: Final = "(the whole file)"
-UNKNOWN: Final = "Swapgate does not know this key"
+UNKNOWN: Final = "Swapgate has no such setting"
 # How a value of LiteLLM's file names an environment variable.
 ENVIRONMENT_MARK: Final = "os.environ/"
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -144,9 +144,6 @@ class ConversionReport:
         for known in below:
             del self._notes[known]
         self._notes[path] = (ConversionOutcome.LEFT, reason)
-
-    def has(self, path: ConfigPath) -> bool:
-        return path in self._notes
 
     def notes(self) -> tuple[ConversionNote, ...]:
         """Lists the notes in the order of the other file, unknown keys among them."""

@@ -14,12 +14,7 @@ from harness.domain.adoption.conversion import (
     may_be_secret,
     named_variable,
 )
-from harness.domain.adoption.litellm_parameters import (
-    ADDRESS_PARTS,
-    INFO_REASONS,
-    PARAMETER_REASONS,
-    REQUEST_FIELDS,
-)
+from harness.domain.adoption.litellm_parameters import ADDRESS_PARTS, REQUEST_FIELDS
 from harness.domain.adoption.litellm_patterns import WILDCARD
 from harness.domain.adoption.provider_names import (
     LITELLM_PROVIDERS,
@@ -71,7 +66,7 @@ def convert_deployment(
     pattern. Raises InputError for an entry that has no like here.
     """
     deployment = _read_deployment(index, source)
-    path, info_path = deployment.path, deployment.info_path
+    path = deployment.path
     name, model = _provider_and_model(deployment, model)
     provider = _read_provider(name, deployment, source, credentials, report)
     parameters = _read_parameters(deployment, report)
@@ -79,12 +74,6 @@ def convert_deployment(
     report.take((*path, "model"), f"target {known}/{model}")
     _note_key(known, provider, deployment, draft, report)
     _describe_model(known, model, deployment, source, draft, report)
-    for key, reason in PARAMETER_REASONS.items():
-        if key in deployment.parameters and not report.has((*path, key)):
-            report.leave((*path, key), reason)
-    for key, reason in INFO_REASONS.items():
-        if key in deployment.info:
-            report.leave((*info_path, key), reason)
     return TargetDraft(known, model, parameters)
 
 
