@@ -329,6 +329,7 @@ def installed(folder: Path, python: Path, ports: dict[str, int]) -> str:
     sim = {"kind": "sim", "api_base": f"http://127.0.0.1:{ports['sim']}/v1"}
     settings = {
         "home": str(folder / "home"),
+        "agents": {"port": free_port()},
         **{name: {"port": ports[name]} for name in HEALTH},
         "providers": {"sim": sim},
         "routes": {"triage": {"incumbent": "sim/sim-base", "suites": ["tickets"]}},
