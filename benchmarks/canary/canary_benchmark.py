@@ -13,8 +13,6 @@ import numpy as np
 
 from benchmarks.canary.canary_rules import ALPHA, OURS, RULES, Rule
 from harness.domain.canary.guardrails import Guardrails
-from harness.domain.canary.segments import Segment
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.formatting import format_percent
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.online.rollout_evidence import collect_evidence
@@ -25,7 +23,6 @@ from tests.support.canary.guarded_traffic import (
     Truth,
     simulate_traffic,
 )
-from tests.support.canary.segmented_traffic import SegmentTruth, segment_exposures
 
 # Canary failure rate; exposures after which a run counts as "never"; statistics.md §4: the most
 # at the median, and at 95 %.
@@ -52,7 +49,6 @@ SCENES: Final[Mapping[str, default_canary.SceneMaker]] = {
 HEALTHY_CAP: Final = 1000
 DEFAULT: Final = "default policy"
 CARRIED: Final = "carried over days"
-ANEW: Final = "each day anew"
 # Of small routes' harm, in which no rollback comes.
 MOST_MISSED: Final = 0.1
 MOST_FALSE: Final = 0.05
@@ -61,17 +57,9 @@ LATENCIES: Final = tuple(Slowdown(f, s) for s in (0.6, 0.5, 0.7) for f in (1.0, 
 LATENCY_CAP: Final = 600
 # One exposure in each block of 100: 100,000 requests.
 GUARDED_CAP: Final = 1000
-# Requests as units, alpha undivided by days: the level at which a false rollback is likeliest.
-TABLES: Final = ("default", "days", "errors", "latency", "guarded", "segments")
-# Failure rate of a canary; caps where it fails everywhere, and in a tenth of the traffic.
-SEGMENTED: Final = ((0.2, 300, 1500), (0.5, 150, 600), (1.0, 30, 300))
-EVERYWHERE, IN_A_TENTH = "everywhere", "in a tenth"
-MOST_IN_A_SEGMENT: Final = 3.0  # times the exposures of the same harm everywhere
-BY_SEGMENT, NOT_BY_SEGMENT = "by segment", "without segments"
+TABLES: Final = ("default", "days", "errors", "latency", "guarded")
 SEED: Final = 5
-EVERYTHING: Final = CanaryPolicy(
-    unit=ExposureUnit.REQUEST, guardrails=replace(Guardrails(), judge=1.25)
-)
+EVERYTHING: Final = CanaryPolicy(guardrails=replace(Guardrails(), judge=1.25))
 HARMED_CAP: Final = 500
 GUARDED: Final[Mapping[str, tuple[SimulatedHarm, range]]] = {
     "healthy": (SimulatedHarm(), range(0)),
@@ -151,7 +139,6 @@ def run_canary_benchmark(
         "errors": _errors,
         "latency": _latencies,
         "guarded": _guarded,
-        "segments": _segments,
     }
     lines = [line for table in plan.tables for line in measured[table](plan, progress)]
     return CanaryBenchmark(plan, tuple(lines), tuple(_goals(lines)))
@@ -208,7 +195,7 @@ def _lasting(
     number = max(5, plan.rollouts // 2)
     for case, traffic in canary_days.CASES.items():
         progress(case)
-        for rule, policy in ((CARRIED, canary_days.CARRIED), (ANEW, canary_days.DAILY)):
+        for rule, policy in ((CARRIED, canary_days.CARRIED),):
             found = [
                 canary_days.exposures_to_rollback(traffic, policy, [plan.seed, index])
                 for index in range(number)
@@ -267,26 +254,6 @@ def _guarded(
         yield _line("guarded", "all guardrails", case, cap, found, false=healthy)
 
 
-def _segments(
-    plan: CanaryBenchmarkPlan, progress: Callable[[str], None]
-) -> Iterator[CanaryBenchmarkRow]:
-    """Exposures are those of the harmed segment."""
-    default = default_canary.DEFAULT
-    rules = {BY_SEGMENT: default, NOT_BY_SEGMENT: replace(default, segment_share=0.0)}
-    for rule, policy in rules.items():
-        for rate, everywhere, hidden in SEGMENTED:
-            cases = {EVERYWHERE: (None, everywhere), IN_A_TENTH: (Segment.TOOLS, hidden)}
-            for where, (segment, cap) in cases.items():
-                progress(f"{rule}, {_percent(rate)} {where}")
-                truth = SegmentTruth(segment, canary=rate)
-                found = [
-                    segment_exposures(truth, policy, cap=cap, seed=[plan.seed, index])
-                    for index in range(max(5, plan.rollouts // 4))
-                ]
-                case = f"{_percent(rate)} {where}"
-                yield _line("segments", rule, case, cap, found, false=False)
-
-
 def guarded(
     harm: SimulatedHarm, *, cap: int, seed: Sequence[int], incident: range = range(0)
 ) -> float:
@@ -329,18 +296,11 @@ def _goals(lines: Sequence[CanaryBenchmarkRow]) -> Iterator[Goal]:
             what = f"{rule}, {line.case}: exposures"
             yield Goal(f"{what}, median", _exposures(line.median), median)
             yield Goal(f"{what}, 95 %", _exposures(line.p95), p95)
-    by_segment = {line.case: line for line in lines if line.rule == BY_SEGMENT}
-    for rate, _, _ in SEGMENTED if by_segment else ():
-        everywhere, hidden = (
-            by_segment[f"{_percent(rate)} {where}"] for where in (EVERYWHERE, IN_A_TENTH)
-        )
-        limit = MOST_IN_A_SEGMENT * _exposures(everywhere.median)
-        yield Goal(f"{hidden.case}: exposures there", _exposures(hidden.median), limit)
     for line in lines:
         if line.rule == CARRIED and not line.false:
             yield Goal(f"{line.rule}, {line.case}: missed", line.never, MOST_MISSED)
         others = line.table == "errors" and line.rule != OURS
-        if line.false and not others and line.rule != ANEW:
+        if line.false and not others:
             yield Goal(
                 f"{line.rule}, {line.case}: false rollbacks", line.rolled_back, MOST_FALSE
             )

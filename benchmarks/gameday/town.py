@@ -221,7 +221,6 @@ def policy(seconds: float) -> dict[str, object]:
         "promotion": "automatic",
         "gate": {"claim": "superior", "alpha": 0.05, "n_max": 200, "infra_pause_s": 2},
         "canary": {
-            "unit": "request",
             "block_size": 100,
             "p0": 0.05,
             "bake_s": round(seconds / 40),

@@ -165,10 +165,6 @@ def furthest(status: CanaryStatus) -> float:
     return max(0.0, figures.log_e_max / figures.rollback_at) if figures.rollback_at else 0.0
 
 
-def units(rollout: Rollout) -> str:
-    return rollout.policy.unit.plural
-
-
 def plan(status: CanaryStatus) -> tuple[Sequence[tuple[str, str]], int | None, str]:
     """The steps with the condition to leave each, the one that it stands or ended at, and the
     words for that.
@@ -177,7 +173,7 @@ def plan(status: CanaryStatus) -> tuple[Sequence[tuple[str, str]], int | None, s
     steps = [
         (
             labels.weight(step.weight_bps),
-            f"{step.min_exposures:,} {units(rollout)}{', certified' if step.certify else ''}",
+            f"{step.min_exposures:,} callers{', certified' if step.certify else ''}",
         )
         for step in rollout.policy.steps
     ]
@@ -214,12 +210,12 @@ def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
         Tile(
             "Failed with the candidate" if rollout.baking else "Failed in the canary",
             _failed_share(failed, canary),
-            below=f"{failed:,} of {canary:,} {units(rollout)}",
+            below=f"{failed:,} of {canary:,} callers",
         ),
         Tile(
             "Failed with the former model" if rollout.baking else "Failed with the incumbent",
             _failed_share(control_failed, control),
-            below=f"{control_failed:,} of {control:,} {units(rollout)}",
+            below=f"{control_failed:,} of {control:,} callers",
         ),
         _bake_tile(view, rollout)
         if rollout.baking
@@ -255,13 +251,10 @@ def split_check(status: CanaryStatus) -> tuple[labels.Label, str]:
     now = rollout.current.weight_bps
     step = [block for block in status.blocks if block.weight_bps == now]
     seen = _share(sum(b.canary_units for b in step), sum(b.units for b in step))
-    figures = f"planned {labels.weight(now)} of the {units(rollout)}, "
+    figures = f"planned {labels.weight(now)} of the callers, "
     figures += (
         f"measured {labels.percent(seen, 2)}" if seen is not None else "none measured yet"
     )
-    if not rollout.policy.unit.counts_keys:
-        words = "the split is not checked: this policy counts requests, not callers"
-        return labels.Label("=", words, labels.Tone.NEUTRAL), figures
     if status.action.figures.log_srm >= ALARM_LOG_E:
         words = "callers are not split as planned: check their sticky keys and the routing"
         return labels.Label("▲", words, labels.Tone.WORSE), figures

@@ -189,7 +189,7 @@ def _canary(canary: CanaryPolicy) -> str:
     alarm = format_score(canary.alpha + canary.local_alpha, None)
     return (
         f"{words}It is rolled back by itself as soon as harm is shown. Of 100 canaries that do "
-        f"no harm, at most {alarm} are rolled back. It counts {canary.unit.plural}."
+        f"no harm, at most {alarm} are rolled back. It counts callers."
     )
 
 
@@ -220,12 +220,12 @@ def _bake(canary: CanaryPolicy) -> str:
 
 def steps(canary: CanaryPolicy) -> str:
     """Renders the shares that the canary gets, with what each step waits for."""
-    plan = [(format_bps(step.weight_bps), _needs(step, canary)) for step in canary.steps]
+    plan = [(format_bps(step.weight_bps), _needs(step)) for step in canary.steps]
     return html.steps([*plan, ("100 %", "promoted")], None)
 
 
-def _needs(step: CanaryStep, canary: CanaryPolicy) -> str:
-    parts = [f"{step.min_exposures:,} {canary.unit.plural}"]
+def _needs(step: CanaryStep) -> str:
+    parts = [f"{step.min_exposures:,} callers"]
     if step.certify:
         parts.append("and shown to do no harm")
     if step.min_s:

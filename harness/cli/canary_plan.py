@@ -31,7 +31,7 @@ def print_plan(plan: RampPlan) -> None:
     if plan.steps:
         output.table(
             ["SHARE", "NEEDS", "TAKES ABOUT", "FOUR OF FIVE", "ITS TIME", ""],
-            [_plan_row(plan, step) for step in plan.steps],
+            [_plan_row(step) for step in plan.steps],
             empty="",
         )
     output.note(plan.words)
@@ -39,9 +39,8 @@ def print_plan(plan: RampPlan) -> None:
         output.note(f"option: {option}")
 
 
-def _plan_row(plan: RampPlan, step: StepPlan) -> list[object]:
-    unit = plan.policy.unit.plural
-    needs = f"{step.min_exposures:,} {unit}" + (", certified" if step.certify else "")
+def _plan_row(step: StepPlan) -> list[object]:
+    needs = f"{step.min_exposures:,} callers" + (", certified" if step.certify else "")
     return [
         format_bps(step.weight_bps),
         needs,

@@ -5,6 +5,12 @@ from typing import Final
 
 # A key by its path in the file; `*` for any name or place in a list. `path=value`: that value.
 RETIRED_KEYS: Final[Mapping[str, str]] = {
+    "policies.*.canary.carried_share": "evidence of new callers always lasts over the days",
+    "policies.*.canary.evidence": "there is one rule of evidence",
+    "policies.*.canary.segment_share": "segments are shown at a rollback, and are no evidence",
+    "policies.*.canary.session_requests": "a caller's first request is the unit",
+    "policies.*.canary.session_s": "a caller's first request is the unit",
+    "policies.*.canary.unit": "a caller's first request is the unit",
     "policies.*.gate.rule": "the gate has one rule; leave the key out",
     "policies.*.gate.spend": "the first look has all of alpha, all looks together 1.5 times it",
     "archive": "`control.traffic_keep_days` says when old traffic is deleted",

@@ -28,12 +28,10 @@ from harness.domain.errors import ConfigError, InputError
 from harness.domain.evals.suite_plan import ClaimPopulation
 from harness.domain.proposals.change_reference import ChangeReferenceRule
 from harness.domain.proposals.policy import (
-    NEW_CANARY,
     CanaryPolicy,
     GatePolicy,
     Policy,
     PromotionMode,
-    new_canary_policy,
 )
 from harness.domain.providers.api_base_rules import api_base_example
 from harness.domain.providers.kinds import PROVIDER_KINDS
@@ -179,7 +177,7 @@ class PolicyEntry(BaseModel):
     # Whether a swap names the change request under which it is made.
     change_reference: ChangeReferenceRule = ChangeReferenceRule.OPTIONAL
     gate: GatePolicy = GatePolicy()  # when evals pass
-    canary: CanaryPolicy = new_canary_policy()  # what a candidate must show on users' requests
+    canary: CanaryPolicy = CanaryPolicy()  # what a candidate must show on users' requests
 
     @field_validator("gate")
     @classmethod
@@ -190,12 +188,6 @@ class PolicyEntry(BaseModel):
                 "not say how much answers vary"
             )
         return gate
-
-    @field_validator("canary", mode="before")
-    @classmethod
-    def _by_todays_rules(cls, written: object) -> object:
-        """What a file leaves out is by today's rules, not by the fields' own defaults."""
-        return {**NEW_CANARY, **written} if isinstance(written, Mapping) else written
 
 
 class SinkEntry(BaseModel):

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.formatting import format_percent, format_usd
 from harness.domain.proposals.policy import ShadowStagePolicy
 from harness.domain.shadow.pairs import ShadowCheck
@@ -67,14 +66,12 @@ class ShadowStageState:
     """Sums up all shadows of one proposal."""
 
     pairs: int = 0
-    # By check, pairs that only the incumbent held, and only the candidate.
+    # By check, callers whose first pair only the incumbent held, and only the candidate.
     lost_won: Mapping[str, tuple[int, int]] | None = None
     spent_usd: float = 0.0  # of the policy's money
     mirroring: bool = False  # one of them is live
     stopped: str = ""  # who ended the control plane's own and why, empty unless a person did
     obstacle: str = ""  # why none can be started now
-    # What lost_won counts: requests, or callers, each by its first.
-    unit: ExposureUnit = ExposureUnit.REQUEST
 
     @property
     def log_e(self) -> float:
@@ -137,5 +134,4 @@ def _worst(state: ShadowStageState) -> str:
     lost_won = state.lost_won or {}
     name = max(lost_won, key=lambda check: lost_won[check][0] - lost_won[check][1])
     lost, won = lost_won[name]
-    what = "callers" if state.unit.counts_keys else "requests"
-    return f"{lost:,} {what} where only the incumbent held {name}, {won:,} where only it did"
+    return f"{lost:,} callers where only the incumbent held {name}, {won:,} where only it did"

@@ -121,9 +121,7 @@ class CanarySampleJudge(RequestObserver):
             return
         if observed.request.endpoint is Endpoint.EMBEDDINGS:
             return
-        by_request = not canary.unit_rule.unit.counts_keys
-        unit = observed.request_id if by_request else observed.sticky_key
-        if not self._is_next(served, canary, observed.arm, unit):
+        if not self._is_next(served, canary, observed.arm, observed.sticky_key):
             return
         if obstacle := self._not_now(observed, served, canary):
             self._count(obstacle)
@@ -150,12 +148,9 @@ class CanarySampleJudge(RequestObserver):
         share = sampling_share_bps(
             served.judge, candidate=candidate, candidate_bps=canary.candidate_bps
         )
-        by_request = not rule.unit.counts_keys
-        period = 1 if by_request else 1 + int(rule.age_s(self._clock.now()) // rule.period_s)
+        period = 1 + int(rule.age_s(self._clock.now()) // rule.period_s)
         if not is_sampled(unit, canary.rollout, period, share):
             return False
-        if by_request:
-            return True
         known = canary.rollout, period, unit
         if self._known.get(known):
             return False

@@ -46,7 +46,6 @@ class ObservedRequest:
     key_id: str
     started: float  # by the clock's monotonic time
     sticky_key: str
-    bucket_key: str  # the sticky key; the request's id where callers cannot be told apart
     experiment: Canary | None  # the rollout that the request is evidence for; None for none
     reservation: RateReservation | None  # None for a key without limits
     opt_outs: frozenset[OptOut] = frozenset()  # of the key; a header may add to them

@@ -126,7 +126,7 @@ class ShadowMirror(RequestObserver):
         over = self._clock.now() >= shadow.expires_at
         if over or request.endpoint is Endpoint.EMBEDDINGS:
             return
-        if not is_mirrored(shadow, observed.bucket_key):
+        if not is_mirrored(shadow, observed.sticky_key):
             return
         declined = (
             OptOut.SHADOW in observed.opt_outs or header(observed.scope, SHADOW_OPT_OUT) == OFF

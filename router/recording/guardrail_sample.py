@@ -109,7 +109,7 @@ class CompletedUnit(Protocol):
     failed: bool
     traits: int
     bad: int
-    values: SampleValues | None  # its first request's
+    values: SampleValues | None
 
     @property
     def lost(self) -> bool: ...
@@ -132,7 +132,7 @@ class RankPool:
     """Keeps the units of small blocks until there are enough to rank together.
 
     How many are enough is known from the share alone, so that no arm and no value decides who
-    is compared with whom. most: units that are always enough, of a block; 0 for no pool.
+    is compared with whom. most: units that are always enough, of a block.
     """
 
     def __init__(self, most: int) -> None:
@@ -147,8 +147,6 @@ class RankPool:
 
         part: what is compared within itself alone: a period at one weight. share: the canary's.
         """
-        if not self._most:
-            return units
         if part != self._part:
             self._part, self._kept = part, []
         self._kept += units

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, fingerprint
 from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
+from harness.domain.canary.unit_rule import FEEDBACK_S, UnitRule
 from harness.domain.reliability.failures import ErrorClass
 from router.recording.guardrail_sample import GuardrailSample
 from router.recording.observation_builder import ObservationBuilder
@@ -52,7 +52,6 @@ class Ledger:
         self._period = 1
         self._zero_s: float | None = None  # when the first period began
         self._seen: set[int] = set()
-        self._sessions: dict[int, LedgerUnit] = {}  # open ones, oldest first
         self._open: dict[int, OpenBlock] = {}  # by weight; mostly one
         self._newest_bps = 0  # weights only rise
         self._waiting: deque[OpenBlock] = deque()  # closed, in order
@@ -65,7 +64,7 @@ class Ledger:
     @property
     def idle(self) -> bool:
         """Tells whether nothing is open or waiting."""
-        return not self._open and not self._waiting and not self._sessions
+        return not self._open and not self._waiting
 
     def admit(
         self,
@@ -77,29 +76,25 @@ class Ledger:
         at: datetime,
         traits: int = 0,
     ) -> LedgerUnit | None:
-        """Begins a request of a sticky key, and returns its unit; None when it is not scored.
+        """Begins a request of a sticky key, and returns its unit; None when it is not scored:
+        the key has counted in this period, or too many others have.
 
-        now: monotonic seconds. at: the same moment, wall time. traits: of `RequestTraits`. The
-        first request of a unit is the one after which `unit.admitted` is 1.
+        now: monotonic seconds. at: the same moment, wall time. traits: of `RequestTraits`.
         """
         self._begin_period(now, at)
         self._close_aged(now, at)
         if weight_bps > self._newest_bps:
             self._newest_bps = weight_bps
             self._close_all(now, at)
-        new = _New(key, canary, weight_bps, now, at, traits)
-        if self._rule.unit is ExposureUnit.REQUEST:
-            unit = self._new_unit(new)
-            unit.shut = True
-        else:
-            # hash() is salted per process: fine for a memory that ends with it.
-            ledger_unit = self._unit_of(hash(key), new)
-            if ledger_unit is None:
-                return None
-            unit = ledger_unit
-        unit.admitted += 1
-        unit.pending += 1
-        return unit
+        # hash() is salted per process: fine for a memory that ends with it.
+        known = hash(key)
+        if known in self._seen:
+            return None
+        if len(self._seen) >= self._max_keys:
+            self.unscored += 1
+            return None
+        self._seen.add(known)
+        return self._new_unit(_New(key, canary, weight_bps, now, at, traits))
 
     def finish(
         self,
@@ -108,30 +103,21 @@ class Ledger:
         failed: bool,
         why: ErrorClass | None = None,
         sample: GuardrailSample | None = None,
-        first: bool = False,
         now: float = 0.0,
     ) -> None:
-        """Ends a request of the unit. A caller who hung up did not fail.
+        """Ends the unit's request. A caller who hung up did not fail.
 
-        why: it failed. sample: for the guardrails, where there are any. first: it was the
-        unit's first. now: monotonic seconds.
+        why: it failed. sample: for the guardrails, where there are any. now: monotonic seconds.
         """
-        unit.pending -= 1
-        if first:
-            unit.awaited = False
-            if self._rule.feedback_s:
-                unit.heard_until_s = now + self._rule.feedback_s
+        unit.heard_until_s = now + FEEDBACK_S
         if unit.block is None or unit.fixed:
             return
         if sample is not None:
-            if first:
-                unit.values = sample.values
-            if not unit.failed:
-                unit.bad |= sample.bad
+            unit.values, unit.bad = sample.values, unit.bad | sample.bad
         if failed:
-            unit.why = unit.why or why
-            unit.failed = unit.shut = True
-        self._settle(unit)
+            unit.why, unit.failed = why, True
+        unit.fixed = True
+        unit.block.out -= 1
 
     def note_feedback(self, unit: LedgerUnit, *, bad: bool, now: float) -> bool:
         """Enters what a user said of the unit's answer. False when it comes too late."""
@@ -139,7 +125,7 @@ class Ledger:
         return unit.note_feedback(bad=bad, now=now)
 
     def judged(self, unit: LedgerUnit | None, judged: JudgeOutcome, cost_usd: float) -> None:
-        """What the judge said of the unit's first answer. unit: None where it is none's first.
+        """What the judge said of the unit's answer. unit: None where it is none's.
 
         A verdict that comes after its block is out changes nothing; its cost counts.
         """
@@ -186,13 +172,11 @@ class Ledger:
 
     def tick(self, now: float, at: datetime) -> list[ObservationBlock]:
         """Let time pass; the blocks that are complete now, in order."""
-        self._shut_sessions(now - self._rule.session_s)
         self._close_aged(now, at)
         return self._complete(now - self._rule.missing_s, now - JUDGED_WITHIN_S, now)
 
     def close(self, now: float, at: datetime) -> list[ObservationBlock]:
         """Closes every block with what is known, as the router ends, after its last request."""
-        self._shut_sessions(float("inf"))
         self._close_all(now, at)
         return self._complete(float("inf"), float("inf"), float("inf"))
 
@@ -204,33 +188,7 @@ class Ledger:
         if period > self._period:
             self._close_all(now, at)
             self._period = period
-            self._shut_sessions(float("inf"))
             self._seen.clear()
-
-    def _unit_of(self, key: int, new: "_New") -> LedgerUnit | None:
-        """The key's unit that the request belongs to; None where it counts no more."""
-        unit = self._sessions.get(key)
-        if unit is not None:
-            joins = (
-                not unit.failed
-                and unit.admitted < self._rule.session_requests
-                and new.now - unit.started_s < self._rule.session_s
-                # The weight rose in between: another arm's outcome is not this unit's.
-                and unit.canary is new.canary
-            )
-            return unit if joins else None
-        if key in self._seen:
-            return None
-        if len(self._seen) >= self._max_keys:
-            self.unscored += 1
-            return None
-        self._seen.add(key)
-        unit = self._new_unit(new)
-        if self._rule.unit is ExposureUnit.SESSION:
-            self._sessions[key] = unit
-        else:
-            unit.shut = True
-        return unit
 
     def _new_unit(self, new: "_New") -> LedgerUnit:
         block = self._open.get(new.weight_bps)
@@ -239,11 +197,9 @@ class Ledger:
             self._open[new.weight_bps] = block
         unit = LedgerUnit(
             block,
-            new.now,
             key=new.key,
             canary=new.canary,
             traits=new.traits,
-            awaited=bool(self._rule.guardrails),
         )
         block.units.append(unit)
         block.out += 1
@@ -265,26 +221,6 @@ class Ledger:
         block.closed_s, block.closed_at = now, at
         self._waiting.append(block)
         del self._open[block.weight_bps]
-
-    def _shut_sessions(self, started_before: float) -> None:
-        due = []
-        for key, unit in self._sessions.items():
-            if unit.started_s > started_before:
-                break
-            due.append(key)
-        for key in due:
-            unit = self._sessions.pop(key)
-            unit.shut = True
-            self._settle(unit)
-
-    def _settle(self, unit: LedgerUnit) -> None:
-        """Fix its outcome, if it is known: by its first failure, or by all its requests."""
-        if unit.block is None or unit.fixed or unit.awaited:
-            return
-        whole = unit.shut or unit.admitted >= self._rule.session_requests
-        if unit.failed or (whole and not unit.pending):
-            unit.fixed = unit.shut = True
-            unit.block.out -= 1
 
     def _complete(
         self, overdue_s: float, judged_s: float, now: float
@@ -315,7 +251,7 @@ class Ledger:
 
     def _may_hear(self, block: OpenBlock, now: float) -> bool:
         """Whether feedback may still come, in each arm as long after its answers."""
-        if not (self._hears and self._rule.feedback_s):
+        if not self._hears:
             return False
         return any(now < unit.heard_until_s < float("inf") for unit in block.units)
 

@@ -42,8 +42,7 @@ class ObservationBuilder:
         self._worker = worker
         self._rule = rule
         self._sequence = 0
-        pooled = rule.block_size if rule.pools_ranks else 0
-        self._pool, self._new_pool = RankPool(pooled), RankPool(pooled)
+        self._pool, self._new_pool = RankPool(rule.block_size), RankPool(rule.block_size)
 
     def build(self, block: OpenBlock, units: Sequence[LedgerUnit]) -> ObservationBlock:
         """Builds the next observation block. units: those of the block that count."""

@@ -1,5 +1,5 @@
 """An open block holds the units that a ledger has admitted, until all their outcomes are in
-(statistics.md §2.1). A unit is a sticky key's first request or session, or one request.
+(statistics.md §2.1). A unit is a sticky key's first request of a period.
 """
 
 from datetime import datetime
@@ -62,18 +62,15 @@ class OpenBlock:
 
 
 class LedgerUnit:
-    """Holds one scored unit: a sticky key's first request or session, or one request.
+    """Holds one scored unit: a sticky key's first request of a period.
 
-    traits, values: of its first request. bad: of all that count. awaited: the first request's
-    values are to come. shut: no further request joins. fixed: the outcome is in. heard: a
-    user said something of it; heard_until_s: then it is too late. why: it failed, where that is
-    known. judging: the judge has not answered yet. unjudged: it gave no verdict. key: its
-    sticky key, or a hash of it. history: of the key, once the block is claimed.
+    traits, values, bad: of its request. fixed: the outcome is in. heard: a user said something
+    of it; heard_until_s: then it is too late. why: it failed, where that is known. judging: the
+    judge has not answered yet. unjudged: it gave no verdict. key: its sticky key, or a hash of
+    it. history: of the key, once the block is claimed.
     """
 
     __slots__ = (
-        "admitted",
-        "awaited",
         "bad",
         "block",
         "canary",
@@ -84,9 +81,6 @@ class LedgerUnit:
         "history",
         "judging",
         "key",
-        "pending",
-        "shut",
-        "started_s",
         "traits",
         "unjudged",
         "values",
@@ -96,25 +90,21 @@ class LedgerUnit:
     def __init__(
         self,
         block: OpenBlock,
-        now: float,
         *,
         key: str | int,
         canary: bool,
         traits: int,
-        awaited: bool,
     ) -> None:
         self.block: OpenBlock | None = block  # None once it is handed out
         self.key = key
         self.history: KeyHistory | None = None
         self.canary = canary
-        self.started_s = now
         self.traits = traits
-        self.awaited = awaited
-        self.admitted = self.pending = self.bad = 0
+        self.bad = 0
         self.heard_until_s = float("inf")
         self.values: SampleValues | None = None
         self.why: ErrorClass | None = None
-        self.shut = self.failed = self.fixed = self.heard = False
+        self.failed = self.fixed = self.heard = False
         self.judging, self.unjudged = bool(traits & _JUDGED_TRAIT), False
 
     @property

@@ -56,7 +56,6 @@ class ScoredUnit(NamedTuple):
 
     ledger: Ledger
     unit: LedgerUnit
-    first: bool = False  # of its unit
 
 
 # Or its number, where another process keeps the ledger.

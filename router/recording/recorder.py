@@ -140,7 +140,7 @@ class Recorder:
             unit = ledger.admit(
                 key, canary=canary, weight_bps=weight_bps, now=now, at=at, traits=traits
             )
-            return ScoredUnit(ledger, unit, unit.admitted == 1) if unit else None
+            return ScoredUnit(ledger, unit) if unit else None
 
     def finish(
         self,
@@ -168,10 +168,10 @@ class Recorder:
         sample: GuardrailSample | None = None,
     ) -> None:
         """The outcome alone; the figures come with a batch."""
-        ledger, unit, first = scored
+        ledger, unit = scored
         now = self._clock.monotonic()
         with self._lock:
-            ledger.finish(unit, failed=failed, why=why, sample=sample, first=first, now=now)
+            ledger.finish(unit, failed=failed, why=why, sample=sample, now=now)
 
     def on_feedback(self, enter: EnterFeedback) -> None:
         """Does nothing: all requests are served in this process."""
@@ -188,14 +188,12 @@ class Recorder:
     def enter_verdict(
         self, rollout: str, scored: ScoredUnit | None, judged: JudgeOutcome, cost_usd: float
     ) -> None:
-        """Enters a judge's verdict about a unit's first request; of any other request the cost
-        alone counts.
-        """
-        first = scored.unit if scored is not None and scored.first else None
+        """Enters a judge's verdict about a unit; of any other request the cost alone counts."""
+        unit = scored.unit if scored is not None else None
         with self._lock:
             ledger = self._ledgers.get(rollout)
             if ledger is not None:
-                ledger.judged(first, judged, cost_usd)
+                ledger.judged(unit, judged, cost_usd)
 
     async def forward_feedback(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:  # noqa: ARG002 - there is nobody else
         return None

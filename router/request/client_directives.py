@@ -105,23 +105,24 @@ def read_directives(scope: Scope) -> Directives:
     return known
 
 
-def sticky_key(request: ClientRequest, header: bytes | None, key_id: str) -> tuple[str, bool]:
+def sticky_key(request: ClientRequest, header: bytes | None, key_id: str) -> str:
     """What keeps a caller on one arm, the first that is there: the header, the caller that the
-    body names, the conversation's opening, the API key.
+    body names, the conversation's opening. Empty for a request that names none of them: it is
+    its own caller.
 
-    The second value is False when nothing but the API key told callers apart: all requests of
-    that key are then on one arm, which is counted.
+    A conversation that the provider keeps (`previous_response_id`) stays with its API key: a
+    model of another provider does not know its turns.
     """
     if header:
-        return f"header:{header.decode('latin-1')}", True
+        return f"header:{header.decode('latin-1')}"
     dialect = DIALECTS[request.endpoint]
     caller = dialect.caller(request)
     if caller:
-        return caller, True
+        return caller
     opening = dialect.opening(request)
     if opening:
-        return f"conversation:{opening_digest(opening, len(request.text))}", True
-    return f"key:{key_id}", False
+        return f"conversation:{opening_digest(opening, len(request.text))}"
+    return f"key:{key_id}" if request.endpoint is Endpoint.RESPONSES else ""
 
 
 def caller_keys(request: ClientRequest, sticky_key: str) -> Sequence[str]:

@@ -34,9 +34,9 @@ from router.server.internal_errors import InternalErrors, RouterPart
 from router.server.replies import Reply, error_reply
 from router.snapshot.compiled import NO_ROUTES, CompiledRoute, CompiledSnapshot
 
-# Sticky key, bucket key, arm, plan, and the rollout, as `ObservedRequest` has them. A plain
+# Sticky key, arm, plan, and the rollout, as `ObservedRequest` has them. A plain
 # tuple: each request makes one.
-Assignment = tuple[str, str, Arm, RoutePlan, Canary | None]
+Assignment = tuple[str, Arm, RoutePlan, Canary | None]
 
 
 # Up to Python 3.11, to find a member in its class takes ten times as long.
@@ -147,7 +147,7 @@ class ModelEndpoint:
         limit_s = timeout_s if is_hurried else longest_s
         id_ = request_id[1].decode()
         own_limit_s = limit_s if is_hurried else None
-        sticky_key, bucket_key, arm, plan, trial = self._assigned(
+        sticky_key, arm, plan, trial = self._assigned(
             directives.sticky, route, request, grant, id_, own_limit_s
         )
         observed = ObservedRequest(
@@ -161,7 +161,6 @@ class ModelEndpoint:
             grant.id,
             started,
             sticky_key,
-            bucket_key,
             trial,
             reservation,
             grant.opt_outs,
@@ -221,15 +220,14 @@ class ModelEndpoint:
         gives it, None for no less than the route does.
         """
         try:
-            key, told_apart = client_directives.sticky_key(request, sticky, grant.id)
-            if not told_apart:
-                self._counters["sticky_by_api_key"] += 1
-            # Whose callers cannot be told apart must not all go to one place for a day.
-            bucket_key = key if told_apart else request_id
+            key = client_directives.sticky_key(request, sticky, grant.id)
+            if not key:
+                key = request_id
+                self._counters["unnamed_callers"] += 1
             if grant.opt_outs and OptOut.CANARY in grant.opt_outs:
                 plan = self._planner.plan(route, Arm.INCUMBENT, request)
-                return key, bucket_key, Arm.INCUMBENT, plan, None
-            arm, plan = self._planner.assign(route, request, key, bucket_key)
+                return key, Arm.INCUMBENT, plan, None
+            arm, plan = self._planner.assign(route, request, key)
             trial = route.experiment
             # The arms must get what they stand for: not under a switch, and not for practice.
             if trial is not None and (
@@ -241,8 +239,8 @@ class ModelEndpoint:
         except Exception as error:
             self._errors.note(RouterPart.PLAN, error, route)
             plan = self._incumbent_plan(route, request)
-            return request_id, request_id, Arm.INCUMBENT, plan, None
-        return key, bucket_key, arm, plan, trial
+            return request_id, Arm.INCUMBENT, plan, None
+        return key, arm, plan, trial
 
     def _incumbent_plan(self, route: CompiledRoute, request: ClientRequest) -> RoutePlan:
         """As of this moment, or else as the snapshot has it."""

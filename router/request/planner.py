@@ -49,14 +49,11 @@ class Planner:
         self._when_all_open = when_all_open
 
     def assign(
-        self, route: CompiledRoute, request: ClientRequest, key: str, warm_key: str
+        self, route: CompiledRoute, request: ClientRequest, key: str
     ) -> tuple[Arm, RoutePlan]:
-        """The arm, and whom to ask now, in order.
-
-        key: the sticky one. warm_key: the same, or one of the request's own.
-        """
+        """The arm, and whom to ask now, in order. key: the sticky one."""
         if route.warmed and request.endpoint is not _EMBEDDINGS:
-            plan = self._warming(route, request, warm_key)
+            plan = self._warming(route, request, key)
             if plan is not None:
                 return Arm.KEEP_WARM, plan
         arm = _INCUMBENT if route.experiment is None else choose_arm(route.route, key)

@@ -23,7 +23,7 @@ def harmed_tools(world: SmallInstallation, rate: float) -> Rollout:
     """A canary of which errors alone are watched and that fails with tools; its blocks are
     stored. rate: at which it does.
     """
-    canary = replace(CANARY, segment_share=0.1, guardrails=Guardrails.none())
+    canary = replace(CANARY, guardrails=Guardrails.none())
     world.policy = replace(world.policy, canary=canary)
     world.until_decided(world.propose().id)
     world.run_once()

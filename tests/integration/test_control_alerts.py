@@ -23,7 +23,6 @@ from harness.control.routing import fallback_chain
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.errors import InputError, NotAllowed, NotFound, StoreUnavailable
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.alert_record import AlertRecord, Notified
@@ -344,9 +343,6 @@ def test_the_loop_is_idle_only_when_nothing_is_under_way(tmp_path: Path) -> None
 
 @pytest.mark.req("F3")
 def test_a_share_that_is_not_the_planned_one_is_told_once(world: SmallInstallation) -> None:
-    # Only sticky callers are expected to split as planned.
-    sticky = replace(world.policy.canary, unit=ExposureUnit.SESSION)
-    world.policy = replace(world.policy, canary=sticky)
     world.until_decided(world.propose("sim/better").id)
     with world.store.write() as tx:
         (rollout,) = tx.rollouts.live()

@@ -16,10 +16,8 @@ from evals.sim import server as sim
 from harness.app.installation import Installation
 from harness.control.operations import keys, restores
 from harness.control.routing import routes
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.operations.access import SYSTEM
 from harness.store import engine
-from tests.support.control.control_plane import CANARY
 from tests.support.providers import simulator_thread
 from tests.support.router.router_fleet import RoundRobin, RouterFleet, router_fleet
 from tests.support.router.router_process import ROUTE, Load, Routed, eventually, start_canary
@@ -28,7 +26,6 @@ from tests.support.store.postgres_cluster import PostgresCluster, postgres_clust
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres, pytest.mark.timeout(900)]
 
-KEPT = replace(CANARY, carried_share=0.75)
 CONTROLS = ("control-1", "control-2")
 
 
@@ -118,7 +115,7 @@ def operation(folder: Path, cluster: PostgresCluster) -> Iterator[Operation]:
         ) as fleet,
     ):
         fleet.start()
-        start_canary(fleet.world, folder, unit=ExposureUnit.SESSION, canary=KEPT)
+        start_canary(fleet.world, folder)
         eventually(fleet.in_force)
         with fleet.world.installation.store.read() as tx:
             (rollout,) = tx.rollouts.live()

@@ -1,5 +1,6 @@
 """`POST /v1/feedback`: what callers say of answers, in the canary's blocks and the metrics."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ import httpx
 import pytest
 
 from harness.domain.canary.guardrails import ArmSplit, FeedbackTally, Guardrail, Guardrails
-from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
+from harness.domain.canary.unit_rule import UnitRule
 from tests.support.providers.scripted_upstream import Upstream, completion, running_upstream
 from tests.support.router.live_router import (
     CANDIDATE,
@@ -23,7 +24,7 @@ from tests.support.router.live_router import (
 
 pytestmark = pytest.mark.req("F3")
 SIZE = 6
-RULE = UnitRule(block_size=SIZE, unit=ExposureUnit.REQUEST, guardrails=Guardrails().tolerated())
+RULE = UnitRule(block_size=SIZE, guardrails=Guardrails().tolerated())
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +48,13 @@ def client(world: World) -> Iterator[httpx.Client]:
         yield client
 
 
+CALLERS = itertools.count()
+
+
 def ask(client: httpx.Client, route: str = "support") -> str:
     """The id of an answer."""
-    body = {"model": route, "messages": [{"role": "user", "content": "hi"}]}
+    said = [{"role": "user", "content": "hi"}]
+    body = {"model": route, "messages": said, "user": f"user-{next(CALLERS)}"}
     answer = client.post("/v1/chat/completions", json=body)
     assert answer.status_code == 200
     return answer.headers["x-swapgate-request-id"]
@@ -73,7 +78,8 @@ def test_bad_feedback_counts_against_the_canary_until_its_block_is_out(
     high = say(client, ids[2], score=0.9)
     words = say(client, ids[3], label="tone")
     ask(client)
-    wait_until(lambda: world.store.blocks)
+    # Once somebody gave feedback, a block waits for more of it for a minute.
+    wait_until(lambda: world.store.blocks, timeout_s=180.0)
     late = say(client, ids[4], thumb="down")
 
     assert [answer.status_code for answer in (bad, low, high, words, late)] == [

@@ -12,7 +12,7 @@ import pytest
 
 from harness.domain.canary.guardrails import FailureTally, Guardrail, Guardrails
 from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
+from harness.domain.canary.unit_rule import UnitRule
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,
@@ -41,9 +41,7 @@ SCHEMA = {
         "schema": {"properties": {"city": {"type": "string"}}, "additionalProperties": False},
     },
 }
-RULE = UnitRule(
-    block_size=REQUESTS, unit=ExposureUnit.REQUEST, guardrails=Guardrails().tolerated()
-)
+RULE = UnitRule(block_size=REQUESTS, guardrails=Guardrails().tolerated())
 
 
 @pytest.fixture(scope="module")

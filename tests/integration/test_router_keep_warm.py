@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from harness.domain.canary.observation import TrafficMinute
-from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
+from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.domain.routing.table import Canary, Route, RouteSettings, RoutingTable, Snapshot
 from harness.domain.routing.target import Target
@@ -160,7 +160,7 @@ def test_nobody_waits_for_a_second_try_of_a_warmed_target(stage: Stage) -> None:
 
 @pytest.mark.req("B6", "F3")
 def test_what_keeps_warm_is_on_no_arm_of_a_canary(stage: Stage) -> None:
-    rule = UnitRule(block_size=1, unit=ExposureUnit.REQUEST)
+    rule = UnitRule(block_size=1)
     with stage(canary=Canary(NEW.id, 5000, "salt", "r-1", rule)) as scene:
         served = scene.ask_all()
         arms = Counter[str]()

@@ -11,7 +11,6 @@ import pytest
 from evals.sim import server
 from evals.sim.simulator import Simulator
 from harness.domain.canary.rollout import Rollout
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.ports import Store
@@ -104,7 +103,7 @@ def test_an_alias_that_changes_in_mid_canary_takes_it_back_without_another_eval(
     stand_for(sim_url, "sim-better", "sim-better")
     with routed(tmp_path, sim_url, sqlite_url) as world, world.client() as client:
         world.start("--workers", "2")
-        control = start_canary(world, tmp_path, unit=ExposureUnit.REQUEST)
+        control = start_canary(world, tmp_path)
         (rollout,) = live(world.installation.store)
 
         def served_models() -> set[str]:

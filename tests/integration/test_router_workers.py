@@ -21,7 +21,6 @@ from evals.sim import server as sim
 from harness.control.operations import keys
 from harness.control.routing import kill_switch
 from harness.control.routing.kill_switch import SwitchRequest
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
 from tests.support.providers import simulator_thread
@@ -235,7 +234,7 @@ def test_a_sticky_key_is_counted_once_whichever_worker_it_meets(
 ) -> None:
     with routed(tmp_path, provider, database_url) as world:
         world.start("--workers", "2")
-        start_canary(world, tmp_path, unit=ExposureUnit.SESSION)
+        start_canary(world, tmp_path)
         eventually(lambda: in_force(world))
         for _ in range(3):
             for number in range(20):

@@ -20,11 +20,9 @@ from psycopg import sql
 from evals.sim import server as sim
 from harness.control.operations import keys, restores
 from harness.control.routing import routes
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.table import Arm, choose_arm
-from tests.support.control.control_plane import CANARY
 from tests.support.providers import simulator_thread
 from tests.support.router.router_fleet import (
     RoundRobin,
@@ -51,8 +49,6 @@ AWAY_S = 60.0
 # Of 8 tokens, which is what the simulator counts for the question of `ask_once`.
 PRICES = {"sim-base": {"input_usd_per_mtok": 1000.0, "output_usd_per_mtok": 0.0}}
 COST_USD = 0.008
-# As a new policy has it: what the routers counted is kept in a ledger for all of them.
-KEPT = replace(CANARY, carried_share=0.75)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +88,7 @@ def test_callers_keep_their_arm_and_count_once_whichever_routers_they_meet(
     router = {"flush_interval_s": 0.2, "shutdown_delay_s": DELAY_S}
     with router_fleet(tmp_path, provider, postgres_url, router=router) as fleet:
         fleet.start()
-        start_canary(fleet.world, tmp_path, unit=ExposureUnit.SESSION, canary=KEPT)
+        start_canary(fleet.world, tmp_path)
         eventually(fleet.in_force)
         route = fleet.route()
         expected = {person: choose_arm(route, f"header:{person}") for person in PEOPLE}
@@ -127,7 +123,7 @@ def test_a_rolling_restart_fails_no_request_and_counts_no_caller_twice(
     router = {**settings, "host": "127.0.0.1", "trusted_proxies": ["127.0.0.1"]}
     with router_fleet(tmp_path, slow_provider, postgres_url, router=router) as fleet:
         fleet.start()
-        start_canary(fleet.world, tmp_path, unit=ExposureUnit.SESSION, canary=KEPT)
+        start_canary(fleet.world, tmp_path)
         eventually(fleet.in_force)
         with entered(fleet, entrance, tmp_path, callers=8, users_each=20) as load:
             for name in fleet.names:
@@ -185,7 +181,7 @@ def test_routers_serve_through_a_bad_hour_of_postgresql_and_record_all_of_it_onc
         router_fleet(tmp_path, provider, server.url("postgres")) as fleet,
     ):
         fleet.start()
-        start_canary(fleet.world, tmp_path, unit=ExposureUnit.SESSION, canary=KEPT)
+        start_canary(fleet.world, tmp_path)
         eventually(fleet.in_force)
         with entered(fleet, "round robin", tmp_path, callers=3, users_each=40) as load:
             server.stop()

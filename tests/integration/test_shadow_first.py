@@ -19,7 +19,6 @@ from harness.control.shadow import shadows, stage_audit
 from harness.control.shadow import stage as shadow_first
 from harness.control.shadow.shadows import ShadowRequest
 from harness.control.shadow.stage import ShadowStage
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.errors import InputError, SignatureInvalid
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
@@ -72,9 +71,11 @@ def record_tally(
     pairs: int = 0,
     lost: int = 0,
     usd: float = 0.0,
-    callers: int = 0,
+    callers: int | None = None,
 ) -> None:
-    """What routers add up. lost: requests that only the incumbent answered, of callers."""
+    """What routers add up. lost: requests that only the incumbent answered, each of
+    another caller unless callers says of how many.
+    """
     shadow = live(world)
     assert shadow is not None
     counts = {
@@ -82,7 +83,7 @@ def record_tally(
         "pairs": pairs,
         "answered.both": pairs,
         "answered.incumbent_only": lost,
-        "unit.answered.incumbent_only": callers,
+        "unit.answered.incumbent_only": lost if callers is None else callers,
     }
     day = world.clock.now().date()
     row = ShadowTally(shadow.id, day, "w-1", counts, {"candidate.cost_usd": usd})
@@ -176,7 +177,7 @@ def test_one_that_fails_what_the_incumbent_answers_is_rejected_before_any_user(
     rejected = turned(world, proposal)
 
     assert rejected.phase is ProposalPhase.REJECTED
-    assert "14 requests where only the incumbent held answered" in rejected.closed_because
+    assert "14 callers where only the incumbent held answered" in rejected.closed_because
     assert live(world) is None
     with world.store.read() as tx:
         assert tx.rollouts.list(route="chat") == []
@@ -193,8 +194,7 @@ def test_one_that_fails_what_the_incumbent_answers_is_rejected_before_any_user(
 def test_requests_of_one_caller_are_no_evidence_and_those_of_many_are(
     world: SmallInstallation,
 ) -> None:
-    canary = replace(MIRRORED.canary, unit=ExposureUnit.SESSION)
-    proposal = mirroring(world, replace(MIRRORED, canary=canary))
+    proposal = mirroring(world)
     record_tally(world, lost=40, callers=1)
     assert turned(world, proposal).phase is ProposalPhase.SHADOW
 

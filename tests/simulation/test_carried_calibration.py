@@ -12,7 +12,6 @@ from harness.domain.proposals.policy import CanaryPolicy
 from tests.support.canary.canary_days import (
     BUSY,
     CARRIED,
-    DAILY,
     SMALL,
     DailyTraffic,
     exposures_to_rollback,
@@ -35,8 +34,6 @@ def upto(rate: float, trials: int) -> float:
 
 def test_harm_on_a_small_route_is_found_within_two_weeks() -> None:
     assert rolled_back(SMALL, CARRIED, 20) >= 20 - upto(0.1, 20)
-    # When every day began anew it was one in four.
-    assert rolled_back(SMALL, DAILY, 20) <= upto(0.25, 20)
 
 
 def test_callers_who_come_back_to_two_routers_roll_nothing_back() -> None:

@@ -10,8 +10,7 @@ import pytest
 from benchmarks.canary.canary_benchmark import SCENES
 from harness.domain.canary.guardrails import FailureTally, Guardrails
 from harness.domain.canary.rollout import build_unit_rule
-from harness.domain.canary.unit_rule import ExposureUnit
-from harness.domain.proposals.policy import CanaryPolicy, new_canary_policy
+from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.online.evidence_paths import counts_path
 from harness.gate.online.rollout_evidence import collect_evidence
 from router.recording.ledger import Ledger
@@ -115,14 +114,14 @@ def _quiet(per_minute: float | None, rate: float, seed: int, *, bursts: bool = F
         FailureTally(int(n), int(m), int(f), int(y))
         for n, m, f, y in zip(np.diff([0, *ends]), *sums, strict=True)
     ]
-    path = counts_path(tallies, rule=DEFAULT.evidence, shares=[share] * len(tallies))
+    path = counts_path(tallies, shares=[share] * len(tallies))
     over = np.flatnonzero(path >= HARM_AT)
     return float(sums[0][: over[0] + 1].sum()) if len(over) else math.inf
 
 
 @pytest.mark.parametrize("speed", [0.3, 1.0, 3.0])
 def test_a_healthy_candidate_is_not_blamed_for_its_speed(speed: float) -> None:
-    tripped = sum(_judged_by_ledger(new_canary_policy(), speed, 0.05, n) for n in range(12))
+    tripped = sum(_judged_by_ledger(CanaryPolicy(), speed, 0.05, n) for n in range(12))
     assert tripped <= upto(1.0 / 25.0, 12)
 
 
@@ -131,19 +130,12 @@ def test_a_healthy_candidate_is_not_blamed_for_its_speed(speed: float) -> None:
 def test_of_a_hundred_healthy_candidates_of_any_speed_at_most_five_are_blamed(
     speed: float,
 ) -> None:
-    tripped = sum(_judged_by_ledger(new_canary_policy(), speed, 0.05, n) for n in range(100))
+    tripped = sum(_judged_by_ledger(CanaryPolicy(), speed, 0.05, n) for n in range(100))
     assert tripped <= 5
 
 
-def test_a_quick_candidate_would_be_blamed_by_its_sessions() -> None:
-    """Why the first request is the unit: more requests fit into a quick session's minute."""
-    sessions = replace(new_canary_policy(), unit=ExposureUnit.SESSION)
-
-    assert sum(_judged_by_ledger(sessions, 0.3, 0.05, n) for n in range(6)) >= 5
-
-
 def test_a_slow_candidate_does_not_hide_its_failures() -> None:
-    found = [_judged_by_ledger(new_canary_policy(), 3.0, 0.15, n) for n in range(6)]
+    found = [_judged_by_ledger(CanaryPolicy(), 3.0, 0.15, n) for n in range(6)]
     assert sum(found) >= 5
 
 
@@ -175,7 +167,7 @@ def _judged_by_ledger(policy: CanaryPolicy, speed: float, rate: float, seed: int
                 caller, canary=bool(canary[caller]), weight_bps=2500, now=now, at=at
             )
         elif (unit := units[caller, turn]) is not None:
-            ledger.finish(unit, failed=bool(failed[caller, turn]), first=not turn, now=now)
+            ledger.finish(unit, failed=bool(failed[caller, turn]), now=now)
             blocks += ledger.tick(now, at)
     blocks += ledger.close(now, at)
     numbered = [replace(block, number=n + 1) for n, block in enumerate(blocks)]

@@ -132,7 +132,7 @@ def test_a_rollout_of_three_days_keeps_its_alpha_over_all_of_them(
     healthy: list[list[ObservationBlock]],
 ) -> None:
     """The same keys, with the same arms and the same luck, on every day: fully dependent."""
-    policy = replace(EVERYTHING, unit=type(EVERYTHING.unit).SESSION, alpha=0.05)
+    policy = replace(EVERYTHING, alpha=0.05)
     tripped = 0
     for blocks in healthy:
         days = [

@@ -7,7 +7,6 @@ from typing import Final
 import numpy as np
 import pytest
 
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.proposals.policy import ShadowStagePolicy
 from harness.domain.shadow.pairs import ShadowCheck
 from harness.gate.shadow_stage import (
@@ -76,18 +75,15 @@ def test_callers_who_repeat_a_prompt_reject_no_more_often_than_the_policy_says()
         often = rng.permutation(1.0 / np.arange(1, 81))
         callers = rng.choice(80, 300, p=often / often.sum())
         units, first, every = ShadowUnits(), [0, 0], [0, 0]
-        wrongly = {ExposureUnit.SESSION: False, ExposureUnit.REQUEST: False}
+        wrongly = [False, False]
         for caller in callers:
             side = 0 if loses[caller] else 1
             every[side] += 1
             first[side] += units.is_first("p", int(caller))
-            for unit, (lost, won) in (
-                (ExposureUnit.SESSION, first),
-                (ExposureUnit.REQUEST, every),
-            ):
-                wrongly[unit] = wrongly[unit] or rejects(policy, lost, won)
-        by_caller += wrongly[ExposureUnit.SESSION]
-        by_request += wrongly[ExposureUnit.REQUEST]
+            for place, (lost, won) in enumerate((first, every)):
+                wrongly[place] = wrongly[place] or rejects(policy, lost, won)
+        by_caller += wrongly[0]
+        by_request += wrongly[1]
     assert by_caller <= 0.01 * 150 + 3 * math.sqrt(0.01 * 0.99 * 150)
     # Were each request evidence, busy callers would decide.
     assert by_request >= 0.1 * 150

@@ -20,9 +20,9 @@ from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, claim_keys
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import ActionKind, Rollout, RolloutState, build_unit_rule
 from harness.domain.canary.segments import SEGMENTS, Segment
-from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit, UnitRule
+from harness.domain.canary.unit_rule import CanaryJudge, UnitRule
 from harness.domain.content_hash import canonical_json
-from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, EvidenceRule
+from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.store.observation_rules import check_block
@@ -78,16 +78,11 @@ class DrawnCanary:
 
 def draw(seed: int) -> DrawnCanary:
     rng = random.Random(seed)
-    unit = rng.choice(list(ExposureUnit))
     judged, harmed = rng.random() < 0.4, rng.random() < 0.5
     guards = rng.choice((Guardrails(), Guardrails.none(), Guardrails(feedback=1.0)))
     weights = rng.choice(((2500, 2500, 2500), (500, 2500, 5000)))
     policy = CanaryPolicy(
         steps=tuple(CanaryStep(bps, 40) for bps in sorted(set(weights))),
-        unit=unit,
-        evidence=rng.choice(list(EvidenceRule)),
-        carried_share=rng.choice((0.0, 0.5, 0.75)),
-        segment_share=rng.choice((0.0, 0.05, 0.5)),
         warm_up=rng.choice((0, 30)),
         block_size=rng.choice((7, 40, 100)),
         missing_s=rng.choice((200.0, 600.0)),
@@ -112,7 +107,7 @@ def ask(
     segments = (
         Segment.TOOLS if tools else Segment.NO_TOOLS,
         Segment.STREAM if streams else Segment.WHOLE,
-        rng.choice((Segment.GERMAN, Segment.ENGLISH)),
+        rng.choice((Segment.CHAT, Segment.MESSAGES)),
     )
     traits = RequestTraits.WORDS | RequestTraits.PRICED
     traits |= (RequestTraits.TOOLS if tools else 0) | (RequestTraits.STREAMS if streams else 0)
@@ -150,7 +145,7 @@ class Process:
         self.ledger = Ledger("r", name, self.rule)
         self.blocks: list[ObservationBlock] = []
         self._drawn, self._pages = drawn, pages
-        self._units: dict[int, tuple[LedgerUnit, bool]] = {}
+        self._units: dict[int, LedgerUnit] = {}
         self._chance = random.Random(name)
 
     def begin(self, number: int, now: float) -> None:
@@ -162,25 +157,21 @@ class Process:
             weight_bps=bps,
             now=now,
             at=START + timedelta(seconds=now),
-            traits=request.traits
-            if self.rule.segments
-            else request.traits % (1 << SEGMENTS_FROM),
+            traits=request.traits,
         )
         if unit is not None:
-            self._units[number] = unit, unit.admitted == 1
+            self._units[number] = unit
 
     def go_on(self, number: int, what: str, now: float) -> None:
         """An answer, feedback or a verdict comes."""
         if number not in self._units:
             return
-        request, (unit, first) = self._drawn.requests[number], self._units[number]
+        request, unit = self._drawn.requests[number], self._units[number]
         if what == "answer":
-            self.ledger.finish(
-                unit, failed=request.failed, sample=request.sample, first=first, now=now
-            )
+            self.ledger.finish(unit, failed=request.failed, sample=request.sample, now=now)
         elif what == "feedback":
             self.ledger.note_feedback(unit, bad=request.failed, now=now)
-        elif first:
+        else:
             verdict = JudgeOutcome.BAD if request.failed else JudgeOutcome.GOOD
             self.ledger.judged(unit, verdict, 0.001)
 
@@ -268,12 +259,8 @@ def test_the_draws_hold_every_kind_of_canary_and_harm_is_told_from_health() -> N
     canaries = [draw(seed) for seed in SEEDS]
     policies = [drawn.policy for drawn in canaries]
 
-    assert {policy.unit for policy in policies} == set(ExposureUnit)
-    assert {policy.evidence for policy in policies} == set(EvidenceRule)
     for met in (
-        [policy.carries for policy in policies],
         [policy.judge is not None for policy in policies],
-        [policy.segment_share > 0.0 for policy in policies],
         [drawn.unanswered > 0.0 for drawn in canaries],
         [len(policy.steps) > 1 for policy in policies],
     ):
@@ -310,9 +297,7 @@ def test_a_block_says_what_its_policy_registered_and_nothing_else(seed: int) -> 
     policy, blocks = drawn.policy, serve(drawn, 1)
     told = [block.counts.get(Guardrail.ERRORS) for block in blocks]
 
-    assert any(isinstance(errors, SegmentedErrors) for errors in told) is bool(
-        policy.segment_share
-    )
+    assert any(isinstance(errors, SegmentedErrors) for errors in told)
     assert {guardrail for block in blocks for guardrail in block.ranks} <= set(policy.tolerated)
     assert (Guardrail.JUDGE in {name for block in blocks for name in block.counts}) is bool(
         policy.judge
@@ -325,17 +310,10 @@ def test_a_block_says_what_its_policy_registered_and_nothing_else(seed: int) -> 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_two_processes_count_the_callers_that_one_would_have_counted(seed: int) -> None:
     drawn = replace(draw(seed), unanswered=0.0)
-    policy = drawn.policy
     one, two = counted(serve(drawn, 1)), counted(serve(drawn, 2))
 
     asked = [(1 + int(request.at_s // DAY_S), request.key) for request in drawn.requests]
-    callers = set(asked) if policy.unit.counts_keys else asked
-    expected = Counter(period for period, _ in callers)
+    expected = Counter(period for period, _ in set(asked))
     assert {period: units for period, (units, _) in one.items()} == expected
-    if policy.carries:
-        assert one == two
-        assert sum(new for _, new in two.values()) == len({key for _, key in asked})
-    elif not policy.unit.counts_keys:
-        assert one == two
-    else:
-        assert all(two[period][0] >= units for period, (units, _) in one.items())
+    assert one == two
+    assert sum(new for _, new in two.values()) == len({key for _, key in asked})

@@ -100,7 +100,7 @@ def test_the_split_of_callers_is_checked_with_its_figures() -> None:
         found = status(rollout(RolloutState.WAITING, 0, POLICY), counted)
         label, figures = canary_text.split_check(found)
         assert label.symbol == symbol
-        assert figures.startswith("planned 1 % of the sessions, ")
+        assert figures.startswith("planned 1 % of the callers, ")
         assert [label for label, _ in canary_text.needs(found)].count(label) == 1
 
 

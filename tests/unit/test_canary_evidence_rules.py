@@ -11,16 +11,13 @@ from hypothesis import strategies as st
 from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail
 from harness.domain.canary.observation import NeverSeen, ObservationBlock
 from harness.domain.canary.rollout import build_unit_rule
-from harness.domain.canary.unit_rule import DEFAULT_UNIT_RULE, ExposureUnit, UnitRule
+from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.proposals.policy import (
     CanaryPolicy,
     CanaryStep,
-    EvidenceRule,
-    new_canary_policy,
 )
 from harness.gate.online.evidence_paths import (
-    RULES,
-    EvidenceWeights,
+    ODDS_WEIGHTS,
     counts_path,
     guardrail_path,
     guardrail_weights,
@@ -31,7 +28,7 @@ from harness.store.schema.policies import canary_policy_from_json
 
 pytestmark = pytest.mark.req("F3")
 START = datetime(2026, 1, 1, tzinfo=UTC)
-NEW = new_canary_policy()
+NEW = CanaryPolicy()
 ONE_FAILS = FailureTally(1, 1, 1, 1)
 shares = st.sampled_from([0.01, 0.05, 0.25, 0.99])
 
@@ -52,30 +49,13 @@ def slow(number: int) -> ObservationBlock:
     return block(number, ranks=dict.fromkeys(on, (0.999,)), levels=dict.fromkeys(on, level))
 
 
-@pytest.mark.parametrize("rule", EvidenceRule)
-def test_a_rules_weights_sum_to_one(rule: EvidenceRule) -> None:
-    assert math.fsum(RULES[rule].odds or (1.0,)) == pytest.approx(1.0)
-    assert math.fsum(guardrail_weights(list(Guardrail), rule).values()) == pytest.approx(1.0)
+def test_the_weights_sum_to_one() -> None:
+    assert math.fsum(ODDS_WEIGHTS) == pytest.approx(1.0)
+    assert math.fsum(guardrail_weights(list(Guardrail)).values()) == pytest.approx(1.0)
 
 
-def test_a_rule_that_was_registered_keeps_its_weights() -> None:
-    """Open rollouts are judged by them, and closed ones replayed."""
-    weighted = (0.005, 0.03, 0.23, 0.135, 0.22, 0.12, 0.175, 0.045, 0.04)
-
-    assert RULES[EvidenceRule.EVEN] == EvidenceWeights(0.5, (), 0.0)
-    assert RULES[EvidenceRule.WEIGHTED] == EvidenceWeights(0.85, weighted, 1.0)
-    stored = {**NEW.as_json(), "evidence": "weighted", "segment_share": 0.1}
-    assert canary_policy_from_json(stored).evidence is EvidenceRule.WEIGHTED
-    assert canary_policy_from_json(stored).as_json() == stored
-
-
-def test_a_caller_alone_in_a_block_says_nothing_by_the_old_rule_and_much_by_the_new() -> None:
-    blocks = [ONE_FAILS] * 3
-
-    old = counts_path(blocks, shares=[0.01] * 3)
-    new = counts_path(blocks, rule=EvidenceRule.WEIGHTED, shares=[0.01] * 3)
-    assert old[-1] == 0.0
-    assert new[-1] > math.log(1000.0)
+def test_a_caller_alone_in_a_block_says_much() -> None:
+    assert counts_path([ONE_FAILS] * 3, shares=[0.01] * 3)[-1] > math.log(1000.0)
 
 
 def test_a_model_whose_callers_come_back_more_often_is_not_blamed_for_it() -> None:
@@ -102,7 +82,7 @@ def test_a_model_whose_callers_come_back_more_often_is_not_blamed_for_it() -> No
 
 
 def test_a_small_block_is_judged_by_the_planned_share_only_where_arms_are_coins() -> None:
-    path = counts_path([ONE_FAILS], rule=EvidenceRule.WEIGHTED)
+    path = counts_path([ONE_FAILS])
 
     assert path[-1] == pytest.approx(0.0)
 
@@ -110,8 +90,8 @@ def test_a_small_block_is_judged_by_the_planned_share_only_where_arms_are_coins(
 def test_a_block_in_which_a_canary_unit_was_expected_is_compared_within_itself() -> None:
     full = FailureTally(100, 1, 2, 1)
 
-    within = counts_path([full], rule=EvidenceRule.WEIGHTED)
-    assert counts_path([full], rule=EvidenceRule.WEIGHTED, shares=[0.01]) == within
+    within = counts_path([full])
+    assert counts_path([full], shares=[0.01]) == within
 
 
 @given(share=shares, failures=st.integers(1, 4), tolerated=st.sampled_from([0.5, 1.0, 1.25]))
@@ -128,7 +108,6 @@ def test_a_small_blocks_factor_is_at_most_one_in_the_mean_where_nothing_is_wrong
             counts_path(
                 [FailureTally(units, y, failures, y)],
                 tolerated,
-                rule=EvidenceRule.WEIGHTED,
                 shares=[share],
             )[-1]
         )
@@ -175,16 +154,7 @@ def test_the_warm_up_is_a_tenth_of_the_first_step_at_the_most(least: int, units:
     assert replace(NEW, steps=(CanaryStep(100, least),)).warm_up_units == units
 
 
-def test_a_new_policy_tells_routers_to_count_callers() -> None:
-    new, old = (build_unit_rule(policy, START) for policy in (NEW, CanaryPolicy()))
-
-    assert (new.unit, new.feedback_s, new.pools_ranks) == (
-        ExposureUnit.FIRST_REQUEST,
-        60.0,
-        True,
-    )
-    assert UnitRule.from_json(new.as_json()) == new
-    assert (old.feedback_s, old.pools_ranks) == (
-        DEFAULT_UNIT_RULE.feedback_s,
-        DEFAULT_UNIT_RULE.pools_ranks,
-    )
+def test_a_policy_and_its_unit_rule_come_back_as_they_were_stored() -> None:
+    assert canary_policy_from_json(NEW.as_json()) == NEW
+    rule = build_unit_rule(NEW, START, ledger_salt="salt")
+    assert UnitRule.from_json(rule.as_json()) == rule

@@ -73,7 +73,7 @@ def test_what_is_missing_is_counted_and_timed_from_the_current_pace() -> None:
 
     assert explanation.units_per_hour == pytest.approx(6000)
     need = explanation.needs[0]
-    assert need.words == "10 of 20 canary sessions at 1 %"
+    assert need.words == "10 of 20 canary callers at 1 %"
     assert need.eta_s == pytest.approx(600)
     assert explanation.goes_to == "25 %"
     assert explanation.eta == "in about 10 min"

@@ -1,5 +1,6 @@
 """A sampled judge of a canary's answers: who is drawn, what is shown, what a verdict counts."""
 
+import itertools
 import json
 import math
 from dataclasses import asdict, replace
@@ -34,7 +35,6 @@ from harness.domain.canary.judge import (
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import RolloutState, build_unit_rule
 from harness.domain.canary.unit_rule import CanaryJudge, UnitRule
-from harness.domain.canary.unit_rule import ExposureUnit as UnitKind
 from harness.domain.errors import InputError
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.routing.table import BUCKETS, hash_bucket
@@ -51,9 +51,8 @@ from tests.unit.test_canary_policy import START, rollout
 pytestmark = pytest.mark.req("F3")
 
 JUDGE = CanaryJudge("sim/judge", "It answers the question.", max_usd=2.0)
-POLICY = CanaryPolicy(
-    unit=UnitKind.REQUEST, guardrails=replace(Guardrails.none(), judge=1.25), judge=JUDGE
-)
+CALLERS = itertools.count()
+POLICY = CanaryPolicy(guardrails=replace(Guardrails.none(), judge=1.25), judge=JUDGE)
 RULE = replace(build_unit_rule(POLICY, datetime(2026, 1, 1, tzinfo=UTC)), block_size=4)
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 DRAWN = RequestTraits.WORDS | RequestTraits.JUDGED
@@ -239,10 +238,15 @@ class Play:
         traits = DRAWN if drawn else RequestTraits.WORDS
         at = BEGAN + timedelta(seconds=self.now)
         unit = self.ledger.admit(
-            "key", canary=canary, weight_bps=5000, now=self.now, at=at, traits=traits.value
+            f"caller {next(CALLERS)}",
+            canary=canary,
+            weight_bps=5000,
+            now=self.now,
+            at=at,
+            traits=traits.value,
         )
         assert unit is not None
-        self.ledger.finish(unit, failed=False, first=True)
+        self.ledger.finish(unit, failed=False)
         return unit
 
     def wait(self, seconds: float) -> list[ObservationBlock]:
@@ -318,7 +322,7 @@ def test_a_judge_that_says_nothing_of_anybody_moves_nothing() -> None:
         judged_block(n, JudgeTally(20, 10, 20, 10, ArmSplit(20, 10))) for n in range(1, 200)
     ]
 
-    assert collect_evidence(silent, POLICY).log_e == 0.0
+    assert collect_evidence(silent, POLICY).log_e == pytest.approx(0.0)
 
 
 def test_a_judge_that_fails_at_chance_brings_down_few_healthy_canaries() -> None:

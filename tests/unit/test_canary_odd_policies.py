@@ -24,7 +24,6 @@ from harness.domain.canary.rollout import (
     Rollout,
     RolloutState,
 )
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.content_hash import canonical_json
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, PeakHours
 from harness.domain.safe_time import NEVER, add_seconds
@@ -73,7 +72,6 @@ FREE = ("alpha", "rho", "rho_ni", "p0", "certificate", "block_size", "bake_s", "
 POLICIES = st.builds(
     CanaryPolicy,
     steps=steps(),
-    unit=st.sampled_from(ExposureUnit),
     guardrails=st.builds(Guardrails, latency=RATIOS, truncation=RATIOS, feedback=RATIOS),
     peak=st.builds(PeakHours, st.integers(0, 24), st.integers(0, 24)),
     **{name: numbers(name) for name in FREE},
@@ -161,7 +159,7 @@ def shown(
             json.dumps(asdict(text), allow_nan=False, default=str)
     planned = plan_ramp(policy, pace)
     json.dumps([asdict(step) for step in planned], allow_nan=False)
-    assert ramp_plan.ramp_summary(policy, pace, planned)
+    assert ramp_plan.ramp_summary(pace, planned)
 
 
 # One example takes up to a second.

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from harness.domain import formatting
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, ShadowStagePolicy
 from harness.gate.planning import ramp
 from harness.gate.planning.ramp import TrafficPace
@@ -14,7 +13,6 @@ from harness.gate.text import ramp_plan
 pytestmark = pytest.mark.req("F3")
 
 POLICY = CanaryPolicy()
-BY_REQUEST = replace(POLICY, unit=ExposureUnit.REQUEST)
 
 
 def pace(per_hour: float, rate: float = 0.01) -> TrafficPace:
@@ -41,7 +39,7 @@ def test_a_floor_of_time_is_in_the_plan() -> None:
 def test_the_certificate_takes_the_exposures_that_were_measured(
     rate: float, median: int
 ) -> None:
-    policy = replace(BY_REQUEST, block_size=40, steps=(CanaryStep(2500, 1, certify=True),))
+    policy = replace(POLICY, block_size=40, steps=(CanaryStep(2500, 1, certify=True),))
 
     exposures = ramp.plan_ramp(policy, pace(36_000, rate))[0].exposures
 
@@ -50,7 +48,7 @@ def test_the_certificate_takes_the_exposures_that_were_measured(
 
 
 def test_on_a_route_that_hardly_fails_few_hundred_clean_exposures_certify() -> None:
-    policy = replace(BY_REQUEST, steps=(CanaryStep(2500, 1, certify=True),))
+    policy = replace(POLICY, steps=(CanaryStep(2500, 1, certify=True),))
 
     exposures = ramp.plan_ramp(policy, pace(36_000, 0.0))[0].exposures
 
@@ -62,20 +60,18 @@ def test_two_hundred_sessions_a_day_do_not_certify_and_options_are_offered() -> 
     quiet = TrafficPace(200 / 24, 50_000 / 24, 0.01, measured=True)
 
     steps = ramp.plan_ramp(POLICY, quiet)
-    said = ramp_plan.ramp_summary(POLICY, quiet, steps)
+    said = ramp_plan.ramp_summary(quiet, steps)
     options = ramp_plan.ramp_options(POLICY, quiet, steps)
 
     assert not steps[0].in_time
     assert not steps[2].in_time
     assert "would pause for a person" in said
     assert any("larger share" in option for option in options)
-    assert any("unit: request" in option for option in options)
 
 
 def test_more_traffic_never_makes_a_plan_longer() -> None:
     times = [
-        ramp.plan_ramp(BY_REQUEST, pace(per_hour))[0].typical_s
-        for per_hour in (10, 100, 1000, 1e5)
+        ramp.plan_ramp(POLICY, pace(per_hour))[0].typical_s for per_hour in (10, 100, 1000, 1e5)
     ]
 
     assert times == sorted(times, key=lambda t: -(t or 1e18))
@@ -88,7 +84,7 @@ def test_the_same_plan_is_the_same_twice_and_says_what_it_rests_on() -> None:
     ramp.simulate_crossings.cache_clear()
 
     assert ramp.plan_ramp(POLICY, unknown) == steps
-    assert "not measured yet" in ramp_plan.ramp_summary(POLICY, unknown, steps)
+    assert "not measured yet" in ramp_plan.ramp_summary(unknown, steps)
     assert ramp_plan.ramp_options(POLICY, unknown, steps) == ()
 
 
@@ -106,8 +102,8 @@ def test_a_forecast_has_two_figures(seconds: float, said: str) -> None:
 )
 def test_traffic_is_written_as_people_write_it(per_hour: float, said: str) -> None:
     busy = TrafficPace(per_hour, per_hour, 0.01, measured=True)
-    words = ramp_plan.ramp_summary(POLICY, busy, ramp.plan_ramp(POLICY, busy))
-    assert f"from {said} new keys an hour ({said} requests an hour)" in words
+    words = ramp_plan.ramp_summary(busy, ramp.plan_ramp(POLICY, busy))
+    assert f"from {said} new callers an hour ({said} requests an hour)" in words
 
 
 @pytest.mark.req("F8")

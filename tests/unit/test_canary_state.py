@@ -77,7 +77,7 @@ def test_without_traffic_it_is_not_called_harmless() -> None:
     found = described(waiting(), [])
 
     assert found.predicate == "has no traffic counted yet, at 1 %"
-    assert found.reason == "This step needs 20 canary sessions; none has been counted yet."
+    assert found.reason == "This step needs 20 canary callers; none has been counted yet."
 
 
 def test_what_has_ended_says_so_whatever_else_is_known() -> None:

@@ -20,9 +20,8 @@ from tests.unit.test_canary_policy import START
 pytestmark = pytest.mark.req("F3")
 
 
-@pytest.mark.parametrize("carried", [0.0, 0.5])
-def test_every_point_shows_the_evidence_as_it_was_then(carried: float) -> None:
-    policy = replace(POLICY, carried_share=carried)
+def test_every_point_shows_the_evidence_as_it_was_then() -> None:
+    policy = POLICY
     days = [
         replace(block, period=1 + block.number // 10)
         for block in blocks(24, slow=True)

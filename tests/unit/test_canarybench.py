@@ -6,16 +6,14 @@ import numpy as np
 import pytest
 
 from benchmarks.canary.canary_benchmark import (
-    ANEW,
     CARRIED,
     EVERYTHING,
     CanaryBenchmarkPlan,
     run_canary_benchmark,
 )
-from benchmarks.canary.canary_rules import ALPHA, OURS, RULES, e_fisher
+from benchmarks.canary.canary_rules import OURS, RULES
 from harness.domain.canary.guardrails import FailureTally, Guardrail
 from harness.domain.canary.ranking import rank_among
-from harness.gate.online.harm_evidence import find_trip
 from tests.support.canary import canary_days
 from tests.support.canary.guarded_traffic import (
     SIZE,
@@ -38,14 +36,6 @@ def test_ranks_of_many_rows_are_the_products_own_ranks() -> None:
     for n in range(200):
         controls = values[n, 1:][among[n]].tolist()
         assert floats[n] == rank_among(float(values[n, 0]), controls, float(ties[n]))
-
-
-@pytest.mark.parametrize("rate", [0.01, 0.05, 1.0])
-def test_our_rule_rolls_back_where_the_rule_of_single_steps_does(rate: float) -> None:
-    for index in range(5):
-        traffic = simulate_traffic(Truth(canary=rate), 400, np.random.default_rng([2, index]))
-        _, block = find_trip(traffic.counts(), ALPHA)
-        assert e_fisher(traffic) == (None if block is None else block + 1)
 
 
 def test_traffic_for_all_guardrails_holds_together() -> None:
@@ -95,14 +85,12 @@ def test_the_tally_of_our_rule_counts_both_arms() -> None:
     assert OURS in RULES
 
 
-def test_canaries_of_several_days_are_measured_with_their_evidence_carried_and_without() -> (
-    None
-):
+def test_canaries_of_several_days_are_measured_with_their_evidence_carried() -> None:
     benchmark = run_canary_benchmark(CanaryBenchmarkPlan(rollouts=10, tables=["days"]))
 
     small, healthy = canary_days.CASES
     found = {(line.rule, line.case): line for line in benchmark.lines}
-    assert found[CARRIED, small].rolled_back > found[ANEW, small].rolled_back
+    assert found[CARRIED, small].rolled_back > 0.5
     assert found[CARRIED, small].cap == 280
     assert found[CARRIED, healthy].false
     assert {goal.what for goal in benchmark.goals} == {

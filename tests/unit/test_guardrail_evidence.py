@@ -18,18 +18,17 @@ from harness.domain.canary.guardrails import (
     Guardrails,
 )
 from harness.domain.canary.observation import NeverSeen, ObservationBlock
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.content_hash import canonical_json
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.online.evidence_paths import guardrail_path, guardrail_weights
 from harness.gate.online.guardrail_report import GuardrailEvidence
-from harness.gate.online.harm_evidence import HarmEvidence, RankEvidence, combine_log_e
+from harness.gate.online.harm_evidence import RankEvidence, combine_log_e
 from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
 
 pytestmark = pytest.mark.req("F3")
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-POLICY = CanaryPolicy(unit=ExposureUnit.REQUEST)
+POLICY = CanaryPolicy(warm_up=0)
 G = Guardrail
 
 
@@ -56,22 +55,6 @@ def tallies(draw: st.DrawFn) -> FailureTally:
 units = st.floats(0.0, 1.0)
 
 
-@given(seen=st.lists(st.none() | tallies(), max_size=15))
-def test_counts_of_all_blocks_at_once_are_what_they_are_step_by_step(
-    seen: list[FailureTally | None],
-) -> None:
-    blocks = [
-        block(n, counts={G.REFUSALS: tally} if tally else {}) for n, tally in enumerate(seen)
-    ]
-    state, stepwise = HarmEvidence(rho=1.25), []
-    for tally in seen:
-        state = state.after(tally) if tally else state
-        stepwise.append(state.log_e)
-    assert guardrail_path(blocks, G.REFUSALS, POLICY) == pytest.approx(
-        stepwise, rel=1e-12, abs=1e-12
-    )
-
-
 @given(seen=st.lists(st.lists(units, max_size=4), max_size=15))
 def test_ranks_of_all_blocks_at_once_are_what_they_are_step_by_step(
     seen: list[list[float]],
@@ -87,9 +70,9 @@ def test_ranks_of_all_blocks_at_once_are_what_they_are_step_by_step(
     )
 
 
-def test_errors_weigh_a_half_and_the_others_share_the_rest() -> None:
+def test_errors_weigh_nine_tenths_and_the_others_share_the_rest() -> None:
     guardrails = guardrail_weights(POLICY.tolerated)
-    assert guardrails[G.ERRORS] == 0.5
+    assert guardrails[G.ERRORS] == 0.9
     assert len(set(list(guardrails.values())[1:])) == 1
     assert sum(guardrails.values()) == pytest.approx(1.0)
     assert guardrail_weights([G.ERRORS]) == {G.ERRORS: 1.0}
@@ -117,7 +100,7 @@ def test_one_guardrail_trips_alone_at_its_share_of_alpha_and_is_named() -> None:
     assert evidence.tripped is G.LATENCY
     latency = evidence_for(evidence, G.LATENCY)
     assert latency.log_e == pytest.approx(
-        math.log((1 / 0.04 - (1 - latency.weight)) / latency.weight), abs=0.8
+        math.log((1 / 0.03 - (1 - latency.weight)) / latency.weight), abs=0.8
     )
     assert latency.text == (
         "takes 2.1 × as long as the incumbent for an answer: 4.2 s against 2 s"
@@ -179,31 +162,6 @@ def test_figures_can_be_stored() -> None:
         )
 
 
-def test_a_second_day_has_evidence_of_its_own_at_a_sixth_of_alpha() -> None:
-    policy = replace(
-        POLICY, unit=ExposureUnit.SESSION, guardrails=Guardrails.none(), alpha=0.05
-    )
-    sick = {"failures": 10, "canary_failures": 1}
-    first = [block(1, **sick), block(2, **sick)]
-    second = [block(3, **sick, period=2)]
-
-    one, two = collect_evidence(first, policy), collect_evidence([*first, *second], policy)
-    assert one.limit == pytest.approx(math.log(2 / 0.05))
-    assert two.period == 2
-    assert two.limit == pytest.approx(math.log(6 / 0.05))
-    # The third block begins anew: it says what the first one said.
-    assert two.path[2] == pytest.approx(one.path[0])
-    assert two.path[1] > two.path[2]
-    # Late data of the first day still count there.
-    late = collect_evidence([*first, *second, block(4, **sick)], policy)
-    assert late.path[3] > one.path[1]
-    # Requests are new every day: nothing begins anew.
-    assert (
-        collect_evidence([*first, *second], replace(policy, unit=ExposureUnit.REQUEST)).block
-        == 1
-    )
-
-
 @given(cut=st.integers(0, 30))
 def test_a_look_at_more_data_never_changes_what_was_seen_before(cut: int) -> None:
     rng = np.random.default_rng(3)
@@ -217,7 +175,7 @@ def test_a_look_at_more_data_never_changes_what_was_seen_before(cut: int) -> Non
         )
         for n in range(1, 31)
     ]
-    policy = replace(POLICY, unit=ExposureUnit.SESSION)
+    policy = replace(POLICY)
     assert (
         collect_evidence(blocks[:cut], policy).path
         == collect_evidence(blocks, policy).path[:cut]
@@ -226,10 +184,8 @@ def test_a_look_at_more_data_never_changes_what_was_seen_before(cut: int) -> Non
 
 CARRYING = replace(
     POLICY,
-    unit=ExposureUnit.SESSION,
     guardrails=Guardrails.none(),
     alpha=0.05,
-    carried_share=0.75,
 )
 ALL_NEW = NeverSeen(100, 1, 10, 1)
 
@@ -239,7 +195,7 @@ def sick(number: int, period: int, never_seen: NeverSeen | None) -> ObservationB
 
 
 def test_what_never_seen_keys_showed_is_carried_over_the_days() -> None:
-    days = [sick(day, day, ALL_NEW) for day in range(1, 5)]
+    days = [sick(day, day, ALL_NEW) for day in range(1, 6)]
     pooled = collect_evidence([replace(day, period=1) for day in days], CARRYING)
 
     evidence = collect_evidence(days, CARRYING)
@@ -247,9 +203,7 @@ def test_what_never_seen_keys_showed_is_carried_over_the_days() -> None:
     assert evidence.carried
     assert evidence.limit == pytest.approx(math.log(1 / (0.75 * 0.05)))
     assert evidence.path == pytest.approx(pooled.path)
-    assert evidence.block == pooled.block == 1
-    # Day by day, each begins anew and none comes far.
-    assert collect_evidence(days, replace(CARRYING, carried_share=0.0)).block is None
+    assert evidence.block == pooled.block == 2
 
 
 def test_keys_that_come_back_are_evidence_of_their_own_day_alone() -> None:
@@ -287,8 +241,6 @@ def test_never_seen_keys_certify_over_the_days_as_well() -> None:
 
     assert evidence.certificate_limit == pytest.approx(math.log(20 / 0.75))
     assert evidence.log_certificate >= evidence.certificate_limit
-    daily = collect_evidence(days, replace(CARRYING, carried_share=0.0))
-    assert daily.log_certificate < daily.certificate_limit
 
 
 @given(cut=st.integers(0, 30))

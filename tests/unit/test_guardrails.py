@@ -24,7 +24,7 @@ from harness.domain.canary.ranking import (
     scored_count,
 )
 from harness.domain.canary.rollout import build_unit_rule
-from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
+from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.errors import InputError
 from harness.domain.proposals.policy import CanaryPolicy, Policy
 from harness.store.schema.policies import policy_from_json as policy_of
@@ -58,7 +58,7 @@ def test_a_policy_keeps_its_guardrails_in_its_hash_and_in_what_is_stored() -> No
 
 
 def test_a_rule_comes_back_from_json() -> None:
-    rule = build_unit_rule(CanaryPolicy(unit=ExposureUnit.REQUEST, rho=1.2), BEGAN)
+    rule = build_unit_rule(CanaryPolicy(rho=1.2), BEGAN)
 
     assert rule.guardrails[Guardrail.LATENCY] == 1.25
     assert UnitRule.from_json(rule.as_json()) == rule
@@ -67,13 +67,9 @@ def test_a_rule_comes_back_from_json() -> None:
     assert UnitRule().age_s(BEGAN) == 0.0
 
 
-@pytest.mark.parametrize("unit", ExposureUnit)
-def test_a_ledger_of_keys_is_kept_where_it_has_a_salt_and_keys_are_counted(
-    unit: ExposureUnit,
-) -> None:
-    counts_keys = unit is not ExposureUnit.REQUEST
-    assert UnitRule(unit=unit, ledger_salt="salt").keeps_ledger is counts_keys
-    assert not UnitRule(unit=unit).keeps_ledger
+def test_a_ledger_of_keys_is_kept_where_it_has_a_salt() -> None:
+    assert UnitRule(ledger_salt="salt").keeps_ledger
+    assert not UnitRule().keeps_ledger
 
 
 def test_a_tally_fits_or_not() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.canary.guardrails import Guardrails
-from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
+from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.suite_plan import Claim, ClaimPopulation, PrimaryCombination
 from harness.domain.proposals.policy import (
@@ -79,7 +79,6 @@ CANARIES = st.builds(
     alpha=LEVELS,
     rho=LEVELS,
     certificate=COUNTS,
-    unit=st.sampled_from(ExposureUnit),
     guardrails=st.builds(Guardrails, latency=RATIOS, refusals=RATIOS),
     bake_s=COUNTS,
     shadow=st.none() | st.builds(ShadowStagePolicy, COUNTS, COUNTS, LEVELS),
@@ -230,9 +229,6 @@ LOOSER = {
     "canary.p0": canary(p0=0.5),
     "canary.certificate": canary(certificate=2.0),
     "canary.block_size": canary(block_size=10),
-    "canary.unit": canary(unit=ExposureUnit.REQUEST),
-    "canary.session_requests": canary(session_requests=1),
-    "canary.session_s": canary(session_s=1.0),
     "canary.missing_s": canary(missing_s=1.0),
     "canary.local_alpha": canary(local_alpha=0.0),
     "canary.guardrails.latency": canary(guardrails=Guardrails(judge=1.25, latency=False)),

@@ -42,7 +42,7 @@ def arm(key: str, weight_bps: int) -> Arm:
 def test_of_100_000_users_the_canary_gets_its_share_within_binomial_bounds(
     weight_bps: int,
 ) -> None:
-    keys = [sticky_key(request(user=f"user-{i}"), None, "k")[0] for i in range(1000)]
+    keys = [sticky_key(request(user=f"user-{i}"), None, "k") for i in range(1000)]
     keys += [f"user:user-{i}" for i in range(1000, KEYS)]
 
     found = sum(arm(key, weight_bps) is Arm.CANARY for key in keys)
@@ -113,24 +113,24 @@ def test_raising_the_weight_moves_nobody_back() -> None:
 def test_the_first_key_that_is_there_counts() -> None:
     full = request(user="u", prompt_cache_key="c")
 
-    assert sticky_key(full, b"h", "k") == ("header:h", True)
-    assert sticky_key(full, None, "k") == ("user:u", True)
-    assert sticky_key(request(prompt_cache_key="c"), None, "k")[0] == "prompt_cache_key:c"
-    assert sticky_key(request(user=""), None, "k")[0].startswith("conversation:")
+    assert sticky_key(full, b"h", "k") == "header:h"
+    assert sticky_key(full, None, "k") == "user:u"
+    assert sticky_key(request(prompt_cache_key="c"), None, "k") == "prompt_cache_key:c"
+    assert sticky_key(request(user=""), None, "k").startswith("conversation:")
 
 
 def test_a_conversation_keeps_its_key_as_it_grows() -> None:
     opening = [{"role": "system", "content": "s"}, {"role": "user", "content": "hi \ud800"}]
     later = [*opening, {"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]
 
-    key, told_apart = sticky_key(request(messages=opening), None, "k")
+    key = sticky_key(request(messages=opening), None, "k")
 
-    assert told_apart
-    assert sticky_key(request(messages=later), None, "k")[0] == key
+    assert key
+    assert sticky_key(request(messages=later), None, "k") == key
     other = [{"role": "user", "content": "ho"}]
-    assert sticky_key(request(messages=other), None, "k")[0] != key
+    assert sticky_key(request(messages=other), None, "k") != key
 
 
 @pytest.mark.parametrize("messages", [None, [], "x", [{"role": "system", "content": "s"}], [1]])
-def test_without_anything_else_the_api_key_decides_and_that_is_told(messages: object) -> None:
-    assert sticky_key(request(messages=messages), None, "k-1") == ("key:k-1", False)
+def test_a_request_without_anything_else_is_its_own_caller(messages: object) -> None:
+    assert sticky_key(request(messages=messages), None, "k-1") == ""

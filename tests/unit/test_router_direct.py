@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.canary.guardrails import Guardrails
-from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
+from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.table import (
     KeyGrant,
@@ -186,7 +186,6 @@ class Config:
     def snapshot(self) -> Snapshot:
         rule = UnitRule(
             block_size=2,
-            unit=ExposureUnit.REQUEST,
             guardrails=Guardrails().tolerated() if self.guardrails else {},
             local_alpha=0.01,
         )

@@ -17,7 +17,7 @@ import pytest
 
 from harness.domain.canary.guardrails import ArmSplit, ErrorTally, Guardrail, Guardrails
 from harness.domain.canary.rollout import build_unit_rule
-from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
+from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.operations.access import key_hash
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.proposals.policy import CanaryPolicy
@@ -62,7 +62,6 @@ TEXT: Final = "well met"
 TOOL: Final = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 RULE: Final = build_unit_rule(
     CanaryPolicy(
-        unit=ExposureUnit.REQUEST,
         block_size=8,
         guardrails=replace(Guardrails(), judge=1.25),
         judge=CanaryJudge("critic/m-judge", "It helps.", max_usd=1.0, share_bps=10_000),

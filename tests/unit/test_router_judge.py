@@ -13,7 +13,7 @@ import pytest
 from harness.domain.canary.guardrails import ArmSplit, Guardrail, Guardrails, JudgeTally
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import build_unit_rule
-from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
+from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.operations.spending import SpendingPurpose
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.routing.data_classes import NO_DATA_CLASSES, DataClasses
@@ -31,7 +31,6 @@ pytestmark = pytest.mark.req("F3")
 JUDGE = "m-judge"
 CRITIC = CanaryJudge(f"critic/{JUDGE}", "It helps.", max_usd=1.0)
 POLICY = CanaryPolicy(
-    unit=ExposureUnit.REQUEST,
     block_size=8,
     guardrails=replace(Guardrails.none(), judge=1.25),
     judge=CRITIC,
@@ -60,6 +59,7 @@ class Scene:
     ) -> None:
         self.judged: list[dict[str, Any]] = []
         self.says = says
+        self.callers = 0
         self.answers: dict[str, ScriptedTurn] = {}
         self.more: dict[str, str] = {}
         prices = {JUDGE: price} if price else {}
@@ -82,8 +82,10 @@ class Scene:
 
     async def ask(self, times: int, *, stream: bool = False, **more: Any) -> None:
         """So many callers, each with one request."""
-        for number in range(times):
-            body = {**json.loads(ASK), "stream": stream, "user": f"user-{number}", **self.more}
+        for _ in range(times):
+            self.callers += 1
+            user = f"user-{self.callers}"
+            body = {**json.loads(ASK), "stream": stream, "user": user, **self.more}
             status, _, _ = await self.door.call(CHAT, json.dumps(body).encode(), **more)
             assert status == 200
 
@@ -243,7 +245,7 @@ async def test_who_declines_copies_of_his_words_is_not_judged(
 
 
 async def test_a_caller_is_judged_once_by_his_first_answer(tmp_path: Path) -> None:
-    scene = Scene(tmp_path, policy=replace(POLICY, unit=ExposureUnit.SESSION))
+    scene = Scene(tmp_path, policy=replace(POLICY))
     scene.more = {"user": "kim"}
 
     await scene.ask(5)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from harness.domain.canary.guardrails import ArmSplit, ErrorTally, Guardrail
 from harness.domain.canary.key_ledger import KeyHistory
 from harness.domain.canary.observation import NeverSeen, ObservationBlock
-from harness.domain.canary.unit_rule import ExposureUnit as UnitKind
 from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.reliability.failures import FailureClass
 from router.recording.guardrail_sample import GuardrailSample, SampleValues
@@ -20,10 +19,8 @@ from router.recording.open_block import LedgerUnit
 
 pytestmark = pytest.mark.req("F3", "F4")
 START = datetime(2026, 1, 1, tzinfo=UTC)
-REQUESTS = UnitRule(block_size=5, unit=UnitKind.REQUEST, missing_s=100.0)
-CALLERS = UnitRule(block_size=5, unit=UnitKind.FIRST_REQUEST, missing_s=100.0)
-SESSIONS = UnitRule(block_size=5, session_requests=3, session_s=60.0, missing_s=100.0)
-CARRIED = replace(SESSIONS, session_requests=1, ledger_salt="ledger_a")
+CALLERS = UnitRule(block_size=5, missing_s=100.0)
+CARRIED = replace(CALLERS, ledger_salt="ledger_a")
 NEW, BACK, COUNTED = KeyHistory
 
 
@@ -41,10 +38,15 @@ class Play:
         return START + timedelta(seconds=self.now)
 
     def admit(
-        self, key: str, *, canary: bool = False, weight_bps: int = 100
+        self, key: str = "", *, canary: bool = False, weight_bps: int = 100
     ) -> LedgerUnit | None:
+        """key: of a caller who was not here before, unless it is given."""
         unit = self.ledger.admit(
-            key, canary=canary, weight_bps=weight_bps, now=self.now, at=self.at
+            key or f"caller {len(self.units)}",
+            canary=canary,
+            weight_bps=weight_bps,
+            now=self.now,
+            at=self.at,
         )
         if unit:
             self.units.add(unit)
@@ -80,7 +82,6 @@ events = st.one_of(
     st.tuples(st.just("wait"), st.integers(0, 70), st.none()),
 )
 histories = st.lists(events, max_size=120)
-rules = st.sampled_from([REQUESTS, SESSIONS])
 
 
 def played(history: Sequence[tuple[str, int, object]], rule: UnitRule, *, flip: bool) -> Play:
@@ -102,11 +103,9 @@ def played(history: Sequence[tuple[str, int, object]], rule: UnitRule, *, flip: 
     return play
 
 
-@given(histories, rules)
-def test_every_blocks_counts_fit_together(
-    history: list[tuple[str, int, object]], rule: UnitRule
-) -> None:
-    play = played(history, rule, flip=False)
+@given(histories)
+def test_every_blocks_counts_fit_together(history: list[tuple[str, int, object]]) -> None:
+    play = played(history, CALLERS, flip=False)
 
     for block in play.blocks:
         n, m, total, canary = (
@@ -115,7 +114,7 @@ def test_every_blocks_counts_fit_together(
             block.failures,
             block.canary_failures,
         )
-        assert 1 <= n <= rule.block_size
+        assert 1 <= n <= CALLERS.block_size
         assert 0 <= m <= n
         assert 0 <= canary <= min(m, total)
         assert total - canary <= n - m
@@ -126,62 +125,22 @@ def test_every_blocks_counts_fit_together(
     assert play.ledger.idle
 
 
-@given(histories, rules)
+@given(histories)
 def test_outcomes_never_change_who_is_in_which_block(
-    history: list[tuple[str, int, object]], rule: UnitRule
+    history: list[tuple[str, int, object]],
 ) -> None:
     def shape(play: Play) -> list[tuple[int, int, int, datetime]]:
         return [(b.units, b.canary_units, b.weight_bps, b.opened_at) for b in play.blocks]
 
-    assert shape(played(history, rule, flip=False)) == shape(played(history, rule, flip=True))
-
-
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60))
-def test_with_requests_as_units_every_failure_is_counted_once(
-    requests: list[tuple[bool, bool]],
-) -> None:
-    play = Play(REQUESTS)
-    for canary, failed in requests:
-        play.finish(play.admit("same key", canary=canary), failed=failed)
-    play.close()
-
-    assert sum(b.units for b in play.blocks) == len(requests)
-    assert sum(b.failures for b in play.blocks) == sum(failed for _, failed in requests)
-    assert sum(b.canary_failures for b in play.blocks) == sum(c and f for c, f in requests)
+    assert shape(played(history, CALLERS, flip=False)) == shape(
+        played(history, CALLERS, flip=True)
+    )
 
 
 def outcomes(play: Play) -> tuple[int, int]:
     """Units and failures so far handed out, after everything closed."""
     play.close()
     return sum(b.units for b in play.blocks), sum(b.failures for b in play.blocks)
-
-
-def test_a_session_is_fixed_after_three_requests_and_later_ones_are_not_scored() -> None:
-    play = Play(SESSIONS)
-    for _ in range(3):
-        play.finish(play.admit("a"))
-
-    assert play.admit("a") is None
-    assert outcomes(play) == (1, 0)
-
-
-def test_a_sessions_first_failure_fixes_it_once() -> None:
-    play = Play(SESSIONS)
-    play.finish(play.admit("a"))
-    play.finish(play.admit("a"), failed=True)
-    play.finish(play.admit("a"), failed=True)
-
-    assert outcomes(play) == (1, 1)
-
-
-def test_a_key_is_scored_once_in_a_period() -> None:
-    play = Play(SESSIONS)
-    play.finish(play.admit("a"))
-    play.wait(61)
-
-    assert play.admit("a") is None
-    play.wait(86_400)
-    assert play.admit("a") is not None
 
 
 def test_of_a_caller_the_first_request_alone_counts_however_quick_the_answers_are() -> None:
@@ -205,33 +164,11 @@ def test_a_caller_is_scored_once_in_a_period() -> None:
     assert play.admit("a") is None
 
 
-def test_a_session_without_a_second_request_is_fixed_after_its_time() -> None:
-    play = Play(SESSIONS)
-    for key in "abcde":
-        play.finish(play.admit(key))
-
-    assert play.wait(59) == []
-    (block,) = play.wait(1)
-    assert (block.units, block.failures, block.missing) == (5, 0, 0)
-
-
-def test_a_request_under_way_holds_its_session_past_its_time() -> None:
-    play = Play(SESSIONS)
-    slow = play.admit("a", canary=True)
-    for key in "bcde":
-        play.finish(play.admit(key))
-
-    assert play.wait(61) == []
-    play.finish(slow, failed=True)
-    (block,) = play.wait(0)
-    assert (block.canary_units, block.canary_failures) == (1, 1)
-
-
 def test_a_missing_outcome_is_a_failure_in_both_arms_and_counts_once() -> None:
-    play = Play(REQUESTS)
-    lost = [play.admit("a", canary=canary) for canary in (True, False)]
+    play = Play(CALLERS)
+    lost = [play.admit(canary=canary) for canary in (True, False)]
     for _ in range(3):
-        play.finish(play.admit("a"))
+        play.finish(play.admit())
 
     assert play.wait(99) == []
     (block,) = play.wait(1)
@@ -242,10 +179,10 @@ def test_a_missing_outcome_is_a_failure_in_both_arms_and_counts_once() -> None:
 
 
 def test_a_slow_block_holds_those_behind_it() -> None:
-    play = Play(REQUESTS)
-    slow = [play.admit("a") for _ in range(5)]
+    play = Play(CALLERS)
+    slow = [play.admit() for _ in range(5)]
     for _ in range(5):
-        play.finish(play.admit("a"))
+        play.finish(play.admit())
 
     assert play.wait(1) == []
     for unit in slow:
@@ -254,7 +191,7 @@ def test_a_slow_block_holds_those_behind_it() -> None:
 
 
 def test_a_block_closes_when_the_weight_rises() -> None:
-    play = Play(REQUESTS)
+    play = Play(CALLERS)
     play.finish(play.admit("a", weight_bps=100))
     play.finish(play.admit("b", weight_bps=500))
     play.close()
@@ -263,23 +200,16 @@ def test_a_block_closes_when_the_weight_rises() -> None:
 
 
 def test_a_worker_that_is_behind_with_the_weight_does_not_break_up_the_blocks() -> None:
-    play = Play(REQUESTS)
+    play = Play(CALLERS)
     for weight in (100, 500, 100, 500, 100):
-        play.finish(play.admit("a", weight_bps=weight))
+        play.finish(play.admit(weight_bps=weight))
     play.close()
 
     assert [(b.weight_bps, b.units) for b in play.blocks] == [(100, 1), (500, 2), (100, 2)]
 
 
-def test_a_session_does_not_go_on_in_another_arm() -> None:
-    play = Play(SESSIONS)
-    play.finish(play.admit("a", canary=False))
-
-    assert play.admit("a", canary=True, weight_bps=500) is None
-
-
 def test_a_block_of_a_quiet_route_closes_by_age() -> None:
-    play = Play(REQUESTS)
+    play = Play(CALLERS)
     play.finish(play.admit("a"))
 
     assert play.wait(MAX_BLOCK_AGE_S - 1) == []
@@ -289,7 +219,7 @@ def test_a_block_of_a_quiet_route_closes_by_age() -> None:
 
 
 def test_past_the_limit_of_keys_new_ones_are_served_and_not_scored() -> None:
-    play = Play(SESSIONS, max_keys=2)
+    play = Play(CALLERS, max_keys=2)
     units = [play.admit(key) for key in "abc"]
 
     assert [unit is not None for unit in units] == [True, True, False]
@@ -299,7 +229,7 @@ def test_past_the_limit_of_keys_new_ones_are_served_and_not_scored() -> None:
 def test_periods_count_from_the_rollouts_beginning_and_no_block_spans_two() -> None:
     """A second router, or one that starts again, counts the same periods."""
     began = START - timedelta(days=1, hours=23)
-    rule = replace(REQUESTS, began_s=began.timestamp())
+    rule = replace(CALLERS, began_s=began.timestamp())
     play = Play(rule)
     play.finish(play.admit("a"))
     play.now += 3600.0
@@ -310,7 +240,7 @@ def test_periods_count_from_the_rollouts_beginning_and_no_block_spans_two() -> N
 
 
 def test_a_jump_of_the_wall_clock_moves_no_period() -> None:
-    play = Play(replace(REQUESTS, began_s=START.timestamp()))
+    play = Play(replace(CALLERS, began_s=START.timestamp()))
     play.finish(play.admit("a"))
     jumped = play.at + timedelta(days=400)
     unit = play.ledger.admit("b", canary=False, weight_bps=100, now=1.0, at=jumped)
@@ -321,7 +251,7 @@ def test_a_jump_of_the_wall_clock_moves_no_period() -> None:
 
 
 def test_a_block_tells_by_class_how_each_arm_failed() -> None:
-    play = Play(REQUESTS)
+    play = Play(CALLERS)
     units = {key: play.admit(key, canary=key in "ab") for key in "abcde"}
     for key, why in {"a": FailureClass.TIMEOUT, "c": FailureClass.TIMEOUT}.items():
         unit = units[key]
@@ -329,7 +259,7 @@ def test_a_block_tells_by_class_how_each_arm_failed() -> None:
         play.ledger.finish(unit, failed=True, why=why)
     for key in "de":
         play.finish(units[key])
-    play.wait(REQUESTS.missing_s)  # nobody says what became of b
+    play.wait(CALLERS.missing_s)  # nobody says what became of b
 
     (block,) = play.blocks
     assert block.counts == {
@@ -337,20 +267,6 @@ def test_a_block_tells_by_class_how_each_arm_failed() -> None:
             5, 2, 3, 2, {"missing": ArmSplit(1, 1), "timeout": ArmSplit(2, 1)}
         )
     }
-
-
-def test_a_session_failed_by_its_first_failure() -> None:
-    play = Play(SESSIONS)
-    first, second = play.admit("k"), play.admit("k")
-    assert first is second
-    assert first is not None
-    play.ledger.finish(first, failed=True, why=FailureClass.MALFORMED)
-    play.ledger.finish(first, failed=True, why=FailureClass.SERVER)
-
-    (block,) = play.close()
-    assert block.counts[Guardrail.ERRORS] == ErrorTally(
-        1, 0, 1, 0, {"malformed": ArmSplit(1, 0)}
-    )
 
 
 def test_a_block_waits_for_the_rollouts_ledger_and_leaves_out_what_was_counted_elsewhere() -> (
@@ -413,7 +329,7 @@ def test_a_block_whose_claim_gets_no_answer_counts_without_one_when_it_is_overdu
 
 def test_a_block_without_a_claim_ranks_no_value_that_is_ranked_among_never_seen_keys() -> None:
     rule = UnitRule(
-        unit=UnitKind.FIRST_REQUEST, ledger_salt="ledger_a", pools_ranks=True,
+        ledger_salt="ledger_a",
         missing_s=100.0, guardrails={Guardrail.LATENCY: 1.5},
     )  # fmt: skip
     ledger, now, blocks = Ledger("r-1", "w-1", rule), 0.0, list[ObservationBlock]()
@@ -424,7 +340,7 @@ def test_a_block_without_a_claim_ranks_no_value_that_is_ranked_among_never_seen_
             )
             assert unit is not None
             sample = GuardrailSample(SampleValues(latency=0.5 + n / 100))
-            ledger.finish(unit, failed=False, sample=sample, first=True, now=now)
+            ledger.finish(unit, failed=False, sample=sample, now=now)
         now += MAX_BLOCK_AGE_S
         for _, closed in ledger.claims(now, START):
             if answered:
@@ -438,9 +354,8 @@ def test_a_block_without_a_claim_ranks_no_value_that_is_ranked_among_never_seen_
     assert [len(part.ranks) for part in parts if part] == [0, 0, 0]
 
 
-@pytest.mark.parametrize("rule", [SESSIONS, replace(REQUESTS, ledger_salt="ledger_a")])
-def test_a_rule_without_a_ledger_and_requests_as_units_ask_for_no_key(rule: UnitRule) -> None:
-    play = Play(rule)
+def test_a_rule_without_a_ledger_asks_for_no_key() -> None:
+    play = Play(CALLERS)
     for key in "abcde":
         play.finish(play.admit(key))
         play.wait(61)

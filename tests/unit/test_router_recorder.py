@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from harness.domain.canary.key_ledger import KeyClaim
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
-from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
+from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
 from harness.domain.reliability.failover import Failover
@@ -34,8 +34,8 @@ from tests.support.router.live_router import SwitchableStore, snapshot
 from tests.support.site.signing_keys import CONTROL
 
 DAY = date(2026, 3, 31)
-CANARY = Canary("t", 100, "s", "r-1", UnitRule(block_size=2, unit=ExposureUnit.REQUEST))
-KEYED = UnitRule(block_size=2, session_requests=1, missing_s=100.0, ledger_salt="ledger_a")
+CANARY = Canary("t", 100, "s", "r-1", UnitRule(block_size=2))
+KEYED = UnitRule(block_size=2, missing_s=100.0, ledger_salt="ledger_a")
 CARRIED = replace(CANARY, unit_rule=KEYED)
 DONE = CompletedRequest(
     route="support",
@@ -75,6 +75,7 @@ class Bench:
         worker: str = "w",
         store: SwitchableStore | None = None,
     ) -> None:
+        self.callers = 0
         self.store = store or SwitchableStore(snapshot("http://127.0.0.1:1/v1"))
         self.clock = ManualClock()
         self.live = frozenset({"r-1"})
@@ -88,7 +89,10 @@ class Bench:
             queue_rows=queue_rows,
         )
 
-    def request(self, *, failed: bool = False, key: str = "k", canary: Canary = CANARY) -> None:
+    def request(self, *, failed: bool = False, key: str = "", canary: Canary = CANARY) -> None:
+        """key: of a caller who was not here before, unless it is given."""
+        self.callers += 1
+        key = key or f"caller {self.callers}"
         ticket = self.recorder.admit(canary, Arm.CANARY, key)
         self.recorder.finish(ticket, DONE._replace(charged=failed))
 

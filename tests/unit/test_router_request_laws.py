@@ -65,7 +65,7 @@ def test_any_body_is_refused_or_sent_on(
     except InputError:
         return
 
-    key, _ = sticky_key(request, None, "k-1")
+    key = sticky_key(request, None, "k-1")
     choose_arm(ROUTE, key)
     detect_needs(request)
     for serialize in (False, True):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.canary.guardrails import Guardrail
-from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
+from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.operations.access import OptOut, key_hash
@@ -51,8 +51,8 @@ targets = st.builds(
     st.builds(RequestPatch, jsons, text, st.none() | jsons.filter(bool)),
 )
 rules = st.builds(
-    UnitRule, numbers, st.sampled_from(ExposureUnit), numbers, floats, floats, floats, floats,
-    floats, floats, st.dictionaries(st.sampled_from(Guardrail), floats, max_size=2),
+    UnitRule, numbers, floats, floats, floats, floats,
+    floats, st.dictionaries(st.sampled_from(Guardrail), floats, max_size=2),
 )  # fmt: skip
 routes = st.builds(
     Route, text, numbers, text, st.none() | st.builds(Canary, text, numbers, text, text, rules),

@@ -66,7 +66,7 @@ def test_the_reason_names_what_was_worse_and_the_level_is_the_policys() -> None:
 
     assert strict.move is ShadowMove.MIRROR
     assert loose.move is ShadowMove.REJECT
-    assert "9 requests where only the incumbent held json" in loose.reason
+    assert "9 callers where only the incumbent held json" in loose.reason
     assert loose.distance > 1 > strict.distance > 0
     assert strict.log_e == pytest.approx(strict.distance * math.log(100))
 

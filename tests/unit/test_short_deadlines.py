@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
+from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.routing.table import Arm, Canary, Route, choose_arm
 from router.observers.short_deadlines import KEPT, LEAST, TIMES, ShortDeadlines
 from router.upstream.transport import UpstreamRequest
@@ -22,7 +22,7 @@ BAKE = replace(
     canary=None,
     holdback=Canary("t_old", 100, "salt", "r-1", control=True),
 )
-RULE = UnitRule(block_size=1, unit=ExposureUnit.REQUEST)
+RULE = UnitRule(block_size=1)
 USUAL_S = 0.1
 
 

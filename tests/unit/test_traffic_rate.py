@@ -6,7 +6,6 @@ import pytest
 
 from harness.control.canary import duration_estimate
 from harness.domain.canary.observation import ObservationBlock, TrafficTotal
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.evals.cost_forecast import measure_bill
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.planning.ramp import TrafficPace, plan_ramp
@@ -51,7 +50,7 @@ def test_the_plan_and_the_monthly_bill_know_the_same_pace(lasting_s: int) -> Non
 
 def test_a_failure_rate_that_nobody_measured_is_called_assumed() -> None:
     found = pace(recorded(20, timedelta(minutes=1)))
-    words = ramp_plan.ramp_summary(POLICY, found, plan_ramp(POLICY, found))
+    words = ramp_plan.ramp_summary(found, plan_ramp(POLICY, found))
     assert "that 1 % of requests fail is assumed (the policy's `p0`)" in words
     assert "fail today" not in words
 
@@ -59,7 +58,7 @@ def test_a_failure_rate_that_nobody_measured_is_called_assumed() -> None:
 def test_a_failure_rate_of_enough_requests_is_told_as_measured() -> None:
     found = pace(recorded(1_000, timedelta(minutes=5), charged=20))
     assert "2 % of requests fail today" in ramp_plan.ramp_summary(
-        POLICY, found, plan_ramp(POLICY, found)
+        found, plan_ramp(POLICY, found)
     )
 
 
@@ -78,20 +77,19 @@ def test_new_keys_an_hour_are_told_by_blocks_that_span_ten_minutes_at_least(
 
 
 @pytest.mark.parametrize(
-    ("unit", "counted", "per_hour", "measured"),
+    ("counted", "per_hour", "measured"),
     [
-        (ExposureUnit.SESSION, None, 1_200.0, False),
-        (ExposureUnit.SESSION, 40.0, 40.0, True),
-        (ExposureUnit.SESSION, 9_000.0, 1_200.0, True),
-        (ExposureUnit.REQUEST, None, 1_200.0, True),
+        (None, 1_200.0, False),
+        (40.0, 40.0, True),
+        (9_000.0, 1_200.0, True),
     ],
 )
 def test_a_pace_of_keys_is_measured_where_they_were_counted_and_is_never_above_that_of_requests(
-    unit: ExposureUnit, counted: float | None, per_hour: float, *, measured: bool
+    counted: float | None, per_hour: float, *, measured: bool
 ) -> None:
     totals = recorded(100, timedelta(minutes=5))
 
-    found = duration_estimate.compute_pace(totals, counted, CanaryPolicy(unit=unit), NOW)
+    found = duration_estimate.compute_pace(totals, counted, CanaryPolicy(), NOW)
 
     assert found is not None
     assert (found.units_per_hour, found.measured) == (per_hour, measured)

@@ -95,7 +95,6 @@ def thresholds(demo: Policy, default: Policy) -> list[tuple[str, str, str]]:
                 f"{canary.alpha:g} (log e {-math.log(canary.alpha):.2f})",
             ),
             ("a canary failing less is not harmful", format_percent(canary.p0, 0)),
-            ("counted per", canary.unit.value),
         ]
 
     return [

@@ -80,7 +80,7 @@ def estimate_for_policy(
     known = tx.routing.route(route)
     may_mirror = known is not None and not known.settings.side_effects
     options = ramp_plan.ramp_options(policy, pace, steps, may_mirror=may_mirror)
-    words = ramp_plan.ramp_summary(policy, pace, steps) + ramp_plan.shadow_text(policy, pace)
+    words = ramp_plan.ramp_summary(pace, steps) + ramp_plan.shadow_text(policy, pace)
     words += ramp_plan.warm_up_text(policy)
     return RampPlan(route, policy, pace, steps, options, words)
 
@@ -98,7 +98,7 @@ def _measure_pace(
     requests = sum(total.requests for total in totals)
     if requests < FEWEST_REQUESTS and observed_seconds(totals, now) < SHORTEST_S:
         return None
-    units = _units_per_hour(tx, route, policy) if policy.unit.counts_keys else None
+    units = _units_per_hour(tx, route)
     return compute_pace(totals, units, policy, now)
 
 
@@ -117,7 +117,7 @@ def compute_pace(
         units_per_hour=min(per_hour, units) if units else per_hour,
         requests_per_hour=per_hour,
         failure_rate=policy.p0 if rate is None else rate,
-        measured=units is not None or not policy.unit.counts_keys,
+        measured=units is not None,
         rate_measured=rate is not None,
     )
 
@@ -131,11 +131,9 @@ def _failure_rate(totals: Sequence[TrafficTotal]) -> float | None:
     return sum(total.charged for total in own) / asked
 
 
-def _units_per_hour(tx: Transaction, route: str, policy: CanaryPolicy) -> float | None:
+def _units_per_hour(tx: Transaction, route: str) -> float | None:
     """New keys an hour, as the route's newest rollouts counted them; None if none did."""
     for rollout in tx.rollouts.list(route=route, limit=MOST_ROLLOUTS):
-        if rollout.policy.unit.counts_keys is not policy.unit.counts_keys:
-            continue
         if pace := units_per_hour(tx.observations.blocks(rollout.id)):
             return pace
     return None

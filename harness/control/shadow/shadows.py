@@ -15,7 +15,6 @@ from typing import Final
 from harness.control import audit
 from harness.control.context import Context
 from harness.control.routing import data_class_checks, routes, targets
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.errors import InputError, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.proposal import Proposal
@@ -305,21 +304,14 @@ def status_of_record(ctx: Context, record: ShadowRecord) -> ShadowStatus:
     """
     with ctx.store.read() as tx:
         tallies = tx.shadows.tallies([record.shadow.id])
-        return build_status(record, tallies, ctx.clock.now(), _unit(tx, record.shadow))
-
-
-def _unit(tx: Transaction, shadow: Shadow) -> ExposureUnit:
-    """Of the policy that it was started for."""
-    if shadow.proposal is None:
-        return ExposureUnit.SESSION
-    return tx.proposals.get(shadow.proposal).policy.canary.unit
+        return build_status(record, tallies, ctx.clock.now())
 
 
 def build_status(
-    record: ShadowRecord, rows: Sequence[ShadowTally], now: datetime, unit: ExposureUnit
+    record: ShadowRecord, rows: Sequence[ShadowTally], now: datetime
 ) -> ShadowStatus:
     """Builds the status of a shadow from its tallies. rows: of the record's shadow, or of more
-    that are looked at as one. unit: of evidence.
+    that are looked at as one.
     """
     counts: Counter[str] = Counter()
     sums: dict[str, float] = {}
@@ -328,9 +320,7 @@ def build_status(
         for name, value in row.sums.items():
             sums[name] = sums.get(name, 0.0) + value
     checks = [
-        evidence
-        for check in ShadowCheck
-        if (evidence := _evidence(check, counts, unit)) is not None
+        evidence for check in ShadowCheck if (evidence := _evidence(check, counts)) is not None
     ]
     log_e = shadow_stage.combined_log_e(
         {check.check: (check.lost, check.won) for check in checks}
@@ -361,9 +351,7 @@ def _state(record: ShadowRecord, now: datetime) -> str:
     return "expired" if now >= record.shadow.expires_at else "mirroring"
 
 
-def _evidence(
-    check: ShadowCheck, counts: Mapping[str, int], unit: ExposureUnit
-) -> CheckEvidence | None:
+def _evidence(check: ShadowCheck, counts: Mapping[str, int]) -> CheckEvidence | None:
     """None for a check that no request asked for."""
     by = {
         check_sides: counts.get(f"{check.value}.{check_sides.value}", 0)
@@ -371,11 +359,9 @@ def _evidence(
     }
     if not any(by.values()):
         return None
-    lost, won = by[CheckSides.INCUMBENT], by[CheckSides.CANDIDATE]
-    if unit.counts_keys:
-        name = f"{UNIT}.{check.value}"
-        lost = counts.get(f"{name}.{CheckSides.INCUMBENT.value}", 0)
-        won = counts.get(f"{name}.{CheckSides.CANDIDATE.value}", 0)
+    name = f"{UNIT}.{check.value}"
+    lost = counts.get(f"{name}.{CheckSides.INCUMBENT.value}", 0)
+    won = counts.get(f"{name}.{CheckSides.CANDIDATE.value}", 0)
     log_e = shadow_stage.check_log_e(lost, won)
     return CheckEvidence(
         check=check.value,

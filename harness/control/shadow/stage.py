@@ -80,10 +80,10 @@ def build_stage(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStag
     policy = proposal.policy.canary.shadow
     if policy is None:
         return None
-    now, unit = ctx.clock.now(), proposal.policy.canary.unit
+    now = ctx.clock.now()
     records = shadows.list_of_proposal(tx, proposal)
     rows = tx.shadows.tallies([record.shadow.id for record in records])
-    status = shadows.build_status(records[0], rows, now, unit) if records else None
+    status = shadows.build_status(records[0], rows, now) if records else None
     own = {record.shadow.id for record in records if _is_own(record)}
     spent = sum_usage((row for row in rows if row.shadow in own), now.date()).in_all_usd
     live = next((record.shadow for record in records if _mirrors(record, now)), None)
@@ -100,7 +100,6 @@ def build_stage(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStag
         mirroring=live is not None,
         stopped=_stopped(records),
         obstacle=_obstacle(ctx, tx, proposal, candidate, records) if waits else "",
-        unit=unit,
     )
     return ShadowStage(
         proposal=proposal.id,

@@ -13,7 +13,6 @@ from typing import Any, Final
 from harness.control.context import Context
 from harness.control.serialize import to_plain
 from harness.control.shadow import shadows
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.content_hash import digest
 from harness.domain.errors import InputError, NotFound, SwapgateError
 from harness.domain.operations.access import SYSTEM
@@ -132,10 +131,7 @@ def _proposal_of(event: AuditEvent) -> str:
 def _stage_state(kept: Mapping[str, Any]) -> ShadowStageState:
     lost_won = kept["lost_won"]
     pairs = {name: (int(lost), int(won)) for name, (lost, won) in (lost_won or {}).items()}
-    unit = ExposureUnit(kept["unit"])
-    return ShadowStageState(
-        **{**kept, "lost_won": None if lost_won is None else pairs, "unit": unit}
-    )
+    return ShadowStageState(**{**kept, "lost_won": None if lost_won is None else pairs})
 
 
 def _fewer(
@@ -148,7 +144,7 @@ def _fewer(
             [f"{used.pairs:,} pairs were seen, and no shadow is stored"] if used.pairs else []
         )
     rows = tx.shadows.tallies([record.shadow.id for record in records])
-    status = shadows.build_status(records[0], rows, ctx.clock.now(), used.unit)
+    status = shadows.build_status(records[0], rows, ctx.clock.now())
     found = []
     if status.pairs < used.pairs:
         found.append(f"{used.pairs:,} pairs were seen, and {status.pairs:,} are stored")

@@ -12,9 +12,9 @@ from enum import StrEnum
 from typing import Final
 
 from harness.domain.canary.canary_end import CanaryEnd, find_end
-from harness.domain.canary.unit_rule import FEEDBACK_S, ExposureUnit, UnitRule
+from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.errors import IllegalTransition
-from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, EvidenceRule
+from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
 from harness.domain.safe_time import add_seconds
 
 
@@ -209,22 +209,14 @@ def _bake_end(rollout: Rollout, state: RolloutState, now: datetime) -> datetime 
 def build_unit_rule(
     policy: CanaryPolicy, began_at: datetime, *, ledger_salt: str = ""
 ) -> UnitRule:
-    """What routers count for a rollout of this policy. ledger_salt: for its key ledger, where
-    the policy carries evidence over periods.
-    """
+    """What routers count for a rollout of this policy. ledger_salt: for its key ledger."""
     return UnitRule(
         block_size=policy.block_size,
-        unit=policy.unit,
-        session_requests=policy.session_requests,
-        session_s=policy.session_s,
         missing_s=policy.missing_s,
         began_s=began_at.timestamp(),
         rho=policy.rho,
         local_alpha=policy.local_alpha,
         guardrails=policy.guardrails.tolerated(),
         judge=policy.judge,
-        feedback_s=FEEDBACK_S if policy.unit is ExposureUnit.FIRST_REQUEST else 0.0,
-        pools_ranks=policy.evidence is not EvidenceRule.EVEN,
-        ledger_salt=ledger_salt if policy.carries else "",
-        segments=policy.segment_share > 0.0,
+        ledger_salt=ledger_salt,
     )

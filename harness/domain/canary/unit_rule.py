@@ -1,6 +1,6 @@
-"""The unit rule tells a router what it counts for a canary (statistics.md §2.1): callers by
-their first request or first session, or requests; when an outcome is fixed, how many units make
-a block, which guardrails are measured, and who judges a sample of the answers.
+"""The unit rule tells a router what it counts for a canary (statistics.md §2.1): each caller's
+first request of a day; how many units make a block, which guardrails are measured, and who
+judges a sample of the answers.
 
 The router has it from the routing table. `rollout.build_unit_rule` makes it of a policy.
 """
@@ -8,37 +8,13 @@ The router has it from the routing table. `rollout.build_unit_rule` makes it of 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, Final, Self
 
 from harness.domain.canary.guardrails import Guardrail, by_guardrail
 
-# How long after its answer a caller's first request may still be called good or bad.
+# For so long after its answer a unit's feedback counts, and its block waits for it, once any
+# was given.
 FEEDBACK_S: Final = 60.0
-
-
-class ExposureUnit(StrEnum):
-    # A sticky key's first request in the period: an arm's speed has no say in its outcome.
-    FIRST_REQUEST = "first_request"
-    SESSION = "session"  # a sticky key's first session: a quicker arm fits more requests in
-    REQUEST = "request"  # approximate unless (nearly) every key is different
-
-    @property
-    def counts_keys(self) -> bool:
-        """Tells whether a key counts once in a period: its arm is then a coin tossed once."""
-        return self is not ExposureUnit.REQUEST
-
-    @property
-    def plural(self) -> str:
-        """Names several units: what people read of them."""
-        return _PLURALS[self]
-
-
-_PLURALS: Final[Mapping[ExposureUnit, str]] = {
-    ExposureUnit.FIRST_REQUEST: "callers",
-    ExposureUnit.SESSION: "sessions",
-    ExposureUnit.REQUEST: "requests",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +33,6 @@ class UnitRule:
     """What the router counts as one unit, and how many make a block (statistics.md §2.1)."""
 
     block_size: int = 100  # admitted units
-    unit: ExposureUnit = ExposureUnit.SESSION
-    # session_requests, session_s: when a session's outcome is fixed, if no failure fixed it
-    # before.
-    session_requests: int = 3
-    session_s: float = 60.0
     missing_s: float = 600.0  # after a block closed, outcomes still out count as failures
     period_s: float = 86_400.0  # then every sticky key counts once more
     began_s: float = 0.0  # when the rollout began, in seconds since 1970 UTC, 0 for not known
@@ -70,15 +41,8 @@ class UnitRule:
     local_alpha: float = 0.0  # of the workers' own guards together, 0 for none
     guardrails: Mapping[Guardrail, float] = field(default_factory=dict)
     judge: CanaryJudge | None = None  # who reads a sample of the answers
-    # For so long after its answer a unit's feedback counts, and its block waits for it, once
-    # any was given; 0 for as long as its block is there, which is longer for a quick answer.
-    feedback_s: float = 0.0
-    # Values of small blocks are ranked together, until they are as many as a large one's.
-    pools_ranks: bool = False
     # Of the rollout's key ledger (`key_ledger`), a secret; empty for none.
     ledger_salt: str = ""
-    # Errors are counted in the segments of the traffic as well (`segments`).
-    segments: bool = False
 
     def as_json(self) -> dict[str, object]:
         return asdict(self)
@@ -86,7 +50,6 @@ class UnitRule:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         read = {
-            "unit": ExposureUnit(data["unit"]),
             "guardrails": by_guardrail(data["guardrails"]),
             "judge": CanaryJudge(**data["judge"]) if data["judge"] else None,
         }
@@ -95,7 +58,7 @@ class UnitRule:
     @property
     def keeps_ledger(self) -> bool:
         """Tells whether the rollout's ledger is asked which keys were counted before."""
-        return bool(self.ledger_salt) and self.unit.counts_keys
+        return bool(self.ledger_salt)
 
     def age_s(self, at: datetime) -> float:
         """Returns the rollout's age; 0 when its beginning is unknown."""

@@ -158,7 +158,7 @@ PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _about(
         "shadow_too_large": "Requests not mirrored, since they are too large",
         "shadow_unable": "Requests not mirrored, since the candidate lacks what they need",
         "shadow_unreadable": "Mirrored requests whose answer could not be compared",
-        "sticky_by_api_key": "Requests that named no user, and were assigned by their key",
+        "unnamed_callers": "Requests that named no caller, and are a caller of their own",
         "switch_in_effect": "Requests under a kill switch that went where it says",
         "switch_not_in_effect": "Requests under a kill switch that could not go there",
         "tools_serialized": "Requests whose tool calls were made one at a time",

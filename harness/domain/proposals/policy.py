@@ -5,13 +5,12 @@ canary's (`CanaryPolicy`: steps, alphas, guardrails, bake, and the shadow stage 
 it may have).
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from harness.domain.canary.guardrails import Guardrail, Guardrails
-from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
+from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.content_hash import digest
 from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.suite_plan import Claim, ClaimPopulation, PrimaryCombination
@@ -110,19 +109,6 @@ DEFAULT_STEPS = (
 )
 
 
-class EvidenceRule(StrEnum):
-    """Says how blocks become evidence of harm (statistics.md §2.11); registered with the
-    policy.
-    """
-
-    EVEN = "even"  # §2.2 for every block, all odds ratios alike, errors ½
-    # Likely odds ratios weigh more, errors .85; small blocks by the planned share.
-    WEIGHTED = "weighted"
-    # Weights fitted with segments counted, errors .9; small blocks of callers who came back
-    # are merged within a segment too.
-    TUNED = "tuned"
-
-
 @dataclass(frozen=True, slots=True)
 class CanaryPolicy:
     """Sets the thresholds of the online guard (statistics.md §2)."""
@@ -136,9 +122,6 @@ class CanaryPolicy:
     p0: float = 0.01
     certificate: float = 20.0  # evidence (an e-value) that certifies a step
     block_size: int = 100  # units that are counted and tested together
-    unit: ExposureUnit = ExposureUnit.SESSION  # what is counted once
-    session_requests: int = 3  # session_requests, session_s: when a session's outcome is fixed
-    session_s: float = 60.0
     # After it a missing outcome counts as a failure, in both arms alike.
     missing_s: float = 600.0
     local_alpha: float = 0.01  # the same, of all routers' own guards; 0 for none
@@ -152,26 +135,13 @@ class CanaryPolicy:
     shadow: ShadowStagePolicy | None = None
     # The model that feeds the guardrail `judge`; both are there, or none.
     judge: CanaryJudge | None = None
-    evidence: EvidenceRule = EvidenceRule.EVEN  # how blocks become evidence of harm
     # The candidate's first units, whose times no guardrail counts, nor those of the incumbent
     # beside them; a tenth of the first step's minimum at the most.
-    warm_up: int = 0
-    # Share of the errors' weight that goes to segments of the traffic; 0 for none.
-    segment_share: float = 0.0
-    # Of alpha, for the evidence of never-seen keys, which is carried over the periods
-    # (statistics.md §2.12); the other periods share the rest. 0: every period begins anew.
-    carried_share: float = 0.0
+    warm_up: int = 30
 
     @property
     def warm_up_units(self) -> int:
         return min(self.warm_up, self.steps[0].min_exposures // 10)
-
-    @property
-    def carries(self) -> bool:
-        """Tells whether evidence outlasts its period. Requests are never counted twice, and
-        have one period.
-        """
-        return self.carried_share > 0.0 and self.unit.counts_keys
 
     @property
     def tolerated(self) -> dict[Guardrail, float]:
@@ -180,21 +150,6 @@ class CanaryPolicy:
 
     def as_json(self) -> dict[str, object]:
         return asdict(self)
-
-
-# The rules of a policy that is made today, where they are not the fields' own defaults.
-NEW_CANARY: Final[Mapping[str, Any]] = {
-    "unit": ExposureUnit.FIRST_REQUEST,
-    "evidence": EvidenceRule.TUNED,
-    "warm_up": 30,
-    "carried_share": 0.75,
-    "segment_share": 0.05,
-}
-
-
-def new_canary_policy() -> CanaryPolicy:
-    """Builds the policy of a canary that nobody set anything of."""
-    return CanaryPolicy(**NEW_CANARY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +164,7 @@ class Policy:
     # Whether a swap names the change request under which it is made.
     change_reference: ChangeReferenceRule = ChangeReferenceRule.OPTIONAL
     gate: GatePolicy = field(default_factory=GatePolicy)
-    canary: CanaryPolicy = field(default_factory=new_canary_policy)
+    canary: CanaryPolicy = field(default_factory=CanaryPolicy)
 
     def as_json(self) -> dict[str, object]:
         return asdict(self)

@@ -3,13 +3,11 @@
 
 The same figures as `HarmEvidence` and `RankEvidence` (`harm_evidence`) give step by step, for
 all blocks at once: a rollout of a million requests is looked at every few seconds. Also the
-weights that a policy has registered (`EvidenceRule`, §2.11), and what a guardrail counted in a
-block.
+weights of the evidence (§2.11), and what a guardrail counted in a block.
 """
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from typing import Final
@@ -22,59 +20,35 @@ from harness.domain.canary.guardrails import (
 )
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.worker_guard import HARM_GRID, arm_log_factor
-from harness.domain.proposals.policy import CanaryPolicy, EvidenceRule
+from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.arrays import Floats, np
 from harness.gate.logspace import log_mean_rows, running_sum
 from harness.gate.online.fisher import log_factors
 from harness.gate.online.harm_evidence import RANK_STAKES, odds_grid
 
-
-@dataclass(frozen=True, slots=True)
-class EvidenceWeights:
-    """Holds the weights that a rule gives to guardrails and odds ratios."""
-
-    errors: float  # of the guardrail of errors; the others share the rest
-    odds: tuple[float, ...]  # of each ratio of HARM_GRID, summing to 1; empty for all alike
-    # A block that is expected to have fewer units of the smaller arm is judged by the planned
-    # share.
-    fewest: float
-    # Small blocks of callers who came back are merged within each segment as well.
-    pools_segments: bool = False
-
-
+# Searched for the fewest exposures at 2, 5 and 20 % failures against 1 % (statistics.md §2.11).
+ERRORS_WEIGHT: Final = 0.9  # of the guardrail of errors; the others share the rest
+# Of each ratio of HARM_GRID, summing to 1.
+ODDS_WEIGHTS: Final = (0.003, 0.01, 0.305, 0.165, 0.11, 0.115, 0.25, 0.032, 0.01)
+# A block that is expected to have fewer units of the smaller arm than this is judged by the
+# planned share.
+FEWEST: Final = 1.0
 _NOTHING: Final = FailureTally(0, 0, 0, 0)
 # Units of callers who came back that are compared together, at least.
 _POOLED: Final = 20
 
-RULES: Final[Mapping[EvidenceRule, EvidenceWeights]] = {
-    EvidenceRule.EVEN: EvidenceWeights(0.5, (), 0.0),
-    # Searched for the fewest exposures at 2, 5 and 20 % failures against 1 %.
-    EvidenceRule.WEIGHTED: EvidenceWeights(
-        0.85, (0.005, 0.03, 0.23, 0.135, 0.22, 0.12, 0.175, 0.045, 0.04), 1.0
-    ),
-    # The same with segments counted, for a margin at each of them.
-    EvidenceRule.TUNED: EvidenceWeights(
-        0.9,
-        (0.003, 0.01, 0.305, 0.165, 0.11, 0.115, 0.25, 0.032, 0.01),
-        1.0,
-        pools_segments=True,
-    ),
-}
 
-
-def guardrail_weights(
-    guardrails: Collection[Guardrail], rule: EvidenceRule = EvidenceRule.EVEN
-) -> dict[Guardrail, float]:
-    """Errors have the rule's weight, the others the rest in equal shares.
+def guardrail_weights(guardrails: Collection[Guardrail]) -> dict[Guardrail, float]:
+    """Errors have ERRORS_WEIGHT, the others the rest in equal shares.
 
     One that sees nothing keeps its weight and an e-value of 1.
     """
-    others, errors = len(guardrails) - 1, RULES[rule].errors
+    others = len(guardrails) - 1
     if not others:
         return dict.fromkeys(guardrails, 1.0)
-    share = (1.0 - errors) / others
+    share = (1.0 - ERRORS_WEIGHT) / others
     return {
-        guardrail: errors if guardrail is Guardrail.ERRORS else share
+        guardrail: ERRORS_WEIGHT if guardrail is Guardrail.ERRORS else share
         for guardrail in guardrails
     }
 
@@ -91,26 +65,20 @@ def block_tally(block: ObservationBlock, guardrail: Guardrail) -> FailureTally |
 def guardrail_path(
     blocks: Sequence[ObservationBlock], guardrail: Guardrail, policy: CanaryPolicy
 ) -> Floats:
-    """Computes log e of one guardrail after each block, by the policy's rule."""
+    """Computes log e of one guardrail after each block."""
     if guardrail_kind(guardrail) is GuardrailKind.RANKS:
         return ranks_path([block.ranks.get(guardrail, ()) for block in blocks])
     tallies = [block_tally(block, guardrail) for block in blocks]
-    if not policy.unit.counts_keys:
-        return counts_path(tallies, policy.tolerated[guardrail], rule=policy.evidence)
     shares = [block.weight_bps / 10_000 for block in blocks]
     back = [not block.is_never_seen for block in blocks]
-    tallies = pool_returned(tallies, shares, back, fewest=RULES[policy.evidence].fewest)
-    return counts_path(
-        tallies, policy.tolerated[guardrail], rule=policy.evidence, shares=shares
-    )
+    tallies = pool_returned(tallies, shares, back)
+    return counts_path(tallies, policy.tolerated[guardrail], shares=shares)
 
 
 def pool_returned(
     tallies: Sequence[FailureTally | None],
     shares: Sequence[float],
     back: Sequence[bool],
-    *,
-    fewest: float,
 ) -> list[FailureTally | None]:
     """Merges small blocks of callers who came back, until they can be compared within
     themselves; None where one waits for those after it.
@@ -122,7 +90,7 @@ def pool_returned(
     pool, pooled_share = _NOTHING, 0.0
     for tally, share, returned in zip(tallies, shares, back, strict=True):
         smaller = min(share, 1.0 - share)
-        if tally is None or not returned or not 0.0 < tally.units * smaller < fewest:
+        if tally is None or not returned or not 0.0 < tally.units * smaller < FEWEST:
             found.append(tally)
             continue
         if share != pooled_share:
@@ -133,7 +101,7 @@ def pool_returned(
             pool.failures + tally.failures,
             pool.canary_failures + tally.canary_failures,
         )
-        if pool.units < _POOLED or pool.units * smaller < fewest:
+        if pool.units < _POOLED or pool.units * smaller < FEWEST:
             found.append(None)
             continue
         found.append(pool)
@@ -141,13 +109,11 @@ def pool_returned(
     return found
 
 
-def combined_path(
-    paths: Mapping[Guardrail, Floats], rule: EvidenceRule = EvidenceRule.EVEN
-) -> Floats:
+def combined_path(paths: Mapping[Guardrail, Floats]) -> Floats:
     """Computes the log of the weighted mean of the e-values: a product would count dependent
     data twice.
     """
-    weight = guardrail_weights(paths, rule)
+    weight = guardrail_weights(paths)
     rows = [path + math.log(weight[guardrail]) for guardrail, path in paths.items()]
     # The mean of weighted terms times their number: their sum.
     return log_mean_rows(rows) + math.log(len(rows))
@@ -157,7 +123,6 @@ def counts_path(
     tallies: Sequence[FailureTally | None],
     tolerated: float = 1.0,
     *,
-    rule: EvidenceRule = EvidenceRule.EVEN,
     shares: Sequence[float] = (),
 ) -> Floats:
     """Computes log e of harm after each block; None for one that the guardrail did not apply
@@ -168,26 +133,25 @@ def counts_path(
     """
     odds, nothing = odds_grid(tolerated), (0.0,) * len(HARM_GRID)
     if not any(tallies):
-        return _uncounted_path(len(tallies), rule)
-    weights = RULES[rule]
+        return _uncounted_path(len(tallies))
     factors = [
         nothing
         if tally is None
         else planned_factors(tally.failures, tally.canary_failures, share, tolerated)
-        if 0.0 < tally.units * min(share, 1.0 - share) < weights.fewest
+        if 0.0 < tally.units * min(share, 1.0 - share) < FEWEST
         else log_factors(
             tally.units, tally.canary, tally.failures, tally.canary_failures, odds=odds
         )
         for tally, share in zip(tallies, shares or [0.0] * len(tallies), strict=True)
     ]
     logs = np.array(factors, dtype=np.float64).reshape(-1, len(HARM_GRID))
-    return _mean_of_products(logs, weights.odds)
+    return _mean_of_products(logs)
 
 
 # Of most canaries, most guardrails have seen nothing. These paths are shared: nobody may write.
 @lru_cache(maxsize=1_024)
-def _uncounted_path(blocks: int, rule: EvidenceRule) -> Floats:
-    path = _mean_of_products(np.zeros((blocks, len(HARM_GRID))), RULES[rule].odds)
+def _uncounted_path(blocks: int) -> Floats:
+    path = _mean_of_products(np.zeros((blocks, len(HARM_GRID))))
     path.setflags(write=False)
     return path
 
@@ -228,8 +192,8 @@ def ranks_path(ranks: Sequence[Sequence[float]]) -> Floats:
     return _mean(after_each[ends])
 
 
-def _mean_of_products(factors: Floats, weights: Sequence[float] = ()) -> Floats:
-    return _mean(running_sum(0.0, factors.T)[:, 1:].T, weights)
+def _mean_of_products(factors: Floats) -> Floats:
+    return _mean(running_sum(0.0, factors.T)[:, 1:].T, ODDS_WEIGHTS)
 
 
 def _mean(products: Floats, weights: Sequence[float] = ()) -> Floats:

@@ -109,14 +109,12 @@ def decide_action(
     evidence = collect_evidence(blocks, rollout.policy)
     step = rollout.current
     deadline = add_seconds(rollout.step_started_at, step.deadline_s)
-    # Keys that send many requests go to one arm each: then the ratio proves nothing.
-    keyed = rollout.policy.unit.counts_keys
     view = _View(
         rollout=rollout,
         evidence=evidence,
         step_exposures=evidence.exposures_by_weight.get(step.weight_bps, 0),
         wanted=max(1, step.min_exposures),
-        log_srm=_split(rollout, blocks) if keyed else 0.0,
+        log_srm=_split(rollout, blocks),
         late=now >= deadline,
         left=deadline - now,
         now=now,
@@ -235,9 +233,7 @@ def _harm(view: _View) -> str:
 
 
 def _whose(view: _View) -> str:
-    """Tells which callers' evidence it is, where there is more than one."""
-    if not view.rollout.policy.carries:
-        return ""
+    """Tells which callers' evidence it is."""
     if view.evidence.carried:
         return " in callers that this canary had never counted before, over all its days"
     return f" in the callers of day {view.evidence.period} alone"

@@ -2,10 +2,9 @@
 (statistics.md §2).
 
 Guardrails share alpha as a weighted mean of e-values. Keys keep their arm from one day to the
-next, so that periods are dependent: each has evidence of its own, the j-th at alpha/(j(j+1)).
-A policy with a `carried_share` carries the first period's on: keys that were never seen before
-are independent of all that was, whatever the day (statistics.md §2.12). The certificate's
-evidence is there as well.
+next, so that periods are dependent: each has evidence of its own. The first period's is carried
+on: keys that were never seen before are independent of all that was, whatever the day
+(statistics.md §2.12). The certificate's evidence is there as well.
 """
 
 import math
@@ -20,20 +19,21 @@ from harness.gate.arrays import Floats, np
 from harness.gate.online.certificate import Certificate, add_block, log_certificate
 from harness.gate.online.evidence_paths import combined_path, guardrail_path, guardrail_weights
 from harness.gate.online.guardrail_report import GuardrailEvidence, guardrail_totals
-from harness.gate.online.segment_evidence import mix_segments
 from harness.gate.online.segment_harm import find_segment
 from harness.gate.online.warm_up import skip_warm_up
 
 # The number of the stream of never-seen keys, which has no period.
 CARRIED: Final = 0
+# Of alpha, for that stream; the periods after the first share the rest.
+CARRIED_SHARE: Final = 0.75
 
 
 @dataclass(frozen=True, slots=True)
 class CanaryEvidence:
     """Holds the evidence of a rollout up to the last block, or to the one that tripped."""
 
-    # Log e after each block read, of its period. Where evidence is carried: of the stream that
-    # was the nearest to its limit, on the scale of the one that is carried.
+    # Log e after each block read, of the stream that was the nearest to its limit, on the scale
+    # of the one that is carried.
     path: tuple[float, ...]
     log_e: float  # now
     block: int | None  # index of the block that tripped, None if none did
@@ -84,10 +84,10 @@ def collect_evidence(
     current = [
         stream.until(len(read))
         for stream in streams
-        if stream.number in (CARRIED, _number(read[-1:], policy))
+        if stream.number in (CARRIED, _period(read))
     ]
     now = max(current, key=lambda stream: stream.excess)
-    path = _leading_path(streams, len(ordered), carries=policy.carries)
+    path = _leading_path(streams, len(ordered))
     guardrails = _guardrails(now, read, policy)
     certificates = [_certificate(stream, policy) for stream in current]
     certificate = max(certificates, key=lambda certified: certified.log_e - certified.limit)
@@ -98,7 +98,7 @@ def collect_evidence(
         path=tuple(map(float, path[: len(read)])),
         log_e=_last(now.path),
         block=tripped,
-        period=_number(read[-1:], policy),
+        period=_period(read),
         limit=now.limit,
         guardrails=guardrails,
         tripped=reason,
@@ -167,10 +167,9 @@ class _Stream:
             guardrail: guardrail_path(blocks, guardrail, policy)
             for guardrail in policy.tolerated
         }
-        paths[Guardrail.ERRORS] = mix_segments(paths[Guardrail.ERRORS], blocks, policy)
         limit = math.log(1.0 / policy.alpha) + cost
         places = tuple(place for place, _ in own)
-        path = combined_path(paths, policy.evidence)
+        path = combined_path(paths)
         return cls(number, cost, limit, places, blocks, paths, path)
 
     @property
@@ -198,44 +197,32 @@ class _Stream:
 
 
 def _streams(ordered: Sequence[ObservationBlock], policy: CanaryPolicy) -> list[_Stream]:
-    """One for each period. Where evidence is carried, the first period's holds every block's
-    never-seen keys and does not end; the other periods count each key once more.
+    """The carried one, which holds every block's never-seen keys and does not end, and one for
+    each period after the first, in which each key counts once more.
     """
     placed = list(enumerate(ordered))
-    periods = sorted({_number([block], policy) for block in ordered} or {1})
-    found = []
-    if policy.carries:
-        new = [(place, part) for place, block in placed if (part := block.of_new_keys)]
-        cost = -math.log(policy.carried_share)
-        found.append(_Stream.from_blocks(CARRIED, new, policy, cost))
-        periods = [number for number in periods if number > 1]
-    for number in periods:
-        own = [(at, block) for at, block in placed if _number([block], policy) == number]
-        found.append(_Stream.from_blocks(number, own, policy, _cost(number, policy)))
+    new = [(place, part) for place, block in placed if (part := block.of_new_keys)]
+    found = [_Stream.from_blocks(CARRIED, new, policy, -math.log(CARRIED_SHARE))]
+    for number in sorted({block.period for block in ordered if block.period > 1}):
+        own = [(at, block) for at, block in placed if block.period == number]
+        found.append(_Stream.from_blocks(number, own, policy, period_cost(number)))
     return found
 
 
-def _number(blocks: Sequence[ObservationBlock], policy: CanaryPolicy) -> int:
-    """The period of the last block. Requests as units are never counted twice: one period."""
-    return blocks[-1].period if blocks and policy.unit.counts_keys else 1
+def _period(blocks: Sequence[ObservationBlock]) -> int:
+    """The period of the last block."""
+    return blocks[-1].period if blocks else 1
 
 
-def _cost(period: int, policy: CanaryPolicy) -> float:
-    """What the period's part of alpha adds to the log e that is needed."""
-    if not policy.unit.counts_keys:
-        return 0.0
-    # Without the first period's the parts sum to ½.
-    rest = 2.0 * (1.0 - policy.carried_share) if policy.carries else 1.0
-    return math.log(period * (period + 1) / rest)
+def period_cost(period: int) -> float:
+    """What the period's part of alpha adds to the log e that is needed: without the first
+    period's, 1/(j(j + 1)) sum to ½.
+    """
+    return math.log(period * (period + 1) / (2.0 * (1.0 - CARRIED_SHARE)))
 
 
-def _leading_path(streams: Sequence[_Stream], blocks: int, *, carries: bool) -> Floats:
+def _leading_path(streams: Sequence[_Stream], blocks: int) -> Floats:
     """Computes `CanaryEvidence.path`."""
-    path = np.zeros(blocks)
-    if not carries:
-        for stream in streams:
-            path[list(stream.places)] = stream.path
-        return path
     carried, *days = streams
     after_each = np.concatenate([[0.0], carried.path])
     path = after_each[np.searchsorted(carried.places, np.arange(blocks), side="right")]
@@ -248,7 +235,7 @@ def _leading_path(streams: Sequence[_Stream], blocks: int, *, carries: bool) -> 
 def _guardrails(
     now: _Stream, read: Sequence[ObservationBlock], policy: CanaryPolicy
 ) -> tuple[GuardrailEvidence, ...]:
-    weight = guardrail_weights(policy.tolerated, policy.evidence)
+    weight = guardrail_weights(policy.tolerated)
     found = []
     for guardrail, tolerated in policy.tolerated.items():
         path, sums = now.paths[guardrail], guardrail_totals(read, guardrail)

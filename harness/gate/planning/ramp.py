@@ -16,6 +16,7 @@ from harness.gate.arrays import Floats, Ints, np
 from harness.gate.logspace import log_mean_rows
 from harness.gate.online.certificate import HEALTHY_GRID
 from harness.gate.online.fisher import log_factors
+from harness.gate.online.rollout_evidence import CARRIED_SHARE
 
 DAY_S: Final = 86_400.0
 SEED: Final = 20_260_301
@@ -115,20 +116,14 @@ def certification_times(
     block_s = size / (pace.units_per_hour / 3600.0)
     blocks = min(MAX_BLOCKS, max(1, int(step.deadline_s / block_s)))
     rate = round(max(pace.failure_rate, LOWEST_RATE), 5)
-    daily = policy.unit.counts_keys
     needed = simulate_crossings(
         size,
         canary,
         rate,
         blocks,
-        block_s if daily else 0.0,
-        began_s if daily else 0.0,
-        (
-            policy.rho_ni,
-            policy.p0,
-            policy.certificate,
-            policy.carried_share if policy.carries else 0.5,
-        ),
+        block_s,
+        began_s,
+        (policy.rho_ni, policy.p0, policy.certificate),
     )
     return needed[0] * block_s, needed[1] * block_s
 
@@ -147,21 +142,21 @@ def simulate_crossings(
     blocks: int,
     block_s: float,
     began_s: float,
-    terms: tuple[float, float, float, float],
+    terms: tuple[float, float, float],
 ) -> tuple[float, float]:
     """Blocks until half, and four of five, of RUNS simulated canaries are certified.
 
-    block_s: seconds that a block takes, 0 where evidence never begins anew. terms: rho_ni, p0,
-    the certificate's level, and the first day's part of that. As if all callers came back each
-    day: what evidence gains that is carried depends on how many do not.
+    block_s: seconds that a block takes. terms: rho_ni, p0 and the certificate's level. As if
+    all callers came back each day: what evidence gains that is carried depends on how many do
+    not.
     """
-    rho_ni, p0, level, first_share = terms
+    rho_ni, p0, level = terms
     chance = np.random.default_rng(SEED)
     theirs = chance.binomial(canary, rate, (RUNS, blocks))
     ours = chance.binomial(size - canary, rate, (RUNS, blocks))
     day = ((began_s + block_s * np.arange(blocks)) // DAY_S).astype(int)
-    parts = np.where(day, 2.0 * (1.0 - first_share) / ((day + 1.0) * (day + 2.0)), first_share)
-    limit = math.log(level) - np.log(parts) * bool(block_s)
+    rest = 2.0 * (1.0 - CARRIED_SHARE) / ((day + 1.0) * (day + 2.0))
+    limit = math.log(level) - np.log(np.where(day, rest, CARRIED_SHARE))
     logs = np.logaddexp(
         _odds(ours, theirs, day, (size, canary, rho_ni)), _rate(theirs, day, (canary, p0))
     ) - math.log(2.0)

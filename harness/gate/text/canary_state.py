@@ -175,8 +175,7 @@ def _reason(
             return told
         case CanaryStateKind.EMPTY:
             wanted = format_count(max(1, rollout.current.min_exposures))
-            units = rollout.policy.unit.plural
-            return f"This step needs {wanted} canary {units}; none has been counted yet."
+            return f"This step needs {wanted} canary callers; none has been counted yet."
         case _:
             return reason
 

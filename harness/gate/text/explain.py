@@ -13,7 +13,7 @@ from typing import Final
 from harness.domain.canary.guardrails import Guardrail, GuardrailKind, guardrail_kind
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
-from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
+from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.formatting import (
     format_answer_price,
     format_bps,
@@ -24,7 +24,7 @@ from harness.domain.formatting import (
     format_usd,
     without_scientific_notation,
 )
-from harness.domain.proposals.policy import CanaryPolicy, EvidenceRule
+from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.reliability.failures import describe_failures
 from harness.domain.safe_time import add_seconds
 from harness.gate.online.guardrail_report import GuardrailEvidence
@@ -112,23 +112,6 @@ class RolloutExplanation:
     judged_by: str = ""  # the rules that its policy registered
 
 
-_COUNTED: Final[Mapping[ExposureUnit, str]] = {
-    ExposureUnit.FIRST_REQUEST: "callers, each by the first request",
-    ExposureUnit.SESSION: "callers, each by the first session",
-    ExposureUnit.REQUEST: "requests",
-}
-_RULES: Final[Mapping[EvidenceRule, str]] = {
-    EvidenceRule.EVEN: "every size of harm weighs alike",
-    EvidenceRule.WEIGHTED: (
-        "likely sizes of harm weigh more than unlikely ones; small blocks are judged by the "
-        "planned share"
-    ),
-    EvidenceRule.TUNED: (
-        "the guardrail of errors has nine tenths of the weight, and the others share the rest; "
-        "likely sizes of harm weigh more than unlikely ones; small blocks are judged by the "
-        "planned share"
-    ),
-}
 _PERSON: Final = StepNeed(
     "person", "a person resumes or aborts it", done=False, share=0.0, eta_s=None
 )
@@ -145,7 +128,11 @@ def explain_rollout(
 
 
 def _judged_by(policy: CanaryPolicy) -> str:
-    words = f"counts {_COUNTED[policy.unit]}; {_RULES[policy.evidence]}"
+    words = (
+        "counts callers, each by the first request; the guardrail of errors has nine tenths of "
+        "the weight, and the others share the rest; likely sizes of harm weigh more than "
+        "unlikely ones; small blocks are judged by the planned share"
+    )
     if policy.warm_up_units:
         words += f"; response times count from canary unit {policy.warm_up_units + 1} on"
     return words
@@ -305,8 +292,7 @@ def _needs(
 ) -> tuple[StepNeed, ...]:
     found = [_exposures(rollout, action, pace)]
     found += _warm_up(rollout, action, pace)
-    if rollout.policy.unit.counts_keys:
-        found.append(_ratio(action))
+    found.append(_ratio(action))
     found += _floors(rollout, now)
     if rollout.current.certify:
         found.append(_certificate(rollout, action, pace, now))
@@ -337,10 +323,9 @@ def _exposures(rollout: Rollout, action: RolloutAction, pace: float | None) -> S
     wanted = max(1, step.min_exposures)
     left = max(0, wanted - have)
     each_s = 3600.0 / (pace * step.weight_bps / 10_000) if pace else None
-    what = rollout.policy.unit.plural
     return StepNeed(
         what="exposures",
-        words=f"{have:,} of {wanted:,} canary {what} at {format_bps(step.weight_bps)}",
+        words=f"{have:,} of {wanted:,} canary callers at {format_bps(step.weight_bps)}",
         done=not left,
         share=min(1.0, have / wanted),
         eta_s=0.0 if not left else None if each_s is None else left * each_s,

@@ -5,13 +5,11 @@ first.
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.formatting import format_bps, format_estimate, format_percent, format_rate
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, ShadowStagePolicy
-from harness.gate.planning.ramp import StepPlan, TrafficPace, plan_ramp, plan_step
+from harness.gate.planning.ramp import StepPlan, TrafficPace, plan_step
 
 NOTHING_HELPS: Final = (
     "No larger share or longer step helps: with so little traffic a canary shows great harm "
@@ -31,10 +29,10 @@ def no_pace_text(route: str, requests: int) -> str:
     return f"How long a canary of {route} takes is unknown: {recorded} recorded in 24 hours."
 
 
-def ramp_summary(policy: CanaryPolicy, pace: TrafficPace, steps: Sequence[StepPlan]) -> str:
+def ramp_summary(pace: TrafficPace, steps: Sequence[StepPlan]) -> str:
     """The first line: how long in all, or which step does not come through in its time."""
     late = [step for step in steps if not step.in_time]
-    basis = _basis(policy, pace)
+    basis = _basis(pace)
     if not late:
         total = math.fsum(step.typical_s or 0.0 for step in steps)
         cautious = math.fsum(step.cautious_s or 0.0 for step in steps)
@@ -64,7 +62,7 @@ def ramp_summary(policy: CanaryPolicy, pace: TrafficPace, steps: Sequence[StepPl
     )
 
 
-def _basis(policy: CanaryPolicy, pace: TrafficPace) -> str:
+def _basis(pace: TrafficPace) -> str:
     percent = format_percent(pace.failure_rate, significant=2)
     rate = f"{percent} of requests fail today"
     if not pace.rate_measured:
@@ -73,17 +71,15 @@ def _basis(policy: CanaryPolicy, pace: TrafficPace) -> str:
             "are recorded to tell"
         )
     requests = f"{format_rate(pace.requests_per_hour)} requests an hour"
-    if not policy.unit.counts_keys:
-        return f"Reckoned from {requests}; {rate}."
     if pace.measured:
         return (
-            f"Reckoned from {format_rate(pace.units_per_hour)} new keys an hour ({requests}); "
-            f"{rate}."
+            f"Reckoned from {format_rate(pace.units_per_hour)} new callers an hour "
+            f"({requests}); {rate}. A request that names no caller is a caller of its own."
         )
     return (
-        f"Reckoned from {requests}; {rate}. Exposures count keys, and how many of these "
-        "requests come from new keys is not measured yet: it takes longer where callers come "
-        "back."
+        f"Reckoned from {requests}; {rate}. Each caller counts once, by the first request; a "
+        "request that names no caller is a caller of its own. How many of these requests come "
+        "from new callers is not measured yet: it takes longer where callers come back."
     )
 
 
@@ -100,7 +96,7 @@ def warm_up_text(policy: CanaryPolicy) -> str:
     units = policy.warm_up_units
     if not units:
         return ""
-    return f" The times of the canary's first {units} {policy.unit.plural} do not count."
+    return f" The times of the canary's first {units} callers do not count."
 
 
 def shadow_text(policy: CanaryPolicy, pace: TrafficPace) -> str:
@@ -133,7 +129,6 @@ def ramp_options(
     if not late:
         return ()
     found = [words for step in late for words in [_larger(policy, pace, step)] if words]
-    found += _by_request(policy, pace)
     found += [words for step in late for words in [_longer(step)] if words]
     shadow = _shadow_first(pace) if may_mirror and policy.shadow is None else []
     return (*(found or [NOTHING_HELPS]), *shadow)
@@ -167,23 +162,6 @@ def _larger(policy: CanaryPolicy, pace: TrafficPace, late: StepPlan) -> str:
                 f"{bps / late.weight_bps:g} times as many callers meet the candidate."
             )
     return ""
-
-
-def _by_request(policy: CanaryPolicy, pace: TrafficPace) -> list[str]:
-    if not policy.unit.counts_keys:
-        return []
-    by_request = replace(policy, unit=ExposureUnit.REQUEST)
-    quick = replace(pace, units_per_hour=pace.requests_per_hour)
-    steps = plan_ramp(by_request, quick)
-    if not all(step.in_time for step in steps):
-        return []
-    total = math.fsum(step.typical_s or 0.0 for step in steps)
-    words = (
-        "`unit: request`: every request counts, and all steps take about "
-        f"{format_estimate(total)}. "
-        "That is approximate unless nearly every key is different."
-    )
-    return [words]
 
 
 def _longer(late: StepPlan) -> str:

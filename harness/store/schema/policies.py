@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.domain.canary.guardrails import Guardrails
-from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
+from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.suite_plan import (
     Claim,
@@ -19,7 +19,6 @@ from harness.domain.proposals.change_reference import ChangeReferenceRule
 from harness.domain.proposals.policy import (
     CanaryPolicy,
     CanaryStep,
-    EvidenceRule,
     GatePolicy,
     PeakHours,
     Policy,
@@ -53,12 +52,10 @@ def _gate_policy(data: JsonIn) -> GatePolicy:
 def canary_policy_from_json(data: JsonIn) -> CanaryPolicy:
     shadow, judge = data["shadow"], data["judge"]
     read = {
-        "evidence": EvidenceRule(data["evidence"]),
         "steps": tuple(CanaryStep(**step) for step in data["steps"]),
         "peak": PeakHours(**data["peak"]),
         "shadow": ShadowStagePolicy(**shadow) if shadow else None,
         "judge": CanaryJudge(**judge) if judge else None,
-        "unit": ExposureUnit(data["unit"]),
         "guardrails": Guardrails(**data["guardrails"]),
     }
     return CanaryPolicy(**{**data, **read})

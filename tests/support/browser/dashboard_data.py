@@ -61,7 +61,6 @@ policies:
   automatic:
     gate: {n_max: 200}
     canary: &canary
-      unit: request
       steps:
         - {weight_bps: 100, min_exposures: 60}
         - {weight_bps: 500, min_exposures: 200}

@@ -8,7 +8,7 @@ the table "days" of `benchmarks.canary`.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -16,14 +16,13 @@ import numpy as np
 
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, claim_keys, page_of
 from harness.domain.canary.observation import NeverSeen, ObservationBlock
-from harness.domain.proposals.policy import CanaryPolicy, new_canary_policy
+from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.online.rollout_evidence import collect_evidence
 
 START: Final = datetime(2026, 3, 1, tzinfo=UTC)
 BLOCK: Final = 100
-# As a policy has it by default, and as it was when every day began anew.
-CARRIED: Final = new_canary_policy()
-DAILY: Final = replace(CARRIED, carried_share=0.0)
+# As a policy has it by default.
+CARRIED: Final = CanaryPolicy()
 
 Flags = np.ndarray
 
@@ -62,7 +61,7 @@ def exposures_to_rollback(
     traffic: DailyTraffic, policy: CanaryPolicy, seed: Sequence[int]
 ) -> float:
     """Canary units until the rollback; inf for none within the days."""
-    blocks = list(simulate_days(traffic, seed, ledger=policy.carries))
+    blocks = list(simulate_days(traffic, seed, ledger=True))
     found = collect_evidence(blocks, policy)
     return math.inf if found.block is None else float(found.exposures)
 

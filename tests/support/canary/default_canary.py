@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from harness.domain.canary.observation import ObservationBlock
-from harness.domain.proposals.policy import CanaryPolicy, new_canary_policy
+from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.online.rollout_evidence import collect_evidence
 from tests.support.canary.guarded_traffic import (
     CANARY_SHARE,
@@ -23,7 +23,7 @@ from tests.support.canary.guarded_traffic import (
     simulate_rollout,
 )
 
-DEFAULT: Final = new_canary_policy()
+DEFAULT: Final = CanaryPolicy()
 # Every guardrail that there is, for what must not be rolled back.
 TWELVE: Final = replace(DEFAULT, guardrails=replace(DEFAULT.guardrails, judge=1.25))
 # Exposures simulated at first: most rollbacks come sooner.

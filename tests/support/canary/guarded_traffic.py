@@ -23,7 +23,6 @@ from harness.domain.canary.ranking import MAX_CONTROLS, MeasuredUnit, rank_block
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.arrays import Floats
 from harness.gate.online.evidence_paths import ranks_path
-from tests.support.canary.segmented_traffic import count_errors, draw_segments
 
 Ints = NDArray[np.int64]
 
@@ -209,9 +208,6 @@ def simulate_rollout(
         if guardrail in on
     }
     errors = _tallies(everyone, failed, arm)
-    if policy.segment_share:
-        drawn = draw_segments(shape, rng.spawn(1)[0])
-        tallies[Guardrail.ERRORS] = [*count_errors(drawn, everyone, arm, failed)]
     return [
         ObservationBlock(
             rollout="r", worker="w", sequence=before + n, weight_bps=100, units=errors[n].units,

@@ -2,7 +2,6 @@
 request has its segments, one of each kind, and a caller's arm is a coin.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,19 +12,11 @@ import numpy as np
 from harness.domain.canary.guardrails import Guardrail, SegmentCount, SegmentedErrors
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.segments import SEGMENTS, Segment
-from harness.domain.proposals.policy import CanaryPolicy
-from harness.gate.online.rollout_evidence import collect_evidence
 
 SIZE: Final = 100
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 # Shares of the segments of each kind, in the order of SEGMENTS.
-SHARES: Final = (
-    (0.5, 0.5),
-    (0.1, 0.9),
-    (0.6, 0.3, 0.1),
-    (0.4, 0.2, 0.12, 0.1, 0.08, 0.05, 0.03, 0.02),
-    (0.6, 0.1, 0.08, 0.06, 0.05, 0.03, 0.03, 0.02, 0.01, 0.01, 0.005, 0.005),
-)
+SHARES: Final = ((0.5, 0.5), (0.1, 0.9), (0.6, 0.1, 0.2, 0.1))
 
 
 @dataclass(frozen=True)
@@ -99,28 +90,6 @@ def _tally(whole: np.ndarray, counts: np.ndarray) -> SegmentedErrors:
         for n in np.flatnonzero(counts[:, 0])
     }
     return SegmentedErrors(units, canary, failures, canary_failures, segments=segments)
-
-
-def segment_exposures(
-    truth: SegmentTruth, policy: CanaryPolicy, *, cap: int, seed: Sequence[int]
-) -> float:
-    """Counts the canary's units in the harmed segment until the policy rolls it back; inf for
-    never within `cap` of all its units.
-    """
-    blocks = simulate_segments(truth, blocks=cap, rng=np.random.default_rng(seed))
-    evidence = collect_evidence(blocks, policy)
-    if evidence.block is None:
-        return math.inf
-    if truth.segment is None:
-        return float(evidence.exposures)
-    return float(
-        sum(
-            errors.segments[truth.segment].canary
-            for block in blocks[: evidence.block + 1]
-            if isinstance(errors := block.counts[Guardrail.ERRORS], SegmentedErrors)
-            and truth.segment in errors.segments
-        )
-    )
 
 
 def _in(drawn: Sequence[np.ndarray], segment: Segment) -> np.ndarray:

@@ -22,7 +22,6 @@ from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.evals.judge_calibration import JudgeCalibration
 from harness.domain.evals.pins import ServedModel
@@ -57,7 +56,7 @@ SECRET = b"a secret of the tests"
 # Share of items that each model answers rightly, in twelfths.
 SKILL = {"base": 7, "good": 10, "better": 12, "worse": 2, "equal": 7}
 STEPS = (CanaryStep(100, 3), CanaryStep(500, 5), CanaryStep(2500, 10, certify=True))
-CANARY = CanaryPolicy(steps=STEPS, unit=ExposureUnit.REQUEST, p0=0.2, alpha=0.05, bake_s=0.0)
+CANARY = CanaryPolicy(steps=STEPS, p0=0.2, alpha=0.05, bake_s=0.0)
 POLICY = Policy(
     "default", gate=GatePolicy(claim=Claim.SUPERIOR, infra_pause_s=5), canary=CANARY
 )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
-from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
+from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.routing.data_classes import NO_DATA_CLASSES, DataClasses
 from harness.domain.routing.table import Snapshot
 from harness.domain.settings import AgentSettings, RouterSettings
@@ -217,6 +217,7 @@ class Place:
         more_keys: tuple[str, ...] = (),
     ) -> None:
         self.asked: Counter[str] = Counter()
+        self.callers = 0
         self.script = script
 
         def script_turn(request: Any) -> ScriptedTurn:
@@ -225,7 +226,7 @@ class Place:
             found = self.script[model]
             return found if isinstance(found, ScriptedTurn) else found()
 
-        rule = UnitRule(block_size=1, unit=ExposureUnit.REQUEST)
+        rule = UnitRule(block_size=1)
         self.door = Door(
             folder,
             script_turn,
@@ -242,7 +243,10 @@ class Place:
     async def ask(self, body: bytes = ASK, times: int = 1) -> tuple[int, dict[bytes, bytes]]:
         """The last answer's status and headers."""
         for _ in range(times):
-            status, headers, _ = await self.door.call(CHAT, body)
+            # Each is another caller.
+            self.callers += 1
+            sticky = (b"x-swapgate-sticky", b"%d" % self.callers)
+            status, headers, _ = await self.door.call(CHAT, body, headers=(AUTH, sticky))
         return status, headers
 
     async def metrics(self) -> dict[str, float]:

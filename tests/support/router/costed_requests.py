@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from harness.domain.canary.guardrails import Guardrails
-from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
+from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.table import Snapshot
 from tests.support.router.counted_router import RequestCost, RouterMeter, metered_router
@@ -97,12 +97,8 @@ def _framed(*events: bytes) -> bytes:
 
 STREAMED: Final = ASKED % b',"stream":true'
 ALL_GUARDRAILS: Final = UnitRule(
-    unit=ExposureUnit.FIRST_REQUEST,
     guardrails=Guardrails().tolerated(),
     local_alpha=0.01,
-    feedback_s=60.0,
-    pools_ranks=True,
-    segments=True,
 )
 PLAIN: Final = CostedRequest(CHAT, ASKED % b"", whole(COMPLETION))
 KINDS: Final[Mapping[str, CostedRequest]] = {

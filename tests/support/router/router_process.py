@@ -21,7 +21,6 @@ from harness.app.installation import Installation, open_installation
 from harness.control.operations import keys
 from harness.control.routing import routes, seed
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
 from harness.domain.proposals.proposal import ProposalPhase
@@ -242,7 +241,6 @@ def start_canary(
     world: Routed,
     folder: Path,
     *,
-    unit: ExposureUnit = ExposureUnit.REQUEST,
     canary: CanaryPolicy = CANARY,
 ) -> SmallInstallation:
     """Evaluate and gate a better candidate by the use cases, up to its canary at one half.
@@ -250,7 +248,7 @@ def start_canary(
     Returns the control plane that did.
     """
     steps = (CanaryStep(5000, 1000, certify=True),)
-    policy = replace(POLICY, canary=replace(canary, steps=steps, unit=unit))
+    policy = replace(POLICY, canary=replace(canary, steps=steps))
 
     def answer(target: Target, item: Item, _epoch: int) -> str:
         number = int(item.id.rpartition("-")[2])

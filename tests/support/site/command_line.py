@@ -36,14 +36,10 @@ policies:
     promotion: automatic
     gate: {claim: superior, infra_pause_s: 5}
     canary: &canary
-      unit: request
       p0: 0.2
       bake_s: 20
       alpha: 0.05
-      evidence: even
       warm_up: 0
-      carried_share: 0
-      segment_share: 0
       steps:
         - {weight_bps: 100, min_exposures: 3}
         - {weight_bps: 500, min_exposures: 5}

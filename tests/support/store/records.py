@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail, Guardrails
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.canary.rollout import Rollout, RolloutState, build_unit_rule
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.evals.run import EvalRun, RunBudget, RunState, Sample
 from harness.domain.evals.suite_plan import Claim, SuitePin, SuitePlan, SuiteRole
 from harness.domain.evals.verdict import Failed, Passed, SuiteReport, Verdict
@@ -59,7 +58,7 @@ SETTINGS = RouteSettings(
 )
 # Who may see that class.
 CLEARED = {"personal": frozenset({OLD.provider, SPARE.provider})}
-RULE = build_unit_rule(CanaryPolicy(block_size=50, unit=ExposureUnit.REQUEST), NOW)
+RULE = build_unit_rule(CanaryPolicy(block_size=50), NOW)
 
 PLAN = SuitePlan(
     suite="tickets",
