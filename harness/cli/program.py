@@ -238,7 +238,16 @@ VERBS = {
 SECTIONS = {
     "Start": ("init", "serve", "worker", "status", "doctor", "docs", "demo", "sim"),
     "Providers, models, routes": ("provider", "model", "route"),
-    "Swap a model": ("proposal", "canary", "shadow", "eval", "suite", "capture", "gate"),
+    "Swap a model": (
+        "proposal",
+        "canary",
+        "shadow",
+        "eval",
+        "suite",
+        "capture",
+        "gate",
+        "proof",
+    ),
     "Watch": ("alert", "drift", "switch", "agent", "audit", "spending"),
     "Set up": (
         "key",

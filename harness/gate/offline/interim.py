@@ -3,7 +3,7 @@ these items may promote, and the level of the test at each (statistics.md §1.14
 
 The levels spend .9 of alpha, as the share of items that are in to the power 2.5. They are exact
 for sums of independent normal increments; the rest of alpha is for what is not normal in few
-items (measured, see docs/explanation/benchmarks/gate-error-rates.md).
+items (measured, see docs/explanation/benchmarks.md).
 """
 
 from collections.abc import Sequence
