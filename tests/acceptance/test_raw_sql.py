@@ -3,7 +3,7 @@
 import pytest
 
 from tests.acceptance.conftest import Installing
-from tests.acceptance.installation import Installation, Refused
+from tests.acceptance.installation import Document, Installation, Refused
 from tests.acceptance.providers import Simulator
 from tests.acceptance.swaps import await_phase, before_simulator, proposal, propose
 
@@ -62,6 +62,8 @@ def test_no_row_promotes_a_model_that_the_gate_has_failed(
             )
     assert everything(place) == before
     assert place.api("GET", "/audit/verify").json()["whole"] is True
+    # The same row with the models of before is taken: what was refused is the candidate.
+    write_version(place, next_version(place, "settings"))
 
 
 def used(statement: str, **values: str) -> dict[str, str]:
@@ -72,8 +74,22 @@ def refuse_version(
     place: Installation, kind: str, candidate: str, verdict: str | None, outcome: str | None
 ) -> None:
     """The database refuses a next version of the route with the candidate in a role."""
+    row = next_version(place, kind)
+    if kind in ("canary", "weight"):
+        row |= {"canary": candidate, "canary_evidence": row["incumbent_evidence"]}
+        row |= {"weight_bps": 100, "salt": "salt"}
+    else:
+        row |= {"incumbent": candidate}
+    if verdict is not None:
+        row |= {"verdict_id": verdict, "verdict_candidate": candidate}
+        row |= {"verdict_outcome": outcome}
+    with pytest.raises(Refused):
+        write_version(place, row)
+
+
+def next_version(place: Installation, kind: str) -> Document:
     (newest,) = place.database.rows(NEWEST)
-    row = {name: value for name, value in newest.items() if value is not None} | {
+    return {name: value for name, value in newest.items() if value is not None} | {
         "version": newest["version"] + 1,
         "revision": newest["revision"] + 1,
         "prev_version": newest["version"],
@@ -81,20 +97,11 @@ def refuse_version(
         "kind": kind,
         "actor": "mallory",
     }
-    if kind in ("canary", "weight"):
-        row |= {"canary": candidate, "canary_evidence": newest["incumbent_evidence"]}
-        row |= {"weight_bps": 100, "salt": "salt"}
-    else:
-        row |= {"incumbent": candidate}
-    if verdict is not None:
-        row |= {"verdict_id": verdict, "verdict_candidate": candidate}
-        row |= {"verdict_outcome": outcome}
+
+
+def write_version(place: Installation, row: Document) -> None:
     columns, values = ", ".join(row), ", ".join(f":{name}" for name in row)
-    with pytest.raises(Refused):
-        place.database.write(
-            f"INSERT INTO route_version ({columns}) VALUES ({values})",  # noqa: S608
-            **row,
-        )
+    place.database.write(f"INSERT INTO route_version ({columns}) VALUES ({values})", **row)  # noqa: S608
 
 
 def everything(place: Installation) -> dict[str, list[str]]:
