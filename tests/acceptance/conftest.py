@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 BUILD_S = 900
 DATABASES = ("sqlite", "postgresql")
+# For stories that take long: on PostgreSQL they run in `make verify` alone.
+LATER_ON_POSTGRESQL = ["sqlite", pytest.param("postgresql", marks=pytest.mark.verify)]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -48,7 +48,7 @@ def before_simulator(sim: Simulator, **routes: Mapping[str, Any]) -> Document:
     return {
         "providers": {"sim": sim.settings()},
         "policies": POLICIES,
-        "control": {"reconcile_interval_s": 0.3},
+        "control": {"reconcile_interval_s": 0.5},
         "router": {"flush_interval_s": 0.3},
         "routes": {name: plain | dict(settings) for name, settings in routes.items()},
     }

@@ -2,13 +2,14 @@
 
 import pytest
 
-from tests.acceptance.conftest import Installing
+from tests.acceptance.conftest import LATER_ON_POSTGRESQL, Installing
 from tests.acceptance.installation import Document, Installation
 from tests.acceptance.providers import Simulator
 from tests.acceptance.swaps import before_simulator
 
 
 @pytest.mark.req("F5")
+@pytest.mark.parametrize("database", LATER_ON_POSTGRESQL, indirect=True)
 def test_a_changed_removed_or_inserted_event_shows_and_so_does_a_cut_tail(
     installing: Installing, database: str
 ) -> None:
