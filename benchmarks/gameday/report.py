@@ -1,10 +1,6 @@
-"""The game day's table, as it is printed and as docs/how-to/gameday.md keeps it."""
+"""The game day's table, as it is printed."""
 
-import os
-import platform
 from collections.abc import Sequence
-
-import psutil
 
 from benchmarks.gameday.swaps import WANTED, Swaps
 from benchmarks.gameday.traffic import Request
@@ -24,30 +20,15 @@ def act_row(played: Played, begun_s: float) -> str:
     return (
         f"| {break_.begun_s - begun_s:.0f} s | {act.name} | "
         f"{break_.mended_s - break_.begun_s:.0f} s | {played.during:,} | {failed} | "
-        f"[{act.page.rpartition('/')[2].removesuffix('.md')}]({page_link(act.page)}) | "
+        f"docs/{act.page} | "
         f"{break_.recovered_s:.1f} s: {act.recovery} |"
     )
-
-
-def page_link(page: str) -> str:
-    """As docs/how-to/gameday.md links to it."""
-    return page.removeprefix("how-to/") if page.startswith("how-to/") else f"../{page}"
 
 
 def swap_row(swaps: Swaps, candidate: str, begun_s: float) -> str:
     seen = swaps.phases.get(candidate, {})
     steps = ", ".join(f"{phase} at {at_s - begun_s:.0f} s" for phase, at_s in seen.items())
     return f"| `{candidate}` | {WANTED[candidate].replace('_', ' ')} | {steps} |"
-
-
-def machine() -> str:
-    """The figures were taken on it."""
-    gib = psutil.virtual_memory().total / 2**30
-    load = ", ".join(f"{value:.0f}" for value in os.getloadavg())
-    return (
-        f"{os.cpu_count()} cores ({platform.machine()}), {gib:.0f} GiB, Linux "
-        f"{platform.release()}, Python {platform.python_version()}; load at the end {load}"
-    )
 
 
 def text(
@@ -66,7 +47,7 @@ def text(
     ]
     return "\n".join(
         [
-            f"\n{len(requests):,} requests in {lasted_s:.0f} s. {machine()}\n",
+            f"\n{len(requests):,} requests in {lasted_s:.0f} s.\n",
             *HEADS,
             *acts,
             "\n| candidate | should be | phases |\n|---|---|---|",

@@ -21,16 +21,6 @@ class Size:
         return self.count(10_000)
 
     @property
-    def proposals_of_route(self) -> int:
-        """100,000 proposals over 1,000 routes: a larger installation has more routes."""
-        return 100
-
-    @property
-    def samples_of_run(self) -> int:
-        """With two runs a proposal: 10 M samples."""
-        return 50
-
-    @property
     def traffic_rows(self) -> int:
         """50 requests in a row, of a route and minute: 100 M observations."""
         return self.count(2_000_000)
@@ -42,14 +32,6 @@ class Size:
     @property
     def captures(self) -> int:
         return self.count(100_000)
-
-    @property
-    def alerts(self) -> int:
-        return self.count(20_000)
-
-    @property
-    def audit_events(self) -> int:
-        return self.count(1_000_000)
 
 
 OBSERVATIONS_OF_ROW = 50
