@@ -81,13 +81,8 @@ class Source:
     listings: tuple[int, ...]
     """The line of each attribute of this name."""
 
-    asked_of_store: frozenset[str]
-    """`name` of each `….store.name`."""
-
     marks: tuple[tuple[int, bool], ...]
     """(line, whether its arguments are requirement ids) of each `pytest.mark.req(…)`."""
-
-    functions: frozenset[str]
 
 
 @cache
@@ -95,15 +90,11 @@ def source(file: Path) -> Source:
     imports: list[tuple[int, str]] = []
     imported_from: list[tuple[int, str, str]] = []
     listings: list[int] = []
-    asked_of_store: set[str] = set()
     marks: list[tuple[int, bool]] = []
-    functions: set[str] = set()
     for node in ast.walk(ast.parse((ROOT / file).read_text(), filename=str(file))):
         match node:
             case ast.Attribute(attr="listings"):
                 listings.append(node.lineno)
-            case ast.Attribute(value=ast.Attribute(attr="store"), attr=name):
-                asked_of_store.add(name)
             case ast.Call(
                 func=ast.Attribute(
                     value=ast.Attribute(value=ast.Name(id="pytest"), attr="mark"), attr="req"
@@ -122,17 +113,13 @@ def source(file: Path) -> Source:
             case ast.ImportFrom(module=str(module), level=0, names=names):
                 imports.append((node.lineno, module))
                 imported_from += [(node.lineno, module, name.name) for name in names]
-            case ast.FunctionDef(name=name):
-                functions.add(name)
             case _:
                 pass
     return Source(
         tuple(imports),
         tuple(imported_from),
         tuple(listings),
-        frozenset(asked_of_store),
         tuple(marks),
-        frozenset(functions),
     )
 
 
@@ -327,18 +314,3 @@ def test_nothing_that_decides_reads_what_is_shown() -> None:
         if module in {f"harness.control.{subject}" for subject in SHOWN} and name == "queries"
     ]
     assert not [*readers, *importers, *names]
-
-
-def test_a_fenced_store_has_all_that_control_asks_of_a_store() -> None:
-    # It is cast to the whole store, so that mypy sees no method that it lacks.
-    control = Path("harness/control")
-    shown = [control / subject / "queries.py" for subject in SHOWN]
-    asked = {
-        name
-        for file in python_files("harness")
-        if control in file.parents and file not in shown
-        for name in source(file).asked_of_store
-    }
-    there = source(Path("harness/store/fenced_store.py")).functions
-    assert "write" in asked
-    assert asked <= there

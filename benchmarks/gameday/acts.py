@@ -97,28 +97,28 @@ def kill_worker(town: Town, lasts_s: float) -> Break:
     )
 
 
-def new_leader(town: Town, term: int) -> Callable[[], bool]:
-    return lambda: town.leader()[0] > term
+def new_leader(town: Town, before: str) -> Callable[[], bool]:
+    return lambda: town.leading() not in ("", before)
 
 
 def kill_leader(town: Town, lasts_s: float) -> Break:
-    term, name = town.leader()
+    before, name = town.leader()
     return broken(
         lambda: town.processes.kill(name),
         lambda: town.start(name),
         lasts_s,
-        by_itself=new_leader(town, term),
+        by_itself=new_leader(town, before),
         after=lambda: town.status(name) == "ok",
     )
 
 
 def freeze_leader(town: Town, lasts_s: float) -> Break:
-    term, name = town.leader()
+    before, name = town.leader()
     return broken(
         lambda: town.processes.signal(name, signal.SIGSTOP),
         lambda: town.processes.signal(name, signal.SIGCONT),
         lasts_s,
-        by_itself=new_leader(town, term),
+        by_itself=new_leader(town, before),
         after=lambda: town.status(name) == "ok",
     )
 

@@ -32,7 +32,7 @@ class Swaps:
     town: Town
     proposals: dict[str, str] = field(default_factory=dict)
     phases: dict[str, dict[str, float]] = field(default_factory=dict)
-    terms: list[tuple[int, str]] = field(default_factory=list)
+    leaders: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     stopping: threading.Event = field(default_factory=threading.Event)
     _spoiled: bool = False
@@ -67,11 +67,9 @@ class Swaps:
             self._spoiled = False
 
     def _note_leader(self) -> None:
-        ((term, owner),) = self.town.database.rows("SELECT term, owner FROM leadership")
-        if not self.terms or (term, owner) != self.terms[-1]:
-            if self.terms and term <= self.terms[-1][0]:
-                self.faults.append(f"term {term} of {owner} came after {self.terms[-1]}")
-            self.terms.append((term, owner))
+        leader = self.town.leading()
+        if leader and leader != (self.leaders or [""])[-1]:
+            self.leaders.append(leader)
 
     def _propose(self, route: str, candidate: str) -> None:
         words = ("proposal", "create", route, f"near/{candidate}", "--reason", "game day")

@@ -25,6 +25,10 @@ from tests.support.router.router_fleet import HELD_BY_ROUTERS, documented_block
 
 ROUTERS: Final = ("router-1", "router-2", "router-3")
 CONTROLS: Final = ("control-1", "control-2")
+LEADER = (
+    "SELECT max(a.application_name) FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+    " WHERE l.locktype = 'advisory' AND l.granted AND a.application_name LIKE 'control-%'"
+)
 WORKERS: Final = ("worker-1", "worker-2", "worker-3")
 PROVIDERS: Final = ("near", "far")
 NUMBERS: Final = {
@@ -206,13 +210,20 @@ class Town:
         command = self.network.command("near", *words)
         subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - curl
 
-    def leader(self) -> tuple[int, str]:
-        """The term, and the leader's host, empty where it is gone. Raises psycopg.Error."""
-        ((term, owner),) = self.database.rows("SELECT term, owner FROM leadership")
+    def leader(self) -> tuple[str, str]:
+        """Names the process that leads, empty without one, and its host, empty where it is
+        gone. Raises psycopg.Error.
+        """
+        owner = self.leading()
         pid = owner.rpartition("-")[2]
         live = self.processes.running
         names = (n for n in CONTROLS if n in live and str(live[n].pid) == pid)
-        return int(term), next(names, "")
+        return owner, next(names, "")
+
+    def leading(self) -> str:
+        """Names the process that holds the leader's lock; empty without one."""
+        ((owner,),) = self.database.rows(LEADER)
+        return str(owner or "")
 
 
 def policy(seconds: float) -> dict[str, object]:

@@ -119,7 +119,7 @@ class RateGates:
     """Holds the rate limits of all providers, and opens the gates that keep them."""
 
     limits: Mapping[str, EvalLimits]  # by provider
-    book: RateBook  # book, locks: shared by all workers of this machine, or of all hosts
+    book: RateBook  # book, locks: shared by all workers of this machine
     locks: Callable[[str], SlotLocks]  # by provider
     now: Callable[[], float] = time.monotonic  # the clock of the book, in seconds
 

@@ -5,9 +5,7 @@ one leads, and only its jobs do anything.
 
 import os
 import socket
-import threading
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,7 +14,6 @@ import structlog
 
 from harness.app.installation import Installation
 from harness.control.context import Context
-from harness.domain.errors import LeadershipLost
 from harness.runtime import telemetry
 
 if TYPE_CHECKING:
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
 # However rarely the other jobs run, a process asks for the lead as often as this.
 RENEWALS_EVERY_S = 1.0
 RECONCILE_JOB = "reconcile"
-WATCH_EVERY_S = 5.0
 
 log = structlog.get_logger("swapgate.schedule")
 
@@ -50,7 +46,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     telemetry.configure()
     settings = installation.settings
     control = settings.control
-    leader = _Leader(installation, f"control-{socket.gethostname()}-{os.getpid()}")
+    owner = f"control-{socket.gethostname()}-{os.getpid()}"
 
     def leading(
         name: str,
@@ -59,7 +55,8 @@ def control_schedule(installation: Installation) -> "Schedule":
         every_s: float | None = None,
         cron: str | None = None,
     ) -> ScheduledJob:
-        run = partial(leader.run, MonitoredJob(name, job))
+        leads = partial(installation.store.try_lead, owner)
+        run = partial(MonitoredJob(name, job, leads), installation.context)
         return ScheduledJob(name, run, every_s=every_s, cron=cron)
 
     texts_kept = {
@@ -125,42 +122,7 @@ def control_schedule(installation: Installation) -> "Schedule":
             every_s=control.reconcile_interval_s,
         )
     )
-    jobs.append(ScheduledJob("leader watch", leader.watch, every_s=WATCH_EVERY_S))
     return Schedule(jobs, clock=installation.clock, on_error=_log_failed_job)
-
-
-class _Leader:
-    """Runs jobs while this process leads, in units of work that a lost term refuses."""
-
-    def __init__(self, installation: Installation, owner: str) -> None:
-        self._store, self._plain = installation.store, installation.context
-        self._owner = owner
-        self._context: tuple[int, Context] | None = None  # of the current term
-        self._turn = threading.Lock()
-
-    def run(self, job: Callable[[Context], None]) -> None:
-        term = self._store.try_lead(self._owner)
-        if term is None:
-            return
-        try:
-            job(self._context_of(term))
-        except LeadershipLost as error:
-            log.warning("leadership_lost", reason=str(error))
-
-    def _context_of(self, term: int) -> Context:
-        with self._turn:  # of the jobs, each in a thread of its own
-            known = self._context
-            if known is None or known[0] != term:
-                log.info("leads", owner=self._owner, term=term)
-                known = (term, replace(self._plain, store=self._store.fenced(term)))
-                self._context = known
-            return known[1]
-
-    def watch(self) -> None:
-        """Looks after the process that leads; see `leader_watch`."""
-        from harness.control.operations.leader_watch import watch_leader  # noqa: PLC0415 - as above
-
-        watch_leader(self._plain, self._store.leader_silence_s())
 
 
 def _print_line(line: str) -> None:

@@ -52,21 +52,27 @@ def require_database(settings: Settings) -> None:
     """Checks, for who serves, that the database is there: a new, empty one would hide that it
     is away.
 
-    Raises DatabaseUnusable where SQLite's file is missing, and for one from before 0.1.0.
+    Raises DatabaseUnusable where SQLite's file is missing, for one from before 0.1.0, and
+    behind a pooler in transaction mode.
     """
     from harness.store import engine, schema_revisions  # noqa: PLC0415 - SQLAlchemy takes its time
+    from harness.store.postgres.own_session import require_own_session  # noqa: PLC0415 - as above
 
     engine.require_file(settings.database_url)
+    require_own_session(settings.database_url)
     schema_revisions.refuse_earlier(settings.database_url)
 
 
 def upgrade_database(settings: Settings) -> None:
     """Bring the database to this version's schema; makes the SQLite file where there is none.
 
-    Raises DatabaseUnusable for a database from before 0.1.0, StoreUnavailable.
+    Raises DatabaseUnusable for a database from before 0.1.0 and behind a pooler in transaction
+    mode, StoreUnavailable.
     """
     from harness.store import schema_revisions  # noqa: PLC0415 - SQLAlchemy takes its time
+    from harness.store.postgres.own_session import require_own_session  # noqa: PLC0415 - as above
 
+    require_own_session(settings.database_url)
     if settings.database_url.startswith("sqlite"):
         secret_files.writable_home(settings)
     if not schema_revisions.is_current(settings.database_url):
@@ -109,8 +115,11 @@ def role_that_does_both(settings: Settings) -> str | None:
 def schema_state(settings: Settings) -> "SchemaState":
     """Compares the database's schema with this version's: both revisions, and what differs.
 
-    Raises DatabaseUnusable for a database that is missing or damaged, StoreUnavailable.
+    Raises DatabaseUnusable for a database that is missing, damaged or behind a pooler in
+    transaction mode, StoreUnavailable.
     """
     from harness.store import migrate  # noqa: PLC0415
+    from harness.store.postgres.own_session import require_own_session  # noqa: PLC0415
 
+    require_own_session(settings.database_url)
     return migrate.state(settings.database_url)

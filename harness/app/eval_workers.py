@@ -9,7 +9,6 @@ import os
 import socket
 from collections.abc import Collection
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -176,19 +175,8 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
 
 
 def _rate_gates(settings: Settings) -> "RateGates":
-    """Shared with all workers that may have a run at the same time: of this machine, or of all
-    hosts.
-    """
+    """Shared with all workers of this machine."""
     from evals.runner.rate_gate import RateGates, file_slot_locks  # noqa: PLC0415
-
-    if settings.control.queue is RunQueueKind.PROCRASTINATE:
-        from harness.store.postgres.shared_limits import PostgresRates, PostgresSlotLocks  # noqa: PLC0415
-
-        url = settings.database_url
-        rates = PostgresRates(url)
-        return RateGates(
-            settings.eval_limits, rates, partial(PostgresSlotLocks, url), rates.now
-        )
     from router.access.rate_limits import SharedRates  # noqa: PLC0415
 
     shared = secret_files.writable_home(settings) / "evals"

@@ -193,10 +193,8 @@ class Installation:
 
     @cached_property
     def store(self) -> LeaderStore:
-        from harness.store.postgres.primary_timelines import SEEN  # noqa: PLC0415 - as below
         from harness.store.sql import SqlStore  # noqa: PLC0415 - SQLAlchemy takes its time
 
-        SEEN.keep_in(self.settings.home / "database-timelines")
         return SqlStore(
             self.settings.database_url,
             secret=self.secret,

@@ -18,7 +18,7 @@ from harness.control.operations import restores, spending, state_audit
 from harness.control.proposals.driver import drive_proposal
 from harness.control.routing import break_glass
 from harness.control.shadow import shadows
-from harness.domain.errors import LeadershipLost, SwapgateError
+from harness.domain.errors import SwapgateError
 from harness.domain.evals.run import RUNNABLE_STATES
 
 log = structlog.get_logger("swapgate.reconcile")
@@ -46,7 +46,7 @@ def reconcile(ctx: Context) -> ReconcileResult:
             did.extend(look_at())
         except SwapgateError as error:
             # A conflict means that another writer was first: the next turn decides again.
-            if error.retryable or isinstance(error, LeadershipLost):
+            if error.retryable:
                 raise
             failed.append(f"{name}: {error}")
         except Exception as error:  # noqa: BLE001 - one that is broken must not stop the others

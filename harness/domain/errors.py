@@ -10,7 +10,6 @@ SwapgateError
 ├── Conflict               somebody else was first, or the thing is busy
 │   ├── RevisionConflict   the routing table moved on: decide again
 │   ├── StaleWrite         the row's version moved on: load it again
-│   ├── LeadershipLost     another control process leads: the loser's work is not written
 │   ├── LeaseLost          an eval run is not this worker's any more: its answers are not stored
 │   ├── RouteBusy          the route has an open proposal; says which
 │   └── SessionBusy        an agent's session answers another message: wait for its end
@@ -103,9 +102,6 @@ class RevisionConflict(Conflict):
 
 
 class StaleWrite(Conflict): ...
-
-
-class LeadershipLost(Conflict): ...
 
 
 class LeaseLost(Conflict): ...

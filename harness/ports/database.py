@@ -2,7 +2,7 @@
 for people (`Listings`), and the `Store`, which opens both and gives a router's snapshot.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
@@ -455,10 +455,8 @@ class Store(Protocol):
         """Lets go of copies of what was deleted, as in SQLite's log, as far as nobody reads."""
         ...
 
-    def fenced_by(self, require: Callable[[Transaction], None]) -> "Store":
-        """Returns this store with units of work that call `require` last: what it raises undoes
-        them.
-        """
+    def leader(self) -> str:
+        """Names the process that leads; empty where none does."""
         ...
 
     def wait_for_change(self, timeout_s: float) -> bool:
@@ -471,20 +469,6 @@ class Store(Protocol):
 class LeaderStore(Store, Protocol):
     """A store whose control processes elect one that leads."""
 
-    def try_lead(self, owner: str) -> int | None:
-        """Returns the term that this process leads in, from now on or still; None while another
-        one leads.
-        """
-        ...
-
-    def leader_silence_s(self) -> float:
-        """How long the heartbeat of another leader is missing that cannot be replaced, since it
-        holds a lock on this host; else 0.
-        """
-        ...
-
-    def fenced(self, term: int) -> Store:
-        """This store for the leader of a term: its units of work raise LeadershipLost, and
-        write nothing, when the term is over.
-        """
+    def try_lead(self, owner: str) -> bool:
+        """Returns whether this process leads, from now on or still."""
         ...

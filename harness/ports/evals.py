@@ -23,6 +23,10 @@ from harness.domain.routing.target import Provider, Target
 class EvalRuns(Protocol):
     def add(self, run: EvalRun) -> None: ...
 
+    def add_new(self, run: EvalRun) -> bool:
+        """Adds a run unless one of its id is there; returns whether it was added."""
+        ...
+
     def get(self, run: str) -> EvalRun:
         """Loads a run by id. Raises NotFound."""
         ...

@@ -159,7 +159,9 @@ class Alerts(Protocol):
 class Deliveries(Protocol):
     """Holds the outbox of alerts: one row per message and sink."""
 
-    def add(self, delivery: Delivery) -> None: ...
+    def add(self, delivery: Delivery) -> None:
+        """Adds a message; one that another process added stays as it is."""
+        ...
 
     def due(self, now: datetime, *, limit: int = 100) -> Sequence[Delivery]:
         """Lists the messages to send now, oldest first; none before an earlier one of the same
@@ -167,7 +169,9 @@ class Deliveries(Protocol):
         """
         ...
 
-    def save(self, delivery: Delivery) -> None: ...
+    def replace(self, before: Delivery, after: Delivery) -> bool:
+        """Stores `after` where the message is as `before` says; returns whether it was."""
+        ...
 
     def for_alert(self, alert: str) -> Sequence[Delivery]:
         """Lists the messages of an alert, oldest first."""
@@ -204,16 +208,6 @@ class Installations(Protocol):
     """Records the database's own place in the history of its installation."""
 
     def lineage(self) -> Lineage: ...
-
-    def leader(self) -> str:
-        """Names the control process that leads, or led last; empty before the first."""
-        ...
-
-    def require_term(self, term: int) -> None:
-        """Checks that the leader's term is the current one, and keeps it so until the unit of
-        work ends. Raises LeadershipLost.
-        """
-        ...
 
     def epoch(self) -> int:
         """Reads the epoch of `lineage()` alone, which is cheap."""

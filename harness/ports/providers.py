@@ -74,8 +74,12 @@ class SignIns(Protocol):
         ...
 
     def save(self, changed: SignIn) -> None:
-        """Saves a renewed sign-in. Raises StaleWrite where it is over: somebody signed in anew,
-        or out.
+        """Saves a sign-in. Raises StaleWrite where somebody signed in anew, or out."""
+        ...
+
+    def replace(self, before: SignIn, after: SignIn) -> None:
+        """Saves `after` where the sign-in is as `before` says. Raises StaleWrite where it is
+        over, or another process renews it.
         """
         ...
 

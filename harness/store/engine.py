@@ -19,7 +19,6 @@ from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from harness.domain.errors import ConfigError, DatabaseUnusable, StoreUnavailable
-from harness.store.postgres import primary_timelines
 from harness.store.sqlite_file import identity
 
 LOCK_TIMEOUT_MS: Final = 10_000
@@ -134,9 +133,7 @@ def make(
     """
     if url.get_backend_name() == "postgresql":
         arguments = postgres_arguments(url, patience_s)
-        made = sa.create_engine(url, connect_args=arguments, pool_pre_ping=True, **options)
-        primary_timelines.watch(made)
-        return made
+        return sa.create_engine(url, connect_args=arguments, pool_pre_ping=True, **options)
     engine = sa.create_engine(url, **options)
     if create:
         _make_private(file_of(url))

@@ -1,16 +1,15 @@
 """Elects the one control process that runs the periodic jobs: it holds a lock that the system
-frees when the process dies, and a term that no later leader shares. `FileLeadership` locks a
-file beside the SQLite database, `PostgresLeadership` holds an advisory lock on a connection of
-its own; `leadership` chooses by the URL.
+frees when the process dies. `FileLeadership` locks a file beside the SQLite database,
+`PostgresLeadership` holds an advisory lock on a connection of its own; `leadership` chooses by
+the URL.
 
 A leader that is stopped (SIGSTOP) or cut off cannot give its lock back. PostgreSQL ends its
-connection after `SILENT_AFTER_S` without a heartbeat, and another takes over; whatever the old
-leader still writes is refused, since its term is over (`FencedStore`). A file's lock stays with
-the stopped process: then `silence_s` says how long it has not been heard of.
+connection after `SILENT_AFTER_S` without a heartbeat, and another process leads. The first one
+may come back in the middle of a job: each of its writes compares what it has read, and work
+that is no write is claimed in the database before it is done.
 """
 
 import fcntl
-import os
 import threading
 from contextlib import suppress
 from typing import IO, Final, Protocol
@@ -19,38 +18,33 @@ import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
 from harness.domain.errors import StoreUnavailable
-from harness.ports import Clock
 from harness.store import engine
 from harness.store.database_errors import translated
 from harness.store.postgres.lock_heartbeat import LockHeartbeat
-from harness.store.schema.operations import leadership as table
 
 _KEY: Final = 0x53774C44
 HEARTBEAT_S: Final = 1.0
 # The server's patience with the leader's connection: several heartbeats, and a change of the
 # leader within ten seconds.
 SILENT_AFTER_S: Final = 5.0
-
-_BEGIN_TERM: Final = (
-    sa.update(table)
-    .values(term=table.c.term + 1, owner=sa.bindparam("by"), since=sa.bindparam("at"))
-    .returning(table.c.term)
+_HOLDER: Final = sa.text(
+    "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+    " WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.classid = 0"
+    " AND l.objid = :key AND a.datname = current_database()"
 )
 
 
 class Leadership(Protocol):
-    def try_lead(self, owner: str) -> int | None:
-        """Returns the term that this process leads in; None while another leads."""
+    def try_lead(self, owner: str) -> bool:
+        """Returns whether this process leads, from now on or still."""
         ...
 
-    def resign(self, term: int) -> None:
-        """Gives the lock back, if it is held in this term: the next `try_lead` begins another
-        one.
-        """
+    def leader(self) -> str:
+        """Names the process that leads; empty where none does."""
         ...
 
-    def silence_s(self) -> float:
-        """How long another leader's heartbeat is missing; 0 where the database drops it."""
+    def resign(self) -> None:
+        """Gives the lock back."""
         ...
 
     def close(self) -> None: ...
@@ -58,29 +52,22 @@ class Leadership(Protocol):
 
 class FileLeadership:
     """Holds leadership by a lock on a file beside the SQLite database; the system frees it at
-    the process's end. The file's time is the heartbeat.
+    the process's end.
     """
 
-    def __init__(self, url: sa.URL, clock: Clock) -> None:
+    def __init__(self, url: sa.URL) -> None:
         database = engine.file_of(url)
         self._path = database.with_name(f"{database.name}.leader")
-        self._engine = engine.make(url, poolclass=NullPool).execution_options(
-            **engine.OPTIONS["sqlite"][0]
-        )
-        self._clock = clock
         self._file: IO[str] | None = None
-        self._term = 0
         self._turn = threading.Lock()
-        self._heartbeat = LockHeartbeat(self._touch, HEARTBEAT_S)
-        self._others_beat = (0, 0.0)  # the file's time, and when it was first read, monotonic
 
-    def try_lead(self, owner: str) -> int | None:
+    def try_lead(self, owner: str) -> bool:
         with self._turn:
-            if self._file is not None:
-                return self._term
-            return self._term if self._take(owner) else None
+            if self._file is None:
+                self._file = self._take(owner)
+            return self._file is not None
 
-    def _take(self, owner: str) -> bool:
+    def _take(self, owner: str) -> IO[str] | None:
         try:
             file = self._path.open("a+", encoding="utf-8")
         except OSError as error:
@@ -91,58 +78,28 @@ class FileLeadership:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._note_beat(file)
             file.close()
-            return False
-        try:
-            with translated(), self._engine.begin() as db:
-                self._term = _begin_term(db, owner, self._clock)
-        except BaseException:
-            file.close()
-            raise
+            return None
         file.truncate(0)
-        # For people who look who leads.
         file.write(f"{owner}\n")
         file.flush()
-        self._file = file
-        self._heartbeat.start()
-        return True
+        return file
 
-    def _touch(self) -> None:
+    def leader(self) -> str:
+        with suppress(FileNotFoundError), self._path.open(encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().strip()
+        return ""
+
+    def resign(self) -> None:
         with self._turn:
             if self._file is not None:
-                # A disk that fails for a moment ends no heartbeat.
-                with suppress(OSError):
-                    os.utime(self._file.fileno())
+                self._file.close()
+                self._file = None
 
-    def _note_beat(self, file: IO[str]) -> None:
-        written_ns = os.fstat(file.fileno()).st_mtime_ns
-        if written_ns != self._others_beat[0]:
-            self._others_beat = (written_ns, self._clock.monotonic())
-
-    def silence_s(self) -> float:
-        """Measured between calls of `try_lead`, by the monotonic clock."""
-        with self._turn:
-            first_read = self._others_beat[1]
-            if self._file is not None or not first_read:
-                return 0.0
-            return self._clock.monotonic() - first_read
-
-    def resign(self, term: int) -> None:
-        with self._turn:
-            if term == self._term:
-                self._release()
-
-    def _release(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def close(self) -> None:
-        self._heartbeat.stop()
-        with self._turn:
-            self._release()
-        self._engine.dispose()
+    close = resign
 
 
 class PostgresLeadership:
@@ -150,39 +107,40 @@ class PostgresLeadership:
     lock after close(). The server ends the connection when its heartbeat is missing.
     """
 
-    def __init__(self, url: sa.URL, clock: Clock) -> None:
+    def __init__(self, url: sa.URL) -> None:
         self._engine = engine.make(
             url,
             poolclass=NullPool,
             isolation_level="AUTOCOMMIT",
             patience_s=SILENT_AFTER_S,
         )
-        self._clock = clock
         self._db: sa.Connection | None = None
-        self._term: int | None = None
+        self._leads = False
         self._turn = threading.Lock()
         self._heartbeat = LockHeartbeat(self._beat, HEARTBEAT_S)
 
-    def try_lead(self, owner: str) -> int | None:
+    def try_lead(self, owner: str) -> bool:
         with self._turn, translated():
             if not self._is_connected():
                 self._db = self._engine.connect()
-            if self._term is None:
+            if not self._leads:
                 self._take(owner)
-            return self._term
+            return self._leads
 
     def _take(self, owner: str) -> None:
         assert self._db is not None  # noqa: S101 - try_lead has connected
         db = self._db
         try:
+            # A pooler may leave out what the connection began with.
+            patience = f"{int(SILENT_AFTER_S * 1000)}"
+            db.execute(sa.select(sa.func.set_config("idle_session_timeout", patience, False)))  # noqa: FBT003 - SQL's own argument
             if not db.execute(sa.select(sa.func.pg_try_advisory_lock(_KEY))).scalar_one():
                 return
-            db.execute(sa.select(sa.func.set_config("application_name", owner, False)))  # noqa: FBT003 - SQL's own argument
-            # On the lock's own connection: a process that lost it begins no term.
-            self._term = _begin_term(db, owner, self._clock)
+            db.execute(sa.select(sa.func.set_config("application_name", owner, False)))  # noqa: FBT003 - as above
         except BaseException:
             self._release()
             raise
+        self._leads = True
         self._heartbeat.start()
 
     def _is_connected(self) -> bool:
@@ -200,8 +158,16 @@ class PostgresLeadership:
         with self._turn:
             self._is_connected()
 
+    def leader(self) -> str:
+        with translated(), self._engine.connect() as db:
+            return str(db.execute(_HOLDER, {"key": _KEY}).scalar() or "")
+
+    def resign(self) -> None:
+        with self._turn:
+            self._release()
+
     def _release(self) -> None:
-        self._term = None
+        self._leads = False
         if self._db is None:
             return
         # The server frees the lock of a connection that ends a moment later; so it is free now.
@@ -210,28 +176,13 @@ class PostgresLeadership:
         self._db.close()
         self._db = None
 
-    def silence_s(self) -> float:
-        return 0.0
-
-    def resign(self, term: int) -> None:
-        with self._turn:
-            if term == self._term:
-                self._release()
-
     def close(self) -> None:
         self._heartbeat.stop()
-        with self._turn:
-            self._release()
+        self.resign()
         self._engine.dispose()
 
 
-def _begin_term(db: sa.Connection, owner: str, clock: Clock) -> int:
-    """Begins the next term; waits for units of work of the last one that commit just now."""
-    now = clock.now()
-    return int(db.execute(_BEGIN_TERM, {"by": owner, "at": now}).scalar_one())
-
-
-def leadership(url: sa.URL, clock: Clock) -> Leadership:
+def leadership(url: sa.URL) -> Leadership:
     if url.get_backend_name() == "sqlite":
-        return FileLeadership(url, clock)
-    return PostgresLeadership(url, clock)
+        return FileLeadership(url)
+    return PostgresLeadership(url)

@@ -3,11 +3,10 @@
 for changes, leadership, and the signing or removal of unsigned rows.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -25,11 +24,10 @@ from harness.domain.proposals.proof import Proof
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.domain.routing.table import Snapshot
-from harness.ports import Clock, Signatures, Store, Transaction
+from harness.ports import Clock, Signatures
 from harness.store import engine, schema_revisions
 from harness.store.change_listener import Changes, change_marks
 from harness.store.database_errors import translated
-from harness.store.fenced_store import FencedStore
 from harness.store.leader import leadership
 from harness.store.schema.operations import meta
 from harness.store.signing import signed_snapshot
@@ -196,7 +194,7 @@ class SqlStore:
         self._file = self._sqlite_file()
         self._changes = Changes(self._url, self._require_file)
         self._marks = change_marks(self._reading)
-        self._leadership = leadership(self._url, clock)
+        self._leadership = leadership(self._url)
         self._snapshot: Snapshot | None = None
         self._schema_checked = False
 
@@ -370,21 +368,11 @@ class SqlStore:
     def wait_for_change(self, timeout_s: float) -> bool:
         return self._changes.wait(timeout_s)
 
-    def try_lead(self, owner: str) -> int | None:
+    def try_lead(self, owner: str) -> bool:
         return self._leadership.try_lead(owner)
 
-    def leader_silence_s(self) -> float:
-        return self._leadership.silence_s()
-
-    def fenced(self, term: int) -> Store:
-        def require(tx: Transaction) -> None:
-            tx.installation.require_term(term)
-
-        over = partial(self._leadership.resign, term)
-        return cast("Store", FencedStore(self, require, over=over))
-
-    def fenced_by(self, require: Callable[[Transaction], None]) -> Store:
-        return cast("Store", FencedStore(self, require))
+    def leader(self) -> str:
+        return self._leadership.leader()
 
     def close(self) -> None:
         self._changes.close()

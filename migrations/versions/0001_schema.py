@@ -24,7 +24,6 @@ def upgrade() -> None:
     # Before the triggers, which count each change.
     local = operations.principal_to_row(LOCAL_PRINCIPAL)
     db.execute(sa.insert(operations.principal).values(local))
-    db.execute(sa.insert(operations.leadership).values(id=1, term=0, owner=""))
     installation = secrets.token_hex(16)
     db.execute(sa.insert(operations.meta).values(id=1, installation=installation, changes=0))
     triggers.install(db)

@@ -131,9 +131,10 @@ def test_a_delivery_waits_is_tried_again_and_is_over_once(store: Store) -> None:
         tx.deliveries.add(second)
     with store.write() as tx:
         assert tx.deliveries.due(NOW) == [first, second]
-        tx.deliveries.save(mark_delivered(first, NOW))
+        assert tx.deliveries.replace(first, mark_delivered(first, NOW))
         again = mark_failed(second, NOW, "connection refused", uniform=0.5)
-        tx.deliveries.save(again)
+        assert tx.deliveries.replace(second, again)
+        assert not tx.deliveries.replace(second, again)
         assert tx.deliveries.due(NOW) == []
     with store.read() as tx:
         assert tx.deliveries.due(NOW + timedelta(minutes=1)) == [again]

@@ -8,9 +8,7 @@ import pytest
 
 from harness.ports import QueuedJob
 from harness.store import engine
-from harness.store.postgres import job_queue, shared_limits
-from harness.store.postgres.shared_limits import PostgresRates, PostgresSlotLocks
-from tests.support.router.router_process import eventually
+from harness.store.postgres import job_queue
 
 
 def take(url: str, count: int, *, providers: Iterable[str] = ()) -> list[str]:
@@ -80,46 +78,3 @@ def _change(url: str, statement: str) -> None:
         db.exec_driver_sql(f"SET LOCAL search_path TO {job_queue.SCHEMA}")
         db.exec_driver_sql(statement)
     made.dispose()
-
-
-def test_hosts_share_a_providers_rate_and_its_slots(queue_url: str) -> None:
-    with (
-        closing(PostgresRates(queue_url)) as one,
-        closing(PostgresRates(queue_url)) as other,
-        closing(PostgresSlotLocks(queue_url, "p")) as here,
-        closing(PostgresSlotLocks(queue_url, "p")) as there,
-        closing(PostgresSlotLocks(queue_url, "q")) as of_another,
-    ):
-        until = one.now() + 60
-        one.change("p", lambda state: state._replace(requests_until=until))
-        assert other.change("p", lambda state: state).requests_until == until
-        assert 0 < until - other.now() <= 60
-        assert here.try_lock(0)
-        assert not there.try_lock(0)
-        assert there.try_lock(1)
-        assert of_another.try_lock(0)
-        here.close()
-        assert there.try_lock(0)
-
-
-def gets(slots: PostgresSlotLocks, slot: int) -> bool:
-    """A connection that was just ended lends nothing; the next one may."""
-    try:
-        return slots.try_lock(slot)
-    except OSError:
-        return False
-
-
-def test_the_slots_of_a_host_that_is_silent_come_free_and_it_takes_part_again(
-    queue_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with closing(PostgresSlotLocks(queue_url, "p")) as lively:
-        assert lively.try_lock(0)
-        monkeypatch.setattr(shared_limits, "SILENT_AFTER_S", 0.5)
-        monkeypatch.setattr(shared_limits, "HEARTBEAT_S", 3600.0)
-        with closing(PostgresSlotLocks(queue_url, "p")) as silent:
-            eventually(lambda: gets(silent, 1))
-            eventually(lambda: gets(lively, 1))
-            silent.unlock(1)  # it is another's by now, and stays so
-            eventually(lambda: gets(silent, 2))
-            assert not gets(silent, 1)

@@ -284,9 +284,8 @@ def _chains(context: Context) -> Iterator[DoctorFinding]:
 
 
 def _leader(context: Context) -> DoctorFinding:
-    with context.store.read() as tx:
-        leader = tx.installation.leader()
-    found = f"{leader} leads, or led last" if leader else "none has led yet"
+    leader = context.store.leader()
+    found = f"{leader} leads" if leader else "none leads: `swapgate serve control` starts one"
     return DoctorFinding("control process", "ok", found)
 
 

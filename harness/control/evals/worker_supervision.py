@@ -13,6 +13,7 @@ from harness.control.context import Context
 from harness.control.evals.eval_queue import list_queue, needed_runs
 from harness.control.proposals import evaluation
 from harness.control.routing import data_class_checks, targets
+from harness.domain.content_hash import short_hash
 from harness.domain.errors import IllegalTransition, InputError, StoreUnavailable
 from harness.domain.evals.run import (
     RUNNABLE_STATES,
@@ -190,6 +191,11 @@ def start_run(
     return run
 
 
+def _scheduled_id(suite: str, target: str, slot: str) -> str:
+    """Two control processes that run one schedule make the same id, which is added once."""
+    return f"run_{short_hash(f'{suite} {target} {slot}').hex()}"
+
+
 def queue_run(
     ctx: Context,
     actor: Actor,
@@ -198,14 +204,15 @@ def queue_run(
     *,
     items: int | None = None,
     budget: RunBudget = NO_LIMIT,
-    unless_twin: bool = False,
+    slot: str = "",
 ) -> EvalRun | None:
     """Queue one run of a suite on a target, outside any proposal. It decides nothing about a
     route: its order of items is another than a proposal's, and so it is never shared with one.
     It is part of what an agent's `auto` knows of a target that is on the route already.
 
-    target: an id or `provider/model`. unless_twin: None, and nothing queued, where the same is
-    queued or running. Raises NotFound for an unknown suite or target.
+    target: an id or `provider/model`. slot: names the time of a scheduled run; None, and
+    nothing queued, where the same run was queued for it, or one is queued or running. Raises
+    NotFound for an unknown suite or target.
     """
     actor.require(Role.PROPOSER)
     pin = ctx.suites.pin(suite)
@@ -221,7 +228,7 @@ def queue_run(
             raise InputError(f"a budget must be above 0 and finite, not {limit}")
     now = ctx.clock.now()
     run = EvalRun(
-        id=ctx.chance.token("run_"),
+        id=_scheduled_id(suite, found, slot) if slot else ctx.chance.token("run_"),
         suite=suite,
         suite_digest=pin.digest,
         target=found,
@@ -233,10 +240,11 @@ def queue_run(
         budget=budget,
     )
     with ctx.store.write() as tx:
-        if unless_twin and has_duplicate(tx, run):
+        if slot and (has_duplicate(tx, run) or not tx.runs.add_new(run)):
             return None
         tx.suites.put(pin, now)
-        tx.runs.add(run)
+        if not slot:
+            tx.runs.add(run)
         audit.record(
             ctx,
             tx,

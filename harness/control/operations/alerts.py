@@ -35,6 +35,7 @@ from harness.domain.operations.delivery import (
     AlertMessage,
     Delivery,
     alert_message,
+    claim_delivery,
     delivery_jitter,
     mark_delivered,
     mark_failed,
@@ -281,8 +282,14 @@ def _send(
     waiting: Iterable[Delivery],
     records: Mapping[str, AlertRecord],
 ) -> None:
-    """In their order, up to the first that fails: what is behind it waits for the next turn."""
+    """In their order, up to the first that fails or that another process sends: what is behind
+    it waits for the next turn.
+    """
     for delivery in waiting:
+        claimed = claim_delivery(delivery, ctx.clock.now())
+        with ctx.store.write() as tx:
+            if not tx.deliveries.replace(delivery, claimed):
+                return
         record = records[delivery.alert]
         plain = alert_message(delivery, record, dashboard_url=ctx.dashboard_url)
         message = switch_alerts.with_question(ctx, record, plain)
@@ -292,7 +299,7 @@ def _send(
         if not tried.delivered:
             after = mark_failed(delivery, now, error, uniform=delivery_jitter(delivery))
         with ctx.store.write() as tx:
-            tx.deliveries.save(after)
+            tx.deliveries.replace(claimed, after)
         if not tried.delivered:
             log.warning(
                 "alert_not_delivered",

@@ -8,10 +8,10 @@ told to look.
 """
 
 import json
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Final
+from typing import Final, cast
 
 from harness.control.context import Context
 from harness.domain.content_hash import canonical_json
@@ -24,13 +24,29 @@ from harness.domain.errors import (
     SwapgateError,
 )
 from harness.domain.operations.idempotent_request import LEASE, IdempotentRequest
-from harness.ports import Cipher, Transaction
+from harness.ports import Cipher, Store, Transaction
 
 # One that is under way elsewhere is waited for until its lease has lapsed.
 LOOK_EVERY_S: Final = 0.1
 LOOKS: Final = int(LEASE.total_seconds() / LOOK_EVERY_S) + 20
 
 Answer = tuple[int, str]  # status of HTTP, body
+
+
+class _NotingStore:
+    """A store whose units of work call `note` last: what it raises undoes them."""
+
+    def __init__(self, store: Store, note: Callable[[Transaction], None]) -> None:
+        self._store, self._note = store, note
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        with self._store.write() as tx:
+            yield tx
+            self._note(tx)
 
 
 def do_once(
@@ -58,8 +74,9 @@ def do_once(
                 "done elsewhere: send it again to get that answer"
             )
 
+    noting = cast("Store", _NotingStore(ctx.store, note_effect))
     try:
-        status, body = do(replace(ctx, store=ctx.store.fenced_by(note_effect)))
+        status, body = do(replace(ctx, store=noting))
     except BaseException as error:
         is_refused = isinstance(error, SwapgateError) and not error.retryable
         with suppress(StoreUnavailable), ctx.store.write() as tx:

@@ -13,7 +13,7 @@ from harness.control.context import Context
 from harness.control.evals import worker_supervision
 from harness.control.operations import alerts
 from harness.control.providers import credentials
-from harness.domain.errors import LeadershipLost, StoreUnavailable
+from harness.domain.errors import StoreUnavailable
 from harness.domain.evals.run import EvalRun
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
@@ -45,28 +45,35 @@ class RestingJob:
 
 
 class MonitoredJob:
-    """Runs a job, with an alert under the job's name while it fails. Calling it raises what the
-    job raises.
+    """Runs a job where this process leads, with an alert under the job's name while it fails.
+    Calling it raises what the job raises.
     """
 
-    def __init__(self, name: str, job: Callable[[Context], object]) -> None:
+    def __init__(
+        self,
+        name: str,
+        job: Callable[[Context], object],
+        leads: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._name = name
         self._job = job
+        self._leads = leads
         # A process before this one may have left its alert open.
         self._is_well = False
 
     def __call__(self, ctx: Context) -> None:
+        if not self._leads():
+            self._is_well = False
+            return
         try:
             self._job(ctx)
-        except LeadershipLost:
-            # Whoever leads now runs the job, and says how it went.
-            self._is_well = False
-            raise
         except Exception as error:
             self._is_well = False
-            # Without a database there is nowhere to write it; the log has it.
+            # Without a database there is nowhere to write it; the log has it. A process that
+            # was stopped meanwhile leaves the job to the process that leads now.
             with suppress(StoreUnavailable):
-                self._raise_alert(ctx, error)
+                if self._leads():
+                    self._raise_alert(ctx, error)
             raise
         if not self._is_well:
             with ctx.store.write() as tx:
@@ -156,9 +163,10 @@ def blank_old_texts(ctx: Context, keep: Mapping[str, timedelta]) -> int:
 
 
 def evaluate_incumbents(ctx: Context, *, suite: str) -> list[EvalRun]:
-    """Queue a run of the suite on each incumbent of the routes that use it, but where the same
-    is queued or running.
+    """Queue a run of the suite on each incumbent of the routes that use it, once for each
+    minute, whichever control processes ask for it; and not where one is queued or running.
     """
+    slot = f"{ctx.clock.now():%Y-%m-%dT%H:%MZ}"
     with ctx.store.read() as tx:
         routes = tx.routing.table().routes.values()
     targets = {
@@ -167,7 +175,7 @@ def evaluate_incumbents(ctx: Context, *, suite: str) -> list[EvalRun]:
         if any(run.suite == suite for run in route.settings.suites)
     }
     queued = (
-        worker_supervision.queue_run(ctx, SYSTEM, suite, target, unless_twin=True)
+        worker_supervision.queue_run(ctx, SYSTEM, suite, target, slot=slot)
         for target in sorted(targets)
     )
     return [run for run in queued if run is not None]

@@ -28,6 +28,7 @@ from harness.domain.providers.oauth_tokens import (
     SignInSecrets,
     apply_access_tokens,
     apply_account_tokens,
+    claim_renewal,
     due_renewal,
     is_expired,
     merge_secrets,
@@ -120,7 +121,15 @@ def _refused_at(tx: Transaction, provider: str) -> datetime | None:
 
 
 def _renewed(ctx: Context, provider: Provider, before: SignIn) -> SignIn | None:
-    """None where it is over, or its server said nothing of use: then it is tried later."""
+    """None where it is over, where another process renews it, or its server said nothing of
+    use: then it is tried later.
+    """
+    claimed = claim_renewal(before, ctx.clock.now())
+    try:
+        with ctx.store.write() as tx:
+            tx.sign_ins.replace(before, claimed)
+    except StaleWrite:
+        return None
     try:
         place = oauth_endpoints(
             provider.name, provider.kind, ctx.oauth_changes.get(provider.name)
@@ -136,7 +145,7 @@ def _renewed(ctx: Context, provider: Provider, before: SignIn) -> SignIn | None:
             _alert_failing(ctx, changed, str(error))
     try:
         with ctx.store.write() as tx:
-            tx.sign_ins.save(changed)
+            tx.sign_ins.replace(claimed, changed)
             if access is not None:
                 store_access_key(ctx, tx, changed, access)
             if not (changed.attempts or changed.refused):

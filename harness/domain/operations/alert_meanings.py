@@ -94,9 +94,5 @@ ALERT_MEANINGS: Final[Mapping[AlertKind, str]] = {
         "no content. With a canary on the route it stays open until somebody resumes the "
         "canary, otherwise until an hour after the last error"
     ),
-    _K.LEADER_SILENT: (
-        "the control process that leads on a SQLite file is stopped or hangs, and no other "
-        "can take its place"
-    ),
     _K.TEST: "somebody ran `swapgate alert test`",
 }

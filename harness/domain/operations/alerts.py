@@ -48,7 +48,6 @@ class AlertKind(StrEnum):
     INTERNAL_ERROR = "internal_error"
     STATE_UNRECORDED = "state_unrecorded"
     DATABASE_RESTORED = "database_restored"
-    LEADER_SILENT = "leader_silent"
     SPENDING_CAP = "spending_cap"
     TEST = "test"
 
@@ -236,11 +235,6 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         "bring the newer database back; or, if the restored one is what you want, run "
         "`swapgate db accept-restore --reason WHY`",
         silent=_WORKER,
-    ),
-    _K.LEADER_SILENT: AlertRule(
-        _S.CRITICAL,
-        "let the process that the alert names go on (`kill -CONT PID`), or end it "
-        "(`kill -KILL PID`): another control process then leads within seconds",
     ),
     _K.TEST: AlertRule(_S.INFO, "nothing: this is a test", lasting=False),
 }

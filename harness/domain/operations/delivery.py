@@ -68,6 +68,15 @@ class Delivery:
         return f"{self.alert}.{self.number}"
 
 
+# Another process sends the message where the claim's holder has not said by then how it went.
+CLAIMED_FOR: Final = timedelta(minutes=2)
+
+
+def claim_delivery(delivery: Delivery, now: datetime) -> Delivery:
+    """Keeps other processes from sending the message meanwhile."""
+    return replace(delivery, next_attempt_at=now + CLAIMED_FOR)
+
+
 def new_delivery(record: AlertRecord, message: Notified, sink: str, now: datetime) -> Delivery:
     """Starts the delivery of a message to a sink. record: the alert's record after this
     message.

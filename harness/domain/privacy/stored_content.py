@@ -223,7 +223,6 @@ OTHER_COLUMNS: Final[Mapping[str, str]] = {
     "failover": "worker request route arm target provider failure endpoint next_target",
     "idempotent_request": "scope key request_hash owner body",
     "key_spend": "project key worker",
-    "leadership": "owner",
     "manifest": "digest signature revoked log_end",
     "meta": "installation",
     "person_link": "id principal person reason created_by created_with signature",

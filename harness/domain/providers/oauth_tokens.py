@@ -19,6 +19,8 @@ RENEWAL_SHARE: Final = 0.2
 EARLIEST_RENEWAL: Final = timedelta(hours=1)
 FIRST_PAUSE: Final = timedelta(seconds=2)
 MAX_PAUSE: Final = timedelta(minutes=1)
+# Longer than a server takes to answer.
+CLAIMED_FOR: Final = timedelta(minutes=2)
 ADOPTION_TIME: Final = timedelta(seconds=5)
 MIN_RENEWAL_INTERVAL: Final = timedelta(minutes=1)
 ALERT_ATTEMPTS: Final = 3  # after which people are told
@@ -56,6 +58,11 @@ class SignIn:
     attempts: int = 0  # in vain since the last success
     retry_at: datetime | None = None  # not before
     refused: str = ""  # the server's word, empty while it renews
+
+
+def claim_renewal(sign_in: SignIn, now: datetime) -> SignIn:
+    """Keeps other processes from renewing meanwhile: a server may take a refresh token once."""
+    return replace(sign_in, retry_at=now + CLAIMED_FOR)
 
 
 def renewal_due_at(tokens: OAuthTokens, now: datetime) -> datetime | None:

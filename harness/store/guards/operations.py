@@ -355,24 +355,6 @@ _NEVER_BACK: Final = (
         ),
     ),
     Guard("meta_no_delete", "meta", "DELETE", always("meta is never deleted")),
-    Guard("leadership_guard", "leadership", "INSERT", (taken("leadership", "id"),)),
-    Guard(
-        "leadership_no_return",
-        "leadership",
-        "UPDATE",
-        (
-            (
-                "never_back: a new leader begins the next term",
-                f"NEW.term <> OLD.term + 1 OR {changes('id')}",
-            ),
-        ),
-    ),
-    Guard(
-        "leadership_no_delete",
-        "leadership",
-        "DELETE",
-        always("leadership is never deleted"),
-    ),
     Guard("manifest_guard", "manifest", "INSERT", (taken("manifest", "id"),)),
     Guard(
         "manifest_no_return",

@@ -25,7 +25,6 @@ _GROWING: Final = frozenset(table.name for table in APPEND_ONLY)
 _KEPT: Final = frozenset(NEVER_EMPTIED) - _GROWING | {
     "api_key",
     "eval_run",
-    "leadership",
     "manifest",
     "meta",
     "provider",

@@ -31,10 +31,6 @@ HEARTBEAT_S: Final = 2.0
 DEAD_AFTER_S: Final = 10.0
 PAUSE_S: Final = 1.0
 _LOCK: Final = 0x53774A51
-_RATES: Final = (
-    f"CREATE TABLE IF NOT EXISTS {SCHEMA}.rate (name text PRIMARY KEY,"
-    " requests_until double precision NOT NULL, tokens_until double precision NOT NULL)"
-)
 _VERSION: Final = f"CREATE TABLE IF NOT EXISTS {SCHEMA}.applied (migration text PRIMARY KEY)"
 _JOBS: Final = (
     "SELECT id, status::text AS status, priority, lock AS run FROM procrastinate_jobs"
@@ -57,7 +53,6 @@ def install(url: str) -> None:
         with translated(), made.begin() as db:
             db.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
             db.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
-            db.exec_driver_sql(_RATES)
             db.exec_driver_sql(_VERSION)
             _apply(db)
             database_roles.renew(db)

@@ -12,7 +12,6 @@ import sqlalchemy as sa
 
 from harness.store import engine
 from harness.store.database_errors import clear_frames
-from harness.store.postgres import primary_timelines
 
 CHANNEL: Final = "swapgate_changed"
 
@@ -23,7 +22,6 @@ class PostgresListener:
     def __init__(self, url: sa.URL) -> None:
         with _as_lost():
             self._db = psycopg.connect(autocommit=True, **engine.driver_arguments(url))
-            primary_timelines.admit(self._db)
             self._db.execute(f"LISTEN {CHANNEL}")
 
     def poll_changes(self, timeout_s: float) -> bool:

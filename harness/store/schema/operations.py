@@ -197,19 +197,6 @@ meta = sa.Table(
     sa.CheckConstraint("id = 1", name="one_row"),
 )
 
-# One row: which control process leads. term: rises with every change of the leader; a unit of
-# work of an earlier term is refused.
-leadership = sa.Table(
-    "leadership",
-    metadata,
-    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
-    count("term"),
-    free_text("owner"),
-    time("since", nullable=True),
-    at_least("term", 0),
-    sa.CheckConstraint("id = 1", name="one_row"),
-)
-
 alert = sa.Table(
     "alert",
     metadata,

@@ -223,6 +223,9 @@ class SqlEvalRuns:
     def add(self, run: EvalRun) -> None:
         self._unit.insert(eval_run, run_to_row(run))
 
+    def add_new(self, run: EvalRun) -> bool:
+        return self._unit.write_new(eval_run, run_to_row(run))
+
     def get(self, run: str) -> EvalRun:
         row = self._unit.read(ONE_RUN, {"run": run}).first()
         if row is None:

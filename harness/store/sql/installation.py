@@ -13,10 +13,9 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.errors import LeadershipLost
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.store.schema.observations import traffic
-from harness.store.schema.operations import leadership, meta
+from harness.store.schema.operations import meta
 from harness.store.schema.routing import IS_NEWEST, route_version
 from harness.store.schema.signed_tables import manifest
 from harness.store.sql.routing import REVISION
@@ -44,9 +43,6 @@ HEAD: Final = sa.select(
 )
 CURRENT_HEADS: Final = HEAD.where(IS_NEWEST)
 
-# Shared with other units of this term; a new leader's term waits until they have ended.
-LEADER: Final = sa.select(leadership.c.term, leadership.c.owner).with_for_update(read=True)
-
 # Below what SQLite takes of parameters in one statement.
 AT_A_TIME: Final = 400
 
@@ -70,18 +66,6 @@ class SqlInstallation:
         row = self._unit.read(LINEAGE).one()
         # The digest tells two databases apart that a backup made of one.
         return f"{row.installation[:12]}-{row.revision}-{row.changes}-{row.digest[:12]}"
-
-    def leader(self) -> str:
-        return str(self._unit.read(sa.select(leadership.c.owner)).scalar_one())
-
-    def require_term(self, term: int) -> None:
-        row = self._unit.read(LEADER).first()
-        if row is None or row.term != term:
-            by = row.owner if row is not None else "another"
-            raise LeadershipLost(
-                f"{by} leads now: this process led in term {term}, which is over, and writes "
-                "nothing more of it"
-            )
 
     def epoch(self) -> int:
         return int(self._unit.read(sa.select(meta.c.epoch)).scalar_one())

@@ -319,19 +319,22 @@ class SqlDeliveries:
         self._unit = unit
 
     def add(self, new: Delivery) -> None:
-        self._unit.write(sa.insert(delivery), delivery_to_row(new))
+        self._unit.write_new(delivery, delivery_to_row(new))
 
     def due(self, now: datetime, *, limit: int = 100) -> Sequence[Delivery]:
         found = self._unit.read(DUE_DELIVERIES.limit(limit), {"now": now})
         return [delivery_from_row(row) for row in found]
 
-    def save(self, known: Delivery) -> None:
+    def replace(self, before: Delivery, after: Delivery) -> bool:
         same = (
-            delivery.c.alert == known.alert,
-            delivery.c.number == known.number,
-            delivery.c.sink == known.sink,
+            delivery.c.alert == before.alert,
+            delivery.c.number == before.number,
+            delivery.c.sink == before.sink,
+            delivery.c.attempts == before.attempts,
+            delivery.c.next_attempt_at.is_not_distinct_from(before.next_attempt_at),
         )
-        self._unit.write(sa.update(delivery).where(*same).values(delivery_to_row(known)))
+        changed = sa.update(delivery).where(*same).values(delivery_to_row(after))
+        return self._unit.write(changed) > 0
 
     def for_alert(self, alert: str) -> Sequence[Delivery]:
         rows = self._unit.once(

@@ -108,6 +108,19 @@ class SqlSignIns:
         if not self._unit.write(sa.update(sign_in).where(same).values(values)):
             raise sign_in_is_over(changed.provider)
 
+    def replace(self, before: SignIn, after: SignIn) -> None:
+        same = (
+            sign_in.c.provider == before.provider,
+            sign_in.c.id == before.id,
+            sign_in.c.ciphertext == before.ciphertext,
+            sign_in.c.renewed_at == before.renewed_at,
+            sign_in.c.attempts == before.attempts,
+            sign_in.c.retry_at.is_not_distinct_from(before.retry_at),
+        )
+        values = sign_in_to_row(after)
+        if not self._unit.write(sa.update(sign_in).where(*same).values(values)):
+            raise sign_in_is_over(before.provider)
+
     def end(self, provider: str) -> bool:
         return self._unit.write(sa.delete(sign_in).where(sign_in.c.provider == provider)) > 0
 

@@ -60,7 +60,6 @@ STEADY: Final = frozenset(
         "credential",
         "discovered_model",
         "drift_watch",
-        "leadership",
         "manifest",
         "meta",
         "person_link",
