@@ -40,6 +40,7 @@ def test_a_better_model_is_promoted_by_its_scores_and_its_canary(
     assert_canary_came_first(place)
     assert_scores_stand_in_sql(place, swap)
     assert_replayed_to_the_same_bytes(place, swap)
+    assert_proven_to_somebody_else(place, swap)
 
     # A person takes it back, with a reason and without proof.
     body = {"reason": "the customers liked the old one"}
@@ -93,3 +94,25 @@ def assert_replayed_to_the_same_bytes(place: Installation, swap: str) -> None:
     (promoted,) = [event for event in events if event["action"] == "canary.promote"]
     action = place.json("gate", "replay", str(promoted["number"]))
     assert action["agrees"] is True
+
+
+def assert_proven_to_somebody_else(place: Installation, swap: str) -> None:
+    """An auditor has two files: no configuration, no database, no secret."""
+    audit = place.folder / "audit"
+    audit.mkdir()
+    place.cli("proof", "export", swap, "-o", str(audit / "proof.json"))
+    (audit / "signing.pub").write_bytes((place.home / "signing.pub").read_bytes())
+    verify = ("proof", "verify", "proof.json", "--key", "signing.pub")
+
+    shown = place.cli(*verify, cwd=audit).out
+    assert "was registered before the first answer" in shown
+    assert "The verdict is PASSED" in shown
+    assert "sim/sim-better became the incumbent" in shown
+    assert shown.endswith("The proof holds.\n")
+
+    text = (audit / "proof.json").read_text("utf-8")
+    forged = text.replace('"strict": 0.0', '"strict": 1.0', 1)
+    assert forged != text
+    (audit / "proof.json").write_text(forged, "utf-8")
+    refused = place.cli(*verify, cwd=audit, code=1).out
+    assert "DOES NOT HOLD: the row sample run_" in refused
