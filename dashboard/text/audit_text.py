@@ -15,7 +15,6 @@ from harness.control.serialize import to_plain
 from harness.domain.formatting import format_excerpt
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.operations.row_signatures import RowFault
-from harness.domain.operations.state_audit import fold_writes
 
 HEADS: Final = ("Event, UTC", "Who", "Did what", "To what", "Why and what else")
 SHOWN_DETAILS: Final = 140
@@ -76,18 +75,11 @@ def check_result(check: FullCheck) -> str:
 
 
 def table(events: Sequence[AuditEvent], now: datetime) -> str:
-    """Renders events, the newest first; several that say nothing but which rows were written as
-    one line.
-    """
-    return html.table(
-        HEADS, [_cells(group, now) for group in fold_writes(events)], stacked=True
-    )
+    """Renders events, the newest first."""
+    return html.table(HEADS, [_cells(event, now) for event in events], stacked=True)
 
 
-def _cells(group: Sequence[AuditEvent], now: datetime) -> Sequence[str]:
-    event, times = group[0], len(group)
-    number = f"{group[-1].number:,} to {event.number:,}" if times > 1 else f"{event.number:,}"
-    did = f"{event.action} ({times} times)" if times > 1 else event.action
+def _cells(event: AuditEvent, now: datetime) -> Sequence[str]:
     details = dict(event.details)
     reason = details.pop("reason", "")
     why = f"{escape(str(reason))}<br>" if reason else ""
@@ -95,9 +87,9 @@ def _cells(group: Sequence[AuditEvent], now: datetime) -> Sequence[str]:
     when = f'<span class="neutral">{at}</span><br><span class="note">'
     key = f'<br><span class="note mono">{escape(event.key)}</span>' if event.key else ""
     return (
-        f"{strong(number)}<br>{when}{escape(labels.age(event.at, now))}</span>",
+        f"{strong(f'{event.number:,}')}<br>{when}{escape(labels.age(event.at, now))}</span>",
         f"<span>{escape(event.actor)}{key}</span>",
-        f'<span class="mono">{escape(did)}</span>',
+        f'<span class="mono">{escape(event.action)}</span>',
         _subject(event.subject),
         # One element: on a phone a cell's elements are set side by side.
         f"<div>{why}{_details(details)}</div>",

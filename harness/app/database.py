@@ -5,7 +5,6 @@ how it differs, gives a PostgreSQL role its rights, and hides the password of it
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -15,7 +14,6 @@ from harness.domain.errors import (
 )
 from harness.domain.settings import RunQueueKind, Settings
 from harness.runtime import secret_files
-from harness.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
     from harness.store.migrate import SchemaState as SchemaState  # noqa: PLC0414 - for callers
@@ -81,18 +79,6 @@ def upgrade_database(settings: Settings) -> None:
         migrate.upgrade(settings.database_url)
     if settings.control.queue is RunQueueKind.PROCRASTINATE:
         job_queue(settings).install(settings.database_url)
-    with suppress(ConfigError):  # without a secret, nothing was ever written here
-        _take_over_rows(settings, secret_files.installation_secret(settings))
-
-
-def _take_over_rows(settings: Settings, secret: bytes) -> None:
-    """Records the rows that the schema begins with."""
-    installation = Installation(settings, secret, SystemClock())
-    try:
-        with installation.store.write() as tx:
-            tx.audited.take_over(installation.clock.now())
-    finally:
-        installation.close()
 
 
 def grant_runtime(settings: Settings, role: str, *, only_show: bool) -> Sequence[str]:

@@ -28,6 +28,7 @@ RETIRED_COMMANDS: Final[Mapping[str, str]] = {
     "canary bench": "run `python -m benchmarks.canary.run` in a checkout",
     "credential": "use `swapgate provider key`",
     "db downgrade": "restore a backup from before the upgrade",
+    "db sign": "use `swapgate db remove-forged`",
     "drift list": "use `swapgate drift history`",
     "drift show": "use `swapgate drift status ROUTE`",
     "eval import": "use `swapgate suite import`",

@@ -8,9 +8,8 @@ from harness.control.clock_watch import ClockWatch
 from harness.domain.agents.approval_link import ApprovalLinks
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.errors import ConfigError, NotFound
-from harness.domain.operations.integrity import IntegrityProgress
+from harness.domain.operations.audit import AuditReading
 from harness.domain.operations.projects import DEFAULT_PROJECT, project_of
-from harness.domain.operations.state_audit import AuditProgress
 from harness.domain.proposals.policy import Policy
 from harness.domain.providers.catalogue import Catalogue
 from harness.domain.providers.oauth_kinds import OAuthOverrides
@@ -73,10 +72,8 @@ class Context:
     # By suite, of those whose incumbents are watched.
     drift: Mapping[str, DriftPolicy] = field(default_factory=dict)
     clock_watch: ClockWatch = field(default_factory=ClockWatch)  # of this process's clock
-    # How far it has compared state and log.
-    audit_walk: AuditProgress = field(default_factory=AuditProgress, repr=False)
-    # How far it has verified log and rows.
-    integrity: IntegrityProgress = field(default_factory=IntegrityProgress, repr=False)
+    # How far this process has verified the audit log.
+    audit_reading: AuditReading = field(default_factory=AuditReading, repr=False)
     models: ModelTable | None = None  # what is known of models; None where nothing is
     judges: Mapping[str, Target] = field(default_factory=dict)  # by suite
     allow_addresses: tuple[str, ...] = ()  # that providers may have though they are closed

@@ -14,7 +14,7 @@ import structlog
 from harness.control.canary import driver
 from harness.control.context import Context
 from harness.control.evals import fair_queue, worker_supervision
-from harness.control.operations import restores, spending, state_audit
+from harness.control.operations import integrity, restores, spending
 from harness.control.proposals.driver import drive_proposal
 from harness.control.routing import break_glass
 from harness.control.shadow import shadows
@@ -52,8 +52,8 @@ def reconcile(ctx: Context) -> ReconcileResult:
         except Exception as error:  # noqa: BLE001 - one that is broken must not stop the others
             failed.append(f"{name}: {type(error).__name__}: {error}")
 
-    # First: what was written around us is told of even where it stops all that follows.
-    run_step("the audit log", partial(state_audit.run_once, ctx))
+    # First: a broken log raises its alert even where it stops all that follows.
+    run_step("the audit log", partial(integrity.check_audit_log, ctx))
     try:
         with ctx.store.read() as tx:
             if restores.is_unaccepted(tx):
@@ -88,7 +88,7 @@ def reconcile(ctx: Context) -> ReconcileResult:
 
 def _is_busy(ctx: Context) -> bool:
     """Tells whether something goes on beside proposals and bakes that a turn looks after."""
-    if not ctx.audit_walk.is_done or (ctx.workers is not None and ctx.workers.alive()):
+    if not ctx.audit_reading.is_whole or (ctx.workers is not None and ctx.workers.alive()):
         return True
     with ctx.store.read() as tx:
         runs = tx.runs.list(states=RUNNABLE_STATES, limit=1)

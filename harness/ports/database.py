@@ -19,7 +19,7 @@ from harness.domain.operations.access import ApiKey
 from harness.domain.operations.alert_record import AlertRecord
 from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter
 from harness.domain.operations.projects import DEFAULT_PROJECT
-from harness.domain.operations.row_signatures import RowFault, RowPlace, VerifiedRows
+from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.domain.privacy.capture import CapturedRequest
 from harness.domain.proposals.proof import Proof
@@ -43,7 +43,6 @@ from harness.ports.agents import (
 from harness.ports.evals import Drift, EvalRuns, Sightings, Suites
 from harness.ports.operations import (
     Alerts,
-    AuditedRows,
     AuditLog,
     Deliveries,
     Failovers,
@@ -139,8 +138,6 @@ class Transaction(Protocol):
     def principals(self) -> Principals: ...
     @property
     def person_links(self) -> PersonLinks: ...
-    @property
-    def audited(self) -> AuditedRows: ...
     @property
     def keys(self) -> ApiKeys: ...
     @property
@@ -434,16 +431,6 @@ class Store(Protocol):
         """Finds every stored row whose signature does not hold; reads all of them.
 
         working: of open proposals, live rollouts and runs that are to go on alone.
-        """
-        ...
-
-    def verify_rows(self, behind: RowPlace | None) -> VerifiedRows:
-        """Verifies the next rows, of one table: those behind a row, or the first ones."""
-        ...
-
-    def verify_again(self, places: Collection[RowPlace]) -> Mapping[RowPlace, RowFault]:
-        """Verifies these rows, and what no row stands for: the manifest, and the local
-        operator. A row that is gone has no fault.
         """
         ...
 

@@ -60,32 +60,6 @@ class AuditLog(Protocol):
         ...
 
 
-class AuditedRows(Protocol):
-    """Rows whose every change an audit event records, by name and digest as they are now."""
-
-    def page(self, after: str = "", limit: int = 200) -> Sequence[tuple[str, str]]:
-        """Lists at most `limit` rows, always in the same order; after: the last row of the page
-        before.
-        """
-        ...
-
-    def digests(self, rows: Collection[str]) -> Mapping[str, str | None]:
-        """Computes the digests of these rows; None for a row that is not there."""
-        ...
-
-    def deciding(self) -> Mapping[str, str]:
-        """Open proposals with their approvals, rollouts that are not over with their proofs."""
-        ...
-
-    def serving(self) -> Mapping[str, str]:
-        """What makes the newest snapshot, and why it may."""
-        ...
-
-    def take_over(self, now: datetime) -> int:
-        """Records all rows as they are, unless rows were ever recorded; returns how many."""
-        ...
-
-
 class IdempotentRequests(Protocol):
     """Stores requests to the management API that came with an `Idempotency-Key`. What changes
     one names its owner, and says whether that is the owner still.

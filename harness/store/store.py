@@ -1,9 +1,9 @@
 """`SqlStore` is the store on SQLite or PostgreSQL, by URL: units of work that write or read
 (`SqlTransaction` bundles all repositories), lists, the verified snapshot for routers, waiting
-for changes, leadership, and the signing or removal of unsigned rows.
+for changes, leadership, and the removal of forged rows.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,13 +13,7 @@ import sqlalchemy as sa
 from harness.domain.errors import SignatureInvalid
 from harness.domain.operations.access import Actor
 from harness.domain.operations.projects import DEFAULT_PROJECT
-from harness.domain.operations.row_signatures import (
-    RowFault,
-    RowPlace,
-    SignedRows,
-    VerifiedRows,
-)
-from harness.domain.operations.state_audit import ROWS_REMOVED
+from harness.domain.operations.row_signatures import RowFault, SignedRows
 from harness.domain.proposals.proof import Proof
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.snapshot_lineage import Lineage
@@ -32,21 +26,11 @@ from harness.store.leader import leadership
 from harness.store.schema.operations import meta
 from harness.store.signing import signed_snapshot
 from harness.store.signing.proof_rows import read_proof
-from harness.store.signing.resigning import (
-    check_first_time,
-    remove_rows,
-    sign_rows,
-    without_triggers,
-)
-from harness.store.signing.row_faults import (
-    faults_behind,
-    remaining_faults,
-    row_faults,
-    working_faults,
-)
+from harness.store.signing.resigning import remove_rows, sign_rows, without_triggers
+from harness.store.signing.row_faults import row_faults, working_faults
 from harness.store.signing.row_signatures import RowSignatures
 from harness.store.sql.agents import SqlAgentGrants, SqlAgents, SqlSwitchRequests
-from harness.store.sql.audit import SqlAuditedRows, SqlAuditLog
+from harness.store.sql.audit import SqlAuditLog
 from harness.store.sql.drift import SqlDrift
 from harness.store.sql.evals import SqlEvalRuns, SqlSuites
 from harness.store.sql.evidence import SqlWaivers
@@ -106,7 +90,6 @@ class SqlTransaction:
         self.audit = SqlAuditLog(unit, secret)
         self.principals = SqlPrincipals(unit)
         self.person_links = SqlPersonLinks(unit)
-        self.audited = SqlAuditedRows(unit, self.audit)
         self.keys = SqlApiKeys(unit)
         self.dashboard_sessions = SqlDashboardSessions(unit)
         self.waivers = SqlWaivers(unit, now)
@@ -156,7 +139,6 @@ class SqlTransaction:
         return read_proof(self._unit, installation, proposal, at.isoformat())
 
     def finish(self, now: datetime) -> None:
-        self.audit.record_rows(now)
         self._unit.finish(now)
 
 
@@ -292,28 +274,6 @@ class SqlStore:
         with translated(), self._reading.begin() as db:
             return list(look(self._unit(db, writable=False)))
 
-    def verify_rows(self, behind: RowPlace | None) -> VerifiedRows:
-        with translated(), self._reading.begin() as db:
-            return faults_behind(self._unit(db, writable=False), behind)
-
-    def verify_again(self, places: Collection[RowPlace]) -> Mapping[RowPlace, RowFault]:
-        with translated(), self._reading.begin() as db:
-            return remaining_faults(self._unit(db, writable=False), places)
-
-    def sign_unsigned(self, *, actor: Actor, reason: str) -> int:
-        """Sign the rows from before there were signatures, once; returns how many.
-
-        As the tables' owner. Raises Conflict where rows are signed already.
-        """
-        with translated(), self._writing.begin() as db:
-            unit = self._unit(db, writable=True)
-            unit.serialize()
-            check_first_time(unit)
-            with without_triggers(unit):
-                count = sign_rows(unit)
-            self._record(unit, actor, "database.sign", {"rows": count, "reason": reason})
-        return count
-
     def sign_again(self, *, actor: Actor, reason: str) -> int:
         """Sign every row with the key that signs now, so that older ones can be retired.
 
@@ -325,11 +285,11 @@ class SqlStore:
             for fault in row_faults(unit):
                 raise SignatureInvalid(f"{fault.name}: {fault.why}")
             with without_triggers(unit):
-                count = sign_rows(unit, again=True)
+                count = sign_rows(unit)
             self._record(unit, actor, "database.sign_again", {"rows": count, "reason": reason})
         return count
 
-    def remove_unsigned(self, faults: Sequence[RowFault], *, actor: Actor, reason: str) -> int:
+    def remove_forged(self, faults: Sequence[RowFault], *, actor: Actor, reason: str) -> int:
         """Take out those of the rows that are at fault still, and sign the manifest; how many.
 
         As the tables' owner. Raises RowRefused where a row that stays needs one of them.
@@ -341,7 +301,7 @@ class SqlStore:
             with without_triggers(unit):
                 count = remove_rows(unit, [fault for fault in faults if fault in now_at_fault])
             details = {"rows": [fault.name for fault in faults], "reason": reason}
-            self._record(unit, actor, ROWS_REMOVED, details)
+            self._record(unit, actor, "database.remove_forged", details)
         return count
 
     def _record(

@@ -1,6 +1,6 @@
 """`Unit` runs the statements of one unit of work on one connection: adds the project, signs
-what is written and verifies what is read, notes digests for the audit log, renews the manifest,
-and locks so that no two units decide at once.
+what is written and verifies what is read, renews the manifest, and locks so that no two units
+decide at once.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,25 +17,25 @@ from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.operations.row_signatures import RowFault
 from harness.store.change_listener import visible_state
 from harness.store.database_errors import translated
+from harness.store.schema.agents import agent_switch
 from harness.store.schema.columns import PROJECT, SIGNATURE, Row
+from harness.store.schema.evals import sample
+from harness.store.schema.operations import dashboard_session
+from harness.store.schema.routing import route_fallback
 from harness.store.schema.signed_tables import SIGNED, manifest
 from harness.store.schema.stored_row import StoredRow
 from harness.store.signing import manifest as manifests
-from harness.store.signing.row_digests import (
-    AUDITED,
-    SCORES_OF,
-    columns,
-    digest_of,
-    has_scores,
-    is_row,
-    key_of,
-    plain_rows,
-)
-from harness.store.signing.row_signatures import UNSIGNED, RowSignatures
+from harness.store.signing.row_signatures import RowSignatures
 
 # Advisory locks of PostgreSQL, by purpose. SQLite has one writer at a time anyway.
 _SPACE: Final = 0x5347
 _DECISIONS: Final = 0
+# The tables of decisions: whoever writes one of their rows takes its turn first, so that no two
+# units of work wait for one another's rows.
+_DECIDED: Final = frozenset({*SIGNED, route_fallback.name, agent_switch.name}) - {
+    sample.name,
+    dashboard_session.name,
+}
 # What a connection saw when the rows fitted the manifest, in its `info`.
 _FITS: Final = "swapgate_fits"
 
@@ -92,8 +92,6 @@ class Unit:
         self._writable = writable
         self._serial = False
         self._changes_snapshot = False
-        # Audited rows that were written since the last event, and their digests before.
-        self._written: dict[str, str | None] = {}
         # What `once` and `keep` hold, by what it is.
         self._kept: dict[tuple[str, ...], Any] = {}
 
@@ -137,16 +135,17 @@ class Unit:
         statement: sa.Executable,
         parameters: Parameters | None = None,
         *,
-        audited: bool = True,
+        decides: bool = True,
     ) -> int:
         """The number of rows it changed. Raises IllegalTransition in a `read()`.
 
-        audited: False for a change that is part of no audited row (a lease).
+        decides: False for a change that nothing is decided by (a lease).
         """
         if not self._writable:
             raise IllegalTransition("this unit of work only reads: use store.write()")
-        if audited:
-            self._note(statement, parameters)
+        table = getattr(statement, "table", None)
+        if decides and isinstance(table, sa.Table) and table.name in _DECIDED:
+            self.serialize()
         with translated():
             return self._db.execute(statement, parameters).rowcount
 
@@ -154,68 +153,13 @@ class Unit:
         """Insert the row unless one of its keys is there already; whether it was inserted."""
         of_project = self.signed if table.name in SIGNED else self.owned
         values = of_project(table, values)
-        if table.name in AUDITED:
-            self.serialize()
         # What the database reckons itself (the number of a block) is no parameter.
         computed = {n: v for n, v in values.items() if isinstance(v, sa.ClauseElement)}
         insert = build_insert_if_absent(table, self.dialect)
         if computed:
             insert = insert.values(computed)
         plain = {n: v for n, v in values.items() if n not in computed}
-        inserted = self.write(insert, plain, audited=False) == 1
-        if inserted and table.name in AUDITED:
-            self._written.setdefault(key_of(table, values), None)
-        return inserted
-
-    def _note(self, statement: sa.Executable, parameters: Parameters | None) -> None:
-        """Remember which audited rows a statement is about to write."""
-        table = getattr(statement, "table", None)
-        if not isinstance(table, sa.Table) or table.name not in AUDITED:
-            return
-        # First of all, as every decider does: two never wait for one another's rows.
-        self.serialize()
-        given = [parameters] if isinstance(parameters, Mapping) else list(parameters or [{}])
-        for values in given:
-            if isinstance(statement, sa.Insert):
-                self._written.setdefault(key_of(table, values), None)
-            elif isinstance(statement, sa.Update | sa.Delete):
-                found = sa.select(table)
-                if statement.whereclause is not None:
-                    found = found.where(statement.whereclause)
-                self._note_rows(table, found, values)
-
-    def note_row(self, table: sa.Table, id_: str) -> None:
-        """Note an audited row whose digest another table's row is about to change."""
-        self.serialize()
-        [column] = columns(table)
-        self._note_rows(table, sa.select(table).where(column == id_), {})
-
-    def _note_rows(
-        self, table: sa.Table, query: sa.Select[Any], parameters: Mapping[str, Any]
-    ) -> None:
-        for row in self.read(query, parameters).mappings().all():
-            key = key_of(table, dict(row))
-            if key not in self._written:
-                self._written[key] = self.digest(table, row)
-
-    def row_digest(self, key: str) -> str | None:
-        """The digest of an audited row as it is now; None where there is no such row."""
-        table = AUDITED[key.partition(":")[0]]
-        row = self.read(sa.select(table).where(is_row(key))).mappings().first()
-        return None if row is None else self.digest(table, row)
-
-    def digest(self, table: sa.Table, row: Mapping[Any, Any]) -> str:
-        """Computes the digest of a row of an audited table."""
-        scores: list[list[object]] = []
-        if has_scores(table, row):
-            scores = plain_rows(self.read(SCORES_OF, {"run": row["id"]}))
-        return digest_of(table, row, scores)
-
-    def written_rows(self) -> dict[str, tuple[str | None, str | None]]:
-        """Digests before and now of the audited rows written since this was last asked."""
-        written, self._written = self._written, {}
-        both = {key: (before, self.row_digest(key)) for key, before in written.items()}
-        return {key: pair for key, pair in both.items() if pair[0] != pair[1]}
+        return self.write(insert, plain) == 1
 
     def signed(
         self, table: sa.Table, values: Mapping[str, object], **more: object
@@ -298,7 +242,7 @@ class Unit:
         if not why:
             return None
         key = tuple(str(getattr(row, name)) for name in signed.key)
-        return RowFault(table.name, key, why, unsigned=why == UNSIGNED)
+        return RowFault(table.name, key, why)
 
     def check_manifest(self) -> manifests.Manifest | None:
         """The stored manifest, checked; None where there is none. Raises SignatureInvalid.
@@ -369,10 +313,5 @@ class Unit:
     @contextmanager
     def attempt(self) -> Iterator[None]:
         """A part that may fail on its own: the rest of the unit of work goes on."""
-        before = dict(self._written)
-        try:
-            with self._db.begin_nested():
-                yield
-        except BaseException:
-            self._written = before
-            raise
+        with self._db.begin_nested():
+            yield

@@ -4,13 +4,13 @@ on them, by a router or by control.
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.errors import Conflict, SignatureInvalid, SnapshotInvalid
+from harness.domain.errors import SignatureInvalid, SnapshotInvalid
 from harness.domain.operations.access import SYSTEM, ApiKey, Role
 from harness.domain.operations.dashboard_session import DashboardSession
 from harness.domain.operations.people import PersonLink
@@ -18,7 +18,7 @@ from harness.domain.operations.principals import LOCAL_PRINCIPAL, Principal, Pri
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.providers.credentials import Credential
 from harness.domain.routing.break_glass import BreakGlass
-from harness.domain.routing.evidence import Waiver, baseline_evidence
+from harness.domain.routing.evidence import Waiver
 from harness.domain.routing.freeze import Freeze
 from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.domain.routing.route_changes import ChangeSettings
@@ -26,14 +26,10 @@ from harness.domain.shadow.shadow import Shadow, ShadowLimits
 from harness.ports import Store, Transaction
 from harness.runtime.signing import Ed25519Signatures, new_private_key, public_key
 from harness.store.schema import metadata
-from harness.store.schema.evals import target_to_row
-from harness.store.schema.operations import key_to_row
-from harness.store.schema.providers import provider_to_row
-from harness.store.schema.routing import evidence_to_row
 from harness.store.schema.signed_tables import SIGNED
 from harness.store.sql import SqlStore
 from tests.contract.conftest import SECRET, FixedClock
-from tests.support.site.signing_keys import CONTROL, KEYRING, VERIFIER, WORKER
+from tests.support.site.signing_keys import KEYRING, VERIFIER, WORKER
 from tests.support.store.agent_records import GRANT, add_agent
 from tests.support.store.records import (
     KEY,
@@ -561,58 +557,6 @@ def test_a_replaced_key_verifies_and_a_retired_one_does_not(sql_stores: Stores) 
     alone.close()
 
 
-def unsigned(store: SqlStore) -> None:
-    """As rows from before there were signatures are."""
-    filled(store)
-    with store._writing.begin() as db:
-        if db.dialect.name == "postgresql":
-            db.exec_driver_sql("SET LOCAL session_replication_role = replica")
-            query = sa.text("SELECT '' AS name, '' AS sql WHERE FALSE")
-        else:
-            query = sa.text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
-        triggers = db.execute(query).all()
-        for trigger in triggers:
-            db.exec_driver_sql(f"DROP TRIGGER {trigger.name}")
-        for name in SIGNED:
-            db.execute(sa.update(metadata.tables[name]).values(signature=None))
-        db.exec_driver_sql("UPDATE sample SET answer_sha256 = NULL, prompt_sha256 = NULL")
-        db.exec_driver_sql("UPDATE route_version SET prev_signature = NULL")
-        db.exec_driver_sql("DELETE FROM manifest")
-        for trigger in triggers:
-            db.exec_driver_sql(trigger.sql)
-
-
-def test_rows_from_before_are_signed_once_and_no_unsigned_row_is_accepted_after(
-    sql_stores: Stores,
-) -> None:
-    store = sql_stores()
-    unsigned(store)
-    with pytest.raises(SnapshotInvalid, match="swapgate db sign"):
-        sql_stores().snapshot()
-    assert all(fault.unsigned for fault in store.signature_faults() if fault.key)
-
-    count = store.sign_unsigned(actor=SYSTEM, reason="upgrade")
-    with store.read() as tx:
-        rows = [
-            tx.routing._unit.read(sa.select(signed.table)).all() for signed in SIGNED.values()
-        ]
-    assert count == sum(map(len, rows))
-    assert store.signature_faults() == []
-    assert sql_stores().snapshot().table.routes[ROUTE].incumbent == OLD.id
-    with store.read() as tx:
-        assert tx.audit.tail(1)[0].action == "database.sign"
-        assert [sample.strict for sample in tx.runs.samples("r_1")] == [1.0]
-    # The triggers are back.
-    with pytest.raises(sa.exc.DBAPIError), written(store) as db:
-        db.exec_driver_sql("UPDATE route_version SET reason = 'x'")
-
-    with owned(store) as db:
-        forge(db, ROUTE, NEW.id)
-        db.exec_driver_sql("DELETE FROM manifest")
-    with pytest.raises(Conflict, match="signed already"):
-        store.sign_unsigned(actor=SYSTEM, reason="again")
-
-
 def test_an_admin_takes_forged_rows_out_and_all_goes_on(sql_stores: Stores) -> None:
     store = sql_stores()
     filled(store)
@@ -621,7 +565,7 @@ def test_an_admin_takes_forged_rows_out_and_all_goes_on(sql_stores: Stores) -> N
     found = store.signature_faults()
     assert {signature_fault.name for signature_fault in found} == {"api_key k_x", "manifest"}
 
-    assert store.remove_unsigned(found, actor=SYSTEM, reason="nobody knows it") == 1
+    assert store.remove_forged(found, actor=SYSTEM, reason="nobody knows it") == 1
     assert store.signature_faults() == []
     assert [key.id for key in sql_stores().snapshot().keys] == [KEY.id]
     with store.write() as tx:
@@ -638,44 +582,5 @@ def test_rows_that_nobody_signs_keep_no_forged_row_in_its_place(sql_stores: Stor
         insert(db, "provider_check", check)
     found = store.signature_faults()
 
-    assert store.remove_unsigned(found, actor=SYSTEM, reason="nobody knows it") == 1
+    assert store.remove_forged(found, actor=SYSTEM, reason="nobody knows it") == 1
     assert store.signature_faults() == []
-
-
-def test_a_database_that_nobody_signed_is_signed_and_serves(database_url: str) -> None:
-    store = opened(database_url, CONTROL)
-    try:
-        with store._writing.begin() as db:
-            for target in (OLD, NEW):
-                insert(db, "target", target_to_row(target))
-            where = provider_to_row(PROVIDER) | {"updated_at": NOW}
-            for table, row in (("provider", where), ("api_key", key_to_row(KEY))):
-                insert(db, table, {n: value for n, value in row.items() if value is not None})
-            first = baseline_evidence(ROUTE, OLD.id)
-            insert(db, "evidence", evidence_to_row(first) | {"created_at": NOW})
-            version = {
-                "route": ROUTE,
-                "version": 1,
-                "revision": 1,
-                "kind": "baseline",
-                "incumbent": OLD.id,
-                "incumbent_evidence": first.id,
-                "weight_bps": 0,
-                "settings": asdict(SETTINGS),
-                "at": NOW,
-                "actor": "ada",
-                "reason": "new",
-            }
-            insert(db, "route_version", version)
-        with pytest.raises(SnapshotInvalid, match="no signature"):
-            store.snapshot()
-        with pytest.raises(SignatureInvalid), store.write() as tx:
-            tx.keys.revoke(KEY.id, NOW)
-
-        assert store.sign_unsigned(actor=SYSTEM, reason="upgrade") == 7
-        assert store.signature_faults() == []
-        assert store.snapshot().table.routes[ROUTE].incumbent == OLD.id
-        with store.write() as tx:
-            tx.keys.revoke(KEY.id, NOW)
-    finally:
-        store.close()

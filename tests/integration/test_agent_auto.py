@@ -229,21 +229,6 @@ def throw_switch(_world: SmallInstallation, ctx: Context) -> None:
     )
 
 
-def raise_tampering(_world: SmallInstallation, ctx: Context) -> None:
-    with ctx.store.read() as tx:
-        (run,) = tx.runs.of_targets({target_id("good")})
-    with ctx.store.write() as tx:
-        alerts.raise_alert(
-            ctx,
-            tx,
-            AlertKind.STATE_UNRECORDED,
-            f"eval_run:{run.id}",
-            subject=run.id,
-            title="a row was written around Swapgate",
-            text="somebody changed it",
-        )
-
-
 def leave_the_chain(_world: SmallInstallation, ctx: Context) -> None:
     fallback_chain.replace_chain(
         ctx, SYSTEM, ROUTE, [FallbackRequest("sim/worse")], reason=REASON
@@ -261,7 +246,6 @@ def leave_the_chain(_world: SmallInstallation, ctx: Context) -> None:
         take_key_away,
         forget_price,
         throw_switch,
-        raise_tampering,
         leave_the_chain,
     ],
 )

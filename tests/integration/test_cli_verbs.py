@@ -159,7 +159,7 @@ def database_verbs(ask: Callable[..., object]) -> None:
     for look in ("list", "open"):  # as a document no browser is opened
         ask("docs", look)
     ask("db", "grant", "runtime", exits=2)  # SQLite has no roles
-    ask("db", "sign", "--reason", "a rehearsal", "--yes")
+    ask("db", "remove-forged", "--reason", "a rehearsal", "--yes")
     ask("db", "accept-restore", "--reason", "a rehearsal")
     # The keys of these tests are in the environment.
     ask("db", "rotate-key", exits=2)

@@ -221,13 +221,13 @@ def test_a_broken_audit_chain_is_told_once_until_it_is_whole(world: SmallInstall
         SqlStore(_url(world), secret=b"o", clock=world.clock, signatures=CONTROL),
     )
     for _ in range(3):
-        integrity.check_audit_chain(other.context())
+        integrity.check_audit_log(other.context())
     (record,) = open_alerts(world)
     assert (record.kind, record.count) == (AlertKind.AUDIT_BROKEN, 1)
 
     other.store.close()
 
-    integrity.check_audit_chain(ctx)
+    integrity.check_audit_log(ctx)
 
     assert open_alerts(world) == []
 

@@ -206,7 +206,7 @@ def test_an_approval_in_time_wins_over_an_expiry_that_looked_before(
     world.clock.advance(8 * 86_400)
 
     with pytest.raises(StaleWrite):
-        driver._drive(ctx, seen)
+        driver.drive_proposal(ctx, seen)
     world.run_once()
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
 

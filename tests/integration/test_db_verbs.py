@@ -10,7 +10,7 @@ import pytest
 from harness.api import control_process
 from harness.app.installation import open_installation
 from harness.control import reconciler
-from harness.control.operations import integrity, state_audit
+from harness.control.operations import integrity
 from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.signing_keys import ENVIRONMENT
 
@@ -49,14 +49,6 @@ FORGED_KEY = (
     " SELECT 'k_forged', 'mallory', 'abc', 'abcd', 4, '[]', 0, principal"
     " FROM api_key WHERE role = 4"
 )
-UNSIGN = (
-    "UPDATE api_key SET signature = NULL",
-    "UPDATE route_version SET signature = NULL",
-    "UPDATE evidence SET signature = NULL",
-    "UPDATE target SET signature = NULL",
-    "UPDATE provider SET signature = NULL",
-    "DELETE FROM manifest",
-)
 
 
 def test_a_forged_admins_key_is_named_refused_and_taken_out(cli: CommandLine) -> None:
@@ -67,33 +59,15 @@ def test_a_forged_admins_key_is_named_refused_and_taken_out(cli: CommandLine) ->
     assert cli.json("db", "check", exits=1)["signed"] is False
     assert "api_key k_forged" in cli.text("audit", "verify", exits=1)
     assert "rows of api_key have no" in cli.error("key", "create", "another", exits=7)
-    assert "signed already" in cli.run("db", "sign", "--reason", "x", "--yes", exits=6).stderr
+    cli.run("db", "remove-forged", exits=2)
+    cli.run("db", "remove-forged", "--reason", " ", exits=2)
+    cli.run("db", "remove-forged", "--reason", "forged", exits=130)
 
-    told = cli.text("db", "sign", "--remove", "--reason", "forged", "--yes")
-    assert "took 1 rows out" in told
+    told = cli.text("db", "remove-forged", "--reason", "forged", "--yes")
+    assert "removed 1 rows" in told
     assert "every row is as it was signed" in cli.text("db", "check")
-    assert "database.remove" in cli.text("audit", "tail")
+    assert "database.remove_forged" in cli.text("audit", "tail")
     cli.run("key", "create", "another")
-
-
-def test_rows_from_before_signatures_are_shown_and_signed_once(cli: CommandLine) -> None:
-    run_sql(cli, *UNSIGN, triggers=False)
-    assert "it has no signature" in cli.text("db", "check", exits=1)
-
-    told = cli.text("db", "sign", "--reason", "upgrade", "--yes")
-    assert "route_version default/chat/1: it has no signature" in told
-    assert "signed" in told
-    assert "every row is as it was signed" in cli.text("db", "check")
-    assert "nothing" not in cli.text("db", "sign", "--reason", "again", "--yes")
-    cli.run("route", "settings", "chat", "--description", "Talks")
-
-
-def test_a_reason_is_asked_for_and_a_person_is(cli: CommandLine) -> None:
-    cli.run("db", "sign", exits=2)
-    cli.run("db", "sign", "--reason", " ", exits=2)
-    run_sql(cli, *UNSIGN, triggers=False)
-    cli.run("db", "sign", "--reason", "upgrade", exits=130)
-    assert "it has no signature" in cli.text("db", "check", exits=1)
 
 
 def test_keys_are_rotated_and_retired(
@@ -108,11 +82,6 @@ def test_keys_are_rotated_and_retired(
         (home / file).chmod(0o600)
         monkeypatch.delenv(name)
     old = (home / "signing.pub").read_text().splitlines()[1].split()[0]
-    # As a control process leaves it: the kept end of the audit log is signed, too.
-    with closing(open_installation(cli.folder / "swapgate.yaml")) as installation:
-        state_audit.run_once(installation.context)
-    assert (home / "audit.checkpoint").exists()
-
     assert "signs from now on" in cli.text("db", "rotate-key")
     cli.run("key", "create", "by the new key")
     assert "every row is as it was signed" in cli.text("db", "check")
@@ -149,6 +118,6 @@ def test_the_verbs_of_signing_ask_for_an_admins_key(cli: CommandLine) -> None:
     for words in (
         ("rotate-key",),
         ("retire-key", "0" * 16, "--reason", "x"),
-        ("sign", "--reason", "x", "--yes"),
+        ("remove-forged", "--reason", "x", "--yes"),
     ):
         assert "this needs admin" in cli.error(*key, "db", *words, exits=7)

@@ -67,7 +67,7 @@ def test_a_router_under_traffic_serves_no_forged_promotion_and_says_so(
             "route_version",
             "manifest",
         }
-        store.remove_unsigned(faults, actor=SYSTEM, reason="forged")
+        store.remove_forged(faults, actor=SYSTEM, reason="forged")
         eventually(lambda: world.readyz() == "ok")
         # Whatever was asked meanwhile, the old model answered.
         eventually(lambda: world.recorded() == load.answered + again.answered)

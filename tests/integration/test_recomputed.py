@@ -1,6 +1,5 @@
 """Evidence is recomputed where it decides, not believed (A2)."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +7,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from evals.suites.items import Item
 from harness.control.canary import operations
 from harness.control.evals import recomputation
-from harness.control.operations import queries, tampering
+from harness.control.operations import queries
 from harness.control.proposals import decisions
 from harness.control.routing import fallback_chain
 from harness.control.routing.fallback_chain import FallbackRequest
@@ -21,11 +19,10 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.target import Target
 from harness.gate.offline.replay import RULES_VERSION
 from harness.store.sql import SqlStore
 from tests.integration.conftest import prepared
-from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, answer, approved
+from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, approved
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL
 from tests.support.store.raw_rows import Database
@@ -216,26 +213,11 @@ def tampered_while_it_waited(
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_proposal_is_held_whose_evidence_changed_while_it_waited(
-    world: SmallInstallation, intruder: Intruder, change: Change
-) -> None:
-    after = tampered_while_it_waited(world, intruder, change)
-
-    assert (after.phase, after.rollout) == (ProposalPhase.AWAITING_APPROVAL, None)
-    alerts = queries.list_alerts(world.context(), open_only=True)
-    assert AlertKind.STATE_UNRECORDED in {alert.kind for alert in alerts}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_no_canary_opens_on_evidence_that_changed_together_with_the_log(
+def test_no_canary_opens_on_evidence_that_changed_while_it_waited(
     world: SmallInstallation,
     intruder: Intruder,
     change: Change,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # As if the intruder had written the log's digests anew: the scores alone speak.
-    monkeypatch.setattr(tampering, "unrecorded_rows", lambda *_: set())
-
     after = tampered_while_it_waited(world, intruder, change)
 
     assert after.phase is ProposalPhase.REJECTED
@@ -244,34 +226,6 @@ def test_no_canary_opens_on_evidence_that_changed_together_with_the_log(
     else:
         assert "do not give it any more" in after.closed_because
         assert has_alert(world)
-
-
-def test_wrong_answers_that_are_deleted_while_a_run_is_on_are_not_asked_again(
-    world: SmallInstallation, intruder: Intruder
-) -> None:
-    asked: Counter[str] = Counter()
-
-    def script(target: Target, item: Item, epoch: int) -> str:
-        if target.model == "equal":
-            intruder.run(
-                "DELETE FROM sample WHERE strict < 1 "
-                "AND run IN (SELECT id FROM eval_run WHERE target = :id)",
-                id=target.id,
-            )
-            asked[item.id] += 1
-        return answer(target, item, epoch)
-
-    world.script = script
-    proposal = world.propose("sim/equal")
-    ctx = world.context()
-    for _ in range(12):
-        world.run_once(ctx)
-        world.clock.advance(10)
-
-    after = world.get(proposal.id)
-    assert (after.phase, after.verdict) == (ProposalPhase.EVALUATING, None)
-    assert max(asked.values()) == 1
-    assert has_alert(world, AlertKind.STATE_UNRECORDED)
 
 
 @pytest.mark.parametrize("signal", [RolloutSignal.PROMOTE, RolloutSignal.ADVANCE])

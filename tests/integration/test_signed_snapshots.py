@@ -121,20 +121,17 @@ def test_control_alerts_within_a_turn_and_ends_the_alert_when_all_is_well(
 ) -> None:
     ctx = SmallInstallation(tmp_path, store, clock=CLOCK).context()  # type: ignore[arg-type]
     integrity.check_snapshot(ctx)
-    assert integrity.check_signatures(ctx) == 0
     with owned(store) as db:
         forge(db, ROUTE, NEW.id)
     integrity.check_snapshot(ctx)
-    integrity.check_signatures(ctx)
     with store.read() as tx:
         told = {alert.key: alert.text for alert in tx.alerts.list(open_only=True)}
     assert any("triage/2" in text for text in told.values())
-    assert len(told) == 2
+    assert len(told) == 1
     assert all(key.startswith(AlertKind.AUDIT_BROKEN.value) for key in told)
 
-    store.remove_unsigned(store.signature_faults(), actor=SYSTEM, reason="forged")
+    store.remove_forged(store.signature_faults(), actor=SYSTEM, reason="forged")
     integrity.check_snapshot(ctx)
-    assert integrity.check_signatures(ctx) == 0
     with store.read() as tx:
         assert not tx.alerts.list(open_only=True)
 

@@ -19,7 +19,6 @@ from harness.control.operations import audit_export, audit_lines, queries
 from harness.domain.errors import InputError
 from harness.domain.formatting import format_quantity
 from harness.domain.operations.audit import AuditEvent, AuditFilter, AuditPosition
-from harness.domain.operations.state_audit import fold_writes
 from harness.domain.pagination import PageRequest
 
 WRITERS: Final = {".csv": audit_export.write_csv, ".jsonl": audit_export.write_json_lines}
@@ -80,20 +79,17 @@ def tail(session: Session, page_request: PageRequest, selection: AuditFilter) ->
         return
     output.table(
         ["NUMBER", "AT (UTC)", "WHO", "DID", "TO", "DETAILS"],
-        [_line(group) for group in fold_writes(events)],
+        [_line(event) for event in events],
         empty="no such event is in the log",
     )
 
 
-def _line(group: Sequence[AuditEvent]) -> list[object]:
-    """Shows an event, or several that say nothing but which rows were written."""
-    first, event = group[0], group[-1]
-    several = len(group) > 1
+def _line(event: AuditEvent) -> list[object]:
     return [
-        f"{first.number} to {event.number}" if several else event.number,
+        event.number,
         formatting.timestamp(event.at),
         f"{event.actor} ({event.key})" if event.key else event.actor,
-        f"{event.action} ({len(group)} times)" if several else event.action,
+        event.action,
         event.subject,
         _short(json.dumps(_reason_first(event.details), ensure_ascii=False)),
     ]

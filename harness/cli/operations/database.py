@@ -1,6 +1,6 @@
 """`swapgate db` cares for the configured database: its schema (`upgrade`, `check`), a restored
 backup (`accept-restore`), PostgreSQL's runtime role (`grant`), and the signatures of its rows
-(`sign`, `rotate-key`, `retire-key`).
+(`remove-forged`, `rotate-key`, `retire-key`).
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import click
 
 from harness.cli.frame import output
 from harness.cli.frame.session import Session, pass_session
-from harness.domain.errors import Conflict, InputError
+from harness.domain.errors import InputError
 from harness.domain.operations.access import Role
 from harness.domain.operations.row_signatures import KeyPurpose
 
@@ -103,19 +103,17 @@ def grant(session: Session, role: str, *, only_show: bool) -> None:
 @db.command()
 @click.pass_context
 def check(ctx: click.Context) -> None:
-    """Compare the database with what this version needs, with its signatures and its log.
+    """Compare the database with what this version needs, and verify every signed row.
 
-    Names each row that has no signature, is not what was signed, or is not as the audit log's
-    last word on it. Exit code 1 where anything is wrong.
+    Names each row that has no signature, or is not what was signed. Exit code 1 where anything
+    is wrong. `swapgate audit verify` checks the audit log.
     """
     from harness.app.database import schema_state  # noqa: PLC0415 - as above
-    from harness.control.operations import state_audit  # noqa: PLC0415
 
     session = ctx.ensure_object(Session)
     state = schema_state(session.settings)
     # Of an older schema, no row can be read.
     faults = () if state.differences else session.context.store.signature_faults()
-    unrecorded = [] if state.differences else state_audit.check_database(session.context)
     if session.json:
         output.document(
             {
@@ -125,18 +123,15 @@ def check(ctx: click.Context) -> None:
                 "found": state.found,
                 "signed": not faults,
                 "rows": [{"row": fault.name, "why": fault.why} for fault in faults],
-                "state": unrecorded,
             }
         )
     else:
-        _print_check(state, faults, unrecorded)
-    ctx.exit(1 if state.differences or faults or unrecorded else 0)
+        _print_check(state, faults)
+    ctx.exit(1 if state.differences or faults else 0)
 
 
-def _print_check(
-    state: "SchemaState", faults: "Sequence[RowFault]", unrecorded: Sequence[str]
-) -> None:
-    for difference in (*state.differences, *unrecorded):
+def _print_check(state: "SchemaState", faults: "Sequence[RowFault]") -> None:
+    for difference in state.differences:
         click.echo(difference)
     print_faults(faults)
     found = f"revision {state.found}" if state.found else "no tables"
@@ -145,14 +140,8 @@ def _print_check(
         output.note("run `swapgate db upgrade`")
     elif faults:
         output.note(
-            "nothing is built on these rows: `swapgate db sign` signs those from before there "
-            "were signatures; else bring them back from a backup, or take them out with "
-            "`swapgate db sign --remove`"
-        )
-    elif unrecorded:
-        output.note(
-            "the database was written around Swapgate, or restored: compare it with a backup; "
-            "`swapgate db accept-restore` accepts a restored one"
+            "Swapgate ignores these rows: restore changed rows from a backup, and remove "
+            "added rows with `swapgate db remove-forged`"
         )
     else:
         click.echo(
@@ -169,18 +158,15 @@ def print_faults(faults: "Sequence[RowFault]") -> None:
         click.echo(f"… and {len(faults) - MOST_SHOWN} more rows")
 
 
-@db.command()
+@db.command("remove-forged")
 @click.option("--reason", required=True, help="Reason, recorded in the audit log.")
-@click.option("--remove", is_flag=True, help="Remove the rows whose signature is invalid.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @pass_session
-def sign(session: Session, reason: str, *, remove: bool, yes: bool) -> None:
-    """Sign the rows from before there were signatures, once.
+def remove_forged(session: Session, reason: str, *, yes: bool) -> None:
+    """Remove the rows whose signature is missing or does not hold.
 
-    Shows them first, and asks: nobody can say later who wrote them. Once rows of the
-    installation are signed, no unsigned row is accepted any more. --remove then takes out rows
-    that nobody signed, or that were changed after they were. Needs the tables' owner and the
-    private signing key.
+    Shows them first, and asks. Restore rows that somebody changed from a backup instead. Needs
+    the tables' owner and the private signing key.
     """
     from harness.app.database import sql_store  # noqa: PLC0415 - as above
 
@@ -188,27 +174,15 @@ def sign(session: Session, reason: str, *, remove: bool, yes: bool) -> None:
     if not reason.strip():
         raise InputError("--reason is empty: say why, the audit log keeps it")
     store = sql_store(session.installation)
-    faults = [fault for fault in store.signature_faults() if fault.key or remove]
+    faults = store.signature_faults()
     if not faults:
         _print_result(session, "every row is as it was signed", 0)
         return
-    if not remove and not all(fault.unsigned for fault in faults):
-        raise Conflict(
-            f"{next(fault.name for fault in faults if not fault.unsigned)} is signed and "
-            "not what "
-            "was signed: bring it back from a backup, or take it out with --remove"
-        )
     print_faults(faults)
-    what = "Take these rows out" if remove else "Sign these rows as they are"
     if not yes:
-        click.confirm(f"{what}?", abort=True, err=True)
-    actor = session.deciding_actor
-    if remove:
-        count = store.remove_unsigned(faults, actor=actor, reason=reason)
-        _print_result(session, f"took {count} rows out", count)
-    else:
-        count = store.sign_unsigned(actor=actor, reason=reason)
-        _print_result(session, f"signed {count} rows", count)
+        click.confirm("Remove these rows?", abort=True, err=True)
+    count = store.remove_forged(faults, actor=session.deciding_actor, reason=reason)
+    _print_result(session, f"removed {count} rows", count)
 
 
 @db.command("rotate-key")

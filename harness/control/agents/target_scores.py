@@ -1,6 +1,5 @@
 """Target scores are what ended runs of a target say of it on one suite as it is now. A run says
-nothing that is too old, was measured of another model or another place than answers today, or
-whose rows were written around Swapgate.
+nothing that is too old, or was measured of another model or another place than answers today.
 """
 
 import math
@@ -13,7 +12,6 @@ from statistics import fmean
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.operations import tampering
 from harness.control.providers import endpoint_changes
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.pins import (
@@ -114,14 +112,12 @@ def _list_runs(
     """Those that count, the newest first."""
     since = ctx.clock.now() - terms.lasts
     runs = tx.runs.of_suite(target.id, terms.pin.name, terms.pin.digest)
-    found = [
+    return [
         run
         for run in takewhile(lambda run: run.created_at > since, runs)
         if run.state in _ENDED
         and endpoint_changes.find_move_since(ctx, tx, target.id, run.created_at) is None
     ]
-    unrecorded = tampering.unrecorded_rows(ctx, tx) if found else ()
-    return [run for run in found if not any(run.id in row for row in unrecorded)]
 
 
 def list_whole_items(samples: Sequence[Sample], epochs: int) -> Sequence[Sample]:

@@ -13,7 +13,7 @@ from typing import Final
 from harness.control.canary.observe_only import OBSERVE_ONLY
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
-from harness.control.operations import alerts, tampering
+from harness.control.operations import alerts
 from harness.control.routing import freezes
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
@@ -43,12 +43,6 @@ def apply_hold(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
         why = _false_expiry(unit) or _frozen_expiry(unit)
     if not why and action.signal in ONWARD_SIGNALS:
         why = _distrust_reason(unit)
-    if (
-        not why
-        and action.signal in ONWARD_SIGNALS
-        and (tampered := tampering.reason_to_hold(ctx, unit.tx, unit.proposal))
-    ):
-        return replace(action, kind=ActionKind.HOLD, signal=None, reason=f"On hold: {tampered}")
     if not why and action.signal in ONWARD_SIGNALS and (faults := describe_router_faults(unit)):
         return replace(action, kind=ActionKind.HOLD, signal=None, reason=faults)
     if not why:

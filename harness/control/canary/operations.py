@@ -11,7 +11,6 @@ from harness.control.canary.machine import CanaryMachine, CanaryMove, find_live
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation
-from harness.control.operations import tampering
 from harness.control.proposals import approvals, four_eyes
 from harness.domain.canary.canary_end import describe_abort
 from harness.domain.canary.rollout import (
@@ -136,8 +135,6 @@ def _find_movable(
 def _require_proof(unit: RolloutUnit) -> None:
     ctx, tx, rollout = unit.ctx, unit.tx, unit.rollout
     proof, proposal = tx.verdicts.get(rollout.verdict), unit.proposal
-    if tampered := tampering.reason_to_hold(ctx, tx, proposal):
-        raise ProofRefused(f"the canary of {rollout.route} is held: {tampered}")
     proof_validity.require_proof(ctx, tx, proof)
     recomputation.require_agreement(ctx, tx, proof, proposal)
 

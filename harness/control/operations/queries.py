@@ -433,7 +433,7 @@ def list_shadows(
         except SignatureInvalid as error:
             # Its proposal, whose policy says what the pairs are evidence of.
             key = (record.shadow.proposal or "",)
-            invalid.append(RowFault("proposal", key, str(error), unsigned=False))
+            invalid.append(RowFault("proposal", key, str(error)))
 
     def is_known(record: ShadowRecord) -> bool:
         return record.shadow.id in known
@@ -524,13 +524,10 @@ def list_audit_events(
     reader: Actor | None = None,
 ) -> Page[AuditEvent]:
     """Lists the selected audit events, newest first. reader: who reads; only an admin is told
-    who others are at the server of a single sign-on. A project's people are not told which
-    rows an event vouches for: its unit of work may have written those of others.
+    who others are at the server of a single sign-on.
     """
     with _listings(ctx) as stored:
         page = stored.events(page_request, selection=selection)
-    if ctx.project != DEFAULT_PROJECT:
-        page = page.map(lambda event: replace(event, rows={}))
     if reader is not None and reader.role >= Role.ADMIN:
         return page
     return page.map(hide_identity)

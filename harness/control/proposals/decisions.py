@@ -8,7 +8,6 @@ from harness.control import audit
 from harness.control.canary.observe_only import require_swaps
 from harness.control.context import Context
 from harness.control.evals import proof_validity, worker_supervision
-from harness.control.operations import tampering
 from harness.control.proposals import approvals, four_eyes
 from harness.domain.errors import (
     Conflict,
@@ -55,7 +54,6 @@ def approve_proposal(
     with ctx.store.write() as tx:
         found = tx.proposals.get(proposal)
         four_eyes.check_four_eyes(tx, actor, found, "approve")
-        tampering.require_untampered(ctx, tx, found)
         next_phase(found.phase, ProposalEvent.APPROVED)
         if expected_verdict not in (None, found.verdict):
             raise StaleWrite(

@@ -16,7 +16,7 @@ from harness.control.canary.observe_only import OBSERVE_ONLY
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation, worker_supervision
 from harness.control.evals.proof_validity import ProofState, ProofValidity
-from harness.control.operations import alerts, tampering
+from harness.control.operations import alerts
 from harness.control.proposals import (
     alpha_spending,
     approvals,
@@ -52,13 +52,6 @@ from harness.ports import Transaction
 
 def drive_proposal(ctx: Context, proposal: Proposal) -> list[str]:
     """Moves a proposal by its phase, and says what was done. Raises SwapgateError."""
-    if proposal.phase in tampering.HELD:
-        with ctx.store.read() as tx:
-            tampering.require_untampered(ctx, tx, proposal)
-    return _drive(ctx, proposal)
-
-
-def _drive(ctx: Context, proposal: Proposal) -> list[str]:
     try:
         return _by_phase(ctx, proposal)
     except EvidenceMismatch as error:

@@ -7,22 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from harness.control.context import Context
-from harness.control.operations import tampering
 from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.errors import Conflict, NotFound, SignatureInvalid
+from harness.domain.errors import Conflict, SignatureInvalid
 from harness.domain.formatting import format_date_time
-from harness.domain.operations.audit import AuditEvent, AuditPosition
 from harness.domain.operations.projects import DEFAULT_PROJECT
-from harness.domain.pagination import MOST_LISTED
 from harness.domain.routing.freeze import (
-    ADDED,
-    LIFTED,
-    LONGEST,
     FreezeRecord,
     FreezeSpan,
-    describe_reach,
     find_freeze,
-    frozen_until,
     list_freeze_spans,
     measure_frozen_time,
 )
@@ -36,10 +28,6 @@ ONWARD_SIGNALS = frozenset(
         *(RolloutSignal.BAKED, RolloutSignal.FINISH),
     }
 )
-
-# How the audit log names the rows of stored freezes.
-ROW = "route_freeze:"
-FREEZE_ACTIONS = frozenset({ADDED, LIFTED})
 
 STILL_WORKS = "Abort, rollback and kill switch work."
 
@@ -137,8 +125,7 @@ def _routes(record: FreezeRecord) -> frozenset[str]:
 def describe_freeze(ctx: Context, tx: Transaction, route: str) -> str:
     """Says until when a route is frozen, and why; empty while it is not.
 
-    Where somebody else than Swapgate changed a stored freeze, the route counts as frozen; where
-    one was deleted or ended so, it holds as the audit log has it.
+    Where somebody else than Swapgate changed a stored freeze, the route counts as frozen.
     """
     now = ctx.clock.now()
     try:
@@ -146,57 +133,9 @@ def describe_freeze(ctx: Context, tx: Transaction, route: str) -> str:
     except SignatureInvalid as error:
         return f"route {route} counts as frozen, since its freezes cannot be trusted: {error}"
     if span is None:
-        return _describe_lost_freeze(ctx, tx, route, now)
+        return ""
     until = format_date_time(span.ends_at)
     return f"route {route} is frozen until {until} ({span.reason}; {span.source})"
-
-
-def _describe_lost_freeze(ctx: Context, tx: Transaction, route: str, now: datetime) -> str:
-    """Says until when the audit log had the route frozen, where the stored freeze is gone or is
-    not what was set; empty where there is none.
-    """
-    events = [*ctx.audit_walk.log.withholding.items(), *_list_alerted(ctx, tx, route, now)]
-    for row, event in events:
-        ends_at = frozen_until(event, route, now)
-        if ends_at is not None and _is_lost(tx, str(event.details["freeze"])):
-            return (
-                f"route {route} is frozen until {format_date_time(ends_at)} by audit event "
-                f"{event.number}, and {row.replace(':', ' ')} was changed around Swapgate"
-            )
-    return ""
-
-
-def _list_alerted(
-    ctx: Context, tx: Transaction, route: str, now: datetime
-) -> Sequence[tuple[str, AuditEvent]]:
-    """Lists the last event of each freeze about which an alert is open: the command line's
-    process has not read and verified the audit log, as the control plane's has.
-    """
-    known = ctx.audit_walk.log.withholding
-    lost = {row for row in tampering.alerted_rows(tx) if row.startswith(ROW)} - known.keys()
-    if not lost:
-        return ()
-    subjects = (describe_reach(None), describe_reach(route))
-    since, last = now - LONGEST, dict[str, AuditEvent]()
-    for subject in subjects:
-        events = tx.audit.for_subject(
-            subject, since=since, limit=MOST_LISTED, actions=FREEZE_ACTIONS
-        )
-        for event in events:
-            # What somebody else wrote into the log says nothing, and may have no such details.
-            before = AuditPosition(event.number - 1, event.previous)
-            if tx.audit.break_after(before, [event]) is None:
-                last.setdefault(f"{ROW}{event.details['freeze']}", event)
-    return [(row, event) for row, event in last.items() if row in lost]
-
-
-def _is_lost(tx: Transaction, freeze: str) -> bool:
-    """Whether a freeze is stored no more, or not as Swapgate signed it: lifted, say."""
-    try:
-        tx.freezes.get(freeze)
-    except (NotFound, SignatureInvalid):
-        return True
-    return False
 
 
 def list_refused_signals(ctx: Context, route: str) -> Collection[RolloutSignal]:

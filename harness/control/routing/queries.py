@@ -189,7 +189,7 @@ def _load_states(
 
 
 def _fault(route: str, error: SwapgateError) -> RowFault:
-    return RowFault("route", (route,), str(error), unsigned=False)
+    return RowFault("route", (route,), str(error))
 
 
 def _load_targets(

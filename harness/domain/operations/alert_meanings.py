@@ -57,9 +57,6 @@ ALERT_MEANINGS: Final[Mapping[AlertKind, str]] = {
     ),
     _K.JOB_FAILED: "a job of the control process raised an error",
     _K.AUDIT_BROKEN: "the audit log does not fit its chain",
-    _K.STATE_UNRECORDED: (
-        "a row has no audit event, differs from what its last event recorded, or is gone"
-    ),
     _K.DATABASE_RESTORED: (
         "the database is behind what routers have served: it was restored from a backup, or "
         "is an old copy; routers keep their last table, and the control plane changes nothing"

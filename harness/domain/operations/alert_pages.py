@@ -24,7 +24,6 @@ WHOLE_PAGES: Final = {
     _K.KEY_BUDGET: "/keys",
     _K.SPENDING_CAP: "/spending",
     _K.AUDIT_BROKEN: "/audit",
-    _K.STATE_UNRECORDED: "/audit",
     _K.MODEL_SWITCH: "/sessions",
 }
 

@@ -46,7 +46,6 @@ class AlertKind(StrEnum):
     EVIDENCE_MISMATCH = "evidence_mismatch"
     MODEL_SWITCH = "model_switch"
     INTERNAL_ERROR = "internal_error"
-    STATE_UNRECORDED = "state_unrecorded"
     DATABASE_RESTORED = "database_restored"
     SPENDING_CAP = "spending_cap"
     TEST = "test"
@@ -224,11 +223,6 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         _S.CRITICAL,
         "report it with the router's log, which has the place in the code; a canary of the "
         "route takes no step until `swapgate canary resume` says that somebody looked",
-    ),
-    _K.STATE_UNRECORDED: AlertRule(
-        _S.CRITICAL,
-        "somebody changed the database past Swapgate: `swapgate db check` names the rows; "
-        "compare them with a backup and restore their content",
     ),
     _K.DATABASE_RESTORED: AlertRule(
         _S.CRITICAL,

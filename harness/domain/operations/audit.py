@@ -1,13 +1,13 @@
 """The audit log is append-only; each event is chained to the one before by an HMAC.
 
-`AuditEvent` says who did what, why, and which rows it wrote, `AuditFilter` selects events;
+`AuditEvent` says who did what, and why, `AuditFilter` selects events;
 `event_mac` signs an event, `find_chain_break` verifies the chain, and `require_reason` refuses
 a blank reason.
 """
 
 import hmac
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Final
@@ -20,9 +20,6 @@ GENESIS = "0" * 64
 # What a sign-in by single sign-on says of the person at that server: for admins.
 IDENTITY_DETAILS: Final = frozenset({"issuer", "subject"})
 FOR_ADMINS: Final = "for admins"
-
-# By row, as `route_version:default/chat/3`: digests before and after, None where there is none.
-RowDigests = Mapping[str, tuple[str | None, str | None]]
 
 
 @dataclass(frozen=True)
@@ -37,8 +34,6 @@ class AuditEvent:
     details: Mapping[str, object]
     previous: str  # previous, mac: 64 hexadecimal digits
     mac: str
-    # What its unit of work wrote (`store.sql.audit.SqlAuditedRows`).
-    rows: RowDigests = field(default_factory=dict)
     # principal, key: who that is, whatever he is called, and the management key that he used.
     principal: str | None = None
     key: str | None = None
@@ -78,6 +73,14 @@ class AuditPosition:
     mac: str = GENESIS
 
 
+@dataclass(slots=True)
+class AuditReading:
+    """Says how far a process has verified the audit log."""
+
+    position: AuditPosition = AuditPosition()
+    is_whole: bool = False  # the log was read to its end
+
+
 def require_reason(reason: str, act: str) -> str:
     """Returns the reason, stripped. Raises InputError for one that nobody could read.
 
@@ -101,8 +104,6 @@ def event_mac(event: AuditEvent, secret: bytes) -> str:
         event.details,
         event.previous,
     ]
-    if event.rows:  # events from before there were any keep their macs
-        body.append({row: list(pair) for row, pair in event.rows.items()})
     if event.principal is not None or event.key is not None:
         body += [event.principal, event.key]
     return hmac.new(secret, canonical_json(body).encode(), sha256).hexdigest()

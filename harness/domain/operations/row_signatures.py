@@ -11,7 +11,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from harness.domain.content_hash import canonical_json, hash_content
 from harness.domain.errors import ConfigError, SignatureInvalid
@@ -98,27 +98,10 @@ class RowFault:
     table: str
     key: tuple[str, ...]  # of its table; empty for the manifest
     why: str
-    unsigned: bool  # it has none, as rows have that are older than signatures
 
     @property
     def name(self) -> str:
         return f"{self.table} {'/'.join(self.key)}".rstrip()
-
-
-class RowPlace(NamedTuple):
-    """Names a stored row."""
-
-    table: str
-    key: tuple[object, ...]  # of its table, as it is stored; empty for the manifest
-
-
-@dataclass(frozen=True, slots=True)
-class VerifiedRows:
-    """What was found of some rows that follow one another."""
-
-    count: int
-    faults: Mapping[RowPlace, RowFault]
-    last: RowPlace | None  # of these rows; None where there are none any more
 
 
 def key_id(public: bytes) -> str:

@@ -204,7 +204,7 @@ OTHER_COLUMNS: Final[Mapping[str, str]] = {
     "opt_outs signature",
     "approval": "id proposal verdict kind principal name key reason widened change_reference "
     "signature",
-    "audit_event": "project actor action subject details previous mac rows principal key",
+    "audit_event": "project actor action subject details previous mac principal key",
     "break_glass": "project id route incumbent target reason proposer proposer_principal "
     "proposer_key confirmer confirmer_principal confirmer_key waiver ended_because signature",
     "block": "rollout worker counts ranks levels never_seen",

@@ -14,7 +14,6 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from harness.domain.errors import InputError
-from harness.domain.operations.audit import AuditEvent
 
 LONGEST: Final = timedelta(days=365)
 # Of the audit events that set and lift a freeze.
@@ -204,13 +203,3 @@ def measure_frozen_time(
 def describe_reach(route: str | None) -> str:
     """Names what a freeze is about, as the audit log does."""
     return "all routes" if route is None else f"route {route}"
-
-
-def frozen_until(event: AuditEvent, route: str, now: datetime) -> datetime | None:
-    """Returns the end of the freeze that an audit event set, where it holds the route now."""
-    reach = (describe_reach(None), describe_reach(route))
-    if event.action != ADDED or event.subject not in reach:
-        return None
-    times = (str(event.details[name]) for name in ("starts_at", "ends_at"))
-    starts_at, ends_at = map(datetime.fromisoformat, times)
-    return ends_at if starts_at <= now < ends_at else None

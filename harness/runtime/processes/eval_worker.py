@@ -31,7 +31,6 @@ from harness.domain.evals.run import LEASE_S, EvalRun, RunState, Sample
 from harness.domain.formatting import format_usd
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.spending import SpendingPurpose
-from harness.domain.operations.state_audit import SAMPLES_GONE
 from harness.domain.routing.target import Provider
 from harness.ports import Clock, EvalJob, EvalRunner, Store, Transaction
 from harness.runtime.processes.interruption import interrupts
@@ -232,7 +231,6 @@ class EvalWorker:
             gone = (job.done | self._kept) - stored
             if gone:
                 state, message = RunState.FAILED, f"{len(gone)} stored samples are gone"
-                self._tell_of_gone(tx, run, message)
             if eval_run.lease_owner == self.owner:
                 self._note_calibration(tx, job.run)
             complete = not gone and len(stored) >= eval_run.wanted * eval_run.epochs
@@ -258,17 +256,6 @@ class EvalWorker:
                 subject=subject,
                 details=details,
             )
-
-    def _tell_of_gone(self, tx: Transaction, run: str, message: str) -> None:
-        """In the audit log, whose word on a run's samples holds what is decided by it."""
-        # Not by `control.audit.record`: a worker process has no context of the control plane.
-        tx.audit.append(
-            at=self.clock.now(),
-            actor=SYSTEM,
-            action=SAMPLES_GONE,
-            subject=f"eval_run {run}",
-            details={"message": message},
-        )
 
 
 def _judge(tx: Transaction, run: EvalRun) -> str:

@@ -1,28 +1,24 @@
 """Guards refuse rows that change what was measured, logged, frozen or thrown (samples, targets,
 suites, audit, switches, freezes, shadows), who people and keys are, or that put the database
-back in time; and alerts that nobody could read.
+back in time.
 """
 
 # ruff: noqa: S608 - statements of constants; nothing comes from outside
 
-from datetime import UTC, datetime
 from typing import Final
 
-from harness.domain.operations.alerts import AlertKind
 from harness.store.guards.guard import (
     Guard,
     always,
     another,
     busy,
     changes,
-    listed,
     person,
     rewords,
     taken,
 )
-from harness.store.schema.columns import SIGNATURE, UtcTime
+from harness.store.schema.columns import SIGNATURE
 from harness.store.schema.evals import sample
-from harness.store.schema.operations import alert
 
 _AUDIT_EVENT: Final = Guard(
     "audit_event_guard",
@@ -309,32 +305,6 @@ _DASHBOARD_SESSION: Final = (
     ),
 )
 
-# Nobody signs alerts, and the control loop reads them: none that cannot be read may stop it.
-# Microseconds; before the last that Python knows, so that a time may be added.
-_LATEST: Final = round(datetime(9000, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
-_ALERT_TIMES: Final = tuple(
-    column.name for column in alert.c if isinstance(column.type, UtcTime)
-)
-_ALERT: Final = tuple(
-    Guard(
-        f"alert_readable_{event.lower()}",
-        "alert",
-        event,
-        (
-            (
-                "unreadable: a kind of alert that this version does not know",
-                f"NEW.kind NOT IN ({listed(AlertKind)})",
-            ),
-            (
-                "unreadable: a time before 1970 or after the year 8999",
-                " OR ".join(f"NEW.{name} NOT BETWEEN 0 AND {_LATEST}" for name in _ALERT_TIMES),
-            ),
-            ("unreadable: its sources are no JSON object", "NOT OBJECT[NEW.sources]"),
-        ),
-    )
-    for event in ("INSERT", "UPDATE")
-)
-
 # A signed row of before fits the manifest of before, and that the counters of before: none goes
 # back, so that what control signed once and replaced since stays replaced.
 _NEVER_BACK: Final = (
@@ -419,7 +389,6 @@ OPERATIONS: Final = (
     *_API_KEY,
     *_DASHBOARD_SESSION,
     *_NEVER_BACK,
-    *_ALERT,
     Guard(
         "target_guard",
         "target",

@@ -221,7 +221,6 @@ def project() -> sa.Column[str]:
 
 
 def signature() -> sa.Column[str]:
-    """NULL in rows from before there were signatures: `swapgate db sign` signs them."""
     return sa.Column(SIGNATURE, sa.Text, nullable=True)
 
 

@@ -66,8 +66,6 @@ audit_event = sa.Table(
     json_value("details"),
     text("previous"),
     text("mac"),
-    # Digests of the rows that its unit of work wrote.
-    json_value("rows", nullable=True),
     text("principal", nullable=True),
     text("key", nullable=True),
     # Whose people may read it, by subject and actor (store.sql.owners); outside the chain.
@@ -273,15 +271,13 @@ delivery = sa.Table(
 
 
 def event_to_row(event: AuditEvent) -> Values:
-    fields = {name: getattr(event, name) for name in event.__dataclass_fields__}
-    return {**fields, "rows": {row: list(pair) for row, pair in event.rows.items()} or None}
+    return {name: getattr(event, name) for name in event.__dataclass_fields__}
 
 
 def event_from_row(row: Row) -> AuditEvent:
-    written = {name: (pair[0], pair[1]) for name, pair in (row.rows or {}).items()}
     values = row._asdict()
     del values[PROJECT]
-    return AuditEvent(**values | {"rows": written})
+    return AuditEvent(**values)
 
 
 def principal_to_row(principal: Principal) -> Values:

@@ -153,10 +153,7 @@ def _live_digest(tables: tuple[tuple[str, int, str], ...]) -> str:
     by_table = {name: _values(rows, joined) for name, rows, joined in tables}
     unsigned = sorted(name for name, signatures in by_table.items() if signatures is None)
     if unsigned:
-        raise SignatureInvalid(
-            f"rows of {', '.join(unsigned)} have no signature: sign the rows from before there "
-            f"were signatures with `swapgate db sign`; {REMEDY}"
-        )
+        raise SignatureInvalid(f"rows of {', '.join(unsigned)} have no signature; {REMEDY}")
     return digest_of([value for values in by_table.values() for value in values or ()])
 
 

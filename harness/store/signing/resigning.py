@@ -1,6 +1,5 @@
-"""Signs rows anew, or removes rows that do not verify, for an admin (`swapgate db sign`):
-`sign_rows` signs those from before there were signatures, or all with a new key; `remove_rows`
-takes out what nobody signed, with the rows that refer to it.
+"""Signs all rows anew with a new key (`sign_rows`, for `swapgate db retire-key`), and removes
+forged rows with the rows that refer to them (`remove_rows`, for `swapgate db remove-forged`).
 
 Both change rows that triggers protect: they run as the tables' owner, in one unit of work,
 `without_triggers`.
@@ -12,41 +11,17 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from harness.domain.errors import Conflict
 from harness.domain.operations.row_signatures import RowFault
 from harness.store.schema import metadata
-from harness.store.schema.columns import SIGNATURE
-from harness.store.schema.evals import sample, text_digests
+from harness.store.schema.columns import SIGNATURE, Row
 from harness.store.schema.routing import route_fallback, route_version
-from harness.store.schema.signed_tables import SIGNED, manifest
+from harness.store.schema.signed_tables import SIGNED
 from harness.store.signing.row_faults import chains_of
 from harness.store.unit_of_work import Unit
 
-# Rows of these show that the installation signs already.
-PROOF: Final = ("route_version", "evidence", "verdict", "waiver", "provider", "api_key")
-AGAIN: Final = (
-    "rows of this installation are signed already: no unsigned row is accepted since. "
-    "`swapgate db check` names those that do not hold; bring them back from a backup, or take "
-    "them out with `swapgate db sign --remove`"
-)
 TRIGGERS_OF_SQLITE: Final = sa.text(
     "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name"
 )
-
-
-def check_first_time(unit: Unit) -> None:
-    """Checks that no row was signed before; else raises Conflict."""
-    signed = any(
-        unit.read(
-            sa.select(sa.literal(1))
-            .select_from(SIGNED[name].table)
-            .where(SIGNED[name].table.c.signature.is_not(None))
-            .limit(1)
-        ).first()
-        for name in PROOF
-    )
-    if signed or unit.read(sa.select(manifest.c.id)).first() is not None:
-        raise Conflict(AGAIN)
 
 
 @contextmanager
@@ -75,59 +50,38 @@ def without_triggers(unit: Unit) -> Iterator[None]:
         unit.script(trigger.sql)
 
 
-def sign_rows(unit: Unit, *, again: bool = False) -> int:
-    """Sign every row that has no signature; how many. Called without triggers.
-
-    again: the others, too, whoever signed them; the caller has seen that all of them hold.
-    """
+def sign_rows(unit: Unit) -> int:
+    """Sign every row; how many. Called without triggers, when all rows hold."""
     count = 0
-    for name, signed in SIGNED.items():
-        if name == route_version.name:
-            count += _sign_versions(unit, again=again)
-            continue
+    for signed in SIGNED.values():
         table = signed.table
-        wanted = sa.select(table)
-        if not again:
-            wanted = wanted.where(table.c.signature.is_(None))
-        for row in unit.read(wanted).all():
+        rows = unit.read(sa.select(table).order_by(*table.primary_key.columns)).all()
+        count += len(rows)
+        if table is route_version:
+            _sign_versions(unit, rows)
+            continue
+        for row in rows:
             values = row._asdict()
-            first = table is sample and row.answer_sha256 is None
-            more = text_digests(row.answer, row.prompt) if first else {}
-            count += _update(unit, table, values, more)
+            _write(unit, table, values | {SIGNATURE: unit.signature(table, values)})
     return count
 
 
-def _sign_versions(unit: Unit, *, again: bool) -> int:
-    count = 0
-    rows = unit.read(
-        sa.select(route_version).order_by(*route_version.primary_key.columns)
-    ).all()
+def _sign_versions(unit: Unit, rows: Sequence[Row]) -> None:
     chains = chains_of(unit, rows)
     before: dict[str, Any] = {}
     for row in rows:
         values = row._asdict()
         follows = all(before.get(name) == values[name] for name in ("project", "route"))
-        previous = before[SIGNATURE] if follows else None
+        values["prev_signature"] = before[SIGNATURE] if follows else None
         chain = chains.get((row.project, row.route, row.version), [])
-        if again or row.signature is None:
-            values["prev_signature"] = previous
-            values[SIGNATURE] = unit.signature(route_version, values, fallbacks=chain)
-            _write(unit, route_version, values, ("prev_signature", SIGNATURE))
-            count += 1
+        values[SIGNATURE] = unit.signature(route_version, values, fallbacks=chain)
+        _write(unit, route_version, values, "prev_signature")
         before = values
-    return count
 
 
-def _update(unit: Unit, table: sa.Table, values: dict[str, Any], more: dict[str, str]) -> int:
-    whole = values | more
-    whole[SIGNATURE] = unit.signature(table, whole)
-    _write(unit, table, whole, (*more, SIGNATURE))
-    return 1
-
-
-def _write(unit: Unit, table: sa.Table, values: dict[str, Any], columns: Sequence[str]) -> None:
+def _write(unit: Unit, table: sa.Table, values: dict[str, Any], *columns: str) -> None:
     same = [column == values[column.name] for column in table.primary_key.columns]
-    only = {name: values[name] for name in columns}
+    only = {name: values[name] for name in (*columns, SIGNATURE)}
     unit.write(sa.update(table).where(*same).values(only))
 
 

@@ -17,7 +17,9 @@ from harness.store.schema.signed_tables import SIGNED, SignedTable
 from harness.store.schema.stored_row import ANY, StoredRow, default_text
 
 UNSIGNED: Final = "it has no signature"
-REMEDY: Final = "`swapgate db check` names every such row, and `swapgate db sign` the way out"
+REMEDY: Final = (
+    "`swapgate db check` names every such row, and `swapgate db remove-forged` removes it"
+)
 
 
 def named(signed: SignedTable, values: Mapping[str, Any]) -> str:

@@ -282,7 +282,7 @@ class SqlEvalRuns:
 
     def set_state(self, run: str, state: RunState, message: str = "") -> None:
         # That it runs is its worker's affair, which holds the row by its lease already.
-        self._change(run, _into(state, message), audited=state is not RunState.RUNNING)
+        self._change(run, _into(state, message), decides=state is not RunState.RUNNING)
 
     def leave(self, run: str, owner: str, state: RunState, message: str = "") -> bool:
         # The owner is compared where the row is locked: a run that is stopped right now
@@ -311,14 +311,14 @@ class SqlEvalRuns:
             changes |= {"state": RunState.QUEUED.value, "message": ""}
         self._change(run, changes)
 
-    def _change(self, run: str, changes: dict[str, object], *, audited: bool = True) -> None:
-        if not self._unit.write(CHANGE_RUN.values(changes), {"run": run}, audited=audited):
+    def _change(self, run: str, changes: dict[str, object], *, decides: bool = True) -> None:
+        if not self._unit.write(CHANGE_RUN.values(changes), {"run": run}, decides=decides):
             self.get(run)
 
     def lease(self, run: str, owner: str, *, now: datetime, until: datetime) -> bool:
         furthest = latest_lease_end(now, (until - now).total_seconds())
         wish = {"run": run, "owner": owner, "now": now, "until": until, "furthest": furthest}
-        taken = self._unit.write(LEASE, wish, audited=False) == 1
+        taken = self._unit.write(LEASE, wish, decides=False) == 1
         if not taken:
             self.get(run)
         return taken
@@ -341,9 +341,6 @@ class SqlEvalRuns:
                 f"the lease of run {sample_.run} is {run.lease_owner or 'nobody'}'s and not "
                 f"{owner}'s any more: the answer to {sample_.item!r} is not stored"
             )
-        if run.state in ENDED:
-            # Its worker has not heard yet: what the run's audit event says of it changes.
-            self._unit.note_row(eval_run, sample_.run)
         return self._unit.write_new(sample, values)
 
     def done(self, run: str) -> frozenset[tuple[str, int]]:

@@ -308,7 +308,7 @@ class ControlPlane(RuleBasedStateMachine):
     def another_control_process_acts_on_what_it_saw(self) -> None:
         for change in self.seen:
             with suppress(Conflict, IllegalTransition):
-                driver._drive(self.ctx, change)
+                driver.drive_proposal(self.ctx, change)
 
     @invariant()
     def the_promise_holds(self) -> None:

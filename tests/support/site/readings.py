@@ -62,7 +62,7 @@ NOT_READING: Final = frozenset(
         *(f"canary {verb}" for verb in ("pause", "promote", "resume")),
         *("config apply", "config schema", "config show", "docs list", "docs open"),
         *(f"db {verb}" for verb in ("accept-restore", "grant", "retire-key")),
-        *("db rotate-key", "db sign", "db upgrade", "drift accept", "drift run"),
+        *("db rotate-key", "db remove-forged", "db upgrade", "drift accept", "drift run"),
         *("eval cancel", "eval run", "gate decide"),
         *(f"key {verb}" for verb in ("create", "limits", "opt-outs", "revoke", "sign-in-link")),
         *("model add", "model discover", "model probe", "model search"),
