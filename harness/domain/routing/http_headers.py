@@ -93,9 +93,6 @@ HTTP_HEADERS: Final[Mapping[str, HeaderSpec]] = {
     "x-swapgate-signature": HeaderSpec(
         (_W,), "Time and HMAC-SHA-256 of the body, to verify before it is read.", "t=…,v1=…"
     ),
-    "x-swapgate-events": HeaderSpec(
-        (_W,), "The audit events of a batch that a collector gets, by number.", "17-42"
-    ),
     "x-swapgate-agent": HeaderSpec(
         (_I,), "For which agent and session the agents process calls a model; signed."
     ),
