@@ -14,8 +14,6 @@ from harness.domain.operations.alert_record import Notified
 from harness.domain.operations.delivery import Delivery
 from harness.domain.routing.route_changes import ChangeSettings, RestoreIncumbent
 from harness.ports import Store, Transaction
-from harness.store.schema.evals import sample
-from harness.store.schema.stored_row import stored_columns
 from tests.contract import test_store_alerts as alerts
 from tests.contract.conftest import Opener
 from tests.support.store.records import (
@@ -197,8 +195,3 @@ def test_a_row_is_believed_by_its_values_however_these_are_written(
         assert changed.rowcount == 1
     with sql_store.read() as tx:
         assert list(tx.proposals.open()) == ([signed] if is_believed else [])
-
-
-def test_rows_with_content_are_not_read_as_they_are_stored() -> None:
-    with pytest.raises(TypeError, match="sample has content"):
-        stored_columns(sample)
