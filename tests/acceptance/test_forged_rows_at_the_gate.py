@@ -93,7 +93,7 @@ class Attack:
 
     def half_measured(self, route: str) -> str:
         """A proposal of the worse model, some of whose answers are stored."""
-        self.sim.fault("sim-worse", "slow", delay_s=2)
+        self.sim.fault("sim-worse", "hang", delay_s=2)
         swap = propose(self.place, route, "sim/sim-worse")
 
         def answers() -> bool:
