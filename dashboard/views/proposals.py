@@ -326,7 +326,7 @@ def _outlook(request: submission.ProposalRequest) -> None:
     st.html(html.note(f"This would be the {terms.risk.text}."))
     for line in route_rules.describe_widening(terms.widened):
         st.html(html.note(f"Another person has to approve it: {line}"))
-    ramp = duration_estimate.estimate_for_route(ctx, request.route, request.policy)
+    ramp = duration_estimate.estimate_for_route(ctx, request.route)
     options = "".join(html.note(f"Option: {option}") for option in ramp.options)
     st.html(html.note(f"The canary: {ramp.words}") + options)
 

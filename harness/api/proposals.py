@@ -163,13 +163,13 @@ def compare_selection(who: CallerParam, proposal: str) -> SelectionComparison:
 
 @endpoint(router, "GET", "/proposals/{proposal}/review", scope=own_proposal)
 def review_proposal(who: CallerParam, proposal: str) -> ProposalReview:
-    """What an approver should know: what it widens, the route's risk so far, what changed."""
+    """What an approver should know: what needs an approval, the route's risk, what changed."""
     return review.review_proposal(who.ctx, proposal)
 
 
 @endpoint(router, "POST", "/proposals/preview", scope=own_route)
 def preview_proposal(who: CallerParam, body: ProposalBody) -> ProposalPreview:
-    """What a proposal would register: its looks and alphas, what it widens, the risk so far.
+    """What a proposal would register: its looks and alphas, what needs an approval, the risk.
 
     Stores nothing.
     """

@@ -1,5 +1,7 @@
 """Before money is spent: what the suites can show, what it costs, and the cheapest design."""
 
+from dataclasses import replace
+
 import pytest
 
 from harness.control.proposals import estimate
@@ -80,6 +82,7 @@ def test_the_cheapest_design_is_for_the_difference_that_matters(
 
 
 def test_for_non_inferiority_the_margin_is_the_distance(world: SmallInstallation) -> None:
+    world.policy = replace(world.policy, gate=replace(world.policy.gate, margin_max=0.25))
     request = ProposalRequest("chat", "sim/equal", "cheaper", Claim.NON_INFERIOR, margin=0.25)
     (suite_estimate,) = estimate.estimate_proposal(world.context(), request)
 

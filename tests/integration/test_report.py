@@ -388,7 +388,6 @@ def question_of(command: str) -> ComparisonRequest:
         given["reason"],
         given["guards"],
         given["min_saving"],
-        given["wider"],
     )
 
 

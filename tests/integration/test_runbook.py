@@ -102,13 +102,14 @@ def look_around(run: Callable[..., None]) -> None:
 def propose(cli: CommandLine, run: Callable[..., None]) -> dict[str, str]:
     """A canary on `chat`; proposals that wait for approval on `second` and `third`."""
     for name in ("second", "third"):
-        cli.run("route", "create", name, "--incumbent", "sim/base", "--suite", "colours")
+        words = ("--incumbent", "sim/base", "--suite", "colours", "--policy", "approved")
+        cli.run("route", "create", name, *words)
     ann = cli.acting("ann", "proposer")
-    policies = {"chat": "default", "second": "approved", "third": "approved"}
     made = {}
-    for route, policy in policies.items():
-        words = ("proposal", "create", route, "sim/better", "--policy", policy)
-        made[route] = cli.json(*words, *ann)["proposal"]["id"]
+    for route in ("chat", "second", "third"):
+        made[route] = cli.json("proposal", "create", route, "sim/better", *ann)["proposal"][
+            "id"
+        ]
     catch_up(cli)
     for proposal in made.values():
         cli.world.until_decided(proposal)

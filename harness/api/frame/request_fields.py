@@ -96,8 +96,8 @@ class EvalBody(Body):
 
 
 class ProposalBody(Body):
-    """Proposes a swap. candidate: an id or `provider/model`. claim, margin, policy: None for
-    the route's.
+    """Proposes a swap. candidate: an id or `provider/model`. claim, margin: None for the
+    policy's.
 
     min_saving: of the claim cheaper_and_not_worse, a share of 1; None for the policy's.
     rivals: other candidates for the same swap; the best of those that pass goes on.
@@ -109,7 +109,6 @@ class ProposalBody(Body):
     reason: Text = ""
     claim: Claim | None = None
     margin: Annotated[float, Field(gt=0, lt=1)] | None = None
-    policy: Name | None = None
     descends_from: Name | None = None
     min_saving: Annotated[float, Field(gt=0, lt=1)] | None = None
     rivals: Annotated[tuple[Name, ...], Field(max_length=MOST_CANDIDATES - 1)] = ()
@@ -122,7 +121,6 @@ class ProposalBody(Body):
             self.reason,
             self.claim,
             self.margin,
-            self.policy,
             self.descends_from,
             self.min_saving,
             self.rivals,

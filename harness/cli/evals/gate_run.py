@@ -70,11 +70,6 @@ EXITS = REJECTED_BY_VERDICT | {"passed": 0}
     metavar="SHARE",
     help="With cheaper_and_not_worse: share of the cost to save. [default: the policy's]",
 )
-@click.option(
-    "--wider",
-    is_flag=True,
-    help="Use terms that the policy does not allow; a proposal would need an approval.",
-)
 @click.option("--reason", default="swapgate gate run", show_default=True, help="Why.")
 @click.option(
     "--markdown",
@@ -110,7 +105,6 @@ def gate_run(  # noqa: PLR0913 - one per option
     claim: str | None,
     margin: float | None,
     min_saving: float | None,
-    wider: bool,
     reason: str,
     markdown_file: Path | None,
     junit_file: Path | None,
@@ -135,7 +129,6 @@ def gate_run(  # noqa: PLR0913 - one per option
         reason,
         guards,
         min_saving,
-        wider,
     )
     from harness.app.temporary import temporary_installation  # noqa: PLC0415 - `--help` stays quick
 

@@ -224,7 +224,7 @@ def _print_review(proposal_review: ProposalReview) -> None:
 def approve(session: Session, proposal_id: str, reason: str, change: str) -> None:
     """Let a passed proposal into its canary. The proposer cannot.
 
-    `swapgate proposal show` says what it widens and what changed on its route in 90 days.
+    `swapgate proposal show` says what needs approval and what changed on its route in 90 days.
     """
     for line in review.review_proposal(session.context, proposal_id).widened:
         output.note(f"widened: {line}")

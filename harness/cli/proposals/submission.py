@@ -51,7 +51,6 @@ from harness.gate.text.sentences import share_text
     help="With cheaper_and_not_worse: share of the cost to save. [default: the policy's]",
 )
 @click.option("--reason", default="", help="Reason; required for the claim non_inferior.")
-@click.option("--policy", help="Name of a policy. [default: the route's]")
 @click.option(
     "--change", default="", metavar="REFERENCE", help="Change request in your own system."
 )
@@ -91,7 +90,6 @@ def create_proposal(  # noqa: PLR0913 - one per option
     margin: float | None,
     min_saving: float | None,
     reason: str,
-    policy: str | None,
     change: str,
     descends_from: str | None,
     effect: float | None,
@@ -117,7 +115,6 @@ def create_proposal(  # noqa: PLR0913 - one per option
         reason,
         Claim(claim) if claim else None,
         margin,
-        policy,
         descends_from,
         min_saving,
         rivals=tuple(candidates[1:]),

@@ -54,8 +54,6 @@ def build_rerun_command(comparison: Comparison, candidate: Target | None = None)
     words += ["--margin", f"{gate.margin!r}"]
     if proposal.claim is Claim.CHEAPER:
         words += ["--min-saving", f"{gate.min_saving!r}"]
-    if any(name.startswith("gate.") for name in proposal.widened):
-        words.append("--wider")
     if proposal.reason:
         words += ["--reason", " ".join(proposal.reason.split())]
     return shlex.join(words)

@@ -3,18 +3,18 @@
 proposal; `run_until_decided` turns the reconcile loop until the gate has decided.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from harness.control import reconciler
 from harness.control.context import Context
 from harness.control.evals.eval_queue import load_queue, needed_runs
 from harness.control.operations.spending import load_spending
-from harness.control.proposals import route_rules, submission
+from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
-from harness.domain.errors import InputError, NotAllowed, NotFound, SpendingPaused
+from harness.domain.errors import InputError, NotFound, SpendingPaused
 from harness.domain.evals.suite_plan import Claim, SuiteRole
 from harness.domain.operations.access import Actor
 from harness.domain.operations.projects import DEFAULT_PROJECT, MARK, project_of
@@ -44,8 +44,6 @@ class ComparisonRequest:
     reason: str = ""
     guards: Sequence[str] = ()  # suites, too
     min_saving: float | None = None
-    # It may ask for less than the policy does; what comes out lets nobody in.
-    wider: bool = False
 
 
 def register_comparison(
@@ -80,8 +78,6 @@ def register_comparison(
         question.margin,
         min_saving=question.min_saving,
     )
-    if not question.wider:
-        _check_terms(submission.preview_proposal(ctx, request, actor).widened)
     return submission.create_proposal(ctx, actor, request)
 
 
@@ -96,16 +92,6 @@ def _name_route(suites: Sequence[str]) -> str:
             "those of one, and with shared ones"
         )
     return f"{owners[0]}{MARK}{ROUTE}" if owners else ROUTE
-
-
-def _check_terms(widened: Mapping[str, Any]) -> None:
-    """Nobody can approve wider terms here, so that green in CI would mean nothing."""
-    if widened:
-        terms = "; ".join(route_rules.describe_widening(widened))
-        raise NotAllowed(
-            f"wider than the policy allows: {terms}. Name a policy that says so (`claims`, "
-            "`margin_max`), or give --wider to ask all the same"
-        )
 
 
 def _check_provider(settings: Settings, seed: TargetSeed) -> None:

@@ -1,4 +1,4 @@
-"""Gathers what an approver sees of a proposal: what it widens, the risk of a false pass so far,
+"""Gathers what an approver sees of a proposal: what needs approval, the risk of a false pass,
 how many requests a canary would reach, and what changed on its route in 90 days (settings,
 policy, suites, a restored incumbent, moved providers). Reads only.
 """

@@ -1,5 +1,5 @@
-"""Compares what a proposal asks for with its route's rules: what it widens (`widened_policy`,
-`widened_suites`, `widened_addendum`, `restored_incumbent`), and what is stricter on the route
+"""Compares a proposal with its route's rules: what another person has to approve
+(`widened_suites`, `widened_addendum`, `restored_incumbent`), and what is different on the route
 by now (`list_rule_differences`, `require_current_rules`).
 
 What a proposal widens, another person has to approve. Rules are changed while a proposal is
@@ -8,7 +8,7 @@ control plane's is the one that counts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice, pairwise
 from operator import itemgetter
@@ -23,8 +23,7 @@ from harness.domain.errors import NotFound, ProofRefused
 from harness.domain.evals.suite_plan import SuitePin, SuiteRole
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.principals import fold_name
-from harness.domain.proposals.policy import Policy
-from harness.domain.proposals.policy_strictness import find_widened_fields
+from harness.domain.proposals.policy import GatePolicy
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
 from harness.domain.routing.table import Route, RouteSuite
@@ -45,7 +44,6 @@ def list_rule_differences(ctx: Context, tx: Transaction, proposal: Proposal) -> 
     known = tx.routing.targets()
     pins = [tx.suites.get(plan.suite_digest) for plan in proposal.plans]
     found = {
-        **widened_policy(ctx, route, proposal.policy),
         **widened_suites(ctx, tx, route, pins, _proposer(proposal)),
         **widened_addendum(known[proposal.incumbent], known[proposal.candidate]),
     }
@@ -54,7 +52,11 @@ def list_rule_differences(ctx: Context, tx: Transaction, proposal: Proposal) -> 
         for name, difference in found.items()
         if proposal.widened.get(name) != difference
     }
-    return [*describe_widening(new), *_suites(route, proposal)]
+    return [
+        *_policy(ctx, route, proposal),
+        *describe_widening(new),
+        *_suites(route, proposal),
+    ]
 
 
 def require_current_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
@@ -104,15 +106,31 @@ STRICTER: Final = frozenset(
 )
 
 
-def widened_policy(ctx: Context, route: Route, policy: Policy) -> dict[str, Any]:
-    """Field to what the route asks for and what is proposed; empty for a policy as strict.
+def list_choices_beyond(rules: GatePolicy, chosen: GatePolicy) -> list[str]:
+    """Lists in words where a proposal's claim, margin or saving is beyond its policy."""
+    found = []
+    if chosen.claim not in rules.allowed_claims:
+        allowed = ", ".join(rules.allowed_claims)
+        found.append(f"the claim {chosen.claim.value}, of {allowed}")
+    if chosen.margin > rules.largest_margin:
+        found.append(f"a margin of {chosen.margin:g}, above {rules.largest_margin:g}")
+    if chosen.min_saving < rules.min_saving:
+        found.append(f"a saving of {chosen.min_saving:g}, below {rules.min_saving:g}")
+    return found
 
-    Raises NotFound when the route's policy is not in the configuration any more.
-    """
-    return {
-        field.field: {"route": _stored(field.route), "proposed": _stored(field.proposed)}
-        for field in find_widened_fields(ctx.policy(route.settings.policy), policy)
-    }
+
+def _policy(ctx: Context, route: Route, proposal: Proposal) -> Iterator[str]:
+    """Yields that the proposal was not registered under the route's policy as it is here."""
+    rules, asked = ctx.policy(route.settings.policy), proposal.policy
+    chosen = replace(
+        rules.gate,
+        claim=asked.gate.claim,
+        margin=asked.gate.margin,
+        min_saving=asked.gate.min_saving,
+    )
+    if asked != replace(rules, gate=chosen):
+        yield f"the policy {rules.name} has other rules than {asked.name} had"
+    yield from list_choices_beyond(rules.gate, asked.gate)
 
 
 def widened_suites(
@@ -288,33 +306,4 @@ def _describe_one(name: str, difference: Mapping[str, Any]) -> str:
     if name == ADDENDUM:
         more = f" … ({difference['length']} characters)" if difference["length"] > SHOWN else ""
         return f"adds to every prompt, which may hold answers: {difference['proposed']!r}{more}"
-    if name.startswith("suite "):
-        return f"not the one accepted for this route ({'; '.join(difference['changed'])})"
-    rule, proposed = (
-        _describe_value(difference["route"]),
-        _describe_value(difference["proposed"]),
-    )
-    return f"the route's policy says {rule}, proposed {proposed}"
-
-
-def _describe_value(value: object) -> str:
-    match value:
-        case None:
-            return "none"
-        case bool():
-            return "yes" if value else "no"
-        case float():
-            return f"{value:g}"
-        case list():
-            return ", ".join(map(_describe_value, value))
-        case _:
-            return str(value)
-
-
-def _stored(value: object) -> object:
-    """As JSON gives it back."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    if isinstance(value, tuple):
-        return [_stored(item) for item in value]
-    return value
+    return f"not the one accepted for this route ({'; '.join(difference['changed'])})"

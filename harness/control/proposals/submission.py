@@ -17,7 +17,7 @@ from harness.control.proposals.alpha_spending import FalsePassRisk
 from harness.control.proposals.suite_registration import ALONE, SelectionPlace
 from harness.control.routing import data_class_checks, routes, targets
 from harness.control.shadow import stage
-from harness.domain.errors import InputError, RouteBusy
+from harness.domain.errors import InputError, NotAllowed, RouteBusy
 from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.domain.operations.access import Actor, Role
 from harness.domain.proposals.change_reference import parse_change_reference
@@ -43,7 +43,6 @@ class ProposalRequest:
     reason: str = ""
     claim: Claim | None = None  # claim, margin, min_saving: None means what the policy says
     margin: float | None = None
-    policy: str | None = None
     # A target id or name that stood before the suites already, and whose results the candidate
     # was tuned after: its looks count as the candidate's.
     descends_from: str | None = None
@@ -152,7 +151,7 @@ def _register(
         ctx, tx, route, policy.gate, candidate.id, lineage, place
     )
     widened = {
-        **_list_widened(ctx, tx, route, policy, actor),
+        **_list_widened(ctx, tx, route, actor),
         **route_rules.restored_incumbent(tx, route, actor, now),
         **route_rules.widened_addendum(incumbent, candidate),
     }
@@ -193,17 +192,15 @@ def _check_change(proposal: Proposal) -> None:
 
 
 def _list_widened(
-    ctx: Context, tx: Transaction, route: Route, policy: Policy, proposer: Actor | None
+    ctx: Context, tx: Transaction, route: Route, proposer: Actor | None
 ) -> dict[str, Any]:
     pins = [ctx.suites.pin(suite.suite) for suite in route.settings.suites]
-    return {
-        **route_rules.widened_policy(ctx, route, policy),
-        **route_rules.widened_suites(ctx, tx, route, pins, proposer),
-    }
+    return route_rules.widened_suites(ctx, tx, route, pins, proposer)
 
 
 def _policy(ctx: Context, settings: RouteSettings, request: ProposalRequest) -> Policy:
-    policy = ctx.policy(request.policy or settings.policy)
+    """The route's policy with what the request chooses. Raises NotAllowed beyond its bounds."""
+    policy = ctx.policy(settings.policy)
     gate = policy.gate
     if request.margin is not None and not SHARE_RANGE.holds(request.margin):
         raise InputError(f"an allowed loss lies in {SHARE_RANGE.text}, not {request.margin}")
@@ -221,6 +218,11 @@ def _policy(ctx: Context, settings: RouteSettings, request: ProposalRequest) -> 
         raise InputError(
             f"a share to be saved goes with the claim {Claim.CHEAPER.value}, not with "
             f"{gate.claim.value}"
+        )
+    if beyond := route_rules.list_choices_beyond(policy.gate, gate):
+        raise NotAllowed(
+            f"beyond what the policy {policy.name!r} allows: {'; '.join(beyond)}. Choose "
+            "within it, or let an admin change the policy"
         )
     return replace(policy, gate=gate)
 
@@ -298,7 +300,7 @@ def preview_proposal(
             own |= route_rules.restored_incumbent(tx, route, actor, ctx.clock.now())
         return ProposalPreview(
             plans,
-            {**_list_widened(ctx, tx, route, policy, actor), **own},
+            {**_list_widened(ctx, tx, route, actor), **own},
             alpha_spending.risk_of_plans(tx, route.name, plans, policy.gate, ctx.clock.now()),
             policy.gate,
         )

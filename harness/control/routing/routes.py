@@ -22,6 +22,7 @@ from harness.domain.errors import (
     InputError,
     NotFound,
     ProofRefused,
+    RouteBusy,
     StaleWrite,
     SwapgateError,
 )
@@ -161,6 +162,8 @@ def change_settings(
         if settings.suites == pinned:
             settings = replace(settings, suites=pinned)
         data_class_checks.check_targets(ctx, settings, _known(tx, route.targets), route=name)
+        if settings.policy != route.settings.policy:
+            _refuse_while_open(tx, name)
         change = ChangeSettings(name, settings)
         store_pins(ctx, tx, settings)
         said = describe_settings_change(route, settings).items()
@@ -219,6 +222,15 @@ def roll_back(
             because = describe_abort(actor.name, reason, baking=True)
             _take_back_baking(ctx, tx, actor, name, because)
         return require_route(tx, name)
+
+
+def _refuse_while_open(tx: Transaction, name: str) -> None:
+    """A proposal ends by the policy under which it was registered. Raises RouteBusy."""
+    if found := tx.proposals.list(route=name, open_only=True):
+        raise RouteBusy(
+            f"route {name!r} has the open proposal {found[0].id}, and keeps its policy until "
+            "that ends: wait, or cancel it"
+        )
 
 
 def _models(route: Route) -> tuple[str, str | None]:

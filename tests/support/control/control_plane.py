@@ -90,6 +90,7 @@ class SmallInstallation:
     clock: ManualClock = field(default_factory=ManualClock)
     chance: Chance = field(default_factory=CountingRandomIds)
     policy: Policy = POLICY
+    policies: dict[str, Policy] = field(default_factory=dict)  # besides that one
     script: Callable[[Target, Item, int], str] = answer
     boot: Callable[[str], None] = lambda _run: None
     pace: Callable[[Target, Item], float] = lambda _target, _item: 0.0
@@ -121,7 +122,7 @@ class SmallInstallation:
             clock=self.clock,
             chance=self.chance,
             suites=ConfiguredSuites(self.suites),
-            policies={self.policy.name: self.policy},
+            policies={**self.policies, self.policy.name: self.policy},
             sinks=self.sinks,
             drift=self.drift,
             observe_only=self.observe_only,

@@ -13,6 +13,7 @@ import pytest
 import structlog
 from click.testing import CliRunner, Result
 
+from harness.app.installation import load_settings
 from harness.cli.program import program
 from harness.runtime.clock import SystemClock
 from harness.store.sql import SqlStore
@@ -113,7 +114,11 @@ def installed(
     # The commands read the machine's clock; a verdict must not have expired by it.
     clock = ManualClock(SystemClock().now())
     store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
-    made = CommandLine(folder, SmallInstallation(folder, store, clock=clock))
+    # The commands and the control plane go by the same rules.
+    policies = {**load_settings(folder / "swapgate.yaml").policies}
+    default = policies.pop("default")
+    world = SmallInstallation(folder, store, clock=clock, policy=default, policies=policies)
+    made = CommandLine(folder, world)
     made.run("init")
     yield made
     store.close()
