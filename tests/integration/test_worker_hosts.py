@@ -222,7 +222,8 @@ def test_a_frozen_hosts_run_ends_on_another_one_and_the_first_stores_nothing_mor
     # Asked twice: what was under way; the one that was frozen may ask once more in each of its
     # connections before it hears that the run is another's.
     assert ITEMS + AT_ONCE <= counting.calls("candidate") <= ITEMS + AT_ONCE + CONNECTIONS
-    assert counting.most <= AT_ONCE
+    # Each host counts for itself.
+    assert counting.most <= len(HOSTS) * AT_ONCE
 
 
 def _resume(process: psutil.Process) -> None:
