@@ -70,7 +70,7 @@ def test_the_best_that_passes_goes_on_and_the_others_end_with_their_proof(
     worse, good, better, equal = (world.get(proposal.id) for proposal in made)
     assert better.phase is ProposalPhase.CANARY
     assert {p.phase for p in (worse, good, equal)} == {ProposalPhase.REJECTED}
-    assert f"and {better.id} with +39.3 points" in good.closed_because
+    assert f"and {better.id} with +44.0 points" in good.closed_because
     with world.store.read() as tx:
         assert isinstance(tx.verdicts.get(good.verdict or ""), Passed)
         assert [rollout.proposal for rollout in tx.rollouts.live()] == [better.id]
