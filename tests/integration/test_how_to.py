@@ -94,6 +94,7 @@ OF_THEIR_OWN = {
 ELSEWHERE = {
     "credentials": "test_credentials_docs",
     "overrides": "test_overrides_docs",
+    "proofs": "test_proof_export",
 }
 
 

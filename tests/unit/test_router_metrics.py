@@ -108,13 +108,13 @@ async def test_a_failover_is_logged_with_its_shape_and_without_its_content(
     assert (told["failure_class"], told["status"], told["attempts"]) == ("overloaded", 529, 2)
     assert (told["stream"], told["messages"], told["tools"]) == (False, 1, 1)
     assert told["body_bytes"] == len(SECRETIVE)
-    assert told["user"] == hash_user("user:alice", SECRET)
+    assert hash_user("user:alice", SECRET) in told["user"].split()
     place.door.recorder.flush()
     (row,) = place.door.kept.failovers
     assert (row.target, row.next_target, row.failure) == (OWN, SPARE, "overloaded")
     assert (row.worker, row.number, row.endpoint) == ("w", 1, "chat")
     assert (row.body_bytes, row.tools, row.attempts) == (len(SECRETIVE), 1, 2)
-    assert row.user_hash in user_hashes("alice", SECRET)
+    assert {*row.user_hash.split()} & {*user_hashes("alice", SECRET)}
     text = json.dumps(told) + repr(row)
     assert not [word for word in ("secret", "private_tool", "alice") if word in text]
 
