@@ -49,6 +49,7 @@ def find_chromium(playwrights_own: Path) -> Chromium:
         pytest.skip(str(error))
 
 
+@pytest.mark.verify
 @pytest.mark.browser
 @pytest.mark.slow
 @pytest.mark.req("F1", "F2", "A7")

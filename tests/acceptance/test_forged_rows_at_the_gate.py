@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 
-from tests.acceptance.conftest import LATER_ON_POSTGRESQL, Installing
+from tests.acceptance.conftest import Installing
 from tests.acceptance.installation import Document, Installation, eventually
 from tests.acceptance.providers import Simulator
 from tests.acceptance.swaps import (
@@ -36,9 +36,9 @@ ROUTES = {
 LAX = {"alpha": 0.5, "n_max": 1, "claim": "non_inferior", "margin": 0.9}
 
 
+@pytest.mark.verify
 @pytest.mark.slow
 @pytest.mark.req("F1", "F2", "A7")
-@pytest.mark.parametrize("database", LATER_ON_POSTGRESQL, indirect=True)
 def test_no_forged_row_leads_to_a_verdict_a_canary_or_a_promotion(
     installing: Installing, database: str
 ) -> None:

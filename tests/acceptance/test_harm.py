@@ -42,6 +42,7 @@ def test_harm_rolls_the_canary_back_and_no_user_sees_a_failure(installing: Insta
     assert place.model_of("support") == "sim/sim-base"
 
 
+@pytest.mark.verify
 @pytest.mark.req("F3", "F4")
 def test_a_person_ends_a_canary_with_a_reason(installing: Installing) -> None:
     place = installing(

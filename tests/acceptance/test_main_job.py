@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance.conftest import Installing
+from tests.acceptance.conftest import LATER_ON_POSTGRESQL, Installing
 from tests.acceptance.installation import Installation, eventually
 from tests.acceptance.providers import Simulator
 from tests.acceptance.swaps import (
@@ -22,6 +22,7 @@ from tests.acceptance.traffic import traffic
 
 
 @pytest.mark.req("A1", "A7", "F1", "F2", "F3", "F5")
+@pytest.mark.parametrize("database", LATER_ON_POSTGRESQL, indirect=True)
 def test_a_better_model_is_promoted_by_its_scores_and_its_canary(
     installing: Installing, database: str
 ) -> None:
