@@ -20,7 +20,10 @@ def verify_proof(file: Path, key: Path) -> ProofFindings:
         proof = parse_proof(_text(file))
     except InputError as error:
         raise InputError(f"{file}, {error}") from None
-    faults = find_faults(proof, Ed25519Signatures(lambda: keyring))
+    try:
+        faults = find_faults(proof, Ed25519Signatures(lambda: keyring))
+    except (AttributeError, LookupError, ValueError, TypeError) as error:
+        raise InputError(f"{file}: its rows are not those of a proof: {error}") from None
     if faults:
         return ProofFindings((), tuple(faults))
     try:

@@ -106,7 +106,7 @@ def assert_proven_to_somebody_else(place: Installation, swap: str) -> None:
     verify = ("proof", "verify", "proof.json", "--key", "signing.pub")
 
     shown = place.cli(*verify, cwd=audit).out
-    assert "was registered before the first answer" in shown
+    assert "was registered before the candidate's first answer" in shown
     assert "The verdict is PASSED" in shown
     assert "sim/sim-better became the incumbent" in shown
     assert shown.endswith("The proof holds.\n")

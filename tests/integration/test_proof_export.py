@@ -11,7 +11,9 @@ import pytest
 
 from harness.app.proof import verify_proof
 from harness.control.proposals.proof_check import ProofFindings
+from harness.control.routing import routes
 from harness.domain.errors import InputError
+from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.row_signatures import format_keyring, row_payload
 from harness.domain.proposals.proof import Proof, format_proof
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
@@ -57,12 +59,26 @@ def test_a_promotion_is_verified_without_database_and_secret(
 
     assert found.holds, found.faults
     said = "\n".join(found.shown)
-    assert "Suite colours was registered before the first answer" in said
+    assert "Suite colours was registered before the candidate's first answer" in said
     assert f"margin {proposal.plans[0].margin:g}, alpha {proposal.plans[0].alpha:g}" in said
     assert "The verdict is PASSED" in said
     assert "the canary opened at 1 %" in said
     assert "sim/better became the incumbent" in said
     assert "Colour number" not in text  # no prompt and no answer leaves the installation
+
+
+def test_a_rollback_after_the_promotion_is_part_of_the_proof(
+    world: SmallInstallation, tmp_path: Path
+) -> None:
+    proposal = promoted(world)
+    routes.roll_back(world.context(), SYSTEM, "chat", reason="users complained")
+
+    found = verified(tmp_path, format_proof(exported(world, proposal.id)))
+
+    assert found.holds, found.faults
+    assert "the route went back to a former incumbent: users complained" in "\n".join(
+        found.shown
+    )
 
 
 @pytest.mark.parametrize("candidate", ["worse", "equal"])

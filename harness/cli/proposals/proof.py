@@ -8,6 +8,8 @@ import click
 from harness.cli.frame import output
 from harness.cli.frame.session import Session, pass_session
 from harness.control.serialize import to_plain
+from harness.domain.errors import Conflict
+from harness.domain.formatting import escape_controls
 
 DOES_NOT_HOLD = 1
 
@@ -40,7 +42,10 @@ def export(session: Session, *, proposal_id: str, file: Path) -> None:
 
     context = session.context
     with context.store.read() as tx:
-        found = tx.export_proof(tx.proposals.get(proposal_id), context.clock.now())
+        proposal = tx.proposals.get(proposal_id)
+        if proposal.verdict is None:
+            raise Conflict(f"{proposal.id} has no verdict yet: there is nothing to prove")
+        found = tx.export_proof(proposal, context.clock.now())
     file.write_text(format_proof(found), encoding="utf-8")
     if session.json:
         rows = {table: len(stored) for table, stored in found.rows.items()}
@@ -72,8 +77,8 @@ def verify(ctx: click.Context, *, file: Path, key: Path) -> None:
         output.document({"holds": found.holds, "found": to_plain(found)})
     else:
         for sentence in found.shown:
-            click.echo(sentence)
+            click.echo(escape_controls(sentence))
         for fault in found.faults:
-            click.echo(f"DOES NOT HOLD: {fault}")
+            click.echo(f"DOES NOT HOLD: {escape_controls(fault)}")
         click.echo("The proof holds." if found.holds else "The proof does not hold.")
     sys.exit(0 if found.holds else DOES_NOT_HOLD)

@@ -39,7 +39,7 @@ class ProofFindings:
 def check_proof(rows: ProvenRows) -> ProofFindings:
     """Checks how the rows of a proof fit together, and computes its verdict again."""
     faults = [*_misnamed(rows), *_misregistered(rows), *_misdecided(rows), *_misserved(rows)]
-    return ProofFindings(tuple(_sentences(rows)), tuple(faults))
+    return ProofFindings(() if faults else tuple(_sentences(rows)), tuple(faults))
 
 
 def _misnamed(rows: ProvenRows) -> Iterator[str]:
@@ -139,8 +139,9 @@ def _registration(rows: ProvenRows, plan: SuitePlan) -> str:
     run = rows.proposal.runs[plan.suite].candidate
     answers = len(rows.samples.get(run, ()))
     return (
-        f"Suite {plan.suite} was registered before the first answer: role {plan.role.value}, "
-        f"margin {plan.margin:g}, alpha {plan.alpha:g}, at most {plan.planned_items} items. "
+        f"Suite {plan.suite} was registered before the candidate's first answer: "
+        f"role {plan.role.value}, margin {plan.margin:g}, alpha {plan.alpha:g}, "
+        f"at most {plan.planned_items} items. "
         f"The candidate's {format_quantity(answers, 'signed answer')} name a run whose id is a "
         "hash of these terms."
     )
@@ -152,6 +153,7 @@ def _change(change: SwapChange, arms: list[str]) -> str:
         "weight": f"the canary went to {format_bps(change.weight_bps)}",
         "promotion": f"{arms[1]} became the incumbent",
         "abort": "the canary ended",
+        "restore": "the route went back to a former incumbent",
     }.get(change.kind, f"the route changed ({change.kind})")
     return (
         f"Version {change.version}, {change.at:%Y-%m-%d %H:%M} UTC, by {change.actor}: {did}"

@@ -55,6 +55,7 @@ def read_proof(unit: Unit, installation: str, proposal: Proposal, exported_at: s
         route_version: of_route,
     }
     rows = {table.name: _stored(unit, table, where) for table, where in wanted.items()}
+    rows[route_version.name] = _changes(unit, proposal, rows[route_version.name])
     versions = [int(row["version"]) for row in rows[route_version.name]]
     chains: dict[str, list[list[str]]] = {str(version): [] for version in versions}
     query = sa.select(route_fallback).where(
@@ -66,6 +67,25 @@ def read_proof(unit: Unit, installation: str, proposal: Proposal, exported_at: s
         chains[str(row.version)].append([row.target, row.evidence])
     proof = Proof(installation, proposal.id, exported_at, rows, chains)
     return replace(proof, signature=unit.sign_document(DOCUMENT, proof.content))
+
+
+def _changes(unit: Unit, proposal: Proposal, own: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The route's versions from the first one of the swap on, its abort or rollback included,
+    up to the next canary.
+    """
+    if not own:
+        return []
+    first = min(int(row["version"]) for row in own)
+    since = sa.and_(
+        route_version.c.project == unit.project,
+        route_version.c.route == proposal.route,
+        route_version.c.version >= first,
+    )
+    found = sorted(_stored(unit, route_version, since), key=lambda row: int(row["version"]))
+    for place, row in enumerate(found):
+        if row["kind"] == "canary" and row.get("rollout") != proposal.rollout:
+            return found[:place]
+    return found
 
 
 def _stored(unit: Unit, table: sa.Table, where: sa.ColumnElement[bool]) -> list[dict[str, Any]]:
