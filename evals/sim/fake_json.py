@@ -62,7 +62,7 @@ def _plain(schema: object, root: object) -> Mapping[str, Any]:
 
 
 def _number(schema: Mapping[str, Any]) -> float:
-    """The least whole number within the bounds; one between them if there is none."""
+    """The least whole number within the bounds; without one, a number between them."""
     bounds = {
         key: float(schema[key])
         for key in BOUNDS

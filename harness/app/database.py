@@ -62,7 +62,7 @@ def require_database(settings: Settings) -> None:
 
 
 def upgrade_database(settings: Settings) -> None:
-    """Bring the database to this version's schema; makes the SQLite file where there is none.
+    """Bring the database to this version's schema; makes a missing SQLite file.
 
     Raises DatabaseUnusable for a database from before 0.1.0 and behind a pooler in transaction
     mode, StoreUnavailable.

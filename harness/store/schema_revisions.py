@@ -32,7 +32,7 @@ _COLUMNS: Final = {
 
 
 def is_current(url: str) -> bool:
-    """Tells whether `migrate.upgrade` would change nothing. False too where nobody can say."""
+    """Tells whether `migrate.upgrade` would change nothing. False too where that is unknown."""
     from harness.store.guards import triggers  # noqa: PLC0415 - only who would upgrade asks
 
     try:

@@ -161,7 +161,7 @@ def test_the_audit_log_has_what_was_done_to_the_projects_things_and_by_its_peopl
     assert numbers == sorted(set(numbers), reverse=True)
     for name in (OURS, THEIRS):
         named = {event["number"] for event in whole if is_about(site.names[name], event)}
-        assert len(named) > 9
+        assert len(named) > 10
         assert named <= set(numbers) if name == OURS else not named & set(numbers)
     kinds = {event["subject"].rpartition(" ")[0] for event in ours}
     assert kinds >= {"route", "proposal", "key", "switch", "shadow", "session", "drift watch"}

@@ -29,7 +29,7 @@ def db() -> None:
 @db.command()
 @pass_session
 def upgrade(session: Session) -> None:
-    """Bring the schema to the newest revision; a SQLite file is made where there is none."""
+    """Bring the schema to the newest revision; a missing SQLite file is made."""
     from harness.app.database import upgrade_database  # noqa: PLC0415 - `--help` stays quick
 
     upgrade_database(session.settings)

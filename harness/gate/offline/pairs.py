@@ -62,7 +62,7 @@ class PairedSuite:
     blocked: str = ""  # why no item after it can be measured
     # Where the claim is about these items, the incumbent's scores of the plan's whole pool, in
     # its order: None while they are awaited, empty where the run ended before it had them, or
-    # where they are no one measurement.
+    # where they are several measurements.
     pool: tuple[float, ...] | None = None
     # Variances of these scores, where the claim is about these items.
     pool_variances: tuple[float, ...] = ()
