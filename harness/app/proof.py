@@ -27,7 +27,7 @@ def verify_proof(file: Path, key: Path) -> ProofFindings:
     if faults:
         return ProofFindings((), tuple(faults))
     try:
-        return check_proof(build_proven(proof))
+        return check_proof(build_proven(proof, keyring))
     except (AttributeError, LookupError, ValueError, TypeError) as error:
         return ProofFindings((), (f"its rows are not those of one swap: {error}",))
 

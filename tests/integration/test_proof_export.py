@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,13 @@ from harness.control.proposals.proof_check import ProofFindings
 from harness.control.routing import routes
 from harness.domain.errors import InputError
 from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.row_signatures import format_keyring, row_payload
+from harness.domain.operations.row_signatures import KeyPurpose, format_keyring, row_payload
 from harness.domain.proposals.proof import Proof, format_proof
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.store.signing.proof_rows import DOCUMENT
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.command_line import installed
-from tests.support.site.signing_keys import CONTROL, KEYRING
+from tests.support.site.signing_keys import CONTROL, KEYRING, PUBLIC, WORKER
 
 pytestmark = pytest.mark.req("F1", "F5")
 Whole = dict[str, Any]
@@ -136,7 +137,7 @@ def add_a_fallback(whole: Whole) -> None:
         (leave_out_a_sample, "the file is not as it was exported"),
         (leave_out_a_change_of_the_route, "the file is not as it was exported"),
         (name_another_day, "the file is not as it was exported"),
-        (add_a_table, "traffic is no signed table"),
+        (add_a_table, "traffic: this is no signed table"),
         (add_a_fallback, "route_version "),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -155,6 +156,65 @@ def test_a_change_is_named(
     assert found.shown == ()
 
 
+def resigned(proof: Proof, table: str, rows: Iterable[Mapping[str, Any]]) -> str:
+    """The file as the control key would sign it with these rows of a table."""
+    covered = [{k: v for k, v in row.items() if k != "signature"} for row in rows]
+    signed = [
+        row | {"signature": CONTROL.sign(row_payload(table, proof.installation, row))}
+        for row in covered
+    ]
+    forged = replace(proof, rows={**proof.rows, table: signed})
+    whole = row_payload(DOCUMENT, proof.installation, forged.content)
+    return format_proof(replace(forged, signature=CONTROL.sign(whole)))
+
+
+def test_a_proof_says_how_many_answers_an_eval_worker_signed(
+    world: SmallInstallation, tmp_path: Path
+) -> None:
+    proof = exported(world, promoted(world).id)
+    by_worker = [dict(row) for row in proof.rows["sample"]]
+    for row in by_worker[::2]:
+        covered = {name: value for name, value in row.items() if name != "signature"}
+        row["signature"] = WORKER.sign(row_payload("sample", proof.installation, covered))
+    forged = replace(proof, rows={**proof.rows, "sample": by_worker})
+
+    said = "".join(verified(tmp_path, resigned(forged, "rollout", proof.rows["rollout"])).shown)
+
+    assert re.search(r"[1-9]\d* answers that an eval worker signed and [1-9]\d* answers", said)
+
+
+def test_a_keyring_of_another_installation_is_said_once_for_all_rows(
+    world: SmallInstallation, tmp_path: Path
+) -> None:
+    text = format_proof(exported(world, world.until_decided(world.propose().id).id))
+    (tmp_path / "proof.json").write_text(text, encoding="utf-8")
+    (tmp_path / "signing.pub").write_text(format_keyring([PUBLIC[KeyPurpose.WORKER]]), "utf-8")
+
+    faults = verify_proof(tmp_path / "proof.json", tmp_path / "signing.pub").faults
+
+    assert len(faults) == 2, faults
+    assert "more rows: not as it was signed: it is signed with the key" in faults[0]
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "named"),
+    [
+        ("rollout", "proposal", "a row of rollout belongs to another proposal"),
+        ("rollout", "route", "a row of rollout belongs to another route"),
+        ("verdict", "route", "a row of verdict belongs to another route"),
+    ],
+)
+def test_a_signed_row_of_another_swap_is_named(
+    world: SmallInstallation, tmp_path: Path, table: str, column: str, named: str
+) -> None:
+    proof = exported(world, promoted(world).id)
+    rows = [{**row, column: "another"} for row in proof.rows[table]]
+
+    found = verified(tmp_path, resigned(proof, table, rows))
+
+    assert any(named in fault for fault in found.faults), found.faults
+
+
 def test_terms_that_were_registered_after_the_answers_are_named(
     world: SmallInstallation, tmp_path: Path
 ) -> None:
@@ -164,13 +224,8 @@ def test_terms_that_were_registered_after_the_answers_are_named(
     proof = exported(world, proposal.id)
     row = dict(proof.rows["proposal"][0])
     row["plans"] = json.dumps([plan.as_json() for plan in easier])
-    covered = {name: value for name, value in row.items() if name != "signature"}
-    payload = row_payload("proposal", proof.installation, covered)
-    row["signature"] = CONTROL.sign(payload)
-    forged = replace(proof, rows={**proof.rows, "proposal": [row]})
-    whole = row_payload(DOCUMENT, proof.installation, forged.content)
 
-    found = verified(tmp_path, format_proof(replace(forged, signature=CONTROL.sign(whole))))
+    found = verified(tmp_path, resigned(proof, "proposal", [row]))
 
     assert not found.holds
     assert any("may have been registered after its answers" in fault for fault in found.faults)

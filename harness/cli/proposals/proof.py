@@ -10,6 +10,7 @@ from harness.cli.frame.session import Session, pass_session
 from harness.control.serialize import to_plain
 from harness.domain.errors import Conflict
 from harness.domain.formatting import escape_controls
+from harness.domain.proposals.proposal import ProposalPhase
 
 DOES_NOT_HOLD = 1
 
@@ -45,6 +46,11 @@ def export(session: Session, *, proposal_id: str, file: Path) -> None:
         proposal = tx.proposals.get(proposal_id)
         if proposal.verdict is None:
             raise Conflict(f"{proposal.id} has no verdict yet: there is nothing to prove")
+        if proposal.phase is ProposalPhase.EVALUATING:
+            raise Conflict(
+                f"{proposal.id} is being measured again: export its proof after the "
+                f"verdict; `swapgate proposal show {proposal.id} --watch` shows it"
+            )
         found = tx.export_proof(proposal, context.clock.now())
     file.write_text(format_proof(found), encoding="utf-8")
     if session.json:

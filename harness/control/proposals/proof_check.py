@@ -60,12 +60,12 @@ def _misregistered(rows: ProvenRows) -> Iterator[str]:
     except (StaleEvidence, KeyError) as error:
         yield str(error)
     for plan in proposal.plans:
-        pair = proposal.runs[plan.suite]
         if plan.suite_digest not in rows.suites:
             yield f"the pins of suite {plan.suite} are missing"
-        if not was_registered_before(proposal, pair.candidate):
+        run = proposal.runs[plan.suite].candidate
+        if not was_registered_before(proposal, run):
             yield (
-                f"suite {plan.suite}: the candidate's run {pair.candidate} is not named after "
+                f"suite {plan.suite}: the candidate's run {run} is not named after "
                 "these plans, so they may have been registered after its answers"
             )
     for name in (proposal.incumbent, proposal.candidate):
@@ -136,14 +136,24 @@ def _sentences(rows: ProvenRows) -> Iterator[str]:
 
 
 def _registration(rows: ProvenRows, plan: SuitePlan) -> str:
-    run = rows.proposal.runs[plan.suite].candidate
-    answers = len(rows.samples.get(run, ()))
-    return (
-        f"Suite {plan.suite} was registered before the candidate's first answer: "
+    terms = (
         f"role {plan.role.value}, margin {plan.margin:g}, alpha {plan.alpha:g}, "
-        f"at most {plan.planned_items} items. "
-        f"The candidate's {format_quantity(answers, 'signed answer')} name a run whose id is a "
-        "hash of these terms."
+        f"at most {plan.planned_items} items"
+    )
+    run = rows.proposal.runs[plan.suite].candidate
+    answers, by_worker = len(rows.samples.get(run, ())), rows.by_worker.get(run, 0)
+    if not answers:
+        return f"Suite {plan.suite} ({terms}) was not measured before the verdict."
+    signers = (
+        (by_worker, "an eval worker signed"),
+        (answers - by_worker, "the control plane signed, as it does when it copies them"),
+    )
+    signed = " and ".join(
+        f"{format_quantity(n, 'answer')} that {whose}" for n, whose in signers if n
+    )
+    return (
+        f"Suite {plan.suite} was registered before the candidate's first answer: {terms}. "
+        f"The candidate's run has {signed}; its id is a hash of these terms."
     )
 
 

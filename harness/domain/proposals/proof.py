@@ -69,6 +69,7 @@ class ProvenRows:
     verdict: Verdict
     runs: Mapping[str, EvalRun]
     samples: Mapping[str, tuple[Sample, ...]]  # by run, in the run's order; without texts
+    by_worker: Mapping[str, int]  # by run: samples that an eval worker's key signed
     suites: Mapping[str, SuitePin]
     targets: Mapping[str, Target]
     approvals: tuple[Approval, ...]

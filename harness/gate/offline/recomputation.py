@@ -119,9 +119,12 @@ def _unregistered(
     if plans != {plan.suite: plan.as_json() for plan in proposal.plans}:
         yield f"its suites and terms are not those that {proposal.id} registered"
     for case in cases:
-        pair = proposal.runs.get(case.plan.suite)
-        used = (case.paired.incumbent_run, case.paired.candidate_run)
-        if pair is None or used != (pair.incumbent, pair.candidate):
+        pair, paired = proposal.runs.get(case.plan.suite), case.paired
+        own = (pair.incumbent, pair.candidate) if pair else ("?", "?")
+        used = (paired.incumbent_run, paired.candidate_run)
+        if not paired.items:  # a side that had no answer yet names no run
+            used = (used[0] or own[0], used[1] or own[1])
+        if used != own:
             yield f"{case.plan.suite}: its runs are not those of {proposal.id}"
     decided_at, expires_at = verdict_times(stored.inputs)
     ends = add_seconds(decided_at, proposal.policy.gate.verdict_ttl_s)

@@ -2,7 +2,8 @@
 no database (`find_faults`). `build_proven` builds domain objects from verified rows alone.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final, cast
 
@@ -11,7 +12,13 @@ import sqlalchemy as sa
 from harness.domain.content_hash import hash_content
 from harness.domain.errors import SignatureInvalid
 from harness.domain.evals.run import RunState, Sample
-from harness.domain.operations.row_signatures import KeyPurpose, row_payload, split_signature
+from harness.domain.formatting import format_quantity
+from harness.domain.operations.row_signatures import (
+    KeyPurpose,
+    Keyring,
+    row_payload,
+    split_signature,
+)
 from harness.domain.proposals.proof import Proof, ProvenRows, StoredValues, SwapChange
 from harness.domain.proposals.proposal import Proposal
 from harness.ports import Verifier
@@ -20,10 +27,11 @@ from harness.store.schema.columns import SIGNATURE, Row
 from harness.store.schema.routing import route_fallback, route_version
 from harness.store.schema.signed_tables import SIGNED
 from harness.store.schema.stored_row import StoredRow
-from harness.store.signing.row_signatures import RowVerifier, covered_values
+from harness.store.signing.row_signatures import RowVerifier, covered_values, named
 from harness.store.unit_of_work import Unit
 
 DOCUMENT: Final = "proof"  # what a signature of a whole file is over, in place of a table
+MAX_NAMED: Final = 5  # rows, for one reason
 NO_TEXT: Final = hash_content("")
 # Columns that no signature covers and no check of a proof reads.
 UNSIGNED: Final[dict[str, dict[str, object]]] = {
@@ -35,14 +43,6 @@ def read_proof(unit: Unit, installation: str, proposal: Proposal, exported_at: s
     """Reads what the proposal's verdict and its canary rest on, and signs the whole."""
     runs = [run for pair in proposal.runs.values() for run in (pair.incumbent, pair.candidate)]
     suites = [plan.suite_digest for plan in proposal.plans]
-    of_route = sa.and_(
-        route_version.c.project == unit.project,
-        route_version.c.route == proposal.route,
-        sa.or_(
-            route_version.c.rollout == (proposal.rollout or ""),
-            route_version.c.verdict_id == (proposal.verdict or ""),
-        ),
-    )
     wanted: dict[sa.Table, sa.ColumnElement[bool]] = {
         proposals.proposal: proposals.proposal.c.id == proposal.id,
         proposals.verdict: proposals.verdict.c.id == proposal.verdict,
@@ -52,10 +52,9 @@ def read_proof(unit: Unit, installation: str, proposal: Proposal, exported_at: s
         evals.suite: evals.suite.c.digest.in_(suites),
         evals.eval_run: evals.eval_run.c.id.in_(runs),
         evals.sample: evals.sample.c.run.in_(runs),
-        route_version: of_route,
     }
     rows = {table.name: _stored(unit, table, where) for table, where in wanted.items()}
-    rows[route_version.name] = _changes(unit, proposal, rows[route_version.name])
+    rows[route_version.name] = _changes(unit, proposal)
     versions = [int(row["version"]) for row in rows[route_version.name]]
     chains: dict[str, list[list[str]]] = {str(version): [] for version in versions}
     query = sa.select(route_fallback).where(
@@ -69,23 +68,24 @@ def read_proof(unit: Unit, installation: str, proposal: Proposal, exported_at: s
     return replace(proof, signature=unit.sign_document(DOCUMENT, proof.content))
 
 
-def _changes(unit: Unit, proposal: Proposal, own: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _changes(unit: Unit, proposal: Proposal) -> list[dict[str, Any]]:
     """The route's versions from the first one of the swap on, its abort or rollback included,
     up to the next canary.
     """
-    if not own:
-        return []
-    first = min(int(row["version"]) for row in own)
-    since = sa.and_(
-        route_version.c.project == unit.project,
-        route_version.c.route == proposal.route,
-        route_version.c.version >= first,
+    of_route = sa.and_(
+        route_version.c.project == unit.project, route_version.c.route == proposal.route
     )
-    found = sorted(_stored(unit, route_version, since), key=lambda row: int(row["version"]))
-    for place, row in enumerate(found):
+    of_swap = sa.or_(
+        route_version.c.rollout == (proposal.rollout or ""),
+        route_version.c.verdict_id == (proposal.verdict or ""),
+    )
+    first = sa.select(sa.func.min(route_version.c.version)).where(of_route, of_swap)
+    since = sa.and_(of_route, route_version.c.version >= first.scalar_subquery())
+    changes = sorted(_stored(unit, route_version, since), key=lambda row: int(row["version"]))
+    for place, row in enumerate(changes):
         if row["kind"] == "canary" and row.get("rollout") != proposal.rollout:
-            return found[:place]
-    return found
+            return changes[:place]
+    return changes
 
 
 def _stored(unit: Unit, table: sa.Table, where: sa.ColumnElement[bool]) -> list[dict[str, Any]]:
@@ -96,35 +96,42 @@ def _stored(unit: Unit, table: sa.Table, where: sa.ColumnElement[bool]) -> list[
 
 
 def find_faults(proof: Proof, verifier: Verifier) -> list[str]:
-    """Names every row whose signature does not hold, and last the file itself."""
-    rows = RowVerifier(verifier, lambda: proof.installation)
-    found = [str(error) for error in _row_faults(proof, rows)]
+    """Names the rows whose signature does not hold, by reason, and last the file itself."""
+    by_reason: dict[str, list[str]] = {}
+    for name, why in _row_faults(proof, RowVerifier(verifier, lambda: proof.installation)):
+        by_reason.setdefault(why, []).append(name)
+    faults = [f"{_some(names)}: {why}" for why, names in by_reason.items()]
     try:
         payload = row_payload(DOCUMENT, proof.installation, proof.content)
         verifier.check(payload, proof.signature, KeyPurpose.CONTROL)
     except (SignatureInvalid, ValueError, TypeError) as error:
-        found.append(f"the file is not as it was exported: {error}")
-    return found
+        faults.append(f"the file is not as it was exported: {error}")
+    return faults
 
 
-def _row_faults(proof: Proof, rows: RowVerifier) -> Iterator[SignatureInvalid]:
+def _some(names: list[str]) -> str:
+    more = f" and {format_quantity(n, 'more row')}" if (n := len(names) - MAX_NAMED) > 0 else ""
+    return f"{', '.join(names[:MAX_NAMED])}{more}"
+
+
+def _row_faults(proof: Proof, rows: RowVerifier) -> Iterator[tuple[str, str]]:
+    """Yields the name of each row whose signature does not hold, and why it does not."""
     for name, stored in proof.rows.items():
         signed = SIGNED.get(name)
         if signed is None:
-            yield SignatureInvalid(f"{name} is no signed table")
+            yield name, "this is no signed table"
             continue
         for row in stored:
             values = {column.name: row.get(column.name) for column in signed.covered}
             more = {}
             if name == route_version.name:
                 more["fallbacks"] = proof.chains.get(str(row.get("version")), [])
-            try:
-                rows.check_stored(signed, values | {SIGNATURE: row.get(SIGNATURE)}, **more)
-            except SignatureInvalid as error:
-                yield error
+            signature = {SIGNATURE: row.get(SIGNATURE)}
+            if why := rows.stored_fault(signed, values | signature, **more):
+                yield named(signed, values), f"not as it was signed: {why}"
 
 
-def build_proven(proof: Proof) -> ProvenRows:
+def build_proven(proof: Proof, keyring: Keyring) -> ProvenRows:
     """Builds what the rows say, once `find_faults` found nothing.
 
     Raises LookupError, ValueError, TypeError for signed rows that are not those of one swap.
@@ -136,35 +143,48 @@ def build_proven(proof: Proof) -> ProvenRows:
         ]
         for name, rows in proof.rows.items()
     }
+    proposal = proposals.proposal_from_row(_only(tables["proposal"], "proposal"))
+    _refuse_others(proposal, tables)
     samples: dict[str, list[Sample]] = {}
+    by_worker: Counter[str] = Counter()
     for row, stored in zip(tables["sample"], proof.rows["sample"], strict=True):
         samples.setdefault(row.run, []).append(_sample(row, stored))
-    changes = sorted(tables["route_version"], key=lambda row: int(row.version))
+        signer = keyring[split_signature(stored[SIGNATURE])[0]]
+        by_worker[row.run] += signer.purpose is KeyPurpose.WORKER
     approvals = [proposals.approval_from_row(row) for row in tables["approval"]]
     return ProvenRows(
-        proposal=proposals.proposal_from_row(_only(tables["proposal"], "proposal")),
+        proposal=proposal,
         verdict=proposals.verdict_from_row(_only(tables["verdict"], "verdict")),
         runs={row.id: evals.run_from_row(row) for row in tables["eval_run"]},
         samples={
             run: tuple(sorted(answers, key=lambda one: (one.position, one.epoch, one.item)))
             for run, answers in samples.items()
         },
+        by_worker=by_worker,
         suites={row.digest: evals.suite_from_row(row) for row in tables["suite"]},
         targets={row.id: evals.target_from_row(row) for row in tables["target"]},
         approvals=tuple(sorted(approvals, key=lambda one: one.at)),
         changes=tuple(
-            SwapChange(
-                row.version,
-                row.kind,
-                row.incumbent,
-                row.weight_bps,
-                row.at,
-                row.actor,
-                row.reason,
-            )
-            for row in changes
+            _change(row)
+            for row in sorted(tables["route_version"], key=lambda row: int(row.version))
         ),
         signed_by=split_signature(proof.signature)[0],
+    )
+
+
+def _refuse_others(proposal: Proposal, tables: Mapping[str, list[Row]]) -> None:
+    """Raises LookupError where a row belongs to another proposal or to another route."""
+    for name in ("verdict", "approval", "rollout"):
+        if any(row.proposal != proposal.id for row in tables[name]):
+            raise LookupError(f"a row of {name} belongs to another proposal")
+    for name in ("verdict", "rollout", "route_version"):
+        if any(row.route != proposal.route for row in tables[name]):
+            raise LookupError(f"a row of {name} belongs to another route")
+
+
+def _change(row: Row) -> SwapChange:
+    return SwapChange(
+        row.version, row.kind, row.incumbent, row.weight_bps, row.at, row.actor, row.reason
     )
 
 

@@ -119,9 +119,18 @@ class RowVerifier:
         """Verifies the signature of a row whose values are as `covered_values` gives them.
         Raises SignatureInvalid.
         """
-        covered = {name: values[name] for name in values if name != SIGNATURE}
-        covered = {name: value for name, value in covered.items() if value is not None}
-        _refuse(signed, values, self._fault(signed, covered, values[SIGNATURE], more))
+        _refuse(signed, values, self.stored_fault(signed, values, **more))
+
+    def stored_fault(
+        self, signed: SignedTable, values: Mapping[str, Any], **more: object
+    ) -> str:
+        """Why that signature does not hold; empty where it does."""
+        covered = {
+            name: value
+            for name, value in values.items()
+            if name != SIGNATURE and value is not None
+        }
+        return self._fault(signed, covered, values[SIGNATURE], more)
 
     def check_payload(
         self, signed: SignedTable, signature: str | None, payload: Callable[[str], bytes]
