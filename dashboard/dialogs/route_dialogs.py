@@ -67,15 +67,24 @@ def change_settings(view: RouteView) -> None:
     wanted = route_settings.ask(ctx, before, view.route.name)
     same = wanted == before
     page_frame.show_html(route_settings.preview(view.route, wanted))
+    policy_changes = wanted.policy != before.policy
+    reason = (
+        action_dialogs.ask_reason(f"settings-why-{view.route.name}") if policy_changes else ""
+    )
+    missing = "Say why the policy changes." if policy_changes and not reason else ""
     action_dialogs.submit(
         "Change the settings",
         key=f"settings-{view.route.name}",
         role=Role.ADMIN,
         scope=own_route,
         named={"route": view.route.name},
-        missing="These are its settings already." if same else "",
+        missing="These are its settings already." if same else missing,
         act=lambda actor: routes.change_settings(
-            ctx, actor, view.route.name, lambda now: route_settings.merge(now, before, wanted)
+            ctx,
+            actor,
+            view.route.name,
+            lambda now: route_settings.merge(now, before, wanted),
+            reason=reason,
         ),
         done=lambda actor: f"{actor.name} changed the settings of {view.route.name}.",
     )

@@ -183,7 +183,9 @@ def route_diff(
 @endpoint(router, "PATCH", "/routes/{route}", scope=own_route)
 def change_route(who: CallerParam, route: str, body: SettingsBody) -> Route:
     """Changes a route's settings and keeps its models. Needs an admin."""
-    return routes.change_settings(who.ctx, who.actor, route, body.over)
+    return routes.change_settings(
+        who.ctx, who.actor, route, body.over, reason=body.reason or ""
+    )
 
 
 @endpoint(router, "GET", "/routes/{route}/fallbacks", scope=own_route)

@@ -770,7 +770,8 @@ def test_a_canary_is_paused_resumed_and_aborted_by_hand(
 
 def test_the_proposer_cannot_approve(cli: CommandLine) -> None:
     ada, ben = cli.acting("ada", "admin"), cli.acting("ben", "approver")
-    cli.run("route", "settings", "chat", "--policy", "approved")
+    cli.run("route", "settings", "chat", "--policy", "approved", exits=2)
+    cli.run("route", "settings", "chat", "--policy", "approved", "--reason", "four eyes")
     words = ("proposal", "create", "chat", "sim/better")
     proposal = cli.json(*words, *ada)["proposal"]["id"]
     cli.world.until_decided(proposal)

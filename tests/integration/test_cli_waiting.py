@@ -229,7 +229,7 @@ def test_an_end_by_people_has_its_own_code(
                 decide(cli.world.context(), somebody, proposal.id, "no need")
 
     meanwhile(decides)
-    cli.run("route", "settings", "chat", "--policy", "approved")
+    cli.run("route", "settings", "chat", "--policy", "approved", "--reason", "four eyes")
 
     cli.run(
         *("proposal", "create", "chat", "sim/better"),

@@ -287,7 +287,7 @@ def test_traffic_says_where_the_proposals_stand_and_when_they_end(cli: CommandLi
 def test_traffic_ends_where_only_a_persons_approval_is_missing_and_says_whose(
     cli: CommandLine,
 ) -> None:
-    cli.run("route", "settings", "chat", "--policy", "approved")
+    cli.run("route", "settings", "chat", "--policy", "approved", "--reason", "four eyes")
     asked = ("proposal", "create", "chat", "sim/better")
     made = cli.json(*asked)["proposal"]["id"]
     watch = ProposalWatch(cli.world.context(), ["chat"])

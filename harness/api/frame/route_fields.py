@@ -139,9 +139,11 @@ class ChainBody(Body):
 class SettingsBody(Body):
     """What is left out stays as it is. overrides: all of them, by kind; {} for none.
 
-    first_token_timeout_s, first_byte_timeout_s: 0 for what holds without one.
+    first_token_timeout_s, first_byte_timeout_s: 0 for what holds without one. reason: another
+    policy needs one.
     """
 
+    reason: Text | None = None
     suites: Annotated[list[SuiteBody], Field(max_length=20)] | None = None
     description: Text | None = None
     stakes: Stakes | None = None
@@ -162,7 +164,9 @@ class SettingsBody(Body):
     on_bad_event: OnBadEvent | None = None
 
     def over(self, before: RouteSettings) -> RouteSettings:
-        found = {name: getattr(self, name) for name in type(self).model_fields}
+        found = {
+            name: getattr(self, name) for name in type(self).model_fields if name != "reason"
+        }
         changed = {name: value for name, value in found.items() if value is not None}
         if self.suites is not None:
             changed["suites"] = tuple(suite.suite_of_route() for suite in self.suites)

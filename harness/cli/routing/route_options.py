@@ -186,8 +186,9 @@ def given_settings(options: dict[str, Any]) -> dict[str, Any]:
 @click.argument("name")
 @settings_options
 @suite_options(required=False)
+@click.option("--reason", default="", help="Why; another policy needs a reason.")
 @pass_session
-def settings(session: Session, *, name: str, **options: Any) -> None:
+def settings(session: Session, *, name: str, reason: str, **options: Any) -> None:
     """Change a route's settings; options that are not given stay unchanged."""
 
     def changed(before: RouteSettings) -> RouteSettings:
@@ -196,7 +197,9 @@ def settings(session: Session, *, name: str, **options: Any) -> None:
         overrides = parse_overrides(wanted, before.overrides)
         return replace(before, **given_settings(wanted), suites=suites, overrides=overrides)
 
-    made = routes.change_settings(session.context, session.deciding_actor, name, changed)
+    made = routes.change_settings(
+        session.context, session.deciding_actor, name, changed, reason=reason
+    )
     if session.json:
         output.document(made)
     else:

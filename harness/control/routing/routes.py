@@ -143,10 +143,15 @@ def create_route(
 
 
 def change_settings(
-    ctx: Context, actor: Actor, name: str, changed: Callable[[RouteSettings], RouteSettings]
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    changed: Callable[[RouteSettings], RouteSettings],
+    *,
+    reason: str = "",
 ) -> Route:
     """Changes a route's settings and keeps its targets; which are marked capable, the chain
-    decides.
+    decides. reason: another policy needs one, since the policy is the route's bar.
 
     Raises ProofRefused while a waiver of the chain has expired, NotAllowed when a target may
     not see the data class, or a route that an override joins to this one is not as strict.
@@ -164,11 +169,12 @@ def change_settings(
         data_class_checks.check_targets(ctx, settings, _known(tx, route.targets), route=name)
         if settings.policy != route.settings.policy:
             _refuse_while_open(tx, name)
+            require_reason(reason, "another policy")
         change = ChangeSettings(name, settings)
         store_pins(ctx, tx, settings)
         said = describe_settings_change(route, settings).items()
         words = "; ".join(f"{field}: {a or 'none'} → {b or 'none'}" for field, (a, b) in said)
-        why = words or "the same settings again"
+        why = ": ".join(filter(None, (reason, words or "the same settings again")))
         _commit(ctx, tx, actor, change, route.version, why, "route.settings")
         check_overrides(ctx, tx, name)
         return require_route(tx, name)
