@@ -1,13 +1,13 @@
 """Says who acts in this browser: it finds the session behind the cookie that `/sign-in` set, or
 behind a single sign-on, shows it on top of every page with a way to sign out, and runs a page's
 actions as that person. Without a session the pages can be read, but change nothing; where
-people sign in by OpenID Connect or projects are kept apart, they cannot be read either. Every
-action asks anew whether the session goes on, its key is still valid, and what the act is about
-is of the key's project. Who has roles in several projects by single sign-on chooses one on top.
+people sign in by OpenID Connect, they cannot be read either. Every action asks anew whether the
+session goes on, and its key is still valid.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -17,20 +17,15 @@ from dashboard import page_frame, sign_in_page
 from dashboard.text import html
 from harness.control.operations import dashboard_sessions, single_sign_on
 from harness.control.operations.dashboard_sessions import ActorSession
-from harness.control.operations.project_scope import ProjectScope, installation_alone
 from harness.domain.errors import NotAllowed, SwapgateError
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.dashboard_session import SIGN_IN_PATH
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.operations.single_sign_on import read_identity
 
 SIGN_IN: Final = (
     "Sign in first, at the top of this page; swapgate key sign-in-link prints a link for it."
 )
 NOBODY: Final = "You read without signing in."
-OTHER_PROJECT: Final = "somebody of another project is signed in now: reload the page"
-CHOICE: Final = "act-in"
-ALL_PROJECTS: Final = "the whole installation"
 NOBODY_KNOWN: Final = (
     "The database does not answer now, so nobody can sign in. The dashboard's log says why."
 )
@@ -38,8 +33,8 @@ NOBODY_KNOWN: Final = (
 
 def show_account() -> bool:
     """Shows on top of the page who is signed in, or where to sign in. Returns whether the page
-    may be shown: where people sign in by OpenID Connect or projects are kept apart, nobody
-    else reads, and while the installation cannot be opened nobody at all.
+    may be shown: where people sign in by OpenID Connect, others do not read it, and it is not
+    shown while the installation cannot be opened.
     """
     if not page_frame.is_open():
         return False
@@ -53,10 +48,7 @@ def show_account() -> bool:
         actor = found.actor
         st.session_state[page_frame.STATE] = actor
         with st.container(key="account", horizontal=True, vertical_alignment="center"):
-            project = actor.project if actor.project != DEFAULT_PROJECT else ""
-            role = actor.role.name.lower()
-            st.html(html.signed_in(actor.name, role, actor.key, project))
-            _choose_project(found)
+            st.html(html.signed_in(actor.name, actor.role.name.lower(), actor.key))
             if st.button("Sign out", icon=":material/logout:", type="tertiary"):
                 _sign_out()
         return True
@@ -66,37 +58,6 @@ def show_account() -> bool:
         return True
     _ask_sign_on(why)
     return False
-
-
-def _choose_project(found: ActorSession) -> None:
-    """Asks in which project to act, where the person may in several."""
-    if len(found.roles) < 2:
-        return
-    names = sorted(found.roles, key=lambda name: (name != DEFAULT_PROJECT, name))
-
-    def choose() -> None:
-        page_frame.chosen_projects().choose(found.session.id, st.session_state[CHOICE])
-
-    st.selectbox(
-        "Act in",
-        names,
-        index=names.index(found.actor.project),
-        format_func=lambda name: ALL_PROJECTS if name == DEFAULT_PROJECT else name,
-        key=CHOICE,
-        on_change=choose,
-        width=220,
-    )
-
-
-def acts_in_project() -> bool:
-    """Tells whether whoever is signed in now acts in one project alone; False where that is not
-    known, as nothing is shown then.
-    """
-    try:
-        found = _find_session()
-    except SwapgateError:
-        return False
-    return found is not None and found.actor.project != DEFAULT_PROJECT
 
 
 def _ask_sign_on(why: str) -> None:
@@ -152,15 +113,13 @@ def _find_sign_on(former: str = "") -> ActorSession | None:
     if oidc is None or not st.user.get("is_logged_in"):
         return None
     installation = page_frame.installation()
-    found = single_sign_on.sign_in(
+    return single_sign_on.sign_in(
         installation.context,
         read_identity(st.user.to_dict(), oidc),
         secret=installation.secret,
         lasts=installation.settings.ui.session_lasts,
         former=former,
     )
-    chosen = page_frame.chosen_projects().find(found.session.id)
-    return found.acting_in(found.actor.project if chosen is None else chosen)
 
 
 def require_reader() -> None:
@@ -170,8 +129,7 @@ def require_reader() -> None:
     if not page_frame.needs_sign_in():
         return
     try:
-        found = _find_session()
-        gone = found is None or not _is_drawn_for(found.actor)
+        gone = _find_session() is None
     except NotAllowed:
         gone = True
     except SwapgateError:
@@ -180,13 +138,6 @@ def require_reader() -> None:
         st.stop()
     if gone:
         st.rerun()
-
-
-def _is_drawn_for(actor: Actor) -> bool:
-    """Whether the page has the things of this one's project."""
-    drawn_for = signed_in()
-    known = drawn_for.project if drawn_for is not None else DEFAULT_PROJECT
-    return known == actor.project
 
 
 def session_cookie() -> str:
@@ -214,7 +165,6 @@ def _sign_out() -> None:
         found = _find_session()
         if found is not None:
             dashboard_sessions.end(page_frame.installation().context, found)
-            page_frame.chosen_projects().forget(found.session.id)
         _end_sign_on()
     except SwapgateError as error:
         st.html(html.failure("Not signed out", str(error), "You are still signed in."))
@@ -264,16 +214,12 @@ def attempt(
     action: Callable[[Actor], object],
     done: Callable[[Actor], str],
     *,
-    scope: ProjectScope = installation_alone,
-    named: Mapping[str, object] | None = None,
     refused: str = page_frame.UNCHANGED,
 ) -> None:
     """Does an act by `page_frame.attempt` for whoever is signed in, with the role that the key
     has now.
 
-    scope: what a project's people may do it with, of what is `named`, by the words of the REST
-    API; an act that names none is the whole installation's. refused: what holds where the act
-    was refused.
+    refused: what holds where the act was refused.
     """
     try:
         actor, why = _find_actor()
@@ -287,10 +233,4 @@ def attempt(
         st.html(html.failure("Not done", why or SIGN_IN, page_frame.UNCHANGED))
         return
 
-    def act() -> None:
-        if not _is_drawn_for(actor):
-            raise NotAllowed(OTHER_PROJECT)
-        page_frame.require(scope, **(named or {}))
-        action(actor)
-
-    page_frame.attempt(act, done(actor), refused=refused)
+    page_frame.attempt(partial(action, actor), done(actor), refused=refused)

@@ -4,7 +4,6 @@ logo and navigation, shows who is signed in, and runs the chosen page.
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
 
 import streamlit as st
 
@@ -32,8 +31,6 @@ st.set_page_config(
 st.html(theme.css(st.context.theme.type))
 st.logo(str(HERE / "wordmark.svg"), size="large")
 
-# A project's people find no page about the whole installation; by its address it refuses them.
-of_all: Literal["visible", "hidden"] = "hidden" if current_user.acts_in_project() else "visible"
 page = st.navigation(
     {
         # What a person decides stands in the bar itself; the other pages are in two menus.
@@ -48,23 +45,17 @@ page = st.navigation(
             st.Page("views/shadows.py", title="Shadows", url_path="shadows"),
             st.Page("views/alerts.py", title="Alerts", url_path="alerts"),
             st.Page("views/spending.py", title="Spending", url_path="spending"),
-            st.Page(
-                "views/sessions.py", title="Sessions", url_path="sessions", visibility=of_all
-            ),
+            st.Page("views/sessions.py", title="Sessions", url_path="sessions"),
             st.Page("views/captures.py", title="Captures", url_path="captures"),
             st.Page("views/audit.py", title="Audit", url_path="audit"),
         ],
         "Set up": [
             st.Page("views/routes.py", title="Routes & history", url_path="routes"),
-            st.Page(
-                "views/providers.py", title="Providers", url_path="providers", visibility=of_all
-            ),
+            st.Page("views/providers.py", title="Providers", url_path="providers"),
             st.Page("views/suites.py", title="Suites", url_path="suites"),
             st.Page("views/policies.py", title="Policies", url_path="policies"),
             st.Page("views/keys.py", title="Keys & budgets", url_path="keys"),
-            st.Page(
-                "views/settings.py", title="Settings", url_path="settings", visibility=of_all
-            ),
+            st.Page("views/settings.py", title="Settings", url_path="settings"),
             st.Page(
                 "views/first_start.py",
                 title="First steps",

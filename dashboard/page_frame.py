@@ -1,32 +1,23 @@
-"""The frame of every dashboard page opens the installation once per process, keeps people of a
-project within it (`context`, `require`), shows kill switches and a broken audit log on top,
-turns errors into words with a way to try again. Also what pages share: running a button's
-action, its confirmation, the loading note, "Copy as CLI".
+"""The frame of every dashboard page opens the installation once per process, shows kill
+switches and a broken audit log on top, turns errors into words with a way to try again. Also
+what pages share: running a button's action, its confirmation, the loading note, "Copy as CLI".
 """
 
 import logging
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cache
 from typing import Final
 
 import streamlit as st
 
 from dashboard import theme
-from dashboard.chosen_projects import FILE as CHOSEN_FILE
-from dashboard.chosen_projects import ChosenProjects
 from dashboard.text import html, labels
 from dashboard.theme import Palette
 from harness.app import processes
 from harness.app.installation import Installation, open_installation
 from harness.control.context import Context
-from harness.control.operations.project_scope import (
-    ProjectScope,
-    installation_alone,
-    own_route,
-)
 from harness.control.routing import banners
 from harness.control.routing.banners import Banner
 from harness.domain.errors import (
@@ -37,7 +28,6 @@ from harness.domain.errors import (
     SwapgateError,
 )
 from harness.domain.operations.access import Actor
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.settings import OidcSettings
 
 log = logging.getLogger("swapgate.dashboard")
@@ -59,12 +49,6 @@ def installation() -> Installation:
     return open_installation()
 
 
-@cache
-def chosen_projects() -> ChosenProjects:
-    """Remembers in which project each sign-in acts, of those that chose one."""
-    return ChosenProjects(installation().settings.home / CHOSEN_FILE)
-
-
 def reopen() -> None:
     """Opens the installation anew at the next look, so that a changed file counts. The former
     one stays open for who still reads by it.
@@ -79,31 +63,13 @@ def visitor() -> Actor | None:
 
 
 def context() -> Context:
-    """Returns what the use cases take, within the project of the visitor's key. Raises
-    NotAllowed where nobody reads without a sign-in and nobody is known: in a thread of
-    Streamlit's own, which makes a download, too.
+    """Returns the context of the use cases. Raises NotAllowed where reading needs a sign-in and
+    no visitor is known, also in a thread of Streamlit's own, which makes a download.
     """
-    ctx, actor = installation().context, visitor()
-    if actor is None and needs_sign_in():
+    ctx = installation().context
+    if visitor() is None and needs_sign_in():
         raise NotAllowed(NOBODY)
-    if actor is None or actor.project == ctx.project:
-        return ctx
-    return replace(ctx, project=actor.project)
-
-
-def is_in_project() -> bool:
-    """Tells whether the visitor sees and changes one project alone."""
-    return context().project != DEFAULT_PROJECT
-
-
-def require(scope: ProjectScope, **named: object) -> None:
-    """Requires of a project's visitor that what is named is the project's, as the REST API
-    does: what a browser sends need not be what it was offered. Raises NotFound, NotAllowed,
-    InputError.
-    """
-    ctx = context()
-    if ctx.project != DEFAULT_PROJECT:
-        scope(ctx, named)
+    return ctx
 
 
 class _Process:
@@ -126,10 +92,10 @@ def sign_on() -> OidcSettings | None:
 
 
 def needs_sign_in() -> bool:
-    """Tells whether nobody reads without signing in: where people sign in by OpenID Connect,
-    and where projects are kept apart. Raises SwapgateError.
+    """Tells whether reading needs a sign-in: where people sign in by OpenID Connect. Raises
+    SwapgateError.
     """
-    return sign_on() is not None or bool(installation().context.projects)
+    return sign_on() is not None
 
 
 def is_open() -> bool:
@@ -158,20 +124,14 @@ def palette() -> Palette:
     return theme.palette(st.context.theme.type)
 
 
-def show_page(
-    name: str, show: Callable[[], None], *, scope: ProjectScope = installation_alone
-) -> None:
-    """Shows a page. An error in it is shown in words, with a way to try again. scope: whether
-    a project's people have it; one that names none is the whole installation's.
-    """
+def show_page(name: str, show: Callable[[], None]) -> None:
+    """Shows a page. An error in it is shown in words, with a way to try again."""
 
     def show_all() -> None:
-        require(scope)
         ctx = context()
         _show_banners(banners.list_switch_banners(ctx, installation().standing_switches))
         _show_banners(banners.list_break_glass_banners(ctx))
-        if ctx.project == DEFAULT_PROJECT:
-            _check_audit_log()
+        _check_audit_log()
         _show_banners(banners.list_observe_banners(ctx))
         show()
 
@@ -260,9 +220,7 @@ def choose_route(routes: Sequence[str]) -> str | None:
     """
     asked = st.query_params.get("route")
     if asked is None or asked in routes:
-        chosen = st.selectbox("Route", routes, key="route", bind="query-params") or routes[0]
-        require(own_route, route=chosen)
-        return chosen
+        return st.selectbox("Route", routes, key="route", bind="query-params") or routes[0]
     st.html(html.title(f"There is no route {html.strong(asked)}"))
     st.html(
         html.note("The page's address asks for it. `swapgate route list` names all routes.")

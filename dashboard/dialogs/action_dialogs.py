@@ -6,16 +6,15 @@ until what it needs stands there, and it says what is missing.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Literal, ParamSpec
 
 import streamlit as st
 
-from dashboard import current_user, page_frame
+from dashboard import current_user
 from dashboard.text import html
-from harness.control.operations.project_scope import ProjectScope, installation_alone
 from harness.domain.errors import SwapgateError
 from harness.domain.operations.access import Actor, Role
 
@@ -123,11 +122,7 @@ def _reopen_key(key: str) -> str:
 
 
 def ask_reach(route: str, key: str) -> str | None:
-    """Asks whether an act is about this route alone, or all of them: None. A project's people
-    are not asked.
-    """
-    if page_frame.is_in_project():
-        return route
+    """Asks whether an act is about this route alone, or all of them: None."""
     where = st.radio("Where", [f"Route {route} alone", "All routes"], key=key)
     return None if where.startswith("All") else route
 
@@ -137,7 +132,7 @@ def ask_reason(key: str) -> str:
     return (st.text_input(REASON, key=key, live=True) or "").strip()
 
 
-def submit(  # noqa: PLR0913 - what a button has
+def submit(
     label: str,
     *,
     key: str,
@@ -145,18 +140,15 @@ def submit(  # noqa: PLR0913 - what a button has
     missing: str,
     act: Callable[[Actor], object],
     done: Callable[[Actor], str],
-    scope: ProjectScope = installation_alone,
-    named: Mapping[str, object] | None = None,
     waits_for: str = "",
 ) -> None:
     """Shows a dialog's button, and below it what is missing.
 
-    scope, named: what a project's people may do it with, as of `current_user.attempt`.
     waits_for: what a slow act waits for.
     """
 
     def attempt() -> None:
-        current_user.attempt(act, done, scope=scope, named=named)
+        current_user.attempt(act, done)
 
     why = current_user.why_not(role) or missing
     if st.button(label, type="primary", key=key, disabled=bool(why)):

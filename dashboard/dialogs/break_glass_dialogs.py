@@ -15,7 +15,6 @@ from dashboard.dialogs import action_dialogs
 from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import html
 from dashboard.text.html import escape, strong
-from harness.control.operations.project_scope import own_break_glass, own_route
 from harness.control.operations.queries import find_route, load_target_names
 from harness.control.routing import break_glass
 from harness.control.routing.break_glass import BreakGlassRequest
@@ -89,8 +88,6 @@ def propose(route: str) -> None:
         "Ask for it",
         key=f"glass-ask-{route}",
         role=Role.APPROVER,
-        scope=own_route,
-        named={"route": route},
         missing=missing or ("" if reason else action_dialogs.REASON_MISSING),
         act=lambda actor: break_glass.propose_break_glass(
             page_frame.context(),
@@ -126,8 +123,6 @@ def confirm(record: BreakGlass) -> None:
         "Serve without proof",
         key=f"glass-confirm-{record.id}",
         role=Role.ADMIN,
-        scope=own_break_glass,
-        named={"glass": record.id},
         missing="",
         act=lambda actor: break_glass.confirm_break_glass(
             page_frame.context(), actor, record.id
@@ -152,8 +147,6 @@ def end(record: BreakGlass) -> None:
         "End it",
         key=f"glass-end-{record.id}",
         role=Role.APPROVER,
-        scope=own_break_glass,
-        named={"glass": record.id},
         missing="" if reason else action_dialogs.REASON_MISSING,
         act=lambda actor: break_glass.end_break_glass(
             page_frame.context(), actor, record.id, reason=reason

@@ -10,7 +10,6 @@ from dashboard.text import html
 from dashboard.text.html import escape, strong
 from harness.control.canary import observe_only, operations, reach
 from harness.control.canary.status import CanaryStatus
-from harness.control.operations.project_scope import own_route
 from harness.control.routing import freezes
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.operations.access import Actor, Role
@@ -162,8 +161,6 @@ def confirm(status: CanaryStatus, signal: RolloutSignal) -> None:
         f"Yes, {signal.value}",
         key=f"yes-{key}",
         role=Role.APPROVER,
-        scope=own_route,
-        named={"route": rollout.route},
         missing="" if reason else action_dialogs.REASON_MISSING,
         act=act,
         done=lambda actor: (

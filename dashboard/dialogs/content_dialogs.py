@@ -14,11 +14,6 @@ from dashboard import current_user, page_frame
 from dashboard.dialogs import action_dialogs
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
-from harness.control.operations.project_scope import (
-    own_capture,
-    own_captures,
-    own_route_or_list,
-)
 from harness.control.privacy import captures, user_deletion
 from harness.control.serialize import escape_surrogates
 from harness.domain.operations.access import Actor, Role
@@ -78,8 +73,6 @@ def show_one(ids: Sequence[str]) -> None:
         "Read it",
         key="read-now",
         role=Role.APPROVER,
-        scope=own_capture,
-        named={"capture": chosen},
         missing="" if chosen else "Say which one first.",
         act=lambda actor: _read(actor, chosen),
         done=lambda actor: f"{actor.name} read the captured request {chosen}.",
@@ -138,8 +131,6 @@ def export(routes: Sequence[str]) -> None:
         "Read them",
         key="export-now",
         role=Role.APPROVER,
-        scope=own_route_or_list,
-        named={"route": None if route == ALL else route},
         missing="",
         act=lambda actor: _export(
             actor, None if route == ALL else route, PERIODS[period], near
@@ -167,7 +158,7 @@ def _forget() -> None:
 @action_dialogs.dialog("Delete captured requests", width="medium")
 def purge(routes: Sequence[str]) -> None:
     """Asks which captured requests go, for good."""
-    ways = [BY_ROUTE, BY_ID, *([] if page_frame.is_in_project() else [EVERYTHING])]
+    ways = [BY_ROUTE, BY_ID, EVERYTHING]
     which = st.radio("Which", ways, key="purge-which")
     id_ = route = None
     if which == BY_ID:
@@ -183,8 +174,6 @@ def purge(routes: Sequence[str]) -> None:
         "Delete them",
         key="purge-now",
         role=Role.ADMIN,
-        scope=own_captures,
-        named={"capture": id_, "route": route},
         missing=missing or ("" if sure else "Confirm that they cannot be brought back."),
         act=lambda actor: captures.purge_captures(
             page_frame.context(),

@@ -14,7 +14,6 @@ from dashboard.dialogs import action_dialogs
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.evals.proof_validity import ProofState, ProofValidity
-from harness.control.operations.project_scope import own_proposal
 from harness.control.proposals import decisions, drawbacks, review
 from harness.control.proposals.review import BlastRadius, ProposalReview
 from harness.control.routing import monthly_bill
@@ -199,8 +198,6 @@ def cancel(view: ComparisonView, _found: ProposalReview) -> None:
         current_user.attempt(
             lambda actor: decisions.cancel_proposal(ctx, actor, proposal.id, reason.strip()),
             lambda actor: f"{actor.name} cancelled {proposal.id}.",
-            scope=own_proposal,
-            named={"proposal": proposal.id},
         )
 
 
@@ -258,8 +255,6 @@ def _ask(
         label,
         key=f"now-{key}",
         role=Role.APPROVER,
-        scope=own_proposal,
-        named={"proposal": view.comparison.proposal.id},
         missing=missing if reason else action_dialogs.REASON_MISSING,
         act=lambda actor: act(actor, reason),
         done=done,

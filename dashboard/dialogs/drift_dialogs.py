@@ -15,7 +15,6 @@ from dashboard.text import drift_text, html
 from dashboard.text.html import escape, strong
 from harness.control.drift import operations
 from harness.control.drift.reports import DriftStatus
-from harness.control.operations.project_scope import own_route
 from harness.domain.drift.watch import DriftWatchState
 from harness.domain.operations.access import Role
 
@@ -65,8 +64,6 @@ def run(route: str, statuses: Sequence[DriftStatus]) -> None:
         "Check it",
         key=f"drift-run-now-{route}",
         role=Role.PROPOSER,
-        scope=own_route,
-        named={"route": route},
         missing="",
         act=lambda actor: operations.start_checks(
             page_frame.context(), actor, route, suite=suite
@@ -101,8 +98,6 @@ def accept(route: str, statuses: Sequence[DriftStatus]) -> None:
         "Accept it",
         key=f"drift-accept-now-{route}",
         role=Role.APPROVER,
-        scope=own_route,
-        named={"route": route},
         missing="" if reason else action_dialogs.REASON_MISSING,
         act=lambda actor: operations.accept_baseline(
             page_frame.context(), actor, route, suite=suite, reason=reason

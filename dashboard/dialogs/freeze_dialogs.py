@@ -15,7 +15,6 @@ from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.canary import status as canary_status
-from harness.control.operations.project_scope import own_freeze, own_route
 from harness.control.routing import freeze_changes, freezes
 from harness.control.routing.freeze_changes import FreezeRequest
 from harness.domain.formatting import format_excerpt
@@ -65,8 +64,6 @@ def add(route: str) -> None:
         "Freeze",
         key=f"freeze-now-{route}",
         role=Role.APPROVER,
-        scope=own_route,
-        named={"route": reach},
         missing=missing,
         act=lambda actor: freeze_changes.add_freeze(
             ctx, actor, FreezeRequest(reach, ends_at or now, reason, starts_at)
@@ -119,8 +116,6 @@ def lift(record: FreezeRecord) -> None:
         "End it",
         key=f"thaw-now-{freeze.id}",
         role=Role.APPROVER,
-        scope=own_freeze,
-        named={"freeze": freeze.id},
         missing="" if reason else action_dialogs.REASON_MISSING,
         act=lambda actor: freeze_changes.lift_freeze(
             page_frame.context(), actor, freeze.id, reason=reason

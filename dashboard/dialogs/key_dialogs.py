@@ -14,7 +14,6 @@ from dashboard.text import html, key_text
 from dashboard.text.html import escape, strong
 from harness.control.operations import keys
 from harness.control.operations.keys import KeySummary
-from harness.control.operations.project_scope import own_key, own_new_key
 from harness.domain.errors import StaleWrite
 from harness.domain.operations.access import Actor, OptOut, Role
 from harness.domain.reliability.rate_limits import KeyLimits
@@ -50,8 +49,6 @@ def create_client_key() -> None:
         "Create the key",
         key="create-client",
         role=Role.ADMIN,
-        scope=own_new_key,
-        named={"project": None},
         missing="" if name else "Name the client first.",
         act=lambda actor: _create(actor, name, routes=routes, limits=limits, opt_outs=opt_outs),
         done=lambda _: f"{name} has a key. Copy it below: it is shown this once.",
@@ -102,7 +99,6 @@ def _create(  # noqa: PLR0913 - as `create_key` has them
         opt_outs=opt_outs,
         principal=principal,
         service=service,
-        project=actor.project,
     )
     st.session_state[NEW_KEY] = (actor.principal, name, text)
 
@@ -198,8 +194,6 @@ def _change_limits(chosen: KeySummary) -> None:
         "Set the limits",
         key=f"limit-{chosen.id}",
         role=Role.ADMIN,
-        scope=own_key,
-        named={"key": chosen.id},
         missing="These are its limits already." if same else "",
         act=lambda actor: keys.set_limits(
             page_frame.context(), actor, chosen.id, lambda now: _replace(now, before, limits)
@@ -217,8 +211,6 @@ def _change_opt_outs(chosen: KeySummary) -> None:
         "Set the opt-outs",
         key=f"opt-out-{chosen.id}",
         role=Role.ADMIN,
-        scope=own_key,
-        named={"key": chosen.id},
         missing="These are its opt-outs already." if same else "",
         act=lambda actor: keys.set_opt_outs(page_frame.context(), actor, chosen.id, opt_outs),
         done=lambda actor: f"{actor.name} changed the opt-outs of {chosen.name}.",
@@ -254,8 +246,6 @@ def _revoke(chosen: KeySummary) -> None:
         "Revoke it",
         key=f"revoke-{chosen.id}",
         role=Role.ADMIN,
-        scope=own_key,
-        named={"key": chosen.id},
         missing="" if sure else "The button works once the name stands here.",
         act=lambda who: keys.revoke_key(page_frame.context(), who, chosen.id),
         done=lambda who: f"{who.name} revoked the key of {chosen.name}.",

@@ -13,22 +13,18 @@ from dashboard.data.queries import RouteView
 from dashboard.dialogs import action_dialogs, route_settings
 from dashboard.text import html
 from dashboard.text.html import escape, strong
-from harness.control.operations.project_scope import own_new_route, own_route
 from harness.control.routing import fallback_chain, routes
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.operations.access import Role
-from harness.domain.operations.projects import MARK
 
 
 @action_dialogs.dialog("Add a route", width="large")
 def add_route() -> None:
     """Asks for name, models and suites; the first models are its baseline."""
     ctx = page_frame.context()
-    spelled = f"{ctx.project}{MARK}NAME" if page_frame.is_in_project() else None
-    label = "Name, which clients send as model"
-    given = st.text_input(label, key="route-name", live=True, placeholder=spelled)
+    given = st.text_input("Name, which clients send as model", key="route-name", live=True)
     name = (given or "").strip()
     models = queries.model_names(ctx)
     incumbent = st.selectbox(
@@ -50,8 +46,6 @@ def add_route() -> None:
         "Add the route",
         key="add-route-now",
         role=Role.ADMIN,
-        scope=own_new_route,
-        named={"name": name},
         missing=missing or ("" if decided else "Choose a suite that decides first."),
         act=lambda actor: routes.create_route(
             ctx, actor, name, incumbent or "", fallbacks=chain, settings=settings
@@ -76,8 +70,6 @@ def change_settings(view: RouteView) -> None:
         "Change the settings",
         key=f"settings-{view.route.name}",
         role=Role.ADMIN,
-        scope=own_route,
-        named={"route": view.route.name},
         missing="These are its settings already." if same else missing,
         act=lambda actor: routes.change_settings(
             ctx,
@@ -122,8 +114,6 @@ def edit_chain(view: RouteView) -> None:
         "Change the chain",
         key=f"chain-now-{route.name}",
         role=Role.ADMIN,
-        scope=own_route,
-        named={"route": route.name},
         missing="This is the chain already."
         if same
         else ""
@@ -175,8 +165,6 @@ def roll_back(view: RouteView) -> None:
         "Yes, roll back",
         key="back-now",
         role=Role.APPROVER,
-        scope=own_route,
-        named={"route": view.route.name},
         missing="" if reason else action_dialogs.REASON_MISSING,
         act=lambda actor: routes.roll_back(
             page_frame.context(),

@@ -16,7 +16,6 @@ from harness.control.context import Context
 from harness.control.routing import routes
 from harness.domain.errors import Conflict
 from harness.domain.evals.suite_plan import SuiteRole
-from harness.domain.operations.projects import may_use_suite
 from harness.domain.privacy.capture import MAX_KEEP_DAYS, MAX_PER_DAY
 from harness.domain.routing.keep_warm import MAX_KEEP_WARM_BPS
 from harness.domain.routing.overrides import Overrides, RequestKind
@@ -253,8 +252,7 @@ def _ask_overrides(ctx: Context, before: Overrides, key: str, *, new: bool) -> O
 def _ask_suites(ctx: Context, before: Sequence[RouteSuite], key: str) -> tuple[RouteSuite, ...]:
     """Asks which suites decide, in which role; a suite that stays keeps its weight."""
     known = {suite.suite: suite for suite in before}
-    usable = (n for n in ctx.suites.names() if ctx.owns(n) or may_use_suite(ctx.project, n))
-    names = sorted({*usable, *known})
+    names = sorted({*ctx.suites.names(), *known})
     chosen: list[RouteSuite] = []
     for role, words in ROLE_WORDS.items():
         taken = {suite.suite for suite in chosen}

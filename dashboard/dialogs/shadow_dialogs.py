@@ -13,7 +13,6 @@ from dashboard.data import queries
 from dashboard.dialogs import action_dialogs
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
-from harness.control.operations.project_scope import own_route
 from harness.control.operations.queries import find_route, load_target_names
 from harness.control.shadow import shadows
 from harness.control.shadow.shadows import DEFAULT_LASTS, ShadowRequest
@@ -41,8 +40,6 @@ def start(names: Sequence[str]) -> None:
     """Asks for route and candidate, how much is mirrored, for how long and why."""
     ctx = page_frame.context()
     route = st.selectbox("Route", names, index=None, placeholder="Choose", key="shadow-route")
-    if route:
-        page_frame.require(own_route, route=route)
     candidate = st.selectbox(
         "Candidate",
         list(queries.candidates(ctx, route)) if route else [],
@@ -62,8 +59,6 @@ def start(names: Sequence[str]) -> None:
         "Start it",
         key="shadow-start",
         role=Role.PROPOSER,
-        scope=own_route,
-        named={"route": route},
         missing=missing or ("" if reason else action_dialogs.REASON_MISSING),
         act=lambda actor: shadows.start_shadow(
             ctx,
@@ -130,8 +125,6 @@ def stop(shadow: Shadow) -> None:
         "Stop it",
         key=f"shadow-stop-{shadow.id}",
         role=Role.PROPOSER,
-        scope=own_route,
-        named={"route": shadow.route},
         missing="" if reason else action_dialogs.REASON_MISSING,
         act=lambda actor: shadows.stop_shadow(
             page_frame.context(), actor, shadow.route, reason=reason

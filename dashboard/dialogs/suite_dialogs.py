@@ -17,7 +17,6 @@ from harness.app import suite_import
 from harness.app.suite_import import SuiteUpload
 from harness.control.evals import worker_supervision
 from harness.control.operations import queries
-from harness.control.operations.project_scope import own_new_run, own_run
 from harness.control.privacy import captures
 from harness.control.serialize import escape_surrogates
 from harness.domain.evals.run import EvalRun, RunBudget
@@ -52,8 +51,6 @@ def run_suite(suites: Mapping[str, int], targets: Sequence[str]) -> None:
         "Run it now",
         key="run-now",
         role=Role.PROPOSER,
-        scope=own_new_run,
-        named={"suite": suite or ""},
         missing="" if suite and target else "Choose a suite and a model first.",
         act=lambda actor: worker_supervision.start_run(
             page_frame.context(), actor, suite or "", target or "", items=items,
@@ -77,8 +74,6 @@ def cancel(run: EvalRun) -> None:
         "End the run",
         key=f"end-{run.id}",
         role=Role.PROPOSER,
-        scope=own_run,
-        named={"run": run.id},
         missing="" if reason else action_dialogs.REASON_MISSING,
         act=lambda actor: worker_supervision.cancel_run(
             page_frame.context(), actor, run.id, reason

@@ -14,7 +14,6 @@ from dashboard.dialogs import action_dialogs
 from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
-from harness.control.operations.project_scope import own_route, own_switch
 from harness.control.routing import kill_switch, routes
 from harness.control.routing.kill_switch import SwitchPreview, SwitchRequest
 from harness.domain.operations.access import Role
@@ -61,8 +60,6 @@ def throw(route: str) -> None:
         "Throw the switch",
         key=f"throw-{route}",
         role=Role.APPROVER,
-        scope=own_route,
-        named={"route": reach},
         missing=missing or ("" if reason else action_dialogs.REASON_MISSING),
         act=lambda actor: kill_switch.throw_switch(
             page_frame.context(),
@@ -125,8 +122,6 @@ def lift(switch: KillSwitch) -> None:
         "Lift it",
         key=f"lift-now-{switch.id}",
         role=Role.APPROVER,
-        scope=own_switch,
-        named={"switch": switch.id},
         missing="" if reason else action_dialogs.REASON_MISSING,
         act=lambda actor: kill_switch.lift_switch(
             page_frame.context(), actor, switch.id, reason=reason

@@ -23,9 +23,6 @@ STEPS: Final = "Step by step"  # the link to an alert's section of the runbook
 PAST_HEADS: Final = ("Alert", "Severity", "First seen", "Lasted", "Times", "Messages")
 
 
-OF_PROJECT: Final = "About your project's routes, suites and keys."
-
-
 def headline(open_: Sequence[AlertView]) -> str:
     """Writes the page's first line, as HTML."""
     if not open_:

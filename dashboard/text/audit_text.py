@@ -20,7 +20,6 @@ HEADS: Final = ("Event, UTC", "Who", "Did what", "To what", "Why and what else")
 SHOWN_DETAILS: Final = 140
 MOST_FAULTS: Final = 10
 CHECKED: Final = "The chain of events is checked every minute"
-OF_PROJECT: Final = "What was done to your project's things, and by its people"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +43,6 @@ def headline(total: int, broken: int | None, matching: int | None = None) -> str
         share = f"{matching:,} of {labels.plural(total, 'event')} match"
         return f"The audit log is {strong('intact')}; {strong(share)}"
     return f"The audit log is {strong('intact')}: {labels.plural(total, 'event')}"
-
-
-def project_headline(project: str, total: int, matching: int | None) -> str:
-    """Writes the first line for a project's people, who cannot check the chain."""
-    events = labels.plural(total, "event")
-    if matching is not None:
-        return f"{strong(f'{matching:,} of {events}')} of the project {escape(project)} match"
-    return f"{strong(events)} of the project {escape(project)}"
 
 
 def check_result(check: FullCheck) -> str:

@@ -406,15 +406,12 @@ def action_link(address: str, shown: str) -> str:
     )
 
 
-def signed_in(name: str, role: str, key: str | None, project: str = "") -> str:
-    """Renders the line on top of every page for who is signed in. project: the one that he
-    sees alone; empty for all.
-    """
+def signed_in(name: str, role: str, key: str | None) -> str:
+    """Renders the line on top of every page for the person who is signed in."""
     how = f"with the key {key}" if key else "as the operator of this machine"
-    where = f" · project {strong(project)}" if project else ""
     return (
         f'<div class="sg sg-account" title="{escape(f"You act as {name}, {how}")}">'
-        f"<span>{strong(name)} · {escape(role)}{where}</span></div>"
+        f"<span>{strong(name)} · {escape(role)}</span></div>"
     )
 
 

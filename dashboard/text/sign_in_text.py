@@ -9,7 +9,6 @@ from dashboard import theme
 from dashboard.text.html import escape, failure, strong
 from harness.domain.operations.access import Actor
 from harness.domain.operations.dashboard_session import SIGN_IN_PATH
-from harness.domain.operations.projects import DEFAULT_PROJECT
 
 # A link stands behind the address's `#`, which browsers do not send: the page reads it, takes
 # it out of the address, and posts it.
@@ -55,8 +54,6 @@ def ask_whether(frame: PageFrame, link: str, actor: Actor, before: Actor | None)
     who = f"{strong(actor.name)} ({escape(actor.role.name.lower())})"
     if actor.key is None:
         who += ", the operator of this machine"
-    if actor.project != DEFAULT_PROJECT:
-        who += f", in the project {strong(actor.project)}"
     now = ""
     if before is not None:
         now = f"<p>You are signed in as {strong(before.name)}; that ends then.</p>"

@@ -1,6 +1,5 @@
 """The Alerts page answers: what is wrong now, what do I do about it, and who was told? Open
 alerts first, each with its next step; then those that are over. It also sends a test message.
-People of a project see the alerts about its routes, suites and keys.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,6 @@ from dashboard import current_user, downloads, page_frame
 from dashboard.text import alert_text, html, labels
 from harness.control.operations import alerts
 from harness.control.operations.alerts import AlertView
-from harness.control.operations.project_scope import own_list
 from harness.control.operations.queries import list_alerts
 from harness.domain.operations.access import Role
 from harness.domain.pagination import MOST_LISTED, PageRequest, read_all
@@ -30,9 +28,8 @@ def show() -> None:
         ctx = page_frame.context()
         now = ctx.clock.now()
         open_ = list_alerts(ctx, PageRequest(MOST_LISTED), open_only=True).items
-        in_project = page_frame.is_in_project()
-    sinks = ctx.sinks.names() if ctx.sinks is not None and not in_project else ()
-    note = alert_text.OF_PROJECT if in_project else alert_text.note(sinks)
+    sinks = ctx.sinks.names() if ctx.sinks is not None else ()
+    note = alert_text.note(sinks)
     st.html(html.title(alert_text.headline(open_), html.escape(note)))
     page_frame.show_done_message()
     if sinks:
@@ -40,8 +37,7 @@ def show() -> None:
     wanted = _search()
     _open(open_, wanted, now)
     _past(wanted)
-    if not in_project:
-        _test(sinks)
+    _test(sinks)
     page_frame.copy_as_cli("alert", "list", *(("--search", wanted) if wanted else ()))
 
 
@@ -130,4 +126,4 @@ def _why_not(sinks: Sequence[str]) -> str:
     return current_user.why_not(Role.ADMIN)
 
 
-page_frame.show_page("The alerts", show, scope=own_list)
+page_frame.show_page("The alerts", show)

@@ -1,6 +1,5 @@
 """The Audit page answers: who changed what, and is the log intact? A check of the whole chain,
-the events by who, what, about and time, and their export. People of a project see its own
-events, which cannot be checked without the others.
+the events by who, what, about and time, and their export.
 """
 
 from datetime import UTC, date, datetime, time, timedelta
@@ -14,7 +13,6 @@ from dashboard.text import audit_text, html, labels
 from dashboard.text.audit_text import FullCheck
 from harness.control.context import Context
 from harness.control.operations import audit_export, queries
-from harness.control.operations.project_scope import own_list
 from harness.domain.operations.access import Actor
 from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter
 from harness.domain.pagination import Page, PageRequest
@@ -32,28 +30,23 @@ def show() -> None:
     with page_frame.loading("the audit log"):
         ctx = page_frame.context()
         total = queries.list_audit_events(ctx, PageRequest(1)).total
-        in_project = page_frame.is_in_project()
-        broken = None if in_project else page_frame.first_break()
+        broken = page_frame.first_break()
     # The page's first line is its answer; the filter comes below it.
     top = st.container()
-    if not in_project:
-        _check()
+    _check()
     now = ctx.clock.now()
     selection = _choices() if total else ALL_EVENTS
     request = PageRequest(MOST_EVENTS, st.query_params.get("after"))
     page = queries.list_audit_events(ctx, request, selection, reader=current_user.signed_in())
     matching = page.total if selection != ALL_EVENTS else None
-    note = audit_text.OF_PROJECT if in_project else audit_text.CHECKED
-    heading = (
-        audit_text.project_headline(ctx.project, total, matching)
-        if in_project
-        else audit_text.headline(total, broken, matching)
-    )
+    heading = audit_text.headline(total, broken, matching)
     with top:
-        st.html(html.title(heading, html.escape(f"{note} · {labels.date_time(now)}")))
+        st.html(
+            html.title(heading, html.escape(f"{audit_text.CHECKED} · {labels.date_time(now)}"))
+        )
     if total:
         _events(page, selection, now)
-    elif not in_project:
+    else:
         st.html(
             html.empty(
                 "Every change that a person or Swapgate makes is kept here. The first one is:",
@@ -155,4 +148,4 @@ def _options(selection: AuditFilter) -> list[str]:
     return options
 
 
-page_frame.show_page("The audit log", show, scope=own_list)
+page_frame.show_page("The audit log", show)

@@ -15,7 +15,6 @@ from dashboard.text import canary_text, html, labels, shadow_text
 from dashboard.text.html import escape, strong
 from harness.control.canary import status as canary_status
 from harness.control.canary.status import CanaryStatus
-from harness.control.operations.project_scope import own_list
 from harness.domain.canary.rollout import Rollout
 from harness.domain.errors import SwapgateError
 
@@ -205,4 +204,4 @@ def evidence(status: CanaryStatus, *, stale: bool) -> None:
     )
 
 
-page_frame.show_page("The canary", show, scope=own_list)
+page_frame.show_page("The canary", show)

@@ -14,7 +14,6 @@ from dashboard.dialogs import action_dialogs, content_dialogs
 from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
-from harness.control.operations.project_scope import own_list
 from harness.control.operations.queries import list_captures
 from harness.control.privacy.captures import CaptureSummary
 from harness.domain.operations.access import Role
@@ -69,8 +68,7 @@ def show() -> None:
             "delete-user-content",
         ),
     ]
-    # A user's content is of all projects.
-    action_dialogs.show_openers(openers[:-1] if page_frame.is_in_project() else openers)
+    action_dialogs.show_openers(openers)
     if page.items:
         st.html(html.table(HEADS, [_cells(row) for row in page], stacked=True))
     else:
@@ -103,4 +101,4 @@ def _cells(row: CaptureSummary) -> tuple[str, ...]:
     )
 
 
-page_frame.show_page("The captured requests", show, scope=own_list)
+page_frame.show_page("The captured requests", show)

@@ -15,7 +15,6 @@ from dashboard.data.queries import ComparisonView, ProposalRow
 from dashboard.dialogs import decision_dialogs
 from dashboard.text import comparison_text, html, labels, selection_text, suite_text
 from dashboard.text.html import escape, strong
-from harness.control.operations.project_scope import own_list, own_proposal
 from harness.control.proposals.selections import SelectionComparison
 from harness.control.routing import monthly_bill
 from harness.domain.evals.verdict import SuiteReport
@@ -32,7 +31,6 @@ def show() -> None:
         chosen = st.query_params.get("id") or (newest(rows) if rows else None)
         view = None
         if chosen:
-            page_frame.require(own_proposal, proposal=chosen)
             view = large_comparisons.load(ctx, chosen)
     if view is None:
         st.html(html.title("Nothing to compare yet"))
@@ -306,4 +304,4 @@ def others(rows: Sequence[ProposalRow], current: str) -> None:
         st.rerun()
 
 
-page_frame.show_page("The comparison", show, scope=own_list)
+page_frame.show_page("The comparison", show)

@@ -16,7 +16,6 @@ from dashboard.text import html, key_text, labels
 from dashboard.text.html import escape
 from harness.app import rate_use
 from harness.control.operations.keys import KeySummary
-from harness.control.operations.project_scope import own_list
 from harness.control.operations.queries import list_keys
 from harness.domain.pagination import MOST_LISTED, PageRequest
 from harness.domain.reliability.rate_limits import LimitStatus
@@ -37,8 +36,7 @@ def show() -> None:
         st.html(html.invalid(page.invalid))
     page_frame.show_done_message()
     key_dialogs.show_new_key()
-    # A management key is its owner's and the operators' to change.
-    _buttons(clients if page_frame.is_in_project() else live)
+    _buttons(live)
     if clients:
         _clients(
             clients, now.date(), rate_use.load_rate_use(page_frame.installation(), clients)
@@ -47,8 +45,7 @@ def show() -> None:
         st.html(html.empty("Clients of the router send a key. This creates one:",
                            "swapgate key create CLIENT"))  # fmt: skip
     _people(people)
-    if not page_frame.is_in_project():
-        people_dialogs.show_people()
+    people_dialogs.show_people()
     _revoked([key for key in page if key.revoked_at is not None])
     if page.next is not None:
         st.html(html.note(f"{len(page):,} of {page.total:,} keys; swapgate key list has all."))
@@ -66,6 +63,7 @@ def _buttons(live: Sequence[KeySummary]) -> None:
             key_dialogs.create_client_key,
             "new-client",
         ),
+        Opener("Create a management key", ":material/person_add:", manager, "new-manager"),
         Opener(
             "Change or revoke a key",
             ":material/edit:",
@@ -74,9 +72,6 @@ def _buttons(live: Sequence[KeySummary]) -> None:
             missing="" if live else "There is no key to change.",
         ),
     ]
-    if not page_frame.is_in_project():
-        person = ":material/person_add:"
-        openers.insert(1, Opener("Create a management key", person, manager, "new-manager"))
     action_dialogs.show_openers(openers)
 
 
@@ -124,4 +119,4 @@ def _revoked(gone: Sequence[KeySummary]) -> None:
             st.html(html.table(key_text.REVOKED_HEADS, rows, stacked=True))
 
 
-page_frame.show_page("The keys", show, scope=own_list)
+page_frame.show_page("The keys", show)

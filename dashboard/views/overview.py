@@ -13,7 +13,6 @@ from dashboard import page_frame
 from dashboard.data import queries
 from dashboard.text import alert_text, html, labels, overview_text, route_text
 from harness.control.operations.alerts import AlertView
-from harness.control.operations.project_scope import own_list
 from harness.control.operations.queries import list_alerts
 from harness.control.routing.break_glass import count_unconfirmed
 from harness.control.routing.queries import (
@@ -55,9 +54,6 @@ def show() -> None:
         _many(overview, routes)
     elif routes:
         _few(routes, overview)
-    elif page_frame.is_in_project():
-        words = "Your project has no route yet. An admin of it makes one:"
-        st.html(html.empty(words, f"swapgate route create {ctx.project}::NAME"))
     else:
         st.html(
             html.empty(
@@ -67,10 +63,7 @@ def show() -> None:
             )
         )
         st.page_link("views/first_start.py", label="First steps: make one here")
-    if page_frame.is_in_project():
-        page_frame.copy_as_cli("route", "list")
-    else:
-        page_frame.copy_as_cli("status")
+    page_frame.copy_as_cli("status")
 
 
 def _few(statuses: Sequence[RouteStatus], overview: RouteOverview) -> None:
@@ -186,4 +179,4 @@ def _links(status: RouteStatus) -> None:
         )  # fmt: skip
 
 
-page_frame.show_page("The overview", show, scope=own_list)
+page_frame.show_page("The overview", show)

@@ -12,7 +12,6 @@ from dashboard import page_frame
 from dashboard.data import policies
 from dashboard.data.policies import PolicyUse
 from dashboard.text import html, policy_text
-from harness.control.operations.project_scope import own_route, shared
 from harness.control.proposals import policy_forecast
 from harness.control.proposals.policy_forecast import PolicyForecast
 
@@ -61,7 +60,6 @@ def _forecast(uses: Sequence[PolicyUse]) -> None:
     )
     if route in (None, NONE):
         return
-    page_frame.require(own_route, route=route)
     with st.spinner(f"Estimating a swap on {route} …"):
         st.html(policy_text.forecast(_estimate(route)))
 
@@ -71,4 +69,4 @@ def _estimate(route: str) -> PolicyForecast:
     return policy_forecast.forecast_policy(page_frame.context(), route)
 
 
-page_frame.show_page("The policies", show, scope=shared)
+page_frame.show_page("The policies", show)

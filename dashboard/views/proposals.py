@@ -16,7 +16,6 @@ from dashboard.text import comparison_text, html, labels
 from dashboard.text.html import escape, strong
 from dashboard.text.labels import Label
 from harness.control.canary import duration_estimate, status
-from harness.control.operations.project_scope import own_list, own_route
 from harness.control.proposals import estimate, route_rules, submission
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.suite_plan import Claim
@@ -212,8 +211,6 @@ def create(routes: Sequence[str], busy: Mapping[str, ProposalRow]) -> None:
                         f"{actor.name} proposed {request.candidate} for route {request.route}; "
                         f"{_what_follows()}."
                     ),
-                    scope=own_route,
-                    named={"route": request.route},
                 )
             actor = current_user.signed_in()
             whose = f"Proposed as {actor.name}." if actor else current_user.SIGN_IN
@@ -246,7 +243,6 @@ def _read_form(
         free = next((name for name in routes if name not in busy), routes[0])
         at = routes.index(param if param in routes else free)
         route = st.selectbox("Route", routes, index=at, key="wish-route")
-        page_frame.require(own_route, route=route)
         options: list[Claim | None] = [None, *Claim]
         claim = st.selectbox("Claim", options, format_func=_claim, key="wish-claim")
     with right:
@@ -331,4 +327,4 @@ def _outlook(request: submission.ProposalRequest) -> None:
     st.html(html.note(f"The canary: {ramp.words}") + options)
 
 
-page_frame.show_page("The proposals", show, scope=own_list)
+page_frame.show_page("The proposals", show)

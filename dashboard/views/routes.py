@@ -24,7 +24,6 @@ from dashboard.dialogs import (
 from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import drift_text, html, labels, route_text
 from dashboard.text.html import escape, strong
-from harness.control.operations.project_scope import own_list
 from harness.control.operations.queries import list_freezes
 from harness.control.routing import kill_switch, routes, seed
 from harness.domain.operations.access import Role
@@ -44,10 +43,6 @@ def show() -> None:
     if not names:
         st.html(html.title("There is no route yet"))
         page_frame.show_done_message()
-        if page_frame.is_in_project():
-            # First steps is the whole installation's.
-            action_dialogs.show_openers([_ADD])
-            return
         st.html(
             html.empty(
                 "This asks for one and makes it, as First steps does:", "swapgate init --guided"
@@ -105,11 +100,10 @@ def actions(view: RouteView) -> None:
 def lifts(view: RouteView) -> list[Opener]:
     """Lists the buttons that lift the kill switches about this route."""
     name = view.route.name
-    reach = (name,) if page_frame.is_in_project() else (None, name)
     about = [
         switch
         for switch in kill_switch.list_live_switches(page_frame.context())
-        if switch.route in reach
+        if switch.route in (None, name)
     ]
     return [
         Opener(
@@ -307,4 +301,4 @@ def back(view: RouteView) -> None:
     )
 
 
-page_frame.show_page("The route", show, scope=own_list)
+page_frame.show_page("The route", show)

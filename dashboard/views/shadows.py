@@ -17,7 +17,6 @@ from dashboard.dialogs import action_dialogs, shadow_dialogs
 from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import html, labels, shadow_text
 from dashboard.text.html import escape
-from harness.control.operations.project_scope import own_list
 from harness.control.operations.queries import list_shadows
 from harness.control.shadow import shadows
 from harness.control.shadow.shadows import ShadowStatus
@@ -112,4 +111,4 @@ def _heading(running: Sequence[ShadowStatus], now: datetime) -> str:
     return html.title(shadow_text.list_title(running), escape(labels.date_time(now)))
 
 
-page_frame.show_page("The shadows", show, scope=own_list)
+page_frame.show_page("The shadows", show)

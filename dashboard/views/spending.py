@@ -6,7 +6,6 @@ import streamlit as st
 
 from dashboard import page_frame
 from dashboard.text import html, labels
-from harness.control.operations.project_scope import own_list
 from harness.control.operations.spending_report import SpendingReport, load_report
 from harness.domain.formatting import format_spent_usd
 
@@ -62,4 +61,4 @@ def figures_section(report: SpendingReport) -> str:
     return html.section("Forecast, canaries and swaps") + html.facts(rows)
 
 
-page_frame.show_page("The month's spending", show, scope=own_list)
+page_frame.show_page("The month's spending", show)

@@ -14,7 +14,6 @@ from dashboard.dialogs import action_dialogs, suite_dialogs
 from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import html, labels, suites_page_text
 from dashboard.text.html import escape
-from harness.control.operations.project_scope import own_list
 from harness.domain.evals.run import EvalRun
 from harness.domain.operations.access import Role
 
@@ -43,13 +42,8 @@ def show() -> None:
 
 
 def _buttons(page: SuitesPage) -> None:
-    ctx, dialogs = page_frame.context(), suite_dialogs
-    # A run by hand is of one's own suite.
-    able = {
-        v.summary.name: v.summary.items or 0
-        for v in page.suites
-        if not v.summary.error and ctx.owns(v.summary.name)
-    }
+    dialogs = suite_dialogs
+    able = {v.summary.name: v.summary.items or 0 for v in page.suites if not v.summary.error}
     openers = [
         Opener(
             "Run a suite", ":material/play_arrow:",
@@ -62,8 +56,7 @@ def _buttons(page: SuitesPage) -> None:
             Role.APPROVER,
         ),
     ]  # fmt: skip
-    # Suites and captures are the whole installation's to change and to read.
-    action_dialogs.show_openers(openers[:1] if page_frame.is_in_project() else openers)
+    action_dialogs.show_openers(openers)
 
 
 def _suites(page: SuitesPage) -> None:
@@ -124,4 +117,4 @@ def _cancel_run(run: EvalRun | None) -> None:
         suite_dialogs.cancel(run)
 
 
-page_frame.show_page("The suites", show, scope=own_list)
+page_frame.show_page("The suites", show)

@@ -35,7 +35,6 @@ from harness.domain.errors import ConfigError, InputError, NotFound
 from harness.domain.evals.item_groups import ItemGroups
 from harness.domain.evals.item_overlap import texts_fingerprint
 from harness.domain.evals.suite_plan import JUDGE_SEPARATOR, SuitePin
-from harness.domain.operations.projects import may_use_suite, project_of
 from harness.domain.privacy.near_duplicates import find_near_duplicates
 from harness.domain.routing.target import Target
 from harness.domain.settings import SuiteSettings
@@ -317,16 +316,13 @@ class ConfiguredSuites:
             self._suites = {**added, **self._suites}
 
     def settings(self, suite: str) -> SuiteSettings:
-        """Returns the settings of a suite. Raises NotFound, naming the nearest suite that its
-        project may use.
-        """
+        """Returns the settings of a suite. Raises NotFound, naming the nearest suite."""
         if suite not in self._suites:
             self._refresh()
         try:
             return self._suites[suite]
         except KeyError:
-            project = project_of(suite)
-            known = [name for name in self.names() if may_use_suite(project, name)]
+            known = self.names()
             there = ", ".join(known) or "none; add one under `suites` in the configuration"
             hint = did_you_mean(suite, known, otherwise=f"; there are: {there}", cutoff=0.4)
             raise NotFound(f"no suite {suite!r}{hint}") from None

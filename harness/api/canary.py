@@ -14,7 +14,6 @@ from harness.control.canary import status as canary_status
 from harness.control.canary.duration_estimate import RampPlan
 from harness.control.canary.operations import operate, operate_with_warnings
 from harness.control.canary.status import CanaryStatus
-from harness.control.operations.project_scope import own_list, own_route
 from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.errors import NotFound
 from harness.domain.pagination import Page
@@ -31,13 +30,13 @@ class CanaryOperationResult(Rollout):
     warnings: tuple[str, ...] = ()
 
 
-@endpoint(router, "GET", "/canaries", scope=own_list)
+@endpoint(router, "GET", "/canaries")
 def list_canaries(who: CallerParam) -> Page[CanaryStatus]:
     """Lists the live canaries."""
     return json_answer(canary_status.list_canaries(who.ctx))
 
 
-@endpoint(router, "GET", "/canaries/{route}", scope=own_route)
+@endpoint(router, "GET", "/canaries/{route}")
 def get_canary(who: CallerParam, route: str) -> CanaryStatus:
     """Shows the route's newest canary, live or not."""
     for canary in canary_status.list_canaries(who.ctx, route=route):
@@ -45,25 +44,25 @@ def get_canary(who: CallerParam, route: str) -> CanaryStatus:
     raise NotFound(f"route {route!r} has had no canary yet: propose a swap first")
 
 
-@endpoint(router, "GET", "/canaries/{route}/plan", scope=own_route)
+@endpoint(router, "GET", "/canaries/{route}/plan")
 def plan_canary(who: CallerParam, route: str, policy: str | None = None) -> RampPlan:
     """How long a canary takes at today's traffic, step by step, before there is one."""
     return duration_estimate.estimate_for_route(who.ctx, route, policy)
 
 
-@endpoint(router, "POST", "/canaries/{route}/pause", scope=own_route)
+@endpoint(router, "POST", "/canaries/{route}/pause")
 def pause_canary(who: CallerParam, route: str, body: CanaryOperationBody) -> Rollout:
     """Hold the share where it is until a person resumes or aborts; with a reason."""
     return _operate(who, route, RolloutSignal.PAUSE, body)
 
 
-@endpoint(router, "POST", "/canaries/{route}/resume", scope=own_route)
+@endpoint(router, "POST", "/canaries/{route}/resume")
 def resume_canary(who: CallerParam, route: str, body: CanaryOperationBody) -> Rollout:
     """Let one that is paused, or held after a fault of a router, go on; with a reason."""
     return _operate(who, route, RolloutSignal.RESUME, body)
 
 
-@endpoint(router, "POST", "/canaries/{route}/abort", scope=own_route)
+@endpoint(router, "POST", "/canaries/{route}/abort")
 def abort_canary(who: CallerParam, route: str, body: CanaryOperationBody) -> Rollout:
     """Ends a canary: all traffic goes back to the incumbent, and in a bake to the incumbent
     before. Needs a reason, no proof.
@@ -71,7 +70,7 @@ def abort_canary(who: CallerParam, route: str, body: CanaryOperationBody) -> Rol
     return _operate(who, route, RolloutSignal.ABORT, body)
 
 
-@endpoint(router, "POST", "/canaries/{route}/advance", scope=own_route)
+@endpoint(router, "POST", "/canaries/{route}/advance")
 def advance_canary(
     who: CallerParam, route: str, body: CanaryOperationBody
 ) -> CanaryOperationResult:
@@ -81,7 +80,7 @@ def advance_canary(
     return _overrule(who, route, RolloutSignal.ADVANCE, body)
 
 
-@endpoint(router, "POST", "/canaries/{route}/promote", scope=own_route)
+@endpoint(router, "POST", "/canaries/{route}/promote")
 def promote_canary(
     who: CallerParam, route: str, body: CanaryOperationBody
 ) -> CanaryOperationResult:
@@ -91,7 +90,7 @@ def promote_canary(
     return _overrule(who, route, RolloutSignal.PROMOTE, body)
 
 
-@endpoint(router, "POST", "/canaries/{route}/finish", scope=own_route)
+@endpoint(router, "POST", "/canaries/{route}/finish")
 def finish_canary(who: CallerParam, route: str, body: CanaryOperationBody) -> Rollout:
     """End the bake, with a reason: the promotion stands."""
     return _operate(who, route, RolloutSignal.FINISH, body)

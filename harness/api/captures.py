@@ -7,7 +7,6 @@ from fastapi import APIRouter, Query
 from harness.api.frame.endpoint import CallerParam, endpoint
 from harness.api.frame.request_fields import CaptureQuery, PurgeQuery
 from harness.control.operations import queries
-from harness.control.operations.project_scope import own_capture, own_captures, own_list
 from harness.control.privacy import captures
 from harness.control.privacy.captures import CaptureSummary
 from harness.domain.pagination import Page
@@ -16,7 +15,7 @@ from harness.domain.privacy.capture import CapturedRequest
 router = APIRouter()
 
 
-@endpoint(router, "GET", "/captures", scope=own_list)
+@endpoint(router, "GET", "/captures")
 def list_captures(
     who: CallerParam, piece: Annotated[CaptureQuery, Query()]
 ) -> Page[CaptureSummary]:
@@ -24,13 +23,13 @@ def list_captures(
     return queries.list_captures(who.ctx, piece.page, route=piece.route)
 
 
-@endpoint(router, "GET", "/captures/{capture}", scope=own_capture)
+@endpoint(router, "GET", "/captures/{capture}")
 def show_capture(who: CallerParam, capture: str) -> CapturedRequest:
     """Shows a captured request with its content. Needs an approver; the audit log notes it."""
     return captures.read_capture(who.ctx, who.actor, capture)
 
 
-@endpoint(router, "DELETE", "/captures", status=204, scope=own_captures)
+@endpoint(router, "DELETE", "/captures", status=204)
 def purge_captures(who: CallerParam, piece: Annotated[PurgeQuery, Query()]) -> None:
     """Deletes the captured requests that match every given filter. Needs an admin."""
     captures.purge_captures(

@@ -13,7 +13,6 @@ from harness.api.frame.request_fields import DriftAcceptBody, DriftQuery, DriftR
 from harness.control.drift import operations, reports
 from harness.control.drift.reports import DriftReport, DriftStatus
 from harness.control.operations import queries
-from harness.control.operations.project_scope import own_list, own_route
 from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.pagination import Page
 
@@ -29,26 +28,26 @@ class DriftRun:
     check: DriftCheck
 
 
-@endpoint(router, "GET", "/drift", scope=own_list)
+@endpoint(router, "GET", "/drift")
 def list_watched(who: CallerParam) -> Page[DriftStatus]:
     """Lists every incumbent that a suite watches."""
     return json_answer(reports.list_drift_status(who.ctx))
 
 
-@endpoint(router, "GET", "/drift/runs", scope=own_list)
+@endpoint(router, "GET", "/drift/runs")
 def list_drift_runs(who: CallerParam, piece: Annotated[DriftQuery, Query()]) -> Page[DriftRun]:
     """Lists the runs that watched for drift, newest first."""
     drift_runs = queries.list_drift_runs(who.ctx, piece.page, route=piece.route or "")
     return drift_runs.map(lambda run: DriftRun(*run))
 
 
-@endpoint(router, "GET", "/routes/{route}/drift", scope=own_route)
+@endpoint(router, "GET", "/routes/{route}/drift")
 def route_drift(who: CallerParam, route: str) -> Page[DriftReport]:
     """What changed since the baseline, suite by suite: figures, items, old and new answers."""
     return json_answer(reports.list_drift_reports(who.ctx, route))
 
 
-@endpoint(router, "POST", "/routes/{route}/drift/run", status=201, scope=own_route)
+@endpoint(router, "POST", "/routes/{route}/drift/run", status=201)
 def run_drift(
     who: CallerParam, route: str, body: DriftRunBody = ALL_SUITES
 ) -> Page[DriftCheck]:
@@ -58,7 +57,7 @@ def run_drift(
     )
 
 
-@endpoint(router, "POST", "/routes/{route}/drift/accept", scope=own_route)
+@endpoint(router, "POST", "/routes/{route}/drift/accept")
 def accept_drift(who: CallerParam, route: str, body: DriftAcceptBody) -> Page[DriftWatch]:
     """Measure a new baseline of how it answers now. Needs an approver and a reason."""
     return json_answer(

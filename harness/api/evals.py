@@ -10,7 +10,6 @@ from harness.api.frame.json_answers import json_answer
 from harness.api.frame.request_fields import EvalBody, EvalQuery, OverruleBody
 from harness.control.evals import worker_supervision
 from harness.control.operations import queries
-from harness.control.operations.project_scope import own_list, own_new_run, own_run, own_verdict
 from harness.control.operations.queries import SuiteSummary
 from harness.domain.evals.run import EvalRun, RunBudget, Sample
 from harness.domain.evals.verdict import Verdict
@@ -28,19 +27,19 @@ class EvalProgress:
     cost_usd: float
 
 
-@endpoint(router, "GET", "/suites", scope=own_list)
+@endpoint(router, "GET", "/suites")
 def list_suites(who: CallerParam) -> Page[SuiteSummary]:
     return json_answer(queries.list_suites(who.ctx))
 
 
-@endpoint(router, "GET", "/evals", scope=own_list)
+@endpoint(router, "GET", "/evals")
 def list_evals(who: CallerParam, piece: Annotated[EvalQuery, Query()]) -> Page[EvalRun]:
     """Lists the eval runs, newest first."""
     states = (piece.state,) if piece.state else ()
     return queries.list_runs(who.ctx, piece.page, states=states)
 
 
-@endpoint(router, "POST", "/evals", status=201, scope=own_new_run)
+@endpoint(router, "POST", "/evals", status=201)
 def start_eval(who: BodyFactory, body: EvalBody) -> EvalRun:
     """Queue a run outside any proposal. It never decides anything."""
     return worker_supervision.start_run(
@@ -53,23 +52,23 @@ def start_eval(who: BodyFactory, body: EvalBody) -> EvalRun:
     )
 
 
-@endpoint(router, "POST", "/evals/{run}/cancel", scope=own_run)
+@endpoint(router, "POST", "/evals/{run}/cancel")
 def cancel_eval(who: CallerParam, run: str, body: OverruleBody) -> EvalRun:
     """End a run for good, with a reason. A proposal that waits for it is cancelled with it."""
     return worker_supervision.cancel_run(who.ctx, who.actor, run, body.reason)
 
 
-@endpoint(router, "GET", "/evals/{run}", scope=own_run)
+@endpoint(router, "GET", "/evals/{run}")
 def get_eval(who: CallerParam, run: str) -> EvalProgress:
     return EvalProgress(*queries.load_run_progress(who.ctx, run))
 
 
-@endpoint(router, "GET", "/evals/{run}/samples", scope=own_run)
+@endpoint(router, "GET", "/evals/{run}/samples")
 def eval_samples(who: CallerParam, run: str, piece: PathPart) -> Page[Sample]:
     """Lists a run's samples in the order in which they are asked."""
     return queries.list_samples(who.ctx, run, piece.page)
 
 
-@endpoint(router, "GET", "/verdicts/{verdict}", scope=own_verdict)
+@endpoint(router, "GET", "/verdicts/{verdict}")
 def get_verdict(who: CallerParam, verdict: str) -> Verdict:
     return queries.load_verdict(who.ctx, verdict)

@@ -22,7 +22,6 @@ from harness.api.frame.request_fields import (
 from harness.control.operations import alerts, keys, queries
 from harness.control.operations.alerts import AlertView, DeliveryAttempt
 from harness.control.operations.keys import KeySummary
-from harness.control.operations.project_scope import own_key, own_list, own_new_key, shared
 from harness.control.operations.spending_report import SpendingReport, load_report
 from harness.control.routing.route_status import RouteStatus
 from harness.domain.operations.access import ApiKey, Role
@@ -63,7 +62,7 @@ class AuditCheck:
     first_break: int | None
 
 
-@endpoint(router, "GET", "/overview", scope=own_list)
+@endpoint(router, "GET", "/overview")
 def overview(who: CallerParam, piece: Annotated[OverviewQuery, Query()]) -> Page[RouteGlance]:
     """Lists the routes; those that wait for a person first."""
     return queries.list_route_status(who.ctx, piece.page).map(
@@ -71,20 +70,18 @@ def overview(who: CallerParam, piece: Annotated[OverviewQuery, Query()]) -> Page
     )
 
 
-@endpoint(router, "GET", "/spending", scope=own_list)
+@endpoint(router, "GET", "/spending")
 def show_spending(who: CallerParam) -> SpendingReport:
-    """Shows what Swapgate itself spent on models in this month (UTC), against the cap; to a
-    project's key, what its own suites and routes cost.
-    """
+    """Shows what Swapgate itself spent on models in this month (UTC), against the cap."""
     return load_report(who.ctx)
 
 
-@endpoint(router, "GET", "/policies", scope=shared)
+@endpoint(router, "GET", "/policies")
 def list_policies(who: CallerParam) -> Page[Policy]:
     return json_answer(list(who.ctx.policies.values()))
 
 
-@endpoint(router, "GET", "/keys", scope=own_list)
+@endpoint(router, "GET", "/keys")
 def list_keys(who: CallerParam, piece: PathPart) -> Page[KeySummary]:
     """Lists the keys, oldest first, with the revoked ones. The keys themselves are not
     stored.
@@ -92,7 +89,7 @@ def list_keys(who: CallerParam, piece: PathPart) -> Page[KeySummary]:
     return queries.list_keys(who.ctx, piece.page)
 
 
-@endpoint(router, "POST", "/keys", status=201, scope=own_new_key)
+@endpoint(router, "POST", "/keys", status=201)
 def create_key(who: BodyFactory, body: KeyBody) -> NewKey:
     """Creates a management key with a role, or without one a data key. Needs an admin."""
     role = Role[body.role.upper()] if body.role else None
@@ -107,29 +104,28 @@ def create_key(who: BodyFactory, body: KeyBody) -> NewKey:
         opt_outs=body.opt_outs,
         principal=body.principal,
         service=body.service,
-        project=body.project or who.actor.project,
     )
     return NewKey(made, text)
 
 
-@endpoint(router, "PUT", "/keys/{key}/limits", scope=own_key)
+@endpoint(router, "PUT", "/keys/{key}/limits")
 def limit_key(who: CallerParam, key: str, body: LimitsBody) -> ApiKey:
     """Replace a data key's limits as a whole; what is left out is not limited."""
     return keys.set_limits(who.ctx, who.actor, key, lambda _: body.limits())
 
 
-@endpoint(router, "PUT", "/keys/{key}/opt-outs", scope=own_key)
+@endpoint(router, "PUT", "/keys/{key}/opt-outs")
 def opt_out_key(who: CallerParam, key: str, body: OptOutsBody) -> ApiKey:
     """Replace what a data key opts out of as a whole; an empty list lifts it."""
     return keys.set_opt_outs(who.ctx, who.actor, key, body.opt_outs)
 
 
-@endpoint(router, "DELETE", "/keys/{key}", status=204, scope=own_key)
+@endpoint(router, "DELETE", "/keys/{key}", status=204)
 def revoke_key(who: CallerParam, key: str) -> None:
     keys.revoke_key(who.ctx, who.actor, key)
 
 
-@endpoint(router, "GET", "/audit", scope=own_list)
+@endpoint(router, "GET", "/audit")
 def audit_tail(who: CallerParam, piece: Annotated[AuditQuery, Query()]) -> Page[AuditEvent]:
     """Lists the audit events, newest first. Of a sign-in by single sign-on, only an admin is
     told the server and the subject.
@@ -146,7 +142,7 @@ def verify_audit(who: CallerParam) -> AuditCheck:
 alerts_router = APIRouter()
 
 
-@endpoint(alerts_router, "GET", "/alerts", scope=own_list)
+@endpoint(alerts_router, "GET", "/alerts")
 def list_alerts(who: CallerParam, piece: Annotated[AlertQuery, Query()]) -> Page[AlertView]:
     """Lists the alerts, the one last seen first."""
     return queries.list_alerts(who.ctx, piece.page, open_only=piece.open, search=piece.search)
@@ -158,7 +154,7 @@ def test_alerts(who: CallerParam) -> Page[DeliveryAttempt]:
     return json_answer(list(alerts.send_test(who.ctx, who.actor)))
 
 
-@endpoint(alerts_router, "GET", "/failovers", scope=own_list)
+@endpoint(alerts_router, "GET", "/failovers")
 def list_failovers(
     who: CallerParam, piece: Annotated[FailoverQuery, Query()]
 ) -> Page[Failover]:

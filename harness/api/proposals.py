@@ -20,7 +20,6 @@ from harness.api.frame.request_fields import (
 from harness.control.evals.proof_validity import ProofValidity
 from harness.control.evals.run_costs import JudgingCost, Savings
 from harness.control.operations import queries
-from harness.control.operations.project_scope import own_list, own_proposal, own_route
 from harness.control.proposals import (
     approvals,
     comparison,
@@ -90,7 +89,7 @@ class ProposalComparison:
     shadow: ShadowStage | None
 
 
-@endpoint(router, "GET", "/proposals", scope=own_list)
+@endpoint(router, "GET", "/proposals")
 def list_proposals(
     who: CallerParam, piece: Annotated[ProposalQuery, Query()]
 ) -> Page[ProposalView]:
@@ -107,7 +106,7 @@ def list_proposals(
     )
 
 
-@endpoint(router, "POST", "/proposals", status=201, scope=own_route)
+@endpoint(router, "POST", "/proposals", status=201)
 def create_proposal(who: BodyFactory, body: ProposalBody) -> Proposal:
     """Register suites, claim, margin and alpha before the first score. 409 on a busy route.
 
@@ -116,13 +115,13 @@ def create_proposal(who: BodyFactory, body: ProposalBody) -> Proposal:
     return submission.create_proposal(who.ctx, who.actor, body.to_request())
 
 
-@endpoint(router, "GET", "/proposals/{proposal}", scope=own_proposal)
+@endpoint(router, "GET", "/proposals/{proposal}")
 def get_proposal(who: CallerParam, proposal: str) -> ProposalView:
     """Answers a proposal; `serves` of a promoted one: whether its candidate serves now."""
     return queries.find_proposal(who.ctx, proposal)
 
 
-@endpoint(router, "GET", "/proposals/{proposal}/comparison", scope=own_proposal)
+@endpoint(router, "GET", "/proposals/{proposal}/comparison")
 def compare_proposal(who: CallerParam, proposal: str) -> ProposalComparison:
     proposal_comparison = comparison.load_comparison(
         who.ctx, proposal, most_texts=comparison.MOST_TEXTS
@@ -155,19 +154,19 @@ def compare_proposal(who: CallerParam, proposal: str) -> ProposalComparison:
     )
 
 
-@endpoint(router, "GET", "/proposals/{proposal}/selection", scope=own_proposal)
+@endpoint(router, "GET", "/proposals/{proposal}/selection")
 def compare_selection(who: CallerParam, proposal: str) -> SelectionComparison:
     """Compares all candidates that were proposed together with this one, and itself."""
     return selections.load_selection(who.ctx, proposal)
 
 
-@endpoint(router, "GET", "/proposals/{proposal}/review", scope=own_proposal)
+@endpoint(router, "GET", "/proposals/{proposal}/review")
 def review_proposal(who: CallerParam, proposal: str) -> ProposalReview:
     """What an approver should know: what needs an approval, the route's risk, what changed."""
     return review.review_proposal(who.ctx, proposal)
 
 
-@endpoint(router, "POST", "/proposals/preview", scope=own_route)
+@endpoint(router, "POST", "/proposals/preview")
 def preview_proposal(who: CallerParam, body: ProposalBody) -> ProposalPreview:
     """What a proposal would register: its looks and alphas, what needs an approval, the risk.
 
@@ -177,7 +176,7 @@ def preview_proposal(who: CallerParam, body: ProposalBody) -> ProposalPreview:
     return submission.preview_proposal(who.ctx, body.to_request(), who.actor)
 
 
-@endpoint(router, "POST", "/proposals/{proposal}/approve", scope=own_proposal)
+@endpoint(router, "POST", "/proposals/{proposal}/approve")
 def approve_proposal(
     who: CallerParam, proposal: str, body: ApprovalBody = AS_STORED
 ) -> Proposal:
@@ -192,19 +191,19 @@ def approve_proposal(
     )
 
 
-@endpoint(router, "GET", "/proposals/{proposal}/approvals", scope=own_proposal)
+@endpoint(router, "GET", "/proposals/{proposal}/approvals")
 def list_approvals(who: CallerParam, proposal: str) -> Page[ApprovalView]:
     """Lists who approved a proposal, oldest first, and what is to be known of their keys."""
     return json_answer(approvals.list_approvals(who.ctx, proposal))
 
 
-@endpoint(router, "POST", "/proposals/{proposal}/reject", scope=own_proposal)
+@endpoint(router, "POST", "/proposals/{proposal}/reject")
 def reject_proposal(who: CallerParam, proposal: str, body: OverruleBody) -> Proposal:
     """Needs a reason; the proposer will read it."""
     return decisions.refuse_proposal(who.ctx, who.actor, proposal, body.reason)
 
 
-@endpoint(router, "POST", "/proposals/{proposal}/cancel", scope=own_proposal)
+@endpoint(router, "POST", "/proposals/{proposal}/cancel")
 def cancel_proposal(who: CallerParam, proposal: str, body: ReasonBody = NO_REASON) -> Proposal:
     """Take an open proposal back before its canary."""
     return decisions.cancel_proposal(who.ctx, who.actor, proposal, body.reason)

@@ -23,15 +23,6 @@ from harness.api.frame.route_fields import (
     VersionsQuery,
 )
 from harness.control.operations import queries
-from harness.control.operations.project_scope import (
-    own_break_glass,
-    own_freeze,
-    own_list,
-    own_new_route,
-    own_route,
-    own_switch,
-    shared,
-)
 from harness.control.providers import deprecations, discovery, model_lookup
 from harness.control.routing import break_glass as broken
 from harness.control.routing import (
@@ -81,7 +72,7 @@ class RouteDiff:
     changes: Mapping[str, TargetSwap]
 
 
-@endpoint(router, "GET", "/models", scope=shared)
+@endpoint(router, "GET", "/models")
 def list_models(who: CallerParam, piece: PathPart) -> Page[Target]:
     return queries.list_targets(who.ctx, piece.page)
 
@@ -100,7 +91,7 @@ def add_model(who: BodyFactory, body: ModelBody) -> AddedTarget:
     return AddedTarget(**stored, unlisted=unlisted)
 
 
-@endpoint(router, "GET", "/models/resolve", scope=shared)
+@endpoint(router, "GET", "/models/resolve")
 def resolve_model(who: CallerParam, query: Annotated[NameQuery, Query()]) -> Resolution:
     """Shows which provider takes a model's name: each rule that was tried, and why or why
     not.
@@ -114,24 +105,24 @@ def list_endings(who: CallerParam) -> Page[Deprecation]:
     return json_answer(deprecations.list_deprecations(who.ctx))
 
 
-@endpoint(router, "GET", "/models/match", scope=shared)
+@endpoint(router, "GET", "/models/match")
 def match_model(who: CallerParam, query: Annotated[NameQuery, Query()]) -> ModelMatch:
     """The model that a loose name means, or those that it may mean: nothing is guessed."""
     return model_lookup.match_model(who.ctx, query.name)
 
 
-@endpoint(router, "GET", "/models/{model:path}", scope=shared)
+@endpoint(router, "GET", "/models/{model:path}")
 def get_model(who: CallerParam, model: str) -> Target:
     """Finds a model by id or `provider/model`."""
     return queries.find_target(who.ctx, model)
 
 
-@endpoint(router, "GET", "/routes", scope=own_list)
+@endpoint(router, "GET", "/routes")
 def list_routes(who: CallerParam, piece: PathPart) -> Page[Route]:
     return queries.list_routes(who.ctx, piece.page)
 
 
-@endpoint(router, "POST", "/routes", status=201, scope=own_new_route)
+@endpoint(router, "POST", "/routes", status=201)
 def create_route(who: BodyFactory, body: RouteBody) -> Route:
     """A new route; the models that it starts with are its baseline. Needs an admin."""
     return routes.create_route(
@@ -145,12 +136,12 @@ def create_route(who: BodyFactory, body: RouteBody) -> Route:
     )
 
 
-@endpoint(router, "GET", "/routes/{route}", scope=own_route)
+@endpoint(router, "GET", "/routes/{route}")
 def get_route(who: CallerParam, route: str) -> Route:
     return queries.find_route(who.ctx, route)
 
 
-@endpoint(router, "GET", "/routes/{route}/history", scope=own_route)
+@endpoint(router, "GET", "/routes/{route}/history")
 def route_history(who: CallerParam, route: str, piece: PathPart) -> Page[RouteRecord]:
     """Lists every stored version of a route, newest first: who changed what, with which
     proof.
@@ -158,7 +149,7 @@ def route_history(who: CallerParam, route: str, piece: PathPart) -> Page[RouteRe
     return queries.list_route_versions(who.ctx, route, piece.page)
 
 
-@endpoint(router, "GET", "/routes/{route}/measured", scope=own_route)
+@endpoint(router, "GET", "/routes/{route}/measured")
 def route_measured(who: CallerParam, route: str) -> RouteScorecard:
     """Shows the newest scores of a route's model, its cost and failures in 30 days, and its
     latency in a day.
@@ -166,7 +157,7 @@ def route_measured(who: CallerParam, route: str) -> RouteScorecard:
     return scorecard.build_scorecard(who.ctx, route)
 
 
-@endpoint(router, "GET", "/routes/{route}/diff", scope=own_route)
+@endpoint(router, "GET", "/routes/{route}/diff")
 def route_diff(
     who: CallerParam, route: str, versions: Annotated[VersionsQuery, Query()]
 ) -> RouteDiff:
@@ -180,7 +171,7 @@ def route_diff(
     return RouteDiff(route, older.route.version, newer.route.version, changes)
 
 
-@endpoint(router, "PATCH", "/routes/{route}", scope=own_route)
+@endpoint(router, "PATCH", "/routes/{route}")
 def change_route(who: CallerParam, route: str, body: SettingsBody) -> Route:
     """Changes a route's settings and keeps its models. Needs an admin."""
     return routes.change_settings(
@@ -188,13 +179,13 @@ def change_route(who: CallerParam, route: str, body: SettingsBody) -> Route:
     )
 
 
-@endpoint(router, "GET", "/routes/{route}/fallbacks", scope=own_route)
+@endpoint(router, "GET", "/routes/{route}/fallbacks")
 def list_fallbacks(who: CallerParam, route: str) -> Page[ChainEntry]:
     """Lists the chain, in order, with the evidence of each: baseline, verdict or waiver."""
     return json_answer(fallback_chain.list_fallbacks(who.ctx, route))
 
 
-@endpoint(router, "PUT", "/routes/{route}/fallbacks", scope=own_route)
+@endpoint(router, "PUT", "/routes/{route}/fallbacks")
 def put_fallbacks(who: CallerParam, route: str, body: ChainBody) -> Page[ChainEntry]:
     """Replace the chain. Needs an admin, and for a new model evidence or a waiver."""
     wanted = [fallback.wanted for fallback in body.fallbacks]
@@ -202,7 +193,7 @@ def put_fallbacks(who: CallerParam, route: str, body: ChainBody) -> Page[ChainEn
     return json_answer(fallback_chain.list_fallbacks(who.ctx, route))
 
 
-@endpoint(router, "POST", "/routes/{route}/rollback", scope=own_route)
+@endpoint(router, "POST", "/routes/{route}/rollback")
 def roll_back_route(who: CallerParam, route: str, body: RollbackBody) -> Route:
     """Bring a former incumbent back. A live canary ends. Needs an approver, and no proof."""
     return routes.roll_back(
@@ -218,13 +209,13 @@ def roll_back_route(who: CallerParam, route: str, body: RollbackBody) -> Route:
 switches_router = APIRouter()
 
 
-@endpoint(switches_router, "GET", "/switches", scope=own_list)
+@endpoint(switches_router, "GET", "/switches")
 def list_switches(who: CallerParam, piece: PathPart) -> Page[SwitchRecord]:
     """Lists the kill switches, newest first, with the lifted and expired ones."""
     return queries.list_switches(who.ctx, piece.page)
 
 
-@endpoint(switches_router, "POST", "/switches", status=201, scope=own_route)
+@endpoint(switches_router, "POST", "/switches", status=201)
 def throw_switch(who: BodyFactory, body: SwitchBody) -> KillSwitch:
     """Throws a kill switch on every router within two seconds. Needs an approver, and no
     proof.
@@ -234,7 +225,7 @@ def throw_switch(who: BodyFactory, body: SwitchBody) -> KillSwitch:
     return kill_switch.throw_switch(who.ctx, who.actor, wanted, source=SwitchSource.REST)
 
 
-@endpoint(switches_router, "POST", "/switches/{switch}/lift", scope=own_switch)
+@endpoint(switches_router, "POST", "/switches/{switch}/lift")
 def lift_switch(who: CallerParam, switch: str, body: OverruleBody) -> SwitchRecord:
     """Lifts a kill switch within two seconds. Lifting it again changes nothing."""
     return kill_switch.lift_switch(who.ctx, who.actor, switch, reason=body.reason)
@@ -243,20 +234,20 @@ def lift_switch(who: CallerParam, switch: str, body: OverruleBody) -> SwitchReco
 freezes_router = APIRouter()
 
 
-@endpoint(freezes_router, "GET", "/freezes", scope=own_list)
+@endpoint(freezes_router, "GET", "/freezes")
 def list_freezes(who: CallerParam, piece: PathPart) -> Page[FreezeRecord]:
     """Lists the freezes that people set, newest first, with the lifted and past ones."""
     return queries.list_freezes(who.ctx, piece.page)
 
 
-@endpoint(freezes_router, "POST", "/freezes", status=201, scope=own_route)
+@endpoint(freezes_router, "POST", "/freezes", status=201)
 def add_freeze(who: BodyFactory, body: FreezeBody) -> Freeze:
     """Freezes a route, or all: no canary opens, advances or is promoted. Needs an approver."""
     wanted = freeze_changes.FreezeRequest(body.route, body.ends_at, body.reason, body.starts_at)
     return freeze_changes.add_freeze(who.ctx, who.actor, wanted)
 
 
-@endpoint(freezes_router, "POST", "/freezes/{freeze}/lift", scope=own_freeze)
+@endpoint(freezes_router, "POST", "/freezes/{freeze}/lift")
 def lift_freeze(who: CallerParam, freeze: str, body: OverruleBody) -> FreezeRecord:
     """Ends a freeze before its time. Needs an approver who proposed nothing that it holds."""
     return freeze_changes.lift_freeze(who.ctx, who.actor, freeze, reason=body.reason)
@@ -265,13 +256,13 @@ def lift_freeze(who: CallerParam, freeze: str, body: OverruleBody) -> FreezeReco
 break_glasses_router = APIRouter()
 
 
-@endpoint(break_glasses_router, "GET", "/break-glass", scope=own_list)
+@endpoint(break_glasses_router, "GET", "/break-glass")
 def list_break_glasses(who: CallerParam, piece: PathPart) -> Page[BreakGlass]:
     """Lists who served without proof, by whose word, newest first."""
     return queries.list_break_glasses(who.ctx, piece.page)
 
 
-@endpoint(break_glasses_router, "POST", "/break-glass", status=201, scope=own_route)
+@endpoint(break_glasses_router, "POST", "/break-glass", status=201)
 def propose_break_glass(who: BodyFactory, body: BreakGlassBody) -> BreakGlass:
     """Asks that a target serve without proof; a second person confirms it within an hour."""
     wanted = broken.BreakGlassRequest(
@@ -280,13 +271,13 @@ def propose_break_glass(who: BodyFactory, body: BreakGlassBody) -> BreakGlass:
     return broken.propose_break_glass(who.ctx, who.actor, wanted)
 
 
-@endpoint(break_glasses_router, "POST", "/break-glass/{glass}/confirm", scope=own_break_glass)
+@endpoint(break_glasses_router, "POST", "/break-glass/{glass}/confirm")
 def confirm_break_glass(who: CallerParam, glass: str) -> BreakGlass:
     """Lets the target serve, as the second person, an admin. Who asked for it may not."""
     return broken.confirm_break_glass(who.ctx, who.actor, glass)
 
 
-@endpoint(break_glasses_router, "POST", "/break-glass/{glass}/end", scope=own_break_glass)
+@endpoint(break_glasses_router, "POST", "/break-glass/{glass}/end")
 def end_break_glass(who: CallerParam, glass: str, body: OverruleBody) -> BreakGlass:
     """Ends it before its time: the former incumbent returns. One person is enough."""
     return broken.end_break_glass(who.ctx, who.actor, glass, reason=body.reason)

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Query
 from harness.api.frame.endpoint import CallerParam, endpoint
 from harness.api.frame.request_fields import ReasonBody, ShadowBody, ShadowQuery
 from harness.control.operations import queries
-from harness.control.operations.project_scope import own_list, own_route
 from harness.control.shadow import shadows
 from harness.control.shadow.shadows import ShadowRequest, ShadowStatus
 from harness.domain.pagination import Page
@@ -21,7 +20,7 @@ router = APIRouter()
 NO_REASON = ReasonBody()
 
 
-@endpoint(router, "GET", "/shadows", scope=own_list)
+@endpoint(router, "GET", "/shadows")
 def list_shadows(
     who: CallerParam, piece: Annotated[ShadowQuery, Query()]
 ) -> Page[ShadowStatus]:
@@ -29,13 +28,13 @@ def list_shadows(
     return queries.list_shadows(who.ctx, piece.page, route=piece.route)
 
 
-@endpoint(router, "GET", "/shadows/{route}", scope=own_route)
+@endpoint(router, "GET", "/shadows/{route}")
 def get_shadow(who: CallerParam, route: str) -> ShadowStatus:
     """Shows the route's newest shadow."""
     return shadows.load_status(who.ctx, route)
 
 
-@endpoint(router, "POST", "/shadows/{route}/start", scope=own_route)
+@endpoint(router, "POST", "/shadows/{route}/start")
 def start_shadow(who: CallerParam, route: str, body: ShadowBody) -> Shadow:
     """Starts a shadow: within two seconds every router mirrors requests to the candidate, and
     nobody gets the candidate's answers.
@@ -46,7 +45,7 @@ def start_shadow(who: CallerParam, route: str, body: ShadowBody) -> Shadow:
     return shadows.start_shadow(who.ctx, who.actor, wanted)
 
 
-@endpoint(router, "POST", "/shadows/{route}/stop", scope=own_route)
+@endpoint(router, "POST", "/shadows/{route}/stop")
 def stop_shadow(who: CallerParam, route: str, body: ReasonBody = NO_REASON) -> ShadowRecord:
     """Stops the route's shadow: routers stop within two seconds."""
     return shadows.stop_shadow(who.ctx, who.actor, route, reason=body.reason)

@@ -278,8 +278,6 @@ class Installation:
             chance=SystemRandomIds(),
             suites=suites,
             policies=policies,
-            projects=self.settings.projects,
-            project_budgets=self.settings.project_budgets,
             workers=self.workers,
             run_queue=self.run_queue,
             eval_workers=self.settings.control.eval_workers,

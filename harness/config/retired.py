@@ -15,6 +15,8 @@ RETIRED_KEYS: Final[Mapping[str, str]] = {
     "policies.*.gate.spend": "the first look has all of alpha, all looks together 1.5 times it",
     "archive": "`control.traffic_keep_days` says when old traffic is deleted",
     "audit": "collect the control plane's stdout: it has a line for each audit event",
+    "projects": "give each team an installation of its own",
+    "ui.oidc.project_roles": "put the groups in `ui.oidc.roles`",
     "agents.encrypt": "encrypt the disk or the database",
     "encrypt_content": "encrypt the disk or the database",
 }

@@ -15,7 +15,6 @@ from harness.config.source_locations import Document, KeyPath
 from harness.config.validation_errors import dotted_path
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.operations.principals import check_principal_name
-from harness.domain.operations.projects import name_in_project
 from harness.domain.privacy.capture import check_capture
 from harness.domain.routing.keep_warm import parse_keep_warm_share, parse_share_bps
 from harness.domain.routing.overrides import Overrides, RequestKind, override_errors
@@ -210,7 +209,7 @@ def _target(
     """
     if isinstance(entry, str):
         if entry in tiers:
-            return TargetSeed(entry, _of_tier(entry, name_in_project(route), tiers))
+            return TargetSeed(entry, _of_tier(entry, route, tiers))
         return target_seed(entry)
     given = [bool(entry.target), bool(entry.model), bool(entry.tier)]
     if sum(given) != 1 or bool(entry.target) == bool(entry.provider):

@@ -18,7 +18,6 @@ from pydantic import (
 from harness.config.field_descriptions import describe_fields
 from harness.config.freezes import FreezeEntry
 from harness.config.privacy import CaptureEntry
-from harness.config.projects import ProjectEntry
 from harness.config.providers import CatalogueItem, OAuthEntry
 from harness.config.routing import RouteEntry
 from harness.config.source_locations import Document
@@ -227,9 +226,6 @@ class FileConfig(BaseModel):
     policies: dict[str, PolicyEntry] = {}  # thresholds of gate and canary, by name
     # What clients name as `model`; created when the database has none of that name.
     routes: dict[str, RouteEntry] = {}
-    projects: dict[str, ProjectEntry] = Field(
-        {}, description="who share the installation, see docs/how-to/projects.md"
-    )
     alerts: AlertsEntry = Field(
         AlertsEntry(), description="whom to tell, see docs/reference/alerts.md"
     )

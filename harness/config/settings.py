@@ -17,7 +17,6 @@ from harness.config.agents import agent_faults
 from harness.config.freezes import FreezeEntry, freeze_window
 from harness.config.operations import alert_sink
 from harness.config.privacy import capture_settings
-from harness.config.projects import project_budgets, project_faults
 from harness.config.providers import catalogue_changes
 from harness.config.ranges import ambiguous_guardrails, range_errors
 from harness.config.routing import FileContext, check_overrides, route_seed, target_seed
@@ -70,7 +69,6 @@ def build_settings(
         *ambiguous_guardrails(document.values),
         *_agent_faults(config),
         *_oidc_faults(config),
-        *project_faults(config.projects, config.routes, config.suites),
     ):
         raise ConfigError(f"{document.place(path)}: {dotted_path(path)}: {message}")
     _check_providers(config, document)
@@ -104,8 +102,6 @@ def build_settings(
         },
         policies=policies,
         routes=routes,
-        projects=frozenset(config.projects),
-        project_budgets=project_budgets(config.projects),
         switches=_switches(config.switches, document),
         spending=config.spending,
         freezes=_freezes(config.freezes, document),
@@ -125,7 +121,7 @@ def _agent_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
 
 def _oidc_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
     oidc = config.ui.oidc
-    faults = oidc_faults(oidc, config.projects) if oidc is not None else ()
+    faults = oidc_faults(oidc) if oidc is not None else ()
     return ((("ui", "oidc", *path), message) for path, message in faults)
 
 

@@ -3,15 +3,13 @@ the client's secret.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
 from harness.config.source_locations import KeyPath
 from harness.domain.agents.caller import listens_on_loopback
-from harness.domain.errors import NotFound
 from harness.domain.operations.access import Role
-from harness.domain.operations.projects import DEFAULT_PROJECT, require_project
 from harness.domain.settings import OidcSettings
 from harness.domain.suggestions import did_you_mean
 
@@ -20,10 +18,8 @@ _ROLES: Final = [role.name.lower() for role in Role]
 _ADDRESS: Final = "is no address such as https://login.example.com; only loopback goes by http"
 
 
-def oidc_faults(oidc: OidcSettings, projects: Collection[str]) -> Iterator[tuple[KeyPath, str]]:
-    """Path below `ui.oidc` and message of what makes no sense, in the file's order. projects:
-    that the file names.
-    """
+def oidc_faults(oidc: OidcSettings) -> Iterator[tuple[KeyPath, str]]:
+    """Path below `ui.oidc` and message of what makes no sense, in the file's order."""
     for name in ("issuer", "public_url"):
         if not _is_safe_url(getattr(oidc, name)):
             yield (name,), _ADDRESS
@@ -35,32 +31,12 @@ def oidc_faults(oidc: OidcSettings, projects: Collection[str]) -> Iterator[tuple
         yield ("client_secret_env",), "is no name of an environment variable"
     if "openid" not in oidc.scope.split():
         yield ("scope",), "lacks `openid`, without which the server says nobody's name"
-    yield from _all_role_faults(oidc, projects)
-
-
-def _all_role_faults(
-    oidc: OidcSettings, projects: Collection[str]
-) -> Iterator[tuple[KeyPath, str]]:
-    if not oidc.roles and not any(oidc.project_roles.values()):
+    if not oidc.roles:
         yield ("roles",), "names no group, so nobody could sign in"
-    yield from _role_faults(oidc.roles, "roles")
-    for project, roles in oidc.project_roles.items():
-        path = ("project_roles", project)
-        if project == DEFAULT_PROJECT:
-            yield path, "roles of the whole installation are in `roles`"
-            continue
-        try:
-            require_project(project, projects)
-        except NotFound as error:
-            yield path, str(error)
-        yield from _role_faults(roles, *path)
-
-
-def _role_faults(roles: Mapping[str, str], *path: str) -> Iterator[tuple[KeyPath, str]]:
-    for group, role in roles.items():
+    for group, role in oidc.roles.items():
         if role not in _ROLES:
             known = ", ".join(_ROLES)
-            yield (*path, group), f"{role!r} is no role{did_you_mean(role, _ROLES)}; {known}"
+            yield ("roles", group), f"{role!r} is no role{did_you_mean(role, _ROLES)}; {known}"
 
 
 def _is_safe_url(text: str) -> bool:

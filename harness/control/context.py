@@ -9,7 +9,6 @@ from harness.domain.agents.approval_link import ApprovalLinks
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.errors import ConfigError, NotFound
 from harness.domain.operations.audit import AuditReading
-from harness.domain.operations.projects import DEFAULT_PROJECT, project_of
 from harness.domain.proposals.policy import Policy
 from harness.domain.providers.catalogue import Catalogue
 from harness.domain.providers.oauth_kinds import OAuthOverrides
@@ -57,11 +56,6 @@ class Context:
     chance: Chance
     suites: SuiteCatalog
     policies: Mapping[str, Policy]
-    # Beside the default one, as the file names them.
-    projects: frozenset[str] = frozenset()
-    # What the clients of a project may spend together in a month, of those that have a budget.
-    project_budgets: Mapping[str, float] = field(default_factory=dict)
-    project: str = DEFAULT_PROJECT  # of who asks: lists have nothing of others
     workers: EvalWorkers | None = None  # None where this process starts none
     eval_workers: int = 2  # how many run at once
     run_queue: RunQueue | None = None  # where workers of other hosts take the runs
@@ -96,12 +90,6 @@ class Context:
     oauth_changes: Mapping[str, OAuthOverrides] = field(default_factory=dict)  # by provider
     agents: AgentSettings = field(default_factory=AgentSettings)
     approval_links: ApprovalLinks | None = None  # None where nobody is asked by a link
-
-    def owns(self, name: str) -> bool:
-        """Whether the route or suite of this name is theirs who ask; the default project's are
-        all.
-        """
-        return self.project in (DEFAULT_PROJECT, project_of(name))
 
     def policy(self, name: str) -> Policy:
         """Finds a policy by name. Raises NotFound with the nearest name."""

@@ -161,11 +161,8 @@ class OidcSettings:
     client_id: str  # of the dashboard, at that server
     client_secret_env: str  # the variable with the client's secret, or NAME_FILE with its file
     public_url: str  # where people reach the dashboard, such as https://swapgate.example.com
-    # A group of the server's → viewer, proposer, approver or admin of the whole installation;
-    # the highest counts.
+    # A group of the server's → viewer, proposer, approver or admin; the highest counts.
     roles: dict[str, str] = field(default_factory=dict)
-    # A project → its groups, as in `roles`; each role is of this project alone.
-    project_roles: dict[str, dict[str, str]] = field(default_factory=dict)
     roles_claim: str = "groups"  # which claim of the token has a person's groups
     name_claim: str = "email"  # what people are called here; who they are is the subject
     scope: str = "openid email profile"  # asked of the server; some give `groups` only so
@@ -403,9 +400,6 @@ class Settings:
     suites: Mapping[str, SuiteSettings]
     policies: Mapping[str, Policy]
     routes: Mapping[str, RouteSeed]
-    projects: frozenset[str] = frozenset()  # beside the default one
-    # US dollars a month, by project, of those whose clients have a budget together.
-    project_budgets: Mapping[str, float] = field(default_factory=dict)
     switches: tuple[str, ...] = ()  # as `kill_switch.parse_file_switches` reads them
     spending: SpendingSettings = SpendingSettings()
     freezes: tuple[FreezeWindow, ...] = ()  # of every week

@@ -76,13 +76,7 @@ class ApiKeys(Protocol):
         """Lists the keys of a principal, oldest first, with the revoked ones."""
         ...
 
-    def data_keys(self, project: str) -> Sequence[ApiKey]:
-        """Lists the data keys of a project, oldest first, with the revoked ones. Raises
-        SignatureInvalid.
-        """
-        ...
-
-    def data_key_names(self, project: str) -> Mapping[str, str]:
+    def data_key_names(self) -> Mapping[str, str]:
         """Loads the names of the data keys that are not revoked, by id; their rows' signatures
         are not checked.
         """

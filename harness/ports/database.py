@@ -18,7 +18,6 @@ from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.access import ApiKey
 from harness.domain.operations.alert_record import AlertRecord
 from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.domain.privacy.capture import CapturedRequest
@@ -407,10 +406,8 @@ class Store(Protocol):
         """A consistent view; writing in it is an error."""
         ...
 
-    def listings(self, project: str = DEFAULT_PROJECT) -> AbstractContextManager[Listings]:
-        """Opens a consistent view of what is shown to people. project: whose; the default one
-        is shown all.
-        """
+    def listings(self) -> AbstractContextManager[Listings]:
+        """Opens a consistent view of what is shown to people."""
         ...
 
     def snapshot(self) -> Snapshot:

@@ -15,7 +15,6 @@ from harness.domain.evals.judge_calibration import JudgeCalibration
 from harness.domain.evals.pins import Sighting
 from harness.domain.evals.run import EvalRun, RunState, Sample
 from harness.domain.evals.suite_plan import SuitePin
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.routing.target import Provider, Target
 
@@ -187,10 +186,8 @@ class Drift(Protocol):
         """Lists the watches, newest first, `limit` at the most."""
         ...
 
-    def open_watches(self, *, project: str = DEFAULT_PROJECT) -> Sequence[DriftWatch]:
-        """Lists the watches that go on, newest first. project: whose suites' alone; the default
-        one's are all.
-        """
+    def open_watches(self) -> Sequence[DriftWatch]:
+        """Lists the watches that go on, newest first."""
         ...
 
     def is_checking(self, run: str) -> bool:

@@ -13,7 +13,7 @@ from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.operations.audit import AuditEvent, AuditPosition
 from harness.domain.operations.delivery import AlertMessage, Delivery
 from harness.domain.operations.idempotent_request import IdempotentRequest
-from harness.domain.operations.spending import MonthSpending, PurposeSpending, SpendingHold
+from harness.domain.operations.spending import MonthSpending, SpendingHold
 from harness.domain.reliability.failover import Failover
 from harness.domain.routing.snapshot_lineage import Lineage
 
@@ -211,15 +211,6 @@ class Spending(Protocol):
 
     def month(self, month: date) -> MonthSpending:
         """Sums what was spent in a month, and what is held of it now."""
-        ...
-
-    def of_project(
-        self, project: str, month: date, routes: Collection[str]
-    ) -> tuple[PurposeSpending, ...]:
-        """Sums what a project's own things cost in a month: the runs that began in it, of its
-        suites and those that its proposals asked for, with their judges; the judges of its
-        canaries; and the shadows of its routes.
-        """
         ...
 
     def hold(self, hold: SpendingHold, usd: float, now: datetime) -> bool:

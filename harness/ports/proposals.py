@@ -16,7 +16,6 @@ from harness.domain.canary.observation import (
 )
 from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.verdict import Verdict
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.proposals.proposal import Approval, Proposal, ProposalPhase
 from harness.domain.reliability.spend import KeySpend, SpendTotals
@@ -50,10 +49,9 @@ class Proposals(Protocol):
         open_only: bool = False,
         limit: int = MOST_LISTED,
         after: str | None = None,
-        project: str = DEFAULT_PROJECT,
     ) -> Sequence[Proposal]:
         """Lists the proposals, newest first, `limit` at the most. after: the id of the last one
-        of the page before. project: whose routes' alone; the default one's are all.
+        of the page before.
 
         Raises NotFound for an `after` that is not stored.
         """
@@ -224,11 +222,9 @@ class Observations(Protocol):
         """Lists the minutes of traffic of some routes, by route, oldest first."""
         ...
 
-    def totals(
-        self, *, since: datetime, route: str | None = None, project: str = DEFAULT_PROJECT
-    ) -> Sequence[TrafficTotal]:
-        """Sums of what `traffic` gives, in order of route, arm and target. project: whose
-        routes alone; the default one's are all. Deleted minutes are in it by whole days.
+    def totals(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficTotal]:
+        """Sums of what `traffic` gives, in order of route, arm and target. Deleted
+        minutes are in it by whole days.
         """
         ...
 
@@ -254,11 +250,9 @@ class Observations(Protocol):
         since: datetime,
         step: timedelta = timedelta(minutes=1),
         route: str | None = None,
-        project: str = DEFAULT_PROJECT,
     ) -> Sequence[TrafficPoint]:
         """Sums of what `traffic` gives, oldest first, minute by minute; by hours or days where
-        `since` begins one and `step` is a multiple of it. project: whose routes alone; the
-        default one's are all.
+        `since` begins one and `step` is a multiple of it.
         """
         ...
 

@@ -8,7 +8,6 @@ from datetime import date, datetime
 from typing import Protocol
 
 from harness.domain.canary.rollout import Rollout
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.privacy.capture import CapturedRequest, CaptureResult
 from harness.domain.routing.break_glass import BreakGlass
@@ -270,11 +269,8 @@ class Captures(Protocol):
         route: str | None = None,
         since: datetime | None = None,
         limit: int | None = None,
-        project: str = DEFAULT_PROJECT,
     ) -> Sequence[CapturedRequest]:
-        """Lists the captured requests, newest first. project: whose routes' alone; the default
-        one's are all.
-        """
+        """Lists the captured requests, newest first."""
         ...
 
     def forget(self, now: datetime) -> int:

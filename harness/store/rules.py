@@ -248,7 +248,6 @@ def grants(keys: Iterable[ApiKey]) -> tuple[KeyGrant, ...]:
             key.routes,
             key.limits and key.limits.some,
             key.opt_outs,
-            key.project,
         )
         for key in keys
         if key.role is None and key.revoked_at is None

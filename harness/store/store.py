@@ -12,7 +12,6 @@ import sqlalchemy as sa
 
 from harness.domain.errors import SignatureInvalid
 from harness.domain.operations.access import Actor
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.operations.row_signatures import RowFault, SignedRows
 from harness.domain.proposals.proof import Proof
 from harness.domain.proposals.proposal import Proposal
@@ -147,9 +146,7 @@ class SqlStore:
     (harness.store.migrate).
 
     url: `sqlite:///path/to/file.db` or `postgresql://…`. secret: signs the audit log.
-    signatures: signs and verifies rows. contents: encrypts and decrypts what people and models
-    wrote; without it, values go as they are stored. project: whose rows units of work read and
-    write; what a router serves, and what is checked, is every project's.
+    signatures: signs and verifies rows.
 
     It connects when it is first used. Raises ConfigError for another kind of URL.
     """
@@ -161,9 +158,7 @@ class SqlStore:
         secret: bytes,
         clock: Clock,
         signatures: Signatures,
-        project: str = DEFAULT_PROJECT,
     ) -> None:
-        self._project = project
         self._url = engine.parse(url)
         self._secret = secret
         self._clock = clock
@@ -218,11 +213,11 @@ class SqlStore:
             yield self._transaction(db, writable=False)
 
     @contextmanager
-    def listings(self, project: str = DEFAULT_PROJECT) -> Iterator[SqlListings]:
+    def listings(self) -> Iterator[SqlListings]:
         self._require_file()
         with translated(), self._reading.begin() as db:
             self._check_schema(db)
-            yield SqlListings(self._unit(db, writable=False), project)
+            yield SqlListings(self._unit(db, writable=False))
 
     def _transaction(self, db: sa.Connection, *, writable: bool) -> SqlTransaction:
         self._check_schema(db)
@@ -235,7 +230,7 @@ class SqlStore:
             self._schema_checked = schema_revisions.is_usable(db)
 
     def _unit(self, db: sa.Connection, *, writable: bool) -> Unit:
-        return Unit(db, self._row_signatures(db), writable=writable, project=self._project)
+        return Unit(db, self._row_signatures(db), writable=writable)
 
     def _row_signatures(self, db: sa.Connection) -> RowSignatures:
         return RowSignatures(self._signatures, lambda: self._installation_of(db))

@@ -1,5 +1,5 @@
-"""`Unit` runs the statements of one unit of work on one connection: adds the project, signs
-what is written and verifies what is read, renews the manifest, and locks so that no two units
+"""`Unit` runs the statements of one unit of work on one connection: signs what is
+written and verifies what is read, renews the manifest, and locks so that no two units
 decide at once.
 """
 
@@ -13,12 +13,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from harness.domain.errors import IllegalTransition, SignatureInvalid
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.operations.row_signatures import RowFault
 from harness.store.change_listener import visible_state
 from harness.store.database_errors import translated
 from harness.store.schema.agents import agent_switch
-from harness.store.schema.columns import PROJECT, SIGNATURE, Row
+from harness.store.schema.columns import SIGNATURE, Row
 from harness.store.schema.evals import sample
 from harness.store.schema.operations import dashboard_session
 from harness.store.schema.routing import route_fallback
@@ -43,20 +42,6 @@ Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 T = TypeVar("T")
 
 
-def in_project(table: sa.FromClause) -> sa.ColumnElement[bool]:
-    """The condition that a row belongs to the project of the unit of work that reads it."""
-    return table.c[PROJECT] == sa.bindparam(PROJECT)
-
-
-def in_project_or_all(
-    query: sa.Select[Any], table: sa.FromClause, project: str
-) -> sa.Select[Any]:
-    """The query over the rows of this project; of the default one, which is the whole
-    installation's, over every project's.
-    """
-    return query if project == DEFAULT_PROJECT else query.where(in_project(table))
-
-
 @cache
 def build_insert_if_absent(table: sa.Table, dialect: str) -> postgresql.Insert:
     """Builds the INSERT of a row that may be there already; both databases have ON CONFLICT.
@@ -78,15 +63,7 @@ class Unit:
     Signs what it writes of signed tables, and checks what it reads of them.
     """
 
-    def __init__(
-        self,
-        db: sa.Connection,
-        signatures: RowSignatures,
-        *,
-        writable: bool,
-        project: str = DEFAULT_PROJECT,
-    ) -> None:
-        self.project = project
+    def __init__(self, db: sa.Connection, signatures: RowSignatures, *, writable: bool) -> None:
         self._db = db
         self._signatures = signatures
         self._writable = writable
@@ -99,7 +76,7 @@ class Unit:
         self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None
     ) -> sa.CursorResult[Any]:
         with translated():
-            return self._db.execute(statement, {PROJECT: self.project, **(parameters or {})})
+            return self._db.execute(statement, parameters)
 
     def read_stored(
         self,
@@ -151,8 +128,8 @@ class Unit:
 
     def write_new(self, table: sa.Table, values: Mapping[str, object]) -> bool:
         """Insert the row unless one of its keys is there already; whether it was inserted."""
-        of_project = self.signed if table.name in SIGNED else self.owned
-        values = of_project(table, values)
+        if table.name in SIGNED:
+            values = self.signed(table, values)
         # What the database reckons itself (the number of a block) is no parameter.
         computed = {n: v for n, v in values.items() if isinstance(v, sa.ClauseElement)}
         insert = build_insert_if_absent(table, self.dialect)
@@ -171,12 +148,7 @@ class Unit:
         """
         if SIGNED[table.name].live is not None:
             self.change_snapshot()
-        values = self.owned(table, values)
         return {**values, SIGNATURE: self._signatures.sign(table, values, **more)}
-
-    def owned(self, table: sa.Table, values: Mapping[str, object]) -> Mapping[str, object]:
-        """The values with this unit's project, where the table's rows belong to one."""
-        return {PROJECT: self.project, **values} if PROJECT in table.c else values
 
     def signature(self, table: sa.Table, values: Mapping[str, object], **more: object) -> str:
         """Signs a row, and nothing more; the caller renews the manifest (`write_manifest`)."""

@@ -8,11 +8,10 @@ from collections import OrderedDict
 from typing import Final
 
 from harness.domain.operations.access import key_hash
-from harness.domain.operations.projects import name_in_project
 from harness.domain.routing.table import KeyGrant
 from router.server.headers import JSON
 from router.server.replies import Reply, error_reply
-from router.snapshot.compiled import NO_ROUTES, CompiledSnapshot
+from router.snapshot.compiled import CompiledSnapshot
 
 MODELS: Final = "/v1/models"
 
@@ -21,12 +20,8 @@ def list_models(
     serving: CompiledSnapshot, grant: KeyGrant, path: str, *, anthropic: bool
 ) -> Reply:
     """Lists the models that a key may ask, or shows the one that the path names."""
-    own = serving.projects.get(grant.project, NO_ROUTES).routes.values()
-    allowed = {route.route.name for route in own if is_route_allowed(grant, route.route.name)}
-    names = sorted(map(name_in_project, allowed))
+    names = sorted(name for name in serving.routes if is_route_allowed(grant, name))
     wanted = path[len(MODELS) + 1 :]
-    if wanted in allowed:
-        wanted = name_in_project(wanted)
     described = _anthropics if anthropic else _openais
     if wanted in names:
         return Reply(200, (JSON,), json.dumps(described(wanted)).encode())

@@ -32,7 +32,7 @@ from router.server.asgi import ON_LEAVING, ClientDisconnected, Receive, Scope, S
 from router.server.headers import Header, header_text
 from router.server.internal_errors import InternalErrors, RouterPart
 from router.server.replies import Reply, error_reply
-from router.snapshot.compiled import NO_ROUTES, CompiledRoute, CompiledSnapshot
+from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
 
 # Sticky key, arm, plan, and the rollout, as `ObservedRequest` has them. A plain
 # tuple: each request makes one.
@@ -301,10 +301,9 @@ class ModelEndpoint:
         declared = directives.kind
         if isinstance(declared, Reply):
             return declared
-        own = serving.projects.get(grant.project, NO_ROUTES)
-        route = own.tasks.get(directives.task) if directives.task is not None else None
+        route = serving.tasks.get(directives.task) if directives.task is not None else None
         if route is None:
-            route = own.routes.get(request.model)
+            route = serving.routes.get(request.model)
         if route is None:
             literal = _opened_literal(scope, request.model, serving, self._clock)
             # A person's grant opens it, whichever routes the key may use.

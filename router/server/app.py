@@ -11,7 +11,6 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.operations.spending import SpendingPurpose
 from harness.domain.routing.table import KeyGrant
 from harness.domain.settings import AgentSettings, RouterSettings
@@ -459,9 +458,6 @@ class Router:
         """The reply; None when it is sent already."""
         path = scope["path"]
         if path == METRICS:
-            if grant.project != DEFAULT_PROJECT:
-                message = "metrics are of all projects' routes: take a key of the default one"
-                return error_reply(403, message, "metrics_not_allowed")
             return await self.metrics()
         if path == FEEDBACK_PATH:
             return await self._take_feedback(scope, receive, grant)

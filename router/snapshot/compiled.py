@@ -137,18 +137,6 @@ class CompiledLiteral:
     route: CompiledRoute  # shared by all grants of its target and class of data
 
 
-@dataclass(frozen=True, slots=True)
-class ProjectRoutes:
-    """Holds what the keys of one project may ask. To them there is nothing else."""
-
-    routes: Mapping[str, CompiledRoute]  # by each name that they may send as `model`
-    # By the task that requests may name in a header, mostly empty.
-    tasks: Mapping[bytes, CompiledRoute]
-
-
-NO_ROUTES: Final = ProjectRoutes({}, {})
-
-
 # Compiled, it could have no weak references.
 @mypyc_attr(native_class=False)
 @dataclass(frozen=True)
@@ -159,7 +147,8 @@ class CompiledSnapshot:
     routes: Mapping[str, CompiledRoute]
     grants: Mapping[str, KeyGrant]  # by hash
     budgeted: frozenset[str]  # ids of the keys that have a budget
-    projects: Mapping[str, ProjectRoutes]  # by name, of those that have routes
+    # By the task that requests may name in a header, mostly empty.
+    tasks: Mapping[bytes, CompiledRoute]
     provider_keys: ProviderKeySets  # of all providers
     keys_by_id: Mapping[str, KeyGrant] = field(default_factory=dict)
     # By grant's id. Apart from `routes`, so that nothing that goes through those meets them: no

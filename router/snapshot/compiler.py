@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping, Sequence
 from harness.domain.agents.model_choice import literal_route_name
 from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.errors import SnapshotInvalid
-from harness.domain.operations.projects import name_in_project, project_of
 from harness.domain.providers.credentials import ProviderKeySets, lacks_key
 from harness.domain.providers.kinds import (
     PROVIDER_KINDS,
@@ -46,7 +45,6 @@ from router.snapshot.compiled import (
     CompiledSnapshot,
     CompiledTarget,
     PlainModel,
-    ProjectRoutes,
 )
 from router.snapshot.route_plans import build_plans, route_targets
 
@@ -74,7 +72,7 @@ def compile_snapshot(
     return CompiledSnapshot(
         snapshot=snapshot,
         routes=routes,
-        projects=_by_project(routes),
+        tasks=_by_task(routes),
         provider_keys=keys,
         grants={grant.hash: grant for grant in snapshot.keys},
         budgeted=frozenset(
@@ -83,19 +81,6 @@ def compile_snapshot(
         keys_by_id={grant.id: grant for grant in snapshot.keys},
         literals=_literals(snapshot, switches, keys, classes),
     )
-
-
-def _by_project(routes: Mapping[str, CompiledRoute]) -> Mapping[str, ProjectRoutes]:
-    """Each project's routes, by both of their names: with the project and without."""
-    owned: dict[str, dict[str, CompiledRoute]] = {}
-    for name, route in routes.items():
-        owned.setdefault(project_of(name), {})[name] = route
-    return {
-        project: ProjectRoutes(
-            {name_in_project(name): route for name, route in own.items()} | own, _by_task(own)
-        )
-        for project, own in owned.items()
-    }
 
 
 def _by_task(routes: Mapping[str, CompiledRoute]) -> Mapping[bytes, CompiledRoute]:
@@ -142,7 +127,7 @@ def _served(
     keep_warm = KeepWarm(route.settings.keep_warm_bps, route.settings.side_effects)
     return CompiledRoute(
         route=route,
-        json_name=json.dumps(name_in_project(route.name)),
+        json_name=json.dumps(route.name),
         targets=targets,
         plans=build_plans(targets, well),
         upstreams=upstreams,

@@ -95,7 +95,6 @@ def snapshot_to_json(snapshot: Snapshot) -> dict[str, object]:
                 "routes": sorted(key.routes),
                 "limits": asdict(key.limits) if key.limits else None,
                 "opt_outs": sorted(key.opt_outs),
-                "project": key.project,
             }
             for key in snapshot.keys
         ],
@@ -194,7 +193,6 @@ def _grant(data: Mapping[str, Any]) -> KeyGrant:
         routes,
         KeyLimits(**limits) if limits else None,
         opt_outs,
-        data["project"],
     )
 
 

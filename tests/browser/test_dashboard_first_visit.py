@@ -133,50 +133,6 @@ def test_single_sign_on_gives_the_role_of_the_group_until_the_sign_out(
     ]
 
 
-@pytest.mark.req("G3")
-def test_single_sign_on_leads_into_the_projects_of_the_groups_and_into_no_other(
-    page: Page, issuer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SWAPGATE_OIDC_SECRET", "a-client-secret")
-    config, port = configured(tmp_path), free_port()
-    with config.open("a", encoding="utf-8") as file:
-        file.write(SECTION.format(issuer=issuer, port=port))
-        file.write(OF_PROJECTS)
-    page.route(lambda url: "127.0.0.1" not in url, lambda route: route.abort())
-    with dashboard(config, port) as address:
-        page.goto(f"{address}/overview")
-        sign_on(page, "u-gus")
-        expect(
-            page.get_by_text("gus@example.com · approver · project payments")
-        ).to_be_visible()
-        page.goto(f"{address}/audit")
-        expect(page.locator("h1")).to_have_text("1 event of the project payments")
-        page.goto(f"{address}/providers")
-        expect(page.get_by_text("this is about the whole installation")).to_be_visible()
-
-        page.get_by_role("combobox", name="Act in").click()
-        page.get_by_role("option", name="search").click()
-        expect(page.get_by_text("gus@example.com · viewer · project search")).to_be_visible()
-    # It holds over a restart, and over a new address.
-    with dashboard(config, port) as address:
-        page.goto(f"{address}/audit")
-        expect(page.get_by_text("gus@example.com · viewer · project search")).to_be_visible()
-        expect(page.locator("h1")).to_have_text("0 events of the project search")
-        assert_accessible(page)
-        page.get_by_role("button", name="Sign out").click()
-        page.get_by_role("button", name="End session").click()
-        expect(page.locator("h1")).to_have_text("Sign in to Swapgate")
-
-    signed_in, signed_out = audited(config, "dashboard.")
-    assert (signed_in.details["project"], signed_in.details["role"]) == ("payments", "approver")
-    assert signed_out.actor == "gus@example.com"
-
-
-OF_PROJECTS = """    project_roles:
-      payments: {pay-leads: approver}
-      search: {find-team: viewer}
-projects: {payments: {}, search: {}}
-"""
 SECTION = """
 ui:
   oidc:

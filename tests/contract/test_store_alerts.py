@@ -176,9 +176,6 @@ def test_failovers_are_found_by_route_user_and_time_the_newest_first(store: Stor
         assert list(stored.failovers(since=NOW + timedelta(seconds=1))) == [second]
         (many, few) = stored.failover_counts(since=NOW)
         assert list(stored.failover_counts(since=NOW, route="our::other")) == [few]
-    with store.listings("our") as stored:
-        assert list(stored.failovers(since=NOW)) == [third]
-        assert list(stored.failover_counts(since=NOW)) == [few]
     assert many == FailoverCount(
         ROW.route, ROW.target, "timeout", times=2, unanswered=0, last=second.at
     )

@@ -238,12 +238,10 @@ def test_totals_of_traffic_are_the_sums_of_its_minutes(store: Store) -> None:
         assert list(tx.observations.totals(since=later + timedelta(minutes=1))) == []
         points = tx.observations.traffic_points(since=TRAFFIC.minute)
         (first, last) = tx.observations.traffic_points(since=TRAFFIC.minute, route=ROUTE)
-        (own,) = tx.observations.traffic_points(since=TRAFFIC.minute, project="answers")
 
     assert [point.requests for point in points] == [30, 10]
     assert first == TrafficPoint(TRAFFIC.minute, requests=20, failed=2, charged=4)
     assert last == TrafficPoint(later, requests=10, failed=1, charged=2)
-    assert own == TrafficPoint(TRAFFIC.minute, requests=10, failed=1, charged=2)
     assert [(total.route, total.arm) for total in found] == [
         ("answers::mail", "incumbent"),
         (ROUTE, "canary"),

@@ -193,12 +193,12 @@ def test_a_forged_verdict_with_its_evidence_and_version_serves_nobody(
         return
 
     assert store.etag() != before.etag
-    with pytest.raises(SnapshotInvalid, match="route_version default/triage/2"):
+    with pytest.raises(SnapshotInvalid, match="route_version triage/2"):
         sql_stores().snapshot()
     assert {
         "verdict v_forged",
-        "evidence default/e_forged",
-        "route_version default/triage/2",
+        "evidence e_forged",
+        "route_version triage/2",
         "manifest",
     } <= (faults(store))
     # Neither does control build on it: not on that route, and not beside it.

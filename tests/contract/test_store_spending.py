@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -16,9 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.control.operations.spending_allowance import Allowance, TakenAmount
-from harness.domain.canary.guardrails import ArmSplit, Guardrail, JudgeTally
-from harness.domain.evals.run import SampleError
-from harness.domain.evals.verdict import InfraError, Passed
 from harness.domain.operations.spending import (
     HOLD_LASTS,
     ROUNDING_USD,
@@ -26,22 +23,11 @@ from harness.domain.operations.spending import (
     SpendingPurpose,
     month_of,
 )
-from harness.domain.proposals.proposal import SuiteRuns
 from harness.ports import Store
 from harness.runtime.clock import SystemClock
 from harness.runtime.random_ids import SystemRandomIds
 from harness.store.sql import SqlStore
 from tests.support.site.signing_keys import CONTROL
-from tests.support.store.records import (
-    BLOCK,
-    NOW,
-    RUN,
-    SAMPLE,
-    create_route,
-    proposal,
-    rollout,
-    verdict,
-)
 from tests.support.store.sqlite_store import open_sqlite
 
 pytestmark = pytest.mark.req("G5")
@@ -242,91 +228,3 @@ def total(store: Store) -> float:
     with store.read() as tx:
         month: MonthSpending = tx.spending.month(MONTH)
     return month.spent_usd + month.held_usd
-
-
-@pytest.mark.req("G3")
-def test_a_project_is_told_the_shared_runs_that_it_asked_for_and_its_canarys_judge(
-    store: Store,
-) -> None:
-    """Others asked for one run; one was there before the proposal, and one is a month old. A
-    retry took the place of the last.
-    """
-    route, month = "payments::triage", NOW.date().replace(day=1)
-    judged = {Guardrail.JUDGE: JudgeTally(10, 2, 3, 1, ArmSplit(1, 1), 0.25)}
-    early = NOW - timedelta(minutes=1)
-    with store.write() as tx:
-        create_route(tx)
-        create_route(tx, route)
-        for number, (suite, at) in enumerate(
-            (
-                ("tickets", NOW),
-                ("tickets", early),
-                ("tickets", NOW),
-                ("payments::tickets", early),
-                ("tickets", NOW - timedelta(days=31)),
-                ("tickets", NOW),
-            ),
-            start=1,
-        ):
-            tx.runs.add(replace(RUN, id=f"r_{number}", suite=suite, created_at=at))
-            measured = replace(SAMPLE, run=f"r_{number}", judge_calls=2, judge_cost_usd=0.5)
-            assert tx.runs.store_sample(measured)
-        tx.proposals.add(proposal("p_other", runs={"tickets": SuiteRuns("r_3", "r_1")}))
-        asked = {"tickets": SuiteRuns("r_1", "r_2"), "more": SuiteRuns("r_4", "r_5")}
-        tx.proposals.add(proposal(route=route, runs=asked, infra_errors=1))
-        before = {"runs": {"tickets": {"incumbent": "r_1", "candidate": "r_6"}}}
-        nothing = verdict(InfraError, route=route, id="v_0", inputs=before)
-        tx.verdicts.add(nothing, "p_1")
-        tx.verdicts.add(verdict(Passed, route=route), "p_1")
-        tx.rollouts.add(rollout(route=route))
-        tx.observations.append([replace(BLOCK, counts=judged)], [])
-        tx.observations.append([replace(BLOCK, sequence=2)], [])
-
-    with store.read() as tx:
-        evals, judges, *others = tx.spending.of_project("payments", month, [route])
-    assert (evals.spent_usd, evals.calls) == (0.75, 3)
-    assert (judges.spent_usd, judges.calls) == (1.75, 16)
-    assert {row.spent_usd for row in others} == {0.0}
-
-
-@pytest.mark.parametrize("suite", ["tickets", "payments::tickets"])
-@pytest.mark.parametrize("begun", [NOW, NOW - timedelta(days=31)])
-def test_a_project_is_told_the_answers_that_a_retry_took_over_once(
-    store: Store, suite: str, begun: datetime
-) -> None:
-    """A retry has copies of what was answered, in shared suites as in a project's own. Where
-    the first run was another month's, so is what it cost.
-    """
-    route, month = "payments::triage", NOW.date().replace(day=1)
-    answered = replace(SAMPLE, item="1", duration_s=1.25, judge_calls=1, judge_cost_usd=0.5)
-    again = replace(answered, item="2", duration_s=1.5)
-    broken = replace(
-        again, strict=None, lenient=None, error=SampleError.INFRA, cost_usd=None, judge_calls=0
-    )
-    third = replace(answered, item="3", duration_s=2.5)
-    with store.write() as tx:
-        create_route(tx)
-        create_route(tx, route)
-        for run, at, answers in (
-            ("r_1", begun, (answered, broken)),
-            ("r_2", NOW, (answered, again)),
-            ("r_3", NOW, (answered, again, third)),
-        ):
-            tx.runs.add(replace(RUN, id=run, suite=suite, created_at=at))
-            for sample in answers:
-                assert tx.runs.store_sample(replace(sample, run=run))
-        asked = {suite: SuiteRuns("r_3", "r_3")}
-        tx.proposals.add(proposal(route=route, runs=asked, created_at=begun, infra_errors=2))
-        for number, before in enumerate(("r_1", "r_2"), start=1):
-            runs = {"runs": {suite: {"incumbent": before, "candidate": before}}}
-            at = NOW - timedelta(hours=3 - number)
-            nothing = verdict(InfraError, route=route, inputs=runs, decided_at=at)
-            tx.verdicts.add(replace(nothing, id=f"v_{number}"), "p_1")
-
-    with store.read() as tx:
-        evals, judges, *_ = tx.spending.of_project("payments", month, [route])
-    # The second answer and the third; and in the first month, the first one and the failure.
-    first = begun == NOW
-    assert (evals.calls, evals.unpriced) == ((4, 1) if first else (2, 0))
-    assert evals.spent_usd == (0.75 if first else 0.5)
-    assert (judges.calls, judges.spent_usd) == ((3, 2.0) if first else (2, 1.0))

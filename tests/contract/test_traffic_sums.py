@@ -20,7 +20,6 @@ from harness.domain.canary.observation import (
     TrafficPoint,
     TrafficTotal,
 )
-from harness.domain.operations.projects import project_of
 from harness.domain.reliability.latency import merge_histograms
 from harness.domain.routing.table import Arm
 from harness.store import engine
@@ -159,12 +158,10 @@ def assert_reads_are_those_of_the_minutes(
     recorded: Recorded, since: datetime, until: datetime
 ) -> None:
     rows, of_route = recorded.minutes_since(since), recorded.minutes_since(since, ROUTE)
-    own = [row for row in rows if project_of(row.route) == "payments"]
     with recorded.store.read() as tx:
         read = tx.observations
         assert read.totals(since=since) == totals_of(rows)
         assert read.totals(since=since, route=ROUTE) == totals_of(of_route)
-        assert read.totals(since=since, project="payments") == totals_of(own)
         windows = {(ROUTE, "t_a"): (since, until), (ROUTES[1], "t_b"): (until, None)}
         assert read.costs_of_targets(windows) == costs_of(recorded.written, windows)
         assert read.latencies(since=since) == latencies_of(rows)
@@ -173,11 +170,6 @@ def assert_reads_are_those_of_the_minutes(
             begin = floor_time(since, step)
             points = read.traffic_points(since=begin, step=step)
             assert _summed(points, step) == points_of(recorded.minutes_since(begin), step)
-            points = read.traffic_points(since=begin, step=step, project="payments")
-            own = [
-                r for r in recorded.minutes_since(begin) if project_of(r.route) == "payments"
-            ]
-            assert _summed(points, step) == points_of(own, step)
 
 
 def _summed(points: Sequence[TrafficPoint], step: timedelta) -> list[TrafficPoint]:

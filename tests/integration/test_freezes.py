@@ -232,7 +232,7 @@ def test_an_event_that_somebody_forged_stops_no_canarys_end(world: SmallInstalla
     world.run_once()
     forged = (
         "INSERT INTO audit_event SELECT number + 1, at, actor, 'freeze.add', 'route chat',"  # noqa: S608 - our own words
-        f""" '{{"freeze": "{made.id}"}}', previous, mac, principal, key, project"""
+        f""" '{{"freeze": "{made.id}"}}', previous, mac, principal, key"""
         " FROM audit_event ORDER BY number DESC LIMIT 1"
     )
     without_triggers(world, forged)

@@ -9,7 +9,7 @@ from harness.control.operations.spending_allowance import Allowance
 from harness.control.proposals import gate_run
 from harness.control.proposals.gate_run import ComparisonRequest, run_until_decided
 from harness.control.routing import targets
-from harness.domain.errors import InputError, NotFound, SpendingPaused
+from harness.domain.errors import SpendingPaused
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.spending import SpendingPurpose
 from harness.domain.proposals.proposal import Proposal
@@ -69,17 +69,3 @@ def test_a_comparison_at_the_monthly_cap_ends_and_says_so(world: SmallInstallati
 
     with pytest.raises(SpendingPaused, match=r"the monthly cap of \$0\.01 leaves too little"):
         run_until_decided(ctx, proposal.id, waits)
-
-
-def test_a_comparison_asks_the_suites_of_a_project(world: SmallInstallation) -> None:
-    own = "payments::colours"
-    world.suites[own] = replace(world.suites["colours"], name=own)
-    other = "search::colours"
-    world.suites[other] = replace(world.suites["colours"], name=other)
-    ctx = replace(world.context(), projects=frozenset({"payments", "search"}))
-
-    assert compare(world, ctx, own, "colours").route == "payments::gate-run"
-    with pytest.raises(InputError, match=r"several projects \(payments, search\)"):
-        compare(world, ctx, own, other)
-    with pytest.raises(NotFound, match="there is no project 'payments'"):
-        compare(world, world.context(), own)

@@ -80,7 +80,6 @@ SQLITE = {
     "change-requests": INSTALLED,
     "spending": INSTALLED,
     "privacy": INSTALLED,
-    "projects": f"{INSTALLED}\necho 'projects: {{payments: {{}}}}' >> swapgate.yaml\n",
 }
 OF_THEIR_OWN = {
     "alerts",

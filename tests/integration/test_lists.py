@@ -124,7 +124,7 @@ def test_a_forged_route_is_named_where_routes_are_listed_and_hides_no_other(
 
     done = cli.run("route", "list")
     assert "good" in done.stdout
-    assert f"route_version default/chat/1: {INVALID_ROWS_HINT}" in done.stderr
+    assert f"route_version chat/1: {INVALID_ROWS_HINT}" in done.stderr
     door = Door(cli.world)
     for path in ("/routes", "/overview"):
         answer = door.send("GET", path).json()
@@ -192,8 +192,8 @@ def test_of_many_routes_of_a_suite_or_target_the_first_are_named_as_they_were_si
     assert f"{', '.join(names[:19])} and 4 more" in done.stdout
     assert "chat" not in done.stdout
     for route in ("chat", "r-23"):
-        assert f"route_version default/{route}/1: {INVALID_ROWS_HINT}" in done.stderr
+        assert f"route_version {route}/1: {INVALID_ROWS_HINT}" in done.stderr
     done = cli.run("model", "list")
     # What its settings say is no matter here.
     assert f"{', '.join(names[:19])} and 5 more" in done.stdout
-    assert f"route_version default/chat/1: {INVALID_ROWS_HINT}" in done.stderr
+    assert f"route_version chat/1: {INVALID_ROWS_HINT}" in done.stderr

@@ -22,7 +22,6 @@ from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.audit import AuditFilter
 from harness.domain.operations.principals import OPERATOR
-from harness.domain.pagination import PageRequest, encode_cursor
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.ports import Listings, Transaction
@@ -170,23 +169,11 @@ def ask_lists(stored: Listings, since: Any) -> None:
     stored.agent_grants(agent="a")
 
 
-def ask_own_lists(stored: Listings, since: Any) -> None:
-    """What a project's people look at of alerts and of the audit log."""
-    first = stored.alerts(PageRequest(1))
-    stored.alerts(PageRequest(1, first.next or encode_cursor([since, "al_1"])))
-    stored.alerts(open_only=True)
-    stored.alerts(search="chat")
-    stored.events()
-    stored.events(PageRequest(5, encode_cursor([9])))
-    stored.events(selection=AuditFilter(since=since, until=since))
-    stored.events(selection=AuditFilter(subject="chat"))
-
-
 def ask_store(tx: Transaction, since: Any) -> None:
     """What decisions, metrics and routers ask."""
     tx.proposals.phases()
-    tx.proposals.list(open_only=True, project="payments")
-    tx.drift.open_watches(project="payments")
+    tx.proposals.list(open_only=True)
+    tx.drift.open_watches()
     tx.drift.is_checking("r")
     tx.proposals.of_pair("chat", "a", "b")
     tx.proposals.of_candidates(["a"])
@@ -201,12 +188,9 @@ def ask_store(tx: Transaction, since: Any) -> None:
     tx.alerts.unsettled()
     tx.deliveries.due(since)
     tx.observations.totals(since=since)
-    tx.observations.totals(since=since, project="payments")
-    tx.observations.totals(since=since, route="payments::chat", project="payments")
-    tx.spending.of_project("payments", since.date().replace(day=1), ["payments::chat"])
+    tx.observations.totals(since=since, route="chat")
     tx.observations.traffic(since=since)
     tx.observations.traffic_points(since=since)
-    tx.observations.traffic_points(since=since, project="payments")
     day = since.replace(hour=0, minute=0, second=0)
     tx.observations.traffic_points(since=day, step=timedelta(hours=2))
     tx.observations.traffic_points(since=day, step=timedelta(days=1))
@@ -247,8 +231,6 @@ def test_no_endpoint_page_command_or_control_turn_reads_a_growing_table_whole(
         now = world.clock.now()
         with world.store.listings() as stored:
             ask_lists(stored, now)
-        with world.store.listings("payments") as stored:
-            ask_own_lists(stored, now)
         with world.store.write() as tx:
             ask_store(tx, now)
 

@@ -1,6 +1,5 @@
 """Who is who by OpenID Connect: the server's word on role and subject, and no second person."""
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -84,91 +83,25 @@ def test_a_person_is_the_issuers_subject_with_the_highest_role_of_the_groups(
         assert (newest.details["subject"] == "u-1") == (issuer == ISSUER)
 
 
-OF_PROJECTS = replace(
-    OIDC,
-    roles={"staff": "viewer"},
-    project_roles={
-        "payments": {"pay-team": "proposer", "pay-leads": "approver"},
-        "search": {"find-leads": "admin"},
-    },
-)
-
-
-def acting(world: SmallInstallation, *groups: str) -> ActorSession:
-    identity = read_identity(claims(world, groups=list(groups)), OF_PROJECTS)
-    world.clock.advance(1)
-    return single_sign_on.sign_in(world.context(), identity, secret=SECRET, lasts=LASTS)
-
-
-@pytest.mark.req("G3")
-def test_a_group_of_a_project_gives_its_highest_role_there_and_nowhere_else(
-    world: SmallInstallation,
-) -> None:
-    found = acting(world, "golf", "pay-team", "pay-leads")
-    assert (found.actor.project, found.actor.role) == ("payments", Role.APPROVER)
-    # Nobody chooses what the groups do not give.
-    for other in ("default", "search", "nobody"):
-        assert found.acting_in(other) == found
-    with world.store.read() as tx:
-        (event,) = tx.audit.tail(1)
-    assert (event.details["role"], event.details["project"]) == ("approver", "payments")
-    ours, theirs = (replace(world.context(), project=name) for name in ("payments", "search"))
-    assert list_audit_events(ours)[0].number == event.number
-    assert list_audit_events(theirs).total == 0
-
-
-@pytest.mark.req("G3")
-def test_who_has_roles_in_several_projects_acts_in_one_at_a_time(
-    world: SmallInstallation,
-) -> None:
-    found = acting(world, "pay-team", "find-leads")
-    assert (found.actor.project, found.actor.role) == ("payments", Role.PROPOSER)
-    there = found.acting_in("search")
-    assert (there.actor.project, there.actor.role) == ("search", Role.ADMIN)
-    assert there.actor.principal == found.actor.principal
-    assert there.acting_in("payments") == found
-    assert found.acting_in("default") == found
-
-    whole = acting(world, "staff", "find-leads")
-    assert (whole.actor.project, whole.actor.role) == ("default", Role.VIEWER)
-    assert whole.acting_in("search").actor.role is Role.ADMIN
-    # The next sign-in has what the server says then.
-    later = acting(world, "staff")
-    assert (later.actor.project, later.acting_in("search")) == ("default", later)
-    with pytest.raises(NotAllowed, match="in none of the groups") as refused:
-        acting(world, "golf")
-    assert "find-leads" not in str(refused.value)
-
-
 @pytest.mark.req("G3")
 @pytest.mark.parametrize(
     ("section", "why"),
     [
-        ("{paymets: {leads: viewer}}", "paymets.*did you mean 'payments'"),
-        ("{default: {leads: viewer}}", "default: roles of the whole installation"),
-        ("{payments: {leads: aprover}}", "payments.leads.*did you mean 'approver'"),
-        ("{payments: {}}", "roles.*nobody could sign in"),
-        ("{payments: {leads: approver}}", None),
+        ("{leads: aprover}", "roles.leads.*did you mean 'approver'"),
+        ("{}", "roles.*nobody could sign in"),
     ],
 )
-def test_roles_of_a_project_that_the_file_does_not_name_are_refused(
-    section: str, why: str | None, tmp_path: Any
-) -> None:
+def test_roles_that_there_are_not_are_refused(section: str, why: str, tmp_path: Any) -> None:
     file = tmp_path / "swapgate.yaml"
     file.write_text(
-        f"projects: {{payments: {{}}}}\nui:\n  oidc:\n    issuer: {ISSUER}\n"
+        f"ui:\n  oidc:\n    issuer: {ISSUER}\n"
         "    client_id: swapgate\n    client_secret_env: SECRET\n"
-        f"    public_url: https://swapgate.example.com\n    project_roles: {section}\n",
+        f"    public_url: https://swapgate.example.com\n    roles: {section}\n",
         encoding="utf-8",
     )
-    defaults = package_data.path("config/default.yaml")
-    if why is not None:
-        with pytest.raises(ConfigError, match=why):
-            config.load_settings(file, {}, defaults=defaults)
-        return
-    oidc = config.load_settings(file, {}, defaults=defaults).ui.oidc
-    assert oidc is not None
-    assert (oidc.roles, oidc.project_roles) == ({}, {"payments": {"leads": "approver"}})
+
+    with pytest.raises(ConfigError, match=why):
+        config.load_settings(file, {}, defaults=package_data.path("config/default.yaml"))
 
 
 @pytest.mark.parametrize(

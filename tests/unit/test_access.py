@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import httpx
@@ -59,14 +59,6 @@ def texts_and_world(
     ctx = world.context()
     made = {
         "vera": keys.create_key(ctx, SYSTEM, "vera", secret=SECRET, role=Role.VIEWER)[1],
-        "acme": keys.create_key(
-            replace(ctx, projects=frozenset({"acme"})),
-            SYSTEM,
-            "mia",
-            secret=SECRET,
-            role=Role.VIEWER,
-            project="acme",
-        )[1],
         "data": keys.create_key(ctx, SYSTEM, "client", secret=SECRET)[1],
     }
     yield made, world
@@ -167,15 +159,6 @@ def test_who_guesses_waits_and_who_has_a_key_does_not(guarded: Guarded) -> None:
 
     guarded.world.clock.advance(1)
     assert guarded.get("/api/v1/routes", "wrong").status_code == 401
-
-
-@pytest.mark.req("F3")
-def test_a_projects_key_opens_what_keeps_projects_apart_and_nothing_else(
-    guarded: Guarded,
-) -> None:
-    assert guarded.get("/api/v1/routes", guarded.texts["acme"]).text == "mia, VIEWER"
-    answer = guarded.get("/metrics", guarded.texts["acme"])
-    assert (answer.status_code, answer.json()["error"]["type"]) == (403, "NotAllowed")
 
 
 def test_what_is_no_request_passes_by(guarded: Guarded) -> None:

@@ -39,20 +39,13 @@ _PROXY_HEADERS: Final = ("x-forwarded-for", "x-forwarded-host", "forwarded", "x-
 _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
-def key_client(
-    installation: Installation, key: str, *, in_project: bool = False
-) -> AgentsClient:
-    """Whom a key stands for. Raises NotAllowed for one that is none of ours.
-
-    in_project: whoever calls keeps projects apart; else a project's management key is refused.
-    """
+def key_client(installation: Installation, key: str) -> AgentsClient:
+    """Finds the client that a key stands for. Raises NotAllowed for a key that is not ours."""
     store, secret = installation.store, installation.secret
     if key.startswith(DATA_KEY_PREFIX):
         return AgentsClient.of_data_key(keys.authenticate_data_key(store, key, secret=secret))
     if key.startswith(MANAGEMENT_KEY_PREFIX):
-        return AgentsClient.of_person(
-            keys.authenticate(store, key, secret=secret, in_project=in_project)
-        )
+        return AgentsClient.of_person(keys.authenticate(store, key, secret=secret))
     raise NotAllowed("what was sent is no key of ours")
 
 
@@ -79,7 +72,7 @@ class AgentsAccess:
     """Puts the AgentsClient behind a request into its state, or refuses the request.
 
     is_open: this machine needs no key. Only where router and agents listen on loopback alone,
-    which the configuration has made sure of. in_project: as of `key_client`.
+    which the configuration has made sure of.
     """
 
     def __init__(
@@ -89,11 +82,10 @@ class AgentsAccess:
         installation: Installation,
         is_open: bool,
         failed: FailedKeys,
-        in_project: bool = False,
     ) -> None:
         self._app, self._installation = app, installation
         self._is_open, self._failed = is_open, failed
-        self._find_client = partial(key_client, installation, in_project=in_project)
+        self._find_client = partial(key_client, installation)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN:

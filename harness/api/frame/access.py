@@ -19,7 +19,6 @@ from harness.control.operations.failed_attempts import FailedAttempts
 from harness.domain.errors import NotAllowed
 from harness.domain.operations.access import MANAGEMENT_KEY_PREFIX, Actor, Role
 from harness.domain.operations.client_address import client_address
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.ports import Clock, Store
 
 # How uvicorn serves our apps.
@@ -35,7 +34,6 @@ SERVER: Final[Mapping[str, Any]] = {
 
 OPEN = frozenset({"/healthz", "/readyz"})
 METRICS = "/metrics"
-MANAGEMENT: Final = "/api/v1/"  # where endpoints keep projects apart
 SCRAPER = Actor("metrics token", Role.VIEWER, "metrics token")
 
 
@@ -72,9 +70,6 @@ class Authenticated:
             answer = self._refusal(scope, str(refused), given=bool(token))
             await answer(scope, receive, send)
             return
-        if actor.project != DEFAULT_PROJECT and not scope["path"].startswith(MANAGEMENT):
-            await _not_for_projects()(scope, receive, send)
-            return
         scope.setdefault("state", {})["actor"] = actor
         await self._app(scope, receive, send)
 
@@ -97,7 +92,7 @@ class Authenticated:
         if not token.startswith(MANAGEMENT_KEY_PREFIX):
             raise NotAllowed(f"send `Authorization: Bearer {MANAGEMENT_KEY_PREFIX}…`")
         return await run_in_threadpool(
-            keys.authenticate, locks.store, token, secret=locks.secret, in_project=True
+            keys.authenticate, locks.store, token, secret=locks.secret
         )
 
 
@@ -114,14 +109,6 @@ def _unknown(message: str, *, given: bool) -> JsonAnswer:
         "Unauthenticated",
         f"{message}. `swapgate key create --role viewer NAME` makes a key.",
         headers={"www-authenticate": challenge},
-    )
-
-
-def _not_for_projects() -> JsonAnswer:
-    return problem(
-        HTTPStatus.FORBIDDEN,
-        "NotAllowed",
-        f"A project's key opens what is below {MANAGEMENT}: take one of the default project.",
     )
 
 

@@ -16,9 +16,7 @@ from harness.api.frame.json_answers import JsonAnswer
 from harness.api.frame.request_fields import Body, PageQuery
 from harness.app.installation import Installation
 from harness.control.context import Context, NoCipher
-from harness.control.operations.project_scope import ProjectScope, installation_alone
 from harness.domain.operations.access import Actor
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.ports import Cipher
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -40,9 +38,8 @@ class ApiCaller:
 def _caller(request: Request) -> ApiCaller:
     installation: Installation = request.app.state.installation
     actor: Actor = request.state.actor
-    ctx = installation.context
     return ApiCaller(
-        ctx=ctx if actor.project == ctx.project else replace(ctx, project=actor.project),
+        ctx=installation.context,
         actor=actor,
         secret=installation.secret,
         answers=installation.answer_cipher,
@@ -63,29 +60,19 @@ BodyFactory = Annotated[ApiCaller, Depends(_maker)]
 PathPart = Annotated[PageQuery, Query()]
 
 
-# By method and path, what a project's key has to name to be let in.
-PROJECT_SCOPES: dict[tuple[str, str], ProjectScope] = {}
-
-
 def endpoint(
     router: APIRouter,
     method: str,
     path: str,
     *,
     status: int = 200,
-    scope: ProjectScope = installation_alone,
 ) -> Callable[[F], F]:
-    """Registers a handler. It takes `who` and perhaps `body`; it is called in a thread. scope:
-    what a project's key may do with it.
-    """
-    PROJECT_SCOPES[method, path] = scope
+    """Registers a handler. It takes `who` and perhaps `body`; it is called in a thread."""
 
     def register(handler: F) -> F:
         @wraps(handler)
         def answered(**given: Any) -> Response:
             who: ApiCaller = given["who"]
-            if who.actor.project != DEFAULT_PROJECT:
-                scope(who.ctx, given)
 
             if status == 204:
                 handler(**given)

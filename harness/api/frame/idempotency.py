@@ -35,7 +35,7 @@ class SentRequest:
     def scope(self) -> str:
         # The role too: a lesser key of the same person must not be shown what this one was.
         actor = self.actor
-        return json.dumps([actor.principal, actor.role.name, actor.project, self.place])
+        return json.dumps([actor.principal, actor.role.name, self.place])
 
 
 def answer_once(

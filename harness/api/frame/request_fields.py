@@ -222,8 +222,7 @@ class KeyBody(Body):
     empty means all.
 
     principal: whose management key it is, by name; None for a new person of the key's name, or
-    a service. opt_outs: what the data key's requests are kept out of. project: whose routes the
-    key is for; None for those of who asks.
+    a service. opt_outs: what the data key's requests are kept out of.
     """
 
     name: Name
@@ -233,7 +232,6 @@ class KeyBody(Body):
     routes: Annotated[list[Name], Field(max_length=1000)] = []
     limits: LimitsBody | None = None
     opt_outs: set[OptOut] = set()
-    project: Name | None = None
 
 
 class OptOutsBody(Body):

@@ -47,7 +47,7 @@ def own_client(
     at most. Raises NotAllowed.
     """
     if key := os.environ.get(KEY_VARIABLE, ""):
-        return key_client(installation, key, in_project=True)
+        return key_client(installation, key)
     return AgentsClient.of_person(replace(OPERATOR, role=Role.PROPOSER))
 
 
@@ -70,9 +70,7 @@ def http_app(installation: Installation, server: Server[Any], host: str) -> ASGI
         custom_starlette_routes=[Route("/healthz", lambda _: JSONResponse({"status": "ok"}))],
     )
     failed = FailedKeys(installation)
-    app = AgentsAccess(
-        app, installation=installation, is_open=is_open, failed=failed, in_project=True
-    )
+    app = AgentsAccess(app, installation=installation, is_open=is_open, failed=failed)
     chance = installation.context.chance
     return ErrorGuard(app, chance=chance, answer=answer_error, unforeseen=answer_unforeseen)
 

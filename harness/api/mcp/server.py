@@ -31,11 +31,9 @@ from harness.api.mcp.tools import MANAGEMENT_TOOLS, ManagementTool
 from harness.app.installation import Installation
 from harness.control.agents.built_in_tool import BuiltInTool
 from harness.control.agents.client import AgentsClient
-from harness.control.operations.keys import AGENTS_TAKE_NO_PROJECT
 from harness.domain.agents.model_call import ToolCaller
 from harness.domain.errors import InputError, NotAllowed, NotFound, SwapgateError
 from harness.domain.operations.access import Actor, Role
-from harness.domain.operations.projects import DEFAULT_PROJECT
 
 log = structlog.get_logger("swapgate.mcp")
 INSTRUCTIONS: Final = (
@@ -94,11 +92,9 @@ class McpServer:
         tools = [
             _describe_management(tool)
             for tool in MANAGEMENT_TOOLS
-            if actor is not None and actor.role >= tool.role and tool.opens_to(actor.project)
+            if actor is not None and actor.role >= tool.role
         ]
-        if client.actor is None or (
-            client.actor.role >= Role.PROPOSER and client.actor.project == DEFAULT_PROJECT
-        ):
+        if client.actor is None or client.actor.role >= Role.PROPOSER:
             tools += [
                 _describe_in_session(tool, bound=bool(self._session))
                 for tool in self._in_session.values()
@@ -139,11 +135,7 @@ class McpServer:
             given = tool.arguments.model_validate(arguments)
         except ValidationError as error:
             raise InputError(describe_places(error.errors())) from None
-        ctx = self._ctx
-        if actor.project != DEFAULT_PROJECT:
-            ctx = replace(ctx, project=actor.project)
-            tool.scope(ctx, {"body": given})
-        caller = ApiCaller(ctx, actor, self._secret)
+        caller = ApiCaller(self._ctx, actor, self._secret)
         return _result(bytes(JsonAnswer(tool.answer(caller, given)).body).decode())
 
     async def _call_in_session(
@@ -174,8 +166,6 @@ class McpServer:
     def _caller(self, client: AgentsClient, session: str) -> ToolCaller:
         """Raises NotFound for a session that the client does not see, NotAllowed."""
         client.require_write()
-        if client.actor is not None and client.actor.project != DEFAULT_PROJECT:
-            raise NotAllowed(AGENTS_TAKE_NO_PROJECT)
         try:
             with self._ctx.store.read() as tx:
                 agent = client.find_agent(tx, tx.sessions.get(session).agent)

@@ -9,21 +9,11 @@ from typing import Any, Final, Literal
 from harness.api import canary, credentials, proposals
 from harness.api.frame.endpoint import ApiCaller
 from harness.api.frame.request_fields import Body, Name, ProposalBody
-from harness.control.context import Context
 from harness.control.operations import queries
-from harness.control.operations.project_scope import (
-    ProjectScope,
-    installation_alone,
-    own_list,
-    own_proposal,
-    own_route,
-    own_route_or_list,
-)
 from harness.control.routing.route_status import RouteStatus
 from harness.domain.agents.agent import MANAGE_CREDENTIALS
 from harness.domain.errors import InputError, NotFound
 from harness.domain.operations.access import Role
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.pagination import MOST_LISTED, PageRequest
 
 
@@ -36,11 +26,6 @@ class ManagementTool:
     arguments: type[Body]
     answer: Callable[[ApiCaller, Any], object]  # of the caller and the arguments
     role: Role = Role.VIEWER
-    scope: ProjectScope = installation_alone  # of the arguments, as a body
-
-    def opens_to(self, project: str) -> bool:
-        """Whether a management key of the project may call it at all."""
-        return project == DEFAULT_PROJECT or self.scope is not installation_alone
 
 
 class NoArguments(Body): ...
@@ -113,14 +98,6 @@ def _canary_status(who: ApiCaller, given: CanaryArguments) -> object:
     return canary.get_canary(who, given.route)
 
 
-def _own_compared(ctx: Context, given: Mapping[str, Any]) -> None:
-    """Checks the proposal, else the route. Without either the tool says what it needs."""
-    body: CompareArguments = given["body"]
-    if body.proposal is not None:
-        own_proposal(ctx, {"proposal": body.proposal})
-    own_route_or_list(ctx, given)
-
-
 def _list_credentials(who: ApiCaller, _: CredentialsArguments) -> object:
     return credentials.list_credentials(who)
 
@@ -132,7 +109,6 @@ MANAGEMENT_TOOLS: Final = (
         "its last verdict.",
         NoArguments,
         _list_routes,
-        scope=own_list,
     ),
     ManagementTool(
         "compare",
@@ -140,14 +116,12 @@ MANAGEMENT_TOOLS: Final = (
         "scores, costs, and whether it is proof still. By proposal, or the newest of a route.",
         CompareArguments,
         _compare,
-        scope=_own_compared,
     ),
     ManagementTool(
         "canary_status",
         "How a route's canary goes: its share, its evidence so far, what it waits for.",
         CanaryArguments,
         _canary_status,
-        scope=own_route_or_list,
     ),
     ManagementTool(
         "propose_swap",
@@ -156,7 +130,6 @@ MANAGEMENT_TOOLS: Final = (
         ProposalBody,
         proposals.create_proposal,
         Role.PROPOSER,
-        own_route,
     ),
     ManagementTool(
         MANAGE_CREDENTIALS,

@@ -143,7 +143,7 @@ def _database(
         subject, step = "secret", again
         if isinstance(error, NotAllowed):
             subject = "management key"
-            step = "run it without a management key, or with one of the default project"
+            step = "run it without a management key, or with another one"
         return None, [schema, DoctorFinding(subject, "fail", str(error), step)]
 
 

@@ -4,16 +4,15 @@ first needed) and who acts. The global options, which every command takes, are h
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from harness.domain.errors import InputError
 from harness.domain.operations.principals import OPERATOR
-from harness.domain.operations.projects import DEFAULT_PROJECT
 
 if TYPE_CHECKING:
     from harness.app.installation import FileVersion, Installation
@@ -27,6 +26,16 @@ KEY_VARIABLE = "SWAPGATE_MANAGEMENT_KEY"
 NO_NAMES = (
     "nobody acts by a name alone. The command line acts as the operator of this machine, or "
     f"with a management key: --key-file FILE, or {KEY_VARIABLE}"
+)
+# These set up or repair the machine's own installation, or need none. They have to work where
+# the database does not, so they look at a key when they act with it, not before.
+OF_THE_MACHINE: Final = frozenset(
+    {
+        *("init", "serve", "doctor", "demo", "sim", "mcp", "worker", "db", "config"),
+        *("eval-worker", "eval-worker-template", "router-worker", "restore"),
+        *("completion", "docs", "status"),
+        *("gate decide", "canary decide"),
+    }
 )
 
 
@@ -46,8 +55,7 @@ class Session:
         """The management key's principal, and without a key the operator of this machine: who
         has the database's file and secret can do everything anyway.
 
-        Raises InputError for a name in the environment, NotAllowed for a key that is none, and
-        for a project's where it does not open the command that runs.
+        Raises InputError for a name in the environment, NotAllowed for a key that is none.
         """
         if os.environ.get(ACTOR_VARIABLE):
             raise InputError(f"{ACTOR_VARIABLE} is set: {NO_NAMES}")
@@ -57,12 +65,7 @@ class Session:
         from harness.control.operations import keys  # noqa: PLC0415 - as below
 
         ctx = self.installation.context
-        actor = keys.authenticate(
-            ctx.store, text, secret=self.installation.secret, in_project=True
-        )
-        if actor.project != DEFAULT_PROJECT:
-            _check_scope(replace(ctx, project=actor.project))
-        return actor
+        return keys.authenticate(ctx.store, text, secret=self.installation.secret)
 
     @cached_property
     def deciding_actor(self) -> "Actor":
@@ -111,13 +114,8 @@ class Session:
 
     @property
     def context(self) -> "Context":
-        """What the use cases take, within the project of the key. Raises ConfigError,
-        StoreUnavailable, and as `actor` where there is a key.
-        """
-        ctx = self.installation.context
-        if self.key_text() is None or self.actor.project == DEFAULT_PROJECT:
-            return ctx
-        return replace(ctx, project=self.actor.project)
+        """What the use cases take. Raises ConfigError, StoreUnavailable."""
+        return self.installation.context
 
     @property
     def context_with_providers(self) -> "Context":
@@ -127,8 +125,6 @@ class Session:
         from harness.control.routing import targets  # noqa: PLC0415 - as above
 
         ctx, settings = self.context, self.installation.settings
-        if ctx.project != DEFAULT_PROJECT:
-            return ctx  # providers are the installation's
         with ctx.store.read() as tx:
             known = tx.providers.all()
         for name, provider in settings.providers.items():
@@ -228,19 +224,9 @@ def global_options(*, root: bool) -> list[click.Option]:
     ]
 
 
-def _check_scope(ctx: "Context") -> None:
-    """Checks that a project's key opens the command that runs. Raises NotAllowed, NotFound,
-    InputError.
-    """
-    from harness.cli.frame.project_scopes import scope_of_command  # noqa: PLC0415 - as above
-
-    running = click.get_current_context()
-    scope_of_command(_path_of(running)).check(ctx, running.params)
-
-
-def _path_of(running: click.Context) -> str:
-    """The words of the command that runs, without the program's name."""
-    return running.command_path.partition(" ")[2]
+def _is_of_the_machine(path: str) -> bool:
+    """Tells whether a command is one of these. path: its words, such as `route show`."""
+    return path in OF_THE_MACHINE or path.partition(" ")[0] in OF_THE_MACHINE
 
 
 def _check_key_first(command: click.Command) -> None:
@@ -253,11 +239,9 @@ def _check_key_first(command: click.Command) -> None:
     def checked(*args: object, **given: object) -> object:
         running = click.get_current_context()
         session = running.ensure_object(Session)
-        if session.key_text() is not None:
-            from harness.cli.frame.project_scopes import is_of_the_machine  # noqa: PLC0415 - as above
-
-            if not is_of_the_machine(_path_of(running)):
-                _ = session.actor
+        path = running.command_path.partition(" ")[2]
+        if session.key_text() is not None and not _is_of_the_machine(path):
+            _ = session.actor
         return callback(*args, **given)
 
     checked.checks_key = True  # type: ignore[attr-defined]  # options are adopted again and again

@@ -19,7 +19,6 @@ from harness.control.serialize import to_plain
 from harness.domain.formatting import format_spent_usd, format_usd
 from harness.domain.operations.access import ApiKey, OptOut, Role
 from harness.domain.operations.dashboard_session import LINK_LASTS, sign_in_url
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.pagination import PageRequest
 from harness.domain.reliability.rate_limits import KeyLimits
 
@@ -98,15 +97,9 @@ def key() -> None:
     multiple=True,
     help="What the data key's requests are kept out of; may be repeated.",
 )
-@click.option(
-    "--project",
-    metavar="NAME",
-    help="Whose routes the key is for. [default: those of no project; with a role, all; "
-    "of whoever acts with a project's key, its own]",
-)
 @limit_options
 @pass_session
-def create(  # noqa: PLR0913 - what a key is made of
+def create(
     session: Session,
     *,
     name: str,
@@ -115,7 +108,6 @@ def create(  # noqa: PLR0913 - what a key is made of
     principal: str | None,
     service: bool,
     opt_outs: tuple[str, ...],
-    project: str | None,
     **limits: Limit,
 ) -> None:
     """Create a key and print it, this once.
@@ -136,7 +128,6 @@ def create(  # noqa: PLR0913 - what a key is made of
         opt_outs=map(OptOut, opt_outs),
         principal=principal,
         service=service,
-        project=project or session.actor.project,
     )
     if session.json:
         output.document({"key": to_plain(made), "text": text})
@@ -175,7 +166,7 @@ def list_keys(session: Session, page_request: PageRequest) -> None:
                 summary.id,
                 summary.name,
                 summary.principal_name,
-                f"{_kind(summary)}{_project(summary)}",
+                _kind(summary),
                 summary.hint,
                 ", ".join(sorted(summary.routes)) or "all",
                 _limits(summary.limits),
@@ -309,10 +300,6 @@ def _spent(key: KeySummary) -> tuple[str, str]:
         format_spent_usd(spent.day_usd, spent.unpriced),
         format_spent_usd(spent.month_usd, spent.unpriced),
     )
-
-
-def _project(key: ApiKey) -> str:
-    return f" of {key.project}" if key.project != DEFAULT_PROJECT else ""
 
 
 def _kind(key: ApiKey) -> str:

@@ -105,10 +105,7 @@ def list_freezes(session: Session, page_request: PageRequest) -> None:
     now = session.installation.clock.now()
     ctx = session.context
     for window in ctx.freeze_windows:
-        own = sorted(filter(ctx.owns, window.routes))
-        if window.routes and not own:
-            continue
-        scope = ", ".join(own) or "all routes"
+        scope = ", ".join(sorted(window.routes)) or "all routes"
         output.note(f"every week, {window}: {scope} ({window.reason})")
     output.table(
         ["ID", "ROUTE", "STATE", "FROM", "UNTIL", "BY", "REASON"],

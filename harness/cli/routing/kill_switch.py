@@ -94,10 +94,7 @@ def list_switches(session: Session, page_request: PageRequest) -> None:
         output.document(switches.items)
         return
     now = session.installation.clock.now()
-    ctx = session.context
     for standing in session.installation.standing_switches:
-        if standing.route is not None and not ctx.owns(standing.route):
-            continue
         output.note(f"{standing.reason}: {standing.force} for {_scope(standing.route)}")
     output.table(
         ["ID", "FORCES", "ROUTE", "STATE", "UNTIL", "BY", "SINCE", "REASON"],

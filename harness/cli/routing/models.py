@@ -139,9 +139,8 @@ def _print_document(
     }
     used: dict[str, list[str]] = {target.id: [] for target in found}
     for name, route in table.routes.items():
-        if ctx.owns(name):
-            for id_ in route.targets & used.keys():
-                used[id_].append(name)
+        for id_ in route.targets & used.keys():
+            used[id_].append(name)
     output.document(
         [
             {

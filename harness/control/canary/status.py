@@ -89,7 +89,9 @@ def list_canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryS
         if route is not None:
             routes.require_route(tx, route)
         rollouts = (
-            _list_rollouts(ctx, tx) if route is None else tx.rollouts.list(route=route, limit=1)
+            [*tx.rollouts.live(), *tx.rollouts.baking()]
+            if route is None
+            else tx.rollouts.list(route=route, limit=1)
         )
         targets = tx.routing.targets()
         _check_proofs(tx, rollouts)
@@ -111,11 +113,7 @@ def _check_proofs(tx: Transaction, rollouts: Sequence[Rollout]) -> None:
 def list_rollouts(ctx: Context) -> Sequence[Rollout]:
     """Lists the live rollouts, then those that bake."""
     with ctx.store.read() as tx:
-        return _list_rollouts(ctx, tx)
-
-
-def _list_rollouts(ctx: Context, tx: Transaction) -> Sequence[Rollout]:
-    return [r for r in (*tx.rollouts.live(), *tx.rollouts.baking()) if ctx.owns(r.route)]
+        return [*tx.rollouts.live(), *tx.rollouts.baking()]
 
 
 @dataclass(frozen=True)

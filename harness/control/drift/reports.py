@@ -177,7 +177,7 @@ class DriftReport:
 def list_drift_status(ctx: Context, *, route: str = "") -> list[DriftStatus]:
     """Lists every watched pair of incumbent and suite. Raises NotFound for an unknown route."""
     with ctx.store.read() as tx:
-        if route and ctx.owns(route):  # what others have is no watched pair, as what nobody has
+        if route:
             watched = routes.require_route(tx, route).settings.suites
             if not any(suite.suite in ctx.drift for suite in watched):
                 return []
@@ -186,7 +186,7 @@ def list_drift_status(ctx: Context, *, route: str = "") -> list[DriftStatus]:
         ]
         open_ = {
             (drift_watch.target, drift_watch.suite): drift_watch
-            for drift_watch in tx.drift.open_watches(project=ctx.project)
+            for drift_watch in tx.drift.open_watches()
         }
         targets = tx.routing.targets()
         found = []

@@ -39,15 +39,13 @@ class WatchedPair:
 
 
 def list_watched_pairs(ctx: Context, tx: Transaction) -> list[WatchedPair]:
-    """What the routing table and the configuration ask to be watched, of the suites of who
-    asks.
-    """
+    """What the routing table and the configuration ask to be watched."""
     if not ctx.drift:
         return []
     by_pair: dict[tuple[str, str], list[str]] = {}
     for name, route in sorted(tx.routing.table().routes.items()):
         for suite in route.settings.suites:
-            if suite.suite in ctx.drift and ctx.owns(suite.suite):
+            if suite.suite in ctx.drift:
                 by_pair.setdefault((route.incumbent, suite.suite), []).append(name)
     return [
         WatchedPair(target, suite, tuple(names), ctx.drift[suite])

@@ -1,15 +1,15 @@
 """Signs people in to the dashboard: by a one-time link (`create_link`, `preview_link`,
 `open_link`) or by a management key (`open_with_key`). `resume` finds who acts behind a
 browser's cookie, with the role that the key has now; `end` signs out, and `end_another` ends a
-session that `list_open` shows. Who acts with a project's key acts in this project alone.
+session that `list_open` shows.
 
 Links and cookies are stored as hashes alone. Each step is in the audit log, under the name of
 whoever is signed in.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -39,20 +39,10 @@ ANOTHER: Final = "`swapgate key sign-in-link` prints a new one"
 
 @dataclass(frozen=True, slots=True)
 class ActorSession:
-    """A session with who acts in it. roles: of a single sign-on by project, where the person
-    may act in several.
-    """
+    """A session with who acts in it."""
 
     session: DashboardSession
     actor: Actor
-    roles: Mapping[str, Role] = field(default_factory=dict)
-
-    def acting_in(self, project: str) -> "ActorSession":
-        """The session acting in this project, where the person has a role in it."""
-        if project not in self.roles:
-            return self
-        actor = replace(self.actor, role=self.roles[project], project=project)
-        return replace(self, actor=actor)
 
 
 def create_link(
@@ -151,7 +141,7 @@ def open_with_key(
     """Opens a session by a management key's text; and the cookie's. former: as of `open_link`.
     Raises NotAllowed.
     """
-    actor = keys.authenticate(ctx.store, text, secret=secret, in_project=True)
+    actor = keys.authenticate(ctx.store, text, secret=secret)
     now = ctx.clock.now()
     begun = DashboardSession(
         id=ctx.chance.token("ds_"),

@@ -11,7 +11,6 @@ from typing import Final
 
 from harness.control import audit
 from harness.control.context import Context
-from harness.control.operations.project_budgets import check_project_budget
 from harness.control.routing.routes import require_route
 from harness.control.serialize import to_plain
 from harness.domain.errors import (
@@ -37,13 +36,11 @@ from harness.domain.operations.principals import (
     check_principal_name,
     fold_name,
 )
-from harness.domain.operations.projects import DEFAULT_PROJECT, project_of, require_project
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.reliability.spend import SpendTotals
 from harness.ports import Store, Transaction
 
 NO_LIMITS: Final = "a management key has a role, not limits, which are the router's"
-AGENTS_TAKE_NO_PROJECT: Final = "agents take no project's keys: use one of the default project"
 NO_OPT_OUTS: Final = "a management key asks no model, so that it has nothing to opt out of"
 
 
@@ -67,19 +64,17 @@ def create_key(  # noqa: PLR0913 - what a key is made of
     opt_outs: Iterable[OptOut] = (),
     principal: str | None = None,
     service: bool = False,
-    project: str = DEFAULT_PROJECT,
 ) -> tuple[ApiKey, str]:
     """A new key and its text, which is never shown again. role None: a data key.
 
     principal: whose management key it is, by name; None for a new person, or service, named
-    like the key. project: whose routes the key is for. Raises NotFound for a route, project or
-    principal that does not exist, Conflict for a new principal or a data key whose name is
-    taken, and for a budget that its project's does not leave, InputError, NotAllowed.
+    like the key. Raises NotFound for a route or principal that does not exist, Conflict for a
+    new principal or a data key whose name is taken, InputError, NotAllowed.
     """
     actor.require(Role.ADMIN)
-    _require_may_create(actor, role, project)
-    require_project(project, ctx.projects)
-    granted = _granted(routes, role, project)
+    granted = frozenset(routes)
+    if role is not None and granted:
+        raise InputError("a management key has a role, not routes: leave the routes out")
     if not name.strip():
         raise InputError("a key needs a name, so that people know whose it is")
     if role is None and (principal is not None or service):
@@ -108,7 +103,6 @@ def create_key(  # noqa: PLR0913 - what a key is made of
         opt_outs=opted_out,
         created_by=actor.principal,
         created_with=actor.key,
-        project=project,
     )
     with ctx.store.write() as tx:
         for scope in sorted(granted):
@@ -117,10 +111,8 @@ def create_key(  # noqa: PLR0913 - what a key is made of
             owner = _existing(tx, principal) if principal else _new(ctx, tx, name, service)
             key = replace(key, principal=owner.id)
         else:
-            _check_data_name(tx, name, project)
+            _check_data_name(tx, name)
         tx.keys.add(key)
-        if role is None:
-            check_project_budget(ctx, tx, project)
         audit.record(
             ctx,
             tx,
@@ -134,38 +126,17 @@ def create_key(  # noqa: PLR0913 - what a key is made of
                 "routes": sorted(key.routes),
                 "limits": to_plain(limits),
                 "opt_outs": sorted(opted_out),
-                **({"project": project} if project != DEFAULT_PROJECT else {}),
             },
         )
     return key, text
 
 
-def _require_may_create(actor: Actor, role: Role | None, project: str) -> None:
-    """Raises NotAllowed for a project's admin who would make more than a data key of it."""
-    if actor.project == DEFAULT_PROJECT:
-        return
-    if role is not None:
-        raise NotAllowed("an admin of the default project makes management keys: ask one")
-    if project != actor.project:
-        raise NotAllowed(f"your key makes keys of the project {actor.project!r} alone")
-
-
-def _granted(routes: Iterable[str], role: Role | None, project: str) -> frozenset[str]:
-    """The routes that a new key names. Raises InputError for one that it cannot open."""
-    granted = frozenset(routes)
-    if role is not None and granted:
-        raise InputError("a management key has a role, not routes: leave the routes out")
-    for foreign in sorted(route for route in granted if project_of(route) != project):
-        raise InputError(f"route {foreign!r} is not of the project {project!r}: leave it out")
-    return granted
-
-
-def _check_data_name(tx: Transaction, name: str, project: str) -> None:
-    """Raises Conflict where a data key in force of this project has this name: a list, a budget
-    and an alert would name two clients alike.
+def _check_data_name(tx: Transaction, name: str) -> None:
+    """Raises Conflict where a data key in force has this name: a list, a budget and an alert
+    would name two clients alike.
     """
     folded = fold_name(name)
-    for id_, known in tx.keys.data_key_names(project).items():
+    for id_, known in tx.keys.data_key_names().items():
         if fold_name(known) == folded:
             raise Conflict(
                 f"there is a data key {known!r} ({id_}) already: give this one another name, "
@@ -217,8 +188,7 @@ def set_limits(
 ) -> ApiKey:
     """Limit a data key anew. change: from its limits as they are; none at all is KeyLimits().
 
-    What it spent stays counted. Routers follow within two seconds. Raises NotFound, InputError,
-    Conflict for more than the budget of its project leaves.
+    What it spent stays counted. Routers follow within two seconds. Raises NotFound, InputError.
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
@@ -228,8 +198,6 @@ def set_limits(
         before = None if api_key is None else api_key.limits
         limits = change(before or KeyLimits()).some
         changed = tx.keys.limit(key, limits)
-        if _raises_budget(before, limits):
-            check_project_budget(ctx, tx, changed.project)
         audit.record(
             ctx,
             tx,
@@ -239,13 +207,6 @@ def set_limits(
             {"before": to_plain(before), "after": to_plain(limits)},
         )
     return changed
-
-
-def _raises_budget(before: KeyLimits | None, after: KeyLimits | None) -> bool:
-    """Whether a key may spend more in a month than before."""
-    was = before.budget_month_usd if before is not None else None
-    now = after.budget_month_usd if after is not None else None
-    return was is not None and (now is None or now > was)
 
 
 def set_opt_outs(ctx: Context, actor: Actor, key: str, opt_outs: Iterable[OptOut]) -> ApiKey:
@@ -264,23 +225,10 @@ def set_opt_outs(ctx: Context, actor: Actor, key: str, opt_outs: Iterable[OptOut
     return changed
 
 
-def authenticate(store: Store, text: str, *, secret: bytes, in_project: bool = False) -> Actor:
-    """Returns the actor behind a management key. Raises NotAllowed for any other.
-
-    in_project: whoever calls keeps projects apart; else a project's key is refused.
-    """
+def authenticate(store: Store, text: str, *, secret: bytes) -> Actor:
+    """Returns the actor behind a management key. Raises NotAllowed for any other."""
     with _refusing(), store.read() as tx:
-        actor = _actor(tx, tx.keys.by_hash(key_hash(text, secret)))
-    return actor if in_project else _for_all_projects(actor)
-
-
-def _for_all_projects(actor: Actor) -> Actor:
-    if actor.project != DEFAULT_PROJECT:
-        raise NotAllowed(
-            f"this management key is the project {actor.project!r}'s, which dashboard, REST "
-            "API, command line and MCP take: use it there, or a key of the default project here"
-        )
-    return actor
+        return _actor(tx, tx.keys.by_hash(key_hash(text, secret)))
 
 
 def authenticate_data_key(store: Store, text: str, *, secret: bytes) -> ApiKey:
@@ -292,8 +240,6 @@ def authenticate_data_key(store: Store, text: str, *, secret: bytes) -> ApiKey:
         raise NotAllowed(f"no data key is accepted: {error}") from error
     if key is None or key.role is not None or key.revoked_at is not None:
         raise NotAllowed("this data key is not known, or was revoked")
-    if key.project != DEFAULT_PROJECT:
-        raise NotAllowed(AGENTS_TAKE_NO_PROJECT)
     return key
 
 
@@ -327,4 +273,4 @@ def _actor(tx: Transaction, key: ApiKey | None) -> Actor:
     if key is None or key.role is None or key.principal is None or key.revoked_at is not None:
         raise NotAllowed("this management key is not known, or was revoked")
     name = tx.principals.get(key.principal).name
-    return Actor(name, key.role, key.principal, key.id, key.project)
+    return Actor(name, key.role, key.principal, key.id)

@@ -8,7 +8,7 @@ A row that is not as it was signed is named beside its list, and does not hide t
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -34,7 +34,6 @@ from harness.domain.operations.audit import (
     AuditFilter,
     hide_identity,
 )
-from harness.domain.operations.projects import DEFAULT_PROJECT, may_use_suite
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import (
     FIRST_PAGE,
@@ -57,7 +56,7 @@ from harness.domain.routing.freeze import FreezeRecord
 from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
-from harness.ports import Listings, RouteRecord, ShadowRecord, SwitchRecord, Transaction
+from harness.ports import RouteRecord, ShadowRecord, SwitchRecord, Transaction
 
 # As `control.routing.break_glass` writes it.
 _BREAK_GLASS_END: Final = re.compile(r"break-glass (?P<id>bg_\S+): (?P<because>.*)", re.DOTALL)
@@ -114,14 +113,10 @@ def list_signature_faults(ctx: Context) -> Sequence[RowFault]:
 
 
 def list_suites(ctx: Context, *, pinned: bool = True) -> Sequence[SuiteSummary]:
-    """Lists the suites that whoever asks may use, in the order of the configuration; a suite
-    that does not load says why. pinned: with digests and the scorers' hashes.
+    """Lists the suites in the order of the configuration; a suite that does not load says why.
+    pinned: with digests and the scorers' hashes.
     """
-    return [
-        _suite(ctx, name, pinned=pinned)
-        for name in ctx.suites.names()
-        if ctx.owns(name) or may_use_suite(ctx.project, name)
-    ]
+    return [_suite(ctx, name, pinned=pinned) for name in ctx.suites.names()]
 
 
 def _suite(ctx: Context, name: str, *, pinned: bool) -> SuiteSummary:
@@ -141,11 +136,6 @@ def _suite(ctx: Context, name: str, *, pinned: bool) -> SuiteSummary:
 DEFAULT_SINCE: Final = timedelta(days=1)
 
 
-def _listings(ctx: Context) -> AbstractContextManager[Listings]:
-    """Opens the lists of what whoever asks may see."""
-    return ctx.store.listings(ctx.project)
-
-
 def list_proposals(
     ctx: Context,
     page_request: PageRequest = FIRST_PAGE,
@@ -155,7 +145,7 @@ def list_proposals(
     decided_only: bool = False,
 ) -> Page[ProposalView]:
     """Lists the proposals, newest first, with whether those that were promoted serve now."""
-    with _listings(ctx) as stored:
+    with ctx.store.listings() as stored:
         page = stored.proposals(
             page_request, route=route, open_only=open_only, decided_only=decided_only
         )
@@ -183,19 +173,19 @@ def load_verdicts(ctx: Context, ids: Collection[str]) -> Mapping[str, Verdict]:
     """Loads the verdicts with these ids, and leaves out those that are not as they were
     signed.
     """
-    with _listings(ctx) as stored:
+    with ctx.store.listings() as stored:
         return stored.verdicts(ids)
 
 
 def load_target_names(ctx: Context, targets: Collection[str]) -> Mapping[str, str]:
     """Id to name, of the targets that are as they were signed."""
-    with _listings(ctx) as stored:
+    with ctx.store.listings() as stored:
         return {id_: target.name for id_, target in stored.targets_of(targets).items()}
 
 
 def list_routes(ctx: Context, page_request: PageRequest | None = None) -> Page[Route]:
     """Lists the routes by name, as they are now; all of them without a page."""
-    with _listings(ctx) as stored:
+    with ctx.store.listings() as stored:
         return stored.routes(page_request)
 
 
@@ -222,7 +212,7 @@ def list_suite_users(
     """Lists the routes that use each suite, and what is forged of those. most: of a suite that
     are read and named, the others being counted; None for all.
     """
-    with _listings(ctx) as stored:
+    with ctx.store.listings() as stored:
         if most is None:
             page = stored.routes()
             users = _users(page, _suites_of)
@@ -236,7 +226,7 @@ def list_target_users(
     ctx: Context, most: int
 ) -> tuple[Mapping[str, RouteUsers], Sequence[RowFault]]:
     """Lists the routes that use each target, by its id, as `list_suite_users` does."""
-    with _listings(ctx) as stored:
+    with ctx.store.listings() as stored:
         users = stored.target_users()
         page = stored.routes_named(_first(users, most))
     return _name_users(users, _users(page, lambda route: route.targets), most), page.invalid
@@ -292,7 +282,7 @@ def list_runs(
     ctx: Context, page_request: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
 ) -> Page[EvalRun]:
     """Lists the eval runs, newest first; those of all states when none is named."""
-    with _listings(ctx) as stored:
+    with ctx.store.listings() as stored:
         return stored.runs(page_request, states=states)
 
 
@@ -300,13 +290,13 @@ def list_samples(
     ctx: Context, run: str, page_request: PageRequest = FIRST_PAGE
 ) -> Page[Sample]:
     """Lists a run's samples in the run's order. Raises NotFound for an unknown run."""
-    with _listings(ctx) as stored:
+    with ctx.store.listings() as stored:
         return stored.samples(page_request, run=run)
 
 
 def list_targets(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[Target]:
     """Lists the targets by provider and model."""
-    with _listings(ctx) as stored:
+    with ctx.store.listings() as stored:
         return stored.targets(page_request)
 
 
@@ -316,7 +306,7 @@ def list_route_versions(
     """Lists every stored version of a route, newest first. Raises NotFound for an unknown
     route.
     """
-    with _listings(ctx) as stored:
+    with ctx.store.listings() as stored:
         page = stored.versions(page_request, route=route)
     if not any(_names_break_glass(record) for record in page):
         return page
@@ -366,7 +356,7 @@ def list_keys(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[KeyS
     """Lists the keys with their spending of today and of this month, oldest first, with the
     revoked ones.
     """
-    with _listings(ctx) as stored:
+    with ctx.store.listings() as stored:
         page = stored.keys(page_request)
     today = ctx.clock.now().date()
     with ctx.store.read() as tx:
@@ -397,7 +387,7 @@ def _owners(tx: Transaction, ids: Collection[str]) -> Mapping[str, str]:
 
 def list_switches(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
     """Lists the kill switches, newest first, with the lifted and expired ones."""
-    with _listings(ctx) as stored:
+    with ctx.store.listings() as stored:
         return stored.switches(page_request)
 
 
@@ -405,7 +395,7 @@ def list_break_glasses(
     ctx: Context, page_request: PageRequest = FIRST_PAGE
 ) -> Page[BreakGlass]:
     """Lists the break-glasses, newest first, with those that are over."""
-    with _listings(ctx) as stored:
+    with ctx.store.listings() as stored:
         return stored.break_glasses(page_request)
 
 
@@ -415,7 +405,7 @@ def list_freezes(
     """Lists the freezes that people set, newest first, with the lifted and past ones. route:
     those about it alone, with those of all routes.
     """
-    with _listings(ctx) as stored:
+    with ctx.store.listings() as stored:
         return stored.freezes(page_request, route=route)
 
 
@@ -423,7 +413,7 @@ def list_shadows(
     ctx: Context, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
 ) -> Page[ShadowStatus]:
     """Lists the shadows, newest first, with those that have ended."""
-    with _listings(ctx) as stored:
+    with ctx.store.listings() as stored:
         page = stored.shadows(page_request, route=route)
     known: dict[str, ShadowStatus] = {}
     invalid: list[RowFault] = []
@@ -453,7 +443,7 @@ def list_drift_runs(
         serving = load_route_version(ctx, route).route
         target = serving.incumbent
         suites = {suite.suite for suite in serving.settings.suites}
-    with _listings(ctx) as stored:
+    with ctx.store.listings() as stored:
         return stored.drift_checks(page_request, target=target, suites=suites)
 
 
@@ -464,19 +454,14 @@ def list_alerts(
     open_only: bool = False,
     search: str = "",
 ) -> Page[alerts.AlertView]:
-    """Lists the alerts, the one last seen first. search: a part of their text. A project's
-    people are not told what a sink answered: sinks are the installation's.
-    """
-    with _listings(ctx) as stored:
+    """Lists the alerts, the one last seen first. search: a part of their text."""
+    with ctx.store.listings() as stored:
         page = stored.alerts(page_request, open_only=open_only, search=search)
     with ctx.store.read() as tx:
         tx.preload.deliveries([record.id for record in page])
-        views = page.map(
+        return page.map(
             lambda record: alerts.build_alert_view(record, tx.deliveries.for_alert(record.id))
         )
-    if ctx.project == DEFAULT_PROJECT:
-        return views
-    return views.map(lambda view: replace(view, last_error=""))
 
 
 def list_failovers(
@@ -491,7 +476,7 @@ def list_failovers(
     """Lists the failovers, newest first. user: the id as the client sent it; the log has its
     hash alone.
     """
-    with _listings(ctx) as stored:
+    with ctx.store.listings() as stored:
         return stored.failovers(
             page_request,
             since=ctx.clock.now() - since,
@@ -504,7 +489,7 @@ def count_failovers(
     ctx: Context, since: datetime, route: str | None = None
 ) -> Sequence[FailoverReason]:
     """Counts by target and reason how often requests left a target, the most frequent first."""
-    with _listings(ctx) as stored:
+    with ctx.store.listings() as stored:
         return sum_failovers(stored.failover_counts(since=since, route=route))
 
 
@@ -512,7 +497,7 @@ def list_captures(
     ctx: Context, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
 ) -> Page[CaptureSummary]:
     """Lists the captured requests, newest first, without their content."""
-    with _listings(ctx) as stored:
+    with ctx.store.listings() as stored:
         return stored.captures(page_request, route=route).map(captures.summarize_capture)
 
 
@@ -526,7 +511,7 @@ def list_audit_events(
     """Lists the selected audit events, newest first. reader: who reads; only an admin is told
     who others are at the server of a single sign-on.
     """
-    with _listings(ctx) as stored:
+    with ctx.store.listings() as stored:
         page = stored.events(page_request, selection=selection)
     if reader is not None and reader.role >= Role.ADMIN:
         return page

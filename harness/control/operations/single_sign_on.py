@@ -19,7 +19,6 @@ from harness.domain.operations.principals import (
     check_principal_name,
     fold_name,
 )
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.operations.single_sign_on import SignedInIdentity
 from harness.ports import Transaction
 
@@ -57,14 +56,11 @@ def _resumed(
 ) -> ActorSession:
     session.require_open(ctx.clock.now())
     person = tx.principals.get(session.principal)
-    actor = _acting(person, identity)
-    several = len(identity.roles) > 1
-    return ActorSession(session, actor, identity.roles if several else {})
+    return ActorSession(session, _acting(person, identity))
 
 
 def _acting(person: Principal, identity: SignedInIdentity) -> Actor:
-    project = identity.project
-    return Actor(person.name, identity.roles[project], person.id, project=project)
+    return Actor(person.name, identity.role, person.id)
 
 
 def _begin(
@@ -95,7 +91,6 @@ def _begin(
         "issuer": identity.issuer,
         "subject": identity.subject,
         "role": actor.role.name.lower(),
-        **({"project": actor.project} if actor.project != DEFAULT_PROJECT else {}),
         "called": _shown(identity.name),
         "new": known is None,
         "instead_of": before.principal if before is not None else None,

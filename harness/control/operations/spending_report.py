@@ -1,10 +1,8 @@
 """Reports money on one page: what Swapgate itself spent in this month against its cap, where
 that leads by the month's end, what canaries cost beside their incumbents, and what promoted
-swaps saved. Dashboard, CLI and REST all read `load_report`. Whoever acts for one project gets
-what its own suites, routes and keys cost, and nothing of the installation's sums and cap.
+swaps saved. Dashboard, CLI and REST all read `load_report`.
 """
 
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -16,12 +14,9 @@ from harness.domain.formatting import (
     format_date,
     format_month_usd,
     format_quantity,
-    format_spent_usd,
     format_usd,
 )
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.operations.spending import (
-    MonthSpending,
     PurposeSpending,
     SpendingPurpose,
     describe_refusal,
@@ -31,7 +26,6 @@ from harness.domain.operations.spending import (
     month_of,
     next_month,
 )
-from harness.domain.reliability.spend import SpendTotals
 from harness.domain.routing.table import Arm
 from harness.ports import Transaction
 
@@ -48,19 +42,6 @@ class RouteMoney:
     route: str
     requests: int  # that the candidate answered
     usd: float | None  # None where a price is unknown, or one of the two answered nothing
-
-
-@dataclass(frozen=True, slots=True)
-class ClientSpending:
-    """What the requests of a project's client keys cost in this month."""
-
-    usd: float
-    unpriced: int  # requests of unknown price, which are not in the sum
-    budget_usd: float | None  # of all of them together; None where there is none
-
-    def __str__(self) -> str:
-        of = "" if self.budget_usd is None else f" of {format_usd(self.budget_usd)}"
-        return f"{format_spent_usd(self.usd, self.unpriced)}{of}"
 
 
 @dataclass(frozen=True)
@@ -81,10 +62,6 @@ class SpendingReport:
     canaries: tuple[RouteMoney, ...]
     canary_forecast_usd: float | None  # of all of them, at the month's end
     savings: tuple[RouteMoney, ...]  # of the swaps that serve now
-    # Whose money it is. The default one is the installation's: it is all of it. Of another it
-    # is what names the project; the cap and what waits for it are not told.
-    project: str = DEFAULT_PROJECT
-    clients: ClientSpending | None = None  # None for the whole installation
 
     @property
     def saved_usd(self) -> float | None:
@@ -106,8 +83,6 @@ class SpendingReport:
             share = "" if self.cap_usd is None else f" of {format_usd(self.cap_usd)}"
             more = f", beside {calls} of unknown price" if self.unpriced else ""
             spent = f"{format_usd(self.spent_usd)} spent {since}{share}{more}"
-        if self.project != DEFAULT_PROJECT:
-            return f"project {self.project}: {spent}"
         if self.waiting:
             return f"{spent}: {describe_waiting(self.waiting)}"
         return spent if self.cap_usd is not None else f"{spent}; there is no monthly cap"
@@ -122,18 +97,8 @@ class SpendingReport:
         """Says each figure in words, with its window."""
         since = f"since {format_date(self.month)}"
         end = format_date(next_month(self.month))
-        held = ("held by calls under way", format_usd(self.held_usd))
-        first = [held]
-        if self.clients is not None:
-            first = [
-                (
-                    "not in these sums",
-                    "runs of shared suites that no proposal of yours asked for",
-                ),
-                (f"requests of clients, {since}", str(self.clients)),
-            ]
         return [
-            *first,
+            ("held by calls under way", format_usd(self.held_usd)),
             (
                 f"forecast until {end}",
                 _month_text(self.forecast_usd, priced=not self.unpriced),
@@ -154,17 +119,13 @@ class SpendingReport:
 
 
 def load_report(ctx: Context) -> SpendingReport:
-    """Loads the report of this month, of the project that whoever asks acts for."""
+    """Loads the report of this month."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        routes = sorted(filter(ctx.owns, tx.routing.names()))
-        month, clients = tx.spending.month(month_of(now)), None
-        if ctx.project != DEFAULT_PROJECT:
-            own = tx.spending.of_project(ctx.project, month.month, routes)
-            month = MonthSpending(month.month, cap_usd=None, held_usd=0.0, purposes=own)
-            clients = _sum_clients(ctx, tx, now)
+        routes = sorted(tx.routing.names())
+        month = tx.spending.month(month_of(now))
         begun = datetime.combine(month.month, time(), UTC)
-        totals = tx.observations.totals(since=begun, project=ctx.project)
+        totals = tx.observations.totals(since=begun)
         canaries = _measure_canaries(tx, totals)
         savings = _measure_savings(tx, routes, begun, totals)
     end = datetime.combine(next_month(month.month), time(), UTC)
@@ -184,20 +145,6 @@ def load_report(ctx: Context) -> SpendingReport:
         canaries=canaries,
         canary_forecast_usd=extrapolate_usd(_sum(canaries), begun, now, end),
         savings=savings,
-        project=ctx.project,
-        clients=clients,
-    )
-
-
-def _sum_clients(ctx: Context, tx: Transaction, now: datetime) -> ClientSpending:
-    """Sums what the project's data keys spent in this month, with the revoked ones."""
-    today = now.date()
-    ids = [key.id for key in tx.keys.data_keys(ctx.project)]
-    spent: Mapping[str, SpendTotals] = tx.observations.spend_totals(today=today, keys=ids)
-    return ClientSpending(
-        math.fsum(totals.month_usd for totals in spent.values()),
-        sum(totals.unpriced for totals in spent.values()),
-        ctx.project_budgets.get(ctx.project),
     )
 
 

@@ -12,7 +12,6 @@ from typing import Any, Final
 from harness.control.context import Context
 from harness.domain.errors import InputError
 from harness.domain.operations.access import Actor, Role
-from harness.domain.operations.projects import DEFAULT_PROJECT, MARK
 from harness.domain.privacy.capture import CapturedRequest, user_text
 from harness.domain.privacy.near_duplicates import find_near_duplicates
 from harness.domain.reliability.failover import user_hashes
@@ -77,17 +76,14 @@ def export_captures(
         raise InputError(f"a similarity is above 0, at most 1, not {near}")
     after = ctx.clock.now() - since if since is not None else None
     with ctx.store.read() as tx:
-        found = [*reversed(tx.captures.list(route=route, since=after, project=ctx.project))]
+        found = [*reversed(tx.captures.list(route=route, since=after))]
     like = find_near_duplicates(
         {request.id: user_text(request.content) for request in found}, threshold=near
     )
     kept = [request for request in found if request.id not in like]
     with ctx.store.write() as tx:
         details = {"count": len(kept), "near_duplicates": len(like)}
-        which = route or (
-            "all routes" if ctx.project == DEFAULT_PROJECT else f"{ctx.project}{MARK}*"
-        )
-        _note(ctx, actor, tx.audit, "capture.export", which, details)
+        _note(ctx, actor, tx.audit, "capture.export", route or "all routes", details)
     return CaptureExport([build_export_line(request) for request in kept], like)
 
 

@@ -15,7 +15,6 @@ from harness.domain.evals.item_overlap import SAME_ITEMS_SHARE, overlap_share
 from harness.domain.evals.run import EvalRun
 from harness.domain.evals.suite_plan import SuitePin, SuitePlan
 from harness.domain.formatting import format_percent
-from harness.domain.operations.projects import project_of
 from harness.domain.proposals.policy import GatePolicy
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.providers import model_names
@@ -202,10 +201,8 @@ def find_uncharged(tx: Transaction, proposal: Proposal) -> str:
         pin = tx.suites.get(plan.suite_digest)
         looks, earlier = _before(tx, pin, proposal.candidate, family, until=proposal)
         if looks >= plan.look:
-            # Other projects' looks at a shared suite count, and are not named.
-            owner = project_of(proposal.route)
-            own = [former.id for former in earlier if project_of(former.route) == owner]
-            named = f" ({', '.join(own[:3])})" if own else ""
+            ids = ", ".join(former.id for former in earlier[:3])
+            named = f" ({ids})" if ids else ""
             return (
                 f"its answers tell a name whose looks at {plan.suite} before it were {looks}"
                 f"{named}, and this was charged as look {plan.look}: propose again, which "

@@ -14,10 +14,9 @@ from harness.control.operations.spending import load_spending
 from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
-from harness.domain.errors import InputError, NotFound, SpendingPaused
+from harness.domain.errors import NotFound, SpendingPaused
 from harness.domain.evals.suite_plan import Claim, SuiteRole
 from harness.domain.operations.access import Actor
-from harness.domain.operations.projects import DEFAULT_PROJECT, MARK, project_of
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.settings import Settings, TargetSeed
@@ -61,7 +60,6 @@ def register_comparison(
         targets.add_target(ctx, actor, seed)
         for seed in (question.incumbent, question.candidate)
     )
-    name = _name_route((*question.suites, *question.guards))
     primary, *others = question.suites
     asked = (
         RouteSuite(primary, SuiteRole.PRIMARY),
@@ -69,9 +67,9 @@ def register_comparison(
         *(RouteSuite(guard, SuiteRole.GUARD) for guard in question.guards),
     )
     route = RouteSettings(policy=question.policy, suites=asked)
-    routes.create_route(ctx, actor, name, incumbent.id, settings=route)
+    routes.create_route(ctx, actor, ROUTE, incumbent.id, settings=route)
     request = ProposalRequest(
-        name,
+        ROUTE,
         candidate.id,
         question.reason,
         question.claim,
@@ -79,19 +77,6 @@ def register_comparison(
         min_saving=question.min_saving,
     )
     return submission.create_proposal(ctx, actor, request)
-
-
-def _name_route(suites: Sequence[str]) -> str:
-    """Names the comparison's route, of the project whose suites it asks: they open to no other.
-    Raises InputError for suites of several projects.
-    """
-    owners = sorted({project_of(suite) for suite in suites} - {DEFAULT_PROJECT})
-    if len(owners) > 1:
-        raise InputError(
-            f"these suites belong to several projects ({', '.join(owners)}): compare with "
-            "those of one, and with shared ones"
-        )
-    return f"{owners[0]}{MARK}{ROUTE}" if owners else ROUTE
 
 
 def _check_provider(settings: Settings, seed: TargetSeed) -> None:

@@ -316,7 +316,7 @@ def list_proposals(
 ) -> Sequence[Proposal]:
     """Lists the proposals, newest first, as many as a store lists at once."""
     with ctx.store.read() as tx:
-        return tx.proposals.list(route=route, open_only=open_only, project=ctx.project)
+        return tx.proposals.list(route=route, open_only=open_only)
 
 
 def count_phases(ctx: Context) -> Mapping[ProposalPhase, int]:

@@ -50,14 +50,10 @@ def update_deprecation_alerts(ctx: Context) -> None:
 
 
 def _used(ctx: Context, table: RoutingTable) -> Sequence[tuple[Target, Sequence[str]]]:
-    """Targets by what they do, of every route of who asks in every role, and of its suites'
-    judges.
-    """
+    """Targets by what they do, of every route in every role, and of its suites' judges."""
     by_id: dict[str, Target] = {}
     uses: dict[str, list[str]] = {}
     for name, route in sorted(table.routes.items()):
-        if not ctx.owns(name):
-            continue
         for id_, role in _roles(route):
             by_id[id_] = table.targets[id_]
             uses.setdefault(id_, []).append(f"{role} of {name}")

@@ -35,11 +35,10 @@ OBSERVE_ONLY = Banner(
 
 
 def list_switch_banners(ctx: Context, standing: Iterable[KillSwitch]) -> Sequence[Banner]:
-    """Lists the kill switches in force of all routes, and of theirs who ask. standing: those of
-    the environment and of the file.
-    """
-    own = [switch for switch in standing if switch.route is None or ctx.owns(switch.route)]
-    return [_describe_switch(switch) for switch in (*own, *kill_switch.list_live_switches(ctx))]
+    """Lists the kill switches in force. standing: those of the environment and of the file."""
+    return [
+        _describe_switch(switch) for switch in (*standing, *kill_switch.list_live_switches(ctx))
+    ]
 
 
 def list_break_glass_banners(ctx: Context) -> Sequence[Banner]:

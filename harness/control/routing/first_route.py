@@ -84,7 +84,7 @@ def create_first_route(ctx: Context, actor: Actor, wanted: FirstRoute) -> FirstR
         suites=(RouteSuite(wanted.suite, SuiteRole.PRIMARY),), policy=wanted.policy
     )
     # Before a provider is made: a typing error in the route should leave nothing behind.
-    routes.check_settings(ctx, wanted.route, settings)
+    routes.check_settings(ctx, settings)
     registry.register_with_provider(
         ctx, actor, TargetSeed(wanted.provider, wanted.model), api_base=wanted.api_base
     )

@@ -3,14 +3,13 @@ frozen. Rollback, abort and kill switch are never held back.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from harness.control.context import Context
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import Conflict, SignatureInvalid
 from harness.domain.formatting import format_date_time
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.routing.freeze import (
     FreezeRecord,
     FreezeSpan,
@@ -62,8 +61,8 @@ class FreezeNotice:
 
 
 def list_freeze_notices(ctx: Context, route: str | None = None) -> Sequence[FreezeNotice]:
-    """Lists the freezes in force, of all routes or of one; none of routes that are not theirs
-    who ask. Raises SignatureInvalid where somebody else than Swapgate changed a stored freeze.
+    """Lists the freezes in force, of all routes or of one. Raises SignatureInvalid where
+    somebody else than Swapgate changed a stored freeze.
     """
     now = ctx.clock.now()
     with ctx.store.read() as tx:
@@ -80,20 +79,14 @@ def list_freeze_notices(ctx: Context, route: str | None = None) -> Sequence[Free
         for window in ctx.freeze_windows
         for span in window.list_spans(now, now)
     ]
-    own = [
-        replace(notice, routes=frozenset(filter(ctx.owns, notice.routes)))
-        for notice in notices
-        if not notice.routes or any(map(ctx.owns, notice.routes))
-    ]
-    return [n for n in own if route is None or not n.routes or route in n.routes]
+    return [n for n in notices if route is None or not n.routes or route in n.routes]
 
 
 def list_liftable_freezes(ctx: Context, route: str) -> Sequence[FreezeRecord]:
     """Lists the freezes of a route, or of all, that people set and that have not ended; those
-    to come as well. A project's people lift none of all routes. None, where the stored freezes
+    to come as well. None, where the stored freezes
     cannot be trusted.
     """
-    reach = (None, route) if ctx.project == DEFAULT_PROJECT else (route,)
     try:
         with ctx.store.read() as tx:
             records = tx.freezes.overlapping(ctx.clock.now())
@@ -102,7 +95,7 @@ def list_liftable_freezes(ctx: Context, route: str) -> Sequence[FreezeRecord]:
     return [
         record
         for record in records
-        if record.freeze.route in reach and record.ended_at > ctx.clock.now()
+        if record.freeze.route in (None, route) and record.ended_at > ctx.clock.now()
     ]
 
 

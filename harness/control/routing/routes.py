@@ -30,7 +30,6 @@ from harness.domain.formatting import format_bps
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
 from harness.domain.operations.principals import check_principal_name
-from harness.domain.operations.projects import may_use_suite, project_of, require_project
 from harness.domain.privacy.capture import check_capture
 from harness.domain.proposals.proposal import ProposalEvent, apply_event
 from harness.domain.routing.keep_warm import KeepWarm
@@ -90,9 +89,7 @@ def require_route(tx: Transaction, name: str) -> Route:
     """Returns the route of this name. Raises NotFound with the nearest name."""
     route = tx.routing.route(name)
     if route is None:
-        project = project_of(name)
-        known = [other for other in tx.routing.table().routes if project_of(other) == project]
-        hint = did_you_mean(name, known)
+        hint = did_you_mean(name, tx.routing.table().routes)
         raise NotFound(
             f"there is no route {name!r}{hint}; `swapgate route list` shows the routes"
         )
@@ -118,10 +115,9 @@ def create_route(
     route of an override, NotAllowed when one's data class is not as strict.
     """
     actor.require(Role.ADMIN)
-    settings = check_settings(ctx, name, settings)
+    settings = check_settings(ctx, settings)
     check_route_name(name)
     check_principal_name(name)
-    require_project(project_of(name), ctx.projects)
     with ctx.store.write() as tx:
         if tx.routing.route(name) is not None:
             raise Conflict(
@@ -160,7 +156,7 @@ def change_settings(
     with ctx.store.read() as tx:
         before = require_route(tx, name).settings
     # A suite may take seconds to load, and a unit of work holds up all others.
-    pinned = check_settings(ctx, name, changed(before)).suites
+    pinned = check_settings(ctx, changed(before)).suites
     with ctx.store.write() as tx:
         route = require_route(tx, name)
         settings = replace(changed(route.settings), capable=route.settings.capable)
@@ -385,11 +381,10 @@ def _limit(seconds: float | None) -> str:
     return f"{seconds:g} s" if seconds is not None else ""
 
 
-def check_settings(ctx: Context, route: str, settings: RouteSettings) -> RouteSettings:
+def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
     """The settings with the digest of each suite that has none: naming one accepts it as it is.
 
-    Raises NotFound for an unknown suite or policy, and a suite of another project, InputError
-    for an impossible value.
+    Raises NotFound for an unknown suite or policy, InputError for an impossible value.
     """
     KeepWarm(settings.keep_warm_bps)
     check_capture(settings)
@@ -402,9 +397,6 @@ def check_settings(ctx: Context, route: str, settings: RouteSettings) -> RouteSe
         if limit_s is not None and not 0 < limit_s <= LONGEST_TIMEOUT_S:
             raise InputError(f"{name} is above 0 s, at most {LONGEST_TIMEOUT_S} s")
     ctx.policy(settings.policy)
-    for suite in settings.suites:
-        if not may_use_suite(project_of(route), suite.suite):
-            raise NotFound(f"no suite {suite.suite!r} that route {route!r} may use")
     digests = {suite.suite: ctx.suites.pin(suite.suite).digest for suite in settings.suites}
     suites = (
         replace(suite, digest=suite.digest or digests[suite.suite]) for suite in settings.suites

@@ -61,8 +61,7 @@ def _create_all(ctx: Context, actor: Actor, wanted: list[RouteSeed]) -> None:
     """
     # With the digests of its suites: the file's word accepts what they hold now.
     new = [
-        replace(route, settings=routes.check_settings(ctx, route.name, route.settings))
-        for route in wanted
+        replace(route, settings=routes.check_settings(ctx, route.settings)) for route in wanted
     ]
     if not new:
         return

@@ -96,20 +96,15 @@ class TrafficReport:
 def load_traffic_report(
     ctx: Context, window: timedelta, route: str | None = None
 ) -> TrafficReport:
-    """Loads the traffic of a window that ends now, of one route or of all that are theirs who
-    ask.
-    """
+    """Loads the traffic of a window that ends now, of one route or of all."""
     now = ctx.clock.now()
     step = next((s for s in _STEPS if window <= MOST_POINTS * s), _STEPS[-1])
     since = _floor(now - window, step)
     with ctx.store.read() as tx:
-        totals = _select_own(ctx, tx.observations.totals(since=since, route=route))
-        points = tx.observations.traffic_points(
-            since=since, step=step, route=route, project=ctx.project
-        )
+        totals = tx.observations.totals(since=since, route=route)
+        points = tx.observations.traffic_points(since=since, step=step, route=route)
         earlier = () if totals else tx.observations.totals(since=now - LOOK_BACK, route=route)
-    before = _select_own(ctx, earlier)
-    last = max((total.last for total in (*totals, *before)), default=None)
+    last = max((total.last for total in (*totals, *earlier)), default=None)
     return TrafficReport(
         window=window,
         since=since,
@@ -120,10 +115,6 @@ def load_traffic_report(
         course=_course(points, since, now, step),
         last_request=None if last is None else last + _MINUTE,
     )
-
-
-def _select_own(ctx: Context, totals: Iterable[TrafficTotal]) -> Sequence[TrafficTotal]:
-    return [total for total in totals if ctx.owns(total.route)]
 
 
 def name_period(window: timedelta) -> str:

@@ -293,7 +293,7 @@ def list_running(ctx: Context) -> Sequence[ShadowStatus]:
     """Lists the status of the shadows that run now, by route. Raises SignatureInvalid."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        live = [s for s in tx.shadows.live() if s.expires_at > now and ctx.owns(s.route)]
+        live = [s for s in tx.shadows.live() if s.expires_at > now]
     records = [ShadowRecord(shadow) for shadow in sorted(live, key=lambda s: s.route)]
     return [status_of_record(ctx, record) for record in records]
 

@@ -11,7 +11,6 @@ from enum import IntEnum, StrEnum
 from hashlib import sha256
 
 from harness.domain.errors import NotAllowed
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.reliability.rate_limits import KeyLimits
 
 DATA_KEY_PREFIX = "sk-sg-"
@@ -36,8 +35,6 @@ class Actor:
     principal: str  # whose id it is, whatever he is called
     # The id of the management key that he acts with; None for the local operator.
     key: str | None = None
-    # Whose key it is; who acts with one of the default project acts for all of them.
-    project: str = DEFAULT_PROJECT
 
     def require(self, role: Role) -> None:
         """Requires at least this role of the actor; else raises NotAllowed."""
@@ -83,7 +80,6 @@ class ApiKey:
     created_by: str | None = None
     created_with: str | None = None
     opt_outs: frozenset[OptOut] = frozenset()  # of a data key
-    project: str = DEFAULT_PROJECT  # whose routes it is for
 
 
 def key_hash(key: str, secret: bytes) -> str:

@@ -1,6 +1,5 @@
 """Reads what an OpenID Connect server said of a person (`read_identity`): who it is, by issuer
-and subject, what he is called, and the roles that the file gives to his groups: in the whole
-installation, or in a project. Pure.
+and subject, what he is called, and the role that the file gives to his groups. Pure.
 
 The token behind the claims was verified by Streamlit before; here is decided what it is worth.
 """
@@ -15,7 +14,6 @@ from harness.domain.content_hash import canonical_json
 from harness.domain.errors import NotAllowed
 from harness.domain.operations.access import Role
 from harness.domain.operations.principals import MAX_NAME_LENGTH
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.settings import OidcSettings
 
 # What clocks of two machines may differ by.
@@ -33,15 +31,9 @@ class SignedInIdentity:
     issuer: str
     subject: str
     name: str
-    # By project, the highest of the groups; of the default one, which is the installation.
-    roles: Mapping[str, Role]
+    role: Role  # the highest of the groups
     issued_at: datetime
     sign_in: str  # a text that this sign-in has alone: its claims
-
-    @property
-    def project(self) -> str:
-        """Where the person acts at first: in the whole installation, or the first by name."""
-        return DEFAULT_PROJECT if DEFAULT_PROJECT in self.roles else min(self.roles)
 
     def require_current(self, now: datetime, lasts: timedelta) -> None:
         """Requires a sign-in that is not too long ago. Raises NotAllowed."""
@@ -75,7 +67,7 @@ def read_identity(claims: Mapping[str, object], settings: OidcSettings) -> Signe
         issuer=issuer,
         subject=subject,
         name=name,
-        roles=_roles(claims, settings, name),
+        role=_role(claims, settings, name),
         issued_at=_issued_at(claims, issuer),
         sign_in=canonical_json(dict(claims)),
     )
@@ -97,25 +89,20 @@ def _text(claims: Mapping[str, object], claim: str) -> str:
     return value
 
 
-def _roles(
-    claims: Mapping[str, object], settings: OidcSettings, name: str
-) -> Mapping[str, Role]:
-    """The highest role of the person's groups, by project."""
+def _role(claims: Mapping[str, object], settings: OidcSettings, name: str) -> Role:
+    """Finds the highest role of the person's groups. Raises NotAllowed."""
     found = claims.get(settings.roles_claim, ())
     groups = (found,) if isinstance(found, str) else found
     if not isinstance(groups, list | tuple):
         groups = ()
-    named = [g for g in groups if isinstance(g, str)]
-    roles = {}
-    for project, of in {DEFAULT_PROJECT: settings.roles, **settings.project_roles}.items():
-        if own := [Role[of[group].upper()] for group in named if group in of]:
-            roles[project] = max(own)
+    roles = [
+        Role[settings.roles[group].upper()]
+        for group in groups
+        if isinstance(group, str) and group in settings.roles
+    ]
     if not roles:
-        # Groups of projects are not told to who is in none of them.
-        known = sorted(settings.roles)
-        one = f"one of {', '.join(known)}" if known else "your project's"
         raise NotAllowed(
             f"{name[:MAX_NAME_LENGTH]} is in none of the groups that have a role here: an "
-            f"admin of {settings.issuer} adds you to {one}"
+            f"admin of {settings.issuer} adds you to one of {', '.join(sorted(settings.roles))}"
         )
-    return roles
+    return max(roles)

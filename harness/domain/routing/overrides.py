@@ -10,7 +10,6 @@ from enum import StrEnum
 from typing import Final
 
 from harness.domain.errors import InputError, NotAllowed, NotFound, SwapgateError
-from harness.domain.operations.projects import project_of
 from harness.domain.routing.data_classes import DataClasses, is_at_least_as_strict
 
 
@@ -67,9 +66,6 @@ def override_errors(
         about = f"route {route!r}: the override for {kind.value}"
         if other == route:
             yield kind, InputError(f"{about} names the route itself: leave it out")
-        elif project_of(other) != project_of(route):
-            words = f"{about} names {other!r}, which is not in its project: name one that is"
-            yield kind, InputError(words)
         elif other not in carried:
             words = f"{about} names {other!r}, and there is no such route: create it first"
             yield kind, NotFound(words)

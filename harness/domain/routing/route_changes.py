@@ -13,7 +13,6 @@ from harness.domain.agents.model_choice import LITERAL_MARK
 from harness.domain.canary.unit_rule import DEFAULT_UNIT_RULE, UnitRule
 from harness.domain.errors import IllegalTransition, InputError, ProofRefused
 from harness.domain.evals.verdict import Passed
-from harness.domain.operations.projects import check_owned_name
 from harness.domain.routing.evidence import ChainProof, FormerTarget, Waiver
 from harness.domain.routing.table import (
     BUCKETS,
@@ -35,7 +34,6 @@ def check_route_name(name: str) -> None:
         )
     if not name or any(c.isspace() or c in "/?#" for c in name):
         raise InputError(f"{name!r} is no route name: no spaces, '/', '?' or '#'")
-    check_owned_name(name)
 
 
 def check_chain(

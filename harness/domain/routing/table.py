@@ -15,7 +15,6 @@ from harness.domain.agents.grant import AgentGrant
 from harness.domain.canary.unit_rule import DEFAULT_UNIT_RULE, UnitRule
 from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.operations.access import OptOut
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.operations.row_signatures import Revocations, SignedRows
 from harness.domain.providers.credentials import StoredKey
 from harness.domain.reliability.rate_limits import KeyLimits
@@ -256,7 +255,6 @@ class KeyGrant:
     # None when there are none, so that such a key costs one look.
     limits: KeyLimits | None = None
     opt_outs: frozenset[OptOut] = frozenset()
-    project: str = DEFAULT_PROJECT  # whose routes it may ask
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from harness.store.schema.columns import SIGNATURE
 from harness.store.schema.sessions import agent_message, agent_session
 
 _OPEN_SESSION: Final = (
-    "EXISTS (SELECT 1 FROM agent_session s WHERE s.project = {0}.project"
-    " AND s.id = {0}.session AND s.state = 'open')"
+    "EXISTS (SELECT 1 FROM agent_session s WHERE s.id = {0}.session AND s.state = 'open')"
 )
 _ANSWER_UNDER_WAY: Final = (
     "EXISTS (SELECT 1 FROM agent_message m WHERE m.session = NEW.session"
@@ -40,7 +39,7 @@ def _changes_beside(table: sa.Table, *columns: str) -> str:
 
 
 def _registered(*columns: str) -> Rule:
-    return ("registered: whose a row is does not change", changes("project", "id", *columns))
+    return ("registered: whose a row is does not change", changes("id", *columns))
 
 
 _OF_AN_AGENT: Final = ("description", "instructions", "tools")
@@ -153,7 +152,7 @@ _SWITCH: Final = (
         (
             "append_only: what was asked for does not change",
             changes(
-                *("project", "id", "agent", "session", "targets", "for_children"),
+                *("id", "agent", "session", "targets", "for_children"),
                 *("asked_at", "expires_at"),
             ),
         ),
@@ -188,8 +187,7 @@ _GRANT: Final = (
             "switch_missing: nobody waits for this grant",
             (
                 "NEW.request IS NOT NULL AND NOT EXISTS (SELECT 1 FROM agent_switch r"
-                " WHERE r.id = NEW.request AND r.project = NEW.project"
-                " AND r.agent = NEW.agent AND r.session = NEW.session"
+                " WHERE r.id = NEW.request AND r.agent = NEW.agent AND r.session = NEW.session"
                 " AND r.state = 'pending')"
             ),
         ),

@@ -12,7 +12,7 @@ from harness.store.guards.guard import Guard, always, busy, changes, person, sam
 
 _LONGEST_US: Final = LONGEST // timedelta(microseconds=1)
 _ASKED: Final = (
-    *("project", "id", "route", "incumbent", "target", "reason", "through_freeze"),
+    *("id", "route", "incumbent", "target", "reason", "through_freeze"),
     *("proposer", "proposer_principal", "proposer_key"),
     *("created_at", "confirm_by", "expires_at"),
 )
@@ -43,7 +43,7 @@ BREAK_GLASSES: Final = (
         "INSERT",
         (
             taken("break_glass", "id"),
-            busy("break_glass", "ended_at IS NULL", "project", "route"),
+            busy("break_glass", "ended_at IS NULL", "route"),
             (
                 "break_glass_asked: it is asked for before it is confirmed or over",
                 "NEW.confirmed_at IS NOT NULL OR NEW.ended_at IS NOT NULL",

@@ -77,7 +77,7 @@ def person(principal: str) -> str:
 
 def same_route(alias: str) -> str:
     """The row that the alias stands for belongs to the route of the new one."""
-    return f"{alias}.project = NEW.project AND {alias}.route = NEW.route"
+    return f"{alias}.route = NEW.route"
 
 
 def changes(*columns: str) -> str:

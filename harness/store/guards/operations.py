@@ -202,7 +202,7 @@ _API_KEY: Final = (
             (
                 "registered: whose a key is, and who created it, does not change",
                 (
-                    f"{changes('project', 'id', 'principal', 'created_by', 'created_with')}"
+                    f"{changes('id', 'principal', 'created_by', 'created_with')}"
                     " OR (NEW.role IS NULL) <> (OLD.role IS NULL)"
                 ),
             ),
@@ -402,7 +402,7 @@ OPERATIONS: Final = (
         (
             another(
                 "suite",
-                ("project", "digest"),
+                ("digest",),
                 ("name", "version", "data_sha256", "scorer", "template", "items"),
             ),
         ),

@@ -73,7 +73,7 @@ _PROPOSAL: Final = (
                 ),
             ),
             _BUSY,
-            busy("proposal", f"phase {_PAST_GATE}", "project", "route"),
+            busy("proposal", f"phase {_PAST_GATE}", "route"),
         ),
     ),
     Guard(
@@ -136,7 +136,7 @@ _ROLLOUT: Final = (
         "rollout_guard",
         "rollout",
         "INSERT",
-        (taken("rollout", "id"), busy("rollout", f"state {_LIVE}", "project", "route")),
+        (taken("rollout", "id"), busy("rollout", f"state {_LIVE}", "route")),
     ),
     Guard(
         "rollout_bake_guard",
@@ -181,7 +181,7 @@ _ROLLOUT: Final = (
                     " AND p.weight_bps = WEIGHT[q.policy, NEW.step]))"
                 ),
             ),
-            busy("rollout", f"state {_LIVE}", "project", "route"),
+            busy("rollout", f"state {_LIVE}", "route"),
         ),
     ),
     Guard("rollout_no_delete", "rollout", "DELETE", always("rollout is never deleted")),

@@ -40,7 +40,7 @@ _ROUTE_VERSION: Final = Guard(
     "route_version",
     "INSERT",
     (
-        taken("route_version", "project", "route", "version"),
+        taken("route_version", "route", "version"),
         (
             "revision_follows: revisions rise by one, from above a floor",
             (
@@ -53,7 +53,7 @@ _ROUTE_VERSION: Final = Guard(
             "baseline_evidence: a first version needs baseline evidence",
             (
                 "NEW.version = 1 AND NOT EXISTS (SELECT 1 FROM evidence e"
-                " WHERE e.project = NEW.project AND e.id = NEW.incumbent_evidence"
+                " WHERE e.id = NEW.incumbent_evidence"
                 " AND e.kind = 'baseline')"
             ),
         ),
@@ -69,7 +69,7 @@ _ROUTE_VERSION: Final = Guard(
             "proof_is_evidence: a promoted target's evidence is its verdict",
             (
                 "NEW.kind = 'promotion' AND NOT EXISTS (SELECT 1 FROM evidence e"
-                " WHERE e.project = NEW.project AND e.id = NEW.incumbent_evidence"
+                " WHERE e.id = NEW.incumbent_evidence"
                 " AND e.verdict_id = NEW.verdict_id)"
             ),
         ),
@@ -77,7 +77,7 @@ _ROUTE_VERSION: Final = Guard(
             "proof_is_evidence: a canary's evidence is its verdict",
             (
                 "NEW.kind = 'canary' AND NOT EXISTS (SELECT 1 FROM evidence e"
-                " WHERE e.project = NEW.project AND e.id = NEW.canary_evidence"
+                " WHERE e.id = NEW.canary_evidence"
                 " AND e.verdict_id = NEW.verdict_id)"
             ),
         ),
@@ -120,8 +120,7 @@ _ROUTE_VERSION: Final = Guard(
 )
 
 _CHAIN: Final = (
-    "FROM route_fallback {0} WHERE {0}.project = NEW.project AND {0}.route = NEW.route"
-    " AND {0}.version = NEW.version"
+    "FROM route_fallback {0} WHERE {0}.route = NEW.route AND {0}.version = NEW.version"
 )
 _CHAIN_NOW: Final = _CHAIN.format("n")
 _CHAIN_BEFORE: Final = f"{_CHAIN.format('o')} - 1"
@@ -145,7 +144,7 @@ _ROUTE_VERSION_LINKS: Final = Guard(
             (
                 "NEW.kind IN ('baseline', 'settings') AND EXISTS (SELECT 1"
                 " FROM route_fallback n JOIN evidence e"
-                " ON e.project = n.project AND e.id = n.evidence"
+                " ON e.id = n.evidence"
                 " JOIN waiver w ON w.id = e.waiver_id"
                 f" WHERE {same_route('n')} AND n.version = NEW.version"
                 " AND w.expires_at <= NEW.at)"
@@ -197,12 +196,12 @@ _ROUTE_VERSION_BAKE: Final = Guard(
 
 # Who serves without proof does so by a break-glass, and every version says so.
 _BY_WAIVER: Final = (
-    "EXISTS (SELECT 1 FROM evidence e WHERE e.project = NEW.project"
-    " AND e.id = NEW.incumbent_evidence AND e.kind = 'waiver')"
+    "EXISTS (SELECT 1 FROM evidence e"
+    " WHERE e.id = NEW.incumbent_evidence AND e.kind = 'waiver')"
 )
 _BREAK_GLASS: Final = (
-    "EXISTS (SELECT 1 FROM break_glass b JOIN evidence e ON e.project = b.project"
-    f" AND e.waiver_id = b.waiver WHERE b.id = NEW.break_glass AND {same_route('b')}"
+    "EXISTS (SELECT 1 FROM break_glass b JOIN evidence e"
+    f" ON e.waiver_id = b.waiver WHERE b.id = NEW.break_glass AND {same_route('b')}"
     " AND e.id = NEW.incumbent_evidence AND b.target = NEW.incumbent"
 )
 _ROUTE_VERSION_BREAK_GLASS: Final = Guard(
@@ -348,7 +347,7 @@ _ROUTE_FALLBACK: Final = Guard(
                 f" WHERE {same_route('v')} AND v.version = NEW.version)"
             ),
         ),
-        taken("route_fallback", "project", "route", "version", "position"),
+        taken("route_fallback", "route", "version", "position"),
         (
             "evidence_missing: no such evidence of this route and target",
             (
@@ -361,7 +360,7 @@ _ROUTE_FALLBACK: Final = Guard(
             (
                 "NEW.version > 1"
                 " AND EXISTS (SELECT 1 FROM evidence e"
-                " WHERE e.project = NEW.project AND e.id = NEW.evidence"
+                " WHERE e.id = NEW.evidence"
                 " AND e.kind = 'baseline')"
                 f" AND NOT EXISTS (SELECT 1 FROM route_version v WHERE {same_route('v')}"
                 " AND v.version = 1 AND v.incumbent_evidence = NEW.evidence)"
@@ -377,7 +376,7 @@ _EVIDENCE: Final = Guard(
     "evidence",
     "INSERT",
     (
-        taken("evidence", "project", "id"),
+        taken("evidence", "id"),
         (
             "baseline_late: the route has versions; a new target needs a verdict or a waiver",
             (

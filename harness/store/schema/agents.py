@@ -24,7 +24,6 @@ from harness.store.schema.columns import (
     not_blank,
     one_of,
     plain,
-    project,
     signature,
     text,
     time,
@@ -39,7 +38,6 @@ IS_VALID = sa.text("revoked_at IS NULL")
 agent = sa.Table(
     "agent",
     metadata,
-    project(),
     sa.Column("id", sa.Text, primary_key=True),
     free_text("name"),
     free_text("description"),
@@ -59,7 +57,6 @@ agent = sa.Table(
         "ix_agent_created_at",
         "created_at",
         "id",
-        "project",
         sqlite_where=IS_KEPT,
         postgresql_where=IS_KEPT,
     ),
@@ -69,7 +66,6 @@ agent = sa.Table(
 agent_switch = sa.Table(
     "agent_switch",
     metadata,
-    project(),
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("agent", sa.ForeignKey(agent.c.id), nullable=False),
     text("session"),
@@ -97,7 +93,7 @@ agent_switch = sa.Table(
         "state <> 'approved' OR decided_at < expires_at", name="approved_in_time"
     ),
     sa.Index("ix_agent_switch_session", "session", "asked_at"),
-    sa.Index("ix_agent_switch_asked_at", "asked_at", "id", "project"),
+    sa.Index("ix_agent_switch_asked_at", "asked_at", "id"),
     sa.Index("ix_agent_switch_state", "state", "asked_at", "id"),
     sa.Index(
         "ix_agent_switch_pending",
@@ -111,7 +107,6 @@ agent_switch = sa.Table(
 agent_grant = sa.Table(
     "agent_grant",
     metadata,
-    project(),
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("agent", sa.ForeignKey(agent.c.id), nullable=False),
     text("session"),
@@ -136,7 +131,7 @@ agent_grant = sa.Table(
     sa.CheckConstraint("(kind = 'switch') = (session <> '')", name="session_of_a_switch"),
     sa.UniqueConstraint("request", "target"),
     sa.Index("ix_agent_grant_agent", "agent", "created_at"),
-    sa.Index("ix_agent_grant_created_at", "created_at", "id", "project"),
+    sa.Index("ix_agent_grant_created_at", "created_at", "id"),
     sa.Index(
         "ix_agent_grant_valid",
         "expires_at",

@@ -15,7 +15,6 @@ from sqlalchemy.ext.compiler import compiles
 
 from harness.domain.content_hash import canonical_json
 from harness.domain.errors import InputError
-from harness.domain.operations.projects import DEFAULT_PROJECT
 
 metadata = sa.MetaData(
     naming_convention={
@@ -53,8 +52,6 @@ def keep_strict(table: sa.Table) -> None:
 
 # The column of a row's signature, in every table that `signed_tables.SIGNED` names.
 SIGNATURE: Final = "signature"
-# The column of tables whose rows belong to a project, and the project of who names none.
-PROJECT: Final = "project"
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST: Final = datetime.min.replace(tzinfo=UTC)
 LAST: Final = datetime.max.replace(tzinfo=UTC)
@@ -213,13 +210,6 @@ def json_value(name: str, *, nullable: bool = False) -> sa.Column[object]:
     return sa.Column(name, Json, nullable=nullable)
 
 
-def project() -> sa.Column[str]:
-    """Builds the column of the project that a row belongs to: names are unique within a
-    project, and none refers to another's.
-    """
-    return sa.Column(PROJECT, sa.Text, nullable=False, server_default=DEFAULT_PROJECT)
-
-
 def signature() -> sa.Column[str]:
     return sa.Column(SIGNATURE, sa.Text, nullable=True)
 
@@ -231,8 +221,8 @@ Row = sa.Row[Any]
 
 
 def plain(row: Row, *also: str) -> dict[str, Any]:
-    """Returns a row's columns without its signature, its project and those of `also`."""
-    left_out = {"signature", "project", *also}
+    """Returns a row's columns without its signature and those of `also`."""
+    left_out = {"signature", *also}
     return {name: value for name, value in row._asdict().items() if name not in left_out}
 
 

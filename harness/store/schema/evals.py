@@ -21,7 +21,6 @@ from harness.store.schema.columns import (
     number,
     one_of,
     plain,
-    project,
     share,
     signature,
     storable,
@@ -45,7 +44,6 @@ target = sa.Table(
 suite = sa.Table(
     "suite",
     metadata,
-    project(),
     text("digest"),
     text("name"),
     text("version"),
@@ -56,7 +54,7 @@ suite = sa.Table(
     time("created_at"),
     sa.Column("texts", sa.Text, nullable=False, server_default=""),
     signature(),
-    sa.PrimaryKeyConstraint("project", "digest"),
+    sa.PrimaryKeyConstraint("digest"),
     at_least("items", 0),
 )
 

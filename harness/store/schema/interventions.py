@@ -19,7 +19,6 @@ from harness.store.schema.columns import (
     not_blank,
     one_of,
     plain,
-    project,
     signature,
     text,
     time,
@@ -84,7 +83,6 @@ IS_OPEN = sa.text("ended_at IS NULL")
 break_glass = sa.Table(
     "break_glass",
     metadata,
-    project(),
     sa.Column("id", sa.Text, primary_key=True),
     text("route"),
     sa.Column("incumbent", sa.ForeignKey(target.c.id), nullable=False),
@@ -116,13 +114,12 @@ break_glass = sa.Table(
     ),
     sa.Index(
         "ux_break_glass_open",
-        "project",
         "route",
         unique=True,
         sqlite_where=IS_OPEN,
         postgresql_where=IS_OPEN,
     ),
-    sa.Index("ix_break_glass_created_at", "created_at", "id", "project"),
+    sa.Index("ix_break_glass_created_at", "created_at", "id"),
 )
 _FREEZE_COLUMNS: Final = tuple(freeze.c[item.name] for item in fields(Freeze))
 

@@ -41,7 +41,6 @@ from harness.store.schema.columns import (
     number,
     one_of,
     plain,
-    project,
     text,
     time,
 )
@@ -171,7 +170,6 @@ traffic = sa.Table(
 key_spend = sa.Table(
     "key_spend",
     metadata,
-    project(),
     text("key"),
     day("day"),
     text("worker"),

@@ -19,10 +19,8 @@ from harness.domain.operations.dashboard_session import DashboardSession
 from harness.domain.operations.delivery import Delivery
 from harness.domain.operations.people import PersonLink
 from harness.domain.operations.principals import Principal, PrincipalKind
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.store.schema.columns import (
-    PROJECT,
     Row,
     Values,
     added_count,
@@ -33,26 +31,12 @@ from harness.store.schema.columns import (
     metadata,
     not_blank,
     one_of,
-    project,
     signature,
     text,
     time,
 )
 
-# Of the rows that have a project other than the default one: whose people alone ask by it.
-OF_A_PROJECT: Final = sa.text(f"project <> '{DEFAULT_PROJECT}'")
 OF_A_KEY: Final = sa.text("key IS NOT NULL")
-
-
-def _by_project(name: str, *columns: str) -> sa.Index:
-    return sa.Index(
-        name,
-        PROJECT,
-        *columns,
-        sqlite_where=OF_A_PROJECT,
-        postgresql_where=OF_A_PROJECT,
-    )
-
 
 # Append-only, without gaps (triggers), chained by HMAC (harness.domain.operations.audit).
 audit_event = sa.Table(
@@ -69,11 +53,8 @@ audit_event = sa.Table(
     text("principal", nullable=True),
     text("key", nullable=True),
     # Whose people may read it, by subject and actor (store.sql.owners); outside the chain.
-    project(),
     at_least("number", 1),
     sa.Index("ix_audit_event_subject", "subject", "number"),
-    _by_project("ix_audit_event_project", "number"),
-    _by_project("ix_audit_event_project_at", "at", "number"),
     sa.Index("ix_audit_event_at", "at", "number"),
     sa.Index("ix_audit_event_actor", "actor", "number"),
     sa.Index("ix_audit_event_action", "action", "number"),
@@ -111,7 +92,6 @@ principal = sa.Table(
 api_key = sa.Table(
     "api_key",
     metadata,
-    project(),
     sa.Column("id", sa.Text, primary_key=True),
     free_text("name"),
     text("hash"),
@@ -128,7 +108,7 @@ api_key = sa.Table(
     signature(),
     sa.UniqueConstraint("hash"),
     sa.CheckConstraint("role BETWEEN 1 AND 4", name="role_known"),
-    sa.Index("ix_api_key_created_at", "created_at", "id", "project"),
+    sa.Index("ix_api_key_created_at", "created_at", "id"),
     sa.Index("ix_api_key_principal", "principal"),
 )
 
@@ -214,7 +194,6 @@ alert = sa.Table(
     count("told_count"),
     count("messages"),
     # Whose people may read it, by subject (store.sql.owners).
-    project(),
     one_of("told", Notified),
     at_least("count", 1),
     sa.CheckConstraint("last_seen >= first_seen", name="seen_in_order"),
@@ -226,7 +205,6 @@ alert = sa.Table(
     ),
     sa.Index("ix_alert_key", "key", "first_seen"),
     sa.Index("ix_alert_last_seen", "last_seen"),
-    _by_project("ix_alert_project", "last_seen"),
     sa.Index("ix_alert_resolved_at", "resolved_at"),
     sa.Index("ix_alert_told", "told", "kind"),
     # One record of a key is open at a time, whoever writes.
@@ -276,7 +254,6 @@ def event_to_row(event: AuditEvent) -> Values:
 
 def event_from_row(row: Row) -> AuditEvent:
     values = row._asdict()
-    del values[PROJECT]
     return AuditEvent(**values)
 
 
@@ -309,7 +286,6 @@ def key_to_row(key: ApiKey) -> Values:
         "created_by": key.created_by,
         "created_with": key.created_with,
         "opt_outs": opt_outs_to_json(key.opt_outs),
-        **({PROJECT: key.project} if key.project != DEFAULT_PROJECT else {}),
     }
 
 
@@ -336,7 +312,6 @@ def key_from_row(row: Row) -> ApiKey:
         created_by=row.created_by,
         created_with=row.created_with,
         opt_outs=frozenset(OptOut(name) for name in row.opt_outs or ()),
-        project=row.project,
     )
 
 
@@ -384,7 +359,6 @@ def alert_from_row(row: Row) -> AlertRecord:
     values = {_ALERT_FIELDS.get(name, name): value for name, value in row._asdict().items()}
     notified = Notified(row.told) if row.told else None
     values |= {"kind": AlertKind(row.kind), "sources": sources, "notified": notified}
-    del values[PROJECT]
     return AlertRecord(**values)
 
 

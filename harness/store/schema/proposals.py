@@ -34,7 +34,6 @@ from harness.store.schema.columns import (
     not_blank,
     one_of,
     plain,
-    project,
     signature,
     text,
     time,
@@ -49,7 +48,6 @@ LIVE_STATE_VALUES = tuple(state.value for state in RolloutState if state in LIVE
 # Columns that never change after the row was written; a proposal's `plans` and `widened` have
 # rules of their own.
 PROPOSAL_REGISTERED = (
-    "project",
     "id",
     "route",
     "incumbent",
@@ -61,7 +59,6 @@ PROPOSAL_REGISTERED = (
     "created_at",
 )
 ROLLOUT_REGISTERED = (
-    "project",
     "id",
     "proposal",
     "route",
@@ -93,7 +90,6 @@ IS_BAKING = sa.text("bake_ends_at IS NOT NULL")
 proposal = sa.Table(
     "proposal",
     metadata,
-    project(),
     sa.Column("id", sa.Text, primary_key=True),
     text("route"),
     sa.Column("incumbent", sa.ForeignKey(target.c.id), nullable=False),
@@ -133,7 +129,6 @@ proposal = sa.Table(
     ),
     sa.Index(
         "ux_proposal_open_route",
-        "project",
         "route",
         "place",
         unique=True,
@@ -142,7 +137,6 @@ proposal = sa.Table(
     ),
     sa.Index(
         "ux_proposal_past_gate",
-        "project",
         "route",
         unique=True,
         sqlite_where=_among("phase", PAST_GATE_VALUES),
@@ -150,7 +144,6 @@ proposal = sa.Table(
     ),
     sa.Index(
         "ix_proposal_open",
-        "project",
         "created_at",
         "id",
         sqlite_where=HAS_NOT_ENDED,
@@ -158,7 +151,7 @@ proposal = sa.Table(
     ),
     sa.Index("ix_proposal_selection", "selection"),
     sa.Index("ix_proposal_created_at", "created_at", "id"),
-    sa.Index("ix_proposal_phase", "phase", "project"),
+    sa.Index("ix_proposal_phase", "phase"),
     sa.Index("ix_proposal_route", "route", "created_at"),
     sa.Index("ix_proposal_candidate", "candidate"),
 )
@@ -167,7 +160,6 @@ proposal = sa.Table(
 verdict = sa.Table(
     "verdict",
     metadata,
-    project(),
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("proposal", sa.ForeignKey(proposal.c.id), nullable=False),
     text("route"),
@@ -184,7 +176,6 @@ verdict = sa.Table(
     # What the foreign keys of evidence and route_version point at: the proof as a whole.
     sa.UniqueConstraint(
         "id",
-        "project",
         "route",
         "incumbent",
         "candidate",
@@ -192,7 +183,7 @@ verdict = sa.Table(
         name="uq_verdict_proof",
     ),
     sa.Index("ix_verdict_proposal", "proposal"),
-    sa.Index("ix_verdict_decided_at", "decided_at", "id", "project"),
+    sa.Index("ix_verdict_decided_at", "decided_at", "id"),
     sa.Index("ix_verdict_route", "route", "decided_at"),
 )
 
@@ -223,7 +214,6 @@ approval = sa.Table(
 rollout = sa.Table(
     "rollout",
     metadata,
-    project(),
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("proposal", sa.ForeignKey(proposal.c.id), nullable=False),
     text("route"),
@@ -246,7 +236,6 @@ rollout = sa.Table(
     at_least("version", 1),
     sa.Index(
         "ux_rollout_live_route",
-        "project",
         "route",
         unique=True,
         sqlite_where=_among("state", LIVE_STATE_VALUES),
@@ -255,7 +244,7 @@ rollout = sa.Table(
     sa.Index("ix_rollout_state", "state"),
     sa.Index("ix_rollout_route", "route", "started_at"),
     sa.Index("ix_rollout_proposal", "proposal"),
-    sa.Index("ix_rollout_started_at", "started_at", "id", "project"),
+    sa.Index("ix_rollout_started_at", "started_at", "id"),
     sa.Index("ix_rollout_candidate", "candidate", "started_at"),
     sa.Index(
         "ix_rollout_baking",

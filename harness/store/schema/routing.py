@@ -20,7 +20,6 @@ from harness.domain.routing.route_changes import CHANGE_KINDS
 from harness.domain.routing.table import Canary, Route, RouteSettings
 from harness.ports.routing import RouteRecord
 from harness.store.schema.columns import (
-    PROJECT,
     Row,
     Values,
     at_least,
@@ -30,7 +29,6 @@ from harness.store.schema.columns import (
     metadata,
     not_blank,
     one_of,
-    project,
     signature,
     text,
     time,
@@ -40,14 +38,13 @@ from harness.store.schema.proposals import verdict
 from harness.store.schema.stored_row import parse_json
 
 # The columns of a verdict that its proof is made of, as foreign keys name them.
-_PROOF: Final = ("id", "project", "route", "incumbent", "candidate", "outcome")
+_PROOF: Final = ("id", "route", "incumbent", "candidate", "outcome")
 
 
 # Append-only (trigger).
 waiver = sa.Table(
     "waiver",
     metadata,
-    project(),
     sa.Column("id", sa.Text, primary_key=True),
     text("route"),
     sa.Column("target", sa.ForeignKey(target.c.id), nullable=False),
@@ -57,14 +54,13 @@ waiver = sa.Table(
     signature(),
     not_blank("reason"),
     not_blank("author"),
-    sa.UniqueConstraint("id", "project", "route", "target", name="uq_waiver_proof"),
+    sa.UniqueConstraint("id", "route", "target", name="uq_waiver_proof"),
 )
 
 # Append-only; `baseline` only before the route's first version (triggers).
 evidence = sa.Table(
     "evidence",
     metadata,
-    project(),
     text("id"),
     text("route"),
     sa.Column("target", sa.ForeignKey(target.c.id), nullable=False),
@@ -75,8 +71,7 @@ evidence = sa.Table(
     text("waiver_id", nullable=True),
     time("created_at"),
     signature(),
-    # The id is a hash of the rest, and routes of two projects may be called alike.
-    sa.PrimaryKeyConstraint("project", "id"),
+    sa.PrimaryKeyConstraint("id"),
     one_of("kind", ("baseline", "verdict", "waiver")),
     sa.CheckConstraint(
         "(kind = 'verdict' AND verdict_id IS NOT NULL AND verdict_incumbent IS NOT NULL"
@@ -86,15 +81,15 @@ evidence = sa.Table(
         name="verdict_passed",
     ),
     sa.CheckConstraint("(kind = 'waiver') = (waiver_id IS NOT NULL)", name="waiver_named"),
-    sa.UniqueConstraint("id", "project", "route", "target", name="uq_evidence_proof"),
+    sa.UniqueConstraint("id", "route", "target", name="uq_evidence_proof"),
     sa.ForeignKeyConstraint(
-        ["verdict_id", "project", "route", "verdict_incumbent", "target", "verdict_outcome"],
+        ["verdict_id", "route", "verdict_incumbent", "target", "verdict_outcome"],
         [verdict.c[name] for name in _PROOF],
         name="fk_evidence_verdict",
     ),
     sa.ForeignKeyConstraint(
-        ["waiver_id", "project", "route", "target"],
-        [waiver.c.id, waiver.c.project, waiver.c.route, waiver.c.target],
+        ["waiver_id", "route", "target"],
+        [waiver.c.id, waiver.c.route, waiver.c.target],
         name="fk_evidence_waiver",
     ),
 )
@@ -103,7 +98,6 @@ evidence = sa.Table(
 route_version = sa.Table(
     "route_version",
     metadata,
-    project(),
     text("route"),
     count("version"),
     count("revision"),
@@ -133,11 +127,9 @@ route_version = sa.Table(
     # The signature of the version before it: a chain per route.
     text("prev_signature", nullable=True),
     signature(),
-    sa.PrimaryKeyConstraint("project", "route", "version"),
+    sa.PrimaryKeyConstraint("route", "version"),
     sa.UniqueConstraint("revision"),
-    sa.UniqueConstraint(
-        "project", "route", "version", "incumbent", name="uq_route_version_base"
-    ),
+    sa.UniqueConstraint("route", "version", "incumbent", name="uq_route_version_base"),
     one_of("kind", dict.fromkeys(CHANGE_KINDS.values())),
     at_least("revision", 1),
     not_blank("route"),
@@ -181,14 +173,13 @@ route_version = sa.Table(
         name="canary_gone",
     ),
     sa.ForeignKeyConstraint(
-        ["project", "route", "prev_version", "prev_incumbent"],
-        [f"route_version.{name}" for name in ("project", "route", "version", "incumbent")],
+        ["route", "prev_version", "prev_incumbent"],
+        [f"route_version.{name}" for name in ("route", "version", "incumbent")],
         name="fk_route_version_base",
     ),
     sa.ForeignKeyConstraint(
         [
             "verdict_id",
-            "project",
             "route",
             "prev_incumbent",
             "verdict_candidate",
@@ -199,8 +190,8 @@ route_version = sa.Table(
     ),
     *(
         sa.ForeignKeyConstraint(
-            [f"{role}_evidence", "project", "route", role],
-            [evidence.c.id, evidence.c.project, evidence.c.route, evidence.c.target],
+            [f"{role}_evidence", "route", role],
+            [evidence.c.id, evidence.c.route, evidence.c.target],
             name=f"fk_route_version_{role}_evidence",
         )
         for role in ("incumbent", "canary")
@@ -211,48 +202,28 @@ route_version = sa.Table(
 _any_version = route_version.alias("any_version").c
 
 
-def _every_project() -> sa.CTE:
-    """Builds the projects that have routes."""
-    first = sa.select(sa.func.min(_any_version.project).label("project"))
-    projects = first.cte("projects", recursive=True)
-    following = sa.select(sa.func.min(_any_version.project)).where(
-        _any_version.project > projects.c.project
-    )
-    return projects.union_all(
-        sa.select(following.scalar_subquery()).where(projects.c.project.is_not(None))
-    )
-
-
-def _names(projects: sa.CTE) -> sa.CTE:
-    """Builds the routes of these projects; a row without a route ends each project.
+def _names() -> sa.CTE:
+    """Builds the names of the routes, and a last row without one.
 
     It goes from route to route in the index, so that it takes as long as there are routes,
     however many versions those have.
     """
-    of_project = _any_version.project == projects.c.project
-    first = sa.select(sa.func.min(_any_version.route)).where(of_project)
-    names = (
-        sa.select(projects.c.project, first.scalar_subquery().label("route"))
-        .where(projects.c.project.is_not(None))
-        .cte("route_names", recursive=True)
+    names = sa.select(sa.func.min(_any_version.route).label("route")).cte(
+        "route_names", recursive=True
     )
     following = sa.select(sa.func.min(_any_version.route)).where(
-        _any_version.project == names.c.project, _any_version.route > names.c.route
+        _any_version.route > names.c.route
     )
     return names.union_all(
-        sa.select(names.c.project, following.scalar_subquery()).where(
-            names.c.route.is_not(None)
-        )
+        sa.select(following.scalar_subquery()).where(names.c.route.is_not(None))
     )
 
 
-def _is_newest(of: sa.Table, projects: sa.CTE) -> sa.ColumnElement[bool]:
-    """Builds the condition that a row is of the newest version of its route, in these
-    projects.
-    """
-    names = _names(projects)
+def _is_newest(of: sa.Table) -> sa.ColumnElement[bool]:
+    """Builds the condition that a row is of the newest version of its route."""
+    names = _names()
     version = sa.select(sa.func.max(_any_version.version)).where(
-        _any_version.project == names.c.project, _any_version.route == names.c.route
+        _any_version.route == names.c.route
     )
     newest = (
         sa.select(names, version.scalar_subquery().label("version"))
@@ -262,16 +233,16 @@ def _is_newest(of: sa.Table, projects: sa.CTE) -> sa.ColumnElement[bool]:
     return sa.and_(*(of.c[column.name] == column for column in newest.c))
 
 
-def _newest_signatures(projects: sa.CTE) -> sa.Select[Any]:
+def _newest_signatures() -> sa.Select[Any]:
     """Builds the signature of each route's newest version.
 
     Route by route: PostgreSQL takes the routes for ten times as many as they are, and then
     reads every version to join them.
     """
-    names = _names(projects)
+    names = _names()
     signature = (
         sa.select(_any_version.signature)
-        .where(_any_version.project == names.c.project, _any_version.route == names.c.route)
+        .where(_any_version.route == names.c.route)
         .order_by(_any_version.version.desc())
         .limit(1)
     )
@@ -284,37 +255,32 @@ def _newest_signatures(projects: sa.CTE) -> sa.Select[Any]:
 route_fallback = sa.Table(
     "route_fallback",
     metadata,
-    project(),
     text("route"),
     count("version"),
     count("position"),
     text("target"),
     text("evidence"),
-    sa.PrimaryKeyConstraint("project", "route", "version", "position"),
-    sa.UniqueConstraint(
-        "project", "route", "version", "target", name="uq_route_fallback_target"
-    ),
+    sa.PrimaryKeyConstraint("route", "version", "position"),
+    sa.UniqueConstraint("route", "version", "target", name="uq_route_fallback_target"),
     at_least("position", 0),
     sa.ForeignKeyConstraint(
-        ["project", "route", "version"],
-        [route_version.c.project, route_version.c.route, route_version.c.version],
+        ["route", "version"],
+        [route_version.c.route, route_version.c.version],
         name="fk_route_fallback_version",
         deferrable=True,
         initially="DEFERRED",
     ),
     sa.ForeignKeyConstraint(
-        ["evidence", "project", "route", "target"],
-        [evidence.c.id, evidence.c.project, evidence.c.route, evidence.c.target],
+        ["evidence", "route", "target"],
+        [evidence.c.id, evidence.c.route, evidence.c.target],
         name="fk_route_fallback_evidence",
     ),
 )
 
-# That a row is of its route's newest version: in any project, and in that of the unit of work.
-IS_NEWEST: Final = _is_newest(route_version, _every_project())
-NEWEST_SIGNATURES: Final = _newest_signatures(_every_project())
-_own_project = sa.select(sa.bindparam(PROJECT, type_=sa.Text).label(PROJECT)).cte("projects")
-IS_NEWEST_OF_PROJECT: Final = _is_newest(route_version, _own_project)
-IS_FALLBACK_OF_NEWEST: Final = _is_newest(route_fallback, _own_project)
+# That a row is of its route's newest version.
+IS_NEWEST: Final = _is_newest(route_version)
+IS_FALLBACK_OF_NEWEST: Final = _is_newest(route_fallback)
+NEWEST_SIGNATURES: Final = _newest_signatures()
 
 
 def evidence_to_row(evidence: TargetEvidence) -> Values:

@@ -35,7 +35,6 @@ from harness.store.schema.columns import (
     number,
     one_of,
     plain,
-    project,
     text,
     time,
 )
@@ -45,7 +44,6 @@ IS_RUNNING = sa.text("state = 'running'")
 agent_session = sa.Table(
     "agent_session",
     metadata,
-    project(),
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("agent", sa.ForeignKey(agent.c.id), nullable=False),
     free_text("user_id"),
@@ -61,7 +59,7 @@ agent_session = sa.Table(
     amount("cost_usd"),
     sa.CheckConstraint("(parent IS NULL) = (depth = 0)", name="depth_of_a_child"),
     sa.Index("ix_agent_session_agent", "agent", "created_at", "id"),
-    sa.Index("ix_agent_session_created_at", "created_at", "id", "project"),
+    sa.Index("ix_agent_session_created_at", "created_at", "id"),
     sa.Index("ix_agent_session_user_id", "user_id"),
     sa.Index("ix_agent_session_parent", "parent"),
     sa.Index("ix_agent_session_last_at", "last_at"),
@@ -71,7 +69,6 @@ agent_session = sa.Table(
 agent_turn = sa.Table(
     "agent_turn",
     metadata,
-    project(),
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("session", sa.ForeignKey(agent_session.c.id), nullable=False),
     text("owner"),
@@ -95,7 +92,6 @@ agent_turn = sa.Table(
 agent_message = sa.Table(
     "agent_message",
     metadata,
-    project(),
     sa.Column("session", sa.ForeignKey(agent_session.c.id), nullable=False),
     count("position"),
     text("id"),
@@ -131,7 +127,6 @@ agent_message = sa.Table(
 agent_idempotency = sa.Table(
     "agent_idempotency",
     metadata,
-    project(),
     text("scope"),
     free_text("key"),
     text("request_hash"),
@@ -140,7 +135,7 @@ agent_idempotency = sa.Table(
     count("status", nullable=True),
     text("body"),
     time("created_at"),
-    sa.PrimaryKeyConstraint("project", "scope", "key"),
+    sa.PrimaryKeyConstraint("scope", "key"),
     sa.Index("ix_agent_idempotency_session", "session"),
     sa.Index("ix_agent_idempotency_turn", "turn"),
     sa.Index("ix_agent_idempotency_created_at", "created_at"),

@@ -24,7 +24,6 @@ from harness.store.schema.columns import (
     time,
 )
 
-# The installation's, over all projects.
 spending_cap = sa.Table(
     "spending_cap",
     metadata,

@@ -11,7 +11,6 @@ import sqlalchemy as sa
 from sqlalchemy.engine.default import DefaultDialect
 
 from harness.store.schema.columns import (
-    PROJECT,
     SIGNATURE,
     FreeText,
     Json,
@@ -98,7 +97,7 @@ def _as_it_is(value: object) -> object:
 def plain_values(row: Row, *also: str) -> dict[str, Any]:
     """Returns a row's columns as `plain` does; of a stored row it reads no others."""
     if isinstance(row, StoredRow):
-        return row.values_without({SIGNATURE, PROJECT, *also})
+        return row.values_without({SIGNATURE, *also})
     return plain(row, *also)
 
 

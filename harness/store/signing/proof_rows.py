@@ -58,7 +58,6 @@ def read_proof(unit: Unit, installation: str, proposal: Proposal, exported_at: s
     versions = [int(row["version"]) for row in rows[route_version.name]]
     chains: dict[str, list[list[str]]] = {str(version): [] for version in versions}
     query = sa.select(route_fallback).where(
-        route_fallback.c.project == unit.project,
         route_fallback.c.route == proposal.route,
         route_fallback.c.version.in_(versions),
     )
@@ -72,9 +71,7 @@ def _changes(unit: Unit, proposal: Proposal) -> list[dict[str, Any]]:
     """The route's versions from the first one of the swap on, its abort or rollback included,
     up to the next canary.
     """
-    of_route = sa.and_(
-        route_version.c.project == unit.project, route_version.c.route == proposal.route
-    )
+    of_route = route_version.c.route == proposal.route
     of_swap = sa.or_(
         route_version.c.rollout == (proposal.rollout or ""),
         route_version.c.verdict_id == (proposal.verdict or ""),

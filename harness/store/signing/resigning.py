@@ -71,9 +71,9 @@ def _sign_versions(unit: Unit, rows: Sequence[Row]) -> None:
     before: dict[str, Any] = {}
     for row in rows:
         values = row._asdict()
-        follows = all(before.get(name) == values[name] for name in ("project", "route"))
+        follows = before.get("route") == row.route
         values["prev_signature"] = before[SIGNATURE] if follows else None
-        chain = chains.get((row.project, row.route, row.version), [])
+        chain = chains.get((row.route, row.version), [])
         values[SIGNATURE] = unit.signature(route_version, values, fallbacks=chain)
         _write(unit, route_version, values, "prev_signature")
         before = values
@@ -96,15 +96,14 @@ def remove_rows(unit: Unit, faults: Sequence[RowFault]) -> int:
         # Of versions the last one first: each stands on the one before it.
         row_faults = sorted(
             (fault for fault in faults if fault.table == table.name),
-            key=lambda fault: int(fault.key[2]) if table is route_version else 0,
+            key=lambda fault: int(fault.key[1]) if table is route_version else 0,
             reverse=True,
         )
         for fault in row_faults:
             if table is route_version:
-                project, route, version = fault.key
+                route, version = fault.key
                 unit.write(
                     sa.delete(route_fallback).where(
-                        route_fallback.c.project == project,
                         route_fallback.c.route == route,
                         route_fallback.c.version == int(version),
                     )

@@ -28,7 +28,7 @@ from harness.store.unit_of_work import Unit
 # Of a table at a time: the texts of what is verified are not held for long.
 ROWS_PER_PAGE: Final = 1_000
 CHAINS: Final = sa.select(route_fallback).order_by(*route_fallback.primary_key.columns)
-_CHAIN: Final = [route_fallback.c.project, route_fallback.c.route, route_fallback.c.version]
+_CHAIN: Final = [route_fallback.c.route, route_fallback.c.version]
 WORKING: Final[Mapping[str, sa.ColumnElement[bool]]] = {
     proposal.name: HAS_NOT_ENDED,
     rollout.name: sa.or_(
@@ -36,7 +36,7 @@ WORKING: Final[Mapping[str, sa.ColumnElement[bool]]] = {
     ),
     eval_run.name: eval_run.c.state.in_([state.value for state in RUNNABLE_STATES]),
 }
-Chains = dict[tuple[str, str, int], list[list[str]]]
+Chains = dict[tuple[str, int], list[list[str]]]
 
 
 def chains_of(unit: Unit, rows: Sequence[Row]) -> Chains:
@@ -45,10 +45,10 @@ def chains_of(unit: Unit, rows: Sequence[Row]) -> Chains:
     """
     chains: Chains = defaultdict(list)
     if rows:
-        first, last = ([row.project, row.route, row.version] for row in (rows[0], rows[-1]))
+        first, last = ([row.route, row.version] for row in (rows[0], rows[-1]))
         between = sa.tuple_(*_CHAIN).between(_tuple(_CHAIN, first), _tuple(_CHAIN, last))
         for row in unit.read(CHAINS.where(between)):
-            chains[row.project, row.route, row.version].append([row.target, row.evidence])
+            chains[row.route, row.version].append([row.target, row.evidence])
     return chains
 
 
@@ -88,7 +88,7 @@ def _page_faults(
     for row in rows:
         more: dict[str, object] = {}
         if versions:
-            more = {"fallbacks": chains.get((row.project, row.route, row.version), [])}
+            more = {"fallbacks": chains.get((row.route, row.version), [])}
         fault = unit.fault(signed.table, row, **more)
         if fault is None and versions and (why := _break(before, row)):
             key = tuple(str(getattr(row, name)) for name in signed.key)
@@ -111,7 +111,7 @@ def _tuple(columns: Sequence[sa.Column[Any]], key: Sequence[object]) -> sa.Tuple
 
 
 def _break(before: Row | None, row: Row) -> str:
-    if before is None or (before.project, before.route) != (row.project, row.route):
+    if before is None or before.route != row.route:
         first = row.version == 1 and row.prev_signature is None
         return "" if first else "the versions before it are missing"
     if before.version + 1 != row.version or before.signature != row.prev_signature:

@@ -41,7 +41,6 @@ LIVE: Final = tuple(name for name, table in SIGNED.items() if table.live is not 
 _NEWEST_CHAINS: Final = CHAINS.join(
     route_version,
     sa.and_(
-        route_version.c.project == route_fallback.c.project,
         route_version.c.route == route_fallback.c.route,
         route_version.c.version == route_fallback.c.version,
     ),

@@ -28,7 +28,6 @@ from harness.store.schema.sessions import (
     session_from_row,
 )
 from harness.store.sql.pages import Column, Order, PageReader
-from harness.store.unit_of_work import in_project
 
 
 def _newest_first(*columns: Column) -> Order:
@@ -49,7 +48,7 @@ class AgentListings(PageReader):
     def agents(
         self, page_request: PageRequest = FIRST_PAGE, *, owner_key: str | None = None
     ) -> Page[Agent]:
-        query = sa.select(agent).where(in_project(agent), agent.c.deleted_at.is_(None))
+        query = sa.select(agent).where(agent.c.deleted_at.is_(None))
         if owner_key is not None:
             query = query.where(
                 agent.c.owner_key == owner_key if owner_key else agent.c.owner_key.is_(None)
@@ -64,7 +63,7 @@ class AgentListings(PageReader):
         user_id: str | None = None,
         parent: str | None = None,
     ) -> Page[AgentSession]:
-        query = sa.select(agent_session).where(in_project(agent_session))
+        query = sa.select(agent_session)
         if agent is not None:
             query = query.where(agent_session.c.agent == agent)
         if user_id is not None:
@@ -77,9 +76,7 @@ class AgentListings(PageReader):
     def session_messages(
         self, page_request: PageRequest = FIRST_PAGE, *, session: str
     ) -> Page[MessageRecord]:
-        query = sa.select(agent_message).where(
-            in_project(agent_message), agent_message.c.session == session
-        )
+        query = sa.select(agent_message).where(agent_message.c.session == session)
         return self.plain(query, BY_POSITION, page_request, message_from_row)
 
     def model_usage(self, *, sessions: Collection[str]) -> Sequence[ModelUsage]:
@@ -94,7 +91,7 @@ class AgentListings(PageReader):
                 sa.func.sum(message.cost_usd).label("cost_usd"),
                 sa.func.count(message.cost_usd).label("priced"),
             )
-            .where(in_project(agent_message), message.session.in_(sessions))
+            .where(message.session.in_(sessions))
             # Whom nobody answered, and who asked, used no model.
             .where(message.role == MessageRole.ASSISTANT.value, message.target != "")
             .group_by(message.target)
@@ -120,7 +117,7 @@ class AgentListings(PageReader):
         session: str | None = None,
         pending_only: bool = False,
     ) -> Page[ModelSwitchRequest]:
-        query = sa.select(agent_switch).where(in_project(agent_switch))
+        query = sa.select(agent_switch)
         if session is not None:
             query = query.where(agent_switch.c.session == session)
         if pending_only:
@@ -130,7 +127,7 @@ class AgentListings(PageReader):
     def agent_grants(
         self, page_request: PageRequest = FIRST_PAGE, *, agent: str | None = None
     ) -> Page[AgentGrant]:
-        query = sa.select(agent_grant).where(in_project(agent_grant))
+        query = sa.select(agent_grant)
         if agent is not None:
             query = query.where(agent_grant.c.agent == agent)
         return self.signed(agent_grant, query, NEWEST_GRANTS, page_request, grant_from_row)

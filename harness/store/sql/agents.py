@@ -24,10 +24,10 @@ from harness.store.schema.agents import (
     switch_request_to_row,
 )
 from harness.store.schema.sessions import agent_session
-from harness.store.unit_of_work import Unit, in_project
+from harness.store.unit_of_work import Unit
 
-AGENT = sa.select(agent).where(in_project(agent), agent.c.id == sa.bindparam("which"))
-REQUESTS = sa.select(agent_switch).where(in_project(agent_switch))
+AGENT = sa.select(agent).where(agent.c.id == sa.bindparam("which"))
+REQUESTS = sa.select(agent_switch)
 REQUEST = REQUESTS.where(agent_switch.c.id == sa.bindparam("which"))
 PENDING = REQUESTS.where(agent_switch.c.state == SwitchState.PENDING.value).order_by(
     agent_switch.c.expires_at, agent_switch.c.id
@@ -36,14 +36,12 @@ OF_SESSION = REQUESTS.where(agent_switch.c.session == sa.bindparam("session")).o
     agent_switch.c.asked_at.desc(), agent_switch.c.id.desc()
 )
 BLANK = {"model_requested": "", "reason": "", "omissions": [], "figures": {}}
-GRANTS = (
-    sa.select(agent_grant)
-    .where(in_project(agent_grant))
-    .order_by(agent_grant.c.created_at.desc(), agent_grant.c.id.desc())
+GRANTS = sa.select(agent_grant).order_by(
+    agent_grant.c.created_at.desc(), agent_grant.c.id.desc()
 )
 NAMED = sa.or_(
     *(
-        sa.exists().where(table.c.project == agent.c.project, table.c.agent == agent.c.id)
+        sa.exists().where(table.c.agent == agent.c.id)
         for table in (agent_session, agent_switch, agent_grant)
     )
 )
@@ -54,7 +52,7 @@ class SqlAgents:
         self._unit = unit
 
     def add(self, new: Agent) -> None:
-        self._unit.write(sa.insert(agent), self._unit.owned(agent, asdict(new)))
+        self._unit.write(sa.insert(agent), asdict(new))
 
     def get(self, id_: str) -> Agent:
         row = self._unit.read(AGENT, {"which": id_}).first()
@@ -72,8 +70,7 @@ class SqlAgents:
         self._unit.write(sa.update(agent).where(agent.c.id == known.id), asdict(known))
 
     def forget(self, before: datetime) -> int:
-        old = (agent.c.project == self._unit.project, agent.c.deleted_at < before)
-        return self._unit.write(sa.delete(agent).where(*old, ~NAMED))
+        return self._unit.write(sa.delete(agent).where(agent.c.deleted_at < before, ~NAMED))
 
 
 class SqlSwitchRequests:
@@ -81,8 +78,7 @@ class SqlSwitchRequests:
         self._unit = unit
 
     def add(self, new: ModelSwitchRequest) -> None:
-        values = self._unit.owned(agent_switch, switch_request_to_row(new))
-        self._unit.write(sa.insert(agent_switch), values)
+        self._unit.write(sa.insert(agent_switch), switch_request_to_row(new))
 
     def get(self, id_: str) -> ModelSwitchRequest:
         row = self._unit.read(REQUEST, {"which": id_}).first()

@@ -19,14 +19,12 @@ from harness.domain.operations.audit import (
     event_mac,
     find_chain_break,
 )
-from harness.domain.operations.projects import DEFAULT_PROJECT
-from harness.store.schema.columns import PROJECT, storable
+from harness.store.schema.columns import storable
 from harness.store.schema.operations import (
     audit_event,
     event_from_row,
     event_to_row,
 )
-from harness.store.sql.owners import find_project
 from harness.store.unit_of_work import Unit
 
 EVENTS_PER_PAGE: Final = 500
@@ -71,11 +69,7 @@ class SqlAuditLog:
             ),
             self._secret,
         )
-        project = actor.project
-        if project == DEFAULT_PROJECT:
-            project = find_project(self._unit, event.subject)
-        values = {**event_to_row(event), PROJECT: project}
-        self._unit.write(sa.insert(audit_event), values)
+        self._unit.write(sa.insert(audit_event), event_to_row(event))
         return event
 
     def tail(self, limit: int = 50) -> Sequence[AuditEvent]:

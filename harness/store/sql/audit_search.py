@@ -11,7 +11,6 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from harness.domain.operations.audit import AuditFilter
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.pagination import PageRequest
 from harness.store.schema.operations import audit_event
 from harness.store.sql.pages import Order, Rows, read_page
@@ -38,20 +37,16 @@ _OF_KEY: Final = (
 )
 
 
-def read_events(
-    unit: Unit, selection: AuditFilter, page_request: PageRequest, project: str
-) -> Rows:
-    """Reads a page of the events that a filter selects, newest first. project: whose alone."""
+def read_events(unit: Unit, selection: AuditFilter, page_request: PageRequest) -> Rows:
+    """Reads a page of the events that a filter selects, newest first."""
     column, text = (
         ("actor", selection.actor) if selection.actor else ("action", selection.action)
     )
-    # A project's events, and those since a moment, have an index of their own, and are fewer
-    # than all of somebody.
-    is_narrow = project != DEFAULT_PROJECT or selection.since is not None
-    sources = None if is_narrow or not text else _sources(unit, column, text)
+    # Events since a moment have an index of their own, and are fewer than all of one actor.
+    sources = None if selection.since is not None or not text else _sources(unit, column, text)
     if sources is None:
         query = sa.select(audit_event).where(*_selected(selection))
-        return read_page(unit, query, EVENTS, page_request, project)
+        return read_page(unit, query, EVENTS, page_request)
     if not sources:
         return Rows([], 0, None)
     rest = replace(selection, actor="") if selection.actor else replace(selection, action="")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from harness.domain.drift.watch import DriftCheck, DriftCheckState, DriftWatch
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.pagination import MOST_LISTED
 from harness.store.schema.drift import (
     check_end_to_row,
@@ -18,7 +17,6 @@ from harness.store.schema.drift import (
     watch_from_row,
     watch_to_row,
 )
-from harness.store.sql.pages import owned_by
 from harness.store.unit_of_work import Unit
 
 WATCHES = sa.select(drift_watch).order_by(drift_watch.c.opened_at.desc(), drift_watch.c.id)
@@ -57,11 +55,8 @@ class SqlDrift:
     def watches(self, *, limit: int = MOST_LISTED) -> Sequence[DriftWatch]:
         return [watch_from_row(row) for row in self._unit.read(WATCHES.limit(limit))]
 
-    def open_watches(self, *, project: str = DEFAULT_PROJECT) -> Sequence[DriftWatch]:
+    def open_watches(self) -> Sequence[DriftWatch]:
         query = WATCHES.where(drift_watch.c.closed_at.is_(None))
-        own = owned_by(drift_watch, project)
-        if own is not None:
-            query = query.where(own)
         return [watch_from_row(row) for row in self._unit.read(query)]
 
     def is_checking(self, run: str) -> bool:

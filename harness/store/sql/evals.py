@@ -37,14 +37,10 @@ from harness.store.schema.evals import (
     target,
 )
 from harness.store.sql.json_rows import look_up
-from harness.store.unit_of_work import Unit, in_project
+from harness.store.unit_of_work import Unit
 
 NOTHING: Final = hash_content(b"")
-SUITES = (
-    sa.select(suite)
-    .where(in_project(suite))
-    .order_by(suite.c.created_at.desc(), suite.c.digest)
-)
+SUITES = sa.select(suite).order_by(suite.c.created_at.desc(), suite.c.digest)
 NEWEST_RUNS = sa.select(eval_run).order_by(eval_run.c.created_at.desc(), eval_run.c.id.desc())
 _of_target = eval_run.alias("of_target").c
 _first_suite = (

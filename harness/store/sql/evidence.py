@@ -47,12 +47,11 @@ from harness.store.schema.routing import (
     waiver,
     waiver_from_row,
 )
-from harness.store.unit_of_work import Unit, in_project
+from harness.store.unit_of_work import Unit
 
 FORMER = (
     sa.select(route_version)
     .where(
-        in_project(route_version),
         route_version.c.route == sa.bindparam("name"),
         route_version.c.incumbent == sa.bindparam("incumbent"),
         # What served by break-glass does not come back by having served.
@@ -64,7 +63,6 @@ FORMER = (
 FALLBACK_EVIDENCE = (
     sa.select(route_fallback.c.target, route_fallback.c.evidence)
     .where(
-        in_project(route_fallback),
         route_fallback.c.route == sa.bindparam("name"),
         route_fallback.c.version == sa.bindparam("version"),
     )
@@ -74,18 +72,16 @@ _SERVED = sa.union_all(
     sa.select(
         route_version.c.version, route_version.c.incumbent_evidence.label("evidence")
     ).where(
-        in_project(route_version),
         route_version.c.route == sa.bindparam("name"),
         route_version.c.incumbent == sa.bindparam("target"),
     ),
     sa.select(route_fallback.c.version, route_fallback.c.evidence).where(
-        in_project(route_fallback),
         route_fallback.c.route == sa.bindparam("name"),
         route_fallback.c.target == sa.bindparam("target"),
     ),
 ).subquery()
 SERVED = sa.select(_SERVED.c.evidence).order_by(_SERVED.c.version.desc()).limit(1)
-WAIVERS = sa.select(waiver).where(in_project(waiver)).order_by(waiver.c.expires_at, waiver.c.id)
+WAIVERS = sa.select(waiver).order_by(waiver.c.expires_at, waiver.c.id)
 
 
 def proof_of(  # noqa: PLR0911 - one a class
@@ -134,9 +130,7 @@ def proof_of(  # noqa: PLR0911 - one a class
 
 def _verdict(unit: Unit, proof: Passed) -> Values:
     # Not what the caller holds, but what is stored and signed.
-    stored = unit.read(
-        sa.select(verdict).where(in_project(verdict), verdict.c.id == proof.id)
-    ).all()
+    stored = unit.read(sa.select(verdict).where(verdict.c.id == proof.id)).all()
     unit.checked(verdict, stored)
     return {
         "verdict_id": proof.id,
@@ -151,7 +145,7 @@ def _proven(unit: Unit, proof: Passed, now: datetime) -> str:
 
 def ensure(unit: Unit, wanted: TargetEvidence, now: datetime) -> str:
     """The evidence's id; written if it is new."""
-    same = sa.select(evidence).where(in_project(evidence), evidence.c.id == wanted.id)
+    same = sa.select(evidence).where(evidence.c.id == wanted.id)
     known = unit.read(same).all()
     if not unit.checked(evidence, known):
         unit.insert(evidence, evidence_to_row(wanted) | {"created_at": now})
@@ -178,7 +172,7 @@ def write_fallbacks(
             "target": fallback,
             "evidence": chain[fallback],
         }
-        unit.write(sa.insert(route_fallback), unit.owned(route_fallback, row))
+        unit.write(sa.insert(route_fallback), row)
     return [[fallback, chain[fallback]] for fallback in after.fallbacks]
 
 
@@ -226,7 +220,7 @@ def _proof(unit: Unit, route: str, proof: ChainProof, now: datetime) -> str:
 def read(unit: Unit, ids: Iterable[str]) -> list[TargetEvidence]:
     """Reads the evidence with these ids, in their order."""
     wanted = list(ids)
-    query = sa.select(evidence).where(in_project(evidence), evidence.c.id.in_(wanted))
+    query = sa.select(evidence).where(evidence.c.id.in_(wanted))
     stored = unit.checked(evidence, unit.read(query)) if wanted else []
     found = {row.id: evidence_from_row(row) for row in stored}
     return [found[id_] for id_ in wanted]

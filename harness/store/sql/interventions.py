@@ -26,16 +26,12 @@ from harness.store.schema.interventions import (
     switch_from_row,
     switch_to_row,
 )
-from harness.store.unit_of_work import Unit, in_project
+from harness.store.unit_of_work import Unit
 
 SWITCHES = sa.select(switch).order_by(switch.c.created_at.desc(), switch.c.id.desc())
 FREEZES = sa.select(freeze).order_by(freeze.c.starts_at, freeze.c.id)
 NOT_OVER = FREEZES.where(freeze.c.ends_at > sa.bindparam("since", type_=freeze.c.ends_at.type))
-BREAK_GLASSES = (
-    sa.select(break_glass)
-    .where(in_project(break_glass))
-    .order_by(break_glass.c.created_at, break_glass.c.id)
-)
+BREAK_GLASSES = sa.select(break_glass).order_by(break_glass.c.created_at, break_glass.c.id)
 OPEN_BREAK_GLASSES = BREAK_GLASSES.where(break_glass.c.ended_at.is_(None))
 NOT_LIFTED = SWITCHES.where(switch.c.lifted_at.is_(None))
 

@@ -19,7 +19,6 @@ from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.access import ApiKey
 from harness.domain.operations.alert_record import AlertRecord
 from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter
-from harness.domain.operations.projects import DEFAULT_PROJECT, project_of
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.domain.privacy.capture import CapturedRequest
@@ -82,7 +81,7 @@ from harness.store.sql.agent_listings import AgentListings
 from harness.store.sql.audit_search import read_events
 from harness.store.sql.evidence import chain_signed
 from harness.store.sql.operations import ALERT_ROWS
-from harness.store.sql.pages import Order, Rows, newest, owned_by, read_page
+from harness.store.sql.pages import Order, Rows, newest, read_page
 from harness.store.sql.preload import CHAINS_OF, NAMES_AT_ONCE
 from harness.store.sql.routing import (
     CURRENT_FALLBACKS,
@@ -93,7 +92,6 @@ from harness.store.sql.routing import (
     TARGETS_OF_ROUTES,
     read_current,
 )
-from harness.store.unit_of_work import in_project, in_project_or_all
 
 PROPOSALS: Final = newest(proposal.c.created_at, proposal.c.id)
 RUNS: Final = newest(eval_run.c.created_at, eval_run.c.id)
@@ -129,7 +127,7 @@ class SqlListings(AgentListings):
         open_only: bool = False,
         decided_only: bool = False,
     ) -> Page[Proposal]:
-        query = sa.select(proposal).where(in_project(proposal))
+        query = sa.select(proposal)
         if route is not None:
             query = query.where(proposal.c.route == route)
         if open_only:
@@ -159,10 +157,8 @@ class SqlListings(AgentListings):
     def versions(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str
     ) -> Page[RouteRecord]:
-        query = sa.select(route_version).where(
-            in_project(route_version), route_version.c.route == route
-        )
-        rows = read_page(self.unit, query, VERSIONS, page_request, self.project)
+        query = sa.select(route_version).where(route_version.c.route == route)
+        rows = read_page(self.unit, query, VERSIONS, page_request)
         if not rows.total:
             raise NotFound(f"there is no route {route!r}; `swapgate route list` shows them")
         chains = self._chains(route, [row.version for row in rows.rows])
@@ -181,7 +177,6 @@ class SqlListings(AgentListings):
         query = (
             sa.select(route_fallback)
             .where(
-                in_project(route_fallback),
                 route_fallback.c.route == route,
                 route_fallback.c.version.in_(versions),
             )
@@ -193,8 +188,7 @@ class SqlListings(AgentListings):
         return found
 
     def keys(self, page_request: PageRequest = FIRST_PAGE) -> Page[ApiKey]:
-        own = in_project_or_all(sa.select(api_key), api_key, self.unit.project)
-        return self.signed(api_key, own, KEYS, page_request, key_from_row)
+        return self.signed(api_key, sa.select(api_key), KEYS, page_request, key_from_row)
 
     def switches(self, page_request: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
         return self.signed(switch, sa.select(switch), SWITCHES, page_request, switch_from_row)
@@ -208,7 +202,7 @@ class SqlListings(AgentListings):
         return self.signed(freeze, query, FREEZES, page_request, freeze_from_row)
 
     def break_glasses(self, page_request: PageRequest = FIRST_PAGE) -> Page[BreakGlass]:
-        own = sa.select(break_glass).where(in_project(break_glass))
+        own = sa.select(break_glass)
         return self.signed(break_glass, own, BREAK_GLASSES, page_request, break_glass_from_row)
 
     def shadows(
@@ -294,9 +288,6 @@ class SqlListings(AgentListings):
         )
         if route is not None:
             query = query.where(failover.c.route == route)
-        own = owned_by(failover, self.project)
-        if own is not None:
-            query = query.where(own)
         return [failover_count_from_row(row) for row in self.unit.read(query)]
 
     def captures(
@@ -312,11 +303,11 @@ class SqlListings(AgentListings):
     def events(
         self, page_request: PageRequest = FIRST_PAGE, *, selection: AuditFilter = ALL_EVENTS
     ) -> Page[AuditEvent]:
-        rows = read_events(self.unit, selection, page_request, self.project)
+        rows = read_events(self.unit, selection, page_request)
         return Page([event_from_row(row) for row in rows.rows], rows.total, rows.next)
 
     def verdicts(self, ids: Collection[str]) -> Mapping[str, Verdict]:
-        query = sa.select(verdict).where(in_project(verdict), verdict.c.id.in_(sorted(ids)))
+        query = sa.select(verdict).where(verdict.c.id.in_(sorted(ids)))
         good, _ = self.sorted_out(verdict, self.unit.read(query).all())
         found = {}
         for row in good:
@@ -329,7 +320,7 @@ class SqlListings(AgentListings):
     def routes(self, page_request: PageRequest | None = None) -> Page[Route]:
         if page_request is None:
             return self._current(None)
-        page = read_page(self.unit, NEWEST, ROUTES, page_request, self.project)
+        page = read_page(self.unit, NEWEST, ROUTES, page_request)
         names = {"names": [row.route for row in page.rows]}
         return self._routes(page, self.unit.read(CHAINS_OF, names))
 
@@ -342,9 +333,6 @@ class SqlListings(AgentListings):
         routes = [route for page in some for route in page]
         invalid = [fault for page in some for fault in page.invalid]
         return Page(routes, len(routes) + len(invalid), None, invalid)
-
-    def _owns(self, route: str) -> bool:
-        return self.project in (DEFAULT_PROJECT, project_of(route))
 
     def _routes(self, rows: Rows, links: Iterable[Row]) -> Page[Route]:
         """links: of the fallback chains, of each in order."""
@@ -374,22 +362,19 @@ class SqlListings(AgentListings):
                 updated_at=row.updated_at,
             )
             for row in self.unit.read(ROUTE_HEADS)
-            if self._owns(row.route)
         ]
 
     def suite_users(self) -> Mapping[str, Sequence[str]]:
         users: dict[str, list[str]] = defaultdict(list)
         for row in self.unit.read(SUITES_OF_ROUTES):
-            if self._owns(row.route):
-                for suite in _suites_named(row.settings):
-                    users[suite].append(row.route)
+            for suite in _suites_named(row.settings):
+                users[suite].append(row.route)
         return users
 
     def target_users(self) -> Mapping[str, Sequence[str]]:
         of_route: dict[str, set[str]] = {
             row.route: {row.incumbent, row.canary, row.holdback} - {None}
             for row in self.unit.read(TARGETS_OF_ROUTES)
-            if self._owns(row.route)
         }
         for link in self.unit.read(CURRENT_FALLBACKS):
             if link.route in of_route:
@@ -403,8 +388,6 @@ class SqlListings(AgentListings):
     def _current(self, names: Collection[str] | None) -> Page[Route]:
         found, invalid = [], []
         for row, chain, route in read_current(self.unit, names):
-            if not self._owns(row.route):
-                continue
             known = route or self._look_again(row.route, chain)
             if isinstance(known, RowFault):
                 invalid.append(known)

@@ -20,7 +20,6 @@ from harness.domain.canary.observation import (
     TrafficPoint,
     TrafficTotal,
 )
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.privacy.capture import CapturedRequest, CaptureResult, day_start
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.latency import merge_histograms
@@ -56,10 +55,9 @@ from harness.store.schema.observations import (
 )
 from harness.store.schema.traffic_sums import DAY, floor_time, traffic_hour
 from harness.store.sql.json_rows import json_rows, look_up
-from harness.store.sql.pages import owned_by
 from harness.store.sql.preload import read_named, rows_key
 from harness.store.sql.traffic import SqlTraffic
-from harness.store.unit_of_work import Unit, in_project
+from harness.store.unit_of_work import Unit
 
 MINUTE = timedelta(minutes=1)
 # Databases take some thousand parameters in a statement.
@@ -131,7 +129,6 @@ FAR_DAY = date(9999, 12, 31)
 SPENDS = (
     sa.select(key_spend)
     .where(
-        in_project(key_spend),
         key_spend.c.day >= sa.bindparam("since"),
         key_spend.c.day <= FAR_DAY,
     )
@@ -152,7 +149,6 @@ SPEND_TOTALS = (
         sa.func.sum(key_spend.c.unpriced).label("unpriced"),
     )
     .where(
-        in_project(key_spend),
         key_spend.c.key.in_(sa.bindparam("keys", expanding=True)),
         key_spend.c.day >= sa.bindparam("first", type_=_DAY),
         key_spend.c.day <= sa.bindparam("last", type_=_DAY),
@@ -211,12 +207,8 @@ class SqlCaptures:
         route: str | None = None,
         since: datetime | None = None,
         limit: int | None = None,
-        project: str = DEFAULT_PROJECT,
     ) -> Sequence[CapturedRequest]:
         query = CAPTURES.limit(limit)
-        own = owned_by(captured, project)
-        if own is not None:
-            query = query.where(own)
         if route is not None:
             query = query.where(captured.c.route == route)
         if since is not None:
@@ -389,10 +381,8 @@ class SqlObservations:
             found.setdefault(row.route, []).append(traffic_from_row(row))
         return found
 
-    def totals(
-        self, *, since: datetime, route: str | None = None, project: str = DEFAULT_PROJECT
-    ) -> Sequence[TrafficTotal]:
-        return self._traffic.totals(since, route, project)
+    def totals(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficTotal]:
+        return self._traffic.totals(since, route)
 
     def costs_of_targets(
         self, windows: Mapping[tuple[str, str], tuple[datetime, datetime | None]]
@@ -410,9 +400,8 @@ class SqlObservations:
         since: datetime,
         step: timedelta = MINUTE,
         route: str | None = None,
-        project: str = DEFAULT_PROJECT,
     ) -> Sequence[TrafficPoint]:
-        return self._traffic.points(since, step, route, project)
+        return self._traffic.points(since, step, route)
 
     def forget_traffic(self, before: datetime) -> int:
         begin = floor_time(before, DAY)

@@ -19,7 +19,6 @@ from harness.domain.operations.principals import Principal, fold_name
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.store.refusals import no_such_alert, no_such_key, no_such_session, principal_taken
 from harness.store.rules import check_key, is_same_principal
-from harness.store.schema.columns import PROJECT, Values
 from harness.store.schema.operations import (
     alert,
     alert_from_row,
@@ -42,9 +41,8 @@ from harness.store.schema.operations import (
     principal_from_row,
     principal_to_row,
 )
-from harness.store.sql.owners import find_project
 from harness.store.sql.preload import newest_key, rows_key
-from harness.store.unit_of_work import Unit, in_project_or_all
+from harness.store.unit_of_work import Unit
 
 PRINCIPALS = sa.select(principal)
 PERSON_LINKS = sa.select(person_link).order_by(person_link.c.principal, person_link.c.number)
@@ -155,42 +153,33 @@ class SqlPersonLinks:
 class SqlApiKeys:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
-        self._keys = in_project_or_all(KEYS, api_key, unit.project)
 
     def add(self, key: ApiKey) -> None:
         check_key(key)
         self._unit.serialize()
-        same = self._keys.where(sa.or_(api_key.c.id == key.id, api_key.c.hash == key.hash))
+        same = KEYS.where(sa.or_(api_key.c.id == key.id, api_key.c.hash == key.hash))
         if self._unit.read(same).first() is not None:
             raise Conflict(f"the key {key.id} ({key.name}) is stored already: create another")
         self._unit.insert(api_key, key_to_row(key))
 
     def get(self, key: str) -> ApiKey | None:
-        row = self._unit.read(self._keys.where(api_key.c.id == key)).first()
+        row = self._unit.read(KEYS.where(api_key.c.id == key)).first()
         return None if row is None else key_from_row(self._unit.checked(api_key, [row])[0])
 
     def by_hash(self, hash_: str) -> ApiKey | None:
-        row = self._unit.read(self._keys.where(api_key.c.hash == hash_)).first()
+        row = self._unit.read(KEYS.where(api_key.c.hash == hash_)).first()
         if row is not None and row.role is not None:
             # A key that was revoked may have been put back as it was signed before.
             self._unit.check_manifest()
         return None if row is None else key_from_row(self._unit.checked(api_key, [row])[0])
 
     def of_principal(self, principal: str) -> Sequence[ApiKey]:
-        found = self._unit.read(self._keys.where(api_key.c.principal == principal))
+        found = self._unit.read(KEYS.where(api_key.c.principal == principal))
         return [key_from_row(row) for row in self._unit.checked(api_key, found)]
 
-    def data_keys(self, project: str) -> Sequence[ApiKey]:
-        found = self._unit.read(
-            KEYS.where(api_key.c.role.is_(None), api_key.c.project == project)
-        )
-        return [key_from_row(row) for row in self._unit.checked(api_key, found)]
-
-    def data_key_names(self, project: str) -> Mapping[str, str]:
+    def data_key_names(self) -> Mapping[str, str]:
         live = sa.and_(api_key.c.role.is_(None), api_key.c.revoked_at.is_(None))
-        names = sa.select(api_key.c.id, api_key.c.name).where(
-            live, api_key.c.project == project
-        )
+        names = sa.select(api_key.c.id, api_key.c.name).where(live)
         return {row.id: row.name for row in self._unit.read(names)}
 
     def revoke(self, key: str, now: datetime) -> None:
@@ -198,7 +187,7 @@ class SqlApiKeys:
         open_ = sa.and_(api_key.c.id == key, api_key.c.revoked_at.is_(None))
         if self._unit.amend(api_key, open_, {"revoked_at": now}):
             return
-        if self._unit.read(self._keys.where(api_key.c.id == key)).first() is None:
+        if self._unit.read(KEYS.where(api_key.c.id == key)).first() is None:
             raise no_such_key(key)
 
     def limit(self, key: str, limits: KeyLimits | None) -> ApiKey:
@@ -206,14 +195,14 @@ class SqlApiKeys:
         changes = {"limits": limits_to_json(limits)}
         if not self._unit.amend(api_key, api_key.c.id == key, changes):
             raise no_such_key(key)
-        return key_from_row(self._unit.read(self._keys.where(api_key.c.id == key)).one())
+        return key_from_row(self._unit.read(KEYS.where(api_key.c.id == key)).one())
 
     def opt_out(self, key: str, opt_outs: Iterable[OptOut]) -> ApiKey:
         self._unit.serialize()
         changes = {"opt_outs": opt_outs_to_json(opt_outs)}
         if not self._unit.amend(api_key, api_key.c.id == key, changes):
             raise no_such_key(key)
-        return key_from_row(self._unit.read(self._keys.where(api_key.c.id == key)).one())
+        return key_from_row(self._unit.read(KEYS.where(api_key.c.id == key)).one())
 
 
 class SqlDashboardSessions:
@@ -276,7 +265,7 @@ class SqlAlerts:
             if record.id in stored:
                 self.save(record)
             else:
-                self._unit.write(sa.insert(alert), self._values(record))
+                self._unit.write(sa.insert(alert), alert_to_row(record))
 
     def get(self, id_: str) -> AlertRecord:
         row = self._unit.read(ALERTS.where(alert.c.id == id_)).first()
@@ -293,11 +282,8 @@ class SqlAlerts:
 
     def save(self, record: AlertRecord) -> None:
         same = sa.update(alert).where(alert.c.id == record.id)
-        if self._unit.write(same.values(self._values(record))) != 1:
+        if self._unit.write(same.values(alert_to_row(record))) != 1:
             raise no_such_alert(record.id)
-
-    def _values(self, record: AlertRecord) -> Values:
-        return {**alert_to_row(record), PROJECT: find_project(self._unit, record.subject)}
 
     def list(
         self, *, open_only: bool = False, kind: AlertKind | None = None, limit: int = 100

@@ -3,21 +3,17 @@ the front. `read_page` gives the rows, the total and the next page's cursor; `Pa
 a `Page` of domain objects of them, and leaves out rows that are not as they were signed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 
-from harness.domain.errors import NotAllowed, NotFound
-from harness.domain.operations.projects import DEFAULT_PROJECT, MARK
+from harness.domain.errors import NotFound
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import Page, PageRequest, decode_cursor, encode_cursor
 from harness.store.schema.columns import Row, UtcTime
-from harness.store.schema.drift import drift_check, drift_watch
-from harness.store.schema.evals import eval_run, sample, target
-from harness.store.schema.operations import alert, api_key, audit_event
 from harness.store.unit_of_work import Unit
 
 T = TypeVar("T")
@@ -46,26 +42,21 @@ class Order:
         values = [getattr(row, column.name) for column in named]
         return str(values[0]) if self.key is not None else encode_cursor(values)
 
-    def behind(
-        self, unit: Unit, after: str, own: sa.ColumnElement[bool] | None = None
-    ) -> sa.ColumnElement[bool]:
+    def behind(self, unit: Unit, after: str) -> sa.ColumnElement[bool]:
         """Builds the condition for the rows behind a cursor. Raises NotFound for a row that is
-        not stored, InputError for what is no cursor. own: of the rows that may be one.
+        not stored, InputError for what is no cursor.
         """
-        first, place = self.columns[0], self._place(unit, after, own)
+        first, place = self.columns[0], self._place(unit, after)
         # As the rest implies; this much an index goes straight to.
         onwards = first <= place[0] if first in self.falling else first >= place[0]
         return sa.and_(onwards, self._behind(self.columns, place))
 
-    def _place(
-        self, unit: Unit, after: str, own: sa.ColumnElement[bool] | None
-    ) -> Sequence[object]:
+    def _place(self, unit: Unit, after: str) -> Sequence[object]:
         if self.key is None:
             kinds = [_kind(column) for column in self.columns]
             found = decode_cursor(after, kinds)
             return [max(-MOST, min(MOST, v)) if isinstance(v, int) else v for v in found]
-        query = sa.select(*self.columns).where(self.key == after)
-        row = unit.read(query if own is None else query.where(own)).first()
+        row = unit.read(sa.select(*self.columns).where(self.key == after)).first()
         if row is None:
             raise NotFound(f"there is no {after} in this list to go on behind")
         return list(row)
@@ -100,61 +91,14 @@ class Rows:
     next: str | None  # the cursor of the next page, None at the end
 
 
-def owned_by(table: sa.FromClause, project: str) -> sa.ColumnElement[bool] | None:
-    """The condition that a project owns a row; None where no row is left out. Raises NotAllowed
-    for a table whose rows are not told apart by project.
-    """
-    if project == DEFAULT_PROJECT or table is target:
-        return None
-    if table is api_key:
-        return api_key.c.project == project
-    if table in _LABELLED:
-        label = _LABELLED[table]
-        # What their indexes ask for.
-        return sa.and_(label == project, label != sa.literal_column(f"'{DEFAULT_PROJECT}'"))
-    if table in _RUN_OF:
-        column, of = _RUN_OF[table]
-        return column.in_(sa.select(of.c.id).where(_stands_in(of.c.suite, project)))
-    if table in (eval_run, drift_watch):
-        return _stands_in(table.c.suite, project)
-    if "route" not in table.c:
-        raise NotAllowed("this list is about all projects: it takes a key of the default one")
-    return _stands_in(table.c.route, project)
-
-
-# Rows that say whose they are.
-_LABELLED: Final[Mapping[sa.FromClause, Column]] = {
-    table: table.c.project for table in (alert, audit_event)
-}
-# Rows of what has a suite, and what they are rows of.
-_RUN_OF: Final[Mapping[sa.FromClause, tuple[Column, sa.Table]]] = {
-    sample: (sample.c.run, eval_run),
-    drift_check: (drift_check.c.watch, drift_watch),
-}
-
-
-def _stands_in(name: sa.ColumnElement[Any], project: str) -> sa.ColumnElement[bool]:
-    """The condition that the name is one of the project's."""
-    prefix = f"{project}{MARK}"
-    # Not LIKE or a range, which a collation reads in its own way.
-    return sa.func.substr(name, 1, len(prefix)) == prefix
-
-
 def read_page(
-    unit: Unit,
-    query: sa.Select[Any],
-    order: Order,
-    page_request: PageRequest,
-    project: str = DEFAULT_PROJECT,
+    unit: Unit, query: sa.Select[Any], order: Order, page_request: PageRequest
 ) -> Rows:
-    """Reads one page of a list. query: the whole list, unsorted. project: whose rows alone."""
-    own = owned_by(order.columns[0].table, project)
-    if own is not None:
-        query = query.where(own)
+    """Reads one page of a list. query: the whole list, unsorted."""
     count = sa.select(sa.func.count()).select_from(query.subquery())
     total = int(unit.read(count).scalar_one())
     if page_request.after is not None:
-        query = query.where(order.behind(unit, page_request.after, own))
+        query = query.where(order.behind(unit, page_request.after))
     query = query.order_by(*order.clauses).limit(page_request.limit + 1)
     found = unit.read(query).all()
     more = len(found) > page_request.limit
@@ -163,18 +107,15 @@ def read_page(
 
 
 class PageReader:
-    """Reads pages of lists, for people to look at. project: whose alone; the default project
-    sees all.
-    """
+    """Reads pages of lists, for people to look at."""
 
-    def __init__(self, unit: Unit, project: str = DEFAULT_PROJECT) -> None:
+    def __init__(self, unit: Unit) -> None:
         self.unit = unit
-        self.project = project
 
     def plain(
         self, query: Query, order: Order, page_request: PageRequest, build: Callable[[Row], T]
     ) -> Page[T]:
-        rows = read_page(self.unit, query, order, page_request, self.project)
+        rows = read_page(self.unit, query, order, page_request)
         return Page([build(row) for row in rows.rows], rows.total, rows.next)
 
     def signed(
@@ -188,7 +129,7 @@ class PageReader:
         """Reads a page of a signed table, as `plain` does of others; a row that nobody signed
         so is named instead.
         """
-        rows = read_page(self.unit, query, order, page_request, self.project)
+        rows = read_page(self.unit, query, order, page_request)
         good, invalid = self.sorted_out(table, rows.rows)
         return Page([build(row) for row in good], rows.total, rows.next, invalid)
 

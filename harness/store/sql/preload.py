@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from harness.store.schema.columns import PROJECT, Row
+from harness.store.schema.columns import Row
 from harness.store.schema.observations import block
 from harness.store.schema.operations import alert, delivery
 from harness.store.schema.proposals import rollout, verdict
@@ -20,7 +20,7 @@ from harness.store.schema.routing import route_fallback, route_version
 from harness.store.schema.signed_tables import SIGNED
 from harness.store.schema.stored_row import stored_columns
 from harness.store.sql.json_rows import json_rows, look_up
-from harness.store.unit_of_work import Unit, in_project
+from harness.store.unit_of_work import Unit
 
 # A statement has the names twice, and SQLite may take no more than 999 parameters.
 NAMES_AT_ONCE: Final = 400
@@ -34,24 +34,12 @@ def _among(column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
     return column.in_(sa.bindparam(_NAMES, expanding=True))
 
 
-def _last_of_each(
-    table: sa.Table, group: str, time: str, *own: sa.ColumnElement[bool]
-) -> sa.Select[Any]:
+def _last_of_each(table: sa.Table, group: str, time: str) -> sa.Select[Any]:
     """Builds the query of the latest time, or the highest number, in each group."""
     return (
         sa.select(table.c[group], sa.func.max(table.c[time], type_=table.c[time].type))
-        .where(_among(table.c[group]), *own)
+        .where(_among(table.c[group]))
         .group_by(table.c[group])
-    )
-
-
-def _newest_of_each(
-    table: sa.Table, group: str, time: str, *own: sa.ColumnElement[bool]
-) -> sa.Select[Any]:
-    """Builds the query of each group's newest rows, several where they are of one moment."""
-    last = _last_of_each(table, group, time, *own)
-    return sa.select(*stored_columns(table)).where(
-        _among(table.c[group]), sa.tuple_(table.c[group], table.c[time]).in_(last), *own
     )
 
 
@@ -64,7 +52,7 @@ def newest_rows(table: sa.Table, dialect: str) -> sa.Select[Any]:
     names, of = json_rows(_NAMES, {"name": sa.Text()}, dialect), table.alias("of_group").c
     newest_id = (
         sa.select(of.id)
-        .where(of[newest.group] == names.c.name, *newest.scope(of))
+        .where(of[newest.group] == names.c.name)
         .order_by(of[newest.time].desc(), newest.tie(of.id))
         .limit(1)
         .scalar_subquery()
@@ -80,20 +68,14 @@ class _Newest:
     group: str  # the column that names it
     time: str
     tie: Callable[[sa.ColumnElement[Any]], sa.ColumnElement[Any]]  # order of one moment's
-    in_project: bool = True
-
-    def scope(self, of: sa.ColumnCollection[str, Any]) -> Sequence[sa.ColumnElement[bool]]:
-        return [of[PROJECT] == sa.bindparam(PROJECT)] if self.in_project else []
 
 
 _NEWEST: Final = {
     verdict: _Newest("route", "decided_at", sa.desc),
     rollout: _Newest("route", "started_at", sa.desc),
-    alert: _Newest("key", "first_seen", sa.asc, in_project=False),
+    alert: _Newest("key", "first_seen", sa.asc),
 }
-VERDICTS_NAMED: Final = sa.select(*stored_columns(verdict)).where(
-    in_project(verdict), _among(verdict.c.id)
-)
+VERDICTS_NAMED: Final = sa.select(*stored_columns(verdict)).where(_among(verdict.c.id))
 BLOCKS_OF: Final = (
     sa.select(block).where(_among(block.c.rollout)).order_by(block.c.rollout, block.c.number)
 )
@@ -102,17 +84,16 @@ DELIVERIES_OF: Final = (
     .where(_among(delivery.c.alert))
     .order_by(delivery.c.alert, delivery.c.number, delivery.c.sink)
 )
-VERSIONS_OF: Final = _newest_of_each(
-    route_version, "route", "version", in_project(route_version)
+_NEWEST_VERSIONS: Final = _last_of_each(route_version, "route", "version")
+VERSIONS_OF: Final = sa.select(*stored_columns(route_version)).where(
+    _among(route_version.c.route),
+    sa.tuple_(route_version.c.route, route_version.c.version).in_(_NEWEST_VERSIONS),
 )
 CHAINS_OF: Final = (
     sa.select(route_fallback)
     .where(
-        in_project(route_fallback),
         _among(route_fallback.c.route),
-        sa.tuple_(route_fallback.c.route, route_fallback.c.version).in_(
-            _last_of_each(route_version, "route", "version", in_project(route_version))
-        ),
+        sa.tuple_(route_fallback.c.route, route_fallback.c.version).in_(_NEWEST_VERSIONS),
     )
     .order_by(route_fallback.c.route, route_fallback.c.position)
 )
@@ -120,7 +101,6 @@ _served = route_version.alias("served")
 _LAST_SERVED: Final = (
     sa.select(sa.func.coalesce(sa.func.max(_served.c.version), 0))
     .where(
-        _served.c.project == rollout.c.project,
         _served.c.route == rollout.c.route,
         _served.c.incumbent == rollout.c.candidate,
     )
@@ -128,10 +108,8 @@ _LAST_SERVED: Final = (
     .scalar_subquery()
 )
 _LATER: Final = sa.and_(
-    in_project(rollout),
     _among(rollout.c.id),
     route_version.c.route.in_(sa.bindparam("routes", expanding=True)),
-    route_version.c.project == rollout.c.project,
     route_version.c.route == rollout.c.route,
     route_version.c.version > _LAST_SERVED,
 )
@@ -146,7 +124,6 @@ LATER_CHAINS: Final = (
     .join(
         route_version,
         sa.and_(
-            route_version.c.project == route_fallback.c.project,
             route_version.c.route == route_fallback.c.route,
             route_version.c.version == route_fallback.c.version,
         ),

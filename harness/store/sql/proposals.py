@@ -15,7 +15,6 @@ import sqlalchemy as sa
 from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.errors import Conflict, NotFound
 from harness.domain.evals.verdict import Verdict
-from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.proposals.proposal import Approval, Proposal, ProposalPhase
 from harness.store.database_errors import RowRefused
@@ -49,53 +48,36 @@ from harness.store.schema.proposals import (
 )
 from harness.store.schema.stored_row import stored_columns
 from harness.store.sql.json_rows import json_rows, look_up
-from harness.store.sql.pages import newest, owned_by
+from harness.store.sql.pages import newest
 from harness.store.sql.preload import newest_key, row_key
-from harness.store.unit_of_work import Unit, in_project
+from harness.store.unit_of_work import Unit
 
-IS_OPEN = sa.and_(in_project(proposal), HAS_NOT_ENDED)
+IS_OPEN = sa.and_(HAS_NOT_ENDED)
 OPEN = (
     sa.select(*stored_columns(proposal))
     .where(IS_OPEN)
     .order_by(proposal.c.created_at, proposal.c.id)
 )
-PROPOSALS = (
-    sa.select(proposal)
-    .where(in_project(proposal))
-    .order_by(proposal.c.created_at.desc(), proposal.c.id.desc())
-)
-PHASES = (
-    sa.select(proposal.c.phase, sa.func.count().label("n"))
-    .where(in_project(proposal))
-    .group_by(proposal.c.phase)
-)
+PROPOSALS = sa.select(proposal).order_by(proposal.c.created_at.desc(), proposal.c.id.desc())
+PHASES = sa.select(proposal.c.phase, sa.func.count().label("n")).group_by(proposal.c.phase)
 ONE_PROPOSAL = PROPOSALS.where(proposal.c.id == sa.bindparam("proposal"))
 OPEN_ON_ROUTE = sa.select(proposal.c.id).where(
     IS_OPEN, proposal.c.route == sa.bindparam("route")
 )
 WAS_LET_IN = proposal.c.approver.is_not(None) | proposal.c.rollout.is_not(None)
-VERDICTS = (
-    sa.select(verdict)
-    .where(in_project(verdict))
-    .order_by(verdict.c.decided_at.desc(), verdict.c.id.desc())
-)
+VERDICTS = sa.select(verdict).order_by(verdict.c.decided_at.desc(), verdict.c.id.desc())
 APPROVALS_OF = (
     sa.select(approval)
     .where(approval.c.proposal == sa.bindparam("proposal"))
     .order_by(approval.c.at, approval.c.id)
 )
-IS_LIVE = sa.and_(in_project(rollout), rollout.c.state.in_(LIVE_STATE_VALUES))
+IS_LIVE = sa.and_(rollout.c.state.in_(LIVE_STATE_VALUES))
 LIVE = sa.select(rollout).where(IS_LIVE).order_by(rollout.c.started_at, rollout.c.id)
-ROLLOUTS = (
-    sa.select(rollout)
-    .where(in_project(rollout))
-    .order_by(rollout.c.started_at.desc(), rollout.c.id.desc())
-)
+ROLLOUTS = sa.select(rollout).order_by(rollout.c.started_at.desc(), rollout.c.id.desc())
 ONE_ROLLOUT = ROLLOUTS.where(rollout.c.id == sa.bindparam("rollout"))
 BAKING = (
     sa.select(rollout)
     .where(
-        in_project(rollout),
         rollout.c.state == RolloutState.PROMOTED,
         rollout.c.bake_ends_at.is_not(None),
     )
@@ -183,12 +165,8 @@ class SqlProposals:
         open_only: bool = False,
         limit: int = MOST_LISTED,
         after: str | None = None,
-        project: str = DEFAULT_PROJECT,
     ) -> Sequence[Proposal]:
         query = PROPOSALS if route is None else PROPOSALS.where(proposal.c.route == route)
-        own = owned_by(proposal, project)
-        if own is not None:
-            query = query.where(own)
         if open_only:
             query = query.where(IS_OPEN)
         if after is not None:

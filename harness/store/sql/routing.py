@@ -33,14 +33,14 @@ from harness.ports import IncumbentSwap, RouteRecord
 from harness.store.database_errors import RowRefused
 from harness.store.refusals import moved_on
 from harness.store.rules import check_targets, time_of_version
-from harness.store.schema.columns import EPOCH, MICROSECOND, PROJECT, SIGNATURE, Row
+from harness.store.schema.columns import EPOCH, MICROSECOND, SIGNATURE, Row
 from harness.store.schema.evals import target, target_from_row, target_to_row
 from harness.store.schema.interventions import break_glass
 from harness.store.schema.operations import meta
 from harness.store.schema.proposals import rollout
 from harness.store.schema.routing import (
     IS_FALLBACK_OF_NEWEST,
-    IS_NEWEST_OF_PROJECT,
+    IS_NEWEST,
     record_from_row,
     route_fallback,
     route_from_row,
@@ -59,14 +59,12 @@ from harness.store.sql.evidence import (
 )
 from harness.store.sql.json_rows import json_rows
 from harness.store.sql.preload import later_key, newest_key, read_later, row_key
-from harness.store.unit_of_work import Unit, in_project
+from harness.store.unit_of_work import Unit
 
-NEWEST = sa.select(route_version).where(IS_NEWEST_OF_PROJECT)
+NEWEST = sa.select(route_version).where(IS_NEWEST)
 CURRENT = NEWEST.order_by(route_version.c.route)
 _of_route = rollout.alias("of_route")
-_emergencies = sa.select(break_glass.c.route).where(
-    in_project(break_glass), break_glass.c.ended_at.is_(None)
-)
+_emergencies = sa.select(break_glass.c.route).where(break_glass.c.ended_at.is_(None))
 ROUTE_HEADS = (
     sa.select(
         *(route_version.c[name] for name in ("route", "incumbent", "at")),
@@ -82,7 +80,6 @@ ROUTE_HEADS = (
         rollout.c.id
         == sa.select(_of_route.c.id)
         .where(
-            _of_route.c.project == route_version.c.project,
             _of_route.c.route == route_version.c.route,
         )
         .order_by(_of_route.c.started_at.desc(), _of_route.c.id.desc())
@@ -90,36 +87,33 @@ ROUTE_HEADS = (
         .correlate(route_version)
         .scalar_subquery(),
     )
-    .where(IS_NEWEST_OF_PROJECT)
+    .where(IS_NEWEST)
     .order_by(route_version.c.route)
 )
 _COLUMNS: Final = tuple(column.name for column in route_version.c)
 _STORED_CURRENT = (
-    sa.select(*stored_columns(route_version))
-    .where(IS_NEWEST_OF_PROJECT)
-    .order_by(route_version.c.route)
+    sa.select(*stored_columns(route_version)).where(IS_NEWEST).order_by(route_version.c.route)
 )
 SUITES_OF_ROUTES = (
     sa.select(
         route_version.c.route,
         sa.type_coerce(route_version.c.settings, sa.Text).label("settings"),
     )
-    .where(IS_NEWEST_OF_PROJECT)
+    .where(IS_NEWEST)
     .order_by(route_version.c.route)
 )
 TARGETS_OF_ROUTES = (
     sa.select(*(route_version.c[name] for name in ("route", "incumbent", "canary", "holdback")))
-    .where(IS_NEWEST_OF_PROJECT)
+    .where(IS_NEWEST)
     .order_by(route_version.c.route)
 )
 _version = route_version.alias("named_version").c
 _named = (
-    sa.select(_version.project, _version.route, sa.func.max(_version.version).label("version"))
+    sa.select(_version.route, sa.func.max(_version.version).label("version"))
     .where(
-        _version.project == sa.bindparam(PROJECT),
         _version.route.in_(sa.bindparam("names", expanding=True)),
     )
-    .group_by(_version.project, _version.route)
+    .group_by(_version.route)
     .cte("newest_version")
 )
 _STORED_NAMED = sa.select(*stored_columns(route_version)).where(
@@ -134,19 +128,17 @@ _FALLBACKS_NAMED = (
 KNOWN_ROUTES: Final = 2_000
 CURRENT_OF = (
     sa.select(route_version)
-    .where(in_project(route_version), route_version.c.route == sa.bindparam("name"))
+    .where(route_version.c.route == sa.bindparam("name"))
     .order_by(route_version.c.version.desc())
     .limit(1)
 )
 # From one name to the next by the index: a route has many versions.
-_route_name = (
-    sa.select(sa.func.min(route_version.c.route).label("name"))
-    .where(in_project(route_version))
-    .cte("route_name", recursive=True)
+_route_name = sa.select(sa.func.min(route_version.c.route).label("name")).cte(
+    "route_name", recursive=True
 )
 _next_name = (
     sa.select(sa.func.min(route_version.c.route))
-    .where(in_project(route_version), route_version.c.route > _route_name.c.name)
+    .where(route_version.c.route > _route_name.c.name)
     .scalar_subquery()
 )
 _names = _route_name.union_all(sa.select(_next_name).where(_route_name.c.name.is_not(None)))
@@ -168,7 +160,6 @@ def last_swaps(dialect: str) -> sa.Select[Any]:
     swap = (
         sa.select(sa.cast(array(of.prev_incumbent, of.incumbent, of.kind, of.at), sa.Text))
         .where(
-            in_project(route_version),
             of.route == names.c.name,
             of.incumbent != of.prev_incumbent,
         )
@@ -181,12 +172,12 @@ def last_swaps(dialect: str) -> sa.Select[Any]:
 
 FALLBACKS_OF = (
     sa.select(route_fallback)
-    .where(in_project(route_fallback), route_fallback.c.route == sa.bindparam("name"))
+    .where(route_fallback.c.route == sa.bindparam("name"))
     .order_by(route_fallback.c.version, route_fallback.c.position)
 )
 HISTORY = (
     sa.select(route_version)
-    .where(in_project(route_version), route_version.c.route == sa.bindparam("name"))
+    .where(route_version.c.route == sa.bindparam("name"))
     .order_by(route_version.c.version.desc())
 )
 REVISION = sa.select(sa.func.coalesce(sa.func.max(route_version.c.revision), 0))

@@ -26,19 +26,19 @@ from harness.store.schema.sessions import (
     turn_from_row,
     turn_to_row,
 )
-from harness.store.unit_of_work import Unit, in_project
+from harness.store.unit_of_work import Unit
 
-SESSIONS = sa.select(agent_session).where(in_project(agent_session))
+SESSIONS = sa.select(agent_session)
 SESSION = SESSIONS.where(agent_session.c.id == sa.bindparam("which"))
-SESSION_IDS = sa.select(agent_session.c.id).where(in_project(agent_session))
+SESSION_IDS = sa.select(agent_session.c.id)
 _child = agent_session.alias("child")
 _HAS_CHILDREN = sa.exists().where(_child.c.parent == agent_session.c.id)
-TURNS = sa.select(agent_turn).where(in_project(agent_turn))
+TURNS = sa.select(agent_turn)
 RUNNING = TURNS.where(agent_turn.c.state == TurnState.RUNNING.value)
 CHANGE_TURN = sa.update(agent_turn).where(
     agent_turn.c.id == sa.bindparam("which"), agent_turn.c.state == TurnState.RUNNING.value
 )
-MESSAGES = sa.select(agent_message).where(in_project(agent_message))
+MESSAGES = sa.select(agent_message)
 OF_SESSION = MESSAGES.where(agent_message.c.session == sa.bindparam("whose")).order_by(
     agent_message.c.position
 )
@@ -49,7 +49,7 @@ END_MESSAGE = sa.update(agent_message).where(
     agent_message.c.id == sa.bindparam("which"),
     agent_message.c.state == MessageState.STREAMING.value,
 )
-ANSWERS = sa.select(agent_idempotency).where(in_project(agent_idempotency))
+ANSWERS = sa.select(agent_idempotency)
 
 
 class SqlSessions:
@@ -57,8 +57,7 @@ class SqlSessions:
         self._unit = unit
 
     def add(self, new: AgentSession) -> None:
-        values = self._unit.owned(agent_session, session_to_row(new))
-        self._unit.write(sa.insert(agent_session), values)
+        self._unit.write(sa.insert(agent_session), session_to_row(new))
 
     def get(self, id_: str) -> AgentSession:
         row = self._unit.read(SESSION, {"which": id_}).first()
@@ -115,8 +114,7 @@ class SqlSessionMessages:
         self._unit = unit
 
     def add(self, record: MessageRecord) -> None:
-        values = self._unit.owned(agent_message, message_to_row(record))
-        self._unit.write(sa.insert(agent_message), values)
+        self._unit.write(sa.insert(agent_message), message_to_row(record))
 
     def list(self, session: str) -> Sequence[MessageRecord]:
         return [
@@ -147,9 +145,8 @@ class SqlTurns:
         self._unit = unit
 
     def add(self, new: SessionTurn) -> None:
-        values = self._unit.owned(agent_turn, turn_to_row(new))
         try:
-            self._unit.write(sa.insert(agent_turn), values)
+            self._unit.write(sa.insert(agent_turn), turn_to_row(new))
         except RowRefused as error:
             if error.names("uq_agent_turn_running", "agent_turn.session"):
                 raise busy(new.session) from error
@@ -199,7 +196,6 @@ class SqlIdempotentAnswers:
 
     def save(self, known: IdempotentAnswer) -> None:
         same = (
-            agent_idempotency.c.project == self._unit.project,
             agent_idempotency.c.scope == known.key.scope,
             agent_idempotency.c.key == known.key.key,
             agent_idempotency.c.status.is_(None),
@@ -216,6 +212,5 @@ class SqlIdempotentAnswers:
         return None if row is None else idempotent_answer_from_row(row)
 
     def forget(self, before: datetime) -> int:
-        own = agent_idempotency.c.project == self._unit.project
         old = agent_idempotency.c.created_at < before
-        return self._unit.write(sa.delete(agent_idempotency).where(own, old))
+        return self._unit.write(sa.delete(agent_idempotency).where(old))

@@ -25,7 +25,6 @@ from harness.store.schema.traffic_sums import (
     traffic_hour,
 )
 from harness.store.sql.json_rows import json_rows, look_up_spans
-from harness.store.sql.pages import owned_by
 from harness.store.unit_of_work import Unit
 
 # Each span has an end as well as a beginning: SQLite takes one without for a quarter of the
@@ -90,15 +89,13 @@ class SqlTraffic:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
-    def totals(
-        self, since: datetime, route: str | None, project: str
-    ) -> Sequence[TrafficTotal]:
+    def totals(self, since: datetime, route: str | None) -> Sequence[TrafficTotal]:
         # A table without a part of the window gives none.
         bounds = {f"{name}_{end}": FAR for name in _TABLES for end in ("begin", "end")}
         for span in split_window(since, FAR):
             name = span.table.name
             bounds |= {f"{name}_begin": span.begin, f"{name}_end": span.end}
-        query = _totals(route is not None, project)
+        query = _totals(route is not None)
         named = {} if route is None else {"of": route}
         return [total_from_row(row) for row in self._unit.read(query, {**bounds, **named})]
 
@@ -128,7 +125,9 @@ class SqlTraffic:
         sums: dict[tuple[str, str], Mapping[int, int]] = {}
         hour = ceil_time(since, HOUR)
         for span in (Span(traffic, since, hour), Span(traffic_hour, hour, FAR)):
-            query = _select_own(_LATENCIES[span.table], span.table, route)
+            query = _LATENCIES[span.table]
+            if route is not None:
+                query = query.where(span.table.c.route == route)
             for row in self._unit.read(query, _bounds(span)):
                 histograms = json.loads(f"[{row.histograms}]")
                 own = merge_histograms(
@@ -140,14 +139,16 @@ class SqlTraffic:
         return sums
 
     def points(
-        self, since: datetime, step: timedelta, route: str | None, project: str
+        self, since: datetime, step: timedelta, route: str | None
     ) -> Sequence[TrafficPoint]:
         table = traffic
         for span, other in ((HOUR, traffic_hour), (DAY, traffic_day)):
             whole = not (since - EPOCH) % span and not step % span
             if whole:
                 table = other
-        query = _select_own(_points(table), table, route, project)
+        query = _points(table)
+        if route is not None:
+            query = query.where(table.c.route == route)
         if table is traffic and route is None:
             # SQLite gets at a minute's rows faster route by route than through an index that
             # has not their counts.
@@ -165,16 +166,6 @@ def _within(begins: sa.ColumnElement[Any], named: str = "") -> sa.ColumnElement[
         begins >= sa.bindparam(f"{named}begin", type_=UtcTime()),
         begins < sa.bindparam(f"{named}end", type_=UtcTime()),
     )
-
-
-def _select_own(
-    query: sa.Select[Any], table: sa.Table, route: str | None, project: str | None = None
-) -> sa.Select[Any]:
-    """The query over one route or over all of them that are a project's."""
-    if route is not None:
-        query = query.where(table.c.route == route)
-    own = None if project is None else owned_by(table, project)
-    return query if own is None else query.where(own)
 
 
 def _sums(table: sa.FromClause, first: str, last: str) -> Iterator[sa.ColumnElement[Any]]:
@@ -198,10 +189,10 @@ def _add_up(parts: Iterable[sa.Select[Any]]) -> sa.Select[Any]:
 
 
 @cache
-def _totals(of_route: bool, project: str) -> sa.Select[Any]:  # noqa: FBT001 - a key of the cache
+def _totals(of_route: bool) -> sa.Select[Any]:  # noqa: FBT001 - a key of the cache
     parts = []
     for name, table in _TABLES.items():
-        part = _select_own(_sums_of(table), table, None, project)
+        part = _sums_of(table)
         if of_route:
             part = part.where(table.c.route == sa.bindparam("of"))
         parts.append(part.where(_within(_BEGINS[table], f"{name}_")))
