@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from scipy import special
 
 from harness.domain.evals.suite_plan import Claim
-from harness.gate.offline.design import Design
+from harness.gate.offline.design import Design, choose_unseen_loss
 from harness.gate.offline.sequential import judge_batch
-from harness.gate.offline.unseen_loss import choose_unseen_loss
 
 Floats = NDArray[np.float64]
 Result = tuple[NDArray[np.bool_], NDArray[np.int64]]

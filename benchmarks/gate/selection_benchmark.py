@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from benchmarks.gate.gate_rules import ALPHA, MARGIN
 from benchmarks.gate.score_matrix import Floats
 from harness.domain.evals.suite_plan import Claim
-from harness.gate.offline.design import Design
+from harness.gate.offline.design import Design, choose_unseen_loss
 from harness.gate.offline.futility import hopeless_at
 from harness.gate.offline.sequential import judge_batch
-from harness.gate.offline.unseen_loss import choose_unseen_loss
 from harness.gate.planning.multiplicity import FUTILITY
 
 CANDIDATES: Final = 3

@@ -16,8 +16,7 @@ from harness.control.proposals.item_texts import SuiteTexts
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.evals.run import Sample, SampleError
 from harness.domain.evals.suite_plan import Claim, SuiteRole
-from harness.domain.evals.verdict import SuiteReport
-from harness.domain.evals.verdict_basis import VerdictBasis
+from harness.domain.evals.verdict import SuiteReport, VerdictBasis
 from harness.domain.formatting import escape_formula
 from harness.gate.text.sentences import is_unscored
 

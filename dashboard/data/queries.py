@@ -15,8 +15,8 @@ from harness.control.drift.reports import DriftStatus, list_drift_status
 from harness.control.evals import proof_validity
 from harness.control.evals.proof_validity import ProofValidity
 from harness.control.operations import queries
-from harness.control.proposals import approvals, evaluation
 from harness.control.proposals import comparison as comparisons
+from harness.control.proposals import decisions, evaluation
 from harness.control.proposals.comparison import Comparison, load_comparison
 from harness.control.proposals.selections import SelectionComparison, load_selection
 from harness.control.providers import model_lookup
@@ -28,12 +28,10 @@ from harness.control.routing.scorecard import RouteScorecard
 from harness.control.shadow.stage import ShadowStage, find_stage_of_route
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import SignatureInvalid
-from harness.domain.evals.verdict import Verdict
-from harness.domain.evals.verdict_basis import VerdictBasis
+from harness.domain.evals.verdict import Verdict, VerdictBasis
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import MOST_LISTED, Page, PageRequest
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.proposals.proposal_view import ProposalView
+from harness.domain.proposals.proposal import Proposal, ProposalPhase, ProposalView
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.ports import RouteRecord
@@ -182,7 +180,7 @@ def _remarks(ctx: Context, proposal: Proposal) -> Sequence[str]:
         return ()
     # As above.
     with suppress(SignatureInvalid):
-        shown = approvals.list_approvals(ctx, proposal.id)
+        shown = decisions.list_approvals(ctx, proposal.id)
         return [remark for approval in shown for remark in approval.remarks]
     return ()
 

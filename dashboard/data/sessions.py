@@ -12,7 +12,7 @@ from harness.control.agents import queries
 from harness.control.context import Context
 from harness.domain.agents.agent import AgentSession
 from harness.domain.agents.message import MessageRecord, SessionMessage, decode_body
-from harness.domain.agents.model_usage import ModelUsage, find_price
+from harness.domain.agents.model_figures import ModelUsage, find_price
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.errors import SwapgateError
 from harness.domain.pagination import MOST_LISTED, Page, PageRequest

@@ -11,8 +11,7 @@ from harness.control.context import Context
 from harness.control.operations import queries
 from harness.control.operations.queries import SuiteSummary
 from harness.domain.errors import SwapgateError
-from harness.domain.evals.judge_calibration import CALIBRATED, EVER, JudgeCalibration
-from harness.domain.evals.run import EvalRun
+from harness.domain.evals.run import CALIBRATED, EVER, EvalRun, JudgeCalibration
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.table import RouteSuite
 

@@ -21,7 +21,7 @@ from harness.control.routing.break_glass import BreakGlassRequest
 from harness.domain.errors import SignatureInvalid
 from harness.domain.formatting import format_date_time
 from harness.domain.operations.access import Role
-from harness.domain.routing.break_glass import BreakGlass
+from harness.domain.routing.evidence import BreakGlass
 
 LASTS: Final[Mapping[str, timedelta]] = {
     "1 hour": timedelta(hours=1),

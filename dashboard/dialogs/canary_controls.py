@@ -8,12 +8,12 @@ from dashboard import current_user, page_frame
 from dashboard.dialogs import action_dialogs
 from dashboard.text import html
 from dashboard.text.html import escape, strong
-from harness.control.canary import observe_only, operations, reach
+from harness.control.canary import duration_estimate, holds, operations
 from harness.control.canary.status import CanaryStatus
 from harness.control.routing import freezes
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.operations.access import Actor, Role
-from harness.gate.text.canary_effect import describe_effect
+from harness.gate.text.canary_state import describe_effect
 
 # In the order of the page: label and icon. What ends harm comes first.
 BUTTONS: Mapping[RolloutSignal, tuple[str, str]] = {
@@ -44,7 +44,7 @@ def show_controls(status: CanaryStatus) -> None:
     why = disabled_reasons(status)
     ctx, route = page_frame.context(), status.rollout.route
     why |= dict.fromkeys(freezes.list_refused_signals(ctx, route), FROZEN)
-    why |= dict.fromkeys(observe_only.list_refused_signals(ctx), OBSERVED)
+    why |= dict.fromkeys(holds.list_refused_signals(ctx), OBSERVED)
     if current_user.signed_in() and (refusal := current_user.why_not(Role.APPROVER)):
         why = dict.fromkeys(BUTTONS, refusal)
     signals = visible_signals(status.rollout, faults=bool(status.faults))
@@ -133,12 +133,13 @@ def confirm(status: CanaryStatus, signal: RolloutSignal) -> None:
     acted = f"acted-{rollout.id}-{rollout.version}-{signal.value}"
     if st.session_state.get(acted):
         st.rerun()
-    users = reach.load_reach(page_frame.context(), rollout, status.candidate.name)
+    users = duration_estimate.load_reach(page_frame.context(), rollout, status.candidate.name)
+    share = duration_estimate.find_share_after(rollout, signal)
     st.html(
         html.block(
             f"<p>{strong(status.candidate.name)} {escape(status.state.predicate)}.</p>"
             f"<p>{escape(effect(status, signal))}</p>"
-            f"<p>{escape(users.describe(reach.find_share_after(rollout, signal)))}</p>"
+            f"<p>{escape(users.describe(share))}</p>"
         )
     )
     for warning in objections(status, signal):

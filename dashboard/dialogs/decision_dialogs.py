@@ -18,8 +18,7 @@ from harness.control.proposals import decisions, drawbacks, review
 from harness.control.proposals.review import BlastRadius, ProposalReview
 from harness.control.routing import monthly_bill
 from harness.domain.errors import NotAllowed
-from harness.domain.evals.verdict import BaseVerdict
-from harness.domain.evals.verdict_basis import VerdictBasis
+from harness.domain.evals.verdict import BaseVerdict, VerdictBasis
 from harness.domain.operations.access import Actor, Role
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.gate.text.claim_sentence import describe_claim

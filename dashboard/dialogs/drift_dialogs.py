@@ -13,7 +13,7 @@ from dashboard.dialogs import action_dialogs
 from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import drift_text, html
 from dashboard.text.html import escape, strong
-from harness.control.drift import operations
+from harness.control.drift import reports
 from harness.control.drift.reports import DriftStatus
 from harness.domain.drift.watch import DriftWatchState
 from harness.domain.operations.access import Role
@@ -65,9 +65,7 @@ def run(route: str, statuses: Sequence[DriftStatus]) -> None:
         key=f"drift-run-now-{route}",
         role=Role.PROPOSER,
         missing="",
-        act=lambda actor: operations.start_checks(
-            page_frame.context(), actor, route, suite=suite
-        ),
+        act=lambda actor: reports.start_checks(page_frame.context(), actor, route, suite=suite),
         done=lambda actor: (
             f"{actor.name} asked {model} again; the drift watch of route {route} shows the "
             "result."
@@ -99,7 +97,7 @@ def accept(route: str, statuses: Sequence[DriftStatus]) -> None:
         key=f"drift-accept-now-{route}",
         role=Role.APPROVER,
         missing="" if reason else action_dialogs.REASON_MISSING,
-        act=lambda actor: operations.accept_baseline(
+        act=lambda actor: reports.accept_baseline(
             page_frame.context(), actor, route, suite=suite, reason=reason
         ),
         done=lambda actor: (

@@ -15,8 +15,8 @@ from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.canary import status as canary_status
-from harness.control.routing import freeze_changes, freezes
-from harness.control.routing.freeze_changes import FreezeRequest
+from harness.control.routing import freezes
+from harness.control.routing.freezes import FreezeRequest
 from harness.domain.formatting import format_excerpt
 from harness.domain.operations.access import Role
 from harness.domain.routing.freeze import FreezeRecord
@@ -65,7 +65,7 @@ def add(route: str) -> None:
         key=f"freeze-now-{route}",
         role=Role.APPROVER,
         missing=missing,
-        act=lambda actor: freeze_changes.add_freeze(
+        act=lambda actor: freezes.add_freeze(
             ctx, actor, FreezeRequest(reach, ends_at or now, reason, starts_at)
         ),
         done=lambda actor: (
@@ -117,7 +117,7 @@ def lift(record: FreezeRecord) -> None:
         key=f"thaw-now-{freeze.id}",
         role=Role.APPROVER,
         missing="" if reason else action_dialogs.REASON_MISSING,
-        act=lambda actor: freeze_changes.lift_freeze(
+        act=lambda actor: freezes.lift_freeze(
             page_frame.context(), actor, freeze.id, reason=reason
         ),
         done=lambda actor: f"{actor.name} ended the freeze {freeze.id}.",

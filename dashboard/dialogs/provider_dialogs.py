@@ -10,9 +10,8 @@ from dashboard import current_user, page_frame
 from dashboard.dialogs import account_commands, action_dialogs, json_field
 from dashboard.text import html
 from dashboard.text.html import strong
-from harness.control.providers import checks, discovery, model_lookup, new_provider, registry
-from harness.control.providers.new_provider import NewProvider
-from harness.control.providers.registry import ProviderChange
+from harness.control.providers import checks, discovery, model_lookup, registry
+from harness.control.providers.registry import NewProvider, ProviderChange
 from harness.control.routing import first_route, targets
 from harness.domain.operations.access import Actor, Role
 from harness.domain.providers.oauth_kinds import OAUTH_ENDPOINTS
@@ -57,7 +56,7 @@ def add_provider() -> None:
         key="new-provider",
         role=Role.ADMIN,
         missing="" if name and address else "Name and address are needed.",
-        act=lambda actor: new_provider.add_provider(page_frame.context(), actor, wanted),
+        act=lambda actor: registry.add_provider(page_frame.context(), actor, wanted),
         done=lambda actor: f"{actor.name} added {name}. Its card says what the check found.",
         waits_for=ASKS,
     )

@@ -11,7 +11,7 @@ from dashboard import page_frame
 from dashboard.dialogs import account_commands, action_dialogs
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
-from harness.control.providers import credentials, new_provider, sign_in
+from harness.control.providers import credentials, registry, sign_in
 from harness.control.providers.credentials import (
     DEFAULT_KEY_NAME,
     CredentialChange,
@@ -111,7 +111,7 @@ def _store(known: ProviderCredentials) -> None:
 def _put(actor: Actor, provider: str, change: CredentialChange) -> None:
     # What was typed is not kept in the session longer than the click.
     st.session_state.pop(f"key-{provider}", None)
-    new_provider.replace_key(page_frame.context(), actor, provider, change)
+    registry.replace_key(page_frame.context(), actor, provider, change)
 
 
 def _remove(known: ProviderCredentials) -> None:

@@ -11,8 +11,7 @@ from dashboard.data.queries import CanaryView
 from dashboard.text import html, labels
 from dashboard.text.html import Measure, Tile, VerdictCard, escape, strong
 from harness.control.canary.status import CanaryStatus
-from harness.domain.canary.canary_end import CanaryEnd, find_end
-from harness.domain.canary.rollout import Rollout, RolloutState
+from harness.domain.canary.rollout import CanaryEnd, Rollout, RolloutState, find_end
 from harness.domain.formatting import (
     format_estimate,
     format_harm,

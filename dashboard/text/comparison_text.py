@@ -17,8 +17,7 @@ from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAn
 from harness.control.proposals.drawbacks import describe_absence, list_drawbacks
 from harness.control.proposals.estimate import SuiteEstimate
 from harness.domain.evals.suite_plan import SuitePlan
-from harness.domain.evals.verdict import BaseVerdict, SuiteReport
-from harness.domain.evals.verdict_basis import VerdictBasis
+from harness.domain.evals.verdict import BaseVerdict, SuiteReport, VerdictBasis
 from harness.domain.formatting import (
     format_score,
     format_thousand_price,

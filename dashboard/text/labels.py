@@ -10,8 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from harness.control.operations.alerts import AlertView
-from harness.domain.canary.canary_end import CanaryEnd
-from harness.domain.canary.rollout import RolloutState
+from harness.domain.canary.rollout import CanaryEnd, RolloutState
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.suite_plan import Claim, SuiteRole
 from harness.domain.evals.verdict import VERDICTS, BaseVerdict
@@ -30,8 +29,7 @@ from harness.domain.formatting import (
     format_usd,
 )
 from harness.domain.operations.alerts import Severity
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.proposals.proposal_view import ProposalView
+from harness.domain.proposals.proposal import Proposal, ProposalPhase, ProposalView
 from harness.gate.text.canary_state import CanaryState, CanaryStateKind
 
 # Changes below this share of the former value are reported as "no clear change".

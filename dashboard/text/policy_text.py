@@ -17,10 +17,10 @@ from harness.domain.formatting import (
     format_percent,
     format_score,
 )
-from harness.domain.proposals.change_reference import ChangeReferenceRule
 from harness.domain.proposals.policy import (
     CanaryPolicy,
     CanaryStep,
+    ChangeReferenceRule,
     GatePolicy,
     Policy,
     PromotionMode,

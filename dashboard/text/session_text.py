@@ -14,9 +14,14 @@ from dashboard.text.labels import Label, Tone
 from harness.domain.agents.agent import AgentSession, SessionState
 from harness.domain.agents.grant import AgentGrant
 from harness.domain.agents.message import MessageRole, MessageState, SessionMessage
-from harness.domain.agents.model_usage import ModelUsage, cost_alone, sum_costs
-from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.agents.switch_text import switch_lines, switch_question, visible_text
+from harness.domain.agents.model_figures import ModelUsage, cost_alone, sum_costs
+from harness.domain.agents.switch_request import (
+    ModelSwitchRequest,
+    SwitchState,
+    switch_lines,
+    switch_question,
+    visible_text,
+)
 from harness.domain.formatting import format_age, format_quantity, format_usd
 from harness.domain.routing.target import Price
 

@@ -9,8 +9,7 @@ from dashboard.data.frames import FEWEST_PAIRS, limit_of
 from dashboard.text import labels
 from harness.domain.evals.suite_figures import SliceFigures
 from harness.domain.evals.suite_plan import Claim
-from harness.domain.evals.verdict import SuiteReport
-from harness.domain.evals.verdict_basis import VerdictBasis
+from harness.domain.evals.verdict import SuiteReport, VerdictBasis
 from harness.domain.formatting import format_percent, format_points_interval, format_score
 from harness.gate.text.sentences import is_unscored, unscored_reason
 

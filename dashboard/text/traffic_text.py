@@ -15,7 +15,7 @@ from harness.control.routing.traffic_report import (
 )
 from harness.domain.formatting import DASH, format_milliseconds, format_percent
 from harness.domain.reliability.failover import Failover, FailoverReason
-from harness.domain.reliability.failure_text import failure_words
+from harness.domain.reliability.failures import failure_words
 
 WINDOWS: Final[Mapping[str, timedelta]] = {
     "1h": timedelta(hours=1),

@@ -49,8 +49,7 @@ from evals.runner.provider_client import EvalProviderClient
 from evals.runner.questions import open_questions, suite_settings
 from evals.runner.rate_gate import RateGates
 from harness.domain.errors import JudgeUnfit
-from harness.domain.evals.judge_calibration import JudgeCalibration
-from harness.domain.evals.run import RunState, Sample
+from harness.domain.evals.run import JudgeCalibration, RunState, Sample
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob, ProviderCallsFactory
 

@@ -1,10 +1,21 @@
 """Builds the management API's ASGI app: error guard, authentication and strict body around the
 routers under /api/v1, and an OpenAPI document that has the answers.
+
+The control process: upgrades the database, adds what the file seeds, runs the control jobs,
+and serves the management API until a signal ends it.
 """
 
-from collections.abc import Mapping
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
+import structlog
+import uvicorn
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -18,7 +29,6 @@ from harness.api import (
     evals,
     health,
     operations,
-    people,
     privacy,
     proposals,
     providers,
@@ -26,7 +36,7 @@ from harness.api import (
     shadow,
     switch_requests,
 )
-from harness.api.frame.access import AccessRules, Authenticated
+from harness.api.frame.access import SERVER, AccessRules, Authenticated
 from harness.api.frame.error_status import (
     ErrorGuard,
     answer_http_error,
@@ -35,8 +45,14 @@ from harness.api.frame.error_status import (
 from harness.api.frame.openapi import ERROR, DocumentedApi, add_answers, add_errors_and_keys
 from harness.api.frame.request_body import StrictBody
 from harness.api.health import TurnAge
+from harness.app.control_schedule import RECONCILE_JOB, control_schedule
+from harness.app.database import upgrade_database
+from harness.app.eval_workers import open_with_workers
 from harness.app.installation import Installation
+from harness.control.routing import seed
+from harness.domain.errors import SignatureInvalid
 from harness.domain.operations.access import MANAGEMENT_KEY_PREFIX
+from harness.imports import leave_alone_what_serves
 
 PREFIX: Final = "/api/v1"
 # By their tags in the OpenAPI document, which are part of the API.
@@ -56,7 +72,6 @@ ROUTERS: Final[Mapping[str, APIRouter]] = {
     "credentials": credentials.router,
     "agents": switch_requests.router,
     "operations": operations.router,
-    "people": people.router,
     "privacy": privacy.router,
 }
 
@@ -104,3 +119,50 @@ def documented_answers() -> Mapping[tuple[str, str], Any]:
         if isinstance(route, APIRoute)
         for method in route.methods or ()
     }
+
+
+log = structlog.get_logger("swapgate.control")
+
+METRICS_TOKEN = "SWAPGATE_METRICS_TOKEN"  # noqa: S105 - a name, not a secret
+
+
+def _seed(installation: Installation) -> None:
+    """Add what the file seeds. Where a forged row stops that, control starts all the same."""
+    try:
+        seed.apply_seed(installation.context, installation.settings)
+    except SignatureInvalid as error:
+        log.error("seeded_nothing", reason=str(error), next="swapgate db check")  # noqa: TRY400 - the reason is the whole story
+
+
+def run_control(config: Path | None) -> None:
+    """Blocks until SIGTERM or Ctrl-C; eval workers end with it and go on after a restart."""
+    # uvicorn raises the signal again at its end: without a handler nothing below would run.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    installation = open_with_workers(config)
+    upgrade_database(installation.settings)
+    _seed(installation)
+    schedule = control_schedule(installation)
+    where = installation.settings.control
+    app = build_app(
+        installation,
+        metrics_token=os.environ.get(METRICS_TOKEN) or None,
+        turn_age_s=partial(schedule.age_s, RECONCILE_JOB),
+    )
+    leave_alone_what_serves()
+    schedule.start()
+    try:
+        uvicorn.run(app, host=where.host, port=where.port, **SERVER)
+    finally:
+        schedule.stop()
+        installation.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the control process: `python -m harness.api.app [--config FILE]`."""
+    parser = argparse.ArgumentParser(prog="swapgate serve control")
+    parser.add_argument("--config", type=Path)
+    run_control(parser.parse_args(arguments).config)
+
+
+if __name__ == "__main__":
+    main()

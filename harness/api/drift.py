@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from harness.api.frame.endpoint import CallerParam, endpoint
 from harness.api.frame.json_answers import json_answer
 from harness.api.frame.request_fields import DriftAcceptBody, DriftQuery, DriftRunBody
-from harness.control.drift import operations, reports
+from harness.control.drift import reports
 from harness.control.drift.reports import DriftReport, DriftStatus
 from harness.control.operations import queries
 from harness.domain.drift.watch import DriftCheck, DriftWatch
@@ -52,16 +52,14 @@ def run_drift(
     who: CallerParam, route: str, body: DriftRunBody = ALL_SUITES
 ) -> Page[DriftCheck]:
     """Ask the incumbent again at once."""
-    return json_answer(
-        operations.start_checks(who.ctx, who.actor, route, suite=body.suite or "")
-    )
+    return json_answer(reports.start_checks(who.ctx, who.actor, route, suite=body.suite or ""))
 
 
 @endpoint(router, "POST", "/routes/{route}/drift/accept")
 def accept_drift(who: CallerParam, route: str, body: DriftAcceptBody) -> Page[DriftWatch]:
     """Measure a new baseline of how it answers now. Needs an approver and a reason."""
     return json_answer(
-        operations.accept_baseline(
+        reports.accept_baseline(
             who.ctx, who.actor, route, suite=body.suite or "", reason=body.reason
         )
     )

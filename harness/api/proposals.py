@@ -20,16 +20,9 @@ from harness.api.frame.request_fields import (
 from harness.control.evals.proof_validity import ProofValidity
 from harness.control.evals.run_costs import JudgingCost, Savings
 from harness.control.operations import queries
-from harness.control.proposals import (
-    approvals,
-    comparison,
-    decisions,
-    review,
-    selections,
-    submission,
-)
-from harness.control.proposals.approvals import ApprovalView
+from harness.control.proposals import comparison, decisions, review, selections, submission
 from harness.control.proposals.comparison import ArmFigures
+from harness.control.proposals.decisions import ApprovalView
 from harness.control.proposals.format_failures import FormatFailure, find_format_failures
 from harness.control.proposals.review import ProposalReview
 from harness.control.proposals.selections import SelectionComparison
@@ -42,8 +35,7 @@ from harness.domain.evals.suite_plan import SuitePin, SuitePlan
 from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.access import Role
 from harness.domain.pagination import Page
-from harness.domain.proposals.proposal import Proposal
-from harness.domain.proposals.proposal_view import ProposalView
+from harness.domain.proposals.proposal import Proposal, ProposalView
 from harness.domain.routing.target import Target
 
 router = APIRouter()
@@ -194,7 +186,7 @@ def approve_proposal(
 @endpoint(router, "GET", "/proposals/{proposal}/approvals")
 def list_approvals(who: CallerParam, proposal: str) -> Page[ApprovalView]:
     """Lists who approved a proposal, oldest first, and what is to be known of their keys."""
-    return json_answer(approvals.list_approvals(who.ctx, proposal))
+    return json_answer(decisions.list_approvals(who.ctx, proposal))
 
 
 @endpoint(router, "POST", "/proposals/{proposal}/reject")

@@ -27,7 +27,7 @@ from harness.control.providers import deprecations, discovery, model_lookup
 from harness.control.routing import break_glass as broken
 from harness.control.routing import (
     fallback_chain,
-    freeze_changes,
+    freezes,
     kill_switch,
     routes,
     scorecard,
@@ -39,7 +39,7 @@ from harness.domain.pagination import Page
 from harness.domain.providers.deprecations import Deprecation
 from harness.domain.providers.model_match import ModelMatch
 from harness.domain.providers.name_resolution import Resolution
-from harness.domain.routing.break_glass import BreakGlass
+from harness.domain.routing.evidence import BreakGlass
 from harness.domain.routing.freeze import Freeze, FreezeRecord
 from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
 from harness.domain.routing.table import Route
@@ -243,14 +243,14 @@ def list_freezes(who: CallerParam, piece: PathPart) -> Page[FreezeRecord]:
 @endpoint(freezes_router, "POST", "/freezes", status=201)
 def add_freeze(who: BodyFactory, body: FreezeBody) -> Freeze:
     """Freezes a route, or all: no canary opens, advances or is promoted. Needs an approver."""
-    wanted = freeze_changes.FreezeRequest(body.route, body.ends_at, body.reason, body.starts_at)
-    return freeze_changes.add_freeze(who.ctx, who.actor, wanted)
+    wanted = freezes.FreezeRequest(body.route, body.ends_at, body.reason, body.starts_at)
+    return freezes.add_freeze(who.ctx, who.actor, wanted)
 
 
 @endpoint(freezes_router, "POST", "/freezes/{freeze}/lift")
 def lift_freeze(who: CallerParam, freeze: str, body: OverruleBody) -> FreezeRecord:
     """Ends a freeze before its time. Needs an approver who proposed nothing that it holds."""
-    return freeze_changes.lift_freeze(who.ctx, who.actor, freeze, reason=body.reason)
+    return freezes.lift_freeze(who.ctx, who.actor, freeze, reason=body.reason)
 
 
 break_glasses_router = APIRouter()

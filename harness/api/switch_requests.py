@@ -14,7 +14,7 @@ from harness.api.frame.request_fields import (
     SwitchRequestQuery,
 )
 from harness.control.agents import agents, queries, switches
-from harness.control.agents.switch_views import SwitchRequestView, view_switch
+from harness.control.agents.switch_alerts import SwitchRequestView, view_switch
 from harness.domain.agents.grant import AgentGrant
 from harness.domain.pagination import Page
 

@@ -33,11 +33,11 @@ def control_schedule(installation: Installation) -> "Schedule":
     Several control processes may run; one leads, and only its jobs do anything.
     """
     from harness.control import reconciler  # noqa: PLC0415 - as above
-    from harness.control.agents import retention, switches  # noqa: PLC0415 - as above
+    from harness.control.agents import switches  # noqa: PLC0415 - as above
     from harness.control.drift import monitor  # noqa: PLC0415 - as above
     from harness.control.operations import alerts, integrity  # noqa: PLC0415
-    from harness.control.operations.audit_lines import AuditLines  # noqa: PLC0415
-    from harness.control.privacy import housekeeping  # noqa: PLC0415
+    from harness.control.operations.audit_export import AuditLines  # noqa: PLC0415
+    from harness.control.privacy import housekeeping, user_deletion  # noqa: PLC0415
     from harness.control.privacy.housekeeping import MonitoredJob, RestingJob  # noqa: PLC0415
     from harness.control.providers import deprecations, oauth_tokens  # noqa: PLC0415
     from harness.control.routing import fallback_chain  # noqa: PLC0415 - as above
@@ -79,8 +79,8 @@ def control_schedule(installation: Installation) -> "Schedule":
         )
 
     def retain(ctx: Context) -> None:
-        retention.purge_idle(ctx, timedelta(days=settings.agents.keep_days))
-        retention.revoke_stale_grants(ctx)
+        user_deletion.purge_idle(ctx, timedelta(days=settings.agents.keep_days))
+        user_deletion.revoke_stale_grants(ctx)
         housekeeping.blank_old_texts(ctx, texts_kept)
 
     jobs = [

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 from harness import package_data
 from harness.control.context import Context
-from harness.domain.agents.approval_link import ApprovalLinks
+from harness.domain.agents.caller import ApprovalLinks
 from harness.domain.errors import (
     ConfigError,
     DatabaseUnusable,

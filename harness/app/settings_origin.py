@@ -17,7 +17,7 @@ from harness.app.database import HIDDEN, without_password
 from harness.app.installation import load_settings
 from harness.config.source_locations import Document, KeyPath
 from harness.control.serialize import Plain, to_plain
-from harness.domain.privacy.pii import find_keys
+from harness.domain.privacy.redaction import find_keys
 from harness.domain.settings import Settings
 
 # Values of these keys may hold a secret, wherever they stand, in whatever case.

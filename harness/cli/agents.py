@@ -8,7 +8,7 @@ from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.operations import users
 from harness.control.agents import agents, queries, switches
-from harness.control.agents.switch_views import view_switch
+from harness.control.agents.switch_alerts import view_switch
 from harness.domain.agents.grant import AgentGrant
 from harness.domain.agents.switch_request import SwitchState
 from harness.domain.formatting import format_span

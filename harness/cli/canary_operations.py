@@ -12,7 +12,7 @@ from harness.cli.frame.session import Session, pass_session
 from harness.control.canary import operations
 from harness.control.canary.status import list_canaries
 from harness.domain.canary.rollout import Rollout, RolloutSignal
-from harness.gate.text.canary_effect import describe_effect
+from harness.gate.text.canary_state import describe_effect
 
 # Before these a person is told what the data say against it.
 OVERRULES: Final = frozenset({RolloutSignal.ADVANCE, RolloutSignal.PROMOTE})

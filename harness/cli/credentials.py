@@ -22,7 +22,7 @@ from harness.control.providers.credentials import (
     ProviderCredentials,
 )
 from harness.domain.errors import InputError
-from harness.domain.providers.device_flow import DeviceCode
+from harness.domain.providers.oauth_tokens import DeviceCode
 
 
 @click.command()

@@ -8,7 +8,7 @@ from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.lazy_commands import LazyCommandGroup
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.waiting import who_starts_it
-from harness.control.drift import operations, reports
+from harness.control.drift import reports
 from harness.control.drift.reports import DriftReport, DriftStatus, describe_comparison
 from harness.control.operations import queries
 from harness.domain.drift.watch import (
@@ -171,7 +171,7 @@ def _show(shown: DriftReport) -> None:
 @pass_session
 def run(session: Session, *, route: str, suite: str) -> None:
     """Ask ROUTE's incumbent again at once; the control process works on it."""
-    started = operations.start_checks(session.context, session.actor, route, suite=suite)
+    started = reports.start_checks(session.context, session.actor, route, suite=suite)
     if advice := who_starts_it(session.settings.control):
         output.note(advice)
     if session.json:
@@ -189,7 +189,7 @@ def run(session: Session, *, route: str, suite: str) -> None:
 @pass_session
 def accept(session: Session, *, route: str, suite: str, reason: str) -> None:
     """Accept how ROUTE's model answers now: a new baseline is measured, and its alerts end."""
-    opened = operations.accept_baseline(
+    opened = reports.accept_baseline(
         session.context, session.deciding_actor, route, suite=suite, reason=reason
     )
     if session.json:

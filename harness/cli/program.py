@@ -59,7 +59,7 @@ class RootCommand(LazyCommandGroup):
 
 def _if_retired(error: click.NoSuchCommand) -> click.UsageError:
     """Returns an error that names the replacement, where the command is retired."""
-    from harness.config.retired import RETIRED_COMMANDS  # noqa: PLC0415 - `--help` stays quick
+    from harness.config.validation_errors import RETIRED_COMMANDS  # noqa: PLC0415 - `--help` stays quick
 
     words, ctx = [error.command_name], error.ctx
     while ctx is not None and ctx.parent is not None:

@@ -17,7 +17,7 @@ from pydantic import (
 
 from harness.config.field_descriptions import describe_fields
 from harness.config.freezes import FreezeEntry
-from harness.config.privacy import CaptureEntry
+from harness.config.operations import CaptureEntry
 from harness.config.providers import CatalogueItem, OAuthEntry
 from harness.config.routing import RouteEntry
 from harness.config.source_locations import Document
@@ -25,9 +25,9 @@ from harness.config.validation_errors import config_error, require_no_retired_ke
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.evals.suite_plan import ClaimPopulation
-from harness.domain.proposals.change_reference import ChangeReferenceRule
 from harness.domain.proposals.policy import (
     CanaryPolicy,
+    ChangeReferenceRule,
     GatePolicy,
     Policy,
     PromotionMode,

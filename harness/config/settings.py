@@ -15,8 +15,7 @@ from pydantic import BaseModel
 
 from harness.config.agents import agent_faults
 from harness.config.freezes import FreezeEntry, freeze_window
-from harness.config.operations import alert_sink
-from harness.config.privacy import capture_settings
+from harness.config.operations import alert_sink, capture_settings
 from harness.config.providers import catalogue_changes
 from harness.config.ranges import ambiguous_guardrails, range_errors
 from harness.config.routing import FileContext, check_overrides, route_seed, target_seed

@@ -1,8 +1,13 @@
 """Defers numpy and the special functions of scipy for the gate's rules until one of them first
 computes: they take as long to import as all else that a command imports, and most processes and
 commands only read what was decided.
+
+E-values are kept as logarithms: this module sums and averages them in a fixed order, so that
+results do not depend on an array's shape.
 """
 
+import math
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -31,3 +36,53 @@ else:
     ArrayLike = Floats = Ints = Bools = object
 
 __all__ = ["ArrayLike", "Bools", "Floats", "Ints", "np", "special"]
+
+
+def log_mean(logs: Sequence[float], log_weights: Sequence[float] | None = None) -> float:
+    """Computes the log of the weighted mean of e-values given as logs; equal weights when none
+    are given.
+
+    -inf stands for an e-value of 0.
+    """
+    if log_weights is None:
+        terms = list(logs)
+        shift = math.log(len(terms))
+    else:
+        terms = [value + weight for value, weight in zip(logs, log_weights, strict=True)]
+        shift = 0.0
+    top = max(terms)
+    if top == -math.inf:
+        return top
+    return top + math.log(sum(math.exp(term - top) for term in terms)) - shift
+
+
+def log_mean_rows(rows: Sequence[Floats]) -> Floats:
+    """Computes log_mean for arrays of one shape. Rows are added one by one, first to last.
+
+    numpy's own sum picks its order by memory layout: one item and many would differ in the last
+    bit, and a verdict could not be recomputed step by step.
+    """
+    top = rows[0]
+    for row in rows[1:]:
+        top = np.maximum(top, row)
+    total = np.zeros_like(top)
+    for row in rows:
+        total = total + np.exp(row - top)
+    return np.asarray(top + np.log(total / len(rows)), dtype=np.float64)
+
+
+def running_sum(start: float, increments: Floats) -> Floats:
+    """Adds up start, start + i1, start + i1 + i2 … along the last axis, strictly in order."""
+    head = np.full((*increments.shape[:-1], 1), start)
+    return np.cumsum(np.concatenate([head, increments], axis=-1), axis=-1)
+
+
+def geometric_grid(low: float, high: float, count: int) -> tuple[float, ...]:
+    """Returns `count` values from low to high, each a fixed multiple of the one before."""
+    ratio = high / low
+    return tuple(low * ratio ** (k / (count - 1)) for k in range(count))
+
+
+def normalize_zeros(values: Iterable[float]) -> tuple[float, ...]:
+    """Makes each -0.0 a 0.0, as databases lose the sign of zero."""
+    return tuple(value + 0.0 for value in values)

@@ -34,8 +34,7 @@ from typing import Final
 
 from harness.domain.drift.watch import DriftEvidence, ItemScores
 from harness.domain.errors import InputError
-from harness.gate.arrays import Floats, np
-from harness.gate.logspace import log_mean
+from harness.gate.arrays import Floats, log_mean, np
 from harness.gate.offline.intervals import t_interval, tango_interval
 from harness.gate.offline.pairs import ROUNDING
 

@@ -15,7 +15,7 @@ from typing import Final
 from harness.domain.formatting import format_percent, format_usd
 from harness.domain.proposals.policy import ShadowStagePolicy
 from harness.domain.shadow.pairs import ShadowCheck
-from harness.gate.logspace import log_mean
+from harness.gate.arrays import log_mean
 
 # Of false alarms, over all checks and the whole life of a shadow.
 SHADOW_ALPHA: Final = 0.05

@@ -8,8 +8,7 @@ from typing import Protocol
 
 from harness.domain.operations.access import ApiKey, OptOut
 from harness.domain.operations.dashboard_session import DashboardSession
-from harness.domain.operations.people import People, PersonLink
-from harness.domain.operations.principals import Principal
+from harness.domain.operations.principals import People, PersonLink, Principal
 from harness.domain.reliability.rate_limits import KeyLimits
 
 

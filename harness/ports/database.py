@@ -10,7 +10,7 @@ from typing import Protocol
 from harness.domain.agents.agent import Agent, AgentSession
 from harness.domain.agents.grant import AgentGrant
 from harness.domain.agents.message import MessageRecord
-from harness.domain.agents.model_usage import ModelUsage
+from harness.domain.agents.model_figures import ModelUsage
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.evals.run import EvalRun, RunState, Sample
@@ -24,7 +24,7 @@ from harness.domain.privacy.capture import CapturedRequest
 from harness.domain.proposals.proof import Proof
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.reliability.failover import Failover, FailoverCount
-from harness.domain.routing.break_glass import BreakGlass
+from harness.domain.routing.evidence import BreakGlass
 from harness.domain.routing.freeze import FreezeRecord
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.domain.routing.table import Route, Snapshot

@@ -9,11 +9,9 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from harness.domain.drift.watch import DriftCheck, DriftWatch
-from harness.domain.evals.answer_columns import AnswerColumns
 from harness.domain.evals.item_groups import ItemGroups
-from harness.domain.evals.judge_calibration import JudgeCalibration
 from harness.domain.evals.pins import Sighting
-from harness.domain.evals.run import EvalRun, RunState, Sample
+from harness.domain.evals.run import AnswerColumns, EvalRun, JudgeCalibration, RunState, Sample
 from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.routing.target import Provider, Target

@@ -8,10 +8,9 @@ from typing import Any, Protocol
 
 from harness.domain.providers.catalogue import Catalogue
 from harness.domain.providers.credentials import Credential
-from harness.domain.providers.device_flow import DeviceCode, OAuthTokens, PollAnswer
 from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.providers.oauth_kinds import OAuthEndpoints
-from harness.domain.providers.oauth_tokens import SignIn
+from harness.domain.providers.oauth_tokens import DeviceCode, OAuthTokens, PollAnswer, SignIn
 from harness.domain.providers.probe import ProbeReply, ProviderCheck
 from harness.domain.routing.target import Provider
 

@@ -10,8 +10,7 @@ from typing import Protocol
 from harness.domain.canary.rollout import Rollout
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.privacy.capture import CapturedRequest, CaptureResult
-from harness.domain.routing.break_glass import BreakGlass
-from harness.domain.routing.evidence import RouteEvidence, Waiver
+from harness.domain.routing.evidence import BreakGlass, RouteEvidence, Waiver
 from harness.domain.routing.freeze import Freeze, FreezeRecord
 from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.route_changes import TableChange

@@ -21,8 +21,7 @@ from harness.control.proposals.comparison import (
 )
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.run import Sample
-from harness.domain.evals.verdict import SuiteReport
-from harness.domain.evals.verdict_basis import VerdictBasis
+from harness.domain.evals.verdict import SuiteReport, VerdictBasis
 from harness.gate.offline.pairs import mean_score
 from harness.gate.text.next_steps import NEXT_STEPS
 

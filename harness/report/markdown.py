@@ -17,8 +17,7 @@ from harness.control.proposals.format_failures import (
     find_format_failures,
 )
 from harness.control.routing import monthly_bill
-from harness.domain.evals.verdict import SuiteReport, Verdict
-from harness.domain.evals.verdict_basis import VerdictBasis
+from harness.domain.evals.verdict import SuiteReport, Verdict, VerdictBasis
 from harness.domain.formatting import (
     DASH,
     escape_controls,

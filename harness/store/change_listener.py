@@ -5,20 +5,26 @@ polling `PRAGMA data_version` (`SqliteListener`), on PostgreSQL by LISTEN
 
 A caller learns of every change since its own last call, and of none twice. Threads share one
 connection, which is opened anew after it was lost; each keeps its own count.
+
+`PostgresListener` notices changes on PostgreSQL by LISTEN; triggers
+(`harness.store.guards.triggers`) send the NOTIFY. It is loaded only there, as the driver's
+import takes long.
 """
 
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import psycopg
 import sqlalchemy as sa
 
 from harness.store import engine
-from harness.store.database_errors import translated
-from harness.store.sqlite_file import identity
+from harness.store.database_errors import clear_frames, translated
+from harness.store.engine import identity
 
 # By waking up alone a process uses a quarter of a percent of a core at the shorter one.
 POLL_S: Final = 0.1
@@ -84,7 +90,7 @@ def open_listener(url: sa.URL) -> ListenConnection:
     if url.get_backend_name() == "sqlite":
         return SqliteListener(engine.file_of(url))
     # Loading the driver takes long, for every process of those who have SQLite.
-    from harness.store.postgres.listener import PostgresListener  # noqa: PLC0415
+    from harness.store.change_listener import PostgresListener  # noqa: PLC0415
 
     return PostgresListener(url)
 
@@ -230,3 +236,32 @@ def change_marks(reading: sa.Engine) -> ChangeMarks:
     if reading.dialect.name == "sqlite":
         return SqliteMarks(engine.file_of(reading.url))
     return PostgresMarks(reading)
+
+
+CHANNEL: Final = "swapgate_changed"
+
+
+class PostgresListener:
+    """Listens for changes of the database on one connection. Raises OSError when it is lost."""
+
+    def __init__(self, url: sa.URL) -> None:
+        with _as_lost():
+            self._db = psycopg.connect(autocommit=True, **engine.driver_arguments(url))
+            self._db.execute(f"LISTEN {CHANNEL}")
+
+    def poll_changes(self, timeout_s: float) -> bool:
+        """Waits for a change, and tells whether there was one; False after `timeout_s`."""
+        with _as_lost():
+            return any(True for _ in self._db.notifies(timeout=timeout_s, stop_after=1))
+
+    def close(self) -> None:
+        self._db.close()
+
+
+@contextmanager
+def _as_lost() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        clear_frames(error)
+        raise ConnectionError("the connection to PostgreSQL is lost") from error

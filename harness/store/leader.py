@@ -7,10 +7,15 @@ A leader that is stopped (SIGSTOP) or cut off cannot give its lock back. Postgre
 connection after `SILENT_AFTER_S` without a heartbeat, and another process leads. The first one
 may come back in the middle of a job: each of its writes compares what it has read, and work
 that is no write is claimed in the database before it is done.
+
+`LockHeartbeat` keeps a connection alive that holds locks. Where it is missing, since the
+process is stopped or cut off, the server ends the connection (`engine.make`'s `patience_s`) and
+so frees the locks.
 """
 
 import fcntl
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Final, Protocol
 
@@ -20,7 +25,30 @@ from sqlalchemy.pool import NullPool
 from harness.domain.errors import StoreUnavailable
 from harness.store import engine
 from harness.store.database_errors import translated
-from harness.store.postgres.lock_heartbeat import LockHeartbeat
+
+
+class LockHeartbeat:
+    """Calls `beat` again and again on a thread of its own: no long job delays it."""
+
+    def __init__(self, beat: Callable[[], None], every_s: float) -> None:
+        self._beat, self._every_s = beat, every_s
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._every_s):
+            self._beat()
+
+    def stop(self) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+
 
 _KEY: Final = 0x53774C44
 HEARTBEAT_S: Final = 1.0

@@ -21,6 +21,7 @@ from harness.ports import Clock, Signatures
 from harness.store import engine, schema_revisions
 from harness.store.change_listener import Changes, change_marks
 from harness.store.database_errors import translated
+from harness.store.engine import SqliteFile
 from harness.store.leader import leadership
 from harness.store.schema.operations import meta
 from harness.store.signing import signed_snapshot
@@ -33,7 +34,6 @@ from harness.store.sql.audit import SqlAuditLog
 from harness.store.sql.drift import SqlDrift
 from harness.store.sql.evals import SqlEvalRuns, SqlSuites
 from harness.store.sql.evidence import SqlWaivers
-from harness.store.sql.idempotent_requests import SqlIdempotentRequests
 from harness.store.sql.installation import SqlInstallation, missing_heads
 from harness.store.sql.interventions import SqlBreakGlasses, SqlFreezes, SqlSwitches
 from harness.store.sql.listings import SqlListings
@@ -59,13 +59,13 @@ from harness.store.sql.providers import (
 from harness.store.sql.routing import SqlRouting
 from harness.store.sql.sessions import (
     SqlIdempotentAnswers,
+    SqlIdempotentRequests,
     SqlSessionMessages,
     SqlSessions,
     SqlTurns,
 )
 from harness.store.sql.shadow import SqlShadows
 from harness.store.sql.spending import SqlSpending
-from harness.store.sqlite_file import SqliteFile
 from harness.store.unit_of_work import Unit
 
 # Each waits for readers as long as for a lock.

@@ -14,15 +14,15 @@ import structlog
 
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
-from harness.domain.reliability.health_checks import (
-    HealthCheckState,
-    due_targets,
-    next_check_in_s,
-)
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import Arm
 from harness.ports import Clock
-from router.health.target_health import TargetHealth
+from router.health.target_health import (
+    HealthCheckState,
+    TargetHealth,
+    due_targets,
+    next_check_in_s,
+)
 from router.protocols.endpoints import DIALECTS
 from router.recording.metrics import RouterMetrics, TargetCheck
 from router.request.attempt import UpstreamAnswer

@@ -1,11 +1,11 @@
-"""Detects the segments of a request (`harness.domain.canary.segments`) from what is parsed
+"""Detects the segments of a request (`harness.domain.canary.observation`) from what is parsed
 already. Asked only for requests that a live rollout scores.
 """
 
 from collections.abc import Mapping
 from typing import Final
 
-from harness.domain.canary.segments import SEGMENTS, Segment
+from harness.domain.canary.observation import SEGMENTS, Segment
 from harness.domain.routing.capabilities import Endpoint
 from router.request.body import ClientRequest
 

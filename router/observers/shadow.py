@@ -22,8 +22,13 @@ from harness.domain.routing.capabilities import Endpoint, missing_capabilities
 from harness.domain.routing.table import Arm
 from harness.domain.routing.target import Price
 from harness.domain.settings import RouterSettings
-from harness.domain.shadow.mirroring import is_mirrored
-from harness.domain.shadow.pairs import AnswerFigures, PairSide, compare_pair, unit_counts
+from harness.domain.shadow.pairs import (
+    AnswerFigures,
+    PairSide,
+    compare_pair,
+    is_mirrored,
+    unit_counts,
+)
 from harness.domain.shadow.shadow import COST_USD, MIRRORED, UNPRICED, within_budget
 from harness.ports import Clock
 from router.health.provider_keys import ProviderKeys

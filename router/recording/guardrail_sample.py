@@ -18,8 +18,8 @@ from harness.domain.canary.guardrails import (
     SegmentCount,
     guardrail_kind,
 )
+from harness.domain.canary.observation import SEGMENTS
 from harness.domain.canary.ranking import MIN_CONTROLS, MeasuredUnit, rank_block
-from harness.domain.canary.segments import SEGMENTS
 
 
 class RequestTraits(IntFlag):

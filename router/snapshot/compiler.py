@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
 
-from harness.domain.agents.model_choice import literal_route_name
+from harness.domain.agents.agent import literal_route_name
 from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.providers.credentials import ProviderKeySets, lacks_key
@@ -31,7 +31,7 @@ from harness.domain.routing.kill_switch import KillSwitch, SwitchTarget
 from harness.domain.routing.plan import PlanContext, RouteTargets
 from harness.domain.routing.table import Arm, Route, RouteSettings, Snapshot
 from harness.domain.routing.target import Provider, Target
-from harness.domain.shadow.mirroring import end_reason
+from harness.domain.shadow.pairs import end_reason
 from router.protocols.endpoint_translation import UNTRANSLATABLE_FIELDS
 from router.request.degradation import feature_fields
 from router.server.headers import header_text

@@ -14,9 +14,8 @@ from harness.control.agents.switches import SwitchSpec
 from harness.control.context import Context
 from harness.control.operations import keys
 from harness.control.privacy import user_deletion
-from harness.domain.agents.agent import AgentSession
+from harness.domain.agents.agent import AgentSession, literal_choice
 from harness.domain.agents.message import MessageToolCall
-from harness.domain.agents.model_choice import literal_choice
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.principals import OPERATOR

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from harness.domain.errors import SignInRefused, SignInUnreachable
-from harness.domain.providers.device_flow import DeviceCode, OAuthTokens, PollAnswer
 from harness.domain.providers.oauth_kinds import OAUTH_ENDPOINTS, OAuthEndpoints
+from harness.domain.providers.oauth_tokens import DeviceCode, OAuthTokens, PollAnswer
 from harness.ports import OAuthServer
 from harness.runtime.outbound.oauth_http import HttpOAuthServer
 from tests.support.control.manual_clock import ManualClock

@@ -18,7 +18,7 @@ from harness.domain.agents.message import (
     ServedBy,
     decode_body,
 )
-from harness.domain.agents.model_usage import ModelUsage
+from harness.domain.agents.model_figures import ModelUsage
 from harness.domain.agents.switch_request import SwitchState
 from harness.domain.agents.turn_lease import IdempotencyKey, IdempotentAnswer, TurnState
 from harness.domain.errors import (

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from harness.domain.errors import InputError, LeaseLost, NotFound
-from harness.domain.evals.answer_columns import AnswerColumns
-from harness.domain.evals.run import ANSWER_PLACEHOLDER, RunState, SampleError
+from harness.domain.evals.run import ANSWER_PLACEHOLDER, AnswerColumns, RunState, SampleError
 from harness.ports import Store
 from harness.store.rules import ENDED
 from tests.support.store.records import LATER, NEW, NOW, OLD, PIN, RUN, SAMPLE

@@ -17,7 +17,7 @@ from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.audit import AuditFilter
 from harness.domain.pagination import Page, PageRequest, read_all
 from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.routing.break_glass import BreakGlass
+from harness.domain.routing.evidence import BreakGlass
 from harness.domain.routing.freeze import Freeze
 from harness.domain.routing.route_changes import ChangeSettings
 from harness.domain.routing.target import Target

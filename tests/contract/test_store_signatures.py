@@ -13,12 +13,15 @@ import sqlalchemy as sa
 from harness.domain.errors import SignatureInvalid, SnapshotInvalid
 from harness.domain.operations.access import SYSTEM, ApiKey, Role
 from harness.domain.operations.dashboard_session import DashboardSession
-from harness.domain.operations.people import PersonLink
-from harness.domain.operations.principals import LOCAL_PRINCIPAL, Principal, PrincipalKind
+from harness.domain.operations.principals import (
+    LOCAL_PRINCIPAL,
+    PersonLink,
+    Principal,
+    PrincipalKind,
+)
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.providers.credentials import Credential
-from harness.domain.routing.break_glass import BreakGlass
-from harness.domain.routing.evidence import Waiver
+from harness.domain.routing.evidence import BreakGlass, Waiver
 from harness.domain.routing.freeze import Freeze
 from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.domain.routing.route_changes import ChangeSettings

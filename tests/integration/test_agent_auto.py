@@ -23,11 +23,17 @@ from harness.control.routing import fallback_chain, kill_switch, routes, targets
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.control.routing.kill_switch import SwitchRequest
-from harness.domain.agents.agent import Agent, AgentSession, AgentTool
+from harness.domain.agents.agent import (
+    Agent,
+    AgentSession,
+    AgentTool,
+    ModelChoice,
+    ModelKind,
+    literal_choice,
+)
 from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.agents.incoming_message import IncomingMessage
 from harness.domain.agents.message import MessageRole
-from harness.domain.agents.model_choice import ModelChoice, ModelKind, literal_choice
 from harness.domain.errors import Conflict, NotAllowed, SnapshotInvalid
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.operations.access import SYSTEM

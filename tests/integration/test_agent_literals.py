@@ -15,12 +15,11 @@ import pytest
 
 from evals.sim import server as sim
 from harness.app.agents.model_calls import RouterModelCalls
-from harness.domain.agents.agent import Agent, AgentSession
+from harness.domain.agents.agent import Agent, AgentSession, ModelChoice, ModelKind
 from harness.domain.agents.caller import AGENT_HEADER
 from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.agents.message import MessageRole, ServedBy
 from harness.domain.agents.model_call import ModelCallAnswer, ModelCallRequest
-from harness.domain.agents.model_choice import ModelChoice, ModelKind
 from harness.domain.agents.transcript import ContextMessage
 from harness.domain.errors import CallFailed, NobodyAnswered
 from harness.domain.operations.access import key_hash

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.app.agents.turn_service import ServerTools
-from harness.control.agents import agents, queries, retention, sessions, turns
+from harness.control.agents import agents, queries, sessions, turns
 from harness.control.agents.agents import AgentSpec
 from harness.control.agents.client import AgentsClient
 from harness.control.agents.conversation import TurnOutcome
@@ -23,7 +23,15 @@ from harness.control.agents.turn_runner import PostedMessage, TurnRun, TurnRunne
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
 from harness.control.privacy import user_deletion
-from harness.domain.agents.agent import Agent, AgentSession, AgentTool, SessionState
+from harness.domain.agents.agent import (
+    Agent,
+    AgentSession,
+    AgentTool,
+    ModelChoice,
+    ModelKind,
+    SessionState,
+    literal_choice,
+)
 from harness.domain.agents.grant import GrantKind
 from harness.domain.agents.incoming_message import IncomingMessage
 from harness.domain.agents.message import (
@@ -35,7 +43,6 @@ from harness.domain.agents.message import (
     SessionMessage,
 )
 from harness.domain.agents.model_call import AnswerPiece, ModelCallAnswer, ModelCallRequest
-from harness.domain.agents.model_choice import ModelChoice, ModelKind, literal_choice
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.agents.turn import OfferedTool
 from harness.domain.agents.turn_lease import (
@@ -439,8 +446,8 @@ def test_a_session_of_a_literal_model_needs_a_grant_that_is_in_force(
     world.clock.advance(86_400)
     with pytest.raises(NotAllowed, match="is over"):
         sessions.open_session(ctx, PERSON, agent.id, SessionSpec())
-    assert retention.revoke_stale_grants(ctx) == 1
-    assert retention.revoke_stale_grants(ctx) == 0
+    assert user_deletion.revoke_stale_grants(ctx) == 1
+    assert user_deletion.revoke_stale_grants(ctx) == 0
     assert ctx.store.snapshot().agent_grants == ()
 
 
@@ -510,7 +517,7 @@ def test_a_consent_that_is_over_is_renewed_by_naming_the_model_again(
     agents.change_agent(ctx, proposer, agent.id, name_again)
     assert len(ctx.store.snapshot().agent_grants) == 2
     world.clock.advance(86_400)
-    retention.revoke_stale_grants(ctx)
+    user_deletion.revoke_stale_grants(ctx)
     agents.change_agent(ctx, proposer, agent.id, rename)
     with pytest.raises(NotAllowed, match="approver"):
         agents.change_agent(ctx, proposer, agent.id, name_again)
@@ -710,13 +717,13 @@ def test_sessions_that_nobody_used_are_deleted_after_a_while(
     begin(ctx, session.id, key=IdempotencyKey("s", "a", "h"))
     world.clock.advance(10 * 86_400)
     young = sessions.open_session(ctx, KEY, agent.id, SessionSpec())
-    assert retention.purge_idle(ctx, timedelta(days=10)) == 0
+    assert user_deletion.purge_idle(ctx, timedelta(days=10)) == 0
     world.clock.advance(1)
-    assert retention.purge_idle(ctx, timedelta(days=10)) == 2
+    assert user_deletion.purge_idle(ctx, timedelta(days=10)) == 2
     assert ids_of_sessions(ctx, agent) == [young.id]
     agents.delete_agent(ctx, KEY, agent.id)
     world.clock.advance(11 * 86_400)
-    assert retention.purge_idle(ctx, timedelta(days=10)) == 1
+    assert user_deletion.purge_idle(ctx, timedelta(days=10)) == 1
     with pytest.raises(NotFound), ctx.store.read() as tx:
         tx.agents.get(agent.id)
 

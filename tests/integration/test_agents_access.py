@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from harness.api.agents.app import build_agents_app
+from harness.api.agents.process import build_agents_app
 from harness.app.agents.turn_service import TurnService
 from harness.app.installation import Installation
 from harness.control.operations import keys

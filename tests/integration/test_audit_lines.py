@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.control.operations.audit_lines import (
+from harness.control.operations.audit_export import (
     HEAD_EVERY,
     PROMOTION,
     AuditLines,

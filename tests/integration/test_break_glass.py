@@ -16,13 +16,13 @@ from dashboard.text import route_text
 from harness.cli.operations.status import next_command
 from harness.control import reconciler
 from harness.control.canary import status
-from harness.control.canary.observe_only import OBSERVE_ONLY
+from harness.control.canary.holds import OBSERVE_ONLY
 from harness.control.operations import alerts, keys, people, queries
 from harness.control.proposals import comparison
 from harness.control.providers import registry
-from harness.control.routing import break_glass, freeze_changes, routes, targets
+from harness.control.routing import break_glass, freezes, routes, targets
 from harness.control.routing.break_glass import BreakGlassRequest
-from harness.control.routing.freeze_changes import FreezeRequest
+from harness.control.routing.freezes import FreezeRequest
 from harness.control.routing.route_status import RouteState, describe_needs
 from harness.domain.errors import (
     Conflict,
@@ -38,7 +38,7 @@ from harness.domain.operations.principals import OPERATOR
 from harness.domain.pagination import PageRequest
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.providers.catalogue import CatalogueEntry
-from harness.domain.routing.break_glass import BreakGlass
+from harness.domain.routing.evidence import BreakGlass
 from harness.domain.routing.table import Route, RouteSettings
 from router.snapshot.compiler import compile_snapshot
 from tests.support.control.control_plane import SECRET, SmallInstallation
@@ -323,7 +323,7 @@ def test_a_freeze_holds_it_back_unless_both_people_saw_the_word(
     ada, bo = person(world, "Ada", Role.APPROVER), person(world, "Bo")
     ctx = world.context()
     asked = ask(world, ada)
-    freeze_changes.add_freeze(
+    freezes.add_freeze(
         ctx, OPERATOR, FreezeRequest("chat", world.clock.now() + 5 * HOUR, "the release")
     )
     with pytest.raises(Conflict, match="is frozen until"):

@@ -9,8 +9,8 @@ from harness.control.canary import audit
 from harness.control.canary.status import explain_canary
 from harness.control.operations import alerts
 from harness.domain.canary.guardrails import Guardrails
+from harness.domain.canary.observation import Segment
 from harness.domain.canary.rollout import Rollout, RolloutState
-from harness.domain.canary.segments import Segment
 from harness.domain.operations.alerts import AlertKind
 from tests.support.canary.segmented_traffic import SegmentTruth, simulate_segments
 from tests.support.control.control_plane import CANARY, SmallInstallation

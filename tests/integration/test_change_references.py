@@ -9,8 +9,7 @@ import pytest
 from harness.control.proposals import decisions, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.domain.errors import Conflict, InputError
-from harness.domain.proposals.change_reference import ChangeReferenceRule
-from harness.domain.proposals.policy import Policy
+from harness.domain.proposals.policy import ChangeReferenceRule, Policy
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.report.content import gather_report
 from harness.report.markdown import render_markdown

@@ -13,7 +13,7 @@ import pytest
 
 from evals.sim import server as sim
 from harness.app.installation import Installation
-from harness.control.operations import keys, restores
+from harness.control.operations import integrity, keys
 from harness.control.routing import routes
 from harness.domain.operations.access import SYSTEM
 from tests.support.providers import simulator_thread
@@ -188,7 +188,7 @@ def test_what_an_asynchronous_standby_lacks_is_named_and_given_up_by_a_person(
             assert site.knows(key)  # what was served is served on
             ctx = world.installation.context
             eventually(lambda: alert_names(world.installation) == {"database_restored"})
-            restores.accept_restore(ctx, SYSTEM, reason="the primary is lost", above=highest)
+            integrity.accept_restore(ctx, SYSTEM, reason="the primary is lost", above=highest)
             eventually(lambda: site.states() == {"ok"})
             change_route(world, "after it")
             assert world.revision() > highest

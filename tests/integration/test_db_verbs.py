@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.api import control_process
+from harness.api import app
 from harness.app.installation import open_installation
 from harness.control import reconciler
 from harness.control.operations import integrity
@@ -106,7 +106,7 @@ def test_control_starts_beside_a_forged_row_and_tells(cli: CommandLine) -> None:
         " '[]', '{}', '{}', '{}')",
     )
     with closing(open_installation(cli.folder / "swapgate.yaml")) as installation:
-        control_process._seed(installation)
+        app._seed(installation)
         integrity.check_snapshot(installation.context)
         with installation.store.read() as tx:
             (alert,) = tx.alerts.list(open_only=True)

@@ -10,7 +10,7 @@ import pytest
 
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
-from harness.control.drift import monitor, operations, reports
+from harness.control.drift import monitor, reports
 from harness.control.evals import worker_supervision
 from harness.control.operations import alerts, queries
 from harness.control.routing import routes
@@ -186,7 +186,7 @@ def test_people_are_told_once_and_the_watch_rests_until_somebody_accepts(
     assert len(checks(world)) == 2
     assert [record.kind for record in world.sinks.kept["chat"]] == [AlertKind.DRIFT]
     with pytest.raises(Conflict, match="drift accept chat"):
-        operations.start_checks(world.context(), ANN, "chat")
+        reports.start_checks(world.context(), ANN, "chat")
 
 
 @pytest.mark.req("F6")
@@ -221,7 +221,7 @@ def test_another_name_in_a_runs_answers_is_told_even_if_it_answers_as_well(
     assert set(open_alerts(world)) == {AlertKind.SERVED_MODEL}
     assert status(world).state == "watching"
     assert [check.served for check in checks(world)] == [("base-1",)] * 2 + [("base-2",)] * 3
-    operations.accept_baseline(world.context(), BEN, "chat", reason="the provider told us")
+    reports.accept_baseline(world.context(), BEN, "chat", reason="the provider told us")
     assert open_alerts(world) == {}
     days(world, 2)
     assert open_alerts(world) == {}
@@ -256,10 +256,10 @@ def test_a_person_accepts_and_a_new_baseline_is_measured(
     ctx = world.context()
 
     with pytest.raises(NotAllowed):
-        operations.accept_baseline(ctx, ANN, "chat", reason="cheaper now")
+        reports.accept_baseline(ctx, ANN, "chat", reason="cheaper now")
     with pytest.raises(InputError, match="reason"):
-        operations.accept_baseline(ctx, BEN, "chat", reason=" ")
-    operations.accept_baseline(ctx, BEN, "chat", reason="cheaper now")
+        reports.accept_baseline(ctx, BEN, "chat", reason=" ")
+    reports.accept_baseline(ctx, BEN, "chat", reason="cheaper now")
 
     assert open_alerts(world) == {}
     days(world, 3)
@@ -344,13 +344,13 @@ def test_only_as_many_items_as_configured_are_asked(world: SmallInstallation) ->
 def test_a_run_by_hand_needs_no_waiting(world: SmallInstallation) -> None:
     ctx = world.context()
     with pytest.raises(NotAllowed):
-        operations.start_checks(ctx, VIEWER, "chat")
-    (first,) = operations.start_checks(ctx, ANN, "chat")
-    (same,) = operations.start_checks(ctx, ANN, "chat")
+        reports.start_checks(ctx, VIEWER, "chat")
+    (first,) = reports.start_checks(ctx, ANN, "chat")
+    (same,) = reports.start_checks(ctx, ANN, "chat")
     assert first == same
 
     run_cycle(world)
-    (second,) = operations.start_checks(ctx, ANN, "chat")
+    (second,) = reports.start_checks(ctx, ANN, "chat")
     run_cycle(world)
 
     assert second.run != first.run
@@ -366,7 +366,7 @@ def test_without_a_drift_section_nothing_is_watched(world: SmallInstallation) ->
     with world.store.read() as tx:
         assert tx.drift.open_watches() == []
     with pytest.raises(NotFound, match=r"docs open explanation/drift"):
-        operations.start_checks(world.context(), ANN, "chat")
+        reports.start_checks(world.context(), ANN, "chat")
 
 
 def test_routes_with_one_incumbent_share_a_watch(world: SmallInstallation) -> None:

@@ -10,7 +10,7 @@ import pytest
 from evals.sim import server
 from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
-from harness.control.drift import operations, reports
+from harness.control.drift import reports
 from harness.control.operations import queries
 from harness.domain.drift.watch import DriftCheckState
 from harness.domain.operations.access import SYSTEM
@@ -73,12 +73,12 @@ def test_another_name_is_told_as_news_and_a_silent_change_as_drift(tmp_path: Pat
         assert measured(installation, 1) == "watching"
 
         change(provider, serves="sim-base-2027", build="b1")  # and it answers as it did
-        operations.start_checks(ctx, SYSTEM, "chat")
+        reports.start_checks(ctx, SYSTEM, "chat")
         assert measured(installation, 2) == "watching"
         assert set(open_alerts(installation)) == {AlertKind.SERVED_MODEL}
 
         change(provider, like="sim-worse", serves="sim-base-2027", build="b1")  # unsaid
-        operations.start_checks(ctx, SYSTEM, "chat")
+        reports.start_checks(ctx, SYSTEM, "chat")
         assert measured(installation, 3) == "drifted"
         alerts = open_alerts(installation)
         installation.close()

@@ -13,8 +13,7 @@ from evals.runner.judge import JudgeBill
 from evals.sim import server
 from evals.suites.suite import ConfiguredSuites
 from harness.control.evals.run_costs import JudgingCost, sum_judging_cost
-from harness.domain.evals.answer_columns import AnswerColumns
-from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError
+from harness.domain.evals.run import AnswerColumns, EvalRun, RunState, Sample, SampleError
 from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import JudgeSettings, SuiteSettings

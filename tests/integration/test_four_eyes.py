@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from harness.control.canary import machine, operations
 from harness.control.operations import alerts, keys
-from harness.control.proposals import approvals, decisions, four_eyes
+from harness.control.proposals import decisions, four_eyes
 from harness.domain.canary.rollout import MANUAL_SIGNALS, RolloutSignal
 from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound, SignatureInvalid
 from harness.domain.operations.access import Actor, Role
@@ -235,7 +235,7 @@ def test_a_new_approvers_key_is_shown_and_an_old_one_is_not(world: SmallInstalla
     for approver, warnings in ((old, ()), (new, ("approved with a key created",))):
         made = waiting(world, ann)
         decisions.approve_proposal(world.context(), approver, made.id)
-        (shown,) = approvals.list_approvals(world.context(), made.id)
+        (shown,) = decisions.list_approvals(world.context(), made.id)
         assert (shown.principal, shown.key) == (approver.principal, approver.key)
         assert len(shown.remarks) == len(warnings)
         for remark, start in zip(shown.remarks, warnings, strict=True):
@@ -250,7 +250,7 @@ def test_the_operator_who_created_the_proposers_key_is_named_when_he_approves(
 ) -> None:
     made = waiting(world, person(world, "ann", Role.PROPOSER))
     decisions.approve_proposal(world.context(), OPERATOR, made.id)
-    (shown,) = approvals.list_approvals(world.context(), made.id)
+    (shown,) = decisions.list_approvals(world.context(), made.id)
     assert (shown.principal, shown.key) == (LOCAL_PRINCIPAL.id, None)
     (remark,) = shown.remarks
     assert "local, who approved it, had a hand in that key" in remark

@@ -17,8 +17,8 @@ from harness.cli.program import program
 from harness.control import reconciler
 from harness.control.canary import operations
 from harness.control.proposals import comparison
-from harness.control.routing import freeze_changes, freezes, routes, seed
-from harness.control.routing.freeze_changes import FreezeRequest
+from harness.control.routing import freezes, routes, seed
+from harness.control.routing.freezes import FreezeRequest
 from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.errors import ConfigError, Conflict, InputError, NotAllowed
 from harness.domain.operations.access import Actor, Role
@@ -44,7 +44,7 @@ def world(tmp_path: Path) -> SmallInstallation:
 def freeze(world: SmallInstallation, lasts: timedelta = HOUR) -> Freeze:
     ends_at = world.clock.now() + lasts
     wanted = FreezeRequest("chat", ends_at, "the release week")
-    return freeze_changes.add_freeze(world.context(), BEN, wanted)
+    return freezes.add_freeze(world.context(), BEN, wanted)
 
 
 def rollout_of(world: SmallInstallation, proposal: Proposal) -> Rollout:
@@ -124,7 +124,7 @@ def test_harm_and_an_abort_end_a_canary_of_a_frozen_route(world: SmallInstallati
         world.run_once()
     assert world.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
 
-    freeze_changes.lift_freeze(world.context(), BEN, freezes_of(world)[0], reason="another go")
+    freezes.lift_freeze(world.context(), BEN, freezes_of(world)[0], reason="another go")
     again = world.until_decided(world.propose("sim/better").id)
     assert again.phase is ProposalPhase.CANARY
     freeze(world)
@@ -143,17 +143,11 @@ def test_neither_the_proposer_nor_raw_sql_nor_a_process_that_does_not_look_ends_
     proposal = world.until_decided(world.propose("sim/good").id)
     made = freeze(world)
     with pytest.raises(NotAllowed, match="ann proposed"):
-        freeze_changes.lift_freeze(
-            world.context(), ANN_WHO_APPROVES, made.id, reason="I want it"
-        )
+        freezes.lift_freeze(world.context(), ANN_WHO_APPROVES, made.id, reason="I want it")
     with pytest.raises(NotAllowed):
-        freeze_changes.add_freeze(
-            world.context(), ANN, FreezeRequest(None, made.ends_at, "mine")
-        )
+        freezes.add_freeze(world.context(), ANN, FreezeRequest(None, made.ends_at, "mine"))
     with pytest.raises(InputError):
-        freeze_changes.add_freeze(
-            world.context(), BEN, FreezeRequest(None, made.created_at, "late")
-        )
+        freezes.add_freeze(world.context(), BEN, FreezeRequest(None, made.created_at, "late"))
 
     engine = sa.create_engine(f"sqlite:///{world.folder / 'world.db'}")
     for statement in (
@@ -227,7 +221,7 @@ def test_an_event_that_somebody_forged_stops_no_canarys_end(world: SmallInstalla
     """Whoever may add rows to the database needs no trigger dropped for that."""
     proposal = world.until_decided(world.propose("sim/good").id)
     made = freeze(world)
-    freeze_changes.lift_freeze(world.context(), BEN, made.id, reason="another go")
+    freezes.lift_freeze(world.context(), BEN, made.id, reason="another go")
     without_triggers(world, "DELETE FROM route_freeze")
     world.run_once()
     forged = (
@@ -247,7 +241,7 @@ def test_a_freeze_that_another_process_lifted_holds_nothing(world: SmallInstalla
     ctx = world.context()
     made = freeze(world)
     reconciler.run_once(ctx)
-    freeze_changes.lift_freeze(world.context(), BEN, made.id, reason="done")
+    freezes.lift_freeze(world.context(), BEN, made.id, reason="done")
     after = operations.operate(ctx, BEN, "chat", RolloutSignal.ADVANCE, "now")
     assert after.step == rollout_of(world, proposal).step == 1
 

@@ -3,7 +3,7 @@
 import pytest
 
 from harness.control.proposals.submission import ProposalRequest
-from harness.domain.evals.judge_calibration import (
+from harness.domain.evals.run import (
     CALIBRATED,
     EVER,
     JudgeCalibration,

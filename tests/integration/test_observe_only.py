@@ -6,7 +6,7 @@ import pytest
 
 from harness.app.installation import load_settings
 from harness.control.canary import operations
-from harness.control.canary.observe_only import OBSERVE_ONLY
+from harness.control.canary.holds import OBSERVE_ONLY
 from harness.control.proposals import decisions
 from harness.control.routing import routes
 from harness.domain.canary.rollout import RolloutSignal

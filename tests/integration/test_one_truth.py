@@ -24,7 +24,7 @@ from harness.control.routing import routes, scorecard, targets
 from harness.control.routing.monthly_bill import describe_month
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.evals.verdict_basis import VerdictBasis
+from harness.domain.evals.verdict import VerdictBasis
 from harness.domain.formatting import format_month_usd
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.spending import SpendingHold, SpendingPurpose, month_of

@@ -18,7 +18,7 @@ import yaml
 from psycopg import sql
 
 from evals.sim import server as sim
-from harness.control.operations import keys, restores
+from harness.control.operations import integrity, keys
 from harness.control.routing import routes
 from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.rate_limits import KeyLimits
@@ -236,7 +236,7 @@ def test_routers_on_one_sqlite_file_serve_on_while_it_is_away_and_refuse_an_olde
             eventually(lambda: states(fleet) == {"degraded"})
             load.more(20)
             assert revisions(fleet) == {served}
-            restores.accept_restore(
+            integrity.accept_restore(
                 world.installation.context, SYSTEM, reason="a drill", above=served
             )
             eventually(lambda: states(fleet) == {"ok"})

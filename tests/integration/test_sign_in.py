@@ -30,10 +30,9 @@ from harness.domain.errors import (
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.providers.credentials import Credential
-from harness.domain.providers.device_flow import DeviceCode, PollAnswer
 from harness.domain.providers.name_resolution import ResolutionRule
 from harness.domain.providers.oauth_kinds import OAuthOverrides
-from harness.domain.providers.oauth_tokens import TOKEN_KEY_NAME
+from harness.domain.providers.oauth_tokens import TOKEN_KEY_NAME, DeviceCode, PollAnswer
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.runtime.outbound.oauth_http import HttpOAuthServer
 from tests.support.control.control_plane import ANN, SmallInstallation

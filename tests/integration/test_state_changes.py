@@ -20,13 +20,7 @@ import sqlalchemy as sa
 
 from harness.control.operations import dashboard_sessions, integrity, keys, people
 from harness.control.proposals import decisions
-from harness.control.routing import (
-    break_glass,
-    fallback_chain,
-    freeze_changes,
-    kill_switch,
-    targets,
-)
+from harness.control.routing import break_glass, fallback_chain, freezes, kill_switch, targets
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.operations.access import SYSTEM, Role
@@ -165,8 +159,8 @@ def live(world: SmallInstallation) -> None:
     )
     kill_switch.throw_switch(ctx, SYSTEM, force, source=SwitchSource.CLI)
     day = timedelta(days=1)
-    later = freeze_changes.FreezeRequest(None, NOW + 3 * day, "a release", NOW + 2 * day)
-    freeze_changes.add_freeze(ctx, SYSTEM, later)
+    later = freezes.FreezeRequest(None, NOW + 3 * day, "a release", NOW + 2 * day)
+    freezes.add_freeze(ctx, SYSTEM, later)
     urgent = break_glass.BreakGlassRequest("chat", "sim/worse", "an emergency", day)
     break_glass.propose_break_glass(ctx, OPERATOR, urgent)
     proposal = world.until_decided(world.propose("sim/better").id)

@@ -15,7 +15,7 @@ import pytest
 from harness.control.agents import switches
 from harness.control.operations import keys
 from harness.control.routing import targets
-from harness.domain.agents.approval_link import ApprovalLinks
+from harness.domain.agents.caller import ApprovalLinks
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.settings import TargetSeed

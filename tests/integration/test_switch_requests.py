@@ -26,25 +26,31 @@ from harness.control.agents.model_matching import (
 )
 from harness.control.agents.queries import list_agent_grants
 from harness.control.agents.sessions import SessionSpec
+from harness.control.agents.switch_alerts import list_notes
 from harness.control.agents.switch_tool import (
     SwitchCall,
     build_switch_tool,
     list_providers,
     switch_model,
 )
-from harness.control.agents.switch_views import list_notes
 from harness.control.agents.switches import SwitchSpec
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
 from harness.control.operations import alerts, keys, queries
 from harness.control.routing import routes, targets
-from harness.domain.agents.agent import Agent, AgentSession, AgentTool
-from harness.domain.agents.approval_link import ApprovalLinks
+from harness.domain.agents.agent import (
+    Agent,
+    AgentSession,
+    AgentTool,
+    ModelChoice,
+    ModelKind,
+    literal_choice,
+)
+from harness.domain.agents.caller import ApprovalLinks
 from harness.domain.agents.grant import GrantKind
 from harness.domain.agents.incoming_message import IncomingMessage
 from harness.domain.agents.message import MessageRole, MessageState, MessageUsage, ServedBy
 from harness.domain.agents.model_call import ToolCaller
-from harness.domain.agents.model_choice import ModelChoice, ModelKind, literal_choice
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.agents.turn_lease import TurnOwner
 from harness.domain.errors import (

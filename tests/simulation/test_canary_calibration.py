@@ -9,8 +9,8 @@ from benchmarks.canary.canary_benchmark import INCIDENT, detect
 from benchmarks.canary.canary_rules import e_fisher
 from harness.domain.canary.guardrails import FailureTally
 from harness.domain.canary.ranking import rank_among
-from harness.gate.online.certificate import Certificate, add_block, log_certificate
 from harness.gate.online.evidence_paths import counts_path
+from harness.gate.online.fisher import Certificate, add_block, log_certificate
 from harness.gate.online.harm_evidence import (
     RankEvidence,
     RestartingHarmEvidence,

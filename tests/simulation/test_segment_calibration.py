@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from harness.domain.canary.guardrails import Guardrails
-from harness.domain.canary.segments import Segment
+from harness.domain.canary.observation import Segment
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.online.rollout_evidence import collect_evidence
 from tests.support.canary.segmented_traffic import (

@@ -10,9 +10,8 @@ import pytest
 from benchmarks.gate.gate_benchmark import MOST_FALSE_WORST, theta0_of
 from benchmarks.gate.gate_rules import MARGIN
 from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
-from harness.gate.offline.design import Design
+from harness.gate.offline.design import Design, choose_unseen_loss
 from harness.gate.offline.sequential import judge_batch
-from harness.gate.offline.unseen_loss import choose_unseen_loss
 
 pytestmark = pytest.mark.req("F2")
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from harness.domain.agents.caller import (
     AHEAD_S,
     FRESH_S,
+    MAX_SIGNED_BYTES,
     AgentCaller,
     HeaderFault,
     is_loopback,
@@ -20,7 +21,6 @@ from harness.domain.agents.caller import (
     sign_agent_header,
     sign_peer_header,
 )
-from harness.domain.agents.signed_values import MAX_SIGNED_BYTES
 
 pytestmark = pytest.mark.req("E1", "E2")
 

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.operations.alert_meanings import ALERT_MEANINGS
-from harness.domain.operations.alert_pages import find_alert_page
+from harness.cli.reference.event_reference import ALERT_MEANINGS
 from harness.domain.operations.alert_record import (
     QUIET_PERIOD,
     REMIND_AFTER,
@@ -30,6 +29,7 @@ from harness.domain.operations.delivery import (
     GIVE_UP_AFTER,
     MAX_WAIT,
     alert_message,
+    find_alert_page,
     mark_delivered,
     mark_failed,
     new_delivery,

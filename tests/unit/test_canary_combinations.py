@@ -17,9 +17,8 @@ from harness.control.serialize import to_plain
 from harness.domain.canary.guardrails import Guardrail, Guardrails, SegmentedErrors
 from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, claim_keys
-from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.observation import SEGMENTS, ObservationBlock, Segment
 from harness.domain.canary.rollout import ActionKind, Rollout, RolloutState, build_unit_rule
-from harness.domain.canary.segments import SEGMENTS, Segment
 from harness.domain.canary.unit_rule import CanaryJudge, UnitRule
 from harness.domain.content_hash import canonical_json
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep

@@ -7,7 +7,7 @@ import pytest
 
 from dashboard.dialogs import canary_controls
 from dashboard.text import canary_text, labels
-from harness.control.canary.reach import CanaryReach, find_share_after
+from harness.control.canary.duration_estimate import CanaryReach, find_share_after
 from harness.control.canary.status import CanaryStatus
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.observation import ObservationBlock

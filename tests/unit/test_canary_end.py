@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.domain.canary.canary_end import CanaryEnd, describe_abort, describe_who, find_end
+from harness.domain.canary.rollout import CanaryEnd, describe_abort, describe_who, find_end
 
 pytestmark = pytest.mark.req("F3")
 

@@ -13,8 +13,7 @@ from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.ranking import rank_among
 from harness.domain.errors import InputError
 from harness.domain.proposals.policy import CanaryPolicy
-from harness.gate.online.certificate import Certificate, log_certificate
-from harness.gate.online.fisher import log_factors
+from harness.gate.online.fisher import Certificate, log_certificate, log_factors
 from harness.gate.online.harm_evidence import (
     HarmEvidence,
     RankEvidence,

@@ -18,12 +18,13 @@ from harness.domain.proposals.policy import (
 )
 from harness.gate.online.evidence_paths import (
     ODDS_WEIGHTS,
+    TIMES,
     counts_path,
     guardrail_path,
     guardrail_weights,
+    skip_warm_up,
 )
 from harness.gate.online.rollout_evidence import collect_evidence
-from harness.gate.online.warm_up import TIMES, skip_warm_up
 from harness.store.schema.policies import canary_policy_from_json
 
 pytestmark = pytest.mark.req("F3")

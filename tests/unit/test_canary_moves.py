@@ -13,18 +13,16 @@ from harness.control.canary import (
     audit,
     duration_estimate,
     holds,
-    judge,
-    later_rollback,
     operations,
-    reach,
+    rollout_unit,
     status,
 )
 from harness.control.operations import alerts
+from harness.control.proposals import route_rules
 from harness.control.routing import routes
-from harness.domain.canary.canary_end import CanaryEnd
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.observation import TrafficMinute
-from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
+from harness.domain.canary.rollout import CanaryEnd, Rollout, RolloutSignal, RolloutState
 from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.errors import IllegalTransition, InputError, NotAllowed
 from harness.domain.operations.access import Role
@@ -198,13 +196,13 @@ def test_the_reach_counts_the_candidates_requests_of_the_last_hour(
     record(world, rollout.incumbent, 93, 5)
     record(world, rollout.candidate, 1_000, 61)
 
-    found = reach.load_reach(world.context(), rollout, "sim/better")
-    assert found == reach.CanaryReach("sim/better", 7, 100)
-    assert reach.find_share_after(rollout, RolloutSignal.FINISH) == BUCKETS
+    found = duration_estimate.load_reach(world.context(), rollout, "sim/better")
+    assert found == duration_estimate.CanaryReach("sim/better", 7, 100)
+    assert duration_estimate.find_share_after(rollout, RolloutSignal.FINISH) == BUCKETS
     kept = rollout.policy.bake_bps if rollout.policy.bake_s else 0
-    assert reach.find_share_after(rollout, RolloutSignal.PROMOTE) == BUCKETS - kept
+    assert duration_estimate.find_share_after(rollout, RolloutSignal.PROMOTE) == BUCKETS - kept
     no_bake = replace(rollout, policy=replace(rollout.policy, bake_s=0))
-    assert reach.find_share_after(no_bake, RolloutSignal.PROMOTE) == BUCKETS
+    assert duration_estimate.find_share_after(no_bake, RolloutSignal.PROMOTE) == BUCKETS
 
 
 @pytest.mark.parametrize(
@@ -246,10 +244,10 @@ def test_a_judge_is_refused_before_anything_is_paid_for(
     )
     with world.store.read() as tx:
         if not words:
-            judge.check_judge(world.context(), tx, route_of(world), policy)
+            route_rules.check_judge(world.context(), tx, route_of(world), policy)
             return
         with pytest.raises(InputError, match=words):
-            judge.check_judge(world.context(), tx, route_of(world), policy)
+            route_rules.check_judge(world.context(), tx, route_of(world), policy)
 
 
 def test_the_status_of_a_canary_tells_its_moves_its_timeline_and_when_it_changed(
@@ -275,15 +273,15 @@ def test_a_promotion_that_was_taken_back_later_is_dated_and_told_with_its_author
     assert newest(world).state is RolloutState.PROMOTED
     promoted_at = newest(world).updated_at
     with world.store.read() as tx:
-        assert later_rollback.find_later_rollback(tx, newest(world)) is None
-    assert later_rollback.describe_later_rollback(None) == ""
+        assert rollout_unit.find_later_rollback(tx, newest(world)) is None
+    assert rollout_unit.describe_later_rollback(None) == ""
     world.clock.advance(60)
     routes.roll_back(world.context(), BEN, "chat", reason="complaints")
 
     shown = status.explain_canary(world.context(), "chat").status
     assert shown.rollback is not None
     assert shown.changed_at == shown.rollback.at > promoted_at
-    told = later_rollback.describe_later_rollback(shown.rollback)
+    told = rollout_unit.describe_later_rollback(shown.rollback)
     assert told == "promotion taken back by ben: complaints"
 
 

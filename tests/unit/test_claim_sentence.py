@@ -3,7 +3,7 @@
 import pytest
 
 from harness.domain.evals.suite_plan import SuitePlan
-from harness.domain.evals.verdict_basis import VerdictBasis
+from harness.domain.evals.verdict import VerdictBasis
 from harness.gate.text.claim_sentence import describe_claim
 from tests.unit.test_gate_roles import GUARD, OPEN, any_of, leaning, named, weighted
 from tests.unit.test_gate_verdicts import ALIKE, BETTER, WORSE, Sides, ask, plan

@@ -18,7 +18,7 @@ from harness.cli.evals import file_decision
 from harness.cli.frame import output
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.cli.program import VERBS, program
-from harness.config.retired import RETIRED_COMMANDS
+from harness.config.validation_errors import RETIRED_COMMANDS
 from tests.support.site.processes import free_port, site
 
 ROOT = Path(__file__).parents[2]

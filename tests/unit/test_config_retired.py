@@ -8,8 +8,8 @@ import yaml
 from click.testing import CliRunner
 
 from harness.cli.program import program
-from harness.config import retired
-from harness.config.retired import RETIRED_KEYS
+from harness.config import validation_errors
+from harness.config.validation_errors import RETIRED_KEYS
 
 OTHERS = {
     "router.former": "use `router.name`",
@@ -59,4 +59,4 @@ def test_all_retired_keys_are_named_with_place_and_replacement_and_nothing_start
 
 
 def test_the_tables_are_short() -> None:
-    assert len(RETIRED_KEYS) + len(retired.RETIRED_COMMANDS) <= 40
+    assert len(RETIRED_KEYS) + len(validation_errors.RETIRED_COMMANDS) <= 40

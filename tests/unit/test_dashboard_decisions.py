@@ -108,7 +108,7 @@ from harness.control.operations.queries import list_keys, list_runs
 from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.routing.break_glass import BreakGlass
+from harness.domain.routing.evidence import BreakGlass
 from harness.domain.routing.freeze import Freeze, FreezeRecord
 from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
 from harness.domain.routing.target import Target
@@ -265,7 +265,7 @@ def test_an_approval_waits_for_the_change_request_that_its_policy_asks_for(
     script = """
 from dataclasses import replace
 from dashboard.dialogs import decision_dialogs
-from harness.domain.proposals.change_reference import ChangeReferenceRule
+from harness.domain.proposals.policy import ChangeReferenceRule
 view, found = decision_dialogs._load('ID')
 proposal = view.comparison.proposal
 policy = replace(proposal.policy, change_reference=ChangeReferenceRule.REQUIRED)

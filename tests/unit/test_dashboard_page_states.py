@@ -30,7 +30,7 @@ from harness.control.proposals import decisions, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import kill_switch, routes, targets
 from harness.control.routing.kill_switch import SwitchRequest
-from harness.domain.agents.model_choice import ModelChoice, ModelKind
+from harness.domain.agents.agent import ModelChoice, ModelKind
 from harness.domain.errors import StoreUnavailable
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.alerts import AlertKind

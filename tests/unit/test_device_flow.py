@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.providers.device_flow import (
+from harness.domain.providers.oauth_tokens import (
     MAX_WAIT_S,
     MIN_INTERVAL_S,
     SLOW_DOWN_S,

@@ -10,6 +10,7 @@ import pytest
 
 from evals.runner.judge_calibration import (
     CalibrationCache,
+    RaterAgreement,
     demand_agreement,
     measure_judge,
     score_band,
@@ -19,7 +20,6 @@ from evals.suites.suite import Suite, load_suite
 from harness.domain.errors import InputError, JudgeUnfit
 from harness.domain.routing.target import Target
 from harness.domain.settings import JudgeSettings, SuiteSettings
-from harness.gate.offline.kappa import RaterAgreement
 from tests.support.control.manual_clock import ManualClock
 from tests.support.evals.scripted_judge import ScriptedJudge
 

@@ -1,7 +1,7 @@
 from datetime import UTC, datetime
 
 from harness.control.evals.eval_queue import QueuedRun
-from harness.control.evals.fair_queue import fair_order
+from harness.control.reconciler import fair_order
 from harness.domain.evals.run import EvalRun, RunState
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -13,9 +13,8 @@ from harness.domain.evals.run import Sample
 from harness.domain.evals.suite_plan import Claim, ClaimPopulation, SuitePlan
 from harness.domain.evals.verdict import Inconclusive, InfraError, Passed, Verdict
 from harness.gate.offline.adjusted import Covariates, judge_adjusted, judge_adjusted_batch
-from harness.gate.offline.design import Design
+from harness.gate.offline.design import Design, interim_items, interim_levels
 from harness.gate.offline.futility import FUTILE
-from harness.gate.offline.interim import interim_items, interim_levels
 from harness.gate.offline.replay import verdict_bytes
 from harness.gate.offline.verdicts import replay_verdict
 from harness.gate.planning.multiplicity import FUTILITY, share_alpha

@@ -18,9 +18,8 @@ from harness.gate.offline.adjusted import (
     judge_adjusted,
     judge_adjusted_batch,
 )
-from harness.gate.offline.design import Design
+from harness.gate.offline.design import Design, interim_items, interim_levels
 from harness.gate.offline.futility import FUTILE
-from harness.gate.offline.interim import interim_items, interim_levels
 from harness.gate.offline.sequential import judge_differences
 from tests.unit.test_gate_adjusted_reference import draw, reference
 

@@ -20,9 +20,8 @@ from harness.gate.offline.adjusted import (
     judge_adjusted,
     judge_adjusted_batch,
 )
-from harness.gate.offline.design import Design
+from harness.gate.offline.design import Design, interim_items, interim_levels
 from harness.gate.offline.futility import FUTILE
-from harness.gate.offline.interim import interim_items, interim_levels
 from harness.gate.offline.sequential import judge_differences
 
 pytestmark = pytest.mark.req("F2")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evals.runner.judge_calibration import RaterAgreement, cohens_kappa
 from harness.domain.errors import InputError
-from harness.gate.offline.kappa import RaterAgreement, cohens_kappa
 
 Table = list[list[int]]
 

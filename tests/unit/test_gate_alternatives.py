@@ -10,11 +10,11 @@ import pytest
 
 from harness.domain.evals.suite_figures import HolmFigures
 from harness.domain.evals.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
-from harness.gate.offline.joint_judgement import JointJudgement, judge_suites
 from harness.gate.offline.pairs import PairedSuite
 from harness.gate.offline.primary_suites import WEIGHTED_MEAN, ClaimGroup, at_least_one
 from harness.gate.offline.suite_claims import SuiteClaim, judge_claim
 from harness.gate.offline.suite_judgement import judge_pairs
+from harness.gate.offline.verdicts import JointJudgement, judge_suites
 from tests.unit.test_gate_claim_groups import case, items, part, spread
 from tests.unit.test_gate_verdicts import plan
 

@@ -15,9 +15,9 @@ from harness.domain.evals.item_groups import ItemGroups
 from harness.domain.evals.suite_plan import Claim, SuitePlan, plan_from_json
 from harness.domain.evals.verdict import Failed, Inconclusive, InfraError, Passed
 from harness.domain.settings import SuiteSettings
-from harness.gate.offline.clusters import merge_clusters
 from harness.gate.offline.pairs import pair_samples
 from harness.gate.offline.replay import verdict_bytes
+from harness.gate.offline.slices import merge_clusters
 from harness.gate.offline.verdicts import replay_verdict
 from tests.unit.test_gate_verdicts import Sides, ask, broken, plan, sides
 

@@ -8,7 +8,14 @@ import pytest
 from harness.domain.errors import InputError
 from harness.domain.evals.suite_plan import Claim, PrimaryCombination, UnseenLoss
 from harness.domain.routing.target import RequestPatch, Target
-from harness.gate.offline.design import REJECT_LOG_E, Design, design_from_plan
+from harness.gate.offline.design import (
+    REJECT_LOG_E,
+    Design,
+    choose_unseen_loss,
+    design_from_plan,
+    mirrored_spread,
+    unseen_loss,
+)
 from harness.gate.offline.format_rules import (
     CODE_ONLY,
     FORMAT_RULES,
@@ -26,7 +33,6 @@ from harness.gate.offline.format_rules import (
     target_options,
     with_json_mode,
 )
-from harness.gate.offline.unseen_loss import choose_unseen_loss, mirrored_spread, unseen_loss
 from tests.unit.test_gate_verdicts import plan
 
 pytestmark = pytest.mark.req("F2", "A8")

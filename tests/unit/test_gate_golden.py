@@ -19,7 +19,7 @@ from harness.gate.offline.sequential import (
     judge_differences,
     progress_at,
 )
-from harness.gate.online.certificate import Certificate, add_block, log_odds_e
+from harness.gate.online.fisher import Certificate, add_block, log_odds_e
 from harness.gate.online.harm_evidence import (
     HarmEvidence,
     RankEvidence,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from harness.domain.evals.suite_plan import Claim
-from harness.gate.offline.design import Design
+from harness.gate.offline.design import Design, interim_items, interim_levels, interim_power
 from harness.gate.offline.futility import (
     FUTILE,
     chance_of_last,
@@ -24,7 +24,6 @@ from harness.gate.offline.futility import (
     hopeless_at,
     judge_or_give_up,
 )
-from harness.gate.offline.interim import interim_items, interim_levels, interim_power
 from harness.gate.offline.sequential import judge_differences
 
 pytestmark = pytest.mark.req("F2", "F4")

@@ -14,7 +14,6 @@ from harness.domain.evals.pins import ServedModel, ServedModels, ServedPin
 from harness.domain.evals.run import Sample, SampleError
 from harness.domain.evals.suite_plan import Claim, ClaimPopulation, SuitePlan
 from harness.domain.evals.verdict import ScorePair
-from harness.gate.offline.clusters import merge_clusters, without_unanswered
 from harness.gate.offline.pairs import (
     MOST_NOISE,
     PairedItem,
@@ -23,6 +22,7 @@ from harness.gate.offline.pairs import (
     pair_samples,
     score_difference,
 )
+from harness.gate.offline.slices import merge_clusters, without_unanswered
 from tests.unit.test_gate_verdicts import broken, plan
 
 pytestmark = pytest.mark.req("A7", "F2")

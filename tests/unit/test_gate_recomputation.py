@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from harness.domain.evals.verdict import Failed, Verdict
-from harness.gate.offline.joint_judgement import judge_suites
 from harness.gate.offline.recomputation import (
     AgreementLevel,
     Recomputation,
     recompute_verdict,
 )
 from harness.gate.offline.replay import RULES_VERSION, run_ids
+from harness.gate.offline.verdicts import judge_suites
 from tests.unit.test_gate_combinations import AnsweredSuites, proposed
 from tests.unit.test_gate_verdicts import Sides, ask, plan, sides
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
+from evals.runner.judge_calibration import cohens_kappa
 from harness.gate.offline.intervals import (
     Z95,
     lower_bound,
@@ -22,7 +23,6 @@ from harness.gate.offline.intervals import (
     tango_p,
     tango_z,
 )
-from harness.gate.offline.kappa import cohens_kappa
 
 pytestmark = pytest.mark.req("F2", "A7")
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.reliability.breaker import BreakerState
-from harness.domain.reliability.health_checks import (
+from harness.domain.routing.capabilities import Capabilities
+from router.health.target_health import (
     MAX_SLEEP_S,
     PROBE_EVERY_S,
     SUSPECT_EVERY_S,
@@ -22,7 +23,6 @@ from harness.domain.reliability.health_checks import (
     due_targets,
     next_check_in_s,
 )
-from harness.domain.routing.capabilities import Capabilities
 from router.request.upstream_call import MAX_CHECK_BYTES
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn

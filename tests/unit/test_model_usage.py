@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from harness.domain.agents.model_usage import ModelUsage, cost_alone, find_price, sum_costs
+from harness.domain.agents.model_figures import ModelUsage, cost_alone, find_price, sum_costs
 from harness.domain.routing.target import Price, Provider
 
 PRICE = Price(2.0, 8.0)

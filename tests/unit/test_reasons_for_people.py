@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.domain.evals.verdict import VERDICTS
-from harness.domain.evals.verdict_basis import VerdictBasis
+from harness.domain.evals.verdict import VERDICTS, VerdictBasis
 from harness.domain.formatting import DASH
 from harness.gate.offline.replay import verdict_bytes
 from harness.gate.offline.verdicts import replay_verdict

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
-from harness.domain.privacy.pii import IBAN_LENGTHS
-from harness.domain.privacy.redaction import RedactionRule, Redactor
+from harness.domain.privacy.redaction import IBAN_LENGTHS, RedactionRule, Redactor
 
 ALL = Redactor()
 DIGITS = "0123456789"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.control.operations import keys, restores
+from harness.control.operations import integrity, keys
 from harness.control.routing import routes
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import InputError, NotAllowed
@@ -132,8 +132,8 @@ def test_a_lower_revision_is_refused_until_a_person_accepts_the_database(place: 
     assert place.holder.undercut
     assert "accept-restore" in place.holder.refused
     ctx = place.world.context()
-    highest = restores.highest_known_revision(ctx, [served])
-    restores.accept_restore(ctx, SYSTEM, reason="the disk died", above=highest)
+    highest = integrity.highest_known_revision(ctx, [served])
+    integrity.accept_restore(ctx, SYSTEM, reason="the disk died", above=highest)
     assert place.holder.refresh()
     assert not place.holder.refused
     assert not place.holder.undercut
@@ -185,7 +185,7 @@ def test_a_key_revoked_since_the_backup_stays_revoked_also_after_a_restart(
     place.restore()
     place.holder.refresh()
 
-    restores.accept_restore(place.world.context(), SYSTEM, reason="kept", above=9)
+    integrity.accept_restore(place.world.context(), SYSTEM, reason="kept", above=9)
     place.holder.refresh()
     new, _ = keys.create_key(place.world.context(), SYSTEM, "new", secret=SECRET)
     place.holder.refresh()
@@ -206,7 +206,7 @@ def test_a_key_is_not_revoked_by_what_is_written_to_the_routers_disk(place: Plac
     place.holder.refresh()
     place.restore()
     other, _ = keys.create_key(place.world.context(), SYSTEM, "other", secret=SECRET)
-    restores.accept_restore(place.world.context(), SYSTEM, reason="kept", above=9)
+    integrity.accept_restore(place.world.context(), SYSTEM, reason="kept", above=9)
     place.holder.refresh()
     file = place.folder / "snapshot.json"
     whole = json.loads(file.read_text())
@@ -258,7 +258,7 @@ def test_it_goes_on_once_accepted_though_a_router_that_refused_was_killed(place:
     with world.store.write() as tx:
         tx.alerts.fold([refusal(world.clock.now())])
 
-    restores.accept_restore(world.context(), SYSTEM, reason="the disk died", above=0)
+    integrity.accept_restore(world.context(), SYSTEM, reason="the disk died", above=0)
 
     assert world.run_once().failed == ()
 
@@ -324,12 +324,12 @@ def test_only_an_admin_accepts_and_says_why(place: Place) -> None:
     ctx = place.world.context()
 
     with pytest.raises(NotAllowed):
-        restores.accept_restore(ctx, BEN, reason="x", above=0)
+        integrity.accept_restore(ctx, BEN, reason="x", above=0)
     with pytest.raises(InputError, match="needs a reason"):
-        restores.accept_restore(ctx, SYSTEM, reason=" ", above=0)
+        integrity.accept_restore(ctx, SYSTEM, reason=" ", above=0)
     for none in (-1, 2**53 + 1):
         with pytest.raises(InputError, match="from 0 to"):
-            restores.accept_restore(ctx, SYSTEM, reason="x", above=none)
+            integrity.accept_restore(ctx, SYSTEM, reason="x", above=none)
 
 
 def test_traffic_that_names_a_revision_which_no_router_served_raises_no_floor(
@@ -341,4 +341,4 @@ def test_traffic_that_names_a_revision_which_no_router_served_raises_no_floor(
     with place.world.store.write() as tx:
         tx.observations.append([], [minute])
 
-    assert restores.highest_known_revision(place.world.context()) == place.revision
+    assert integrity.highest_known_revision(place.world.context()) == place.revision

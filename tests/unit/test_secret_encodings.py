@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.providers.credentials import ProviderKey, hide_provider_secrets
-from harness.domain.providers.secret_encodings import (
+from harness.domain.providers.credentials import (
     HIDDEN_MARK,
     MIN_SECRET_LENGTH,
+    ProviderKey,
+    hide_provider_secrets,
     hide_secret,
 )
 from harness.domain.routing.target import Provider

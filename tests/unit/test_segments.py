@@ -17,8 +17,7 @@ from harness.domain.canary.guardrails import (
     tallies_from_json,
 )
 from harness.domain.canary.key_ledger import KeyHistory
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.segments import SEGMENTS, Segment
+from harness.domain.canary.observation import SEGMENTS, ObservationBlock, Segment
 from harness.domain.canary.unit_rule import DEFAULT_UNIT_RULE, UnitRule
 from harness.domain.errors import InputError
 from harness.domain.proposals.policy import CanaryPolicy

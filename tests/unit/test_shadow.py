@@ -9,11 +9,12 @@ import pytest
 from harness.domain.errors import InputError
 from harness.domain.routing.table import Canary, Route, RouteSettings
 from harness.domain.routing.target import Target
-from harness.domain.shadow.mirroring import end_reason, is_mirrored
 from harness.domain.shadow.pairs import (
     AnswerFigures,
     PairSide,
     compare_pair,
+    end_reason,
+    is_mirrored,
     unit_counts,
     word_similarity,
 )

@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import ConfigError, InputError
-from harness.domain.providers.device_flow import OAuthTokens
-from harness.domain.providers.jwt_claims import lifetime_s
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.providers.oauth_kinds import (
     OAUTH_ENDPOINTS,
     OAuthOverrides,
     check_oauth_url,
+    lifetime_s,
     oauth_endpoints,
 )
 from harness.domain.providers.oauth_tokens import (
+    OAuthTokens,
     Renewal,
     SignIn,
     SignInSecrets,

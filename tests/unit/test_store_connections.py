@@ -22,7 +22,7 @@ from harness.domain.errors import ConfigError, InputError, StoreUnavailable
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.ports import Store
 from harness.store import engine
-from harness.store.postgres.listener import PostgresListener
+from harness.store.change_listener import PostgresListener
 from harness.store.schema.columns import Json, UtcTime, storable
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool

@@ -5,15 +5,16 @@ from datetime import timedelta
 
 import pytest
 
-from harness.domain.agents.approval_link import APPROVAL_PATH, ApprovalLinks
+from harness.domain.agents.caller import APPROVAL_PATH, ApprovalLinks
 from harness.domain.agents.model_figures import (
     MeasuredScore,
     ModelFigures,
     compared,
     read_compared,
 )
-from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.agents.switch_text import (
+from harness.domain.agents.switch_request import (
+    ModelSwitchRequest,
+    SwitchState,
     decision_text,
     inert_text,
     switch_lines,

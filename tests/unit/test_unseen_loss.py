@@ -15,7 +15,7 @@ from harness.domain.evals.suite_plan import (
     plan_from_json,
 )
 from harness.gate.offline.adjusted import judge_adjusted
-from harness.gate.offline.design import Design, design_from_plan
+from harness.gate.offline.design import Design, design_from_plan, mirrored_spread, unseen_loss
 from harness.gate.offline.sequential import (
     add_item,
     build_evidence,
@@ -23,7 +23,6 @@ from harness.gate.offline.sequential import (
     judge_differences,
     start_progress,
 )
-from harness.gate.offline.unseen_loss import mirrored_spread, unseen_loss
 
 pytestmark = pytest.mark.req("F2")
 

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from harness.domain.evals.suite_plan import SuitePlan
-from harness.domain.evals.verdict import Verdict
-from harness.domain.evals.verdict_basis import VerdictBasis
+from harness.domain.evals.verdict import Verdict, VerdictBasis
 from harness.gate.offline.primary_suites import WEIGHTED_MEAN
 from tests.unit.test_gate_roles import GUARD, OPEN, any_of, leaning, named, weighted
 from tests.unit.test_gate_verdicts import ALIKE, BETTER, WORSE, Sides, ask, plan

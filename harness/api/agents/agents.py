@@ -18,8 +18,7 @@ from harness.api.agents.request import AgentsRequest, AgentsRequestParam
 from harness.control.agents import agents, queries
 from harness.control.agents.agents import AgentSpec
 from harness.control.agents.model_matching import read_model_choice
-from harness.domain.agents.agent import Agent, AgentTool
-from harness.domain.agents.model_choice import ModelChoice
+from harness.domain.agents.agent import Agent, AgentTool, ModelChoice
 from harness.domain.errors import InputError, NotFound
 from harness.domain.pagination import Page
 

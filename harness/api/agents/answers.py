@@ -20,9 +20,8 @@ from pydantic.alias_generators import to_camel
 
 from harness.api.agents.bodies import FunctionToolBody
 from harness.control.agents.conversation import TurnOutcome
-from harness.domain.agents.agent import AgentTool
+from harness.domain.agents.agent import AgentTool, ModelChoice
 from harness.domain.agents.message import MessageRole, MessageUsage, ServedBy
-from harness.domain.agents.model_choice import ModelChoice
 
 T = TypeVar("T")
 

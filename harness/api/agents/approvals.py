@@ -20,9 +20,13 @@ from harness.api.agents.errors import find_status
 from harness.control.agents import switches
 from harness.control.context import Context
 from harness.control.operations import keys
-from harness.domain.agents.approval_link import APPROVAL_PATH
-from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.agents.switch_text import switch_lines, switch_question
+from harness.domain.agents.caller import APPROVAL_PATH
+from harness.domain.agents.switch_request import (
+    ModelSwitchRequest,
+    SwitchState,
+    switch_lines,
+    switch_question,
+)
 from harness.domain.errors import ConfigError, InputError, NotAllowed, NotFound, SwapgateError
 
 MAX_FORM_BYTES: Final = 16_384

@@ -13,14 +13,14 @@ from starlette.responses import Response
 
 from harness.api.agents.answers import AgentsAnswer
 from harness.app.installation import Installation
-from harness.control.agents import agents, idempotency, sessions
+from harness.control.agents import agents, sessions, turns
 from harness.control.agents.client import AgentsClient
 from harness.control.agents.turn_runner import TurnRunner
 from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession
 from harness.domain.agents.turn_lease import IdempotencyKey, IdempotentAnswer
 from harness.domain.content_hash import digest
-from harness.ports.agent_calls import ToolRuntime
+from harness.ports.agents import ToolRuntime
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class AgentsRequest:
         if key is None:
             status, text, _ = answer(self.ctx)
             return Response(text, status, media_type="application/json")
-        kept, is_replay = idempotency.do_once(self.ctx, key, answer)
+        kept, is_replay = turns.do_once(self.ctx, key, answer)
         return kept_response(kept, is_replay=is_replay)
 
     def require_agent(self, id_: str) -> Agent:

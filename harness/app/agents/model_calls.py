@@ -20,10 +20,10 @@ from harness.client.types import (
     ToolDefinition,
     ToolRequest,
 )
+from harness.domain.agents.agent import LITERAL_MARK
 from harness.domain.agents.caller import AGENT_HEADER, AgentCaller, sign_agent_header
 from harness.domain.agents.message import MessageToolCall, MessageUsage, ServedBy
 from harness.domain.agents.model_call import AnswerPiece, ModelCallAnswer, ModelCallRequest
-from harness.domain.agents.model_choice import LITERAL_MARK
 from harness.domain.agents.transcript import ContextMessage
 from harness.domain.errors import CallFailed, CallRefused, NobodyAnswered, RouterUnreachable
 from harness.ports import Clock

@@ -21,7 +21,7 @@ from harness.domain.agents.model_call import ToolCaller, ToolResult
 from harness.domain.agents.turn import OfferedTool
 from harness.domain.agents.turn_lease import TurnOwner
 from harness.domain.settings import http_url
-from harness.ports.agent_calls import ToolRuntime
+from harness.ports.agents import ToolRuntime
 from harness.runtime import telemetry
 
 if TYPE_CHECKING:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from harness.client.channel import Channel, ChannelAnswer
 from harness.domain.errors import CallFailed
-from harness.domain.providers.live_answer import LiveAnswer, read_events, read_whole
-from harness.domain.providers.live_budget import (
+from harness.domain.providers.live_answer import (
     CallTokens,
+    LiveAnswer,
     LiveBudget,
     most_tokens,
+    read_events,
+    read_whole,
     settled_tokens,
 )
 from harness.domain.routing.target import Price

@@ -16,11 +16,10 @@ from harness.domain.evals.item_groups import (
 )
 from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.domain.evals.verdict import ScorePair, SuiteReport
-from harness.gate.offline.design import Design
+from harness.gate.offline.design import Design, choose_unseen_loss
 from harness.gate.offline.pairs import PairedItem, PairedSuite, mean_score, score_difference
 from harness.gate.offline.sequential import ComparisonEvidence, judge_differences
 from harness.gate.offline.suite_judgement import judge_pairs
-from harness.gate.offline.unseen_loss import choose_unseen_loss
 from harness.gate.text.sentences import comparison_reason
 
 _VERDICTS = {"promote": "passed", "reject": "failed"}

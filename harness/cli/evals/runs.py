@@ -18,8 +18,7 @@ from harness.control.evals.run_costs import sum_cost_so_far
 from harness.control.operations import queries
 from harness.control.proposals import comparison
 from harness.control.serialize import to_plain
-from harness.domain.evals.answer_columns import AnswerColumns
-from harness.domain.evals.run import EvalRun, RunBudget, RunState, SampleError
+from harness.domain.evals.run import AnswerColumns, EvalRun, RunBudget, RunState, SampleError
 from harness.domain.formatting import (
     DASH,
     format_excerpt,

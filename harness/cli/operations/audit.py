@@ -15,7 +15,7 @@ from harness.cli.evals.csv_files import read_text
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.operations.database import print_faults
-from harness.control.operations import audit_export, audit_lines, queries
+from harness.control.operations import audit_export, queries
 from harness.domain.errors import InputError
 from harness.domain.formatting import format_quantity
 from harness.domain.operations.audit import AuditEvent, AuditFilter, AuditPosition
@@ -143,7 +143,7 @@ def verify(ctx: click.Context, head: str | None) -> None:
     broken = queries.find_audit_break(session.context)
     events = queries.list_audit_events(session.context, PageRequest(1)).total
     heads = [] if head is None else _read_heads(session, head)
-    missing = audit_lines.find_missing_head(session.context, heads)
+    missing = audit_export.find_missing_head(session.context, heads)
     if session.json:
         output.document(
             {
@@ -165,7 +165,7 @@ def verify(ctx: click.Context, head: str | None) -> None:
 
 def _read_heads(session: Session, head: str) -> Sequence[AuditPosition]:
     text = head if head.lstrip().startswith("{") else read_text(head)
-    return audit_lines.read_heads(text, session.installation.signatures)
+    return audit_export.read_heads(text, session.installation.signatures)
 
 
 def _print_chain(broken: int | None, events: int) -> None:

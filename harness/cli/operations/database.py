@@ -60,11 +60,11 @@ def accept_restore(session: Session, reason: str, above: int) -> None:
     were revoked since the backup stay revoked on every router that knew of it.
     """
     from harness.app.router_process import revision_on_disk  # noqa: PLC0415 - `--help` stays quick
-    from harness.control.operations import restores  # noqa: PLC0415 - as above
+    from harness.control.operations import integrity  # noqa: PLC0415 - as above
 
     served = revision_on_disk(session.settings)
-    highest = restores.highest_known_revision(session.context, (above, served))
-    after = restores.accept_restore(
+    highest = integrity.highest_known_revision(session.context, (above, served))
+    after = integrity.accept_restore(
         session.context, session.deciding_actor, reason=reason, above=highest
     )
     if session.json:

@@ -132,7 +132,7 @@ def _live(
     """Whether all was tried and nothing fails. Raises NotFound, InputError, ConfigError."""
     from harness.app.doctor import live_checks  # noqa: PLC0415 - the router takes its time
     from harness.app.doctor.live_meter import LiveMeter  # noqa: PLC0415 - as above
-    from harness.domain.providers.live_budget import LiveBudget  # noqa: PLC0415 - as above
+    from harness.domain.providers.live_answer import LiveBudget  # noqa: PLC0415 - as above
 
     _ = session.context_with_providers  # the file's, too
     meter = LiveMeter(LiveBudget(max_usd, max_tokens))

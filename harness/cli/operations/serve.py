@@ -28,7 +28,7 @@ BESIDE_OTHERS = "--beside-others"
 MORE = {"router": ["--beside-control"], "control": [BESIDE_OTHERS], "ui": [BESIDE_OTHERS]}
 # The CLI knows API and dashboard by name.
 ENTRY_POINTS = {
-    "control": "harness.api.control_process:main",
+    "control": "harness.api.app:main",
     "agents": "harness.api.agents.process:main",
     "ui": "dashboard.serve:main",
 }

@@ -16,7 +16,7 @@ from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.waiting import who_starts_it
 from harness.cli.frame.watching import Watched, watch, watch_option
 from harness.control.agents.queries import list_switch_requests
-from harness.control.agents.switch_views import SwitchRequestView, view_switch
+from harness.control.agents.switch_alerts import SwitchRequestView, view_switch
 from harness.control.operations.alerts import AlertView
 from harness.control.operations.queries import list_alerts
 from harness.control.routing import banners

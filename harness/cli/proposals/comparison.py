@@ -18,8 +18,7 @@ from harness.control.proposals.format_failures import FormatFailure, find_format
 from harness.control.routing import monthly_bill
 from harness.control.serialize import to_plain
 from harness.domain.evals.pins import ServedModel
-from harness.domain.evals.verdict import SuiteReport, Verdict
-from harness.domain.evals.verdict_basis import VerdictBasis
+from harness.domain.evals.verdict import SuiteReport, Verdict, VerdictBasis
 from harness.domain.formatting import (
     DASH,
     format_latency,

@@ -16,7 +16,7 @@ from harness.control.canary.status import list_canaries
 from harness.control.context import Context
 from harness.control.evals.eval_queue import load_queue
 from harness.control.operations import queries
-from harness.control.proposals import approvals, decisions, review, selections
+from harness.control.proposals import decisions, review, selections
 from harness.control.proposals.comparison import MOST_TEXTS, Comparison, load_comparison
 from harness.control.proposals.review import ProposalReview
 from harness.control.proposals.selections import SelectionComparison
@@ -135,7 +135,7 @@ def _print(
     live = list_canaries(context, route=proposal_review.proposal.route) if rollout else ()
     ours = next((canary for canary in live if canary.rollout.id == rollout), None)
     seen = review.review_proposal(context, proposal_id)
-    stood_up = approvals.list_approvals(context, proposal_id)
+    stood_up = decisions.list_approvals(context, proposal_id)
     if session.json:
         document = {
             **comparison.as_json(proposal_review, ours),
@@ -232,7 +232,7 @@ def approve(session: Session, proposal_id: str, reason: str, change: str) -> Non
         session.context, session.deciding_actor, proposal_id, reason, change_reference=change
     )
     _answer(session, made, f"{made.id} is approved by {made.approver}: its canary opens next")
-    for approval in approvals.list_approvals(session.context, made.id):
+    for approval in decisions.list_approvals(session.context, made.id):
         for remark in approval.remarks:
             output.note(remark)
 

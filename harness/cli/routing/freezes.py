@@ -10,7 +10,7 @@ from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.duration import DurationType
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import queries
-from harness.control.routing import freeze_changes
+from harness.control.routing import freezes
 from harness.domain.errors import InputError
 from harness.domain.pagination import PageRequest
 
@@ -61,8 +61,8 @@ def freeze(
         ends_at = (starts_at or session.installation.clock.now()) + lasts
     elif ends_at is None or lasts is not None:
         raise InputError("give one of --until and --for")
-    wanted = freeze_changes.FreezeRequest(name, ends_at, reason, starts_at)
-    made = freeze_changes.add_freeze(session.context, session.deciding_actor, wanted)
+    wanted = freezes.FreezeRequest(name, ends_at, reason, starts_at)
+    made = freezes.add_freeze(session.context, session.deciding_actor, wanted)
     if session.json:
         output.document(made)
         return
@@ -80,7 +80,7 @@ def freeze(
 @pass_session
 def unfreeze(session: Session, freeze_id: str, reason: str) -> None:
     """End a freeze early. Whoever proposed a swap that it holds back cannot do this."""
-    record = freeze_changes.lift_freeze(
+    record = freezes.lift_freeze(
         session.context, session.deciding_actor, freeze_id, reason=reason
     )
     if session.json:

@@ -25,7 +25,7 @@ from harness.control.routing.traffic_report import (
 from harness.control.serialize import to_plain
 from harness.domain.formatting import format_age, format_percent, format_usd
 from harness.domain.reliability.failover import FailoverReason
-from harness.domain.reliability.failure_text import failure_words
+from harness.domain.reliability.failures import failure_words
 
 MOST_REASONS: Final = 10
 

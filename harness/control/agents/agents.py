@@ -12,9 +12,8 @@ from harness.control.agents import sessions
 from harness.control.agents.client import AgentsClient
 from harness.control.context import Context
 from harness.control.routing import targets
-from harness.domain.agents.agent import Agent, AgentTool
+from harness.domain.agents.agent import Agent, AgentTool, ModelChoice
 from harness.domain.agents.grant import AgentGrant, GrantKind
-from harness.domain.agents.model_choice import ModelChoice
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.errors import Conflict, NotAllowed, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role

@@ -4,8 +4,13 @@ short grant that control signs itself, bound to the evidence.
 
 The canary is never chosen, nor what a verdict speaks for that nobody let into the route: who
 proposes a candidate could else bring it into traffic by asking for `auto`.
+
+`auto` answers with the cheapest target that may serve a route and is known to be good enough
+for it: with evidence that holds, and a score on the floor's suite whose lower 95 % bound
+reaches the floor. What is not known, no number, or barred never beats the incumbent. Pure.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,17 +24,12 @@ from harness.control.evals import proof_validity
 from harness.control.providers import provider_secrets
 from harness.control.routing import data_class_checks, routes
 from harness.domain.agents.agent import Agent
-from harness.domain.agents.auto_choice import (
-    AutoCandidate,
-    AutoChoice,
-    choose_target,
-    keep_incumbent,
-)
 from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.agents.message import SessionMessage
 from harness.domain.agents.transcript import list_misfits
 from harness.domain.errors import ConfigError, NotFound, SignatureInvalid
 from harness.domain.evals.verdict import Passed
+from harness.domain.formatting import format_number, format_thousand_price
 from harness.domain.operations.access import SYSTEM
 from harness.domain.providers.credentials import lacks_key
 from harness.domain.routing.data_classes import may_see
@@ -39,6 +39,74 @@ from harness.domain.routing.table import Route, Stakes
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import AutoFloor
 from harness.ports import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class AutoCandidate:
+    """A target that a route names, with what is known of it at this moment."""
+
+    target: str  # id
+    name: str  # `provider/model`
+    evidence: str = ""  # id of the evidence that lets it serve; empty where none holds now
+    ends: datetime | None = None  # of that evidence; None for one that does not expire
+    low: float | None = None  # lower 95 % bound of its score, from 0 to 1; None without one
+    usd: float | None = None  # of 1,000 answers like those that were scored; None if unknown
+    fault: str = ""  # why it cannot answer this message, in words; empty if it can
+
+    def reaches(self, floor: float) -> bool:
+        """Whether it may answer, and is known to be good enough."""
+        return bool(self.evidence) and not self.fault and _number(self.low) >= floor
+
+    @property
+    def has_price(self) -> bool:
+        return _number(self.usd) >= 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AutoChoice:
+    """Who answers, and why."""
+
+    chosen: AutoCandidate
+    reason: str  # one sentence, without the target's name
+    is_incumbent: bool = True
+    grant: str = ""  # the id of the one that opens it; empty where the route itself answers
+
+
+def choose_target(
+    incumbent: AutoCandidate, others: Sequence[AutoCandidate], floor: float, suite: str
+) -> AutoChoice:
+    """The cheapest of those that reach the floor; of equal ones the incumbent, then the first
+    by name. One that reaches it without a price stays: nobody is known to be cheaper.
+    """
+    if incumbent.reaches(floor) and not incumbent.has_price:
+        return keep_incumbent(
+            incumbent, f"it reaches {floor:g} on {suite}; its price is unknown"
+        )
+    fits = [
+        candidate
+        for candidate in (incumbent, *others)
+        if candidate.reaches(floor) and candidate.has_price
+    ]
+    if not fits:
+        return keep_incumbent(incumbent, f"nothing is known to reach {floor:g} on {suite}")
+    best = min(fits, key=lambda fit: (_number(fit.usd), fit is not incumbent, fit.name))
+    among = f"the cheapest of {len(fits)}" if len(fits) > 1 else "the only one"
+    reason = (
+        f"{among} known to reach {floor:g} on {suite}: {format_number(_number(best.low))} with "
+        f"95 percent confidence, {format_thousand_price(best.usd)} for 1,000 answers"
+    )
+    return AutoChoice(best, reason, is_incumbent=best is incumbent)
+
+
+def keep_incumbent(incumbent: AutoCandidate, reason: str) -> AutoChoice:
+    """Chooses the incumbent. reason: why nothing else is chosen."""
+    return AutoChoice(incumbent, f"the incumbent: {reason}")
+
+
+def _number(value: float | None) -> float:
+    """Below everything for what is missing, no number, or without bounds."""
+    return value if value is not None and math.isfinite(value) else -math.inf
+
 
 LASTS: Final = timedelta(days=1)
 # A grant that ends sooner is not begun with: the answer, and routers, take a while.

@@ -12,7 +12,7 @@ from typing import Final, TypeVar, assert_never
 
 from harness.control.agents import turns
 from harness.control.agents.models_in_force import CallableModel, ModelsInForce
-from harness.control.agents.switch_views import list_notes
+from harness.control.agents.switch_alerts import list_notes
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
 from harness.domain.agents.message import (
@@ -58,7 +58,7 @@ from harness.domain.errors import (
     StreamBroken,
 )
 from harness.domain.formatting import format_span
-from harness.ports.agent_calls import ModelCalls, ToolRuntime
+from harness.ports.agents import ModelCalls, ToolRuntime
 
 T = TypeVar("T")
 # A longer result of a tool is an error: the model would pay it again in each further step.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from harness.control.context import Context
 from harness.control.providers import credentials, discovery, model_lookup
 from harness.control.routing import scorecard
-from harness.domain.agents.model_choice import (
+from harness.domain.agents.agent import (
     AUTO,
     ModelChoice,
     ModelKind,

@@ -10,13 +10,18 @@ from dataclasses import dataclass, field, replace
 from harness.control.agents import sessions
 from harness.control.agents.agents import check_target_data_class, require_route
 from harness.control.agents.auto import AutoRequest, AutoTargets
-from harness.control.agents.messages import read_conversation
+from harness.control.agents.sessions import read_conversation
 from harness.control.context import Context
-from harness.domain.agents.agent import Agent, AgentSession
+from harness.domain.agents.agent import (
+    Agent,
+    AgentSession,
+    ModelChoice,
+    ModelKind,
+    literal_route_name,
+)
 from harness.domain.agents.incoming_message import IncomingMessage
 from harness.domain.agents.message import MessageUsage, SessionMessage
-from harness.domain.agents.model_choice import ModelChoice, ModelKind, literal_route_name
-from harness.domain.agents.model_usage import find_price
+from harness.domain.agents.model_figures import find_price
 from harness.domain.errors import NotAllowed, SwapgateError
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Provider

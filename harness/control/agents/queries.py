@@ -12,7 +12,7 @@ from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession
 from harness.domain.agents.grant import AgentGrant
 from harness.domain.agents.message import MessageRecord, SessionMessage, decode_body
-from harness.domain.agents.model_usage import ModelUsage
+from harness.domain.agents.model_figures import ModelUsage
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 

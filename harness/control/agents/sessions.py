@@ -1,23 +1,39 @@
 """Opens, loads and closes the sessions of agents, for their clients. Closing one ends what runs
 in it, in the sessions that it spawned, and what waits for a person's decision.
+
+Turns messages of sessions into their stored form, and back.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from harness.control.agents.client import AgentsClient
-from harness.control.agents.messages import encode_message
 from harness.control.context import Context
-from harness.domain.agents.agent import AgentSession, SessionState
+from harness.domain.agents.agent import AgentSession, ModelChoice, SessionState
 from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.agents.message import (
+    MessageRecord,
     MessageState,
+    SessionMessage,
+    decode_body,
+    encode_body,
+    without_body,
 )
-from harness.domain.agents.model_choice import ModelChoice
 from harness.domain.agents.switch_request import SwitchState
 from harness.domain.agents.turn_lease import TurnState
 from harness.domain.errors import NotAllowed, NotFound
 from harness.ports import Transaction
+
+
+def encode_message(message: SessionMessage) -> MessageRecord:
+    """Turns a message into its stored form. Raises InputError for content that is no JSON."""
+    return MessageRecord(without_body(message), encode_body(message))
+
+
+def read_conversation(tx: Transaction, session: str) -> list[SessionMessage]:
+    """All of a session's messages, by position. Raises DatabaseUnusable for a damaged one."""
+    return [decode_body(record) for record in tx.session_messages.list(session)]
+
 
 CLOSED = "the session was closed"
 

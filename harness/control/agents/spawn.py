@@ -23,11 +23,10 @@ from harness.control.agents.model_matching import ModelQuestion, choose_model
 from harness.control.agents.switches import SwitchSpec
 from harness.control.agents.turn_runner import PostedMessage, TurnRun, TurnRunner
 from harness.control.context import Context
-from harness.domain.agents.agent import AgentSession
+from harness.domain.agents.agent import AgentSession, ModelChoice
 from harness.domain.agents.incoming_message import IncomingMessage
 from harness.domain.agents.message import MessageRole, MessageUsage
 from harness.domain.agents.model_call import ToolCaller
-from harness.domain.agents.model_choice import ModelChoice
 from harness.domain.agents.spawn import (
     SubTask,
     SubTaskResult,

@@ -17,8 +17,7 @@ from harness.control.providers import credentials
 from harness.domain.agents.agent import MANAGE_CREDENTIALS, SWITCH_MODEL
 from harness.domain.agents.model_call import ToolCaller
 from harness.domain.agents.model_figures import ModelFigures
-from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.agents.switch_text import decision_text
+from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState, decision_text
 from harness.domain.agents.turn import OfferedTool
 from harness.domain.errors import InputError
 

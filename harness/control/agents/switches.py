@@ -13,22 +13,28 @@ from typing import Final
 
 from harness.control import audit
 from harness.control.agents import agents
-from harness.control.agents.messages import read_conversation
 from harness.control.agents.model_matching import load_figures, model_capabilities
+from harness.control.agents.sessions import read_conversation
 from harness.control.context import Context
 from harness.control.operations.alerts import raise_alert
 from harness.control.routing import routes, targets
-from harness.domain.agents.agent import Agent, AgentSession
-from harness.domain.agents.grant import GrantKind
-from harness.domain.agents.message import MessageRole, SessionMessage
-from harness.domain.agents.model_choice import (
+from harness.domain.agents.agent import (
+    Agent,
+    AgentSession,
     ModelChoice,
     literal_choice,
     parse_routed_choice,
 )
+from harness.domain.agents.grant import GrantKind
+from harness.domain.agents.message import MessageRole, SessionMessage
 from harness.domain.agents.model_figures import ModelFigures, compared
-from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.agents.switch_text import inert_text, switch_question, visible_text
+from harness.domain.agents.switch_request import (
+    ModelSwitchRequest,
+    SwitchState,
+    inert_text,
+    switch_question,
+    visible_text,
+)
 from harness.domain.agents.transcript import list_misfits, list_omissions
 from harness.domain.errors import Conflict, InputError, NotAllowed, StaleWrite
 from harness.domain.operations.access import Actor, Role

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from harness.control.agents import agents, idempotency, sessions, turns
+from harness.control.agents import agents, sessions, turns
 from harness.control.agents.auto import AutoTargets
 from harness.control.agents.client import AgentsClient
 from harness.control.agents.conversation import (
@@ -37,7 +37,7 @@ from harness.domain.agents.turn_lease import (
 )
 from harness.domain.errors import SessionBusy, StoreUnavailable, SwapgateError
 from harness.domain.routing.kill_switch import KillSwitch
-from harness.ports.agent_calls import ModelCalls, ToolRuntime
+from harness.ports.agents import ModelCalls, ToolRuntime
 
 log = structlog.get_logger("swapgate.agents")
 
@@ -149,7 +149,7 @@ class TurnRunner:
     def _find_kept(self, posted: PostedMessage) -> IdempotentAnswer | None:
         """Whatever may be asked by now: the consent to the model may be over."""
         self._load(posted)
-        return idempotency.load_answer(self._ctx, posted.key) if posted.key else None
+        return turns.load_answer(self._ctx, posted.key) if posted.key else None
 
     def _load(self, posted: PostedMessage) -> tuple[Agent, AgentSession]:
         agent = agents.load_agent(self._ctx, posted.client, posted.agent)

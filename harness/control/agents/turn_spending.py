@@ -12,10 +12,10 @@ from typing import Any, Final
 from harness.control.agents.models_in_force import ModelsInForce
 from harness.control.context import Context
 from harness.control.operations.spending_allowance import Allowance, TakenAmount
+from harness.domain.agents.agent import LITERAL_MARK
 from harness.domain.agents.message import MessageUsage
 from harness.domain.agents.model_call import AnswerPiece, ModelCallAnswer, ModelCallRequest
-from harness.domain.agents.model_choice import LITERAL_MARK
-from harness.domain.agents.model_usage import find_price
+from harness.domain.agents.model_figures import find_price
 from harness.domain.errors import (
     CallRefused,
     InputError,
@@ -27,7 +27,7 @@ from harness.domain.errors import (
 from harness.domain.operations.spending import SpendingPurpose, estimate_most_usd
 from harness.domain.routing.target import Target
 from harness.ports import Transaction
-from harness.ports.agent_calls import ModelCalls
+from harness.ports.agents import ModelCalls
 
 # A turn waits so long at the most for what other turns have taken and may not need.
 WAIT_S: Final = 10.0

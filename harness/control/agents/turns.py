@@ -1,14 +1,18 @@
 """Turns are begun, stored step by step and ended, each in one unit of work, so that a process
 that is killed leaves a conversation that is whole: the client's message, what was answered and
 run so far, and the answer under way as `interrupted`.
+
+A request with an idempotency key is done once: what it made and the answer that it got are
+stored in one unit of work, and the same request gets that answer again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, cast
 
-from harness.control.agents import idempotency, sessions
-from harness.control.agents.messages import encode_message, read_conversation
+from harness.control.agents import sessions
+from harness.control.agents.sessions import encode_message, read_conversation
 from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession
 from harness.domain.agents.incoming_message import Content, IncomingMessage, check_place
@@ -29,7 +33,7 @@ from harness.domain.agents.turn_lease import (
     TurnState,
 )
 from harness.domain.errors import Conflict, NotFound, StaleWrite
-from harness.ports import Transaction
+from harness.ports import Store, Transaction
 
 CUT_OFF: Final = "the process that answered ended before the answer did; send the message again"
 
@@ -62,7 +66,7 @@ def begin_turn(
     _end_lapsed(ctx, session)
     with ctx.store.write() as tx:
         stored = tx.sessions.lock(session)
-        known = idempotency.find_answer(tx, key) if key is not None else None
+        known = find_answer(tx, key) if key is not None else None
         if known is not None and known.status is not None:
             return known
         stored.require_open()
@@ -279,3 +283,58 @@ def _interrupt(ctx: Context, session: str, is_over: Callable[[SessionTurn], bool
         else:
             sessions.end_turn_early(ctx, tx, session, CUT_OFF)
         return True
+
+
+class _UnitStore:
+    """A store whose units of work are all part of one that is open already."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        yield self._tx
+
+    read = write
+
+
+def do_once(
+    ctx: Context, key: IdempotencyKey, create: Callable[[Context], tuple[int, str, str]]
+) -> tuple[IdempotentAnswer, bool]:
+    """The answer, and whether it is one from before. create: works within the context that it
+    gets, and gives the answer's status and body, and the session that it is deleted with; where
+    it raises, nothing is kept.
+
+    Raises Conflict where the key came with another request.
+    """
+    with ctx.store.write() as tx:
+        known = find_answer(tx, key)
+        if known is not None and known.status is None:
+            raise Conflict(
+                f"the request with the idempotency key {key.key!r} is not answered yet",
+                code="idempotency_key_in_use",
+            )
+        if known is not None:
+            return known, True
+        status, body, session = create(replace(ctx, store=cast("Store", _UnitStore(tx))))
+        answer = IdempotentAnswer(key, ctx.clock.now(), session, status=status, body=body)
+        tx.idempotent_answers.add(answer)
+        return answer, False
+
+
+def find_answer(tx: Transaction, key: IdempotencyKey) -> IdempotentAnswer | None:
+    """What became of the request; None for a new one. Raises Conflict where the key
+    came with another request.
+    """
+    known = tx.idempotent_answers.get(key.scope, key.key)
+    if known is None:
+        return None
+    known.key.require_same(key.request_hash)
+    return known
+
+
+def load_answer(ctx: Context, key: IdempotencyKey) -> IdempotentAnswer | None:
+    """What the request was answered; None where it was not yet. Raises as `find_answer`."""
+    with ctx.store.read() as tx:
+        known = find_answer(tx, key)
+    return known if known is not None and known.status is not None else None

@@ -3,6 +3,9 @@ the clock was set, routers failed, rows were tampered with), and while its route
 `apply_hold` makes a hold with its reason of a step onward; `update_hold_alert` raises and ends
 the alert. It goes on by itself, but after a fault in a router only when a person has looked
 (`canary resume`).
+
+Observe-only installations measure, count and mirror, and send no user to a candidate:
+`control.observe_only` of the configuration. What goes back to an incumbent is never refused.
 """
 
 from collections.abc import Sequence
@@ -10,19 +13,61 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from harness.control.canary.observe_only import OBSERVE_ONLY
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.control.routing import freezes
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
+from harness.domain.errors import NotAllowed
 from harness.domain.formatting import format_span
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.safe_time import add_seconds
 from harness.gate.online import holds
 from harness.gate.online.rollout_action import RolloutAction
 from harness.ports import Transaction
+
+OBSERVE_ONLY: Final = "this installation only observes (control.observe_only)"
+# What would give a candidate users, or keep them with it.
+_ONWARD: Final = frozenset(
+    {
+        *(RolloutSignal.STEP_DONE, RolloutSignal.ADVANCE, RolloutSignal.RESUME),
+        *(RolloutSignal.PROVEN, RolloutSignal.PROMOTE),
+    }
+)
+
+
+def describe_refusal(ctx: Context, action: str) -> str:
+    """Says why the installation refuses an act; empty where it may send users to a candidate.
+
+    action: what is refused, such as "no canary opens".
+    """
+    if not ctx.observe_only:
+        return ""
+    return (
+        f"{OBSERVE_ONLY}: {action}. Verdicts, books and shadows go on; take the setting "
+        "out of the file and restart control, and swaps are possible again"
+    )
+
+
+def require_swaps(ctx: Context, action: str) -> None:
+    """Checks that the installation may send users to a candidate. Raises NotAllowed where it
+    only observes.
+    """
+    if refusal := describe_refusal(ctx, action):
+        raise NotAllowed(refusal)
+
+
+def list_refused_signals(ctx: Context) -> frozenset[RolloutSignal]:
+    """Lists the moves of a rollout that the installation refuses."""
+    return _ONWARD if ctx.observe_only else frozenset()
+
+
+def check_signal(ctx: Context, signal: RolloutSignal) -> None:
+    """Checks a move of a rollout. Raises NotAllowed for one that goes on."""
+    if signal in _ONWARD:
+        require_swaps(ctx, f"a canary does not go on ({signal.value})")
+
 
 # What ends a bake takes its control away: that needs data as a step up does.
 ONWARD_SIGNALS: Final = frozenset(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from harness.control import audit
 from harness.control.canary.audit import PROMOTED, decision_evidence
-from harness.control.canary.observe_only import check_signal, require_swaps
+from harness.control.canary.holds import check_signal, require_swaps
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation

@@ -11,8 +11,7 @@ from harness.control.canary.machine import CanaryMachine, CanaryMove, find_live
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation
-from harness.control.proposals import approvals, four_eyes
-from harness.domain.canary.canary_end import describe_abort
+from harness.control.proposals import decisions, four_eyes
 from harness.domain.canary.rollout import (
     MANUAL_ONWARD_SIGNALS,
     MANUAL_SIGNALS,
@@ -20,6 +19,7 @@ from harness.domain.canary.rollout import (
     Rollout,
     RolloutSignal,
     RolloutState,
+    describe_abort,
 )
 from harness.domain.errors import (
     IllegalTransition,
@@ -94,7 +94,7 @@ def operate_with_warnings(
             case RolloutSignal.PROMOTE:
                 move, against = _with_evidence(unit, move, ActionKind.PROMOTE)
                 kind = ApprovalKind.PROMOTION
-                approvals.record_approval(ctx, tx, actor, unit.proposal, kind, reason)
+                decisions.record_approval(ctx, tx, actor, unit.proposal, kind, reason)
             case RolloutSignal.FINISH if not rollout.baking:
                 raise IllegalTransition(
                     f"the canary of {route} is {rollout.state.value}: only a bake, after "

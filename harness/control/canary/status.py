@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Final
 
 from harness.control.canary import decision, holds
-from harness.control.canary.later_rollback import (
+from harness.control.canary.rollout_unit import (
+    RolloutUnit,
     describe_later_rollback,
     find_later_rollback,
     is_over,
 )
-from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.routing import routes

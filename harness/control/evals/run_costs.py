@@ -11,7 +11,7 @@ from itertools import compress
 from statistics import fmean
 
 from harness.control.routing.monthly_bill import find_price
-from harness.domain.evals.answer_columns import AnswerColumns
+from harness.domain.evals.run import AnswerColumns
 from harness.domain.formatting import format_usd
 from harness.ports import Transaction
 

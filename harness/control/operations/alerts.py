@@ -21,7 +21,6 @@ from harness.domain.agents.switch_request import SwitchState
 from harness.domain.canary.rollout import RolloutState
 from harness.domain.errors import DeliveryFailed, NotFound, SignatureInvalid
 from harness.domain.operations.access import Actor, Role
-from harness.domain.operations.alert_pages import find_alert_page
 from harness.domain.operations.alert_record import (
     AlertRecord,
     Notified,
@@ -37,6 +36,7 @@ from harness.domain.operations.delivery import (
     alert_message,
     claim_delivery,
     delivery_jitter,
+    find_alert_page,
     mark_delivered,
     mark_failed,
     new_delivery,

@@ -10,8 +10,7 @@ from harness.control.context import Context
 from harness.domain.errors import NotFound
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
-from harness.domain.operations.people import People, PersonLink
-from harness.domain.operations.principals import Principal
+from harness.domain.operations.principals import People, PersonLink, Principal
 from harness.ports import Transaction
 
 

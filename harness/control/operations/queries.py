@@ -42,8 +42,7 @@ from harness.domain.pagination import (
     PageRequest,
     read_all,
 )
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.proposals.proposal_view import ProposalView
+from harness.domain.proposals.proposal import ProposalPhase, ProposalView
 from harness.domain.reliability.failover import (
     Failover,
     FailoverReason,
@@ -51,7 +50,7 @@ from harness.domain.reliability.failover import (
     user_hashes,
 )
 from harness.domain.reliability.spend import SpendTotals
-from harness.domain.routing.break_glass import BreakGlass
+from harness.domain.routing.evidence import BreakGlass
 from harness.domain.routing.freeze import FreezeRecord
 from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
 from harness.domain.routing.table import Route

@@ -9,7 +9,7 @@ from functools import cached_property
 from statistics import median, quantiles
 from typing import Final
 
-from harness.control.canary.later_rollback import (
+from harness.control.canary.rollout_unit import (
     describe_later_rollback,
     find_later_rollback,
 )
@@ -27,15 +27,12 @@ from harness.control.proposals.evaluation import asks_incumbent_first
 from harness.control.routing import freezes, monthly_bill
 from harness.control.shadow.stage import ShadowStage, find_stage
 from harness.domain.canary.rollout import Rollout
-from harness.domain.evals.answer_columns import AnswerColumns
 from harness.domain.evals.cost_forecast import CostForecast
 from harness.domain.evals.pins import ServedModels, named_models
-from harness.domain.evals.run import EvalRun, Sample
+from harness.domain.evals.run import AnswerColumns, EvalRun, Sample
 from harness.domain.evals.suite_plan import SuitePin, SuitePlan
-from harness.domain.evals.verdict import Verdict
-from harness.domain.evals.verdict_basis import VerdictBasis
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.proposals.proposal_view import ProposalView
+from harness.domain.evals.verdict import Verdict, VerdictBasis
+from harness.domain.proposals.proposal import Proposal, ProposalPhase, ProposalView
 from harness.domain.routing.target import Target
 from harness.gate.offline.intervals import (
     mean_interval,

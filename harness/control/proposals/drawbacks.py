@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.control.proposals.comparison import Comparison
-from harness.domain.canary.canary_end import CanaryEnd, describe_who
-from harness.domain.evals.verdict import SuiteReport
-from harness.domain.evals.verdict_basis import VerdictBasis
+from harness.domain.canary.rollout import CanaryEnd, describe_who
+from harness.domain.evals.verdict import SuiteReport, VerdictBasis
 from harness.domain.formatting import (
     format_latency,
     format_percent,

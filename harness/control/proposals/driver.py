@@ -12,14 +12,14 @@ from typing import assert_never
 
 from harness.control import audit
 from harness.control.canary import driver, machine
-from harness.control.canary.observe_only import OBSERVE_ONLY
+from harness.control.canary.holds import OBSERVE_ONLY
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation, worker_supervision
 from harness.control.evals.proof_validity import ProofState, ProofValidity
 from harness.control.operations import alerts
 from harness.control.proposals import (
     alpha_spending,
-    approvals,
+    decisions,
     evaluation,
     route_rules,
     selections,
@@ -306,7 +306,7 @@ def _proof_now(ctx: Context, proposal: Proposal) -> tuple[Verdict, list[str]]:
         proof = tx.verdicts.get(proposal.verdict or "")
         validity = proof_validity.assess_proof(ctx, tx, proof)
         rules = "" if base_changed else _other_rules(ctx, tx, proposal)
-        rules = rules or approvals.find_revocation(tx, proposal)
+        rules = rules or decisions.find_revocation(tx, proposal)
     if base_changed:
         return proof, _in_write(ctx, proposal, ProposalEvent.BASE_CHANGED, _OTHER_BASE)
     if not validity.holds:

@@ -23,8 +23,12 @@ from harness.domain.evals.run import (
 )
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.evals.verdict import Verdict
-from harness.domain.proposals.proposal import Proposal, SuiteRuns
-from harness.domain.proposals.registration import NONCE_CHARACTERS, name_candidate_run
+from harness.domain.proposals.proposal import (
+    NONCE_CHARACTERS,
+    Proposal,
+    SuiteRuns,
+    name_candidate_run,
+)
 from harness.gate.offline import verdicts
 from harness.ports import Transaction
 

@@ -12,9 +12,10 @@ from typing import Final, Protocol
 
 from harness.domain.errors import NotAllowed
 from harness.domain.operations.access import Actor, ApiKey
-from harness.domain.operations.people import People, PersonLink
 from harness.domain.operations.principals import (
     LOCAL_PRINCIPAL,
+    People,
+    PersonLink,
     Principal,
     PrincipalKind,
     fold_name,

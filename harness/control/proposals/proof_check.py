@@ -14,7 +14,7 @@ from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.evals.verdict import Passed
 from harness.domain.formatting import format_bps, format_quantity
 from harness.domain.proposals.proof import ProvenRows, SwapChange
-from harness.domain.proposals.registration import was_registered_before
+from harness.domain.proposals.proposal import was_registered_before
 from harness.domain.routing.target import Target
 from harness.gate.offline.recomputation import recompute_verdict
 

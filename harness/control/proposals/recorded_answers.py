@@ -9,8 +9,7 @@ from typing import Final
 
 from harness.control.evals.run_costs import sum_judging_cost
 from harness.control.routing import monthly_bill
-from harness.domain.evals.answer_columns import AnswerColumns
-from harness.domain.evals.run import Sample, SampleError
+from harness.domain.evals.run import AnswerColumns, Sample, SampleError
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target

@@ -5,6 +5,10 @@ by now (`list_rule_differences`, `require_current_rules`).
 What a proposal widens, another person has to approve. Rules are changed while a proposal is
 open, and whoever registers one by the command line does so with a configuration of his own: the
 control plane's is the one that counts.
+
+Checks a policy's judge of canaries before a proposal is made: its settings, that its
+provider may see the route's class of data (D8), and that its price is known. Later the router
+asks the judge by itself.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,12 +22,14 @@ from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.proposals import four_eyes
 from harness.control.proposals.alpha_spending import WINDOW
-from harness.control.routing import routes
-from harness.domain.errors import NotFound, ProofRefused
+from harness.control.routing import data_class_checks, routes
+from harness.domain.canary import judge as canary_judge
+from harness.domain.errors import InputError, NotFound, ProofRefused
 from harness.domain.evals.suite_plan import SuitePin, SuiteRole
+from harness.domain.formatting import format_usd
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.principals import fold_name
-from harness.domain.proposals.policy import GatePolicy
+from harness.domain.proposals.policy import GatePolicy, Policy
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
 from harness.domain.routing.table import Route, RouteSuite
@@ -307,3 +313,24 @@ def _describe_one(name: str, difference: Mapping[str, Any]) -> str:
         more = f" … ({difference['length']} characters)" if difference["length"] > SHOWN else ""
         return f"adds to every prompt, which may hold answers: {difference['proposed']!r}{more}"
     return f"not the one accepted for this route ({'; '.join(difference['changed'])})"
+
+
+def check_judge(ctx: Context, tx: Transaction, route: Route, policy: Policy) -> None:
+    """Check a policy's judge before anything is paid for; one without a judge passes.
+
+    Raises InputError for a judge that could not be asked, NotAllowed for one whose provider may
+    not see the route's class of data (D8).
+    """
+    canary_judge.check_judge(policy.canary)
+    judge = policy.canary.judge
+    if judge is None:
+        return
+    target = Target.from_name(judge.model)
+    data_class_checks.check_targets(ctx, route.settings, [target], route=route.name)
+    provider = tx.providers.all().get(target.provider)
+    if provider is None or target.model not in provider.prices:
+        raise InputError(
+            f"policy {policy.name!r} has its canaries judged by {target.name}, within "
+            f"{format_usd(judge.max_usd)}, and its price is not known: set "
+            f"providers.{target.provider}.prices"
+        )

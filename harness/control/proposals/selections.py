@@ -10,13 +10,11 @@ from types import MappingProxyType
 from harness.control.context import Context
 from harness.control.proposals.comparison import ArmFigures, compute_arm_figures, is_large
 from harness.domain.errors import ProofRefused
-from harness.domain.evals.answer_columns import AnswerColumns
-from harness.domain.evals.run import Sample
+from harness.domain.evals.run import AnswerColumns, Sample
 from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.evals.verdict import Passed, SuiteReport, Verdict
 from harness.domain.formatting import format_points, format_points_interval
-from harness.domain.proposals.proposal import Proposal
-from harness.domain.proposals.proposal_view import ProposalView
+from harness.domain.proposals.proposal import Proposal, ProposalView
 from harness.domain.proposals.selection import (
     Finalist,
     is_decided,

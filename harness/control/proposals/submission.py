@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from harness.control import audit
-from harness.control.canary import judge
 from harness.control.context import Context
 from harness.control.proposals import alpha_spending, route_rules, suite_registration
 from harness.control.proposals.alpha_spending import FalsePassRisk
@@ -20,8 +19,7 @@ from harness.control.shadow import stage
 from harness.domain.errors import InputError, NotAllowed, RouteBusy
 from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.domain.operations.access import Actor, Role
-from harness.domain.proposals.change_reference import parse_change_reference
-from harness.domain.proposals.policy import GatePolicy, Policy
+from harness.domain.proposals.policy import GatePolicy, Policy, parse_change_reference
 from harness.domain.proposals.proposal import (
     Proposal,
     ProposalPhase,
@@ -144,7 +142,7 @@ def _register(
     policy = _policy(ctx, route.settings, request)
     _check_reason(policy.gate, request)
     stage.check_stage(tx, route, candidate, policy)
-    judge.check_judge(ctx, tx, route, policy)
+    route_rules.check_judge(ctx, tx, route, policy)
     _check_prices(tx, policy.gate, incumbent, candidate)
     lineage = alpha_spending.find_lineage(tx, candidate, request.descends_from)
     registered = suite_registration.register_plans(

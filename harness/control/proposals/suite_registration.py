@@ -21,7 +21,7 @@ from harness.domain.evals.suite_plan import (
 )
 from harness.domain.proposals.policy import GatePolicy
 from harness.domain.routing.table import Route, RouteSettings, RouteSuite
-from harness.gate.offline.unseen_loss import choose_unseen_loss
+from harness.gate.offline.design import choose_unseen_loss
 from harness.gate.planning import multiplicity
 from harness.gate.planning.planned_tests import pool_items
 from harness.ports import Transaction

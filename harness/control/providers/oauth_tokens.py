@@ -18,11 +18,11 @@ from harness.control.operations import alerts
 from harness.domain.errors import ConfigError, SignInRefused, SignInUnreachable, StaleWrite
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.providers.credentials import Credential, check_key_value, place_new_key
-from harness.domain.providers.device_flow import OAuthTokens
 from harness.domain.providers.oauth_kinds import OAuthEndpoints, oauth_endpoints
 from harness.domain.providers.oauth_tokens import (
     ALERT_ATTEMPTS,
     TOKEN_KEY_NAME,
+    OAuthTokens,
     Renewal,
     SignIn,
     SignInSecrets,

@@ -2,6 +2,9 @@
 `register_with_provider` registers a target, and its provider with it where that is a kind's
 name and not configured. `remove_provider` refuses while a route, proposal, shadow or judge
 needs it.
+
+Adds a provider with its key and asks it at once whether it works, for people who fill in a
+form; also stores another key of one that is there, and asks again.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,13 +14,15 @@ from urllib.parse import urlsplit
 
 from harness.control import audit
 from harness.control.context import Context
-from harness.control.providers import credentials, endpoint_changes
+from harness.control.providers import checks, credentials, endpoint_changes
+from harness.control.providers.credentials import CredentialChange
 from harness.control.routing import data_class_checks, targets
 from harness.control.serialize import CamelCase
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.operations.access import Actor, Role
 from harness.domain.providers.api_base_rules import api_base_example, check_api_base_path
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup, check_provider_name
+from harness.domain.providers.probe import ProviderCheck
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.target import JsonObject, Price, Provider, Target
 from harness.domain.settings import TargetSeed
@@ -251,3 +256,48 @@ def _glance(provider: Provider, routes: Sequence[str]) -> ProviderSummary:
         answers_since=provider.moved.at if provider.moved else None,
         routes=routes,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class NewProvider:
+    """What a person says of a provider that is to be added."""
+
+    kind: str
+    name: str = ""  # empty for the kind's
+    api_base: str = ""  # empty for the kind's
+    key: str = field(default="", repr=False)  # empty where it needs none, or has a variable
+
+
+def add_provider(ctx: Context, actor: Actor, wanted: NewProvider) -> ProviderCheck | None:
+    """Add a provider and its key, then ask it. None where this process asks no provider.
+
+    Raises Conflict where it is there, InputError for a name, an address or a key that cannot
+    be, NotAllowed for anybody but an admin. What its check finds refuses nothing: the provider
+    stays, so that its key or its address can be mended.
+    """
+    actor.require(Role.ADMIN)
+    name = wanted.name or wanted.kind
+    with ctx.store.read() as tx:
+        if name in tx.providers.all():
+            raise Conflict(f"there is a provider {name!r} already: give this one another name")
+    base = wanted.api_base or None
+    if wanted.key:
+        # In one unit of work: a key that cannot be stored leaves no provider behind.
+        made = CredentialChange(value=wanted.key, kind=wanted.kind, api_base=base)
+        credentials.put_credential(ctx, actor, name, made)
+    else:
+        change = ProviderChange(wanted.kind, base)
+        change_provider(ctx, actor, name, change, create=True)
+    return _check(ctx, actor, name)
+
+
+def replace_key(
+    ctx: Context, actor: Actor, name: str, change: CredentialChange
+) -> ProviderCheck | None:
+    """Store a provider's key, then ask the provider. Raises as `put_credential` does."""
+    credentials.put_credential(ctx, actor, name, change)
+    return _check(ctx, actor, name)
+
+
+def _check(ctx: Context, actor: Actor, name: str) -> ProviderCheck | None:
+    return None if ctx.door is None else checks.check_provider(ctx, actor, name)

@@ -11,23 +11,21 @@ from harness.control.providers import credentials, oauth_tokens
 from harness.control.serialize import CamelCase
 from harness.domain.errors import NotFound, SignInRefused
 from harness.domain.operations.access import Actor, Role
-from harness.domain.providers.device_flow import (
+from harness.domain.providers.oauth_kinds import OAuthEndpoints, oauth_endpoints
+from harness.domain.providers.oauth_tokens import (
+    TOKEN_KEY_NAME,
     DeviceCode,
     FlowEnded,
     FlowGranted,
     FlowWaiting,
     OAuthTokens,
     PollAnswer,
-    advance_flow,
-    begin_flow,
-)
-from harness.domain.providers.oauth_kinds import OAuthEndpoints, oauth_endpoints
-from harness.domain.providers.oauth_tokens import (
-    TOKEN_KEY_NAME,
     SignIn,
     SignInSecrets,
+    advance_flow,
     apply_access_tokens,
     apply_account_tokens,
+    begin_flow,
 )
 from harness.domain.routing.target import Provider
 from harness.ports import OAuthServer

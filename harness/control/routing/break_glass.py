@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from harness.control import audit
-from harness.control.canary.observe_only import require_swaps
+from harness.control.canary.holds import require_swaps
 from harness.control.context import Context
 from harness.control.evals.proof_validity import route_time
 from harness.control.operations import alerts
@@ -30,8 +30,7 @@ from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.audit import require_reason
 from harness.domain.operations.principals import LOCAL_PRINCIPAL, PrincipalKind
-from harness.domain.routing.break_glass import CONFIRM_WITHIN, LONGEST, BreakGlass
-from harness.domain.routing.evidence import Waiver
+from harness.domain.routing.evidence import CONFIRM_WITHIN, LONGEST, BreakGlass, Waiver
 from harness.domain.routing.route_changes import RestoreIncumbent, ServeByWaiver
 from harness.domain.routing.table import Route
 from harness.ports import Transaction

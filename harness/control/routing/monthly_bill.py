@@ -9,7 +9,6 @@ from statistics import fmean
 
 from harness.control.context import Context
 from harness.control.routing import routes, targets
-from harness.domain.evals.answer_columns import AnswerColumns
 from harness.domain.evals.cost_forecast import (
     MONTH,
     CostForecast,
@@ -19,6 +18,7 @@ from harness.domain.evals.cost_forecast import (
     forecast_cost,
     measure_bill,
 )
+from harness.domain.evals.run import AnswerColumns
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.formatting import format_estimate, format_month_usd, format_range
 from harness.domain.routing.target import Price, Target

@@ -10,11 +10,11 @@ from functools import cached_property
 from typing import Final
 
 from harness.control.canary import status as canary_status
-from harness.control.canary.later_rollback import (
+from harness.control.canary.rollout_unit import (
+    RolloutUnit,
     describe_later_rollback,
     find_later_rollback,
 )
-from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.routing import routes

@@ -9,9 +9,8 @@ from enum import StrEnum
 from typing import Final
 
 from harness.control.evals.proof_validity import ProofValidity
-from harness.domain.canary.canary_end import CanaryEnd
 from harness.domain.canary.observation import TrafficMinute
-from harness.domain.canary.rollout import Rollout
+from harness.domain.canary.rollout import CanaryEnd, Rollout
 from harness.domain.evals.verdict import Verdict
 from harness.domain.formatting import format_age, format_quantity
 from harness.domain.operations.alerts import AlertKind

@@ -15,8 +15,13 @@ from harness.control.canary.audit import decision_inputs
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.routing import data_class_checks, targets
-from harness.domain.canary.canary_end import describe_abort
-from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState, apply_signal
+from harness.domain.canary.rollout import (
+    Rollout,
+    RolloutSignal,
+    RolloutState,
+    apply_signal,
+    describe_abort,
+)
 from harness.domain.errors import (
     Conflict,
     InputError,

@@ -20,8 +20,14 @@ from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
-from harness.domain.shadow.mirroring import end_reason
-from harness.domain.shadow.pairs import PAIRS, SIMILARITY, UNIT, CheckSides, ShadowCheck
+from harness.domain.shadow.pairs import (
+    PAIRS,
+    SIMILARITY,
+    UNIT,
+    CheckSides,
+    ShadowCheck,
+    end_reason,
+)
 from harness.domain.shadow.shadow import (
     COST_USD,
     MIRRORED,

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from harness.domain.errors import InputError
-from harness.domain.privacy.pii import find_keys
+from harness.domain.privacy.redaction import find_keys
 
 ConfigPath = tuple[str | int, ...]
 WHOLE_FILE: Final = "(the whole file)"

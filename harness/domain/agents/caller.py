@@ -4,15 +4,65 @@ to the router whose request it passes through. Pure.
 
 A header holds no secret, but opens what it names until it is stale: it is never logged, nor
 sent to a provider or a client.
+
+Signed values are a few values of JSON with an HMAC, which this installation alone can write:
+`v1.PAYLOAD.MAC`, a JSON object in base64url, and the HMAC-SHA-256 over all that stands before
+it, in hexadecimal digits. Pure.
+
+An approval link shows one switch request to whoever has it, until the request expires, and
+lets a person with the role decide it, once. Pure.
+
+The link is no right to decide: it carries no key. It is nothing to show around all the same,
+since it shows what an agent wrote.
 """
 
+import base64
+import binascii
+import hmac
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from ipaddress import IPv6Address, ip_address
-from typing import Final
+from typing import Any, Final
 
-from harness.domain.agents.signed_values import open_values, sign_values
+from harness.domain.agents.switch_request import ModelSwitchRequest
+from harness.domain.errors import NotFound
+
+MAX_SIGNED_BYTES: Final = 4096
+_VERSION: Final = b"v1"
+
+
+def sign_values(values: Mapping[str, object], secret: bytes, purpose: bytes) -> bytes:
+    """Signs values as one compact text. secret: the installation's. purpose: what they are
+    signed for, and good for alone.
+    """
+    payload = json.dumps(values, separators=(",", ":")).encode()
+    signed = b"%b.%b" % (_VERSION, base64.urlsafe_b64encode(payload).rstrip(b"="))
+    return b"%b.%b" % (signed, _mac(signed, secret, purpose))
+
+
+def open_values(signed: bytes, secret: bytes, purpose: bytes) -> dict[str, Any] | None:
+    """What was signed; None for what was not, for this purpose. Nothing is parsed before the
+    signature holds.
+    """
+    text, _, mac = signed.rpartition(b".")
+    is_short = len(signed) <= MAX_SIGNED_BYTES
+    if not (is_short and hmac.compare_digest(mac, _mac(text, secret, purpose))):
+        return None
+    version, _, payload = text.partition(b".")
+    try:
+        values = json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
+    except (ValueError, binascii.Error):
+        return None
+    return values if version == _VERSION and isinstance(values, dict) else None
+
+
+def _mac(signed: bytes, secret: bytes, purpose: bytes) -> bytes:
+    key = hmac.digest(secret, purpose, "sha256")
+    return hmac.digest(key, signed, "sha256").hex().encode()
+
 
 AGENT_HEADER: Final = b"x-swapgate-agent"
 PEER_HEADER: Final = b"x-swapgate-peer"
@@ -110,3 +160,36 @@ def _read(
     except (KeyError, TypeError):
         return HeaderFault.FORGED
     return values if is_fresh else HeaderFault.STALE
+
+
+APPROVAL_PATH: Final = "/agents/approvals/"
+_PURPOSE: Final = b"swapgate: approval link"
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalLinks:
+    """Makes links and reads them."""
+
+    base_url: str  # where people reach `/agents`
+    secret: bytes = field(repr=False)  # the installation's
+
+    def link(self, request: ModelSwitchRequest) -> str:
+        values = {
+            "request": request.id,
+            "hash": request.hash,
+            "until": request.expires_at.timestamp(),
+        }
+        token = sign_values(values, self.secret, _PURPOSE).decode()
+        return f"{self.base_url.rstrip('/')}{APPROVAL_PATH}{token}"
+
+    def read(self, token: str, now: datetime) -> tuple[str, str]:
+        """The request's id, and its hash when the link was made. Raises NotFound for a token
+        that was not made here, and one whose time is over.
+        """
+        signed = token.encode("utf-8", "surrogatepass")
+        values = open_values(signed, self.secret, _PURPOSE)
+        if values is None:
+            raise NotFound("this is no approval link of this installation")
+        if now.timestamp() >= values["until"]:
+            raise NotFound("the link is over: nobody decided about the switch in time")
+        return values["request"], values["hash"]

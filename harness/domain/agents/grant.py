@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from harness.domain.agents.model_choice import literal_route_name
+from harness.domain.agents.agent import literal_route_name
 
 
 class GrantKind(StrEnum):

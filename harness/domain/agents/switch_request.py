@@ -1,13 +1,24 @@
 """A switch request asks a person to let a session, or a set of sub-tasks, go on with another
 model. Pure.
+
+A switch request in words, as command line, dashboard, approval page and chats show it: the
+question, its facts line by line, and the decision as the agent is told it. Pure.
+
+What an agent or its client wrote is data. `visible_text` takes out what nobody sees or what
+turns the line around; `inert_text` also what a chat would make a link, a mention or bold of.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Any, Final
+from unicodedata import category
 
+from harness.domain.agents.model_figures import read_compared
 from harness.domain.content_hash import digest
+from harness.domain.formatting import format_span
 from harness.domain.operations.access import Actor
 
 
@@ -77,3 +88,84 @@ class ModelSwitchRequest:
             decided_by=actor.name if actor else "",
             decided_with=actor.key if actor else None,
         )
+
+
+MAX_REASON: Final = 1_000
+MAX_SHOWN: Final = 300  # in a chat
+NO_REASON: Final = "none given"
+REASON: Final = "The agent's reason"
+TASK: Final = "Sub-task"
+# Lines whose values an agent wrote.
+AGENTS_WORDS: Final = frozenset({REASON, TASK})
+# Controls, formats (such as those that turn text around), surrogates and private characters.
+_UNSEEN: Final = "C"
+# Before a letter a dot makes names of hosts, which chats turn into links.
+_HOST_DOT: Final = re.compile(r"\.(?=[^\W\d_])")
+_MARKUP: Final = re.compile(r"[^\w .,;!?'\"()%+=$/:\u2013-]")
+
+
+def visible_text(text: str, most: int = MAX_REASON) -> str:
+    """One line of what can be seen."""
+    shown = "".join(c if category(c)[0] != _UNSEEN else " " for c in text)
+    line = " ".join(shown.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def inert_text(text: str, most: int = MAX_SHOWN) -> str:
+    """Makes one visible line of a text, as `visible_text` does, in which nothing means anything
+    to a chat.
+    """
+    plain = _MARKUP.sub("·", visible_text(text, most)).replace("_", "·").replace("://", " //")
+    return _HOST_DOT.sub(". ", plain)
+
+
+def switch_question(request: ModelSwitchRequest, agent: str) -> str:
+    """What a person is asked. agent: its name."""
+    name = visible_text(agent, 200) or request.agent
+    what = "run sub-tasks on" if request.for_children else "switch to"
+    return f"{name} wants to {what} {visible_text(request.wanted)}. Approve?"
+
+
+def switch_lines(request: ModelSwitchRequest, now: datetime) -> Sequence[tuple[str, str]]:
+    """Name and value of each fact that a person should know before the answer."""
+    current, targets = read_compared(request.figures)
+    lines: list[tuple[str, str]] = []
+    for figures in targets:
+        lines += [
+            ("Model", figures.name),
+            ("Price", figures.price_text),
+            ("Quality", figures.quality_text),
+            ("Context window", figures.window_text),
+        ]
+    if current is not None:
+        lines += [
+            ("Model now", current.name),
+            ("Price now", current.price_text),
+            ("Quality now", current.quality_text),
+        ]
+    lines += [("Left out", visible_text(omission)) for omission in request.omissions]
+    tasks: Any = request.figures.get("tasks", ())
+    lines += [(TASK, f"{task['model']}: {visible_text(task['task'])}") for task in tasks]
+    lines.append((REASON, visible_text(request.reason) or NO_REASON))
+    left_s = (request.expires_at - now).total_seconds()
+    lines.append(("Time left", format_span(left_s) if left_s > 0 else "none"))
+    return lines
+
+
+def decision_text(request: ModelSwitchRequest, state: SwitchState) -> str:
+    """What the agent is told; empty while nobody decided."""
+    what = "sub-tasks on" if request.for_children else "the switch to"
+    what = f"{what} {request.wanted}"
+    why = f": {visible_text(request.decision_reason)}" if request.decision_reason else ""
+    match state:
+        case SwitchState.PENDING:
+            return ""
+        case SwitchState.APPROVED:
+            begins = "" if request.for_children else " It is in force from the next message on."
+            return f"{request.decided_by} approved {what}{why}.{begins}"
+        case SwitchState.REJECTED:
+            return f"{request.decided_by} rejected {what}{why}. The model stays."
+        case SwitchState.EXPIRED:
+            return f"Nobody decided about {what} in time. The model stays."
+        case _:
+            return f"The request for {what} was taken back. The model stays."

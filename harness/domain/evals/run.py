@@ -1,11 +1,19 @@
 """An eval run asks the items of a suite of one target: `EvalRun` with its lease and budget, and
 `Sample`, each answer with its scores.
+
+A judge's calibration says how its scores of references compare with people's. It is written
+into the audit log by the worker that measured it.
+
+Answer columns hold the figures of many answers, a column each: what sums, quantiles and
+pairs are made of, without the texts and without an object for each answer.
 """
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from itertools import chain, compress
+from typing import Any, Final, Self
 
 from harness.domain.content_hash import digest
 from harness.domain.evals.pins import ServedModel
@@ -134,3 +142,104 @@ class Sample:
     @property
     def judge(self) -> ServedModel:
         return ServedModel(self.judge_model, self.judge_build)
+
+
+CALIBRATED: Final = "judge.calibrated"  # an action of the audit log
+EVER: Final = datetime.fromtimestamp(0, UTC)  # no calibration is older
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeCalibration:
+    """Holds one measurement of a judge on references that people scored."""
+
+    references: int
+    kappa: float | None  # Cohen's; None where all have one score
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """Restores what as_json wrote."""
+        return cls(**stored)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerColumns:
+    """The figures of answers in any order. Each column is a field of `Sample`."""
+
+    item: Sequence[str] = ()
+    epoch: Sequence[int] = ()
+    position: Sequence[int] = ()
+    strict: Sequence[float | None] = ()
+    error: Sequence[str | None] = ()
+    duration_s: Sequence[float] = ()
+    cost_usd: Sequence[float | None] = ()
+    input_tokens: Sequence[int] = ()
+    output_tokens: Sequence[int] = ()
+    cached_tokens: Sequence[int] = ()
+    judge_calls: Sequence[int] = ()
+    judge_cost_usd: Sequence[float | None] = ()
+    served_model: Sequence[str] = ()
+    served_build: Sequence[str] = ()
+    judge_model: Sequence[str] = ()
+    judge_build: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Iterable[object]]) -> Self:
+        """Turns rows with the values of `COLUMNS` into columns."""
+        columns: Iterable[Sequence[object]] = zip(*rows, strict=True)
+        return cls(*columns)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_samples(cls, samples: Sequence[Sample]) -> Self:
+        return cls(*([getattr(sample, name) for sample in samples] for name in COLUMNS))
+
+    @classmethod
+    def join(cls, parts: Iterable[Self]) -> Self:
+        """Joins the answers of several runs."""
+        filled = [part for part in parts if len(part)]
+        if len(filled) == 1:
+            return filled[0]
+        return cls(
+            *(list(chain(*(getattr(part, name) for part in filled))) for name in COLUMNS)
+        )
+
+    def split_at(self, position: int) -> tuple[Self, Self]:
+        """Splits the answers to the first items of the run's order from those to the others."""
+        if not self.position or max(self.position) < position:
+            return self, type(self)()
+        first = [place < position for place in self.position]
+        return self._pick(first), self._pick([not wanted for wanted in first])
+
+    @property
+    def answered(self) -> Self:
+        """Keeps the calls that were answered: no error of the infrastructure ended them."""
+        if SampleError.INFRA not in self.error:
+            return self
+        return self._pick([error != SampleError.INFRA for error in self.error])
+
+    @property
+    def served(self) -> frozenset[ServedModel]:
+        """Names what the provider said that it served."""
+        return _models(self.served_model, self.served_build)
+
+    @property
+    def judges(self) -> frozenset[ServedModel]:
+        """The same of the judge's provider."""
+        return _models(self.judge_model, self.judge_build)
+
+    def _pick(self, wanted: Sequence[bool]) -> Self:
+        return type(self)(*(list(compress(getattr(self, name), wanted)) for name in COLUMNS))
+
+
+COLUMNS: Final = tuple(column.name for column in fields(AnswerColumns))
+
+
+def _models(names: Sequence[str], builds: Sequence[str]) -> frozenset[ServedModel]:
+    return frozenset(
+        ServedModel(name, build) for name, build in set(zip(names, builds, strict=True))
+    )

@@ -3,17 +3,56 @@ give up.
 
 Waits double from 5 seconds to 15 minutes, half of each random; after three days it gives up.
 `AlertMessage` is what a sink receives, `Delivery` the stored record of the attempts.
+
+Finds the page of the dashboard that an alert leads to: where it is looked at, and where the
+decision that it asks for is made; and its section of the runbook. Pure.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
+from urllib.parse import urlencode
 
 from harness.domain.content_hash import short_hash
-from harness.domain.operations.alert_pages import find_alert_page, find_runbook_page
 from harness.domain.operations.alert_record import AlertRecord, Notified
-from harness.domain.operations.alerts import AlertKind, Severity
+from harness.domain.operations.alerts import Alert, AlertKind, Severity
+
+_K: Final = AlertKind
+ALERTS_PAGE: Final = "/alerts"
+OF_A_PROPOSAL: Final = frozenset({_K.AWAITING_APPROVAL, _K.SHADOW_HELD})
+OF_A_CANARY: Final = frozenset(
+    {_K.ROLLED_BACK, _K.LOCAL_ABORT, _K.CANARY_PAUSED, _K.CANARY_HELD, _K.SAMPLE_RATIO}
+)
+# A page without a filter for what the alert is about.
+WHOLE_PAGES: Final = {
+    _K.BREAKER_OPEN: "/traffic",
+    _K.OUR_KEY: "/providers",
+    _K.QUOTA: "/providers",
+    _K.SIGN_IN_ENDED: "/providers",
+    _K.TOKEN_NOT_RENEWED: "/providers",
+    _K.KEY_BUDGET: "/keys",
+    _K.SPENDING_CAP: "/spending",
+    _K.AUDIT_BROKEN: "/audit",
+    _K.MODEL_SWITCH: "/sessions",
+}
+
+
+def find_alert_page(alert: Alert | AlertRecord) -> str:
+    """Finds the page's path with its query, such as `/compare?id=pr_1`."""
+    if alert.kind in OF_A_PROPOSAL:
+        return f"/compare?{urlencode({'id': alert.key.partition(':')[2]})}"
+    what, _, name = alert.subject.partition(" ")
+    if what == "route" and name:
+        page = "/canary" if alert.kind in OF_A_CANARY else "/routes"
+        return f"{page}?{urlencode({'route': name})}"
+    return WHOLE_PAGES.get(alert.kind, ALERTS_PAGE)
+
+
+def find_runbook_page(kind: AlertKind) -> str:
+    """Finds its section of the runbook on the dashboard, such as `/docs/runbook.html#drift`."""
+    return f"/docs/runbook.html#{kind}"
+
 
 FIRST_WAIT: Final = timedelta(seconds=5)
 MAX_WAIT: Final = timedelta(minutes=15)

@@ -4,12 +4,18 @@ Pure.
 A rule finds places in a text; each becomes a placeholder. What is alike within one value gets
 the same number, `[EMAIL_1]`, so that who is meant can still be told. Texts that are JSON, such
 as a tool call's arguments, are looked into; so are keys and numbers.
+
+These finders locate personal data and secrets in a text, one finder for each kind. Pure.
+
+They rather find too much: a version number may pass for an address, and a long number with the
+right check digit for a card. What they do not know is said in docs/how-to/capture.md.
 """
 
+import ipaddress
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -17,7 +23,153 @@ from typing import Any, Final
 from harness.domain.bounded_regex import BoundedPattern
 from harness.domain.content_hash import digest
 from harness.domain.errors import InputError
-from harness.domain.privacy.pii import FINDERS_VERSION, PII_FINDERS, Span
+
+Span = tuple[int, int]
+# Raised when a finder changes: part of every record's rules.
+FINDERS_VERSION: Final = 1
+
+_KEY: Final = re.compile(
+    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,30}PRIVATE KEY-----|\Z)"
+    r"|(?<![A-Za-z0-9])(?:"
+    r"(?:sk|rk|pk)[-_][A-Za-z0-9_-]{16,}|sg-mgmt-[A-Za-z0-9_-]{16,}"
+    r"|AIza[A-Za-z0-9_-]{30,}"
+    r"|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}"
+    r"|xox[abeoprs]-[A-Za-z0-9-]{10,}"
+    r"|(?:AKIA|ASIA)[A-Z0-9]{16}"
+    r"|(?:hf|gsk|npm|r8)_[A-Za-z0-9]{20,}|xai-[A-Za-z0-9]{20,}|pypi-[A-Za-z0-9_-]{20,}"
+    r"|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"
+    r"|[Bb]earer\s+[A-Za-z0-9._~+/=-]{16,}"
+    r")",
+    re.DOTALL,
+)
+_EMAIL: Final = re.compile(
+    r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}(?:@|%40)"
+    r"(?:[\w-]{1,63}\.){1,8}[^\W\d_][\w-]{1,62}"
+)
+# A look ahead: what is none may have one in it.
+_IBAN: Final = re.compile(r"(?<![A-Za-z0-9])(?=([A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,30}))")
+_SPACE: Final = r"[ \u00a0.-]"
+_CARD: Final = re.compile(
+    rf"(?<!\d\.)(?<!\d)\d{{13,}}|(?<!\d)\d{{4}}({_SPACE})\d{{4}}\1\d{{4}}\1\d{{1,4}}(?:\1\d{{1,3}})?(?!\d)"
+    rf"|(?<!\d)\d{{4}}({_SPACE})\d{{6}}\2\d{{5}}(?!\d)"
+)
+_IPV4: Final = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?!\d|\.\d)")
+_IPV6: Final = re.compile(r"(?<![\w:])[0-9A-Fa-f:]{2,39}(?![\w:])")
+_GAP: Final = r"[ \u00a0./()-]"
+_PHONE: Final = re.compile(
+    rf"(?<![\w+])(?:\+|00)[1-9](?:{_GAP}{{0,3}}\d){{6,14}}(?!\d)"
+    rf"|(?<![\w.,/:+-])\(?0\d{{1,5}}\)?(?:{_GAP}{{1,3}}\d{{2,}}){{1,5}}(?!\d)"
+    r"|(?<![\w.,/:+-])0[1-9]\d{7,11}(?![\w.,]\d)(?!\d)"
+    r"|(?<![\w.,/+-])(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}(?!\w)"
+)
+_DATE: Final = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}")
+# ISO 13616, registry of July 2023: the whole length by country.
+_IBAN_LENGTHS: Final = (
+    "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27"
+    " DK18 DO28 EE20 EG29 ES24 FI18 FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HR21 HU28 IE22"
+    " IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32 LI21 LT20 LU20 LV21 LY25 MC27 MD24 ME22 MK19"
+    " MN20 MR27 MT31 MU30 NI28 NL18 NO15 OM23 PK24 PL28 PS29 PT25 QA29 RO24 RS22 RU33 SA24 SC31"
+    " SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20"
+)
+IBAN_LENGTHS: Final[Mapping[str, int]] = {
+    part[:2]: int(part[2:]) for part in _IBAN_LENGTHS.split()
+}
+MIN_HEX_DIGITS: Final = 4  # `::` and `a::b` are code more often than addresses
+PHONE_DIGITS: Final = range(7, 16)  # ITU-T E.164: at most 15
+
+
+def find_keys(text: str) -> Iterator[Span]:
+    """Finds keys of Swapgate (`sk-sg-…`) and of providers, tokens and private keys."""
+    for match_ in _KEY.finditer(text):
+        # "risk-averse-investment-plan" is no key.
+        if any(character.isdigit() or character.isupper() for character in match_.group()[3:]):
+            yield match_.span()
+
+
+def find_emails(text: str) -> Iterator[Span]:
+    return (match_.span() for match_ in _EMAIL.finditer(text))
+
+
+def find_ibans(text: str) -> Iterator[Span]:
+    """Finds IBANs of a known country and length, with the right check digits (ISO 7064, mod
+    97).
+    """
+    for match_ in _IBAN.finditer(text):
+        written = match_.group(1)
+        places = [i for i, character in enumerate(written) if character.isalnum()]
+        length = IBAN_LENGTHS.get(written[:2].upper(), len(places) + 1)
+        if length > len(places):
+            continue
+        end = places[length - 1] + 1
+        compact = "".join(
+            character for character in written[:end] if character.isalnum()
+        ).upper()
+        if (
+            int("".join(str(int(character, 36)) for character in compact[4:] + compact[:4]))
+            % 97
+            == 1
+        ):
+            yield match_.start(), match_.start() + end
+
+
+def find_cards(text: str) -> Iterator[Span]:
+    """Finds card numbers: 13 to 19 digits, together or in a card's groups, with Luhn's check
+    digit (ISO 7812).
+    """
+    for match_ in _CARD.finditer(text):
+        digits = [int(character) for character in match_.group() if character.isdecimal()]
+        if len(digits) <= 19:
+            if _luhn(digits):
+                yield match_.span()
+        elif any(_luhn(digits[i : i + 16]) for i in range(len(digits) - 15)):
+            yield match_.span()
+
+
+def find_ip_addresses(text: str) -> Iterator[Span]:
+    """Finds IPv4 and IPv6 addresses, in order."""
+    found = [match_ for match_ in _IPV4.finditer(text) if _is_address(match_.group())]
+    longer = (match_ for match_ in _IPV6.finditer(text) if match_.group().count(":") > 1)
+    found += [match_ for match_ in longer if _is_long_address(match_.group())]
+    return iter(sorted(match_.span() for match_ in found))
+
+
+def find_phones(text: str) -> Iterator[Span]:
+    """Finds phone numbers with `+`, `00` or a leading 0, or in the groups of North America."""
+    for match_ in _PHONE.finditer(text):
+        digits = sum(character.isdecimal() for character in match_.group())
+        if digits in PHONE_DIGITS and not _DATE.fullmatch(match_.group()):
+            yield match_.span()
+
+
+def _luhn(digits: list[int]) -> bool:
+    doubled = (sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])
+    return any(digits) and (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+
+
+def _is_address(text: str) -> bool:
+    return all(int(part) < 256 for part in text.split("."))
+
+
+def _is_long_address(text: str) -> bool:
+    if sum(character != ":" for character in text) < MIN_HEX_DIGITS:
+        return False
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+# In the order in which they are taken out.
+PII_FINDERS: Final[Mapping[str, Callable[[str], Iterator[Span]]]] = {
+    "key": find_keys,
+    "email": find_emails,
+    "iban": find_ibans,
+    "card": find_cards,
+    "ip": find_ip_addresses,
+    "phone": find_phones,
+}
+
 
 # Deeper than this, JSON within JSON is read as text.
 MAX_JSON_DEPTH: Final = 8

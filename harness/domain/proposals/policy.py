@@ -3,8 +3,12 @@
 `Policy` holds how promotion is approved, the offline gate's thresholds (`GatePolicy`) and the
 canary's (`CanaryPolicy`: steps, alphas, guardrails, bake, and the shadow stage and judge that
 it may have).
+
+Change references: the number of the change request, in the team's own system, under which a
+swap is made (`CHG0012345`). A policy may require one (`ChangeReferenceRule`).
 """
 
+import re
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -12,9 +16,27 @@ from typing import Final
 from harness.domain.canary.guardrails import Guardrail, Guardrails
 from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.content_hash import digest
+from harness.domain.errors import InputError
 from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.suite_plan import Claim, ClaimPopulation, PrimaryCombination
-from harness.domain.proposals.change_reference import ChangeReferenceRule
+
+_REFERENCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/#-]{0,63}")
+
+
+class ChangeReferenceRule(StrEnum):
+    OPTIONAL = "optional"
+    REQUIRED = "required"  # no canary opens without one
+
+
+def parse_change_reference(text: str) -> str:
+    """Returns the reference without the spaces around it; empty for none. Raises InputError."""
+    reference = text.strip()
+    if reference and not _REFERENCE.fullmatch(reference):
+        raise InputError(
+            f"{text!r} is no reference of a change request: write one word of at most 64 "
+            "letters, digits and . _ : / # -, such as CHG0012345"
+        )
+    return reference
 
 
 class PromotionMode(StrEnum):

@@ -3,19 +3,29 @@
 `Proposal` has its policy, registered plans, runs and verdict, `Approval` is a person's consent;
 `apply_event` moves it on. The rules are the table TRANSITIONS; the code only looks them up.
 docs/explanation/architecture.md draws its diagram from it, and test_docs compares the two.
+
+A candidate's run is named after the registration that it measures.
+
+Every answer is signed together with its run's id. The id holds a hash of the registered plans.
+So the answers show that the plans, with margin and alpha, were fixed before the first of them.
+
+A proposal view is a proposal with what holds of it now: whether a candidate that was
+promoted serves its route still. The phase alone does not say so: it stays `promoted` after a
+rollback.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from harness.domain.canary.canary_end import CanaryEnd, find_end
+from harness.domain.canary.rollout import CanaryEnd, find_end
+from harness.domain.content_hash import digest
 from harness.domain.errors import IllegalTransition
 from harness.domain.evals.suite_plan import Claim, SuitePlan
-from harness.domain.proposals.change_reference import ChangeReferenceRule
-from harness.domain.proposals.policy import Policy, PromotionMode
+from harness.domain.proposals.policy import ChangeReferenceRule, Policy, PromotionMode
+from harness.domain.routing.table import Route
 from harness.domain.safe_time import add_seconds
 
 
@@ -278,3 +288,47 @@ def apply_event(
     phase = next_phase(proposal.phase, event)
     closed = because if phase not in OPEN_PHASES else proposal.closed_because
     return replace(proposal, phase=phase, updated_at=now, closed_because=closed)
+
+
+PREFIX: Final = "run_"
+NONCE_CHARACTERS: Final = 8
+HASH_CHARACTERS: Final = 32  # 128 bits
+
+
+def name_candidate_run(proposal: Proposal, nonce: str) -> str:
+    """Names a run of the proposal's candidate. nonce: tells one attempt from another."""
+    registered = digest([nonce, proposal.id, [plan.as_json() for plan in proposal.plans]])
+    return f"{PREFIX}{nonce}{registered[:HASH_CHARACTERS]}"
+
+
+def was_registered_before(proposal: Proposal, run: str) -> bool:
+    """Tells whether the run's id holds the hash of the plans that the proposal has now."""
+    nonce = run.removeprefix(PREFIX)[:-HASH_CHARACTERS]
+    return name_candidate_run(proposal, nonce) == run
+
+
+@dataclass(frozen=True)
+class ProposalView(Proposal):
+    """A proposal as it is shown."""
+
+    # Whether its candidate, once promoted, serves the route now; None in any other phase, and
+    # where the route is not as it was signed.
+    serves: bool | None = None
+
+    @property
+    def phase_text(self) -> str:
+        """Says the phase in words, and of a promoted candidate that it does not serve now."""
+        words = super().phase_text
+        return f"{words}, does not serve now" if self.serves is False else words
+
+    @classmethod
+    def from_proposal(
+        cls, proposal: Proposal, find_route: Callable[[str], Route | None]
+    ) -> "ProposalView":
+        """Shows a proposal. find_route: finds a route as it is now; asked only where the
+        proposal is promoted.
+        """
+        promoted = proposal.phase is ProposalPhase.PROMOTED
+        route = find_route(proposal.route) if promoted else None
+        stored = {field.name: getattr(proposal, field.name) for field in fields(Proposal)}
+        return cls(**stored, serves=route.incumbent == proposal.candidate if route else None)

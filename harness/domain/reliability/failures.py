@@ -4,6 +4,8 @@ attempt.
 `FAILURE_RULES` has, for each `FailureClass`: whether the same target is asked again, whether
 the next one is, what it does to the breaker, and whether people are alerted. `ArmFailure` names
 failures of an arm without an answer.
+
+Says in words why a request left its target, for people at a page or a terminal.
 """
 
 from collections.abc import Mapping
@@ -120,3 +122,31 @@ FAILURE_RULES: Final[Mapping[FailureClass, FailureRule]] = {
 # Another target would say the same: the client gets the provider's own words at once. Only a
 # canary's is asked again, once, of the incumbent: perhaps the candidate alone rejects it.
 CLIENT_FAILURES: Final = frozenset({_F.BAD_REQUEST, _F.CONTEXT_WINDOW, _F.CONTENT_POLICY})
+
+
+_SAID, _A = FailureClass, ArmFailure
+FAILURE_WORDS: Final[Mapping[ErrorClass, str]] = {
+    _SAID.RATE_LIMITED: "the provider's rate limit",
+    _SAID.QUOTA: "our account's quota at the provider is used up",
+    _SAID.OUR_KEY: "the provider refuses our key",
+    _SAID.OVERLOADED: "the provider is overloaded",
+    _SAID.SERVER: "a server error of the provider",
+    _SAID.CONNECT: "no connection to the provider",
+    _SAID.TIMEOUT: "no answer in time",
+    _SAID.MALFORMED: "the answer could not be read",
+    _SAID.BAD_REQUEST: "the provider rejected the request",
+    _SAID.MODEL_UNKNOWN: "the provider does not know the model",
+    _SAID.CONTEXT_WINDOW: "the request is too long for the model",
+    _SAID.CONTENT_POLICY: "the provider's content policy",
+    _SAID.CANCELLED: "the client left",
+    _SAID.INTERNAL: "a fault of the router",
+    _A.CIRCUIT_OPEN: "its circuit was open: it had failed too often just before",
+    _A.UNABLE: "the model cannot do what the request needs",
+    _A.MISSING: "no outcome came in time",
+}
+
+
+def failure_words(failure: str) -> str:
+    """Says in words why a target was left; an unknown class as it is stored."""
+    found = {str(known.value): words for known, words in FAILURE_WORDS.items()}
+    return found.get(failure, failure.replace("_", " "))

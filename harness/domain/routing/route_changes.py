@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
-from harness.domain.agents.model_choice import LITERAL_MARK
+from harness.domain.agents.agent import LITERAL_MARK
 from harness.domain.canary.unit_rule import DEFAULT_UNIT_RULE, UnitRule
 from harness.domain.errors import IllegalTransition, InputError, ProofRefused
 from harness.domain.evals.verdict import Passed

@@ -4,6 +4,10 @@ model. Pure.
 It checks each answer's form (JSON, schema, tools, refusal, cut off), and compares latency,
 tokens, cost and words. Contents come as `router.protocols.transcript` gives them; what goes out
 is counts and sums alone.
+
+Mirroring decides which callers' requests are mirrored (`is_mirrored`), and whether a
+change of the route ends its shadow (`end_reason`): another incumbent or class of data, tools
+that act on the world, a canary of the same candidate. Pure: budget and time are not its matter.
 """
 
 import json
@@ -13,6 +17,8 @@ from enum import StrEnum
 from typing import Any, Final
 
 from harness.domain.json_schema import THREAD_LIMITS, matches_schema
+from harness.domain.routing.table import Route, hash_bucket
+from harness.domain.shadow.shadow import Shadow
 
 PAIRS: Final = "pairs"
 SIMILARITY: Final = "similarity"
@@ -169,3 +175,25 @@ def _text(content: Mapping[str, Any]) -> str:
     calls = (call.get("function") or {} for call in answer.get("tool_calls") or ())
     called = (f"{call.get('name')} {call.get('arguments')}" for call in calls)
     return " ".join([_answer_text(answer), *called]).strip()
+
+
+def is_mirrored(shadow: Shadow, key: str) -> bool:
+    """Whether a caller's requests are mirrored. It has a salt of its own, so it is independent
+    of the canary's callers.
+    """
+    return hash_bucket(key, salt=f"shadow:{shadow.id}") < shadow.limits.share_bps
+
+
+def end_reason(shadow: Shadow, route: Route | None) -> str:
+    """Says why the route as it is now takes no such shadow any more; empty if it does."""
+    if route is None:
+        return f"there is no route {shadow.route!r} any more"
+    if route.settings.side_effects:
+        return "the route's tools act on the world now (side_effects)"
+    if route.settings.data_class != shadow.data_class:
+        return "the route carries another class of data now"
+    if route.incumbent != shadow.incumbent:
+        return "the route has another incumbent now"
+    if route.canary is not None and route.canary.target == shadow.candidate.id:
+        return "the candidate has its canary now, and answers users"
+    return ""

@@ -13,9 +13,14 @@ from typing import Final
 
 from harness.domain.evals.suite_plan import Claim
 from harness.gate.arrays import ArrayLike, Bools, Floats, np, special
-from harness.gate.offline.design import REJECT_LOG_E, Design
+from harness.gate.offline.design import (
+    REJECT_LOG_E,
+    SMALL_SUITE_ITEMS,
+    Design,
+    interim_items,
+    interim_levels,
+)
 from harness.gate.offline.futility import FIRST_LOOK, FUTILE, chance_of_last
-from harness.gate.offline.interim import interim_items, interim_levels
 from harness.gate.offline.intervals import CONFIDENCE
 from harness.gate.offline.pairs import MOST_NOISE
 from harness.gate.offline.sequential import (
@@ -28,7 +33,6 @@ from harness.gate.offline.sequential import (
     progress_at,
     start_progress,
 )
-from harness.gate.offline.unseen_loss import SMALL_SUITE_ITEMS
 
 # A disaster that was not met yet, as in statistics.md §1.5.
 _DISASTER: Final = -1.0

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from harness.gate.arrays import ArrayLike, Floats, Ints, np, special
-from harness.gate.logspace import running_sum
+from harness.gate.arrays import ArrayLike, Floats, Ints, np, running_sum, special
 from harness.gate.offline.design import Design
 from harness.gate.offline.intervals import squared_deviations
 from harness.gate.offline.sequential import (

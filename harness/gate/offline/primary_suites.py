@@ -13,10 +13,9 @@ from harness.domain.content_hash import digest
 from harness.domain.evals.suite_figures import HolmFigures
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.evals.verdict import ScorePair, SuiteReport
-from harness.gate.offline.clusters import merge_clusters
 from harness.gate.offline.design import REJECT_LOG_E
 from harness.gate.offline.pairs import PairedItem, PairedSuite
-from harness.gate.offline.slices import promotion_waits_for
+from harness.gate.offline.slices import merge_clusters, promotion_waits_for
 from harness.gate.offline.suite_claims import SuiteClaim, judge_claim
 from harness.gate.offline.suite_judgement import (
     StoppedRun,

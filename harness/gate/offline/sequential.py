@@ -13,21 +13,31 @@ from dataclasses import asdict, dataclass
 
 from harness.domain.errors import InputError
 from harness.domain.evals.suite_plan import Claim
-from harness.gate.arrays import ArrayLike, Bools, Floats, Ints, np, special
-from harness.gate.logspace import (
+from harness.gate.arrays import (
+    ArrayLike,
+    Bools,
+    Floats,
+    Ints,
     geometric_grid,
     log_mean_rows,
     normalize_zeros,
+    np,
     running_sum,
+    special,
 )
-from harness.gate.offline.design import REJECT_LOG_E, Design
+from harness.gate.offline.design import (
+    REJECT_LOG_E,
+    SMALL_SUITE_ITEMS,
+    Design,
+    mirrored_spread,
+    unseen_loss,
+)
 from harness.gate.offline.intervals import (
     squared_deviations,
     t_interval,
     tango_interval,
     tango_p,
 )
-from harness.gate.offline.unseen_loss import SMALL_SUITE_ITEMS, mirrored_spread, unseen_loss
 
 VARIANCE_GUARD = 0.25
 # Below this, losses of whole clusters within the allowed loss may all be unseen.

@@ -6,9 +6,9 @@ from typing import Final
 from harness.domain.evals.suite_figures import CostFigures
 from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.domain.evals.verdict import SuiteReport
-from harness.gate.offline.clusters import merge_clusters
 from harness.gate.offline.costs import CostEvidence, CostOutcome, judge_costs
 from harness.gate.offline.pairs import PairedSuite
+from harness.gate.offline.slices import merge_clusters
 from harness.gate.offline.suite_judgement import StoppedRun, SuiteJudgement, judge_pairs
 from harness.gate.text.sentences import cost_reason
 

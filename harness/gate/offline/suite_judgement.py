@@ -16,7 +16,6 @@ from harness.domain.evals.verdict import SuiteReport
 from harness.domain.formatting import format_points
 from harness.gate.arrays import np
 from harness.gate.offline.adjusted import AnswerNoise, Covariates, judge_adjusted
-from harness.gate.offline.clusters import merge_clusters, without_unanswered
 from harness.gate.offline.design import Design, design_from_plan
 from harness.gate.offline.futility import FUTILE, judge_or_give_up
 from harness.gate.offline.intervals import mcnemar
@@ -30,7 +29,13 @@ from harness.gate.offline.pairs import (
     score_difference,
 )
 from harness.gate.offline.sequential import ComparisonEvidence, judge_differences
-from harness.gate.offline.slices import SliceJudgement, judge_slices, promotion_waits_for
+from harness.gate.offline.slices import (
+    SliceJudgement,
+    judge_slices,
+    merge_clusters,
+    promotion_waits_for,
+    without_unanswered,
+)
 from harness.gate.text.sentences import (
     comparison_reason,
     further_items,

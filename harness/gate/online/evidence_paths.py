@@ -4,10 +4,18 @@
 The same figures as `HarmEvidence` and `RankEvidence` (`harm_evidence`) give step by step, for
 all blocks at once: a rollout of a million requests is looked at every few seconds. Also the
 weights of the evidence (§2.11), and what a guardrail counted in a block.
+
+The warm-up takes the times of a candidate's first units out of the evidence: a model that
+was just started answers slowly, which says nothing of how it will serve (statistics.md §2.11).
+
+Blocks are left out whole, so that both arms lose the same moments, and by earlier blocks'
+counts alone: no time decides what is counted. Errors and all other guardrails count from the
+first unit on.
 """
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate
 from typing import Final
@@ -21,8 +29,7 @@ from harness.domain.canary.guardrails import (
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.worker_guard import HARM_GRID, arm_log_factor
 from harness.domain.proposals.policy import CanaryPolicy
-from harness.gate.arrays import Floats, np
-from harness.gate.logspace import log_mean_rows, running_sum
+from harness.gate.arrays import Floats, log_mean_rows, np, running_sum
 from harness.gate.online.fisher import log_factors
 from harness.gate.online.harm_evidence import RANK_STAKES, odds_grid
 
@@ -203,3 +210,41 @@ def _mean(products: Floats, weights: Sequence[float] = ()) -> Floats:
         number = len(weights)
         rows = [row + math.log(number * w) for row, w in zip(rows, weights, strict=True)]
     return log_mean_rows(rows) + 0.0
+
+
+TIMES: Final = frozenset(
+    {Guardrail.LATENCY, Guardrail.TIME_TO_FIRST_TOKEN, Guardrail.INTER_TOKEN_LATENCY}
+)
+
+
+def skip_warm_up(blocks: Sequence[ObservationBlock], units: int) -> list[ObservationBlock]:
+    """Returns the blocks, those before the candidate's `units`-th unit without their times.
+
+    blocks: of the whole rollout, in the order of number.
+    """
+    found: list[ObservationBlock] = []
+    seen = 0
+    for block in blocks:
+        found.append(_without_times(block) if seen < units else block)
+        seen += block.canary_units
+    return found
+
+
+def _without_times(block: ObservationBlock) -> ObservationBlock:
+    new = block.never_seen
+    if new is not None and new.ranks is not None:
+        new = replace(new, ranks=_no_times(new.ranks))
+    if TIMES.isdisjoint(block.ranks) and new == block.never_seen:
+        return block
+    return replace(
+        block,
+        never_seen=new,
+        ranks=_no_times(block.ranks),
+        levels={name: level for name, level in block.levels.items() if name not in TIMES},
+    )
+
+
+def _no_times(
+    ranks: Mapping[Guardrail, tuple[float, ...]],
+) -> dict[Guardrail, tuple[float, ...]]:
+    return {name: ranks[name] for name in ranks if name not in TIMES}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from harness.domain.canary.guardrails import FailureTally
 from harness.domain.canary.worker_guard import HARM_GRID
 from harness.domain.errors import InputError
-from harness.gate.logspace import geometric_grid, log_mean, normalize_zeros
+from harness.gate.arrays import geometric_grid, log_mean, normalize_zeros
 from harness.gate.online.fisher import log_factors
 
 RANK_STAKES = geometric_grid(0.05, 0.95, 8)

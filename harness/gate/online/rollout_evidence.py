@@ -16,11 +16,15 @@ from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.arrays import Floats, np
-from harness.gate.online.certificate import Certificate, add_block, log_certificate
-from harness.gate.online.evidence_paths import combined_path, guardrail_path, guardrail_weights
+from harness.gate.online.evidence_paths import (
+    combined_path,
+    guardrail_path,
+    guardrail_weights,
+    skip_warm_up,
+)
+from harness.gate.online.fisher import Certificate, add_block, log_certificate
 from harness.gate.online.guardrail_report import GuardrailEvidence, guardrail_totals
 from harness.gate.online.segment_harm import find_segment
-from harness.gate.online.warm_up import skip_warm_up
 
 # The number of the stream of never-seen keys, which has no period.
 CARRIED: Final = 0

@@ -12,8 +12,7 @@ from harness.domain.canary.guardrails import (
     Guardrail,
     SegmentedErrors,
 )
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.segments import SEGMENTS, Segment
+from harness.domain.canary.observation import SEGMENTS, ObservationBlock, Segment
 from harness.gate.arrays import Ints, np, special
 from harness.gate.online.fisher import MAX_UNITS
 

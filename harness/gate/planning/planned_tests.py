@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Final, Protocol
 
 from harness.domain.evals.suite_plan import SuitePlan
-from harness.gate.offline.interim import interim_items, interim_power
+from harness.gate.offline.design import interim_items, interim_power
 from harness.gate.planning import budget
 from harness.gate.planning.budget import DesignOption, DifferenceSpread, MeanUsage
 

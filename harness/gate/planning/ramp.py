@@ -12,10 +12,8 @@ from functools import lru_cache
 from typing import Final
 
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
-from harness.gate.arrays import Floats, Ints, np
-from harness.gate.logspace import log_mean_rows
-from harness.gate.online.certificate import HEALTHY_GRID
-from harness.gate.online.fisher import log_factors
+from harness.gate.arrays import Floats, Ints, log_mean_rows, np
+from harness.gate.online.fisher import HEALTHY_GRID, log_factors
 from harness.gate.online.rollout_evidence import CARRIED_SHARE
 
 DAY_S: Final = 86_400.0

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from harness.domain.canary.canary_end import CanaryEnd, find_end
+from harness.domain.canary.rollout import CanaryEnd, find_end
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.table import Route
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from harness.domain.evals.suite_plan import Claim, SuiteRole
-from harness.domain.evals.verdict import SuiteReport
-from harness.domain.evals.verdict_basis import VerdictBasis
+from harness.domain.evals.verdict import SuiteReport, VerdictBasis
 from harness.domain.formatting import format_percent, format_quantity, format_score
 from harness.gate.offline.costs import CostOutcome
 from harness.gate.text.sentences import is_unscored

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from harness.domain.canary.rollout import Rollout
-from harness.domain.evals.answer_columns import AnswerColumns
+from harness.domain.evals.run import AnswerColumns
 from harness.domain.evals.verdict import BaseVerdict
 from harness.domain.formatting import (
     format_bps,

@@ -11,8 +11,7 @@ from typing import Final
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS
 from harness.domain.evals.suite_figures import SliceFigures, SuiteFigures
 from harness.domain.evals.suite_plan import Claim, SuitePlan
-from harness.domain.evals.verdict import VERDICTS, BaseVerdict, SuiteReport
-from harness.domain.evals.verdict_basis import VerdictBasis
+from harness.domain.evals.verdict import VERDICTS, BaseVerdict, SuiteReport, VerdictBasis
 from harness.domain.formatting import (
     DASH,
     format_percent,

@@ -13,14 +13,13 @@ from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 from harness.domain.errors import SignInRefused, SignInUnreachable
-from harness.domain.providers.device_flow import (
+from harness.domain.providers.oauth_kinds import OAuthEndpoints, OAuthFlow, lifetime_s
+from harness.domain.providers.oauth_tokens import (
     DEFAULT_INTERVAL_S,
     DeviceCode,
     OAuthTokens,
     PollAnswer,
 )
-from harness.domain.providers.jwt_claims import lifetime_s
-from harness.domain.providers.oauth_kinds import OAuthEndpoints, OAuthFlow
 from harness.ports import Clock
 from harness.runtime.outbound.guarded_http import GuardedHttpClient
 

@@ -25,9 +25,8 @@ from harness.domain.errors import (
     StoreUnavailable,
     SwapgateError,
 )
-from harness.domain.evals.judge_calibration import CALIBRATED, EVER
 from harness.domain.evals.pins import ServedModel, Sighting
-from harness.domain.evals.run import LEASE_S, EvalRun, RunState, Sample
+from harness.domain.evals.run import CALIBRATED, EVER, LEASE_S, EvalRun, RunState, Sample
 from harness.domain.formatting import format_usd
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.spending import SpendingPurpose

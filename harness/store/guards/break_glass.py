@@ -7,7 +7,7 @@ waiver of its own, and what is written of it stays.
 from datetime import timedelta
 from typing import Final
 
-from harness.domain.routing.break_glass import LONGEST
+from harness.domain.routing.evidence import LONGEST
 from harness.store.guards.guard import Guard, always, busy, changes, person, same_route, taken
 
 _LONGEST_US: Final = LONGEST // timedelta(microseconds=1)

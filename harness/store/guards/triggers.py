@@ -13,15 +13,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.store.guards import (
-    COUNTED,
-    GUARDS,
-    KEPT,
-    NEVER_EMPTIED,
-    Guard,
-    traffic_sums,
-)
-from harness.store.schema import metadata
+from harness.store.guards import COUNTED, GUARDS, KEPT, NEVER_EMPTIED, Guard
+from harness.store.schema import metadata, traffic_sums
 
 # pg_trigger.tgtype, bit by bit.
 _TIMES: Final = {"BEFORE": 2, "AFTER": 0}

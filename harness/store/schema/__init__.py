@@ -6,7 +6,6 @@ from harness.store.schema import (
     agents,
     drift,
     evals,
-    idempotent_requests,
     interventions,
     observations,
     operations,

@@ -10,9 +10,8 @@ from dataclasses import asdict
 
 import sqlalchemy as sa
 
-from harness.domain.agents.agent import Agent, AgentTool
+from harness.domain.agents.agent import Agent, AgentTool, ModelChoice, ModelKind
 from harness.domain.agents.grant import AgentGrant, GrantKind
-from harness.domain.agents.model_choice import ModelChoice, ModelKind
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.store.schema.columns import (
     JsonIn,

@@ -7,7 +7,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.routing.break_glass import BreakGlass
+from harness.domain.routing.evidence import BreakGlass
 from harness.domain.routing.freeze import Freeze, FreezeRecord
 from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.ports.routing import SwitchRecord

@@ -17,8 +17,7 @@ from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.operations.dashboard_session import DashboardSession
 from harness.domain.operations.delivery import Delivery
-from harness.domain.operations.people import PersonLink
-from harness.domain.operations.principals import Principal, PrincipalKind
+from harness.domain.operations.principals import PersonLink, Principal, PrincipalKind
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.store.schema.columns import (
     Row,

@@ -15,10 +15,10 @@ from harness.domain.evals.suite_plan import (
     SuiteRole,
 )
 from harness.domain.evals.verdict import SuiteReport
-from harness.domain.proposals.change_reference import ChangeReferenceRule
 from harness.domain.proposals.policy import (
     CanaryPolicy,
     CanaryStep,
+    ChangeReferenceRule,
     GatePolicy,
     PeakHours,
     Policy,

@@ -1,6 +1,9 @@
 """Tables of agents' sessions, of their turns and messages, and of answers by idempotency key;
 their rows as domain objects and back. What a row alone cannot show is held by triggers
 (`store/guards/agents`).
+
+The table of requests to the management API that came with an `Idempotency-Key`; its rows as
+domain objects and back.
 """
 
 from dataclasses import asdict
@@ -22,6 +25,7 @@ from harness.domain.agents.turn_lease import (
     SessionTurn,
     TurnState,
 )
+from harness.domain.operations.idempotent_request import IdempotentRequest
 from harness.store.schema.agents import agent, model_from_json
 from harness.store.schema.columns import (
     Row,
@@ -195,3 +199,29 @@ def idempotent_answer_to_row(answer: IdempotentAnswer) -> Values:
 def idempotent_answer_from_row(row: Row) -> IdempotentAnswer:
     key = IdempotencyKey(row.scope, row.key, row.request_hash)
     return IdempotentAnswer(**plain(row, "scope", "request_hash") | {"key": key})
+
+
+# Forgotten after a day. owner: of an attempt, which alone may let the request take effect.
+idempotent_request = sa.Table(
+    "idempotent_request",
+    metadata,
+    free_text("scope"),
+    free_text("key"),
+    text("request_hash"),
+    text("owner"),
+    time("claimed_at"),
+    sa.Column("took_effect", sa.Boolean, nullable=False),
+    count("status", nullable=True),
+    text("body"),
+    sa.PrimaryKeyConstraint("scope", "key"),
+    sa.CheckConstraint("(status IS NULL) = (body = '')", name="answered_whole"),
+    sa.Index("ix_idempotent_request_claimed_at", "claimed_at"),
+)
+
+
+def request_to_row(request: IdempotentRequest) -> Values:
+    return asdict(request)
+
+
+def request_from_row(row: Row) -> IdempotentRequest:
+    return IdempotentRequest(**row._asdict())

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from harness.domain.agents.agent import Agent, AgentSession
 from harness.domain.agents.grant import AgentGrant
 from harness.domain.agents.message import MessageRecord, MessageRole
-from harness.domain.agents.model_usage import ModelUsage
+from harness.domain.agents.model_figures import ModelUsage
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.store.schema.agents import (

@@ -10,10 +10,11 @@ import sqlalchemy as sa
 
 from harness.domain.content_hash import hash_content
 from harness.domain.errors import LeaseLost, NotFound
-from harness.domain.evals.answer_columns import COLUMNS, AnswerColumns
 from harness.domain.evals.run import (
     ANSWER_PLACEHOLDER,
+    COLUMNS,
     RUNNABLE_STATES,
+    AnswerColumns,
     EvalRun,
     RunState,
     Sample,

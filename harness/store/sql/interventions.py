@@ -9,7 +9,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from harness.domain.errors import Conflict, NotFound
-from harness.domain.routing.break_glass import BreakGlass
+from harness.domain.routing.evidence import BreakGlass
 from harness.domain.routing.freeze import Freeze, FreezeRecord
 from harness.domain.routing.kill_switch import KillSwitch
 from harness.ports import SwitchRecord

@@ -24,7 +24,7 @@ from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.domain.privacy.capture import CapturedRequest
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.reliability.failover import Failover, FailoverCount
-from harness.domain.routing.break_glass import BreakGlass
+from harness.domain.routing.evidence import BreakGlass
 from harness.domain.routing.freeze import FreezeRecord
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target

@@ -14,8 +14,7 @@ from harness.domain.operations.alert_record import AlertRecord, Notified, apply_
 from harness.domain.operations.alerts import ALERT_RULES, Alert, AlertKind
 from harness.domain.operations.dashboard_session import DashboardSession
 from harness.domain.operations.delivery import Delivery
-from harness.domain.operations.people import People, PersonLink
-from harness.domain.operations.principals import Principal, fold_name
+from harness.domain.operations.principals import People, PersonLink, Principal, fold_name
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.store.refusals import no_such_alert, no_such_key, no_such_session, principal_taken
 from harness.store.rules import check_key, is_same_principal

@@ -1,5 +1,8 @@
 """Reads and writes agents' sessions (`SqlSessions`), their messages (`SqlSessionMessages`) and
 turns (`SqlTurns`), and what clients got under an idempotency key (`SqlIdempotentAnswers`).
+
+Reads and writes requests to the management API that came with an `Idempotency-Key`
+(`SqlIdempotentRequests`).
 """
 
 from collections.abc import Sequence
@@ -11,6 +14,7 @@ from harness.domain.agents.agent import AgentSession, SessionState
 from harness.domain.agents.message import MessageRecord, MessageState
 from harness.domain.agents.turn_lease import IdempotentAnswer, SessionTurn, TurnState, busy
 from harness.domain.errors import Conflict, NotFound, StaleWrite
+from harness.domain.operations.idempotent_request import IdempotentRequest
 from harness.store.database_errors import RowRefused
 from harness.store.schema.sessions import (
     agent_idempotency,
@@ -19,8 +23,11 @@ from harness.store.schema.sessions import (
     agent_turn,
     idempotent_answer_from_row,
     idempotent_answer_to_row,
+    idempotent_request,
     message_from_row,
     message_to_row,
+    request_from_row,
+    request_to_row,
     session_from_row,
     session_to_row,
     turn_from_row,
@@ -214,3 +221,56 @@ class SqlIdempotentAnswers:
     def forget(self, before: datetime) -> int:
         old = agent_idempotency.c.created_at < before
         return self._unit.write(sa.delete(agent_idempotency).where(old))
+
+
+_COLUMNS = idempotent_request.c
+
+
+def _same(request: IdempotentRequest) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        _COLUMNS.scope == request.scope,
+        _COLUMNS.key == request.key,
+        _COLUMNS.owner == request.owner,
+    )
+
+
+class SqlIdempotentRequests:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def get(self, scope: str, key: str) -> IdempotentRequest | None:
+        query = sa.select(idempotent_request).where(
+            _COLUMNS.scope == scope, _COLUMNS.key == key
+        )
+        row = self._unit.read(query).first()
+        return None if row is None else request_from_row(row)
+
+    def add(self, new: IdempotentRequest) -> bool:
+        return self._unit.write_new(idempotent_request, request_to_row(new))
+
+    def take_over(self, known: IdempotentRequest, new: IdempotentRequest) -> bool:
+        return self._change(
+            known, _COLUMNS.took_effect.is_(False), owner=new.owner, claimed_at=new.claimed_at
+        )
+
+    def note_effect(self, request: IdempotentRequest) -> bool:
+        return self._change(request, took_effect=True)
+
+    def answer(self, request: IdempotentRequest) -> bool:
+        return self._change(request, status=request.status, body=request.body)
+
+    def _change(
+        self, request: IdempotentRequest, *where: sa.ColumnElement[bool], **values: object
+    ) -> bool:
+        changed = sa.update(idempotent_request).where(*_same(request), *where).values(values)
+        return self._unit.write(changed) == 1
+
+    def release(self, request: IdempotentRequest, *, with_effect: bool) -> None:
+        which = sa.delete(idempotent_request).where(*_same(request))
+        if not with_effect:
+            which = which.where(_COLUMNS.took_effect.is_(False))
+        self._unit.write(which)
+
+    def forget(self, before: datetime) -> int:
+        old = _COLUMNS.claimed_at < before
+        return self._unit.write(sa.delete(idempotent_request).where(old))

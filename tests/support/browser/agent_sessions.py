@@ -17,7 +17,7 @@ from harness.control.agents.sessions import SessionSpec
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
 from harness.control.routing import seed
-from harness.domain.agents.agent import Agent, AgentSession, AgentTool
+from harness.domain.agents.agent import Agent, AgentSession, AgentTool, ModelChoice, ModelKind
 from harness.domain.agents.incoming_message import IncomingMessage
 from harness.domain.agents.message import (
     MessageRole,
@@ -26,7 +26,6 @@ from harness.domain.agents.message import (
     MessageUsage,
     ServedBy,
 )
-from harness.domain.agents.model_choice import ModelChoice, ModelKind
 from harness.domain.agents.turn_lease import TurnOwner
 from harness.runtime import secret_files
 

@@ -35,9 +35,8 @@ from harness.control.context import Context
 from harness.control.proposals import submission
 from harness.control.routing import seed
 from harness.domain.canary.guardrails import ArmSplit, ErrorTally, FailureTally, Guardrail
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute
+from harness.domain.canary.observation import ObservationBlock, Segment, TrafficMinute
 from harness.domain.canary.rollout import Rollout, RolloutSignal
-from harness.domain.canary.segments import Segment
 from harness.domain.evals.run import EvalRun, RunState, Sample
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.operations.access import Actor, Role

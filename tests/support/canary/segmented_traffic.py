@@ -10,8 +10,7 @@ from typing import Final
 import numpy as np
 
 from harness.domain.canary.guardrails import Guardrail, SegmentCount, SegmentedErrors
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.segments import SEGMENTS, Segment
+from harness.domain.canary.observation import SEGMENTS, ObservationBlock, Segment
 
 SIZE: Final = 100
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)

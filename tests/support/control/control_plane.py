@@ -23,8 +23,8 @@ from harness.control.routing import routes, targets
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout
 from harness.domain.drift.watch import DriftPolicy
-from harness.domain.evals.judge_calibration import JudgeCalibration
 from harness.domain.evals.pins import ServedModel
+from harness.domain.evals.run import JudgeCalibration
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.policy import (

@@ -22,7 +22,7 @@ import structlog
 from evals.suites.items import Item
 from harness.control import reconciler
 from harness.control.canary import operations
-from harness.control.clock_watch import PASS_FOR_NEW
+from harness.control.context import PASS_FOR_NEW
 from harness.control.operations import alerts
 from harness.control.proposals import decisions, submission
 from harness.control.proposals.submission import ProposalRequest

@@ -6,7 +6,7 @@ from harness.control.agents.client import AgentsClient
 from harness.control.agents.sessions import SessionSpec
 from harness.control.agents.switches import SwitchSpec
 from harness.control.context import Context
-from harness.domain.agents.model_choice import ModelChoice, ModelKind, literal_choice
+from harness.domain.agents.agent import ModelChoice, ModelKind, literal_choice
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.operations.access import SYSTEM
 

@@ -20,9 +20,8 @@ from evals.scorers import NotJudged
 from evals.suites.items import Item
 from evals.suites.suite import Suite, load_suite
 from harness.domain.errors import InputError
-from harness.domain.evals.judge_calibration import JudgeCalibration
 from harness.domain.evals.pins import ServedModel
-from harness.domain.evals.run import RunState, Sample, SampleError
+from harness.domain.evals.run import JudgeCalibration, RunState, Sample, SampleError
 from harness.domain.routing.target import Target
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob

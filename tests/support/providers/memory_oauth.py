@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from harness.domain.errors import SignInRefused, SignInUnreachable
-from harness.domain.providers.device_flow import (
+from harness.domain.providers.oauth_kinds import OAuthEndpoints
+from harness.domain.providers.oauth_tokens import (
     SLOW_DOWN_S,
     DeviceCode,
     OAuthTokens,
     PollAnswer,
 )
-from harness.domain.providers.oauth_kinds import OAuthEndpoints
 from harness.ports import Clock
 
 DEAD: Final = "invalid_grant"

@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
 
 from harness.domain.errors import SignInRefused
-from harness.domain.providers.device_flow import DeviceCode, OAuthTokens, PollAnswer
 from harness.domain.providers.oauth_kinds import OAuthEndpoints, OAuthFlow
+from harness.domain.providers.oauth_tokens import DeviceCode, OAuthTokens, PollAnswer
 from harness.ports import Clock
 from harness.runtime.outbound.oauth_http import DEVICE_GRANT
 from tests.support.providers.memory_oauth import MemoryOAuth

@@ -6,7 +6,14 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from harness.domain.agents.agent import Agent, AgentSession, AgentTool
+from harness.domain.agents.agent import (
+    Agent,
+    AgentSession,
+    AgentTool,
+    ModelChoice,
+    ModelKind,
+    literal_choice,
+)
 from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.agents.message import (
     MessageRecord,
@@ -16,7 +23,6 @@ from harness.domain.agents.message import (
     encode_body,
     without_body,
 )
-from harness.domain.agents.model_choice import ModelChoice, ModelKind, literal_choice
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.agents.turn_lease import SessionTurn
 from harness.ports import Store, Transaction
