@@ -6,8 +6,6 @@ the change, is a trigger (`store/guards/agents`). Sessions are deleted for priva
 grants and switch requests name one without a foreign key.
 """
 
-from dataclasses import asdict
-
 import sqlalchemy as sa
 
 from harness.domain.agents.agent import Agent, AgentTool, ModelChoice, ModelKind
@@ -23,9 +21,11 @@ from harness.store.schema.columns import (
     not_blank,
     one_of,
     plain,
+    record_of,
     signature,
     text,
     time,
+    values_of,
 )
 from harness.store.schema.evals import target
 
@@ -155,24 +155,17 @@ def agent_from_row(row: Row) -> Agent:
 
 
 def switch_request_to_row(request: ModelSwitchRequest) -> Values:
-    return {**asdict(request), "state": request.state.value}
+    return values_of(request)
 
 
 def switch_request_from_row(row: Row) -> ModelSwitchRequest:
-    read = {
-        "targets": tuple(row.targets),
-        "omissions": tuple(row.omissions),
-        "state": SwitchState(row.state),
-    }
-    return ModelSwitchRequest(**plain(row) | read)
+    return record_of(ModelSwitchRequest, row)
 
 
 def grant_to_row(grant: AgentGrant) -> Values:
-    return {**asdict(grant), "kind": grant.kind.value, "request": grant.request or None}
+    return values_of(grant, request=grant.request or None)
 
 
 def grant_from_row(row: Row) -> AgentGrant:
     # A router's row is none of the database's: it has attributes alone.
-    values = {name: getattr(row, name) for name in AgentGrant.__dataclass_fields__}
-    read = {"kind": GrantKind(row.kind), "request": row.request or ""}
-    return AgentGrant(**values | read)
+    return record_of(AgentGrant, row, request=row.request or "")

@@ -2,6 +2,8 @@
 watch), and their rows as domain objects and back.
 """
 
+from typing import Final
+
 import sqlalchemy as sa
 
 from harness.domain.drift.watch import (
@@ -22,8 +24,10 @@ from harness.store.schema.columns import (
     metadata,
     number,
     one_of,
+    record_of,
     text,
     time,
+    values_of,
 )
 from harness.store.schema.evals import eval_run, target
 
@@ -92,69 +96,31 @@ drift_check = sa.Table(
 
 
 def watch_to_row(watch: DriftWatch) -> Values:
-    plan = watch.plan
-    return {
-        "id": watch.id,
-        "target": watch.target,
-        "suite": watch.suite,
-        "suite_digest": plan.suite_digest,
-        "items": plan.items,
-        "epochs": plan.epochs,
-        "alpha": plan.alpha,
-        "state": watch.state.value,
-        "opened_at": watch.opened_at,
-        "opened_by": watch.opened_by,
-        "reason": watch.reason,
-        "closed_at": watch.closed_at,
-    }
+    return values_of(watch, "plan", **values_of(watch.plan))
 
 
 def watch_from_row(row: Row) -> DriftWatch:
-    return DriftWatch(
-        id=row.id,
-        target=row.target,
-        suite=row.suite,
-        plan=DriftPlan(row.suite_digest, row.items, row.epochs, row.alpha),
-        state=DriftWatchState(row.state),
-        opened_at=row.opened_at,
-        opened_by=row.opened_by,
-        reason=row.reason,
-        closed_at=row.closed_at,
-    )
+    return record_of(DriftWatch, row, plan=record_of(DriftPlan, row))
 
 
 def check_to_row(check: DriftCheck) -> Values:
-    return {
-        "watch": check.watch,
-        "number": check.number,
-        "run": check.run,
-        "started_at": check.started_at,
-        **check_end_to_row(check),
-    }
+    evidence = check.evidence.as_json() if check.evidence else None
+    return values_of(check, evidence=evidence)
+
+
+_OF_THE_END: Final = ("state", "ended_at", "message", "served", "scores", "evidence")
 
 
 def check_end_to_row(check: DriftCheck) -> Values:
     """What the end of a check changes."""
-    return {
-        "state": check.state.value,
-        "ended_at": check.ended_at,
-        "message": check.message,
-        "served": list(check.served),
-        "scores": [list(score) for score in check.scores],
-        "evidence": check.evidence.as_json() if check.evidence else None,
-    }
+    values = check_to_row(check)
+    return {name: values[name] for name in _OF_THE_END}
 
 
 def check_from_row(row: Row) -> DriftCheck:
-    return DriftCheck(
-        watch=row.watch,
-        number=row.number,
-        run=row.run,
-        started_at=row.started_at,
-        state=DriftCheckState(row.state),
-        ended_at=row.ended_at,
-        message=row.message,
-        served=tuple(row.served),
+    return record_of(
+        DriftCheck,
+        row,
         scores=tuple((item, score) for item, score in row.scores),
         evidence=DriftEvidence(**row.evidence) if row.evidence else None,
     )

@@ -21,11 +21,13 @@ from harness.store.schema.columns import (
     number,
     one_of,
     plain,
+    record_of,
     share,
     signature,
     storable,
     text,
     time,
+    values_of,
 )
 
 # Append-only (trigger): the id is the hash of the content.
@@ -151,90 +153,30 @@ def target_from_row(row: Row) -> Target:
 
 
 def suite_from_row(row: Row) -> SuitePin:
-    return SuitePin(
-        row.name, row.version, row.data_sha256, row.scorer, row.template, row.items, row.texts
-    )
+    return record_of(SuitePin, row)
 
 
 def suite_to_row(pin: SuitePin) -> Values:
-    return {
-        "digest": pin.digest,
-        "name": pin.name,
-        "version": pin.version,
-        "data_sha256": pin.data_sha256,
-        "scorer": pin.scorer,
-        "template": pin.template,
-        "items": pin.items,
-        "texts": pin.texts,
-    }
+    return values_of(pin, digest=pin.digest)
 
 
 def run_to_row(run: EvalRun) -> Values:
-    return {
-        "id": run.id,
-        "suite": run.suite,
-        "suite_digest": run.suite_digest,
-        "target": run.target,
-        "order_seed": str(run.order_seed),
-        "epochs": run.epochs,
-        "wanted": run.wanted,
-        "state": run.state.value,
-        "created_at": run.created_at,
-        "max_tokens": run.budget.max_tokens,
-        "max_cost_usd": run.budget.max_cost_usd,
-        "lease_owner": run.lease_owner,
-        "lease_until": run.lease_until,
-        "failures": run.failures,
-        "message": run.message,
-        "fingerprint": run.fingerprint,
-    }
-
-
-def run_from_row(row: Row) -> EvalRun:
-    return EvalRun(
-        id=row.id,
-        suite=row.suite,
-        suite_digest=row.suite_digest,
-        target=row.target,
-        order_seed=int(row.order_seed),
-        epochs=row.epochs,
-        wanted=row.wanted,
-        state=RunState(row.state),
-        created_at=row.created_at,
-        budget=RunBudget(row.max_tokens, row.max_cost_usd),
-        lease_owner=row.lease_owner,
-        lease_until=row.lease_until,
-        failures=row.failures,
-        message=row.message,
+    return values_of(
+        run,
+        "budget",
+        order_seed=str(run.order_seed),
+        fingerprint=run.fingerprint,
+        **values_of(run.budget),
     )
 
 
+def run_from_row(row: Row) -> EvalRun:
+    budget = record_of(RunBudget, row)
+    return record_of(EvalRun, row, budget=budget, order_seed=int(row.order_seed))
+
+
 def sample_to_row(sample: Sample) -> Values:
-    return {
-        "run": sample.run,
-        "item": sample.item,
-        "epoch": sample.epoch,
-        "position": sample.position,
-        "answer": sample.answer,
-        "strict": sample.strict,
-        "lenient": sample.lenient,
-        "input_tokens": sample.input_tokens,
-        "output_tokens": sample.output_tokens,
-        "cost_usd": sample.cost_usd,
-        "duration_s": sample.duration_s,
-        "error": sample.error.value if sample.error else None,
-        "error_text": sample.error_text,
-        "served_model": sample.served_model,
-        "prompt": sample.prompt,
-        **text_digests(sample.answer, sample.prompt),
-        "rule": sample.rule,
-        "cached_tokens": sample.cached_tokens,
-        "judge_calls": sample.judge_calls,
-        "judge_cost_usd": sample.judge_cost_usd,
-        "served_build": sample.served_build,
-        "judge_model": sample.judge_model,
-        "judge_build": sample.judge_build,
-    }
+    return values_of(sample, **text_digests(sample.answer, sample.prompt))
 
 
 def text_digests(answer: str, prompt: str) -> dict[str, str]:

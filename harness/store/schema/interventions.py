@@ -2,7 +2,7 @@
 by CLI or REST, freezes and break-glass. Rows become domain objects and back.
 """
 
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Final
 
 import sqlalchemy as sa
@@ -18,10 +18,11 @@ from harness.store.schema.columns import (
     metadata,
     not_blank,
     one_of,
-    plain,
+    record_of,
     signature,
     text,
     time,
+    values_of,
 )
 from harness.store.schema.evals import target
 
@@ -125,45 +126,25 @@ _FREEZE_COLUMNS: Final = tuple(freeze.c[item.name] for item in fields(Freeze))
 
 
 def switch_to_row(switch: KillSwitch) -> Values:
-    return {
-        "id": switch.id,
-        "route": switch.route,
-        "kind": switch.force.kind.value,
-        "name": switch.force.name,
-        "reason": switch.reason,
-        "actor": switch.actor,
-        "created_at": switch.created_at,
-        "expires_at": switch.expires_at,
-        "source": switch.source.value,
-    }
+    return values_of(switch, "force", **values_of(switch.force))
 
 
 def switch_from_row(row: Row) -> SwitchRecord:
-    thrown = KillSwitch(
-        id=row.id,
-        route=row.route,
-        force=Force(ForceKind(row.kind), row.name),
-        reason=row.reason,
-        actor=row.actor,
-        created_at=row.created_at,
-        expires_at=row.expires_at,
-        source=SwitchSource(row.source),
-    )
+    thrown = record_of(KillSwitch, row, force=record_of(Force, row))
     return SwitchRecord(thrown, row.lifted_at, row.lifted_by)
 
 
 def freeze_to_row(freeze: Freeze) -> Values:
-    return asdict(freeze)
+    return values_of(freeze)
 
 
 def freeze_from_row(row: Row) -> FreezeRecord:
-    values = {column.name: getattr(row, column.name) for column in _FREEZE_COLUMNS}
-    return FreezeRecord(Freeze(**values), row.lifted_at, row.lifted_by)
+    return FreezeRecord(record_of(Freeze, row), row.lifted_at, row.lifted_by)
 
 
 def break_glass_to_row(stored: BreakGlass) -> Values:
-    return asdict(stored)
+    return values_of(stored)
 
 
 def break_glass_from_row(row: Row) -> BreakGlass:
-    return BreakGlass(**plain(row))
+    return record_of(BreakGlass, row)

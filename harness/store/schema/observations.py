@@ -43,6 +43,7 @@ from harness.store.schema.columns import (
     plain,
     text,
     time,
+    values_of,
 )
 
 captured = sa.Table(
@@ -250,9 +251,8 @@ def block_from_row(row: Row) -> ObservationBlock:
 
 
 def traffic_to_row(traffic: TrafficMinute) -> Values:
-    values: Values = {name: getattr(traffic, name) for name in traffic.__dataclass_fields__}
     # JSON's keys are text.
-    return values | {"latency_ms": {str(k): n for k, n in traffic.latency_ms.items()}}
+    return values_of(traffic, latency_ms={str(k): n for k, n in traffic.latency_ms.items()})
 
 
 def traffic_from_row(row: Row) -> TrafficMinute:
@@ -268,7 +268,7 @@ def total_from_row(row: Row) -> TrafficTotal:
 
 
 def spend_to_row(spend: KeySpend) -> Values:
-    return {name: getattr(spend, name) for name in spend.__dataclass_fields__}
+    return values_of(spend)
 
 
 def spend_from_row(row: Row) -> KeySpend:
@@ -276,7 +276,7 @@ def spend_from_row(row: Row) -> KeySpend:
 
 
 def failover_to_row(failover: Failover) -> Values:
-    return {name: getattr(failover, name) for name in failover.__dataclass_fields__}
+    return values_of(failover)
 
 
 def failover_from_row(row: Row) -> Failover:

@@ -30,9 +30,11 @@ from harness.store.schema.columns import (
     metadata,
     not_blank,
     one_of,
+    record_of,
     signature,
     text,
     time,
+    values_of,
 )
 
 OF_A_KEY: Final = sa.text("key IS NOT NULL")
@@ -248,26 +250,19 @@ delivery = sa.Table(
 
 
 def event_to_row(event: AuditEvent) -> Values:
-    return {name: getattr(event, name) for name in event.__dataclass_fields__}
+    return values_of(event)
 
 
 def event_from_row(row: Row) -> AuditEvent:
-    values = row._asdict()
-    return AuditEvent(**values)
+    return record_of(AuditEvent, row)
 
 
 def principal_to_row(principal: Principal) -> Values:
-    return {
-        **{name: getattr(principal, name) for name in principal.__dataclass_fields__},
-        "kind": principal.kind.value,
-        "folded": principal.folded,
-    }
+    return values_of(principal, folded=principal.folded)
 
 
 def principal_from_row(row: Row) -> Principal:
-    values = row._asdict()
-    del values["folded"], values["signature"]
-    return Principal(**values | {"kind": PrincipalKind(row.kind)})
+    return record_of(Principal, row)
 
 
 def key_to_row(key: ApiKey) -> Values:
@@ -315,23 +310,19 @@ def key_from_row(row: Row) -> ApiKey:
 
 
 def person_link_to_row(link: PersonLink) -> Values:
-    return {name: getattr(link, name) for name in link.__dataclass_fields__}
+    return values_of(link)
 
 
 def person_link_from_row(row: Row) -> PersonLink:
-    values = row._asdict()
-    del values["signature"]
-    return PersonLink(**values)
+    return record_of(PersonLink, row)
 
 
 def dashboard_session_to_row(session: DashboardSession) -> Values:
-    return {name: getattr(session, name) for name in session.__dataclass_fields__}
+    return values_of(session)
 
 
 def dashboard_session_from_row(row: Row) -> DashboardSession:
-    values = row._asdict()
-    del values["signature"]
-    return DashboardSession(**values)
+    return record_of(DashboardSession, row)
 
 
 # A column keeps the name that its first migration gave it.
@@ -371,9 +362,8 @@ def _time_of_source(text: object) -> datetime | None:
 
 
 def delivery_to_row(delivery: Delivery) -> Values:
-    values: Values = {name: getattr(delivery, name) for name in delivery.__dataclass_fields__}
-    return values | {"message": delivery.message.value}
+    return values_of(delivery)
 
 
 def delivery_from_row(row: Row) -> Delivery:
-    return Delivery(**(row._asdict() | {"message": Notified(row.message)}))
+    return record_of(Delivery, row)

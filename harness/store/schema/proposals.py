@@ -33,10 +33,11 @@ from harness.store.schema.columns import (
     metadata,
     not_blank,
     one_of,
-    plain,
+    record_of,
     signature,
     text,
     time,
+    values_of,
 )
 from harness.store.schema.evals import target
 from harness.store.schema.stored_row import parse_json, plain_values
@@ -258,37 +259,14 @@ rollout = sa.Table(
 
 
 def proposal_to_row(proposal: Proposal) -> Values:
-    written: Values = {
-        "id": proposal.id,
-        "route": proposal.route,
-        "incumbent": proposal.incumbent,
-        "candidate": proposal.candidate,
-        "claim": proposal.claim.value,
-        "reason": proposal.reason,
-        "proposer": proposal.proposer,
-        "policy": proposal.policy.as_json(),
-        "self_approval": proposal.self_approval,
-        "plans": [plan.as_json() for plan in proposal.plans],
-        "phase": proposal.phase.value,
-        "created_at": proposal.created_at,
-        "updated_at": proposal.updated_at,
-        "runs": {suite: asdict(pair) for suite, pair in proposal.runs.items()},
-        "verdict": proposal.verdict,
-        "rollout": proposal.rollout,
-        "infra_errors": proposal.infra_errors,
-        "retry_at": proposal.retry_at,
-        "approver": proposal.approver,
-        "approved_verdict": proposal.approved_verdict,
-        "closed_because": proposal.closed_because,
-        "version": proposal.version,
-        "widened": dict(proposal.widened),
-        "proposer_principal": proposal.proposer_principal,
-        "proposer_key": proposal.proposer_key,
-        "selection": proposal.selection,
-        "place": proposal.place,
-        "change_reference": proposal.change_reference,
-    }
-    return written
+    return values_of(
+        proposal,
+        policy=proposal.policy.as_json(),
+        self_approval=proposal.self_approval,
+        plans=[plan.as_json() for plan in proposal.plans],
+        runs={suite: asdict(pair) for suite, pair in proposal.runs.items()},
+        widened=dict(proposal.widened),
+    )
 
 
 def proposal_from_row(row: Row) -> Proposal:
@@ -304,53 +282,30 @@ def proposal_from_row(row: Row) -> Proposal:
 
 
 def verdict_to_row(verdict: Verdict, proposal: str) -> Values:
-    return {
-        "id": verdict.id,
-        "proposal": proposal,
-        "route": verdict.route,
-        "incumbent": verdict.incumbent,
-        "candidate": verdict.candidate,
-        "outcome": verdict.outcome,
-        "reason": verdict.reason,
-        "suites": policies.reports_to_json(verdict.suites),
-        "inputs": dict(verdict.inputs),
-        "decided_at": verdict.decided_at,
-        "expires_at": verdict.expires_at,
-    }
-
-
-def verdict_from_row(row: Row) -> Verdict:
-    return VERDICTS[row.outcome](
-        id=row.id,
-        route=row.route,
-        incumbent=row.incumbent,
-        candidate=row.candidate,
-        reason=row.reason,
-        suites=policies.reports_from_json(row.suites),
-        inputs=row.inputs,
-        decided_at=row.decided_at,
-        expires_at=row.expires_at,
+    return values_of(
+        verdict,
+        proposal=proposal,
+        outcome=verdict.outcome,
+        suites=policies.reports_to_json(verdict.suites),
+        inputs=dict(verdict.inputs),
     )
 
 
+def verdict_from_row(row: Row) -> Verdict:
+    suites = policies.reports_from_json(row.suites)
+    return record_of(VERDICTS[row.outcome], row, suites=suites)
+
+
 def approval_to_row(approval: Approval) -> Values:
-    return {
-        **{name: getattr(approval, name) for name in approval.__slots__},
-        "kind": approval.kind.value,
-        "widened": dict(approval.widened),
-    }
+    return values_of(approval, widened=dict(approval.widened))
 
 
 def approval_from_row(row: Row) -> Approval:
-    return Approval(**plain(row) | {"kind": ApprovalKind(row.kind)})
+    return record_of(Approval, row)
 
 
 def rollout_to_row(rollout: Rollout) -> Values:
-    return {
-        **{name: getattr(rollout, name) for name in rollout.__dataclass_fields__},
-        "policy": rollout.policy.as_json(),
-        "state": rollout.state.value,
-    }
+    return values_of(rollout, policy=rollout.policy.as_json())
 
 
 def rollout_from_row(row: Row) -> Rollout:

@@ -3,7 +3,7 @@ which renew such keys (`sign_in`), of each provider's last check (`/check` of th
 the models that providers said they served, or list; their rows as domain objects and back.
 """
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 
 import sqlalchemy as sa
 
@@ -30,10 +30,11 @@ from harness.store.schema.columns import (
     metadata,
     not_blank,
     number,
-    plain,
+    record_of,
     signature,
     text,
     time,
+    values_of,
 )
 
 # Its row stays when it is removed: its keys' rows stand on it.
@@ -140,47 +141,27 @@ discovered_model = sa.Table(
 
 
 def credential_to_row(credential: Credential) -> Values:
-    return {
-        "provider": credential.provider,
-        "name": credential.name,
-        "ciphertext": credential.ciphertext,
-        "position": credential.position,
-        "created_at": credential.created_at,
-        "updated_at": credential.updated_at,
-        "created_by": credential.created_by,
-        "expires_at": credential.expires_at,
-    }
+    return values_of(credential)
 
 
 def credential_from_row(row: Row) -> Credential:
-    return Credential(
-        provider=row.provider,
-        name=row.name,
-        ciphertext=row.ciphertext,
-        position=row.position,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        created_by=row.created_by,
-        expires_at=row.expires_at,
-    )
+    return record_of(Credential, row)
 
 
 def sign_in_to_row(sign_in: SignIn) -> Values:
-    return {field.name: getattr(sign_in, field.name) for field in fields(SignIn)}
+    return values_of(sign_in)
 
 
 def sign_in_from_row(row: Row) -> SignIn:
-    return SignIn(**{field.name: getattr(row, field.name) for field in fields(SignIn)})
+    return record_of(SignIn, row)
 
 
 def provider_check_to_row(check: ProviderCheck) -> Values:
-    values = {field.name: getattr(check, field.name) for field in fields(ProviderCheck)}
-    return {**values, "findings": [asdict(finding) for finding in check.findings]}
+    return values_of(check, findings=[asdict(finding) for finding in check.findings])
 
 
 def provider_check_from_row(row: Row) -> ProviderCheck:
-    values = {field.name: getattr(row, field.name) for field in fields(ProviderCheck)}
-    return ProviderCheck(**{**values, "findings": tuple(map(_finding, row.findings))})
+    return record_of(ProviderCheck, row, findings=tuple(map(_finding, row.findings)))
 
 
 def _finding(found: JsonIn) -> ProbeFinding:
@@ -194,41 +175,32 @@ def _finding(found: JsonIn) -> ProbeFinding:
 
 def discovered_model_from_row(row: Row) -> DiscoveredModel:
     price = Price(**row.price) if row.price is not None else None
-    return DiscoveredModel(**plain(row) | {"price": price})
+    return record_of(DiscoveredModel, row, price=price)
 
 
 def provider_to_row(provider: Provider) -> Values:
     moved = provider.moved
-    return {
-        "name": provider.name,
-        "kind": provider.kind,
-        "api_base": provider.api_base,
-        "api_key_env": provider.api_key_env,
-        "extra_headers": dict(provider.extra_headers),
-        "prices": {model: price.as_json() for model, price in provider.prices.items()},
-        "more_api_key_envs": list(provider.more_api_key_envs),
-        "models": {model: asdict(can) for model, can in provider.models.items()},
-        "extra_body": dict(provider.extra_body),
-        "sealed_headers": dict(provider.sealed_headers),
-        "removed_at": None,
-        "answers_since": moved.at if moved else None,
-        "moved_by": moved.by if moved else None,
-        "moved_because": moved.reason if moved else None,
-    }
+    return values_of(
+        provider,
+        "moved",
+        extra_headers=dict(provider.extra_headers),
+        prices={model: price.as_json() for model, price in provider.prices.items()},
+        models={model: asdict(can) for model, can in provider.models.items()},
+        extra_body=dict(provider.extra_body),
+        sealed_headers=dict(provider.sealed_headers),
+        removed_at=None,
+        answers_since=moved.at if moved else None,
+        moved_by=moved.by if moved else None,
+        moved_because=moved.reason if moved else None,
+    )
 
 
 def provider_from_row(row: Row) -> Provider:
     at = row.answers_since
-    return Provider(
-        name=row.name,
-        kind=row.kind,
-        api_base=row.api_base,
-        api_key_env=row.api_key_env,
-        extra_headers=row.extra_headers,
+    return record_of(
+        Provider,
+        row,
         prices={model: Price(**price) for model, price in row.prices.items()},
-        more_api_key_envs=tuple(row.more_api_key_envs),
         models={model: Capabilities(**can) for model, can in row.models.items()},
-        extra_body=row.extra_body,
-        sealed_headers=row.sealed_headers,
         moved=ProviderMove(at, row.moved_by or "", row.moved_because or "") if at else None,
     )

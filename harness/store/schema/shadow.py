@@ -22,9 +22,11 @@ from harness.store.schema.columns import (
     metadata,
     not_blank,
     number,
+    record_of,
     signature,
     text,
     time,
+    values_of,
 )
 
 # Ended once, else never changed or deleted (triggers).
@@ -84,43 +86,13 @@ shadow_tally = sa.Table(
 
 
 def shadow_to_row(shadow: Shadow) -> Values:
-    limits = shadow.limits
-    return {
-        "id": shadow.id,
-        "route": shadow.route,
-        "incumbent": shadow.incumbent,
-        "candidate": shadow.candidate.id,
-        "data_class": shadow.data_class,
-        "share_bps": limits.share_bps,
-        "at_once": limits.at_once,
-        "requests_per_day": limits.requests_per_day,
-        "usd_per_day": limits.usd_per_day,
-        "usd_in_all": limits.usd_in_all,
-        "proposal": shadow.proposal,
-        "reason": shadow.reason,
-        "started_by": shadow.started_by,
-        "started_at": shadow.started_at,
-        "expires_at": shadow.expires_at,
-    }
+    limits = values_of(shadow.limits)
+    return values_of(shadow, "limits", candidate=shadow.candidate.id, **limits)
 
 
 def shadow_from_row(row: Row, targets: Mapping[str, Target]) -> ShadowRecord:
-    limits = ShadowLimits(
-        row.share_bps, row.at_once, row.requests_per_day, row.usd_per_day, row.usd_in_all
-    )
-    started = Shadow(
-        id=row.id,
-        route=row.route,
-        incumbent=row.incumbent,
-        candidate=targets[row.candidate],
-        data_class=row.data_class,
-        limits=limits,
-        proposal=row.proposal,
-        reason=row.reason,
-        started_by=row.started_by,
-        started_at=row.started_at,
-        expires_at=row.expires_at,
-    )
+    limits, candidate = record_of(ShadowLimits, row), targets[row.candidate]
+    started = record_of(Shadow, row, candidate=candidate, limits=limits)
     return ShadowRecord(started, row.ended_at, row.ended_by, row.ended_because)
 
 
