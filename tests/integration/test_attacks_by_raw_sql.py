@@ -213,7 +213,7 @@ def test_a_temporary_table_of_the_same_name_fools_no_trigger(postgres_url: str) 
         db.exec_driver_sql("CREATE TEMP TABLE route_version AS TABLE public.route_version")
         db.exec_driver_sql(
             "INSERT INTO pg_temp.route_version"
-            " SELECT 'default', 'a', 0, 0, kind, 't_new', 'e_new'"
+            " SELECT 'a', 0, 0, kind, 't_new', 'e_new'"
             " FROM public.route_version LIMIT 1"
         )
         forged = sa.text(f"INSERT INTO public.route_version ({columns}) VALUES ({values})")  # noqa: S608

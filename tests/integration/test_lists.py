@@ -129,7 +129,7 @@ def test_a_forged_route_is_named_where_routes_are_listed_and_hides_no_other(
     for path in ("/routes", "/overview"):
         answer = door.send("GET", path).json()
         assert (len(answer["items"]), answer["total"]) == (1, 2)
-        assert answer["invalid"][0]["key"] == ["default", "chat", "1"]
+        assert answer["invalid"][0]["key"] == ["chat", "1"]
     with pytest.raises(SignatureInvalid, match="chat/1"):
         cli.world.propose("sim/better")
 

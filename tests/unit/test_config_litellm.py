@@ -218,7 +218,9 @@ def test_included_files_are_read_and_a_pattern_is_a_route_for_each_model_that_is
         "support": [
             "openai/gpt-4o",
             "anthropic/claude-sonnet-4-5",
+            "openai/fo::hi:static::you",
         ],
+        "fo::hi:static::you": ["openai/fo::hi:static::you"],
         "vectors": ["openai/text-embedding-3-small"],
         "anthropic-claude-sonnet-4-5": ["anthropic/claude-sonnet-4-5"],
     }
