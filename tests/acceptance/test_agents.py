@@ -548,6 +548,7 @@ def answer_of(site: Site, session: str, target: str) -> Any:
 
 
 @pytest.mark.req("E5", "C2")
+@pytest.mark.verify
 def test_when_a_providers_key_is_taken_away_the_agents_fallback_answers(site: Site) -> None:
     made = site.good("POST", "/agents", AGENT)
     session = f"/agents/{made['id']}/sessions"

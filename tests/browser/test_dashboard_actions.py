@@ -237,6 +237,7 @@ def abort(page: Page) -> None:
 
 
 @pytest.mark.req("F5")
+@pytest.mark.verify
 def test_a_link_signs_in_once_and_a_sign_out_reaches_the_second_tab(
     page: Page, house: Lived, address: str
 ) -> None:
@@ -279,6 +280,7 @@ def link_of(house: Lived, name: str) -> str:
         installation.close()
 
 
+@pytest.mark.verify
 def test_a_rejection_needs_a_reason_and_no_approval_in_another_tab_overtakes_it(
     page: Page, house: Lived, address: str
 ) -> None:
@@ -332,6 +334,7 @@ def test_a_busy_route_says_which_proposal_is_open(
 
 
 @pytest.mark.req("F3")
+@pytest.mark.verify
 def test_a_step_by_hand_warns_of_what_the_data_say_against_it_and_takes_a_reason(
     page: Page, house: Lived, visit: Visit
 ) -> None:
@@ -356,6 +359,7 @@ def test_a_step_by_hand_warns_of_what_the_data_say_against_it_and_takes_a_reason
 
 
 @pytest.mark.req("F3")
+@pytest.mark.verify
 def test_a_canary_is_paused_promoted_by_hand_and_its_bake_finished(
     page: Page, house: Lived, visit: Visit
 ) -> None:
@@ -541,6 +545,7 @@ def _give_key(page: Page) -> None:
 
 
 @pytest.mark.req("G2")
+@pytest.mark.verify
 def test_a_freeze_a_break_glass_a_change_request_and_an_opt_out_by_dialog_until_the_key_ends(
     page: Page, house: Lived, visit: Visit
 ) -> None:

@@ -310,6 +310,7 @@ def test_an_empty_installation_says_what_fills_it(page: Page, tmp_path: Path) ->
         expect(page.get_by_text("swapgate init")).to_be_visible()
 
 
+@pytest.mark.verify
 def test_a_lost_database_and_a_lost_server_are_said_and_come_back(
     page: Page, house: Lived, tmp_path: Path
 ) -> None:

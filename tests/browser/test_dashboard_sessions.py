@@ -105,6 +105,7 @@ def session_of(house: Path, id_: str) -> AgentSession:
         return tx.sessions.get(id_)
 
 
+@pytest.mark.verify
 def test_two_hundred_sessions_are_listed_a_page_at_a_time(page: Page, address: str) -> None:
     listener = Listener(page)
     page.goto(f"{address}/sessions")
@@ -285,6 +286,7 @@ def test_a_viewer_decides_nothing_and_a_rejected_switch_leaves_the_session(
     assert session_of(house, session_ids["reject"]).model.text == "chat"
 
 
+@pytest.mark.verify
 def test_a_request_shows_without_a_reload_and_what_is_being_typed_stays(
     page: Page, house: Path, session_ids: dict[str, str], address: str
 ) -> None:

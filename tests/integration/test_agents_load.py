@@ -12,6 +12,7 @@ from tests.support.site.agents_site import agents_site
 pytestmark = [pytest.mark.req("E2", "C5"), pytest.mark.slow]
 
 
+@pytest.mark.verify
 def test_thirty_sessions_lose_nothing_while_processes_are_killed(tmp_path: Path) -> None:
     hold(tmp_path, None, sessions=30, messages=5, kills=3)
 

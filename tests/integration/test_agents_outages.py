@@ -40,7 +40,10 @@ def postgres_outage(folder: Path) -> Iterator[Outage]:
 
 @pytest.mark.parametrize(
     "outage",
-    [sqlite_outage, pytest.param(postgres_outage, marks=pytest.mark.postgres)],
+    [
+        sqlite_outage,
+        pytest.param(postgres_outage, marks=[pytest.mark.postgres, pytest.mark.verify]),
+    ],
 )
 def test_while_the_database_is_away_agents_say_so_and_models_are_served(
     outage: Callable[[Path], Iterator[Outage]], tmp_path: Path
@@ -78,6 +81,7 @@ def test_while_the_database_is_away_agents_say_so_and_models_are_served(
         assert {row["state"] for row in site.messages(session)} <= {"complete", "interrupted"}
 
 
+@pytest.mark.verify
 def test_serve_all_serves_agents_and_starts_them_again(tmp_path: Path) -> None:
     with agents_site(tmp_path) as site:
         site.upstream.turns["sim-base"] = completion("hello")

@@ -152,6 +152,7 @@ def refuses(site: AgentsSite) -> bool:
     return False
 
 
+@pytest.mark.verify
 def test_an_answer_that_takes_too_long_for_its_ending_process_is_interrupted(
     tmp_path: Path,
 ) -> None:

@@ -16,6 +16,7 @@ WORD = "scrape-me"
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.verify
 def test_it_serves_until_a_signal_and_then_ends_cleanly(
     ending: signal.Signals, tmp_path: Path
 ) -> None:

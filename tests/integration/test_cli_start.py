@@ -185,6 +185,7 @@ finally:
 """
 
 
+@pytest.mark.verify
 def test_a_read_only_folder_is_one_sentence(empty_folder: Path) -> None:
     with tempfile.TemporaryDirectory() as closed:
         Path(closed).chmod(0o555)

@@ -358,6 +358,7 @@ def test_a_run_that_makes_no_sense_is_not_queued(
     assert cli.json("eval", "list") == []
 
 
+@pytest.mark.verify
 def test_a_terminal_gets_a_drawn_table_and_one_line_of_progress(cli: CommandLine) -> None:
     """On a real pseudo-terminal."""
     cli.run("model", "add", "sim/better")

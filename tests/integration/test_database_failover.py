@@ -125,7 +125,8 @@ def operation(folder: Path, cluster: PostgresCluster) -> Iterator[Operation]:
 
 
 @pytest.mark.req("G5", "G6")
-@pytest.mark.parametrize("fault", ["killed", pytest.param("frozen", marks=pytest.mark.verify)])
+@pytest.mark.verify
+@pytest.mark.parametrize("fault", ["killed", "frozen"])
 def test_a_standby_takes_over_from_a_primary_and_nobody_notices(
     fault: str, tmp_path: Path
 ) -> None:

@@ -125,6 +125,7 @@ def _without_usage(answer: Any) -> Any:
     return {name: part for name, part in answer.items() if name != "usage"}
 
 
+@pytest.mark.verify
 def test_a_provider_that_lies_is_found_out_and_repeats_nothing() -> None:
     with provider("openai") as served:
         served.answers = lambda reading: Reply(

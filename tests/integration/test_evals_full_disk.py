@@ -35,6 +35,7 @@ def sample_keys(result: Mapping[str, Any]) -> set[tuple[str, int]]:
     return {(sample["item"], sample["epoch"]) for sample in result["samples"]}
 
 
+@pytest.mark.verify
 def test_a_run_whose_disk_gets_full_says_so_and_goes_on_when_there_is_room(
     tmp_path: Path, suites: Mapping[str, SuiteSettings]
 ) -> None:

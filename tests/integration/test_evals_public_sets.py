@@ -248,6 +248,7 @@ def decided(runs: Runs, catalog: ConfiguredSuites, suite: str, candidate: str) -
     return verdict
 
 
+@pytest.mark.verify
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.req("A7", "A8")

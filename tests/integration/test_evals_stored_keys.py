@@ -25,6 +25,7 @@ END_S = 240.0
 
 
 @pytest.mark.req("D4", "C8")
+@pytest.mark.verify
 def test_target_and_judge_are_each_asked_with_their_own_stored_key_and_headers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,7 @@ def test_without_a_gateway_the_same_faults_reach_the_client(site: Swapgate) -> N
 
 
 @pytest.mark.req("B9")
+@pytest.mark.verify
 def test_after_mixed_faults_every_request_is_in_the_database(tmp_path: Path) -> None:
     run = soak.soak(tmp_path, seconds=4, rate=15, limits=PATIENT)
 

@@ -53,6 +53,7 @@ def provider(kind: str, api_base: str, model: str) -> Json:
 
 
 @pytest.mark.req("A1", "A7", "B7")
+@pytest.mark.verify
 def test_a_candidate_and_an_incumbent_of_other_protocols_get_their_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,7 @@ def gate_run(
     )
 
 
+@pytest.mark.verify
 def test_a_better_candidate_passes_and_leaves_its_reports(folder: Path) -> None:
     reports = "--markdown", "out/report.md", "--junit", "out/junit.xml"
     done = gate_run(folder, "--suite", "tickets", *reports, "--keep", "kept")
@@ -105,6 +106,7 @@ def provider_is_away(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("provider_is_away")
+@pytest.mark.verify
 def test_a_provider_that_is_away_is_not_measured_in_time(folder: Path) -> None:
     in_time = gate_run(folder, "--suite", "tickets", "--timeout", "1")
 
@@ -130,8 +132,9 @@ def test_a_suite_that_nobody_knows_is_named_with_the_nearest(folder: Path) -> No
 
 @pytest.mark.parametrize(
     ("candidate", "code"),
-    [pytest.param("sim/sim-better", "0", marks=pytest.mark.verify), ("sim/sim-worse", "3")],
+    [("sim/sim-better", "0"), ("sim/sim-worse", "3")],
 )
+@pytest.mark.verify
 def test_the_action_runs_its_step_with_inputs_as_data(
     folder: Path, candidate: str, code: str
 ) -> None:

@@ -119,7 +119,8 @@ def job_under_kills(folder: Path, seed: int, kills: int) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.req("F1", "F5")
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.verify)])
+@pytest.mark.verify
+@pytest.mark.parametrize("seed", [1, 2])
 def test_whatever_is_killed_the_proposal_ends_right_with_one_verdict(
     tmp_path: Path, seed: int
 ) -> None:

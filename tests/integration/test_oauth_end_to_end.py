@@ -152,6 +152,7 @@ def test_tokens_are_renewed_while_requests_go_on_and_none_fails(tmp_path: Path) 
         assert not leaks(world, site, said)
 
 
+@pytest.mark.verify
 def test_a_provider_that_takes_the_newest_token_alone_costs_no_request(tmp_path: Path) -> None:
     clock = SystemClock()
     accounts = MemoryOAuth(clock, life_s=10.0)

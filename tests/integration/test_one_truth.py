@@ -274,6 +274,7 @@ def _all(reading: Reading, pattern: str, names: Sequence[str]) -> set[str]:
     return {match for name in names for match in re.findall(pattern, reading.texts[name])}
 
 
+@pytest.mark.verify
 def test_what_a_route_costs_is_one_figure_with_its_window(reading: Reading) -> None:
     assert reading.month.startswith(f"about {reading.month_usd} a month, reckoned from 3 days")
     for name in ("overview", "routes", "route show"):

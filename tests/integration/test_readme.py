@@ -48,6 +48,7 @@ def script(folder: Path, ports: dict[str, str]) -> str:
     return whole
 
 
+@pytest.mark.verify
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_command_of_the_readme_works_in_its_order(tmp_path: Path) -> None:

@@ -108,6 +108,7 @@ def test_a_database_file_that_is_moved_away_costs_no_request_and_no_observation(
 
 @pytest.mark.postgres
 @pytest.mark.req("A1", "G5")
+@pytest.mark.verify
 def test_while_postgresql_is_stopped_nothing_fails_and_its_time_is_recorded_afterwards(
     provider: str, tmp_path: Path
 ) -> None:

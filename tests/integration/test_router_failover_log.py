@@ -32,6 +32,7 @@ def failovers(world: Routed) -> list[dict[str, object]]:
     return [event for event in found if event["event"] == "failover"]
 
 
+@pytest.mark.verify
 @pytest.mark.slow
 @pytest.mark.req("B4", "B5")
 def test_a_failure_is_found_again_by_the_users_id_and_the_breaker_is_seen(

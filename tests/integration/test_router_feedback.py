@@ -69,6 +69,7 @@ def counted(client: httpx.Client) -> list[str]:
     return [line for line in lines if line.startswith("swapgate_feedback_total")]
 
 
+@pytest.mark.verify
 def test_bad_feedback_counts_against_the_canary_until_its_block_is_out(
     world: World, client: httpx.Client
 ) -> None:

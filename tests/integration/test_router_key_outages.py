@@ -126,6 +126,7 @@ def test_keys_hold_while_the_database_file_is_moved_away(provider: str, tmp_path
 
 @pytest.mark.postgres
 @pytest.mark.req("G5")
+@pytest.mark.verify
 def test_keys_hold_while_postgresql_is_stopped(provider: str, tmp_path: Path) -> None:
     with own_postgres() as server, routed(tmp_path, provider, server.url("postgres")) as world:
         keys_hold(world, server.stop, server.start)

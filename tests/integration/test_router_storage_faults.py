@@ -76,6 +76,7 @@ class Slow:
 
 
 @pytest.mark.req("G5")
+@pytest.mark.verify
 def test_a_database_that_takes_two_seconds_for_everything_slows_no_request(
     database_url: str, tmp_path: Path
 ) -> None:

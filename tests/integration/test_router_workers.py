@@ -138,6 +138,7 @@ def test_sigterm_under_load_lets_begun_requests_end(slow_provider: str, tmp_path
 
 
 @pytest.mark.req("G5")
+@pytest.mark.verify
 def test_a_router_serves_for_its_delay_then_refuses_and_ends_streams_after_its_drain(
     tmp_path: Path,
 ) -> None:
@@ -193,6 +194,7 @@ def test_sighup_under_load_takes_the_new_configuration_and_fails_nobody(
 
 
 @pytest.mark.req("G5")
+@pytest.mark.verify
 def test_a_bad_configuration_is_refused_whole_with_its_place(
     provider: str, tmp_path: Path
 ) -> None:
@@ -281,6 +283,7 @@ def test_a_switch_a_key_and_a_revision_are_in_force_on_each_of_four_workers(
 
 
 @pytest.mark.req("G5")
+@pytest.mark.verify
 def test_workers_whose_parent_is_killed_end_and_let_requests_end(
     slow_provider: str, tmp_path: Path
 ) -> None:

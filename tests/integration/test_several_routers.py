@@ -82,6 +82,7 @@ def arms_met(fleet: RouterFleet, name: str) -> dict[str, Arm]:
 
 
 @pytest.mark.req("F1", "F3", "G5")
+@pytest.mark.verify
 def test_callers_keep_their_arm_and_count_once_whichever_routers_they_meet(
     provider: str, postgres_url: str, tmp_path: Path
 ) -> None:

@@ -85,6 +85,7 @@ def captures(world: Routed) -> list[str]:
         return [str(capture.content) for capture in tx.captures.list()]
 
 
+@pytest.mark.verify
 def test_seeded_words_are_gone_after_the_users_deletion(
     database_url: str, tmp_path: Path
 ) -> None:

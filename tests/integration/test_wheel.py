@@ -299,6 +299,7 @@ def test_a_scorer_has_the_same_identity_in_a_wheel_as_in_the_checkout(
     assert printed.strip() == str([scorer_identity(one, {}) for one in SCORERS.values()])
 
 
+@pytest.mark.verify
 @pytest.mark.slow
 @pytest.mark.req("B1")
 @pytest.mark.timeout(TIMEOUT_S)

@@ -176,6 +176,7 @@ class TwoGates:
         self.again.set()
 
 
+@pytest.mark.verify
 def test_a_frozen_hosts_run_ends_on_another_one_and_the_first_stores_nothing_more_of_it(
     tmp_path: Path, postgres_url: str
 ) -> None:

@@ -97,7 +97,6 @@ def test_the_resampled_truth_is_the_one_that_was_asked_for() -> None:
 @pytest.mark.parametrize(
     ("seed", "pairs"),
     [
-        (101, 1),
         pytest.param(101, 6, marks=pytest.mark.verify),
         pytest.param(202, 6, marks=pytest.mark.soak),
     ],

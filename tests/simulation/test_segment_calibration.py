@@ -23,6 +23,7 @@ def upto(rate: float, trials: int) -> float:
     return rate + 3.0 * math.sqrt(rate * (1.0 - rate) / trials)
 
 
+@pytest.mark.verify
 def test_a_segment_is_named_where_the_harm_is_and_hardly_ever_elsewhere() -> None:
     named = {Segment.TOOLS: 0, None: 0}
     for index in range(40):
