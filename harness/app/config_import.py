@@ -4,24 +4,21 @@ loading it, and writes it as Swapgate's. No key in clear is copied.
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeGuard
+from typing import Final
 
 import yaml
 
 from harness import config, package_data
 from harness.app.installation import config_file, read_dotenv
-from harness.config.source_locations import Document, parse_text
+from harness.config.source_locations import parse_file
 from harness.domain.adoption.conversion import Conversion, SourceConfig
-from harness.domain.adoption.litellm_config import convert_litellm
+from harness.domain.adoption.litellm import convert_litellm
 from harness.domain.errors import ConfigError
 
-CONVERTERS: Final[Mapping[str, Callable[[SourceConfig], Conversion]]] = {
-    "litellm": convert_litellm,
-}
 _HEAD: Final = """\
 # yaml-language-server: $schema=swapgate.schema.json
 # Made by `swapgate init --from {format}` from {name}. Its report says what was not taken over.
@@ -53,7 +50,7 @@ def import_config(format_name: str, source: Path, given: Path | None) -> ConfigI
             "--config"
         )
     read_dotenv(source.resolve().parent)
-    conversion = convert_file(format_name, source, os.environ)
+    conversion = convert_file(source, os.environ)
     head = _HEAD.format(format=format_name, name=source.name)
     body = yaml.safe_dump(
         dict(conversion.config), sort_keys=False, allow_unicode=True, width=96
@@ -62,78 +59,12 @@ def import_config(format_name: str, source: Path, given: Path | None) -> ConfigI
     return ConfigImport(format_name, str(source), str(file), conversion)
 
 
-def convert_file(format_name: str, source: Path, environ: Mapping[str, str]) -> Conversion:
-    """Converts a file and writes nothing. Raises ConfigError for one that cannot be read."""
-    document = _read_document(source)
-    if format_name == "litellm":
-        document = _read_included(document, source)
-    return CONVERTERS[format_name](
-        SourceConfig(source.stem, document.values, document.places, environ)
-    )
-
-
-def _read_document(source: Path) -> Document:
-    try:
-        text = source.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigError(f"{source}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{source}: cannot be read: {error}") from None
-    # JSON is YAML, but for the tabs that may indent it.
-    plain = text.replace("\t", "  ") if text.lstrip().startswith("{") else text
-    return parse_text(plain, source)
-
-
-def _read_included(document: Document, source: Path) -> Document:
-    """Merges the files that LiteLLM's `include` names, in its order: each is sought beside
-    the file that names it, else beside the first one, and is read once.
+def convert_file(source: Path, environ: Mapping[str, str]) -> Conversion:
+    """Converts LiteLLM's file and writes nothing. Raises ConfigError for one that cannot be
+    read.
     """
-    loaded = {source.resolve()}
-    waiting = [(name, source) for name in _included_names(document, source)]
-    while waiting:
-        name, declared_in = waiting.pop(0)
-        places = (declared_in.parent / name, source.parent / name)
-        file = next((place for place in places if place.exists()), places[0])
-        if file.resolve() in loaded:
-            continue
-        loaded.add(file.resolve())
-        included = _read_document(file)
-        waiting += [(further, file) for further in _included_names(included, file)]
-        document = _extend_document(document, included)
-    return document
-
-
-def _included_names(document: Document, source: Path) -> list[str]:
-    names = document.values.get("include", [])
-    if not isinstance(names, list) or not all(map(_is_file_name, names)):
-        place = document.places.get(("include",), f"{source}:1")
-        raise ConfigError(f"{place}: include: give a list of file names, as LiteLLM needs it")
-    return names
-
-
-def _is_file_name(name: object) -> TypeGuard[str]:
-    return isinstance(name, str) and "\0" not in name
-
-
-def _extend_document(document: Document, included: Document) -> Document:
-    """An included file's lists are appended; any other value of it replaces the one before."""
-    values, places = dict(document.values), dict(document.places)
-    for key, value in included.values.items():
-        old = values.get(key)
-        shift = 0
-        if isinstance(old, list) and isinstance(value, list):
-            shift = len(old)
-            values[key] = [*old, *value]
-        else:
-            values[key] = value
-            places = {path: place for path, place in places.items() if path[:1] != (key,)}
-        for path, place in included.places.items():
-            match path:
-                case (first, int(index), *rest) if first == key:
-                    places[key, index + shift, *rest] = place
-                case (first, *_) if first == key:
-                    places.setdefault(path, place)
-    return Document(values, places)
+    document = parse_file(source)
+    return convert_litellm(SourceConfig(document.values, document.places, environ))
 
 
 def _write_checked(file: Path, text: str) -> None:

@@ -16,10 +16,7 @@ from harness.domain.adoption.conversion import (
     SourceConfig,
     may_be_secret,
 )
-from harness.domain.adoption.litellm_config import convert_litellm
-from harness.domain.adoption.litellm_parameters import REQUEST_FIELDS
-from harness.domain.adoption.litellm_settings import SECTIONS
-from harness.domain.errors import ConfigError
+from harness.domain.adoption.litellm import REQUEST_FIELDS, SECTIONS, convert_litellm
 from harness.domain.settings import Settings
 
 pytestmark = pytest.mark.req("G1")
@@ -72,7 +69,7 @@ environment_variables: {{AZURE_KEY: {SECRETS[1]}}}
 def example(tmp_path: Path) -> Conversion:
     file = tmp_path / "config.yaml"
     file.write_text(EXAMPLE)
-    return convert_file("litellm", file, {})
+    return convert_file(file, {})
 
 
 def loaded(conversion: Conversion, folder: Path) -> Settings:
@@ -87,7 +84,7 @@ def notes(conversion: Conversion) -> Mapping[str, tuple[str, str]]:
 
 
 def converted(values: Mapping[str, object]) -> Conversion:
-    return convert_litellm(SourceConfig("config", values, {}, {"REGION": "eu-west-1"}))
+    return convert_litellm(SourceConfig(values, {}, {"REGION": "eu-west-1"}))
 
 
 def deployment(**parameters: object) -> Conversion:
@@ -121,7 +118,7 @@ def test_models_become_routes_whose_chains_are_deployments_and_fallbacks(
     openai = settings.providers["openai"]
     assert openai.prices["gpt-4o"].input_usd_per_mtok == 2.5
     assert openai.models["gpt-4o"].context_window == 128_000
-    assert settings.providers["anthropic"].extra_headers == {"x-team": "blue"}
+    assert not settings.providers["anthropic"].extra_headers
     assert settings.router.retry.tries_per_target == 4
     assert settings.router.breaker.failures == 4
 
@@ -165,103 +162,6 @@ def test_what_was_not_taken_over_has_its_line_and_a_reason(example: Conversion) 
         number = int(note.place.rsplit(":", 1)[1])
         last = note.key.split(".")[-1]
         assert last.isdigit() or last in lines[number - 1], note
-
-
-INCLUDING = """\
-include: [models/chat.yaml]
-model_list:
-  - model_name: support
-    litellm_params: {model: openai/gpt-4o}
-litellm_settings: {num_retries: 9}
-"""
-# As LiteLLM's pages on file management and wildcard routing write them.
-INCLUDED = {
-    "models/chat.yaml": """\
-include: [embeddings.yaml]
-model_list:
-  - model_name: "anthropic/*"
-    litellm_params: {model: "anthropic/*", temperature: 0}
-  - model_name: "fo::*:static::*"
-    litellm_params: {model: "openai/fo::*:static::*", api_key: os.environ/OPENAI_API_KEY}
-litellm_settings:
-  num_retries: 1
-  fallbacks: [{support: [anthropic/claude-sonnet-4-5, "fo::hi:static::you", other/model]}]
-""",
-    # Beside the first file: where LiteLLM looks next, after the naming file's folder.
-    "embeddings.yaml": """\
-include: [models/chat.yaml]
-model_list:
-  - model_name: vectors
-    litellm_params: {model: openai/text-embedding-3-small}
-    model_info: {mode: embedding}
-""",
-}
-
-
-def test_included_files_are_read_and_a_pattern_is_a_route_for_each_model_that_is_named(
-    tmp_path: Path,
-) -> None:
-    file = tmp_path / "config.yaml"
-    file.write_text(INCLUDING)
-    (tmp_path / "models").mkdir()
-    for name, text in INCLUDED.items():
-        (tmp_path / name).write_text(text)
-
-    conversion = convert_file("litellm", file, {})
-    settings = loaded(conversion, tmp_path)
-
-    chains = {
-        name: [target.target.name.split("#")[0] for target in (r.incumbent, *r.fallbacks)]
-        for name, r in settings.routes.items()
-    }
-    assert chains == {
-        "support": [
-            "openai/gpt-4o",
-            "anthropic/claude-sonnet-4-5",
-            "openai/fo::hi:static::you",
-        ],
-        "fo::hi:static::you": ["openai/fo::hi:static::you"],
-        "vectors": ["openai/text-embedding-3-small"],
-        "anthropic-claude-sonnet-4-5": ["anthropic/claude-sonnet-4-5"],
-    }
-    claude = settings.routes["anthropic-claude-sonnet-4-5"].incumbent
-    assert claude.parameters == {"temperature": 0}
-    assert settings.router.retry.tries_per_target == 2
-    report = notes(conversion)
-    assert report["include"][0] == "taken"
-    outcome, text = report["model_list.1"]
-    assert outcome == "changed"
-    assert "models that this file names: anthropic-claude-sonnet-4-5." in text
-    assert report["litellm_settings.fallbacks.0.support"] == (
-        "changed",
-        "fallbacks of support, without other/model: not taken over",
-    )
-    places = {note.key: note.place.rsplit("/", 1)[1] for note in conversion.notes}
-    assert places["model_list.1"] == "chat.yaml:3"
-    assert places["model_list.3.model_name"] == "embeddings.yaml:3"
-
-
-def test_an_included_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "config.yaml"
-    file.write_text(INCLUDING)
-
-    with pytest.raises(ConfigError, match=r"models/chat\.yaml: no such file"):
-        convert_file("litellm", file, {})
-
-    for wrong in ("models/chat.yaml", r'["a\0b"]'):
-        file.write_text(f"include: {wrong}\n")
-        with pytest.raises(ConfigError, match=r"config\.yaml:1: include: give a list"):
-            convert_file("litellm", file, {})
-
-
-def test_a_credential_that_is_no_name_is_reported(tmp_path: Path) -> None:
-    file = tmp_path / "config.yaml"
-    parameters = "{model: openai/gpt-4o, litellm_credential_name: [shared]}"
-    file.write_text(f"model_list: [{{model_name: m, litellm_params: {parameters}}}]\n")
-
-    report = notes(convert_file("litellm", file, {}))
-
-    assert report["model_list.0"] == ("not taken", "`credential_list` has no ['shared']")
 
 
 def leaves(value: object, path: tuple[str, ...] = ()) -> Iterator[str]:
@@ -370,6 +270,59 @@ def test_every_key_of_any_file_is_accounted_for(values: dict[str, object]) -> No
         assert noted & above or not leaf, leaf
 
 
+def test_two_names_stay_two_routes_and_aliases_are_renamed_as_names_are() -> None:
+    models: list[object] = [
+        {"model_name": "team/chat", "litellm_params": {"model": "openai/gpt-4o"}},
+        {"model_name": "team-chat", "litellm_params": {"model": "anthropic/claude-haiku-4-5"}},
+        {"model_name": "*", "litellm_params": {"model": "*"}},
+        {"model_name": 7, "litellm_params": {"model": "openai/gpt-4o"}},
+    ]
+    aliases = {"team-chat": "team/chat", "openai/gpt-4": "team/chat"}
+    given = {"model_list": models, "router_settings": {"model_group_alias": aliases}}
+    conversion = converted(given)
+
+    routes = conversion.config["routes"]
+    assert routes == {
+        "team-chat": {"incumbent": "anthropic/claude-haiku-4-5"},
+        "team-chat-2": {"incumbent": "openai/gpt-4o"},
+        "openai-gpt-4": {"incumbent": "openai/gpt-4o"},
+    }
+    report = notes(conversion)
+    assert "Clients send team-chat-2, not team/chat" in report["model_list.0.model_name"][1]
+    assert report["router_settings.model_group_alias.team-chat"][0] == "not taken"
+    assert report["model_list.2"][1].startswith("`*` names no provider")
+
+
+def test_a_canary_by_hand_is_reported_with_the_commands_that_take_its_place() -> None:
+    new = {"model": "openai/gpt-5-mini", "weight": 5}
+    models: list[object] = [
+        {"model_name": "m", "litellm_params": {"model": "openai/gpt-4o", "weight": 95}},
+        {"model_name": "m", "litellm_params": {**new, "silent_model": "next"}},
+        {"model_name": "next", "litellm_params": {"model": "anthropic/claude-haiku-4-5"}},
+    ]
+    fallback = {"model": "next", "messages": [{"role": "user", "content": "short"}]}
+    conversion = converted(
+        {
+            "model_list": models,
+            "router_settings": {"optional_pre_call_checks": ["session_affinity"]},
+            "litellm_settings": {"fallbacks": [{"m": [fallback]}]},
+        }
+    )
+
+    report = notes(conversion)
+    assert (
+        "`swapgate proposal create m openai/gpt-5-mini`" in report["model_list.1.model_name"][1]
+    )
+    shadow = report["model_list.1.litellm_params.silent_model"]
+    assert "`swapgate shadow start m " in shadow[1]
+    assert "x-swapgate-sticky" in report["router_settings.optional_pre_call_checks"][1]
+    assert report["litellm_settings.fallbacks.0.m"] == (
+        "changed",
+        "fallbacks of m, without messages: not taken over",
+    )
+    assert "anthropic/claude-haiku-4-5" in f"{conversion.config['routes']}".split("'next'")[0]
+
+
 @pytest.mark.parametrize(
     ("parameters", "reason"),
     [
@@ -382,7 +335,10 @@ def test_every_key_of_any_file_is_accounted_for(values: dict[str, object]) -> No
         ({"model": "openai/x", "api_base": "os.environ/NOWHERE"}, "NOWHERE is not set"),
         ({"model": "openai/x", "api_base": "http://169.254.169.254"}, "api_base names 169.254"),
         ({"model": "openai/x", "api_base": "http://u:p@h/v1"}, "api_base has a user or a"),
-        ({"model": "openai/x", "litellm_credential_name": "c"}, "`credential_list` has no 'c'"),
+        (
+            {"model": "openai/x", "litellm_credential_name": "c"},
+            "write the credential's api_base",
+        ),
         ({}, "Swapgate does not know where 'no model' is served"),
     ],
 )

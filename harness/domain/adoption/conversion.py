@@ -1,8 +1,8 @@
-"""A conversion reads another gateway's configuration and says, for every key of it, what became
-of it: taken over, changed, or left behind with the reason.
+"""A conversion reads another gateway's configuration and reports every key of it: taken over,
+changed, or left behind with the reason.
 
-`ConversionReport` collects this; what no reader mentioned is reported as unknown, so that no
-key is dropped in silence. No value of a secret is ever part of it. Pure.
+`ConversionReport` lists each key that no reader mentioned as unknown, so no key is dropped in
+silence. No value of a secret is ever part of the report. Pure.
 """
 
 import re
@@ -15,8 +15,6 @@ from harness.domain.errors import InputError
 from harness.domain.privacy.redaction import find_keys
 
 ConfigPath = tuple[str | int, ...]
-WHOLE_FILE: Final = "(the whole file)"
-UNKNOWN: Final = "Swapgate has no such setting"
 # How a value of LiteLLM's file names an environment variable.
 ENVIRONMENT_MARK: Final = "os.environ/"
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -24,7 +22,6 @@ _SECRET_NAME: Final = re.compile(
     r"(^|[_-])(api[_-]?key|apikey|key|secret|token|password|passwd|pwd|passphrase|signature"
     r"|authorization|auth|bearer|credentials?|cookie)($|[_-])"
 )
-
 
 # `accessToken` is `access_token`.
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -68,65 +65,48 @@ class Conversion:
 class SourceConfig:
     """Holds another gateway's configuration as it was read."""
 
-    name: str  # of the file, without folders and ending
     values: Mapping[str, object]
     places: Mapping[ConfigPath, str]  # path of a value to `file:line`
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
-    def place(self, path: ConfigPath) -> str:
-        """Returns where the value at `path`, or the nearest one around it, stands."""
-        for end in range(len(path), -1, -1):
-            if path[:end] in self.places:
-                return self.places[path[:end]]
-        return self.name
-
     def mapping(self, path: ConfigPath) -> Mapping[str, object]:
-        """Returns the mapping at `path`; an empty one where there is none. Raises InputError
-        for something else.
-        """
+        """The mapping at `path`, or an empty one. Raises InputError for another type."""
         value = self._value(path)
-        if value is None:
-            return {}
-        if not isinstance(value, Mapping):
+        if not isinstance(value, Mapping | None):
             raise InputError("is not a mapping")
-        return value
+        if not all(isinstance(key, str) for key in value or ()):
+            raise InputError("has a key that is no text: put it in quotes")
+        return value or {}
 
     def items(self, path: ConfigPath) -> Sequence[object]:
-        """Returns the list at `path`; an empty one where there is none. Raises InputError for
-        something else.
-        """
+        """The list at `path`, or an empty one. Raises InputError for another type."""
         value = self._value(path)
-        if value is None:
-            return ()
-        if not isinstance(value, Sequence) or isinstance(value, str):
+        if not isinstance(value, list | None):
             raise InputError("is not a list")
-        return value
+        return value or []
 
     def resolve(self, value: object) -> object:
         """Reads a value that may name an environment variable and is no secret. Raises
         InputError where the variable is not set.
         """
         name = named_variable(value)
-        if not name:
-            return value
-        if name not in self.environ:
+        if name and name not in self.environ:
             raise InputError(f"{name} is not set: set it, and convert again")
-        return self.environ[name]
+        return self.environ[name] if name else value
 
     def _value(self, path: ConfigPath) -> object:
         value: object = self.values
         for part in path:
             if isinstance(value, Mapping):
-                value = value.get(str(part))
-            elif isinstance(value, Sequence) and isinstance(part, int):
-                value = value[part]
+                value = value.get(part)
             else:
-                return None
+                listed = isinstance(value, list) and isinstance(part, int)
+                value = value[part] if listed else None  # type: ignore[index]
         return value
 
 
 class ConversionReport:
-    """Collects what became of each key; keys that nobody mentions are unknown ones."""
+    """Collects what became of each key; a key that no reader mentions is unknown."""
 
     def __init__(self, source: SourceConfig) -> None:
         self._source = source
@@ -140,36 +120,30 @@ class ConversionReport:
 
     def leave(self, path: ConfigPath, reason: str) -> None:
         """Notes that a key, and all that is in it, is left behind."""
-        below = [known for known in self._notes if known[: len(path)] == path]
-        for known in below:
+        for known in [known for known in self._notes if known[: len(path)] == path]:
             del self._notes[known]
         self._notes[path] = (ConversionOutcome.LEFT, reason)
 
     def notes(self) -> tuple[ConversionNote, ...]:
         """Lists the notes in the order of the other file, unknown keys among them."""
-        return tuple(
-            ConversionNote(self._source.place(path), _dotted(path), *note)
-            for path, note in self._walk((), self._source.values, covered=False)
-        )
+        return tuple(self._walk((), self._source.values, "configuration", covered=False))
 
     def _walk(
-        self, path: ConfigPath, value: object, *, covered: bool
-    ) -> Iterator[tuple[ConfigPath, tuple[ConversionOutcome, str]]]:
+        self, path: ConfigPath, value: object, place: str, *, covered: bool
+    ) -> Iterator[ConversionNote]:
+        place = self._source.places.get(path, place)
         note = self._notes.get(path)
-        if note is not None:
-            covered = True
-            yield path, note
-        parts: Iterator[tuple[str | int, object]] = iter(())
+        parts: list[tuple[str | int, object]] = []
         if isinstance(value, Mapping):
-            parts = ((str(key), part) for key, part in value.items())
-        elif isinstance(value, Sequence) and not isinstance(value, str):
-            parts = iter(enumerate(value))
-        empty = True
+            parts = list(value.items())
+        elif isinstance(value, list):
+            parts = list(enumerate(value))
+        if path and not (note or parts or covered):
+            note = (ConversionOutcome.LEFT, "Swapgate has no such setting")
+        if note:
+            yield ConversionNote(place, ".".join(map(str, path)), *note)
         for key, part in parts:
-            empty = False
-            yield from self._walk((*path, key), part, covered=covered)
-        if empty and not covered and path:
-            yield path, (ConversionOutcome.LEFT, UNKNOWN)
+            yield from self._walk((*path, key), part, place, covered=covered or bool(note))
 
 
 def named_variable(value: object) -> str:
@@ -178,16 +152,6 @@ def named_variable(value: object) -> str:
         return ""
     name = value.removeprefix(ENVIRONMENT_MARK)
     return name if _VARIABLE.fullmatch(name) else ""
-
-
-def named_variables(value: object) -> frozenset[str]:
-    """All environment variables that a configuration names."""
-    if isinstance(value, Mapping):
-        return frozenset().union(*(named_variables(part) for part in value.values()))
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return frozenset().union(*(named_variables(part) for part in value))
-    name = named_variable(value)
-    return frozenset({name} if name else ())
 
 
 def may_be_secret(key: str, value: object) -> bool:
@@ -222,7 +186,3 @@ def as_text(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise InputError("is not a text")
     return value.strip()
-
-
-def _dotted(path: ConfigPath) -> str:
-    return ".".join(str(part) for part in path) or WHOLE_FILE
