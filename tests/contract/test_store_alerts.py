@@ -163,23 +163,23 @@ _TWICE = f"{'b' * 32} {'c' * 32}"  # of a request that names its caller twice
 @pytest.mark.req("B5")
 def test_failovers_are_found_by_route_user_and_time_the_newest_first(store: Store) -> None:
     second = replace(ROW, number=2, at=NOW + timedelta(seconds=1), user_hash=_TWICE)
-    third = replace(ROW, worker="w2", route="our::other", next_target=None, status=503)
+    third = replace(ROW, worker="w2", route="other", next_target=None, status=503)
     with store.write() as tx:
         tx.failovers.append([ROW, second, third])
         tx.failovers.append([second])
     with store.listings() as stored:
         assert list(stored.failovers(since=NOW)) == [second, ROW, third]
         assert list(stored.failovers(PageRequest(1), since=NOW)) == [second]
-        assert list(stored.failovers(since=NOW, route="our::other")) == [third]
+        assert list(stored.failovers(since=NOW, route="other")) == [third]
         for part in ("b", "c"):
             assert list(stored.failovers(since=NOW, user_hashes=[part * 32])) == [second]
         assert list(stored.failovers(since=NOW + timedelta(seconds=1))) == [second]
         (many, few) = stored.failover_counts(since=NOW)
-        assert list(stored.failover_counts(since=NOW, route="our::other")) == [few]
+        assert list(stored.failover_counts(since=NOW, route="other")) == [few]
     assert many == FailoverCount(
         ROW.route, ROW.target, "timeout", times=2, unanswered=0, last=second.at
     )
-    assert (few.route, few.times, few.unanswered) == ("our::other", 1, 1)
+    assert (few.route, few.times, few.unanswered) == ("other", 1, 1)
     with store.write() as tx:
         assert tx.failovers.forget(NOW + timedelta(seconds=1)) == 2
     with store.listings() as stored:

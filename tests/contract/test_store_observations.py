@@ -224,7 +224,7 @@ def test_totals_of_traffic_are_the_sums_of_its_minutes(store: Store) -> None:
     )
     canary = replace(TRAFFIC, arm=Arm.CANARY.value)
     other, before = (
-        replace(TRAFFIC, route="answers::mail"),
+        replace(TRAFFIC, route="answers"),
         TRAFFIC.minute - timedelta(minutes=1),
     )
     with store.write() as tx:
@@ -243,7 +243,7 @@ def test_totals_of_traffic_are_the_sums_of_its_minutes(store: Store) -> None:
     assert first == TrafficPoint(TRAFFIC.minute, requests=20, failed=2, charged=4)
     assert last == TrafficPoint(later, requests=10, failed=1, charged=2)
     assert [(total.route, total.arm) for total in found] == [
-        ("answers::mail", "incumbent"),
+        ("answers", "incumbent"),
         (ROUTE, "canary"),
         (ROUTE, "incumbent"),
     ]

@@ -32,7 +32,7 @@ from tests.support.store.records import NOW, ROUTE, TRAFFIC
 MINUTE = timedelta(minutes=1)
 BEGIN = floor_time(NOW, DAY) - 3 * DAY
 SPAN_MINUTES = 4 * 24 * 60
-ROUTES = (ROUTE, "payments::mail")
+ROUTES = (ROUTE, "mail")
 SUMS = (
     *("requests", "failed", "charged", "streams", "input_tokens", "output_tokens"),
     *("cached_tokens", "unpriced", "internal_errors"),

@@ -125,7 +125,7 @@ def test_an_emergency_that_is_taken_from_the_routes_row_stands_on_the_first_page
         db.execute(sa.text("UPDATE route_version SET break_glass = NULL WHERE route = 'chat'"))
 
     first = queries.list_route_status(ctx, PageRequest(1))
-    assert [fault.key[1] for fault in first.invalid] == ["chat"]
+    assert [fault.key[0] for fault in first.invalid] == ["chat"]
     assert (list(first), first.total) == ([], 3)
 
 

@@ -1,4 +1,4 @@
-"""`swapgate gate run` within one process: what the monthly cap and projects mean for it."""
+"""`swapgate gate run` within one process: what the monthly cap means for it."""
 
 from dataclasses import replace
 

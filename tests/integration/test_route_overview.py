@@ -127,7 +127,7 @@ def test_a_forged_route_is_named_on_its_page_and_first_while_something_goes_on(
     assert route not in {status.route.name for status in whole}
     assert (len(whole), whole.total) == (3, 4)
     [fault] = whole.invalid
-    assert fault.key[:2] == ("default", route)
+    assert fault.key[0] == route
     first = queries.list_route_status(ctx, PageRequest(2))
     # What goes on on "z" comes first, whatever its row says; "b" stands second behind it.
     assert list(first.invalid) == ([fault] if route == "z" else [])
@@ -148,7 +148,7 @@ def test_an_emergency_that_is_hidden_in_the_database_is_named_as_forged(
     overview = route_queries.load_overview(ctx)
     assert list(overview.active) == []
     assert overview.names == ["b", "a", "chat"]
-    assert [fault.key[1] for fault in overview.faults.values()] == ["b"]
+    assert [fault.key[0] for fault in overview.faults.values()] == ["b"]
     assert not any(
         status.state is RouteState.UNPROVED for status in queries.list_route_status(ctx)
     )

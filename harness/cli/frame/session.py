@@ -32,7 +32,7 @@ NO_NAMES = (
 OF_THE_MACHINE: Final = frozenset(
     {
         *("init", "serve", "doctor", "demo", "sim", "mcp", "worker", "db", "config"),
-        *("eval-worker", "eval-worker-template", "router-worker", "restore"),
+        *("eval-worker", "eval-worker-template", "router-worker"),
         *("completion", "docs", "status"),
         *("gate decide", "canary decide"),
     }
