@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from harness.control.operations.alerts import AlertView
-from harness.domain.canary.rollout import CanaryEnd, RolloutState
+from harness.domain.canary.rollout import CanaryEnd
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.suite_plan import Claim, SuiteRole
 from harness.domain.evals.verdict import VERDICTS, BaseVerdict
@@ -111,14 +111,6 @@ def phase_label(proposal: Proposal) -> Label:
     # A person's decision is no warning; what closed a proposal has its own words beside it.
     return Label(label.symbol, proposal.phase_text, Tone.NEUTRAL)
 
-
-ROLLOUT_LABELS: Final[Mapping[RolloutState, Label]] = {
-    RolloutState.WAITING: Label("◷", "collecting traffic", Tone.NEUTRAL),
-    RolloutState.MEASURING: Label("◐", "measuring", Tone.BETTER),
-    RolloutState.PAUSED: Label("?", "paused: a person decides", Tone.UNDECIDED),
-    RolloutState.PROMOTED: Label("✓", "promoted", Tone.BETTER),
-    RolloutState.ROLLED_BACK: Label("✕", "rolled back", Tone.WORSE),
-}
 
 # A canary's state, by its kind: symbol and tone; the words come with the state.
 CANARY_SIGNS: Final[Mapping[CanaryStateKind, tuple[str, Tone]]] = {

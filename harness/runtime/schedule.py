@@ -4,7 +4,7 @@ the database.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, JobExecutionEvent
@@ -101,13 +101,6 @@ class Schedule:
         for job in self._jobs:
             if job.every_s is not None:
                 self._scheduler.reschedule_job(job.name, trigger=_trigger(job))
-
-    def next_runs(self) -> Mapping[str, str]:
-        """Job name to the time of its next run, ISO 8601."""
-        return {
-            job.id: job.next_run_time.isoformat() if job.next_run_time else "never"
-            for job in self._scheduler.get_jobs()
-        }
 
 
 def _trigger(job: ScheduledJob) -> IntervalTrigger | CronTrigger:

@@ -80,8 +80,3 @@ def read_request(body: bytes, endpoint: Endpoint) -> ClientRequest:
         raise FieldError("stream", "`stream` must be true or false")
     asked = isinstance(options, dict) and options.get("include_usage") is True
     return ClientRequest(members.text, members, model, bool(streams), asked, endpoint)
-
-
-def read_chat(body: bytes) -> ClientRequest:
-    """Reads a chat's body, as `read_request` does."""
-    return read_request(body, _CHAT)

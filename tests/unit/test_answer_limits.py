@@ -12,7 +12,7 @@ from harness.domain.providers.kinds import PROVIDER_KINDS, AnswerLimit, rename_a
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider, RequestPatch, Target
 from router.protocols.endpoints import DIALECTS
-from router.request.body import read_chat, read_request
+from router.request.body import read_request
 from tests.support.router.asgi_router import AUTH, CHAT, Door
 from tests.support.router.live_router import provider, snapshot
 
@@ -80,7 +80,9 @@ def test_a_targets_own_limit_is_the_weaker_one_under_either_name() -> None:
     chat = DIALECTS[Endpoint.CHAT]
 
     for client, limit in (({OLD: 7}, 7), ({NEW: 8}, 8), ({}, 3)):
-        request = read_chat(json.dumps({**ASK, **client}).encode()).for_kind("openai")
+        request = read_request(json.dumps({**ASK, **client}).encode(), Endpoint.CHAT).for_kind(
+            "openai"
+        )
         sent = json.loads(chat.patched(request, target))
         assert (sent.get(OLD), sent[NEW]) == (None, limit)
 
@@ -108,7 +110,7 @@ def test_only_the_name_changes_and_every_other_byte_stays(
     parts = [limit, *others] if first else [*others, limit]
     before = f"{space}{{{space}{', '.join(parts)} }}"
 
-    after = read_chat(before.encode()).for_kind("openai")
+    after = read_request(before.encode(), Endpoint.CHAT).for_kind("openai")
 
     assert after.text == before.replace(limit, limit.replace(name, NEW, 1))
     assert after.members.values[NEW].value == 7

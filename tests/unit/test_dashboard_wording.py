@@ -11,7 +11,6 @@ from dashboard import page_frame
 from dashboard.text import labels
 from dashboard.text.labels import Tone
 from dashboard.views import proposals
-from harness.domain.canary.rollout import RolloutState
 from harness.domain.evals.verdict import VERDICTS
 from harness.domain.formatting import MINUS, format_signed
 from harness.domain.proposals.proposal import ProposalPhase
@@ -97,7 +96,6 @@ def test_slower_is_worse_and_faster_is_better(new: float, old: float) -> None:
 def test_every_state_has_its_words() -> None:
     assert set(labels.VERDICT_LABELS) == {*VERDICTS, "running"}
     assert set(labels.PHASE_LABELS) == set(ProposalPhase)
-    assert set(labels.ROLLOUT_LABELS) == set(RolloutState)
     assert set(CHANGE_WORDS) == set(CHANGE_KINDS.values())
     for outcome, kind in VERDICTS.items():
         assert labels.VERDICT_LABELS[outcome].words == kind.words

@@ -1,15 +1,12 @@
 """What becomes of a request whose target lacks something."""
 
 import json
-from dataclasses import fields
 
 import pytest
 
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES, Capabilities, Endpoint
 from harness.domain.routing.degradation import (
-    DEGRADATION_RULES,
-    DegradationRule,
     OptionalFeature,
     dropped_features,
 )
@@ -19,16 +16,6 @@ from router.request.degradation import given_fields, without_fields
 
 pytestmark = pytest.mark.req("B7")
 PLAIN = Target("p", "m")
-
-
-def test_every_capability_has_a_rule() -> None:
-    # How long a model may take is no capability: no request asks for it.
-    patience = {"first_token_timeout_s", "first_byte_timeout_s"}
-
-    assert set(DEGRADATION_RULES) == {field.name for field in fields(Capabilities)} - patience
-    assert {
-        name for name, rule in DEGRADATION_RULES.items() if rule is DegradationRule.DROP
-    } == set(OptionalFeature)
 
 
 def test_kinds_lack_hints_alone() -> None:

@@ -10,6 +10,7 @@ from harness.domain.canary.guardrails import FailureTally
 from harness.domain.canary.ranking import rank_among
 from harness.domain.canary.worker_guard import HARM_GRID
 from harness.domain.evals.suite_plan import Claim
+from harness.gate.logspace import log_mean
 from harness.gate.offline.design import Design
 from harness.gate.offline.intervals import mcnemar, tango_interval, tango_p
 from harness.gate.offline.sequential import (
@@ -19,13 +20,9 @@ from harness.gate.offline.sequential import (
     judge_differences,
     progress_at,
 )
+from harness.gate.online.evidence_paths import ranks_path
 from harness.gate.online.fisher import Certificate, add_block, log_odds_e
-from harness.gate.online.harm_evidence import (
-    HarmEvidence,
-    RankEvidence,
-    RestartingHarmEvidence,
-    combine_log_e,
-)
+from harness.gate.online.harm_evidence import HarmEvidence
 from harness.gate.online.sample_ratio import log_srm
 from harness.gate.planning.budget import items_needed, minimum_detectable_effect
 from harness.gate.planning.multiplicity import holm_test
@@ -136,19 +133,9 @@ def test_the_grid_of_harm_is_the_registered_one() -> None:
     assert list(HARM_GRID) == GOLDEN["canary_grid"]
 
 
-def test_restarts_agree_block_by_block() -> None:
-    case = GOLDEN["canary_restart"]
-    state = RestartingHarmEvidence(every=case["every"])
-    for block, log_e in zip(case["blocks_n_m_F_y"], case["log_e"], strict=True):
-        state = state.after(FailureTally(*block))
-        assert state.log_e == close(log_e)
-
-
 def test_ranks_agree() -> None:
-    state = RankEvidence()
-    for u, log_e in zip(GOLDEN["rank"]["u"], GOLDEN["rank"]["log_e"], strict=True):
-        state = state.after(u)
-        assert state.log_e == close(log_e)
+    path = ranks_path([[u] for u in GOLDEN["rank"]["u"]])
+    assert path.tolist() == [close(log_e) for log_e in GOLDEN["rank"]["log_e"]]
     for example in GOLDEN["rank"]["u_examples"]:
         assert rank_among(example["x"], example["controls"], example["U"]) == example["u"]
 
@@ -160,7 +147,7 @@ def test_the_sample_ratio_check_agrees(case: dict[str, Any]) -> None:
 
 
 def test_streams_combine_by_their_mean() -> None:
-    assert combine_log_e(GOLDEN["streams"]["log_e"]) == close(GOLDEN["streams"]["combined"])
+    assert log_mean(GOLDEN["streams"]["log_e"]) == close(GOLDEN["streams"]["combined"])
 
 
 @cases("tango")

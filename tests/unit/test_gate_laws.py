@@ -1,6 +1,5 @@
 """What must hold for every sequence of differences."""
 
-import json
 import math
 from random import Random
 
@@ -14,14 +13,10 @@ from harness.gate.offline import sequential
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import (
     BET_GRID,
-    add_item,
-    build_evidence,
     check_differences,
     evidence_path,
     judge_batch,
     judge_differences,
-    progress_from_json,
-    start_progress,
 )
 
 pytestmark = pytest.mark.req("F2")
@@ -30,32 +25,6 @@ passfail = st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=1, max_size=80)
 graded = st.lists(st.floats(-1.0, 1.0), min_size=1, max_size=80)
 claims = st.sampled_from(list(QUALITY_CLAIMS))
 either = passfail | graded
-
-
-@given(d=either, claim=claims, spare=st.integers(0, 50))
-def test_step_by_step_is_all_at_once_to_the_last_bit(
-    d: list[float], claim: Claim, spare: int
-) -> None:
-    design = Design(claim, 0.05, len(d) + spare)
-    progress = start_progress()
-    for value in d:
-        progress = add_item(progress, value, design)
-
-    assert build_evidence(progress, design) == judge_differences(d, design)
-
-
-@given(d=either, claim=claims, cut=st.integers(0, 80))
-def test_a_restart_in_the_middle_changes_nothing(
-    d: list[float], claim: Claim, cut: int
-) -> None:
-    design = Design(claim, 0.05, len(d))
-    progress = start_progress()
-    for index, value in enumerate(d):
-        if index == cut:
-            progress = progress_from_json(json.loads(json.dumps(progress.as_json())))
-        progress = add_item(progress, value, design)
-
-    assert build_evidence(progress, design) == judge_differences(d, design)
 
 
 @given(d=st.lists(passfail, min_size=1, max_size=5), claim=claims)
@@ -119,18 +88,6 @@ def test_no_factor_of_the_evidence_is_below_a_quarter(d: list[float]) -> None:
     assert (steps >= math.log(0.25) - 1e-12).all()
 
 
-@given(d=either, claim=claims, extra=st.sampled_from([-1.0, 1.0]))
-def test_once_decided_later_items_change_nothing(
-    d: list[float], claim: Claim, extra: float
-) -> None:
-    design = Design(claim, 0.05, len(d) + 60)
-    progress = start_progress()
-    for value in [*d, *[1.0] * 40]:
-        progress = add_item(progress, value, design)
-    if build_evidence(progress, design).how == "early":
-        assert add_item(progress, extra, design) is progress
-
-
 def test_more_items_than_planned_are_refused() -> None:
     with pytest.raises(InputError, match="3 items, but the plan says at most 2"):
         judge_differences([0.0, 0.0, 0.0], Design(Claim.SUPERIOR, 0.05, 2))
@@ -173,11 +130,6 @@ def test_a_design_that_promises_nothing_is_refused(
 ) -> None:
     with pytest.raises(InputError):
         Design(Claim.SUPERIOR, margin, n_max, alpha)
-
-
-def test_a_stored_progress_of_another_grid_is_refused() -> None:
-    with pytest.raises(InputError, match="judge again"):
-        progress_from_json({**start_progress().as_json(), "log_losing": [0.0]})
 
 
 def test_the_grid_and_the_slack_are_the_registered_ones() -> None:

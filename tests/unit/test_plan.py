@@ -155,7 +155,6 @@ def test_a_plan_is_empty_only_for_reasons_that_it_names(
 
     reasons = {excluded.because for excluded in plan.left_out}
     assert plan.all_open is (not plan.targets and ExclusionReason.OPEN in reasons)
-    assert plan.held_by_stakes is (not plan.targets and ExclusionReason.STAKES in reasons)
     assert (plan.retry_after_s is not None) is plan.all_open
     if around.when_all_open is WhenAllOpen.TRY:
         assert not plan.all_open
@@ -202,7 +201,6 @@ def test_high_stakes_fall_only_to_capable_targets_and_then_fail_loudly() -> None
     plan = plan_request(HIGH, Arm.INCUMBENT, Needs(), around)
 
     assert plan.targets == ()
-    assert plan.held_by_stakes
     assert plan.all_open
     assert plan.retry_after_s == 12
     assert [excluded.because for excluded in plan.left_out] == [
@@ -223,7 +221,6 @@ def test_low_stakes_fall_the_whole_chain() -> None:
 
     assert plan.targets == ("cheap",)
     assert plan.retry_after_s is None
-    assert not plan.held_by_stakes
     assert not plan.all_open
 
 

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import chi2
 
+from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import BUCKETS, Arm, Canary, Route, choose_arm, hash_bucket
-from router.request.body import ClientRequest, read_chat
+from router.request.body import ClientRequest, read_request
 from router.request.client_directives import sticky_key
 
 ROUTE = Route("support", 1, "t_old", Canary("t_new", 100, "salt", "r-1"))
@@ -24,7 +25,9 @@ IntArray = npt.NDArray[np.int64]
 
 def request(**fields: object) -> ClientRequest:
     messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "hi"}]
-    return read_chat(json.dumps({"model": "support", "messages": messages, **fields}).encode())
+    return read_request(
+        json.dumps({"model": "support", "messages": messages, **fields}).encode(), Endpoint.CHAT
+    )
 
 
 @cache

@@ -17,7 +17,7 @@ from harness.domain.routing.target import RequestPatch, Target
 from router.protocols.chat.dialect import CHAT
 from router.protocols.endpoints import DIALECTS
 from router.request import upstream_call
-from router.request.body import read_chat, read_request
+from router.request.body import read_request
 from router.request.json_spans import ParsedObject, decode, parse_object, walk_text
 from router.request.json_walk import MAX_DEPTH
 from router.request.request_state import AttemptSpec, RoutedRequest
@@ -239,23 +239,23 @@ def test_an_object_of_100_000_names_is_refused_before_they_are_all_read() -> Non
     names = ",".join(f'"{n:x}":1' for n in range(100_000))
 
     with pytest.raises(InputError, match="more than 1000 names"):
-        read_chat(f'{{"model":"m",{names}'.encode())
+        read_request(f'{{"model":"m",{names}'.encode(), Endpoint.CHAT)
 
 
 def test_a_nesting_of_100_000_is_refused_and_not_a_crash() -> None:
     with pytest.raises(InputError):
-        read_chat(b'{"model":"m","x":' + b"[" * 100_000)
+        read_request(b'{"model":"m","x":' + b"[" * 100_000, Endpoint.CHAT)
 
 
 @pytest.mark.parametrize("body", [b'{"model":1}', b'{"model":""}', b'{"stream":true}'])
 def test_a_request_must_name_its_model(body: bytes) -> None:
     with pytest.raises(InputError, match="model"):
-        read_chat(body)
+        read_request(body, Endpoint.CHAT)
 
 
 def sent(body: Mapping[str, object], target: Target) -> dict[str, object]:
     found: dict[str, object] = json.loads(
-        CHAT.patched(read_chat(json.dumps(body).encode()), target)
+        CHAT.patched(read_request(json.dumps(body).encode(), Endpoint.CHAT), target)
     )
     return found
 
@@ -347,8 +347,10 @@ def test_a_stream_asks_for_its_usage_and_keeps_its_other_options() -> None:
     assert found["stream_options"] == {"x": 1, "include_usage": True}
     assert "stream_options" not in sent({"model": "r"}, PLAIN)
     asking = b'{"model":"r","stream":true,"stream_options":{"include_usage":true}}'
-    assert read_chat(asking).wants_usage
-    assert CHAT.patched(read_chat(asking), PLAIN) == asking.replace(b'"r"', b'"the/model-1"')
+    assert read_request(asking, Endpoint.CHAT).wants_usage
+    assert CHAT.patched(read_request(asking, Endpoint.CHAT), PLAIN) == asking.replace(
+        b'"r"', b'"the/model-1"'
+    )
 
 
 # What a text may hold that looks like the member `model`, and is another's, or text itself.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from harness.domain.routing.capabilities import Endpoint
 from router.protocols.endpoints import DIALECTS
 from router.protocols.provider_failures import classify_error, classify_status
-from router.request.body import read_chat
+from router.request.body import read_request
 from router.request.json_spans import parse_object
 from router.upstream.failure import UpstreamFailed
 
@@ -22,7 +22,7 @@ WORDS = (
     "content_block_delta content_block_start error message_delta message_start message_stop "
     "ping response.completed response.created response.failed response.output_text.delta text"
 )
-ASKED = read_chat(b'{"model":"r","stream":true}')
+ASKED = read_request(b'{"model":"r","stream":true}', Endpoint.CHAT)
 leaves = st.none() | st.booleans() | st.integers() | st.floats(-9, 9) | st.text(max_size=3)
 values = st.recursive(
     leaves | st.sampled_from(WORDS.split()),

@@ -1,7 +1,7 @@
 """Spend budgets: warn at a share, stop at the whole, start anew with the day and the month."""
 
 import math
-from datetime import date, timedelta
+from datetime import date
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,6 @@ from harness.domain.reliability.spend import (
     SpendBudget,
     SpendLevel,
     SpendTotals,
-    add_request_cost,
     check_budget,
     total_spend,
     totals_on,
@@ -22,7 +21,6 @@ from harness.domain.reliability.spend import (
 DAY = date(2026, 3, 31)
 FINE, WARNING, STOPPED = SpendLevel
 amounts = st.floats(0, 100)
-days = st.integers(0, 100).map(lambda number: date(2026, 1, 1) + timedelta(number))
 
 
 @pytest.mark.parametrize(
@@ -83,36 +81,6 @@ def test_a_new_day_and_a_new_month_start_anew() -> None:
     assert totals_on(spent, date(2026, 4, 1)) == SpendTotals(date(2026, 4, 1))
     assert totals_on(spent, date(2027, 3, 31)) == SpendTotals(date(2027, 3, 31))
     assert totals_on(spent, date(2026, 3, 29)) == spent
-
-
-def test_a_request_without_a_known_price_is_counted_and_not_taken_for_free() -> None:
-    assert add_request_cost(SpendTotals(DAY, 1.0, 2.0), None, DAY) == SpendTotals(
-        DAY, 1.0, 2.0, 1
-    )
-
-
-@pytest.mark.parametrize("cost", [-0.01, math.nan, math.inf])
-def test_a_cost_that_would_spoil_the_sums_is_refused(cost: float) -> None:
-    with pytest.raises(InputError, match="cost"):
-        add_request_cost(SpendTotals(DAY), cost, DAY)
-
-
-@given(st.lists(st.tuples(days, st.none() | amounts), min_size=1))
-def test_the_sums_are_those_of_the_last_day_and_its_month(
-    requests: list[tuple[date, float | None]],
-) -> None:
-    requests.sort(key=lambda request: request[0])
-    spent = SpendTotals(requests[0][0])
-    for day, cost in requests:
-        spent = add_request_cost(spent, cost, day)
-
-    last = requests[-1][0]
-    month = [cost for day, cost in requests if day.month == last.month]
-    assert spent.day == last
-    assert spent.day_usd == pytest.approx(sum(c for d, c in requests if d == last and c))
-    assert spent.month_usd == pytest.approx(sum(cost for cost in month if cost))
-    assert spent.unpriced == month.count(None)
-    assert spent.day_usd <= spent.month_usd + 1e-9
 
 
 def test_the_share_of_the_budget_is_told() -> None:

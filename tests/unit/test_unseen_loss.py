@@ -17,10 +17,11 @@ from harness.domain.evals.suite_plan import (
 from harness.gate.offline.adjusted import judge_adjusted
 from harness.gate.offline.design import Design, design_from_plan, mirrored_spread, unseen_loss
 from harness.gate.offline.sequential import (
-    add_item,
     build_evidence,
+    evidence_path,
     judge_batch,
     judge_differences,
+    progress_at,
     start_progress,
 )
 
@@ -76,8 +77,8 @@ def test_one_path_many_paths_and_the_running_state_agree() -> None:
         assert (judge_differences(row.tolist(), design).outcome == "promote") == promoted
     # Who does not hold the differences any more tests for a whole loss.
     progress = start_progress()
-    for value in d[0]:
-        progress = add_item(progress, float(value), design)
+    path = evidence_path(d[0], design)
+    progress = progress_at(path, len(d[0]) - 1, progress)
     stricter, known = build_evidence(progress, design), judge_differences(d[0].tolist(), design)
     assert stricter.p_final is not None
     assert known.p_final is not None

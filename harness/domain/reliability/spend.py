@@ -112,19 +112,6 @@ def month_end(day: date) -> date:
     return (day.replace(day=1) + timedelta(days=32)).replace(day=1) - timedelta(days=1)
 
 
-def add_request_cost(spent: SpendTotals, cost_usd: float | None, today: date) -> SpendTotals:
-    """Adds one more request's cost. cost_usd: None when its price is unknown.
-
-    Raises InputError for a cost that is negative or no number: it would spoil the sums.
-    """
-    now = totals_on(spent, today)
-    if cost_usd is None:
-        return replace(now, unpriced=now.unpriced + 1)
-    if not 0 <= cost_usd < math.inf:
-        raise InputError(f"a request's cost is 0 US dollars or more, not {cost_usd}")
-    return replace(now, day_usd=now.day_usd + cost_usd, month_usd=now.month_usd + cost_usd)
-
-
 def check_budget(budget: SpendBudget, spent: SpendTotals, today: date) -> SpendDecision:
     """Whether another request may go; of day and month the worse, then the longer, decides."""
     now = spent if spent.day == today else totals_on(spent, today)

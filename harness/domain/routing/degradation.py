@@ -1,28 +1,16 @@
-"""Degradation rules decide what happens to a request whose target lacks a feature that it asks
-for (B7): the target is left out, tools are called one at a time, or the feature is dropped.
-Pure.
+"""Features of a request that a target may lack without being left out (B7): the router drops
+them, and the answer says so. Pure.
 """
 
 from collections.abc import Mapping
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import Final
 
 from harness.domain.routing.capabilities import Capabilities, Endpoint
 
 
-class DegradationRule(Enum):
-    """LEAVE_OUT: the target is not asked; 422 when no other is left. SERIALIZE: all targets of
-    the plan call tools one at a time, unless the client asked for parallel calls in so many
-    words. DROP: the target is asked without it, and the answer says so.
-    """
-
-    LEAVE_OUT = "leave out"
-    SERIALIZE = "serialize"
-    DROP = "drop"
-
-
 class OptionalFeature(StrEnum):
-    """What an answer can do without. Of the capabilities, those whose rule is DROP."""
+    """What an answer can do without."""
 
     SEED = "seed"
     LOGPROBS = "logprobs"
@@ -32,18 +20,6 @@ class OptionalFeature(StrEnum):
     TOP_K = "top_k"
 
 
-DEGRADATION_RULES: Final[Mapping[str, DegradationRule]] = {
-    **dict.fromkeys((endpoint.value for endpoint in Endpoint), DegradationRule.LEAVE_OUT),
-    "stream": DegradationRule.LEAVE_OUT,
-    "tools": DegradationRule.LEAVE_OUT,
-    "json_schema": DegradationRule.LEAVE_OUT,
-    "vision": DegradationRule.LEAVE_OUT,
-    "context_window": DegradationRule.LEAVE_OUT,
-    "parallel_tools": DegradationRule.SERIALIZE,
-    **dict.fromkeys(
-        (optional_feature.value for optional_feature in OptionalFeature), DegradationRule.DROP
-    ),
-}
 # OpenAI's chat has no place for them; that of some kinds has one (`cache_marks`).
 LOST_IN_TRANSLATION: Final[Mapping[Endpoint, frozenset[OptionalFeature]]] = {
     Endpoint.MESSAGES: frozenset({OptionalFeature.CACHING})

@@ -168,13 +168,6 @@ class RoutePlan:
             (excluded for excluded in self.left_out if excluded.target == self.guest), None
         )
 
-    @property
-    def held_by_stakes(self) -> bool:
-        """Tells whether nobody is left, and the stakes forbid what might have answered."""
-        return not self.targets and any(
-            e.because is ExclusionReason.STAKES for e in self.left_out
-        )
-
 
 def target_availability(
     breaker: Breaker, now: float, policy: BreakerPolicy, pause_s: float = 0.0

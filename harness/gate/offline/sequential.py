@@ -2,14 +2,13 @@
 (statistics.md §1.3 to §1.5): it promotes, rejects, goes on, or tests once more at the last
 item.
 
-One recursion serves everything: a step is a path of one item (`add_item`), a judgement stops on
-its path (`judge_differences`), a benchmark runs many paths at once (`judge_batch`). Sums are
-added strictly in order, so that all of them agree to the last bit.
+A judgement stops on its path (`judge_differences`), a benchmark runs many paths at once
+(`judge_batch`). Sums are added strictly in order, so that both agree to the last bit.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from harness.domain.errors import InputError
 from harness.domain.evals.suite_plan import Claim
@@ -138,17 +137,6 @@ class ComparisonProgress:
     log_e_bad: float = 0.0
     log_losing: tuple[float, ...] = (0.0,) * len(BET_GRID)
 
-    def as_json(self) -> dict[str, object]:
-        return {**asdict(self), "log_losing": list(self.log_losing)}
-
-
-def progress_from_json(stored: Mapping[str, object]) -> ComparisonProgress:
-    """Restores what ComparisonProgress.as_json wrote, also after a trip through JSON text."""
-    losing = stored["log_losing"]
-    if not isinstance(losing, Sequence) or len(losing) != len(BET_GRID):
-        raise InputError(f"a stored progress has {len(BET_GRID)} log products: judge again")
-    return ComparisonProgress(**{**stored, "log_losing": tuple(losing)})  # type: ignore[arg-type]
-
 
 @dataclass(frozen=True, slots=True)
 class EvidencePath:
@@ -263,13 +251,6 @@ def evidence_path(
         log_e_bad=log_mean_rows(losing),
         log_losing=np.stack(losing, axis=-1),
     )
-
-
-def add_item(progress: ComparisonProgress, d: float, design: Design) -> ComparisonProgress:
-    """Adds an item to a comparison. Once the gate has decided, further items change nothing."""
-    if _crossed(progress, design):
-        return progress
-    return progress_at(evidence_path([d], design, progress), 0, progress)
 
 
 def judge_differences(differences: Sequence[float], design: Design) -> ComparisonEvidence:

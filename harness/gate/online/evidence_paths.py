@@ -1,7 +1,7 @@
 """Evidence paths give each guardrail's evidence after every block, and all combined
 (statistics.md §2.5).
 
-The same figures as `HarmEvidence` and `RankEvidence` (`harm_evidence`) give step by step, for
+The same figures as `HarmEvidence` (`harm_evidence`) gives step by step, for
 all blocks at once: a rollout of a million requests is looked at every few seconds. Also the
 weights of the evidence (§2.11), and what a guardrail counted in a block.
 
