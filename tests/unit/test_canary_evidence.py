@@ -15,7 +15,6 @@ from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.online.fisher import Certificate, log_certificate, log_factors
 from harness.gate.online.harm_evidence import (
     HarmEvidence,
-    distance_to_trip,
     find_trip,
     odds_grid,
 )
@@ -149,17 +148,6 @@ def test_nothing_seen_is_no_evidence_of_anything() -> None:
     evidence = collect_evidence([], CanaryPolicy())
     assert (evidence.log_e, evidence.log_certificate) == pytest.approx((0.0, 0.0))
     assert find_trip([], 0.05) == ((), None)
-
-
-def test_the_distance_to_trip_of_the_worked_example() -> None:
-    assert distance_to_trip(1.9879, 0.05) == pytest.approx(0.66, abs=0.005)
-    assert distance_to_trip(-5.0, 0.05) == 0.0
-    assert distance_to_trip(50.0, 0.05) == 1.0
-
-
-def test_about_440_clean_exposures_certify_a_route_that_never_fails() -> None:
-    assert math.exp(log_certificate(Certificate(canary=430), p0=0.01)[0]) < 20
-    assert math.exp(log_certificate(Certificate(canary=445), p0=0.01)[0]) > 20
 
 
 def test_a_failure_costs_a_certificate() -> None:

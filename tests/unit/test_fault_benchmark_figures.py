@@ -1,6 +1,5 @@
 """The fault benchmark's own judgement: whole, spliced, ended falsely; growing or not."""
 
-import math
 import random
 
 import pytest
@@ -8,9 +7,9 @@ import pytest
 from benchmarks.faults.answers import WORDS, Ending, ending, words
 from benchmarks.faults.catalogue import Expect, Row, Variant, rows
 from benchmarks.faults.client import RequestResult
-from benchmarks.faults.figures import figures, p99, right
+from benchmarks.faults.figures import figures, right
 from benchmarks.faults.routes import routes
-from benchmarks.faults.table import lines, share
+from benchmarks.faults.table import lines
 from benchmarks.faults.trend import trend
 
 WHOLE = " ".join(words("p"))
@@ -100,27 +99,6 @@ def test_a_rows_figures_tell_all_calls_from_those_of_its_second_half() -> None:
     assert "| 2 an outage | retries | 4 | 75.0 % | 75.0 % | 0 | 0 | 2.00 | 1.00 |" in text
 
 
-def test_a_row_without_a_whole_answer_has_no_latency() -> None:
-    row = Row(15, "nobody", Expect.DOWN, (Variant("x"),))
-
-    found = figures(row, 0, [request_result(Ending.ERROR)], {})
-
-    assert math.isnan(found.p99_s)
-    assert lines([found], 1.0)[2].endswith("| – |")
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"), [([1.0], 1.0), (range(1, 101), 99), (range(1, 1001), 990)]
-)
-def test_the_99th_percentile_is_one_of_the_values(values: list[float], expected: float) -> None:
-    assert p99(values) == expected
-
-
-def test_a_share_is_never_rounded_up_to_all() -> None:
-    assert share(9999, 10_000) == "99.9 %"
-    assert share(10, 10) == "100.0 %"
-
-
 def test_every_fault_from_1_to_15_is_there_and_no_two_share_a_route() -> None:
     assert {row.number for row in rows()} == set(range(16))
     names = [route.name for route in routes(rows())]
@@ -145,8 +123,3 @@ def test_what_fills_up_at_the_beginning_is_no_growth() -> None:
     found = trend(times, [min(50.0 + at, 100.0) for at in times])
 
     assert found == (100.0, 0.0, 0.0, 0.0)
-
-
-def test_a_few_samples_have_no_slope() -> None:
-    with pytest.raises(ValueError, match="too few"):
-        trend([0.0, 1.0, 2.0], [1.0, 1.0, 1.0])

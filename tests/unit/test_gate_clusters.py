@@ -16,9 +16,7 @@ from harness.domain.evals.suite_plan import Claim, SuitePlan, plan_from_json
 from harness.domain.evals.verdict import Failed, Inconclusive, InfraError, Passed
 from harness.domain.settings import SuiteSettings
 from harness.gate.offline.pairs import pair_samples
-from harness.gate.offline.replay import verdict_bytes
 from harness.gate.offline.slices import merge_clusters
-from harness.gate.offline.verdicts import replay_verdict
 from tests.unit.test_gate_verdicts import Sides, ask, broken, plan, sides
 
 pytestmark = pytest.mark.req("F2", "A7")
@@ -109,16 +107,6 @@ def test_too_few_clusters_cannot_show_that_none_is_lost_whole() -> None:
 
     assert isinstance(few, Inconclusive)
     assert isinstance(many, Passed)
-
-
-def test_a_verdict_on_clusters_is_decided_again_to_the_same_bytes() -> None:
-    sizes = [1, 4, 2, 5] * 25
-    won = [float(n % 3 > 0) for n in range(100)]
-    found = ask([clustered(sizes)], {"math": sides([0.0] * sum(sizes), repeated(sizes, won))})
-
-    assert isinstance(found, Passed)
-    stored = replace(found, inputs=json.loads(json.dumps(found.inputs)))
-    assert verdict_bytes(replay_verdict(stored)) == verdict_bytes(found)
 
 
 def test_a_plan_of_clusters_is_read_as_it_was_written() -> None:

@@ -1,6 +1,5 @@
 """Cheaper and not worse: quality and cost, both shown, each at the whole alpha."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,9 +12,6 @@ from harness.domain.evals.run import Sample, SampleError
 from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.domain.evals.verdict import Failed, Inconclusive, InfraError, Passed, Verdict
 from harness.gate.offline.costs import CostOutcome, items_to_show_saving, judge_costs
-from harness.gate.offline.intervals import mean_interval
-from harness.gate.offline.replay import verdict_bytes
-from harness.gate.offline.verdicts import replay_verdict
 from tests.unit.test_gate_verdicts import Sides, ask, plan, sides
 
 pytestmark = pytest.mark.req("A3", "A7")
@@ -174,35 +170,6 @@ def test_a_required_suite_is_asked_for_quality_alone() -> None:
     assert list(verdict.inputs["costs"]) == ["math"]  # type: ignore[call-overload]
 
 
-@pytest.mark.req("F5")
-@given(
-    scores=st.lists(
-        st.tuples(st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 0.5, 1.0]) | st.none()),
-        min_size=60, max_size=60,
-    ),
-    costs=st.lists(
-        st.tuples(st.floats(0.0, 1.0) | st.none(), st.floats(0.0, 1.0) | st.none()),
-        min_size=60, max_size=60,
-    ),
-    known=st.integers(1, 60),
-)  # fmt: skip
-def test_whatever_it_costs_the_replay_is_the_verdict(
-    scores: list[tuple[float, float | None]],
-    costs: list[tuple[float | None, float | None]],
-    known: int,
-) -> None:
-    both = sides([a for a, _ in scores], [b for _, b in scores])
-    ours, theirs = costing(both, [a for a, _ in costs], [b for _, b in costs])
-    stopped = {"math": ("infra_error", "x")} if known % 2 else None
-    before = ask([claim(60)], {"math": (ours[:known], theirs[:known])}, stopped)
-    if before is None:
-        return
-    again = replay_verdict(
-        replace(before, inputs=json.loads(json.dumps(before.inputs)), suites=())
-    )
-    assert verdict_bytes(again) == verdict_bytes(before)
-
-
 @given(
     costs=st.lists(st.tuples(st.floats(0.001, 1.0), st.floats(0.0, 1.0)), min_size=1),
     factor=st.floats(0.5, 1.0),
@@ -215,8 +182,3 @@ def test_a_lower_cost_never_weakens_what_the_same_items_show(
     usual = judge_costs(costs, asked)
     cheaper = judge_costs([(a, b * factor) for a, b in costs], asked)
     assert cheaper.outcome is not CostOutcome.REFUTED or usual.outcome is CostOutcome.REFUTED
-
-
-@pytest.mark.parametrize("values", [[1e200, -1e200], [math.inf, 0.0], [1e308, 1e308]])
-def test_an_interval_that_no_float_holds_is_none(values: list[float]) -> None:
-    assert mean_interval(values) is None

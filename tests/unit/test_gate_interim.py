@@ -15,8 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.domain.evals.suite_plan import Claim
-from harness.gate.offline.design import Design, interim_items, interim_levels, interim_power
+from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole, plan_from_json
+from harness.gate.offline.design import (
+    Design,
+    design_from_plan,
+    interim_items,
+    interim_levels,
+    interim_power,
+)
 from harness.gate.offline.futility import (
     FUTILE,
     chance_of_last,
@@ -25,6 +31,7 @@ from harness.gate.offline.futility import (
     judge_or_give_up,
 )
 from harness.gate.offline.sequential import judge_differences
+from harness.gate.planning.multiplicity import share_alpha
 
 pytestmark = pytest.mark.req("F2", "F4")
 
@@ -199,3 +206,31 @@ def test_a_comparison_that_always_has_a_chance_runs_to_its_end() -> None:
 
     evidence = judge_differences(better, DESIGN)
     assert give_up(evidence, better, DESIGN, 0.05) is evidence
+
+
+PLAN = SuitePlan(
+    suite="s",
+    suite_digest="d",
+    role=SuiteRole.PRIMARY,
+    claim=Claim.SUPERIOR,
+    margin=0.05,
+    alpha=0.05,
+    n_max=200,
+    epochs=1,
+    order_seed=1,
+)
+
+
+@pytest.mark.req("F4", "F5")
+def test_the_part_of_alpha_and_what_is_given_up_are_registered() -> None:
+    shared = share_alpha(PLAN, 4)
+
+    assert plan_from_json(shared.as_json()) == shared
+    assert shared.as_json()["candidates"] == 4
+    assert design_from_plan(shared).alpha == pytest.approx(0.0125)
+
+
+@pytest.mark.req("F4")
+def test_a_guard_is_never_given_up() -> None:
+    """It may still find that the candidate is worse."""
+    assert share_alpha(replace(PLAN, role=SuiteRole.GUARD), 4).futility == 0.0

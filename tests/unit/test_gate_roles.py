@@ -1,12 +1,9 @@
 """What required, primary and guard suites decide together (statistics.md §1.7)."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from harness.domain.evals.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
 from harness.domain.evals.verdict import (
@@ -17,9 +14,6 @@ from harness.domain.evals.verdict import (
     Passed,
 )
 from harness.gate.offline.primary_suites import WEIGHTED_MEAN
-from harness.gate.offline.replay import verdict_bytes
-from harness.gate.offline.verdicts import replay_verdict
-from harness.gate.planning.multiplicity import holm_test
 from tests.unit.test_gate_costs import priced
 from tests.unit.test_gate_verdicts import ALIKE, BETTER, WORSE, Sides, ask, broken, plan, sides
 
@@ -160,10 +154,6 @@ def test_a_suite_that_would_pass_alone_may_not_pass_among_four() -> None:
     assert "not after the other suites are counted" in among.suites[0].reason
 
 
-def test_holms_example_of_the_specification() -> None:
-    assert holm_test((0.004, 0.03, 0.02, 0.6), 0.05) == (True, False, False, False)
-
-
 def test_one_suite_that_is_shown_worse_rejects_though_another_is_better() -> None:
     found = ask(any_of(2), named(BETTER, WORSE))
 
@@ -178,41 +168,3 @@ def test_a_suite_of_several_that_ended_early_shows_nothing() -> None:
     assert isinstance(ask(any_of(2), named(some, ALIKE), stopped), Inconclusive)
     other = ask(any_of(2), named(some, leaning(25, 2)), stopped)
     assert isinstance(other, Passed)
-
-
-@pytest.mark.req("F5")
-@given(
-    found=st.lists(
-        st.tuples(
-            st.sampled_from([BETTER, WORSE, ALIKE, OPEN, FORM]),
-            st.integers(1, 200),
-            st.integers(0, 250),
-            st.sampled_from(["", "inconclusive", "infra_error"]),
-        ),
-        min_size=3,
-        max_size=3,
-    ),
-    combine=st.sampled_from(list(PrimaryCombination)),
-    role=st.sampled_from([SuiteRole.GUARD, SuiteRole.REQUIRED]),
-)
-def test_whatever_the_suites_say_the_replay_is_the_verdict(
-    found: Sequence[tuple[Sides, int, int, str]], combine: PrimaryCombination, role: SuiteRole
-) -> None:
-    primaries = weighted(2.0, 1.0) if combine is PrimaryCombination.WEIGHTED else any_of(2)
-    plans = [*primaries, replace(GUARD, role=role)]
-    given_ = {}
-    for suite_plan, ((ours, theirs), known, dead, _) in zip(plans, found, strict=True):
-        mine = [broken(s) if s.position == dead else s for s in ours]
-        given_[suite_plan.suite] = (mine[:known], theirs[:known])
-    stopped = {
-        suite_plan.suite: (why, "ended")
-        for suite_plan, (*_, why) in zip(plans, found, strict=True)
-        if why
-    }
-    before = ask(plans, given_, stopped)
-    if before is None:
-        return
-    again = replay_verdict(
-        replace(before, inputs=json.loads(json.dumps(before.inputs)), suites=())
-    )
-    assert verdict_bytes(again) == verdict_bytes(before)

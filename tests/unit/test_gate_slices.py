@@ -11,7 +11,7 @@ from scipy.stats import ttest_1samp
 from evals.suites.suite import ConfiguredSuites
 from harness.domain.errors import InputError
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS, ItemGroups, Slice
-from harness.domain.evals.suite_plan import PrimaryCombination, SuitePlan, plan_from_json
+from harness.domain.evals.suite_plan import PrimaryCombination, SuitePlan
 from harness.domain.evals.verdict import (
     Failed,
     HarnessMismatch,
@@ -22,7 +22,6 @@ from harness.domain.evals.verdict import (
 from harness.domain.settings import SuiteSettings
 from harness.gate.offline.intervals import tango_p
 from harness.gate.offline.pairs import pair_samples
-from harness.gate.offline.replay import verdict_bytes
 from harness.gate.offline.slices import (
     SLICE_ALPHA,
     judge_slices,
@@ -30,7 +29,6 @@ from harness.gate.offline.slices import (
     loss_p,
     promotion_waits_for,
 )
-from harness.gate.offline.verdicts import replay_verdict
 from tests.unit.test_gate_verdicts import ask, broken, plan, samples, sides
 
 pytestmark = pytest.mark.req("F2", "A7")
@@ -200,20 +198,6 @@ def test_a_weighted_mean_does_not_outrun_the_slices_of_its_suites() -> None:
     assert isinstance(failed, Failed)
     assert "language = da" in failed.reason
     assert waiting is None
-
-
-def test_a_verdict_on_slices_is_decided_again_to_the_same_bytes() -> None:
-    for answers in (losing_danish(), ([0.0] * N, [1.0] * N)):
-        found = ask([sliced()], {"math": sides(*answers)})
-        assert found is not None
-        stored = replace(found, inputs=json.loads(json.dumps(found.inputs)))
-        assert verdict_bytes(replay_verdict(stored)) == verdict_bytes(found)
-
-
-def test_a_plan_with_slices_is_read_as_it_was_written() -> None:
-    assert "slices" not in json.dumps(plan().as_json())
-    registered = sliced()
-    assert plan_from_json(json.loads(json.dumps(registered.as_json()))) == registered
 
 
 def test_values_with_too_few_items_are_no_slices() -> None:

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import optimize, stats
+from scipy import stats
 
 from evals.runner.judge_calibration import cohens_kappa
 from harness.gate.offline.intervals import (
     Z95,
-    lower_bound,
     mcnemar,
     mean_interval,
+    median_interval,
     quantile_interval,
     share_interval,
     squared_deviations,
@@ -61,6 +61,18 @@ def test_a_quantile_lies_between_the_closest_ranks_that_hold_it(n: int, share: f
     high = ranks[stats.binom.sf(ranks - 1, n, share) <= 0.025]
 
     assert found == ((low[-1], high[0]) if low.size and high.size else None)
+
+
+@pytest.mark.parametrize(
+    ("n", "ranks"), [(6, (1, 6)), (10, (2, 9)), (20, (6, 15)), (50, (18, 33)), (100, (40, 61))]
+)
+def test_the_median_lies_between_the_ranks_of_the_sign_test(
+    n: int, ranks: tuple[int, int]
+) -> None:
+    """Ranks as in Dixon & Massey 1983, table A-25."""
+    values = [float(value) for value in range(1, n + 1)]
+
+    assert median_interval(values[::-1]) == ranks
 
 
 @given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -127,28 +139,6 @@ def test_tangos_statistic_is_mcnemars_at_zero() -> None:
         math.inf,
         -math.inf,
     ]
-
-
-@pytest.mark.parametrize("scores", [[1.0] * 50, [1.0] * 95 + [0.0] * 5, [0.3, 0.9, 0.6] * 20])
-def test_a_lower_bound_is_the_mean_at_which_the_mixture_reaches_twenty(
-    scores: Sequence[float],
-) -> None:
-    right, n = math.fsum(scores), len(scores)
-    wrong = n - right
-
-    def log_ratio(mean: float) -> float:
-        mixed = math.lgamma(right + 0.5) + math.lgamma(wrong + 0.5) - math.lgamma(n + 1.0)
-        likelihood = right * math.log(mean) + (wrong * math.log1p(-mean) if wrong else 0.0)
-        return mixed - math.log(math.pi) - likelihood - math.log(20.0)
-
-    expected = optimize.brentq(log_ratio, 1e-6, right / n - 1e-12)
-    assert lower_bound(scores) == pytest.approx(expected, abs=1e-9)
-
-
-@pytest.mark.parametrize("scores", [[], [1.0, -0.01], [1.01, 0.0], [math.nan]])
-def test_there_is_no_lower_bound_of_what_are_no_scores(scores: Sequence[float]) -> None:
-    assert lower_bound(scores) is None
-    assert lower_bound([0.0]) == pytest.approx(0.0, abs=1e-12)
 
 
 def test_an_interval_of_agreement_is_as_wide_as_was_asked() -> None:

@@ -6,8 +6,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from harness.domain.evals.run import Sample, SampleError
 from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
@@ -311,20 +309,6 @@ def test_every_verdict_is_recomputed_to_the_same_bytes(found: Sides) -> None:
     assert again.id == before.id
     assert verdict_bytes(again) == verdict_bytes(before)
     assert again == before
-
-
-@pytest.mark.req("F5")
-@given(
-    ours=st.lists(st.floats(0.0, 1.0) | st.none(), min_size=40, max_size=40),
-    theirs=st.lists(st.floats(0.0, 1.0) | st.none(), min_size=40, max_size=40),
-    claim=st.sampled_from(list(Claim)),
-)
-def test_whatever_the_scores_the_replay_is_the_verdict(
-    ours: list[float | None], theirs: list[float | None], claim: Claim
-) -> None:
-    before = one(sides(ours, theirs), claim=claim, n_max=40)
-    assert before is not None
-    assert verdict_bytes(replay_verdict(restored(before))) == verdict_bytes(before)
 
 
 @pytest.mark.req("F5")

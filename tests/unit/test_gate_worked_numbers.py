@@ -10,68 +10,17 @@ from harness.gate.offline.design import Design, design_from_plan
 from harness.gate.offline.intervals import tango_interval, tango_p, tango_z
 from harness.gate.offline.sequential import (
     evidence_path,
-    final_p,
-    guarded_t,
     judge_differences,
-    t_tail,
 )
 from harness.gate.planning.budget import items_needed, sd_epochs, sd_pass_fail
-from harness.gate.planning.multiplicity import spend_alpha
 from harness.gate.text.sentences import comparison_reason, further_items
 
 pytestmark = pytest.mark.req("F2")
 
 
-def sums(b: int, c: int) -> tuple[float, float]:
-    return float(b - c), float(b + c)
-
-
-@pytest.mark.parametrize(
-    ("b", "c", "n", "claim", "p_t", "p_final"),
-    [
-        (22, 9, 150, Claim.SUPERIOR, 0.009569, 0.009775),
-        (15, 11, 150, Claim.SUPERIOR, 0.2176, 0.2176),
-        (21, 20, 240, Claim.NON_INFERIOR, 0.02203, 0.02415),
-        (0, 2, 100, Claim.NON_INFERIOR, 0.02315, 0.08433),
-    ],
-)
-def test_the_final_test_of_four_suites(
-    b: int, c: int, n: int, claim: Claim, p_t: float, p_final: float
-) -> None:
-    design = Design(claim, 0.05, n)
-    total, squares = sums(b, c)
-
-    assert t_tail(n, guarded_t(n, total, squares, design.theta0)) == pytest.approx(
-        p_t, rel=1e-3
-    )
-    assert final_p(n, total, squares, (b, c), whole=True, design=design) == pytest.approx(
-        p_final, rel=1e-3
-    )
-
-
-def test_a_candidate_that_always_wins_is_promoted_at_item_11() -> None:
-    design = Design(Claim.SUPERIOR, 0.05, 500)
-    taken = evidence_path([1.0] * 11, design)
-
-    assert [round(math.exp(log), 2) for log in taken.log_e] == [
-        *(1.27, 1.76, 2.59, 3.99, 6.41, 10.68, 18.35, 32.11, 56.19, 98.33, 172.07)
-    ]
-    assert judge_differences([1.0] * 20, design).n_used == 11
-
-
 def test_the_first_bets() -> None:
     taken = evidence_path([0.0, 0.0, 0.0], Design(Claim.SUPERIOR, 0.05, 500))
     assert taken.bet.tolist() == pytest.approx([0.271446, 0.383882, 0.470158], abs=1e-6)
-
-
-def test_eight_straight_losses_reject_and_seven_do_not() -> None:
-    design = Design(Claim.NON_INFERIOR, 0.05, 100)
-    assert math.exp(judge_differences([-1.0] * 7, design).log_e_bad) == pytest.approx(
-        12.25, abs=0.01
-    )
-    evidence = judge_differences([-1.0] * 12, design)
-    assert (evidence.outcome, evidence.n_used) == ("reject", 8)
-    assert math.exp(evidence.log_e_bad) == pytest.approx(20.62, abs=0.01)
 
 
 def test_fewer_than_59_items_cannot_pass_as_non_inferior() -> None:
@@ -83,12 +32,6 @@ def test_fewer_than_59_items_cannot_pass_as_non_inferior() -> None:
     assert (
         judge_differences([0.0] * 59, Design(Claim.NON_INFERIOR, 0.05, 59)).outcome == "promote"
     )
-
-
-def test_a_scaled_alpha_scales_both_parts() -> None:
-    design = Design(Claim.SUPERIOR, 0.05, 100, alpha=0.025)
-    assert [design.alpha1, design.alpha2] == pytest.approx([0.005, 0.02])
-    assert Design(Claim.SUPERIOR, 0.05, 9).promote_at == pytest.approx(4.60517)
 
 
 def test_no_discordant_pair_gives_one_half() -> None:
@@ -105,14 +48,6 @@ def test_planning_for_pass_fail_and_for_epochs() -> None:
     assert sd_pass_fail(0.2025) == pytest.approx(0.45)
     assert sd_pass_fail(0.2, 0.05) == pytest.approx(math.sqrt(0.1975))
     assert sd_epochs(0.04, 0.05, 5) == pytest.approx(math.sqrt(0.05))
-
-
-def test_the_first_look_is_full_and_all_together_spend_one_and_a_half() -> None:
-    looks = [spend_alpha(0.05, look) for look in range(1, 10_000)]
-    assert looks[:3] == pytest.approx([0.05, 0.05 / 6, 0.05 / 12])
-    assert math.fsum(looks) == pytest.approx(0.075, abs=1e-4)
-    with pytest.raises(ValueError, match="counted from 1"):
-        spend_alpha(0.05, 0)
 
 
 def test_a_plan_becomes_its_design() -> None:
