@@ -16,8 +16,8 @@ from harness.domain.routing.target import Target
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_action import RolloutFigures
 from harness.gate.text.explain import explain_rollout
-from tests.unit.test_canary_explained import POLICY, blocks
 from tests.unit.test_canary_policy import START, rollout
+from tests.unit.test_canary_sentences import POLICY, blocks
 
 pytestmark = pytest.mark.req("F3")
 

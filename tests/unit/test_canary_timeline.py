@@ -14,8 +14,8 @@ from harness.domain.canary.rollout import RolloutState
 from harness.gate.online import timeline
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.online.timeline import FailureShare, build_timeline
-from tests.unit.test_canary_explained import POLICY, blocks, waiting
 from tests.unit.test_canary_policy import START
+from tests.unit.test_canary_sentences import POLICY, blocks, waiting
 
 pytestmark = pytest.mark.req("F3")
 

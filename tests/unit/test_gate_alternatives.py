@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from tests.unit.test_gate_claim_groups import case, items, part, spread
 
 from harness.domain.evals.suite_figures import HolmFigures
 from harness.domain.evals.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
@@ -15,7 +16,6 @@ from harness.gate.offline.primary_suites import WEIGHTED_MEAN, ClaimGroup, at_le
 from harness.gate.offline.suite_claims import SuiteClaim, judge_claim
 from harness.gate.offline.suite_judgement import judge_pairs
 from harness.gate.offline.verdicts import JointJudgement, judge_suites
-from tests.unit.test_gate_claim_groups import case, items, part, spread
 from tests.unit.test_gate_verdicts import plan
 
 pytestmark = pytest.mark.req("F2", "A7")

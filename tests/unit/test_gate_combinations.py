@@ -282,5 +282,7 @@ def test_every_combination_is_decided_again_to_the_same_bytes(seed: int) -> None
 
 if __name__ == "__main__":
     everything = {str(seed): record_all(seed) for seed in SEEDS}
-    lines = (f"{json.dumps(seed)}: {json.dumps(found)}" for seed, found in everything.items())
+    lines = (
+        f"{json.dumps(seed)}: {json.dumps(verdicts)}" for seed, verdicts in everything.items()
+    )
     GOLDEN.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

@@ -11,9 +11,7 @@ from statistics import fmean
 import pytest
 from scipy import stats
 
-from harness.domain.evals.suite_figures import CostFigures
 from harness.domain.evals.suite_plan import Claim, SuitePlan
-from harness.domain.evals.verdict import ScorePair
 from harness.gate.offline.costs import (
     CostEvidence,
     CostOutcome,
@@ -21,8 +19,6 @@ from harness.gate.offline.costs import (
     items_to_show_saving,
     judge_costs,
 )
-from harness.gate.offline.pairs import PairedItem, PairedSuite
-from harness.gate.offline.suite_claims import SuiteClaim, judge_claim
 from tests.unit.test_gate_verdicts import plan
 
 pytestmark = pytest.mark.req("A3", "A7", "F2")
@@ -221,106 +217,4 @@ def test_costs_that_no_float_holds_leave_no_saving() -> None:
     assert (huge.saving, huge.saving_low, huge.saving_high) == (None, None, None)
 
 
-def paired(d: Sequence[float], costs: Sequence[CostPair], blocked: str = "") -> PairedSuite:
-    items = tuple(
-        PairedItem(
-            ScorePair(f"q{n}", 0.5, 0.5 + x / 2, 0.5, 0.5 + x / 2), costs=(cost[0], cost[1])
-        )
-        for n, (x, cost) in enumerate(zip(d, costs, strict=True))
-    )
-    return PairedSuite(items, "a", "b", blocked)
-
-
 CHEAP, DEAR = (1.0, 0.1), (1.0, 2.5)
-TIES = [0.0] * 200
-
-
-def test_a_cost_that_is_refuted_first_decides_and_cuts_the_scores_there() -> None:
-    asked = claim(200)
-    costs = judge_costs([DEAR] * 200, asked)
-    found = judge_claim(SuiteClaim(asked, paired(TIES, [DEAR] * 200, "away")))
-
-    assert costs.outcome is CostOutcome.REFUTED
-    assert costs.n_used < 100
-    assert (found.report.outcome, found.consumed) == ("failed", costs.n_used)
-    assert found.report.n_used == costs.n_used
-    assert found.report.reason.startswith("The candidate does not save enough")
-    assert found.report.figures.cost == CostFigures(
-        min_saving=0.2,
-        outcome="refuted",
-        n_used=costs.n_used,
-        incumbent_usd=1.0,
-        candidate_usd=2.5,
-        saving=-1.5,
-        saving_low=costs.saving_low,
-        saving_high=costs.saving_high,
-        log_e=costs.log_e,
-        log_e_bad=costs.log_e_bad,
-    )
-
-
-def test_scores_that_are_lost_first_stand_with_the_costs_up_to_there() -> None:
-    asked = claim(200)
-    worse = judge_claim(SuiteClaim(asked, paired([-1.0] * 200, [DEAR] * 200)))
-
-    assert (worse.report.outcome, worse.consumed) == ("failed", 14)
-    assert worse.report.figures.cost is not None
-    assert worse.report.figures.cost.n_used == 14
-    assert "worse" in worse.report.reason
-    assert "save" not in worse.report.reason
-
-
-def test_a_passed_score_waits_for_the_costs_and_takes_their_items() -> None:
-    asked = claim(200, saving=0.5)
-    slow = [(1.0, 0.35)] * 200
-    shown = judge_costs(slow, asked)
-    better = [1.0] * 200
-    found = judge_claim(SuiteClaim(asked, paired(better, slow)))
-
-    assert shown.outcome is CostOutcome.SHOWN
-    assert (found.report.outcome, found.consumed) == ("passed", shown.n_used)
-    assert found.report.n_used < shown.n_used
-    assert "It is cheaper" in found.report.reason
-    early = judge_claim(SuiteClaim(asked, paired(better[:60], slow[:60])))
-    assert (early.report.outcome, early.consumed) == ("running", 60)
-    assert "is open" in early.report.reason
-
-
-@pytest.mark.parametrize(
-    ("blocked", "stopped", "outcome"),
-    [
-        ("", None, "running"),
-        ("the incumbent is away", None, "infra_error"),
-        ("", ("inconclusive", "over budget"), "inconclusive"),
-        ("", ("infra_error", "died"), "infra_error"),
-        ("the incumbent is away", ("inconclusive", "over budget"), "inconclusive"),
-    ],
-)
-def test_a_cost_that_stays_open_is_what_ended_the_run(
-    blocked: str, stopped: tuple[str, str] | None, outcome: str
-) -> None:
-    case = SuiteClaim(
-        claim(200, saving=0.5), paired([1.0] * 60, [(1.0, 0.45)] * 60, blocked), stopped
-    )
-    assert judge_claim(case).report.outcome == outcome
-
-
-def test_a_cost_that_is_open_at_the_last_item_is_not_shown() -> None:
-    asked = claim(60, saving=0.5)
-    case = SuiteClaim(
-        asked, paired([1.0] * 60, [(1.0, 0.45)] * 60, "away"), ("infra_error", "x")
-    )
-
-    found = judge_claim(case)
-    assert (found.report.outcome, found.consumed) == ("inconclusive", 60)
-
-
-def test_a_case_keeps_its_end_only_where_all_of_it_is_kept() -> None:
-    whole = SuiteClaim(claim(60), paired(TIES[:40], [CHEAP] * 40, "away"), ("infra_error", "x"))
-
-    assert whole.first(40) is whole
-    assert whole.first(41) is whole
-    cut = whole.first(39)
-    assert (cut.paired.items, cut.paired.blocked) == (whole.paired.items[:39], "")
-    assert cut.stopped is None
-    assert (cut.paired.incumbent_run, cut.paired.candidate_run) == ("a", "b")

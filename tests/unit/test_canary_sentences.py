@@ -1,0 +1,282 @@
+"""Why a canary is where it is, what would move it, and its state in words: one for Overview,
+Canary page and command line, trouble first.
+
+Each situation has the words of tests/golden/canary_sentences.json. After a change that is
+meant, write the file anew: `python -m tests.unit.test_canary_sentences`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from dashboard.text import labels
+from harness.domain.canary.guardrails import (
+    ArmLevels,
+    ArmSplit,
+    ErrorTally,
+    FailureTally,
+    FeedbackTally,
+    Guardrail,
+)
+from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.rollout import Rollout, RolloutState
+from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
+from harness.gate.online.guardrail_report import OpinionTotals
+from harness.gate.online.next_step import decide_action
+from harness.gate.text.canary_state import CanaryState, CanaryStateKind, describe_canary_state
+from harness.gate.text.explain import explain_rollout
+from tests.unit.test_canary_policy import START, rollout
+
+pytestmark = pytest.mark.req("F3", "A7")
+
+GOLDEN: Final = Path(__file__).parent.parent / "golden" / "canary_sentences.json"
+POLICY: Final = CanaryPolicy(steps=(CanaryStep(100, 20), CanaryStep(2500, 100, certify=True)))
+HOLD: Final = "On hold: no router has recorded anything of this route for 5 min"
+
+
+def blocks(
+    count: int, *, bps: int = 100, failing: bool = False, slow: bool = False
+) -> list[ObservationBlock]:
+    """One each minute."""
+    canary = bps // 100
+    latency = Guardrail.LATENCY
+    return [
+        ObservationBlock(
+            rollout="r",
+            worker="w",
+            sequence=number,
+            weight_bps=bps,
+            units=100,
+            canary_units=canary,
+            failures=1 + canary * failing,
+            canary_failures=canary * failing,
+            missing=0,
+            opened_at=START + timedelta(minutes=number - 1),
+            closed_at=START + timedelta(minutes=number),
+            number=number,
+            ranks={latency: (0.97,)} if slow else {},
+            levels={latency: ArmLevels(2.0, 1.0)} if slow else {},
+        )
+        for number in range(1, count + 1)
+    ]
+
+
+def waiting(step: int = 0) -> Rollout:
+    return rollout(RolloutState.WAITING, step, POLICY)
+
+
+def with_classes(observation_blocks: list[ObservationBlock]) -> list[ObservationBlock]:
+    """The canary's failures time out, but for its first; the incumbent's are the server's."""
+    return [
+        replace(
+            block,
+            counts={
+                Guardrail.ERRORS: ErrorTally(
+                    block.units,
+                    block.canary_units,
+                    block.failures,
+                    block.canary_failures,
+                    {
+                        "malformed" if block.number == 1 else "timeout": ArmSplit(1, 1),
+                        "server": ArmSplit(1, 0),
+                    },
+                )
+            },
+        )
+        for block in observation_blocks
+    ]
+
+
+def with_feedback(
+    observation_blocks: list[ObservationBlock], opinions: int | None, bad: int = 0
+) -> list[ObservationBlock]:
+    """opinions: of the incumbent's units of a block, None for a block that does not tell."""
+
+    def tally(block: ObservationBlock) -> FailureTally:
+        units = (block.units, block.canary_units, bad, 0)
+        return (
+            FailureTally(*units)
+            if opinions is None
+            else FeedbackTally(*units, ArmSplit(opinions, 0))
+        )
+
+    return [
+        replace(block, counts={Guardrail.FEEDBACK: tally(block)})
+        for block in observation_blocks
+    ]
+
+
+def priced(observation_blocks: list[ObservationBlock]) -> list[ObservationBlock]:
+    cost = Guardrail.COST_PER_SUCCESS
+    levels = {cost: ArmLevels(1.11e-05, 2.21e-05)}
+    return [replace(block, ranks={cost: (0.5,)}, levels=levels) for block in observation_blocks]
+
+
+def skewed(observation_blocks: list[ObservationBlock]) -> list[ObservationBlock]:
+    return [replace(block, canary_units=4) for block in observation_blocks]
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What is known of a rollout, so many minutes after its beginning."""
+
+    rollout: Rollout
+    blocks: list[ObservationBlock]
+    minutes: int = 10
+    holds: Sequence[str] = ()
+    pause_reason: str = ""
+
+    def sentences(self) -> list[str]:
+        """All that people are told."""
+        now = START + timedelta(minutes=self.minutes)
+        action = decide_action(self.rollout, self.blocks, now)
+        found = explain_rollout(self.rollout, action, self.blocks, now)
+        state = describe_canary_state(
+            self.rollout, self.holds, action, found, pause_reason=self.pause_reason
+        )
+        pace = None if found.units_per_hour is None else round(found.units_per_hour)
+        return [
+            f"state: {state.kind}, {state.words}; it {state.predicate}; {state.of_route}",
+            f"because: {state.reason}",
+            f"next: {state.next_step}",
+            f"action: {action.signal}, {action.reason}",
+            *([] if found.why == action.reason else [f"why: {found.why}"]),
+            f"goes to {found.goes_to} {found.eta}, at {pace} an hour; {found.goes_back}",
+            *(f"against: {words}" for words in found.against),
+            *(
+                f"needs: {need.words}, done {need.done}, {need.share:.3g}, {need.eta_s}"
+                for need in found.needs
+            ),
+            *(
+                f"{row.name}: {row.candidate} against {row.incumbent}, {row.says}, "
+                f"allowed {row.allowed}, {row.exposures}, {row.distance:.3g} of "
+                f"{row.furthest:.3g}, warns {row.warns} {' '.join(row.classes)}"
+                for row in found.guardrails
+                if row.exposures or ("yet" in row.says and row.says != "no data yet")
+            ),
+        ]
+
+
+BACK: Final = rollout(RolloutState.ROLLED_BACK, 0, POLICY)
+PAUSED: Final = replace(waiting(), state=RolloutState.PAUSED)
+BAKING: Final = replace(
+    rollout(RolloutState.PROMOTED, 1, POLICY), bake_ends_at=START + timedelta(hours=5)
+)
+LATE: Final = replace(POLICY, steps=(replace(POLICY.steps[0], deadline_s=700.0),))
+FLOORS: Final = replace(POLICY, steps=(CanaryStep(100, 1, min_s=3600.0, min_peak_s=7200.0),))
+ABORTED: Final = replace(BACK, ended_because="abort by ana: the customer asked")
+HARMED: Final = replace(BACK, ended_because="errors are more frequent")
+SITUATIONS: Final[Mapping[str, Situation]] = {
+    "what is missing is counted and timed from the current pace": Situation(
+        waiting(), blocks(10)
+    ),
+    "without traffic there is no time and no claim of health": Situation(waiting(), []),
+    "what comes after the deadline says that it will pause": Situation(
+        rollout(RolloutState.WAITING, 0, LATE), blocks(10)
+    ),
+    "strong evidence that does not act yet speaks against a step by hand": Situation(
+        waiting(), blocks(12, slow=True), 12
+    ),
+    "errors are told by class": Situation(
+        waiting(), with_classes(blocks(19, failing=True)), 19
+    ),
+    "with harm shown it goes back and nothing else is waited for": Situation(
+        waiting(), blocks(19, failing=True), 19
+    ),
+    "a wrong split speaks against a step by hand": Situation(
+        waiting(), skewed(blocks(300)), 300
+    ),
+    "the certificate has a time of its own": Situation(waiting(1), blocks(10, bps=2500)),
+    "a paused one waits for a person": Situation(PAUSED, blocks(10)),
+    "floors of time and peak hours have an end": Situation(
+        rollout(RolloutState.MEASURING, 0, FLOORS), blocks(10)
+    ),
+    "a fraction of a cent is told by the thousand answers": Situation(
+        waiting(), priced(blocks(3)), 3
+    ),
+    "no user said anything": Situation(waiting(), with_feedback(blocks(12), 0), 12),
+    "feedback says of how many there was an opinion": Situation(
+        waiting(), with_feedback(blocks(12), 5, bad=2), 12
+    ),
+    "a hold is said before that no harm shows": Situation(
+        waiting(), blocks(10), 20, holds=(HOLD,)
+    ),
+    "harm is said before a hold": Situation(
+        waiting(), blocks(19, failing=True), 20, holds=(HOLD,)
+    ),
+    "a pause says who paused it and what else holds it": Situation(
+        PAUSED, blocks(10), 20, holds=(HOLD,), pause_reason="pause by ben: lunch"
+    ),
+    "an aborted one says so whatever else is known": Situation(
+        ABORTED, blocks(10), holds=(HOLD,)
+    ),
+    "one that was rolled back says why and needs nothing": Situation(
+        HARMED, blocks(10, failing=True)
+    ),
+    "a bake tells when it ends": Situation(BAKING, blocks(10), 60),
+    "a bake on hold": Situation(BAKING, blocks(10), 60, holds=(HOLD,)),
+    "after its bake it needs nothing": Situation(
+        replace(BAKING, bake_ends_at=None), blocks(10), 60
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_a_situation_has_the_words_of_the_golden_file(name: str) -> None:
+    assert SITUATIONS[name].sentences() == json.loads(GOLDEN.read_text(encoding="utf-8"))[name]
+
+
+def test_classes_and_opinions_explain_the_evidence_and_are_none() -> None:
+    plain = blocks(19, failing=True)
+    figures = []
+    for block_lists in (
+        (plain, with_classes(plain)),
+        (with_feedback(plain, None, bad=2), with_feedback(plain, 7, bad=2)),
+    ):
+        without, told = (
+            decide_action(waiting(), one, START + timedelta(minutes=19)) for one in block_lists
+        )
+        assert (without.log_e, without.block, without.signal) == (
+            told.log_e,
+            told.block,
+            told.signal,
+        )
+        figures.append(told.figures.guardrails[Guardrail.FEEDBACK].opinions)
+    assert figures == [None, OpinionTotals(0, 14)]
+
+
+def test_strong_evidence_is_said_beside_a_hold_and_alone() -> None:
+    action = decide_action(waiting(), blocks(10), START + timedelta(minutes=20))
+    strong = replace(action, distance_to_trip=0.6)
+
+    alone, held = (describe_canary_state(waiting(), holds, strong) for holds in ((), (HOLD,)))
+
+    assert alone.words == "may be hurting users, at 1 %"
+    assert held.words == "on hold at 1 %, and may be hurting users"
+
+
+def test_who_has_no_evidence_at_hand_claims_none() -> None:
+    assert describe_canary_state(waiting(), ()).words == "running at 1 %"
+    assert describe_canary_state(waiting(), (HOLD,)).words == "on hold at 1 %"
+
+
+@pytest.mark.parametrize("kind", CanaryStateKind)
+def test_every_state_has_a_sign_of_its_own_kind(kind: CanaryStateKind) -> None:
+    label = labels.canary_label(CanaryState(kind, "words", "is so", "because"))
+
+    assert len(label.symbol) == 1
+    calm = kind in (
+        CanaryStateKind.HEALTHY, CanaryStateKind.BAKING, CanaryStateKind.PROMOTED,
+    )  # fmt: skip
+    assert (label.tone is labels.Tone.BETTER) is calm
+
+
+if __name__ == "__main__":
+    words = {name: situation.sentences() for name, situation in SITUATIONS.items()}
+    text = json.dumps(words, indent=1, ensure_ascii=False)
+    GOLDEN.write_text(f"{text}\n", encoding="utf-8")
