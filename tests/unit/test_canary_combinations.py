@@ -2,14 +2,19 @@
 stored blocks are judged to the same bytes, and two processes count the callers that one
 would have counted: units of every kind, weight steps, claims that are answered late, feedback,
 a judge, segments, warm-up.
+
+What is decided of them, and what people are told of it, is in tests/golden/canaries.json. After
+a change that is meant, write the file anew: `python -m tests.unit.test_canary_combinations`.
 """
 
+import hashlib
 import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +29,7 @@ from harness.domain.content_hash import canonical_json
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
+from harness.gate.text.explain import explain_rollout
 from harness.store.observation_rules import check_block
 from harness.store.schema.policies import canary_policy_from_json
 from router.recording.guardrail_sample import (
@@ -36,10 +42,14 @@ from router.recording.guardrail_sample import (
 from router.recording.ledger import Ledger
 from router.recording.open_block import LedgerUnit
 from router.recording.spool import Batch, decode, encode
+from tests.unit.test_gate_combinations import rounded
 
 pytestmark = pytest.mark.req("A7", "F3")
 
 SEEDS = range(24)
+GOLDEN = Path(__file__).parent.parent / "golden" / "canaries.json"
+# Of the blocks, how many are in when somebody looks.
+SHARES = (0.1, 0.25, 0.5, 1.0)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY_S = 86_400.0
 DAYS = 3
@@ -316,3 +326,28 @@ def test_two_processes_count_the_callers_that_one_would_have_counted(seed: int) 
     assert {period: units for period, (units, _) in one.items()} == expected
     assert one == two
     assert sum(new for _, new in two.values()) == len({key for _, key in asked})
+
+
+def record_all(seed: int) -> dict[str, str]:
+    """What is decided of a part of the blocks, and a digest of all that is told of it."""
+    drawn = draw(seed)
+    blocks = serve(drawn, 2)
+    looks = {}
+    for share in SHARES:
+        seen = blocks[: 1 + int(share * (len(blocks) - 1))]
+        now = seen[-1].closed_at
+        action = decide_action(rollout(drawn), seen, now)
+        told = explain_rollout(rollout(drawn), action, seen, now)
+        text = json.dumps(rounded(to_plain([action, told])), sort_keys=True)
+        looks[str(share)] = f"{action.kind} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return looks
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_combination_is_decided_and_told_as_the_golden_file_says(seed: int) -> None:
+    assert record_all(seed) == json.loads(GOLDEN.read_text(encoding="utf-8"))[str(seed)]
+
+
+if __name__ == "__main__":
+    lines = (f'"{seed}": {json.dumps(record_all(seed))}' for seed in SEEDS)
+    GOLDEN.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
