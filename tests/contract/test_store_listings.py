@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from harness.domain.drift.watch import DriftCheckState
-from harness.domain.errors import InputError, NotFound, SignatureInvalid
+from harness.domain.errors import InputError, NotFound
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.audit import AuditFilter
@@ -41,7 +41,6 @@ from tests.support.store.records import (
     SETTINGS,
     create_route,
     proposal,
-    seeded,
 )
 from tests.support.store.tampering import owned
 
@@ -335,44 +334,6 @@ def test_a_page_is_filled_with_the_freezes_of_a_route_before_its_limit(store: St
 def raw(store: SqlStore, statement: str) -> None:
     with owned(store) as db:
         db.execute(sa.text(statement))
-
-
-@pytest.mark.req("F1")
-@pytest.mark.parametrize(
-    "forgery",
-    [
-        "UPDATE proposal SET reason = 'so they say' WHERE id = 'p_2'",
-        "UPDATE proposal SET plans = 'no JSON' WHERE id = 'p_2'",
-        "UPDATE proposal SET updated_at = 9000000000000000000 WHERE id = 'p_2'",
-        "UPDATE proposal SET signature = NULL WHERE id = 'p_2'",
-    ],
-    ids=["words", "no JSON", "no time", "unsigned"],
-)
-def test_one_forged_row_hides_no_other_and_no_decision_reads_it(
-    sql_stores: Callable[[], SqlStore], forgery: str
-) -> None:
-    store = sql_stores()
-    seeded(store)
-    with store.write() as tx:
-        for id_ in ("p_2", "p_3"):
-            tx.proposals.add(proposal(id_, phase=ProposalPhase.REJECTED))
-    raw(store, forgery)
-
-    with store.listings() as stored:
-        page = stored.proposals()
-        assert [target.id for target in page] == ["p_3", "p_1"]
-        assert [fault.name for fault in page.invalid] == ["proposal p_2"]
-        assert page.total == 3
-        # It can stand at the end of a page, too.
-        first = stored.proposals(PageRequest(2))
-        assert first.next == "p_2"
-        assert [target.id for target in stored.proposals(PageRequest(2, first.next))] == ["p_1"]
-    with store.read() as tx:
-        with pytest.raises(SignatureInvalid, match="p_2"):
-            tx.proposals.list()
-        with pytest.raises(SignatureInvalid, match="p_2"):
-            tx.proposals.get("p_2")
-    assert [fault.name for fault in store.signature_faults()] == ["proposal p_2"]
 
 
 @pytest.mark.req("F1")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.guardrails import FailureTally, Guardrails
+from harness.domain.canary.guardrails import FailureTally
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.ranking import rank_among
 from harness.domain.errors import InputError
@@ -112,24 +112,6 @@ def test_what_cannot_be_counted_is_refused() -> None:
             HarmEvidence().after(bad)
     with pytest.raises(InputError, match="rho is an odds ratio"):
         odds_grid(math.nan)
-
-
-def test_the_watch_reads_by_number_and_stops_at_the_block_that_trips() -> None:
-    worked = [(100, 1, 0, 0), (100, 1, 1, 0), (100, 1, 2, 1), (100, 1, 1, 0)]
-    worked += [(100, 1, 3, 1), (100, 1, 1, 1)]
-    blocks = [block(n + 1, FailureTally(*figures)) for n, figures in enumerate(worked)]
-    evidence = collect_evidence(
-        list(reversed(blocks)),
-        CanaryPolicy(alpha=0.05, guardrails=Guardrails.none()),
-    )
-
-    assert evidence.block == 4
-    assert len(evidence.path) == 5
-    assert evidence.log_e == pytest.approx(3.9725, abs=1e-4)
-    assert evidence.log_e_max == evidence.log_e
-    assert (evidence.exposures, evidence.canary_failures) == (5, 2)
-    assert (evidence.control_units, evidence.control_failures) == (495, 5)
-    assert evidence.distance_to_trip == 1.0
 
 
 def test_exposures_count_by_weight_and_not_where_everything_failed() -> None:

@@ -170,7 +170,7 @@ PACES = st.builds(
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=60 if in_verify else 12)
+@settings(deadline=None, max_examples=60 if in_verify else 5)
 @given(policy=POLICIES, seen=blocks(), now_s=st.floats(0, 1e8), pace=PACES)
 def test_no_policy_that_loads_breaks_a_look_a_page_or_a_plan(
     policy: CanaryPolicy, seen: list[ObservationBlock], now_s: float, pace: TrafficPace

@@ -5,16 +5,13 @@ there is much, when there is nothing and when the database is gone; and what the
 import errno
 import json
 import re
-import shlex
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from html import unescape
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from streamlit.testing.v1 import AppTest
 
 from dashboard import current_user, page_frame
@@ -23,7 +20,6 @@ from dashboard.dialogs import key_dialogs, provider_dialogs, suite_dialogs, suit
 from dashboard.text import provider_text
 from harness.app.installation import CONFIG_VARIABLE
 from harness.app.suite_import import UPLOAD_SCORERS, SuiteUpload
-from harness.cli.program import program as cli
 from harness.control.operations import dashboard_sessions, keys, queries
 from harness.control.operations.queries import list_keys
 from harness.control.providers import credentials, registry
@@ -50,9 +46,8 @@ from harness.domain.settings import TargetSeed
 from harness.runtime.encryption import new_key
 from router.access.rate_limits import BOOK, SharedRates, take_tokens
 from tests.support.browser.dashboard_data import ANA, configured
-from tests.unit.test_dashboard_page_states import page_app
+from tests.unit.test_dashboard_page_states import forget, page_app, text
 
-PAGES = ("providers", "keys", "suites", "routes")
 SECRET = "sk-test-do-not-show-1234567890"  # noqa: S105 - what must be hidden
 
 pytestmark = [
@@ -70,13 +65,6 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv(CONFIG_VARIABLE, str(config))
     yield config
     forget()
-
-
-def forget() -> None:
-    if page_frame.installation.cache_info().currsize:
-        page_frame.installation().close()
-    page_frame.installation.cache_clear()
-    page_frame.first_break.clear()
 
 
 def furnish(many: int = 1) -> None:
@@ -115,61 +103,6 @@ def dialog(*lines: str) -> AppTest:
     """Opens a dialog in every run: AppTest draws the whole page anew for each click."""
     script = "\n".join(("from dashboard import page_frame", *lines))
     return AppTest.from_string(script, default_timeout=120).run()
-
-
-def text(app: AppTest) -> str:
-    bodies = "\n".join(str(element.proto.body) for element in app.get("html"))
-    return unescape(bodies).replace("\N{NO-BREAK SPACE}", " ")
-
-
-def test_without_anything_each_page_says_how_it_is_filled() -> None:
-    for page, command in (
-        ("providers", "swapgate provider add openai"),
-        ("keys", "swapgate key create CLIENT"),
-        ("routes", "swapgate init --guided"),
-    ):
-        assert f"<code>{command}" in text(shown(page))
-    assert "Nothing has run yet." in text(shown("suites"))
-
-
-def test_who_may_not_act_reads_why_at_every_button(monkeypatch: pytest.MonkeyPatch) -> None:
-    furnish()
-    for page in PAGES:
-        app = shown(page)
-        assert all(button.disabled for button in app.button), page
-        assert current_user.SIGN_IN in text(app)
-    act_as(monkeypatch, "vic", Role.VIEWER)
-    for page in PAGES:
-        app = shown(page)
-        enabled = [button.label for button in app.button if not button.disabled]
-        assert enabled in ([], ["Sign out"]), page
-        assert re.search(r"vic is viewer(; this|:.*) needs? admin\.", text(app)), page
-
-
-def test_the_database_is_lost_and_found_again_on_each_page(house: Path) -> None:
-    furnish()
-    page_frame.installation().close()
-    database, kept = house.parent / "state" / "swapgate.db", house.parent / "kept.db"
-    for page in ("first_start", "keys", "suites"):
-        database.rename(kept)
-        database.mkdir()
-        forget()
-        app = shown(page)
-        assert "The database does not answer" in text(app)
-        database.rmdir()
-        kept.rename(database)
-        next(button for button in app.button if button.label == "Try again").click().run()
-        assert "<h1>" in text(app)
-        assert "The database does not answer" not in text(app)
-
-
-def test_the_copied_commands_run() -> None:
-    furnish()
-    for page in PAGES:
-        program, *words = shlex.split(shown(page).code[0].value)
-        done = CliRunner().invoke(cli, words)
-        assert program == "swapgate"
-        assert done.exit_code == 0, done.output
 
 
 def test_many_clients_and_providers_are_searched() -> None:

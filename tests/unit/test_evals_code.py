@@ -172,6 +172,7 @@ def test_what_cannot_be_run_is_told(
         chosen.check(Item("i", "asked", target), chosen.options(options))
 
 
+@pytest.mark.verify
 @pytest.mark.skipif(not HUMANEVAL.is_file(), reason="no public eval data; set SWAPGATE_SHARED")
 def test_humanevals_own_solutions_pass_and_empty_ones_do_not() -> None:
     items = load_items(

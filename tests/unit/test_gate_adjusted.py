@@ -11,13 +11,13 @@ import pytest
 from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.run import Sample
 from harness.domain.evals.suite_plan import Claim, ClaimPopulation, SuitePlan
-from harness.domain.evals.verdict import Inconclusive, InfraError, Passed, Verdict
+from harness.domain.evals.verdict import Inconclusive, Passed, Verdict
 from harness.gate.offline.adjusted import Covariates, judge_adjusted, judge_adjusted_batch
 from harness.gate.offline.design import Design, interim_items, interim_levels
 from harness.gate.offline.futility import FUTILE
 from harness.gate.offline.replay import verdict_bytes
 from harness.gate.offline.verdicts import replay_verdict
-from harness.gate.planning.multiplicity import FUTILITY, share_alpha
+from harness.gate.planning.multiplicity import FUTILITY
 from tests.unit.test_gate_verdicts import Sides, broken, plan, sides
 from tests.unit.test_gate_verdicts import ask as ask_all
 
@@ -88,13 +88,6 @@ def test_what_the_incumbent_foresees_is_taken_out() -> None:
     assert without.p_final is not None
 
 
-def test_covariates_that_say_nothing_change_nothing() -> None:
-    _, d = covariates()
-    flat = Covariates(np.ones(200))
-
-    assert judge_adjusted(d, SUPERIOR, flat).delta == judge_adjusted(d, SUPERIOR).delta
-
-
 def test_many_comparisons_are_judged_as_each_alone() -> None:
     cases = [covariates(seed=seed) for seed in range(6)]
     together = judge_adjusted_batch(
@@ -125,26 +118,6 @@ def test_nothing_passes_before_the_incumbent_has_answered_its_pool() -> None:
     assert ask(adjusted(), (ours[:199], theirs[:120])) is None
 
 
-def test_a_pool_that_will_not_come_is_gone_without() -> None:
-    ours, theirs = drawn(0.4)
-    verdict = ask(
-        adjusted(), (ours[:150], theirs[:150]), stopped={"math": ("infra_error", "gone")}
-    )
-
-    assert isinstance(verdict, Passed)
-    assert verdict.suites[0].figures.explained == 0.0
-    assert verdict_bytes(replay_verdict(verdict)) == verdict_bytes(verdict)
-
-
-def test_a_run_that_ended_early_without_evidence_is_not_measured() -> None:
-    ours, theirs = drawn(0.0)
-    verdict = ask(
-        adjusted(), (ours[:40], theirs[:40]), stopped={"math": ("infra_error", "gone")}
-    )
-
-    assert isinstance(verdict, InfraError)
-
-
 def worse_model(sample: Sample) -> Sample:
     return replace(sample, strict=0.0, lenient=0.0, served_model="m-2")
 
@@ -170,10 +143,6 @@ def test_a_pool_that_is_no_one_measurement_adjusts_nothing(
     assert verdict_bytes(replay_verdict(verdict)) == verdict_bytes(verdict)
 
 
-def test_an_equal_candidate_is_inconclusive_at_the_last_item() -> None:
-    assert isinstance(ask(adjusted(), drawn(0.0)), Inconclusive)
-
-
 def test_the_pool_may_be_larger_than_what_the_candidate_answers() -> None:
     ours, theirs = drawn(0.4, pool=500)
     verdict = ask(adjusted(pool=500), (ours, theirs[:200]))
@@ -194,23 +163,6 @@ def test_a_candidate_that_loses_rarely_and_whole_does_not_pass_a_small_suite(n: 
     decided = judge_adjusted_batch(d, Design(Claim.SUPERIOR, 0.05, n))
 
     assert decided.promoted.mean() <= 0.065
-
-
-@pytest.mark.req("F4", "F5")
-def test_a_hopeless_candidate_of_several_is_given_up_at_an_analysis() -> None:
-    alone, shared = (share_alpha(adjusted(), several) for several in (1, 3))
-    assert (alone.futility, shared.futility) == (0.0, FUTILITY)
-    alike = drawn(-0.02, seed=5)
-
-    whole, ended = ask(replace(shared, futility=0.0), alike), ask(shared, alike)
-
-    assert isinstance(whole, Inconclusive)
-    assert isinstance(ended, Inconclusive)
-    assert (whole.suites[0].how, ended.suites[0].how) == ("final", FUTILE)
-    assert ended.suites[0].n_used in interim_items(200)
-    assert "Given up after" in ended.reason
-    assert verdict_bytes(replay_verdict(ended)) == verdict_bytes(ended)
-    assert verdict_bytes(replay_verdict(whole)) == verdict_bytes(whole)
 
 
 @pytest.mark.req("F4")

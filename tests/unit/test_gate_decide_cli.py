@@ -79,17 +79,6 @@ def test_fewer_items_than_planned_are_running(decide: Decide) -> None:
     assert (found["verdict"], found["how"], found["n"]) == ("running", None, 40)
 
 
-def test_a_planned_run_without_items_yet_is_running(decide: Decide) -> None:
-    found = answer(decide(HEAD, "--n-max", "40", "--json"))
-    assert (found["verdict"], found["n_used"], found["delta"]) == ("running", 0, None)
-
-
-def test_one_item_has_no_interval(decide: Decide) -> None:
-    found = answer(decide(rows([(0, 1)]), "--json"))
-    assert found["ci_low"] is found["ci_high"] is found["ci_method"] is None
-    assert found["verdict"] == "inconclusive"
-
-
 def test_the_claim_margin_and_alpha_are_the_gates(decide: Decide) -> None:
     alike = rows([(1, 1)] * 120)
     options = ("--claim", "non_inferior", "--n-max", "200", "--json")
@@ -247,24 +236,6 @@ def grouped(columns: str, lines: Sequence[tuple[object, ...]]) -> str:
     )
 
 
-def test_ten_questions_on_each_document_show_no_more_than_one(decide: Decide) -> None:
-    won = [1, 0, 1] + [1, 0, 1] * 4 + [1]
-    text = grouped(
-        "Document", [(1 - w, w, f"doc {n}") for _ in range(10) for n, w in enumerate(won)]
-    )
-
-    by_items = answer(decide(text, "--json"))
-    found = decide(text, "--cluster", "document", "--json")
-    by_clusters = answer(found)
-
-    assert by_items["verdict"] == "passed"
-    assert (found.exit_code, by_clusters["verdict"]) == (4, "inconclusive")
-    assert list(by_clusters) == [*FIELDS, "items"]
-    assert (by_clusters["n_used"], by_clusters["n"], by_clusters["items"]) == (16, 16, 160)
-    assert (by_clusters["wins"], by_clusters["losses"]) == (11, 5)
-    assert "16 of 16 clusters" in by_clusters["reason"]
-
-
 @pytest.mark.req("F2", "A7")
 def test_a_file_of_clusters_is_decided_as_a_proposal_is(decide: Decide) -> None:
     sizes = [1 + n % 4 for n in range(80)]
@@ -293,22 +264,6 @@ def test_a_file_of_clusters_is_decided_as_a_proposal_is(decide: Decide) -> None:
         assert found[name] == getattr(report, name)
     fewer = answer(decide(text, "--cluster", "document", "--n-max", "200", "--json"))
     assert fewer["n"] == 200
-
-
-def test_a_slice_that_is_shown_worse_fails_the_candidate(decide: Decide) -> None:
-    lines = [(0, 1, "en") if n % 2 else (1, int(n % 4 == 0), "de") for n in range(160)]
-    text = grouped("language", lines)
-
-    plain = decide(text, "--json")
-    found = decide(text, "--slice", "language", "--json")
-
-    assert plain.exit_code == 0
-    assert found.exit_code == 3
-    assert [(row["slice"], row["worse"]) for row in answer(found)["slices"]] == [
-        ("language = de", True),
-        ("language = en", False),
-    ]
-    assert "language = de" in decide(text, "--slice", "language").stdout
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Several guardrails of one rollout: one alpha, the mean, each with its figures and words."""
 
-import json
 import math
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,7 +17,6 @@ from harness.domain.canary.guardrails import (
     Guardrails,
 )
 from harness.domain.canary.observation import NeverSeen, ObservationBlock
-from harness.domain.content_hash import canonical_json
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.online.evidence_paths import guardrail_weights
 from harness.gate.online.guardrail_report import GuardrailEvidence
@@ -62,19 +60,6 @@ def test_errors_weigh_nine_tenths_and_the_others_share_the_rest() -> None:
     assert guardrail_weights([G.ERRORS]) == {G.ERRORS: 1.0}
 
 
-def test_the_worked_ranks_alone_are_diluted_by_their_weight() -> None:
-    worked = (0.61, 0.87, 0.42, 0.93, 0.78, 0.99, 0.35, 0.88, 0.95, 0.71)
-    evidence = collect_evidence(
-        [block(n, ranks={G.LATENCY: (u,)}) for n, u in enumerate(worked)], POLICY
-    )
-    latency = evidence_for(evidence, G.LATENCY)
-
-    assert latency.log_e == pytest.approx(1.9731, abs=1e-4)
-    assert latency.canary == 10
-    mean = latency.weight * math.exp(latency.log_e) + 1.0 - latency.weight
-    assert evidence.log_e == pytest.approx(math.log(mean))
-
-
 def test_one_guardrail_trips_alone_at_its_share_of_alpha_and_is_named() -> None:
     slow = {"ranks": {G.LATENCY: (0.995,)}, "levels": {G.LATENCY: ArmLevels(4.2, 2.0)}}
     evidence = collect_evidence([block(n, **slow) for n in range(1, 40)], POLICY)
@@ -87,29 +72,6 @@ def test_one_guardrail_trips_alone_at_its_share_of_alpha_and_is_named() -> None:
     )
     assert latency.text == (
         "takes 2.1 × as long as the incumbent for an answer: 4.2 s against 2 s"
-    )
-
-
-def test_bad_json_is_told_in_counts() -> None:
-    bad = {"counts": {G.JSON_VALIDITY: FailureTally(60, 1, 2, 1)}}
-    evidence = collect_evidence([block(n, **bad) for n in range(1, 40)], POLICY)
-
-    assert evidence.tripped is G.JSON_VALIDITY
-    assert evidence_for(evidence, G.JSON_VALIDITY).text.startswith(
-        "gives invalid JSON more often than the incumbent: "
-    )
-    assert "of 1" not in evidence_for(evidence, G.ERRORS).text
-
-
-def test_values_that_only_fail_are_told_without_a_ratio() -> None:
-    failed = {"ranks": {G.LATENCY: (0.999,)}}
-    assert evidence_for(
-        collect_evidence([block(1, **failed)], POLICY), G.LATENCY
-    ).text.endswith(", or fails")
-    faster = failed | {"levels": {G.LATENCY: ArmLevels(1.0, 2.0)}}
-    assert (
-        "counting those that failed"
-        in evidence_for(collect_evidence([block(1, **faster)], POLICY), G.LATENCY).text
     )
 
 
@@ -129,40 +91,6 @@ def test_a_guardrail_that_is_off_is_never_looked_at(
     else:
         seen = block(1, counts={guardrail: tally})
     assert collect_evidence([seen], policy).path == (0.0,)
-
-
-def test_what_is_missing_counts_as_1_whatever_the_others_say() -> None:
-    evidence = collect_evidence([block(n) for n in range(1, 10)], POLICY)
-    assert evidence.log_e == pytest.approx(0.0, abs=1e-12)
-    assert [guardrail.canary for guardrail in evidence.guardrails[1:]] == [0] * 10
-
-
-def test_figures_can_be_stored() -> None:
-    evidence = collect_evidence([block(1, ranks={G.LATENCY: (0.5,)})], POLICY)
-    for guardrail in evidence.guardrails:
-        assert (
-            json.loads(canonical_json(guardrail.as_json()))["tolerated"] == guardrail.tolerated
-        )
-
-
-@given(cut=st.integers(0, 30))
-def test_a_look_at_more_data_never_changes_what_was_seen_before(cut: int) -> None:
-    rng = np.random.default_rng(3)
-    blocks = [
-        block(
-            n,
-            failures=int(rng.integers(0, 2)),
-            ranks={G.LATENCY: (float(rng.random()),)},
-            counts={G.TRUNCATION: FailureTally(100, 1, int(rng.integers(0, 3)), 0)},
-            period=1 + n // 16,
-        )
-        for n in range(1, 31)
-    ]
-    policy = replace(POLICY)
-    assert (
-        collect_evidence(blocks[:cut], policy).path
-        == collect_evidence(blocks, policy).path[:cut]
-    )
 
 
 CARRYING = replace(

@@ -252,13 +252,6 @@ def test_when_all_are_open_the_least_recently_failed_one_is_tried() -> None:
     assert tried == ("cheap",)
 
 
-def test_a_last_resort_is_never_beneath_the_stakes_or_unable() -> None:
-    health = {"inc": TargetAvailability(5.0, 30.0), "cheap": TargetAvailability(1.0, 20.0)}
-    around = PlanContext({"spare": Capabilities(vision=False)}, health)
-
-    assert plan_request(HIGH, Arm.INCUMBENT, Needs(vision=True), around).targets == ("inc",)
-
-
 def test_a_plan_is_a_503_only_when_time_would_help() -> None:
     blind = dict.fromkeys(("inc", "spare", "cheap"), Capabilities(vision=False))
     plan = plan_request(ROUTE, Arm.INCUMBENT, Needs(vision=True), PlanContext(blind))

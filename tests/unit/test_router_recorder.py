@@ -191,50 +191,6 @@ def test_of_a_spool_only_the_batch_that_is_refused_is_set_aside(
     assert bench.spool.empty
 
 
-@pytest.mark.req("F3")
-def test_replaying_a_spool_that_was_written_already_changes_nothing(
-    bench: Bench,
-) -> None:
-    bench.store.away = True
-    bench.request()
-    bench.request()
-    bench.recorder.flush()
-    spooled = bench.spool.file.read_bytes()
-    bench.store.away = False
-    bench.recorder.flush()
-    before = dict(bench.store.blocks)
-
-    bench.spool.file.write_bytes(spooled + b'{"torn')
-    bench.store.away = True
-    bench.request()
-    bench.recorder.flush()
-    bench.store.away = False
-    bench.recorder.flush()
-
-    assert bench.store.blocks == before
-    assert sum(row.requests for row in bench.store.traffic) == 2 + 1
-    assert bench.spool.empty
-
-
-@pytest.mark.req("G5")
-def test_an_hour_without_a_database_is_recorded_as_soon_as_it_is_back(bench: Bench) -> None:
-    bench.store.away = True
-    for second in range(3600):
-        bench.recorder.finish(None, DONE._replace(key="k"))
-        bench.clock.advance(1)
-        if second % 20 == 0:
-            bench.recorder.flush()
-    assert not bench.store.traffic
-
-    bench.store.away = False
-    bench.recorder.flush()
-
-    assert sum(row.requests for row in bench.store.traffic) == 3600
-    assert sum(row.requests for row in bench.store.spends) == 3600
-    assert bench.recorder.counters["rows_dropped"] == 0
-    assert bench.spool.empty
-
-
 def test_money_is_never_dropped(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "full", max_bytes=0)
     bench.store.away = True
@@ -707,25 +663,6 @@ def test_callers_counted_while_the_database_was_away_are_not_new_on_a_later_day(
     assert (without.period, without.units, without.never_seen) == (1, 2, None)
     assert (back.period, back.units, back.of_new_keys) == (2, 2, None)
     assert bench.recorder.counters["units_counted_elsewhere"] == 0
-
-
-@pytest.mark.req("F3")
-def test_claims_that_the_database_refuses_hold_up_nothing_else(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(_: object) -> None:
-        raise ValueError("no such table")
-
-    monkeypatch.setattr(bench.store, "_claim_keys", refuse)
-    for key in "ab":
-        bench.request(key=key, canary=CARRIED)
-    bench.recorder.flush()
-    assert bench.stored == (0, 2)
-
-    bench.clock.advance(100)
-    bench.recorder.flush()
-    (block,) = bench.store.blocks.values()
-    assert (block.units, block.never_seen) == (2, None)
 
 
 @pytest.mark.req("F3")

@@ -86,6 +86,7 @@ def test_no_canary_opens_before_its_pairs_are_there(
     assert decide_shadow_stage(POLICY, state).move is not ShadowMove.OPEN
 
 
+@pytest.mark.verify
 def test_a_candidate_that_is_no_worse_is_rejected_at_most_as_often_as_the_policy_says() -> None:
     """Looked at after every pair, over 400 pairs of which each side loses a tenth."""
     chance = np.random.default_rng(7)
