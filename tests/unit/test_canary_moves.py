@@ -22,7 +22,7 @@ from harness.control.proposals import route_rules
 from harness.control.routing import routes
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.observation import TrafficMinute
-from harness.domain.canary.rollout import CanaryEnd, Rollout, RolloutSignal, RolloutState
+from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.errors import IllegalTransition, InputError, NotAllowed
 from harness.domain.operations.access import Role
@@ -111,37 +111,6 @@ def test_every_move_up_to_the_end_of_the_bake_is_listed_in_its_order(
     ((title, text),) = alert_texts(world, AlertKind.PROMOTED)
     assert title == "sim/better is now the model of route chat"
     assert text.startswith("It took the place of sim/base. ")
-
-
-def test_a_canary_that_does_harm_leaves_table_and_proposal_and_says_who_serves(
-    world: SmallInstallation,
-) -> None:
-    rollout = opened(world)
-    for _ in range(6):
-        world.feed(failing=True, blocks=4)
-        world.run_once()
-
-    assert newest(world).state is RolloutState.ROLLED_BACK
-    assert (route_of(world).canary, route_of(world).incumbent) == (None, rollout.incumbent)
-    assert moves(world)[-1] == "canary.harm"
-    assert world.get(rollout.proposal).phase is ProposalPhase.ROLLED_BACK
-    ((title, text),) = alert_texts(world, AlertKind.ROLLED_BACK)
-    assert title == "the canary of route chat was rolled back"
-    assert text.startswith("sim/base serves all users again, sim/better none. ")
-    assert newest(world).ended_because in text
-
-
-def test_a_person_who_aborts_raises_no_alert_and_the_share_is_gone(
-    world: SmallInstallation,
-) -> None:
-    rollout = opened(world)
-    give(world, RolloutSignal.ABORT, "the customer asked")
-
-    assert route_of(world).canary is None
-    assert moves(world)[-1] == "canary.abort"
-    assert newest(world).ended_because == "abort by ben: the customer asked"
-    assert world.get(rollout.proposal).end is CanaryEnd.ABORTED
-    assert alert_texts(world, AlertKind.ROLLED_BACK) == []
 
 
 def test_a_pause_keeps_the_share_and_tells_why_until_it_is_resumed(

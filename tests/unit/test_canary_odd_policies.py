@@ -35,7 +35,6 @@ from harness.gate.text.explain import explain_rollout
 pytestmark = pytest.mark.req("F3", "A7")
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
-CERTIFYING = (CanaryStep(1000, 30, certify=True),)
 
 
 def numbers(name: str) -> st.SearchStrategy[float]:

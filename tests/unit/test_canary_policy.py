@@ -203,20 +203,6 @@ def test_traffic_that_is_not_split_as_planned_holds() -> None:
     assert "not the planned one" in action.reason
 
 
-def test_the_reason_says_how_long_is_left() -> None:
-    assert "7 d left" in decide_action(rollout(W), [], START).reason
-    nearly = START + 7 * DAY - timedelta(minutes=90)
-    assert "1 h 30 min left" in decide_action(rollout(W), [], nearly).reason
-    assert "5 min left" in decide_action(rollout(W), [], nearly + timedelta(minutes=85)).reason
-
-
-def test_endless_health_does_not_overflow() -> None:
-    endless = [replace(block, units=36_000) for block in blocks(10, 9_000, weight_bps=2500)]
-    action = decide_action(rollout(M, step=2), endless, START)
-    assert action.signal is RolloutSignal.PROVEN
-    canonical_json(action.figures.as_json())
-
-
 @given(
     state=st.sampled_from([W, M, P]),
     step=st.integers(0, 2),

@@ -22,7 +22,7 @@ from dashboard.text import key_text, labels, route_text, suites_page_text, traff
 from dashboard.theme import DARK, LIGHT, Palette
 from harness.control.proposals.item_texts import strip_common_start
 from harness.control.routing.traffic_report import RouteTraffic, TrafficReport
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute, TrafficPoint
+from harness.domain.canary.observation import TrafficMinute, TrafficPoint
 from harness.domain.errors import ConfigError
 from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError
 from harness.domain.evals.suite_figures import SliceFigures, SuiteFigures
@@ -57,24 +57,6 @@ def report(suite: str = "a", **changes: Any) -> SuiteReport:
         "reason": "",
     }
     return SuiteReport(**{**fields, **changes})
-
-
-def block(number: int, **changes: Any) -> ObservationBlock:
-    fields: dict[str, Any] = {
-        "rollout": "r",
-        "worker": "w",
-        "sequence": number,
-        "weight_bps": 100,
-        "units": 1000,
-        "canary_units": 10,
-        "failures": 4,
-        "canary_failures": 1,
-        "missing": 0,
-        "opened_at": START,
-        "closed_at": START,
-        "number": number,
-    }
-    return ObservationBlock(**{**fields, **changes})
 
 
 def minute(at: int, **changes: Any) -> TrafficMinute:

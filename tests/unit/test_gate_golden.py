@@ -10,7 +10,7 @@ from harness.domain.canary.guardrails import FailureTally
 from harness.domain.canary.ranking import rank_among
 from harness.domain.canary.worker_guard import HARM_GRID
 from harness.domain.evals.suite_plan import Claim
-from harness.gate.logspace import log_mean
+from harness.gate.arrays import log_mean
 from harness.gate.offline.design import Design
 from harness.gate.offline.intervals import mcnemar, tango_interval, tango_p
 from harness.gate.offline.sequential import (

@@ -26,17 +26,6 @@ def claimed(pages: dict[int, bytes], period: int, *keys: int) -> list[KeyHistory
     return [*found]
 
 
-def test_a_key_is_new_once_counted_within_its_period_and_back_in_a_later_one() -> None:
-    pages: dict[int, bytes] = {}
-
-    assert claimed(pages, 1, 7, 8) == [NEW, NEW]
-    assert claimed(pages, 1, 8, 9) == [COUNTED, NEW]
-    assert claimed(pages, 3, 7) == [BACK]
-    assert claimed(pages, 3, 7) == [COUNTED]
-    # A block that comes late, of a period before: the key was counted since.
-    assert claimed(pages, 2, 7) == [COUNTED]
-
-
 @given(claims=st.lists(st.tuples(st.integers(1, 4), st.lists(prints, max_size=8)), max_size=8))
 def test_the_ledger_says_what_a_plain_memory_would(claims: list[tuple[int, list[int]]]) -> None:
     pages: dict[int, bytes] = {}

@@ -28,19 +28,6 @@ def test_without_a_limit_everything_goes() -> None:
         state = decision.state
 
 
-def test_a_minutes_worth_may_come_at_once_and_then_one_by_one() -> None:
-    limit, state = RateLimit(requests_per_min=6), START
-    for _ in range(6):
-        state = admit_request(state, limit, 0, 100.0).state
-    refused = admit_request(state, limit, 0, 100.0)
-
-    assert not refused.allowed
-    assert refused.retry_after_s == pytest.approx(10.0)
-    assert refused.reason == "this key's limit of 6 requests per minute is used up"
-    assert not admit_request(refused.state, limit, 0, 109.9).allowed
-    assert admit_request(refused.state, limit, 0, 110.0).allowed
-
-
 def test_a_request_that_one_limit_refuses_takes_nothing_of_the_other() -> None:
     limit = RateLimit(requests_per_min=60, tokens_per_min=100)
     state = admit_request(START, limit, 80, 0.0).state

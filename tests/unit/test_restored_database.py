@@ -118,30 +118,6 @@ def place(tmp_path: Path, sqlite_url: str) -> Iterator[Place]:
     made.world.store.close()
 
 
-def test_a_lower_revision_is_refused_until_a_person_accepts_the_database(place: Place) -> None:
-    place.back_up()
-    for text in ("a", "b", "c"):
-        place.describe(text)
-    assert place.holder.refresh()
-    served = place.revision
-
-    place.restore()
-
-    assert not place.holder.refresh()
-    assert place.revision == served
-    assert place.holder.undercut
-    assert "accept-restore" in place.holder.refused
-    ctx = place.world.context()
-    highest = integrity.highest_known_revision(ctx, [served])
-    integrity.accept_restore(ctx, SYSTEM, reason="the disk died", above=highest)
-    assert place.holder.refresh()
-    assert not place.holder.refused
-    assert not place.holder.undercut
-    place.describe("after")
-    assert place.holder.refresh()
-    assert place.revision == served + 1
-
-
 def test_a_restored_database_that_was_changed_until_it_is_ahead_is_refused(
     place: Place,
 ) -> None:

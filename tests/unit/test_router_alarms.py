@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.operations.alerts import AlertEvent, AlertKind
@@ -19,39 +18,6 @@ OWN, SPARE = f"up/{INCUMBENT}", f"up/{FALLBACK}"
 def sent_alerts(place: Place) -> list[tuple[AlertKind, AlertEvent]]:
     place.door.recorder.flush()
     return [(alert.kind, alert.news) for alert in place.door.kept.alerts]
-
-
-@pytest.mark.req("A6", "B4", "B9")
-async def test_an_open_circuit_names_its_target_and_who_carries_the_load(
-    tmp_path: Path,
-) -> None:
-    place = Place(tmp_path, {INCUMBENT: error(503), FALLBACK: completion()}, fallback=True)
-
-    with capture_logs() as logged:
-        await place.ask(times=4)
-        place.door.app._events.drain()
-
-    assert sent_alerts(place) == [(AlertKind.BREAKER_OPEN, AlertEvent.RAISED)]
-    (alert,) = place.door.kept.alerts
-    assert OWN in alert.title
-    assert alert.subject == f"target {OWN}"
-    assert f"Route support: {SPARE} carries its load now." in alert.text
-    assert [event["title"] for event in logged if event["event"] == "alert"] == [alert.title]
-
-
-@pytest.mark.req("A6")
-async def test_the_alert_ends_when_the_circuit_closes(tmp_path: Path) -> None:
-    place = Place(tmp_path, {INCUMBENT: error(503), FALLBACK: completion()}, fallback=True)
-    await place.ask(times=4)
-    place.script = {INCUMBENT: completion(), FALLBACK: completion()}
-    place.door.clock.advance(121)
-
-    await place.ask(times=4)
-
-    assert sent_alerts(place) == [
-        (AlertKind.BREAKER_OPEN, AlertEvent.RAISED),
-        (AlertKind.BREAKER_OPEN, AlertEvent.ENDED),
-    ]
 
 
 @pytest.mark.req("A5", "B4")

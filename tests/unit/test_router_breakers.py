@@ -32,31 +32,6 @@ FAIL_FAST = replace(QUICK, breaker=BreakerPolicy(when_all_open=WhenAllOpen.FAIL_
 
 
 @pytest.mark.req("B4")
-async def test_a_target_that_fails_is_left_alone_probed_and_taken_back(tmp_path: Path) -> None:
-    place = Place(
-        tmp_path, {INCUMBENT: error(500), FALLBACK: completion("spare")}, fallback=True
-    )
-
-    assert (await place.ask(times=10))[0] == 200
-    assert await place.state() == 2
-    # Five failures opened it, though each request may try twice.
-    assert place.asked == {INCUMBENT: 5, FALLBACK: 10}
-
-    place.door.clock.advance(OPEN_S)
-    await place.ask(times=5)
-    assert place.asked[INCUMBENT] == 6
-    assert await place.state() == 2
-
-    place.door.clock.advance(2 * OPEN_S)
-    place.script[INCUMBENT] = completion("well again")
-    await place.ask(times=2)
-    assert await place.state() == 1
-    await place.ask()
-    assert await place.state() == 0
-    assert place.asked[INCUMBENT] == 9
-
-
-@pytest.mark.req("B4")
 @pytest.mark.parametrize("jump_s", [-3600.0, -1.0, 1.0, 3600.0])
 async def test_a_wall_clock_that_is_set_ends_no_rest_of_a_target(
     jump_s: float, tmp_path: Path

@@ -346,26 +346,6 @@ async def test_a_tools_name_alone_does_not_commit_a_stream(tmp_path: Path, path:
 
 
 @pytest.mark.parametrize("path", [MESSAGES, RESPONSES])
-@pytest.mark.parametrize(
-    "first",
-    [CHAT_TEXT[0], b'data: {"type": 7}\n\n', ev("weather", sun=True)],
-    ids=["of another protocol", "no type", "of a newer protocol"],
-)
-async def test_what_is_not_known_as_output_does_not_commit_a_stream(
-    tmp_path: Path, path: str, first: bytes
-) -> None:
-    turns = {
-        INCUMBENT: ScriptedTurn(headers=EVENTS, steps=(first, ScriptedEvent.RESET)),
-        FALLBACK: ScriptedTurn(headers=EVENTS, steps=GOES_ON[path]),
-    }
-
-    body = await ask_router(door(tmp_path, turns), path)
-
-    assert b"hello" in body
-    assert b'"error"' not in body
-
-
-@pytest.mark.parametrize("path", [MESSAGES, RESPONSES])
 async def test_what_is_not_known_is_passed_on_in_its_place(tmp_path: Path, path: str) -> None:
     odd = ev("weather", sun=True)
     turn = ScriptedTurn(

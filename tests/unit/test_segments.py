@@ -1,7 +1,7 @@
 """In which part of the traffic a canary's errors are: what is counted and said."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,7 @@ from harness.domain.canary.guardrails import (
     Guardrails,
     SegmentCount,
     SegmentedErrors,
-    tallies_from_json,
 )
-from harness.domain.canary.key_ledger import KeyHistory
 from harness.domain.canary.observation import SEGMENTS, ObservationBlock, Segment
 from harness.domain.canary.unit_rule import DEFAULT_UNIT_RULE, UnitRule
 from harness.domain.errors import InputError
@@ -94,50 +92,6 @@ def closed_block(unit_rule: UnitRule, *traits: int) -> ObservationBlock:
 
 def bits(*segments: Segment) -> int:
     return sum(1 << SEGMENTS.index(segment) for segment in segments) << SEGMENTS_FROM
-
-
-def test_a_block_counts_both_arms_in_each_segment_and_survives_being_stored() -> None:
-    with_tools, without = bits(Segment.TOOLS, Segment.CHAT), bits(Segment.NO_TOOLS)
-    block = closed_block(RULE, with_tools, with_tools, without, without)
-
-    errors = block.counts[Guardrail.ERRORS]
-
-    assert isinstance(errors, SegmentedErrors)
-    assert errors.segments == {
-        Segment.TOOLS: SegmentCount(2, 1, 1, 1),
-        Segment.NO_TOOLS: SegmentCount(2, 0, 0, 0),
-        Segment.CHAT: SegmentCount(2, 1, 1, 1),
-    }
-    check_block(block)
-    stored = json.loads(json.dumps({name: asdict(t) for name, t in block.counts.items()}))
-    assert tallies_from_json(stored) == dict(block.counts)
-
-
-def test_never_seen_callers_are_counted_by_segment_apart() -> None:
-    ledger = Ledger("r", "w", replace(RULE, ledger_salt="salt"))
-    traits = [bits(Segment.TOOLS), bits(Segment.TOOLS), bits(Segment.NO_TOOLS)]
-    for key, trait in zip("abc", traits, strict=True):
-        unit = ledger.admit(
-            key, canary=key == "a", weight_bps=2500, now=0.0, at=NOW, traits=trait
-        )
-        assert unit is not None
-        ledger.finish(unit, failed=key == "a")
-    (claim,) = ledger.claims(0.0, NOW, final=True)
-    ledger.enter_histories(
-        claim.block, [KeyHistory.NEVER_SEEN, KeyHistory.RETURNED, KeyHistory.NEVER_SEEN]
-    )
-    (block,) = ledger.close(1.0, NOW)
-
-    new = block.of_new_keys
-    assert new is not None
-    assert new.is_never_seen
-    assert not block.is_never_seen
-    check_block(block)
-    told = [part.counts[Guardrail.ERRORS] for part in (block, new)]
-    assert [errors.segments[Segment.TOOLS] for errors in told] == [  # type: ignore[attr-defined]
-        SegmentCount(2, 1, 1, 1),
-        SegmentCount(1, 1, 1, 1),
-    ]
 
 
 async def test_a_routers_blocks_tell_the_segments_of_what_it_served(tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ pytestmark = pytest.mark.req("F8")
 
 DEFAULTS = Path(__file__).parents[2] / "config" / "default.yaml"
 POLICY = ShadowStagePolicy(share_bps=500, min_pairs=200, max_cost_usd=5.0)
-ANSWERED = {"answered": (0, 0)}
 
 
 @pytest.mark.parametrize(
