@@ -1,6 +1,5 @@
 """Who is mirrored, within which budget, what pairs show, and what it is evidence of."""
 
-import random
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -29,7 +28,6 @@ from harness.domain.shadow.shadow import (
     within_budget,
 )
 from harness.gate.shadow_stage import (
-    SHADOW_ALPHA,
     check_log_e,
     combined_log_e,
     is_harm,
@@ -231,19 +229,6 @@ def test_the_evidence_says_harm_after_few_lost_pairs_and_never_for_won_ones() ->
     # One check among six carries a sixth of the evidence.
     rest = {str(n): (0, 0) for n in range(5)}
     assert is_harm(combined_log_e({"schema": (13, 0), **rest}))
-
-
-def test_two_alike_are_called_worse_less_often_than_the_level_says() -> None:
-    """500 shadows of 300 discordant pairs, looked at after each; the seed is fixed."""
-    chance, false = random.Random(8), 0
-    for _ in range(500):
-        lost = won = 0
-        for _ in range(300):
-            lost, won = (lost + 1, won) if chance.random() < 0.5 else (lost, won + 1)
-            if is_harm(check_log_e(lost, won)):
-                false += 1
-                break
-    assert false / 500 <= SHADOW_ALPHA
 
 
 def test_a_caller_counts_once_however_many_workers_shadows_and_requests() -> None:
