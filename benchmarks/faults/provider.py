@@ -33,10 +33,7 @@ class Numbered(Simulator):
     """A simulator whose every answer is its letter's words."""
 
     def __init__(self, letter: str, models: Iterable[str]) -> None:
-        plain = replace(
-            next(iter(profiles.load_profiles(profiles.DEFAULT_PROFILES).values())),
-            error_rate=0.0,
-        )
+        plain = next(iter(profiles.load_profiles(profiles.DEFAULT_PROFILES).values()))
         super().__init__(
             dict.fromkeys(models, plain),
             ItemBank({}),

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from evals.sim import seeded_random
+from evals.sim import text_numbers
 from evals.sim.profiles import Habits, Profile
 from evals.sim.simulated_model import SimulatedAnswer
 
@@ -49,10 +49,8 @@ def answer(
     text = plain(value)
     if "ANSWER:" in prompt:
         text = f"{working(verdict)}\nANSWER: {text.rpartition('####')[2].strip()}"
-    if "ANSWER:" not in prompt and seeded_random.uniform("verbose", *place) < habits.verbose:
-        return (
-            f"{OPENERS[seeded_random.random_bits('opener', *place) % len(OPENERS)]}\n\n{text}"
-        )
+    if "ANSWER:" not in prompt and text_numbers.uniform("verbose", *place) < habits.verbose:
+        return f"{OPENERS[text_numbers.random_bits('opener', *place) % len(OPENERS)]}\n\n{text}"
     return text
 
 
@@ -79,7 +77,7 @@ def working(verdict: SimulatedAnswer) -> str:
 
 def in_habit(value: object, habits: Habits, place: tuple[object, ...]) -> str:
     """The JSON answer in one of the forms, by the shares of the habits."""
-    u, text = seeded_random.uniform("form", *place), bare(value)
+    u, text = text_numbers.uniform("form", *place), bare(value)
     if u < habits.json_fences:
         return f"```json\n{text}\n```"
     if u < habits.json_fences + habits.trailing_prose:
@@ -88,13 +86,13 @@ def in_habit(value: object, habits: Habits, place: tuple[object, ...]) -> str:
 
 
 def trailer(place: tuple[object, ...]) -> str:
-    return TRAILERS[seeded_random.random_bits("trailer", *place) % len(TRAILERS)]
+    return TRAILERS[text_numbers.random_bits("trailer", *place) % len(TRAILERS)]
 
 
 def filler(prompt: str) -> str:
     """The harmless answer to a prompt that is no item: as long as `N words` in it asks for."""
     asked = ASKED_LENGTH.search(prompt)
     count = min(int(asked[1]), MOST_WORDS) if asked else DEFAULT_WORDS
-    start = seeded_random.random_bits("filler", prompt) % len(WORDS)
+    start = text_numbers.random_bits("filler", prompt) % len(WORDS)
     text = " ".join(WORDS[(start + n) % len(WORDS)] for n in range(count))
     return f"{text.capitalize()}."

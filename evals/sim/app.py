@@ -4,11 +4,12 @@ loopback clients, the `/sim/` switches for faults, profiles and statistics.
 
 import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import unquote
 
 from evals.sim import faults, profiles
-from evals.sim.protocols.endpoints import DIALECTS, dialect_of
+from evals.sim.protocols.endpoints import CHAT, DIALECTS
 from evals.sim.protocols.http_exchange import ClientGone, HttpExchange, Receive, Scope, Send
 from evals.sim.protocols.requests import Refused, decoded
 from evals.sim.simulator import Simulator
@@ -49,7 +50,7 @@ def act(  # noqa: PLR0911 - one line for each switch
         case "PUT", "faults", str(name):
             fault = faults.parse_fault(decoded(body))
             simulator.faults.set(name, fault)
-            return {name: fault.as_json()}
+            return {name: asdict(fault)}
         case "DELETE", "faults", name:
             simulator.faults.clear(name)
             return {"faults": simulator.faults.as_json()}
@@ -96,7 +97,7 @@ def build_app(simulator: Simulator, *, key: str = "") -> App:
                 check_key(exchange, key)
             await answer(exchange, simulator)
         except Refused as refused:
-            error = dialect_of(exchange.path).error(
+            error = DIALECTS.get(exchange.path, CHAT).error(
                 refused.status, refused.message, refused.code, refused.param
             )
             await exchange.json(refused.status, error)

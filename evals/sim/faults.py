@@ -1,25 +1,28 @@
-"""Defines a simulated provider's faults: kinds and fields, parsing a switch from JSON, and
-which requests are hit (an exact, seeded share of every 100). `FaultBook` keeps those set by
-model.
+"""A simulated provider's faults: their kinds and fields, the switches that are set by model,
+and what replaces a whole answer. Faults within an answer: see `simulator`.
 """
 
 import math
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, field
 from enum import StrEnum
-from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from evals.sim import seeded_random
-from evals.sim.parsing import STRICT_FIELDS, AtLeastZero, Share, parse
+from evals.sim.profiles import STRICT_FIELDS, AtLeastZero, Share, parse
+from evals.sim.protocols.endpoints import EndpointDialect
+from evals.sim.protocols.http_exchange import HttpExchange, encoded
+from evals.sim.protocols.requests import no_such_model
 from harness.domain.errors import InputError
 
-BLOCK = 100
 HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
 HeaderValue = Annotated[str, Field(pattern=r"^[^\x00-\x08\x0a-\x1f\x7f]*$")]
+PIECE = b" " * 65_536
+PAGE = b"<!doctype html><title>Bad gateway</title><h1>502 Bad gateway</h1><p>simulated</p>"
+JSON = "application/json"
 
 
 class FaultKind(StrEnum):
@@ -49,9 +52,15 @@ MID_ANSWER = frozenset(
         FaultKind.ERROR_IN_STREAM,
     }
 )
-VARIANTS: Mapping[FaultKind, tuple[str, ...]] = {
-    FaultKind.GARBAGE: ("text", "nan", "nested", "no_choices"),
-    FaultKind.HUGE: ("plain", "gzip"),
+GARBAGE: Mapping[str, bytes] = {
+    "text": b'{"id": "chatcmpl-sim", "choices": [{"mess',
+    "nan": b'{"choices": [{"message": {"content": NaN}}], "usage": Infinity}',
+    "nested": b"[" * 10_000 + b"]" * 10_000,
+    "no_choices": encoded({"id": "chatcmpl-sim", "object": "chat.completion", "choices": []}),
+}
+VARIANTS: Mapping[str, tuple[str, ...]] = {
+    "garbage": tuple(GARBAGE),
+    "huge": ("plain", "gzip"),
 }
 DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "html": {"status": 200},
@@ -70,7 +79,7 @@ class Fault:
     rate: Share = 1.0  # share of the model's requests that are hit
     status: Annotated[int, Field(ge=200, le=599)] = 500
     code: str | None = None
-    message: str = ""
+    message: str = "This error is simulated by a fault switch."
     headers: Mapping[HeaderName, HeaderValue] = field(default_factory=dict)
     delay_s: AtLeastZero | None = None
     # Pieces of content sent before a fault in mid-answer; an answer that is not streamed is cut
@@ -82,9 +91,6 @@ class Fault:
     size_bytes: Annotated[int, Field(ge=0, le=4 * 2**30)] = 2**20
     variant: str = ""
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def parse_fault(data: object) -> Fault:
     """Reads a fault from a request's body. Raises InputError that names the field."""
@@ -92,79 +98,110 @@ def parse_fault(data: object) -> Fault:
         raise InputError("a fault must be a JSON object with a 'kind'")
     kind = str(data.get("kind"))
     fault = parse(Fault, {**DEFAULTS.get(kind, {}), **data}, "fault")
-    variants = VARIANTS.get(fault.kind, ("",))
+    variants = VARIANTS.get(kind, ("",))
     if fault.variant not in variants:
         raise InputError(f"variant: must be one of {', '.join(variants)}")
     return fault
-
-
-@lru_cache(maxsize=256)
-def _order(seed: int, block: int) -> tuple[int, ...]:
-    """Where each of a block's places comes in a seeded shuffle."""
-    ranked = sorted(
-        range(BLOCK), key=lambda at: seeded_random.random_bits("fault", seed, block, at)
-    )
-    places = [0] * BLOCK
-    for rank, at in enumerate(ranked):
-        places[at] = rank
-    return tuple(places)
-
-
-def hits(n: int, *, rate: float, seed: int) -> bool:
-    """Whether the n-th request (from 0) is hit.
-
-    In every block of 100 requests the share is exact to one request, over all blocks too; which
-    ones are hit looks random, and is the same for the same seed.
-    """
-    block, at = divmod(n, BLOCK)
-    tiny = 1e-9  # 0.29 * 100 is a little less than 29
-    due = math.floor((block + 1) * rate * BLOCK + tiny) - math.floor(
-        block * rate * BLOCK + tiny
-    )
-    return _order(seed, block)[at] < due
-
-
-@dataclass(slots=True)
-class FaultSwitch:
-    """A fault that is set, with what it has seen and hit since."""
-
-    fault: Fault
-    requests: int = 0
-    hit: int = 0
-
-    def draw(self, seed: int) -> bool:
-        """Count a request; whether it is hit."""
-        spent = self.fault.until_count is not None and self.hit >= self.fault.until_count
-        struck = not spent and hits(self.requests, rate=self.fault.rate, seed=seed)
-        self.requests += 1
-        self.hit += struck
-        return struck
 
 
 class FaultBook:
     """The switches that are set, one per model; `*` concerns every model without its own."""
 
     def __init__(self) -> None:
-        self._switches: dict[str, FaultSwitch] = {}
+        self._faults: dict[str, Fault] = {}
+        self._counts: dict[str, tuple[int, int]] = {}  # requests seen, requests hit
 
     def set(self, model: str, fault: Fault) -> None:
-        self._switches[model] = FaultSwitch(fault)
+        self._faults[model], self._counts[model] = fault, (0, 0)
 
     def clear(self, model: str | None = None) -> None:
-        if model is None:
-            self._switches.clear()
-        else:
-            self._switches.pop(model, None)
+        for name in [*self._faults] if model is None else [model]:
+            self._faults.pop(name, None)
 
-    def draw(self, model: str, *, seed: int) -> Fault | None:
-        """Draws the fault that hits this request, if any."""
-        switch = self._switches.get(model) or self._switches.get("*")
-        if switch is None:
+    def draw(self, model: str) -> Fault | None:
+        """Draws the fault that hits this request, if any. The share of the requests that are
+        hit is exact to one request.
+        """
+        name = model if model in self._faults else "*"
+        if (fault := self._faults.get(name)) is None:
             return None
-        return switch.fault if switch.draw(seed) else None
+        seen, hit = self._counts[name]
+        tiny = 1e-9  # 0.29 * 100 is a little less than 29
+        due = math.floor((seen + 1) * fault.rate + tiny) > math.floor(seen * fault.rate + tiny)
+        struck = due and (fault.until_count is None or hit < fault.until_count)
+        self._counts[name] = seen + 1, hit + struck
+        return fault if struck else None
 
     def as_json(self) -> dict[str, Any]:
         return {
-            model: {**switch.fault.as_json(), "seen": switch.requests, "hit": switch.hit}
-            for model, switch in self._switches.items()
+            model: {
+                **asdict(fault),
+                **dict(zip(("seen", "hit"), self._counts[model], strict=True)),
+            }
+            for model, fault in self._faults.items()
         }
+
+
+async def replace_answer(
+    exchange: HttpExchange, fault: Fault, model: str, dialect: EndpointDialect
+) -> bool:
+    """Carries out a fault that leaves nothing of the answer; False if an answer follows."""
+    exchange.headers = {**exchange.headers, **fault.headers}
+    match fault.kind:
+        case FaultKind.STATUS:
+            error = dialect.error(fault.status, fault.message, fault.code, None)
+            await exchange.json(fault.status, error)
+        case FaultKind.NOT_FOUND:
+            missing = no_such_model(model)
+            error = dialect.error(404, missing.message, missing.code, missing.param)
+            await exchange.json(404, error)
+        case FaultKind.GARBAGE:
+            await exchange.whole(200, GARBAGE[fault.variant], JSON)
+        case FaultKind.HTML:
+            await exchange.whole(fault.status, PAGE, "text/html; charset=utf-8")
+        case FaultKind.HUGE:
+            await _send_huge(exchange, fault)
+        case FaultKind.ENDLESS_HEADER:
+            await _send_endless_header(exchange, fault)
+        case FaultKind.RESET | FaultKind.CLOSE if not (fault.after_chunks or fault.role_first):
+            await exchange.break_off(reset=fault.kind is FaultKind.RESET)
+        case FaultKind.HANG:
+            await exchange.pause(fault.delay_s)
+            return False
+        case _:
+            return False
+    return True
+
+
+async def _send_huge(exchange: HttpExchange, fault: Fault) -> None:
+    """Sends as many blanks as asked for before an object; the memory used here stays small."""
+    parts = _blanks(fault.size_bytes)
+    if fault.variant == "gzip":
+        exchange.headers = {**exchange.headers, "content-encoding": "gzip"}
+        parts = _pack(parts)
+    await exchange.start(200, JSON)
+    for part in parts:
+        await exchange.write(part)
+        await exchange.give_way()
+    await exchange.write(b"", last=True)
+
+
+def _blanks(size: int) -> Iterator[bytes]:
+    for _ in range(size // len(PIECE)):
+        yield PIECE
+    yield b"{}"
+
+
+def _pack(parts: Iterator[bytes]) -> Iterator[bytes]:
+    packer = zlib.compressobj(wbits=31)
+    for part in parts:
+        yield packer.compress(part)
+    yield packer.flush()
+
+
+async def _send_endless_header(exchange: HttpExchange, fault: Fault) -> None:
+    line = b"x-endless: " + b"a" * 4096 + b"\r\n"
+    await exchange.raw(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n")
+    for _ in range(fault.size_bytes // len(line)):
+        await exchange.raw(line)
+    await exchange.break_off(reset=False)

@@ -1,20 +1,20 @@
-"""A profile defines a simulated model: skill by suite, answer habits, latency, price, error
-rate, script. Loads them from YAML, swaps two models' roles, applies changes at run time.
+"""A profile defines a simulated model: skill by suite, answer habits, latency, price and
+script. Loads them from YAML, swaps two models' roles, applies changes at run time.
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import field
+import re
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from string import Template
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import Field
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from evals.sim.parsing import STRICT_FIELDS, AtLeastZero, Share, parse
-from evals.sim.script import ScriptLine
 from harness.config.source_locations import check_size
 from harness.domain.content_hash import digest
 from harness.domain.errors import InputError
@@ -22,6 +22,10 @@ from harness.domain.routing.target import Price
 from harness.domain.suggestions import did_you_mean
 
 DEFAULT_PROFILES = Path(__file__).with_name("profiles.yaml")
+T = TypeVar("T")
+STRICT_FIELDS = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+AtLeastZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Word = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]*$")]
 
 
@@ -52,6 +56,68 @@ class Latency:
         return tokens / self.tokens_per_s
 
 
+@dataclass(frozen=True, slots=True, config=STRICT_FIELDS)
+class ScriptLine:
+    """A line that the model says at a point of a conversation; the first that fits counts.
+
+    Named groups of the patterns fill `$name` in the answer.
+    """
+
+    # Patterns for the newest message, and for the ones before it; empty for any.
+    newest: str = ""
+    earlier: str = ""
+    text: str = ""
+    tool: str = ""  # called instead of saying the text, where the request offers it
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.newest), re.compile(self.earlier)
+        except re.error as error:
+            raise ValueError(str(error)) from None
+        if bool(self.text) == bool(self.tool):
+            raise ValueError("needs either `text` or `tool`")
+
+
+def find_line(
+    script: Sequence[ScriptLine], texts: Sequence[str], tools: Container[str]
+) -> ScriptLine | None:
+    """The line for this point of a conversation, with its `$name`s filled, or None.
+
+    texts: of all messages. tools: names of those that the request offers.
+    """
+    *before, last = texts
+    history = "\n".join(before)
+    for line in script:
+        newest, earlier = re.search(line.newest, last), re.search(line.earlier, history)
+        if newest and earlier and (not line.tool or line.tool in tools):
+            values = {**earlier.groupdict(), **newest.groupdict()}
+            text, arguments = _fill(line.text, values), _fill(line.arguments, values)
+            return replace(line, text=text, arguments=arguments)
+    return None
+
+
+def _fill(value: Any, values: Mapping[str, str | None]) -> Any:
+    """The value with `$name` replaced in its texts."""
+    if isinstance(value, str):
+        return Template(value).safe_substitute(values)
+    if isinstance(value, Mapping):
+        return {key: _fill(inner, values) for key, inner in value.items()}
+    if isinstance(value, Sequence):
+        return [_fill(inner, values) for inner in value]
+    return value
+
+
+def parse(kind: type[T], data: object, place: str) -> T:
+    """Reads `data` as a `kind`. Raises InputError with the place and the field."""
+    try:
+        return TypeAdapter(kind).validate_python(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"{place}: {where}: {first['msg']}") from None
+
+
 @dataclass(frozen=True, config=STRICT_FIELDS)
 class Profile:
     """Describes a simulated model."""
@@ -64,7 +130,6 @@ class Profile:
     habits: Habits = field(default_factory=Habits)
     latency: Latency = field(default_factory=Latency)
     price: Price = field(default_factory=lambda: Price(1.0, 4.0))
-    error_rate: Share = 0.0  # share of requests answered with status 500
     # The `model` that answers report; without one, the name that was asked for.
     serves: Word = ""
     # The end of the fingerprint that answers report; without one, a hash of the profile.

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evals.scorers.judge_protocol import DATA
-from evals.sim import seeded_random
+from evals.sim import text_numbers
 from evals.sim.profiles import Profile
 
 SUITE = "judge"
@@ -30,7 +30,7 @@ def answer(prompt: str, profile: Profile) -> str | None:
         return None
     if not isinstance(data, dict):
         return None
-    by_rule = seeded_random.uniform("judge", profile.seed, shown) < profile.skill_in(SUITE)
+    by_rule = text_numbers.uniform("judge", profile.seed, shown) < profile.skill_in(SUITE)
     return judgement(data, by_rule=by_rule)
 
 

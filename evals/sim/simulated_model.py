@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evals.sim import seeded_random
+from evals.sim import text_numbers
 from evals.sim.item_bank import BankItem, ItemBank
 from evals.sim.profiles import Profile
 
@@ -34,16 +34,16 @@ def hardness(difficulty: float) -> float:
 
 def luck(item: BankItem, *, model_seed: int, request_seed: int = 0) -> float:
     """Draws `u` in (0, 1): uniform over items, correlated between models."""
-    shared = seeded_random.normal("item", item.suite, item.id)
-    own = seeded_random.normal("model", model_seed, item.suite, item.id)
-    seeded = seeded_random.normal("seed", model_seed, item.suite, item.id, request_seed)
+    shared = text_numbers.normal("item", item.suite, item.id)
+    own = text_numbers.normal("model", model_seed, item.suite, item.id)
+    seeded = text_numbers.normal("seed", model_seed, item.suite, item.id, request_seed)
     z = (
         math.sqrt(SHARED) * shared
         + math.sqrt(1 - SHARED - SEEDED) * own
         + math.sqrt(SEEDED) * seeded
     )
     # Beyond 8 standard deviations Φ rounds to 0 or 1, which has no logit.
-    return seeded_random.STANDARD_NORMAL.cdf(max(-8.0, min(8.0, z)))
+    return text_numbers.STANDARD_NORMAL.cdf(max(-8.0, min(8.0, z)))
 
 
 def needed_ability(item: BankItem, *, model_seed: int, request_seed: int = 0) -> float:
@@ -119,7 +119,7 @@ class SimulatedModel:
             options = [o.target for o in others[:200] if o.target != item.target]
         if not options:
             return "I do not know."
-        pick = seeded_random.random_bits("slip", self.profile.seed, item.suite, item.id)
+        pick = text_numbers.random_bits("slip", self.profile.seed, item.suite, item.id)
         return options[pick % len(options)]
 
 

@@ -9,23 +9,29 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from evals.sim import answer_text, seeded_random, simulated_judge, token_count, tool_calls
-from evals.sim.fake_json import made_up
-from evals.sim.fault_injection import replace_answer
-from evals.sim.faults import Fault, FaultBook, FaultKind, hits
+from evals.sim import answer_text, simulated_judge, text_numbers, tool_calls
+from evals.sim.fake_json import make_up
+from evals.sim.faults import MID_ANSWER, Fault, FaultBook, FaultKind, replace_answer
 from evals.sim.item_bank import ItemBank
-from evals.sim.profiles import Profile
+from evals.sim.profiles import Profile, find_line
 from evals.sim.protocols import chat_completions, embeddings, requests
 from evals.sim.protocols.chat_completions import Completion
-from evals.sim.protocols.delivery import StreamPace, send_stream, send_whole
-from evals.sim.protocols.dialect import EndpointDialect
-from evals.sim.protocols.endpoints import CHAT
-from evals.sim.protocols.http_exchange import ClientGone, HttpExchange
+from evals.sim.protocols.endpoints import CHAT, EndpointDialect
+from evals.sim.protocols.http_exchange import ClientGone, HttpExchange, encoded
 from evals.sim.protocols.requests import ChatRequest
-from evals.sim.script import find_line
 from evals.sim.simulated_model import SimulatedAnswer, SimulatedModel, build_models
 
-NO_PACE = StreamPace(0.0, 0.0)
+OVERLOADED = (503, "This error in mid-answer is simulated.", "overloaded", None)
+JSON, SSE = "application/json", "text/event-stream; charset=utf-8"
+PLAIN = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPace:
+    """Holds waiting times in seconds, already scaled: 0 for none."""
+
+    first_token_s: float = 0.0
+    generation_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -99,7 +105,7 @@ class Simulator:
         stats = self.stats[name]
         stats.streams += request.stream
         try:
-            fault = self._draw(name, examinee.profile, number)
+            fault = self._draw(name)
             if fault and await replace_answer(exchange, fault, name, dialect):
                 return
             answer = self._complete(request, examinee, stats)
@@ -121,7 +127,7 @@ class Simulator:
         examinee = self._examinee(name)
         answer = embeddings.response(data, model=examinee.profile.serves or name)
         number = self._count(name)
-        fault = self._draw(name, examinee.profile, number)
+        fault = self._draw(name)
         if fault and await replace_answer(exchange, fault, name, CHAT):
             return
         pace = self._pace(examinee.profile, number, 0)
@@ -139,16 +145,8 @@ class Simulator:
         self._asked[name] += 1
         return self._asked[name] - 1
 
-    def _draw(self, name: str, profile: Profile, number: int) -> Fault | None:
-        seed = seeded_random.random_bits(0, name)
-        fault = self.faults.draw(name, seed=seed)
-        if (
-            fault is None
-            and profile.error_rate
-            and hits(number, rate=profile.error_rate, seed=seed + 1)
-        ):
-            fault = Fault(FaultKind.STATUS, status=500)
-        if fault:
+    def _draw(self, name: str) -> Fault | None:
+        if fault := self.faults.draw(name):
             self.stats[name].faults[fault.kind] += 1
         return fault
 
@@ -180,14 +178,14 @@ class Simulator:
             text=text,
             call=call,
             finish_reason=finish_reason,
-            prompt_tokens=token_count.of_messages(request.texts),
-            completion_tokens=token_count.estimate(written),
+            prompt_tokens=text_numbers.count_message_tokens(request.texts),
+            completion_tokens=text_numbers.count_tokens(written),
         )
 
     def _pace(self, profile: Profile, number: int, answer_tokens: int) -> StreamPace:
         if self._time_scale == 0:
-            return NO_PACE
-        z = seeded_random.normal("latency", profile.seed, number)
+            return StreamPace()
+        z = text_numbers.normal("latency", profile.seed, number)
         return StreamPace(
             first_token_s=self._time_scale * profile.latency.first_token_s(z),
             generation_s=self._time_scale * profile.latency.generation_s(answer_tokens),
@@ -208,4 +206,74 @@ def _unknown(request: ChatRequest, profile: Profile) -> str:
     """The answer to a prompt that is no item: of the form that the request asks for."""
     if request.schema is None:
         return answer_text.filler(request.prompt)
-    return answer_text.bare(made_up(request.schema, (profile.seed, request.prompt)))
+    return answer_text.bare(make_up(request.schema, (profile.seed, request.prompt)))
+
+
+async def send_whole(
+    exchange: HttpExchange,
+    answer: object,
+    pace: StreamPace,
+    fault: Fault | None,
+    dialect: EndpointDialect,
+) -> None:
+    """An answer in one piece. A fault in mid-answer cuts it after half of its bytes."""
+    await exchange.pause(pace.first_token_s + pace.generation_s)
+    data = encoded(answer)
+    if fault is None or fault.kind not in MID_ANSWER:
+        await exchange.whole(200, data, _content_type(fault, JSON))
+        return
+    if fault.kind is FaultKind.ERROR_IN_STREAM:
+        await exchange.json(200, dialect.error(*OVERLOADED))
+        return
+    await exchange.start(200, JSON)
+    half = len(data) // 2 if fault.after_chunks or fault.role_first else 0
+    if half:
+        await exchange.write(data[:half])
+    if await _survives(exchange, fault, dialect):
+        await exchange.write(data[half:], last=True)
+
+
+async def send_stream(
+    exchange: HttpExchange,
+    answer: Completion,
+    request: ChatRequest,
+    pace: StreamPace,
+    fault: Fault | None,
+    dialect: EndpointDialect,
+) -> None:
+    """An answer as server-sent events: opening, content, finish. A fault strikes before one."""
+    opening, pieces, finish = dialect.stream(answer, request)
+    struck = fault if fault and fault.kind in MID_ANSWER else None
+    at = -1
+    if struck:
+        before_all = struck.after_chunks == 0 and not struck.role_first
+        at = 0 if before_all else 1 + min(struck.after_chunks, len(pieces))
+        opening = (dialect.ping if struck.role_first else b"") + opening
+    await exchange.pause(pace.first_token_s)
+    await exchange.start(200, _content_type(fault, SSE))
+    for n, frame in enumerate((opening, *pieces, finish)):
+        if struck and n == at and not await _survives(exchange, struck, dialect):
+            return
+        if 0 < n <= len(pieces):
+            await exchange.pause(pace.generation_s / len(pieces))
+        await exchange.write(frame, last=n > len(pieces))
+
+
+async def _survives(exchange: HttpExchange, fault: Fault, dialect: EndpointDialect) -> bool:
+    """Lets the fault strike here; tells whether the answer may go on: only after a stall."""
+    match fault.kind:
+        case FaultKind.STALL:
+            await exchange.pause(fault.delay_s)
+            return True
+        case FaultKind.RESET | FaultKind.CLOSE:
+            await exchange.break_off(reset=fault.kind is FaultKind.RESET)
+        case FaultKind.ERROR_IN_STREAM:
+            error = dialect.error(*OVERLOADED)
+            await exchange.write(dialect.error_event(error), last=True)
+        case _:
+            await exchange.write(b"", last=True)
+    return False
+
+
+def _content_type(fault: Fault | None, right: str) -> str:
+    return PLAIN if fault and fault.kind is FaultKind.WRONG_CONTENT_TYPE else right

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from evals.sim import seeded_random
-from evals.sim.fake_json import NAMES, made_up
+from evals.sim import text_numbers
+from evals.sim.fake_json import NAMES, make_up
+from evals.sim.profiles import ScriptLine
 from evals.sim.protocols.requests import ChatRequest
-from evals.sim.script import ScriptLine
 from evals.sim.simulated_model import SimulatedAnswer
 
 
@@ -41,7 +41,7 @@ def call_for(
     name = request.forced_tool
     if name is None:
         return None
-    return written(request, name, made_up(request.tools[name], (request.prompt, name)))
+    return written(request, name, make_up(request.tools[name], (request.prompt, name)))
 
 
 def expected(
@@ -57,7 +57,7 @@ def expected(
 
 
 def written(request: ChatRequest, name: str, arguments: object) -> SimulatedToolCall:
-    mark = seeded_random.random_bits("call", request.prompt, name)
+    mark = text_numbers.random_bits("call", request.prompt, name)
     return SimulatedToolCall(
         f"call_{mark:016x}", name, json.dumps(arguments, ensure_ascii=False)
     )
@@ -66,8 +66,8 @@ def written(request: ChatRequest, name: str, arguments: object) -> SimulatedTool
 def altered(arguments: Mapping[str, Any], seed: str) -> dict[str, Any]:
     """Returns the arguments with one of them wrong; without any, one too many."""
     if not arguments:
-        return {"note": NAMES[seeded_random.random_bits(seed) % len(NAMES)]}
-    key = sorted(arguments)[seeded_random.random_bits(seed) % len(arguments)]
+        return {"note": NAMES[text_numbers.random_bits(seed) % len(NAMES)]}
+    key = sorted(arguments)[text_numbers.random_bits(seed) % len(arguments)]
     value = arguments[key]
     if isinstance(value, bool):
         return {**arguments, key: not value}
@@ -75,5 +75,5 @@ def altered(arguments: Mapping[str, Any], seed: str) -> dict[str, Any]:
         return {**arguments, key: value + 1}
     return {
         **arguments,
-        key: f"{value} {NAMES[seeded_random.random_bits(seed, key) % len(NAMES)]}",
+        key: f"{value} {NAMES[text_numbers.random_bits(seed, key) % len(NAMES)]}",
     }

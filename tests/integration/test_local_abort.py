@@ -49,7 +49,7 @@ def test_a_canary_that_breaks_is_stopped_without_a_control_plane_and_stays_so(
         with world.client() as client:
             ask(client, user="first")
         assert on_the_canary(world) > 0
-        httpx.post(f"{provider}/sim/profiles/sim-better", json={"error_rate": 1.0})
+        httpx.put(f"{provider}/sim/faults/sim-better", json={"kind": "status"})
 
         # No control process runs.
         with world.load(callers=2) as load:
@@ -87,7 +87,7 @@ def test_workers_tell_their_parent_how_a_candidate_failed(
     with routed(tmp_path, provider) as world:
         start_canary(world, tmp_path)
         world.start("--workers", "2")
-        httpx.post(f"{provider}/sim/profiles/sim-better", json={"error_rate": 1.0})
+        httpx.put(f"{provider}/sim/faults/sim-better", json={"kind": "status"})
 
         assert on_the_canary(world) > 0
         assert world.place.terminate("router") == 0

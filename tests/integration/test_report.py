@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from evals.sim import answer_text, profiles, seeded_random
+from evals.sim import answer_text, profiles, text_numbers
 from evals.sim.item_bank import ItemBank, bank_item, load_suites
 from evals.sim.simulated_model import SimulatedModel
 from evals.suites.items import Item
@@ -232,7 +232,7 @@ def example_installation(
 
     def pace(target: Target, item: Item) -> float:
         middle = models[target.model].latency.first_token_median_ms / 1000
-        return middle * (0.6 + 2 * seeded_random.uniform("pace", target.model, item.id) ** 4)
+        return middle * (0.6 + 2 * text_numbers.uniform("pace", target.model, item.id) ** 4)
 
     def suite_of(item: Item) -> str:
         return item.id.rpartition("-")[0]

@@ -34,7 +34,6 @@ CALL_ITEM = {
 }
 MODELS = profiles.load_profiles() | {
     "sim-sure": Profile("sim-sure", default_skill=1.0, latency=Latency(1.0, 0.0, 1000.0)),
-    "sim-shaky": Profile("sim-shaky", error_rate=0.2),
 }
 
 
@@ -213,17 +212,6 @@ def test_a_request_without_messages_is_a_400(client: openai.OpenAI) -> None:
         client.chat.completions.create(model="sim-base", messages=[])
 
     assert caught.value.param == "messages"
-
-
-def test_a_model_fails_as_often_as_its_profile_says(client: openai.OpenAI) -> None:
-    failed = 0
-    for _ in range(100):
-        try:
-            client.embeddings.create(model="sim-shaky", input="x")
-        except openai.InternalServerError:
-            failed += 1
-
-    assert failed == 20
 
 
 def test_suites_of_the_user_are_known_beside_the_shipped_ones(

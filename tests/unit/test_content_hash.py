@@ -3,7 +3,7 @@
 import pytest
 
 from evals.scorers.pairwise import first_letter
-from evals.sim.seeded_random import random_bits
+from evals.sim.text_numbers import random_bits
 from harness.domain.content_hash import digest, hash_content, short_hash
 from harness.domain.evals.item_groups import shuffle_items
 from harness.domain.evals.item_overlap import texts_fingerprint

@@ -1,6 +1,5 @@
 """Fault switches: what they may say, and which requests they hit."""
 
-import zlib
 from typing import Any
 
 import pytest
@@ -8,36 +7,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.sim import faults
-from evals.sim.fault_injection import blanks, gzipped
 from evals.sim.faults import Fault, FaultBook, FaultKind
 from harness.domain.errors import InputError
 
 rates = st.integers(0, 1000).map(lambda n: n / 1000)
 
 
-@given(rate=rates, seed=st.integers(0, 9), blocks=st.integers(1, 12))
-def test_the_share_that_is_hit_is_exact_to_one_request(
-    rate: float, seed: int, blocks: int
-) -> None:
-    n = blocks * faults.BLOCK
-    hit = sum(faults.hits(i, rate=rate, seed=seed) for i in range(n))
+@given(rate=rates, n=st.integers(1, 1200))
+def test_the_share_that_is_hit_is_exact_to_one_request(rate: float, n: int) -> None:
+    book = FaultBook()
+    book.set("m", Fault(FaultKind.STATUS, rate=rate))
 
-    assert abs(hit - rate * n) < 1 + 1e-6
-
-
-def test_which_requests_are_hit_depends_on_the_seed_alone() -> None:
-    def pattern(seed: int) -> list[bool]:
-        return [faults.hits(n, rate=0.3, seed=seed) for n in range(200)]
-
-    assert pattern(1) == pattern(1) != pattern(2)
-    assert pattern(1)[:100] != pattern(1)[100:]
+    assert abs(sum(bool(book.draw("m")) for _ in range(n)) - rate * n) < 1 + 1e-6
 
 
 def test_a_fault_ends_after_its_count() -> None:
     book = FaultBook()
     book.set("m", Fault(FaultKind.STATUS, until_count=2))
 
-    assert [bool(book.draw("m", seed=0)) for _ in range(4)] == [True, True, False, False]
+    assert [bool(book.draw("m")) for _ in range(4)] == [True, True, False, False]
     assert book.as_json()["m"]["hit"] == 2
     assert book.as_json()["m"]["seen"] == 4
 
@@ -47,12 +35,12 @@ def test_a_models_own_fault_stands_before_the_one_for_all() -> None:
     book.set("*", Fault(FaultKind.HTML))
     book.set("m", Fault(FaultKind.STATUS))
 
-    assert book.draw("m", seed=0) == Fault(FaultKind.STATUS)
-    assert book.draw("other", seed=0) == Fault(FaultKind.HTML)
+    assert book.draw("m") == Fault(FaultKind.STATUS)
+    assert book.draw("other") == Fault(FaultKind.HTML)
     book.clear("m")
-    assert book.draw("m", seed=0) == Fault(FaultKind.HTML)
+    assert book.draw("m") == Fault(FaultKind.HTML)
     book.clear()
-    assert book.draw("m", seed=0) is None
+    assert book.draw("m") is None
 
 
 def test_a_fault_has_the_defaults_of_its_kind() -> None:
@@ -83,11 +71,3 @@ def test_a_fault_has_the_defaults_of_its_kind() -> None:
 def test_a_switch_that_makes_no_sense_is_refused_by_field(data: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         faults.parse_fault(data)
-
-
-@pytest.mark.parametrize("size", [0, 65_536, 3_000_000])
-def test_a_gzip_bomb_is_valid_gzip_and_small(size: int) -> None:
-    packed = b"".join(gzipped(size))
-
-    assert zlib.decompress(packed, wbits=31) == b"".join(blanks(size))
-    assert len(packed) < 200 + size // 500

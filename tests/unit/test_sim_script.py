@@ -2,8 +2,7 @@
 
 import pytest
 
-from evals.sim.profiles import Profile, change_profile
-from evals.sim.script import find_line
+from evals.sim.profiles import Profile, change_profile, find_line
 from harness.domain.errors import InputError
 
 SCRIPT = [

@@ -115,8 +115,8 @@ def _openais(provider: Provider, asked: WireRequest) -> ScriptedTurn:
     answer = _completion(asked, tools=bool(request.tools))
     if not request.stream:
         return ScriptedTurn(steps=(json.dumps(dialect.body(answer)).encode(),))
-    events = dialect.events(answer, request)
-    steps = (events.opening(), *events.content(), events.finish())
+    frames = dialect.stream(answer, request)
+    steps = (frames.opening, *frames.content, frames.finish)
     return ScriptedTurn(headers=EVENTS, steps=steps)
 
 

@@ -3,11 +3,11 @@ OpenAI's shapes. `Completion` is the answer that all endpoints write from, cut a
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from evals.sim import token_count
+from evals.sim import text_numbers
 from evals.sim.protocols.http_exchange import encoded
 from evals.sim.protocols.requests import ChatRequest
 from evals.sim.tool_calls import SimulatedToolCall
@@ -39,12 +39,20 @@ class Completion:
         }
 
 
+class StreamFrames(NamedTuple):
+    """The bytes of one streamed answer."""
+
+    opening: bytes
+    content: list[bytes]  # an event for each piece
+    finish: bytes
+
+
 def limited(request: ChatRequest, text: str) -> tuple[str, str]:
     """Cuts a text to the request's `max_tokens`: (text, finish_reason)."""
     limit = request.max_tokens
-    if limit is None or token_count.estimate(text) <= limit:
+    if limit is None or text_numbers.count_tokens(text) <= limit:
         return text, "stop"
-    return token_count.cut(text, limit), "length"
+    return text_numbers.cut(text, limit), "length"
 
 
 def body(answer: Completion) -> dict[str, Any]:
@@ -78,51 +86,31 @@ def called(call: SimulatedToolCall) -> dict[str, Any]:
     }
 
 
-def event(data: object) -> bytes:
-    return b"data: " + encoded(data) + b"\n\n"
+def event(data: Mapping[str, Any]) -> bytes:
+    """Writes an event; its name is its data's `type`, where it has one."""
+    name = f"event: {data['type']}\n".encode() if "type" in data else b""
+    return name + b"data: " + encoded(data) + b"\n\n"
 
 
-class ChatStreamEvents:
-    """The stream of one answer: role, content, finish; each method gives ready bytes."""
+def stream(answer: Completion, request: ChatRequest) -> StreamFrames:
+    """The stream of one answer: role, a chunk for each word, finish."""
+    call, frame = answer.call, body(answer) | {"object": "chat.completion.chunk"}
+    usage = frame.pop("usage")
 
-    def __init__(self, answer: Completion, *, include_usage: bool) -> None:
-        self._answer = answer
-        self._include_usage = include_usage
-        self._frame: dict[str, Any] = {
-            "id": answer.id,
-            "object": "chat.completion.chunk",
-            "created": answer.created,
-            "model": answer.model,
-            "system_fingerprint": answer.fingerprint,
-        }
-
-    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
+    def chunk(delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        chunk = {**self._frame, "choices": [choice]}
-        if self._include_usage:
-            chunk["usage"] = None
-        return event(chunk)
+        no_usage = {"usage": None} if request.include_usage else {}
+        return event({**frame, "choices": [choice], **no_usage})
 
-    def opening(self) -> bytes:
-        content = None if self._answer.call else ""
-        return self._chunk({"role": "assistant", "content": content})
-
-    def content(self) -> Iterator[bytes]:
-        """Yields a chunk a word; of a tool call its head, then its arguments in pieces."""
-        call = self._answer.call
-        if call is None:
-            for piece in PIECE.findall(self._answer.text):
-                yield self._chunk({"content": piece})
-            return
+    pieces = [{"content": piece} for piece in PIECE.findall(answer.text)]
+    if call:
         head = {"index": 0, **called(call), "function": {"name": call.name, "arguments": ""}}
-        yield self._chunk({"tool_calls": [head]})
-        for piece in PIECE.findall(call.arguments):
-            part = {"index": 0, "function": {"arguments": piece}}
-            yield self._chunk({"tool_calls": [part]})
-
-    def finish(self) -> bytes:
-        """The finish reason, the usage if it was asked for, and the end mark."""
-        end = self._chunk({}, self._answer.finish_reason)
-        if self._include_usage:
-            end += event({**self._frame, "choices": [], "usage": self._answer.usage})
-        return end + DONE
+        parts = [
+            {"index": 0, "function": {"arguments": p}} for p in PIECE.findall(call.arguments)
+        ]
+        pieces = [{"tool_calls": [part]} for part in (head, *parts)]
+    end = chunk({}, answer.finish_reason)
+    if request.include_usage:
+        end += event({**frame, "choices": [], "usage": usage})
+    opening = chunk({"role": "assistant", "content": None if call else ""})
+    return StreamFrames(opening, [chunk(piece) for piece in pieces], end + DONE)

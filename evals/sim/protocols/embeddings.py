@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from zlib import crc32
 
-from evals.sim import token_count
+from evals.sim import text_numbers
 from evals.sim.protocols.requests import invalid
 
 DIMENSIONS = 256
@@ -44,7 +44,7 @@ def response(data: Mapping[str, Any], *, model: str) -> dict[str, Any]:
         invalid(f"'dimensions' must be from 1 to {MOST_DIMENSIONS}.", "dimensions")
     vectors = [vector(text, dimensions) for text in texts]
     as_base64 = data.get("encoding_format") == "base64"
-    count = sum(token_count.estimate(text) for text in texts)
+    count = sum(text_numbers.count_tokens(text) for text in texts)
     return {
         "object": "list",
         "model": model,

@@ -1,14 +1,13 @@
 """`POST /v1/messages` reads requests and writes answers in Anthropic's shapes."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from evals.sim.protocols.chat_completions import PIECE, Completion
-from evals.sim.protocols.dialect import named_event
+from evals.sim.protocols.chat_completions import PIECE, Completion, StreamFrames, event
 from evals.sim.protocols.requests import ChatRequest, chat_tools, invalid, parse_chat
 
-PING = named_event({"type": "ping"})
+PING = event({"type": "ping"})
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 CHOICES = {"any": "required", "auto": "auto", "none": "none"}
 TYPES = {
@@ -113,41 +112,28 @@ def error(status: int, message: str, code: str | None, _param: str | None) -> di
     return {"type": "error", "error": {"type": kind, "message": message}}
 
 
-def error_event(error_: Mapping[str, Any]) -> bytes:
-    return named_event(error_)
-
-
-class MessageStreamEvents:
+def stream(answer: Completion, _request: ChatRequest) -> StreamFrames:
     """The stream of one answer: its head, a delta for each word, its end."""
-
-    def __init__(self, answer: Completion, _request: ChatRequest) -> None:
-        self._answer = answer
-
-    def opening(self) -> bytes:
-        empty: dict[str, Any] = {"input": {}} if self._answer.call else {"text": ""}
-        start = {"index": 0, "content_block": block(self._answer) | empty}
-        return (
-            named_event({"type": "message_start", "message": frame(self._answer)})
-            + named_event({"type": "content_block_start", **start})
-            + PING
+    call = answer.call
+    empty: dict[str, Any] = {"input": {}} if call else {"text": ""}
+    key, kind = ("partial_json", "input_json") if call else ("text", "text")
+    stop = {"stop_reason": STOP_REASONS[answer.finish_reason], "stop_sequence": None}
+    end = usage(answer.prompt_tokens, answer.completion_tokens)
+    opening = (
+        event({"type": "message_start", "message": frame(answer)})
+        + event(
+            {"type": "content_block_start", "index": 0, "content_block": block(answer) | empty}
         )
-
-    def content(self) -> Iterator[bytes]:
-        call = self._answer.call
-        for piece in PIECE.findall(call.arguments if call else self._answer.text):
-            delta = (
-                {"type": "input_json_delta", "partial_json": piece}
-                if call
-                else {"type": "text_delta", "text": piece}
-            )
-            yield named_event({"type": "content_block_delta", "index": 0, "delta": delta})
-
-    def finish(self) -> bytes:
-        answer = self._answer
-        stop = {"stop_reason": STOP_REASONS[answer.finish_reason], "stop_sequence": None}
-        end = usage(answer.prompt_tokens, answer.completion_tokens)
-        return (
-            named_event({"type": "content_block_stop", "index": 0})
-            + named_event({"type": "message_delta", "delta": stop, "usage": end})
-            + named_event({"type": "message_stop"})
-        )
+        + PING
+    )
+    deltas = [
+        {"type": f"{kind}_delta", key: piece}
+        for piece in PIECE.findall(call.arguments if call else answer.text)
+    ]
+    finish = (
+        event({"type": "content_block_stop", "index": 0})
+        + event({"type": "message_delta", "delta": stop, "usage": end})
+        + event({"type": "message_stop"})
+    )
+    pieces = [event({"type": "content_block_delta", "index": 0, "delta": d}) for d in deltas]
+    return StreamFrames(opening, pieces, finish)

@@ -20,11 +20,11 @@ class Refused(Exception):
 
     @property
     def body(self) -> dict[str, Any]:
-        return error_body(self.status, self.message, code=self.code, param=self.param)
+        return error_body(self.status, self.message, self.code, self.param)
 
 
 def error_body(
-    status: int, message: str, *, code: str | None = None, param: str | None = None
+    status: int, message: str, code: str | None, param: str | None
 ) -> dict[str, Any]:
     kind = "invalid_request_error"
     if status == 429:

@@ -1,10 +1,10 @@
 """`POST /v1/responses` reads requests and writes answers in OpenAI's shapes."""
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Mapping
 from typing import Any
 
-from evals.sim.protocols.chat_completions import PIECE, Completion
-from evals.sim.protocols.dialect import named_event
+from evals.sim.protocols.chat_completions import PIECE, Completion, StreamFrames, event
 from evals.sim.protocols.requests import (
     ChatRequest,
     chat_tools,
@@ -111,63 +111,38 @@ def part(text: str) -> dict[str, Any]:
 
 
 def error_event(error: Mapping[str, Any]) -> bytes:
-    told = error["error"]
-    fields = {name: told[name] for name in ("code", "message", "param")}
-    return named_event({"type": "error", "sequence_number": 0, **fields})
+    fields = {name: error["error"][name] for name in ("code", "message", "param")}
+    return event({"type": "error", "sequence_number": 0, **fields})
 
 
-class ResponseStreamEvents:
+def stream(answer: Completion, _request: ChatRequest) -> StreamFrames:
     """The stream of one answer: its head, a delta for each word, its end."""
+    call, whole, numbers = answer.call, body(answer), itertools.count()
+    (output,) = whole["output"]
+    extra: dict[str, Any] = {} if call else {"logprobs": []}
+    place = {"item_id": output["id"], "output_index": 0}
+    place |= {} if call else {"content_index": 0}
 
-    def __init__(self, answer: Completion, _request: ChatRequest) -> None:
-        self._answer = answer
-        self._whole = body(answer)
-        self._number = 0
+    def write(kind: str, **fields: Any) -> bytes:
+        kind = f"response.{kind}"
+        return event({"type": kind, "sequence_number": next(numbers), **fields})
 
-    def _event(self, kind: str, **fields: Any) -> bytes:
-        event = named_event({"type": kind, "sequence_number": self._number, **fields})
-        self._number += 1
-        return event
-
-    def opening(self) -> bytes:
-        first = frame(self._answer, "in_progress")
-        made = item(self._answer, "in_progress")
-        empty: dict[str, Any] = {"arguments": ""} if self._answer.call else {"content": []}
-        made |= empty
-        head = (
-            self._event("response.created", response=first)
-            + self._event("response.in_progress", response=first)
-            + self._event("response.output_item.added", output_index=0, item=made)
-        )
-        if self._answer.call:
-            return head
-        return head + self._of_part("response.content_part.added", part=part(""))
-
-    def _of_part(self, kind: str, **fields: Any) -> bytes:
-        place = {"item_id": self._whole["output"][0]["id"], "output_index": 0}
-        if not self._answer.call:
-            place["content_index"] = 0
-        return self._event(kind, **place, **fields)
-
-    def content(self) -> Iterator[bytes]:
-        call = self._answer.call
-        if call:
-            for piece in PIECE.findall(call.arguments):
-                yield self._of_part("response.function_call_arguments.delta", delta=piece)
-            return
-        for piece in PIECE.findall(self._answer.text):
-            yield self._of_part("response.output_text.delta", delta=piece, logprobs=[])
-
-    def finish(self) -> bytes:
-        answer, (made,) = self._answer, self._whole["output"]
-        if answer.call:
-            done = self._of_part(
-                "response.function_call_arguments.done",
-                name=answer.call.name,
-                arguments=answer.call.arguments,
-            )
-        else:
-            done = self._of_part("response.output_text.done", text=answer.text, logprobs=[])
-            done += self._of_part("response.content_part.done", part=part(answer.text))
-        done += self._event("response.output_item.done", output_index=0, item=made)
-        return done + self._event(f"response.{self._whole['status']}", response=self._whole)
+    first, begun = frame(answer, "in_progress"), item(answer, "in_progress")
+    begun["arguments" if call else "content"] = "" if call else []
+    opening = write("created", response=first) + write("in_progress", response=first)
+    opening += write("output_item.added", output_index=0, item=begun)
+    if call:
+        name, text = "function_call_arguments", call.arguments
+        last: dict[str, Any] = {"name": call.name, "arguments": text}
+    else:
+        name, text = "output_text", answer.text
+        last = {"text": text, "logprobs": []}
+        opening += write("content_part.added", **place, part=part(""))
+    pieces = [
+        write(f"{name}.delta", **place, delta=piece, **extra) for piece in PIECE.findall(text)
+    ]
+    finish = write(f"{name}.done", **place, **last)
+    if not call:
+        finish += write("content_part.done", **place, part=part(text))
+    finish += write("output_item.done", output_index=0, item=output)
+    return StreamFrames(opening, pieces, finish + write(whole["status"], response=whole))

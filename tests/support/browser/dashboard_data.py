@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from evals.runner.questions import plan_questions
-from evals.sim import answer_text, profiles, seeded_random, token_count
+from evals.sim import answer_text, profiles, text_numbers
 from evals.sim import item_bank as sim_suites
 from evals.sim.item_bank import ItemBank
 from evals.sim.simulated_model import SimulatedModel
@@ -249,9 +249,12 @@ class _Class:
             sat = pupil.sit(self._items[run.suite, name])
             answer = answer_text.answer(sat, pupil.profile, prompt=prompt)
             score = suite.score(answer, name)
-            asked, written = token_count.of_messages([prompt]), token_count.estimate(answer)
+            asked, written = (
+                text_numbers.count_message_tokens([prompt]),
+                text_numbers.count_tokens(answer),
+            )
             latency = pupil.profile.latency
-            luck = seeded_random.normal("latency", model, name)
+            luck = text_numbers.normal("latency", model, name)
             yield Sample(
                 run=run.id,
                 item=name,
