@@ -13,8 +13,8 @@ from dashboard.text.html import banner, escape, rich, state, strong
 from dashboard.text.labels import Label, Tone
 from harness.control.providers.matrix import MatrixModel, MatrixRow, MinuteUse, ProviderHealth
 from harness.domain.formatting import format_milliseconds
+from harness.domain.providers.catalogue import COLUMNS, Ability
 from harness.domain.providers.kinds import ProviderGroup
-from harness.domain.providers.matrix import COLUMNS, Ability
 from harness.domain.providers.probe import (
     ProbeFinding,
     ProbeStatus,

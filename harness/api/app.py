@@ -25,15 +25,12 @@ from harness.api import (
     canary,
     captures,
     credentials,
-    drift,
     evals,
     health,
     operations,
-    privacy,
     proposals,
     providers,
     routing,
-    shadow,
     switch_requests,
 )
 from harness.api.frame.access import SERVER, AccessRules, Authenticated
@@ -62,17 +59,14 @@ ROUTERS: Final[Mapping[str, APIRouter]] = {
     "evals": evals.router,
     "proposals": proposals.router,
     "canaries": canary.router,
-    "shadows": shadow.router,
     "switches": routing.switches_router,
     "freezes": routing.freezes_router,
     "break-glass": routing.break_glasses_router,
     "alerts": operations.alerts_router,
-    "drift": drift.router,
     "captures": captures.router,
     "credentials": credentials.router,
     "agents": switch_requests.router,
     "operations": operations.router,
-    "privacy": privacy.router,
 }
 
 

@@ -10,7 +10,7 @@ from harness.cli.frame.session import Session, pass_session
 from harness.cli.routing.target_options import body_fields
 from harness.control.providers import registry
 from harness.control.providers.registry import ProviderChange, ProviderSummary
-from harness.domain.providers.matrix import COLUMNS
+from harness.domain.providers.catalogue import COLUMNS
 
 Pairs = tuple[str, ...]
 KEY = LazyCommand(

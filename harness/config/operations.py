@@ -3,19 +3,30 @@ and no internal address.
 
 The file's `capture` section becomes redaction rules: the user's own, and built-in ones left
 out.
+
+The file's `ui.oidc` section is checked: addresses, the roles by group, and the variable of
+the client's secret.
+
+The file's `freezes` section: times of the week in which routes are frozen.
 """
 
+import re
+from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.config.source_locations import Document
+from harness.config.source_locations import Document, KeyPath
+from harness.domain.agents.caller import listens_on_loopback
 from harness.domain.errors import ConfigError, InputError
+from harness.domain.operations.access import Role
 from harness.domain.privacy.capture import CaptureSettings
 from harness.domain.privacy.redaction import RedactionRule, Redactor
 from harness.domain.providers.api_base_rules import is_internal_host
-from harness.domain.settings import AlertSink
+from harness.domain.routing.freeze import FreezeWindow, build_window
+from harness.domain.settings import AlertSink, OidcSettings
+from harness.domain.suggestions import did_you_mean
 
 ONE_OF: Final = ("url", "url_env", "webhook")
 
@@ -84,3 +95,55 @@ def capture_settings(entry: CaptureEntry, document: Document) -> CaptureSettings
     except InputError as error:
         raise ConfigError(f"{document.place(('capture',))}: capture: {error}") from None
     return CaptureSettings(tuple(rules), tuple(entry.keep))
+
+
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ROLES: Final = [role.name.lower() for role in Role]
+_ADDRESS: Final = "is no address such as https://login.example.com; only loopback goes by http"
+
+
+def oidc_faults(oidc: OidcSettings) -> Iterator[tuple[KeyPath, str]]:
+    """Path below `ui.oidc` and message of what makes no sense, in the file's order."""
+    for name in ("issuer", "public_url"):
+        if not _is_safe_url(getattr(oidc, name)):
+            yield (name,), _ADDRESS
+    if urlsplit(oidc.public_url).path not in ("", "/"):
+        yield ("public_url",), "has a path; the dashboard is served at `/`"
+    if not oidc.client_id.strip():
+        yield ("client_id",), "is empty"
+    if not _VARIABLE.fullmatch(oidc.client_secret_env):
+        yield ("client_secret_env",), "is no name of an environment variable"
+    if "openid" not in oidc.scope.split():
+        yield ("scope",), "lacks `openid`, without which the server says nobody's name"
+    if not oidc.roles:
+        yield ("roles",), "names no group, so nobody could sign in"
+    for group, role in oidc.roles.items():
+        if role not in _ROLES:
+            known = ", ".join(_ROLES)
+            yield ("roles", group), f"{role!r} is no role{did_you_mean(role, _ROLES)}; {known}"
+
+
+def _is_safe_url(text: str) -> bool:
+    """An address over TLS, or on loopback, without a user, a query or a fragment."""
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return False
+    if not host or port == 0 or "@" in parts.netloc or parts.query or parts.fragment:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and listens_on_loopback(host))
+
+
+class FreezeEntry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    starts: str = Field(alias="from", description="day and time when it begins: `Fri 16:00`")
+    ends: str = Field(alias="until", description="day and time when it ends: `Mon 08:00`")
+    time_zone: str = "UTC"  # whose clock that is: `Europe/Berlin`; summer time is kept
+    reason: str = Field(description="why; shown to everybody who waits for it")
+    routes: list[str] = Field([], description="which routes; empty for all")
+
+
+def freeze_window(entry: FreezeEntry) -> FreezeWindow:
+    """Builds the window of an entry. Raises InputError for what makes no sense."""
+    return build_window(entry.starts, entry.ends, entry.time_zone, entry.reason, entry.routes)

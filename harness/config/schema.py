@@ -16,8 +16,7 @@ from pydantic import (
 )
 
 from harness.config.field_descriptions import describe_fields
-from harness.config.freezes import FreezeEntry
-from harness.config.operations import CaptureEntry
+from harness.config.operations import CaptureEntry, FreezeEntry
 from harness.config.providers import CatalogueItem, OAuthEntry
 from harness.config.routing import RouteEntry
 from harness.config.source_locations import Document

@@ -14,8 +14,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from harness.config.agents import agent_faults
-from harness.config.freezes import FreezeEntry, freeze_window
-from harness.config.operations import alert_sink, capture_settings
+from harness.config.operations import (
+    FreezeEntry,
+    alert_sink,
+    capture_settings,
+    freeze_window,
+    oidc_faults,
+)
 from harness.config.providers import catalogue_changes
 from harness.config.ranges import ambiguous_guardrails, range_errors
 from harness.config.routing import FileContext, check_overrides, route_seed, target_seed
@@ -27,7 +32,6 @@ from harness.config.schema import (
     SuiteEntry,
     parse_config,
 )
-from harness.config.single_sign_on import oidc_faults
 from harness.config.source_locations import Document, KeyPath
 from harness.config.validation_errors import dotted_path
 from harness.domain.canary.judge import check_judge

@@ -41,9 +41,15 @@ from harness.gate.text.sentences import (
     reason_text,
     standing_text,
 )
-from harness.report.answer_examples import cell, code, fenced, most_telling, table
+from harness.report.answer_examples import (
+    cell,
+    code,
+    describe_pins,
+    fenced,
+    most_telling,
+    table,
+)
 from harness.report.content import Report, SuiteSection, TagRow
-from harness.report.reproduction import describe_pins
 
 HEADS: Final = {
     "passed": "may replace",

@@ -26,8 +26,13 @@ from harness.store.leader import leadership
 from harness.store.schema.operations import meta
 from harness.store.signing import signed_snapshot
 from harness.store.signing.proof_rows import read_proof
-from harness.store.signing.resigning import remove_rows, sign_rows, without_triggers
-from harness.store.signing.row_faults import row_faults, working_faults
+from harness.store.signing.row_faults import (
+    remove_rows,
+    row_faults,
+    sign_rows,
+    without_triggers,
+    working_faults,
+)
 from harness.store.signing.row_signatures import RowSignatures
 from harness.store.sql.agents import SqlAgentGrants, SqlAgents, SqlSwitchRequests
 from harness.store.sql.audit import SqlAuditLog

@@ -9,8 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.degradation import OptionalFeature
+from harness.domain.routing.capabilities import Endpoint, OptionalFeature
 from harness.domain.routing.plan import RoutePlan
 from harness.domain.routing.target import Target
 from router.request.body import ClientRequest

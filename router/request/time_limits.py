@@ -12,8 +12,7 @@ from harness.domain.reliability.latency import (
     first_byte_limit_s,
     unmeasured_limit_s,
 )
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.degradation import OptionalFeature
+from harness.domain.routing.capabilities import Endpoint, OptionalFeature
 from harness.domain.settings import RouterSettings
 from router.recording.bounded_map import BoundedMap
 from router.request.degradation import given_fields

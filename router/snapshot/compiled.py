@@ -14,8 +14,7 @@ from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.providers.credentials import ProviderKey, ProviderKeySets
 from harness.domain.providers.kinds import PROVIDER_KINDS
-from harness.domain.routing.capabilities import Capabilities, Endpoint
-from harness.domain.routing.degradation import OptionalFeature
+from harness.domain.routing.capabilities import Capabilities, Endpoint, OptionalFeature
 from harness.domain.routing.keep_warm import KeepWarm
 from harness.domain.routing.kill_switch import KillSwitch, SwitchTarget
 from harness.domain.routing.overrides import RequestKind

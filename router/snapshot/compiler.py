@@ -22,10 +22,11 @@ from harness.domain.routing.capabilities import (
     UNKNOWN_CAPABILITIES,
     Capabilities,
     Endpoint,
+    OptionalFeature,
+    dropped_features,
     restrict_endpoints,
 )
 from harness.domain.routing.data_classes import NO_DATA_CLASSES, DataClasses, may_see
-from harness.domain.routing.degradation import OptionalFeature, dropped_features
 from harness.domain.routing.keep_warm import KeepWarm, keep_warm_targets
 from harness.domain.routing.kill_switch import KillSwitch, SwitchTarget
 from harness.domain.routing.plan import PlanContext, RouteTargets

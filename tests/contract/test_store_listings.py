@@ -22,7 +22,7 @@ from harness.domain.routing.freeze import Freeze
 from harness.domain.routing.route_changes import ChangeSettings
 from harness.domain.routing.target import Target
 from harness.ports import Listings, Store, Transaction
-from harness.store.sql import SqlStore, audit_search
+from harness.store.sql import SqlStore, audit
 from tests.contract import test_store_alerts as alerts
 from tests.contract import test_store_captures as captures
 from tests.contract import test_store_drift as drift
@@ -405,12 +405,12 @@ SELECTIONS: Final[Mapping[AuditFilter, list[int]]] = {
 }
 
 
-@pytest.mark.parametrize("most_names", [audit_search.MOST_NAMES, 0])
+@pytest.mark.parametrize("most_names", [audit.MOST_NAMES, 0])
 def test_audit_events_are_selected_by_who_what_and_when(
     store: Store, most_names: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the names in an index, and in the log where too many names have a part."""
-    monkeypatch.setattr(audit_search, "MOST_NAMES", most_names)
+    monkeypatch.setattr("harness.store.sql.audit.MOST_NAMES", most_names)
     ana = Actor("Ana", Role.ADMIN, "pr_ana", "key_ana")
     with store.write() as tx:
         for number, actor, action, subject in (

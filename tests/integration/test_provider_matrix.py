@@ -11,9 +11,8 @@ from harness.control.providers.matrix import MatrixRow, ProviderHealth, build_ma
 from harness.control.providers.registry import ProviderChange
 from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM
-from harness.domain.providers.catalogue import CatalogueEntry
+from harness.domain.providers.catalogue import COLUMNS, Ability, CatalogueEntry, model_abilities
 from harness.domain.providers.kinds import PROVIDER_KINDS
-from harness.domain.providers.matrix import COLUMNS, Ability, model_abilities
 from harness.domain.providers.probe import ProbeReply
 from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES, Capabilities
 from harness.domain.routing.target import Price, Provider

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.degradation import OptionalFeature
+from harness.domain.routing.capabilities import Endpoint, OptionalFeature
 from harness.domain.routing.target import Target
 from router.protocols.endpoint_translation import TRANSLATIONS, UNTRANSLATABLE_FIELDS
 from router.protocols.messages.unsigned_thinking import without_unsigned

@@ -32,13 +32,14 @@ from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.principals import OPERATOR
 from harness.domain.privacy.capture import user_text
 from harness.domain.providers.catalogue import (
+    COLUMNS,
+    Ability,
     CatalogueChange,
     CatalogueEntry,
     build_catalogue,
     find_price_origin,
 )
 from harness.domain.providers.discovered_model import DiscoveredModel
-from harness.domain.providers.matrix import COLUMNS, Ability
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.table import RouteSettings, RouteSuite, Stakes, StreamCommit
 from harness.domain.routing.target import Price, Provider, RequestPatch

@@ -5,8 +5,10 @@ import json
 import pytest
 
 from harness.domain.providers.kinds import PROVIDER_KINDS
-from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES, Capabilities, Endpoint
-from harness.domain.routing.degradation import (
+from harness.domain.routing.capabilities import (
+    UNKNOWN_CAPABILITIES,
+    Capabilities,
+    Endpoint,
     OptionalFeature,
     dropped_features,
 )

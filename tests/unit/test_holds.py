@@ -7,7 +7,7 @@ import pytest
 
 from harness.cli.canary_facts import rollout_facts
 from harness.control import reconciler
-from harness.control.canary import decision, operations
+from harness.control.canary import decision, holds, operations
 from harness.control.canary import holds as holding
 from harness.control.canary import status as canary_status
 from harness.control.canary.rollout_unit import RolloutUnit
@@ -17,7 +17,6 @@ from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal
 from harness.domain.errors import InputError
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.proposals.proposal import ProposalPhase
-from harness.gate.online import holds
 from harness.gate.online.rollout_action import RolloutAction
 from tests.support.control.control_plane import BEN, SmallInstallation, block_of
 from tests.support.control.manual_clock import ManualClock

@@ -82,7 +82,7 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "harness.domain.reliability.failures",
         "harness.domain.reliability.breaker",
         "harness.domain.reliability.retry",
-        "harness.domain.routing.degradation",
+        "harness.domain.routing.capabilities",
         "router.server.app",
         "router.server.asgi",
         "router.server.request_body",

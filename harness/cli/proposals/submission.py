@@ -17,10 +17,10 @@ from harness.cli.proposals.estimate import planning_json, print_planning
 from harness.control.canary import duration_estimate
 from harness.control.canary.duration_estimate import RampPlan
 from harness.control.context import Context
-from harness.control.dry_run import dry_run_context
 from harness.control.proposals import estimate, route_rules, submission
 from harness.control.proposals.comparison import load_comparison
 from harness.control.proposals.estimate import SuiteEstimate
+from harness.control.proposals.review import dry_run_context
 from harness.control.proposals.submission import ProposalPreview, ProposalRequest
 from harness.control.routing import monthly_bill
 from harness.control.serialize import to_plain

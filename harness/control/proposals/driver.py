@@ -38,7 +38,6 @@ from harness.domain.evals.verdict import (
 )
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals import selection
 from harness.domain.proposals.proposal import (
     POLICY_APPROVER,
     Proposal,
@@ -179,7 +178,7 @@ def _choose(ctx: Context, proposal: Proposal) -> list[str]:
         if tx.proposals.get(proposal.id).version != proposal.version:
             return []  # another process was quicker
         members = tx.proposals.of_selection(proposal.selection)
-        if fault := selection.find_fault(members):
+        if fault := selections.find_fault(members):
             return _reject(ctx, tx, proposal, ProposalEvent.STALE, f"{fault}: propose again")
         ranked = selections.rank_passed(tx, members)
         if not ranked or ranked[0][0].id != proposal.id:

@@ -1,13 +1,17 @@
 """Gathers what an approver sees of a proposal: what needs approval, the risk of a false pass,
 how many requests a canary would reach, and what changed on its route in 90 days (settings,
 policy, suites, a restored incumbent, moved providers). Reads only.
+
+Makes the context for a dry run of a use case: every check runs on the real database, each
+unit of work is rolled back at its end, and no worker is started.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 from harness.control.context import Context
 from harness.control.evals import proof_validity
@@ -20,7 +24,7 @@ from harness.domain.formatting import format_bps, format_estimate, format_number
 from harness.domain.proposals.policy import Policy
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
-from harness.ports import Transaction
+from harness.ports import Store, Transaction
 
 DEFAULT: Final = "the default"
 # Of a route's version, what promotions change, and proposals say for themselves.
@@ -196,3 +200,28 @@ def _flat(policy: Mapping[str, Any], place: str = "") -> dict[str, Any]:
         else:
             found[f"{place}{name}"] = value
     return found
+
+
+def dry_run_context(ctx: Context) -> Context:
+    """The context whose units of work are rolled back at their end, and that has no workers."""
+    return replace(ctx, store=cast("Store", _DryRunStore(ctx.store)), workers=None)
+
+
+class _RolledBack(Exception):
+    """Ends a unit of work that is not to be stored."""
+
+
+class _DryRunStore:
+    """The part of ports.Store that use cases call."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        with suppress(_RolledBack), self._store.write() as tx:
+            yield tx
+            raise _RolledBack
+
+    def read(self) -> AbstractContextManager[Transaction]:
+        return self._store.read()

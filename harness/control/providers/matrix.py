@@ -15,9 +15,14 @@ from harness.control.providers.checks import known_check
 from harness.control.routing import scorecard
 from harness.control.serialize import CamelCase
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.providers.catalogue import PriceOrigin, find_price_origin
+from harness.domain.providers.catalogue import (
+    Ability,
+    PriceOrigin,
+    find_price_origin,
+    kind_limitations,
+    model_abilities,
+)
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
-from harness.domain.providers.matrix import Ability, kind_limitations, model_abilities
 from harness.domain.routing.target import Price, Provider, Target
 
 _TROUBLE: Final = frozenset(

@@ -1,18 +1,25 @@
 """Reads and writes agents (`SqlAgents`), the switch requests of their sessions
 (`SqlSwitchRequests`), and the grants by which a literal target answers (`SqlAgentGrants`),
 which are signed and verified like all that makes a snapshot.
+
+Reads lists of agents, their sessions and messages, switch requests and grants for people to
+look at, page by page, and what each model did in sessions (part of `SqlListings`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
+from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.agents.agent import Agent
+from harness.domain.agents.agent import Agent, AgentSession
 from harness.domain.agents.grant import AgentGrant
+from harness.domain.agents.message import MessageRecord, MessageRole
+from harness.domain.agents.model_figures import ModelUsage
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.errors import NotFound
+from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.store.schema.agents import (
     agent,
     agent_from_row,
@@ -23,7 +30,13 @@ from harness.store.schema.agents import (
     switch_request_from_row,
     switch_request_to_row,
 )
-from harness.store.schema.sessions import agent_session
+from harness.store.schema.sessions import (
+    agent_message,
+    agent_session,
+    message_from_row,
+    session_from_row,
+)
+from harness.store.sql.pages import Column, Order, PageReader
 from harness.store.unit_of_work import Unit
 
 AGENT = sa.select(agent).where(agent.c.id == sa.bindparam("which"))
@@ -152,3 +165,106 @@ class SqlAgentGrants:
     def _read(self, query: sa.Select[tuple[object, ...]]) -> "list[AgentGrant]":
         rows = self._unit.checked(agent_grant, self._unit.read(query))
         return [grant_from_row(row) for row in rows]
+
+
+def _newest_first(*columns: Column) -> Order:
+    """A cursor holds the place: the row that it names may be deleted, for privacy."""
+    return Order(columns, frozenset(columns))
+
+
+NEWEST_AGENTS: Final = _newest_first(agent.c.created_at, agent.c.id)
+NEWEST_SESSIONS: Final = _newest_first(agent_session.c.created_at, agent_session.c.id)
+NEWEST_REQUESTS: Final = _newest_first(agent_switch.c.asked_at, agent_switch.c.id)
+NEWEST_GRANTS: Final = _newest_first(agent_grant.c.created_at, agent_grant.c.id)
+BY_POSITION: Final = Order((agent_message.c.position,))
+
+
+class AgentListings(PageReader):
+    """See harness.ports.database.Listings."""
+
+    def agents(
+        self, page_request: PageRequest = FIRST_PAGE, *, owner_key: str | None = None
+    ) -> Page[Agent]:
+        query = sa.select(agent).where(agent.c.deleted_at.is_(None))
+        if owner_key is not None:
+            query = query.where(
+                agent.c.owner_key == owner_key if owner_key else agent.c.owner_key.is_(None)
+            )
+        return self.plain(query, NEWEST_AGENTS, page_request, agent_from_row)
+
+    def sessions(
+        self,
+        page_request: PageRequest = FIRST_PAGE,
+        *,
+        agent: str | None = None,
+        user_id: str | None = None,
+        parent: str | None = None,
+    ) -> Page[AgentSession]:
+        query = sa.select(agent_session)
+        if agent is not None:
+            query = query.where(agent_session.c.agent == agent)
+        if user_id is not None:
+            query = query.where(agent_session.c.user_id == user_id)
+        if parent is not None:
+            spawned_by = agent_session.c.parent
+            query = query.where(spawned_by == parent if parent else spawned_by.is_(None))
+        return self.plain(query, NEWEST_SESSIONS, page_request, session_from_row)
+
+    def session_messages(
+        self, page_request: PageRequest = FIRST_PAGE, *, session: str
+    ) -> Page[MessageRecord]:
+        query = sa.select(agent_message).where(agent_message.c.session == session)
+        return self.plain(query, BY_POSITION, page_request, message_from_row)
+
+    def model_usage(self, *, sessions: Collection[str]) -> Sequence[ModelUsage]:
+        message = agent_message.c
+        query = (
+            sa.select(
+                message.target,
+                sa.func.count().label("answers"),
+                sa.func.sum(message.input_tokens).label("input_tokens"),
+                sa.func.sum(message.output_tokens).label("output_tokens"),
+                sa.func.sum(message.cached_tokens).label("cached_tokens"),
+                sa.func.sum(message.cost_usd).label("cost_usd"),
+                sa.func.count(message.cost_usd).label("priced"),
+            )
+            .where(message.session.in_(sessions))
+            # Whom nobody answered, and who asked, used no model.
+            .where(message.role == MessageRole.ASSISTANT.value, message.target != "")
+            .group_by(message.target)
+            .order_by(message.target)
+        )
+        return [
+            ModelUsage(
+                target=row.target,
+                answers=row.answers,
+                input_tokens=int(row.input_tokens),
+                output_tokens=int(row.output_tokens),
+                cached_tokens=int(row.cached_tokens),
+                cost_usd=row.cost_usd or 0.0,
+                unpriced=row.answers - row.priced,
+            )
+            for row in self.unit.read(query)
+        ]
+
+    def switch_requests(
+        self,
+        page_request: PageRequest = FIRST_PAGE,
+        *,
+        session: str | None = None,
+        pending_only: bool = False,
+    ) -> Page[ModelSwitchRequest]:
+        query = sa.select(agent_switch)
+        if session is not None:
+            query = query.where(agent_switch.c.session == session)
+        if pending_only:
+            query = query.where(agent_switch.c.state == SwitchState.PENDING.value)
+        return self.plain(query, NEWEST_REQUESTS, page_request, switch_request_from_row)
+
+    def agent_grants(
+        self, page_request: PageRequest = FIRST_PAGE, *, agent: str | None = None
+    ) -> Page[AgentGrant]:
+        query = sa.select(agent_grant)
+        if agent is not None:
+            query = query.where(agent_grant.c.agent == agent)
+        return self.signed(agent_grant, query, NEWEST_GRANTS, page_request, grant_from_row)

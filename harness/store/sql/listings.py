@@ -77,8 +77,8 @@ from harness.store.schema.routing import (
 )
 from harness.store.schema.shadow import shadow, shadow_from_row
 from harness.store.schema.stored_row import KEPT_VALUES
-from harness.store.sql.agent_listings import AgentListings
-from harness.store.sql.audit_search import read_events
+from harness.store.sql.agents import AgentListings
+from harness.store.sql.audit import read_events
 from harness.store.sql.evidence import chain_signed
 from harness.store.sql.operations import ALERT_ROWS
 from harness.store.sql.pages import Order, Rows, newest, read_page

@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from harness.domain.evals.exports.inspect_log import parse_inspect
 from harness.domain.evals.exports.langsmith import parse_braintrust, parse_langsmith
-from harness.domain.evals.exports.lm_eval import parse_lm_eval
-from harness.domain.evals.exports.openai_evals import parse_openai_evals
+from harness.domain.evals.exports.openai_evals import (
+    parse_inspect,
+    parse_lm_eval,
+    parse_openai_evals,
+)
 from harness.domain.evals.exports.promptfoo import parse_promptfoo
 from harness.domain.evals.exports.scored_run import ScoredRun
 
