@@ -17,7 +17,7 @@ from harness.domain.canary.guardrails import (
     JudgeTally,
 )
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory
-from harness.domain.canary.observation import NeverSeen, TrafficPoint, TrafficTotal
+from harness.domain.canary.observation import NeverSeen
 from harness.domain.errors import InputError
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.audit import GENESIS
@@ -207,84 +207,6 @@ def test_traffic_of_the_same_minute_adds_up(store: Store) -> None:
             ),
             replace(TRAFFIC, worker="w2"),
         ]
-
-
-@pytest.mark.req("A3")
-def test_totals_of_traffic_are_the_sums_of_its_minutes(store: Store) -> None:
-    later = TRAFFIC.minute + timedelta(minutes=3)
-    more = replace(
-        TRAFFIC,
-        minute=later,
-        worker="w2",
-        revision=2,
-        cached_tokens=30,
-        unpriced=4,
-        cost_usd=0.5,
-        internal_errors=3,
-    )
-    canary = replace(TRAFFIC, arm=Arm.CANARY.value)
-    other, before = (
-        replace(TRAFFIC, route="answers"),
-        TRAFFIC.minute - timedelta(minutes=1),
-    )
-    with store.write() as tx:
-        tx.observations.append(
-            [], [more, TRAFFIC, canary, other, replace(TRAFFIC, minute=before)]
-        )
-
-    with store.read() as tx:
-        found = list(tx.observations.totals(since=TRAFFIC.minute))
-        of_route = tx.observations.totals(since=TRAFFIC.minute, route=ROUTE)
-        assert list(tx.observations.totals(since=later + timedelta(minutes=1))) == []
-        points = tx.observations.traffic_points(since=TRAFFIC.minute)
-        (first, last) = tx.observations.traffic_points(since=TRAFFIC.minute, route=ROUTE)
-
-    assert [point.requests for point in points] == [30, 10]
-    assert first == TrafficPoint(TRAFFIC.minute, requests=20, failed=2, charged=4)
-    assert last == TrafficPoint(later, requests=10, failed=1, charged=2)
-    assert [(total.route, total.arm) for total in found] == [
-        ("answers", "incumbent"),
-        (ROUTE, "canary"),
-        (ROUTE, "incumbent"),
-    ]
-    assert list(of_route) == found[1:]
-    assert found[2] == TrafficTotal(
-        route=ROUTE,
-        arm="incumbent",
-        target=TRAFFIC.target,
-        first=TRAFFIC.minute,
-        last=later,
-        requests=20,
-        failed=2,
-        charged=4,
-        streams=6,
-        input_tokens=800,
-        cached_tokens=30,
-        output_tokens=100,
-        cost_usd=0.625,
-        unpriced=4,
-        internal_errors=3,
-    )
-
-
-def test_latencies_are_the_sums_of_the_histograms_by_route_and_target(store: Store) -> None:
-    later = replace(TRAFFIC, minute=TRAFFIC.minute + timedelta(minutes=1), latency_ms={250: 4})
-    before = replace(TRAFFIC, minute=TRAFFIC.minute - timedelta(minutes=1))
-    rows = [TRAFFIC, later, before, replace(TRAFFIC, worker="w2", arm=Arm.CANARY.value)]
-    others = [replace(TRAFFIC, route="answers"), replace(TRAFFIC, target="t_other")]
-    with store.write() as tx:
-        tx.observations.append([], [*rows, *others])
-
-    with store.read() as tx:
-        every = tx.observations.latencies(since=TRAFFIC.minute)
-        of_route = tx.observations.latencies(since=TRAFFIC.minute, route="answers")
-        assert tx.observations.latencies(since=later.minute + timedelta(minutes=1)) == {}
-    assert every == {
-        (ROUTE, TRAFFIC.target): {100: 18, -1: 2, 250: 4},
-        ("answers", TRAFFIC.target): {100: 9, -1: 1},
-        (ROUTE, "t_other"): {100: 9, -1: 1},
-    }
-    assert of_route == {("answers", TRAFFIC.target): {100: 9, -1: 1}}
 
 
 def test_traffic_comes_oldest_first_by_time_and_route(store: Store) -> None:

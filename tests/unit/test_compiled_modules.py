@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import textwrap
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -186,27 +185,6 @@ def test_nothing_waits_while_it_handles_an_exception(name: str) -> None:
         f"{name}: mypyc compiles an `await` in `except` or `finally`, or behind `async with`, "
         "wrongly (ADR 45). Keep the exception in a variable, and await after the handler."
     )
-
-
-@pytest.mark.parametrize(
-    ("body", "lines"),
-    [
-        ("try:\n    pass\nexcept OSError:\n    await g()", [5]),
-        ("try:\n    pass\nfinally:\n    if f:\n        await g()", [6]),
-        ("try:\n    pass\nfinally:\n    async for x in g(): pass", [5]),
-        ("try:\n    pass\nfinally:\n    x = [y async for y in g()]", [5]),
-        ("try:\n    pass\nexcept OSError:\n    yield 1", [5]),
-        ("async with g():\n    pass", [2]),
-        ("async with asyncio.timeout(1), g():\n    await g()", [2]),
-        ("async with asyncio.timeout(1):\n    await g()", []),
-        ("try:\n    await g()\nexcept OSError:\n    h()\nelse:\n    await g()\nawait g()", []),
-        ("try:\n    pass\nexcept OSError:\n    async def h():\n        await g()", []),
-    ],
-)
-def test_what_waits_in_a_handler_is_found(body: str, lines: list[int]) -> None:
-    code = "async def f(g, h):\n" + textwrap.indent(body, "    ")
-
-    assert miscompiled(ast.parse(code)) == lines
 
 
 def test_compiled_code_does_what_its_source_does(tmp_path: Path) -> None:

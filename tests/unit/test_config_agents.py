@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.config import json_schema, load_settings
+from harness.config import load_settings
 from harness.domain.errors import ConfigError
 from harness.domain.settings import (
     AgentSettings,
@@ -102,12 +102,6 @@ def test_a_whole_section_is_read(tmp_path: Path) -> None:
         ),
     }
     assert agents.floors == {"support": AutoFloor(0.85, "tickets")}
-
-
-def test_a_variable_of_the_environment_overrides_the_file(tmp_path: Path) -> None:
-    environ = {"SWAPGATE__AGENTS__PORT": "9999", "SWAPGATE__AGENTS__OPEN_ON_LOOPBACK": "true"}
-    agents = loaded(tmp_path, {"agents": {"port": 1}}, environ).agents
-    assert (agents.port, agents.open_on_loopback) == (9999, True)
 
 
 @pytest.mark.parametrize("setting", ["router", "agents"])
@@ -225,50 +219,3 @@ def test_a_floor_needs_a_suite_that_there_is(tmp_path: Path) -> None:
     said = refusal(tmp_path, {"floors": {"support": {"floor": 0.9, "suite": "ticket"}}})
     assert said.startswith("swapgate.yaml:5: agents.floors.support.suite: there is no suite")
     assert "tickets" in said
-
-
-NUMBERS = [
-    *(
-        (name,)
-        for name in ("port", "busy_wait_s", "switch_timeout_s", "switch_days", "literal_days")
-    ),
-    *((name,) for name in ("max_literals", "keep_days", "max_message_bytes")),
-    *(("limits", name) for name in ("max_steps", "max_tokens", "max_usd", "timeout_s")),
-    *(("spawn", name) for name in ("max_tasks", "max_depth", "max_usd")),
-    ("floors", "support", "floor"),
-]
-
-
-@pytest.mark.parametrize("path", NUMBERS, ids=".".join)
-@pytest.mark.parametrize("value", [-1, 10**18])
-def test_a_number_out_of_its_range_is_refused_with_its_place(
-    tmp_path: Path, path: tuple[str, ...], value: int
-) -> None:
-    agents: dict[str, Any] = {"floors": {"support": {"suite": "tickets", "floor": 0.5}}}
-    inner = agents
-    for part in path[:-1]:
-        inner = inner.setdefault(part, {})
-    inner[path[-1]] = value
-
-    said = refusal(tmp_path, agents)
-
-    assert f": agents.{'.'.join(path)}: is " in said
-    assert "it must lie in" in said
-
-
-def test_an_unknown_key_is_refused_with_the_nearest_right_one(tmp_path: Path) -> None:
-    said = refusal(tmp_path, {"open_on_loopbak": True})
-    assert "unknown key 'agents.open_on_loopbak'" in said
-    assert "open_on_loopback" in said
-    assert "max_steps" in refusal(tmp_path, {"limits": {"max_step": 1}})
-
-
-def test_the_schema_describes_every_setting_of_agents() -> None:
-    definitions: Any = json_schema()["$defs"]
-    undescribed = [
-        f"{name}.{field}"
-        for name in ("AgentSettings", "TurnBounds", "SpawnLimits", "ToolServer", "AutoFloor")
-        for field, about in definitions[name]["properties"].items()
-        if not about.get("description") and field not in {"host", "port"}
-    ]
-    assert undescribed == []

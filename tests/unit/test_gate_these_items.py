@@ -14,12 +14,12 @@ from harness.domain.evals.suite_plan import (
     SuitePlan,
     plan_from_json,
 )
-from harness.domain.evals.verdict import Inconclusive, Passed, Verdict
+from harness.domain.evals.verdict import Passed, Verdict
 from harness.domain.proposals.proposal import SuiteRuns
 from harness.gate.arrays import Floats
 from harness.gate.offline.adjusted import AnswerNoise, Covariates, judge_adjusted
 from harness.gate.offline.design import Design
-from harness.gate.offline.pairs import MOST_NOISE, pair_samples
+from harness.gate.offline.pairs import MOST_NOISE
 from harness.gate.offline.recomputation import recompute_verdict
 from harness.gate.offline.replay import verdict_bytes
 from harness.gate.offline.sequential import ComparisonEvidence
@@ -133,31 +133,6 @@ def test_one_answer_says_nothing_of_noise() -> None:
     assert "on items like these" in once.reason
     assert once.suites[0].figures.noise_incumbent is None
     assert verdict_bytes(replay_verdict(once)) == verdict_bytes(once)
-
-
-def test_a_pool_that_never_came_leaves_no_noise() -> None:
-    ours, theirs = asked_twice(0.25)
-    cut = [sample for sample in ours if sample.position < 150]
-    found = cut, [sample for sample in theirs if sample.position < 150]
-    verdict = ask([THESE], {"math": found}, {"math": ("infra_error", "gone")})
-
-    assert verdict is not None
-    assert verdict.suites[0].figures.noise_candidate is None
-    assert verdict_bytes(replay_verdict(verdict)) == verdict_bytes(verdict)
-
-
-def test_an_equal_candidate_is_inconclusive() -> None:
-    assert isinstance(decide(THESE, asked_twice(0.0)), Inconclusive)
-
-
-def test_unanswered_items_count_as_in_a_pair() -> None:
-    ours, theirs = asked_twice(0.0)
-    silent = [
-        replace(sample, strict=None) if sample.epoch == 1 else sample for sample in theirs
-    ]
-    items = pair_samples(THESE, ours, silent).items
-
-    assert {item.variance for item in items} == {0.0, MOST_NOISE}
 
 
 @pytest.mark.parametrize("side", [0, 1])

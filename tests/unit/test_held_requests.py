@@ -183,22 +183,6 @@ async def test_a_body_that_takes_longer_is_waited_for_by_a_task(
     client.close()
 
 
-@known_or_not
-async def test_who_sends_no_body_is_heard_all_the_same(
-    before: tuple[bytes, ...],
-) -> None:
-    client = ClientConnection()
-    await client.take(*before)
-    await client.take(post(b"late")[0])
-    assert not client.connection.tasks
-    await client.wait(HOLD_S)
-
-    assert client.connection.tasks
-    client.close()
-    await client.wait(0)
-    assert not client.connection.tasks
-
-
 @pytest.mark.parametrize(
     "head",
     [
