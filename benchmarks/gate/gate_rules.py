@@ -1,5 +1,5 @@
-"""Holds the decision rules that GateBench compares: our gate, means alone, a one-point lead, an
-unpaired z test, and the paired t test once or with peeking.
+"""Holds the decision rules that GateBench compares: our gate, and the paired t test once or
+with peeking.
 
 Every rule takes both sides' scores (comparisons, items) and the null's mean difference, and
 gives for each comparison whether it promotes and how many items it used.
@@ -39,22 +39,6 @@ def hybrid(a: Floats, b: Floats, theta0: float) -> Result:
     return np.concatenate(promoted), np.concatenate(used)
 
 
-def naive(a: Floats, b: Floats, theta0: float) -> Result:
-    return _fixed((b - a).mean(axis=1) >= theta0, a)
-
-
-def point(a: Floats, b: Floats, theta0: float) -> Result:
-    """Passes a candidate that is better by a point, as pipeline tutorials say."""
-    return _fixed((b - a).mean(axis=1) >= theta0 + 0.01, a)
-
-
-def unpaired_z(a: Floats, b: Floats, theta0: float) -> Result:
-    n = a.shape[1]
-    error = np.sqrt((a.var(axis=1, ddof=1) + b.var(axis=1, ddof=1)) / n)
-    z = (b.mean(axis=1) - a.mean(axis=1) - theta0) / np.maximum(error, 1e-12)
-    return _fixed(special.ndtr(-z) <= ALPHA, a)
-
-
 def paired_t(a: Floats, b: Floats, theta0: float) -> Result:
     return _fixed(_t_p(b - a, theta0) <= ALPHA, a)
 
@@ -85,9 +69,6 @@ OURS = "hybrid gate"
 PAIRED_T = "paired t, fixed n"
 RULES: Mapping[str, Rule] = {
     OURS: hybrid,
-    "naive (mean B >= mean A)": naive,
-    "point delta (1 point)": point,
-    "unpaired z": unpaired_z,
     PAIRED_T: paired_t,
     "peeking t, every 25": peeking_t,
 }

@@ -16,16 +16,13 @@ from benchmarks.gate.score_matrix import (
     ScoreKind,
     ScoreMatrix,
     close_pairs,
-    generate_chances,
     generate_scores,
     load_matrix,
 )
 from benchmarks.print_rows import print_rows
 from harness import package_data
 from harness.domain.evals.suite_plan import Claim
-from tests.support.gate.gate_answers import AnsweredSuite, measure_answers
 from tests.support.gate.gate_clusters import measure_clusters
-from tests.support.gate.gate_slices import measure_slices
 
 MISSED = 3
 
@@ -51,22 +48,24 @@ def main() -> int:
     )
     benchmark = run_gate_benchmark(matrices, plan, lambda what: print(what, file=sys.stderr))
     print_rows("rules: shares promoted at the null, at +5 and +10 points", benchmark.lines)
-    print_details(matrices[0], plan)
+    print_clusters(matrices[0], plan)
     print_rows("MISSED", benchmark.missed)
     if not benchmark.missed:
         print("the gate reaches its goals")
     return MISSED if benchmark.missed else 0
 
 
-def print_details(matrix: ScoreMatrix, plan: GateBenchmarkPlan) -> None:
-    """Prints clusters, slices and answers given anew, claim *superior*, for the last size."""
-    claim, n, draws = Claim.SUPERIOR, plan.sizes[-1], plan.replications
+def print_clusters(matrix: ScoreMatrix, plan: GateBenchmarkPlan) -> None:
+    """Prints items in clusters, claim *superior*, for the last size."""
     pairs = close_pairs(matrix, plan.pairs)[: max(1, plan.pairs // 2)]
-    clusters = measure_clusters(pairs, claim, n, replications=draws // 2, seed=plan.seed)
-    print_rows("items in clusters", [*clusters])
-    print_rows("slices", [*measure_slices(pairs, replications=draws, seed=plan.seed)])
-    chances, suite = generate_chances(plan.seed), AnsweredSuite(claim, n, n, 2)
-    print_rows("two answers for each item", [*measure_answers(chances, suite, plan)])
+    rows = measure_clusters(
+        pairs,
+        Claim.SUPERIOR,
+        plan.sizes[-1],
+        replications=plan.replications // 2,
+        seed=plan.seed,
+    )
+    print_rows("items in clusters", [*rows])
 
 
 if __name__ == "__main__":

@@ -98,12 +98,8 @@ class Generator:
             await self._at_a_rate(began)
         else:
             clients = range(self._job.connections)
-            apart_s = self._job.stagger_s / len(clients)
             async with asyncio.TaskGroup() as group:
-                loops = [
-                    group.create_task(self._again_and_again(number * apart_s))
-                    for number in clients
-                ]
+                loops = [group.create_task(self._again_and_again()) for _ in clients]
             # Of each its own: whoever begins a long stream a moment before the end would
             # else have all others counted as idle until that one is over.
             seconds = statistics.fmean(loop.result() for loop in loops)
@@ -113,11 +109,10 @@ class Generator:
     def _outcome(self, seconds: float) -> Outcome:
         return Outcome(seconds, sorted(self._latencies_ms), self._chunks, self._errors)
 
-    async def _again_and_again(self, wait_s: float) -> float:
+    async def _again_and_again(self) -> float:
         """Asks until the job's time is over; the seconds from the first question to the last
         answer.
         """
-        await asyncio.sleep(wait_s)
         began = perf_counter()
         while perf_counter() < began + self._job.seconds:
             await self._one(perf_counter())

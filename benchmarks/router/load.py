@@ -82,8 +82,7 @@ def read_wrk(text: str) -> Throttle:
 class LoadJob:
     """What the generator's process does. per_s: 0 for as fast as they are answered.
 
-    stream: requests are streams, then latencies are those of the first chunk. stagger_s: over
-    so long the connections begin one after the other; 0 for all at once.
+    stream: requests are streams, then latencies are those of the first chunk.
     """
 
     port: int
@@ -94,7 +93,6 @@ class LoadJob:
     connections: int
     seconds: float
     per_s: float = 0.0
-    stagger_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -120,6 +118,6 @@ async def generated(job: LoadJob) -> Outcome:
     process = await asyncio.create_subprocess_exec(
         "taskset", "-c", str(LOAD_CORE), *command, stdout=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(job.seconds + job.stagger_s + 60):
+    async with asyncio.timeout(job.seconds + 60):
         output, _ = await process.communicate()
     return Outcome(**json.loads(output))

@@ -18,29 +18,18 @@ RATE_PER_S = 200
 CONNECTIONS = 32
 STREAMS = 64
 WARM_S = 1.0
-# As long as one stream: they begin evenly apart.
-STAGGER_S = 1.0
 
 
 @dataclass(frozen=True)
 class Figures:
     """Of one round. cpu_us: of the contender, per request; NaN where there is no process.
-    cpu_us_apart: at RATE_PER_S, by a client that sends head and body apart.
-
-    first_ms: median time to the first chunk, of STREAMS that begin at once; staggered_ms: of as
-    many that begin one after the other. others: share of the machine that was not ours.
+    others: share of the machine that was not ours.
     """
 
     per_s: float
     cpu_us: float
-    cpu_us_apart: float
     p50_ms: float
-    p99_ms: float
-    streams_per_s: float
-    chunks_per_s: float
     cpu_us_per_chunk: float
-    first_ms: float
-    staggered_ms: float
     rss_mib: float
     errors: int
     others: float
@@ -89,30 +78,19 @@ def figures(running: Running, pids: Sequence[int], seconds: float) -> Figures:
         before = running.cpu_s()
         full = full_throttle(*throttle, connections=CONNECTIONS, seconds=seconds)
         cpu_us = (running.cpu_s() - before) / max(1, full.requests) * 1e6
-        before = running.cpu_s()
         calm = _generate(running, PLAIN, seconds, per_s=RATE_PER_S)
-        cpu_us_apart = (running.cpu_s() - before) / max(1, len(calm.latencies_ms)) * 1e6
         before = running.cpu_s()
         streams = _generate(running, STREAMED, seconds)
         # Without a chunk there was no stream, whatever was answered.
         stream_cpu_s = running.cpu_s() - before if streams.chunks else math.nan
-        staggered = _generate(running, STREAMED, seconds, stagger_s=STAGGER_S)
         ours = _ours_s(running, pids) - ours
     return Figures(
         per_s=full.per_s,
         cpu_us=cpu_us,
-        cpu_us_apart=cpu_us_apart,
         p50_ms=calm.percentile_ms(0.5),
-        p99_ms=calm.percentile_ms(0.99),
-        streams_per_s=len(streams.latencies_ms) / streams.seconds
-        if streams.chunks
-        else math.nan,
-        chunks_per_s=streams.chunks / streams.seconds,
         cpu_us_per_chunk=stream_cpu_s / max(1, streams.chunks) * 1e6,
-        first_ms=streams.percentile_ms(0.5) if streams.chunks else math.nan,
-        staggered_ms=staggered.percentile_ms(0.5) if staggered.chunks else math.nan,
         rss_mib=rss_mib(running.pid) if running.pid else math.nan,
-        errors=full.errors + calm.errors + streams.errors + staggered.errors,
+        errors=full.errors + calm.errors + streams.errors,
         others=busy.others(ours),
         steal=busy.steal,
     )
@@ -124,7 +102,6 @@ def _generate(
     seconds: float,
     *,
     per_s: float = 0.0,
-    stagger_s: float = 0.0,
 ) -> Outcome:
     ask = running.asks[kind]
     connections = 8 if per_s else STREAMS
@@ -137,7 +114,6 @@ def _generate(
         connections=connections,
         seconds=seconds,
         per_s=per_s,
-        stagger_s=stagger_s,
     )
     return asyncio.run(generated(job))
 

@@ -15,17 +15,11 @@ Column = tuple[str, Callable[[Figures, Figures], float], str]
 COLUMNS: Final[Sequence[Column]] = (
     ("req/s", lambda own, _: own.per_s, "8.0f"),
     ("CPU us", lambda own, _: own.cpu_us, "8.0f"),
-    ("apart us", lambda own, _: own.cpu_us_apart, "9.0f"),
     ("+p50 ms", lambda own, direct: own.p50_ms - direct.p50_ms, "8.2f"),
-    ("+p99 ms", lambda own, direct: own.p99_ms - direct.p99_ms, "8.2f"),
-    ("streams/s", lambda own, _: own.streams_per_s, "10.1f"),
-    ("chunks/s", lambda own, _: own.chunks_per_s, "9.0f"),
     ("us/chunk", lambda own, _: own.cpu_us_per_chunk, "9.1f"),
-    ("+first ms", lambda own, direct: own.first_ms - direct.first_ms, "10.2f"),
-    ("+staggered", lambda own, direct: own.staggered_ms - direct.staggered_ms, "11.2f"),
     ("RSS MiB", lambda own, _: own.rss_mib, "8.0f"),
 )
-RATIOS: Final = ("req/s", "CPU us", "apart us", "+p50 ms", "streams/s", "us/chunk")
+RATIOS: Final = ("req/s", "CPU us", "+p50 ms", "us/chunk")
 
 Rounds = Mapping[str, Mapping[int, Figures]]
 

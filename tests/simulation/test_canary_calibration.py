@@ -5,12 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.canary.canary_benchmark import INCIDENT, detect
-from benchmarks.canary.canary_rules import e_fisher
 from harness.domain.canary.guardrails import FailureTally
 from harness.gate.online.evidence_paths import counts_path
 from harness.gate.online.fisher import Certificate, add_block, log_certificate
 from harness.gate.online.sample_ratio import ALARM_LOG_E, log_srm
+from tests.support.canary.detection import INCIDENT, detect_errors
 from tests.support.canary.guarded_traffic import Truth, simulate_traffic
 
 pytestmark = pytest.mark.req("F3")
@@ -21,12 +20,12 @@ def upto(rate: float, trials: int) -> float:
 
 
 def test_a_healthy_canary_is_rolled_back_in_at_most_one_of_twenty() -> None:
-    found = detect(e_fisher, Truth(), cap=1000, rollouts=400)
+    found = detect_errors(Truth(), cap=1000, rollouts=400)
     assert float(np.isfinite(found).mean()) <= upto(0.05, 400)
 
 
 def test_an_incident_of_both_arms_rolls_nothing_back() -> None:
-    found = detect(e_fisher, Truth(), cap=1000, rollouts=400, incident=INCIDENT)
+    found = detect_errors(Truth(), cap=1000, rollouts=400, incident=INCIDENT)
     assert float(np.isfinite(found).mean()) <= upto(0.05, 400)
 
 
@@ -37,7 +36,7 @@ def test_an_incident_of_both_arms_rolls_nothing_back() -> None:
 def test_a_sick_canary_is_rolled_back_within_the_stated_exposures(
     rate: float, median: float, p95: float, cap: int
 ) -> None:
-    found = detect(e_fisher, Truth(canary=rate), cap=cap, rollouts=400)
+    found = detect_errors(Truth(canary=rate), cap=cap, rollouts=400)
 
     assert np.median(found) <= median * 1.15
     assert np.quantile(found, 0.95) <= p95 * 1.15

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.canary.canary_benchmark import EVERYTHING, guarded
 from harness.domain.canary.guardrails import FailureTally, Guardrail
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.ranking import MeasuredUnit, rank_block
 from harness.gate.online.evidence_paths import counts_path, guardrail_path, ranks_path
 from harness.gate.online.rollout_evidence import collect_evidence
+from tests.support.canary.detection import EVERYTHING, detect_harm
 from tests.support.canary.guarded_traffic import SimulatedHarm, simulate_rollout
 
 pytestmark = pytest.mark.req("F3")
@@ -67,12 +67,12 @@ def test_each_alone_keeps_its_promise(
 def test_harm_of_each_kind_is_seen_beside_guardrails_that_see_none(
     harm: SimulatedHarm, exposures: int
 ) -> None:
-    found = [guarded(harm, cap=200, seed=[47, n]) for n in range(10)]
+    found = [detect_harm(harm, cap=200, seed=[47, n]) for n in range(10)]
     assert float(np.median(found)) <= exposures
 
 
 def test_a_slow_down_at_the_tolerated_ratio_is_no_harm() -> None:
-    found = [guarded(SimulatedHarm(slower=1.25), cap=300, seed=[53, n]) for n in range(30)]
+    found = [detect_harm(SimulatedHarm(slower=1.25), cap=300, seed=[53, n]) for n in range(30)]
     assert sum(map(math.isfinite, found)) <= upto(EVERYTHING.alpha, 30)
 
 

@@ -5,16 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.canary.canary_benchmark import (
-    CARRIED,
-    EVERYTHING,
-    CanaryBenchmarkPlan,
-    run_canary_benchmark,
-)
-from benchmarks.canary.canary_rules import OURS, RULES
+from benchmarks.canary.canary_benchmark import CanaryBenchmarkPlan, run_canary_benchmark
 from harness.domain.canary.guardrails import FailureTally, Guardrail
 from harness.domain.canary.ranking import rank_among
-from tests.support.canary import canary_days
+from tests.support.canary.detection import EVERYTHING
 from tests.support.canary.guarded_traffic import (
     SIZE,
     SimulatedHarm,
@@ -66,15 +60,12 @@ def test_an_incident_hits_both_arms() -> None:
 
 
 def test_a_goal_is_named_with_what_was_found() -> None:
-    benchmark = run_canary_benchmark(CanaryBenchmarkPlan(rollouts=20, tables=["latency"]))
+    benchmark = run_canary_benchmark(CanaryBenchmarkPlan(rollouts=5, tables=["errors"]))
 
-    assert {goal.what for goal in benchmark.goals} == {
-        f"ranks, × 1, sd of logs {sd}: false rollbacks" for sd in (0.5, 0.6, 0.7)
-    }
-    slow = next(line for line in benchmark.lines if line.case == "× 2, sd of logs 0.6")
-    assert slow.rolled_back == 1.0
-    assert slow.median is not None
-    assert slow.median < 20
+    found = {goal.what: goal for goal in benchmark.goals}
+    assert found["errors alone, 100 % errors: exposures, median"].found <= 2
+    assert found["errors alone, healthy: false rollbacks"].limit == 0.05
+    assert len(found) == 4 * 2 + 2
 
 
 def test_the_tally_of_our_rule_counts_both_arms() -> None:
@@ -82,18 +73,3 @@ def test_the_tally_of_our_rule_counts_both_arms() -> None:
     assert all(
         isinstance(count, FailureTally) and count.canary == 5 for count in traffic.counts()
     )
-    assert OURS in RULES
-
-
-def test_canaries_of_several_days_are_measured_with_their_evidence_carried() -> None:
-    benchmark = run_canary_benchmark(CanaryBenchmarkPlan(rollouts=10, tables=["days"]))
-
-    small, healthy = canary_days.CASES
-    found = {(line.rule, line.case): line for line in benchmark.lines}
-    assert found[CARRIED, small].rolled_back > 0.5
-    assert found[CARRIED, small].cap == 280
-    assert found[CARRIED, healthy].false
-    assert {goal.what for goal in benchmark.goals} == {
-        f"{CARRIED}, {small}: missed",
-        f"{CARRIED}, {healthy}: false rollbacks",
-    }

@@ -10,7 +10,7 @@ from benchmarks.gate.gate_benchmark import (
     run_gate_benchmark,
     tilt_weights,
 )
-from benchmarks.gate.gate_rules import OURS, RULES
+from benchmarks.gate.gate_rules import OURS, RULES, Floats, Result
 from benchmarks.gate.score_matrix import (
     ScoreKind,
     ScoreMatrix,
@@ -127,7 +127,10 @@ def test_every_rule_stands_in_the_table_for_every_claim() -> None:
 
 
 def test_a_goal_that_is_missed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RULES, OURS, RULES["naive (mean B >= mean A)"])
+    def naive(a: Floats, b: Floats, theta0: float) -> Result:
+        return (b - a).mean(axis=1) >= theta0, np.full(len(a), a.shape[1])
+
+    monkeypatch.setitem(RULES, OURS, naive)
     plan = GateBenchmarkPlan(
         replications=100, power=50, pairs=3, sizes=(500,), claims=(Claim.SUPERIOR,)
     )

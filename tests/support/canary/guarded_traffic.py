@@ -1,6 +1,5 @@
 """Simulates canary traffic with a known truth, for CanaryBench: failures of both arms
-(`simulate_traffic`), ranked latencies until the rollback (`exposures`), or observation blocks
-with all that guardrails read (`simulate_rollout`).
+(`simulate_traffic`), or observation blocks with all that guardrails read (`simulate_rollout`).
 
 The last is made as real traffic is, where everything depends on everything: a longer answer
 takes longer, costs more and meets the token limit; who gets an error sends a thumb down. One
@@ -19,10 +18,9 @@ from numpy.typing import NDArray
 
 from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail
 from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.ranking import MAX_CONTROLS, MeasuredUnit, rank_block
+from harness.domain.canary.ranking import MeasuredUnit, rank_block
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.arrays import Floats
-from harness.gate.online.evidence_paths import ranks_path
 
 Ints = NDArray[np.int64]
 
@@ -74,14 +72,6 @@ def simulate_traffic(
     )
 
 
-@dataclass(frozen=True)
-class Slowdown:
-    """How much slower a simulated canary answers."""
-
-    factor: float  # the canary's latency to the incumbent's
-    sigma: float  # of the latencies' logarithms
-
-
 def ranks_of_rows(
     canary: Floats,
     controls: Floats,
@@ -96,15 +86,6 @@ def ranks_of_rows(
     below = ((controls < canary[:, None]) & among).sum(axis=1)
     equal = ((controls == canary[:, None]) & among).sum(axis=1)
     return np.asarray((below + tie_breakers * (equal + 1)) / (among.sum(axis=1) + 1))
-
-
-def exposures(slow: Slowdown, *, cap: int, alpha: float, seed: Sequence[int]) -> float:
-    """Counts canary values until the rollback; inf for never within the cap."""
-    rng = np.random.default_rng(seed)
-    values = rng.lognormal(0.0, slow.sigma, (cap, MAX_CONTROLS + 1))
-    u = ranks_of_rows(values[:, 0] * slow.factor, values[:, 1:], rng.random(cap))
-    over = np.flatnonzero(ranks_path([(float(value),) for value in u]) >= math.log(1.0 / alpha))
-    return float(over[0] + 1) if len(over) else math.inf
 
 
 Bools = NDArray[np.bool_]
