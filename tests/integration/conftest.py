@@ -1,15 +1,23 @@
-"""The control plane's world over every store."""
+"""The control plane's world over every store, and what several files of tests share."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from evals.sim import server
+from evals.sim.simulator import Simulator
 from harness.ports import Store
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
+from tests.support.providers import simulator_thread
+from tests.support.providers.scripted_upstream import Upstream, running_upstream
+from tests.support.router.simulated_router import SimScene, before_sim
+from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.signing_keys import CONTROL
+from tests.support.store import raw_rows
+from tests.support.store.raw_rows import Database
 
 
 def prepared(folder: Path, store: Store, clock: ManualClock) -> Iterator[SmallInstallation]:
@@ -25,3 +33,48 @@ def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
     clock = ManualClock()
     store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
     yield from prepared(tmp_path, store, clock)
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """Routes with rows of each signed table, to be written to by raw SQL."""
+    with raw_rows.prepared(database_url) as db:
+        yield db
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[CommandLine]:
+    with installed(tmp_path, sqlite_url, monkeypatch) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[str]:
+    """The address of a simulator that answers at once."""
+    with simulator_thread.serve_in_thread(server.simulator(time_scale=0.0)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with running_upstream() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def sim() -> Simulator:
+    return server.simulator(time_scale=0)
+
+
+@pytest.fixture(scope="module")
+def sim_url(sim: Simulator) -> Iterator[str]:
+    with simulator_thread.serve_in_thread(sim) as url:
+        yield url
+
+
+@pytest.fixture
+def scene(sim: Simulator, sim_url: str, tmp_path: Path) -> Iterator[SimScene]:
+    with before_sim(sim, sim_url, tmp_path) as made:
+        yield made

@@ -4,7 +4,6 @@ router's disk, until it is revoked; the books are those of the key that the call
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -13,7 +12,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from evals.sim import server as sim
 from harness.app.agents.model_calls import RouterModelCalls
 from harness.domain.agents.agent import Agent, AgentSession, ModelChoice, ModelKind
 from harness.domain.agents.caller import AGENT_HEADER
@@ -24,7 +22,6 @@ from harness.domain.agents.transcript import ContextMessage
 from harness.domain.errors import CallFailed, NobodyAnswered
 from harness.domain.operations.access import key_hash
 from harness.domain.routing.target import Target
-from tests.support.providers import simulator_thread
 from tests.support.router.router_process import EVER, ROUTE, Routed, eventually, routed
 
 pytestmark = [pytest.mark.req("C5", "E1", "E2"), pytest.mark.slow]
@@ -35,12 +32,6 @@ GRANT = "gr_1"
 GRANT_FORGED = "gr_forged"
 # Of a grant that the router does not know, or not yet.
 NOT_SERVED = "model_not_ready"
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[str]:
-    with simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
-        yield url
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from evals.sim import server as sim
-from tests.support.providers import simulator_thread
-from tests.support.router.router_process import ROUTE, Routed, ask, eventually, routed
+from tests.support.router.router_process import ROUTE, Routed, routed
 from tests.support.site.processes import free_port
 
 pytestmark = [pytest.mark.req("E1", "E2"), pytest.mark.slow]
 
 Answer = tuple[int, dict[str, str], bytes]
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[str]:
-    with simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")
@@ -96,21 +88,3 @@ def test_no_web_page_and_no_proxy_gets_there_without_a_key(
     # A client's own word on the peer is dropped, and changes nothing.
     assert status == (201 if "x_swapgate_peer" in headers else status)
     assert "x_swapgate_peer" in headers or status in {401, 403, 415}, body
-
-
-def test_models_are_served_while_the_agents_process_is_killed_and_sessions_outlive_it(
-    world: Routed,
-) -> None:
-    path = session_path(world)
-    read(call(world, "POST", path, {"role": "user", "content": "Colour number 3?"}))
-
-    world.place.kill("agents")
-
-    status, headers, body = call(world, "GET", path)
-    assert (status, json.loads(body)["error"]["code"]) == (503, "agents_unavailable")
-    assert int(headers["retry-after"]) >= 1
-    with world.client() as client:
-        assert ask(client)
-    start_agents(world)
-    eventually(lambda: call(world, "GET", path)[0] == 200)
-    assert len(read(call(world, "GET", path))["items"]) == 2

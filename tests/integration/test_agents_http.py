@@ -2,8 +2,6 @@
 router, with real processes.
 """
 
-import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,69 +73,12 @@ def scripted(*turns: ScriptedTurn) -> Any:
     return lambda _: next(left)
 
 
-def curl(url: str, *words: str) -> str:
-    done = subprocess.run(  # noqa: S603 - what the contract shows
-        ["curl", "-sS", "--fail-with-body", *words, url],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr + done.stdout
-    return done.stdout
-
-
-def test_the_contract_by_plain_curl(site: AgentsSite) -> None:
-    def post(path: str, body: object, *words: str) -> str:
-        sent = ("-H", "Content-Type: application/json", "-d", json.dumps(body))
-        return curl(f"{site.world.url}{path}", *sent, *words)
-
-    agent = json.loads(
-        post(
-            "/agents",
-            {
-                "name": "support",
-                "description": "Answers customers",
-                "model": "sim:sim-better",
-                "tools": [OPEN_DOOR],
-                "config": {"fallbackModel": "chat"},
-            },
-        )
-    )
-    assert agent["config"] == {"fallbackModel": "chat"}
-    assert agent["tools"] == [OPEN_DOOR]
-    one = f"/agents/{agent['id']}"
-    body = {"userId": "user-42", "metadata": {"channel": "web"}}
-    session = json.loads(post(f"{one}/sessions", body))
-    assert (session["userId"], session["metadata"]) == ("user-42", {"channel": "web"})
-    place = f"{one}/sessions/{session['id']}"
-    text = {"role": "user", "content": "Hello?"}
-    answer = json.loads(post(f"{place}/messages", text))
-    assert (answer["role"], answer["content"]) == ("assistant", "better")
-    assert (answer["model"], answer["target"]) == ("sim:sim-better", "sim/sim-better")
-    streamed_text = post(f"{place}/messages", text, "-N", "-H", "Accept: text/event-stream")
-    assert "event: message.delta" in streamed_text
-    assert streamed_text.count("event: turn.completed") == 1
-    changed = {"description": "Helps customers"}
-    patched = json.loads(post(one, changed, "-X", "PATCH"))
-    assert patched == {**agent, **changed, "updatedAt": patched["updatedAt"]}
-    assert json.loads(curl(f"{site.world.url}{one}")) == patched
-    listed = json.loads(curl(f"{site.world.url}{place}/messages?limit=3"))
-    assert [row["role"] for row in listed["items"]] == ["user", "assistant", "user"]
-    assert listed["total"] == 4
-    rest = json.loads(curl(f"{site.world.url}{place}/messages?after={listed['next']}"))
-    assert [row["position"] for row in rest["items"]] == [4]
-    assert rest["next"] is None
-    curl(f"{site.world.url}{one}", "-X", "DELETE")
-    assert error_of(site.client.get(one), 404)["code"] == "agent_not_found"
-
-
 def test_the_documented_examples_are_taken(site: AgentsSite) -> None:
     schemas = good(site.client.get("/agents/openapi.json"))["components"]["schemas"]
     examples = {name: schema.get("examples", []) for name, schema in schemas.items()}
     on_route, literal = examples["AgentBody"]
     agent = f"/agents/{good(site.client.post('/agents', json=on_route))['id']}"
-    good(site.client.post("/agents", json={**literal, "model": "sim:sim-base"}))
+    good(site.client.post("/agents", json={**literal, "model": "sim:sim-better"}))
     for body in examples["AgentPatchBody"]:
         good(site.client.patch(agent, json=body))
     for body in examples["SessionBody"]:
@@ -423,36 +364,6 @@ def test_bad_input_has_one_clear_error(
     refused = error_of(answer, status)
     assert (refused["code"], refused["param"]) == (code, param)
     assert not site.messages(session)
-
-
-def test_a_closed_session_takes_no_message_and_can_be_read(site: AgentsSite) -> None:
-    session = site.session()
-    good(site.send(session, "Hi"))
-
-    assert site.client.delete(session).status_code == 204
-
-    assert error_of(site.send(session, "Hi"), 409)["code"] == "session_closed"
-    assert good(site.client.get(session))["state"] == "closed"
-    assert len(site.messages(session)) == 2
-
-
-def test_a_data_key_sees_its_own_agents_and_grants_no_literal_model(site: AgentsSite) -> None:
-    own, other = (bearer(site, None), bearer(site, None))
-    viewer, approver = bearer(site, Role.VIEWER), bearer(site, Role.APPROVER)
-    body = {"name": "mine", "model": "chat"}
-    agent = f"/agents/{good(site.client.post('/agents', json=body, headers=own))['id']}"
-
-    assert error_of(site.client.get(agent, headers=other), 404)["code"] == "agent_not_found"
-    # Who asks without a key sees what no key owns.
-    assert error_of(site.client.get(agent), 404)["code"] == "agent_not_found"
-    assert good(site.client.get(agent, headers=viewer))["name"] == "mine"
-    assert error_of(site.client.delete(agent, headers=viewer), 403)["code"] == "not_allowed"
-    literal = {"name": "literal", "model": "sim:sim-better"}
-    refused = site.client.post("/agents", json=literal, headers=own)
-    assert error_of(refused, 403)["code"] == "approval_needed"
-    good(site.client.post("/agents", json=literal, headers=approver))
-    wrong = {"authorization": "Bearer sk-sg-wrong"}
-    assert error_of(site.client.get(agent, headers=wrong), 401)["code"] == "invalid_api_key"
 
 
 def bearer(site: AgentsSite, role: Role | None) -> dict[str, str]:

@@ -102,30 +102,6 @@ def test_an_answer_whose_process_was_killed_is_interrupted_and_the_key_goes_on(
     assert places == list(range(1, 6))
 
 
-def test_everything_is_there_after_a_restart(site: AgentsSite) -> None:
-    session = site.session(description="kept", instructions="Be brief.")
-    good(site.send(session, "My name is Ada."))
-    agent = session.partition("/sessions")[0]
-    before = (
-        good(site.client.get(agent)),
-        good(site.client.get(session)),
-        site.messages(session),
-    )
-
-    assert site.world.place.terminate("agents") == 0
-    site.start()
-
-    after = (
-        good(site.client.get(agent)),
-        good(site.client.get(session)),
-        site.messages(session),
-    )
-    assert after == before
-    good(site.send(session, "Who am I?"))
-    sent = [row["content"] for row in site.upstream.asked[-1].json["messages"]]
-    assert sent == ["Be brief.", "My name is Ada.", "hello", "Who am I?"]
-
-
 def test_an_answer_under_way_ends_before_its_process_does(tmp_path: Path) -> None:
     # However busy this machine is: the answer comes while the process still waits for it.
     router = {"flush_interval_s": 0.2, "drain_s": 600.0}

@@ -1,6 +1,6 @@
 """Raw SQL against what was measured, judged and decided: none of it changes afterwards."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pytest
 import sqlalchemy as sa
@@ -22,12 +22,6 @@ from tests.support.store.raw_rows import (
 )
 
 pytestmark = [pytest.mark.req("F1", "F5"), pytest.mark.both_databases]
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    with prepared(database_url) as db:
-        yield db
 
 
 @pytest.fixture

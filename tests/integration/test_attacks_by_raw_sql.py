@@ -46,12 +46,6 @@ WEIGHT: Final = (
 AT_THE_END: Final = LATER | {"version": 4, "revision": 5, "prev_version": 3}
 
 
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    with prepared(database_url) as db:
-        yield db
-
-
 def wordless(
     db: Database, *, policy: str = POLICY, widened: str = "{}", **verdict: int
 ) -> tuple[Row, Row]:

@@ -17,7 +17,6 @@ from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.errors import (
     IllegalTransition,
     InputError,
-    NotAllowed,
     NotFound,
     ProofRefused,
     RouteBusy,
@@ -195,14 +194,6 @@ def test_harm_that_shows_in_the_bake_brings_the_incumbent_before_it_back(
     assert baking.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
 
 
-def test_a_healthy_bake_rolls_nothing_back(baking: SmallInstallation) -> None:
-    promoted(baking)
-    for _ in range(20):
-        baking.feed()
-        baking.run_once()
-    assert rollout(baking).baking
-
-
 def test_no_swap_is_proposed_while_a_promotion_bakes(baking: SmallInstallation) -> None:
     promoted(baking)
     with pytest.raises(RouteBusy, match="canary finish chat"):
@@ -211,16 +202,6 @@ def test_no_swap_is_proposed_while_a_promotion_bakes(baking: SmallInstallation) 
     operations.operate(baking.context(), BEN, "chat", RolloutSignal.FINISH, "it is fine")
     assert route(baking).holdback is None
     assert baking.propose("sim/base").phase is ProposalPhase.PROPOSED
-
-
-def test_an_abort_in_the_bake_goes_back_to_the_incumbent_before(
-    baking: SmallInstallation,
-) -> None:
-    before = route(baking).incumbent
-    proposal = promoted(baking)
-    operations.operate(baking.context(), BEN, "chat", RolloutSignal.ABORT, "a drill")
-    assert route(baking).incumbent == before
-    assert baking.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
 
 
 def test_what_was_taken_back_in_its_bake_is_not_restored_without_a_new_verdict(
@@ -320,33 +301,6 @@ def test_a_hand_that_comes_at_the_wrong_time_is_told_what_it_can_do(
         operations.operate(baking.context(), BEN, "chat", RolloutSignal.PAUSE, "a drill")
 
 
-def test_a_route_rolled_back_by_hand_bakes_no_more(baking: SmallInstallation) -> None:
-    promoted(baking)
-    routes.roll_back(baking.context(), BEN, "chat", reason="complaints")
-    baking.run_once()
-    assert not rollout(baking).baking
-    assert route(baking).holdback is None
-
-
-def test_a_person_advances_a_canary_with_a_reason(world: SmallInstallation) -> None:
-    in_canary(world)
-    with pytest.raises(InputError, match="needs a reason"):
-        operations.operate(world.context(), BEN, "chat", RolloutSignal.ADVANCE, " ")
-
-    moved = operations.operate(
-        world.context(), BEN, "chat", RolloutSignal.ADVANCE, "a quiet route"
-    )
-
-    canary = route(world).canary
-    assert moved.step == 1
-    assert canary is not None
-    assert canary.weight_bps == CANARY.steps[1].weight_bps
-    with world.store.read() as tx:
-        last = list(tx.audit.all())[-1]
-    assert (last.actor, last.action) == (BEN.name, "canary.advance")
-    assert "a quiet route" in str(last.details)
-
-
 def test_what_speaks_against_a_step_by_hand_stays_in_its_audit_event(
     world: SmallInstallation,
 ) -> None:
@@ -384,13 +338,6 @@ def test_a_promotion_by_hand_leaves_the_person_s_word(world: SmallInstallation) 
     assert approval.kind is ApprovalKind.PROMOTION
     assert (approval.name, approval.verdict) == (BEN.name, proposal.verdict)
     assert approval.reason == "a demo at noon"
-
-
-def test_the_proposer_cannot_promote_now(world: SmallInstallation) -> None:
-    in_canary(world)
-    cat = replace(BEN, name=ANN.name)
-    with pytest.raises(NotAllowed, match="ask another approver"):
-        operations.operate(world.context(), cat, "chat", RolloutSignal.PROMOTE, "now")
 
 
 def test_who_looked_at_an_older_state_is_told_to_look_again(world: SmallInstallation) -> None:

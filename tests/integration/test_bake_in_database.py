@@ -1,7 +1,5 @@
 """What the database refuses of bakes and of used verdicts, in raw SQL."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.support.store.raw_rows import (
@@ -11,7 +9,6 @@ from tests.support.store.raw_rows import (
     ROLLOUT,
     SETTINGS,
     Database,
-    prepared,
 )
 
 PLAN = {"holdback_plan": '{"weight_bps": 100}'}
@@ -20,12 +17,6 @@ FOURTH = {"version": 4, "prev_version": 3, "revision": 5}
 ROLLED_BACK = "UPDATE rollout SET state = 'rolled_back', version = version + 1"
 
 pytestmark = [pytest.mark.req("F1", "F3"), pytest.mark.both_databases]
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    with prepared(database_url) as db:
-        yield db
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -163,44 +162,6 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(empty_folder: Path) -> 
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("swapgate: cannot write file/swapgate.yaml")
-
-
-# Root may write everywhere; and another user cannot read root's Python any more, so that the
-# first call brings in all that the second needs.
-AS_NOBODY = """
-import os, sys
-from harness.cli.program import program
-try:
-    program(["init"])
-except SystemExit:
-    os.chdir(sys.argv[1])
-root = os.geteuid() == 0
-if root:
-    os.seteuid(65534)
-try:
-    program(["init"])
-finally:
-    if root:
-        os.seteuid(0)
-"""
-
-
-@pytest.mark.verify
-def test_a_read_only_folder_is_one_sentence(empty_folder: Path) -> None:
-    with tempfile.TemporaryDirectory() as closed:
-        Path(closed).chmod(0o555)
-        done = subprocess.run(  # noqa: S603 - our own Python
-            [sys.executable, "-c", AS_NOBODY, closed],
-            cwd=empty_folder,
-            capture_output=True,
-            check=False,
-            text=True,
-        )
-
-    said = done.stderr.splitlines()[-1]
-    assert done.returncode == 2, done.stderr
-    assert said.startswith(f"swapgate: cannot write {closed}/swapgate.yaml")
-    assert said.endswith("run `swapgate init` in a folder of yours")
 
 
 def test_the_doctor_sends_an_empty_folder_to_init(empty_folder: Path) -> None:

@@ -3,10 +3,9 @@
 import json
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import click
 import pytest
@@ -23,7 +22,7 @@ from tests.support.control.manual_clock import ManualClock
 from tests.support.control.waiting_switch import waiting_switch
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.providers.simulator_thread import serve_in_thread
-from tests.support.site.command_line import CommandLine, installed
+from tests.support.site.command_line import CommandLine
 
 # These end only when they are stopped, or are no verbs for data.
 PROCESSES = {
@@ -36,14 +35,6 @@ PROCESSES = {
 }
 PAIRS = "item,incumbent,candidate\n" + "".join(f"{n},0,1\n" for n in range(40))
 BLOCKS = "block,requests,canary_requests,failures,canary_failures\n1,100,10,0,0\n"
-
-
-@pytest.fixture
-def cli(
-    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[CommandLine]:
-    with installed(tmp_path, sqlite_url, monkeypatch) as made:
-        yield made
 
 
 def leaves(command: click.Command, path: tuple[str, ...] = ()) -> set[str]:

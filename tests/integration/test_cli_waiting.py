@@ -5,7 +5,7 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,15 +20,7 @@ from harness.domain.evals.run import RunState
 from harness.domain.evals.suite_plan import ClaimPopulation
 from harness.domain.operations.access import Actor, Role
 from harness.runtime.clock import SystemClock
-from tests.support.site.command_line import CommandLine, installed
-
-
-@pytest.fixture
-def cli(
-    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[CommandLine]:
-    with installed(tmp_path, sqlite_url, monkeypatch) as made:
-        yield made
+from tests.support.site.command_line import CommandLine
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """The control process may die at any write: what is left is a state of the table, none between.
 
-Real kills of real processes are in test_kill_nine.py. Here an undisturbed job is written down
-first, unit of work by unit of work and statement by statement; then the process dies at each:
-before a commit, after it, and in the middle of a unit of work.
+Real kills of real processes are in tests/acceptance/test_kill_nine.py. Here an undisturbed job
+is written down first, unit of work by unit of work and statement by statement; then the process
+dies at each: before a commit, after it, and in the middle of a unit of work.
 """
 
 import shutil

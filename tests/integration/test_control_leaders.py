@@ -20,8 +20,6 @@ from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM, Role
 from harness.store.leader import PostgresLeadership
 from harness.store.sql import SqlStore
-from tests.integration.test_kill_nine import END_S
-from tests.integration.test_kill_nine import settings as kill_nine_settings
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import eventually
 from tests.support.site.processes import Site, free_port, site
@@ -31,6 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.req("G6")]
 
 SETTINGS: dict[str, object] = {"control": {"reconcile_interval_s": 0.3}}
 TAKEOVER_GOAL_S = 10.0
+END_S = 240.0
 
 
 def start(place: Site, name: str, database: str) -> None:
@@ -55,6 +54,17 @@ class Leaders:
 
     def close(self) -> None:
         self.installation.close()
+
+
+def with_route(provider: str) -> dict[str, object]:
+    """The sections of a file with one route, whose swaps are quick."""
+    return {
+        "control": {"reconcile_interval_s": 0.3, "eval_connections": 2},
+        "providers": {"sim": {"kind": "sim", "api_base": f"{provider}/v1"}},
+        "routes": {
+            "support": {"incumbent": "sim/sim-base", "policy": "demo", "suites": ["tickets"]}
+        },
+    }
 
 
 @contextmanager
@@ -176,7 +186,7 @@ def test_a_request_that_freezes_with_its_leader_in_a_unit_of_work_has_one_effect
     body = {"route": "support", "candidate": "sim/sim-better", "reason": "a test"}
     with (
         simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as provider,
-        two_controls(tmp_path, postgres_url, postgres_url, **kill_nine_settings(provider)) as (
+        two_controls(tmp_path, postgres_url, postgres_url, **with_route(provider)) as (
             place,
             leaders,
         ),

@@ -42,13 +42,6 @@ def demo(folder: Path, *options: str) -> str:
 @pytest.mark.verify
 @pytest.mark.timeout(1200)
 @pytest.mark.req("F1", "F2", "F3", "F4", "B3")
-def test_the_demo_ends_as_told_with_no_failed_request(tmp_path: Path) -> None:
-    assert_verdicts(demo(tmp_path), better="2", worse="lite")
-
-
-@pytest.mark.verify
-@pytest.mark.timeout(1200)
-@pytest.mark.req("F1", "F2", "F3", "F4", "B3")
 def test_the_other_candidate_wins_once_the_models_exchange_their_skills(
     tmp_path: Path,
 ) -> None:

@@ -5,7 +5,6 @@ gateways and local servers do, and as a hostile one would.
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -21,7 +20,7 @@ from harness.runtime.clock import SystemClock
 from harness.runtime.outbound.provider_probe import HttpProviderProbe
 from tests.support.control.control_plane import ANN, SmallInstallation
 from tests.support.providers.model_list_server import ListAnswer, ListServer, serving_lists
-from tests.support.site.command_line import CommandLine, installed
+from tests.support.site.command_line import CommandLine
 from tests.support.site.management_api import Door
 
 pytestmark = pytest.mark.req("C2", "C3")
@@ -348,14 +347,6 @@ def test_the_api_reads_and_shows_lists(world: SmallInstallation) -> None:
     assert {"contextWindow", "price"} < set(shown["items"][0])
     assert door.send("GET", "/providers/cellar/models", role="viewer").status_code == 404
     assert door.send("POST", "/providers/attic/models", role="viewer").status_code == 403
-
-
-@pytest.fixture
-def cli(
-    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[CommandLine]:
-    with installed(tmp_path, sqlite_url, monkeypatch) as made:
-        yield made
 
 
 def test_the_command_line_discovers_and_model_add_asks(

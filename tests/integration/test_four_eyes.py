@@ -1,6 +1,5 @@
 """Four eyes are two people: whoever has a hand in both sides of an approval is refused."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -27,16 +26,10 @@ from tests.support.control.control_plane import (
     SmallInstallation,
     approved,
 )
-from tests.support.store.raw_rows import APPROVAL, AT, PROPOSAL, REFUSED, Database, prepared
+from tests.support.store.raw_rows import APPROVAL, AT, PROPOSAL, REFUSED, Database
 from tests.support.store.tampering import insert, owned
 
 pytestmark = pytest.mark.req("F5")
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    with prepared(database_url) as db:
-        yield db
 
 
 def person(

@@ -1,8 +1,6 @@
 """Lists as people get them: a page at a time, and a forged row hides no other."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Final, get_origin
 
 import pytest
@@ -18,7 +16,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.pagination import INVALID_ROWS_HINT, Page
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import BEN
-from tests.support.site.command_line import CommandLine, installed
+from tests.support.site.command_line import CommandLine
 from tests.support.site.management_api import Door
 from tests.support.store.tampering import owned
 
@@ -41,14 +39,6 @@ SMALL: Final = {
     "/routes/{route}/fallbacks": "one chain",
     "/suites": "those of the file",
 }
-
-
-@pytest.fixture
-def cli(
-    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[CommandLine]:
-    with installed(tmp_path, sqlite_url, monkeypatch) as made:
-        yield made
 
 
 def test_every_list_of_the_api_is_paged_or_named_as_small(cli: CommandLine) -> None:

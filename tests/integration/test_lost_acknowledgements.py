@@ -164,16 +164,6 @@ def test_what_a_router_sent_before_it_was_killed_is_not_counted_by_the_next_one(
     assert books.stored() == (1, 0.5)
 
 
-def test_a_spool_of_the_version_before_has_no_ids_and_is_stored(books: Books) -> None:
-    recorder = books.recorder()
-    request(recorder, books.clock)
-    batch = recorder._take(final=True)
-    spool = Spool(books.folder / "spool.jsonl")
-    spool.append(batch._replace(id=""))
-    recorder.flush()
-    assert books.stored() == (1, 0.5)
-
-
 def test_a_batch_whose_first_transaction_goes_on_is_waited_for(
     books: Books, database_url: str
 ) -> None:

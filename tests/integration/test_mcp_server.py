@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,13 @@ from harness.domain.agents.agent import SessionState
 from harness.domain.operations.access import SYSTEM, Role
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import ReceivedRequest, completion
-from tests.support.site.agents_site import AgentsSite, agents_site, good
+from tests.support.site.agents_site import AgentsSite, agents_site
 from tests.support.site.processes import free_port
 
 pytestmark = pytest.mark.req("C1", "C6", "C8")
 BASE, BETTER = "sim-base", "sim-better"
 ROOT = Path(__file__).parents[2]
 READING = {"list_routes", "compare", "canary_status", "manage_credentials"}
-Connect = AbstractAsyncContextManager[Client]
 
 
 @dataclass
@@ -260,30 +259,6 @@ async def test_a_client_that_asks_for_progress_is_told_how_many_sub_tasks_have_e
 
     assert not result.is_error, text_of(result)
     assert ended == [(1, 2), (2, 2)]
-
-
-async def test_an_agent_lists_models_and_waits_for_a_person_to_decide_on_another(
-    connect: Any, place: McpSite
-) -> None:
-    world = place.site.world.place
-    await asyncio.to_thread(world.run, "model", "add", "sim/sim-better")
-    place.site.upstream.turns[BETTER] = lambda _: completion("better")
-    path = place.site.session()
-    session = path.rpartition("/")[2]
-    given = {"session": session, "action": "switch", "model": "sim-better", "reason": "why"}
-    async with connect("proposer") as client:
-        listed = await called(client, "switch_model", session=session, action="list")
-        asked = await called(client, "switch_model", **given)
-        waiting = asyncio.create_task(called(client, "switch_model", **given, wait_s=240))
-        assert (asked["status"], asked["model"]) == ("pending", "sim/sim-better")
-        await asyncio.to_thread(world.run, "agent", "approve", asked["request"])
-        decided = await waiting
-        wrong = await refused(client, "switch_model", **given, wait_s="long")
-
-    assert "sim/sim-better" in [model["model"] for model in listed["models"]]
-    assert (decided["status"], decided["request"]) == ("approved", asked["request"])
-    assert "wait_s" in wrong
-    assert good(place.site.send(path, "Hi"))["target"] == "sim/sim-better"
 
 
 async def test_a_server_may_be_started_for_one_session(place: McpSite) -> None:

@@ -2,26 +2,16 @@
 
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import yaml
 
 from harness import config, package_data
 from harness.runtime.model_catalogue import LitellmTable
-from tests.support.site.command_line import CommandLine, installed
+from tests.support.site.command_line import CommandLine
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = (ROOT / "docs/reference/models.md").read_text(encoding="utf-8")
-
-
-@pytest.fixture
-def cli(
-    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[CommandLine]:
-    with installed(tmp_path, sqlite_url, monkeypatch) as made:
-        yield made
 
 
 def commands() -> list[str]:

@@ -4,7 +4,7 @@ Whoever has the database's password and writes around the harness meets the same
 SQLite and on PostgreSQL.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pytest
 
@@ -22,17 +22,10 @@ from tests.support.store.raw_rows import (
     Database,
     Row,
     baseline,
-    prepared,
     proven,
 )
 
 pytestmark = [pytest.mark.req("F1", "A7"), pytest.mark.both_databases]
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    with prepared(database_url) as db:
-        yield db
 
 
 def after_canary(**changes: object) -> Row:

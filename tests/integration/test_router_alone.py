@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -30,12 +29,6 @@ from tests.support.router.router_process import (
 from tests.support.store.private_postgres import own_postgres
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[str]:
-    with simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
-        yield url
 
 
 @pytest.mark.req("A1", "G5")

@@ -12,7 +12,6 @@ from tests.support.providers.scripted_upstream import (
     Upstream,
     completion,
     error,
-    running_upstream,
 )
 from tests.support.router.live_router import (
     FALLBACK,
@@ -28,12 +27,6 @@ BODY = (
     b'"embedding":[0.25, -1e-3]}],"usage":{"prompt_tokens":7,"total_tokens":7}, "x":1.0}'
 )
 VECTORS = ScriptedTurn(steps=(BODY,))
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[Upstream]:
-    with running_upstream() as upstream:
-        yield upstream
 
 
 @pytest.fixture

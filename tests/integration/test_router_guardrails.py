@@ -21,7 +21,6 @@ from tests.support.providers.scripted_upstream import (
     Upstream,
     completion,
     event,
-    running_upstream,
 )
 from tests.support.router.live_router import (
     CANDIDATE,
@@ -42,12 +41,6 @@ SCHEMA = {
     },
 }
 RULE = UnitRule(block_size=REQUESTS, guardrails=Guardrails().tolerated())
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[Upstream]:
-    with running_upstream() as upstream:
-        yield upstream
 
 
 @pytest.fixture

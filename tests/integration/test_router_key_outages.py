@@ -3,28 +3,20 @@
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from evals.sim import server as sim
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.rate_limits import KeyLimits
-from tests.support.providers import simulator_thread
 from tests.support.router.router_process import EVER, Routed, ask, eventually, routed
 from tests.support.store.private_postgres import own_postgres
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[str]:
-    with simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
-        yield url
 
 
 def made(world: Routed, name: str, **limits: Any) -> tuple[str, str]:

@@ -9,10 +9,8 @@ from typing import Any
 import anthropic
 import pytest
 
-from evals.sim import server
 from evals.sim.simulator import Simulator
 from harness.domain.routing.capabilities import Capabilities
-from tests.support.providers import simulator_thread
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import running_upstream
 from tests.support.router.live_router import (
@@ -22,7 +20,6 @@ from tests.support.router.live_router import (
     UPSTREAM_KEY,
     running_router,
     snapshot,
-    wait_until,
 )
 from tests.support.router.simulated_router import (
     HELLO,
@@ -41,27 +38,6 @@ ASK: dict[str, Any] = {
     "max_tokens": 100,
     "messages": [{"role": "user", "content": HELLO}],
 }
-TOOL = {
-    "name": "weather",
-    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
-}
-
-
-@pytest.fixture(scope="module")
-def sim() -> Simulator:
-    return server.simulator(time_scale=0)
-
-
-@pytest.fixture(scope="module")
-def sim_url(sim: Simulator) -> Iterator[str]:
-    with simulator_thread.serve_in_thread(sim) as url:
-        yield url
-
-
-@pytest.fixture
-def scene(sim: Simulator, sim_url: str, tmp_path: Path) -> Iterator[SimScene]:
-    with before_sim(sim, sim_url, tmp_path) as scene:
-        yield scene
 
 
 def client_of(url: str, key: str = KEY) -> anthropic.Anthropic:
@@ -95,46 +71,6 @@ def streamed(client: anthropic.Anthropic, **more: Any) -> tuple[list[str], str]:
     return kinds, text
 
 
-@pytest.mark.req("A1")
-def test_the_client_works_plain_and_streaming(client: anthropic.Anthropic) -> None:
-    message = create_message(client)
-    with client.messages.stream(**ASK) as stream:
-        final = stream.get_final_message()
-
-    assert message.model == final.model == "support"
-    assert len(text_of(message).split()) == 12
-    assert text_of(final) == text_of(message)
-    assert final.stop_reason == "end_turn"
-    assert final.usage.output_tokens == message.usage.output_tokens
-
-
-@pytest.mark.req("A1")
-async def test_the_async_client_works_too(scene: SimScene) -> None:
-    async with anthropic.AsyncAnthropic(
-        base_url=scene.world.url, auth_token=KEY, max_retries=0
-    ) as client:
-        message = await client.messages.create(**ASK)
-        async with client.messages.stream(**ASK) as stream:
-            text = await stream.get_final_text()
-
-    assert text == text_of(message)
-
-
-@pytest.mark.req("B7")
-def test_tools_are_used_plain_and_streaming(client: anthropic.Anthropic) -> None:
-    forced: dict[str, Any] = {
-        "tools": [TOOL],
-        "tool_choice": {"type": "tool", "name": "weather"},
-    }
-
-    (use,) = create_message(client, **forced).content
-    with client.messages.stream(**ASK, **forced) as stream:
-        (streamed_use,) = stream.get_final_message().content
-
-    assert use.type == streamed_use.type == "tool_use"
-    assert use.input == streamed_use.input != {}
-
-
 @pytest.mark.req("A3")
 def test_tokens_of_both_forms_are_counted(client: anthropic.Anthropic, scene: SimScene) -> None:
     message = create_message(client)
@@ -143,33 +79,6 @@ def test_tokens_of_both_forms_are_counted(client: anthropic.Anthropic, scene: Si
     rows = scene.world.wait_for_traffic(2)
     assert sum(row.input_tokens for row in rows) == 2 * message.usage.input_tokens
     assert sum(row.output_tokens for row in rows) == 2 * message.usage.output_tokens
-
-
-def test_the_beta_client_works(client: anthropic.Anthropic) -> None:
-    message = client.beta.messages.create(**ASK, betas=["of-tomorrow-2030-01-01"])
-
-    assert message.model == "support"
-
-
-@pytest.mark.req("F4")
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_canary_that_fails_is_answered_by_the_incumbent_and_charged(
-    sim: Simulator, sim_url: str, tmp_path: Path, *, stream: bool
-) -> None:
-    sim.faults.clear()
-    sim.stats.clear()
-    first = snapshot_of(sim_url, canary=True)
-    with running_router(first, tmp_path, HURRIED) as world, client_of(world.url) as client:
-        scene = SimScene(sim, world)
-        scene.fault("error_in_stream" if stream else "status", model=SPARE)
-        if stream:
-            assert len(streamed(client)[1].split()) == 12
-        else:
-            assert len(text_of(create_message(client)).split()) == 12
-        (row,) = world.wait_for_traffic(1)
-
-    assert (row.arm, row.charged, row.failed) == ("canary", 1, 0)
-    assert scene.requests_to(OWN) == 1
 
 
 # What goes wrong before the first words
@@ -227,19 +136,6 @@ def test_after_the_first_words_a_broken_stream_is_an_error(
     assert events[-1].type == "content_block_delta"
     assert scene.requests_to(SPARE) == 0
     assert sum(row.failed for row in scene.world.wait_for_traffic(1)) == 1
-
-
-def test_a_client_that_leaves_ends_the_providers_work(
-    scene: SimScene, client: anthropic.Anthropic
-) -> None:
-    scene.fault("stall", after_chunks=2, delay_s=60)
-
-    with client.messages.create(**ASK, stream=True) as stream:
-        for event in stream:
-            if event.type == "content_block_delta":
-                break
-
-    wait_until(lambda: scene.gone() == 1)
 
 
 # Errors

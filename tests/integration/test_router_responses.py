@@ -10,13 +10,11 @@ import openai
 import pytest
 from openai.types.responses import FunctionToolParam, Response, ResponseStreamEvent
 
-from evals.sim import server
 from evals.sim.simulator import Simulator
 from harness.domain.routing.capabilities import Capabilities
-from tests.support.providers import simulator_thread
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import EVENTS, running_upstream
-from tests.support.router.live_router import KEY, QUICK, running_router, snapshot, wait_until
+from tests.support.router.live_router import KEY, QUICK, running_router, snapshot
 from tests.support.router.simulated_router import (
     HELLO,
     HURRIED,
@@ -24,7 +22,6 @@ from tests.support.router.simulated_router import (
     OWN,
     SPARE,
     SimScene,
-    before_sim,
     served,
     snapshot_of,
 )
@@ -36,23 +33,6 @@ TOOL: FunctionToolParam = {
     "strict": False,
 }
 NO_RESPONSES = Capabilities(responses=False)
-
-
-@pytest.fixture(scope="module")
-def sim() -> Simulator:
-    return server.simulator(time_scale=0)
-
-
-@pytest.fixture(scope="module")
-def sim_url(sim: Simulator) -> Iterator[str]:
-    with simulator_thread.serve_in_thread(sim) as url:
-        yield url
-
-
-@pytest.fixture
-def scene(sim: Simulator, sim_url: str, tmp_path: Path) -> Iterator[SimScene]:
-    with before_sim(sim, sim_url, tmp_path) as scene:
-        yield scene
 
 
 def client_of(url: str, key: str = KEY) -> openai.OpenAI:
@@ -88,18 +68,6 @@ def test_the_client_works_plain_and_streaming(client: openai.OpenAI) -> None:
     assert len(whole.output_text.split()) == 12
     assert final.output_text == whole.output_text
     assert final.usage == whole.usage
-
-
-@pytest.mark.req("A1")
-async def test_the_async_client_works_too(scene: SimScene) -> None:
-    async with openai.AsyncOpenAI(
-        base_url=f"{scene.world.url}/v1", api_key=KEY, max_retries=0
-    ) as client:
-        whole = await client.responses.create(model="support", input=HELLO)
-        stream = await client.responses.create(model="support", input=HELLO, stream=True)
-        text = [e.delta async for e in stream if e.type == "response.output_text.delta"]
-
-    assert "".join(text) == whole.output_text
 
 
 @pytest.mark.req("B7")
@@ -178,32 +146,6 @@ def test_after_the_first_words_a_broken_stream_is_an_error(
     assert events[-1].type == "response.output_text.delta"
     assert scene.requests_to(SPARE) == 0
     assert sum(row.failed for row in scene.world.wait_for_traffic(1)) == 1
-
-
-def test_a_client_that_leaves_ends_the_providers_work(
-    scene: SimScene, client: openai.OpenAI
-) -> None:
-    scene.fault("stall", after_chunks=2, delay_s=60)
-
-    with client.responses.create(model="support", input=HELLO, stream=True) as stream:
-        next(event for event in stream if event.type == "response.output_text.delta")
-
-    wait_until(lambda: scene.gone() == 1)
-
-
-def test_errors_are_openais(scene: SimScene, client: openai.OpenAI) -> None:
-    with (
-        client_of(scene.world.url, "no") as stranger,
-        pytest.raises(openai.AuthenticationError),
-    ):
-        answered(stranger)
-    with pytest.raises(openai.NotFoundError) as unknown:
-        answered(client, model="gpt-0")
-    assert unknown.value.code == "model_not_found"
-    scene.fault("status", status=400, message="no such parameter")
-    with pytest.raises(openai.BadRequestError, match="no such parameter"):
-        answered(client)
-    assert scene.requests_to(SPARE) == 0
 
 
 @pytest.mark.req("B7")

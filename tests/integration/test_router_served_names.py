@@ -1,6 +1,6 @@
 """An alias that stands for another model in mid-canary is noticed by the answers themselves."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import anthropic
@@ -8,35 +8,15 @@ import httpx
 import openai
 import pytest
 
-from evals.sim import server
-from evals.sim.simulator import Simulator
 from harness.domain.canary.rollout import Rollout
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.ports import Store
-from tests.support.providers import simulator_thread
 from tests.support.router.live_router import KEY, wait_until
 from tests.support.router.router_process import ask, eventually, routed, start_canary
-from tests.support.router.simulated_router import OWN, SimScene, before_sim
+from tests.support.router.simulated_router import OWN, SimScene
 
 pytestmark = pytest.mark.req("F6")
-
-
-@pytest.fixture(scope="module")
-def sim() -> Simulator:
-    return server.simulator(time_scale=0)
-
-
-@pytest.fixture(scope="module")
-def sim_url(sim: Simulator) -> Iterator[str]:
-    with simulator_thread.serve_in_thread(sim) as url:
-        yield url
-
-
-@pytest.fixture
-def scene(sim: Simulator, sim_url: str, tmp_path: Path) -> Iterator[SimScene]:
-    with before_sim(sim, sim_url, tmp_path) as scene:
-        yield scene
 
 
 def live(store: Store) -> list[Rollout]:

@@ -32,7 +32,6 @@ from harness.store.sql import SqlStore
 from router.recording.recorder import Recorder
 from router.snapshot import file
 from router.snapshot.holder import SnapshotHolder
-from tests.support.providers import simulator_thread
 from tests.support.router.live_router import KEY, QUICK, SECRET, running_router_on, wait_until
 from tests.support.router.simulated_router import HELLO, OWN, SPARE
 from tests.support.site.signing_keys import CONTROL
@@ -49,12 +48,6 @@ SLOW = replace(QUICK, first_token_timeout_s=600.0, total_timeout_s=600.0)
 @pytest.fixture(scope="module")
 def sim() -> Simulator:
     return server.simulator(time_scale=0.0)
-
-
-@pytest.fixture(scope="module")
-def sim_url(sim: Simulator) -> Iterator[str]:
-    with simulator_thread.serve_in_thread(sim) as url:
-        yield url
 
 
 @dataclass

@@ -19,7 +19,6 @@ from tests.support.providers.scripted_upstream import (
     broken_stream,
     completion,
     event,
-    running_upstream,
     streamed,
 )
 from tests.support.router.live_router import (
@@ -37,12 +36,6 @@ CHAT = b"/v1/chat/completions"
 PLAIN = b'{"model":"support","user":"u","messages":[{"role":"user","content":"hi"}]}'
 STREAM = PLAIN.replace(b'"user"', b'"stream":true,"user"', 1)
 LAST = b"connection: close\r\n"
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[Upstream]:
-    with running_upstream() as upstream:
-        yield upstream
 
 
 @pytest.fixture

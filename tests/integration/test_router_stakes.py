@@ -9,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 
-from evals.sim import faults, server
+from evals.sim import faults
 from evals.sim.simulator import Simulator
 from harness.domain.operations.access import key_hash
 from harness.domain.reliability.breaker import BreakerPolicy, WhenAllOpen
@@ -40,11 +40,6 @@ ROUTES = {
     "easy": RouteSettings(),
     "lenient": RouteSettings(on_content_policy=OnContentPolicy.FALLBACK),
 }
-
-
-@pytest.fixture(scope="module")
-def sim() -> Simulator:
-    return server.simulator(time_scale=0)
 
 
 @pytest.fixture
@@ -99,18 +94,6 @@ def fail(sim: Simulator, *models: Target, **fault: Any) -> None:
 def requests_to(sim: Simulator, target: Target) -> int:
     stats = sim.stats.get(target.model)
     return stats.requests if stats else 0
-
-
-@pytest.mark.req("A4")
-def test_high_stakes_fall_only_to_the_capable_and_low_ones_down_the_whole_chain(
-    sim: Simulator, client: openai.OpenAI
-) -> None:
-    fail(sim, OWN)
-
-    assert ask(client, "careful") == LARGE.name
-    assert requests_to(sim, CHEAP) == 0
-
-    assert ask(client, "easy") == CHEAP.name
 
 
 @pytest.mark.req("A4")

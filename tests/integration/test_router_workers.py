@@ -7,7 +7,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -18,11 +18,6 @@ import pytest
 import yaml
 
 from evals.sim import server as sim
-from harness.control.operations import keys
-from harness.control.routing import kill_switch
-from harness.control.routing.kill_switch import SwitchRequest
-from harness.domain.operations.access import SYSTEM
-from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import (
     ROUTE,
@@ -40,17 +35,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 UNREPORTED = 24
 DELAY_S = 1.0
 READY, STOPPING = b"HTTP/1.1 200 OK", b"HTTP/1.1 503 Service Unavailable"
-# An address that asks too often with a key that is not known gets 429 in place of 401. A key
-# that is known and has no limits gets neither.
-UNKNOWN_KEY = {401, 429}
 # As the callers of `Routed.load` see a connection that ended under them.
 CUT_OFF = {"APIConnectionError", "APIError", "RemoteProtocolError"}
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[str]:
-    with simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")
@@ -259,29 +245,6 @@ def test_a_sticky_key_is_counted_once_whichever_worker_it_meets(
         assert len({block.worker for block in blocks}) == 1
 
 
-@pytest.mark.req("F1", "B11")
-def test_a_switch_a_key_and_a_revision_are_in_force_on_each_of_four_workers(
-    provider: str, database_url: str, tmp_path: Path
-) -> None:
-    with routed(tmp_path, provider, database_url) as world:
-        world.start("--workers", "4")
-        context, secret = world.installation.context, world.installation.secret
-        made, text = keys.create_key(context, SYSTEM, "new", secret=secret)
-        eventually(lambda: on_all(world, lambda met: met.status == 200, text))
-        keys.revoke_key(context, SYSTEM, made.id)
-        eventually(lambda: on_all(world, lambda met: met.status in UNKNOWN_KEY, text))
-
-        wanted = SwitchRequest(Force(ForceKind.PROVIDER, "sim"), "a drill")
-        thrown = kill_switch.throw_switch(context, SYSTEM, wanted, source=SwitchSource.CLI)
-        eventually(lambda: on_all(world, lambda met: met.switch.startswith(thrown.id)))
-        kill_switch.lift_switch(context, SYSTEM, thrown.id, reason="over")
-        eventually(lambda: on_all(world, lambda met: met.switch == ""))
-
-        start_canary(world, tmp_path)
-        assert len(world.workers()) == 4
-        eventually(lambda: in_force(world))
-
-
 @pytest.mark.req("G5")
 @pytest.mark.verify
 def test_workers_whose_parent_is_killed_end_and_let_requests_end(
@@ -415,9 +378,3 @@ def in_force(world: Routed) -> bool:
     named = metrics(world).items()
     found = [n for name, n in named if name.startswith("swapgate_routing_revision{")]
     return found == [world.revision()] * len(world.workers())
-
-
-def on_all(world: Routed, wanted: Callable[[Met], bool], key: str | None = None) -> bool:
-    """Whether each of four workers answered so, the last time that it was met."""
-    lately = {met.worker: met for met in (meet(world, key) for _ in range(24))}
-    return len(lately) == 4 and all(map(wanted, lately.values()))

@@ -5,13 +5,10 @@ provider refuses what the real one refuses (`tests.support.providers.strict_chat
 `tests.wire`).
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, Final
 
-import anthropic
-import openai
 import pytest
 from langchain_core.messages import AIMessageChunk, HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
@@ -82,81 +79,6 @@ def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Routed]:
         )
         place.start()
         yield place
-
-
-@pytest.mark.parametrize("route", ["chat", "gemini"])
-def test_anthropics_sdk(router: Routed, route: str) -> None:
-    tool: Any = {"name": "weather", "description": "Of a city", "input_schema": SCHEMA}
-    messages: list[Any] = [{"role": "user", "content": "Weather?"}]
-    with anthropic.Anthropic(base_url=router.url, api_key=router.key, max_retries=0) as client:
-        for _ in range(2):
-            with client.messages.stream(
-                model=route, max_tokens=100, messages=messages, tools=[tool]
-            ) as stream:
-                final = stream.get_final_message()
-            results = [
-                {
-                    "type": "tool_result",
-                    "tool_use_id": use.id,
-                    "content": f"{use.input['city']} is sunny",
-                }
-                for use in final.content
-                if use.type == "tool_use"
-            ]
-            messages += [
-                {"role": "assistant", "content": final.content},
-                {"role": "user", "content": results},
-            ]
-
-    assert final.stop_reason == "end_turn"
-    assert "".join(part.text for part in final.content if part.type == "text").strip() == SUNNY
-
-
-@pytest.mark.parametrize("route", ["chat", "claude", "gemini"])
-def test_openais_sdk_by_responses(router: Routed, route: str) -> None:
-    tool: Any = {"type": "function", "name": "weather", "parameters": SCHEMA, "strict": False}
-    given: list[Any] = [{"role": "user", "content": "Weather?"}]
-    with openai.OpenAI(
-        base_url=f"{router.url}/v1", api_key=router.key, max_retries=0
-    ) as client:
-        for _ in range(2):
-            with client.responses.stream(model=route, input=given, tools=[tool]) as stream:
-                final = stream.get_final_response()
-            given += [item.model_dump(exclude={"parsed_arguments"}) for item in final.output]
-            for call in final.output:
-                if call.type == "function_call":
-                    said = f"{json.loads(call.arguments)['city']} is sunny"
-                    told = {"call_id": call.call_id, "output": said}
-                    given.append({"type": "function_call_output", **told})
-
-    assert final.status == "completed"
-    assert final.output_text.strip() == SUNNY
-
-
-@pytest.mark.parametrize("route", ["claude", "gemini"])
-def test_openais_sdk_by_chats(router: Routed, route: str) -> None:
-    told = {"name": "weather", "description": "Of a city", "parameters": SCHEMA}
-    tool: Any = {"type": "function", "function": told}
-    messages: list[Any] = [{"role": "user", "content": "Weather?"}]
-    with router.client() as client:
-        for _ in range(2):
-            with client.chat.completions.stream(
-                model=route, messages=messages, tools=[tool]
-            ) as stream:
-                final = stream.get_final_completion()
-            message = final.choices[0].message
-            messages.append(message.model_dump(exclude_none=True, exclude={"parsed"}))
-            messages += [
-                {
-                    "role": "tool",
-                    "tool_call_id": call.id,
-                    "content": f"{json.loads(call.function.arguments)['city']} is sunny",
-                }
-                for call in message.tool_calls or ()
-            ]
-
-    assert final.choices[0].finish_reason == "stop"
-    assert (message.content or "").strip() == SUNNY
 
 
 @pytest.mark.parametrize(

@@ -52,12 +52,6 @@ COST_USD = 0.008
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[str]:
-    with simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
 def slow_provider() -> Iterator[str]:
     """Answers take their time, so that many are under way."""
     with simulator_thread.serve_in_thread(sim.simulator(time_scale=0.5)) as url:

@@ -5,7 +5,6 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,13 +12,11 @@ import pytest
 
 from evals.sim import server
 from evals.sim.app import build_app
-from evals.sim.faults import FaultKind
 from evals.sim.simulator import Simulator
 from tests.support.providers import simulator_thread
 
 MODEL = "sim-base"
 PROMPT = {"model": MODEL, "messages": [{"role": "user", "content": "Say 12 words please."}]}
-SILENCE_S = 0.3
 
 
 @pytest.fixture(scope="module")
@@ -94,191 +91,6 @@ def raw(at: tuple[str, int], **fields: Any) -> tuple[bytes, str]:
     return received, "end"
 
 
-def is_silent(connection: socket.socket) -> bool:
-    connection.settimeout(SILENCE_S)
-    try:
-        connection.recv(1)
-    except TimeoutError:
-        return True
-    return False
-
-
-def content_of(stream: bytes) -> list[str]:
-    """The content deltas of a stream; role and finish chunks have none."""
-    complete = stream[: stream.rfind(b"\n\n") + 1]
-    events = [line[6:] for line in complete.split(b"\n") if line.startswith(b"data: {")]
-    deltas = [json.loads(e)["choices"][0]["delta"] for e in events if b'"choices"' in e]
-    return [delta["content"] for delta in deltas if delta.get("content")]
-
-
-def test_a_status_comes_with_headers_and_code(at: tuple[str, int]) -> None:
-    set_fault(
-        at, "status", status=429, headers={"Retry-After": "7"}, code="rate_limit_exceeded"
-    )
-
-    status, headers, body = chat(at)
-
-    assert (status, headers["retry-after"]) == (429, "7")
-    assert json.loads(body)["error"]["type"] == "rate_limit_error"
-    assert json.loads(body)["error"]["code"] == "rate_limit_exceeded"
-
-
-def test_a_withdrawn_model_is_not_found(at: tuple[str, int]) -> None:
-    set_fault(at, "not_found")
-
-    status, _, body = chat(at)
-
-    assert status == 404
-    assert json.loads(body)["error"]["code"] == "model_not_found"
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_reset_before_the_first_byte_is_a_real_one(
-    at: tuple[str, int], *, stream: bool
-) -> None:
-    set_fault(at, "reset")
-
-    assert raw(at, stream=stream) == (b"", "reset")
-
-
-def test_a_reset_in_mid_stream_comes_after_so_many_chunks(at: tuple[str, int]) -> None:
-    set_fault(at, "reset", after_chunks=3)
-
-    received, end = raw(at, stream=True)
-
-    assert end == "reset"
-    assert len(content_of(received)) == 3
-    assert b"[DONE]" not in received
-
-
-def test_a_close_ends_without_the_last_chunk(at: tuple[str, int]) -> None:
-    set_fault(at, "close", after_chunks=2)
-
-    received, end = raw(at, stream=True)
-
-    assert end == "end"
-    assert len(content_of(received)) == 2
-    assert not received.endswith(b"0\r\n\r\n")
-    assert raw(at)[0].endswith(b"0\r\n\r\n") is False
-
-
-def test_a_close_before_the_first_byte_sends_nothing(at: tuple[str, int]) -> None:
-    set_fault(at, "close")
-
-    assert raw(at) == (b"", "end")
-
-
-def test_a_truncated_stream_ends_well_without_its_finish(at: tuple[str, int]) -> None:
-    set_fault(at, "truncate", after_chunks=4)
-
-    received, end = raw(at, stream=True)
-
-    assert end == "end"
-    assert received.endswith(b"0\r\n\r\n")
-    assert len(content_of(received)) == 4
-    assert b'"finish_reason":"stop"' not in received
-    assert b"[DONE]" not in received
-
-
-def test_a_truncated_plain_answer_is_half_of_its_json(at: tuple[str, int]) -> None:
-    set_fault(at, "truncate")
-
-    status, _, body = chat(at)
-
-    assert status == 200
-    assert body.startswith(b'{"id":')
-    with pytest.raises(ValueError, match=r"line 1"):
-        json.loads(body)
-
-
-def test_a_stream_may_begin_with_an_error(at: tuple[str, int]) -> None:
-    set_fault(at, "error_in_stream")
-
-    status, headers, body = chat(at, stream=True)
-
-    assert (status, headers["content-type"][:17]) == (200, "text/event-stream")
-    assert body.startswith(b'data: {"error":')
-    assert json.loads(chat(at)[2])["error"]["code"] == "overloaded"
-
-
-def test_a_ping_and_the_role_may_come_before_the_error(at: tuple[str, int]) -> None:
-    set_fault(at, "error_in_stream", role_first=True)
-
-    _, _, body = chat(at, stream=True)
-
-    ping, role, error = body.split(b"\n\n")[:3]
-    assert ping == b": ping"
-    assert json.loads(role[6:])["choices"][0]["delta"]["role"] == "assistant"
-    assert "error" in json.loads(error[6:])
-    assert content_of(body) == []
-
-
-@pytest.mark.parametrize(("after", "seen"), [(0, 0), (2, 2), (10_000, 12)])
-def test_a_stall_is_silence_after_so_many_chunks(
-    at: tuple[str, int], after: int, seen: int
-) -> None:
-    set_fault(at, "stall", after_chunks=after)
-
-    with sent(at, stream=True) as connection:
-        received = connection.recv(65_536)
-        while len(content_of(received)) < seen:
-            received += connection.recv(65_536)
-
-        assert is_silent(connection)
-    assert received.startswith(b"HTTP/1.1 200")
-    assert len(content_of(received)) == seen
-
-
-def test_after_a_bounded_stall_the_answer_goes_on(at: tuple[str, int]) -> None:
-    set_fault(at, "stall", delay_s=0.01)
-
-    assert chat(at, stream=True)[2].endswith(b"[DONE]\n\n")
-    assert json.loads(chat(at)[2])["object"] == "chat.completion"
-
-
-def test_a_hanging_model_sends_nothing_and_notices_that_the_client_left(
-    at: tuple[str, int], sim: Simulator
-) -> None:
-    set_fault(at, "hang")
-
-    with sent(at) as connection:
-        assert is_silent(connection)
-        while MODEL not in sim.stats:
-            call(at, "GET", "/healthz")
-    while not sim.stats[MODEL].client_gone:
-        call(at, "GET", "/healthz")
-
-    assert sim.stats[MODEL].faults == {"hang": 1}
-
-
-def test_after_a_bounded_delay_the_answer_comes(at: tuple[str, int]) -> None:
-    set_fault(at, "hang", delay_s=0.01)
-
-    assert json.loads(chat(at)[2])["object"] == "chat.completion"
-
-
-@pytest.mark.parametrize("variant", ["text", "nan", "nested", "no_choices"])
-def test_garbage_is_a_200_that_is_no_answer(at: tuple[str, int], variant: str) -> None:
-    set_fault(at, "garbage", variant=variant)
-
-    status, headers, body = chat(at)
-
-    assert (status, headers["content-type"]) == (200, "application/json")
-    assert b'"message":{' not in body
-
-
-def test_html_and_a_wrong_content_type(at: tuple[str, int]) -> None:
-    set_fault(at, "html", status=502)
-    status, headers, body = chat(at)
-    assert (status, headers["content-type"][:9]) == (502, "text/html")
-    assert body.startswith(b"<!doctype html>")
-
-    set_fault(at, "wrong_content_type")
-    status, headers, body = chat(at)
-    assert (status, headers["content-type"][:10]) == (200, "text/plain")
-    assert json.loads(body)["object"] == "chat.completion"
-
-
 def test_a_huge_body_has_the_size_asked_for(at: tuple[str, int]) -> None:
     set_fault(at, "huge", size_bytes=2**20)
     assert len(chat(at)[2]) == 2**20 + 2
@@ -309,13 +121,6 @@ def test_an_endless_header_never_gets_to_its_body(at: tuple[str, int]) -> None:
     assert end == "end"
     assert len(received) > 290_000
     assert b"\r\n\r\n" not in received
-
-
-def test_every_kind_of_fault_is_tried_here(at: tuple[str, int]) -> None:
-    source = Path(__file__).read_text(encoding="utf-8")
-
-    assert all(f'"{kind}"' in source for kind in FaultKind)
-    assert call(at, "GET", "/healthz")[0] == 200
 
 
 def test_a_rate_hits_its_share_and_the_stats_count_it(at: tuple[str, int]) -> None:

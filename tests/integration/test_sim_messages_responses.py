@@ -9,7 +9,7 @@ import pytest
 from anthropic.types import ToolParam
 from openai.types.responses import FunctionToolParam
 
-from evals.sim import faults, server
+from evals.sim import faults
 from evals.sim.simulator import Simulator
 from tests.support.providers import simulator_thread
 
@@ -23,11 +23,6 @@ FUNCTION: FunctionToolParam = {
 }
 MODEL = "sim-base"
 HELLO = "Say 12 words please."
-
-
-@pytest.fixture(scope="module")
-def sim() -> Simulator:
-    return server.simulator(time_scale=0)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.settings import TargetSeed
 from tests.support.providers.scripted_upstream import ReceivedRequest, completion
-from tests.support.site.agents_site import AgentsSite, agents_site, calling, error_of, good
+from tests.support.site.agents_site import AgentsSite, agents_site, calling, good
 from tests.wire import anthropic as claude
 from tests.wire import gemini
 from tests.wire import openai as plain
@@ -29,8 +29,6 @@ from tests.wire.server import KEY, Reading, Reply, Strict, serving
 pytestmark = [pytest.mark.req("C1", "C4", "C5", "C8"), pytest.mark.timeout(900)]
 BASE, BETTER = "sim-base", "sim-better"
 PRICE = {"input_usd_per_mtok": 1, "output_usd_per_mtok": 2}
-MARKUP = "<script>alert(1)</script>\" onload='x'"
-FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -118,74 +116,6 @@ def test_a_model_asks_in_its_turn_and_answers_as_another_from_the_next_message_o
     assert texts[1] == "My number is 7."
     assert texts[-1] == "What is my number?"
     assert good(site.client.get(session))["model"] == "sim/sim-better"
-
-
-def test_a_client_lists_asks_and_waits(site: AgentsSite) -> None:
-    session = site.session()
-
-    listed = good(site.client.post(f"{session}/switch_model", json={"action": "list"}))
-    assert listed["status"] == "listed"
-    assert "chat" in listed["routes"]
-    assert KEY not in json.dumps(listed)
-    question = switch(site, session, "nobody-has-this")
-    assert error_of(question, 404)["code"] == "model_not_found"
-    answer = switch(site, session, "sim/sim-base", waitS=0.1, reason="x")
-    request = pending(site, answer)
-    decide(link_of(site, request), key_of(site, Role.ADMIN), "reject", reason="no")
-    (row,) = good(site.client.get(f"{session}/switch_requests"))["items"]
-    assert (row["status"], "rejected" in row["message"]) == ("rejected", True)
-    assert error_of(switch(site, session, "sim/sim-base"), 403)["code"] == "switch_rejected"
-    assert good(site.send(session, "Hi"))["content"] == "base"
-    (sent,) = site.upstream.asked
-    assert "rejected the switch to sim/sim-base: no" in sent.json["messages"][0]["content"]
-
-
-def test_a_link_shows_and_changes_nothing_until_a_key_with_the_role_decides(
-    site: AgentsSite,
-) -> None:
-    session = site.session(name="<i>helper</i>")
-    request = pending(site, switch(site, session, "sim/sim-base", reason=MARKUP))
-    link = link_of(site, request)
-    ctx = site.world.installation.context
-
-    for _ in range(2):
-        page = httpx.get(link)
-        assert page.status_code == 200
-        assert (
-            "&lt;i&gt;helper&lt;/i&gt; wants to switch to sim/sim-base. Approve?" in page.text
-        )
-        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page.text
-        assert "<script" not in page.text
-        assert "onload='x'" not in page.text
-        assert "script-src" not in page.headers["content-security-policy"]
-        assert page.headers["content-security-policy"].startswith("default-src 'none'")
-        assert "no-store" in page.headers["cache-control"]
-    assert httpx.head(link).status_code == 200
-    data_key, viewer = key_of(site, None), key_of(site, Role.VIEWER)
-    assert [decide(link, key).status_code for key in ("", data_key, viewer)] == [401, 401, 403]
-    for content, kind in (
-        (json.dumps({"key": viewer, "decision": "approve"}), "application/json"),
-        ("key=a&key=b&decision=approve", FORM["content-type"]),
-        ("x" * 20_000, FORM["content-type"]),
-        ("key=\xff", FORM["content-type"]),
-    ):
-        sent = httpx.post(
-            link, content=content.encode("latin-1"), headers={"content-type": kind}
-        )
-        assert sent.status_code == 400, sent.text
-    approver = key_of(site, Role.APPROVER)
-    assert decide(link, approver, "perhaps").status_code == 400
-    assert httpx.delete(link).status_code == 405
-    assert switches.load_switch(ctx, request.id) == request
-
-    assert decide(link, approver).status_code == 200
-
-    replayed = decide(link, approver)
-    assert (replayed.status_code, "approved already" in replayed.text) == (409, True)
-    assert httpx.get(link).status_code == 410
-    (answer,) = [decide(link, approver, "reject")]
-    assert answer.status_code == 409
-    assert all(key not in site.log() for key in (approver, viewer, data_key))
 
 
 def test_a_link_is_for_its_own_request_alone(site: AgentsSite) -> None:

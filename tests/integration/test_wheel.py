@@ -1,60 +1,24 @@
 """The wheel works outside the checkout, whatever a user's own modules are called (ADR 0030)."""
 
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-import yaml
 
 from evals.scorers import SCORERS, scorer_identity
 from hatch_build import PACKAGES, below_package
-from tests.support.site.processes import free_port
 
 ROOT = Path(__file__).parents[2]
 EXTRAS = ("authlib", "procrastinate", "opentelemetry-sdk")
 # Whole minutes on a cold cache: about a hundred packages are downloaded.
 TIMEOUT_S = 900
-START_S = 120.0
-HEALTH = {"router": "/readyz", "control": "/readyz", "ui": "/readyz"}
 # What a user may have beside their script, or in site-packages.
 THEIRS = "raise ImportError('a module of the user was imported for ours')\n"
-CALL = """\
-import sys
-from swapgate import CompletionRequest, Message, ModelClient
-
-url, key, config = sys.argv[1:]
-asked = CompletionRequest(route="triage", messages=[Message.user("Where is my parcel?")])
-for client in (ModelClient.over_http(url, key), ModelClient.in_process(config, key)):
-    with client:
-        print(client.complete(asked).served.target)
-print(sorted({name.partition(".")[0] for name in sys.modules} & {"harness", "router", "evals"}))
-"""
-THIN_CALL = """\
-import sys
-from swapgate_client import CompletionRequest, InputError, Message, ModelClient
-
-asked = CompletionRequest(route="triage", messages=[Message.user("Where is my parcel?")])
-with ModelClient.over_http(*sys.argv[1:]) as client:
-    print(client.complete(asked).served.target)
-    with client.stream(asked) as chunks:
-        print(bool("".join(chunk.text for chunk in chunks)))
-try:
-    ModelClient.in_process("swapgate.yaml", "key")
-except InputError as error:
-    print(error)
-"""
-# aiohttp, what it needs, and ours.
-MOST_PACKAGES = 11
 # What needs neither processes of its own nor a database server.
 SUITE = (
     "tests/unit",
@@ -166,19 +130,6 @@ def borrowing(wheel: Path, folder: Path) -> Path:
     (packages / "borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     (packages / "evals").mkdir()
     (packages / "evals/__init__.py").write_text(THEIRS)
-    return python
-
-
-@pytest.fixture(scope="module")
-def client_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Python of an environment with the wheel of swapgate-client, and what it brings."""
-    folder = tmp_path_factory.mktemp("client")
-    build = (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder)
-    run(*build, cwd=ROOT / "clients/python")
-    (built,) = folder.glob("swapgate_client-*.whl")
-    run(uv(), "venv", "--quiet", "--python", sys.executable, folder / "venv", cwd=folder)
-    python = folder / "venv/bin/python"
-    run(uv(), "pip", "install", "--quiet", "--python", python, built, cwd=folder)
     return python
 
 
@@ -297,74 +248,6 @@ def test_a_scorer_has_the_same_identity_in_a_wheel_as_in_the_checkout(
     printed = run(borrowed, "-c", script, cwd=tmp_path)
 
     assert printed.strip() == str([scorer_identity(one, {}) for one in SCORERS.values()])
-
-
-@pytest.mark.verify
-@pytest.mark.slow
-@pytest.mark.req("B1")
-@pytest.mark.timeout(TIMEOUT_S)
-def test_everything_runs_beside_modules_of_the_user(
-    borrowed: Path, client_python: Path, collisions: Path
-) -> None:
-    ports = {name: free_port() for name in ("sim", *HEALTH)}
-    key = installed(collisions, borrowed, ports)
-    swapgate, script = borrowed.with_name("swapgate"), collisions / "script.py"
-    script.write_text(CALL)
-    url, config = f"http://127.0.0.1:{ports['router']}", collisions / "swapgate.yaml"
-    with serving(collisions, swapgate, ports):
-        printed = run(borrowed, script, url, key, config, cwd=collisions).splitlines()
-        thin = run(client_python, "-c", THIN_CALL, url, key, cwd=collisions).splitlines()
-        words = ("eval", "run", "tickets", "sim/sim-base", "--items", "4", "--wait", "--json")
-        done = json.loads(run(swapgate, *words, cwd=collisions))
-
-    assert printed == ["sim/sim-base", "sim/sim-base", "[]"]
-    assert thin[:2] == ["sim/sim-base", "True"]
-    assert thin[2].startswith("a router in this process comes with the package swapgate")
-    names = run(uv(), "pip", "list", "--python", client_python, "--format=json", cwd=collisions)
-    assert len(json.loads(names)) <= MOST_PACKAGES
-    assert done["run"]["state"] == "done"
-
-
-def installed(folder: Path, python: Path, ports: dict[str, int]) -> str:
-    """An installation with a route before a simulated provider; a client's key."""
-    sim = {"kind": "sim", "api_base": f"http://127.0.0.1:{ports['sim']}/v1"}
-    settings = {
-        "home": str(folder / "home"),
-        "agents": {"port": free_port()},
-        **{name: {"port": ports[name]} for name in HEALTH},
-        "providers": {"sim": sim},
-        "routes": {"triage": {"incumbent": "sim/sim-base", "suites": ["tickets"]}},
-    }
-    (folder / "swapgate.yaml").write_text(yaml.safe_dump(settings))
-    made = json.loads(run(python.with_name("swapgate"), "init", "--json", cwd=folder))
-    return str(made["data_key"])
-
-
-@contextmanager
-def serving(folder: Path, swapgate: Path, ports: dict[str, int]) -> Iterator[None]:
-    """`swapgate sim` and `swapgate serve all`, once all of them answer."""
-    sim = ("sim", "--port", str(ports["sim"]), "--time-scale", "0")
-    with (folder / "log").open("wb") as log, ExitStack() as stack:
-        for words in (sim, ("serve", "all")):
-            child = subprocess.Popen(  # noqa: S603 - our own command
-                [swapgate, *words], cwd=folder, env=environment(), stdout=log, stderr=log
-            )
-            stack.callback(child.wait, timeout=120)
-            stack.callback(child.terminate)
-        deadline = time.monotonic() + START_S
-        for name, path in HEALTH.items():
-            while not answers(f"http://127.0.0.1:{ports[name]}{path}"):
-                assert time.monotonic() < deadline, (folder / "log").read_text()
-                time.sleep(0.2)
-        yield
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=60):  # noqa: S310 - our own server
-            return True
-    except OSError:
-        return False
 
 
 @pytest.mark.slow
