@@ -46,7 +46,7 @@ target = sa.Table(
 suite = sa.Table(
     "suite",
     metadata,
-    text("digest"),
+    sa.Column("digest", sa.Text, primary_key=True),
     text("name"),
     text("version"),
     text("data_sha256"),
@@ -56,7 +56,6 @@ suite = sa.Table(
     time("created_at"),
     sa.Column("texts", sa.Text, nullable=False, server_default=""),
     signature(),
-    sa.PrimaryKeyConstraint("digest"),
     at_least("items", 0),
 )
 

@@ -2,8 +2,6 @@
 by CLI or REST, freezes and break-glass. Rows become domain objects and back.
 """
 
-from dataclasses import fields
-from typing import Final
 
 import sqlalchemy as sa
 
@@ -122,7 +120,6 @@ break_glass = sa.Table(
     ),
     sa.Index("ix_break_glass_created_at", "created_at", "id"),
 )
-_FREEZE_COLUMNS: Final = tuple(freeze.c[item.name] for item in fields(Freeze))
 
 
 def switch_to_row(switch: KillSwitch) -> Values:

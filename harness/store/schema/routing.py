@@ -61,7 +61,7 @@ waiver = sa.Table(
 evidence = sa.Table(
     "evidence",
     metadata,
-    text("id"),
+    sa.Column("id", sa.Text, primary_key=True),
     text("route"),
     sa.Column("target", sa.ForeignKey(target.c.id), nullable=False),
     text("kind"),
@@ -71,7 +71,6 @@ evidence = sa.Table(
     text("waiver_id", nullable=True),
     time("created_at"),
     signature(),
-    sa.PrimaryKeyConstraint("id"),
     one_of("kind", ("baseline", "verdict", "waiver")),
     sa.CheckConstraint(
         "(kind = 'verdict' AND verdict_id IS NOT NULL AND verdict_incumbent IS NOT NULL"

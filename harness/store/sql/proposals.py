@@ -52,17 +52,16 @@ from harness.store.sql.pages import newest
 from harness.store.sql.preload import newest_key, row_key
 from harness.store.unit_of_work import Unit
 
-IS_OPEN = sa.and_(HAS_NOT_ENDED)
 OPEN = (
     sa.select(*stored_columns(proposal))
-    .where(IS_OPEN)
+    .where(HAS_NOT_ENDED)
     .order_by(proposal.c.created_at, proposal.c.id)
 )
 PROPOSALS = sa.select(proposal).order_by(proposal.c.created_at.desc(), proposal.c.id.desc())
 PHASES = sa.select(proposal.c.phase, sa.func.count().label("n")).group_by(proposal.c.phase)
 ONE_PROPOSAL = PROPOSALS.where(proposal.c.id == sa.bindparam("proposal"))
 OPEN_ON_ROUTE = sa.select(proposal.c.id).where(
-    IS_OPEN, proposal.c.route == sa.bindparam("route")
+    HAS_NOT_ENDED, proposal.c.route == sa.bindparam("route")
 )
 WAS_LET_IN = proposal.c.approver.is_not(None) | proposal.c.rollout.is_not(None)
 VERDICTS = sa.select(verdict).order_by(verdict.c.decided_at.desc(), verdict.c.id.desc())
@@ -71,7 +70,7 @@ APPROVALS_OF = (
     .where(approval.c.proposal == sa.bindparam("proposal"))
     .order_by(approval.c.at, approval.c.id)
 )
-IS_LIVE = sa.and_(rollout.c.state.in_(LIVE_STATE_VALUES))
+IS_LIVE = rollout.c.state.in_(LIVE_STATE_VALUES)
 LIVE = sa.select(rollout).where(IS_LIVE).order_by(rollout.c.started_at, rollout.c.id)
 ROLLOUTS = sa.select(rollout).order_by(rollout.c.started_at.desc(), rollout.c.id.desc())
 ONE_ROLLOUT = ROLLOUTS.where(rollout.c.id == sa.bindparam("rollout"))
@@ -168,7 +167,7 @@ class SqlProposals:
     ) -> Sequence[Proposal]:
         query = PROPOSALS if route is None else PROPOSALS.where(proposal.c.route == route)
         if open_only:
-            query = query.where(IS_OPEN)
+            query = query.where(HAS_NOT_ENDED)
         if after is not None:
             order = newest(proposal.c.created_at, proposal.c.id)
             query = query.where(order.behind(self._unit, after))

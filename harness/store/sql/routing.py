@@ -62,7 +62,6 @@ from harness.store.sql.preload import later_key, newest_key, read_later, row_key
 from harness.store.unit_of_work import Unit
 
 NEWEST = sa.select(route_version).where(IS_NEWEST)
-CURRENT = NEWEST.order_by(route_version.c.route)
 _of_route = rollout.alias("of_route")
 _emergencies = sa.select(break_glass.c.route).where(break_glass.c.ended_at.is_(None))
 ROUTE_HEADS = (
