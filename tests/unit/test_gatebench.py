@@ -6,27 +6,18 @@ import numpy as np
 import pytest
 
 from benchmarks.gate.gate_benchmark import (
-    GateBenchmarkPlan,
-    run_gate_benchmark,
     tilt_weights,
 )
-from benchmarks.gate.gate_rules import OURS, RULES, Floats, Result
 from benchmarks.gate.score_matrix import (
     ScoreKind,
-    ScoreMatrix,
     close_pairs,
     generate_chances,
     generate_scores,
     load_matrix,
-    row,
 )
-from benchmarks.gate.selection_benchmark import SEVERAL
-from harness.domain.errors import InputError
-from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
 from tests.support.gate.gate_answers import move_chances
 
 pytestmark = pytest.mark.req("F2")
-QUICK = GateBenchmarkPlan(replications=20, power=20, pairs=2, sizes=(60,))
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -63,30 +54,6 @@ def test_what_is_unscored_counts_against_a_promotion_on_both_sides(tmp_path: Pat
     assert list(matrix.rows["a"].as_incumbent) == [1.0, 0.5]
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("a,01\nb,011", r"mine\.csv:2: 3 items, and 2"),
-        ("a,01\nb,0x", r"mine\.csv:2: could not convert"),
-        ("a,50,101,7\n", r"mine\.csv:1: scores are"),
-        ("a,nan,1\n", r"mine\.csv:1: scores are"),
-        ("# nothing\n", r"no line `model,scores`"),
-        ("a,1,01\na,2,01\nb,1,01", "same number of epochs"),
-    ],
-)
-def test_a_matrix_that_cannot_be_read_is_refused_with_its_line(
-    text: str, said: str, tmp_path: Path
-) -> None:
-    with pytest.raises(InputError, match=said):
-        load_matrix(written(tmp_path, text))
-
-
-def test_models_that_never_differ_make_no_pair() -> None:
-    same = row(np.ones((1, 50)))
-    with pytest.raises(InputError, match="no two models"):
-        close_pairs(ScoreMatrix("same", {"a": same, "b": same}), 6)
-
-
 @pytest.mark.parametrize("kind", list(ScoreKind))
 def test_a_made_up_matrix_is_the_same_for_its_seed_and_has_enough_pairs(
     kind: ScoreKind,
@@ -116,32 +83,6 @@ def test_weights_give_exactly_the_difference_that_was_asked_for(mean: float) -> 
             assert float(np.sum(tilt_weights(pair.d, mean) * pair.d)) == pytest.approx(
                 mean, abs=1e-9
             )
-
-
-def test_every_rule_stands_in_the_table_for_every_claim() -> None:
-    benchmark = run_gate_benchmark([generate_scores(ScoreKind.PASS_FAIL, 1)], QUICK)
-
-    assert [(line.claim, line.rule) for line in benchmark.lines] == [
-        (claim, rule) for claim in QUALITY_CLAIMS for rule in (*RULES, SEVERAL)
-    ]
-
-
-def test_a_goal_that_is_missed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def naive(a: Floats, b: Floats, theta0: float) -> Result:
-        return (b - a).mean(axis=1) >= theta0, np.full(len(a), a.shape[1])
-
-    monkeypatch.setitem(RULES, OURS, naive)
-    plan = GateBenchmarkPlan(
-        replications=100, power=50, pairs=3, sizes=(500,), claims=(Claim.SUPERIOR,)
-    )
-
-    missed = run_gate_benchmark([generate_scores(ScoreKind.PASS_FAIL, 1)], plan).missed
-
-    assert {goal.what for goal in missed} >= {
-        "false promotions, mean",
-        "false promotions, worst pair",
-        "share of the items at +10",
-    }
 
 
 @pytest.mark.parametrize("mean", [0.02, 0.45, 0.6, 0.98])
