@@ -12,19 +12,11 @@ from enum import StrEnum
 from typing import Final
 
 from harness.domain.errors import InputError
-from harness.domain.privacy.redaction import find_keys
 
 ConfigPath = tuple[str | int, ...]
 # How a value of LiteLLM's file names an environment variable.
 ENVIRONMENT_MARK: Final = "os.environ/"
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRET_NAME: Final = re.compile(
-    r"(^|[_-])(api[_-]?key|apikey|key|secret|token|password|passwd|pwd|passphrase|signature"
-    r"|authorization|auth|bearer|credentials?|cookie)($|[_-])"
-)
-
-# `accessToken` is `access_token`.
-_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 class ConversionOutcome(StrEnum):
@@ -152,22 +144,6 @@ def named_variable(value: object) -> str:
         return ""
     name = value.removeprefix(ENVIRONMENT_MARK)
     return name if _VARIABLE.fullmatch(name) else ""
-
-
-def may_be_secret(key: str, value: object) -> bool:
-    """Whether a value is better not copied: by its key, or because it looks like a key."""
-    if isinstance(value, Mapping):
-        return any(may_be_secret(str(name), part) for name, part in value.items())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return any(may_be_secret(key, part) for part in value)
-    if isinstance(value, bool) or value is None:
-        return False
-    if _SECRET_NAME.search(_HUMP.sub("_", key).lower()):
-        return True
-    return isinstance(value, str) and (
-        value.startswith((ENVIRONMENT_MARK, "Bearer ", "Basic "))
-        or any(True for _ in find_keys(value))
-    )
 
 
 def as_number(value: object) -> float:

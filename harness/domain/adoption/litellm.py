@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.domain.adoption.conversion import (
+    ENVIRONMENT_MARK,
     ConfigPath,
     Conversion,
     ConversionReport,
     SourceConfig,
     as_number,
     as_text,
-    may_be_secret,
     named_variable,
 )
 from harness.domain.errors import InputError
+from harness.domain.privacy.redaction import find_keys
 from harness.domain.providers.api_base_rules import check_api_base, check_api_base_path
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.reliability.breaker import DEFAULT_BREAKER
@@ -98,6 +99,8 @@ _SETTINGS: Final[Mapping[str, tuple[str, str, int]]] = {
 _CHAINS: Final = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
 _REASONS: Final[Mapping[str, str]] = {
     "include": "Swapgate reads one file: put the keys of those files into it, and import again",
+    "environment_variables": "their values are not copied: set them, or write them into .env",
+    "extra_body": "it may hold a secret: write it into the target's parameters",
     "optional_pre_call_checks": (
         "a caller stays with one model while a canary runs: clients name the caller in the "
         "header x-swapgate-sticky"
@@ -113,7 +116,6 @@ _REASONS: Final[Mapping[str, str]] = {
     "tpm": "limits belong to client keys: `swapgate key create --help`",
     "master_key": "a key is never copied: `swapgate key create --help` makes new ones",
 }
-_SECRET: Final = "it may be a secret, which is never copied"  # noqa: S105 - a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ class _Converter:
         self._router: dict[str, object] = {}
 
     def convert(self) -> Conversion:
-        for key in {"include"} & self._source.values.keys():
+        for key in _REASONS.keys() & self._source.values.keys():
             self._report.leave((key,), _REASONS[key])
         groups = self._read_models()
         self._name_routes(groups)
@@ -168,13 +170,6 @@ class _Converter:
             self._read_fallbacks(section)
         for section in SECTIONS:
             self._read_settings(section)
-        with self._reported(("environment_variables",)):
-            for name in self._source.mapping(("environment_variables",)):
-                needed = ": set the variable, or write it into .env"
-                self._report.leave(
-                    ("environment_variables", name),
-                    f"its value is not copied{needed if name in self._variables else ''}",
-                )
         routes = {route.name: _route_entry(route) for route in self._routes.values()}
         parts = {"router": self._router, "providers": self._providers, "routes": routes}
         config = {"home": ".swapgate", **{key: part for key, part in parts.items() if part}}
@@ -311,17 +306,14 @@ class _Converter:
     def _read_parameters(
         self, path: ConfigPath, given: Mapping[str, object]
     ) -> dict[str, object]:
-        places = {(*path, key): given[key] for key in REQUEST_FIELDS & given.keys()}
-        extra = self._source.mapping((*path, "extra_body"))
-        places |= {(*path, "extra_body", key): value for key, value in extra.items()}
         taken = {}
-        for place, value in sorted(places.items()):
-            key = f"{place[-1]}"
-            if may_be_secret(key, value):
-                self._report.leave(place, _SECRET)
+        for key in sorted(REQUEST_FIELDS & given.keys()):
+            text = str(given[key])
+            if ENVIRONMENT_MARK in text or any(True for _ in find_keys(text)):
+                self._report.leave((*path, key), "it may be a secret, which is never copied")
             else:
-                taken[key] = value
-                self._report.take(place, f"the target's parameters.{key}")
+                taken[key] = given[key]
+                self._report.take((*path, key), f"the target's parameters.{key}")
         return taken
 
     def _read_facts(self, index: int) -> tuple[dict[str, object], dict[str, object]]:
