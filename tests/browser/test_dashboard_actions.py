@@ -440,6 +440,7 @@ STEPS = """() => [...document.querySelectorAll(".vega-embed svg")].map(chart =>
 )"""
 
 
+@pytest.mark.verify
 def test_the_live_block_follows_by_itself_without_flicker(
     page: Page, house: Lived, visit: Visit
 ) -> None:

@@ -108,6 +108,7 @@ def assert_answered(page: Page, url: str, answer: str) -> None:
     listener.assert_quiet()
 
 
+@pytest.mark.verify
 def test_a_deep_link_on_a_cold_server_answers_in_its_first_line(
     page: Page, house: Lived
 ) -> None:

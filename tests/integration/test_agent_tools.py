@@ -241,34 +241,6 @@ def test_two_spawns_in_one_answer_are_one_and_a_refusal(site: AgentsSite) -> Non
     ]
 
 
-def test_one_approval_covers_all_models_of_a_set(site: AgentsSite) -> None:
-    session = site.session(tools=["spawn"])
-    site.upstream.turns[BETTER] = lambda _: completion("better")
-    tasks = [
-        {"task": "one", "model": "sim/sim-better"},
-        {"task": "two"},
-        {"task": "three", "model": "sim/sim-better"},
-    ]
-    site.upstream.turns[BASE] = spawning(*tasks)
-    good(site.send(session, "go"))
-    assert results(site, session)[0].startswith("{"), results(site, session)
-    waiting = json.loads(results(site, session)[0])
-    assert (waiting["status"], waiting["models"]) == (
-        "waits_for_approval",
-        ["sim/sim-better"],
-    )
-    good(site.send(session, "go"))
-    assert json.loads(results(site, session)[1])["request"] == waiting["request"]
-
-    site.world.place.run("agent", "approve", waiting["request"])
-    good(site.send(session, "go"))
-    ended = json.loads(results(site, session)[2])["tasks"]
-    assert [task["answer"] for task in ended] == ["better", "TWO", "better"]
-    # The session itself stays on its own model.
-    parents = [request for request in site.upstream.asked if newest(request) == "go"]
-    assert {request.model for request in parents} == {BASE}
-
-
 def test_sub_tasks_end_with_the_session_that_waits_for_them(site: AgentsSite) -> None:
     session = site.session(tools=["spawn"])
     site.upstream.turns[BASE] = spawning(

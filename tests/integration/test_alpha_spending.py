@@ -369,17 +369,6 @@ def test_a_budget_caps_the_risk_of_a_route(plain_world: SmallInstallation) -> No
     assert "the policy allows 8 %" in left.risk.text
 
 
-def test_the_preview_shows_the_look_that_the_proposal_will_get(
-    world: SmallInstallation,
-) -> None:
-    decided(world, proposal_request())
-
-    (plan,) = submission.preview_proposal(world.context(), proposal_request()).plans
-
-    assert plan.look == 2
-    assert plan.alpha == pytest.approx(0.05 / 6)
-
-
 def test_words_name_the_look_and_what_is_promised() -> None:
     assert spending_text(1, 0.05, "first_full") == (
         "first look of this model at these items: alpha 0.05 "

@@ -44,34 +44,6 @@ def stored(door: Door, name: str) -> list[str]:
     ]
 
 
-def test_a_kind_is_added_with_its_key_at_its_usual_address(door: Door) -> None:
-    made = door.send("PUT", "/credentials/providers/groq", json={"value": VALUE}).json()
-
-    assert {name: made[name] for name in ("name", "kind", "hasValue", "source", "keys")} == {
-        "name": "groq",
-        "kind": "groq",
-        "hasValue": True,
-        "source": "stored",
-        "keys": 1,
-    }
-    assert made["apiBase"] == "https://api.groq.com/openai/v1"
-    assert stored(door, "groq") == [VALUE]
-    listed = door.get("/credentials/providers", role="viewer")
-    assert made in listed["items"]
-    assert door.get("/credentials/providers/groq") == made
-    assert VALUE not in json.dumps([made, listed, door.get("/audit")])
-
-
-def test_create_is_refused_where_a_key_is_and_put_replaces_it(door: Door) -> None:
-    body = {"name": "openai", "value": VALUE}
-    made = door.post("/credentials/providers", body)
-    assert (made["source"], made["keys"]) == ("stored", 1)
-
-    assert error_of(door.send("POST", "/credentials/providers", json=body), 409)
-    door.send("PUT", "/credentials/providers/openai", json={"value": "another"})
-    assert stored(door, "openai") == ["another"]
-
-
 def test_an_idempotency_key_knows_another_value_without_keeping_it(door: Door) -> None:
     headers = {"idempotency-key": "one"}
     body = {"name": "openai", "value": VALUE}

@@ -38,22 +38,6 @@ def http_(door: Door) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.mark.req("A7")
-def test_a_proposal_goes_its_way_over_http(door: Door, http_: httpx.Client) -> None:
-    made = http_.post("/proposals", json=WISH)
-    assert made.status_code == 201
-    name = made.json()["id"]
-    door.world.until_decided(name)
-
-    assert http_.get(f"/proposals/{name}").json()["phase"] == "canary"
-    paused = http_.post("/canaries/chat/pause", json={"reason": "a look"})
-    assert paused.json()["state"] == "paused"
-    aborted = http_.post("/canaries/chat/abort", json={"reason": "enough"})
-    assert aborted.json()["state"] == "rolled_back"
-    assert http_.get(f"/proposals/{name}").json()["phase"] == "rolled_back"
-    assert http_.get("/audit/verify").json() == {"whole": True, "first_break": None}
-
-
 def test_of_many_proposals_at_once_one_opens_and_the_others_are_told_which(
     http_: httpx.Client,
 ) -> None:
@@ -92,11 +76,6 @@ def test_a_body_that_lies_about_its_end_is_cut_at_the_limit(
     answer = raw.getresponse()
     assert answer.status == 413
     raw.close()
-
-
-def test_the_health_checks_answer_over_http(http_: httpx.Client) -> None:
-    for path in ("/healthz", "/readyz"):
-        assert httpx.get(str(http_.base_url.join(path))).json() == {"status": "ok"}
 
 
 def test_failures_are_counted_by_the_real_address_whatever_a_caller_says(

@@ -10,10 +10,9 @@ from harness.control.privacy import housekeeping
 from harness.control.proposals import alpha_spending, submission
 from harness.domain.errors import IllegalTransition, InputError, NotAllowed, NotFound
 from harness.domain.evals.run import RunState
-from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.operations.access import Actor, Role
 from harness.domain.proposals.proposal import ProposalPhase
 from tests.support.control.control_plane import ANN, SmallInstallation
-from tests.support.control.inline_workers import InlineWorkers
 
 
 class Held:
@@ -117,26 +116,6 @@ def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(
         submission.get_proposal(ctx, world.propose("sim/better").id).phase
         is ProposalPhase.PROPOSED
     )
-
-
-@pytest.mark.req("A7")
-def test_a_cancelled_run_with_one_score_leaves_a_look(world: SmallInstallation) -> None:
-    held = Held()
-    proposal = world.propose("sim/better")
-    world.run_once(replace_workers(world, held))
-    [pair] = world.get(proposal.id).runs.values()
-    # One worker scores, and then somebody cancels before the gate decides.
-    inline = world.context().workers
-    assert isinstance(inline, InlineWorkers)
-    inline.start(pair.candidate)
-    with world.store.write() as tx:
-        tx.runs.want(pair.candidate, 100)
-    if world.get(proposal.id).phase is ProposalPhase.EVALUATING:
-        with world.store.write() as tx:
-            tx.runs.set_state(pair.candidate, RunState.QUEUED)
-        worker_supervision.cancel_run(world.context(), SYSTEM, pair.candidate, "too dear")
-    with world.store.read() as tx:
-        assert alpha_spending.has_looked(tx, world.get(proposal.id))
 
 
 def replace_workers(world: SmallInstallation, held: Held) -> Context:

@@ -166,9 +166,8 @@ def judged(folder: Path, answering: str, jury: str) -> dict[str, object]:
 
 
 @pytest.mark.req("D5", "B7")
-@pytest.mark.parametrize(
-    "kind", ["anthropic", pytest.param("gemini", marks=pytest.mark.verify)]
-)
+@pytest.mark.verify
+@pytest.mark.parametrize("kind", ["anthropic", "gemini"])
 def test_a_probe_asks_in_the_providers_words(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

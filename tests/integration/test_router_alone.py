@@ -21,7 +21,6 @@ from tests.support.providers import simulator_thread
 from tests.support.router.router_process import (
     ROUTE,
     Routed,
-    ask,
     eventually,
     routed,
     start_canary,
@@ -29,27 +28,6 @@ from tests.support.router.router_process import (
 from tests.support.store.private_postgres import own_postgres
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.mark.req("A1", "G5")
-def test_it_serves_without_a_control_plane_and_while_one_is_killed(
-    provider: str, database_url: str, tmp_path: Path
-) -> None:
-    with routed(tmp_path, provider, database_url) as world:
-        world.start()
-        with world.client() as client:
-            assert ask(client)
-            assert ask(client, stream=True)
-            assert [model.id for model in client.models.list()] == [ROUTE]
-
-        with world.load() as load:
-            world.place.start("control", "serve", "control", wait_for="/healthz")
-            load.more()
-            world.place.kill("control")
-            load.more()
-
-        assert load.errors == []
-        eventually(lambda: world.recorded() == load.answered + 2)
 
 
 @pytest.mark.req("A1", "G5")
@@ -212,6 +190,7 @@ def test_the_routers_processes_load_nothing_that_they_do_not_need(
 
 
 @pytest.mark.req("G5")
+@pytest.mark.verify
 def test_a_taken_port_is_one_clear_sentence(provider: str, tmp_path: Path) -> None:
     with routed(tmp_path, provider) as world:
         world.start()

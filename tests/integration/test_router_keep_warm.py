@@ -105,29 +105,6 @@ def stage(tmp_path: Path) -> Stage:
 
 
 @pytest.mark.req("B6")
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_share_of_the_callers_keeps_the_other_provider_warm(
-    stage: Stage, *, stream: bool
-) -> None:
-    with stage() as scene:
-        served = scene.ask_all(stream=stream)
-
-        # 20 expected, deviation 4.2; the draw differs from day to day.
-        warm = served["keep_warm", WARM.name]
-        assert 2 <= warm <= 50
-        assert served == {
-            ("keep_warm", WARM.name): warm,
-            ("incumbent", OWN.name): ASKED - warm,
-        }
-        rows = scene.traffic()["keep_warm"]
-        assert {row.target for row in rows} == {WARM.id}
-        assert sum(row.requests for row in rows) == warm
-        # Who came back found the same model.
-        again = [scene.ask(f"user-{number}") for number in range(30)]
-        assert again == [scene.ask(f"user-{number}") for number in range(30)]
-
-
-@pytest.mark.req("B6")
 def test_a_warmed_target_that_fails_harms_nobody_and_gets_no_more(stage: Stage) -> None:
     with stage() as scene:
         scene.upstream.turns[FALLBACK] = error(401)

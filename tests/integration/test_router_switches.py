@@ -127,22 +127,6 @@ def running(database_url: str, upstream: Upstream, folder: Path) -> Iterator[Run
 
 
 @pytest.mark.req("B11")
-def test_a_switch_moves_the_next_requests_and_its_end_moves_them_back(
-    database_url: str, upstream: Upstream, tmp_path: Path
-) -> None:
-    with running(database_url, upstream, tmp_path) as router:
-        assert router.ask() == Served(f"up/{INCUMBENT}", "")
-
-        thrown = router.throw("provider:backup")
-        assert router.ask() == Served(
-            f"backup/{FALLBACK}", f"{thrown.id}; provider:backup; in_effect"
-        )
-
-        router.lift(thrown)
-        assert router.ask() == Served(f"up/{INCUMBENT}", "")
-
-
-@pytest.mark.req("B11")
 def test_a_switch_adds_no_target_that_a_route_has_no_evidence_for(
     sqlite_url: str, upstream: Upstream, tmp_path: Path
 ) -> None:
@@ -159,19 +143,6 @@ def test_a_switch_adds_no_target_that_a_route_has_no_evidence_for(
         auth = {"authorization": f"Bearer {KEY}"}
         metrics = httpx.get(f"{router.url}/metrics", headers=auth).text
         assert "swapgate_router_switch_not_in_effect_total 2.0" in metrics
-
-
-@pytest.mark.req("B11")
-def test_a_switch_of_one_route_leaves_the_others_alone_and_beats_one_of_all(
-    sqlite_url: str, upstream: Upstream, tmp_path: Path
-) -> None:
-    with running(sqlite_url, upstream, tmp_path) as router:
-        router.throw(f"target:backup/{FALLBACK}", route="support")
-        assert router.ask().target == f"backup/{FALLBACK}"
-        assert router.ask("other") == Served(f"up/{INCUMBENT}", "")
-
-        router.throw("provider:up")
-        assert router.ask().target == f"backup/{FALLBACK}"
 
 
 async def ask_router(door: Door) -> Served:
