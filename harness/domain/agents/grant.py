@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from harness.domain.agents.agent import literal_route_name
-
 
 class GrantKind(StrEnum):
     """BASELINE: with the agent's creation. CHANGE: of the agent's model later. SWITCH: for one
@@ -39,10 +37,6 @@ class AgentGrant:
     data_class: str = ""  # of what goes to the target
     revoked_at: datetime | None = None
     request: str = ""  # of SWITCH, the switch request that a person approved
-
-    @property
-    def route_name(self) -> str:
-        return literal_route_name(self.target_name)
 
     def opens(self, agent: str, session: str, now: datetime) -> bool:
         """Whether this agent's session may use the target at this moment."""

@@ -2,7 +2,6 @@
 by CLI or REST, freezes and break-glass. Rows become domain objects and back.
 """
 
-
 import sqlalchemy as sa
 
 from harness.domain.routing.evidence import BreakGlass

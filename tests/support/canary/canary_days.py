@@ -7,7 +7,7 @@ the table "days" of `benchmarks.canary`.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -51,10 +51,6 @@ class DailyTraffic:
 SMALL: Final = DailyTraffic(0, 2000, 14, 0.01, 0.05)
 # Half of the callers come every day, to two routers that start again on three of 30 days.
 BUSY: Final = DailyTraffic(100, 100, 30, 0.5, 0.005, 0.005, 0.02, counts=2, restarted=3)
-CASES: Final[Mapping[str, DailyTraffic]] = {
-    "20 new exposures a day, 14 days, 5 % errors": SMALL,
-    "healthy, callers come back, 30 days": BUSY,
-}
 
 
 def exposures_to_rollback(
