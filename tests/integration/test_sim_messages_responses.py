@@ -1,6 +1,5 @@
 """The official clients before the simulator's two younger endpoints."""
 
-import json
 from collections.abc import Iterator
 
 import anthropic
@@ -55,42 +54,6 @@ def create_message(claude: anthropic.Anthropic, **more: object) -> anthropic.typ
     return message
 
 
-def test_a_message_comes_whole_and_in_pieces_alike(claude: anthropic.Anthropic) -> None:
-    whole = create_message(claude, system="Be kind.")
-
-    with claude.messages.stream(
-        model=MODEL,
-        max_tokens=100,
-        system="Be kind.",
-        messages=[{"role": "user", "content": HELLO}],
-    ) as stream:
-        text = stream.get_final_text()
-        final = stream.get_final_message()
-
-    (block,) = whole.content
-    assert block.type == "text"
-    assert len(block.text.split()) == 12
-    assert text == block.text
-    assert (whole.stop_reason, final.stop_reason) == ("end_turn", "end_turn")
-    assert final.usage.output_tokens == whole.usage.output_tokens > 1
-    assert whole.id.startswith("msg_simulated-swapgate-")
-
-
-def test_a_response_comes_whole_and_in_pieces_alike(client: openai.OpenAI) -> None:
-    whole = client.responses.create(model=MODEL, input=HELLO, instructions="Be kind.")
-
-    with client.responses.stream(model=MODEL, input=HELLO, instructions="Be kind.") as stream:
-        numbers = [event.sequence_number for event in stream]
-        final = stream.get_final_response()
-
-    assert len(whole.output_text.split()) == 12
-    assert final.output_text == whole.output_text
-    assert (whole.status, final.status) == ("completed", "completed")
-    assert final.usage == whole.usage
-    assert numbers == list(range(len(numbers)))
-    assert whole.id.startswith("resp_simulated-swapgate-")
-
-
 def test_an_answer_is_cut_at_its_limit(
     claude: anthropic.Anthropic, client: openai.OpenAI
 ) -> None:
@@ -99,34 +62,6 @@ def test_an_answer_is_cut_at_its_limit(
     assert cut.status == "incomplete"
     assert cut.incomplete_details
     assert cut.incomplete_details.reason == "max_output_tokens"
-
-
-@pytest.mark.req("B7")
-def test_a_forced_tool_is_called_by_both(
-    claude: anthropic.Anthropic, client: openai.OpenAI
-) -> None:
-    with claude.messages.stream(
-        model=MODEL,
-        max_tokens=100,
-        messages=[{"role": "user", "content": "x"}],
-        tools=[TOOL],
-        tool_choice={"type": "any"},
-    ) as stream:
-        made = stream.get_final_message()
-    (use,) = made.content
-    assert use.type == "tool_use"
-    assert made.stop_reason == "tool_use"
-
-    with client.responses.stream(
-        model=MODEL,
-        input="x",
-        tools=[FUNCTION],
-        tool_choice={"type": "function", "name": "weather"},
-    ) as events:
-        (call,) = events.get_final_response().output
-    assert call.type == "function_call"
-    assert json.loads(call.arguments) == use.input
-    assert set(json.loads(call.arguments)) == {"city"}
 
 
 @pytest.mark.req("B7")

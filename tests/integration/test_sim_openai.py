@@ -7,7 +7,6 @@ from pathlib import Path
 import openai
 import pytest
 from openai.types.chat import (
-    ChatCompletionAssistantMessageParam,
     ChatCompletionFunctionToolParam,
 )
 
@@ -72,32 +71,6 @@ def test_a_plain_answer_is_the_items_and_says_that_it_is_simulated(
     assert answer.usage.total_tokens > answer.usage.completion_tokens > 0
 
 
-def test_a_stream_says_the_same_as_the_plain_answer(
-    client: openai.OpenAI, sim: Simulator
-) -> None:
-    prompt = sim.bank.suites["extraction"][0].input
-    plain = client.chat.completions.create(
-        model="sim-base", messages=[{"role": "user", "content": prompt}]
-    )
-
-    chunks = list(
-        client.chat.completions.create(
-            model="sim-base",
-            messages=[{"role": "user", "content": prompt}],
-            stream=True,
-            stream_options={"include_usage": True},
-        )
-    )
-
-    deltas = [chunk.choices[0].delta for chunk in chunks if chunk.choices]
-    assert deltas[0].role == "assistant"
-    text = "".join(delta.content or "" for delta in deltas)
-    assert text == plain.choices[0].message.content
-    assert chunks[-2].choices[0].finish_reason == "stop"
-    assert chunks[-1].usage == plain.usage
-    assert len(chunks) > 5
-
-
 def test_without_being_asked_a_stream_has_no_usage(client: openai.OpenAI) -> None:
     chunks = client.chat.completions.create(
         model="sim-base", messages=[{"role": "user", "content": "Hello"}], stream=True
@@ -130,54 +103,6 @@ def test_an_item_that_expects_a_call_gets_it(client: openai.OpenAI) -> None:
     (call,) = answer.choices[0].message.tool_calls or []
     assert call.type == "function"
     assert json.loads(call.function.arguments) == {"city": "Lima", "unit": "C"}
-
-
-@pytest.mark.req("B7")
-def test_a_forced_call_comes_in_deltas_and_fits_the_schema(client: openai.OpenAI) -> None:
-    name, arguments, reasons = "", "", []
-    for chunk in client.chat.completions.create(
-        model="sim-base",
-        messages=[{"role": "user", "content": "Nothing that I know."}],
-        tools=[WEATHER],
-        tool_choice={"type": "function", "function": {"name": "weather"}},
-        stream=True,
-    ):
-        for delta in chunk.choices[0].delta.tool_calls or []:
-            assert delta.function is not None
-            name += delta.function.name or ""
-            arguments += delta.function.arguments or ""
-        reasons.append(chunk.choices[0].finish_reason)
-
-    assert name == "weather"
-    assert json.loads(arguments)["unit"] in {"C", "F"}
-    assert reasons[-1] == "tool_calls"
-
-
-@pytest.mark.req("B7")
-def test_after_the_tools_result_the_model_answers_in_words(client: openai.OpenAI) -> None:
-    param: ChatCompletionAssistantMessageParam = {
-        "role": "assistant",
-        "tool_calls": [
-            {
-                "id": "call_1",
-                "type": "function",
-                "function": {"name": "weather", "arguments": "{}"},
-            }
-        ],
-    }
-    answer = client.chat.completions.create(
-        model="sim-base",
-        messages=[
-            {"role": "user", "content": "Hello"},
-            param,
-            {"role": "tool", "tool_call_id": "call_1", "content": "20 C"},
-        ],
-        tools=[WEATHER],
-        tool_choice="required",
-    )
-
-    assert answer.choices[0].message.content
-    assert not answer.choices[0].message.tool_calls
 
 
 def test_embeddings_are_unit_vectors_of_the_asked_size(client: openai.OpenAI) -> None:
