@@ -13,9 +13,9 @@ from dashboard.data.queries import ComparisonView
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.context import Context
-from harness.control.proposals import item_texts
+from harness.control.proposals import recorded_answers
 from harness.control.proposals.comparison import with_texts
-from harness.control.proposals.item_texts import SuiteTexts
+from harness.control.proposals.recorded_answers import SuiteTexts
 
 ROW_PX, ROWS = 35, 6
 PAGE = 200  # rows of the table
@@ -26,7 +26,7 @@ def show(view: ComparisonView) -> None:
     """Show a comparison's samples: a filtered table, and both answers to the selected one."""
     light = view.comparison.without_texts
     ctx = page_frame.context()
-    texts = {} if light else item_texts.load_item_texts(ctx, view.comparison)
+    texts = {} if light else recorded_answers.load_item_texts(ctx, view.comparison)
     everything = (
         large_comparisons.list_samples(view)
         if light
@@ -92,7 +92,7 @@ def _read(
         str(suite): list(of["item"]) for suite, of in asked.groupby("suite", observed=True)
     }
     whole = with_texts(ctx, view.comparison, items)
-    texts = item_texts.load_item_texts(ctx, whole)
+    texts = recorded_answers.load_item_texts(ctx, whole)
     read = frames.samples(whole, view.titles, texts).set_index("key", drop=False)
     return read.loc[list(rows["key"])].reset_index(drop=True), texts
 

@@ -26,10 +26,9 @@ from dashboard.text.sign_in_text import PageFrame
 from harness.app.installation import Installation
 from harness.control.operations import dashboard_sessions
 from harness.control.operations.dashboard_sessions import ActorSession
-from harness.control.operations.failed_attempts import FailedAttempts
+from harness.control.operations.single_sign_on import FailedAttempts
 from harness.domain.errors import NotAllowed, SwapgateError
-from harness.domain.operations.access import Actor
-from harness.domain.operations.client_address import client_address
+from harness.domain.operations.access import Actor, client_address
 from harness.domain.operations.dashboard_session import SIGN_IN_PATH
 
 log = logging.getLogger("swapgate.dashboard")

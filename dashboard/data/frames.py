@@ -12,7 +12,7 @@ import pandas as pd
 from dashboard.text import labels
 from dashboard.text.html import PairCounts
 from harness.control.proposals.comparison import Comparison, SuiteAnswers
-from harness.control.proposals.item_texts import SuiteTexts
+from harness.control.proposals.recorded_answers import SuiteTexts
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.evals.run import Sample, SampleError
 from harness.domain.evals.suite_plan import Claim, SuiteRole

@@ -15,7 +15,7 @@ from dashboard.text import drift_text, html
 from dashboard.text.html import escape, strong
 from harness.control.drift import reports
 from harness.control.drift.reports import DriftStatus
-from harness.domain.drift.watch import DriftWatchState
+from harness.domain.drift import DriftWatchState
 from harness.domain.operations.access import Role
 
 WAITS: Final = "Found drift waits for a decision: accept the model, or propose another one."

@@ -20,8 +20,8 @@ from harness.domain.formatting import (
 )
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.reliability.latency import merge_histograms, quantile_ms
+from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.rollout_action import RecordedEvidence
-from harness.gate.online.sample_ratio import ALARM_LOG_E
 from harness.gate.text.canary_state import CanaryStateKind
 from harness.gate.text.explain import SOME_EVIDENCE, GuardrailRow, StepNeed
 from harness.gate.text.warnings import HALF_DISTANCE

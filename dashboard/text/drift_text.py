@@ -8,7 +8,7 @@ from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.drift import reports
 from harness.control.drift.reports import DriftStatus
-from harness.domain.drift.watch import DriftCheckState
+from harness.domain.drift import DriftCheckState
 from harness.domain.formatting import format_points_interval
 
 STATES = {

@@ -24,7 +24,7 @@ from harness.control.drift.reports import DriftReport, DriftStatus
 from harness.control.evals import worker_supervision
 from harness.control.operations import queries
 from harness.control.operations.queries import SuiteSummary
-from harness.domain.drift.watch import DriftCheck, DriftWatch
+from harness.domain.drift import DriftCheck, DriftWatch
 from harness.domain.evals.run import EvalRun, RunBudget, Sample
 from harness.domain.evals.verdict import Verdict
 from harness.domain.pagination import Page

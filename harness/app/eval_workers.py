@@ -63,7 +63,7 @@ def build_workers(installation: Installation) -> EvalWorkers:
     if source is not None:
         for argv in (command, template):
             argv += ["--config", str(source.resolve())]
-    ours = [name for name in os.environ if name.startswith(config.environment.PREFIX)]
+    ours = [name for name in os.environ if name.startswith(config.source_locations.PREFIX)]
 
     def needed_by(run: str) -> dict[str, str]:
         """Our own settings, and the keys and headers of the providers that the run calls: its

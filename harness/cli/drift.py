@@ -11,7 +11,7 @@ from harness.cli.frame.waiting import who_starts_it
 from harness.control.drift import reports
 from harness.control.drift.reports import DriftReport, DriftStatus, describe_comparison
 from harness.control.operations import queries
-from harness.domain.drift.watch import (
+from harness.domain.drift import (
     DriftCheck,
     DriftCheckState,
     DriftEvidence,

@@ -7,7 +7,7 @@ wrong value is a ConfigError with file, line, field and, for a key, the nearest 
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.config import environment, schema, settings
+from harness.config import schema, settings, source_locations
 from harness.config.source_locations import Document, merge_documents, parse_file
 from harness.domain.settings import FILE_NAME, Settings
 
@@ -28,7 +28,7 @@ def read_document(file: Path | None, environ: Mapping[str, str], *, defaults: Pa
     document = parse_file(defaults)
     if file is not None:
         document = merge_documents(document, parse_file(file))
-    return merge_documents(document, environment.environment_document(environ))
+    return merge_documents(document, source_locations.environment_document(environ))
 
 
 def whole_file(document: Document) -> Mapping[str, object]:

@@ -21,7 +21,7 @@ from harness.config.providers import CatalogueItem, OAuthEntry
 from harness.config.routing import RouteEntry
 from harness.config.source_locations import Document
 from harness.config.validation_errors import config_error, require_no_retired_keys
-from harness.domain.drift.watch import DriftPolicy
+from harness.domain.drift import DriftPolicy
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.evals.suite_plan import ClaimPopulation
 from harness.domain.proposals.policy import (

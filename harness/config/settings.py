@@ -36,7 +36,7 @@ from harness.config.source_locations import Document, KeyPath
 from harness.config.validation_errors import dotted_path
 from harness.domain.canary.judge import check_judge
 from harness.domain.errors import ConfigError, InputError
-from harness.domain.operations.client_address import parse_proxy_networks
+from harness.domain.operations.access import parse_proxy_networks
 from harness.domain.proposals.policy import Policy
 from harness.domain.providers.api_base_rules import (
     check_allowed_address,

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from harness.domain.agents.caller import ApprovalLinks
-from harness.domain.drift.watch import DriftPolicy
+from harness.domain.drift import DriftPolicy
 from harness.domain.errors import ConfigError, NotFound
 from harness.domain.operations.audit import AuditReading
 from harness.domain.proposals.policy import Policy

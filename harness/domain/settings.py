@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.domain.agents.turn import TurnBounds
-from harness.domain.drift.watch import DriftPolicy
+from harness.domain.drift import DriftPolicy
 from harness.domain.operations.spending import check_cap
 from harness.domain.privacy.capture import CaptureSettings
 from harness.domain.proposals.policy import Policy

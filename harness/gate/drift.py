@@ -32,7 +32,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness.domain.drift.watch import DriftEvidence, ItemScores
+from harness.domain.drift import DriftEvidence, ItemScores
 from harness.domain.errors import InputError
 from harness.gate.arrays import Floats, log_mean, np
 from harness.gate.offline.intervals import t_interval, tango_interval

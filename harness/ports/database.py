@@ -12,7 +12,7 @@ from harness.domain.agents.grant import AgentGrant
 from harness.domain.agents.message import MessageRecord
 from harness.domain.agents.model_figures import ModelUsage
 from harness.domain.agents.switch_request import ModelSwitchRequest
-from harness.domain.drift.watch import DriftCheck, DriftWatch
+from harness.domain.drift import DriftCheck, DriftWatch
 from harness.domain.evals.run import EvalRun, RunState, Sample
 from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.access import ApiKey

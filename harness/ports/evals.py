@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from harness.domain.drift.watch import DriftCheck, DriftWatch
+from harness.domain.drift import DriftCheck, DriftWatch
 from harness.domain.evals.item_groups import ItemGroups
 from harness.domain.evals.pins import Sighting
 from harness.domain.evals.run import AnswerColumns, EvalRun, JudgeCalibration, RunState, Sample

@@ -18,7 +18,7 @@ from harness.domain.agents.caller import (
     HeaderFault,
     read_agent_header,
 )
-from harness.domain.operations.client_address import client_address, parse_proxy_networks
+from harness.domain.operations.access import client_address, parse_proxy_networks
 from harness.domain.routing.table import KeyGrant
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock

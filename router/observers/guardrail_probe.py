@@ -8,8 +8,7 @@ a route have in common is worked out once for each revision (`RouteGuardrails`).
 
 from typing import Final, NamedTuple, Self
 
-from harness.domain.canary.guardrails import Guardrail
-from harness.domain.canary.unit_rule import UnitRule
+from harness.domain.canary.guardrails import Guardrail, UnitRule
 from harness.domain.json_schema import matches_schema
 from harness.domain.routing.capabilities import Endpoint
 from router.protocols.answer_signals import AnswerSignals

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
+from harness.domain.canary.guardrails import FEEDBACK_S, UnitRule
 from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, fingerprint
 from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.unit_rule import FEEDBACK_S, UnitRule
 from harness.domain.reliability.failures import ErrorClass
 from router.recording.guardrail_sample import GuardrailSample
 from router.recording.observation_builder import ObservationBuilder

@@ -13,11 +13,11 @@ from harness.domain.canary.guardrails import (
     FeedbackTally,
     Guardrail,
     JudgeTally,
+    UnitRule,
     with_segments,
 )
 from harness.domain.canary.key_ledger import KeyHistory
 from harness.domain.canary.observation import NeverSeen, ObservationBlock
-from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.reliability.failures import ArmFailure
 from router.recording.guardrail_sample import (
     NO_FINDINGS,

@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Final
 
+from harness.domain.canary.guardrails import UnitRule
 from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.errors import StoreUnavailable
 from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
 from harness.domain.reliability.failover import Failover

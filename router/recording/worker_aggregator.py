@@ -17,8 +17,8 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from harness.domain.canary.guardrails import UnitRule
 from harness.domain.canary.judge import JudgeOutcome
-from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.operations.metrics import ROUTER_METRICS, router_metric_meaning
 from harness.domain.reliability.failures import parse_error_class
 from harness.domain.shadow.shadow import ShadowTally

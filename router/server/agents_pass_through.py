@@ -17,7 +17,7 @@ from harness.domain.agents.caller import (
     is_loopback,
     sign_peer_header,
 )
-from harness.domain.operations.client_address import (
+from harness.domain.operations.access import (
     UNKNOWN_ADDRESS,
     client_address,
     parse_proxy_networks,

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from harness.domain.errors import SnapshotInvalid
-from harness.domain.routing.data_classes import DataClasses, is_at_least_as_strict
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.plan import PlanContext
+from harness.domain.routing.target import DataClasses, is_at_least_as_strict
 from router.snapshot.compiled import CompiledRoute
 from router.snapshot.route_plans import build_plans, route_targets
 

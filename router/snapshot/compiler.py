@@ -9,7 +9,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 
 from harness.domain.agents.agent import literal_route_name
-from harness.domain.canary.unit_rule import CanaryJudge
+from harness.domain.canary.guardrails import CanaryJudge
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.providers.credentials import ProviderKeySets, lacks_key
 from harness.domain.providers.kinds import (
@@ -26,12 +26,17 @@ from harness.domain.routing.capabilities import (
     dropped_features,
     restrict_endpoints,
 )
-from harness.domain.routing.data_classes import NO_DATA_CLASSES, DataClasses, may_see
 from harness.domain.routing.keep_warm import KeepWarm, keep_warm_targets
 from harness.domain.routing.kill_switch import KillSwitch, SwitchTarget
 from harness.domain.routing.plan import PlanContext, RouteTargets
 from harness.domain.routing.table import Arm, Route, RouteSettings, Snapshot
-from harness.domain.routing.target import Provider, Target
+from harness.domain.routing.target import (
+    NO_DATA_CLASSES,
+    DataClasses,
+    Provider,
+    Target,
+    may_see,
+)
 from harness.domain.shadow.pairs import end_reason
 from router.protocols.endpoint_translation import UNTRANSLATABLE_FIELDS
 from router.request.degradation import feature_fields

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.domain.agents.grant import AgentGrant, GrantKind
-from harness.domain.canary.unit_rule import UnitRule
+from harness.domain.canary.guardrails import UnitRule
 from harness.domain.content_hash import canonical_json, hash_content
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.operations.access import OptOut

@@ -20,7 +20,6 @@ from harness.domain.errors import (
 )
 from harness.domain.operations.row_signatures import Revocations
 from harness.domain.providers.credentials import ProviderKeySets
-from harness.domain.routing.data_classes import NO_DATA_CLASSES, DataClasses
 from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.snapshot_lineage import (
     Lineage,
@@ -29,6 +28,7 @@ from harness.domain.routing.snapshot_lineage import (
     older_reason,
 )
 from harness.domain.routing.table import Snapshot
+from harness.domain.routing.target import NO_DATA_CLASSES, DataClasses
 from harness.ports import Store
 from router.snapshot.compiled import NO_KEYS, CompiledSnapshot
 from router.snapshot.compiler import compile_snapshot

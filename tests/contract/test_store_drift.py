@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.drift.watch import (
+from harness.domain.drift import (
     DriftCheck,
     DriftCheckState,
     DriftEvidence,

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.drift.watch import DriftCheckState
+from harness.domain.drift import DriftCheckState
 from harness.domain.errors import InputError, NotFound
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM, Actor, Role

@@ -10,9 +10,8 @@ import pytest
 
 from evals.sim import server as sim
 from harness.control import reconciler
-from harness.domain.canary.guardrails import Guardrail, Guardrails, JudgeTally
+from harness.domain.canary.guardrails import CanaryJudge, Guardrail, Guardrails, JudgeTally
 from harness.domain.canary.rollout import Rollout, RolloutState
-from harness.domain.canary.unit_rule import CanaryJudge
 from tests.support.control.control_plane import CANARY, ITEMS
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import Routed, ask, eventually, routed, start_canary

@@ -8,7 +8,7 @@ import pytest
 from evals.suites.items import Item
 from harness.control.drift import monitor
 from harness.control.evals import worker_supervision
-from harness.domain.drift.watch import DriftPolicy
+from harness.domain.drift import DriftPolicy
 from harness.domain.evals.pins import ServedModel
 from harness.domain.routing.target import Target
 from tests.support.control.control_plane import SKILL

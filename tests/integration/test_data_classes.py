@@ -18,10 +18,9 @@ from harness.control.providers import credentials, registry
 from harness.control.providers import registry as providers
 from harness.control.routing import routes, seed, targets
 from harness.control.shadow import shadows
-from harness.domain.canary.guardrails import Guardrails
+from harness.domain.canary.guardrails import CanaryJudge, Guardrails
 from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.canary.unit_rule import CanaryJudge
-from harness.domain.drift.watch import DriftPolicy
+from harness.domain.drift import DriftPolicy
 from harness.domain.errors import InputError, NotAllowed, ProofRefused, SwapgateError
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM, Actor, Role

@@ -14,7 +14,7 @@ from harness.control.drift import monitor, reports
 from harness.control.evals import worker_supervision
 from harness.control.operations import alerts, queries
 from harness.control.routing import routes
-from harness.domain.drift.watch import DriftCheck, DriftCheckState, DriftPolicy, DriftWatchState
+from harness.domain.drift import DriftCheck, DriftCheckState, DriftPolicy, DriftWatchState
 from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.evals.run import RunState

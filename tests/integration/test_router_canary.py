@@ -9,9 +9,8 @@ from pathlib import Path
 import openai
 import pytest
 
-from harness.domain.canary.guardrails import ArmSplit, ErrorTally, Guardrail
+from harness.domain.canary.guardrails import ArmSplit, ErrorTally, Guardrail, UnitRule
 from harness.domain.canary.observation import TrafficMinute
-from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.routing.table import RouteSettings
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (

@@ -14,7 +14,7 @@ import pytest
 
 from evals.sim import faults, server
 from evals.sim.simulator import Simulator
-from harness.domain.canary.unit_rule import UnitRule
+from harness.domain.canary.guardrails import UnitRule
 from harness.domain.operations.access import key_hash
 from harness.domain.reliability.breaker import BreakerPolicy, WhenAllOpen
 from harness.domain.routing.table import (

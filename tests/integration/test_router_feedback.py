@@ -8,8 +8,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from harness.domain.canary.guardrails import ArmSplit, FeedbackTally, Guardrail, Guardrails
-from harness.domain.canary.unit_rule import UnitRule
+from harness.domain.canary.guardrails import (
+    ArmSplit,
+    FeedbackTally,
+    Guardrail,
+    Guardrails,
+    UnitRule,
+)
 from tests.support.providers.scripted_upstream import Upstream, completion, running_upstream
 from tests.support.router.live_router import (
     CANDIDATE,

@@ -10,9 +10,8 @@ from pathlib import Path
 import openai
 import pytest
 
-from harness.domain.canary.guardrails import FailureTally, Guardrail, Guardrails
+from harness.domain.canary.guardrails import FailureTally, Guardrail, Guardrails, UnitRule
 from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.unit_rule import UnitRule
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,

@@ -11,8 +11,8 @@ from typing import Any
 import openai
 import pytest
 
+from harness.domain.canary.guardrails import UnitRule
 from harness.domain.canary.observation import TrafficMinute
-from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.domain.routing.table import Canary, Route, RouteSettings, RoutingTable, Snapshot
 from harness.domain.routing.target import Target

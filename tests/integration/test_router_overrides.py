@@ -13,7 +13,7 @@ from evals.sim import server
 from harness import config, package_data
 from harness.control.operations import keys
 from harness.control.routing import seed
-from harness.domain.canary.unit_rule import UnitRule
+from harness.domain.canary.guardrails import UnitRule
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.kill_switch import parse_environment_switches

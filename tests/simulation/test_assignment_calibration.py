@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from harness.domain.canary.observation import ObservationBlock
-from harness.gate.online.sample_ratio import (
+from harness.gate.online.fisher import (
     ALARM_LOG_E,
     worst_log_srm,
 )

@@ -7,8 +7,13 @@ import pytest
 
 from harness.domain.canary.guardrails import FailureTally
 from harness.gate.online.evidence_paths import counts_path
-from harness.gate.online.fisher import Certificate, add_block, log_certificate
-from harness.gate.online.sample_ratio import ALARM_LOG_E, log_srm
+from harness.gate.online.fisher import (
+    ALARM_LOG_E,
+    Certificate,
+    add_block,
+    log_certificate,
+    log_srm,
+)
 from tests.support.canary.detection import INCIDENT, detect_errors
 from tests.support.canary.guarded_traffic import Truth, simulate_traffic
 

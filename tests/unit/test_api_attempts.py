@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.control.operations.failed_attempts import MOST_ADDRESSES, FailedAttempts
+from harness.control.operations.single_sign_on import MOST_ADDRESSES, FailedAttempts
 from tests.support.control.manual_clock import ManualClock
 
 

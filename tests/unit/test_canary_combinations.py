@@ -19,12 +19,17 @@ from pathlib import Path
 import pytest
 
 from harness.control.serialize import to_plain
-from harness.domain.canary.guardrails import Guardrail, Guardrails, SegmentedErrors
+from harness.domain.canary.guardrails import (
+    CanaryJudge,
+    Guardrail,
+    Guardrails,
+    SegmentedErrors,
+    UnitRule,
+)
 from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, claim_keys
 from harness.domain.canary.observation import SEGMENTS, ObservationBlock, Segment
 from harness.domain.canary.rollout import ActionKind, Rollout, RolloutState, build_unit_rule
-from harness.domain.canary.unit_rule import CanaryJudge, UnitRule
 from harness.domain.content_hash import canonical_json
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
 from harness.gate.online.next_step import decide_action

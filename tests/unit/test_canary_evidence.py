@@ -12,14 +12,19 @@ from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.ranking import rank_among
 from harness.domain.errors import InputError
 from harness.domain.proposals.policy import CanaryPolicy
-from harness.gate.online.fisher import Certificate, log_certificate, log_factors
+from harness.gate.online.fisher import (
+    ALARM_LOG_E,
+    Certificate,
+    log_certificate,
+    log_factors,
+    worst_log_srm,
+)
 from harness.gate.online.harm_evidence import (
     HarmEvidence,
     find_trip,
     odds_grid,
 )
 from harness.gate.online.rollout_evidence import collect_evidence
-from harness.gate.online.sample_ratio import ALARM_LOG_E, worst_log_srm
 
 pytestmark = pytest.mark.req("F3")
 

@@ -5,10 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail
+from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail, UnitRule
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import build_unit_rule
-from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.proposals.policy import (
     CanaryPolicy,
     CanaryStep,

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from harness.domain.canary.guardrails import (
     ArmSplit,
+    CanaryJudge,
     Guardrail,
     Guardrails,
     JudgeTally,
@@ -30,7 +31,6 @@ from harness.domain.canary.judge import (
 )
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import RolloutState, build_unit_rule
-from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.errors import InputError
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.routing.table import BUCKETS, hash_bucket

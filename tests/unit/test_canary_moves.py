@@ -20,10 +20,9 @@ from harness.control.canary import (
 from harness.control.operations import alerts
 from harness.control.proposals import route_rules
 from harness.control.routing import routes
-from harness.domain.canary.guardrails import Guardrail
+from harness.domain.canary.guardrails import CanaryJudge, Guardrail
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
-from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.errors import IllegalTransition, InputError, NotAllowed
 from harness.domain.operations.access import Role
 from harness.domain.operations.alerts import AlertKind

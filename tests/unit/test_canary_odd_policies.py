@@ -26,7 +26,7 @@ from harness.domain.canary.rollout import (
 )
 from harness.domain.content_hash import canonical_json
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, PeakHours
-from harness.domain.safe_time import NEVER, add_seconds
+from harness.domain.ranges import NEVER, add_seconds
 from harness.gate.online.next_step import decide_action
 from harness.gate.planning.ramp import TrafficPace, plan_ramp
 from harness.gate.text import ramp_plan

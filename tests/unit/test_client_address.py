@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
-from harness.domain.operations.client_address import (
+from harness.domain.operations.access import (
     UNKNOWN_ADDRESS,
     client_address,
     parse_proxy_networks,

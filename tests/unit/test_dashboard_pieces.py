@@ -20,7 +20,7 @@ from dashboard.data.suites import RunView
 from dashboard.text import html as cards
 from dashboard.text import key_text, labels, route_text, suites_page_text, traffic_text
 from dashboard.theme import DARK, LIGHT, Palette
-from harness.control.proposals.item_texts import strip_common_start
+from harness.control.proposals.recorded_answers import strip_common_start
 from harness.control.routing.traffic_report import RouteTraffic, TrafficReport
 from harness.domain.canary.observation import TrafficMinute, TrafficPoint
 from harness.domain.errors import ConfigError

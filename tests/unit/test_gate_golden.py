@@ -21,9 +21,8 @@ from harness.gate.offline.sequential import (
     progress_at,
 )
 from harness.gate.online.evidence_paths import ranks_path
-from harness.gate.online.fisher import Certificate, add_block, log_odds_e
+from harness.gate.online.fisher import Certificate, add_block, log_odds_e, log_srm
 from harness.gate.online.harm_evidence import HarmEvidence
-from harness.gate.online.sample_ratio import log_srm
 from harness.gate.planning.budget import items_needed, minimum_detectable_effect
 from harness.gate.planning.multiplicity import holm_test
 

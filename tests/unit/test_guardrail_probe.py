@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.domain.canary.guardrails import Guardrails
-from harness.domain.canary.unit_rule import UnitRule
+from harness.domain.canary.guardrails import Guardrails, UnitRule
 from harness.domain.routing.capabilities import Endpoint
 from router.observers.guardrail_probe import GuardrailProbe, RequestCost, RouteGuardrails
 from router.protocols.answer_signals import MAX_KEPT, AnswerSignals

@@ -14,6 +14,7 @@ from harness.domain.canary.guardrails import (
     Guardrail,
     GuardrailKind,
     Guardrails,
+    UnitRule,
     guardrail_kind,
 )
 from harness.domain.canary.ranking import (
@@ -24,7 +25,6 @@ from harness.domain.canary.ranking import (
     scored_count,
 )
 from harness.domain.canary.rollout import build_unit_rule
-from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.errors import InputError
 from harness.domain.proposals.policy import CanaryPolicy, Policy
 from harness.store.schema.policies import policy_from_json as policy_of

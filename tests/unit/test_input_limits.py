@@ -11,7 +11,7 @@ from dashboard.text import html
 from evals.sim import profiles
 from harness.api.frame.request_body import check_json
 from harness.cli.program import program
-from harness.config import environment, source_locations
+from harness.config import source_locations
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.formatting import escape_formula
 
@@ -42,7 +42,7 @@ def test_a_value_of_the_environment_and_a_profile_have_the_same_limits(tmp_path:
     file.write_text(BILLION)
 
     with pytest.raises(ConfigError, match="SWAPGATE__HOME: not a YAML value"):
-        environment.environment_document({"SWAPGATE__HOME": "[" * 1000})
+        source_locations.environment_document({"SWAPGATE__HOME": "[" * 1000})
     with pytest.raises(InputError, match="aliases"):
         profiles.load_profiles(file)
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.unit_rule import UnitRule
+from harness.domain.canary.guardrails import UnitRule
 from harness.domain.canary.worker_guard import FIRST_WEIGHT, WorkerGuard, abort_log_e
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.table import Arm, Canary, Route

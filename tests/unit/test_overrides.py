@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from dashboard.views import routes as views
 from harness.config.routing import OverridesEntry
 from harness.domain.errors import InputError, NotAllowed, NotFound
-from harness.domain.routing.data_classes import is_at_least_as_strict, may_see
 from harness.domain.routing.overrides import (
     KIND_PRECEDENCE,
     RequestKind,
@@ -20,6 +19,7 @@ from harness.domain.routing.overrides import (
     override_errors,
 )
 from harness.domain.routing.table import RouteSettings
+from harness.domain.routing.target import is_at_least_as_strict, may_see
 from router.protocols.endpoints import ENDPOINTS
 from router.request.body import read_request
 from router.request.body_patch import to_json

@@ -18,8 +18,8 @@ from harness.domain.canary.guardrails import (
     FeedbackTally,
     Guardrail,
     Guardrails,
+    UnitRule,
 )
-from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.table import Arm, Canary
 from harness.ports import Clock, Store

@@ -14,11 +14,10 @@ from harness.domain.agents.caller import AGENT_HEADER, AgentCaller, sign_agent_h
 from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.errors import InputError
 from harness.domain.reliability.rate_limits import KeyLimits
-from harness.domain.routing.data_classes import DataClasses
 from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.domain.routing.route_changes import CreateRoute, apply_change
 from harness.domain.routing.table import KeyGrant, RouteSettings, Snapshot
-from harness.domain.routing.target import Target
+from harness.domain.routing.target import DataClasses, Target
 from router.access.callers import OPEN_KEY
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn

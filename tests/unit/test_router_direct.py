@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.guardrails import Guardrails
-from harness.domain.canary.unit_rule import UnitRule
+from harness.domain.canary.guardrails import Guardrails, UnitRule
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.table import (
     KeyGrant,

@@ -14,10 +14,10 @@ from harness.domain.canary.guardrails import (
     FeedbackTally,
     Guardrail,
     Guardrails,
+    UnitRule,
 )
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.ranking import scored_count
-from harness.domain.canary.unit_rule import UnitRule
 from router.recording.guardrail_sample import (
     NEEDS,
     AnswerFault,

@@ -15,9 +15,14 @@ from typing import Any, Final
 
 import pytest
 
-from harness.domain.canary.guardrails import ArmSplit, ErrorTally, Guardrail, Guardrails
+from harness.domain.canary.guardrails import (
+    ArmSplit,
+    CanaryJudge,
+    ErrorTally,
+    Guardrail,
+    Guardrails,
+)
 from harness.domain.canary.rollout import build_unit_rule
-from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.operations.access import key_hash
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.proposals.policy import CanaryPolicy

@@ -10,15 +10,19 @@ from typing import Any
 
 import pytest
 
-from harness.domain.canary.guardrails import ArmSplit, Guardrail, Guardrails, JudgeTally
+from harness.domain.canary.guardrails import (
+    ArmSplit,
+    CanaryJudge,
+    Guardrail,
+    Guardrails,
+    JudgeTally,
+)
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import build_unit_rule
-from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.operations.spending import SpendingPurpose
 from harness.domain.proposals.policy import CanaryPolicy
-from harness.domain.routing.data_classes import NO_DATA_CLASSES, DataClasses
 from harness.domain.routing.table import RouteSettings
-from harness.domain.routing.target import Price
+from harness.domain.routing.target import NO_DATA_CLASSES, DataClasses, Price
 from router.snapshot import file as snapshot_file
 from router.snapshot.compiler import canary_judge
 from tests.support.providers.scripted_transport import ScriptedTurn

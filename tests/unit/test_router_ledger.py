@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.guardrails import ArmSplit, ErrorTally, Guardrail
+from harness.domain.canary.guardrails import ArmSplit, ErrorTally, Guardrail, UnitRule
 from harness.domain.canary.key_ledger import KeyHistory
 from harness.domain.canary.observation import NeverSeen, ObservationBlock
-from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.reliability.failures import FailureClass
 from router.recording.guardrail_sample import GuardrailSample, SampleValues
 from router.recording.ledger import MAX_BLOCK_AGE_S, Ledger

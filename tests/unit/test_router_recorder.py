@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.domain.canary.guardrails import UnitRule
 from harness.domain.canary.key_ledger import KeyClaim
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
-from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
 from harness.domain.reliability.failover import Failover

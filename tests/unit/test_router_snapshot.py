@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.guardrails import Guardrail
-from harness.domain.canary.unit_rule import UnitRule
+from harness.domain.canary.guardrails import Guardrail, UnitRule
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.operations.access import OptOut, key_hash

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from harness.domain.canary.guardrails import (
+    DEFAULT_UNIT_RULE,
     Guardrail,
     Guardrails,
     SegmentCount,
     SegmentedErrors,
+    UnitRule,
 )
 from harness.domain.canary.observation import SEGMENTS, ObservationBlock, Segment
-from harness.domain.canary.unit_rule import DEFAULT_UNIT_RULE, UnitRule
 from harness.domain.errors import InputError
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.routing.capabilities import Endpoint

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.domain.canary.unit_rule import UnitRule
+from harness.domain.canary.guardrails import UnitRule
 from harness.domain.routing.table import Arm, Canary, Route, choose_arm
 from router.observers.short_deadlines import KEPT, LEAST, TIMES, ShortDeadlines
 from router.upstream.transport import UpstreamRequest

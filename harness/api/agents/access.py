@@ -22,7 +22,7 @@ from harness.api.frame.access import OPEN, read_bearer
 from harness.app.installation import Installation
 from harness.control.agents.client import AgentsClient
 from harness.control.operations import keys
-from harness.control.operations.failed_attempts import FailedAttempts
+from harness.control.operations.single_sign_on import FailedAttempts
 from harness.domain.agents.caller import (
     PEER_HEADER,
     HeaderFault,
@@ -31,8 +31,11 @@ from harness.domain.agents.caller import (
     read_peer_header,
 )
 from harness.domain.errors import NotAllowed
-from harness.domain.operations.access import DATA_KEY_PREFIX, MANAGEMENT_KEY_PREFIX
-from harness.domain.operations.client_address import client_address
+from harness.domain.operations.access import (
+    DATA_KEY_PREFIX,
+    MANAGEMENT_KEY_PREFIX,
+    client_address,
+)
 
 # A request that one of these stands in came by a proxy: its peer is not who asks.
 _PROXY_HEADERS: Final = ("x-forwarded-for", "x-forwarded-host", "forwarded", "x-real-ip", "via")

@@ -15,10 +15,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from harness.api.frame.json_answers import JsonAnswer, problem
 from harness.control.operations import keys
-from harness.control.operations.failed_attempts import FailedAttempts
+from harness.control.operations.single_sign_on import FailedAttempts
 from harness.domain.errors import NotAllowed
-from harness.domain.operations.access import MANAGEMENT_KEY_PREFIX, Actor, Role
-from harness.domain.operations.client_address import client_address
+from harness.domain.operations.access import MANAGEMENT_KEY_PREFIX, Actor, Role, client_address
 from harness.ports import Clock, Store
 
 # How uvicorn serves our apps.

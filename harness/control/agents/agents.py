@@ -17,9 +17,8 @@ from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.errors import Conflict, NotAllowed, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.routing.data_classes import is_at_least_as_strict, may_see
 from harness.domain.routing.table import Route
-from harness.domain.routing.target import Target
+from harness.domain.routing.target import Target, is_at_least_as_strict, may_see
 from harness.domain.suggestions import did_you_mean
 from harness.ports import Transaction
 

@@ -32,11 +32,10 @@ from harness.domain.evals.verdict import Passed
 from harness.domain.formatting import format_number, format_thousand_price
 from harness.domain.operations.access import SYSTEM
 from harness.domain.providers.credentials import lacks_key
-from harness.domain.routing.data_classes import may_see
 from harness.domain.routing.evidence import EvidenceKind, TargetEvidence
 from harness.domain.routing.kill_switch import KillSwitch, active_switches, ruling_switch
 from harness.domain.routing.table import Route, Stakes
-from harness.domain.routing.target import Provider, Target
+from harness.domain.routing.target import Provider, Target, may_see
 from harness.domain.settings import AutoFloor
 from harness.ports import Transaction
 

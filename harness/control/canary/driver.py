@@ -17,8 +17,8 @@ from harness.domain.formatting import format_bps, without_scientific_notation
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal
+from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.rollout_action import RolloutAction
-from harness.gate.online.sample_ratio import ALARM_LOG_E
 
 
 def drive_canary(ctx: Context, proposal: Proposal) -> list[str]:

@@ -28,7 +28,7 @@ from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, Ro
 from harness.domain.errors import NotAllowed
 from harness.domain.formatting import format_bps, format_span
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.safe_time import add_seconds
+from harness.domain.ranges import add_seconds
 from harness.gate.online.rollout_action import RolloutAction
 from harness.ports import Transaction
 

@@ -17,7 +17,7 @@ from harness.control.context import Context
 from harness.control.drift import reports, watches
 from harness.control.drift.watches import WatchedPair
 from harness.control.operations import alerts
-from harness.domain.drift.watch import (
+from harness.domain.drift import (
     DriftCheck,
     DriftCheckState,
     DriftPlan,

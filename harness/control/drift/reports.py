@@ -15,7 +15,7 @@ from harness.control.context import Context
 from harness.control.drift import watches
 from harness.control.drift.watches import WatchedPair
 from harness.control.routing import routes
-from harness.domain.drift.watch import (
+from harness.domain.drift import (
     DriftCheck,
     DriftCheckState,
     DriftWatch,

@@ -11,7 +11,7 @@ from typing import Final
 from harness.control import audit
 from harness.control.context import Context
 from harness.control.operations import alerts
-from harness.domain.drift.watch import (
+from harness.domain.drift import (
     DriftCheck,
     DriftCheckState,
     DriftPlan,

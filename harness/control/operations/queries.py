@@ -23,7 +23,7 @@ from harness.control.routing import routes, targets
 from harness.control.routing.route_status import RouteStatus
 from harness.control.shadow import shadows
 from harness.control.shadow.shadows import ShadowStatus
-from harness.domain.drift.watch import DriftCheck, DriftWatch
+from harness.domain.drift import DriftCheck, DriftWatch
 from harness.domain.errors import NotFound, SignatureInvalid, SwapgateError
 from harness.domain.evals.run import EvalRun, RunState, Sample
 from harness.domain.evals.verdict import Verdict

@@ -11,9 +11,8 @@ from collections.abc import Iterable
 
 from harness.control.context import Context
 from harness.domain.errors import NotAllowed, NotFound
-from harness.domain.routing.data_classes import classes_of_provider
 from harness.domain.routing.table import RouteSettings
-from harness.domain.routing.target import Target
+from harness.domain.routing.target import Target, classes_of_provider
 from harness.domain.suggestions import did_you_mean
 
 

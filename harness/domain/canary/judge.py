@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, Final
 
-from harness.domain.canary.guardrails import Guardrail
-from harness.domain.canary.unit_rule import CanaryJudge
+from harness.domain.canary.guardrails import CanaryJudge, Guardrail
 from harness.domain.errors import InputError
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.routing.table import BUCKETS, hash_bucket

@@ -14,10 +14,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from harness.domain.canary.unit_rule import UnitRule
+from harness.domain.canary.guardrails import UnitRule
 from harness.domain.errors import IllegalTransition
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
-from harness.domain.safe_time import add_seconds
+from harness.domain.ranges import add_seconds
 
 
 class CanaryEnd(StrEnum):

@@ -13,8 +13,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from harness.domain.canary.guardrails import Guardrail, Guardrails
-from harness.domain.canary.unit_rule import CanaryJudge
+from harness.domain.canary.guardrails import CanaryJudge, Guardrail, Guardrails
 from harness.domain.content_hash import digest
 from harness.domain.errors import InputError
 from harness.domain.evals.pins import ServedPin

@@ -25,8 +25,8 @@ from harness.domain.content_hash import digest
 from harness.domain.errors import IllegalTransition
 from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.domain.proposals.policy import ChangeReferenceRule, Policy, PromotionMode
+from harness.domain.ranges import add_seconds
 from harness.domain.routing.table import Route
-from harness.domain.safe_time import add_seconds
 
 
 class ProposalPhase(StrEnum):

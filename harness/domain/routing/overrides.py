@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from harness.domain.errors import InputError, NotAllowed, NotFound, SwapgateError
-from harness.domain.routing.data_classes import DataClasses, is_at_least_as_strict
+from harness.domain.routing.target import DataClasses, is_at_least_as_strict
 
 
 class RequestKind(StrEnum):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from harness.domain.agents.agent import LITERAL_MARK
-from harness.domain.canary.unit_rule import DEFAULT_UNIT_RULE, UnitRule
+from harness.domain.canary.guardrails import DEFAULT_UNIT_RULE, UnitRule
 from harness.domain.errors import IllegalTransition, InputError, ProofRefused
 from harness.domain.evals.verdict import Passed
 from harness.domain.routing.evidence import ChainProof, FormerTarget, Waiver

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import Any, Final, Self
 
 from harness.domain.agents.grant import AgentGrant
-from harness.domain.canary.unit_rule import DEFAULT_UNIT_RULE, UnitRule
+from harness.domain.canary.guardrails import DEFAULT_UNIT_RULE, UnitRule
 from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.operations.access import OptOut
 from harness.domain.operations.row_signatures import Revocations, SignedRows

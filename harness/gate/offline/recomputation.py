@@ -18,7 +18,7 @@ from harness.domain.evals.pins import ServedModels
 from harness.domain.evals.run import Sample
 from harness.domain.evals.verdict import Passed, Verdict
 from harness.domain.proposals.proposal import Proposal
-from harness.domain.safe_time import add_seconds
+from harness.domain.ranges import add_seconds
 from harness.gate.offline.pairs import PairedSuite, pair_samples
 from harness.gate.offline.replay import (
     RULES_VERSION,

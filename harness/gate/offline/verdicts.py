@@ -22,7 +22,7 @@ from harness.domain.content_hash import digest
 from harness.domain.evals.run import Sample
 from harness.domain.evals.suite_plan import PrimaryCombination, SuitePlan, SuiteRole
 from harness.domain.evals.verdict import VERDICTS, SuiteReport, Verdict
-from harness.domain.safe_time import add_seconds
+from harness.domain.ranges import add_seconds
 from harness.gate.offline.pairs import pair_samples
 from harness.gate.offline.primary_suites import ClaimGroup, at_least_one, weighted_mean
 from harness.gate.offline.replay import (

@@ -15,10 +15,10 @@ from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
 from harness.domain.formatting import format_bps, format_harm, format_span
 from harness.domain.proposals.policy import CanaryStep, PeakHours
-from harness.domain.safe_time import add_seconds
+from harness.domain.ranges import add_seconds
+from harness.gate.online.fisher import ALARM_LOG_E, worst_log_srm
 from harness.gate.online.rollout_action import RolloutAction, RolloutFigures
 from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
-from harness.gate.online.sample_ratio import ALARM_LOG_E, worst_log_srm
 
 DAY = timedelta(days=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -10,10 +10,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from harness.domain.canary.guardrails import Guardrail, GuardrailKind, guardrail_kind
+from harness.domain.canary.guardrails import (
+    CanaryJudge,
+    Guardrail,
+    GuardrailKind,
+    guardrail_kind,
+)
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
-from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.formatting import (
     format_answer_price,
     format_bps,
@@ -25,12 +29,12 @@ from harness.domain.formatting import (
     without_scientific_notation,
 )
 from harness.domain.proposals.policy import CanaryPolicy
+from harness.domain.ranges import add_seconds
 from harness.domain.reliability.failures import describe_failures
-from harness.domain.safe_time import add_seconds
+from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.guardrail_report import GuardrailEvidence
 from harness.gate.online.next_step import missing_duration, peak_reached_at
 from harness.gate.online.rollout_action import RolloutAction, RolloutFigures
-from harness.gate.online.sample_ratio import ALARM_LOG_E
 from harness.gate.planning.ramp import DAY_S, TrafficPace, certification_times
 from harness.gate.text.warnings import STRONG_EVIDENCE, is_warning, list_warnings
 

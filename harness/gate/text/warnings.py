@@ -6,9 +6,9 @@ import math
 from typing import Final
 
 from harness.domain.formatting import format_percent
+from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.guardrail_report import GuardrailEvidence
 from harness.gate.online.rollout_action import RolloutFigures
-from harness.gate.online.sample_ratio import ALARM_LOG_E
 
 # log e (statistics.md §0): strong evidence, not enough to act.
 STRONG_EVIDENCE: Final = math.log(10.0)

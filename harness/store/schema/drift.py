@@ -6,7 +6,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.drift.watch import (
+from harness.domain.drift import (
     DriftCheck,
     DriftCheckState,
     DriftEvidence,

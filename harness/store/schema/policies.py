@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from harness.domain.canary.guardrails import Guardrails
-from harness.domain.canary.unit_rule import CanaryJudge
+from harness.domain.canary.guardrails import CanaryJudge, Guardrails
 from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.suite_plan import (
     Claim,

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from harness.domain.canary.unit_rule import UnitRule
+from harness.domain.canary.guardrails import UnitRule
 from harness.domain.evals.verdict import Passed
 from harness.domain.routing.evidence import EvidenceKind, TargetEvidence, Waiver
 from harness.domain.routing.route_changes import CHANGE_KINDS

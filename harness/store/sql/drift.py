@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from harness.domain.drift.watch import DriftCheck, DriftCheckState, DriftWatch
+from harness.domain.drift import DriftCheck, DriftCheckState, DriftWatch
 from harness.domain.pagination import MOST_LISTED
 from harness.store.schema.drift import (
     check_end_to_row,

@@ -12,7 +12,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.drift.watch import DriftCheck, DriftWatch
+from harness.domain.drift import DriftCheck, DriftWatch
 from harness.domain.errors import NotFound
 from harness.domain.evals.run import EvalRun, RunState, Sample
 from harness.domain.evals.verdict import Verdict

@@ -22,7 +22,7 @@ from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout
-from harness.domain.drift.watch import DriftPolicy
+from harness.domain.drift import DriftPolicy
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import JudgeCalibration
 from harness.domain.evals.suite_plan import Claim

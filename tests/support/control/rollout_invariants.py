@@ -18,7 +18,7 @@ from harness.domain.evals.verdict import Passed
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.audit import GENESIS, AuditEvent
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.gate.online.sample_ratio import ALARM_LOG_E, worst_log_srm
+from harness.gate.online.fisher import ALARM_LOG_E, worst_log_srm
 from harness.ports import RouteRecord, Transaction
 from tests.support.control import routing_invariants
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
-from harness.domain.canary.unit_rule import UnitRule
-from harness.domain.routing.data_classes import NO_DATA_CLASSES, DataClasses
+from harness.domain.canary.guardrails import UnitRule
 from harness.domain.routing.table import Snapshot
+from harness.domain.routing.target import NO_DATA_CLASSES, DataClasses
 from harness.domain.settings import AgentSettings, RouterSettings
 from harness.ports import Store
 from router.observers.tracing_port import Tracing

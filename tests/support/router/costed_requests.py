@@ -10,8 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from harness.domain.canary.guardrails import Guardrails
-from harness.domain.canary.unit_rule import UnitRule
+from harness.domain.canary.guardrails import Guardrails, UnitRule
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.table import Snapshot
 from tests.support.router.counted_router import RequestCost, RouterMeter, metered_router

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+from harness.domain.canary.guardrails import UnitRule
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, claim_keys
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
-from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.errors import StoreUnavailable
 from harness.domain.evals.pins import Sighting
 from harness.domain.operations.access import OptOut, key_hash
@@ -26,7 +26,6 @@ from harness.domain.providers.credentials import ProviderKeySets, keys_from_envi
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.retry import RetryPolicy
 from harness.domain.reliability.spend import KeySpend
-from harness.domain.routing.data_classes import NO_DATA_CLASSES, DataClasses
 from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.domain.routing.table import (
@@ -37,7 +36,14 @@ from harness.domain.routing.table import (
     RoutingTable,
     Snapshot,
 )
-from harness.domain.routing.target import Price, Provider, RequestPatch, Target
+from harness.domain.routing.target import (
+    NO_DATA_CLASSES,
+    DataClasses,
+    Price,
+    Provider,
+    RequestPatch,
+    Target,
+)
 from harness.domain.settings import AgentSettings, RouterSettings
 from harness.domain.shadow.shadow import ShadowTally
 from harness.ports import Store

@@ -10,7 +10,7 @@ from typing import Any
 
 from evals.sim import faults
 from evals.sim.simulator import Simulator
-from harness.domain.canary.unit_rule import UnitRule
+from harness.domain.canary.guardrails import UnitRule
 from harness.domain.operations.access import key_hash
 from harness.domain.routing.table import (
     Canary,

@@ -4,13 +4,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from harness.domain.evals.exports.langsmith import parse_braintrust, parse_langsmith
+from harness.domain.evals.exports.langsmith import (
+    parse_braintrust,
+    parse_langsmith,
+    parse_promptfoo,
+)
 from harness.domain.evals.exports.openai_evals import (
     parse_inspect,
     parse_lm_eval,
     parse_openai_evals,
 )
-from harness.domain.evals.exports.promptfoo import parse_promptfoo
 from harness.domain.evals.exports.scored_run import ScoredRun
 
 

@@ -3,6 +3,9 @@
 
 Parses a Braintrust experiment's rows, as its API and its export give them: a list, `events`,
 or one in a line. Rows of one input are one item, asked several times.
+
+Parses promptfoo's results (`promptfoo eval --output results.json`): each provider with each
+prompt is a run, each test an item.
 """
 
 import csv
@@ -18,6 +21,7 @@ from harness.domain.evals.exports.scored_run import (
     as_mapping,
     numeric_score,
     numeric_scores,
+    parse_json,
     parse_json_rows,
 )
 
@@ -87,3 +91,50 @@ def _braintrust_item(row: Mapping[str, object]) -> str:
     origin = as_mapping(row.get("origin"))
     record = row.get("dataset_record_id") or origin.get("id")
     return str(record) if record else json.dumps(row.get("input"), sort_keys=True)
+
+
+# Of `failureReason`: 1 is an assertion that failed, which is a score.
+_ERROR: Final = 2
+
+
+def parse_promptfoo(text: str) -> list[ScoredRun]:
+    """Parses a results file. Raises InputError for one that is none."""
+    document = as_mapping(parse_json(text))
+    results = document.get("results")
+    rows = as_mapping(results).get("results") if isinstance(results, dict) else results
+    if not isinstance(rows, list):
+        raise InputError("has no results.results: write it by `promptfoo eval --output`")
+    runs: dict[tuple[str, str], list[ScoredSample]] = {}
+    for row in map(as_mapping, rows):
+        key = (_provider(row), str(row.get("promptIdx", 0)))
+        runs.setdefault(key, []).append(_promptfoo_sample(row))
+    providers = [provider for provider, _ in runs]
+    return [
+        ScoredRun.from_samples(
+            provider if providers.count(provider) == 1 else f"{provider} prompt {prompt}",
+            samples,
+        )
+        for (provider, prompt), samples in runs.items()
+    ]
+
+
+def _provider(row: Mapping[str, object]) -> str:
+    provider = row.get("provider")
+    if isinstance(provider, str):
+        return provider
+    named = as_mapping(provider)
+    return str(named.get("label") or named.get("id") or "provider")
+
+
+def _promptfoo_sample(row: Mapping[str, object]) -> ScoredSample:
+    reason = row.get("failureReason")
+    # Before there were reasons, an error was told by the grade that is missing.
+    failed = reason == _ERROR or (
+        reason is None and bool(row.get("error")) and not row.get("gradingResult")
+    )
+    scores = {
+        "score": numeric_score(row.get("score")),
+        "pass": numeric_score(row.get("success")),
+        **numeric_scores(as_mapping(row.get("namedScores"))),
+    }
+    return ScoredSample(str(row.get("testIdx")), scores, failed)

@@ -1,1 +1,0 @@
-"""What a drift watch is: the same items asked of an incumbent again and again."""
