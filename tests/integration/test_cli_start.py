@@ -135,7 +135,7 @@ def test_init_takes_over_another_gateways_configuration(empty_folder: Path) -> N
 
     assert "config.yaml:3  model_list.0.litellm_params.rpm" in done.stdout
     assert "added route fast" in done.stdout
-    assert "set before `swapgate serve all`: OPENAI_API_KEY" in done.stderr
+    assert "set before `swapgate serve all`: SWAPGATE_OPENAI_API_KEY" in done.stderr
     assert "sk-in-clear" not in done.output + (empty_folder / "swapgate.yaml").read_text()
     shown = json.loads(run("route", "show", "fast", "--json").stdout)
     assert "openai/gpt-5-mini" in json.dumps(shown)
