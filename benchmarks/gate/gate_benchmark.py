@@ -6,7 +6,7 @@ Items are drawn with replacement, under weights (`tilt_weights`) that make the t
 exactly known.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -168,36 +168,6 @@ class MissedGoal:
     what: str
     found: float
     limit: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class PromotionRates:
-    """Holds shares promoted and mean items used, over the pairs of models; `worst` of the worst
-    pair.
-    """
-
-    false_mean: float
-    worst: float
-    five: float  # five, ten: of a candidate that is so many points above the null
-    ten: float
-    items_five: float
-    items_ten: float
-
-
-def rates_over_pairs(cells: Mapping[float, Sequence[tuple[float, float]]]) -> dict[str, float]:
-    """Returns the fields of PromotionRates.
-
-    cells: share promoted and mean items of each pair, for each lift: 0, FIVE and TEN.
-    """
-    null, five, ten = (np.array(cells[lift]) for lift in (0.0, FIVE, TEN))
-    return {
-        "false_mean": float(null[:, 0].mean()),
-        "worst": float(null[:, 0].max()),
-        "five": float(five[:, 0].mean()),
-        "ten": float(ten[:, 0].mean()),
-        "items_five": float(five[:, 1].mean()),
-        "items_ten": float(ten[:, 1].mean()),
-    }
 
 
 @dataclass(frozen=True)

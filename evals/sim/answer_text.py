@@ -10,12 +10,8 @@ from evals.sim import text_numbers
 from evals.sim.profiles import Habits, Profile
 from evals.sim.simulated_model import SimulatedAnswer
 
-TRAILERS = (
-    "Let me know if you would like any of these values explained.",
-    "I have left out everything that the text does not say.",
-    "Please check the dates before you use this.",
-)
-OPENERS = ("Certainly. Here is my answer.", "Sure, this is what I found.", "Good question.")
+TRAILER = "Let me know if you would like any of these values explained."
+OPENER = "Certainly. Here is my answer."
 INSISTENT = re.compile(r"\b(?:alone|exactly|never)\b", re.IGNORECASE)
 NONE = Habits()
 FILLER = (
@@ -50,7 +46,7 @@ def answer(
     if "ANSWER:" in prompt:
         text = f"{working(verdict)}\nANSWER: {text.rpartition('####')[2].strip()}"
     if "ANSWER:" not in prompt and text_numbers.uniform("verbose", *place) < habits.verbose:
-        return f"{OPENERS[text_numbers.random_bits('opener', *place) % len(OPENERS)]}\n\n{text}"
+        return f"{OPENER}\n\n{text}"
     return text
 
 
@@ -81,12 +77,8 @@ def in_habit(value: object, habits: Habits, place: tuple[object, ...]) -> str:
     if u < habits.json_fences:
         return f"```json\n{text}\n```"
     if u < habits.json_fences + habits.trailing_prose:
-        return f"{text}\n\n{trailer(place)}"
+        return f"{text}\n\n{TRAILER}"
     return text
-
-
-def trailer(place: tuple[object, ...]) -> str:
-    return TRAILERS[text_numbers.random_bits("trailer", *place) % len(TRAILERS)]
 
 
 def filler(prompt: str) -> str:

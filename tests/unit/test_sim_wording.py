@@ -244,7 +244,7 @@ def test_a_request_that_makes_no_sense_is_refused_by_name(
         chat(**fields)
 
     assert refused.value.status == 400
-    assert refused.value.body["error"]["param"] == param
+    assert refused.value.param == param
 
 
 def test_parts_of_a_message_are_read_as_text() -> None:

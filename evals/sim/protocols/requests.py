@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 
 class Refused(Exception):
-    """Refuses a request with an HTTP status; `body` is in OpenAI's error shape."""
+    """Refuses a request with an HTTP status."""
 
     def __init__(
         self, status: int, message: str, *, code: str | None = None, param: str | None = None
@@ -17,10 +17,6 @@ class Refused(Exception):
         super().__init__(message)
         self.status = status
         self.message, self.code, self.param = message, code, param
-
-    @property
-    def body(self) -> dict[str, Any]:
-        return error_body(self.status, self.message, self.code, self.param)
 
 
 def error_body(

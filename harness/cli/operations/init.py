@@ -10,10 +10,18 @@ import click
 
 from harness.cli.frame import output
 from harness.cli.frame.session import Session, pass_session
-from harness.cli.operations.config_import import GATEWAYS, print_import
+from harness.domain.adoption.conversion import ConversionOutcome
 
 if TYPE_CHECKING:
+    from harness.app.config_import import ConfigImport
     from harness.app.set_up import SetUpResult
+
+GATEWAYS = ("litellm",)
+_MARKS = {
+    ConversionOutcome.TAKEN: "✓",
+    ConversionOutcome.CHANGED: "~",
+    ConversionOutcome.LEFT: "✗",
+}
 
 
 @click.command()
@@ -54,7 +62,7 @@ def init(session: Session, *, guided: bool, source: tuple[str, Path] | None) -> 
         output.document({"import": taken, **asdict(done)} if taken else done)
         return
     if taken:
-        print_import(taken)
+        _print_import(taken)
     for name in done.created:
         click.echo(f"created {name}")
     for name in done.kept:
@@ -93,3 +101,23 @@ def _print_keys(done: "SetUpResult") -> None:
         "the dashboard's link signs you in once, within an hour; "
         "`swapgate key sign-in-link` prints another"
     )
+
+
+def _print_import(done: "ConfigImport") -> None:
+    """Prints a line for each key: where it stands, what became of it, and why."""
+    conversion = done.conversion
+    click.echo(f"created {done.config} from {done.source}")
+    output.table(
+        ("place", "key", "", "what became of it"),
+        [
+            (note.place, note.key, f"{_MARKS[note.outcome]} {note.outcome}", note.text)
+            for note in conversion.notes
+        ],
+        empty=f"{done.source} has no keys",
+    )
+    counts = ", ".join(f"{conversion.count(o)} {o}" for o in ConversionOutcome)
+    click.echo(f"{counts}")
+    if conversion.variables:
+        output.note(f"set before `swapgate serve all`: {', '.join(conversion.variables)}")
+    if not conversion.has_routes:
+        output.note("no route was taken over: the report says why")
