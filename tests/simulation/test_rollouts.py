@@ -77,6 +77,11 @@ def test_whatever_happens_in_rollouts_the_invariants_hold(seeds: Sequence[int]) 
 @pytest.mark.no_cover
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [3, pytest.param(13, marks=pytest.mark.verify)])
+@pytest.mark.parametrize(
+    "database_url",
+    ["sqlite", pytest.param("postgresql", marks=pytest.mark.verify)],
+    indirect=True,
+)
 def test_they_hold_on_a_database_with_two_control_processes(
     database_url: str, seed: int
 ) -> None:
