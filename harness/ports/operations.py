@@ -183,10 +183,6 @@ class Installations(Protocol):
 
     def lineage(self) -> Lineage: ...
 
-    def epoch(self) -> int:
-        """Reads the epoch of `lineage()` alone, which is cheap."""
-        ...
-
     def highest_served(self) -> int:
         """The highest revision that traffic was recorded of; 0 without any."""
         ...

@@ -10,9 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli.evals import export_decision, file_decision
-from harness.cli.evals.export_decision import ExportChoice, read_exports
+from harness.cli.evals.export_decision import EXPORT_FORMATS, ExportChoice, read_exports
 from harness.domain.errors import InputError
-from harness.domain.evals.exports.formats import EXPORT_FORMATS
 from harness.domain.evals.exports.pairing import ExportedPairs, GapCount, pair_runs
 from harness.domain.evals.exports.scored_run import ScoredRun, ScoredSample
 

@@ -1,19 +1,31 @@
 """Judges results that another eval tool exported, for `gate decide --from`: the rule of the
 gate on their pairs, as a report. Nothing of it is stored, and no proposal can use it.
+
+The table of formats: what `gate decide --from` reads, each with its parser.
 """
 
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 from harness.cli.evals.csv_files import MAX_BYTES, PairRow, read_text
 from harness.cli.evals.pair_judgement import FileTerms, judge_rows
 from harness.domain.errors import InputError
-from harness.domain.evals.exports.formats import EXPORT_FORMATS
+from harness.domain.evals.exports.langsmith import (
+    parse_braintrust,
+    parse_langsmith,
+    parse_promptfoo,
+)
+from harness.domain.evals.exports.openai_evals import (
+    parse_inspect,
+    parse_lm_eval,
+    parse_openai_evals,
+)
 from harness.domain.evals.exports.pairing import (
     ExportedPairs,
     choose_metric,
@@ -21,6 +33,33 @@ from harness.domain.evals.exports.pairing import (
     pair_runs,
 )
 from harness.domain.evals.exports.scored_run import ScoredRun
+
+
+@dataclass(frozen=True, slots=True)
+class ExportFormat:
+    """Describes a format of exported results."""
+
+    title: str  # of the tool
+    files: str  # what a file of it is, for people
+    parse: Callable[[str], list[ScoredRun]]
+    metric: str = ""  # the one that is meant where nobody names one
+
+
+EXPORT_FORMATS: Final[Mapping[str, ExportFormat]] = {
+    "promptfoo": ExportFormat(
+        "promptfoo", "`promptfoo eval --output results.json`", parse_promptfoo, "score"
+    ),
+    "braintrust": ExportFormat("Braintrust", "rows of an experiment, JSON", parse_braintrust),
+    "langsmith": ExportFormat("LangSmith", "results of an experiment, CSV", parse_langsmith),
+    "openai-evals": ExportFormat(
+        "OpenAI evals", "a log of `oaieval`, or output items of a run", parse_openai_evals
+    ),
+    "lm-eval": ExportFormat(
+        "lm-evaluation-harness", "`samples_TASK_….jsonl` of --log_samples", parse_lm_eval, "acc"
+    ),
+    "inspect": ExportFormat("Inspect", "a log, `.eval` or `.json`", parse_inspect),
+}
+
 
 REPORT_ONLY = "a report only: nothing is promoted by it. A proposal measures anew, by Swapgate"
 _PARTS = ("header.json", "summaries.json")

@@ -17,7 +17,7 @@ from harness.domain.formatting import escape_controls
 if TYPE_CHECKING:
     from harness.cli.evals.pair_judgement import FileTerms
 
-# What `harness.domain.evals.exports.formats` parses; listed here, so that `--help` stays quick.
+# What `harness.cli.evals.export_decision` parses; listed here, so that `--help` stays quick.
 EXPORTS = ("promptfoo", "braintrust", "langsmith", "openai-evals", "lm-eval", "inspect")
 DECIDE = LazyCommand(
     "harness.cli.evals.file_decision:gate_decide",

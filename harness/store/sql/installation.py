@@ -67,9 +67,6 @@ class SqlInstallation:
         # The digest tells two databases apart that a backup made of one.
         return f"{row.installation[:12]}-{row.revision}-{row.changes}-{row.digest[:12]}"
 
-    def epoch(self) -> int:
-        return int(self._unit.read(sa.select(meta.c.epoch)).scalar_one())
-
     def highest_served(self) -> int:
         return int(self._unit.read(HIGHEST).scalar_one())
 
