@@ -1,13 +1,13 @@
 """`Changes.wait` blocks until another connection may have changed the database: on SQLite by
 polling `PRAGMA data_version` (`SqliteListener`), on PostgreSQL by LISTEN
-(`postgres/listener.py`). `change_marks` tells whether anything was committed at all, and
+(`PostgresListener`). `change_marks` tells whether anything was committed at all, and
 `visible_state` whether one connection sees anything else than before.
 
 A caller learns of every change since its own last call, and of none twice. Threads share one
 connection, which is opened anew after it was lost; each keeps its own count.
 
 `PostgresListener` notices changes on PostgreSQL by LISTEN; triggers
-(`harness.store.guards.triggers`) send the NOTIFY. It is loaded only there, as the driver's
+(`harness.store.guards.triggers`) send the NOTIFY. The driver is loaded only there, as its
 import takes long.
 """
 
@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-import psycopg
 import sqlalchemy as sa
 
 from harness.store import engine
@@ -89,9 +88,6 @@ class SqliteListener:
 def open_listener(url: sa.URL) -> ListenConnection:
     if url.get_backend_name() == "sqlite":
         return SqliteListener(engine.file_of(url))
-    # Loading the driver takes long, for every process of those who have SQLite.
-    from harness.store.change_listener import PostgresListener  # noqa: PLC0415
-
     return PostgresListener(url)
 
 
@@ -245,6 +241,9 @@ class PostgresListener:
     """Listens for changes of the database on one connection. Raises OSError when it is lost."""
 
     def __init__(self, url: sa.URL) -> None:
+        # Loading the driver takes long, for every process of those who have SQLite.
+        import psycopg  # noqa: PLC0415
+
         with _as_lost():
             self._db = psycopg.connect(autocommit=True, **engine.driver_arguments(url))
             self._db.execute(f"LISTEN {CHANNEL}")
@@ -260,6 +259,8 @@ class PostgresListener:
 
 @contextmanager
 def _as_lost() -> Iterator[None]:
+    import psycopg  # noqa: PLC0415 - as above
+
     try:
         yield
     except psycopg.Error as error:
