@@ -15,6 +15,7 @@ that fails opens no circuit. Times are monotonic seconds.
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from harness.domain.reliability import breaker
@@ -29,6 +30,7 @@ from harness.domain.reliability.breaker import (
 from harness.domain.reliability.failures import FAILURE_RULES, BreakerEffect, FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.plan import TargetAvailability, target_availability
+from router.snapshot.compiled import CompiledSnapshot
 
 # Between the good probes that close a circuit.
 PROBE_EVERY_S: Final = 2.0
@@ -100,6 +102,12 @@ def is_outweighed(found_well_at: float | None, now: float) -> bool:
 
 # Longer than this no provider's word is kept.
 LONGEST_PAUSE_S: Final = 86_400.0
+# So many callers, none answered in between, meet with what one caller's request may bring about
+# before it counts (`FailureRule.several_callers`).
+SEVERAL_CALLERS: Final = 3
+# Of the candidate of a live canary, at most, until another caller is let through its open
+# circuit: the canary's evidence is what it does to those, and the incumbent answers them.
+CANDIDATE_TRICKLE_S: Final = 2.0
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _CLOSED: Final = BreakerState.CLOSED
 
@@ -114,6 +122,9 @@ class TargetHealth:
 
     def __init__(self, policy: BreakerPolicy, monotonic: Callable[[], float]) -> None:
         self.policy = policy
+        trickle_s = min(policy.trickle_s, CANDIDATE_TRICKLE_S)
+        self._policy_of_candidates = replace(policy, trickle_s=trickle_s)
+        self._candidates: frozenset[str] = frozenset()
         self.on_move: Callable[[str, Breaker], None] | None = None
         self.on_pause: Callable[[str, float], None] | None = None
         self._monotonic = monotonic
@@ -127,6 +138,8 @@ class TargetHealth:
         self.answered_at: dict[str, float] = {}
         self.spoken: dict[str, Endpoint] = {}
         self._under_way: Counter[str] = Counter()  # of users' requests
+        # By target, whom it refused since it last answered, as `counts_for_all` has it.
+        self._refused: dict[str, set[str]] = {}
         self._found_well_at: dict[str, float] = {}  # by the last of them that was answered
 
     def all_well(self, targets: Iterable[str]) -> bool:
@@ -175,6 +188,8 @@ class TargetHealth:
         """
         self._under_way[target] -= 1
         self.spoken[target] = endpoint
+        if self._refused:
+            self._refused.pop(target, None)
         now = self._found_well_at[target] = self._monotonic()
         before = self._breakers.get(target, CLOSED_BREAKER)
         if before.state is not _CLOSED or before.serial != ticket:
@@ -187,6 +202,14 @@ class TargetHealth:
             self._enter_successes(target)
             successes = self._successes[target] = [number, 0]
         successes[1] += 1
+
+    def counts_for_all(self, target: str, caller: str) -> bool:
+        """Notes a failure that one caller's request may have brought about, and says whether so
+        many callers have met it in a row that the target is to blame.
+        """
+        refused = self._refused.setdefault(target, set())
+        refused.add(caller)
+        return len(refused) >= SEVERAL_CALLERS
 
     def judge(self, target: str, failure: FailureClass | None) -> None:
         """Notes how a user's request to a target went. failure: None for a success."""
@@ -207,8 +230,17 @@ class TargetHealth:
         before, now = self._breaker(target), self._monotonic()
         if failure is None:
             self.answered_at[target] = now
-        after = breaker.settle(before, ticket, failure, now, self.policy)
+            self._refused.pop(target, None)
+        policy = self._policy_of_candidates if target in self._candidates else self.policy
+        after = breaker.settle(before, ticket, failure, now, policy)
         self._keep(target, before, after)
+
+    def note_candidates(self, serving: CompiledSnapshot) -> None:
+        """Notes which targets are candidates of live canaries."""
+        routes = serving.routes.values()
+        self._candidates = frozenset(
+            route.experiment.target for route in routes if route.experiment is not None
+        )
 
     def pause(self, target: str, wait_s: float) -> None:
         """Pauses a target for as long as its provider asked, at most LONGEST_PAUSE_S."""

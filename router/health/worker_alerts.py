@@ -42,6 +42,8 @@ BECAUSE: Final = {
     FailureClass.OUR_KEY: "the provider refuses our key",
     FailureClass.QUOTA: "our account has no quota left, or is suspended",
     FailureClass.MODEL_UNKNOWN: "the provider does not know the model",
+    FailureClass.BLOCKED: "something in front of it refuses the requests of several callers",
+    FailureClass.REGION: "it does not serve this region",
     FailureClass.OVERLOADED: "it says that it is overloaded",
     FailureClass.SERVER: "it answers with server errors",
     FailureClass.CONNECT: "no connection can be made",
@@ -72,7 +74,7 @@ class WorkerAlerts:
         self._refused = ""
         self._faults_told_s: dict[str, float] = {}
         self._faults_untold: dict[str, Alert] = {}
-        self._looking: list[Callable[[CompiledSnapshot], None]] = []
+        self._looking: list[Callable[[CompiledSnapshot], None]] = [health.note_candidates]
 
     def add_follower(self, look: Callable[[CompiledSnapshot], None]) -> None:
         """Adds a function that is called in the event loop, about every second, with the

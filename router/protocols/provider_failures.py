@@ -1,47 +1,222 @@
 """Classifies a provider's failure (`FailureClass`) by status and error body, or by an error
 object in an answer that began as a 200, for OpenAI's, Anthropic's and their followers' words.
 Pure.
+
+A status counts only with its body: the first row of `REFUSALS` that fits says the class, and
+only where none does, the status alone (`BY_STATUS`).
 """
 
 import json
-from collections.abc import Mapping
-from typing import Final
+import re
+from collections.abc import Collection, Mapping
+from typing import Final, NamedTuple
 
 from harness.domain.reliability.failures import FailureClass
-from router.upstream.failure import UpstreamFailed
+from router.upstream.failure import UpstreamFailed, error_object
 
 _F = FailureClass
-_BY_STATUS: Final[Mapping[int, FailureClass]] = {
+_ANY: Final = range(400, 500)
+_REFUSED: Final = (400, 403, 404, 422)
+_INVALID: Final = (400, 404, 422)
+_TOO_LONG: Final = (400, 404, 413)
+
+
+def _said(*patterns: str) -> re.Pattern[str]:
+    return re.compile("|".join(patterns), re.IGNORECASE)
+
+
+class RefusalRow(NamedTuple):
+    """One cause: it fits an error of one of these statuses with one of the codes or words.
+
+    codes: of the error's `code`, `type` and `status`. words: looked for in its message, which
+    may repeat what a client wrote: what opens a circuit is looked for at its beginning, or
+    believed of one type of error alone (`only_type`).
+    """
+
+    failure: FailureClass
+    statuses: Collection[int]
+    codes: frozenset[str] = frozenset()
+    words: re.Pattern[str] | None = None
+    only_type: str = ""
+
+
+REFUSALS: Final = (
+    RefusalRow(_F.QUOTA, _ANY, frozenset({"insufficient_quota", "billing_not_active"})),
+    RefusalRow(
+        _F.QUOTA,
+        (400,),
+        words=_said(
+            "credit balance is too low",
+            "organization has been disabled",
+            "specified api usage limits",
+        ),
+        only_type="invalid_request_error",  # Anthropic's
+    ),
+    RefusalRow(
+        _F.REGION,
+        (400, 403, 451),
+        frozenset({"unsupported_country_region_territory"}),
+        _said("^(country, region|user location|your (country|region)).* not supported"),
+    ),
+    RefusalRow(
+        _F.CONTEXT_WINDOW,
+        _TOO_LONG,
+        frozenset({"context_length_exceeded", "exceed_context_size_error"}),
+        _said(
+            "prompt is too long",
+            "exceed context limit",
+            "maximum context length",  # OpenAI, vLLM, DeepSeek, Mistral
+            "maximum prompt length",  # xAI
+            "exceeds? the (available context size|context window)",  # llama.cpp, OpenAI
+            "longer than the model's context length",  # SGLang
+            "input token count .* exceeds",  # Google
+            "^input is too long",  # AWS
+            "^too many tokens",  # Cohere
+        ),
+    ),
+    RefusalRow(
+        _F.CONTENT_POLICY,
+        (400, 403, 404),
+        frozenset({"content_policy_violation", "content_filter"}),
+    ),
+    RefusalRow(
+        _F.CONTENT_POLICY,
+        (400,),
+        words=_said("content filtering policy"),
+        only_type="invalid_request_error",
+    ),
+    RefusalRow(
+        _F.FOREIGN_STATE,
+        _INVALID,
+        frozenset(
+            {
+                "previous_response_not_found",
+                "conversation_not_found",
+                "item_not_found",
+                "file_not_found",
+                "container_not_found",
+                "invalid_encrypted_content",
+                "thinking_signature_invalid",
+            }
+        ),
+        _said(
+            r"^(item|(previous )?response|conversation|thread|container|prompt|file|message|"
+            r"vector store|batch|cached ?content)s?\b\W+\w.*\b(not found|not exist|expired|"
+            r"no longer|not be found)",
+            r"^file not found: .",  # Anthropic's; llama.cpp's of an endpoint has no name
+            r"^no such (file|response|conversation|item|container)\b",
+            r"^invalid `?(thought_)?signature`?",
+            r"^(the )?encrypted content\b.* could not be",
+            r"\binvalid `signature` in `thinking` block",
+        ),
+    ),
+    RefusalRow(
+        _F.ENDPOINT_MISSING,
+        (400, 404, 405, 422, 500, 501),
+        frozenset({"unknown_url", "not_implemented", "OperationNotSupported"}),
+        _said(
+            r"^(not found|file not found|resource not found|404 page not found)\.?$",
+            r"^(unknown|unrecognized|invalid) (request )?url",
+            r"^cannot (post|get) /",
+            r"^(no route|there is nothing at) ",
+            r"\bonly supported in .{0,20}v1/",
+            r"(does not|doesn't|not) support(ed)? .{0,40}\b(api|endpoint|embeddings?|"
+            r"chat completions?|completions|responses|/?v1/[a-z/]+)\b",
+            r"^this is not a chat model",
+            r"\bdoes not support (chat|generate|embed\w*|rerank\w*)\W*$",  # Ollama
+            r"\boperation does not work with the specified model",  # Azure
+        ),
+    ),
+    RefusalRow(
+        _F.MODEL_UNKNOWN,
+        (*_REFUSED, 410),
+        frozenset(
+            {
+                "model_not_found",
+                "DeploymentNotFound",
+                "deployment_not_found",
+                "invalid_model",
+                "model_not_available",
+                "model_decommissioned",
+                "unknown_model",
+            }
+        ),
+        _said(
+            r"^model: ",  # Anthropic
+            r"^(error: )?(the )?(requested |provided |specified |publisher )?(api )?"
+            r"(model|deployment|inference endpoint)s?\b.{0,200}?(not found|not exist|unknown|"
+            r"is invalid|not available|no longer|deprecated|decommissioned|retired|"
+            r"not deployed|not loaded|not be found)",
+            r"^(no such|unknown|invalid) model\b",
+            r"^no endpoints found for\b",  # OpenRouter
+            r"^\S+ is not a valid model",
+            r"^unable to access model\b",
+        ),
+    ),
+    RefusalRow(
+        _F.UNSUPPORTED,
+        (400, 404, 415, 422, 500, 501),
+        frozenset(
+            {
+                "unsupported_value",
+                "unsupported_parameter",
+                "unknown_parameter",
+                "integer_above_max_value",
+                "integer_below_min_value",
+                "decimal_above_max_value",
+                "decimal_below_min_value",
+                "array_above_max_length",
+                "not_supported_error",
+                "extra_forbidden",
+            }
+        ),
+        _said(
+            r"\b(image|audio|video|vision|tools?|function call\w*|thinking|reasoning)\b"
+            r".{0,30}\b(is|are) not supported",
+            r"\b(does not|doesn't) support (image|audio|video|vision|tools?|function|thinking|"
+            r"reasoning)",
+            r"\bextra inputs are not permitted",
+            r"^(unsupported|unrecognized|unknown) (value|parameter|argument|request argument)",
+            r"^argument not supported",
+            r"^`?(property|parameter)\b.{0,80} (is )?(unsupported|not supported)",
+            r"^invalid json payload received\. unknown name",
+            r"\bmax(_completion|_output)?_tokens\b.{0,80}(>|too large|less than or equal|"
+            r"at (most|least)|above|below|range)",
+            r"\b(temperature|top_p|top_k|penalty|seed)\b.{0,80}(not (be )?(supported|support|"
+            r"enabled|specified|set)|deprecated|may only be|cannot both)",
+            r"^tools? param requires",  # llama.cpp
+            r"^no endpoints found that\b",  # OpenRouter
+        ),
+    ),
+)
+# Where no row fits: a 404 in the provider's own words is about something that the request
+# names.
+BY_STATUS: Final[Mapping[int, FailureClass]] = {
     401: _F.OUR_KEY,
     402: _F.QUOTA,
     403: _F.QUOTA,
-    404: _F.MODEL_UNKNOWN,
+    404: _F.FOREIGN_STATE,
+    405: _F.ENDPOINT_MISSING,
     408: _F.TIMEOUT,
     429: _F.RATE_LIMITED,
+    501: _F.ENDPOINT_MISSING,
     503: _F.OVERLOADED,
     529: _F.OVERLOADED,
 }
-_BY_CODE: Final[Mapping[str, FailureClass]] = {
+# Without a word of the provider's: something in front of it answered, or its web server.
+WITHOUT_WORDS: Final[Mapping[int, FailureClass]] = {
+    401: _F.BLOCKED,
+    403: _F.BLOCKED,
+    404: _F.ENDPOINT_MISSING,
+    406: _F.BLOCKED,
+}
+# Of an error in what began as a 200: Anthropic's types, OpenAI's codes and types.
+IN_ANSWER: Final[Mapping[str, FailureClass]] = {
     "insufficient_quota": _F.QUOTA,
     "model_not_found": _F.MODEL_UNKNOWN,
     "context_length_exceeded": _F.CONTEXT_WINDOW,
     "content_policy_violation": _F.CONTENT_POLICY,
     "content_filter": _F.CONTENT_POLICY,
-}
-# Anthropic's 400 has one type for all of them: its words tell them apart.
-_BY_WORDS: Final[Mapping[str, FailureClass]] = {
-    "prompt is too long": _F.CONTEXT_WINDOW,
-    "exceed context limit": _F.CONTEXT_WINDOW,
-    "maximum context length": _F.CONTEXT_WINDOW,  # OpenAI, vLLM
-    "exceeds the available context size": _F.CONTEXT_WINDOW,  # llama.cpp
-    "content filtering policy": _F.CONTENT_POLICY,
-    "credit balance is too low": _F.QUOTA,
-    "organization has been disabled": _F.QUOTA,
-    "specified api usage limits": _F.QUOTA,
-}
-# Of an error in what began as a 200: Anthropic's types, OpenAI's codes and types.
-_IN_ANSWER: Final[Mapping[str, FailureClass]] = {
-    **_BY_CODE,
     "authentication_error": _F.OUR_KEY,
     "permission_error": _F.QUOTA,
     "billing_error": _F.QUOTA,
@@ -53,28 +228,29 @@ _IN_ANSWER: Final[Mapping[str, FailureClass]] = {
     "server_error": _F.SERVER,
     "timeout_error": _F.TIMEOUT,
 }
+# Of these statuses another cause than the status' own may be said in words.
+_STATUSES: Final = frozenset(
+    status for row in REFUSALS if row.statuses is not _ANY for status in row.statuses
+)
 
 
 def classify_status(status: int, body: bytes) -> FailureClass:
     """The class of an answer that is not 2xx. body: it may be anything."""
-    if 400 <= status < 500:
-        error = _error(body)
-        named = _BY_CODE.get(_code(error))
-        if named is not None and (status in (400, 404) or named is _F.QUOTA):
-            return named
-        # OpenRouter's 403 for input that a moderation flagged: the client's, not our key's.
-        if status == 403 and (named is _F.CONTENT_POLICY or _flagged(error)):
-            return _F.CONTENT_POLICY
-        failure_class = _by_words(error) if status == 400 else None
-        # The others are Anthropic's; elsewhere they may be a client's, repeated.
-        if failure_class is _F.CONTEXT_WINDOW or (
-            failure_class is not None and error.get("type") == "invalid_request_error"
-        ):
-            return failure_class
-    found = _BY_STATUS.get(status)
+    if status in _ANY or status in _STATUSES:
+        error = error_object(body)
+        if error is None:
+            found = WITHOUT_WORDS.get(status)
+        elif status == 403 and _is_flagged(error):
+            # OpenRouter's, for input that a moderation flagged: the client's, not our key's.
+            found = _F.CONTENT_POLICY
+        else:
+            found = _by_row(error, status)
+        if found is not None:
+            return found
+    found = BY_STATUS.get(status)
     if found is not None:
         return found
-    if 400 <= status < 500:
+    if status in _ANY:
         return _F.BAD_REQUEST
     return _F.SERVER if status >= 500 else _F.MALFORMED
 
@@ -84,10 +260,10 @@ def classify_error(error: object) -> FailureClass:
     if not isinstance(error, Mapping):
         return _F.MALFORMED
     for name in ("code", "type"):
-        found = _IN_ANSWER.get(str(error.get(name)))
+        found = IN_ANSWER.get(str(error.get(name)))
         if found is not None:
             return found
-    return _by_words(error) or _F.MALFORMED
+    return _by_row(error, 400) or _F.MALFORMED
 
 
 def refusal_failure(
@@ -111,29 +287,17 @@ def error_in_answer(error: object) -> UpstreamFailed:
     return UpstreamFailed(failure, "status 200 with an error", body=body)
 
 
-def _error(body: bytes) -> Mapping[str, object]:
-    """The error object of OpenAI's and Anthropic's answers; empty when there is none.
-
-    Older versions of vLLM answer with the object alone.
-    """
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    error = found.get("error", found) if isinstance(found, dict) else None
-    return error if isinstance(error, dict) else {}
+def _by_row(error: Mapping[str, object], status: int) -> FailureClass | None:
+    codes = {str(error.get(name)) for name in ("code", "type", "status")}
+    message = str(error.get("message") or "")
+    for row in REFUSALS:
+        if status not in row.statuses or (row.only_type and error.get("type") != row.only_type):
+            continue
+        if codes & row.codes or (row.words is not None and row.words.search(message)):
+            return row.failure
+    return None
 
 
-def _code(error: Mapping[str, object]) -> str:
-    code = error.get("code") or error.get("type")
-    return code if isinstance(code, str) else ""
-
-
-def _flagged(error: Mapping[str, object]) -> bool:
+def _is_flagged(error: Mapping[str, object]) -> bool:
     details = error.get("metadata")
     return isinstance(details, Mapping) and "flagged_input" in details
-
-
-def _by_words(error: Mapping[str, object]) -> FailureClass | None:
-    message = str(error.get("message")).lower()
-    return next((failure for words, failure in _BY_WORDS.items() if words in message), None)

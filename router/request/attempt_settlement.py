@@ -16,7 +16,12 @@ from router.upstream.failure import UpstreamFailed
 
 # What a health check may meet with because it asked for the wrong thing, such as a chat with a
 # model for embeddings. It counts only where that endpoint is known to be there.
-GUESSED: Final = (FailureClass.MODEL_UNKNOWN, FailureClass.QUOTA, FailureClass.MALFORMED)
+GUESSED: Final = (
+    FailureClass.MODEL_UNKNOWN,
+    FailureClass.QUOTA,
+    FailureClass.BLOCKED,
+    FailureClass.MALFORMED,
+)
 
 
 class AttemptSettlement:
@@ -43,6 +48,10 @@ class AttemptSettlement:
             self._health.spoken[upstream.id] = made.endpoint
         elif self._keys.other_left(upstream, made.key, outcome):
             # One key's trouble is not the target's: neutral, and a probe is free again.
+            counts = FailureClass.CANCELLED
+        elif FAILURE_RULES[outcome].several_callers and not (
+            made.check or self._health.counts_for_all(upstream.id, made.caller)
+        ):
             counts = FailureClass.CANCELLED
         elif FAILURE_RULES[outcome].other_key and self._keys.gone(upstream, made.key):
             counts = FailureClass.CANCELLED  # a new key serves already

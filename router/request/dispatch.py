@@ -13,7 +13,7 @@ from typing import Final
 from harness.domain.formatting import format_latency
 from harness.domain.providers.credentials import ProviderKey
 from harness.domain.reliability.breaker import LAST_RESORT_TICKET
-from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
+from harness.domain.reliability.failures import CLIENT_FAILURES, PASSED_ON, FailureClass
 from harness.domain.reliability.retry import RetryBudget, retry_wait_s
 from harness.domain.routing.plan import FailedAttempt, next_target
 from harness.domain.routing.table import StreamCommit
@@ -118,7 +118,7 @@ class Dispatcher:
                 return
             failures.append(FailedAttempt(target, failure.failure))
             target = self._next(job, failures)
-            if target is None and failure.failure in CLIENT_FAILURES:
+            if target is None and failure.failure in PASSED_ON:
                 progress.result = failure
             if self._spent(job, progress):
                 return
@@ -140,7 +140,15 @@ class Dispatcher:
             return None
         keys = upstream.keys
         key = keys[0] if len(keys) == 1 else self._keys.key(upstream)
-        made = AttemptSpec(upstream, ticket, key, started + share_s, 1, job.request.endpoint)
+        made = AttemptSpec(
+            upstream,
+            ticket,
+            key,
+            started + share_s,
+            1,
+            job.request.endpoint,
+            caller=job.caller,
+        )
         try:
             call = self._calls.begin(job, made)
         except Exception:
@@ -267,7 +275,9 @@ class Dispatcher:
         ticket = LAST_RESORT_TICKET if job.plan.last_resort else self._health.admit(upstream.id)
         if ticket is None:
             return None
-        return AttemptSpec(upstream, ticket, key, until, number, job.request.endpoint)
+        return AttemptSpec(
+            upstream, ticket, key, until, number, job.request.endpoint, caller=job.caller
+        )
 
     def _share_s(self, job: RoutedRequest, target: str, now: float) -> float:
         """Every target behind this one keeps its share of what is left of the budget."""

@@ -176,6 +176,7 @@ class ModelEndpoint:
             begun + limit_s,
             client_directives.client_headers(scope, passed_up) if passed_up else (),
             hurried=is_hurried,
+            caller=sticky_key,
         )
         headers = (request_id, *route.headers[arm])
         if plan.serialize_tools or plan.forced is not None:
@@ -230,9 +231,12 @@ class ModelEndpoint:
             arm, plan = self._planner.assign(route, request, key)
             trial = route.experiment
             # The arms must get what they stand for: not under a switch, and not for practice.
+            # While a circuit keeps callers from the candidate, its cause has been counted, and
+            # neither arm is scored.
             if trial is not None and (
                 plan.forced is not None
                 or arm is _KEEP_WARM
+                or not self._planner.is_asked(trial.target)
                 or (own_limit_s is not None and self._is_too_short(route, own_limit_s))
             ):
                 trial = None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from harness.domain.reliability.breaker import WhenAllOpen
+from harness.domain.reliability.breaker import BreakerState, WhenAllOpen
 from harness.domain.routing.capabilities import (
     Capabilities,
     Endpoint,
@@ -30,6 +30,7 @@ from router.snapshot.compiled import CompiledRoute
 _INCUMBENT: Final = Arm.INCUMBENT
 _CANARY: Final = Arm.CANARY
 _EMBEDDINGS: Final = Endpoint.EMBEDDINGS
+_CLOSED: Final = BreakerState.CLOSED
 PLAIN: Final = {endpoint: Needs(endpoint) for endpoint in Endpoint}
 
 
@@ -105,6 +106,12 @@ class Planner:
             sure = replace(needs, approx_input_tokens=0, max_output_tokens=0)
             return plan_request(route.targets, arm, sure, around)
         return plan
+
+    def is_asked(self, target: str) -> bool:
+        """Tells whether a target's circuit lets a request through now."""
+        if self._health.all_well((target,)) or self._health.state(target) is _CLOSED:
+            return True
+        return self._health.readiness((target,))[target].retry_in_s <= 0
 
     def _build_context(
         self,

@@ -2,39 +2,63 @@
 502 or 503 with the targets that were asked, those that were not and why, and when to try again.
 """
 
+import json
 import math
 from typing import Final
 
 from harness.domain.errors import InputError
+from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
 from harness.domain.routing.plan import Excluded, ExclusionReason
 from router.protocols.endpoints import ENDPOINTS
-from router.request.json_spans import parse_object
+from router.request.json_spans import ParsedObject, parse_object
 from router.request.request_state import RequestProgress, RoutedRequest
 from router.server.headers import DO_NOT_RETRY, JSON, RETRY
-from router.server.replies import Reply, error_reply
+from router.server.replies import Reply, error_reply, is_retry_useless
 from router.snapshot.compiled import CompiledRoute
-from router.upstream.failure import UpstreamFailed
+from router.upstream.failure import UpstreamFailed, error_object
 
 # The longest Retry-After that the official clients keep to.
 CLIENTS_HEED_S: Final = 60.0
+# OpenAI's code, on which its clients shorten the conversation and go on.
+TOO_LONG: Final = "context_length_exceeded"
+_NOT_ALLOWED: Final = 405
 
 
 def refusal_reply(failed: UpstreamFailed) -> Reply:
-    """Repeats the provider's own words, with its status."""
+    """Repeats the provider's own words, with its status where that says that the client is to
+    change its request. A context window that is too small has the one code that clients know.
+    """
     status = failed.status or 400
-    if not _is_object(failed.body):
+    if failed.failure in CLIENT_FAILURES and (status >= 500 or status == _NOT_ALLOWED):
+        status = 422
+    if failed.failure is FailureClass.BLOCKED:
+        said = failed.said or f"status {status}"
+        why = f"something in front of the provider refused this request: {said}"
+        return error_reply(status, why, failed.failure.value)
+    members = _parsed(failed.body)
+    error = None if members is None else members.get("error")
+    if failed.failure is FailureClass.ENDPOINT_MISSING and not isinstance(error, dict):
+        said = f": {failed.said}" if failed.said else ""
+        why = f"the target does not serve this endpoint{said}"
+        return error_reply(status, why, failed.failure.value)
+    if members is None:
         text = failed.body[:500].decode("utf-8", "replace")
         return error_reply(status, text or failed.detail, failed.failure.value)
-    return Reply(status, (JSON,), failed.body)
+    body = failed.body
+    if failed.failure is FailureClass.CONTEXT_WINDOW and members.get("type") != "error":
+        told = error_object(body) or {}
+        window = {"type": "invalid_request_error", "param": None, "code": TOO_LONG}
+        body = json.dumps({"error": {**told, **window}}).encode()
+    headers = (JSON, DO_NOT_RETRY) if is_retry_useless(status) else (JSON,)
+    return Reply(status, headers, body)
 
 
-def _is_object(body: bytes) -> bool:
-    """Whether any client can read it: in UTF-8, and without NaN."""
+def _parsed(body: bytes) -> ParsedObject | None:
+    """Parses a body that any client can read: in UTF-8, and without NaN; None for another."""
     try:
-        parse_object(body)
+        return parse_object(body)
     except InputError:
-        return False
-    return True
+        return None
 
 
 def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
@@ -136,6 +160,7 @@ def _tried(progress: RequestProgress) -> list[dict[str, object]]:
             "target": attempt.upstream.name,
             "failure": attempt.failure.failure.value,
             "status": attempt.failure.status,
+            "said": attempt.failure.said or None,
             "ms": round(attempt.ms),
         }
         for attempt in progress.attempts
@@ -159,7 +184,11 @@ def _passed_over(job: RoutedRequest, progress: RequestProgress) -> list[dict[str
 
 
 def _attempts_text(tried: list[dict[str, object]], left_out: list[dict[str, object]]) -> str:
-    failures = [f"{attempt['target']}: {attempt['failure']}" for attempt in tried]
+    failures = [
+        f"{attempt['target']}: {attempt['failure']}"
+        + (f" ({attempt['said']})" if attempt["said"] else "")
+        for attempt in tried
+    ]
     others = [f"not asked: {_listed(left_out)}"] if left_out else []
     return "; ".join((*failures, *others))
 

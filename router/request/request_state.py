@@ -41,6 +41,7 @@ class RoutedRequest:
     # The client gave less time than the route: that it is up says nothing of a provider.
     hurried: bool = False
     probe: GuardrailProbe | None = None  # for the guardrails of a live rollout; None for none
+    caller: str = ""  # the sticky key
 
     @property
     def arm_target(self) -> str:
@@ -74,6 +75,7 @@ class AttemptSpec:
     number: int  # of its target, from 1
     endpoint: Endpoint
     check: bool = False  # of its health, by a request of our own
+    caller: str = ""  # the request's sticky key
 
 
 @dataclass(slots=True)
@@ -116,7 +118,7 @@ class RequestProgress:
     def charge(self, job: RoutedRequest) -> ErrorClass | None:
         """How the assigned arm failed, or why it was left out through its fault.
 
-        None where it did not.
+        None where it did not, or was shut out on its turn: what opened the circuit counts.
         """
         if not (job.plan.left_out or self.shut_out) and len(self.attempts) == 1:
             failure = self.attempts[0].failure
@@ -126,7 +128,7 @@ class RequestProgress:
         failing = {
             excluded.target for excluded in job.plan.left_out if excluded.because in FAILING
         }
-        if job.arm_target in failing or job.arm_target in self.shut_out:
+        if job.arm_target in failing:
             return ArmFailure.CIRCUIT_OPEN
         if job.plan.left_out and job.candidate_is_unable:
             return ArmFailure.UNABLE

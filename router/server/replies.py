@@ -2,9 +2,13 @@
 
 import json
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from router.server.headers import JSON, Header
+from router.server.headers import DO_NOT_RETRY, JSON, Header
+
+# Of those below 500, what may be answered another time. Some clients send the others again all
+# the same, for a minute, and say nothing meanwhile.
+_WORTH_A_RETRY: Final = (408, 409, 425, 429)
 
 
 class Reply(NamedTuple):
@@ -25,7 +29,15 @@ def error_reply(
     status: int, message: str, code: str, *, headers: Iterable[Header] = (), **more: object
 ) -> Reply:
     kind = "invalid_request_error" if status < 500 else "router_error"
-    return Reply(status, (JSON, *headers), error_body(message, kind, code, **more))
+    given = (JSON, *headers)
+    if is_retry_useless(status):
+        given = (*given, DO_NOT_RETRY)
+    return Reply(status, given, error_body(message, kind, code, **more))
+
+
+def is_retry_useless(status: int) -> bool:
+    """Tells whether the same request gets the same answer again."""
+    return status < 500 and status not in _WORTH_A_RETRY
 
 
 def error_event(message: str, code: str) -> bytes:

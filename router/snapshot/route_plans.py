@@ -6,7 +6,7 @@ failures. Pure.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
+from harness.domain.reliability.failures import CLIENT_FAILURES, UNCHARGED, FailureClass
 from harness.domain.routing.capabilities import Endpoint, Needs
 from harness.domain.routing.plan import (
     ChainLink,
@@ -55,11 +55,11 @@ def is_arm_charged(arm: Arm, failures: Sequence[FailureClass | None]) -> bool:
     """Tells whether the assigned arm failed, whatever answered in the end.
 
     failures: the last one of each target that was asked, the arm's own first, None for the one
-    that answered. A guest that alone rejects a request is charged; a request that nobody takes
-    charges nobody.
+    that answered. A guest that alone rejects a request is charged; a request that no target
+    takes charges no arm, nor does one that refers to what another provider has made.
     """
     own = failures[0] if failures else None
-    if own is None or own is FailureClass.CANCELLED:
+    if own is None or own in UNCHARGED:
         return False
     if own in CLIENT_FAILURES:
         return arm is not Arm.INCUMBENT and failures[-1] is None

@@ -1,12 +1,18 @@
 """An upstream failure is an attempt at a provider without a usable answer, with its class and
-with what the provider answered, if it did.
+with what the provider answered, if it did: its own sentence is in `said`.
 """
 
+import json
+import re
 from collections.abc import Mapping
-from typing import Self
+from typing import Final, Self
 
 from harness.domain.errors import UpstreamError
 from harness.domain.reliability.failures import FailureClass
+
+# Of a provider's sentence, in lists of attempts, alerts and reports.
+MAX_SAID: Final = 300
+_TITLE: Final = re.compile(rb"<title>([^<]{1,200})</title>", re.IGNORECASE)
 
 
 class UpstreamFailed(UpstreamError):
@@ -37,6 +43,13 @@ class UpstreamFailed(UpstreamError):
         self.headers: Mapping[str, str] = headers or {}
         self.stale = stale
 
+    @property
+    def said(self) -> str:
+        """The provider's own sentence with its code and parameter, or the title of a page that
+        something in front of it sent; empty for none.
+        """
+        return said_in(self.body)
+
     def kept(self) -> Self:
         """Itself, for whoever keeps what was caught, without the frames that it came through.
 
@@ -44,3 +57,40 @@ class UpstreamFailed(UpstreamError):
         """
         self.__context__ = self.__cause__ = None
         return self.with_traceback(None)
+
+
+def said_in(body: bytes) -> str:
+    """Returns what an error body says, in one line of at most MAX_SAID characters."""
+    error = error_object(body)
+    if error is None:
+        title = _TITLE.search(body)
+        return title[1].decode("utf-8", "replace").strip() if title else ""
+    named = [str(error[name]) for name in ("code", "param") if error.get(name)]
+    beside = f" ({', '.join(named)})" if named else ""
+    message = " ".join(str(error.get("message") or error.get("type") or "").split())
+    return message[: MAX_SAID - len(beside)] + beside if message else ""
+
+
+def error_object(body: bytes) -> Mapping[str, object] | None:
+    """The error object of a provider's answer: OpenAI's and Anthropic's `error`, the object
+    alone of older versions of vLLM, FastAPI's `detail`, Ollama's `error` as text. None for what
+    is not a provider's error, such as a firewall's page.
+    """
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    match found:
+        case {"error": dict(error)}:
+            return dict(error)
+        case {"error": str(said)} | {"detail": str(said)}:
+            return {"message": said}
+        case {"detail": [dict(first), *_]}:
+            place = first.get("loc")
+            param = str(place[-1]) if isinstance(place, list) and place else None
+            message = f"{param}: {first.get('msg')}"
+            return {"message": message, "type": first.get("type"), "param": param}
+        case {"message": str()} if found.keys() & {"object", "type", "code"}:
+            return dict(found)
+        case _:
+            return None

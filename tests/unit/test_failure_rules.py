@@ -7,27 +7,33 @@ from harness.domain.reliability.failures import (
     FAILURE_RULES,
     BreakerEffect,
     FailureClass,
+    Fault,
     NextTarget,
     SameTarget,
 )
 
 F = FailureClass
 TABLE = """
-class           same_target  next_target    breaker  alerts other_key
-rate_limited    retry_after  yes            neutral  no     yes
-quota           never        yes            opens    yes    yes
-our_key         never        yes            opens    yes    yes
-overloaded      backoff      yes            failure  no     no
-server          once         yes            failure  no     no
-connect         once         yes            failure  no     no
-timeout         never        yes            failure  no     no
-malformed       never        yes            failure  no     no
-bad_request     never        no             neutral  no     no
-model_unknown   never        yes            opens    yes    no
-context_window  never        larger_window  neutral  no     no
-content_policy  never        if_route_says  neutral  no     no
-cancelled       never        no             neutral  no     no
-internal        never        yes            neutral  no     no
+class            fault    same_target next_target    breaker  alerts other_key several_callers
+rate_limited     ours     retry_after yes            neutral  no     yes       no
+quota            ours     never       yes            opens    yes    yes       no
+our_key          ours     never       yes            opens    yes    yes       no
+blocked          provider never       yes            opens    no     no        yes
+region           region   never       yes            opens    no     no        no
+overloaded       provider backoff     yes            failure  no     no        no
+server           provider once        yes            failure  no     no        no
+connect          provider once        yes            failure  no     no        no
+timeout          provider never       yes            failure  no     no        no
+malformed        provider never       yes            failure  no     no        no
+bad_request      client   never       no             neutral  no     no        no
+unsupported      client   never       yes            neutral  no     no        no
+foreign_state    client   never       no             neutral  no     no        no
+endpoint_missing endpoint never       yes            neutral  no     no        no
+model_unknown    ours     never       yes            opens    yes    no        no
+context_window   client   never       larger_window  neutral  no     no        no
+content_policy   client   never       if_route_says  neutral  no     no        no
+cancelled        client   never       no             neutral  no     no        no
+internal         router   never       yes            neutral  no     no        no
 """
 HEAD, *ROWS = [line.split() for line in TABLE.strip().splitlines()]
 CELLS = [
@@ -53,6 +59,7 @@ def test_every_word_of_the_table_is_used() -> None:
     assert {rule.same_target for rule in FAILURE_RULES.values()} == set(SameTarget)
     assert {rule.next_target for rule in FAILURE_RULES.values()} == set(NextTarget)
     assert {rule.breaker for rule in FAILURE_RULES.values()} == set(BreakerEffect)
+    assert {rule.fault for rule in FAILURE_RULES.values()} == set(Fault)
 
 
 def test_only_a_full_context_asks_for_a_larger_window_and_only_a_policy_for_the_route() -> None:
@@ -70,6 +77,5 @@ def test_what_is_the_clients_own_is_never_repeated_and_harms_no_target(failure: 
     rule = FAILURE_RULES[failure]
 
     assert rule.same_target is SameTarget.NEVER
-    assert rule.next_target is not NextTarget.YES
     assert rule.breaker is BreakerEffect.NEUTRAL
     assert not rule.alerts

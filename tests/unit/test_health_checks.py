@@ -276,7 +276,13 @@ async def test_checks_that_fail_open_no_circuit_that_users_find_healthy(tmp_path
 
 @pytest.mark.req("B10")
 @pytest.mark.parametrize(
-    ("turn", "up"), [(error(404), 0), (error(403), 0), (error(400), 1), (error(429), 1)]
+    ("turn", "up"),
+    [
+        (error(404, code="model_not_found"), 0),
+        (error(403), 0),
+        (error(400), 1),
+        (error(429), 1),
+    ],
 )
 async def test_what_may_be_the_checks_own_fault_opens_no_circuit(
     tmp_path: Path, turn: ScriptedTurn, up: int
@@ -321,7 +327,7 @@ async def test_anthropics_models_are_checked_in_their_own_protocol(tmp_path: Pat
 async def test_a_model_withdrawn_is_found_where_the_check_is_no_guess(tmp_path: Path) -> None:
     door = Checked(tmp_path)
     await door.check()
-    door.turns[FALLBACK] = error(404)
+    door.turns[FALLBACK] = error(404, code="model_not_found")
 
     await door.check()
 
@@ -331,11 +337,13 @@ async def test_a_model_withdrawn_is_found_where_the_check_is_no_guess(tmp_path: 
 @pytest.mark.req("B10", "B4")
 async def test_a_guess_that_is_wrong_keeps_no_circuit_open(tmp_path: Path) -> None:
     door = Checked(tmp_path)
-    door.turns |= {INCUMBENT: error(503), FALLBACK: error(404)}
+    door.turns |= {INCUMBENT: error(503), FALLBACK: error(404, code="model_not_found")}
     for _ in range(4):
         await door.ask()
     assert await door.state(INCUMBENT) == 2
-    door.turns[INCUMBENT] = error(404)  # it is a model for something else than chat
+    door.turns[INCUMBENT] = error(
+        404, code="model_not_found"
+    )  # it is a model for something else than chat
 
     assert INCUMBENT in await door.check(121)
     assert await door.state(INCUMBENT) == 1

@@ -368,6 +368,7 @@ def test_a_failure_falls_where_its_class_says(failure: F) -> None:
     expected = {
         F.BAD_REQUEST: None,
         F.CANCELLED: None,
+        F.FOREIGN_STATE: None,
         F.CONTENT_POLICY: None,
         F.CONTEXT_WINDOW: "cheap",
     }.get(failure, "spare")

@@ -8,6 +8,7 @@ import pytest
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.operations.alerts import AlertEvent, AlertKind
 from router.recording.event_queue import FAILOVERS_PER_S, MAX_ALERTS, EventQueue
+from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import Place
 from tests.support.router.live_router import FALLBACK, INCUMBENT
@@ -42,17 +43,17 @@ async def test_a_long_pause_is_an_alert_until_it_is_over_and_shown_in_the_metric
 
 @pytest.mark.req("A5")
 @pytest.mark.parametrize(
-    ("status", "kind", "subject"),
+    ("turn", "kind", "subject"),
     [
-        (401, AlertKind.OUR_KEY, "provider up"),
-        (402, AlertKind.QUOTA, "provider up"),
-        (404, AlertKind.MODEL_UNKNOWN, f"target {OWN}"),
+        (error(401), AlertKind.OUR_KEY, "provider up"),
+        (error(402), AlertKind.QUOTA, "provider up"),
+        (error(404, code="model_not_found"), AlertKind.MODEL_UNKNOWN, f"target {OWN}"),
     ],
 )
 async def test_what_is_ours_to_mend_is_told_once_and_not_per_request(
-    tmp_path: Path, status: int, kind: AlertKind, subject: str
+    tmp_path: Path, turn: ScriptedTurn, kind: AlertKind, subject: str
 ) -> None:
-    place = Place(tmp_path, {INCUMBENT: error(status), FALLBACK: completion()}, fallback=True)
+    place = Place(tmp_path, {INCUMBENT: turn, FALLBACK: completion()}, fallback=True)
 
     await place.ask(times=5)
 

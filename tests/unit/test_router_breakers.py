@@ -54,7 +54,13 @@ async def test_a_wall_clock_that_is_set_ends_no_rest_of_a_target(
 @pytest.mark.req("B4", "A5")
 @pytest.mark.parametrize(
     "turn",
-    [error(401), error(402), error(403), error(429, code="insufficient_quota"), error(404)],
+    [
+        error(401),
+        error(402),
+        error(403),
+        error(429, code="insufficient_quota"),
+        error(404, code="model_not_found"),
+    ],
     ids=["key", "payment", "suspended", "quota", "model unknown"],
 )
 async def test_what_the_next_request_would_meet_as_well_opens_at_once(
@@ -93,7 +99,7 @@ async def test_what_clients_send_wrong_harms_no_target(tmp_path: Path, status: i
         (ScriptedTurn(refuse=True), 2),
         (ScriptedTurn(steps=(b"<html>",)), 1),
         (error(401), 1),
-        (error(404), 1),
+        (error(404, code="model_not_found"), 1),
     ],
 )
 async def test_the_same_target_is_asked_as_often_as_its_class_allows(

@@ -54,6 +54,10 @@ def test_the_plan_is_the_arm_the_incumbent_and_the_fallbacks_that_the_stakes_all
         (Arm.INCUMBENT, [F.RATE_LIMITED, F.BAD_REQUEST], True),
         (Arm.INCUMBENT, [], False),
         (Arm.CANARY, [F.CANCELLED], False),
+        (Arm.CANARY, [F.UNSUPPORTED, None], True),
+        (Arm.CANARY, [F.BLOCKED, None], True),
+        # A conversation brought it along from the incumbent.
+        (Arm.CANARY, [F.FOREIGN_STATE, None], False),
     ],
 )
 @pytest.mark.req("F4")
@@ -85,7 +89,9 @@ def test_the_assigned_arm_is_charged_whatever_answered(
         (400, "context_length_exceeded", F.CONTEXT_WINDOW),
         (400, "content_policy_violation", F.CONTENT_POLICY),
         (400, "model_not_found", F.MODEL_UNKNOWN),
-        (404, None, F.MODEL_UNKNOWN),
+        (404, None, F.FOREIGN_STATE),
+        (405, None, F.ENDPOINT_MISSING),
+        (501, None, F.ENDPOINT_MISSING),
         (302, None, F.MALFORMED),
     ],
 )
@@ -130,6 +136,53 @@ def test_input_that_a_moderation_flagged_is_the_clients_and_not_our_keys() -> No
     assert classify_status(403, json.dumps(coded).encode()) is F.CONTENT_POLICY
     plain = {"error": {"code": 403, "message": "this key may not"}}
     assert classify_status(403, json.dumps(plain).encode()) is F.QUOTA
+
+
+@pytest.mark.req("A5", "B3")
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        # About the model: vLLM, Ollama, Google, Azure, DeepSeek, OpenRouter
+        (404, {"object": "error", "message": "The model `x` does not exist."}, F.MODEL_UNKNOWN),
+        (404, {"error": "model 'x' not found"}, F.MODEL_UNKNOWN),
+        (404, {"error": {"message": "models/x is not found for API v1"}}, F.MODEL_UNKNOWN),
+        (404, {"error": {"code": "DeploymentNotFound", "message": "-"}}, F.MODEL_UNKNOWN),
+        (400, {"error": {"message": "Model Not Exist"}}, F.MODEL_UNKNOWN),
+        (404, {"error": {"message": "No endpoints found for a/b."}}, F.MODEL_UNKNOWN),
+        # About the endpoint: FastAPI, Groq, llama.cpp, OpenAI
+        (404, {"detail": "Not Found"}, F.ENDPOINT_MISSING),
+        (404, {"error": {"message": "Unknown request URL: POST /v1/x"}}, F.ENDPOINT_MISSING),
+        (404, {"error": {"message": "File Not Found", "code": 404}}, F.ENDPOINT_MISSING),
+        (404, {"error": {"message": "This is not a chat model"}}, F.ENDPOINT_MISSING),
+        (404, {"error": {"message": "Only supported in v1/responses"}}, F.ENDPOINT_MISSING),
+        (501, {"error": {"message": "No embeddings; start it so"}}, F.ENDPOINT_MISSING),
+        # About something that the request names
+        (404, {"error": {"message": "Response with id 'r_1' not found."}}, F.FOREIGN_STATE),
+        (404, {"error": {"message": "Item 'the model x is not found'"}}, F.FOREIGN_STATE),
+        (400, {"error": {"code": "invalid_encrypted_content"}}, F.FOREIGN_STATE),
+        (404, {"error": {"message": "File not found: file_7"}}, F.FOREIGN_STATE),
+        # Something that another target may take
+        (500, {"error": {"message": "image input is not supported"}}, F.UNSUPPORTED),
+        (400, {"error": {"code": "unsupported_value", "param": "seed"}}, F.UNSUPPORTED),
+        (400, {"error": {"message": "max_tokens: 9 > 8, the maximum"}}, F.UNSUPPORTED),
+        (422, {"detail": [{"type": "extra_forbidden", "loc": ["seed"]}]}, F.UNSUPPORTED),
+        (403, {"error": {"code": "unsupported_country_region_territory"}}, F.REGION),
+    ],
+)
+def test_a_status_counts_only_with_its_body(
+    status: int, body: dict[str, object], expected: FailureClass
+) -> None:
+    assert classify_status(status, json.dumps(body).encode()) is expected
+
+
+@pytest.mark.req("A5", "B3")
+@pytest.mark.parametrize("body", [b"", b"<html>403 Forbidden</html>", b'{"message": "no"}'])
+def test_a_page_of_something_before_the_provider_says_nothing_of_key_and_account(
+    body: bytes,
+) -> None:
+    assert classify_status(403, body) is F.BLOCKED
+    assert classify_status(401, body) is F.BLOCKED
+    assert classify_status(404, body) is F.ENDPOINT_MISSING
 
 
 @given(st.integers(300, 599), st.binary(max_size=50))

@@ -1,9 +1,9 @@
 """This table says how a provider's call can fail, and what each failure means for the next
 attempt.
 
-`FAILURE_RULES` has, for each `FailureClass`: whether the same target is asked again, whether
-the next one is, what it does to the breaker, and whether people are alerted. `ArmFailure` names
-failures of an arm without an answer.
+`FAILURE_RULES` has, for each `FailureClass`: whose fault it is, whether the same target is
+asked again, whether the next one is, what it does to the breaker, and whether people are
+alerted. `ArmFailure` names failures of an arm without an answer.
 
 Says in words why a request left its target, for people at a page or a terminal.
 """
@@ -18,12 +18,17 @@ class FailureClass(StrEnum):
     RATE_LIMITED = "rate_limited"  # 429 with a limit
     QUOTA = "quota"  # 402, 403, 429 insufficient_quota: our account
     OUR_KEY = "our_key"  # 401: our key
+    BLOCKED = "blocked"  # 401, 403 without the provider's own words: a firewall's page
+    REGION = "region"  # the provider does not serve where the request comes from
     OVERLOADED = "overloaded"  # 503, 529
     SERVER = "server"  # 500, 502, 504, HTML of a gateway
     CONNECT = "connect"  # DNS, refused, TLS, reset
     TIMEOUT = "timeout"  # connect, first token, between chunks, total
     MALFORMED = "malformed"  # 200 that is not what was asked
     BAD_REQUEST = "bad_request"  # 400, 413, 415, 422
+    UNSUPPORTED = "unsupported"  # a field, a value or a limit that another target may take
+    FOREIGN_STATE = "foreign_state"  # an item, a file or a signature of another maker, or gone
+    ENDPOINT_MISSING = "endpoint_missing"  # 404, 405, 501: it does not serve this endpoint
     MODEL_UNKNOWN = "model_unknown"  # the name that we put in
     CONTEXT_WINDOW = "context_window"  # 400 saying so
     CONTENT_POLICY = "content_policy"  # 400 or 403 saying so
@@ -55,6 +60,17 @@ def describe_failures(failures: Mapping[str, int]) -> str:
     return ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in found if n)
 
 
+class Fault(StrEnum):
+    """Whose fault a failure is."""
+
+    CLIENT = "client"  # of the request that was sent
+    ENDPOINT = "endpoint"  # of this endpoint of this target alone
+    OURS = "ours"  # our key, our account, or the model's name in our configuration
+    REGION = "region"
+    PROVIDER = "provider"
+    ROUTER = "router"
+
+
 class SameTarget(StrEnum):
     """Whether the target that failed may be asked again in the same request."""
 
@@ -81,8 +97,9 @@ class BreakerEffect(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FailureRule:
-    """Holds one row of the table in docs/reference/router.md, "When a target fails"."""
+    """Holds one row of the table in docs/reference/router.md, "Whose fault it was"."""
 
+    fault: Fault
     same_target: SameTarget
     next_target: NextTarget
     breaker: BreakerEffect
@@ -90,6 +107,9 @@ class FailureRule:
     # It is about our key; another key of the same provider is tried first, and only when none
     # is left does the class count for the breaker.
     other_key: bool = False
+    # One caller's request says nothing about the target: it counts for the breaker when several
+    # callers have met it in a row, and none was answered in between.
+    several_callers: bool = False
 
     @property
     def needs_larger_window(self) -> bool:
@@ -100,28 +120,42 @@ class FailureRule:
         return self.next_target is NextTarget.IF_ROUTE_SAYS
 
 
-_F, _S, _N, _B = FailureClass, SameTarget, NextTarget, BreakerEffect
+_F, _S, _N, _B, _W = FailureClass, SameTarget, NextTarget, BreakerEffect, Fault
 
 FAILURE_RULES: Final[Mapping[FailureClass, FailureRule]] = {
-    _F.RATE_LIMITED: FailureRule(_S.RETRY_AFTER, _N.YES, _B.NEUTRAL, other_key=True),
-    _F.QUOTA: FailureRule(_S.NEVER, _N.YES, _B.OPENS, alerts=True, other_key=True),
-    _F.OUR_KEY: FailureRule(_S.NEVER, _N.YES, _B.OPENS, alerts=True, other_key=True),
-    _F.OVERLOADED: FailureRule(_S.BACKOFF, _N.YES, _B.FAILURE),
-    _F.SERVER: FailureRule(_S.ONCE, _N.YES, _B.FAILURE),
-    _F.CONNECT: FailureRule(_S.ONCE, _N.YES, _B.FAILURE),
-    _F.TIMEOUT: FailureRule(_S.NEVER, _N.YES, _B.FAILURE),
-    _F.MALFORMED: FailureRule(_S.NEVER, _N.YES, _B.FAILURE),
-    _F.BAD_REQUEST: FailureRule(_S.NEVER, _N.NO, _B.NEUTRAL),
-    _F.MODEL_UNKNOWN: FailureRule(_S.NEVER, _N.YES, _B.OPENS, alerts=True),
-    _F.CONTEXT_WINDOW: FailureRule(_S.NEVER, _N.LARGER_WINDOW, _B.NEUTRAL),
-    _F.CONTENT_POLICY: FailureRule(_S.NEVER, _N.IF_ROUTE_SAYS, _B.NEUTRAL),
-    _F.CANCELLED: FailureRule(_S.NEVER, _N.NO, _B.NEUTRAL),
-    _F.INTERNAL: FailureRule(_S.NEVER, _N.YES, _B.NEUTRAL),
+    _F.RATE_LIMITED: FailureRule(_W.OURS, _S.RETRY_AFTER, _N.YES, _B.NEUTRAL, other_key=True),
+    _F.QUOTA: FailureRule(_W.OURS, _S.NEVER, _N.YES, _B.OPENS, alerts=True, other_key=True),
+    _F.OUR_KEY: FailureRule(_W.OURS, _S.NEVER, _N.YES, _B.OPENS, alerts=True, other_key=True),
+    _F.BLOCKED: FailureRule(_W.PROVIDER, _S.NEVER, _N.YES, _B.OPENS, several_callers=True),
+    _F.REGION: FailureRule(_W.REGION, _S.NEVER, _N.YES, _B.OPENS),
+    _F.OVERLOADED: FailureRule(_W.PROVIDER, _S.BACKOFF, _N.YES, _B.FAILURE),
+    _F.SERVER: FailureRule(_W.PROVIDER, _S.ONCE, _N.YES, _B.FAILURE),
+    _F.CONNECT: FailureRule(_W.PROVIDER, _S.ONCE, _N.YES, _B.FAILURE),
+    _F.TIMEOUT: FailureRule(_W.PROVIDER, _S.NEVER, _N.YES, _B.FAILURE),
+    _F.MALFORMED: FailureRule(_W.PROVIDER, _S.NEVER, _N.YES, _B.FAILURE),
+    _F.BAD_REQUEST: FailureRule(_W.CLIENT, _S.NEVER, _N.NO, _B.NEUTRAL),
+    _F.UNSUPPORTED: FailureRule(_W.CLIENT, _S.NEVER, _N.YES, _B.NEUTRAL),
+    _F.FOREIGN_STATE: FailureRule(_W.CLIENT, _S.NEVER, _N.NO, _B.NEUTRAL),
+    _F.ENDPOINT_MISSING: FailureRule(_W.ENDPOINT, _S.NEVER, _N.YES, _B.NEUTRAL),
+    _F.MODEL_UNKNOWN: FailureRule(_W.OURS, _S.NEVER, _N.YES, _B.OPENS, alerts=True),
+    _F.CONTEXT_WINDOW: FailureRule(_W.CLIENT, _S.NEVER, _N.LARGER_WINDOW, _B.NEUTRAL),
+    _F.CONTENT_POLICY: FailureRule(_W.CLIENT, _S.NEVER, _N.IF_ROUTE_SAYS, _B.NEUTRAL),
+    _F.CANCELLED: FailureRule(_W.CLIENT, _S.NEVER, _N.NO, _B.NEUTRAL),
+    _F.INTERNAL: FailureRule(_W.ROUTER, _S.NEVER, _N.YES, _B.NEUTRAL),
 }
 
-# Another target would say the same: the client gets the provider's own words at once. Only a
-# canary's is asked again, once, of the incumbent: perhaps the candidate alone rejects it.
-CLIENT_FAILURES: Final = frozenset({_F.BAD_REQUEST, _F.CONTEXT_WINDOW, _F.CONTENT_POLICY})
+# What the request, or the endpoint that it asks, has brought about: the target is well, and the
+# client gets the provider's own words where no other target takes it. What a canary's refuses
+# is asked again, once, of the incumbent: perhaps the candidate alone rejects it.
+CLIENT_FAILURES: Final = frozenset(
+    failure
+    for failure, rule in FAILURE_RULES.items()
+    if rule.fault in (Fault.CLIENT, Fault.ENDPOINT) and failure is not _F.CANCELLED
+)
+# The client gets the provider's own words.
+PASSED_ON: Final = CLIENT_FAILURES | {_F.BLOCKED}
+# Of these no arm is guilty: a conversation brought them along from elsewhere.
+UNCHARGED: Final = frozenset({_F.FOREIGN_STATE, _F.CANCELLED})
 
 
 _SAID, _A = FailureClass, ArmFailure
@@ -129,12 +163,17 @@ FAILURE_WORDS: Final[Mapping[ErrorClass, str]] = {
     _SAID.RATE_LIMITED: "the provider's rate limit",
     _SAID.QUOTA: "our account's quota at the provider is used up",
     _SAID.OUR_KEY: "the provider refuses our key",
+    _SAID.BLOCKED: "something in front of the provider refused the request",
+    _SAID.REGION: "the provider does not serve this region",
     _SAID.OVERLOADED: "the provider is overloaded",
     _SAID.SERVER: "a server error of the provider",
     _SAID.CONNECT: "no connection to the provider",
     _SAID.TIMEOUT: "no answer in time",
     _SAID.MALFORMED: "the answer could not be read",
     _SAID.BAD_REQUEST: "the provider rejected the request",
+    _SAID.UNSUPPORTED: "the target does not take a field or a value of the request",
+    _SAID.FOREIGN_STATE: "the request refers to something that the provider does not have",
+    _SAID.ENDPOINT_MISSING: "the target does not serve this endpoint",
     _SAID.MODEL_UNKNOWN: "the provider does not know the model",
     _SAID.CONTEXT_WINDOW: "the request is too long for the model",
     _SAID.CONTENT_POLICY: "the provider's content policy",

@@ -1,6 +1,7 @@
 """Turns an error reply in OpenAI's shape into the one that Anthropic's clients expect."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -24,6 +25,14 @@ TYPE_BY_CLASS: Final[Mapping[FailureClass, str]] = {
     FailureClass.RATE_LIMITED: "rate_limit_error",
     FailureClass.TIMEOUT: "timeout_error",
 }
+_TOO_LONG: Final = "context_length_exceeded"
+# Before the number, what other providers call the limit.
+_LIMIT: Final = re.compile(
+    r"(?:context length|prompt length|context size|context window|tokens allowed|limit)"
+    r"\D{0,20}(\d[\d,]*)",
+    re.IGNORECASE,
+)
+_NUMBER: Final = re.compile(r"\d[\d,]*")
 
 
 def anthropic_error(reply: Reply, request_id: str) -> Reply:
@@ -38,6 +47,24 @@ def anthropic_error(reply: Reply, request_id: str) -> Reply:
     told = dict(error) if isinstance(error, dict) else {"message": str(error or found)[:500]}
     kind = "invalid_request_error" if reply.status < 500 else "api_error"
     told["type"] = _BY_STATUS.get(reply.status, kind)
+    if told.get("code") == _TOO_LONG:
+        told["message"] = _too_long(told)
     body = {"type": "error", "error": told, "request_id": request_id}
     headers = (*reply.headers, (b"request-id", request_id.encode()))
     return Reply(reply.status, headers, json.dumps(body).encode())
+
+
+def _too_long(error: Mapping[str, object]) -> str:
+    """Says that a prompt is too long as Anthropic does: on these words Anthropic's clients
+    shorten the conversation and go on.
+    """
+    said = str(error.get("message") or "")
+    given, most = error.get("n_prompt_tokens"), error.get("n_ctx")  # llama.cpp's
+    if not isinstance(given, int) or not isinstance(most, int):
+        limit = _LIMIT.search(said)
+        numbers = [int(number.replace(",", "")) for number in _NUMBER.findall(said)]
+        if limit is None:
+            return f"prompt is too long: {said}"
+        most = int(limit[1].replace(",", ""))
+        given = max([most + 1, *numbers])
+    return f"prompt is too long: {given} tokens > {most} maximum"

@@ -1,0 +1,182 @@
+"""One caller's request takes no target from others: whose fault a refusal is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.providers.scripted_transport import ScriptedTurn
+from tests.support.providers.scripted_upstream import completion, error
+from tests.support.router.asgi_router import ASK, AUTH, CHAT, Place, code
+from tests.support.router.live_router import CANDIDATE, FALLBACK, INCUMBENT
+
+MESSAGES = "/v1/messages"
+MESSAGE = ASK[:-1] + b',"max_tokens":9}'
+PAGE = b"<html><head><title>Access denied</title></head></html>"
+FIREWALL = ScriptedTurn(403, {"content-type": "text/html"}, (PAGE,))
+TOO_LONG = "This model's maximum context length is 4096 tokens. However, you asked for 5000."
+
+
+def told(body: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(body)["error"]
+    return found
+
+
+@pytest.mark.req("A5", "B4")
+async def test_a_firewalls_page_for_one_caller_leaves_key_and_circuit_alone(
+    tmp_path: Path,
+) -> None:
+    place = Place(tmp_path, {INCUMBENT: FIREWALL}, more_keys=("UP_KEY_2",))
+
+    sticky = (b"x-swapgate-sticky", b"always the same")
+    for _ in range(10):
+        status, headers, body = await place.door.call(CHAT, ASK, headers=(AUTH, sticky))
+
+    assert (status, code(body)) == (403, "blocked")
+    assert "Access denied" in told(body)["message"]
+    assert headers[b"x-should-retry"] == b"false"
+    # No other key is tried with it.
+    assert place.asked[INCUMBENT] == 10
+    assert await place.state() == 0
+    assert place.door.kept.alerts == []
+
+
+@pytest.mark.req("A5", "B4")
+async def test_a_firewall_that_refuses_several_callers_in_a_row_opens_the_circuit(
+    tmp_path: Path,
+) -> None:
+    place = Place(tmp_path, {INCUMBENT: FIREWALL, FALLBACK: completion()}, fallback=True)
+
+    await place.ask(times=2)
+    place.script[INCUMBENT] = completion()
+    await place.ask()
+    place.script[INCUMBENT] = FIREWALL
+    await place.ask(times=2)
+    assert await place.state() == 0
+
+    assert (await place.ask())[0] == 200
+    assert await place.state() == 2
+
+
+@pytest.mark.req("A5", "B4")
+@pytest.mark.parametrize("status", [404, 405, 501])
+async def test_an_endpoint_that_a_target_lacks_is_asked_of_the_next_and_closes_nothing(
+    tmp_path: Path, status: int
+) -> None:
+    lacking = ScriptedTurn(status=status, steps=(b'{"detail":"Not Found"}',))
+    place = Place(tmp_path, {INCUMBENT: lacking, FALLBACK: completion()}, fallback=True)
+
+    assert (await place.ask(times=6))[0] == 200
+    assert place.asked == {INCUMBENT: 6, FALLBACK: 6}
+    assert await place.state() == 0
+    assert place.door.kept.alerts == []
+
+    place.script[FALLBACK] = lacking
+    given, _, body = await place.door.call(CHAT, ASK)
+    assert (given, code(body)) == (404 if status == 404 else 422, "endpoint_missing")
+
+
+@pytest.mark.req("A5", "B4")
+async def test_what_a_provider_never_stored_is_the_clients_own_in_the_providers_words(
+    tmp_path: Path,
+) -> None:
+    place = Place(
+        tmp_path,
+        {INCUMBENT: error(404, "Response with id 'r_9' not found."), FALLBACK: completion()},
+        fallback=True,
+    )
+
+    status, headers, body = await place.door.call(CHAT, ASK)
+
+    assert (status, told(body)["message"]) == (404, "Response with id 'r_9' not found.")
+    assert headers[b"x-should-retry"] == b"false"
+    assert place.asked == {INCUMBENT: 1}
+    assert await place.state() == 0
+
+
+@pytest.mark.req("A5", "F4")
+async def test_a_canary_is_not_charged_with_what_another_provider_had_made(
+    tmp_path: Path,
+) -> None:
+    gone = error(404, "Item with id 'i_1' not found.")
+    place = Place(tmp_path, {INCUMBENT: completion(), CANDIDATE: gone}, weight_bps=10_000)
+
+    status, headers = await place.ask(times=5)
+
+    assert (status, headers[b"x-swapgate-arm"]) == (200, b"canary")
+    assert await place.state(CANDIDATE) == 0
+    place.door.recorder.flush(final=True)
+    (row,) = place.door.kept.traffic
+    assert (row.requests, row.charged) == (5, 0)
+
+
+@pytest.mark.req("F2", "F4")
+async def test_what_an_open_circuit_keeps_from_a_candidate_is_no_evidence_of_either_arm(
+    tmp_path: Path,
+) -> None:
+    place = Place(tmp_path, {INCUMBENT: completion(), CANDIDATE: error(500)}, weight_bps=5_000)
+
+    await place.ask(times=60)
+
+    place.door.recorder.flush(final=True)
+    blocks = place.door.kept.blocks.values()
+    # Of those before the circuit opened, whose five attempts failed.
+    assert place.asked[CANDIDATE] == 5
+    assert sum(block.canary_failures for block in blocks) == 3
+    assert sum(block.canary_units for block in blocks) == 3
+    assert sum(block.units for block in blocks) < 30
+
+
+@pytest.mark.req("A5")
+async def test_what_another_target_may_take_is_asked_of_it_and_else_said_in_the_providers_words(
+    tmp_path: Path,
+) -> None:
+    refusal = error(500, "image input is not supported - hint: load a projector")
+    place = Place(tmp_path, {INCUMBENT: refusal, FALLBACK: completion()}, fallback=True)
+
+    assert (await place.ask())[0] == 200
+    place.script[FALLBACK] = refusal
+    status, _, body = await place.door.call(CHAT, ASK)
+
+    assert status == 422
+    assert "load a projector" in told(body)["message"]
+    assert await place.state() == 0
+
+
+@pytest.mark.req("A5")
+async def test_a_prompt_that_is_too_long_is_said_so_that_each_protocols_clients_shorten_it(
+    tmp_path: Path,
+) -> None:
+    place = Place(tmp_path, {INCUMBENT: error(400, TOO_LONG)})
+
+    _, _, body = await place.door.call(CHAT, ASK)
+    assert code(body) == "context_length_exceeded"
+    assert told(body)["message"] == TOO_LONG
+
+    status, _, body = await place.door.call(MESSAGES, MESSAGE)
+    assert status == 400
+    assert told(body)["message"] == "prompt is too long: 5000 tokens > 4096 maximum"
+
+
+@pytest.mark.req("A5")
+async def test_the_last_words_of_every_provider_stand_in_the_error_that_none_answered(
+    tmp_path: Path,
+) -> None:
+    place = Place(tmp_path, {INCUMBENT: error(500, "cuda is out of memory", code="oom")})
+
+    _, _, body = await place.door.call(CHAT, ASK)
+
+    assert told(body)["attempts"][0]["said"] == "cuda is out of memory (oom)"
+    assert "cuda is out of memory" in told(body)["message"]
+
+
+@pytest.mark.req("A5")
+async def test_a_key_that_is_not_valid_is_not_worth_a_retry(tmp_path: Path) -> None:
+    place = Place(tmp_path, {INCUMBENT: completion()})
+
+    status, headers, _ = await place.door.call(
+        CHAT, ASK, headers=((b"authorization", b"Bearer sk-sg-unknown"),)
+    )
+
+    assert (status, headers[b"x-should-retry"]) == (401, b"false")
