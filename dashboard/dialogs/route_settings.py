@@ -22,6 +22,7 @@ from harness.domain.routing.overrides import Overrides, RequestKind
 from harness.domain.routing.table import (
     OnBadEvent,
     OnContentPolicy,
+    OnEmptyAnswer,
     Route,
     RouteSettings,
     RouteSuite,
@@ -51,6 +52,10 @@ COMMIT_WORDS: Final[Mapping[StreamCommit, str]] = {
 BAD_EVENT_WORDS: Final[Mapping[OnBadEvent, str]] = {
     OnBadEvent.FAIL: "the request fails",
     OnBadEvent.SKIP: "the stream goes on without it",
+}
+EMPTY_ANSWER_WORDS: Final[Mapping[OnEmptyAnswer, str]] = {
+    OnEmptyAnswer.FAIL: "the next target is asked",
+    OnEmptyAnswer.ACCEPT: "silence is an answer",
 }
 CONTENT_POLICY_WORDS: Final[Mapping[OnContentPolicy, str]] = {
     OnContentPolicy.FAIL: "the request fails",
@@ -175,6 +180,10 @@ def _ask_advanced(ctx: Context, before: RouteSettings, key: str, *, new: bool) -
             "When a stream has what cannot be read", BAD_EVENT_WORDS, before.on_bad_event,
             f"bad-event-{key}",
         )  # fmt: skip
+        empty = _choose(
+            "When an answer says nothing", EMPTY_ANSWER_WORDS, before.on_empty_answer,
+            f"empty-answer-{key}",
+        )  # fmt: skip
         refused = _choose(
             "When a provider's content filter refuses", CONTENT_POLICY_WORDS,
             before.on_content_policy, f"content-policy-{key}",
@@ -195,6 +204,7 @@ def _ask_advanced(ctx: Context, before: RouteSettings, key: str, *, new: bool) -
         first_byte_timeout_s=first_byte,
         commit=commit,
         on_bad_event=bad_event,
+        on_empty_answer=empty,
         on_content_policy=refused,
         keep_warm_bps=round(warm * 100),
         capture_per_day=per_day,

@@ -22,6 +22,7 @@ from harness.domain.routing.route_changes import check_route_name
 from harness.domain.routing.table import (
     OnBadEvent,
     OnContentPolicy,
+    OnEmptyAnswer,
     RouteSettings,
     RouteSuite,
     Stakes,
@@ -112,6 +113,10 @@ class RouteEntry(BaseModel):
     on_bad_event: OnBadEvent = Field(
         OnBadEvent.FAIL, description="skip: a stream goes on without what cannot be read"
     )
+    on_empty_answer: OnEmptyAnswer = Field(
+        OnEmptyAnswer.FAIL,
+        description="accept: an answer that says nothing is one; else the next target is asked",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +177,7 @@ def route_seed(name: str, entry: RouteEntry, known: FileContext) -> RouteSeed:
             first_byte_timeout_s=entry.first_byte_timeout_s,
             commit=entry.commit,
             on_bad_event=entry.on_bad_event,
+            on_empty_answer=entry.on_empty_answer,
         ),
     )
     at(("capture",), partial(check_capture, seed.settings))

@@ -49,6 +49,8 @@ BECAUSE: Final = {
     FailureClass.CONNECT: "no connection can be made",
     FailureClass.TIMEOUT: "it does not answer in time",
     FailureClass.MALFORMED: "its answers are malformed",
+    FailureClass.ABORTED: "it gives up in its answers",
+    FailureClass.EMPTY: "its answers say nothing",
 }
 
 

@@ -23,7 +23,7 @@ class RequestMetrics(RequestObserver):
         record, result = observed.record, response.progress.result
         if record is None:
             return
-        if not (isinstance(result, UpstreamAnswer) and result.ended):
+        if not (isinstance(result, UpstreamAnswer) and result.irregularity is None):
             for irregularity in response.irregularities:
                 self._metrics.irregular(record.target_name, irregularity)
         self._metrics.finished(record)

@@ -28,6 +28,7 @@ class FinishReason(StrEnum):
     LENGTH = "length"
     CALLS = "tool_calls"
     FILTERED = "content_filter"
+    UNKNOWN = "unknown"  # the answer's own word is `AnswerEnd.word`
 
 
 class AnswerTokens(NamedTuple):
@@ -53,6 +54,7 @@ class AnswerEnd(NamedTuple):
     finish: FinishReason
     stop_sequence: str  # the one that was met, where the provider names it; else empty
     tokens: AnswerTokens | None
+    word: str = ""  # the provider's, where nothing is known of it
 
 
 class WholeAnswer(NamedTuple):

@@ -6,14 +6,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from router.protocols.answer_ends import AnswerEnding, read_ending
+
 # More of an answer is not kept, and then neither its JSON nor its calls are judged.
 MAX_KEPT: Final = 256 * 1024
 # What stands for itself in this much of the beginning.
 OPENING: Final = 200
-TRUNCATED: Final = frozenset(
-    {"length", "max_tokens", "max_output_tokens", "model_context_window_exceeded"}
-)
-REFUSED: Final = frozenset({"content_filter", "refusal"})
 # Few words, and only at the beginning: better one overlooked than an answer taken for one.
 _DECLINES: Final = re.compile(
     r"\s*(?:I(?:['\u2019]m| am) (?:very |so )?sorry,? (?:but |, )?)?"
@@ -73,8 +71,10 @@ class AnswerSignals:
         """Notes the finish reason, as the protocol names it; an end that is not known yet
         changes nothing.
         """
-        self.truncated = self.truncated or reason in TRUNCATED
-        self.refused = self.refused or reason in REFUSED
+        if reason:
+            ending = read_ending(reason)
+            self.truncated = self.truncated or ending is AnswerEnding.CUT
+            self.refused = self.refused or ending is AnswerEnding.REFUSED
 
     @property
     def declined(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Protocol
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Target
 from router.protocols.answer_signals import AnswerSignals
-from router.protocols.event_stream import StreamFilter
+from router.protocols.event_stream import Irregularity, StreamFilter
 from router.protocols.usage import TokenUsage
 from router.request.body import ClientRequest
 from router.request.json_spans import ParsedObject
@@ -45,15 +45,16 @@ class ProtocolDialect(Protocol):
         """The body as the target is to see it. serialize_tools: one tool call at a time."""
         ...
 
-    def checked(self, members: ParsedObject) -> TokenUsage | None:
+    def checked(self, members: ParsedObject, *, silence: bool = False) -> TokenUsage | None:
         """The usage of a whole answer. Raises UpstreamFailed when it is none.
 
-        What neither has content nor says why it ended is none.
+        What has no content is none, unless it was cut or refused, or `silence` is an answer;
+        nor is an answer whose end says that the provider failed.
         """
         ...
 
-    def ended(self, members: ParsedObject) -> bool:
-        """Whether a whole answer, which was checked, says why it ended."""
+    def irregularity(self, members: ParsedObject) -> Irregularity | None:
+        """What is irregular about the end of a whole answer, which was checked."""
         ...
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:

@@ -13,6 +13,7 @@ from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Target
 from router.protocols.chat.dialect import ChatDialect
+from router.protocols.event_stream import Irregularity
 from router.protocols.object_lists import first_object
 from router.protocols.usage import TokenUsage, read_usage
 from router.request.body import ClientRequest
@@ -46,12 +47,12 @@ class EmbeddingsDialect(ChatDialect):
         """
         return apply_edits(request.text, [model_edit(request, target)])
 
-    def checked(self, members: ParsedObject) -> TokenUsage | None:
+    def checked(self, members: ParsedObject, *, silence: bool = False) -> TokenUsage | None:  # noqa: ARG002 - a Dialect
         first_object(members, "data")
         return read_usage(members.get("usage"))
 
-    def ended(self, members: ParsedObject) -> bool:  # noqa: ARG002 - they just are
-        return True
+    def irregularity(self, members: ParsedObject) -> Irregularity | None:  # noqa: ARG002 - a Dialect
+        return None
 
     def check_vectors(self, request: ClientRequest, members: ParsedObject) -> None:
         """Checks that there is a vector for each input, in its place, all of one dimension, of

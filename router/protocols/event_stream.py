@@ -15,6 +15,12 @@ from typing import Final
 from harness.domain.errors import InputError
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.sse import LINE_END, SseParser, event_data
+from router.protocols.answer_ends import (
+    AnswerEnding,
+    ending_failure,
+    ending_words,
+    read_ending,
+)
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.provider_failures import classify_error
 from router.protocols.usage import TokenUsage
@@ -34,7 +40,16 @@ class Irregularity(StrEnum):
     NO_FINISH_REASON = "no_finish_reason"  # a whole answer does not say why it ended
     NO_LAST_EVENT = "no_last_event"  # a stream said why it ended, and then nothing more
     NOT_FINITE = "not_finite"  # NaN or an infinity in an event
+    UNKNOWN_END = "unknown_end"  # a reason to end that nothing is known of
     SKIPPED = "skipped_event"  # one that cannot be read, where the route says so
+
+
+def end_irregularity(reason: object) -> Irregularity | None:
+    """What is irregular about a whole answer that gives this reason to end."""
+    if not reason:
+        return Irregularity.NO_FINISH_REASON
+    unknown = read_ending(reason) is AnswerEnding.UNKNOWN
+    return Irregularity.UNKNOWN_END if unknown else None
 
 
 # What `_read` gives where nothing but the value of the event's own `model` is to change.
@@ -64,6 +79,7 @@ class StreamFilter(SseParser):
         self.signals: AnswerSignals | None = None  # None where no guardrail asks
         self.signals_fault: Exception | None = None  # ours; the stream goes on without signals
         self.skips = False  # what cannot be read is left out
+        self.silence = False  # an answer that says nothing is one, too
         self._json_name = json_name
 
     @property
@@ -135,6 +151,16 @@ class StreamFilter(SseParser):
     def _refused(self, error: object) -> None:
         self._fail("the stream carries an error", classify_error(error))
         self.refusal = json.dumps({"error": error}).encode()
+
+    def _ends_well(self, reason: object, *, has_output: bool) -> bool:
+        """Notes why the answer ended. False where no client can use it: the stream fails."""
+        failure = ending_failure(reason, has_output=has_output, silence=self.silence)
+        if failure is not None:
+            self._fail(ending_words(failure, reason), failure)
+            return False
+        if read_ending(reason) is AnswerEnding.UNKNOWN:
+            self.irregularities.add(Irregularity.UNKNOWN_END)
+        return True
 
     def _event(self, event: bytes, end: bytes) -> bytes:
         payload = event_data(event)

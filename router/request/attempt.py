@@ -9,6 +9,7 @@ from functools import lru_cache
 from harness.domain.errors import InputError
 from harness.domain.reliability.failures import FailureClass
 from router.protocols.dialect import ProtocolDialect
+from router.protocols.event_stream import Irregularity
 from router.protocols.provider_failures import refusal_failure
 from router.protocols.usage import TokenUsage
 from router.request.json_spans import ParsedObject, TextEdit, apply_edits, parse_object
@@ -29,7 +30,7 @@ class UpstreamAnswer:
     members: ParsedObject  # as it was parsed
     model: str = ""  # the provider's, or empty
     dropped: tuple[str, ...] = ()  # as `dropped_fields_of` has it
-    ended: bool = True  # it says why
+    irregularity: str | None = None  # of its end
 
 
 async def read_refusal(reply: UpstreamReply) -> UpstreamFailed:
@@ -50,16 +51,19 @@ def check_content_type(headers: Sequence[Header], content_type: bytes) -> None:
 
 
 async def read_answer(
-    reply: UpstreamReply, json_name: str | None, dialect: ProtocolDialect
+    reply: UpstreamReply, json_name: str | None, dialect: ProtocolDialect, *, silence: bool
 ) -> UpstreamAnswer:
-    """The whole body, `model` replaced if there is a name.
+    """The whole body, `model` replaced if there is a name. silence: as `checked` has it.
 
     Raises UpstreamFailed for what is no answer.
     """
     body = await reply.body()
-    answer = parse_answer(reply.status, reply.headers, body, json_name, dialect)
+    answer = parse_answer(
+        reply.status, reply.headers, body, json_name, dialect, silence=silence
+    )
     answer.dropped = dropped_fields_of(reply)
-    answer.ended = answer.ended and not is_unended(reply)
+    if is_unended(reply):
+        answer.irregularity = Irregularity.NO_FINISH_REASON
     return answer
 
 
@@ -69,6 +73,8 @@ def parse_answer(
     body: bytes,
     json_name: str | None,
     dialect: ProtocolDialect,
+    *,
+    silence: bool = False,
 ) -> UpstreamAnswer:
     """Reads the answer as `read_answer` does, from a body that is here and was not
     translated.
@@ -77,15 +83,17 @@ def parse_answer(
         members = parse_object(body)
     except InputError as error:
         raise UpstreamFailed(FailureClass.MALFORMED, f"answer is not valid: {error}") from None
-    usage = dialect.checked(members)
+    usage = dialect.checked(members, silence=silence)
     if json_name is not None:
         named = members.with_text("model", json_name)
         body = _with_model(members, json_name, body) if named is None else named
     model = members.get("model")
     if not isinstance(model, str):
         model = ""
-    ended = dialect.ended(members)
-    return UpstreamAnswer(status, passed_on(headers), body, usage, members, model, (), ended)
+    irregular = dialect.irregularity(members)
+    return UpstreamAnswer(
+        status, passed_on(headers), body, usage, members, model, (), irregular
+    )
 
 
 def _with_model(members: ParsedObject, json_name: str, body: bytes) -> bytes:

@@ -14,7 +14,6 @@ from harness.domain.routing.table import Arm
 from router.observers.tracing_port import SpanResult
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.endpoints import DIALECTS
-from router.protocols.event_stream import Irregularity
 from router.protocols.usage import TokenUsage
 from router.request.attempt import UpstreamAnswer
 from router.request.body import ClientRequest
@@ -272,8 +271,8 @@ class RoutedResponse:
         result = self.progress.result
         if isinstance(result, CommittedStream):
             return result.irregularities
-        if isinstance(result, UpstreamAnswer) and not result.ended:
-            return (Irregularity.NO_FINISH_REASON,)
+        if isinstance(result, UpstreamAnswer) and result.irregularity is not None:
+            return (result.irregularity,)
         return ()
 
     @property

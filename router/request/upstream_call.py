@@ -10,7 +10,7 @@ from typing import Final
 from harness.domain.providers.credentials import hide_provider_secrets
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.table import OnBadEvent
+from harness.domain.routing.table import OnBadEvent, OnEmptyAnswer
 from harness.domain.settings import AnsweredModel, RouterSettings
 from router.protocols.chat.dialect import CHAT
 from router.protocols.embeddings import EMBEDDINGS
@@ -42,6 +42,7 @@ from router.upstream.transport import (
 _CHAT: Final = Endpoint.CHAT
 _EMBEDDINGS: Final = Endpoint.EMBEDDINGS
 _MESSAGES: Final = Endpoint.MESSAGES
+_ACCEPT: Final = OnEmptyAnswer.ACCEPT
 # What may come before the first output; more is no metadata.
 MAX_HELD_BYTES: Final = 1024 * 1024
 # Of the answer to a health check, which asks for a few tokens. A provider that is ill may send
@@ -150,7 +151,8 @@ class UpstreamCalls:
                 on_head()
             if not asked.stream:
                 check_content_type(reply.headers, b"application/json")
-                answer = await read_answer(reply, self._name(job), dialect)
+                silence = _takes_silence(job)
+                answer = await read_answer(reply, self._name(job), dialect, silence=silence)
                 result = _checked(asked, answer)
             else:
                 check_content_type(reply.headers, b"text/event-stream")
@@ -186,7 +188,9 @@ class UpstreamCalls:
             check_content_type(headers, b"application/json")
         endpoint = job.request.endpoint
         json_name = job.route.json_name if self._names_route else None
-        answer = parse_answer(status, headers, body, json_name, DIALECTS[endpoint])
+        answer = parse_answer(
+            status, headers, body, json_name, DIALECTS[endpoint], silence=_takes_silence(job)
+        )
         return _checked(job.request, answer) if endpoint is _EMBEDDINGS else answer
 
     def begin_stream(
@@ -205,6 +209,7 @@ class UpstreamCalls:
     def _events(self, job: RoutedRequest) -> StreamFilter:
         json_name = job.route.json_name if self._names_route else None
         events = DIALECTS[job.request.endpoint].stream(job.request, json_name)
+        events.silence = _takes_silence(job)
         events.skips = job.route.route.settings.on_bad_event is OnBadEvent.SKIP
         if job.probe is not None:
             events.listen(job.probe.new_signals)
@@ -236,6 +241,11 @@ class UpstreamCalls:
             on_end=on_end,
             hide=hide,
         )
+
+
+def _takes_silence(job: RoutedRequest) -> bool:
+    """Tells whether an answer that says nothing is one for this route."""
+    return job.route.route.settings.on_empty_answer is _ACCEPT
 
 
 def _most_held(job: RoutedRequest) -> int:

@@ -9,6 +9,7 @@ from harness.domain.errors import InputError
 from harness.domain.reliability.failures import FailureClass
 from router.protocols.chat.dialect import CHAT
 from router.protocols.endpoint_translation import TranslatedRequest
+from router.protocols.event_stream import Irregularity
 from router.request.json_spans import parse_object
 from router.upstream.failure import UpstreamFailed
 from router.upstream.reply_reading import chunks_until_end
@@ -45,7 +46,7 @@ class BridgedReply:
             why = f"answer is not valid: {error}"
             raise UpstreamFailed(FailureClass.MALFORMED, why) from None
         answer = self._said.whole(members)
-        self.unended = not CHAT.ended(members)
+        self.unended = CHAT.irregularity(members) is Irregularity.NO_FINISH_REASON
         return answer
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -60,7 +61,11 @@ class BridgedReply:
             piece = events.feed(chunk)
             self.progress_events = events.progress_events
             yield piece
+            if events.failure is not None:
+                raise events.failure
         yield events.end()
+        if events.failure is not None:
+            raise events.failure
 
     async def aclose(self) -> None:
         await self._reply.aclose()

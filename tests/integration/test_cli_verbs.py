@@ -615,6 +615,7 @@ def test_a_route_shows_its_settings(cli: CommandLine) -> None:
         "first_byte_timeout_s": None,
         "commit": "first_token",
         "on_bad_event": "fail",
+        "on_empty_answer": "fail",
     }
 
 

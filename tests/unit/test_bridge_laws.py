@@ -140,6 +140,7 @@ def test_streamed_messages_say_what_the_chat_said_however_it_is_cut(
     assert final["stop_reason"] == ("tool_use" if message.get("tool_calls") else "end_turn")
     # The router's own filter takes it for whole.
     filter_ = MessagesStream(None)
+    filter_.silence = True
     filter_.feed(out)
     assert filter_.finished
     assert filter_.usage is None
@@ -198,6 +199,7 @@ def test_streamed_responses_say_what_the_chat_said_however_it_is_cut(
     assert isinstance(answer, bytes)
     assert json.loads(translated.whole(parse_object(answer))) == final
     filter_ = ResponsesStream(None)
+    filter_.silence = True
     filter_.feed(out)
     assert filter_.finished
     assert filter_.usage == (20, 9, 8)

@@ -25,6 +25,8 @@ server           provider once        yes            failure  no     no        n
 connect          provider once        yes            failure  no     no        no
 timeout          provider never       yes            failure  no     no        no
 malformed        provider never       yes            failure  no     no        no
+aborted          provider once        yes            failure  no     no        yes
+empty            provider never       yes            failure  no     no        no
 bad_request      client   never       no             neutral  no     no        no
 unsupported      client   never       yes            neutral  no     no        no
 foreign_state    client   never       no             neutral  no     no        no

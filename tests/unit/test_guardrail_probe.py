@@ -127,6 +127,7 @@ def judged(
     DIALECTS[endpoint].note_signals(signals, whole)
     events = DIALECTS[endpoint].stream(given.request, None)
     events.signals = given.new_signals()
+    events.silence = True
     for chunk in streamed(endpoint, text, call, ended):
         events.feed(b"data: " + json.dumps(chunk).encode() + b"\n\n")
     assert not events.failure

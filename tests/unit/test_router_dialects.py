@@ -179,14 +179,14 @@ def test_a_target_measured_with_a_response_format_gets_no_messages() -> None:
 MESSAGE = {
     "type": "message",
     "model": "claude",
-    "content": [],
+    "content": [{"type": "text", "text": "a"}],
     "stop_reason": "end_turn",
     "usage": {"input_tokens": 3, "cache_read_input_tokens": 4, "output_tokens": 2},
 }
 RESPONSE = {
     "object": "response",
     "status": "completed",
-    "output": [],
+    "output": [{"type": "function_call"}],
     "usage": {"input_tokens": 3, "output_tokens": 2},
 }
 
@@ -207,7 +207,7 @@ def test_a_whole_answer_tells_its_usage() -> None:
     [
         ("messages", {}, F.MALFORMED),
         ("messages", {**MESSAGE, "content": None}, F.MALFORMED),
-        ("messages", {**MESSAGE, "stop_reason": None}, F.MALFORMED),
+        ("messages", {**MESSAGE, "content": [], "stop_reason": None}, F.MALFORMED),
         ("messages", {"type": "error", "error": {"type": "overloaded_error"}}, F.OVERLOADED),
         ("messages", {"type": "error"}, F.MALFORMED),
         ("responses", {}, F.MALFORMED),

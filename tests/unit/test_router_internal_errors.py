@@ -97,6 +97,7 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "router.request.upstream_call",
         "router.request.request_state",
         "router.request.degradation:dropped_fields",
+        "router.protocols.answer_ends",
         "router.protocols.chat.answer_signals",
         "router.protocols.chat.dialect",
         "router.protocols.chat.stream",

@@ -25,7 +25,7 @@ from tests.support.router.live_router import (
 )
 
 FIRST, SECOND, *_ = UPSTREAM_KEYS
-REFUSALS = [error(401), error(402), error(403), error(404)]
+REFUSALS = [error(401), error(402), error(403), error(404, code="model_not_found")]
 
 
 def world(key_env: str, etag: str, *stored: StoredKey, team: str = "router") -> Snapshot:

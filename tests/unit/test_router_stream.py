@@ -76,7 +76,7 @@ def test_a_stream_cut_before_its_finish_reason_is_broken(cuts: list[int], end: i
         (event({"reasoning_content": "x"}), True),
         (event({"tool_calls": [{"index": 0}]}), False),
         (event({"refusal": "no"}), True),
-        (event(finish="stop"), True),
+        (event(finish="length"), True),
         (b'event: ping\ndata: {"type":"ping"}\n\n', False),
     ],
 )

@@ -22,6 +22,7 @@ from harness.domain.routing.table import (
     ROUTE_TIMEOUTS,
     OnBadEvent,
     OnContentPolicy,
+    OnEmptyAnswer,
     RouteSettings,
     RouteSuite,
     Stakes,
@@ -75,6 +76,7 @@ class RouteBody(Body):
     first_byte_timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
     commit: StreamCommit = StreamCommit.FIRST_TOKEN
     on_bad_event: OnBadEvent = OnBadEvent.FAIL
+    on_empty_answer: OnEmptyAnswer = OnEmptyAnswer.FAIL
 
     @property
     def chain(self) -> list[FallbackBody]:
@@ -103,6 +105,7 @@ class RouteBody(Body):
             first_byte_timeout_s=self.first_byte_timeout_s,
             commit=self.commit,
             on_bad_event=self.on_bad_event,
+            on_empty_answer=self.on_empty_answer,
         )
 
 
@@ -162,6 +165,7 @@ class SettingsBody(Body):
     first_byte_timeout_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
     commit: StreamCommit | None = None
     on_bad_event: OnBadEvent | None = None
+    on_empty_answer: OnEmptyAnswer | None = None
 
     def over(self, before: RouteSettings) -> RouteSettings:
         found = {

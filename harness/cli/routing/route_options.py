@@ -20,6 +20,7 @@ from harness.domain.routing.table import (
     ROUTE_TIMEOUTS,
     OnBadEvent,
     OnContentPolicy,
+    OnEmptyAnswer,
     RouteSettings,
     Stakes,
     StreamCommit,
@@ -150,6 +151,12 @@ _OPTIONS = (
         type=click.Choice([on_bad_event.value for on_bad_event in OnBadEvent]),
         callback=lambda _ctx, _param, value: value and OnBadEvent(value),
         help="skip: leave out stream events that cannot be parsed. New routes: fail.",
+    ),
+    click.option(
+        "--on-empty-answer",
+        type=click.Choice([on_empty_answer.value for on_empty_answer in OnEmptyAnswer]),
+        callback=lambda _ctx, _param, value: value and OnEmptyAnswer(value),
+        help="accept: an answer that says nothing is no failure. New routes: fail.",
     ),
     click.option(
         "--override",

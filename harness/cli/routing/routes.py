@@ -180,6 +180,7 @@ def show(session: Session, name: str) -> None:
             ("first byte", _seconds(how.first_byte_timeout_s)),
             ("commit", how.commit.value),
             ("on bad event", how.on_bad_event.value),
+            ("on empty answer", how.on_empty_answer.value),
             ("keep warm", format_bps(how.keep_warm_bps)),
             ("tools", "side effects" if how.side_effects else None),
             ("data class", how.data_class or None),

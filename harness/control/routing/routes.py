@@ -377,6 +377,7 @@ def _fields(route: Route) -> dict[str, str]:
         "first byte": _limit(route.settings.first_byte_timeout_s),
         "commit": route.settings.commit.value,
         "on bad event": route.settings.on_bad_event.value,
+        "on empty answer": route.settings.on_empty_answer.value,
         "policy": route.settings.policy,
         "suites": ", ".join(suite.text for suite in route.settings.suites),
     }

@@ -25,6 +25,8 @@ class FailureClass(StrEnum):
     CONNECT = "connect"  # DNS, refused, TLS, reset
     TIMEOUT = "timeout"  # connect, first token, between chunks, total
     MALFORMED = "malformed"  # 200 that is not what was asked
+    ABORTED = "aborted"  # 200, and a reason to end that says that the provider gave up
+    EMPTY = "empty"  # 200, a good reason to end, and neither words nor calls nor a refusal
     BAD_REQUEST = "bad_request"  # 400, 413, 415, 422
     UNSUPPORTED = "unsupported"  # a field, a value or a limit that another target may take
     FOREIGN_STATE = "foreign_state"  # an item, a file or a signature of another maker, or gone
@@ -133,6 +135,8 @@ FAILURE_RULES: Final[Mapping[FailureClass, FailureRule]] = {
     _F.CONNECT: FailureRule(_W.PROVIDER, _S.ONCE, _N.YES, _B.FAILURE),
     _F.TIMEOUT: FailureRule(_W.PROVIDER, _S.NEVER, _N.YES, _B.FAILURE),
     _F.MALFORMED: FailureRule(_W.PROVIDER, _S.NEVER, _N.YES, _B.FAILURE),
+    _F.ABORTED: FailureRule(_W.PROVIDER, _S.ONCE, _N.YES, _B.FAILURE, several_callers=True),
+    _F.EMPTY: FailureRule(_W.PROVIDER, _S.NEVER, _N.YES, _B.FAILURE),
     _F.BAD_REQUEST: FailureRule(_W.CLIENT, _S.NEVER, _N.NO, _B.NEUTRAL),
     _F.UNSUPPORTED: FailureRule(_W.CLIENT, _S.NEVER, _N.YES, _B.NEUTRAL),
     _F.FOREIGN_STATE: FailureRule(_W.CLIENT, _S.NEVER, _N.NO, _B.NEUTRAL),
@@ -170,6 +174,8 @@ FAILURE_WORDS: Final[Mapping[ErrorClass, str]] = {
     _SAID.CONNECT: "no connection to the provider",
     _SAID.TIMEOUT: "no answer in time",
     _SAID.MALFORMED: "the answer could not be read",
+    _SAID.ABORTED: "the provider gave up in its answer",
+    _SAID.EMPTY: "the answer said nothing",
     _SAID.BAD_REQUEST: "the provider rejected the request",
     _SAID.UNSUPPORTED: "the target does not take a field or a value of the request",
     _SAID.FOREIGN_STATE: "the request refers to something that the provider does not have",

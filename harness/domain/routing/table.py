@@ -74,6 +74,13 @@ class OnBadEvent(StrEnum):
     SKIP = "skip"
 
 
+class OnEmptyAnswer(StrEnum):
+    """What follows an answer that ends well and says nothing."""
+
+    FAIL = "fail"
+    ACCEPT = "accept"  # silence is an answer
+
+
 @dataclass(frozen=True, slots=True)
 class RouteSuite:
     """A suite that decides about this route."""
@@ -126,6 +133,7 @@ class RouteSettings:
     first_byte_timeout_s: float | None = None
     commit: StreamCommit = StreamCommit.FIRST_TOKEN
     on_bad_event: OnBadEvent = OnBadEvent.FAIL
+    on_empty_answer: OnEmptyAnswer = OnEmptyAnswer.FAIL
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -145,6 +153,8 @@ class RouteSettings:
             },
             "commit": StreamCommit(data["commit"]),
             "on_bad_event": OnBadEvent(data["on_bad_event"]),
+            # A revision that was stored without it was made before there was one.
+            "on_empty_answer": OnEmptyAnswer(data.get("on_empty_answer", OnEmptyAnswer.FAIL)),
         }
         return cls(**{**data, **read})
 

@@ -16,6 +16,7 @@ from router.protocols.answer_blocks import (
     FinishReason,
     WholeAnswer,
 )
+from router.protocols.answer_ends import AnswerEnding, check_ending, read_ending
 from router.protocols.answer_validity import parse_json
 from router.protocols.object_lists import empty_answer_error, first_object, iter_objects
 from router.protocols.provider_failures import error_in_answer
@@ -23,12 +24,12 @@ from router.protocols.usage import read_count, read_usage
 from router.request.json_spans import ParsedObject
 from router.upstream.failure import UpstreamFailed
 
-_FINISHES: Final[Mapping[str, FinishReason]] = {
-    "length": FinishReason.LENGTH,
-    "content_filter": FinishReason.FILTERED,
-    "tool_calls": FinishReason.CALLS,
-    "function_call": FinishReason.CALLS,
+_FINISHES: Final[Mapping[AnswerEnding, FinishReason]] = {
+    AnswerEnding.GOOD: FinishReason.STOP,
+    AnswerEnding.CUT: FinishReason.LENGTH,
+    AnswerEnding.REFUSED: FinishReason.FILTERED,
 }
+_CALLS: Final = ("tool_calls", "function_call")
 
 
 def read_chat_answer(members: ParsedObject, *, thinking: bool) -> WholeAnswer:
@@ -48,6 +49,8 @@ def read_chat_answer(members: ParsedObject, *, thinking: bool) -> WholeAnswer:
     finish = choice.get("finish_reason")
     if not finish and not blocks:
         raise empty_answer_error("finish_reason")
+    if finish:
+        check_ending(finish, has_output=True, silence=True)  # the endpoint's own check has more
     called = any(block.kind is BlockKind.CALL for block in blocks)
     refused = any(block.kind is BlockKind.REFUSAL for block in blocks)
     end = read_end(finish, choice, read_tokens(members), called=called, refused=refused)
@@ -72,16 +75,22 @@ def read_end(
     """Reads why and with what an answer ended. called: some servers say `stop` though a tool is
     called.
     """
-    finish = _FINISHES.get(str(reason), FinishReason.STOP)
+    finish = FinishReason.CALLS if reason in _CALLS else _read_finish(reason)
     if refused:
         finish = FinishReason.FILTERED
     elif called and finish is FinishReason.STOP:
         finish = FinishReason.CALLS
     # vLLM's: the stop sequence that it met.
     met = choice.get("stop_reason")
-    return AnswerEnd(
-        finish, met if isinstance(met, str) and finish is FinishReason.STOP else "", tokens
-    )
+    sequence = met if isinstance(met, str) and finish is FinishReason.STOP else ""
+    word = str(reason) if finish is FinishReason.UNKNOWN else ""
+    return AnswerEnd(finish, sequence, tokens, word)
+
+
+def _read_finish(reason: object) -> FinishReason:
+    if not reason:
+        return FinishReason.STOP
+    return _FINISHES.get(read_ending(reason), FinishReason.UNKNOWN)
 
 
 def read_tokens(members: ParsedObject) -> AnswerTokens | None:

@@ -10,10 +10,11 @@ from mypy_extensions import mypyc_attr
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Target
+from router.protocols.answer_ends import check_ending
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.chat.answer_signals import read_signals, schema_of, tools_of
 from router.protocols.chat.stream import ChatStream, has_output
-from router.protocols.event_stream import StreamFilter
+from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
 from router.protocols.object_lists import (
     conversation_opening,
     empty_answer_error,
@@ -46,6 +47,7 @@ OPTIONS: Final = "stream_options"
 USAGE: Final = {"include_usage": True}
 WITH_USAGE: Final[Mapping[str, object]] = {OPTIONS: USAGE}
 _USAGE_MEMBER: Final = f",{to_json(WITH_USAGE)[1:-1]}".encode()
+_GOOD: Final = ("stop", "tool_calls")  # most often; `ENDS` has all
 CALLER_FIELDS: Final = ("user", "prompt_cache_key")
 NAMING_FIELDS: Final = (*CALLER_FIELDS, "safety_identifier")
 
@@ -104,24 +106,27 @@ class ChatDialect:
         body = members.with_text("model", model) if OPTIONS not in members.found else None
         return None if body is None else _with_usage(body)
 
-    def checked(self, members: ParsedObject) -> TokenUsage | None:
+    def checked(self, members: ParsedObject, *, silence: bool = False) -> TokenUsage | None:
         if members.get("error") and not members.get("choices"):
             raise error_in_answer(members.get("error"))
         choice = first_object(members, "choices")
         message = choice.get("message")
         if not isinstance(message, dict):
             raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without a message")
-        if not choice.get("finish_reason") and not has_output(message):
+        reason, says = choice.get("finish_reason"), has_output(message)
+        if not reason and not says:
             raise empty_answer_error("finish_reason")
+        if reason and not (says and reason in _GOOD):
+            check_ending(reason, has_output=says, silence=silence)
         return read_usage(members.get("usage"))
 
-    def ended(self, members: ParsedObject) -> bool:
+    def irregularity(self, members: ParsedObject) -> Irregularity | None:
         choices = members.get("choices")
         if isinstance(choices, list):
             for choice in choices:
-                if isinstance(choice, dict) and not choice.get("finish_reason"):
-                    return False
-        return True
+                if isinstance(choice, dict) and choice.get("finish_reason") not in _GOOD:
+                    return end_irregularity(choice.get("finish_reason"))
+        return None
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
         return schema_of(request)

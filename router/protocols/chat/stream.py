@@ -23,6 +23,8 @@ from router.server.replies import error_event
 
 DONE: Final = b"data: [DONE]\n\n"
 _NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
+# Of a message, or of a piece of one, what stands beside what it says.
+_BESIDE: Final = frozenset({"role", "name", "id", "annotations", "provider_specific_fields"})
 _NO_TEXT: Final[tuple[str, object] | None] = None
 
 
@@ -122,12 +124,9 @@ class ChatStream(StreamFilter):
             self.usage = read_usage(usage) or self.usage
         choices = members.get("choices")
         if isinstance(choices, list):
-            only: tuple[str, object] | None = None
-            for choice in choices:
-                if isinstance(choice, dict):
-                    only = self._choice(choice)
-            if usage is None and len(choices) == 1:
-                self._text = only
+            self._note_choices(choices, alone=usage is None)
+            if self.failure:
+                return None
         if not (self._show_usage or choices) and usage:
             return None
         if usage and not self._show_usage:  # some providers send it with the last choice
@@ -137,6 +136,15 @@ class ChatStream(StreamFilter):
         if not self.model and isinstance(model := members.get("model"), str):
             self.model = model
         return () if self._json_name is None else MODEL_ALONE
+
+    def _note_choices(self, choices: list[object], *, alone: bool) -> None:
+        """alone: the event brings nothing else."""
+        only: tuple[str, object] | None = None
+        for choice in choices:
+            if isinstance(choice, dict):
+                only = self._choice(choice)
+        if alone and len(choices) == 1:
+            self._text = only
 
     def _choice(self, choice: Mapping[str, object]) -> tuple[str, object] | None:
         """Takes note of a choice; returns the name of its text and the choice's index, where it
@@ -150,7 +158,7 @@ class ChatStream(StreamFilter):
         outputs, text = 0, None
         if isinstance(delta, dict):
             for name, value in delta.items():  # as `has_output` has it
-                if name != "role" and value not in _NOTHING:
+                if name not in _BESIDE and value not in _NOTHING:
                     outputs += 1
                     text = name if isinstance(value, str) else None
         if outputs:
@@ -160,6 +168,8 @@ class ChatStream(StreamFilter):
         reason = choice.get("finish_reason")
         if reason:  # some providers send an empty one with every delta
             self.finish_reasons.append(str(reason))
+            if not self._ends_well(reason, has_output=self.output_events > 0):
+                return None
             self._ended.add(number)
             self.progress_events += 1
             self.committed = True
@@ -172,7 +182,7 @@ def has_output(delta: object) -> bool:
     """Tells whether a message, or a piece of one, holds more than a role."""
     if isinstance(delta, dict):
         for name, value in delta.items():
-            if name != "role" and value not in _NOTHING:
+            if name not in _BESIDE and value not in _NOTHING:
                 return True
     return False
 
@@ -181,7 +191,7 @@ def _has_substance(delta: object) -> bool:
     """Whether no other target can begin anew behind it. A tool's name alone is no answer."""
     if isinstance(delta, dict):
         for name, value in delta.items():
-            if name != "role" and value not in _NOTHING and _call_is_begun(name, value):
+            if name not in _BESIDE and value not in _NOTHING and _call_is_begun(name, value):
                 return True
     return False
 

@@ -13,6 +13,7 @@ from router.protocols.answer_blocks import (
     AnswerWriter,
     BlockKind,
 )
+from router.protocols.answer_ends import check_ending
 from router.protocols.chat.answer_reader import (
     read_content,
     read_end,
@@ -33,7 +34,7 @@ class ChatStreamReader:
 
     The end is written when the chat's end is sure: with its usage, `[DONE]`, or the end of the
     connection, once there was a finish reason. Without one nothing is written: the endpoint's
-    own stream filter knows that for broken. Both raise UpstreamFailed for what is no chat.
+    own stream filter knows that for broken. `failure`: it is no chat, or ended badly.
     """
 
     def __init__(self, writer: AnswerWriter, *, thinking: bool) -> None:
@@ -47,6 +48,7 @@ class ChatStreamReader:
         self._choice: Mapping[str, object] | None = None  # with the finish reason
         self._tokens: AnswerTokens | None = None
         self._deltas = 0
+        self.failure: UpstreamFailed | None = None
 
     @property
     def ended(self) -> bool:
@@ -59,17 +61,32 @@ class ChatStreamReader:
         return self._deltas
 
     def feed(self, data: bytes) -> bytes:
-        return b"".join([self._event(payload) for payload in self._payloads.read(data)])
+        """Returns what becomes of the events that are whole; `failure` says that one of them
+        broke the answer, and what came before it is good.
+        """
+        out = b""
+        try:
+            for payload in self._payloads.read(data):
+                out += self._event(payload)
+        except UpstreamFailed as error:
+            self.failure = error
+        return out
 
     def end(self) -> bytes:
         """Returns what is left to write once the provider has closed the stream."""
         out = b""
         try:
-            out = b"".join([self._event(payload) for payload in self._payloads.rest()])
-        except UpstreamFailed:
+            for payload in self._payloads.rest():
+                out += self._event(payload)
+        except UpstreamFailed as error:
             if not self.ended:  # else it is cut within what comes after the reason to end
-                raise
-        return out + self._finish()
+                self.failure = error
+                return out
+        try:
+            return out + self._finish()
+        except UpstreamFailed as error:
+            self.failure = error
+            return out
 
     def _event(self, payload: bytes) -> bytes:
         if self._done:
@@ -97,7 +114,8 @@ class ChatStreamReader:
         for choice in iter_objects(choices):
             if choice.get("index") in (0, None):
                 out += self._delta(choice.get("delta"))
-                if choice.get("finish_reason"):
+                if reason := choice.get("finish_reason"):
+                    check_ending(reason, has_output=True, silence=True)
                     self._choice = choice
         if not choices and self._tokens is not None and self._choice is not None:
             out += self._finish()

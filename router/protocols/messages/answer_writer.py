@@ -114,5 +114,5 @@ def _block(block: AnswerBlock) -> dict[str, object]:
 
 
 def _stop(end: AnswerEnd) -> dict[str, object]:
-    reason = "stop_sequence" if end.stop_sequence else _STOPS[end.finish]
+    reason = "stop_sequence" if end.stop_sequence else end.word or _STOPS[end.finish]
     return {"stop_reason": reason, "stop_sequence": end.stop_sequence or None}

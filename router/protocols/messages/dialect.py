@@ -8,11 +8,17 @@ from typing import Final
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import ANTHROPIC_VERSION, Target
+from router.protocols.answer_ends import check_ending
 from router.protocols.answer_signals import AnswerSignals
-from router.protocols.event_stream import StreamFilter
+from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
 from router.protocols.messages.answer_signals import read_block_signals, schema_of, tools_of
 from router.protocols.messages.errors import anthropic_error
-from router.protocols.messages.stream import MessagesStream, read_message_tokens
+from router.protocols.messages.stream import (
+    STOP_SEQUENCE,
+    MessagesStream,
+    block_speaks,
+    read_message_tokens,
+)
 from router.protocols.object_lists import conversation_opening, empty_answer_error, iter_objects
 from router.protocols.provider_failures import error_in_answer
 from router.protocols.usage import TokenUsage
@@ -71,19 +77,24 @@ class MessagesDialect:
         edits = [model_edit(request, target), *field_edits(request, wanted), *more]
         return apply_edits(request.text, edits)
 
-    def checked(self, members: ParsedObject) -> TokenUsage | None:
+    def checked(self, members: ParsedObject, *, silence: bool = False) -> TokenUsage | None:
         if members.get("type") == "error":
             raise error_in_answer(members.get("error"))
         content = members.get("content")
         if not isinstance(content, list):
             raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without a message")
-        if not members.get("stop_reason") and not content:
+        reason, says = members.get("stop_reason"), any(map(block_speaks, content))
+        if not reason and not content:
             raise empty_answer_error("stop_reason")
+        if reason:
+            # A stop sequence that comes at once is what the client asked for.
+            says = says or reason == STOP_SEQUENCE
+            check_ending(reason, has_output=says, silence=silence)
         counts = read_message_tokens(members.get("usage"))
         return counts.usage() if counts else None
 
-    def ended(self, members: ParsedObject) -> bool:
-        return bool(members.get("stop_reason"))
+    def irregularity(self, members: ParsedObject) -> Irregularity | None:
+        return end_irregularity(members.get("stop_reason"))
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
         return schema_of(request)

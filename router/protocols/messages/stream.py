@@ -21,6 +21,8 @@ STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 IN_PIECES: Final = frozenset(
     {"text", "thinking", "tool_use", "server_tool_use", "mcp_tool_use"}
 )
+CALLS: Final = IN_PIECES - {"text", "thinking"}
+STOP_SEQUENCE: Final = "stop_sequence"
 _NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
 
 
@@ -57,7 +59,7 @@ class MessagesStream(StreamFilter):
 
     def __init__(self, json_name: str | None) -> None:
         super().__init__(json_name)
-        self._stopped = False
+        self._stopped = self._speaks = False
         self._counts: MessageTokens | None = None
         self._counted = False
 
@@ -114,6 +116,7 @@ class MessagesStream(StreamFilter):
                 return self._start(text, members)
             case "message_delta":
                 self._end(members)
+                return None if self.failure else ()
             case "message_stop":
                 return self._stop()
             case _:  # a block's end, a ping, what a newer protocol has: output is in a block
@@ -124,16 +127,16 @@ class MessagesStream(StreamFilter):
         if _has_output(delta):
             self.output_events += 1
             self.progress_events += 1
-            self.committed = True
+            self.committed = self._speaks = True
 
     def _block(self, block: object) -> None:
         if not isinstance(block, dict):
             return
-        if (
-            str(block.get("type")) not in IN_PIECES
-            or block.get("text")
-            or block.get("thinking")
-            or block.get("input")
+        kind = str(block.get("type"))
+        # A call's name alone is no output yet, but it says something.
+        self._speaks = self._speaks or kind in CALLS or block_speaks(block)
+        if kind not in IN_PIECES or any(
+            block.get(part) for part in ("text", "thinking", "input")
         ):
             self.committed = True
 
@@ -148,7 +151,11 @@ class MessagesStream(StreamFilter):
     def _end(self, members: ParsedObject) -> None:
         delta = members.get("delta")
         if isinstance(delta, dict) and delta.get("stop_reason"):
-            self.finish_reasons.append(str(delta["stop_reason"]))
+            reason = delta["stop_reason"]
+            self.finish_reasons.append(str(reason))
+            says = self._speaks or reason == STOP_SEQUENCE
+            if not self._ends_well(reason, has_output=says):
+                return
             self._stopped = self.committed = True
             self.progress_events += 1
             if self.signals is not None:
@@ -175,3 +182,11 @@ def _has_output(delta: object) -> bool:
     return isinstance(delta, dict) and any(
         value not in _NOTHING for name, value in delta.items() if name != "type"
     )
+
+
+def block_speaks(block: object) -> bool:
+    """Tells whether a block of content says anything: words, thoughts, a call, a result."""
+    if not isinstance(block, dict):
+        return False
+    kind = block.get("type")
+    return bool(block.get(kind)) if kind in ("text", "thinking") else True

@@ -60,7 +60,7 @@ class ResponseShape:
         self, head: AnswerHead, output: list[Item], end: AnswerEnd | None
     ) -> dict[str, object]:
         """Writes a response. end: None while it goes on."""
-        reason = _INCOMPLETE.get(end.finish) if end else None
+        reason = end.word or _INCOMPLETE.get(end.finish) if end else None
         # A refusal is an answer, and says so itself.
         if reason == "content_filter" and _refusing(output):
             reason = None

@@ -9,13 +9,20 @@ from typing import Final
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import JsonObject, Target
+from router.protocols.answer_ends import check_ending
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.chat.dialect import CHAT_RESERVED, ChatDialect
-from router.protocols.event_stream import StreamFilter
+from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
 from router.protocols.object_lists import conversation_opening, empty_answer_error
 from router.protocols.provider_failures import error_in_answer
 from router.protocols.responses.answer_signals import read_signals, schema_of, tools_of
-from router.protocols.responses.stream import ResponsesStream, read_response_usage
+from router.protocols.responses.stream import (
+    GOES_ON,
+    ResponsesStream,
+    end_reason,
+    item_speaks,
+    read_response_usage,
+)
 from router.protocols.usage import TokenUsage
 from router.request.body import ClientRequest
 from router.request.body_patch import append_members, field_edits, model_edit, setting_edits
@@ -67,18 +74,24 @@ class ResponsesDialect(ChatDialect):
         edits = [model_edit(request, target), *field_edits(request, wanted), *more]
         return apply_edits(request.text, edits)
 
-    def checked(self, members: ParsedObject) -> TokenUsage | None:
+    def checked(self, members: ParsedObject, *, silence: bool = False) -> TokenUsage | None:
         if members.get("error"):
             raise error_in_answer(members.get("error"))
         output = members.get("output")
         if not isinstance(output, list):
             raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without an output")
-        if not members.get("status") and not output:
+        status = members.get("status")
+        if not status and not output:
             raise empty_answer_error("status")
+        if status and status not in GOES_ON:
+            says = any(map(item_speaks, output))
+            check_ending(end_reason(members.get), has_output=says, silence=silence)
         return read_response_usage(members.get("usage"))
 
-    def ended(self, members: ParsedObject) -> bool:
-        return bool(members.get("status"))
+    def irregularity(self, members: ParsedObject) -> Irregularity | None:
+        if members.get("status") in GOES_ON:
+            return None
+        return end_irregularity(end_reason(members.get))
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
         return schema_of(request)

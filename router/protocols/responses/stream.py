@@ -3,7 +3,7 @@ begins, its end or failure, the usage.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
@@ -29,6 +29,12 @@ HELD: Final = frozenset(
 # Of these, what does not even show that the answer goes on.
 NO_PROGRESS: Final = frozenset(
     {"keepalive", "response.created", "response.queued", "response.in_progress"}
+)
+# Statuses of a response that works in the background.
+GOES_ON: Final = frozenset({"queued", "in_progress"})
+# The end of what said nothing, where nothing came before.
+_DONE: Final = frozenset(
+    {"response.output_text.done", "response.content_part.done", "response.output_item.done"}
 )
 ENDS: Final = frozenset({"response.completed", "response.incomplete"})
 
@@ -84,12 +90,9 @@ class ResponsesStream(StreamFilter):
         if not isinstance(kind, str) and not self.committed:
             self._fail("an event without a type")
             return None
-        delta = members.get("delta")
-        self.progress_events += str(kind) not in NO_PROGRESS and delta != ""
-        if _is_output(str(kind)) and delta != "":
-            self.output_events += bool(delta)
-            if kind != "response.failed":
-                self.committed = True
+        if str(kind) in ENDS and not self._is_good_end(str(kind), members):
+            return None
+        self._note_output(str(kind), members)
         response = members.values.get("response")
         if response is None or not isinstance(response.value, dict):
             return ()
@@ -105,6 +108,30 @@ class ResponsesStream(StreamFilter):
         model = walk_object(text, response.start).values.get("model")
         return self._model_edit(model)
 
+    def _note_output(self, kind: str, members: ParsedObject) -> None:
+        delta = members.get("delta")
+        self.progress_events += kind not in NO_PROGRESS and delta != ""
+        if _is_output(kind) and delta != "":
+            self.output_events += bool(delta)
+            if kind != "response.failed" and not self._is_blank(kind, members):
+                self.committed = True
+
+    def _is_blank(self, kind: str, members: ParsedObject) -> bool:
+        """Whether this is the end of a text in which nothing came."""
+        if self.output_events or kind not in _DONE:
+            return False
+        item = members.get("item")
+        return item is None or not item_speaks(item)
+
+    def _is_good_end(self, kind: str, members: ParsedObject) -> bool:
+        response = members.get("response")
+        if not isinstance(response, dict):
+            return True
+        output = response.get("output")
+        says = self.committed or (isinstance(output, list) and any(map(item_speaks, output)))
+        reason = end_reason(response.get) or kind.removeprefix("response.")
+        return self._ends_well(reason, has_output=says)
+
     def _failed(self, response: Mapping[str, object]) -> bool:
         """The provider says so. Whether the client is to see it: it has seen output."""
         if not self.committed:
@@ -117,3 +144,22 @@ class ResponsesStream(StreamFilter):
 
 def _is_output(kind: str) -> bool:
     return kind.startswith("response.") and kind not in HELD
+
+
+def end_reason(get: Callable[[str], object]) -> object:
+    """Why a response ended: its status, or what an incomplete one says of it."""
+    details = get("incomplete_details")
+    reason = details.get("reason") if isinstance(details, dict) else None
+    return reason if get("status") == "incomplete" and reason else get("status")
+
+
+def item_speaks(item: object) -> bool:
+    """Tells whether an item of the output says anything: words, a refusal, a call, thoughts."""
+    if not isinstance(item, dict):
+        return False
+    if item.get("type") != "message":
+        return True
+    content = item.get("content")
+    return isinstance(content, list) and any(
+        isinstance(part, dict) and (part.get("text") or part.get("refusal")) for part in content
+    )

@@ -5,9 +5,16 @@ exact shape of OpenAI's chat completions; other endpoints' answers are made from
 from collections.abc import Mapping
 from typing import Any, Final
 
+from router.protocols.answer_ends import AnswerEnding, read_ending
+
 Json = dict[str, Any]
 
 FINISH_REASONS: Final = frozenset({"stop", "length", "tool_calls", "content_filter"})
+_FINISHES: Final[Mapping[AnswerEnding, str]] = {
+    AnswerEnding.GOOD: "stop",
+    AnswerEnding.CUT: "length",
+    AnswerEnding.REFUSED: "content_filter",
+}
 _SEPARATOR: Final = "__thought__"
 
 
@@ -73,7 +80,10 @@ def _signed(signature: object) -> Json:
 def finish_reason(reason: object, *, calls: bool) -> str:
     if calls and reason in (None, "", "stop"):
         return "tool_calls"
-    return str(reason) if reason in FINISH_REASONS else "stop"
+    if not reason or reason in FINISH_REASONS:
+        return str(reason or "stop")
+    # A failed end, or a word that nothing is known of, is never made a good one.
+    return _FINISHES.get(read_ending(reason), str(reason))
 
 
 def chat_usage(given: object) -> Json:

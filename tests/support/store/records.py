@@ -24,6 +24,7 @@ from harness.domain.routing.route_changes import CreateRoute, PromoteCanary, Sta
 from harness.domain.routing.table import (
     OnBadEvent,
     OnContentPolicy,
+    OnEmptyAnswer,
     RouteSettings,
     RouteSuite,
     Stakes,
@@ -55,6 +56,7 @@ SETTINGS = RouteSettings(
     first_byte_timeout_s=60.0,
     commit=StreamCommit.WHOLE,
     on_bad_event=OnBadEvent.SKIP,
+    on_empty_answer=OnEmptyAnswer.ACCEPT,
 )
 # Who may see that class.
 CLEARED = {"personal": frozenset({OLD.provider, SPARE.provider})}

@@ -1,0 +1,114 @@
+"""Answer ends say what each reason means that a provider gives for the end of an answer: a good
+end, cut, refused or failed. One table for metrics, fail-over, circuit breaker, guardrails and
+translation; a word that is not in it is never silently a success. Pure.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+from harness.domain.reliability.failures import FailureClass
+from router.upstream.failure import UpstreamFailed
+
+
+class AnswerEnding(StrEnum):
+    GOOD = "good"
+    CUT = "cut"  # a limit of length: the caller's, or the model's
+    REFUSED = "refused"  # the model or a filter declines
+    FAILED = "failed"  # the provider gave up
+    UNKNOWN = "unknown"  # passed on with the words that came, and counted as irregular
+
+
+_E, _F = AnswerEnding, FailureClass
+# In lower case, by protocol and by the providers that have words of their own.
+ENDS: Final[Mapping[str, Mapping[str, AnswerEnding]]] = {
+    "chat": {
+        "stop": _E.GOOD,
+        "tool_calls": _E.GOOD,
+        "function_call": _E.GOOD,
+        "length": _E.CUT,
+        "content_filter": _E.REFUSED,
+    },
+    "messages": {
+        "end_turn": _E.GOOD,
+        "stop_sequence": _E.GOOD,
+        "tool_use": _E.GOOD,
+        "pause_turn": _E.GOOD,
+        "compaction": _E.GOOD,
+        "max_tokens": _E.CUT,
+        "model_context_window_exceeded": _E.CUT,
+        "refusal": _E.REFUSED,
+    },
+    "responses": {
+        "completed": _E.GOOD,
+        "max_output_tokens": _E.CUT,
+        "max_tool_calls": _E.CUT,
+        "incomplete": _E.CUT,
+        "failed": _E.FAILED,
+        "cancelled": _E.FAILED,
+    },
+    "deepseek": {"insufficient_system_resource": _E.FAILED},
+    "mistral": {"model_length": _E.CUT, "error": _E.FAILED},
+    "vllm": {"abort": _E.FAILED, "eos_token": _E.GOOD, "eos": _E.GOOD},
+    "zhipu": {"sensitive": _E.REFUSED, "network_error": _E.FAILED},
+    "cohere": {
+        "complete": _E.GOOD,
+        "tool_call": _E.GOOD,
+        "error_toxic": _E.REFUSED,
+        "error_limit": _E.CUT,
+        "timeout": _E.FAILED,
+    },
+    "bedrock": {"guardrail_intervened": _E.REFUSED, "content_filtered": _E.REFUSED},
+    "google": {
+        "safety": _E.REFUSED,
+        "recitation": _E.REFUSED,
+        "blocklist": _E.REFUSED,
+        "prohibited_content": _E.REFUSED,
+        "spii": _E.REFUSED,
+        "language": _E.REFUSED,
+        "image_safety": _E.REFUSED,
+        "image_prohibited_content": _E.REFUSED,
+        "image_recitation": _E.REFUSED,
+        "model_armor": _E.REFUSED,
+        "malformed_function_call": _E.FAILED,
+        "unexpected_tool_call": _E.FAILED,
+        "malformed_response": _E.FAILED,
+        "other": _E.FAILED,
+        "finish_reason_unspecified": _E.FAILED,
+    },
+    "others": {"server_error": _E.FAILED, "aborted": _E.FAILED},
+}
+_BY_WORD: Final = {word: end for words in ENDS.values() for word, end in words.items()}
+
+
+def read_ending(reason: object) -> AnswerEnding:
+    """What a reason to end means, as the provider wrote it."""
+    return _BY_WORD.get(str(reason).lower(), AnswerEnding.UNKNOWN)
+
+
+def ending_failure(reason: object, *, has_output: bool, silence: bool) -> FailureClass | None:
+    """The class of an answer that ended so; None where it is one that a client can use.
+
+    has_output: it has words, thoughts, calls or a refusal. silence: an answer without any is
+    one, too.
+    """
+    ending = read_ending(reason)
+    if ending is AnswerEnding.FAILED:
+        return _F.ABORTED
+    if has_output or silence or ending not in (AnswerEnding.GOOD, AnswerEnding.UNKNOWN):
+        return None
+    return _F.EMPTY
+
+
+def check_ending(reason: object, *, has_output: bool, silence: bool) -> None:
+    """Raises UpstreamFailed for an answer that `ending_failure` calls a failure."""
+    failure = ending_failure(reason, has_output=has_output, silence=silence)
+    if failure is not None:
+        raise UpstreamFailed(failure, ending_words(failure, reason))
+
+
+def ending_words(failure: FailureClass, reason: object) -> str:
+    """Says how an answer failed at its end."""
+    if failure is _F.EMPTY:
+        return f"an answer without words, calls or a refusal (it ended with {str(reason)!r})"
+    return f"the provider ended its answer with {str(reason)[:60]!r}"

@@ -1,0 +1,195 @@
+"""How answers end: only listed ends are good, and an answer that says nothing is a failure."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.table import OnEmptyAnswer, RouteSettings
+from router.protocols.answer_ends import ENDS, AnswerEnding, ending_failure, read_ending
+from router.protocols.answer_signals import AnswerSignals
+from router.protocols.endpoints import DIALECTS
+from router.protocols.event_stream import Irregularity
+from router.request.json_spans import parse_object
+from router.upstream.failure import UpstreamFailed
+from tests.support.providers.scripted_transport import ScriptedTurn
+from tests.support.providers.scripted_upstream import broken_stream, completion, event, streamed
+from tests.support.router.asgi_router import ASK, AUTH, CHAT, Place
+from tests.support.router.live_router import CANDIDATE, FALLBACK, INCUMBENT
+
+F, E = FailureClass, AnswerEnding
+STREAM = ASK[:-1] + b',"stream":true}'
+
+
+def whole(endpoint: Endpoint, said: str, reason: str) -> dict[str, Any]:
+    match endpoint:
+        case Endpoint.MESSAGES:
+            block = [{"type": "text", "text": said}] if said else []
+            return {"type": "message", "content": block, "stop_reason": reason}
+        case Endpoint.RESPONSES:
+            part = {"type": "output_text", "text": said}
+            item = [{"type": "message", "content": [part]}] if said else []
+            return {"status": reason, "output": item}
+        case _:
+            message = {"role": "assistant", "content": said}
+            return {"choices": [{"message": message, "finish_reason": reason}]}
+
+
+def turn(body: dict[str, Any]) -> ScriptedTurn:
+    return ScriptedTurn(steps=(json.dumps(body).encode(),))
+
+
+@pytest.mark.req("B3", "B8")
+@pytest.mark.parametrize(
+    ("reason", "ending"),
+    [
+        ("stop", E.GOOD),
+        ("tool_use", E.GOOD),
+        ("length", E.CUT),
+        ("model_length", E.CUT),
+        ("MAX_TOKENS", E.CUT),
+        ("SAFETY", E.REFUSED),
+        ("content_filter", E.REFUSED),
+        ("insufficient_system_resource", E.FAILED),
+        ("abort", E.FAILED),
+        ("a word of tomorrow", E.UNKNOWN),
+        (None, E.UNKNOWN),
+    ],
+)
+def test_a_reason_to_end_means_what_the_table_says(
+    reason: object, ending: AnswerEnding
+) -> None:
+    assert read_ending(reason) is ending
+
+
+def test_a_word_means_the_same_at_every_provider_that_has_it() -> None:
+    words = [word for table in ENDS.values() for word in table]
+
+    assert len(words) == len(set(words))
+    assert all(word == word.lower() for word in words)
+
+
+@pytest.mark.req("B3", "B8")
+@pytest.mark.parametrize(
+    ("reason", "has_output", "failure"),
+    [
+        ("stop", True, None),
+        ("stop", False, F.EMPTY),
+        ("of tomorrow", True, None),
+        ("of tomorrow", False, F.EMPTY),
+        # A model that thought until the limit, and a filter, said what there is to say.
+        ("length", False, None),
+        ("SAFETY", False, None),
+        ("error", True, F.ABORTED),
+        ("insufficient_system_resource", True, F.ABORTED),
+    ],
+)
+def test_an_end_is_a_failure_where_its_user_gets_nothing(
+    reason: str, failure: FailureClass | None, *, has_output: bool
+) -> None:
+    assert ending_failure(reason, has_output=has_output, silence=False) is failure
+
+
+@pytest.mark.req("B3", "B8")
+@pytest.mark.parametrize(
+    ("endpoint", "reason"),
+    [
+        (Endpoint.CHAT, "stop"),
+        (Endpoint.MESSAGES, "end_turn"),
+        (Endpoint.RESPONSES, "completed"),
+    ],
+)
+def test_a_whole_answer_that_says_nothing_is_none_unless_silence_is_one(
+    endpoint: Endpoint, reason: str
+) -> None:
+    dialect = DIALECTS[endpoint]
+    silent = parse_object(json.dumps(whole(endpoint, "", reason)).encode())
+
+    with pytest.raises(UpstreamFailed, match="without words") as caught:
+        dialect.checked(silent)
+    assert caught.value.failure is F.EMPTY
+    dialect.checked(silent, silence=True)
+    dialect.checked(parse_object(json.dumps(whole(endpoint, "a", reason)).encode()))
+
+
+def test_a_word_that_nothing_is_known_of_is_irregular() -> None:
+    for endpoint in (Endpoint.CHAT, Endpoint.MESSAGES, Endpoint.RESPONSES):
+        answer = parse_object(json.dumps(whole(endpoint, "a", "of tomorrow")).encode())
+
+        DIALECTS[endpoint].checked(answer)
+        assert DIALECTS[endpoint].irregularity(answer) is Irregularity.UNKNOWN_END
+
+
+def test_a_filters_end_is_a_refusal_and_a_models_limit_a_truncation() -> None:
+    refused, cut = AnswerSignals(keeps=False), AnswerSignals(keeps=False)
+
+    refused.ended("RECITATION")
+    cut.ended("model_length")
+
+    assert (refused.refused, refused.truncated) == (True, False)
+    assert (cut.refused, cut.truncated) == (False, True)
+
+
+@pytest.mark.req("B3", "B8")
+@pytest.mark.parametrize(
+    "given",
+    [
+        turn(whole(Endpoint.CHAT, "", "stop")),
+        turn(whole(Endpoint.CHAT, "half of it", "error")),
+    ],
+)
+async def test_what_gives_its_user_nothing_is_answered_by_the_next_target_and_counts(
+    tmp_path: Path, given: ScriptedTurn
+) -> None:
+    place = Place(tmp_path, {INCUMBENT: given, FALLBACK: completion()}, fallback=True)
+
+    status, headers = await place.ask(times=10)
+
+    assert (status, headers[b"x-swapgate-target"]) == (200, f"up/{FALLBACK}".encode())
+    assert await place.state() == 2
+
+
+@pytest.mark.req("B8")
+@pytest.mark.parametrize("reason", ["stop", "abort"])
+async def test_a_stream_without_a_word_is_begun_anew_and_one_that_fails_later_ends_in_an_error(
+    tmp_path: Path, reason: str
+) -> None:
+    place = Place(
+        tmp_path,
+        {INCUMBENT: broken_stream(event(finish=reason)), FALLBACK: streamed("spare")},
+        fallback=True,
+    )
+
+    status, _, body = await place.door.call(CHAT, STREAM, headers=(AUTH,))
+    assert (status, b"spare" in body) == (200, True)
+
+    events = (event({"content": "half"}), event(finish="abort"))
+    place.script[INCUMBENT] = broken_stream(*events)
+    _, _, body = await place.door.call(CHAT, STREAM, headers=(AUTH,))
+    assert b"half" in body
+    assert b'"upstream_error"' in body
+    assert b"[DONE]" not in body
+
+
+@pytest.mark.req("F2")
+async def test_a_candidate_that_says_nothing_is_charged_with_it(tmp_path: Path) -> None:
+    silent = turn(whole(Endpoint.CHAT, "", "stop"))
+    place = Place(tmp_path, {INCUMBENT: completion(), CANDIDATE: silent}, weight_bps=10_000)
+
+    await place.ask(times=3)
+
+    place.door.recorder.flush(final=True)
+    assert sum(block.canary_failures for block in place.door.kept.blocks.values()) == 3
+
+
+def test_a_route_says_where_silence_is_an_answer() -> None:
+    accepting = replace(RouteSettings(), on_empty_answer=OnEmptyAnswer.ACCEPT)
+
+    stored = accepting.as_json()
+    assert RouteSettings.from_json(stored) == accepting
+    del stored["on_empty_answer"]  # of a revision before there was one
+    assert RouteSettings.from_json(stored) == RouteSettings()
