@@ -49,9 +49,7 @@ class AttemptSettlement:
         elif self._keys.other_left(upstream, made.key, outcome):
             # One key's trouble is not the target's: neutral, and a probe is free again.
             counts = FailureClass.CANCELLED
-        elif FAILURE_RULES[outcome].several_callers and not (
-            made.check or self._health.counts_for_all(upstream.id, made.caller)
-        ):
+        elif not made.check and self._is_one_callers(made, outcome):
             counts = FailureClass.CANCELLED
         elif FAILURE_RULES[outcome].other_key and self._keys.gone(upstream, made.key):
             counts = FailureClass.CANCELLED  # a new key serves already
@@ -64,6 +62,18 @@ class AttemptSettlement:
             self._health.judge(upstream.id, counts)
         self._health.settle(upstream.id, made.ticket, counts)
         self._metrics.attempt(upstream.name, outcome)
+
+    def _is_one_callers(self, made: AttemptSpec, outcome: FailureClass) -> bool:
+        """Tells whether a failure says nothing of the target as yet: another caller must meet
+        it, or, of a slow start, another request.
+        """
+        if made.slow:
+            caller = f"{made.caller} {id(made)}"
+        elif FAILURE_RULES[outcome].several_callers:
+            caller = made.caller
+        else:
+            return False
+        return not self._health.counts_for_all(made.upstream.id, caller)
 
     def note_retry_after_s(
         self, made: AttemptSpec, failure: UpstreamFailed, now: datetime

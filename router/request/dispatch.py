@@ -225,6 +225,7 @@ class Dispatcher:
         progress.first_token_s = now - job.begun
         ms = (now - first.started) * 1000
         progress.attempts.append(FinishedAttempt(first.made.upstream, None, ms))
+        self._note_s(job, first.made, now - first.started)
 
     def cancel(self, job: RoutedRequest, first: FirstAttempt) -> None:
         """Ends a first attempt whose client has left."""
@@ -405,8 +406,8 @@ class Dispatcher:
             failure = UpstreamFailed(
                 FailureClass.TIMEOUT, f"no answer within {format_latency(limit.when - started)}"
             )
-            if head is not None and head.at is None and limit.when < made.until:
-                self._note_s(job, made, first_s)
+            if limit.when < made.until and (head is None or head.at is None):
+                self._note_slow_start(job, made, first_s)
         except Exception as error:
             # A fault of ours that this target's calls meet: another may do without that code.
             self._errors.note(RouterPart.ATTEMPT, error, job.route, job.arm)
@@ -415,7 +416,7 @@ class Dispatcher:
         finally:
             # A stream settles at its own end.
             if isinstance(progress.result, CommittedStream):
-                progress.first_token_s = loop.time() - job.begun
+                self._note_first_token(job, made, progress, started)
             else:
                 self._settle(job, settle, outcome)
         if head is not None and head.at is not None and outcome is None:
@@ -464,6 +465,17 @@ class Dispatcher:
             self._limits.note(job, made, seconds)
         except Exception as error:
             self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
+
+    def _note_slow_start(self, job: RoutedRequest, made: AttemptSpec, seconds: float) -> None:
+        made.slow = not made.check
+        self._note_s(job, made, seconds)
+
+    def _note_first_token(
+        self, job: RoutedRequest, made: AttemptSpec, progress: RequestProgress, started: float
+    ) -> None:
+        now = self.timers.loop.time()
+        progress.first_token_s = now - job.begun
+        self._note_s(job, made, now - started)
 
     def _retry_after_s(
         self, job: RoutedRequest, made: AttemptSpec, failure: UpstreamFailed

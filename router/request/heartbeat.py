@@ -9,7 +9,8 @@ from typing import Final
 from router.server.asgi import Message, Send
 from router.server.headers import EVENTS, Header
 
-COMMENT: Final = b": keep-alive\n\n"
+# Without an empty line, at which some readers dispatch what they have, be it nothing.
+COMMENT: Final = b": keep-alive\n"
 
 
 class Heartbeat:

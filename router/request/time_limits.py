@@ -6,10 +6,14 @@ import math
 from typing import Final
 
 from harness.domain.reliability.latency import (
+    ANSWER_BOUNDS_MS,
+    FIRST_TOKEN_BOUNDS_MS,
+    MIN_LIMIT_S,
     AnswerTimes,
     add_answers,
     answer_class,
     first_byte_limit_s,
+    first_token_limit_s,
     unmeasured_limit_s,
 )
 from harness.domain.routing.capabilities import Endpoint, OptionalFeature
@@ -25,13 +29,17 @@ KEPT: Final = 2048
 # Answers whose times may wait to be summed up.
 MAX_NOTED: Final = 256
 Kind = tuple[str, Endpoint, int]
+# In place of a class of answers: streams, whatever their length.
+STREAMED: Final = -1
+# A target's own parameters that make its model think.
+_THINKING: Final = frozenset({"reasoning_effort", "reasoning", "thinking"})
 
 
 def first_token_s(
     route: CompiledRoute, upstream: CompiledTarget, settings: RouterSettings
 ) -> float:
-    """Returns a stream's time limit to its first output: the route's, else the model's, else
-    the router's.
+    """Returns how long the answer to a mirrored request may be silent: as the route says, else
+    the model, else the router.
     """
     own = route.route.settings.first_token_timeout_s
     return own or upstream.can.first_token_timeout_s or settings.first_token_timeout_s
@@ -53,8 +61,10 @@ class TimeLimits:
         """Returns the seconds to a stream's first output, or to a plain answer's first byte;
         inf for no limit.
         """
+        # Where no target stands behind it, to wait on is all that is left.
+        is_last = made.check or made.upstream.id == job.plan.targets[-1]
         if job.request.stream:
-            return first_token_s(job.route, made.upstream, self._settings)
+            return self._first_token_s(job, made, is_last=is_last)
         said = (
             job.route.route.settings.first_byte_timeout_s
             or made.upstream.can.first_byte_timeout_s
@@ -62,8 +72,8 @@ class TimeLimits:
         )
         if said is not None:
             return said
-        if made.check or made.upstream.id == job.plan.targets[-1]:
-            return math.inf  # nobody stands behind it: to wait on is all that is left
+        if is_last:
+            return math.inf
         thinks = bool(given_fields(job.request, (OptionalFeature.REASONING,)))
         limit = output_limit(job.request)
         unmeasured_s = unmeasured_limit_s(limit, thinks=thinks)
@@ -71,12 +81,32 @@ class TimeLimits:
         kind = made.upstream.id, made.endpoint, answer_class(limit)
         return first_byte_limit_s(self._times.get(kind), unmeasured_s)
 
+    def _first_token_s(self, job: RoutedRequest, made: AttemptSpec, *, is_last: bool) -> float:
+        upstream = made.upstream
+        said = (
+            job.route.route.settings.first_token_timeout_s or upstream.can.first_token_timeout_s
+        )
+        if said is not None:
+            return said
+        if is_last:
+            return math.inf
+        least_s = self._settings.first_token_timeout_s
+        if given_fields(job.request, (OptionalFeature.REASONING,)) or not _THINKING.isdisjoint(
+            upstream.target.parameters
+        ):
+            least_s = max(least_s, MIN_LIMIT_S)
+        self._sum_up()
+        return first_token_limit_s(
+            self._times.get((upstream.id, made.endpoint, STREAMED)), least_s
+        )
+
     def note(self, job: RoutedRequest, made: AttemptSpec, seconds: float) -> None:
-        """A plain answer's first byte came after that time, or the wait for it ended then.
+        """A plain answer's first byte, or a stream's first output, came after that time, or the
+        wait for it ended then.
 
         A wait that was cut counts as well: where answers became slower, the limit must follow.
         """
-        limit = output_limit(job.request)
+        limit = STREAMED if job.request.stream else output_limit(job.request)
         self._noted.append((made.upstream.id, made.endpoint, limit, seconds))
         if len(self._noted) >= MAX_NOTED:
             self._sum_up()
@@ -85,6 +115,8 @@ class TimeLimits:
         noted, self._noted = self._noted, []
         by_kind: dict[Kind, list[float]] = {}
         for target, endpoint, limit, seconds in noted:
-            by_kind.setdefault((target, endpoint, answer_class(limit)), []).append(seconds)
+            length = STREAMED if limit == STREAMED else answer_class(limit)
+            by_kind.setdefault((target, endpoint, length), []).append(seconds)
         for kind, answers_s in by_kind.items():
-            self._times.put(kind, add_answers(self._times.get(kind), answers_s))
+            bounds_ms = FIRST_TOKEN_BOUNDS_MS if kind[2] == STREAMED else ANSWER_BOUNDS_MS
+            self._times.put(kind, add_answers(self._times.get(kind), answers_s, bounds_ms))

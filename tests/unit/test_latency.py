@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from harness.domain.reliability.latency import (
     ANSWER_BOUNDS_MS,
     FEW_ANSWERS,
+    FIRST_TOKEN_BOUNDS_MS,
     LATENCY_BOUNDS_MS,
     MAX_ANSWERS,
     MIN_ANSWERS,
@@ -18,6 +19,7 @@ from harness.domain.reliability.latency import (
     add_answers,
     answer_class,
     first_byte_limit_s,
+    first_token_limit_s,
     merge_histograms,
     quantile_ms,
     unmeasured_limit_s,
@@ -147,3 +149,16 @@ def test_a_few_hangs_move_no_limit_before_there_is_a_measure() -> None:
 )
 def test_answers_of_one_class_may_be_about_as_long(max_tokens: int, kind: int) -> None:
     assert answer_class(max_tokens) == kind
+
+
+@pytest.mark.req("B3")
+def test_a_stream_may_be_silent_three_times_as_long_as_its_target_ever_is() -> None:
+    def limit_s(*answers_s: float) -> float:
+        times = add_answers(None, answers_s, FIRST_TOKEN_BOUNDS_MS)
+        return first_token_limit_s(times, 10.0)
+
+    assert first_token_limit_s(None, 10.0) == 10.0
+    assert limit_s(*[0.2] * 200) == 10.0
+    assert limit_s(*[0.2] * 150, *[12.0] * 50) == pytest.approx(3 * 12.5, rel=0.05)
+    # Few were measured, of which all were cut at the limit: it follows.
+    assert limit_s(*[10.0] * 9) > 10.0

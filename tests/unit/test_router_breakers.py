@@ -428,9 +428,42 @@ async def test_limits_of_our_own_count_however_little_time_a_client_gives(
     tmp_path: Path,
 ) -> None:
     quick = replace(QUICK, first_token_timeout_s=0.05)
-    place = Place(tmp_path, {INCUMBENT: ScriptedTurn(hang=True)}, quick)
+    script: Script = {INCUMBENT: ScriptedTurn(hang=True), FALLBACK: streamed("spare")}
+    place = Place(tmp_path, script, quick, fallback=True)
+    headers = (AUTH, (b"x-swapgate-timeout", b"2"))
 
-    for _ in range(5):
-        await place.door.call(CHAT, STREAM, headers=(AUTH, (b"x-swapgate-timeout", b"2")))
-
+    # Slow starts count from the third in a row on.
+    for _ in range(6):
+        await place.door.call(CHAT, STREAM, headers=headers)
+    assert await place.state() == 0
+    await place.door.call(CHAT, STREAM, headers=headers)
     assert await place.state() == 2
+
+
+@pytest.mark.req("A5", "B4")
+async def test_slow_starts_open_no_circuit_of_a_target_that_answers_in_between(
+    tmp_path: Path,
+) -> None:
+    quick = replace(QUICK, first_token_timeout_s=0.05)
+    script: Script = {INCUMBENT: streamed("well"), FALLBACK: streamed("spare")}
+    place = Place(tmp_path, script, quick, fallback=True)
+
+    for n in range(20):
+        place.script[INCUMBENT] = ScriptedTurn(hang=True) if n % 2 else streamed("well")
+        await place.ask(STREAM)
+
+    assert place.asked == {INCUMBENT: 20, FALLBACK: 10}
+    assert await place.state() == 0
+
+
+@pytest.mark.req("A5", "B3")
+async def test_the_last_target_of_a_plan_is_waited_for_until_the_deadline(
+    tmp_path: Path,
+) -> None:
+    quick = replace(QUICK, first_token_timeout_s=0.01)
+    thinking = broken_stream(0.2, event({"content": "42"}), event(finish="stop"))
+    place = Place(tmp_path, {INCUMBENT: thinking}, quick)
+
+    status, _, body = await place.door.call(CHAT, STREAM)
+
+    assert (status, b"42" in body) == (200, True)

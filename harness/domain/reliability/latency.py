@@ -26,6 +26,8 @@ LATENCY_BOUNDS_MS: Final[tuple[int, ...]] = (
 )
 # Of how long a target takes until a plain answer begins: from 10 s, a quarter apart, to a day.
 ANSWER_BOUNDS_MS: Final = tuple(round(10_000 * 1.25**step) for step in range(42))
+# Of how long a stream's first output takes.
+FIRST_TOKEN_BOUNDS_MS: Final = (*LATENCY_BOUNDS_MS[:9], *ANSWER_BOUNDS_MS)
 # A hundredth of fewer is nobody.
 MIN_ANSWERS: Final = 100
 MAX_ANSWERS: Final = 1000
@@ -81,15 +83,19 @@ def answer_class(max_tokens: int) -> int:
     return ANSWER_CLASSES[place] if place < len(ANSWER_CLASSES) else ANSWER_CLASSES[-1] + 1
 
 
-def add_answers(times: AnswerTimes | None, answers_s: Iterable[float]) -> AnswerTimes:
+def add_answers(
+    times: AnswerTimes | None,
+    answers_s: Iterable[float],
+    bounds_ms: Sequence[int] = ANSWER_BOUNDS_MS,
+) -> AnswerTimes:
     """Adds answers to a histogram of answer times, in order. Of more than MAX_ANSWERS, older
     ones weigh half.
     """
     after = dict(times or {})
     total = sum(after.values())
     for seconds in answers_s:
-        place = min(bisect_left(ANSWER_BOUNDS_MS, seconds * 1000), len(ANSWER_BOUNDS_MS) - 1)
-        bound = ANSWER_BOUNDS_MS[place]
+        place = min(bisect_left(bounds_ms, seconds * 1000), len(bounds_ms) - 1)
+        bound = bounds_ms[place]
         after[bound] = after.get(bound, 0) + 1
         total += 1
         if total > MAX_ANSWERS:
@@ -116,10 +122,27 @@ def first_byte_limit_s(times: AnswerTimes | None, unmeasured_s: float) -> float:
     measured, unmeasured_s, or three times what all but the slowest few stay below: where it
     cuts off a target that is merely slow, it must not do so for ever.
     """
+    enough = times is not None and sum(times.values()) >= MIN_ANSWERS
+    slow_s = _slow_s(times, ANSWER_BOUNDS_MS)
+    if slow_s is None:
+        return unmeasured_s
+    return max(MIN_LIMIT_S if enough else unmeasured_s, P99_FACTOR * slow_s)
+
+
+def first_token_limit_s(times: AnswerTimes | None, least_s: float) -> float:
+    """How long a stream may be silent before its first output, where another target stands
+    behind: three times the time that 99 of 100 of the target's streams stay below, and least_s
+    at least.
+    """
+    return max(least_s, P99_FACTOR * (_slow_s(times, FIRST_TOKEN_BOUNDS_MS) or 0.0))
+
+
+def _slow_s(times: AnswerTimes | None, bounds_ms: Sequence[int]) -> float | None:
+    """Seconds that 99 of 100 stay below, or all but the slowest few while fewer were measured;
+    None where too few were.
+    """
     measured = sum(times.values()) if times else 0
     if times is None or measured <= FEW_ANSWERS:
-        return unmeasured_s
-    enough = measured >= MIN_ANSWERS
-    share = 0.99 if enough else 1 - FEW_ANSWERS / measured
-    slow_ms = quantile_ms(times, share, ANSWER_BOUNDS_MS) or 0.0
-    return max(MIN_LIMIT_S if enough else unmeasured_s, P99_FACTOR * slow_ms / 1000)
+        return None
+    share = 0.99 if measured >= MIN_ANSWERS else 1 - FEW_ANSWERS / measured
+    return (quantile_ms(times, share, bounds_ms) or 0.0) / 1000
