@@ -111,8 +111,8 @@ class EventPayloads(SseParser):
 
 
 def event_data(event: bytes) -> bytes | None:
-    """The event's data; None when it has none."""
+    """The event's data; None when it has none, or empty data: readers dispatch neither."""
     if event.startswith(b"data:") and b"\n" not in event and b"\r" not in event:
-        return event[5:].strip()
+        return event[5:].strip() or None
     lines = [line[5:].strip() for line in LINE_END.split(event) if line.startswith(b"data:")]
-    return b"\n".join(lines) if lines else None
+    return b"\n".join(lines) or None

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from router.protocols.answer_ends import AnswerEnding, read_ending
+from router.protocols.call_pieces import CallPieces
 
 # More of an answer is not kept, and then neither its JSON nor its calls are judged.
 MAX_KEPT: Final = 256 * 1024
@@ -33,7 +34,7 @@ class AnswerSignals:
         self.truncated = self.refused = self.cut = False
         self.length = 0
         self._texts: dict[object, list[str]] = {}
-        self._calls: dict[object, ToolCallSignal] = {}
+        self._calls: dict[object, list[ToolCallSignal]] = {}
 
     def text(self, place: object, words: object) -> None:
         """Adds a piece of the text at `place`. What is no text is not judged."""
@@ -49,23 +50,24 @@ class AnswerSignals:
         elif self.keeps or opening:
             self._texts.setdefault(place, []).append(words if self.keeps else words[:OPENING])
 
-    def call(self, place: object, name: object, arguments: object) -> None:
-        """Adds a piece of the tool call at `place`. arguments: text, or an object that is
-        whole.
-        """
+    def call(
+        self, place: object, name: object, arguments: object, own_id: object = None
+    ) -> None:
+        """Adds a piece of a tool call at `place`. arguments: text, or a whole object."""
         if not self.keeps:
             return
-        call = self._calls.setdefault(place, ToolCallSignal())
-        if isinstance(name, str):
-            call.name += name
+        calls = self._calls.setdefault(place, [])
+        if not calls or not calls[-1].takes(own_id, name, arguments):
+            calls.append(ToolCallSignal())
+        call = calls[-1]
         if isinstance(arguments, Mapping):
             call.object = call.object or arguments
         elif isinstance(arguments, str):
             self.length += len(arguments)
             if self.length > MAX_KEPT:
                 self.cut = True
-            else:
-                call.pieces.append(arguments)
+                arguments = None
+        call.add(own_id, name, arguments)
 
     def ended(self, reason: object) -> None:
         """Notes the finish reason, as the protocol names it; an end that is not known yet
@@ -91,22 +93,19 @@ class AnswerSignals:
 
     @property
     def calls(self) -> list["ToolCallSignal"]:
-        return list(self._calls.values())
+        return [call for calls in self._calls.values() for call in calls]
 
 
-class ToolCallSignal:
+class ToolCallSignal(CallPieces):
     """Collects a tool call. object: its arguments, where they came whole and parsed."""
 
-    __slots__ = ("name", "object", "pieces")
+    __slots__ = ("object",)
 
     def __init__(self) -> None:
-        self.name = ""
-        self.pieces: list[str] = []
+        super().__init__()
         self.object: Mapping[object, object] | None = None
 
     @property
     def arguments(self) -> Mapping[object, object] | str:
         """Text is to be parsed; none at all is an empty object, as providers have it."""
-        if self.pieces:
-            return "".join(self.pieces)
-        return self.object or {}
+        return self.text if self.pieces else self.object or {}

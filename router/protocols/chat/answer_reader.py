@@ -4,6 +4,7 @@ content and ends serve the stream reader as well.
 """
 
 from collections.abc import Iterator, Mapping
+from secrets import token_hex
 from typing import Any, Final
 
 from harness.domain.reliability.failures import FailureClass
@@ -61,7 +62,9 @@ def read_head(members: ParsedObject) -> AnswerHead:
     created = members.get("created")
     # Some providers write it as a float.
     seconds = int(created) if isinstance(created, int | float) and 0 < created < 2**53 else 0
-    return AnswerHead(str(members.get("id") or ""), str(members.get("model") or ""), seconds)
+    # An answer's id is never empty, and never that of another answer.
+    own = str(members.get("id") or "") or token_hex(12)
+    return AnswerHead(own, str(members.get("model") or ""), seconds)
 
 
 def read_end(
@@ -103,9 +106,14 @@ def read_tokens(members: ParsedObject) -> AnswerTokens | None:
     return AnswerTokens(*known, min(thought, known.output_tokens))
 
 
-def tool_call_id(given: object, answer: str, number: int) -> str:
-    """The provider's own, or one that is the same whenever this answer is read."""
-    return given if isinstance(given, str) and given else f"call_{answer}_{number}"
+def tool_call_id(given: object, answer: str, number: int, taken: set[str]) -> str:
+    """The provider's own, or one that is the same whenever this answer is read; each call of an
+    answer has another. taken: the ids before it, to which it is added.
+    """
+    own = given if isinstance(given, str) and given else f"call_{answer}_{number}"
+    own = f"{own}_{number}" if own in taken else own
+    taken.add(own)
+    return own
 
 
 def read_thinking(part: Mapping[object, object]) -> str:
@@ -143,6 +151,7 @@ def _blocks(message: Mapping[object, object], answer: str) -> Iterator[AnswerBlo
     yield from _joined(read_content(message.get("content")))
     if isinstance(message.get("refusal"), str) and message["refusal"]:
         yield AnswerBlock(BlockKind.REFUSAL, str(message["refusal"]))
+    taken: set[str] = set()
     for number, call in enumerate(iter_objects(message.get("tool_calls"))):
         function = call.get("function")
         if not isinstance(function, Mapping) or not function.get("name"):
@@ -152,7 +161,7 @@ def _blocks(message: Mapping[object, object], answer: str) -> Iterator[AnswerBlo
             raise UpstreamFailed(
                 FailureClass.MALFORMED, "a tool call whose arguments are no JSON object"
             )
-        own = tool_call_id(call.get("id"), answer, number)
+        own = tool_call_id(call.get("id"), answer, number, taken)
         yield AnswerBlock(BlockKind.CALL, arguments, own, str(function["name"]))
 
 

@@ -57,6 +57,6 @@ def _read_calls(signals: AnswerSignals, index: object, calls: object) -> None:
         place = (index, call.get("index", number))
         function, custom = call.get("function"), call.get("custom")
         if isinstance(function, Mapping):
-            signals.call(place, function.get("name"), function.get("arguments"))
+            signals.call(place, function.get("name"), function.get("arguments"), call.get("id"))
         elif isinstance(custom, Mapping):
-            signals.call(place, custom.get("name"), custom.get("input"))
+            signals.call(place, custom.get("name"), custom.get("input"), call.get("id"))

@@ -5,6 +5,8 @@ tools is left out by name.
 
 from typing import Any, Final
 
+from router.protocols.call_pieces import CallPieces
+
 Json = dict[str, Any]
 _MESSAGE: Final = ("role", "content", "name", "tool_calls", "tool_call_id", "refusal")
 _BESIDE: Final = ("tools", "tool_choice", "response_format")
@@ -43,7 +45,7 @@ def answer_from_chat(body: Json) -> Json:
 def assemble_chat_stream(events: list[Json]) -> Json:
     """Assembles a stream into the answer as it would have come whole."""
     texts: dict[str, str] = {}
-    calls: dict[int, Json] = {}
+    calls: dict[int, list[CallPieces]] = {}
     finish = None
     for event in events:
         for choice in event.get("choices") or ():
@@ -58,15 +60,21 @@ def assemble_chat_stream(events: list[Json]) -> Json:
                 _add_call(calls, call, number)
     message_: Json = {"content": texts.get("content"), **texts}
     if calls:
-        message_["tool_calls"] = [calls[index] for index in sorted(calls)]
+        message_["tool_calls"] = [
+            _written(call) for index in sorted(calls) for call in calls[index]
+        ]
     return {"choices": [{"index": 0, "message": message_, "finish_reason": finish}]}
 
 
-def _add_call(calls: dict[int, Json], delta: Json, number: int) -> None:
-    index = delta.get("index", number)
-    new: Json = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
-    call = calls.setdefault(index, new)
-    call["id"] = call["id"] or delta.get("id") or ""
+def _add_call(calls: dict[int, list[CallPieces]], delta: Json, number: int) -> None:
+    place = calls.setdefault(delta.get("index", number), [])
     function = delta.get("function") or {}
-    for name in ("name", "arguments"):
-        call["function"][name] += function.get(name) or ""
+    piece = delta.get("id"), function.get("name"), function.get("arguments")
+    if not place or not place[-1].takes(*piece):
+        place.append(CallPieces())
+    place[-1].add(*piece)
+
+
+def _written(call: CallPieces) -> Json:
+    function = {"name": call.name, "arguments": call.text}
+    return {"id": call.id, "type": "function", "function": function}

@@ -106,6 +106,8 @@ class ChatStreamReader:
     def _chunk(self, members: ParsedObject) -> bytes:
         out = b""
         if not self._begun:
+            if not (members.get("choices") or members.get("id")):
+                return b""  # Azure's first event, of its filter
             self._begun = True
             self._head = read_head(members)
             out = self._writer.begin(self._head)

@@ -3,30 +3,23 @@ want them, even where the provider sends pieces of several calls in turns.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from harness.domain.reliability.failures import FailureClass
 from router.protocols.answer_blocks import AnswerBlock, AnswerWriter, BlockKind
-from router.protocols.answer_validity import parse_json
+from router.protocols.call_pieces import CallPieces
 from router.protocols.chat.answer_reader import tool_call_id
 from router.upstream.failure import UpstreamFailed
 
 
-@dataclass(slots=True, eq=False)
-class StreamedToolCall:
-    """Holds a tool call as far as it came."""
+class StreamedToolCall(CallPieces):
+    """Holds a tool call as far as it came. unsent: of its arguments, those not written yet."""
 
-    id: object
-    name: str = ""
-    kept: list[str] = field(default_factory=list)  # its arguments so far
-    unsent: str = ""  # of those, what was not written yet
-    opened: bool = False
+    __slots__ = ("opened", "unsent")
 
-    @property
-    def whole(self) -> bool:
-        """Tells whether the call's arguments are complete. None at all may still come."""
-        text = "".join(self.kept)
-        return text.rstrip().endswith("}") and isinstance(parse_json(text), Mapping)
+    def __init__(self) -> None:
+        super().__init__()
+        self.unsent = ""
+        self.opened = False
 
 
 class ToolCallOrder:
@@ -44,49 +37,46 @@ class ToolCallOrder:
         self._calls: list[StreamedToolCall] = []
         self._by_index: dict[str, StreamedToolCall] = {}
         self._at = 0
+        self._ids: set[str] = set()  # that are taken
 
     def piece(self, delta: Mapping[str, object]) -> bytes:
         self.begun = True
-        call = self._call_for(delta)
         function = delta.get("function")
-        if isinstance(function, Mapping):
-            name, arguments = function.get("name"), function.get("arguments")
-            if isinstance(name, str) and not call.opened:
-                call.name += name
-            if isinstance(arguments, str) and arguments:
-                if self._calls.index(call) < self._at:
-                    why = "a tool call went on after the next one"
-                    raise UpstreamFailed(FailureClass.MALFORMED, why)
-                call.kept.append(arguments)
-                call.unsent += arguments
+        given = function if isinstance(function, Mapping) else {}
+        piece = delta.get("id"), given.get("name"), given.get("arguments")
+        index = str(delta.get("index"))  # some providers leave it out
+        call = self._by_index.get(index)
+        if call is None or not call.takes(*piece):
+            call = self._by_index[index] = StreamedToolCall()
+            self._calls.append(call)
+        new = call.add(*piece)
+        if new and self._calls.index(call) < self._at:
+            why = "a tool call went on after the next one"
+            raise UpstreamFailed(FailureClass.MALFORMED, why)
+        call.unsent += new
         return self._go_on()
 
     def flush(self) -> bytes:
-        """Returns all that is left, as the answer has nothing more of them."""
+        """Returns what is left, as the answer has nothing more of them. Raises UpstreamFailed
+        for a call whose arguments are no JSON object.
+        """
         out = b""
         for call in self._calls[self._at :]:
+            if call.pieces and not call.whole:
+                why = "a tool call whose arguments are no JSON object"
+                raise UpstreamFailed(FailureClass.MALFORMED, why)
             out += self._write(call) + self._writer.close()
             self._at += 1
         self._by_index.clear()
         return out
-
-    def _call_for(self, delta: Mapping[str, object]) -> StreamedToolCall:
-        """By its index; some providers leave it out, or give several calls the same one."""
-        index, own = str(delta.get("index")), delta.get("id")
-        known = self._by_index.get(index)
-        if known is None or (own and known.id and own != known.id):
-            known = StreamedToolCall(own)
-            self._calls.append(known)
-            self._by_index[index] = known
-        known.id = known.id or own
-        return known
 
     def _go_on(self) -> bytes:
         out = b""
         while self._at < len(self._calls):
             call = self._calls[self._at]
             last = self._at + 1 == len(self._calls)
-            if not call.name:
+            # Its name is whole once its arguments begin.
+            if not call.name or not call.pieces:
                 break
             out += self._write(call)
             if last or not call.whole:
@@ -100,7 +90,7 @@ class ToolCallOrder:
         if not call.opened:
             if not call.name:
                 raise UpstreamFailed(FailureClass.MALFORMED, "a tool call without a name")
-            own = tool_call_id(call.id, self._answer(), self._at)
+            own = tool_call_id(call.id, self._answer(), self._at, self._ids)
             out = self._writer.open(AnswerBlock(BlockKind.CALL, "", own, call.name))
             call.opened = True
         if call.unsent:

@@ -1,0 +1,52 @@
+"""Call pieces join the pieces of streamed tool calls by one rule, for translation, guardrails,
+captures and shadows: by their place, whatever their ids and names say.
+
+A piece of a name that repeats the name so far adds nothing; names end where arguments begin.
+Some providers stream several calls in one place: whole arguments followed by another object, or
+by another name or id, are another call.
+"""
+
+from collections.abc import Mapping
+
+from router.protocols.answer_validity import parse_json
+
+
+class CallPieces:
+    """A tool call as far as it came. id: the provider's, if it gave one."""
+
+    __slots__ = ("id", "name", "pieces")
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.name = ""
+        self.pieces: list[str] = []  # of its arguments
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    @property
+    def whole(self) -> bool:
+        """Tells whether the call's arguments are complete. None at all may still come."""
+        text = self.text
+        return text.rstrip().endswith("}") and isinstance(parse_json(text), Mapping)
+
+    def takes(self, own_id: object, name: object, arguments: object) -> bool:
+        """Whether a piece goes on with this call; else it begins another."""
+        other_id = bool(own_id and self.id and own_id != self.id)
+        other_name = bool(name and self.name and name != self.name)
+        if not self.pieces:
+            return not (other_id and other_name)
+        begins = isinstance(arguments, str) and arguments.lstrip().startswith("{")
+        return not ((begins or other_id or other_name) and self.whole)
+
+    def add(self, own_id: object, name: object, arguments: object) -> str:
+        """Adds a piece; returns what is new of the arguments."""
+        if isinstance(own_id, str) and not self.id:
+            self.id = own_id
+        if isinstance(name, str) and name != self.name and not self.pieces:
+            self.name += name
+        if not isinstance(arguments, str) or not arguments:
+            return ""
+        self.pieces.append(arguments)
+        return arguments

@@ -1,0 +1,168 @@
+"""Pieces of streamed tool calls, as providers really send them, joined by one rule."""
+
+import json
+from typing import Any
+
+import pytest
+
+from router.protocols.answer_signals import AnswerSignals
+from router.protocols.chat.answer_signals import read_signals
+from router.protocols.chat.chat_transcript import assemble_chat_stream
+from router.protocols.endpoint_translation import translate_message, translate_response
+
+Piece = dict[str, Any]
+Calls = list[tuple[str, str]]
+ASKED_MESSAGE = b'{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"a"}]}'
+ASKED_RESPONSE = b'{"model":"m","input":"a"}'
+
+
+def piece(name: str | None, arguments: str, **more: Any) -> Piece:
+    function = (
+        {"arguments": arguments} if name is None else {"name": name, "arguments": arguments}
+    )
+    return {"type": "function", **more, "function": function}
+
+
+ONE: Calls = [("find_town", '{"town":"Oslo"}')]
+TWO: Calls = [("find_town", '{"n":1}'), ("find_town", '{"n":2}')]
+STREAMS: list[tuple[list[Piece], Calls]] = [
+    # The name in every piece, or in the last, empty one as well.
+    (
+        [
+            piece("find_town", '{"town":', index=0, id="t"),
+            piece("find_town", '"Oslo"}', index=0, id="t"),
+            piece("find_town", "", index=0, id="t"),
+        ],
+        ONE,
+    ),
+    # The name in two pieces.
+    ([piece("find_", "", index=0, id="t"), piece("town", '{"town":"Oslo"}', index=0)], ONE),
+    # Another id with each piece.
+    (
+        [
+            piece("find_town", "", index=0, id="t1"),
+            piece(None, '{"town":', index=0, id="t2"),
+            piece(None, '"Oslo"}', index=0, id="t3"),
+        ],
+        ONE,
+    ),
+    # Two calls in one index: by id, with the same id, without ids, and without an index.
+    *(
+        (
+            [piece("find_town", '{"n":1}', **first), piece(name, '{"n":2}', **second)],
+            TWO if name else [TWO[0]],
+        )
+        for name, first, second in (
+            ("find_town", {"index": 0, "id": "a"}, {"index": 0, "id": "b"}),
+            ("find_town", {"index": 0, "id": "a"}, {"index": 0, "id": "a"}),
+            ("find_town", {"id": ""}, {"id": ""}),
+        )
+    ),
+    # Arguments in pieces of two calls by turns.
+    (
+        [
+            piece("find_town", '{"n"', index=0, id="a"),
+            piece("find_town", '{"n"', index=1, id="b"),
+            piece(None, ":1}", index=0),
+            piece(None, ":2}", index=1),
+        ],
+        TWO,
+    ),
+]
+
+
+def chunks(pieces: list[Piece]) -> list[dict[str, Any]]:
+    deltas = [{"index": 0, "delta": {"tool_calls": [given]}} for given in pieces]
+    ended = {"index": 0, "delta": {}, "finish_reason": "tool_calls"}
+    return [{"id": "c", "choices": [choice]} for choice in (*deltas, ended)]
+
+
+def sent(pieces: list[Piece]) -> bytes:
+    events = (f"data: {json.dumps(chunk)}\n\n" for chunk in chunks(pieces))
+    return "".join((*events, "data: [DONE]\n\n")).encode()
+
+
+def written(out: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line[6:]) for line in out.split(b"\n") if line.startswith(b"data: ")]
+
+
+def calls_of_message(out: bytes) -> tuple[Calls, list[str]]:
+    names, arguments, ids = [], dict[int, str](), []
+    for event in written(out):
+        block = event.get("content_block", {})
+        if block.get("type") == "tool_use":
+            names.append(block["name"])
+            ids.append(block["id"])
+            arguments[event["index"]] = ""
+        if event["type"] == "content_block_delta":
+            arguments[event["index"]] += event["delta"]["partial_json"]
+    return list(zip(names, arguments.values(), strict=True)), ids
+
+
+@pytest.mark.req("B8", "F2")
+@pytest.mark.parametrize(("pieces", "calls"), STREAMS)
+def test_guardrails_captures_and_both_translations_read_the_same_calls(
+    pieces: list[Piece], calls: Calls
+) -> None:
+    signals = AnswerSignals(keeps=True)
+    for chunk in chunks(pieces):
+        read_signals(signals, chunk["choices"][0], "delta")
+    assert [(call.name, call.arguments) for call in signals.calls] == calls
+
+    (choice,) = assemble_chat_stream(chunks(pieces))["choices"]
+    kept = [call["function"] for call in choice["message"]["tool_calls"]]
+    assert [(call["name"], call["arguments"]) for call in kept] == calls
+
+    message = translate_message(ASKED_MESSAGE, "custom").events()
+    found, ids = calls_of_message(message.feed(sent(pieces)))
+    assert found == calls
+    assert len(set(ids)) == len(ids)
+    assert all(ids)
+
+    response = translate_response(ASKED_RESPONSE, "custom").events()
+    (final,) = [
+        event["response"]
+        for event in written(response.feed(sent(pieces)))
+        if event["type"] == "response.completed"
+    ]
+    assert [(item["name"], item["arguments"]) for item in final["output"]] == calls
+
+
+@pytest.mark.req("B8")
+def test_arguments_that_are_cut_never_end_well() -> None:
+    cut = [piece("find_town", '{"town":', index=0, id="t")]
+
+    for translate, asked in (
+        (translate_message, ASKED_MESSAGE),
+        (translate_response, ASKED_RESPONSE),
+    ):
+        events = translate(asked, "custom").events()
+        out = events.feed(sent(cut))
+
+        assert events.failure is not None
+        assert events.failure.detail == "a tool call whose arguments are no JSON object"
+        assert b"message_stop" not in out
+        assert b"response.completed" not in out
+
+
+@pytest.mark.req("B8")
+def test_events_without_data_or_of_a_filter_are_no_chunks() -> None:
+    events = translate_message(ASKED_MESSAGE, "custom").events()
+    filter_ = b'data: {"id":"","model":"","choices":[],"prompt_filter_results":[]}\n\n'
+    words = b'data: {"id":"c9","choices":[{"index":0,"delta":{"content":"a"}}]}\r\n\r\n'
+
+    out = events.feed(b"data:\n\n" + filter_ + b"retry: 9\n\n" + words)
+
+    assert events.failure is None
+    assert written(out)[0]["message"]["id"] == "msg_c9"
+
+
+@pytest.mark.req("B8")
+def test_an_answer_without_an_id_has_one_of_its_own() -> None:
+    def own_id() -> str:
+        events = translate_message(ASKED_MESSAGE, "custom").events()
+        found = written(events.feed(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'))
+        return str(found[0]["message"]["id"])
+
+    assert own_id() != own_id()
+    assert len(own_id()) > len("msg_")
