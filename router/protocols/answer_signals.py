@@ -58,7 +58,10 @@ class AnswerSignals:
             return
         calls = self._calls.setdefault(place, [])
         if not calls or not calls[-1].takes(own_id, name, arguments):
-            calls.append(ToolCallSignal())
+            call = ToolCallSignal()
+            if calls:
+                call.follow(calls[-1], name)
+            calls.append(call)
         call = calls[-1]
         if isinstance(arguments, Mapping):
             call.object = call.object or arguments

@@ -40,6 +40,10 @@ class CallPieces:
         begins = isinstance(arguments, str) and arguments.lstrip().startswith("{")
         return not ((begins or other_id or other_name) and self.whole)
 
+    def follow(self, before: "CallPieces", name: object) -> None:
+        """Begins this call in the place of another; without a name, it calls the same."""
+        self.name = "" if name else before.name
+
     def add(self, own_id: object, name: object, arguments: object) -> str:
         """Adds a piece; returns what is new of the arguments."""
         if isinstance(own_id, str) and not self.id:

@@ -50,12 +50,13 @@ STREAMS: list[tuple[list[Piece], Calls]] = [
     *(
         (
             [piece("find_town", '{"n":1}', **first), piece(name, '{"n":2}', **second)],
-            TWO if name else [TWO[0]],
+            TWO,
         )
         for name, first, second in (
             ("find_town", {"index": 0, "id": "a"}, {"index": 0, "id": "b"}),
             ("find_town", {"index": 0, "id": "a"}, {"index": 0, "id": "a"}),
             ("find_town", {"id": ""}, {"id": ""}),
+            ("", {"index": 0, "id": "a"}, {"index": 0}),
         )
     ),
     # Arguments in pieces of two calls by turns.

@@ -71,7 +71,10 @@ def _add_call(calls: dict[int, list[CallPieces]], delta: Json, number: int) -> N
     function = delta.get("function") or {}
     piece = delta.get("id"), function.get("name"), function.get("arguments")
     if not place or not place[-1].takes(*piece):
-        place.append(CallPieces())
+        call = CallPieces()
+        if place:
+            call.follow(place[-1], function.get("name"))
+        place.append(call)
     place[-1].add(*piece)
 
 

@@ -47,7 +47,10 @@ class ToolCallOrder:
         index = str(delta.get("index"))  # some providers leave it out
         call = self._by_index.get(index)
         if call is None or not call.takes(*piece):
-            call = self._by_index[index] = StreamedToolCall()
+            before, call = call, StreamedToolCall()
+            if before is not None:
+                call.follow(before, given.get("name"))
+            self._by_index[index] = call
             self._calls.append(call)
         new = call.add(*piece)
         if new and self._calls.index(call) < self._at:
