@@ -28,6 +28,11 @@ from harness.domain.formatting import format_span
 from harness.domain.providers.api_base_rules import check_api_base
 from harness.domain.providers.credentials import hide_secret
 from harness.domain.providers.kinds import rename_answer_limit
+from harness.domain.reliability.request_repair import (
+    RequestRepair,
+    find_repair,
+    repair_request,
+)
 from harness.domain.reliability.retry import retry_after_s
 from harness.domain.routing.target import Provider
 from harness.ports import Posted, ProviderCallsFactory
@@ -55,12 +60,22 @@ class ProviderFailed(UpstreamError):
 
 
 class _AttemptFailed(Exception):
-    """One attempt failed. pause_s: what the provider asked for, if it did."""
+    """One attempt failed. pause_s: what the provider asked for, if it did. repair: what it
+    takes in place of a field that it refuses.
+    """
 
-    def __init__(self, text: str, *, retry: bool, pause_s: float | None = None) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        retry: bool,
+        pause_s: float | None = None,
+        repair: RequestRepair | None = None,
+    ) -> None:
         super().__init__(text)
         self.retry = retry
         self.pause_s = pause_s
+        self.repair = repair
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +121,8 @@ class EvalProviderClient:
         self._waiting = waiting
         self._spending = spending
         self._allowed = allowed
+        # By model and field, what the provider refused, and takes in its place.
+        self._repairs: dict[tuple[object, str], RequestRepair] = {}
         # Chance only spreads the retries of many samples over time; no result depends on it.
         self._jitter = random.Random()  # noqa: S311 - as above
 
@@ -127,14 +144,23 @@ class EvalProviderClient:
     async def _request(
         self, path: str, body: Mapping[str, Any], read: Callable[[bytes], T]
     ) -> tuple[T, float]:
-        """What `read` makes of the answer, and the seconds of the attempt that brought it."""
-        request = json.dumps(body, ensure_ascii=False).encode()
+        """What `read` makes of the answer, and the seconds of the attempt that brought it.
+
+        A hint or a limit that the provider refuses is left out or changed, for this model and
+        from then on.
+        """
         attempt = 0
         while True:
+            body = self._repaired(body)
+            request = json.dumps(body, ensure_ascii=False).encode()
             try:
                 return await self._attempted(path, request, body, read)
             except _AttemptFailed as error:
                 failed = error
+            if failed.repair is not None:
+                self._repairs[body.get("model"), failed.repair.field] = failed.repair
+                if self._repaired(body) != body:
+                    continue
             if not failed.retry:
                 raise ProviderFailed(str(failed))
             asked_s = failed.pause_s or 0.0
@@ -181,6 +207,12 @@ class EvalProviderClient:
                 pay(found)
             return found, seconds
 
+    def _repaired(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The body as the provider takes it."""
+        model = body.get("model")
+        known = [repair for (of, _), repair in self._repairs.items() if of == model]
+        return repair_request(body, known)[0] if known else body
+
     async def close(self) -> None:
         if self._pace is not None:
             self._pace.close()
@@ -207,6 +239,7 @@ class EvalProviderClient:
             f"HTTP {posted.status}{said}",
             retry=retry,
             pause_s=retry_after_s(posted.headers, _time_of(posted)),
+            repair=None if retry else _repair_of(posted.body, body),
         )
 
     def _error_text(self, raw: bytes, body: Mapping[str, Any]) -> str:
@@ -227,6 +260,15 @@ class EvalProviderClient:
         ):
             return " (its message is withheld: it repeats the request)"
         return f": {words}"
+
+
+def _repair_of(raw: bytes, body: Mapping[str, Any]) -> RequestRepair | None:
+    """The repair that a refusal asks for, if it is a safe one."""
+    try:
+        error = json.loads(raw)["error"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return find_repair(error, body) if isinstance(error, dict) else None
 
 
 def _flat(text: str) -> str:

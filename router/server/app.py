@@ -53,6 +53,7 @@ from router.recording.state_metrics import StateMetrics
 from router.request.attempt_settlement import AttemptSettlement
 from router.request.direct_request import DirectCycle, DirectRequest
 from router.request.dispatch import Dispatcher
+from router.request.learned_repairs import LearnedRepairs
 from router.request.model_endpoint import ModelEndpoint
 from router.request.planner import Planner
 from router.request.upstream_call import UpstreamCalls
@@ -188,7 +189,9 @@ class Router:
         keys = ProviderKeys(clock.monotonic, self._alarms.key_moved)
         self._renewals = EarlyRecovery(self._health, keys)
         self._alarms.add_follower(self._renewals.evaluate)
-        calls = UpstreamCalls(transport_factory, settings, self._timers)
+        calls = UpstreamCalls(
+            transport_factory, settings, self._timers, LearnedRepairs(clock.monotonic)
+        )
         dispatcher = Dispatcher(
             calls,
             settings,

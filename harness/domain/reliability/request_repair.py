@@ -1,0 +1,167 @@
+"""Request repair reads from a provider's refusal which field of a request a target does not
+take, and how the request may be sent once more: without a hint, with a limit of the answer's
+length that the target allows, or with the limit under another name. Pure.
+
+What changes the meaning of a request (its messages, tools, formats) is never repaired.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+# An answer is one without them.
+HINTS: Final = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "seed",
+    "reasoning_effort",
+    "verbosity",
+    "parallel_tool_calls",
+    "service_tier",
+    "store",
+    "metadata",
+    "user",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "stream_options",
+)
+# Words that a message may have for something else: they count where the provider quotes them.
+_COMMON: Final = frozenset({"user", "store", "metadata"})
+# Of the answer's length, by the names that protocols give it.
+LENGTHS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+# So many of one request's fields are repaired, one after the other.
+MAX_REPAIRS: Final = 3
+
+_REFUSES: Final = re.compile(
+    r"unsupported|not support|unrecogni[sz]ed|unknown (parameter|name|field|argument)|"
+    r"not (enabled|available|allowed|permitted)|no longer|deprecated|extra inputs|"
+    r"cannot both|only one|may only be|may not be|is immutable",
+    re.IGNORECASE,
+)
+_CODES: Final = frozenset(
+    {"unsupported_value", "unsupported_parameter", "unknown_parameter", "extra_forbidden"}
+)
+_INSTEAD: Final = re.compile(r"\buse [`'\"]?(max_\w+)", re.IGNORECASE)
+# vLLM's: what was asked, and of the window what the prompt leaves.
+_LEFT: Final = re.compile(r"> (\d+) - (\d+)")
+_MOST: Final = re.compile(
+    r"(?:at most|<=|less than or equal to|\d >|up to|maximum (?:value )?(?:of|is)|"
+    r"(?:range|should|between)\D{0,40}\d+\s*(?:,|and|to))\s*[`'\"]?(\d[\d,]*)",
+    re.IGNORECASE,
+)
+_LEAST: Final = re.compile(
+    r"(?:at least|>=|greater than or equal to|minimum (?:value )?(?:of|is))\s*[`'\"]?(\d+)",
+    re.IGNORECASE,
+)
+
+
+class RepairKind(StrEnum):
+    LEAVE_OUT = "leave_out"
+    AT_MOST = "at_most"
+    AT_LEAST = "at_least"
+    RENAME = "rename"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRepair:
+    """What a target takes in place of a field. limit: of AT_MOST and AT_LEAST. name: the new
+    one, of RENAME.
+    """
+
+    kind: RepairKind
+    field: str
+    limit: int = 0
+    name: str = ""
+
+
+def find_repair(
+    error: Mapping[str, object], sent: Mapping[str, object]
+) -> RequestRepair | None:
+    """The repair of a refused request; None where there is none that is safe. error: the
+    provider's error object. sent: the request's members.
+    """
+    message = str(error.get("message") or "")
+    codes = {str(error.get(name)) for name in ("code", "type")}
+    named = _snake(str(error.get("param") or "").rpartition(".")[2])
+    given = [name for name in (*LENGTHS, *HINTS) if sent.get(name) is not None]
+    if named and named not in (*LENGTHS, *HINTS):
+        return None
+    field = named if named in given else _named_in(message, given)
+    if field in LENGTHS:
+        return _repair_length(field, message, sent)
+    refused = bool(codes & _CODES) or _REFUSES.search(message) is not None
+    return RequestRepair(RepairKind.LEAVE_OUT, field) if field and refused else None
+
+
+def repair_request(
+    body: Mapping[str, Any], repairs: Iterable[RequestRepair]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The body as its target takes it, and the names of the fields that were changed."""
+    found, changed = dict(body), list[str]()
+    for repair in repairs:
+        value = found.get(repair.field)
+        if value is None:
+            continue
+        match repair.kind:
+            case RepairKind.LEAVE_OUT:
+                del found[repair.field]
+            case RepairKind.RENAME:
+                found[repair.name] = found.pop(repair.field)
+            case RepairKind.AT_MOST if isinstance(value, int) and value > repair.limit:
+                found[repair.field] = repair.limit
+            case RepairKind.AT_LEAST if isinstance(value, int) and value < repair.limit:
+                found[repair.field] = repair.limit
+            case _:
+                continue
+        if repair.kind is not RepairKind.RENAME:  # it says the same
+            changed.append(repair.field)
+    return found, tuple(changed)
+
+
+def _repair_length(
+    field: str, message: str, sent: Mapping[str, object]
+) -> RequestRepair | None:
+    """A limit that is too large or too small, or that has another name here."""
+    instead, value = _INSTEAD.search(message), sent[field]
+    if instead is not None and instead[1] in LENGTHS and instead[1] != field:
+        return RequestRepair(RepairKind.RENAME, field, name=instead[1])
+    if not isinstance(value, int):
+        return None
+    if left := _LEFT.search(message):
+        most = int(left[1]) - int(left[2])
+        return RequestRepair(RepairKind.AT_MOST, field, most) if 0 < most < value else None
+    for number in _MOST.findall(message):
+        most = int(number.replace(",", ""))
+        if 0 < most < value:
+            return RequestRepair(RepairKind.AT_MOST, field, most)
+    for number in _LEAST.findall(message):
+        if int(number) > value:
+            return RequestRepair(RepairKind.AT_LEAST, field, int(number))
+    return None
+
+
+def _named_in(message: str, given: Iterable[str]) -> str:
+    """The first of the fields that the message names; empty for none."""
+    words = [_snake(word) for word in re.findall(r"[A-Za-z_]+", message)]
+    quoted = {_snake(word) for word in re.findall(r"[`'\"]([A-Za-z_]+)[`'\"]", message)}
+    places = {
+        name: words.index(name)
+        for name in given
+        if name in words and (name not in _COMMON or name in quoted)
+    }
+    if not places and not set(LENGTHS).isdisjoint(words):
+        # A translation gave the limit another name.
+        return next((name for name in given if name in LENGTHS), "")
+    return min(places, key=places.__getitem__, default="")
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z])([A-Z])", r"_\1", name).lower()

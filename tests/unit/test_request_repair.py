@@ -1,0 +1,144 @@
+"""A request that a target refuses for a field is sent once more without it, if that is safe."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.domain.reliability.request_repair import RepairKind, find_repair, repair_request
+from router.request.learned_repairs import KEPT_S
+from router.upstream.transport import UpstreamRequest
+from tests.support.providers.scripted_transport import ScriptedTurn
+from tests.support.providers.scripted_upstream import completion, error
+from tests.support.router.asgi_router import ASK, CHAT, Door, Place
+from tests.support.router.live_router import CANDIDATE, INCUMBENT
+
+SENT = {"model": "m", "messages": [], "temperature": 0.2, "seed": 1, "max_tokens": 9000}
+
+
+def repaired(error_: dict[str, Any], sent: dict[str, Any] = SENT) -> dict[str, Any] | None:
+    found = find_repair(error_, sent)
+    return None if found is None else repair_request(sent, [found])[0]
+
+
+@pytest.mark.req("B7")
+@pytest.mark.parametrize(
+    "error_",
+    [
+        # OpenAI, with `param`
+        {
+            "message": "'temperature' does not support 0.2 with this model.",
+            "param": "temperature",
+        },
+        {"message": "not with this model", "param": "temperature", "code": "unsupported_value"},
+        # Anthropic
+        {"message": "temperature: Extra inputs are not permitted"},
+        {"message": "`temperature` is deprecated for this model"},
+        {"message": "`temperature` and `top_p` cannot both be specified for this model"},
+        # Mistral, FastAPI
+        {"message": "temperature: no", "type": "extra_forbidden", "param": "temperature"},
+        # Google
+        {"message": 'Unknown name "temperature": Cannot find field.'},
+    ],
+)
+def test_a_hint_that_is_refused_by_name_is_left_out(error_: dict[str, Any]) -> None:
+    assert repaired(error_) == {name: SENT[name] for name in SENT if name != "temperature"}
+
+
+@pytest.mark.req("B7")
+@pytest.mark.parametrize(
+    ("message", "limit"),
+    [
+        ("max_tokens is too large: 9000. This model supports at most 4096 tokens", 4096),
+        ("max_tokens: 9000 > 8192, which is the maximum allowed number", 8192),
+        ("`max_tokens` must be less than or equal to `8192`", 8192),
+        ("Invalid max_tokens value, the valid range of max_tokens is [1, 8192]", 8192),
+        ("'max_tokens' is too large: 9000. The window is 4096 (9000 > 4096 - 96)", 4000),
+        ("Expected a value <= 2048, but got 9000 instead: max_tokens", 2048),
+    ],
+)
+def test_a_limit_above_the_targets_becomes_the_targets(message: str, limit: int) -> None:
+    assert repaired({"message": message}) == {**SENT, "max_tokens": limit}
+
+
+@pytest.mark.req("B7")
+def test_a_limit_below_the_targets_or_under_another_name_is_changed() -> None:
+    small = {"max_output_tokens": 1}
+    least = (
+        "Invalid 'max_output_tokens': below minimum value. Expected a value >= 16, but got 1"
+    )
+    other = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+
+    assert repaired({"message": least}, small) == {"max_output_tokens": 16}
+    changed = repaired({"message": other, "param": "max_tokens"})
+    assert changed is not None
+    assert (changed["max_completion_tokens"], "max_tokens" in changed) == (9000, False)
+
+
+@pytest.mark.parametrize(
+    "error_",
+    [
+        {"message": "messages: Field required"},
+        {"message": "Unsupported value: 'user'", "param": "messages[0].role"},
+        {"message": "the role user is not supported"},
+        {"message": "tools are not supported", "param": "tools"},
+        {"message": "Expected a value <= 2 of temperature", "param": "temperature"},
+        {"message": "max_tokens: Field required"},
+    ],
+)
+def test_what_means_something_and_what_is_the_clients_fault_is_not_repaired(
+    error_: dict[str, Any],
+) -> None:
+    assert find_repair(error_, {**SENT, "user": "u", "tools": []}) is None
+
+
+def test_a_repair_changes_only_what_breaks_it() -> None:
+    found = find_repair({"message": "max_tokens: 9000 > 8192, the maximum"}, SENT)
+
+    assert found is not None
+    assert (found.kind, found.limit) == (RepairKind.AT_MOST, 8192)
+    assert repair_request({"max_tokens": 5}, [found]) == ({"max_tokens": 5}, ())
+    assert repair_request({}, [found]) == ({}, ())
+
+
+HOT = ASK[:-1] + b',"temperature":0.3}'
+REFUSAL = error(400, "'temperature' does not support 0.3 with this model", "unsupported_value")
+
+
+def picky(request: UpstreamRequest) -> ScriptedTurn:
+    return REFUSAL if b'"temperature"' in request.body else completion()
+
+
+@pytest.mark.req("B7")
+async def test_a_refused_hint_is_declared_and_remembered_for_a_day(tmp_path: Path) -> None:
+    door = Door(tmp_path, picky)
+
+    status, headers, _ = await door.call(CHAT, HOT)
+    assert (status, headers[b"x-swapgate-degraded"]) == (200, b"temperature")
+    assert headers[b"x-swapgate-attempts"] == b"1"
+    assert len(door.transport.seen) == 2
+
+    await door.call(CHAT, HOT)
+    assert len(door.transport.seen) == 3
+    _, headers, _ = await door.call(CHAT, ASK)
+    assert b"x-swapgate-degraded" not in headers
+
+    door.clock.advance(KEPT_S)
+    await door.call(CHAT, HOT)
+    assert len(door.transport.seen) == 6
+
+
+@pytest.mark.req("B7", "F4")
+async def test_a_candidate_that_refuses_a_hint_is_not_charged_with_it(tmp_path: Path) -> None:
+    place = Place(tmp_path, {INCUMBENT: completion()}, weight_bps=10_000)
+    place.door.transport._script = lambda request: (
+        picky(request) if json.loads(request.body)["model"] == CANDIDATE else completion()
+    )
+
+    status, headers = await place.ask(HOT, times=3)
+
+    assert (status, headers[b"x-swapgate-target"]) == (200, f"up/{CANDIDATE}".encode())
+    place.door.recorder.flush(final=True)
+    (row,) = place.door.kept.traffic
+    assert (row.requests, row.charged) == (3, 0)
