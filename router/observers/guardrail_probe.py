@@ -12,7 +12,8 @@ from harness.domain.canary.guardrails import Guardrail, UnitRule
 from harness.domain.json_schema import matches_schema
 from harness.domain.routing.capabilities import Endpoint
 from router.protocols.answer_signals import AnswerSignals
-from router.protocols.answer_validity import NO_JSON, are_calls_valid, parse_json
+from router.protocols.answer_validity import are_calls_valid
+from router.protocols.call_pieces import NO_JSON, parse_json
 from router.protocols.endpoints import DIALECTS
 from router.recording.guardrail_sample import (
     FAULTS,

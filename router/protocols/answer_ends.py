@@ -101,7 +101,7 @@ def ending_failure(reason: object, *, has_output: bool, silence: bool) -> Failur
 
 
 def check_ending(reason: object, *, has_output: bool, silence: bool) -> None:
-    """Raises UpstreamFailed for an answer that `ending_failure` calls a failure."""
+    """Checks the end of an answer. Raises UpstreamFailed where no client can use it."""
     failure = ending_failure(reason, has_output=has_output, silence=silence)
     if failure is not None:
         raise UpstreamFailed(failure, ending_words(failure, reason))

@@ -3,21 +3,9 @@ that were offered (`are_calls_valid`), once it was sent.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Final
-
-from jiter import from_json
 
 from harness.domain.json_schema import matches_schema
-
-NO_JSON: Final = object()
-
-
-def parse_json(text: str) -> object:
-    """NO_JSON for what is none."""
-    try:
-        return from_json(text.encode(), allow_inf_nan=False)
-    except (ValueError, RecursionError):
-        return NO_JSON
+from router.protocols.call_pieces import parse_json
 
 
 def are_calls_valid(calls: Iterable[tuple[str, object]], offered: Mapping[str, object]) -> bool:

@@ -7,8 +7,19 @@ by another name or id, are another call.
 """
 
 from collections.abc import Mapping
+from typing import Final
 
-from router.protocols.answer_validity import parse_json
+from jiter import from_json
+
+NO_JSON: Final = object()
+
+
+def parse_json(text: str) -> object:
+    """NO_JSON for what is none."""
+    try:
+        return from_json(text.encode(), allow_inf_nan=False)
+    except (ValueError, RecursionError):
+        return NO_JSON
 
 
 class CallPieces:

@@ -21,7 +21,7 @@ _INVALID: Final = (400, 404, 422)
 _TOO_LONG: Final = (400, 404, 413)
 
 
-def _said(*patterns: str) -> re.Pattern[str]:
+def _pattern(*patterns: str) -> re.Pattern[str]:
     return re.compile("|".join(patterns), re.IGNORECASE)
 
 
@@ -45,7 +45,7 @@ REFUSALS: Final = (
     RefusalRow(
         _F.QUOTA,
         (400,),
-        words=_said(
+        words=_pattern(
             "credit balance is too low",
             "organization has been disabled",
             "specified api usage limits",
@@ -56,13 +56,13 @@ REFUSALS: Final = (
         _F.REGION,
         (400, 403, 451),
         frozenset({"unsupported_country_region_territory"}),
-        _said("^(country, region|user location|your (country|region)).* not supported"),
+        _pattern("^(country, region|user location|your (country|region)).* not supported"),
     ),
     RefusalRow(
         _F.CONTEXT_WINDOW,
         _TOO_LONG,
         frozenset({"context_length_exceeded", "exceed_context_size_error"}),
-        _said(
+        _pattern(
             "prompt is too long",
             "exceed context limit",
             "maximum context length",  # OpenAI, vLLM, DeepSeek, Mistral
@@ -82,7 +82,7 @@ REFUSALS: Final = (
     RefusalRow(
         _F.CONTENT_POLICY,
         (400,),
-        words=_said("content filtering policy"),
+        words=_pattern("content filtering policy"),
         only_type="invalid_request_error",
     ),
     RefusalRow(
@@ -99,7 +99,7 @@ REFUSALS: Final = (
                 "thinking_signature_invalid",
             }
         ),
-        _said(
+        _pattern(
             r"^(item|(previous )?response|conversation|thread|container|prompt|file|message|"
             r"vector store|batch|cached ?content)s?\b\W+\w.*\b(not found|not exist|expired|"
             r"no longer|not be found)",
@@ -114,7 +114,7 @@ REFUSALS: Final = (
         _F.ENDPOINT_MISSING,
         (400, 404, 405, 422, 500, 501),
         frozenset({"unknown_url", "not_implemented", "OperationNotSupported"}),
-        _said(
+        _pattern(
             r"^(not found|file not found|resource not found|404 page not found)\.?$",
             r"^(unknown|unrecognized|invalid) (request )?url",
             r"^cannot (post|get) /",
@@ -141,7 +141,7 @@ REFUSALS: Final = (
                 "unknown_model",
             }
         ),
-        _said(
+        _pattern(
             r"^model: ",  # Anthropic
             r"^(error: )?(the )?(requested |provided |specified |publisher )?(api )?"
             r"(model|deployment|inference endpoint)s?\b.{0,200}?(not found|not exist|unknown|"
@@ -170,7 +170,7 @@ REFUSALS: Final = (
                 "extra_forbidden",
             }
         ),
-        _said(
+        _pattern(
             r"\b(image|audio|video|vision|tools?|function call\w*|thinking|reasoning)\b"
             r".{0,30}\b(is|are) not supported",
             r"\b(does not|doesn't) support (image|audio|video|vision|tools?|function|thinking|"

@@ -32,13 +32,13 @@ def refusal_reply(failed: UpstreamFailed) -> Reply:
     if failed.failure in CLIENT_FAILURES and (status >= 500 or status == _NOT_ALLOWED):
         status = 422
     if failed.failure is FailureClass.BLOCKED:
-        said = failed.said or f"status {status}"
+        said = failed.message or f"status {status}"
         why = f"something in front of the provider refused this request: {said}"
         return error_reply(status, why, failed.failure.value)
     members = _parsed(failed.body)
     error = None if members is None else members.get("error")
     if failed.failure is FailureClass.ENDPOINT_MISSING and not isinstance(error, dict):
-        said = f": {failed.said}" if failed.said else ""
+        said = f": {failed.message}" if failed.message else ""
         why = f"the target does not serve this endpoint{said}"
         return error_reply(status, why, failed.failure.value)
     if members is None:
@@ -160,7 +160,7 @@ def _tried(progress: RequestProgress) -> list[dict[str, object]]:
             "target": attempt.upstream.name,
             "failure": attempt.failure.failure.value,
             "status": attempt.failure.status,
-            "said": attempt.failure.said or None,
+            "message": attempt.failure.message or None,
             "ms": round(attempt.ms),
         }
         for attempt in progress.attempts
@@ -186,7 +186,7 @@ def _passed_over(job: RoutedRequest, progress: RequestProgress) -> list[dict[str
 def _attempts_text(tried: list[dict[str, object]], left_out: list[dict[str, object]]) -> str:
     failures = [
         f"{attempt['target']}: {attempt['failure']}"
-        + (f" ({attempt['said']})" if attempt["said"] else "")
+        + (f" ({attempt['message']})" if attempt["message"] else "")
         for attempt in tried
     ]
     others = [f"not asked: {_listed(left_out)}"] if left_out else []

@@ -1,5 +1,5 @@
 """An upstream failure is an attempt at a provider without a usable answer, with its class and
-with what the provider answered, if it did: its own sentence is in `said`.
+with what the provider answered, if it did: its own sentence is `message`.
 """
 
 import json
@@ -44,11 +44,11 @@ class UpstreamFailed(UpstreamError):
         self.stale = stale
 
     @property
-    def said(self) -> str:
+    def message(self) -> str:
         """The provider's own sentence with its code and parameter, or the title of a page that
         something in front of it sent; empty for none.
         """
-        return said_in(self.body)
+        return read_message(self.body)
 
     def kept(self) -> Self:
         """Itself, for whoever keeps what was caught, without the frames that it came through.
@@ -59,7 +59,7 @@ class UpstreamFailed(UpstreamError):
         return self.with_traceback(None)
 
 
-def said_in(body: bytes) -> str:
+def read_message(body: bytes) -> str:
     """Returns what an error body says, in one line of at most MAX_SAID characters."""
     error = error_object(body)
     if error is None:

@@ -39,7 +39,7 @@ def whole(endpoint: Endpoint, said: str, reason: str) -> dict[str, Any]:
             return {"choices": [{"message": message, "finish_reason": reason}]}
 
 
-def turn(body: dict[str, Any]) -> ScriptedTurn:
+def build_turn(body: dict[str, Any]) -> ScriptedTurn:
     return ScriptedTurn(steps=(json.dumps(body).encode(),))
 
 
@@ -138,8 +138,8 @@ def test_a_filters_end_is_a_refusal_and_a_models_limit_a_truncation() -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        turn(whole(Endpoint.CHAT, "", "stop")),
-        turn(whole(Endpoint.CHAT, "half of it", "error")),
+        build_turn(whole(Endpoint.CHAT, "", "stop")),
+        build_turn(whole(Endpoint.CHAT, "half of it", "error")),
     ],
 )
 async def test_what_gives_its_user_nothing_is_answered_by_the_next_target_and_counts(
@@ -177,7 +177,7 @@ async def test_a_stream_without_a_word_is_begun_anew_and_one_that_fails_later_en
 
 @pytest.mark.req("F2")
 async def test_a_candidate_that_says_nothing_is_charged_with_it(tmp_path: Path) -> None:
-    silent = turn(whole(Endpoint.CHAT, "", "stop"))
+    silent = build_turn(whole(Endpoint.CHAT, "", "stop"))
     place = Place(tmp_path, {INCUMBENT: completion(), CANDIDATE: silent}, weight_bps=10_000)
 
     await place.ask(times=3)

@@ -133,11 +133,11 @@ def test_guardrails_captures_and_both_translations_read_the_same_calls(
 def test_arguments_that_are_cut_never_end_well() -> None:
     cut = [piece("find_town", '{"town":', index=0, id="t")]
 
-    for translate, asked in (
+    for translate, request in (
         (translate_message, ASKED_MESSAGE),
         (translate_response, ASKED_RESPONSE),
     ):
-        events = translate(asked, "custom").events()
+        events = translate(request, "custom").events()
         out = events.feed(sent(cut))
 
         assert events.failure is not None

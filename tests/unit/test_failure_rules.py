@@ -7,7 +7,7 @@ from harness.domain.reliability.failures import (
     FAILURE_RULES,
     BreakerEffect,
     FailureClass,
-    Fault,
+    FaultOwner,
     NextTarget,
     SameTarget,
 )
@@ -61,7 +61,7 @@ def test_every_word_of_the_table_is_used() -> None:
     assert {rule.same_target for rule in FAILURE_RULES.values()} == set(SameTarget)
     assert {rule.next_target for rule in FAILURE_RULES.values()} == set(NextTarget)
     assert {rule.breaker for rule in FAILURE_RULES.values()} == set(BreakerEffect)
-    assert {rule.fault for rule in FAILURE_RULES.values()} == set(Fault)
+    assert {rule.fault for rule in FAILURE_RULES.values()} == set(FaultOwner)
 
 
 def test_only_a_full_context_asks_for_a_larger_window_and_only_a_policy_for_the_route() -> None:

@@ -18,7 +18,7 @@ FIREWALL = ScriptedTurn(403, {"content-type": "text/html"}, (PAGE,))
 TOO_LONG = "This model's maximum context length is 4096 tokens. However, you asked for 5000."
 
 
-def told(body: bytes) -> dict[str, Any]:
+def read_error(body: bytes) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(body)["error"]
     return found
 
@@ -34,7 +34,7 @@ async def test_a_firewalls_page_for_one_caller_leaves_key_and_circuit_alone(
         status, headers, body = await place.door.call(CHAT, ASK, headers=(AUTH, sticky))
 
     assert (status, code(body)) == (403, "blocked")
-    assert "Access denied" in told(body)["message"]
+    assert "Access denied" in read_error(body)["message"]
     assert headers[b"x-should-retry"] == b"false"
     # No other key is tried with it.
     assert place.asked[INCUMBENT] == 10
@@ -89,7 +89,7 @@ async def test_what_a_provider_never_stored_is_the_clients_own_in_the_providers_
 
     status, headers, body = await place.door.call(CHAT, ASK)
 
-    assert (status, told(body)["message"]) == (404, "Response with id 'r_9' not found.")
+    assert (status, read_error(body)["message"]) == (404, "Response with id 'r_9' not found.")
     assert headers[b"x-should-retry"] == b"false"
     assert place.asked == {INCUMBENT: 1}
     assert await place.state() == 0
@@ -140,7 +140,7 @@ async def test_what_another_target_may_take_is_asked_of_it_and_else_said_in_the_
     status, _, body = await place.door.call(CHAT, ASK)
 
     assert status == 422
-    assert "load a projector" in told(body)["message"]
+    assert "load a projector" in read_error(body)["message"]
     assert await place.state() == 0
 
 
@@ -152,11 +152,11 @@ async def test_a_prompt_that_is_too_long_is_said_so_that_each_protocols_clients_
 
     _, _, body = await place.door.call(CHAT, ASK)
     assert code(body) == "context_length_exceeded"
-    assert told(body)["message"] == TOO_LONG
+    assert read_error(body)["message"] == TOO_LONG
 
     status, _, body = await place.door.call(MESSAGES, MESSAGE)
     assert status == 400
-    assert told(body)["message"] == "prompt is too long: 5000 tokens > 4096 maximum"
+    assert read_error(body)["message"] == "prompt is too long: 5000 tokens > 4096 maximum"
 
 
 @pytest.mark.req("A5")
@@ -167,8 +167,8 @@ async def test_the_last_words_of_every_provider_stand_in_the_error_that_none_ans
 
     _, _, body = await place.door.call(CHAT, ASK)
 
-    assert told(body)["attempts"][0]["said"] == "cuda is out of memory (oom)"
-    assert "cuda is out of memory" in told(body)["message"]
+    assert read_error(body)["attempts"][0]["message"] == "cuda is out of memory (oom)"
+    assert "cuda is out of memory" in read_error(body)["message"]
 
 
 @pytest.mark.req("A5")

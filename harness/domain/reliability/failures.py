@@ -62,7 +62,7 @@ def describe_failures(failures: Mapping[str, int]) -> str:
     return ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in found if n)
 
 
-class Fault(StrEnum):
+class FaultOwner(StrEnum):
     """Whose fault a failure is."""
 
     CLIENT = "client"  # of the request that was sent
@@ -101,7 +101,7 @@ class BreakerEffect(StrEnum):
 class FailureRule:
     """Holds one row of the table in docs/reference/router.md, "Whose fault it was"."""
 
-    fault: Fault
+    fault: FaultOwner
     same_target: SameTarget
     next_target: NextTarget
     breaker: BreakerEffect
@@ -122,7 +122,7 @@ class FailureRule:
         return self.next_target is NextTarget.IF_ROUTE_SAYS
 
 
-_F, _S, _N, _B, _W = FailureClass, SameTarget, NextTarget, BreakerEffect, Fault
+_F, _S, _N, _B, _W = FailureClass, SameTarget, NextTarget, BreakerEffect, FaultOwner
 
 FAILURE_RULES: Final[Mapping[FailureClass, FailureRule]] = {
     _F.RATE_LIMITED: FailureRule(_W.OURS, _S.RETRY_AFTER, _N.YES, _B.NEUTRAL, other_key=True),
@@ -154,7 +154,7 @@ FAILURE_RULES: Final[Mapping[FailureClass, FailureRule]] = {
 CLIENT_FAILURES: Final = frozenset(
     failure
     for failure, rule in FAILURE_RULES.items()
-    if rule.fault in (Fault.CLIENT, Fault.ENDPOINT) and failure is not _F.CANCELLED
+    if rule.fault in (FaultOwner.CLIENT, FaultOwner.ENDPOINT) and failure is not _F.CANCELLED
 )
 # The client gets the provider's own words.
 PASSED_ON: Final = CLIENT_FAILURES | {_F.BLOCKED}

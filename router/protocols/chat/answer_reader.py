@@ -18,7 +18,7 @@ from router.protocols.answer_blocks import (
     WholeAnswer,
 )
 from router.protocols.answer_ends import AnswerEnding, check_ending, read_ending
-from router.protocols.answer_validity import parse_json
+from router.protocols.call_pieces import parse_json
 from router.protocols.object_lists import empty_answer_error, first_object, iter_objects
 from router.protocols.provider_failures import error_in_answer
 from router.protocols.usage import read_count, read_usage
