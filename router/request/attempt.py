@@ -15,7 +15,7 @@ from router.request.json_spans import ParsedObject, TextEdit, apply_edits, parse
 from router.server.headers import Header, passed_on
 from router.upstream.failure import UpstreamFailed
 from router.upstream.reply_reading import read_error_body
-from router.upstream.transport import UpstreamReply, dropped_fields_of, is_unended
+from router.upstream.transport import UpstreamReply, dropped_fields_of, is_local, is_unended
 
 
 @dataclass(slots=True)
@@ -36,7 +36,9 @@ async def read_refusal(reply: UpstreamReply) -> UpstreamFailed:
     """What a reply says that is not 2xx."""
     body = await read_error_body(reply)
     told = {name.decode("latin-1"): decode_header(value) for name, value in reply.headers}
-    return refusal_failure(reply.status, body, told.get("content-type", ""), told)
+    failed = refusal_failure(reply.status, body, told.get("content-type", ""), told)
+    failed.local = is_local(reply)
+    return failed
 
 
 def check_content_type(headers: Sequence[Header], content_type: bytes) -> None:

@@ -16,7 +16,6 @@ from router.protocols.chat.dialect import CHAT
 from router.protocols.embeddings import EMBEDDINGS
 from router.protocols.endpoints import DIALECTS
 from router.protocols.event_stream import StreamFilter
-from router.protocols.messages.unsigned_thinking import without_unsigned
 from router.request.attempt import (
     UpstreamAnswer,
     check_content_type,
@@ -36,12 +35,12 @@ from router.upstream.transport import (
     TransportFactory,
     UpstreamReply,
     UpstreamRequest,
+    settled_reply,
 )
 
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _CHAT: Final = Endpoint.CHAT
 _EMBEDDINGS: Final = Endpoint.EMBEDDINGS
-_MESSAGES: Final = Endpoint.MESSAGES
 # What may come before the first output; more is no metadata.
 MAX_HELD_BYTES: Final = 1024 * 1024
 # Of the answer to a health check, which asks for a few tokens. A provider that is ill may send
@@ -140,6 +139,9 @@ class UpstreamCalls:
             reply = await transport.send(_request(job, made))
         else:
             reply = await begun.reply()
+            if not 200 <= reply.status < 300:
+                transport = self._transport_for(upstream.provider)
+                reply = await settled_reply(transport, _request(job, made), reply)
         result: UpstreamAnswer | CommittedStream
         handed_over = False
         fault: BaseException | None = None
@@ -277,8 +279,6 @@ def _request(job: RoutedRequest, made: AttemptSpec) -> UpstreamRequest:
             body = CHAT.plain_stream(members, plain.json_name)
         else:
             body = members.with_text("model", plain.json_name)
-        if body is not None and endpoint is _MESSAGES and endpoint not in upstream.adapted:
-            body = without_unsigned(body)
     return UpstreamRequest(
         upstream.provider,
         _body(job, upstream) if body is None else body,
@@ -288,6 +288,7 @@ def _request(job: RoutedRequest, made: AttemptSpec) -> UpstreamRequest:
         job.passed_up if job.span is None else (*job.passed_up, *job.span.passed_up),
         made.key,
         MAX_CHECK_BYTES if made.check else None,
+        upstream.maker,
     )
 
 
@@ -307,6 +308,4 @@ def _body(job: RoutedRequest, upstream: CompiledTarget) -> bytes:
     dropped = dropped_fields(request, upstream)
     if dropped:
         body = without_fields(body, request.endpoint, dropped, upstream.target)
-    if request.endpoint is Endpoint.MESSAGES and request.endpoint not in upstream.adapted:
-        body = without_unsigned(body)
     return body

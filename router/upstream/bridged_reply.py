@@ -21,7 +21,7 @@ class BridgedReply:
     def __init__(
         self, reply: UpstreamReply, request: TranslatedRequest, *, stream: bool
     ) -> None:
-        self.dropped = dropped_fields_of(reply)
+        self.dropped = tuple(dict.fromkeys((*request.dropped, *dropped_fields_of(reply))))
         self.progress_events = 0
         self.unended = False
         self._reply = reply
