@@ -41,11 +41,18 @@ class ReadRefusal:
 
 
 class MovedReply:
-    """A provider's reply, its body written anew by `rewrite`; None for one that stays."""
+    """A provider's reply, its body written anew by `rewrite`; None for one that stays. refused:
+    pieces that the provider refused before.
+    """
 
     def __init__(
-        self, reply: UpstreamReply, dropped: Sequence[str], rewrite: Rewrite | None
+        self,
+        reply: UpstreamReply,
+        dropped: Sequence[str],
+        refused: Sequence[str],
+        rewrite: Rewrite | None,
     ) -> None:
+        self.refused = tuple(refused)
         self.dropped = (*dropped, *dropped_fields_of(reply))
         self._reply = reply
         self._rewrite = rewrite

@@ -103,22 +103,23 @@ class ConversationTransport:
         gone: set[RefusedPiece] = set()
         while reply.status in STATUSES:
             body = await read_error_body(reply)
-            refused = refused_piece(reply.status, body)
+            piece = refused_piece(reply.status, body)
             less = None
-            if refused is not None and refused not in gone and len(gone) < MOST_PIECES:
-                less = without_piece(request, refused)
-            if refused is None or less is None:
+            if piece is not None and piece not in gone and len(gone) < MOST_PIECES:
+                less = without_piece(request, piece)
+            if piece is None or less is None:
                 reply = ReadRefusal(reply, body)
                 break
-            gone.add(refused)
+            gone.add(piece)
             await reply.aclose()
             request, names = less
             dropped += names
             reply = await self._beneath.send(request)
         rewrite = _rewrite(request, moved) if reply.status < min(STATUSES) else None
-        if rewrite is None and not dropped:
+        if rewrite is None and not (dropped or gone):
             return reply
-        return MovedReply(reply, tuple(dict.fromkeys(dropped)), rewrite)
+        refused = sorted({piece.piece.value for piece in gone})
+        return MovedReply(reply, tuple(dict.fromkeys(dropped)), refused, rewrite)
 
 
 def _rewrite(request: UpstreamRequest, moved: MovedBody) -> Rewrite | None:

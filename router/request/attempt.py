@@ -15,7 +15,13 @@ from router.request.json_spans import ParsedObject, TextEdit, apply_edits, parse
 from router.server.headers import Header, passed_on
 from router.upstream.failure import UpstreamFailed
 from router.upstream.reply_reading import read_error_body
-from router.upstream.transport import UpstreamReply, dropped_fields_of, is_local, is_unended
+from router.upstream.transport import (
+    UpstreamReply,
+    dropped_fields_of,
+    is_local,
+    is_unended,
+    refused_pieces_of,
+)
 
 
 @dataclass(slots=True)
@@ -29,6 +35,7 @@ class UpstreamAnswer:
     members: ParsedObject  # as it was parsed
     model: str = ""  # the provider's, or empty
     dropped: tuple[str, ...] = ()  # as `dropped_fields_of` has it
+    refused: tuple[str, ...] = ()  # as `refused_pieces_of` has it
     ended: bool = True  # it says why
 
 
@@ -61,6 +68,7 @@ async def read_answer(
     body = await reply.body()
     answer = parse_answer(reply.status, reply.headers, body, json_name, dialect)
     answer.dropped = dropped_fields_of(reply)
+    answer.refused = refused_pieces_of(reply)
     answer.ended = answer.ended and not is_unended(reply)
     return answer
 
@@ -87,7 +95,7 @@ def parse_answer(
     if not isinstance(model, str):
         model = ""
     ended = dialect.ended(members)
-    return UpstreamAnswer(status, passed_on(headers), body, usage, members, model, (), ended)
+    return UpstreamAnswer(status, passed_on(headers), body, usage, members, model, ended=ended)
 
 
 def _with_model(members: ParsedObject, json_name: str, body: bytes) -> bytes:

@@ -63,6 +63,14 @@ def dropped_fields_of(reply: UpstreamReply) -> tuple[str, ...]:
     return found
 
 
+def refused_pieces_of(reply: UpstreamReply) -> tuple[str, ...]:
+    """Pieces of the conversation that the provider refused before it gave this reply to a
+    request without them.
+    """
+    found: tuple[str, ...] = getattr(reply, "refused", ())
+    return found
+
+
 def hidden_progress(reply: UpstreamReply) -> int:
     """How much a translation has heard that brings the answer on, of which a client may see
     nothing: thoughts that were not asked for, a call that waits for its turn.

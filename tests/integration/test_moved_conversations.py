@@ -254,3 +254,64 @@ async def fault(cell: Cell, door: Door, wire: StrictWire) -> str:
         if calls != wanted or bool(text) != (turn == TURNS - 1):
             return f"turn {turn + 1}: {text!r} {calls} instead of {wanted}"
     return ""
+
+
+def door_before(wire: StrictWire, folder: Path) -> Door:
+    transports = Transports(SETTINGS, wire)
+    return Door(folder, settings=SETTINGS, first=snapshot_of(), transports=transports)
+
+
+@pytest.mark.req("B1", "B7")
+@pytest.mark.parametrize("stream", [False, True])
+async def test_thinking_of_an_unknown_maker_is_tried_once_and_counted_as_no_failure(
+    stream: bool, tmp_path: Path
+) -> None:
+    wire = StrictWire()
+    door = door_before(wire, tmp_path)
+    client = MessageClient(Feature.THINKING, hosted=False)
+    thought = {"type": "thinking", "thinking": "hm", "signature": "another"}
+    use = {"type": "tool_use", "id": "toolu_x", "name": "weather", "input": {"city": "c00"}}
+    result = {"type": "tool_result", "tool_use_id": "toolu_x", "content": "9 C"}
+    client.history += [
+        {"role": "assistant", "content": [thought, use]},
+        {"role": "user", "content": [result]},
+    ]
+    body = json.dumps(client.body("new.anthropic", stream=stream)).encode()
+
+    status, headers, raw = await door.call("/v1/messages", body)
+
+    assert client.hear(raw, stream=stream) == ("", [("weather", {"city": "c10"})])
+    assert (status, headers[b"x-swapgate-attempts"]) == (200, b"1")
+    assert headers[b"x-swapgate-degraded"] == b"messages.thinking, thinking"
+    (refusal,) = wire.refused
+    assert "Invalid `signature`" in refusal
+    _, _, metrics = await door.call("/metrics", method="GET")
+    target = f"anthropic-new/{model_of('anthropic')}"
+    refused = f'swapgate_refused_pieces_total{{piece="thinking",target="{target}"}} 1.0'
+    answered = f'swapgate_attempts_total{{failure_class="none",target="{target}"}} 1.0'
+    assert all(line in metrics.decode() for line in (refused, answered))
+
+
+@pytest.mark.req("A4", "B7")
+async def test_an_outage_is_the_answer_where_the_next_target_cannot_be_asked_the_same(
+    tmp_path: Path,
+) -> None:
+    wire = StrictWire()
+    door = door_before(wire, tmp_path)
+    hosted = {"type": "web_search_20250305", "name": "web_search"}
+    filed = {"type": "document", "source": {"type": "file", "file_id": "f"}}
+    wire.failing = frozenset({"anthropic-old"})
+    for asked in ({"tools": [hosted], "content": "hi"}, {"content": [filed]}):
+        message = {"role": "user", "content": asked.pop("content")}
+        body = {"model": "fallback.anthropic.groq", "max_tokens": 9, "messages": [message]}
+        status, _, raw = await door.call("/v1/messages", json.dumps({**body, **asked}).encode())
+        assert status == 502
+        told = json.loads(raw)["error"]["message"]
+        assert "anthropic-old/" in told
+        assert "timeout" in told
+    wire.failing = frozenset()
+    status, _, raw = await door.call(
+        "/v1/messages", json.dumps({**body, "model": "new.groq"}).encode()
+    )
+    assert status == 422
+    assert "document" in json.loads(raw)["error"]["message"]
