@@ -19,7 +19,9 @@ _MARKERS: Final[Mapping[str, Marker]] = {
     RESPONSES_PATH: mark_response,
 }
 # In a request whose answer may have something to mark, in that answer.
-_ASKS: Final = {MESSAGES_PATH: b'"thinking"', RESPONSES_PATH: b"encrypted_content"}
+THINKS: Final = b'"thinking"'
+ENCRYPTED: Final = b"encrypted_content"
+_ASKS: Final = {MESSAGES_PATH: THINKS, RESPONSES_PATH: ENCRYPTED}
 _SIGNED: Final = (b'"signature', b'"redacted_thinking"', b'"encrypted_content"')
 _DATA: Final = b"data:"
 

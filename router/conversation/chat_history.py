@@ -14,16 +14,21 @@ from router.conversation.tool_names import ToolNames, has_strange_name
 from router.request.body_patch import to_json
 
 Json = dict[str, Any]
+_TOOLS: Final = b'"tool'  # begins the names of calls, of their results and of tools
 _CALLS: Final = b'"tool_calls"'
 REASONING: Final = "reasoning_content"
 
 
 def suits_chat(body: bytes, intake: HistoryIntake) -> bool:
     """Tells quickly whether a chat goes through as it is."""
+    for quoted in intake.quoted:
+        if quoted in body:
+            return False
+    if _TOOLS not in body:
+        return True
     return not (
-        any(quoted in body for quoted in intake.quoted)
+        (intake.demands_reasoning and _CALLS in body)
         or (intake.call_ids is not None and not intake.call_ids.suits(body))
-        or (intake.demands_reasoning and _CALLS in body)
         or (intake.tool_names is not None and has_strange_name(body, intake.tool_names))
     )
 

@@ -18,16 +18,17 @@ Json = dict[str, Any]
 SIGNATURES: Final = {"thinking": "signature", "redacted_thinking": "data"}
 # A turn must say something.
 _SILENCE: Final = {"type": "text", "text": "(no answer)"}
-_THOUGHTS: Final = (b'"signature"', b'"redacted_thinking"')
 _IDS: Final = INTAKES["anthropic"].call_ids
 HISTORY: Final = "messages.thinking"
 
 
 def suits_message(body: bytes) -> bool:
     """Tells quickly whether a request goes through as it is."""
-    thinks = any(name in body for name in _THOUGHTS)
-    within_loop = b'"budget_tokens"' in body and b'"tool_result"' in body
-    return not (thinks or within_loop) and (_IDS is None or _IDS.suits(body))
+    if b'"signature"' in body or b'"redacted_thinking"' in body:
+        return False
+    if b'"tool_result"' not in body:
+        return True
+    return b'"budget_tokens"' not in body and (_IDS is None or _IDS.suits(body))
 
 
 def move_message(body: bytes, maker: str) -> MovedBody:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from router.conversation.answer_marks import answer_marker, may_sign
+from router.conversation.answer_marks import ENCRYPTED, THINKS, answer_marker, may_sign
 from router.conversation.chat_history import move_chat, suits_chat
 from router.conversation.intake import INTAKES, TAKES_ALL
 from router.conversation.message_history import move_message, suits_message
@@ -64,9 +64,16 @@ class ConversationTransport:
         """Begins a call as `begin_call` does; None for a conversation that carries a piece.
         Where its answer is a refusal, `settled` asks once more.
         """
-        if self._begin is None or not self._suits(request):
+        if self._begin is None:
             return None
-        return self._begin(request)
+        path, body = request.path, request.body
+        if path == CHAT_PATH:
+            suits = self._intake is TAKES_ALL or suits_chat(body, self._intake)
+        elif path == MESSAGES_PATH:
+            suits = THINKS not in body and suits_message(body)
+        else:
+            suits = path != RESPONSES_PATH or (ENCRYPTED not in body and suits_response(body))
+        return self._begin(request) if suits else None
 
     async def settled(self, request: UpstreamRequest, reply: UpstreamReply) -> UpstreamReply:
         """Returns the reply to a begun request, or that of one more try without the piece that
@@ -76,15 +83,6 @@ class ConversationTransport:
 
     async def aclose(self) -> None:
         """Does nothing: what is beneath is another's to close."""
-
-    def _suits(self, request: UpstreamRequest) -> bool:
-        """Whether the request goes as it came, and its answer too."""
-        path, body = request.path, request.body
-        if path == CHAT_PATH:
-            return suits_chat(body, self._intake)
-        if path == MESSAGES_PATH:
-            return suits_message(body) and not may_sign(path, body)
-        return path != RESPONSES_PATH or (suits_response(body) and not may_sign(path, body))
 
     def _move(self, request: UpstreamRequest) -> MovedBody:
         """Raises Untranslatable."""

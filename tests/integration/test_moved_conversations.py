@@ -264,7 +264,7 @@ def door_before(wire: StrictWire, folder: Path) -> Door:
 @pytest.mark.req("B1", "B7")
 @pytest.mark.parametrize("stream", [False, True])
 async def test_thinking_of_an_unknown_maker_is_tried_once_and_counted_as_no_failure(
-    stream: bool, tmp_path: Path
+    *, stream: bool, tmp_path: Path
 ) -> None:
     wire = StrictWire()
     door = door_before(wire, tmp_path)
@@ -301,10 +301,12 @@ async def test_an_outage_is_the_answer_where_the_next_target_cannot_be_asked_the
     hosted = {"type": "web_search_20250305", "name": "web_search"}
     filed = {"type": "document", "source": {"type": "file", "file_id": "f"}}
     wire.failing = frozenset({"anthropic-old"})
-    for asked in ({"tools": [hosted], "content": "hi"}, {"content": [filed]}):
-        message = {"role": "user", "content": asked.pop("content")}
+    for fields in ({"tools": [hosted], "content": "hi"}, {"content": [filed]}):
+        message = {"role": "user", "content": fields.pop("content")}
         body = {"model": "fallback.anthropic.groq", "max_tokens": 9, "messages": [message]}
-        status, _, raw = await door.call("/v1/messages", json.dumps({**body, **asked}).encode())
+        status, _, raw = await door.call(
+            "/v1/messages", json.dumps({**body, **fields}).encode()
+        )
         assert status == 502
         told = json.loads(raw)["error"]["message"]
         assert "anthropic-old/" in told
