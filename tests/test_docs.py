@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -14,7 +15,7 @@ from harness.cli.operations.docs import (
     FOLDER,
     diagrams,
     generated_files,
-    replace_diagram,
+    replace_part,
 )
 from harness.cli.program import program
 from harness.domain.canary import rollout
@@ -40,6 +41,7 @@ def test_a_stale_page_is_found_and_written_anew(
     page.parent.mkdir()
     page.write_text(ARCHITECTURE.read_text().replace("start", "begin"))
     (tmp_path / "reference").mkdir()
+    shutil.copy(ROOT / "docs" / "reference" / "router.md", tmp_path / "reference")
     monkeypatch.setattr("harness.cli.operations.docs.FOLDER", tmp_path)
 
     stale = CliRunner().invoke(program, ["docs", "generate", "--check"])
@@ -69,7 +71,7 @@ def test_a_page_without_markers_is_named(tmp_path: Path) -> None:
 def test_only_what_stands_between_the_markers_is_replaced() -> None:
     text = "a\n<!-- generated: x -->\nold\n<!-- end: x -->\nb\n"
 
-    assert replace_diagram(text, "x", "new") == text.replace("old", "new")
+    assert replace_part(text, "x", "new") == text.replace("old", "new")
 
 
 ARROW = re.compile(r"^    (\w+) --> (\w+): (.+)$", re.MULTILINE)

@@ -1,5 +1,6 @@
 """Request metrics count every finished request in the worker's Prometheus metrics, by route,
-arm, target and outcome, and what was irregular in its answer.
+arm, target and outcome, what was irregular in its answer, and what its provider refused of a
+conversation before.
 """
 
 from typing import ClassVar
@@ -8,6 +9,7 @@ from router.observers.request_observers import ObservedRequest, RequestObserver
 from router.recording.metrics import RouterMetrics
 from router.request.attempt import UpstreamAnswer
 from router.request.routed_response import RoutedResponse
+from router.request.stream_relay import CommittedStream
 from router.server.internal_errors import RouterPart
 
 
@@ -26,4 +28,7 @@ class RequestMetrics(RequestObserver):
         if not (isinstance(result, UpstreamAnswer) and result.irregularity is None):
             for irregularity in response.irregularities:
                 self._metrics.irregular(record.target_name, irregularity)
+        if isinstance(result, UpstreamAnswer | CommittedStream):
+            for piece in result.refused:
+                self._metrics.refused_piece(record.target_name, piece)
         self._metrics.finished(record)

@@ -9,12 +9,15 @@ from typing import Final, NamedTuple
 
 from harness.domain.providers.kinds import PROVIDER_KINDS, AnswerLimit
 from harness.domain.routing.capabilities import Endpoint
+from router.conversation.intake import INTAKES, TAKES_ALL
 from router.protocols.chat.answer_reader import read_chat_answer
 from router.protocols.chat.stream_reader import ChatStreamReader
+from router.protocols.chat_way import ChatWay
 from router.protocols.messages import message_request
 from router.protocols.messages.answer_writer import MessageEventWriter, write_message
 from router.protocols.responses import response_request
 from router.protocols.responses.answer_writer import ResponseEventWriter, ResponseShape
+from router.protocols.responses.response_tools import ResponseTools
 from router.request.body_patch import to_json
 from router.request.json_spans import ParsedObject
 from router.upstream.translate.request_screening import untranslatable_field
@@ -28,41 +31,49 @@ class TranslatedRequest(NamedTuple):
     # is no answer.
     whole: Callable[[ParsedObject], bytes]
     events: Callable[[], ChatStreamReader]
+    dropped: tuple[str, ...]  # names of what was left out, or said otherwise
 
 
-Translation = Callable[[bytes, str], TranslatedRequest]
+Translation = Callable[[bytes, str, str], TranslatedRequest]
 FieldCheck = Callable[[Callable[[str], object]], str]
 
 
-def translate_message(body: bytes, kind: str) -> TranslatedRequest:
+def translate_message(body: bytes, kind: str, maker: str = "") -> TranslatedRequest:
     """Translates a request for a message into a chat. body: of `/messages`. kind: the
-    provider's. Raises Untranslatable.
+    provider's. maker: who answers. Raises Untranslatable.
     """
     asked = json.loads(body)
     thinking = message_request.wants_thinking(asked)
+    way = _chat_way(kind, maker)
     return TranslatedRequest(
-        to_json(message_request.chat_body(asked, _limit_field(kind))).encode(),
-        lambda members: write_message(read_chat_answer(members, thinking=thinking)),
-        lambda: ChatStreamReader(MessageEventWriter(), thinking=thinking),
+        to_json(message_request.chat_body(asked, way)).encode(),
+        lambda members: write_message(read_chat_answer(members, thinking=thinking), way.maker),
+        lambda: ChatStreamReader(MessageEventWriter(way.maker), thinking=thinking),
+        tuple(way.dropped),
     )
 
 
-def translate_response(body: bytes, kind: str) -> TranslatedRequest:
+def translate_response(body: bytes, kind: str, maker: str = "") -> TranslatedRequest:
     """Translates a request for a response into a chat. body: of `/responses`. kind: the
-    provider's. Raises Untranslatable.
+    provider's. maker: who answers. Raises Untranslatable.
     """
     asked = json.loads(body)
     thinking = response_request.wants_thinking(asked)
-    shape = ResponseShape(asked)
+    way = _chat_way(kind, maker)
+    tools = ResponseTools(asked, way)
+    shape = ResponseShape(asked, tools, way.maker)
     return TranslatedRequest(
-        to_json(response_request.chat_body(asked, _limit_field(kind))).encode(),
+        to_json(response_request.chat_body(asked, tools, way)).encode(),
         lambda members: shape.whole(read_chat_answer(members, thinking=thinking)),
         lambda: ChatStreamReader(ResponseEventWriter(shape), thinking=thinking),
+        tuple(way.dropped),
     )
 
 
-def _limit_field(kind: str) -> str:
-    return PROVIDER_KINDS[kind].answer_limit or AnswerLimit.MAX_TOKENS
+def _chat_way(kind: str, maker: str) -> ChatWay:
+    limit = PROVIDER_KINDS[kind].answer_limit or AnswerLimit.MAX_TOKENS
+    returns = INTAKES.get(kind, TAKES_ALL).returns_reasoning
+    return ChatWay(limit, maker if returns else "")
 
 
 # Asked before a target is chosen: what no translation of the endpoint can say, if anything. Of

@@ -120,6 +120,7 @@ class RouterMetrics:
         self._failovers = self._counter("swapgate_failovers")
         self._feedback = self._counter("swapgate_feedback")
         self._irregular = self._counter("swapgate_irregular_answers")
+        self._refused = self._counter("swapgate_refused_pieces")
         self._internal = self._counter("swapgate_internal_errors")
         self._tokens = self._counter("swapgate_tokens")
         self._cost = self._counter("swapgate_cost_dollars")
@@ -149,6 +150,9 @@ class RouterMetrics:
 
     def irregular(self, target: str, what: str) -> None:
         self._irregular.labels(target, what).inc()
+
+    def refused_piece(self, target: str, piece: str) -> None:
+        self._refused.labels(target, piece).inc()
 
     def failover(self, route: str, target: str, failure: str) -> None:
         self._failovers.labels(route, target, failure).inc()

@@ -16,7 +16,13 @@ from router.request.json_spans import ParsedObject, TextEdit, apply_edits, parse
 from router.server.headers import Header, passed_on
 from router.upstream.failure import UpstreamFailed
 from router.upstream.reply_reading import read_error_body
-from router.upstream.transport import UpstreamReply, dropped_fields_of, is_unended
+from router.upstream.transport import (
+    UpstreamReply,
+    dropped_fields_of,
+    is_local,
+    is_unended,
+    refused_pieces_of,
+)
 
 
 @dataclass(slots=True)
@@ -30,6 +36,7 @@ class UpstreamAnswer:
     members: ParsedObject  # as it was parsed
     model: str = ""  # the provider's, or empty
     dropped: tuple[str, ...] = ()  # as `dropped_fields_of` has it
+    refused: tuple[str, ...] = ()  # as `refused_pieces_of` has it
     irregularity: str | None = None  # of its end
 
 
@@ -37,7 +44,9 @@ async def read_refusal(reply: UpstreamReply) -> UpstreamFailed:
     """What a reply says that is not 2xx."""
     body = await read_error_body(reply)
     told = {name.decode("latin-1"): decode_header(value) for name, value in reply.headers}
-    return refusal_failure(reply.status, body, told.get("content-type", ""), told)
+    failed = refusal_failure(reply.status, body, told.get("content-type", ""), told)
+    failed.local = is_local(reply)
+    return failed
 
 
 def check_content_type(headers: Sequence[Header], content_type: bytes) -> None:
@@ -62,6 +71,7 @@ async def read_answer(
         reply.status, reply.headers, body, json_name, dialect, silence=silence
     )
     answer.dropped = dropped_fields_of(reply)
+    answer.refused = refused_pieces_of(reply)
     if is_unended(reply):
         answer.irregularity = Irregularity.NO_FINISH_REASON
     return answer
@@ -90,9 +100,9 @@ def parse_answer(
     model = members.get("model")
     if not isinstance(model, str):
         model = ""
-    irregular = dialect.irregularity(members)
+    irregularity = dialect.irregularity(members)
     return UpstreamAnswer(
-        status, passed_on(headers), body, usage, members, model, (), irregular
+        status, passed_on(headers), body, usage, members, model, irregularity=irregularity
     )
 
 

@@ -125,7 +125,7 @@ def _is_data(value: Mapping[str, object], name: str) -> bool:
 NAME: Final = b"x-swapgate-degraded"
 SERIALIZED: Final = "parallel_tool_calls"
 MOST_FIELDS: Final = 20
-_FIELD: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_FIELD: Final = re.compile(r"[A-Za-z0-9_.-]{1,96}")
 
 
 def dropped_fields(

@@ -118,7 +118,9 @@ class Dispatcher:
                 return
             failures.append(FailedAttempt(target, failure.failure))
             target = self._next(job, failures)
-            if target is None and failure.failure in PASSED_ON:
+            # Where another target was down, that is the answer: the client may try again.
+            hides_outage = failure.local and len(failures) > 1
+            if target is None and failure.failure in PASSED_ON and not hides_outage:
                 progress.result = failure
             if self._spent(job, progress):
                 return

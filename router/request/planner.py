@@ -78,8 +78,7 @@ class Planner:
         # Where a switch rules, nobody else is asked for practice.
         if warm is None or active_switches(route.switches, now):
             return None
-        needs = detect_needs(request) if route.particular else PLAIN[request.endpoint]
-        can = _capabilities(route, request)
+        needs, can = _needs(route, request)
         around = self._build_context(route, can, route.upstreams, ())
         plan = plan_request(route.targets, Arm.KEEP_WARM, needs, around, warm)
         return plan if warm in plan.targets else None
@@ -93,8 +92,7 @@ class Planner:
             return well
         # Both are rare: without them, no request looks at the wall clock or into its input.
         live = active_switches(route.switches, self._clock.now()) if route.switches else ()
-        needs = detect_needs(request) if route.particular else PLAIN[request.endpoint]
-        can = _capabilities(route, request)
+        needs, can = _needs(route, request)
         plain = not route.particular and can is route.capabilities
         suits = plain or _suits(can, well, needs)
         if suits and not live and self._health.all_well(well.targets):
@@ -131,14 +129,18 @@ class Planner:
         )
 
 
-def _capabilities(route: CompiledRoute, request: ClientRequest) -> Mapping[str, Capabilities]:
-    """Of what no translation can say, where the request has it and another target does."""
+def _needs(
+    route: CompiledRoute, request: ClientRequest
+) -> tuple[Needs, Mapping[str, Capabilities]]:
+    """What the request needs, and the capabilities to compare it with: those of what no
+    translation can say, where the request has such a thing and another target does.
+    """
+    needs = detect_needs(request) if route.particular else PLAIN[request.endpoint]
     native = route.native.get(request.endpoint)
-    return (
-        native
-        if native and UNTRANSLATABLE_FIELDS[request.endpoint](request.value)
-        else route.capabilities
-    )
+    held = UNTRANSLATABLE_FIELDS[request.endpoint](request.value) if native else ""
+    if native and held:
+        return replace(needs, native=held), native
+    return needs, route.capabilities
 
 
 def _suits(can: Mapping[str, Capabilities], plan: RoutePlan, needs: Needs) -> bool:

@@ -24,7 +24,12 @@ from router.server.internal_errors import RouterPart
 from router.server.timers import TimeLimit, Timers
 from router.upstream.failure import UpstreamFailed
 from router.upstream.reply_reading import LAST_EVENTS_S
-from router.upstream.transport import UpstreamReply, dropped_fields_of, hidden_progress
+from router.upstream.transport import (
+    UpstreamReply,
+    dropped_fields_of,
+    hidden_progress,
+    refused_pieces_of,
+)
 
 # How long a finished stream may take to close, so that its connection can be used again.
 LAST_BYTES_S: Final = 0.2
@@ -59,6 +64,7 @@ class CommittedStream:
         self.failure: FailureClass | None = None
         self.events = events
         self.dropped = dropped_fields_of(reply)  # fields that a translation left behind
+        self.refused = refused_pieces_of(reply)
         self._reply = reply
         self._is_translated = hasattr(reply, "progress_events")
         self._chunks = chunks

@@ -18,7 +18,6 @@ from router.protocols.chat.dialect import CHAT
 from router.protocols.embeddings import EMBEDDINGS
 from router.protocols.endpoints import DIALECTS
 from router.protocols.event_stream import StreamFilter
-from router.protocols.messages.unsigned_thinking import without_unsigned
 from router.request.attempt import (
     UpstreamAnswer,
     check_content_type,
@@ -39,12 +38,12 @@ from router.upstream.transport import (
     TransportFactory,
     UpstreamReply,
     UpstreamRequest,
+    settled_reply,
 )
 
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _CHAT: Final = Endpoint.CHAT
 _EMBEDDINGS: Final = Endpoint.EMBEDDINGS
-_MESSAGES: Final = Endpoint.MESSAGES
 _ACCEPT: Final = OnEmptyAnswer.ACCEPT
 # What may come before the first output; more is no metadata.
 MAX_HELD_BYTES: Final = 1024 * 1024
@@ -160,19 +159,9 @@ class UpstreamCalls:
         on_head: Callable[[], None] | None,
         begun: BegunCall | None,
     ) -> UpstreamAnswer | CommittedStream:
-        upstream = made.upstream
         asked = job.request
         dialect = DIALECTS[asked.endpoint]
-        changed: tuple[str, ...] = ()
-        if begun is None:
-            transport = self._transport_for(upstream.provider)
-            request = _request(job, made)
-            if self._repairs.knows(upstream.id, asked.endpoint):
-                body, changed = self._repairs.apply(upstream.id, asked.endpoint, request.body)
-                request = replace(request, body=body)
-            reply = await transport.send(request)
-        else:
-            reply = await begun.reply()
+        reply, changed = await self._sent(job, made, begun)
         result: UpstreamAnswer | CommittedStream
         handed_over = False
         fault: BaseException | None = None
@@ -205,6 +194,24 @@ class UpstreamCalls:
             finally:
                 fault = None  # it holds this frame: a cycle
         return result
+
+    async def _sent(
+        self, job: RoutedRequest, made: AttemptSpec, begun: BegunCall | None
+    ) -> tuple[UpstreamReply, tuple[str, ...]]:
+        """The reply, and the names of the fields that were repaired."""
+        upstream, endpoint = made.upstream, job.request.endpoint
+        transport = self._transport_for(upstream.provider)
+        request = _request(job, made)
+        if begun is not None:
+            reply = await begun.reply()
+            if not 200 <= reply.status < 300:
+                reply = await settled_reply(transport, request, reply)
+            return reply, ()
+        changed: tuple[str, ...] = ()
+        if self._repairs.knows(upstream.id, endpoint):
+            body, changed = self._repairs.apply(upstream.id, endpoint, request.body)
+            request = replace(request, body=body)
+        return await transport.send(request), changed
 
     def begin(self, job: RoutedRequest, made: AttemptSpec) -> BegunCall | None:
         """Sends the request of an attempt without a task to wait in; None where that cannot be
@@ -323,8 +330,6 @@ def _request(job: RoutedRequest, made: AttemptSpec) -> UpstreamRequest:
             body = CHAT.plain_stream(members, plain.json_name)
         else:
             body = members.with_text("model", plain.json_name)
-        if body is not None and endpoint is _MESSAGES and endpoint not in upstream.adapted:
-            body = without_unsigned(body)
     return UpstreamRequest(
         upstream.provider,
         _body(job, upstream) if body is None else body,
@@ -334,6 +339,7 @@ def _request(job: RoutedRequest, made: AttemptSpec) -> UpstreamRequest:
         job.passed_up if job.span is None else (*job.passed_up, *job.span.passed_up),
         made.key,
         MAX_CHECK_BYTES if made.check else None,
+        upstream.maker,
     )
 
 
@@ -353,6 +359,4 @@ def _body(job: RoutedRequest, upstream: CompiledTarget) -> bytes:
     dropped = dropped_fields(request, upstream)
     if dropped:
         body = without_fields(body, request.endpoint, dropped, upstream.target)
-    if request.endpoint is Endpoint.MESSAGES and request.endpoint not in upstream.adapted:
-        body = without_unsigned(body)
     return body

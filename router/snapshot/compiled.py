@@ -65,6 +65,7 @@ class CompiledTarget:
     plain_models: Mapping[Endpoint, PlainModel] = field(default_factory=dict)
     keys: tuple[ProviderKey, ...] = ()  # of the provider, in order
     keyless: bool = False  # it wants a key and has none
+    maker: str = ""  # of what it signs, as `router.conversation.makers` names it
 
     @property
     def adapted(self) -> frozenset[Endpoint]:

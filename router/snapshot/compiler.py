@@ -38,6 +38,7 @@ from harness.domain.routing.target import (
     may_see,
 )
 from harness.domain.shadow.pairs import end_reason
+from router.conversation.makers import maker_of
 from router.protocols.endpoint_translation import UNTRANSLATABLE_FIELDS
 from router.request.degradation import feature_fields
 from router.server.headers import header_text
@@ -358,6 +359,7 @@ def _upstream_of(
         plain_models=_plain_models(sent, kind, lacks),
         keys=own,
         keyless=lacks_key(provider, own, stored_before=stored_before),
+        maker=maker_of(target),
     )
 
 

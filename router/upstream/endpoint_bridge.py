@@ -5,12 +5,10 @@ provider that speaks only chat, and translates the answer back, whole or streame
 from collections.abc import Mapping
 from dataclasses import replace
 
-from harness.domain.reliability.failures import FailureClass
 from router.protocols.endpoint_translation import Translation
 from router.protocols.untranslatable import Untranslatable
-from router.server.replies import error_body
 from router.upstream.bridged_reply import BridgedReply
-from router.upstream.failure import UpstreamFailed
+from router.upstream.failure import refused_request
 from router.upstream.transport import (
     CHAT_PATH,
     BegunCall,
@@ -18,6 +16,7 @@ from router.upstream.transport import (
     UpstreamReply,
     UpstreamRequest,
     begin_of,
+    settled_reply,
 )
 
 # Of the client's headers, what only its own protocol knows.
@@ -42,9 +41,9 @@ class EndpointBridge:
         if translation is None:
             return await self._beneath.send(request)
         try:
-            said = translation(request.body, request.provider.kind)
+            said = translation(request.body, request.provider.kind, request.maker)
         except Untranslatable as error:
-            raise _refused(error) from None
+            raise refused_request(error) from None
         headers = tuple(header for header in request.headers if not header[0].startswith(_OWN))
         asked = replace(request, body=said.body, path=CHAT_PATH, headers=headers)
         reply = await self._beneath.send(asked)
@@ -58,11 +57,9 @@ class EndpointBridge:
             return None
         return self._begin(request)
 
+    async def settled(self, request: UpstreamRequest, reply: UpstreamReply) -> UpstreamReply:
+        """Settles a call that was begun beneath, as `settled_reply` does."""
+        return await settled_reply(self._beneath, request, reply)
+
     async def aclose(self) -> None:
         await self._beneath.aclose()
-
-
-def _refused(why: Untranslatable) -> UpstreamFailed:
-    words = f"{why.message}; leave it out, or ask another route"
-    body = error_body(words, "invalid_request_error", why.code, param=why.param)
-    return UpstreamFailed(FailureClass.BAD_REQUEST, why.message, status=422, body=body)

@@ -9,6 +9,8 @@ from typing import Final, Self
 
 from harness.domain.errors import UpstreamError
 from harness.domain.reliability.failures import FailureClass
+from router.protocols.untranslatable import Untranslatable
+from router.server.replies import error_body
 
 # Of a provider's sentence, in lists of attempts, alerts and reports.
 MAX_SAID: Final = 300
@@ -20,7 +22,8 @@ class UpstreamFailed(UpstreamError):
 
     detail: for people and logs; without secrets and without content. status, body,
     content_type, headers: what the provider answered, if it did. stale: a connection that had
-    served before ended without a word: most likely it was closed as idle, a moment ago.
+    served before ended without a word: most likely it was closed as idle, a moment ago. local:
+    it cannot be said in the provider's protocol, so the provider was not asked.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class UpstreamFailed(UpstreamError):
         self.content_type = content_type
         self.headers: Mapping[str, str] = headers or {}
         self.stale = stale
+        self.local = False
 
     @property
     def message(self) -> str:
@@ -94,3 +98,14 @@ def error_object(body: bytes) -> Mapping[str, object] | None:
             return dict(found)
         case _:
             return None
+
+
+def refused_request(why: Untranslatable) -> UpstreamFailed:
+    """Builds the failure of a request that its target cannot know: the provider is not
+    asked.
+    """
+    words = f"{why.message}; leave it out, or ask another route"
+    body = error_body(words, "invalid_request_error", why.code, param=why.param)
+    failed = UpstreamFailed(FailureClass.BAD_REQUEST, why.message, status=422, body=body)
+    failed.local = True
+    return failed

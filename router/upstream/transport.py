@@ -3,7 +3,7 @@
 transport around another one says of a reply: dropped fields, hidden progress, a missing end.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, Protocol
@@ -27,6 +27,9 @@ class UpstreamRequest:
     headers: tuple[tuple[bytes, bytes], ...] = ()  # the client's own that go along
     key: ProviderKey | None = None  # None for none
     max_bytes: int | None = None  # of the answer's body; None for as many as the router takes
+    # Who writes the answer, as `router.conversation.makers` names it; empty where nothing of it
+    # is to be known again.
+    maker: str = ""
 
 
 class UpstreamReply(Protocol):
@@ -60,6 +63,14 @@ def dropped_fields_of(reply: UpstreamReply) -> tuple[str, ...]:
     return found
 
 
+def refused_pieces_of(reply: UpstreamReply) -> tuple[str, ...]:
+    """Pieces of the conversation that the provider refused before it gave this reply to a
+    request without them.
+    """
+    found: tuple[str, ...] = getattr(reply, "refused", ())
+    return found
+
+
 def hidden_progress(reply: UpstreamReply) -> int:
     """How much a translation has heard that brings the answer on, of which a client may see
     nothing: thoughts that were not asked for, a call that waits for its turn.
@@ -73,6 +84,12 @@ def is_unended(reply: UpstreamReply) -> bool:
     had to say something.
     """
     found: bool = getattr(reply, "unended", False)
+    return found
+
+
+def is_local(reply: UpstreamReply) -> bool:
+    """Tells whether a refusal is the router's own: no provider was asked."""
+    found: bool = getattr(reply, "local", False)
     return found
 
 
@@ -165,6 +182,17 @@ def begin_of(transport: Transport) -> Callable[[UpstreamRequest], BegunCall | No
     begin: Callable[[UpstreamRequest], BegunCall | None] | None
     begin = getattr(transport, "begin", None)
     return begin
+
+
+async def settled_reply(
+    transport: Transport, request: UpstreamRequest, reply: UpstreamReply
+) -> UpstreamReply:
+    """Returns the reply to a begun call, or to one more try where the transport knows how to
+    mend what the provider refused. Raises UpstreamFailed.
+    """
+    settle: Callable[[UpstreamRequest, UpstreamReply], Awaitable[UpstreamReply]] | None
+    settle = getattr(transport, "settled", None)
+    return reply if settle is None else await settle(request, reply)
 
 
 TransportFactory = Callable[[Provider], Transport]

@@ -1,5 +1,5 @@
 """Chooses the transport to a provider by its kind: plain HTTP, a translation to its protocol,
-fields left out for strict providers, and an endpoint bridge for what it does not speak. All
+what its conversations lose, and an endpoint bridge for what it does not speak. All
 share one pool.
 """
 
@@ -11,11 +11,11 @@ from harness.domain.providers.kinds import PROVIDER_KINDS, SERVED_KINDS, Provide
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
+from router.conversation.transport import ConversationTransport
 from router.protocols.endpoint_translation import TRANSLATIONS, Translation
 from router.protocols.endpoints import DIALECTS
 from router.upstream.endpoint_bridge import EndpointBridge
 from router.upstream.pool import UpstreamPool
-from router.upstream.strict_fields import StrictFieldsTransport
 from router.upstream.translate.transport import TranslatingTransport
 from router.upstream.transport import (
     CHAT_PATH,
@@ -40,7 +40,7 @@ class Transports:
         self._pool = wire or UpstreamPool(settings)
         self._translated = {kind: TranslatingTransport(kind, self._pool) for kind in TRANSLATED}
         self._by_kind: Final[Mapping[str, Transport]] = {
-            name: _bridged(kind, self._chats(name))
+            name: _bridged(kind, ConversationTransport(name, self._chats(name)))
             for name, kind in PROVIDER_KINDS.items()
             if name in SERVED_KINDS
         }
@@ -70,8 +70,6 @@ class Transports:
         """What carries the kind's chats; all else goes through as bytes."""
         if kind in self._translated:
             return ChatSplitTransport(self._translated[kind], self._pool)
-        if PROVIDER_KINDS[kind].strict_fields:
-            return ChatSplitTransport(StrictFieldsTransport(self._pool), self._pool)
         return self._pool
 
 

@@ -222,7 +222,7 @@ def test_what_one_target_alone_can_do_is_asked_of_that_one(tmp_path: Path) -> No
         ):
             scene = Scene(upstream, world, client)
             assert scene.ask().stop_reason == "end_turn"  # by the other target
-            with pytest.raises(anthropic.InternalServerError, match="lacks the messages"):
+            with pytest.raises(anthropic.InternalServerError, match="lacks a tool of type"):
                 scene.ask(tools=[{"type": "web_search_20250305", "name": "web_search"}])
             assert [request.model for request in upstream.asked].count(INCUMBENT) == 1
 

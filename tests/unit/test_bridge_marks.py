@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import pytest
 
+from router.protocols.chat_way import ChatWay
 from router.protocols.messages.message_request import chat_body
 from router.upstream.translate.request_screening import screen_request
 
@@ -28,7 +29,7 @@ def body(mark: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.req("B7")
 def test_a_mark_stands_in_the_chat_where_it_stood_in_the_message() -> None:
-    chat: Any = chat_body(body(MARK))
+    chat: Any = chat_body(body(MARK), ChatWay())
 
     marked = {"type": "text", "text": "a", **MARK}
     system, user, assistant, result = chat["messages"]
@@ -42,7 +43,7 @@ def test_a_mark_stands_in_the_chat_where_it_stood_in_the_message() -> None:
 
 
 def test_without_marks_texts_stay_texts() -> None:
-    chat: Any = chat_body(body({}))
+    chat: Any = chat_body(body({}), ChatWay())
 
     assert [message["content"] for message in chat["messages"]] == ["a\n\na", "a", "a", "rain"]
     assert '"cache_control":' not in str(chat["tools"])

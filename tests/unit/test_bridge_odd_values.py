@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from itertools import product
 from typing import Any
 
 import pytest
@@ -9,15 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.routing.capabilities import Endpoint, OptionalFeature
-from harness.domain.routing.target import Target
+from harness.domain.routing.target import Provider, Target
+from router.conversation.chat_history import move_chat
+from router.conversation.intake import INTAKES
+from router.conversation.message_history import move_message
+from router.conversation.refusals import Piece, RefusedPiece, without_piece
+from router.conversation.response_history import move_response
 from router.protocols.endpoint_translation import TRANSLATIONS, UNTRANSLATABLE_FIELDS
-from router.protocols.messages.unsigned_thinking import without_unsigned
 from router.protocols.untranslatable import Untranslatable
 from router.request.body import read_request
 from router.request.degradation import given_fields as hints_of
 from router.request.degradation import without_fields
 from router.request.json_spans import parse_object
 from router.upstream.failure import UpstreamFailed
+from router.upstream.transport import CHAT_PATH, UpstreamRequest
 from tests.support.providers import strict_chat
 
 WORDS = st.sampled_from(
@@ -44,6 +50,8 @@ VALUES = st.recursive(
     max_leaves=25,
 )
 BODIES = st.dictionaries(NAMES, VALUES, max_size=6)
+PROVIDER = Provider("p", "custom", "http://127.0.0.1:9/v1")
+PIECES = [RefusedPiece(piece, "messages.0.a") for piece in Piece]
 BRIDGED = pytest.mark.parametrize("endpoint", [Endpoint.MESSAGES, Endpoint.RESPONSES])
 
 
@@ -60,9 +68,18 @@ def test_any_request(
     less = without_fields(
         text, endpoint, hints_of(request, frozenset(OptionalFeature)), Target("p", "m")
     )
-    for variant in (text, less, without_unsigned(text)):
+    for intake in INTAKES.values():
+        move_chat(text, intake)
+    for path, refused in product((CHAT_PATH, "/messages", "/responses"), PIECES):
+        without_piece(UpstreamRequest(PROVIDER, text, False, path=path), refused)  # noqa: FBT003 - no stream
+    with contextlib.suppress(Untranslatable):
+        move_response(text, "mine")
+    for variant in (text, less, move_message(text, "").body):
         with contextlib.suppress(Untranslatable):
-            assert json.loads(TRANSLATIONS[endpoint](variant, "custom").body)["model"] == "m"
+            assert (
+                json.loads(TRANSLATIONS[endpoint](variant, "custom", "mine").body)["model"]
+                == "m"
+            )
 
 
 @BRIDGED
@@ -70,7 +87,7 @@ def test_any_request(
 def test_any_answer(
     endpoint: Endpoint, answers: list[dict[str, Any]], choice: dict[str, Any]
 ) -> None:
-    translated = TRANSLATIONS[endpoint](b'{"model":"m"}', "custom")
+    translated = TRANSLATIONS[endpoint](b'{"model":"m"}', "custom", "mine")
     events = translated.events()
     for answer in (*answers, {**answers[0], "choices": [choice]}):
         with contextlib.suppress(UpstreamFailed):

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.conversation.chat_history import move_chat
+from router.conversation.intake import INTAKES
 from router.protocols.untranslatable import Untranslatable
-from router.upstream.strict_fields import without_unknown_fields
 from router.upstream.translate.provider_errors import ProviderRefusal, translate_refusal
 from router.upstream.translate.request_screening import (
     RULES,
@@ -187,7 +188,7 @@ def test_what_is_foreign_is_taken_out_for_a_provider_that_refuses_it() -> None:
             {"role": "assistant", "reasoning_details": [{"text": "hm"}], "content": "yes"},
         ],
     }
-    body, dropped = without_unknown_fields(json.dumps(chat).encode())
+    body, dropped, _ = move_chat(json.dumps(chat).encode(), INTAKES["groq"])
 
     gone = {"cache_control", "extra_content", "reasoning_content", "reasoning_details"}
     assert set(dropped) == gone

@@ -7,6 +7,7 @@ structured outputs and prompt caching.
 import base64
 import json
 import re
+from functools import partial
 from typing import Any, Final
 
 from tests.wire.server import (
@@ -36,7 +37,10 @@ BLOCKS: Final = {
     "tool_result": {"tool_use_id", "content", "is_error"},
     "thinking": {"thinking", "signature"},
     "redacted_thinking": {"data"},
+    "server_tool_use": {"id", "name", "input"},
+    "web_search_tool_result": {"tool_use_id", "content"},
 }
+HOSTED: Final = ("web_search_20250305",)
 TOOL: Final = names("type name description input_schema cache_control strict")
 IMAGES: Final = ("image/jpeg", "image/png", "image/gif", "image/webp")
 NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
@@ -69,13 +73,19 @@ def need(holds: object, message: str) -> None:
         raise bad(message)
 
 
-def strict() -> Strict:
+def strict(signature: str = SIGNATURE) -> Strict:
+    """signature: this provider's own; it takes no other."""
     return Strict(
-        read, lambda request: request.body.get("stream") is True, whole, events, "", bad
+        partial(read, signature=signature),
+        lambda request: request.body.get("stream") is True,
+        partial(whole, signature=signature),
+        partial(events, signature=signature),
+        "",
+        bad,
     )
 
 
-def read(asked: WireRequest) -> Reading:
+def read(asked: WireRequest, signature: str = SIGNATURE) -> Reading:
     if asked.headers.get("x-api-key") != KEY:
         raise error(401, "authentication_error", "invalid x-api-key")
     need(asked.headers.get("anthropic-version"), "anthropic-version: header is required")
@@ -98,7 +108,10 @@ def read(asked: WireRequest) -> Reading:
     tools = _tools(body, marks)
     system = _system(body.get("system", ""), marks)
     thinks = _thinking(body)
-    turns = _turns(body["messages"], marks, thinks=thinks, tools=bool(tools))
+    for number, message in enumerate(body["messages"]):
+        _signed(message["content"], signature, f"messages.{number}.content")
+    by_budget = thinks and body["thinking"]["type"] == "enabled"
+    turns = _turns(body["messages"], marks, thinks=by_budget, tools=bool(tools))
     need(marks[0] <= 4, "A maximum of 4 blocks with cache_control may be provided")
     return Reading(
         system=system,
@@ -126,6 +139,9 @@ def _marked(given: Json, marks: list[int]) -> None:
 def _tools(body: Json, marks: list[int]) -> tuple[str, ...]:
     names = []
     for tool in body.get("tools", []):
+        if tool.get("type") in HOSTED:
+            names.append(tool["name"])
+            continue
         for name in tool:
             need(name in TOOL, f"tools.0.custom.{name}: Extra inputs are not permitted")
         need(tool.get("type", "custom") == "custom", "tools: unknown type")
@@ -167,7 +183,9 @@ def _thinking(body: Json) -> bool:
     thinking = body.get("thinking")
     if thinking is None or thinking["type"] == "disabled":
         return False
-    need(thinking["type"] == "enabled", "thinking.type: adaptive is not supported")
+    if thinking["type"] == "adaptive":
+        return True
+    need(thinking["type"] == "enabled", "thinking.type: Input should be 'enabled'")
     need(thinking["budget_tokens"] >= 1024, "thinking.budget_tokens: at least 1024")
     need(
         thinking["budget_tokens"] < body["max_tokens"],
@@ -227,10 +245,17 @@ def _turns(
         uses = [block["id"] for block in blocks if block["type"] == "tool_use"]
         need(tools or not uses, "Requests which include `tool_use` blocks must define tools")
         open_ids = uses
+    ids = [b["id"] for m in messages for b in _uses(m["content"])]
+    need(len(set(ids)) == len(ids), "messages: `tool_use` ids must be unique")
     need(not open_ids, f"`tool_use` ids were found without `tool_result` blocks: {open_ids}")
     if thinks:
         _thought_kept(messages)
     return tuple(turns)
+
+
+def _uses(content: object) -> list[Json]:
+    blocks = content if isinstance(content, list) else []
+    return [block for block in blocks if block["type"] == "tool_use"]
 
 
 def _block(block: Json, role: str, marks: list[int]) -> None:
@@ -249,13 +274,18 @@ def _block(block: Json, role: str, marks: list[int]) -> None:
         need(ID.fullmatch(block["id"]), "tool_use.id: String should match pattern")
         need(NAME.fullmatch(block["name"]), "tool_use.name: String should match pattern")
         need(isinstance(block["input"], dict), "tool_use.input: Input should be a valid dict")
-    if kind == "thinking":
-        need(block["signature"] == SIGNATURE, "Invalid `signature` in `thinking` block")
     if kind == "tool_result":
         need(role == "user", "`tool_result` blocks can only be in user messages")
         _marked({}, marks)
     if kind == "image":
         _image(block["source"])
+
+
+def _signed(content: object, signature: str, place: str) -> None:
+    for at, block in enumerate(content if isinstance(content, list) else ()):
+        if block["type"] == "thinking":
+            own = block["signature"] == signature
+            need(own, f"{place}.{at}: Invalid `signature` in `thinking` block")
 
 
 def _image(source: Json) -> None:
@@ -326,10 +356,10 @@ STOPS: Final = {
 }
 
 
-def _content(reply: Reply) -> list[Json]:
+def _content(reply: Reply, signature: str) -> list[Json]:
     found: list[Json] = []
     if reply.reasoning:
-        found.append({"type": "thinking", "thinking": reply.reasoning, "signature": SIGNATURE})
+        found.append({"type": "thinking", "thinking": reply.reasoning, "signature": signature})
     if reply.text:
         found.append({"type": "text", "text": reply.text})
     for number, (name, arguments) in enumerate(reply.calls):
@@ -362,8 +392,8 @@ def _message(reply: Reply, content: list[Json]) -> Json:
     }
 
 
-def whole(reply: Reply) -> Json:
-    message = _message(reply, _content(reply))
+def whole(reply: Reply, signature: str = SIGNATURE) -> Json:
+    message = _message(reply, _content(reply, signature))
     return {**message, "stop_reason": STOPS[reply.stop], "usage": _usage(reply)}
 
 
@@ -372,10 +402,10 @@ def _event(kind: str, **data: object) -> bytes:
     return f"event: {kind}\ndata: {line}\n\n".encode()
 
 
-def events(reply: Reply) -> list[bytes]:
+def events(reply: Reply, signature: str = SIGNATURE) -> list[bytes]:
     out = [_event("message_start", message=_message(reply, []))]
     out.append(_event("ping"))
-    for index, block in enumerate(_content(reply)):
+    for index, block in enumerate(_content(reply, signature)):
         empty, deltas = _pieces(block)
         out.append(_event("content_block_start", index=index, content_block=empty))
         out += [_event("content_block_delta", index=index, delta=delta) for delta in deltas]

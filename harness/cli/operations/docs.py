@@ -14,10 +14,12 @@ import click
 from click.shell_completion import get_completion_class
 
 from harness import docs_pages, package_data
+from harness.app.history_table import HEADS, history_rows
 from harness.cli.frame import output
 from harness.cli.frame.session import Session
 from harness.cli.reference.config_reference import config_page, policies_page
 from harness.cli.reference.event_reference import events_page, exit_codes_page
+from harness.cli.reference.markdown_table import table
 from harness.cli.reference.metric_reference import headers_page, metrics_page
 from harness.cli.reference.privacy_reference import privacy_page
 from harness.domain.canary import rollout
@@ -124,7 +126,7 @@ def diagram(
     return "\n".join(lines)
 
 
-def replace_diagram(text: str, name: str, content: str) -> str:
+def replace_part(text: str, name: str, content: str) -> str:
     """`text` with what stands between the markers of `name` replaced.
 
     Raises ValueError where the markers are missing.
@@ -219,18 +221,13 @@ def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
     """Returns each generated file with the text it should have. Raises ConfigError,
     InputError.
     """
-    architecture = folder / "explanation" / "architecture.md"
-    if not architecture.exists():
-        raise ConfigError(f"{architecture} is missing: docs are written in a checkout")
-    text = architecture.read_text(encoding="utf-8")
-    for name, drawn in diagrams().items():
-        try:
-            text = replace_diagram(text, name, drawn)
-        except ValueError as error:
-            raise InputError(f"{architecture}: {error}") from None
+    parts = {
+        folder / "explanation" / "architecture.md": diagrams(),
+        folder / "reference" / "router.md": {"history": table(HEADS, history_rows())},
+    }
     return {
         folder / "reference" / "cli.md": cli_markdown(program, "swapgate"),
-        architecture: text,
+        **{page: _with_parts(page, named) for page, named in parts.items()},
         folder / "reference" / "config.md": config_page(),
         folder / "reference" / "policies.md": policies_page(
             package_data.path("config/default.yaml").read_text(encoding="utf-8")
@@ -241,6 +238,18 @@ def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
         folder / "reference" / "exit-codes.md": exit_codes_page(),
         folder / "reference" / "events.md": events_page(),
     }
+
+
+def _with_parts(page: Path, parts: Mapping[str, str]) -> str:
+    if not page.exists():
+        raise ConfigError(f"{page} is missing: docs are written in a checkout")
+    text = page.read_text(encoding="utf-8")
+    for name, content in parts.items():
+        try:
+            text = replace_part(text, name, content)
+        except ValueError as error:
+            raise InputError(f"{page}: {error}") from None
+    return text
 
 
 def diagrams() -> dict[str, str]:

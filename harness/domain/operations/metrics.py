@@ -54,6 +54,13 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
         "into an event",
         ("target", "what"),
     ),
+    "swapgate_refused_pieces": MetricSpec(
+        _C,
+        "Answers that a provider gave only when it was asked once more, without a piece of the "
+        "conversation that it had refused; piece is thinking, reasoning, no_reasoning, "
+        "signature, beta or field",
+        ("target", "piece"),
+    ),
     "swapgate_internal_errors": MetricSpec(
         _C,
         "Faults of the router's own, by its part and the arm of the request",

@@ -78,7 +78,6 @@ class ProviderKind:
     # The one name of it that its chats know; None where both are known, or nobody knows.
     answer_limit: AnswerLimit | None = None
     cache_marks: bool = False  # its chats take `cache_control`
-    strict_fields: bool = False  # its chats are refused for a field that it does not know
     catalogue_names: tuple[str, ...] = ()  # what the model catalogue calls its provider
     # Header → the path of the claim in its token (a JWT) that it repeats.
     claim_headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -116,7 +115,6 @@ def _hosted(  # noqa: PLR0913, PLR0917 - the table's columns
     answer_limit: AnswerLimit | None = None,
     *,
     cache_marks: bool = False,
-    strict_fields: bool = False,
     catalogue_names: tuple[str, ...] | None = None,
 ) -> ProviderKind:
     """A hosted kind. catalogue_names: None where the catalogue calls it as we do."""
@@ -132,7 +130,6 @@ def _hosted(  # noqa: PLR0913, PLR0917 - the table's columns
         lacks=lacks,
         answer_limit=answer_limit,
         cache_marks=cache_marks,
-        strict_fields=strict_fields,
         catalogue_names=(name,) if catalogue_names is None else catalogue_names,
     )
 
@@ -166,7 +163,6 @@ _ALL: Final = (
         ("gpt", "chatgpt", "o1", "o3", "o4", "text-embedding"),
         lacks=_NO_TOP_K,
         answer_limit=_NEW_LIMIT,
-        strict_fields=True,
     ),
     _hosted(
         "anthropic",
@@ -197,7 +193,6 @@ _ALL: Final = (
         key_style=KeyStyle.AZURE,
         lacks=_NO_TOP_K,
         answer_limit=_NEW_LIMIT,
-        strict_fields=True,
         catalogue_names=("azure",),
     ),
     # Its Converse API, in a region's place; its key is a Bedrock API key.
@@ -218,7 +213,6 @@ _ALL: Final = (
         "https://api.groq.com/openai/v1",
         "GROQ_API_KEY",
         lacks=_NO_TOP_K | {"logprobs"},
-        strict_fields=True,
     ),
     _hosted(
         "deepseek",
@@ -237,7 +231,6 @@ _ALL: Final = (
         # It refuses every field that it does not know.
         lacks=_NO_TOP_K | {"seed", "logprobs", "service_tier"},
         answer_limit=_OLD_LIMIT,
-        strict_fields=True,
     ),
     _hosted("openrouter", _OPENAIS, "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
     _local("ollama", "http://127.0.0.1:11434/v1", ("ollama",), _OLD_LIMIT, ("ollama",)),

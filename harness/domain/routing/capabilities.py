@@ -33,6 +33,8 @@ class Needs:
     # A low estimate, lest a target is left out that could have answered.
     approx_input_tokens: int = 0
     max_output_tokens: int = 0  # what the client allows, 0 when it does not say
+    # A field or tool that no translation can say, in words; empty for none.
+    native: str = ""
 
     @property
     def tokens(self) -> int:
@@ -96,7 +98,7 @@ def missing_capabilities(needs: Needs, has: Capabilities) -> tuple[str, ...]:
     )
     words = [word for lack, word in lacks if lack]
     if not _speaks(has, needs.endpoint):
-        words.append(f"the {needs.endpoint.value} endpoint")
+        words.append(needs.native or f"the {needs.endpoint.value} endpoint")
     window = has.context_window
     if window is not None and needs.tokens > window:
         words.append(f"the context window (about {needs.tokens} tokens, it holds {window})")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
+from router.conversation.makers import mark_piece
 from router.protocols.answer_blocks import (
     AnswerBlock,
     AnswerEnd,
@@ -26,9 +27,9 @@ _STOPS: Final[Mapping[FinishReason, str]] = {
 }
 
 
-def write_message(answer: WholeAnswer) -> bytes:
-    """Writes a whole message as JSON."""
-    content = [_block(block) for block in answer.blocks]
+def write_message(answer: WholeAnswer, maker: str = "") -> bytes:
+    """Writes a whole message as JSON. maker: who gets its thinking back."""
+    content = [_block(block, _signature(maker)) for block in answer.blocks]
     return to_json(
         {**_head(answer.head), "content": content, **_stop(answer.end)}
         | {"usage": message_usage(answer.end.tokens)}
@@ -37,10 +38,11 @@ def write_message(answer: WholeAnswer) -> bytes:
 
 class MessageEventWriter:
     """Writes the events of a stream, `message_start` … `message_stop`, each block with its own
-    number.
+    number. maker: who gets its thinking back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, maker: str = "") -> None:
+        self._signature = _signature(maker)
         self._number = -1
         self._kind = BlockKind.TEXT
 
@@ -67,7 +69,12 @@ class MessageEventWriter:
         return write_event("content_block_delta", {"index": self._number, "delta": delta})
 
     def close(self) -> bytes:
-        return write_event("content_block_stop", {"index": self._number})
+        stop = write_event("content_block_stop", {"index": self._number})
+        if self._kind is not BlockKind.THINKING or not self._signature:
+            return stop
+        signed = {"type": "signature_delta", "signature": self._signature}
+        told = {"index": self._number, "delta": signed}
+        return write_event("content_block_delta", told) + stop
 
     def end(self, end: AnswerEnd) -> bytes:
         told = {"delta": _stop(end), "usage": message_usage(end.tokens)}
@@ -96,7 +103,12 @@ def _head(head: AnswerHead) -> dict[str, object]:
     return {"id": own, "type": "message", "role": "assistant", "model": head.model}
 
 
-def _block(block: AnswerBlock) -> dict[str, object]:
+def _signature(maker: str) -> str:
+    """A mark alone: nothing is signed, as only its own provider could."""
+    return mark_piece("", maker) if maker else ""
+
+
+def _block(block: AnswerBlock, signature: str = "") -> dict[str, object]:
     match block.kind:
         case BlockKind.CALL:
             given = json.loads(block.text or "{}")
@@ -107,8 +119,7 @@ def _block(block: AnswerBlock) -> dict[str, object]:
                 "input": given,
             }
         case BlockKind.THINKING:
-            # Nobody has signed it: only its own provider could.
-            return {"type": "thinking", "thinking": block.text, "signature": ""}
+            return {"type": "thinking", "thinking": block.text, "signature": signature}
         case _:
             return {"type": "text", "text": block.text}
 

@@ -1,32 +1,47 @@
 """Translates the turns of a Messages request (Anthropic) into chat messages: texts, pictures,
-documents, tool calls and results, marks for the prompt cache. Thinking is left out; what a chat
-cannot carry is refused.
+documents, tool calls and results, marks for the prompt cache. Thinking goes back to who thought
+it, and to nobody else; what a provider's own tools left is said as text.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from router.conversation.hosted_text import hosted_text
+from router.conversation.makers import read_mark
 from router.protocols.object_lists import iter_objects
 from router.protocols.untranslatable import Untranslatable, no_chat_error
 from router.request.body_patch import to_json
 
 # Only their own provider can read them, and an answer does without.
 _THOUGHTS: Final = frozenset({"thinking", "redacted_thinking"})
+# Of a tool's result, what follows as the user's.
+_DATA: Final = frozenset({"image", "document"})
 _GAP: Final = "\n\n"
 _ERROR: Final = "Error: "
 Turn = dict[str, object]
 
 
-def chat_messages(messages: object) -> Iterator[Turn]:
-    """Translates Anthropic's messages into a chat's turns. Raises Untranslatable."""
-    for message in iter_objects(messages):
+Dropped = dict[str, None]
+
+
+def chat_messages(messages: object, maker: str, dropped: Dropped) -> Iterator[Turn]:
+    """Translates Anthropic's messages into a chat's turns. maker: whose thinking goes back to
+    it, as `reasoning_content`; empty for nobody's. dropped: gets the names of what is left out
+    or said otherwise.
+
+    Raises Untranslatable for what the last message has, and no chat: the history before it is
+    said as text.
+    """
+    given = list(iter_objects(messages))
+    for number, message in enumerate(given):
         content = message.get("content")
+        blocks = _Blocks(dropped, is_history=number < len(given) - 1)
         if message.get("role") == "assistant":
-            yield _assistant(content)
+            yield _assistant(content, maker, blocks)
         elif message.get("role") == "system":
             yield {"role": "system", "content": text_or_parts(content)}
         else:
-            yield from _user(content)
+            yield from _user(content, blocks)
 
 
 def plain_text(content: object, param: str = "messages") -> str:
@@ -52,7 +67,10 @@ def text_or_parts(content: object, param: str = "messages") -> object:
     text = plain_text(content, param)
     blocks = list(iter_objects(content)) if isinstance(content, list) else []
     return (
-        [_part(block) for block in blocks]
+        [
+            {"type": "text", "text": str(block.get("text") or "")} | cache_mark(block)
+            for block in blocks
+        ]
         if any(cache_mark(block) for block in blocks)
         else text
     )
@@ -66,30 +84,39 @@ def cache_mark(block: Mapping[str, object]) -> Turn:
     return {"cache_control": mark} if isinstance(mark, Mapping) else {}
 
 
-def _assistant(content: object) -> Turn:
+def _assistant(content: object, maker: str, blocks: "_Blocks") -> Turn:
     if not isinstance(content, list):
         return {"role": "assistant", "content": content}
     texts: list[Turn] = []
     calls: list[Turn] = []
     for block in iter_objects(content):
         kind = str(block.get("type"))
-        if kind == "text":
-            texts.append(_part(block))
-        elif kind == "tool_use":
+        if kind == "tool_use":
             arguments = to_json(block.get("input") or {})
             function = {"name": block.get("name"), "arguments": arguments}
             call = {"id": block.get("id"), "type": "function", "function": function}
             calls.append(call | cache_mark(block))
         elif kind not in _THOUGHTS:
-            raise _no_place(block)
-    text = "".join(str(part["text"]) for part in texts)
+            texts.append(blocks.part(block))
+    text = "".join(str(part.get("text") or "") for part in texts)
     marked = any("cache_control" in part for part in texts)
     said: object = texts if marked else text or (None if calls else "")
     turn: Turn = {"role": "assistant", "content": said}
+    thought = _own_thoughts(content, maker) if maker else ""
+    turn |= {"reasoning_content": thought} if thought else {}
     return turn | {"tool_calls": calls} if calls else turn
 
 
-def _user(content: object) -> Iterator[Turn]:
+def _own_thoughts(content: object, maker: str) -> str:
+    """What this maker thought, in the blocks that a translation wrote for it."""
+    return "".join(
+        str(block.get("thinking") or "")
+        for block in iter_objects(content)
+        if read_mark(block.get("signature")) == (maker, "")
+    )
+
+
+def _user(content: object, blocks: "_Blocks") -> Iterator[Turn]:
     """Results of tools first: they must follow the calls at once."""
     if not isinstance(content, list):
         yield {"role": "user", "content": content}
@@ -97,9 +124,9 @@ def _user(content: object) -> Iterator[Turn]:
     parts: list[Turn] = []
     for block in iter_objects(content):
         if block.get("type") == "tool_result":
-            yield _result(block)
-            parts += _pictures_of(block)
-    parts += [_part(b) for b in iter_objects(content) if b.get("type") != "tool_result"]
+            yield _result(block, blocks)
+            parts += _pictures_of(block, blocks)
+    parts += [blocks.part(b) for b in iter_objects(content) if b.get("type") != "tool_result"]
     if all(part["type"] == "text" and "cache_control" not in part for part in parts):
         if parts:
             yield {"role": "user", "content": _GAP.join(str(part["text"]) for part in parts)}
@@ -107,11 +134,11 @@ def _user(content: object) -> Iterator[Turn]:
         yield {"role": "user", "content": parts}
 
 
-def _result(block: Mapping[str, object]) -> Turn:
+def _result(block: Mapping[str, object], blocks: "_Blocks") -> Turn:
     """A chat's result is text alone: its pictures follow as the user's."""
     content = block.get("content")
     if isinstance(content, list):
-        texts = [_result_text(part) for part in iter_objects(content)]
+        texts = [_result_text(part, blocks) for part in iter_objects(content)]
         text = _GAP.join(part for part in texts if part)
     else:
         text = content if isinstance(content, str) else ""
@@ -123,21 +150,17 @@ def _result(block: Mapping[str, object]) -> Turn:
     return {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": said}
 
 
-def _result_text(block: Mapping[str, object]) -> str:
-    match block.get("type"):
-        case "text":
-            return str(block.get("text") or "")
-        case "image" | "document":
-            return f"(The {block['type']} is in the next message.)"
-        case _:
-            raise _no_place(block)
+def _result_text(block: Mapping[str, object], blocks: "_Blocks") -> str:
+    if block.get("type") in _DATA:
+        return f"(The {block['type']} is in the next message.)"
+    return str(blocks.part(block).get("text") or "")
 
 
-def _pictures_of(result: Mapping[str, object]) -> list[Turn]:
+def _pictures_of(result: Mapping[str, object], blocks: "_Blocks") -> list[Turn]:
     found = [
-        _part(item)
+        blocks.part(item)
         for item in iter_objects(result.get("content"))
-        if item.get("type") != "text"
+        if item.get("type") in _DATA
     ]
     if not found:
         return []
@@ -145,42 +168,44 @@ def _pictures_of(result: Mapping[str, object]) -> list[Turn]:
     return [{"type": "text", "text": told}, *found]
 
 
-def _part(block: Mapping[str, object]) -> Turn:
-    return _unmarked(block) | cache_mark(block)
+class _Blocks:
+    """Translates a message's blocks into a chat's parts."""
+
+    def __init__(self, dropped: Dropped, *, is_history: bool) -> None:
+        self._dropped = dropped
+        self._is_history = is_history
+
+    def part(self, block: Mapping[str, object]) -> Turn:
+        """Raises Untranslatable for data of the last message that its provider alone has."""
+        return self._unmarked(block) | cache_mark(block)
+
+    def _unmarked(self, block: Mapping[str, object]) -> Turn:
+        source = block.get("source")
+        of = source if isinstance(source, Mapping) else {}
+        match block.get("type"), of.get("type"):
+            case "text", _:
+                return {"type": "text", "text": str(block.get("text") or "")}
+            case "image", "base64":
+                url = f"data:{of.get('media_type')};base64,{of.get('data')}"
+                return {"type": "image_url", "image_url": {"url": url}}
+            case "image", "url":
+                return {"type": "image_url", "image_url": {"url": str(of.get("url"))}}
+            case "document", "text":
+                return {"type": "text", "text": f"{_title(block)}:{_GAP}{of.get('data')}"}
+            case "document", "base64":
+                data = f"data:{of.get('media_type')};base64,{of.get('data')}"
+                return {"type": "file", "file": {"filename": _title(block), "file_data": data}}
+            case (("image" | "document" | "container_upload"), "file" | None):
+                if not self._is_history:
+                    raise _no_place(block)
+            case _:
+                pass
+        self._dropped[f"messages.{block.get('type')}"] = None
+        return {"type": "text", "text": hosted_text(block)}
 
 
-def _unmarked(block: Mapping[str, object]) -> Turn:
-    match block.get("type"):
-        case "text":
-            return {"type": "text", "text": str(block.get("text") or "")}
-        case "image":
-            return {"type": "image_url", "image_url": {"url": _picture(block)}}
-        case "document":
-            return _document(block)
-        case _:
-            raise _no_place(block)
-
-
-def _picture(block: Mapping[str, object]) -> str:
-    source = block.get("source")
-    if isinstance(source, Mapping):
-        if source.get("type") == "base64":
-            return f"data:{source.get('media_type')};base64,{source.get('data')}"
-        if source.get("type") == "url":
-            return str(source.get("url"))
-    raise _no_place(block)
-
-
-def _document(block: Mapping[str, object]) -> Turn:
-    source = block.get("source")
-    title = str(block.get("title") or "document")
-    if isinstance(source, Mapping):
-        if source.get("type") == "text":
-            return {"type": "text", "text": f"{title}:{_GAP}{source.get('data')}"}
-        if source.get("type") == "base64":
-            data = f"data:{source.get('media_type')};base64,{source.get('data')}"
-            return {"type": "file", "file": {"filename": title, "file_data": data}}
-    raise _no_place(block)
+def _title(block: Mapping[str, object]) -> str:
+    return str(block.get("title") or "document")
 
 
 def _no_place(block: Mapping[str, object], param: str = "messages") -> Untranslatable:

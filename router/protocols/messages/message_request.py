@@ -6,8 +6,9 @@ turns, tools, answer format, thinking as an effort. Says what only Anthropic can
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from router.protocols.chat_way import ChatWay
+from router.protocols.hosted_tools import hosted_tools_alone, without_hosted
 from router.protocols.messages.chat_turns import cache_mark, chat_messages, text_or_parts
-from router.protocols.object_lists import iter_objects
 from router.protocols.untranslatable import untranslatable_error
 
 # Said otherwise, below; or what only Anthropic can act on and no answer depends on.
@@ -28,17 +29,16 @@ _OWN: Final = frozenset(
 )
 # What an answer depends on, and nobody else has.
 _HELD: Final = ("container", "mcp_servers", "inference_geo")
+# Types of the tools that the client itself runs.
+_CLIENTS: Final = frozenset({None, "custom"})
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
 # Thinking budgets in tokens, up to which an effort is meant.
 _EFFORTS: Final = ((2048, "low"), (8192, "medium"))
 _EFFORT_NAMES: Final = {"max": "xhigh"}
 
 
-def chat_body(
-    request: Mapping[str, object], limit_field: str = "max_tokens"
-) -> dict[str, object]:
-    """Writes a request for a message as the body of a chat. limit_field: what the provider
-    calls the output's limit.
+def chat_body(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
+    """Writes a request for a message as the body of a chat.
 
     Fields that are unknown here go along: they may be the target's own parameters. Raises
     Untranslatable.
@@ -52,15 +52,15 @@ def chat_body(
         body["service_tier"] = "default"
     body["messages"] = [
         *_system(request.get("system")),
-        *chat_messages(request.get("messages")),
+        *chat_messages(request.get("messages"), way.maker, way.dropped),
     ]
     if request.get("max_tokens") is not None:
-        body[limit_field] = request["max_tokens"]
+        body[way.limit_field] = request["max_tokens"]
     if request.get("stop_sequences"):
         body["stop"] = request["stop_sequences"]
     if request.get("stream"):
         body["stream_options"] = {"include_usage": True}
-    body |= _tools(request)
+    body |= _tools(request, way.dropped)
     body |= _format(request)
     effort = _effort(request)
     if effort and "reasoning_effort" not in body:
@@ -73,9 +73,7 @@ def untranslatable_field(value: Callable[[str], object]) -> str:
     for name in _HELD:
         if value(name):
             return f"`{name}`"
-    kinds = (tool.get("type") for tool in iter_objects(value("tools")))
-    own = next((kind for kind in kinds if kind not in (None, "custom")), None)
-    return f"a tool of type {str(own)[:60]!r}" if own is not None else ""
+    return hosted_tools_alone(value("tools"), value("tool_choice"), _CLIENTS)
 
 
 def wants_thinking(request: Mapping[str, object]) -> bool:
@@ -93,8 +91,9 @@ def _system(system: object) -> list[dict[str, object]]:
     return [{"role": "system", "content": content}] if content else []
 
 
-def _tools(request: Mapping[str, object]) -> dict[str, object]:
-    tools = [_tool(tool) for tool in iter_objects(request.get("tools"))]
+def _tools(request: Mapping[str, object], dropped: dict[str, None]) -> dict[str, object]:
+    kept = without_hosted(request.get("tools"), _CLIENTS, dropped)
+    tools = [_tool(tool) for tool in kept]
     if not tools:
         return {}
     found: dict[str, object] = {"tools": tools}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.chat.answer_signals import ANY
+from router.protocols.hosted_tools import flat_name
 from router.protocols.object_lists import iter_objects
 from router.request.body import ClientRequest
 
@@ -27,13 +28,17 @@ def schema_of(request: ClientRequest) -> Mapping[str, object] | None:
 
 
 def tools_of(request: ClientRequest) -> dict[str, object]:
-    """The offered functions' parameters, by name; None for what takes any text."""
-    return {
-        str(tool.get("name")): tool.get("parameters") or ANY
-        if tool.get("type") == "function"
-        else None
-        for tool in iter_objects(request.value("tools"))
-    }
+    """The offered functions' parameters, by name, a namespace's after its own; None for what
+    takes any text.
+    """
+    found: dict[str, object] = {}
+    for tool in iter_objects(request.value("tools")):
+        space = tool.get("name") if tool.get("type") == "namespace" else None
+        for offered in iter_objects(tool.get("tools")) if space else (tool,):
+            schema = offered.get("parameters") or ANY
+            name = flat_name({**offered, "namespace": space})
+            found[name] = schema if offered.get("type") == "function" else None
+    return found
 
 
 def read_signals(signals: AnswerSignals, output: object, incomplete: object) -> None:
@@ -46,7 +51,7 @@ def read_signals(signals: AnswerSignals, output: object, incomplete: object) -> 
                 for number, part in enumerate(iter_objects(entry.get("content"))):
                     _hear_part(signals, (item, number), part)
             case "function_call":
-                signals.call(item, entry.get("name"), entry.get("arguments"))
+                signals.call(item, flat_name(entry), entry.get("arguments"))
             case _:
                 pass
     if isinstance(incomplete, Mapping):

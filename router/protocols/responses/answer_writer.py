@@ -5,6 +5,7 @@ stream (`ResponseEventWriter`). A response repeats the settings of its request.
 from collections.abc import Mapping
 from typing import Final
 
+from router.conversation.makers import own_id
 from router.protocols.answer_blocks import (
     AnswerBlock,
     AnswerEnd,
@@ -14,6 +15,7 @@ from router.protocols.answer_blocks import (
     FinishReason,
     WholeAnswer,
 )
+from router.protocols.responses.response_tools import ResponseTools, custom_text
 from router.protocols.sse import write_event
 from router.request.body_patch import to_json
 
@@ -35,14 +37,21 @@ _INCOMPLETE: Final[Mapping[FinishReason, str]] = {
     FinishReason.LENGTH: "max_output_tokens",
     FinishReason.FILTERED: "content_filter",
 }
+_CUSTOM: Final = "response.custom_tool_call_input"
 Item = dict[str, object]
 
 
 class ResponseShape:
-    """The response object to a request, whose `store` is not heeded."""
+    """The response object to a request, whose `store` is not heeded. tools: the request's.
+    maker: who gets its reasoning back.
+    """
 
-    def __init__(self, request: Mapping[str, object]) -> None:
+    def __init__(
+        self, request: Mapping[str, object], tools: ResponseTools, maker: str = ""
+    ) -> None:
         self._asked = request
+        self._tools = tools
+        self._maker = maker
 
     def whole(self, answer: WholeAnswer) -> bytes:
         """Writes a whole response as JSON."""
@@ -53,7 +62,7 @@ class ResponseShape:
                 if isinstance(parts, list):
                     parts.append(_part(block))
             else:
-                output.append(write_item(block, _own_id(block, answer.head, len(output))))
+                output.append(self.item(block, self.own_id(block, answer.head, len(output))))
         return to_json(self.response(answer.head, output, answer.end)).encode()
 
     def response(
@@ -70,7 +79,7 @@ class ResponseShape:
             for name, default in _REPEATED.items()
         }
         return {
-            "id": _prefixed("resp_", head.id),
+            "id": own_id("resp", self._maker, head.id),
             "object": "response",
             "created_at": head.created,
             "status": status,
@@ -85,6 +94,48 @@ class ResponseShape:
             "truncation": "disabled",
             "usage": response_usage(end.tokens) if end and end.tokens else None,
         }
+
+    def own_id(self, block: AnswerBlock, head: AnswerHead, number: int) -> str:
+        """Builds the id of an item that nobody stores."""
+        prefix = {BlockKind.CALL: "fc", BlockKind.THINKING: "rs"}.get(block.kind, "msg")
+        if self.is_custom(block):
+            prefix = "ctc"
+        return own_id(prefix, self._maker, f"{head.id}_{number}")
+
+    def is_custom(self, block: AnswerBlock) -> bool:
+        """Tells whether a block calls a custom tool."""
+        return block.kind is BlockKind.CALL and self._tools.origin(block.name).is_custom
+
+    def item(self, block: AnswerBlock, id_: str) -> Item:
+        """Builds a whole item of the output."""
+        match block.kind:
+            case BlockKind.CALL:
+                return self._call(block, id_)
+            case BlockKind.THINKING:
+                summary = [{"type": "summary_text", "text": block.text}]
+                return {"id": id_, "type": "reasoning", "summary": summary}
+            case _:
+                return {
+                    "id": id_,
+                    "type": "message",
+                    "status": "completed",
+                    "role": "assistant",
+                    "content": [_part(block)],
+                }
+
+    def _call(self, block: AnswerBlock, id_: str) -> Item:
+        origin = self._tools.origin(block.name)
+        call: Item = {
+            "id": id_,
+            "status": "completed",
+            "call_id": block.call_id,
+            "name": origin.name,
+        }
+        if origin.is_custom:
+            return call | {"type": "custom_tool_call", "input": custom_text(block.text)}
+        if origin.namespace:
+            call["namespace"] = origin.namespace
+        return call | {"type": "function_call", "arguments": block.text}
 
 
 class ResponseEventWriter:
@@ -108,10 +159,11 @@ class ResponseEventWriter:
 
     def open(self, block: AnswerBlock) -> bytes:
         self._block, self._texts = block, []
-        self._id = _own_id(block, self._head, len(self._output))
-        began = {**write_item(block, self._id), "status": "in_progress"}
+        self._id = self._shape.own_id(block, self._head, len(self._output))
+        began = {**self._shape.item(block, self._id), "status": "in_progress"}
         if block.kind is BlockKind.CALL:
-            return self._added(began | {"arguments": ""})
+            field = "input" if self._shape.is_custom(block) else "arguments"
+            return self._added(began | {field: ""})
         if block.kind is BlockKind.THINKING:
             part = {"type": "summary_text", "text": ""}
             return self._added(began | {"summary": []}) + self._event(
@@ -123,15 +175,21 @@ class ResponseEventWriter:
 
     def more(self, text: str) -> bytes:
         self._texts.append(text)
+        if self._shape.is_custom(self._block):
+            return b""  # its text is in a JSON object that has to be whole
         return self._event(f"{self._name}.delta", {**self._place(), "delta": text, **self._no})
 
     def close(self) -> bytes:
         block = self._block._replace(text="".join(self._texts))
         if block.kind is BlockKind.CALL and not block.text:
             block = block._replace(text="{}")
-        done = write_item(block, self._id)
+        done = self._shape.item(block, self._id)
         place = self._place()
-        if block.kind is BlockKind.CALL:
+        if self._shape.is_custom(block):
+            text = {"input": done["input"]}
+            out = self._event(f"{_CUSTOM}.delta", {**place, "delta": done["input"]})
+            out += self._event(f"{_CUSTOM}.done", {**place, **text})
+        elif block.kind is BlockKind.CALL:
             told = {**place, "arguments": block.text, "name": block.name}
             out = self._event(f"{self._name}.done", told)
         elif block.kind is BlockKind.THINKING:
@@ -184,31 +242,6 @@ class ResponseEventWriter:
         return write_event(kind, {"sequence_number": self._number, **data})
 
 
-def write_item(block: AnswerBlock, own_id: str) -> Item:
-    """Builds a whole item of the output."""
-    match block.kind:
-        case BlockKind.CALL:
-            return {
-                "id": own_id,
-                "type": "function_call",
-                "status": "completed",
-                "call_id": block.call_id,
-                "name": block.name,
-                "arguments": block.text,
-            }
-        case BlockKind.THINKING:
-            summary = [{"type": "summary_text", "text": block.text}]
-            return {"id": own_id, "type": "reasoning", "summary": summary}
-        case _:
-            return {
-                "id": own_id,
-                "type": "message",
-                "status": "completed",
-                "role": "assistant",
-                "content": [_part(block)],
-            }
-
-
 def response_usage(tokens: AnswerTokens) -> dict[str, object]:
     return {
         "input_tokens": tokens.input,
@@ -238,12 +271,3 @@ def _refusing(output: list[Item]) -> bool:
         if isinstance(item.get("content"), list)
         for part in item["content"]  # type: ignore[attr-defined]  # it is a list
     )
-
-
-def _own_id(block: AnswerBlock, head: AnswerHead, number: int) -> str:
-    prefix = {BlockKind.CALL: "fc_", BlockKind.THINKING: "rs_"}.get(block.kind, "msg_")
-    return f"{prefix}{head.id}_{number}"
-
-
-def _prefixed(prefix: str, own: str) -> str:
-    return own if own.startswith(prefix) else prefix + own

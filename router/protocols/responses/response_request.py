@@ -6,14 +6,19 @@ whether a summary of the reasoning is asked for.
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from router.conversation.response_history import check_references
+from router.protocols.chat_way import ChatWay
+from router.protocols.hosted_tools import hosted_tools_alone
 from router.protocols.object_lists import iter_objects
 from router.protocols.responses.chat_turns import chat_messages
-from router.protocols.untranslatable import no_chat_error, untranslatable_error
+from router.protocols.responses.response_tools import CLIENTS, ResponseTools
+from router.protocols.untranslatable import untranslatable_error
 
 # Said otherwise, below; or about what the provider stores, shows or runs by itself.
 _OWN: Final = frozenset(
     {
         "background",
+        "client_metadata",
         "include",
         "input",
         "instructions",
@@ -34,11 +39,12 @@ _HELD: Final = ("previous_response_id", "conversation", "prompt", "background")
 
 
 def chat_body(
-    request: Mapping[str, object], limit_field: str = "max_tokens"
+    request: Mapping[str, object], tools: ResponseTools, way: ChatWay
 ) -> dict[str, object]:
-    """Writes a request for a response as the body of a chat. limit_field: what the provider
-    calls the output's limit. Fields that are unknown here go along. Raises Untranslatable.
+    """Writes a request for a response as the body of a chat. tools: the request's. Fields that
+    are unknown here go along. Raises Untranslatable.
     """
+    check_references(request)
     own = untranslatable_field(request.get)
     if own:
         raise untranslatable_error(own)
@@ -47,9 +53,9 @@ def chat_body(
         for name, value in request.items()
         if name not in _OWN and not (value is None or name in _HELD)
     }
-    body["messages"] = chat_messages(request.get("instructions"), request.get("input"))
+    body["messages"] = chat_messages(request.get("instructions"), request.get("input"), way)
     if request.get("max_output_tokens") is not None:
-        body[limit_field] = request["max_output_tokens"]
+        body[way.limit_field] = request["max_output_tokens"]
     if request.get("stream"):
         body["stream_options"] = {"include_usage": True}
     if request.get("top_logprobs"):
@@ -58,12 +64,10 @@ def chat_body(
     if isinstance(reasoning, Mapping) and reasoning.get("effort"):
         body["reasoning_effort"] = reasoning["effort"]
     body |= _text(request.get("text"))
-    tools = [_tool(tool) for tool in iter_objects(request.get("tools"))]
-    if not tools:
+    if not tools.functions:
         body.pop("parallel_tool_calls", None)
         return body
-    body["tools"] = tools
-    return body | _choice(request.get("tool_choice"))
+    return body | {"tools": tools.functions} | tools.choice(request.get("tool_choice"))
 
 
 def untranslatable_field(value: Callable[[str], object]) -> str:
@@ -71,9 +75,10 @@ def untranslatable_field(value: Callable[[str], object]) -> str:
     for name in _HELD:
         if value(name):
             return f"`{name}`"
-    kinds = (tool.get("type") for tool in iter_objects(value("tools")))
-    own = next((kind for kind in kinds if kind != "function"), None)
-    return f"a tool of type {str(own)[:60]!r}" if own is not None else ""
+    items = iter_objects(value("input"))
+    if any(item.get("type") == "item_reference" for item in items):
+        return "`item_reference`"
+    return hosted_tools_alone(value("tools"), value("tool_choice"), CLIENTS)
 
 
 def wants_thinking(request: Mapping[str, object]) -> bool:
@@ -82,23 +87,6 @@ def wants_thinking(request: Mapping[str, object]) -> bool:
     return isinstance(reasoning, Mapping) and bool(
         reasoning.get("summary") or reasoning.get("generate_summary")
     )
-
-
-def _tool(tool: Mapping[str, object]) -> dict[str, object]:
-    names = ("name", "description", "parameters", "strict")
-    function = {name: tool[name] for name in names if tool.get(name) is not None}
-    return {"type": "function", "function": function}
-
-
-def _choice(choice: object) -> dict[str, object]:
-    if isinstance(choice, str):
-        return {"tool_choice": choice}
-    if not isinstance(choice, Mapping):
-        return {}
-    if choice.get("type") != "function":
-        what = f"a tool_choice of type {str(choice.get('type'))[:60]!r}"
-        raise no_chat_error(what, "tool_choice")
-    return {"tool_choice": {"type": "function", "function": {"name": choice.get("name")}}}
 
 
 def _text(text: object) -> dict[str, object]:

@@ -68,6 +68,9 @@ class AnthropicTranslation:
         wanted = body.pop("output_format", None)
         if wanted is not None:
             body["output_config"] = {**body.get("output_config", {}), "format": wanted}
+        for tool in body.get("tools") or ():
+            if "input_schema" in tool and tool.get("name") in request.schemas:
+                tool["input_schema"] = request.schemas[tool["name"]]
         if stream:
             body["stream"] = True
         notes = {"json": json_mode, "names": names.get(self._names) or {}}

@@ -64,6 +64,10 @@ class BedrockTranslation:
             )
         except Exception:  # noqa: BLE001 - it has no error of its own for this
             raise no_counterpart("bedrock", "messages") from None
+        for tool in body.get("toolConfig", {}).get("tools") or ():
+            spec = tool.get("toolSpec") or {}
+            if spec.get("name") in request.schemas:
+                spec["inputSchema"] = {"json": request.schemas[spec["name"]]}
         own_budget = "thinking" in request.params
         dropped.update(dict.fromkeys(_too_short_to_think(body, own_budget=own_budget)))
         if serial and "tool_choice" not in body.get("additionalModelRequestFields", {}):

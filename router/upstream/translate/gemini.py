@@ -67,6 +67,7 @@ class GeminiTranslation:
             body = self._body(request.messages, request.model, params, self._provider, {}, None)
         except Exception:  # noqa: BLE001 - it has no error of its own for this
             raise no_counterpart(self.kind, "messages") from None
+        _give_schemas(body, request.schemas)
         model = quote(request.model, safe="/")
         way = "streamGenerateContent?alt=sse" if stream else "generateContent"
         return TranslatedCall(
@@ -104,6 +105,18 @@ class GeminiTranslation:
         self.answer(ask, copy.deepcopy(answer))
         chunks = self.chunks(ask)
         chunks.feed(answer)
+
+
+def _give_schemas(body: Json, schemas: Json) -> None:
+    """Gives each function its schema in JSON Schema's own words: Google's subset lacks
+    references, and the library drops what it does not know.
+    """
+    for tool in body.get("tools") or ():
+        for place in ("functionDeclarations", "function_declarations"):
+            for function in tool.get(place) or ():
+                if function.get("name") in schemas:
+                    function.pop("parameters", None)
+                    function["parametersJsonSchema"] = schemas[function["name"]]
 
 
 def _leaves_an_answer(params: Json, model: str) -> bool:

@@ -44,10 +44,18 @@ _KEPT: Final = (b"retry-after", b"retry-after-ms", b"request-id", b"x-request-id
 
 
 class ProviderRefusal:
-    """A whole reply, of which every byte is known."""
+    """A whole reply, of which every byte is known. local: no provider was asked."""
 
-    def __init__(self, status: int, body: bytes, headers: Sequence[Header] = ()) -> None:
+    def __init__(
+        self,
+        status: int,
+        body: bytes,
+        headers: Sequence[Header] = (),
+        *,
+        local: bool = False,
+    ) -> None:
         self.status = status
+        self.local = local
         self.headers: Sequence[Header] = [(b"content-type", b"application/json"), *headers]
         self._body = body
 
@@ -64,7 +72,8 @@ class ProviderRefusal:
 def whole_refusal(why: Untranslatable) -> ProviderRefusal:
     """Ours, of what cannot be translated: the provider is not asked."""
     error = {"message": why.message, "type": "invalid_request_error", "param": why.param}
-    return ProviderRefusal(422, json.dumps({"error": {**error, "code": why.code}}).encode())
+    body = json.dumps({"error": {**error, "code": why.code}}).encode()
+    return ProviderRefusal(422, body, local=True)
 
 
 async def translate_refusal(reply: UpstreamReply, kind: str) -> ProviderRefusal:

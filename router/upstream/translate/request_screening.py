@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from router.conversation.tool_schemas import SCHEMA_RULES, write_schema
 from router.protocols.untranslatable import MalformedRequest, Untranslatable
 from router.upstream.translate.field_types import check_fields
 from router.upstream.translate.request_validation import check_messages
@@ -33,6 +34,8 @@ class ScreenedRequest:
     messages: list[Json]
     params: Json  # without model, messages and stream
     dropped: dict[str, None] = field(default_factory=dict)  # names of what stays behind
+    # By tool, its parameters as the provider is to have them: the library loses some.
+    schemas: dict[str, Json] = field(default_factory=dict)
 
 
 _EVERYWHERE: Final = frozenset(
@@ -129,7 +132,7 @@ def screen_request(body: Json, kind: str) -> ScreenedRequest:
         del request.params["logprobs"]
     for place, message in enumerate(body["messages"]):
         request.messages.append(_message(message, f"messages[{place}]", kind, request))
-    _look_at_tools(request)
+    _look_at_tools(request, kind)
     if not rules.caching:
         _uncached(request)
     return request
@@ -217,7 +220,7 @@ def _check_url(url: object, place: str, kind: str) -> None:
         raise Untranslatable(f"`{place}`: a data URL in base64 is needed", place)
 
 
-def _look_at_tools(request: ScreenedRequest) -> None:
+def _look_at_tools(request: ScreenedRequest, kind: str) -> None:
     tools = request.params.get("tools")
     if not tools:
         request.params.pop("tools", None)
@@ -225,8 +228,14 @@ def _look_at_tools(request: ScreenedRequest) -> None:
         request.params.pop("parallel_tool_calls", None)
         return
     for tool in tools:
-        if tool["function"].pop("strict", None):
+        function = tool["function"]
+        if function.pop("strict", None):
             request.dropped["tools.strict"] = None
+        if function.get("parameters"):
+            written = write_schema(function["parameters"], SCHEMA_RULES[kind])
+            function["parameters"] = request.schemas[function["name"]] = written.schema
+            if written.is_weaker:
+                request.dropped[f"tools.{function['name']}.parameters"] = None
 
 
 def _uncached(request: ScreenedRequest) -> None:

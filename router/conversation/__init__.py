@@ -1,0 +1,1 @@
+"""What a conversation carries when it moves to another target."""

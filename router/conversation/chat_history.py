@@ -1,0 +1,113 @@
+"""Moves a chat's history to a target of another kind: ids of tool calls, names of tools,
+reasoning that the kind demands back, fields that it refuses. What suits goes through byte for
+byte. Pure.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from router.conversation.call_ids import CallIds
+from router.conversation.intake import HistoryIntake
+from router.conversation.moved_body import MovedBody
+from router.conversation.tool_names import ToolNames, has_strange_name
+from router.request.body_patch import to_json
+
+Json = dict[str, Any]
+_TOOLS: Final = b'"tool'  # begins the names of calls, of their results and of tools
+_CALLS: Final = b'"tool_calls"'
+REASONING: Final = "reasoning_content"
+
+
+def suits_chat(body: bytes, intake: HistoryIntake) -> bool:
+    """Tells quickly whether a chat goes through as it is."""
+    for quoted in intake.quoted:
+        if quoted in body:
+            return False
+    if _TOOLS not in body:
+        return True
+    return not (
+        (intake.demands_reasoning and _CALLS in body)
+        or (intake.call_ids is not None and not intake.call_ids.suits(body))
+        or (intake.tool_names is not None and has_strange_name(body, intake.tool_names))
+    )
+
+
+def move_chat(body: bytes, intake: HistoryIntake) -> MovedBody:
+    """Writes a chat as its target takes it."""
+    if suits_chat(body, intake):
+        return MovedBody(body)
+    chat: Json = json.loads(body)
+    before = to_json(chat)
+    found: dict[str, None] = {}
+    _clear_places(chat, intake.refused, found)
+    messages = list(_objects(chat.get("messages")))
+    if intake.call_ids is not None:
+        _rewrite_ids(messages, CallIds(intake.call_ids))
+    if intake.demands_reasoning:
+        give_back_reasoning(messages)
+    names = ToolNames(intake.tool_names, intake.longest_name) if intake.tool_names else None
+    if names is not None:
+        for holder in _tool_holders(chat, messages):
+            names.rename(holder)
+    moved = to_json(chat)
+    if moved == before:
+        return MovedBody(body)
+    return MovedBody(moved.encode(), tuple(found), names.clients if names else {})
+
+
+def give_back_reasoning(messages: Iterable[Json]) -> None:
+    """Gives each answer that called a tool a field for its reasoning: empty where the client
+    never had it.
+    """
+    for message in messages:
+        if message.get("role") == "assistant" and message.get("tool_calls"):
+            message.setdefault(REASONING, "")
+
+
+def without_reasoning(messages: Iterable[Json], names: Iterable[str]) -> bool:
+    """Takes reasoning out of answers; tells whether there was any."""
+    gone = [message.pop(name, None) for message in messages for name in names]
+    return any(value is not None for value in gone)
+
+
+def _rewrite_ids(messages: Iterable[Json], ids: CallIds) -> None:
+    for message in messages:
+        if message.get("role") == "assistant":
+            ids.begin_turn()
+            for call in _objects(message.get("tool_calls")):
+                call["id"] = ids.of_call(call.get("id"))
+        elif message.get("role") == "tool":
+            message["tool_call_id"] = ids.of_result(message.get("tool_call_id"))
+
+
+def _tool_holders(chat: Json, messages: Iterable[Json]) -> Iterator[Json]:
+    """Objects whose `name` is a tool's."""
+    choice = chat.get("tool_choice")
+    calls = [call for message in messages for call in _objects(message.get("tool_calls"))]
+    chosen = [choice] if isinstance(choice, dict) else []
+    for holder in (*_objects(chat.get("tools")), *chosen, *calls):
+        if isinstance(holder.get("function"), dict):
+            yield holder["function"]
+    yield from (message for message in messages if message.get("role") == "tool")
+
+
+def _clear_places(chat: Json, names: Iterable[str], found: dict[str, None]) -> None:
+    """Takes fields out of every place that they may stand in; a schema is none."""
+    places = [chat]
+    for message in _objects(chat.get("messages")):
+        places += [message, *_objects(message.get("content"))]
+        places += _objects(message.get("tool_calls"))
+    for tool in _objects(chat.get("tools")):
+        places += [
+            tool,
+            *([tool["function"]] if isinstance(tool.get("function"), dict) else []),
+        ]
+    for place in places:
+        for name in names:
+            if place.pop(name, None) is not None:
+                found[name] = None
+
+
+def _objects(value: object) -> list[Json]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

@@ -1,0 +1,65 @@
+"""A maker's mark stands before what its maker alone can read: signed thinking, encrypted
+reasoning. It names the target that wrote the piece, so that no other target gets it, and no
+server has to remember it. Pure.
+"""
+
+import re
+from base64 import b32encode
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+from harness.domain.routing.target import Target
+
+# No provider's own signature has a full stop: they are base64.
+_MARK: Final = re.compile(r"sg\.([a-z2-7]{8})\.")
+# Of the ids that a translation writes: no provider stores what they name.
+OWN_ID: Final = "sg_"
+
+
+class MarkedPiece(NamedTuple):
+    """A piece as its maker wrote it. maker: empty where it is not known."""
+
+    maker: str
+    value: str
+
+
+def maker_of(target: Target) -> str:
+    """Names a target as the maker of what it writes. Another addendum to the prompt is another
+    maker: a provider may bind what it signs to the prompt.
+    """
+    patch = target.request_patch
+    named = f"{target.provider}\n{target.model}\n{patch.prompt_addendum}"
+    return (
+        b32encode(sha256(named.encode("utf-8", "surrogatepass")).digest())[:8].decode().lower()
+    )
+
+
+def mark_piece(value: str, maker: str) -> str:
+    return f"sg.{maker}.{value}"
+
+
+def read_mark(piece: object) -> MarkedPiece:
+    """Reads who made a piece. A client may have joined it of several, each with its mark."""
+    if not isinstance(piece, str):
+        return MarkedPiece("", "")
+    found = _MARK.match(piece)
+    if found is None:
+        return MarkedPiece("", piece)
+    return MarkedPiece(found[1], piece.replace(found[0], ""))
+
+
+def own_id(prefix: str, maker: str, rest: str) -> str:
+    """Builds the id of an item that a translation writes. maker: who gets it back."""
+    return f"{prefix}_{OWN_ID}{maker}_{rest}"
+
+
+def maker_of_id(id_: object) -> str:
+    """Reads whose item an id of ours names; empty for any other id."""
+    if not isinstance(id_, str) or not is_own_id(id_):
+        return ""
+    return id_.partition(f"_{OWN_ID}")[2].partition("_")[0]
+
+
+def is_own_id(id_: object) -> bool:
+    """Tells whether a translation of ours wrote this id, such as `rs_sg_…`."""
+    return isinstance(id_, str) and id_.partition("_")[2].startswith(OWN_ID)

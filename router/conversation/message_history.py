@@ -1,0 +1,155 @@
+"""Moves the history of a Messages request to a target that speaks that protocol: thinking that
+another target signed stays behind, as its provider alone can read it; ids of tool calls are
+made such as the protocol knows. Pure.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+from router.conversation.call_ids import CallIds
+from router.conversation.intake import INTAKES
+from router.conversation.makers import mark_piece, read_mark
+from router.conversation.moved_body import MovedBody
+from router.request.body_patch import to_json
+
+Json = dict[str, Any]
+# Where the protocol has a thought's signature, by the block's type.
+SIGNATURES: Final = {"thinking": "signature", "redacted_thinking": "data"}
+# A turn must say something.
+_SILENCE: Final = {"type": "text", "text": "(no answer)"}
+_IDS: Final = INTAKES["anthropic"].call_ids
+HISTORY: Final = "messages.thinking"
+
+
+def suits_message(body: bytes) -> bool:
+    """Tells quickly whether a request goes through as it is."""
+    if b'"signature"' in body or b'"redacted_thinking"' in body:
+        return False
+    if b'"tool_result"' not in body:
+        return True
+    return b'"budget_tokens"' not in body and (_IDS is None or _IDS.suits(body))
+
+
+def move_message(body: bytes, maker: str) -> MovedBody:
+    """Writes a request as its target takes it. maker: the target's name as a maker. Thinking
+    whose maker is not known goes along: see `router.conversation.refusals`.
+    """
+    if suits_message(body):
+        return MovedBody(body)
+    asked: Json = json.loads(body)
+    before = to_json(asked)
+    messages = list(_objects(asked.get("messages")))
+    dropped = [HISTORY] if _clear_thoughts(messages, maker) else []
+    if not settle_thinking(asked, messages):
+        dropped.append("thinking")
+    if _IDS is not None:
+        _rewrite_ids(messages, CallIds(_IDS))
+    moved = to_json(asked)
+    return MovedBody(body if moved == before else moved.encode(), tuple(dropped))
+
+
+def without_thoughts(body: bytes) -> MovedBody:
+    """Writes a request without any thinking in its history."""
+    asked: Json = json.loads(body)
+    messages = list(_objects(asked.get("messages")))
+    gone = [
+        _keep(message, lambda block: block.get("type") not in SIGNATURES)
+        for message in messages
+    ]
+    dropped = [HISTORY] if any(gone) else []
+    if not settle_thinking(asked, messages):
+        dropped.append("thinking")
+    return MovedBody(to_json(asked).encode(), tuple(dropped))
+
+
+def settle_thinking(request: Json, messages: Sequence[Json]) -> bool:
+    """Asks for no budget of thinking in the middle of a tool loop whose answers came without
+    thinking: Anthropic wants the loop's thinking back, or a request without any. False where it
+    took the budget out.
+    """
+    thinking = request.get("thinking")
+    enabled = isinstance(thinking, dict) and thinking.get("type") == "enabled"
+    if not enabled or all(_begins_with_thought(turn) for turn in _running_loop(messages)):
+        return True
+    del request["thinking"]
+    return False
+
+
+def mark_message(answer: Json, maker: str) -> bool:
+    """Marks the signatures in a whole message, or in an event of a stream; tells whether there
+    are any.
+    """
+    delta = answer.get("delta")
+    if isinstance(delta, dict) and delta.get("type") == "signature_delta":
+        delta["signature"] = mark_piece(str(delta.get("signature") or ""), maker)
+        return True
+    marked = False
+    for block in _objects([answer.get("content_block"), *_objects(answer.get("content"))]):
+        place = SIGNATURES.get(str(block.get("type")))
+        if place and block.get(place):
+            block[place] = mark_piece(str(block[place]), maker)
+            marked = True
+    return marked
+
+
+def _clear_thoughts(messages: Iterable[Json], maker: str) -> bool:
+    """Keeps what this maker signed, as it wrote it, and what nobody is known to have signed.
+    Tells whether any was left out.
+    """
+
+    def is_readable(block: Json) -> bool:
+        place = SIGNATURES.get(str(block.get("type")))
+        if place is None:
+            return True
+        piece = read_mark(block.get(place))
+        block[place] = piece.value
+        return bool(piece.value) and piece.maker in ("", maker)
+
+    left = [_keep(message, is_readable) for message in messages]
+    return any(left)
+
+
+def _keep(message: Json, wanted: Any) -> bool:
+    content = message.get("content")
+    if message.get("role") != "assistant" or not isinstance(content, list):
+        return False
+    kept = [block for block in content if not isinstance(block, dict) or wanted(block)]
+    if len(kept) == len(content):
+        return False
+    content[:] = kept or [_SILENCE]
+    return True
+
+
+def _running_loop(messages: Sequence[Json]) -> Iterator[Json]:
+    """The answers since the user's last words, if a tool's result is the last of all."""
+    for message in reversed(messages):
+        if message.get("role") == "assistant":
+            yield message
+        elif message.get("role") == "user" and not _has_result(message):
+            return
+
+
+def _has_result(message: Json) -> bool:
+    return any(block.get("type") == "tool_result" for block in _objects(message.get("content")))
+
+
+def _begins_with_thought(message: Json) -> bool:
+    first = next(iter(_objects(message.get("content"))), None)
+    return first is not None and first.get("type") in SIGNATURES
+
+
+def _rewrite_ids(messages: Iterable[Json], ids: CallIds) -> None:
+    for message in messages:
+        assistant = message.get("role") == "assistant"
+        if assistant:
+            ids.begin_turn()
+        for block in _objects(message.get("content")):
+            if assistant and block.get("type") == "tool_use":
+                block["id"] = ids.of_call(block.get("id"))
+            elif block.get("type") == "tool_result":
+                block["tool_use_id"] = ids.of_result(block.get("tool_use_id"))
+
+
+def _objects(value: object) -> list[Json]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

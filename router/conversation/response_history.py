@@ -1,0 +1,133 @@
+"""Moves the items of a Responses request to a target that speaks that protocol: encrypted
+reasoning of another target stays behind, and so does each id under which the provider has
+nothing stored. Pure.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from router.conversation.call_ids import CallIds
+from router.conversation.intake import RESPONSE_CALL_IDS
+from router.conversation.makers import OWN_ID, is_own_id, mark_piece, read_mark
+from router.conversation.moved_body import MovedBody
+from router.protocols.untranslatable import Untranslatable
+from router.request.body_patch import to_json
+
+Json = dict[str, Any]
+ENCRYPTED: Final = "encrypted_content"
+HISTORY: Final = "input.reasoning"
+_OWN: Final = f"_{OWN_ID}".encode()
+_REASONING: Final = re.compile(rb'"type"\s*:\s*"reasoning"')
+# Items that do without their id. A provider that knows it wants the reasoning before it too.
+_BY_CONTENT: Final = frozenset({"message", "function_call", "custom_tool_call"})
+_CALLS: Final = frozenset({"function_call", "custom_tool_call"})
+_RESULTS: Final = frozenset({"function_call_output", "custom_tool_call_output"})
+ADVICE: Final = (
+    "a translation made it, and nothing of it is stored: send the whole history as `input`, "
+    "with `store: false` (Vercel's SDK: providerOptions.openai.store)"
+)
+
+
+def suits_response(body: bytes) -> bool:
+    """Tells quickly whether a request goes through as it is."""
+    return _OWN not in body and not _REASONING.search(body) and RESPONSE_CALL_IDS.suits(body)
+
+
+def move_response(body: bytes, maker: str) -> MovedBody:
+    """Writes a request as its target takes it. maker: the target's name as a maker. Reasoning
+    whose maker is not known goes along: see `router.conversation.refusals`.
+
+    Raises Untranslatable for a reference to an item or answer that is stored nowhere.
+    """
+    if suits_response(body):
+        return MovedBody(body)
+    asked: Json = json.loads(body)
+    check_references(asked)
+    before = to_json(asked)
+    items = asked.get("input")
+    dropped: tuple[str, ...] = ()
+    if isinstance(items, list):
+        stored = asked.get("store") is not False
+        kept = [item for item in items if _is_readable(item, maker, stored=stored)]
+        if len(kept) < len(items):
+            dropped = (HISTORY,)
+        _clear_ids(kept, every=len(kept) < len(items))
+        _rewrite_ids(kept, CallIds(RESPONSE_CALL_IDS))
+        asked["input"] = kept
+    moved = to_json(asked)
+    return MovedBody(body if moved == before else moved.encode(), dropped)
+
+
+def without_reasoning(body: bytes) -> MovedBody:
+    """Writes a request without reasoning, and without the ids of its items."""
+    asked: Json = json.loads(body)
+    items = asked.get("input")
+    if not isinstance(items, list):
+        return MovedBody(body)
+    kept = [item for item in items if not _is_reasoning(item)]
+    _clear_ids(kept, every=True)
+    asked["input"] = kept
+    dropped = (HISTORY,) if len(kept) < len(items) else ("input.id",)
+    return MovedBody(to_json(asked).encode(), dropped)
+
+
+def check_references(request: Mapping[str, object]) -> None:
+    """Refuses what refers to an answer of a translation. Raises Untranslatable."""
+    if is_own_id(request.get("previous_response_id")):
+        raise Untranslatable(f"`previous_response_id`: {ADVICE}", "previous_response_id")
+    items = request.get("input")
+    for number, item in enumerate(items if isinstance(items, list) else ()):
+        reference = isinstance(item, dict) and item.get("type") == "item_reference"
+        if reference and is_own_id(item.get("id")):
+            place = f"input[{number}]"
+            raise Untranslatable(f"`{place}` is a reference: {ADVICE}", place)
+
+
+def mark_response(answer: Json, maker: str) -> bool:
+    """Marks the encrypted reasoning in a whole response, or in an event of a stream; tells
+    whether there is any.
+    """
+    whole = answer.get("response")
+    output = (whole if isinstance(whole, dict) else answer).get("output")
+    marked = False
+    for item in (answer.get("item"), *(output if isinstance(output, list) else ())):
+        if isinstance(item, dict) and item.get("type") == "reasoning" and item.get(ENCRYPTED):
+            item[ENCRYPTED] = mark_piece(str(item[ENCRYPTED]), maker)
+            marked = True
+    return marked
+
+
+def _is_reasoning(item: object) -> bool:
+    return isinstance(item, dict) and item.get("type") == "reasoning"
+
+
+def _is_readable(item: object, maker: str, *, stored: bool) -> bool:
+    """stored: the provider keeps what it answers, and knows an item by its id."""
+    if not isinstance(item, dict) or item.get("type") != "reasoning":
+        return True
+    piece = read_mark(item.get(ENCRYPTED))
+    if piece.value:
+        item[ENCRYPTED] = piece.value
+        return piece.maker in ("", maker)
+    return stored and not piece.maker and bool(item.get("id")) and not is_own_id(item["id"])
+
+
+def _clear_ids(items: Iterable[object], *, every: bool) -> None:
+    """every: those of the provider too, as the reasoning that belongs to them is gone."""
+    for item in items:
+        if not isinstance(item, dict) or (item.get("type") or "message") not in _BY_CONTENT:
+            continue
+        if every or is_own_id(item.get("id")):
+            item.pop("id", None)
+
+
+def _rewrite_ids(items: Iterable[object], ids: CallIds) -> None:
+    for item in items:
+        if not isinstance(item, dict):
+            continue
+        if item.get("type") in _CALLS:
+            item["call_id"] = ids.of_call(item.get("call_id"))
+        elif item.get("type") in _RESULTS:
+            item["call_id"] = ids.of_result(item.get("call_id"))

@@ -1,0 +1,128 @@
+"""`ConversationTransport` moves each request's conversation to its target: it leaves out what
+the target cannot read, marks what the answer signs, and asks once more without a piece that the
+provider refuses, before anything is counted. Everyone who asks a provider asks through it.
+"""
+
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+from router.conversation.answer_marks import ENCRYPTED, THINKS, answer_marker, may_sign
+from router.conversation.chat_history import move_chat, suits_chat
+from router.conversation.intake import INTAKES, TAKES_ALL
+from router.conversation.message_history import move_message, suits_message
+from router.conversation.moved_body import MovedBody
+from router.conversation.moved_reply import MovedReply, ReadRefusal, Rewrite
+from router.conversation.refusals import (
+    MESSAGES_PATH,
+    RESPONSES_PATH,
+    STATUSES,
+    RefusedPiece,
+    refused_piece,
+    without_piece,
+)
+from router.conversation.response_history import move_response, suits_response
+from router.conversation.tool_names import with_client_names
+from router.protocols.untranslatable import Untranslatable
+from router.upstream.failure import refused_request
+from router.upstream.reply_reading import read_error_body
+from router.upstream.transport import (
+    CHAT_PATH,
+    BegunCall,
+    Transport,
+    UpstreamReply,
+    UpstreamRequest,
+    begin_of,
+)
+
+# Different pieces that one request may lose, one after the other.
+MOST_PIECES: Final = 2
+
+
+class ConversationTransport:
+    """Carries the conversations of one kind's requests. beneath: what sends them; it is
+    another's to close.
+    """
+
+    def __init__(self, kind: str, beneath: Transport) -> None:
+        self._beneath = beneath
+        self._begin = begin_of(beneath)
+        self._intake = INTAKES.get(kind, TAKES_ALL)
+
+    async def send(self, request: UpstreamRequest) -> UpstreamReply:
+        """Sends a request as its target takes it. Raises UpstreamFailed, also for what the
+        target cannot know (422).
+        """
+        try:
+            moved = self._move(request)
+        except Untranslatable as error:
+            raise refused_request(error) from None
+        sent = request if moved.body is request.body else replace(request, body=moved.body)
+        return await self._settled(sent, await self._beneath.send(sent), moved)
+
+    def begin(self, request: UpstreamRequest) -> BegunCall | None:
+        """Begins a call as `begin_call` does; None for a conversation that carries a piece.
+        Where its answer is a refusal, `settled` asks once more.
+        """
+        if self._begin is None:
+            return None
+        path, body = request.path, request.body
+        if path == CHAT_PATH:
+            suits = self._intake is TAKES_ALL or suits_chat(body, self._intake)
+        elif path == MESSAGES_PATH:
+            suits = THINKS not in body and suits_message(body)
+        else:
+            suits = path != RESPONSES_PATH or (ENCRYPTED not in body and suits_response(body))
+        return self._begin(request) if suits else None
+
+    async def settled(self, request: UpstreamRequest, reply: UpstreamReply) -> UpstreamReply:
+        """Returns the reply to a begun request, or that of one more try without the piece that
+        it refuses.
+        """
+        return await self._settled(request, reply, MovedBody(request.body))
+
+    async def aclose(self) -> None:
+        """Does nothing: what is beneath is another's to close."""
+
+    def _move(self, request: UpstreamRequest) -> MovedBody:
+        """Raises Untranslatable."""
+        if request.path == CHAT_PATH:
+            return move_chat(request.body, self._intake)
+        if request.path == MESSAGES_PATH:
+            return move_message(request.body, request.maker)
+        if request.path == RESPONSES_PATH:
+            return move_response(request.body, request.maker)
+        return MovedBody(request.body)
+
+    async def _settled(
+        self, request: UpstreamRequest, reply: UpstreamReply, moved: MovedBody
+    ) -> UpstreamReply:
+        dropped = list(moved.dropped)
+        gone: set[RefusedPiece] = set()
+        while reply.status in STATUSES:
+            body = await read_error_body(reply)
+            piece = refused_piece(reply.status, body)
+            less = None
+            if piece is not None and piece not in gone and len(gone) < MOST_PIECES:
+                less = without_piece(request, piece)
+            if piece is None or less is None:
+                reply = ReadRefusal(reply, body)
+                break
+            gone.add(piece)
+            await reply.aclose()
+            request, names = less
+            dropped += names
+            reply = await self._beneath.send(request)
+        rewrite = _rewrite(request, moved) if reply.status < min(STATUSES) else None
+        if rewrite is None and not (dropped or gone):
+            return reply
+        refused = sorted({piece.piece.value for piece in gone})
+        return MovedReply(reply, tuple(dict.fromkeys(dropped)), refused, rewrite)
+
+
+def _rewrite(request: UpstreamRequest, moved: MovedBody) -> Rewrite | None:
+    if moved.tool_names:
+        return partial(with_client_names, names=moved.tool_names)
+    if request.maker and may_sign(request.path, request.body):
+        return answer_marker(request.path, request.maker)
+    return None

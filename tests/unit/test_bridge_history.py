@@ -1,0 +1,191 @@
+"""What a Messages history says to a provider that speaks only chat."""
+
+import json
+from typing import Any
+
+import pytest
+
+from harness.domain.routing.capabilities import Endpoint
+from router.protocols.endpoint_translation import (
+    UNTRANSLATABLE_FIELDS,
+    translate_message,
+    translate_response,
+)
+from router.protocols.untranslatable import Untranslatable
+from router.request.json_spans import parse_object
+
+pytestmark = pytest.mark.req("B7")
+Json = dict[str, Any]
+MINE, OTHER = "aaaaaaaa", "bbbbbbbb"
+USER: Json = {"role": "user", "content": "Go on."}
+READ: Json = {"name": "read", "input_schema": {"type": "object"}}
+SEARCH: Json = {"type": "web_search_20250305", "name": "web_search"}
+THINKS: Json = {"thinking": {"type": "enabled", "budget_tokens": 2048}}
+CALL: Json = {"id": "c", "type": "function", "function": {"name": "read", "arguments": "{}"}}
+RESULT: Json = {"type": "tool_result", "tool_use_id": "c", "content": "1"}
+OUTPUT: Json = {"type": "function_call_output", "call_id": "c", "output": "1"}
+ANSWER: Json = {
+    "id": "x",
+    "model": "m",
+    "choices": [
+        {
+            "index": 0,
+            "message": {
+                "role": "assistant",
+                "content": None,
+                "reasoning_content": "I read it.",
+                "tool_calls": [CALL],
+            },
+            "finish_reason": "tool_calls",
+        }
+    ],
+}
+
+
+def message_body(*messages: Json, **more: Any) -> bytes:
+    return json.dumps({"model": "m", "max_tokens": 9, "messages": messages, **more}).encode()
+
+
+def turns(body: bytes, kind: str = "custom", maker: str = MINE) -> list[Json]:
+    found: list[Json] = json.loads(translate_message(body, kind, maker).body)["messages"]
+    return found
+
+
+def assistant(*blocks: Json) -> Json:
+    return {"role": "assistant", "content": list(blocks)}
+
+
+@pytest.mark.parametrize(
+    ("blocks", "words"),
+    [
+        (
+            [
+                {
+                    "type": "server_tool_use",
+                    "id": "s",
+                    "name": "web_search",
+                    "input": {"query": "q1"},
+                },
+                {
+                    "type": "web_search_tool_result",
+                    "tool_use_id": "s",
+                    "content": [
+                        {
+                            "type": "web_search_result",
+                            "title": "A title",
+                            "url": "https://page.example",
+                            "encrypted_content": "SECRET",
+                        }
+                    ],
+                },
+            ],
+            ["web_search", "q1", "A title", "https://page.example"],
+        ),
+        (
+            [
+                {
+                    "type": "code_execution_tool_result",
+                    "tool_use_id": "s",
+                    "content": {"type": "code_execution_result", "stdout": "42", "stderr": ""},
+                }
+            ],
+            ["42"],
+        ),
+        (
+            [
+                {"type": "mcp_tool_use", "id": "s", "name": "read", "server_name": "files"},
+                {
+                    "type": "mcp_tool_result",
+                    "tool_use_id": "s",
+                    "content": [{"type": "text", "text": "found"}],
+                },
+            ],
+            ["files", "read", "found"],
+        ),
+    ],
+)
+def test_what_a_hosted_tool_left_is_said_as_text(blocks: list[Json], words: list[str]) -> None:
+    said = {"type": "text", "text": "So it is."}
+    translated = translate_message(message_body(USER, assistant(*blocks, said), USER), "custom")
+    text = json.loads(translated.body)["messages"][1]["content"]
+    assert all(word in text for word in [*words, "So it is."])
+    assert "SECRET" not in text
+    assert set(translated.dropped) == {f"messages.{block['type']}" for block in blocks}
+
+
+def test_a_result_may_hold_what_a_search_found_and_a_document_by_its_url() -> None:
+    found = {
+        "type": "search_result",
+        "source": "https://page.example",
+        "title": "A title",
+        "content": [{"type": "text", "text": "found"}],
+    }
+    page = {"type": "document", "source": {"type": "url", "url": "https://page.example/a.pdf"}}
+    use = {"type": "tool_use", "id": "c", "name": "read", "input": {}}
+    body = message_body(
+        USER,
+        assistant(use),
+        {"role": "user", "content": [{**RESULT, "content": [found]}, page]},
+    )
+    *_, result, document = turns(body)
+    assert all(
+        word in result["content"] for word in ("https://page.example", "A title", "found")
+    )
+    assert "https://page.example/a.pdf" in document["content"]
+
+
+def test_a_file_of_an_earlier_turn_is_named_and_one_of_this_turn_is_refused() -> None:
+    filed = {
+        "role": "user",
+        "content": [{"type": "document", "source": {"type": "file", "file_id": "f"}}],
+    }
+    assert translate_message(message_body(filed, assistant(), USER), "custom").dropped == (
+        "messages.document",
+    )
+    with pytest.raises(Untranslatable, match="document"):
+        translate_message(message_body(filed), "custom")
+
+
+def test_a_hosted_tool_beside_others_is_left_out_and_alone_it_binds() -> None:
+    translated = translate_message(message_body(USER, tools=[READ, SEARCH]), "custom")
+    assert len(json.loads(translated.body)["tools"]) == 1
+    assert translated.dropped == ("tools.web_search_20250305",)
+    for body in (
+        {"tools": [SEARCH]},
+        {"tools": [READ, SEARCH], "tool_choice": {"type": "tool", "name": "web_search"}},
+    ):
+        held = UNTRANSLATABLE_FIELDS[Endpoint.MESSAGES](body.get)
+        assert held == "a tool of type 'web_search_20250305'"
+        with pytest.raises(Untranslatable, match="web_search_20250305"):
+            translate_message(message_body(USER, **body), "custom")
+
+
+@pytest.mark.parametrize("kind", ["deepseek", "custom"])
+def test_a_messages_reasoning_comes_back_to_its_maker_alone(kind: str) -> None:
+    first = translate_message(message_body(USER, tools=[READ], **THINKS), kind, MINE)
+    content = json.loads(first.whole(parse_object(json.dumps(ANSWER).encode())))["content"]
+    body = message_body(
+        USER, assistant(*content), {"role": "user", "content": [RESULT]}, **THINKS
+    )
+    assert turns(body, kind)[1]["reasoning_content"] == "I read it."
+    assert "reasoning_content" not in turns(body, kind, OTHER)[1]
+    assert "reasoning_content" not in turns(body, "groq")[1]
+
+
+def test_a_responses_reasoning_comes_back_to_its_maker_alone() -> None:
+    request: Json = {"model": "m", "input": [USER], "reasoning": {"summary": "auto"}}
+    first = translate_response(json.dumps(request).encode(), "deepseek", MINE)
+    output = json.loads(first.whole(parse_object(json.dumps(ANSWER).encode())))["output"]
+    again = json.dumps({**request, "input": [USER, *output, OUTPUT]}).encode()
+    for maker, thought in ((MINE, "I read it."), (OTHER, None)):
+        turn = json.loads(translate_response(again, "deepseek", maker).body)["messages"][1]
+        assert turn.get("reasoning_content") == thought
+        assert turn["tool_calls"] == [CALL]
+
+
+def test_what_refers_to_a_response_that_a_translation_made_says_the_way_out() -> None:
+    first = translate_response(b'{"model":"m","input":"hi"}', "custom", MINE)
+    made = json.loads(first.whole(parse_object(json.dumps(ANSWER).encode())))
+    again = {"model": "m", "input": "and?", "previous_response_id": made["id"]}
+    with pytest.raises(Untranslatable, match="store: false"):
+        translate_response(json.dumps(again).encode(), "custom", MINE)

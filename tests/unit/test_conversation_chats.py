@@ -1,0 +1,109 @@
+"""What a chat's history carries to a target of each kind."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.conversation.chat_history import move_chat
+from router.conversation.intake import INTAKES, TAKES_ALL
+from router.conversation.tool_names import with_client_names
+
+pytestmark = pytest.mark.req("B7")
+IDS = st.sampled_from(["", "call_1", "functions.look_up:0", "x" * 46 + "1", "x" * 46 + "2"])
+PATTERNS = {
+    "mistral": r"[A-Za-z0-9]{9}",
+    "openai": r".{1,40}",
+    "azure_openai": r".{1,40}",
+    "anthropic": r"[A-Za-z0-9_-]+",
+    "bedrock": r"[A-Za-z0-9_-]{1,64}",
+    "gemini": r".+",
+    "vertex": r".+",
+}
+
+
+def loop(*ids: str) -> list[dict[str, Any]]:
+    """A turn with these calls, and their results."""
+    calls = [
+        {"id": id_, "type": "function", "function": {"name": "f", "arguments": f'{{"n":{n}}}'}}
+        for n, id_ in enumerate(ids)
+    ]
+    results = [
+        {"role": "tool", "tool_call_id": id_, "content": str(n)} for n, id_ in enumerate(ids)
+    ]
+    return [{"role": "assistant", "content": None, "tool_calls": calls}, *results]
+
+
+def move(kind: str, messages: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    body = json.dumps({"model": "m", "messages": messages, **more}).encode()
+    found: dict[str, Any] = json.loads(move_chat(body, INTAKES.get(kind, TAKES_ALL)).body)
+    return found
+
+
+@pytest.mark.parametrize("kind", PATTERNS)
+@given(turns=st.lists(st.lists(IDS, min_size=1, max_size=3), min_size=1, max_size=3))
+def test_each_call_keeps_an_id_of_its_own_that_its_result_has_too(
+    kind: str, turns: list[list[str]]
+) -> None:
+    found = move(kind, [message for ids in turns for message in loop(*ids)])["messages"]
+
+    at = 0
+    for ids in turns:
+        calls = [call["id"] for call in found[at]["tool_calls"]]
+        results = [result["tool_call_id"] for result in found[at + 1 : at + 1 + len(ids)]]
+        assert calls == results
+        assert all(re.fullmatch(PATTERNS[kind], id_) for id_ in calls)
+        assert len(set(calls)) == len(calls)
+        at += 1 + len(ids)
+
+
+def test_an_id_is_the_same_in_every_later_turn() -> None:
+    first = move("mistral", loop("functions.f:0"))["messages"]
+    later = move("mistral", [*loop("functions.f:0"), *loop("functions.f:1")])["messages"]
+    assert later[: len(first)] == first
+
+
+def test_an_id_that_the_kind_takes_stays_byte_for_byte() -> None:
+    body = json.dumps({"model": "m", "messages": loop("call_1")}, indent=1).encode()
+    for kind in ("openai", "anthropic", "groq", "custom"):
+        assert move_chat(body, INTAKES.get(kind, TAKES_ALL)).body == body
+
+
+def test_reasoning_goes_back_to_a_kind_that_demands_it_and_to_no_strict_one() -> None:
+    known, unknown = loop("a"), loop("b")
+    known[0]["reasoning_content"] = "I look it up."
+    given_back = move("deepseek", [*known, *unknown])["messages"]
+    assert [m.get("reasoning_content") for m in given_back] == ["I look it up.", None, "", None]
+    for kind in ("openai", "groq", "mistral"):
+        assert "reasoning_content" not in move(kind, known)["messages"][0]
+    assert move("custom", known)["messages"] == known
+
+
+def test_a_strict_kind_gets_no_field_that_openai_alone_knows() -> None:
+    own = {"store": False, "prompt_cache_key": "k", "verbosity": "low", "client_metadata": {}}
+    asked = json.dumps({"messages": [{"role": "user", "content": "hi"}], **own}).encode()
+    for kind in ("groq", "mistral"):
+        body, dropped, _ = move_chat(asked, INTAKES[kind])
+        assert set(json.loads(body)) == {"messages"}
+        assert set(dropped) == set(own)
+    assert "store" in json.loads(move_chat(asked, INTAKES["openai"]).body)
+
+
+def test_names_of_tools_are_mapped_to_what_the_kind_takes_and_back() -> None:
+    long, strange = "f" * 80, "files.server/read-it"
+    tools = [{"type": "function", "function": {"name": name}} for name in (long, strange, "ok")]
+    choice = {"type": "function", "function": {"name": strange}}
+    body = json.dumps({"messages": [], "tools": tools, "tool_choice": choice}).encode()
+
+    for kind in ("openai", "gemini", "bedrock", "mistral"):
+        chat, _, names = move_chat(body, INTAKES[kind])
+        sent = [tool["function"]["name"] for tool in json.loads(chat)["tools"]]
+        assert all(re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name) for name in sent)
+        assert [names.get(name, name) for name in sent] == [long, strange, "ok"]
+        assert json.loads(chat)["tool_choice"]["function"]["name"] == sent[1]
+        answer = json.dumps({"function": {"name": sent[1], "arguments": sent[1]}}).encode()
+        told = json.loads(with_client_names(answer, names))["function"]
+        assert told == {"name": strange, "arguments": sent[1]}

@@ -1,0 +1,106 @@
+"""Chats of OpenAI's followers, strictly: what Mistral, DeepSeek and Groq refuse of a history,
+in their own words; other servers take any field.
+
+Sources: the errors 3280, `extra_forbidden`, `reasoning_content … must be passed back` and
+`property … is unsupported` that people met.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from tests.wire.openai import FIELDS
+from tests.wire.server import Json, Reading, Refused, Reply, Turn, names
+
+_ANY: Final = re.compile(r"(?s).*")
+_MESSAGE: Final = names("role content name tool_calls tool_call_id refusal")
+_NOT_AT_GROQ: Final = names("verbosity prompt_cache_key safety_identifier store top_k")
+_NOT_AT_MISTRAL: Final = _NOT_AT_GROQ | names("user seed logit_bias service_tier logprobs")
+
+
+class ChatRules(NamedTuple):
+    """What one kind refuses. fields: those that it knows; None for any."""
+
+    ids: re.Pattern[str] = _ANY
+    fields: frozenset[str] | None = None
+    wants_reasoning: bool = False
+
+
+RULES: Final[Mapping[str, ChatRules]] = {
+    "mistral": ChatRules(
+        re.compile(r"[A-Za-z0-9]{9}"),
+        (FIELDS | {"random_seed"}) - _NOT_AT_MISTRAL,
+    ),
+    "groq": ChatRules(fields=FIELDS - _NOT_AT_GROQ),
+    "deepseek": ChatRules(wants_reasoning=True),
+}
+
+
+def bad(message: object, code: str | None = None) -> Refused:
+    kind = "invalid_request_error"
+    return Refused(400, {"error": {"message": message, "type": kind, "code": code}})
+
+
+def need(holds: object, message: str, code: str | None = None) -> None:
+    if not holds:
+        raise bad(message, code)
+
+
+def read(body: Json, kind: str) -> Reading:
+    """Reads a chat as the kind does. Raises Refused."""
+    rules = RULES.get(kind, ChatRules())
+    if rules.fields is not None:
+        _known(body, rules.fields)
+        for message in body["messages"]:
+            _known(message, _MESSAGE)
+    waiting: list[str] = []
+    turns: list[Turn] = []
+    for number, message in enumerate(body["messages"]):
+        if message["role"] == "tool":
+            id_ = message["tool_call_id"]
+            need(id_ in waiting, "'tool' must be a response to a preceding 'tool_calls'")
+            waiting.remove(id_)
+            turns.append(Turn("tool", results=(_text(message["content"]),)))
+            continue
+        need(not waiting, f"no response to the tool calls {waiting}")
+        waiting = _calls(message, rules, number)
+        turns.append(Turn(message["role"], _text(message.get("content"))))
+    need(not waiting, f"no response to the tool calls {waiting}")
+    offered = tuple(tool["function"]["name"] for tool in body.get("tools", ()))
+    return Reading("", tuple(turns), offered, thinks=bool(body.get("reasoning_effort")))
+
+
+def _known(given: Iterable[str], fields: frozenset[str]) -> None:
+    for name in given:
+        need(name in fields, f"property '{name}' is unsupported")
+
+
+def _calls(message: Json, rules: ChatRules, number: int) -> list[str]:
+    calls = message.get("tool_calls") or []
+    ids = [call["id"] for call in calls]
+    for id_ in ids:
+        words = "Tool call id must be a-z, A-Z, 0-9, with a length of 9."
+        need(rules.ids.fullmatch(id_), words, "3280")
+    need(len(set(ids)) == len(ids), "Duplicate tool call id in assistant message")
+    for call in calls:
+        need(
+            isinstance(json.loads(call["function"]["arguments"]), dict), "arguments: no object"
+        )
+    if rules.wants_reasoning and calls:
+        words = "The `reasoning_content` in the thinking mode must be passed back to the API."
+        need("reasoning_content" in message, f"{words} (messages[{number}])")
+    return ids
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content or ())
+
+
+def with_reasoning(whole: Json, reply: Reply) -> Json:
+    """A chat's answer with the thoughts that its client sees."""
+    if reply.reasoning:
+        whole["choices"][0]["message"]["reasoning_content"] = reply.reasoning
+    return whole
