@@ -8,7 +8,6 @@ from enum import StrEnum
 from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
-from router.upstream.failure import UpstreamFailed
 
 
 class AnswerEnding(StrEnum):
@@ -98,13 +97,6 @@ def ending_failure(reason: object, *, has_output: bool, silence: bool) -> Failur
     if has_output or silence or ending not in (AnswerEnding.GOOD, AnswerEnding.UNKNOWN):
         return None
     return _F.EMPTY
-
-
-def check_ending(reason: object, *, has_output: bool, silence: bool) -> None:
-    """Checks the end of an answer. Raises UpstreamFailed where no client can use it."""
-    failure = ending_failure(reason, has_output=has_output, silence=silence)
-    if failure is not None:
-        raise UpstreamFailed(failure, ending_words(failure, reason))
 
 
 def ending_words(failure: FailureClass, reason: object) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
 from harness.domain.reliability.failures import FailureClass
+from router.protocols.answer_ends import ending_failure, ending_words
 from router.upstream.failure import UpstreamFailed, error_object
 
 _F = FailureClass
@@ -285,6 +286,13 @@ def error_in_answer(error: object) -> UpstreamFailed:
     failure = classify_error(error)
     body = json.dumps({"error": error}).encode()
     return UpstreamFailed(failure, "status 200 with an error", body=body)
+
+
+def check_ending(reason: object, *, has_output: bool, silence: bool) -> None:
+    """Checks the end of an answer. Raises UpstreamFailed where no client can use it."""
+    failure = ending_failure(reason, has_output=has_output, silence=silence)
+    if failure is not None:
+        raise UpstreamFailed(failure, ending_words(failure, reason))
 
 
 def _by_row(error: Mapping[str, object], status: int) -> FailureClass | None:

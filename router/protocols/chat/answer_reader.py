@@ -17,10 +17,10 @@ from router.protocols.answer_blocks import (
     FinishReason,
     WholeAnswer,
 )
-from router.protocols.answer_ends import AnswerEnding, check_ending, read_ending
+from router.protocols.answer_ends import AnswerEnding, read_ending
 from router.protocols.call_pieces import parse_json
 from router.protocols.object_lists import empty_answer_error, first_object, iter_objects
-from router.protocols.provider_failures import error_in_answer
+from router.protocols.provider_failures import check_ending, error_in_answer
 from router.protocols.usage import read_count, read_usage
 from router.request.json_spans import ParsedObject
 from router.upstream.failure import UpstreamFailed

@@ -10,7 +10,6 @@ from mypy_extensions import mypyc_attr
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Target
-from router.protocols.answer_ends import check_ending
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.chat.answer_signals import read_signals, schema_of, tools_of
 from router.protocols.chat.stream import ChatStream, has_output
@@ -20,7 +19,7 @@ from router.protocols.object_lists import (
     empty_answer_error,
     first_object,
 )
-from router.protocols.provider_failures import error_in_answer
+from router.protocols.provider_failures import check_ending, error_in_answer
 from router.protocols.usage import TokenUsage, read_usage
 from router.request.body import ClientRequest
 from router.request.body_patch import (

@@ -13,7 +13,6 @@ from router.protocols.answer_blocks import (
     AnswerWriter,
     BlockKind,
 )
-from router.protocols.answer_ends import check_ending
 from router.protocols.chat.answer_reader import (
     read_content,
     read_end,
@@ -24,6 +23,7 @@ from router.protocols.chat.answer_reader import (
 from router.protocols.chat.tool_call_order import ToolCallOrder
 from router.protocols.event_stream import read_event
 from router.protocols.object_lists import iter_objects
+from router.protocols.provider_failures import check_ending
 from router.protocols.sse import SsePayloads
 from router.request.json_spans import ParsedObject
 from router.upstream.failure import UpstreamFailed

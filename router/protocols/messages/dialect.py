@@ -8,7 +8,6 @@ from typing import Final
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import ANTHROPIC_VERSION, Target
-from router.protocols.answer_ends import check_ending
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
 from router.protocols.messages.answer_signals import read_block_signals, schema_of, tools_of
@@ -20,7 +19,7 @@ from router.protocols.messages.stream import (
     read_message_tokens,
 )
 from router.protocols.object_lists import conversation_opening, empty_answer_error, iter_objects
-from router.protocols.provider_failures import error_in_answer
+from router.protocols.provider_failures import check_ending, error_in_answer
 from router.protocols.usage import TokenUsage
 from router.request.body import ClientRequest
 from router.request.body_patch import append_members, field_edits, model_edit, setting_edits

@@ -9,12 +9,11 @@ from typing import Final
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import JsonObject, Target
-from router.protocols.answer_ends import check_ending
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.chat.dialect import CHAT_RESERVED, ChatDialect
 from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
 from router.protocols.object_lists import conversation_opening, empty_answer_error
-from router.protocols.provider_failures import error_in_answer
+from router.protocols.provider_failures import check_ending, error_in_answer
 from router.protocols.responses.answer_signals import read_signals, schema_of, tools_of
 from router.protocols.responses.stream import (
     GOES_ON,
