@@ -7,14 +7,17 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
+from router.conversation.chat_history import mark_chat
 from router.conversation.message_history import mark_message
 from router.conversation.moved_reply import Rewrite
 from router.conversation.refusals import MESSAGES_PATH, RESPONSES_PATH
 from router.conversation.response_history import mark_response
 from router.request.body_patch import to_json
+from router.upstream.transport import CHAT_PATH
 
 Marker = Callable[[dict[str, Any], str], bool]
 _MARKERS: Final[Mapping[str, Marker]] = {
+    CHAT_PATH: mark_chat,
     MESSAGES_PATH: mark_message,
     RESPONSES_PATH: mark_response,
 }
@@ -22,7 +25,12 @@ _MARKERS: Final[Mapping[str, Marker]] = {
 THINKS: Final = b'"thinking"'
 ENCRYPTED: Final = b"encrypted_content"
 _ASKS: Final = {MESSAGES_PATH: THINKS, RESPONSES_PATH: ENCRYPTED}
-_SIGNED: Final = (b'"signature', b'"redacted_thinking"', b'"encrypted_content"')
+_SIGNED: Final = (
+    b'"signature',
+    b'"redacted_thinking"',
+    b'"encrypted_content"',
+    b'"thought_signature"',
+)
 _DATA: Final = b"data:"
 
 

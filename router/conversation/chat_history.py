@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from router.conversation.call_ids import CallIds
 from router.conversation.intake import HistoryIntake
+from router.conversation.makers import QUOTED_MARK, mark_piece, read_mark
+from router.conversation.message_history import SIGNATURES
 from router.conversation.moved_body import MovedBody
 from router.conversation.tool_names import ToolNames, has_strange_name
 from router.request.body_patch import to_json
@@ -16,11 +18,14 @@ from router.request.body_patch import to_json
 Json = dict[str, Any]
 _TOOLS: Final = b'"tool'  # begins the names of calls, of their results and of tools
 _CALLS: Final = b'"tool_calls"'
+_GOOGLES: Final = "thought_signature"
 REASONING: Final = "reasoning_content"
 
 
 def suits_chat(body: bytes, intake: HistoryIntake) -> bool:
     """Tells quickly whether a chat goes through as it is."""
+    if QUOTED_MARK in body:
+        return False
     for quoted in intake.quoted:
         if quoted in body:
             return False
@@ -33,8 +38,8 @@ def suits_chat(body: bytes, intake: HistoryIntake) -> bool:
     )
 
 
-def move_chat(body: bytes, intake: HistoryIntake) -> MovedBody:
-    """Writes a chat as its target takes it."""
+def move_chat(body: bytes, intake: HistoryIntake, maker: str = "") -> MovedBody:
+    """Writes a chat as its target takes it. maker: the target's name as a maker."""
     if suits_chat(body, intake):
         return MovedBody(body)
     chat: Json = json.loads(body)
@@ -42,6 +47,8 @@ def move_chat(body: bytes, intake: HistoryIntake) -> MovedBody:
     found: dict[str, None] = {}
     _clear_places(chat, intake.refused, found)
     messages = list(_objects(chat.get("messages")))
+    if QUOTED_MARK in body:
+        found.update(dict.fromkeys(_clear_signed(messages, maker)))
     if intake.call_ids is not None:
         _rewrite_ids(messages, CallIds(intake.call_ids))
     if intake.demands_reasoning:
@@ -54,6 +61,56 @@ def move_chat(body: bytes, intake: HistoryIntake) -> MovedBody:
     if moved == before:
         return MovedBody(body)
     return MovedBody(moved.encode(), tuple(found), names.clients if names else {})
+
+
+def mark_chat(answer: Json, maker: str) -> bool:
+    """Marks what a whole chat, or a piece of a stream, has signed; tells whether there is
+    any.
+    """
+    marked = False
+    for choice in _objects(answer.get("choices")):
+        for message in (choice.get("message"), choice.get("delta")):
+            for place, name in _signed_places(message) if isinstance(message, dict) else ():
+                place[name] = mark_piece(str(place[name]), maker)
+                marked = True
+    return marked
+
+
+def _clear_signed(messages: Iterable[Json], maker: str) -> Iterator[str]:
+    """Keeps what this maker signed, as it wrote it, and what nobody is known to have signed.
+    Yields the names of what another one signed, and is left out.
+    """
+    for message in messages:
+        for place, name in list(_signed_places(message)):
+            piece = read_mark(place[name])
+            place[name] = piece.value
+            if piece.maker not in ("", maker):
+                del place[name]
+        blocks = message.get("thinking_blocks")
+        if isinstance(blocks, list):
+            kept = [block for block in blocks if _is_signed(block)]
+            if len(kept) < len(blocks):
+                yield "thinking_blocks"
+            message["thinking_blocks"] = kept
+            if not kept:
+                del message["thinking_blocks"]
+
+
+def _is_signed(block: object) -> bool:
+    return isinstance(block, dict) and any(block.get(name) for name in SIGNATURES.values())
+
+
+def _signed_places(message: Json) -> Iterator[tuple[Json, str]]:
+    """Yields each object of a message that has a signature, with the signature's name."""
+    for block in _objects(message.get("thinking_blocks")):
+        name = SIGNATURES.get(str(block.get("type")))
+        if name and block.get(name):
+            yield block, name
+    for holder in (message, *_objects(message.get("tool_calls"))):
+        extra = holder.get("extra_content")
+        google = extra.get("google") if isinstance(extra, dict) else None
+        if isinstance(google, dict) and google.get(_GOOGLES):
+            yield google, _GOOGLES
 
 
 def give_back_reasoning(messages: Iterable[Json]) -> None:

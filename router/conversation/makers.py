@@ -12,6 +12,8 @@ from harness.domain.routing.target import Target
 
 # No provider's own signature has a full stop: they are base64.
 _MARK: Final = re.compile(r"sg\.([a-z2-7]{8})\.")
+# Begins a mark in a body; inside a text a quote has a backslash before it.
+QUOTED_MARK: Final = b'"sg.'
 # Of the ids that a translation writes: no provider stores what they name.
 OWN_ID: Final = "sg_"
 

@@ -136,7 +136,7 @@ def _has_result(message: Json) -> bool:
 
 def _begins_with_thought(message: Json) -> bool:
     first = next(iter(_objects(message.get("content"))), None)
-    return first is not None and first.get("type") in SIGNATURES
+    return first is not None and str(first.get("type")) in SIGNATURES
 
 
 def _rewrite_ids(messages: Iterable[Json], ids: CallIds) -> None:

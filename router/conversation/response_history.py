@@ -117,7 +117,7 @@ def _is_readable(item: object, maker: str, *, stored: bool) -> bool:
 def _clear_ids(items: Iterable[object], *, every: bool) -> None:
     """every: those of the provider too, as the reasoning that belongs to them is gone."""
     for item in items:
-        if not isinstance(item, dict) or (item.get("type") or "message") not in _BY_CONTENT:
+        if not isinstance(item, dict) or str(item.get("type") or "message") not in _BY_CONTENT:
             continue
         if every or is_own_id(item.get("id")):
             item.pop("id", None)
@@ -127,7 +127,7 @@ def _rewrite_ids(items: Iterable[object], ids: CallIds) -> None:
     for item in items:
         if not isinstance(item, dict):
             continue
-        if item.get("type") in _CALLS:
+        if str(item.get("type")) in _CALLS:
             item["call_id"] = ids.of_call(item.get("call_id"))
-        elif item.get("type") in _RESULTS:
+        elif str(item.get("type")) in _RESULTS:
             item["call_id"] = ids.of_result(item.get("call_id"))

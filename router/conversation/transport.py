@@ -3,13 +3,17 @@ the target cannot read, marks what the answer signs, and asks once more without 
 provider refuses, before anything is counted. Everyone who asks a provider asks through it.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.routing.capabilities import Endpoint
 from router.conversation.answer_marks import ENCRYPTED, THINKS, answer_marker, may_sign
 from router.conversation.chat_history import move_chat, suits_chat
 from router.conversation.intake import INTAKES, TAKES_ALL
+from router.conversation.makers import QUOTED_MARK
 from router.conversation.message_history import move_message, suits_message
 from router.conversation.moved_body import MovedBody
 from router.conversation.moved_reply import MovedReply, ReadRefusal, Rewrite
@@ -48,6 +52,8 @@ class ConversationTransport:
         self._beneath = beneath
         self._begin = begin_of(beneath)
         self._intake = INTAKES.get(kind, TAKES_ALL)
+        # Only what a translation writes as a chat has signatures in it.
+        self._signs_chats = Endpoint.CHAT in PROVIDER_KINDS[kind].adapted
 
     async def send(self, request: UpstreamRequest) -> UpstreamReply:
         """Sends a request as its target takes it. Raises UpstreamFailed, also for what the
@@ -68,7 +74,8 @@ class ConversationTransport:
             return None
         path, body = request.path, request.body
         if path == CHAT_PATH:
-            suits = self._intake is TAKES_ALL or suits_chat(body, self._intake)
+            takes_all = self._intake is TAKES_ALL and QUOTED_MARK not in body
+            suits = takes_all or suits_chat(body, self._intake)
         elif path == MESSAGES_PATH:
             suits = THINKS not in body and suits_message(body)
         else:
@@ -87,7 +94,7 @@ class ConversationTransport:
     def _move(self, request: UpstreamRequest) -> MovedBody:
         """Raises Untranslatable."""
         if request.path == CHAT_PATH:
-            return move_chat(request.body, self._intake)
+            return move_chat(request.body, self._intake, request.maker)
         if request.path == MESSAGES_PATH:
             return move_message(request.body, request.maker)
         if request.path == RESPONSES_PATH:
@@ -113,16 +120,26 @@ class ConversationTransport:
             request, names = less
             dropped += names
             reply = await self._beneath.send(request)
-        rewrite = _rewrite(request, moved) if reply.status < min(STATUSES) else None
+        rewrite = self._rewrite(request, moved) if reply.status < min(STATUSES) else None
         if rewrite is None and not (dropped or gone):
             return reply
         refused = sorted({piece.piece.value for piece in gone})
         return MovedReply(reply, tuple(dict.fromkeys(dropped)), refused, rewrite)
 
+    def _rewrite(self, request: UpstreamRequest, moved: MovedBody) -> Rewrite | None:
+        """What an answer is written anew by; None for one that stays."""
+        signs = may_sign(request.path, request.body)
+        if request.path == CHAT_PATH:
+            signs = self._signs_chats
+        found: list[Rewrite] = []
+        if moved.tool_names:
+            found.append(partial(with_client_names, names=moved.tool_names))
+        if request.maker and signs:
+            found.append(answer_marker(request.path, request.maker))
+        return partial(_rewritten, found) if found else None
 
-def _rewrite(request: UpstreamRequest, moved: MovedBody) -> Rewrite | None:
-    if moved.tool_names:
-        return partial(with_client_names, names=moved.tool_names)
-    if request.maker and may_sign(request.path, request.body):
-        return answer_marker(request.path, request.maker)
-    return None
+
+def _rewritten(rewrites: Sequence[Rewrite], data: bytes) -> bytes:
+    for rewrite in rewrites:
+        data = rewrite(data)
+    return data
