@@ -133,21 +133,21 @@ class TargetHealth:
         # breaker, a closed one, does not have yet: most requests need no new breaker.
         self._successes: dict[str, list[int]] = {}
         self._paused_until: dict[str, float] = {}
-        self._not_closed: set[str] = set()
+        self.not_closed: set[str] = set()
         # When it last answered anybody, and at which endpoint.
         self.answered_at: dict[str, float] = {}
         self.spoken: dict[str, Endpoint] = {}
         self._under_way: Counter[str] = Counter()  # of users' requests
         # By target, whom it refused since it last answered, as `counts_for_all` has it.
-        self._refused: dict[str, set[str]] = {}
+        self._refused: dict[str, set[object]] = {}
         self._found_well_at: dict[str, float] = {}  # by the last of them that was answered
 
     def all_well(self, targets: Iterable[str]) -> bool:
         """Whether every one may be asked, without a look at the clock."""
-        if self._not_closed or self._paused_until:
-            return self._not_closed.isdisjoint(
+        if self.not_closed or self._paused_until:
+            return self.not_closed.isdisjoint(targets) and self._paused_until.keys().isdisjoint(
                 targets
-            ) and self._paused_until.keys().isdisjoint(targets)
+            )
         return True
 
     def readiness(self, targets: Iterable[str]) -> dict[str, TargetAvailability]:
@@ -203,7 +203,7 @@ class TargetHealth:
             successes = self._successes[target] = [number, 0]
         successes[1] += 1
 
-    def counts_for_all(self, target: str, caller: str) -> bool:
+    def counts_for_all(self, target: str, caller: object) -> bool:
         """Notes a failure that one caller's request may have brought about, and says whether so
         many callers have met it in a row that the target is to blame.
         """
@@ -286,9 +286,9 @@ class TargetHealth:
             return
         self._breakers[target] = after
         if after.state is BreakerState.CLOSED:
-            self._not_closed.discard(target)
+            self.not_closed.discard(target)
         else:
-            self._not_closed.add(target)
+            self.not_closed.add(target)
         if after.state is not before.state and self.on_move is not None:
             self.on_move(target, after)
 

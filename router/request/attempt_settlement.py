@@ -23,6 +23,8 @@ GUESSED: Final = (
     FailureClass.MALFORMED,
 )
 
+_UNNAMED: Final = ("conversation:", "req_")
+
 
 class AttemptSettlement:
     def __init__(
@@ -67,10 +69,13 @@ class AttemptSettlement:
         """Tells whether a failure says nothing of the target as yet: another caller must meet
         it, or, of a slow start, another request.
         """
+        caller: object
         if made.slow:
-            caller = f"{made.caller} {id(made)}"
+            caller = object()
         elif FAILURE_RULES[outcome].several_callers:
-            caller = made.caller
+            sticky_key, api_key = made.caller
+            # Of whom only a conversation or a request is known, the API key is the caller.
+            caller = api_key if sticky_key.startswith(_UNNAMED) else sticky_key
         else:
             return False
         return not self._health.counts_for_all(made.upstream.id, caller)

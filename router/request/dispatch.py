@@ -227,7 +227,8 @@ class Dispatcher:
         progress.first_token_s = now - job.begun
         ms = (now - first.started) * 1000
         progress.attempts.append(FinishedAttempt(first.made.upstream, None, ms))
-        self._note_s(job, first.made, now - first.started)
+        if first.made.upstream.id != job.plan.targets[-1]:
+            self._note_s(job, first.made, now - first.started)
 
     def cancel(self, job: RoutedRequest, first: FirstAttempt) -> None:
         """Ends a first attempt whose client has left."""
@@ -477,7 +478,8 @@ class Dispatcher:
     ) -> None:
         now = self.timers.loop.time()
         progress.first_token_s = now - job.begun
-        self._note_s(job, made, now - started)
+        if made.upstream.id != job.plan.targets[-1]:
+            self._note_s(job, made, now - started)
 
     def _retry_after_s(
         self, job: RoutedRequest, made: AttemptSpec, failure: UpstreamFailed

@@ -35,7 +35,7 @@ class LearnedRepairs:
         self.any = False  # most routers have learned nothing
 
     def knows(self, target: str, endpoint: Endpoint) -> bool:
-        return self.any and bool(self._current(target, endpoint))
+        return bool(self._current(target, endpoint))
 
     def apply(
         self, target: str, endpoint: Endpoint, body: bytes

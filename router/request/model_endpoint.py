@@ -176,8 +176,7 @@ class ModelEndpoint:
             begun + limit_s,
             client_directives.client_headers(scope, passed_up) if passed_up else (),
             hurried=is_hurried,
-            # Of whom nothing is known but a conversation, the key is the caller.
-            caller=sticky_key if _is_named(sticky_key, id_) else grant.id,
+            caller=(sticky_key, grant.id),
         )
         headers = (request_id, *route.headers[arm])
         if plan.serialize_tools or plan.forced is not None:
@@ -237,7 +236,7 @@ class ModelEndpoint:
             if trial is not None and (
                 plan.forced is not None
                 or arm is _KEEP_WARM
-                or not self._planner.is_asked(trial.target)
+                or (self._planner.not_closed and not self._planner.is_asked(trial.target))
                 or (own_limit_s is not None and self._is_too_short(route, own_limit_s))
             ):
                 trial = None
@@ -333,11 +332,6 @@ class ModelEndpoint:
             self._errors.note(RouterPart.PLAN, error, route)
             kind = None
         return route if kind is None else route.overrides[kind]
-
-
-def _is_named(sticky_key: str, request_id: str) -> bool:
-    """Tells whether a sticky key names a person or an application, and not a conversation."""
-    return sticky_key != request_id and not sticky_key.startswith("conversation:")
 
 
 def _opened_literal(

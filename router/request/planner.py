@@ -46,6 +46,7 @@ class Planner:
     ) -> None:
         self._stopped = stopped
         self._health = health
+        self.not_closed = health.not_closed  # targets whose circuit is open, or half
         self._clock = clock
         self._when_all_open = when_all_open
 

@@ -41,7 +41,7 @@ class RoutedRequest:
     # The client gave less time than the route: that it is up says nothing of a provider.
     hurried: bool = False
     probe: GuardrailProbe | None = None  # for the guardrails of a live rollout; None for none
-    caller: str = ""  # who asks, as the sticky key or else the API key names it
+    caller: tuple[str, str] = ("", "")  # the sticky key, and the id of the API key
 
     @property
     def arm_target(self) -> str:
@@ -75,7 +75,7 @@ class AttemptSpec:
     number: int  # of its target, from 1
     endpoint: Endpoint
     check: bool = False  # of its health, by a request of our own
-    caller: str = ""  # the request's
+    caller: tuple[str, str] = ("", "")  # the request's
     # It was cut for being slow to begin, since another target stands behind.
     slow: bool = False
 

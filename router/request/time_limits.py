@@ -64,7 +64,13 @@ class TimeLimits:
         # Where no target stands behind it, to wait on is all that is left.
         is_last = made.check or made.upstream.id == job.plan.targets[-1]
         if job.request.stream:
-            return self._first_token_s(job, made, is_last=is_last)
+            said = (
+                job.route.route.settings.first_token_timeout_s
+                or made.upstream.can.first_token_timeout_s
+            )
+            if said is not None:
+                return said
+            return math.inf if is_last else self._first_token_s(job, made)
         said = (
             job.route.route.settings.first_byte_timeout_s
             or made.upstream.can.first_byte_timeout_s
@@ -81,15 +87,8 @@ class TimeLimits:
         kind = made.upstream.id, made.endpoint, answer_class(limit)
         return first_byte_limit_s(self._times.get(kind), unmeasured_s)
 
-    def _first_token_s(self, job: RoutedRequest, made: AttemptSpec, *, is_last: bool) -> float:
+    def _first_token_s(self, job: RoutedRequest, made: AttemptSpec) -> float:
         upstream = made.upstream
-        said = (
-            job.route.route.settings.first_token_timeout_s or upstream.can.first_token_timeout_s
-        )
-        if said is not None:
-            return said
-        if is_last:
-            return math.inf
         least_s = self._settings.first_token_timeout_s
         if given_fields(job.request, (OptionalFeature.REASONING,)) or not _THINKING.isdisjoint(
             upstream.target.parameters

@@ -172,7 +172,7 @@ class UpstreamCalls:
                 on_head()
             if not asked.stream:
                 check_content_type(reply.headers, b"application/json")
-                silence = _takes_silence(job)
+                silence = job.route.route.settings.on_empty_answer is _ACCEPT
                 answer = await read_answer(reply, self._name(job), dialect, silence=silence)
                 result = _checked(asked, answer)
             else:
@@ -208,7 +208,7 @@ class UpstreamCalls:
                 reply = await settled_reply(transport, request, reply)
             return reply, ()
         changed: tuple[str, ...] = ()
-        if self._repairs.knows(upstream.id, endpoint):
+        if self._repairs.any and self._repairs.knows(upstream.id, endpoint):
             body, changed = self._repairs.apply(upstream.id, endpoint, request.body)
             request = replace(request, body=body)
         return await transport.send(request), changed
@@ -217,7 +217,7 @@ class UpstreamCalls:
         """Sends the request of an attempt without a task to wait in; None where that cannot be
         done now. Raises UpstreamFailed.
         """
-        if self._repairs.knows(made.upstream.id, job.request.endpoint):
+        if self._repairs.any and self._repairs.knows(made.upstream.id, job.request.endpoint):
             return None
         transport = self._transport_for(made.upstream.provider)
         begin = getattr(transport, "begin", None)
@@ -231,8 +231,9 @@ class UpstreamCalls:
             check_content_type(headers, b"application/json")
         endpoint = job.request.endpoint
         json_name = job.route.json_name if self._names_route else None
+        silence = job.route.route.settings.on_empty_answer is _ACCEPT
         answer = parse_answer(
-            status, headers, body, json_name, DIALECTS[endpoint], silence=_takes_silence(job)
+            status, headers, body, json_name, DIALECTS[endpoint], silence=silence
         )
         return _checked(job.request, answer) if endpoint is _EMBEDDINGS else answer
 
@@ -252,7 +253,7 @@ class UpstreamCalls:
     def _events(self, job: RoutedRequest) -> StreamFilter:
         json_name = job.route.json_name if self._names_route else None
         events = DIALECTS[job.request.endpoint].stream(job.request, json_name)
-        events.silence = _takes_silence(job)
+        events.silence = job.route.route.settings.on_empty_answer is _ACCEPT
         events.skips = job.route.route.settings.on_bad_event is OnBadEvent.SKIP
         if job.probe is not None:
             events.listen(job.probe.new_signals)
@@ -284,11 +285,6 @@ class UpstreamCalls:
             on_end=on_end,
             hide=hide,
         )
-
-
-def _takes_silence(job: RoutedRequest) -> bool:
-    """Tells whether an answer that says nothing is one for this route."""
-    return job.route.route.settings.on_empty_answer is _ACCEPT
 
 
 def _most_held(job: RoutedRequest) -> int:

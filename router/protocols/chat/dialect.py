@@ -112,11 +112,14 @@ class ChatDialect:
         message = choice.get("message")
         if not isinstance(message, dict):
             raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without a message")
-        reason, says = choice.get("finish_reason"), has_output(message)
-        if not reason and not says:
-            raise empty_answer_error("finish_reason")
-        if reason and not (says and reason in _GOOD):
-            check_ending(reason, has_output=says, silence=silence)
+        reason = choice.get("finish_reason")
+        # Most often it says something, and ends well.
+        if not (reason in _GOOD and "content" in message and message["content"]):
+            says = has_output(message)
+            if not reason and not says:
+                raise empty_answer_error("finish_reason")
+            if reason:
+                check_ending(reason, has_output=says, silence=silence)
         return read_usage(members.get("usage"))
 
     def irregularity(self, members: ParsedObject) -> Irregularity | None:

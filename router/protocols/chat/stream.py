@@ -23,6 +23,7 @@ from router.server.replies import error_event
 
 DONE: Final = b"data: [DONE]\n\n"
 _NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
+_GOOD: Final = ("stop", "tool_calls")  # most often; `ENDS` has all
 # Of a message, or of a piece of one, what stands beside what it says.
 _BESIDE: Final = frozenset({"role", "name", "id", "annotations", "provider_specific_fields"})
 _NO_TEXT: Final[tuple[str, object] | None] = None
@@ -168,7 +169,8 @@ class ChatStream(StreamFilter):
         reason = choice.get("finish_reason")
         if reason:  # some providers send an empty one with every delta
             self.finish_reasons.append(str(reason))
-            if not self._ends_well(reason, has_output=self.output_events > 0):
+            says = self.output_events > 0
+            if not ((says and reason in _GOOD) or self._ends_well(reason, has_output=says)):
                 return None
             self._ended.add(number)
             self.progress_events += 1

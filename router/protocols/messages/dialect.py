@@ -13,6 +13,7 @@ from router.protocols.event_stream import Irregularity, StreamFilter, end_irregu
 from router.protocols.messages.answer_signals import read_block_signals, schema_of, tools_of
 from router.protocols.messages.errors import anthropic_error
 from router.protocols.messages.stream import (
+    GOOD,
     STOP_SEQUENCE,
     MessagesStream,
     block_speaks,
@@ -82,10 +83,11 @@ class MessagesDialect:
         content = members.get("content")
         if not isinstance(content, list):
             raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without a message")
-        reason, says = members.get("stop_reason"), any(map(block_speaks, content))
+        reason = members.get("stop_reason")
         if not reason and not content:
             raise empty_answer_error("stop_reason")
-        if reason:
+        if reason and not (reason in GOOD and content and block_speaks(content[0])):
+            says = any(map(block_speaks, content))
             # A stop sequence that comes at once is what the client asked for.
             says = says or reason == STOP_SEQUENCE
             check_ending(reason, has_output=says, silence=silence)
@@ -93,7 +95,8 @@ class MessagesDialect:
         return counts.usage() if counts else None
 
     def irregularity(self, members: ParsedObject) -> Irregularity | None:
-        return end_irregularity(members.get("stop_reason"))
+        reason = members.get("stop_reason")
+        return None if reason in GOOD else end_irregularity(reason)
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
         return schema_of(request)

@@ -22,6 +22,7 @@ IN_PIECES: Final = frozenset(
     {"text", "thinking", "tool_use", "server_tool_use", "mcp_tool_use"}
 )
 CALLS: Final = IN_PIECES - {"text", "thinking"}
+GOOD: Final = ("end_turn", "tool_use")  # most often; `ENDS` has all
 STOP_SEQUENCE: Final = "stop_sequence"
 _NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
 
@@ -154,7 +155,7 @@ class MessagesStream(StreamFilter):
             reason = delta["stop_reason"]
             self.finish_reasons.append(str(reason))
             says = self._speaks or reason == STOP_SEQUENCE
-            if not self._ends_well(reason, has_output=says):
+            if not ((says and reason in GOOD) or self._ends_well(reason, has_output=says)):
                 return
             self._stopped = self.committed = True
             self.progress_events += 1
