@@ -69,6 +69,7 @@ from router.server.asgi import (
     send_reply,
 )
 from router.server.background import Background
+from router.server.body_coding import body_codings
 from router.server.event_log import EventLog
 from router.server.headers import JSON, Header
 from router.server.internal_errors import InternalErrors, RouterPart
@@ -347,7 +348,10 @@ class Router:
         is_ours = facts.get(_ASKS_A_MODEL)
         if is_ours is None:
             is_ours = facts[_ASKS_A_MODEL] = (
-                scope["path"] in ENDPOINTS and scope["method"] == "POST" and is_json(scope)
+                scope["path"] in ENDPOINTS
+                and scope["method"] == "POST"
+                and is_json(scope)
+                and not body_codings(scope)
             )
         takes: bool = (
             self._direct and is_ours and len(scope[BODY]) <= self._settings.max_body_bytes
