@@ -33,6 +33,7 @@ from router.server.headers import Header, header_text
 from router.server.internal_errors import InternalErrors, RouterPart
 from router.server.replies import Reply, error_reply
 from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
+from router.snapshot.route_names import RouteNames
 
 # Sticky key, arm, plan, and the rollout, as `ObservedRequest` has them. A plain
 # tuple: each request makes one.
@@ -57,7 +58,9 @@ class ModelEndpoint:
         settings: RouterSettings,
         clock: Clock,
         errors: InternalErrors,
+        names: RouteNames,
     ) -> None:
+        self._names = names
         self._planner = planner
         self.dispatcher = dispatcher
         self._admission = admission
@@ -301,20 +304,34 @@ class ModelEndpoint:
         declared = directives.kind
         if isinstance(declared, Reply):
             return declared
+        model = request.model
         route = serving.tasks.get(directives.task) if directives.task is not None else None
+        route = route or serving.routes.get(model) or self._names.find(model, serving)
         if route is None:
-            route = serving.routes.get(request.model)
-        if route is None:
-            literal = _opened_literal(scope, request.model, serving, self._clock)
+            literal = _opened_literal(scope, model, serving, self._clock)
+            if literal is None:
+                return self._no_such_route(model, serving, grant)
             # A person's grant opens it, whichever routes the key may use.
-            return (request, literal) if literal else _no_such_route(request.model, serving)
+            return request, literal
         # Of the route that is asked: its overrides are how it answers.
         if grant.routes and not is_route_allowed(grant, route.route.name):
             message = f"this key may not use route {route.route.name!r}; ask an admin for one"
             return error_reply(403, message, "route_not_allowed", param="model")
-        if not route.route.settings.overrides:
-            return request, route
-        return request, self._override(request, route, declared)
+        is_plain = not route.route.settings.overrides
+        return request, route if is_plain else self._override(request, route, declared)
+
+    def _no_such_route(self, name: str, serving: CompiledSnapshot, grant: KeyGrant) -> Reply:
+        if serving.routes:
+            allowed = [route for route in serving.routes if is_route_allowed(grant, route)]
+            hint = self._names.note_missing(name, allowed)
+            lists = f"{hint} GET" if hint else "; GET"
+            message = f"there is no route {name!r}{lists} /v1/models lists yours"
+        else:
+            message = (
+                f"there is no route {name!r}, nor any other: the database has none yet, and a "
+                f"router brings none in from the file. On its machine, {FIRST_ROUTE_STEP}"
+            )
+        return error_reply(404, message, "model_not_found", param="model")
 
     def _override(
         self, request: ClientRequest, route: CompiledRoute, declared: RequestKind | None
@@ -335,14 +352,3 @@ def _opened_literal(
 ) -> CompiledRoute | None:
     # Agents are few: the others' requests pay for no clock.
     return open_literal(scope, model, serving, clock.now()) if CALLER in scope else None
-
-
-def _no_such_route(name: str, serving: CompiledSnapshot) -> Reply:
-    if serving.routes:
-        message = f"there is no route {name!r}; GET /v1/models lists yours"
-    else:
-        message = (
-            f"there is no route {name!r}, nor any other: the database has none yet, and a "
-            f"router brings none in from the file. On its machine, {FIRST_ROUTE_STEP}"
-        )
-    return error_reply(404, message, "model_not_found", param="model")

@@ -70,6 +70,7 @@ from router.server.asgi import (
 )
 from router.server.background import Background
 from router.server.body_coding import body_codings
+from router.server.cors import CrossOrigins
 from router.server.event_log import EventLog
 from router.server.headers import JSON, Header
 from router.server.internal_errors import InternalErrors, RouterPart
@@ -78,6 +79,7 @@ from router.server.request_body import CLOSE, is_json, read_request_body
 from router.server.timers import Timers
 from router.snapshot.compiled import CompiledSnapshot
 from router.snapshot.holder import SnapshotHolder
+from router.snapshot.route_names import RouteNames
 from router.upstream.transport import TransportFactory
 
 log = logging.getLogger(__name__)
@@ -167,7 +169,7 @@ class Router:
         self._alarms = WorkerAlerts(holder, self._health, recorder, clock, self._events)
         self._health.on_move = self._alarms.breaker_moved
         self._health.on_pause = self._alarms.paused
-        self._metrics = RouterMetrics(self._reading)
+        self._metrics, self._cors = RouterMetrics(self._reading), CrossOrigins(settings.cors)
         self._exposition = exposition
         exposition.attach(self._metrics)
         self._errors = InternalErrors(
@@ -267,6 +269,7 @@ class Router:
             settings,
             clock,
             self._errors,
+            RouteNames(settings.aliases, self._metrics.without_route),
         )
         self._tracing, self._direct = tracing, direct
         self._on_stop = on_stop
@@ -309,6 +312,7 @@ class Router:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = self._next_id()
+        send = self._cors.marked(scope, send)
         begun = False
         failed: Reply | None = None
 
@@ -352,6 +356,7 @@ class Router:
                 and scope["method"] == "POST"
                 and is_json(scope)
                 and not body_codings(scope)
+                and not self._cors.concern(scope)
             )
         takes: bool = (
             self._direct and is_ours and len(scope[BODY]) <= self._settings.max_body_bytes
@@ -446,7 +451,9 @@ class Router:
             if self._agents and (path == AGENTS_PATH or path.startswith(BELOW_AGENTS)):
                 return self._agents
             return error_reply(404, f"there is nothing at {method} {path}", "unknown_url")
-        if method != wanted:
+        if method == "OPTIONS":
+            return self._cors.answer_preflight(scope, wanted)
+        if method != wanted and not (method == "HEAD" and wanted == "GET"):
             return _not_allowed(wanted)
         return self.identify(scope)
 
