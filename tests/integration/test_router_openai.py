@@ -210,7 +210,7 @@ def test_a_compressed_request_is_read_or_its_coding_named(
     )
 
     assert (raw.status_code, said in raw.text) == (status, True)
-    assert [asked.headers.get("content-encoding") for asked in upstream.asked] == (
+    assert [request.headers.get("content-encoding") for request in upstream.asked] == (
         [None] if status == 200 else []
     )
 
