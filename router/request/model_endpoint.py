@@ -9,6 +9,7 @@ from typing import Final
 from harness.domain.errors import InputError
 from harness.domain.operations.access import OptOut
 from harness.domain.reliability.rate_limits import KeyLimits
+from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.overrides import RequestKind, choose_kind
 from harness.domain.routing.plan import RoutePlan
 from harness.domain.routing.table import FIRST_ROUTE_STEP, Arm, Canary, KeyGrant
@@ -28,8 +29,9 @@ from router.request.dispatch import Dispatcher, FirstAttempt
 from router.request.planner import Planner
 from router.request.request_state import RequestProgress, RoutedRequest
 from router.request.routed_response import RoutedResponse
+from router.request.token_count import COUNT_TIMEOUT_S, estimate_tokens
 from router.server.asgi import ON_LEAVING, ClientDisconnected, Receive, Scope, Send
-from router.server.headers import Header, header_text
+from router.server.headers import JSON, Header, header_text
 from router.server.internal_errors import InternalErrors, RouterPart
 from router.server.replies import Reply, error_reply
 from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
@@ -90,6 +92,33 @@ class ModelEndpoint:
             return prepared
         await self.serve(prepared, receive, send)
         return None
+
+    async def count_tokens(
+        self,
+        scope: Scope,
+        body: bytes,
+        grant: KeyGrant,
+        serving: CompiledSnapshot,
+        request_id: Header,
+    ) -> Reply:
+        """Answers how many tokens a message has. It is no exposure and no evidence, and nothing
+        is charged for it.
+        """
+        directives = read_directives(scope)
+        routed = self._routed(scope, body, grant, serving, directives)
+        if isinstance(routed, Reply):
+            return routed
+        request, route = routed
+        id_ = request_id[1].decode()
+        _, arm, plan, _ = self._assigned(directives.sticky, route, request, grant, id_, None)
+        now = self.dispatcher.timers.loop.time()
+        passed_up = DIALECTS[request.endpoint].passed_up
+        headers = client_directives.client_headers(scope, passed_up)
+        job = RoutedRequest(
+            request, route, arm, plan, now, now + COUNT_TIMEOUT_S, headers, hurried=False
+        )
+        counted = await self.dispatcher.count_tokens(job)
+        return Reply(200, (JSON,), counted) if counted else estimate_tokens(request)
 
     async def serve(
         self,
@@ -297,7 +326,8 @@ class ModelEndpoint:
     ) -> Reply | tuple[ClientRequest, CompiledRoute]:
         """The route that answers: the one that is asked, or its override for such a request."""
         try:
-            request = read_request(body, ENDPOINTS[scope["path"]])
+            # What counts a message's tokens is no endpoint of its own.
+            request = read_request(body, ENDPOINTS.get(scope["path"], Endpoint.MESSAGES))
         except InputError as error:
             param = error.param if isinstance(error, FieldError) else None
             return error_reply(400, f"the request body: {error}", "invalid_json", param=param)

@@ -55,6 +55,7 @@ from router.request.direct_request import DirectCycle, DirectRequest
 from router.request.dispatch import Dispatcher
 from router.request.model_endpoint import ModelEndpoint
 from router.request.planner import Planner
+from router.request.token_count import COUNT_PATH
 from router.request.upstream_call import UpstreamCalls
 from router.server.agents_pass_through import AGENTS_PATH, BELOW_AGENTS, AgentsPassThrough
 from router.server.asgi import (
@@ -87,7 +88,7 @@ log = logging.getLogger(__name__)
 MESSAGES: Final = "/v1/messages"
 METRICS: Final = "/metrics"
 METHODS: Final[Mapping[str, str]] = {
-    **dict.fromkeys(ENDPOINTS, "POST"),
+    **dict.fromkeys((*ENDPOINTS, COUNT_PATH), "POST"),
     FEEDBACK_PATH: "POST",
     MODELS: "GET",
     METRICS: "GET",
@@ -472,7 +473,7 @@ class Router:
             return await self.metrics()
         if path == FEEDBACK_PATH:
             return await self._take_feedback(scope, receive, grant)
-        if path not in ENDPOINTS:
+        if path not in ENDPOINTS and path != COUNT_PATH:
             return list_models(serving, grant, path, anthropic=_anthropic(scope))
         if refusal := self.enter():
             return refusal
@@ -501,6 +502,8 @@ class Router:
         body = await read_request_body(scope, receive, self._timers, limit)
         if isinstance(body, Reply):
             return body
+        if scope["path"] == COUNT_PATH:
+            return await self._calls.count_tokens(scope, body, grant, serving, request_id)
         return await self._calls.answer(
             scope,
             receive,
@@ -570,4 +573,6 @@ def _not_allowed(method: str) -> Reply:
 def _anthropic(scope: Scope) -> bool:
     """Whether it is Anthropic's client that asks."""
     path = scope["path"]
-    return path == MESSAGES or (path not in ENDPOINTS and header(scope, VERSION) is not None)
+    return path in (MESSAGES, COUNT_PATH) or (
+        path not in ENDPOINTS and header(scope, VERSION) is not None
+    )

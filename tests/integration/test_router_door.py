@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 from harness.domain.settings import CorsSettings
+from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     Upstream,
     completion,
@@ -21,6 +23,7 @@ from tests.support.router.live_router import (
     KEY,
     QUICK,
     World,
+    provider,
     running_router,
     snapshot,
 )
@@ -137,3 +140,53 @@ def test_a_probe_by_head_is_answered_like_the_get_without_its_body(world: World)
     answer = httpx.head(f"{world.url}/v1/models", headers=AUTH)
 
     assert (answer.status_code, answer.content) == (200, b"")
+
+
+MESSAGE = {"model": "support", "max_tokens": 9, "messages": HELLO}
+
+
+@pytest.mark.parametrize(("status", "counted"), [(200, 42), (404, None), (500, None)])
+def test_a_messages_tokens_are_counted_by_its_target_or_estimated_in_so_many_words(
+    upstream: Upstream,
+    tmp_path: Path,
+    status: int,
+    counted: int | None,
+) -> None:
+    claude = {"up": provider(upstream.url, kind="anthropic")}
+    first = replace(snapshot(upstream.url), providers=claude)
+    upstream.asked.clear()
+    upstream.turns[INCUMBENT] = ScriptedTurn(status, steps=(b'{"input_tokens":42}',))
+
+    with running_router(first, tmp_path, SETTINGS) as world:
+        url = f"{world.url}/v1/messages/count_tokens?beta=true"
+        answer = httpx.post(
+            url, json=MESSAGE, headers=AUTH | {"anthropic-version": "2023-06-01"}
+        )
+        metrics = httpx.get(f"{world.url}/metrics", headers=AUTH).text
+
+    [asked] = upstream.asked
+    assert asked.path.endswith("/messages/count_tokens")
+    assert asked.json == {"model": INCUMBENT, "messages": HELLO}
+    assert answer.status_code == 200
+    assert answer.json()["input_tokens"] == (counted or 5)
+    assert answer.headers.get("x-swapgate-degraded") == (None if counted else "count_tokens")
+    assert "swapgate_requests_total{" not in metrics
+    assert "swapgate_attempts_total{" not in metrics
+
+
+def test_an_estimate_counts_every_block_tool_and_picture(world: World) -> None:
+    def estimated(**more: object) -> int:
+        url = f"{world.url}/v1/messages/count_tokens"
+        answer = httpx.post(url, json={**MESSAGE, **more}, headers=AUTH)
+        assert answer.headers["x-swapgate-degraded"] == "count_tokens"
+        return int(answer.json()["input_tokens"])
+
+    plain = estimated()
+    tools = [{"name": "t", "input_schema": {"type": "object"}, "description": "x" * 400}]
+    picture = {"type": "base64", "media_type": "image/png", "data": "A" * 100_000}
+    shown = [{"role": "user", "content": [{"type": "image", "source": picture}]}]
+
+    assert plain > 0
+    assert estimated(tools=tools) > plain + 100
+    assert plain + 1_000 < estimated(messages=shown) < plain + 3_000
+    assert estimated(system="x" * 4_000) >= plain + 1_000
