@@ -190,6 +190,7 @@ def test_a_bad_body_is_a_400_of_ours(
         ("compress", SPOKEN, 415, "send one of zstd, gzip, deflate, br"),
         ("gzip", gzip.compress(SPOKEN)[:-4], 400, "gzip coding ends too early"),
     ],
+    ids=["gzip", "twice", "x-gzip", "identity", "unknown", "cut"],
 )
 def test_a_compressed_request_is_read_or_its_coding_named(
     world: World,
