@@ -180,7 +180,7 @@ class UpstreamCalls:
         protocol. Raises UpstreamFailed.
         """
         upstream = made.upstream
-        if _MESSAGES in upstream.adapted:
+        if Endpoint.MESSAGES in upstream.adapted:
             return b""
         request = replace(
             _request(job, made), body=count_body(_body(job, upstream)), path=PROVIDER_PATH
