@@ -36,7 +36,7 @@ from harness.config.source_locations import Document, KeyPath
 from harness.config.validation_errors import dotted_path
 from harness.domain.canary.judge import check_judge
 from harness.domain.errors import ConfigError, InputError
-from harness.domain.operations.access import parse_proxy_networks
+from harness.domain.operations.access import check_origin, parse_proxy_networks
 from harness.domain.proposals.policy import Policy
 from harness.domain.providers.api_base_rules import (
     check_allowed_address,
@@ -147,6 +147,9 @@ def _check_providers(config: FileConfig, document: Document) -> None:
     for number, proxy in enumerate(config.router.trusted_proxies):
         with _at(document, ("router", "trusted_proxies", number)):
             parse_proxy_networks([proxy])
+    for number, origin in enumerate(config.router.cors.origins):
+        with _at(document, ("router", "cors", "origins", number)):
+            check_origin(origin)
     for name, provider in config.providers.items():
         with _at(document, ("providers", name)):
             check_provider_name(name)

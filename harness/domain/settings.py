@@ -55,6 +55,14 @@ class TracingSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CorsSettings:
+    """Says which pages may call the router from a browser."""
+
+    # Origins such as https://chat.example.com; `*` for every page. Empty: no page may.
+    origins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class RouterSettings:
     """Holds the settings of the data plane. Timeouts are in seconds; see
     docs/reference/router.md for what each one bounds.
@@ -93,6 +101,10 @@ class RouterSettings:
     allow_addresses: tuple[str, ...] = ()
     # Addresses or networks whose `X-Forwarded-For` is believed.
     trusted_proxies: tuple[str, ...] = ()
+    # What clients may send as `model` beside the routes' names: a text or a pattern such as
+    # `claude-haiku-*`, and its route.
+    aliases: dict[str, str] = field(default_factory=dict)
+    cors: CorsSettings = CorsSettings()  # for clients in browsers
 
 
 @dataclass(frozen=True, slots=True)

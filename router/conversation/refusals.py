@@ -123,7 +123,9 @@ def _with_headers(
 
 
 def _body_without(request: UpstreamRequest, refused: RefusedPiece) -> MovedBody | None:
-    match refused.piece, request.path:
+    # Below an endpoint, as where tokens are counted, stands the same history.
+    below = (path for path in (MESSAGES_PATH, RESPONSES_PATH) if request.path.startswith(path))
+    match refused.piece, next(below, request.path):
         case Piece.FIELD, _:
             return without_field(request.body, refused.name)
         case Piece.THINKING, "/messages":

@@ -93,12 +93,13 @@ class ConversationTransport:
 
     def _move(self, request: UpstreamRequest) -> MovedBody:
         """Raises Untranslatable."""
+        # Also below an endpoint, as where tokens are counted, stands its history.
+        if request.path.startswith(MESSAGES_PATH):
+            return move_message(request.body, request.maker)
+        if request.path.startswith(RESPONSES_PATH):
+            return move_response(request.body, request.maker)
         if request.path == CHAT_PATH:
             return move_chat(request.body, self._intake, request.maker)
-        if request.path == MESSAGES_PATH:
-            return move_message(request.body, request.maker)
-        if request.path == RESPONSES_PATH:
-            return move_response(request.body, request.maker)
         return MovedBody(request.body)
 
     async def _settled(

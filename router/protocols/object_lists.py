@@ -10,22 +10,6 @@ from router.request.json_spans import ParsedObject
 from router.upstream.failure import UpstreamFailed
 
 
-def conversation_opening(messages: object) -> list[object]:
-    """Everything up to the first user message but for answers; empty when there is none."""
-    if not isinstance(messages, list):
-        return []
-    opening: list[object] = []
-    for message in messages:
-        if not isinstance(message, dict):
-            return []
-        role = message.get("role")
-        if role in ("system", "developer", "user"):
-            opening.append((role, message.get("content")))
-        if role == "user":
-            return opening
-    return []
-
-
 def first_object(members: ParsedObject, name: str) -> Mapping[object, object]:
     """Returns the first object of a list. Raises UpstreamFailed unless the field is a list that
     begins with one.

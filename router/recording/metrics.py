@@ -121,6 +121,7 @@ class RouterMetrics:
         self._feedback = self._counter("swapgate_feedback")
         self._irregular = self._counter("swapgate_irregular_answers")
         self._refused = self._counter("swapgate_refused_pieces")
+        self._without_route = self._counter("swapgate_requests_without_route")
         self._internal = self._counter("swapgate_internal_errors")
         self._tokens = self._counter("swapgate_tokens")
         self._cost = self._counter("swapgate_cost_dollars")
@@ -153,6 +154,10 @@ class RouterMetrics:
 
     def refused_piece(self, target: str, piece: str) -> None:
         self._refused.labels(target, piece).inc()
+
+    def without_route(self, model: str) -> None:
+        """Counts a request for a model that no route is named after."""
+        self._without_route.labels(model).inc()
 
     def failover(self, route: str, target: str, failure: str) -> None:
         self._failovers.labels(route, target, failure).inc()

@@ -11,6 +11,7 @@ from typing import Final
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.settings import RouterSettings
+from router.protocols.caller_names import header_rank
 from router.protocols.endpoints import DIALECTS
 from router.protocols.object_lists import iter_objects
 from router.request.body import ClientRequest
@@ -94,7 +95,7 @@ def read_directives(scope: Scope) -> Directives:
     known: Directives | None = facts.get(_DIRECTIVES) if facts is not None else None
     if known is None:
         known = Directives(
-            sticky=header(scope, STICKY),
+            sticky=header(scope, STICKY) or _named_caller(scope),
             kind=_declared_kind(header(scope, KIND)),
             task=header(scope, TASK),
             timeout_s=_requested_timeout_s(header(scope, TIMEOUT)),
@@ -103,6 +104,12 @@ def read_directives(scope: Scope) -> Directives:
         if facts is not None:
             facts[_DIRECTIVES] = known
     return known
+
+
+def _named_caller(scope: Scope) -> bytes | None:
+    """Returns the caller that a client's own headers name: a person, else a conversation."""
+    named = [(rank, value) for name, value in scope["headers"] if (rank := header_rank(name))]
+    return bytes(min(named)[1]) or None if named else None
 
 
 def sticky_key(request: ClientRequest, header: bytes | None, key_id: str) -> str:

@@ -6,6 +6,7 @@ that. Every attempt is settled.
 import asyncio
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -15,6 +16,7 @@ from harness.domain.providers.credentials import ProviderKey
 from harness.domain.reliability.breaker import LAST_RESORT_TICKET
 from harness.domain.reliability.failures import CLIENT_FAILURES, PASSED_ON, FailureClass
 from harness.domain.reliability.retry import RetryBudget, retry_wait_s
+from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.plan import FailedAttempt, next_target
 from harness.domain.routing.table import StreamCommit
 from harness.domain.settings import RouterSettings
@@ -254,6 +256,24 @@ class Dispatcher:
         if failure is not None:
             self._outcomes.note_retry_after_s(made, failure, self._clock.now())
         return failure
+
+    async def count_tokens(self, job: RoutedRequest) -> bytes:
+        """Asks the target that would answer for its count of a message's tokens; empty where it
+        has none. Its circuit learns nothing of it.
+        """
+        for target in job.plan.targets[:1]:
+            upstream = job.route.upstreams[target]
+            made = AttemptSpec(
+                upstream,
+                LAST_RESORT_TICKET,
+                self._keys.key(upstream),
+                job.deadline,
+                1,
+                Endpoint.MESSAGES,
+            )
+            with suppress(UpstreamFailed, TimeoutError), self.timers.limit(job.deadline):
+                return await self._calls.count_tokens(job, made)
+        return b""
 
     def waits(self, job: RoutedRequest) -> dict[str, float]:
         """Seconds until each target, planned or passed over, may be asked."""

@@ -9,6 +9,7 @@ from typing import Final
 from harness.domain.errors import InputError
 from harness.domain.operations.access import OptOut
 from harness.domain.reliability.rate_limits import KeyLimits
+from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.overrides import RequestKind, choose_kind
 from harness.domain.routing.plan import RoutePlan
 from harness.domain.routing.table import FIRST_ROUTE_STEP, Arm, Canary, KeyGrant
@@ -28,11 +29,13 @@ from router.request.dispatch import Dispatcher, FirstAttempt
 from router.request.planner import Planner
 from router.request.request_state import RequestProgress, RoutedRequest
 from router.request.routed_response import RoutedResponse
+from router.request.token_count import COUNT_TIMEOUT_S, estimate_tokens
 from router.server.asgi import ON_LEAVING, ClientDisconnected, Receive, Scope, Send
-from router.server.headers import Header, header_text
+from router.server.headers import JSON, Header, header_text
 from router.server.internal_errors import InternalErrors, RouterPart
 from router.server.replies import Reply, error_reply
 from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
+from router.snapshot.route_names import RouteNames
 
 # Sticky key, arm, plan, and the rollout, as `ObservedRequest` has them. A plain
 # tuple: each request makes one.
@@ -57,7 +60,9 @@ class ModelEndpoint:
         settings: RouterSettings,
         clock: Clock,
         errors: InternalErrors,
+        names: RouteNames,
     ) -> None:
+        self._names = names
         self._planner = planner
         self.dispatcher = dispatcher
         self._admission = admission
@@ -87,6 +92,33 @@ class ModelEndpoint:
             return prepared
         await self.serve(prepared, receive, send)
         return None
+
+    async def count_tokens(
+        self,
+        scope: Scope,
+        body: bytes,
+        grant: KeyGrant,
+        serving: CompiledSnapshot,
+        request_id: Header,
+    ) -> Reply:
+        """Answers how many tokens a message has. It is no exposure and no evidence, and nothing
+        is charged for it.
+        """
+        directives = read_directives(scope)
+        routed = self._routed(scope, body, grant, serving, directives)
+        if isinstance(routed, Reply):
+            return routed
+        request, route = routed
+        id_ = request_id[1].decode()
+        _, arm, plan, _ = self._assigned(directives.sticky, route, request, grant, id_, None)
+        now = self.dispatcher.timers.loop.time()
+        passed_up = DIALECTS[request.endpoint].passed_up
+        headers = client_directives.client_headers(scope, passed_up)
+        job = RoutedRequest(
+            request, route, arm, plan, now, now + COUNT_TIMEOUT_S, headers, hurried=False
+        )
+        counted = await self.dispatcher.count_tokens(job)
+        return Reply(200, (JSON,), counted) if counted else estimate_tokens(request)
 
     async def serve(
         self,
@@ -298,27 +330,42 @@ class ModelEndpoint:
     ) -> Reply | tuple[ClientRequest, CompiledRoute]:
         """The route that answers: the one that is asked, or its override for such a request."""
         try:
-            request = read_request(body, ENDPOINTS[scope["path"]])
+            # What counts a message's tokens is no endpoint of its own.
+            request = read_request(body, ENDPOINTS.get(scope["path"], Endpoint.MESSAGES))
         except InputError as error:
             param = error.param if isinstance(error, FieldError) else None
             return error_reply(400, f"the request body: {error}", "invalid_json", param=param)
         declared = directives.kind
         if isinstance(declared, Reply):
             return declared
+        model = request.model
         route = serving.tasks.get(directives.task) if directives.task is not None else None
+        route = route or serving.routes.get(model) or self._names.find(model, serving)
         if route is None:
-            route = serving.routes.get(request.model)
-        if route is None:
-            literal = _opened_literal(scope, request.model, serving, self._clock)
+            literal = _opened_literal(scope, model, serving, self._clock)
+            if literal is None:
+                return self._no_such_route(model, serving, grant)
             # A person's grant opens it, whichever routes the key may use.
-            return (request, literal) if literal else _no_such_route(request.model, serving)
+            return request, literal
         # Of the route that is asked: its overrides are how it answers.
         if grant.routes and not is_route_allowed(grant, route.route.name):
             message = f"this key may not use route {route.route.name!r}; ask an admin for one"
             return error_reply(403, message, "route_not_allowed", param="model")
-        if not route.route.settings.overrides:
-            return request, route
-        return request, self._override(request, route, declared)
+        is_plain = not route.route.settings.overrides
+        return request, route if is_plain else self._override(request, route, declared)
+
+    def _no_such_route(self, name: str, serving: CompiledSnapshot, grant: KeyGrant) -> Reply:
+        if serving.routes:
+            allowed = [route for route in serving.routes if is_route_allowed(grant, route)]
+            hint = self._names.note_missing(name, allowed)
+            lists = f"{hint} GET" if hint else "; GET"
+            message = f"there is no route {name!r}{lists} /v1/models lists yours"
+        else:
+            message = (
+                f"there is no route {name!r}, nor any other: the database has none yet, and a "
+                f"router brings none in from the file. On its machine, {FIRST_ROUTE_STEP}"
+            )
+        return error_reply(404, message, "model_not_found", param="model")
 
     def _override(
         self, request: ClientRequest, route: CompiledRoute, declared: RequestKind | None
@@ -339,14 +386,3 @@ def _opened_literal(
 ) -> CompiledRoute | None:
     # Agents are few: the others' requests pay for no clock.
     return open_literal(scope, model, serving, clock.now()) if CALLER in scope else None
-
-
-def _no_such_route(name: str, serving: CompiledSnapshot) -> Reply:
-    if serving.routes:
-        message = f"there is no route {name!r}; GET /v1/models lists yours"
-    else:
-        message = (
-            f"there is no route {name!r}, nor any other: the database has none yet, and a "
-            f"router brings none in from the file. On its machine, {FIRST_ROUTE_STEP}"
-        )
-    return error_reply(404, message, "model_not_found", param="model")

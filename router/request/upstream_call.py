@@ -6,6 +6,7 @@ credentials.
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
+from http import HTTPStatus
 from typing import Final
 
 from harness.domain.providers.credentials import hide_provider_secrets
@@ -30,6 +31,7 @@ from router.request.degradation import dropped_fields, without_fields
 from router.request.learned_repairs import LearnedRepairs
 from router.request.request_state import AttemptSpec, RoutedRequest
 from router.request.stream_relay import CommittedStream, OnEnd
+from router.request.token_count import PROVIDER_PATH, count_body
 from router.server.timers import Timers
 from router.snapshot.compiled import CompiledTarget
 from router.upstream.failure import UpstreamFailed
@@ -194,6 +196,24 @@ class UpstreamCalls:
             finally:
                 fault = None  # it holds this frame: a cycle
         return result
+
+    async def count_tokens(self, job: RoutedRequest, made: AttemptSpec) -> bytes:
+        """Returns a target's own count of a message's tokens; empty where it speaks another
+        protocol. Raises UpstreamFailed.
+        """
+        upstream = made.upstream
+        if Endpoint.MESSAGES in upstream.adapted:
+            return b""
+        request = replace(
+            _request(job, made), body=count_body(_body(job, upstream)), path=PROVIDER_PATH
+        )
+        reply = await self._transport_for(upstream.provider).send(request)
+        try:
+            if reply.status != HTTPStatus.OK:
+                raise await read_refusal(reply)
+            return await reply.body()
+        finally:
+            await reply.aclose()
 
     async def _sent(
         self, job: RoutedRequest, made: AttemptSpec, begun: BegunCall | None

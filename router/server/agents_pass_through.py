@@ -51,6 +51,7 @@ _FORWARDING: Final = frozenset({b"forwarded", b"via", b"x-real-ip"})
 _FORWARDED_PREFIX: Final = b"x-forwarded-"
 # Written anew for the agents process, or a client's word on what only the router knows.
 _NOT_SENT_ON: Final = _FORWARDING | {
+    b"content-encoding",  # `read_request_body` undoes it
     b"content-length",
     b"expect",
     b"host",

@@ -56,6 +56,7 @@ from router.request.dispatch import Dispatcher
 from router.request.learned_repairs import LearnedRepairs
 from router.request.model_endpoint import ModelEndpoint
 from router.request.planner import Planner
+from router.request.token_count import COUNT_PATH
 from router.request.upstream_call import UpstreamCalls
 from router.server.agents_pass_through import AGENTS_PATH, BELOW_AGENTS, AgentsPassThrough
 from router.server.asgi import (
@@ -70,6 +71,8 @@ from router.server.asgi import (
     send_reply,
 )
 from router.server.background import Background
+from router.server.body_coding import body_codings
+from router.server.cors import CrossOrigins
 from router.server.event_log import EventLog
 from router.server.headers import JSON, Header
 from router.server.internal_errors import InternalErrors, RouterPart
@@ -78,6 +81,7 @@ from router.server.request_body import CLOSE, is_json, read_request_body
 from router.server.timers import Timers
 from router.snapshot.compiled import CompiledSnapshot
 from router.snapshot.holder import SnapshotHolder
+from router.snapshot.route_names import RouteNames
 from router.upstream.transport import TransportFactory
 
 log = logging.getLogger(__name__)
@@ -85,7 +89,7 @@ log = logging.getLogger(__name__)
 MESSAGES: Final = "/v1/messages"
 METRICS: Final = "/metrics"
 METHODS: Final[Mapping[str, str]] = {
-    **dict.fromkeys(ENDPOINTS, "POST"),
+    **dict.fromkeys((*ENDPOINTS, COUNT_PATH), "POST"),
     FEEDBACK_PATH: "POST",
     MODELS: "GET",
     METRICS: "GET",
@@ -167,7 +171,7 @@ class Router:
         self._alarms = WorkerAlerts(holder, self._health, recorder, clock, self._events)
         self._health.on_move = self._alarms.breaker_moved
         self._health.on_pause = self._alarms.paused
-        self._metrics = RouterMetrics(self._reading)
+        self._metrics, self._cors = RouterMetrics(self._reading), CrossOrigins(settings.cors)
         self._exposition = exposition
         exposition.attach(self._metrics)
         self._errors = InternalErrors(
@@ -269,6 +273,7 @@ class Router:
             settings,
             clock,
             self._errors,
+            RouteNames(settings.aliases, self._metrics.without_route),
         )
         self._tracing, self._direct = tracing, direct
         self._on_stop = on_stop
@@ -311,6 +316,7 @@ class Router:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = self._next_id()
+        send = self._cors.marked(scope, send)
         begun = False
         failed: Reply | None = None
 
@@ -350,7 +356,11 @@ class Router:
         is_ours = facts.get(_ASKS_A_MODEL)
         if is_ours is None:
             is_ours = facts[_ASKS_A_MODEL] = (
-                scope["path"] in ENDPOINTS and scope["method"] == "POST" and is_json(scope)
+                scope["path"] in ENDPOINTS
+                and scope["method"] == "POST"
+                and is_json(scope)
+                and not body_codings(scope)
+                and not self._cors.concern(scope)
             )
         takes: bool = (
             self._direct and is_ours and len(scope[BODY]) <= self._settings.max_body_bytes
@@ -445,7 +455,9 @@ class Router:
             if self._agents and (path == AGENTS_PATH or path.startswith(BELOW_AGENTS)):
                 return self._agents
             return error_reply(404, f"there is nothing at {method} {path}", "unknown_url")
-        if method != wanted:
+        if method == "OPTIONS":
+            return self._cors.answer_preflight(scope, wanted)
+        if method != wanted and not (method == "HEAD" and wanted == "GET"):
             return _not_allowed(wanted)
         return self.identify(scope)
 
@@ -464,7 +476,7 @@ class Router:
             return await self.metrics()
         if path == FEEDBACK_PATH:
             return await self._take_feedback(scope, receive, grant)
-        if path not in ENDPOINTS:
+        if path not in ENDPOINTS and path != COUNT_PATH:
             return list_models(serving, grant, path, anthropic=_anthropic(scope))
         if refusal := self.enter():
             return refusal
@@ -493,6 +505,8 @@ class Router:
         body = await read_request_body(scope, receive, self._timers, limit)
         if isinstance(body, Reply):
             return body
+        if scope["path"] == COUNT_PATH:
+            return await self._calls.count_tokens(scope, body, grant, serving, request_id)
         return await self._calls.answer(
             scope,
             receive,
@@ -562,4 +576,6 @@ def _not_allowed(method: str) -> Reply:
 def _anthropic(scope: Scope) -> bool:
     """Whether it is Anthropic's client that asks."""
     path = scope["path"]
-    return path == MESSAGES or (path not in ENDPOINTS and header(scope, VERSION) is not None)
+    return path in (MESSAGES, COUNT_PATH) or (
+        path not in ENDPOINTS and header(scope, VERSION) is not None
+    )

@@ -1,5 +1,5 @@
-"""`read_request_body` reads a request's body whole, or says why it is refused: it is too large,
-or too slow.
+"""`read_request_body` reads a request's body whole and undoes its codings, or says why it is
+refused: it is too large, too slow, or in a coding that the router does not take.
 """
 
 from typing import Final
@@ -12,11 +12,19 @@ from router.server.asgi import (
     header,
     read_body,
 )
+from router.server.body_coding import (
+    TAKEN_CODINGS,
+    BodyCut,
+    CodingUnknown,
+    body_codings,
+    decode_body,
+)
 from router.server.headers import Header
 from router.server.replies import Reply, error_reply
 from router.server.timers import Timers
 
 CLOSE: Final[Header] = (b"connection", b"close")
+ACCEPTED: Final[Header] = (b"accept-encoding", TAKEN_CODINGS.encode())
 
 
 def is_json(scope: Scope) -> bool:
@@ -43,7 +51,13 @@ async def read_request_body(
         return error_reply(415, "send application/json", "unsupported_media_type")
     try:
         body = buffered_body(scope, limit)
-        return await read_body(receive, limit, timers) if body is None else body
+        body = await read_body(receive, limit, timers) if body is None else body
+        return decode_body(body, body_codings(scope), limit)
+    except CodingUnknown as error:
+        message = f"the body is not taken in the coding {error}: send one of {TAKEN_CODINGS}"
+        return error_reply(415, message, "unsupported_content_encoding", headers=(ACCEPTED,))
+    except BodyCut as error:
+        return error_reply(400, f"the body's {error} coding ends too early", "body_cut")
     except BodyTooLarge:
         named = f" ({setting})" if setting else ""
         message = f"the body is larger than {limit} bytes{named}"

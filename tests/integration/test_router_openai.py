@@ -1,5 +1,6 @@
 """The official client before the router, over real HTTP."""
 
+import gzip
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import openai
 import pytest
+import zstandard
 
 from tests.support.providers.scripted_upstream import (
     EVENTS,
@@ -28,6 +30,7 @@ from tests.support.router.live_router import (
 )
 
 HELLO = [{"role": "user", "content": "hello"}]
+SPOKEN = json.dumps({"model": "support", "messages": HELLO}).encode()
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +177,43 @@ def test_a_bad_body_is_a_400_of_ours(
     assert raw.status_code == status
     assert set(raw.json()["error"]) == {"message", "type", "param", "code"}
     assert not upstream.asked
+
+
+@pytest.mark.req("A1")
+@pytest.mark.parametrize(
+    ("coding", "body", "status", "said"),
+    [
+        ("gzip", gzip.compress(SPOKEN), 200, ""),
+        ("gzip, zstd", zstandard.compress(gzip.compress(SPOKEN)), 200, ""),
+        ("x-gzip", gzip.compress(SPOKEN), 200, ""),
+        ("identity", SPOKEN, 200, ""),
+        ("compress", SPOKEN, 415, "send one of zstd, gzip, deflate, br"),
+        ("gzip", gzip.compress(SPOKEN)[:-4], 400, "gzip coding ends too early"),
+    ],
+    ids=["gzip", "twice", "x-gzip", "identity", "unknown", "cut"],
+)
+def test_a_compressed_request_is_read_or_its_coding_named(
+    world: World,
+    client: openai.OpenAI,
+    upstream: Upstream,
+    coding: str,
+    body: bytes,
+    status: int,
+    said: str,
+) -> None:
+    upstream.turns[INCUMBENT] = completion("hello")
+    headers = {"authorization": f"Bearer {KEY}", "content-encoding": coding}
+
+    raw = client._client.post(
+        f"{world.url}/v1/chat/completions",
+        content=body,
+        headers={**headers, "content-type": "application/json"},
+    )
+
+    assert (raw.status_code, said in raw.text) == (status, True)
+    assert [request.headers.get("content-encoding") for request in upstream.asked] == (
+        [None] if status == 200 else []
+    )
 
 
 def test_other_methods_types_and_paths_are_refused(world: World, client: openai.OpenAI) -> None:

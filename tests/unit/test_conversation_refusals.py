@@ -104,6 +104,13 @@ def within(text: str, refusal: Json) -> Callable[[Json], Json | None]:
             ("messages.thinking", "thinking"),
         ),
         (
+            f"{MESSAGES_PATH}/count_tokens",
+            THINKS,
+            "c2ln",
+            anthropics("messages.0.content.0: Invalid `signature` in `thinking` block"),
+            ("messages.thinking", "thinking"),
+        ),
+        (
             RESPONSES_PATH,
             REASONS,
             "encrypted_content",

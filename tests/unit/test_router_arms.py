@@ -114,11 +114,13 @@ def test_raising_the_weight_moves_nobody_back() -> None:
 
 
 def test_the_first_key_that_is_there_counts() -> None:
-    full = request(user="u", prompt_cache_key="c")
+    full = request(user="u", safety_identifier="s", prompt_cache_key="c")
 
     assert sticky_key(full, b"h", "k") == "header:h"
-    assert sticky_key(full, None, "k") == "user:u"
-    assert sticky_key(request(prompt_cache_key="c"), None, "k") == "prompt_cache_key:c"
+    assert sticky_key(full, None, "k") == "safety_identifier:s"
+    assert sticky_key(request(user="u"), None, "k") == "user:u"
+    shared = {"prompt_cache_key": "of one feature"}
+    assert sticky_key(request(**shared), None, "k") == sticky_key(request(), None, "k")
     assert sticky_key(request(user=""), None, "k").startswith("conversation:")
 
 

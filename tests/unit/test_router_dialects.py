@@ -1,6 +1,7 @@
 """What an endpoint's protocol makes of a request, of an answer and of an error."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from router.protocols.endpoints import DIALECTS, ENDPOINTS
 from router.protocols.provider_failures import classify_status
 from router.protocols.usage import TokenUsage
 from router.request.body import ClientRequest, read_request
-from router.request.client_directives import sticky_key
+from router.request.client_directives import read_directives, sticky_key
 from router.request.json_spans import walk_text
 from router.server.headers import JSON
 from router.server.replies import Reply, error_reply
@@ -59,12 +60,16 @@ def test_each_endpoint_has_its_path() -> None:
     [
         ("messages", {"metadata": {"user_id": "ann"}, "messages": HI}, "user:ann"),
         ("responses", {"user": "ann", "input": "hi"}, "user:ann"),
-        ("responses", {"prompt_cache_key": "c", "input": "hi"}, "prompt_cache_key:c"),
+        ("responses", {"safety_identifier": "ann", "user": "all"}, "safety_identifier:ann"),
+        ("chat", {"metadata": {"session_id": "s", "user_id": "ann"}}, "user:ann"),
+        ("chat", {"metadata": {"session_id": "s", "tag": "x"}}, "conversation:s"),
+        ("chat", {"litellm_session_id": "s"}, "conversation:s"),
+        ("responses", {"input": "hi", "conversation": {"id": "conv_1"}}, "conversation:conv_1"),
         ("messages", {"metadata": {"user_id": 7}, "messages": []}, ""),
         ("messages", {"metadata": 7}, ""),
         ("responses", {"input": [{"type": "item_reference"}]}, "key:k"),
         ("responses", {"input": "hi", "previous_response_id": "resp_1"}, "key:k"),
-        ("responses", {"input": "hi", "conversation": "conv_1"}, "key:k"),
+        ("responses", {"input": "hi", "conversation": "conv_1"}, "conversation:conv_1"),
     ],
 )
 def test_callers_are_told_apart_by_what_the_body_says(
@@ -90,6 +95,53 @@ def test_a_conversation_keeps_its_arm_as_it_grows(
     assert key("hi", later) == first
     assert key("hello", []) != first
     assert key("hi", [], "be rude") != first
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        "You help. It is {at:%Y-%m-%d %H:%M:%S}, {at:%A}.",
+        "{at:%d %B %Y}, {at:%I:%M %p}. Request 7f3a{at:%S}c0-{at:%M%S}. You help.",
+        "x-anthropic-billing-header: cc_version=2.1; cch=ab{at:%S}f;\nYou are Claude Code.",
+        "Turn {at:%S} of this chat. You help.",
+    ],
+)
+def test_a_clock_in_the_rules_leaves_a_conversation_its_arm(rules: str) -> None:
+    began = datetime(2026, 11, 30, 23, 58, tzinfo=UTC)
+    keys = set()
+    said = [{"role": "user", "content": "hi"}]
+    for turn in range(10):
+        system = {
+            "role": "system",
+            "content": rules.format(at=began + turn * timedelta(hours=7)),
+        }
+        keys.add(sticky_key(request("chat", messages=[system, *said]), None, "k"))
+        said += [{"role": "assistant", "content": f"{turn}"}, {"role": "user", "content": "on"}]
+
+    assert len(keys) == 1
+
+
+def test_the_headers_of_known_clients_name_a_person_or_else_a_conversation() -> None:
+    def named(*headers: tuple[str, str]) -> bytes | None:
+        lines = [(name.encode(), value.encode()) for name, value in headers]
+        return read_directives({"headers": lines}).sticky
+
+    for name in (
+        *("x-openwebui-user-id", "x-openwebui-chat-id", "x-litellm-session-id", "session_id"),
+        *(
+            "x-session-id",
+            "x-claude-code-session-id",
+            "session-id",
+            "thread-id",
+            "conversation_id",
+        ),
+        *("helicone-user-id", "langfuse_trace_user_id", "x-session-affinity"),
+    ):
+        assert named((name, "it")) == b"it", name
+    assert named(("x-openwebui-chat-id", "c"), ("x-openwebui-user-id", "u")) == b"u"
+    assert named(("x-session-id", "c"), ("x-swapgate-sticky", "mine")) == b"mine"
+    for name in ("x-request-id", "x-ms-client-session-id", "authorization", "x-stainless-os"):
+        assert named((name, "it")) is None, name
 
 
 def test_an_input_that_is_a_text_begins_a_conversation_too() -> None:

@@ -22,7 +22,7 @@ from harness.domain.privacy.redaction import find_keys
 from harness.domain.providers.api_base_rules import check_api_base, check_api_base_path
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.reliability.breaker import DEFAULT_BREAKER
-from harness.domain.routing.route_changes import check_route_name
+from harness.domain.routing.route_changes import check_route_name, spell_route_name
 from harness.domain.suggestions import did_you_mean
 
 SECTIONS: Final = ("litellm_settings", "router_settings", "general_settings")
@@ -206,7 +206,7 @@ class _Converter:
         vendor, model = _provider_and_model(given)
         pattern = "*" in name or "*" in model
         if not pattern:
-            check_route_name(_plain(name))
+            check_route_name(spell_route_name(name))
         parameters = self._read_parameters(path, given)
         facts, prices = self._read_facts(index)
         order, weight = (as_number(given.get(key, 0)) for key in ("order", "weight"))
@@ -228,7 +228,7 @@ class _Converter:
         entry = {"target": target, "parameters": parameters} if parameters else target
         self._report.take((*path, "model"), f"target {target}")
         for key in _REASONS.keys() & given.keys():
-            self._report.leave((*path, key), _REASONS[key].format(name=_plain(name)))
+            self._report.leave((*path, key), _REASONS[key].format(name=spell_route_name(name)))
         return _Deployment(order, weight, index, target, entry)
 
     def _add_provider(self, path: ConfigPath, vendor: str, given: Mapping[str, object]) -> str:
@@ -364,7 +364,7 @@ class _Converter:
 
     def _free_name(self, name: str) -> str:
         """A route's name that is free. Raises InputError for one that no route may have."""
-        taken, free = {route.name for route in self._routes.values()}, _plain(name)
+        taken, free = {route.name for route in self._routes.values()}, spell_route_name(name)
         check_route_name(free)
         if free in taken and free == name:
             raise InputError(f"there is a route {name!r} already")
@@ -479,8 +479,3 @@ def _provider_and_model(given: Mapping[str, object]) -> tuple[str, str]:
         f"Swapgate does not know where {whole!r} is served{hint}. If it speaks OpenAI's "
         "protocol, add a provider of kind custom with its api_base"
     )
-
-
-def _plain(name: str) -> str:
-    """A model name as a route's: those have no slash."""
-    return name.replace("/", "-")

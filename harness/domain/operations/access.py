@@ -18,6 +18,7 @@ from enum import IntEnum, StrEnum
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
+from urllib.parse import urlsplit
 
 from harness.domain.errors import InputError, NotAllowed
 from harness.domain.reliability.rate_limits import KeyLimits
@@ -107,6 +108,13 @@ def parse_proxy_networks(entries: Iterable[str]) -> tuple[Network, ...]:
     neither.
     """
     return tuple(_network(entry) for entry in entries)
+
+
+def check_origin(text: str) -> None:
+    """Checks the origin of a page, as browsers write it. Raises InputError."""
+    parts = urlsplit(text)
+    if text not in ("*", f"{parts.scheme}://{parts.netloc}"):
+        raise InputError(f"{text!r} is no origin such as https://chat.example.com, and not `*`")
 
 
 def _network(entry: str) -> Network:

@@ -61,6 +61,11 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
         "signature, beta or field",
         ("target", "piece"),
     ),
+    "swapgate_requests_without_route": MetricSpec(
+        _C,
+        "Requests for a model that no route is named after, by the name that they sent",
+        ("model",),
+    ),
     "swapgate_internal_errors": MetricSpec(
         _C,
         "Faults of the router's own, by its part and the arm of the request",

@@ -23,6 +23,11 @@ from harness.domain.routing.table import (
 )
 
 
+def spell_route_name(model: str) -> str:
+    """Spells a model's name of another gateway as a route's, which has no slash."""
+    return model.replace("/", "-")
+
+
 def check_route_name(name: str) -> None:
     """Checks a new route's name. Raises InputError for a name that no route may have: clients
     could not send it, or it is what the router calls a literal target of an agent.

@@ -11,11 +11,16 @@ from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Target
 from router.protocols.answer_signals import AnswerSignals
+from router.protocols.caller_names import (
+    CONVERSATION_FIELDS,
+    PERSON_FIELDS,
+    conversation_opening,
+    metadata_caller,
+)
 from router.protocols.chat.answer_signals import read_signals, schema_of, tools_of
 from router.protocols.chat.stream import ChatStream, has_output
 from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
 from router.protocols.object_lists import (
-    conversation_opening,
     empty_answer_error,
     first_object,
 )
@@ -47,8 +52,7 @@ USAGE: Final = {"include_usage": True}
 WITH_USAGE: Final[Mapping[str, object]] = {OPTIONS: USAGE}
 _USAGE_MEMBER: Final = f",{to_json(WITH_USAGE)[1:-1]}".encode()
 _GOOD: Final = ("stop", "tool_calls")  # most often; `ENDS` has all
-CALLER_FIELDS: Final = ("user", "prompt_cache_key")
-NAMING_FIELDS: Final = (*CALLER_FIELDS, "safety_identifier")
+NAMING_FIELDS: Final = (*PERSON_FIELDS, "prompt_cache_key")
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -60,10 +64,17 @@ class ChatDialect:
 
     def caller(self, request: ClientRequest) -> str:
         get = request.members.get
-        for field in CALLER_FIELDS:
+        for field in PERSON_FIELDS:
             value = get(field)
             if isinstance(value, str) and value:
                 return f"{field}:{value}"
+        if found := metadata_caller(get("metadata")):
+            return found
+        for field in CONVERSATION_FIELDS:
+            value = get(field)
+            value = value.get("id") if isinstance(value, dict) else value
+            if isinstance(value, str) and value:
+                return f"conversation:{value}"
         return ""
 
     def callers(self, request: ClientRequest) -> Sequence[str]:

@@ -9,6 +9,7 @@ from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import ANTHROPIC_VERSION, Target
 from router.protocols.answer_signals import AnswerSignals
+from router.protocols.caller_names import conversation_opening, metadata_caller
 from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
 from router.protocols.messages.answer_signals import read_block_signals, schema_of, tools_of
 from router.protocols.messages.errors import anthropic_error
@@ -19,7 +20,7 @@ from router.protocols.messages.stream import (
     block_speaks,
     read_message_tokens,
 )
-from router.protocols.object_lists import conversation_opening, empty_answer_error, iter_objects
+from router.protocols.object_lists import empty_answer_error, iter_objects
 from router.protocols.provider_failures import check_ending, error_in_answer
 from router.protocols.usage import TokenUsage
 from router.request.body import ClientRequest
@@ -47,17 +48,14 @@ class MessagesDialect:
     passed_up = PASSED_UP
 
     def caller(self, request: ClientRequest) -> str:
-        metadata = request.members.get("metadata")
-        user = metadata.get("user_id") if isinstance(metadata, dict) else None
-        return f"user:{user}" if isinstance(user, str) and user else ""
+        return metadata_caller(request.members.get("metadata"))
 
     def callers(self, request: ClientRequest) -> Sequence[str]:
         return [caller] if (caller := self.caller(request)) else []
 
     def opening(self, request: ClientRequest) -> list[object]:
         get = request.members.get
-        said = conversation_opening(get("messages"))
-        return [("system", get("system")), *said] if said else []
+        return conversation_opening(get("messages"), get("system"))
 
     def patched(
         self, request: ClientRequest, target: Target, *, serialize_tools: bool = False

@@ -10,9 +10,10 @@ from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import JsonObject, Target
 from router.protocols.answer_signals import AnswerSignals
+from router.protocols.caller_names import conversation_opening
 from router.protocols.chat.dialect import CHAT_RESERVED, ChatDialect
 from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
-from router.protocols.object_lists import conversation_opening, empty_answer_error
+from router.protocols.object_lists import empty_answer_error
 from router.protocols.provider_failures import check_ending, error_in_answer
 from router.protocols.responses.answer_signals import read_signals, schema_of, tools_of
 from router.protocols.responses.stream import (
@@ -45,12 +46,9 @@ class ResponsesDialect(ChatDialect):
         if request.value("previous_response_id") or request.value("conversation"):
             return []
         given = request.value("input")
-        said = (
-            [("user", given)]
-            if isinstance(given, str) and given
-            else conversation_opening(given)
-        )
-        return [("system", request.value("instructions")), *said] if said else []
+        if isinstance(given, str):
+            given = [{"role": "user", "content": given}] if given else []
+        return conversation_opening(given, request.value("instructions"))
 
     def patched(
         self, request: ClientRequest, target: Target, *, serialize_tools: bool = False

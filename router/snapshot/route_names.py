@@ -1,0 +1,79 @@
+"""`RouteNames` finds the route of a model's name that no route has: an alias of the
+configuration, or the name as the import from another gateway spells it. Names of no route are
+counted, for people who look for their requests.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Final
+
+from harness.domain.routing.route_changes import spell_route_name
+from harness.domain.suggestions import did_you_mean
+from router.recording.bounded_map import BoundedMap
+from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
+
+KNOWN: Final = 1_000
+LONGEST: Final = 100  # characters of a name that a metric and a hint have
+MOST_COMPARED: Final = 200  # routes among which the nearest name is sought
+OTHERS: Final = "(others)"
+MOST_COUNTED: Final = 100
+
+
+class RouteNames:
+    """One worker's. aliases: routes by text or pattern (`claude-*`); of several patterns that
+    fit, the first one counts. count: counts a name that found no route.
+    """
+
+    def __init__(self, aliases: Mapping[str, str], count: Callable[[str], None]) -> None:
+        self._exact = {name: route for name, route in aliases.items() if "*" not in name}
+        self._patterns = [(name, route) for name, route in aliases.items() if "*" in name]
+        self._count = count
+        self._counted: set[str] = set()
+        self._known: BoundedMap[str, CompiledRoute] = BoundedMap(KNOWN)
+        self._hints: BoundedMap[str, str] = BoundedMap(KNOWN)
+        self._serving: CompiledSnapshot | None = None
+
+    def find(self, model: str, serving: CompiledSnapshot) -> CompiledRoute | None:
+        """Finds the route, which calls itself in its answers as the client does."""
+        if self._serving is not serving:
+            self._serving = serving
+            self._known, self._hints = BoundedMap(KNOWN), BoundedMap(KNOWN)
+        if (known := self._known.get(model)) is not None:
+            return known
+        route = serving.routes.get(self._named(model))
+        if route is None:
+            return None
+        name = json.dumps(model)
+        found = replace(
+            route,
+            json_name=name,
+            overrides={
+                kind: replace(other, json_name=name) for kind, other in route.overrides.items()
+            },
+        )
+        self._known.put(model, found)
+        return found
+
+    def _named(self, model: str) -> str:
+        if (route := self._exact.get(model)) is not None:
+            return route
+        fitting = (route for name, route in self._patterns if fnmatchcase(model, name))
+        return next(fitting, spell_route_name(model))
+
+    def note_missing(self, model: str, allowed: list[str]) -> str:
+        """Counts a name that found no route. Returns the end of a message that names the
+        nearest one. allowed: the names of the routes that the client may ask.
+        """
+        name = model[:LONGEST]
+        if name not in self._counted and len(self._counted) >= MOST_COUNTED:
+            self._count(OTHERS)
+        else:
+            self._counted.add(name)
+            self._count(name)
+        hint = self._hints.get(name)
+        if hint is None:
+            hint = did_you_mean(name, [*allowed[:MOST_COMPARED], *self._exact])
+            self._hints.put(name, hint)
+        return hint
