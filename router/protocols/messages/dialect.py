@@ -84,7 +84,10 @@ class MessagesDialect:
         reason = members.get("stop_reason")
         if not reason and not content:
             raise empty_answer_error("stop_reason")
-        if reason and not (reason in GOOD and content and block_speaks(content[0])):
+        first = content[0] if content else None
+        # Most often it says something, and ends well.
+        is_text = first.__class__ is dict and "text" in first and first["text"]
+        if reason and not (is_text and reason in GOOD):
             says = any(map(block_speaks, content))
             # A stop sequence that comes at once is what the client asked for.
             says = says or reason == STOP_SEQUENCE
