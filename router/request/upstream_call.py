@@ -208,12 +208,23 @@ class UpstreamCalls:
             _request(job, made), body=count_body(_body(job, upstream)), path=PROVIDER_PATH
         )
         reply = await self._transport_for(upstream.provider).send(request)
+        counted = b""
+        fault: BaseException | None = None
         try:
-            if reply.status != HTTPStatus.OK:
-                raise await read_refusal(reply)
-            return await reply.body()
-        finally:
-            await reply.aclose()
+            if reply.status == HTTPStatus.OK:
+                counted = await reply.body()
+            else:
+                fault = await read_refusal(reply)
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            fault = error
+        # In no `finally`: compiled, its `await` would lose the exception (ADR 45).
+        await reply.aclose()
+        if fault is not None:
+            try:
+                raise fault
+            finally:
+                fault = None  # it holds this frame: a cycle
+        return counted
 
     async def _sent(
         self, job: RoutedRequest, made: AttemptSpec, begun: BegunCall | None
