@@ -22,7 +22,7 @@ _MARKERS: Final[Mapping[str, Marker]] = {
     RESPONSES_PATH: mark_response,
 }
 # In a request whose answer may have something to mark, in that answer.
-THINKS: Final = b'"thinking"'
+THINKS: Final = b'thinking"'  # or `redacted_thinking`
 ENCRYPTED: Final = b"encrypted_content"
 _ASKS: Final = {MESSAGES_PATH: THINKS, RESPONSES_PATH: ENCRYPTED}
 _SIGNED: Final = (

@@ -20,13 +20,16 @@ SIGNATURES: Final = {"thinking": "signature", "redacted_thinking": "data"}
 _SILENCE: Final = {"type": "text", "text": "(no answer)"}
 _IDS: Final = INTAKES["anthropic"].call_ids
 HISTORY: Final = "messages.thinking"
+# Without one of these and without thinking, nothing of a history has to be moved.
+SIGNED: Final = b'"signature"'
+RESULT: Final = b'"tool_result"'
 
 
 def suits_message(body: bytes) -> bool:
     """Tells quickly whether a request goes through as it is."""
-    if b'"signature"' in body or b'"redacted_thinking"' in body:
+    if SIGNED in body or b'"redacted_thinking"' in body:
         return False
-    if b'"tool_result"' not in body:
+    if RESULT not in body:
         return True
     return b'"budget_tokens"' not in body and (_IDS is None or _IDS.suits(body))
 

@@ -14,7 +14,12 @@ from router.conversation.answer_marks import ENCRYPTED, THINKS, answer_marker, m
 from router.conversation.chat_history import move_chat, suits_chat
 from router.conversation.intake import INTAKES, TAKES_ALL
 from router.conversation.makers import QUOTED_MARK
-from router.conversation.message_history import move_message, suits_message
+from router.conversation.message_history import (
+    RESULT,
+    SIGNED,
+    move_message,
+    suits_message,
+)
 from router.conversation.moved_body import MovedBody
 from router.conversation.moved_reply import MovedReply, ReadRefusal, Rewrite
 from router.conversation.refusals import (
@@ -44,13 +49,14 @@ MOST_PIECES: Final = 2
 
 
 class ConversationTransport:
-    """Carries the conversations of one kind's requests. beneath: what sends them; it is
-    another's to close.
+    """Carries the conversations of one kind's requests. wire: what sends them; chats: what
+    sends those in a chat, where that is another. Both are another's to close.
     """
 
-    def __init__(self, kind: str, beneath: Transport) -> None:
-        self._beneath = beneath
-        self._begin = begin_of(beneath)
+    def __init__(self, kind: str, wire: Transport, chats: Transport | None = None) -> None:
+        self._wire = wire
+        self._chats = chats or wire
+        self._begin_chat, self._begin_other = begin_of(self._chats), begin_of(wire)
         self._intake = INTAKES.get(kind, TAKES_ALL)
         # Only what a translation writes as a chat has signatures in it.
         self._signs_chats = Endpoint.CHAT in PROVIDER_KINDS[kind].adapted
@@ -64,23 +70,25 @@ class ConversationTransport:
         except Untranslatable as error:
             raise refused_request(error) from None
         sent = request if moved.body is request.body else replace(request, body=moved.body)
-        return await self._settled(sent, await self._beneath.send(sent), moved)
+        return await self._settled(sent, await self._way(sent).send(sent), moved)
 
     def begin(self, request: UpstreamRequest) -> BegunCall | None:
         """Begins a call as `begin_call` does; None for a conversation that carries a piece.
         Where its answer is a refusal, `settled` asks once more.
         """
-        if self._begin is None:
-            return None
         path, body = request.path, request.body
+        begin = self._begin_chat if path == CHAT_PATH else self._begin_other
+        if begin is None:
+            return None
         if path == CHAT_PATH:
             takes_all = self._intake is TAKES_ALL and QUOTED_MARK not in body
             suits = takes_all or suits_chat(body, self._intake)
         elif path == MESSAGES_PATH:
-            suits = THINKS not in body and suits_message(body)
+            carries = THINKS in body or SIGNED in body or RESULT in body
+            suits = not carries or (THINKS not in body and suits_message(body))
         else:
             suits = path != RESPONSES_PATH or (ENCRYPTED not in body and suits_response(body))
-        return self._begin(request) if suits else None
+        return begin(request) if suits else None
 
     async def settled(self, request: UpstreamRequest, reply: UpstreamReply) -> UpstreamReply:
         """Returns the reply to a begun request, or that of one more try without the piece that
@@ -89,7 +97,10 @@ class ConversationTransport:
         return await self._settled(request, reply, MovedBody(request.body))
 
     async def aclose(self) -> None:
-        """Does nothing: what is beneath is another's to close."""
+        """Does nothing: what sends is another's to close."""
+
+    def _way(self, request: UpstreamRequest) -> Transport:
+        return self._chats if request.path == CHAT_PATH else self._wire
 
     def _move(self, request: UpstreamRequest) -> MovedBody:
         """Raises Untranslatable."""
@@ -120,7 +131,7 @@ class ConversationTransport:
             await reply.aclose()
             request, names = less
             dropped += names
-            reply = await self._beneath.send(request)
+            reply = await self._way(request).send(request)
         rewrite = self._rewrite(request, moved) if reply.status < min(STATUSES) else None
         if rewrite is None and not (dropped or gone):
             return reply

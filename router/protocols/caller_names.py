@@ -3,7 +3,7 @@ conversation begins with. A `prompt_cache_key` names an application, so it names
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
@@ -39,7 +39,7 @@ def header_rank(name: bytes) -> int:
 
 def metadata_caller(metadata: object) -> str:
     """Returns the caller that a body's `metadata` names, a person first; empty without one."""
-    if not isinstance(metadata, Mapping):
+    if not isinstance(metadata, dict):
         return ""
     named = [
         (rank, f"{'user' if rank == 1 else 'conversation'}:{value}")

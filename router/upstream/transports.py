@@ -18,12 +18,7 @@ from router.upstream.endpoint_bridge import EndpointBridge
 from router.upstream.pool import UpstreamPool
 from router.upstream.translate.transport import TranslatingTransport
 from router.upstream.transport import (
-    CHAT_PATH,
-    BegunCall,
     Transport,
-    UpstreamReply,
-    UpstreamRequest,
-    begin_of,
 )
 
 TRANSLATED: Final = frozenset(
@@ -40,7 +35,9 @@ class Transports:
         self._pool = wire or UpstreamPool(settings)
         self._translated = {kind: TranslatingTransport(kind, self._pool) for kind in TRANSLATED}
         self._by_kind: Final[Mapping[str, Transport]] = {
-            name: _bridged(kind, ConversationTransport(name, self._chats(name)))
+            name: _bridged(
+                kind, ConversationTransport(name, self._pool, self._translated.get(name))
+            )
             for name, kind in PROVIDER_KINDS.items()
             if name in SERVED_KINDS
         }
@@ -65,35 +62,6 @@ class Transports:
 
     async def aclose(self) -> None:
         await self._pool.aclose()
-
-    def _chats(self, kind: str) -> Transport:
-        """What carries the kind's chats; all else goes through as bytes."""
-        if kind in self._translated:
-            return ChatSplitTransport(self._translated[kind], self._pool)
-        return self._pool
-
-
-class ChatSplitTransport:
-    """Sends chats over one transport and all else over the other. Both are others' to close."""
-
-    def __init__(self, chats: Transport, others: Transport) -> None:
-        self._chats = chats
-        self._others = others
-        self._begin_chat, self._begin_other = begin_of(chats), begin_of(others)
-
-    async def send(self, request: UpstreamRequest) -> UpstreamReply:
-        return await self._way(request).send(request)
-
-    def begin(self, request: UpstreamRequest) -> BegunCall | None:
-        """Begins a call as `begin_call` does."""
-        begin = self._begin_chat if request.path == CHAT_PATH else self._begin_other
-        return begin(request) if begin is not None else None
-
-    async def aclose(self) -> None:
-        """Does nothing: both transports are others' to close."""
-
-    def _way(self, request: UpstreamRequest) -> Transport:
-        return self._chats if request.path == CHAT_PATH else self._others
 
 
 def _bridged(kind: ProviderKind, chats: Transport) -> Transport:
