@@ -137,7 +137,7 @@ def add_a_fallback(whole: Whole) -> None:
         (leave_out_a_sample, "the file is not as it was exported"),
         (leave_out_a_change_of_the_route, "the file is not as it was exported"),
         (name_another_day, "the file is not as it was exported"),
-        (add_a_table, "traffic: this is no signed table"),
+        (add_a_table, "the row traffic: this is no signed table"),
         (add_a_fallback, "route_version "),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

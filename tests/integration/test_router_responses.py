@@ -167,8 +167,10 @@ def test_a_target_that_does_not_speak_responses_is_left_out(
 
 
 WHOLE = (
-    b'{ "id":"r", "object":"response", "model" : "gpt-x","output":[],"n":1.0,"status":'
-    b'"completed","usage":{"input_tokens":12345678901234567890,"output_tokens":1} }'
+    b'{ "id":"r", "object":"response", "model" : "gpt-x","output":[{"type":"message","id":"m",'
+    b'"role":"assistant","status":"completed","content":[{"type":"output_text","text":"ok"}]}],'
+    b'"n":1.0,"status":"completed","usage":{"input_tokens":12345678901234567890,'
+    b'"output_tokens":1} }'
 )
 FAILED = (
     b'event: response.failed\ndata: {"type":"response.failed","sequence_number":1,"response":'

@@ -118,7 +118,13 @@ def read_below(base: str, asked: WireRequest) -> Reading:
     below = asked.path.startswith(base)
     place = PATH.fullmatch(asked.path.removeprefix(base)) if below else None
     if place is None or place[1] != MODEL:
-        raise error(404, "NOT_FOUND", f"{asked.path} is not found for this API version")
+        name = asked.path.rpartition("/")[2].partition(":")[0]
+        raise error(
+            404,
+            "NOT_FOUND",
+            f"models/{name} is not found for API version v1beta, or is not supported for "
+            "generateContent. Call ListModels to see the list of available models.",
+        )
     body = proto(asked.body)
     known(body, FIELDS, "")
     config = body.get("generationConfig", {})

@@ -97,7 +97,10 @@ def find_faults(proof: Proof, verifier: Verifier) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for name, why in _row_faults(proof, RowVerifier(verifier, lambda: proof.installation)):
         by_reason.setdefault(why, []).append(name)
-    faults = [f"{_some(names)}: {why}" for why, names in by_reason.items()]
+    faults = [
+        f"the row{'s' if len(names) > 1 else ''} {_some(names)}: {why}"
+        for why, names in by_reason.items()
+    ]
     try:
         payload = row_payload(DOCUMENT, proof.installation, proof.content)
         verifier.check(payload, proof.signature, KeyPurpose.CONTROL)
