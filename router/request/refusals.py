@@ -7,7 +7,7 @@ import math
 from typing import Final
 
 from harness.domain.errors import InputError
-from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
+from harness.domain.reliability.failures import CLIENT_FAILURES, PASSED_ON, FailureClass
 from harness.domain.routing.plan import Excluded, ExclusionReason
 from router.protocols.endpoints import ENDPOINTS
 from router.request.json_spans import ParsedObject, parse_object
@@ -160,7 +160,10 @@ def _tried(progress: RequestProgress) -> list[dict[str, object]]:
             "target": attempt.upstream.name,
             "failure": attempt.failure.failure.value,
             "status": attempt.failure.status,
-            "message": attempt.failure.message or None,
+            # What is about our account or the provider's inside is no client's business.
+            "message": (attempt.failure.message or None)
+            if attempt.failure.failure in PASSED_ON
+            else None,
             "ms": round(attempt.ms),
         }
         for attempt in progress.attempts

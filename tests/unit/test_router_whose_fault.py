@@ -160,15 +160,25 @@ async def test_a_prompt_that_is_too_long_is_said_so_that_each_protocols_clients_
 
 
 @pytest.mark.req("A5")
-async def test_the_last_words_of_every_provider_stand_in_the_error_that_none_answered(
+async def test_words_about_the_request_stand_in_the_error_that_none_answered_and_no_others(
     tmp_path: Path,
 ) -> None:
-    place = Place(tmp_path, {INCUMBENT: error(500, "cuda is out of memory", code="oom")})
+    place = Place(
+        tmp_path,
+        {
+            INCUMBENT: error(400, "tools are not supported", code="unsupported_value"),
+            FALLBACK: error(500, "disk of host db-7 is full"),
+        },
+        fallback=True,
+    )
 
     _, _, body = await place.door.call(CHAT, ASK)
 
-    assert read_error(body)["attempts"][0]["message"] == "cuda is out of memory (oom)"
-    assert "cuda is out of memory" in read_error(body)["message"]
+    refused, *failed = read_error(body)["attempts"]
+    assert refused["message"] == "tools are not supported (unsupported_value)"
+    assert {attempt["message"] for attempt in failed} == {None}
+    assert "tools are not supported" in read_error(body)["message"]
+    assert "db-7" not in body.decode()
 
 
 @pytest.mark.req("A5")
