@@ -7,7 +7,7 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -105,7 +105,9 @@ async def raw_server(play: Play, tls: ssl.SSLContext | None = None) -> AsyncIter
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for line in server.lines:
-            line.writer.transport.abort()
+            # A transport of asyncio's that is over has no loop left to say so.
+            with suppress(AttributeError):
+                line.writer.transport.abort()
         await asyncio.sleep(0)
 
 
