@@ -71,7 +71,7 @@ class ClockWatch:
         return self._jumped_s is not None and monotonic - self._jumped_s < SETTLE_S
 
     def steady(self, now: datetime) -> datetime:
-        """What the wall clock would say had nobody set it."""
+        """The wall clock's time without the steps by which it was set."""
         return now - timedelta(seconds=self._behind_s)
 
 

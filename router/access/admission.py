@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time
+from enum import StrEnum
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
@@ -46,7 +47,15 @@ UNKNOWN_KEY_LIMIT: Final = RateLimit(requests_per_min=60, burst_s=10)
 # shares one with such a guesser, and has no valid key either, gets 429 for 401.
 UNKNOWN_KEY_BUCKETS: Final = 1024
 UNKNOWN_KEY_PREFIX: Final = "nobody's "
-FEEDBACK_PREFIX: Final = "feedback of "
+
+
+class AsideKind(StrEnum):
+    """Names the calls beside requests to models."""
+
+    FEEDBACK = "feedback"
+    COUNTS = "counting of tokens"
+
+
 # Limits of so many keys are kept as requests use them.
 KEPT_KEYS: Final = 4096
 _RATE_PARTS: Final = (b"limit", b"remaining", b"reset")
@@ -131,21 +140,21 @@ class Admission:
             return _too_many_requests(reason, decided.retry_after_s, headers_)
         return RateReservation(key, limit, given, tokens, (*headers, *headers_))
 
-    def admit_feedback(self, key: str, limits: KeyLimits | None) -> Reply | None:
-        """Why feedback is refused now; None when it is not.
+    def admit_aside(self, aside: AsideKind, key: str, limits: KeyLimits | None) -> Reply | None:
+        """Why a call that asks no model is refused now; None when it is not.
 
-        As much feedback as the key may send requests, out of an allowance of its own: feedback
-        spends no requests. A spent budget refuses no feedback.
+        The key may make as many calls of a kind as requests, out of an allowance of their own:
+        they spend no requests. A spent budget refuses none of them.
         """
         if limits is None or limits.rate.requests_per_min is None:
             return None
         limit = RateLimit(requests_per_min=limits.rate.part(self._rate_share).requests_per_min)
         now = self._clock.monotonic()
-        decided = rate_limits.take_tokens(self._book, f"{FEEDBACK_PREFIX}{key}", limit, 0, now)
+        decided = rate_limits.take_tokens(self._book, f"{aside} of {key}", limit, 0, now)
         if decided.allowed:
             return None
         self._counters["rate_limited"] += 1
-        reason = "this key has given as much feedback as it may send requests in a minute"
+        reason = f"this key has sent as much {aside} as it may send requests in a minute"
         headers_ = _rate_headers(limit_statuses(decided.state, limit, now))
         return _too_many_requests(reason, decided.retry_after_s, headers_)
 

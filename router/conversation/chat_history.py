@@ -77,7 +77,7 @@ def mark_chat(answer: Json, maker: str) -> bool:
 
 
 def _clear_signed(messages: Iterable[Json], maker: str) -> Iterator[str]:
-    """Keeps what this maker signed, as it wrote it, and what nobody is known to have signed.
+    """Keeps what this maker signed, as it wrote it, and pieces of unknown signers.
     Yields the names of what another one signed, and is left out.
     """
     for message in messages:
@@ -150,7 +150,7 @@ def _tool_holders(chat: Json, messages: Iterable[Json]) -> Iterator[Json]:
 
 
 def _clear_places(chat: Json, names: Iterable[str], found: dict[str, None]) -> None:
-    """Takes fields out of every place that they may stand in; a schema is none."""
+    """Takes fields out of every place that they may stand in, but not out of schemas."""
     places = [chat]
     for message in _objects(chat.get("messages")):
         places += [message, *_objects(message.get("content"))]

@@ -97,7 +97,7 @@ def mark_message(answer: Json, maker: str) -> bool:
 
 
 def _clear_thoughts(messages: Iterable[Json], maker: str) -> bool:
-    """Keeps what this maker signed, as it wrote it, and what nobody is known to have signed.
+    """Keeps what this maker signed, as it wrote it, and pieces of unknown signers.
     Tells whether any was left out.
     """
 

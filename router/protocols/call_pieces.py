@@ -15,7 +15,7 @@ NO_JSON: Final = object()
 
 
 def parse_json(text: str) -> object:
-    """NO_JSON for what is none."""
+    """Parses JSON; NO_JSON for other text."""
     try:
         return from_json(text.encode(), allow_inf_nan=False)
     except (ValueError, RecursionError):

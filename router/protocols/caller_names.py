@@ -55,7 +55,8 @@ def _field_rank(name: str) -> int:
 
 def conversation_opening(messages: object, rules: object = None) -> list[object]:
     """Returns what stays of a conversation's beginning through its turns: the first message of
-    the user, and the rules before it without what changes. Empty where there is none.
+    the user, and the rules before it without what changes. Empty without a message of
+    the user.
 
     rules: the system prompt of a protocol that has it apart from the messages.
     """

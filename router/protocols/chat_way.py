@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 @dataclass(slots=True)
 class ChatWay:
     """The way of one request into a chat. limit_field: what the provider calls the output's
-    limit. maker: who gets its own reasoning back; empty for nobody. dropped: names of what was
+    limit. maker: gets its own reasoning back; empty without one. dropped: names of what was
     left out or said otherwise.
     """
 

@@ -46,10 +46,9 @@ class ProtocolDialect(Protocol):
         ...
 
     def checked(self, members: ParsedObject, *, silence: bool = False) -> TokenUsage | None:
-        """The usage of a whole answer. Raises UpstreamFailed when it is none.
-
-        What has no content is none, unless it was cut or refused, or `silence` is an answer;
-        nor is an answer whose end says that the provider failed.
+        """Returns the usage of a whole answer. Raises UpstreamFailed for a body that is no
+        answer: one without content, unless it was cut or refused or `silence` is an answer,
+        and one whose end says that the provider failed.
         """
         ...
 

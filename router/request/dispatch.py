@@ -261,15 +261,11 @@ class Dispatcher:
         """Asks the target that would answer for its count of a message's tokens; empty where it
         has none. Its circuit learns nothing of it.
         """
-        for target in job.plan.targets[:1]:
-            upstream = job.route.upstreams[target]
+        if job.plan.targets:
+            upstream = job.route.upstreams[job.plan.targets[0]]
+            key = self._keys.key(upstream)
             made = AttemptSpec(
-                upstream,
-                LAST_RESORT_TICKET,
-                self._keys.key(upstream),
-                job.deadline,
-                1,
-                Endpoint.MESSAGES,
+                upstream, LAST_RESORT_TICKET, key, job.deadline, 1, Endpoint.MESSAGES
             )
             with suppress(UpstreamFailed, TimeoutError), self.timers.limit(job.deadline):
                 return await self._calls.count_tokens(job, made)

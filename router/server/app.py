@@ -15,7 +15,7 @@ from harness.domain.operations.spending import SpendingPurpose
 from harness.domain.routing.table import KeyGrant
 from harness.domain.settings import AgentSettings, RouterSettings
 from harness.ports import Clock, RateBook
-from router.access.admission import Admission
+from router.access.admission import Admission, AsideKind
 from router.access.callers import Callers
 from router.access.key_spend import BudgetRefresh
 from router.access.keys import MODELS, list_models
@@ -489,7 +489,7 @@ class Router:
         body = await read_request_body(scope, receive, self._timers, MAX_BODY_BYTES)
         if isinstance(body, Reply):
             return body
-        too_many = self._admission.admit_feedback(grant.id, grant.limits)
+        too_many = self._admission.admit_aside(AsideKind.FEEDBACK, grant.id, grant.limits)
         return too_many or await self._feedback.take(body, grant.id)
 
     async def _complete(
@@ -506,6 +506,9 @@ class Router:
         if isinstance(body, Reply):
             return body
         if scope["path"] == COUNT_PATH:
+            kind = AsideKind.COUNTS
+            if too_many := self._admission.admit_aside(kind, grant.id, grant.limits):
+                return too_many
             return await self._calls.count_tokens(scope, body, grant, serving, request_id)
         return await self._calls.answer(
             scope,

@@ -25,11 +25,11 @@ class CrossOrigins:
 
     def concern(self, scope: Scope) -> bool:
         """Whether a request comes from a page whose origin is listed."""
-        return bool(self._origins) and self._allowed(scope) is not None
+        return self._allowed(scope) is not None
 
     def _allowed(self, scope: Scope) -> bytes | None:
-        origin = header(scope, b"origin")
-        if origin is None or not self._origins:
+        origin = header(scope, b"origin") if self._origins else None
+        if origin is None:
             return None
         is_listed = ANY in self._origins or origin.decode("latin-1") in self._origins
         return origin if is_listed else None

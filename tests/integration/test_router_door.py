@@ -10,6 +10,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
+from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.settings import CorsSettings
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
@@ -172,6 +173,24 @@ def test_a_messages_tokens_are_counted_by_its_target_or_estimated_in_so_many_wor
     assert answer.headers.get("x-swapgate-degraded") == (None if counted else "count_tokens")
     assert "swapgate_requests_total{" not in metrics
     assert "swapgate_attempts_total{" not in metrics
+
+
+def test_a_key_counts_tokens_as_often_as_it_may_send_requests_and_asks_models_besides(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    first = snapshot(upstream.url)
+    limits = KeyLimits(requests_per_min=2)
+    keys = [replace(grant, limits=limits) for grant in first.keys]
+    upstream.turns[INCUMBENT] = completion("hello")
+
+    with running_router(replace(first, keys=tuple(keys)), tmp_path, SETTINGS) as world:
+        url = f"{world.url}/v1/messages/count_tokens"
+        counts = [httpx.post(url, json=MESSAGE, headers=AUTH).status_code for _ in range(4)]
+        chat = {"model": "support", "messages": HELLO}
+        asked = httpx.post(f"{world.url}/v1/chat/completions", json=chat, headers=AUTH)
+
+    assert counts == [200, 200, 429, 429]
+    assert asked.status_code == 200
 
 
 def test_an_estimate_counts_every_block_tool_and_picture(world: World) -> None:

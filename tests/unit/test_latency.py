@@ -160,5 +160,5 @@ def test_a_stream_may_be_silent_three_times_as_long_as_its_target_ever_is() -> N
     assert first_token_limit_s(None, 10.0) == 10.0
     assert limit_s(*[0.2] * 200) == 10.0
     assert limit_s(*[0.2] * 150, *[12.0] * 50) == pytest.approx(3 * 12.5, rel=0.05)
-    # Few were measured, of which all were cut at the limit: it follows.
+    # Few were measured, and all of them were cut at the limit: it follows.
     assert limit_s(*[10.0] * 9) > 10.0

@@ -3,6 +3,7 @@ official SDK does, and reads its answers whole or streamed.
 """
 
 import json
+from abc import ABC, abstractmethod
 from enum import StrEnum
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ class Feature(StrEnum):
     ENCRYPTED = "encrypted"
 
 
-class ToolClient:
+class ToolClient(ABC):
     """hosted: its provider runs a search of its own in the first answer."""
 
     def __init__(self, feature: Feature, *, hosted: bool) -> None:
@@ -36,14 +37,14 @@ class ToolClient:
     def body(self, route: str, *, stream: bool) -> Json:
         return {"model": route, **self.fields()} | ({"stream": True} if stream else {})
 
-    def fields(self) -> Json:
-        raise NotImplementedError
+    @abstractmethod
+    def fields(self) -> Json: ...
 
+    @abstractmethod
     def hear(self, raw: bytes, *, stream: bool) -> tuple[str, list[Call]]:
         """Reads an answer, and enters it with the results of its calls. Returns its text and
         calls.
         """
-        raise NotImplementedError
 
 
 def events(raw: bytes) -> list[Json]:

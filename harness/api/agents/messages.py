@@ -74,7 +74,7 @@ def failure_answer(outcome: TurnOutcome) -> ErrorAnswer:
     assert failure is not None  # noqa: S101 - asked of failed turns alone
     is_capped = error is None and failure.code == CAP_REACHED
     wait_s = error.retry_after_s if error else None
-    # What the cap refuses may be tried again, but nobody knows when.
+    # What the cap refuses may be tried again, at an unknown time.
     if wait_s is None and is_temporary(outcome) and not is_capped:
         wait_s = RETRY_AFTER_S
     retry_after_s = None if wait_s is None else round(max(1.0, wait_s))

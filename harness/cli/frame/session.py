@@ -55,7 +55,7 @@ class Session:
         """The management key's principal, and without a key the operator of this machine: who
         has the database's file and secret can do everything anyway.
 
-        Raises InputError for a name in the environment, NotAllowed for a key that is none.
+        Raises InputError for a name in the environment, NotAllowed for an unknown key.
         """
         if os.environ.get(ACTOR_VARIABLE):
             raise InputError(f"{ACTOR_VARIABLE} is set: {NO_NAMES}")

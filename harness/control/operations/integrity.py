@@ -119,7 +119,7 @@ def accept_restore(ctx: Context, actor: Actor, *, reason: str, above: int) -> Li
     """Open a new epoch, which routers follow; revisions go on above `above`.
 
     above: the highest revision that any router served. What no router served since the backup
-    is lost. Raises InputError without a reason, or for a number that is none.
+    is lost. Raises InputError without a reason, or for a wrong number.
     """
     actor.require(Role.ADMIN)
     if not reason.strip():

@@ -2,8 +2,8 @@
 with their messages, captured requests, and the marks of fail-overs. What is proof, such as
 verdicts, canaries and the audit log, holds no content of users and stays as it was signed.
 
-Deletes transcripts of sessions that nobody used for as long as the settings say
-(`purge_idle`, a periodic job), or that it is told (`purge_sessions`). Control ends grants by
+Deletes transcripts of sessions that were idle for as long as the settings say (`purge_idle`,
+a periodic job), and of named sessions (`purge_sessions`). Control ends grants by
 `revoke_stale_grants`: when they, their session or their agent have ended.
 """
 

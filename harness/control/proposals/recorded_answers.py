@@ -138,7 +138,7 @@ class ItemText:
     """What an item asks, and what is expected."""
 
     question: str
-    expected: str  # empty where nobody knows
+    expected: str  # empty where it is unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ def _load_suite(ctx: Context, side: SuiteAnswers) -> SuiteTexts:
 def _read_suite(
     ctx: Context, side: SuiteAnswers, items: Iterable[str]
 ) -> tuple[Mapping[str, tuple[str, str]], str]:
-    """(input, expected answer) by item, and why there is none."""
+    """(input, expected answer) by item, and why an item lacks them."""
     suite = side.plan.suite
     try:
         if ctx.suites.pin(suite).data_sha256 != side.pin.data_sha256:

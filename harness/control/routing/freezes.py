@@ -1,8 +1,8 @@
 """Says what a freeze holds back: no canary opens, advances or is promoted while its route is
 frozen. Rollback, abort and kill switch are never held back.
 
-Sets and lifts route freezes, for people. Whoever lifts a freeze may not be the proposer of
-what it holds back.
+Sets and lifts route freezes, for people. The proposer of a
+swap does not lift the freeze that holds it back.
 """
 
 from collections.abc import Collection, Sequence

@@ -9,7 +9,7 @@ Signed values are a few values of JSON with an HMAC, which this installation alo
 `v1.PAYLOAD.MAC`, a JSON object in base64url, and the HMAC-SHA-256 over all that stands before
 it, in hexadecimal digits. Pure.
 
-An approval link shows one switch request to whoever has it, until the request expires, and
+An approval link shows one switch request to its holder, until the request expires, and
 lets a person with the role decide it, once. Pure.
 
 The link is no right to decide: it carries no key. It is nothing to show around all the same,

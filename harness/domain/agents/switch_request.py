@@ -153,7 +153,7 @@ def switch_lines(request: ModelSwitchRequest, now: datetime) -> Sequence[tuple[s
 
 
 def decision_text(request: ModelSwitchRequest, state: SwitchState) -> str:
-    """What the agent is told; empty while nobody decided."""
+    """Words the decision for the agent; empty before it."""
     what = "sub-tasks on" if request.for_children else "the switch to"
     what = f"{what} {request.wanted}"
     why = f": {visible_text(request.decision_reason)}" if request.decision_reason else ""

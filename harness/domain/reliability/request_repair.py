@@ -85,7 +85,7 @@ class RequestRepair:
 def find_repair(
     error: Mapping[str, object], sent: Mapping[str, object]
 ) -> RequestRepair | None:
-    """The repair of a refused request; None where there is none that is safe. error: the
+    """The repair of a refused request; None without a safe one. error: the
     provider's error object. sent: the request's members.
     """
     message = str(error.get("message") or "")

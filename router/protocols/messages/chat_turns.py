@@ -1,6 +1,6 @@
 """Translates the turns of a Messages request (Anthropic) into chat messages: texts, pictures,
-documents, tool calls and results, marks for the prompt cache. Thinking goes back to who thought
-it, and to nobody else; what a provider's own tools left is said as text.
+documents, tool calls and results, marks for the prompt cache. Thinking goes back to its own
+maker alone; the results of a provider's own tools are said as text.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,7 @@ Dropped = dict[str, None]
 
 def chat_messages(messages: object, maker: str, dropped: Dropped) -> Iterator[Turn]:
     """Translates Anthropic's messages into a chat's turns. maker: whose thinking goes back to
-    it, as `reasoning_content`; empty for nobody's. dropped: gets the names of what is left out
+    it, as `reasoning_content`; empty without one. dropped: gets the names of what is left out
     or said otherwise.
 
     Raises Untranslatable for what the last message has, and no chat: the history before it is

@@ -96,7 +96,7 @@ class ResponseShape:
         }
 
     def own_id(self, block: AnswerBlock, head: AnswerHead, number: int) -> str:
-        """Builds the id of an item that nobody stores."""
+        """Builds the id of an item that is not stored."""
         prefix = {BlockKind.CALL: "fc", BlockKind.THINKING: "rs"}.get(block.kind, "msg")
         if self.is_custom(block):
             prefix = "ctc"

@@ -1,6 +1,6 @@
 """Translates the input items and instructions of a Responses request (OpenAI) into chat
-messages: texts, pictures, files, calls and their outputs. Reasoning goes back to who thought
-it, and to nobody else; what OpenAI's own tools left is said as text.
+messages: texts, pictures, files, calls and their outputs. Reasoning goes back to its
+own maker alone; the results of OpenAI's own tools are said as text.
 """
 
 from collections.abc import Mapping

@@ -44,7 +44,7 @@ _KEPT: Final = (b"retry-after", b"retry-after-ms", b"request-id", b"x-request-id
 
 
 class ProviderRefusal:
-    """A whole reply, of which every byte is known. local: no provider was asked."""
+    """A reply that is whole from the start. local: no provider was asked."""
 
     def __init__(
         self,

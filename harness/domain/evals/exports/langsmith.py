@@ -65,7 +65,7 @@ def _number(text: str | None) -> float | None:
 
 
 def parse_braintrust(text: str) -> list[ScoredRun]:
-    """Parses an export. Raises InputError for one that is none."""
+    """Parses an export. Raises InputError for another file."""
     rows = [row for row in parse_json_rows(text, "events", "rows", "data") if _is_root(row)]
     if not any("scores" in row for row in rows):
         raise InputError("has no rows with `scores`: export the experiment's rows as JSON")
@@ -98,7 +98,7 @@ _ERROR: Final = 2
 
 
 def parse_promptfoo(text: str) -> list[ScoredRun]:
-    """Parses a results file. Raises InputError for one that is none."""
+    """Parses a results file. Raises InputError for another file."""
     document = as_mapping(parse_json(text))
     results = document.get("results")
     rows = as_mapping(results).get("results") if isinstance(results, dict) else results
