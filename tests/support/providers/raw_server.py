@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -60,10 +60,8 @@ Play = Callable[[ServerConnection], Awaitable[None]]
 ACCEPTING_TURNS: Final = 4
 
 
-async def end_server(server: asyncio.Server, writers: Collection[asyncio.StreamWriter]) -> None:
-    """Ends a server and all else of its loop. writers: of its open connections, which are
-    closed, also where a client takes no more: a loop that is closed closes none.
-    """
+async def end_server(server: asyncio.Server) -> None:
+    """Ends a server and all else of its loop."""
     server.close()
     for _ in range(ACCEPTING_TURNS):
         await asyncio.sleep(0)
@@ -71,8 +69,18 @@ async def end_server(server: asyncio.Server, writers: Collection[asyncio.StreamW
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
-    for writer in [*writers]:
-        writer.transport.abort()
+    await abort_connections()
+
+
+async def abort_connections() -> None:
+    """Closes every connection of the running loop, also one whose client takes no more bytes
+    and one whose task was cancelled before it began: a loop that is closed closes none.
+    """
+    transports: Mapping[int, asyncio.Transport] = getattr(
+        asyncio.get_running_loop(), "_transports", {}
+    )
+    for transport in [*transports.values()]:
+        transport.abort()
     await asyncio.sleep(0)
 
 

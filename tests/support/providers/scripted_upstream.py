@@ -48,7 +48,6 @@ class Upstream:
         self.asked: list[ReceivedRequest] = []
         self.port = 0
         self.hangs_up = False
-        self.writers: set[asyncio.StreamWriter] = set()
 
     @property
     def url(self) -> str:
@@ -58,7 +57,6 @@ class Upstream:
         return [request for request in self.asked if request.model == model]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.writers.add(writer)
         try:
             while await self._exchange(reader, writer):
                 pass
@@ -66,8 +64,6 @@ class Upstream:
             pass
         finally:
             writer.close()
-            if writer.transport.get_write_buffer_size() == 0:
-                self.writers.discard(writer)
 
     async def _exchange(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -136,7 +132,7 @@ def running_upstream() -> Iterator[Upstream]:
         upstream.port = server.sockets[0].getsockname()[1]
         begun.set()
         await stopping.wait()
-        await end_server(server, upstream.writers)
+        await end_server(server)
 
     thread = threading.Thread(target=loop.run_until_complete, args=(main(),))
     thread.start()

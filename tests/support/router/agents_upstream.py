@@ -79,8 +79,7 @@ class AgentsUpstream:
         finally:
             self.open_connections -= 1
             writer.close()
-            if writer.transport.get_write_buffer_size() == 0:
-                self.writers.discard(writer)
+            self.writers.discard(writer)
 
     async def _serve_one(self, line: AgentsLine) -> bool:
         head = (await line.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -112,7 +111,7 @@ def running_agents(play: Play) -> Iterator[AgentsUpstream]:
         server = await asyncio.start_server(upstream.accept, "127.0.0.1", upstream.port)
         upstream.port = server.sockets[0].getsockname()[1]
         await stopped.wait()
-        await end_server(server, upstream.writers)
+        await end_server(server)
 
     def serve() -> None:
         upstream.loop.run_until_complete(run())

@@ -57,6 +57,7 @@ from router.snapshot.compiled import CompiledSnapshot
 from router.snapshot.compiler import compile_snapshot
 from router.snapshot.holder import SnapshotHolder
 from router.upstream.transports import Transports
+from tests.support.providers.raw_server import abort_connections
 
 SECRET = b"the server's secret"
 KEY = "sk-sg-good"
@@ -341,7 +342,12 @@ def running_router_on(
     listener.bind(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     runner = server(app, drain_s=2)
-    thread = threading.Thread(target=lambda: asyncio.run(runner.serve([listener])))
+
+    async def serve() -> None:
+        await runner.serve([listener])
+        await abort_connections()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     wait_until(lambda: runner.started)
     try:

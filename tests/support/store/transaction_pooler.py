@@ -45,22 +45,25 @@ class TransactionPooler:
             server.connect(str(self._server))
             server.sendall(client.recv(1 << 16))
             self._relay(server, client)
-            self._free(server)
             while (asked := client.recv(1 << 16)) and not asked.startswith(_TERMINATE):
                 server = self._take()
                 server.sendall(asked)
                 while not self._relay(server, client):
                     server.sendall(client.recv(1 << 16))
-                self._free(server)
 
     def _relay(self, server: socket.socket, client: socket.socket) -> bool:
-        """Gives the client one whole answer. Returns whether the transaction is over."""
+        """Gives the client one whole answer. Returns whether the transaction is over: the
+        session is free before the client knows, as it is at PgBouncer.
+        """
         while True:
             head = _read(server, _HEAD)
             body = _read(server, int.from_bytes(head[1:]) - _HEAD + 1)
+            over = head[:1] == _READY and body == _IDLE
+            if over:
+                self._free(server)
             client.sendall(head + body)
             if head[:1] == _READY:
-                return body == _IDLE
+                return over
 
     def _take(self) -> socket.socket:
         with self._freed:
