@@ -61,12 +61,15 @@ def move_response(body: bytes, maker: str) -> MovedBody:
 
 
 def without_reasoning(body: bytes) -> MovedBody:
-    """Writes a request without reasoning, and without the ids of its items."""
+    """Writes a request without reasoning, and without the ids of its items. A bare id stays in
+    a request that wants nothing stored: no provider could read it.
+    """
     asked: Json = json.loads(body)
     items = asked.get("input")
     if not isinstance(items, list):
         return MovedBody(body)
-    kept = [item for item in items if not _is_reasoning(item)]
+    unstored = asked.get("store") is False
+    kept = [item for item in items if not _is_reasoning(item) or (unstored and _is_bare(item))]
     _clear_ids(kept, every=True)
     asked["input"] = kept
     dropped = (HISTORY,) if len(kept) < len(items) else ("input.id",)
@@ -111,7 +114,13 @@ def _is_readable(item: object, maker: str, *, stored: bool) -> bool:
     if piece.value:
         item[ENCRYPTED] = piece.value
         return piece.maker in ("", maker)
-    return stored and not piece.maker and bool(item.get("id")) and not is_own_id(item["id"])
+    by_id = stored or _is_bare(item)
+    return by_id and not piece.maker and bool(item.get("id")) and not is_own_id(item["id"])
+
+
+def _is_bare(item: Json) -> bool:
+    """Tells whether reasoning is an id alone."""
+    return not (item.get(ENCRYPTED) or item.get("summary") or item.get("content"))
 
 
 def _clear_ids(items: Iterable[object], *, every: bool) -> None:
