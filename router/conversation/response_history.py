@@ -6,6 +6,7 @@ nothing stored. Pure.
 import json
 import re
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any, Final
 
 from router.conversation.call_ids import CallIds
@@ -24,6 +25,7 @@ _REASONING: Final = re.compile(rb'"type"\s*:\s*"reasoning"')
 _BY_CONTENT: Final = frozenset({"message", "function_call", "custom_tool_call"})
 _CALLS: Final = frozenset({"function_call", "custom_tool_call"})
 _RESULTS: Final = frozenset({"function_call_output", "custom_tool_call_output"})
+_REASONING_WORDS: Final = (ENCRYPTED, "summary", "content")
 ADVICE: Final = (
     "a translation made it, and nothing of it is stored: send the whole history as `input`, "
     "with `store: false` (Vercel's SDK: providerOptions.openai.store)"
@@ -50,7 +52,11 @@ def move_response(body: bytes, maker: str) -> MovedBody:
     dropped: tuple[str, ...] = ()
     if isinstance(items, list):
         stored = asked.get("store") is not False
-        kept = [item for item in items if _is_readable(item, maker, stored=stored)]
+        kept = [
+            item
+            for item, after in pairwise((*items, None))
+            if _is_readable(item, maker, stored=stored or _is_stray(item, after))
+        ]
         if len(kept) < len(items):
             dropped = (HISTORY,)
         _clear_ids(kept, every=len(kept) < len(items))
@@ -61,15 +67,18 @@ def move_response(body: bytes, maker: str) -> MovedBody:
 
 
 def without_reasoning(body: bytes) -> MovedBody:
-    """Writes a request without reasoning, and without the ids of its items. A bare id stays in
-    a request that wants nothing stored: no provider could read it.
+    """Writes a request without reasoning, and without the ids of its items. A stray id stays:
+    no turn of the conversation lost it.
     """
     asked: Json = json.loads(body)
     items = asked.get("input")
     if not isinstance(items, list):
         return MovedBody(body)
-    unstored = asked.get("store") is False
-    kept = [item for item in items if not _is_reasoning(item) or (unstored and _is_bare(item))]
+    kept = [
+        item
+        for item, after in pairwise((*items, None))
+        if not _is_reasoning(item) or _is_stray(item, after)
+    ]
     _clear_ids(kept, every=True)
     asked["input"] = kept
     dropped = (HISTORY,) if len(kept) < len(items) else ("input.id",)
@@ -114,13 +123,20 @@ def _is_readable(item: object, maker: str, *, stored: bool) -> bool:
     if piece.value:
         item[ENCRYPTED] = piece.value
         return piece.maker in ("", maker)
-    by_id = stored or _is_bare(item)
-    return by_id and not piece.maker and bool(item.get("id")) and not is_own_id(item["id"])
+    return stored and not piece.maker and bool(item.get("id")) and not is_own_id(item["id"])
 
 
-def _is_bare(item: Json) -> bool:
-    """Tells whether reasoning is an id alone."""
-    return not (item.get(ENCRYPTED) or item.get("summary") or item.get("content"))
+def _is_stray(item: object, after: object) -> bool:
+    """Tells whether an item is the id of reasoning that led to no answer and no call: a client
+    wrote it, not a model, so the provider's refusal is for the client to read.
+    """
+    if not isinstance(item, dict) or any(item.get(name) for name in _REASONING_WORDS):
+        return False
+    answers = isinstance(after, dict) and (
+        str(after.get("type")).endswith(("_call", "reasoning"))
+        or after.get("role") == "assistant"
+    )
+    return _is_reasoning(item) and not answers
 
 
 def _clear_ids(items: Iterable[object], *, every: bool) -> None:

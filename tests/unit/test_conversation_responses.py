@@ -44,21 +44,16 @@ def test_ids_that_a_translation_wrote_reach_no_provider() -> None:
     assert output == OUTPUT
 
 
-def test_reasoning_with_words_goes_by_its_id_only_where_a_provider_stores_it() -> None:
-    said = reasoning("rs_1") | {"content": [{"type": "reasoning_text", "text": "I think"}]}
-    assert move(said, store=False) == []
-    assert move(said) == [said]
-    assert move(reasoning("rs_1")) == [reasoning("rs_1")]
+def test_reasoning_that_is_stored_nowhere_is_left_out_and_stored_reasoning_stays() -> None:
+    assert move(reasoning("rs_1"), call("fc_1"), store=False)[0]["type"] == "function_call"
+    assert move(reasoning("rs_1"), call("fc_1"))[0] == reasoning("rs_1")
 
 
-def test_a_bare_id_in_a_request_that_wants_nothing_stored_is_the_clients_own_fault() -> None:
-    bare = reasoning("rs_1")
-    assert move(bare, store=False) == [bare]
-    asked = {"input": [bare, {"role": "user", "content": "hi"}]}
-    unstored = json.dumps({**asked, "store": False}).encode()
-    assert json.loads(without_reasoning(unstored).body)["input"] == asked["input"]
-    (kept,) = json.loads(without_reasoning(json.dumps(asked).encode()).body)["input"]
-    assert kept["role"] == "user"
+def test_an_id_of_reasoning_without_a_turn_is_left_for_the_provider_to_refuse() -> None:
+    asked = {"role": "user", "content": "hi"}
+    assert move(reasoning("rs_1"), asked, store=False) == [reasoning("rs_1"), asked]
+    body = json.dumps({"input": [reasoning("rs_1"), asked]}).encode()
+    assert json.loads(without_reasoning(body).body)["input"] == [reasoning("rs_1"), asked]
 
 
 def test_what_refers_to_an_answer_of_a_translation_is_refused_with_the_way_out() -> None:
