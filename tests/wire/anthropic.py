@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from tests.wire.server import (
     KEY,
+    NUMBERS,
     Json,
     Reading,
     Refused,
@@ -41,7 +42,11 @@ BLOCKS: Final = {
     "web_search_tool_result": {"tool_use_id", "content"},
 }
 HOSTED: Final = ("web_search_20250305",)
-TOOL: Final = names("type name description input_schema cache_control strict")
+TOOL: Final = names(
+    "type name description input_schema cache_control strict eager_input_streaming"
+)
+# A header `anthropic-beta` with this name allows instructions among the messages.
+SYSTEM_AMONG_MESSAGES: Final = "mid-conversation-system-2026-04-07"
 IMAGES: Final = ("image/jpeg", "image/png", "image/gif", "image/webp")
 NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 ID: Final = re.compile(r"[a-zA-Z0-9_-]+")
@@ -108,10 +113,15 @@ def read(asked: WireRequest, signature: str = SIGNATURE) -> Reading:
     tools = _tools(body, marks)
     system = _system(body.get("system", ""), marks)
     thinks = _thinking(body)
-    for number, message in enumerate(body["messages"]):
+    messages = body["messages"]
+    if SYSTEM_AMONG_MESSAGES in asked.headers.get("anthropic-beta", ""):
+        said = [message for message in messages if message["role"] == "system"]
+        system = "\n".join([system, *(_system(each["content"], marks) for each in said)])
+        messages = [message for message in messages if message["role"] != "system"]
+    for number, message in enumerate(messages):
         _signed(message["content"], signature, f"messages.{number}.content")
     by_budget = thinks and body["thinking"]["type"] == "enabled"
-    turns = _turns(body["messages"], marks, thinks=by_budget, tools=bool(tools))
+    turns = _turns(messages, marks, thinks=by_budget, tools=bool(tools))
     need(marks[0] <= 4, "A maximum of 4 blocks with cache_control may be provided")
     return Reading(
         system=system,
@@ -362,8 +372,8 @@ def _content(reply: Reply, signature: str) -> list[Json]:
         found.append({"type": "thinking", "thinking": reply.reasoning, "signature": signature})
     if reply.text:
         found.append({"type": "text", "text": reply.text})
-    for number, (name, arguments) in enumerate(reply.calls):
-        id_ = f"toolu_01{number}"
+    for name, arguments in reply.calls:
+        id_ = f"toolu_01{next(NUMBERS)}"
         found.append({"type": "tool_use", "id": id_, "name": name, "input": arguments})
     return found
 
@@ -381,7 +391,7 @@ def _usage(reply: Reply) -> Json:
 
 def _message(reply: Reply, content: list[Json]) -> Json:
     return {
-        "id": "msg_01",
+        "id": f"msg_01{next(NUMBERS)}",
         "type": "message",
         "role": "assistant",
         "model": MODEL,

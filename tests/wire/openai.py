@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from tests.wire.server import (
     KEY,
+    NUMBERS,
     Json,
     Reading,
     Refused,
@@ -180,11 +181,11 @@ FINISH: Final = {
 def _calls(reply: Reply) -> list[Json]:
     return [
         {
-            "id": f"call_{number}",
+            "id": f"call_{next(NUMBERS)}",
             "type": "function",
             "function": {"name": name, "arguments": json.dumps(arguments)},
         }
-        for number, (name, arguments) in enumerate(reply.calls)
+        for name, arguments in reply.calls
     ]
 
 
@@ -204,12 +205,22 @@ def whole(reply: Reply) -> Json:
     if reply.calls:
         message["tool_calls"] = _calls(reply)
     choice = {"index": 0, "message": message, "finish_reason": FINISH[reply.stop]}
-    head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": MODEL}
+    head = {
+        "id": f"chatcmpl-{next(NUMBERS)}",
+        "object": "chat.completion",
+        "created": 1,
+        "model": MODEL,
+    }
     return {**head, "choices": [{**choice, "logprobs": None}], "usage": _usage(reply)}
 
 
 def events(reply: Reply) -> list[bytes]:
-    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": MODEL}
+    head = {
+        "id": f"chatcmpl-{next(NUMBERS)}",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": MODEL,
+    }
 
     def chunk(delta: Json, finish: str | None = None) -> Json:
         return {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}

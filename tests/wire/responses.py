@@ -10,7 +10,7 @@ import json
 from typing import Any, Final
 
 from tests.wire.openai import error, need
-from tests.wire.server import Json, Reading, Reply, Turn, names
+from tests.wire.server import NUMBERS, Json, Reading, Reply, Turn, names
 
 FIELDS: Final = names(
     "model input instructions max_output_tokens stream store include reasoning text tools "
@@ -20,6 +20,8 @@ FIELDS: Final = names(
 TOOLS: Final = names("function custom namespace web_search")
 CALLS: Final = names("function_call custom_tool_call")
 RESULTS: Final = names("function_call_output custom_tool_call_output")
+# The end of an id of an item that goes with the reasoning before it.
+REASONED: Final = "_reasoned"
 HOSTED: Final = names("web_search_call code_interpreter_call mcp_call")
 
 
@@ -74,12 +76,13 @@ def _check_reasoning(item: Json, provider: str, *, stored: bool) -> None:
 
 
 def _check_id(item: Json, provider: str, *, reasons: bool) -> None:
-    """An id of this provider wants the reasoning that came before it."""
+    """An id of an item that this provider made after it reasoned wants that reasoning."""
     id_ = str(item.get("id") or "")
     if id_:
         own = id_.partition("_")[2].startswith(f"{provider}_")
         need(own, f"Item with id '{id_}' not found.")
-        need(reasons, f"Item '{id_}' was provided without its required 'reasoning' item.")
+        missing = f"Item '{id_}' was provided without its required 'reasoning' item."
+        need(reasons or not id_.endswith(REASONED), missing)
 
 
 def _text(content: Any) -> str:
@@ -96,32 +99,34 @@ def sealed(provider: str) -> str:
 def whole(reply: Reply, body: Json, provider: str) -> Json:
     """The response to a request."""
     output: list[Json] = []
+    end = REASONED if reply.reasoning else ""
+    done = {"status": "completed"}
+
+    def id_of(kind: str) -> Json:
+        return {"id": f"{kind}_{provider}_{next(NUMBERS)}{end}"}
+
     if reply.reasoning:
-        item: Json = {"id": f"rs_{provider}_1", "type": "reasoning", "summary": []}
+        summary = {"type": "summary_text", "text": reply.reasoning}
+        item: Json = {**id_of("rs"), "type": "reasoning", "summary": [summary]}
         if "reasoning.encrypted_content" in body.get("include", ()):
             item["encrypted_content"] = sealed(provider)
         output.append(item)
-    own = bool(reply.reasoning)
-    for number, (name, arguments) in enumerate(reply.calls):
-        call = {
-            "type": "function_call",
-            "status": "completed",
-            "call_id": _call_id(body, number),
-        }
-        call |= {"id": f"fc_{provider}_{number}"} if own else {}
-        output.append({**call, "name": name, "arguments": json.dumps(arguments)})
     if reply.text:
         part = {"type": "output_text", "text": reply.text, "annotations": []}
-        said = {"type": "message", "role": "assistant", "status": "completed"}
-        said |= {"id": f"msg_{provider}_1"} if own else {}
+        said = {**id_of("msg"), "type": "message", "role": "assistant", **done}
         output.append({**said, "content": [part]})
-    usage = {"input_tokens": 5, "output_tokens": 5, "total_tokens": 10}
-    head = {"id": "resp_1", "object": "response", "created_at": 1, "status": "completed"}
-    return {**head, "model": body["model"], "output": output, "usage": usage}
-
-
-def _call_id(body: Json, number: int) -> str:
-    return f"call_{len(body['input'])}_{number}"
+    for name, arguments in reply.calls:
+        call = {**id_of("fc"), "type": "function_call", "call_id": f"call_{next(NUMBERS)}"}
+        output.append({**call, "name": name, "arguments": json.dumps(arguments), **done})
+    usage = {
+        "input_tokens": 5,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": 5,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 10,
+    }
+    head = {"id": f"resp_{next(NUMBERS)}", "object": "response", "created_at": 1, **done}
+    return {**head, "model": body["model"], "output": output, "tools": [], "usage": usage}
 
 
 def events(answer: Json) -> list[bytes]:
@@ -130,11 +135,38 @@ def events(answer: Json) -> list[bytes]:
     told: list[Json] = [{"type": "response.created", "response": began}]
     for index, item in enumerate(answer["output"]):
         place = {"output_index": index, "item": item}
-        told.append({"type": "response.output_item.added", **place})
-        if item["type"] == "message":
-            text = {"output_index": index, "content_index": 0, "item_id": item.get("id", "")}
-            delta = item["content"][0]["text"]
-            told.append({"type": "response.output_text.delta", **text, "delta": delta})
+        empty = {"content": [], "summary": [], "arguments": ""}
+        bare = {name: empty.get(name, value) for name, value in item.items()}
+        told.append({"type": "response.output_item.added", **place, "item": bare})
+        pieces = _pieces(item)
+        told += [{"item_id": item["id"], "output_index": index, **piece} for piece in pieces]
         told.append({"type": "response.output_item.done", **place})
     told.append({"type": "response.completed", "response": answer})
-    return [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in told]
+    numbered = [{**event, "sequence_number": at} for at, event in enumerate(told)]
+    return [
+        f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in numbered
+    ]
+
+
+def _pieces(item: Json) -> list[Json]:
+    """The events between an item's begin and end, without their place."""
+    if item["type"] == "function_call":
+        given = item["arguments"]
+        kind = "response.function_call_arguments"
+        deltas = [given[at : at + 5] for at in range(0, len(given), 5)]
+        return [
+            *({"type": f"{kind}.delta", "delta": delta} for delta in deltas),
+            {"type": f"{kind}.done", "arguments": given, "name": item["name"]},
+        ]
+    if item["type"] == "reasoning":
+        (part,), kind, at = item["summary"], "response.reasoning_summary", "summary_index"
+    else:
+        (part,), kind, at = item["content"], "response.content", "content_index"
+    text = "response.output_text" if at == "content_index" else f"{kind}_text"
+    place, said = {at: 0}, part["text"]
+    return [
+        {"type": f"{kind}_part.added", **place, "part": {**part, "text": ""}},
+        {"type": f"{text}.delta", **place, "delta": said, "logprobs": []},
+        {"type": f"{text}.done", **place, "text": said, "logprobs": []},
+        {"type": f"{kind}_part.done", **place, "part": part},
+    ]

@@ -1,5 +1,6 @@
 """A strict provider on loopback: it refuses what the real one refuses."""
 
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 Json = dict[str, Any]
 KEY: Final = "wire-secret"
+NUMBERS: Final = itertools.count(1)  # of calls: no provider gives two calls one id
 
 
 def names(text: str) -> frozenset[str]:
