@@ -1,6 +1,7 @@
 """`ConversationTransport` moves each request's conversation to its target: it leaves out what
-the target cannot read, marks what the answer signs, and asks once more without a piece that the
-provider refuses, before anything is counted. Everyone who asks a provider asks through it.
+the target cannot read, marks what the answer signs, and asks once more without a piece or field
+that the provider refuses, before anything is counted. Everyone who asks a provider asks through
+it.
 """
 
 from collections.abc import Sequence
@@ -9,10 +10,12 @@ from functools import partial
 from typing import Final
 
 from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.reliability.request_repair import MAX_REPAIRS
 from harness.domain.routing.capabilities import Endpoint
 from router.conversation.answer_marks import ENCRYPTED, THINKS, answer_marker, may_sign
 from router.conversation.chat_history import move_chat, suits_chat
 from router.conversation.intake import INTAKES, TAKES_ALL
+from router.conversation.learned_repairs import LearnedRepairs
 from router.conversation.makers import QUOTED_MARK
 from router.conversation.message_history import (
     RESULT,
@@ -25,13 +28,12 @@ from router.conversation.moved_reply import MovedReply, ReadRefusal, Rewrite
 from router.conversation.refusals import (
     MESSAGES_PATH,
     RESPONSES_PATH,
-    STATUSES,
-    RefusedPiece,
     refused_piece,
     without_piece,
 )
 from router.conversation.response_history import move_response, suits_response
 from router.conversation.tool_names import with_client_names
+from router.protocols.provider_failures import Piece
 from router.protocols.untranslatable import Untranslatable
 from router.upstream.failure import refused_request
 from router.upstream.reply_reading import read_error_body
@@ -46,6 +48,10 @@ from router.upstream.transport import (
 
 # Different pieces that one request may lose, one after the other.
 MOST_PIECES: Final = 2
+# What says something of a piece or a field.
+STATUSES: Final = frozenset({400, 404, 415, 422, 500, 501})
+# Of what was repaired, and no piece: among the refused ones.
+FIELD: Final = "field"
 
 
 class ConversationTransport:
@@ -53,8 +59,15 @@ class ConversationTransport:
     sends those in a chat, where that is another. Both are another's to close.
     """
 
-    def __init__(self, kind: str, wire: Transport, chats: Transport | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        wire: Transport,
+        repairs: LearnedRepairs,
+        chats: Transport | None = None,
+    ) -> None:
         self._wire = wire
+        self._repairs = repairs
         self._chats = chats or wire
         self._begin_chat, self._begin_other = begin_of(self._chats), begin_of(wire)
         self._intake = INTAKES.get(kind, TAKES_ALL)
@@ -70,15 +83,19 @@ class ConversationTransport:
         except Untranslatable as error:
             raise refused_request(error) from None
         sent = request if moved.body is request.body else replace(request, body=moved.body)
+        if self._repairs.any:
+            sent, changed = self._repairs.apply(sent)
+            moved = moved._replace(dropped=(*moved.dropped, *changed))
         return await self._settled(sent, await self._way(sent).send(sent), moved)
 
     def begin(self, request: UpstreamRequest) -> BegunCall | None:
-        """Begins a call as `begin_call` does; None for a conversation that carries a piece.
-        Where its answer is a refusal, `settled` asks once more.
+        """Begins a call as `begin_call` does; None for a conversation that carries a piece, or
+        a target of which something was learned. Where its answer is a refusal, `settled` asks
+        once more.
         """
         path, body = request.path, request.body
         begin = self._begin_chat if path == CHAT_PATH else self._begin_other
-        if begin is None:
+        if begin is None or (self._repairs.any and self._repairs.knows(request)):
             return None
         if path == CHAT_PATH:
             takes_all = self._intake is TAKES_ALL and QUOTED_MARK not in body
@@ -91,8 +108,8 @@ class ConversationTransport:
         return begin(request) if suits else None
 
     async def settled(self, request: UpstreamRequest, reply: UpstreamReply) -> UpstreamReply:
-        """Returns the reply to a begun request, or that of one more try without the piece that
-        it refuses.
+        """Returns the reply to a begun request, or that of one more try without the piece or
+        field that it refuses.
         """
         return await self._settled(request, reply, MovedBody(request.body))
 
@@ -117,25 +134,29 @@ class ConversationTransport:
         self, request: UpstreamRequest, reply: UpstreamReply, moved: MovedBody
     ) -> UpstreamReply:
         dropped = list(moved.dropped)
-        gone: set[RefusedPiece] = set()
+        gone: set[Piece] = set()
+        repaired = 0
         while reply.status in STATUSES:
             body = await read_error_body(reply)
             piece = refused_piece(reply.status, body)
             less = None
-            if piece is not None and piece not in gone and len(gone) < MOST_PIECES:
+            if piece is None and repaired < MAX_REPAIRS:
+                less = self._repairs.learn(request, reply.status, body)
+                repaired += 1
+            elif piece is not None and piece not in gone and len(gone) < MOST_PIECES:
                 less = without_piece(request, piece)
-            if piece is None or less is None:
+                gone.add(piece)
+            if less is None:
                 reply = ReadRefusal(reply, body)
                 break
-            gone.add(piece)
             await reply.aclose()
             request, names = less
             dropped += names
             reply = await self._way(request).send(request)
         rewrite = self._rewrite(request, moved) if reply.status < min(STATUSES) else None
-        if rewrite is None and not (dropped or gone):
+        if rewrite is None and not (dropped or gone or repaired):
             return reply
-        refused = sorted({piece.piece.value for piece in gone})
+        refused = sorted([*gone, *([FIELD] if repaired else ())])
         return MovedReply(reply, tuple(dict.fromkeys(dropped)), refused, rewrite)
 
     def _rewrite(self, request: UpstreamRequest, moved: MovedBody) -> Rewrite | None:

@@ -9,6 +9,7 @@ only where none does, the status alone (`BY_STATUS`).
 import json
 import re
 from collections.abc import Collection, Mapping
+from enum import StrEnum
 from typing import Final, NamedTuple
 
 from harness.domain.reliability.failures import FailureClass
@@ -26,12 +27,22 @@ def _pattern(*patterns: str) -> re.Pattern[str]:
     return re.compile("|".join(patterns), re.IGNORECASE)
 
 
+class Piece(StrEnum):
+    """What a provider may refuse of a conversation that another one began."""
+
+    THINKING = "thinking"  # signed by another, or bound to another prompt
+    REASONING = "reasoning"  # encrypted for another, or not stored here
+    NO_REASONING = "no_reasoning"  # it is wanted back, and is not there
+    SIGNATURE = "signature"  # of a call, which another signed
+
+
 class RefusalRow(NamedTuple):
     """One cause: it fits an error of one of these statuses with one of the codes or words.
 
     codes: of the error's `code`, `type` and `status`. words: looked for in its message, which
     may repeat what a client wrote: what opens a circuit is looked for at its beginning, or
-    believed of one type of error alone (`only_type`).
+    believed of one type of error alone (`only_type`). loses: what a conversation loses of it
+    before one more try (`router.conversation.refusals`).
     """
 
     failure: FailureClass
@@ -39,6 +50,7 @@ class RefusalRow(NamedTuple):
     codes: frozenset[str] = frozenset()
     words: re.Pattern[str] | None = None
     only_type: str = ""
+    loses: Piece | None = None
 
 
 REFUSALS: Final = (
@@ -89,6 +101,52 @@ REFUSALS: Final = (
     RefusalRow(
         _F.FOREIGN_STATE,
         _INVALID,
+        frozenset({"thinking_signature_invalid"}),
+        _pattern(
+            r"invalid `?signature`? in `?thinking`? block",
+            r"invalid `?data`? in `?redacted_thinking`? block",
+            "bound to a different conversation",
+            "blocks in the latest assistant message cannot be modified",
+            r"expected `?thinking`? or `?redacted_thinking`?, but found",
+            r"must start with a `?thinking`? block",
+        ),
+        loses=Piece.THINKING,
+    ),
+    RefusalRow(
+        _F.FOREIGN_STATE,
+        _INVALID,
+        frozenset({"invalid_encrypted_content"}),
+        _pattern(
+            r"encrypted[ _]content\b.{0,80} could not be",
+            "could not be decrypted",
+            "items are not persisted when `?store",
+            "was provided without its required",
+            r"\bitem with id \S+ not found",
+        ),
+        loses=Piece.REASONING,
+    ),
+    RefusalRow(
+        _F.FOREIGN_STATE,
+        _INVALID,
+        words=_pattern(
+            r"reasoning_content`? in the thinking mode must be passed back",
+            r"reasoning_content`? is missing in assistant",
+        ),
+        loses=Piece.NO_REASONING,
+    ),
+    RefusalRow(
+        _F.FOREIGN_STATE,
+        _INVALID,
+        words=_pattern(
+            r"missing a `?thought_signature",
+            "thought signature is not valid",
+            r"^invalid `?(thought_)?signature`?",
+        ),
+        loses=Piece.SIGNATURE,
+    ),
+    RefusalRow(
+        _F.FOREIGN_STATE,
+        _INVALID,
         frozenset(
             {
                 "previous_response_not_found",
@@ -96,8 +154,6 @@ REFUSALS: Final = (
                 "item_not_found",
                 "file_not_found",
                 "container_not_found",
-                "invalid_encrypted_content",
-                "thinking_signature_invalid",
             }
         ),
         _pattern(
@@ -106,9 +162,6 @@ REFUSALS: Final = (
             r"no longer|not be found)",
             r"^file not found: .",  # Anthropic's; llama.cpp's of an endpoint has no name
             r"^no such (file|response|conversation|item|container)\b",
-            r"^invalid `?(thought_)?signature`?",
-            r"^(the )?encrypted content\b.* could not be",
-            r"\binvalid `signature` in `thinking` block",
         ),
     ),
     RefusalRow(
@@ -245,7 +298,8 @@ def classify_status(status: int, body: bytes) -> FailureClass:
             # OpenRouter's, for input that a moderation flagged: the client's, not our key's.
             found = _F.CONTENT_POLICY
         else:
-            found = _by_row(error, status)
+            row = refusal_row(error, status)
+            found = row.failure if row else None
         if found is not None:
             return found
     found = BY_STATUS.get(status)
@@ -256,6 +310,20 @@ def classify_status(status: int, body: bytes) -> FailureClass:
     return _F.SERVER if status >= 500 else _F.MALFORMED
 
 
+def refusal_row(error: Mapping[str, object], status: int) -> RefusalRow | None:
+    """Finds the row of a provider's error object; None where the status alone says what it
+    is.
+    """
+    codes = {str(error.get(name)) for name in ("code", "type", "status")}
+    message = str(error.get("message") or "")
+    for row in REFUSALS:
+        if status not in row.statuses or (row.only_type and error.get("type") != row.only_type):
+            continue
+        if codes & row.codes or (row.words is not None and row.words.search(message)):
+            return row
+    return None
+
+
 def classify_error(error: object) -> FailureClass:
     """The class of an error object in an answer that began as a 200."""
     if not isinstance(error, Mapping):
@@ -264,7 +332,8 @@ def classify_error(error: object) -> FailureClass:
         found = IN_ANSWER.get(str(error.get(name)))
         if found is not None:
             return found
-    return _by_row(error, 400) or _F.MALFORMED
+    row = refusal_row(error, 400)
+    return row.failure if row else _F.MALFORMED
 
 
 def refusal_failure(
@@ -293,17 +362,6 @@ def check_ending(reason: object, *, has_output: bool, silence: bool) -> None:
     failure = ending_failure(reason, has_output=has_output, silence=silence)
     if failure is not None:
         raise UpstreamFailed(failure, ending_words(failure, reason))
-
-
-def _by_row(error: Mapping[str, object], status: int) -> FailureClass | None:
-    codes = {str(error.get(name)) for name in ("code", "type", "status")}
-    message = str(error.get("message") or "")
-    for row in REFUSALS:
-        if status not in row.statuses or (row.only_type and error.get("type") != row.only_type):
-            continue
-        if codes & row.codes or (row.words is not None and row.words.search(message)):
-            return row.failure
-    return None
 
 
 def _is_flagged(error: Mapping[str, object]) -> bool:

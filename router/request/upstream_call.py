@@ -11,7 +11,6 @@ from typing import Final
 
 from harness.domain.providers.credentials import hide_provider_secrets
 from harness.domain.reliability.failures import FailureClass
-from harness.domain.reliability.request_repair import MAX_REPAIRS
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import OnBadEvent, OnEmptyAnswer
 from harness.domain.settings import AnsweredModel, RouterSettings
@@ -28,7 +27,6 @@ from router.request.attempt import (
 )
 from router.request.body import ClientRequest
 from router.request.degradation import dropped_fields, without_fields
-from router.request.learned_repairs import LearnedRepairs
 from router.request.request_state import AttemptSpec, RoutedRequest
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.request.token_count import PROVIDER_PATH, count_body
@@ -102,11 +100,9 @@ class UpstreamCalls:
         transport_for: TransportFactory,
         settings: RouterSettings,
         timers: Timers,
-        repairs: LearnedRepairs,
     ) -> None:
         self.timers = timers
         self._transport_for = transport_for
-        self._repairs = repairs
         self._between_s = settings.between_chunks_timeout_s
         self._names_route = settings.response_model is AnsweredModel.ROUTE
 
@@ -121,37 +117,18 @@ class UpstreamCalls:
         """Makes one attempt at a target. on_end: called at a stream's end. on_head: called when
         a good answer has begun. begun: the attempt's request, where it is sent already.
 
-        A request with a field that the target does not take is sent once more without it, where
-        that is safe; the answer's `dropped` names the field. Raises UpstreamFailed, without our
-        credentials in it.
+        Raises UpstreamFailed, without our credentials in it.
         """
-        for repaired in range(MAX_REPAIRS + 1):
-            try:
-                return await self._made(job, made, on_end, on_head, begun)
-            except UpstreamFailed as failed:
-                if repaired < MAX_REPAIRS and self._is_repaired(job, made, failed):
-                    begun = None
-                    continue
-                # A client may get its words, and logs its detail.
-                provider = made.upstream.provider
-                failed.body = hide_provider_secrets(failed.body, provider, made.key)
-                detail = failed.detail.encode("utf-8", "surrogatepass")
-                hidden = hide_provider_secrets(detail, provider, made.key)
-                failed.detail = hidden.decode("utf-8", "surrogatepass")
-                raise
-        raise AssertionError("a loop that ends")
-
-    def _is_repaired(
-        self, job: RoutedRequest, made: AttemptSpec, failed: UpstreamFailed
-    ) -> bool:
-        """Learns from a refusal what the target does not take. Whether it is known now, and the
-        request sent without it is another one.
-        """
-        target, endpoint = made.upstream.id, job.request.endpoint
-        before, _ = self._repairs.apply(target, endpoint, _request(job, made).body)
-        if not self._repairs.learn(target, endpoint, before, failed):
-            return False
-        return self._repairs.apply(target, endpoint, before)[0] != before
+        try:
+            return await self._made(job, made, on_end, on_head, begun)
+        except UpstreamFailed as failed:
+            # A client may get its words, and logs its detail.
+            provider = made.upstream.provider
+            failed.body = hide_provider_secrets(failed.body, provider, made.key)
+            detail = failed.detail.encode("utf-8", "surrogatepass")
+            hidden = hide_provider_secrets(detail, provider, made.key)
+            failed.detail = hidden.decode("utf-8", "surrogatepass")
+            raise
 
     async def _made(
         self,
@@ -163,7 +140,7 @@ class UpstreamCalls:
     ) -> UpstreamAnswer | CommittedStream:
         asked = job.request
         dialect = DIALECTS[asked.endpoint]
-        reply, changed = await self._sent(job, made, begun)
+        reply = await self._sent(job, made, begun)
         result: UpstreamAnswer | CommittedStream
         handed_over = False
         fault: BaseException | None = None
@@ -183,8 +160,6 @@ class UpstreamCalls:
                 commit = partial(self._committed, job, made, reply, events, on_end)
                 result = await _until_commit(reply, events, _most_held(job), commit)
                 handed_over = True
-            if changed:
-                result.dropped = (*result.dropped, *changed)
         except BaseException as error:  # noqa: BLE001 - raised again below
             fault = error
         # In no `finally`: compiled, its `await` would lose the exception (ADR 45).
@@ -228,28 +203,19 @@ class UpstreamCalls:
 
     async def _sent(
         self, job: RoutedRequest, made: AttemptSpec, begun: BegunCall | None
-    ) -> tuple[UpstreamReply, tuple[str, ...]]:
-        """The reply, and the names of the fields that were repaired."""
-        upstream, endpoint = made.upstream, job.request.endpoint
-        transport = self._transport_for(upstream.provider)
-        request = _request(job, made)
-        if begun is not None:
-            reply = await begun.reply()
-            if not 200 <= reply.status < 300:
-                reply = await settled_reply(transport, request, reply)
-            return reply, ()
-        changed: tuple[str, ...] = ()
-        if self._repairs.any and self._repairs.knows(upstream.id, endpoint):
-            body, changed = self._repairs.apply(upstream.id, endpoint, request.body)
-            request = replace(request, body=body)
-        return await transport.send(request), changed
+    ) -> UpstreamReply:
+        transport = self._transport_for(made.upstream.provider)
+        if begun is None:
+            return await transport.send(_request(job, made))
+        reply = await begun.reply()
+        if 200 <= reply.status < 300:
+            return reply
+        return await settled_reply(transport, _request(job, made), reply)
 
     def begin(self, job: RoutedRequest, made: AttemptSpec) -> BegunCall | None:
         """Sends the request of an attempt without a task to wait in; None where that cannot be
         done now. Raises UpstreamFailed.
         """
-        if self._repairs.any and self._repairs.knows(made.upstream.id, job.request.endpoint):
-            return None
         transport = self._transport_for(made.upstream.provider)
         begin = getattr(transport, "begin", None)
         # As `begin_call` has it, before the request is made.

@@ -53,7 +53,6 @@ from router.recording.state_metrics import StateMetrics
 from router.request.attempt_settlement import AttemptSettlement
 from router.request.direct_request import DirectCycle, DirectRequest
 from router.request.dispatch import Dispatcher
-from router.request.learned_repairs import LearnedRepairs
 from router.request.model_endpoint import ModelEndpoint
 from router.request.planner import Planner
 from router.request.token_count import COUNT_PATH
@@ -193,9 +192,7 @@ class Router:
         keys = ProviderKeys(clock.monotonic, self._alarms.key_moved)
         self._renewals = EarlyRecovery(self._health, keys)
         self._alarms.add_follower(self._renewals.evaluate)
-        calls = UpstreamCalls(
-            transport_factory, settings, self._timers, LearnedRepairs(clock.monotonic)
-        )
+        calls = UpstreamCalls(transport_factory, settings, self._timers)
         dispatcher = Dispatcher(
             calls,
             settings,

@@ -77,8 +77,9 @@ def read_message(body: bytes) -> str:
 
 def error_object(body: bytes) -> Mapping[str, object] | None:
     """The error object of a provider's answer: OpenAI's and Anthropic's `error`, the object
-    alone of older versions of vLLM, FastAPI's `detail`, Ollama's `error` as text. None for what
-    is not a provider's error, such as a firewall's page.
+    alone of older versions of vLLM, FastAPI's `detail` with the path as `param` (Mistral's in
+    a `message`), Ollama's `error` as text. None for what is not a provider's error, such as a
+    firewall's page.
     """
     try:
         found = json.loads(body)
@@ -89,9 +90,10 @@ def error_object(body: bytes) -> Mapping[str, object] | None:
             return dict(error)
         case {"error": str(said)} | {"detail": str(said)}:
             return {"message": said}
-        case {"detail": [dict(first), *_]}:
+        case {"detail": [dict(first), *_]} | {"message": {"detail": [dict(first), *_]}}:
             place = first.get("loc")
-            param = str(place[-1]) if isinstance(place, list) and place else None
+            steps = [str(step) for step in place] if isinstance(place, list) else []
+            param = ".".join(steps[1:] if steps[:1] == ["body"] else steps) or None
             message = f"{param}: {first.get('msg')}"
             return {"message": message, "type": first.get("type"), "param": param}
         case {"message": str()} if found.keys() & {"object", "type", "code"}:

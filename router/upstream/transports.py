@@ -3,7 +3,8 @@ what its conversations lose, and an endpoint bridge for what it does not speak. 
 share one pool.
 """
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from harness.domain.errors import ConfigError
@@ -11,6 +12,7 @@ from harness.domain.providers.kinds import PROVIDER_KINDS, SERVED_KINDS, Provide
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
+from router.conversation.learned_repairs import LearnedRepairs
 from router.conversation.transport import ConversationTransport
 from router.protocols.endpoint_translation import TRANSLATIONS, Translation
 from router.protocols.endpoints import DIALECTS
@@ -28,15 +30,22 @@ TRANSLATED: Final = frozenset(
 
 class Transports:
     """Holds one transport per protocol, shared by all its providers. wire: carries them all; by
-    default HTTP connections of its own.
+    default HTTP connections of its own. monotonic: seconds.
     """
 
-    def __init__(self, settings: RouterSettings, wire: Transport | None = None) -> None:
+    def __init__(
+        self,
+        settings: RouterSettings,
+        wire: Transport | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._pool = wire or UpstreamPool(settings)
+        repairs = LearnedRepairs(monotonic)
         self._translated = {kind: TranslatingTransport(kind, self._pool) for kind in TRANSLATED}
         self._by_kind: Final[Mapping[str, Transport]] = {
             name: _bridged(
-                kind, ConversationTransport(name, self._pool, self._translated.get(name))
+                kind,
+                ConversationTransport(name, self._pool, repairs, self._translated.get(name)),
             )
             for name, kind in PROVIDER_KINDS.items()
             if name in SERVED_KINDS

@@ -14,9 +14,10 @@ from harness.domain.routing.target import Provider, Target
 from router.conversation.chat_history import move_chat
 from router.conversation.intake import INTAKES
 from router.conversation.message_history import move_message
-from router.conversation.refusals import Piece, RefusedPiece, without_piece
+from router.conversation.refusals import without_piece
 from router.conversation.response_history import move_response
 from router.protocols.endpoint_translation import TRANSLATIONS, UNTRANSLATABLE_FIELDS
+from router.protocols.provider_failures import Piece
 from router.protocols.untranslatable import Untranslatable
 from router.request.body import read_request
 from router.request.degradation import given_fields as hints_of
@@ -51,7 +52,7 @@ VALUES = st.recursive(
 )
 BODIES = st.dictionaries(NAMES, VALUES, max_size=6)
 PROVIDER = Provider("p", "custom", "http://127.0.0.1:9/v1")
-PIECES = [RefusedPiece(piece, "messages.0.a") for piece in Piece]
+PIECES = list(Piece)
 BRIDGED = pytest.mark.parametrize("endpoint", [Endpoint.MESSAGES, Endpoint.RESPONSES])
 
 

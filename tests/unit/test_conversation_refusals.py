@@ -1,12 +1,14 @@
 """A refusal of a conversation's piece is answered by one more try without it."""
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from harness.domain.routing.target import Provider
+from router.conversation.learned_repairs import LearnedRepairs
 from router.conversation.makers import read_mark
 from router.conversation.refusals import MESSAGES_PATH, RESPONSES_PATH
 from router.conversation.transport import ConversationTransport
@@ -69,13 +71,17 @@ def provider(path: str, refuses: Callable[[Json], Json | None]) -> ScriptedTrans
     return ScriptedTransport(script_turn)
 
 
+def moving(kind: str, wire: ScriptedTransport) -> ConversationTransport:
+    return ConversationTransport(kind, wire, LearnedRepairs(time.monotonic))
+
+
 async def ask(
     wire: ScriptedTransport, path: str, body: Json, kind: str = "custom", **more: Any
 ) -> tuple[int, tuple[str, ...], list[Json]]:
     """Status, what was left out, and the bodies that the provider got."""
     raw = json.dumps(body).encode()
     request = UpstreamRequest(Provider("p", kind, BASE), raw, False, path=path, **more)  # noqa: FBT003 - no stream
-    reply = await ConversationTransport(kind, wire).send(request)
+    reply = await moving(kind, wire).send(request)
     await reply.body()
     await reply.aclose()
     assert wire.open_replies == 0
@@ -144,7 +150,7 @@ def within(text: str, refusal: Json) -> Callable[[Json], Json | None]:
             {"messages": [{"role": "user", "name": "a"}]},
             "name",
             openais("'messages.0' : for 'role:user' property 'messages.0.name' is unsupported"),
-            ("messages.0.name",),
+            ("messages.*.name",),
         ),
     ],
 )
@@ -176,6 +182,21 @@ async def test_a_field_and_its_beta_leave_together() -> None:
     assert wire.seen[1].headers == ((b"anthropic-beta", b"context-1m-2025-08-07"),)
 
 
+async def test_an_unknown_field_in_a_list_is_left_out_of_all_entries_from_then_on() -> None:
+    refusal = openais("property 'messages.1.name' is unsupported")
+    wire = provider(CHAT_PATH, within("name", refusal))
+    moved = moving("custom", wire)
+    said = {"role": "user", "content": "hi", "name": "ann"}
+    body = json.dumps({"model": "m", "messages": [{"role": "system"}, said, said]}).encode()
+    request = UpstreamRequest(Provider("p", "custom", BASE), body, False)  # noqa: FBT003 - no stream
+    for tries in (2, 3):
+        reply = await moved.send(request)
+        assert (reply.status, dropped_fields_of(reply)) == (200, ("messages.*.name",))
+        assert len(wire.seen) == tries
+    assert json.loads(wire.seen[-1].body)["messages"][2] == {"role": "user", "content": "hi"}
+    assert moved.begin(request) is None
+
+
 async def test_each_other_refusal_is_the_answer_after_one_request() -> None:
     for refusal in (
         openais("Invalid 'temperature'"),
@@ -188,17 +209,17 @@ async def test_each_other_refusal_is_the_answer_after_one_request() -> None:
         assert (status, left_out, len(bodies)) == (400, (), 1)
 
 
-async def test_a_provider_that_refuses_all_is_asked_three_times_at_most() -> None:
+async def test_a_provider_that_refuses_all_is_asked_four_times_at_most() -> None:
     numbers = iter(range(9))
     wire = provider(CHAT_PATH, lambda _: openais(f"Unknown parameter: 'f{next(numbers)}'."))
     status, _, bodies = await ask(wire, CHAT_PATH, {f"f{n}": n for n in range(9)})
-    assert (status, len(bodies)) == (400, 3)
+    assert (status, len(bodies)) == (400, 4)
 
 
 async def test_a_call_that_was_begun_without_a_task_is_settled_in_the_same_way() -> None:
     body = {"messages": [], "store": True}
     wire = provider(CHAT_PATH, within("store", openais("Unknown parameter: 'store'.")))
-    moved = ConversationTransport("custom", wire)
+    moved = moving("custom", wire)
     request = UpstreamRequest(Provider("p", "custom", BASE), json.dumps(body).encode(), False)  # noqa: FBT003 - no stream
     call = moved.begin(request)
     assert call is not None
@@ -222,7 +243,7 @@ async def test_signatures_are_marked_in_a_stream_however_it_is_cut(cut: int) -> 
         path=MESSAGES_PATH,
         maker="aaaaaaaa",
     )
-    moved = ConversationTransport("anthropic", wire)
+    moved = moving("anthropic", wire)
     assert moved.begin(request) is None
     reply = await moved.send(request)
     came = b"".join([chunk async for chunk in reply.chunks()])

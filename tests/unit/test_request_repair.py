@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness.domain.reliability.request_repair import RepairKind, find_repair, repair_request
-from router.request.learned_repairs import KEPT_S
+from router.conversation.learned_repairs import KEPT_S
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
@@ -112,7 +112,7 @@ def picky(request: UpstreamRequest) -> ScriptedTurn:
 
 @pytest.mark.req("B7")
 async def test_a_refused_hint_is_declared_and_remembered_for_a_day(tmp_path: Path) -> None:
-    door = Door(tmp_path, picky)
+    door = Door(tmp_path, picky, moves=True)
 
     status, headers, _ = await door.call(CHAT, HOT)
     assert (status, headers[b"x-swapgate-degraded"]) == (200, b"temperature")
@@ -131,7 +131,7 @@ async def test_a_refused_hint_is_declared_and_remembered_for_a_day(tmp_path: Pat
 
 @pytest.mark.req("B7", "F4")
 async def test_a_candidate_that_refuses_a_hint_is_not_charged_with_it(tmp_path: Path) -> None:
-    place = Place(tmp_path, {INCUMBENT: completion()}, weight_bps=10_000)
+    place = Place(tmp_path, {INCUMBENT: completion()}, weight_bps=10_000, moves=True)
     place.door.transport._script = lambda request: (
         picky(request) if json.loads(request.body)["model"] == CANDIDATE else completion()
     )

@@ -94,7 +94,6 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "router.access.callers",
         "router.request.attempt",
         "router.request.body",
-        "router.request.learned_repairs",
         "router.request.upstream_call",
         "router.request.request_state",
         "router.request.degradation:dropped_fields",

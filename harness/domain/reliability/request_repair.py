@@ -1,6 +1,7 @@
 """Request repair reads from a provider's refusal which field of a request a target does not
-take, and how the request may be sent once more: without a hint, with a limit of the answer's
-length that the target allows, or with the limit under another name. Pure.
+take, and how the request may be sent once more: without a hint or an unknown field or beta,
+with a limit of the answer's length that the target allows, or with the limit under another
+name. Pure.
 
 What changes the meaning of a request (its messages, tools, formats) is never repaired.
 """
@@ -35,6 +36,29 @@ HINTS: Final = (
 )
 # Words that a message may have for something else: they count where the provider quotes them.
 _COMMON: Final = frozenset({"user", "store", "metadata"})
+# What an answer depends on: without one of these it would be the answer to something else.
+_NEEDED: Final = frozenset(
+    {
+        "container",
+        "conversation",
+        "input",
+        "instructions",
+        "max_tokens",
+        "mcp_servers",
+        "messages",
+        "model",
+        "n",
+        "previous_response_id",
+        "prompt",
+        "response_format",
+        "stream",
+        "system",
+        "text",
+        "thread",
+        "tool_choice",
+        "tools",
+    }
+)
 # Of the answer's length, by the names that protocols give it.
 LENGTHS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 # So many of one request's fields are repaired, one after the other.
@@ -48,6 +72,20 @@ _REFUSES: Final = re.compile(
 )
 _CODES: Final = frozenset(
     {"unsupported_value", "unsupported_parameter", "unknown_parameter", "extra_forbidden"}
+)
+# The path of a field that nobody there knows, in the words of Anthropic, OpenAI, its older
+# versions, and Groq.
+_UNKNOWN: Final = (
+    re.compile(r"([\w.\[\]-]+): Extra inputs are not permitted"),
+    re.compile(r"Unknown parameter: '([\w.\[\]-]+)'"),
+    re.compile(r"Unrecognized request argument supplied: ([\w.-]+)"),
+    re.compile(r"property '([\w.\[\]-]+)' is unsupported"),
+)
+_STEPS: Final = re.compile(r"[^.\[\]]+")
+# In a path: each entry of a list, as what one does not know, the others do not either.
+_EACH: Final = "*"
+_BETAS: Final = re.compile(
+    r"unexpected value\(s\) (.+?) for the `?anthropic-beta", re.IGNORECASE
 )
 _INSTEAD: Final = re.compile(r"\buse [`'\"]?(max_\w+)", re.IGNORECASE)
 # vLLM's: what was asked, and of the window what the prompt leaves.
@@ -64,6 +102,7 @@ _LEAST: Final = re.compile(
 
 
 class RepairKind(StrEnum):
+    LEAVE_BETA = "leave_beta"  # of Anthropic's, in a header
     LEAVE_OUT = "leave_out"
     AT_MOST = "at_most"
     AT_LEAST = "at_least"
@@ -72,8 +111,8 @@ class RepairKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RequestRepair:
-    """What a target takes in place of a field. limit: of AT_MOST and AT_LEAST. name: the new
-    one, of RENAME.
+    """What a target takes in place of a field. field: its path, or the name of a beta. limit:
+    of AT_MOST and AT_LEAST. name: the new one, of RENAME.
     """
 
     kind: RepairKind
@@ -89,6 +128,11 @@ def find_repair(
     provider's error object. sent: the request's members.
     """
     message = str(error.get("message") or "")
+    if betas := _BETAS.search(message):
+        return RequestRepair(RepairKind.LEAVE_BETA, betas[1].translate(_NO_QUOTES))
+    unknown = _unknown_field(error, message)
+    if unknown and _without(sent, unknown.split(".")) != sent:
+        return RequestRepair(RepairKind.LEAVE_OUT, unknown)
     codes = {str(error.get(name)) for name in ("code", "type")}
     named = _snake(str(error.get("param") or "").rpartition(".")[2])
     given = [name for name in (*LENGTHS, *HINTS) if sent.get(name) is not None]
@@ -107,12 +151,16 @@ def repair_request(
     """The body as its target takes it, and the names of the fields that were changed."""
     found, changed = dict(body), list[str]()
     for repair in repairs:
+        if repair.kind is RepairKind.LEAVE_OUT:
+            less = _without(found, repair.field.split("."))
+            if less != found:
+                found = less
+                changed.append(repair.field)
+            continue
         value = found.get(repair.field)
         if value is None:
             continue
         match repair.kind:
-            case RepairKind.LEAVE_OUT:
-                del found[repair.field]
             case RepairKind.RENAME:
                 found[repair.name] = found.pop(repair.field)
             case RepairKind.AT_MOST if isinstance(value, int) and value > repair.limit:
@@ -124,6 +172,35 @@ def repair_request(
         if repair.kind is not RepairKind.RENAME:  # it says the same
             changed.append(repair.field)
     return found, tuple(changed)
+
+
+_NO_QUOTES: Final = str.maketrans("", "", "`'\"")
+
+
+def _unknown_field(error: Mapping[str, object], message: str) -> str:
+    """The path of a field that the provider does not know and no answer depends on; empty for
+    another refusal.
+    """
+    path = str(error.get("param")) if error.get("type") == "extra_forbidden" else ""
+    found = next((hit for words in _UNKNOWN if (hit := words.search(message))), None)
+    steps = _STEPS.findall(path or (found[1] if found else ""))
+    # What stands in a schema is the client's own.
+    if not steps or "properties" in steps or (len(steps) == 1 and steps[0] in _NEEDED):
+        return ""
+    return ".".join(_EACH if step.isdecimal() else step for step in steps)
+
+
+def _without(place: Any, steps: list[str]) -> Any:
+    """A copy without what a path leads to. A path may name kinds between the fields, as in
+    `thinking.enabled.x`.
+    """
+    step, rest = steps[0], steps[1:]
+    if isinstance(place, dict) and step in place:
+        others = {name: value for name, value in place.items() if name != step}
+        return {**place, step: _without(place[step], rest)} if rest else others
+    if isinstance(place, list) and step == _EACH and rest:
+        return [_without(entry, rest) for entry in place]
+    return _without(place, rest) if rest else place
 
 
 def _repair_length(

@@ -31,6 +31,7 @@ from router.server.headers import Header
 from router.server.replies import Reply
 from router.snapshot.holder import SnapshotHolder
 from router.upstream.transport import TransportFactory, UpstreamRequest
+from router.upstream.transports import Transports
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTransport, ScriptedTurn
 from tests.support.providers.scripted_upstream import completion
@@ -106,7 +107,8 @@ class DirectCall:
 
 class Door:
     """A router before a scripted provider; `call` is one request. direct: one that comes whole
-    may be served without a task, as from a connection.
+    may be served without a task, as from a connection. moves: by transports that move a
+    conversation.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class Door:
         tracing: Tracing | None = None,
         agents: AgentSettings | None = None,
         direct: bool = False,
+        moves: bool = False,
     ) -> None:
         self.direct = direct
         # By head, as a connection keeps them of its latest one.
@@ -138,6 +141,8 @@ class Door:
             store, Spool(folder / "spool"), worker="w", clock=clock, live_rollouts=frozenset
         )
         self.transport = ScriptedTransport(script)
+        if moves:
+            transports = Transports(settings, self.transport, clock.monotonic)
         self.app = build_router(
             self.holder,
             self.recorder,
@@ -215,6 +220,7 @@ class Place:
         fallback: bool = False,
         weight_bps: int = 0,
         more_keys: tuple[str, ...] = (),
+        moves: bool = False,
     ) -> None:
         self.asked: Counter[str] = Counter()
         self.callers = 0
@@ -231,6 +237,7 @@ class Place:
             folder,
             script_turn,
             settings,
+            moves=moves,
             first=snapshot(
                 "http://up",
                 weight_bps=weight_bps,

@@ -1,0 +1,117 @@
+"""Learned repairs keep for a day which fields and betas of a request a target does not take, as
+its refusals said it, so that the next request is sent right at once. For one event loop; no
+I/O.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.reliability.request_repair import (
+    RepairKind,
+    RequestRepair,
+    find_repair,
+    repair_request,
+)
+from router.protocols.provider_failures import classify_status
+from router.recording.bounded_map import BoundedMap
+from router.request.body_patch import to_json
+from router.upstream.failure import error_object
+from router.upstream.transport import UpstreamRequest
+
+# How long a target's refusal is believed.
+KEPT_S: Final = 86_400.0
+# Targets and endpoints.
+KEPT: Final = 2048
+# Of refusals, those that may be about a field.
+_OF_A_FIELD: Final = frozenset({FailureClass.UNSUPPORTED, FailureClass.BAD_REQUEST})
+_BETA: Final = b"anthropic-beta"
+_WORDS: Final = re.compile(r"[a-z]+")
+Headers = tuple[tuple[bytes, bytes], ...]
+Learned = Mapping[str, tuple[RequestRepair, float]]
+Place = tuple[str, str, str]
+
+
+class LearnedRepairs:
+    """Knows the repairs of targets, by provider, maker and endpoint. monotonic: seconds."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._by_target: BoundedMap[Place, Learned] = BoundedMap(KEPT)
+        self.any = False  # most routers have learned nothing
+
+    def knows(self, request: UpstreamRequest) -> bool:
+        return bool(self._current(request))
+
+    def apply(self, request: UpstreamRequest) -> tuple[UpstreamRequest, tuple[str, ...]]:
+        """The request as its target takes it, and the names of what was changed."""
+        repairs = self._current(request)
+        if not repairs:
+            return request, ()
+        body, changed = repair_request(json.loads(request.body), repairs)
+        sent_betas = _betas(request.headers)
+        refused = {
+            name.strip()
+            for repair in repairs
+            if repair.kind is RepairKind.LEAVE_BETA
+            for name in repair.field.split(",")
+        }
+        named = [beta for beta in sent_betas if beta in refused]
+        betas = [*named, *(beta for beta in sent_betas if _goes_with(beta, changed))]
+        if not (changed or betas or any(r.kind is RepairKind.RENAME for r in repairs)):
+            return request, ()
+        headers = _without_betas(request.headers, betas)
+        sent = replace(request, body=to_json(body).encode(), headers=headers)
+        return sent, (*changed, *named)
+
+    def learn(
+        self, request: UpstreamRequest, status: int, refusal: bytes
+    ) -> tuple[UpstreamRequest, tuple[str, ...]] | None:
+        """Takes a repair from a refusal. Returns the request as it is sent once more, with the
+        names of what was changed; None where there is no repair, or it was tried.
+        """
+        error = error_object(refusal)
+        if error is None or classify_status(status, refusal) not in _OF_A_FIELD:
+            return None
+        repair = find_repair(error, json.loads(request.body))
+        if repair is None:
+            return None
+        known = self._by_target.get(_place(request)) or {}
+        until = self._monotonic() + KEPT_S
+        self._by_target.put(_place(request), {**known, repair.field: (repair, until)})
+        self.any = True
+        repaired, changed = self.apply(request)
+        is_same = (repaired.body, repaired.headers) == (request.body, request.headers)
+        return None if is_same else (repaired, changed)
+
+    def _current(self, request: UpstreamRequest) -> list[RequestRepair]:
+        now = self._monotonic()
+        known = self._by_target.get(_place(request)) or {}
+        return [repair for repair, until in known.values() if now < until]
+
+
+def _place(request: UpstreamRequest) -> Place:
+    maker = request.maker or str(json.loads(request.body).get("model"))
+    return request.provider.name, maker, request.path
+
+
+def _goes_with(beta: str, fields: Iterable[str]) -> bool:
+    """Whether a beta's name has a word of a field that is changed: they leave together."""
+    words = {word for field in fields for word in _WORDS.findall(field.rpartition(".")[2])}
+    return not words.isdisjoint(_WORDS.findall(beta))
+
+
+def _without_betas(headers: Headers, gone: Sequence[str]) -> Headers:
+    if not gone:
+        return headers
+    kept = [beta for beta in _betas(headers) if beta not in gone]
+    others = tuple(header for header in headers if header[0] != _BETA)
+    return (*others, (_BETA, ",".join(kept).encode("latin-1"))) if kept else others
+
+
+def _betas(headers: Headers) -> Sequence[str]:
+    values = (value.decode("latin-1") for name, value in headers if name == _BETA)
+    return [beta for value in values for part in value.split(",") if (beta := part.strip())]
