@@ -163,4 +163,9 @@ def failover_table(failovers: Sequence[Failover]) -> str:
 
 
 def _status(failover: Failover) -> str:
-    return f' <span class="note">{failover.status}</span>' if failover.status else ""
+    """Renders a provider's status, code and place, and its sentence where the mouse points."""
+    at = f"at {failover.place}" if failover.place else ""
+    said = " ".join(filter(None, (str(failover.status or ""), failover.code, at)))
+    if not said:
+        return ""
+    return f' <span class="note" title="{escape(failover.sentence)}">{escape(said)}</span>'

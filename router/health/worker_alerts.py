@@ -13,6 +13,7 @@ from typing import Final
 
 from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
 from harness.domain.reliability.breaker import Breaker, BreakerState
+from harness.domain.reliability.failover import keep_sentence
 from harness.domain.reliability.failures import FAILURE_RULES, FailureClass
 from harness.ports import Clock
 from router.health.target_health import TargetHealth
@@ -332,9 +333,22 @@ class WorkerAlerts:
             subject=about,
             key=f"{kind.value}:{provider if ours else target}",
             title=f"{name} gets no requests: {why}",
-            text=" ".join((f"The circuit of {name} is open.", *self._carried(target))),
+            text=" ".join(
+                (
+                    f"The circuit of {name} is open.",
+                    *self._carried(target),
+                    *self._words_of(target, because),
+                )
+            ),
             source=f"{self._recorder.worker}/{target}",
         )
+
+    def _words_of(self, target: str, because: FailureClass | None) -> Iterator[str]:
+        """What the provider said of the failure that opened the circuit, redacted."""
+        failure = self._health.failures.get(target)
+        if failure is not None and failure.failure is because and failure.sentence:
+            cause = f" ({failure.cause})" if failure.cause else ""
+            yield f"Its provider said{cause}: {keep_sentence(failure.sentence)}"
 
     def _carried(self, target: str) -> Iterator[str]:
         """Who has the load now, a sentence for each route that has the target."""

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import ClassVar, Final
 
 from harness.domain.canary.worker_guard import WorkerGuard, abort_log_e
-from harness.domain.reliability.failures import ErrorClass
+from harness.domain.reliability.failures import keep_common_causes
 from harness.domain.routing.table import Arm, Canary, Route
 from harness.ports import Clock
 from router.observers.request_observers import ObservedRequest, RequestObserver
@@ -45,7 +45,7 @@ class CanaryExposure:
         self.share = share
         self.since_s = since_s
         self.failed: bool | None = None
-        self.why: ErrorClass | None = None
+        self.why = ""
 
 
 class RolloutGuard:
@@ -88,8 +88,8 @@ class RolloutGuard:
             self._queue.popleft()
             if failed:
                 self.evidence = self.evidence.after(canary=first.canary, share=first.share)
-                if first.canary and first.why is not None:
-                    self.classes[first.why.value] += 1
+                if first.canary and first.why:
+                    self.classes[first.why] += 1
                 moved = True
         return moved and self.evidence.log_e >= self.limit
 
@@ -179,7 +179,7 @@ class CanaryGuards(RequestObserver):
         counted: CanaryExposure | None,
         *,
         failed: bool,
-        why: ErrorClass | None = None,
+        why: str = "",
     ) -> None:
         if counted is not None:
             counted.failed, counted.why = failed, why
@@ -205,7 +205,7 @@ class CanaryGuards(RequestObserver):
             evidence.canary_failures,
             guard.exposures,
             self._clock.now(),
-            dict(guard.classes),
+            dict(Counter(keep_common_causes(list(guard.classes.elements())))),
         )
         # In force from the next request on, whatever becomes of the rest.
         self.apply_abort(abort)

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
-from harness.domain.reliability.failover import Failover, hash_callers
+from harness.domain.reliability.failover import Failover, hash_callers, keep_sentence
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.plan import ExclusionReason
 from harness.ports import Clock
@@ -20,6 +20,7 @@ from router.request.request_state import RequestProgress, RoutedRequest
 from router.request.routed_response import RoutedResponse
 from router.server.event_log import EventLog
 from router.server.internal_errors import RouterPart
+from router.upstream.failure import UpstreamFailed
 
 OPEN: Final = "circuit_open"
 # Why a target is left out that would have failed had it been asked.
@@ -36,7 +37,7 @@ class LeftTarget(NamedTuple):
     target: str
     provider: str
     failure: str  # the value of a FailureClass, or of LEFT_OUT
-    status: int | None = None
+    refusal: UpstreamFailed | None = None
     attempts: int = 0
     ms: float = 0.0
 
@@ -91,7 +92,10 @@ class FailoverLog(RequestObserver):
                 target=target.target,
                 provider=target.provider,
                 failure=target.failure,
-                status=target.status,
+                status=target.refusal.status if target.refusal else None,
+                code=target.refusal.provider_code if target.refusal else "",
+                place=target.refusal.place if target.refusal else "",
+                sentence=keep_sentence(target.refusal.sentence) if target.refusal else "",
                 attempts=target.attempts,
                 latency_ms=target.ms,
                 endpoint=job.request.endpoint.value,
@@ -121,6 +125,9 @@ class FailoverLog(RequestObserver):
                 provider=row.provider,
                 failure_class=row.failure,
                 status=row.status,
+                code=row.code,
+                place=row.place,
+                sentence=row.sentence,
                 attempts=row.attempts,
                 ms=round(row.latency_ms),
                 next_target=row.next_target,
@@ -147,7 +154,7 @@ def left_targets(job: RoutedRequest, progress: RequestProgress) -> Iterator[Left
                 upstream.name,
                 upstream.provider.name,
                 last.failure.value,
-                last.status,
+                last,
                 len(made),
                 spent_ms,
             )

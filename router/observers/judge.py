@@ -282,7 +282,7 @@ def _answered_by_its_arm(exchange: RoutedResponse) -> bool:
     upstream = exchange.progress.upstream
     return (
         exchange.outcome == "ok"
-        and exchange.charge is None
+        and not exchange.charge
         and upstream is not None
         and upstream.id == exchange.job.arm_target
     )

@@ -6,7 +6,6 @@ its minute, its key and its rollout.
 from collections import Counter
 from typing import ClassVar
 
-from harness.domain.reliability.failures import ErrorClass
 from harness.ports import Clock
 from router.observers.request_observers import ObservedRequest, RequestObserver
 from router.recording.port import Recording
@@ -31,15 +30,14 @@ class RequestAccounting(RequestObserver):
     def after_answer(self, observed: ObservedRequest, response: RoutedResponse) -> None:
         progress = response.progress
         result = progress.result
-        charge: ErrorClass | None
         is_plain = len(progress.attempts) == 1 and not (
             response.caller_gone or observed.plan.left_out or progress.shut_out
         )
         if is_plain and isinstance(result, UpstreamAnswer):
             # What the properties below say of it as well.
-            outcome, usage, charge = "ok", result.usage or NO_USAGE, None
+            outcome, usage, charge = "ok", result.usage or NO_USAGE, ""
         elif is_plain and isinstance(result, CommittedStream) and result.went_well:
-            outcome, usage, charge = "ok", result.usage, None
+            outcome, usage, charge = "ok", result.usage, ""
         else:
             response.note_faults()
             outcome, usage, charge = response.outcome, response.usage, response.charge
@@ -60,7 +58,7 @@ class RequestAccounting(RequestObserver):
             observed.revision,
             observed.request.stream,
             outcome == FAILED,
-            charge is not None,
+            bool(charge),
             (self._clock.monotonic() - observed.started) * 1000,
             input_tokens,
             output_tokens,

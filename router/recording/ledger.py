@@ -17,7 +17,6 @@ from harness.domain.canary.guardrails import FEEDBACK_S, UnitRule
 from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, fingerprint
 from harness.domain.canary.observation import ObservationBlock
-from harness.domain.reliability.failures import ErrorClass
 from router.recording.guardrail_sample import GuardrailSample
 from router.recording.observation_builder import ObservationBuilder
 from router.recording.open_block import LedgerUnit, OpenBlock
@@ -101,13 +100,14 @@ class Ledger:
         unit: LedgerUnit,
         *,
         failed: bool,
-        why: ErrorClass | None = None,
+        why: str = "",
         sample: GuardrailSample | None = None,
         now: float = 0.0,
     ) -> None:
         """Ends the unit's request. A caller who hung up did not fail.
 
-        why: it failed. sample: for the guardrails, where there are any. now: monotonic seconds.
+        why: the name of its failure. sample: for the guardrails, where there are any. now:
+        monotonic seconds.
         """
         unit.heard_until_s = now + FEEDBACK_S
         if unit.block is None or unit.fixed:

@@ -18,7 +18,7 @@ from harness.domain.canary.guardrails import (
 )
 from harness.domain.canary.key_ledger import KeyHistory
 from harness.domain.canary.observation import NeverSeen, ObservationBlock
-from harness.domain.reliability.failures import ArmFailure
+from harness.domain.reliability.failures import ArmFailure, keep_common_causes
 from router.recording.guardrail_sample import (
     NO_FINDINGS,
     BlockFindings,
@@ -112,12 +112,16 @@ def _with_errors(
 
 def _errors(units: Sequence[LedgerUnit], failed: Sequence[LedgerUnit]) -> ErrorTally:
     """failed: those of the units that did, or that no outcome came of."""
-    all_, canary = Counter[str](), Counter[str]()
-    for unit in failed:
-        why = ArmFailure.MISSING if unit.lost else unit.why
-        if why is not None:
-            all_[why.value] += 1
-            canary[why.value] += unit.canary
+    known = [
+        (ArmFailure.MISSING.value if unit.lost else unit.why, unit.canary)
+        for unit in failed
+        if unit.lost or unit.why
+    ]
+    names = keep_common_causes([why for why, _ in known])
+    all_ = Counter(names)
+    canary = Counter(
+        name for name, (_, in_canary) in zip(names, known, strict=True) if in_canary
+    )
     tally = ErrorTally(
         len(units),
         sum(unit.canary for unit in units),

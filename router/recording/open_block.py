@@ -8,7 +8,6 @@ from typing import Final
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.canary.key_ledger import KeyHistory
-from harness.domain.reliability.failures import ErrorClass
 from router.recording.guardrail_sample import FAULTS, NEEDS, SampleValues
 
 _JUDGED_TRAIT: Final = NEEDS[Guardrail.JUDGE]
@@ -103,7 +102,7 @@ class LedgerUnit:
         self.bad = 0
         self.heard_until_s = float("inf")
         self.values: SampleValues | None = None
-        self.why: ErrorClass | None = None
+        self.why = ""
         self.failed = self.fixed = self.heard = False
         self.judging, self.unjudged = bool(traits & _JUDGED_TRAIT), False
 

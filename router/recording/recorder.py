@@ -21,7 +21,6 @@ from harness.domain.canary.observation import ObservationBlock
 from harness.domain.errors import StoreUnavailable
 from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
 from harness.domain.reliability.failover import Failover
-from harness.domain.reliability.failures import ErrorClass
 from harness.domain.routing.table import Arm, Canary
 from harness.ports import Clock, Store, Transaction
 from router.access.key_spend import KeySpendTotals, sum_by_day
@@ -164,7 +163,7 @@ class Recorder:
         scored: ScoredUnit,
         *,
         failed: bool,
-        why: ErrorClass | None = None,
+        why: str = "",
         sample: GuardrailSample | None = None,
     ) -> None:
         """The outcome alone; the figures come with a batch."""

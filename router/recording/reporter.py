@@ -157,7 +157,7 @@ class Reporter:
     ) -> None:
         if isinstance(ticket, int):
             more = sample.plain if sample is not None else ()
-            self._units.append((ticket, int(ended.charged), ended.charge or "", *more))
+            self._units.append((ticket, int(ended.charged), ended.charge, *more))
         if self._clock.monotonic() >= self._minute_ends or len(self._ended) >= MAX_ENDED:
             self._sum_up()
             self._begin_minute()

@@ -10,7 +10,6 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from harness.domain.canary.observation import TrafficMinute
-from harness.domain.reliability.failures import ErrorClass
 from harness.domain.reliability.latency import LATENCY_BOUNDS_MS, merge_histograms
 
 _ALL_BOUNDS: Final[tuple[int, ...]] = (*LATENCY_BOUNDS_MS, -1)
@@ -46,7 +45,7 @@ class CompletedRequest(NamedTuple):
     key: str = ""  # the id of the caller's
     priced: bool = True  # whether cost_usd is known
     cached_tokens: int = 0
-    charge: ErrorClass | None = None  # how, where it did
+    charge: str = ""  # the name of the failure (`name_failure`), where it did
     internal_errors: int = 0  # faults of our own within it
     model: str = ""  # as the provider names what it served
     target_name: str = ""  # the name of what answered, or ""

@@ -20,7 +20,6 @@ import structlog
 from harness.domain.canary.guardrails import UnitRule
 from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.operations.metrics import ROUTER_METRICS, router_metric_meaning
-from harness.domain.reliability.failures import parse_error_class
 from harness.domain.shadow.shadow import ShadowTally
 from router.recording.bounded_map import BoundedMap
 from router.recording.guard_files import LocalAbort
@@ -372,6 +371,6 @@ class WorkerReports(asyncio.Protocol):
             recorder.settle(
                 known,
                 failed=bool(failed),
-                why=parse_error_class(why) if why else None,
+                why=why,
                 sample=seen,
             )

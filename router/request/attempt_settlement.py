@@ -43,6 +43,8 @@ class AttemptSettlement:
             self._health.answered(upstream.id, made.ticket, made.endpoint)
             self._metrics.attempt(upstream.name, None)
             return
+        if made.failure is not None:
+            self._health.failures[upstream.id] = made.failure
         if not made.check:
             self._health.end(upstream.id)  # first: whatever fails here, it is over
         if outcome is None:

@@ -379,7 +379,7 @@ class Dispatcher:
             for availability in self._health.readiness(later).values()
         )
 
-    async def _attempt(  # noqa: C901, PLR0912 - one attempt, however it ends
+    async def _attempt(  # noqa: C901, PLR0912, PLR0915 - one attempt, however it ends
         self,
         job: RoutedRequest,
         made: AttemptSpec,
@@ -415,6 +415,7 @@ class Dispatcher:
             if error.failure is FailureClass.INTERNAL:
                 self._errors.note(RouterPart.STREAM, error, job.route, job.arm)
             failure, outcome = error.kept(), error.failure
+            made.failure = failure
             hasty = job.hurried and loop.time() >= made.until
             if error.stale or hasty:
                 outcome = FailureClass.CANCELLED  # that its time ended says nothing of it

@@ -8,7 +8,7 @@ from typing import Final
 
 from harness.domain.providers.credentials import ProviderKey
 from harness.domain.reliability.breaker import Ticket
-from harness.domain.reliability.failures import ArmFailure, ErrorClass, FailureClass
+from harness.domain.reliability.failures import ArmFailure, FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.plan import ExclusionReason, RoutePlan
 from harness.domain.routing.table import Arm
@@ -78,6 +78,7 @@ class AttemptSpec:
     caller: tuple[str, str] = ("", "")  # the request's
     # It was cut for being slow to begin, since another target stands behind.
     slow: bool = False
+    failure: UpstreamFailed | None = None  # how it ended, if it did without an answer
 
 
 @dataclass(slots=True)
@@ -117,27 +118,24 @@ class RequestProgress:
         self.shut_out = (*self.shut_out, target)
         return UpstreamFailed(FailureClass.OVERLOADED, "its circuit is open")
 
-    def charge(self, job: RoutedRequest) -> ErrorClass | None:
-        """How the assigned arm failed, or why it was left out through its fault.
+    def charge(self, job: RoutedRequest) -> str:
+        """Names how the assigned arm failed, or why it was left out through its fault.
 
-        None where it did not, or was shut out on its turn: what opened the circuit counts.
+        Empty where it did not, or was shut out on its turn: what opened the circuit counts.
         """
         if not (job.plan.left_out or self.shut_out) and len(self.attempts) == 1:
             failure = self.attempts[0].failure
             if failure is None or not is_arm_charged(job.arm, [failure.failure]):
-                return None
-            return failure.failure
+                return ""
+            return failure.named
         failing = {
             excluded.target for excluded in job.plan.left_out if excluded.because in FAILING
         }
         if job.arm_target in failing:
-            return ArmFailure.CIRCUIT_OPEN
+            return ArmFailure.CIRCUIT_OPEN.value
         if job.plan.left_out and job.candidate_is_unable:
-            return ArmFailure.UNABLE
-        last = {attempt.upstream.id: _class(attempt) for attempt in self.attempts}
-        failed = job.arm_target in last and is_arm_charged(job.arm, list(last.values()))
-        return last[job.arm_target] if failed else None
-
-
-def _class(attempt: FinishedAttempt) -> FailureClass | None:
-    return attempt.failure.failure if attempt.failure else None
+            return ArmFailure.UNABLE.value
+        last = {attempt.upstream.id: attempt.failure for attempt in self.attempts}
+        own = last.get(job.arm_target)
+        classes = [failed.failure if failed else None for failed in last.values()]
+        return own.named if own and is_arm_charged(job.arm, classes) else ""

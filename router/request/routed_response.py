@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Final
 
-from harness.domain.reliability.failures import CLIENT_FAILURES, ErrorClass, FailureClass
+from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
 from harness.domain.routing.table import Arm
 from router.observers.tracing_port import SpanResult
 from router.protocols.answer_signals import AnswerSignals
@@ -349,16 +349,16 @@ class RoutedResponse:
         return signals
 
     @property
-    def charge(self) -> ErrorClass | None:
-        """Tells how the assigned arm failed; None where it did not."""
+    def charge(self) -> str:
+        """Names how the assigned arm failed; empty where it did not."""
         if self._neutral:
-            return None
+            return ""
         charge = self.progress.charge(self.job)
-        if charge is not None or not isinstance(self.progress.result, CommittedStream):
+        if charge or not isinstance(self.progress.result, CommittedStream):
             return charge
         upstream = self.progress.upstream
         own_stream = upstream is not None and upstream.id == self.job.arm_target
-        return self._break if own_stream else None
+        return self._break.value if own_stream and self._break else ""
 
     @property
     def _broke_off(self) -> bool:

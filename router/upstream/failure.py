@@ -1,5 +1,6 @@
 """An upstream failure is an attempt at a provider without a usable answer, with its class and
-with what the provider answered, if it did: its own sentence is `message`.
+with what the provider answered, if it did: its own sentence is `message`, its `cause` is the
+status, the code and the place in fixed words.
 """
 
 import json
@@ -8,12 +9,17 @@ from collections.abc import Mapping
 from typing import Final, Self
 
 from harness.domain.errors import UpstreamError
-from harness.domain.reliability.failures import FailureClass
+from harness.domain.reliability.failures import FailureClass, name_failure
 from router.protocols.untranslatable import Untranslatable
 from router.server.replies import error_body
 
 # Of a provider's sentence, in lists of attempts, alerts and reports.
 MAX_SAID: Final = 300
+_CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{1,63}")
+# `tools[12]`, `messages.1.content.0`, `temperature`.
+_PLACE: Final = re.compile(r"[a-zA-Z_]{1,40}(?:[\w.\[\]]{0,80}(?:\d\]|\.\d{1,6}(?!\w)))?")
+# Anthropic's place of an error: its sentence begins with it.
+_AT_BEGINNING: Final = re.compile(r"[a-z_]+(?:\.\w+)*(?=: )")
 _TITLE: Final = re.compile(rb"<title>([^<]{1,200})</title>", re.IGNORECASE)
 
 
@@ -48,6 +54,36 @@ class UpstreamFailed(UpstreamError):
         self.local = False
 
     @property
+    def provider_code(self) -> str:
+        """The provider's code of its refusal, in fixed words; empty for none."""
+        return read_code(error_object(self.body) or {})
+
+    @property
+    def place(self) -> str:
+        """Where in the request the provider finds fault: `tools[12]`; empty for nowhere."""
+        return read_place(error_object(self.body) or {})
+
+    @property
+    def cause(self) -> str:
+        """The status, the code and the place: `400 invalid_value at tools[12]`; empty without a
+        code. No word of it is a client's.
+        """
+        if not self.body or not (code := self.provider_code):
+            return ""
+        status = f"{self.status} " if self.status else ""
+        return f"{status}{code}" + (f" at {place}" if (place := self.place) else "")
+
+    @property
+    def named(self) -> str:
+        """The name of this failure: its class with its cause."""
+        return name_failure(self.failure, self.cause)
+
+    @property
+    def sentence(self) -> str:
+        """The provider's own sentence, in one line; `keep_sentence` cuts it for storing."""
+        return _one_line((error_object(self.body) or {}).get("message"))
+
+    @property
     def message(self) -> str:
         """The provider's own sentence with its code and parameter, or the title of a page that
         something in front of it sent; empty for none.
@@ -71,8 +107,44 @@ def read_message(body: bytes) -> str:
         return title[1].decode("utf-8", "replace").strip() if title else ""
     named = [str(error[name]) for name in ("code", "param") if error.get(name)]
     beside = f" ({', '.join(named)})" if named else ""
-    message = " ".join(str(error.get("message") or error.get("type") or "").split())
+    message = _one_line(error.get("message") or error.get("type"))
     return message[: MAX_SAID - len(beside)] + beside if message else ""
+
+
+def read_code(error: Mapping[str, object]) -> str:
+    """Returns an error's code, else its status in words, else its type; empty for what is none
+    of a provider's fixed words.
+    """
+    named = (str(error.get(name) or "") for name in ("code", "status", "type"))
+    return next((name for name in named if _CODE.fullmatch(name)), "")
+
+
+def read_place(error: Mapping[str, object]) -> str:
+    """Returns the place of an error in the request, up to its last number: a client's own names
+    stand behind it.
+    """
+    named = error.get("param") or _field_of(error)
+    if not isinstance(named, str):
+        said = _AT_BEGINNING.match(str(error.get("message") or ""))
+        named = said[0] if said else ""
+    found = _PLACE.match(named)
+    return found[0] if found else ""
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text or "").split())
+
+
+def _field_of(error: Mapping[str, object]) -> object:
+    """Google's place of an error: the field of its first violation."""
+    match error.get("details"):
+        case [*_, {"fieldViolations": [{"field": str(field)}, *_]}] | [
+            {"fieldViolations": [{"field": str(field)}, *_]},
+            *_,
+        ]:
+            return field
+        case _:
+            return None
 
 
 def error_object(body: bytes) -> Mapping[str, object] | None:

@@ -189,7 +189,7 @@ class Side:
 
     def request(self, key: str, arm: Arm, *, failed: bool) -> None:
         counted = self.guards.begin(CANARY, arm, key)
-        why = FailureClass.TIMEOUT if failed else None
+        why = FailureClass.TIMEOUT.value if failed else ""
         self.guards.end(CANARY.rollout, counted, failed=failed, why=why)
 
     def break_it(self) -> None:

@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from harness.domain.canary.guardrails import ErrorTally, Guardrail
+from harness.domain.reliability.failures import describe_failures
+from router.upstream.failure import read_code, read_place
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Place, code
@@ -109,6 +112,77 @@ async def test_a_canary_is_not_charged_with_what_another_provider_had_made(
     place.door.recorder.flush(final=True)
     (row,) = place.door.kept.traffic
     assert (row.requests, row.charged) == (5, 0)
+
+
+@pytest.mark.req("B5", "F4")
+async def test_a_refusals_code_and_place_explain_a_canary_and_its_sentence_is_kept_redacted(
+    tmp_path: Path,
+) -> None:
+    said = {
+        "message": "tools[3]: ask a.person@example.org, you sent "
+        "'a text of a client that no log may ever repeat'",
+        "code": "invalid_function_parameters",
+        "param": "tools[3].function.parameters.properties.salary",
+    }
+    refusal = ScriptedTurn(400, steps=(json.dumps({"error": said}).encode(),))
+    place = Place(tmp_path, {INCUMBENT: completion(), CANDIDATE: refusal}, weight_bps=10_000)
+
+    await place.ask(times=5)
+    place.door.recorder.flush(final=True)
+
+    (row, *_) = place.door.kept.failovers
+    assert (row.status, row.code, row.place) == (400, said["code"], "tools[3]")
+    assert row.sentence == "tools[3]: ask [EMAIL_1], you sent '…'"
+    (block, *_) = place.door.kept.blocks.values()
+    errors = block.counts[Guardrail.ERRORS]
+    assert isinstance(errors, ErrorTally)
+    (cause,) = errors.classes
+    assert cause == "bad_request: 400 invalid_function_parameters at tools[3]"
+    assert describe_failures({cause: 5}) == f"5 {cause.replace('bad_request', 'bad request')}"
+
+
+@pytest.mark.req("B5", "B10")
+async def test_the_alert_of_a_circuit_has_the_words_that_opened_it(tmp_path: Path) -> None:
+    refusal = error(404, "The model `m` does not exist", code="model_not_found")
+    place = Place(tmp_path, {INCUMBENT: refusal, FALLBACK: completion()}, fallback=True)
+
+    await place.ask()
+    place.door.recorder.flush(final=True)
+
+    (alert,) = place.door.kept.alerts
+    assert alert.text.endswith(
+        "Its provider said (404 model_not_found): The model `m` does not exist"
+    )
+
+
+@pytest.mark.req("B5")
+@pytest.mark.parametrize(
+    ("body", "code", "where"),
+    [
+        ({"param": "messages[3].content[0].image_url"}, "", "messages[3].content[0]"),
+        ({"param": "metadata.salary", "code": "unknown_name"}, "unknown_name", "metadata"),
+        (
+            {"type": "invalid_request_error", "message": "tools.2.input_schema: no schema"},
+            "invalid_request_error",
+            "tools.2",
+        ),
+        (
+            {
+                "code": 400,
+                "status": "INVALID_ARGUMENT",
+                "details": [{"fieldViolations": [{"field": "tools[0].declarations[4].name"}]}],
+            },
+            "INVALID_ARGUMENT",
+            "tools[0].declarations[4]",
+        ),
+        ({"code": "you said hello", "message": "Hello: who is it"}, "", ""),
+    ],
+    ids=["param", "map", "anthropic", "google", "words"],
+)  # fmt: skip
+def test_a_refusals_place_ends_before_a_clients_own_names(
+    body: dict[str, object], code: str, where: str
+) -> None:
+    assert (read_code(body), read_place(body)) == (code, where)
 
 
 @pytest.mark.req("F2", "F4")

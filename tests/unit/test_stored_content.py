@@ -22,7 +22,7 @@ OTHER_COLUMNS: Mapping[str, str] = {
     "agent_session": "id agent model state parent",
     "agent_switch": "id agent session targets state decided_by decided_with decision_reason",
     "agent_turn": "id session owner state",
-    "alert": "id kind subject key title text sources told",
+    "alert": "id kind subject key title sources told",
     "api_key": "id name hash hint routes limits principal created_by created_with "
     "opt_outs signature",
     "approval": "id proposal verdict kind principal name key reason widened change_reference "
@@ -43,7 +43,8 @@ OTHER_COLUMNS: Mapping[str, str] = {
     "signature",
     "evidence": "id route target kind verdict_id verdict_incumbent verdict_outcome "
     "waiver_id signature",
-    "failover": "worker request route arm target provider failure endpoint next_target",
+    "failover": "worker request route arm target provider failure code place endpoint "
+    "next_target",
     "idempotent_request": "scope key request_hash owner body",
     "key_spend": "key worker",
     "manifest": "digest signature revoked log_end",

@@ -37,7 +37,8 @@ def list_failovers(
 ) -> None:
     """List failovers: which target a request left, and why; the newest first.
 
-    The log has sizes and kinds of the requests, never their content, and hashes of users.
+    The log has sizes and kinds of the requests, never their content, and hashes of users. With
+    `--json` it has the sentences of providers, redacted.
     """
     failovers = queries.list_failovers(
         session.context,
@@ -52,7 +53,18 @@ def list_failovers(
         output.document(failovers.items)
         return
     output.table(
-        ["AT", "ROUTE", "LEFT", "BECAUSE", "STATUS", "MS", "ASKED NEXT", "SHAPE", "REQUEST"],
+        [
+            "AT",
+            "ROUTE",
+            "LEFT",
+            "BECAUSE",
+            "STATUS",
+            "CODE",
+            "MS",
+            "ASKED NEXT",
+            "SHAPE",
+            "REQUEST",
+        ],
         [
             [
                 formatting.timestamp(failover.at),
@@ -60,6 +72,7 @@ def list_failovers(
                 failover.target,
                 failover.failure,
                 failover.status,
+                f"{failover.code} at {failover.place}" if failover.place else failover.code,
                 round(failover.latency_ms),
                 failover.next_target or "nobody",
                 _shape(failover),

@@ -115,6 +115,13 @@ COLUMNS: Final = (
         "kept with the check",
         _NO_USER,
     ),
+    ContentColumn(
+        "alert",
+        "text",
+        "of an open circuit, the provider's sentence, redacted and without long quotations",
+        "`alerts.keep_days` after it is over",
+        "no user is known",
+    ),
 )
 # What names a user, or stands for one.
 USERS: Final = (
@@ -136,6 +143,14 @@ USERS: Final = (
         "failover",
         "user_hash",
         "a keyed hash: whose request left a target",
+        "`control.failovers_keep_days`",
+        "blanked",
+    ),
+    ContentColumn(
+        "failover",
+        "sentence",
+        "what a provider said of its refusal, redacted, without long quotations, at most 300 "
+        "characters",
         "`control.failovers_keep_days`",
         "blanked",
     ),

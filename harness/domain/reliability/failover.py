@@ -1,12 +1,23 @@
 """A fail-over record says which target a request left, why, and which was asked next (B5); it
-holds no content, and the user only as a keyed hash (`hash_user`).
+holds no content but what the
+provider's redacted sentence repeats, and the user only as a keyed hash (`hash_user`).
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
+from typing import Final
 
 from harness.domain.operations.access import key_hash
+from harness.domain.privacy.redaction import Redactor
+
+# Of a provider's sentence, what is read and what is kept.
+_READ: Final = 2000
+MAX_SENTENCE: Final = 300
+_QUOTED: Final = re.compile(r"(['\"`])(?:(?!\1).){41,}\1")
+_REDACTOR: Final = Redactor()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +44,9 @@ class Failover:
     tools: int
     user_hash: str  # HMACs of whoever the request names (`hash_callers`)
     next_target: str | None  # who was asked after it, None when nobody was
+    code: str = ""  # of the provider's refusal, in fixed words
+    place: str = ""  # in the request, where the provider finds fault: `tools[12]`
+    sentence: str = ""  # the provider's, redacted and cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +113,12 @@ def user_hashes(user: str, secret: bytes) -> tuple[str, ...]:
     kinds = ("user:", "prompt_cache_key:", "safety_identifier:", "key:")
     keys = (user, f"header:{header}", *(f"{kind}{user}" for kind in kinds))
     return tuple(hash_user(key, secret) for key in keys)
+
+
+@lru_cache(maxsize=256)
+def keep_sentence(message: str) -> str:
+    """Returns what may be stored of a provider's sentence: without personal data and keys, and
+    without what it quotes at length, which may be a client's.
+    """
+    text = _QUOTED.sub(lambda quoted: f"{quoted[1]}…{quoted[1]}", message[:_READ])
+    return str(_REDACTOR.redact(text).value)[:MAX_SENTENCE]

@@ -8,7 +8,8 @@ alerted. `ArmFailure` names failures of an arm without an answer.
 Says in words why a request left its target, for people at a page or a terminal.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -47,19 +48,39 @@ class ArmFailure(StrEnum):
 
 
 ErrorClass = FailureClass | ArmFailure
+# Of failures that are counted together, so many causes are told apart.
+MAX_CAUSES: Final = 8
 
 
-def parse_error_class(name: str) -> ErrorClass:
-    """Parses the value of an error class. Raises ValueError."""
-    return ArmFailure(name) if name in set(ArmFailure) else FailureClass(name)
+# Between a class and its cause, which is a provider's status, code and place in fixed words.
+_BECAUSE: Final = ": "
+
+
+def name_failure(failure: ErrorClass, cause: str) -> str:
+    """Names a failure by its class and its cause: `bad_request: 400 invalid_value at tools[2]`;
+    by its class alone where no cause is known.
+    """
+    return f"{failure.value}{_BECAUSE}{cause}" if cause else failure.value
+
+
+def keep_common_causes(names: Sequence[str]) -> Sequence[str]:
+    """Leaves the cause to the names of failures whose causes are the most frequent ones."""
+    causes = Counter(name for name in names if _BECAUSE in name).most_common(MAX_CAUSES)
+    kept = {name for name, _ in causes}
+    return [name if name in kept else name.partition(_BECAUSE)[0] for name in names]
 
 
 def describe_failures(failures: Mapping[str, int]) -> str:
-    """Lists failures by class, the most frequent first: `9 timeout, 3 malformed`; empty for
-    none.
+    """Lists failures, the most frequent first: `9 timeout, 3 bad request: 400 invalid_value at
+    tools[2]`; empty for none.
     """
     found = sorted(failures.items(), key=lambda failure: (-failure[1], failure[0]))
-    return ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in found if n)
+    return ", ".join(f"{n:,} {_in_words(name)}" for name, n in found if n)
+
+
+def _in_words(name: str) -> str:
+    failure, because, cause = name.partition(_BECAUSE)
+    return f"{failure.replace('_', ' ')}{because}{cause}"
 
 
 class FaultOwner(StrEnum):

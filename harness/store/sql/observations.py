@@ -443,7 +443,7 @@ class SqlFailovers:
         return self._unit.write(sa.delete(failover).where(failover.c.at < before))
 
     def blank_users(self, hashes: Sequence[str]) -> int:
-        blanked = sa.update(failover).values(user_hash="")
+        blanked = sa.update(failover).values(user_hash="", sentence="")
         return sum(
             self._unit.write(blanked.where(failover.c.user_hash.in_(some)))
             for some in _marks_of(self._unit, failover.c.user_hash, hashes)
