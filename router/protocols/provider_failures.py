@@ -20,7 +20,7 @@ _F = FailureClass
 _ANY: Final = range(400, 500)
 _REFUSED: Final = (400, 403, 404, 422)
 _INVALID: Final = (400, 404, 422)
-_TOO_LONG: Final = (400, 404, 413)
+_TOO_LONG: Final = (400, 404, 413, 422)
 
 
 def _pattern(*patterns: str) -> re.Pattern[str]:
@@ -54,7 +54,37 @@ class RefusalRow(NamedTuple):
 
 
 REFUSALS: Final = (
-    RefusalRow(_F.QUOTA, _ANY, frozenset({"insufficient_quota", "billing_not_active"})),
+    RefusalRow(
+        _F.OUR_KEY,
+        (400, 403),
+        frozenset({"API_KEY_INVALID", "invalid_api_key", "UnrecognizedClientException"}),
+        _pattern(
+            "^api key (not valid|expired|not found)",  # Google
+            "^(incorrect|invalid) api key",  # xAI
+            "^the security token included in the request is (invalid|expired)",  # AWS
+            "^user: .{1,200} is not authorized to perform",
+            "^missing x-auth-key",  # Cloudflare
+        ),
+    ),
+    RefusalRow(
+        _F.QUOTA,
+        _ANY,
+        frozenset(
+            {
+                "insufficient_quota",
+                "billing_not_active",
+                "billing_hard_limit_reached",
+                "exceeded_current_quota_error",  # Moonshot
+                "Arrearage",  # Alibaba
+                "1113",  # Zhipu
+            }
+        ),
+        _pattern(
+            "^your team has either used all available credits",  # xAI
+            "^account .{1,80} is suspended",  # Fireworks
+            "^sorry, your account balance is insufficient",  # SiliconFlow
+        ),
+    ),
     RefusalRow(
         _F.QUOTA,
         (400,),
@@ -72,16 +102,50 @@ REFUSALS: Final = (
         _pattern("^(country, region|user location|your (country|region)).* not supported"),
     ),
     RefusalRow(
+        _F.BLOCKED,
+        (403,),
+        words=_pattern("^(forbidden|access denied|request blocked)[.!]?$"),
+    ),
+    # This request alone is larger than a minute's allowance: others are answered.
+    RefusalRow(
+        _F.UNSUPPORTED,
+        (413, 429),
+        words=_pattern(
+            "^request too large for .* (tokens|requests) per min",  # OpenAI, Groq
+            "^extra usage is required for long context",  # Anthropic
+        ),
+    ),
+    RefusalRow(
+        _F.OVERLOADED,
+        (429,),
+        frozenset({"engine_overloaded_error", "overloaded_error"}),
+        _pattern("^(the )?(model|engine) is (currently )?overloaded"),
+    ),
+    RefusalRow(_F.SERVER, (400,), words=_pattern("^the model has crashed")),  # LM Studio
+    RefusalRow(
         _F.CONTEXT_WINDOW,
         _TOO_LONG,
-        frozenset({"context_length_exceeded", "exceed_context_size_error"}),
+        frozenset(
+            {
+                "context_length_exceeded",
+                "exceed_context_size_error",
+                "tokens_limit_reached",  # GitHub
+                "1261",  # Zhipu
+            }
+        ),
         _pattern(
             "prompt is too long",
             "exceed context limit",
             "maximum context length",  # OpenAI, vLLM, DeepSeek, Mistral
             "maximum prompt length",  # xAI
             "exceeds? the (available context size|context window)",  # llama.cpp, OpenAI
-            "longer than the model's context length",  # SGLang
+            "longer than the (model's context|maximum model) length",  # SGLang, vLLM
+            "exceeded (this model context window|model token limit)",  # Cloudflare, Moonshot
+            "context window exceeds limit",  # MiniMax
+            "context the overflows",  # LM Studio
+            r"`inputs` tokens \+ `max_new_tokens` must be",  # TGI
+            "^range of input length",  # Alibaba
+            "^max_tokens must be at least 1, got -",  # vLLM, for what the prompt leaves
             "input token count .* exceeds",  # Google
             "^input is too long",  # AWS
             "^too many tokens",  # Cohere
@@ -90,7 +154,19 @@ REFUSALS: Final = (
     RefusalRow(
         _F.CONTENT_POLICY,
         (400, 403, 404),
-        frozenset({"content_policy_violation", "content_filter"}),
+        frozenset(
+            {
+                "content_policy_violation",
+                "content_filter",
+                "data_inspection_failed",  # Alibaba
+                "1301",  # Zhipu
+            }
+        ),
+        _pattern(
+            "^content exists risk",  # DeepSeek
+            "^content violates usage guidelines",  # xAI
+            "^invalid prompt: your prompt was flagged",  # OpenAI
+        ),
     ),
     RefusalRow(
         _F.CONTENT_POLICY,
@@ -172,7 +248,7 @@ REFUSALS: Final = (
             r"^(not found|file not found|resource not found|404 page not found)\.?$",
             r"^(unknown|unrecognized|invalid) (request )?url",
             r"^cannot (post|get) /",
-            r"^(no route|there is nothing at) ",
+            r"^(no route|there is nothing at)\b",
             r"\bonly supported in .{0,20}v1/",
             r"(does not|doesn't|not) support(ed)? .{0,40}\b(api|endpoint|embeddings?|"
             r"chat completions?|completions|responses|/?v1/[a-z/]+)\b",
@@ -193,6 +269,8 @@ REFUSALS: Final = (
                 "model_not_available",
                 "model_decommissioned",
                 "unknown_model",
+                "model_not_supported",
+                "ENDPOINT_NOT_FOUND",  # Databricks
             }
         ),
         _pattern(
@@ -200,9 +278,13 @@ REFUSALS: Final = (
             r"^(error: )?(the )?(requested |provided |specified |publisher )?(api )?"
             r"(model|deployment|inference endpoint)s?\b.{0,200}?(not found|not exist|unknown|"
             r"is invalid|not available|no longer|deprecated|decommissioned|retired|"
-            r"not deployed|not loaded|not be found)",
+            r"not deployed|not loaded|not be found|disabled|end of its life)",
             r"^(no such|unknown|invalid) model\b",
-            r"^no endpoints found for\b",  # OpenRouter
+            r"^no models loaded\b",  # LM Studio
+            r"^no endpoints found (for|matching)\b",  # OpenRouter
+            r"^function '.{1,80}': not found for account",  # NVIDIA
+            r"^(you don't have access to the model|invocation of model id|this model version|"
+            r"access denied\. this model is marked)\b",  # AWS
             r"^\S+ is not a valid model",
             r"^unable to access model\b",
         ),
@@ -220,6 +302,7 @@ REFUSALS: Final = (
                 "decimal_above_max_value",
                 "decimal_below_min_value",
                 "array_above_max_length",
+                "string_above_max_length",
                 "not_supported_error",
                 "extra_forbidden",
             }
@@ -239,6 +322,8 @@ REFUSALS: Final = (
             r"\b(temperature|top_p|top_k|penalty|seed)\b.{0,80}(not (be )?(supported|support|"
             r"enabled|specified|set)|deprecated|may only be|cannot both)",
             r"^tools? param requires",  # llama.cpp
+            r"\btool choice requires --",  # vLLM
+            r"\bis not a multimodal model\b",
             r"^no endpoints found that\b",  # OpenRouter
         ),
     ),
@@ -300,6 +385,8 @@ def classify_status(status: int, body: bytes) -> FailureClass:
         else:
             row = refusal_row(error, status)
             found = row.failure if row else None
+            if row is None and status == 403 and error.keys() == {"message"}:
+                found = _F.BLOCKED  # without a code or a type it may be a firewall's JSON
         if found is not None:
             return found
     found = BY_STATUS.get(status)
@@ -314,7 +401,7 @@ def refusal_row(error: Mapping[str, object], status: int) -> RefusalRow | None:
     """Finds the row of a provider's error object; None where the status alone says what it
     is.
     """
-    codes = {str(error.get(name)) for name in ("code", "type", "status")}
+    codes = {str(error.get(name)) for name in ("code", "type", "status", "error_code")}
     message = str(error.get("message") or "")
     for row in REFUSALS:
         if status not in row.statuses or (row.only_type and error.get("type") != row.only_type):

@@ -13,7 +13,7 @@ from router.protocols.endpoints import ENDPOINTS
 from router.request.json_spans import ParsedObject, parse_object
 from router.request.request_state import RequestProgress, RoutedRequest
 from router.server.headers import DO_NOT_RETRY, JSON, RETRY
-from router.server.replies import Reply, error_reply, is_retry_useless
+from router.server.replies import Reply, error_body, error_reply
 from router.snapshot.compiled import CompiledRoute
 from router.upstream.failure import UpstreamFailed, error_object
 
@@ -41,16 +41,20 @@ def refusal_reply(failed: UpstreamFailed) -> Reply:
         said = f": {failed.message}" if failed.message else ""
         why = f"the target does not serve this endpoint{said}"
         return error_reply(status, why, failed.failure.value)
-    if members is None:
+    told = error_object(failed.body)
+    if told is None:
         text = failed.body[:500].decode("utf-8", "replace")
         return error_reply(status, text or failed.detail, failed.failure.value)
+    too_long = failed.failure is FailureClass.CONTEXT_WINDOW
     body = failed.body
-    if failed.failure is FailureClass.CONTEXT_WINDOW and members.get("type") != "error":
-        told = error_object(body) or {}
+    if members is None or not isinstance(error, dict):
+        code = TOO_LONG if too_long else str(told.get("code") or failed.failure.value)
+        words, place = str(told.get("message")), told.get("param")
+        body = error_body(words, "invalid_request_error", code, param=place)
+    elif too_long and members.get("type") != "error":
         window = {"type": "invalid_request_error", "param": None, "code": TOO_LONG}
-        body = json.dumps({"error": {**told, **window}}).encode()
-    headers = (JSON, DO_NOT_RETRY) if is_retry_useless(status) else (JSON,)
-    return Reply(status, headers, body)
+        body = json.dumps({"error": {**error, **window}}).encode()
+    return Reply(status, (JSON, DO_NOT_RETRY), body)
 
 
 def _parsed(body: bytes) -> ParsedObject | None:

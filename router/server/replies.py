@@ -30,14 +30,10 @@ def error_reply(
 ) -> Reply:
     kind = "invalid_request_error" if status < 500 else "router_error"
     given = (JSON, *headers)
-    if is_retry_useless(status):
+    # The same request gets the same answer again.
+    if status < 500 and status not in _WORTH_A_RETRY:
         given = (*given, DO_NOT_RETRY)
     return Reply(status, given, error_body(message, kind, code, **more))
-
-
-def is_retry_useless(status: int) -> bool:
-    """Tells whether the same request gets the same answer again."""
-    return status < 500 and status not in _WORTH_A_RETRY
 
 
 def error_event(message: str, code: str) -> bytes:

@@ -6,7 +6,7 @@ status, the code and the place in fixed words.
 import json
 import re
 from collections.abc import Mapping
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from harness.domain.errors import UpstreamError
 from harness.domain.reliability.failures import FailureClass, name_failure
@@ -150,25 +150,36 @@ def _field_of(error: Mapping[str, object]) -> object:
 def error_object(body: bytes) -> Mapping[str, object] | None:
     """The error object of a provider's answer: OpenAI's and Anthropic's `error`, the object
     alone of older versions of vLLM, FastAPI's `detail` with the path as `param` (Mistral's in
-    a `message`), Ollama's `error` as text. None for what is not a provider's error, such as a
-    firewall's page.
+    a `message`), Ollama's `error` as text, Google's list of one, Cloudflare's `errors`, a
+    gateway's `message`. None for what is not a provider's error, such as a firewall's page.
     """
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
         return None
     match found:
+        case [dict(first)] | {"errors": [dict(first), *_]}:
+            return _inner_error(first)
+        case _:
+            return _inner_error(found)
+
+
+def _inner_error(found: Any) -> Mapping[str, object] | None:
+    match found:
+        case {"error": {"metadata": {"raw": str(raw)}}} if raw[:1] == "{":
+            # OpenRouter's, of the provider behind it.
+            return error_object(raw.encode())
         case {"error": dict(error)}:
             return dict(error)
         case {"error": str(said)} | {"detail": str(said)}:
-            return {"message": said}
+            return {**found, "message": said}
         case {"detail": [dict(first), *_]} | {"message": {"detail": [dict(first), *_]}}:
             place = first.get("loc")
             steps = [str(step) for step in place] if isinstance(place, list) else []
             param = ".".join(steps[1:] if steps[:1] == ["body"] else steps) or None
             message = f"{param}: {first.get('msg')}"
             return {"message": message, "type": first.get("type"), "param": param}
-        case {"message": str()} if found.keys() & {"object", "type", "code"}:
+        case {"message": str()}:
             return dict(found)
         case _:
             return None

@@ -1,6 +1,8 @@
 """A route as planning sees it, who is charged, and the class of an answer."""
 
 import json
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 from hypothesis import given
@@ -14,6 +16,13 @@ from router.protocols.provider_failures import classify_status
 from router.snapshot.route_plans import is_arm_charged, route_targets
 
 F = FailureClass
+# Each line: of whom, the status, the body as published, and the class.
+REFUSALS: Final[list[dict[str, Any]]] = [
+    json.loads(line)
+    for line in (Path(__file__).parents[1] / "golden" / "refusals.jsonl")
+    .read_text("utf-8")
+    .splitlines()
+]
 
 
 @pytest.mark.req("A4")
@@ -85,7 +94,7 @@ def test_the_assigned_arm_is_charged_whatever_answered(
         (400, None, F.BAD_REQUEST),
         (413, None, F.BAD_REQUEST),
         (415, None, F.BAD_REQUEST),
-        (422, "context_length_exceeded", F.BAD_REQUEST),
+        (422, "context_length_exceeded", F.CONTEXT_WINDOW),
         (400, "context_length_exceeded", F.CONTEXT_WINDOW),
         (400, "content_policy_violation", F.CONTENT_POLICY),
         (400, "model_not_found", F.MODEL_UNKNOWN),
@@ -176,13 +185,24 @@ def test_a_status_counts_only_with_its_body(
 
 
 @pytest.mark.req("A5", "B3")
-@pytest.mark.parametrize("body", [b"", b"<html>403 Forbidden</html>", b'{"message": "no"}'])
+@pytest.mark.parametrize("body", [b"", b"<html>403 Forbidden</html>", b"{}"])
 def test_a_page_of_something_before_the_provider_says_nothing_of_key_and_account(
     body: bytes,
 ) -> None:
     assert classify_status(403, body) is F.BLOCKED
     assert classify_status(401, body) is F.BLOCKED
     assert classify_status(404, body) is F.ENDPOINT_MISSING
+
+
+@pytest.mark.req("A5", "B3")
+@pytest.mark.parametrize("refusal", REFUSALS, ids=[refusal["of"] for refusal in REFUSALS])
+def test_providers_words_as_they_are_published_say_whose_fault_it_was(
+    refusal: dict[str, Any],
+) -> None:
+    body = refusal["body"]
+    text = body if isinstance(body, str) else json.dumps(body)
+
+    assert classify_status(refusal["status"], text.encode()) == refusal["class"]
 
 
 @given(st.integers(300, 599), st.binary(max_size=50))
