@@ -116,7 +116,7 @@ def read(asked: WireRequest, signature: str = SIGNATURE) -> Reading:
     messages = body["messages"]
     if SYSTEM_AMONG_MESSAGES in asked.headers.get("anthropic-beta", ""):
         said = [message for message in messages if message["role"] == "system"]
-        system = "\n".join([system, *(_system(each["content"], marks) for each in said)])
+        system = "\n".join([system, *(_system(message["content"], marks) for message in said)])
         messages = [message for message in messages if message["role"] != "system"]
     for number, message in enumerate(messages):
         _signed(message["content"], signature, f"messages.{number}.content")
