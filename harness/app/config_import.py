@@ -1,11 +1,9 @@
-"""Imports another gateway's configuration: reads its file, converts it, checks the result by
-loading it, and writes it as Swapgate's. No key in clear is copied.
+"""Imports another gateway's configuration: reads its file, converts it, and writes it as
+Swapgate's, if that loads. No key in clear is copied.
 """
 
 import os
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -44,18 +42,10 @@ def import_config(format_name: str, source: Path, given: Path | None) -> ConfigI
     already.
     """
     file = config_file(given, os.environ) or Path.cwd() / config.FILE_NAME
-    if file.exists():
-        raise ConfigError(
-            f"{file} is there already, and is left as it is: move it away, or name another by "
-            "--config"
-        )
     read_dotenv(source.resolve().parent)
     conversion = convert_file(source, os.environ)
     head = _HEAD.format(format=format_name, name=source.name)
-    body = yaml.safe_dump(
-        dict(conversion.config), sort_keys=False, allow_unicode=True, width=96
-    )
-    _write_checked(file, head + body)
+    _write(file, head + yaml.safe_dump(dict(conversion.config), sort_keys=False, width=96))
     return ConfigImport(format_name, str(source), str(file), conversion)
 
 
@@ -67,28 +57,20 @@ def convert_file(source: Path, environ: Mapping[str, str]) -> Conversion:
     return convert_litellm(SourceConfig(document.values, document.places, environ))
 
 
-def _write_checked(file: Path, text: str) -> None:
-    """Writes what the real loader takes; nothing is left of what it does not."""
+def _write(file: Path, text: str) -> None:
+    """Writes a configuration that loads; removes one that does not."""
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=file.parent, prefix=".swapgate-", suffix=".yaml", delete=False
-        ) as draft:
-            draft.write(text)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write {file} ({error.strerror}): run `swapgate init` in a folder of yours"
-        ) from None
-    try:
+        with file.open("x", encoding="utf-8") as written:
+            written.write(text)
         defaults = package_data.path("config/default.yaml")
-        config.load_settings(Path(draft.name), os.environ, defaults=defaults)
-        # Not a rename: a file that another command wrote meanwhile is kept.
-        os.link(draft.name, file)
+        config.load_settings(file, os.environ, defaults=defaults)
     except FileExistsError:
-        raise ConfigError(f"{file} is there already, and is left as it is") from None
+        text = f"{file} is there already, and is left as it is: move it away, or use --config"
+        raise ConfigError(text) from None
+    except OSError as error:
+        text = f"cannot write {file} ({error.strerror}): run `swapgate init` in another folder"
+        raise ConfigError(text) from None
     except ConfigError as error:
-        raise ConfigError(
-            f"what was converted does not load, and was not written: {error}"
-        ) from None
-    finally:
-        with suppress(OSError):
-            Path(draft.name).unlink()
+        file.unlink()
+        text = f"what was converted does not load, and was not written: {error}"
+        raise ConfigError(text) from None

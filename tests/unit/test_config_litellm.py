@@ -106,11 +106,11 @@ def test_models_become_routes_whose_chains_are_deployments_and_fallbacks(
         "anthropic/claude-sonnet-4-5",
     ]
     assert heavy.parameters == {"temperature": 0.2}
-    assert chains["gpt-4"] == chains["gpt-4o"]
     assert chains["claude"] == ["anthropic/claude-sonnet-4-5", "hosted-vllm/llama"]
     assert settings.routes["claude"].settings.on_content_policy == "fallback"
     assert chains["team-local"] == ["hosted-vllm/llama"]
-    assert set(chains) == {"gpt-4o", "gpt-4", "claude", "team-local"}
+    assert set(chains) == {"gpt-4o", "claude", "team-local"}
+    assert settings.router.aliases == {"team/local": "team-local", "gpt-4": "gpt-4o"}
     azure = settings.providers["azure"]
     assert azure.api_base == "https://eu.openai.azure.com/openai/v1"
     assert azure.api_key_env == "AZURE_KEY"
@@ -267,12 +267,15 @@ def test_every_key_of_any_file_is_accounted_for(values: dict[str, object]) -> No
         assert noted & above or not leaf, leaf
 
 
-def test_two_names_stay_two_routes_and_aliases_are_renamed_as_names_are() -> None:
+def test_two_names_stay_two_routes_and_names_that_no_route_may_have_become_aliases() -> None:
     models: list[object] = [
         {"model_name": "team/chat", "litellm_params": {"model": "openai/gpt-4o"}},
         {"model_name": "team-chat", "litellm_params": {"model": "anthropic/claude-haiku-4-5"}},
         {"model_name": "*", "litellm_params": {"model": "*"}},
         {"model_name": 7, "litellm_params": {"model": "openai/gpt-4o"}},
+        {"model_name": "claude-*", "litellm_params": {"model": "anthropic/claude-opus-4-8"}},
+        {"model_name": "@cf/Llama 3", "litellm_params": {"model": "groq/llama"}},
+        {"model_name": "*", "litellm_params": {"model": "zai/glm"}},
     ]
     aliases = {"team-chat": "team/chat", "openai/gpt-4": "team/chat"}
     given = {"model_list": models, "router_settings": {"model_group_alias": aliases}}
@@ -282,10 +285,22 @@ def test_two_names_stay_two_routes_and_aliases_are_renamed_as_names_are() -> Non
     assert routes == {
         "team-chat": {"incumbent": "anthropic/claude-haiku-4-5"},
         "team-chat-2": {"incumbent": "openai/gpt-4o"},
-        "openai-gpt-4": {"incumbent": "openai/gpt-4o"},
+        "claude": {"incumbent": "anthropic/claude-opus-4-8"},
+        "cf-Llama-3": {"incumbent": "groq/llama"},
+        "glm": {"incumbent": "zai/glm"},
     }
+    router = conversion.config["router"]
+    assert isinstance(router, dict)
+    # The router takes the first pattern that fits.
+    assert list(router["aliases"].items()) == [
+        ("openai/gpt-4", "team-chat-2"),
+        ("@cf/Llama 3", "cf-Llama-3"),
+        ("team/chat", "team-chat-2"),
+        ("claude-*", "claude"),
+        ("*", "glm"),
+    ]
     report = notes(conversion)
-    assert "Clients send team-chat-2, not team/chat" in report["model_list.0.model_name"][1]
+    assert "Clients send team/chat as before" in report["model_list.0.model_name"][1]
     assert report["router_settings.model_group_alias.team-chat"][0] == "not taken"
     assert report["model_list.2"][1].startswith("`*` names no provider")
 
@@ -327,7 +342,7 @@ def test_a_canary_by_hand_is_reported_with_the_commands_that_take_its_place() ->
             {"model": "opneai/gpt"},
             "Swapgate does not know where 'opneai/gpt' is served; did you mean 'openai'?",
         ),
-        ({"model": "bedrock/x"}, "needs `aws_region_name`: Bedrock is called in a region"),
+        ({"model": "bedrock/x"}, "needs `aws_region_name`"),
         ({"model": "azure/x"}, "a provider of kind 'azure_openai' needs an api_base"),
         ({"model": "openai/x", "api_base": "os.environ/NOWHERE"}, "NOWHERE is not set"),
         ({"model": "openai/x", "api_base": "http://169.254.169.254"}, "api_base names 169.254"),
@@ -344,7 +359,7 @@ def test_a_deployment_that_cannot_be_called_is_left_out_with_the_reason(
 ) -> None:
     conversion = deployment(**parameters)
 
-    assert not conversion.has_routes
+    assert "routes" not in conversion.config
     outcome, text = notes(conversion)["model_list.0"]
     assert outcome == ConversionOutcome.LEFT
     assert text.startswith(reason)

@@ -2,6 +2,7 @@
 prints the first admin key, client key and link to the dashboard, once, and keeps what is there.
 """
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,9 +116,9 @@ def _print_import(done: "ConfigImport") -> None:
         ],
         empty=f"{done.source} has no keys",
     )
-    counts = ", ".join(f"{conversion.count(o)} {o}" for o in ConversionOutcome)
-    click.echo(f"{counts}")
+    counts = Counter(note.outcome for note in conversion.notes)
+    click.echo(", ".join(f"{counts[outcome]} {outcome}" for outcome in ConversionOutcome))
     if conversion.variables:
         output.note(f"set before `swapgate serve all`: {', '.join(conversion.variables)}")
-    if not conversion.has_routes:
+    if "routes" not in conversion.config:
         output.note("no route was taken over: the report says why")

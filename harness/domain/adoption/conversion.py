@@ -1,22 +1,22 @@
 """A conversion reads another gateway's configuration and reports every key of it: taken over,
-changed, or left behind with the reason.
+changed, or left behind with the reason. Pure.
 
-`ConversionReport` lists each key that no reader mentioned as unknown, so no key is dropped in
-silence. No value of a secret is ever part of the report. Pure.
+A key that no reader mentions is reported as unknown. No report has a secret's value.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from harness.domain.errors import InputError
+from harness.domain.privacy.redaction import find_keys
 
 ConfigPath = tuple[str | int, ...]
 # How a value of LiteLLM's file names an environment variable.
 ENVIRONMENT_MARK: Final = "os.environ/"
-_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_VARIABLE: Final = re.compile(f"{ENVIRONMENT_MARK}([A-Za-z_][A-Za-z0-9_]*)")
 
 
 class ConversionOutcome(StrEnum):
@@ -45,70 +45,80 @@ class Conversion:
     notes: tuple[ConversionNote, ...]  # in the order of the other file
     variables: tuple[str, ...]  # environment variables that have to hold secrets
 
-    @property
-    def has_routes(self) -> bool:
-        return bool(self.config.get("routes"))
-
-    def count(self, outcome: ConversionOutcome) -> int:
-        return sum(note.outcome is outcome for note in self.notes)
-
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """Holds another gateway's configuration as it was read."""
+    """Holds another gateway's configuration as it was read, and what became of its keys."""
 
     values: Mapping[str, object]
     places: Mapping[ConfigPath, str]  # path of a value to `file:line`
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    _notes: dict[ConfigPath, tuple[ConversionOutcome, str]] = field(default_factory=dict)
 
-    def mapping(self, path: ConfigPath) -> Mapping[str, object]:
-        """The mapping at `path`, or an empty one. Raises InputError for another type."""
-        value = self._value(path)
-        if not isinstance(value, Mapping | None):
-            raise InputError("is not a mapping")
-        if not all(isinstance(key, str) for key in value or ()):
-            raise InputError("has a key that is no text: put it in quotes")
-        return value or {}
-
-    def items(self, path: ConfigPath) -> Sequence[object]:
-        """The list at `path`, or an empty one. Raises InputError for another type."""
-        value = self._value(path)
-        if not isinstance(value, list | None):
-            raise InputError("is not a list")
-        return value or []
-
-    def resolve(self, value: object) -> object:
-        """Reads a value that may name an environment variable and is no secret. Raises
-        InputError where the variable is not set.
-        """
-        name = named_variable(value)
-        if name and name not in self.environ:
-            raise InputError(f"{name} is not set: set it, and convert again")
-        return self.environ[name] if name else value
-
-    def _value(self, path: ConfigPath) -> object:
-        value: object = self.values
+    def value(self, path: ConfigPath) -> Any:
+        """The value at `path`; None where there is none."""
+        value: Any = self.values
         for part in path:
-            if isinstance(value, Mapping):
-                value = value.get(part)
-            else:
-                listed = isinstance(value, list) and isinstance(part, int)
-                value = value[part] if listed else None  # type: ignore[index]
+            try:
+                value = value[part]
+            except (KeyError, IndexError, TypeError):
+                return None
         return value
 
+    def variable(self, path: ConfigPath) -> str:
+        """The environment variable that a value names; empty for a plain value."""
+        found = _VARIABLE.fullmatch(f"{self.value(path)}")
+        return found[1] if found else ""
 
-class ConversionReport:
-    """Collects what became of each key; a key that no reader mentions is unknown."""
+    def number(self, path: ConfigPath, default: float | None = None) -> float:
+        """A number, which may stand as a text. Raises InputError for anything else."""
+        value = self._resolve(path, default)
+        try:
+            number = float(value if isinstance(value, int | float | str) else "")
+        except ValueError:
+            number = float("nan")
+        if isinstance(value, bool) or not abs(number) <= 1e15:  # NaN among them
+            raise InputError("is not a number")
+        return int(number) if number.is_integer() else number
 
-    def __init__(self, source: SourceConfig) -> None:
-        self._source = source
-        self._notes: dict[ConfigPath, tuple[ConversionOutcome, str]] = {}
+    def text(self, path: ConfigPath, default: str | None = None) -> str:
+        """A text that is not empty. Raises InputError for anything else."""
+        value = self._resolve(path, default)
+        if not isinstance(value, str) or not (value.strip() or default == ""):
+            raise InputError("is not a text")
+        return value.strip()
 
-    def take(self, path: ConfigPath, text: str) -> None:
-        self._notes[path] = (ConversionOutcome.TAKEN, text)
+    def public(self, path: ConfigPath) -> object:
+        """A value that is no secret. Raises InputError for one that may be."""
+        text = f"{value}" if (value := self.value(path)) else ""
+        if ENVIRONMENT_MARK in text or any(True for _ in find_keys(text)):
+            raise InputError("it may be a secret, which is never copied")
+        return value
 
-    def change(self, path: ConfigPath, text: str) -> None:
-        self._notes[path] = (ConversionOutcome.CHANGED, text)
+    def _resolve(self, path: ConfigPath, default: object) -> object:
+        """A value, or that of the variable which it names. Raises InputError where it is not
+        set.
+        """
+        if (name := self.variable(path)) and name not in self.environ:
+            raise InputError(f"{name} is not set: set it, and convert again")
+        value = self.environ[name] if name else self.value(path)
+        return default if value is None else value
+
+    def read_each(self, path: ConfigPath, reader: Callable[[ConfigPath], None]) -> None:
+        """Reads each entry of a list or a mapping. An entry that its reader refuses by an
+        InputError is left behind with the reason.
+        """
+        if not isinstance(value := self.value(path), Mapping | list | None):
+            self.leave(path, "is neither a list nor a mapping")
+        for key in _keys(value):
+            try:
+                reader((*path, key))
+            except InputError as error:
+                self.leave((*path, key), f"{error}")
+
+    def take(self, path: ConfigPath, text: str, *, changed: bool = False) -> None:
+        outcome = ConversionOutcome.CHANGED if changed else ConversionOutcome.TAKEN
+        self._notes[path] = (outcome, text)
 
     def leave(self, path: ConfigPath, reason: str) -> None:
         """Notes that a key, and all that is in it, is left behind."""
@@ -116,49 +126,21 @@ class ConversionReport:
             del self._notes[known]
         self._notes[path] = (ConversionOutcome.LEFT, reason)
 
-    def notes(self) -> tuple[ConversionNote, ...]:
-        """Lists the notes in the order of the other file, unknown keys among them."""
-        return tuple(self._walk((), self._source.values, "configuration", covered=False))
-
-    def _walk(
-        self, path: ConfigPath, value: object, place: str, *, covered: bool
+    def notes(
+        self, path: ConfigPath = (), place: str = "configuration", *, covered: bool = False
     ) -> Iterator[ConversionNote]:
-        place = self._source.places.get(path, place)
-        note = self._notes.get(path)
-        parts: list[tuple[str | int, object]] = []
-        if isinstance(value, Mapping):
-            parts = list(value.items())
-        elif isinstance(value, list):
-            parts = list(enumerate(value))
-        if path and not (note or parts or covered):
+        """Lists the notes in the order of the other file, unknown keys among them."""
+        keys, note = _keys(self.value(path)), self._notes.get(path)
+        place = self.places.get(path, place)
+        if path and not (note or keys or covered):
             note = (ConversionOutcome.LEFT, "Swapgate has no such setting")
         if note:
             yield ConversionNote(place, ".".join(map(str, path)), *note)
-        for key, part in parts:
-            yield from self._walk((*path, key), part, place, covered=covered or bool(note))
+        for key in keys:
+            yield from self.notes((*path, key), place, covered=covered or bool(note))
 
 
-def named_variable(value: object) -> str:
-    """The environment variable that a value of the file names; empty for a plain value."""
-    if not (isinstance(value, str) and value.startswith(ENVIRONMENT_MARK)):
-        return ""
-    name = value.removeprefix(ENVIRONMENT_MARK)
-    return name if _VARIABLE.fullmatch(name) else ""
-
-
-def as_number(value: object) -> float:
-    """A number that a file may also give as text. Raises InputError for what is none."""
-    try:
-        number = float(value) if isinstance(value, int | float | str) else None
-    except ValueError:
-        number = None
-    if number is None or isinstance(value, bool) or number != number or abs(number) > 1e15:  # noqa: PLR0124 - NaN
-        raise InputError("is not a number")
-    return int(number) if number.is_integer() else number
-
-
-def as_text(value: object) -> str:
-    """A text that is not empty. Raises InputError for anything else."""
-    if not isinstance(value, str) or not value.strip():
-        raise InputError("is not a text")
-    return value.strip()
+def _keys(value: object) -> tuple[Any, ...]:
+    if isinstance(value, list):
+        return tuple(range(len(value)))
+    return tuple(value) if isinstance(value, Mapping) else ()

@@ -2,31 +2,20 @@
 its deployments and fallbacks the route's chain.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
-from harness.domain.adoption.conversion import (
-    ENVIRONMENT_MARK,
-    ConfigPath,
-    Conversion,
-    ConversionReport,
-    SourceConfig,
-    as_number,
-    as_text,
-    named_variable,
-)
+from harness.domain.adoption.conversion import ConfigPath, Conversion, SourceConfig
 from harness.domain.errors import InputError
-from harness.domain.privacy.redaction import find_keys
-from harness.domain.providers.api_base_rules import check_api_base, check_api_base_path
+from harness.domain.providers import api_base_rules
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.reliability.breaker import DEFAULT_BREAKER
-from harness.domain.routing.route_changes import check_route_name, spell_route_name
+from harness.domain.reliability.request_repair import HINTS, LENGTHS
+from harness.domain.routing.route_changes import spell_route_name
 from harness.domain.suggestions import did_you_mean
 
 SECTIONS: Final = ("litellm_settings", "router_settings", "general_settings")
-# LiteLLM's name of a provider → our kind. An address follows where the kind has none.
+# LiteLLM's name of a provider → our kind.
 _KINDS: Final[Mapping[str, str]] = {
     **{kind: kind for kind in ("openai", "anthropic", "gemini", "bedrock", "groq", "deepseek")},
     **{kind: kind for kind in ("mistral", "openrouter", "ollama", "lm_studio", "vllm")},
@@ -37,109 +26,103 @@ _KINDS: Final[Mapping[str, str]] = {
     "bedrock_converse": "bedrock",
     **dict.fromkeys(("litellm_proxy", "openai_like", "custom_openai", "azure_ai"), "custom"),
 }
-# Providers that speak OpenAI's protocol: the address, and the usual variable of the key.
+# Providers that speak OpenAI's protocol: name, address, and the usual variable of the key.
 _PLACES: Final[Mapping[str, tuple[str, str]]] = {
-    "xai": ("https://api.x.ai/v1", "XAI_API_KEY"),
-    "zai": ("https://api.z.ai/api/paas/v4", "ZAI_API_KEY"),
-    "cerebras": ("https://api.cerebras.ai/v1", "CEREBRAS_API_KEY"),
-    "dashscope": (
-        "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
-        "DASHSCOPE_API_KEY",
-    ),
-    "deepinfra": ("https://api.deepinfra.com/v1/openai", "DEEPINFRA_API_KEY"),
-    "sambanova": ("https://api.sambanova.ai/v1", "SAMBANOVA_API_KEY"),
-    "perplexity": ("https://api.perplexity.ai", "PERPLEXITYAI_API_KEY"),
-    "moonshot": ("https://api.moonshot.ai/v1", "MOONSHOT_API_KEY"),
-    "together_ai": ("https://api.together.xyz/v1", "TOGETHERAI_API_KEY"),
-    "fireworks_ai": ("https://api.fireworks.ai/inference/v1", "FIREWORKS_AI_API_KEY"),
-    "nvidia_nim": ("https://integrate.api.nvidia.com/v1", "NVIDIA_NIM_API_KEY"),
+    line.split()[0]: (f"https://{line.split()[1]}", line.split()[2])
+    for line in (
+        "cerebras api.cerebras.ai/v1 CEREBRAS_API_KEY",
+        "dashscope dashscope-intl.aliyuncs.com/compatible-mode/v1 DASHSCOPE_API_KEY",
+        "deepinfra api.deepinfra.com/v1/openai DEEPINFRA_API_KEY",
+        "fireworks_ai api.fireworks.ai/inference/v1 FIREWORKS_AI_API_KEY",
+        "github models.inference.ai.azure.com GITHUB_API_KEY",
+        "hyperbolic api.hyperbolic.xyz/v1 HYPERBOLIC_API_KEY",
+        "moonshot api.moonshot.ai/v1 MOONSHOT_API_KEY",
+        "nebius api.studio.nebius.ai/v1 NEBIUS_API_KEY",
+        "novita api.novita.ai/v3/openai NOVITA_API_KEY",
+        "nvidia_nim integrate.api.nvidia.com/v1 NVIDIA_NIM_API_KEY",
+        "perplexity api.perplexity.ai PERPLEXITYAI_API_KEY",
+        "sambanova api.sambanova.ai/v1 SAMBANOVA_API_KEY",
+        "together_ai api.together.xyz/v1 TOGETHERAI_API_KEY",
+        "volcengine ark.cn-beijing.volces.com/api/v3 VOLCENGINE_API_KEY",
+        "xai api.x.ai/v1 XAI_API_KEY",
+        "zai api.z.ai/api/paas/v4 ZAI_API_KEY",
+    )
 }
-_PROVIDERS: Final = (*_KINDS, *_PLACES)
+_VENDORS: Final = (*_KINDS, *_PLACES)
+# A part of an address, as in `api_base_example` → the keys that may give it.
+_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "BASE": ("api_base", "base_url"),
+    "REGION": ("aws_region_name", "region_name", "vertex_location"),
+    "PROJECT": ("vertex_project",),
+}
+# How our address of a kind ends, where LiteLLM's leaves that end, or a part of it, out.
+_ENDINGS: Final = {"azure_openai": ("/openai/v1", "/openai"), "ollama": ("/v1",)}
 # Fields of a request, which are a target's parameters here.
 REQUEST_FIELDS: Final = frozenset(
     {
-        *("temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "stop"),
-        *("seed", "presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "n"),
-        *("top_logprobs", "response_format", "reasoning_effort", "verbosity", "thinking"),
-        *("service_tier", "user", "tools", "tool_choice", "parallel_tool_calls", "store"),
-        *("modalities", "dimensions", "encoding_format", "truncation", "prediction"),
+        *(*HINTS, *LENGTHS, "stop", "n", "logit_bias", "logprobs", "top_logprobs", "thinking"),
+        *("response_format", "tools", "tool_choice", "modalities", "prediction"),
+        *("dimensions", "encoding_format", "truncation"),
     }
 )
-_ADDRESS_PARTS: Final = (
-    *("api_base", "base_url", "custom_llm_provider", "region_name", "aws_region_name"),
-    *("vertex_project", "vertex_location"),
-)
-_ABILITIES: Final[Mapping[str, str]] = {
-    "supports_vision": "vision",
-    "supports_function_calling": "tools",
-    "supports_parallel_function_calling": "parallel_tools",
-    "supports_response_schema": "json_schema",
-    "supports_prompt_caching": "caching",
-    "supports_reasoning": "reasoning",
-    "supports_native_streaming": "stream",
+# A key → the part of the provider or router that takes it, its name there, and the factor and
+# the summand of its number. Factor 0: a flag, not a number.
+_Row = tuple[str, str, float, int]
+_FACTS: Final[Mapping[str, _Row]] = {
+    "supports_vision": ("models", "vision", 0, 0),
+    "supports_function_calling": ("models", "tools", 0, 0),
+    "supports_parallel_function_calling": ("models", "parallel_tools", 0, 0),
+    "supports_response_schema": ("models", "json_schema", 0, 0),
+    "supports_prompt_caching": ("models", "caching", 0, 0),
+    "supports_reasoning": ("models", "reasoning", 0, 0),
+    "supports_native_streaming": ("models", "stream", 0, 0),
+    "max_input_tokens": ("models", "context_window", 1, 0),
+    "timeout": ("models", "first_byte_timeout_s", 1, 0),
+    "stream_timeout": ("models", "first_token_timeout_s", 1, 0),
+    "input_cost_per_token": ("prices", "input_usd_per_mtok", 1e6, 0),
+    "output_cost_per_token": ("prices", "output_usd_per_mtok", 1e6, 0),
+    "cache_read_input_token_cost": ("prices", "cached_input_usd_per_mtok", 1e6, 0),
 }
-_PRICES: Final[Mapping[str, str]] = {
-    "input_cost_per_token": "input_usd_per_mtok",
-    "output_cost_per_token": "output_usd_per_mtok",
-    "cache_read_input_token_cost": "cached_input_usd_per_mtok",
-}
-_LIMITS: Final[Mapping[str, str]] = {
-    "max_input_tokens": "context_window",
-    "timeout": "first_byte_timeout_s",
-    "stream_timeout": "first_token_timeout_s",
-}
-# A setting of the proxy → a setting below `router`, and the difference between the numbers.
-_SETTINGS: Final[Mapping[str, tuple[str, str, int]]] = {
-    **dict.fromkeys(("num_retries", "max_retries"), ("retry", "tries_per_target", 1)),
-    **dict.fromkeys(("request_timeout", "timeout"), ("", "total_timeout_s", 0)),
-    "stream_timeout": ("", "first_token_timeout_s", 0),
-    "allowed_fails": ("breaker", "failures", 1),
-    "cooldown_time": ("breaker", "open_s", 0),
+_BOTH_PRICES: Final = ("input_cost_per_token", "output_cost_per_token")
+_SETTINGS: Final[Mapping[str, _Row]] = {
+    **dict.fromkeys(("num_retries", "max_retries"), ("retry", "tries_per_target", 1, 1)),
+    **dict.fromkeys(("request_timeout", "timeout"), ("", "total_timeout_s", 1, 0)),
+    "stream_timeout": ("", "first_token_timeout_s", 1, 0),
+    "allowed_fails": ("breaker", "failures", 1, 1),
+    "cooldown_time": ("breaker", "open_s", 1, 0),
+    "health_check_interval": ("", "health_check_interval_s", 1, 0),
 }
 _CHAINS: Final = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
+_KEY: Final = "`swapgate key create --help`"
 _REASONS: Final[Mapping[str, str]] = {
-    "include": "Swapgate reads one file: put the keys of those files into it, and import again",
-    "environment_variables": "their values are not copied: set them, or write them into .env",
-    "extra_body": "it may hold a secret: write it into the target's parameters",
-    "optional_pre_call_checks": (
-        "a caller stays with one model while a canary runs: clients name the caller in the "
-        "header x-swapgate-sticky"
-    ),
-    "weight": "the order of the chain alone: see its model_name",
-    "order": "the order of the chain alone: see its model_name",
-    "silent_model": (
-        "mirror requests by `swapgate shadow start {name} PROVIDER/MODEL --reason TEXT`"
-    ),
-    "headers": "a header may be a secret: write it into the provider's extra_headers",
-    "extra_headers": "a header may be a secret: write it into the provider's extra_headers",
-    "rpm": "limits belong to client keys: `swapgate key create --help`",
-    "tpm": "limits belong to client keys: `swapgate key create --help`",
-    "master_key": "a key is never copied: `swapgate key create --help` makes new ones",
+    key: reason
+    for keys, reason in (
+        ("include", "Swapgate reads one file: put the keys of those files into it first"),
+        ("environment_variables", "values are not copied: set them, or write them into .env"),
+        ("credential_list", "write the credential's api_base and api_key into the deployment"),
+        ("extra_body", "it may hold a secret: write it into the target's parameters"),
+        ("headers extra_headers", "it may hold a secret: write it into the provider's own"),
+        (
+            "optional_pre_call_checks",
+            "a canary keeps a caller on one model: clients send the header x-swapgate-sticky",
+        ),
+        ("routing_strategy", "a new model gets a share by `swapgate proposal create`"),
+        ("weight order", "the order of the chain alone: see its model_name"),
+        ("silent_model", "`swapgate shadow start {} PROVIDER/MODEL --reason TEXT` mirrors"),
+        ("rpm tpm max_budget budget_duration", f"limits belong to client keys: {_KEY}"),
+        ("master_key", f"a key is never copied: {_KEY} makes new ones"),
+        ("cache cache_params", "Swapgate caches no answers"),
+        ("alerting alert_types", "name the receivers in alerts.sinks"),
+        (
+            "callbacks success_callback failure_callback",
+            "set router.tracing.otlp_endpoint, or read the router's /metrics",
+        ),
+        ("drop_params", "the router leaves out what a model lacks, and its answer says so"),
+    )
+    for key in keys.split()
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Deployment:
-    """One entry of the model list."""
-
-    order: float
-    weight: float
-    index: int
-    target: str  # PROVIDER/MODEL
-    entry: object  # as the configuration file writes the target
-
-
-@dataclass(frozen=True, slots=True)
-class _Route:
-    """A route with its chain of targets; the first is the incumbent."""
-
-    name: str
-    chain: list[object]
-    settings: dict[str, object]
-
-    def add(self, entry: object) -> None:
-        if entry not in self.chain:  # no target stands twice in a chain
-            self.chain.append(entry)
+# order, weight below zero, place in the list, PROVIDER/MODEL, and the entry of the chain
+_Deployment = tuple[float, float, int, str, object]
 
 
 def convert_litellm(source: SourceConfig) -> Conversion:
@@ -152,91 +135,113 @@ class _Converter:
 
     def __init__(self, source: SourceConfig) -> None:
         self._source = source
-        self._report = ConversionReport(source)
         self._variables: dict[str, None] = {}
-        self._providers: dict[str, dict[str, object]] = {}
-        self._known: dict[tuple[object, ...], str] = {}
-        self._routes: dict[str, _Route] = {}  # by LiteLLM's name
-        self._router: dict[str, object] = {}
+        self._providers: dict[str, dict[str, Any]] = {}
+        self._known: dict[tuple[str, ...], str] = {}  # what makes a provider → its name
+        self._groups: dict[str, list[_Deployment]] = {}
+        self._names: dict[str, str] = {}  # LiteLLM's name of a model → the route
+        self._routes: dict[str, dict[str, Any]] = {}
+        self._router: dict[str, Any] = {}
 
     def convert(self) -> Conversion:
-        for key in _REASONS.keys() & self._source.values.keys():
-            self._report.leave((key,), _REASONS[key])
-        groups = self._read_models()
-        self._name_routes(groups)
+        source = self._source
+        for key in _REASONS.keys() & source.values.keys():
+            source.leave((key,), _REASONS[key])
+        source.read_each(("model_list",), self._read_deployment)
+        self._make_routes()
+        chains = dict.fromkeys(_CHAINS, lambda path: source.read_each(path, self._extend))
+        for key, reader in {"model_group_alias": self._read_alias, **chains}.items():
+            for section in SECTIONS:
+                source.read_each((section, key), reader)
         for section in SECTIONS:
-            self._read_aliases(section)
-        for section in SECTIONS:
-            self._read_fallbacks(section)
-        for section in SECTIONS:
-            self._read_settings(section)
-        routes = {route.name: _route_entry(route) for route in self._routes.values()}
-        parts = {"router": self._router, "providers": self._providers, "routes": routes}
+            source.read_each((section,), self._read_setting)
+        # The router takes the first pattern that fits: hence the longest comes first.
+        names = sorted(self._names.items(), key=lambda name: -len(name[0]))
+        if aliases := {name: route for name, route in names if name != route}:
+            self._router["aliases"] = aliases
+        parts = {"router": self._router, "providers": self._providers, "routes": self._routes}
         config = {"home": ".swapgate", **{key: part for key, part in parts.items() if part}}
-        return Conversion(config, self._report.notes(), tuple(self._variables))
+        return Conversion(config, tuple(source.notes()), tuple(self._variables))
 
-    @contextmanager
-    def _reported(self, path: ConfigPath) -> Iterator[None]:
-        """Leaves the key behind when its reader refuses it."""
-        try:
-            yield
-        except InputError as error:
-            self._report.leave(path, f"{error}")
-
-    def _read_models(self) -> dict[str, list[_Deployment]]:
-        groups: dict[str, list[_Deployment]] = {}
-        with self._reported(("model_list",)):
-            for index in range(len(self._source.items(("model_list",)))):
-                with self._reported(("model_list", index)):
-                    entry = self._source.mapping(("model_list", index))
-                    name = as_text(entry.get("model_name"))
-                    if deployment := self._read_deployment(index, name):
-                        groups.setdefault(name, []).append(deployment)
-        return {name: sorted(group, key=_preference) for name, group in groups.items()}
-
-    def _read_deployment(self, index: int, name: str) -> _Deployment | None:
-        """Returns the deployment; None for a pattern, which becomes a provider alone."""
-        path: ConfigPath = ("model_list", index, "litellm_params")
-        given = dict(self._source.mapping(path))
-        mode = self._source.mapping(("model_list", index, "model_info")).get("mode", "chat")
-        if mode not in {"chat", "completion", "embedding", "responses"}:
+    def _read_deployment(self, path: ConfigPath) -> None:
+        source, where = self._source, (*path, "litellm_params")
+        name, given = source.text((*path, "model_name")), source.value(where)
+        mode = source.value((*path, "model_info", "mode")) or "chat"
+        if mode not in ("chat", "completion", "embedding", "responses"):
             raise InputError(f"Swapgate serves chats and embeddings, no {mode!s:.40}")
-        if "litellm_credential_name" in given:
-            raise InputError("write the credential's api_base and api_key into the deployment")
-        vendor, model = _provider_and_model(given)
-        pattern = "*" in name or "*" in model
-        if not pattern:
-            check_route_name(spell_route_name(name))
-        parameters = self._read_parameters(path, given)
-        facts, prices = self._read_facts(index)
-        order, weight = (as_number(given.get(key, 0)) for key in ("order", "weight"))
-        provider = self._add_provider(path, vendor, given)
-        if pattern:
-            self._report.leave(("model_list", index), "")
-            self._report.change(
-                ("model_list", index),
+        if not isinstance(given, Mapping) or "litellm_credential_name" in given:
+            raise InputError(_REASONS["credential_list"])
+        vendor, model = _provider_and_model(
+            source.text((*where, "model"), "no model"),
+            source.text((*where, "custom_llm_provider"), ""),
+        )
+        facts = self._read_facts(path, name)
+        if mode == "embedding":
+            facts.setdefault("models", {})["chat"] = False
+        order, weight = (source.number((*where, key), 0) for key in ("order", "weight"))
+        provider = self._add_provider(where, vendor)
+        if "*" in model:
+            source.leave(path, "")
+            text = (
                 f"providers.{provider}. A route has one name, and no pattern: give each model "
                 f"a route, `swapgate route create NAME --incumbent {provider}/MODEL --suite "
-                "tickets`",
+                "tickets`"
             )
-            return None
-        for section, values in (("models", facts), ("prices", prices)):
-            known = self._providers[provider].setdefault(section, {}) if values else None
-            if isinstance(known, dict):
-                known[model] = {**known.get(model, {}), **values}
+            source.take(path, text, changed=True)
+            return
+        parameters = facts.pop("parameters", {})
+        for part, values in facts.items():
+            self._providers[provider].setdefault(part, {}).setdefault(model, {}).update(values)
         target = f"{provider}/{model}"
+        source.take((*where, "model"), f"target {target}")
         entry = {"target": target, "parameters": parameters} if parameters else target
-        self._report.take((*path, "model"), f"target {target}")
-        for key in _REASONS.keys() & given.keys():
-            self._report.leave((*path, key), _REASONS[key].format(name=spell_route_name(name)))
-        return _Deployment(order, weight, index, target, entry)
+        found = (order, -weight, int(path[-1]), target, entry)
+        self._groups.setdefault(name, []).append(found)
 
-    def _add_provider(self, path: ConfigPath, vendor: str, given: Mapping[str, object]) -> str:
+    def _read_facts(self, path: ConfigPath, name: str) -> dict[str, dict[str, object]]:
+        """The parameters of a deployment, and what it says of its model and prices."""
+        source, facts = self._source, dict[str, dict[str, object]]()
+
+        def read(place: ConfigPath) -> None:
+            key, request = f"{place[-1]}", place[-2] == "litellm_params"
+            if request and key in _REASONS:
+                raise InputError(_REASONS[key].format(spell_route_name(name)))
+            if request and key in REQUEST_FIELDS:
+                facts.setdefault("parameters", {})[key] = source.public(place)
+                source.take(place, f"the target's parameters.{key}")
+            elif row := _FACTS.get(key):
+                siblings = [source.value((*place[:-1], other)) for other in _BOTH_PRICES]
+                if row[0] == "prices" and None in siblings:
+                    raise InputError("a price here needs both the input's and the output's")
+                self._put(facts, row, place)
+
+        for section in ("model_info", "litellm_params"):
+            source.read_each((*path, section), read)
+        return facts
+
+    def _put(self, into: dict[str, Any], row: _Row, path: ConfigPath) -> None:
+        """Converts a value as its row says, and puts it into the part that the row names."""
+        part, name, factor, summand = row
+        value = self._source.value(path)
+        if not factor and not isinstance(value, bool):
+            raise InputError("is neither true nor false")
+        if factor:
+            value = round(self._source.number(path) * factor + summand, 9)
+        if factor == 1 and value <= 0:
+            raise InputError("is not above 0")
+        if name == "open_s" and value > DEFAULT_BREAKER.open_max_s:
+            raise InputError("is longer than router.breaker.open_max_s: write both")
+        (into.setdefault(part, {}) if part else into)[name] = value
+        text = f"{part}{'.' if part else ''}{name}: {value}"
+        self._source.take(path, text, changed=path[0] != "model_list")
+
+    def _add_provider(self, path: ConfigPath, vendor: str) -> str:
         """Adds a provider, or finds the equal one; returns its name."""
-        kind, base, variable = self._read_provider(vendor, given)
-        key = given.get("api_key")
-        clear = key is not None and not (variable := named_variable(key))
-        identity = (vendor, kind, base, as_text(key) if clear else variable)
+        kind, base, variable = self._read_provider(path, vendor)
+        key, source = (*path, "api_key"), self._source
+        clear = bool(source.value(key)) and not source.variable(key)
+        variable = source.variable(key) or variable
+        identity = (vendor, kind, base, source.text(key) if clear else variable)
         if not (name := self._known.get(identity, "")):
             number = sum(known[0] == vendor for known in self._known) + 1
             stem = vendor if vendor == kind else vendor.replace("_", "-")
@@ -246,227 +251,136 @@ class _Converter:
             entry = {"kind": kind, "api_base": base, "api_key_env": variable}
             self._providers[name] = {field: text for field, text in entry.items() if text}
             self._variables |= {variable: None} if variable else {}
-        for part in _ADDRESS_PARTS:
-            self._report.take((*path, part), f"providers.{name}: kind and api_base")
-        variable = f"{self._providers[name].get('api_key_env')}"
-        if clear:
-            text = f"the key stands in clear and is not copied: set {variable} to a new one"
-            self._report.change((*path, "api_key"), text)
-        else:
-            self._report.take((*path, "api_key"), f"providers.{name}.api_key_env: {variable}")
+        for part in ("custom_llm_provider", *(key for keys in _PARTS.values() for key in keys)):
+            source.take((*path, part), f"providers.{name}: kind and api_base")
+        variable = self._providers[name].get("api_key_env", "")
+        text = f"the key stands in clear and is not copied: set {variable} to a new one"
+        text = text if clear else f"providers.{name}.api_key_env: {variable}"
+        source.take(key, text, changed=clear)
         return name
 
-    def _read_provider(self, vendor: str, given: Mapping[str, object]) -> tuple[str, str, str]:
+    def _read_provider(self, path: ConfigPath, vendor: str) -> tuple[str, str, str]:
         """Our kind, the address if it is not the kind's own, and the key's usual variable."""
-        if vendor not in _PROVIDERS:
-            hint = did_you_mean(vendor, _PROVIDERS)
+        if vendor not in _VENDORS:
+            hint = did_you_mean(vendor, _VENDORS)
             raise InputError(f"Swapgate has no provider {vendor!r}{hint}")
         kind = _KINDS.get(vendor, "custom")
         place, variable = _PLACES.get(vendor, ("", PROVIDER_KINDS[kind].key_env))
         own = PROVIDER_KINDS[kind].api_base
-        base = self._read_address(kind, given) or place
+        base = self._read_address(path, kind) or place
         if own and base.removesuffix("/v1") == own.removesuffix("/v1"):
             base = ""
         elif base and kind == "openai":
             kind, variable = "custom", ""  # another server that speaks its protocol
-        check_api_base_path(kind, base or own)
-        check_api_base(base or own)
+        api_base_rules.check_api_base_path(kind, base or own)
+        api_base_rules.check_api_base(base or own)
         return kind, base, variable
 
-    def _read_address(self, kind: str, given: Mapping[str, object]) -> str:
+    def _read_address(self, path: ConfigPath, kind: str) -> str:
         """The address that a deployment names; empty for the usual one of its provider."""
+        parts = {
+            part: self._source.text((*path, key)).rstrip("/")
+            for part, keys in _PARTS.items()
+            for key in keys
+            if self._source.value((*path, key))
+        }
+        if address := parts.get("BASE", ""):
+            endings = _ENDINGS.get(kind, ("",))
+            for ending in endings:
+                address = address.removesuffix(ending)
+            return address + endings[0]
+        address = api_base_rules.api_base_example(kind)
+        for part, keys in _PARTS.items():
+            if part in address and part not in parts:
+                raise InputError(f"needs `{keys[0]}`")
+            address = address.replace(part, parts.get(part, ""))
+        return address.replace("//global-", "//")
 
-        def text(*keys: str) -> str:
-            value = next((given[key] for key in keys if given.get(key)), None)
-            return as_text(self._source.resolve(value)) if value else ""
-
-        address = text("api_base", "base_url").rstrip("/")
-        region = text("aws_region_name", "region_name")
-        project, location = text("vertex_project"), text("vertex_location")
-        if kind == "bedrock" and not address:
-            if not region:
-                raise InputError("needs `aws_region_name`: Bedrock is called in a region")
-            return f"https://bedrock-runtime.{region}.amazonaws.com"
-        if kind == "vertex" and not address:
-            if not (project and location):
-                raise InputError("needs `vertex_project` and `vertex_location`")
-            host = "" if location == "global" else f"{location}-"
-            return (
-                f"https://{host}aiplatform.googleapis.com/v1/projects/{project}"
-                f"/locations/{location}/publishers/google"
-            )
-        if kind == "azure_openai" and address:
-            # Azure's v1 API needs no version.
-            plain = address.removesuffix("/openai/v1").removesuffix("/openai")
-            return f"{plain}/openai/v1"
-        if kind == "ollama" and address:
-            return f"{address.removesuffix('/v1')}/v1"
-        return address
-
-    def _read_parameters(
-        self, path: ConfigPath, given: Mapping[str, object]
-    ) -> dict[str, object]:
-        taken = {}
-        for key in sorted(REQUEST_FIELDS & given.keys()):
-            text = str(given[key])
-            if ENVIRONMENT_MARK in text or any(True for _ in find_keys(text)):
-                self._report.leave((*path, key), "it may be a secret, which is never copied")
-            else:
-                taken[key] = given[key]
-                self._report.take((*path, key), f"the target's parameters.{key}")
-        return taken
-
-    def _read_facts(self, index: int) -> tuple[dict[str, object], dict[str, object]]:
-        """Abilities with time limits, and prices, of a deployment's model."""
-        facts: dict[str, object] = {}
-        prices: dict[str, object] = {}
-        priced: list[ConfigPath] = []
-        for section in ("model_info", "litellm_params"):
-            where: ConfigPath = ("model_list", index, section)
-            for key, value in self._source.mapping(where).items():
-                if key in _ABILITIES and isinstance(value, bool):
-                    facts[_ABILITIES[key]] = value
-                elif key in _LIMITS:
-                    facts[_LIMITS[key]] = as_number(self._source.resolve(value))
-                elif key in _PRICES:
-                    price = as_number(self._source.resolve(value))
-                    priced.append((*where, key))
-                    prices[_PRICES[key]] = round(price * 1e6, 9)
-                elif key == "mode":
-                    facts |= {"chat": False} if value == "embedding" else {}
-                else:
-                    continue
-                self._report.take((*where, key), "the provider's models and prices")
-        if {"input_usd_per_mtok", "output_usd_per_mtok"} <= prices.keys():
-            return facts, prices
-        for path in priced:
-            self._report.leave(path, "a price here needs both the input's and the output's")
-        return facts, {}
-
-    def _name_routes(self, groups: Mapping[str, Sequence[_Deployment]]) -> None:
-        """Makes a route of each group. A name with a slash is renamed, after all others."""
-        for name in sorted(groups, key=lambda name: "/" in name):
-            route = self._routes[name] = _Route(self._free_name(name), [], {})
-            renamed = "" if route.name == name else f" Clients send {route.name}, not {name}"
-            for rank, member in enumerate(groups[name]):
-                path: ConfigPath = ("model_list", member.index, "model_name")
-                route.add(member.entry)
-                if rank == 0:
-                    note = self._report.change if renamed else self._report.take
-                    note(path, f"route {route.name}: its incumbent.{renamed}")
-                    continue
-                self._report.change(
-                    path,
-                    f"route {route.name}: a fallback. The incumbent takes all traffic; a new "
-                    f"model gets a share by `swapgate proposal create {route.name} "
-                    f"{member.target}`.{renamed}",
+    def _make_routes(self) -> None:
+        """Makes a route of each group. A name that no route may have is spelled anew after all
+        other names, and becomes an alias.
+        """
+        plain = {name: _plain(name, group[0][3]) for name, group in self._groups.items()}
+        for name in sorted(plain, key=lambda name: plain[name] != name):
+            route = plain[name]
+            while route in self._routes:
+                route += "-2"
+            self._names[name] = route
+            renamed = "" if route == name else f" Clients send {name} as before: an alias."
+            for rank, (*_, index, target, entry) in enumerate(sorted(self._groups[name])):
+                text = f"route {route}: " + (
+                    "a fallback. The incumbent takes all traffic; a new model gets a share by "
+                    f"`swapgate proposal create {route} {target}`."
+                    if rank
+                    else "its incumbent."
                 )
+                path = ("model_list", index, "model_name")
+                self._source.take(path, text + renamed, changed=bool(rank or renamed))
+                self._add(route, entry)
 
-    def _free_name(self, name: str) -> str:
-        """A route's name that is free. Raises InputError for one that no route may have."""
-        taken, free = {route.name for route in self._routes.values()}, spell_route_name(name)
-        check_route_name(free)
-        if free in taken and free == name:
-            raise InputError(f"there is a route {name!r} already")
-        while free in taken:
-            free += "-2"
-        return free
+    def _add(self, route: str, entry: object) -> None:
+        """Puts a target behind a route's chain, in which no target stands twice."""
+        chain = self._routes.setdefault(route, {"incumbent": entry})
+        if entry not in (chain["incumbent"], *chain.get("fallbacks", ())):
+            chain.setdefault("fallbacks", []).append(entry)
 
-    def _read_aliases(self, section: str) -> None:
-        """Makes a route of each alias, which shares the chain of the route that it names."""
-        path = (section, "model_group_alias")
-        with self._reported(path):
-            for alias, value in self._source.mapping(path).items():
-                with self._reported((*path, alias)):
-                    original = self._find(value)
-                    route = replace(original, name=self._free_name(alias))
-                    self._routes[alias] = route
-                    text = f"route {route.name}, with the targets of {original.name}"
-                    self._report.take((*path, alias), text)
+    def _read_alias(self, path: ConfigPath) -> None:
+        alias, value = f"{path[-1]}", self._source.value(path)
+        route = self._find(value.get("model") if isinstance(value, Mapping) else value)
+        if alias in self._names or alias in self._routes:
+            raise InputError(f"there is a route {alias!r} already")
+        self._names[alias] = route
+        self._source.take(path, f"router.aliases: route {route}")
 
-    def _find(self, value: object) -> _Route:
-        name = value.get("model") if isinstance(value, Mapping) else value
-        if not isinstance(name, str) or name not in self._routes:
+    def _find(self, name: object) -> str:
+        if not isinstance(name, str) or name not in self._names:
             raise InputError(f"there is no route {name!r}: it was not taken over")
-        return self._routes[name]
+        return self._names[name]
 
-    def _read_fallbacks(self, section: str) -> None:
-        for key in _CHAINS:
-            with self._reported((section, key)):
-                for index in range(len(self._source.items((section, key)))):
-                    path: ConfigPath = (section, key, index)
-                    with self._reported(path):
-                        for name in self._source.mapping(path):
-                            with self._reported((*path, name)):
-                                self._extend((*path, name), name)
-        with self._reported((section, "default_fallbacks")):
-            if self._source.items((section, "default_fallbacks")):
-                self._extend((section, "default_fallbacks"), "*")
-
-    def _extend(self, path: ConfigPath, name: str) -> None:
-        """Puts the incumbents of other routes behind the chain of `name`."""
-        routes = list(self._routes.values()) if name == "*" else [self._find(name)]
-        missing, extras = [], []
-        for entry in self._source.items(path):
-            extras += sorted(entry.keys() - {"model"}) if isinstance(entry, Mapping) else []
-            try:
-                other = self._find(entry)
-            except InputError:
-                model = entry.get("model") if isinstance(entry, Mapping) else entry
-                missing.append(model if isinstance(model, str) else "something that is no name")
-                continue
+    def _extend(self, path: ConfigPath) -> None:
+        """Puts the incumbents of other routes behind the chain of one, or of all."""
+        every = path[-1] in ("*", "default_fallbacks")
+        routes = tuple(self._routes) if every else (self._find(path[-1]),)
+        if not isinstance(entries := self._source.value(path), list):
+            raise InputError("is not a list of names")
+        lost: list[str] = []
+        for entry in entries:
+            parts = entry if isinstance(entry, Mapping) else {"model": entry}
+            lost += sorted(map(str, parts.keys() - {"model"}))
+            model = f"{parts.get('model')}"
+            other = self._names.get(model, "")
+            lost += [] if other else [model]
             for route in routes:
-                if route is not other:
-                    route.add(other.chain[0])
+                if other and route != other:
+                    self._add(route, self._routes[other]["incumbent"])
         if path[1] == "content_policy_fallbacks":
             for route in routes:
-                route.settings["on_content_policy"] = "fallback"
-        text = f"fallbacks of {'every route' if name == '*' else routes[0].name}"
-        if lost := [*missing, *map(str, extras)]:
-            self._report.change(path, f"{text}, without {', '.join(lost)}: not taken over")
-        else:
-            self._report.take(path, text)
+                self._routes[route]["on_content_policy"] = "fallback"
+        text = f"fallbacks of {'every route' if every else routes[0]}"
+        text += f", without {', '.join(lost)}: not taken over" if lost else ""
+        self._source.take(path, text, changed=bool(lost))
 
-    def _read_settings(self, section: str) -> None:
-        with self._reported((section,)):
-            for key, value in self._source.mapping((section,)).items():
-                with self._reported((section, key)):
-                    if key in _REASONS:
-                        raise InputError(_REASONS[key])
-                    if key in _SETTINGS:
-                        text = self._set(key, as_number(self._source.resolve(value)))
-                        self._report.change((section, key), f"router.{text}")
-
-    def _set(self, key: str, value: float) -> str:
-        """Sets the router's setting for one of the proxy's; returns what it set."""
-        part, name, more = _SETTINGS[key]
-        number = value + more
-        if number <= 0:
-            raise InputError("is not above 0")
-        if name == "open_s" and number > DEFAULT_BREAKER.open_max_s:
-            raise InputError("is longer than router.breaker.open_max_s: write both")
-        place = self._router.setdefault(part, {}) if part else self._router
-        if isinstance(place, dict):
-            place[name] = number
-        return f"{part}{'.' if part else ''}{name}: {number:g}"
+    def _read_setting(self, path: ConfigPath) -> None:
+        if (key := f"{path[-1]}") in _REASONS:
+            raise InputError(_REASONS[key])
+        if key == "default_fallbacks":
+            self._extend(path)
+        elif row := _SETTINGS.get(key):
+            self._put(self._router, row, path)
 
 
-def _preference(deployment: _Deployment) -> tuple[float, float, int]:
-    return deployment.order, -deployment.weight, deployment.index
+def _plain(name: str, target: str) -> str:
+    """A route's name for a model's name, which may be a pattern; else the target's model."""
+    plain = spell_route_name(name.replace("*", "")).strip("-")
+    return plain or spell_route_name(target.partition("/")[2])
 
 
-def _route_entry(route: _Route) -> dict[str, object]:
-    rest = {"fallbacks": list(route.chain[1:])} if route.chain[1:] else {}
-    return {"incumbent": route.chain[0], **rest, **route.settings}
-
-
-def _provider_and_model(given: Mapping[str, object]) -> tuple[str, str]:
+def _provider_and_model(whole: str, vendor: str) -> tuple[str, str]:
     """LiteLLM's name of the provider, and the model there. Raises InputError."""
-    whole = as_text(given.get("model") or "no model")
     prefix, slash, rest = whole.partition("/")
-    if vendor := given.get("custom_llm_provider"):
-        return as_text(vendor), rest if slash and prefix == vendor else whole
-    if slash and prefix in _PROVIDERS:
+    if vendor:
+        return vendor, rest if slash and prefix == vendor else whole
+    if slash and prefix in _VENDORS:
         # LiteLLM names one of several interfaces to a model before it.
         return prefix, rest.removeprefix("converse/").removeprefix("responses/")
     for kind in ("openai", "anthropic"):
@@ -474,7 +388,7 @@ def _provider_and_model(given: Mapping[str, object]) -> tuple[str, str]:
             return kind, whole
     if whole == "*":
         raise InputError("`*` names no provider: give each model an entry of its own")
-    hint = did_you_mean(prefix, _PROVIDERS) if slash else ""
+    hint = did_you_mean(prefix, _VENDORS) if slash else ""
     raise InputError(
         f"Swapgate does not know where {whole!r} is served{hint}. If it speaks OpenAI's "
         "protocol, add a provider of kind custom with its api_base"

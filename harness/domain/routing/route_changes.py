@@ -5,9 +5,10 @@ its proof: a passed verdict, a waiver, or that it served the route before.
 returns the new version.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import assert_never
+from typing import Final, assert_never
 
 from harness.domain.agents.agent import LITERAL_MARK
 from harness.domain.canary.guardrails import DEFAULT_UNIT_RULE, UnitRule
@@ -22,10 +23,12 @@ from harness.domain.routing.table import (
     RouteSettings,
 )
 
+_NOT_IN_NAMES: Final = re.compile(r"[\s/?#]")
+
 
 def spell_route_name(model: str) -> str:
-    """Spells a model's name of another gateway as a route's, which has no slash."""
-    return model.replace("/", "-")
+    """Spells a model's name of another gateway as one that a route may have."""
+    return _NOT_IN_NAMES.sub("-", model).lstrip(LITERAL_MARK)
 
 
 def check_route_name(name: str) -> None:
@@ -37,7 +40,7 @@ def check_route_name(name: str) -> None:
             f"{name!r} is no route name: what begins with {LITERAL_MARK!r} is a model that an "
             "agent was granted"
         )
-    if not name or any(c.isspace() or c in "/?#" for c in name):
+    if not name or _NOT_IN_NAMES.search(name):
         raise InputError(f"{name!r} is no route name: no spaces, '/', '?' or '#'")
 
 
