@@ -149,7 +149,7 @@ def router_app(
     """Builds the router's ASGI application, for one process. Raises ConfigError."""
     from router.access.rate_limits import BOOK, SharedRates  # noqa: PLC0415
     from router.recording.guard_files import GuardFolder  # noqa: PLC0415
-    from router.server.app import build_router  # noqa: PLC0415 - only a process that routes needs it
+    from router.server.app import Router  # noqa: PLC0415 - only a process that routes needs it
 
     where, home = (
         installation.settings.router,
@@ -161,7 +161,7 @@ def router_app(
         if also_close is not None:
             await also_close()
 
-    return build_router(
+    return Router(
         holder,
         recording,
         transports,

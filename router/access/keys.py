@@ -12,18 +12,31 @@ from harness.domain.routing.table import KeyGrant
 from router.server.headers import JSON
 from router.server.replies import Reply, error_reply
 from router.snapshot.compiled import CompiledSnapshot
+from router.snapshot.route_names import RouteNames
 
 MODELS: Final = "/v1/models"
 
 
 def list_models(
-    serving: CompiledSnapshot, grant: KeyGrant, path: str, *, anthropic: bool
+    serving: CompiledSnapshot,
+    grant: KeyGrant,
+    path: str,
+    aliases: RouteNames,
+    *,
+    anthropic: bool,
 ) -> Reply:
-    """Lists the models that a key may ask, or shows the one that the path names."""
-    names = sorted(name for name in serving.routes if is_route_allowed(grant, name))
+    """Lists the models that a key may ask, also by their aliases, or shows the one that the
+    path names, be it by a pattern.
+    """
+
+    def is_open(route: str) -> bool:
+        return route in serving.routes and is_route_allowed(grant, route)
+
+    others = {name for name, route in aliases.listed().items() if is_open(route)}
+    names = sorted(others.union(filter(is_open, serving.routes)))
     wanted = path[len(MODELS) + 1 :]
     described = _anthropics if anthropic else _openais
-    if wanted in names:
+    if wanted in names or (wanted and is_open(aliases.route_of(wanted))):
         return Reply(200, (JSON,), json.dumps(described(wanted)).encode())
     if wanted:
         message = f"there is no route {wanted!r}"

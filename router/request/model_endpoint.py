@@ -20,6 +20,7 @@ from router.access.callers import CALLER, open_literal
 from router.access.keys import is_route_allowed
 from router.observers.request_observers import ObservedRequest, RequestObservers
 from router.observers.short_deadlines import ShortDeadlines
+from router.protocols.endpoint_fit import CONTENT, TELLING, misfit_reply
 from router.protocols.endpoints import DIALECTS, ENDPOINTS
 from router.request import client_directives
 from router.request.body import ClientRequest, FieldError, read_request
@@ -335,7 +336,13 @@ class ModelEndpoint:
         except InputError as error:
             param = error.param if isinstance(error, FieldError) else None
             return error_reply(400, f"the request body: {error}", "invalid_json", param=param)
-        declared = directives.kind
+        found, misfit = request.members.found, None
+        if CONTENT[request.endpoint] not in found or not TELLING.isdisjoint(found):
+            try:
+                misfit = misfit_reply(request)
+            except Exception as error:
+                self._errors.note(RouterPart.PLAN, error)
+        declared = misfit or directives.kind
         if isinstance(declared, Reply):
             return declared
         model = request.model

@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from harness.domain.operations.spending import SpendingPurpose
@@ -18,7 +18,7 @@ from harness.ports import Clock, RateBook
 from router.access.admission import Admission, AsideKind
 from router.access.callers import Callers
 from router.access.key_spend import BudgetRefresh
-from router.access.keys import MODELS, list_models
+from router.access.keys import list_models
 from router.access.rate_limits import LocalRates
 from router.health.checks import HealthChecks
 from router.health.early_recovery import EarlyRecovery
@@ -42,8 +42,8 @@ from router.observers.short_deadlines import ShortDeadlines
 from router.observers.token_settlement import TokenSettlement
 from router.observers.tracing_port import Tracing
 from router.observers.worker_spending import WorkerSpending
+from router.protocols.completions import COMPLETIONS
 from router.protocols.endpoints import ENDPOINTS
-from router.protocols.messages.dialect import VERSION
 from router.protocols.messages.errors import anthropic_error
 from router.recording.guard_files import GuardFiles, InMemoryGuardFiles
 from router.recording.metrics import CONTENT_TYPE, MetricReading, RouterMetrics
@@ -66,15 +66,24 @@ from router.server.asgi import (
     Receive,
     Scope,
     Send,
-    header,
     send_reply,
 )
 from router.server.background import Background
 from router.server.body_coding import body_codings
+from router.server.completions import as_chat
 from router.server.cors import CrossOrigins
 from router.server.event_log import EventLog
 from router.server.headers import JSON, Header
 from router.server.internal_errors import InternalErrors, RouterPart
+from router.server.paths import (
+    AGENTS_METHODS,
+    ASKED,
+    METRICS,
+    is_anthropics,
+    method_of,
+    not_allowed,
+    nothing_at,
+)
 from router.server.replies import Reply, error_reply
 from router.server.request_body import CLOSE, is_json, read_request_body
 from router.server.timers import Timers
@@ -85,34 +94,11 @@ from router.upstream.transport import TransportFactory
 
 log = logging.getLogger(__name__)
 
-MESSAGES: Final = "/v1/messages"
-METRICS: Final = "/metrics"
-METHODS: Final[Mapping[str, str]] = {
-    **dict.fromkeys((*ENDPOINTS, COUNT_PATH), "POST"),
-    FEEDBACK_PATH: "POST",
-    MODELS: "GET",
-    METRICS: "GET",
-}
 _ASKS_A_MODEL: Final = "asks_a_model"  # in the head's facts: whether it does, with JSON
 SOON: Final[Header] = (b"retry-after", b"1")
 
 
-def build_router(  # noqa: PLR0913 - the parts, one by one
-    holder: SnapshotHolder,
-    recorder: Recording,
-    transport_factory: TransportFactory,
-    settings: RouterSettings,
-    secret: bytes,
-    clock: Clock,
-    *,
-    on_stop: Callable[[], Awaitable[None]] | None = None,
-    exposition: Exposition | None = None,
-    rates: RateBook | None = None,
-    tracing: Tracing | None = None,
-    guard_files: GuardFiles | None = None,
-    agents: AgentSettings | None = None,
-    direct: bool = True,
-) -> "Router":
+class Router:
     """The ASGI application; its lifespan starts and stops holder and recorder.
 
     holder: booted. on_stop: closes what the factory hands out. exposition: answers for all
@@ -121,25 +107,8 @@ def build_router(  # noqa: PLR0913 - the parts, one by one
     by default they forget with the process. direct: whole requests may go without a task
     (`router.request.direct_request`); False has each go by the general path.
     """
-    return Router(
-        holder,
-        recorder,
-        transport_factory,
-        settings,
-        secret,
-        clock,
-        on_stop,
-        exposition or LocalExposition(),
-        rates or LocalRates(),
-        tracing,
-        guard_files or InMemoryGuardFiles(),
-        agents or AgentSettings(enabled=False),
-        direct=direct,
-    )
 
-
-class Router:
-    def __init__(  # noqa: PLR0913, PLR0917 - as `build_router`
+    def __init__(  # noqa: PLR0913 - the parts, one by one
         self,
         holder: SnapshotHolder,
         recorder: Recording,
@@ -147,14 +116,14 @@ class Router:
         settings: RouterSettings,
         secret: bytes,
         clock: Clock,
-        on_stop: Callable[[], Awaitable[None]] | None,
-        exposition: Exposition,
-        rates: RateBook,
-        tracing: Tracing | None,
-        guard_files: GuardFiles,
-        agents: AgentSettings,
         *,
-        direct: bool,
+        on_stop: Callable[[], Awaitable[None]] | None = None,
+        exposition: Exposition | None = None,
+        rates: RateBook | None = None,
+        tracing: Tracing | None = None,
+        guard_files: GuardFiles | None = None,
+        agents: AgentSettings | None = None,
+        direct: bool = True,
     ) -> None:
         self._holder = holder
         self._recorder = recorder
@@ -162,7 +131,7 @@ class Router:
         self._timers = Timers()
         self._agents = (
             AgentsPassThrough(agents, settings, secret, clock, recorder.counters, self._timers)
-            if agents.pass_through_url
+            if agents is not None and agents.pass_through_url
             else None
         )
         self._health = TargetHealth(settings.breaker, clock.monotonic)
@@ -171,15 +140,16 @@ class Router:
         self._health.on_move = self._alarms.breaker_moved
         self._health.on_pause = self._alarms.paused
         self._metrics, self._cors = RouterMetrics(self._reading), CrossOrigins(settings.cors)
-        self._exposition = exposition
-        exposition.attach(self._metrics)
+        self._names = RouteNames(settings.aliases, self._metrics.without_route)
+        self._exposition = exposition or LocalExposition()
+        self._exposition.attach(self._metrics)
         self._errors = InternalErrors(
             self._metrics, recorder.counters, self._alarms.internal_error
         )
         failovers = FailoverLog(secret, clock, self._metrics, recorder, self._events)
         self._guards = CanaryGuards(
             holder,
-            guard_files,
+            guard_files or InMemoryGuardFiles(),
             clock,
             workers=settings.workers,
             worker=recorder.worker,
@@ -204,8 +174,9 @@ class Router:
             self._errors,
         )
         self._admission = Admission(
-            rates, recorder.spends, recorder.counters, clock, self._alarms.raise_alert,
-            worker=recorder.worker, rate_share=settings.rate_share, secret=secret,
+            rates or LocalRates(), recorder.spends, recorder.counters, clock,
+            self._alarms.raise_alert, worker=recorder.worker, rate_share=settings.rate_share,
+            secret=secret,
         )  # fmt: skip
         self._callers = Callers(settings, secret, clock, self._admission, recorder.counters)
         holder.add_follower(BudgetRefresh(holder, recorder.spends, clock))
@@ -270,10 +241,9 @@ class Router:
             settings,
             clock,
             self._errors,
-            RouteNames(settings.aliases, self._metrics.without_route),
+            self._names,
         )
-        self._tracing, self._direct = tracing, direct
-        self._on_stop = on_stop
+        self._tracing, self._direct, self._on_stop = tracing, direct, on_stop
         self._count = itertools.count(1)
         self._under_way = 0
         self._stopping = False
@@ -408,7 +378,7 @@ class Router:
 
     def client_reply(self, scope: Scope, request_id: Header, reply: Reply) -> Reply:
         """Words an error in the client's protocol; leaves any other reply as it is."""
-        if reply.status >= 400 and _anthropic(scope):
+        if reply.status >= 400 and is_anthropics(scope):
             return anthropic_error(reply, request_id[1].decode())
         return reply
 
@@ -423,7 +393,7 @@ class Router:
                 self._renewals.evaluate(serving)
         except Exception as error:
             self._errors.note(RouterPart.RECORDING, error)
-        grant = self._callers.identify(scope, serving, _anthropic)
+        grant = self._callers.identify(scope, serving, is_anthropics)
         return grant if isinstance(grant, Reply) else (grant, serving)
 
     def enter(self) -> Reply | None:
@@ -446,16 +416,17 @@ class Router:
         """
         path, method = scope["path"], scope["method"]
         if path in HEALTH:
-            return HEALTH[path](self) if method in ("GET", "HEAD") else _not_allowed("GET")
-        wanted = METHODS.get(path, "GET" if path.startswith(f"{MODELS}/") else None)
+            return HEALTH[path](self) if method in ("GET", "HEAD") else not_allowed("GET")
+        for_agents = path == AGENTS_PATH or path.startswith(BELOW_AGENTS)
+        wanted = AGENTS_METHODS if self._agents and for_agents else method_of(path)
         if wanted is None:
-            if self._agents and (path == AGENTS_PATH or path.startswith(BELOW_AGENTS)):
-                return self._agents
-            return error_reply(404, f"there is nothing at {method} {path}", "unknown_url")
-        if method == "OPTIONS":
+            return nothing_at(method, path)
+        if method == "OPTIONS" and (wanted != AGENTS_METHODS or self._cors.concern(scope)):
             return self._cors.answer_preflight(scope, wanted)
+        if self._agents and for_agents:
+            return self._agents
         if method != wanted and not (method == "HEAD" and wanted == "GET"):
-            return _not_allowed(wanted)
+            return not_allowed(wanted)
         return self.identify(scope)
 
     async def _allowed(
@@ -473,8 +444,10 @@ class Router:
             return await self.metrics()
         if path == FEEDBACK_PATH:
             return await self._take_feedback(scope, receive, grant)
-        if path not in ENDPOINTS and path != COUNT_PATH:
-            return list_models(serving, grant, path, anthropic=_anthropic(scope))
+        if path not in ASKED:
+            return list_models(
+                serving, grant, path, self._names, anthropic=is_anthropics(scope)
+            )
         if refusal := self.enter():
             return refusal
         try:
@@ -507,6 +480,11 @@ class Router:
             if too_many := self._admission.admit_aside(kind, grant.id, grant.limits):
                 return too_many
             return await self._calls.count_tokens(scope, body, grant, serving, request_id)
+        if scope["path"] == COMPLETIONS:
+            chat = as_chat(scope, send, body)
+            if isinstance(chat, Reply):
+                return chat
+            scope, send, body = chat
         return await self._calls.answer(
             scope,
             receive,
@@ -565,17 +543,8 @@ class Router:
         )
 
 
-HEALTH: Final = {"/healthz": Router.healthz, "/readyz": Router.readyz}
-
-
-def _not_allowed(method: str) -> Reply:
-    allow = (b"allow", method.encode())
-    return error_reply(405, f"only {method} works here", "method_not_allowed", headers=(allow,))
-
-
-def _anthropic(scope: Scope) -> bool:
-    """Whether it is Anthropic's client that asks."""
-    path = scope["path"]
-    return path in (MESSAGES, COUNT_PATH) or (
-        path not in ENDPOINTS and header(scope, VERSION) is not None
-    )
+# Also what clients ask to find out whether anybody is there.
+HEALTH: Final = {
+    **dict.fromkeys(("/", "/v1", "/v1/", "/health", "/healthz"), Router.healthz),
+    "/readyz": Router.readyz,
+}

@@ -42,7 +42,7 @@ class RouteNames:
             self._known, self._hints = BoundedMap(KNOWN), BoundedMap(KNOWN)
         if (known := self._known.get(model)) is not None:
             return known
-        route = serving.routes.get(self._named(model))
+        route = serving.routes.get(self.route_of(model))
         if route is None:
             return None
         name = json.dumps(model)
@@ -56,7 +56,12 @@ class RouteNames:
         self._known.put(model, found)
         return found
 
-    def _named(self, model: str) -> str:
+    def listed(self) -> Mapping[str, str]:
+        """The aliases that are no patterns, with their routes."""
+        return self._exact
+
+    def route_of(self, model: str) -> str:
+        """The name of the route that a name means; there may be none of that name."""
         if (route := self._exact.get(model)) is not None:
             return route
         fitting = (route for name, route in self._patterns if fnmatchcase(model, name))

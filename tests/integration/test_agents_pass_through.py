@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from harness.domain.agents.caller import HeaderFault, read_peer_header, sign_peer_header
-from harness.domain.settings import AgentSettings, RouterSettings
+from harness.domain.settings import AgentSettings, CorsSettings, RouterSettings
 from tests.support.providers.scripted_upstream import completion, running_upstream
 from tests.support.router.agents_upstream import (
     AgentsLine,
@@ -146,6 +146,21 @@ def ask(
 def peer(request: PassedRequest) -> str | HeaderFault:
     (header,) = request.all("x-swapgate-peer")
     return read_peer_header(header.encode(), SECRET, time.time())  # noqa: TID251 - the real clock's
+
+
+async def test_a_listed_pages_preflight_is_answered_by_the_router(
+    agents: AgentsUpstream, tmp_path: Path
+) -> None:
+    page = b"https://chat.example.com"
+    listed = replace(QUICK, cors=CorsSettings((page.decode(),)))
+    door = Door(tmp_path, settings=listed, agents=settings(agents))
+
+    status, headers, _ = await door.call(
+        "/agents/ag_1/sessions", method="OPTIONS", headers=((b"origin", page),)
+    )
+
+    assert (status, headers[b"access-control-allow-origin"]) == (204, page)
+    assert b"PATCH" in headers[b"access-control-allow-methods"]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PATCH", "PUT", "DELETE", "HEAD", "OPTIONS"])

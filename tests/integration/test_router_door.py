@@ -103,6 +103,105 @@ def test_names_without_a_route_fill_no_metric_without_bound(
     assert 'model="(others)"' in metrics
 
 
+def test_aliases_stand_in_the_list_of_models_and_a_pattern_shows_what_it_fits(
+    client: openai.OpenAI,
+) -> None:
+    assert [model.id for model in client.models.list()] == [
+        "openai/gpt-4o",
+        "other",
+        "support",
+    ]
+    for name in ("openai/gpt-4o", "claude-haiku-4-5", "support"):
+        assert client.models.retrieve(name).id == name
+    for name in ("@cf/meta/llama", "unknown"):
+        with pytest.raises(openai.NotFoundError):
+            client.models.retrieve(name)
+
+
+TOOL = {"name": "look", "parameters": {"type": "object"}}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/v1/chat/completions", {"input": "hi"}, "is one for /v1/responses"),
+        ("/v1/chat/completions", {"prompt": "hi"}, "is one for /v1/completions"),
+        ("/v1/responses", {"messages": HELLO}, "is one for /v1/chat/completions"),
+        ("/v1/messages", {"input": "hi"}, "is one for /v1/responses"),
+        ("/v1/embeddings", {"messages": HELLO}, "is one for /v1/chat/completions"),
+        (
+            "/v1/chat/completions",
+            {"messages": HELLO, "tools": [{"type": "function", **TOOL}]},
+            "`tools[0]` is one for /v1/responses",
+        ),
+        (
+            "/v1/messages",
+            {"messages": HELLO, "tools": [{"type": "function", "function": TOOL}]},
+            "`tools[0]` is one for /v1/chat/completions",
+        ),
+        ("/v1/completions", {"prompt": "hi", "echo": True}, "`echo` has no counterpart"),
+        ("/v1/completions", {"prompt": "hi", "logprobs": 0}, "`logprobs` has no counterpart"),
+        ("/v1/completions", {"prompt": "hi", "suffix": "s"}, "`suffix` has no counterpart"),
+        ("/v1/completions", {"prompt": [[1, 2]]}, "`prompt` must be one text"),
+        ("/v1/completions", {"prompt": "hi", "best_of": 2}, "`best_of` has no counterpart"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_body_for_another_endpoint_is_refused_in_one_sentence_before_a_target_is_asked(
+    world: World, upstream: Upstream, path: str, body: dict[str, object], said: str
+) -> None:
+    upstream.asked.clear()
+
+    answer = httpx.post(f"{world.url}{path}", json={"model": "support", **body}, headers=AUTH)
+
+    assert (answer.status_code, upstream.asked) == (400, [])
+    assert said in answer.json()["error"]["message"]
+    assert answer.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "said"),
+    [
+        ("POST", "/v1/v1/messages", "must not end in /v1; this is at /v1/messages"),
+        ("POST", "/chat/completions", "must end in /v1; this is at /v1/chat/completions"),
+        ("POST", "/openai/deployments/x/chat/completions", "at /v1/chat/completions, below"),
+        ("GET", "/v1/responses/resp_1", "Swapgate stores no answers"),
+        ("POST", "/v1/responses/input_tokens", "Swapgate stores no answers"),
+        ("POST", "/v1/messages/batches", "takes no batches"),
+        ("POST", "/v1/moderations", "ask the provider"),
+        ("GET", "/nothing", "there is nothing at GET /nothing"),
+    ],
+)
+def test_a_path_that_is_not_served_is_refused_with_what_to_do_instead(
+    world: World, method: str, path: str, said: str
+) -> None:
+    answer = httpx.request(method, world.url + path, headers=AUTH)
+
+    assert answer.status_code == 404
+    assert said in answer.json()["error"]["message"]
+
+
+def test_a_completion_is_answered_by_a_chat_whole_and_as_events(
+    client: openai.OpenAI, upstream: Upstream
+) -> None:
+    upstream.turns[INCUMBENT] = completion("hello")
+    whole = client.completions.create(model="support", prompt=["say it"], max_tokens=9)
+    [asked] = upstream.asked
+    assert asked.path.endswith("/chat/completions")
+    assert asked.json["messages"] == [{"role": "user", "content": "say it"}]
+    assert (whole.object, whole.choices[0].text) == ("text_completion", "hello")
+    assert whole.choices[0].finish_reason == "stop"
+
+    upstream.turns[INCUMBENT] = streamed("hel", "lo")
+    chunks = list(client.completions.create(model="support", prompt="say it", stream=True))
+    assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == "hello"
+    assert {chunk.object for chunk in chunks} == {"text_completion"}
+
+    upstream.turns[INCUMBENT] = ScriptedTurn(400, steps=(b'{"error":{"message":"too odd"}}',))
+    with pytest.raises(openai.BadRequestError, match="too odd"):
+        client.completions.create(model="support", prompt="say it")
+
+
 def test_a_page_of_a_listed_origin_may_ask_and_reads_answers_and_errors(
     upstream: Upstream, world: World
 ) -> None:
@@ -137,10 +236,14 @@ def test_another_page_is_refused_and_the_refusal_names_the_setting(world: World)
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-def test_a_probe_by_head_is_answered_like_the_get_without_its_body(world: World) -> None:
-    answer = httpx.head(f"{world.url}/v1/models", headers=AUTH)
+@pytest.mark.parametrize("path", ["/v1/models", "/", "/v1", "/health"])
+def test_a_probe_by_head_is_answered_like_the_get_without_its_body(
+    world: World, path: str
+) -> None:
+    answer = httpx.head(world.url + path, headers=AUTH)
 
     assert (answer.status_code, answer.content) == (200, b"")
+    assert httpx.get(world.url + path, headers=AUTH).status_code == 200
 
 
 MESSAGE = {"model": "support", "max_tokens": 9, "messages": HELLO}

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, Final
 
+import anthropic
 import pytest
+from anthropic import beta_tool
 from langchain_core.messages import AIMessageChunk, HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
@@ -128,3 +130,24 @@ def test_vercels_ai_sdk(router: Routed, protocol: str, route: str) -> None:
     assert told["text"] == SUNNY
     assert told["pieces"] > 2
     assert told["output_tokens"] == 18
+
+
+@pytest.mark.parametrize("route", ["chat", "claude", "gemini"])
+def test_anthropics_tool_runner_sends_the_whole_conversation(
+    router: Routed, route: str
+) -> None:
+    @beta_tool
+    def weather(city: str) -> str:
+        """Of a city."""
+        return f"{city} is sunny"
+
+    with anthropic.Anthropic(base_url=router.url, api_key=router.key, max_retries=0) as client:
+        runner = client.beta.messages.tool_runner(
+            model=route,
+            max_tokens=99,
+            tools=[weather],
+            messages=[{"role": "user", "content": "Weather?"}],
+        )
+        last = runner.until_done()
+
+    assert "".join(block.text for block in last.content if block.type == "text") == SUNNY

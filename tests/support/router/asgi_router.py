@@ -17,7 +17,7 @@ from harness.ports import Store
 from router.observers.tracing_port import Tracing
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
-from router.server.app import Router, build_router
+from router.server.app import Router
 from router.server.asgi import (
     BODY,
     HEAD_FACTS,
@@ -143,7 +143,7 @@ class Door:
         self.transport = ScriptedTransport(script)
         if moves:
             transports = Transports(settings, self.transport, clock.monotonic)
-        self.app = build_router(
+        self.app = Router(
             self.holder,
             self.recorder,
             transports or (lambda _: self.transport),

@@ -24,7 +24,7 @@ from harness.domain.settings import RouterSettings
 from harness.ports import Store
 from harness.runtime.clock import SystemClock
 from router.recording.reporter import Reporter
-from router.server.app import build_router
+from router.server.app import Router
 from router.server.background import Background
 from router.server.process import server
 from router.server.timers import Timers
@@ -327,7 +327,7 @@ def _serving(
         await reporter.aclose()
         await transports.aclose()
 
-    app = build_router(
+    app = Router(
         holder,
         reporter,
         transports,

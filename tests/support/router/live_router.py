@@ -51,7 +51,7 @@ from harness.runtime.clock import SystemClock
 from router.observers.tracing_port import Tracing
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
-from router.server.app import build_router
+from router.server.app import Router
 from router.server.process import server
 from router.snapshot.compiled import CompiledSnapshot
 from router.snapshot.compiler import compile_snapshot
@@ -327,7 +327,7 @@ def running_router_on(
         flush_interval_s=settings.flush_interval_s,
     )
     transports = Transports(settings)
-    app = build_router(
+    app = Router(
         holder,
         recorder,
         transports,

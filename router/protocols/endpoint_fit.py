@@ -1,0 +1,76 @@
+"""Tells, before a target is chosen, whether a body is one for its endpoint: refuses a body for
+another endpoint, and a conversation that its provider is to keep.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from harness.domain.routing.capabilities import Endpoint
+from router.protocols.completions import COMPLETIONS
+from router.protocols.endpoints import DIALECTS
+from router.protocols.object_lists import iter_objects
+from router.request.body import ClientRequest
+from router.server.replies import Reply, error_reply
+
+# What the model is to answer to.
+CONTENT: Final[Mapping[Endpoint, str]] = {
+    Endpoint.CHAT: "messages",
+    Endpoint.EMBEDDINGS: "input",
+    Endpoint.MESSAGES: "messages",
+    Endpoint.RESPONSES: "input",
+}
+# Their presence has a body looked at.
+TELLING: Final = frozenset({"thread", "tools"})
+# By a field, the paths of the bodies that have it.
+_PATHS_BY_CONTENT: Final[Mapping[str, str]] = {
+    "messages": f"/v1{DIALECTS[Endpoint.CHAT].path}",
+    "input": f"/v1{DIALECTS[Endpoint.RESPONSES].path}",
+    "prompt": COMPLETIONS,
+}
+_TOOLS: Final[Mapping[Endpoint, str]] = {
+    Endpoint.CHAT: "a `function` with its `parameters`",
+    Endpoint.MESSAGES: "a `name` with its `input_schema`",
+    Endpoint.RESPONSES: "a `type`, a `name` and `parameters`",
+}
+THREAD_UNSUPPORTED: Final = "thread_unsupported_request"
+
+
+def misfit_reply(request: ClientRequest) -> Reply | None:
+    """Refuses a body that this endpoint does not know; None for one that it does."""
+    endpoint, get = request.endpoint, request.members.get
+    if endpoint is Endpoint.MESSAGES and get("thread"):
+        return _no_thread()
+    wanted = CONTENT[endpoint]
+    if wanted not in request.members:
+        for other, path in _PATHS_BY_CONTENT.items():
+            given = get(other)
+            if given and not (other == "prompt" and isinstance(given, Mapping)):
+                message = f"a body with `{other}` and no `{wanted}` is one for {path}"
+                return error_reply(400, message, "wrong_endpoint", param=other)
+    for number, tool in enumerate(iter_objects(get("tools"))):
+        meant = _meant_for(tool)
+        if meant is not None and meant is not endpoint:
+            path = f"/v1{DIALECTS[meant].path}"
+            message = f"`tools[{number}]` is one for {path}: here a tool has {_TOOLS[endpoint]}"
+            return error_reply(400, message, "wrong_endpoint", param=f"tools[{number}]")
+    return None
+
+
+def _meant_for(tool: Mapping[str, object]) -> Endpoint | None:
+    """The endpoint whose tools alone look so; None where that is not known."""
+    if isinstance(tool.get("function"), Mapping):
+        return Endpoint.CHAT
+    if isinstance(tool.get("input_schema"), Mapping):
+        return Endpoint.MESSAGES
+    is_flat = tool.get("type") == "function" and isinstance(tool.get("name"), str)
+    return Endpoint.RESPONSES if is_flat else None
+
+
+def _no_thread() -> Reply:
+    """In the words on which Anthropic's SDKs send the whole conversation, without a thread."""
+    message = (
+        "`thread`: no conversation is kept for a route, whose target may change: send the "
+        "whole conversation without `thread`"
+    )
+    details = {"error_code": THREAD_UNSUPPORTED, "unsupported": ["router"]}
+    return error_reply(400, message, THREAD_UNSUPPORTED, param="thread", details=details)
