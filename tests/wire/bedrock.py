@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from tests.wire.server import (
     KEY,
+    NUMBERS,
     Json,
     Reading,
     Refused,
@@ -193,8 +194,8 @@ def whole(reply: Reply) -> Json:
         content.append({"reasoningContent": {"reasoningText": text}})
     if reply.text:
         content.append({"text": reply.text})
-    for number, (name, given) in enumerate(reply.calls):
-        use = {"toolUseId": f"tooluse_{number}", "name": name, "input": given}
+    for name, given in reply.calls:
+        use = {"toolUseId": f"tooluse_{next(NUMBERS)}", "name": name, "input": given}
         content.append({"toolUse": use})
     return {
         "output": {"message": {"role": "assistant", "content": content}},
@@ -227,9 +228,9 @@ def events(reply: Reply) -> list[bytes]:
     if reply.text:
         words = re.findall(r"\S+\s*|\s+", reply.text)
         blocks.append((None, [{"text": word} for word in words]))
-    for number, (name, given) in enumerate(reply.calls):
+    for name, given in reply.calls:
         raw = json.dumps(given)
-        start = {"toolUse": {"toolUseId": f"tooluse_{number}", "name": name}}
+        start = {"toolUse": {"toolUseId": f"tooluse_{next(NUMBERS)}", "name": name}}
         blocks.append((start, [{"toolUse": {"input": piece}} for piece in (raw[:5], raw[5:])]))
     for index, (begun, deltas) in enumerate(blocks):
         at = {"contentBlockIndex": index}

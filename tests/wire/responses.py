@@ -53,11 +53,13 @@ def read(body: Json, provider: str) -> Reading:
             waiting.remove(item["call_id"])
             turns.append(Turn("tool", results=(_text(item["output"]),)))
         elif kind == "message":
-            _check_id(item, provider, reasons=reasons)
+            if item["role"] == "assistant":  # a client may name its own messages
+                _check_id(item, provider, reasons=reasons)
             turns.append(Turn(item["role"], _text(item["content"])))
         else:
             need(kind in HOSTED, f"Invalid value: '{kind}'.")
-        reasons = kind == "reasoning" or (reasons and kind in CALLS | HOSTED)
+        begins = kind == "message" and item["role"] != "assistant"
+        reasons = kind == "reasoning" or (reasons and not begins)
     need(not waiting, f"No tool output found for function call {waiting}.")
     offered = tuple(str(tool.get("name")) for tool in body.get("tools", ()))
     return Reading("", tuple(turns), offered, thinks=bool(body.get("reasoning")))
