@@ -27,7 +27,9 @@ KEPT_S: Final = 86_400.0
 # Targets and endpoints.
 KEPT: Final = 2048
 # Of refusals, those that may be about a field.
-_OF_A_FIELD: Final = frozenset({FailureClass.UNSUPPORTED, FailureClass.BAD_REQUEST})
+_OF_A_FIELD: Final = frozenset(
+    {FailureClass.UNSUPPORTED, FailureClass.BAD_REQUEST, FailureClass.CONTEXT_WINDOW}
+)
 _BETA: Final = b"anthropic-beta"
 _WORDS: Final = re.compile(r"[a-z]+")
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -49,23 +51,7 @@ class LearnedRepairs:
     def apply(self, request: UpstreamRequest) -> tuple[UpstreamRequest, tuple[str, ...]]:
         """The request as its target takes it, and the names of what was changed."""
         repairs = self._current(request)
-        if not repairs:
-            return request, ()
-        body, changed = repair_request(json.loads(request.body), repairs)
-        sent_betas = _betas(request.headers)
-        refused = {
-            name.strip()
-            for repair in repairs
-            if repair.kind is RepairKind.LEAVE_BETA
-            for name in repair.field.split(",")
-        }
-        named = [beta for beta in sent_betas if beta in refused]
-        betas = [*named, *(beta for beta in sent_betas if _goes_with(beta, changed))]
-        if not (changed or betas or any(r.kind is RepairKind.RENAME for r in repairs)):
-            return request, ()
-        headers = _without_betas(request.headers, betas)
-        sent = replace(request, body=to_json(body).encode(), headers=headers)
-        return sent, (*changed, *named)
+        return _repaired(request, repairs) if repairs else (request, ())
 
     def learn(
         self, request: UpstreamRequest, status: int, refusal: bytes
@@ -79,11 +65,12 @@ class LearnedRepairs:
         repair = find_repair(error, json.loads(request.body))
         if repair is None:
             return None
-        known = self._by_target.get(_place(request)) or {}
-        until = self._monotonic() + KEPT_S
-        self._by_target.put(_place(request), {**known, repair.field: (repair, until)})
-        self.any = True
-        repaired, changed = self.apply(request)
+        if repair.kept:
+            known = self._by_target.get(_place(request)) or {}
+            until = self._monotonic() + KEPT_S
+            self._by_target.put(_place(request), {**known, repair.field: (repair, until)})
+            self.any = True
+        repaired, changed = _repaired(request, [repair])
         is_same = (repaired.body, repaired.headers) == (request.body, request.headers)
         return None if is_same else (repaired, changed)
 
@@ -91,6 +78,26 @@ class LearnedRepairs:
         now = self._monotonic()
         known = self._by_target.get(_place(request)) or {}
         return [repair for repair, until in known.values() if now < until]
+
+
+def _repaired(
+    request: UpstreamRequest, repairs: Sequence[RequestRepair]
+) -> tuple[UpstreamRequest, tuple[str, ...]]:
+    body, changed = repair_request(json.loads(request.body), repairs)
+    sent_betas = _betas(request.headers)
+    refused = {
+        name.strip()
+        for repair in repairs
+        if repair.kind is RepairKind.LEAVE_BETA
+        for name in repair.field.split(",")
+    }
+    named = [beta for beta in sent_betas if beta in refused]
+    betas = [*named, *(beta for beta in sent_betas if _goes_with(beta, changed))]
+    if not (changed or betas or any(r.kind is RepairKind.RENAME for r in repairs)):
+        return request, ()
+    headers = _without_betas(request.headers, betas)
+    sent = replace(request, body=to_json(body).encode(), headers=headers)
+    return sent, (*changed, *named)
 
 
 def _place(request: UpstreamRequest) -> Place:

@@ -2,24 +2,43 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from harness.domain.reliability.request_repair import RepairKind, find_repair, repair_request
 from router.conversation.learned_repairs import KEPT_S
+from router.upstream.failure import error_object
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import ASK, CHAT, Door, Place
 from tests.support.router.live_router import CANDIDATE, INCUMBENT
 
+# Each line: of whom, the status, the body as published, what was sent, and what is sent then.
+REFUSALS: Final[list[dict[str, Any]]] = [
+    json.loads(line)
+    for line in (Path(__file__).parents[1] / "golden" / "repairs.jsonl")
+    .read_text("utf-8")
+    .splitlines()
+]
 SENT = {"model": "m", "messages": [], "temperature": 0.2, "seed": 1, "max_tokens": 9000}
 
 
 def repaired(error_: dict[str, Any], sent: dict[str, Any] = SENT) -> dict[str, Any] | None:
     found = find_repair(error_, sent)
     return None if found is None else repair_request(sent, [found])[0]
+
+
+@pytest.mark.req("B7")
+@pytest.mark.parametrize("refusal", REFUSALS, ids=[refusal["of"] for refusal in REFUSALS])
+def test_a_published_refusal_of_a_field_is_repaired_where_that_is_safe(
+    refusal: dict[str, Any],
+) -> None:
+    error_ = error_object(json.dumps(refusal["body"]).encode())
+    assert error_ is not None
+
+    assert repaired(dict(error_), refusal["sent"]) == refusal["repaired"]
 
 
 @pytest.mark.req("B7")
@@ -127,6 +146,24 @@ async def test_a_refused_hint_is_declared_and_remembered_for_a_day(tmp_path: Pat
     door.clock.advance(KEPT_S)
     await door.call(CHAT, HOT)
     assert len(door.transport.seen) == 6
+
+
+@pytest.mark.req("B7")
+async def test_what_one_prompt_leaves_of_a_window_limits_no_other_request(
+    tmp_path: Path,
+) -> None:
+    full = "The window is 4096 tokens: max_tokens is too large (4000 > 4096 - 1000)"
+    door = Door(
+        tmp_path,
+        lambda request: completion() if b"3096" in request.body else error(400, full),
+        moves=True,
+    )
+    long = ASK[:-1] + b',"max_tokens":4000}'
+
+    assert (await door.call(CHAT, long))[0] == 200
+    assert (await door.call(CHAT, long))[0] == 200
+
+    assert len(door.transport.seen) == 4  # each was asked as the client had sent it
 
 
 @pytest.mark.req("B7", "F4")

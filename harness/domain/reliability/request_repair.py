@@ -23,7 +23,11 @@ HINTS: Final = (
     "repetition_penalty",
     "seed",
     "reasoning_effort",
+    "reasoning.effort",
+    "reasoning.summary",
+    "include",
     "verbosity",
+    "text.verbosity",
     "parallel_tool_calls",
     "service_tier",
     "store",
@@ -35,7 +39,7 @@ HINTS: Final = (
     "stream_options",
 )
 # Words that a message may have for something else: they count where the provider quotes them.
-_COMMON: Final = frozenset({"user", "store", "metadata"})
+_COMMON: Final = frozenset({"user", "store", "metadata", "include"})
 # What an answer depends on: without one of these it would be the answer to something else.
 _NEEDED: Final = frozenset(
     {
@@ -67,7 +71,13 @@ MAX_REPAIRS: Final = 3
 _REFUSES: Final = re.compile(
     r"unsupported|not support|unrecogni[sz]ed|unknown (parameter|name|field|argument)|"
     r"not (enabled|available|allowed|permitted)|no longer|deprecated|extra inputs|"
-    r"cannot both|only one|may only be|may not be|is immutable",
+    r"cannot both|only one|may only be|may not be|is immutable|only \S+ is allowed|"
+    r"must be (unset|strictly positive|> 0)|or unset|must be verified",
+    re.IGNORECASE,
+)
+# A refusal of one value, or beside another field: the next request may be without it.
+_OF_THIS_REQUEST: Final = re.compile(
+    r"supported values are|cannot both|only one|together|when thinking|must be >|positive",
     re.IGNORECASE,
 )
 _CODES: Final = frozenset(
@@ -79,6 +89,7 @@ _UNKNOWN: Final = (
     re.compile(r"([\w.\[\]-]+): Extra inputs are not permitted"),
     re.compile(r"Unknown parameter: '([\w.\[\]-]+)'"),
     re.compile(r"Unrecognized request argument supplied: ([\w.-]+)"),
+    re.compile(r"('?[\w.]+' : property '[\w.-]+)' is unsupported"),
     re.compile(r"property '([\w.\[\]-]+)' is unsupported"),
 )
 _STEPS: Final = re.compile(r"[^.\[\]]+")
@@ -88,10 +99,21 @@ _BETAS: Final = re.compile(
     r"unexpected value\(s\) (.+?) for the `?anthropic-beta", re.IGNORECASE
 )
 _INSTEAD: Final = re.compile(r"\buse [`'\"]?(max_\w+)", re.IGNORECASE)
-# vLLM's: what was asked, and of the window what the prompt leaves.
-_LEFT: Final = re.compile(r"> (\d+) - (\d+)")
+# A window, and what the prompt takes of it: vLLM's, Anthropic's, and OpenAI's as vLLM had it.
+_WINDOWS: Final = (
+    re.compile(r"> (?P<window>\d+) - (?P<prompt>\d+)"),
+    re.compile(r"limit: (?P<prompt>\d+) \+ \d+ > (?P<window>\d+)"),
+    re.compile(
+        r"maximum context length is (?P<window>\d+) tokens\b.*?"
+        r"\((?P<prompt>\d+) in the messages, \d+ in the completion"
+    ),
+)
+# Google's range ends before its number.
+_BELOW: Final = re.compile(r"range is from \d+ \(inclusive\) to (\d+) \(exclusive\)")
+# Bedrock's name of a limit.
+_MAXIMUM_TOKENS: Final = re.compile(r"^the maximum tokens you requested", re.IGNORECASE)
 _MOST: Final = re.compile(
-    r"(?:at most|<=|less than or equal to|\d >|up to|maximum (?:value )?(?:of|is)|"
+    r"(?:at most|<=|less than or equal to|\d >|up to|(?:maximum|limit) (?:value )?(?:of|is)|"
     r"(?:range|should|between)\D{0,40}\d+\s*(?:,|and|to))\s*[`'\"]?(\d[\d,]*)",
     re.IGNORECASE,
 )
@@ -99,6 +121,14 @@ _LEAST: Final = re.compile(
     r"(?:at least|>=|greater than or equal to|minimum (?:value )?(?:of|is))\s*[`'\"]?(\d+)",
     re.IGNORECASE,
 )
+
+
+# What Ollama and Google call hints, and names of these that a chat has.
+_OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "thinking": ("reasoning_effort",),
+    "think": ("reasoning_effort",),
+    "penalty": ("presence_penalty", "frequency_penalty"),
+}
 
 
 class RepairKind(StrEnum):
@@ -112,13 +142,15 @@ class RepairKind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class RequestRepair:
     """What a target takes in place of a field. field: its path, or the name of a beta. limit:
-    of AT_MOST and AT_LEAST. name: the new one, of RENAME.
+    of AT_MOST and AT_LEAST. name: the new one, of RENAME. kept: the target's next requests need
+    it as well.
     """
 
     kind: RepairKind
     field: str
     limit: int = 0
     name: str = ""
+    kept: bool = True
 
 
 def find_repair(
@@ -134,15 +166,18 @@ def find_repair(
     if unknown and _without(sent, unknown.split(".")) != sent:
         return RequestRepair(RepairKind.LEAVE_OUT, unknown)
     codes = {str(error.get(name)) for name in ("code", "type")}
-    named = _snake(str(error.get("param") or "").rpartition(".")[2])
-    given = [name for name in (*LENGTHS, *HINTS) if sent.get(name) is not None]
+    param = str(error.get("param") or "")
+    named = param if param in HINTS else _snake(param.rpartition(".")[2])
+    given = [name for name in (*LENGTHS, *HINTS) if _value(sent, name) is not None]
     if named and named not in (*LENGTHS, *HINTS):
         return None
     field = named if named in given else _named_in(message, given)
     if field in LENGTHS:
         return _repair_length(field, message, sent)
-    refused = bool(codes & _CODES) or _REFUSES.search(message) is not None
-    return RequestRepair(RepairKind.LEAVE_OUT, field) if field and refused else None
+    if not field or not (codes & _CODES or _REFUSES.search(message)):
+        return None
+    kept = _OF_THIS_REQUEST.search(message) is None
+    return RequestRepair(RepairKind.LEAVE_OUT, field, kept=kept)
 
 
 def repair_request(
@@ -183,7 +218,8 @@ def _unknown_field(error: Mapping[str, object], message: str) -> str:
     """
     path = str(error.get("param")) if error.get("type") == "extra_forbidden" else ""
     found = next((hit for words in _UNKNOWN if (hit := words.search(message))), None)
-    steps = _STEPS.findall(path or (found[1] if found else ""))
+    named = found[1].replace("' : property '", ".").strip("'") if found else ""
+    steps = _STEPS.findall(path or named)
     # What stands in a schema is the client's own.
     if not steps or "properties" in steps or (len(steps) == 1 and steps[0] in _NEEDED):
         return ""
@@ -212,10 +248,12 @@ def _repair_length(
         return RequestRepair(RepairKind.RENAME, field, name=instead[1])
     if not isinstance(value, int):
         return None
-    if left := _LEFT.search(message):
-        most = int(left[1]) - int(left[2])
-        return RequestRepair(RepairKind.AT_MOST, field, most) if 0 < most < value else None
-    for number in _MOST.findall(message):
+    if left := _window(message):
+        most = int(left["window"]) - int(left["prompt"])
+        fits = 0 < most < value
+        return RequestRepair(RepairKind.AT_MOST, field, most, kept=False) if fits else None
+    below = [str(int(number) - 1) for number in _BELOW.findall(message)]
+    for number in (*below, *_MOST.findall(message)):
         most = int(number.replace(",", ""))
         if 0 < most < value:
             return RequestRepair(RepairKind.AT_MOST, field, most)
@@ -225,19 +263,34 @@ def _repair_length(
     return None
 
 
+def _window(message: str) -> re.Match[str] | None:
+    return next((left for words in _WINDOWS if (left := words.search(message))), None)
+
+
+def _value(sent: Mapping[str, object], path: str) -> object:
+    name, _, inner = path.partition(".")
+    value = sent.get(name)
+    return value.get(inner) if inner and isinstance(value, Mapping) else value
+
+
 def _named_in(message: str, given: Iterable[str]) -> str:
     """The first of the fields that the message names; empty for none."""
-    words = [_snake(word) for word in re.findall(r"[A-Za-z_]+", message)]
-    quoted = {_snake(word) for word in re.findall(r"[`'\"]([A-Za-z_]+)[`'\"]", message)}
+    words = [_snake(word) for word in re.findall(r"[A-Za-z_]+(?:\.[a-z_]+)?", message)]
+    quoted = {_snake(word) for word in re.findall(r"[`'\"]([A-Za-z_.]+)[`'\"]", message)}
     places = {
         name: words.index(name)
         for name in given
         if name in words and (name not in _COMMON or name in quoted)
     }
-    if not places and not set(LENGTHS).isdisjoint(words):
+    if places:
+        return min(places, key=places.__getitem__)
+    if also := next((names for word, names in _OTHER_NAMES.items() if word in words), ()):
+        return next((name for name in given if name in also), "")
+    long = not set(LENGTHS).isdisjoint(words) or _MAXIMUM_TOKENS.search(message)
+    if long or _window(message):
         # A translation gave the limit another name.
         return next((name for name in given if name in LENGTHS), "")
-    return min(places, key=places.__getitem__, default="")
+    return ""
 
 
 def _snake(name: str) -> str:
