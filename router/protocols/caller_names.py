@@ -18,7 +18,7 @@ CONVERSATION_FIELDS: Final = ("conversation", "litellm_session_id")
 # Of a system prompt: enough to tell one application from another.
 RULES_CHARS: Final = 300
 # Claude Code writes its version and a changing part into the first line of its system prompt.
-_BILLING: Final = "x-anthropic-billing-header:"
+BILLING: Final = "x-anthropic-billing-header:"
 # What changes between the turns of a conversation: numbers, ids, names of days and months.
 _CHANGING: Final = re.compile(
     r"\b(?=[a-f\d-]*\d)[a-f\d]{6,}(?:-[a-f\d]{2,})*\b|\d+"
@@ -78,7 +78,7 @@ def conversation_opening(messages: object, rules: object = None) -> list[object]
 
 def _stable_rules(content: object) -> str:
     text = "\n".join(_texts(content))
-    if text.startswith(_BILLING):
+    if text.startswith(BILLING):
         text = text.partition("\n")[2]
     return _CHANGING.sub("#", text[:RULES_CHARS])
 

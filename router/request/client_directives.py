@@ -17,7 +17,7 @@ from router.protocols.object_lists import iter_objects
 from router.request.body import ClientRequest
 from router.request.opening_digest import opening_digest
 from router.server.asgi import HEAD_FACTS, Scope, header
-from router.server.headers import Header
+from router.server.headers import LISTS, Header
 from router.server.replies import Reply, error_reply
 
 # Of chat's, responses' and messages' parts; videos as the servers that take them have it.
@@ -191,12 +191,19 @@ def client_headers(scope: Scope, defaults: Mapping[bytes, bytes]) -> tuple[Heade
     facts = scope.get(HEAD_FACTS)
     known: tuple[Header, ...] | None = facts.get(_CLIENT_HEADERS) if facts is not None else None
     if known is None:
-        given = ((name, header(scope, name), default) for name, default in defaults.items())
+        given = ((name, _joined(scope, name), default) for name, default in defaults.items())
         chosen = ((name, v if v and _is_printable(v) else other) for name, v, other in given)
         known = tuple((name, value) for name, value in chosen if value)
         if facts is not None:
             facts[_CLIENT_HEADERS] = known  # one head asks one endpoint, which has its defaults
     return known
+
+
+def _joined(scope: Scope, name: bytes) -> bytes | None:
+    """A header's value. The lines of a list are one (RFC 9110, section 5.3)."""
+    if name.decode() not in LISTS:
+        return header(scope, name)
+    return b",".join(bytes(value) for key, value in scope["headers"] if key == name)
 
 
 def _is_printable(value: bytes) -> bool:

@@ -15,6 +15,8 @@ EVENTS: Final[tuple[Header, ...]] = (
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 )
+# Of the client's and the operator's, those whose values are lists: they are united.
+LISTS: Final = frozenset({"anthropic-beta"})
 RETRY: Final[Header] = (b"x-should-retry", b"true")
 DO_NOT_RETRY: Final[Header] = (b"x-should-retry", b"false")
 

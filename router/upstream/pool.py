@@ -50,7 +50,9 @@ class UpstreamPool:
         call, origin = self._way_to(request)
         wire = await origin.lend(fresh=request.fresh)
         try:
-            more = call.lines(request.provider, request.headers) if request.headers else b""
+            more = b""
+            if request.headers or call.has_lists:
+                more = call.lines(request.provider, request.headers)
             head = call.head(stream=request.stream, body_bytes=len(request.body), more=more)
             await wire.ask(head, request.body)
         except BaseException:
@@ -67,7 +69,7 @@ class UpstreamPool:
         call, origin = self._way_to(request)
         body, headers = request.body, request.headers
         more = b""
-        if headers:
+        if headers or call.has_lists:
             more = call.known_lines.get(headers) or call.lines(request.provider, headers)
         wire = origin.lend_idle()
         if wire is None:

@@ -10,16 +10,23 @@ from harness.domain.errors import InputError
 from harness.domain.providers.headers import check_request_headers, request_headers
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
+from router.server.headers import LISTS
 from router.upstream.failure import UpstreamFailed
 
 
 def forwarded_headers(
     provider: Provider, headers: tuple[tuple[bytes, bytes], ...]
-) -> list[tuple[str, str]]:
-    """The client's headers that go along: those that the operator has not set."""
-    own = {name.lower() for name in provider.extra_headers}
-    named = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
-    return [(name, value) for name, value in named if name not in own]
+) -> dict[str, str]:
+    """The client's headers that go along: those that the operator has not set, and lists with
+    the operator's in them.
+    """
+    own = {name.lower(): value for name, value in provider.extra_headers.items()}
+    named = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+    sent = {name: value for name, value in named.items() if name not in own}
+    for name in sorted(LISTS & own.keys()):
+        parts = f"{own[name]},{named.get(name, '')}".split(",")
+        sent[name] = ",".join(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    return sent
 
 
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -36,9 +43,11 @@ class RequestHead(NamedTuple):
     host: str
     port: int
     secure: bool
-    heads: dict[bool, bytes]  # by whether a stream is wanted, up to the length of the body
+    # By whether a stream is wanted, up to the length of the body; without the operator's lists.
+    heads: dict[bool, bytes]
     # By the client's headers that go along, their lines: most clients send the same each time.
     known_lines: dict[tuple[tuple[bytes, bytes], ...], bytes]
+    has_lists: bool  # the operator's, which stand among these lines
 
     def head(self, *, stream: bool, body_bytes: int, more: bytes = b"") -> bytes:
         """Writes the head of a request. more: header lines of this request alone, each with its
@@ -54,7 +63,7 @@ class RequestHead(NamedTuple):
         if known is None:
             if len(self.known_lines) >= KEPT_LINES:
                 self.known_lines.clear()
-            forwarded = dict(forwarded_headers(provider, headers))
+            forwarded = forwarded_headers(provider, headers)
             known = self.known_lines[headers] = _lines(provider, forwarded).encode("latin-1")
         return known
 
@@ -80,12 +89,14 @@ def build_head(provider: Provider, path: str, secret: str) -> RequestHead:
     authority = f"[{name}]" if ":" in name else name
     place = authority if port is None else f"{authority}:{port}"
     heads = {}
+    has_lists = any(name.lower() in LISTS for name in provider.extra_headers)
     for stream in (False, True):
-        lines = _lines(provider, request_headers(provider, secret, stream=stream))
+        ours = request_headers(provider, secret, stream=stream)
+        lines = _lines(provider, {name: ours[name] for name in ours if name not in LISTS})
         # Names in the case in which an eval's HTTP client writes them.
         head = f"POST {target} HTTP/1.1\r\nHost: {place}\r\n{lines}Content-Length: "
         heads[stream] = head.encode("latin-1")
-    return RequestHead(name, port or (443 if secure else 80), secure, heads, {})
+    return RequestHead(name, port or (443 if secure else 80), secure, heads, {}, has_lists)
 
 
 def check_headers_of(provider: Provider, secret: str) -> None:

@@ -137,7 +137,11 @@ def test_events_come_in_the_order_that_anthropic_has(scene: Scene) -> None:
 @pytest.mark.req("B7")
 def test_what_a_request_says_survives(scene: Scene) -> None:
     scene.ask(
-        system=[{"type": "text", "text": "One."}, {"type": "text", "text": "Two."}],
+        system=[
+            {"type": "text", "text": "x-anthropic-billing-header: cc_version=1.a;"},
+            {"type": "text", "text": "One."},
+            {"type": "text", "text": "Two."},
+        ],
         messages=[
             {"role": "user", "content": [PICTURE, {"type": "text", "text": "What is it?"}]},
             {"role": "assistant", "content": "A cat."},

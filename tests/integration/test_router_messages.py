@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+import httpx
 import pytest
 
 from evals.sim.simulator import Simulator
@@ -343,19 +344,31 @@ def test_a_provider_of_the_kind_anthropic_is_asked_as_it_expects(
     assert KEY not in json.dumps([one.headers, two.headers])
 
 
-def test_what_the_operator_sets_wins_over_the_clients_header(tmp_path: Path) -> None:
+def test_what_the_operator_sets_wins_over_the_clients_header_or_joins_its_list(
+    tmp_path: Path,
+) -> None:
     with running_upstream() as upstream:
         upstream.turns["m-incumbent"] = ScriptedTurn(steps=(WHOLE,))
         first = snapshot(upstream.url)
-        fixed = {"Anthropic-Version": "2023-01-01"}
+        fixed = {"Anthropic-Version": "2023-01-01", "Anthropic-Beta": "ours-1,files-1"}
         up = replace(first.providers["up"], kind="anthropic", extra_headers=fixed)
         with (
             running_router(replace(first, providers={"up": up}), tmp_path, QUICK) as world,
             client_of(world.url) as client,
         ):
             create_message(client, extra_headers={"anthropic-version": "2030-01-01"})
+            given = [("x-api-key", KEY), ("anthropic-beta", "files-1"), ("anthropic-beta", "b")]
+            body = {
+                "model": "support",
+                "max_tokens": 9,
+                "messages": [{"role": "user", "content": "hi"}],
+            }
+            httpx.post(f"{world.url}/v1/messages", json=body, headers=given)
 
-    assert upstream.asked[0].headers["anthropic-version"] == "2023-01-01"
+    one, two = upstream.asked
+    assert one.headers["anthropic-version"] == "2023-01-01"
+    assert one.headers["anthropic-beta"] == "ours-1,files-1"
+    assert two.headers["anthropic-beta"] == "ours-1,files-1,b"
 
 
 # Who speaks what

@@ -29,6 +29,26 @@ def screened(kind: str, **more: Any) -> ScreenedRequest:
     return screen_request({"model": "m", "messages": messages, **more}, kind)
 
 
+@pytest.mark.parametrize("kind", ["anthropic", "bedrock"])
+def test_what_anthropics_models_refuse_or_lack_is_said_otherwise_and_named(kind: str) -> None:
+    greeted = [
+        {"role": "system", "content": "Be kind."},
+        {"role": "assistant", "content": "Hi"},
+    ]
+    json_mode = {"type": "json_object"}
+
+    found = screened(kind, messages=greeted, stop=["\n", "END"], response_format=json_mode)
+
+    assert found.params == {"stop": ["END"]}
+    roles = [message["role"] for message in found.messages]
+    assert roles == ["system", "system", "user", "assistant"]
+    assert "one JSON object" in found.messages[1]["content"]
+    assert set(found.dropped) == {"stop", "messages", "response_format"}
+    assert screened(kind, stop="\n").params == {}
+    assert screened(kind, stop=["END"]).dropped == {}
+    assert screened("gemini", response_format=json_mode).params["response_format"] == json_mode
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("name", "value"),

@@ -6,6 +6,7 @@ turns, tools, answer format, thinking as an effort. Says what only Anthropic can
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from router.protocols.caller_names import BILLING
 from router.protocols.chat_way import ChatWay
 from router.protocols.hosted_tools import hosted_tools_alone, without_hosted
 from router.protocols.messages.chat_turns import cache_mark, chat_messages, text_or_parts
@@ -87,8 +88,19 @@ def wants_thinking(request: Mapping[str, object]) -> bool:
 
 
 def _system(system: object) -> list[dict[str, object]]:
+    """Without the client's line about its bill: it differs between requests, so that no other
+    provider would find the prompt in its cache.
+    """
+    if isinstance(system, list):
+        system = [block for block in system if not _is_billed(block)]
+    elif isinstance(system, str) and system.startswith(BILLING):
+        system = system.partition("\n")[2]
     content = text_or_parts(system, "system")
     return [{"role": "system", "content": content}] if content else []
+
+
+def _is_billed(block: object) -> bool:
+    return isinstance(block, Mapping) and str(block.get("text")).startswith(BILLING)
 
 
 def _tools(request: Mapping[str, object], dropped: dict[str, None]) -> dict[str, object]:

@@ -99,6 +99,10 @@ RULES: Final[Mapping[str, ScreeningRules]] = {
 }
 # They speak one protocol.
 GOOGLE: Final = ("gemini", "vertex")
+# They have Anthropic's models, with their rules.
+_ANTHROPICS: Final = ("anthropic", "bedrock")
+_JSON_ALONE: Final = "Answer with one JSON object and nothing else."
+_OPENING: Final = "(The conversation begins with your answer.)"
 
 
 def screen_request(body: Json, kind: str) -> ScreenedRequest:
@@ -133,9 +137,35 @@ def screen_request(body: Json, kind: str) -> ScreenedRequest:
     for place, message in enumerate(body["messages"]):
         request.messages.append(_message(message, f"messages[{place}]", kind, request))
     _look_at_tools(request, kind)
+    _fit_to_claude(request, kind)
     if not rules.caching:
         _uncached(request)
     return request
+
+
+def _fit_to_claude(request: ScreenedRequest, kind: str) -> None:
+    """Says otherwise, and names, what Anthropic's models refuse or lack: stops of space alone,
+    JSON without a schema, a conversation that the assistant begins.
+    """
+    if kind not in _ANTHROPICS:
+        return
+    params, messages = request.params, request.messages
+    stops = params.get("stop")
+    given = stops if isinstance(stops, list) else [stops]
+    kept = [stop for stop in given if not isinstance(stop, str) or stop.strip()]
+    if len(kept) < len(given):
+        request.dropped["stop"] = None
+        params["stop"] = kept
+        if not kept:
+            del params["stop"]
+    first = next((n for n, m in enumerate(messages) if m["role"] != "system"), len(messages))
+    if first < len(messages) and messages[first]["role"] == "assistant":
+        messages.insert(first, {"role": "user", "content": _OPENING})
+        request.dropped["messages"] = None
+    if (params.get("response_format") or {}).get("type") == "json_object":
+        del params["response_format"]
+        messages.insert(first, {"role": "system", "content": _JSON_ALONE})
+        request.dropped["response_format"] = None
 
 
 def untranslatable_field(field_value: Callable[[str], object]) -> str:
