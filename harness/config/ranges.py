@@ -83,6 +83,7 @@ RANGES: Final[Mapping[str, Range]] = {
     "input_usd_per_mtok": Range(0, MOST),
     "output_usd_per_mtok": Range(0, MOST),
     "cached_input_usd_per_mtok": Range(0, MOST),
+    "cache_write_usd_per_mtok": Range(0, MOST),
     "total_timeout_s": WAIT_S,
     "first_token_timeout_s": WAIT_S,
     "first_byte_timeout_s": WAIT_S,

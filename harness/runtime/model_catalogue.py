@@ -159,7 +159,11 @@ def _price(kind: str, made_for: str, row: Mapping[str, object]) -> Price | None:
     # For free is what runs on one's own machine; elsewhere the table writes 0 for unknown.
     if given == made == 0 and PROVIDER_KINDS[kind].group is not ProviderGroup.LOCAL:
         return None
-    return Price(given, made, _usd(row, "cache_read_input_token_cost"))
+    read, written = (
+        _usd(row, name)
+        for name in ("cache_read_input_token_cost", "cache_creation_input_token_cost")
+    )
+    return Price(given, made, read, written)
 
 
 def _usd(row: Mapping[str, object], name: str) -> float | None:

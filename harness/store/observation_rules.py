@@ -9,6 +9,7 @@ from typing import Final
 
 from harness.domain.canary.guardrails import FailureTally, Guardrail
 from harness.domain.canary.observation import NeverSeen, ObservationBlock, TrafficMinute
+from harness.domain.canary.prompt_cache import CacheLevels
 from harness.domain.content_hash import canonical_json
 from harness.domain.errors import InputError
 from harness.domain.privacy.capture import CapturedRequest
@@ -54,6 +55,7 @@ def check_block(block: ObservationBlock) -> None:
             for level in block.levels.values()
             for value in (level.canary, level.control)
         )
+        and all(_fits_cache(level.cache) for level in block.levels.values())
         and _is_part_of_block(block, block.never_seen)
     )
     if not fits:
@@ -61,6 +63,15 @@ def check_block(block: ObservationBlock) -> None:
             f"block {block.sequence} of worker {block.worker}, rollout {block.rollout}: "
             f"its counts contradict one another ({block})"
         )
+
+
+def _fits_cache(cache: CacheLevels | None) -> bool:
+    return cache is None or (
+        0.0 <= cache.canary_share <= 1.0
+        and 0.0 <= cache.control_share <= 1.0
+        and 0.0 < cache.canary < math.inf
+        and 0.0 < cache.control < math.inf
+    )
 
 
 def _is_part_of_block(block: ObservationBlock, new: NeverSeen | None) -> bool:

@@ -9,12 +9,18 @@ a route have in common is worked out once for each revision (`RouteGuardrails`).
 from typing import Final, NamedTuple, Self
 
 from harness.domain.canary.guardrails import Guardrail, UnitRule
+from harness.domain.canary.prompt_cache import (
+    CacheUse,
+    saved_seconds,
+)
 from harness.domain.json_schema import matches_schema
 from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.target import Price
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.answer_validity import are_calls_valid
 from router.protocols.call_pieces import NO_JSON, parse_json
 from router.protocols.endpoints import DIALECTS
+from router.protocols.usage import NO_USAGE, TokenUsage
 from router.recording.guardrail_sample import (
     FAULTS,
     NEEDS,
@@ -45,13 +51,15 @@ CHARACTERS_PER_TOKEN: Final = 4
 
 
 class RequestCost(NamedTuple):
-    """Holds what a finished request took: time, output tokens and cost."""
+    """Holds what a finished request took: time, output tokens, cost and cached input."""
 
     elapsed_s: float
     first_token_s: float | None  # first_token_s, last_token_s: since it came; of a stream
     last_token_s: float | None
     output_tokens: int
     cost_usd: float
+    usage: TokenUsage = NO_USAGE
+    price: Price | None = None  # of what answered
 
 
 class GuardrailProbe(NamedTuple):
@@ -61,6 +69,7 @@ class GuardrailProbe(NamedTuple):
     traits: int  # of `RequestTraits`
     listens: bool  # a guardrail asks for the answer's signals
     keeps: bool  # for all its text
+    has_caches: bool  # each target of the route may have a prompt cache
 
     def new_signals(self) -> AnswerSignals | None:
         """Begins the signals of one answer; None where no guardrail asks for them."""
@@ -81,13 +90,20 @@ class GuardrailProbe(NamedTuple):
             tokens = float(signals.length // CHARACTERS_PER_TOKEN)
         if failed:
             return GuardrailSample(SampleValues(output_tokens=tokens))
-        elapsed_s, first_s, last_s, _, cost_usd = spent
+        elapsed_s, first_s, last_s, _, cost_usd, usage, price = spent
         between_s = 0.0  # nobody waited between fewer than two tokens
         if first_s is None:
             first_s = elapsed_s
         elif last_s is not None and tokens >= 2.0:
             between_s = max(0.0, last_s - first_s) / (tokens - 1.0)
-        values = SampleValues(elapsed_s, first_s, between_s, tokens, cost_usd)
+        given, _, cached, written, hour = usage
+        cache = CacheUse(
+            given,
+            cached,
+            price.cache_worth_usd(given, cached, written, hour) if price is not None else 0.0,
+            saved_seconds(given, cached, first_s) if cached and self.has_caches else 0.0,
+        )
+        values = SampleValues(elapsed_s, first_s, between_s, tokens, cost_usd, cache)
         return GuardrailSample(values, self._bad(signals) if signals is not None else 0)
 
     def _bad(self, signals: AnswerSignals) -> int:
@@ -113,19 +129,26 @@ class RouteGuardrails(NamedTuple):
     traits: int  # of every request; this and the others of `RequestTraits`
     heard: int  # a request with one of these has its answer's signals taken
     kept: int  # and with one of these all its text
+    has_caches: bool = True
 
     @classmethod
     def from_route(cls, route: CompiledRoute, rule: UnitRule) -> Self | None:
         """Works it out; None where the rollout has no guardrail beside errors."""
         if not rule.guardrails:
             return None
-        is_priced = all(upstream.price is not None for upstream in route.upstreams.values())
+        prices = [upstream.price for upstream in route.upstreams.values()]
+        is_priced = None not in prices
+        # A target whose price is known, and whose cached input costs no less, has no cache to
+        # warm: its times and costs are what they will be.
+        has_caches = all(
+            price is None or price.cached_input_usd_per_mtok is not None for price in prices
+        )
         # Each of those that listen needs one trait.
         heard = kept = 0
         for guardrail in _LISTENING.intersection(rule.guardrails):
             heard |= NEEDS[guardrail]
             kept |= NEEDS[guardrail] if guardrail in _WORDS else 0
-        return cls(_PRICED if is_priced else 0, heard, kept)
+        return cls(_PRICED if is_priced else 0, heard, kept, has_caches)
 
     def probe(self, request: ClientRequest, *, is_judged: bool = False) -> GuardrailProbe:
         """Builds the probe of a request, whichever arm it is in. is_judged: it was drawn for
@@ -142,7 +165,11 @@ class RouteGuardrails(NamedTuple):
                 traits |= _JSON
         listens, keeps = traits & self.heard != 0, traits & self.kept != 0
         return GuardrailProbe(
-            request, traits | _JUDGED if is_judged else traits, listens, keeps
+            request,
+            traits | _JUDGED if is_judged else traits,
+            listens,
+            keeps,
+            self.has_caches,
         )
 
 

@@ -75,6 +75,8 @@ class GuardrailSampling(RequestObserver):
             progress.last_token_s,
             record.output_tokens,
             record.cost_usd,
+            response.usage,
+            progress.attempts[-1].upstream.price if progress.result is not None else None,
         )
         failed = record.failed or record.charged
         observed.sample = probe.sample(response.signals(), cost, failed=failed)

@@ -8,10 +8,11 @@ from typing import ClassVar
 
 from harness.ports import Clock
 from router.observers.request_observers import ObservedRequest, RequestObserver
+from router.protocols.usage import NO_USAGE
 from router.recording.port import Recording
 from router.recording.traffic_minutes import CompletedRequest
 from router.request.attempt import UpstreamAnswer
-from router.request.routed_response import FAILED, NO_USAGE, RoutedResponse
+from router.request.routed_response import FAILED, RoutedResponse
 from router.request.stream_relay import CommittedStream
 from router.server.internal_errors import InternalErrors, RouterPart
 
@@ -49,7 +50,7 @@ class RequestAccounting(RequestObserver):
         elif usage != NO_USAGE:
             priced = False
             self._counters["requests_without_price"] += 1
-        input_tokens, output_tokens, cached_tokens = usage
+        input_tokens, output_tokens, cached_tokens = usage[:3]
         # By place, in the order of its fields: by name takes longer.
         observed.record = CompletedRequest(
             observed.route.route.name,

@@ -36,7 +36,7 @@ from router.health.target_health import TargetHealth
 from router.observers.request_observers import ObservedRequest, RequestObserver
 from router.observers.worker_spending import OVER_CAP, WorkerSpending
 from router.protocols.transcript import build_transcript
-from router.protocols.usage import TokenUsage
+from router.protocols.usage import NO_USAGE, TokenUsage
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording
 from router.recording.shadow_totals import shadow_subject
@@ -44,7 +44,7 @@ from router.request.attempt import UpstreamAnswer
 from router.request.body import ClientRequest
 from router.request.needs import detect_needs
 from router.request.request_state import AttemptSpec, RoutedRequest
-from router.request.routed_response import NO_USAGE, AnswerCopy, RoutedResponse
+from router.request.routed_response import AnswerCopy, RoutedResponse
 from router.request.stream_relay import CommittedStream
 from router.request.time_limits import first_token_s
 from router.request.upstream_call import UpstreamCalls

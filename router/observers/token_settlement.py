@@ -4,8 +4,9 @@ true tokens are known: what it did not use is given back.
 
 from router.access.admission import Admission, RateReservation
 from router.observers.request_observers import ObservedRequest, RequestObserver
+from router.protocols.usage import NO_USAGE
 from router.request.attempt import UpstreamAnswer
-from router.request.routed_response import NO_USAGE, RoutedResponse
+from router.request.routed_response import RoutedResponse
 from router.request.stream_relay import CommittedStream
 from router.server.internal_errors import RouterPart
 

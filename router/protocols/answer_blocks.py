@@ -38,6 +38,8 @@ class AnswerTokens(NamedTuple):
     output: int
     cached: int = 0  # of the input
     reasoning: int = 0  # of the output
+    written: int = 0  # of the input, what was written to the prompt cache
+    hour: int = 0  # of these, what it keeps for an hour
 
 
 class AnswerHead(NamedTuple):

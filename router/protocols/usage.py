@@ -1,5 +1,5 @@
-"""Reads the tokens of an answer (input, output, cached) from the `usage` object of OpenAI's
-chat protocol; what is no number of tokens counts as 0.
+"""Reads the tokens of an answer (input, output, and those of the prompt cache) from the `usage`
+object of OpenAI's chat protocol; what is no number of tokens counts as 0.
 """
 
 from typing import Final, NamedTuple
@@ -11,7 +11,12 @@ MOST_TOKENS: Final = 10**9
 class TokenUsage(NamedTuple):
     input_tokens: int
     output_tokens: int
-    cached_tokens: int = 0  # of the input
+    cached_tokens: int = 0  # of the input, what the prompt cache had
+    written_tokens: int = 0  # of the input, what was written to it
+    hour_tokens: int = 0  # of these, what it keeps for an hour
+
+
+NO_USAGE: Final = TokenUsage(0, 0)
 
 
 def read_usage(value: object) -> TokenUsage | None:
@@ -27,13 +32,28 @@ def read_usage(value: object) -> TokenUsage | None:
 
 def usage_with_cache(given: object, made: object, details: object) -> TokenUsage:
     """Builds the usage of tokens, of which the cached ones are a part. details: of the input,
-    where `cached_tokens` may stand.
+    where `cached_tokens` and what was written may stand.
     """
     # As `read_count` has them: every answer comes here.
     input_tokens = given if isinstance(given, int) and 0 < given <= MOST_TOKENS else 0
     output_tokens = made if isinstance(made, int) and 0 < made <= MOST_TOKENS else 0
-    cached = read_count(details.get("cached_tokens")) if isinstance(details, dict) else 0
-    return TokenUsage(input_tokens, output_tokens, min(cached, input_tokens))
+    if not details or not isinstance(details, dict):
+        return TokenUsage(input_tokens, output_tokens)
+    cached = min(read_count(details.get("cached_tokens")), input_tokens)
+    # OpenAI's own name, and the name that other gateways and the library use for Anthropic's.
+    told = details.get("cache_write_tokens") or details.get("cache_creation_tokens")
+    if not told:
+        return TokenUsage(input_tokens, output_tokens, cached)
+    written = min(read_count(told), input_tokens - cached)
+    hour = min(read_hour_count(details.get("cache_creation_token_details")), written)
+    return TokenUsage(input_tokens, output_tokens, cached, written, hour)
+
+
+def read_hour_count(details: object) -> int:
+    """Reads how many tokens were written to the cache for an hour, as Anthropic counts them."""
+    if not isinstance(details, dict):
+        return 0
+    return read_count(details.get("ephemeral_1h_input_tokens"))
 
 
 def read_count(value: object) -> int:

@@ -6,7 +6,8 @@ Whether a guardrail applies to a unit is known before its first answer (`Request
 was wrong with an answer, once it was sent (`AnswerFault`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from enum import IntFlag
 from typing import Final, NamedTuple, Protocol, Self
 
@@ -19,7 +20,18 @@ from harness.domain.canary.guardrails import (
     guardrail_kind,
 )
 from harness.domain.canary.observation import SEGMENTS
-from harness.domain.canary.ranking import MIN_CONTROLS, MeasuredUnit, rank_block
+from harness.domain.canary.prompt_cache import (
+    NO_CACHE_USE,
+    ArmCacheUse,
+    CacheLevels,
+    CacheUse,
+)
+from harness.domain.canary.ranking import (
+    MIN_CONTROLS,
+    MeasuredUnit,
+    mean_levels,
+    rank_block,
+)
 
 
 class RequestTraits(IntFlag):
@@ -72,6 +84,10 @@ FAULTS: Final[Mapping[Guardrail, int]] = {
 }
 
 
+_CACHED_TIMES: Final = frozenset({Guardrail.LATENCY, Guardrail.TIME_TO_FIRST_TOKEN})
+_CACHED: Final = _CACHED_TIMES | {Guardrail.COST_PER_SUCCESS}
+
+
 class SampleValues(NamedTuple):
     """Holds one request's values in seconds, tokens and US dollars. None: it failed."""
 
@@ -80,10 +96,22 @@ class SampleValues(NamedTuple):
     inter_token_latency: float | None = None
     output_tokens: float | None = None
     cost_per_success: float | None = None
+    cache: CacheUse = NO_CACHE_USE
 
     def value_for(self, guardrail: Guardrail) -> float | None:
         value: float | None = getattr(self, guardrail.value)
         return value
+
+    def compared_value(self, guardrail: Guardrail, cached_share: float) -> float | None:
+        """Returns the value that is compared with the other arm's: the cost as if that share of
+        the input had come from the prompt cache, the times as if none had.
+        """
+        value = self.value_for(guardrail)
+        if value is None:
+            return None
+        if guardrail is Guardrail.COST_PER_SUCCESS:
+            return self.cache.cost_at(cached_share, value)
+        return value + self.cache.saved_s if guardrail in _CACHED_TIMES else value
 
 
 class GuardrailSample(NamedTuple):
@@ -94,12 +122,15 @@ class GuardrailSample(NamedTuple):
 
     @property
     def plain(self) -> tuple[float | int | None, ...]:
-        return (*self.values, self.bad)
+        *values, cache = self.values
+        return (*values, *cache, self.bad)
 
     @classmethod
     def from_plain(cls, plain: Sequence[float | None]) -> Self:
-        *values, bad = plain
-        return cls(SampleValues(*values), int(bad or 0))
+        total, first, between, tokens, cost, *numbers = plain
+        given, cached, worth_usd, saved_s, bad = (number or 0 for number in numbers)
+        cache = CacheUse(int(given), int(cached), worth_usd, saved_s)
+        return cls(SampleValues(total, first, between, tokens, cost, cache), int(bad))
 
 
 class CompletedUnit(Protocol):
@@ -128,8 +159,20 @@ NO_FINDINGS: Final = BlockFindings({}, {}, {})
 _RANKED_TOGETHER: Final = MIN_CONTROLS + 1
 
 
+class RankedUnits(NamedTuple):
+    """Holds units that are ranked together. cached_share: of the input tokens, at which their
+    costs are compared.
+    """
+
+    units: Sequence[CompletedUnit] = ()
+    cached_share: float = 0.0
+
+
 class RankPool:
     """Keeps the units of small blocks until there are enough to rank together.
+
+    Their costs are compared at the larger of both arms' shares of cached tokens so far: known
+    from the units before them, so that a unit has no part in how it is compared.
 
     How many are enough is known from the share alone, so that no arm and no value decides who
     is compared with whom. most: units that are always enough, of a block.
@@ -139,10 +182,9 @@ class RankPool:
         self._most = most
         self._part: object = None
         self._kept: list[CompletedUnit] = []
+        self._cache = ArmCacheUse()
 
-    def take(
-        self, units: Sequence[CompletedUnit], part: object, share: float
-    ) -> Sequence[CompletedUnit]:
+    def take(self, units: Sequence[CompletedUnit], part: object, share: float) -> RankedUnits:
         """Adds a block's units and returns those to be ranked now; none while they are too few.
 
         part: what is compared within itself alone: a period at one weight. share: the canary's.
@@ -152,9 +194,12 @@ class RankPool:
         self._kept += units
         smaller = min(share, 1.0 - share)
         if len(self._kept) < min(self._most, _RANKED_TOGETHER / max(smaller, 1e-9)):
-            return ()
+            return RankedUnits()
         together, self._kept = self._kept, []
-        return together
+        larger = self._cache.larger
+        self._cache.add(_cache_uses(together))
+        # The first ones are compared at the share of all of them.
+        return RankedUnits(together, self._cache.pooled if larger is None else larger)
 
     def forget(self) -> None:
         """Forgets the units that were kept: they are ranked with no others any more."""
@@ -165,7 +210,7 @@ def summarize_block(
     units: Sequence[CompletedUnit],
     tolerated: Mapping[Guardrail, float],
     block: tuple[str, str, int],
-    ranked: Sequence[CompletedUnit],
+    ranked: RankedUnits,
 ) -> BlockFindings:
     """Computes what each guardrail counted or measured in a complete block.
 
@@ -180,7 +225,9 @@ def summarize_block(
         needs = NEEDS[guardrail]
         counted = guardrail_kind(guardrail) is GuardrailKind.COUNTS
         completed_units = [
-            unit for unit in (units if counted else ranked) if unit.traits & needs == needs
+            unit
+            for unit in (units if counted else ranked.units)
+            if unit.traits & needs == needs
         ]
         if not completed_units:
             continue
@@ -188,13 +235,15 @@ def summarize_block(
             counts[guardrail] = _tally(completed_units, FAULTS[guardrail])
             continue
         measured = [
-            MeasuredUnit(unit.canary, _value(unit, guardrail)) for unit in completed_units
+            MeasuredUnit(unit.canary, *_values(unit, guardrail, ranked.cached_share))
+            for unit in completed_units
         ]
         found = rank_block(measured, guardrail=guardrail, tolerated=ratio, block=block)
         if found.u:
             ranks[guardrail] = found.u
         if found.level is not None:
-            levels[guardrail] = found.level
+            cache = _cache_levels(completed_units, measured, guardrail)
+            levels[guardrail] = replace(found.level, cache=cache)
     return BlockFindings(counts, ranks, levels)
 
 
@@ -214,8 +263,34 @@ def count_segments(units: Iterable[CompletedUnit]) -> dict[str, SegmentCount]:
     return {SEGMENTS[n].value: SegmentCount(*sums[n]) for n in sorted(sums)}
 
 
-def _value(unit: CompletedUnit, guardrail: Guardrail) -> float | None:
-    return None if unit.values is None else unit.values.value_for(guardrail)
+def _values(
+    unit: CompletedUnit, guardrail: Guardrail, cached_share: float
+) -> tuple[float | None, float | None]:
+    """Returns the value that is compared, and the one that was observed."""
+    if unit.values is None:
+        return None, None
+    compared = unit.values.compared_value(guardrail, cached_share)
+    return compared, unit.values.value_for(guardrail)
+
+
+def _cache_uses(units: Iterable[CompletedUnit]) -> Iterator[tuple[bool, CacheUse]]:
+    return ((unit.canary, unit.values.cache) for unit in units if unit.values is not None)
+
+
+def _cache_levels(
+    units: Sequence[CompletedUnit], measured: Sequence[MeasuredUnit], guardrail: Guardrail
+) -> CacheLevels | None:
+    """Computes what the prompt cache did to a guardrail's values; None where it did nothing."""
+    if guardrail not in _CACHED:
+        return None
+    use = ArmCacheUse()
+    use.add(_cache_uses(units))
+    compared = mean_levels(unit[:2] for unit in measured)
+    if not use.larger or compared is None:
+        return None
+    return CacheLevels(
+        use.share(canary=True), use.share(canary=False), compared.canary, compared.control
+    )
 
 
 def _tally(units: Iterable[CompletedUnit], bad: int) -> FailureTally:

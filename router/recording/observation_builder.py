@@ -22,7 +22,7 @@ from harness.domain.reliability.failures import ArmFailure, keep_common_causes
 from router.recording.guardrail_sample import (
     NO_FINDINGS,
     BlockFindings,
-    CompletedUnit,
+    RankedUnits,
     RankPool,
     count_segments,
     summarize_block,
@@ -79,7 +79,7 @@ class ObservationBuilder:
         )
 
     def _summarize(
-        self, units: Sequence[LedgerUnit], ranked: Sequence[CompletedUnit]
+        self, units: Sequence[LedgerUnit], ranked: RankedUnits
     ) -> tuple[BlockFindings, ErrorTally]:
         failed = [unit for unit in units if unit.failed or unit.lost]
         tolerated = self._rule.guardrails

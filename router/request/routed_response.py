@@ -14,7 +14,7 @@ from harness.domain.routing.table import Arm
 from router.observers.tracing_port import SpanResult
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.endpoints import DIALECTS
-from router.protocols.usage import TokenUsage
+from router.protocols.usage import NO_USAGE, TokenUsage
 from router.request.attempt import UpstreamAnswer
 from router.request.body import ClientRequest
 from router.request.degradation import degradation_header
@@ -31,7 +31,6 @@ from router.snapshot.compiled import CompiledTarget
 from router.snapshot.route_plans import incumbent_plan
 from router.upstream.failure import UpstreamFailed
 
-NO_USAGE: Final = TokenUsage(0, 0)
 ATTEMPTS: Final = b"x-swapgate-attempts"
 ONE_ATTEMPT: Final[Header] = (ATTEMPTS, b"1")
 RATES: Final = (b"x-ratelimit-", b"anthropic-ratelimit-")

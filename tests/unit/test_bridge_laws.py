@@ -13,6 +13,7 @@ from router.protocols.endpoint_translation import translate_message, translate_r
 from router.protocols.messages.answer_writer import MessageEventWriter
 from router.protocols.messages.stream import MessagesStream
 from router.protocols.responses.stream import ResponsesStream
+from router.protocols.usage import TokenUsage
 from router.request.json_spans import parse_object
 from router.upstream.failure import UpstreamFailed
 from tests.support.providers import strict_chat
@@ -144,7 +145,7 @@ def test_streamed_messages_say_what_the_chat_said_however_it_is_cut(
     filter_.feed(out)
     assert filter_.finished
     assert filter_.usage is None
-    assert filter_.used() == (20, 9, 8)
+    assert filter_.used() == TokenUsage(20, 9, 8)
 
 
 def response_of(events: bytes) -> tuple[list[str], dict[str, Any]]:
@@ -202,7 +203,7 @@ def test_streamed_responses_say_what_the_chat_said_however_it_is_cut(
     filter_.silence = True
     filter_.feed(out)
     assert filter_.finished
-    assert filter_.usage == (20, 9, 8)
+    assert filter_.usage == TokenUsage(20, 9, 8)
 
 
 def items(response: dict[str, Any]) -> list[tuple[Any, ...]]:

@@ -13,7 +13,12 @@ from router.protocols.answer_signals import MAX_KEPT, AnswerSignals
 from router.protocols.answer_validity import are_calls_valid
 from router.protocols.call_pieces import parse_json
 from router.protocols.endpoints import DIALECTS
-from router.recording.guardrail_sample import AnswerFault, GuardrailSample, RequestTraits
+from router.recording.guardrail_sample import (
+    AnswerFault,
+    GuardrailSample,
+    RequestTraits,
+    SampleValues,
+)
 from router.request.body import read_request
 from router.request.json_spans import parse_object
 from router.snapshot.compiled import CompiledRoute
@@ -217,9 +222,9 @@ def test_the_times_of_a_stream_and_of_a_failure(route: CompiledRoute) -> None:
     spent = RequestCost(2.0, 0.5, 1.5, 11, 0.25)
 
     values = given.sample(given.new_signals(), spent, failed=False).values
-    assert values == (2.0, 0.5, 0.1, 11.0, 0.25)
+    assert values == SampleValues(2.0, 0.5, 0.1, 11.0, 0.25)
     failed = given.sample(given.new_signals(), spent, failed=True)
-    assert failed == GuardrailSample((None, None, None, 11.0, None), 0)  # type: ignore[arg-type]
+    assert failed == GuardrailSample(SampleValues(output_tokens=11.0), 0)
     hung_up = given.sample(None, spent._replace(first_token_s=None), failed=False).values
     assert (hung_up.time_to_first_token, hung_up.inter_token_latency) == (2.0, 0.0)
 

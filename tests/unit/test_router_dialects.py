@@ -15,7 +15,7 @@ from harness.domain.routing.capabilities import (
     Endpoint,
     restrict_endpoints,
 )
-from harness.domain.routing.target import RequestPatch, Target
+from harness.domain.routing.target import Price, RequestPatch, Target
 from router.protocols.endpoints import DIALECTS, ENDPOINTS
 from router.protocols.provider_failures import classify_status
 from router.protocols.usage import TokenUsage
@@ -249,6 +249,13 @@ def checked(endpoint: str, body: object) -> TokenUsage | None:
 
 def test_a_whole_answer_tells_its_usage() -> None:
     assert checked("messages", MESSAGE) == TokenUsage(7, 2, cached_tokens=4)
+    written = {"cache_creation": {"ephemeral_1h_input_tokens": 400_000}}
+    usage = {"input_tokens": 0, "cache_creation_input_tokens": 1_000_000, **written}
+    told = checked("messages", {**MESSAGE, "usage": usage})
+    assert told == TokenUsage(1_000_000, 0, 0, 1_000_000, 400_000)
+    # Written for 5 minutes 1.25 times the price of other input, for an hour 2 times.
+    assert Price(1.0, 4.0).cost_usd(*told) == pytest.approx(0.6 * 1.25 + 0.4 * 2.0)
+    assert Price(1.0, 4.0, 0.1, 3.0).cost_usd(*told) == pytest.approx(0.6 * 3.0 + 0.4 * 4.8)
     assert checked("responses", RESPONSE) == TokenUsage(3, 2)
     assert checked("responses", {**RESPONSE, "usage": None}) is None
     assert checked("messages", {**MESSAGE, "usage": 1}) is None

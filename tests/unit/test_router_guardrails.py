@@ -17,7 +17,11 @@ from harness.domain.canary.guardrails import (
     UnitRule,
 )
 from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.prompt_cache import CacheUse, saved_seconds
 from harness.domain.canary.ranking import scored_count
+from harness.domain.proposals.policy import CanaryPolicy
+from harness.domain.routing.target import Price
+from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
 from router.recording.guardrail_sample import (
     NEEDS,
     AnswerFault,
@@ -41,7 +45,12 @@ ALL = (
 CALLERS = UnitRule(block_size=20, guardrails=Guardrails().tolerated())
 traits = st.integers(0, int(ALL)).map(RequestTraits)
 amounts = st.floats(0, 1e6)
-seens = st.builds(GuardrailSample, st.builds(SampleValues, *(amounts,) * 5), st.integers(0, 15))
+cache_uses = st.builds(CacheUse, st.integers(100, 10**6), st.integers(0, 100), amounts, amounts)
+seens = st.builds(
+    GuardrailSample,
+    st.builds(SampleValues, *(amounts,) * 5, cache_uses),
+    st.integers(0, 15),
+)
 
 
 class Play:
@@ -224,25 +233,93 @@ def test_values_of_small_blocks_are_ranked_together_once_there_are_enough() -> N
     assert len(ranks[99][Guardrail.LATENCY]) == 2
 
 
+# Input of 10,000 tokens at $2.5 a million, a tenth of that if the prompt cache had it.
+PRICE = Price(2.5, 10.0, 0.25)
+
+
+def cached(tokens: int, *, price: Price = PRICE, first_s: float = 0.2) -> GuardrailSample:
+    """tokens: of the input, what the prompt cache had."""
+    cost_usd = price.cost_usd(10_000, 20, tokens)
+    use = CacheUse(
+        10_000,
+        tokens,
+        price.cache_worth_usd(10_000, tokens, 0, 0),
+        saved_seconds(10_000, tokens, first_s),
+    )
+    return GuardrailSample(SampleValues(first_s + 0.5, first_s, 0.01, 20.0, cost_usd, use))
+
+
+def evidence_of(*, canary: GuardrailSample, incumbent: GuardrailSample) -> CanaryEvidence:
+    """Collects the evidence of 600 callers, half of them in the canary."""
+    play, blocks = Play(replace(CALLERS, block_size=50)), []
+    for number in range(600):
+        in_canary = number % 2 == 0
+        play.ask(f"caller {number}", canary if in_canary else incumbent, canary=in_canary)
+        blocks += play.ledger.tick(play.now, play.at)
+    numbered = [replace(block, number=n) for n, block in enumerate(blocks)]
+    return collect_evidence(numbered, CanaryPolicy())
+
+
+COLD, WARM = cached(0, first_s=0.6), cached(9_500)
+
+
+@pytest.mark.parametrize(
+    ("canary", "tripped"),
+    [
+        pytest.param(COLD, None, id="cold"),
+        pytest.param(WARM, None, id="warm"),
+        pytest.param(
+            cached(0, price=Price(5.0, 20.0, 0.5)),
+            Guardrail.COST_PER_SUCCESS,
+            id="cold-and-dear",
+        ),
+        pytest.param(
+            cached(9_500, price=Price(5.0, 20.0, 0.5)), Guardrail.COST_PER_SUCCESS, id="dear"
+        ),
+        pytest.param(
+            cached(0, price=Price(2.5, 10.0)), Guardrail.COST_PER_SUCCESS, id="without-cache"
+        ),
+        pytest.param(cached(0, first_s=4.0), Guardrail.TIME_TO_FIRST_TOKEN, id="cold-and-slow"),
+        pytest.param(cached(9_500, first_s=0.6), Guardrail.TIME_TO_FIRST_TOKEN, id="slow"),
+    ],
+)
+def test_a_cold_prompt_cache_is_no_harm_and_a_loss_at_an_equal_share_is(
+    canary: GuardrailSample, tripped: Guardrail | None
+) -> None:
+    assert evidence_of(canary=canary, incumbent=WARM).tripped is tripped
+
+
+def test_the_report_says_which_part_of_a_difference_is_the_prompt_cache() -> None:
+    guardrails = {e.guardrail: e for e in evidence_of(canary=COLD, incumbent=WARM).guardrails}
+    cost = guardrails[Guardrail.COST_PER_SUCCESS]
+
+    assert cost.cache is not None
+    assert (cost.cache.canary_share, cost.cache.control_share) == pytest.approx((0.0, 0.95))
+    assert cost.ratio == pytest.approx(1.0)
+    assert cost.is_cold
+    assert "as observed 6.6 ×" in cost.cache_text
+    assert guardrails[Guardrail.OUTPUT_TOKENS].cache is None
+
+
 def test_values_are_not_ranked_over_two_shares_of_traffic() -> None:
     pool = RankPool(100)
     units = [Play(CALLERS).ask("a") for _ in range(60)]
 
-    assert pool.take(units, (1, 100), 0.01) == ()
-    assert pool.take(units, (1, 500), 0.05) == ()
-    assert len(pool.take(units, (1, 500), 0.05)) == 120
+    assert pool.take(units, (1, 100), 0.01).units == ()
+    assert pool.take(units, (1, 500), 0.05).units == ()
+    assert len(pool.take(units, (1, 500), 0.05).units) == 120
 
 
 def test_a_large_share_needs_fewer_units_to_be_ranked() -> None:
     units = [Play(CALLERS).ask("a") for _ in range(40)]
 
-    assert len(RankPool(100).take(units, (1, 2500), 0.25)) == 40
+    assert len(RankPool(100).take(units, (1, 2500), 0.25).units) == 40
 
 
 def test_without_a_pool_each_block_is_ranked_alone() -> None:
     units = [Play(CALLERS).ask("a")]
 
-    assert RankPool(0).take(units, (1, 100), 0.01) == units
+    assert RankPool(0).take(units, (1, 100), 0.01).units == units
 
 
 def test_without_guardrails_a_block_tells_of_failures_alone() -> None:

@@ -82,6 +82,7 @@ _FACTS: Final[Mapping[str, _Row]] = {
     "input_cost_per_token": ("prices", "input_usd_per_mtok", 1e6, 0),
     "output_cost_per_token": ("prices", "output_usd_per_mtok", 1e6, 0),
     "cache_read_input_token_cost": ("prices", "cached_input_usd_per_mtok", 1e6, 0),
+    "cache_creation_input_token_cost": ("prices", "cache_write_usd_per_mtok", 1e6, 0),
 }
 _BOTH_PRICES: Final = ("input_cost_per_token", "output_cost_per_token")
 _SETTINGS: Final[Mapping[str, _Row]] = {

@@ -21,6 +21,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Literal, NamedTuple, Self
 
+from harness.domain.canary.prompt_cache import CacheLevels
+
 
 class Guardrail(StrEnum):
     """A measure of a canary; for every guardrail, more is worse.
@@ -249,10 +251,14 @@ def _errors_fit(tally: ErrorTally) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ArmLevels:
-    """Holds geometric means of a block's values in both arms: for words, not for decisions."""
+    """Holds geometric means of a block's values in both arms: for words, not for decisions.
+
+    cache: what the prompt cache did, where it had any of the input.
+    """
 
     canary: float
     control: float
+    cache: CacheLevels | None = None
 
 
 def tallies_from_json(stored: Mapping[str, Any]) -> dict[Guardrail, FailureTally]:
@@ -279,7 +285,12 @@ def ranks_from_json(stored: Mapping[str, Any]) -> dict[Guardrail, tuple[float, .
 
 
 def levels_from_json(stored: Mapping[str, Any]) -> dict[Guardrail, ArmLevels]:
-    return {name: ArmLevels(**level) for name, level in by_guardrail(stored).items()}
+    return {name: _levels_of(level) for name, level in by_guardrail(stored).items()}
+
+
+def _levels_of(stored: Mapping[str, Any]) -> ArmLevels:
+    cache = stored.get("cache")
+    return ArmLevels(**{**stored, "cache": CacheLevels(**cache) if cache else None})
 
 
 def by_guardrail(stored: Mapping[str, Any]) -> dict[Guardrail, Any]:

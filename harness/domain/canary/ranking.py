@@ -9,7 +9,7 @@ uniform just as well, and high where the canary's values are.
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final, NamedTuple
@@ -24,10 +24,14 @@ MAX_CONTROLS: Final = 99
 class MeasuredUnit(NamedTuple):
     """Holds one unit's arm and value. value None: it failed, or never ended, and is worse than
     any value.
+
+    observed: the value as it was, where `value` is what it is compared with
+    (`prompt_cache`).
     """
 
     canary: bool
     value: float | None
+    observed: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +85,8 @@ def rank_block(
             raise InputError(f"{guardrail.value} of a unit is {value.value}: not an amount")
     # Only `random()` is the same in every version of Python.
     draw = Random(":".join((*map(str, block), guardrail.value)))  # noqa: S311
-    canaries = _drawn([_worst(v) / tolerated for c, v in values if c], draw)
-    controls = _drawn([_worst(v) for c, v in values if not c], draw)
+    canaries = _drawn([_worst(v) / tolerated for c, v, _ in values if c], draw)
+    controls = _drawn([_worst(v) for c, v, _ in values if not c], draw)
     # By the arms' sizes, which were fixed before any answer.
     exchanged = len(canaries) > len(controls)
     fewer, more = (controls, canaries) if exchanged else (canaries, controls)
@@ -96,7 +100,10 @@ def rank_block(
     )
     return BlockRanks(
         tuple(1.0 - u if exchanged else u for u in ranks),
-        _level(values),
+        mean_levels(
+            (unit.canary, unit.value if unit.observed is None else unit.observed)
+            for unit in values
+        ),
     )
 
 
@@ -109,11 +116,13 @@ def _drawn(values: list[float], draw: Random) -> list[float]:
     return [values[index] for index in sorted(range(len(values)), key=keys.__getitem__)]
 
 
-def _level(values: Sequence[MeasuredUnit]) -> ArmLevels | None:
+def mean_levels(values: Iterable[tuple[bool, float | None]]) -> ArmLevels | None:
+    """Computes both arms' geometric means; None unless both have values above 0."""
     logs: dict[bool, list[float]] = {True: [], False: []}
     for canary, value in values:
         if value:
             logs[canary].append(math.log(value))
     if not (logs[True] and logs[False]):
         return None
-    return ArmLevels(*(math.exp(math.fsum(log) / len(log)) for log in logs.values()))
+    means = {arm: math.exp(math.fsum(log) / len(log)) for arm, log in logs.items()}
+    return ArmLevels(means[True], means[False])

@@ -129,7 +129,10 @@ def _price(entry: Mapping[str, object]) -> Price | None:
     )
     if given is None or taken is None:
         return None
-    return Price(given, taken, _usd_per_mtok(pricing.get("input_cache_read")))
+    read, written = (
+        _usd_per_mtok(pricing.get(name)) for name in ("input_cache_read", "input_cache_write")
+    )
+    return Price(given, taken, read, written)
 
 
 def _usd_per_mtok(value: object) -> float | None:

@@ -26,6 +26,10 @@ ANTHROPIC_KIND: Final = "anthropic"  # the kind of providers that speak Anthropi
 AZURE_KIND: Final = "azure_openai"
 # Of a request's body, what is never a provider's.
 ROUTED_FIELDS: Final = frozenset({"model", "messages", "input", "stream"})
+# Anthropic's prices of input that its prompt cache keeps for 5 minutes, and for an hour, as
+# multiples of the price of other input ("Prompt caching" in its documentation).
+WRITE_RATIO: Final = 1.25
+HOUR_WRITE_RATIO: Final = 2.0
 ANTHROPIC_VERSION: Final = "2023-06-01"  # of that protocol, where a client names none
 
 
@@ -101,25 +105,54 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Gives a model's prices in US dollars per million tokens. Input read from the provider's
-    cache has a price of its own; where none is given it costs what other input does.
+    """Gives a model's prices in US dollars per million tokens. Input that the provider's prompt
+    cache had, and input that is written to it, have prices of their own.
     """
 
     input_usd_per_mtok: float  # US dollars per million input tokens
     output_usd_per_mtok: float  # US dollars per million output tokens
     # Of input that its cache had; null: as other input.
     cached_input_usd_per_mtok: float | None = None
+    # Of input that is written to its cache for 5 minutes; null: 1.25 times other input. Written
+    # for an hour, it costs 1.6 times this.
+    cache_write_usd_per_mtok: float | None = None
 
     def cost_usd(
-        self, input_tokens: float, output_tokens: float, cached_tokens: float = 0
+        self,
+        input_tokens: float,
+        output_tokens: float,
+        cached_tokens: float = 0,
+        written_tokens: float = 0,
+        hour_tokens: float = 0,
     ) -> float:
-        """Returns the price of an answer. input_tokens: all of them; cached_tokens: those that
-        came from the cache.
+        """Returns the price of an answer. input_tokens: all of them; cached_tokens,
+        written_tokens: those that came from the cache, and those written to it; hour_tokens: of
+        these, the ones that it keeps for an hour.
         """
         full, cached = self.input_usd_per_mtok, self.cached_input_usd_per_mtok
         read = full if cached is None else cached
         given = (input_tokens - cached_tokens) * full + cached_tokens * read
+        if written_tokens:
+            write = self.cache_write_usd_per_mtok
+            write = full * WRITE_RATIO if write is None else write
+            given += written_tokens * (write - full)
+            given += hour_tokens * write * (HOUR_WRITE_RATIO / WRITE_RATIO - 1.0)
         return (given + output_tokens * self.output_usd_per_mtok) / 1e6
+
+    def cache_worth_usd(
+        self, input_tokens: int, cached_tokens: int, written_tokens: int, hour_tokens: int
+    ) -> float:
+        """Returns by how much an answer would cost less if all its input came from the cache,
+        instead of none.
+
+        Without the cache, all input costs what the rest of it did: written to it, or not.
+        """
+        full, cached = self.input_usd_per_mtok, self.cached_input_usd_per_mtok
+        saved = 0.0 if cached is None else full - cached
+        if written_tokens and (rest := input_tokens - cached_tokens):
+            billed = self.cost_usd(written_tokens, 0, 0, written_tokens, hour_tokens)
+            saved += (billed * 1e6 - written_tokens * full) / rest
+        return input_tokens * saved / 1e6
 
     def as_json(self) -> dict[str, float]:
         """Writes the prices that are given: a version that does not know the others can read it

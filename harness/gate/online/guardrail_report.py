@@ -7,9 +7,10 @@ sentence for people, and its JSON.
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from harness.domain.canary.guardrails import (
+    ArmLevels,
     ErrorTally,
     FailureTally,
     FeedbackTally,
@@ -19,7 +20,8 @@ from harness.domain.canary.guardrails import (
     guardrail_kind,
 )
 from harness.domain.canary.observation import ObservationBlock
-from harness.domain.formatting import format_number, format_price_pair
+from harness.domain.canary.prompt_cache import CacheLevels
+from harness.domain.formatting import format_number, format_percent, format_price_pair
 from harness.domain.reliability.failures import describe_failures
 from harness.gate.online.evidence_paths import block_tally
 from harness.gate.online.segment_harm import SegmentHarm
@@ -112,15 +114,48 @@ class GuardrailEvidence:
     opinions: OpinionTotals | None = None  # of feedback's, None where blocks do not tell
     # Of errors that rolled the canary back: where they are, None where nothing shows that.
     segment: SegmentHarm | None = None
+    cache: CacheLevels | None = None  # where the prompt cache had any of the input
 
     @property
     def ratio(self) -> float | None:
-        """Divides the canary's level by the incumbent's; None without both, or where that one
-        is 0.
+        """Divides the canary's level by the incumbent's, at an equal share of cached tokens;
+        None without both, or where that one is 0.
         """
         if self.canary_level is None or not self.control_level:
             return None
+        if self.cache is not None:
+            return self.cache.canary / self.cache.control
         return self.canary_level / self.control_level
+
+    @property
+    def is_cold(self) -> bool:
+        """Tells whether the canary is beyond what is tolerated because its cache is colder."""
+        if self.cache is None or self.canary_level is None or not self.control_level:
+            return False
+        observed = self.canary_level / self.control_level
+        colder = self.cache.canary_share < self.cache.control_share
+        return colder and observed > self.tolerated >= self.cache.canary / self.cache.control
+
+    @property
+    def cache_text(self) -> str:
+        """Says which part of the difference is the prompt cache; empty where it had nothing."""
+        cache = self.cache
+        if cache is None or self.canary_level is None or not self.control_level:
+            return ""
+        observed, equal = self.canary_level / self.control_level, cache.canary / cache.control
+        canary, control = (
+            format_percent(share, significant=2)
+            for share in (cache.canary_share, cache.control_share)
+        )
+        pair = _VALUES[self.guardrail][1](self.canary_level, self.control_level)
+        times, equal_times, cached_times = (
+            f"{format_number(ratio, 2)} ×" for ratio in (observed, equal, observed / equal)
+        )
+        return (
+            f"the prompt cache had {canary} of the candidate's input tokens and {control} of "
+            f"the incumbent's: as observed {times} ({pair}), at an equal share {equal_times}; "
+            f"the rest, {cached_times}, is the cache"
+        )
 
     @property
     def text(self) -> str:
@@ -134,7 +169,13 @@ class GuardrailEvidence:
         what, write_pair = _VALUES[self.guardrail]
         if self.ratio is None or self.canary_level is None or self.control_level is None:
             return what.format("more than once") + ", or fails"
-        levels = write_pair(self.canary_level, self.control_level)
+        cache = self.cache
+        levels = write_pair(
+            self.canary_level if cache is None else cache.canary,
+            self.control_level if cache is None else cache.control,
+        )
+        if cache is not None:
+            levels += f" at an equal share of cached tokens ({self.cache_text})"
         if self.ratio <= 1.0:
             # Levels are of answers alone; what failed ranks above them all.
             told = what.format("more than once")
@@ -150,6 +191,11 @@ class GuardrailEvidence:
             **({"judging": self.judging.as_json()} if self.judging else {}),
             **({"opinions": self.opinions.as_json()} if self.opinions else {}),
             **({"segment": self.segment.as_json()} if self.segment else {}),
+            **(
+                {"cache": asdict(self.cache), "cache_words": self.cache_text}
+                if self.cache
+                else {}
+            ),
             "tolerated": self.tolerated,
             "weight": self.weight,
             "log_e": self.log_e,
@@ -180,6 +226,7 @@ class GuardrailTotals:
     control_classes: Mapping[str, int] = field(default_factory=dict)
     judging: JudgeTotals | None = None
     opinions: OpinionTotals | None = None
+    cache: CacheLevels | None = None
 
 
 def guardrail_totals(
@@ -252,9 +299,32 @@ def _values(blocks: Sequence[ObservationBlock], guardrail: Guardrail) -> Guardra
     control = sum(
         block.units - block.canary_units for block in blocks if block.ranks.get(guardrail)
     )
-    total = sum(n for n, _ in told)
-    if not total:
+    if not any(n for n, _ in told):
         return GuardrailTotals(canary, control, 0, 0, None, None)
-    log_canary = math.fsum(n * math.log(level.canary) for n, level in told) / total
-    log_control = math.fsum(n * math.log(level.control) for n, level in told) / total
-    return GuardrailTotals(canary, control, 0, 0, math.exp(log_canary), math.exp(log_control))
+    levels = [(n, level.canary, level.control) for n, level in told]
+    means = _weighted_means(levels)
+    return GuardrailTotals(canary, control, 0, 0, *means, cache=_cache(told))
+
+
+def _weighted_means(levels: Sequence[tuple[int, float, float]]) -> tuple[float, float]:
+    """Computes both arms' geometric means."""
+    total = sum(n for n, _, _ in levels)
+    log_canary = math.fsum(n * math.log(canary) for n, canary, _ in levels) / total
+    log_control = math.fsum(n * math.log(control) for n, _, control in levels) / total
+    return math.exp(log_canary), math.exp(log_control)
+
+
+def _cache(measured: Sequence[tuple[int, ArmLevels]]) -> CacheLevels | None:
+    """Averages what the prompt cache did; None where it did nothing in any block."""
+    if not any(level.cache for _, level in measured):
+        return None
+    total = sum(n for n, _ in measured)
+    known = [
+        (n, level.cache or CacheLevels(0.0, 0.0, level.canary, level.control))
+        for n, level in measured
+    ]
+    return CacheLevels(
+        math.fsum(n * cache.canary_share for n, cache in known) / total,
+        math.fsum(n * cache.control_share for n, cache in known) / total,
+        *_weighted_means([(n, cache.canary, cache.control) for n, cache in known]),
+    )

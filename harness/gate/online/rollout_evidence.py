@@ -263,6 +263,7 @@ def _guardrails(
                 control_classes=sums.control_classes,
                 judging=sums.judging,
                 opinions=sums.opinions,
+                cache=sums.cache,
             )
         )
     return tuple(found)

@@ -83,7 +83,8 @@ class GuardrailRow:
     log_e_max: float
     distance: float  # to the rollback if it tripped alone, 1 trips
     furthest: float  # the highest that it was
-    # Of errors, a line for each model that has any; of the judge, what he cost.
+    # Of errors, a line for each model that has any; of the judge, what he cost; of costs and
+    # times, which part of a difference is the prompt cache.
     classes: tuple[str, ...] = ()
     warns: bool = False  # it speaks against going on by hand
 
@@ -203,7 +204,11 @@ def _row(evidence: GuardrailEvidence, limit: float, judge: CanaryJudge | None) -
         log_e_max=evidence.log_e_max,
         distance=evidence.distance_to_trip,
         furthest=min(1.0, max(evidence.distance_to_trip, furthest, 0.0)),
-        classes=_failure_classes(evidence) or _judge_lines(evidence, judge),
+        classes=(
+            _failure_classes(evidence)
+            or _judge_lines(evidence, judge)
+            or _cache_lines(evidence)
+        ),
         warns=is_warning(evidence),
     )
 
@@ -258,6 +263,10 @@ def _judge_lines(evidence: GuardrailEvidence, judge: CanaryJudge | None) -> tupl
             f"incumbent {totals.control_unjudged:,}"
         )
     return tuple(lines)
+
+
+def _cache_lines(evidence: GuardrailEvidence) -> tuple[str, ...]:
+    return (evidence.cache_text,) if evidence.cache_text else ()
 
 
 def _evidence_text(evidence: GuardrailEvidence, *, measured: bool) -> str:

@@ -1,5 +1,5 @@
 """Warnings are what the data say against advancing a canary by hand: a wrong share of callers,
-or a guardrail with strong evidence of harm.
+a guardrail with strong evidence of harm, or a cold prompt cache.
 """
 
 import math
@@ -35,5 +35,11 @@ def list_warnings(figures: RolloutFigures) -> tuple[str, ...]:
         f"{format_percent(evidence.distance_to_trip, 0)} of the evidence that takes it back."
         for evidence in figures.guardrails.values()
         if is_warning(evidence)
+    ]
+    warnings += [
+        f"{evidence.cache_text[:1].upper()}{evidence.cache_text[1:]}. No evidence counts the "
+        "cache's part: it stays if the candidate's cache stays cold at full traffic."
+        for evidence in figures.guardrails.values()
+        if evidence.is_cold
     ]
     return tuple(warnings)

@@ -103,7 +103,8 @@ def read_tokens(members: ParsedObject) -> AnswerTokens | None:
         return None
     details = usage.get("completion_tokens_details")
     thought = read_count(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
-    return AnswerTokens(*known, min(thought, known.output_tokens))
+    thought = min(thought, known.output_tokens)
+    return AnswerTokens(*known[:3], thought, known.written_tokens, known.hour_tokens)
 
 
 def tool_call_id(given: object, answer: str, number: int, taken: set[str]) -> str:

@@ -77,7 +77,7 @@ class MessageEventWriter:
         return write_event("content_block_delta", told) + stop
 
     def end(self, end: AnswerEnd) -> bytes:
-        told = {"delta": _stop(end), "usage": message_usage(end.tokens)}
+        told: dict[str, object] = {"delta": _stop(end), "usage": message_usage(end.tokens)}
         return write_event("message_delta", told) + write_event("message_stop", {})
 
     def error(self, error: object) -> bytes:
@@ -87,14 +87,22 @@ class MessageEventWriter:
         return write_event("error", {"error": error})
 
 
-def message_usage(tokens: AnswerTokens | None) -> dict[str, int]:
-    """Anthropic's `input_tokens` leaves out what came from the cache."""
+def message_usage(tokens: AnswerTokens | None) -> dict[str, object]:
+    """Anthropic's `input_tokens` leaves out what came from the cache or was written to it."""
     known = tokens or AnswerTokens(0, 0)
     return {
-        "input_tokens": known.input - known.cached,
-        "cache_creation_input_tokens": 0,
+        "input_tokens": known.input - known.cached - known.written,
+        "cache_creation_input_tokens": known.written,
+        **({"cache_creation": _by_age(known)} if known.hour else {}),
         "cache_read_input_tokens": known.cached,
         "output_tokens": known.output,
+    }
+
+
+def _by_age(tokens: AnswerTokens) -> dict[str, int]:
+    return {
+        "ephemeral_5m_input_tokens": tokens.written - tokens.hour,
+        "ephemeral_1h_input_tokens": tokens.hour,
     }
 
 

@@ -4,7 +4,7 @@ output begins, the stop reason, errors, and the tokens, those of the prompt cach
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
@@ -12,7 +12,7 @@ from router.protocols.answer_signals import AnswerSignals
 from router.protocols.event_stream import Irregularity, StreamFilter
 from router.protocols.messages.answer_signals import read_block_signals, read_delta_signals
 from router.protocols.messages.errors import TYPE_BY_CLASS
-from router.protocols.usage import TokenUsage, read_count
+from router.protocols.usage import TokenUsage, read_count, read_hour_count
 from router.request.json_spans import ParsedObject, TextEdit
 from router.request.json_walk import walk_object
 
@@ -34,9 +34,17 @@ class MessageTokens:
     input_tokens: int = 0  # with those read from the cache and written to it
     output_tokens: int = 0
     cached_tokens: int = 0  # read from it
+    written_tokens: int = 0  # written to it
+    hour_tokens: int = 0  # of these, what it keeps for an hour
 
     def usage(self) -> TokenUsage:
-        return TokenUsage(self.input_tokens, self.output_tokens, self.cached_tokens)
+        return TokenUsage(
+            self.input_tokens,
+            self.output_tokens,
+            self.cached_tokens,
+            self.written_tokens,
+            self.hour_tokens,
+        )
 
 
 def read_message_tokens(usage: object) -> MessageTokens | None:
@@ -46,13 +54,14 @@ def read_message_tokens(usage: object) -> MessageTokens | None:
     if not isinstance(usage, dict):
         return None
     get = usage.get
-    given, written, read = 0, get("cache_creation_input_tokens"), 0
-    if written:
-        given += read_count(written)
+    written = hour = read = 0
+    if told := get("cache_creation_input_tokens"):
+        written = read_count(told)
+        hour = min(read_hour_count(get("cache_creation")), written)
     if cached := get("cache_read_input_tokens"):
         read = read_count(cached)
-    given += read + read_count(get("input_tokens"))
-    return MessageTokens(given, read_count(get("output_tokens")), read)
+    given = written + read + read_count(get("input_tokens"))
+    return MessageTokens(given, read_count(get("output_tokens")), read, written, hour)
 
 
 class MessagesStream(StreamFilter):
@@ -70,7 +79,7 @@ class MessagesStream(StreamFilter):
             return counts.usage()
         # What the start says of the output is its first token.
         made = max(counts.output_tokens, self.output_events)
-        return TokenUsage(counts.input_tokens, made, counts.cached_tokens)
+        return counts.usage()._replace(output_tokens=made)
 
     def broken(self, message: str, failure: FailureClass) -> bytes:
         kind = TYPE_BY_CLASS.get(failure, "api_error")
@@ -166,9 +175,7 @@ class MessagesStream(StreamFilter):
             known = self._counts or MessageTokens()
             # Its input is given again, or not at all.
             input_from = tokens if tokens.input_tokens else known
-            self._counts = MessageTokens(
-                input_from.input_tokens, tokens.output_tokens, input_from.cached_tokens
-            )
+            self._counts = replace(input_from, output_tokens=tokens.output_tokens)
             self._counted = True
 
     def _stop(self) -> Sequence[TextEdit] | None:

@@ -243,9 +243,10 @@ class ResponseEventWriter:
 
 
 def response_usage(tokens: AnswerTokens) -> dict[str, object]:
+    written = {"cache_write_tokens": tokens.written} if tokens.written else {}
     return {
         "input_tokens": tokens.input,
-        "input_tokens_details": {"cached_tokens": tokens.cached},
+        "input_tokens_details": {"cached_tokens": tokens.cached, **written},
         "output_tokens": tokens.output,
         "output_tokens_details": {"reasoning_tokens": tokens.reasoning},
         "total_tokens": tokens.input + tokens.output,

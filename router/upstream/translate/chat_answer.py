@@ -15,6 +15,7 @@ _FINISHES: Final[Mapping[AnswerEnding, str]] = {
     AnswerEnding.CUT: "length",
     AnswerEnding.REFUSED: "content_filter",
 }
+_HOUR: Final = "ephemeral_1h_input_tokens"
 _SEPARATOR: Final = "__thought__"
 
 
@@ -90,7 +91,8 @@ def chat_usage(given: object) -> Json:
     """Writes the usage of tokens: cached_tokens are part of prompt_tokens, reasoning_tokens of
     completion_tokens.
 
-    cache_creation_tokens: written to the cache, for providers that charge for it.
+    cache_creation_tokens: written to the cache, for providers that charge for it; those that
+    it keeps for an hour stand beside them.
     """
     usage = given if isinstance(given, Mapping) else {}
     prompt = _count(usage.get("prompt_tokens"))
@@ -101,6 +103,9 @@ def chat_usage(given: object) -> Json:
     written = _count(of_prompt.get("cache_creation_tokens"))
     if written:
         details["cache_creation_tokens"] = written
+        split = of_prompt.get("cache_creation_token_details")
+        if isinstance(split, Mapping) and (hour := _count(split.get(_HOUR))):
+            details["cache_creation_token_details"] = {_HOUR: hour}
     return {
         "prompt_tokens": prompt,
         "completion_tokens": made,
