@@ -62,6 +62,7 @@ RANGES: Final[Mapping[str, Range]] = {
     "min_s": FLOOR_S,
     "min_peak_s": FLOOR_S,
     "bake_s": FLOOR_S,
+    "handover_s": Range(0, DAY_S),
     "session_hours": Range(0.1, 168),
     "start_h": Range(0, 24),
     "end_h": Range(0, 24),

@@ -50,6 +50,11 @@ def read_mark(piece: object) -> MarkedPiece:
     return MarkedPiece(found[1], piece.replace(found[0], ""))
 
 
+def is_made_by(text: str, maker: str) -> bool:
+    """Tells whether a body has a piece or an id with this maker's mark."""
+    return bool(maker) and (f"sg.{maker}." in text or f"_{OWN_ID}{maker}_" in text)
+
+
 def own_id(prefix: str, maker: str, rest: str) -> str:
     """Builds the id of an item that a translation writes. maker: who gets it back."""
     return f"{prefix}_{OWN_ID}{maker}_{rest}"

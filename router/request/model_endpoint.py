@@ -261,13 +261,16 @@ class ModelEndpoint:
             if grant.opt_outs and OptOut.CANARY in grant.opt_outs:
                 plan = self._planner.plan(route, Arm.INCUMBENT, request)
                 return key, Arm.INCUMBENT, plan, None
-            arm, plan = self._planner.assign(route, request, key)
+            arm, plan, scored = self._planner.assign(route, request, key)
             trial = route.experiment
+            if not scored:
+                self._counters["unscored_in_handover"] += 1
             # The arms must get what they stand for: not under a switch, and not for practice.
             # While a circuit keeps callers from the candidate, its cause has been counted, and
             # neither arm is scored.
             if trial is not None and (
-                plan.forced is not None
+                not scored
+                or plan.forced is not None
                 or arm is _KEEP_WARM
                 or (self._planner.not_closed and not self._planner.is_asked(trial.target))
                 or (own_limit_s is not None and self._is_too_short(route, own_limit_s))

@@ -23,6 +23,7 @@ from harness.ports import Clock
 from router.health.target_health import TargetHealth
 from router.protocols.endpoint_translation import UNTRANSLATABLE_FIELDS
 from router.request.body import ClientRequest
+from router.request.handover import Handovers
 from router.request.needs import detect_needs
 from router.snapshot.compiled import CompiledRoute
 
@@ -45,6 +46,7 @@ class Planner:
         stopped: Callable[[Canary | None], bool] = lambda _: False,
     ) -> None:
         self._stopped = stopped
+        self._handovers = Handovers(lambda: clock.now().timestamp())
         self._health = health
         self.not_closed = health.not_closed  # targets whose circuit is open, or half
         self._clock = clock
@@ -52,16 +54,21 @@ class Planner:
 
     def assign(
         self, route: CompiledRoute, request: ClientRequest, key: str
-    ) -> tuple[Arm, RoutePlan]:
-        """The arm, and whom to ask now, in order. key: the sticky one."""
+    ) -> tuple[Arm, RoutePlan, bool]:
+        """The arm, whom to ask now, in order, and whether a handover leaves the request to be
+        evidence. key: the sticky one.
+        """
         if route.warmed and request.endpoint is not _EMBEDDINGS:
             plan = self._warming(route, request, key)
             if plan is not None:
-                return Arm.KEEP_WARM, plan
+                return Arm.KEEP_WARM, plan, True
         arm = _INCUMBENT if route.experiment is None else choose_arm(route.route, key)
-        if arm is _CANARY and self._stopped(route.route.canary):
+        canary, scored = route.route.canary, True
+        if canary is not None and canary.handover is not None:
+            arm, scored = self._handovers.place(route, request, key, arm)
+        if arm is _CANARY and self._stopped(canary):
             arm = _INCUMBENT
-        return arm, self.plan(route, arm, request)
+        return arm, self.plan(route, arm, request), scored
 
     def _warming(
         self, route: CompiledRoute, request: ClientRequest, key: str

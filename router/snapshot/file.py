@@ -22,6 +22,7 @@ from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.domain.routing.table import (
     Canary,
+    Handover,
     KeyGrant,
     Route,
     RouteSettings,
@@ -232,7 +233,9 @@ def _route(data: Mapping[str, Any]) -> Route:
 
 
 def _canary(data: Mapping[str, Any]) -> Canary:
-    return Canary(**{**data, "unit_rule": UnitRule.from_json(data["unit_rule"])})
+    handover = Handover(**data["handover"]) if data.get("handover") else None
+    rule = UnitRule.from_json(data["unit_rule"])
+    return Canary(**{**data, "unit_rule": rule, "handover": handover})
 
 
 def _target(data: Mapping[str, Any]) -> Target:

@@ -63,7 +63,7 @@ OTHER_COLUMNS: Mapping[str, str] = {
     "route_fallback": "route target evidence",
     "route_freeze": "id route reason actor lifted_by signature",
     "route_version": "route kind incumbent incumbent_evidence canary canary_evidence "
-    "salt rollout unit_rule settings prev_incumbent verdict_id verdict_candidate "
+    "salt rollout unit_rule handover settings prev_incumbent verdict_id verdict_candidate "
     "verdict_outcome actor reason holdback holdback_plan break_glass prev_signature signature",
     "sample": "run item error served_model rule served_build judge_model judge_build "
     "answer_sha256 prompt_sha256 signature",

@@ -38,6 +38,7 @@ from harness.domain.routing.route_changes import (
     StartCanary,
     TableChange,
 )
+from harness.domain.routing.table import Handover
 from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.text.sentences import reason_text
 from harness.ports import Transaction
@@ -90,6 +91,7 @@ def open_canary(
         weight_bps=policy.steps[0].weight_bps,
         salt=rollout.salt,
         unit_rule=build_unit_rule(policy, now, ledger_salt=ctx.chance.token("ledger_")),
+        handover=_handover(rollout, 0),
     )
     tx.routing.commit(
         change,
@@ -100,6 +102,13 @@ def open_canary(
     )
     after = replace(apply_event(proposal, event, now), rollout=rollout.id)
     return tx.proposals.save(after)
+
+
+def _handover(rollout: Rollout, settled_bps: int) -> Handover | None:
+    """The handover to the rollout's step; None without one. settled_bps: the share before."""
+    lasts_s = rollout.policy.handover_s
+    until_s = rollout.step_started_at.timestamp() + lasts_s
+    return Handover(until_s, settled_bps) if lasts_s else None
 
 
 def find_live(tx: Transaction, route: str) -> Rollout:
@@ -168,8 +177,13 @@ class CanaryMachine:
         """Another state, perhaps another share of traffic."""
         after = self._after(move)
         if after.step != self._rollout.step:
-            weight = after.current.weight_bps
-            self._commit(RaiseWeight(after.route, after.id, weight), move)
+            raised = RaiseWeight(
+                after.route,
+                after.id,
+                after.current.weight_bps,
+                _handover(after, self._rollout.current.weight_bps),
+            )
+            self._commit(raised, move)
         saved = self._tx.rollouts.save(after)
         self.record(f"canary.{move.signal.value}", after, move)
         if after.state is RolloutState.PAUSED:

@@ -176,6 +176,7 @@ PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _about(
         "tools_serialized": "Requests whose tool calls were made one at a time",
         "units_counted_elsewhere": "Callers that another router had counted already",
         "unknown_keys": "Requests with a key that is unknown, revoked or expired",
+        "unscored_in_handover": "Requests of conversations older than the canary's share",
         "unscored_in_haste": "Requests with a deadline of the client's own that is too short",
         "unscored_units": "Callers whose outcome came after their canary had ended",
         "worker_restarts": "Workers that ended and were started again",

@@ -152,6 +152,9 @@ class CanaryPolicy:
     # control; 0 for no bake.
     bake_s: float = 86_400.0
     bake_bps: int = 100  # share of the callers who keep the old model in the bake
+    # After each new share, how long a conversation that is under way stays with the incumbent;
+    # 0 for no such time.
+    handover_s: float = 1_800.0
     # What comes before the first step; none for nothing.
     shadow: ShadowStagePolicy | None = None
     # The model that feeds the guardrail `judge`; both are there, or none.

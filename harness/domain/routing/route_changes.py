@@ -19,6 +19,7 @@ from harness.domain.routing.table import (
     BUCKETS,
     DEFAULT_ROUTE_SETTINGS,
     Canary,
+    Handover,
     Route,
     RouteSettings,
 )
@@ -101,6 +102,7 @@ class StartCanary:
     weight_bps: int
     salt: str
     unit_rule: UnitRule = DEFAULT_UNIT_RULE
+    handover: Handover | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ class RaiseWeight:
     route: str
     rollout: str
     weight_bps: int
+    handover: Handover | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +224,8 @@ def apply_change(route: Route | None, change: TableChange) -> Route:  # noqa: C9
                     f"route {route.name!r}: a weight only rises, "
                     f"and {change.weight_bps} does not after {canary.weight_bps} bps"
                 )
-            return replace(after, canary=replace(canary, weight_bps=change.weight_bps))
+            raised = replace(canary, weight_bps=change.weight_bps, handover=change.handover)
+            return replace(after, canary=raised)
         case PromoteCanary():
             return _promote(after, change)
         case EndBake():
@@ -310,6 +314,7 @@ def _start_canary(after: Route, change: StartCanary) -> Route:
         change.salt,
         change.rollout,
         change.unit_rule,
+        handover=change.handover,
     )
     return replace(after, canary=canary)
 
@@ -323,7 +328,11 @@ def _promote(after: Route, change: PromoteCanary) -> Route:
     holdback = None
     if change.holdback_bps:
         holdback = replace(
-            canary, target=after.incumbent, weight_bps=change.holdback_bps, control=True
+            canary,
+            target=after.incumbent,
+            weight_bps=change.holdback_bps,
+            control=True,
+            handover=None,
         )
     return replace(after, incumbent=proof.candidate, canary=None, holdback=holdback)
 

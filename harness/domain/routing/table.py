@@ -165,6 +165,16 @@ ROUTE_TIMEOUTS: Final = ("first_token_timeout_s", "first_byte_timeout_s")
 
 
 @dataclass(frozen=True, slots=True)
+class Handover:
+    """Lets conversations that are under way stay with the incumbent for a while, after a canary
+    opened or got a larger share. settled_bps: the share before; its callers stay as they are.
+    """
+
+    until_s: float  # in seconds since 1970 UTC
+    settled_bps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Canary:
     """A candidate that serves a share of a route's callers."""
 
@@ -175,6 +185,7 @@ class Canary:
     unit_rule: UnitRule = DEFAULT_UNIT_RULE
     # A holdback; its target is what the candidate, now the incumbent, is compared with.
     control: bool = False
+    handover: Handover | None = None
 
     @property
     def candidate_bps(self) -> int:

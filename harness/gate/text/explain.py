@@ -25,6 +25,7 @@ from harness.domain.formatting import (
     format_number,
     format_percent,
     format_quantity,
+    format_span,
     format_usd,
     without_scientific_notation,
 )
@@ -140,6 +141,11 @@ def _judged_by(policy: CanaryPolicy) -> str:
     )
     if policy.warm_up_units:
         words += f"; response times count from canary unit {policy.warm_up_units + 1} on"
+    if policy.handover_s:
+        words += (
+            f"; for {format_span(policy.handover_s)} after each new share, a conversation "
+            "that is under way stays with the incumbent and counts for neither model"
+        )
     return words
 
 

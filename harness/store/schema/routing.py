@@ -9,6 +9,7 @@ route's.
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -17,7 +18,7 @@ from harness.domain.canary.guardrails import UnitRule
 from harness.domain.evals.verdict import Passed
 from harness.domain.routing.evidence import EvidenceKind, TargetEvidence, Waiver
 from harness.domain.routing.route_changes import CHANGE_KINDS
-from harness.domain.routing.table import Canary, Route, RouteSettings
+from harness.domain.routing.table import Canary, Handover, Route, RouteSettings
 from harness.ports.routing import RouteRecord
 from harness.store.schema.columns import (
     Row,
@@ -109,6 +110,7 @@ route_version = sa.Table(
     text("salt", nullable=True),
     text("rollout", nullable=True),
     json_value("unit_rule", nullable=True),
+    json_value("handover", nullable=True),
     json_value("settings"),
     count("prev_version", nullable=True),
     text("prev_incumbent", nullable=True),
@@ -141,7 +143,7 @@ route_version = sa.Table(
     ),
     sa.CheckConstraint(
         "(canary IS NULL AND canary_evidence IS NULL AND weight_bps = 0 AND salt IS NULL"
-        " AND rollout IS NULL AND unit_rule IS NULL)"
+        " AND rollout IS NULL AND unit_rule IS NULL AND handover IS NULL)"
         " OR (canary IS NOT NULL AND canary_evidence IS NOT NULL"
         " AND weight_bps BETWEEN 1 AND 10000 AND salt IS NOT NULL AND rollout IS NOT NULL"
         " AND unit_rule IS NOT NULL)",
@@ -321,6 +323,7 @@ def route_to_row(route: Route) -> Values:
         "salt": canary.salt if canary else None,
         "rollout": canary.rollout if canary else None,
         "unit_rule": canary.unit_rule.as_json() if canary else None,
+        "handover": asdict(canary.handover) if canary and canary.handover else None,
         "settings": route.settings.as_json(),
         "holdback": route.holdback.target if route.holdback else None,
         "holdback_plan": _plan(route.holdback) if route.holdback else None,
@@ -360,7 +363,8 @@ def _holdback(row: Row) -> Canary:
 
 def _canary(row: Row) -> Canary:
     rule = parse_json(row, "unit_rule", UnitRule.from_json)
-    return Canary(row.canary, row.weight_bps, row.salt, row.rollout, rule)
+    handover = Handover(**row.handover) if row.handover else None
+    return Canary(row.canary, row.weight_bps, row.salt, row.rollout, rule, handover=handover)
 
 
 def record_from_row(row: Row, fallbacks: Mapping[int, tuple[str, ...]]) -> RouteRecord:

@@ -1,0 +1,106 @@
+"""A canary opens among running conversations: for a while they stay where they are."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.domain.canary.guardrails import UnitRule
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.table import Handover, Snapshot
+from router.conversation.makers import mark_piece
+from router.request.body import read_request
+from router.request.handover import is_under_way
+from tests.support.control.manual_clock import ManualClock
+from tests.support.router.asgi_router import AUTH, CHAT, Door
+from tests.support.router.live_router import CANDIDATE, INCUMBENT, snapshot
+
+pytestmark = pytest.mark.req("F3", "B7")
+LASTS_S = 1800.0
+ASKED = {"role": "user", "content": "hi"}
+SAID = {"role": "assistant", "content": "hello"}
+CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+RESULT = {"type": "function_call_output", "call_id": "c", "output": "1"}
+
+
+def opened(settled_bps: int = 0) -> Snapshot:
+    """The canary serves everybody from now on, and until now `settled_bps`."""
+    first = snapshot("http://up", weight_bps=10_000, rule=UnitRule(block_size=1))
+    route = first.table.routes["support"]
+    assert route.canary is not None
+    until_s = ManualClock().now().timestamp() + LASTS_S
+    moved = replace(route.canary, handover=Handover(until_s, settled_bps))
+    routes = {**first.table.routes, "support": replace(route, canary=moved)}
+    return replace(first, table=replace(first.table, routes=routes))
+
+
+async def model(door: Door, person: str, *messages: dict[str, Any]) -> str:
+    body = json.dumps({"model": "support", "messages": [*messages, ASKED]}).encode()
+    sticky = (b"x-swapgate-sticky", person.encode())
+    status, headers, _ = await door.call(CHAT, body, headers=(AUTH, sticky))
+    assert status == 200
+    return headers[b"x-swapgate-target"].decode().removeprefix("up/")
+
+
+def counted(door: Door) -> int:
+    door.recorder.flush(final=True)
+    return sum(block.units for block in door.kept.blocks.values())
+
+
+async def test_what_is_under_way_stays_for_the_handover_and_proves_nothing(
+    tmp_path: Path,
+) -> None:
+    door = Door(tmp_path, first=opened())
+
+    assert await model(door, "old", ASKED, SAID) == INCUMBENT
+    assert counted(door) == 0
+    assert await model(door, "new") == CANDIDATE
+    assert await model(door, "new", ASKED, SAID) == CANDIDATE
+    assert counted(door) == 1
+
+    door.clock.advance(LASTS_S)
+    assert await model(door, "old", ASKED, SAID) == CANDIDATE
+
+
+async def test_what_the_candidate_signed_stays_with_it_at_a_worker_that_never_saw_it(
+    tmp_path: Path,
+) -> None:
+    door = Door(tmp_path, first=opened())
+    serving = door.holder.current
+    assert serving is not None
+    for upstream in serving.routes["support"].upstreams.values():
+        google = {"google": {"thought_signature": mark_piece("c2ln", upstream.maker)}}
+        signed = {**SAID, "extra_content": google}
+        expected = CANDIDATE if CANDIDATE in upstream.name else INCUMBENT
+        assert await model(door, "any", ASKED, signed) == expected
+
+
+async def test_a_larger_share_leaves_with_the_candidate_who_was_there_before(
+    tmp_path: Path,
+) -> None:
+    door = Door(tmp_path, first=opened(settled_bps=9_999))
+    assert await model(door, "was there", ASKED, SAID) == CANDIDATE
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "fields", "under_way"),
+    [
+        (Endpoint.CHAT, {"messages": [ASKED]}, False),
+        (Endpoint.CHAT, {"messages": [ASKED, SAID]}, False),  # it begins the answer
+        (Endpoint.CHAT, {"messages": [ASKED, SAID, ASKED]}, True),
+        (Endpoint.MESSAGES, {"messages": [ASKED, SAID, ASKED]}, True),
+        (Endpoint.RESPONSES, {"input": "hi"}, False),
+        (Endpoint.RESPONSES, {"input": [ASKED, ASKED]}, False),
+        (Endpoint.RESPONSES, {"input": [ASKED, CALL, RESULT]}, True),
+        (Endpoint.RESPONSES, {"input": "hi", "previous_response_id": "r"}, True),
+        (Endpoint.CHAT, {"messages": "odd"}, False),
+        (Endpoint.CHAT, {"messages": [1, None, ASKED]}, False),
+    ],
+)
+def test_a_request_shows_whether_its_conversation_is_under_way(
+    endpoint: Endpoint, fields: dict[str, Any], *, under_way: bool
+) -> None:
+    asked = read_request(json.dumps({"model": "m", **fields}).encode(), endpoint)
+    assert is_under_way(asked) is under_way
