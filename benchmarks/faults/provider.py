@@ -10,19 +10,21 @@ from collections.abc import Iterable, MutableMapping
 from dataclasses import replace
 from typing import Any, Final
 
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from benchmarks.faults.answers import words
 from benchmarks.faults.catalogue import rows
 from benchmarks.faults.routes import routes
 from evals.sim import profiles
 from evals.sim import server as serve
-from evals.sim.app import App, build_app
+from evals.sim.app import build_app
 from evals.sim.item_bank import ItemBank
 from evals.sim.protocols.chat_completions import Completion
-from evals.sim.protocols.http_exchange import HttpExchange, Receive, Scope, Send
+from evals.sim.protocols.http_exchange import HttpExchange
 from evals.sim.protocols.requests import ChatRequest
 from evals.sim.server import server
 from evals.sim.simulated_model import SimulatedModel
-from evals.sim.simulator import Simulator, Stats
+from evals.sim.simulator import Simulator
 
 # In the prompt, so that every gateway passes it on.
 NUMBER: Final = re.compile(rb"request-([0-9a-z.-]+)")
@@ -42,13 +44,11 @@ class Numbered(Simulator):
         )
         self._text = " ".join(words(letter))
 
-    def _complete(
-        self, request: ChatRequest, examinee: SimulatedModel, stats: Stats
-    ) -> Completion:
-        return replace(super()._complete(request, examinee, stats), text=self._text)
+    def _complete(self, request: ChatRequest, model: SimulatedModel) -> Completion:
+        return replace(super()._complete(request, model), text=self._text)
 
 
-def counting(app: App) -> App:
+def counting(app: ASGIApp) -> ASGIApp:
     """The application, and under CALLS what it was asked: calls and who left, by number."""
     calls: Counter[str] = Counter()
     left: set[str] = set()
@@ -56,7 +56,7 @@ def counting(app: App) -> App:
     async def counted(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == CALLS:
             told = {"calls": calls, "left": sorted(left)}
-            await HttpExchange(scope, receive, send).json(200, told)
+            await HttpExchange(scope, receive, send).reply(200, told)
             return
         body = await HttpExchange(scope, receive, send).body()
         found = NUMBER.search(body)

@@ -13,7 +13,6 @@ from evals.sim.simulated_model import SimulatedAnswer
 TRAILER = "Let me know if you would like any of these values explained."
 OPENER = "Certainly. Here is my answer."
 INSISTENT = re.compile(r"\b(?:alone|exactly|never)\b", re.IGNORECASE)
-NONE = Habits()
 FILLER = (
     "this text comes from a simulated model and says nothing of interest while it shows how "
     "words arrive one after another from a provider that answers any prompt with patience"
@@ -38,14 +37,21 @@ def answer(
     form_asked: its system message insists on the form, which ends every habit.
     """
     value = verdict.value
-    habits = NONE if form_asked else profile.habits
+    habits = Habits() if form_asked else profile.habits
     place = (profile.seed, verdict.item.suite, verdict.item.id)
     if isinstance(value, dict):
-        return bare(value) if json_asked else in_habit(value, habits, place)
-    text = plain(value)
+        text, u = bare(value), text_numbers.uniform("form", *place)
+        if json_asked or u >= habits.json_fences + habits.trailing_prose:
+            return text
+        return f"```json\n{text}\n```" if u < habits.json_fences else f"{text}\n\n{TRAILER}"
+    if isinstance(value, list) and value:  # of several accepted answers the first
+        value = value[0]
+    text = value if isinstance(value, str) else bare(value)
     if "ANSWER:" in prompt:
-        text = f"{working(verdict)}\nANSWER: {text.rpartition('####')[2].strip()}"
-    if "ANSWER:" not in prompt and text_numbers.uniform("verbose", *place) < habits.verbose:
+        numbers = ", ".join(re.findall(r"\d[\d.,]*\d|\d", verdict.item.input)[:4])
+        working = f"I start from {numbers or 'what is given'} and go step by step."
+        return f"{working}\nANSWER: {text.rpartition('####')[2].strip()}"
+    if text_numbers.uniform("verbose", *place) < habits.verbose:
         return f"{OPENER}\n\n{text}"
     return text
 
@@ -55,30 +61,8 @@ def insists_on_form(system: str) -> bool:
     return INSISTENT.search(system) is not None
 
 
-def bare(value: object) -> str:
+def bare(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def plain(value: Any) -> str:
-    """A text as it is; of several accepted answers the first; else JSON."""
-    if isinstance(value, list) and value:
-        value = value[0]
-    return value if isinstance(value, str) else bare(value)
-
-
-def working(verdict: SimulatedAnswer) -> str:
-    numbers = re.findall(r"\d[\d.,]*\d|\d", verdict.item.input)[:4]
-    return f"I start from {', '.join(numbers) or 'what is given'} and go step by step."
-
-
-def in_habit(value: object, habits: Habits, place: tuple[object, ...]) -> str:
-    """The JSON answer in one of the forms, by the shares of the habits."""
-    u, text = text_numbers.uniform("form", *place), bare(value)
-    if u < habits.json_fences:
-        return f"```json\n{text}\n```"
-    if u < habits.json_fences + habits.trailing_prose:
-        return f"{text}\n\n{TRAILER}"
-    return text
 
 
 def filler(prompt: str) -> str:

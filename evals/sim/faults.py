@@ -5,9 +5,10 @@ and what replaces a whole answer. Faults within an answer: see `simulator`.
 import math
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, field
+from dataclasses import field
 from enum import StrEnum
-from typing import Annotated, Any
+from itertools import repeat
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -58,16 +59,10 @@ GARBAGE: Mapping[str, bytes] = {
     "nested": b"[" * 10_000 + b"]" * 10_000,
     "no_choices": encoded({"id": "chatcmpl-sim", "object": "chat.completion", "choices": []}),
 }
-VARIANTS: Mapping[str, tuple[str, ...]] = {
-    "garbage": tuple(GARBAGE),
-    "huge": ("plain", "gzip"),
-}
 DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "html": {"status": 200},
     "stall": {"after_chunks": 1},
     "truncate": {"after_chunks": 1},
-    "garbage": {"variant": "text"},
-    "huge": {"variant": "plain"},
 }
 
 
@@ -89,19 +84,18 @@ class Fault:
     role_first: bool = False
     until_count: Annotated[int, Field(ge=0)] | None = None  # it ends after so many hits
     size_bytes: Annotated[int, Field(ge=0, le=4 * 2**30)] = 2**20
-    variant: str = ""
+    variant: Literal["text", "nan", "nested", "no_choices", "gzip"] = "text"
+
+    @property
+    def before_all(self) -> bool:
+        return not (self.after_chunks or self.role_first)
 
 
 def parse_fault(data: object) -> Fault:
     """Reads a fault from a request's body. Raises InputError that names the field."""
     if not isinstance(data, dict):
         raise InputError("a fault must be a JSON object with a 'kind'")
-    kind = str(data.get("kind"))
-    fault = parse(Fault, {**DEFAULTS.get(kind, {}), **data}, "fault")
-    variants = VARIANTS.get(kind, ("",))
-    if fault.variant not in variants:
-        raise InputError(f"variant: must be one of {', '.join(variants)}")
-    return fault
+    return parse(Fault, {**DEFAULTS.get(str(data.get("kind")), {}), **data}, "fault")
 
 
 class FaultBook:
@@ -132,29 +126,20 @@ class FaultBook:
         self._counts[name] = seen + 1, hit + struck
         return fault if struck else None
 
-    def as_json(self) -> dict[str, Any]:
-        return {
-            model: {
-                **asdict(fault),
-                **dict(zip(("seen", "hit"), self._counts[model], strict=True)),
-            }
-            for model, fault in self._faults.items()
-        }
-
 
 async def replace_answer(
     exchange: HttpExchange, fault: Fault, model: str, dialect: EndpointDialect
 ) -> bool:
     """Carries out a fault that leaves nothing of the answer; False if an answer follows."""
-    exchange.headers = {**exchange.headers, **fault.headers}
+    exchange.extra = fault.headers
     match fault.kind:
         case FaultKind.STATUS:
             error = dialect.error(fault.status, fault.message, fault.code, None)
-            await exchange.json(fault.status, error)
+            await exchange.reply(fault.status, error)
         case FaultKind.NOT_FOUND:
             missing = no_such_model(model)
             error = dialect.error(404, missing.message, missing.code, missing.param)
-            await exchange.json(404, error)
+            await exchange.reply(404, error)
         case FaultKind.GARBAGE:
             await exchange.whole(200, GARBAGE[fault.variant], JSON)
         case FaultKind.HTML:
@@ -163,7 +148,7 @@ async def replace_answer(
             await _send_huge(exchange, fault)
         case FaultKind.ENDLESS_HEADER:
             await _send_endless_header(exchange, fault)
-        case FaultKind.RESET | FaultKind.CLOSE if not (fault.after_chunks or fault.role_first):
+        case FaultKind.RESET | FaultKind.CLOSE if fault.before_all:
             await exchange.break_off(reset=fault.kind is FaultKind.RESET)
         case FaultKind.HANG:
             await exchange.pause(fault.delay_s)
@@ -175,28 +160,19 @@ async def replace_answer(
 
 async def _send_huge(exchange: HttpExchange, fault: Fault) -> None:
     """Sends as many blanks as asked for before an object; the memory used here stays small."""
-    parts = _blanks(fault.size_bytes)
+    blanks: Iterator[bytes] = repeat(PIECE, fault.size_bytes // len(PIECE))
+    end = b"{}"
     if fault.variant == "gzip":
-        exchange.headers = {**exchange.headers, "content-encoding": "gzip"}
-        parts = _pack(parts)
+        exchange.extra = {**exchange.extra, "content-encoding": "gzip"}
+        packer = zlib.compressobj(wbits=31)
+        blanks = map(packer.compress, blanks)
     await exchange.start(200, JSON)
-    for part in parts:
+    for part in blanks:
         await exchange.write(part)
         await exchange.give_way()
-    await exchange.write(b"", last=True)
-
-
-def _blanks(size: int) -> Iterator[bytes]:
-    for _ in range(size // len(PIECE)):
-        yield PIECE
-    yield b"{}"
-
-
-def _pack(parts: Iterator[bytes]) -> Iterator[bytes]:
-    packer = zlib.compressobj(wbits=31)
-    for part in parts:
-        yield packer.compress(part)
-    yield packer.flush()
+    if fault.variant == "gzip":
+        end = packer.compress(end) + packer.flush()
+    await exchange.write(end, last=True)
 
 
 async def _send_endless_header(exchange: HttpExchange, fault: Fault) -> None:

@@ -5,11 +5,13 @@ up whole, then searches it for items that a template wrapped. White space does n
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
+from pydantic.dataclasses import dataclass
+
+from evals.sim.profiles import Share, parse
 from evals.suites import items
 from harness.domain.errors import InputError
 from harness.domain.settings import SuiteSettings
@@ -23,7 +25,7 @@ class BankItem:
     id: str
     input: str
     target: Any
-    difficulty: float = 0.5  # 0 (easy) to 1 (hard)
+    difficulty: Share = 0.5  # 0 (easy) to 1 (hard)
     distractors: tuple[Any, ...] = ()  # plausible wrong answers
     # `{"name": …, "arguments": {…}}` if the right answer is a call.
     tool_call: Mapping[str, Any] | None = None
@@ -42,16 +44,12 @@ class ItemBank:
 
     def __init__(self, items: Iterable[BankItem], version: str = "") -> None:
         self.version = version
+        self.suites: dict[str, list[BankItem]] = {}
         self._exact: dict[str, BankItem] = {}
-        self._suites: dict[str, list[BankItem]] = {}
         for item in items:
             self._exact.setdefault(flatten_whitespace(item.input), item)
-            self._suites.setdefault(item.suite, []).append(item)
+            self.suites.setdefault(item.suite, []).append(item)
         self._shortest = min(map(len, self._exact), default=0)
-
-    @property
-    def suites(self) -> Mapping[str, list[BankItem]]:
-        return self._suites
 
     def find(self, prompt: str) -> BankItem | None:
         """The item that the prompt asks, None if it holds none.
@@ -63,9 +61,8 @@ class ItemBank:
         if (exact := self._exact.get(text)) or len(text) < self._shortest:
             return exact
         found = [known for known in self._exact if known and known in text]
-        if not found:
-            return None
-        return self._exact[max(found, key=lambda k: (text.rfind(k) + len(k), len(k)))]
+        best = max(found, key=lambda k: (text.rfind(k) + len(k), len(k)), default="")
+        return self._exact.get(best)
 
 
 Source = str | Path | SuiteSettings
@@ -82,18 +79,22 @@ def load_suite_items(source: Source) -> list[BankItem]:
     Without a name the suite is called as the file, less its ending. A suite without a data
     file (an Inspect task) has no items here: its prompts are answered like unknown ones.
     """
-    if isinstance(source, SuiteSettings):
-        if source.path is None:
-            return []
-        name, path, fields = source.name, source.path, (source.input_field, source.target_field)
-    else:
+    if not isinstance(source, SuiteSettings):
         given, _, file = str(source).rpartition("=")
-        path, fields = Path(file), ("input", "")
-        name = given or path.stem
-    if not path.is_file():
-        raise InputError(f"there is no suite file {path}; give an existing JSONL or CSV file")
-    read = items.load_items(path, name=name, input_field=fields[0], target_field=fields[1])
-    return [bank_item(item, suite=name, place=str(path)) for item in read]
+        source = SuiteSettings(given or Path(file).stem, path=Path(file))
+    if source.path is None:
+        return []
+    if not source.path.is_file():
+        raise InputError(
+            f"there is no suite file {source.path}; give an existing JSONL or CSV file"
+        )
+    read = items.load_items(
+        source.path,
+        name=source.name,
+        input_field=source.input_field,
+        target_field=source.target_field,
+    )
+    return [bank_item(item, suite=source.name, place=str(source.path)) for item in read]
 
 
 def suite_files(folder: Path) -> list[Path]:
@@ -102,31 +103,25 @@ def suite_files(folder: Path) -> list[Path]:
 
 
 def bank_item(sample: items.Item, *, suite: str, place: str) -> BankItem:
-    metadata = sample.metadata
-    difficulty = metadata.get("difficulty", 0.5)
-    fits = isinstance(difficulty, int | float) and not isinstance(difficulty, bool)
-    if not (fits and 0 <= difficulty <= 1):
-        raise InputError(f"{place}: item {sample.id}: difficulty must be a number from 0 to 1")
-    distractors = metadata.get("distractors", other_choices(sample))
-    if not isinstance(distractors, list):
-        raise InputError(f"{place}: item {sample.id}: distractors must be a list")
-    return BankItem(
-        suite=suite,
-        id=sample.id,
-        input=sample.input,
-        target=sample.target,
-        difficulty=float(difficulty),
-        distractors=tuple(distractors),
-        tool_call=tool_call(sample),
-    )
-
-
-def tool_call(sample: items.Item) -> dict[str, Any] | None:
-    """The call that is the right answer: `metadata.tool_call`, or a target of that shape."""
-    for candidate in (sample.metadata.get("tool_call"), sample.target):
-        if isinstance(candidate, dict) and {"name", "arguments"} == set(candidate):
-            return candidate
-    return None
+    """Reads an item of a suite. Its call is `metadata.tool_call`, or a target of that shape.
+    Raises InputError.
+    """
+    known = sample.metadata
+    calls = [
+        call
+        for call in (known.get("tool_call"), sample.target)
+        if isinstance(call, dict) and {"name", "arguments"} == set(call)
+    ]
+    fields = {
+        "suite": suite,
+        "id": sample.id,
+        "input": sample.input,
+        "target": sample.target,
+        "difficulty": known.get("difficulty", 0.5),
+        "distractors": known.get("distractors", other_choices(sample)),
+        "tool_call": calls[0] if calls else None,
+    }
+    return parse(BankItem, fields, f"{place}: item {sample.id}")
 
 
 def other_choices(sample: items.Item) -> list[object]:

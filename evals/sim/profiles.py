@@ -1,31 +1,30 @@
 """A profile defines a simulated model: skill by suite, answer habits, latency, price and
-script. Loads them from YAML, swaps two models' roles, applies changes at run time.
+script. Loads them from YAML, and applies changes at run time.
 """
 
-import dataclasses
 import math
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import field, replace
+from functools import cache
 from pathlib import Path
 from string import Template
 from typing import Annotated, Any, TypeVar
 
-import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from harness.config.source_locations import check_size
+from harness.config.source_locations import parse_file
 from harness.domain.content_hash import digest
 from harness.domain.errors import InputError
 from harness.domain.routing.target import Price
-from harness.domain.suggestions import did_you_mean
 
 DEFAULT_PROFILES = Path(__file__).with_name("profiles.yaml")
 T = TypeVar("T")
 STRICT_FIELDS = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 AtLeastZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 Word = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]*$")]
 
 
@@ -64,17 +63,13 @@ class ScriptLine:
     """
 
     # Patterns for the newest message, and for the ones before it; empty for any.
-    newest: str = ""
-    earlier: str = ""
+    newest: re.Pattern[str] = re.compile("")
+    earlier: re.Pattern[str] = re.compile("")
     text: str = ""
     tool: str = ""  # called instead of saying the text, where the request offers it
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        try:
-            re.compile(self.newest), re.compile(self.earlier)
-        except re.error as error:
-            raise ValueError(str(error)) from None
         if bool(self.text) == bool(self.tool):
             raise ValueError("needs either `text` or `tool`")
 
@@ -89,7 +84,7 @@ def find_line(
     *before, last = texts
     history = "\n".join(before)
     for line in script:
-        newest, earlier = re.search(line.newest, last), re.search(line.earlier, history)
+        newest, earlier = line.newest.search(last), line.earlier.search(history)
         if newest and earlier and (not line.tool or line.tool in tools):
             values = {**earlier.groupdict(), **newest.groupdict()}
             text, arguments = _fill(line.text, values), _fill(line.arguments, values)
@@ -111,11 +106,12 @@ def _fill(value: Any, values: Mapping[str, str | None]) -> Any:
 def parse(kind: type[T], data: object, place: str) -> T:
     """Reads `data` as a `kind`. Raises InputError with the place and the field."""
     try:
-        return TypeAdapter(kind).validate_python(data)
+        made: T = adapter(kind).validate_python(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise InputError(f"{place}: {where}: {first['msg']}") from None
+    return made
 
 
 @dataclass(frozen=True, config=STRICT_FIELDS)
@@ -146,39 +142,20 @@ class Profile:
         return f"simulated-swapgate-{self.build or digest(self.as_json())[:10]}"
 
     def as_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        shown: dict[str, Any] = adapter(Profile).dump_python(self, mode="json")
+        return shown
 
 
 def load_profiles(path: Path = DEFAULT_PROFILES) -> dict[str, Profile]:
-    """Loads profiles by name from a YAML or JSON file. Raises InputError with the place."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        check_size(text)
-        raw = yaml.safe_load(text)
-    except OSError as error:
-        raise InputError(f"cannot read the profiles {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path.name}: not YAML: {error}") from None
-    if not isinstance(raw, dict) or not raw:
-        raise InputError(f"{path.name}: must be a mapping from model names to profiles")
+    """Loads profiles by name from a YAML or JSON file. Raises ConfigError or InputError with
+    the place.
+    """
     return {
         str(name): change_profile(
             Profile(str(name)), fields or {}, place=f"{path.name}: {name}"
         )
-        for name, fields in raw.items()
+        for name, fields in parse_file(path).values.items()
     }
-
-
-def swap_profiles(profiles: Mapping[str, Profile], pairs: Sequence[str]) -> dict[str, Profile]:
-    """Returns the profiles with the roles of `A` and `B` exchanged for each `A=B`."""
-    result = dict(profiles)
-    for pair in pairs:
-        a, _, b = pair.partition("=")
-        for name in (a, b):
-            if name not in result:
-                raise InputError(f"cannot swap {pair!r}: {unknown(name, tuple(result))}")
-        result[a], result[b] = result[b], result[a]
-    return result
 
 
 def change_profile(profile: Profile, changes: object, *, place: str) -> Profile:
@@ -189,8 +166,7 @@ def change_profile(profile: Profile, changes: object, *, place: str) -> Profile:
     """
     if not isinstance(changes, dict):
         raise InputError(f"{place}: must be an object")
-    before = profile.as_json()
-    given = {**changes}
+    before, given = profile.as_json(), {**changes}
     if "skill" in given:
         skill = given.pop("skill")
         by_suite = {**skill} if isinstance(skill, dict) else {"default": skill}
@@ -198,18 +174,5 @@ def change_profile(profile: Profile, changes: object, *, place: str) -> Profile:
         given["skill"] = {**profile.skill, **by_suite} if isinstance(skill, dict) else {}
     for part in ("habits", "latency", "price"):
         if isinstance(given.get(part), dict):
-            _check_names(given[part], tuple(before[part]), f"{place}: {part}")
             given[part] = {**before[part], **given[part]}
-    _check_names(given, tuple(before), place)
     return parse(Profile, {**before, **given}, place)
-
-
-def _check_names(given: Mapping[str, object], known: Sequence[str], place: str) -> None:
-    for name in given:
-        if name not in known:
-            raise InputError(f"{place}: {unknown(str(name), known)}")
-
-
-def unknown(name: str, choices: Sequence[str]) -> str:
-    hint = did_you_mean(name, choices, otherwise="; known are " + ", ".join(choices))
-    return f"unknown name {name!r}{hint}"

@@ -3,7 +3,6 @@ until a signal or in a thread. Its connections can be reset by faults.
 """
 
 import asyncio
-import dataclasses
 import signal
 import socket
 import time
@@ -16,14 +15,16 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from evals.sim import item_bank
 from evals.sim.app import build_app
 from evals.sim.item_bank import ItemBank, Source
-from evals.sim.profiles import DEFAULT_PROFILES, Profile, load_profiles, swap_profiles
+from evals.sim.profiles import DEFAULT_PROFILES, adapter, load_profiles
 from evals.sim.protocols.http_exchange import TRANSPORT
 from evals.sim.simulator import Simulator
 from harness import package_data
 from harness.domain.content_hash import digest
 from harness.domain.errors import InputError
+from harness.domain.settings import http_url
 
 GRACE_S = 1.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class BreakableProtocol(HttpToolsProtocol):
@@ -48,7 +49,7 @@ class SimServer(uvicorn.Server):
                 connection.transport.abort()
 
 
-def server(app: object, *, limit_s: float = 5.0) -> SimServer:
+def server(app: object) -> SimServer:
     """A server for one process; sockets are given when it runs."""
     config = uvicorn.Config(
         app,  # type: ignore[arg-type] # uvicorn's own names for the same ASGI types
@@ -60,12 +61,9 @@ def server(app: object, *, limit_s: float = 5.0) -> SimServer:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=round(limit_s),
+        timeout_graceful_shutdown=5,
     )
     return SimServer(config)
-
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def whole_seconds() -> int:
@@ -74,26 +72,19 @@ def whole_seconds() -> int:
 
 def simulator(
     *,
-    profiles: Path | None = None,
+    profiles: Path = DEFAULT_PROFILES,
     suites: Sequence[Source] = (),
-    swaps: Sequence[str] = (),
     time_scale: float = 1.0,
 ) -> Simulator:
-    """Builds a simulator over the shipped suites and the given ones.
-
-    profiles: a YAML file instead of the shipped one. suites: files, `NAME=FILE`, or settings.
-    swaps: `A=B` exchanges two models' roles. Raises InputError.
+    """Builds a simulator over the shipped suites and the given ones: files, `NAME=FILE`, or
+    settings. Raises ConfigError, InputError.
     """
-    models: dict[str, Profile] = load_profiles(profiles or DEFAULT_PROFILES)
     shipped = item_bank.load_suites(item_bank.suite_files(package_data.path("datasets")))
     own = item_bank.load_suites(suites)
-    version = digest([dataclasses.asdict(item) for item in own])[:6] if own else ""
-    return Simulator(
-        swap_profiles(models, swaps),
-        ItemBank([*shipped, *own], version),
-        unix_time=whole_seconds,
-        time_scale=time_scale,
-    )
+    version = digest(adapter(list[item_bank.BankItem]).dump_python(own))[:6] if own else ""
+    bank = ItemBank([*shipped, *own], version)
+    models = load_profiles(profiles)
+    return Simulator(models, bank, unix_time=whole_seconds, time_scale=time_scale)
 
 
 def open_listener(host: str, port: int) -> socket.socket:
@@ -110,17 +101,15 @@ def open_listener(host: str, port: int) -> socket.socket:
 
 def listener_url(listener: socket.socket) -> str:
     """Returns the listener's address, `http://host:port`, without `/v1`."""
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return http_url(*listener.getsockname()[:2])
 
 
-def serve_forever(  # noqa: PLR0913 - the options of the command, one by one
+def serve_forever(
     host: str = "127.0.0.1",
     port: int = 9000,
     *,
     profiles: Path | None = None,
     suites: Sequence[Source] = (),
-    swaps: Sequence[str] = (),
     time_scale: float = 1.0,
     key: str = "",
     on_ready: Callable[[str], None] | None = None,
@@ -129,7 +118,8 @@ def serve_forever(  # noqa: PLR0913 - the options of the command, one by one
 
     on_ready: called once with the base URL (without `/v1`), when connections are accepted.
     """
-    sim = simulator(profiles=profiles, suites=suites, swaps=swaps, time_scale=time_scale)
+    known = profiles or DEFAULT_PROFILES
+    sim = simulator(profiles=known, suites=suites, time_scale=time_scale)
     with open_listener(host, port) as listener:
         serving = server(build_app(sim, key=key))
         # uvicorn raises the signals again when it is done: they must not kill us then.

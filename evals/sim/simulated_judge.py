@@ -8,7 +8,6 @@ rule; the others are the contrary.
 
 import json
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from evals.scorers.judge_protocol import DATA
@@ -17,46 +16,47 @@ from evals.sim.profiles import Profile
 
 SUITE = "judge"
 WORD = re.compile(r"\w+")
+DIGIT = re.compile(r"\d")
+CONTRARY: dict[object, object] = {
+    0: 1,
+    1: 0,
+    "A": "B",
+    "B": "A",
+    "tie": "A",
+    "good": "bad",
+    "bad": "good",
+}
 
 
 def answer(prompt: str, profile: Profile) -> str | None:
     """Answers as a judge; None for a prompt that asks for no judgement."""
     _, mark, shown = prompt.rpartition(DATA)
-    if not mark:
-        return None
     try:
-        data = json.loads(shown)
+        data = json.loads(shown) if mark else None
     except ValueError:
         return None
-    if not isinstance(data, dict):
+    found = judgement(data) if isinstance(data, dict) else None
+    if found is None:
         return None
-    by_rule = text_numbers.uniform("judge", profile.seed, shown) < profile.skill_in(SUITE)
-    return judgement(data, by_rule=by_rule)
+    key, value = found
+    if text_numbers.uniform("judge", profile.seed, shown) >= profile.skill_in(SUITE):
+        value = CONTRARY[value]
+    return json.dumps({"reason": "Simulated, by a rule.", key: value})
 
 
-def judgement(data: Mapping[str, Any], *, by_rule: bool) -> str | None:
+def judgement(data: dict[str, Any]) -> tuple[str, object] | None:
+    """What the rule says, with its name in the judge's answer."""
     if {"task", "answer"} <= data.keys():
         text, wanted = (
             " ".join(str(data.get(part, "")).casefold().split())
             for part in ("answer", "reference")
         )
-        good = wanted in text if wanted else _has_digit(text)
-        return judge_answer("score", int(good is by_rule))
+        return "score", int(wanted in text if wanted else bool(DIGIT.search(text)))
     if {"task", "A", "B"} <= data.keys():
         a, b = (len(set(WORD.findall(str(data[key]).casefold()))) for key in ("A", "B"))
-        winner = "tie" if a == b else "A" if a > b else "B"
-        contrary = {"A": "B", "B": "A", "tie": "A"}[winner]
-        return judge_answer("winner", winner if by_rule else contrary)
+        return "winner", "tie" if a == b else "A" if a > b else "B"
     if {"conversation", "answer"} <= data.keys():
         said = data["answer"]
         shown = str(said.get("content") if isinstance(said, dict) else said)
-        return judge_answer("verdict", "good" if _has_digit(shown) is by_rule else "bad")
+        return "verdict", "good" if DIGIT.search(shown) else "bad"
     return None
-
-
-def _has_digit(text: str) -> bool:
-    return any(char.isdigit() for char in text)
-
-
-def judge_answer(key: str, value: object) -> str:
-    return json.dumps({"reason": "Simulated, by a rule.", key: value})

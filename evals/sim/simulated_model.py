@@ -14,7 +14,7 @@ removes noise. The same seed gives the same answer, in every process.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,20 +27,13 @@ SHARED = 0.72
 SEEDED = 0.04
 
 
-def hardness(difficulty: float) -> float:
-    """Puts an item's difficulty on the logit scale: 0 for a middling one."""
-    return SLOPE * (difficulty - 0.5)
-
-
 def luck(item: BankItem, *, model_seed: int, request_seed: int = 0) -> float:
     """Draws `u` in (0, 1): uniform over items, correlated between models."""
-    shared = text_numbers.normal("item", item.suite, item.id)
-    own = text_numbers.normal("model", model_seed, item.suite, item.id)
-    seeded = text_numbers.normal("seed", model_seed, item.suite, item.id, request_seed)
+    place = (item.suite, item.id)
     z = (
-        math.sqrt(SHARED) * shared
-        + math.sqrt(1 - SHARED - SEEDED) * own
-        + math.sqrt(SEEDED) * seeded
+        math.sqrt(SHARED) * text_numbers.normal("item", *place)
+        + math.sqrt(1 - SHARED - SEEDED) * text_numbers.normal("model", model_seed, *place)
+        + math.sqrt(SEEDED) * text_numbers.normal("seed", model_seed, *place, request_seed)
     )
     # Beyond 8 standard deviations Φ rounds to 0 or 1, which has no logit.
     return text_numbers.STANDARD_NORMAL.cdf(max(-8.0, min(8.0, z)))
@@ -49,7 +42,7 @@ def luck(item: BankItem, *, model_seed: int, request_seed: int = 0) -> float:
 def needed_ability(item: BankItem, *, model_seed: int, request_seed: int = 0) -> float:
     """The ability from which on the model answers this item rightly."""
     u = luck(item, model_seed=model_seed, request_seed=request_seed)
-    return hardness(item.difficulty) + math.log(u / (1 - u))
+    return SLOPE * (item.difficulty - 0.5) + math.log(u / (1 - u))
 
 
 def ability_for(items: Sequence[BankItem], *, share: float, model_seed: int) -> float:
@@ -59,12 +52,9 @@ def ability_for(items: Sequence[BankItem], *, share: float, model_seed: int) -> 
     it by sampling, as it should.
     """
     needed = sorted(needed_ability(item, model_seed=model_seed) for item in items)
+    bounds = [-math.inf, *needed, math.inf]
     right = round(share * len(needed))
-    if right == 0:
-        return -math.inf
-    if right == len(needed):
-        return math.inf
-    return (needed[right - 1] + needed[right]) / 2
+    return (bounds[right] + bounds[right + 1]) / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,40 +81,20 @@ class SimulatedModel:
         self._bank = bank
         self._abilities: dict[str, float] = {}
 
-    def ability(self, suite: str) -> float:
-        """Finds the model's ability, on the logit scale, at which the whole suite comes out at
-        the profile's skill.
-        """
-        if suite not in self._abilities:
-            self._abilities[suite] = ability_for(
-                self._bank.suites[suite],
-                share=self.profile.skill_in(suite),
-                model_seed=self.profile.seed,
-            )
-        return self._abilities[suite]
-
     def sit(self, item: BankItem, *, request_seed: int = 0) -> SimulatedAnswer:
         """Answers one item: the same for the same item and request seed, in every process."""
-        seed = self.profile.seed
+        suite, seed = item.suite, self.profile.seed
+        if suite not in self._abilities:
+            items, share = self._bank.suites[suite], self.profile.skill_in(suite)
+            self._abilities[suite] = ability_for(items, share=share, model_seed=seed)
         needed = needed_ability(item, model_seed=seed, request_seed=request_seed)
-        if self.ability(item.suite) > needed:
-            return SimulatedAnswer(item, right=True, value=item.target)
-        return SimulatedAnswer(item, right=False, value=self._slip(item))
+        right = self._abilities[suite] > needed
+        return SimulatedAnswer(item, right, item.target if right else self._slip(item))
 
     def _slip(self, item: BankItem) -> Any:
         """A wrong answer: a distractor, else another item's target, else none at all."""
+        others = (other.target for other in self._bank.suites[item.suite][:200])
         options = [wrong for wrong in item.distractors if wrong != item.target]
-        if not options:
-            others = self._bank.suites[item.suite]
-            options = [o.target for o in others[:200] if o.target != item.target]
-        if not options:
-            return "I do not know."
+        options = options or [target for target in others if target != item.target]
         pick = text_numbers.random_bits("slip", self.profile.seed, item.suite, item.id)
-        return options[pick % len(options)]
-
-
-def build_models(profiles: Mapping[str, Profile], bank: ItemBank) -> dict[str, SimulatedModel]:
-    """Builds the models by the name that clients use, which after a swap is not the
-    profile's.
-    """
-    return {name: SimulatedModel(profile, bank) for name, profile in profiles.items()}
+        return options[pick % len(options)] if options else "I do not know."

@@ -1,37 +1,36 @@
 """The simulator serves a whole request: it parses it, draws a fault, lets the named model
-answer, and sends that at the model's pace. It counts requests, streams, items and faults by
-model.
+answer, and sends that at the model's pace. It counts requests and faults by model.
 """
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+from starlette.requests import ClientDisconnect
 
 from evals.sim import answer_text, simulated_judge, text_numbers, tool_calls
 from evals.sim.fake_json import make_up
 from evals.sim.faults import MID_ANSWER, Fault, FaultBook, FaultKind, replace_answer
 from evals.sim.item_bank import ItemBank
 from evals.sim.profiles import Profile, find_line
-from evals.sim.protocols import chat_completions, embeddings, requests
+from evals.sim.protocols import embeddings, requests
 from evals.sim.protocols.chat_completions import Completion
 from evals.sim.protocols.endpoints import CHAT, EndpointDialect
-from evals.sim.protocols.http_exchange import ClientGone, HttpExchange, encoded
+from evals.sim.protocols.http_exchange import HttpExchange, encoded
 from evals.sim.protocols.requests import ChatRequest
-from evals.sim.simulated_model import SimulatedAnswer, SimulatedModel, build_models
+from evals.sim.simulated_model import SimulatedModel
 
 OVERLOADED = (503, "This error in mid-answer is simulated.", "overloaded", None)
-JSON, SSE = "application/json", "text/event-stream; charset=utf-8"
-PLAIN = "text/plain; charset=utf-8"
 
 
-@dataclass(frozen=True, slots=True)
-class StreamPace:
-    """Holds waiting times in seconds, already scaled: 0 for none."""
+class Written(NamedTuple):
+    """An answer before it is sent: its frames, or its body alone, and its tokens."""
 
-    first_token_s: float = 0.0
-    generation_s: float = 0.0
+    frames: Sequence[bytes]
+    streamed: bool = False
+    tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -39,8 +38,6 @@ class Stats:
     """What a model has been asked."""
 
     requests: int = 0
-    streams: int = 0
-    items: int = 0
     client_gone: int = 0  # clients seen leaving before the end
     faults: Counter[str] = field(default_factory=Counter)
 
@@ -64,199 +61,159 @@ class Simulator:
         time_scale: float = 1.0,
     ) -> None:
         self.bank = bank
-        self.models: dict[str, SimulatedModel] = build_models(models, bank)
+        self.models = {name: SimulatedModel(profile, bank) for name, profile in models.items()}
         self.faults = FaultBook()
         self.stats: dict[str, Stats] = {}
         self._unix_time = unix_time
         self._time_scale = time_scale
         self._numbers = itertools.count(1)
-        self._asked: Counter[str] = Counter()
 
     def set_profile(self, model: str, profile: Profile) -> None:
         """Puts another profile behind the model's name: what drift looks like."""
         self.models[model] = SimulatedModel(profile, self.bank)
 
-    def catalogue(self) -> list[dict[str, Any]]:
-        return [self.described(name) for name in self.models]
-
-    def described(self, name: str) -> dict[str, Any]:
-        """A model as `GET /v1/models` shows it. Raises Refused (404)."""
-        price = self._examinee(name).profile.price
-        return {
-            "id": name,
-            "object": "model",
-            "created": 0,
-            "owned_by": "simulated",
-            "pricing": {
-                "input_usd_per_mtok": price.input_usd_per_mtok,
-                "output_usd_per_mtok": price.output_usd_per_mtok,
-            },
-        }
+    def catalogue(self) -> dict[str, Any]:
+        """The models as `GET /v1/models` shows them."""
+        known = {"object": "model", "created": 0, "owned_by": "simulated"}
+        listed = [
+            {"id": name, **known, "pricing": asdict(model.profile.price)}
+            for name, model in self.models.items()
+        ]
+        return {"object": "list", "data": listed}
 
     async def answer(self, exchange: HttpExchange, dialect: EndpointDialect) -> None:
         """Answers a request at any endpoint that answers in words. Raises Refused,
-        ClientGone.
+        ClientDisconnect.
         """
         data = requests.decoded(await exchange.body())
         name = requests.model_name(data)
-        examinee = self._examinee(name)
+        model = self.model(name)
         request = dialect.parse(data)
-        number = self._count(name)
-        stats = self.stats[name]
-        stats.streams += request.stream
-        try:
-            fault = self._draw(name)
-            if fault and await replace_answer(exchange, fault, name, dialect):
-                return
-            answer = self._complete(request, examinee, stats)
-            pace = self._pace(examinee.profile, number, answer.completion_tokens)
-            if request.stream:
-                await send_stream(exchange, answer, request, pace, fault, dialect)
-            else:
-                await send_whole(exchange, dialect.body(answer), pace, fault, dialect)
-        except ClientGone:
-            stats.client_gone += 1
-            raise
+
+        def written() -> Written:
+            answer = self._complete(request, model)
+            frames = dialect.stream(answer, request) if request.stream else None
+            tokens = answer.completion_tokens
+            return Written(frames or [encoded(dialect.body(answer))], bool(frames), tokens)
+
+        await self._serve(exchange, dialect, name, written)
 
     async def embed(self, exchange: HttpExchange) -> None:
         """Answers `POST /v1/embeddings`: every model embeds, all alike. Raises Refused,
-        ClientGone.
+        ClientDisconnect.
         """
         data = requests.decoded(await exchange.body())
         name = requests.model_name(data)
-        examinee = self._examinee(name)
-        answer = embeddings.response(data, model=examinee.profile.serves or name)
-        number = self._count(name)
-        fault = self._draw(name)
-        if fault and await replace_answer(exchange, fault, name, CHAT):
-            return
-        pace = self._pace(examinee.profile, number, 0)
-        await send_whole(exchange, answer, pace, fault, CHAT)
+        body = embeddings.response(data, model=self.model(name).profile.serves or name)
+        await self._serve(exchange, CHAT, name, lambda: Written([encoded(body)]))
 
-    def _examinee(self, name: str) -> SimulatedModel:
-        examinee = self.models.get(name)
-        if examinee is None:
+    def model(self, name: str) -> SimulatedModel:
+        """The model of this name. Raises Refused (404)."""
+        if name not in self.models:
             raise requests.no_such_model(name)
-        return examinee
+        return self.models[name]
 
-    def _count(self, name: str) -> int:
-        """The request's number among its model's, from 0; the statistics may be reset."""
-        self.stats.setdefault(name, Stats()).requests += 1
-        self._asked[name] += 1
-        return self._asked[name] - 1
-
-    def _draw(self, name: str) -> Fault | None:
+    async def _serve(
+        self,
+        exchange: HttpExchange,
+        dialect: EndpointDialect,
+        name: str,
+        written: Callable[[], Written],
+    ) -> None:
+        """Counts the request, draws its fault, and sends the answer at the model's pace."""
+        stats = self.stats.setdefault(name, Stats())
+        stats.requests += 1
         if fault := self.faults.draw(name):
-            self.stats[name].faults[fault.kind] += 1
-        return fault
+            stats.faults[fault.kind] += 1
+        try:
+            if fault and await replace_answer(exchange, fault, name, dialect):
+                return
+            answer, profile = written(), self.model(name).profile
+            z = text_numbers.normal("latency", profile.seed, next(self._numbers))
+            first_s = self._time_scale * profile.latency.first_token_s(z)
+            rest_s = self._time_scale * profile.latency.generation_s(answer.tokens)
+            await send(exchange, dialect, answer, (first_s, rest_s), fault)
+        except ClientDisconnect:
+            stats.client_gone += 1
+            raise
 
-    def _complete(
-        self, request: ChatRequest, examinee: SimulatedModel, stats: Stats
-    ) -> Completion:
-        line = find_line(examinee.profile.script, request.texts, request.tools)
-        judgement = (
-            line.text if line else simulated_judge.answer(request.prompt, examinee.profile)
-        )
-        item = None if line or judgement else self.bank.find(request.prompt)
-        stats.items += item is not None
-        verdict = examinee.sit(item, request_seed=request.seed) if item else None
+    def _complete(self, request: ChatRequest, model: SimulatedModel) -> Completion:
+        profile, prompt = model.profile, request.prompt
+        line = find_line(profile.script, request.texts, request.schemas)
+        said = line.text if line else simulated_judge.answer(prompt, profile)
+        item = None if line or said else self.bank.find(prompt)
+        verdict = model.sit(item, request_seed=request.seed or 0) if item else None
         call = tool_calls.call_for(request, verdict, line)
-        text, finish_reason = "", "tool_calls"
-        if call is None:
-            words = (
-                _in_words(request, verdict, examinee.profile)
-                if verdict
-                else judgement or _unknown(request, examinee.profile)
+        text, reason, schema = said or "", "stop", request.schema_asked
+        if call:
+            text, reason = "", "tool_calls"
+        elif verdict:
+            text = answer_text.answer(
+                verdict,
+                profile,
+                prompt=prompt,
+                json_asked=schema is not None,
+                form_asked=answer_text.insists_on_form(request.system),
             )
-            text, finish_reason = chat_completions.limited(request, words)
-        written = text if call is None else call.name + call.arguments
+        elif not text and schema is None:
+            text = answer_text.filler(prompt)
+        elif not text:
+            text = answer_text.bare(make_up(schema, (profile.seed, prompt)))
+        if request.limit is not None and text_numbers.count_tokens(text) > request.limit:
+            text, reason = text_numbers.cut(text, request.limit), "length"
         return Completion(
             id=f"chatcmpl-sim-{next(self._numbers):08x}",
             created=self._unix_time(),
-            model=examinee.profile.serves or request.model,
-            fingerprint=examinee.fingerprint,
+            model=profile.serves or request.model,
+            fingerprint=model.fingerprint,
             text=text,
             call=call,
-            finish_reason=finish_reason,
+            finish_reason=reason,
             prompt_tokens=text_numbers.count_message_tokens(request.texts),
-            completion_tokens=text_numbers.count_tokens(written),
-        )
-
-    def _pace(self, profile: Profile, number: int, answer_tokens: int) -> StreamPace:
-        if self._time_scale == 0:
-            return StreamPace()
-        z = text_numbers.normal("latency", profile.seed, number)
-        return StreamPace(
-            first_token_s=self._time_scale * profile.latency.first_token_s(z),
-            generation_s=self._time_scale * profile.latency.generation_s(answer_tokens),
+            completion_tokens=text_numbers.count_tokens(
+                call.name + call.arguments if call else text
+            ),
         )
 
 
-def _in_words(request: ChatRequest, verdict: SimulatedAnswer, profile: Profile) -> str:
-    return answer_text.answer(
-        verdict,
-        profile,
-        prompt=request.prompt,
-        json_asked=request.json_asked,
-        form_asked=answer_text.insists_on_form(request.system),
-    )
-
-
-def _unknown(request: ChatRequest, profile: Profile) -> str:
-    """The answer to a prompt that is no item: of the form that the request asks for."""
-    if request.schema is None:
-        return answer_text.filler(request.prompt)
-    return answer_text.bare(make_up(request.schema, (profile.seed, request.prompt)))
-
-
-async def send_whole(
+async def send(
     exchange: HttpExchange,
-    answer: object,
-    pace: StreamPace,
-    fault: Fault | None,
     dialect: EndpointDialect,
-) -> None:
-    """An answer in one piece. A fault in mid-answer cuts it after half of its bytes."""
-    await exchange.pause(pace.first_token_s + pace.generation_s)
-    data = encoded(answer)
-    if fault is None or fault.kind not in MID_ANSWER:
-        await exchange.whole(200, data, _content_type(fault, JSON))
-        return
-    if fault.kind is FaultKind.ERROR_IN_STREAM:
-        await exchange.json(200, dialect.error(*OVERLOADED))
-        return
-    await exchange.start(200, JSON)
-    half = len(data) // 2 if fault.after_chunks or fault.role_first else 0
-    if half:
-        await exchange.write(data[:half])
-    if await _survives(exchange, fault, dialect):
-        await exchange.write(data[half:], last=True)
-
-
-async def send_stream(
-    exchange: HttpExchange,
-    answer: Completion,
-    request: ChatRequest,
-    pace: StreamPace,
+    answer: Written,
+    pace: tuple[float, float],
     fault: Fault | None,
-    dialect: EndpointDialect,
 ) -> None:
-    """An answer as server-sent events: opening, content, finish. A fault strikes before one."""
-    opening, pieces, finish = dialect.stream(answer, request)
+    """An answer in one piece, or as server-sent events: opening, content, finish. A fault in
+    mid-answer strikes before one of them, or cuts the one piece after half of its bytes.
+
+    pace: seconds to the first token, and for all others.
+    """
+    frames, (first_s, rest_s) = [*answer.frames], pace
     struck = fault if fault and fault.kind in MID_ANSWER else None
     at = -1
+    if struck and answer.streamed and struck.role_first:
+        frames[0] = dialect.ping + frames[0]
+    if struck and not answer.streamed:
+        half = len(frames[0]) // 2
+        frames = [frames[0][:half], frames[0][half:]]
     if struck:
-        before_all = struck.after_chunks == 0 and not struck.role_first
-        at = 0 if before_all else 1 + min(struck.after_chunks, len(pieces))
-        opening = (dialect.ping if struck.role_first else b"") + opening
-    await exchange.pause(pace.first_token_s)
-    await exchange.start(200, _content_type(fault, SSE))
-    for n, frame in enumerate((opening, *pieces, finish)):
+        at = 0 if struck.before_all else min(1 + struck.after_chunks, len(frames) - 1)
+    await exchange.pause(first_s if answer.streamed else first_s + rest_s)
+    if struck and not answer.streamed and struck.kind is FaultKind.ERROR_IN_STREAM:
+        await exchange.reply(200, dialect.error(*OVERLOADED))
+        return
+    length = None if answer.streamed or struck else len(frames[0])
+    kind = "text/event-stream; charset=utf-8" if answer.streamed else "application/json"
+    if fault and fault.kind is FaultKind.WRONG_CONTENT_TYPE:
+        kind = "text/plain; charset=utf-8"
+    await exchange.start(200, kind, length=length)
+    last = len(frames) - 1
+    for n, frame in enumerate(frames):
         if struck and n == at and not await _survives(exchange, struck, dialect):
             return
-        if 0 < n <= len(pieces):
-            await exchange.pause(pace.generation_s / len(pieces))
-        await exchange.write(frame, last=n > len(pieces))
+        if answer.streamed and 0 < n < last:
+            await exchange.pause(rest_s / (last - 1))
+        await exchange.write(frame, last=n == last)
 
 
 async def _survives(exchange: HttpExchange, fault: Fault, dialect: EndpointDialect) -> bool:
@@ -273,7 +230,3 @@ async def _survives(exchange: HttpExchange, fault: Fault, dialect: EndpointDiale
         case _:
             await exchange.write(b"", last=True)
     return False
-
-
-def _content_type(fault: Fault | None, right: str) -> str:
-    return PLAIN if fault and fault.kind is FaultKind.WRONG_CONTENT_TYPE else right

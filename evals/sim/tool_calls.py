@@ -34,46 +34,33 @@ def call_for(
     """
     if line is not None:
         return written(request, line.tool, line.arguments) if line.tool else None
-    if not request.tools or request.tool_choice == "none" or request.after_tool:
+    schemas = request.schemas
+    if request.tool_choice == "none" or request.after_tool:
         return None
-    if verdict and verdict.item.tool_call and verdict.item.tool_call["name"] in request.tools:
-        return expected(request, verdict, verdict.item.tool_call)
+    call = verdict.item.tool_call if verdict else None
+    if verdict and call and call["name"] in schemas:
+        wrong, arguments = verdict.value, call["arguments"]
+        if not verdict.right:
+            shaped = isinstance(wrong, dict) and isinstance(wrong.get("arguments"), dict)
+            arguments = wrong["arguments"] if shaped else altered(arguments, request.prompt)
+        return written(request, str(call["name"]), arguments)
     name = request.forced_tool
     if name is None:
         return None
-    return written(request, name, make_up(request.tools[name], (request.prompt, name)))
-
-
-def expected(
-    request: ChatRequest, verdict: SimulatedAnswer, call: Mapping[str, Any]
-) -> SimulatedToolCall:
-    """Writes the right call, or one of the same tool with other arguments."""
-    name, arguments = str(call["name"]), call["arguments"]
-    if not verdict.right:
-        wrong = verdict.value
-        shaped = isinstance(wrong, dict) and isinstance(wrong.get("arguments"), dict)
-        arguments = wrong["arguments"] if shaped else altered(arguments, request.prompt)
-    return written(request, name, arguments)
+    return written(request, name, make_up(schemas[name], (request.prompt, name)))
 
 
 def written(request: ChatRequest, name: str, arguments: object) -> SimulatedToolCall:
-    mark = text_numbers.random_bits("call", request.prompt, name)
-    return SimulatedToolCall(
-        f"call_{mark:016x}", name, json.dumps(arguments, ensure_ascii=False)
-    )
+    """The call as text. Its id is another at each point of a conversation: clients throw away
+    the second call of an id.
+    """
+    mark = text_numbers.random_bits("call", *request.texts, name)
+    text = json.dumps(arguments, ensure_ascii=False)
+    return SimulatedToolCall(f"call_{mark:016x}", name, text)
 
 
 def altered(arguments: Mapping[str, Any], seed: str) -> dict[str, Any]:
     """Returns the arguments with one of them wrong; without any, one too many."""
-    if not arguments:
-        return {"note": NAMES[text_numbers.random_bits(seed) % len(NAMES)]}
-    key = sorted(arguments)[text_numbers.random_bits(seed) % len(arguments)]
-    value = arguments[key]
-    if isinstance(value, bool):
-        return {**arguments, key: not value}
-    if isinstance(value, int | float):
-        return {**arguments, key: value + 1}
-    return {
-        **arguments,
-        key: f"{value} {NAMES[text_numbers.random_bits(seed, key) % len(NAMES)]}",
-    }
+    draw = text_numbers.random_bits(seed)
+    key = sorted(arguments)[draw % len(arguments)] if arguments else "note"
+    return {**arguments, key: f"{arguments.get(key, '')} {NAMES[draw % len(NAMES)]}".strip()}

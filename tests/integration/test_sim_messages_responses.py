@@ -1,6 +1,8 @@
 """The official clients before the simulator's two younger endpoints."""
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import anthropic
 import openai
@@ -93,6 +95,48 @@ def test_after_a_tools_result_both_answer_in_words(
         ],
     )
     assert response.output_text
+
+
+@pytest.mark.req("B7")
+def test_each_call_of_a_conversation_has_an_id_of_its_own(client: openai.OpenAI) -> None:
+    turns: list[Any] = [{"role": "user", "content": "Ask twice."}]
+    ids = set()
+    for _ in range(3):
+        (call,) = client.responses.create(
+            model=MODEL, tools=[FUNCTION], tool_choice="required", input=turns
+        ).output
+        assert call.type == "function_call"
+        ids.add(call.call_id)
+        output = {"type": "function_call_output", "call_id": call.call_id, "output": "20 C"}
+        turns += [call, output, {"role": "user", "content": "Ask twice."}]
+
+    assert len(ids) == 3
+
+
+def test_both_take_what_agents_send_and_answer_by_the_schema_they_ask_for(
+    claude: anthropic.Anthropic, client: openai.OpenAI
+) -> None:
+    message = create_message(
+        claude,
+        messages=[
+            {"role": "user", "content": "x"},
+            {"role": "assistant", "content": "y"},
+            {"role": "system", "content": "The clock says noon."},
+            {"role": "user", "content": HELLO},
+        ],
+        thinking={"type": "adaptive"},
+        output_config={"format": {"type": "json_schema", "schema": SCHEMA}},
+    )
+    assert message.content[0].type == "text"
+    assert set(json.loads(message.content[0].text)) == {"city"}
+
+    for form, fields in (
+        ({"type": "json_schema", "name": "c", "schema": SCHEMA}, {"city"}),
+        ({"type": "json_object"}, {"answer"}),
+    ):
+        text: Any = {"format": form}
+        response = client.responses.create(model=MODEL, input=HELLO, text=text)
+        assert set(json.loads(response.output_text)) == fields
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_a_value_of_the_environment_and_a_profile_have_the_same_limits(tmp_path:
 
     with pytest.raises(ConfigError, match="SWAPGATE__HOME: not a YAML value"):
         source_locations.environment_document({"SWAPGATE__HOME": "[" * 1000})
-    with pytest.raises(InputError, match="aliases"):
+    with pytest.raises(ConfigError, match="aliases"):
         profiles.load_profiles(file)
 
 

@@ -26,8 +26,6 @@ def test_a_fault_ends_after_its_count() -> None:
     book.set("m", Fault(FaultKind.STATUS, until_count=2))
 
     assert [bool(book.draw("m")) for _ in range(4)] == [True, True, False, False]
-    assert book.as_json()["m"]["hit"] == 2
-    assert book.as_json()["m"]["seen"] == 4
 
 
 def test_a_models_own_fault_stands_before_the_one_for_all() -> None:
@@ -63,7 +61,7 @@ def test_a_fault_has_the_defaults_of_its_kind() -> None:
         ({"kind": "status", "status": 99}, "status: Input should be"),
         ({"kind": "hang", "delay_s": -1}, "delay_s: Input should be"),
         ({"kind": "stall", "after_chunks": "few"}, "after_chunks: Input should be"),
-        ({"kind": "garbage", "variant": "odd"}, "variant: must be one of text, nan"),
+        ({"kind": "garbage", "variant": "odd"}, "variant: Input should be 'text', 'nan'"),
         ({"kind": "status", "headers": {"a b": "c"}}, "headers"),
         ({"kind": "status", "headers": {"a": "c\nd: e"}}, "headers"),
     ],

@@ -7,7 +7,7 @@ import pytest
 
 from evals.sim import profiles
 from evals.sim.profiles import Profile
-from harness.domain.errors import InputError
+from harness.domain.errors import ConfigError, InputError
 
 
 def test_the_shipped_models_are_there() -> None:
@@ -32,33 +32,20 @@ def test_a_users_file_says_only_what_differs(tmp_path: Path) -> None:
     assert (found["a"].skill_in("tickets"), found["a"].skill_in("other")) == (0.9, 0.6)
 
 
-def test_swapping_exchanges_the_roles_and_keeps_the_names() -> None:
-    before = profiles.load_profiles()
-    after = profiles.swap_profiles(before, ["sim-better=sim-worse"])
-
-    assert after["sim-better"] == before["sim-worse"]
-    assert after["sim-worse"] == before["sim-better"]
-    assert after["sim-base"] == before["sim-base"]
-
-
-def test_a_swap_of_an_unknown_model_names_the_nearest() -> None:
-    with pytest.raises(InputError, match="did you mean 'sim-better'"):
-        profiles.swap_profiles(profiles.load_profiles(), ["sim-beter=sim-worse"])
-
-
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("a: {skil: 0.5}", "a: unknown name 'skil'; did you mean 'skill'"),
+        ("a: {skil: 0.5}", "a: skil: Unexpected"),
         ("a: {skill: 1.5}", "a: default_skill: Input should be less than or equal to 1"),
         ("a: {skill: {tickets: high}}", r"a: skill\.tickets"),
-        ("a: {habits: {json_fence: 0.8}}", "did you mean 'json_fences'"),
+        ("a: {habits: {json_fence: 0.8}}", r"a: habits\.json_fence: Unexpected"),
         ("a: {latency: {tokens_per_s: 0}}", r"a: latency\.tokens_per_s"),
         ("a: {price: 5}", "a: price"),
         ("a: {serves: [b]}", "a: serves"),
         ("a: {build: 'b 1'}", "a: build"),
-        ("a: [", "not YAML"),
+        ("a: [", "mine.yaml:1: "),
         ("- a", "must be a mapping"),
+        ("a: {price: {input: 5}}", r"a: price\.input: Unexpected"),
     ],
 )
 def test_a_fault_in_a_file_is_named_with_its_place(
@@ -67,12 +54,12 @@ def test_a_fault_in_a_file_is_named_with_its_place(
     file = tmp_path / "mine.yaml"
     file.write_text(text)
 
-    with pytest.raises(InputError, match=place):
+    with pytest.raises((ConfigError, InputError), match=place):
         profiles.load_profiles(file)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cannot read the profiles .*none\.yaml"):
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
         profiles.load_profiles(tmp_path / "none.yaml")
 
 

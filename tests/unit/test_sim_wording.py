@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from evals.sim import answer_text, fake_json, text_numbers, tool_calls
 from evals.sim.item_bank import BankItem
 from evals.sim.profiles import Habits, Profile
-from evals.sim.protocols import chat_completions, embeddings, requests
+from evals.sim.protocols import embeddings, requests
 from evals.sim.protocols.requests import ChatRequest
 from evals.sim.simulated_model import SimulatedAnswer
 
@@ -93,14 +93,6 @@ def test_a_cut_text_is_within_its_tokens(text: str, limit: int) -> None:
 
     assert text.startswith(short)
     assert text_numbers.count_tokens(short) <= limit
-
-
-def test_an_answer_past_max_tokens_ends_with_length() -> None:
-    assert chat_completions.limited(chat(max_tokens=2), "12345678") == ("12345678", "stop")
-    assert chat_completions.limited(chat(max_completion_tokens=1), "12345") == (
-        "1234",
-        "length",
-    )
 
 
 @given(st.text(), st.integers(1, 300))
@@ -223,6 +215,7 @@ def test_a_wrong_call_uses_the_items_distractor() -> None:
         ({"messages": []}, "messages"),
         ({"messages": ["hello"]}, "messages"),
         ({"messages": [{"role": "user", "content": 5}]}, "messages"),
+        ({"model": ""}, "model"),
         ({"n": 2}, "n"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"tools": "all"}, "tools"),

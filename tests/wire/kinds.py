@@ -115,9 +115,7 @@ def _openais(provider: Provider, asked: WireRequest) -> ScriptedTurn:
     answer = _completion(asked, tools=bool(request.tools))
     if not request.stream:
         return ScriptedTurn(steps=(json.dumps(dialect.body(answer)).encode(),))
-    frames = dialect.stream(answer, request)
-    steps = (frames.opening, *frames.content, frames.finish)
-    return ScriptedTurn(headers=EVENTS, steps=steps)
+    return ScriptedTurn(headers=EVENTS, steps=tuple(dialect.stream(answer, request)))
 
 
 def _check_chat(endpoint: str, body: Json) -> None:

@@ -1,13 +1,12 @@
 """Writes simulated answers to `POST /v1/chat/completions`, as a body or as stream events, in
-OpenAI's shapes. `Completion` is the answer that all endpoints write from, cut at `max_tokens`.
+OpenAI's shapes. `Completion` is the answer that all endpoints write from.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from evals.sim import text_numbers
 from evals.sim.protocols.http_exchange import encoded
 from evals.sim.protocols.requests import ChatRequest
 from evals.sim.tool_calls import SimulatedToolCall
@@ -31,59 +30,39 @@ class Completion:
     completion_tokens: int
 
     @property
-    def usage(self) -> dict[str, int]:
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
-        }
-
-
-class StreamFrames(NamedTuple):
-    """The bytes of one streamed answer."""
-
-    opening: bytes
-    content: list[bytes]  # an event for each piece
-    finish: bytes
-
-
-def limited(request: ChatRequest, text: str) -> tuple[str, str]:
-    """Cuts a text to the request's `max_tokens`: (text, finish_reason)."""
-    limit = request.max_tokens
-    if limit is None or text_numbers.count_tokens(text) <= limit:
-        return text, "stop"
-    return text_numbers.cut(text, limit), "length"
+    def pieces(self) -> list[str]:
+        """What a stream sends one by one: the words, or those of the call's arguments."""
+        found: list[str] = PIECE.findall(self.call.arguments if self.call else self.text)
+        return found
 
 
 def body(answer: Completion) -> dict[str, Any]:
     """The answer to a request that does not stream."""
     message: dict[str, Any] = {"role": "assistant", "content": answer.text or None}
     if answer.call:
-        message["tool_calls"] = [called(answer.call)]
+        message["tool_calls"] = [called(answer.call, answer.call.arguments)]
     return {
         "id": answer.id,
         "object": "chat.completion",
         "created": answer.created,
         "model": answer.model,
         "system_fingerprint": answer.fingerprint,
-        "choices": [
-            {
-                "index": 0,
-                "message": message,
-                "logprobs": None,
-                "finish_reason": answer.finish_reason,
-            }
-        ],
-        "usage": answer.usage,
+        "choices": [choice("message", message, answer.finish_reason)],
+        "usage": {
+            "prompt_tokens": answer.prompt_tokens,
+            "completion_tokens": answer.completion_tokens,
+            "total_tokens": answer.prompt_tokens + answer.completion_tokens,
+        },
     }
 
 
-def called(call: SimulatedToolCall) -> dict[str, Any]:
-    return {
-        "id": call.id,
-        "type": "function",
-        "function": {"name": call.name, "arguments": call.arguments},
-    }
+def choice(name: str, content: Mapping[str, Any], reason: str | None = None) -> dict[str, Any]:
+    return {"index": 0, name: content, "logprobs": None, "finish_reason": reason}
+
+
+def called(call: SimulatedToolCall, arguments: str) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": arguments}
+    return {"id": call.id, "type": "function", "function": function}
 
 
 def event(data: Mapping[str, Any]) -> bytes:
@@ -92,25 +71,21 @@ def event(data: Mapping[str, Any]) -> bytes:
     return name + b"data: " + encoded(data) + b"\n\n"
 
 
-def stream(answer: Completion, request: ChatRequest) -> StreamFrames:
+def stream(answer: Completion, request: ChatRequest) -> list[bytes]:
     """The stream of one answer: role, a chunk for each word, finish."""
     call, frame = answer.call, body(answer) | {"object": "chat.completion.chunk"}
     usage = frame.pop("usage")
+    no_usage = {"usage": None} if request.include_usage else {}
 
-    def chunk(delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        no_usage = {"usage": None} if request.include_usage else {}
-        return event({**frame, "choices": [choice], **no_usage})
+    def chunk(delta: dict[str, Any], reason: str | None = None) -> bytes:
+        return event({**frame, "choices": [choice("delta", delta, reason)], **no_usage})
 
-    pieces = [{"content": piece} for piece in PIECE.findall(answer.text)]
+    deltas: list[dict[str, Any]] = [{"content": piece} for piece in answer.pieces]
     if call:
-        head = {"index": 0, **called(call), "function": {"name": call.name, "arguments": ""}}
-        parts = [
-            {"index": 0, "function": {"arguments": p}} for p in PIECE.findall(call.arguments)
-        ]
-        pieces = [{"tool_calls": [part]} for part in (head, *parts)]
+        parts = [called(call, ""), *({"function": {"arguments": p}} for p in answer.pieces)]
+        deltas = [{"tool_calls": [{"index": 0, **part}]} for part in parts]
     end = chunk({}, answer.finish_reason)
     if request.include_usage:
         end += event({**frame, "choices": [], "usage": usage})
     opening = chunk({"role": "assistant", "content": None if call else ""})
-    return StreamFrames(opening, [chunk(piece) for piece in pieces], end + DONE)
+    return [opening, *map(chunk, deltas), end + DONE]

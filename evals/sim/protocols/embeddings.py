@@ -35,31 +35,19 @@ def response(data: Mapping[str, Any], *, model: str) -> dict[str, Any]:
     """Builds the body that answers `POST /v1/embeddings`. Raises Refused."""
     given = data.get("input")
     # Token numbers count as texts of their digits.
-    many = [given] if isinstance(given, str) or _is_tokens(given) else given
+    tokens = isinstance(given, list) and all(isinstance(n, int) for n in given)
+    many = [given] if isinstance(given, str) or (given and tokens) else given
     if not isinstance(many, list) or not many:
         invalid("'input' must be a text, a list of texts, or lists of tokens.", "input")
     texts = [one if isinstance(one, str) else " ".join(map(str, one)) for one in many]
-    dimensions = data.get("dimensions") or DIMENSIONS if data.get("dimensions") != 0 else 0
-    if not isinstance(dimensions, int) or not 1 <= dimensions <= MOST_DIMENSIONS:
+    size = DIMENSIONS if data.get("dimensions") is None else data["dimensions"]
+    if not isinstance(size, int) or not 1 <= size <= MOST_DIMENSIONS:
         invalid(f"'dimensions' must be from 1 to {MOST_DIMENSIONS}.", "dimensions")
-    vectors = [vector(text, dimensions) for text in texts]
-    as_base64 = data.get("encoding_format") == "base64"
-    count = sum(text_numbers.count_tokens(text) for text in texts)
-    return {
-        "object": "list",
-        "model": model,
-        "data": [
-            {"object": "embedding", "index": n, "embedding": _packed(v) if as_base64 else v}
-            for n, v in enumerate(vectors)
-        ],
-        "usage": {"prompt_tokens": count, "total_tokens": count},
-    }
-
-
-def _is_tokens(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(n, int) for n in value)
-
-
-def _packed(values: list[float]) -> str:
-    """Little-endian float32 in base64, as the API sends them."""
-    return base64.b64encode(struct.pack(f"<{len(values)}f", *values)).decode()
+    vectors: list[Any] = [vector(text, size) for text in texts]
+    if data.get("encoding_format") == "base64":  # little-endian float32, as the API sends them
+        packed = (struct.pack(f"<{size}f", *values) for values in vectors)
+        vectors = [base64.b64encode(one).decode() for one in packed]
+    count = sum(map(text_numbers.count_tokens, texts))
+    rows = [{"object": "embedding", "index": n, "embedding": v} for n, v in enumerate(vectors)]
+    usage = {"prompt_tokens": count, "total_tokens": count}
+    return {"object": "list", "model": model, "data": rows, "usage": usage}

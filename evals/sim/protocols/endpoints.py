@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evals.sim.protocols import chat_completions, messages, responses
-from evals.sim.protocols.chat_completions import Completion, StreamFrames
+from evals.sim.protocols.chat_completions import Completion
 from evals.sim.protocols.requests import ChatRequest, error_body, parse_chat
 
 
@@ -15,7 +15,8 @@ class EndpointDialect:
 
     parse: Callable[[Mapping[str, Any]], ChatRequest]  # raises Refused
     body: Callable[[Completion], dict[str, Any]]
-    stream: Callable[[Completion, ChatRequest], StreamFrames]
+    # Its first event, one for each piece of content, its last.
+    stream: Callable[[Completion, ChatRequest], list[bytes]]
     # Of status, message, code and param.
     error: Callable[[int, str, str | None, str | None], dict[str, Any]] = error_body
     # An error's body as the last event of a stream.

@@ -1,66 +1,40 @@
 """An HTTP exchange is one request and its answer over raw ASGI, which faults can break off."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Mapping
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive, Scope, Send
 
 TRANSPORT = "swapgate.transport"
 LINGER_ZERO = struct.pack("ii", 1, 0)
 FLUSH_S = 0.02
 
 
-class ClientGone(Exception):
-    """The client closed the connection before the answer was complete."""
-
-
 def encoded(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-class HttpExchange:
-    """A request and its answer. `headers` go with every answer."""
+class HttpExchange(Request):
+    """A request and its answer. `extra` are headers that go with every answer."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.method: str = scope["method"]
+        super().__init__(scope, receive, send)
         self.path: str = scope["path"]
-        self.headers: Mapping[str, str] = {}
-        self._scope, self._receive, self._send = scope, receive, send
+        self.extra: Mapping[str, str] = {}
         self.started = False
 
     @property
-    def client_host(self) -> str:
-        client = self._scope.get("client")
-        return client[0] if client else ""
-
     def key(self) -> str:
         """The key that was sent, in any of the usual headers; empty for none."""
-        sent = {name.lower(): value.decode("latin-1") for name, value in self._scope["headers"]}
-        bearer = str(sent.get(b"authorization", "")).removeprefix("Bearer ")
-        return bearer or str(sent.get(b"x-api-key") or sent.get(b"api-key") or "")
+        bearer = self.headers.get("authorization", "").removeprefix("Bearer ")
+        return bearer or self.headers.get("x-api-key") or self.headers.get("api-key", "")
 
-    async def body(self) -> bytes:
-        """Reads the whole request body. Raises ClientGone."""
-        message = await self._receive()
-        if message["type"] == "http.request" and not message.get("more_body"):
-            whole: bytes = message["body"]
-            return whole
-        parts = []
-        while message["type"] == "http.request":
-            parts.append(message["body"])
-            if not message.get("more_body"):
-                return b"".join(parts)
-            message = await self._receive()
-        raise ClientGone
-
-    async def json(self, status: int, value: object) -> None:
+    async def reply(self, status: int, value: object) -> None:
         await self.whole(status, encoded(value), "application/json")
 
     async def whole(self, status: int, body: bytes, content_type: str) -> None:
@@ -69,12 +43,10 @@ class HttpExchange:
 
     async def start(self, status: int, content_type: str, *, length: int | None = None) -> None:
         """Send status and headers; without a length the body comes in chunks."""
-        headers: Headers = [(b"content-type", content_type.encode())]
-        if length is not None:
-            headers.append((b"content-length", str(length).encode()))
-        headers += [
-            (k.lower().encode(), v.encode("latin-1", "replace"))
-            for k, v in self.headers.items()
+        sized = {} if length is None else {"content-length": str(length)}
+        headers = [
+            (name.lower().encode(), value.encode("latin-1", "replace"))
+            for name, value in {"content-type": content_type, **sized, **self.extra}.items()
         ]
         self.started = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
@@ -83,7 +55,7 @@ class HttpExchange:
         await self._send({"type": "http.response.body", "body": body, "more_body": not last})
 
     async def pause(self, seconds: float | None) -> None:
-        """Waits, for ever if None. Raises ClientGone as soon as the client leaves."""
+        """Waits, for ever if None. Raises ClientDisconnect as soon as the client leaves."""
         if seconds is not None and seconds <= 0:
             return
         try:
@@ -92,11 +64,11 @@ class HttpExchange:
                     pass
         except TimeoutError:
             return
-        raise ClientGone
+        raise ClientDisconnect
 
     async def break_off(self, *, reset: bool) -> None:
         """End the connection under the answer: with a TCP reset, or with a plain close."""
-        transport = self._scope["extensions"][TRANSPORT]
+        transport = self.scope["extensions"][TRANSPORT]
         if self.started:
             await asyncio.sleep(FLUSH_S)
         if reset:
@@ -106,24 +78,20 @@ class HttpExchange:
             transport.abort()
         else:
             transport.close()
-        await self._gone()
+        with contextlib.suppress(ClientDisconnect):
+            await self.pause(None)
 
     async def raw(self, data: bytes) -> None:
-        """Write past HTTP, waiting while the client's window is full. Raises ClientGone."""
-        transport = self._scope["extensions"][TRANSPORT]
-        if transport.is_closing():
-            raise ClientGone
+        """Writes past HTTP, while the client reads. Raises ClientDisconnect."""
+        transport = self.scope["extensions"][TRANSPORT]
         transport.write(data)
         # The flow control of the server is not within reach, and memory must stay bounded.
         while transport.get_write_buffer_size() > 2**20 and not transport.is_closing():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
+        await self.give_way()
 
     async def give_way(self) -> None:
-        """Let other requests run. Raises ClientGone."""
+        """Let other requests run. Raises ClientDisconnect."""
         await asyncio.sleep(0)
-        if self._scope["extensions"][TRANSPORT].is_closing():
-            raise ClientGone
-
-    async def _gone(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        if self.scope["extensions"][TRANSPORT].is_closing():
+            raise ClientDisconnect

@@ -1,11 +1,13 @@
 """Parses a simulated request's JSON body into a `ChatRequest` (chat completions here; the other
-endpoints use its parts), and refuses a wrong one in OpenAI's words, by `Refused`.
+endpoints translate theirs to it), and refuses a wrong one in OpenAI's shape, by `Refused`.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from functools import cached_property
+from typing import Any, Literal, NoReturn
+
+from pydantic import BaseModel, Field, PositiveInt, ValidationError
+from pydantic_core import from_json
 
 
 class Refused(Exception):
@@ -22,16 +24,13 @@ class Refused(Exception):
 def error_body(
     status: int, message: str, code: str | None, param: str | None
 ) -> dict[str, Any]:
-    kind = "invalid_request_error"
-    if status == 429:
-        kind = "rate_limit_error"
-    elif status >= 500:
-        kind = "server_error"
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    kind = "rate_limit_error" if status == 429 else kind
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def invalid(message: str, param: str | None = None, code: str | None = None) -> NoReturn:
-    raise Refused(400, message, code=code, param=param)
+def invalid(message: str, param: str | None = None) -> NoReturn:
+    raise Refused(400, message, param=param)
 
 
 def no_such_model(name: str) -> Refused:
@@ -39,33 +38,101 @@ def no_such_model(name: str) -> Refused:
     return Refused(404, message, code="model_not_found", param="model")
 
 
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """A request of any endpoint, as far as the simulator reads it."""
+class ChatMessage(BaseModel):
+    """A message of a chat, as far as the simulator reads it."""
 
-    model: str
-    prompt: str  # the text of the last user message
-    texts: tuple[str, ...]  # of every message, for the token count
-    system: str  # text of the system messages
-    stream: bool
-    include_usage: bool
-    max_tokens: int | None
-    seed: int
-    json_asked: bool
-    tools: Mapping[str, Mapping[str, Any]]  # JSON Schema of the parameters, by name
-    tool_choice: str
-    forced_tool: str | None  # the one that must be called
-    after_tool: bool
-    schema: Mapping[str, Any] | None = None  # of the JSON that a chat asks for
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+
+    @property
+    def text(self) -> str:
+        return text_of(self.content)
+
+
+class NamedFunction(BaseModel):
+    """A function that a tool offers."""
+
+    name: str
+    parameters: dict[str, Any] | None = None
+
+
+class FunctionTool(BaseModel):
+    """A tool of a chat."""
+
+    function: NamedFunction
+
+
+class ChatRequest(BaseModel):
+    """A request of any endpoint, as a chat, as far as the simulator reads it."""
+
+    model: str = Field(min_length=1)
+    messages: list[ChatMessage] = Field(min_length=1)
+    n: Literal[1] | None = None
+    stream: bool | None = None
+    stream_options: dict[str, Any] | None = None
+    max_tokens: PositiveInt | None = None
+    max_completion_tokens: PositiveInt | None = None
+    seed: int | None = None
+    tools: list[FunctionTool] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    response_format: dict[str, Any] | None = None
+
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        """The text of every message."""
+        return tuple(message.text for message in self.messages)
+
+    @cached_property
+    def prompt(self) -> str:
+        """The text of the last user message."""
+        asked = [message.text for message in self.messages if message.role == "user"]
+        return asked[-1] if asked else self.texts[-1]
+
+    @property
+    def system(self) -> str:
+        ours = (m.text for m in self.messages if m.role in ("system", "developer"))
+        return "\n".join(ours)
+
+    @property
+    def include_usage(self) -> bool:
+        return (self.stream_options or {}).get("include_usage") is True
+
+    @property
+    def limit(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def after_tool(self) -> bool:
+        return self.messages[-1].role == "tool"
+
+    @property
+    def schemas(self) -> dict[str, dict[str, Any]]:
+        """JSON Schema of the parameters, by the tool's name."""
+        return {tool.function.name: tool.function.parameters or {} for tool in self.tools or ()}
+
+    @property
+    def forced_tool(self) -> str | None:
+        """The one that must be called: a named tool, or the first when any is required."""
+        if self.tool_choice == "required":
+            return next(iter(self.schemas), "")
+        named = self.tool_choice if isinstance(self.tool_choice, dict) else None
+        return None if named is None else str((named.get("function") or {}).get("name"))
+
+    @property
+    def schema_asked(self) -> Mapping[str, Any] | None:
+        """JSON Schema of the answer that is asked for; None for an answer in words."""
+        form = self.response_format or {"type": "text"}
+        if form.get("type") == "text":
+            return None
+        given = (form.get("json_schema") or {}).get("schema")
+        return given or {"type": "object", "properties": {"answer": {"type": "string"}}}
 
 
 def decoded(body: bytes) -> dict[str, Any]:
     """Reads the body as a JSON object. Raises Refused."""
     try:
-        data = json.loads(body)
-        # JSON may spell half of a surrogate pair; no text that can be sent has one.
-        json.dumps(data, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
+        data = from_json(body)
+    except ValueError:
         invalid("We could not parse the JSON body of your request.")
     if not isinstance(data, dict):
         invalid("The body of your request must be a JSON object.")
@@ -80,82 +147,36 @@ def model_name(data: Mapping[str, Any]) -> str:
 
 
 def parse_chat(data: Mapping[str, Any]) -> ChatRequest:
-    """Parses the body of a chat completion's request. Raises Refused (400) where the API
-    would.
+    """Parses the body of a chat completion's request. Raises Refused (400) that names what is
+    wrong.
     """
-    messages = data.get("messages")
-    if not isinstance(messages, list) or not messages:
-        invalid(
-            "Missing required parameter: 'messages'.", "messages", "missing_required_parameter"
-        )
-    if not all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in messages):
-        invalid("Each of 'messages' must be an object with a 'role'.", "messages")
-    if data.get("n") not in (1, None):
-        invalid("The simulator gives one choice: 'n' must be 1.", "n", "unsupported_value")
-    texts = tuple(text_of(message.get("content")) for message in messages)
-    asked = [t for m, t in zip(messages, texts, strict=True) if m["role"] == "user"]
-    options = data.get("stream_options")
-    response_format = data.get("response_format")
-    tools = parse_tools(data.get("tools"))
-    choice, forced = parse_tool_choice(data.get("tool_choice"), tools)
-    return ChatRequest(
-        model=model_name(data),
-        prompt=asked[-1] if asked else texts[-1],
-        texts=texts,
-        system="\n".join(
-            text
-            for message, text in zip(messages, texts, strict=True)
-            if message["role"] in ("system", "developer")
-        ),
-        stream=data.get("stream") is True,
-        include_usage=isinstance(options, dict) and options.get("include_usage") is True,
-        max_tokens=parse_limit(data, "max_completion_tokens")
-        or parse_limit(data, "max_tokens"),
-        seed=data["seed"] if isinstance(data.get("seed"), int) else 0,
-        json_asked=isinstance(response_format, dict) and response_format.get("type") != "text",
-        tools=tools,
-        tool_choice=choice,
-        forced_tool=forced,
-        after_tool=messages[-1]["role"] == "tool",
-        schema=parse_schema(response_format),
-    )
-
-
-def parse_schema(response_format: object) -> Mapping[str, Any] | None:
-    """Reads the schema of a `json_schema` response format; None for any other form."""
-    named = response_format.get("json_schema") if isinstance(response_format, dict) else None
-    schema = named.get("schema") if isinstance(named, dict) else None
-    return schema if isinstance(schema, dict) else None
+    try:
+        request = ChatRequest.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        invalid(f"Invalid '{place}': {first['msg']}.", str(first["loc"][0]))
+    forced = request.forced_tool
+    if forced is not None and forced not in request.schemas:
+        invalid(f"'tool_choice' names {forced!r}, which is none of 'tools'.", "tool_choice")
+    return request
 
 
 def text_of(content: object) -> str:
     """A message's text; of a list of parts the text parts and the results of tools, one per
     line.
     """
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        parts = [_part_text(part) for part in content if isinstance(part, dict)]
-        return "\n".join(part for part in parts if isinstance(part, str))
-    invalid("Invalid type for 'content': expected a string or a list of parts.", "messages")
-
-
-def _part_text(part: Mapping[str, Any]) -> object:
-    return (
+    if not isinstance(content, list):
+        return str(content or "")
+    parts = [part for part in content if isinstance(part, dict)]
+    found = (
         text_of(part.get("content")) if part.get("type") == "tool_result" else part.get("text")
+        for part in parts
     )
+    return "\n".join(text for text in found if isinstance(text, str))
 
 
-def parse_limit(data: Mapping[str, Any], param: str) -> int | None:
-    limit = data.get(param)
-    if limit is not None and (not isinstance(limit, int) or limit < 1):
-        invalid(f"Invalid '{param}': must be an integer of at least 1.", param)
-    return limit
-
-
-def chat_tools(tools: object, schema: str) -> object:
+def function_tools(tools: object, schema: str) -> object:
     """The functions of another protocol as a chat names them. schema: where their schema is."""
     if not isinstance(tools, list):
         return tools
@@ -166,33 +187,6 @@ def chat_tools(tools: object, schema: str) -> object:
     ]
 
 
-def parse_tools(tools: object) -> dict[str, Mapping[str, Any]]:
-    if tools is None:
-        return {}
-    if not isinstance(tools, list):
-        invalid("'tools' must be a list.", "tools")
-    parsed: dict[str, Mapping[str, Any]] = {}
-    for n, tool in enumerate(tools):
-        function = tool.get("function") if isinstance(tool, dict) else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            invalid(f"Missing required parameter: 'tools[{n}].function.name'.", "tools")
-        schema = function.get("parameters")
-        parsed[function["name"]] = schema if isinstance(schema, dict) else {}
-    return parsed
-
-
-def parse_tool_choice(choice: object, tools: Mapping[str, object]) -> tuple[str, str | None]:
-    """(mode, forced tool): a named tool, or the first one when any is required."""
-    if choice is None:
-        return "auto", None
-    if not tools:
-        invalid("'tool_choice' is only allowed when 'tools' are specified.", "tool_choice")
-    if isinstance(choice, str) and choice in {"auto", "none"}:
-        return str(choice), None
-    if choice == "required":
-        return "required", next(iter(tools))
-    function = choice.get("function") if isinstance(choice, dict) else None
-    name = function.get("name") if isinstance(function, dict) else None
-    if name not in tools:
-        invalid(f"'tool_choice' names {name!r}, which is none of 'tools'.", "tool_choice")
-    return "named", str(name)
+def asked_schema(form: object) -> dict[str, Any] | None:
+    """Another protocol's `format` of an answer, as a chat says it."""
+    return {**form, "json_schema": form} if isinstance(form, dict) else None

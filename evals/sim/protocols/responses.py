@@ -4,13 +4,13 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from evals.sim.protocols.chat_completions import PIECE, Completion, StreamFrames, event
+from evals.sim.protocols.chat_completions import Completion, event
 from evals.sim.protocols.requests import (
     ChatRequest,
-    chat_tools,
+    asked_schema,
+    function_tools,
     invalid,
     parse_chat,
-    parse_limit,
 )
 
 
@@ -19,42 +19,54 @@ def parse(data: Mapping[str, Any]) -> ChatRequest:
     given = data.get("input")
     items = [{"role": "user", "content": given}] if isinstance(given, str) and given else given
     if not isinstance(items, list) or not items:
-        invalid("Missing required parameter: 'input'.", "input", "missing_required_parameter")
+        invalid("Missing required parameter: 'input'.", "input")
     if not all(isinstance(item, dict) for item in items):
         invalid("Each of 'input' must be an object.", "input")
     system = [{"role": "system", "content": data.get("instructions")}]
     choice, text = data.get("tool_choice"), data.get("text")
     if isinstance(choice, dict):
-        choice = {"type": "function", "function": {"name": choice.get("name")}}
+        choice = {"function": {"name": choice.get("name")}}
     return parse_chat(
         {
             "model": data.get("model"),
             "messages": [*(system if data.get("instructions") else []), *map(_message, items)],
-            "max_tokens": parse_limit(data, "max_output_tokens"),
+            "max_tokens": data.get("max_output_tokens"),
             "stream": data.get("stream"),
-            "stream_options": {"include_usage": True},
-            "tools": chat_tools(data.get("tools"), "parameters"),
+            "tools": function_tools(data.get("tools"), "parameters"),
             "tool_choice": choice,
-            "response_format": text.get("format") if isinstance(text, dict) else None,
+            "response_format": asked_schema(
+                text.get("format") if isinstance(text, dict) else None
+            ),
         }
     )
 
 
 def _message(item: Mapping[str, Any]) -> dict[str, Any]:
-    called = item.get("type") == "function_call_output"
-    role = "tool" if called else item.get("role") or "assistant"
-    return {"role": role, "content": item.get("output" if called else "content")}
+    if str(item.get("type")).endswith("_call_output"):
+        return {"role": "tool", "content": item.get("output")}
+    return {"role": item.get("role") or "assistant", "content": item.get("content")}
 
 
 def body(answer: Completion) -> dict[str, Any]:
-    """The answer to a request that does not stream."""
+    """The answer to a request that does not stream; its id says that it is simulated."""
     cut = answer.finish_reason == "length"
     status = "incomplete" if cut else "completed"
-    details = {"reason": "max_output_tokens"} if cut else None
     return {
-        **frame(answer, status),
-        "incomplete_details": details,
+        "id": f"resp_{answer.fingerprint}_{answer.id}",
+        "object": "response",
+        "created_at": answer.created,
+        "status": status,
+        "error": None,
+        "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+        "instructions": None,
+        "metadata": {},
+        "model": answer.model,
         "output": [item(answer, status)],
+        "parallel_tool_calls": True,
+        "temperature": 1.0,
+        "tool_choice": "auto",
+        "tools": [],
+        "top_p": 1.0,
         "usage": {
             "input_tokens": answer.prompt_tokens,
             "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
@@ -65,45 +77,12 @@ def body(answer: Completion) -> dict[str, Any]:
     }
 
 
-def frame(answer: Completion, status: str) -> dict[str, Any]:
-    """Builds a response without its output; its id says that it is simulated."""
-    return {
-        "id": f"resp_{answer.fingerprint}_{answer.id}",
-        "object": "response",
-        "created_at": answer.created,
-        "status": status,
-        "error": None,
-        "incomplete_details": None,
-        "instructions": None,
-        "metadata": {},
-        "model": answer.model,
-        "output": [],
-        "parallel_tool_calls": True,
-        "temperature": 1.0,
-        "tool_choice": "auto",
-        "tools": [],
-        "top_p": 1.0,
-        "usage": None,
-    }
-
-
 def item(answer: Completion, status: str) -> dict[str, Any]:
-    if answer.call:
-        return {
-            "type": "function_call",
-            "id": f"fc_{answer.id}",
-            "call_id": answer.call.id,
-            "name": answer.call.name,
-            "arguments": answer.call.arguments,
-            "status": status,
-        }
-    return {
-        "type": "message",
-        "id": f"msg_{answer.id}",
-        "status": status,
-        "role": "assistant",
-        "content": [part(answer.text)],
-    }
+    if call := answer.call:
+        named = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
+        return {"type": "function_call", "id": f"fc_{answer.id}", **named, "status": status}
+    said = {"role": "assistant", "content": [part(answer.text)]}
+    return {"type": "message", "id": f"msg_{answer.id}", "status": status, **said}
 
 
 def part(text: str) -> dict[str, Any]:
@@ -115,34 +94,32 @@ def error_event(error: Mapping[str, Any]) -> bytes:
     return event({"type": "error", "sequence_number": 0, **fields})
 
 
-def stream(answer: Completion, _request: ChatRequest) -> StreamFrames:
+def stream(answer: Completion, _request: ChatRequest) -> list[bytes]:
     """The stream of one answer: its head, a delta for each word, its end."""
     call, whole, numbers = answer.call, body(answer), itertools.count()
     (output,) = whole["output"]
-    extra: dict[str, Any] = {} if call else {"logprobs": []}
     place = {"item_id": output["id"], "output_index": 0}
-    place |= {} if call else {"content_index": 0}
 
     def write(kind: str, **fields: Any) -> bytes:
         kind = f"response.{kind}"
         return event({"type": kind, "sequence_number": next(numbers), **fields})
 
-    first, begun = frame(answer, "in_progress"), item(answer, "in_progress")
-    begun["arguments" if call else "content"] = "" if call else []
-    opening = write("created", response=first) + write("in_progress", response=first)
-    opening += write("output_item.added", output_index=0, item=begun)
+    under_way: dict[str, Any] = {"status": "in_progress"}
+    began = under_way | {"incomplete_details": None, "output": [], "usage": None}
+    empty = under_way | {"arguments" if call else "content": "" if call else []}
+    opening = write("created", response=whole | began)
+    opening += write("in_progress", response=whole | began)
+    opening += write("output_item.added", output_index=0, item=output | empty)
     if call:
-        name, text = "function_call_arguments", call.arguments
-        last: dict[str, Any] = {"name": call.name, "arguments": text}
+        name, extra = "function_call_arguments", dict[str, Any]()
+        last: dict[str, Any] = {"name": call.name, "arguments": call.arguments}
     else:
-        name, text = "output_text", answer.text
-        last = {"text": text, "logprobs": []}
+        name, extra, place = "output_text", {"logprobs": []}, place | {"content_index": 0}
+        last = {"text": answer.text, "logprobs": []}
         opening += write("content_part.added", **place, part=part(""))
-    pieces = [
-        write(f"{name}.delta", **place, delta=piece, **extra) for piece in PIECE.findall(text)
-    ]
+    deltas = [write(f"{name}.delta", **place, delta=d, **extra) for d in answer.pieces]
     finish = write(f"{name}.done", **place, **last)
     if not call:
-        finish += write("content_part.done", **place, part=part(text))
+        finish += write("content_part.done", **place, part=part(answer.text))
     finish += write("output_item.done", output_index=0, item=output)
-    return StreamFrames(opening, pieces, finish + write(whole["status"], response=whole))
+    return [opening, *deltas, finish + write(whole["status"], response=whole)]

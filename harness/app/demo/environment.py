@@ -9,11 +9,13 @@ import yaml
 
 from harness.app.demo.processes import DemoProcesses
 from harness.app.demo.scenarios import (
+    BETTER,
     INCUMBENT,
     OUTAGE_BACKUP,
     OUTAGE_PRIMARY,
     OUTAGE_ROUTE,
     SUITE,
+    WORSE,
     build_scenarios,
 )
 
@@ -40,11 +42,17 @@ class DemoEnvironment(DemoProcesses):
 
     swap: bool = False
 
+    @property
+    def profiles(self) -> Path:
+        return self.folder / "models.yaml"
+
     def write_config(self) -> None:
-        prices = {
-            name: model["price"]
-            for name, model in yaml.safe_load(MODELS.read_text(encoding="utf-8")).items()
-        }
+        models = yaml.safe_load(MODELS.read_text(encoding="utf-8"))
+        prices = {name: model["price"] for name, model in models.items()}
+        if self.swap:
+            better, worse = (models[name.partition("/")[2]] for name in (BETTER, WORSE))
+            better["skill"], worse["skill"] = worse["skill"], better["skill"]
+        self.profiles.write_text(yaml.safe_dump(models), encoding="utf-8")
         documented = prices.pop(DOCUMENTED_MODEL)
         suites = [{"suite": SUITE, "role": "primary"}]
         routes: dict[str, object] = {
@@ -86,11 +94,8 @@ class DemoEnvironment(DemoProcesses):
         return {"kind": "sim", "api_base": f"{self.url(process)}/v1", "prices": prices}
 
     def start_provider(self, name: str) -> None:
-        words = ["sim", "--port", str(self.ports[name]), "--profiles", str(MODELS)]
-        words += ["--time-scale", str(TIME_SCALE)]
-        if self.swap:
-            words += ["--swap", "aurora-2=aurora-lite"]
-        self.start(name, words)
+        words = ["sim", "--port", str(self.ports[name]), "--profiles", str(self.profiles)]
+        self.start(name, [*words, "--time-scale", str(TIME_SCALE)])
         self.await_answer(name, "/healthz")
 
     def start_swapgate(self) -> None:

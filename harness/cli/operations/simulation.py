@@ -22,7 +22,7 @@ TIMED_OUT = 5
 @click.option("--port", default=9000, show_default=True, help="Port; 0 takes a free one.")
 @click.option(
     "--profiles",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="YAML file of simulated models; by default the shipped ones.",
 )
 @click.option(
@@ -31,9 +31,6 @@ TIMED_OUT = 5
     multiple=True,
     metavar="[NAME=]FILE",
     help="Data file of a suite; may be repeated.",
-)
-@click.option(
-    "--swap", "swaps", multiple=True, metavar="A=B", help="Exchange the skills of two models."
 )
 @click.option(
     "--time-scale",
@@ -47,14 +44,13 @@ TIMED_OUT = 5
     help="Refuse requests without the key in this environment variable.",
 )
 @click.pass_context
-def sim(  # noqa: PLR0913 - the options of the command, one by one
+def sim(
     context: click.Context,
     *,
     host: str,
     port: int,
     profiles: Path | None,
     suites: tuple[str, ...],
-    swaps: tuple[str, ...],
     time_scale: float,
     key_env: str | None,
 ) -> None:
@@ -75,7 +71,6 @@ def sim(  # noqa: PLR0913 - the options of the command, one by one
         port,
         profiles=profiles,
         suites=suites,
-        swaps=swaps,
         time_scale=time_scale,
         key=os.environ.get(key_env, "") if key_env else "",
         on_ready=lambda url: click.echo(f"simulated provider at {url}/v1", err=True),
