@@ -2,6 +2,8 @@
 for, with formulas escaped.
 """
 
+import csv
+import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
@@ -9,12 +11,34 @@ from typing import Final
 import pandas as pd
 import streamlit as st
 
-from dashboard.data import export
 from harness.control.serialize import to_plain
+from harness.domain.formatting import escape_formula
+
+
+def to_csv(frame: pd.DataFrame) -> bytes:
+    """Writes a frame as CSV in UTF-8, with a mark by which spreadsheets know the encoding.
+
+    Every text stands in quotes: where `;` parts the cells, one within it begins no new cell.
+    """
+    text = escaped(frame).to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
+    return text.encode("utf-8-sig")
+
+
+def to_parquet(frame: pd.DataFrame) -> bytes:
+    """Writes a frame as Parquet."""
+    file = io.BytesIO()
+    escaped(frame).to_parquet(file, index=False)
+    return file.getvalue()
+
+
+def escaped(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns the frame with every text made safe from being read as a formula."""
+    return frame.map(escape_formula)
+
 
 FORMATS: Final[Sequence[tuple[str, str, Callable[[pd.DataFrame], bytes]]]] = (
-    ("CSV", "text/csv", export.to_csv),
-    ("Parquet", "application/vnd.apache.parquet", export.to_parquet),
+    ("CSV", "text/csv", to_csv),
+    ("Parquet", "application/vnd.apache.parquet", to_parquet),
 )
 
 

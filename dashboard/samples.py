@@ -8,8 +8,9 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import page_frame
-from dashboard.data import export, frames, large_comparisons
+from dashboard.data import frames, large_comparisons
 from dashboard.data.queries import ComparisonView
+from dashboard.downloads import to_csv, to_parquet
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.context import Context
@@ -109,11 +110,11 @@ def downloads(view: ComparisonView, rows: pd.DataFrame) -> None:
 
     with st.container(horizontal=True):
         st.download_button(
-            "CSV", lambda: export.to_csv(table()), f"{name}.csv", "text/csv",
+            "CSV", lambda: to_csv(table()), f"{name}.csv", "text/csv",
             on_click="ignore", icon=":material/download:",
         )  # fmt: skip
         st.download_button(
-            "Parquet", lambda: export.to_parquet(table()), f"{name}.parquet",
+            "Parquet", lambda: to_parquet(table()), f"{name}.parquet",
             "application/vnd.apache.parquet", on_click="ignore", icon=":material/download:",
         )  # fmt: skip
 

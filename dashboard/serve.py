@@ -14,20 +14,95 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 import uvicorn
+from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit.runtime.secrets import SecretsValue
 from streamlit.web import bootstrap as streamlit_bootstrap
 
-from dashboard import docs_site, sign_in_page, single_sign_on, theme
-from dashboard.own_origin import OwnOrigin
+from dashboard import sign_in_page, single_sign_on, theme
 from dashboard.page_imports import PageImports
+from harness import docs_pages
 from harness.app import installation
 from harness.domain.errors import ConfigError, SwapgateError
 from harness.domain.settings import OidcSettings, Settings
 from harness.imports import leave_alone_what_serves
+
+PATH: Final = "/docs"
+
+
+def docs_routes() -> list[BaseRoute]:
+    """Returns the routes of the docs."""
+    if (docs_pages.SITE / "index.html").exists():
+        site = StaticFiles(directory=docs_pages.SITE, html=True)
+        return [Route(PATH, show_first_page), Mount(PATH, site)]
+    return [Route(f"{PATH}/{{page:path}}", show_markdown), Route(PATH, show_markdown)]
+
+
+def show_first_page(_request: Request) -> Response:
+    """Sends to the site's first page, by whose folder its links count."""
+    return RedirectResponse(f"{PATH}/")
+
+
+def show_markdown(request: Request) -> Response:
+    """Answers with a page's Markdown, as text."""
+    try:
+        page = docs_pages.find_page(request.path_params.get("page") or "index")
+    except SwapgateError as error:
+        return PlainTextResponse(f"{error}\n", status_code=404)
+    return PlainTextResponse(page.markdown.read_text(encoding="utf-8"))
+
+
+STRANGER: Final = "a page of another origin than the dashboard's sent this\n"
+READ_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+POLICY_VIOLATION: Final = 1008
+HEADERS: Final = {
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+
+
+class OwnOrigin:
+    """Wraps the whole application."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and _is_stranger(scope):
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_protected(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    # The sign-in page has a stricter policy of its own.
+                    headers.setdefault(name, value)
+            await send(message)
+
+        if scope["method"] not in READ_METHODS and _is_stranger(scope):
+            await PlainTextResponse(STRANGER, 403)(scope, receive, send_protected)
+            return
+        await self._app(scope, receive, send_protected)
+
+
+def _is_stranger(scope: Scope) -> bool:
+    """Whether a page of another origin asks. Who sends no Origin is no browser's page, and has
+    no cookie but his own.
+    """
+    connection = HTTPConnection(scope)
+    return "origin" in connection.headers and not sign_in_page.is_own_page(connection)
+
 
 SCRIPT: Final = Path(__file__).with_name("main.py")
 GRACE_S: Final = 3
@@ -52,7 +127,7 @@ def run(config: Path | None, host: str, port: int) -> None:
         Route("/overview", show_overview),
         *sign_in_page.routes(),
         *single_sign_on.ROUTES,
-        *docs_site.routes(),
+        *docs_routes(),
     ]
     leave_alone_what_serves()
     from dashboard import page_frame  # noqa: PLC0415 - Streamlit's options come first

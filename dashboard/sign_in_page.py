@@ -12,6 +12,7 @@ import math
 import re
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -21,8 +22,8 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from dashboard.text import sign_in_text
-from dashboard.text.sign_in_text import PageFrame
+from dashboard import theme
+from dashboard.text.html import escape, failure, strong
 from harness.app.installation import Installation
 from harness.control.operations import dashboard_sessions
 from harness.control.operations.dashboard_sessions import ActorSession
@@ -30,6 +31,89 @@ from harness.control.operations.single_sign_on import FailedAttempts
 from harness.domain.errors import NotAllowed, SwapgateError
 from harness.domain.operations.access import Actor, client_address
 from harness.domain.operations.dashboard_session import SIGN_IN_PATH
+
+# A link stands behind the address's `#`, which browsers do not send: the page reads it, takes
+# it out of the address, and posts it.
+_SCRIPT: Final = """
+const link = location.hash.slice(1), form = document.getElementById("by-link");
+if (link && form) {
+  history.replaceState(null, "", location.pathname + location.search);
+  form.elements.link.value = link;
+  form.submit();
+}
+addEventListener("hashchange", () => location.reload());
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PageFrame:
+    """What each form of the page brings along."""
+
+    nonce: str  # of the page's own script and styles
+    going_to: str  # the page to show next
+
+
+def ask_key(frame: PageFrame, problem: str = "") -> str:
+    """Renders the form for a management key; with a link behind `#`, the page posts that."""
+    field = (
+        '<label for="key">Management key</label>'
+        '<input id="key" name="key" type="password" autocomplete="off" autofocus required>'
+        "<button>Sign in</button>"
+    )
+    ways = (
+        '<p class="note">Or open a sign-in link: <code>swapgate key sign-in-link</code> prints '
+        "one. It signs in once, and needs no key here.</p>"
+        f'<p class="note"><a href="{escape(frame.going_to)}">Read without signing in</a></p>'
+    )
+    hidden = f'<form id="by-link" method="post" action="{SIGN_IN_PATH}" hidden>{_going(frame)}'
+    hidden += '<input type="hidden" name="link"></form>'
+    refused = failure("Not signed in", problem, "") if problem else ""
+    return _page(frame, f"{refused}{_form(frame, field)}{ways}{hidden}")
+
+
+def ask_whether(frame: PageFrame, link: str, actor: Actor, before: Actor | None) -> str:
+    """Asks whether to sign in by a link: whoever sent it may have meant somebody else."""
+    who = f"{strong(actor.name)} ({escape(actor.role.name.lower())})"
+    if actor.key is None:
+        who += ", the operator of this machine"
+    now = ""
+    if before is not None:
+        now = f"<p>You are signed in as {strong(before.name)}; that ends then.</p>"
+    field = (
+        f"<p>This link signs you in as {who}. What you do then is recorded under this name.</p>"
+        f'{now}<input type="hidden" name="link" value="{escape(link)}">'
+        f'<button name="confirm" value="yes">Sign in as {escape(actor.name)}</button>'
+    )
+    refuse = (
+        '<p class="note">Is that not you? Then close this page, and tell who sent the link.</p>'
+    )
+    return _page(frame, f"{_form(frame, field)}{refuse}")
+
+
+def refuse(frame: PageFrame, why: str) -> str:
+    """Says why nobody was signed in, with the way on."""
+    on = f'<p><a href="{SIGN_IN_PATH}">Sign in another way</a></p>'
+    return _page(frame, f"{failure('Not signed in', why, '')}{on}")
+
+
+def _form(frame: PageFrame, fields: str) -> str:
+    return f'<form method="post" action="{SIGN_IN_PATH}">{_going(frame)}{fields}</form>'
+
+
+def _going(frame: PageFrame) -> str:
+    return f'<input type="hidden" name="next" value="{escape(frame.going_to)}">'
+
+
+def _page(frame: PageFrame, body: str) -> str:
+    styles = theme.css().replace("<style>", f'<style nonce="{frame.nonce}">', 1)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Sign in · Swapgate</title>{styles}</head>"
+        '<body class="sg-sign-in"><main class="sg"><h1><b>Sign in</b> to Swapgate</h1>'
+        f'{body}</main><script nonce="{frame.nonce}">{_SCRIPT}</script></body></html>'
+    )
+
 
 log = logging.getLogger("swapgate.dashboard")
 
@@ -61,7 +145,7 @@ async def show(request: Request) -> Response:
     if not is_own_host(request):
         return Response("this host is not the dashboard's", 421)
     frame = _frame(request.query_params.get("next", "/"))
-    return _answer(frame, sign_in_text.ask_key(frame))
+    return _answer(frame, ask_key(frame))
 
 
 class SignInForm:
@@ -79,7 +163,7 @@ class SignInForm:
         fields = await _read_form(request)
         frame = _frame(fields.get("next", "/"))
         if fields == {} or not is_own_page(request):
-            return _answer(frame, sign_in_text.refuse(frame, STRANGER), 403)
+            return _answer(frame, refuse(frame, STRANGER), 403)
         try:
             return await run_in_threadpool(_sign_in, request, fields, frame)
         except NotAllowed as error:
@@ -91,7 +175,7 @@ class SignInForm:
         """Says why nobody was signed in, and logs it; an address that fails again and again is
         told to wait.
         """
-        page = sign_in_text.refuse if _field(fields, "link") else sign_in_text.ask_key
+        page = refuse if _field(fields, "link") else ask_key
         if self._attempts is None:
             self._attempts = FailedAttempts(_installation().clock)
         peer = request.client.host if request.client is not None else None
@@ -118,7 +202,7 @@ def _sign_in(request: Request, fields: Mapping[str, str], frame: PageFrame) -> R
     except NotAllowed:
         raise
     except SwapgateError as error:
-        return _answer(frame, sign_in_text.refuse(frame, str(error)), 503)
+        return _answer(frame, refuse(frame, str(error)), 503)
     answer = RedirectResponse(frame.going_to, 303)
     _protect(answer, frame)
     _set_cookie(request, answer, cookie)
@@ -134,7 +218,7 @@ def _ask_whether(link: str, former: str, frame: PageFrame) -> Response:
     ctx, secret = installation.context, installation.secret
     before = _resume(former)
     offered = dashboard_sessions.preview_link(ctx, link, secret=secret, former=former)
-    return _answer(frame, sign_in_text.ask_whether(frame, link, offered.actor, before))
+    return _answer(frame, ask_whether(frame, link, offered.actor, before))
 
 
 def _open(link: str, key: str, former: str) -> str:

@@ -11,12 +11,68 @@ import streamlit as st
 from dashboard import current_user, page_frame
 from dashboard.dialogs import action_dialogs
 from dashboard.dialogs.action_dialogs import Opener
-from dashboard.text import html, people_text
+from dashboard.text import html, labels
+from dashboard.text.html import escape, state, strong
+from dashboard.text.labels import Label, Tone
 from harness.control.operations import dashboard_sessions, people
 from harness.control.operations.dashboard_sessions import SignedInSession
 from harness.control.operations.people import PersonView
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.principals import PrincipalKind
+
+HEADS: Final = ("Name", "Acts by", "Is")
+SESSION_HEADS: Final = ("Name", "Signed in", "By", "Until (UTC)")
+_WAYS: Final = {
+    "key": "a management key",
+    "link": "a one-time link",
+    "oidc": "single sign-on",
+}
+
+
+def cells(view: PersonView) -> list[str]:
+    """Renders a principal's row as cells of HTML, in the order of HEADS."""
+    return [strong(view.name), escape(_way(view)), _declared(view)]
+
+
+def urgency(view: PersonView) -> tuple[bool, str]:
+    """Orders principals: first those of whom an admin has to say who they are, then by name."""
+    return (bool(view.person) or view.issuer is None, view.folded)
+
+
+def _way(view: PersonView) -> str:
+    if view.issuer is not None:
+        return f"single sign-on at {view.issuer}"
+    return {
+        PrincipalKind.LOCAL: "the command line of this machine",
+        PrincipalKind.SERVICE: "a key, as a service",
+        PrincipalKind.PERSON: "a key",
+    }[view.kind]
+
+
+def _declared(view: PersonView) -> str:
+    if not view.person:
+        if view.issuer is not None:
+            return state(Label("?", "not declared yet", Tone.UNDECIDED))
+        return '<span class="note">as named</span>'
+    said = "nobody else here" if view.person == view.name else f"the same as {view.person}"
+    why = f"said by {view.declared_by}: {view.reason}"
+    return f'{escape(said)}<br><span class="note">{escape(why)}</span>'
+
+
+def session_cells(view: SignedInSession) -> list[str]:
+    """Renders a session's row as cells of HTML, in the order of SESSION_HEADS."""
+    return [
+        strong(view.name),
+        escape(labels.date_time(view.opened_at)),
+        escape(_WAYS[view.by]),
+        escape(labels.date_time(view.expires_at)),
+    ]
+
+
+def session_choice(view: SignedInSession) -> str:
+    """Names a session in a list to choose from."""
+    return f"{view.name} · since {labels.date_time(view.opened_at)} · {view.id}"
+
 
 NOBODY_ELSE: Final = "Nobody else here"
 # With more of them, the command line lists all.
@@ -58,16 +114,14 @@ def show_people() -> None:
         st.html(html.note(OWN))
     if not known:
         return
-    rows = [
-        people_text.cells(view) for view in sorted(known, key=people_text.urgency)[:MOST_ROWS]
-    ]
-    st.html(html.table(people_text.HEADS, rows, stacked=True))
+    rows = [cells(view) for view in sorted(known, key=urgency)[:MOST_ROWS]]
+    st.html(html.table(HEADS, rows, stacked=True))
     if len(known) > MOST_ROWS:
         st.html(html.note(f"{MOST_ROWS} of {len(known):,}; swapgate person list has all."))
     if going_on:
         st.html(html.section("Signed in now"))
-        rows = [people_text.session_cells(view) for view in going_on[:MOST_ROWS]]
-        st.html(html.table(people_text.SESSION_HEADS, rows, stacked=True))
+        rows = [session_cells(view) for view in going_on[:MOST_ROWS]]
+        st.html(html.table(SESSION_HEADS, rows, stacked=True))
 
 
 @action_dialogs.dialog("Declare who somebody is", width="medium")
@@ -106,7 +160,7 @@ def _declare(actor: Actor, name: str, person: str, reason: str) -> None:
 @action_dialogs.dialog("End a session", width="medium")
 def end_session(going_on: Sequence[SignedInSession]) -> None:
     """Asks whose session to end, and why."""
-    choices = {people_text.session_choice(view): view for view in going_on}
+    choices = {session_choice(view): view for view in going_on}
     choice = st.selectbox("Whose", list(choices), key="ended", index=None, placeholder="Choose")
     reason = action_dialogs.ask_reason("session-reason")
     view = choices.get(choice or "")

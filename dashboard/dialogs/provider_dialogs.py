@@ -7,7 +7,8 @@ from typing import Final
 import streamlit as st
 
 from dashboard import current_user, page_frame
-from dashboard.dialogs import account_commands, action_dialogs, json_field
+from dashboard.dialogs import account_commands, action_dialogs
+from dashboard.dialogs.suite_fields import ask_object
 from dashboard.text import html
 from dashboard.text.html import strong
 from harness.control.providers import checks, discovery, model_lookup, registry
@@ -121,15 +122,15 @@ def _ask_request(provider: str) -> tuple[JsonObject, RequestPatch, str]:
                 "own proof, and can serve beside the plain one."
             )
         )
-        own, first = json_field.ask_object(
+        own, first = ask_object(
             "Parameters, as JSON; a client's own value wins", key=f"parameters-{provider}",
             example='{"temperature": 0}',
         )  # fmt: skip
-        forced, second = json_field.ask_object(
+        forced, second = ask_object(
             "Set whatever the client sent, as JSON", key=f"patch-{provider}",
             example='{"store": false}',
         )  # fmt: skip
-        form, third = json_field.ask_object(
+        form, third = ask_object(
             "response_format, instead of the client's, as JSON", key=f"format-{provider}",
             example='{"type": "json_object"}',
         )  # fmt: skip

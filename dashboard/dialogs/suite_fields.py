@@ -2,6 +2,7 @@
 its scorer with the options that this one takes, and the model that judges where one does.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,9 +11,23 @@ import streamlit as st
 
 from dashboard import page_frame
 from dashboard.data import queries
-from dashboard.dialogs import json_field
 from dashboard.text import html
 from harness.app.suite_import import JUDGED_SCORERS, UPLOAD_SCORERS, SuiteUpload
+
+HEIGHT_PX: Final = 72
+
+
+def ask_object(label: str, *, key: str, example: str = "") -> tuple[dict[str, object], str]:
+    """Shows a field for a JSON object; returns what stands in it, and what is wrong with it."""
+    typed = (st.text_area(label, key=key, placeholder=example, height=HEIGHT_PX) or "").strip()
+    try:
+        found = json.loads(typed or "{}")
+    except ValueError:
+        found = None
+    if isinstance(found, dict):
+        return found, ""
+    return {}, f"{label}: this is no JSON object{f', such as {example}' if example else ''}."
+
 
 OPTION_WORDS: Final[Mapping[str, str]] = {
     "ignore_case": "Upper and lower case count alike",
@@ -86,7 +101,7 @@ def _ask_option(option: str, default: Any, key: str) -> tuple[object, str]:
         )
         return int(found) if found.is_integer() else found, ""
     if isinstance(default, dict):
-        return json_field.ask_object(f"{words} (empty: {empty.lower()})", key=key)
+        return ask_object(f"{words} (empty: {empty.lower()})", key=key)
     ask_text = st.text_area if option in LONG_TEXTS else st.text_input
     typed = (ask_text(words, key=key, placeholder=empty) or "").strip()
     if isinstance(default, list):

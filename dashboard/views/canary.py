@@ -3,20 +3,69 @@ canary, or the shadow before it, refreshed every 2 s: first its state, what happ
 Abort; then its figures over time, and what was done to it.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import current_user, page_frame
 from dashboard.charts import canary_timeline
-from dashboard.data import live_canaries, queries
+from dashboard.data import queries
 from dashboard.data.queries import CanaryView
 from dashboard.dialogs import action_dialogs, canary_controls, switch_dialogs
 from dashboard.text import canary_text, html, labels, shadow_text
 from dashboard.text.html import escape, strong
+from harness.control.canary import holds
 from harness.control.canary import status as canary_status
 from harness.control.canary.status import CanaryStatus
+from harness.control.context import Context
+from harness.control.shadow.stage import find_stage_of_route
 from harness.domain.canary.rollout import Rollout
 from harness.domain.errors import SwapgateError
+
+MOST_KEPT: Final = 64
+LASTS_S: Final = 2
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What was decided of a route's canary, which no visitor may see late."""
+
+    tables: str  # the etag of what routers serve from
+    rollout: Rollout | None  # the route's newest
+    held: Sequence[str]
+    paused: str
+
+
+def load(ctx: Context, route: str) -> CanaryView:
+    """Loads what the page of a route's canary shows: its figures as of this second, what was
+    decided of it and a shadow as they are. Raises NotFound.
+    """
+    second = int(ctx.clock.now().timestamp())
+    found = _read_once(ctx, route, repr(_read_decided(ctx, route)), second)
+    return replace(found, shadow=find_stage_of_route(ctx, route))
+
+
+def _read_decided(ctx: Context, route: str) -> Decided:
+    with ctx.store.read() as tx:
+        newest = next(iter(tx.rollouts.list(route=route, limit=1)), None)
+        held = holds.list_hold_reasons(tx, newest) if newest else ()
+        paused = holds.find_pause_reason(tx, newest) if newest else ""
+    return Decided(ctx.store.etag(), newest, held, paused)
+
+
+@st.cache_resource(
+    max_entries=MOST_KEPT,
+    ttl=LASTS_S,
+    show_spinner=False,
+    # Of one database alone: its installation may be opened anew with another.
+    hash_funcs={Context: lambda ctx: id(ctx.store)},
+)
+def _read_once(ctx: Context, route: str, decided: str, second: int) -> CanaryView:  # noqa: ARG001 - the key
+    return queries.canary(ctx, route)
+
 
 EVERY = "2s"
 
@@ -38,7 +87,7 @@ def show() -> None:
     route = page_frame.choose_route(routes)
     if route is None:
         return
-    view = live_canaries.load(ctx, route)
+    view = load(ctx, route)
     if view.shadow is not None:
         state = top.empty()
         state.html(shadow_text.headline(view.shadow, route))
@@ -111,7 +160,7 @@ def shadow(route: str, state: DeltaGenerator) -> None:
     """
     current_user.require_reader()
     try:
-        view = live_canaries.load(page_frame.context(), route)
+        view = load(page_frame.context(), route)
     except SwapgateError as error:
         why = f"Trying again. {page_frame.ROUTER_SERVES}"
         st.html(html.failure("The figures cannot be read at the moment", str(error), why))
@@ -143,7 +192,7 @@ def live(route: str, version: int, state: DeltaGenerator) -> None:
     """
     current_user.require_reader()
     try:
-        view = live_canaries.load(page_frame.context(), route)
+        view = load(page_frame.context(), route)
     except SwapgateError as error:
         st.html(
             html.failure(

@@ -2,7 +2,7 @@
 creates, limits and revokes client keys and management keys.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from functools import partial
 from typing import Final
@@ -14,11 +14,38 @@ from dashboard.dialogs import action_dialogs, key_dialogs, people_dialogs
 from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import html, key_text, labels
 from dashboard.text.html import escape
-from harness.app import rate_use
+from harness.app.installation import Installation
 from harness.control.operations.keys import KeySummary
 from harness.control.operations.queries import list_keys
 from harness.domain.pagination import MOST_LISTED, PageRequest
-from harness.domain.reliability.rate_limits import LimitStatus
+from harness.domain.reliability.rate_limits import LimitStatus, RateState, limit_statuses
+from router.access import rate_limits
+
+
+def load_rate_use(
+    installation: Installation, keys: Iterable[KeySummary]
+) -> Mapping[str, Sequence[LimitStatus]] | None:
+    """Loads how the rate limits of keys stand, by the key's id; keys without one are left out.
+
+    None where no router has a book here: it runs on another machine, or never ran.
+    """
+    limited = {key.id: key.limits.rate for key in keys if key.limits is not None}
+    clock = installation.clock
+    now = clock.monotonic()
+    try:
+        states = rate_limits.read_rates(
+            installation.settings.home / rate_limits.BOOK,
+            limited,
+            since=clock.now().timestamp() - now,
+        )
+    except OSError:
+        return None
+    found = {
+        id_: limit_statuses(states.get(id_, RateState()), rate, now)
+        for id_, rate in limited.items()
+    }
+    return {id_: statuses for id_, statuses in found.items() if statuses}
+
 
 # With more client keys than these, the page has a search and shows no more at once.
 MOST_ROWS: Final = 50
@@ -38,9 +65,7 @@ def show() -> None:
     key_dialogs.show_new_key()
     _buttons(live)
     if clients:
-        _clients(
-            clients, now.date(), rate_use.load_rate_use(page_frame.installation(), clients)
-        )
+        _clients(clients, now.date(), load_rate_use(page_frame.installation(), clients))
     else:
         st.html(html.empty("Clients of the router send a key. This creates one:",
                            "swapgate key create CLIENT"))  # fmt: skip

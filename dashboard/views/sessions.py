@@ -3,24 +3,85 @@ for a person come first; then the sessions, or one with its transcript, children
 of it is refreshed every 2 s.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from typing import Final
 
 import streamlit as st
 
 from dashboard import current_user, page_frame
 from dashboard.data import sessions
 from dashboard.data.sessions import MOST_MESSAGES, SessionView
-from dashboard.dialogs import action_dialogs, session_dialogs
+from dashboard.dialogs import action_dialogs
 from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import html, labels, session_text
+from harness.control.agents import agents, switches
 from harness.control.agents.queries import list_agent_grants
 from harness.domain.agents.agent import AgentSession
+from harness.domain.agents.grant import AgentGrant
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.errors import NotFound, SwapgateError
 from harness.domain.operations.access import Role
 from harness.domain.pagination import PageRequest
+
+# Of each button: what it does, and how the line after it begins.
+DECISIONS: Final[Mapping[str, tuple[Callable[..., ModelSwitchRequest], str]]] = {
+    "Approve": (switches.approve_switch, "approved"),
+    "Reject": (switches.reject_switch, "rejected"),
+}
+
+
+def decide(verb: str, request: ModelSwitchRequest, agent: str) -> None:
+    """Opens the dialog for a decision, which is bound to what stands there: a request that has
+    changed since is refused.
+    """
+    act, done = DECISIONS[verb]
+
+    @action_dialogs.dialog(f"{verb} the switch?", width="medium")
+    def ask() -> None:
+        ctx = page_frame.context()
+        st.html(session_text.switch_details(request, agent, ctx.clock.now()))
+        label = "Your reason (optional; the agent is told)"
+        reason = st.text_input(label, key=f"why-{verb}-{request.id}")
+        action_dialogs.submit(
+            f"{verb} the switch",
+            key=f"now-{verb}-{request.id}",
+            role=Role.APPROVER,
+            missing="",
+            act=lambda actor: act(ctx, actor, request.id, reason, fingerprint=request.hash),
+            done=lambda actor: f"{actor.name} {done} the switch that {agent} asked for.",
+        )
+
+    ask()
+
+
+@action_dialogs.dialog("Revoke a grant", width="medium")
+def revoke_grant(grants: Sequence[AgentGrant]) -> None:
+    """Asks which grant ends, and why. grants: those in force."""
+    choices = {f"{grant.target_name} · {grant.agent} · {grant.id}": grant for grant in grants}
+    choice = st.selectbox(
+        "Which", list(choices), index=None, placeholder="Choose a grant", key="grant"
+    )
+    st.html(
+        html.note(
+            "Routers refuse the model within seconds. A session on it answers again once it is "
+            "switched to another model."
+        )
+    )
+    reason = action_dialogs.ask_reason("grant-why")
+    grant = choices.get(choice or "")
+    action_dialogs.submit(
+        "Revoke it",
+        key="revoke-now",
+        role=Role.APPROVER,
+        missing="" if grant is not None and reason else "Choose a grant and give a reason.",
+        act=lambda actor: grant and agents.revoke_grant(
+            page_frame.context(), actor, grant.id, reason
+        ),
+        done=lambda actor: f"{actor.name} revoked {grant.id if grant else ''}.",
+    )  # fmt: skip
+
 
 EVERY = "2s"
 MOST_GRANTS = 50
@@ -32,7 +93,7 @@ def show() -> None:
         page_frame.show_done_message()
     decision = st.session_state.pop(DECISION, None)
     if decision is not None:
-        session_dialogs.decide(*decision)
+        decide(*decision)
     address = st.query_params.to_dict()
     # Streamlit's link to the page that is shown leaves the browser's address as it was.
     st.query_params.from_dict(address)
@@ -91,7 +152,7 @@ def _show_waiting(request: ModelSwitchRequest, agent: str, now: datetime) -> Non
     with st.container(border=True, key=f"switch-{request.id}"):
         st.html(session_text.waiting_switch(request, agent, now))
         with st.container(horizontal=True, vertical_alignment="center"):
-            for verb in session_dialogs.DECISIONS:
+            for verb in DECISIONS:
                 if st.button(
                     f"{verb} …",
                     type="primary" if verb == "Approve" else "secondary",
@@ -155,7 +216,7 @@ def _show_grants() -> None:
             Opener(
                 "Revoke a grant …",
                 ":material/block:",
-                partial(session_dialogs.revoke_grant, in_force),
+                partial(revoke_grant, in_force),
                 "revoke-grant",
                 Role.APPROVER,
                 "" if in_force else "No grant is in force.",

@@ -12,8 +12,16 @@ from dashboard import page_frame
 from dashboard.data.suites import RunView, SuitesPage, SuiteView, load_suites
 from dashboard.dialogs import action_dialogs, suite_dialogs
 from dashboard.dialogs.action_dialogs import Opener
-from dashboard.text import html, labels, suites_page_text
+from dashboard.text import html, labels
 from dashboard.text.html import escape
+from dashboard.text.suite_text import (
+    RUN_HEADS,
+    SUITE_HEADS,
+    UNDER_WAY,
+    run_cells,
+    suite_cells,
+    title,
+)
 from harness.domain.evals.run import EvalRun
 from harness.domain.operations.access import Role
 
@@ -24,7 +32,7 @@ MOST_ROWS: Final = 20
 def show() -> None:
     with page_frame.loading("the suites"):
         page = load_suites(page_frame.context())
-    heading = suites_page_text.title(page.suites, page.runs)
+    heading = title(page.suites, page.runs)
     st.html(html.title(heading, escape(labels.date_time(page.now))))
     page_frame.show_done_message()
     nothing = st.session_state.pop("nothing-captured", None)
@@ -70,9 +78,9 @@ def _suites(page: SuitesPage) -> None:
         found = [view for view in found if all(word in _text(view) for word in words)]
         st.html(html.note(f"{len(found):,} of {len(page.suites):,} suites"))
     ordered = sorted(found, key=lambda view: (not view.summary.error, not view.routes))
-    rows = [suites_page_text.suite_cells(view, page.now) for view in ordered]
+    rows = [suite_cells(view, page.now) for view in ordered]
     if rows:
-        st.html(html.table(suites_page_text.SUITE_HEADS, rows, stacked=True))
+        st.html(html.table(SUITE_HEADS, rows, stacked=True))
 
 
 def _text(view: SuiteView) -> str:
@@ -85,9 +93,9 @@ def _runs(page: SuitesPage) -> None:
         st.html(html.note("Nothing has run yet. A proposal runs its suites by itself."))
         return
     titles = {view.summary.name: view.summary.title for view in page.suites}
-    rows = [suites_page_text.run_cells(view, titles, page.now) for view in page.runs]
-    st.html(html.table(suites_page_text.RUN_HEADS, rows, stacked=True))
-    _cancel([v for v in page.runs if v.run.state in suites_page_text.UNDER_WAY])
+    rows = [run_cells(view, titles, page.now) for view in page.runs]
+    st.html(html.table(RUN_HEADS, rows, stacked=True))
+    _cancel([v for v in page.runs if v.run.state in UNDER_WAY])
 
 
 def _cancel(under_way: Sequence[RunView]) -> None:

@@ -4,15 +4,49 @@ of literal models.
 
 import click
 
-from harness.cli.frame import formatting, output, paging
+from harness.cli.frame import output
+from harness.cli.frame.output import note_page, page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
-from harness.cli.operations import users
 from harness.control.agents import agents, queries, switches
 from harness.control.agents.switch_alerts import view_switch
+from harness.control.privacy import user_deletion
 from harness.domain.agents.grant import AgentGrant
 from harness.domain.agents.switch_request import SwitchState
 from harness.domain.formatting import format_span
 from harness.domain.pagination import PageRequest
+
+
+@click.group()
+def user() -> None:
+    """Users of the clients: delete what one said and got."""
+
+
+@user.command()
+@click.argument("user_id", metavar="USER")
+@click.option("--reason", required=True, help="Reason, recorded in the audit log.")
+@pass_session
+def delete(session: Session, user_id: str, reason: str) -> None:
+    """Delete USER's sessions, captured requests and marks, for good.
+
+    USER is the id as clients sent it. The audit log keeps the reason and the counts, and not
+    the id. What a deletion cannot reach is named.
+    """
+    done = user_deletion.delete_user(
+        session.context,
+        session.deciding_actor,
+        user_id,
+        reason,
+        secret=session.installation.secret,
+    )
+    if session.json:
+        output.document(done)
+        return
+    click.echo(
+        f"deleted {done.sessions} sessions and {done.captures} captured requests; blanked "
+        f"{done.failovers} fail-overs"
+    )
+    output.note("not reached: " + "; ".join(done.not_reached))
+
 
 REASON = click.option("--reason", default="", help="Reason, recorded in the audit log.")
 
@@ -25,7 +59,7 @@ def agent() -> None:
 @agent.command()
 @click.option("--all", "show_all", is_flag=True, help="Decided and expired ones, too.")
 @click.option("--session", "session_id", metavar="ID", help="Only this session's.")
-@paging.page_options
+@page_options
 @pass_session
 def requests(
     session: Session, *, show_all: bool, session_id: str | None, page_request: PageRequest
@@ -35,7 +69,7 @@ def requests(
     found = queries.list_switch_requests(
         ctx, page_request, session=session_id, pending_only=not show_all
     ).map(lambda request: view_switch(ctx, request))
-    paging.note_page(found)
+    note_page(found)
     if session.json:
         output.document(found.items)
         return
@@ -45,7 +79,7 @@ def requests(
         [
             [
                 view.id,
-                formatting.timestamp(view.asked_at),
+                timestamp(view.asked_at),
                 view.state.value,
                 format_span((view.expires_at - now).total_seconds())
                 if view.state is SwitchState.PENDING
@@ -69,7 +103,7 @@ def show(session: Session, request_id: str) -> None:
         return
     click.echo(view.question)
     output.facts((fact["name"], fact["text"]) for fact in view.facts)
-    decided = formatting.timestamp(view.decided_at) if view.decided_at else None
+    decided = timestamp(view.decided_at) if view.decided_at else None
     output.facts(
         [
             ("State", view.state.value),
@@ -102,12 +136,12 @@ def reject(session: Session, request_id: str, reason: str) -> None:
 
 @agent.command()
 @click.option("--agent", "agent_id", metavar="ID", help="Only this agent's.")
-@paging.page_options
+@page_options
 @pass_session
 def grants(session: Session, *, agent_id: str | None, page_request: PageRequest) -> None:
     """List the literal models that people consented to."""
     found = queries.list_agent_grants(session.context, page_request, agent=agent_id)
-    paging.note_page(found)
+    note_page(found)
     if session.json:
         output.document(found.items)
         return
@@ -121,7 +155,7 @@ def grants(session: Session, *, agent_id: str | None, page_request: PageRequest)
                 grant.target_name,
                 grant.kind.value,
                 grant.granted_by,
-                formatting.timestamp(grant.expires_at),
+                timestamp(grant.expires_at),
                 _state(session, grant),
             ]
             for grant in found
@@ -158,7 +192,7 @@ def revoke(session: Session, grant_id: str, reason: str) -> None:
 def purge_user(ctx: click.Context, user_id: str, reason: str) -> None:
     """Do what `swapgate user delete` does, which is the name to use now."""
     output.note("`swapgate agent purge-user` is `swapgate user delete` now")
-    ctx.invoke(users.delete, user_id=user_id, reason=reason)
+    ctx.invoke(delete, user_id=user_id, reason=reason)
 
 
 def _answer(session: Session, made: object, text: str) -> None:

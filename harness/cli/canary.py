@@ -9,8 +9,9 @@ import click
 from harness.cli import shadow
 from harness.cli.canary_facts import as_json, rollout_facts
 from harness.cli.canary_watch import NO_CANARY, CanaryFollower, CanaryReading
-from harness.cli.frame import formatting, output
+from harness.cli.frame import output
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
+from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.watching import Watched, watch, watch_option
 from harness.control.canary import status as canary_status
@@ -35,7 +36,7 @@ OPERATIONS = {
     "finish": "End the bake: the promotion stands.",
 }
 PLAN = LazyCommand(
-    "harness.cli.canary_plan:plan_ramp",
+    "harness.cli.proposals.submission:plan_ramp",
     "Say how long a canary on ROUTE takes at today's traffic.",
 )
 LAZY = {
@@ -201,7 +202,7 @@ def _print_explained(history: CanaryHistory) -> None:
             [
                 [
                     e.number,
-                    formatting.timestamp(e.at),
+                    timestamp(e.at),
                     e.actor,
                     e.action,
                     e.details.get("reason"),

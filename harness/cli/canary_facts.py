@@ -2,7 +2,7 @@
 proposal) and as JSON (`as_json`), for `canary` and `proposal`.
 """
 
-from harness.cli.frame import formatting
+from harness.cli.frame.output import harm_text
 from harness.control.canary.status import CanaryStatus
 from harness.control.serialize import to_plain
 from harness.domain.canary.rollout import Rollout
@@ -16,7 +16,7 @@ def brief_facts(status: CanaryStatus) -> list[tuple[str, object]]:
         ("canary", state.words),
         ("why", state.reason),
         ("next", state.next_step),
-        ("harm", formatting.harm(status.action.distance_to_trip)),
+        ("harm", harm_text(status.action.distance_to_trip)),
         ("more", f"`swapgate canary status {status.rollout.route}`"),
     ]
 
@@ -37,7 +37,7 @@ def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
         ("share", _share(rollout) if rollout.live or rollout.baking else None),
         ("step", f"{rollout.step + 1} of {len(rollout.policy.steps)}"),
         ("exposures", f"{action.exposures:,}"),
-        ("harm", formatting.harm(action.distance_to_trip)),
+        ("harm", harm_text(action.distance_to_trip)),
         (
             f"for {ends}",
             (needs + (", and the certificate of no harm" if step.certify else ""))

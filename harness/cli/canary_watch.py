@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness.cli.frame import formatting
+from harness.cli.frame.output import harm_text
 from harness.cli.frame.session import Session
 from harness.cli.proposals.verdict_wait import find_exit_code, load_progress
 from harness.control.canary import status as canary_status
@@ -115,7 +115,7 @@ class CanaryFollower:
 def _line(row: CanaryStatus) -> str:
     needs, harm = (
         row.rollout.current.min_exposures,
-        formatting.harm(row.action.distance_to_trip),
+        harm_text(row.action.distance_to_trip),
     )
     counts = f"{row.action.step_exposures:,} of {needs:,} exposures; {harm}"
     held = f": {row.state.reason}" if row.hold_reasons or not row.rollout.live else ""

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import click
 
-from harness.cli.frame import formatting, output
+from harness.cli.frame import output
 from harness.cli.frame.duration import DurationType
+from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.control.providers import credentials, sign_in
 from harness.control.providers.credentials import (
@@ -44,7 +45,7 @@ def login(session: Session, provider: str) -> None:
     if session.json:
         output.document(done)
         return
-    until = f"; the token in use lasts until {formatting.timestamp(done.access_ends)}"
+    until = f"; the token in use lasts until {timestamp(done.access_ends)}"
     click.echo(f"{provider}: signed in{until if done.access_ends else ''}")
 
 
@@ -110,7 +111,7 @@ def _source(shown: ProviderCredentials) -> str:
 
 def _stored(shown: ProviderCredentials) -> list[str]:
     return [
-        f"{entry.name} (until {formatting.timestamp(entry.expires_at)})"
+        f"{entry.name} (until {timestamp(entry.expires_at)})"
         if entry.expires_at
         else entry.name
         for entry in shown.stored

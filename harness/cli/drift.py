@@ -4,8 +4,9 @@
 
 import click
 
-from harness.cli.frame import formatting, output, paging
+from harness.cli.frame import output
 from harness.cli.frame.lazy_commands import LazyCommandGroup
+from harness.cli.frame.output import note_page, page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.waiting import who_starts_it
 from harness.control.drift import reports
@@ -68,8 +69,8 @@ def _list_watches(session: Session) -> None:
                 _state(drift_status),
                 describe_comparison(drift_status.comparisons),
                 _change(drift_status.last.evidence if drift_status.last else None),
-                formatting.timestamp(drift_status.last.ended_at if drift_status.last else None),
-                formatting.timestamp(drift_status.next_at),
+                timestamp(drift_status.last.ended_at if drift_status.last else None),
+                timestamp(drift_status.next_at),
             ]
             for drift_status in statuses
         ],
@@ -80,12 +81,12 @@ def _list_watches(session: Session) -> None:
 
 @drift.command("history")
 @ROUTE_OPTION
-@paging.page_options
+@page_options
 @pass_session
 def list_checks(session: Session, *, route: str, page_request: PageRequest) -> None:
     """List the drift watch's runs, the newest first."""
     drift_runs = queries.list_drift_runs(session.context, page_request, route=route)
-    paging.note_page(drift_runs)
+    note_page(drift_runs)
     if session.json:
         output.document([{"watch": watch, "check": check} for watch, check in drift_runs])
         return
@@ -93,7 +94,7 @@ def list_checks(session: Session, *, route: str, page_request: PageRequest) -> N
         ["STARTED (UTC)", "SUITE", "RUN", "RESULT", "CHANGE", "EVIDENCE", "SERVED"],
         [
             [
-                formatting.timestamp(check.started_at),
+                timestamp(check.started_at),
                 watch.suite,
                 check.run,
                 _result(check),
@@ -131,7 +132,7 @@ def _show(shown: DriftReport) -> None:
             ("state", _state(status_)),
             (
                 "baseline",
-                f"{formatting.timestamp(watch.opened_at)}, {watch.reason}" if watch else None,
+                f"{timestamp(watch.opened_at)}, {watch.reason}" if watch else None,
             ),
             ("compared", describe_comparison(status_.comparisons)),
             ("change", _change(evidence) if evidence else None),

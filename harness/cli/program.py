@@ -166,7 +166,7 @@ VERBS = {
         "harness.cli.evals.runs:eval_group", "Eval runs: one suite on one target."
     ),
     "suite": LazyCommand(
-        "harness.cli.evals.suites:suite",
+        "harness.cli.evals.suite_import:suite",
         "Suites: items with their scorer, by which models are measured.",
     ),
     "capture": LazyCommand(
@@ -216,7 +216,7 @@ VERBS = {
         "People: who of the principals is one person, and who is signed in.",
     ),
     "user": LazyCommand(
-        "harness.cli.operations.users:user",
+        "harness.cli.agents:user",
         "Users of the clients: delete what one said and got.",
     ),
     "audit": LazyCommand(

@@ -4,8 +4,9 @@ called, while routers serve; `matrix` says what their models can do.
 
 import click
 
-from harness.cli.frame import formatting, output
+from harness.cli.frame import output
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
+from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.routing.target_options import body_fields
 from harness.control.providers import registry
@@ -91,7 +92,7 @@ def _print_provider(session: Session, summary: ProviderSummary) -> None:
             ("routes", ", ".join(summary.routes)),
             (
                 "answers since",
-                formatting.timestamp(summary.answers_since) if summary.answers_since else None,
+                timestamp(summary.answers_since) if summary.answers_since else None,
             ),
         ]
     )

@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import click
 
-from harness.cli.frame import formatting, output, paging
-from harness.cli.frame.duration import DurationType
-from harness.cli.frame.finite_range import FiniteRange
+from harness.cli.frame import output
+from harness.cli.frame.duration import DurationType, FiniteRange
+from harness.cli.frame.output import note_page, page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import queries
 from harness.control.shadow import shadows
@@ -134,7 +134,7 @@ def start(  # noqa: PLR0913 - the options of the command, one by one
     click.echo(made.id)
     output.note(
         f"{format_bps(limits.share_bps)} of the callers of route {route} are mirrored to "
-        f"{made.candidate.name} until {formatting.timestamp(made.expires_at)}: "
+        f"{made.candidate.name} until {timestamp(made.expires_at)}: "
         f"`swapgate shadow status {route}`"
     )
 
@@ -198,7 +198,7 @@ def _print_status(shadow_status: ShadowStatus) -> None:
             ("candidate", started.candidate.name),
             ("proposal", started.proposal or "none: an approver's act"),
             ("share", f"{format_bps(started.limits.share_bps)} of the callers"),
-            ("until", formatting.timestamp(started.expires_at)),
+            ("until", timestamp(started.expires_at)),
             (
                 "mirrored",
                 (
@@ -247,12 +247,12 @@ def _print_status(shadow_status: ShadowStatus) -> None:
 
 
 @shadow.command("list")
-@paging.page_options
+@page_options
 @pass_session
 def list_shadows(session: Session, page_request: PageRequest) -> None:
     """List the shadows of all routes, the newest first."""
     found = queries.list_shadows(session.context, page_request)
-    paging.note_page(found)
+    note_page(found)
     if session.json:
         output.document(found.items)
         return

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="no other system
 BEGINNING = """
 import os, signal, subprocess, sys, threading, time
 from pathlib import Path
-from harness.runtime.processes.forked_process import can_fork, fork_process
+from harness.app.processes import can_fork, fork_process
 assert can_fork()
 """
 LASTING = """

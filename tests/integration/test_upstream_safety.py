@@ -20,7 +20,7 @@ from harness.domain.providers.credentials import ProviderKey
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import RouterSettings
 from harness.runtime.clock import SystemClock
-from harness.runtime.outbound import webhook
+from harness.runtime.outbound.alert_sinks import post
 from harness.runtime.outbound.provider_probe import HttpProviderProbe
 from router.upstream.failure import UpstreamFailed
 from router.upstream.pool import UpstreamPool
@@ -101,7 +101,7 @@ def by_webhook(served: Served) -> None:
         count=1,
     )
     with suppress(DeliveryFailed):
-        webhook.post(f"{served.url}/hook", b"secret", message, timeout_s=5.0)
+        post(f"{served.url}/hook", b"secret", message, timeout_s=5.0)
 
 
 CALLERS = {

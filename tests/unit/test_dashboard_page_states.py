@@ -16,7 +16,8 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import current_user, page_frame, sign_in_page
 from dashboard.charts import route_timeline
-from dashboard.data import live_canaries, queries
+from dashboard.data import queries
+from dashboard.views.canary import load
 from harness.app.installation import CONFIG_VARIABLE
 from harness.cli.canary_facts import rollout_facts
 from harness.cli.program import program as command_line
@@ -257,8 +258,8 @@ def test_a_hold_is_said_first_and_alike_by_the_canary_page_and_the_command_line(
     with opened(config, clock) as installation:
         ctx = installation.context
         (running,) = canary_status.list_canaries(ctx, route="support-chat")
-        shared = live_canaries.load(ctx, "support-chat").status
-        assert live_canaries.load(ctx, "support-chat").status is shared
+        shared = load(ctx, "support-chat").status
+        assert load(ctx, "support-chat").status is shared
         with ctx.store.write() as tx:
             alerts.raise_alert(
                 ctx, tx, AlertKind.CANARY_HELD, running.rollout.id,
@@ -267,11 +268,11 @@ def test_a_hold_is_said_first_and_alike_by_the_canary_page_and_the_command_line(
             )  # fmt: skip
         (held,) = canary_status.list_canaries(ctx, route="support-chat")
         # What was decided waits for no second of its own, the figures for the next one.
-        at_once = live_canaries.load(ctx, "support-chat").status
+        at_once = load(ctx, "support-chat").status
         assert at_once is not None
         assert at_once.held == held.held != ""
         clock.advance(1)
-        assert live_canaries.load(ctx, "support-chat").status is not at_once
+        assert load(ctx, "support-chat").status is not at_once
 
     said = text(shown(monkeypatch, config, "canary", {"route": "support-chat"}))
 

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 from dashboard import serve, theme
 from dashboard.charts import plots, route_timeline
-from dashboard.data import export, frames
+from dashboard.data import frames
 from dashboard.data.suites import RunView
+from dashboard.downloads import to_csv, to_parquet
 from dashboard.text import html as cards
-from dashboard.text import key_text, labels, route_text, suites_page_text, traffic_text
+from dashboard.text import key_text, labels, route_text, traffic_text
+from dashboard.text.suite_text import run_cells
 from dashboard.theme import DARK, LIGHT, Palette
 from harness.control.proposals.recorded_answers import strip_common_start
 from harness.control.routing.traffic_report import RouteTraffic, TrafficReport
@@ -339,10 +341,10 @@ def test_what_every_prompt_begins_with_is_left_out_of_the_questions_whole_words_
 def test_a_download_runs_no_formula_and_keeps_every_column() -> None:
     frame = pd.DataFrame({"item": ["a", "=1+1"], "answer": ["@SUM(A1)", "−2"], "s": [0.5, -1]})
 
-    assert export.to_csv(frame).decode("utf-8-sig").splitlines() == [
+    assert to_csv(frame).decode("utf-8-sig").splitlines() == [
         '"item","answer","s"', '"a","\'@SUM(A1)",0.5', '"\'=1+1","−2",-1.0',
     ]  # fmt: skip
-    assert pd.read_parquet(io.BytesIO(export.to_parquet(frame)))["item"][1] == "'=1+1"
+    assert pd.read_parquet(io.BytesIO(to_parquet(frame)))["item"][1] == "'=1+1"
 
 
 def test_the_timeline_of_a_young_route_has_times_too() -> None:
@@ -389,8 +391,6 @@ def test_the_pace_of_traffic_is_that_of_the_time_in_which_it_came(
 
 def test_a_run_without_a_known_price_has_no_cost_of_zero() -> None:
     run = EvalRun("run_1", "tickets", "d", "t_a", 1, 1, 9, RunState.DONE, START)
-    assert suites_page_text.run_cells(RunView(run, "a", 9, 0.0), {}, START)[-1] == (
-        "no known cost"
-    )
-    assert suites_page_text.run_cells(RunView(run, "a", 0, 0.0), {}, START)[-1] == "$0.00"
-    assert suites_page_text.run_cells(RunView(run, "a", 9, 1.5), {}, START)[-1] == "$1.50"
+    assert run_cells(RunView(run, "a", 9, 0.0), {}, START)[-1] == ("no known cost")
+    assert run_cells(RunView(run, "a", 0, 0.0), {}, START)[-1] == "$0.00"
+    assert run_cells(RunView(run, "a", 9, 1.5), {}, START)[-1] == "$1.50"

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from dashboard import docs_site
+from dashboard.serve import docs_routes
 from harness import docs_pages
 from harness.cli.operations import docs
 from harness.cli.program import program
@@ -77,9 +77,9 @@ def test_the_dashboard_serves_the_site_or_the_markdown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(docs_pages, "SITE", tmp_path)
-    plain = TestClient(Starlette(routes=docs_site.routes()))
+    plain = TestClient(Starlette(routes=docs_routes()))
     (tmp_path / "index.html").write_text("<h1>Swapgate</h1>")
-    built = TestClient(Starlette(routes=docs_site.routes()))
+    built = TestClient(Starlette(routes=docs_routes()))
 
     assert plain.get("/docs/reference/metrics.html").text.startswith("# Metrics\n")
     assert plain.get("/docs/nothing.html").status_code == 404

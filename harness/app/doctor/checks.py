@@ -14,8 +14,8 @@ from typing import Final
 from harness import package_data
 from harness.app import database
 from harness.app.database import without_password
-from harness.app.doctor.finding import DoctorFinding
 from harness.app.doctor.provider_checks import (
+    DoctorFinding,
     check_answers,
     check_providers,
     check_stored_headers,

@@ -5,10 +5,10 @@ models, their answers to a short question, and whether what is stored of them ca
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Literal
 
 from harness.app.doctor import provider_requests
-from harness.app.doctor.finding import DoctorFinding
 from harness.control.context import Context
 from harness.control.providers import checks, provider_secrets
 from harness.control.routing import routes
@@ -20,6 +20,19 @@ from harness.domain.providers.probe import ProbeStatus, ProbeSubject, parse_mode
 from harness.domain.routing.table import FIRST_ROUTE_STEP
 from harness.domain.routing.target import Provider
 from harness.domain.settings import Settings
+
+FindingLevel = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorFinding:
+    """What one check of `swapgate doctor` found, and what to do next."""
+
+    subject: str
+    status: FindingLevel
+    found: str
+    next_step: str = ""  # empty where there is nothing to do
+
 
 NO_SUCH_PAGE: Final = (404, 405, 501)
 

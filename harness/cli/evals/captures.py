@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from harness.cli.frame import formatting, output, paging
-from harness.cli.frame.duration import DurationType
-from harness.cli.frame.finite_range import FiniteRange
+from harness.cli.frame import output
+from harness.cli.frame.duration import DurationType, FiniteRange
+from harness.cli.frame.output import note_page, page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import queries
 from harness.control.privacy import captures
@@ -26,12 +26,12 @@ def capture() -> None:
 
 @capture.command("list")
 @click.option("--route", metavar="ROUTE", help="Only this route.")
-@paging.page_options
+@page_options
 @pass_session
 def list_captures(session: Session, *, route: str | None, page_request: PageRequest) -> None:
     """List captured requests, the newest first; never their content."""
     found = queries.list_captures(session.context, page_request, route=route)
-    paging.note_page(found)
+    note_page(found)
     if session.json:
         output.document(found.items)
         return
@@ -50,14 +50,14 @@ def list_captures(session: Session, *, route: str | None, page_request: PageRequ
         [
             [
                 summary.id,
-                formatting.timestamp(summary.at),
+                timestamp(summary.at),
                 summary.route,
                 summary.target,
                 summary.messages,
                 summary.tools,
                 ", ".join(f"{name} {n}" for name, n in summary.redactions.items()),
                 summary.seen,
-                formatting.timestamp(summary.expires_at),
+                timestamp(summary.expires_at),
             ]
             for summary in found
         ],

@@ -7,8 +7,9 @@ from statistics import fmean
 
 import click
 
-from harness.cli.frame import formatting, output, paging
-from harness.cli.frame.finite_range import FiniteRange
+from harness.cli.frame import output
+from harness.cli.frame.duration import FiniteRange
+from harness.cli.frame.output import note_page, page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.waiting import TIMED_OUT, Progress, follow, who_starts_it
 from harness.control.context import Context
@@ -128,13 +129,13 @@ def _state(run: EvalRun) -> str:
     type=click.Choice([run_state.value for run_state in RunState]),
     help="Only runs in this state; may be repeated.",
 )
-@paging.page_options
+@page_options
 @pass_session
 def list_runs(session: Session, states: tuple[str, ...], *, page_request: PageRequest) -> None:
     """List the runs, the newest first; of those that wait, their place and why."""
     wanted = [RunState(state) for state in states]
     runs = queries.list_runs(session.context, page_request, states=wanted)
-    paging.note_page(runs)
+    note_page(runs)
     with session.context.store.read() as tx:
         done = {run.id: tx.runs.progress(run.id)[0] for run in runs}
     names = queries.load_target_names(session.context, {run.target for run in runs})
@@ -156,7 +157,7 @@ def list_runs(session: Session, states: tuple[str, ...], *, page_request: PageRe
                 names.get(run.target, run.target),
                 _state(run),
                 f"{done[run.id]} of {run.wanted * run.epochs}",
-                formatting.timestamp(run.created_at),
+                timestamp(run.created_at),
                 _needed_by(queue.get(run.id)),
                 _why(run, queue.get(run.id)),
             ]

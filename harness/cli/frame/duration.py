@@ -2,10 +2,24 @@
 gives a timedelta.
 """
 
+import math
 import re
 from datetime import timedelta
 
 import click
+
+
+class FiniteRange(click.FloatRange):
+    """Reads a number within the bounds."""
+
+    def convert(
+        self, value: float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number", param, ctx)
+        return number
+
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 

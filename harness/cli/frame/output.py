@@ -3,12 +3,78 @@ for a terminal and plain in a pipe.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from functools import wraps
+from typing import Any, Final
 
 import click
 
 from harness.control.serialize import write_json
-from harness.domain.formatting import escape_controls
+from harness.domain.formatting import DASH, escape_controls, format_harm
+from harness.domain.pagination import INVALID_ROWS_HINT, MOST_LISTED, Page, PageRequest
+from harness.domain.routing.target import Price, Provider, Target
+
+
+def timestamp(moment: datetime | None) -> str:
+    """Writes a moment in UTC, to the second."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if moment else DASH
+
+
+def known_price(target: Target, provider: Provider | None) -> Price | None:
+    """The target's price at its provider; None where it is not known."""
+    return provider.prices.get(target.model) if provider else None
+
+
+def harm_text(distance_to_trip: float) -> str:
+    return f"evidence of harm: {format_harm(distance_to_trip)}"
+
+
+PAGE: Final = 100
+
+
+def page_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --limit and --after to a command, which gets them as `page_request`."""
+    return page_options_with(PAGE)(command)
+
+
+def page_options_with(
+    default: int, *short: str
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds the options of a page to a command. default: of the limit. short: its other
+    names.
+    """
+
+    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def asking(*args: Any, limit: int, after: str | None, **given: Any) -> Any:
+            return command(*args, page_request=PageRequest(limit, after), **given)
+
+        behind = click.option(
+            "--after",
+            metavar="CURSOR",
+            help="Continue after this cursor, which the previous page printed.",
+        )
+        size = click.option(
+            *short,
+            "--limit",
+            type=click.IntRange(1, MOST_LISTED),
+            default=default,
+            show_default=True,
+            help="Maximum number of rows.",
+        )
+        return size(behind(asking))
+
+    return decorated
+
+
+def note_page(page: Page[Any]) -> None:
+    """Says how to see more, and which rows of the page have no valid signature."""
+    for fault in page.invalid:
+        note(f"{fault.name}: {INVALID_ROWS_HINT}")
+    if page.next is not None:
+        note(f"{len(page)} of {page.total:,}: `--after {page.next}` shows the next")
+
 
 Row = Sequence[object]
 # A longer word, such as a path, may be cut to fit into a column.

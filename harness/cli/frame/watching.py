@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 
 import click
 
-from harness.cli.frame import formatting
+from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
 from harness.control.serialize import write_json
 from harness.domain.errors import SwapgateError
@@ -93,7 +93,7 @@ def _print_lines(
 
 
 def _stamped(lines: Mapping[str, str], clock: Clock) -> Mapping[str, str]:
-    now = formatting.timestamp(clock.now())
+    now = timestamp(clock.now())
     return {subject: f"{now}\t{line}" for subject, line in lines.items()}
 
 
@@ -116,7 +116,7 @@ def _redraw(watched: Watched[T], clock: Clock) -> None:
                 foot = f"not read since then: {reading}; trying again"
             else:
                 shown = _drawn(watched, reading)
-                foot = f"{formatting.timestamp(clock.now())} UTC, anew every {PAUSE_S:g} s; "
+                foot = f"{timestamp(clock.now())} UTC, anew every {PAUSE_S:g} s; "
                 foot = "" if watched.ended(reading) else f"{foot}Ctrl-C stops"
             live.update(Text.from_ansi(f"{shown}\n{foot}".rstrip()), refresh=True)
 

@@ -4,7 +4,8 @@ sink.
 
 import click
 
-from harness.cli.frame import formatting, output, paging
+from harness.cli.frame import output
+from harness.cli.frame.output import note_page, page_options_with, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import alerts, queries
 from harness.domain.pagination import PageRequest
@@ -18,7 +19,7 @@ def alert() -> None:
 @alert.command("list")
 @click.option("--open", "open_only", is_flag=True, help="Only alerts whose cause persists.")
 @click.option("--search", default="", help="Only alerts that have this text in them.")
-@paging.page_options_with(50)
+@page_options_with(50)
 @pass_session
 def list_alerts(
     session: Session, *, open_only: bool, search: str, page_request: PageRequest
@@ -27,7 +28,7 @@ def list_alerts(
     found = queries.list_alerts(
         session.context, page_request, open_only=open_only, search=search
     )
-    paging.note_page(found)
+    note_page(found)
     if session.json:
         output.document(found.items)
         return
@@ -35,7 +36,7 @@ def list_alerts(
         ["LAST SEEN", "SEVERITY", "STATE", "TIMES", "ALERT", "TOLD", "NEXT STEP"],
         [
             [
-                formatting.timestamp(row.last_seen),
+                timestamp(row.last_seen),
                 row.severity.name.lower(),
                 "open" if row.open else "over",
                 row.count,

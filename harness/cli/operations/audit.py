@@ -12,7 +12,8 @@ from typing import Any, Final
 import click
 
 from harness.cli.evals.csv_files import read_text
-from harness.cli.frame import formatting, output, paging
+from harness.cli.frame import output
+from harness.cli.frame.output import note_page, page_options_with, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.operations.database import print_faults
 from harness.control.operations import audit_export, queries
@@ -65,14 +66,14 @@ def _selection(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @audit.command()
 @_selection
-@paging.page_options_with(20, "-n")
+@page_options_with(20, "-n")
 @pass_session
 def tail(session: Session, page_request: PageRequest, selection: AuditFilter) -> None:
     """Show the newest events, the newest last."""
     audit_events = queries.list_audit_events(
         session.context, page_request, selection, reader=session.actor
     )
-    paging.note_page(audit_events)
+    note_page(audit_events)
     events = list(reversed(audit_events))
     if session.json:
         output.document(events)
@@ -87,7 +88,7 @@ def tail(session: Session, page_request: PageRequest, selection: AuditFilter) ->
 def _line(event: AuditEvent) -> list[object]:
     return [
         event.number,
-        formatting.timestamp(event.at),
+        timestamp(event.at),
         f"{event.actor} ({event.key})" if event.key else event.actor,
         event.action,
         event.subject,

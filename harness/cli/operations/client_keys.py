@@ -10,8 +10,9 @@ from typing import Any, Final, Literal
 
 import click
 
-from harness.cli.frame import formatting, output, paging
-from harness.cli.frame.finite_range import FiniteRange
+from harness.cli.frame import output
+from harness.cli.frame.duration import FiniteRange
+from harness.cli.frame.output import note_page, page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import dashboard_sessions, keys, queries
 from harness.control.operations.keys import KeySummary
@@ -137,12 +138,12 @@ def create(
 
 
 @key.command("list")
-@paging.page_options
+@page_options
 @pass_session
 def list_keys(session: Session, page_request: PageRequest) -> None:
     """List the keys, the oldest first; a key's text is never shown again."""
     found = queries.list_keys(session.context, page_request)
-    paging.note_page(found)
+    note_page(found)
     if session.json:
         output.document(found.items)
         return
@@ -172,8 +173,8 @@ def list_keys(session: Session, page_request: PageRequest) -> None:
                 _limits(summary.limits),
                 ", ".join(sorted(summary.opt_outs)),
                 *_spent(summary),
-                formatting.timestamp(summary.created_at),
-                formatting.timestamp(summary.revoked_at),
+                timestamp(summary.created_at),
+                timestamp(summary.revoked_at),
             ]
             for summary in found
         ],
@@ -269,7 +270,7 @@ def print_sign_in_link(session: Session, key_id: str | None, minutes: int) -> No
         output.document({"url": url, "session": made.id, "expires_at": made.link_expires_at})
         return
     click.echo(url)
-    output.note(f"It signs in once, until {formatting.timestamp(made.link_expires_at)}.")
+    output.note(f"It signs in once, until {timestamp(made.link_expires_at)}.")
 
 
 def _changed(before: KeyLimits, limits: Mapping[str, Limit]) -> KeyLimits:

@@ -18,10 +18,8 @@ from harness.app.history_table import HEADS, history_rows
 from harness.cli.frame import output
 from harness.cli.frame.session import Session
 from harness.cli.reference.config_reference import config_page, policies_page
-from harness.cli.reference.event_reference import events_page, exit_codes_page
-from harness.cli.reference.markdown_table import table
-from harness.cli.reference.metric_reference import headers_page, metrics_page
-from harness.cli.reference.privacy_reference import privacy_page
+from harness.cli.reference.event_reference import events_page, exit_codes_page, privacy_page
+from harness.cli.reference.metric_reference import headers_page, metrics_page, table
 from harness.domain.canary import rollout
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.proposals import proposal

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.finite_range import FiniteRange
+from harness.cli.frame.duration import FiniteRange
 from harness.cli.frame.session import Session
 from harness.domain.formatting import format_quantity, format_usd
 

@@ -4,7 +4,8 @@
 
 import click
 
-from harness.cli.frame import formatting, output
+from harness.cli.frame import output
+from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import dashboard_sessions, people
 
@@ -37,7 +38,7 @@ def list_people(session: Session) -> None:
                 view.person,
                 view.declared_by,
                 view.reason,
-                formatting.timestamp(view.created_at),
+                timestamp(view.created_at),
             ]
             for view in found
         ],
@@ -98,8 +99,8 @@ def sessions(session: Session) -> None:
                 view.id,
                 view.name,
                 view.by,
-                formatting.timestamp(view.opened_at),
-                formatting.timestamp(view.expires_at),
+                timestamp(view.opened_at),
+                timestamp(view.expires_at),
             ]
             for view in found
         ],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.frame.finite_range import FiniteRange
+from harness.cli.frame.duration import FiniteRange
 from harness.cli.frame.session import Session, pass_session
 from harness.domain.errors import InputError
 from harness.domain.settings import ControlSettings, http_url

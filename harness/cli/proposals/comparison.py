@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 import click
 
 from harness.cli import canary_facts, shadow
-from harness.cli.frame import formatting, output
+from harness.cli.frame import output
+from harness.cli.frame.output import timestamp
 from harness.control.canary.status import CanaryStatus
 from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAnswers
 from harness.control.proposals.drawbacks import list_drawbacks
@@ -71,7 +72,7 @@ def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> Non
             ("claim", proposal.claim.value.replace("_", "-")),
             (
                 "proposed",
-                f"by {proposal.proposer}, {formatting.timestamp(proposal.created_at)} UTC",
+                f"by {proposal.proposer}, {timestamp(proposal.created_at)} UTC",
             ),
             ("why", proposal.reason or None),
             ("change", proposal.change_reference or None),
@@ -118,7 +119,7 @@ def _proof(comparison: Comparison) -> str | None:
     if comparison.verdict is None or comparison.standing is None:
         return None
     if comparison.standing.holds:
-        return f"holds until {formatting.timestamp(comparison.verdict.expires_at)} UTC"
+        return f"holds until {timestamp(comparison.verdict.expires_at)} UTC"
     return comparison.standing.text
 
 

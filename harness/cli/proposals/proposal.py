@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import click
 
-from harness.cli.frame import formatting, output, paging
+from harness.cli.frame import output
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
+from harness.cli.frame.output import note_page, page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.watching import Watched, watch, watch_option
 from harness.cli.proposals import comparison
@@ -46,7 +47,7 @@ def proposal() -> None:
 @click.option("--route", help="Only this route's.")
 @click.option("--open", "open_only", is_flag=True, help="Only those that have not ended.")
 @click.option("--decided", "decided_only", is_flag=True, help="Only those that have ended.")
-@paging.page_options
+@page_options
 @pass_session
 def list_proposals(
     session: Session,
@@ -65,7 +66,7 @@ def list_proposals(
     )
     names = queries.load_target_names(context, {row.candidate for row in proposals})
     verdicts = queries.load_verdicts(context, {row.verdict for row in proposals if row.verdict})
-    paging.note_page(proposals)
+    note_page(proposals)
     if session.json:
         output.document(proposals.items)
         return
@@ -79,7 +80,7 @@ def list_proposals(
                 row.phase_text,
                 _verdict_words(row.verdict, verdicts),
                 row.proposer,
-                formatting.timestamp(row.created_at),
+                timestamp(row.created_at),
             ]
             for row in proposals
         ],
@@ -205,7 +206,7 @@ def _print_review(proposal_review: ProposalReview) -> None:
         click.echo(f"widened: {line}")
     if proposal_review.changes:
         rows = [
-            [formatting.timestamp(change.at), change.by, change.what, change.text]
+            [timestamp(change.at), change.by, change.what, change.text]
             for change in proposal_review.changes
         ]
         output.table(["CHANGED (UTC)", "BY", "WHAT", "HOW"], rows, empty="")

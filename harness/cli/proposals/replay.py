@@ -7,7 +7,8 @@ import sys
 
 import click
 
-from harness.cli.frame import formatting, output
+from harness.cli.frame import output
+from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.proposals.comparison import HEADINGS, suite_rows
 from harness.control.canary import audit
@@ -129,10 +130,7 @@ def _print_action(action: ReplayedAction, *, as_json: bool) -> None:
             ("action", f"{event.action}, event {event.number}, by {event.actor}"),
             (
                 "of",
-                (
-                    f"{event.subject}, rollout {action.rollout}, "
-                    f"{formatting.timestamp(event.at)} UTC"
-                ),
+                (f"{event.subject}, rollout {action.rollout}, {timestamp(event.at)} UTC"),
             ),
             ("said", reason),
             (
@@ -169,7 +167,7 @@ def _print_shadow(shadow: ReplayedShadow, *, as_json: bool) -> None:
     output.facts(
         [
             ("action", f"{event.action}, event {event.number}, by {event.actor}"),
-            ("of", f"proposal {shadow.proposal}, {formatting.timestamp(event.at)} UTC"),
+            ("of", f"proposal {shadow.proposal}, {timestamp(event.at)} UTC"),
             ("said", event.details.get("reason", "")),
             (
                 "evidence",

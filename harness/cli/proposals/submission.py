@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import click
 
-from harness.cli.canary_plan import plan_json
 from harness.cli.frame import output
-from harness.cli.frame.finite_range import FiniteRange
-from harness.cli.frame.session import Session
+from harness.cli.frame.duration import FiniteRange
+from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.waiting import who_starts_it
 from harness.cli.proposals import comparison, verdict_wait
 from harness.cli.proposals.estimate import planning_json, print_planning
@@ -26,8 +25,59 @@ from harness.control.routing import monthly_bill
 from harness.control.serialize import to_plain
 from harness.domain.evals.cost_forecast import CostForecast
 from harness.domain.evals.suite_plan import Claim
+from harness.domain.formatting import format_bps, format_estimate
 from harness.domain.proposals.proposal import Proposal
+from harness.gate.planning.ramp import StepPlan
 from harness.gate.text.sentences import share_text
+
+
+@click.command("plan")
+@click.argument("route")
+@click.option("--policy", help="Name of a policy. [default: the route's]")
+@pass_session
+def plan_ramp(session: Session, route: str, policy: str | None) -> None:
+    """Say how long a canary on ROUTE takes at today's traffic."""
+    plan = duration_estimate.estimate_for_route(session.context, route, policy)
+    if session.json:
+        output.document({**plan_json(plan), "in_time": plan.in_time})
+        return
+    print_plan(plan)
+
+
+def print_plan(plan: RampPlan) -> None:
+    """Prints the ramp step by step, how long it takes in words, and what would shorten it."""
+    if plan.steps:
+        output.table(
+            ["SHARE", "NEEDS", "TAKES ABOUT", "FOUR OF FIVE", "ITS TIME", ""],
+            [_plan_row(step) for step in plan.steps],
+            empty="",
+        )
+    output.note(plan.words)
+    for option in plan.options:
+        output.note(f"option: {option}")
+
+
+def _plan_row(step: StepPlan) -> list[object]:
+    needs = f"{step.min_exposures:,} callers" + (", certified" if step.certify else "")
+    return [
+        format_bps(step.weight_bps),
+        needs,
+        "not in its time" if step.typical_s is None else format_estimate(step.typical_s),
+        "not in its time" if step.cautious_s is None else format_estimate(step.cautious_s),
+        format_estimate(step.deadline_s),
+        "✓" if step.in_time else "too slow",
+    ]
+
+
+def plan_json(plan: RampPlan) -> dict[str, object]:
+    """Gives the plan as a document."""
+    return {
+        "route": plan.route,
+        "pace": to_plain(plan.pace),
+        "steps": to_plain(plan.steps),
+        "options": to_plain(plan.options),
+        "words": plan.words,
+    }
 
 
 @click.command("create")

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
-from harness.cli.reference.markdown_table import code, link, page, table
+from harness.cli.reference.metric_reference import code, link, page, table
 from harness.config import json_schema
 from harness.config.ranges import RANGES
 

@@ -5,17 +5,49 @@ Every HTTP header of Swapgate's own: who sends it, and what it means.
 docs/reference/headers.md is written from it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from os.path import relpath
 from typing import Final, NamedTuple
 
-from harness.cli.reference.markdown_table import code, page, table
+from harness import docs_pages
 from harness.domain.operations.metrics import (
     CONTROL_METRICS,
     PROCESS_COUNTERS,
     ROUTER_METRICS,
     MetricSpec,
 )
+
+NOTE = "<!-- Written by `swapgate docs generate`; do not edit. -->"
+
+
+def page(title: str, *parts: str) -> str:
+    """Writes a page: its title, the note that it is generated, its parts."""
+    return "\n\n".join([f"# {title}", NOTE, *parts]) + "\n"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Writes a table; a cell is Markdown on one line."""
+    lines = [_row(heads), _row(["---"] * len(heads))]
+    return "\n".join([*lines, *(_row(row) for row in rows)])
+
+
+def link(page: str, text: str) -> str:
+    """Writes a link from a page in docs/reference to another, named as `swapgate docs open`
+    takes it; `#section` may follow. Raises NotFound.
+    """
+    name, mark, section = page.partition("#")
+    markdown = docs_pages.find_page(name).markdown
+    return f"[{text}]({relpath(markdown, docs_pages.DOCS / 'reference')}{mark}{section})"
+
+
+def code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def _row(cells: Sequence[str]) -> str:
+    escaped = [" ".join(cell.split()).replace("|", "\\|") for cell in cells]
+    return f"| {' | '.join(escaped)} |"
 
 
 class HeaderSide(StrEnum):

@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import click
 
-from harness.cli.frame import formatting, output, paging
+from harness.cli.frame import output
 from harness.cli.frame.duration import DurationType
+from harness.cli.frame.output import note_page, page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import queries
 from harness.control.routing import break_glass as broken
@@ -54,7 +55,7 @@ def propose(
         output.document(made)
         return
     click.echo(made.id)
-    last = formatting.timestamp(made.confirm_by)
+    last = timestamp(made.confirm_by)
     output.note(
         f"a second person, an admin, confirms it before {last} UTC: `swapgate "
         f"route break-glass confirm {made.id}`"
@@ -72,7 +73,7 @@ def confirm(session: Session, id_: str) -> None:
         return
     click.echo(
         f"route {made.route} is served without proof until "
-        f"{formatting.timestamp(made.expires_at)} UTC ({made.id})"
+        f"{timestamp(made.expires_at)} UTC ({made.id})"
     )
 
 
@@ -90,12 +91,12 @@ def end(session: Session, id_: str, reason: str) -> None:
 
 
 @break_glass.command("list")
-@paging.page_options
+@page_options
 @pass_session
 def list_break_glasses(session: Session, page_request: PageRequest) -> None:
     """List those that were asked for, newest first."""
     found = queries.list_break_glasses(session.context, page_request)
-    paging.note_page(found)
+    note_page(found)
     if session.json:
         output.document(found.items)
         return
@@ -108,7 +109,7 @@ def list_break_glasses(session: Session, page_request: PageRequest) -> None:
                 record.route,
                 record.ended_because or record.state,
                 names.get(record.target, record.target),
-                formatting.timestamp(record.expires_at),
+                timestamp(record.expires_at),
                 " and ".join(filter(None, (record.proposer, record.confirmer))),
                 record.reason,
             ]

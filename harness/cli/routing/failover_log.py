@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import click
 
-from harness.cli.frame import formatting, output, paging
+from harness.cli.frame import output
 from harness.cli.frame.duration import DurationType
+from harness.cli.frame.output import note_page, page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import queries
 from harness.domain.pagination import PageRequest
@@ -25,7 +26,7 @@ from harness.domain.reliability.failover import Failover
     metavar="TIME",
     help="How far back: 90s, 30m, 2h, 1d.",
 )
-@paging.page_options
+@page_options
 @pass_session
 def list_failovers(
     session: Session,
@@ -48,7 +49,7 @@ def list_failovers(
         user=user,
         since=since,
     )
-    paging.note_page(failovers)
+    note_page(failovers)
     if session.json:
         output.document(failovers.items)
         return
@@ -67,7 +68,7 @@ def list_failovers(
         ],
         [
             [
-                formatting.timestamp(failover.at),
+                timestamp(failover.at),
                 failover.route,
                 failover.target,
                 failover.failure,

@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import click
 
-from harness.cli.frame import formatting, output
+from harness.cli.frame import output
 from harness.cli.frame.duration import DurationType
+from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.control.routing import fallback_chain
 from harness.control.routing.chain_evidence import WaiverRequest
@@ -44,7 +45,7 @@ def list_fallbacks(session: Session, route: str) -> None:
                 entry.target.name,
                 "yes" if entry.capable else "no",
                 evidence_text(entry),
-                formatting.timestamp(entry.waiver.expires_at) if entry.waiver else None,
+                timestamp(entry.waiver.expires_at) if entry.waiver else None,
                 entry.waiver.author if entry.waiver else None,
                 entry.waiver.reason if entry.waiver else None,
             ]

@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 
 import click
 
-from harness.cli.frame import formatting, output, paging
+from harness.cli.frame import output
 from harness.cli.frame.duration import DurationType
+from harness.cli.frame.output import note_page, page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import queries
 from harness.control.routing import freezes
@@ -69,8 +70,8 @@ def freeze(
     click.echo(made.id)
     scope = "all routes are" if name is None else f"route {name} is"
     output.note(
-        f"{scope} frozen from {formatting.timestamp(made.starts_at)} until "
-        f"{formatting.timestamp(made.ends_at)} UTC: `swapgate route unfreeze {made.id}`"
+        f"{scope} frozen from {timestamp(made.starts_at)} until "
+        f"{timestamp(made.ends_at)} UTC: `swapgate route unfreeze {made.id}`"
     )
 
 
@@ -90,7 +91,7 @@ def unfreeze(session: Session, freeze_id: str, reason: str) -> None:
 
 
 @click.command("freezes")
-@paging.page_options
+@page_options
 @pass_session
 def list_freezes(session: Session, page_request: PageRequest) -> None:
     """List the freezes that people set, newest first.
@@ -98,7 +99,7 @@ def list_freezes(session: Session, page_request: PageRequest) -> None:
     The weekly freezes of the configuration file are shown on stderr.
     """
     found = queries.list_freezes(session.context, page_request)
-    paging.note_page(found)
+    note_page(found)
     if session.json:
         output.document(found.items)
         return
@@ -114,8 +115,8 @@ def list_freezes(session: Session, page_request: PageRequest) -> None:
                 record.freeze.id,
                 record.freeze.route or "all",
                 record.describe_state(now),
-                formatting.timestamp(record.freeze.starts_at),
-                formatting.timestamp(record.freeze.ends_at),
+                timestamp(record.freeze.starts_at),
+                timestamp(record.freeze.ends_at),
                 record.freeze.actor,
                 record.freeze.reason,
             ]

@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 
 import click
 
-from harness.cli.frame import formatting, output, paging
+from harness.cli.frame import output
 from harness.cli.frame.duration import DurationType
+from harness.cli.frame.output import note_page, page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import queries
 from harness.control.routing import kill_switch
@@ -52,11 +53,7 @@ def throw(
         return
     click.echo(made.id)
     scope = "all routes" if route is None else f"route {route}"
-    until = (
-        f"until {formatting.timestamp(made.expires_at)}"
-        if made.expires_at
-        else "until it is lifted"
-    )
+    until = f"until {timestamp(made.expires_at)}" if made.expires_at else "until it is lifted"
     output.note(f"{made.force} is forced for {scope} {until}: `swapgate switch lift {made.id}`")
     kept = kill_switch.find_unaffected(session.context, made)
     if kept:
@@ -80,7 +77,7 @@ def lift(session: Session, switch_id: str, reason: str) -> None:
 
 
 @switch.command("list")
-@paging.page_options
+@page_options
 @pass_session
 def list_switches(session: Session, page_request: PageRequest) -> None:
     """List the switches of command line and API, the newest first.
@@ -89,7 +86,7 @@ def list_switches(session: Session, page_request: PageRequest) -> None:
     said on stderr: routers read both when they start.
     """
     switches = queries.list_switches(session.context, page_request)
-    paging.note_page(switches)
+    note_page(switches)
     if session.json:
         output.document(switches.items)
         return
@@ -104,9 +101,9 @@ def list_switches(session: Session, page_request: PageRequest) -> None:
                 record.switch.force,
                 _scope(record.switch.route),
                 _state(record, now),
-                formatting.timestamp(record.switch.expires_at),
+                timestamp(record.switch.expires_at),
                 record.switch.actor,
-                formatting.timestamp(record.switch.created_at),
+                timestamp(record.switch.created_at),
                 record.switch.reason,
             ]
             for record in switches

@@ -8,8 +8,9 @@ from typing import Unpack
 
 import click
 
-from harness.cli.frame import formatting, output, paging
-from harness.cli.frame.finite_range import FiniteRange
+from harness.cli.frame import output
+from harness.cli.frame.duration import FiniteRange
+from harness.cli.frame.output import known_price, note_page, page_options
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.routing.target_options import TargetOptions, requested_target, target_options
 from harness.control.context import Context
@@ -88,7 +89,7 @@ def model() -> None:
 @click.option(
     "--all", "every", is_flag=True, help="List every model that the configured providers offer."
 )
-@paging.page_options
+@page_options
 @pass_session
 def list_models(session: Session, *, every: bool, page_request: PageRequest) -> None:
     """List the targets, their prices and the routes that use them."""
@@ -98,7 +99,7 @@ def list_models(session: Session, *, every: bool, page_request: PageRequest) -> 
         return
     ctx = session.context
     found = queries.list_targets(ctx, page_request)
-    paging.note_page(found)
+    note_page(found)
     with ctx.store.read() as tx:
         providers = tx.providers.all()
     if session.json:
@@ -118,7 +119,7 @@ def list_models(session: Session, *, every: bool, page_request: PageRequest) -> 
             [
                 target.name,
                 target.id,
-                *prices(formatting.known_price(target, providers.get(target.provider))),
+                *prices(known_price(target, providers.get(target.provider))),
                 _ends(ends.get(target.id)),
                 str(users.get(target.id, queries.NO_USERS)),
             ]
@@ -162,7 +163,7 @@ def _ends(ending: Deprecation | None) -> str:
 def _as_json(
     target: Target, providers: Mapping[str, Provider], used: list[str]
 ) -> dict[str, object]:
-    price = formatting.known_price(target, providers.get(target.provider))
+    price = known_price(target, providers.get(target.provider))
     return {"target": to_plain(target), "price": to_plain(price), "routes": used}
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import click
 
-from harness.cli.frame import formatting, output
+from harness.cli.frame import output
+from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.watching import Watched, watch, watch_option
 from harness.control.routing import scorecard
@@ -153,9 +154,7 @@ def _interval(score: SuiteScore) -> str | None:
 def _when(score: SuiteScore) -> str:
     if score.measured_at is None:
         return "never"
-    return formatting.timestamp(score.measured_at) + (
-        "" if score.current else ", of an older suite"
-    )
+    return timestamp(score.measured_at) + ("" if score.current else ", of an older suite")
 
 
 def metric_facts(route_scorecard: RouteScorecard) -> Sequence[tuple[str, object]]:

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from harness.cli.evals.suite_options import parse_suites, suite_options
-from harness.cli.frame import formatting, output, paging
+from harness.cli.frame import output
+from harness.cli.frame.output import note_page, page_options, page_options_with, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.routing.break_glass import break_glass
 from harness.cli.routing.failover_log import list_failovers
@@ -50,12 +51,12 @@ route.add_command(settings)
 
 
 @route.command("list")
-@paging.page_options_with(50)
+@page_options_with(50)
 @pass_session
 def list_routes(session: Session, page_request: PageRequest) -> None:
     """List the routes; those that wait for a person come first."""
     statuses = queries.list_route_status(session.context, page_request)
-    paging.note_page(statuses)
+    note_page(statuses)
     if session.json:
         output.document([as_json(status) for status in statuses])
         return
@@ -218,12 +219,12 @@ def _fallbacks(route: Route, names: Mapping[str, str]) -> str:
 
 @route.command()
 @click.argument("name")
-@paging.page_options
+@page_options
 @pass_session
 def history(session: Session, name: str, page_request: PageRequest) -> None:
     """Show the route's versions, the newest first."""
     records = queries.list_route_versions(session.context, name, page_request)
-    paging.note_page(records)
+    note_page(records)
     if session.json:
         output.document(records.items)
         return
@@ -243,7 +244,7 @@ def history(session: Session, name: str, page_request: PageRequest) -> None:
                     record.reason,
                     record.ended_break_glass,
                 ),
-                formatting.timestamp(record.at),
+                timestamp(record.at),
                 record.actor,
                 names.get(record.route.incumbent, record.route.incumbent),
                 _share_of(record),

@@ -9,8 +9,9 @@ from typing import Final
 
 import click
 
-from harness.cli.frame import formatting, output
+from harness.cli.frame import output
 from harness.cli.frame.duration import DurationType
+from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.watching import Watched, watch, watch_option
 from harness.control.context import Context
@@ -118,7 +119,7 @@ def _print(traffic: _Traffic) -> None:
     click.echo(f"{answer}.\n{note}")
     if (quiet := report.quiet_since) is not None:
         output.note(
-            f"no request was recorded since {formatting.timestamp(quiet)} UTC: either nobody "
+            f"no request was recorded since {timestamp(quiet)} UTC: either nobody "
             "asks, or the router does not reach the database (`swapgate doctor`)"
         )
     if report.routes:
