@@ -20,6 +20,7 @@ from harness.domain.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
 from harness.domain.reliability.breaker import BreakerPolicy
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.domain.routing.table import (
     Canary,
     KeyGrant,
@@ -33,6 +34,7 @@ from router.protocols.endpoints import ENDPOINTS
 from router.upstream.failure import UpstreamFailed
 from router.upstream.transport import UpstreamReply, UpstreamRequest
 from router.upstream.transports import Transports
+from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTransport, ScriptedTurn
 from tests.support.router.asgi_router import Door
 from tests.support.router.live_router import KEY, QUICK, SECRET
@@ -71,6 +73,7 @@ class Occasion(StrEnum):
     PROMOTED = "promoted"
     ROLLED_BACK = "rolled_back"
     FALLBACK = "fallback"
+    KILL_SWITCH = "kill_switch"
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class Cell:
         """turn: from 0."""
         if turn < 2 or (turn == 3 and self.occasion is Occasion.ROLLED_BACK):
             return f"old.{self.old}"
-        if self.occasion in (Occasion.CANARY, Occasion.FALLBACK):
+        if self.occasion in (Occasion.CANARY, Occasion.FALLBACK, Occasion.KILL_SWITCH):
             return f"{self.occasion}.{self.old}.{self.new}"
         return f"new.{self.new}"
 
@@ -109,11 +112,15 @@ def snapshot_of() -> Snapshot:
     new = {kind: Target(f"{kind}-new", model_of(kind)) for kind in KINDS}
     routes = [Route(f"old.{k}", 1, t.id, None, (), RouteSettings()) for k, t in old.items()]
     routes += [Route(f"new.{k}", 1, t.id, None, (), RouteSettings()) for k, t in new.items()]
+    switches: list[KillSwitch] = []
     for one, other in product(KINDS, KINDS):
         pair, guest = f"{one}.{other}", new[other].id
         plain = Route(f"canary.{pair}", 1, old[one].id, None, (), RouteSettings())
         routes.append(replace(plain, canary=Canary(guest, 10_000, "salt", f"r_{pair}")))
-        routes.append(replace(plain, name=f"fallback.{pair}", fallbacks=(guest,)))
+        behind = replace(plain, name=f"fallback.{pair}", fallbacks=(guest,))
+        killed = replace(behind, name=f"{Occasion.KILL_SWITCH}.{pair}")
+        routes += [behind, killed]
+        switches.append(forcing(killed.name, new[other].provider))
     providers = [provider_of(kind, f"{kind}-{age}") for kind in KINDS for age in ("old", "new")]
     targets = {target.id: target for target in (*old.values(), *new.values())}
     return Snapshot(
@@ -121,7 +128,13 @@ def snapshot_of() -> Snapshot:
         providers={provider.name: provider for provider in providers},
         keys=(KeyGrant("k", key_hash(KEY, SECRET)),),
         etag="1",
+        switches=tuple(switches),
     )
+
+
+def forcing(route: str, provider: str) -> KillSwitch:
+    force, at = Force(ForceKind.PROVIDER, provider), ManualClock().now()
+    return KillSwitch(f"sw_{route}", route, force, "a drill", "ada", at, None, SwitchSource.CLI)
 
 
 class StrictWire:

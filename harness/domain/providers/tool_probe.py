@@ -48,6 +48,7 @@ _IN_NUMBER: Final = re.compile(r"(?<=\d)[ ,.'’\u00a0\u202f](?=\d{3})")
 class ToolOutcome(StrEnum):
     WORKS = "works"
     ONE_AT_A_TIME = "one at a time"
+    OTHERS = "calls others"  # it calls tools, though none of those that it was offered
     DOES_NOT = "does not"
     NOT_SEEN = "not seen"
 
@@ -166,7 +167,7 @@ def _calls(loop: ToolLoopTrace) -> _Judged:
     for call in loop.calls:
         if call.name not in TOOL_SCHEMAS:
             return (
-                ToolOutcome.DOES_NOT,
+                ToolOutcome.OTHERS,
                 f"it asks for a tool that there is not: {call.name[:40]!r}",
             )
         if _object(call) is None:
@@ -188,11 +189,11 @@ def _parallel(declared: _Declared, loop: ToolLoopTrace) -> ToolFinding:
 
 
 def _results(loop: ToolLoopTrace) -> _Judged:
-    if not loop.calls:
-        return ToolOutcome.NOT_SEEN, "it called no tool"
-    if loop.error:
+    if loop.calls and loop.error:
         return ToolOutcome.DOES_NOT, loop.error
     called = {call.name for call in loop.calls}
+    if called.isdisjoint(TOOL_SCHEMAS):
+        return ToolOutcome.NOT_SEEN, "it called none of the tools"
     said = _IN_NUMBER.sub("", loop.text)
     lost = sorted(name for name, number in TOOL_ANSWERS.items() if str(number) not in said)
     if not loop.text.strip():
@@ -213,7 +214,9 @@ def _forced(loop: ToolLoopTrace | None) -> _Judged:
     if called == {PRICE_TOOL}:
         return ToolOutcome.WORKS, f"it calls {PRICE_TOOL}, as it must"
     instead = "another tool" if called else "no tool"
-    return ToolOutcome.DOES_NOT, f"it calls {instead} where {PRICE_TOOL} is forced"
+    others = called and called.isdisjoint(TOOL_SCHEMAS)
+    outcome = ToolOutcome.OTHERS if others else ToolOutcome.DOES_NOT
+    return outcome, f"it calls {instead} where {PRICE_TOOL} is forced"
 
 
 def _strict(result: ToolProbeResult) -> _Judged:
