@@ -4,7 +4,7 @@ made such as the protocol knows. Pure.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from router.conversation.call_ids import CallIds
@@ -52,14 +52,18 @@ def move_message(body: bytes, maker: str) -> MovedBody:
     return MovedBody(body if moved == before else moved.encode(), tuple(dropped))
 
 
-def without_thoughts(body: bytes) -> MovedBody:
-    """Writes a request without any thinking in its history."""
+def without_thoughts(body: bytes, values: Collection[str] | None = None) -> MovedBody:
+    """Writes a request without the thinking in its history. values: the signatures of what
+    goes; None for all.
+    """
+
+    def stays(block: Json) -> bool:
+        place = SIGNATURES.get(str(block.get("type")))
+        return place is None or (values is not None and block.get(place) not in values)
+
     asked: Json = json.loads(body)
     messages = list(_objects(asked.get("messages")))
-    gone = [
-        _keep(message, lambda block: block.get("type") not in SIGNATURES)
-        for message in messages
-    ]
+    gone = [_keep(message, stays) for message in messages]
     dropped = [HISTORY] if any(gone) else []
     if not settle_thinking(asked, messages):
         dropped.append("thinking")

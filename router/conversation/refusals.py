@@ -4,6 +4,7 @@ Pure.
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, Final
 
@@ -30,25 +31,28 @@ def refused_piece(status: int, body: bytes) -> Piece | None:
 
 
 def without_piece(
-    request: UpstreamRequest, piece: Piece
+    request: UpstreamRequest, piece: Piece, values: Collection[str] | None = None
 ) -> tuple[UpstreamRequest, tuple[str, ...]] | None:
     """Writes a request once more without a piece, or with the one that is wanted; returns it
-    with the names of what it lost. None where that changes nothing.
+    with the names of what it lost. values: signed or encrypted ones of what goes, None for all.
+    None where that changes nothing.
     """
-    moved = _body_without(request, piece)
+    moved = _body_without(request, piece, values)
     if moved is None or moved.body == request.body:
         return None
     return replace(request, body=moved.body), moved.dropped
 
 
-def _body_without(request: UpstreamRequest, piece: Piece) -> MovedBody | None:
+def _body_without(
+    request: UpstreamRequest, piece: Piece, values: Collection[str] | None
+) -> MovedBody | None:
     # Below an endpoint, as where tokens are counted, stands the same history.
     below = (path for path in (MESSAGES_PATH, RESPONSES_PATH) if request.path.startswith(path))
     match piece, next(below, request.path):
         case Piece.THINKING | Piece.SIGNATURE, "/messages":
-            return without_thoughts(request.body)
+            return without_thoughts(request.body, values)
         case Piece.REASONING, "/responses":
-            return without_reasoning(request.body)
+            return without_reasoning(request.body, values)
         case Piece.NO_REASONING, "/chat/completions":
             return _with_reasoning(request.body)
         case Piece.THINKING | Piece.SIGNATURE, "/chat/completions":

@@ -5,7 +5,7 @@ nothing stored. Pure.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import pairwise
 from typing import Any, Final
 
@@ -66,9 +66,10 @@ def move_response(body: bytes, maker: str) -> MovedBody:
     return MovedBody(body if moved == before else moved.encode(), dropped)
 
 
-def without_reasoning(body: bytes) -> MovedBody:
+def without_reasoning(body: bytes, values: Collection[str] | None = None) -> MovedBody:
     """Writes a request without reasoning, and without the ids of its items. A stray id stays:
-    no turn of the conversation lost it.
+    no turn of the conversation lost it. values: ids or encrypted content of what goes; None for
+    all.
     """
     asked: Json = json.loads(body)
     items = asked.get("input")
@@ -77,7 +78,7 @@ def without_reasoning(body: bytes) -> MovedBody:
     kept = [
         item
         for item, after in pairwise((*items, None))
-        if not _is_reasoning(item) or _is_stray(item, after)
+        if not _is_reasoning(item) or _is_stray(item, after) or not _is_one_of(item, values)
     ]
     _clear_ids(kept, every=True)
     asked["input"] = kept
@@ -124,6 +125,10 @@ def _is_readable(item: object, maker: str, *, stored: bool) -> bool:
         item[ENCRYPTED] = piece.value
         return piece.maker in ("", maker)
     return stored and not piece.maker and bool(item.get("id")) and not is_own_id(item["id"])
+
+
+def _is_one_of(item: Json, values: Collection[str] | None) -> bool:
+    return values is None or item.get(ENCRYPTED) in values or item.get("id") in values
 
 
 def _is_stray(item: object, after: object) -> bool:

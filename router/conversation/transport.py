@@ -33,6 +33,7 @@ from router.conversation.refusals import (
 )
 from router.conversation.response_history import move_response, suits_response
 from router.conversation.tool_names import with_client_names
+from router.conversation.unreadable_pieces import UnreadablePieces
 from router.protocols.provider_failures import Piece
 from router.protocols.untranslatable import Untranslatable
 from router.upstream.failure import refused_request
@@ -68,6 +69,7 @@ class ConversationTransport:
     ) -> None:
         self._wire = wire
         self._repairs = repairs
+        self._unreadable = UnreadablePieces()
         self._chats = chats or wire
         self._begin_chat, self._begin_other = begin_of(self._chats), begin_of(wire)
         self._intake = INTAKES.get(kind, TAKES_ALL)
@@ -83,6 +85,9 @@ class ConversationTransport:
         except Untranslatable as error:
             raise refused_request(error) from None
         sent = request if moved.body is request.body else replace(request, body=moved.body)
+        if self._unreadable.any:
+            sent, lost = self._unreadable.without(sent)
+            moved = moved._replace(dropped=(*moved.dropped, *lost))
         if self._repairs.any:
             sent, changed = self._repairs.apply(sent)
             moved = moved._replace(dropped=(*moved.dropped, *changed))
@@ -145,6 +150,7 @@ class ConversationTransport:
                 repaired += 1
             elif piece is not None and piece not in gone and len(gone) < MOST_PIECES:
                 less = without_piece(request, piece)
+                self._unreadable.note(request, piece)
                 gone.add(piece)
             if less is None:
                 reply = ReadRefusal(reply, body)

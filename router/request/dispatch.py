@@ -41,6 +41,7 @@ from router.upstream.transport import BegunCall
 
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _HELD_BACK: Final = StreamCommit.WHOLE
+_FOREIGN_STATE: Final = FailureClass.FOREIGN_STATE
 
 
 class FirstByteTimer:
@@ -120,8 +121,15 @@ class Dispatcher:
                 return
             failures.append(FailedAttempt(target, failure.failure))
             target = self._next(job, failures)
-            # Where another target was down, that is the answer: the client may try again.
-            hides_outage = failure.local and len(failures) > 1
+            # Where another target was down, that is the answer: the client may try again. What
+            # that one keeps, no other knows.
+            hides_outage = len(failures) > 1 and (
+                failure.local
+                or (
+                    failure.failure is _FOREIGN_STATE
+                    and failures[-2].failure not in CLIENT_FAILURES
+                )
+            )
             if target is None and failure.failure in PASSED_ON and not hides_outage:
                 progress.result = failure
             if self._spent(job, progress):

@@ -163,6 +163,43 @@ async def test_what_a_provider_refuses_it_is_asked_without(
     assert refused not in json.dumps(bodies[1])
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "refused", "refusal"),
+    [
+        (
+            MESSAGES_PATH,
+            THINKS,
+            "c2ln",
+            anthropics("messages.0.content.0: Invalid `signature` in `thinking` block"),
+        ),
+        (
+            RESPONSES_PATH,
+            REASONS,
+            "rs_1",
+            openais("Item with id 'rs_1' not found."),
+        ),
+    ],
+)
+async def test_what_was_refused_stays_behind_in_each_later_turn_and_nothing_else_does(
+    path: str, body: Json, refused: str, refusal: Json
+) -> None:
+    wire = provider(path, within(refused, refusal))
+    moved = moving("custom", wire)
+    (history,) = (name for name in ("messages", "input") if name in body)
+    own = {"type": "thinking", "thinking": "hm", "signature": "b3du"}
+    answer: Json = {"role": "assistant", "content": [own]}
+    if path == RESPONSES_PATH:
+        answer = {"type": "reasoning", "id": "rs_2", "summary": [], "encrypted_content": "y"}
+    later = {**body, history: [*body[history], answer, {"role": "user", "content": "more"}]}
+    for turn, requests in ((body, 2), (later, 3)):
+        raw = json.dumps(turn).encode()
+        reply = await moved.send(
+            UpstreamRequest(Provider("p", "custom", BASE), raw, stream=False, path=path)
+        )
+        assert (reply.status, len(wire.seen)) == (200, requests)
+    assert json.loads(wire.seen[-1].body)[history][-2] == answer
+
+
 async def test_reasoning_that_a_provider_wants_back_is_given_empty() -> None:
     refusal = openais("reasoning_content is missing in assistant tool call message at index 0")
     wire = provider(

@@ -264,3 +264,16 @@ async def test_a_key_that_is_not_valid_is_not_worth_a_retry(tmp_path: Path) -> N
     )
 
     assert (status, headers[b"x-should-retry"]) == (401, b"false")
+
+
+@pytest.mark.req("A4", "B7")
+async def test_what_a_target_that_is_down_keeps_is_not_denied_by_the_next_one(
+    tmp_path: Path,
+) -> None:
+    unknown = error(400, "Previous response 'r' not found.", "previous_response_not_found")
+    place = Place(tmp_path, {INCUMBENT: error(503), FALLBACK: unknown}, fallback=True)
+
+    status, _ = await place.ask()
+
+    assert status >= 500
+    assert place.asked[FALLBACK] == 1
