@@ -4,7 +4,7 @@ import csv
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,23 +12,21 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from harness.app.installation import open_installation
-from harness.control.operations import dashboard_sessions, keys
-from harness.control.operations.queries import list_keys
+from harness.control.operations import keys
 from harness.control.proposals import submission
 from harness.control.routing import routes
 from harness.domain.operations.access import SYSTEM, Role
-from harness.domain.operations.principals import OPERATOR
 from harness.domain.proposals.proposal import ProposalPhase
 from tests.browser.test_dashboard_pages import assert_no_sideways_scroll
 from tests.support.browser.dashboard_data import (
     Lived,
     counted,
     evaluated,
-    hurt,
     lived_copy,
     turned,
 )
 from tests.support.browser.dashboard_server import Listener, assert_accessible, dashboard
+from tests.support.control.control_plane import read_history
 
 expect.set_options(timeout=90_000)
 
@@ -236,50 +234,6 @@ def abort(page: Page) -> None:
     ).to_be_visible()
 
 
-@pytest.mark.req("F5")
-@pytest.mark.verify
-def test_a_link_signs_in_once_and_a_sign_out_reaches_the_second_tab(
-    page: Page, house: Lived, address: str
-) -> None:
-    link = link_of(house, "dora")
-    page.set_viewport_size({"width": 390, "height": 844})
-    page.goto(f"{address}/sign-in#{link}")
-    expect(page.get_by_text("This link signs you in as dora (approver)")).to_be_visible()
-    assert link not in page.url
-    page.get_by_role("button", name="Sign in as dora").click()
-    expect(page.get_by_text("dora · approver")).to_be_in_viewport()
-    [cookie] = [c for c in page.context.cookies() if c["name"].startswith("swapgate")]
-    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
-    assert cookie["value"] not in page.evaluate("document.cookie")
-
-    second = page.context.new_page()
-    second.goto(f"{address}/proposals")
-    waiting = second.locator(card(house.proposals["awaiting"]))
-    waiting.get_by_role("button", name="Approve").click()
-    dialog = second.get_by_role("dialog")
-    dialog.get_by_label("Reason").press_sequentially("it is cheaper")
-    expect(dialog.get_by_role("button", name="Start the canary")).to_be_enabled()
-    page.get_by_role("button", name="Sign out").click()
-    expect(page.get_by_text("You signed out.")).to_be_visible()
-    dialog.get_by_role("button", name="Start the canary").click()
-    expect(second.get_by_role("alert").first).to_contain_text("You signed out.")
-    assert phase(house, house.proposals["awaiting"]) is ProposalPhase.AWAITING_APPROVAL
-
-    page.goto(f"{address}/sign-in#{link}")
-    expect(page.get_by_role("alert")).to_contain_text("works once")
-
-
-def link_of(house: Lived, name: str) -> str:
-    """A sign-in link for a new approver, without its address."""
-    installation = open_installation(house.config)
-    try:
-        ctx, secret = installation.context, installation.secret
-        key = keys.create_key(ctx, OPERATOR, name, secret=secret, role=Role.APPROVER)[0]
-        return dashboard_sessions.create_link(ctx, OPERATOR, key.id, secret=secret)[1]
-    finally:
-        installation.close()
-
-
 @pytest.mark.verify
 def test_a_rejection_needs_a_reason_and_no_approval_in_another_tab_overtakes_it(
     page: Page, house: Lived, address: str
@@ -331,31 +285,6 @@ def test_a_busy_route_says_which_proposal_is_open(
     expect(page.locator(".stMain")).to_contain_text(why)
     page.get_by_role("link", name="See sim/sim-better instead of sim/sim-base").click()
     expect(page.locator("h1")).to_contain_text("sim/sim-better instead of sim/sim-base")
-
-
-@pytest.mark.req("F3")
-@pytest.mark.verify
-def test_a_step_by_hand_warns_of_what_the_data_say_against_it_and_takes_a_reason(
-    page: Page, house: Lived, visit: Visit
-) -> None:
-    hurt(house.config, "support-chat")
-    visit("/canary?route=support-chat")
-    errors = page.locator(".sg-measures .row").filter(has_text="Errors")
-    expect(errors).to_contain_text("▲ strong evidence of harm")
-    expect(errors).to_contain_text("candidate, 6 failures: 3 malformed, 3 timeout")
-
-    page.get_by_role("button", name="Next step").click()
-    dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("From 5 % to 25 % for sim/sim-better")
-    expect(dialog.get_by_role("status")).to_contain_text("▲ The data argue against it.")
-    expect(dialog.get_by_role("status")).to_contain_text("(3 malformed, 3 timeout) against")
-    expect(dialog.get_by_role("button", name="Yes, advance")).to_be_disabled()
-    say_why(page, "the customer agrees")
-    dialog.get_by_role("button", name="Yes, advance").click()
-
-    expect(page.get_by_text("advance by carla on route support-chat.")).to_be_visible()
-    expect(page.locator("h1")).to_contain_text("at 25 %")
-    assert weight_bps(house, "support-chat") == 2500
 
 
 @pytest.mark.req("F3")
@@ -493,7 +422,7 @@ def test_a_route_goes_back_and_is_forced_and_its_client_gets_a_key(
     expect(page.locator("h1")).to_contain_text("sim/sim-base serves faq since")
     expect(page.get_by_text("rolled back by hand").first).to_be_visible()
     installation = open_installation(house.config)
-    history = routes.load_history(installation.context, "faq")
+    history = read_history(installation.context, "faq")
     installation.close()
     assert (history[0].actor, history[0].reason) == ("carla", "users complain")
     _force(page)
@@ -543,70 +472,3 @@ def _give_key(page: Page) -> None:
     expect(page.get_by_text("Copy as CLI")).to_be_visible()
     assert_no_sideways_scroll(page)
     assert_accessible(page)
-
-
-@pytest.mark.req("G2")
-@pytest.mark.verify
-def test_a_freeze_a_break_glass_a_change_request_and_an_opt_out_by_dialog_until_the_key_ends(
-    page: Page, house: Lived, visit: Visit
-) -> None:
-    listener = Listener(page)
-    visit("/routes?route=quiet")
-    _freeze(page)
-    page.get_by_role("button", name="Break-glass …").click()
-    dialog = page.get_by_role("dialog")
-    dialog.get_by_label("Model", exact=True).click()
-    page.get_by_role("option", name="sim/sim-better").click()
-    dialog.get_by_label("Reason").press_sequentially("its vendor ends it tonight")
-    ask = dialog.get_by_role("button", name="Ask for it")
-    ask.click()
-    expect(dialog.get_by_text("Not done")).to_be_visible()
-    dialog.get_by_text("Also while the route is frozen").click()
-    ask.click()
-    expect(page.get_by_text("carla asked for a break-glass of route quiet")).to_be_visible()
-
-    page.goto(page.url.partition("/routes")[0] + "/keys")
-    page.get_by_role("button", name="Create a client key").click()
-    dialog.get_by_label("Client, who uses the key").press_sequentially("acme")
-    dialog.get_by_label("Keep its requests out of").click()
-    page.get_by_role("option", name="Canaries: ").click()
-    page.keyboard.press("Escape")
-    dialog.get_by_role("button", name="Create the key").click()
-    page.get_by_role("button", name="I have stored it").click()
-    expect(page.get_by_text("acme").first).to_be_visible()
-
-    page.goto(page.url.partition("/keys")[0] + "/proposals?state=open")
-    page.get_by_role("button", name="Approve").first.click()
-    dialog.get_by_label("Change request (optional)").press_sequentially("CHG-20417")
-    dialog.get_by_label("Reason").press_sequentially("it fits")
-    start = dialog.get_by_role("button", name="Start the canary")
-    expect(start).to_be_enabled()
-    end_key(house, "carla")
-    start.click()
-    expect(dialog.get_by_text("Not done")).to_be_visible()
-    assert phase(house, house.proposals["awaiting"]) is ProposalPhase.AWAITING_APPROVAL
-    listener.assert_quiet()
-
-
-def _freeze(page: Page) -> None:
-    page.get_by_role("button", name="Freeze …", exact=True).click()
-    dialog = page.get_by_role("dialog")
-    dialog.get_by_role("group", name="Until, UTC").get_by_role("spinbutton").first.click()
-    until = datetime.now(UTC) + timedelta(days=2)  # noqa: TID251
-    page.keyboard.type(f"{until:%Y%m%d}1200")
-    page.keyboard.press("Escape")
-    dialog.get_by_label("Reason").press_sequentially("the books are closed")
-    dialog.get_by_role("button", name="Freeze", exact=True).click()
-    expect(page.get_by_text("carla froze route quiet until")).to_be_visible()
-
-
-def end_key(house: Lived, name: str) -> None:
-    """Revokes somebody's keys while his dialog is open."""
-    installation = open_installation(house.config)
-    try:
-        ctx = installation.context
-        for key in list_keys(ctx):
-            if key.name == name:
-                keys.revoke_key(ctx, SYSTEM, key.id)
-    finally:
-        installation.close()

@@ -105,30 +105,6 @@ def session_of(house: Path, id_: str) -> AgentSession:
         return tx.sessions.get(id_)
 
 
-@pytest.mark.verify
-def test_two_hundred_sessions_are_listed_a_page_at_a_time(page: Page, address: str) -> None:
-    listener = Listener(page)
-    page.goto(f"{address}/sessions")
-
-    expect(page.locator("h1")).to_contain_text("No switch waits for a person")
-    expect(page.get_by_text("200 sessions")).to_be_visible()
-    rows = page.get_by_role("link", name="concierge · se_")
-    expect(rows).to_have_count(50)
-    first = rows.first.inner_text()
-    page.get_by_role("link", name="Older").click()
-    expect(rows.first).not_to_have_text(first)
-    expect(rows).to_have_count(50)
-    page.set_viewport_size({"width": 390, "height": 844})
-    assert_no_sideways_scroll(page)
-
-    rows.first.click()
-    expect(page.locator("h1")).to_contain_text("concierge answers with chat")
-    expect(page).to_have_url(re.compile(r"\?session=se_"))
-    await_refresh(page)
-    expect(page.locator("h1")).to_contain_text("concierge answers with chat")
-    listener.assert_quiet()
-
-
 def await_refresh(page: Page) -> None:
     updated = page.get_by_text(re.compile(r"^updated .* UTC, every"))
     before = updated.inner_text()

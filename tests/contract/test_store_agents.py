@@ -11,7 +11,6 @@ import sqlalchemy as sa
 from harness.domain.agents.agent import SessionState
 from harness.domain.agents.grant import GrantKind
 from harness.domain.agents.message import (
-    MessageRole,
     MessageState,
     MessageToolCall,
     MessageUsage,
@@ -40,7 +39,6 @@ from tests.support.store.agent_records import (
     ANSWERING,
     APPROVED,
     GRANT,
-    LITERAL,
     REQUEST,
     SESSION,
     TURN,
@@ -226,15 +224,6 @@ def test_a_switch_request_is_decided_once_with_its_grants(agents: Store) -> None
     with agents.listings() as stored:
         assert list(stored.switch_requests(session=SESSION.id)) == [blank]
         assert list(stored.switch_requests(pending_only=True)) == []
-
-
-@pytest.mark.req("C5")
-def test_a_session_takes_another_model(agents: Store) -> None:
-    switched = replace(SESSION, model=LITERAL)
-    with agents.write() as tx:
-        tx.sessions.save(switched)
-    with agents.read() as tx:
-        assert tx.sessions.get(SESSION.id) == switched
 
 
 def test_a_grant_is_revoked_once_and_leaves_the_snapshot(agents: Store) -> None:
@@ -477,13 +466,3 @@ def test_a_revoked_grant_does_not_come_back_as_it_was_signed(sql_stores: Opener)
 
     with pytest.raises(SnapshotInvalid, match="manifest"):
         sql_stores().snapshot()
-
-
-def test_roles_of_a_conversation_come_back(agents: Store) -> None:
-    with agents.write() as tx:
-        for position, role in enumerate(MessageRole, start=1):
-            tx.session_messages.add(record(message(position, role=role, response_to="c_1")))
-    with agents.read() as tx:
-        found = tx.session_messages.list(SESSION.id)
-    assert [record.message.role for record in found] == list(MessageRole)
-    assert {record.message.response_to for record in found} == {"c_1"}

@@ -23,9 +23,7 @@ from harness.domain.proposals.policy import Policy
 from harness.domain.proposals.proposal import (
     Approval,
     ApprovalKind,
-    ProposalEvent,
     ProposalPhase,
-    apply_event,
 )
 from harness.ports import Store
 from tests.support.store.records import (
@@ -74,28 +72,6 @@ def test_a_route_has_one_open_proposal_and_the_refusal_names_it(store: Store) ->
 
     with store.read() as tx:
         assert [approval.id for approval in tx.proposals.open()] == ["p_1", "p_3"]
-
-
-def test_a_route_is_free_again_when_its_proposal_ends(store: Store) -> None:
-    with store.write() as tx:
-        tx.proposals.add(proposal())
-        tx.proposals.save(apply_event(proposal(), ProposalEvent.CANCELLED, LATER, "never mind"))
-        tx.proposals.add(proposal("p_2"))
-
-        assert [approval.id for approval in tx.proposals.open()] == ["p_2"]
-
-
-def test_saving_a_proposal_raises_its_version(store: Store) -> None:
-    changed = replace(
-        proposal(), phase=ProposalPhase.EVALUATING, infra_errors=2, closed_because="x"
-    )
-    with store.write() as tx:
-        tx.proposals.add(proposal())
-        saved = tx.proposals.save(changed)
-
-    assert saved == replace(changed, version=2)
-    with store.read() as tx:
-        assert tx.proposals.get("p_1") == saved
 
 
 def test_saving_an_old_state_of_a_proposal_is_refused(store: Store) -> None:
@@ -171,24 +147,6 @@ def test_plans_are_fixed_once_the_evaluation_has_begun(store: Store) -> None:
             tx.proposals.save(replace(started, plans=()))
 
 
-def test_proposals_are_listed_newest_first_and_open_ones_oldest_first(store: Store) -> None:
-    with store.write() as tx:
-        for hours, id_ in enumerate(("p_1", "p_2", "p_3")):
-            at = NOW + timedelta(hours=hours)
-            tx.proposals.add(proposal(id_, route=id_, created_at=at))
-        tx.proposals.add(proposal("p_0", route="p_1", phase=ProposalPhase.PROMOTED))
-
-    with store.read() as tx:
-        assert [approval.id for approval in tx.proposals.list()] == ["p_3", "p_2", "p_1", "p_0"]
-        assert [approval.id for approval in tx.proposals.list(route="p_1")] == ["p_1", "p_0"]
-        assert [approval.id for approval in tx.proposals.list(open_only=True)] == [
-            "p_3",
-            "p_2",
-            "p_1",
-        ]
-        assert [approval.id for approval in tx.proposals.open()] == ["p_1", "p_2", "p_3"]
-
-
 @pytest.mark.req("F5")
 def test_what_decides_walks_all_proposals_and_counts_them_by_phase(store: Store) -> None:
     with store.write() as tx:
@@ -241,14 +199,6 @@ def test_a_verdict_is_never_stored_twice(store: Store) -> None:
         tx.verdicts.add(PASSED, "p_1")
 
 
-def test_a_verdict_of_an_unknown_proposal_is_refused(store: Store) -> None:
-    with pytest.raises(InputError), store.write() as tx:
-        tx.verdicts.add(PASSED, "p_unknown")
-
-    with store.read() as tx:
-        assert list(tx.verdicts.list()) == []
-
-
 def test_a_rollout_is_read_back_as_it_was(store: Store) -> None:
     seeded(store)
     with store.write() as tx:
@@ -287,20 +237,6 @@ def test_a_verdict_is_the_proof_of_one_rollout(store: Store) -> None:
         tx.rollouts.save(rolled(rollout(), RolloutSignal.HARM, LATER, "errors"))
     with pytest.raises(ProofRefused, match="needs a new verdict"), store.write() as tx:
         tx.rollouts.add(rollout("ro_2", started_at=LATER))
-
-
-def test_a_promotion_bakes_until_its_bake_is_over(store: Store) -> None:
-    seeded(store)
-    with store.write() as tx:
-        tx.rollouts.add(rollout())
-        baking = tx.rollouts.save(rolled(rollout(), RolloutSignal.PROMOTE, LATER, "by hand"))
-    with store.read() as tx:
-        assert list(tx.rollouts.baking()) == [baking]
-        assert list(tx.rollouts.live()) == []
-    with store.write() as tx:
-        tx.rollouts.save(rolled(baking, RolloutSignal.BAKED, LATER, "the bake is over"))
-    with store.read() as tx:
-        assert list(tx.rollouts.baking()) == []
 
 
 def test_saving_an_old_state_of_a_rollout_is_refused(store: Store) -> None:

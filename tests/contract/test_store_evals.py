@@ -50,22 +50,6 @@ def test_a_run_of_an_unknown_target_is_refused(store: Store) -> None:
         tx.runs.add(replace(RUN, id="r_2", target="t_unknown"))
 
 
-def test_a_run_is_never_stored_twice(store: Store) -> None:
-    with pytest.raises(InputError), store.write() as tx:
-        tx.runs.add(RUN)
-
-
-def test_runs_are_listed_newest_first_by_state(store: Store) -> None:
-    with store.write() as tx:
-        tx.runs.add(replace(RUN, id="r_2", created_at=LATER, state=RunState.DONE))
-        tx.runs.add(replace(RUN, id="r_3", created_at=LATER + MINUTE, state=RunState.FAILED))
-
-    with store.read() as tx:
-        assert [stored_run.id for stored_run in tx.runs.list()] == ["r_3", "r_2", "r_1"]
-        ended = tx.runs.list(states=(RunState.DONE, RunState.FAILED))
-        assert [stored_run.id for stored_run in ended] == ["r_3", "r_2"]
-
-
 def test_a_run_is_shared_by_fingerprint_unless_it_failed_or_is_old(store: Store) -> None:
     with store.write() as tx:
         tx.runs.add(replace(RUN, id="r_2", created_at=NOW + MINUTE))
@@ -142,17 +126,6 @@ def test_a_run_is_scored_by_what_it_learned_of_its_target(store: Store) -> None:
         assert not tx.runs.scored(RUN.id)
         tx.runs.store_sample(replace(lost, item="j", error=SampleError.UNSCORED))
         assert tx.runs.scored(RUN.id)
-
-
-def test_a_suites_texts_are_kept_with_its_pin(store: Store) -> None:
-    pin = replace(PIN, name="kept", texts="AAAA")
-    with store.write() as tx:
-        tx.suites.put(pin, NOW)
-        tx.suites.put(PIN, NOW)
-
-    with store.read() as tx:
-        assert tx.suites.get(pin.digest).texts == "AAAA"
-        assert tx.suites.get(PIN.digest).texts == ""
 
 
 def test_a_lease_belongs_to_one_owner_until_it_expires(store: Store) -> None:
@@ -234,15 +207,6 @@ def test_wanting_more_queues_a_run_that_ended_and_never_lowers(store: Store) -> 
         assert tx.runs.get(RUN.id) == replace(RUN, wanted=200)
         with pytest.raises(NotFound):
             tx.runs.want("r_unknown", 1)
-
-
-def test_a_run_with_nothing_left_to_ask_stays_done(store: Store) -> None:
-    with store.write() as tx:
-        tx.runs.set_state(RUN.id, RunState.DONE)
-        tx.runs.want(RUN.id, RUN.wanted)
-        assert tx.runs.get(RUN.id).state is RunState.DONE
-        tx.runs.want(RUN.id, RUN.wanted + 1)
-        assert tx.runs.get(RUN.id).state is RunState.QUEUED
 
 
 def test_a_sample_counts_once(store: Store) -> None:
@@ -351,11 +315,6 @@ def test_a_sample_with_an_impossible_figure_is_refused(
 ) -> None:
     with store.write() as tx, pytest.raises(InputError, match="'i1'"):
         tx.runs.store_sample(replace(SAMPLE, **bad))
-
-
-def test_a_sample_of_an_unknown_run_is_refused(store: Store) -> None:
-    with store.write() as tx, pytest.raises(NotFound, match="r_unknown"):
-        tx.runs.store_sample(replace(SAMPLE, run="r_unknown"))
 
 
 def test_any_answer_of_a_model_can_be_stored(store: Store) -> None:

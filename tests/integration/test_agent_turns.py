@@ -159,15 +159,6 @@ def test_a_turn_is_stored_step_by_step(ctx: Context, session: AgentSession) -> N
     assert len(again.messages) == 6
 
 
-def test_a_second_message_finds_the_session_busy(ctx: Context, session: AgentSession) -> None:
-    begun = begin(ctx, session.id)
-    with pytest.raises(SessionBusy, match="another message"):
-        begin(ctx, session.id)
-    answered(ctx, begun)
-    begin(ctx, session.id)
-    assert [role for role, _, _ in transcript(ctx, session.id)] == ["user", "assistant", "user"]
-
-
 def test_a_turn_whose_lease_has_lapsed_is_interrupted_by_who_comes_next(
     ctx: Context, world: SmallInstallation, session: AgentSession
 ) -> None:
@@ -210,21 +201,6 @@ def test_a_process_that_starts_ends_the_turns_of_the_one_before_it(
     assert turns.interrupt_lapsed(ctx, TurnOwner("there:8085", "2")) == 0
     assert turns.interrupt_lapsed(ctx, TurnOwner(OWNER.name, "2")) == 1
     begin(ctx, session.id)
-
-
-def test_the_same_request_is_done_once(ctx: Context, session: AgentSession) -> None:
-    key = IdempotencyKey(f"k_1 {session.id}", "a", "hash")
-    begun = begin(ctx, session.id, key=key)
-    with pytest.raises(SessionBusy):
-        begin(ctx, session.id, key=key)
-    answered(ctx, begun, kept=(200, '{"content": "hi"}'))
-
-    kept = turns.begin_turn(ctx, OWNER, session.id, HELLO, key)
-    assert isinstance(kept, IdempotentAnswer)
-    assert (kept.status, kept.body) == (200, '{"content": "hi"}')
-    assert len(transcript(ctx, session.id)) == 2
-    with pytest.raises(Conflict, match="another request"):
-        begin(ctx, session.id, key=replace(key, request_hash="other"))
 
 
 def test_the_same_request_after_a_turn_that_broke_off_goes_on_with_its_message(
@@ -449,22 +425,6 @@ def test_a_session_of_a_literal_model_needs_a_grant_that_is_in_force(
     assert user_deletion.revoke_stale_grants(ctx) == 1
     assert user_deletion.revoke_stale_grants(ctx) == 0
     assert ctx.store.snapshot().agent_grants == ()
-
-
-def test_a_data_key_sees_its_own_agents_alone(ctx: Context, agent: Agent) -> None:
-    other = AgentsClient(key="k_2")
-    assert list(queries.list_agents(ctx, KEY)) == [agent]
-    assert list(queries.list_agents(ctx, other)) == []
-    assert list(queries.list_agents(ctx, AgentsClient.of_operator())) == []
-    assert list(queries.list_agents(ctx, PERSON)) == [agent]
-    for attempt in (
-        lambda: agents.load_agent(ctx, other, agent.id),
-        lambda: agents.delete_agent(ctx, other, agent.id),
-        lambda: sessions.open_session(ctx, other, agent.id, SessionSpec()),
-        lambda: queries.list_agent_sessions(ctx, other, agent.id),
-    ):
-        with pytest.raises(NotFound):
-            attempt()
 
 
 @pytest.mark.req("D8")
@@ -707,25 +667,6 @@ def test_what_was_captured_of_a_users_sessions_is_deleted_with_them(
 
     with ctx.store.read() as tx:
         assert [left.id for left in tx.captures.list()] == ["cap_2"]
-
-
-def test_sessions_that_nobody_used_are_deleted_after_a_while(
-    ctx: Context, world: SmallInstallation, agent: Agent, session: AgentSession
-) -> None:
-    with ctx.store.write() as tx:
-        sessions.open_child(ctx, tx, session, CHAT)
-    begin(ctx, session.id, key=IdempotencyKey("s", "a", "h"))
-    world.clock.advance(10 * 86_400)
-    young = sessions.open_session(ctx, KEY, agent.id, SessionSpec())
-    assert user_deletion.purge_idle(ctx, timedelta(days=10)) == 0
-    world.clock.advance(1)
-    assert user_deletion.purge_idle(ctx, timedelta(days=10)) == 2
-    assert ids_of_sessions(ctx, agent) == [young.id]
-    agents.delete_agent(ctx, KEY, agent.id)
-    world.clock.advance(11 * 86_400)
-    assert user_deletion.purge_idle(ctx, timedelta(days=10)) == 1
-    with pytest.raises(NotFound), ctx.store.read() as tx:
-        tx.agents.get(agent.id)
 
 
 @pytest.mark.parametrize(

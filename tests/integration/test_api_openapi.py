@@ -184,10 +184,6 @@ def test_idempotency_keys_are_offered_where_something_is_made(
     assert offered == {providers, *(f"/api/v1/{noun}" for noun in nouns)}
 
 
-def test_a_keys_hash_has_no_place_in_it(document: dict[str, Any]) -> None:
-    assert "hash" not in document["components"]["schemas"]["ApiKey"]["properties"]
-
-
 def test_an_answer_with_one_field_more_or_less_would_be_noticed(
     document: dict[str, Any],
 ) -> None:

@@ -208,14 +208,6 @@ def test_an_idempotency_key_serves_one_body_one_person_and_one_role(door: Door) 
     assert made["text"] not in lesser.text
 
 
-def test_a_refused_request_may_be_sent_again_under_its_key(door: Door) -> None:
-    once = {"idempotency-key": "monday-1"}
-    first = door.post("/proposals", WISH)
-    assert door.send("POST", "/proposals", json=WISH, headers=once).status_code == 409
-    door.post(f"/proposals/{first['id']}/cancel")
-    assert door.send("POST", "/proposals", json=WISH, headers=once).status_code == 201
-
-
 def test_a_database_that_is_away_means_try_again_later(door: Door) -> None:
     def away() -> None:
         raise StoreUnavailable("the database did not answer: try again in a moment")

@@ -333,18 +333,3 @@ def test_a_suite_that_does_not_load_says_why_and_hides_no_other(door: Door) -> N
     [suite] = door.get("/suites")["items"]
     assert suite["digest"] is None
     assert "colours.jsonl" in suite["error"]
-
-
-@pytest.mark.req("F3")
-def test_who_overrules_the_plan_is_told_what_the_data_say_against_it(
-    world: SmallInstallation, door: Door
-) -> None:
-    in_canary(world)
-    world.feed(failing=True)
-    shown = door.get("/canaries/chat")["explanation"]["against"]
-
-    moved = door.post("/canaries/chat/advance", {"reason": "the customer agrees"})
-
-    assert shown
-    assert moved["warnings"] == shown
-    assert moved["step"] == 1

@@ -93,57 +93,6 @@ def test_a_second_sample_does_not_replace_the_first(sqlite_url: str) -> None:
             assert db.execute(sa.text("SELECT strict FROM sample")).scalar_one() == 0.5
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"strict": 1.5},
-        {"strict": -0.1},
-        {"strict": float("nan")},
-        {"strict": None},
-        {"lenient": float("inf")},
-        {"cost_usd": -1.0},
-        {"cost_usd": float("inf")},
-        {"error": "bad luck"},
-        {"run": "r_unknown"},
-    ],
-)
-def test_an_impossible_sample_is_refused(full: Database, bad: Row) -> None:
-    with pytest.raises(REFUSED):
-        full.insert("sample", SAMPLE | {"item": "i2"} | bad)
-
-
-def test_the_proposer_cannot_approve(database: Database) -> None:
-    approve = "UPDATE proposal SET version = version + 1, approver = :who WHERE id = 'p_1'"
-    for statement in (
-        approve,
-        approve.replace("approver =", "self_approval = (1 = 1), approver ="),
-        approve.replace("approver =", "proposer = 'bob', approver ="),
-    ):
-        with pytest.raises(REFUSED):
-            database.run(statement, {"who": "ada"})
-
-    database.run(approve, {"who": "bob"})
-
-
-def test_a_registration_is_not_rewritten(database: Database) -> None:
-    for change in ("candidate = 't_third'", "policy = '[]'", "plans = '[1]'", "route = 'b'"):
-        with pytest.raises(REFUSED, match="registered"):
-            database.run(f"UPDATE proposal SET version = version + 1, {change}")  # noqa: S608
-    with pytest.raises(REFUSED, match="version_follows"):
-        database.run("UPDATE proposal SET phase = 'promoted'")
-
-
-def test_a_route_has_one_open_proposal_and_one_live_rollout(database: Database) -> None:
-    with pytest.raises(REFUSED):
-        database.insert("proposal", PROPOSAL | {"id": "p_2"})
-    another = ROLLOUT | {"verdict": "v_other_incumbent"}
-    with pytest.raises(REFUSED):
-        database.insert("rollout", another | {"id": "ro_2", "state": "paused"})
-
-    database.insert("proposal", PROPOSAL | {"id": "p_3", "phase": "rejected"})
-    database.insert("rollout", another | {"id": "ro_3", "state": "rolled_back"})
-
-
 def test_audit_events_have_no_gaps_and_follow_the_chain(full: Database) -> None:
     event = {"at": AT, "actor": "eve", "action": "x", "subject": "y", "details": "{}"}
     for number, previous in ((3, "1" * 64), (1, "0" * 64), (2, "0" * 64)):

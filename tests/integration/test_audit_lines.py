@@ -9,7 +9,6 @@ from harness.control.operations.audit_export import (
     HEAD_EVERY,
     PROMOTION,
     AuditLines,
-    find_missing_head,
     head_line,
     read_heads,
 )
@@ -80,24 +79,6 @@ def test_each_new_event_is_a_line_and_a_head_follows_each_hour_and_each_promotio
     world.clock.jump(HEAD_EVERY.total_seconds())
     printed.write(ctx)
     assert printed.heads == [first, promoted, promoted]
-
-
-@pytest.mark.both_databases
-def test_a_printed_head_shows_that_the_tail_was_cut(
-    world: SmallInstallation, database_url: str
-) -> None:
-    printed, ctx = Printed(), world.context()
-    record(world)
-    last = record(world)
-    printed.write(ctx)
-    heads = read_heads("\n".join(f"control | {line}" for line in printed.lines), CONTROL)
-    assert find_missing_head(ctx, heads) is None
-
-    cut(database_url, 1)
-
-    with ctx.store.read() as tx:
-        assert tx.audit.first_break() is None
-    assert find_missing_head(ctx, heads) == last
 
 
 def test_a_head_that_the_control_plane_did_not_sign_is_refused(

@@ -6,7 +6,6 @@ from tests.support.store.raw_rows import (
     CANARY,
     PROMOTION,
     REFUSED,
-    ROLLOUT,
     SETTINGS,
     Database,
 )
@@ -58,9 +57,3 @@ def test_the_verdict_of_a_rollout_that_was_rolled_back_proves_nothing_more(
     database.run(ROLLED_BACK)
     with pytest.raises(REFUSED, match="verdict_used"):
         database.insert("route_version", row)
-
-
-def test_a_verdict_opens_one_rollout(database: Database) -> None:
-    database.run(ROLLED_BACK)
-    with pytest.raises(REFUSED, match="verdict_used"):
-        database.insert("rollout", ROLLOUT | {"id": "ro_2"})

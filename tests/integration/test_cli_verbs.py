@@ -2,7 +2,6 @@
 
 import json
 import re
-import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -12,13 +11,8 @@ import pytest
 
 from evals.sim.server import simulator
 from harness.cli.program import program
-from harness.control.routing import fallback_chain
-from harness.control.routing.chain_evidence import WaiverRequest
-from harness.control.routing.fallback_chain import FallbackRequest
-from harness.domain.operations.access import SYSTEM
 from harness.runtime.clock import SystemClock
 from tests.contract.test_store_captures import ONE
-from tests.support.control.manual_clock import ManualClock
 from tests.support.control.waiting_switch import waiting_switch
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.providers.simulator_thread import serve_in_thread
@@ -323,16 +317,6 @@ def chain_verbs(ask: Callable[..., object]) -> None:
     ask("route", "fallback", "remove", *target, *why)
 
 
-def promoted(cli: CommandLine) -> None:
-    """Turn and feed until the last live canary has ended."""
-    for _ in range(60):
-        cli.world.run_once()
-        cli.world.feed()
-        if not cli.json("canary", "status"):
-            return
-    raise AssertionError("the canary has not ended")
-
-
 @pytest.mark.req("F3")
 def test_a_canary_is_planned_explained_and_its_actions_replayed(cli: CommandLine) -> None:
     assert "no request was recorded" in cli.run("canary", "plan", "chat").stderr
@@ -353,71 +337,6 @@ def test_a_canary_is_planned_explained_and_its_actions_replayed(cli: CommandLine
     assert cli.json("gate", "replay", str(event))["agrees"]
     cli.run("gate", "replay", str(event), "--margin", "0.1", exits=2)
     cli.run("gate", "replay", "1", exits=2)
-
-
-@pytest.mark.req("F4")
-def test_a_swap_from_the_proposal_to_the_promotion_in_words(cli: CommandLine) -> None:
-    said = cli.run("proposal", "create", "chat", "sim/better", "--reason", "cheaper")
-    proposal = said.stdout.split()[-2]
-    assert "points" in said.stdout
-    assert "no control process answers" in said.stderr
-    assert "no run has started yet" in cli.run("proposal", "show", proposal).stderr
-    cli.world.run_once()
-    assert "colours" in cli.text("proposal", "show", proposal)
-
-    cli.world.until_decided(proposal)
-
-    shown = cli.text("proposal", "show", proposal)
-    assert "PASSED" in shown
-    assert "cheaper" in shown
-    assert "evidence of harm: 0 % of the rollback level" in shown
-    status = cli.text("canary", "status")
-    assert "0 of 3 exposures" in status
-    assert "for 5 %" in status
-    promoted(cli)
-    assert "promoted" in cli.text("canary", "status", "chat")
-    assert "sim/better" in cli.text("route", "list")
-    assert "candidate promoted" in cli.text("route", "history", "chat")
-    assert "held back" in cli.text("route", "diff", "chat")
-    versions = {
-        change["kind"]: change["route"]["version"]
-        for change in cli.json("route", "history", "chat")
-    }
-    promotion = versions["promotion"]
-    assert "sim/better" in cli.text("route", "diff", "chat", str(promotion - 1), str(promotion))
-    assert "served by sim/base again" in cli.text(
-        "route", "rollback", "chat", "--reason", "it is dearer than we thought"
-    )
-    after = cli.text("canary", "status", "chat")
-    assert re.search(r"^state +promotion taken back$", after, re.MULTILINE)
-    assert "it is dearer than we thought" in after
-    assert "sim/base serves all users" in after
-    assert re.search(r"^chat +promotion taken back ", cli.text("route", "list"), re.MULTILINE)
-    assert "chat: promotion taken back" in cli.text("status")
-    route = cli.text("route", "show", "chat")
-    assert re.search(
-        r"^state +promotion taken back by local: it is dearer", route, re.MULTILINE
-    )
-    (proposal,) = cli.json("proposal", "list", "--route", "chat")
-    shown = cli.text("proposal", "show", proposal["id"])
-    assert "the candidate does not serve now: promotion taken back by " in shown
-    assert re.search("^phase +promoted, does not serve now$", shown, re.MULTILINE)
-    assert " promoted, does not serve now " in cli.text("proposal", "list")
-    assert proposal["serves"] is False
-
-
-def test_a_worse_candidate_is_stopped_and_the_report_says_why(cli: CommandLine) -> None:
-    proposal = cli.json("proposal", "create", "chat", "sim/worse")["proposal"]["id"]
-
-    cli.world.until_decided(proposal)
-
-    shown = cli.text("proposal", "show", proposal)
-    assert "1st candidate on this route in 90 days" in shown
-    assert "FAILED" in shown
-    assert "closed" in shown
-    assert "FAILED" in cli.text("proposal", "list", "--route", "chat")
-    assert cli.json("proposal", "list", "--open") == []
-    assert [row["id"] for row in cli.json("proposal", "list", "--decided")] == [proposal]
 
 
 def test_a_dry_run_shows_the_plan_and_stores_nothing(cli: CommandLine) -> None:
@@ -560,23 +479,6 @@ def test_a_registered_target_is_probed_by_its_id(cli: CommandLine) -> None:
     assert served.requests[0]["temperature"] == 0.5
 
 
-def test_a_run_by_hand_is_listed_and_shown(cli: CommandLine) -> None:
-    run = cli.json("eval", "run", "colours", "sim/base", "--items", "6")["run"]["id"]
-    waiting = cli.text("eval", "list", "--state", "queued")
-    assert "0 of 6" in waiting
-    assert "next in line" in waiting
-    assert cli.json("eval", "show", run)["position"] == 1
-
-    cli.world.run_once()
-
-    shown = cli.json("eval", "show", run, "--samples")
-    assert shown["run"]["state"] == "done"
-    assert len(shown["answers"]) == 6
-    assert 0 <= shown["strict"] <= shown["lenient"] <= 1
-    assert "6 of 6" in cli.text("eval", "show", run, "--samples")
-    assert cli.json("eval", "list", "--state", "queued") == []
-
-
 def test_a_route_shows_its_settings(cli: CommandLine) -> None:
     cli.run("route", "settings", "chat", "--data-class", "personal")
     cli.run(
@@ -641,25 +543,6 @@ def test_a_chain_is_kept_from_the_terminal(cli: CommandLine) -> None:
 
     said = cli.text("route", "fallback", "remove", "chat", "sim/equal", *why)
     assert "falls back to nobody" in said
-
-
-@pytest.mark.req("A7")
-def test_a_waiver_that_has_expired_is_shown_until_it_is_dealt_with(cli: CommandLine) -> None:
-    fallback_chain.add_fallback(
-        replace(cli.world.context(), clock=ManualClock()),
-        SYSTEM,
-        "chat",
-        FallbackRequest("sim/equal", waive=WaiverRequest("no time", timedelta(days=30))),
-        reason="an outage",
-    )
-
-    assert "waiver, EXPIRED" in cli.text("route", "fallback", "list", "chat")
-    doctor = cli.run("doctor", exits=1).stdout
-    assert "the waiver of" in doctor
-    assert "route fallback remove chat sim/equal" in doctor
-    assert "expired" in cli.run("route", "settings", "chat", "--stakes", "high", exits=7).stderr
-    cli.run("route", "fallback", "remove", "chat", "sim/equal", "--reason", "it expired")
-    assert "the waiver of" not in cli.run("doctor", exits=1).stdout
 
 
 def test_settings_that_are_not_given_stay_as_they_are(cli: CommandLine) -> None:
@@ -735,63 +618,6 @@ def test_what_speaks_against_a_step_by_hand_is_said_before_it_is_taken(
     assert cli.json("canary", "status", "chat")[0]["rollout"]["step"] == 1
 
 
-def test_a_canary_is_paused_resumed_and_aborted_by_hand(
-    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ann = cli.acting("ann", "proposer")
-    proposal = cli.json("proposal", "create", "chat", "sim/better", *ann)["proposal"]["id"]
-    cli.world.until_decided(proposal)
-
-    for verb in ("pause", "resume", "abort"):
-        cli.run("canary", verb, "chat", exits=2)
-        cli.run("canary", verb, "chat", "--reason", " ", exits=2)
-    assert "paused" in cli.text("canary", "pause", "chat", "--reason", "lunch")
-    assert "waiting" in cli.text("canary", "resume", "chat", "--reason", "back")
-    cli.run("canary", "resume", "chat", "--reason", "back", exits=6)
-    abort = ("canary", "abort", "chat", "--reason", "no")
-    monkeypatch.setattr("harness.cli.canary_operations.at_a_terminal", lambda: True)
-    asked = cli.run(*abort, exits=130).stderr  # nobody answers
-    assert "all traffic goes back to sim/base" in asked
-    assert "acting as local, the operator of this machine (admin)" in asked
-    assert "Abort the canary of chat, as local?" in asked
-    assert "the canary of chat was aborted" in cli.text(*abort, "--yes")
-    assert "chat: aborted: Abort by local" in cli.text("canary", "status", "chat", "--watch")
-    assert re.search(r"^phase +aborted$", cli.text("proposal", "show", proposal), re.MULTILINE)
-    assert "no canary" in cli.run("canary", "status").stderr
-
-
-def test_the_proposer_cannot_approve(cli: CommandLine) -> None:
-    ada, ben = cli.acting("ada", "admin"), cli.acting("ben", "approver")
-    cli.run("route", "settings", "chat", "--policy", "approved", exits=2)
-    cli.run("route", "settings", "chat", "--policy", "approved", "--reason", "four eyes")
-    words = ("proposal", "create", "chat", "sim/better")
-    proposal = cli.json(*words, *ada)["proposal"]["id"]
-    cli.world.until_decided(proposal)
-
-    approve = ("proposal", "approve", proposal)
-    refused = cli.error(*approve, *ada, exits=7)
-    assert "ask another approver, who does it with a key of their own (`--key-file`)" in refused
-    assert "a key that ada creates counts as ada's" in refused
-    done = cli.run(*approve, *ben)
-    assert "approved by ben" in done.stdout
-    assert f"acting as ben (approver), by the key in {ben[1]}" in done.stderr
-    assert "approved with a key created" in done.stderr
-    assert "before by local" in done.stderr
-    assert (
-        "approved by ben; approved with a key" in cli.run("proposal", "show", proposal).stderr
-    )
-
-    # Whoever is alone made all keys as the operator, and is told the way out.
-    cli.world.run_once()
-    cli.run("canary", "abort", "chat", "--yes", "--reason", "tried")
-    mine = cli.json(*words)["proposal"]["id"]
-    cli.world.until_decided(mine)
-    assert "and approve it as the operator" in cli.error("proposal", "approve", mine, exits=7)
-    cancel = ("proposal", "cancel", mine, "--reason", "proposed anew with a key")
-    cli.run(*cancel)
-    assert "the proposal is cancelled, which does not change by" in cli.error(*cancel, exits=6)
-
-
 def test_a_keys_limits_are_set_changed_one_by_one_and_listed(cli: CommandLine) -> None:
     cli.run("key", "create", "web", "--requests-per-min", "60", "--budget-month", "20.5")
     (key,) = (key for key in cli.json("key", "list") if key["name"] == "web")
@@ -824,54 +650,6 @@ def test_a_keys_limits_are_set_changed_one_by_one_and_listed(cli: CommandLine) -
     cli.run("key", "limits", key["id"], "--budget-day", "much", exits=2)
     cli.run("key", "limits", "key_none", "--budget-day", "1", exits=1)
     cli.run("key", "create", "eve", "--role", "viewer", "--budget-day", "1", exits=2)
-
-
-def test_a_key_is_printed_once_and_revoked(cli: CommandLine) -> None:
-    done = cli.run("key", "create", "web", "--route", "chat")
-    text = done.stdout.strip()
-    assert text.startswith("sk-sg-")
-    key = next(key for key in cli.json("key", "list") if key["name"] == "web")
-    assert text not in cli.text("key", "list")
-    assert "hash" not in key
-
-    assert "revoked" in cli.text("key", "revoke", key["id"])
-
-    (found,) = (row for row in cli.json("key", "list") if row["id"] == key["id"])
-    assert found["revoked_at"] is not None
-    cli.run("key", "create", "both", "--role", "admin", "--route", "chat", exits=2)
-    assert "did you mean 'chat'?" in cli.error("key", "create", "x", "--route", "chta", exits=1)
-
-
-@pytest.mark.req("F5")
-def test_a_changed_audit_event_is_found(cli: CommandLine) -> None:
-    assert "whole" in cli.text("audit", "verify")
-    assert "route.create" in cli.text("audit", "tail", "-n", "50")
-    only = cli.json("audit", "tail", "--action", "route.create", "--since", "2020-01-01")
-    assert {event["action"] for event in only} == {"route.create"}
-    for name in ("log.csv", "log.jsonl"):
-        written = cli.json("audit", "export", str(cli.folder / name), "--subject", "route")
-        lines = (cli.folder / name).read_text(encoding="utf-8").splitlines()
-        assert len(lines) == written["events"] + (name == "log.csv")
-    assert json.loads(lines[0])["mac"]
-    cli.run("audit", "export", str(cli.folder / "log.csv"), exits=2)
-    assert ".csv or .jsonl" in cli.error("audit", "export", "log.xls", exits=2)
-    cli.world.store.close()
-    db = sqlite3.connect(cli.folder / ".swapgate/swapgate.db")
-    triggers = (
-        "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name LIKE 'audit%'"
-    )
-    for (name,) in db.execute(triggers).fetchall():
-        db.execute(f"DROP TRIGGER {name}")
-    (table,) = db.execute(
-        "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'audit%'"
-    ).fetchone()
-    db.execute(f"UPDATE {table} SET actor = 'somebody else' WHERE number = 2")  # noqa: S608 - our own table
-    db.commit()
-    db.close()
-
-    assert cli.json("audit", "verify", exits=1)["first_break"] == 2
-    assert "broken at event 2" in cli.text("audit", "verify", exits=1)
-    assert "broken at event 2" in cli.text("doctor", exits=1)
 
 
 def test_passwords_and_header_values_are_not_shown(

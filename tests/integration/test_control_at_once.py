@@ -29,6 +29,7 @@ from tests.support.control.control_plane import (
     SECRET,
     SmallInstallation,
     approved,
+    read_history,
 )
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL
@@ -135,7 +136,7 @@ def assert_each_step_once(world: SmallInstallation, made: dict[str, Proposal]) -
         route: (
             made[route].id and wanted[0],
             world.get(made[route].id).phase,
-            [record.kind for record in routes.load_history(world.context(), route)],
+            [record.kind for record in read_history(world.context(), route)],
         )
         for route, wanted in ENDS.items()
     }
@@ -184,7 +185,7 @@ def test_people_and_two_control_processes_at_once_leave_one_truth(
 
     after = world.get(proposal.id)
     serving = routes.load_table(world.context()).routes["chat"]
-    ended = routes.load_history(world.context(), "chat")[0].kind
+    ended = read_history(world.context(), "chat")[0].kind
     assert serving.canary is None
     assert (after.phase, ended, serving.incumbent) in [
         (ProposalPhase.PROMOTED, "promotion", proposal.candidate),

@@ -25,6 +25,7 @@ from tests.support.control.control_plane import (
     Crash,
     CrashingStore,
     SmallInstallation,
+    read_history,
 )
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL
@@ -155,7 +156,7 @@ def job_that_dies(world: SmallInstallation, dying: Store, next_life: Store) -> N
     table = routes.load_table(world.context())
     assert table.routes["chat"].incumbent == after.candidate
     assert table.routes["chat"].canary is None
-    kinds = [record.kind for record in routes.load_history(world.context(), "chat")]
+    kinds = [record.kind for record in read_history(world.context(), "chat")]
     assert kinds == ["promotion", "weight", "weight", "canary", "baseline"]
     with world.store.read() as tx:
         assert len(tx.verdicts.for_proposal(proposal.id)) == 1

@@ -35,6 +35,7 @@ from tests.support.control.control_plane import (
     SmallInstallation,
     answer,
     approved,
+    read_history,
     suite_file,
 )
 from tests.support.control.inline_workers import InlineWorkers
@@ -150,7 +151,7 @@ def test_a_suite_that_vanishes_while_an_approved_proposal_waits_makes_it_stale(
     after = world.get(proposal.id)
     assert after.phase is ProposalPhase.REJECTED
     assert "stale" in after.closed_because
-    assert [r.kind for r in routes.load_history(world.context(), "chat")] == ["baseline"]
+    assert [r.kind for r in read_history(world.context(), "chat")] == ["baseline"]
 
 
 def test_a_proposal_that_breaks_the_loop_stops_no_other(
@@ -180,13 +181,13 @@ def test_a_clock_that_was_set_back_further_than_a_verdict_lasts_holds_no_canary_
     routes.change_settings(
         world.context(), SYSTEM, "chat", lambda now: replace(now, total_timeout_s=9.0)
     )
-    (newest, *_) = routes.load_history(world.context(), "chat")
+    (newest, *_) = read_history(world.context(), "chat")
     world.clock.jump(-30 * 86_400)
 
     proposal = world.until_decided(world.propose("sim/better").id)
 
     assert proposal.phase is ProposalPhase.CANARY
-    assert routes.load_history(world.context(), "chat")[0].at == newest.at
+    assert read_history(world.context(), "chat")[0].at == newest.at
 
 
 def test_the_runs_of_a_cancelled_proposal_stop(world: SmallInstallation) -> None:
@@ -538,7 +539,7 @@ def test_a_second_rollback_goes_further_back_and_never_undoes_the_first(
     assert served == ["better", "good", "base"]
 
     # Forward again by hand, to a version: then that is what a rollback takes back.
-    good = next(r for r in routes.load_history(ctx, "chat") if r.kind == "promotion")
+    good = next(r for r in read_history(ctx, "chat") if r.kind == "promotion")
     routes.roll_back(ctx, BEN, "chat", to_version=good.route.version, reason="a mistake")
     assert incumbent(world) == "better"
     routes.roll_back(ctx, BEN, "chat", reason="no mistake")

@@ -6,22 +6,27 @@ from dataclasses import replace
 import pytest
 
 from evals.suites.items import Item
-from harness.control.canary import operations
 from harness.control.proposals import decisions, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes
-from harness.domain.canary.rollout import MANUAL_SIGNALS, RolloutState
 from harness.domain.errors import (
     InputError,
 )
 from harness.domain.evals.run import RunState
 from harness.domain.evals.suite_plan import Claim
-from harness.domain.evals.verdict import Failed, Passed
+from harness.domain.evals.verdict import Failed
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
-from tests.support.control.control_plane import ANN, BEN, SmallInstallation, answer, approved
+from tests.support.control.control_plane import (
+    ANN,
+    BEN,
+    SmallInstallation,
+    answer,
+    approved,
+    read_history,
+)
 from tests.support.control.inline_workers import InlineWorkers
 
 SETTINGS = RouteSettings(suites=(RouteSuite("colours"),))
@@ -30,32 +35,6 @@ SETTINGS = RouteSettings(suites=(RouteSuite("colours"),))
 def serving(world: SmallInstallation, name: str = "chat") -> str:
     table = routes.load_table(world.context())
     return table.targets[table.routes[name].incumbent].model
-
-
-def promoted(world: SmallInstallation, proposal: str, turns: int = 60) -> ProposalPhase:
-    for _ in range(turns):
-        world.run_once()
-        world.feed()
-        if not world.get(proposal).open:
-            break
-    return world.get(proposal).phase
-
-
-@pytest.mark.req("A7", "F1", "F2")
-@pytest.mark.both_databases
-def test_a_better_candidate_is_evaluated_canaried_and_promoted(
-    world: SmallInstallation,
-) -> None:
-    proposal = world.propose("sim/better")
-
-    assert promoted(world, proposal.id) is ProposalPhase.PROMOTED
-
-    assert serving(world) == "better"
-    kinds = [record.kind for record in routes.load_history(world.context(), "chat")]
-    assert kinds == ["promotion", "weight", "weight", "canary", "baseline"]
-    with world.store.read() as tx:
-        assert isinstance(tx.verdicts.for_proposal(proposal.id)[0], Passed)
-        assert tx.audit.first_break() is None
 
 
 @pytest.mark.req("A7", "F2")
@@ -68,38 +47,9 @@ def test_a_worse_candidate_is_stopped_by_the_gate_and_never_sees_traffic(
     assert after.phase is ProposalPhase.REJECTED
     assert "worse" in after.closed_because
     assert serving(world) == "base"
-    assert [r.kind for r in routes.load_history(world.context(), "chat")] == ["baseline"]
+    assert [r.kind for r in read_history(world.context(), "chat")] == ["baseline"]
     with world.store.read() as tx:
         assert isinstance(tx.verdicts.for_proposal(proposal.id)[0], Failed)
-
-
-@pytest.mark.req("F3", "F4")
-@pytest.mark.both_databases
-def test_a_canary_that_fails_online_is_rolled_back_by_itself(world: SmallInstallation) -> None:
-    proposal = world.propose("sim/better")
-    world.until_decided(proposal.id)
-    for _ in range(20):
-        world.feed(failing=True)
-        world.run_once()
-
-    after = world.get(proposal.id)
-    assert after.phase is ProposalPhase.ROLLED_BACK
-    assert serving(world) == "base"
-    assert routes.load_history(world.context(), "chat")[0].kind == "abort"
-
-
-def test_a_canary_without_traffic_stays_where_it_is(world: SmallInstallation) -> None:
-    proposal = world.propose("sim/better")
-    world.until_decided(proposal.id)
-    for _ in range(50):
-        world.run_once()
-    status = world.store.snapshot().table.routes["chat"].canary
-    assert status is not None
-    assert status.weight_bps == 100
-    world.clock.advance(8 * 86_400)
-    world.run_once()
-    with world.store.read() as tx:
-        assert tx.rollouts.live()[0].state is RolloutState.PAUSED
 
 
 def test_two_proposals_share_the_incumbents_run_and_never_a_candidates(
@@ -139,22 +89,6 @@ def test_a_refusal_or_silence_ends_a_proposal_that_waits(world: SmallInstallatio
     world.clock.advance(8 * 86_400)
     world.run_once()
     assert world.get(silent.id).phase is ProposalPhase.REJECTED
-
-
-@pytest.mark.req("F3")
-@pytest.mark.parametrize("silence", ["", "  \n", "\u200b\u2060"])
-def test_nobody_moves_a_canary_without_a_reason(world: SmallInstallation, silence: str) -> None:
-    proposal = world.propose("sim/better")
-    world.until_decided(proposal.id)
-    with world.store.read() as tx:
-        before = tx.rollouts.live()
-    for signal in sorted(MANUAL_SIGNALS):
-        with pytest.raises(InputError, match="needs a reason"):
-            operations.operate(world.context(), BEN, "chat", signal, silence)
-    with pytest.raises(InputError, match="needs a reason"):
-        routes.roll_back(world.context(), BEN, "chat", reason=silence)
-    with world.store.read() as tx:
-        assert tx.rollouts.live() == before
 
 
 def test_a_worker_that_dies_again_and_again_is_not_held_against_the_candidate(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from evals.scorers.ifeval import KINDS, pairs
+from evals.scorers.ifeval import pairs
 from evals.sim import answer_text
 from evals.sim.item_bank import BankItem as SimItem
 from evals.sim.item_bank import ItemBank
@@ -99,51 +99,6 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SuiteSettings]
             max_output_tokens=4096,
         ),
     }
-
-
-def test_ifeval_counts_the_items_that_it_cannot_judge(public: dict[str, SuiteSettings]) -> None:
-    catalog = ConfiguredSuites(public)
-    left_out = catalog.left_out("ifeval")
-
-    assert catalog.pin("ifeval").items + sum(left_out.values()) == 541
-    assert catalog.pin("ifeval").items >= 500
-    assert all(reason.startswith("language ") for reason in left_out)
-
-
-def loud(params: Mapping[str, Any]) -> str:
-    """Long, in capitals, with commas, and with all that is forbidden or to be rare."""
-    rare = [params.get("keyword"), params.get("letter"), *params.get("forbidden_words", ())]
-    many = " ".join(word for word in rare if word)
-    return f"{many} TEA, BUT. " * 600
-
-
-def test_each_instruction_in_ifeval_tells_an_answer_that_follows_it_from_one_that_does_not(
-    public: dict[str, SuiteSettings],
-) -> None:
-    seen = set()
-    for item in ConfiguredSuites(public).suite("ifeval").items.values():
-        for kind, params in pairs(item):
-            seen.add(kind)
-            assert KINDS[kind](follows([(kind, params)]), params), (item.id, kind)
-            broken = [not KINDS[kind](text, params) for text in ("x", loud(params))]
-            assert any(broken), (item.id, kind)
-
-    assert (len(seen), seen) == (25, set(KINDS))
-
-
-def test_loose_scores_forgive_what_stands_around_an_answer(
-    public: dict[str, SuiteSettings],
-) -> None:
-    suite = ConfiguredSuites(public).suite("ifeval")
-    lowered = 0
-    for item in suite.items.values():
-        text = follows(pairs(item))
-        if suite.score(text, item.id).strict == 1:
-            wrapped = suite.score(f"Sure, here it is:\n{text}\nDone, I hope!", item.id)
-            assert wrapped.lenient == 1, item.id
-            lowered += wrapped.strict == 0
-
-    assert lowered > 100
 
 
 def bank(public: dict[str, SuiteSettings]) -> ItemBank:

@@ -14,7 +14,7 @@ from harness.domain.errors import InputError, NotAllowed, NotFound
 from harness.domain.operations.access import Actor, Role
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import RouteSettings
-from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.control_plane import SmallInstallation, read_history
 
 pytestmark = pytest.mark.req("D6")
 ADA = Actor("ada", Role.ADMIN, "pr_ada")
@@ -49,7 +49,7 @@ def test_an_override_is_kept_told_and_taken_away(world: SmallInstallation) -> No
     assert world.store.snapshot().table.routes["chat"].settings.overrides[VISION] == "looks"
     override(ctx, "chat", {})
 
-    newest, before, *_ = routes.load_history(ctx, "chat")
+    newest, before, *_ = read_history(ctx, "chat")
     assert before.reason == "overrides: none → vision=looks, embedding=looks"
     assert routes.describe_difference(before, newest) == {
         "overrides": ("vision=looks, embedding=looks", "")

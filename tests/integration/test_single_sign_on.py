@@ -176,23 +176,6 @@ def test_nobody_is_two_people_by_key_and_by_single_sign_on(world: SmallInstallat
     )
 
 
-def test_a_browser_that_was_another_before_single_sign_on_is_noted_in_the_audit_log(
-    world: SmallInstallation,
-) -> None:
-    ctx, ben = world.context(), person(world, "ben", Role.APPROVER)
-    link = dashboard_sessions.create_link(ctx, ben, secret=SECRET)[1]
-    cookie = dashboard_sessions.open_link(ctx, link, secret=SECRET, lasts=LASTS)[1]
-
-    identity = read_identity(claims(world), OIDC)
-    single_sign_on.sign_in(ctx, identity, secret=SECRET, lasts=LASTS, former=cookie)
-
-    with pytest.raises(NotAllowed, match="You signed out"):
-        dashboard_sessions.resume(ctx, cookie, secret=SECRET)
-    with world.store.read() as tx:
-        begun = next(e for e in tx.audit.tail(9) if e.action == "dashboard.sign_in")
-    assert (begun.actor, begun.details["instead_of"]) == ("dora@example.com", ben.principal)
-
-
 def test_who_proposed_by_single_sign_on_cannot_approve_it(world: SmallInstallation) -> None:
     dora = signed_in(world, claims(world)).actor
     made = waiting(world, dora)

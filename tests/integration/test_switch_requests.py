@@ -30,7 +30,6 @@ from harness.control.agents.switch_alerts import list_notes
 from harness.control.agents.switch_tool import (
     SwitchCall,
     build_switch_tool,
-    list_providers,
     switch_model,
 )
 from harness.control.agents.switches import SwitchSpec
@@ -208,34 +207,6 @@ def test_a_rejected_switch_leaves_the_session_and_is_told(
     assert ask(ctx, session).state is SwitchState.PENDING
 
 
-def test_what_nobody_decides_expires(ctx: Context, session: AgentSession) -> None:
-    request = ask(ctx, session)
-    assert switches.expire_switches(ctx) == 0
-    ctx.clock.advance(3_600)  # type: ignore[attr-defined]
-
-    for decide in (switches.approve_switch, switches.reject_switch):
-        with pytest.raises(Conflict, match="expired already"):
-            decide(ctx, BEN, request.id)
-    assert switches.expire_switches(ctx) == 1
-
-    assert switches.load_switch(ctx, request.id).state is SwitchState.EXPIRED
-    assert now_on(ctx, session).model == CHAT
-    (note,) = list_notes(ctx, session.id, request.asked_at)
-    assert note.startswith("Nobody decided about the switch to sim/better in time")
-    assert not list(list_agent_grants(ctx))
-
-
-def test_only_an_approver_decides(ctx: Context, session: AgentSession) -> None:
-    request = ask(ctx, session)
-
-    for decide in (switches.approve_switch, switches.reject_switch):
-        with pytest.raises(NotAllowed, match="needs approver"):
-            decide(ctx, ANN, request.id)
-        with pytest.raises(StaleWrite, match="not the one that you saw"):
-            decide(ctx, BEN, request.id, fingerprint="another request's")
-    assert switches.load_switch(ctx, request.id).state is SwitchState.PENDING
-
-
 def test_the_same_request_waits_once_and_not_many_wait(
     ctx: Context, session: AgentSession
 ) -> None:
@@ -319,28 +290,6 @@ def test_a_loose_name_is_the_newest_of_its_family_or_a_question(
         assert not tx.switch_requests.of_session(session.id)
     with pytest.raises(NotFound, match="nobody serves 'gpt-far'"):
         choose_model(ctx, "gpt-far")  # its provider has no key
-
-
-def test_the_list_has_providers_with_a_key_and_no_key(
-    ctx: Context, session: AgentSession
-) -> None:
-    listed = call(ctx, session, "list")
-    names = [model["model"] for model in listed["models"]]
-
-    assert "sim/base" in names
-    assert not any(name.startswith("far/") for name in names)
-    assert {model.name for model in list_models(ctx, "CLAUDE sonnet")} == {
-        "sim/claude-sonnet-3",
-        "sim/claude-sonnet-4",
-    }
-    (base,) = [model for model in listed["models"] if model["model"] == "sim/base"]
-    assert (base["inputUsdPerMtok"], base["routes"], base["listedOn"]) == (1.0, ["chat"], None)
-    assert list_providers(ctx) == {
-        "providers": [
-            {"provider": "far", "kind": "openai", "hasKey": False, "usable": False},
-            {"provider": "sim", "kind": "sim", "hasKey": False, "usable": True},
-        ]
-    }
 
 
 def test_the_list_says_when_a_provider_listed_a_model_itself(
@@ -450,25 +399,6 @@ def test_a_data_class_holds_before_anybody_is_asked(ctx: Context) -> None:
 
     with pytest.raises(NotAllowed, match="may not see it"):
         ask(ctx, session)
-
-
-def test_one_approval_covers_a_set_of_sub_tasks(ctx: Context, session: AgentSession) -> None:
-    opus = literal_choice("opus", "sim/claude-opus-4")
-    spec = SwitchSpec(
-        session.id,
-        (BETTER, opus, BETTER),
-        "split",
-        tasks=(("sum up", "sim/better"), ("translate", "sim/claude-opus-4")),
-    )
-
-    request = switches.request_switch(ctx, spec)
-    assert request.targets == ("sim/better", "sim/claude-opus-4")
-    switches.approve_switch(ctx, BEN, request.id)
-
-    assert now_on(ctx, session).model == CHAT
-    with ctx.store.read() as tx:
-        for name in request.targets:
-            assert sessions.find_grant(ctx, tx, session.agent, session.id, name)
 
 
 def test_the_cap_of_literal_models_holds_for_approvals(

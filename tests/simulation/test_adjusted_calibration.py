@@ -11,9 +11,10 @@ import pytest
 from benchmarks.gate.gate_benchmark import FIVE, theta0_of, tilt_weights
 from benchmarks.gate.score_matrix import close_pairs, load_matrix
 from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
-from harness.gate.offline.adjusted import Covariates, judge_adjusted_batch
+from harness.gate.offline.adjusted import Covariates
 from harness.gate.offline.design import Design
 from harness.gate.planning.multiplicity import FUTILITY
+from tests.support.gate.adjusted_batch import judge_adjusted_batch
 from tests.support.gate.gate_answers import POOL
 
 pytestmark = pytest.mark.req("F2")

@@ -1,7 +1,5 @@
 """Sub-tasks as a model asks for them, and what they may use up."""
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +22,6 @@ from harness.domain.agents.turn import (
     decide,
     remaining,
 )
-from harness.domain.errors import InputError
 
 pytestmark = pytest.mark.req("C6")
 
@@ -38,26 +35,6 @@ def test_tasks_come_as_a_list_or_as_one() -> None:
     )
     assert parse_sub_tasks({"task": "one", "model": "cheap"}, 2) == both[:1]
     assert parse_sub_tasks({"tasks": [{"task": "two", "model": None}]}, 2) == both[1:]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "place"),
-    [
-        ({}, "tasks: give a list"),
-        ({"tasks": {}}, "tasks: give a list"),
-        ({"tasks": "one"}, "tasks: give a list"),
-        ({"tasks": [{"task": "x"}] * 3}, "tasks: there are 3"),
-        ({"tasks": ["one"]}, r"tasks\[0\]: it is no object"),
-        ({"tasks": [{"task": "x"}, {"model": "m"}]}, r"tasks\[1\].task"),
-        ({"tasks": [{"task": "x" * 20_001}]}, r"tasks\[0\].task"),
-        ({"tasks": [{"task": "x", "model": "m" * 301}]}, r"tasks\[0\].model"),
-    ],
-)
-def test_what_is_no_task_is_refused_with_its_place(
-    arguments: dict[str, Any], place: str
-) -> None:
-    with pytest.raises(InputError, match=place):
-        parse_sub_tasks(arguments, 2)
 
 
 @given(

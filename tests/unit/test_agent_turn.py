@@ -62,14 +62,6 @@ def test_a_text_ends_the_turn() -> None:
     assert after(begun(), TurnBegun(), answered()) == EndTurn()
 
 
-def test_tools_of_the_server_run_and_the_model_is_asked_again() -> None:
-    run = after(begun(), TurnBegun(), answered(call("search")))
-    assert run == RunTools((call("search"),), (), 299.0)
-
-    again = after(begun(), TurnBegun(), answered(call("search")), ToolsAnswered())
-    assert again == AskModel(timeout_s=299.0)
-
-
 def test_functions_of_the_client_come_back_after_the_server_has_run_its_own() -> None:
     both = answered(call("open_door", "c1"), call("search", "c2"))
 

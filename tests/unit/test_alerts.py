@@ -26,12 +26,9 @@ from harness.domain.operations.alert_record import (
 from harness.domain.operations.alerts import ALERT_RULES, Alert, AlertEvent, AlertKind
 from harness.domain.operations.delivery import (
     FIRST_WAIT,
-    GIVE_UP_AFTER,
     MAX_WAIT,
     alert_message,
     find_alert_page,
-    mark_delivered,
-    mark_failed,
     new_delivery,
     retry_wait,
 )
@@ -190,21 +187,6 @@ def test_waits_grow_to_their_cap_and_never_to_nothing(attempts: int, uniform: fl
     assert FIRST_WAIT / 2 <= found <= MAX_WAIT
     assert found >= retry_wait(attempts, 0.0)
     assert retry_wait(attempts + 1, uniform) >= found
-
-
-@pytest.mark.req("B9")
-def test_a_delivery_ends_delivered_or_given_up_and_says_so() -> None:
-    record = mark_notified(after(OPENED), Notified.RAISED, NOW)
-    first = new_delivery(record, Notified.RAISED, "chat", NOW)
-    tried = mark_failed(first, NOW, "refused", uniform=0.0)
-    assert tried.next_attempt_at == NOW + FIRST_WAIT / 2
-    assert (tried.attempts, tried.last_error) == (1, "refused")
-
-    late = mark_failed(tried, NOW + GIVE_UP_AFTER, "refused", uniform=0.0)
-    assert (late.next_attempt_at, late.gave_up_at) == (None, NOW + GIVE_UP_AFTER)
-    done = mark_delivered(tried, NOW)
-    assert (done.next_attempt_at, done.delivered_at, done.last_error) == (None, NOW, "")
-    assert first.id == tried.id == f"{record.id}.1"
 
 
 @pytest.mark.req("G4")

@@ -7,10 +7,6 @@ from harness.control.operations.single_sign_on import MOST_ADDRESSES, FailedAtte
 from tests.support.control.manual_clock import ManualClock
 
 
-def test_an_address_that_never_failed_never_waits() -> None:
-    assert FailedAttempts(ManualClock()).wait_s("a") == 0
-
-
 def test_after_the_burst_one_comes_back_a_second() -> None:
     clock = ManualClock()
     attempts = FailedAttempts(clock, burst=3, per_s=1.0)

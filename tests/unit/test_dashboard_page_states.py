@@ -27,8 +27,6 @@ from harness.control.agents.switches import SwitchSpec
 from harness.control.canary import status as canary_status
 from harness.control.operations import alerts, dashboard_sessions, keys
 from harness.control.operations.dashboard_sessions import ActorSession
-from harness.control.proposals import decisions, submission
-from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import kill_switch, routes, targets
 from harness.control.routing.kill_switch import SwitchRequest
 from harness.domain.agents.agent import ModelChoice, ModelKind
@@ -189,42 +187,6 @@ def test_an_empty_page_names_what_fills_it(
     assert 'role="alert"' not in text(app)
 
 
-def test_the_first_page_makes_provider_route_and_proposal_of_whoever_signed_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = configured(tmp_path)
-    app = shown(monkeypatch, config, "first_start")
-    assert "Make your first route" in text(app)
-    assert "<code>swapgate sim --suite NAME=FILE</code>" in text(app)
-    assert app.button(key="make-route").disabled
-    assert current_user.SIGN_IN in text(app)
-    signed_in_as(monkeypatch, "ada", Role.ADMIN)
-
-    app.text_input(key="model-sim").set_value("").run()
-    assert "Name the model and the route first." in text(app)
-    app.text_input(key="model-sim").set_value("sim-base").run()
-    app.button(key="make-route").click().run()
-
-    assert not app.exception
-    said = text(app)
-    assert "The first route is there" in said
-    assert "swapgate sim traffic support --until-settled" in said
-    # Nothing serves the simulator here, which the page says with the way out.
-    assert "Connection refused" in said
-    shown_again = text(shown(monkeypatch, config, "proposals"))
-    assert "sim/sim-better" in shown_again
-    # Who comes after its end is led to it all the same.
-    with opened(config, ManualClock(datetime.now(UTC))) as installation:  # noqa: TID251
-        ctx = installation.context
-        with ctx.store.read() as tx:
-            (made,) = tx.proposals.open()
-        decisions.cancel_proposal(ctx, OPERATOR, made.id, "tried")
-    later = shown(monkeypatch, config, "proposals")
-    assert "The newest that was decided:" in text(later)
-    (link,) = later.get("page_link")
-    assert "sim/sim-better instead of sim/sim-base" in link.proto.label
-
-
 def test_a_route_without_a_canary_says_how_it_gets_one(
     lived_in: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,15 +244,6 @@ def test_a_hold_is_said_first_and_alike_by_the_canary_page_and_the_command_line(
     assert facts["state"] == "on hold at 5 %"
     assert facts["why"] == "Router w1 has an old snapshot, see `/readyz`."
     assert f"<b>Next:</b> {facts['next']}" in said
-
-
-def test_a_proposal_that_is_being_evaluated_shows_how_far_it_is(
-    lived_in: Lived, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said = text(shown(monkeypatch, lived_in.config, "proposals"))
-
-    assert re.search(r"[1-9]\d* of at most 400 answers; the gate may stop earlier", said)
-    assert said.count("of at most") == 1
 
 
 def test_the_canary_page_shows_what_each_step_rested_on(
@@ -704,28 +657,3 @@ def test_who_may_only_read_finds_every_button_shut_and_why(
         if acts and not re.search(SHUT, text(app)):
             silent.add(page)
     assert (open_buttons, silent) == (set(), set())
-
-
-def test_compare_shows_the_candidates_of_a_selection_side_by_side(
-    lived_in: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = copied(lived_in, tmp_path)
-    with opened(config, ManualClock(now())) as installation:
-        request = ProposalRequest(
-            "quiet", "sim/sim-better", "a test", rivals=("sim/sim-worse",)
-        )
-        made = submission.create_selection(installation.context, ANA, request)
-
-    said = text(shown(monkeypatch, config, "compare", {"id": made[1].id}))
-
-    table = said[said.index("The candidates side by side") :]
-    assert "2 candidates at once: each is tested at 1/2 of alpha" in table
-    rows = re.findall(r'<tr><td data-head="Candidate"><div>(.*?)</div></td>', table)
-    assert rows == [
-        "sim/sim-base (current)",
-        f'<a href="?id={made[0].id}" target="_self">sim/sim-better</a>',
-        "<b>sim/sim-worse</b> (this page)",
-    ]
-    assert re.findall(r'<td data-head="Verdict"><div>(.*?)</div></td>', table)[1:] == 2 * [
-        "◷ NOT DECIDED YET"
-    ]

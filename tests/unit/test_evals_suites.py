@@ -1,8 +1,6 @@
 """Suites: what is asked, what pins it, and what is said when it cannot be loaded."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,16 +145,6 @@ def test_a_task_is_a_file_and_perhaps_a_name() -> None:
 
     assert task_file(named) == (Path("suites/mine.py"), "mine")
     assert task_file(alone) == (Path("suites/mine.py"), "")
-
-
-def test_suites_are_read_without_inspect() -> None:
-    program = (
-        "import sys\nfrom evals.suites import suite\n"
-        "from tests.support.evals import scripted_runner\n"
-        "sys.exit('inspect_ai' in sys.modules)"
-    )
-
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0  # noqa: S603 - our own interpreter
 
 
 def test_tags_are_carried_with_their_items(tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ from harness.gate.offline.adjusted import (
     Covariates,
     adjust_difference,
     judge_adjusted,
-    judge_adjusted_batch,
 )
 from harness.gate.offline.design import Design, interim_items, interim_levels
 from harness.gate.offline.futility import FUTILE
 from harness.gate.offline.sequential import judge_differences
+from tests.support.gate.adjusted_batch import judge_adjusted_batch
 
 pytestmark = pytest.mark.req("F2")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from evals.suites.suite import ConfiguredSuites, load_suite
 from harness.domain.errors import InputError
 from harness.domain.evals.item_groups import ItemGroups
-from harness.domain.evals.suite_plan import Claim, SuitePlan, plan_from_json
+from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.domain.evals.verdict import Failed, Inconclusive, InfraError, Passed
 from harness.domain.settings import SuiteSettings
 from harness.gate.offline.pairs import pair_samples
@@ -107,17 +107,6 @@ def test_too_few_clusters_cannot_show_that_none_is_lost_whole() -> None:
 
     assert isinstance(few, Inconclusive)
     assert isinstance(many, Passed)
-
-
-def test_a_plan_of_clusters_is_read_as_it_was_written() -> None:
-    assert "cluster" not in json.dumps(plan().as_json())
-    registered = clustered([2, 3, 4])
-    assert plan_from_json(json.loads(json.dumps(registered.as_json()))) == registered
-    assert (registered.planned_items, registered.units_in(8), registered.units_in(9)) == (
-        9,
-        2,
-        3,
-    )
 
 
 @given(

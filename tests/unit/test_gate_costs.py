@@ -44,30 +44,6 @@ def one(found: Sides, suite_plan: SuitePlan | None = None) -> Verdict | None:
     return ask([suite_plan or claim()], {"math": found})
 
 
-def test_an_equal_candidate_at_half_the_price_passes_with_its_paired_cost() -> None:
-    found = one(priced(EQUAL, 0.002, 0.001))
-
-    assert isinstance(found, Passed)
-    cost = found.suites[0].figures.cost
-    assert cost is not None
-    assert (cost.outcome, cost.saving, cost.min_saving) == ("shown", 0.5, 0.2)
-    assert cost.log_e >= math.log(20)
-    assert "at most 5 points worse" in found.reason
-    assert "It is cheaper: 50 % less per item" in found.reason
-    # The scores were decided first; the cost needed more items, and they were read.
-    assert cost.n_used > found.suites[0].n_used
-
-
-def test_an_equal_candidate_at_the_same_price_does_not_pass() -> None:
-    found = one(priced(EQUAL, 0.002, 0.002))
-
-    assert isinstance(found, Failed)
-    assert "does not save enough: 0 % less per item" in found.reason
-    modest = one(priced(EQUAL, 0.002, 0.002), claim(min_saving=0.1))
-    assert isinstance(modest, Inconclusive)
-    assert "Not shown to be cheaper after 300 items: 0 % less" in modest.reason
-
-
 def test_a_dearer_candidate_fails_early_however_good_it_is() -> None:
     found = one(priced(BETTER, 0.002, 0.006))
 

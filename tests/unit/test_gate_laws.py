@@ -15,7 +15,6 @@ from harness.gate.offline.sequential import (
     BET_GRID,
     check_differences,
     evidence_path,
-    judge_batch,
     judge_differences,
 )
 
@@ -25,21 +24,6 @@ passfail = st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=1, max_size=80)
 graded = st.lists(st.floats(-1.0, 1.0), min_size=1, max_size=80)
 claims = st.sampled_from(list(QUALITY_CLAIMS))
 either = passfail | graded
-
-
-@given(d=st.lists(passfail, min_size=1, max_size=5), claim=claims)
-def test_many_comparisons_at_once_are_each_alone(d: list[list[float]], claim: Claim) -> None:
-    width = min(map(len, d))
-    rows = [row[:width] for row in d]
-    design = Design(claim, 0.05, width)
-    many = judge_batch(rows, design)
-    for row, up, down, used in zip(
-        rows, many.promoted, many.rejected, many.n_used, strict=True
-    ):
-        evidence = judge_differences(row, design)
-        assert (evidence.outcome == "promote") == up
-        assert (evidence.outcome == "reject") == down
-        assert evidence.n_used == used
 
 
 @given(d=either, claim=claims)

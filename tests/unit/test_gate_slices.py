@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from scipy.stats import ttest_1samp
 
 from evals.suites.suite import ConfiguredSuites
 from harness.domain.errors import InputError
@@ -19,13 +18,11 @@ from harness.domain.evals.verdict import (
     Passed,
 )
 from harness.domain.settings import SuiteSettings
-from harness.gate.offline.intervals import tango_p
 from harness.gate.offline.pairs import pair_samples
 from harness.gate.offline.slices import (
     SLICE_ALPHA,
     judge_slices,
     look_levels,
-    loss_p,
     promotion_waits_for,
 )
 from tests.unit.test_gate_verdicts import ask, plan, samples, sides
@@ -89,22 +86,6 @@ def test_a_promotion_waits_for_the_first_look_at_every_slice() -> None:
     cut = ask([sliced()], {"math": (better[0][:90], better[1][:90])}, ended)
     assert isinstance(cut, Inconclusive)
     assert "That counts once 60 of each slice are in." in cut.reason
-
-
-def test_a_look_is_a_t_test_to_which_the_best_that_was_seen_is_appended() -> None:
-    graded = [-0.5, -0.25, 0.1, -0.4, 0.0, -0.3, 0.2, -0.6, -0.1, -0.2] * 20
-    appended = ttest_1samp([*graded, 0.2], 0.0, alternative="less").pvalue
-
-    # The guard of the variance makes it a little larger.
-    assert appended < float(loss_p(graded)) == pytest.approx(appended, rel=0.2)
-
-
-def test_a_look_at_right_and_wrong_answers_counts_those_that_were_won_and_lost() -> None:
-    lost, won, n = 9, 2, 40
-    passed = [-1.0] * lost + [1.0] * won + [0.0] * (n - lost - won)
-
-    assert float(loss_p(passed)) == pytest.approx(float(tango_p(lost, won, n, 0.0)))
-    assert float(loss_p([-value for value in passed])) > 0.95
 
 
 def test_a_slice_without_a_loss_changes_nothing() -> None:

@@ -17,7 +17,6 @@ from harness.domain.evals.verdict import (
     Passed,
     Verdict,
 )
-from harness.gate.offline.replay import verdict_bytes
 from harness.gate.offline.verdicts import decide_verdict, judge_suite, replay_verdict
 from harness.gate.text.next_steps import NEXT_STEPS, DecidedProposal, describe_next_step
 from tests.support.store.records import proposal
@@ -282,33 +281,6 @@ def test_a_run_that_stopped_is_never_a_pass() -> None:
     assert isinstance(decided, Passed)
     with pytest.raises(ValueError, match="never passed"):
         ask([plan()], {"math": some}, {"math": ("passed", "")})
-
-
-def restored(verdict: Verdict) -> Verdict:
-    return replace(verdict, inputs=json.loads(json.dumps(verdict.inputs)), suites=())
-
-
-@pytest.mark.req("F5")
-@pytest.mark.parametrize(
-    "found",
-    [
-        BETTER,
-        WORSE,
-        ALIKE,
-        sides([1.0] * 200, [0.0] * 200, lenient=[1.0] * 200),
-        sides([0.0] * 200, [None, *[1.0] * 199]),
-        ([broken(ALIKE[0][0]), *ALIKE[0][1:]], ALIKE[1]),
-    ],
-    ids=["passed", "failed", "inconclusive", "mismatch", "unscored", "infra"],
-)
-def test_every_verdict_is_recomputed_to_the_same_bytes(found: Sides) -> None:
-    before = ask([plan(), REQUIRED], {"math": found, "safety": ALIKE})
-    assert before is not None
-    again = replay_verdict(restored(before))
-
-    assert again.id == before.id
-    assert verdict_bytes(again) == verdict_bytes(before)
-    assert again == before
 
 
 @pytest.mark.req("F5")

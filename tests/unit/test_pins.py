@@ -9,7 +9,6 @@ from harness.control.evals.proof_validity import list_pin_differences
 from harness.domain.evals.pins import ServedModel, ServedPin, Sighting, find_replacement
 from harness.domain.evals.run import Sample
 from harness.domain.evals.suite_plan import Claim, SuitePin, SuitePlan, SuiteRole
-from harness.gate.offline.pairs import pair_samples
 from harness.gate.offline.replay import verdict_bytes
 from harness.gate.offline.verdicts import decide_verdict, replay_verdict
 
@@ -69,28 +68,6 @@ def test_a_build_counts_only_where_it_is_pinned_and_told() -> None:
 def test_of_what_was_never_told_nothing_can_be_said() -> None:
     assert find_replacement([ServedModel("")], [sighting(B, NOW)], ServedPin.MODEL) is None
     assert find_replacement([], [sighting(B, NOW)], ServedPin.MODEL) is None
-
-
-@pytest.mark.parametrize("whose", ["incumbent", "candidate", "judge"])
-def test_two_models_in_one_run_are_no_one_measurement(whose: str) -> None:
-    ours, theirs = side("r1", 1.0, A), side("r2", 1.0, A)
-    changed = {"judge": {"judge_model": "j-2"}}.get(whose, {"served_model": "m-2"})
-    arm = theirs if whose == "candidate" else ours
-    arm[20] = replace(arm[20], **changed)  # type: ignore[arg-type] # names of two fields
-
-    suite = pair_samples(PLAN, ours, theirs)
-
-    assert len(suite.items) == 20
-    assert f"two models answered as the {whose}" in suite.blocked
-    free = pair_samples(replace(PLAN, served_pin=ServedPin.NONE), ours, theirs)
-    assert (len(free.items), free.blocked) == (30, "")
-
-
-def test_arms_that_two_judges_scored_are_not_compared() -> None:
-    suite = pair_samples(PLAN, side("r1", 1.0, A, "j-1"), side("r2", 1.0, B, "j-2"))
-
-    assert suite.items == ()
-    assert "two models answered as the judge: j-1" in suite.blocked
 
 
 def test_what_was_served_is_part_of_the_verdict_and_of_its_id() -> None:

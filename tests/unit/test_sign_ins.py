@@ -2,7 +2,6 @@
 
 import json
 from base64 import urlsafe_b64encode
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -29,7 +28,6 @@ from harness.domain.providers.oauth_tokens import (
     is_expired,
     merge_secrets,
     record_failed_renewal,
-    record_refusal,
     renew_sooner,
     renewal_due_at,
 )
@@ -103,16 +101,6 @@ def test_what_is_tried_in_vain_is_tried_later_and_never_less_than_once_a_minute(
     assert not apply_account_tokens(
         known, OAuthTokens("b", "r", 100), now, exchanged=False
     ).attempts
-
-
-def test_what_the_server_refused_is_not_tried_again() -> None:
-    known = apply_account_tokens(NEW, OAuthTokens("a", "r", 100), NOW, exchanged=False)
-    ended = record_refusal(known, "invalid_grant")
-
-    assert due_renewal(ended, later(1000)) is None
-    assert not is_expired(ended, later(99))
-    assert is_expired(ended, later(100))
-    assert is_expired(replace(ended, access_ends=None), NOW)
 
 
 def test_a_refusal_in_the_midst_of_a_token_s_life_renews_it_once_a_minute() -> None:

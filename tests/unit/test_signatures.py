@@ -67,11 +67,6 @@ def test_public_keys_alone_sign_nothing() -> None:
         VERIFIER.sign(ROW)
 
 
-def test_a_row_of_another_table_or_installation_has_other_bytes() -> None:
-    row = {"id": "v_1"}
-    assert len({row_payload(t, i, row) for t in ("a", "b") for i in ("x", "y")}) == 4
-
-
 def test_a_keyring_reads_as_it_was_written() -> None:
     assert parse_keyring(format_keyring(KEYRING.values()), "here") == KEYRING
 
@@ -95,27 +90,6 @@ def test_keys_are_made_once_each_for_its_owner_alone(settings: Settings) -> None
     assert not {line for file in private for line in file.read_text().split()} & set(
         (settings.home / signing_keys.KEYRING_FILE).read_text().split()
     )
-
-
-def test_a_rotated_key_verifies_until_it_is_retired(settings: Settings) -> None:
-    signing_keys.create_keys(settings)
-    before = signing_keys.signatures(settings, KeyPurpose.CONTROL)
-    router = signing_keys.signatures(settings)
-    old = before.sign(ROW)
-    router.check(ROW, old, KeyPurpose.CONTROL)
-
-    new_key = signing_keys.rotate(settings, KeyPurpose.CONTROL)
-    new = signing_keys.signatures(settings, KeyPurpose.CONTROL).sign(ROW)
-    assert new.startswith(new_key.id)
-    # The running router reads the keyring again for a key that it lacks.
-    router.check(ROW, new, KeyPurpose.CONTROL)
-    signing_keys.signatures(settings).check(ROW, old, KeyPurpose.CONTROL)
-
-    signing_keys.retire(settings, old.partition(".")[0])
-    # So does a running one, and not only the next.
-    for signatures in (router, before, signing_keys.signatures(settings)):
-        with pytest.raises(SignatureInvalid, match="retired"):
-            signatures.check(ROW, old, KeyPurpose.CONTROL)
 
 
 @pytest.mark.parametrize("broken", [None, "no keyring\n"], ids=["missing", "unreadable"])

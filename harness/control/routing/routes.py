@@ -329,13 +329,6 @@ def _standing(history: Sequence[RouteRecord]) -> list[str]:
     return chain
 
 
-def load_history(ctx: Context, name: str) -> Sequence[RouteRecord]:
-    """Loads the versions of a route, newest first."""
-    with ctx.store.read() as tx:
-        require_route(tx, name)
-        return tx.routing.history(name)
-
-
 def describe_difference(older: RouteRecord, newer: RouteRecord) -> dict[str, tuple[str, str]]:
     """Lists what differs between two versions of a route: field to (before, after)."""
     return dict(_otherwise(older.route, newer.route))

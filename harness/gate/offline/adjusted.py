@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.domain.evals.suite_plan import Claim
-from harness.gate.arrays import ArrayLike, Bools, Floats, np, special
+from harness.gate.arrays import Bools, Floats, np, special
 from harness.gate.offline.design import (
     REJECT_LOG_E,
     SMALL_SUITE_ITEMS,
@@ -25,7 +25,6 @@ from harness.gate.offline.intervals import CONFIDENCE
 from harness.gate.offline.pairs import MOST_NOISE
 from harness.gate.offline.sequential import (
     VARIANCE_GUARD,
-    BatchDecisions,
     ComparisonEvidence,
     build_evidence,
     check_differences,
@@ -280,32 +279,6 @@ def judge_adjusted(
         explained=max(0.0, float(test.explained[0])),
         noise=None if varies is None else (varies[0], varies[1]),
     )
-
-
-def judge_adjusted_batch(
-    matrix: ArrayLike,
-    design: Design,
-    covariates: Covariates | None = None,
-    *,
-    futility: float = 0.0,
-) -> BatchDecisions:
-    """Judges every row of differences (comparisons, items), without display figures."""
-    d = check_differences(matrix)
-    bad = evidence_path(d, design).log_e_bad >= REJECT_LOG_E
-    rejected_at = np.where(bad.any(axis=-1), np.argmax(bad, axis=-1) + 1, d.shape[-1] + 1)
-    columns, noise = _known(covariates, len(d))
-    promoted, futile = np.zeros((2, len(d)), dtype=np.bool_)
-    used = np.minimum(rejected_at, d.shape[-1])
-    for n, level in _analyses(design, d.shape[-1]):
-        test = analyse(d[:, :n], columns, _whole(d[:, :n]), design, noise)
-        now = ~promoted & ~futile & (rejected_at >= n) & (test.p <= level)
-        gone = ~promoted & ~now & ~futile & (rejected_at > n)
-        gone &= _hopeless(test, n, design, futility)
-        used = np.where(now | gone, n, used)
-        promoted |= now
-        futile |= gone
-    rejected = ~promoted & ~futile & (rejected_at <= d.shape[-1])
-    return BatchDecisions(promoted, rejected, used)
 
 
 def _hopeless(test: AnalysisTest, n: int, design: Design, futility: float) -> Bools:

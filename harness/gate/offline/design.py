@@ -70,11 +70,6 @@ class Design:
         return 0.0 if self.claim is Claim.SUPERIOR else -self.margin
 
     @property
-    def alpha1(self) -> float:
-        """Returns the error spent on early promotion."""
-        return EARLY_SHARE * self.alpha if self.early else 0.0
-
-    @property
     def alpha2(self) -> float:
         """Returns the error spent on the test at n_max."""
         return FINAL_SHARE * self.alpha if self.early else self.alpha

@@ -8,7 +8,7 @@ Every item's answer is right or wrong by a rule on its number, so that verdicts 
 import json
 import os
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import InitVar, dataclass, field, replace
 from pathlib import Path
@@ -39,6 +39,7 @@ from harness.domain.routing.table import BUCKETS, RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import SuiteSettings
 from harness.ports import Chance, Clock, Store, Transaction
+from harness.ports.routing import RouteRecord
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.runtime.processes.eval_worker import EvalWorker
 from tests.support.control.counting_ids import CountingRandomIds
@@ -206,6 +207,12 @@ def block_of(rollout: Rollout, number: int, clock: Clock, *, failing: bool) -> O
         opened_at=clock.now(),
         closed_at=clock.now(),
     )
+
+
+def read_history(ctx: Context, route: str) -> Sequence[RouteRecord]:
+    """The versions of a route, newest first."""
+    with ctx.store.read() as tx:
+        return tx.routing.history(route)
 
 
 def approved(policy: Policy = POLICY) -> Policy:

@@ -28,9 +28,10 @@ from benchmarks.gate.score_matrix import (
     close_pairs,
 )
 from harness.domain.evals.suite_plan import Claim, ClaimPopulation
-from harness.gate.offline.adjusted import AnswerNoise, Covariates, judge_adjusted_batch
+from harness.gate.offline.adjusted import AnswerNoise, Covariates
 from harness.gate.offline.design import Design
 from harness.gate.offline.pairs import MOST_NOISE
+from tests.support.gate.adjusted_batch import judge_adjusted_batch
 
 POOL: Final = 500  # items of the suite
 _STEEPEST: Final = 40.0
