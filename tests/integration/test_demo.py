@@ -54,6 +54,7 @@ def assert_verdicts(said: str, *, better: str, worse: str) -> None:
     assert f"sim/aurora-{worse}: FAILED, then closed" in said
     assert "sim/nimbus-1: PASSED, then rolled back" in said
     assert "provider lost under traffic, nobody noticed" in said
+    assert "tool loop survived its model's swap and its rollback" in said
     assert "requests of users, 0 failed" in said
     assert said.count("refused:") == 5
     assert "✕" not in said

@@ -1,1 +1,1 @@
-"""The demo: four stories of a model swap on this machine, with real processes."""
+"""The demo: stories of model swaps on this machine, with real processes."""

@@ -47,7 +47,7 @@ class DemoStep:
 
     @property
     def ended_as_planned(self) -> bool:
-        return self.phase in self.story.ends
+        return self.phase is self.story.ends
 
 
 @dataclass

@@ -7,24 +7,28 @@ import sqlite3
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from harness.app import processes
 from harness.app.database import upgrade_database
 from harness.app.demo.actions import QUIET_RPS, DemoActions, DemoStep
+from harness.app.demo.agent import DemoAgent
 from harness.app.demo.display import DemoDisplay
 from harness.app.demo.environment import PORTS, DemoEnvironment
 from harness.app.demo.processes import make_folder, play_to_end
-from harness.app.demo.scenarios import OUTAGE_ROUTE, WORSE, build_scenarios
+from harness.app.demo.scenarios import INCUMBENT, OUTAGE_ROUTE, WORSE, build_scenarios
 from harness.app.demo.traffic import DemoTraffic
 from harness.app.installation import open_installation
 from harness.control.operations import dashboard_sessions, keys
+from harness.control.routing import routes as routing
 from harness.control.routing import seed
+from harness.domain.errors import SwapgateError
 from harness.domain.evals.verdict import Failed
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.dashboard_session import FIRST_LINK_LASTS, sign_in_url
+from harness.domain.operations.principals import OPERATOR
+from harness.domain.proposals.proposal import ProposalPhase
 from harness.runtime.processes.interruption import wait_for_interrupt
 
 # The current row of the route, with the candidate as its incumbent and some proof.
@@ -42,11 +46,12 @@ INSERT INTO evidence (id, route, target, kind, created_at)
 SELECT 'e_forged', route, :candidate, 'baseline', at
 FROM route_version WHERE route = :route ORDER BY version DESC LIMIT 1"""
 
-TRIES: Sequence[tuple[str, str, str]] = (
-    ("promote it without a verdict", _PROMOTE, "none"),
+# Title, statement, and the outcome that it claims; None for no verdict.
+TRIES: Sequence[tuple[str, str, str | None]] = (
+    ("promote it without a verdict", _PROMOTE, None),
     ("promote it with its failed verdict", _PROMOTE, "failed"),
     ("promote it and claim that the verdict passed", _PROMOTE, "passed"),
-    ("declare it the route's baseline", _EVIDENCE, "none"),
+    ("declare it the route's baseline", _EVIDENCE, None),
     (
         "write 'passed' over its verdict",
         "UPDATE verdict SET outcome = 'passed' WHERE id = :verdict",
@@ -55,31 +60,23 @@ TRIES: Sequence[tuple[str, str, str]] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class AttackResult:
-    """One raw statement and the database's answer; refused is None if it was taken."""
-
-    title: str
-    refused: str | None
-
-
 def attack_all(
     database: Path, *, route: str, candidate: str, verdict: str
-) -> list[AttackResult]:
-    """Try to put `candidate` (a target id) into the route by SQL alone.
+) -> dict[str, str | None]:
+    """Try to put `candidate` (a target id) into the route by SQL alone. Returns by title why
+    the database refused it, None for what it took.
 
     verdict: the candidate's own, failed one. Nothing is kept, whatever the database says.
     """
-    done = []
-    for title, statement, outcome in TRIES:
-        values = {
-            "route": route,
-            "candidate": candidate,
-            "verdict": None if outcome == "none" else verdict,
-            "outcome": None if outcome == "none" else outcome,
-        }
-        done.append(AttackResult(title, _refusal(database, statement, values)))
-    return done
+    known = {"route": route, "candidate": candidate}
+    return {
+        title: _refusal(
+            database,
+            statement,
+            {**known, "verdict": outcome and verdict, "outcome": outcome},
+        )
+        for title, statement, outcome in TRIES
+    }
 
 
 def _refusal(database: Path, statement: str, values: dict[str, str | None]) -> str | None:
@@ -105,7 +102,7 @@ NOT_AS_PLANNED = "something did not end as it should: it is marked with ✕ abov
 
 
 def run_demo(*, once: bool, swap: bool) -> int:
-    """Run the whole demo. Returns 0 only when all four stories ended as they should."""
+    """Run the whole demo. Returns 0 only when all stories ended as they should."""
     stage = DemoEnvironment(make_folder(), swap=swap)
     return play_to_end(stage, lambda: _play(stage, once=once, swap=swap))
 
@@ -121,7 +118,7 @@ def _play(stage: DemoEnvironment, *, once: bool, swap: bool) -> bool:
     _, key = keys.create_key(installation.context, SYSTEM, "demo", secret=installation.secret)
     routes = [OUTAGE_ROUTE, *(story.route for story in build_scenarios(swap=swap))]
     traffic = DemoTraffic(f"{stage.url('router')}/v1", key, dict.fromkeys(routes, QUIET_RPS))
-    screen = DemoDisplay(traffic.tally)
+    screen = DemoDisplay()
     for note in notes:
         screen.say(note)
     screen.say("Swapgate's processes start: half a minute or so")
@@ -131,8 +128,7 @@ def _play(stage: DemoEnvironment, *, once: bool, swap: bool) -> bool:
         _open(drive, screen)
         if swap:
             screen.say("SWAP=1: aurora-2 and aurora-lite have exchanged their skills")
-        outcome = _stories(drive, screen, swap=swap)
-        outcome = _report(drive, screen, outage=outcome) and outcome
+        outcome = _report(drive, screen, _stories(drive, screen, swap=swap))
         screen.say(AS_PLANNED if outcome else NOT_AS_PLANNED)
         if not once:
             traffic.start()
@@ -145,7 +141,7 @@ def _play(stage: DemoEnvironment, *, once: bool, swap: bool) -> bool:
 
 
 def _open(drive: DemoActions, screen: DemoDisplay) -> None:
-    """Shows the addresses and thresholds, before anything happens."""
+    """Shows the addresses, before anything happens."""
     drive.stage.ui_is_up()
     installation = drive.installation
     ctx, secret = installation.context, installation.secret
@@ -163,25 +159,44 @@ def _open(drive: DemoActions, screen: DemoDisplay) -> None:
             f"commands   swapgate --config {drive.stage.config} proposal list",
         ],
     )
-    policies = installation.settings.policies
-    screen.policies(policies["demo"], policies["default"])
+    screen.say("policy `demo` asks for fewer items and users than `default`")
     screen.say("providers are simulated; router, control plane, evals and database are real")
 
 
-def _stories(drive: DemoActions, screen: DemoDisplay, *, swap: bool) -> bool:
-    """The three proposals, and the outage beside them. Whether the backup took over."""
-    traffic = drive.traffic
+def _stories(drive: DemoActions, screen: DemoDisplay, *, swap: bool) -> list[tuple[bool, str]]:
+    """The three proposals, and beside them an outage and an agent: how these two ended."""
+    traffic, stories = drive.traffic, build_scenarios(swap=swap)
+    swapped = next(story for story in stories if story.ends is ProposalPhase.PROMOTED)
+    agent = DemoAgent(traffic.base_url, traffic.key, swapped.route, drive.say)
+    agent.take_turn(INCUMBENT)
     traffic.start(sdk_rate=SDK_RPS)
-    drive.propose(build_scenarios(swap=swap))
+    drive.propose(stories)
     outage = threading.Thread(target=_outage, args=(drive,), daemon=True)
     outage.start()
-    with screen.live():
-        drive.watch(screen.show)
+    drive.watch(screen.show)
+    survived = _swap_back(drive, agent, swapped.candidate)
     outage.join()
     while traffic.tally.answered["openai"] < SDK_REQUESTS and not traffic.tally.failed:
         time.sleep(0.2)
     traffic.stop()
-    return _backup_served(drive)
+    lost = f"{OUTAGE_ROUTE}: provider lost under traffic, nobody noticed"
+    loop = f"{agent.route}: an agent's tool loop survived its model's swap and its rollback"
+    return [(_backup_served(drive), lost), (survived, loop)]
+
+
+def _swap_back(drive: DemoActions, agent: DemoAgent, candidate: str) -> bool:
+    """The agent's second turn is the new model's, its third the former one's again. Whether it
+    came to its end.
+    """
+    try:
+        agent.take_turn(candidate)
+        why = "make demo: back in the middle of an agent's loop"
+        routing.roll_back(drive.installation.context, OPERATOR, agent.route, reason=why)
+        drive.say(f"{agent.route}: rolled back to {INCUMBENT}")
+        agent.take_turn(INCUMBENT)
+    except SwapgateError as error:
+        drive.say(str(error))
+    return agent.survived(INCUMBENT, candidate, INCUMBENT)
 
 
 def _outage(drive: DemoActions) -> None:
@@ -209,13 +224,11 @@ def _backup_served(drive: DemoActions) -> bool:
     return backup > 0 and failed == 0
 
 
-def _report(drive: DemoActions, screen: DemoDisplay, *, outage: bool) -> bool:
+def _report(drive: DemoActions, screen: DemoDisplay, beside: list[tuple[bool, str]]) -> bool:
     tally = drive.traffic.tally
     lines = [_line(scene) for scene in drive.scenes]
-    lines.append(
-        f"{_mark(good=outage)} {OUTAGE_ROUTE}: provider lost under traffic, nobody noticed"
-    )
-    screen.lines("The four stories", lines)
+    lines += [f"{_mark(good=good)} {text}" for good, text in beside]
+    screen.lines("The five stories", lines)
     sdk, generator = tally.answered["openai"], tally.answered["generator"]
     enough = _mark(good=sdk >= SDK_REQUESTS)
     screen.lines(
@@ -229,7 +242,8 @@ def _report(drive: DemoActions, screen: DemoDisplay, *, outage: bool) -> bool:
     )
     refused = _promise(drive, screen)
     told = all(scene.ended_as_planned for scene in drive.scenes)
-    return told and refused and not tally.failed and sdk >= SDK_REQUESTS
+    told = told and refused and all(good for good, _ in beside)
+    return told and not tally.failed and sdk >= SDK_REQUESTS
 
 
 def _mark(*, good: bool) -> str:
@@ -261,9 +275,8 @@ def _promise(drive: DemoActions, screen: DemoDisplay) -> bool:
     screen.lines(
         f"Raw SQL tries to promote {comparison.candidate.name} all the same",
         [
-            f"{_mark(good=bool(a.refused))} {a.title}: "
-            + (f"refused: {a.refused}" if a.refused else "TAKEN")
-            for a in tried
+            f"{_mark(good=bool(why))} {title}: " + (f"refused: {why}" if why else "TAKEN")
+            for title, why in tried.items()
         ],
     )
-    return all(attempt.refused for attempt in tried)
+    return all(tried.values())

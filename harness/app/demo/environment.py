@@ -1,4 +1,4 @@
-"""Prepares what the four stories run in: a configuration, and the processes of simulated
+"""Prepares what the stories run in: a configuration, and the processes of simulated
 providers and Swapgate.
 """
 
@@ -38,7 +38,7 @@ PORTS = {
 
 @dataclass
 class DemoEnvironment(DemoProcesses):
-    """The four stories' configuration and processes."""
+    """The stories' configuration and processes."""
 
     swap: bool = False
 

@@ -27,33 +27,17 @@ OUTAGE_BACKUP: Final = "backup/backup-1"
 class Scenario:
     """Describes a proposal that the demo makes on a route, and how it ought to end."""
 
-    title: str
     route: str
     candidate: str
-    ends: frozenset[ProposalPhase]
+    ends: ProposalPhase
     breaks_online: bool = False  # its candidate starts to fail in the canary
 
 
 def build_scenarios(*, swap: bool) -> tuple[Scenario, ...]:
-    promoted, stopped = frozenset({ProposalPhase.PROMOTED}), frozenset({ProposalPhase.REJECTED})
+    promoted, stopped = ProposalPhase.PROMOTED, ProposalPhase.REJECTED
     return (
-        Scenario(
-            "a candidate is proposed for the web chat",
-            "chat-web",
-            BETTER,
-            stopped if swap else promoted,
-        ),
-        Scenario(
-            "another one is proposed for the mobile chat",
-            "chat-mobile",
-            WORSE,
-            promoted if swap else stopped,
-        ),
-        Scenario(
-            "one scores well, then fails online",
-            "chat-email",
-            FRAGILE,
-            frozenset({ProposalPhase.ROLLED_BACK}),
-            breaks_online=True,
-        ),
+        Scenario("chat-web", BETTER, stopped if swap else promoted),
+        Scenario("chat-mobile", WORSE, promoted if swap else stopped),
+        # It scores well, then fails online.
+        Scenario("chat-email", FRAGILE, ProposalPhase.ROLLED_BACK, breaks_online=True),
     )

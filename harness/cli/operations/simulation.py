@@ -157,8 +157,8 @@ def traffic(
 def demo(context: click.Context, *, once: bool, swap: bool) -> None:
     """Show what Swapgate does, with simulated providers and real processes.
 
-    One candidate is promoted, one stopped, one rolled back, and a provider is lost. The exit
-    code is 0 only when all four stories ended as they should.
+    One candidate is promoted, one stopped, one rolled back, a provider is lost, and an agent's
+    tool loop survives swap and rollback. The exit code is 0 only when all ended as they should.
     """
     leave_modules_alone()
     from harness.app.demo.director import run_demo  # noqa: PLC0415 - `--help` stays quick
