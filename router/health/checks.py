@@ -12,7 +12,6 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import Arm
@@ -199,8 +198,8 @@ def first_native_endpoint(upstream: CompiledTarget) -> Endpoint | None:
     no translation, else the first that it can do.
     """
     able = [request for request in REQUESTS if getattr(upstream.can, request.value)]
-    own = PROVIDER_KINDS[upstream.provider.kind].speaks
-    return next((name for name in able if name in own), able[0] if able else None)
+    own = (name for name in able if name not in upstream.adapted)
+    return next(own, able[0] if able else None)
 
 
 def _job(route: CompiledRoute, endpoint: Endpoint) -> RoutedRequest:

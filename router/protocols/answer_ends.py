@@ -15,7 +15,7 @@ class AnswerEnding(StrEnum):
     CUT = "cut"  # a limit of length: the caller's, or the model's
     REFUSED = "refused"  # the model or a filter declines
     FAILED = "failed"  # the provider gave up
-    UNKNOWN = "unknown"  # passed on with the words that came, and counted as irregular
+    UNKNOWN = "unknown"  # with words it is passed on, and counted as irregular; else it failed
 
 
 _E, _F = AnswerEnding, FailureClass
@@ -103,9 +103,9 @@ def ending_failure(reason: object, *, has_output: bool, silence: bool) -> Failur
     one, too.
     """
     ending = read_ending(reason)
-    if ending is AnswerEnding.FAILED:
+    if ending is AnswerEnding.FAILED or (ending is AnswerEnding.UNKNOWN and not has_output):
         return _F.ABORTED
-    if has_output or silence or ending not in (AnswerEnding.GOOD, AnswerEnding.UNKNOWN):
+    if has_output or silence or ending is not AnswerEnding.GOOD:
         return None
     return _F.EMPTY
 

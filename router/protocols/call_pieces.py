@@ -12,6 +12,7 @@ from typing import Final
 from jiter import from_json
 
 NO_JSON: Final = object()
+BROKEN_CALL: Final = "a tool call whose arguments are no JSON object"
 
 
 def parse_json(text: str) -> object:
@@ -42,6 +43,11 @@ class CallPieces:
         text = self.text
         return text.rstrip().endswith("}") and isinstance(parse_json(text), Mapping)
 
+    @property
+    def broken(self) -> bool:
+        """Tells whether arguments came that are no JSON object."""
+        return bool(self.pieces) and not self.whole
+
     def takes(self, own_id: object, name: object, arguments: object) -> bool:
         """Whether a piece goes on with this call; else it begins another."""
         other_id = bool(own_id and self.id and own_id != self.id)
@@ -65,3 +71,29 @@ class CallPieces:
             return ""
         self.pieces.append(arguments)
         return arguments
+
+
+class CallCollector:
+    """Collects an answer's tool calls by place, and checks them at its end."""
+
+    __slots__ = ("_by_place", "calls")
+
+    def __init__(self) -> None:
+        self.calls: list[CallPieces] = []
+        self._by_place: dict[object, CallPieces] = {}
+
+    def add(self, place: object, own_id: object, name: object, arguments: object) -> None:
+        """Adds a piece of the call at a place, or begins another one there."""
+        call = self._by_place.get(place)
+        if call is None or not call.takes(own_id, name, arguments):
+            before, call = call, CallPieces()
+            if before is not None:
+                call.follow(before, name)
+            self._by_place[place] = call
+            self.calls.append(call)
+        call.add(own_id, name, arguments)
+
+    @property
+    def broken(self) -> bool:
+        """Tells whether a call's arguments are no JSON object."""
+        return any(call.broken for call in self.calls)

@@ -22,6 +22,7 @@ from router.protocols.answer_ends import (
     read_ending,
 )
 from router.protocols.answer_signals import AnswerSignals
+from router.protocols.call_pieces import BROKEN_CALL, CallCollector
 from router.protocols.provider_failures import classify_error
 from router.protocols.usage import TokenUsage
 from router.request.json_spans import (
@@ -79,6 +80,7 @@ class StreamFilter(SseParser):
         self.signals: AnswerSignals | None = None  # None where no guardrail asks
         self.signals_fault: Exception | None = None  # ours; the stream goes on without signals
         self.skips = False  # what cannot be read is left out
+        self._calls: CallCollector | None = None  # most answers call nothing
         self.silence = False  # an answer that says nothing is one, too
         self._json_name = json_name
 
@@ -160,6 +162,16 @@ class StreamFilter(SseParser):
             return False
         if read_ending(reason) is AnswerEnding.UNKNOWN:
             self.irregularities.add(Irregularity.UNKNOWN_END)
+        return True
+
+    def _has_broken_call(self, reason: object) -> bool:
+        """Fails the stream where it ends with arguments that are no JSON object. What a limit
+        of length has cut is the client's.
+        """
+        calls = self._calls
+        if calls is None or not calls.broken or read_ending(reason) is AnswerEnding.CUT:
+            return False
+        self._fail(BROKEN_CALL)
         return True
 
     def _event(self, event: bytes, end: bytes) -> bytes:

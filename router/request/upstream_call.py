@@ -333,6 +333,7 @@ def _request(job: RoutedRequest, made: AttemptSpec) -> UpstreamRequest:
         made.key,
         MAX_CHECK_BYTES if made.check else None,
         upstream.maker,
+        upstream.bridged,
     )
 
 

@@ -12,7 +12,6 @@ from mypy_extensions import mypyc_attr
 from harness.domain.agents.grant import AgentGrant
 from harness.domain.canary.guardrails import CanaryJudge, Guardrail
 from harness.domain.providers.credentials import ProviderKey, ProviderKeySets
-from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import Capabilities, Endpoint, OptionalFeature
 from harness.domain.routing.keep_warm import KeepWarm
 from harness.domain.routing.kill_switch import KillSwitch, SwitchTarget
@@ -67,10 +66,8 @@ class CompiledTarget:
     keyless: bool = False  # it wants a key and has none
     maker: str = ""  # of what it signs, as `router.conversation.makers` names it
 
-    @property
-    def adapted(self) -> frozenset[Endpoint]:
-        """Names the endpoints that the target answers by a translation."""
-        return PROVIDER_KINDS[self.provider.kind].adapted
+    adapted: frozenset[Endpoint] = frozenset()  # endpoints that it answers by a translation
+    bridged: frozenset[str] = frozenset()  # the paths of those of them that become a chat
 
 
 @dataclass(frozen=True, slots=True)

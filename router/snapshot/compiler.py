@@ -39,7 +39,8 @@ from harness.domain.routing.target import (
 )
 from harness.domain.shadow.pairs import end_reason
 from router.conversation.makers import maker_of
-from router.protocols.endpoint_translation import UNTRANSLATABLE_FIELDS
+from router.protocols.endpoint_translation import TRANSLATIONS, UNTRANSLATABLE_FIELDS
+from router.protocols.endpoints import DIALECTS
 from router.request.degradation import feature_fields
 from router.server.headers import header_text
 from router.snapshot.compile_overrides import compile_overrides
@@ -334,6 +335,7 @@ def _upstream_of(
             f"this router speaks {', '.join(sorted(SERVED_KINDS))}"
         )
     can, kind = _capabilities(target, provider), PROVIDER_KINDS[provider.kind]
+    adapted = kind.translates(provider.can(target.model))
     own = tuple(keys.get(provider.name, ()))
     stored_before = any(key.provider == provider.name for key in snapshot.stored_keys)
     sent = provider.as_sent(target)
@@ -342,7 +344,7 @@ def _upstream_of(
             can,
             kind.lacks,
             endpoint,
-            translated=endpoint in kind.adapted,
+            translated=endpoint in adapted,
             cache_marks=kind.cache_marks,
         )
         for endpoint in Endpoint
@@ -360,6 +362,8 @@ def _upstream_of(
         keys=own,
         keyless=lacks_key(provider, own, stored_before=stored_before),
         maker=maker_of(target),
+        adapted=adapted,
+        bridged=frozenset(DIALECTS[name].path for name in adapted & TRANSLATIONS.keys()),
     )
 
 
@@ -388,7 +392,7 @@ def _capabilities(target: Target, provider: Provider) -> Capabilities:
     it, and is not to serve without.
     """
     kind, can = PROVIDER_KINDS[provider.kind], provider.can(target.model)
-    spoken = kind.serves if can.chat else kind.speaks
+    spoken = kind.serves_of(can)
     if target.request_patch.response_format:
         spoken -= {Endpoint.MESSAGES}
-    return restrict_endpoints(can, spoken)
+    return restrict_endpoints(can, spoken, kind.translates(can))

@@ -24,11 +24,18 @@ _OWN = b"anthropic-"
 
 
 class EndpointBridge:
-    """Translates requests into chats, and sends them through `beneath`. translations: by path;
-    any other path is sent as it is.
+    """Translates requests into chats, and sends them through `beneath`. translations: by path.
+    usual: the paths that are translated where a request says nothing of it; any other is sent
+    as it is.
     """
 
-    def __init__(self, beneath: Transport, translations: Mapping[str, Translation]) -> None:
+    def __init__(
+        self,
+        beneath: Transport,
+        translations: Mapping[str, Translation],
+        usual: frozenset[str],
+    ) -> None:
+        self._usual = usual
         self._beneath = beneath
         self._begin = begin_of(beneath)
         self._translations = translations
@@ -37,9 +44,10 @@ class EndpointBridge:
         """Sends a request, translated into a chat where its path has a translation. Raises
         UpstreamFailed, also for what cannot be translated (422).
         """
-        translation = self._translations.get(request.path)
-        if translation is None:
+        bridged = self._usual if request.bridged is None else request.bridged
+        if request.path not in bridged:
             return await self._beneath.send(request)
+        translation = self._translations[request.path]
         try:
             said = translation(request.body, request.provider.kind, request.maker)
         except Untranslatable as error:
@@ -53,7 +61,8 @@ class EndpointBridge:
 
     def begin(self, request: UpstreamRequest) -> BegunCall | None:
         """Begins a call as `begin_call` does; None for a request that is translated."""
-        if self._begin is None or request.path in self._translations:
+        bridged = self._usual if request.bridged is None else request.bridged
+        if self._begin is None or request.path in bridged:
             return None
         return self._begin(request)
 

@@ -30,6 +30,8 @@ class UpstreamRequest:
     # Who writes the answer, as `router.conversation.makers` names it; empty where nothing of it
     # is to be known again.
     maker: str = ""
+    # Paths whose requests become a chat; None as the provider's kind has it.
+    bridged: frozenset[str] | None = None
 
 
 class UpstreamReply(Protocol):

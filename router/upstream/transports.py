@@ -14,7 +14,7 @@ from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
 from router.conversation.learned_repairs import LearnedRepairs
 from router.conversation.transport import ConversationTransport
-from router.protocols.endpoint_translation import TRANSLATIONS, Translation
+from router.protocols.endpoint_translation import TRANSLATIONS
 from router.protocols.endpoints import DIALECTS
 from router.upstream.endpoint_bridge import EndpointBridge
 from router.upstream.pool import UpstreamPool
@@ -75,9 +75,8 @@ class Transports:
 
 def _bridged(kind: ProviderKind, chats: Transport) -> Transport:
     """What the kind answers by translation goes over `chats`, and so does the rest."""
-    ways: dict[str, Translation] = {
-        DIALECTS[endpoint].path: way
-        for endpoint, way in TRANSLATIONS.items()
-        if endpoint in kind.adapted
-    }
-    return EndpointBridge(chats, ways) if ways else chats
+    if Endpoint.CHAT not in kind.serves:
+        return chats
+    ways = {DIALECTS[endpoint].path: way for endpoint, way in TRANSLATIONS.items()}
+    usual = {DIALECTS[endpoint].path for endpoint in TRANSLATIONS if endpoint in kind.adapted}
+    return EndpointBridge(chats, ways, frozenset(usual))

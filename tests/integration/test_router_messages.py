@@ -379,7 +379,7 @@ def test_a_target_that_does_not_speak_messages_is_left_out(
     sim: Simulator, sim_url: str, tmp_path: Path
 ) -> None:
     first = snapshot_of(sim_url)
-    models = dict.fromkeys((OWN, OTHER), Capabilities(messages=False))
+    models = dict.fromkeys((OWN, OTHER), Capabilities(chat=False, messages=False))
     up = replace(first.providers["up"], models=models)
     first = replace(first, providers={**first.providers, "up": up})
     sim.stats.clear()
@@ -395,7 +395,7 @@ def test_a_target_that_does_not_speak_messages_is_left_out(
     kind, message = kind_of(refused.value)
     assert kind == "invalid_request_error"
     assert "up/sim-worse: lacks the messages endpoint" in message
-    assert message.endswith("it answers at /v1/chat/completions, /v1/embeddings, /v1/responses")
+    assert message.endswith("it answers at /v1/embeddings, /v1/responses")
     assert SimScene(sim, world).requests_to(OWN) == 0
 
 

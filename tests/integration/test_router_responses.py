@@ -12,9 +12,10 @@ from openai.types.responses import FunctionToolParam, Response, ResponseStreamEv
 
 from evals.sim.simulator import Simulator
 from harness.domain.routing.capabilities import Capabilities
+from harness.domain.routing.table import Snapshot
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import EVENTS, running_upstream
-from tests.support.router.live_router import KEY, QUICK, running_router, snapshot
+from tests.support.router.live_router import KEY, QUICK, provider, running_router, snapshot
 from tests.support.router.simulated_router import (
     HELLO,
     HURRIED,
@@ -32,7 +33,7 @@ TOOL: FunctionToolParam = {
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
     "strict": False,
 }
-NO_RESPONSES = Capabilities(responses=False)
+NO_RESPONSES = Capabilities(chat=False, responses=False)
 
 
 def client_of(url: str, key: str = KEY) -> openai.OpenAI:
@@ -166,6 +167,12 @@ def test_a_target_that_does_not_speak_responses_is_left_out(
         assert SimScene(sim, world).requests_to(OWN) == before
 
 
+def native(url: str) -> Snapshot:
+    """A provider whose own endpoint is asked."""
+    own = provider(url, models={"m-incumbent": Capabilities(responses="native")})
+    return snapshot(url, providers=[own])
+
+
 WHOLE = (
     b'{ "id":"r", "object":"response", "model" : "gpt-x","output":[{"type":"message","id":"m",'
     b'"role":"assistant","status":"completed","content":[{"type":"output_text","text":"ok"}]}],'
@@ -188,7 +195,7 @@ def test_only_model_changes_on_the_way_there_and_back(tmp_path: Path) -> None:
     with running_upstream() as upstream:
         upstream.turns["m-incumbent"] = ScriptedTurn(steps=(WHOLE,))
         with (
-            running_router(snapshot(upstream.url), tmp_path, QUICK) as world,
+            running_router(native(upstream.url), tmp_path, QUICK) as world,
             client_of(world.url) as client,
         ):
             raw = client._client.post(
@@ -209,7 +216,7 @@ def test_an_input_that_is_found_too_long_in_the_stream_is_the_clients_mistake(
     with running_upstream() as upstream:
         upstream.turns["m-incumbent"] = ScriptedTurn(headers=EVENTS, steps=(FAILED,))
         with (
-            running_router(snapshot(upstream.url), tmp_path, QUICK) as world,
+            running_router(native(upstream.url), tmp_path, QUICK) as world,
             client_of(world.url) as client,
             pytest.raises(openai.BadRequestError, match="too long for us"),
         ):

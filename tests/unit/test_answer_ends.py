@@ -80,7 +80,7 @@ def test_a_word_means_the_same_at_every_provider_that_has_it() -> None:
         ("stop", True, None),
         ("stop", False, F.EMPTY),
         ("of tomorrow", True, None),
-        ("of tomorrow", False, F.EMPTY),
+        ("of tomorrow", False, F.ABORTED),
         # A model that thought until the limit, and a filter, said what there is to say.
         ("length", False, None),
         ("SAFETY", False, None),

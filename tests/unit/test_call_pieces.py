@@ -5,10 +5,18 @@ from typing import Any
 
 import pytest
 
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.capabilities import Endpoint
 from router.protocols.answer_signals import AnswerSignals
+from router.protocols.call_pieces import BROKEN_CALL
 from router.protocols.chat.answer_signals import read_signals
 from router.protocols.chat.chat_transcript import assemble_chat_stream
 from router.protocols.endpoint_translation import translate_message, translate_response
+from router.protocols.endpoints import DIALECTS
+from router.protocols.event_stream import StreamFilter
+from router.request.body import read_request
+from router.request.json_spans import parse_object
+from router.upstream.failure import UpstreamFailed
 
 Piece = dict[str, Any]
 Calls = list[tuple[str, str]]
@@ -144,6 +152,83 @@ def test_arguments_that_are_cut_never_end_well() -> None:
         assert events.failure.detail == "a tool call whose arguments are no JSON object"
         assert b"message_stop" not in out
         assert b"response.completed" not in out
+
+
+def passed(endpoint: Endpoint, events: list[dict[str, Any]]) -> StreamFilter:
+    """The filter of a stream that is not translated, at its end."""
+    request = read_request(b'{"model":"m","stream":true}', endpoint)
+    stream = DIALECTS[endpoint].stream(request, None)
+    for data in events:
+        stream.feed(b"data: " + json.dumps(data).encode() + b"\n\n")
+    return stream
+
+
+@pytest.mark.req("B8")
+@pytest.mark.parametrize(("pieces", "calls"), STREAMS)
+def test_calls_that_are_passed_on_end_well(pieces: list[Piece], calls: Calls) -> None:
+    stream = passed(Endpoint.CHAT, chunks(pieces))
+    assert (stream.failure, stream.ended, len(calls) > 0) == ("", True, True)
+
+
+CALL = {"type": "function_call", "name": "find_town", "call_id": "c", "arguments": '{"n":1'}
+TEXT = {"type": "message", "content": [{"type": "output_text", "text": "a"}]}
+
+
+def broken_streams(*, cut: bool) -> list[tuple[Endpoint, list[dict[str, Any]]]]:
+    ended, stopped = ("length", "max_tokens") if cut else ("tool_calls", "tool_use")
+    chats = chunks([piece("find_town", '{"n":1', index=0, id="t")])
+    chats[-1]["choices"][0]["finish_reason"] = ended
+    block = {"type": "tool_use", "id": "t", "name": "find_town", "input": {}}
+    response: dict[str, Any] = {"status": "completed", "output": [TEXT, CALL]}
+    if cut:
+        response |= {
+            "status": "incomplete",
+            "incomplete_details": {"reason": "max_output_tokens"},
+        }
+    return [
+        (Endpoint.CHAT, chats),
+        (
+            Endpoint.MESSAGES,
+            [
+                {"type": "content_block_start", "index": 0, "content_block": block},
+                {
+                    "type": "content_block_delta",
+                    "index": 0,
+                    "delta": {"type": "input_json_delta", "partial_json": '{"n":1'},
+                },
+                {"type": "message_delta", "delta": {"stop_reason": stopped}},
+            ],
+        ),
+        (
+            Endpoint.RESPONSES,
+            [{"type": f"response.{response['status']}", "response": response}],
+        ),
+    ]
+
+
+@pytest.mark.req("B8")
+@pytest.mark.parametrize("place", range(3), ids=["chat", "messages", "responses"])
+def test_broken_arguments_that_are_passed_on_fail_but_for_what_a_limit_has_cut(
+    place: int,
+) -> None:
+    endpoint, events = broken_streams(cut=False)[place]
+    stream = passed(endpoint, events)
+    assert (stream.failure, stream.failure_class) == (BROKEN_CALL, FailureClass.MALFORMED)
+
+    assert not passed(*broken_streams(cut=True)[place]).failure
+
+
+@pytest.mark.req("B8")
+@pytest.mark.parametrize("endpoint", [Endpoint.CHAT, Endpoint.RESPONSES])
+def test_so_they_do_in_a_plain_answer(endpoint: Endpoint) -> None:
+    called = {"content": "a", "tool_calls": [piece("find_town", '{"n":1', id="t")]}
+    body: dict[str, Any] = {
+        "choices": [{"message": called, "finish_reason": "tool_calls"}],
+        "status": "completed",
+        "output": [TEXT, CALL],
+    }
+    with pytest.raises(UpstreamFailed, match="no JSON object"):
+        DIALECTS[endpoint].checked(parse_object(json.dumps(body).encode()))
 
 
 @pytest.mark.req("B8")

@@ -300,7 +300,7 @@ async def test_what_may_be_the_checks_own_fault_opens_no_circuit(
 async def test_a_target_is_checked_by_what_it_was_asked_for_or_is_known_to_speak(
     tmp_path: Path,
 ) -> None:
-    door = Checked(tmp_path, {FALLBACK: Capabilities(chat=False)})
+    door = Checked(tmp_path, {FALLBACK: Capabilities(chat=False, responses="native")})
     await door.check()
     paths = {json.loads(request.body)["model"]: request.path for request in door.asked}
     assert paths == {INCUMBENT: "/chat/completions", FALLBACK: "/responses"}

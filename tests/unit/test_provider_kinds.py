@@ -5,6 +5,7 @@ import pytest
 from harness.domain.errors import InputError
 from harness.domain.providers.api_base_rules import api_base_example, check_api_base_path
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
+from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.target import Provider
 
 REQUIRED = (
@@ -21,6 +22,25 @@ def test_every_kind_that_is_promised_is_in_the_table() -> None:
 
 def test_an_endpoint_is_either_spoken_or_translated() -> None:
     assert not [kind.name for kind in PROVIDER_KINDS.values() if kind.speaks & kind.adapted]
+
+
+@pytest.mark.parametrize(
+    ("kind", "can", "translated"),
+    [
+        ("vllm", Capabilities(), {"responses", "messages"}),
+        ("vllm", Capabilities(responses="native"), {"messages"}),
+        ("custom", Capabilities(responses="native", messages="native"), set()),
+        ("openai", Capabilities(), {"messages"}),
+        ("openai", Capabilities(responses=False), {"responses", "messages"}),
+        ("ollama", Capabilities(chat=False), set()),
+        ("anthropic", Capabilities(messages=False), {"chat", "responses"}),
+    ],
+    ids=["local", "native", "both", "hosted", "declared", "no chat", "anthropic"],
+)
+def test_a_model_is_asked_by_translation_where_its_own_endpoint_is_not_sure(
+    kind: str, can: Capabilities, translated: set[str]
+) -> None:
+    assert PROVIDER_KINDS[kind].translates(can) == translated
 
 
 def test_no_keyword_belongs_to_two_kinds() -> None:

@@ -97,7 +97,7 @@ def door(
     made = Door(folder, script, settings, first=first)
     if more:
         ways = {DIALECTS[endpoint].path: way for endpoint, way in TRANSLATIONS.items()}
-        bridged: Transport = EndpointBridge(made.transport, ways)
+        bridged: Transport = EndpointBridge(made.transport, ways, frozenset(ways))
         made.transport = bridged  # type: ignore[assignment]  # as the scripted one, but for `seen`
     return made
 

@@ -24,7 +24,9 @@ from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES, Capabiliti
 from harness.domain.routing.target import Price, Provider
 
 CONFIGURATION: Final = "swapgate.yaml"  # a source of prices
-ABILITIES: Final = tuple(f.name for f in fields(Capabilities) if f.type is bool)
+ABILITIES: Final = tuple(
+    ability.name for ability in fields(Capabilities) if isinstance(ability.default, bool)
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 from harness.domain.errors import InputError
-from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.capabilities import NATIVE, Capabilities, Endpoint
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _SHOWN: Final = 40
@@ -86,6 +86,20 @@ class ProviderKind:
     def serves(self) -> frozenset[Endpoint]:
         return self.speaks | self.adapted
 
+    def translates(self, can: Capabilities) -> frozenset[Endpoint]:
+        """Names the endpoints that a model of this kind answers by translation."""
+        if Endpoint.CHAT not in self.speaks:
+            return self.adapted if can.chat else frozenset()
+        said = {endpoint: getattr(can, endpoint.value) for endpoint in _BRIDGED}
+        native = {endpoint for endpoint, way in said.items() if way == NATIVE}
+        chats = {endpoint for endpoint, way in said.items() if not way}
+        return (self.adapted - native) | chats if can.chat else frozenset()
+
+    def serves_of(self, can: Capabilities) -> frozenset[Endpoint]:
+        """Names the endpoints that a model of this kind answers, natively or by translation."""
+        own = {endpoint for endpoint in _BRIDGED if getattr(can, endpoint.value) == NATIVE}
+        return self.speaks | own | self.translates(can)
+
 
 _CHAT: Final = frozenset({Endpoint.CHAT})
 _CHAT_EMBED: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS})
@@ -141,11 +155,14 @@ def _local(
     answer_limit: AnswerLimit | None = None,
     catalogue_names: tuple[str, ...] = (),
 ) -> ProviderKind:
+    """A local kind. Its servers speak more than chats in part, or poorly: that is said of a
+    model, where it works.
+    """
     return ProviderKind(
         name,
         ProviderGroup.LOCAL,
-        _OPENAIS,
-        adapted=_adapted(_OPENAIS),
+        _CHAT_EMBED,
+        adapted=_adapted(_CHAT_EMBED),
         api_base=api_base,
         needs_key=False,
         keywords=keywords,

@@ -10,7 +10,7 @@ answer says so.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final, assert_never
+from typing import Final, Literal, assert_never
 
 
 class Endpoint(StrEnum):
@@ -18,6 +18,10 @@ class Endpoint(StrEnum):
     EMBEDDINGS = "embeddings"
     RESPONSES = "responses"
     MESSAGES = "messages"
+
+
+# Of Responses and Messages: the provider's own endpoint is asked.
+NATIVE: Final = "native"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +56,9 @@ class Capabilities:
     json_schema: bool = True  # can be held to a JSON schema
     vision: bool = True  # reads pictures
     embeddings: bool = True  # makes embeddings
-    responses: bool = True  # speaks Responses
-    messages: bool = True  # speaks Anthropic's Messages
+    # Answers Responses: as its kind does; false: by translation; native: at its own endpoint.
+    responses: bool | Literal["native"] = True
+    messages: bool | Literal["native"] = True  # answers Anthropic's Messages, likewise
     # Tokens of input and output together, None when unknown.
     context_window: int | None = None
     # A hint, as all up to `top_k`: an answer can do without it.
@@ -77,12 +82,21 @@ class Capabilities:
 UNKNOWN_CAPABILITIES: Final = Capabilities()
 
 
-def restrict_endpoints(has: Capabilities, spoken: frozenset[Endpoint]) -> Capabilities:
-    """Takes the endpoints that are not spoken from the capabilities; returns `has` itself if
-    nothing changes.
+def restrict_endpoints(
+    has: Capabilities,
+    spoken: frozenset[Endpoint],
+    translated: frozenset[Endpoint] = frozenset(),
+) -> Capabilities:
+    """Takes the endpoints that are not spoken from the capabilities, and adds the translated
+    ones; returns `has` itself if nothing changes.
     """
-    unspoken = {endpoint.value: False for endpoint in Endpoint if endpoint not in spoken}
-    return replace(has, **unspoken) if any(getattr(has, e) for e in unspoken) else has
+    changes = {
+        endpoint.value: endpoint in spoken
+        for endpoint in Endpoint
+        if endpoint not in spoken or endpoint in translated
+    }
+    changed = any(bool(getattr(has, name)) is not able for name, able in changes.items())
+    return replace(has, **changes) if changed else has
 
 
 def missing_capabilities(needs: Needs, has: Capabilities) -> tuple[str, ...]:
@@ -112,9 +126,9 @@ def _speaks(has: Capabilities, endpoint: Endpoint) -> bool:
         case Endpoint.EMBEDDINGS:
             return has.embeddings
         case Endpoint.RESPONSES:
-            return has.responses
+            return bool(has.responses)
         case Endpoint.MESSAGES:
-            return has.messages
+            return bool(has.messages)
         case _:
             assert_never(endpoint)
 

@@ -2,7 +2,7 @@
 prompt addendum, usage of a stream), and reads the answer's usage, end and faults.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from mypy_extensions import mypyc_attr
@@ -10,7 +10,9 @@ from mypy_extensions import mypyc_attr
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Target
+from router.protocols.answer_ends import AnswerEnding, read_ending
 from router.protocols.answer_signals import AnswerSignals
+from router.protocols.call_pieces import check_arguments
 from router.protocols.caller_names import (
     CONVERSATION_FIELDS,
     PERSON_FIELDS,
@@ -23,6 +25,7 @@ from router.protocols.event_stream import Irregularity, StreamFilter, end_irregu
 from router.protocols.object_lists import (
     empty_answer_error,
     first_object,
+    iter_objects,
 )
 from router.protocols.provider_failures import check_ending, error_in_answer
 from router.protocols.usage import TokenUsage, read_usage
@@ -52,6 +55,7 @@ USAGE: Final = {"include_usage": True}
 WITH_USAGE: Final[Mapping[str, object]] = {OPTIONS: USAGE}
 _USAGE_MEMBER: Final = f",{to_json(WITH_USAGE)[1:-1]}".encode()
 _GOOD: Final = ("stop", "tool_calls")  # most often; `ENDS` has all
+_CUT: Final = AnswerEnding.CUT
 NAMING_FIELDS: Final = (*PERSON_FIELDS, "prompt_cache_key")
 
 
@@ -131,6 +135,8 @@ class ChatDialect:
                 raise empty_answer_error("finish_reason")
             if reason:
                 check_ending(reason, has_output=says, silence=silence)
+        if reason and "tool_calls" in message and read_ending(reason) is not _CUT:
+            check_arguments(_arguments(message["tool_calls"]))
         return read_usage(members.get("usage"))
 
     def irregularity(self, members: ParsedObject) -> Irregularity | None:
@@ -161,6 +167,14 @@ class ChatDialect:
 
     def error(self, reply: Reply, request_id: str) -> Reply:  # noqa: ARG002 - in a header
         return reply
+
+
+def _arguments(calls: object) -> Iterator[object]:
+    """The arguments of a message's calls of functions."""
+    for call in iter_objects(calls):
+        function = call.get("function")
+        if isinstance(function, dict):
+            yield function.get("arguments")
 
 
 def _wanted(request: ClientRequest, target: Target) -> dict[str, object]:

@@ -8,6 +8,7 @@ from typing import Final
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.sse import event_data
 from router.protocols.answer_signals import AnswerSignals
+from router.protocols.call_pieces import CallCollector
 from router.protocols.chat.answer_signals import read_signals
 from router.protocols.chat.text_event import TextEventForm, decoded
 from router.protocols.event_stream import (
@@ -162,6 +163,8 @@ class ChatStream(StreamFilter):
                 if name not in _BESIDE and value not in _NOTHING:
                     outputs += 1
                     text = name if isinstance(value, str) else None
+                    if name == "tool_calls":
+                        self._collect(number, value)
         if outputs:
             self.output_events += 1
             self.progress_events += 1
@@ -172,12 +175,25 @@ class ChatStream(StreamFilter):
             says = self.output_events > 0
             if not ((says and reason in _GOOD) or self._ends_well(reason, has_output=says)):
                 return None
+            if self._calls is not None and self._has_broken_call(reason):
+                return None
             self._ended.add(number)
             self.progress_events += 1
             self.committed = True
             return None
         is_alone = outputs == 1 and (index is None or isinstance(index, int))
         return (text, index) if is_alone and text is not None else None
+
+    def _collect(self, choice: int, calls: object) -> None:
+        """Collects pieces of calls of functions, to check them at the answer's end."""
+        if self._calls is None:
+            self._calls = CallCollector()
+        for call in iter_objects(calls):
+            function = call.get("function")
+            if isinstance(function, dict):
+                place = choice, str(call.get("index"))
+                name, given = function.get("name"), function.get("arguments")
+                self._calls.add(place, call.get("id"), name, given)
 
 
 def has_output(delta: object) -> bool:

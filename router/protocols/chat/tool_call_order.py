@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from harness.domain.reliability.failures import FailureClass
 from router.protocols.answer_blocks import AnswerBlock, AnswerWriter, BlockKind
-from router.protocols.call_pieces import CallPieces
+from router.protocols.call_pieces import BROKEN_CALL, CallPieces
 from router.protocols.chat.answer_reader import tool_call_id
 from router.upstream.failure import UpstreamFailed
 
@@ -65,9 +65,8 @@ class ToolCallOrder:
         """
         out = b""
         for call in self._calls[self._at :]:
-            if call.pieces and not call.whole:
-                why = "a tool call whose arguments are no JSON object"
-                raise UpstreamFailed(FailureClass.MALFORMED, why)
+            if call.broken:
+                raise UpstreamFailed(FailureClass.MALFORMED, BROKEN_CALL)
             out += self._write(call) + self._writer.close()
             self._at += 1
         self._by_index.clear()

@@ -9,6 +9,7 @@ from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
 from router.protocols.answer_signals import AnswerSignals
+from router.protocols.call_pieces import CallCollector
 from router.protocols.event_stream import Irregularity, StreamFilter
 from router.protocols.messages.answer_signals import read_block_signals, read_delta_signals
 from router.protocols.messages.errors import TYPE_BY_CLASS
@@ -113,7 +114,7 @@ class MessagesStream(StreamFilter):
                 return None
             case "content_block_delta":
                 delta = members.get("delta")
-                self._delta(delta)
+                self._delta(members.get("index"), delta)
                 if self.signals is not None:
                     self._note(read_delta_signals, members.get("index"), delta)
             case "content_block_start":
@@ -133,8 +134,12 @@ class MessagesStream(StreamFilter):
                 self.progress_events += kind != "ping"
         return ()
 
-    def _delta(self, delta: object) -> None:
+    def _delta(self, place: object, delta: object) -> None:
         if _has_output(delta):
+            if isinstance(delta, dict) and "partial_json" in delta:
+                if self._calls is None:
+                    self._calls = CallCollector()
+                self._calls.add(place, None, None, delta["partial_json"])
             self.output_events += 1
             self.progress_events += 1
             self.committed = self._speaks = True
@@ -165,6 +170,8 @@ class MessagesStream(StreamFilter):
             self.finish_reasons.append(str(reason))
             says = self._speaks or reason == STOP_SEQUENCE
             if not ((says and reason in GOOD) or self._ends_well(reason, has_output=says)):
+                return
+            if self._calls is not None and self._has_broken_call(reason):
                 return
             self._stopped = self.committed = True
             self.progress_events += 1

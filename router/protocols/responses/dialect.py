@@ -19,6 +19,7 @@ from router.protocols.responses.answer_signals import read_signals, schema_of, t
 from router.protocols.responses.stream import (
     GOES_ON,
     ResponsesStream,
+    check_calls,
     end_reason,
     item_speaks,
     read_response_usage,
@@ -82,7 +83,9 @@ class ResponsesDialect(ChatDialect):
             raise empty_answer_error("status")
         if status and status not in GOES_ON:
             says = any(map(item_speaks, output))
-            check_ending(end_reason(members.get), has_output=says, silence=silence)
+            reason = end_reason(members.get)
+            check_ending(reason, has_output=says, silence=silence)
+            check_calls(output, reason)
         return read_response_usage(members.get("usage"))
 
     def irregularity(self, members: ParsedObject) -> Irregularity | None:

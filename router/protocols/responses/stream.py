@@ -7,12 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
+from router.protocols.answer_ends import AnswerEnding, read_ending
+from router.protocols.call_pieces import check_arguments
 from router.protocols.event_stream import StreamFilter
+from router.protocols.object_lists import iter_objects
 from router.protocols.provider_failures import classify_error
 from router.protocols.responses.answer_signals import read_signals
 from router.protocols.usage import TokenUsage, usage_with_cache
 from router.request.json_spans import ParsedObject, TextEdit
 from router.request.json_walk import walk_object
+from router.upstream.failure import UpstreamFailed
 
 # Metadata, until output comes. Any other event of a response is output, or follows some.
 HELD: Final = frozenset(
@@ -130,7 +134,13 @@ class ResponsesStream(StreamFilter):
         output = response.get("output")
         says = self.committed or (isinstance(output, list) and any(map(item_speaks, output)))
         reason = end_reason(response.get) or kind.removeprefix("response.")
-        return self._ends_well(reason, has_output=says)
+        if not self._ends_well(reason, has_output=says):
+            return False
+        try:
+            check_calls(output, reason)
+        except UpstreamFailed as error:
+            self._fail(error.detail)
+        return not self.failure
 
     def _failed(self, response: Mapping[str, object]) -> bool:
         """The provider says so. Whether the client is to see it: it has seen output."""
@@ -151,6 +161,18 @@ def end_reason(get: Callable[[str], object]) -> object:
     details = get("incomplete_details")
     reason = details.get("reason") if isinstance(details, dict) else None
     return reason if get("status") == "incomplete" and reason else get("status")
+
+
+def check_calls(output: object, reason: object) -> None:
+    """Checks the calls of functions in a response's output. Raises UpstreamFailed for arguments
+    that are no JSON object; what a limit of length has cut is the client's.
+    """
+    if read_ending(reason) is not AnswerEnding.CUT:
+        check_arguments(
+            item.get("arguments")
+            for item in iter_objects(output)
+            if item.get("type") == "function_call"
+        )
 
 
 def item_speaks(item: object) -> bool:
