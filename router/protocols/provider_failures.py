@@ -8,12 +8,13 @@ only where none does, the status alone (`BY_STATUS`).
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
 from harness.domain.reliability.failures import FailureClass
 from router.protocols.answer_ends import ending_failure, ending_words
+from router.protocols.call_pieces import BROKEN_CALL, parse_json
 from router.upstream.failure import UpstreamFailed, error_object
 
 _F = FailureClass
@@ -454,3 +455,12 @@ def check_ending(reason: object, *, has_output: bool, silence: bool) -> None:
 def _is_flagged(error: Mapping[str, object]) -> bool:
     details = error.get("metadata")
     return isinstance(details, Mapping) and "flagged_input" in details
+
+
+def check_arguments(texts: Iterable[object]) -> None:
+    """Checks the arguments of whole calls. Raises UpstreamFailed for text that is no JSON
+    object; none at all stands for an empty one.
+    """
+    for text in texts:
+        if isinstance(text, str) and text and not isinstance(parse_json(text), Mapping):
+            raise UpstreamFailed(FailureClass.MALFORMED, BROKEN_CALL)

@@ -12,7 +12,6 @@ from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Target
 from router.protocols.answer_ends import AnswerEnding, read_ending
 from router.protocols.answer_signals import AnswerSignals
-from router.protocols.call_pieces import check_arguments
 from router.protocols.caller_names import (
     CONVERSATION_FIELDS,
     PERSON_FIELDS,
@@ -27,7 +26,7 @@ from router.protocols.object_lists import (
     first_object,
     iter_objects,
 )
-from router.protocols.provider_failures import check_ending, error_in_answer
+from router.protocols.provider_failures import check_arguments, check_ending, error_in_answer
 from router.protocols.usage import TokenUsage, read_usage
 from router.request.body import ClientRequest
 from router.request.body_patch import (

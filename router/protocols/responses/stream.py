@@ -8,10 +8,9 @@ from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
 from router.protocols.answer_ends import AnswerEnding, read_ending
-from router.protocols.call_pieces import check_arguments
 from router.protocols.event_stream import StreamFilter
 from router.protocols.object_lists import iter_objects
-from router.protocols.provider_failures import classify_error
+from router.protocols.provider_failures import check_arguments, classify_error
 from router.protocols.responses.answer_signals import read_signals
 from router.protocols.usage import TokenUsage, usage_with_cache
 from router.request.json_spans import ParsedObject, TextEdit
