@@ -9,9 +9,13 @@ time would show the weather. A last round says where bare Inspect's time goes, a
 
 import argparse
 import json
+import os
+import signal
 import statistics
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,7 +24,6 @@ from typing import Final
 
 import yaml
 
-from benchmarks.evals import turns
 from benchmarks.router.processes import free_port, start, wait_for
 from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
@@ -28,6 +31,63 @@ from harness.control.evals import worker_supervision
 from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM
 from harness.domain.settings import TargetSeed
+
+TURN_S: Final = 3.0
+LOOK_S: Final = 0.05
+
+
+def taken(
+    commands: Mapping[str, Sequence[str]], folder: Path
+) -> dict[str, tuple[float, float]]:
+    """By name: CPU seconds (user and system), and the peak of resident memory in MiB.
+
+    One runs at a time, for TURN_S; the others are stopped. Raises RuntimeError with the words
+    of one that fails; the others are ended.
+    """
+    running = {
+        name: _started(command, folder / f"{name}.log") for name, command in commands.items()
+    }
+    found: dict[str, tuple[float, float]] = {}
+    try:
+        while running:
+            for name, process in list(running.items()):
+                process.send_signal(signal.SIGCONT)
+                used = _waited(process)
+                if used is None:
+                    process.send_signal(signal.SIGSTOP)
+                    continue
+                del running[name]
+                found[name] = used
+                if process.returncode:
+                    words = (folder / f"{name}.log").read_text(encoding="utf-8")[-2000:]
+                    raise RuntimeError(f"{name} ended with {process.returncode}: {words}")
+    finally:
+        for process in running.values():
+            process.kill()
+            process.wait()
+    return found
+
+
+def _started(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as out:
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+        )
+    process.send_signal(signal.SIGSTOP)
+    return process
+
+
+def _waited(process: subprocess.Popen[bytes]) -> tuple[float, float] | None:
+    """None when its turn is over before it is."""
+    until = time.monotonic() + TURN_S
+    while time.monotonic() < until:
+        pid, status, used = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+        time.sleep(LOOK_S)
+    return None
+
 
 BARE, OURS = "bare Inspect", "swapgate eval-worker"
 MOST_CPU, MOST_RSS_MIB = 1.5, 800
@@ -89,7 +149,7 @@ def queued(folder: Path, data: Path, base_url: str) -> tuple[Path, str]:
 
 def one_round(folder: Path, port: int, samples: int) -> dict[str, Figures]:
     folder.mkdir()
-    used = turns.taken(commands(folder, port, samples), folder)
+    used = taken(commands(folder, port, samples), folder)
     found = {}
     for name, place in ((BARE, "bare"), (OURS, "ours")):
         answered, right = (folder / place / "result").read_text(encoding="utf-8").split()

@@ -1,11 +1,11 @@
 """Faults 1 to 15 as rows: what the first provider does, and what a client may expect."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 Fault = Mapping[str, Any]  # as the simulator's switch takes it
 
@@ -158,3 +158,34 @@ def streams() -> tuple[Row, ...]:
         Row(14, "clients leave in mid-stream", Expect.LEFT, (left,), 0.25, Manner.LEAVE),
         Row(15, "nobody is there", Expect.DOWN, (nobody,)),
     )
+
+
+PRIMARY, SPARE = "p", "s"
+# The official client's own retries: off, and its default.
+RETRIES: Final = (0, 2)
+
+
+class Route(NamedTuple):
+    """name: what clients call it. primary, spare: models at the first provider, the other."""
+
+    name: str
+    variant: Variant
+
+    @property
+    def primary(self) -> str:
+        return f"{PRIMARY}.{self.name}"
+
+    @property
+    def spare(self) -> str:
+        return f"{SPARE}.{self.name}"
+
+
+def route(variant: Variant, retries: int) -> Route:
+    return Route(f"{variant.name}-r{retries}", variant)
+
+
+def routes(rows: tuple[Row, ...]) -> Iterator[Route]:
+    for row in rows:
+        for variant in row.variants:
+            for retries in RETRIES:
+                yield route(variant, retries)

@@ -1,13 +1,44 @@
 """One request by the official client, and how it ended."""
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 import openai
 
-from benchmarks.faults.answers import Ending, ending
+WORDS: Final = 12
+_WORD: Final = re.compile(r"[a-z]\d+")
+
+
+class Ending(StrEnum):
+    """How a request ended for its client."""
+
+    WHOLE = "whole"
+    ERROR = "error"  # an exception that the client can act upon
+    SPLICED = "spliced"  # words of two answers, or one twice, or one left out
+    FALSE_END = "false_end"  # it looks complete, and is not the answer
+    CANCELLED = "cancelled"  # the client left, and the provider knew within a second
+    ORPHANED = "orphaned"  # the client left, and the provider went on
+
+
+def words(letter: str) -> list[str]:
+    """Of a whole answer."""
+    return [f"{letter}{number}" for number in range(WORDS)]
+
+
+def ending(text: str, *, failed: bool) -> Ending:
+    """text: all content that came. failed: the client was given an error."""
+    found = text.split()
+    begun = words(found[0][0]) if found else []
+    if found != begun[: len(found)] and all(_WORD.fullmatch(word) for word in found):
+        return Ending.SPLICED
+    if failed:
+        return Ending.ERROR
+    return Ending.WHOLE if found and found == begun else Ending.FALSE_END
+
 
 LEAVE_AFTER: Final = 3  # pieces of content
 # As long as a provider may take to notice that nobody listens.

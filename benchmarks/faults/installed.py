@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from benchmarks.faults.catalogue import Place, rows
-from benchmarks.faults.routes import routes
+from benchmarks.faults.catalogue import Place, routes, rows
 from benchmarks.faults.upstreams import FALLBACK
 from benchmarks.router.peers.peer import Site
 from harness.app.database import upgrade_database

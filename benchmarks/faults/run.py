@@ -11,11 +11,9 @@ import time
 from pathlib import Path
 from typing import Final
 
-from benchmarks.faults import table
-from benchmarks.faults.catalogue import rows
-from benchmarks.faults.figures import Figures, figures, p99
+from benchmarks.faults.catalogue import RETRIES, SPARE, rows
+from benchmarks.faults.figures import Figures, figures, lines, p99
 from benchmarks.faults.load import Door, played
-from benchmarks.faults.routes import RETRIES, SPARE
 from benchmarks.faults.stage import Swapgate, running
 from benchmarks.faults.upstreams import FALLBACK
 from benchmarks.router.machine import Busy, cpu_s
@@ -36,7 +34,7 @@ def main() -> None:
         found, direct_s = asyncio.run(measured(site, chosen.rate, chosen.seconds))
         pids = (*site.upstreams.pids, site.router.pid)
         own_s = sum(cpu_s(pid) for pid in pids) + time.process_time()
-    print("\n".join(table.lines(found, direct_s)))
+    print("\n".join(lines(found, direct_s)))
     print(f"others had {busy.others(own_s):.0%} of the machine")
 
 

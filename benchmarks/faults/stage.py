@@ -10,10 +10,9 @@ from subprocess import Popen
 from typing import Final
 
 from benchmarks.faults import installed
-from benchmarks.faults.catalogue import rows
+from benchmarks.faults.catalogue import routes, rows
 from benchmarks.faults.installed import LIMITS, Limits
 from benchmarks.faults.load import Door
-from benchmarks.faults.routes import routes
 from benchmarks.faults.upstreams import Upstreams
 from benchmarks.faults.vitals import Vitals, metrics
 from benchmarks.router.peers.peer import Site

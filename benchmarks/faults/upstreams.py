@@ -1,18 +1,94 @@
 """The two providers as processes, their faults and what they counted, over HTTP."""
 
 import json
+import re
 import sys
 import urllib.request
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
-from benchmarks.faults.catalogue import Place
-from benchmarks.faults.provider import CALLS
-from benchmarks.faults.routes import PRIMARY, SPARE, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from benchmarks.faults.catalogue import PRIMARY, SPARE, Place, Route, routes, rows
+from benchmarks.faults.client import words
 from benchmarks.router.processes import free_port, start, wait_for
+from evals.sim import profiles
+from evals.sim import server as serve
+from evals.sim.app import build_app
+from evals.sim.item_bank import ItemBank
+from evals.sim.protocols.chat_completions import Completion
+from evals.sim.protocols.http_exchange import HttpExchange
+from evals.sim.protocols.requests import ChatRequest
+from evals.sim.server import server
+from evals.sim.simulated_model import SimulatedModel
+from evals.sim.simulator import Simulator
+
+# In the prompt, so that every gateway passes it on.
+NUMBER: Final = re.compile(rb"request-([0-9a-z.-]+)")
+CALLS: Final = "/calls"
+
+
+class Numbered(Simulator):
+    """A simulator whose every answer is its letter's words."""
+
+    def __init__(self, letter: str, models: Iterable[str]) -> None:
+        plain = next(iter(profiles.load_profiles(profiles.DEFAULT_PROFILES).values()))
+        super().__init__(
+            dict.fromkeys(models, plain),
+            ItemBank({}),
+            unix_time=serve.whole_seconds,
+            time_scale=0,
+        )
+        self._text = " ".join(words(letter))
+
+    def _complete(self, request: ChatRequest, model: SimulatedModel) -> Completion:
+        return replace(super()._complete(request, model), text=self._text)
+
+
+def counting(app: ASGIApp) -> ASGIApp:
+    """The application, and under CALLS what it was asked: calls and who left, by number."""
+    calls: Counter[str] = Counter()
+    left: set[str] = set()
+
+    async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == CALLS:
+            told = {"calls": calls, "left": sorted(left)}
+            await HttpExchange(scope, receive, send).reply(200, told)
+            return
+        body = await HttpExchange(scope, receive, send).body()
+        found = NUMBER.search(body)
+        number = found[1].decode() if found else ""
+        calls[number] += 1
+        unread = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay_body() -> MutableMapping[str, Any]:
+            if unread:
+                return unread.pop()
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                left.add(number)
+            return message
+
+        await app(scope, replay_body, send)
+
+    return counted
+
+
+def main() -> None:
+    letter, port = sys.argv[1:]
+    models = [f"{letter}.{route.name}" for route in routes(rows())]
+    app = counting(build_app(Numbered(letter, models)))
+    with serve.open_listener("127.0.0.1", int(port)) as listener:
+        server(app).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()
+
 
 FALLBACK: Final = "spare"
 LETTERS: Final = {Place.PRIMARY.value: PRIMARY, FALLBACK: SPARE}
@@ -31,7 +107,7 @@ class Upstreams(NamedTuple):
         ports, pids = {}, []
         for name, letter in LETTERS.items():
             ports[name] = port = free_port()
-            module = [sys.executable, "-m", "benchmarks.faults.provider"]
+            module = [sys.executable, "-m", "benchmarks.faults.upstreams"]
             command = [*module, letter, str(port)]
             process = start(command, stack, log=folder / f"{name}.log")
             wait_for(port, process, START_S)

@@ -12,9 +12,16 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.gate.gate_rules import MARGIN, OURS, PAIRED_T, RULES
+from benchmarks.gate.gate_rules import (
+    CANDIDATES,
+    MARGIN,
+    OURS,
+    PAIRED_T,
+    RULES,
+    SEVERAL,
+    decide_selections,
+)
 from benchmarks.gate.score_matrix import Floats, ModelPair, ScoreMatrix, close_pairs
-from benchmarks.gate.selection_benchmark import CANDIDATES, SEVERAL, decide_selections
 from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
 
 # Beyond it every weight lies on the best, or the worst, item.

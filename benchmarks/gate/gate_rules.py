@@ -5,7 +5,9 @@ Every rule takes both sides' scores (comparisons, items) and the null's mean dif
 gives for each comparison whether it promotes and how many items it used.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +15,9 @@ from scipy import special
 
 from harness.domain.evals.suite_plan import Claim
 from harness.gate.offline.design import Design, choose_unseen_loss
+from harness.gate.offline.futility import hopeless_at
 from harness.gate.offline.sequential import judge_batch
+from harness.gate.planning.multiplicity import FUTILITY
 
 Floats = NDArray[np.float64]
 Result = tuple[NDArray[np.bool_], NDArray[np.int64]]
@@ -72,3 +76,47 @@ RULES: Mapping[str, Rule] = {
     PAIRED_T: paired_t,
     "peeking t, every 25": peeking_t,
 }
+
+
+CANDIDATES: Final = 3
+SEVERAL: Final = f"{CANDIDATES} candidates at once"
+_CHUNK_ROWS: Final = 250
+
+
+@dataclass(frozen=True)
+class SelectionDecisions:
+    """Holds what became of each selection: one entry per row."""
+
+    chosen: NDArray[np.int64]  # which candidate goes on, -1 for none
+    items: float  # mean number used by one candidate
+
+
+def decide_selections(
+    differences: Sequence[Floats], claim: Claim, alpha: float = ALPHA
+) -> SelectionDecisions:
+    """Decides on selections as the product does. differences: by candidate, (selections,
+    items).
+    """
+    n = differences[0].shape[1]
+    share = alpha / len(differences)
+    design = Design(claim, MARGIN, n, share, unseen=choose_unseen_loss(n))
+    judged = [_judge(d, design) for d in differences]
+    deltas = np.stack([delta for delta, _ in judged])
+    used = [float(items.mean()) for _, items in judged]
+    chosen = np.where(np.isfinite(deltas).any(axis=0), deltas.argmax(axis=0), -1)
+    return SelectionDecisions(chosen, float(np.mean(used)))
+
+
+def _judge(d: Floats, design: Design) -> tuple[Floats, NDArray[np.int64]]:
+    """The difference of each that passed, minus infinity of the others; and the items used."""
+    deltas, items = [], []
+    for first in range(0, len(d), _CHUNK_ROWS):
+        rows = d[first : first + _CHUNK_ROWS]
+        decided = judge_batch(rows, design)
+        hopeless = hopeless_at(rows, design, FUTILITY)
+        used = np.minimum(decided.n_used, hopeless)
+        passed = decided.promoted & (decided.n_used <= hopeless)
+        at = np.cumsum(rows, axis=1)[np.arange(len(rows)), used - 1]
+        deltas.append(np.where(passed, at / used, -np.inf))
+        items.append(used)
+    return np.concatenate(deltas), np.concatenate(items)

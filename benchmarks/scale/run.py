@@ -5,14 +5,18 @@ Fills a part of the goal (100 M observations, 1,000 routes, 10,000 keys, 1 M fai
 captures), then times every GET that needs no search terms.
 """
 
+# ruff: noqa: S608 - numbers of ours and names of our tables
+
 import argparse
 import asyncio
+import os
 import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -20,15 +24,172 @@ from uuid import uuid4
 import httpx
 import sqlalchemy as sa
 
-from benchmarks.scale import house as houses
-from benchmarks.scale.house import House
-from benchmarks.scale.request_rows import request_rows
-from benchmarks.scale.sizes import Size
 from harness.api.app import PREFIX, build_app
-from harness.app.installation import Installation
+from harness.app.installation import Installation, open_installation
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM, Role
+from harness.store.migrate import upgrade
+from harness.store.sql import SqlStore
+from tests.support.control.control_plane import SECRET, SmallInstallation
+from tests.support.control.manual_clock import ManualClock
+from tests.support.site.command_line import FILE
+from tests.support.site.signing_keys import CONTROL, ENVIRONMENT
 from tests.support.store.query_plans import recorded
+
+
+@dataclass(frozen=True)
+class Size:
+    """A part of the goal: 0.01 is a hundredth of it."""
+
+    part: float
+
+    def count(self, goal: int) -> int:
+        return max(1, round(goal * self.part))
+
+    @property
+    def routes(self) -> int:
+        return self.count(1_000)
+
+    @property
+    def keys(self) -> int:
+        return self.count(10_000)
+
+    @property
+    def traffic_rows(self) -> int:
+        """50 requests in a row, of a route and minute: 100 M observations."""
+        return self.count(2_000_000)
+
+    @property
+    def failovers(self) -> int:
+        return self.count(1_000_000)
+
+    @property
+    def captures(self) -> int:
+        return self.count(100_000)
+
+
+OBSERVATIONS_OF_ROW = 50
+DAYS_OF_TRAFFIC = 30
+DAYS_OF_SPEND = 31
+
+
+@dataclass(frozen=True)
+class House:
+    """Where the installation is, and the two proposals that the rest is copied of, by id."""
+
+    folder: Path
+    url: str
+    promoted: str
+    rejected: str
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "swapgate.yaml"
+
+
+def set_environment() -> None:
+    """Sets what every process of the installation has in its environment."""
+    os.environ["SWAPGATE_SECRET"] = SECRET.decode()
+    os.environ.update(ENVIRONMENT)
+
+
+def build(folder: Path, url: str) -> House:
+    """Makes the installation, with a proposal that was promoted and one that was rejected. url:
+    of an empty database, or "" for a SQLite file in the folder.
+    """
+    home = folder / ".swapgate"
+    home.mkdir(parents=True, exist_ok=True)
+    url = url or f"sqlite:///{home / 'swapgate.db'}"
+    text = FILE.replace("home: .swapgate", f"home: {home}\ndatabase_url: {url}")
+    (folder / "swapgate.yaml").write_text(text, encoding="utf-8")
+    set_environment()
+    upgrade(url)
+    clock = ManualClock()
+    store = SqlStore(url, secret=SECRET, clock=clock, signatures=CONTROL)
+    try:
+        world = SmallInstallation(folder, store, clock=clock)
+        world.set_up()
+        rejected = world.until_decided(world.propose("sim/worse").id, turns=40)
+        promoted = world.until_decided(world.propose("sim/better").id, turns=40)
+        for _ in range(12):
+            world.feed()
+            world.run_once()
+    finally:
+        store.close()
+    return House(folder, url, promoted.id, rejected.id)
+
+
+@contextmanager
+def opened(house: House) -> Iterator[Installation]:
+    """Opens the installation as each command does."""
+    set_environment()
+    installation = open_installation(house.config)
+    try:
+        yield installation
+    finally:
+        installation.store.close()
+
+
+def request_rows(size: Size, *, postgres: bool) -> list[str]:
+    """One INSERT for each table. Parameters: at (in µs), routes, one, other, no, rules."""
+    if postgres:
+        route = "'route-' || lpad((n.i % :routes)\\:\\:text, 4, '0')"
+        key = "'k_' || lpad(n.i\\:\\:text, 8, '0')"
+        day = (
+            "to_char(to_timestamp(:at / 1000000) - make_interval(days => days.d), 'YYYY-MM-DD')"
+        )
+    else:
+        route = "'route-' || substr('000' || (n.i % :routes), -4)"
+        key = "'k_' || substr('0000000' || n.i, -8)"
+        day = "date(:at / 1000000, 'unixepoch', '-' || days.d || ' days')"
+    days = " UNION ALL ".join(f"SELECT {number} AS d" for number in range(DAYS_OF_SPEND))
+    minutes, each = DAYS_OF_TRAFFIC * 1440, max(1, size.traffic_rows // size.routes)
+    return [
+        # Row by row over the routes, and evenly over the minutes.
+        (
+            "INSERT INTO traffic (route, minute, worker, arm, target, revision, requests,"
+            " failed, charged, streams, input_tokens, output_tokens, cost_usd, latency_ms)"
+            f" SELECT {route}, :at - ((n.i / :routes) * {minutes} / {each}) * 60000000,"
+            f" 'router-1/' || (n.i % 2), 'incumbent', :one, 1, {OBSERVATIONS_OF_ROW}, n.i % 3,"
+            ' 0, 10, 20000, 5000, 0.02, \'{"250"\\:30,"500"\\:20}\''
+            f" FROM {_numbers(size.traffic_rows, postgres=postgres)}"
+        ),
+        (
+            "INSERT INTO key_spend (key, day, worker, requests, tokens, cost_usd, unpriced)"
+            f" SELECT {key}, {day}, 'router-1', 320, 160000, 0.2, 0"
+            f" FROM {_numbers(size.keys, postgres=postgres)} CROSS JOIN ({days}) AS days"
+        ),
+        (
+            "INSERT INTO failover (worker, number, at, request, route, arm, target, provider,"
+            " failure, status, code, place, sentence, attempts, latency_ms, endpoint, stream,"
+            " body_bytes, messages, tools, user_hash, next_target)"
+            f" SELECT 'router-1/0', n.i + 1, :at - n.i * ({DAYS_OF_TRAFFIC} * 86400000000"
+            f" / {size.failovers}), 'req_' || n.i,"
+            f" {route}, 'incumbent', :one, 'sim', 'timeout', 504, '', '', '', 1, 900.0, 'chat',"
+            " :no, 900, 4, 0, 'user' || (n.i % 5000), :other"
+            f" FROM {_numbers(size.failovers, postgres=postgres)}"
+        ),
+        (
+            "INSERT INTO captured (id, at, expires_at, route, request, endpoint, stream, arm,"
+            " target, revision, data_class, user_hash, share_bps, rules, redactions, content,"
+            " seen) SELECT 'c_' || n.i, :at - n.i * 1000000, :at + 864000000000,"
+            f" {route}, 'req_' || n.i, 'chat', :no, 'incumbent', :one, 1, '',"
+            " 'user' || (n.i % 5000), 100, :rules, '{}',"
+            ' \'{"request"\\:{"messages"\\:[]},"answer"\\:"yes"}\', 1'
+            f" FROM {_numbers(size.captures, postgres=postgres)}"
+        ),
+    ]
+
+
+def _numbers(count: int, *, postgres: bool) -> str:
+    """A table n with the numbers i from 0 on."""
+    if postgres:
+        return f"generate_series(CAST(0 AS bigint), {count - 1}) AS n(i)"
+    return (
+        "(WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n"
+        f" WHERE i < {count - 1}) SELECT i FROM n) AS n"
+    )
+
 
 LIMIT_MS: Final = 200.0
 REPEAT: Final = 20
@@ -43,9 +204,9 @@ def main() -> None:
     for part in chosen.size or [0.01]:
         for kind in chosen.database or ["sqlite", "postgresql"]:
             with tempfile.TemporaryDirectory() as folder, database(kind) as url:
-                house = houses.build(Path(folder), url)
+                house = build(Path(folder), url)
                 fill(house, Size(part))
-                with houses.opened(house) as installation:
+                with opened(house) as installation:
                     print(f"\n{kind}, {part:.0%} of the goal")
                     print_times(installation, house)
 

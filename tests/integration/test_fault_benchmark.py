@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.faults import soak
-from benchmarks.faults.answers import Ending
-from benchmarks.faults.catalogue import Expect, rows
+from benchmarks.faults.catalogue import PRIMARY, RETRIES, Expect, rows
+from benchmarks.faults.client import Ending
 from benchmarks.faults.figures import Figures, figures
 from benchmarks.faults.installed import Limits
 from benchmarks.faults.load import Door, played
-from benchmarks.faults.routes import PRIMARY, RETRIES
 from benchmarks.faults.stage import Swapgate, running
 
 pytestmark = pytest.mark.slow

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks.gate.gate_benchmark import measure_selection
+from benchmarks.gate.gate_rules import decide_selections
 from benchmarks.gate.score_matrix import close_pairs, load_matrix
-from benchmarks.gate.selection_benchmark import decide_selections
 from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
 
 pytestmark = pytest.mark.req("F2", "F4")

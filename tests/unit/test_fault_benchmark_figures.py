@@ -4,13 +4,10 @@ import random
 
 import pytest
 
-from benchmarks.faults.answers import WORDS, Ending, ending, words
-from benchmarks.faults.catalogue import Expect, Row, Variant, rows
-from benchmarks.faults.client import RequestResult
-from benchmarks.faults.figures import figures, right
-from benchmarks.faults.routes import routes
-from benchmarks.faults.table import lines
-from benchmarks.faults.trend import trend
+from benchmarks.faults.catalogue import Expect, Row, Variant, routes, rows
+from benchmarks.faults.client import WORDS, Ending, RequestResult, ending, words
+from benchmarks.faults.figures import figures, lines, right
+from benchmarks.faults.vitals import trend
 
 WHOLE = " ".join(words("p"))
 HALF = " ".join(words("p")[:6])

@@ -4,12 +4,98 @@ canary at 1 %, recording, metrics, SQLite.
 
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
 
 import yaml
 
 from benchmarks.router.peers.peer import Ask, Peer, Site
-from benchmarks.router.seed import KEY, SECRET, seeded
-from tests.support.site.signing_keys import ENVIRONMENT
+from harness.domain.canary.rollout import Rollout, RolloutState
+from harness.domain.evals.suite_plan import Claim
+from harness.domain.evals.verdict import Passed
+from harness.domain.operations.access import ApiKey, key_hash
+from harness.domain.proposals.policy import Policy
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.routing.route_changes import CreateRoute, StartCanary
+from harness.domain.routing.target import Price, Provider, Target
+from harness.ports import Store, Transaction
+from harness.runtime.clock import SystemClock
+from harness.store import migrate
+from harness.store.sql import SqlStore
+from tests.support.site.signing_keys import CONTROL, ENVIRONMENT
+
+SECRET, KEY = b"benchmark", "sk-sg-benchmark"
+WEIGHT_BPS = 100
+
+
+def put_route(tx: Transaction, name: str, port: int, clock: SystemClock) -> None:
+    """A route whose canary, the same provider's, has passed its gate."""
+    now = clock.now()
+    prices = {model: Price(1.0, 2.0) for model in ("m", "m2")}
+    tx.providers.put(Provider(name, "custom", f"http://127.0.0.1:{port}/v1", prices=prices))
+    incumbent, candidate = (tx.routing.add_target(Target(name, m)) for m in ("m", "m2"))
+    commit = partial(tx.routing.commit, actor="bench", reason="bench", now=now)
+    commit(CreateRoute(name, incumbent), expected_version=0)
+    proposal = Proposal(
+        id=f"p_{name}",
+        route=name,
+        incumbent=incumbent,
+        candidate=candidate,
+        claim=Claim.SUPERIOR,
+        reason="bench",
+        proposer="bench",
+        policy=Policy("bench"),
+        plans=(),
+        phase=ProposalPhase.CANARY,
+        created_at=now,
+        updated_at=now,
+    )
+    tx.proposals.add(proposal)
+    proof = Passed(
+        id=f"v_{name}",
+        route=name,
+        incumbent=incumbent,
+        candidate=candidate,
+        reason="bench",
+        suites=(),
+        inputs={},
+        decided_at=now,
+        expires_at=now + timedelta(days=1),
+    )
+    tx.verdicts.add(proof, proposal.id)
+    rollout = Rollout(
+        id=f"ro_{name}",
+        proposal=proposal.id,
+        route=name,
+        incumbent=incumbent,
+        candidate=candidate,
+        verdict=proof.id,
+        policy=proposal.policy.canary,
+        salt="salt",
+        step=0,
+        state=RolloutState.WAITING,
+        started_at=now,
+        step_started_at=now,
+        updated_at=now,
+    )
+    tx.rollouts.add(rollout)
+    canary = StartCanary(name, proof, f"ro_{name}", WEIGHT_BPS, "salt")
+    commit(canary, expected_version=1)
+
+
+def seeded(folder: Path, ports: dict[str, int]) -> Store:
+    clock = SystemClock()
+    url = f"sqlite:///{folder / 'swapgate.db'}"
+    migrate.upgrade(url)
+    store = SqlStore(url, secret=SECRET, clock=clock, signatures=CONTROL)
+    with store.write() as tx:
+        for name, port in ports.items():
+            put_route(tx, name, port, clock)
+        hashed = key_hash(KEY, SECRET)
+        tx.keys.add(ApiKey("k_1", "bench", hashed, "mark", None, frozenset(), clock.now()))
+    return store
+
 
 ENV = {"SWAPGATE_SECRET": SECRET.decode(), **ENVIRONMENT}
 
