@@ -215,6 +215,10 @@ def figures(view: CanaryView, status: CanaryStatus) -> None:
     stale = view.quiet_since is not None and canary_text.is_calm(status)
     st.html(html.steps(*canary_text.plan(status)))
     st.html(html.tiles(canary_text.tiles(view, status), stale=stale))
+    if status.shared_key:
+        st.html(html.note(escape(status.shared_key)))
+    if status.callers:
+        st.html(html.note(f"Callers: {escape(status.callers)}"))
     needs = canary_text.needs(status)
     if needs:
         st.html(html.section("Conditions for the next step") + html.checklist(needs))

@@ -37,6 +37,8 @@ def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
         ("share", _share(rollout) if rollout.live or rollout.baking else None),
         ("step", f"{rollout.step + 1} of {len(rollout.policy.steps)}"),
         ("exposures", f"{action.exposures:,}"),
+        ("callers", status.callers or None),
+        ("one key", status.shared_key or None),
         ("harm", harm_text(action.distance_to_trip)),
         (
             f"for {ends}",
@@ -66,6 +68,8 @@ def as_json(status: CanaryStatus) -> object:
         "moved": status.moved,
         "held": status.held,
         "faults": status.faults,
+        "callers": status.callers,
+        "shared_key": status.shared_key,
         "blocks": len(status.blocks),
     }
 

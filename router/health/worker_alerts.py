@@ -7,16 +7,18 @@ that is away, to the spool. No request waits for any of it.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import timedelta
 from typing import Final
 
+from harness.domain.formatting import format_percent
 from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
 from harness.domain.reliability.breaker import Breaker, BreakerState
 from harness.domain.reliability.failover import keep_sentence
 from harness.domain.reliability.failures import FAILURE_RULES, FailureClass
 from harness.ports import Clock
 from router.health.target_health import TargetHealth
+from router.recording.caller_shares import CallerShares
 from router.recording.guard_files import LocalAbort
 from router.recording.port import Recording
 from router.server.event_log import EventLog
@@ -31,6 +33,8 @@ STILL_S: Final = 300.0
 AGAIN_S: Final = 10.0
 NO_KEY: Final = "no key of "
 TARGET: Final = "target "
+SHARED_KEYS: Final = "keys of "
+SHOWN_KEY: Final = 60  # characters of one
 PAUSE: Final = "pause of "
 OF_KEYS: Final = frozenset({AlertKind.OUR_KEY, AlertKind.QUOTA})
 KIND_OF: Final = {
@@ -77,7 +81,11 @@ class WorkerAlerts:
         self._refused = ""
         self._faults_told_s: dict[str, float] = {}
         self._faults_untold: dict[str, Alert] = {}
-        self._looking: list[Callable[[CompiledSnapshot], None]] = [health.note_candidates]
+        self.shares = CallerShares(self._note_shares)
+        self._looking: list[Callable[[CompiledSnapshot], None]] = [
+            health.note_candidates,
+            self.shares.evaluate,
+        ]
 
     def add_follower(self, look: Callable[[CompiledSnapshot], None]) -> None:
         """Adds a function that is called in the event loop, about every second, with the
@@ -147,6 +155,28 @@ class WorkerAlerts:
             source=abort.worker,
         )
         self.raise_alert(alert)
+
+    def _note_shares(self, route: str, shares: Mapping[str, float]) -> None:
+        """Notes the keys that carry too many of a route's requests; empty: there are none."""
+        name = f"{SHARED_KEYS}{route}"
+        if not shares:
+            self._resolve(name)
+            return
+        key, share = max(shares.items(), key=lambda item: item[1])
+        alert = self._alert(
+            AlertKind.SHARED_KEY,
+            subject=f"route {route}",
+            key=f"{AlertKind.SHARED_KEY.value}:{route}",
+            title=f"one key carries {format_percent(share, 0)} of the requests of {route}",
+            text=(
+                f"{format_percent(share, 0)} of {route}'s requests carry one key "
+                f"({key[:SHOWN_KEY]}), so it names an application and no person: a canary that "
+                "draws keys would move all of them at once. Their conversations are drawn "
+                "instead."
+            ),
+            source=self._recorder.worker,
+        )
+        self._raise(name, alert)
 
     def internal_error(self, about: str, subject: str, words: str) -> None:
         """Tells of an internal error: of the first at once, of others of the same each AGAIN_S

@@ -46,7 +46,7 @@ class RolloutAdmission(RequestObserver):
         on = known[1]
         probe = on.probe(request, is_judged=observed.is_judged) if on is not None else None
         traits = probe.traits if probe is not None else 0
-        traits |= detect_segments(request) << SEGMENTS_FROM
+        traits |= detect_segments(request, observed.sticky_key) << SEGMENTS_FROM
         observed.ticket = self._recorder.admit(
             canary, observed.arm, observed.sticky_key, traits
         )

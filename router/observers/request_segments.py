@@ -16,10 +16,20 @@ _TOOLS, _NO_TOOLS = _BITS[Segment.TOOLS], _BITS[Segment.NO_TOOLS]
 _ENDPOINTS: Final = {endpoint: _BITS[Segment(endpoint.value)] for endpoint in Endpoint}
 
 
-def detect_segments(request: ClientRequest) -> int:
+_SOURCES: Final = {
+    "header:": _BITS[Segment.HEADER],
+    "key:": _BITS[Segment.HEADER],  # the API key, which stands in one
+    "opening:": _BITS[Segment.OPENING],
+    "": _BITS[Segment.REQUEST],
+}
+_FIELD: Final = _BITS[Segment.FIELD]
+
+
+def detect_segments(request: ClientRequest, sticky_key: str) -> int:
     """Finds the segments of a request, as bits in the order of `SEGMENTS`; one of each kind."""
     return (
         (_STREAM if request.stream else _WHOLE)
         | (_TOOLS if request.members.get("tools") else _NO_TOOLS)
         | _ENDPOINTS[request.endpoint]
+        | _SOURCES.get(sticky_key[: sticky_key.find(":") + 1], _FIELD)
     )

@@ -23,7 +23,7 @@ GUESSED: Final = (
     FailureClass.MALFORMED,
 )
 
-_UNNAMED: Final = ("conversation:", "req_")
+_UNNAMED: Final = ("opening:", "req_")
 
 
 class AttemptSettlement:

@@ -63,6 +63,8 @@ def _wants_image(request: ClientRequest) -> bool:
 
 STICKY: Final = b"x-swapgate-sticky"
 KIND: Final = b"x-swapgate-kind"
+# Of a sticky key that the conversation's opening makes.
+OPENING: Final = "opening:"
 TASK: Final = b"x-swapgate-task"
 TIMEOUT: Final = b"x-swapgate-timeout"
 HEARTBEAT: Final = b"x-swapgate-heartbeat"
@@ -128,8 +130,18 @@ def sticky_key(request: ClientRequest, header: bytes | None, key_id: str) -> str
         return caller
     opening = dialect.opening(request)
     if opening:
-        return f"conversation:{opening_digest(opening, len(request.text))}"
+        return f"{OPENING}{opening_digest(opening, len(request.text))}"
     return f"key:{key_id}" if request.endpoint is Endpoint.RESPONSES else ""
+
+
+def conversation_key(request: ClientRequest, key: str) -> str:
+    """Names the conversation of an application's request by its opening. Empty without an
+    opening; a conversation that the provider keeps stays with the application's key.
+    """
+    opening = DIALECTS[request.endpoint].opening(request)
+    if opening:
+        return f"{OPENING}{opening_digest(opening, len(request.text))}"
+    return key if request.endpoint is Endpoint.RESPONSES else ""
 
 
 def caller_keys(request: ClientRequest, sticky_key: str) -> Sequence[str]:

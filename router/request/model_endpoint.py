@@ -22,6 +22,7 @@ from router.observers.request_observers import ObservedRequest, RequestObservers
 from router.observers.short_deadlines import ShortDeadlines
 from router.protocols.endpoint_fit import CONTENT, TELLING, misfit_reply
 from router.protocols.endpoints import DIALECTS, ENDPOINTS
+from router.recording.caller_shares import CallerShares
 from router.request import client_directives
 from router.request.body import ClientRequest, FieldError, read_request
 from router.request.client_directives import Directives, detect_kinds, read_directives
@@ -62,8 +63,11 @@ class ModelEndpoint:
         clock: Clock,
         errors: InternalErrors,
         names: RouteNames,
+        shares: CallerShares,
     ) -> None:
         self._names = names
+        self._shares = shares
+        self._waiting = shares.waiting
         self._planner = planner
         self.dispatcher = dispatcher
         self._admission = admission
@@ -255,6 +259,10 @@ class ModelEndpoint:
         """
         try:
             key = client_directives.sticky_key(request, sticky, grant.id)
+            name, applications = route.route.name, self._shares.applications
+            self._waiting.append((name, key))
+            if applications and key in applications.get(name, ()):
+                key = client_directives.conversation_key(request, key)
             if not key:
                 key = request_id
                 self._counters["unnamed_callers"] += 1

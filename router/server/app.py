@@ -242,6 +242,7 @@ class Router:
             clock,
             self._errors,
             self._names,
+            self._alarms.shares,
         )
         self._tracing, self._direct, self._on_stop = tracing, direct, on_stop
         self._count = itertools.count(1)

@@ -10,6 +10,7 @@ from harness.control import reconciler
 from harness.control.canary import decision, holds, operations
 from harness.control.canary import holds as holding
 from harness.control.canary import status as canary_status
+from harness.control.canary.duration_estimate import estimate_for_route
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.operations import alerts
 from harness.domain.canary.observation import TrafficMinute
@@ -38,11 +39,13 @@ def live(world: SmallInstallation) -> Rollout:
     return rollout
 
 
-def requests(world: SmallInstallation, number: int, *, minutes_ago: int = 0) -> None:
+def requests(
+    world: SmallInstallation, number: int, *, minutes_ago: int = 0, arm: str = "incumbent"
+) -> None:
     minute = world.clock.now().replace(second=0, microsecond=0)
     row = TrafficMinute(
         live(world).route, minute - timedelta(minutes=minutes_ago), f"w{minutes_ago}",
-        "incumbent", "t", 1, number, 0, 0, 0, 0, 0, 0.0,
+        arm, "t", 1, number, 0, 0, 0, 0, 0, 0.0,
     )  # fmt: skip
     with world.store.write() as tx:
         tx.observations.append([], [row])
@@ -79,6 +82,38 @@ def test_where_routers_fall_silent_it_holds_tells_once_and_goes_on(
     assert live(world).step == 1
     reconciler.reconcile(ctx)
     assert not alerts.is_open(ctx, AlertKind.CANARY_HELD, live(world).id)
+
+
+@pytest.mark.req("F3")
+def test_a_canary_with_over_3_times_its_share_of_the_requests_holds_and_says_why(
+    world: SmallInstallation,
+) -> None:
+    up_to_the_next_step(world)
+    ctx, share = world.context(), live(world).current.weight_bps / 10_000
+    requests(world, 10_000)
+    requests(world, int(10_000 * 2 * share), arm="canary")
+    assert decide_action(world, ctx).kind.value == "advance"
+
+    requests(world, int(10_000 * 2 * share), arm="canary")
+    assert "of the route's requests" in decide_action(world, ctx).reason
+    reconciler.reconcile(ctx)
+    assert alerts.is_open(ctx, AlertKind.CANARY_HELD, live(world).id)
+    assert live(world).step == 0
+
+
+@pytest.mark.req("F3")
+def test_the_plan_and_the_status_name_a_key_that_carries_too_many_requests(
+    world: SmallInstallation,
+) -> None:
+    ctx, route = world.context(), live(world).route
+    text = "98 % of the requests carry one key (user:shop)."
+    kind = AlertKind.SHARED_KEY
+    with world.store.write() as tx:
+        alerts.raise_alert(ctx, tx, kind, route, subject=f"route {route}", title="t", text=text)
+
+    (status,) = canary_status.list_canaries(ctx, route=route)
+    assert ("one key", text) in rollout_facts(status)
+    assert estimate_for_route(ctx, route).words.endswith(text)
 
 
 @pytest.mark.req("F3")

@@ -3,18 +3,24 @@
 import itertools
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy.stats import chi2
 
+from harness.domain.operations.alerts import AlertKind
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import BUCKETS, Arm, Canary, Route, choose_arm, hash_bucket
+from router.recording.caller_shares import KEPT, RouteKeys
 from router.request.body import ClientRequest, read_request
 from router.request.client_directives import sticky_key
+from tests.support.router.asgi_router import CHAT, Door
+from tests.support.router.live_router import snapshot
 
 ROUTE = Route("support", 1, "t_old", Canary("t_new", 100, "salt", "r-1"))
 KEYS = 100_000
@@ -24,7 +30,10 @@ IntArray = npt.NDArray[np.int64]
 
 
 def request(**fields: object) -> ClientRequest:
-    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "hi"}]
+    messages = [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "hi"},
+    ]
     return read_request(
         json.dumps({"model": "support", "messages": messages, **fields}).encode(), Endpoint.CHAT
     )
@@ -121,7 +130,7 @@ def test_the_first_key_that_is_there_counts() -> None:
     assert sticky_key(request(user="u"), None, "k") == "user:u"
     shared = {"prompt_cache_key": "of one feature"}
     assert sticky_key(request(**shared), None, "k") == sticky_key(request(), None, "k")
-    assert sticky_key(request(user=""), None, "k").startswith("conversation:")
+    assert sticky_key(request(user=""), None, "k").startswith("opening:")
 
 
 def test_a_conversation_keeps_its_key_as_it_grows() -> None:
@@ -139,3 +148,99 @@ def test_a_conversation_keeps_its_key_as_it_grows() -> None:
 @pytest.mark.parametrize("messages", [None, [], "x", [{"role": "system", "content": "s"}], [1]])
 def test_a_request_without_anything_else_is_its_own_caller(messages: object) -> None:
     assert sticky_key(request(messages=messages), None, "k-1") == ""
+
+
+# How clients name a conversation, or what it begins with, by turn: a header or fields, and the
+# system prompt. Each sends all turns again, with a clock, a count and an id before them.
+SHAPES: dict[str, Callable[[int, int], tuple[bytes | None, dict[str, object]]]] = {
+    "chat-id in a header": lambda talk, _: (f"chat-{talk}".encode(), {}),
+    "person in the body": lambda talk, _: (
+        None,
+        {"safety_identifier": f"p-{talk}", "metadata": {"user_id": f"p-{talk}"}},
+    ),
+    "session in metadata": lambda talk, _: (None, {"metadata": {"session_id": f"s-{talk}"}}),
+    "opening": lambda _talk, _: (None, {}),
+    "opening, with tools that change": lambda _talk, turn: (
+        None,
+        {"tools": [{"type": "function", "function": {"name": f"f{n}"}} for n in range(turn)]},
+    ),
+}
+
+
+def turns_of(talk: int, turn: int, *, compacted: bool) -> list[dict[str, str]]:
+    """Writes the messages of a conversation's turn. compacted: its first message is cut."""
+    clock = (
+        f"Be kind. It is Thursday, 26 November 2026, {turn % 24:02}:{turn * 7 % 60:02}:09 UTC. "
+        f"Request 7f3c{turn:04x}-a1b2-4c3d-8e9f-0123456789ab. {900 - turn} tokens are left."
+    )
+    opening = f"Question {talk} about my order"
+    if compacted and turn > 5:
+        opening = f"Summary up to turn {turn}: the order is late"
+    messages = [{"role": "system", "content": clock}, {"role": "user", "content": opening}]
+    for past in range(turn):
+        messages += [
+            {"role": "assistant", "content": f"answer {past}"},
+            {"role": "user", "content": f"and {past}?"},
+        ]
+    return messages
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("endpoint", [Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.MESSAGES])
+def test_every_conversation_keeps_its_arm_through_10_turns(
+    shape: str, endpoint: Endpoint
+) -> None:
+    """A conversation that only its opening names is another one once its opening is cut."""
+    route = at(1000)
+    for talk in range(200):
+        arms = set()
+        for turn in range(1, 11):
+            header, named = SHAPES[shape](talk, turn)
+            messages = turns_of(talk, turn, compacted="opening" not in shape)
+            body = {"model": "m", **named}
+            body |= {"input" if endpoint is Endpoint.RESPONSES else "messages": messages}
+            asked = read_request(json.dumps(body).encode(), endpoint)
+            arms.add(choose_arm(route, sticky_key(asked, header, "k")))
+        assert len(arms) == 1, talk
+
+
+async def test_a_key_that_carries_most_requests_is_drawn_by_conversation(
+    tmp_path: Path,
+) -> None:
+    door = Door(tmp_path, first=snapshot("http://up", weight_bps=5000))
+    arms: list[bytes] = []
+
+    async def ask(number: int, key: str) -> None:
+        said = [{"role": "user", "content": f"question {number}"}]
+        body = {"model": "support", "user": key, "messages": said}
+        _, headers, _ = await door.call(CHAT, json.dumps(body).encode())
+        arms.append(headers[b"x-swapgate-arm"])
+
+    for number in range(150):
+        await ask(number, "shop")
+        await ask(number, f"person {number % 50}")
+    shop, others = arms[::2], {arms[n::100][0] for n in range(1, 100, 2)}
+    assert len(set(shop)) == 1
+    assert len(others) == 2
+    door.app._alarms.evaluate()
+
+    arms.clear()
+    for number in range(200):
+        await ask(number, "shop")
+    assert 60 <= arms.count(b"canary") <= 140
+    door.recorder.flush(final=True)
+    (alert,) = [a for a in door.kept.alerts if a.kind is AlertKind.SHARED_KEY]
+    assert "50 % of support's requests carry one key (user:shop)" in alert.text
+
+
+def test_the_shares_of_keys_are_bounded_and_forget() -> None:
+    keys = RouteKeys()
+    for start in range(0, 50_000, 1_000):
+        keys.add([f"user:{n}" if n % 10 else "user:shop" for n in range(start, start + 1_000)])
+        assert len(keys._counts) <= KEPT
+    assert [(key, round(share, 1)) for key, share in keys.shares.items()] == [
+        ("user:shop", 0.1)
+    ]
+
+    keys.add(f"user:{n}" for n in range(60_000))
+    assert not keys.shares

@@ -90,7 +90,7 @@ def test_a_conversation_keeps_its_arm_as_it_grows(
         return sticky_key(request(endpoint, **{system: rules, said: messages}), None, "k")
 
     first = key("hi", [])
-    assert first.startswith("conversation:")
+    assert first.startswith("opening:")
     later = [{"role": "assistant", "content": "ho"}, {"role": "user", "content": "more"}]
     assert key("hi", later) == first
     assert key("hello", []) != first
@@ -147,7 +147,7 @@ def test_the_headers_of_known_clients_name_a_person_or_else_a_conversation() -> 
 def test_an_input_that_is_a_text_begins_a_conversation_too() -> None:
     one, two = (sticky_key(request("responses", input=x), None, "k") for x in ("a", "b"))
 
-    assert one.startswith("conversation:")
+    assert one.startswith("opening:")
     assert one != two
 
 

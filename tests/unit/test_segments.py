@@ -22,7 +22,7 @@ from harness.domain.errors import InputError
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.routing.capabilities import Endpoint
 from harness.gate.online.rollout_evidence import collect_evidence
-from harness.gate.online.segment_harm import find_segment
+from harness.gate.online.segment_harm import describe_sources, find_segment
 from harness.store.observation_rules import check_block
 from router.observers.request_segments import detect_segments
 from router.recording.guardrail_sample import SEGMENTS_FROM
@@ -38,9 +38,11 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NEW = replace(CanaryPolicy(), guardrails=Guardrails.none())
 
 
-def detected(body: dict[str, object], endpoint: Endpoint = Endpoint.CHAT) -> set[Segment]:
+def detected(
+    body: dict[str, object], endpoint: Endpoint = Endpoint.CHAT, key: str = "user:u"
+) -> set[Segment]:
     request = read_request(json.dumps({"model": "m", **body}).encode(), endpoint)
-    bits = detect_segments(request)
+    bits = detect_segments(request, key)
     return {segment for n, segment in enumerate(SEGMENTS) if bits >> n & 1}
 
 
@@ -50,17 +52,20 @@ def test_a_request_is_in_one_segment_of_each_kind() -> None:
         Segment.STREAM,
         Segment.NO_TOOLS,
         Segment.CHAT,
+        Segment.FIELD,
     }
     tools = {"tools": [{"type": "function", "function": {"name": "f"}}]}
-    assert detected({**said, **tools}, Endpoint.MESSAGES) == {
+    assert detected({**said, **tools}, Endpoint.MESSAGES, "header:h") == {
         Segment.WHOLE,
         Segment.TOOLS,
         Segment.MESSAGES,
+        Segment.HEADER,
     }
-    assert detected({"input": []}, Endpoint.EMBEDDINGS) == {
+    assert detected({"input": []}, Endpoint.EMBEDDINGS, "req_1") == {
         Segment.WHOLE,
         Segment.NO_TOOLS,
         Segment.EMBEDDINGS,
+        Segment.REQUEST,
     }
 
 
@@ -70,7 +75,7 @@ def test_it_costs_a_request_of_a_canary_a_dozen_calls_at_the_most() -> None:
     request = read_request(json.dumps({"model": "m", "messages": said}).encode(), Endpoint.CHAT)
 
     with CallCounter() as counter:
-        detect_segments(request)
+        detect_segments(request, "user:u")
 
     assert counter.calls <= 12
 
@@ -105,8 +110,9 @@ async def test_a_routers_blocks_tell_the_segments_of_what_it_served(tmp_path: Pa
     (block,) = door.kept.blocks.values()
     errors = block.counts[Guardrail.ERRORS]
     assert isinstance(errors, SegmentedErrors)
-    assert len(errors.segments) == 3
-    assert {Segment.WHOLE, Segment.NO_TOOLS, Segment.CHAT} == set(errors.segments)
+    kinds = {Segment.WHOLE, Segment.NO_TOOLS, Segment.CHAT, Segment.OPENING}
+    assert kinds == set(errors.segments)
+    assert describe_sources([block]) == "1 by the conversation's opening"
     assert set(errors.segments.values()) == {SegmentCount(1, 1, 0, 0)}
 
 

@@ -190,6 +190,10 @@ ALERT_MEANINGS: Final[Mapping[AlertKind, str]] = {
     _K.SAMPLE_RATIO: (
         "a canary gets another share of traffic than planned, so it cannot advance"
     ),
+    _K.SHARED_KEY: (
+        "one sticky key carries more than 5 % of a route's requests, so a canary draws its "
+        "conversations"
+    ),
     _K.KEY_BUDGET: "a data key came near its budget, or reached it",
     _K.SPENDING_CAP: (
         "evals, judges, shadows or drift checks wait, or turns of agents are refused, since "

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from harness.control.canary import holds
 from harness.control.context import Context
 from harness.control.routing import routes
 from harness.domain.canary.observation import ObservationBlock, TrafficTotal, observed_seconds
@@ -78,15 +79,18 @@ def estimate_for_policy(
     now = ctx.clock.now()
     totals = tx.observations.totals(since=now - TODAY, route=route)
     pace = _measure_pace(tx, route, policy, totals, now)
+    shared = holds.describe_shared_key(tx, route)
+    shared = f" {shared}" if shared else ""
     if pace is None:
         requests = sum(total.requests for total in totals)
-        return RampPlan(route, policy, None, (), (), ramp_plan.no_pace_text(route, requests))
+        words = ramp_plan.no_pace_text(route, requests) + shared
+        return RampPlan(route, policy, None, (), (), words)
     steps = ramp.plan_ramp(policy, pace)
     known = tx.routing.route(route)
     may_mirror = known is not None and not known.settings.side_effects
     options = ramp_plan.ramp_options(policy, pace, steps, may_mirror=may_mirror)
     words = ramp_plan.ramp_summary(pace, steps) + ramp_plan.shadow_text(policy, pace)
-    words += ramp_plan.warm_up_text(policy)
+    words += ramp_plan.warm_up_text(policy) + shared
     return RampPlan(route, policy, pace, steps, options, words)
 
 

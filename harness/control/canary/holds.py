@@ -26,9 +26,10 @@ from harness.control.routing import freezes
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
 from harness.domain.errors import NotAllowed
-from harness.domain.formatting import format_bps, format_span
+from harness.domain.formatting import format_bps, format_percent, format_span
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.ranges import add_seconds
+from harness.domain.routing.table import Arm
 from harness.gate.online.rollout_action import RolloutAction
 from harness.ports import Transaction
 
@@ -104,7 +105,8 @@ def apply_hold(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
 def list_alert_keys(rollout: Rollout) -> Sequence[str]:
     """Lists the keys of the alerts that say why a rollout is paused or on hold."""
     kinds = (AlertKind.CANARY_PAUSED, AlertKind.CANARY_HELD, AlertKind.INTERNAL_ERROR)
-    return [f"{kind.value}:{rollout.id}" for kind in kinds]
+    own = [f"{kind.value}:{rollout.id}" for kind in kinds]
+    return [*own, f"{AlertKind.SHARED_KEY.value}:{rollout.route}"]
 
 
 def find_pause_reason(tx: Transaction, rollout: Rollout) -> str:
@@ -113,6 +115,12 @@ def find_pause_reason(tx: Transaction, rollout: Rollout) -> str:
         return ""
     paused = tx.alerts.newest(f"{AlertKind.CANARY_PAUSED.value}:{rollout.id}")
     return paused.text if paused is not None else ""
+
+
+def describe_shared_key(tx: Transaction, route: str) -> str:
+    """Says that one key carries too many of a route's requests; empty where none does."""
+    found = tx.alerts.newest(f"{AlertKind.SHARED_KEY.value}:{route}")
+    return found.text if found is not None and found.open else ""
 
 
 def list_hold_reasons(tx: Transaction, rollout: Rollout) -> Sequence[str]:
@@ -195,7 +203,11 @@ def _distrust_reason(unit: RolloutUnit) -> str:
         return unsure
     weight = rollout.current.weight_bps
     units = sum(block.canary_units for block in blocks if block.weight_bps == weight)
-    return stale_snapshot(rollout, blocks, now) or missing_units(rollout, traffic, units, now)
+    return (
+        stale_snapshot(rollout, blocks, now)
+        or missing_units(rollout, traffic, units, now)
+        or oversized_share(rollout, traffic)
+    )
 
 
 def _traffic(
@@ -246,6 +258,8 @@ GAP: Final = timedelta(seconds=60)
 BEFORE_GAP: Final = timedelta(hours=1)
 # So many requests or canary units expected, and none seen: by chance once in 1 000 times.
 MIN_EXPECTED: Final = 7.0
+# Times its planned share of the requests: with more, a canary holds.
+MOST_TIMES: Final = 3.0
 AHEAD: Final = timedelta(seconds=60)
 CATCH_UP: Final = timedelta(seconds=120)
 RECENT: Final = timedelta(minutes=10)
@@ -304,6 +318,24 @@ def missing_units(
         f"{requests:,} requests since the step began, and no unit of the canary at "
         f"{format_bps(rollout.current.weight_bps)}: see that routers serve the newest "
         "revision, and that callers have sticky keys of their own"
+    )
+
+
+def oversized_share(rollout: Rollout, traffic: Sequence[TrafficMinute]) -> str:
+    """Says that the step's canary has far more of the requests than planned, though its share
+    of callers may be right: few callers make most requests.
+    """
+    planned, since = rollout.current.weight_bps / 10_000, rollout.step_started_at
+    rows = [row for row in traffic if row.minute >= since.replace(second=0, microsecond=0)]
+    requests = sum(row.requests for row in rows)
+    canary = sum(row.requests for row in rows if row.arm == Arm.CANARY.value)
+    if requests * planned < MIN_EXPECTED or canary <= MOST_TIMES * planned * requests:
+        return ""
+    return (
+        f"the canary has {format_percent(canary / requests, significant=2)} of the route's "
+        f"requests ({canary:,} of {requests:,}) where {format_bps(rollout.current.weight_bps)} "
+        "are planned: few callers make most of the requests, so see that each person or "
+        "conversation has a key of its own"
     )
 
 

@@ -24,6 +24,7 @@ from harness.domain.operations.audit import AuditEvent
 from harness.domain.routing.target import Target
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_action import RolloutAction
+from harness.gate.online.segment_harm import describe_sources
 from harness.gate.online.timeline import TimelinePoint, build_timeline
 from harness.gate.text.canary_state import CanaryState, describe_canary_state
 from harness.gate.text.explain import RolloutExplanation, explain_rollout
@@ -50,6 +51,7 @@ class CanaryStatus:
     faults: str = ""
     pause_reason: str = ""  # the reason of its pause, empty for one that is not paused
     rollback: RouteRecord | None = None  # of its promotion, after the bake
+    shared_key: str = ""  # says which key carries too many of the route's requests
 
     @property
     def changed_at(self) -> datetime:
@@ -72,6 +74,11 @@ class CanaryStatus:
             incumbent=self.incumbent.name,
             taken_back=describe_later_rollback(self.rollback),
         )
+
+    @property
+    def callers(self) -> str:
+        """Says by what the callers were told apart, with the units of each source."""
+        return describe_sources(self.blocks)
 
     @property
     def timeline(self) -> Sequence[TimelinePoint]:
@@ -176,6 +183,7 @@ def build_canary_status(
         faults=faults,
         pause_reason=holds.find_pause_reason(unit.tx, rollout),
         rollback=find_later_rollback(unit.tx, rollout),
+        shared_key=holds.describe_shared_key(unit.tx, rollout.route),
     )
 
 

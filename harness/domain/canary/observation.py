@@ -6,7 +6,8 @@ An `ObservationBlock` has both arms' units, failures and ranks (statistics.md §
 target. What a unit is, `unit_rule` says.
 
 Segments are the closed list of parts of a canary's traffic in which errors are counted apart
-(statistics.md §2.13): whether a request streams, offers tools, and to which endpoint it goes.
+(statistics.md §2.13): whether a request streams, offers tools, to which endpoint it goes, and
+what names its caller.
 
 They explain a rollback, and are no evidence. A unit's segments are those of its request alone,
 never of an answer.
@@ -194,13 +195,25 @@ class Segment(StrEnum):
     EMBEDDINGS = "embeddings"
     RESPONSES = "responses"
     MESSAGES = "messages"
+    HEADER = "named_by_header"  # what names the caller: a header, a field of the body, the
+    FIELD = "named_by_field"  # conversation's opening, or the request alone
+    OPENING = "named_by_opening"
+    REQUEST = "named_by_request"
 
     @property
     def text(self) -> str:
         """Names the requests of the segment, after a preposition."""
+        if words := SOURCES.get(self):
+            return f"requests whose caller is named by {words}"
         return _TEXTS.get(self) or f"requests to the endpoint {self.value}"
 
 
+SOURCES: Final[Mapping[Segment, str]] = {
+    Segment.HEADER: "a header",
+    Segment.FIELD: "a field of the body",
+    Segment.OPENING: "the conversation's opening",
+    Segment.REQUEST: "the request alone",
+}
 _TEXTS: Final[Mapping[Segment, str]] = {
     Segment.STREAM: "requests that stream",
     Segment.WHOLE: "requests that do not stream",

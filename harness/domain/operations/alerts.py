@@ -29,6 +29,7 @@ class AlertKind(StrEnum):
     CANARY_PAUSED = "canary_paused"
     AWAITING_APPROVAL = "awaiting_approval"
     SAMPLE_RATIO = "sample_ratio"
+    SHARED_KEY = "shared_key"
     KEY_BUDGET = "key_budget"
     WAIVER_EXPIRED = "waiver_expired"
     BREAK_GLASS = "break_glass"
@@ -147,6 +148,12 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         _S.CRITICAL,
         "the canary cannot advance: see whether all traffic goes through routers of one "
         "revision, and whether something retries or caches between",
+    ),
+    _K.SHARED_KEY: AlertRule(
+        _S.INFO,
+        "send a key for each person or conversation, in `safety_identifier`, `user` or the "
+        "header x-swapgate-sticky; until then conversations are drawn",
+        silent=_WORKER,
     ),
     _K.KEY_BUDGET: AlertRule(
         _S.WARNING,

@@ -2,7 +2,7 @@
 (statistics.md §2.13): in figures, and in a sentence for people.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,7 +12,7 @@ from harness.domain.canary.guardrails import (
     Guardrail,
     SegmentedErrors,
 )
-from harness.domain.canary.observation import SEGMENTS, ObservationBlock, Segment
+from harness.domain.canary.observation import SEGMENTS, SOURCES, ObservationBlock, Segment
 from harness.gate.arrays import Ints, np, special
 from harness.gate.online.fisher import MAX_UNITS
 
@@ -65,6 +65,17 @@ def segmented_errors(block: ObservationBlock) -> SegmentedErrors | None:
     """Returns a block's errors with its segments; None where it does not tell them."""
     errors = block.counts.get(Guardrail.ERRORS)
     return errors if isinstance(errors, SegmentedErrors) else None
+
+
+def describe_sources(blocks: Sequence[ObservationBlock]) -> str:
+    """Says what named the units' callers: `840 by a field of the body, 12 by the request`."""
+    units = Counter[str]()
+    for block in blocks:
+        if errors := segmented_errors(block):
+            units.update({name: errors.segments[name].units for name in errors.segments})
+    return ", ".join(
+        f"{units[segment]:,} by {words}" for segment, words in SOURCES.items() if units[segment]
+    )
 
 
 def find_segment(blocks: Sequence[ObservationBlock]) -> SegmentHarm | None:
