@@ -3,8 +3,10 @@ reasoning. It names the target that wrote the piece, so that no other target get
 server has to remember it. Pure.
 """
 
+import json
 import re
-from base64 import b32encode
+from base64 import b32encode, urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Final, NamedTuple
 
@@ -48,6 +50,29 @@ def read_mark(piece: object) -> MarkedPiece:
     if found is None:
         return MarkedPiece("", piece)
     return MarkedPiece(found[1], piece.replace(found[0], ""))
+
+
+def seal_thoughts(blocks: Sequence[Mapping[str, object]]) -> str:
+    """Writes the signed thoughts of a chat as one piece of their maker's; empty for thoughts
+    that have no mark.
+    """
+    values = [value for block in blocks for value in block.values()]
+    maker = next((found for value in values if (found := read_mark(value).maker)), "")
+    if not maker:
+        return ""
+    raw = json.dumps(blocks, separators=(",", ":")).encode()
+    return mark_piece(urlsafe_b64encode(raw).decode(), maker)
+
+
+def open_thoughts(piece: object) -> list[dict[str, object]]:
+    """Reads what `seal_thoughts` wrote; empty for any other piece."""
+    marked = read_mark(piece)
+    try:
+        found = json.loads(urlsafe_b64decode(marked.value)) if marked.maker else None
+    except (ValueError, RecursionError):
+        return []
+    blocks = found if isinstance(found, list) else []
+    return [block for block in blocks if isinstance(block, dict)]
 
 
 def is_made_by(text: str, maker: str) -> bool:

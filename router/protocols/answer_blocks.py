@@ -21,6 +21,7 @@ class AnswerBlock(NamedTuple):
     text: str = ""  # of a call its arguments, as JSON
     call_id: str = ""  # call_id, name: of a call alone
     name: str = ""
+    sealed: str = ""  # of a thought what its maker signed, as `seal_thoughts` writes it
 
 
 class FinishReason(StrEnum):
@@ -79,7 +80,7 @@ class AnswerWriter(Protocol):
 
     def more(self, text: str) -> bytes: ...
 
-    def close(self) -> bytes: ...
+    def close(self, sealed: str = "") -> bytes: ...
 
     def end(self, end: AnswerEnd) -> bytes: ...
 

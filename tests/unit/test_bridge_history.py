@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from harness.domain.routing.capabilities import Endpoint
+from router.conversation.makers import mark_piece
+from router.conversation.response_history import move_response
 from router.protocols.endpoint_translation import (
     UNTRANSLATABLE_FIELDS,
     translate_message,
@@ -23,6 +25,7 @@ SEARCH: Json = {"type": "web_search_20250305", "name": "web_search"}
 THINKS: Json = {"thinking": {"type": "enabled", "budget_tokens": 2048}}
 CALL: Json = {"id": "c", "type": "function", "function": {"name": "read", "arguments": "{}"}}
 RESULT: Json = {"type": "tool_result", "tool_use_id": "c", "content": "1"}
+FUNCTION: Json = {"type": "function", "name": "read", "parameters": {"type": "object"}}
 OUTPUT: Json = {"type": "function_call_output", "call_id": "c", "output": "1"}
 ANSWER: Json = {
     "id": "x",
@@ -189,3 +192,43 @@ def test_what_refers_to_a_response_that_a_translation_made_says_the_way_out() ->
     again = {"model": "m", "input": "and?", "previous_response_id": made["id"]}
     with pytest.raises(Untranslatable, match="store: false"):
         translate_response(json.dumps(again).encode(), "custom", MINE)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_signed_thinking_goes_through_a_response_and_back_to_the_chat_that_it_came_from(
+    *, streamed: bool
+) -> None:
+    asked: Json = {
+        "model": "m",
+        "reasoning": {"effort": "low", "summary": "auto"},
+        "tools": [FUNCTION],
+    }
+    signed = {"type": "thinking", "thinking": "hm", "signature": mark_piece("c2ln", MINE)}
+    message = {"role": "assistant", "reasoning_content": "hm", "thinking_blocks": [signed]}
+    head = {"id": "chat_1", "model": "m"}
+    first = translate_response(json.dumps({**asked, "input": "hi"}).encode(), "anthropic")
+    if streamed:
+        deltas = [
+            ({"reasoning_content": "hm"}, None),
+            ({"thinking_blocks": [signed]}, None),
+            ({"tool_calls": [{**CALL, "index": 0}]}, None),
+            ({}, "tool_calls"),
+        ]
+        choices = [{"index": 0, "delta": d, "finish_reason": reason} for d, reason in deltas]
+        chunks = [json.dumps({**head, "choices": [choice]}) for choice in choices]
+        reader = first.events()
+        raw = reader.feed("".join(f"data: {chunk}\n\n" for chunk in chunks).encode())
+        last = (raw + reader.end()).rpartition(b"data: ")[2]
+        output = json.loads(last)["response"]["output"]
+    else:
+        choice = {"message": {**message, "tool_calls": [CALL]}, "finish_reason": "tool_calls"}
+        whole = json.dumps({**head, "choices": [{"index": 0, **choice}]}).encode()
+        output = json.loads(first.whole(parse_object(whole)))["output"]
+
+    again = {**asked, "input": [USER, *output, OUTPUT]}
+    turns = json.loads(translate_response(json.dumps(again).encode(), "anthropic").body)
+    (answer,) = (turn for turn in turns["messages"] if turn["role"] == "assistant")
+    assert answer["thinking_blocks"] == [signed]
+    # Another target's: its maker's mark is there, so it stays behind.
+    moved = move_response(json.dumps(again).encode(), OTHER)
+    assert all(item.get("type") != "reasoning" for item in json.loads(moved.body)["input"])

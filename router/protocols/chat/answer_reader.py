@@ -8,6 +8,7 @@ from secrets import token_hex
 from typing import Any, Final
 
 from harness.domain.reliability.failures import FailureClass
+from router.conversation.makers import seal_thoughts
 from router.protocols.answer_blocks import (
     AnswerBlock,
     AnswerEnd,
@@ -148,7 +149,8 @@ def read_content(content: object) -> Iterator[tuple[BlockKind, str]]:
 def _blocks(message: Mapping[object, object], answer: str) -> Iterator[AnswerBlock]:
     thought = read_thinking(message)
     if thought:
-        yield AnswerBlock(BlockKind.THINKING, thought)
+        signed = seal_thoughts(list(iter_objects(message.get("thinking_blocks"))))
+        yield AnswerBlock(BlockKind.THINKING, thought, sealed=signed)
     yield from _joined(read_content(message.get("content")))
     if isinstance(message.get("refusal"), str) and message["refusal"]:
         yield AnswerBlock(BlockKind.REFUSAL, str(message["refusal"]))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from harness.domain.errors import InputError
 from harness.domain.reliability.failures import FailureClass
+from router.conversation.makers import seal_thoughts
 from router.protocols.answer_blocks import (
     AnswerBlock,
     AnswerHead,
@@ -48,6 +49,7 @@ class ChatStreamReader:
         self._choice: Mapping[str, object] | None = None  # with the finish reason
         self._tokens: AnswerTokens | None = None
         self._deltas = 0
+        self._signed: list[Mapping[str, object]] = []  # thoughts of the open block
         self.failure: UpstreamFailed | None = None
 
     @property
@@ -127,6 +129,8 @@ class ChatStreamReader:
         if not isinstance(delta, Mapping):
             return b""
         out = self._text(BlockKind.THINKING, read_thinking(delta))
+        if self._open is BlockKind.THINKING:
+            self._signed += iter_objects(delta.get("thinking_blocks"))
         for kind, text in read_content(delta.get("content")):
             out += self._text(kind, text)
         refusal = delta.get("refusal")
@@ -153,7 +157,8 @@ class ChatStreamReader:
         if self._open is None:
             return b""
         self._open = None
-        return self._writer.close()
+        signed, self._signed = self._signed, []
+        return self._writer.close(seal_thoughts(signed))
 
     def _finish(self) -> bytes:
         if self._done or self._choice is None:

@@ -68,7 +68,7 @@ class MessageEventWriter:
                 delta = {"type": "text_delta", "text": text}
         return write_event("content_block_delta", {"index": self._number, "delta": delta})
 
-    def close(self) -> bytes:
+    def close(self, sealed: str = "") -> bytes:  # noqa: ARG002 - its clients take thoughts alone
         stop = write_event("content_block_stop", {"index": self._number})
         if self._kind is not BlockKind.THINKING or not self._signature:
             return stop

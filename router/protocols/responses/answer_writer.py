@@ -113,7 +113,8 @@ class ResponseShape:
                 return self._call(block, id_)
             case BlockKind.THINKING:
                 summary = [{"type": "summary_text", "text": block.text}]
-                return {"id": id_, "type": "reasoning", "summary": summary}
+                sealed = {"encrypted_content": block.sealed} if block.sealed else {}
+                return {"id": id_, "type": "reasoning", "summary": summary, **sealed}
             case _:
                 return {
                     "id": id_,
@@ -179,8 +180,8 @@ class ResponseEventWriter:
             return b""  # its text is in a JSON object that has to be whole
         return self._event(f"{self._name}.delta", {**self._place(), "delta": text, **self._no})
 
-    def close(self) -> bytes:
-        block = self._block._replace(text="".join(self._texts))
+    def close(self, sealed: str = "") -> bytes:
+        block = self._block._replace(text="".join(self._texts), sealed=sealed)
         if block.kind is BlockKind.CALL and not block.text:
             block = block._replace(text="{}")
         done = self._shape.item(block, self._id)

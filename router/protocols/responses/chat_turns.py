@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from router.conversation.hosted_text import has_text, hosted_text
-from router.conversation.makers import maker_of_id
+from router.conversation.makers import maker_of_id, open_thoughts
 from router.protocols.chat_way import ChatWay
 from router.protocols.hosted_tools import flat_name
 from router.protocols.object_lists import iter_objects
@@ -49,6 +49,7 @@ class _Turns:
         self.is_history = False
         self._way = way
         self._thought = ""  # reasoning of the answer behind it
+        self._signed: list[Turn] = []  # the same, as its maker signed it
         self._hosted: Turn | None = None  # a turn that says what a hosted tool left
 
     def add_item(self, item: Mapping[str, object]) -> None:
@@ -62,6 +63,7 @@ class _Turns:
         elif kind == "reasoning":  # its own maker's alone; an answer does without
             if self._way.maker and maker_of_id(item.get("id")) == self._way.maker:
                 self._thought += _summary(item)
+            self._signed += open_thoughts(item.get("encrypted_content"))
         elif kind == "item_reference":
             raise no_chat_error("`item_reference`", "input")
         else:
@@ -108,7 +110,9 @@ class _Turns:
 
     def _reasoning(self) -> Turn:
         thought, self._thought = self._thought, ""
-        return {_REASONING: thought} if thought else {}
+        signed, self._signed = self._signed, []
+        found: Turn = {_REASONING: thought} if thought else {}
+        return found | {"thinking_blocks": signed} if signed else found
 
     def _message(self, item: Mapping[str, object]) -> Turn:
         role = str(item.get("role"))
