@@ -1,29 +1,34 @@
-"""Acts in the demo: proposes its candidates, watches each proposal until all have ended or
-nothing moves any more, raises the traffic of a canary, and makes one model fail online.
-`DemoStep` is one story as it stands.
+"""Acts in the demo: proposes its candidates, watches each proposal until all have ended,
+raises the traffic of a canary, and makes one model fail online.
+`DemoStep` is one story as it stands; `DemoDisplay` prints what happens.
 """
 
 import json
+import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+
+from rich.console import Console
 
 from harness.app.demo.environment import DemoEnvironment
 from harness.app.demo.scenarios import FAULT_RATE, FRAGILE, Scenario
 from harness.app.demo.traffic import DemoTraffic
+from harness.app.demo.user_traffic import phase_text
 from harness.app.installation import Installation
 from harness.control.canary.status import CanaryStatus, list_canaries
 from harness.control.proposals import submission
 from harness.control.proposals.comparison import Comparison, load_comparison
 from harness.control.proposals.submission import ProposalRequest
-from harness.domain.formatting import format_percent, format_span
+from harness.domain.formatting import format_count, format_percent, format_span
 from harness.domain.operations.principals import OPERATOR
 from harness.domain.proposals.proposal import ProposalPhase
 
 QUIET_RPS, BUSY_RPS, FAILING_RPS = 8.0, 220.0, 80.0
-# Without any progress for this long nothing will come any more.
-STALLED_S = 180.0
+# A slow machine takes some minutes; after this long nothing will come any more.
+LONGEST_S = 1200.0
+SHOW_EVERY_S = 10.0
 
 
 @dataclass
@@ -34,7 +39,6 @@ class DemoStep:
     proposal: str
     comparison: Comparison
     canary: CanaryStatus | None = None
-    broken: bool = False
     reported: bool = False
 
     @property
@@ -69,32 +73,17 @@ class DemoActions:
             self.say(f"{story.route}: {story.candidate} proposed ({made.id})")
 
     def watch(self, show: Callable[[list[DemoStep]], None]) -> None:
-        """Follow the proposals until all have ended, or nothing moves any more."""
-        marks: object = None
-        moved_at = time.monotonic()
+        """Follow the proposals until all have ended, or the time is over."""
+        deadline = time.monotonic() + LONGEST_S
         while not all(scene.over for scene in self.scenes):
             for scene in self.scenes:
                 if not scene.over:
                     self._refresh(scene)
             show(self.scenes)
-            before, marks = marks, [self._marks(scene) for scene in self.scenes]
-            if marks != before:
-                moved_at = time.monotonic()
-            elif time.monotonic() - moved_at >= STALLED_S:
-                self.say(f"given up: nothing has moved for {format_span(STALLED_S)}")
+            if time.monotonic() > deadline:
+                self.say(f"given up: not all has ended after {format_span(LONGEST_S)}")
                 return
             time.sleep(0.5)
-
-    def _marks(self, scene: DemoStep) -> tuple[object, ...]:
-        """What differs as soon as the story goes on."""
-        canary = scene.canary
-        seen = (canary.rollout.step, canary.action.exposures) if canary else ()
-        return (scene.phase, self._answers(scene), *seen)
-
-    def _answers(self, scene: DemoStep) -> int:
-        runs = scene.comparison.proposal.runs.values()
-        with self.installation.context.store.read() as tx:
-            return sum(tx.runs.progress(r)[0] for p in runs for r in (p.incumbent, p.candidate))
 
     def _refresh(self, scene: DemoStep) -> None:
         ctx, before = self.installation.context, scene.phase
@@ -122,8 +111,7 @@ class DemoActions:
     def _canary_opened(self, scene: DemoStep) -> None:
         rate = FAILING_RPS if scene.story.breaks_online else BUSY_RPS
         self.traffic.rates[scene.story.route] = rate
-        if scene.story.breaks_online and not scene.broken:
-            scene.broken = True
+        if scene.story.breaks_online:
             self._break(FRAGILE.partition("/")[2])
 
     def _break(self, model: str) -> None:
@@ -139,3 +127,34 @@ class DemoActions:
             self.say(
                 f"{model} now fails {format_percent(FAULT_RATE, 0)} of its requests online"
             )
+
+
+class DemoDisplay:
+    """Prints the demo's lines."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False)
+        self._started = time.monotonic()
+        self._last = 0.0
+
+    def say(self, words: str) -> None:
+        elapsed = time.monotonic() - self._started
+        self._console.print(f"[dim]{format_count(elapsed):>5} s[/dim]  {words}", soft_wrap=True)
+        sys.stdout.flush()
+
+    def show(self, scenes: Sequence[DemoStep]) -> None:
+        if time.monotonic() - self._last < SHOW_EVERY_S:
+            return
+        self._last = time.monotonic()
+        parts = [
+            f"{scene.story.route}: {phase_text(scene.comparison, scene.canary)}"
+            for scene in scenes
+            if not scene.over
+        ]
+        if parts:
+            self.say(" · ".join(parts))
+
+    def lines(self, title: str, lines: Sequence[str]) -> None:
+        self._console.print(f"\n[bold]{title}[/bold]")
+        for line in lines:
+            self._console.print(f"  {line}", soft_wrap=True)

@@ -12,11 +12,9 @@ from pathlib import Path
 
 from harness.app import processes
 from harness.app.database import upgrade_database
-from harness.app.demo.actions import QUIET_RPS, DemoActions, DemoStep
+from harness.app.demo.actions import QUIET_RPS, DemoActions, DemoDisplay, DemoStep
 from harness.app.demo.agent import DemoAgent
-from harness.app.demo.display import DemoDisplay
-from harness.app.demo.environment import PORTS, DemoEnvironment
-from harness.app.demo.processes import make_folder, play_to_end
+from harness.app.demo.environment import PORTS, DemoEnvironment, make_folder, play_to_end
 from harness.app.demo.scenarios import INCUMBENT, OUTAGE_ROUTE, WORSE, build_scenarios
 from harness.app.demo.traffic import DemoTraffic
 from harness.app.installation import open_installation

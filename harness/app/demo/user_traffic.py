@@ -129,9 +129,7 @@ class ProposalWatch:
     def refresh(self) -> list[str]:
         """Returns a line for each proposal that has ended since it was last asked."""
         ended = []
-        for route, id_ in list(self.open.items()):
-            with self.ctx.store.read() as tx:
-                proposal = tx.proposals.get(id_)
+        for route, proposal in self.proposals.items():
             if not proposal.open:
                 del self.open[route]
                 name = queries.find_target(self.ctx, proposal.candidate).name
@@ -143,24 +141,22 @@ class ProposalWatch:
     @property
     def rests(self) -> bool:
         """Whether none goes on by itself: all have ended, or wait for a person's approval."""
-        phases = self.phases().values()
-        return all(phase is ProposalPhase.AWAITING_APPROVAL for phase in phases)
+        return all(p.phase is ProposalPhase.AWAITING_APPROVAL for p in self.proposals.values())
 
     def approvals(self) -> list[str]:
         """Says who must do what, for each proposal that waits for an approval."""
-        with self.ctx.store.read() as tx:
-            followed = {route: tx.proposals.get(id_) for route, id_ in self.open.items()}
         return [
             f"{route}: waits for {describe_approver(proposal)}: `swapgate proposal approve "
             f"{proposal.id}`, or the page Proposals; then send traffic again"
-            for route, proposal in sorted(followed.items())
+            for route, proposal in sorted(self.proposals.items())
             if proposal.phase is ProposalPhase.AWAITING_APPROVAL
         ]
 
-    def phases(self) -> dict[str, ProposalPhase]:
-        """Route to the phase of its open proposal."""
+    @property
+    def proposals(self) -> dict[str, Proposal]:
+        """The open proposals by route."""
         with self.ctx.store.read() as tx:
-            return {route: tx.proposals.get(id_).phase for route, id_ in self.open.items()}
+            return {route: tx.proposals.get(id_) for route, id_ in self.open.items()}
 
     def texts(self) -> list[str]:
         """Says of each open proposal where it stands."""
