@@ -9,15 +9,10 @@ from hypothesis import strategies as st
 
 from harness.domain.canary.guardrails import FailureTally
 from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.ranking import rank_among
 from harness.domain.errors import InputError
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.online.fisher import (
-    ALARM_LOG_E,
-    Certificate,
-    log_certificate,
     log_factors,
-    worst_log_srm,
 )
 from harness.gate.online.harm_evidence import (
     HarmEvidence,
@@ -85,16 +80,6 @@ def test_a_block_without_a_choice_says_nothing(found: FailureTally) -> None:
         assert HarmEvidence().after(found) == HarmEvidence()
 
 
-@given(blocks=st.lists(counts(), min_size=1, max_size=8))
-def test_the_order_of_the_blocks_does_not_change_the_final_evidence(
-    blocks: list[FailureTally],
-) -> None:
-    forward = backward = HarmEvidence()
-    for tally, other in zip(blocks, reversed(blocks), strict=True):
-        forward, backward = forward.after(tally), backward.after(other)
-    assert forward.log_e == pytest.approx(backward.log_e, rel=1e-9, abs=1e-9)
-
-
 @given(found=counts())
 def test_one_more_canary_failure_never_speaks_for_the_canary(found: FailureTally) -> None:
     more = FailureTally(
@@ -119,39 +104,7 @@ def test_what_cannot_be_counted_is_refused() -> None:
         odds_grid(math.nan)
 
 
-def test_exposures_count_by_weight_and_not_where_everything_failed() -> None:
-    blocks = [
-        block(1, FailureTally(100, 1, 0, 0)),
-        block(2, FailureTally(100, 5, 3, 0), weight_bps=500),
-        block(3, FailureTally(100, 5, 100, 5), weight_bps=500),
-    ]
-    evidence = collect_evidence(blocks, CanaryPolicy())
-
-    assert evidence.exposures == 11
-    assert evidence.exposures_by_weight == {100: 1, 500: 5}
-
-
 def test_nothing_seen_is_no_evidence_of_anything() -> None:
     evidence = collect_evidence([], CanaryPolicy())
     assert (evidence.log_e, evidence.log_certificate) == pytest.approx((0.0, 0.0))
     assert find_trip([], 0.05) == ((), None)
-
-
-def test_a_failure_costs_a_certificate() -> None:
-    clean = log_certificate(Certificate(canary=440), p0=0.01)
-    failed = log_certificate(Certificate(canary=440, canary_failures=1), p0=0.01)
-    assert failed[2] < clean[2]
-    assert all(math.isfinite(log) for log in failed)
-
-
-def test_a_wrong_share_of_traffic_raises_the_alarm_and_a_right_one_does_not() -> None:
-    right = [block(n, FailureTally(100, 1, 0, 0)) for n in range(1, 200)]
-    wrong = [block(n, FailureTally(100, 3, 0, 0)) for n in range(1, 200)]
-    assert worst_log_srm(right) < 1.0
-    assert worst_log_srm(wrong) > ALARM_LOG_E
-    assert worst_log_srm([block(1, FailureTally(100, 100, 0, 0), weight_bps=10_000)]) == 0.0
-
-
-def test_ranks_are_between_0_and_1() -> None:
-    assert rank_among(1.0, [2.0] * 9, 0.5) == pytest.approx(0.05)
-    assert rank_among(3.0, [2.0] * 9, 0.5) == pytest.approx(0.95)

@@ -141,16 +141,6 @@ def test_harm_rolls_back_from_every_live_state(state: RolloutState) -> None:
     assert "2 of 2 against 0 of 198" in action.reason
 
 
-def test_an_ended_rollout_is_left_alone() -> None:
-    sick = blocks(5, 1, failures=1, canary_failures=1)
-    assert ask(rollout(RolloutState.ROLLED_BACK), sick) == HELD
-    assert ask(rollout(RolloutState.PROMOTED), sick) == HELD
-
-
-def test_a_paused_rollout_waits_for_a_person() -> None:
-    assert ask(rollout(P), blocks(100, 1), START + 30 * DAY) == HELD
-
-
 def test_the_certified_step_promotes_only_with_its_certificate() -> None:
     last = rollout(M, step=2)
     short = blocks(6, 25, weight_bps=2500)
@@ -186,21 +176,8 @@ def test_evidence_that_does_not_decide_is_paused_at_the_deadline() -> None:
     )
 
 
-def test_blocks_in_which_everything_failed_advance_nothing() -> None:
-    outage = blocks(50, 1, failures=100, canary_failures=1)
-    assert ask(rollout(W), outage) == HELD
-    assert ask(rollout(M), outage) == HELD
-
-
 def test_observations_that_cannot_be_read_hold() -> None:
     assert ask(rollout(M), []) == HELD
-
-
-def test_traffic_that_is_not_split_as_planned_holds() -> None:
-    skewed = blocks(300, 4)
-    action = decide_action(rollout(M), skewed, START)
-    assert (action.kind, action.signal) == HELD
-    assert "not the planned one" in action.reason
 
 
 @given(

@@ -12,12 +12,10 @@ from hypothesis import strategies as st
 from evals.suites.suite import ConfiguredSuites, load_suite
 from harness.domain.errors import InputError
 from harness.domain.evals.item_groups import ItemGroups
-from harness.domain.evals.suite_plan import Claim, SuitePlan
-from harness.domain.evals.verdict import Failed, Inconclusive, InfraError, Passed
+from harness.domain.evals.suite_plan import SuitePlan
+from harness.domain.evals.verdict import Inconclusive, Passed
 from harness.domain.settings import SuiteSettings
-from harness.gate.offline.pairs import pair_samples
-from harness.gate.offline.slices import merge_clusters
-from tests.unit.test_gate_verdicts import Sides, ask, broken, plan, sides
+from tests.unit.test_gate_verdicts import ask, plan, sides
 
 pytestmark = pytest.mark.req("F2", "A7")
 
@@ -29,17 +27,6 @@ def clustered(sizes: Sequence[int], **changes: object) -> SuitePlan:
 
 def repeated(sizes: Sequence[int], scores: Sequence[float]) -> list[float]:
     return [score for size, score in zip(sizes, scores, strict=True) for _ in range(size)]
-
-
-def test_a_cluster_is_the_mean_of_its_items_on_both_sides() -> None:
-    suite_plan = clustered([2, 3])
-    paired = pair_samples(suite_plan, *sides([1.0, 0.0, 1.0, 1.0, 0.0], [1.0, 1.0] + [0.0] * 3))
-
-    first, second = merge_clusters(suite_plan, paired.items)
-
-    assert (first.pair.item, first.pair.incumbent, first.pair.candidate) == ("q0", 0.5, 1.0)
-    assert second.pair.incumbent == pytest.approx(2 / 3)
-    assert (second.pair.candidate, second.pair.lenient_candidate) == (0.0, 0.0)
 
 
 def test_ten_copies_of_an_item_are_no_ten_items() -> None:
@@ -58,55 +45,6 @@ def test_ten_copies_of_an_item_are_no_ten_items() -> None:
     assert (report.n_used, report.n_max, report.wins, report.losses) == (16, 16, 11, 5)
     assert (report.figures.cluster, report.figures.items) == ("document", 160)
     assert "16 of 16 clusters did not show" in by_clusters.reason
-
-
-def test_every_cluster_weighs_the_same_whatever_its_size() -> None:
-    sizes = [30] + [1] * 99
-    one_large = sides(repeated(sizes, [0.0] + [1.0] * 99), repeated(sizes, [1.0] + [0.0] * 99))
-
-    found = ask([clustered(sizes)], {"math": one_large})
-
-    assert isinstance(found, Failed)
-    assert found.suites[0].n_used < 20
-
-
-def test_a_cluster_counts_once_all_its_items_are_in() -> None:
-    ours, theirs = sides([0.0] * 9, [1.0] * 9)
-
-    paired = pair_samples(clustered([3] * 3), ours, theirs[:8])
-
-    assert len(paired.items) == 6
-
-
-def test_one_giant_cluster_shows_nothing() -> None:
-    found = ask([clustered([200])], {"math": sides([0.0] * 200, [1.0] * 200)})
-
-    assert isinstance(found, Inconclusive)
-    assert "One cluster shows nothing about others: plan more." in found.reason
-
-
-def test_a_loss_that_rests_on_unanswered_items_is_not_measured() -> None:
-    ours, theirs = sides([1.0] * 300, [1.0] * 300)
-    theirs = [broken(s) if s.position % 3 == 0 and s.position < 6 else s for s in theirs]
-    sizes = [3] * 100
-
-    found = ask([clustered(sizes)], {"math": (ours, theirs)}, {"math": ("inconclusive", "end")})
-
-    assert isinstance(found, Inconclusive)
-    assert found.suites[0].figures.unanswered == 2
-    gone = [broken(sample) for sample in sides([1.0] * 300, [1.0] * 300)[1]]
-    assert isinstance(ask([clustered(sizes)], {"math": (ours, gone)}), InfraError)
-
-
-def test_too_few_clusters_cannot_show_that_none_is_lost_whole() -> None:
-    """Where the item rule would promote: 50 documents without a difference."""
-    equal: Sides = sides([1.0] * 500, [1.0] * 500)
-
-    few = ask([clustered([10] * 50, claim=Claim.NON_INFERIOR)], {"math": equal})
-    many = ask([clustered([5] * 100, claim=Claim.NON_INFERIOR)], {"math": equal})
-
-    assert isinstance(few, Inconclusive)
-    assert isinstance(many, Passed)
 
 
 @given(

@@ -5,7 +5,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import accumulate
 from random import Random
 from statistics import NormalDist, fmean
 
@@ -24,13 +23,9 @@ from harness.gate.offline.design import (
     interim_power,
 )
 from harness.gate.offline.futility import (
-    FUTILE,
     chance_of_last,
-    give_up,
     hopeless_at,
-    judge_or_give_up,
 )
-from harness.gate.offline.sequential import judge_differences
 from harness.gate.planning.multiplicity import share_alpha
 
 pytestmark = pytest.mark.req("F2", "F4")
@@ -92,12 +87,6 @@ def test_power_is_how_often_any_analysis_is_passed(drift: float) -> None:
     assert interim_power(items, 0.05, drift) == pytest.approx(expected, abs=2e-4)
 
 
-def test_levels_are_kept_to_six_digits() -> None:
-    for level in interim_levels((60, 85, 110), 0.05):
-        assert level == float(f"{level:.6g}")
-        assert level != float(f"{level:.5g}")
-
-
 def first_hopeless(d: Sequence[float], design: Design, futility: float) -> int:
     z, n = -NORMAL.inv_cdf(design.alpha2), design.n_max
     for i in range(1, len(d) + 1):
@@ -128,25 +117,6 @@ def test_a_comparison_is_given_up_at_the_first_item_with_too_little_chance(
     assert len(ends) > 5
 
 
-def test_a_loss_from_the_start_is_given_up_at_the_first_item_that_may_end_it() -> None:
-    lost = [-0.5, -0.4] * 100
-
-    for n_max, first in ((120, 30), (121, 31), (122, 31), (124, 31)):
-        design = Design(Claim.SUPERIOR, 0.05, n_max)
-        assert int(hopeless_at(lost[:n_max], design, 0.05)) == first
-        assert int(hopeless_at(lost[: first - 1], design, 0.05)) == n_max
-        assert int(hopeless_at(lost[:first], design, 0.05)) == first
-
-
-def test_the_last_item_is_never_given_up() -> None:
-    """All others leave a chance, and what is in at the end is tested."""
-    design = Design(Claim.SUPERIOR, 0.05, 8)
-    for seed in range(30):
-        rng = Random(seed)
-        d = [rng.uniform(-0.6, 0.6) for _ in range(8)]
-        assert int(hopeless_at(d, design, 0.2)) == first_hopeless(d, design, 0.2)
-
-
 @given(now=st.floats(-4.0, 4.0), share=st.floats(0.05, 0.95), level=st.floats(0.001, 0.2))
 def test_the_chance_of_the_last_analysis_is_the_one_of_the_formula(
     now: float, share: float, level: float
@@ -156,56 +126,6 @@ def test_the_chance_of_the_last_analysis_is_the_one_of_the_formula(
 
     found = chance_of_last(np.array([now]), share, level)
     assert found.tolist() == pytest.approx([chance], abs=1e-9)
-
-
-LOST = [0.3, -0.3, -0.1, 0.1, -0.3, 0.1] * 20
-DESIGN = Design(Claim.SUPERIOR, 0.05, 120)
-
-
-def test_what_was_given_up_holds_the_figures_of_its_own_items() -> None:
-    at = int(hopeless_at(LOST, DESIGN, 0.05))
-    assert 30 <= at < 120
-
-    ended = judge_or_give_up(LOST, DESIGN, 0.05)
-    assert ended == replace(
-        judge_differences(LOST[:at], DESIGN), outcome="inconclusive", how=FUTILE
-    )
-    # The item that makes it hopeless is the last one that has to be in.
-    assert judge_or_give_up(LOST[:at], DESIGN, 0.05) == ended
-    before = judge_or_give_up(LOST[: at - 1], DESIGN, 0.05)
-    assert (before.outcome, before.n_used) == ("running", at - 1)
-
-
-def test_nothing_is_given_up_without_a_limit_or_without_items() -> None:
-    whole, nothing = judge_differences(LOST, DESIGN), judge_differences([], DESIGN)
-
-    assert give_up(whole, LOST, DESIGN, 0.0) is whole
-    assert give_up(nothing, [], DESIGN, 0.05) is nothing
-    assert judge_or_give_up([], DESIGN, 0.05) == nothing
-
-
-def test_what_a_bet_decides_at_the_same_item_stands() -> None:
-    """Rejected at the item at which it would have been given up as well."""
-    for n_max in (9, 20, 28, 31, 32, 33, 40, 60):
-        design = Design(Claim.SUPERIOR, 0.05, n_max)
-        lost = [-1.0] * n_max
-        evidence = judge_differences(lost, design)
-        at = int(hopeless_at(lost, design, 0.05))
-        assert evidence.n_used == 8
-        ended = give_up(evidence, lost, design, 0.05)
-        if at < 8:
-            assert (ended.n_used, ended.how) == (at, FUTILE)
-        else:
-            assert ended is evidence
-
-
-def test_a_comparison_that_always_has_a_chance_runs_to_its_end() -> None:
-    better = [0.3, -0.1, 0.2, -0.2, 0.1, 0.1] * 20
-    assert min(accumulate(better)) > 0
-    assert int(hopeless_at(better, DESIGN, 0.05)) == 120
-
-    evidence = judge_differences(better, DESIGN)
-    assert give_up(evidence, better, DESIGN, 0.05) is evidence
 
 
 PLAN = SuitePlan(

@@ -18,14 +18,11 @@ from harness.domain.evals.verdict import (
     Passed,
 )
 from harness.domain.settings import SuiteSettings
-from harness.gate.offline.pairs import pair_samples
 from harness.gate.offline.slices import (
     SLICE_ALPHA,
-    judge_slices,
     look_levels,
-    promotion_waits_for,
 )
-from tests.unit.test_gate_verdicts import ask, plan, samples, sides
+from tests.unit.test_gate_verdicts import ask, plan, sides
 
 pytestmark = pytest.mark.req("F2", "A7")
 
@@ -70,24 +67,6 @@ def test_the_looks_at_the_slices_share_the_error_that_slices_may_have() -> None:
     assert look_levels(replace(sliced(), slices=whole)) == [(MIN_SLICE_UNITS, SLICE_ALPHA)]
 
 
-def test_a_promotion_waits_for_the_first_look_at_every_slice() -> None:
-    better = sides([0.0] * N, [1.0] * N)
-
-    assert promotion_waits_for(sliced()) == 178
-    early = ask([sliced()], {"math": (better[0][:177], better[1][:177])})
-    later = ask([sliced()], {"math": better})
-
-    assert early is None
-    assert isinstance(later, Passed)
-    assert later.suites[0].how == "early"
-    assert len(later.inputs["pairs"]["math"]) == 178  # type: ignore[index]
-    assert [s.worse for s in later.suites[0].figures.slices or ()] == [False, False]
-    ended = {"math": ("inconclusive", "over budget")}
-    cut = ask([sliced()], {"math": (better[0][:90], better[1][:90])}, ended)
-    assert isinstance(cut, Inconclusive)
-    assert "That counts once 60 of each slice are in." in cut.reason
-
-
 def test_a_slice_without_a_loss_changes_nothing() -> None:
     mixed = sides([0.0, 1.0, 1.0] * 100, [1.0, 0.0, 1.0] * 100)
 
@@ -111,24 +90,6 @@ def test_a_slice_lost_by_form_is_no_loss_of_substance() -> None:
     assert isinstance(found, HarnessMismatch)
     assert "loses a slice by form, not by substance: language = da" in found.reason
     assert "code_fence" in found.reason
-
-
-def test_holm_pays_for_many_slices() -> None:
-    """A loss that one slice shows at .05 is none among twenty."""
-    lost = {n for n in range(60) if n % 6 == 0} | {1}
-    won = {3, 5}
-    ours = samples("a", [float(n in lost) for n in range(1200)])
-    theirs = samples("b", [float(n in won) for n in range(1200)])
-    alone = replace(plan(n_max=1200), slices=(Slice("product", "p0", tuple(range(60))),))
-    many = replace(
-        alone,
-        slices=tuple(
-            Slice("product", f"p{k}", tuple(range(60 * k, 60 * k + 60))) for k in range(20)
-        ),
-    )
-    items = pair_samples(alone, ours, theirs).items
-    assert judge_slices(alone, items).worse_at == 60
-    assert judge_slices(many, items).worse_at is None
 
 
 def test_values_with_too_few_items_are_no_slices() -> None:

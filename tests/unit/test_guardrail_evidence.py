@@ -144,16 +144,6 @@ def test_a_block_that_asked_no_ledger_counts_as_never_seen_on_the_first_day_alon
     assert collect_evidence([second], CARRYING).log_certificate == 0.0
 
 
-def test_never_seen_keys_certify_over_the_days_as_well() -> None:
-    clean = NeverSeen(100, 1, 0, 0)
-    days = [block(n, period=1 + n // 100, never_seen=clean) for n in range(600)]
-
-    evidence = collect_evidence(days, CARRYING)
-
-    assert evidence.certificate_limit == pytest.approx(math.log(20 / 0.75))
-    assert evidence.log_certificate >= evidence.certificate_limit
-
-
 @given(cut=st.integers(0, 30))
 def test_carried_evidence_at_more_data_never_changes_what_was_seen_before(cut: int) -> None:
     rng = np.random.default_rng(3)

@@ -18,9 +18,7 @@ from harness.domain.canary.guardrails import (
     guardrail_kind,
 )
 from harness.domain.canary.ranking import (
-    MIN_CONTROLS,
     MeasuredUnit,
-    rank_among,
     rank_block,
     scored_count,
 )
@@ -78,23 +76,6 @@ def test_a_tally_fits_or_not() -> None:
     assert not FailureTally(6, 5, 7, 5).fits
 
 
-def test_the_worked_rank() -> None:
-    assert rank_among(230.0, [100.0, 180.0, 230.0, 250.0], 0.25) == pytest.approx(0.5)
-
-
-@given(canaries=st.integers(0, 200), controls=st.integers(0, 200))
-def test_a_scored_value_has_at_least_nine_fresh_controls(canaries: int, controls: int) -> None:
-    wanted = scored_count(canaries, controls)
-    assert 0 <= wanted <= canaries
-    assert wanted * MIN_CONTROLS <= controls
-
-
-def test_at_a_quarter_every_third_canary_value_is_scored() -> None:
-    assert scored_count(25, 75) == 8
-    assert scored_count(1, 99) == 1
-    assert scored_count(1, 8) == 0
-
-
 @given(measured=st.lists(values, max_size=60))
 def test_ranks_lie_between_0_and_1_and_come_out_the_same_again(
     measured: list[MeasuredUnit],
@@ -149,24 +130,6 @@ def test_where_the_canary_has_the_traffic_the_controls_are_ranked_and_slow_is_st
     alike = [drawn(0.52 + n % 100 / 100, 1.0, n) for n in range(400)]
     assert 0.4 < sum(alike) / 400 < 0.6
     assert all(drawn(2.0, 4.0, n) < 0.01 for n in range(20))
-
-
-def test_a_tolerated_slow_down_ranks_as_equal() -> None:
-    controls = [MeasuredUnit(canary=False, value=float(n)) for n in range(1, 20)]
-    slow = MeasuredUnit(canary=True, value=20.0)
-    (u,) = rank_block(
-        [*controls, slow], guardrail=Guardrail.LATENCY, tolerated=2.0, block=SEED
-    ).u
-    assert 9 / 20 <= u <= 11 / 20
-
-
-def test_levels_are_geometric_means_of_what_was_answered() -> None:
-    units = [MeasuredUnit(canary=False, value=v) for v in [1.0, 4.0] * 5 + [0.0]]
-    units += [MeasuredUnit(canary=True, value=6.0), MeasuredUnit(canary=False, value=None)]
-    level = rank_block(units, guardrail=Guardrail.LATENCY, tolerated=1.0, block=SEED).level
-    assert level is not None
-    assert level.canary == pytest.approx(6.0)
-    assert level.control == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
