@@ -11,6 +11,7 @@ from dashboard.text.html import Tile, escape, strong
 from harness.control.routing.traffic_report import (
     RouteTraffic,
     TrafficReport,
+    UnroutedTraffic,
     describe_traffic,
 )
 from harness.domain.formatting import DASH, format_milliseconds, format_percent
@@ -33,6 +34,7 @@ FAILOVER_HEADS: Final = (
     "Next model",
     "Request",
 )
+UNROUTED_HEADS: Final = ("Model that was asked for", "Times", "Nearest route")
 MOST_NAMES: Final = 3
 
 
@@ -136,6 +138,21 @@ def reason_table(reasons: Sequence[FailoverReason], now: datetime) -> str:
         for reason in reasons
     ]
     return html.table(REASON_HEADS, rows, stacked=True)
+
+
+def unrouted_table(unrouted: Sequence[UnroutedTraffic]) -> str:
+    """Renders the models that no route is named after; the most frequent first."""
+    rows = [
+        (
+            strong(model.model),
+            labels.count(model.requests),
+            html.link("routes", escape(model.nearest), route=model.nearest)
+            if model.nearest
+            else '<span class="note">none</span>',
+        )
+        for model in unrouted
+    ]
+    return html.table(UNROUTED_HEADS, rows, stacked=True)
 
 
 def _on(routes: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from harness.control.context import Context
 from harness.control.operations.queries import count_failovers, list_failovers
 from harness.control.routing.traffic_report import (
     RouteTraffic,
+    TrafficReport,
     load_traffic_report,
     name_period,
 )
@@ -26,6 +27,7 @@ from harness.domain.reliability.failover import Failover, FailoverReason
 ALL: Final = "all routes"
 MOST_ROUTES: Final = 25
 MOST_REASONS: Final = 15
+MOST_UNROUTED: Final = 15
 MOST_FAILOVERS: Final = 20
 
 
@@ -49,6 +51,7 @@ def show() -> None:
                 "swapgate sim traffic",
             )
         )
+        _unrouted(report)
         page_frame.copy_as_cli(*command)
         return
     page_frame.show_html(traffic_text.stale(report))
@@ -58,6 +61,7 @@ def show() -> None:
         st.altair_chart(chart, width="stretch", theme=None)
     if route is None:
         _routes(report.routes)
+        _unrouted(report)
     _reasons(reasons, report.now, period)
     user = _failovers(window, route)
     if user:
@@ -105,6 +109,22 @@ def _routes(routes: Sequence[RouteTraffic]) -> None:
     st.html(traffic_text.route_table(found[:MOST_ROUTES]))
     if len(found) > MOST_ROUTES:
         st.html(html.note(f"{MOST_ROUTES} of {labels.plural(len(found), 'route')}."))
+
+
+def _unrouted(report: TrafficReport) -> None:
+    """Shows what clients asked for in vain; nothing where all found a route."""
+    if not report.unrouted:
+        return
+    st.html(
+        html.section(
+            "Requests for no route",
+            f"Since {report.since.day} {report.since:%B} (UTC), by the model that clients "
+            "named. An alias in `router.aliases` sends such a name to a route.",
+        )
+    )
+    st.html(traffic_text.unrouted_table(report.unrouted[:MOST_UNROUTED]))
+    if len(report.unrouted) > MOST_UNROUTED:
+        st.html(html.note(f"The {MOST_UNROUTED} most frequent of {len(report.unrouted):,}."))
 
 
 def _reasons(reasons: Sequence[FailoverReason], now: datetime, period: str) -> None:

@@ -11,5 +11,10 @@ def did_you_mean(
 
     cutoff: how alike two names have to be, from 0 to 1.
     """
-    nearest = get_close_matches(name, known, n=1, cutoff=cutoff)
-    return f"; did you mean {nearest[0]!r}?" if nearest else otherwise
+    nearest = find_nearest(name, known, cutoff=cutoff)
+    return f"; did you mean {nearest!r}?" if nearest else otherwise
+
+
+def find_nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """Finds the name that is most like another one; empty where none is near."""
+    return next(iter(get_close_matches(name, known, n=1, cutoff=cutoff)), "")

@@ -13,6 +13,7 @@ from harness.domain.canary.observation import (
     TrafficMinute,
     TrafficPoint,
     TrafficTotal,
+    UnroutedModel,
 )
 from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.verdict import Verdict
@@ -174,11 +175,13 @@ class Observations(Protocol):
         blocks: Iterable[ObservationBlock],
         traffic: Iterable[TrafficMinute],
         spends: Iterable[KeySpend] = (),
+        unrouted: Iterable[UnroutedModel] = (),
     ) -> None:
         """A block already stored (rollout, worker, sequence) is left as it is.
 
         Traffic of the same (route, minute, worker, arm, target, revision) adds up, and so does
-        what a key spent, by (key, day, worker).
+        what a key spent, by (key, day, worker), and requests without a route, by (model, day):
+        of a day's models past MOST_UNROUTED the sum is kept.
         """
         ...
 
@@ -254,6 +257,10 @@ class Observations(Protocol):
         """Sums of what `traffic` gives, oldest first, minute by minute; by hours or days where
         `since` begins one and `step` is a multiple of it.
         """
+        ...
+
+    def unrouted(self, *, since: date) -> Sequence[UnroutedModel]:
+        """Lists the models that no route is named after, by day and model."""
         ...
 
     def forget_traffic(self, before: datetime) -> int:

@@ -1,11 +1,14 @@
-"""This module notes which model the targets' answers name as the one that served (F6), for the
-database: a name again at most every 30 s.
+"""This module notes names for the database: which model the targets' answers name as the one
+that served (F6), again at most every 30 s, and for which models no route is named.
 """
 
 import threading
+from collections import Counter
 from collections.abc import Iterable
+from datetime import date
 from typing import Final
 
+from harness.domain.canary.observation import UnroutedModel
 from harness.domain.evals.pins import MAX_SIGHTINGS, ServedModel, Sighting
 from harness.ports import Clock
 
@@ -68,3 +71,32 @@ class ServedNames:
         known = self._new.get(key)
         if known is None or known.last_at <= sighting.last_at:
             self._new[key] = sighting
+
+
+class UnroutedNames:
+    """Counts requests for models that no route is named after, by name and UTC day. The caller
+    bounds the names. Thread-safe.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._counts: Counter[tuple[str, date]] = Counter()
+
+    def note(self, model: str) -> None:
+        """Counts one request."""
+        day = self._clock.now().date()
+        with self._lock:
+            self._counts[model, day] += 1
+
+    def merge(self, rows: Iterable[UnroutedModel]) -> None:
+        """Adds what other processes counted."""
+        with self._lock:
+            for row in rows:
+                self._counts[row.model, row.day] += row.requests
+
+    def take(self) -> list[UnroutedModel]:
+        """What is new since the last time."""
+        with self._lock:
+            taken, self._counts = self._counts, Counter()
+        return [UnroutedModel(model, day, n) for (model, day), n in taken.items()]

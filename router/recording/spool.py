@@ -19,7 +19,12 @@ from harness.domain.canary.guardrails import (
     ranks_from_json,
     tallies_from_json,
 )
-from harness.domain.canary.observation import NeverSeen, ObservationBlock, TrafficMinute
+from harness.domain.canary.observation import (
+    NeverSeen,
+    ObservationBlock,
+    TrafficMinute,
+    UnroutedModel,
+)
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
 from harness.domain.reliability.failover import Failover
@@ -37,6 +42,7 @@ class Batch(NamedTuple):
     spends: Sequence[KeySpend] = ()
     sightings: Sequence[Sighting] = ()
     shadows: Sequence[ShadowTally] = ()
+    unrouted: Sequence[UnroutedModel] = ()
     # By which the database knows a batch that comes again; empty for one that never does.
     id: str = ""
 
@@ -55,6 +61,7 @@ class Batch(NamedTuple):
             none._replace(spends=self.spends),
             none._replace(sightings=self.sightings),
             none._replace(shadows=self.shadows),
+            none._replace(unrouted=self.unrouted),
         )
         return [
             batch._replace(id=f"{self.id}.{number}" if self.id else "")
@@ -173,6 +180,7 @@ def batch_to_json(batch: Batch) -> dict[str, object]:
         "spends": [{**asdict(row), "day": row.day.isoformat()} for row in batch.spends],
         "sightings": [asdict(sighting) for sighting in batch.sightings],
         "shadows": [{**asdict(row), "day": row.day.isoformat()} for row in batch.shadows],
+        "unrouted": [{**asdict(row), "day": row.day.isoformat()} for row in batch.unrouted],
         "id": batch.id,
     }
 
@@ -232,8 +240,12 @@ def batch_from_json(data: Mapping[str, Any]) -> Batch:
     shadows = [
         ShadowTally(**{**row, "day": date.fromisoformat(row["day"])}) for row in data["shadows"]
     ]
+    unrouted = [
+        UnroutedModel(**{**row, "day": date.fromisoformat(row["day"])})
+        for row in data.get("unrouted", ())  # an older router's line has none
+    ]
     id_ = data["id"]
-    return Batch(blocks, traffic, failovers, alerts, spends, sightings, shadows, id_)
+    return Batch(blocks, traffic, failovers, alerts, spends, sightings, shadows, unrouted, id_)
 
 
 def _alert(row: dict[str, Any]) -> Alert:

@@ -140,7 +140,7 @@ class Router:
         self._health.on_move = self._alarms.breaker_moved
         self._health.on_pause = self._alarms.paused
         self._metrics, self._cors = RouterMetrics(self._reading), CrossOrigins(settings.cors)
-        self._names = RouteNames(settings.aliases, self._metrics.without_route)
+        self._names = RouteNames(settings.aliases, self._note_unrouted)
         self._exposition = exposition or LocalExposition()
         self._exposition.attach(self._metrics)
         self._errors = InternalErrors(
@@ -495,6 +495,10 @@ class Router:
             serving=serving,
             request_id=request_id,
         )
+
+    def _note_unrouted(self, model: str) -> None:
+        self._metrics.without_route(model)
+        self._recorder.unrouted.note(model)
 
     def note_fault(self, error: Exception) -> None:
         """Counts an internal error of what records, beside all requests."""

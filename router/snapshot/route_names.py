@@ -9,6 +9,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Final
 
+from harness.domain.canary.observation import OTHER_MODELS
 from harness.domain.routing.route_changes import spell_route_name
 from harness.domain.suggestions import did_you_mean
 from router.recording.bounded_map import BoundedMap
@@ -17,7 +18,6 @@ from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
 KNOWN: Final = 1_000
 LONGEST: Final = 100  # characters of a name that a metric and a hint have
 MOST_COMPARED: Final = 200  # routes among which the nearest name is sought
-OTHERS: Final = "(others)"
 MOST_COUNTED: Final = 100
 
 
@@ -72,11 +72,11 @@ class RouteNames:
         nearest one. allowed: the names of the routes that the client may ask.
         """
         name = model[:LONGEST]
-        if name not in self._counted and len(self._counted) >= MOST_COUNTED:
-            self._count(OTHERS)
-        else:
+        if name in self._counted or len(self._counted) < MOST_COUNTED:
             self._counted.add(name)
             self._count(name)
+        else:
+            self._count(OTHER_MODELS)
         hint = self._hints.get(name)
         if hint is None:
             hint = did_you_mean(name, [*allowed[:MOST_COMPARED], *self._exact])

@@ -17,7 +17,12 @@ from harness.domain.canary.guardrails import (
     JudgeTally,
 )
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory
-from harness.domain.canary.observation import NeverSeen
+from harness.domain.canary.observation import (
+    MOST_UNROUTED,
+    OTHER_MODELS,
+    NeverSeen,
+    UnroutedModel,
+)
 from harness.domain.errors import InputError
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.audit import GENESIS
@@ -208,6 +213,25 @@ def test_what_a_key_spent_on_a_day_adds_up(store: Store) -> None:
         ]
         assert list(tx.observations.spends(since=day, keys=())) == []
         assert before in tx.observations.spends(since=before.day)
+
+
+def test_requests_without_a_route_add_up_by_day_and_fill_nothing(store: Store) -> None:
+    day = NOW.date()
+    many = [UnroutedModel(f"m-{n}", day, 1) for n in range(MOST_UNROUTED + 9)]
+    odd = UnroutedModel("x\0\ud800", day - timedelta(1), 2)
+    for rows in ([UnroutedModel("a", day, 3), odd], [UnroutedModel("a", day, 4)], many):
+        with store.write() as tx:
+            tx.observations.append([], [], unrouted=rows)
+
+    with store.read() as tx:
+        kept = tx.observations.unrouted(since=day)
+        assert len(tx.observations.unrouted(since=day - timedelta(1))) == len(kept) + 1
+    assert {row.model: row.requests for row in kept}["a"] == 7
+    assert {row.model: row.requests for row in kept}[OTHER_MODELS] == 10
+    assert len(kept) == MOST_UNROUTED + 1
+    with store.write() as tx:
+        tx.observations.forget_traffic(NOW + timedelta(1))
+        assert not tx.observations.unrouted(since=day - timedelta(1))
 
 
 def test_what_keys_spent_this_month_is_summed_by_the_database(store: Store) -> None:

@@ -15,7 +15,7 @@ from harness.app import settings_origin
 from harness.app.installation import CONFIG_VARIABLE, load_settings
 from harness.control.operations import alerts, queries
 from harness.control.routing import routes, targets
-from harness.domain.canary.observation import TrafficMinute
+from harness.domain.canary.observation import TrafficMinute, UnroutedModel
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
@@ -105,7 +105,8 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             next_target=None,
         )
         with ctx.store.write() as tx:
-            tx.observations.append([], traffic)
+            asked = UnroutedModel("team-0070", then.date(), 12)
+            tx.observations.append([], traffic, unrouted=[asked])
             tx.failovers.append([left])
             at = ctx.clock.now()
             hold = SpendingHold("hold_1", SpendingPurpose.EVALS, "run x", month_of(at))
@@ -160,6 +161,9 @@ def test_200_routes_are_few_lines_and_a_search(
     app = shown(monkeypatch, busy, "traffic")
     assert text(app).count('<td data-head="Requests">') == 25
     assert "25 of 200 routes" in text(app)
+    assert '<td data-head="Times"><div>12</div></td>' in text(app)
+    assert "<b>team-0070</b>" in text(app)
+    assert '<td data-head="Nearest route"><div><a href="routes?route=team-070"' in text(app)
 
     app.text_input(key="find").set_value("TEAM-19").run()
     assert text(app).count('<td data-head="Requests">') == 10

@@ -81,6 +81,7 @@ OTHER_COLUMNS: Mapping[str, str] = {
     "traffic": "route worker arm target latency_ms",
     "traffic_day": "route worker arm target",
     "traffic_hour": "route worker arm target latency_ms",
+    "unrouted": "model",
     "verdict": "id proposal route incumbent candidate outcome reason suites inputs signature",
     "waiver": "id route target reason author signature",
 }

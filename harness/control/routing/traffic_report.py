@@ -4,13 +4,19 @@ quick.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from harness.control.context import Context
-from harness.domain.canary.observation import TrafficPoint, TrafficTotal
+from harness.domain.canary.observation import (
+    MOST_UNROUTED,
+    TrafficPoint,
+    TrafficTotal,
+    UnroutedModel,
+)
 from harness.domain.formatting import (
     format_age,
     format_date_time,
@@ -18,6 +24,7 @@ from harness.domain.formatting import (
     format_quantity,
     format_span,
 )
+from harness.domain.suggestions import find_nearest
 
 # How far back the newest request is looked for, where the window has none.
 LOOK_BACK: Final = timedelta(days=30)
@@ -68,6 +75,15 @@ class RouteTraffic:
         return self.left / self.requests if self.requests else None
 
 
+@dataclass(frozen=True, slots=True)
+class UnroutedTraffic:
+    """Sums up the requests for a model that no route is named after."""
+
+    model: str  # as clients call it
+    requests: int
+    nearest: str  # the route of the most similar name; empty for none
+
+
 @dataclass(frozen=True)
 class TrafficReport:
     """Reports the traffic of a window."""
@@ -80,6 +96,8 @@ class TrafficReport:
     step: timedelta  # of the course
     course: Sequence[TrafficPoint]  # a point for each step since the window's begin
     last_request: datetime | None  # also from before the window; None without one in 30 days
+    # Of the UTC days that the window touches; the most frequent first. Of one route: none.
+    unrouted: Sequence[UnroutedTraffic] = ()
 
     @property
     def failing(self) -> Sequence[RouteTraffic]:
@@ -103,6 +121,8 @@ def load_traffic_report(
     with ctx.store.read() as tx:
         totals = tx.observations.totals(since=since, route=route)
         points = tx.observations.traffic_points(since=since, step=step, route=route)
+        unrouted = () if route else tx.observations.unrouted(since=since.date())
+        names = tx.routing.names() if unrouted else ()
         earlier = () if totals else tx.observations.totals(since=now - LOOK_BACK, route=route)
     last = max((total.last for total in (*totals, *earlier)), default=None)
     return TrafficReport(
@@ -114,6 +134,7 @@ def load_traffic_report(
         step=step,
         course=_course(points, since, now, step),
         last_request=None if last is None else last + _MINUTE,
+        unrouted=_by_model(unrouted, names),
     )
 
 
@@ -162,6 +183,18 @@ def _by_route(totals: Iterable[TrafficTotal]) -> Sequence[RouteTraffic]:
         grouped.setdefault(total.route, []).append(total)
     routes = [RouteTraffic.from_totals(name, group) for name, group in grouped.items()]
     return sorted(routes, key=lambda route: (-route.failed, -route.requests, route.route))
+
+
+def _by_model(
+    unrouted: Iterable[UnroutedModel], routes: Sequence[str]
+) -> Sequence[UnroutedTraffic]:
+    counts: Counter[str] = Counter()
+    for day in unrouted:
+        counts[day.model] += day.requests
+    return [
+        UnroutedTraffic(model, requests, find_nearest(model, routes))
+        for model, requests in counts.most_common(MOST_UNROUTED)
+    ]
 
 
 def _floor(at: datetime, step: timedelta) -> datetime:

@@ -15,7 +15,7 @@ never of an answer.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, Final, Self
 
@@ -135,6 +135,20 @@ class TrafficMinute:
     cached_tokens: int = 0  # of the input, those read from a provider's cache
     unpriced: int = 0  # requests whose cost nobody knows; cost_usd is of the others
     internal_errors: int = 0  # faults of the router's own in them
+
+
+# Of a day's models without a route, so many are kept by name; of the others the sum.
+MOST_UNROUTED: Final = 200
+OTHER_MODELS: Final = "(others)"
+
+
+@dataclass(frozen=True, slots=True)
+class UnroutedModel:
+    """Counts a UTC day's requests for a model that no route is named after."""
+
+    model: str  # as the client called it
+    day: date
+    requests: int
 
 
 @dataclass(frozen=True, slots=True)

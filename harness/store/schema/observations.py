@@ -184,6 +184,17 @@ key_spend = sa.Table(
     sa.Index("ix_key_spend_day", "day"),
 )
 
+# By UTC day. The name is the client's own text; a day has a bounded number of them.
+unrouted = sa.Table(
+    "unrouted",
+    metadata,
+    free_text("model"),
+    day("day"),
+    count("requests"),
+    sa.PrimaryKeyConstraint("day", "model"),
+    at_least("requests", 0),
+)
+
 failover = sa.Table(
     "failover",
     metadata,

@@ -14,11 +14,14 @@ import sqlalchemy as sa
 
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, claim_keys, page_of
 from harness.domain.canary.observation import (
+    MOST_UNROUTED,
+    OTHER_MODELS,
     ObservationBlock,
     TargetCost,
     TrafficMinute,
     TrafficPoint,
     TrafficTotal,
+    UnroutedModel,
 )
 from harness.domain.privacy.capture import CapturedRequest, CaptureResult, day_start
 from harness.domain.reliability.failover import Failover
@@ -36,7 +39,7 @@ from harness.store.observation_rules import (
     check_traffic,
 )
 from harness.store.refusals import not_captured
-from harness.store.schema.columns import EPOCH, MICROSECOND, Values
+from harness.store.schema.columns import EPOCH, MICROSECOND, Values, storable
 from harness.store.schema.observations import (
     block,
     block_from_row,
@@ -52,6 +55,7 @@ from harness.store.schema.observations import (
     traffic,
     traffic_from_row,
     traffic_to_row,
+    unrouted,
 )
 from harness.store.schema.traffic_sums import DAY, floor_time, traffic_hour
 from harness.store.sql.json_rows import json_rows, look_up
@@ -166,6 +170,28 @@ FORGET_HOURS = sa.delete(traffic_hour).where(
 FORGET_MINUTES = sa.delete(traffic).where(
     traffic.c.minute < sa.bindparam("before", type_=traffic.c.minute.type)
 )
+UNROUTED = (
+    sa.select(unrouted)
+    .where(
+        unrouted.c.day >= sa.bindparam("since", type_=unrouted.c.day.type),
+        unrouted.c.day <= FAR_DAY,
+    )
+    .order_by(unrouted.c.day, unrouted.c.model)
+)
+UNROUTED_NAMES = sa.select(unrouted.c.model).where(
+    unrouted.c.day == sa.bindparam("of_day", type_=unrouted.c.day.type)
+)
+ADD_UNROUTED = (
+    sa.update(unrouted)
+    .where(
+        unrouted.c.model == sa.bindparam("of_model", type_=unrouted.c.model.type),
+        unrouted.c.day == sa.bindparam("of_day", type_=unrouted.c.day.type),
+    )
+    .values(requests=unrouted.c.requests + sa.bindparam("more"))
+)
+FORGET_UNROUTED = sa.delete(unrouted).where(
+    unrouted.c.day < sa.bindparam("before", type_=unrouted.c.day.type)
+)
 FORGET_SPEND = sa.delete(key_spend).where(
     key_spend.c.day < sa.bindparam("before", type_=key_spend.c.day.type)
 )
@@ -248,6 +274,7 @@ class SqlObservations:
         blocks: Iterable[ObservationBlock],
         traffic: Iterable[TrafficMinute],
         spends: Iterable[KeySpend] = (),
+        unrouted: Iterable[UnroutedModel] = (),
     ) -> None:
         # In one order for all writers: two of them never wait for each other.
         for observation_block in sorted(blocks, key=lambda b: b.rollout):
@@ -255,6 +282,8 @@ class SqlObservations:
         self._add_traffic(traffic)
         for spend in sorted(spends, key=lambda s: (s.key, s.day, s.worker)):
             self._add_spend(spend)
+        for model in sorted(unrouted, key=lambda model: (model.day, model.model)):
+            self._add_unrouted(model)
 
     def begin_batch(self, id_: str, at: datetime) -> bool:
         # Beside a transaction of the same batch that goes on, this waits for its end.
@@ -332,6 +361,16 @@ class SqlObservations:
             sums = {f"more_{name}": values[name] for name in SPEND_SUMS}
             self._unit.write(ADD_SPEND, {**key, **sums})
 
+    def _add_unrouted(self, more: UnroutedModel) -> None:
+        names = {row.model for row in self._unit.read(UNROUTED_NAMES, {"of_day": more.day})}
+        model = storable(more.model)
+        if model not in names and len(names) >= MOST_UNROUTED:
+            model = OTHER_MODELS
+        values: Values = {"model": model, "day": more.day, "requests": more.requests}
+        if not self._unit.write_new(unrouted, values):
+            added = {"of_model": model, "of_day": more.day, "more": more.requests}
+            self._unit.write(ADD_UNROUTED, added)
+
     def claim_keys(self, claim: KeyClaim) -> Sequence[KeyHistory]:
         # One claim after the other: two routers never both find a key new.
         self._unit.serialize_by(claim.rollout)
@@ -403,10 +442,15 @@ class SqlObservations:
     ) -> Sequence[TrafficPoint]:
         return self._traffic.points(since, step, route)
 
+    def unrouted(self, *, since: date) -> Sequence[UnroutedModel]:
+        rows = self._unit.read(UNROUTED, {"since": since})
+        return [UnroutedModel(row.model, row.day, row.requests) for row in rows]
+
     def forget_traffic(self, before: datetime) -> int:
         begin = floor_time(before, DAY)
         self._unit.write(FORGET_HOURS, {"before": begin})
         self._unit.write(FORGET_SPEND, {"before": begin.date()})
+        self._unit.write(FORGET_UNROUTED, {"before": begin.date()})
         return self._unit.write(FORGET_MINUTES, {"before": begin})
 
     def spend_totals(self, *, today: date, keys: Collection[str]) -> Mapping[str, SpendTotals]:

@@ -16,7 +16,7 @@ from typing import cast
 
 from harness.domain.canary.guardrails import UnitRule
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, claim_keys
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute, UnroutedModel
 from harness.domain.errors import StoreUnavailable
 from harness.domain.evals.pins import Sighting
 from harness.domain.operations.access import OptOut, key_hash
@@ -91,6 +91,7 @@ class SwitchableStore:
         self.failovers: list[Failover] = []
         self.alerts: list[Alert] = []
         self.spends: list[KeySpend] = []
+        self.unrouted: list[UnroutedModel] = []
         self.spent: list[tuple[SpendingPurpose, float, int, int]] = []
         self.sightings: list[Sighting] = []
         self.shadows: list[ShadowTally] = []
@@ -187,8 +188,10 @@ class SwitchableStore:
         blocks: Sequence[ObservationBlock],
         traffic: Sequence[TrafficMinute],
         spends: Sequence[KeySpend] = (),
+        unrouted: Sequence[UnroutedModel] = (),
     ) -> None:
         self.spends += spends
+        self.unrouted += unrouted
         for block in blocks:
             self.blocks.setdefault((block.rollout, block.worker, block.sequence), block)
         self.traffic += traffic

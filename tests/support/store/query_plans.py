@@ -49,6 +49,7 @@ GROWING: Final = frozenset(
         "traffic",
         "traffic_day",
         "traffic_hour",
+        "unrouted",
         "verdict",
     }
 )
