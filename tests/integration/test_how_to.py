@@ -91,6 +91,7 @@ OF_THEIR_OWN = {
 
 # Pages whose commands other tests run.
 ELSEWHERE = {
+    "clients": "test_clients_docs",
     "credentials": "test_credentials_docs",
     "overrides": "test_overrides_docs",
     "proofs": "test_proof_export",

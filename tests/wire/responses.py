@@ -20,6 +20,8 @@ FIELDS: Final = names(
 TOOLS: Final = names("function custom namespace web_search")
 CALLS: Final = names("function_call custom_tool_call")
 RESULTS: Final = names("function_call_output custom_tool_call_output")
+# By id: an item, and a response's whole conversation.
+STORED: Final[dict[str, list[Json]]] = {}
 # The end of an id of an item that goes with the reasoning before it.
 REASONED: Final = "_reasoned"
 HOSTED: Final = names("web_search_call code_interpreter_call mcp_call")
@@ -32,8 +34,7 @@ def read(body: Json, provider: str) -> Reading:
             raise error(400, f"Unknown parameter: '{name}'.", "unknown_parameter")
     for tool in body.get("tools", ()):
         need(tool["type"] in TOOLS, f"Invalid value: '{tool['type']}'.")
-    given = body["input"]
-    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    items = _conversation(body)
     waiting: list[str] = []
     turns: list[Turn] = []
     reasons = False
@@ -63,6 +64,27 @@ def read(body: Json, provider: str) -> Reading:
     need(not waiting, f"No tool output found for function call {waiting}.")
     offered = tuple(str(tool.get("name")) for tool in body.get("tools", ()))
     return Reading("", tuple(turns), offered, thinks=bool(body.get("reasoning")))
+
+
+def _conversation(body: Json) -> list[Json]:
+    """The items of a request, with those that this provider stored."""
+    given = body["input"]
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    earlier = body.get("previous_response_id")
+    if earlier is not None:
+        if earlier not in STORED:
+            words = f"Previous response with id '{earlier}' not found."
+            raise error(400, words, "previous_response_not_found")
+        items = [*STORED[earlier], *items]
+    found: list[Json] = []
+    for item in items:
+        if item.get("type") == "item_reference":
+            if item["id"] not in STORED:
+                raise error(404, f"Item with id '{item['id']}' not found.")
+            found += STORED[item["id"]]
+        else:
+            found.append(item)
+    return found
 
 
 def _check_reasoning(item: Json, provider: str, *, stored: bool) -> None:
@@ -127,7 +149,11 @@ def whole(reply: Reply, body: Json, provider: str) -> Json:
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": 10,
     }
-    head = {"id": f"resp_{next(NUMBERS)}", "object": "response", "created_at": 1, **done}
+    id_ = f"resp_{next(NUMBERS)}"
+    if body.get("store") is not False:
+        STORED.update({item["id"]: [item] for item in output})
+        STORED[id_] = [*_conversation(body), *output]
+    head = {"id": id_, "object": "response", "created_at": 1, **done}
     return {**head, "model": body["model"], "output": output, "tools": [], "usage": usage}
 
 

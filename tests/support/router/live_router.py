@@ -58,6 +58,7 @@ from router.snapshot.compiler import compile_snapshot
 from router.snapshot.holder import SnapshotHolder
 from router.upstream.transports import Transports
 from tests.support.providers.raw_server import abort_connections
+from tests.wire.server import KEY as WIRE_KEY
 
 SECRET = b"the server's secret"
 KEY = "sk-sg-good"
@@ -68,6 +69,7 @@ UPSTREAM_KEYS = {
     "UP_KEY": UPSTREAM_KEY,
     "UP_KEY_2": "second-secret",
     "UP_KEY_3": "third-secret",
+    "WIRE_KEY": WIRE_KEY,
 }
 INCUMBENT, CANDIDATE, FALLBACK = "m-incumbent", "m-candidate", "m-fallback"
 # Nothing is waited for; what takes long on a busy machine is no fault.
