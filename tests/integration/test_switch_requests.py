@@ -207,6 +207,23 @@ def test_a_rejected_switch_leaves_the_session_and_is_told(
     assert ask(ctx, session).state is SwitchState.PENDING
 
 
+def test_what_nobody_decides_expires(ctx: Context, session: AgentSession) -> None:
+    request = ask(ctx, session)
+    assert switches.expire_switches(ctx) == 0
+    ctx.clock.advance(3_600)  # type: ignore[attr-defined]
+
+    for decide in (switches.approve_switch, switches.reject_switch):
+        with pytest.raises(Conflict, match="expired already"):
+            decide(ctx, BEN, request.id)
+    assert switches.expire_switches(ctx) == 1
+
+    assert switches.load_switch(ctx, request.id).state is SwitchState.EXPIRED
+    assert now_on(ctx, session).model == CHAT
+    (note,) = list_notes(ctx, session.id, request.asked_at)
+    assert note.startswith("Nobody decided about the switch to sim/better in time")
+    assert not list(list_agent_grants(ctx))
+
+
 def test_the_same_request_waits_once_and_not_many_wait(
     ctx: Context, session: AgentSession
 ) -> None:
