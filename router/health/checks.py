@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
+from harness.domain.reliability.breaker import BreakerState
 from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import Arm
@@ -41,11 +42,13 @@ AT_ONCE: Final = 4
 SHORTEST_SLEEP_S: Final = 0.1
 # What cannot be the check's own fault.
 FAULTS: Final = (_F.OVERLOADED, _F.SERVER, _F.CONNECT, _F.TIMEOUT)
+# The least that every provider takes.
+ANSWER_TOKENS: Final = 16
 _WORD: Final = [{"role": "user", "content": "ping"}]
 _CHEAPEST: Final[Mapping[Endpoint, Mapping[str, object]]] = {
-    Endpoint.CHAT: {"messages": _WORD, "max_tokens": 1},
-    Endpoint.MESSAGES: {"messages": _WORD, "max_tokens": 1},
-    Endpoint.RESPONSES: {"input": "ping", "max_output_tokens": 16},
+    Endpoint.CHAT: {"messages": _WORD, "max_tokens": ANSWER_TOKENS},
+    Endpoint.MESSAGES: {"messages": _WORD, "max_tokens": ANSWER_TOKENS},
+    Endpoint.RESPONSES: {"input": "ping", "max_output_tokens": ANSWER_TOKENS},
     Endpoint.EMBEDDINGS: {"input": "ping"},
 }
 REQUESTS: Final[Mapping[Endpoint, ClientRequest]] = {
@@ -157,6 +160,9 @@ class HealthChecks:
         upstream = route.upstreams[target]
         began = self._clock.monotonic()
         endpoint = self._health.spoken.get(target) or first_native_endpoint(upstream)
+        if self._health.state(target) is not BreakerState.CLOSED:
+            # Only an answer where users failed shows that they would be answered.
+            endpoint = self._health.failed_at.get(target, endpoint)
         if endpoint is None:
             return
         progress = RequestProgress()

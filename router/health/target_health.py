@@ -140,6 +140,9 @@ class TargetHealth:
         # When it last answered anybody, and at which endpoint.
         self.answered_at: dict[str, float] = {}
         self.spoken: dict[str, Endpoint] = {}
+        # Where a user's request last failed of what counts: of a circuit that is not closed,
+        # where it opened.
+        self.failed_at: dict[str, Endpoint] = {}
         self._under_way: Counter[str] = Counter()  # of users' requests
         # By target, whom it refused since it last answered, as `counts_for_all` has it.
         self._refused: dict[str, set[object]] = {}
@@ -214,12 +217,13 @@ class TargetHealth:
         refused.add(caller)
         return len(refused) >= SEVERAL_CALLERS
 
-    def judge(self, target: str, failure: FailureClass | None) -> None:
+    def judge(self, target: str, failure: FailureClass | None, endpoint: Endpoint) -> None:
         """Notes how a user's request to a target went. failure: None for a success."""
         if failure is None:
             self._found_well_at[target] = self._monotonic()
         elif FAILURE_RULES[failure].breaker is not BreakerEffect.NEUTRAL:
             self._found_well_at.pop(target, None)
+            self.failed_at[target] = endpoint
 
     def busy(self, target: str) -> bool:
         """Whether a user's request is under way there."""

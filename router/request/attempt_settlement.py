@@ -63,7 +63,7 @@ class AttemptSettlement:
         ):
             counts = FailureClass.CANCELLED
         if not made.check:
-            self._health.judge(upstream.id, counts)
+            self._health.judge(upstream.id, counts, made.endpoint)
         self._health.settle(upstream.id, made.ticket, counts)
         self._metrics.attempt(upstream.name, outcome)
 

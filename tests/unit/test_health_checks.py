@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.reliability.breaker import BreakerState
 from harness.domain.routing.capabilities import Capabilities
+from router.health.checks import ANSWER_TOKENS
 from router.health.target_health import (
     MAX_SLEEP_S,
     PROBE_EVERY_S,
@@ -146,7 +147,7 @@ async def test_who_answered_lately_is_not_checked_and_the_check_is_cheap(
     await door.ask()
 
     assert await door.check(2) == [FALLBACK]
-    assert json.loads(door.asked[-1].body)["max_tokens"] == 1
+    assert json.loads(door.asked[-1].body)["max_tokens"] == ANSWER_TOKENS
     # A provider that is ill may send anything.
     assert [request.max_bytes for request in door.asked] == [None, MAX_CHECK_BYTES]
     assert await door.up() == 1
@@ -182,7 +183,13 @@ async def test_checks_close_a_circuit_so_that_no_user_has_to_be_the_probe(
         await door.check(PROBE_EVERY_S)
     assert await door.state(INCUMBENT) == 0
     assert await door.up(INCUMBENT) == 1
-    assert sum(json.loads(request.body).get("max_tokens") == 1 for request in door.asked) >= 4
+    assert (
+        sum(
+            json.loads(request.body).get("max_tokens") == ANSWER_TOKENS
+            for request in door.asked
+        )
+        >= 4
+    )
 
 
 @pytest.mark.req("B10", "A6")
@@ -311,6 +318,21 @@ async def test_a_target_is_checked_by_what_it_was_asked_for_or_is_known_to_speak
     await door.check()
     assert [request.path for request in door.asked[-2:]].count("/embeddings") == 1
     assert await door.up(INCUMBENT) == 1
+
+
+@pytest.mark.req("B10")
+async def test_a_circuit_is_closed_by_a_check_where_users_failed_alone(tmp_path: Path) -> None:
+    door = Checked(tmp_path, {INCUMBENT: Capabilities(responses="native")})
+    await door.ask()
+    door.turns[INCUMBENT] = error(401)
+    await door.call("/v1/responses", b'{"model":"support","input":"a"}')
+    assert await door.state(INCUMBENT) == 2
+
+    door.asked.clear()
+    await door.check(INTERVAL_S)
+
+    paths = {json.loads(request.body)["model"]: request.path for request in door.asked}
+    assert paths[INCUMBENT] == "/responses"
 
 
 @pytest.mark.req("B10")

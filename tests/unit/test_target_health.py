@@ -47,7 +47,7 @@ def test_a_breaker_moves_as_if_each_success_were_settled_alone(
                 assert health.answered_at[TARGET] == now[0]
             else:
                 health.end(TARGET)
-                health.judge(TARGET, ended)
+                health.judge(TARGET, ended, Endpoint.CHAT)
                 health.settle(TARGET, held, ended)
             alone = settle(alone, held, ended, now[0], POLICY)
         waiting.clear()
@@ -62,7 +62,7 @@ def test_a_success_is_what_end_judge_and_settle_make_of_it() -> None:
         health.begin(TARGET)
     together.answered(TARGET, 0, Endpoint.CHAT)
     apart.end(TARGET)
-    apart.judge(TARGET, None)
+    apart.judge(TARGET, None, Endpoint.CHAT)
     apart.settle(TARGET, 0, None)
 
     assert together.answered_at == apart.answered_at == {TARGET: 7.0}

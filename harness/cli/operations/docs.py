@@ -14,7 +14,14 @@ import click
 from click.shell_completion import get_completion_class
 
 from harness import docs_pages, package_data
-from harness.app.history_table import HEADS, history_rows
+from harness.app.router_tables import (
+    END_HEADS,
+    FAULT_HEADS,
+    HISTORY_HEADS,
+    end_rows,
+    fault_rows,
+    history_rows,
+)
 from harness.cli.frame import output
 from harness.cli.frame.session import Session
 from harness.cli.reference.config_reference import config_page, policies_page
@@ -221,7 +228,11 @@ def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
     """
     parts = {
         folder / "explanation" / "architecture.md": diagrams(),
-        folder / "reference" / "router.md": {"history": table(HEADS, history_rows())},
+        folder / "reference" / "router.md": {
+            "history": table(HISTORY_HEADS, history_rows()),
+            "whose fault": table(FAULT_HEADS, fault_rows()),
+            "ends": table(END_HEADS, end_rows()),
+        },
     }
     return {
         folder / "reference" / "cli.md": cli_markdown(program, "swapgate"),

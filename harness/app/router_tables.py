@@ -1,0 +1,158 @@
+"""The router's tables as the reference shows them: what a conversation carries to each kind of
+provider, whose fault a failure is, and what each reason to end means.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from harness.domain.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
+from harness.domain.reliability.failures import (
+    FAILURE_RULES,
+    FAILURE_WORDS,
+    BreakerEffect,
+    FailureClass,
+    FailureRule,
+    NextTarget,
+    SameTarget,
+)
+from router.conversation.intake import FOREIGN, INTAKES, OPENAI_ALONE, TAKES_ALL, HistoryIntake
+from router.protocols.answer_ends import ENDS, AnswerEnding
+from router.protocols.provider_failures import BY_STATUS, REFUSALS, WITHOUT_WORDS
+
+HISTORY_HEADS: Final = ("kind", "ids of tool calls", "names of tools", "reasoning", "left out")
+_ANY: Final = "any"
+
+FAULT_HEADS: Final = (
+    "class",
+    "what it says",
+    "by status, without other words",
+    "by code",
+    "whose fault",
+    "the same target again",
+    "the next target",
+    "the circuit",
+)
+_SAME: Final = {
+    SameTarget.NEVER: "no",
+    SameTarget.ONCE: "once",
+    SameTarget.BACKOFF: "once, after a short random pause",
+    SameTarget.RETRY_AFTER: "once, after its `Retry-After` if that fits",
+}
+_NEXT: Final = {
+    NextTarget.YES: "yes",
+    NextTarget.NO: "no",
+    NextTarget.LARGER_WINDOW: "with a larger `context_window`",
+    NextTarget.IF_ROUTE_SAYS: "with `on_content_policy: fallback`",
+}
+_CIRCUIT: Final = {
+    BreakerEffect.NEUTRAL: "stays",
+    BreakerEffect.FAILURE: "counts it",
+    BreakerEffect.OPENS: "opens",
+}
+# What `classify_status` says where no table has the status.
+_OTHERS: Final = {
+    FailureClass.BAD_REQUEST: ("other 4xx",),
+    FailureClass.SERVER: ("other 5xx",),
+}
+
+END_HEADS: Final = ("meaning", "reasons", "counted in")
+_ENDINGS: Final = {
+    AnswerEnding.GOOD: (
+        "good",
+        "nothing; without words, calls or a refusal `empty`: fail-over",
+    ),
+    AnswerEnding.CUT: ("cut", "the guardrail `truncation`"),
+    AnswerEnding.REFUSED: ("refused", "the guardrail `refusals`"),
+    AnswerEnding.FAILED: ("failed", "fail-over and circuit, as `aborted`"),
+    AnswerEnding.UNKNOWN: (
+        "unknown",
+        "with words `swapgate_irregular_answers_total`; without words as failed",
+    ),
+}
+
+
+def history_rows() -> Iterator[tuple[str, ...]]:
+    """Yields a row for each set of kinds that take the same of a history."""
+    by_intake: dict[HistoryIntake, list[str]] = {}
+    for name in PROVIDER_KINDS:
+        if name in SERVED_KINDS:
+            by_intake.setdefault(INTAKES.get(name, TAKES_ALL), []).append(name)
+    for intake, kinds in by_intake.items():
+        yield (
+            ", ".join(f"`{name}`" for name in kinds),
+            _ids(intake),
+            f"`{intake.tool_names.pattern}`" if intake.tool_names else _ANY,
+            _reasoning(intake),
+            _refused(intake),
+        )
+
+
+def _ids(intake: HistoryIntake) -> str:
+    if intake.call_ids is None:
+        return _ANY
+    pattern = intake.call_ids.pattern.pattern.removeprefix("(?s)")
+    return f"`{pattern}`, none twice"
+
+
+def _reasoning(intake: HistoryIntake) -> str:
+    if intake.demands_reasoning:
+        return "its own, and an empty one in each answer that called a tool"
+    return "its own" if intake.returns_reasoning else "none"
+
+
+def _refused(intake: HistoryIntake) -> str:
+    named = dict.fromkeys(intake.refused)
+    said = []
+    for group, words in (
+        (FOREIGN, "marks of other providers¹"),
+        (OPENAI_ALONE, "OpenAI's own²"),
+    ):
+        if set(group) <= named.keys():
+            said.append(words)
+            named = {name: None for name in named if name not in group}
+    return ", ".join([*said, *(f"`{name}`" for name in named)])
+
+
+def fault_rows() -> Iterator[tuple[str, ...]]:
+    """Yields a row for each class of failure."""
+    for failure, rule in FAILURE_RULES.items():
+        codes = sorted(
+            {code for row in REFUSALS if row.failure is failure for code in row.codes}
+        )
+        yield (
+            f"`{failure.value}`",
+            FAILURE_WORDS[failure],
+            ", ".join(_statuses(failure)),
+            ", ".join(f"`{code}`" for code in codes),
+            rule.fault.value,
+            _SAME[rule.same_target],
+            _NEXT[rule.next_target],
+            _circuit(rule),
+        )
+
+
+def end_rows() -> Iterator[tuple[str, ...]]:
+    """Yields a row for each meaning of a reason to end."""
+    for ending, (name, counted) in _ENDINGS.items():
+        words = (
+            word for known in ENDS.values() for word, own in known.items() if own is ending
+        )
+        said = ", ".join(f"`{word}`" for word in dict.fromkeys(words))
+        yield name, said or "any other word", counted
+
+
+def _statuses(failure: FailureClass) -> Iterator[str]:
+    yield from (str(status) for status, own in BY_STATUS.items() if own is failure)
+    bare = (status for status, own in WITHOUT_WORDS.items() if own is failure)
+    yield from (f"{status} without an error body" for status in bare)
+    yield from _OTHERS.get(failure, ())
+
+
+def _circuit(rule: FailureRule) -> str:
+    """What becomes of the target's circuit."""
+    effect = _CIRCUIT[rule.breaker]
+    if rule.breaker is BreakerEffect.NEUTRAL:
+        return effect
+    if rule.several_callers:
+        return f"{effect} from three callers on"
+    return f"{effect} when no other key is left" if rule.other_key else effect
