@@ -13,30 +13,28 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 from inspect_ai import eval_async
+from inspect_ai.agent._acp.transport import _acp_live_active as is_below_a_session
 from inspect_ai.hooks import Hooks, SampleEnd, hooks
 from inspect_ai.log import (
     EvalLog,
     read_eval_log_sample_async,
     read_eval_log_sample_summaries_async,
 )
-from inspect_ai.model import Model
+from inspect_ai.model import Model, _assistant_internal
 from inspect_ai.util import display_type
 
 from evals.runner.call_spending import build_spending
 from evals.runner.collector import Collector
 from evals.runner.http_transport import HttpTransport
 from evals.runner.inspect_model import TargetConnection, open_model
-from evals.runner.inspect_startup import (
-    leave_out_agent_server,
-    leave_out_agent_sessions,
-    leave_out_vendor_sdks,
-)
 from evals.runner.inspect_tasks import DataSuite, InspectSuite, inspect_suite
 from evals.runner.judge import Judge
 from evals.runner.judge_calibration import (
@@ -52,6 +50,42 @@ from harness.domain.errors import JudgeUnfit
 from harness.domain.evals.run import JudgeCalibration, RunState, Sample
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob, ProviderCallsFactory
+
+AGENT_SERVER = "inspect_ai.agent._acp.server"
+
+
+def leave_out_vendor_sdks() -> None:
+    """Keeps Inspect from loading the SDKs of OpenAI and Anthropic before its first sample,
+    where they are installed, for its own providers of these names. A suite of ours asks none,
+    and loading takes seconds of every run. A user's task may ask them.
+    """
+    for flag in ("_HAS_OPENAI", "_HAS_ANTHROPIC"):
+        setattr(_assistant_internal, flag, False)
+
+
+def leave_out_agent_server() -> None:
+    """Keeps Inspect from loading the module of a server that it starts only for who asks for
+    one, which we never do: hundreds of Pydantic models, half a second of each run.
+    """
+    if AGENT_SERVER in sys.modules:
+        return
+    module = ModuleType(AGENT_SERVER, "Stands for the server that no eval of ours starts.")
+    vars(module).update(acp_server=_start_no_server, acp_server_accepting_clients=lambda: False)
+    sys.modules[AGENT_SERVER] = module
+
+
+@asynccontextmanager
+async def _start_no_server(**_: object) -> AsyncIterator[None]:
+    yield None
+
+
+def leave_out_agent_sessions() -> None:
+    """Lets the samples of this context have no session of that server's: each would translate
+    the events of its sample for clients that there are not.
+    """
+    # As if there were one above them: then each of theirs is one that does nothing.
+    is_below_a_session.set(True)
+
 
 log = logging.getLogger(__name__)
 _collector: Collector | None = None

@@ -26,10 +26,9 @@ from evals.scorers import (
 )
 from evals.scorers.code import CODE
 from evals.scorers.text_match import written
-from evals.suites.conversation import conversation, message_text
+from evals.suites.conversation import check_fields, conversation, merge_fields, message_text
 from evals.suites.items import Item, file_sha256, load_items, tags_of
 from evals.suites.judge_references import load_references
-from evals.suites.request_fields import check_fields, merge_fields
 from harness.domain.content_hash import digest
 from harness.domain.errors import ConfigError, InputError, NotFound
 from harness.domain.evals.item_groups import ItemGroups

@@ -12,9 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from evals.suites.conversation import asked_text, check_messages
+from evals.suites.conversation import FIELDS, asked_text, check_fields, check_messages
 from evals.suites.items import json_lines
-from evals.suites.request_fields import FIELDS, check_fields
 from evals.suites.suite import load_suite
 from harness.domain.content_hash import hash_content
 from harness.domain.errors import Conflict, InputError

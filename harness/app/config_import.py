@@ -13,9 +13,9 @@ import yaml
 from harness import config, package_data
 from harness.app.installation import config_file, read_dotenv
 from harness.config.source_locations import parse_file
-from harness.domain.adoption.conversion import Conversion, SourceConfig
-from harness.domain.adoption.litellm import convert_litellm
+from harness.domain.config_conversion import Conversion, SourceConfig
 from harness.domain.errors import ConfigError
+from harness.domain.litellm_import import convert_litellm
 
 _HEAD: Final = """\
 # yaml-language-server: $schema=swapgate.schema.json

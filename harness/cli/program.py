@@ -116,7 +116,7 @@ VERBS = {
         "Show where things stand, and what waits for a person.",
     ),
     "spending": LazyCommand(
-        "harness.cli.operations.spending:spending",
+        "harness.cli.operations.status:spending",
         "Show what evals, judges, shadows, drift checks and agents cost in this month (UTC).",
     ),
     "doctor": LazyCommand(

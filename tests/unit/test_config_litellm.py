@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from harness import config, package_data
 from harness.app.config_import import convert_file
-from harness.domain.adoption.conversion import (
+from harness.domain.config_conversion import (
     Conversion,
     ConversionOutcome,
     SourceConfig,
 )
-from harness.domain.adoption.litellm import REQUEST_FIELDS, SECTIONS, convert_litellm
+from harness.domain.litellm_import import REQUEST_FIELDS, SECTIONS, convert_litellm
 from harness.domain.settings import Settings
 
 pytestmark = pytest.mark.req("G1")

@@ -9,8 +9,8 @@ import pytest
 
 from evals.runner.questions import answer_text
 from evals.scorers import AnswerToolCall, ScoreResult, find_scorer
+from evals.suites.conversation import merge_fields
 from evals.suites.items import Item
-from evals.suites.request_fields import merge_fields
 from evals.suites.suite import load_suite
 from harness.domain.errors import InputError
 from harness.domain.settings import SuiteSettings

@@ -11,7 +11,7 @@ import click
 
 from harness.cli.frame import output
 from harness.cli.frame.session import Session, pass_session
-from harness.domain.adoption.conversion import ConversionOutcome
+from harness.domain.config_conversion import ConversionOutcome
 
 if TYPE_CHECKING:
     from harness.app.config_import import ConfigImport

@@ -19,6 +19,7 @@ from harness.control.agents.queries import list_switch_requests
 from harness.control.agents.switch_alerts import SwitchRequestView, view_switch
 from harness.control.operations.alerts import AlertView
 from harness.control.operations.queries import list_alerts
+from harness.control.operations.spending_report import load_report
 from harness.control.routing import banners
 from harness.control.routing.banners import Banner
 from harness.control.routing.break_glass import count_unconfirmed
@@ -33,11 +34,47 @@ from harness.control.routing.route_status import (
     RouteStatus,
     describe_needs,
 )
-from harness.domain.formatting import escape_controls, format_bps, format_quantity
+from harness.domain.formatting import (
+    escape_controls,
+    format_bps,
+    format_quantity,
+    format_spent_usd,
+)
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import INVALID_ROWS_HINT, Page
 from harness.domain.routing.table import FIRST_ROUTE_STEP
+
+
+@click.command()
+@pass_session
+def spending(session: Session) -> None:
+    """Show what evals, judges, shadows, drift checks and agents cost in this month (UTC)."""
+    report = load_report(session.context)
+    if session.json:
+        output.document(report)
+        return
+    click.echo(f"{report.headline}.")
+    if report.reason:
+        click.echo(f"{report.reason}.")
+    click.echo()
+    output.table(
+        ["PURPOSE", "SPENT", "CALLS", "WITHOUT A PRICE", "STATE"],
+        [
+            (
+                row.purpose.value,
+                format_spent_usd(row.spent_usd, row.unpriced),
+                f"{row.calls:,}",
+                f"{row.unpriced:,}" if row.unpriced else None,
+                row.purpose.at_the_cap if row.purpose in report.waiting else None,
+            )
+            for row in report.purposes
+        ],
+        empty="",
+    )
+    click.echo()
+    output.facts(report.facts)
+
 
 MOST_ROUTES: Final = 12
 # Of a document, and of the lines that go into a log.

@@ -34,7 +34,7 @@ CREATE = LazyCommand(
     "Propose CANDIDATE for ROUTE: evals on both models, the gate, then a 1 % canary.",
 )
 REPORT = LazyCommand(
-    "harness.cli.proposals.report:proposal_report", "Write a comparison as a document."
+    "harness.cli.proposals.proof:proposal_report", "Write a comparison as a document."
 )
 
 

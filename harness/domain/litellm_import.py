@@ -5,7 +5,7 @@ its deployments and fallbacks the route's chain.
 from collections.abc import Mapping
 from typing import Any, Final
 
-from harness.domain.adoption.conversion import ConfigPath, Conversion, SourceConfig
+from harness.domain.config_conversion import ConfigPath, Conversion, SourceConfig
 from harness.domain.errors import InputError
 from harness.domain.providers import api_base_rules
 from harness.domain.providers.kinds import PROVIDER_KINDS

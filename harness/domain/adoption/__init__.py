@@ -1,1 +1,0 @@
-"""Other gateways' configurations become Swapgate's."""
