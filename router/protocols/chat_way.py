@@ -2,6 +2,7 @@
 behind.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 
@@ -15,3 +16,12 @@ class ChatWay:
     limit_field: str = "max_tokens"
     maker: str = ""
     dropped: dict[str, None] = field(default_factory=dict)
+
+    def without(
+        self, request: Mapping[str, object], said: Collection[str], lost: Collection[str]
+    ) -> dict[str, object]:
+        """Returns the fields that a chat has as they are. said: those that it says otherwise.
+        lost: those that it has no place for, which are named.
+        """
+        self.dropped |= {name: None for name in request if name in lost and request[name]}
+        return {n: v for n, v in request.items() if n not in said and n not in lost}

@@ -148,7 +148,7 @@ def test_what_a_request_says_survives(scene: Scene) -> None:
             {"role": "user", "content": "Sure?"},
         ],
         stop_sequences=["END"],
-        extra_body={"temperature": 0.5, "seed": 7},
+        extra_body={"temperature": 0.5, "seed": 7, "speed": "fast", "fallbacks": []},
         tools=[TOOL],
         tool_choice={"type": "tool", "name": "weather", "disable_parallel_tool_use": True},
     )

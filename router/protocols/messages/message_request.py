@@ -28,6 +28,19 @@ _OWN: Final = frozenset(
         "tools",
     }
 )
+# Anthropic's own hints and accounts: left out, and named.
+_LEFT_OUT: Final = frozenset(
+    {
+        "billing_policy",
+        "compaction",
+        "diagnostics",
+        "fallback_credit_token",
+        "fallbacks",
+        "speed",
+        "user_profile_id",
+        "workspace_id",
+    }
+)
 # What an answer depends on, and nobody else has.
 _HELD: Final = ("container", "mcp_servers", "inference_geo")
 # Types of the tools that the client itself runs.
@@ -47,7 +60,7 @@ def chat_body(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
     own = untranslatable_field(request.get)
     if own:
         raise untranslatable_error(own)
-    body = {name: value for name, value in request.items() if name not in _OWN}
+    body = way.without(request, _OWN, _LEFT_OUT)
     # Anthropic's other tier is OpenAI's default.
     if body.get("service_tier") == "standard_only":
         body["service_tier"] = "default"

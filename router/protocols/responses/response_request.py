@@ -34,6 +34,10 @@ _OWN: Final = frozenset(
         "truncation",
     }
 )
+# OpenAI's own hints: left out, and named.
+_LEFT_OUT: Final = frozenset(
+    {"access_programs", "background_options", "context_management", "image"}
+)
 # State at the provider, on which an answer depends.
 _HELD: Final = ("previous_response_id", "conversation", "prompt", "background")
 
@@ -50,8 +54,8 @@ def chat_body(
         raise untranslatable_error(own)
     body = {
         name: value
-        for name, value in request.items()
-        if name not in _OWN and not (value is None or name in _HELD)
+        for name, value in way.without(request, _OWN, _LEFT_OUT).items()
+        if not (value is None or name in _HELD)
     }
     body["messages"] = chat_messages(request.get("instructions"), request.get("input"), way)
     if request.get("max_output_tokens") is not None:
