@@ -18,10 +18,10 @@ class ChatWay:
     dropped: dict[str, None] = field(default_factory=dict)
 
     def without(
-        self, request: Mapping[str, object], said: Collection[str], lost: Collection[str]
+        self, request: Mapping[str, object], worded: Collection[str], absent: Collection[str]
     ) -> dict[str, object]:
-        """Returns the fields that a chat has as they are. said: those that it says otherwise.
-        lost: those that it has no place for, which are named.
+        """Returns the fields that a chat has as they are. worded: those that it says
+        otherwise. absent: those that it has no place for, which are named.
         """
-        self.dropped |= {name: None for name in request if name in lost and request[name]}
-        return {n: v for n, v in request.items() if n not in said and n not in lost}
+        self.dropped |= {name: None for name in request if name in absent and request[name]}
+        return {n: v for n, v in request.items() if n not in worded and n not in absent}
