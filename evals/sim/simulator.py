@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from starlette.requests import ClientDisconnect
 
 from evals.sim import answer_text, simulated_judge, text_numbers, tool_calls
-from evals.sim.fake_json import make_up
 from evals.sim.faults import MID_ANSWER, Fault, FaultBook, FaultKind, replace_answer
 from evals.sim.item_bank import ItemBank
 from evals.sim.profiles import Profile, find_line
@@ -158,7 +157,7 @@ class Simulator:
         elif not text and schema is None:
             text = answer_text.filler(prompt)
         elif not text:
-            text = answer_text.bare(make_up(schema, (profile.seed, prompt)))
+            text = answer_text.bare(tool_calls.make_up(schema, (profile.seed, prompt)))
         if request.limit is not None and text_numbers.count_tokens(text) > request.limit:
             text, reason = text_numbers.cut(text, request.limit), "length"
         return Completion(

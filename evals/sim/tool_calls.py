@@ -1,17 +1,19 @@
 """Decides whether a simulated model calls a tool, and with which arguments: right ones, wrong
-ones, or, for a forced tool that the item does not expect, made-up ones.
+ones, or, where no item says what is right, made-up ones that fit the tool's schema.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from evals.sim import text_numbers
-from evals.sim.fake_json import NAMES, make_up
 from evals.sim.profiles import ScriptLine
 from evals.sim.protocols.requests import ChatRequest
 from evals.sim.simulated_model import SimulatedAnswer
+
+NAMES = ("alpha", "harbour", "lantern", "meadow", "quartz", "willow")
+DEEPEST = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +66,32 @@ def altered(arguments: Mapping[str, Any], seed: str) -> dict[str, Any]:
     draw = text_numbers.random_bits(seed)
     key = sorted(arguments)[draw % len(arguments)] if arguments else "note"
     return {**arguments, key: f"{arguments.get(key, '')} {NAMES[draw % len(NAMES)]}".strip()}
+
+
+def make_up(schema: object, seed: Sequence[object], depth: int = 0) -> Any:
+    """Invents a value that fits the schema's type, enum and lower bound.
+
+    Of alternatives it takes the first. A value that is not a schema gives null.
+    """
+    plain = schema if isinstance(schema, dict) else {"type": "null"}
+    if isinstance(ways := plain.get("anyOf"), list) and ways and depth < DEEPEST:
+        return make_up(ways[0], seed, depth + 1)
+    draw = text_numbers.random_bits(*seed)
+    options = plain.get("enum", [plain["const"]] if "const" in plain else None)
+    if isinstance(options, list) and options:
+        return options[draw % len(options)]
+    kind = plain.get("type", "object")
+    if isinstance(kind, list):
+        kind = next((name for name in kind if name != "null"), "null")
+    if kind in ("object", "array") and depth >= DEEPEST:
+        return None
+    if kind == "object":
+        fields = plain.get("properties")
+        parts = fields.items() if isinstance(fields, dict) else ()
+        return {key: make_up(part, (*seed, key), depth + 1) for key, part in parts}
+    if kind == "array":
+        return [make_up(plain.get("items"), (*seed, 0), depth + 1)]
+    least = plain.get("minimum")
+    number = least if isinstance(least, int) and abs(least) < 1e15 else 1
+    values = {"boolean": draw % 2 == 0, "string": NAMES[draw % len(NAMES)]}
+    return {"integer": number, "number": float(number), **values}.get(str(kind))

@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 import pytest
 
 from evals.sim import server
-from evals.sim.app import build_app
 from evals.sim.simulator import Simulator
 from tests.support.providers import simulator_thread
 
@@ -240,7 +239,7 @@ async def test_only_loopback_clients_reach_the_switches() -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    app = build_app(server.simulator())
+    app = server.build_app(server.simulator())
     for client, status in [(("192.0.2.7", 5), 403), (None, 403), (("::1", 5), 200)]:
         sent.clear()
         scope: dict[str, Any] = {

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.sim import answer_text, fake_json, text_numbers, tool_calls
+from evals.sim import answer_text, text_numbers, tool_calls
 from evals.sim.item_bank import BankItem
 from evals.sim.profiles import Habits, Profile
 from evals.sim.protocols import embeddings, requests
@@ -150,10 +150,10 @@ SCHEMA = {
 
 @given(st.text())
 def test_arguments_that_are_made_up_fit_the_tools_schema(seed: str) -> None:
-    arguments = fake_json.make_up(SCHEMA, (seed,))
+    arguments = tool_calls.make_up(SCHEMA, (seed,))
 
     jsonschema.validate(arguments, {**SCHEMA, "required": list(SCHEMA["properties"])})
-    assert arguments == fake_json.make_up(SCHEMA, (seed,))
+    assert arguments == tool_calls.make_up(SCHEMA, (seed,))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_arguments_that_are_made_up_fit_the_tools_schema(seed: str) -> None:
     ],
 )
 def test_what_is_no_schema_breaks_nothing(odd: object) -> None:
-    json.dumps(fake_json.make_up(odd, ("x",)), allow_nan=False)
+    json.dumps(tool_calls.make_up(odd, ("x",)), allow_nan=False)
 
 
 def test_half_a_character_is_refused() -> None:
@@ -187,7 +187,7 @@ def test_a_schema_without_end_is_cut() -> None:
     endless: dict[str, Any] = {"type": "array"}
     endless["items"] = endless
 
-    assert json.dumps(fake_json.make_up(endless, ("x",))).count("[") == fake_json.DEEPEST
+    assert json.dumps(tool_calls.make_up(endless, ("x",))).count("[") == tool_calls.DEEPEST
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from evals.sim.app import build_app
-from evals.sim.server import SimServer, listener_url, open_listener, server
+from evals.sim.server import SimServer, build_app, listener_url, open_listener, server
 from evals.sim.simulator import Simulator
 
 
