@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from itertools import islice, product
 from pathlib import Path
 from typing import Final
@@ -94,9 +95,10 @@ class Cell:
         return f"new.{self.new}"
 
 
-def cells() -> Iterator[Cell]:
+def cells(*occasions: Occasion) -> Iterator[Cell]:
+    """occasions: empty for all."""
     for old, new, endpoint, stream, feature, occasion in product(
-        KINDS, KINDS, CLIENTS, (False, True), Feature, Occasion
+        KINDS, KINDS, CLIENTS, (False, True), Feature, occasions or Occasion
     ):
         able = all(endpoint in PROVIDER_KINDS[kind].serves for kind in (old, new))
         if able and not (endpoint is Endpoint.CHAT and feature in NOT_IN_CHATS):
@@ -228,7 +230,14 @@ def _streamed(events: list[bytes], kind: str = EVENTS["content-type"]) -> Script
 
 @pytest.mark.req("B1", "B2", "B7")
 @pytest.mark.parametrize(
-    "chosen", [sampled_cells, pytest.param(cells, marks=pytest.mark.verify)]
+    "chosen",
+    [
+        sampled_cells,
+        *(
+            pytest.param(partial(cells, occasion), marks=pytest.mark.verify, id=occasion.value)
+            for occasion in Occasion
+        ),
+    ],
 )
 async def test_a_moved_tool_loop_goes_on(
     chosen: Callable[[], Iterator[Cell]], tmp_path: Path
