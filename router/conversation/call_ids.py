@@ -1,15 +1,21 @@
 """Rewrites the ids of tool calls in a history to what a target takes: length, alphabet, none
-empty and none twice. Call and result keep one id; a longer history gives the same ids. Pure.
+empty and none twice. Call and result keep one id; a longer history gives the same ids. In
+answers, an id that the history has already is written anew. Pure.
 """
 
 import re
 from collections import defaultdict, deque
+from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from typing import Final, NamedTuple
 
 _DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _IDS: Final = re.compile(rb'"(?:tool_call_id|tool_use_id|call_id)"\s*:\s*"([^"]*)"')
-RESULT_IDS: Final = (b'"tool_call_id"', b'"tool_use_id"', b'"call_id"')
+NO_IDS: Final[frozenset[bytes]] = frozenset()
+CHAT_RESULT: Final = b'"tool_call_id"'
+CALL_ID: Final = b'"call_id"'
+RESULT_IDS: Final = (CHAT_RESULT, b'"tool_use_id"', CALL_ID)
 
 
 class IdRule(NamedTuple):
@@ -75,3 +81,26 @@ def _written(rule: IdRule, seed: str) -> str:
         number, digit = divmod(number, len(_DIGITS))
         digits.append(_DIGITS[digit])
     return rule.prefix + "".join(digits)
+
+
+def history_ids(body: bytes) -> frozenset[bytes]:
+    """Lists the ids of a history's results, as the client wrote them."""
+    if not any(name in body for name in RESULT_IDS):
+        return NO_IDS
+    return frozenset(_IDS.findall(body)) - {b""}
+
+
+def fresh_ids(taken: frozenset[bytes]) -> Callable[[bytes], bytes]:
+    """Gives calls of an answer another id where the history has theirs already: some servers
+    number the calls of each answer from 0, and clients take the second one for a repeat.
+    """
+    known = b"|".join(re.escape(id_) for id_ in taken)
+    pattern = re.compile(rb'("(?:id|call_id)"\s*:\s*)"(' + known + rb')"')
+
+    def named(found: re.Match[bytes]) -> bytes:
+        number = len(taken)
+        while (new := b"%b_%d" % (found[2], number)) in taken:
+            number += 1
+        return b'%b"%b"' % (found[1], new)
+
+    return partial(pattern.sub, named)

@@ -13,6 +13,7 @@ from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.reliability.request_repair import MAX_REPAIRS
 from harness.domain.routing.capabilities import Endpoint
 from router.conversation.answer_marks import ENCRYPTED, THINKS, answer_marker, may_sign
+from router.conversation.call_ids import CALL_ID, CHAT_RESULT, NO_IDS, fresh_ids, history_ids
 from router.conversation.chat_history import move_chat, suits_chat
 from router.conversation.intake import INTAKES, TAKES_ALL
 from router.conversation.learned_repairs import LearnedRepairs
@@ -91,7 +92,9 @@ class ConversationTransport:
         if self._repairs.any:
             sent, changed = self._repairs.apply(sent)
             moved = moved._replace(dropped=(*moved.dropped, *changed))
-        return await self._settled(sent, await self._way(sent).send(sent), moved)
+        return await self._settled(
+            sent, await self._way(sent).send(sent), moved, history_ids(request.body)
+        )
 
     def begin(self, request: UpstreamRequest) -> BegunCall | None:
         """Begins a call as `begin_call` does; None for a conversation that carries a piece, or
@@ -102,12 +105,14 @@ class ConversationTransport:
         begin = self._begin_chat if path == CHAT_PATH else self._begin_other
         if begin is None or (self._repairs.any and self._repairs.knows(request)):
             return None
+        # Behind a result, the ids of the answer's calls are looked at.
+        if CHAT_RESULT in body or RESULT in body or CALL_ID in body:
+            return None
         if path == CHAT_PATH:
             takes_all = self._intake is TAKES_ALL and QUOTED_MARK not in body
             suits = takes_all or suits_chat(body, self._intake)
         elif path == MESSAGES_PATH:
-            carries = THINKS in body or SIGNED in body or RESULT in body
-            suits = not carries or (THINKS not in body and suits_message(body))
+            suits = THINKS not in body and (SIGNED not in body or suits_message(body))
         else:
             suits = path != RESPONSES_PATH or (ENCRYPTED not in body and suits_response(body))
         return begin(request) if suits else None
@@ -136,7 +141,11 @@ class ConversationTransport:
         return MovedBody(request.body)
 
     async def _settled(
-        self, request: UpstreamRequest, reply: UpstreamReply, moved: MovedBody
+        self,
+        request: UpstreamRequest,
+        reply: UpstreamReply,
+        moved: MovedBody,
+        call_ids: frozenset[bytes] = NO_IDS,
     ) -> UpstreamReply:
         dropped = list(moved.dropped)
         gone: set[Piece] = set()
@@ -159,18 +168,26 @@ class ConversationTransport:
             request, names = less
             dropped += names
             reply = await self._way(request).send(request)
-        rewrite = self._rewrite(request, moved) if reply.status < min(STATUSES) else None
+        rewrite = (
+            self._rewrite(request, moved, call_ids) if reply.status < min(STATUSES) else None
+        )
         if rewrite is None and not (dropped or gone or repaired):
             return reply
         refused = sorted([*gone, *([FIELD] if repaired else ())])
         return MovedReply(reply, tuple(dict.fromkeys(dropped)), refused, rewrite)
 
-    def _rewrite(self, request: UpstreamRequest, moved: MovedBody) -> Rewrite | None:
-        """What an answer is written anew by; None for one that stays."""
+    def _rewrite(
+        self, request: UpstreamRequest, moved: MovedBody, call_ids: frozenset[bytes]
+    ) -> Rewrite | None:
+        """What an answer is written anew by; None for one that stays. call_ids: those of the
+        client's history.
+        """
         signs = may_sign(request.path, request.body)
         if request.path == CHAT_PATH:
             signs = self._signs_chats
         found: list[Rewrite] = []
+        if call_ids:
+            found.append(fresh_ids(call_ids))
         if moved.tool_names:
             found.append(partial(with_client_names, names=moved.tool_names))
         if request.maker and signs:
