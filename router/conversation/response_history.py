@@ -13,7 +13,7 @@ from router.conversation.call_ids import CallIds
 from router.conversation.intake import RESPONSE_CALL_IDS
 from router.conversation.makers import OWN_ID, is_own_id, mark_piece, read_mark
 from router.conversation.moved_body import MovedBody
-from router.protocols.untranslatable import Untranslatable
+from router.protocols.untranslatable import SEND_ALL, Untranslatable
 from router.request.body_patch import to_json
 
 Json = dict[str, Any]
@@ -26,10 +26,7 @@ _BY_CONTENT: Final = frozenset({"message", "function_call", "custom_tool_call"})
 _CALLS: Final = frozenset({"function_call", "custom_tool_call"})
 _RESULTS: Final = frozenset({"function_call_output", "custom_tool_call_output"})
 _REASONING_WORDS: Final = (ENCRYPTED, "summary", "content")
-ADVICE: Final = (
-    "a translation made it, and nothing of it is stored: send the whole history as `input`, "
-    "with `store: false` (Vercel's SDK: providerOptions.openai.store)"
-)
+ADVICE: Final = f"a translation made it, and nothing of it is stored: {SEND_ALL}"
 
 
 def suits_response(body: bytes) -> bool:

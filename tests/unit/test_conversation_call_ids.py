@@ -27,10 +27,10 @@ async def test_a_server_that_numbers_each_answers_calls_from_0_confuses_no_clien
     tmp_path: Path,
 ) -> None:
     def play(request: UpstreamRequest) -> ScriptedTurn:
-        choice = {"index": 0, "finish_reason": "tool_calls"}
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "tool_calls"}
         if not request.stream:
             said = {"role": "assistant", "content": None, "tool_calls": [CALL]}
-            choices: list[dict[str, Any]] = [choice | {"message": said}]
+            choices = [choice | {"message": said}]
             return ScriptedTurn(steps=(json.dumps({"id": "c", "choices": choices}).encode(),))
         said = {"role": "assistant", "tool_calls": [{"index": 0, **CALL}]}
         event = json.dumps({"id": "c", "choices": [choice | {"delta": said}]})

@@ -12,7 +12,7 @@ from router.protocols.chat_way import ChatWay
 from router.protocols.hosted_tools import flat_name
 from router.protocols.object_lists import iter_objects
 from router.protocols.responses.response_tools import custom_arguments
-from router.protocols.untranslatable import no_chat_error
+from router.protocols.untranslatable import no_chat_error, reference_error
 
 Turn = dict[str, object]
 _ROLES: Final = {"developer": "system"}  # which few others know
@@ -65,7 +65,7 @@ class _Turns:
                 self._thought += _summary(item)
             self._signed += open_thoughts(item.get("encrypted_content"))
         elif kind == "item_reference":
-            raise no_chat_error("`item_reference`", "input")
+            raise reference_error()
         else:
             self._way.dropped[f"input.{kind}"] = None
             if has_text(item):

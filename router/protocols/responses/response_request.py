@@ -12,7 +12,7 @@ from router.protocols.hosted_tools import hosted_tools_alone
 from router.protocols.object_lists import iter_objects
 from router.protocols.responses.chat_turns import chat_messages
 from router.protocols.responses.response_tools import CLIENTS, ResponseTools
-from router.protocols.untranslatable import untranslatable_error
+from router.protocols.untranslatable import REFERENCE, untranslatable_error
 
 # Said otherwise, below; or about what the provider stores, shows or runs by itself.
 _OWN: Final = frozenset(
@@ -81,7 +81,7 @@ def untranslatable_field(value: Callable[[str], object]) -> str:
             return f"`{name}`"
     items = iter_objects(value("input"))
     if any(item.get("type") == "item_reference" for item in items):
-        return "`item_reference`"
+        return REFERENCE
     return hosted_tools_alone(value("tools"), value("tool_choice"), CLIENTS)
 
 
