@@ -29,11 +29,11 @@ async def test_a_server_that_numbers_each_answers_calls_from_0_confuses_no_clien
     def play(request: UpstreamRequest) -> ScriptedTurn:
         choice: dict[str, Any] = {"index": 0, "finish_reason": "tool_calls"}
         if not request.stream:
-            said = {"role": "assistant", "content": None, "tool_calls": [CALL]}
-            choices = [choice | {"message": said}]
-            return ScriptedTurn(steps=(json.dumps({"id": "c", "choices": choices}).encode(),))
-        said = {"role": "assistant", "tool_calls": [{"index": 0, **CALL}]}
-        event = json.dumps({"id": "c", "choices": [choice | {"delta": said}]})
+            choice["message"] = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+            answer = json.dumps({"id": "c", "choices": [choice]})
+            return ScriptedTurn(steps=(answer.encode(),))
+        choice["delta"] = {"role": "assistant", "tool_calls": [{"index": 0, **CALL}]}
+        event = json.dumps({"id": "c", "choices": [choice]})
         return ScriptedTurn(
             headers={"content-type": "text/event-stream"},
             steps=(f"data: {event}\n\ndata: [DONE]\n\n".encode(),),

@@ -50,6 +50,7 @@ class ToolOutcome(StrEnum):
     ONE_AT_A_TIME = "one at a time"
     OTHERS = "calls others"  # it calls tools, though none of those that it was offered
     DOES_NOT = "does not"
+    NO_ANSWER = "no answer"  # that is none which can be read
     NOT_SEEN = "not seen"
 
 
@@ -236,7 +237,8 @@ def _streamed(loop: ToolLoopTrace | None) -> _Judged:
     if loop is None:
         return ToolOutcome.NOT_SEEN, "not tried: the loop before it got no answer"
     if loop.error:
-        return ToolOutcome.DOES_NOT, loop.error
+        outcome = ToolOutcome.DOES_NOT if loop.turns else ToolOutcome.NO_ANSWER
+        return outcome, loop.error
     outcome, found = _calls(loop)
     if outcome is not ToolOutcome.WORKS:
         return outcome, f"in a stream {found}"
