@@ -92,8 +92,11 @@ _BY_WORD: Final = {word: end for words in ENDS.values() for word, end in words.i
 
 
 def read_ending(reason: object) -> AnswerEnding:
-    """What a reason to end means, as the provider wrote it."""
-    return _BY_WORD.get(str(reason).lower(), AnswerEnding.UNKNOWN)
+    """What a reason to end means, as the provider wrote it: Google's chats have a filter's
+    name before its word, as in `function_call_filter: MALFORMED_FUNCTION_CALL`.
+    """
+    word = str(reason).lower()
+    return _BY_WORD.get(word) or _BY_WORD.get(word.rpartition(": ")[2], AnswerEnding.UNKNOWN)
 
 
 def ending_failure(reason: object, *, has_output: bool, silence: bool) -> FailureClass | None:

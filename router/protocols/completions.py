@@ -10,7 +10,7 @@ from router.request.body import FieldError
 from router.request.json_spans import parse_object
 
 COMPLETIONS: Final = "/v1/completions"
-_DATA: Final = b"data: "
+_DATA: Final = b"data:"
 # What no chat can do, each with the JSON that asks for nothing.
 _NOT_IN_CHATS: Final[Mapping[str, tuple[str, ...]]] = {
     "best_of": ("null", "1"),
@@ -87,6 +87,7 @@ class CompletionBody:
 
 
 def _line(line: bytes) -> bytes:
-    if not line.startswith(_DATA + b"{"):
+    data = line.removeprefix(_DATA).lstrip()
+    if not (line.startswith(_DATA) and data.startswith(b"{")):
         return line
-    return _DATA + completion_of_chat(line.removeprefix(_DATA))
+    return b"%b %b" % (_DATA, completion_of_chat(data))

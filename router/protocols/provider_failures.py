@@ -78,6 +78,8 @@ REFUSALS: Final = (
                 "exceeded_current_quota_error",  # Moonshot
                 "Arrearage",  # Alibaba
                 "1113",  # Zhipu
+                "1309",
+                "budget_exceeded",  # LiteLLM
             }
         ),
         _pattern(
@@ -161,6 +163,9 @@ REFUSALS: Final = (
                 "content_filter",
                 "data_inspection_failed",  # Alibaba
                 "1301",  # Zhipu
+                "SensitiveContentDetected",  # Volcano Engine
+                "InputTextSensitiveContentDetected",
+                "InputImageSensitiveContentDetected",
             }
         ),
         _pattern(
@@ -241,6 +246,15 @@ REFUSALS: Final = (
             r"^no such (file|response|conversation|item|container)\b",
         ),
     ),
+    # Google's, of another project's: our account may do everything else.
+    RefusalRow(
+        _F.FOREIGN_STATE,
+        (403,),
+        words=_pattern(
+            r"^you do not have permission to access the file\b",
+            r"^cached ?content not found\b",
+        ),
+    ),
     RefusalRow(
         _F.ENDPOINT_MISSING,
         (400, 404, 405, 422, 500, 501),
@@ -272,6 +286,10 @@ REFUSALS: Final = (
                 "unknown_model",
                 "model_not_supported",
                 "ENDPOINT_NOT_FOUND",  # Databricks
+                "no_access",  # GitHub
+                "Model.AccessDenied",  # Alibaba
+                "ModelNotOpen",  # Volcano Engine
+                "1211",  # Zhipu
             }
         ),
         _pattern(
@@ -285,7 +303,11 @@ REFUSALS: Final = (
             r"^no endpoints found (for|matching)\b",  # OpenRouter
             r"^function '.{1,80}': not found for account",  # NVIDIA
             r"^(you don't have access to the model|invocation of model id|this model version|"
-            r"access denied\. this model is marked)\b",  # AWS
+            r"access denied\. this model is marked|could not resolve the foundation model|"
+            r"model use case details have not|model access is denied)\b",  # AWS
+            r"^not found the model\b",  # Moonshot
+            r"^no allowed providers are available\b",  # OpenRouter
+            r"^(\{'error': ')?(/[\w/]+: )?invalid model name passed in model=",  # LiteLLM
             r"^\S+ is not a valid model",
             r"^unable to access model\b",
         ),
@@ -338,7 +360,9 @@ BY_STATUS: Final[Mapping[int, FailureClass]] = {
     404: _F.FOREIGN_STATE,
     405: _F.ENDPOINT_MISSING,
     408: _F.TIMEOUT,
+    424: _F.ABORTED,  # TGI's and Bedrock's, of a model that gave up
     429: _F.RATE_LIMITED,
+    498: _F.OVERLOADED,  # Groq's
     501: _F.ENDPOINT_MISSING,
     503: _F.OVERLOADED,
     529: _F.OVERLOADED,
@@ -367,7 +391,36 @@ IN_ANSWER: Final[Mapping[str, FailureClass]] = {
     "api_error": _F.SERVER,
     "server_error": _F.SERVER,
     "timeout_error": _F.TIMEOUT,
+    "invalid_prompt": _F.CONTENT_POLICY,
+    "bio_policy": _F.CONTENT_POLICY,
+    "cyber_policy": _F.CONTENT_POLICY,
+    "image_content_policy_violation": _F.CONTENT_POLICY,
+    **dict.fromkeys(
+        (
+            "empty_image_file",
+            "failed_to_download_image",
+            "image_file_not_found",
+            "image_file_too_large",
+            "image_parse_error",
+            "image_too_large",
+            "image_too_small",
+            "invalid_base64_image",
+            "invalid_image",
+            "invalid_image_format",
+            "invalid_image_mode",
+            "invalid_image_url",
+            "unsupported_image_media_type",
+        ),
+        _F.BAD_REQUEST,
+    ),
 }
+# Types of such an error that have a status elsewhere; others have it as their code.
+_STATUS_OF: Final[Mapping[str, int]] = {
+    "invalid_request_error": 400,
+    "BadRequestError": 400,
+    "request_too_large": 413,
+}
+_STATUS: Final = re.compile("[45][0-9]{2}")
 # Of these statuses another cause than the status' own may be said in words.
 _STATUSES: Final = frozenset(
     status for row in REFUSALS if row.statuses is not _ANY for status in row.statuses
@@ -421,7 +474,12 @@ def classify_error(error: object) -> FailureClass:
         if found is not None:
             return found
     row = refusal_row(error, 400)
-    return row.failure if row else _F.MALFORMED
+    if row is not None:
+        return row.failure
+    code = str(error.get("code"))
+    status = int(code) if _STATUS.fullmatch(code) else _STATUS_OF.get(str(error.get("type")))
+    body = json.dumps({"error": error}).encode()
+    return classify_status(status, body) if status else _F.MALFORMED
 
 
 def refusal_failure(

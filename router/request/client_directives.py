@@ -110,8 +110,9 @@ def read_directives(scope: Scope) -> Directives:
 
 def _named_caller(scope: Scope) -> bytes | None:
     """Returns the caller that a client's own headers name: a person, else a conversation."""
-    named = [(rank, value) for name, value in scope["headers"] if (rank := header_rank(name))]
-    return bytes(min(named)[1]) or None if named else None
+    headers = scope["headers"]
+    named = [(rank, value) for name, value in headers if value and (rank := header_rank(name))]
+    return bytes(min(named)[1]) if named else None
 
 
 def sticky_key(request: ClientRequest, header: bytes | None, key_id: str) -> str:

@@ -15,6 +15,8 @@ _IDENTITY: Final = frozenset({"", "identity"})
 _RAW, _ZLIB, _GZIP = -zlib.MAX_WBITS, zlib.MAX_WBITS, 16 + zlib.MAX_WBITS
 # RFC 8878 asks for at least 8 MiB; a larger window would take the sender's choice of memory.
 _ZSTD_WINDOW: Final = 1 << 23
+# Each member of a body costs a copy of all that follow it.
+MOST_MEMBERS: Final = 100
 
 
 class CodingUnknown(Exception):
@@ -54,13 +56,14 @@ def decode_body(body: bytes, codings: list[str], limit: int) -> bytes:
 
 def _zlib_decoded(bits: int, body: bytes, most: int) -> tuple[bytes, bool]:
     decoded = b""
-    while True:
+    for _ in range(MOST_MEMBERS):
         decoder = zlib.decompressobj(bits)
         decoded += decoder.decompress(body, most - len(decoded))
         body = decoder.unused_data
         # Gzip's members may follow one another.
         if not (decoder.eof and body) or len(decoded) >= most:
             return decoded, decoder.eof
+    raise zlib.error("too many members")
 
 
 def _gzip(body: bytes, most: int) -> tuple[bytes, bool]:
@@ -80,13 +83,15 @@ def _zstd(body: bytes, most: int) -> tuple[bytes, bool]:
     if len(decoded) >= most:
         return decoded, True
     # The reader does not tell a cut frame from a whole one; this one does, and is bounded now.
-    while body:
+    for _ in range(MOST_MEMBERS):
+        if not body:
+            return decoded, True
         frame = decompressor.decompressobj()
         frame.decompress(body)
         if not frame.eof:
             return decoded, False
         body = frame.unused_data
-    return decoded, True
+    raise zstandard.ZstdError("too many frames")
 
 
 def _br(body: bytes, most: int) -> tuple[bytes, bool]:

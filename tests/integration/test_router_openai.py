@@ -189,8 +189,9 @@ def test_a_bad_body_is_a_400_of_ours(
         ("identity", SPOKEN, 200, ""),
         ("compress", SPOKEN, 415, "send one of zstd, gzip, deflate, br"),
         ("gzip", gzip.compress(SPOKEN)[:-4], 400, "gzip coding ends too early"),
+        ("gzip", gzip.compress(b"") * 10_000 + gzip.compress(SPOKEN), 415, "coding gzip"),
     ],
-    ids=["gzip", "twice", "x-gzip", "identity", "unknown", "cut"],
+    ids=["gzip", "twice", "x-gzip", "identity", "unknown", "cut", "members"],
 )
 def test_a_compressed_request_is_read_or_its_coding_named(
     world: World,

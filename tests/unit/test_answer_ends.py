@@ -56,6 +56,8 @@ def build_turn(body: dict[str, Any]) -> ScriptedTurn:
         ("content_filter", E.REFUSED),
         ("insufficient_system_resource", E.FAILED),
         ("abort", E.FAILED),
+        ("function_call_filter: MALFORMED_FUNCTION_CALL", E.FAILED),
+        ("content_filter: PROHIBITED_CONTENT", E.REFUSED),
         ("a word of tomorrow", E.UNKNOWN),
         (None, E.UNKNOWN),
     ],

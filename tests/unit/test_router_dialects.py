@@ -64,6 +64,7 @@ def test_each_endpoint_has_its_path() -> None:
         ("chat", {"metadata": {"session_id": "s", "user_id": "ann"}}, "user:ann"),
         ("chat", {"metadata": {"session_id": "s", "tag": "x"}}, "conversation:s"),
         ("chat", {"litellm_session_id": "s"}, "conversation:s"),
+        ("chat", {"session_id": "s"}, "conversation:s"),
         ("responses", {"input": "hi", "conversation": {"id": "conv_1"}}, "conversation:conv_1"),
         ("messages", {"metadata": {"user_id": 7}, "messages": []}, ""),
         ("messages", {"metadata": 7}, ""),
@@ -139,6 +140,7 @@ def test_the_headers_of_known_clients_name_a_person_or_else_a_conversation() -> 
     ):
         assert named((name, "it")) == b"it", name
     assert named(("x-openwebui-chat-id", "c"), ("x-openwebui-user-id", "u")) == b"u"
+    assert named(("x-openwebui-chat-id", "c"), ("x-openwebui-user-id", "")) == b"c"
     assert named(("x-session-id", "c"), ("x-swapgate-sticky", "mine")) == b"mine"
     for name in ("x-request-id", "x-ms-client-session-id", "authorization", "x-stainless-os"):
         assert named((name, "it")) is None, name

@@ -12,7 +12,7 @@ from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Needs
 from harness.domain.routing.plan import PlanContext, plan_request
 from harness.domain.routing.table import Arm, Canary, Route, RouteSettings, Stakes
-from router.protocols.provider_failures import classify_status
+from router.protocols.provider_failures import classify_error, classify_status
 from router.snapshot.route_plans import is_arm_charged, route_targets
 
 F = FailureClass
@@ -203,6 +203,26 @@ def test_providers_words_as_they_are_published_say_whose_fault_it_was(
     text = body if isinstance(body, str) else json.dumps(body)
 
     assert classify_status(refusal["status"], text.encode()) == refusal["class"]
+
+
+@pytest.mark.req("A5", "B3")
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        # OpenAI's of a response, vLLM, Anthropic, OpenRouter, Google
+        ({"code": "image_parse_error", "message": "not an image"}, F.BAD_REQUEST),
+        ({"code": "invalid_prompt", "message": "flagged"}, F.CONTENT_POLICY),
+        ({"type": "BadRequestError", "code": 400, "message": "no such role"}, F.BAD_REQUEST),
+        ({"type": "invalid_request_error", "message": "an odd image"}, F.BAD_REQUEST),
+        ({"code": 429, "message": "Rate limited upstream"}, F.RATE_LIMITED),
+        ({"code": 503, "status": "UNAVAILABLE", "message": "try later"}, F.OVERLOADED),
+        ({"code": 7, "message": "what is this"}, F.MALFORMED),
+    ],
+)
+def test_an_error_in_an_answer_that_began_well_is_whose_fault_it_says(
+    error: dict[str, object], expected: FailureClass
+) -> None:
+    assert classify_error(error) is expected
 
 
 @given(st.integers(300, 599), st.binary(max_size=50))

@@ -26,7 +26,7 @@ class FailureClass(StrEnum):
     CONNECT = "connect"  # DNS, refused, TLS, reset
     TIMEOUT = "timeout"  # connect, first token, between chunks, total
     MALFORMED = "malformed"  # 200 that is not what was asked
-    ABORTED = "aborted"  # 200, and a reason to end that says that the provider gave up
+    ABORTED = "aborted"  # 424, or 200 and a reason to end: the provider gave up
     EMPTY = "empty"  # 200, a good reason to end, and neither words nor calls nor a refusal
     BAD_REQUEST = "bad_request"  # 400, 413, 415, 422
     UNSUPPORTED = "unsupported"  # a field, a value or a limit that another target may take

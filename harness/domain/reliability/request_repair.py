@@ -99,14 +99,21 @@ _BETAS: Final = re.compile(
     r"unexpected value\(s\) (.+?) for the `?anthropic-beta", re.IGNORECASE
 )
 _INSTEAD: Final = re.compile(r"\buse [`'\"]?(max_\w+)", re.IGNORECASE)
-# A window, and what the prompt takes of it: vLLM's, Anthropic's, and OpenAI's as vLLM had it.
+# A window, and what the prompt takes of it: vLLM's, Anthropic's, OpenAI's, OpenRouter's.
 _WINDOWS: Final = (
     re.compile(r"> (?P<window>\d+) - (?P<prompt>\d+)"),
     re.compile(r"limit: (?P<prompt>\d+) \+ \d+ > (?P<window>\d+)"),
     re.compile(
         r"maximum context length is (?P<window>\d+) tokens\b.*?"
-        r"\((?P<prompt>\d+) in the messages, \d+ in the completion"
+        r"\((?P<prompt>\d+) (?:in the messages, \d+ in the completion|of text input, \d+ in)"
     ),
+    # SGLang's
+    re.compile(
+        r"maximum context length of (?P<window>\d+) tokens\. You requested a total of \d+ "
+        r"tokens: (?P<prompt>\d+) tokens"
+    ),
+    # TGI's
+    re.compile(r"must be <= (?P<window>\d+)\. Given: (?P<prompt>\d+) `inputs`"),
 )
 # Google's range ends before its number.
 _BELOW: Final = re.compile(r"range is from \d+ \(inclusive\) to (\d+) \(exclusive\)")
@@ -249,9 +256,10 @@ def _repair_length(
     if not isinstance(value, int):
         return None
     if left := _window(message):
-        most = int(left["window"]) - int(left["prompt"])
-        fits = 0 < most < value
-        return RequestRepair(RepairKind.AT_MOST, field, most, kept=False) if fits else None
+        # SGLang refuses a window that would be full, too.
+        most = min(int(left["window"]) - int(left["prompt"]), value - 1)
+        repair = RequestRepair(RepairKind.AT_MOST, field, most, kept=False)
+        return repair if most > 0 else None
     below = [str(int(number) - 1) for number in _BELOW.findall(message)]
     for number in (*below, *_MOST.findall(message)):
         most = int(number.replace(",", ""))
