@@ -2,8 +2,9 @@
 events on to the client, and keeps usage, failure, finish reasons and irregularities. Pure.
 
 Metadata (role, empty deltas, pings) is held back until the first real output: the commit point.
-Each event stays as it came, byte for byte, but for the value of `model`. What the events mean,
-the subclasses know (`router.protocols.chat.stream` and its like).
+Each event stays as it came, byte for byte, but for the value of `model`; of one without data
+its comments alone go on. What the events mean, the subclasses know
+(`router.protocols.chat.stream` and its like).
 """
 
 import json
@@ -176,8 +177,8 @@ class StreamFilter(SseParser):
 
     def _event(self, event: bytes, end: bytes) -> bytes:
         payload = event_data(event)
-        if payload is None:  # a comment, a ping
-            return event + end
+        if payload is None:
+            return _comments(event, end)
         if payload == b"[DONE]":
             return self._mark(event + end)
         try:
@@ -215,6 +216,14 @@ class StreamFilter(SseParser):
             return None
         self.irregularities.add(Irregularity.NOT_FINITE)
         return members
+
+
+def _comments(event: bytes, end: bytes) -> bytes:
+    """The lines that go on of an event without data. At an empty line, some readers would take
+    it for an event.
+    """
+    line_end = end[: len(end) // 2]
+    return b"".join(line + line_end for line in LINE_END.split(event) if line[:1] == b":")
 
 
 def _is_cut(event: bytes) -> bool:

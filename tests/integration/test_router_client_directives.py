@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -24,6 +25,7 @@ from tests.support.providers.scripted_upstream import (
     streamed,
 )
 from tests.support.router.live_router import INCUMBENT, KEY, QUICK, running_router, snapshot
+from tests.wire import go_reader
 
 pytestmark = pytest.mark.req("A1", "B8")
 
@@ -98,6 +100,26 @@ def test_the_official_client_reads_a_stream_with_comments(
         official.close()
 
     assert "hi" in words
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [("/chat/completions", {"messages": HELLO}), ("/responses", {"input": "hello"})],
+    ids=["chat", "responses"],
+)
+def test_a_client_for_which_each_empty_line_ends_an_event_reads_the_stream(
+    upstream: Upstream, tmp_path: Path, path: str, asked: dict[str, Any]
+) -> None:
+    busy = b": busy\n\n", b"event: ping\n\n", b"id: 1\n\n", b"data:\n\n"
+    words = ROLE, *busy, 0.2, b"id: 2\n" + event({"content": "hi"})
+    upstream.turns[INCUMBENT] = broken_stream(
+        *busy, 0.2, *words, 0.2, event(finish="stop"), DONE
+    )
+    with routed(upstream, tmp_path, BEATING) as client:
+        found = client.post(path, json={"model": "support", "stream": True, **asked})
+
+    assert COMMENT in found.content
+    assert '"hi"' in json.dumps(go_reader.read_stream(found.content))
 
 
 @pytest.mark.parametrize("failure", ["refused", "broken"])

@@ -45,7 +45,8 @@ def test_only_model_changes_wherever_the_network_cuts(cuts: list[int], line: byt
     assert failure == ""
     model = out.count(b'"model": "route"') + out.count(b'"model":"route"')
     assert model == 5
-    assert out.replace(b'"route"', b'"m"') == data
+    # Some readers take the empty line behind a comment for the end of an event.
+    assert out.replace(b'"route"', b'"m"') == data.replace(line, b"", 1)
 
 
 @given(cuts)
