@@ -441,6 +441,20 @@ def test_a_probe_of_anthropics_kind_asks_for_a_message(cli: CommandLine) -> None
     assert "sim-gone" in missing["error"]
 
 
+@pytest.mark.req("D5", "A2")
+def test_a_probe_of_a_local_server_proposes_its_own_endpoints_where_they_are_whole(
+    cli: CommandLine,
+) -> None:
+    with serve_in_thread(simulator(time_scale=0)) as url:
+        configure(cli, f"  near: {{kind: vllm, api_base: '{url}/v1'}}\n")
+
+        found = cli.json("model", "probe", "near/sim-base")
+
+    assert found["native"] == {"responses": "", "messages": ""}
+    line = 'models: {"sim-base": {responses: native, messages: native}}'
+    assert found["declare"] == line
+
+
 @pytest.mark.parametrize(
     ("response", "words"),
     [

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from harness.domain.providers.native_probe import find_gap
 from harness.domain.providers.probe import (
     ProbeReply,
     ProbeStatus,
@@ -15,6 +16,7 @@ from harness.domain.providers.probe import (
     probe_findings,
     streamed_probe_request,
 )
+from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider, Target
 from harness.domain.sse import EventPayloads
 
@@ -184,3 +186,21 @@ def test_a_list_of_models_is_read_in_whatever_words_it_comes(
 def test_a_list_is_asked_for_as_a_whole() -> None:
     paths = [models_path(kind) for kind in ("openai", "anthropic", "gemini")]
     assert paths == ["/models", "/models?limit=1000", "/models?pageSize=1000"]
+
+
+@pytest.mark.parametrize(
+    ("stream", "gap"),
+    [
+        (b"", "it sends no `response.created`"),
+        (
+            b'data: {"type":"response.output_item.added","item":{"type":"message"}}\n\n',
+            "its `response.output_item.added` has no `output_index`",
+        ),
+        (b"data: [DONE]\n\ndata: 7\n\n", "it sends no `response.created`"),
+    ],
+    ids=["nothing", "an item without its place", "no events"],
+)
+def test_a_local_servers_own_answer_that_is_not_whole_is_not_proposed(
+    stream: bytes, gap: str
+) -> None:
+    assert find_gap(Endpoint.RESPONSES, stream) == gap

@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from evals.runner.chat_completions import MalformedReply, parse_reply, request_body
@@ -18,6 +18,7 @@ from harness.domain.errors import InputError, NoAnswer
 from harness.domain.providers.api_base_rules import check_api_base
 from harness.domain.providers.credentials import ProviderKey, hide_provider_secrets
 from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.providers.native_probe import find_gap, native_requests, proposed_line
 from harness.domain.providers.probe import models_path
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider, Target
@@ -54,6 +55,9 @@ class Probe:
     input_tokens: int | None
     output_tokens: int | None
     error: str
+    # Of a local server, what its own Responses and Messages lack; empty for a whole one.
+    native: Mapping[str, str] = field(default_factory=dict)
+    declare: str = ""  # the line for its provider that has them asked
 
 
 def unset_keys(provider: Provider) -> list[str]:
@@ -110,6 +114,30 @@ def chat(
     )
 
 
+def with_native(
+    found: Probe,
+    provider: Provider,
+    target: Target,
+    *,
+    key: ProviderKey | None = None,
+    timeout_s: float = 60.0,
+    allowed: Collection[str] = (),
+) -> Probe:
+    """A probe that was answered, with what a local server's own endpoints answer: each is asked
+    once.
+    """
+    gaps: dict[Endpoint, str] = {}
+    for endpoint, path, sent in native_requests(provider, target.model) if found.ok else ():
+        call = _call(provider, key, path, sent, timeout_s, allowed, whole=True)
+        gaps[endpoint] = call.error or find_gap(endpoint, call.content)
+    whole = [endpoint for endpoint, gap in gaps.items() if not gap]
+    return replace(
+        found,
+        native={endpoint.value: gap for endpoint, gap in gaps.items()},
+        declare=proposed_line(target.model, whole),
+    )
+
+
 def _translated(
     provider: Provider,
     key: ProviderKey | None,
@@ -159,10 +187,12 @@ def _call(
     sent: Mapping[str, Any] | None,
     timeout_s: float,
     allowed: Collection[str],
+    *,
+    whole: bool = False,
 ) -> Call:
     started = time.perf_counter()
     heard = HttpProviderProbe(SystemClock(), allowed).ask(
-        provider, key.secret if key else "", path, sent, timeout_s
+        provider, key.secret if key else "", path, sent, timeout_s, whole=whole
     )
     seconds = time.perf_counter() - started
     refused = heard.status in _NO_KEY

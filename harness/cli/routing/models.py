@@ -325,6 +325,9 @@ def _show_match(match: ModelMatch) -> None:
 def probe(ctx: click.Context, name: str, timeout_s: float) -> None:
     """Send one short real chat request to a target; exit code 1 when it fails.
 
+    A local server's own Responses and Messages endpoints are asked as well. For those that are
+    whole, the line is shown by which routers ask them.
+
     TARGET is an id or PROVIDER/MODEL, which need not be registered.
     """
     from harness.app.doctor import provider_requests  # noqa: PLC0415 - `--help` stays quick
@@ -335,8 +338,11 @@ def probe(ctx: click.Context, name: str, timeout_s: float) -> None:
     provider = provider_secrets.decrypt_headers(provider, session.context.cipher)
     keys = provider_secrets.keys_of_provider(session.context, provider)
     first = keys[0] if keys else None
-    found = provider_requests.chat(
+    answered = provider_requests.chat(
         provider, target, key=first, timeout_s=timeout_s, allowed=allowed
+    )
+    found = provider_requests.with_native(
+        answered, provider, target, key=first, timeout_s=timeout_s, allowed=allowed
     )
     if session.json:
         output.document(found)
@@ -348,6 +354,8 @@ def probe(ctx: click.Context, name: str, timeout_s: float) -> None:
                 ("latency", format_milliseconds(found.latency_ms)),
                 ("served model", found.served_model or None),
                 ("answer", found.answer or None),
+                *((f"own {name}", gap or "whole") for name, gap in found.native.items()),
+                ("declare", found.declare or None),
             ]
         )
     ctx.exit(0 if found.ok else 1)

@@ -42,7 +42,10 @@ class HttpProviderProbe:
         path: str,
         body: Mapping[str, Any] | None,
         timeout_s: float,
+        *,
+        whole: bool = False,
     ) -> ProbeReply:
+        """Sends one question. whole: also a stream is read to its end, for its content."""
         try:
             check_api_base(provider.api_base, self._allowed)
             check_request_headers(provider, key)
@@ -60,7 +63,7 @@ class HttpProviderProbe:
                 reply = partial(ProbeReply, answer.status, seconds, skew_s=skew)
                 if not 200 <= answer.status < 300:
                     return reply(error=f"{answer.status}: {_message(answer, hidden)}")
-                if body is None or not body.get("stream"):
+                if whole or body is None or not body.get("stream"):
                     return reply(answer.read(MAX_REPLY_BYTES))
                 first_s, why = _first(answer, started)
                 return reply(error=why, first_s=first_s)
