@@ -174,6 +174,7 @@ def router_app(
         tracing=_tracing(where.tracing),
         guard_files=GuardFolder(home / "guard"),
         agents=installation.settings.agents,
+        learned=transports.repairs.fields,
     )
 
 

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.reliability.request_repair import (
@@ -24,8 +24,9 @@ from router.upstream.transport import UpstreamRequest
 
 # How long a target's refusal is believed.
 KEPT_S: Final = 86_400.0
-# Targets and endpoints.
+# Targets and endpoints, and fields of one.
 KEPT: Final = 2048
+MOST_FIELDS: Final = 32
 # Of refusals, those that may be about a field.
 _OF_A_FIELD: Final = frozenset(
     {FailureClass.UNSUPPORTED, FailureClass.BAD_REQUEST, FailureClass.CONTEXT_WINDOW}
@@ -33,8 +34,19 @@ _OF_A_FIELD: Final = frozenset(
 _BETA: Final = b"anthropic-beta"
 _WORDS: Final = re.compile(r"[a-z]+")
 Headers = tuple[tuple[bytes, bytes], ...]
-Learned = Mapping[str, tuple[RequestRepair, float]]
+# Provider, maker, endpoint.
 Place = tuple[str, str, str]
+# By target's name, the fields that it does not take as they are sent.
+LearnedFields = Callable[[], Mapping[str, Sequence[str]]]
+
+
+class TargetRepairs(NamedTuple):
+    """Holds what one endpoint of a target does not take. target: `provider/model`. repairs: by
+    field, with the end of each.
+    """
+
+    target: str
+    repairs: Mapping[str, tuple[RequestRepair, float]]
 
 
 class LearnedRepairs:
@@ -42,7 +54,7 @@ class LearnedRepairs:
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._by_target: BoundedMap[Place, Learned] = BoundedMap(KEPT)
+        self._by_target: BoundedMap[Place, TargetRepairs] = BoundedMap(KEPT)
         self.any = False  # most routers have learned nothing
 
     def knows(self, request: UpstreamRequest) -> bool:
@@ -66,18 +78,46 @@ class LearnedRepairs:
         if repair is None:
             return None
         if repair.kept:
-            known = self._by_target.get(_place(request)) or {}
-            until = self._monotonic() + KEPT_S
-            self._by_target.put(_place(request), {**known, repair.field: (repair, until)})
-            self.any = True
+            self._keep(request, repair)
         repaired, changed = _repaired(request, [repair])
         is_same = (repaired.body, repaired.headers) == (request.body, request.headers)
         return None if is_same else (repaired, changed)
 
+    def fields(self) -> Mapping[str, Sequence[str]]:
+        """Lists by target's name the fields that it does not take as they are sent, at any of
+        its endpoints.
+        """
+        now = self._monotonic()
+        found: dict[str, set[str]] = {}
+        for target, repairs in self._by_target.values():
+            shown = {
+                repair.shown
+                for repair, until in repairs.values()
+                if now < until and repair.kind is not RepairKind.RENAME  # it says the same
+            }
+            if shown:
+                found.setdefault(target, set()).update(shown)
+        return {target: sorted(shown) for target, shown in sorted(found.items())}
+
+    def _keep(self, request: UpstreamRequest, repair: RequestRepair) -> None:
+        now = self._monotonic()
+        known = self._by_target.get(_place(request))
+        kept = {
+            field: (other, until)
+            for field, (other, until) in (known.repairs if known else {}).items()
+            if now < until and field != repair.field
+        }
+        latest = dict(list(kept.items())[1 - MOST_FIELDS :])
+        latest[repair.field] = (repair, now + KEPT_S)
+        target = f"{request.provider.name}/{json.loads(request.body).get('model')}"
+        self._by_target.put(_place(request), TargetRepairs(target, latest))
+        self.any = True
+
     def _current(self, request: UpstreamRequest) -> list[RequestRepair]:
         now = self._monotonic()
-        known = self._by_target.get(_place(request)) or {}
-        return [repair for repair, until in known.values() if now < until]
+        known = self._by_target.get(_place(request))
+        found = known.repairs.values() if known else ()
+        return [repair for repair, until in found if now < until]
 
 
 def _repaired(

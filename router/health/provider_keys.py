@@ -15,9 +15,10 @@ from harness.domain.providers.credentials import (
 )
 from harness.domain.reliability.failures import FAILURE_RULES, FailureClass
 from router.snapshot.compiled import NO_KEYS, CompiledSnapshot, CompiledTarget
+from router.upstream.failure import UpstreamFailed
 
-# Names of provider and key; the class of its refusal, None when it is accepted again.
-OnKey = Callable[[str, str, FailureClass | None], None]
+# Names of provider and key; its refusal, None when it is accepted again.
+OnKey = Callable[[str, str, UpstreamFailed | None], None]
 SEVERAL: Final = 2
 
 
@@ -55,22 +56,23 @@ class ProviderKeys:
         self,
         upstream: CompiledTarget,
         key: ProviderKey | None,
-        failure: FailureClass,
+        refusal: UpstreamFailed,
         retry_after_s: float | None,
     ) -> None:
         """Notes what a key's failure means for the next requests.
 
         The only key there is never rests: its targets do.
         """
-        wait_s = key_rest_s(failure, retry_after_s)
+        wait_s = key_rest_s(refusal.failure, retry_after_s)
         if key is None or wait_s is None or len(upstream.keys) < SEVERAL:
             return
         provider = upstream.provider.name
         resting = self._resting_until.setdefault(provider, {})
         resting[key] = self._monotonic() + wait_s
-        if FAILURE_RULES[failure].alerts and (provider, key) not in self.refused:
+        alerts = FAILURE_RULES[refusal.failure].alerts
+        if alerts and (provider, key) not in self.refused:
             self.refused.add((provider, key))
-            self._on_key(provider, key.name, failure)
+            self._on_key(provider, key.name, refusal)
 
     def accepted(self, upstream: CompiledTarget, key: ProviderKey | None) -> None:
         if not self.refused:

@@ -17,6 +17,7 @@ from harness.domain.reliability.breaker import Breaker, BreakerState
 from harness.domain.reliability.failover import keep_sentence
 from harness.domain.reliability.failures import FAILURE_RULES, FailureClass
 from harness.ports import Clock
+from router.conversation.learned_repairs import LearnedFields
 from router.health.target_health import TargetHealth
 from router.recording.caller_shares import CallerShares
 from router.recording.guard_files import LocalAbort
@@ -24,6 +25,7 @@ from router.recording.port import Recording
 from router.server.event_log import EventLog
 from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
 from router.snapshot.holder import SnapshotHolder
+from router.upstream.failure import UpstreamFailed
 
 WATCH_S: Final = 1.0
 # How often the database hears that a cause goes on: below `silent` in
@@ -36,6 +38,7 @@ TARGET: Final = "target "
 SHARED_KEYS: Final = "keys of "
 SHOWN_KEY: Final = 60  # characters of one
 PAUSE: Final = "pause of "
+REPAIRS: Final = "repairs of "
 OF_KEYS: Final = frozenset({AlertKind.OUR_KEY, AlertKind.QUOTA})
 KIND_OF: Final = {
     FailureClass.OUR_KEY: AlertKind.OUR_KEY,
@@ -71,8 +74,10 @@ class WorkerAlerts:
         recorder: Recording,
         clock: Clock,
         events: EventLog,
+        learned: LearnedFields,
     ) -> None:
         self._events = events
+        self._learned = learned
         self._holder = holder
         self._health = health
         self._recorder = recorder
@@ -123,21 +128,23 @@ class WorkerAlerts:
         )
         self._raise(f"{PAUSE}{target}", alert)
 
-    def key_moved(self, provider: str, key: str, because: FailureClass | None) -> None:
+    def key_moved(self, provider: str, key: str, refusal: UpstreamFailed | None) -> None:
         """Notes that one of several keys is refused, or serves again (None); `ProviderKeys`
         calls it.
         """
         name = f"key {provider} {key}"
-        if because is None:
+        if refusal is None:
             self._resolve(name)
             return
-        kind = KIND_OF[because]
+        kind = KIND_OF[refusal.failure]
         alert = self._alert(
             kind,
             subject=f"provider {provider}",
             key=f"{kind.value}:{provider}:{key}",
-            title=f"the key in {key} is left alone: {BECAUSE[because]}",
-            text=f"Another key of {provider} serves while one is left.",
+            title=f"the key in {key} is left alone: {BECAUSE[refusal.failure]}",
+            text=" ".join(
+                (f"Another key of {provider} serves while one is left.", *_words_of(refusal))
+            ),
             source=f"{self._recorder.worker}/{provider}/{key}",
         )
         self._raise(name, alert)
@@ -178,6 +185,26 @@ class WorkerAlerts:
         )
         self._raise(name, alert)
 
+    def _look_at_repairs(self) -> None:
+        """At the fields that targets do not take."""
+        learned = self._learned()
+        known = {name for name in self._open if name.startswith(REPAIRS)}
+        for name in known - {f"{REPAIRS}{target}" for target in learned}:
+            self._resolve(name)
+        for target, fields in learned.items():
+            name = f"{REPAIRS}{target}"
+            alert = self._alert(
+                AlertKind.LEARNED_REPAIR,
+                subject=f"target {target}",
+                key=f"{AlertKind.LEARNED_REPAIR.value}:{target}",
+                title=f"{target} does not take {', '.join(fields)} as it is sent",
+                text="Its provider refused it. The router changes such requests before it "
+                "sends them; x-swapgate-degraded names what was changed.",
+                source=f"{self._recorder.worker}/{target}",
+            )
+            if name not in known or self._open[name].title != alert.title:
+                self._raise(name, alert)
+
     def internal_error(self, about: str, subject: str, words: str) -> None:
         """Tells of an internal error: of the first at once, of others of the same each AGAIN_S
         at the most.
@@ -210,12 +237,13 @@ class WorkerAlerts:
                 self.raise_alert(self._faults_untold.pop(key))
 
     def evaluate(self) -> None:
-        """Looks for causes that nobody reports: keys, the revision, pauses, late faults."""
+        """Looks for causes that nobody reports: keys, repairs, the revision, pauses, faults."""
         serving = self._holder.current
         if serving is not None:
             for look in self._looking:
                 look(serving)
         self._look_at_keys()
+        self._look_at_repairs()
         self._look_at_revision()
         for name in [open_name for open_name in self._open if open_name.startswith(PAUSE)]:
             if self._health.pause_s(name.removeprefix(PAUSE)) <= 0:
@@ -358,6 +386,8 @@ class WorkerAlerts:
         ours = because is not None and FAILURE_RULES[because].alerts and kind is not _UNKNOWN
         about = f"provider {provider}" if ours else f"target {name}"
         why = BECAUSE.get(because, "it fails") if because else "it fails"
+        last = self._health.failures.get(target)
+        failure = last if last is not None and last.failure is because else None
         return self._alert(
             kind,
             subject=about,
@@ -367,18 +397,11 @@ class WorkerAlerts:
                 (
                     f"The circuit of {name} is open.",
                     *self._carried(target),
-                    *self._words_of(target, because),
+                    *_words_of(failure),
                 )
             ),
             source=f"{self._recorder.worker}/{target}",
         )
-
-    def _words_of(self, target: str, because: FailureClass | None) -> Iterator[str]:
-        """What the provider said of the failure that opened the circuit, redacted."""
-        failure = self._health.failures.get(target)
-        if failure is not None and failure.failure is because and failure.sentence:
-            cause = f" ({failure.cause})" if failure.cause else ""
-            yield f"Its provider said{cause}: {keep_sentence(failure.sentence)}"
 
     def _carried(self, target: str) -> Iterator[str]:
         """Who has the load now, a sentence for each route that has the target."""
@@ -419,3 +442,10 @@ class WorkerAlerts:
 
 
 _UNKNOWN: Final = AlertKind.MODEL_UNKNOWN
+
+
+def _words_of(failure: UpstreamFailed | None) -> Iterator[str]:
+    """What the provider said of a failure, redacted."""
+    if failure is not None and failure.sentence:
+        cause = f" ({failure.cause})" if failure.cause else ""
+        yield f"Its provider said{cause}: {keep_sentence(failure.sentence)}"

@@ -2,6 +2,7 @@
 Once full it takes no more memory.
 """
 
+from collections.abc import ValuesView
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -28,6 +29,9 @@ class BoundedMap(Generic[K, V]):
 
     def get(self, key: K) -> V | None:
         return self._entries.get(key)
+
+    def values(self) -> ValuesView[V]:
+        return self._entries.values()
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -63,6 +63,8 @@ class MetricReading(NamedTuple):
     checks: Mapping[str, TargetCheck]  # by target's name, of those that were checked
     # Seconds to go, by target's name, of those whose providers asked for one.
     pauses: Mapping[str, float] = MappingProxyType({})
+    # Fields that its requests are changed for, by target's name.
+    repairs: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 class _PendingCount:
@@ -303,6 +305,11 @@ class _StateCollector(Collector):
         for target, left_s in reading.pauses.items():
             pauses.add_metric((target,), left_s)
         yield pauses
+        repairs = _gauge("swapgate_learned_repairs")
+        for target, fields in reading.repairs.items():
+            for field in fields:
+                repairs.add_metric((target, field), 1)
+        yield repairs
 
 
 def _gauge(name: str) -> GaugeMetricFamily:

@@ -1,11 +1,12 @@
 """State metrics read a worker's state for each scrape of `/metrics`: revision and age of its
-snapshot, circuit breakers, health checks, pauses of targets, counters.
+snapshot, circuit breakers, health checks, pauses and repairs of targets, counters.
 """
 
 from collections.abc import Mapping
 from typing import Final
 
 from harness.domain.reliability.breaker import BreakerState
+from router.conversation.learned_repairs import LearnedFields
 from router.health.checks import HealthChecks
 from router.health.target_health import TargetHealth
 from router.recording.metrics import MetricReading, TargetCheck, counter_names
@@ -29,12 +30,14 @@ class StateMetrics:
         events: EventLog,
         health: TargetHealth,
         checks: HealthChecks,
+        learned: LearnedFields,
     ) -> None:
         self._holder = holder
         self._recorder = recorder
         self._events = events
         self._health = health
         self._checks = checks
+        self._learned = learned
 
     def reading(self, gauges: Mapping[str, float]) -> MetricReading:
         """Reads what a scrape shows of snapshot, breakers, checks and pauses. gauges: the front
@@ -56,6 +59,7 @@ class StateMetrics:
             breakers=self._breakers(serving) if serving else {},
             checks=self._checked(serving) if serving else {},
             pauses=self._pauses(serving) if serving else {},
+            repairs=self._learned(),
         )
 
     def _checked(self, serving: CompiledSnapshot) -> dict[str, TargetCheck]:

@@ -88,7 +88,7 @@ class AttemptSettlement:
         """The pause that the provider asks for; taken note of, for the key or the target."""
         told_s = retry_after_s(failure.headers, now) if failure.headers else None
         upstream = made.upstream
-        self._keys.rest(upstream, made.key, failure.failure, told_s)
+        self._keys.rest(upstream, made.key, failure, told_s)
         if failure.failure is FailureClass.RATE_LIMITED and told_s:
             several = len(upstream.keys) >= SEVERAL
             pause_s = self._keys.back_in_s(upstream) if several else told_s

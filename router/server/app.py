@@ -20,6 +20,7 @@ from router.access.callers import Callers
 from router.access.key_spend import BudgetRefresh
 from router.access.keys import list_models
 from router.access.rate_limits import LocalRates
+from router.conversation.learned_repairs import LearnedFields
 from router.health.checks import HealthChecks
 from router.health.early_recovery import EarlyRecovery
 from router.health.provider_keys import ProviderKeys
@@ -105,7 +106,8 @@ class Router:
     workers; by default for this process alone. rates: shared by all workers; by default this
     process's own. tracing: None for none. guard_files: of the workers' own guards of canaries;
     by default they forget with the process. direct: whole requests may go without a task
-    (`router.request.direct_request`); False has each go by the general path.
+    (`router.request.direct_request`); False has each go by the general path. learned: which
+    fields targets do not take.
     """
 
     def __init__(  # noqa: PLR0913 - the parts, one by one
@@ -124,6 +126,7 @@ class Router:
         guard_files: GuardFiles | None = None,
         agents: AgentSettings | None = None,
         direct: bool = True,
+        learned: LearnedFields = dict,
     ) -> None:
         self._holder = holder
         self._recorder = recorder
@@ -136,7 +139,9 @@ class Router:
         )
         self._health = TargetHealth(settings.breaker, clock.monotonic)
         self._events = EventLog()
-        self._alarms = WorkerAlerts(holder, self._health, recorder, clock, self._events)
+        self._alarms = WorkerAlerts(
+            holder, self._health, recorder, clock, self._events, learned
+        )
         self._health.on_move = self._alarms.breaker_moved
         self._health.on_pause = self._alarms.paused
         self._metrics, self._cors = RouterMetrics(self._reading), CrossOrigins(settings.cors)
@@ -208,7 +213,9 @@ class Router:
         self._background = Background(
             (self._alarms.watch, self._checks.watch, self._guards.watch), self._errors
         )
-        self._states = StateMetrics(holder, recorder, self._events, self._health, self._checks)
+        self._states = StateMetrics(
+            holder, recorder, self._events, self._health, self._checks, learned
+        )
         planner = Planner(
             self._health, clock, settings.breaker.when_all_open, self._guards.stopped
         )

@@ -40,12 +40,14 @@ class Transports:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = wire or UpstreamPool(settings)
-        repairs = LearnedRepairs(monotonic)
+        self.repairs = LearnedRepairs(monotonic)
         self._translated = {kind: TranslatingTransport(kind, self._pool) for kind in TRANSLATED}
         self._by_kind: Final[Mapping[str, Transport]] = {
             name: _bridged(
                 kind,
-                ConversationTransport(name, self._pool, repairs, self._translated.get(name)),
+                ConversationTransport(
+                    name, self._pool, self.repairs, self._translated.get(name)
+                ),
             )
             for name, kind in PROVIDER_KINDS.items()
             if name in SERVED_KINDS

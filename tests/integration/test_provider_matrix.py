@@ -5,12 +5,14 @@ from dataclasses import replace
 import pytest
 
 from harness.control.context import Context
+from harness.control.operations import alerts
 from harness.control.providers import checks, credentials, registry
 from harness.control.providers.credentials import CredentialChange
 from harness.control.providers.matrix import MatrixRow, ProviderHealth, build_matrix
 from harness.control.providers.registry import ProviderChange
 from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import AlertKind
 from harness.domain.providers.catalogue import COLUMNS, Ability, CatalogueEntry, model_abilities
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.providers.probe import ProbeReply
@@ -78,6 +80,11 @@ def test_the_matrix_joins_registry_catalogue_keys_and_clearance(
     [model] = matrix_row.models
     assert (model.model, model.context_window, model.routes) == ("gpt-x", 128_000, [])
     assert row(ctx, "sim").models[0].routes == ["chat"]
+    learned, about = "sim/m does not take seed as it is sent", "target sim/m"
+    with world.store.write() as tx:
+        kind = AlertKind.LEARNED_REPAIR
+        alerts.raise_alert(ctx, tx, kind, about, subject=about, title=learned, text="t")
+    assert row(ctx, "sim").limitations[-1] == learned
     bedrock = row(ctx, "bedrock")
     assert (bedrock.configured, bedrock.health) == (False, ProviderHealth.UNKNOWN)
     assert "sk-of" not in repr(build_matrix(ctx))

@@ -30,7 +30,7 @@ from tests.support.router.live_router import (
     wait_until,
 )
 
-FIRST, SECOND, THIRD = UPSTREAM_KEYS
+FIRST, SECOND, THIRD, *_ = UPSTREAM_KEYS
 REFUSALS = [
     error(401),
     error(402),

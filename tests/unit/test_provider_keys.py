@@ -64,7 +64,10 @@ class Keyed(Door):
     """A provider with two keys; `turns` by the key that is used."""
 
     def __init__(self, folder: Path) -> None:
-        self.turns = {"UP_KEY": error(401), "UP_KEY_2": completion()}
+        self.turns = {
+            "UP_KEY": error(401, "No such key", "invalid_api_key"),
+            "UP_KEY_2": completion(),
+        }
         self.used: list[str] = []
         made = provider("http://up", more_api_key_envs=("UP_KEY_2",))
         super().__init__(
@@ -100,6 +103,8 @@ async def test_a_refused_key_is_tried_again_after_some_minutes_and_told_of_once(
     assert door.used == ["UP_KEY", "UP_KEY_2", "UP_KEY_2", "UP_KEY_2"]
     assert door.sent_alerts() == [(AlertKind.OUR_KEY, AlertEvent.RAISED)]
     assert "UP_KEY" in door.kept.alerts[0].title
+    said = "Its provider said (401 invalid_api_key): No such key"
+    assert door.kept.alerts[0].text.endswith(said)
 
     door.clock.advance(REFUSED_S + 1)
     assert await door.ask() == 200

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pytest
 
+from harness.domain.operations.alerts import AlertEvent, AlertKind
 from harness.domain.reliability.request_repair import RepairKind, find_repair, repair_request
 from router.conversation.learned_repairs import KEPT_S
 from router.upstream.failure import error_object
@@ -131,7 +132,11 @@ def picky(request: UpstreamRequest) -> ScriptedTurn:
 
 @pytest.mark.req("B7")
 async def test_a_refused_hint_is_declared_and_remembered_for_a_day(tmp_path: Path) -> None:
-    door = Door(tmp_path, picky, moves=True)
+    place = Place(tmp_path, {INCUMBENT: completion()}, moves=True)
+    door = place.door
+    door.transport._script = picky
+    series = f'swapgate_learned_repairs{{field="temperature",target="up/{INCUMBENT}"}}'
+    assert series not in await place.metrics()
 
     status, headers, _ = await door.call(CHAT, HOT)
     assert (status, headers[b"x-swapgate-degraded"]) == (200, b"temperature")
@@ -143,7 +148,16 @@ async def test_a_refused_hint_is_declared_and_remembered_for_a_day(tmp_path: Pat
     _, headers, _ = await door.call(CHAT, ASK)
     assert b"x-swapgate-degraded" not in headers
 
+    door.app._alarms.evaluate()
+    assert (await place.metrics())[series] == 1
+
     door.clock.advance(KEPT_S)
+    door.app._alarms.evaluate()
+    assert series not in await place.metrics()
+    door.recorder.flush()
+    raised, ended = door.kept.alerts
+    assert raised.title == f"up/{INCUMBENT} does not take temperature as it is sent"
+    assert (raised.kind, ended.news) == (AlertKind.LEARNED_REPAIR, AlertEvent.ENDED)
     await door.call(CHAT, HOT)
     assert len(door.transport.seen) == 6
 

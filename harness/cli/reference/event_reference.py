@@ -194,6 +194,10 @@ ALERT_MEANINGS: Final[Mapping[AlertKind, str]] = {
         "one sticky key carries more than 5 % of a route's requests, so a canary draws its "
         "conversations"
     ),
+    _K.LEARNED_REPAIR: (
+        "a target refused a field of requests, so the router changes the field, or leaves it "
+        "out, for a day; answers name it in `x-swapgate-degraded`"
+    ),
     _K.KEY_BUDGET: "a data key came near its budget, or reached it",
     _K.SPENDING_CAP: (
         "evals, judges, shadows or drift checks wait, or turns of agents are refused, since "

@@ -123,7 +123,10 @@ def build_matrix(ctx: Context) -> Sequence[MatrixRow]:
                 health_because=found[1],
                 ill=found[2],
                 data_classes=[c for c, who in sorted(ctx.data_classes.items()) if name in who],
-                limitations=kind_limitations(PROVIDER_KINDS[provider.kind]),
+                limitations=(
+                    *kind_limitations(PROVIDER_KINDS[provider.kind]),
+                    *health.learned(provider),
+                ),
                 models=_models(ctx, provider, own, serves, speeds),
             )
         )
@@ -190,9 +193,15 @@ class _Health:
         with ctx.store.read() as tx:
             open_ = tx.alerts.list(open_only=True)
         self._alerts = [alert for alert in open_ if alert.kind in _TROUBLE]
+        self._repairs = [alert for alert in open_ if alert.kind is AlertKind.LEARNED_REPAIR]
         self._answered = {targets[speed].provider for speed in speeds}
         self._targets = targets
         self._check = known_check(ctx)
+
+    def learned(self, provider: Provider) -> list[str]:
+        """Lists which fields routers change for its targets, since they refused them."""
+        start = f"target {provider.name}/"
+        return [alert.title for alert in self._repairs if alert.subject.startswith(start)]
 
     def assess(self, provider: Provider) -> tuple[ProviderHealth, str, str]:
         """Assesses a provider: its health, whence that is known, and what is unhealthy."""

@@ -30,6 +30,7 @@ class AlertKind(StrEnum):
     AWAITING_APPROVAL = "awaiting_approval"
     SAMPLE_RATIO = "sample_ratio"
     SHARED_KEY = "shared_key"
+    LEARNED_REPAIR = "learned_repair"
     KEY_BUDGET = "key_budget"
     WAIVER_EXPIRED = "waiver_expired"
     BREAK_GLASS = "break_glass"
@@ -153,6 +154,12 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         _S.INFO,
         "send a key for each person or conversation, in `safety_identifier`, `user` or the "
         "header x-swapgate-sticky; until then conversations are drawn",
+        silent=_WORKER,
+    ),
+    _K.LEARNED_REPAIR: AlertRule(
+        _S.INFO,
+        "nothing, where answers may do without the field; else route such requests to another "
+        "target. The refusal is believed for a day",
         silent=_WORKER,
     ),
     _K.KEY_BUDGET: AlertRule(

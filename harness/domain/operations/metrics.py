@@ -79,6 +79,11 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     "swapgate_target_pause_seconds": MetricSpec(
         _G, "What is left of a pause that the target's provider asked for", ("target",)
     ),
+    "swapgate_learned_repairs": MetricSpec(
+        _G,
+        "1 while requests are changed before they are sent: the target refused this field",
+        ("target", "field"),
+    ),
     "swapgate_health_check_up": MetricSpec(
         _G, "1 when the target answered its last health check, or anybody since", ("target",)
     ),

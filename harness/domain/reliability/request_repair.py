@@ -159,6 +159,13 @@ class RequestRepair:
     name: str = ""
     kept: bool = True
 
+    @property
+    def shown(self) -> str:
+        """The field for people and metrics: the name of an unknown one may be a client's."""
+        if self.kind is RepairKind.LEAVE_BETA:
+            return "beta"
+        return self.field if self.field in (*LENGTHS, *HINTS) else "unknown field"
+
 
 def find_repair(
     error: Mapping[str, object], sent: Mapping[str, object]

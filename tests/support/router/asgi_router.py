@@ -14,6 +14,7 @@ from harness.domain.routing.table import Snapshot
 from harness.domain.routing.target import NO_DATA_CLASSES, DataClasses
 from harness.domain.settings import AgentSettings, RouterSettings
 from harness.ports import Store
+from router.conversation.learned_repairs import LearnedFields
 from router.observers.tracing_port import Tracing
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
@@ -141,8 +142,10 @@ class Door:
             store, Spool(folder / "spool"), worker="w", clock=clock, live_rollouts=frozenset
         )
         self.transport = ScriptedTransport(script)
+        learned: LearnedFields = dict
         if moves:
-            transports = Transports(settings, self.transport, clock.monotonic)
+            moving = Transports(settings, self.transport, clock.monotonic)
+            transports, learned = moving, moving.repairs.fields
         self.app = Router(
             self.holder,
             self.recorder,
@@ -153,6 +156,7 @@ class Door:
             tracing=tracing,
             agents=agents,
             direct=direct,
+            learned=learned,
         )
 
     async def call(
