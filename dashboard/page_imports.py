@@ -14,8 +14,8 @@ from harness.imports import pause_garbage_collection
 
 PAGE_IMPORTS: Final = (
     ".charts.canary_timeline",
-    ".data.export",
     ".data.queries",
+    ".downloads",
     ".text.comparison_text",
 )
 PROBES: Final = frozenset({"/healthz", "/readyz", "/_stcore/health"})

@@ -31,7 +31,7 @@ from harness.domain.reliability.failures import FAILURE_RULES, BreakerEffect, Fa
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.plan import TargetAvailability, target_availability
 from router.snapshot.compiled import CompiledSnapshot
-from router.upstream.failure import UpstreamFailed
+from router.upstream.failure import ProviderWords
 
 # Between the good probes that close a circuit.
 PROBE_EVERY_S: Final = 2.0
@@ -127,7 +127,7 @@ class TargetHealth:
         self._policy_of_candidates = replace(policy, trickle_s=trickle_s)
         self._candidates: frozenset[str] = frozenset()
         # By target: how its last attempt failed, for the words of an alert.
-        self.failures: dict[str, UpstreamFailed] = {}
+        self.failures: dict[str, ProviderWords] = {}
         self.on_move: Callable[[str, Breaker], None] | None = None
         self.on_pause: Callable[[str, float], None] | None = None
         self._monotonic = monotonic

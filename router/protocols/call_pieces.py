@@ -16,9 +16,9 @@ BROKEN_CALL: Final = "a tool call whose arguments are no JSON object"
 
 
 def parse_json(text: str) -> object:
-    """Parses JSON; NO_JSON for other text."""
+    """Parses JSON, in which half a character may stand; NO_JSON for other text."""
     try:
-        return from_json(text.encode(), allow_inf_nan=False)
+        return from_json(text.encode("utf-8", "replace"), allow_inf_nan=False)
     except (ValueError, RecursionError):
         return NO_JSON
 

@@ -44,7 +44,7 @@ class AttemptSettlement:
             self._metrics.attempt(upstream.name, None)
             return
         if made.failure is not None:
-            self._health.failures[upstream.id] = made.failure
+            self._health.failures[upstream.id] = made.failure.provider_words
         if not made.check:
             self._health.end(upstream.id)  # first: whatever fails here, it is over
         if outcome is None:

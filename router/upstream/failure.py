@@ -6,7 +6,7 @@ status, the code and the place in fixed words.
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from harness.domain.errors import UpstreamError
 from harness.domain.reliability.failures import FailureClass, name_failure
@@ -21,6 +21,14 @@ _PLACE: Final = re.compile(r"[a-zA-Z_]{1,40}(?:[\w.\[\]]{0,80}(?:\d\]|\.\d{1,6}(
 # Anthropic's place of an error: its sentence begins with it.
 _AT_BEGINNING: Final = re.compile(r"[a-z_]+(?:\.\w+)*(?=: )")
 _TITLE: Final = re.compile(rb"<title>([^<]{1,200})</title>", re.IGNORECASE)
+
+
+class ProviderWords(NamedTuple):
+    """Holds what a provider said of a failure, without the request that its exception keeps."""
+
+    failure: FailureClass
+    cause: str
+    sentence: str
 
 
 class UpstreamFailed(UpstreamError):
@@ -82,6 +90,10 @@ class UpstreamFailed(UpstreamError):
     def sentence(self) -> str:
         """The provider's own sentence, in one line; `keep_sentence` cuts it for storing."""
         return _one_line((error_object(self.body) or {}).get("message"))
+
+    @property
+    def provider_words(self) -> ProviderWords:
+        return ProviderWords(self.failure, self.cause, self.sentence)
 
     @property
     def message(self) -> str:

@@ -98,8 +98,8 @@ def test_workers_tell_their_parent_how_a_candidate_failed(
             tally = block.counts[Guardrail.ERRORS]
             assert isinstance(tally, ErrorTally)
             # After some errors the candidate's circuit leaves it out.
-            assert tally.classes["server"].canary >= 1
-            assert set(tally.classes) <= {"server", "circuit_open"}
+            assert tally.classes["server: 500 server_error"].canary >= 1
+            assert set(tally.classes) <= {"server: 500 server_error", "circuit_open"}
             assert sum(counts.failures for counts in tally.classes.values()) == block.failures
 
 

@@ -231,11 +231,11 @@ def test_the_months_report_says_what_a_canary_cost_more_and_what_its_promotion_s
     proposal = world.until_decided(world.propose("sim/good").id)
     world.run_once()
     recorded(world, 0, requests=1_000, cost_usd=10.0)
-    recorded(world, 0, arm="canary", target=proposal.candidate, requests=100, cost_usd=0.4)
+    recorded(world, 0, arm="canary", target=proposal.candidate, requests=10, cost_usd=0.04)
     report = spending_report.load_report(world.context())
     ((name, requests, usd),) = [(row.route, row.requests, row.usd) for row in report.canaries]
-    assert (name, requests) == ("chat", 100)
-    assert usd == pytest.approx(0.4 - 100 * 10.0 / 1_000)
+    assert (name, requests) == ("chat", 10)
+    assert usd == pytest.approx(0.04 - 10 * 10.0 / 1_000)
     assert report.savings == ()
 
     for _ in range(40):
@@ -257,5 +257,5 @@ def test_the_months_report_says_what_a_canary_cost_more_and_what_its_promotion_s
     assert saved.usd == pytest.approx(500 * 10.0 / 1_000 - 2.0)
     # What it cost as a canary is not compared with what it costs as the incumbent.
     (canary,) = report.canaries
-    assert canary.requests == 100
-    assert canary.usd == pytest.approx(0.4 - 100 * 10.0 / 1_000)
+    assert canary.requests == 10
+    assert canary.usd == pytest.approx(0.04 - 10 * 10.0 / 1_000)
