@@ -25,7 +25,7 @@ from router.recording.port import Recording
 from router.server.event_log import EventLog
 from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
 from router.snapshot.holder import SnapshotHolder
-from router.upstream.failure import UpstreamFailed
+from router.upstream.failure import ProviderWords, UpstreamFailed
 
 WATCH_S: Final = 1.0
 # How often the database hears that a cause goes on: below `silent` in
@@ -143,7 +143,10 @@ class WorkerAlerts:
             key=f"{kind.value}:{provider}:{key}",
             title=f"the key in {key} is left alone: {BECAUSE[refusal.failure]}",
             text=" ".join(
-                (f"Another key of {provider} serves while one is left.", *_words_of(refusal))
+                (
+                    f"Another key of {provider} serves while one is left.",
+                    *_words_of(refusal.provider_words),
+                )
             ),
             source=f"{self._recorder.worker}/{provider}/{key}",
         )
@@ -444,7 +447,7 @@ class WorkerAlerts:
 _UNKNOWN: Final = AlertKind.MODEL_UNKNOWN
 
 
-def _words_of(failure: UpstreamFailed | None) -> Iterator[str]:
+def _words_of(failure: ProviderWords | None) -> Iterator[str]:
     """What the provider said of a failure, redacted."""
     if failure is not None and failure.sentence:
         cause = f" ({failure.cause})" if failure.cause else ""
