@@ -17,6 +17,7 @@ from dashboard.text.html import escape, strong
 from dashboard.text.labels import Label
 from harness.control.canary import duration_estimate, status
 from harness.control.proposals import estimate, route_rules, submission
+from harness.control.routing import traffic_report
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.formatting import format_score
@@ -322,6 +323,8 @@ def _outlook(request: submission.ProposalRequest) -> None:
     st.html(html.note(f"This would be the {terms.risk.text}."))
     for line in route_rules.describe_widening(terms.widened):
         st.html(html.note(f"Another person has to approve it: {line}"))
+    for line in traffic_report.list_untaken(ctx, request.route, request.candidate):
+        st.html(html.note(f"{line}."))
     ramp = duration_estimate.estimate_for_route(ctx, request.route)
     options = "".join(html.note(f"Option: {option}") for option in ramp.options)
     st.html(html.note(f"The canary: {ramp.words}") + options)

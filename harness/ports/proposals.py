@@ -8,12 +8,12 @@ from typing import Protocol
 
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory
 from harness.domain.canary.observation import (
+    AskedName,
     ObservationBlock,
     TargetCost,
     TrafficMinute,
     TrafficPoint,
     TrafficTotal,
-    UnroutedModel,
 )
 from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.verdict import Verdict
@@ -175,13 +175,13 @@ class Observations(Protocol):
         blocks: Iterable[ObservationBlock],
         traffic: Iterable[TrafficMinute],
         spends: Iterable[KeySpend] = (),
-        unrouted: Iterable[UnroutedModel] = (),
+        asked_names: Iterable[AskedName] = (),
     ) -> None:
         """A block already stored (rollout, worker, sequence) is left as it is.
 
         Traffic of the same (route, minute, worker, arm, target, revision) adds up, and so does
-        what a key spent, by (key, day, worker), and requests without a route, by (model, day):
-        of a day's models past MOST_UNROUTED the sum is kept.
+        what a key spent, by (key, day, worker), and what requests asked for, by (route, name,
+        day): of a route and day's names past MOST_ASKED_NAMES the sum is kept.
         """
         ...
 
@@ -259,8 +259,10 @@ class Observations(Protocol):
         """
         ...
 
-    def unrouted(self, *, since: date) -> Sequence[UnroutedModel]:
-        """Lists the models that no route is named after, by day and model."""
+    def asked_names(self, *, since: date, route: str = "") -> Sequence[AskedName]:
+        """Lists by day and name what requests asked for: of a route, what the provider's own
+        endpoint alone can do; without one, models that no route is named after.
+        """
         ...
 
     def forget_traffic(self, before: datetime) -> int:

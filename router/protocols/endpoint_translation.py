@@ -1,6 +1,6 @@
 """Endpoint translation makes a chat of a Messages or Responses request for a provider that
 speaks only chat, and gives what turns the chat's answer back, whole or as events. Also names
-the fields that cannot be translated.
+what cannot be translated: for the choice of a target, and (`native_need`) to be counted.
 """
 
 import json
@@ -13,6 +13,7 @@ from router.conversation.intake import INTAKES, TAKES_ALL
 from router.protocols.chat.answer_reader import read_chat_answer
 from router.protocols.chat.stream_reader import ChatStreamReader
 from router.protocols.chat_way import ChatWay
+from router.protocols.hosted_tools import name_hosted
 from router.protocols.messages import message_request
 from router.protocols.messages.answer_writer import MessageEventWriter, write_message
 from router.protocols.responses import response_request
@@ -20,7 +21,7 @@ from router.protocols.responses.answer_writer import ResponseEventWriter, Respon
 from router.protocols.responses.response_tools import ResponseTools
 from router.request.body_patch import to_json
 from router.request.json_spans import ParsedObject
-from router.upstream.translate.request_screening import untranslatable_field
+from router.upstream.translate import request_screening
 
 
 class TranslatedRequest(NamedTuple):
@@ -79,7 +80,7 @@ def _chat_way(kind: str, maker: str) -> ChatWay:
 # Asked before a target is chosen: what no translation of the endpoint can say, if anything. Of
 # an endpoint that is not here, everything can be said.
 UNTRANSLATABLE_FIELDS: Final[Mapping[Endpoint, FieldCheck]] = {
-    Endpoint.CHAT: untranslatable_field,
+    Endpoint.CHAT: request_screening.untranslatable_field,
     Endpoint.MESSAGES: message_request.untranslatable_field,
     Endpoint.RESPONSES: response_request.untranslatable_field,
 }
@@ -88,3 +89,24 @@ TRANSLATIONS: Final[Mapping[Endpoint, Translation]] = {
     Endpoint.MESSAGES: translate_message,
     Endpoint.RESPONSES: translate_response,
 }
+# A request with none of these fields has no native need but a reference to an item.
+NATIVE_HINTS: Final = frozenset(
+    {
+        "tools",
+        *request_screening.NATIVE_FIELDS,
+        *message_request.NATIVE_FIELDS,
+        *response_request.NATIVE_FIELDS,
+    }
+)
+
+
+def native_need(endpoint: Endpoint, value: Callable[[str], object]) -> str:
+    """Names what no translation of a request can say, from a closed list and after its
+    endpoint; empty for nothing. value: of a field.
+    """
+    check = UNTRANSLATABLE_FIELDS.get(endpoint)
+    held = check(value) if check is not None else ""
+    if not held:
+        return ""
+    is_tool = held.startswith("a tool ")
+    return f"{endpoint.value}:{name_hosted(held) if is_tool else held.strip('`')}"

@@ -4,8 +4,28 @@ them by name, binds to the targets that have it. Also the name of a tool in a na
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from typing import Final
 
 from router.protocols.object_lists import iter_objects
+
+# What types of hosted tools begin with: a date or a version may follow.
+_KINDS: Final = (
+    "apply_patch",
+    "bash",
+    "code_execution",
+    "code_interpreter",
+    "computer",
+    "file_search",
+    "image_generation",
+    "local_shell",
+    "mcp",
+    "memory",
+    "shell",
+    "text_editor",
+    "tool_search",
+    "web_fetch",
+    "web_search",
+)
 
 
 def hosted_tools_alone(tools: object, choice: object, clients: Collection[object]) -> str:
@@ -20,6 +40,12 @@ def hosted_tools_alone(tools: object, choice: object, clients: Collection[object
     if chosen is None and len(hosted) < len(given):
         return ""
     return f"a tool of type {str((chosen or hosted[0]).get('type'))[:60]!r}"
+
+
+def name_hosted(tool: str) -> str:
+    """Names a tool of `hosted_tools_alone` by a closed list, with nothing of the client's."""
+    known = next((kind for kind in _KINDS if f"'{kind}" in tool), "")
+    return f"the tool {known}" if known else "another hosted tool"
 
 
 def without_hosted(

@@ -18,7 +18,7 @@ from router.recording.guardrail_sample import GuardrailSample
 from router.recording.ledger import Ledger
 from router.recording.metrics import RouterMetrics
 from router.recording.open_block import LedgerUnit
-from router.recording.served_names import ServedNames, UnroutedNames
+from router.recording.served_names import AskedNames, ServedNames
 from router.recording.shadow_totals import ShadowTotals
 from router.recording.traffic_minutes import CompletedRequest
 
@@ -73,7 +73,7 @@ class Recording(Protocol):
     counters: Counter[str]  # of this process
     spends: KeySpendTotals  # what keys spent in it
     served_names: ServedNames  # what the answers named as the model
-    unrouted: UnroutedNames  # what clients asked for without a route
+    asked_names: AskedNames  # what requests asked for
     # Hears of the canaries that other workers have stopped.
     on_abort: Callable[[LocalAbort], None]
     shadows: ShadowTotals  # their sums

@@ -32,7 +32,7 @@ from router.recording.guardrail_sample import GuardrailSample
 from router.recording.key_claims import KeyClaims
 from router.recording.ledger import Ledger
 from router.recording.port import CaptureDraft, EnterFeedback, ScoredUnit, Ticket, ignore_event
-from router.recording.served_names import ServedNames, UnroutedNames
+from router.recording.served_names import AskedNames, ServedNames
 from router.recording.shadow_totals import ShadowTotals, ShadowUnits
 from router.recording.spool import NOTHING, Batch, Spool
 from router.recording.traffic_minutes import (
@@ -88,7 +88,7 @@ class Recorder:
         self._notices = EventQueue(clock, self.counters)
         self._troubles: dict[AlertKind, Alert] = {}
         self.spends = KeySpendTotals(worker)
-        self.served_names, self.unrouted = ServedNames(clock), UnroutedNames(clock)
+        self.served_names, self.asked_names = ServedNames(clock), AskedNames(clock)
         self.on_abort: Callable[[LocalAbort], None] = ignore_event
         self.shadows = ShadowTotals(worker)
         self._shadow_units = ShadowUnits()
@@ -213,7 +213,7 @@ class Recorder:
         for spend in batch.spends:
             self.spends.merge(spend)
         self.served_names.merge(batch.sightings)
-        self.unrouted.merge(batch.unrouted)
+        self.asked_names.merge(batch.asked_names)
         self._notices.failed_over(batch.failovers)
         self._notices.notify(*batch.alerts)
 
@@ -312,7 +312,7 @@ class Recorder:
                 spends=self.spends.take(),
                 sightings=self.served_names.take(),
                 shadows=self.shadows.take(),
-                unrouted=self.unrouted.take(),
+                asked_names=self.asked_names.take(),
             )
 
     def _write(self, batch: Batch) -> None:
@@ -459,7 +459,7 @@ def _write_all(tx: Transaction, *batches: Batch) -> None:
         [observed for batch in batches for observed in batch.blocks],
         sum_by_minute(row for batch in batches for row in batch.traffic),
         sum_by_day(row for batch in batches for row in batch.spends),
-        [row for batch in batches for row in batch.unrouted],
+        [row for batch in batches for row in batch.asked_names],
     )
     for batch in batches:
         if batch.failovers:

@@ -35,7 +35,7 @@ from router.recording.guardrail_sample import GuardrailSample
 from router.recording.ipc_frames import FrameReader, encode_frame
 from router.recording.metrics import RouterMetrics
 from router.recording.port import CaptureDraft, EnterFeedback, Ticket, ignore_event
-from router.recording.served_names import ServedNames, UnroutedNames
+from router.recording.served_names import AskedNames, ServedNames
 from router.recording.shadow_totals import ShadowTotals
 from router.recording.spool import Batch
 from router.recording.traffic_minutes import (
@@ -108,7 +108,7 @@ class Reporter:
         self._notices = EventQueue(clock, self.counters)
         self.spends = KeySpendTotals(worker)
         self.spends.before_reading = self._note_spends
-        self.served_names, self.unrouted = ServedNames(clock), UnroutedNames(clock)
+        self.served_names, self.asked_names = ServedNames(clock), AskedNames(clock)
         self.on_abort: Callable[[LocalAbort], None] = ignore_event
         self.on_fault: Callable[[Exception], None] = ignore_event
         self._kept: dict[str, Any] = {}  # of a report that failed
@@ -332,7 +332,7 @@ class Reporter:
             spends=self.spends.take(),
             sightings=self.served_names.take(),
             shadows=self.shadows.take(),
-            unrouted=self.unrouted.take(),
+            asked_names=self.asked_names.take(),
         )
         if batch.rows:
             message["batch"] = spool.batch_to_json(batch)

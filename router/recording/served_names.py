@@ -1,5 +1,5 @@
 """This module notes names for the database: which model the targets' answers name as the one
-that served (F6), again at most every 30 s, and for which models no route is named.
+that served (F6), again at most every 30 s, and what requests asked for by name.
 """
 
 import threading
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import date
 from typing import Final
 
-from harness.domain.canary.observation import UnroutedModel
+from harness.domain.canary.observation import AskedName
 from harness.domain.evals.pins import MAX_SIGHTINGS, ServedModel, Sighting
 from harness.ports import Clock
 
@@ -73,30 +73,30 @@ class ServedNames:
             self._new[key] = sighting
 
 
-class UnroutedNames:
-    """Counts requests for models that no route is named after, by name and UTC day. The caller
-    bounds the names. Thread-safe.
+class AskedNames:
+    """Counts requests by what they asked for (`AskedName`), by route, name and UTC day. The
+    caller bounds the names. Thread-safe.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._counts: Counter[tuple[str, date]] = Counter()
+        self._counts: Counter[tuple[str, date, str]] = Counter()
 
-    def note(self, model: str) -> None:
+    def note(self, name: str, route: str = "") -> None:
         """Counts one request."""
         day = self._clock.now().date()
         with self._lock:
-            self._counts[model, day] += 1
+            self._counts[name, day, route] += 1
 
-    def merge(self, rows: Iterable[UnroutedModel]) -> None:
+    def merge(self, rows: Iterable[AskedName]) -> None:
         """Adds what other processes counted."""
         with self._lock:
             for row in rows:
-                self._counts[row.model, row.day] += row.requests
+                self._counts[row.name, row.day, row.route] += row.requests
 
-    def take(self) -> list[UnroutedModel]:
+    def take(self) -> list[AskedName]:
         """What is new since the last time."""
         with self._lock:
             taken, self._counts = self._counts, Counter()
-        return [UnroutedModel(model, day, n) for (model, day), n in taken.items()]
+        return [AskedName(name, day, n, route) for (name, day, route), n in taken.items()]

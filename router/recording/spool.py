@@ -20,10 +20,10 @@ from harness.domain.canary.guardrails import (
     tallies_from_json,
 )
 from harness.domain.canary.observation import (
+    AskedName,
     NeverSeen,
     ObservationBlock,
     TrafficMinute,
-    UnroutedModel,
 )
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
@@ -42,7 +42,7 @@ class Batch(NamedTuple):
     spends: Sequence[KeySpend] = ()
     sightings: Sequence[Sighting] = ()
     shadows: Sequence[ShadowTally] = ()
-    unrouted: Sequence[UnroutedModel] = ()
+    asked_names: Sequence[AskedName] = ()
     # By which the database knows a batch that comes again; empty for one that never does.
     id: str = ""
 
@@ -61,7 +61,7 @@ class Batch(NamedTuple):
             none._replace(spends=self.spends),
             none._replace(sightings=self.sightings),
             none._replace(shadows=self.shadows),
-            none._replace(unrouted=self.unrouted),
+            none._replace(asked_names=self.asked_names),
         )
         return [
             batch._replace(id=f"{self.id}.{number}" if self.id else "")
@@ -180,7 +180,9 @@ def batch_to_json(batch: Batch) -> dict[str, object]:
         "spends": [{**asdict(row), "day": row.day.isoformat()} for row in batch.spends],
         "sightings": [asdict(sighting) for sighting in batch.sightings],
         "shadows": [{**asdict(row), "day": row.day.isoformat()} for row in batch.shadows],
-        "unrouted": [{**asdict(row), "day": row.day.isoformat()} for row in batch.unrouted],
+        "asked_names": [
+            {**asdict(row), "day": row.day.isoformat()} for row in batch.asked_names
+        ],
         "id": batch.id,
     }
 
@@ -240,12 +242,14 @@ def batch_from_json(data: Mapping[str, Any]) -> Batch:
     shadows = [
         ShadowTally(**{**row, "day": date.fromisoformat(row["day"])}) for row in data["shadows"]
     ]
-    unrouted = [
-        UnroutedModel(**{**row, "day": date.fromisoformat(row["day"])})
-        for row in data.get("unrouted", ())  # an older router's line has none
+    asked_names = [
+        AskedName(**{**row, "day": date.fromisoformat(row["day"])})
+        for row in data.get("asked_names", ())  # an older router's line has none
     ]
     id_ = data["id"]
-    return Batch(blocks, traffic, failovers, alerts, spends, sightings, shadows, unrouted, id_)
+    return Batch(
+        blocks, traffic, failovers, alerts, spends, sightings, shadows, asked_names, id_
+    )
 
 
 def _alert(row: dict[str, Any]) -> Alert:

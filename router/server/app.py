@@ -505,7 +505,7 @@ class Router:
 
     def _note_unrouted(self, model: str) -> None:
         self._metrics.without_route(model)
-        self._recorder.unrouted.note(model)
+        self._recorder.asked_names.note(model)
 
     def note_fault(self, error: Exception) -> None:
         """Counts an internal error of what records, beside all requests."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Final
 
-from harness.domain.canary.observation import OTHER_MODELS
+from harness.domain.canary.observation import OTHER_NAMES
 from harness.domain.routing.route_changes import spell_route_name
 from harness.domain.suggestions import did_you_mean
 from router.recording.bounded_map import BoundedMap
@@ -76,7 +76,7 @@ class RouteNames:
             self._counted.add(name)
             self._count(name)
         else:
-            self._count(OTHER_MODELS)
+            self._count(OTHER_NAMES)
         hint = self._hints.get(name)
         if hint is None:
             hint = did_you_mean(name, [*allowed[:MOST_COMPARED], *self._exact])

@@ -18,10 +18,10 @@ from harness.domain.canary.guardrails import (
 )
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory
 from harness.domain.canary.observation import (
-    MOST_UNROUTED,
-    OTHER_MODELS,
+    MOST_ASKED_NAMES,
+    OTHER_NAMES,
+    AskedName,
     NeverSeen,
-    UnroutedModel,
 )
 from harness.domain.errors import InputError
 from harness.domain.operations.access import SYSTEM, Actor, Role
@@ -217,21 +217,21 @@ def test_what_a_key_spent_on_a_day_adds_up(store: Store) -> None:
 
 def test_requests_without_a_route_add_up_by_day_and_fill_nothing(store: Store) -> None:
     day = NOW.date()
-    many = [UnroutedModel(f"m-{n}", day, 1) for n in range(MOST_UNROUTED + 9)]
-    odd = UnroutedModel("x\0\ud800", day - timedelta(1), 2)
-    for rows in ([UnroutedModel("a", day, 3), odd], [UnroutedModel("a", day, 4)], many):
+    many = [AskedName(f"m-{n}", day, 1) for n in range(MOST_ASKED_NAMES + 9)]
+    odd = AskedName("x\0\ud800", day - timedelta(1), 2)
+    for rows in ([AskedName("a", day, 3), odd], [AskedName("a", day, 4)], many):
         with store.write() as tx:
-            tx.observations.append([], [], unrouted=rows)
+            tx.observations.append([], [], asked_names=rows)
 
     with store.read() as tx:
-        kept = tx.observations.unrouted(since=day)
-        assert len(tx.observations.unrouted(since=day - timedelta(1))) == len(kept) + 1
-    assert {row.model: row.requests for row in kept}["a"] == 7
-    assert {row.model: row.requests for row in kept}[OTHER_MODELS] == 10
-    assert len(kept) == MOST_UNROUTED + 1
+        kept = tx.observations.asked_names(since=day)
+        assert len(tx.observations.asked_names(since=day - timedelta(1))) == len(kept) + 1
+    assert {row.name: row.requests for row in kept}["a"] == 7
+    assert {row.name: row.requests for row in kept}[OTHER_NAMES] == 10
+    assert len(kept) == MOST_ASKED_NAMES + 1
     with store.write() as tx:
         tx.observations.forget_traffic(NOW + timedelta(1))
-        assert not tx.observations.unrouted(since=day - timedelta(1))
+        assert not tx.observations.asked_names(since=day - timedelta(1))
 
 
 def test_what_keys_spent_this_month_is_summed_by_the_database(store: Store) -> None:

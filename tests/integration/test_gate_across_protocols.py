@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import httpx
 import pytest
 
 from evals.scorers.judge_protocol import DATA
@@ -16,7 +17,7 @@ from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
 from harness.report.content import KEYRING, address
 from tests.support.providers import simulator_thread
-from tests.support.router.router_process import routed
+from tests.support.router.router_process import eventually, routed
 from tests.support.site.processes import site
 from tests.wire import anthropic, gemini
 from tests.wire.server import KEY, Json, Reading, Reply, Usage, serving
@@ -163,6 +164,49 @@ def judged(folder: Path, answering: str, jury: str) -> dict[str, object]:
         "suites": {"replies": suite},
         "routes": {"support": {"incumbent": "sim/sim-base", "suites": ["replies"]}},
     }
+
+
+@pytest.mark.req("A1", "F2")
+def test_a_proposal_says_which_shares_of_the_requests_its_candidate_cannot_take(
+    tmp_path: Path,
+) -> None:
+    searches: Json = {"type": "web_search_preview"}
+    function: Json = {"type": "function", "name": "look", "parameters": {"type": "object"}}
+    asked: list[Json] = [
+        *[{}] * 5,
+        {"tools": [function, searches]},
+        {"tools": [searches]},
+        {"previous_response_id": "resp_1"},
+        {"previous_response_id": "resp_2"},
+        {"input": [{"type": "item_reference", "id": "msg_1"}]},
+    ]
+    with simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as answering:
+        providers = {
+            "sim": {"kind": "sim", "api_base": f"{answering}/v1"},
+            "chats": {"kind": "groq", "api_base": f"{answering}/v1"},
+        }
+        with routed(tmp_path, answering, providers=providers) as world:
+            world.start("--workers", "2")
+            headers = {"authorization": f"Bearer {world.key}"}
+            for more in asked:
+                # Whatever the provider makes of it, it was asked for.
+                body = {"model": "chat", "input": "Colour number 3?", **more}
+                httpx.post(f"{world.url}/v1/responses", json=body, headers=headers, timeout=60)
+            eventually(lambda: world.recorded() == len(asked))
+            assert world.place.terminate("router") == 0
+
+            propose = ("proposal", "create", "chat")
+            said = world.place.run(*propose, "chats/sim-better", "--dry-run").stderr
+            native = world.place.run(*propose, "sim/sim-better", "--dry-run").stderr
+
+    for share, what in (
+        ("20 %", "previous_response_id"),
+        ("10 %", "the tool web_search"),
+        ("10 %", "item_reference"),
+    ):
+        words = f"{share} of chat's requests of the last 7 days used {what}: this candidate"
+        assert f"{words} cannot take them" in " ".join(said.split())
+    assert "cannot take them" not in native
 
 
 @pytest.mark.req("D5", "B7")

@@ -15,7 +15,7 @@ from harness.app import settings_origin
 from harness.app.installation import CONFIG_VARIABLE, load_settings
 from harness.control.operations import alerts, queries
 from harness.control.routing import routes, targets
-from harness.domain.canary.observation import TrafficMinute, UnroutedModel
+from harness.domain.canary.observation import AskedName, TrafficMinute
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
@@ -105,8 +105,8 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             next_target=None,
         )
         with ctx.store.write() as tx:
-            asked = UnroutedModel("team-0070", then.date(), 12)
-            tx.observations.append([], traffic, unrouted=[asked])
+            asked = AskedName("team-0070", then.date(), 12)
+            tx.observations.append([], traffic, asked_names=[asked])
             tx.failovers.append([left])
             at = ctx.clock.now()
             hold = SpendingHold("hold_1", SpendingPurpose.EVALS, "run x", month_of(at))

@@ -27,6 +27,7 @@ OTHER_COLUMNS: Mapping[str, str] = {
     "opt_outs signature",
     "approval": "id proposal verdict kind principal name key reason widened change_reference "
     "signature",
+    "asked_name": "route name",
     "audit_event": "actor action subject details previous mac principal key",
     "break_glass": "id route incumbent target reason proposer proposer_principal "
     "proposer_key confirmer confirmer_principal confirmer_key waiver ended_because signature",
@@ -81,7 +82,6 @@ OTHER_COLUMNS: Mapping[str, str] = {
     "traffic": "route worker arm target latency_ms",
     "traffic_day": "route worker arm target",
     "traffic_hour": "route worker arm target latency_ms",
-    "unrouted": "model",
     "verdict": "id proposal route incumbent candidate outcome reason suites inputs signature",
     "waiver": "id route target reason author signature",
 }

@@ -21,7 +21,7 @@ from harness.control.proposals.comparison import load_comparison
 from harness.control.proposals.estimate import SuiteEstimate
 from harness.control.proposals.review import dry_run_context
 from harness.control.proposals.submission import ProposalPreview, ProposalRequest
-from harness.control.routing import monthly_bill
+from harness.control.routing import monthly_bill, traffic_report
 from harness.control.serialize import to_plain
 from harness.domain.evals.cost_forecast import CostForecast
 from harness.domain.evals.suite_plan import Claim
@@ -208,6 +208,7 @@ class _Outlook:
     candidate: str
     planning: Sequence[SuiteEstimate]
     bill: CostForecast
+    untaken: Sequence[str]  # shares of the route's requests, in words
 
 
 def _load_outlook(
@@ -217,7 +218,8 @@ def _load_outlook(
     bill = monthly_bill.forecast_from_history(
         ctx, request.route, request.candidate, planned.plans
     )
-    return _Outlook(planned, request.candidate, planning, bill)
+    untaken = traffic_report.list_untaken(ctx, request.route, request.candidate)
+    return _Outlook(planned, request.candidate, planning, bill, untaken)
 
 
 def _print_terms(outlooks: Sequence[_Outlook], ramp: RampPlan, terms: ProposalPreview) -> None:
@@ -227,6 +229,8 @@ def _print_terms(outlooks: Sequence[_Outlook], ramp: RampPlan, terms: ProposalPr
         print_planning(outlook.planning)
         for line in route_rules.describe_widening(outlook.planned.widened):
             output.note(f"waits for another person's approval: {line}")
+        for line in outlook.untaken:
+            output.note(line)
         output.note(
             "\n".join(
                 part
@@ -253,6 +257,7 @@ def _print_made(
             "proposal": to_plain(proposal),
             "planning": planning_json(outlook.planning),
             "forecast": to_plain(outlook.bill),
+            "untaken": list(outlook.untaken),
         }
         for proposal, outlook in zip(made, outlooks, strict=True)
     ]
@@ -274,6 +279,7 @@ def _print_dry(
             "proposal": None,
             "planning": planning_json(outlook.planning),
             "forecast": to_plain(outlook.bill),
+            "untaken": list(outlook.untaken),
             "plans": to_plain(outlook.planned.plans),
             "widened": to_plain(outlook.planned.widened),
         }

@@ -11,11 +11,12 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from harness.control.context import Context
+from harness.control.routing import targets
 from harness.domain.canary.observation import (
-    MOST_UNROUTED,
+    MOST_ASKED_NAMES,
+    AskedName,
     TrafficPoint,
     TrafficTotal,
-    UnroutedModel,
 )
 from harness.domain.formatting import (
     format_age,
@@ -24,6 +25,7 @@ from harness.domain.formatting import (
     format_quantity,
     format_span,
 )
+from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.suggestions import find_nearest
 
 # How far back the newest request is looked for, where the window has none.
@@ -31,6 +33,8 @@ LOOK_BACK: Final = timedelta(days=30)
 # Without a request for so long, figures of a window with traffic are called stale.
 QUIET: Final = timedelta(minutes=5)
 MOST_POINTS: Final = 96  # of the course over time
+_DAY: Final = timedelta(days=1)
+_TAKEN: Final = 7 * _DAY  # of which it is said what a candidate cannot take
 _MINUTE: Final = timedelta(minutes=1)
 _STEPS: Final = tuple(timedelta(minutes=n) for n in (1, 5, 15, 30, 60, 120, 240, 720, 1440))
 
@@ -121,7 +125,7 @@ def load_traffic_report(
     with ctx.store.read() as tx:
         totals = tx.observations.totals(since=since, route=route)
         points = tx.observations.traffic_points(since=since, step=step, route=route)
-        unrouted = () if route else tx.observations.unrouted(since=since.date())
+        unrouted = () if route else tx.observations.asked_names(since=since.date())
         names = tx.routing.names() if unrouted else ()
         earlier = () if totals else tx.observations.totals(since=now - LOOK_BACK, route=route)
     last = max((total.last for total in (*totals, *earlier)), default=None)
@@ -136,6 +140,38 @@ def load_traffic_report(
         last_request=None if last is None else last + _MINUTE,
         unrouted=_by_model(unrouted, names),
     )
+
+
+def list_untaken(ctx: Context, route: str, candidate: str) -> Sequence[str]:
+    """Says which shares of a route's requests of the last days a candidate cannot take: they
+    asked for what their provider's own endpoint alone can do. candidate: a target's id or name,
+    registered or not.
+    """
+    since = _floor(ctx.clock.now() - _TAKEN + _DAY, _DAY)
+    with ctx.store.read() as tx:
+        asked = tx.observations.asked_names(since=since.date(), route=route)
+        if not asked:
+            return ()
+        target = targets.find_known_target(tx, candidate) or targets.plain_target(candidate)
+        provider = tx.providers.all().get(target.provider) if target else None
+        totals = tx.observations.totals(since=since, route=route)
+    if target is None or provider is None:
+        return ()
+    can = provider.can(target.model)
+    kind = PROVIDER_KINDS[provider.kind]
+    native = kind.serves_of(can) - kind.translates(can)
+    counts: Counter[str] = Counter()
+    for day in asked:
+        endpoint, _, what = day.name.partition(":")
+        if endpoint not in native:
+            counts[what] += day.requests
+    requests = sum(total.requests for total in totals)
+    return [
+        f"{format_percent(min(1.0, number / requests), significant=2)} of {route}'s requests "
+        f"of {name_period(_TAKEN)} used {what}: this candidate cannot take them"
+        for what, number in counts.most_common()
+        if requests
+    ]
 
 
 def name_period(window: timedelta) -> str:
@@ -186,14 +222,14 @@ def _by_route(totals: Iterable[TrafficTotal]) -> Sequence[RouteTraffic]:
 
 
 def _by_model(
-    unrouted: Iterable[UnroutedModel], routes: Sequence[str]
+    unrouted: Iterable[AskedName], routes: Sequence[str]
 ) -> Sequence[UnroutedTraffic]:
     counts: Counter[str] = Counter()
     for day in unrouted:
-        counts[day.model] += day.requests
+        counts[day.name] += day.requests
     return [
         UnroutedTraffic(model, requests, find_nearest(model, routes))
-        for model, requests in counts.most_common(MOST_UNROUTED)
+        for model, requests in counts.most_common(MOST_ASKED_NAMES)
     ]
 
 

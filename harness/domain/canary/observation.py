@@ -137,18 +137,21 @@ class TrafficMinute:
     internal_errors: int = 0  # faults of the router's own in them
 
 
-# Of a day's models without a route, so many are kept by name; of the others the sum.
-MOST_UNROUTED: Final = 200
-OTHER_MODELS: Final = "(others)"
+# Of a route and day, so many names are kept; of the others the sum.
+MOST_ASKED_NAMES: Final = 200
+OTHER_NAMES: Final = "(others)"
 
 
 @dataclass(frozen=True, slots=True)
-class UnroutedModel:
-    """Counts a UTC day's requests for a model that no route is named after."""
+class AskedName:
+    """Counts a UTC day's requests that asked for something by name."""
 
-    model: str  # as the client called it
+    # Without a route: a model, as the client called it. Of a route: the endpoint, a colon, and
+    # what its own provider alone can do.
+    name: str
     day: date
     requests: int
+    route: str = ""
 
 
 @dataclass(frozen=True, slots=True)

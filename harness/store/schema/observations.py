@@ -184,14 +184,15 @@ key_spend = sa.Table(
     sa.Index("ix_key_spend_day", "day"),
 )
 
-# By UTC day. The name is the client's own text; a day has a bounded number of them.
-unrouted = sa.Table(
-    "unrouted",
+# By UTC day. Without a route, the name is the client's own text; a day has a bounded number.
+asked_name = sa.Table(
+    "asked_name",
     metadata,
-    free_text("model"),
+    text("route"),
+    free_text("name"),
     day("day"),
     count("requests"),
-    sa.PrimaryKeyConstraint("day", "model"),
+    sa.PrimaryKeyConstraint("day", "route", "name"),
     at_least("requests", 0),
 )
 

@@ -14,14 +14,14 @@ import sqlalchemy as sa
 
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, claim_keys, page_of
 from harness.domain.canary.observation import (
-    MOST_UNROUTED,
-    OTHER_MODELS,
+    MOST_ASKED_NAMES,
+    OTHER_NAMES,
+    AskedName,
     ObservationBlock,
     TargetCost,
     TrafficMinute,
     TrafficPoint,
     TrafficTotal,
-    UnroutedModel,
 )
 from harness.domain.privacy.capture import CapturedRequest, CaptureResult, day_start
 from harness.domain.reliability.failover import Failover
@@ -41,6 +41,7 @@ from harness.store.observation_rules import (
 from harness.store.refusals import not_captured
 from harness.store.schema.columns import EPOCH, MICROSECOND, Values, storable
 from harness.store.schema.observations import (
+    asked_name,
     block,
     block_from_row,
     block_to_row,
@@ -55,7 +56,6 @@ from harness.store.schema.observations import (
     traffic,
     traffic_from_row,
     traffic_to_row,
-    unrouted,
 )
 from harness.store.schema.traffic_sums import DAY, floor_time, traffic_hour
 from harness.store.sql.json_rows import json_rows, look_up
@@ -170,27 +170,26 @@ FORGET_HOURS = sa.delete(traffic_hour).where(
 FORGET_MINUTES = sa.delete(traffic).where(
     traffic.c.minute < sa.bindparam("before", type_=traffic.c.minute.type)
 )
-UNROUTED = (
-    sa.select(unrouted)
+ASKED_NAMES = (
+    sa.select(asked_name)
     .where(
-        unrouted.c.day >= sa.bindparam("since", type_=unrouted.c.day.type),
-        unrouted.c.day <= FAR_DAY,
+        asked_name.c.route == sa.bindparam("of_route", type_=asked_name.c.route.type),
+        asked_name.c.day >= sa.bindparam("since", type_=asked_name.c.day.type),
+        asked_name.c.day <= sa.bindparam("until", type_=asked_name.c.day.type),
     )
-    .order_by(unrouted.c.day, unrouted.c.model)
+    .order_by(asked_name.c.day, asked_name.c.name)
 )
-UNROUTED_NAMES = sa.select(unrouted.c.model).where(
-    unrouted.c.day == sa.bindparam("of_day", type_=unrouted.c.day.type)
-)
-ADD_UNROUTED = (
-    sa.update(unrouted)
+ADD_ASKED = (
+    sa.update(asked_name)
     .where(
-        unrouted.c.model == sa.bindparam("of_model", type_=unrouted.c.model.type),
-        unrouted.c.day == sa.bindparam("of_day", type_=unrouted.c.day.type),
+        asked_name.c.route == sa.bindparam("of_route", type_=asked_name.c.route.type),
+        asked_name.c.name == sa.bindparam("of_name", type_=asked_name.c.name.type),
+        asked_name.c.day == sa.bindparam("of_day", type_=asked_name.c.day.type),
     )
-    .values(requests=unrouted.c.requests + sa.bindparam("more"))
+    .values(requests=asked_name.c.requests + sa.bindparam("more"))
 )
-FORGET_UNROUTED = sa.delete(unrouted).where(
-    unrouted.c.day < sa.bindparam("before", type_=unrouted.c.day.type)
+FORGET_ASKED = sa.delete(asked_name).where(
+    asked_name.c.day < sa.bindparam("before", type_=asked_name.c.day.type)
 )
 FORGET_SPEND = sa.delete(key_spend).where(
     key_spend.c.day < sa.bindparam("before", type_=key_spend.c.day.type)
@@ -274,7 +273,7 @@ class SqlObservations:
         blocks: Iterable[ObservationBlock],
         traffic: Iterable[TrafficMinute],
         spends: Iterable[KeySpend] = (),
-        unrouted: Iterable[UnroutedModel] = (),
+        asked_names: Iterable[AskedName] = (),
     ) -> None:
         # In one order for all writers: two of them never wait for each other.
         for observation_block in sorted(blocks, key=lambda b: b.rollout):
@@ -282,8 +281,8 @@ class SqlObservations:
         self._add_traffic(traffic)
         for spend in sorted(spends, key=lambda s: (s.key, s.day, s.worker)):
             self._add_spend(spend)
-        for model in sorted(unrouted, key=lambda model: (model.day, model.model)):
-            self._add_unrouted(model)
+        for row in sorted(asked_names, key=lambda row: (row.day, row.route, row.name)):
+            self._add_asked(row)
 
     def begin_batch(self, id_: str, at: datetime) -> bool:
         # Beside a transaction of the same batch that goes on, this waits for its end.
@@ -361,15 +360,15 @@ class SqlObservations:
             sums = {f"more_{name}": values[name] for name in SPEND_SUMS}
             self._unit.write(ADD_SPEND, {**key, **sums})
 
-    def _add_unrouted(self, more: UnroutedModel) -> None:
-        names = {row.model for row in self._unit.read(UNROUTED_NAMES, {"of_day": more.day})}
-        model = storable(more.model)
-        if model not in names and len(names) >= MOST_UNROUTED:
-            model = OTHER_MODELS
-        values: Values = {"model": model, "day": more.day, "requests": more.requests}
-        if not self._unit.write_new(unrouted, values):
-            added = {"of_model": model, "of_day": more.day, "more": more.requests}
-            self._unit.write(ADD_UNROUTED, added)
+    def _add_asked(self, more: AskedName) -> None:
+        kept = self._asked_names(more.route, more.day, more.day)
+        name = storable(more.name)
+        if len(kept) >= MOST_ASKED_NAMES and all(name != row.name for row in kept):
+            name = OTHER_NAMES
+        key: Values = {"route": more.route, "name": name, "day": more.day}
+        if not self._unit.write_new(asked_name, {**key, "requests": more.requests}):
+            of = {f"of_{column}": value for column, value in key.items()}
+            self._unit.write(ADD_ASKED, {**of, "more": more.requests})
 
     def claim_keys(self, claim: KeyClaim) -> Sequence[KeyHistory]:
         # One claim after the other: two routers never both find a key new.
@@ -442,15 +441,19 @@ class SqlObservations:
     ) -> Sequence[TrafficPoint]:
         return self._traffic.points(since, step, route)
 
-    def unrouted(self, *, since: date) -> Sequence[UnroutedModel]:
-        rows = self._unit.read(UNROUTED, {"since": since})
-        return [UnroutedModel(row.model, row.day, row.requests) for row in rows]
+    def asked_names(self, *, since: date, route: str = "") -> Sequence[AskedName]:
+        return self._asked_names(route, since, FAR_DAY)
+
+    def _asked_names(self, route: str, since: date, until: date) -> Sequence[AskedName]:
+        days = {"of_route": route, "since": since, "until": until}
+        rows = self._unit.read(ASKED_NAMES, days)
+        return [AskedName(row.name, row.day, row.requests, row.route) for row in rows]
 
     def forget_traffic(self, before: datetime) -> int:
         begin = floor_time(before, DAY)
         self._unit.write(FORGET_HOURS, {"before": begin})
         self._unit.write(FORGET_SPEND, {"before": begin.date()})
-        self._unit.write(FORGET_UNROUTED, {"before": begin.date()})
+        self._unit.write(FORGET_ASKED, {"before": begin.date()})
         return self._unit.write(FORGET_MINUTES, {"before": begin})
 
     def spend_totals(self, *, today: date, keys: Collection[str]) -> Mapping[str, SpendTotals]:

@@ -42,7 +42,7 @@ _LEFT_OUT: Final = frozenset(
     }
 )
 # What an answer depends on, and nobody else has.
-_HELD: Final = ("container", "mcp_servers", "inference_geo")
+NATIVE_FIELDS: Final = ("container", "mcp_servers", "inference_geo")
 # Types of the tools that the client itself runs.
 _CLIENTS: Final = frozenset({None, "custom"})
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
@@ -84,7 +84,7 @@ def chat_body(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
 
 def untranslatable_field(value: Callable[[str], object]) -> str:
     """What only Anthropic can do, of the fields; empty for nothing. value: of a field."""
-    for name in _HELD:
+    for name in NATIVE_FIELDS:
         if value(name):
             return f"`{name}`"
     return hosted_tools_alone(value("tools"), value("tool_choice"), _CLIENTS)

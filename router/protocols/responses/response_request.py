@@ -39,7 +39,7 @@ _LEFT_OUT: Final = frozenset(
     {"access_programs", "background_options", "context_management", "image"}
 )
 # State at the provider, on which an answer depends.
-_HELD: Final = ("previous_response_id", "conversation", "prompt", "background")
+NATIVE_FIELDS: Final = ("previous_response_id", "conversation", "prompt", "background")
 
 
 def chat_body(
@@ -55,7 +55,7 @@ def chat_body(
     body = {
         name: value
         for name, value in way.without(request, _OWN, _LEFT_OUT).items()
-        if not (value is None or name in _HELD)
+        if not (value is None or name in NATIVE_FIELDS)
     }
     body["messages"] = chat_messages(request.get("instructions"), request.get("input"), way)
     if request.get("max_output_tokens") is not None:
@@ -76,7 +76,7 @@ def chat_body(
 
 def untranslatable_field(value: Callable[[str], object]) -> str:
     """What only OpenAI's own endpoint can do, of the fields; empty for nothing."""
-    for name in _HELD:
+    for name in NATIVE_FIELDS:
         if value(name):
             return f"`{name}`"
     items = iter_objects(value("input"))

@@ -74,6 +74,7 @@ _NO_HINTS: Final[Mapping[str, str]] = {
 }
 # Log probabilities are hints, and Google's models have them.
 _NO_COUNTERPART: Final = ("audio", "modalities", "functions", "function_call")
+NATIVE_FIELDS: Final = ("n", *_NO_COUNTERPART)
 _NOTHING: Final[tuple[object, ...]] = ("", [], {}, ["text"])
 
 RULES: Final[Mapping[str, ScreeningRules]] = {

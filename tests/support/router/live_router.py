@@ -16,7 +16,7 @@ from typing import cast
 
 from harness.domain.canary.guardrails import UnitRule
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, claim_keys
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute, UnroutedModel
+from harness.domain.canary.observation import AskedName, ObservationBlock, TrafficMinute
 from harness.domain.errors import StoreUnavailable
 from harness.domain.evals.pins import Sighting
 from harness.domain.operations.access import OptOut, key_hash
@@ -93,7 +93,7 @@ class SwitchableStore:
         self.failovers: list[Failover] = []
         self.alerts: list[Alert] = []
         self.spends: list[KeySpend] = []
-        self.unrouted: list[UnroutedModel] = []
+        self.asked_names: list[AskedName] = []
         self.spent: list[tuple[SpendingPurpose, float, int, int]] = []
         self.sightings: list[Sighting] = []
         self.shadows: list[ShadowTally] = []
@@ -190,10 +190,10 @@ class SwitchableStore:
         blocks: Sequence[ObservationBlock],
         traffic: Sequence[TrafficMinute],
         spends: Sequence[KeySpend] = (),
-        unrouted: Sequence[UnroutedModel] = (),
+        asked_names: Sequence[AskedName] = (),
     ) -> None:
         self.spends += spends
-        self.unrouted += unrouted
+        self.asked_names += asked_names
         for block in blocks:
             self.blocks.setdefault((block.rollout, block.worker, block.sequence), block)
         self.traffic += traffic

@@ -26,6 +26,7 @@ GROWING: Final = frozenset(
         "alert",
         "api_key",
         "approval",
+        "asked_name",
         "audit_event",
         "block",
         "captured",
@@ -49,7 +50,6 @@ GROWING: Final = frozenset(
         "traffic",
         "traffic_day",
         "traffic_hour",
-        "unrouted",
         "verdict",
     }
 )
