@@ -7,7 +7,7 @@ each with the next step.
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +18,7 @@ from harness.app.doctor.provider_checks import (
     DoctorFinding,
     check_answers,
     check_providers,
-    check_stored_headers,
-    check_stored_keys,
+    check_stored_secrets,
     load_providers,
 )
 from harness.app.processes import answers_http
@@ -35,7 +34,6 @@ from harness.control.routing import (
 from harness.domain.errors import DatabaseUnusable, NotAllowed, StoreUnavailable, SwapgateError
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.table import FIRST_ROUTE_STEP
-from harness.domain.routing.target import Provider
 from harness.domain.settings import Settings, SuiteSettings
 from harness.domain.suggestions import did_you_mean
 from harness.runtime import secret_files
@@ -43,16 +41,20 @@ from harness.runtime.outbound.alert_sinks import ConfiguredSinks
 from harness.runtime.processes.tcp_ports import is_free, port_holder
 
 SQLITE: Final = "sqlite:///"
+Findings = Iterator[DoctorFinding]
+_INIT: Final = "run `swapgate init`"
 
 
 def all_checks(
     read_settings: Callable[[], Settings], open_context: Callable[[], Context]
-) -> Iterator[DoctorFinding]:
+) -> Findings:
     """Check by check, each after those that it needs; a check that cannot be made is left out.
 
     read_settings, open_context: may raise, which is a finding.
     """
-    yield _python()
+    version = ".".join(map(str, sys.version_info[:3]))
+    router = "compiled" if package_data.is_compiled() else "interpreted"
+    yield DoctorFinding("python", "ok", f"{version}, the router is {router}")
     try:
         settings = read_settings()
     except SwapgateError as error:
@@ -60,53 +62,36 @@ def all_checks(
         return
     yield _configuration(settings)
     yield _home(settings)
-    context, found = _database(settings, open_context)
-    yield from found
-    yield from _suites(settings, context)
-    providers = load_providers(context, settings)
-    yield from _judges(settings, providers)
-    yield from check_providers(context, providers)
+    context, findings = _database(settings, open_context)
+    yield from findings
+    for check in _CHECKS:
+        yield from check(settings, context)
     if context is not None:
-        yield from check_answers(context)
-        yield from check_stored_keys(context)
-        yield from check_stored_headers(context)
-        yield from _differences(context, settings)
-        yield from _freezes(context)
-        yield from _chains(context)
-        yield _leader(context)
-    yield from _alert_sinks(settings)
-    yield from _ports(settings)
+        for database_check in _DATABASE_CHECKS:
+            yield from database_check(settings, context)
 
 
-def _alert_sinks(settings: Settings) -> Iterator[DoctorFinding]:
+def _alert_sinks(settings: Settings, _: Context | None) -> Findings:
     """Their variables in this environment; `swapgate alert test` sends something."""
     sinks = ConfiguredSinks(settings.alerts, os.environ)
     for name in sinks.names():
+        subject = f"alert sink {name}"
         if lacks := sinks.lacks(name):
-            yield DoctorFinding(
-                f"alert sink {name}", "warn", lacks, "set it where the control runs"
-            )
+            yield DoctorFinding(subject, "warn", lacks, "set it where the control runs")
         else:
-            yield DoctorFinding(f"alert sink {name}", "ok", "its secrets are here")
+            yield DoctorFinding(subject, "ok", "its secrets are here")
 
 
 def _configuration(settings: Settings) -> DoctorFinding:
     if settings.source is None:
         found = "the shipped defaults alone: no swapgate.yaml here"
-        return DoctorFinding("configuration", "warn", found, "run `swapgate init`")
+        return DoctorFinding("configuration", "warn", found, _INIT)
     return DoctorFinding("configuration", "ok", str(settings.source))
-
-
-def _python() -> DoctorFinding:
-    version = ".".join(map(str, sys.version_info[:3]))
-    router = "compiled" if package_data.is_compiled() else "interpreted"
-    return DoctorFinding("python", "ok", f"{version}, the router is {router}")
 
 
 def _home(settings: Settings) -> DoctorFinding:
     if not settings.home.is_dir():
-        found = f"{settings.home} is missing"
-        return DoctorFinding("home", "fail", found, "run `swapgate init`")
+        return DoctorFinding("home", "fail", f"{settings.home} is missing", _INIT)
     try:
         secret_files.writable_home(settings)
     except SwapgateError as error:
@@ -118,37 +103,38 @@ def _database(
     settings: Settings, open_context: Callable[[], Context]
 ) -> tuple[Context | None, list[DoctorFinding]]:
     """The context to look further with, None where the database is of no use."""
-    shown, again = without_password(settings.database_url), "run `swapgate init`"
-    if settings.database_url.startswith(SQLITE):
-        file = Path(settings.database_url.removeprefix(SQLITE))
-        if not file.exists():
-            return None, [DoctorFinding("database", "fail", f"{file} is missing", again)]
+    file = Path(settings.database_url.removeprefix(SQLITE))
+    if settings.database_url.startswith(SQLITE) and not file.exists():
+        return None, [DoctorFinding("database", "fail", f"{file} is missing", _INIT)]
+    found: list[DoctorFinding] = []
     try:
-        state = database.schema_state(settings)
-    except DatabaseUnusable as error:
-        found, _, step = str(error).partition(": ")
-        return None, [DoctorFinding("database", "fail", found, step)]
-    except SwapgateError as error:
-        return None, [
-            DoctorFinding("database", "fail", str(error), "start it, or fix `database_url`")
-        ]
-    schema = _schema(shown, state)
-    roles = _roles(settings)
-    try:
+        found = [_schema(settings), *_roles(settings)]
         context = open_context()
-        return context, [schema, *roles, _audit(context), _signatures(context)]
-    except StoreUnavailable:
-        return None, [schema]
+        return context, [*found, _audit(context), _signatures(context)]
     except SwapgateError as error:
-        subject, step = "secret", again
-        if isinstance(error, NotAllowed):
-            subject = "management key"
+        return None, [*found, *_unusable(error, answers=bool(found))]
+
+
+def _unusable(error: SwapgateError, *, answers: bool) -> Findings:
+    """Why nothing can be read. answers: the database does, so that its schema is known."""
+    said = str(error)
+    match error:
+        case DatabaseUnusable() if not answers:
+            found, _, step = said.partition(": ")
+            yield DoctorFinding("database", "fail", found, step)
+        case _ if not answers:
+            yield DoctorFinding("database", "fail", said, "start it, or fix `database_url`")
+        case StoreUnavailable():
+            return
+        case NotAllowed():
             step = "run it without a management key, or with another one"
-        return None, [schema, DoctorFinding(subject, "fail", str(error), step)]
+            yield DoctorFinding("management key", "fail", said, step)
+        case _:
+            yield DoctorFinding("secret", "fail", said, _INIT)
 
 
-def _schema(shown: str, state: "database.SchemaState") -> DoctorFinding:
-    """shown: the database's URL, for people."""
+def _schema(settings: Settings) -> DoctorFinding:
+    state, shown = database.schema_state(settings), without_password(settings.database_url)
     if state.differences:
         found = (
             f"{shown} is at revision {state.found}, needed is {state.needed}: "
@@ -164,27 +150,22 @@ def _roles(settings: Settings) -> list[DoctorFinding]:
         return []
     role = database.role_that_does_both(settings)
     if role is None:
-        return [
-            DoctorFinding(
-                "database role", "ok", "it runs Swapgate, and does not own the tables"
-            )
-        ]
+        found = "it runs Swapgate, and does not own the tables"
+        return [DoctorFinding("database role", "ok", found)]
     found = (
         f"the role {role} runs Swapgate and owns its tables: it could take the triggers away"
     )
-    return [
-        DoctorFinding("database role", "warn", found, "a second role: `swapgate db grant ROLE`")
-    ]
+    step = "a second role: `swapgate db grant ROLE`"
+    return [DoctorFinding("database role", "warn", found, step)]
 
 
 def _audit(context: Context) -> DoctorFinding:
     broken = queries.find_audit_break(context)
-    events = queries.list_audit_events(context, PageRequest(1)).total
     if broken is not None:
         found = f"broken at event {broken}: it, or one before, was changed"
-        return DoctorFinding(
-            "audit log", "fail", found, "compare with a backup; see `audit tail`"
-        )
+        step = "compare with a backup; see `audit tail`"
+        return DoctorFinding("audit log", "fail", found, step)
+    events = queries.list_audit_events(context, PageRequest(1)).total
     return DoctorFinding("audit log", "ok", f"whole, {events} events")
 
 
@@ -196,44 +177,43 @@ def _signatures(context: Context) -> DoctorFinding:
     return DoctorFinding("signatures", "fail", found, "`swapgate db check` names them all")
 
 
-def _suites(settings: Settings, context: Context | None) -> Iterator[DoctorFinding]:
+def _suites(settings: Settings, context: Context | None) -> Findings:
     for name, suite in settings.suites.items():
+        subject = f"suite {name}"
         if suite.path is not None and not suite.path.is_file():
-            found = f"{suite.path} is missing"
-            yield DoctorFinding(
-                f"suite {name}", "fail", found, f"bring it, or fix suites.{name}.path"
-            )
+            step = f"bring it, or fix suites.{name}.path"
+            yield DoctorFinding(subject, "fail", f"{suite.path} is missing", step)
         elif context is not None:
             try:
                 pin = context.suites.pin(name)
             except SwapgateError as error:
-                yield DoctorFinding(f"suite {name}", "fail", str(error), "fix the file")
-            else:
-                found = f"{pin.items} items, pin {pin.digest[:12]}"
-                yield DoctorFinding(f"suite {name}", "ok", found)
-                if likely := context.suites.likely_clusters(name):
-                    yield DoctorFinding(f"clusters of suite {name}", "warn", likely)
-                if suite.scorer == "code":
-                    yield _code(suite)
+                yield DoctorFinding(subject, "fail", str(error), "fix the file")
+                continue
+            yield DoctorFinding(subject, "ok", f"{pin.items} items, pin {pin.digest[:12]}")
+            if likely := context.suites.likely_clusters(name):
+                yield DoctorFinding(f"clusters of suite {name}", "warn", likely)
+            if suite.scorer == "code":
+                yield _code(suite)
 
 
-def _judges(settings: Settings, providers: Mapping[str, Provider]) -> Iterator[DoctorFinding]:
+def _judges(settings: Settings, context: Context | None) -> Findings:
     """Whether each suite's judge has a provider, and its money can be counted."""
+    providers = load_providers(context, settings)
     for name, suite in settings.suites.items():
         if suite.judge is None:
             continue
-        what, target = f"judge of suite {name}", suite.judge.target
+        subject, target = f"judge of suite {name}", suite.judge.target
         provider = providers.get(target.provider)
         if provider is None:
             found = f"there is no provider {target.provider!r} for {target.name}"
-            yield DoctorFinding(what, "fail", found, "name it under `providers`")
+            yield DoctorFinding(subject, "fail", found, "name it under `providers`")
         elif suite.judge.max_cost_usd is not None and target.model not in provider.prices:
             found = f"max_cost_usd is set, and the price of {target.name} is not known"
             step = f"give it one under providers.{target.provider}.prices"
-            yield DoctorFinding(what, "fail", found, step)
+            yield DoctorFinding(subject, "fail", found, step)
         else:
             checked = "checked against references" if suite.judge.references else "not checked"
-            yield DoctorFinding(what, "ok", f"{target.name}, {checked}")
+            yield DoctorFinding(subject, "ok", f"{target.name}, {checked}")
 
 
 def _code(suite: SuiteSettings) -> DoctorFinding:
@@ -248,48 +228,46 @@ def _code(suite: SuiteSettings) -> DoctorFinding:
     return DoctorFinding(subject, "ok", "runs in a Docker container for each answer")
 
 
-def _differences(context: Context, settings: Settings) -> Iterator[DoctorFinding]:
+def _differences(settings: Settings, context: Context) -> Findings:
     if not routes.load_table(context).routes and not settings.routes:
         yield DoctorFinding("routes", "warn", "there is none yet", FIRST_ROUTE_STEP)
-    seed_differences = seed.list_seed_differences(context, settings)
-    for difference in seed_differences:
+    differences = seed.list_seed_differences(context, settings)
+    for difference in differences:
         found = f"{difference.subject}: {difference.found}"
         yield DoctorFinding("file and database", "warn", found, difference.next_step)
-    if not seed_differences and settings.source is not None:
+    if not differences and settings.source is not None:
         yield DoctorFinding("file and database", "ok", "they say the same")
 
 
-def _freezes(context: Context) -> Iterator[DoctorFinding]:
+def _freezes(_: Settings, context: Context) -> Findings:
     known = routes.load_table(context).routes
     for name, window in freezes.list_unknown_routes(context, known):
         found = f"there is no route {name!r}, which the freeze {window} names"
-        found += did_you_mean(name, known)
         step = "correct it under `freezes:` in the file, and restart control and dashboard"
-        yield DoctorFinding("freezes", "warn", found, step)
+        yield DoctorFinding("freezes", "warn", found + did_you_mean(name, known), step)
 
 
-def _chains(context: Context) -> Iterator[DoctorFinding]:
+def _chains(_: Settings, context: Context) -> Findings:
     for waiver in fallback_chain.list_expired_waivers(context):
         target = queries.find_target(context, waiver.target).name
         found = f"the waiver of {waiver.author} for {target} expired on {waiver.expires_at:%F}"
         step = f"`swapgate route fallback remove {waiver.route} {target}`, or add it again"
         yield DoctorFinding(f"route {waiver.route}", "warn", found, step)
     for violation in data_class_checks.list_violations(context):
-        yield DoctorFinding(
-            "data classes", "fail", violation, "take the target out, or fix the file"
-        )
+        step = "take the target out, or fix the file"
+        yield DoctorFinding("data classes", "fail", violation, step)
     for violation in routes.list_override_violations(context):
         step = "take the override away, or fix the file"
         yield DoctorFinding("overrides", "fail", violation, step)
 
 
-def _leader(context: Context) -> DoctorFinding:
+def _leader(_: Settings, context: Context) -> Findings:
     leader = context.store.leader()
     found = f"{leader} leads" if leader else "none leads: `swapgate serve control` starts one"
-    return DoctorFinding("control process", "ok", found)
+    yield DoctorFinding("control process", "ok", found)
 
 
-def _ports(settings: Settings) -> Iterator[DoctorFinding]:
+def _ports(settings: Settings, _: Context | None) -> Findings:
     parts = (
         ("router", settings.router, "/healthz"),
         ("control", settings.control, "/healthz"),
@@ -297,13 +275,22 @@ def _ports(settings: Settings) -> Iterator[DoctorFinding]:
         ("ui", settings.ui, "/_stcore/health"),
     )
     for name, where, path in parts:
-        place = f"{where.host}:{where.port}"
+        subject, place = f"port of {name}", f"{where.host}:{where.port}"
         if is_free(where.host, where.port):
-            yield DoctorFinding(f"port of {name}", "ok", f"{place} is free")
+            yield DoctorFinding(subject, "ok", f"{place} is free")
         elif answers_http(where.host, where.port, path):
-            yield DoctorFinding(f"port of {name}", "ok", f"{place} is served: {path} answers")
+            yield DoctorFinding(subject, "ok", f"{place} is served: {path} answers")
         else:
             found = f"{place} is held by {port_holder(where.port)}"
-            yield DoctorFinding(
-                f"port of {name}", "fail", found, f"stop that, or set {name}.port"
-            )
+            yield DoctorFinding(subject, "fail", found, f"stop that, or set {name}.port")
+
+
+_CHECKS: Final = (_suites, _judges, check_providers, _alert_sinks, _ports)
+_DATABASE_CHECKS: Final = (
+    check_answers,
+    check_stored_secrets,
+    _differences,
+    _freezes,
+    _chains,
+    _leader,
+)

@@ -7,25 +7,25 @@ again. `models_of` finds what a name means, `report` runs and judges.
 import asyncio
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from harness.app.doctor import tool_checks
-from harness.app.doctor.live_meter import CapReached, LiveMeter, MeteredChannel, StreamPayloads
+from harness.app.doctor.live_meter import CapReached, LiveMeter, MeteredChannel
+from harness.app.doctor.tool_checks import TargetReport, without_secrets
 from harness.app.embedded import single_target_router
 from harness.app.installation import Installation
-from harness.client.channel import Channel
 from harness.client.in_process import InProcessChannel
 from harness.control.providers import provider_secrets
 from harness.domain.errors import CallFailed, InputError, NotFound
 from harness.domain.providers import live_checks, tool_probe
 from harness.domain.providers.catalogue import with_catalogue_prices
-from harness.domain.providers.credentials import ProviderKey, hide_provider_secrets, lacks_key
+from harness.domain.providers.credentials import lacks_key
 from harness.domain.providers.kinds import PROVIDER_KINDS, AnswerLimit
-from harness.domain.providers.live_answer import LiveAnswer, read_events, read_whole
+from harness.domain.providers.live_answer import LiveAnswer
 from harness.domain.providers.live_checks import (
     ANSWER_LIMIT,
     EXPECTED,
@@ -51,43 +51,21 @@ _HOPELESS: Final = frozenset(
         FailureClass.RATE_LIMITED,
     }
 )
-_OF_THE_MODEL: Final = (
-    LiveScenario.ANSWER,
-    LiveScenario.LENGTH,
-    LiveScenario.STREAM,
-    LiveScenario.STRUCTURED,
-    LiveScenario.PARAMETER,
-)
+_OF_THE_MODEL: Final = tuple(name for name in LiveScenario if name is not LiveScenario.MODEL)
+_QUESTIONS: Final = {
+    LiveScenario.LENGTH: live_checks.LONG_QUESTION,
+    LiveScenario.STRUCTURED: live_checks.CITY_QUESTION,
+}
+_CITY: Final = {"name": "city", "strict": True, "schema": live_checks.CITY_SCHEMA}
+# What a scenario adds to its question.
+_FIELDS: Final[Mapping[LiveScenario, Mapping[str, object]]] = {
+    LiveScenario.STREAM: {"stream": True, "stream_options": {"include_usage": True}},
+    LiveScenario.STRUCTURED: {"response_format": {"type": "json_schema", "json_schema": _CITY}},
+    LiveScenario.PARAMETER: {"temperature": live_checks.WRONG_TEMPERATURE},
+}
+_TOOLS: Final = "tools"
 _TOOLS_EXPECTED: Final = "as declared of the model"
 _QUOTED: Final = ("'", '"')
-
-
-@dataclass(frozen=True, slots=True)
-class LiveReport:
-    """What the run found of one model."""
-
-    target: str
-    ok: bool  # all was tried that the caps allow, and nothing fails
-    findings: Sequence[LiveFinding]
-
-
-@dataclass(frozen=True, slots=True)
-class _Subject:
-    """Who is asked, with which keys."""
-
-    provider: Provider
-    model: str
-    keys: tuple[ProviderKey, ...]
-
-
-@dataclass
-class _Trace:
-    """What came of each scenario."""
-
-    answers: dict[LiveScenario, LiveAnswer] = field(default_factory=dict)
-    untried: dict[str, str] = field(default_factory=dict)  # by scenario, why
-    capped: bool = False  # a call was not made, for the budget
-    tools: Sequence[ToolFinding] = ()
 
 
 def models_of(installation: Installation, name: str) -> list[tuple[Provider, str]]:
@@ -118,201 +96,152 @@ def report(
     model: str,
     meter: LiveMeter,
     timeout_s: float,
-) -> LiveReport:
+) -> TargetReport[LiveFinding]:
     """Runs and judges every scenario. timeout_s: for each request, and for the tool loops."""
     keys = provider_secrets.keys_of_provider(installation.context, provider)
     name = f"{provider.name}/{model}"
     if lacks_key(provider, keys):
         step = f"`swapgate provider key set {provider.name}`"
         expected = EXPECTED[LiveScenario.ANSWER]
-        finding = LiveFinding("key", LiveOutcome.FAILS, expected, "it has no key", step)
-        return LiveReport(name, ok=False, findings=[finding])
+        lacking = LiveFinding("key", LiveOutcome.FAILS, expected, "it has no key", step)
+        return TargetReport(name, ok=False, findings=[lacking])
     meter.price = provider.prices.get(model)
-    subject = _Subject(provider, model, keys)
     quiet = _quiet(installation)
     with closing(quiet.store):
-        trace = _run(quiet, subject, meter, timeout_s)
-    findings = [_without_secrets(finding, subject) for finding in _findings(subject, trace)]
+        run = _LiveRun(quiet, provider, model, meter, timeout_s)
+        run.try_all()
+    findings = [
+        # A provider may call itself by the key that it was sent.
+        replace(finding, found=without_secrets(finding.found, provider, keys))
+        for finding in run.findings()
+    ]
     failed = any(finding.outcome is LiveOutcome.FAILS for finding in findings)
-    return LiveReport(name, not (failed or trace.capped), findings)
+    capped = any(isinstance(why, CapReached) for why in run.untried.values())
+    return TargetReport(name, not (failed or capped), findings)
 
 
 def _quiet(installation: Installation) -> Installation:
     """The installation with a router that calls a provider when it is asked, and then once."""
     settings = installation.settings
-    retry = replace(settings.router.retry, tries_per_target=1, attempts=1)
     router = replace(
         settings.router,
-        retry=retry,
+        retry=replace(settings.router.retry, tries_per_target=1, attempts=1),
         health_check_interval_s=0.0,
         response_model=AnsweredModel.PROVIDER,
     )
     return replace(installation, settings=replace(settings, router=router))
 
 
-def _run(
-    installation: Installation, subject: _Subject, meter: LiveMeter, timeout_s: float
-) -> _Trace:
-    trace = _Trace()
-    with _channel(installation, subject, meter) as (channel, route):
-        asyncio.run(_ask_all(channel, route, subject, trace, timeout_s))
-    if _HOPELESS.isdisjoint({_failure(trace, LiveScenario.ANSWER)}):
-        _run_tools(installation, subject, meter, trace, timeout_s)
-        unknown = replace(subject, model=subject.model + live_checks.UNKNOWN_SUFFIX)
-        with _channel(installation, unknown, meter) as (channel, route):
-            scenarios = (LiveScenario.MODEL,)
-            asyncio.run(_ask_all(channel, route, unknown, trace, timeout_s, scenarios))
-    return trace
+@dataclass
+class _LiveRun:
+    """One model's run: who is asked, and what came of each scenario."""
 
+    installation: Installation
+    provider: Provider
+    model: str
+    meter: LiveMeter
+    timeout_s: float
+    answers: dict[LiveScenario, LiveAnswer] = field(default_factory=dict)
+    untried: dict[str, object] = field(default_factory=dict)  # by scenario, why
+    tools: Sequence[ToolFinding] = ()
 
-def _failure(trace: _Trace, scenario: LiveScenario) -> str:
-    answer = trace.answers.get(scenario)
-    return answer.failure if answer is not None else ""
+    def try_all(self) -> None:
+        with self._channel(self.model) as (channel, route):
+            asyncio.run(self._ask_all(channel, route, _OF_THE_MODEL))
+        if self._hopeless():
+            return
+        self._try_tools()
+        with self._channel(self.model + live_checks.UNKNOWN_SUFFIX) as (channel, route):
+            asyncio.run(self._ask_all(channel, route, [LiveScenario.MODEL]))
 
+    def findings(self) -> Iterator[LiveFinding]:
+        for scenario in LiveScenario:
+            if scenario is LiveScenario.PARAMETER:
+                yield from self._tool_findings()
+            if scenario in self.answers:
+                yield live_checks.judge_answer(scenario, self.answers[scenario], self.model)
+            else:
+                yield self._untried(scenario.value, EXPECTED[scenario])
 
-@contextmanager
-def _channel(
-    installation: Installation, subject: _Subject, meter: LiveMeter
-) -> Iterator[tuple[Channel, str]]:
-    """A metered channel to a router before this model alone."""
-    meter.output_limit = ANSWER_LIMIT
-    limit = {AnswerLimit.MAX_TOKENS.value: ANSWER_LIMIT}
-    target = Target(subject.provider.name, subject.model, limit)
-    with tempfile.TemporaryDirectory(prefix="swapgate-doctor-") as folder:
-        alone = single_target_router(installation, target, subject.provider, Path(folder))
-        inner = InProcessChannel(alone.router, alone.key)
-        yield MeteredChannel(inner, meter), alone.route
+    def _hopeless(self) -> bool:
+        answer = self.answers.get(LiveScenario.ANSWER)
+        return answer is not None and answer.failure in _HOPELESS
 
+    @contextmanager
+    def _channel(self, model: str) -> Iterator[tuple[MeteredChannel, str]]:
+        """A metered channel to a router before this model alone, and its route."""
+        self.meter.output_limit = ANSWER_LIMIT
+        limit = {AnswerLimit.MAX_TOKENS.value: ANSWER_LIMIT}
+        target = Target(self.provider.name, model, limit)
+        with tempfile.TemporaryDirectory(prefix="swapgate-doctor-") as folder:
+            alone = single_target_router(self.installation, target, self.provider, Path(folder))
+            inner = InProcessChannel(alone.router, alone.key)
+            yield MeteredChannel(inner, self.meter), alone.route
 
-async def _ask_all(
-    channel: Channel,
-    route: str,
-    subject: _Subject,
-    trace: _Trace,
-    timeout_s: float,
-    scenarios: Sequence[LiveScenario] = _OF_THE_MODEL,
-) -> None:
-    """Asks one scenario after the other, and closes the channel."""
-    try:
-        for scenario in scenarios:
-            if scenario is LiveScenario.STRUCTURED and not _declared(subject):
-                trace.untried[scenario] = "json_schema: false is declared for the model"
-                continue
-            try:
-                async with asyncio.timeout(timeout_s):
-                    trace.answers[scenario] = await _ask(channel, route, subject, scenario)
-            except CapReached as reached:
-                trace.capped = True
-                trace.untried[scenario] = str(reached)
-            except TimeoutError:
-                trace.answers[scenario] = LiveAnswer(None, FailureClass.TIMEOUT.value)
-            except CallFailed:
-                trace.answers[scenario] = LiveAnswer(None, FailureClass.MALFORMED.value)
-            if _failure(trace, LiveScenario.ANSWER) in _HOPELESS:
-                return
-    finally:
-        await channel.aclose()
+    async def _ask_all(
+        self, channel: MeteredChannel, route: str, scenarios: Sequence[LiveScenario]
+    ) -> None:
+        """Asks one scenario after the other, and closes the channel."""
+        declared = self.provider.can(self.model).json_schema
+        try:
+            for scenario in scenarios:
+                if scenario is LiveScenario.STRUCTURED and not declared:
+                    self.untried[scenario] = "json_schema: false is declared for the model"
+                    continue
+                body = {"model": route, **self._body(scenario)}
+                try:
+                    async with asyncio.timeout(self.timeout_s):
+                        answer = await channel.post(_CHAT, json.dumps(body).encode(), {})
+                    self.answers[scenario] = answer.read()
+                except CapReached as reached:
+                    self.untried[scenario] = reached
+                except TimeoutError:
+                    self.answers[scenario] = LiveAnswer(None, FailureClass.TIMEOUT.value)
+                except CallFailed:
+                    self.answers[scenario] = LiveAnswer(None, FailureClass.MALFORMED.value)
+                if self._hopeless():
+                    return
+        finally:
+            await channel.aclose()
 
-
-def _declared(subject: _Subject) -> bool:
-    return subject.provider.can(subject.model).json_schema
-
-
-async def _ask(
-    channel: Channel, route: str, subject: _Subject, scenario: LiveScenario
-) -> LiveAnswer:
-    body = {"model": route, **_fields(subject, scenario)}
-    answer = await channel.post(_CHAT, json.dumps(body).encode(), {})
-    try:
-        if answer.status != 200 or scenario is not LiveScenario.STREAM:
-            attempts = answer.headers.get("x-swapgate-attempts", "")
-            return read_whole(answer.status, attempts, await answer.body())
-        payloads = StreamPayloads()
-        events: list[bytes] = []
-        async for piece in answer.pieces():
-            events += payloads.read(piece)
-        return read_events([*events, *payloads.rest()])
-    finally:
-        await answer.aclose()
-
-
-def _fields(subject: _Subject, scenario: LiveScenario) -> Mapping[str, object]:
-    """What a scenario asks; the answer's limit is the target's where nothing else is said."""
-    question = {
-        LiveScenario.LENGTH: live_checks.LONG_QUESTION,
-        LiveScenario.STRUCTURED: live_checks.CITY_QUESTION,
-    }.get(scenario, live_checks.QUESTION)
-    messages = [{"role": "user", "content": question}]
-    own: Mapping[str, object]
-    match scenario:
-        case LiveScenario.LENGTH:
-            kind = PROVIDER_KINDS.get(subject.provider.kind)
+    def _body(self, scenario: LiveScenario) -> Mapping[str, object]:
+        """What a scenario asks; the answer's limit is the target's where none is said."""
+        question = _QUESTIONS.get(scenario, live_checks.QUESTION)
+        fields = _FIELDS.get(scenario, {})
+        if scenario is LiveScenario.LENGTH:
+            kind = PROVIDER_KINDS.get(self.provider.kind)
             named = kind.answer_limit if kind is not None else None
-            own = {(named or AnswerLimit.MAX_TOKENS).value: SHORT_LIMIT}
-        case LiveScenario.STREAM:
-            own = {"stream": True, "stream_options": {"include_usage": True}}
-        case LiveScenario.STRUCTURED:
-            schema = {"name": "city", "strict": True, "schema": live_checks.CITY_SCHEMA}
-            own = {"response_format": {"type": "json_schema", "json_schema": schema}}
-        case LiveScenario.PARAMETER:
-            own = {"temperature": live_checks.WRONG_TEMPERATURE}
-        case _:
-            own = {}
-    return {"messages": messages, **own}
+            fields = {(named or AnswerLimit.MAX_TOKENS).value: SHORT_LIMIT}
+        return {"messages": [{"role": "user", "content": question}], **fields}
 
+    def _try_tools(self) -> None:
+        """The loops of `doctor --tools`, with as many of their calls as the caps allow."""
 
-def _run_tools(
-    installation: Installation,
-    subject: _Subject,
-    meter: LiveMeter,
-    trace: _Trace,
-    timeout_s: float,
-) -> None:
-    """The loops of `doctor --tools`, with as many of their calls as the caps allow."""
-    reached: list[str] = []
+        def error_text(error: Exception) -> str:
+            """Without the provider's words, which may repeat what it was asked."""
+            if isinstance(error, CapReached):
+                self.untried.setdefault(_TOOLS, error)
+            status = error.status if isinstance(error, CallFailed) else None
+            return f"it fails (status {status or 'none'})"
 
-    def error_text(error: Exception) -> str:
-        """Without the provider's words, which may repeat what it was asked."""
-        if isinstance(error, CapReached):
-            reached.append(str(error))
-            return str(error)
-        status = error.status if isinstance(error, CallFailed) else None
-        return f"it fails (status {status or 'none'})"
+        with self._channel(self.model) as (channel, route):
+            loops = tool_checks.probe_loops(channel, route, self.timeout_s, error_text)
+            seen = asyncio.run(loops)
+        if _TOOLS not in self.untried:
+            target = Target(self.provider.name, self.model)
+            self.tools = list(tool_probe.tool_findings(self.provider, target, seen))
 
-    with _channel(installation, subject, meter) as (channel, route):
-        seen = asyncio.run(tool_checks.probe_loops(channel, route, timeout_s, error_text))
-    if reached:
-        trace.capped = True
-        trace.untried["tools"] = reached[0]
-        return
-    target = Target(subject.provider.name, subject.model)
-    trace.tools = list(tool_probe.tool_findings(subject.provider, target, seen))
+    def _tool_findings(self) -> Iterator[LiveFinding]:
+        if not self.tools:
+            yield self._untried(_TOOLS, _TOOLS_EXPECTED)
+        for finding in self.tools:
+            scenario, found = f"tools: {finding.subject}", _without_quotes(finding.found)
+            outcome = _outcome(finding)
+            yield LiveFinding(scenario, outcome, _TOOLS_EXPECTED, found, finding.next_step)
 
-
-def _findings(subject: _Subject, trace: _Trace) -> Iterable[LiveFinding]:
-    for scenario in LiveScenario:
-        if scenario is LiveScenario.PARAMETER:
-            yield from _tool_findings(trace)
-        if scenario in trace.answers:
-            yield live_checks.judge_answer(scenario, trace.answers[scenario], subject.model)
-        else:
-            why = trace.untried.get(scenario, "the plain answer failed")
-            yield live_checks.untried(scenario.value, EXPECTED[scenario], why)
-
-
-def _tool_findings(trace: _Trace) -> Iterable[LiveFinding]:
-    if not trace.tools:
-        why = trace.untried.get("tools", "the plain answer failed")
-        yield live_checks.untried("tools", _TOOLS_EXPECTED, why)
-    for finding in trace.tools:
-        scenario = f"tools: {finding.subject}"
-        yield LiveFinding(
-            scenario,
-            _outcome(finding),
-            _TOOLS_EXPECTED,
-            _without_quotes(finding.found),
-            finding.next_step,
-        )
+    def _untried(self, scenario: str, expected: str) -> LiveFinding:
+        why = self.untried.get(scenario, "the plain answer failed")
+        return live_checks.untried(scenario, expected, str(why))
 
 
 def _outcome(finding: ToolFinding) -> LiveOutcome:
@@ -327,11 +256,3 @@ def _without_quotes(found: str) -> str:
     """Without what a model called a tool: it may be anything."""
     start = min((found.find(quote) for quote in _QUOTED if quote in found), default=-1)
     return found if start < 0 else found[:start].rstrip(": ")
-
-
-def _without_secrets(finding: LiveFinding, subject: _Subject) -> LiveFinding:
-    """A provider may call itself by the key that it was sent."""
-    found = finding.found.encode()
-    for key in subject.keys or (None,):
-        found = hide_provider_secrets(found, subject.provider, key)
-    return replace(finding, found=found.decode("utf-8", "replace"))

@@ -3,9 +3,9 @@ most expensive outcome fits the budget, and charges what came of it.
 """
 
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from harness.client.channel import Channel, ChannelAnswer
+from harness.client.channel import Channel
 from harness.domain.errors import CallFailed
 from harness.domain.providers.live_answer import (
     CallTokens,
@@ -17,16 +17,11 @@ from harness.domain.providers.live_answer import (
     settled_tokens,
 )
 from harness.domain.routing.target import Price
-from harness.domain.sse import EventPayloads
+from harness.domain.sse import EventPayloads, EventTooLarge
 
 
 class CapReached(CallFailed):
     """Raised for a call that was not made, with the cap that it could have passed."""
-
-
-class StreamPayloads(EventPayloads):
-    def _error(self, why: str) -> Exception:
-        return CallFailed(f"the stream cannot be read: {why}")
 
 
 @dataclass
@@ -44,54 +39,42 @@ class LiveMeter:
             raise CapReached(why)
         return most
 
-    def settle(self, most: CallTokens, answer: LiveAnswer | None, answer_bytes: int) -> None:
+    def settle(self, most: CallTokens, answer: LiveAnswer | None) -> None:
         """Charges a call. answer: None where none came whole."""
-        reported = answer.tokens if answer is not None and not answer.failure else None
-        length = answer_bytes if answer is not None and not answer.failure else 0
-        used = settled_tokens(most, reported, length)
+        used = settled_tokens(most, None, 0)
+        if answer is not None and not answer.failure:
+            length = len(answer.text.encode("utf-8", "replace"))
+            used = settled_tokens(most, answer.tokens, length)
         self.budget = self.budget.settle(most, used, self.price)
 
 
+@dataclass(frozen=True, slots=True)
 class MeteredAnswer:
-    """An answer that settles its call once, when it was read or is closed."""
+    """An answer that came whole, and was charged."""
 
-    def __init__(self, answer: ChannelAnswer, meter: LiveMeter, most: CallTokens) -> None:
-        self._answer = answer
-        self._meter = meter
-        self._most = most
-        self._open = True
+    status: int
+    headers: Mapping[str, str]
+    content: bytes = field(repr=False)
 
-    @property
-    def status(self) -> int:
-        return self._answer.status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self._answer.headers
+    def read(self) -> LiveAnswer:
+        """What a judgement needs of it. Raises CallFailed for a stream that cannot be read."""
+        if not self.headers.get("content-type", "").startswith("text/event-stream"):
+            attempts = self.headers.get("x-swapgate-attempts", "")
+            return read_whole(self.status, attempts, self.content)
+        events = EventPayloads()
+        try:
+            return read_events([*events.read(self.content), *events.rest()])
+        except EventTooLarge as why:
+            raise CallFailed(f"the stream cannot be read: {why}") from None
 
     async def body(self) -> bytes:
-        whole = await self._answer.body()
-        attempts = self.headers.get("x-swapgate-attempts", "")
-        self._settle(read_whole(self.status, attempts, whole))
-        return whole
+        return self.content
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
-        payloads = StreamPayloads()
-        events: list[bytes] = []
-        async for piece in self._answer.pieces():
-            events += payloads.read(piece)
-            yield piece
-        self._settle(read_events([*events, *payloads.rest()]))
+        yield self.content
 
     async def aclose(self) -> None:
-        self._settle(None)
-        await self._answer.aclose()
-
-    def _settle(self, answer: LiveAnswer | None) -> None:
-        if self._open:
-            self._open = False
-            length = len(answer.text.encode("utf-8", "replace")) if answer is not None else 0
-            self._meter.settle(self._most, answer, length)
+        """Nothing is open any more."""
 
 
 class MeteredChannel:
@@ -101,15 +84,20 @@ class MeteredChannel:
         self._channel = channel
         self._meter = meter
 
-    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> ChannelAnswer:
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> MeteredAnswer:
         """Sends a request that fits the budget. Raises CapReached before anything is sent."""
         most = self._meter.reserve(body)
+        read = None
         try:
             answer = await self._channel.post(path, body, headers)
-        except BaseException:
-            self._meter.settle(most, None, 0)
-            raise
-        return MeteredAnswer(answer, self._meter, most)
+            try:
+                whole = MeteredAnswer(answer.status, answer.headers, await answer.body())
+            finally:
+                await answer.aclose()
+            read = whole.read()
+            return whole
+        finally:
+            self._meter.settle(most, read)
 
     async def aclose(self) -> None:
         await self._channel.aclose()

@@ -3,12 +3,12 @@ models, their answers to a short question, and whether what is stored of them ca
 """
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from harness.app.doctor import provider_requests
+from harness.app.doctor.provider_requests import refused_key
 from harness.control.context import Context
 from harness.control.providers import checks, provider_secrets
 from harness.control.routing import routes
@@ -16,10 +16,17 @@ from harness.domain.errors import SwapgateError
 from harness.domain.formatting import format_milliseconds
 from harness.domain.providers.credentials import ProviderKey, keys_from_environment, lacks_key
 from harness.domain.providers.oauth_kinds import key_command
-from harness.domain.providers.probe import ProbeStatus, ProbeSubject, parse_model_list
+from harness.domain.providers.probe import (
+    ProbeStatus,
+    ProbeSubject,
+    models_path,
+    parse_model_list,
+)
 from harness.domain.routing.table import FIRST_ROUTE_STEP
 from harness.domain.routing.target import Provider
 from harness.domain.settings import Settings
+from harness.runtime.clock import SystemClock
+from harness.runtime.outbound.provider_probe import HttpProviderProbe
 
 FindingLevel = Literal["ok", "warn", "fail"]
 
@@ -35,6 +42,8 @@ class DoctorFinding:
 
 
 NO_SUCH_PAGE: Final = (404, 405, 501)
+_SHOWN: Final = (ProbeSubject.MODEL, ProbeSubject.FIRST_TOKEN, ProbeSubject.CLOCK)
+_LIST_TIMEOUT_S: Final = 5.0
 
 
 def load_providers(context: Context | None, settings: Settings) -> Mapping[str, Provider]:
@@ -45,79 +54,59 @@ def load_providers(context: Context | None, settings: Settings) -> Mapping[str, 
         return {**settings.providers, **tx.providers.all()}
 
 
-def check_providers(
-    context: Context | None, providers: Mapping[str, Provider]
-) -> Iterator[DoctorFinding]:
+def check_providers(settings: Settings, context: Context | None) -> Iterator[DoctorFinding]:
     """Asks each provider for its list of models, and looks for those that routes use."""
+    providers = load_providers(context, settings)
     if not providers:
         yield DoctorFinding("providers", "warn", "none is configured", FIRST_ROUTE_STEP)
         return
-    wanted = _models_in_use(context)
-    allowed = context.allow_addresses if context is not None else ()
-    keys = {
-        name: provider_secrets.keys_of_provider(context, provider)
-        if context
-        else keys_from_environment(provider, os.environ)
-        for name, provider in providers.items()
-    }
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        yield from pool.map(
-            lambda provider: _provider(
-                provider_secrets.decrypt_headers(provider, context.cipher)
-                if context
-                else provider,
-                keys[provider.name],
-                wanted.get(provider.name, set()),
-                allowed,
-            ),
-            providers.values(),
+    used = _models_in_use(context)
+
+    def found(provider: Provider) -> DoctorFinding:
+        allowed: Collection[str] = ()
+        if context is None:
+            keys = keys_from_environment(provider, os.environ)
+        else:
+            allowed = context.allow_addresses
+            keys = provider_secrets.keys_of_provider(context, provider)
+            provider = provider_secrets.decrypt_headers(provider, context.cipher)
+        return _key_fault(provider, keys) or _list_of_models(
+            provider, keys[0] if keys else None, used.get(provider.name, set()), allowed
         )
 
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        yield from pool.map(found, providers.values())
 
-def check_answers(context: Context) -> Iterator[DoctorFinding]:
+
+def check_answers(_: Settings, context: Context) -> Iterator[DoctorFinding]:
     """What a short streamed question to each provider shows, beyond its list of models."""
-    shown = (ProbeSubject.MODEL, ProbeSubject.FIRST_TOKEN, ProbeSubject.CLOCK)
     for provider in checks.run_check(context).providers:
         for finding in provider.findings:
-            if finding.subject in shown and finding.status is not ProbeStatus.UNKNOWN:
+            if finding.subject in _SHOWN and finding.status is not ProbeStatus.UNKNOWN:
                 subject = f"{finding.subject} of {provider.provider}"
                 # A failure of one request is none of the installation.
-                status = "ok" if finding.status is ProbeStatus.OK else "warn"
-                yield DoctorFinding(subject, status, finding.found, finding.next_step)  # type: ignore[arg-type]  # one of two
+                status: FindingLevel = "ok" if finding.status is ProbeStatus.OK else "warn"
+                yield DoctorFinding(subject, status, finding.found, finding.next_step)
 
 
-def check_stored_keys(context: Context) -> Iterator[DoctorFinding]:
-    """Whether what is stored can be decrypted here."""
+def check_stored_secrets(_: Settings, context: Context) -> Iterator[DoctorFinding]:
+    """Whether stored keys and headers can be decrypted here."""
     with context.store.read() as tx:
         stored = provider_secrets.list_live_credentials(context, tx)
-    for credential in stored:
-        try:
-            context.cipher.decrypt(credential.ciphertext)
-        except SwapgateError as error:
-            subject = f"stored key {credential.name} of {credential.provider}"
-            yield DoctorFinding(
-                subject,
-                "fail",
-                str(error),
-                f"`swapgate provider key set {credential.provider}`",
-            )
-
-
-def check_stored_headers(context: Context) -> Iterator[DoctorFinding]:
-    """Whether the stored headers can be decrypted here."""
-    with context.store.read() as tx:
         known = tx.providers.all().values()
+    for key in stored:
+        try:
+            context.cipher.decrypt(key.ciphertext)
+        except SwapgateError as error:
+            subject = f"stored key {key.name} of {key.provider}"
+            step = f"`swapgate provider key set {key.provider}`"
+            yield DoctorFinding(subject, "fail", str(error), step)
     for provider in known:
-        lost = provider.sealed_headers.keys() - _opened_names(context, provider)
-        for name in sorted(lost):
-            step = f"set the headers of {provider.name} anew, or bring the encryption key back"
-            yield DoctorFinding(
-                f"header {name} of {provider.name}", "fail", "it cannot be decrypted", step
-            )
-
-
-def _opened_names(context: Context, provider: Provider) -> Iterable[str]:
-    return provider_secrets.decrypt_headers(provider, context.cipher).extra_headers.keys()
+        opened = provider_secrets.decrypt_headers(provider, context.cipher).extra_headers
+        step = f"set the headers of {provider.name} anew, or bring the encryption key back"
+        for name in sorted(provider.sealed_headers.keys() - opened.keys()):
+            subject = f"header {name} of {provider.name}"
+            yield DoctorFinding(subject, "fail", "it cannot be decrypted", step)
 
 
 def _models_in_use(context: Context | None) -> dict[str, set[str]]:
@@ -131,35 +120,36 @@ def _models_in_use(context: Context | None) -> dict[str, set[str]]:
     return found
 
 
-def _provider(
-    provider: Provider,
-    keys: Sequence[ProviderKey],
-    wanted: set[str],
-    allowed: Collection[str],
-) -> DoctorFinding:
+def _key_fault(provider: Provider, keys: Sequence[ProviderKey]) -> DoctorFinding | None:
     subject = f"provider {provider.name}"
     stored = any(key.name not in provider.key_envs for key in keys)
-    unset = ", ".join(provider_requests.unset_keys(provider))
+    unset = ", ".join(name for name in provider.key_envs if not os.environ.get(name))
     if unset and not stored:
         found = f"a key of it is missing: {unset} not set"
         step = f"set {unset}, e.g. in .env, or `swapgate provider key set {provider.name}`"
         return DoctorFinding(subject, "fail", found, step)
     if lacks_key(provider, keys):
         step = f"`{key_command(provider.name, provider.kind)}`"
-        return DoctorFinding(
-            subject, "fail", "it has no key: its targets get no requests", step
-        )
-    call = provider_requests.models(provider, key=keys[0] if keys else None, allowed=allowed)
-    if call.status in NO_SUCH_PAGE:
+        found = "it has no key: its targets get no requests"
+        return DoctorFinding(subject, "fail", found, step)
+    return None
+
+
+def _list_of_models(
+    provider: Provider, key: ProviderKey | None, wanted: set[str], allowed: Collection[str]
+) -> DoctorFinding:
+    subject, path = f"provider {provider.name}", models_path(provider.kind)
+    door = HttpProviderProbe(SystemClock(), allowed)
+    reply = door.ask(provider, key.secret if key else "", path, None, _LIST_TIMEOUT_S)
+    if reply.status in NO_SUCH_PAGE:
         step = "try `swapgate model probe TARGET`"
         return DoctorFinding(subject, "warn", "it answers, but lists no models", step)
-    if call.error:
-        return DoctorFinding(subject, "fail", call.error, "fix api_base or the key")
-    listed = parse_model_list(call.content)
+    if why := refused_key(provider, key, reply.status) or reply.error:
+        return DoctorFinding(subject, "fail", why, "fix api_base or the key")
+    listed = parse_model_list(reply.content)
     missing = ", ".join(sorted(wanted - listed)) if listed else ""
     if missing:
         step = "try `swapgate model probe TARGET`; a retired model needs a proposal"
         return DoctorFinding(subject, "warn", f"it does not list {missing}", step)
-    return DoctorFinding(
-        subject, "ok", f"{len(listed)} models, {format_milliseconds(call.seconds * 1000)}"
-    )
+    found = f"{len(listed)} models, {format_milliseconds(reply.seconds * 1000)}"
+    return DoctorFinding(subject, "ok", found)

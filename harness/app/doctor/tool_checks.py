@@ -7,10 +7,11 @@ import asyncio
 import json
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from harness.app.embedded import single_target_router
 from harness.app.installation import Installation
@@ -18,7 +19,7 @@ from harness.client.channel import Channel
 from harness.client.channel_client import ChannelClient
 from harness.client.in_process import InProcessChannel
 from harness.client.tool_loop import ToolFunction
-from harness.client.types import CompletionRequest, CompletionResponse, Message, ToolDefinition
+from harness.client.types import CompletionRequest, Message, ToolDefinition
 from harness.control.providers import provider_secrets
 from harness.control.routing import routes, targets
 from harness.domain.errors import CallFailed, CallRefused, ToolLoopUnfinished
@@ -36,6 +37,7 @@ from harness.runtime.clock import SystemClock
 
 MAX_TURNS: Final = 4
 MAX_TEXT: Final = 300
+_LATE: Final = "time was up before it had answered; give it more by --timeout"
 _SAYS: Final = {
     tool_probe.STOCK_TOOL: "How many of an item are in stock.",
     tool_probe.PRICE_TOOL: "What one of an item costs.",
@@ -44,15 +46,17 @@ TOOLS: Final = tuple(
     ToolDefinition(name, _SAYS[name], schema, strict=True)
     for name, schema in tool_probe.TOOL_SCHEMAS.items()
 )
+ErrorText = Callable[[Exception], str]
+FoundT = TypeVar("FoundT")
 
 
 @dataclass(frozen=True, slots=True)
-class ToolReport:
-    """How one target calls tools, as `doctor --tools` found it."""
+class TargetReport(Generic[FoundT]):
+    """What `doctor --tools` or `--live` found of one target."""
 
     target: str
-    ok: bool  # nothing that is declared fails
-    findings: Sequence[ToolFinding]
+    ok: bool  # nothing that is declared fails, and all was tried that the caps allow
+    findings: Sequence[FoundT]
 
 
 def meant(installation: Installation, name: str) -> list[tuple[Target, Provider]]:
@@ -60,24 +64,15 @@ def meant(installation: Installation, name: str) -> list[tuple[Target, Provider]
     ctx = installation.context
     table = routes.load_table(ctx)
     with ctx.store.read() as tx:
-        providers = tx.providers.all()
         if route := table.routes.get(name):
-            found = [table.targets[id_] for id_ in route.targets]
-            return [(own_target, providers[own_target.provider]) for own_target in found]
-        start, slash, model = name.partition("/")
-        known = {stored_target.name for stored_target in tx.routing.targets().values()}
-        if slash and model and start in providers and name not in known:
-            return [(Target(start, model), providers[start])]
-        target = targets.find_target(tx, name)
-        return [(target, providers[target.provider])]
-
-
-ErrorText = Callable[[Exception], str]
+            own = [table.targets[id_] for id_ in route.targets]
+            return [(target, targets.provider_of(tx, target)) for target in own]
+        return [targets.find_callable(tx, name)]
 
 
 def report(
     installation: Installation, target: Target, provider: Provider, timeout_s: float
-) -> ToolReport:
+) -> TargetReport[ToolFinding]:
     """Run and judge the loops: at most nine answers and a refusal. timeout_s: for all."""
     keys = provider_secrets.keys_of_provider(installation.context, provider)
     if lacks_key(provider, keys):
@@ -87,21 +82,22 @@ def report(
         with tempfile.TemporaryDirectory(prefix="swapgate-doctor-") as folder:
             alone = single_target_router(installation, target, provider, Path(folder))
             channel = InProcessChannel(alone.router, alone.key)
-            seen = asyncio.run(
-                probe_loops(
-                    channel, alone.route, timeout_s, partial(_error_text, provider, keys)
-                )
-            )
+            text = partial(_error_text, provider, keys)
+            seen = asyncio.run(probe_loops(channel, alone.route, timeout_s, text))
         findings = list(tool_probe.tool_findings(provider, target, seen))
-    return ToolReport(target.name, not any(finding.failed for finding in findings), findings)
+    return TargetReport(target.name, not any(finding.failed for finding in findings), findings)
 
 
 def _error_text(provider: Provider, keys: Sequence[ProviderKey], error: Exception) -> str:
-    """An error in words, without what the provider was sent to prove who asks."""
-    said = " ".join(str(error).split()).encode("utf-8", "replace")
+    return without_secrets(" ".join(str(error).split()), provider, keys)[:MAX_TEXT]
+
+
+def without_secrets(said: str, provider: Provider, keys: Sequence[ProviderKey]) -> str:
+    """Words without what the provider was sent to prove who asks."""
+    hidden = said.encode("utf-8", "replace")
     for key in keys or (None,):
-        said = hide_provider_secrets(said, provider, key)
-    return said.decode("utf-8", "replace")[:MAX_TEXT]
+        hidden = hide_provider_secrets(hidden, provider, key)
+    return hidden.decode("utf-8", "replace")
 
 
 async def probe_loops(
@@ -111,6 +107,17 @@ async def probe_loops(
 
     Without `max_tokens`: some providers refuse it, under that name or at all.
     """
+    until = asyncio.get_running_loop().time() + timeout_s
+
+    async def tried(loop: Awaitable[ToolLoopTrace]) -> ToolLoopTrace:
+        try:
+            async with asyncio.timeout_at(until):
+                return await loop
+        except TimeoutError:
+            return ToolLoopTrace(error=_LATE)
+        except CallFailed as error:
+            return ToolLoopTrace(error=error_text(error))
+
     request = CompletionRequest(
         route=route,
         messages=(Message.user(tool_probe.TOOL_QUESTION),),
@@ -118,74 +125,37 @@ async def probe_loops(
         tool_choice="required",
         parallel_tools=True,
     )
-    until = asyncio.get_running_loop().time() + timeout_s
+    forced = replace(
+        request,
+        messages=(Message.user(tool_probe.FORCED_QUESTION),),
+        tool_choice=tool_probe.PRICE_TOOL,
+        parallel_tools=None,
+    )
     async with ChannelClient(channel, SystemClock()) as client:
-        whole = await _whole(client, request, until, error_text)
+        whole = await tried(_whole(client, request))
         if not whole.turns:
             return ToolProbeResult(whole)
-        forced = replace(
-            request,
-            messages=(Message.user(tool_probe.FORCED_QUESTION),),
-            tool_choice=tool_probe.PRICE_TOOL,
-            parallel_tools=None,
-        )
         return ToolProbeResult(
             whole,
-            await _tried(partial(_forced, client, forced), until, error_text),
-            await _tried(partial(_looped, client, request, streamed=True), until, error_text),
+            await tried(_forced(client, forced)),
+            await tried(_looped(client, request, streamed=True)),
         )
 
 
-async def _whole(
-    client: ChannelClient,
-    request: CompletionRequest,
-    until: float,
-    error_text: ErrorText,
-) -> ToolLoopTrace:
+async def _whole(client: ChannelClient, request: CompletionRequest) -> ToolLoopTrace:
     """Some targets take no tool choice: they get another chance to call by themselves."""
-    refused = False
-
-    async def looped() -> ToolLoopTrace:
-        nonlocal refused
-        try:
-            return await _looped(client, request)
-        except CallRefused:
-            refused = True
-            raise
-
-    trace = await _tried(looped, until, error_text)
-    if refused and not trace.turns:
-        return await _tried(
-            partial(_looped, client, replace(request, tool_choice="")), until, error_text
-        )
-    return trace
-
-
-async def _tried(
-    ask: Callable[[], Awaitable[ToolLoopTrace]],
-    until: float,
-    error_text: ErrorText,
-) -> ToolLoopTrace:
-    try:
-        async with asyncio.timeout_at(until):
-            return await ask()
-    except TimeoutError:
-        return ToolLoopTrace(
-            error="time was up before it had answered; give it more by --timeout"
-        )
-    except CallFailed as error:
-        return ToolLoopTrace(error=error_text(error))
+    with suppress(CallRefused):
+        return await _looped(client, request)
+    return await _looped(client, replace(request, tool_choice=""))
 
 
 async def _looped(
     client: ChannelClient, request: CompletionRequest, *, streamed: bool = False
 ) -> ToolLoopTrace:
+    on_chunk = (lambda _: None) if streamed else None
     try:
         run = await client.complete_with_tools(
-            request,
-            _FUNCTIONS,
-            max_turns=MAX_TURNS,
-            on_chunk=(lambda _: None) if streamed else None,
+            request, _FUNCTIONS, max_turns=MAX_TURNS, on_chunk=on_chunk
         )
     except ToolLoopUnfinished as unfinished:
         error = f"after {MAX_TURNS} turns it still asks for tools"
@@ -194,7 +164,7 @@ async def _looped(
 
 
 async def _forced(client: ChannelClient, request: CompletionRequest) -> ToolLoopTrace:
-    answer: CompletionResponse = await client.complete(request)
+    answer = await client.complete(request)
     return ToolLoopTrace(_turns([answer.message]), answer.text)
 
 
@@ -207,12 +177,7 @@ def _turns(messages: Sequence[object]) -> list[list[ProbeToolCall]]:
 
 
 def _answering(name: str) -> ToolFunction:
-    def answer(**_: object) -> str:
-        return json.dumps({"result": tool_probe.TOOL_ANSWERS[name]})
-
-    return answer
+    return lambda **_: json.dumps({"result": tool_probe.TOOL_ANSWERS[name]})
 
 
-_FUNCTIONS: Final[dict[str, ToolFunction]] = {
-    name: _answering(name) for name in tool_probe.TOOL_ANSWERS
-}
+_FUNCTIONS: Final = {name: _answering(name) for name in tool_probe.TOOL_ANSWERS}

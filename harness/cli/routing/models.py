@@ -333,7 +333,8 @@ def probe(ctx: click.Context, name: str, timeout_s: float) -> None:
     from harness.app.doctor import provider_requests  # noqa: PLC0415 - `--help` stays quick
 
     session = ctx.ensure_object(Session)
-    target, provider = _called(session, name)
+    with session.context_with_providers.store.read() as tx:
+        target, provider = targets.find_callable(tx, name)
     allowed = session.context.allow_addresses
     provider = provider_secrets.decrypt_headers(provider, session.context.cipher)
     keys = provider_secrets.keys_of_provider(session.context, provider)
@@ -359,15 +360,3 @@ def probe(ctx: click.Context, name: str, timeout_s: float) -> None:
             ]
         )
     ctx.exit(0 if found.ok else 1)
-
-
-def _called(session: Session, name: str) -> tuple[Target, Provider]:
-    """The target and its provider, registered or not. Raises NotFound."""
-    with session.context_with_providers.store.read() as tx:
-        providers = tx.providers.all()
-        start, slash, rest = name.partition("/")
-        known = {t.name for t in tx.routing.targets().values()}
-        if slash and rest and start in providers and name not in known:
-            return Target(start, rest), providers[start]
-        target = targets.find_target(tx, name)
-        return target, providers[target.provider]

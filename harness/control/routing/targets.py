@@ -210,6 +210,18 @@ def plain_target(name: str) -> Target | None:
     return Target(provider, model) if slash and provider and model else None
 
 
+def find_callable(tx: Transaction, name: str) -> tuple[Target, Provider]:
+    """Finds what can be asked by a name, and its provider: a target, or a `provider/model` that
+    is not registered. Raises as `find_target`.
+    """
+    plain, providers = plain_target(name), tx.providers.all()
+    known = {target.name for target in tx.routing.targets().values()}
+    if plain is not None and plain.provider in providers and name not in known:
+        return plain, providers[plain.provider]
+    target = find_target(tx, name)
+    return target, provider_of(tx, target)
+
+
 def find_or_register_target(ctx: Context, tx: Transaction, actor: Actor, name: str) -> Target:
     """Finds a target by id or name; where nothing has the name, registers a plain
     `provider/model`.

@@ -115,11 +115,15 @@ def _skew_s(date: str | None, sent: datetime, came: datetime) -> float | None:
 
 
 def _message(answer: http.client.HTTPResponse, hidden: Sequence[str]) -> str:
-    """Without what it was sent, before it is cut: half a key is one, too."""
     try:
-        said = hide_secrets(answer.read(MAX_REPLY_BYTES), hidden).decode("utf-8", "replace")
+        return error_message(answer.read(MAX_REPLY_BYTES), hidden)
     except (OSError, http.client.HTTPException):
         return "no text"
+
+
+def error_message(body: bytes, hidden: Sequence[str]) -> str:
+    """Without what it was sent, before it is cut: half a key is one, too."""
+    said = hide_secrets(body, hidden).decode("utf-8", "replace")
     try:
         return str(json.loads(said)["error"]["message"])[:MAX_TEXT]
     except (ValueError, LookupError, TypeError):
