@@ -245,7 +245,7 @@ def test_the_doctor_lists_a_provider_s_models(empty_folder: Path) -> None:
 
         stdout = run("doctor").stdout
 
-    assert "it does not list gone" in stdout
+    assert "it does not know gone" in stdout
 
 
 def test_the_doctor_needs_the_secret_and_a_database_that_answers(

@@ -1,38 +1,26 @@
-"""Checks an installation for `swapgate doctor`: configuration, home, database with audit log
-and signatures, suites and their judges, providers and their keys, the file against the
-database, fallback chains, data classes, alert sinks and ports. `all_checks` yields findings,
-each with the next step.
+"""Checks an installation for `swapgate doctor`, from its configuration to its ports:
+`all_checks` yields findings, each with the next step. `_CHECKS` is the table of checks.
 """
 
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from harness import package_data
 from harness.app import database
 from harness.app.database import without_password
-from harness.app.doctor.provider_checks import (
-    DoctorFinding,
-    check_answers,
-    check_providers,
-    check_stored_secrets,
-    load_providers,
-)
 from harness.app.processes import answers_http
 from harness.control.context import Context
 from harness.control.operations import queries
-from harness.control.routing import (
-    data_class_checks,
-    fallback_chain,
-    freezes,
-    routes,
-    seed,
-)
+from harness.control.providers import checks, provider_secrets
+from harness.control.routing import data_class_checks, fallback_chain, freezes, routes, seed
 from harness.domain.errors import DatabaseUnusable, NotAllowed, StoreUnavailable, SwapgateError
 from harness.domain.pagination import PageRequest
+from harness.domain.providers.probe import ProbeFinding, ProbeStatus, ProbeSubject
 from harness.domain.routing.table import FIRST_ROUTE_STEP
 from harness.domain.settings import Settings, SuiteSettings
 from harness.domain.suggestions import did_you_mean
@@ -41,8 +29,23 @@ from harness.runtime.outbound.alert_sinks import ConfiguredSinks
 from harness.runtime.processes.tcp_ports import is_free, port_holder
 
 SQLITE: Final = "sqlite:///"
-Findings = Iterator[DoctorFinding]
 _INIT: Final = "run `swapgate init`"
+# What is wrong with one of these is wrong with the installation; the failure of a single
+# question is not.
+_OF_PROVIDER: Final = (ProbeSubject.REACHABLE, ProbeSubject.KEY)
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorFinding:
+    """What one check of `swapgate doctor` found, and what to do next."""
+
+    subject: str
+    status: Literal["ok", "warn", "fail"]
+    found: str
+    next_step: str = ""  # empty where there is nothing to do
+
+
+Findings = Iterator[DoctorFinding]
 
 
 def all_checks(
@@ -140,8 +143,7 @@ def _schema(settings: Settings) -> DoctorFinding:
             f"{shown} is at revision {state.found}, needed is {state.needed}: "
             f"{len(state.differences)} differences, the first: {state.differences[0]}"
         )
-        steps = "run `swapgate db check`, `db upgrade`"
-        return DoctorFinding("database", "fail", found, steps)
+        return DoctorFinding("database", "fail", found, "run `swapgate db check`, `db upgrade`")
     return DoctorFinding("database", "ok", f"{shown}, at the newest revision")
 
 
@@ -163,8 +165,9 @@ def _audit(context: Context) -> DoctorFinding:
     broken = queries.find_audit_break(context)
     if broken is not None:
         found = f"broken at event {broken}: it, or one before, was changed"
-        step = "compare with a backup; see `audit tail`"
-        return DoctorFinding("audit log", "fail", found, step)
+        return DoctorFinding(
+            "audit log", "fail", found, "compare with a backup; see `audit tail`"
+        )
     events = queries.list_audit_events(context, PageRequest(1)).total
     return DoctorFinding("audit log", "ok", f"whole, {events} events")
 
@@ -198,7 +201,10 @@ def _suites(settings: Settings, context: Context | None) -> Findings:
 
 def _judges(settings: Settings, context: Context | None) -> Findings:
     """Whether each suite's judge has a provider, and its money can be counted."""
-    providers = load_providers(context, settings)
+    providers = dict(settings.providers)
+    if context is not None:
+        with context.store.read() as tx:
+            providers |= tx.providers.all()  # which rule
     for name, suite in settings.suites.items():
         if suite.judge is None:
             continue
@@ -226,6 +232,52 @@ def _code(suite: SuiteSettings) -> DoctorFinding:
         step = "install Docker, or take the risk with `code.uncontained: true`"
         return DoctorFinding(subject, "fail", "needs Docker, which is not on PATH", step)
     return DoctorFinding(subject, "ok", "runs in a Docker container for each answer")
+
+
+def _providers(_: Settings, context: Context) -> Findings:
+    """Asks each provider for its list of models, and a target of it a short question."""
+    found = checks.run_check(context).providers
+    if not found:
+        yield DoctorFinding("providers", "warn", "none is configured", FIRST_ROUTE_STEP)
+    for provider in found:
+        own = [finding for finding in provider.findings if finding.subject in _OF_PROVIDER]
+        worst = min(own, key=lambda finding: finding.status is ProbeStatus.OK)
+        yield _finding(f"provider {provider.provider}", worst)
+        for finding in provider.findings:
+            if finding.subject not in _OF_PROVIDER and finding.status != ProbeStatus.UNKNOWN:
+                yield _finding(f"{finding.subject} of {provider.provider}", finding)
+
+
+def _finding(subject: str, finding: ProbeFinding) -> DoctorFinding:
+    if finding.status is ProbeStatus.OK:
+        return DoctorFinding(subject, "ok", finding.found)
+    fails = finding.status is ProbeStatus.FAIL and finding.subject in _OF_PROVIDER
+    return DoctorFinding(subject, "fail" if fails else "warn", finding.found, finding.next_step)
+
+
+def _secrets(_: Settings, context: Context) -> Findings:
+    """Whether stored keys and headers can be decrypted here, and no key is missing."""
+    with context.store.read() as tx:
+        stored = provider_secrets.list_live_credentials(context, tx)
+        known = tx.providers.all().values()
+    for key in stored:
+        try:
+            context.cipher.decrypt(key.ciphertext)
+        except SwapgateError as error:
+            subject = f"stored key {key.name} of {key.provider}"
+            step = f"`swapgate provider key set {key.provider}`"
+            yield DoctorFinding(subject, "fail", str(error), step)
+    for provider in known:
+        missing = [name for name in provider.key_envs if not os.environ.get(name)]
+        others = len(missing) < len(provider.key_envs)
+        if missing and others and provider.name not in {key.provider for key in stored}:
+            found, step = f"{', '.join(missing)} not set", "set it, e.g. in .env"
+            yield DoctorFinding(f"keys of {provider.name}", "warn", found, step)
+        opened = provider_secrets.decrypt_headers(provider, context.cipher).extra_headers
+        step = f"set the headers of {provider.name} anew, or bring the encryption key back"
+        for name in sorted(provider.sealed_headers.keys() - opened.keys()):
+            subject = f"header {name} of {provider.name}"
+            yield DoctorFinding(subject, "fail", "it cannot be decrypted", step)
 
 
 def _differences(settings: Settings, context: Context) -> Findings:
@@ -285,10 +337,10 @@ def _ports(settings: Settings, _: Context | None) -> Findings:
             yield DoctorFinding(subject, "fail", found, f"stop that, or set {name}.port")
 
 
-_CHECKS: Final = (_suites, _judges, check_providers, _alert_sinks, _ports)
+_CHECKS: Final = (_suites, _judges, _alert_sinks, _ports)
 _DATABASE_CHECKS: Final = (
-    check_answers,
-    check_stored_secrets,
+    _providers,
+    _secrets,
     _differences,
     _freezes,
     _chains,

@@ -6,6 +6,7 @@ again. `models_of` finds what a name means, `report` runs and judges.
 
 import asyncio
 import json
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -26,14 +27,7 @@ from harness.domain.providers.catalogue import with_catalogue_prices
 from harness.domain.providers.credentials import lacks_key
 from harness.domain.providers.kinds import PROVIDER_KINDS, AnswerLimit
 from harness.domain.providers.live_answer import LiveAnswer
-from harness.domain.providers.live_checks import (
-    ANSWER_LIMIT,
-    EXPECTED,
-    SHORT_LIMIT,
-    LiveFinding,
-    LiveOutcome,
-    LiveScenario,
-)
+from harness.domain.providers.live_checks import LiveFinding, LiveOutcome, LiveScenario
 from harness.domain.providers.tool_probe import ToolFinding, ToolOutcome
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
@@ -65,7 +59,8 @@ _FIELDS: Final[Mapping[LiveScenario, Mapping[str, object]]] = {
 }
 _TOOLS: Final = "tools"
 _TOOLS_EXPECTED: Final = "as declared of the model"
-_QUOTED: Final = ("'", '"')
+# What a model called a tool may be anything.
+_QUOTED: Final = re.compile(r"""[: ]*['"]""")
 
 
 def models_of(installation: Installation, name: str) -> list[tuple[Provider, str]]:
@@ -102,7 +97,7 @@ def report(
     name = f"{provider.name}/{model}"
     if lacks_key(provider, keys):
         step = f"`swapgate provider key set {provider.name}`"
-        expected = EXPECTED[LiveScenario.ANSWER]
+        expected = live_checks.EXPECTED[LiveScenario.ANSWER]
         lacking = LiveFinding("key", LiveOutcome.FAILS, expected, "it has no key", step)
         return TargetReport(name, ok=False, findings=[lacking])
     meter.price = provider.prices.get(model)
@@ -161,7 +156,7 @@ class _LiveRun:
             if scenario in self.answers:
                 yield live_checks.judge_answer(scenario, self.answers[scenario], self.model)
             else:
-                yield self._untried(scenario.value, EXPECTED[scenario])
+                yield self._untried(scenario.value, live_checks.EXPECTED[scenario])
 
     def _hopeless(self) -> bool:
         answer = self.answers.get(LiveScenario.ANSWER)
@@ -170,8 +165,8 @@ class _LiveRun:
     @contextmanager
     def _channel(self, model: str) -> Iterator[tuple[MeteredChannel, str]]:
         """A metered channel to a router before this model alone, and its route."""
-        self.meter.output_limit = ANSWER_LIMIT
-        limit = {AnswerLimit.MAX_TOKENS.value: ANSWER_LIMIT}
+        self.meter.output_limit = live_checks.ANSWER_LIMIT
+        limit = {AnswerLimit.MAX_TOKENS.value: live_checks.ANSWER_LIMIT}
         target = Target(self.provider.name, model, limit)
         with tempfile.TemporaryDirectory(prefix="swapgate-doctor-") as folder:
             alone = single_target_router(self.installation, target, self.provider, Path(folder))
@@ -211,7 +206,7 @@ class _LiveRun:
         if scenario is LiveScenario.LENGTH:
             kind = PROVIDER_KINDS.get(self.provider.kind)
             named = kind.answer_limit if kind is not None else None
-            fields = {(named or AnswerLimit.MAX_TOKENS).value: SHORT_LIMIT}
+            fields = {(named or AnswerLimit.MAX_TOKENS).value: live_checks.SHORT_LIMIT}
         return {"messages": [{"role": "user", "content": question}], **fields}
 
     def _try_tools(self) -> None:
@@ -235,7 +230,7 @@ class _LiveRun:
         if not self.tools:
             yield self._untried(_TOOLS, _TOOLS_EXPECTED)
         for finding in self.tools:
-            scenario, found = f"tools: {finding.subject}", _without_quotes(finding.found)
+            scenario, found = f"tools: {finding.subject}", _QUOTED.split(finding.found, 1)[0]
             outcome = _outcome(finding)
             yield LiveFinding(scenario, outcome, _TOOLS_EXPECTED, found, finding.next_step)
 
@@ -250,9 +245,3 @@ def _outcome(finding: ToolFinding) -> LiveOutcome:
     if finding.outcome is ToolOutcome.NOT_SEEN:
         return LiveOutcome.NOT_TRIED
     return LiveOutcome.DIFFERS if finding.next_step else LiveOutcome.WORKS
-
-
-def _without_quotes(found: str) -> str:
-    """Without what a model called a tool: it may be anything."""
-    start = min((found.find(quote) for quote in _QUOTED if quote in found), default=-1)
-    return found if start < 0 else found[:start].rstrip(": ")

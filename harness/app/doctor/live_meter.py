@@ -41,10 +41,9 @@ class LiveMeter:
 
     def settle(self, most: CallTokens, answer: LiveAnswer | None) -> None:
         """Charges a call. answer: None where none came whole."""
-        used = settled_tokens(most, None, 0)
-        if answer is not None and not answer.failure:
-            length = len(answer.text.encode("utf-8", "replace"))
-            used = settled_tokens(most, answer.tokens, length)
+        heard = answer if answer is not None and not answer.failure else LiveAnswer(None)
+        length = len(heard.text.encode("utf-8", "replace"))
+        used = settled_tokens(most, heard.tokens, length)
         self.budget = self.budget.settle(most, used, self.price)
 
 

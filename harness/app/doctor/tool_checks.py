@@ -92,9 +92,9 @@ def _error_text(provider: Provider, keys: Sequence[ProviderKey], error: Exceptio
     return without_secrets(" ".join(str(error).split()), provider, keys)[:MAX_TEXT]
 
 
-def without_secrets(said: str, provider: Provider, keys: Sequence[ProviderKey]) -> str:
+def without_secrets(text: str, provider: Provider, keys: Sequence[ProviderKey]) -> str:
     """Words without what the provider was sent to prove who asks."""
-    hidden = said.encode("utf-8", "replace")
+    hidden = text.encode("utf-8", "replace")
     for key in keys or (None,):
         hidden = hide_provider_secrets(hidden, provider, key)
     return hidden.decode("utf-8", "replace")

@@ -3,7 +3,7 @@ then a short streamed question. Each finding has the next step to take. What was
 stored, and given again while it is fresh (`load_last_check`, `known_check`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -95,11 +95,16 @@ def _ask(ctx: Context, providers: Sequence[Provider]) -> Sequence[ProviderCheck]
     with ctx.store.read() as tx:
         table, known = tx.routing.table(), tx.routing.targets()
     in_use = {target for route in table.routes.values() for target in route.targets}
-    chosen = {provider.name: _target(provider, known, in_use) for provider in providers}
+
+    def checked(provider: Provider) -> ProviderCheck:
+        own = [target for target in known.values() if target.provider == provider.name]
+        # One that serves, else any of its targets.
+        own.sort(key=lambda target: (target.id not in in_use, target.name))
+        used = {target.model for target in own if target.id in in_use}
+        return _checked(ctx, provider, own[0] if own else None, used)
+
     with ThreadPoolExecutor(AT_ONCE, "check") as pool:
-        found = list(
-            pool.map(lambda provider: _checked(ctx, provider, chosen[provider.name]), providers)
-        )
+        found = list(pool.map(checked, providers))
     with ctx.store.write() as tx:
         tx.provider_checks.keep(found)
     return found
@@ -110,14 +115,9 @@ def _reply_of(ctx: Context, checks: Sequence[ProviderCheck]) -> SelfTest:
     return SelfTest(all(check.ok for check in checks), at, checks)
 
 
-def _target(provider: Provider, known: Mapping[str, Target], in_use: set[str]) -> Target | None:
-    """One that serves, else any of its targets."""
-    own = [target for target in known.values() if target.provider == provider.name]
-    ordered = sorted(own, key=lambda target: (target.id not in in_use, target.name))
-    return ordered[0] if ordered else None
-
-
-def _checked(ctx: Context, provider: Provider, target: Target | None) -> ProviderCheck:
+def _checked(
+    ctx: Context, provider: Provider, target: Target | None, used: Collection[str]
+) -> ProviderCheck:
     if ctx.door is None:
         raise ConfigError("this process asks no provider")
     provider = provider_secrets.decrypt_headers(provider, ctx.cipher)
@@ -132,7 +132,7 @@ def _checked(ctx: Context, provider: Provider, target: Target | None) -> Provide
     if question is not None:
         path, body = question
         chat = ctx.door.ask(provider, secret, path, body, CHAT_TIMEOUT_S)
-    findings = list(probe.probe_findings(provider, target, models, chat))
+    findings = list(probe.probe_findings(provider, target, models, chat, used))
     return _result(
         ctx,
         provider,

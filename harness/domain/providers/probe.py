@@ -5,7 +5,7 @@ Builds the requests and reads the replies; `control` sends them.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -26,6 +26,9 @@ _WHOLE_LIST: Final = {"anthropic": "?limit=1000", "gemini": "?pageSize=1000"}
 MAX_SKEW_S: Final = 30.0
 MAX_REPLY_BYTES: Final = 4 * 1024 * 1024  # of an answer that does not stream; the rest is cut
 _MESSAGES_TOKENS: Final = 64
+_RETIRED: Final = (
+    "is it retired, or misspelt? `swapgate proposal create` moves a route to another"
+)
 
 
 class ProbeStatus(StrEnum):
@@ -120,9 +123,10 @@ def probe_findings(
     target: Target | None,
     models: ProbeReply,
     chat: ProbeReply | None,
+    used: Collection[str] = (),
 ) -> Iterator[ProbeFinding]:
     """Yields the findings of a probe. models: the reply with its list of models. chat: of the
-    streamed question, None if not asked.
+    streamed question, None if not asked. used: the models that routes ask.
     """
     yield _reachable(provider, models)
     if models.status is None:
@@ -130,17 +134,22 @@ def probe_findings(
     yield _key(provider, models, chat)
     if target is not None:
         yield _model(target, models, chat)
+        listed = parse_model_list(models.content)
+        others = sorted({*used} - listed - {target.model})
+        if listed and others:
+            found = f"it does not list {', '.join(others)}, which routes use"
+            yield ProbeFinding(ProbeSubject.MODEL, ProbeStatus.WARN, found, _RETIRED)
     yield _first_token(target, chat)
     yield _clock(models, chat)
 
 
 def missing_key_finding(provider: Provider) -> ProbeFinding:
-    return ProbeFinding(
-        ProbeSubject.KEY,
-        ProbeStatus.FAIL,
-        "it has no key: its targets get no requests",
-        f"`{key_command(provider.name, provider.kind)}`",
-    )
+    found, step = "it has no key", f"`{key_command(provider.name, provider.kind)}`"
+    if provider.key_envs:
+        found = f"{found}: {', '.join(provider.key_envs)} not set"
+        step = f"{step}, or set {provider.key_envs[0]}, e.g. in .env"
+    found = f"{found}; its targets get no requests"
+    return ProbeFinding(ProbeSubject.KEY, ProbeStatus.FAIL, found, step)
 
 
 def _reachable(provider: Provider, models: ProbeReply) -> ProbeFinding:
@@ -175,14 +184,13 @@ def _key(provider: Provider, models: ProbeReply, chat: ProbeReply | None) -> Pro
 def _model(target: Target, models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
     if chat is not None and chat.status == 200:
         return ProbeFinding(ProbeSubject.MODEL, ProbeStatus.OK, f"{target.model} answers")
-    step = "is it retired, or misspelt? `swapgate proposal create` moves a route to another"
     if chat is not None and chat.status == 404:
         found = f"it does not know {target.model}: {chat.error}"
-        return ProbeFinding(ProbeSubject.MODEL, ProbeStatus.FAIL, found, step)
+        return ProbeFinding(ProbeSubject.MODEL, ProbeStatus.FAIL, found, _RETIRED)
     listed = parse_model_list(models.content)
     if listed and target.model not in listed:
         found = f"it does not list {target.model} among {len(listed)} models"
-        return ProbeFinding(ProbeSubject.MODEL, ProbeStatus.WARN, found, step)
+        return ProbeFinding(ProbeSubject.MODEL, ProbeStatus.WARN, found, _RETIRED)
     if listed:
         return ProbeFinding(ProbeSubject.MODEL, ProbeStatus.OK, f"{target.model} is listed")
     return ProbeFinding(ProbeSubject.MODEL, ProbeStatus.UNKNOWN, "it lists no models")

@@ -122,7 +122,7 @@ def _message(answer: http.client.HTTPResponse, hidden: Sequence[str]) -> str:
 
 
 def error_message(body: bytes, hidden: Sequence[str]) -> str:
-    """Without what it was sent, before it is cut: half a key is one, too."""
+    """A refusal in words. Secrets are hidden before it is cut: half a key is one, too."""
     said = hide_secrets(body, hidden).decode("utf-8", "replace")
     try:
         return str(json.loads(said)["error"]["message"])[:MAX_TEXT]
