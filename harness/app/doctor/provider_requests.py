@@ -1,5 +1,5 @@
-"""Sends one short real question to a target, so that a person sees whether it works: `swapgate
-model probe`.
+"""Sends one short real question to a target, so that a person sees whether it works, and to a
+local server's own endpoints: `swapgate model probe`.
 
 As the router does, it uses no proxy and follows no redirect: a key goes to its provider alone.
 """
@@ -7,7 +7,7 @@ As the router does, it uses no proxy and follows no redirect: a key goes to its 
 import asyncio
 import json
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -17,6 +17,7 @@ from harness.domain.errors import InputError, NoAnswer
 from harness.domain.providers.api_base_rules import check_api_base
 from harness.domain.providers.credentials import ProviderKey
 from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.providers.native_probe import find_gap, native_requests, proposed_line
 from harness.domain.providers.probe import KEY_REFUSED_STATUSES, PROBE_QUESTION, ProbeReply
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider, Target
@@ -40,6 +41,9 @@ class Probe:
     input_tokens: int | None
     output_tokens: int | None
     error: str
+    # Of a local server, what its own Responses and Messages lack; empty for a whole one.
+    native: Mapping[str, str]
+    declare: str  # the line for its provider that has them asked
 
 
 def chat(
@@ -56,25 +60,23 @@ def chat(
     """
     messages = [{"role": "user", "content": PROBE_QUESTION}]
     body = request_body(provider.as_sent(target), messages, {})
-    kind = PROVIDER_KINDS.get(provider.kind)
     secret = key.secret if key else ""
+    door = HttpProviderProbe(SystemClock(), allowed)
+    kind, started = PROVIDER_KINDS.get(provider.kind), time.perf_counter()
     # By the router's own way, which alone has words for them.
     if kind is not None and Endpoint.CHAT in kind.adapted:
         found = _translated(provider, secret, json.dumps(body).encode(), timeout_s, allowed)
     else:
-        started = time.perf_counter()
-        door = HttpProviderProbe(SystemClock(), allowed)
         found = door.ask(provider, secret, CHAT_PATH, body, timeout_s)
         found = replace(found, seconds=time.perf_counter() - started)
-    reply, error = None, found.error
-    if found.status in KEY_REFUSED_STATUSES:
-        place = key.name if key else f"none: `swapgate provider key set {provider.name}`"
-        error = f"{found.status}: the provider refuses our key (from {place})"
-    elif not error:
+    reply, error = None, _error_text(provider, key, found)
+    if not error:
         try:
             reply = parse_reply(found.content)
         except MalformedReply as malformed:
             error = str(malformed)
+    gaps = _own_gaps(door, provider, target.model, key, timeout_s) if reply else {}
+    whole = [endpoint for endpoint, gap in gaps.items() if not gap]
     return Probe(
         target=target.name,
         ok=reply is not None,
@@ -85,7 +87,32 @@ def chat(
         input_tokens=reply.input_tokens if reply else None,
         output_tokens=reply.output_tokens if reply else None,
         error=error,
+        native={endpoint.value: gap for endpoint, gap in gaps.items()},
+        declare=proposed_line(target.model, whole),
     )
+
+
+def _own_gaps(
+    door: HttpProviderProbe,
+    provider: Provider,
+    model: str,
+    key: ProviderKey | None,
+    timeout_s: float,
+) -> dict[Endpoint, str]:
+    """What a local server's own endpoints lack: each is asked once."""
+    gaps = {}
+    for endpoint, path, sent in native_requests(provider, model):
+        secret = key.secret if key else ""
+        own = door.ask(provider, secret, path, sent, timeout_s, whole=True)
+        gaps[endpoint] = _error_text(provider, key, own) or find_gap(endpoint, own.content)
+    return gaps
+
+
+def _error_text(provider: Provider, key: ProviderKey | None, found: ProbeReply) -> str:
+    if found.status not in KEY_REFUSED_STATUSES:
+        return found.error
+    place = key.name if key else f"none: `swapgate provider key set {provider.name}`"
+    return f"{found.status}: the provider refuses our key (from {place})"
 
 
 def _translated(

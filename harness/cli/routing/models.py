@@ -339,11 +339,8 @@ def probe(ctx: click.Context, name: str, timeout_s: float) -> None:
     provider = provider_secrets.decrypt_headers(provider, session.context.cipher)
     keys = provider_secrets.keys_of_provider(session.context, provider)
     first = keys[0] if keys else None
-    answered = provider_requests.chat(
+    found = provider_requests.chat(
         provider, target, key=first, timeout_s=timeout_s, allowed=allowed
-    )
-    found = provider_requests.with_native(
-        answered, provider, target, key=first, timeout_s=timeout_s, allowed=allowed
     )
     if session.json:
         output.document(found)
