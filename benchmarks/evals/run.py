@@ -11,19 +11,20 @@ import argparse
 import json
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 import yaml
 
+from benchmarks.print_rows import print_rows
 from benchmarks.router.processes import free_port, start, wait_for
 from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
@@ -44,11 +45,13 @@ def taken(
     One runs at a time, for TURN_S; the others are stopped. Raises RuntimeError with the words
     of one that fails; the others are ended.
     """
-    running = {
-        name: _started(command, folder / f"{name}.log") for name, command in commands.items()
-    }
     found: dict[str, tuple[float, float]] = {}
-    try:
+    with ExitStack() as stack:
+        running = {}
+        for name, command in commands.items():
+            running[name] = start(command, stack, log=folder / f"{name}.log")
+            running[name].send_signal(signal.SIGSTOP)
+            stack.callback(running[name].kill)  # what is stopped ends at nothing else
         while running:
             for name, process in list(running.items()):
                 process.send_signal(signal.SIGCONT)
@@ -61,20 +64,7 @@ def taken(
                 if process.returncode:
                     words = (folder / f"{name}.log").read_text(encoding="utf-8")[-2000:]
                     raise RuntimeError(f"{name} ended with {process.returncode}: {words}")
-    finally:
-        for process in running.values():
-            process.kill()
-            process.wait()
     return found
-
-
-def _started(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    with log.open("wb") as out:
-        process = subprocess.Popen(  # noqa: S603 - our own command
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
-        )
-    process.send_signal(signal.SIGSTOP)
-    return process
 
 
 def _waited(process: subprocess.Popen[bytes]) -> tuple[float, float] | None:
@@ -160,19 +150,22 @@ def one_round(folder: Path, port: int, samples: int) -> dict[str, Figures]:
     return found
 
 
-def lines(rounds: Sequence[Mapping[str, Figures]], samples: int) -> list[str]:
-    out = [
-        f"{'':18}{'samples':>9}{'CPU s':>8}{'ms/sample':>11}{'peak RSS MiB':>14}{'of bare':>9}"
-    ]
+@dataclass(frozen=True)
+class Row:
+    name: str
+    samples: int
+    cpu_s: float
+    ms_per_sample: float
+    peak_rss_mib: float
+    of_bare: float
+
+
+def compared(rounds: Sequence[Mapping[str, Figures]], samples: int) -> Iterator[Row]:
     for name in (BARE, OURS):
-        cpu_s = statistics.median(figures[name].cpu_s for figures in rounds)
-        ratio = statistics.median(
-            figures[name].cpu_s / figures[BARE].cpu_s for figures in rounds
-        )
+        cpu_s = median(figures[name].cpu_s for figures in rounds)
+        ratio = median(figures[name].cpu_s / figures[BARE].cpu_s for figures in rounds)
         rss = max(figures[name].rss_mib for figures in rounds)
-        per = cpu_s / samples * 1000
-        out.append(f"{name:18}{samples:9,}{cpu_s:8.1f}{per:11.1f}{rss:14.0f}{ratio:9.2f}")
-    return out
+        yield Row(name, samples, cpu_s, cpu_s / samples * 1000, rss, ratio)
 
 
 def main() -> int:
@@ -187,11 +180,10 @@ def main() -> int:
         wait_for(port, start(command, stack, log=folder / "provider.log"), 30)
         for number in range(chosen.rounds):
             rounds.append(one_round(folder / f"round-{number}", port, chosen.samples))
-            print("\n".join(lines(rounds[-1:], chosen.samples)), file=sys.stderr, flush=True)
-        print("\n".join(lines(rounds, chosen.samples)))
-    ours = [figures[OURS] for figures in rounds]
-    ratio = statistics.median(figures[OURS].cpu_s / figures[BARE].cpu_s for figures in rounds)
-    good = ratio <= MOST_CPU and max(figures.rss_mib for figures in ours) <= MOST_RSS_MIB
+            print(f"round {number + 1} of {chosen.rounds}: {rounds[-1]}", file=sys.stderr)
+    rows = [*compared(rounds, chosen.samples)]
+    print_rows("an eval worker beside bare Inspect", rows)
+    good = rows[1].of_bare <= MOST_CPU and rows[1].peak_rss_mib <= MOST_RSS_MIB
     print(f"goal: at most {MOST_CPU} x bare Inspect's CPU time and {MOST_RSS_MIB} MiB: "
           f"{'reached' if good else 'MISSED'}")  # fmt: skip
     return 0 if good else 1

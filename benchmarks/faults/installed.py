@@ -71,18 +71,16 @@ def document(site: Site, limits: Limits) -> dict[str, object]:
     }
 
 
-def install(site: Site, limits: Limits = LIMITS, **more: object) -> Path:
-    """The file, a migrated and seeded database, and a key beside it. more: of the file."""
+def install(site: Site, limits: Limits = LIMITS) -> Path:
+    """The file, a migrated and seeded database, and a key beside it."""
     config = site.folder / "swapgate.yaml"
-    text = json.dumps({**document(site, limits), **more})  # JSON is YAML
-    config.write_text(text, encoding="utf-8")
+    config.write_text(json.dumps(document(site, limits)), encoding="utf-8")  # JSON is YAML
     installation = open_installation(config, create_secret=True)
     try:
         upgrade_database(installation.settings)
         seed.apply_seed(installation.context, installation.settings)
-        _, key = keys.create_key(
-            installation.context, SYSTEM, "bench", secret=installation.secret
-        )
+        ctx, secret = installation.context, installation.secret
+        _, key = keys.create_key(ctx, SYSTEM, "bench", secret=secret)
     finally:
         installation.close()
     (site.folder / KEY_FILE).write_text(key, encoding="ascii")

@@ -173,16 +173,8 @@ async def loaded(
     return outcome, samples
 
 
-def soak(
-    folder: Path,
-    *,
-    seconds: float,
-    rate: float,
-    limits: Limits = LIMITS,
-    **more: object,
-) -> Soaked:
-    """more: of Swapgate's configuration file."""
-    with running(folder, limits, **more) as site:
+def soak(folder: Path, *, seconds: float, rate: float, limits: Limits = LIMITS) -> Soaked:
+    with running(folder, limits) as site:
         patience_s = limits.total_s + 10
         before = Outcome()
         if seconds >= TRENDS_FROM_S:

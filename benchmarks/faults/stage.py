@@ -42,7 +42,8 @@ class Swapgate:
         )
 
     def metrics(self) -> dict[str, float]:
-        return metrics(self.site.port, installed.headers(self.site)["Authorization"])
+        address = f"127.0.0.1:{self.site.port}"
+        return metrics(address, installed.headers(self.site)["Authorization"])
 
     def vitals(self) -> Vitals:
         return Vitals.measured(self.router.pid, self.metrics())
@@ -58,18 +59,14 @@ class Swapgate:
 
 
 @contextmanager
-def running(
-    folder: Path,
-    limits: Limits = LIMITS,
-    **more: object,
-) -> Iterator[Swapgate]:
-    """The router before its providers, every route with its fault. more: of its file."""
+def running(folder: Path, limits: Limits = LIMITS) -> Iterator[Swapgate]:
+    """The router before its providers, every route with its fault."""
     with ExitStack() as stack:
         upstreams = Upstreams.started(folder, stack)
         upstreams.break_(routes(rows()))
         site = Site(folder / "swapgate", free_port(), upstreams.ports)
         site.folder.mkdir()
-        config = installed.install(site, limits, **more)
+        config = installed.install(site, limits)
         process = start(installed.serve(config), stack, log=site.folder / "log")
         wait_for(site.port, process, START_S)
         yield Swapgate(site, config, upstreams, process)

@@ -94,10 +94,10 @@ def allowed_per_h(what: str, level: float) -> float:
     return SHARE_PER_H * level if what == "rss_mib" else COUNT_PER_H
 
 
-def metrics(port: int, authorization: str) -> dict[str, float]:
-    """Value by series, as Prometheus reads it."""
+def metrics(address: str, authorization: str) -> dict[str, float]:
+    """Value by series, as Prometheus reads it. Raises URLError."""
     request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/metrics", headers={"authorization": authorization}
+        f"http://{address}/metrics", headers={"authorization": authorization}
     )
     with urllib.request.urlopen(request, timeout=METRICS_S) as answer:  # noqa: S310 - as above
         lines = answer.read().decode().splitlines()

@@ -15,8 +15,6 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from benchmarks.router.peers.peer import CACHE
-
 CANNOT: Final = 77
 TOOLS: Final = ("ip", "tc", "unshare", "mount", "setpriv", "curl")
 # Everything lives in namespaces of the run alone: whatever ends it, nothing is left.
@@ -27,7 +25,7 @@ OWN: Final = (
 
 
 def envoy() -> str | None:
-    beside = f"{Path(sys.executable).parent}:{CACHE / 'envoy/bin'}:/usr/local/bin:/usr/bin"
+    beside = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin"
     return shutil.which("envoy", path=beside)
 
 

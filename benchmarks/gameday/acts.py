@@ -79,7 +79,7 @@ def kill_worker(town: Town, lasts_s: float) -> Break:
     found: list[tuple[str, str]] = []
 
     def is_busy() -> bool:
-        found[:] = [(str(run), str(owner)) for run, owner in town.database.rows(busy)]
+        found[:] = [(str(run), str(owner)) for run, owner in town.rows(busy)]
         return bool(found)
 
     eventually(is_busy, RECOVERS_WITHIN_S, "no eval run is under way")
@@ -89,7 +89,7 @@ def kill_worker(town: Town, lasts_s: float) -> Break:
 
     def goes_on() -> bool:
         query = "SELECT lease_owner, state FROM eval_run WHERE id = %s"
-        ((now, state),) = town.database.rows(query, run)
+        ((now, state),) = town.rows(query, run)
         return state == "done" or now not in (None, owner)
 
     return broken(
@@ -97,30 +97,29 @@ def kill_worker(town: Town, lasts_s: float) -> Break:
     )
 
 
-def new_leader(town: Town, before: str) -> Callable[[], bool]:
-    return lambda: town.leading() not in ("", before)
+def lose_leader(
+    break_: Callable[[Town, str], object], mend: Callable[[Town, str], object]
+) -> Callable[[Town, float], Break]:
+    """An act of the host that leads."""
+
+    def play(town: Town, lasts_s: float) -> Break:
+        before, name = town.leader()
+        return broken(
+            lambda: break_(town, name),
+            lambda: mend(town, name),
+            lasts_s,
+            by_itself=lambda: town.leading() not in ("", before),
+            after=lambda: town.status(name) == "ok",
+        )
+
+    return play
 
 
-def kill_leader(town: Town, lasts_s: float) -> Break:
-    before, name = town.leader()
-    return broken(
-        lambda: town.processes.kill(name),
-        lambda: town.start(name),
-        lasts_s,
-        by_itself=new_leader(town, before),
-        after=lambda: town.status(name) == "ok",
-    )
-
-
-def freeze_leader(town: Town, lasts_s: float) -> Break:
-    before, name = town.leader()
-    return broken(
-        lambda: town.processes.signal(name, signal.SIGSTOP),
-        lambda: town.processes.signal(name, signal.SIGCONT),
-        lasts_s,
-        by_itself=new_leader(town, before),
-        after=lambda: town.status(name) == "ok",
-    )
+kill_leader = lose_leader(lambda town, name: town.processes.kill(name), Town.start)
+freeze_leader = lose_leader(
+    lambda town, name: town.processes.signal(name, signal.SIGSTOP),
+    lambda town, name: town.processes.signal(name, signal.SIGCONT),
+)
 
 
 def kill_router(town: Town, lasts_s: float) -> Break:
@@ -158,7 +157,7 @@ def kill_primary(town: Town, lasts_s: float) -> Break:
         before = recorded(town)
 
     return broken(
-        town.database.kill_primary,
+        town.database.primary.kill,
         promote,
         lasts_s,
         after=lambda: all_ok(town) and recorded(town) > before,
@@ -167,7 +166,7 @@ def kill_primary(town: Town, lasts_s: float) -> Break:
 
 def recorded(town: Town) -> int:
     """Requests in the database. Raises psycopg.Error."""
-    ((count,),) = town.database.rows("SELECT coalesce(sum(requests), 0)::int FROM traffic")
+    ((count,),) = town.rows("SELECT coalesce(sum(requests), 0)::int FROM traffic")
     return int(count)
 
 

@@ -13,12 +13,12 @@ from typing import Final
 
 from benchmarks.gameday import verdict
 from benchmarks.gameday.acts import ACTS, Act, Break
-from benchmarks.gameday.database import on_two_hosts
 from benchmarks.gameday.network import Network
 from benchmarks.gameday.processes import NotReady, Processes, now_s
 from benchmarks.gameday.swaps import WANTED, Swaps
 from benchmarks.gameday.town import (
     CONTROLS,
+    DATABASES,
     NUMBERS,
     ROUTERS,
     ROUTES,
@@ -28,6 +28,7 @@ from benchmarks.gameday.town import (
 )
 from benchmarks.gameday.traffic import Request, read_requests
 from benchmarks.gameday.verdict import Check, Played
+from tests.support.store.postgres_cluster import postgres_cluster
 
 HEADS = (
     "| at | what was broken | for | requests meanwhile | failed | predicted by | recovery |",
@@ -94,8 +95,15 @@ def play(folder: Path, seconds: float, per_s: float, envoy: str) -> int:
     tempfile.tempdir = str(folder)  # the databases' files go with it, however the run ends
     for host, number in NUMBERS.items():
         network.add(host, number)
+    first, second = DATABASES
     try:
-        with on_two_hosts(network) as database:
+        # The primary acknowledges nothing that its standby does not have.
+        with postgres_cluster(
+            hosts=(network.address(first, "back"), network.address(second, "back")),
+            prefixes=(network.command(first), network.command(second)),
+            synchronous=True,
+            migrated=False,
+        ) as database:
             town = Town(network, processes, database, folder, seconds)
             say("starting three routers, two control planes, three workers …")
             return _play(town, town.build(envoy), per_s)
@@ -180,8 +188,8 @@ def _close(
     """After the traffic: everything is written, everything ends, everything is counted."""
     codes = {name: town.processes.terminate(name) for name in (*ROUTERS, *WORKERS, *CONTROLS)}
     audit = town.command("audit", "verify", expect=None)
-    recorded = {str(route): int(n) for route, n in town.database.rows(verdict.RECORDED)}
-    samples = [(int(planned), int(n)) for planned, n in town.database.rows(verdict.SAMPLES)]
+    recorded = {str(route): int(n) for route, n in town.rows(verdict.RECORDED)}
+    samples = [(int(planned), int(n)) for planned, n in town.rows(verdict.SAMPLES)]
     checks = [
         verdict.check_requests(requests, breaks),
         verdict.check_books(requests, recorded, breaks),

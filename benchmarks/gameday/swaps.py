@@ -55,7 +55,7 @@ class Swaps:
             self._propose("orders", "worse")
         elif self.phase("worse") in OVER and "fragile" not in self.proposals:
             self._propose("orders", "fragile")
-        phases = dict(self.town.database.rows(PHASES))
+        phases = dict(self.town.rows(PHASES))
         for candidate, proposal in self.proposals.items():
             seen = self.phases.setdefault(candidate, {})
             seen.setdefault(phases[proposal], now_s())

@@ -18,10 +18,11 @@ from typing import Any, Final
 import psycopg
 import yaml
 
-from benchmarks.gameday.database import HOSTS, Database
+from benchmarks.faults.vitals import metrics
 from benchmarks.gameday.network import Network
 from benchmarks.gameday.processes import NotReady, Processes
 from tests.support.router.router_fleet import HELD_BY_ROUTERS, documented_block
+from tests.support.store.postgres_cluster import PostgresCluster
 
 ROUTERS: Final = ("router-1", "router-2", "router-3")
 CONTROLS: Final = ("control-1", "control-2")
@@ -29,6 +30,7 @@ LEADER = (
     "SELECT max(a.application_name) FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
     " WHERE l.locktype = 'advisory' AND l.granted AND a.application_name LIKE 'control-%'"
 )
+DATABASES: Final = ("database-1", "database-2")
 WORKERS: Final = ("worker-1", "worker-2", "worker-3")
 PROVIDERS: Final = ("near", "far")
 NUMBERS: Final = {
@@ -37,7 +39,7 @@ NUMBERS: Final = {
     **{name: 21 + place for place, name in enumerate(CONTROLS)},
     **{name: 31 + place for place, name in enumerate(WORKERS)},
     **{name: 41 + place for place, name in enumerate(PROVIDERS)},
-    **{name: 51 + place for place, name in enumerate(HOSTS)},
+    **{name: 51 + place for place, name in enumerate(DATABASES)},
     "users": 71,
 }
 EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - of a namespace of its own
@@ -69,13 +71,17 @@ def eventually(condition: Callable[[], bool], within_s: float, what: str) -> flo
 class Town:
     network: Network
     processes: Processes
-    database: Database
+    database: PostgresCluster
     folder: Path
     seconds: float
 
     @property
     def config(self) -> Path:
         return self.folder / "swapgate.yaml"
+
+    @property
+    def _main(self) -> tuple[str, ...]:
+        return (sys.executable, "-m", "swapgate", "--config", str(self.config))
 
     def build(self, envoy: str) -> str:
         """Starts everything but the traffic; the key of the users."""
@@ -84,14 +90,8 @@ class Town:
         key = str(self._json("key", "create", "users")["text"])
         self._keep_token("router.token", "metrics")
         for name in PROVIDERS:
-            words = (
-                "sim",
-                "--host",
-                EVERYWHERE,
-                "--profiles",
-                str(self.folder / f"{name}.yaml"),
-            )
-            self._serve(name, *words)
+            profiles = str(self.folder / f"{name}.yaml")
+            self._serve(name, "sim", "--host", EVERYWHERE, "--profiles", profiles)
         for name in (*ROUTERS, *CONTROLS, *WORKERS):
             self._make_home(name)
         for name in (*CONTROLS, *ROUTERS, *WORKERS):
@@ -118,7 +118,7 @@ class Town:
         route = {"incumbent": "near/old", "fallbacks": ["far/spare"], "policy": "gameday"}
         settings = {
             "home": str(self.folder / "home"),
-            "database_url": self.database.url,
+            "database_url": self.database.url(),
             "router": block,
             "control": {"host": EVERYWHERE, "queue": "procrastinate", "eval_connections": 2},
             "providers": providers,
@@ -138,9 +138,8 @@ class Town:
 
     def command(self, *words: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
         """One command of the operator, on the bridges' own address."""
-        main = (sys.executable, "-m", "swapgate", "--config", str(self.config))
         done = subprocess.run(  # noqa: S603 - our own command
-            [*main, *words], capture_output=True, text=True, timeout=600, check=False
+            [*self._main, *words], capture_output=True, text=True, timeout=600, check=False
         )
         if expect is not None and done.returncode != expect:
             raise NotReady(f"swapgate {' '.join(words)}:\n{done.stdout}{done.stderr}")
@@ -171,9 +170,8 @@ class Town:
         self._serve(name, *words)
 
     def _serve(self, name: str, *words: str) -> None:
-        main = (sys.executable, "-m", "swapgate", "--config", str(self.config))
         home = {"SWAPGATE__HOME": str(self.folder / name)}
-        self.processes.start(name, *main, *words, environment=home)
+        self.processes.start(name, *self._main, *words, environment=home)
 
     def wait_ready(self, name: str) -> float:
         """Of a router or a control plane, until it says that all is well."""
@@ -191,13 +189,11 @@ class Town:
 
     def breakers(self, name: str) -> list[float]:
         """The states of a router's circuits. Raises URLError."""
-        url = f"http://{self.network.address(name)}:8080/metrics"
         token = (self.folder / "router.token").read_text(encoding="utf-8")
-        request = urllib.request.Request(url, headers={"authorization": f"Bearer {token}"})
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - a host of ours
-            lines = answer.read().decode().splitlines()
-        found = (line for line in lines if line.startswith("swapgate_breaker_state{"))
-        return [float(line.rpartition(" ")[2]) for line in found]
+        found = metrics(f"{self.network.address(name)}:8080", f"Bearer {token}")
+        return [
+            n for series, n in found.items() if series.startswith("swapgate_breaker_state{")
+        ]
 
     def switch(
         self, method: str, model: str, fault: Mapping[str, object] | None = None
@@ -222,8 +218,13 @@ class Town:
 
     def leading(self) -> str:
         """Names the process that holds the leader's lock; empty without one."""
-        ((owner,),) = self.database.rows(LEADER)
+        ((owner,),) = self.rows(LEADER)
         return str(owner or "")
+
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Raises psycopg.OperationalError while no host of the database accepts writes."""
+        with psycopg.connect(self.database.url(), connect_timeout=5) as db:
+            return db.execute(query.encode(), values or None).fetchall()
 
 
 def policy(seconds: float) -> dict[str, object]:

@@ -8,7 +8,7 @@ exactly known.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -179,7 +179,6 @@ class MissedGoal:
 
 @dataclass(frozen=True)
 class GateBenchmark:
-    plan: GateBenchmarkPlan
     lines: tuple[GateBenchmarkRow, ...]
     missed: tuple[MissedGoal, ...]
 
@@ -199,26 +198,19 @@ def run_gate_benchmark(
             for n in plan.sizes:
                 progress(f"{name}, {claim.value}, {n} items")
                 lines += _lines(name, pairs, claim, n, plan)
-    return GateBenchmark(plan, tuple(lines), tuple(_missed(lines)))
+    return GateBenchmark(tuple(lines), tuple(_missed(lines)))
 
 
 def _lines(
     name: str, pairs: Sequence[ModelPair], claim: Claim, n: int, plan: GateBenchmarkPlan
 ) -> Iterator[GateBenchmarkRow]:
     def cells(lift: float, replications: int) -> dict[str, BenchmarkCell]:
-        single = measure_rule(
-            pairs, claim, n=n, lift=lift, replications=replications, seed=plan.seed
-        )
-        several = measure_selection(
-            pairs, claim, n=n, lift=lift, replications=replications, seed=plan.seed
-        )
-        return {**single, SEVERAL: several}
+        draws: dict[str, Any] = {"n": n, "lift": lift, "replications": replications}
+        several = measure_selection(pairs, claim, seed=plan.seed, **draws)
+        return {**measure_rule(pairs, claim, seed=plan.seed, **draws), SEVERAL: several}
 
-    null, five, ten = (
-        cells(0.0, plan.replications),
-        cells(FIVE, plan.power),
-        cells(TEN, plan.power),
-    )
+    null, five = cells(0.0, plan.replications), cells(FIVE, plan.power)
+    ten = cells(TEN, plan.power)
     for rule in null:
         yield GateBenchmarkRow(
             matrix=name,

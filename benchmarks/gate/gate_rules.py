@@ -34,17 +34,18 @@ def hybrid(a: Floats, b: Floats, theta0: float) -> Result:
     claim = Claim.NON_INFERIOR if theta0 < 0.0 else Claim.SUPERIOR
     n = a.shape[1]
     design = Design(claim, MARGIN, n, ALPHA, unseen=choose_unseen_loss(n))
-    promoted, used = [], []
-    for first in range(0, len(a), _ROWS):
-        rows = slice(first, first + _ROWS)
-        decisions = judge_batch(b[rows] - a[rows], design)
-        promoted.append(decisions.promoted)
-        used.append(decisions.n_used)
-    return np.concatenate(promoted), np.concatenate(used)
+    decided = [judge_batch(rows, design) for rows in _chunks(b - a)]
+    promoted = np.concatenate([one.promoted for one in decided])
+    return promoted, np.concatenate([one.n_used for one in decided])
+
+
+def _chunks(d: Floats) -> list[Floats]:
+    """A few rows at a time: what the gate computes of each is large."""
+    return [d[first : first + _ROWS] for first in range(0, len(d), _ROWS)]
 
 
 def paired_t(a: Floats, b: Floats, theta0: float) -> Result:
-    return _fixed(_t_p(b - a, theta0) <= ALPHA, a)
+    return _t_p(b - a, theta0) <= ALPHA, np.full(len(a), a.shape[1])
 
 
 def peeking_t(a: Floats, b: Floats, theta0: float) -> Result:
@@ -65,10 +66,6 @@ def _t_p(d: Floats, theta0: float) -> Floats:
     return np.asarray(special.stdtr(n - 1.0, -(d.mean(axis=1) - theta0) / error))
 
 
-def _fixed(promoted: NDArray[np.bool_], a: Floats) -> Result:
-    return promoted, np.full(len(a), a.shape[1])
-
-
 OURS = "hybrid gate"
 PAIRED_T = "paired t, fixed n"
 RULES: Mapping[str, Rule] = {
@@ -80,7 +77,6 @@ RULES: Mapping[str, Rule] = {
 
 CANDIDATES: Final = 3
 SEVERAL: Final = f"{CANDIDATES} candidates at once"
-_CHUNK_ROWS: Final = 250
 
 
 @dataclass(frozen=True)
@@ -110,8 +106,7 @@ def decide_selections(
 def _judge(d: Floats, design: Design) -> tuple[Floats, NDArray[np.int64]]:
     """The difference of each that passed, minus infinity of the others; and the items used."""
     deltas, items = [], []
-    for first in range(0, len(d), _CHUNK_ROWS):
-        rows = d[first : first + _CHUNK_ROWS]
+    for rows in _chunks(d):
         decided = judge_batch(rows, design)
         hopeless = hopeless_at(rows, design, FUTILITY)
         used = np.minimum(decided.n_used, hopeless)

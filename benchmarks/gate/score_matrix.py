@@ -6,7 +6,7 @@ correlate as little as in published benchmarks: the more two models disagree, th
 rule needs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -178,25 +178,20 @@ class ScoreKind(StrEnum):
 def generate_scores(kind: ScoreKind, seed: int) -> ScoreMatrix:
     """Generates scores of MODELS by ITEMS; the same for the same kind and seed."""
     rng = np.random.default_rng([seed, list(ScoreKind).index(kind)])
-    return ScoreMatrix(
-        f"generated_{kind.value}_{seed}",
-        {
-            f"g{index:02d}": row(_simulate_scores(kind, chance, rng))
-            for index, chance in enumerate(_draw_chances(kind, rng))
-        },
-    )
+    scores = (_simulate_scores(kind, chance, rng) for chance in _draw_chances(kind, rng))
+    return _generated(f"generated_{kind.value}_{seed}", scores)
+
+
+def _generated(name: str, models: Iterable[Floats]) -> ScoreMatrix:
+    """models: of each its scores, epochs by items."""
+    return ScoreMatrix(name, {f"g{index:02d}": row(one) for index, one in enumerate(models)})
 
 
 def generate_chances(seed: int) -> ScoreMatrix:
     """Generates the chance that a model passes an item, in place of scores."""
     rng = np.random.default_rng([seed, list(ScoreKind).index(ScoreKind.PASS_FAIL)])
-    return ScoreMatrix(
-        f"generated_chances_{seed}",
-        {
-            f"g{index:02d}": row(chance[None])
-            for index, chance in enumerate(_draw_chances(ScoreKind.PASS_FAIL, rng))
-        },
-    )
+    chances = _draw_chances(ScoreKind.PASS_FAIL, rng)
+    return _generated(f"generated_chances_{seed}", chances[:, None])
 
 
 def _draw_chances(kind: ScoreKind, rng: np.random.Generator) -> Floats:

@@ -10,18 +10,21 @@ import statistics
 import sysconfig
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
+from benchmarks.print_rows import print_rows
 from tests.support.router.costed_requests import KINDS, CostedRequest, meter_of
-from tests.support.router.counted_router import RequestCost, RouterMeter
+from tests.support.router.counted_router import RouterMeter
 
 WARM_UP, ROUND, ROUNDS = 300, 100, 7
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True)
+class Row:
     name: str
-    cost: RequestCost
+    calls: int
+    coroutines: int
     cpu_us: float
 
 
@@ -37,7 +40,8 @@ def measured(name: str, kind: CostedRequest, folder: Path) -> Row:
             for _ in range(ROUND):
                 meter.ask(kind.path, next(bodies))
             amounts.append((_cpu_s(meter) - before) / ROUND * 1e6)
-        return Row(name, meter.cost(kind.path, bodies), statistics.median(amounts))
+        cost = meter.cost(kind.path, bodies)
+        return Row(name, cost.calls, cost.coroutines, statistics.median(amounts))
 
 
 def _cpu_s(meter: RouterMeter) -> float:
@@ -56,23 +60,13 @@ def interpreter() -> str:
     return f"{platform.python_implementation()} {platform.python_version()}, {made}"
 
 
-def lines(rows: list[Row]) -> list[str]:
-    table = [f"{'':14}{'calls':>8}{'coroutines':>12}{'us of CPU':>12}"]
-    table += [
-        f"{row.name:14}{row.cost.calls:8}{row.cost.coroutines:12}{row.cpu_us:12,.0f}"
-        for row in rows
-    ]
-    return table
-
-
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     chosen = options.parse_args()
-    print(f"{interpreter()}, {platform.machine()}")
     with tempfile.TemporaryDirectory(prefix="swapgate-bench-") as folder:
         rows = [measured(name, KINDS[name], Path(folder) / name) for name in chosen.kinds]
-    print("\n".join(lines(rows)))
+    print_rows(f"{interpreter()}, {platform.machine()}", rows)
 
 
 if __name__ == "__main__":

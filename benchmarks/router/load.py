@@ -80,16 +80,12 @@ def read_wrk(text: str) -> Throttle:
 
 @dataclass(frozen=True)
 class LoadJob:
-    """What the generator's process does. per_s: 0 for as fast as they are answered.
-
-    stream: requests are streams, then latencies are those of the first chunk.
-    """
+    """What the generator's process does. per_s: 0 for as fast as they are answered."""
 
     port: int
     path: str
     headers: dict[str, str]
     body: str
-    stream: bool
     connections: int
     seconds: float
     per_s: float = 0.0
@@ -97,7 +93,7 @@ class LoadJob:
 
 @dataclass(frozen=True)
 class Outcome:
-    """latencies_ms: sorted, from when the request was due. chunks: events that arrived.
+    """latencies_ms: sorted, from when a request was due to its first chunk. chunks: how many.
 
     seconds: that a connection was at work, in the mean; at a set rate, that all took.
     """

@@ -96,22 +96,14 @@ def figures(running: Running, pids: Sequence[int], seconds: float) -> Figures:
     )
 
 
-def _generate(
-    running: Running,
-    kind: str,
-    seconds: float,
-    *,
-    per_s: float = 0.0,
-) -> Outcome:
+def _generate(running: Running, kind: str, seconds: float, *, per_s: float = 0.0) -> Outcome:
     ask = running.asks[kind]
-    connections = 8 if per_s else STREAMS
     job = LoadJob(
         port=running.ports[kind],
         path=ask.path,
         headers=dict(ask.headers),
         body=body(ask, stream=kind == STREAMED),
-        stream=kind == STREAMED,
-        connections=connections,
+        connections=8 if per_s else STREAMS,
         seconds=seconds,
         per_s=per_s,
     )

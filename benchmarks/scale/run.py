@@ -14,7 +14,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,38 +36,15 @@ from tests.support.site.command_line import FILE
 from tests.support.site.signing_keys import CONTROL, ENVIRONMENT
 from tests.support.store.query_plans import recorded
 
-
-@dataclass(frozen=True)
-class Size:
-    """A part of the goal: 0.01 is a hundredth of it."""
-
-    part: float
-
-    def count(self, goal: int) -> int:
-        return max(1, round(goal * self.part))
-
-    @property
-    def routes(self) -> int:
-        return self.count(1_000)
-
-    @property
-    def keys(self) -> int:
-        return self.count(10_000)
-
-    @property
-    def traffic_rows(self) -> int:
-        """50 requests in a row, of a route and minute: 100 M observations."""
-        return self.count(2_000_000)
-
-    @property
-    def failovers(self) -> int:
-        return self.count(1_000_000)
-
-    @property
-    def captures(self) -> int:
-        return self.count(100_000)
-
-
+# By table its rows at the whole goal. A row of traffic, of a route and minute, has 50 requests:
+# 100 M observations.
+GOAL: Final = {
+    "routes": 1_000,
+    "keys": 10_000,
+    "traffic": 2_000_000,
+    "failovers": 1_000_000,
+    "captures": 100_000,
+}
 OBSERVATIONS_OF_ROW = 50
 DAYS_OF_TRAFFIC = 30
 DAYS_OF_SPEND = 31
@@ -87,12 +64,6 @@ class House:
         return self.folder / "swapgate.yaml"
 
 
-def set_environment() -> None:
-    """Sets what every process of the installation has in its environment."""
-    os.environ["SWAPGATE_SECRET"] = SECRET.decode()
-    os.environ.update(ENVIRONMENT)
-
-
 def build(folder: Path, url: str) -> House:
     """Makes the installation, with a proposal that was promoted and one that was rejected. url:
     of an empty database, or "" for a SQLite file in the folder.
@@ -102,7 +73,7 @@ def build(folder: Path, url: str) -> House:
     url = url or f"sqlite:///{home / 'swapgate.db'}"
     text = FILE.replace("home: .swapgate", f"home: {home}\ndatabase_url: {url}")
     (folder / "swapgate.yaml").write_text(text, encoding="utf-8")
-    set_environment()
+    os.environ.update({"SWAPGATE_SECRET": SECRET.decode(), **ENVIRONMENT})
     upgrade(url)
     clock = ManualClock()
     store = SqlStore(url, secret=SECRET, clock=clock, signatures=CONTROL)
@@ -119,18 +90,7 @@ def build(folder: Path, url: str) -> House:
     return House(folder, url, promoted.id, rejected.id)
 
 
-@contextmanager
-def opened(house: House) -> Iterator[Installation]:
-    """Opens the installation as each command does."""
-    set_environment()
-    installation = open_installation(house.config)
-    try:
-        yield installation
-    finally:
-        installation.store.close()
-
-
-def request_rows(size: Size, *, postgres: bool) -> list[str]:
+def request_rows(size: Mapping[str, int], *, postgres: bool) -> list[str]:
     """One INSERT for each table. Parameters: at (in µs), routes, one, other, no, rules."""
     if postgres:
         route = "'route-' || lpad((n.i % :routes)\\:\\:text, 4, '0')"
@@ -143,7 +103,7 @@ def request_rows(size: Size, *, postgres: bool) -> list[str]:
         key = "'k_' || substr('0000000' || n.i, -8)"
         day = "date(:at / 1000000, 'unixepoch', '-' || days.d || ' days')"
     days = " UNION ALL ".join(f"SELECT {number} AS d" for number in range(DAYS_OF_SPEND))
-    minutes, each = DAYS_OF_TRAFFIC * 1440, max(1, size.traffic_rows // size.routes)
+    minutes, each = DAYS_OF_TRAFFIC * 1440, max(1, size["traffic"] // size["routes"])
     return [
         # Row by row over the routes, and evenly over the minutes.
         (
@@ -152,22 +112,22 @@ def request_rows(size: Size, *, postgres: bool) -> list[str]:
             f" SELECT {route}, :at - ((n.i / :routes) * {minutes} / {each}) * 60000000,"
             f" 'router-1/' || (n.i % 2), 'incumbent', :one, 1, {OBSERVATIONS_OF_ROW}, n.i % 3,"
             ' 0, 10, 20000, 5000, 0.02, \'{"250"\\:30,"500"\\:20}\''
-            f" FROM {_numbers(size.traffic_rows, postgres=postgres)}"
+            f" FROM {_numbers(size['traffic'], postgres=postgres)}"
         ),
         (
             "INSERT INTO key_spend (key, day, worker, requests, tokens, cost_usd, unpriced)"
             f" SELECT {key}, {day}, 'router-1', 320, 160000, 0.2, 0"
-            f" FROM {_numbers(size.keys, postgres=postgres)} CROSS JOIN ({days}) AS days"
+            f" FROM {_numbers(size['keys'], postgres=postgres)} CROSS JOIN ({days}) AS days"
         ),
         (
             "INSERT INTO failover (worker, number, at, request, route, arm, target, provider,"
             " failure, status, code, place, sentence, attempts, latency_ms, endpoint, stream,"
             " body_bytes, messages, tools, user_hash, next_target)"
             f" SELECT 'router-1/0', n.i + 1, :at - n.i * ({DAYS_OF_TRAFFIC} * 86400000000"
-            f" / {size.failovers}), 'req_' || n.i,"
+            f" / {size['failovers']}), 'req_' || n.i,"
             f" {route}, 'incumbent', :one, 'sim', 'timeout', 504, '', '', '', 1, 900.0, 'chat',"
             " :no, 900, 4, 0, 'user' || (n.i % 5000), :other"
-            f" FROM {_numbers(size.failovers, postgres=postgres)}"
+            f" FROM {_numbers(size['failovers'], postgres=postgres)}"
         ),
         (
             "INSERT INTO captured (id, at, expires_at, route, request, endpoint, stream, arm,"
@@ -176,7 +136,7 @@ def request_rows(size: Size, *, postgres: bool) -> list[str]:
             f" {route}, 'req_' || n.i, 'chat', :no, 'incumbent', :one, 1, '',"
             " 'user' || (n.i % 5000), 100, :rules, '{}',"
             ' \'{"request"\\:{"messages"\\:[]},"answer"\\:"yes"}\', 1'
-            f" FROM {_numbers(size.captures, postgres=postgres)}"
+            f" FROM {_numbers(size['captures'], postgres=postgres)}"
         ),
     ]
 
@@ -205,10 +165,11 @@ def main() -> None:
         for kind in chosen.database or ["sqlite", "postgresql"]:
             with tempfile.TemporaryDirectory() as folder, database(kind) as url:
                 house = build(Path(folder), url)
-                fill(house, Size(part))
-                with opened(house) as installation:
-                    print(f"\n{kind}, {part:.0%} of the goal")
-                    print_times(installation, house)
+                fill(house, {table: max(1, round(rows * part)) for table, rows in GOAL.items()})
+                installation = open_installation(house.config)
+                print(f"\n{kind}, {part:.0%} of the goal")
+                print_times(installation, house)
+                installation.close()
 
 
 @contextmanager
@@ -227,13 +188,13 @@ def database(kind: str) -> Iterator[str]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def fill(house: House, size: Size) -> None:
+def fill(house: House, size: Mapping[str, int]) -> None:
     engine = sa.create_engine(house.url)
     postgres = engine.dialect.name == "postgresql"
     with engine.begin() as db:
         one, other = db.execute(sa.text("SELECT id FROM target ORDER BY id LIMIT 2")).scalars()
         at = int(time.time() // 60) * 60 * 1_000_000  # noqa: TID251 - the newest row's minute
-        values = {"at": at, "routes": size.routes, "one": one, "other": other}
+        values = {"at": at, "routes": size["routes"], "one": one, "other": other}
         for statement in request_rows(size, postgres=postgres):
             db.execute(sa.text(statement), {**values, "no": False, "rules": "0" * 64})
     engine.dispose()

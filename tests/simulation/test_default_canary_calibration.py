@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from benchmarks.canary.canary_benchmark import SCENES
+from benchmarks.canary.run import SCENES
 from harness.domain.canary.guardrails import FailureTally, Guardrails
 from harness.domain.canary.rollout import build_unit_rule
 from harness.domain.proposals.policy import CanaryPolicy

@@ -4,9 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import platformdirs
-
-CACHE = Path(platformdirs.user_cache_dir("swapgate")) / "bench"
 PLAIN, STREAMED = "plain", "streamed"
 PATH = "/v1/chat/completions"
 

