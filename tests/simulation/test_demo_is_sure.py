@@ -10,8 +10,15 @@ from evals.sim import profiles
 from evals.sim.item_bank import ItemBank, load_suites, suite_files
 from evals.sim.simulated_model import SimulatedModel
 from harness import config, package_data
-from harness.app.demo.environment import MODELS
-from harness.app.demo.scenarios import BETTER, FAULT_RATE, FRAGILE, INCUMBENT, SUITE, WORSE
+from harness.app.demo.environment import (
+    BETTER,
+    FAULT_RATE,
+    FRAGILE,
+    INCUMBENT,
+    MODELS,
+    SUITE,
+    WORSE,
+)
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.proposals.policy import Policy
 from harness.gate.offline.design import Design

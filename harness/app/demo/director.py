@@ -11,20 +11,23 @@ from datetime import timedelta
 from pathlib import Path
 
 from harness.app import processes
-from harness.app.database import upgrade_database
 from harness.app.demo.actions import QUIET_RPS, DemoActions, DemoDisplay, DemoStep
 from harness.app.demo.agent import DemoAgent
-from harness.app.demo.environment import PORTS, DemoEnvironment, make_folder, play_to_end
-from harness.app.demo.scenarios import INCUMBENT, OUTAGE_ROUTE, WORSE, build_scenarios
+from harness.app.demo.environment import (
+    INCUMBENT,
+    OUTAGE_ROUTE,
+    PORTS,
+    WORSE,
+    DemoEnvironment,
+    build_scenarios,
+    play_to_end,
+)
 from harness.app.demo.traffic import DemoTraffic
 from harness.app.installation import open_installation
-from harness.control.operations import dashboard_sessions, keys
+from harness.app.set_up import SetUpResult, set_up
 from harness.control.routing import routes as routing
-from harness.control.routing import seed
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.verdict import Failed
-from harness.domain.operations.access import SYSTEM, Role
-from harness.domain.operations.dashboard_session import FIRST_LINK_LASTS, sign_in_url
 from harness.domain.operations.principals import OPERATOR
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.runtime.processes.interruption import wait_for_interrupt
@@ -58,34 +61,21 @@ TRIES: Sequence[tuple[str, str, str | None]] = (
 )
 
 
-def attack_all(
-    database: Path, *, route: str, candidate: str, verdict: str
-) -> dict[str, str | None]:
-    """Try to put `candidate` (a target id) into the route by SQL alone. Returns by title why
-    the database refused it, None for what it took.
-
-    verdict: the candidate's own, failed one. Nothing is kept, whatever the database says.
+def _attack(database: Path, values: dict[str, str], claim: str | None, statement: str) -> str:
+    """Tries the statement. Returns why the database refused it, empty where it took it. Nothing
+    is kept, whatever the database says.
     """
-    known = {"route": route, "candidate": candidate}
-    return {
-        title: _refusal(
-            database,
-            statement,
-            {**known, "verdict": outcome and verdict, "outcome": outcome},
-        )
-        for title, statement, outcome in TRIES
-    }
-
-
-def _refusal(database: Path, statement: str, values: dict[str, str | None]) -> str | None:
+    known: dict[str, str | None] = {**values, "outcome": claim}
+    if claim is None:
+        known["verdict"] = None
     connection = sqlite3.connect(database, timeout=30)
     try:
         connection.execute("PRAGMA foreign_keys = ON")
-        changed = connection.execute(statement, values).rowcount
+        changed = connection.execute(statement, known).rowcount
     except sqlite3.IntegrityError as refusal:
         return str(refusal)
     else:
-        return None if changed else "no row was changed"
+        return "" if changed else "no row was changed"
     finally:
         connection.rollback()
         connection.close()
@@ -101,32 +91,31 @@ NOT_AS_PLANNED = "something did not end as it should: it is marked with ✕ abov
 
 def run_demo(*, once: bool, swap: bool) -> int:
     """Run the whole demo. Returns 0 only when all stories ended as they should."""
-    stage = DemoEnvironment(make_folder(), swap=swap)
+    stage = DemoEnvironment(swap=swap)
     return play_to_end(stage, lambda: _play(stage, once=once, swap=swap))
 
 
 def _play(stage: DemoEnvironment, *, once: bool, swap: bool) -> bool:
     notes = stage.choose_ports(PORTS)
     stage.write_config()
-    installation = open_installation(stage.config, create_secret=True)
-    upgrade_database(installation.settings)
     for provider in ("sim", "primary", "backup"):
         stage.start_provider(provider)
-    seed.apply_seed(installation.context, installation.settings)
-    _, key = keys.create_key(installation.context, SYSTEM, "demo", secret=installation.secret)
+    made = set_up(stage.config)
+    installation = open_installation(stage.config)
     routes = [OUTAGE_ROUTE, *(story.route for story in build_scenarios(swap=swap))]
-    traffic = DemoTraffic(f"{stage.url('router')}/v1", key, dict.fromkeys(routes, QUIET_RPS))
+    rates = dict.fromkeys(routes, QUIET_RPS)
+    traffic = DemoTraffic(f"{stage.url('router')}/v1", made.data_key or "", rates)
     screen = DemoDisplay()
     for note in notes:
         screen.say(note)
     screen.say("Swapgate's processes start: half a minute or so")
     stage.start_swapgate()
-    drive = DemoActions(installation, stage, traffic, screen.say)
+    drive = DemoActions(installation, stage, traffic, screen)
     try:
-        _open(drive, screen)
+        _open(drive, made)
         if swap:
             screen.say("SWAP=1: aurora-2 and aurora-lite have exchanged their skills")
-        outcome = _report(drive, screen, _stories(drive, screen, swap=swap))
+        outcome = _report(drive, _stories(drive, swap=swap))
         screen.say(AS_PLANNED if outcome else NOT_AS_PLANNED)
         if not once:
             traffic.start()
@@ -138,22 +127,17 @@ def _play(stage: DemoEnvironment, *, once: bool, swap: bool) -> bool:
     return outcome
 
 
-def _open(drive: DemoActions, screen: DemoDisplay) -> None:
+def _open(drive: DemoActions, made: SetUpResult) -> None:
     """Shows the addresses, before anything happens."""
-    drive.stage.ui_is_up()
-    installation = drive.installation
-    ctx, secret = installation.context, installation.secret
-    key, admin = keys.create_key(ctx, SYSTEM, "visitor", secret=secret, role=Role.ADMIN)
-    _, link = dashboard_sessions.create_link(
-        ctx, SYSTEM, key.id, secret=secret, lasts=FIRST_LINK_LASTS
-    )
+    drive.stage.await_answer("ui", processes.HEALTH["ui"])
+    settings, screen = drive.installation.settings, drive.screen
     screen.lines(
         "Where to look",
         [
-            *processes.address_lines(installation.settings, ("ui", "router", "control")),
+            *processes.address_lines(settings, ("ui", "router", "control")),
             f"agents     {drive.stage.url('router')}/agents, by `swapgate docs open agents`",
-            f"sign in    {sign_in_url(installation.settings.ui.url, link)}",
-            f"           works once; another browser takes the key {admin}",
+            f"sign in    {made.sign_in_link}",
+            f"           works once; another browser takes the key {made.admin_key}",
             f"commands   swapgate --config {drive.stage.config} proposal list",
         ],
     )
@@ -161,17 +145,17 @@ def _open(drive: DemoActions, screen: DemoDisplay) -> None:
     screen.say("providers are simulated; router, control plane, evals and database are real")
 
 
-def _stories(drive: DemoActions, screen: DemoDisplay, *, swap: bool) -> list[tuple[bool, str]]:
+def _stories(drive: DemoActions, *, swap: bool) -> list[tuple[bool, str]]:
     """The three proposals, and beside them an outage and an agent: how these two ended."""
     traffic, stories = drive.traffic, build_scenarios(swap=swap)
     swapped = next(story for story in stories if story.ends is ProposalPhase.PROMOTED)
-    agent = DemoAgent(traffic.base_url, traffic.key, swapped.route, drive.say)
+    agent = DemoAgent(traffic.base_url, traffic.key, swapped.route, drive.screen.say)
     agent.take_turn(INCUMBENT)
     traffic.start(sdk_rate=SDK_RPS)
     drive.propose(stories)
     outage = threading.Thread(target=_outage, args=(drive,), daemon=True)
     outage.start()
-    drive.watch(screen.show)
+    drive.watch()
     survived = _swap_back(drive, agent, swapped.candidate)
     outage.join()
     while traffic.tally.answered["openai"] < SDK_REQUESTS and not traffic.tally.failed:
@@ -190,20 +174,22 @@ def _swap_back(drive: DemoActions, agent: DemoAgent, candidate: str) -> bool:
         agent.take_turn(candidate)
         why = "make demo: back in the middle of an agent's loop"
         routing.roll_back(drive.installation.context, OPERATOR, agent.route, reason=why)
-        drive.say(f"{agent.route}: rolled back to {INCUMBENT}")
+        drive.screen.say(f"{agent.route}: rolled back to {INCUMBENT}")
         agent.take_turn(INCUMBENT)
     except SwapgateError as error:
-        drive.say(str(error))
+        drive.screen.say(str(error))
     return agent.survived(INCUMBENT, candidate, INCUMBENT)
 
 
 def _outage(drive: DemoActions) -> None:
     time.sleep(OUTAGE_AFTER_S)
     pid = drive.stage.kill("primary")
-    drive.say(f"{OUTAGE_ROUTE}: its provider (pid {pid}) was killed with SIGKILL under traffic")
+    drive.screen.say(
+        f"{OUTAGE_ROUTE}: its provider (pid {pid}) was killed with SIGKILL under traffic"
+    )
     time.sleep(OUTAGE_S)
     drive.stage.start_provider("primary")
-    drive.say(f"{OUTAGE_ROUTE}: the provider is back")
+    drive.screen.say(f"{OUTAGE_ROUTE}: the provider is back")
 
 
 def _backup_served(drive: DemoActions) -> bool:
@@ -218,15 +204,16 @@ def _backup_served(drive: DemoActions) -> bool:
     ours = [minute for minute in minutes if minute.route == OUTAGE_ROUTE]
     backup = sum(m.requests for m in ours if m.target in route.fallbacks)
     failed = sum(m.failed for m in ours)
-    drive.say(f"{OUTAGE_ROUTE}: {backup} requests were answered by the backup, {failed} failed")
+    drive.screen.say(
+        f"{OUTAGE_ROUTE}: {backup} requests were answered by the backup, {failed} failed"
+    )
     return backup > 0 and failed == 0
 
 
-def _report(drive: DemoActions, screen: DemoDisplay, beside: list[tuple[bool, str]]) -> bool:
-    tally = drive.traffic.tally
-    lines = [_line(scene) for scene in drive.scenes]
-    lines += [f"{_mark(good=good)} {text}" for good, text in beside]
-    screen.lines("The five stories", lines)
+def _report(drive: DemoActions, beside: list[tuple[bool, str]]) -> bool:
+    tally, screen = drive.traffic.tally, drive.screen
+    stories = [*map(_ending, drive.scenes), *beside]
+    screen.lines("The five stories", [f"{_mark(good=good)} {text}" for good, text in stories])
     sdk, generator = tally.answered["openai"], tally.answered["generator"]
     enough = _mark(good=sdk >= SDK_REQUESTS)
     screen.lines(
@@ -238,9 +225,7 @@ def _report(drive: DemoActions, screen: DemoDisplay, beside: list[tuple[bool, st
             *tally.failures[:5],
         ],
     )
-    refused = _promise(drive, screen)
-    told = all(scene.ended_as_planned for scene in drive.scenes)
-    told = told and refused and all(good for good, _ in beside)
+    told = _promise(drive) and all(good for good, _ in stories)
     return told and not tally.failed and sdk >= SDK_REQUESTS
 
 
@@ -248,29 +233,28 @@ def _mark(*, good: bool) -> str:
     return "✓" if good else "✕"
 
 
-def _line(scene: DemoStep) -> str:
-    verdict = scene.comparison.verdict
-    words = verdict.words if verdict else "no verdict"
-    return (
-        f"{_mark(good=scene.ended_as_planned)} {scene.story.route}: {scene.story.candidate}: "
-        f"{words}, then {scene.comparison.proposal.phase_text}"
-    )
+def _ending(scene: DemoStep) -> tuple[bool, str]:
+    verdict, proposal = scene.comparison.verdict, scene.comparison.proposal
+    words = f"{verdict.words if verdict else 'no verdict'}, then {proposal.phase_text}"
+    as_planned = scene.phase is scene.story.ends
+    return as_planned, f"{scene.story.route}: {scene.story.candidate}: {words}"
 
 
-def _promise(drive: DemoActions, screen: DemoDisplay) -> bool:
+def _promise(drive: DemoActions) -> bool:
     """Raw SQL against the promise, with the verdict of a candidate that failed."""
     lost = [s for s in drive.scenes if isinstance(s.comparison.verdict, Failed)]
     if not lost:
-        screen.lines("✕ No candidate failed its evals", [f"{WORSE} should have"])
+        drive.screen.lines("✕ No candidate failed its evals", [f"{WORSE} should have"])
         return False
     comparison = lost[0].comparison
-    tried = attack_all(
-        drive.stage.folder / "swapgate.db",
-        route=comparison.proposal.route,
-        candidate=comparison.proposal.candidate,
-        verdict=comparison.verdict.id if comparison.verdict else "",
-    )
-    screen.lines(
+    values = {
+        "route": comparison.proposal.route,
+        "candidate": comparison.proposal.candidate,
+        "verdict": comparison.verdict.id if comparison.verdict else "",
+    }
+    database = drive.stage.folder / "swapgate.db"
+    tried = {what: _attack(database, values, claim, by) for what, by, claim in TRIES}
+    drive.screen.lines(
         f"Raw SQL tries to promote {comparison.candidate.name} all the same",
         [
             f"{_mark(good=bool(why))} {title}: " + (f"refused: {why}" if why else "TAKEN")

@@ -1,5 +1,9 @@
-"""Prepares what the stories run in: a folder, a configuration, free ports, and the processes of
-simulated providers and Swapgate, which `play_to_end` ends.
+"""Defines the demo's stories (`build_scenarios`), and prepares what they run in: a folder, a
+configuration, free ports, and the processes of simulated providers and Swapgate, which
+`play_to_end` ends.
+
+A story's expected end follows from the skills that the simulator was given, never from what
+happened: with the roles of two models exchanged, two stories exchange their ends.
 """
 
 import os
@@ -9,25 +13,16 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import yaml
 
-from harness.app.demo.scenarios import (
-    BETTER,
-    INCUMBENT,
-    OUTAGE_BACKUP,
-    OUTAGE_PRIMARY,
-    OUTAGE_ROUTE,
-    SUITE,
-    WORSE,
-    build_scenarios,
-)
+from harness.app.processes import HEALTH, answers_http
 from harness.domain.errors import SwapgateError
+from harness.domain.proposals.proposal import ProposalPhase
 from harness.runtime.processes.tcp_ports import free_port
 
 MODELS = Path(__file__).with_name("models.yaml")
@@ -48,12 +43,47 @@ PORTS = {
 HOST = "127.0.0.1"
 START_S = 240.0
 
+SUITE: Final = "tickets"
+INCUMBENT: Final = "sim/aurora-1"
+BETTER: Final = "sim/aurora-2"
+WORSE: Final = "sim/aurora-lite"
+FRAGILE: Final = "sim/nimbus-1"
+FAULT_RATE: Final = 0.5
+
+# The lost provider's route: its traffic must reach the backup.
+OUTAGE_ROUTE: Final = "search"
+OUTAGE_PRIMARY: Final = "primary/aurora-1"
+OUTAGE_BACKUP: Final = "backup/backup-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Describes a proposal that the demo makes on a route, and how it ought to end."""
+
+    route: str
+    candidate: str
+    ends: ProposalPhase
+    breaks_online: bool = False  # its candidate starts to fail in the canary
+
+
+def build_scenarios(*, swap: bool) -> tuple[Scenario, ...]:
+    promoted, stopped = ProposalPhase.PROMOTED, ProposalPhase.REJECTED
+    return (
+        Scenario("chat-web", BETTER, stopped if swap else promoted),
+        Scenario("chat-mobile", WORSE, promoted if swap else stopped),
+        # It scores well, then fails online.
+        Scenario("chat-email", FRAGILE, ProposalPhase.ROLLED_BACK, breaks_online=True),
+    )
+
 
 @dataclass
 class DemoEnvironment:
     """The stories' configuration and processes."""
 
-    folder: Path  # holds the database, the logs and swapgate.yaml
+    # Holds the database, the logs and swapgate.yaml.
+    folder: Path = field(
+        default_factory=lambda: Path(tempfile.mkdtemp(prefix="swapgate-demo-"))
+    )
     ports: dict[str, int] = field(default_factory=dict)  # by process
     children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     swap: bool = False
@@ -93,14 +123,10 @@ class DemoEnvironment:
     def await_answer(self, name: str, path: str) -> None:
         """Wait until the process serves. Raises SwapgateError with the end of its log."""
         deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline:
-            if self.children[name].poll() is not None:
-                break
-            try:
-                with urllib.request.urlopen(self.url(name) + path, timeout=2):  # noqa: S310
-                    return
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.1)
+        while time.monotonic() < deadline and self.children[name].poll() is None:
+            if answers_http(HOST, self.ports[name], path):
+                return
+            time.sleep(0.1)
         log = (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
         raise SwapgateError(f"{name} did not start:\n{log[-2000:]}")
 
@@ -183,14 +209,7 @@ class DemoEnvironment:
         for part in ("control", "router", "agents", "ui"):
             self.start(part, ["serve", part], {_KEY_VARIABLE: _KEY})
         for part in ("control", "router", "agents"):
-            self.await_answer(part, "/readyz")
-
-    def ui_is_up(self) -> None:
-        self.await_answer("ui", "/_stcore/health")
-
-
-def make_folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="swapgate-demo-"))
+            self.await_answer(part, HEALTH[part])
 
 
 def play_to_end(stage: DemoEnvironment, play: Callable[[], bool]) -> int:

@@ -10,16 +10,14 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import aiohttp
-from openai import OpenAI, OpenAIError
+from openai import AsyncOpenAI, OpenAIError
 
 TIMEOUT_S = 60.0
-SDKS = 2
 KEPT_FAILURES = 100
 QUESTIONS = (
     "Where is my parcel?",
@@ -27,6 +25,8 @@ QUESTIONS = (
     "I was charged twice this month.",
     "The page stays blank after I log in.",
 )
+# One user's request to a route, by number: the answer's text. Raises what its client raises.
+Ask = Callable[[str, int], Awaitable[str]]
 
 
 @dataclass
@@ -58,107 +58,91 @@ class DemoTraffic:
     rates: dict[str, float]
     tally: TrafficCounts = field(default_factory=TrafficCounts)
     _stop: threading.Event = field(default_factory=threading.Event)
-    _threads: list[threading.Thread] = field(default_factory=list)
+    _thread: threading.Thread | None = None
 
     def start(self, *, sdk_rate: float = 0.0) -> None:
         """Starts the requests, after `stop` anew. sdk_rate: requests per second by the official
         client, over all routes; 0 for none.
         """
         self._stop.clear()
-        self._threads.clear()
-        clients = SDKS if sdk_rate else 0
-        official = [partial(self._official, sdk_rate / SDKS, start) for start in range(clients)]
-        runs: list[Callable[[], None]] = [self._generate, *official]
-        for run in runs:
-            thread = threading.Thread(target=run, daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        run = self._send_all
+        self._thread = threading.Thread(target=lambda: asyncio.run(run(sdk_rate)), daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
         """Sends no new requests, and waits for those under way."""
         self._stop.set()
-        for thread in self._threads:
-            thread.join(timeout=TIMEOUT_S)
+        if self._thread:
+            self._thread.join(timeout=TIMEOUT_S)
 
-    def _official(self, rate: float, start: int) -> None:
-        # max_retries=0: what the user's first try sees is what counts.
-        client = OpenAI(base_url=self.base_url, api_key=self.key, max_retries=0)
-        with client:
-            for number, route in enumerate(self._routes(), start=start * 1_000_000):
-                if self._stop.wait(1 / rate):
-                    return
-                try:
-                    text = _ask(client, route, number)
-                except OpenAIError as error:
-                    self.tally.note_failure("openai", route, str(error)[:200])
-                    continue
-                if text:
-                    self.tally.answered["openai"] += 1
-                else:
-                    self.tally.note_failure("openai", route, "an empty answer")
-
-    def _routes(self) -> Iterator[str]:
-        return itertools.cycle(sorted(self.rates))
-
-    def _generate(self) -> None:
-        asyncio.run(self._generating())
-
-    async def _generating(self) -> None:
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-        connector = aiohttp.TCPConnector(limit=200)
-        headers = {"Authorization": f"Bearer {self.key}"}
+    async def _send_all(self, sdk_rate: float) -> None:
         async with (
             aiohttp.ClientSession(
-                timeout=timeout, connector=connector, headers=headers
+                timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+                connector=aiohttp.TCPConnector(limit=200),
+                headers={"Authorization": f"Bearer {self.key}"},
             ) as session,
+            # max_retries=0: what the user's first try sees is what counts.
+            AsyncOpenAI(base_url=self.base_url, api_key=self.key, max_retries=0) as client,
             asyncio.TaskGroup() as tasks,
         ):
+
+            async def light(route: str, number: int) -> str:
+                return await _post(session, f"{self.base_url}/chat/completions", route, number)
+
+            async def official(route: str, number: int) -> str:
+                return await _ask(client, route, number)
+
+            async def users(name: str, route: str, ask: Ask, share: float | None) -> None:
+                """A new user every time: open-loop arrivals, at the route's rate by default."""
+                due = time.monotonic()
+                for number in itertools.count():
+                    if self._stop.is_set():
+                        return
+                    due = max(due + 1 / (share or self.rates[route]), time.monotonic() - 0.5)
+                    await asyncio.sleep(max(0.0, due - time.monotonic()))
+                    tasks.create_task(self._one(name, route, ask(route, number)))
+
             for route in self.rates:
-                tasks.create_task(self._users_of(route, session, tasks))
+                tasks.create_task(users("generator", route, light, None))
+                if sdk_rate:
+                    share = sdk_rate / len(self.rates)
+                    tasks.create_task(users("openai", route, official, share))
 
-    async def _users_of(
-        self, route: str, session: aiohttp.ClientSession, tasks: asyncio.TaskGroup
-    ) -> None:
-        """A new user every time: open-loop arrivals at the route's rate."""
-        due = time.monotonic()
-        for number in itertools.count():
-            if self._stop.is_set():
-                return
-            due = max(due + 1 / self.rates[route], time.monotonic() - 0.5)
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            tasks.create_task(self._one(route, number, session))
-
-    async def _one(self, route: str, number: int, session: aiohttp.ClientSession) -> None:
-        body = {
-            "model": route,
-            "user": f"user-{route}-{number}",
-            "messages": [{"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}],
-        }
+    async def _one(self, client: str, route: str, answer: Awaitable[str]) -> None:
+        why = "an empty answer"
         try:
-            async with session.post(f"{self.base_url}/chat/completions", json=body) as answer:
-                reply = await answer.json()
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            self.tally.note_failure("generator", route, repr(error)[:200])
-            return
-        if answer.status == 200 and reply["choices"][0]["message"]["content"]:
-            self.tally.answered["generator"] += 1
+            text = await answer
+        except (OpenAIError, aiohttp.ClientError, TimeoutError, ValueError) as error:
+            text, why = "", repr(error)[:200]
+        if text:
+            self.tally.answered[client] += 1
         else:
-            self.tally.note_failure("generator", route, f"{answer.status} {str(reply)[:200]}")
+            self.tally.note_failure(client, route, why)
 
 
-def _ask(client: OpenAI, route: str, number: int) -> str:
+async def _post(session: aiohttp.ClientSession, url: str, route: str, number: int) -> str:
+    """One question by the generator. Raises ValueError for an error's answer."""
+    question = {"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}
+    body = {"model": route, "user": f"user-{route}-{number}", "messages": [question]}
+    async with session.post(url, json=body) as answer:
+        reply = await answer.json()
+    if answer.status != 200:
+        raise ValueError(f"{answer.status} {reply}")
+    return str(reply["choices"][0]["message"]["content"] or "")
+
+
+async def _ask(client: AsyncOpenAI, route: str, number: int) -> str:
     """One question by the official client; every other one is streamed."""
     message: Any = {"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}
-    user = f"sdk-{route}-{number}"
+    asked: dict[str, Any] = {"model": route, "messages": [message]}
+    asked["user"] = f"sdk-{route}-{number}"
     # A provider that dies in mid-stream cannot be hidden: nobody may splice two models' texts.
     if route == "search" or number % 2:
-        reply = client.chat.completions.create(model=route, messages=[message], user=user)
-        return reply.choices[0].message.content or ""
-    chunks = client.chat.completions.create(
-        model=route, messages=[message], user=user, stream=True
-    )
+        reply = await client.chat.completions.create(**asked)
+        return str(reply.choices[0].message.content or "")
     text, ended = "", False
-    for chunk in chunks:
+    async for chunk in await client.chat.completions.create(**asked, stream=True):
         for choice in chunk.choices:
             text += choice.delta.content or ""
             ended = ended or choice.finish_reason is not None
