@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from evals.sim.profiles import STRICT_FIELDS, AtLeastZero, Share, parse
 from evals.sim.protocols.endpoints import EndpointDialect
 from evals.sim.protocols.http_exchange import HttpExchange, encoded
-from evals.sim.protocols.requests import no_such_model
+from evals.sim.protocols.requests import Refused, no_such_model
 from harness.domain.errors import InputError
 
 HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
@@ -44,15 +44,7 @@ class FaultKind(StrEnum):
     ENDLESS_HEADER = "endless_header"  # `size_bytes` of response header
 
 
-MID_ANSWER = frozenset(
-    {
-        FaultKind.STALL,
-        FaultKind.RESET,
-        FaultKind.CLOSE,
-        FaultKind.TRUNCATE,
-        FaultKind.ERROR_IN_STREAM,
-    }
-)
+MID_ANSWER = frozenset({"stall", "reset", "close", "truncate", "error_in_stream"})
 GARBAGE: Mapping[str, bytes] = {
     "text": b'{"id": "chatcmpl-sim", "choices": [{"mess',
     "nan": b'{"choices": [{"message": {"content": NaN}}], "usage": Infinity}',
@@ -134,12 +126,10 @@ async def replace_answer(
     exchange.extra = fault.headers
     match fault.kind:
         case FaultKind.STATUS:
-            error = dialect.error(fault.status, fault.message, fault.code, None)
+            error = dialect.error(Refused(fault.status, fault.message, fault.code))
             await exchange.reply(fault.status, error)
         case FaultKind.NOT_FOUND:
-            missing = no_such_model(model)
-            error = dialect.error(404, missing.message, missing.code, missing.param)
-            await exchange.reply(404, error)
+            await exchange.reply(404, dialect.error(no_such_model(model)))
         case FaultKind.GARBAGE:
             await exchange.whole(200, GARBAGE[fault.variant], JSON)
         case FaultKind.HTML:

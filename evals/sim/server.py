@@ -86,9 +86,7 @@ def build_app(simulator: Simulator, *, key: str = "") -> ASGIApp:
         try:
             await answer(exchange, simulator, key)
         except Refused as refused:
-            error = DIALECTS.get(exchange.path, CHAT).error(
-                refused.status, refused.message, refused.code, refused.param
-            )
+            error = DIALECTS.get(exchange.path, CHAT).error(refused)
             await exchange.reply(refused.status, error)
         except ClientDisconnect:
             return

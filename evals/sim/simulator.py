@@ -18,10 +18,10 @@ from evals.sim.protocols import embeddings, requests
 from evals.sim.protocols.chat_completions import Completion
 from evals.sim.protocols.endpoints import CHAT, EndpointDialect
 from evals.sim.protocols.http_exchange import HttpExchange, encoded
-from evals.sim.protocols.requests import ChatRequest
+from evals.sim.protocols.requests import ChatRequest, Refused
 from evals.sim.simulated_model import SimulatedModel
 
-OVERLOADED = (503, "This error in mid-answer is simulated.", "overloaded", None)
+OVERLOADED = Refused(503, "This error in mid-answer is simulated.", "overloaded")
 
 
 class Written(NamedTuple):
@@ -199,7 +199,7 @@ async def send(
         at = 0 if struck.before_all else min(1 + struck.after_chunks, len(frames) - 1)
     await exchange.pause(first_s if answer.streamed else first_s + rest_s)
     if struck and not answer.streamed and struck.kind is FaultKind.ERROR_IN_STREAM:
-        await exchange.reply(200, dialect.error(*OVERLOADED))
+        await exchange.reply(200, dialect.error(OVERLOADED))
         return
     length = None if answer.streamed or struck else len(frames[0])
     kind = "text/event-stream; charset=utf-8" if answer.streamed else "application/json"
@@ -224,8 +224,8 @@ async def _survives(exchange: HttpExchange, fault: Fault, dialect: EndpointDiale
         case FaultKind.RESET | FaultKind.CLOSE:
             await exchange.break_off(reset=fault.kind is FaultKind.RESET)
         case FaultKind.ERROR_IN_STREAM:
-            error = dialect.error(*OVERLOADED)
-            await exchange.write(dialect.error_event(error), last=True)
+            event = dialect.error_event(dialect.error(OVERLOADED))
+            await exchange.write(event, last=True)
         case _:
             await exchange.write(b"", last=True)
     return False

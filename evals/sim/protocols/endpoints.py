@@ -6,7 +6,7 @@ from typing import Any
 
 from evals.sim.protocols import chat_completions, messages, responses
 from evals.sim.protocols.chat_completions import Completion
-from evals.sim.protocols.requests import ChatRequest, error_body, parse_chat
+from evals.sim.protocols.requests import ChatRequest, Refused, error_body, parse_chat
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,7 @@ class EndpointDialect:
     body: Callable[[Completion], dict[str, Any]]
     # Its first event, one for each piece of content, its last.
     stream: Callable[[Completion, ChatRequest], list[bytes]]
-    # Of status, message, code and param.
-    error: Callable[[int, str, str | None, str | None], dict[str, Any]] = error_body
+    error: Callable[[Refused], dict[str, Any]] = error_body
     # An error's body as the last event of a stream.
     error_event: Callable[[Mapping[str, Any]], bytes] = chat_completions.event
     ping: bytes = b": ping\n\n"  # says nothing

@@ -7,6 +7,7 @@ from typing import Any
 from evals.sim.protocols.chat_completions import Completion, event
 from evals.sim.protocols.requests import (
     ChatRequest,
+    Refused,
     asked_schema,
     function_tools,
     invalid,
@@ -32,10 +33,10 @@ TYPES = {
 def parse(data: Mapping[str, Any]) -> ChatRequest:
     """Reads the body of a request for messages as a chat's. Raises Refused (400)."""
     messages = data.get("messages")
-    if not isinstance(messages, list) or not messages:
-        invalid("messages: at least one message is required", "messages")
-    if not all(isinstance(m, dict) and m.get("role") in ROLES for m in messages):
-        invalid(f"messages: each needs a role, which is one of {', '.join(ROLES)}", "messages")
+    if not messages or not isinstance(messages, list) or not all(map(_has_role, messages)):
+        invalid(
+            f"messages: at least one, and each with a role of {', '.join(ROLES)}", "messages"
+        )
     if data.get("max_tokens") is None:
         invalid("max_tokens: Field required", "max_tokens")
     system = [{"role": "system", "content": data["system"]}] if data.get("system") else []
@@ -56,6 +57,10 @@ def parse(data: Mapping[str, Any]) -> ChatRequest:
             ),
         }
     )
+
+
+def _has_role(message: object) -> bool:
+    return isinstance(message, dict) and message.get("role") in ROLES
 
 
 def _message(message: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -93,12 +98,12 @@ def block(answer: Completion) -> dict[str, Any]:
     return {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
 
 
-def error(status: int, message: str, code: str | None, _param: str | None) -> dict[str, Any]:
-    """Writes an error as Anthropic does. code: the type, where it is not the status's own."""
-    kind = TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
-    if code and code.endswith("_error"):
-        kind = code
-    return {"type": "error", "error": {"type": kind, "message": message}}
+def error(why: Refused) -> dict[str, Any]:
+    """Writes an error as Anthropic does. Its code is the type, where it looks like one."""
+    kind = TYPES.get(why.status, "invalid_request_error" if why.status < 500 else "api_error")
+    if why.code and why.code.endswith("_error"):
+        kind = why.code
+    return {"type": "error", "error": {"type": kind, "message": why.message}}
 
 
 def stream(answer: Completion, _request: ChatRequest) -> list[bytes]:

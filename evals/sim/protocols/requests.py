@@ -3,6 +3,7 @@ endpoints translate theirs to it), and refuses a wrong one in OpenAI's shape, by
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NoReturn
 
@@ -10,23 +11,21 @@ from pydantic import BaseModel, Field, PositiveInt, ValidationError
 from pydantic_core import from_json
 
 
+@dataclass(eq=False)
 class Refused(Exception):
     """Refuses a request with an HTTP status."""
 
-    def __init__(
-        self, status: int, message: str, *, code: str | None = None, param: str | None = None
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message, self.code, self.param = message, code, param
+    status: int
+    message: str
+    code: str | None = None
+    param: str | None = None
 
 
-def error_body(
-    status: int, message: str, code: str | None, param: str | None
-) -> dict[str, Any]:
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    kind = "rate_limit_error" if status == 429 else kind
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+def error_body(why: Refused) -> dict[str, Any]:
+    kind = "invalid_request_error" if why.status < 500 else "server_error"
+    kind = "rate_limit_error" if why.status == 429 else kind
+    said = {"message": why.message, "type": kind, "param": why.param, "code": why.code}
+    return {"error": said}
 
 
 def invalid(message: str, param: str | None = None) -> NoReturn:

@@ -18,10 +18,8 @@ def parse(data: Mapping[str, Any]) -> ChatRequest:
     """Reads the body of a request for a response as a chat's. Raises Refused (400)."""
     given = data.get("input")
     items = [{"role": "user", "content": given}] if isinstance(given, str) and given else given
-    if not isinstance(items, list) or not items:
-        invalid("Missing required parameter: 'input'.", "input")
-    if not all(isinstance(item, dict) for item in items):
-        invalid("Each of 'input' must be an object.", "input")
+    if not items or not isinstance(items, list) or not all(isinstance(i, dict) for i in items):
+        invalid("'input' is required: a text, or a list of objects.", "input")
     system = [{"role": "system", "content": data.get("instructions")}]
     choice, text = data.get("tool_choice"), data.get("text")
     if isinstance(choice, dict):
