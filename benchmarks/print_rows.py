@@ -1,4 +1,4 @@
-"""Prints rows of figures as a table: a column for each field of their dataclass."""
+"""Prints figures as a table: rows of a dataclass with a column for each field, or cells."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -6,11 +6,15 @@ from typing import Any
 
 
 def print_rows(title: str, rows: Sequence[Any]) -> None:
-    if not rows:
-        return
-    names = [field.name for field in fields(rows[0])]
-    cells = [names, *([_text(getattr(row, name)) for name in names] for row in rows)]
-    widths = [max(len(line[at]) for line in cells) for at in range(len(names))]
+    if rows:
+        names = [field.name for field in fields(rows[0])]
+        print_cells(title, [names, *([getattr(row, name) for name in names] for row in rows)])
+
+
+def print_cells(title: str, lines: Sequence[Sequence[object]]) -> None:
+    """The first line has the heads."""
+    cells = [[_text(value) for value in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     print(f"\n{title}")
     for line in cells:
         print("  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)))

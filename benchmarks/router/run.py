@@ -11,11 +11,12 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from benchmarks.print_rows import print_cells
 from benchmarks.router import measure, upstream
 from benchmarks.router.instructions import interpreter
 from benchmarks.router.machine import TOO_BUSY
@@ -25,17 +26,16 @@ from benchmarks.router.peers.peer import PLAIN, STREAMED, Ask
 from benchmarks.router.processes import DidNotStart
 
 DIRECT, LIMIT = "direct", "nginx"
-Column = tuple[str, Callable[[Figures, Figures], float], str]
+Column = Callable[[Figures, Figures], float]
 
-# Title, value from (the contender's, the direct) figures of one round, format.
-COLUMNS: Final[Sequence[Column]] = (
-    ("req/s", lambda own, _: own.per_s, "8.0f"),
-    ("CPU us", lambda own, _: own.cpu_us, "8.0f"),
-    ("+p50 ms", lambda own, direct: own.p50_ms - direct.p50_ms, "8.2f"),
-    ("us/chunk", lambda own, _: own.cpu_us_per_chunk, "9.1f"),
-    ("RSS MiB", lambda own, _: own.rss_mib, "8.0f"),
-)
-RATIOS: Final = ("req/s", "CPU us", "+p50 ms", "us/chunk")
+# Value from (the contender's, the direct) figures of one round.
+COLUMNS: Final[Mapping[str, Column]] = {
+    "req/s": lambda own, _: own.per_s,
+    "CPU us": lambda own, _: own.cpu_us,
+    "+p50 ms": lambda own, direct: own.p50_ms - direct.p50_ms,
+    "us/chunk": lambda own, _: own.cpu_us_per_chunk,
+    "RSS MiB": lambda own, _: own.rss_mib,
+}
 
 Rounds = Mapping[str, Mapping[int, Figures]]
 
@@ -48,7 +48,7 @@ def median(values: Sequence[float]) -> float:
 
 def per_round(rounds: Rounds, name: str, column: Column) -> list[float]:
     direct = rounds[DIRECT]
-    return [column[1](own, direct[number]) for number, own in rounds[name].items()]
+    return [column(own, direct[number]) for number, own in rounds[name].items()]
 
 
 def ratio(rounds: Rounds, name: str, column: Column) -> float:
@@ -58,31 +58,17 @@ def ratio(rounds: Rounds, name: str, column: Column) -> float:
     found = []
     for number, own in rounds[name].items():
         if number in limits:
-            limit = column[1](limits[number], direct[number])
-            found.append(column[1](own, direct[number]) / limit if limit else math.nan)
+            limit = column(limits[number], direct[number])
+            found.append(column(own, direct[number]) / limit if limit else math.nan)
     return median(found)
 
 
-def lines(rounds: Rounds) -> list[str]:
-    """The table, then what must be known of the machine."""
-    head = f"{'':18}" + "".join(
-        f"{title:>{int(float(form[:-1]))}}" for title, _, form in COLUMNS
-    )
-    out = [head + "   of nginx's: " + "  ".join(RATIOS) + "   errors"]
+def table(rounds: Rounds) -> Iterator[list[object]]:
+    yield ["", *COLUMNS, *(f"{title} of nginx's" for title in COLUMNS), "errors"]
     for name, own in rounds.items():
-        row = f"{name:18}"
-        for column in COLUMNS:
-            row += f"{median(per_round(rounds, name, column)):{column[2]}}"
-        ratios = [
-            f"{ratio(rounds, name, column):{len(column[0])}.2f}"
-            for column in COLUMNS
-            if column[0] in RATIOS
-        ]
-        row += " " * 15 + "  ".join(ratios)
-        out.append(
-            row.replace("nan", "  -") + f"{sum(figures.errors for figures in own.values()):9}"
-        )
-    return [*out, *machine_lines(rounds)]
+        figures = [median(per_round(rounds, name, column)) for column in COLUMNS.values()]
+        ratios = [ratio(rounds, name, column) for column in COLUMNS.values()]
+        yield [name, *figures, *ratios, sum(one.errors for one in own.values())]
 
 
 def machine_lines(rounds: Rounds) -> list[str]:
@@ -118,8 +104,8 @@ def main() -> None:
         plain, streamed, pids = upstream.serve(Path(folder), stack)
         ports = {PLAIN: plain, STREAMED: streamed}
         rounds = compared(Path(folder), ports, pids, chosen.rounds, seconds)
-    print(f"Swapgate runs on {interpreter()}")
-    print("\n".join(lines(rounds)))
+    print_cells(f"Swapgate runs on {interpreter()}", [*table(rounds)])
+    print("\n".join(machine_lines(rounds)))
 
 
 def compared(

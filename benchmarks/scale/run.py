@@ -24,6 +24,7 @@ from uuid import uuid4
 import httpx
 import sqlalchemy as sa
 
+from benchmarks.print_rows import print_cells
 from harness.api.app import PREFIX, build_app
 from harness.app.installation import Installation, open_installation
 from harness.control.operations import keys
@@ -167,8 +168,7 @@ def main() -> None:
                 house = build(Path(folder), url)
                 fill(house, {table: max(1, round(rows * part)) for table, rows in GOAL.items()})
                 installation = open_installation(house.config)
-                print(f"\n{kind}, {part:.0%} of the goal")
-                print_times(installation, house)
+                print_times(f"{kind}, {part:.0%} of the goal", installation, house)
                 installation.close()
 
 
@@ -200,7 +200,7 @@ def fill(house: House, size: Mapping[str, int]) -> None:
     engine.dispose()
 
 
-def print_times(installation: Installation, house: House) -> None:
+def print_times(title: str, installation: Installation, house: House) -> None:
     app = build_app(installation)
     _, key = keys.create_key(
         installation.context,
@@ -216,10 +216,9 @@ def print_times(installation: Installation, house: House) -> None:
             path = path.replace(f"{{{name}}}", value)  # noqa: PLW2901
         if "get" in operations and path.startswith(PREFIX) and "{" not in path:
             found.append((*asyncio.run(measured(app, path, key)), path.removeprefix(PREFIX)))
-    print(f"{'read':40} {'p50 ms':>8} {'p95 ms':>8} {'queries':>8}")
-    for p50, p95, queries, path in sorted(found, key=lambda row: -row[1]):
-        over = "  over the limit" if p95 > LIMIT_MS else ""
-        print(f"{path:40.40} {p50:8.1f} {p95:8.1f} {queries:8}{over}")
+    rows = sorted(found, key=lambda row: -row[1])
+    limit = [(*row, "over the limit" if row[1] > LIMIT_MS else "") for row in rows]
+    print_cells(title, [("p50 ms", "p95 ms", "queries", "read", ""), *limit])
 
 
 async def measured(app: object, path: str, key: str) -> tuple[float, float, int]:
