@@ -54,10 +54,10 @@ def taken(
             stack.callback(running[name].kill)  # what is stopped ends at nothing else
         while running:
             for name, process in list(running.items()):
-                process.send_signal(signal.SIGCONT)
+                os.kill(process.pid, signal.SIGCONT)  # Popen would reap it, and lose its usage
                 used = _waited(process)
                 if used is None:
-                    process.send_signal(signal.SIGSTOP)
+                    os.kill(process.pid, signal.SIGSTOP)
                     continue
                 del running[name]
                 found[name] = used
