@@ -14,6 +14,7 @@ _CONVERSATION: Final = re.compile(
     r"(?!x-ms-|x-amz)(?:\w+[-_])*(?:session|conversation|chat|thread)[-_]id|x-session-affinity"
 )
 PERSON_FIELDS: Final = ("safety_identifier", "user")
+METADATA_FIELDS: Final = ("metadata", "litellm_metadata")
 CONVERSATION_FIELDS: Final = ("conversation", "litellm_session_id", "session_id")
 # Of a system prompt: enough to tell one application from another.
 RULES_CHARS: Final = 300

@@ -65,6 +65,7 @@ def test_each_endpoint_has_its_path() -> None:
         ("chat", {"metadata": {"session_id": "s", "tag": "x"}}, "conversation:s"),
         ("chat", {"litellm_session_id": "s"}, "conversation:s"),
         ("chat", {"session_id": "s"}, "conversation:s"),
+        ("chat", {"metadata": {}, "litellm_metadata": {"user_id": "ann"}}, "user:ann"),
         ("responses", {"input": "hi", "conversation": {"id": "conv_1"}}, "conversation:conv_1"),
         ("messages", {"metadata": {"user_id": 7}, "messages": []}, ""),
         ("messages", {"metadata": 7}, ""),

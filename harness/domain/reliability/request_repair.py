@@ -115,6 +115,8 @@ _WINDOWS: Final = (
     # TGI's
     re.compile(r"must be <= (?P<window>\d+)\. Given: (?P<prompt>\d+) `inputs`"),
 )
+# vLLM's since 0.13: how much the prompt takes is not told, and without a limit it is the rest.
+_REST: Final = re.compile(r"requested [1-9]\d* output tokens and your prompt contains at least")
 # Google's range ends before its number.
 _BELOW: Final = re.compile(r"range is from \d+ \(inclusive\) to (\d+) \(exclusive\)")
 # Bedrock's name of a limit.
@@ -176,9 +178,10 @@ def find_repair(
     message = str(error.get("message") or "")
     if betas := _BETAS.search(message):
         return RequestRepair(RepairKind.LEAVE_BETA, betas[1].translate(_NO_QUOTES))
-    unknown = _unknown_field(error, message)
-    if unknown and _without(sent, unknown.split(".")) != sent:
-        return RequestRepair(RepairKind.LEAVE_OUT, unknown)
+    rest = next((n for n in LENGTHS if n in sent), "") if _REST.search(message) else ""
+    left = rest or _unknown_field(error, message)
+    if left and _without(sent, left.split(".")) != sent:
+        return RequestRepair(RepairKind.LEAVE_OUT, left, kept=not rest)
     codes = {str(error.get(name)) for name in ("code", "type")}
     param = str(error.get("param") or "")
     named = param if param in HINTS else _snake(param.rpartition(".")[2])

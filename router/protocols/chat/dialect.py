@@ -14,6 +14,7 @@ from router.protocols.answer_ends import AnswerEnding, read_ending
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.caller_names import (
     CONVERSATION_FIELDS,
+    METADATA_FIELDS,
     PERSON_FIELDS,
     conversation_opening,
     metadata_caller,
@@ -71,8 +72,10 @@ class ChatDialect:
             value = get(field)
             if isinstance(value, str) and value:
                 return f"{field}:{value}"
-        if found := metadata_caller(get("metadata")):
-            return found
+        for field in METADATA_FIELDS:
+            value = get(field)
+            if value is not None and (found := metadata_caller(value)):
+                return found
         for field in CONVERSATION_FIELDS:
             value = get(field)
             value = value.get("id") if isinstance(value, dict) else value
