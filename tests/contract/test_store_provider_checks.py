@@ -27,8 +27,6 @@ FOUND = ProviderCheck(
         ),
         ProbeFinding(ProbeSubject.REACHABLE, ProbeStatus.OK, "it answers \ud800 \0"),
     ),
-    first_token_ms=12.5,
-    clock_skew_s=None,
     at=NOW,
 )
 
@@ -43,7 +41,7 @@ def stored(store: Store) -> Store:
 
 def test_a_check_comes_back_as_it_was_and_no_router_hears_of_it(stored: Store) -> None:
     etag = stored.etag()
-    other = replace(FOUND, target=None, ok=True, findings=(), first_token_ms=None, at=LATER)
+    other = replace(FOUND, target=None, ok=True, findings=(), at=LATER)
     with stored.read() as tx:
         assert tx.provider_checks.all() == [FOUND]
 

@@ -133,14 +133,7 @@ def _checked(
         path, body = question
         chat = ctx.door.ask(provider, secret, path, body, CHAT_TIMEOUT_S)
     findings = list(probe.probe_findings(provider, target, models, chat, used))
-    return _result(
-        ctx,
-        provider,
-        target,
-        findings,
-        first_token_s=chat.first_s if chat else None,
-        skew_s=probe.measured_skew_s(models, chat),
-    )
+    return _result(ctx, provider, target, findings)
 
 
 def _result(
@@ -148,9 +141,6 @@ def _result(
     provider: Provider,
     target: Target | None,
     findings: Sequence[probe.ProbeFinding],
-    *,
-    first_token_s: float | None = None,
-    skew_s: float | None = None,
 ) -> ProviderCheck:
     return ProviderCheck(
         provider=provider.name,
@@ -158,7 +148,5 @@ def _result(
         target=target.name if target else None,
         ok=all(finding.status is not ProbeStatus.FAIL for finding in findings),
         findings=tuple(findings),
-        first_token_ms=None if first_token_s is None else round(first_token_s * 1000, 1),
-        clock_skew_s=None if skew_s is None else round(skew_s, 1),
         at=ctx.clock.now(),
     )

@@ -79,9 +79,6 @@ class ProviderCheck:
     target: str | None  # whose model was asked, None where none is known
     ok: bool
     findings: tuple[ProbeFinding, ...]
-    # first_token_ms, clock_skew_s: None where they were not measured.
-    first_token_ms: float | None
-    clock_skew_s: float | None
     at: datetime  # when it ended
 
 
@@ -229,7 +226,8 @@ def _step(status: int | None) -> str:
 
 
 def _clock(models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
-    skew = measured_skew_s(models, chat)
+    known = [reply.skew_s for reply in (models, chat) if reply is not None]
+    skew = next((value for value in known if value is not None), None)
     if skew is None:
         return ProbeFinding(ProbeSubject.CLOCK, ProbeStatus.UNKNOWN, "it sends no date")
     if abs(skew) > MAX_SKEW_S:
@@ -237,11 +235,6 @@ def _clock(models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
         step = "set this machine's clock (NTP): signatures and expiries depend on it"
         return ProbeFinding(ProbeSubject.CLOCK, ProbeStatus.WARN, found, step)
     return ProbeFinding(ProbeSubject.CLOCK, ProbeStatus.OK, f"within {MAX_SKEW_S:g} s of ours")
-
-
-def measured_skew_s(models: ProbeReply, chat: ProbeReply | None) -> float | None:
-    known = [reply.skew_s for reply in (models, chat) if reply is not None]
-    return next((value for value in known if value is not None), None)
 
 
 def models_path(kind: str) -> str:

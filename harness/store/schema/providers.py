@@ -29,7 +29,6 @@ from harness.store.schema.columns import (
     json_value,
     metadata,
     not_blank,
-    number,
     record_of,
     signature,
     text,
@@ -106,8 +105,6 @@ provider_check = sa.Table(
     text("target", nullable=True),
     sa.Column("ok", sa.Boolean, nullable=False),
     sa.Column("findings", Json, nullable=False),
-    number("first_token_ms", nullable=True),
-    number("clock_skew_s", nullable=True),
     time("at"),
     sa.PrimaryKeyConstraint("provider"),
 )
