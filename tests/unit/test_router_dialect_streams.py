@@ -177,7 +177,7 @@ def test_the_first_real_output_commits(make: Make, data: bytes, *, commits: bool
         ("rate_limit_error", F.RATE_LIMITED),
         ("api_error", F.SERVER),
         ("permission_error", F.QUOTA),
-        ("invalid_request_error", F.MALFORMED),
+        ("invalid_request_error", F.BAD_REQUEST),
         ("of_tomorrow", F.MALFORMED),
     ],
 )
