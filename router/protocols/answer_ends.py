@@ -102,8 +102,8 @@ def read_ending(reason: object) -> AnswerEnding:
 def ending_failure(reason: object, *, has_output: bool, silence: bool) -> FailureClass | None:
     """The class of an answer that ended so; None where it is one that a client can use.
 
-    has_output: it has words, thoughts, calls or a refusal. silence: an answer without any is
-    one, too.
+    has_output: it has words, calls or a refusal; thoughts alone are no answer. silence: an
+    answer without any is one, too.
     """
     ending = read_ending(reason)
     if ending is AnswerEnding.FAILED or (ending is AnswerEnding.UNKNOWN and not has_output):

@@ -12,8 +12,11 @@ from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import OnEmptyAnswer, RouteSettings
 from router.protocols.answer_ends import ENDS, AnswerEnding, ending_failure, read_ending
 from router.protocols.answer_signals import AnswerSignals
+from router.protocols.chat.stream import ChatStream
 from router.protocols.endpoints import DIALECTS
-from router.protocols.event_stream import Irregularity
+from router.protocols.event_stream import Irregularity, StreamFilter
+from router.protocols.messages.stream import MessagesStream
+from router.protocols.responses.stream import ResponsesStream
 from router.request.json_spans import parse_object
 from router.upstream.failure import UpstreamFailed
 from tests.support.providers.scripted_transport import ScriptedTurn
@@ -153,6 +156,61 @@ async def test_what_gives_its_user_nothing_is_answered_by_the_next_target_and_co
 
     assert (status, headers[b"x-swapgate-target"]) == (200, f"up/{FALLBACK}".encode())
     assert await place.state() == 2
+
+
+THOUGHT: dict[Endpoint, dict[str, Any]] = {
+    Endpoint.CHAT: whole(Endpoint.CHAT, " \n", "stop"),
+    Endpoint.MESSAGES: {
+        "type": "message",
+        "content": [{"type": "thinking", "thinking": "hm", "signature": "s"}],
+        "stop_reason": "end_turn",
+    },
+    Endpoint.RESPONSES: {"status": "completed", "output": [{"type": "reasoning", "id": "r"}]},
+}
+THOUGHT[Endpoint.CHAT]["choices"][0]["message"]["reasoning_content"] = "hm"
+
+
+@pytest.mark.req("B3", "B8")
+@pytest.mark.parametrize("endpoint", THOUGHT)
+def test_thoughts_alone_are_no_answer(endpoint: Endpoint) -> None:
+    members = parse_object(json.dumps(THOUGHT[endpoint]).encode())
+
+    with pytest.raises(UpstreamFailed, match="without words"):
+        DIALECTS[endpoint].checked(members)
+
+
+@pytest.mark.req("B8")
+def test_a_stream_of_thoughts_alone_fails_at_its_end() -> None:
+    block = {"type": "thinking", "thinking": ""}
+    thought = {"type": "thinking_delta", "thinking": "hm"}
+    streams: list[tuple[StreamFilter, list[tuple[str, dict[str, Any]]]]] = [
+        (
+            MessagesStream('"m"'),
+            [
+                ("message_start", {"message": {"usage": {}}}),
+                ("content_block_start", {"index": 0, "content_block": block}),
+                ("content_block_delta", {"index": 0, "delta": thought}),
+                ("message_delta", {"delta": {"stop_reason": "end_turn"}}),
+            ],
+        ),
+        (
+            ResponsesStream('"m"'),
+            [
+                ("response.reasoning_text.delta", {"delta": "hm"}),
+                ("response.completed", {"response": THOUGHT[Endpoint.RESPONSES]}),
+            ],
+        ),
+    ]
+    for stream, events in streams:
+        for kind, fields in events:
+            said = json.dumps({"type": kind, **fields})
+            stream.feed(f"event: {kind}\ndata: {said}\n\n".encode())
+        assert stream.failure_class is F.EMPTY
+
+    chat = ChatStream('"m"', show_usage=False)
+    chat.feed(event({"reasoning_content": "hm"}))
+    chat.feed(event(finish="stop"))
+    assert chat.failure_class is F.EMPTY
 
 
 @pytest.mark.req("B8")

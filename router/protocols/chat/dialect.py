@@ -20,7 +20,7 @@ from router.protocols.caller_names import (
     metadata_caller,
 )
 from router.protocols.chat.answer_signals import read_signals, schema_of, tools_of
-from router.protocols.chat.stream import ChatStream, has_output
+from router.protocols.chat.stream import ChatStream, has_answer
 from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
 from router.protocols.object_lists import (
     empty_answer_error,
@@ -131,8 +131,10 @@ class ChatDialect:
             raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without a message")
         reason = choice.get("finish_reason")
         # Most often it says something, and ends well.
-        if not (reason in _GOOD and "content" in message and message["content"]):
-            says = has_output(message)
+        said = message.get("content")
+        is_text = said.__class__ is str and said and not said.isspace()
+        if not (is_text and reason in _GOOD):
+            says = has_answer(message)
             if not reason and not says:
                 raise empty_answer_error("finish_reason")
             if reason:

@@ -27,6 +27,10 @@ _NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
 _GOOD: Final = ("stop", "tool_calls")  # most often; `ENDS` has all
 # Of a message, or of a piece of one, what stands beside what it says.
 _BESIDE: Final = frozenset({"role", "name", "id", "annotations", "provider_specific_fields"})
+# An answer that ends with thoughts alone said nothing.
+_THOUGHTS: Final = frozenset(
+    {"reasoning", "reasoning_content", "reasoning_details", "thinking_blocks"}
+)
 _NO_TEXT: Final[tuple[str, object] | None] = None
 
 
@@ -41,6 +45,7 @@ class ChatStream(StreamFilter):
         super().__init__(json_name)
         self._show_usage = show_usage
         self._wanted = wanted
+        self._says = False  # words, a call or a refusal came
         self._choices: set[object] = set()
         self._ended: set[object] = set()
         self._form: TextEventForm | None = None
@@ -159,9 +164,10 @@ class ChatStream(StreamFilter):
         self._choices.add(number)
         outputs, text = 0, None
         if isinstance(delta, dict):
-            for name, value in delta.items():  # as `has_output` has it
+            for name, value in delta.items():
                 if name not in _BESIDE and value not in _NOTHING:
                     outputs += 1
+                    self._says = self._says or name not in _THOUGHTS
                     text = name if isinstance(value, str) else None
                     if name == "tool_calls":
                         self._collect(number, value)
@@ -172,7 +178,7 @@ class ChatStream(StreamFilter):
         reason = choice.get("finish_reason")
         if reason:  # some providers send an empty one with every delta
             self.finish_reasons.append(str(reason))
-            says = self.output_events > 0
+            says = self._says
             if not ((says and reason in _GOOD) or self._ends_well(reason, has_output=says)):
                 return None
             if self._calls is not None and self._has_broken_call(reason):
@@ -196,13 +202,15 @@ class ChatStream(StreamFilter):
                 self._calls.add(place, call.get("id"), name, given)
 
 
-def has_output(delta: object) -> bool:
-    """Tells whether a message, or a piece of one, holds more than a role."""
-    if isinstance(delta, dict):
-        for name, value in delta.items():
-            if name not in _BESIDE and value not in _NOTHING:
-                return True
-    return False
+def has_answer(message: Mapping[str, object]) -> bool:
+    """Tells whether a message holds words, a call or a refusal."""
+    return any(
+        name not in _BESIDE
+        and name not in _THOUGHTS
+        and value not in _NOTHING
+        and not (isinstance(value, str) and value.isspace())
+        for name, value in message.items()
+    )
 
 
 def _has_substance(delta: object) -> bool:

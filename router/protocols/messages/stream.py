@@ -26,6 +26,7 @@ CALLS: Final = IN_PIECES - {"text", "thinking"}
 GOOD: Final = ("end_turn", "tool_use")  # most often; `ENDS` has all
 STOP_SEQUENCE: Final = "stop_sequence"
 _NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
+_THOUGHT_PIECES: Final = frozenset({"thinking", "signature"})
 
 
 @dataclass(slots=True)
@@ -142,7 +143,9 @@ class MessagesStream(StreamFilter):
                 self._calls.add(place, None, None, delta["partial_json"])
             self.output_events += 1
             self.progress_events += 1
-            self.committed = self._speaks = True
+            self.committed = True
+            if isinstance(delta, dict) and _THOUGHT_PIECES.isdisjoint(delta):
+                self._speaks = True
 
     def _block(self, block: object) -> None:
         if not isinstance(block, dict):
@@ -200,8 +203,12 @@ def _has_output(delta: object) -> bool:
 
 
 def block_speaks(block: object) -> bool:
-    """Tells whether a block of content says anything: words, thoughts, a call, a result."""
+    """Tells whether a block of content says anything: words, a call, a result. Thoughts alone
+    are no answer.
+    """
     if not isinstance(block, dict):
         return False
     kind = block.get("type")
-    return bool(block.get(kind)) if kind in ("text", "thinking") else True
+    if kind == "text":
+        return bool(str(block.get("text") or "").strip())
+    return kind not in ("thinking", "redacted_thinking")

@@ -21,7 +21,7 @@ from router.protocols.responses.stream import (
     ResponsesStream,
     check_calls,
     end_reason,
-    item_speaks,
+    item_answers,
     read_response_usage,
 )
 from router.protocols.usage import TokenUsage
@@ -82,7 +82,7 @@ class ResponsesDialect(ChatDialect):
         if not status and not output:
             raise empty_answer_error("status")
         if status and status not in GOES_ON:
-            says = any(map(item_speaks, output))
+            says = any(map(item_answers, output))
             reason = end_reason(members.get)
             check_ending(reason, has_output=says, silence=silence)
             check_calls(output, reason)

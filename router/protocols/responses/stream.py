@@ -131,7 +131,8 @@ class ResponsesStream(StreamFilter):
         if not isinstance(response, dict):
             return True
         output = response.get("output")
-        says = self.committed or (isinstance(output, list) and any(map(item_speaks, output)))
+        # Some servers end with an empty list of what they said before.
+        says = any(map(item_answers, iter_objects(output))) if output else self.committed
         reason = end_reason(response.get) or kind.removeprefix("response.")
         if not self._ends_well(reason, has_output=says):
             return False
@@ -172,6 +173,11 @@ def check_calls(output: object, reason: object) -> None:
             for item in iter_objects(output)
             if item.get("type") == "function_call"
         )
+
+
+def item_answers(item: object) -> bool:
+    """Tells whether an item says anything but thoughts, which alone are no answer."""
+    return item_speaks(item) and isinstance(item, dict) and item.get("type") != "reasoning"
 
 
 def item_speaks(item: object) -> bool:
