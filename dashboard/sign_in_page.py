@@ -72,7 +72,7 @@ def ask_key(frame: PageFrame, problem: str = "") -> str:
 
 
 def ask_whether(frame: PageFrame, link: str, actor: Actor, before: Actor | None) -> str:
-    """Asks whether to sign in by a link: whoever sent it may have meant somebody else."""
+    """Asks whether to sign in by a link: its sender may have meant another person."""
     who = f"{strong(actor.name)} ({escape(actor.role.name.lower())})"
     if actor.key is None:
         who += ", the operator of this machine"
@@ -91,7 +91,7 @@ def ask_whether(frame: PageFrame, link: str, actor: Actor, before: Actor | None)
 
 
 def refuse(frame: PageFrame, why: str) -> str:
-    """Says why nobody was signed in, with the way on."""
+    """Says why the sign-in failed, and what to do next."""
     on = f'<p><a href="{SIGN_IN_PATH}">Sign in another way</a></p>'
     return _page(frame, f"{failure('Not signed in', why, '')}{on}")
 

@@ -56,7 +56,7 @@ class SourceConfig:
     _notes: dict[ConfigPath, tuple[ConversionOutcome, str]] = field(default_factory=dict)
 
     def value(self, path: ConfigPath) -> Any:
-        """The value at `path`; None where there is none."""
+        """The value at `path`; None where the path leads nowhere."""
         value: Any = self.values
         for part in path:
             try:

@@ -1,4 +1,4 @@
-"""Unreadable pieces are those that a target refused, and whose maker nobody knows: they stay
+"""Unreadable pieces are those that a target refused, and whose maker is not known: they stay
 behind at once when the conversation comes again. For one event loop; no I/O.
 """
 

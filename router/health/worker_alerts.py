@@ -167,7 +167,7 @@ class WorkerAlerts:
         self.raise_alert(alert)
 
     def _note_shares(self, route: str, shares: Mapping[str, float]) -> None:
-        """Notes the keys that carry too many of a route's requests; empty: there are none."""
+        """Notes the keys that carry too many of a route's requests; empty for no such key."""
         name = f"{SHARED_KEYS}{route}"
         if not shares:
             self._resolve(name)
@@ -240,7 +240,7 @@ class WorkerAlerts:
                 self.raise_alert(self._faults_untold.pop(key))
 
     def evaluate(self) -> None:
-        """Looks for causes that nobody reports: keys, repairs, the revision, pauses, faults."""
+        """Looks for causes that no part of the router reports: keys, repairs, the revision, pauses, faults."""
         serving = self._holder.current
         if serving is not None:
             for look in self._looking:

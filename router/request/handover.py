@@ -26,8 +26,8 @@ _RESPONSES: Final = Endpoint.RESPONSES
 
 
 class HandedOver(NamedTuple):
-    """The arm of a request within a handover. scored: whether it is evidence, of either arm: a
-    conversation that began before the canary is none.
+    """The arm of a request within a handover. scored: whether it is evidence of either arm. A
+    conversation that began before the canary is no evidence.
     """
 
     arm: Arm
@@ -60,7 +60,7 @@ class Handovers:
         if self._begun.get(begun) is not None:
             return HandedOver(drawn)
         if drawn is not _CANARY:
-            # At the first step nobody of either arm has been counted yet.
+            # At the first step no caller of either arm has been counted yet.
             return HandedOver(drawn, scored=handover.settled_bps > 0)
         is_candidates = is_made_by(request.text, route.upstreams[canary.target].maker)
         return HandedOver(_CANARY if is_candidates else _INCUMBENT, scored=False)

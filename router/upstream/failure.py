@@ -124,8 +124,8 @@ def read_message(body: bytes) -> str:
 
 
 def read_code(error: Mapping[str, object]) -> str:
-    """Returns an error's code, else its status in words, else its type; empty for what is none
-    of a provider's fixed words.
+    """Returns an error's code, else its status in words, else its type; empty where they are
+    not a provider's fixed words.
     """
     named = (str(error.get(name) or "") for name in ("code", "status", "type"))
     return next((name for name in named if _CODE.fullmatch(name)), "")

@@ -157,7 +157,7 @@ def parse_chat(data: Mapping[str, Any]) -> ChatRequest:
         invalid(f"Invalid '{place}': {first['msg']}.", str(first["loc"][0]))
     forced = request.forced_tool
     if forced is not None and forced not in request.schemas:
-        invalid(f"'tool_choice' names {forced!r}, which is none of 'tools'.", "tool_choice")
+        invalid(f"'tool_choice' names {forced!r}, which is not among 'tools'.", "tool_choice")
     return request
 
 

@@ -34,7 +34,7 @@ LOOK_BACK: Final = timedelta(days=30)
 QUIET: Final = timedelta(minutes=5)
 MOST_POINTS: Final = 96  # of the course over time
 _DAY: Final = timedelta(days=1)
-_TAKEN: Final = 7 * _DAY  # of which it is said what a candidate cannot take
+_TAKEN: Final = 7 * _DAY  # the days whose requests a candidate is compared with
 _MINUTE: Final = timedelta(minutes=1)
 _STEPS: Final = tuple(timedelta(minutes=n) for n in (1, 5, 15, 30, 60, 120, 240, 720, 1440))
 

@@ -50,7 +50,7 @@ class ToolOutcome(StrEnum):
     ONE_AT_A_TIME = "one at a time"
     OTHERS = "calls others"  # it calls tools, though none of those that it was offered
     DOES_NOT = "does not"
-    NO_ANSWER = "no answer"  # that is none which can be read
+    NO_ANSWER = "no answer"  # or one that the router cannot read
     NOT_SEEN = "not seen"
 
 

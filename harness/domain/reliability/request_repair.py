@@ -83,8 +83,8 @@ _OF_THIS_REQUEST: Final = re.compile(
 _CODES: Final = frozenset(
     {"unsupported_value", "unsupported_parameter", "unknown_parameter", "extra_forbidden"}
 )
-# The path of a field that nobody there knows, in the words of Anthropic, OpenAI, its older
-# versions, and Groq.
+# The path of a field that the provider does not know, in the words of Anthropic, of OpenAI and
+# its older versions, and of Groq.
 _UNKNOWN: Final = (
     re.compile(r"([\w.\[\]-]+): Extra inputs are not permitted"),
     re.compile(r"Unknown parameter: '([\w.\[\]-]+)'"),
