@@ -240,7 +240,7 @@ class WorkerAlerts:
                 self.raise_alert(self._faults_untold.pop(key))
 
     def evaluate(self) -> None:
-        """Looks for causes that no part of the router reports: keys, repairs, the revision, pauses, faults."""
+        """Looks for causes in the state: keys, repairs, the revision, pauses, faults."""
         serving = self._holder.current
         if serving is not None:
             for look in self._looking:
