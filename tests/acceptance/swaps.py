@@ -84,6 +84,13 @@ def await_phase(place: Installation, number: str, *wanted: str) -> str:
     return eventually(reached, f"{number} is not {wanted}")
 
 
+def served_revision(place: Installation) -> int:
+    """The revision of the routing table that the router answers with."""
+    answer = place.chat("support")
+    assert answer.status_code == httpx.codes.OK, answer.text
+    return int(answer.headers["x-swapgate-revision"])
+
+
 def await_up(place: Installation, *parts: str) -> None:
     for part in parts:
         place.serve(part)

@@ -5,9 +5,15 @@ import signal
 import pytest
 
 from tests.acceptance.conftest import Installing
-from tests.acceptance.installation import Installation
+from tests.acceptance.installation import Installation, eventually
 from tests.acceptance.providers import Simulator
-from tests.acceptance.swaps import await_phase, before_simulator, phase, propose
+from tests.acceptance.swaps import (
+    await_phase,
+    before_simulator,
+    phase,
+    propose,
+    served_revision,
+)
 from tests.acceptance.traffic import ask_all
 
 USERS = 2000
@@ -23,8 +29,10 @@ def test_one_percent_of_the_callers_get_the_candidate_also_after_restarts(
         lambda made: before_simulator(Simulator(made), support={"policy": "lasting"})
     )
     router, control = place.serve("router"), place.serve("control")
+    without_canary = served_revision(place)
     swap = propose(place, "support", "sim/sim-better")
     await_phase(place, swap, "canary")
+    eventually(lambda: served_revision(place) > without_canary)
     arms = arms_of(place, [f"caller-{number}" for number in range(USERS)])
     chosen = [user for user, arm in arms.items() if arm == "canary"]
     assert FEWEST <= len(chosen) <= MOST

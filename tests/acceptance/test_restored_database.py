@@ -14,7 +14,7 @@ from psycopg import sql
 from tests.acceptance.conftest import LATER_ON_POSTGRESQL, Installing
 from tests.acceptance.installation import Installation, eventually
 from tests.acceptance.providers import Simulator
-from tests.acceptance.swaps import before_simulator
+from tests.acceptance.swaps import before_simulator, served_revision
 
 LOOKS_S = 5.0
 
@@ -72,12 +72,6 @@ def assert_served_on(place: Installation, revision: int) -> None:
     while time.monotonic() < until:
         assert served_revision(place) == revision
         time.sleep(0.2)
-
-
-def served_revision(place: Installation) -> int:
-    answer = place.chat("support")
-    assert answer.status_code == httpx.codes.OK, answer.text
-    return int(answer.headers["x-swapgate-revision"])
 
 
 def open_alerts(place: Installation) -> set[str]:
