@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from evals.scorers.interface import (
-    UNSCORED,
+    EMPTY_ANSWER,
     Options,
     RunProgram,
     Scorer,
@@ -56,7 +56,7 @@ async def code(answer: str, item: Item, options: Options, run: RunProgram) -> Sc
     its fences. Raises NotJudged when no program can be run.
     """
     if not answer.strip():
-        return UNSCORED
+        return EMPTY_ANSWER
     task = task_of(item)
     if await _passes(answer, task, options, run):
         return right_or_wrong(strict=True, lenient=True)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
-from evals.scorers.interface import UNSCORED, Options, Scorer, ScoreResult, score_result
+from evals.scorers.interface import EMPTY_ANSWER, Options, Scorer, ScoreResult, score_result
 from evals.scorers.json_repair import loads
 from evals.scorers.text_measures import paragraphs, sentences, word_count
 from evals.scorers.unwrap import inside_fence
@@ -244,7 +244,7 @@ def loosened(answer: str) -> list[str]:
 def ifeval(answer: str, item: Item, options: Options) -> ScoreResult:
     """Scores 1 if every instruction is followed, else 0; with `graded` the share of them."""
     if not answer.strip():
-        return UNSCORED
+        return EMPTY_ANSWER
     told = pairs(item)
     strict = [KINDS[kind](answer, params) for kind, params in told]
     loose = [

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from evals.scorers.interface import UNSCORED, Options, Scorer, ScoreResult, score_result
+from evals.scorers.interface import EMPTY_ANSWER, Options, Scorer, ScoreResult, score_result
 from evals.scorers.text_measures import first_word, paragraphs, sentences, word_count, words
 from evals.scorers.unwrap import inside_fence
 from evals.suites.items import Item
@@ -131,7 +131,7 @@ def readings(answer: str, rules: Sequence[Params]) -> Iterator[tuple[str, float]
 def instructions(answer: str, item: Item, options: Options) -> ScoreResult:
     """Scores 1 if all rules are kept, else 0; with `graded` the share of them."""
     if not answer.strip():
-        return UNSCORED
+        return EMPTY_ANSWER
     found = [
         (rule, kept if options["graded"] else float(kept == 1))
         for rule, kept in readings(answer, item.metadata["rules"])

@@ -17,10 +17,11 @@ KINDS: Final[Mapping[type, str]] = {bool: "yes or no (true, false)", dict: "mapp
 
 @dataclass(frozen=True, slots=True)
 class ScoreResult:
-    """Scores in [0, 1]; None for both when nothing that could be scored came.
+    """Scores in [0, 1]; None for both when the scorer itself failed.
 
     strict: as the suite asks for it. lenient: after the form has been forgiven, never below
-    strict. rule: the form rule that broke where strict is lower; empty otherwise.
+    strict. rule: the form rule that broke where strict is lower, or why nothing can be read;
+    empty otherwise.
     """
 
     strict: float | None
@@ -29,6 +30,7 @@ class ScoreResult:
 
 
 UNSCORED = ScoreResult(None, None)
+EMPTY_ANSWER = ScoreResult(0.0, 0.0, "empty_answer")
 
 
 class NotJudged(Exception):
@@ -54,6 +56,11 @@ def no_score(_answer: str, _item: Item, _options: Options) -> ScoreResult:
 
 def right_or_wrong(*, strict: bool, lenient: bool, rule: str = "") -> ScoreResult:
     return score_result(float(strict), float(lenient), rule)
+
+
+def unreadable(answer: str, rule: str) -> ScoreResult:
+    """Scores an answer in which nothing can be read that was asked for: it is wrong."""
+    return ScoreResult(0.0, 0.0, rule) if answer.strip() else EMPTY_ANSWER
 
 
 def score_result(strict: float, lenient: float, rule: str = "") -> ScoreResult:

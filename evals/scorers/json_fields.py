@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, cast
 
-from evals.scorers.interface import UNSCORED, Options, Scorer, ScoreResult, score_result
+from evals.scorers.interface import Options, Scorer, ScoreResult, score_result, unreadable
 from evals.scorers.json_repair import json_object, loads, repaired
 from evals.suites.items import Item
 from harness.domain.errors import InputError, PatternTooSlow, SchemaTooLarge
@@ -78,7 +78,7 @@ def json_fields(answer: str, item: Item, options: Options) -> ScoreResult:
         return _json_fields(answer, item, options)
     except (RecursionError, SchemaTooLarge):
         # Hundreds of brackets within one another: JSON, but no answer to any item.
-        return UNSCORED
+        return unreadable(answer, "no_json")
 
 
 def _json_fields(answer: str, item: Item, options: Options) -> ScoreResult:
@@ -92,7 +92,7 @@ def _json_fields(answer: str, item: Item, options: Options) -> ScoreResult:
     strict = score(share(whole, target)) if whole is not None and schema_kept else 0.0
     mended = repaired(answer)
     if mended is None:
-        return UNSCORED
+        return unreadable(answer, "no_json")
     found, rule = mended
     plain = score(share(found, target))
     forgiven = max(plain, score(relaxed_share(found, target)))

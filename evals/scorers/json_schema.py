@@ -5,7 +5,7 @@ The schema is the option `schema`, else `metadata.schema`, else the target.
 
 from typing import Any
 
-from evals.scorers.interface import UNSCORED, Options, Scorer, ScoreResult, right_or_wrong
+from evals.scorers.interface import Options, Scorer, ScoreResult, right_or_wrong, unreadable
 from evals.scorers.json_fields import relaxed, valid
 from evals.scorers.json_repair import loads, repaired, unfenced
 from evals.suites.items import Item
@@ -28,7 +28,7 @@ def json_schema(answer: str, item: Item, options: Options) -> ScoreResult:
         return _json_schema(answer, schema_of(item, options))
     except (RecursionError, SchemaTooLarge):
         # As in json_fields.
-        return UNSCORED
+        return unreadable(answer, "no_json")
 
 
 def _json_schema(answer: str, schema: object) -> ScoreResult:
@@ -42,7 +42,7 @@ def _json_schema(answer: str, schema: object) -> ScoreResult:
     elif whole is NOTHING:
         mended = repaired(answer)
         if mended is None:
-            return UNSCORED
+            return unreadable(answer, "no_json")
         found, rule = mended
     else:
         found, rule = whole, ""

@@ -4,7 +4,13 @@ import re
 from collections.abc import Iterable, Sequence
 from string import ascii_uppercase
 
-from evals.scorers.interface import UNSCORED, Options, Scorer, ScoreResult, right_or_wrong
+from evals.scorers.interface import (
+    Options,
+    Scorer,
+    ScoreResult,
+    right_or_wrong,
+    unreadable,
+)
 from evals.scorers.unwrap import non_blank_lines, unwrap_layers
 from evals.suites.items import Item
 from harness.domain.errors import InputError
@@ -33,7 +39,7 @@ def label(answer: str, item: Item, options: Options) -> ScoreResult:
         return right_or_wrong(strict=True, lenient=True)
     found = mentioned(answer, [*options["labels"], target])
     if not found:
-        return UNSCORED
+        return unreadable(answer, "no_label")
     if found != {folded(target)}:
         return right_or_wrong(strict=False, lenient=False)
     layers = [("case", answer), *unwrap_layers(answer)]
@@ -100,7 +106,7 @@ def choice(answer: str, item: Item, options: Options) -> ScoreResult:
         return right_or_wrong(strict=True, lenient=True)
     letter = chosen(answer.replace("**", ""), item)
     if letter is None:
-        return UNSCORED
+        return unreadable(answer, "no_choice")
     rule = "no_final_line" if final_line else "label_with_extra_text"
     return right_or_wrong(strict=False, lenient=letter == right, rule=rule)
 

@@ -3,7 +3,14 @@
 import re
 from decimal import Decimal, InvalidOperation
 
-from evals.scorers.interface import UNSCORED, Options, Scorer, ScoreResult, right_or_wrong
+from evals.scorers.interface import (
+    UNSCORED,
+    Options,
+    Scorer,
+    ScoreResult,
+    right_or_wrong,
+    unreadable,
+)
 from evals.scorers.unwrap import non_blank_lines
 from evals.suites.items import Item
 from harness.domain.errors import InputError
@@ -68,8 +75,10 @@ def numeric(answer: str, item: Item, options: Options) -> ScoreResult:
     wanted = number(str(item.target).strip())
     given = lenient_number(answer, options["final_line"])
     strict = strict_number(answer, options["final_line"])
-    if wanted is None or (given is None and strict is None):
+    if wanted is None:
         return UNSCORED
+    if given is None and strict is None:
+        return unreadable(answer, "no_number")
     tolerance = Decimal(str(options["tolerance"]))
 
     def right(value: Decimal | None) -> bool:

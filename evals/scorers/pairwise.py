@@ -6,7 +6,14 @@ Blind, in both orders; ties count one half.
 from collections.abc import Mapping
 from typing import Any, Final
 
-from evals.scorers.interface import UNSCORED, Options, Scorer, ScoreResult, score_result
+from evals.scorers.interface import (
+    EMPTY_ANSWER,
+    UNSCORED,
+    Options,
+    Scorer,
+    ScoreResult,
+    score_result,
+)
 from evals.scorers.judge_protocol import (
     AnswerJudge,
     ask_until_readable,
@@ -39,7 +46,7 @@ async def pairwise(
     Unscored when the judge abstains in either order. Raises NotJudged.
     """
     if not answer.strip():
-        return UNSCORED
+        return EMPTY_ANSWER
     reference = target_text(item.target)
     if answer.strip() == reference.strip():
         return score_result(0.5, 0.5)

@@ -3,7 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from evals.scorers.interface import UNSCORED, Options, Scorer, ScoreResult, score_result
+from evals.scorers.interface import (
+    EMPTY_ANSWER,
+    UNSCORED,
+    Options,
+    Scorer,
+    ScoreResult,
+    score_result,
+)
 from evals.scorers.judge_protocol import (
     AnswerJudge,
     ask_until_readable,
@@ -32,7 +39,7 @@ async def rubric(
 ) -> ScoreResult:
     """Unscored when the judge abstains. Raises NotJudged."""
     if not answer.strip():
-        return UNSCORED
+        return EMPTY_ANSWER
     data = {"task": item.input, "answer": answer}
     if options["show_target"]:
         data["reference"] = target_text(item.target)

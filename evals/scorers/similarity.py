@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from evals.scorers.interface import (
-    UNSCORED,
+    EMPTY_ANSWER,
     NotJudged,
     Options,
     Scorer,
@@ -23,7 +23,7 @@ async def similarity(
     there up, else 0. Raises NotJudged.
     """
     if not answer.strip():
-        return UNSCORED
+        return EMPTY_ANSWER
     targets = item.target if isinstance(item.target, list) else [item.target]
     mine, *theirs = await judging.embed([answer, *map(target_text, targets)])
     near = max(cosine(mine, other_vector) for other_vector in theirs)

@@ -2,7 +2,14 @@
 
 import json
 
-from evals.scorers.interface import UNSCORED, Options, Scorer, ScoreResult, right_or_wrong
+from evals.scorers.interface import (
+    EMPTY_ANSWER,
+    UNSCORED,
+    Options,
+    Scorer,
+    ScoreResult,
+    right_or_wrong,
+)
 from evals.scorers.unwrap import non_blank_lines, unwrap_layers
 from evals.suites.items import Item
 from harness.domain.bounded_regex import BoundedPattern
@@ -21,7 +28,7 @@ def folded(text: str) -> str:
 def exact(answer: str, item: Item, options: Options) -> ScoreResult:
     """A list as target means: any of these."""
     if not answer.strip():
-        return UNSCORED
+        return EMPTY_ANSWER
     targets = item.target if isinstance(item.target, list) else [item.target]
     accepted = {written(target).strip() for target in targets}
     forgiven = {folded(target) for target in accepted}
@@ -62,7 +69,7 @@ def regex(answer: str, item: Item, options: Options) -> ScoreResult:
     An answer that the expression takes too long for has no score, which never speaks for it.
     """
     if not answer.strip():
-        return UNSCORED
+        return EMPTY_ANSWER
     try:
         return _matched(answer, _pattern(item, options))
     except PatternTooSlow:

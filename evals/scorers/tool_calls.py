@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from evals.scorers.interface import (
-    UNSCORED,
+    EMPTY_ANSWER,
     AnswerToolCall,
     Options,
     Scorer,
     ScoreResult,
     right_or_wrong,
+    unreadable,
 )
 from evals.scorers.json_fields import relaxed, same
 from evals.scorers.json_repair import LONGEST, json_object, loads, repaired, unfenced
@@ -48,12 +49,12 @@ def tool_calls(
     numbers as texts, another spelling of a name.
     """
     if not calls and not answer.strip():
-        return UNSCORED
+        return EMPTY_ANSWER
     try:
         return _scored(calls, answer, wanted_of(item), any_of=bool(options["any_of"]))
     except RecursionError:
         # As in json_fields.
-        return UNSCORED
+        return unreadable(answer, "no_json")
 
 
 def in_words(answer: str, item: Item, options: Options) -> ScoreResult:

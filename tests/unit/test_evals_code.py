@@ -17,7 +17,7 @@ from evals.suites.suite import load_suite
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.settings import SuiteSettings
 
-RIGHT, WRONG, NONE = ScoreResult(1, 1), ScoreResult(0, 0), ScoreResult(None, None)
+RIGHT, WRONG = ScoreResult(1, 1), ScoreResult(0, 0)
 TWICE = {
     "prompt": "import math\n\ndef twice(n):\n    '''Double.'''\n",
     "test": "def check(candidate):\n    assert candidate(2) == 4\n",
@@ -70,7 +70,7 @@ def judged(
         ("    return n", WRONG),
         ("```python\ndef twice(n):\n    return n\n```", WRONG),
         ("I cannot do that.", WRONG),
-        (" \n", NONE),
+        (" \n", ScoreResult(0, 0, "empty_answer")),
     ],
 )
 def test_code_is_right_when_its_tests_run_to_their_end(

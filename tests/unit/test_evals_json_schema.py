@@ -29,8 +29,8 @@ LIST = {"type": "array", "items": {"type": "string"}}
         ('{"N": 1}', ScoreResult(0, 0)),
         ('{"n": 1, "m": 2}', ScoreResult(0, 0)),
         ("null", ScoreResult(0, 0)),
-        ("no JSON at all", ScoreResult(None, None)),
-        ("", ScoreResult(None, None)),
+        ("no JSON at all", ScoreResult(0, 0, "no_json")),
+        ("", ScoreResult(0, 0, "empty_answer")),
     ],
 )
 def test_json_schema(answer: str, scored: ScoreResult) -> None:

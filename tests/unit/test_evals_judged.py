@@ -164,11 +164,11 @@ def test_similarity_is_the_cosine_with_the_nearest_target() -> None:
 
 
 @pytest.mark.parametrize("name", ["rubric", "pairwise", "similarity"])
-def test_an_empty_answer_is_unscored_and_costs_nothing(name: str) -> None:
+def test_an_empty_answer_is_wrong_and_costs_nothing(name: str) -> None:
     judge = ScriptedJudge(lambda _data: None)
     options = {"rubric": {"rubric": "x"}, "pairwise": {"criteria": "x"}}.get(name, {})
 
-    assert judged(name, judge, " \n", ITEM, **options) == NONE
+    assert judged(name, judge, " \n", ITEM, **options) == ScoreResult(0, 0, "empty_answer")
     assert judge.asked == []
 
 

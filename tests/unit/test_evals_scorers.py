@@ -17,6 +17,8 @@ from harness.domain.errors import InputError, NotFound
 RIGHT = ScoreResult(1, 1)
 WRONG = ScoreResult(0, 0)
 NONE = ScoreResult(None, None)
+EMPTY = ScoreResult(0, 0, "empty_answer")
+UNREADABLE = ("empty_answer", "no_choice", "no_json", "no_label", "no_number")
 
 
 def form(rule: str) -> ScoreResult:
@@ -49,7 +51,7 @@ def to(target: object, **metadata: object) -> Item:
         ("The capital is:\nParis", form("leading_prose")),
         ("Paris\nIt lies on the Seine.", form("trailing_prose")),
         ("London", WRONG),
-        ("  ", NONE),
+        ("  ", EMPTY),
     ],
 )
 def test_exact(answer: str, scored: ScoreResult) -> None:
@@ -74,8 +76,8 @@ def test_exact_takes_any_of_a_list_and_may_ignore_case() -> None:
         ("3 times 14 is 42.\nANSWER: 43", WRONG),
         ("There are 41.", WRONG),
         ("ANSWER: $42", form("final_line_form")),
-        ("I cannot answer this.", NONE),
-        ("", NONE),
+        ("I cannot answer this.", ScoreResult(0, 0, "no_number")),
+        ("", EMPTY),
     ],
 )
 def test_numeric_on_a_final_line(answer: str, scored: ScoreResult) -> None:
@@ -92,7 +94,7 @@ def test_numeric_on_a_final_line(answer: str, scored: ScoreResult) -> None:
         ("It costs $18.", "18", RIGHT),
         ("#### 18", 18, RIGHT),
         ("18 then 19", 18, WRONG),
-        ("version v2", 2, NONE),
+        ("version v2", 2, ScoreResult(0, 0, "no_number")),
     ],
 )
 def test_numeric_without_a_form_takes_the_last_number(
@@ -115,8 +117,8 @@ def test_numeric_allows_its_tolerance_and_no_more() -> None:
         ("Queue: account_access", form("label_with_extra_text")),
         ("account_access, not billing", WRONG),
         ("billing", WRONG),
-        ("accountable access", NONE),
-        ("I would ask a colleague.", NONE),
+        ("accountable access", ScoreResult(0, 0, "no_label")),
+        ("I would ask a colleague.", ScoreResult(0, 0, "no_label")),
     ],
 )
 def test_label(answer: str, scored: ScoreResult) -> None:
@@ -151,7 +153,7 @@ def test_without_a_list_the_labels_are_the_targets_of_the_suite() -> None:
         ("It must be blue", form("label_with_extra_text")),
         ("Answer: C", WRONG),
         ("C", WRONG),
-        ("no idea", NONE),
+        ("no idea", ScoreResult(0, 0, "no_choice")),
     ],
 )
 @pytest.mark.parametrize("target", ["B", 1, "blue"])
@@ -175,7 +177,7 @@ def test_choice_on_a_final_line() -> None:
         ("`AB-12`", form("markup")),
         ("The code is AB-12, I think", form("extra_text")),
         ("ab-12", WRONG),
-        ("", NONE),
+        ("", EMPTY),
     ],
 )
 def test_regex(answer: str, scored: ScoreResult) -> None:
@@ -214,9 +216,9 @@ GOOD = json.dumps(FIELDS.target)
         (GOOD.replace("12.5", "12.6"), WRONG),
         (f"```json\n{GOOD.replace('12.5', '12.6')}\n```", WRONG),
         ("{}", WRONG),
-        ("[1, 2]", NONE),
-        ("There is no invoice here.", NONE),
-        ("", NONE),
+        ("[1, 2]", ScoreResult(0, 0, "no_json")),
+        ("There is no invoice here.", ScoreResult(0, 0, "no_json")),
+        ("", EMPTY),
     ],
 )
 def test_json_fields(answer: str, scored: ScoreResult) -> None:
@@ -274,7 +276,7 @@ def test_each_rule_of_writing(rule: dict[str, object], kept: str, broken: str) -
         ("```\nOne two. Three.\n```", form("code_fence")),
         ("Sure, here it is:\nOne two. Three.", form("leading_prose")),
         ("One two. Three.\n\nShall I go on, or not?", form("trailing_prose")),
-        ("", NONE),
+        ("", EMPTY),
     ],
 )
 def test_instructions_forgive_what_is_around_the_text(answer: str, scored: ScoreResult) -> None:
@@ -398,7 +400,7 @@ def test_no_answer_breaks_a_scorer_and_leniency_never_costs(
         assert scored == NONE
         return
     assert 0 <= scored.strict <= scored.lenient <= 1
-    assert bool(scored.rule) == (scored.strict < scored.lenient)
+    assert bool(scored.rule) == (scored.strict < scored.lenient or scored.rule in UNREADABLE)
 
 
 def test_a_scorers_identity_changes_with_its_options_and_its_name() -> None:

@@ -15,7 +15,7 @@ from evals.suites.suite import load_suite
 from harness.domain.errors import InputError
 from harness.domain.settings import SuiteSettings
 
-RIGHT, WRONG, NONE = ScoreResult(1, 1), ScoreResult(0, 0), ScoreResult(None, None)
+RIGHT, WRONG = ScoreResult(1, 1), ScoreResult(0, 0)
 TARGET = {"name": "weather.today", "arguments": {"city": "Oslo", "days": 3}}
 SHARED = Path(os.environ.get("SWAPGATE_SHARED", Path(__file__).parents[3] / "shared"))
 BFCL = SHARED / "evaldata" / "bfcl_simple_python.jsonl"
@@ -86,7 +86,7 @@ def test_a_call_is_right_by_its_name_and_arguments(
         ),
         (json.dumps({"name": "weather.today", "arguments": {"city": "Bergen"}}), WRONG),
         ("It is raining in Oslo.", WRONG),
-        ("", NONE),
+        ("", ScoreResult(0, 0, "empty_answer")),
     ],
 )
 def test_a_call_that_is_written_as_text_breaks_the_form_only(

@@ -191,6 +191,11 @@ FORMAT_RULES: Final[Mapping[str, FormatRule]] = {
         "Keep exactly to the length that is asked for; count before you answer.",
         "take another length, or cut at the limit",
     ),
+    "empty_answer": FormatRule("answers with nothing", VALUE_ONLY, "ask again"),
+    "no_label": FormatRule("names no label", LABEL_ONLY, "ask again"),
+    "no_choice": FormatRule("settles on no choice", LABEL_ONLY, "ask again"),
+    "no_number": FormatRule("writes no number", FINAL_LINE, "ask again"),
+    "no_json": _json("writes no JSON object", "ask again"),
     "literal_form": FormatRule(
         "follows instructions in another spelling",
         TO_THE_LETTER,
