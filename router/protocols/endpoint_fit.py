@@ -1,5 +1,5 @@
 """Tells, before a target is chosen, whether a body is one for its endpoint: refuses a body for
-another endpoint, and a conversation that its provider is to keep.
+another endpoint or without content, and a conversation that its provider is to keep.
 """
 
 from collections.abc import Mapping
@@ -26,6 +26,11 @@ _PATHS_BY_CONTENT: Final[Mapping[str, str]] = {
     "messages": f"/v1{DIALECTS[Endpoint.CHAT].path}",
     "input": f"/v1{DIALECTS[Endpoint.RESPONSES].path}",
     "prompt": COMPLETIONS,
+    "contents": "Google's own API",
+}
+# What the provider is to take the content from, where the body has none.
+_KEPT_CONTENT: Final[Mapping[Endpoint, tuple[str, ...]]] = {
+    Endpoint.RESPONSES: ("previous_response_id", "conversation", "prompt"),
 }
 _TOOLS: Final[Mapping[Endpoint, str]] = {
     Endpoint.CHAT: "a `function` with its `parameters`",
@@ -47,6 +52,9 @@ def misfit_reply(request: ClientRequest) -> Reply | None:
             if given and not (other == "prompt" and isinstance(given, Mapping)):
                 message = f"a body with `{other}` and no `{wanted}` is one for {path}"
                 return error_reply(400, message, "wrong_endpoint", param=other)
+        if not any(map(get, _KEPT_CONTENT.get(endpoint, ()))):
+            message = f"a body for /v1{DIALECTS[endpoint].path} needs `{wanted}`"
+            return error_reply(400, message, "missing_required_parameter", param=wanted)
     for number, tool in enumerate(iter_objects(get("tools"))):
         meant = _meant_for(tool)
         if meant is not None and meant is not endpoint:

@@ -244,7 +244,7 @@ def batch_from_json(data: Mapping[str, Any]) -> Batch:
     ]
     asked_names = [
         AskedName(**{**row, "day": date.fromisoformat(row["day"])})
-        for row in data.get("asked_names", ())  # an older router's line has none
+        for row in data["asked_names"]
     ]
     id_ = data["id"]
     return Batch(

@@ -130,6 +130,8 @@ TOOL = {"name": "look", "parameters": {"type": "object"}}
         ("/v1/chat/completions", {"prompt": "hi"}, "is one for /v1/completions"),
         ("/v1/responses", {"messages": HELLO}, "is one for /v1/chat/completions"),
         ("/v1/messages", {"input": "hi"}, "is one for /v1/responses"),
+        ("/v1/messages", {"contents": [{"parts": []}]}, "is one for Google's own API"),
+        ("/v1/responses", {"temperature": 1}, "a body for /v1/responses needs `input`"),
         ("/v1/embeddings", {"messages": HELLO}, "is one for /v1/chat/completions"),
         (
             "/v1/chat/completions",

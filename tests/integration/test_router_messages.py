@@ -147,7 +147,7 @@ def test_after_the_first_words_a_broken_stream_is_an_error(
     ("status", "kind", "raised"),
     [
         (400, "invalid_request_error", anthropic.BadRequestError),
-        (413, "request_too_large", anthropic.RequestTooLargeError),
+        (422, "invalid_request_error", anthropic.UnprocessableEntityError),
     ],
 )
 def test_the_clients_own_mistake_is_told_in_the_providers_words(

@@ -125,7 +125,7 @@ async def test_a_wrong_request_counts_as_one(door: Make) -> None:
     router = door(requests_per_min=2)
 
     assert (await ask(router, b"{"))[0] == 400
-    assert (await ask(router, b'{"model":"nothing"}'))[0] == 404
+    assert (await ask(router, b'{"model":"nothing","messages":[]}'))[0] == 404
     assert (await ask(router, b"{"))[0] == 429
 
 

@@ -179,6 +179,7 @@ async def test_one_that_does_not_say_why_it_ends_is_broken(
 
     assert b"hello" in body
     assert b'"error"' in body
+    assert b"content_block_stop" not in body  # behind one, Claude Code does not ask again
     assert GOOD not in await metrics(router)
 
 

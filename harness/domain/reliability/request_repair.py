@@ -20,6 +20,7 @@ HINTS: Final = (
     "min_p",
     "presence_penalty",
     "frequency_penalty",
+    "logit_bias",
     "repetition_penalty",
     "seed",
     "reasoning_effort",
@@ -105,7 +106,8 @@ _WINDOWS: Final = (
     re.compile(r"limit: (?P<prompt>\d+) \+ \d+ > (?P<window>\d+)"),
     re.compile(
         r"maximum context length is (?P<window>\d+) tokens\b.*?"
-        r"\((?P<prompt>\d+) (?:in the messages, \d+ in the completion|of text input, \d+ in)"
+        r"\((?P<prompt>\d+) (?:in the messages, \d+ in the completion|of text input, "
+        r"(?:(?P<tools>\d+) of tool input, )?\d+ in)"
     ),
     # SGLang's
     re.compile(
@@ -267,7 +269,9 @@ def _repair_length(
         return None
     if left := _window(message):
         # SGLang refuses a window that would be full, too.
-        most = min(int(left["window"]) - int(left["prompt"]), value - 1)
+        known = left.groupdict()
+        taken = int(left["prompt"]) + int(known.get("tools") or 0)
+        most = min(int(left["window"]) - taken, value - 1)
         repair = RequestRepair(RepairKind.AT_MOST, field, most, kept=False)
         return repair if most > 0 else None
     below = [str(int(number) - 1) for number in _BELOW.findall(message)]

@@ -74,6 +74,8 @@ class MessagesStream(StreamFilter):
         self._stopped = self._speaks = False
         self._counts: MessageTokens | None = None
         self._counted = False
+        self._latest: object = ""  # type of the latest event
+        self._held = b""  # the end of a block, until something follows it
 
     def used(self) -> TokenUsage:
         counts = self._counts or MessageTokens()
@@ -92,6 +94,18 @@ class MessagesStream(StreamFilter):
     def ended(self) -> bool:
         return self._stopped
 
+    def _event(self, event: bytes, end: bytes) -> bytes:
+        """Keeps the end of a block back until the next event: Claude Code repeats a request
+        whose stream broke off, but only before the end of a block.
+        """
+        self._latest = ""
+        sent = super()._event(event, end)
+        if self._latest == "content_block_stop":
+            self._held, sent = sent, self._held
+        elif self._held and sent and self._latest not in ("", "ping"):
+            self._held, sent = b"", self._held + sent
+        return sent
+
     def _mark(self, event: bytes) -> bytes:
         return event  # not of this protocol
 
@@ -104,7 +118,7 @@ class MessagesStream(StreamFilter):
         return STOP
 
     def _read(self, text: str, members: ParsedObject) -> Sequence[TextEdit] | None:
-        kind = members.get("type")
+        kind = self._latest = members.get("type")
         if not isinstance(kind, str) and not self.committed:
             self._fail("an event without a type")
             return None
