@@ -16,5 +16,15 @@ def did_you_mean(
 
 
 def find_nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """Finds the name that is most like another one; empty where none is near."""
-    return next(iter(get_close_matches(name, known, n=1, cutoff=cutoff)), "")
+    """Finds the name that is most like another one, in any case of letters, with or without a
+    provider before a slash; empty where none is near.
+    """
+    spellings = {other.casefold(): other for other in known}
+    spellings = {
+        spelled.rpartition("/")[2]: spellings[spelled] for spelled in spellings
+    } | spellings
+    wanted = name.casefold()
+    for spelled in (wanted, wanted.rpartition("/")[2]):
+        if near := get_close_matches(spelled, spellings, n=1, cutoff=cutoff):
+            return spellings[near[0]]
+    return ""

@@ -19,6 +19,7 @@ from harness.domain.reliability.failures import FAILURE_RULES, FailureClass
 from harness.ports import Clock
 from router.conversation.learned_repairs import LearnedFields
 from router.health.target_health import TargetHealth
+from router.protocols.caller_names import OPENING
 from router.recording.caller_shares import CallerShares
 from router.recording.guard_files import LocalAbort
 from router.recording.port import Recording
@@ -172,17 +173,22 @@ class WorkerAlerts:
         if not shares:
             self._resolve(name)
             return
-        key, share = max(shares.items(), key=lambda item: item[1])
+        # A key that a client gave before the openings behind it.
+        key = max(shares, key=lambda key: (not key.startswith(OPENING), shares[key]))
+        share, of = format_percent(shares[key], 0), f"of {route}'s requests"
+        what = f"{share} {of} carry one key ({key[:SHOWN_KEY]}), so it names an application"
+        if key.startswith(OPENING):
+            what = (
+                f"{share} {of} begin with one message and name no caller, so it is a template"
+            )
         alert = self._alert(
             AlertKind.SHARED_KEY,
             subject=f"route {route}",
             key=f"{AlertKind.SHARED_KEY.value}:{route}",
-            title=f"one key carries {format_percent(share, 0)} of the requests of {route}",
+            title=f"one key carries {share} of the requests of {route}",
             text=(
-                f"{format_percent(share, 0)} of {route}'s requests carry one key "
-                f"({key[:SHOWN_KEY]}), so it names an application and no person: a canary that "
-                "draws keys would move all of them at once. Their conversations are drawn "
-                "instead."
+                f"{what} and no person: a canary that draws keys would move all of them at "
+                "once. Their conversations are drawn instead."
             ),
             source=self._recorder.worker,
         )

@@ -1,21 +1,56 @@
-"""Says which headers and fields of real clients name a person or a conversation, and what a
-conversation begins with. A `prompt_cache_key` names an application, so it names no caller.
+"""Says where real clients name a person or a conversation, in headers and in bodies, and what
+a conversation begins with. A `prompt_cache_key` names an application, so it names no caller.
 """
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
-# Open WebUI's, LiteLLM's, Langfuse's, Claude Code's, Codex' and their like. Microsoft's and
-# Amazon's name processes of theirs.
-_PERSON: Final = re.compile(r"(?!x-ms-|x-amz)(?:\w+-)*(?:user|customer)[-_]id|\w+_user_id")
-_CONVERSATION: Final = re.compile(
-    r"(?!x-ms-|x-amz)(?:\w+[-_])*(?:session|conversation|chat|thread)[-_]id|x-session-affinity"
+from router.server.headers import Header
+
+# Ranks of names: a person's counts before a conversation's. A header with metadata holds names
+# of both.
+_PERSON: Final = 1
+_METADATA: Final = 3
+# Of Microsoft's and Amazon's, most name processes of theirs.
+_PREFIX: Final = r"(?!x-ms-|x-amz)(?:[^\W_]*[-_.])*"
+# A group for each rank. Open WebUI's, LiteLLM's, Langfuse's, Helicone's, Claude Code's, Codex'
+# and their like; Cloudflare, Portkey, TrueFoundry and Bedrock have headers with metadata.
+_NAMES: Final = re.compile(
+    rf"({_PREFIX}(?:user|customer)[-_.]?(?:id|email)|(?:x-)?_?(?:end[-_.]|forwarded-)?user"
+    r"|x-forwarded-email|x-ms-client-principal-id)"
+    rf"|({_PREFIX}(?:session|conversation|chat|thread)[-_.]?id|x-session-affinity"
+    r"|helicone-property-(?:session|conversation))"
+    r"|((?:[^\W_]+-)+metadata|baggage)"
 )
-PERSON_FIELDS: Final = ("safety_identifier", "user")
-METADATA_FIELDS: Final = ("metadata", "litellm_metadata")
-CONVERSATION_FIELDS: Final = ("conversation", "litellm_session_id", "session_id")
+# Of a sticky key that the conversation's opening makes.
+OPENING: Final = "opening:"
+_CAMEL: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_IN_METADATA: Final = ""
+# Where a body names its caller, by path, and as what.
+_BODY_NAMES: Final = (
+    ("safety_identifier", "safety_identifier"),
+    ("user", "user"),
+    ("providerOptions.gateway.user", "user"),  # Vercel's gateway
+    ("user_security_context.end_user_id", "user"),  # Azure
+    ("orq.identity.id", "user"),
+    ("metadata", _IN_METADATA),
+    ("litellm_metadata", _IN_METADATA),
+    ("requestMetadata", _IN_METADATA),  # Bedrock
+    ("conversation", "conversation"),
+    ("conversation.id", "conversation"),
+    ("litellm_session_id", "conversation"),
+    ("session_id", "conversation"),
+    ("orq.thread.id", "conversation"),
+)
+_PATHS: Final = tuple(
+    (field, inner, kind)
+    for (field, *inner), kind in ((p.split("."), k) for p, k in _BODY_NAMES)
+)
+_FIELDS: Final = frozenset(field for field, _, _ in _PATHS)
+_NO_CALLERS: Final[Sequence[str]] = ()
 # Of a system prompt: enough to tell one application from another.
 RULES_CHARS: Final = 300
 # Claude Code writes its version and a changing part into the first line of its system prompt.
@@ -29,41 +64,79 @@ _CHANGING: Final = re.compile(
 )
 
 
+def header_caller(headers: Sequence[Header]) -> bytes | None:
+    """Returns the caller that a client's headers name: a person, else a conversation."""
+    named: list[tuple[int, int, str]] = []
+    for name, value in headers:
+        rank = _rank(name) if value else 0
+        if rank == _METADATA:
+            named += _named_in(_read_metadata(value.decode("latin-1")))
+        elif rank:
+            named.append((rank, len(name), value.decode("latin-1")))
+    return min(named)[2].encode("latin-1") if named else None
+
+
+def body_callers(fields: Mapping[str, object]) -> Sequence[str]:
+    """Lists the callers that a body names, the one that decides first."""
+    if _FIELDS.isdisjoint(fields):
+        return _NO_CALLERS
+    found = []
+    for field, inner, kind in _PATHS:
+        if field not in fields:
+            continue
+        value = fields[field]
+        for name in inner:
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if kind and isinstance(value, str) and value:
+            found.append(f"{kind}:{value}")
+        elif not kind and isinstance(value, Mapping):
+            found += [
+                f"{'user' if rank == _PERSON else 'conversation'}:{caller}"
+                for rank, _, caller in sorted(_named_in(value))
+            ]
+    return found
+
+
 @lru_cache(maxsize=1024)
-def header_rank(name: bytes) -> int:
-    """Ranks a header's name: 1 where it names a person, 2 a conversation, 0 neither."""
-    text = name.decode("latin-1")
-    if _PERSON.fullmatch(text):
-        return 1
-    return 2 if _CONVERSATION.fullmatch(text) else 0
+def _rank(name: bytes) -> int:
+    found = _NAMES.fullmatch(name.decode("latin-1"))
+    return (found.lastindex or 0) if found else 0
 
 
-def metadata_caller(metadata: object) -> str:
-    """Returns the caller that a body's `metadata` names, a person first; empty without one."""
-    if not isinstance(metadata, dict):
-        return ""
-    named = [
-        (rank, f"{'user' if rank == 1 else 'conversation'}:{value}")
-        for name, value in metadata.items()
-        if isinstance(value, str) and value and (rank := _field_rank(str(name)))
-    ]
-    return min(named)[1] if named else ""
+def _named_in(metadata: Mapping[str, object]) -> Sequence[tuple[int, int, str]]:
+    """Lists the callers that metadata names, with their ranks and the lengths of the names."""
+    named = []
+    for name, value in metadata.items():
+        spelled = _CAMEL.sub("_", str(name)).lower().encode("latin-1", "replace")
+        rank = _rank(spelled) if isinstance(value, str) and value else 0
+        if 0 < rank < _METADATA:
+            named.append((rank, len(spelled), str(value)))
+    return named
 
 
-def _field_rank(name: str) -> int:
-    return header_rank(name.lower().encode("latin-1", "replace"))
+def _read_metadata(text: str) -> Mapping[str, object]:
+    """Reads a header's metadata: JSON, or pairs with `=` as baggage has them."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        pairs = (entry.partition(";")[0].partition("=") for entry in text.split(","))
+        return {name.strip(): value.strip() for name, _, value in pairs}
+    given = found.items() if isinstance(found, dict) else ()
+    return {name: str(value) for name, value in given if value.__class__ in (int, str)}
 
 
-def conversation_opening(messages: object, rules: object = None) -> list[object]:
+def conversation_opening(
+    messages: object, rules: object = None, skipped: int = 0
+) -> list[object]:
     """Returns what stays of a conversation's beginning through its turns: the first message of
-    the user, and the rules before it without what changes. Empty without a message of
-    the user.
+    the user, and the rules before it without what changes. Empty without such a message.
 
-    rules: the system prompt of a protocol that has it apart from the messages.
+    rules: the system prompt of a protocol that has it apart from the messages. skipped:
+    messages of the user that belong to a template; the one after them is the first.
     """
     if not isinstance(messages, list):
         return []
-    said = [_stable_rules(rules)] if rules else []
+    said, asked = [_stable_rules(rules)] if rules else [], []
     for message in messages:
         if not isinstance(message, dict):
             return []
@@ -71,9 +144,11 @@ def conversation_opening(messages: object, rules: object = None) -> list[object]
         if role in ("system", "developer"):
             said.append(_stable_rules(content))
         elif role == "user":
-            rules_text = "".join(said)[:RULES_CHARS]
-            before = [("system", rules_text)] if rules_text else []
-            return [*before, ("user", content)]
+            asked.append(("user", content))
+            if len(asked) > skipped:
+                rules_text = "".join(said)[:RULES_CHARS]
+                before = [("system", rules_text)] if rules_text else []
+                return [*before, *asked]
     return []
 
 

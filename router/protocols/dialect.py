@@ -3,7 +3,7 @@ patch a request for its target, tell callers apart, check an answer, filter a st
 errors.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
 from harness.domain.routing.capabilities import Endpoint
@@ -25,18 +25,11 @@ class ProtocolDialect(Protocol):
     # empty for nothing.
     passed_up: Mapping[bytes, bytes]
 
-    def caller(self, request: ClientRequest) -> str:
-        """Says who asks, as the body has it, for the sticky key; empty when it does not say."""
-        ...
+    def opening(self, request: ClientRequest, skipped: int = 0) -> list[object]:
+        """Returns what every later turn of the conversation begins with; empty when unknown.
 
-    def callers(self, request: ClientRequest) -> Sequence[str]:
-        """Lists every name that the body has of who asks, by which a user's requests are found
-        later.
+        skipped: messages of the user before its first one, which belong to a template.
         """
-        ...
-
-    def opening(self, request: ClientRequest) -> list[object]:
-        """Returns what every later turn of the conversation begins with; empty when unknown."""
         ...
 
     def patched(

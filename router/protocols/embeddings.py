@@ -32,7 +32,7 @@ class EmbeddingsDialect(ChatDialect):
         self.endpoint = Endpoint.EMBEDDINGS
         self.path = "/embeddings"
 
-    def opening(self, request: ClientRequest) -> list[object]:  # noqa: ARG002 - there is none
+    def opening(self, request: ClientRequest, skipped: int = 0) -> list[object]:  # noqa: ARG002 - there is none
         return []
 
     def patched(

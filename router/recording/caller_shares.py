@@ -1,5 +1,7 @@
 """Caller shares tell which sticky keys are applications: one key for more than 5 % of a route's
-requests names no person and no conversation. A canary draws the conversations of such a key.
+requests names no person and no conversation. A canary draws the conversations of such a key. An
+opening that so many share is a template, with examples or a greeting: the conversation begins
+behind it.
 
 The endpoint appends each request's route and key; `evaluate` counts them about once a second.
 Memory is bounded: a route keeps at most KEPT keys (Misra and Gries 1982, "Finding repeated
@@ -33,10 +35,11 @@ class RouteKeys:
         self._requests = 0.0
         self._counts: Counter[str] = Counter()
 
-    def add(self, keys: Iterable[str]) -> None:
-        """Counts requests by their keys."""
+    def add(self, keys: Iterable[str], openings: Iterable[str] = ()) -> None:
+        """Counts requests by their keys. openings: further names of the same requests."""
         new = Counter(keys)
         self._requests += new.total()
+        new.update(openings)
         self._counts.update({key: n for key, n in new.items() if key and ":" in key})
         if self._requests >= HALVED_AT:
             self._requests /= 2
@@ -65,22 +68,21 @@ class CallerShares:
         self._routes: dict[str, RouteKeys] = {}
         # A request's route and key, as it came.
         self.waiting: deque[tuple[str, str]] = deque(maxlen=WAITING)
+        # Of an application's requests, the openings that named their conversations, too.
+        self.openings: deque[tuple[str, str]] = deque(maxlen=WAITING)
         # By route, the keys whose conversations are drawn.
         self.applications: dict[str, frozenset[str]] = {}
 
     def evaluate(self, serving: CompiledSnapshot) -> None:
         """Counts what waits, and forgets routes that are gone."""
-        by_route: dict[str, list[str]] = {}
-        while self.waiting:
-            route, key = self.waiting.popleft()
-            by_route.setdefault(route, []).append(key)
+        by_route, openings = _by_route(self.waiting), _by_route(self.openings)
         for route in self._routes.keys() - serving.routes.keys():
             del self._routes[route]
             self._apply(route, NO_KEYS)
         for route, keys in by_route.items():
             if route in serving.routes:
                 known = self._routes.setdefault(route, RouteKeys())
-                known.add(keys)
+                known.add(keys, openings.get(route, ()))
                 self._apply(route, known.shares)
 
     def _apply(self, route: str, shares: Mapping[str, float]) -> None:
@@ -91,3 +93,12 @@ class CallerShares:
         if not keys:
             del self.applications[route]
         self._on_change(route, shares)
+
+
+def _by_route(waiting: deque[tuple[str, str]]) -> Mapping[str, list[str]]:
+    """Takes all that waits."""
+    keys: dict[str, list[str]] = {}
+    while waiting:
+        route, key = waiting.popleft()
+        keys.setdefault(route, []).append(key)
+    return keys

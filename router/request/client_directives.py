@@ -11,7 +11,7 @@ from typing import Final
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.settings import RouterSettings
-from router.protocols.caller_names import header_rank
+from router.protocols.caller_names import OPENING, body_callers, header_caller
 from router.protocols.endpoints import DIALECTS
 from router.protocols.object_lists import iter_objects
 from router.request.body import ClientRequest
@@ -63,8 +63,7 @@ def _wants_image(request: ClientRequest) -> bool:
 
 STICKY: Final = b"x-swapgate-sticky"
 KIND: Final = b"x-swapgate-kind"
-# Of a sticky key that the conversation's opening makes.
-OPENING: Final = "opening:"
+LONGEST_TEMPLATE: Final = 20  # messages of the user in it
 TASK: Final = b"x-swapgate-task"
 TIMEOUT: Final = b"x-swapgate-timeout"
 HEARTBEAT: Final = b"x-swapgate-heartbeat"
@@ -97,7 +96,7 @@ def read_directives(scope: Scope) -> Directives:
     known: Directives | None = facts.get(_DIRECTIVES) if facts is not None else None
     if known is None:
         known = Directives(
-            sticky=header(scope, STICKY) or _named_caller(scope),
+            sticky=header(scope, STICKY) or header_caller(scope["headers"]),
             kind=_declared_kind(header(scope, KIND)),
             task=header(scope, TASK),
             timeout_s=_requested_timeout_s(header(scope, TIMEOUT)),
@@ -106,13 +105,6 @@ def read_directives(scope: Scope) -> Directives:
         if facts is not None:
             facts[_DIRECTIVES] = known
     return known
-
-
-def _named_caller(scope: Scope) -> bytes | None:
-    """Returns the caller that a client's own headers name: a person, else a conversation."""
-    headers = scope["headers"]
-    named = [(rank, value) for name, value in headers if value and (rank := header_rank(name))]
-    return bytes(min(named)[1]) if named else None
 
 
 def sticky_key(request: ClientRequest, header: bytes | None, key_id: str) -> str:
@@ -125,31 +117,32 @@ def sticky_key(request: ClientRequest, header: bytes | None, key_id: str) -> str
     """
     if header:
         return f"header:{header.decode('latin-1')}"
-    dialect = DIALECTS[request.endpoint]
-    caller = dialect.caller(request)
-    if caller:
-        return caller
-    opening = dialect.opening(request)
-    if opening:
+    if callers := body_callers(request.members.found):
+        return callers[0]
+    if opening := DIALECTS[request.endpoint].opening(request):
         return f"{OPENING}{opening_digest(opening, len(request.text))}"
     return f"key:{key_id}" if request.endpoint is Endpoint.RESPONSES else ""
 
 
-def conversation_key(request: ClientRequest, key: str) -> str:
-    """Names the conversation of an application's request by its opening. Empty without an
-    opening; a conversation that the provider keeps stays with the application's key.
+def conversation_keys(request: ClientRequest) -> Iterator[str]:
+    """Names the conversation of a request by its opening, and then by openings that have one
+    more message of the user each.
     """
-    opening = DIALECTS[request.endpoint].opening(request)
-    if opening:
-        return f"{OPENING}{opening_digest(opening, len(request.text))}"
-    return key if request.endpoint is Endpoint.RESPONSES else ""
+    dialect = DIALECTS[request.endpoint]
+    for skipped in range(LONGEST_TEMPLATE):
+        opening = dialect.opening(request, skipped)
+        if not opening:
+            return
+        yield f"{OPENING}{opening_digest(opening, len(request.text))}"
 
 
 def caller_keys(request: ClientRequest, sticky_key: str) -> Sequence[str]:
     """Lists all that names the caller of a request: its sticky key, and what the body says. A
     header decides the arm; the body may still say whose request it is.
     """
-    return [sticky_key, *DIALECTS[request.endpoint].callers(request)]
+    cache_key = request.value("prompt_cache_key")
+    more = [f"prompt_cache_key:{cache_key}"] if cache_key and isinstance(cache_key, str) else ()
+    return [sticky_key, *body_callers(request.members.found), *more]
 
 
 def _declared_kind(given: bytes | None) -> RequestKind | Reply | None:

@@ -16,7 +16,6 @@ from harness.domain.providers.credentials import ProviderKey
 from harness.domain.reliability.breaker import LAST_RESORT_TICKET
 from harness.domain.reliability.failures import CLIENT_FAILURES, PASSED_ON, FailureClass
 from harness.domain.reliability.retry import RetryBudget, retry_wait_s
-from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.plan import FailedAttempt, next_target
 from harness.domain.routing.table import StreamCommit
 from harness.domain.settings import RouterSettings
@@ -266,14 +265,14 @@ class Dispatcher:
         return failure
 
     async def count_tokens(self, job: RoutedRequest) -> bytes:
-        """Asks the target that would answer for its count of a message's tokens; empty where it
+        """Asks the target that would answer for its count of a request's tokens; empty where it
         has none. Its circuit learns nothing of it.
         """
         if job.plan.targets:
             upstream = job.route.upstreams[job.plan.targets[0]]
             key = self._keys.key(upstream)
             made = AttemptSpec(
-                upstream, LAST_RESORT_TICKET, key, job.deadline, 1, Endpoint.MESSAGES
+                upstream, LAST_RESORT_TICKET, key, job.deadline, 1, job.request.endpoint
             )
             with suppress(UpstreamFailed, TimeoutError), self.timers.limit(job.deadline):
                 return await self._calls.count_tokens(job, made)

@@ -44,9 +44,16 @@ class Handovers:
         self._begun: BoundedMap[tuple[str, str], Arm] = BoundedMap(KEPT)
 
     def place(
-        self, route: CompiledRoute, request: ClientRequest, key: str, drawn: Arm
+        self,
+        route: CompiledRoute,
+        request: ClientRequest,
+        key: str,
+        drawn: Arm,
+        template: int = 0,
     ) -> HandedOver:
-        """Returns the arm of a request. key: the sticky one. drawn: the arm of its key."""
+        """Returns the arm of a request. key: the sticky one. drawn: the arm of its key.
+        template: the user's messages before those of the conversation.
+        """
         canary = route.route.canary
         handover = canary.handover if canary is not None else None
         if canary is None or handover is None or self._now_s() >= handover.until_s:
@@ -54,7 +61,7 @@ class Handovers:
         if hash_bucket(key, salt=canary.salt) < handover.settled_bps:
             return HandedOver(drawn)
         begun = (canary.rollout, key)
-        if not is_under_way(request):
+        if not is_under_way(request, template):
             self._begun.put(begun, drawn)
             return HandedOver(drawn)
         if self._begun.get(begun) is not None:
@@ -66,9 +73,9 @@ class Handovers:
         return HandedOver(_CANARY if is_candidates else _INCUMBENT, scored=False)
 
 
-def is_under_way(request: ClientRequest) -> bool:
-    """Tells whether a request's history has an answer. An answer that is its last turn is the
-    beginning of the one that is asked for.
+def is_under_way(request: ClientRequest, template: int = 0) -> bool:
+    """Tells whether a request's history has an answer to the user's first message behind the
+    template. An answer that is its last turn is the beginning of the one that is asked for.
     """
     if request.endpoint is _RESPONSES:
         if request.value("previous_response_id") or request.value("conversation"):
@@ -76,11 +83,18 @@ def is_under_way(request: ClientRequest) -> bool:
         turns = request.value("input")
     else:
         turns = request.value("messages")
-    return isinstance(turns, list) and any(map(_is_answer, turns[:-1]))
+    if not isinstance(turns, list):
+        return False
+    asked = [number for number, turn in enumerate(turns) if _role(turn) == "user"]
+    first = asked[template] if len(asked) > template else 0
+    return any(map(_is_answer, turns[first:-1]))
+
+
+def _role(turn: object) -> object:
+    return turn.get("role") if isinstance(turn, dict) else None
 
 
 def _is_answer(turn: object) -> bool:
     """Whether it is an answer, or an item of one: a call, a thought."""
-    if not isinstance(turn, dict):
-        return False
-    return turn.get("role") == "assistant" or turn.get("type", "message") != "message"
+    is_item = isinstance(turn, dict) and turn.get("type", "message") != "message"
+    return is_item or _role(turn) == "assistant"

@@ -31,7 +31,7 @@ from router.request.dispatch import Dispatcher, FirstAttempt
 from router.request.planner import Planner
 from router.request.request_state import RequestProgress, RoutedRequest
 from router.request.routed_response import RoutedResponse
-from router.request.token_count import COUNT_TIMEOUT_S, estimate_tokens
+from router.request.token_count import COUNT_PATHS, COUNT_TIMEOUT_S, estimate_tokens
 from router.server.asgi import ON_LEAVING, ClientDisconnected, Receive, Scope, Send
 from router.server.headers import JSON, Header, header_text
 from router.server.internal_errors import InternalErrors, RouterPart
@@ -106,7 +106,7 @@ class ModelEndpoint:
         serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply:
-        """Answers how many tokens a message has. It is no exposure and no evidence, and nothing
+        """Answers how many tokens a request has. It is no exposure and no evidence, and nothing
         is charged for it.
         """
         directives = read_directives(scope)
@@ -261,15 +261,16 @@ class ModelEndpoint:
             key = client_directives.sticky_key(request, sticky, grant.id)
             name, applications = route.route.name, self._shares.applications
             self._waiting.append((name, key))
+            template = 0
             if applications and key in applications.get(name, ()):
-                key = client_directives.conversation_key(request, key)
+                key, template = self._conversation(name, key, request)
             if not key:
                 key = request_id
                 self._counters["unnamed_callers"] += 1
             if grant.opt_outs and OptOut.CANARY in grant.opt_outs:
                 plan = self._planner.plan(route, Arm.INCUMBENT, request)
                 return key, Arm.INCUMBENT, plan, None
-            arm, plan, scored = self._planner.assign(route, request, key)
+            arm, plan, scored = self._planner.assign(route, request, key, template)
             trial = route.experiment
             if not scored:
                 self._counters["unscored_in_handover"] += 1
@@ -289,6 +290,20 @@ class ModelEndpoint:
             plan = self._incumbent_plan(route, request)
             return request_id, Arm.INCUMBENT, plan, None
         return key, arm, plan, trial
+
+    def _conversation(self, route: str, key: str, request: ClientRequest) -> tuple[str, int]:
+        """Names the conversation of an application's request: by the shortest opening that is
+        no template, with the number of the user's messages in the template before it. Empty
+        without one; a conversation that the provider keeps stays with the application's key.
+        """
+        template = -1
+        for template, name in enumerate(client_directives.conversation_keys(request)):
+            if name != key:
+                self._shares.openings.append((route, name))
+            if name not in self._shares.applications[route]:
+                return name, template
+        is_kept = template < 0 and request.endpoint is Endpoint.RESPONSES
+        return key if is_kept else "", max(template, 0)
 
     def _incumbent_plan(self, route: CompiledRoute, request: ClientRequest) -> RoutePlan:
         """As of this moment, or else as the snapshot has it."""
@@ -342,8 +357,10 @@ class ModelEndpoint:
     ) -> Reply | tuple[ClientRequest, CompiledRoute]:
         """The route that answers: the one that is asked, or its override for such a request."""
         try:
-            # What counts a message's tokens is no endpoint of its own.
-            request = read_request(body, ENDPOINTS.get(scope["path"], Endpoint.MESSAGES))
+            path = scope["path"]
+            # What counts tokens is no endpoint of its own.
+            endpoint = ENDPOINTS.get(path) or COUNT_PATHS[path]
+            request = read_request(body, endpoint)
         except InputError as error:
             param = error.param if isinstance(error, FieldError) else None
             return error_reply(400, f"the request body: {error}", "invalid_json", param=param)

@@ -53,10 +53,10 @@ class Planner:
         self._when_all_open = when_all_open
 
     def assign(
-        self, route: CompiledRoute, request: ClientRequest, key: str
+        self, route: CompiledRoute, request: ClientRequest, key: str, template: int = 0
     ) -> tuple[Arm, RoutePlan, bool]:
         """The arm, whom to ask now, in order, and whether a handover leaves the request to be
-        evidence. key: the sticky one.
+        evidence. key: the sticky one. template: the user's messages in its template.
         """
         if route.warmed and request.endpoint is not _EMBEDDINGS:
             plan = self._warming(route, request, key)
@@ -65,7 +65,7 @@ class Planner:
         arm = _INCUMBENT if route.experiment is None else choose_arm(route.route, key)
         canary, scored = route.route.canary, True
         if canary is not None and canary.handover is not None:
-            arm, scored = self._handovers.place(route, request, key, arm)
+            arm, scored = self._handovers.place(route, request, key, arm, template)
         if arm is _CANARY and self._stopped(canary):
             arm = _INCUMBENT
         return arm, self.plan(route, arm, request), scored

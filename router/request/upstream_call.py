@@ -29,7 +29,7 @@ from router.request.body import ClientRequest
 from router.request.degradation import dropped_fields, without_fields
 from router.request.request_state import AttemptSpec, RoutedRequest
 from router.request.stream_relay import CommittedStream, OnEnd
-from router.request.token_count import PROVIDER_PATH, count_body
+from router.request.token_count import PROVIDER_PATHS, count_body
 from router.server.timers import Timers
 from router.snapshot.compiled import CompiledTarget
 from router.upstream.failure import UpstreamFailed
@@ -173,15 +173,15 @@ class UpstreamCalls:
         return result
 
     async def count_tokens(self, job: RoutedRequest, made: AttemptSpec) -> bytes:
-        """Returns a target's own count of a message's tokens; empty where it speaks another
+        """Returns a target's own count of a request's tokens; empty where it speaks another
         protocol. Raises UpstreamFailed.
         """
         upstream = made.upstream
-        if Endpoint.MESSAGES in upstream.adapted:
+        endpoint = job.request.endpoint
+        if endpoint in upstream.adapted:
             return b""
-        request = replace(
-            _request(job, made), body=count_body(_body(job, upstream)), path=PROVIDER_PATH
-        )
+        body = count_body(_body(job, upstream), endpoint)
+        request = replace(_request(job, made), body=body, path=PROVIDER_PATHS[endpoint])
         reply = await self._transport_for(upstream.provider).send(request)
         counted = b""
         fault: BaseException | None = None

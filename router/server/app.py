@@ -56,7 +56,7 @@ from router.request.direct_request import DirectCycle, DirectRequest
 from router.request.dispatch import Dispatcher
 from router.request.model_endpoint import ModelEndpoint
 from router.request.planner import Planner
-from router.request.token_count import COUNT_PATH
+from router.request.token_count import COUNT_PATHS
 from router.request.upstream_call import UpstreamCalls
 from router.server.agents_pass_through import AGENTS_PATH, BELOW_AGENTS, AgentsPassThrough
 from router.server.asgi import (
@@ -483,7 +483,7 @@ class Router:
         body = await read_request_body(scope, receive, self._timers, limit)
         if isinstance(body, Reply):
             return body
-        if scope["path"] == COUNT_PATH:
+        if scope["path"] in COUNT_PATHS:
             kind = AsideKind.COUNTS
             if too_many := self._admission.admit_aside(kind, grant.id, grant.limits):
                 return too_many

@@ -10,13 +10,13 @@ from router.observers.feedback import FEEDBACK_PATH
 from router.protocols.completions import COMPLETIONS
 from router.protocols.endpoints import ENDPOINTS
 from router.protocols.messages.dialect import VERSION
-from router.request.token_count import COUNT_PATH
+from router.request.token_count import COUNT_PATHS
 from router.server.asgi import Scope, header
 from router.server.replies import Reply, error_reply
 
 METRICS: Final = "/metrics"
 # What asks a model, or about one request to it.
-ASKED: Final = frozenset((*ENDPOINTS, COUNT_PATH, COMPLETIONS))
+ASKED: Final = frozenset((*ENDPOINTS, *COUNT_PATHS, COMPLETIONS))
 METHODS: Final[Mapping[str, str]] = {
     **dict.fromkeys((*ASKED, FEEDBACK_PATH), "POST"),
     **dict.fromkeys((MODELS, METRICS), "GET"),
@@ -74,7 +74,7 @@ def not_allowed(method: str) -> Reply:
 def is_anthropics(scope: Scope) -> bool:
     """Whether it is Anthropic's client that asks."""
     path = scope["path"]
-    return path in (_MESSAGES, COUNT_PATH) or (
+    return path in (_MESSAGES, f"{_MESSAGES}/count_tokens") or (
         path not in ENDPOINTS and header(scope, VERSION) is not None
     )
 

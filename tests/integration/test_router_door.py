@@ -78,6 +78,7 @@ def test_an_alias_is_answered_by_its_route_under_the_name_that_was_asked(
     ("name", "said"),
     [
         ("suport", "did you mean 'support'"),
+        ("Mistral/SUPPORT", "did you mean 'support'"),
         ("@cf/meta/llama", "there is no route '@cf/meta/llama'"),
         ("x" * 5_000, "GET /v1/models lists yours"),
     ],
@@ -170,7 +171,7 @@ def test_a_body_for_another_endpoint_is_refused_in_one_sentence_before_a_target_
         ("POST", "/chat/completions", "must end in /v1; this is at /v1/chat/completions"),
         ("POST", "/openai/deployments/x/chat/completions", "at /v1/chat/completions, below"),
         ("GET", "/v1/responses/resp_1", "Swapgate stores no answers"),
-        ("POST", "/v1/responses/input_tokens", "Swapgate stores no answers"),
+        ("POST", "/v1/responses/resp_1/cancel", "Swapgate stores no answers"),
         ("POST", "/v1/messages/batches", "takes no batches"),
         ("POST", "/v1/moderations", "ask the provider"),
         ("GET", "/nothing", "there is nothing at GET /nothing"),
@@ -251,35 +252,63 @@ def test_a_probe_by_head_is_answered_like_the_get_without_its_body(
 
 
 MESSAGE = {"model": "support", "max_tokens": 9, "messages": HELLO}
+RESPONSE = {"model": "support", "max_output_tokens": 9, "input": "hello", "store": False}
 
 
+@pytest.mark.parametrize(
+    ("kind", "path", "body"),
+    [
+        ("anthropic", "messages/count_tokens", MESSAGE),
+        ("openai", "responses/input_tokens", RESPONSE),
+    ],
+)
 @pytest.mark.parametrize(("status", "counted"), [(200, 42), (404, None), (500, None)])
-def test_a_messages_tokens_are_counted_by_its_target_or_estimated_in_so_many_words(
+def test_a_requests_tokens_are_counted_by_its_target_or_estimated_in_so_many_words(
     upstream: Upstream,
     tmp_path: Path,
+    kind: str,
+    path: str,
+    body: dict[str, object],
     status: int,
     counted: int | None,
 ) -> None:
-    claude = {"up": provider(upstream.url, kind="anthropic")}
-    first = replace(snapshot(upstream.url), providers=claude)
+    providers = {"up": provider(upstream.url, kind=kind)}
+    first = replace(snapshot(upstream.url), providers=providers)
     upstream.asked.clear()
     upstream.turns[INCUMBENT] = ScriptedTurn(status, steps=(b'{"input_tokens":42}',))
 
     with running_router(first, tmp_path, SETTINGS) as world:
-        url = f"{world.url}/v1/messages/count_tokens?beta=true"
-        answer = httpx.post(
-            url, json=MESSAGE, headers=AUTH | {"anthropic-version": "2023-06-01"}
-        )
+        url = f"{world.url}/v1/{path}?beta=true"
+        answer = httpx.post(url, json=body, headers=AUTH | {"anthropic-version": "2023-06-01"})
         metrics = httpx.get(f"{world.url}/metrics", headers=AUTH).text
 
     [asked] = upstream.asked
-    assert asked.path.endswith("/messages/count_tokens")
-    assert asked.json == {"model": INCUMBENT, "messages": HELLO}
+    assert asked.path.endswith(f"/{path}")
+    left_out = {"max_tokens", "max_output_tokens", "store"}
+    sent = {name: value for name, value in body.items() if name not in left_out}
+    assert asked.json == sent | {"model": INCUMBENT}
     assert answer.status_code == 200
-    assert answer.json()["input_tokens"] == (counted or 5)
-    assert answer.headers.get("x-swapgate-degraded") == (None if counted else "count_tokens")
+    assert 0 < answer.json()["input_tokens"] <= 5 or answer.json()["input_tokens"] == counted
+    degraded = None if counted else path.rpartition("/")[2]
+    assert answer.headers.get("x-swapgate-degraded") == degraded
     assert "swapgate_requests_total{" not in metrics
     assert "swapgate_attempts_total{" not in metrics
+
+
+def test_the_tokens_of_a_response_at_a_target_that_answers_chats_are_estimated(
+    client: openai.OpenAI, world: World, upstream: Upstream
+) -> None:
+    picture = {"type": "input_image", "detail": "auto", "image_url": "data:image/png;base64,AA"}
+    counted = client.responses.input_tokens.count(
+        model="support",
+        input=[{"role": "user", "content": [picture]}],  # type: ignore[list-item, misc]
+    )
+
+    assert counted.object == "response.input_tokens"
+    assert 1_600 < counted.input_tokens < 1_700
+    assert upstream.asked == []
+    wrong = httpx.post(f"{world.url}/v1/responses/input_tokens", json=MESSAGE, headers=AUTH)
+    assert wrong.json()["error"]["code"] == "wrong_endpoint"
 
 
 def test_a_key_counts_tokens_as_often_as_it_may_send_requests_and_asks_models_besides(

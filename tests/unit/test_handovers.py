@@ -90,6 +90,8 @@ async def test_a_larger_share_leaves_with_the_candidate_who_was_there_before(
         (Endpoint.CHAT, {"messages": [ASKED]}, False),
         (Endpoint.CHAT, {"messages": [ASKED, SAID]}, False),  # it begins the answer
         (Endpoint.CHAT, {"messages": [ASKED, SAID, ASKED]}, True),
+        (Endpoint.CHAT, {"messages": [SAID, ASKED]}, False),  # a greeting is no answer
+        (Endpoint.CHAT, {"messages": [SAID, {"role": "tool", "content": "1"}]}, True),
         (Endpoint.MESSAGES, {"messages": [ASKED, SAID, ASKED]}, True),
         (Endpoint.RESPONSES, {"input": "hi"}, False),
         (Endpoint.RESPONSES, {"input": [ASKED, ASKED]}, False),

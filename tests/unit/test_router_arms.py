@@ -15,10 +15,19 @@ from scipy.stats import chi2
 
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.table import BUCKETS, Arm, Canary, Route, choose_arm, hash_bucket
+from harness.domain.routing.table import (
+    BUCKETS,
+    Arm,
+    Canary,
+    Handover,
+    Route,
+    choose_arm,
+    hash_bucket,
+)
 from router.recording.caller_shares import KEPT, RouteKeys
 from router.request.body import ClientRequest, read_request
 from router.request.client_directives import sticky_key
+from tests.support.control.manual_clock import ManualClock
 from tests.support.router.asgi_router import CHAT, Door
 from tests.support.router.live_router import snapshot
 
@@ -231,6 +240,41 @@ async def test_a_key_that_carries_most_requests_is_drawn_by_conversation(
     door.recorder.flush(final=True)
     (alert,) = [a for a in door.kept.alerts if a.kind is AlertKind.SHARED_KEY]
     assert "50 % of support's requests carry one key (user:shop)" in alert.text
+
+
+@pytest.mark.req("F3")
+async def test_requests_that_share_their_examples_are_drawn_by_what_comes_behind_them(
+    tmp_path: Path,
+) -> None:
+    first = snapshot("http://up", weight_bps=5000)
+    route = first.table.routes["support"]
+    assert route.canary is not None
+    now_s = ManualClock().now().timestamp()
+    canary = replace(route.canary, handover=Handover(now_s + 1800, settled_bps=0))
+    routes = {**first.table.routes, "support": replace(route, canary=canary)}
+    first = replace(first, table=replace(first.table, routes=routes))
+    door = Door(tmp_path, first=first)
+    example = [{"role": "user", "content": "2 + 2"}, {"role": "assistant", "content": "4"}]
+    arms: list[bytes] = []
+
+    async def ask(*more: dict[str, str]) -> bytes:
+        messages = [*example, {"role": "user", "content": "3 + 3"}, example[1], *more]
+        body = {"model": "support", "messages": messages}
+        _, headers, _ = await door.call(CHAT, json.dumps(body).encode())
+        return headers[b"x-swapgate-arm"]
+
+    for number in range(600):
+        arms.append(await ask({"role": "user", "content": f"{number} + 5"}))
+        if number % 100 == 99:
+            door.app._alarms.evaluate()
+
+    assert set(arms[:100]) == {b"incumbent"}
+    assert 70 <= arms[-200:].count(b"canary") <= 130
+    last = {"role": "user", "content": f"{599} + 5"}
+    assert await ask(last, example[1], {"role": "user", "content": "sure?"}) == arms[-1]
+    door.recorder.flush(final=True)
+    (alert,) = {a.text for a in door.kept.alerts if a.kind is AlertKind.SHARED_KEY}
+    assert "of support's requests begin with one message" in alert
 
 
 def test_the_shares_of_keys_are_bounded_and_forget() -> None:

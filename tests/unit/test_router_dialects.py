@@ -67,6 +67,12 @@ def test_each_endpoint_has_its_path() -> None:
         ("chat", {"session_id": "s"}, "conversation:s"),
         ("chat", {"metadata": {}, "litellm_metadata": {"user_id": "ann"}}, "user:ann"),
         ("responses", {"input": "hi", "conversation": {"id": "conv_1"}}, "conversation:conv_1"),
+        ("chat", {"providerOptions": {"gateway": {"user": "ann"}}}, "user:ann"),
+        ("responses", {"user_security_context": {"end_user_id": "ann"}}, "user:ann"),
+        ("messages", {"litellm_metadata": {"user": "ann"}, "messages": HI}, "user:ann"),
+        ("chat", {"metadata": {"userId": "ann", "sessionId": "s"}}, "user:ann"),
+        ("chat", {"orq": {"thread": {"id": "s"}}}, "conversation:s"),
+        ("chat", {"providerOptions": {"gateway": {"tags": ["x"]}}, "messages": []}, ""),
         ("messages", {"metadata": {"user_id": 7}, "messages": []}, ""),
         ("messages", {"metadata": 7}, ""),
         ("responses", {"input": [{"type": "item_reference"}]}, "key:k"),
@@ -138,13 +144,26 @@ def test_the_headers_of_known_clients_name_a_person_or_else_a_conversation() -> 
             "conversation_id",
         ),
         *("helicone-user-id", "langfuse_trace_user_id", "x-session-affinity"),
+        *("x-llmgateway-user-id", "x-forwarded-user", "x-ms-client-principal-id"),
     ):
         assert named((name, "it")) == b"it", name
     assert named(("x-openwebui-chat-id", "c"), ("x-openwebui-user-id", "u")) == b"u"
     assert named(("x-openwebui-chat-id", "c"), ("x-openwebui-user-id", "")) == b"c"
     assert named(("x-session-id", "c"), ("x-swapgate-sticky", "mine")) == b"mine"
-    for name in ("x-request-id", "x-ms-client-session-id", "authorization", "x-stainless-os"):
+    for name in ("x-request-id", "x-ms-client-session-id", "authorization", "a_" * 90 + "x"):
         assert named((name, "it")) is None, name
+    for name, value in (
+        ("x-portkey-metadata", '{"_user": "it", "environment": "prod"}'),
+        ("cf-aig-metadata", '{"team": "AI", "user": "it", "test": true}'),
+        ("x-tfy-metadata", '{"customer_id": "it"}'),
+        ("x-amzn-bedrock-request-metadata", '{"userId": "it"}'),
+        ("x-gateway-metadata", '{"user_email":"it"}'),
+        ("baggage", "langfuse_session_id=s,langfuse_user_id=it;ttl=1"),
+    ):
+        assert named((name, value), ("x-session-id", "c")) == b"it", name
+    assert named(("cf-aig-metadata", '{"user": 12345}')) == b"12345"
+    for value in ("[" * 9000, "[1]", "{", '{"team": "AI"}'):
+        assert named(("cf-aig-metadata", value)) is None
 
 
 def test_an_input_that_is_a_text_begins_a_conversation_too() -> None:

@@ -134,7 +134,7 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "router.protocols.usage",
         "router.request.client_directives:client_headers",
         "router.request.client_directives:_declared_kind",
-        "router.request.client_directives:_named_caller",
+        "router.protocols.caller_names:header_caller",
         "router.request.client_directives:heartbeat_s",
         "router.request.client_directives:_requested_timeout_s",
         "router.request.client_directives:_is_printable",

@@ -2,7 +2,7 @@
 prompt addendum, usage of a stream), and reads the answer's usage, end and faults.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from mypy_extensions import mypyc_attr
@@ -12,13 +12,7 @@ from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Target
 from router.protocols.answer_ends import AnswerEnding, read_ending
 from router.protocols.answer_signals import AnswerSignals
-from router.protocols.caller_names import (
-    CONVERSATION_FIELDS,
-    METADATA_FIELDS,
-    PERSON_FIELDS,
-    conversation_opening,
-    metadata_caller,
-)
+from router.protocols.caller_names import conversation_opening
 from router.protocols.chat.answer_signals import read_signals, schema_of, tools_of
 from router.protocols.chat.stream import ChatStream, has_answer
 from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
@@ -56,7 +50,6 @@ WITH_USAGE: Final[Mapping[str, object]] = {OPTIONS: USAGE}
 _USAGE_MEMBER: Final = f",{to_json(WITH_USAGE)[1:-1]}".encode()
 _GOOD: Final = ("stop", "tool_calls")  # most often; `ENDS` has all
 _CUT: Final = AnswerEnding.CUT
-NAMING_FIELDS: Final = (*PERSON_FIELDS, "prompt_cache_key")
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -66,29 +59,8 @@ class ChatDialect:
         self.path = CHAT_PATH
         self.passed_up: Mapping[bytes, bytes] = {}
 
-    def caller(self, request: ClientRequest) -> str:
-        get = request.members.get
-        for field in PERSON_FIELDS:
-            value = get(field)
-            if isinstance(value, str) and value:
-                return f"{field}:{value}"
-        for field in METADATA_FIELDS:
-            value = get(field)
-            if value is not None and (found := metadata_caller(value)):
-                return found
-        for field in CONVERSATION_FIELDS:
-            value = get(field)
-            value = value.get("id") if isinstance(value, dict) else value
-            if isinstance(value, str) and value:
-                return f"conversation:{value}"
-        return ""
-
-    def callers(self, request: ClientRequest) -> Sequence[str]:
-        values = ((field, request.value(field)) for field in NAMING_FIELDS)
-        return [f"{name}:{value}" for name, value in values if isinstance(value, str) and value]
-
-    def opening(self, request: ClientRequest) -> list[object]:
-        return conversation_opening(request.value("messages"))
+    def opening(self, request: ClientRequest, skipped: int = 0) -> list[object]:
+        return conversation_opening(request.value("messages"), skipped=skipped)
 
     def patched(
         self, request: ClientRequest, target: Target, *, serialize_tools: bool = False

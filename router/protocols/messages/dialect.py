@@ -2,14 +2,14 @@
 and reads the answer's usage, end and faults.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import ANTHROPIC_VERSION, Target
 from router.protocols.answer_signals import AnswerSignals
-from router.protocols.caller_names import conversation_opening, metadata_caller
+from router.protocols.caller_names import conversation_opening
 from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
 from router.protocols.messages.answer_signals import read_block_signals, schema_of, tools_of
 from router.protocols.messages.errors import anthropic_error
@@ -47,15 +47,9 @@ class MessagesDialect:
     path = "/messages"
     passed_up = PASSED_UP
 
-    def caller(self, request: ClientRequest) -> str:
-        return metadata_caller(request.members.get("metadata"))
-
-    def callers(self, request: ClientRequest) -> Sequence[str]:
-        return [caller] if (caller := self.caller(request)) else []
-
-    def opening(self, request: ClientRequest) -> list[object]:
+    def opening(self, request: ClientRequest, skipped: int = 0) -> list[object]:
         get = request.members.get
-        return conversation_opening(get("messages"), get("system"))
+        return conversation_opening(get("messages"), get("system"), skipped)
 
     def patched(
         self, request: ClientRequest, target: Target, *, serialize_tools: bool = False

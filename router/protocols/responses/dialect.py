@@ -40,7 +40,7 @@ class ResponsesDialect(ChatDialect):
         self.endpoint = Endpoint.RESPONSES
         self.path = "/responses"
 
-    def opening(self, request: ClientRequest) -> list[object]:
+    def opening(self, request: ClientRequest, skipped: int = 0) -> list[object]:
         """Returns the opening of the conversation; empty where the provider keeps its
         beginning.
         """
@@ -49,7 +49,7 @@ class ResponsesDialect(ChatDialect):
         given = request.value("input")
         if isinstance(given, str):
             given = [{"role": "user", "content": given}] if given else []
-        return conversation_opening(given, request.value("instructions"))
+        return conversation_opening(given, request.value("instructions"), skipped)
 
     def patched(
         self, request: ClientRequest, target: Target, *, serialize_tools: bool = False
