@@ -3,7 +3,7 @@ price), progress, cost and latency tiles, pins, why a verdict is stale. Also the
 that the Proposals page shows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from dashboard.data.frames import in_reading_order
@@ -16,7 +16,7 @@ from harness.control.evals.proof_validity import ProofState
 from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAnswers
 from harness.control.proposals.drawbacks import describe_absence, list_drawbacks
 from harness.control.proposals.estimate import SuiteEstimate
-from harness.domain.evals.suite_plan import SuitePlan
+from harness.domain.evals.suite_plan import Claim, ClaimPopulation, SuitePlan
 from harness.domain.evals.verdict import BaseVerdict, SuiteReport, VerdictBasis
 from harness.domain.formatting import (
     format_score,
@@ -24,6 +24,7 @@ from harness.domain.formatting import (
 )
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.gate.offline.futility import EARLY_ENDS
+from harness.gate.planning.claim_advice import ClaimOption
 from harness.gate.text.claim_sentence import describe_claim
 
 
@@ -269,13 +270,53 @@ def stale_reason(view: ComparisonView) -> str:
     return f"it expired {labels.age(verdict.expires_at, view.now)}"
 
 
-def cheapest_design(estimate: SuiteEstimate) -> str:
-    """The cheapest design that shows the difference that matters."""
-    best, wanted = estimate.cheapest, f"{format_score(estimate.effect)} points"
-    if best is None:
-        return f"{wanted}: not possible with this suite"
-    epochs = f" × {best.epochs} epochs" if best.epochs > 1 else ""
-    return f"{wanted}: {best.items:,} items{epochs}"
+def claim_heads(planned: Sequence[SuiteEstimate]) -> Sequence[str]:
+    """Heads the table of the claims that may be made."""
+    (points, *_) = [format_score(estimate.advice.effect, None) for estimate in planned] or [""]
+    better = f"Shown if {points} points better"
+    return ("Suite", "Claim", "Items", "Costs at most", "Shown if equal", better, "80 % takes")
+
+
+def claim_rows(
+    planned: Sequence[SuiteEstimate], titles: Mapping[str, str]
+) -> Sequence[Sequence[str]]:
+    """Lists how often each claim would be shown; the recommended one comes first."""
+    return [
+        (
+            html.escape("" if number else titles.get(estimate.plan.suite, estimate.plan.suite)),
+            _claimed(option, recommended=option is estimate.advice.recommended),
+            _times(option.items, option.epochs),
+            labels.usd(option.cost_usd),
+            labels.percent(option.if_equal, 0),
+            labels.percent(option.if_better, 0),
+            _times(option.enough.items, option.enough.epochs)
+            if option.enough
+            else f"over {estimate.advice.suite_items:,}",
+        )
+        for estimate in planned
+        for number, option in enumerate(estimate.advice.options)
+    ]
+
+
+def _claimed(option: ClaimOption, *, recommended: bool) -> str:
+    words = labels.CLAIMS[option.claim]
+    if option.claim is not Claim.SUPERIOR:
+        words += f", within {format_score(option.margin, None)} points"
+    if option.population is ClaimPopulation.THESE:
+        words += ", on these very items"
+    return html.strong(f"{words} (recommended)") if recommended else html.escape(words)
+
+
+def _recommended(planned: Sequence[SuiteEstimate]) -> Sequence[str]:
+    return [
+        f"Recommended is “{labels.CLAIMS[advice.recommended.claim]}”: {advice.why}."
+        for advice in (estimate.advice for estimate in planned)
+        if len(advice.options) > 1
+    ]
+
+
+def _times(items: int, epochs: int) -> str:
+    return f"{items:,} × {epochs}" if epochs > 1 else f"{items:,}"
 
 
 def outlook_line(planned: Sequence[SuiteEstimate]) -> str:
@@ -298,5 +339,9 @@ def outlook_line(planned: Sequence[SuiteEstimate]) -> str:
     texts = [text for estimate in planned for text in estimate.texts]
     warnings += [f"{text[:1].upper()}{text[1:]}." for text in texts]
     return " ".join(
-        [f"For both models: {cost_text}, {time_text}; the gate may stop early.", *warnings]
+        [
+            f"For both models: {cost_text}, {time_text}; the gate may stop early.",
+            *_recommended(planned),
+            *warnings,
+        ]
     )

@@ -314,12 +314,15 @@ def _outlook(request: submission.ProposalRequest) -> None:
             escape(names.get(suite_estimate.plan.suite, suite_estimate.plan.suite)),
             suite_estimate.plan.n_max_text,
             f"{format_score(suite_estimate.mde)} points",
-            comparison_text.cheapest_design(suite_estimate),
         )
         for suite_estimate in planned
     ]
-    heads = ("Suite", "Items", "Smallest difference it can show", "Cheapest design")
-    st.html(html.table(heads, rows) + html.note(comparison_text.outlook_line(planned)))
+    heads = ("Suite", "Items", "Smallest difference it can show")
+    claims = html.table(
+        comparison_text.claim_heads(planned), comparison_text.claim_rows(planned, names)
+    )
+    outlook = html.note(comparison_text.outlook_line(planned))
+    st.html(html.table(heads, rows) + claims + outlook)
     st.html(html.note(f"This would be the {terms.risk.text}."))
     for line in route_rules.describe_widening(terms.widened):
         st.html(html.note(f"Another person has to approve it: {line}"))

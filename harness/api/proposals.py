@@ -2,7 +2,7 @@
 know, approve, reject, cancel.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -20,7 +20,14 @@ from harness.api.frame.request_fields import (
 from harness.control.evals.proof_validity import ProofValidity
 from harness.control.evals.run_costs import JudgingCost, Savings
 from harness.control.operations import queries
-from harness.control.proposals import comparison, decisions, review, selections, submission
+from harness.control.proposals import (
+    comparison,
+    decisions,
+    estimate,
+    review,
+    selections,
+    submission,
+)
 from harness.control.proposals.comparison import ArmFigures
 from harness.control.proposals.decisions import ApprovalView
 from harness.control.proposals.format_failures import FormatFailure, find_format_failures
@@ -37,10 +44,20 @@ from harness.domain.operations.access import Role
 from harness.domain.pagination import Page
 from harness.domain.proposals.proposal import Proposal, ProposalView
 from harness.domain.routing.target import Target
+from harness.gate.planning.claim_advice import ClaimAdvice
 
 router = APIRouter()
 NO_REASON = ReasonBody()
 AS_STORED = ApprovalBody()
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedProposal(ProposalPreview):
+    """What a proposal would measure, cost and need. advice: by suite, which claims may be made
+    there, how often each would be shown, and which one is recommended: the first.
+    """
+
+    advice: Mapping[str, ClaimAdvice]
 
 
 @dataclass(frozen=True)
@@ -159,13 +176,18 @@ def review_proposal(who: CallerParam, proposal: str) -> ProposalReview:
 
 
 @endpoint(router, "POST", "/proposals/preview")
-def preview_proposal(who: CallerParam, body: ProposalBody) -> ProposalPreview:
-    """What a proposal would register: its looks and alphas, what needs an approval, the risk.
+def preview_proposal(who: CallerParam, body: ProposalBody) -> PlannedProposal:
+    """What a proposal would register: its looks and alphas, what needs an approval, the risk;
+    and which claim its suites can show.
 
     Stores nothing.
     """
     who.actor.require(Role.PROPOSER)
-    return submission.preview_proposal(who.ctx, body.to_request(), who.actor)
+    request = body.to_request()
+    preview = submission.preview_proposal(who.ctx, request, who.actor)
+    planning = estimate.estimate_proposal(who.ctx, request)
+    advice = {suite.plan.suite: suite.advice for suite in planning}
+    return PlannedProposal(preview.plans, preview.widened, preview.risk, preview.gate, advice)
 
 
 @endpoint(router, "POST", "/proposals/{proposal}/approve")

@@ -13,7 +13,12 @@ from harness.control.proposals import comparison, estimate, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.errors import ConfigError, InputError
-from harness.domain.evals.suite_plan import Claim, PrimaryCombination, SuiteRole
+from harness.domain.evals.suite_plan import (
+    Claim,
+    ClaimPopulation,
+    PrimaryCombination,
+    SuiteRole,
+)
 from harness.domain.evals.verdict import Passed
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.policy import GatePolicy
@@ -21,6 +26,7 @@ from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.gate.offline.primary_suites import WEIGHTED_MEAN
+from harness.gate.planning.claim_advice import ClaimAdvice
 from harness.report.content import gather_report
 from harness.report.junit import render_junit
 from harness.report.markdown import render_markdown
@@ -138,14 +144,51 @@ def test_what_it_would_have_saved_can_be_asked_afterwards(plain: SmallInstallati
 def test_the_plan_says_how_many_items_the_saving_takes(plain: SmallInstallation) -> None:
     prepared(plain).script = same
     request = ProposalRequest("chat", "sim/good", claim=CHEAPER)
-    (unknown,) = estimate.estimate_proposal(plain.context(), request)
-    assert (unknown.saving, unknown.saving_items) == (None, None)
+    (listed,) = estimate.estimate_proposal(plain.context(), request)
+    assert listed.incumbent is None
+    assert listed.saving == pytest.approx(0.75)
     proposed(plain, "sim/good")
 
     (known,) = estimate.estimate_proposal(plain.context(), request)
     assert known.saving == pytest.approx(0.75)
     assert known.saving_items is not None
     assert known.saving_items < 30
+
+
+def test_the_plan_recommends_the_claim_that_fits_the_candidates_price(
+    plain: SmallInstallation,
+) -> None:
+    gate = replace(GATE, claim=Claim.SUPERIOR, margin_max=0.3)
+    ctx = prepared(plain, gate).context()
+
+    def advised(request: ProposalRequest) -> ClaimAdvice:
+        (found,) = estimate.estimate_proposal(ctx, request)
+        return found.advice
+
+    tenth, same_price = (
+        advised(ProposalRequest("chat", f"sim/{m}")) for m in ("good", "equal")
+    )
+    asked = advised(ProposalRequest("chat", "sim/good", claim=Claim.SUPERIOR))
+
+    assert [(one.claim, one.margin) for one in tenth.options if one.epochs == 1] == [
+        (CHEAPER, 0.2),
+        (Claim.SUPERIOR, 0.2),
+        (Claim.NON_INFERIOR, 0.2),
+        (Claim.NON_INFERIOR, 0.3),
+        (CHEAPER, 0.3),
+    ]
+    assert tenth.own.claim is Claim.SUPERIOR
+    assert "the candidate costs 75 % less" in tenth.why
+    assert same_price.recommended.claim is Claim.SUPERIOR
+    assert CHEAPER not in {one.claim for one in same_price.options}
+    assert asked.recommended.claim is Claim.SUPERIOR
+    # About these very items: said, and the owner's setting decides whether it comes first.
+    assert [one.claim for one in tenth.options if one.epochs == 2] == [CHEAPER]
+    these = replace(gate, population=ClaimPopulation.THESE, epochs=2)
+    first = estimate.estimate_proposal(
+        prepared(plain, these).context(), ProposalRequest("chat", "sim/good")
+    )[0].advice.recommended
+    assert (first.claim, first.population) == (CHEAPER, ClaimPopulation.THESE)
 
 
 @pytest.mark.req("F2")

@@ -74,10 +74,10 @@ def test_the_cheapest_design_is_for_the_difference_that_matters(
         world.context(), ProposalRequest("chat", "sim/better"), effect=0.3
     )
 
-    assert small.cheapest is None
+    assert small.advice.own.enough is None
     assert "too few to detect 5" in small.warning
-    assert large.cheapest is not None
-    assert large.cheapest.items <= ITEMS
+    assert large.advice.own.enough is not None
+    assert large.advice.own.enough.items <= ITEMS
     assert large.warning == ""
 
 
@@ -87,7 +87,7 @@ def test_for_non_inferiority_the_margin_is_the_distance(world: SmallInstallation
     (suite_estimate,) = estimate.estimate_proposal(world.context(), request)
 
     assert suite_estimate.effect == 0.25
-    assert suite_estimate.cheapest is not None
+    assert suite_estimate.advice.own.enough is not None
 
 
 def test_a_wish_that_makes_no_sense_is_refused(world: SmallInstallation) -> None:

@@ -8,8 +8,9 @@ from dataclasses import fields
 from harness.cli.frame import output
 from harness.control.proposals.estimate import SuiteEstimate
 from harness.control.serialize import to_plain
-from harness.domain.evals.suite_plan import Claim
+from harness.domain.evals.suite_plan import Claim, ClaimPopulation
 from harness.domain.formatting import format_percent, format_score, format_span, format_usd
+from harness.gate.planning.claim_advice import ClaimAdvice, ClaimOption
 from harness.gate.text.sentences import spending_text
 
 
@@ -17,13 +18,19 @@ def print_planning(planning: Sequence[SuiteEstimate]) -> None:
     output.table(
         [
             *("SUITE", "ROLE", "CLAIM", "ALLOWED LOSS", "ITEMS", "SEES FROM"),
-            *("COSTS AT MOST", "TAKES ABOUT", "CHEAPEST DESIGN"),
+            *("COSTS AT MOST", "TAKES ABOUT"),
         ],
         [_planning_row(suite_estimate) for suite_estimate in planning],
         empty="no suites",
     )
+    _print_advice(planning)
     for suite_estimate in planning:
         suite, plan = suite_estimate.plan.suite, suite_estimate.plan
+        advice = suite_estimate.advice
+        if len(advice.options) > 1:
+            output.note(
+                f"{suite}: {advice.recommended.claim.value} is recommended: {advice.why}"
+            )
         if suite_estimate.judge_usd != 0:
             output.note(
                 (
@@ -49,14 +56,50 @@ def print_planning(planning: Sequence[SuiteEstimate]) -> None:
             )
 
 
+def _print_advice(planning: Sequence[SuiteEstimate]) -> None:
+    """Prints how often each claim would be shown; an arrow marks the recommended one."""
+    better = {format_score(suite_estimate.advice.effect, None) for suite_estimate in planning}
+    output.table(
+        [
+            *("SUITE", "MAY BE CLAIMED", "WITHIN", "ITEMS", "COSTS", "IF EQUAL"),
+            *(f"IF {points} BETTER" for points in better),
+            "80 % TAKES",
+        ],
+        [
+            [suite_estimate.plan.suite, *_option_cells(option, suite_estimate.advice)]
+            for suite_estimate in planning
+            for option in suite_estimate.advice.options
+        ],
+        empty="",
+    )
+
+
+def _option_cells(option: ClaimOption, advice: ClaimAdvice) -> list[object]:
+    mark = "→" if option is advice.recommended else " "
+    enough = option.enough
+    loss = f"{format_score(option.margin, None)} points"
+    these = ", these" if option.population is ClaimPopulation.THESE else ""
+    return [
+        f"{mark} {option.claim.value.replace('_', '-')}",
+        None if option.claim is Claim.SUPERIOR else loss,
+        _times(option.items, option.epochs) + these,
+        format_usd(option.cost_usd),
+        format_percent(option.if_equal, 0),
+        format_percent(option.if_better, 0),
+        _times(enough.items, enough.epochs) if enough else f"over {advice.suite_items:,}",
+    ]
+
+
+def _times(items: int, epochs: int) -> str:
+    return f"{items:,} x {epochs}" if epochs > 1 else f"{items:,}"
+
+
 def _saving(suite_estimate: SuiteEstimate) -> str:
     plan = suite_estimate.plan
     if suite_estimate.saving is None:
-        return (
-            f"whether it costs {format_percent(plan.min_saving)} less is open: no "
-            "recorded answers"
-        )
-    found = f"recorded answers cost {format_percent(suite_estimate.saving)} less; claimed are "
+        return f"whether it costs {format_percent(plan.min_saving)} less is open: no price"
+    basis = "recorded answers" if suite_estimate.incumbent else "by list prices answers"
+    found = f"{basis} cost {format_percent(suite_estimate.saving)} less; claimed are "
     if suite_estimate.saving_items is None or suite_estimate.saving_items > plan.n_max:
         more = (
             f", and that takes about {suite_estimate.saving_items:,}"
@@ -74,15 +117,7 @@ def _saving(suite_estimate: SuiteEstimate) -> str:
 
 
 def _planning_row(suite_estimate: SuiteEstimate) -> list[object]:
-    plan, best = suite_estimate.plan, suite_estimate.cheapest
-    effect = format_score(suite_estimate.effect, None)
-    cheapest = (
-        f"{effect} points: {best.items} {plan.unit}s"
-        + (f" x {best.epochs} epochs" if best.epochs > 1 else "")
-        + (f", {format_usd(best.cost_usd)}" if best.cost_usd is not None else "")
-        if best
-        else f"{effect} points: not with this suite"
-    )
+    plan = suite_estimate.plan
     return [
         plan.suite,
         plan.role.value,
@@ -94,7 +129,6 @@ def _planning_row(suite_estimate: SuiteEstimate) -> list[object]:
         "unknown"
         if suite_estimate.duration_s is None
         else format_span(suite_estimate.duration_s),
-        cheapest,
     ]
 
 

@@ -4,17 +4,20 @@ of earlier runs. It names the cheapest design that shows enough, and warns of on
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.proposals import recorded_answers, submission
+from harness.control.proposals import recorded_answers, submission, suite_registration
 from harness.control.proposals.submission import ProposalRequest
-from harness.control.routing import routes, targets
+from harness.control.routing import monthly_bill, routes, targets
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS
 from harness.domain.evals.run import RunBudget
-from harness.domain.evals.suite_plan import Claim, SuitePlan
+from harness.domain.evals.suite_plan import (
+    Claim,
+    SuitePlan,
+)
 from harness.domain.formatting import format_percent, format_score, format_usd
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target
@@ -25,13 +28,13 @@ from harness.gate.planning import budget
 from harness.gate.planning.budget import (
     DISAGREEMENT,
     EFFECT,
-    CostOfAnswers,
     DesignOption,
     DifferenceSpread,
     MeanUsage,
     sd_pass_fail,
 )
-from harness.gate.planning.planned_tests import PlannedTest, cheapest_design, planned_test
+from harness.gate.planning.claim_advice import ClaimAdvice, advise_claim, plan_cost_usd
+from harness.gate.planning.planned_tests import PlannedTest, planned_test
 from harness.ports import Transaction
 
 # How alike items of one cluster are taken to be before any were compared.
@@ -85,13 +88,18 @@ class SuiteEstimate:
     # yet.
     judge_usd: float | None
     duration_s: float | None
-    cheapest: DesignOption | None  # None where the suite has too few items
+    advice: ClaimAdvice  # the claims that may be made on it, and the one that is recommended
     warning: str
-    # Share of the incumbent's cost, by these answers, where the claim is about it.
-    saving: float | None = None
-    saving_items: int | None = None  # how many would show it, None for never
+    saving_items: int | None = (
+        None  # how many would show that saving, if it is claimed; None for never
+    )
     slices: tuple[SliceEstimate, ...] = ()
     promotion_from: int = 0  # units; before these no slice is looked at, and nothing promoted
+
+    @property
+    def saving(self) -> float | None:
+        """Share of the incumbent's cost that the candidate saves, by answers or list prices."""
+        return self.advice.saving
 
     @property
     def texts(self) -> Sequence[str]:
@@ -135,40 +143,45 @@ def estimate_proposal(
     preview = submission.preview_proposal(ctx, request)
     limit = RunBudget(preview.gate.max_tokens, preview.gate.max_cost_usd)
     with ctx.store.read() as tx:
-        incumbent = tx.routing.targets()[routes.require_route(tx, request.route).incumbent]
-        sides = (
-            incumbent,
+        route = routes.require_route(tx, request.route)
+        arms = (
+            tx.routing.targets()[route.incumbent],
             targets.find_known_target(tx, request.candidate)
             or targets.plain_target(request.candidate),
         )
         earlier = tx.proposals.list(limit=MOST_EARLIER)
+        claims = suite_registration.plan_claims(
+            ctx, route.settings, preview.gate, preview.plans
+        )
         return [
-            _of_suite(ctx, tx, plan, sides, earlier, limit, effect) for plan in preview.plans
+            _of_suite(ctx, tx, plans, request.claim, arms, earlier, limit, effect)
+            for plans in claims
         ]
 
 
-def _of_suite(
+def _of_suite(  # noqa: PLR0913, PLR0917 - all that is known of a suite
     ctx: Context,
     tx: Transaction,
-    plan: SuitePlan,
+    plans: Sequence[SuitePlan],
+    chosen: Claim | None,
     arms: tuple[Target, Target | None],
     earlier: Sequence[Proposal],
     limit: RunBudget,
     wished: float | None,
 ) -> SuiteEstimate:
-    ours, theirs = (recorded_answers.mean_usage(tx, plan, arm) for arm in arms)
-    estimated = theirs is None and ours is not None
-    if ours is not None and theirs is None:
-        theirs = recorded_answers.usage_at_price(tx, arms[1], ours)
+    plan, effect = plans[0], _effect(plans[0], wished)
+    ours, theirs = sides = _sides(tx, plan, arms)
     spread = recorded_answers.measure_spread(tx, plan, arms[0].id, earlier)
-    effect = _effect(plan, wished)
     known = spread or DifferenceSpread(_guess(plan, effect), 0.0, 0)
-    sd = known.sd(plan.epochs)
+    sd, units = known.sd(plan.epochs), ctx.suites.groups(plan.suite).units
+    test, saving = planned_test(plan, units, known.foreseen), _saving(tx, arms, sides)
+    advice = advise_claim(plans, chosen, units, known, sides, saving, wished or EFFECT)
     judged = ctx.suites.pin(plan.suite).judged
-    units, items = ctx.suites.groups(plan.suite).units, plan.planned_items
-    sides, test = (ours, theirs), planned_test(plan, units, known.foreseen)
-    best = _in_items(cheapest_design(known, effect, test, sides), items / plan.n_max)
-    saving = _saving(ours, theirs) if plan.claim is Claim.CHEAPER else None
+    warnings = (
+        _warning(plan, test, sd, effect, advice.own.enough),
+        _budget_warning(plan, sides, limit),
+        _likely_clusters(ctx, plan.suite),
+    )
     return SuiteEstimate(
         plan=plan,
         effect=effect,
@@ -177,40 +190,49 @@ def _of_suite(
         spread=spread,
         incumbent=ours,
         candidate=theirs,
-        estimated=estimated,
-        cost_usd=_cost(plan, sides, budget.comparison_cost_usd),
-        judge_usd=_cost(plan, sides, budget.judging_cost_usd) if judged else 0.0,
+        estimated=bool(ours and theirs and not theirs.answers),
+        cost_usd=advice.own.cost_usd,
+        judge_usd=plan_cost_usd(plan, sides, budget.judging_cost_usd) if judged else 0.0,
         duration_s=budget.comparison_duration_s(
-            items, plan.epochs, sides, ctx.eval_connections, plan.pool
+            plan.planned_items, plan.epochs, sides, ctx.eval_connections, plan.pool
         ),
-        cheapest=best,
-        warning=" ".join(
-            filter(
-                None,
-                [
-                    _warning(plan, test, sd, effect, best),
-                    _budget_warning(plan, sides, limit),
-                    _likely_clusters(ctx, plan.suite),
-                ],
-            )
+        advice=advice,
+        warning=" ".join(filter(None, warnings)),
+        saving_items=(
+            items_to_show_saving(saving, plan)
+            if plan.claim is Claim.CHEAPER and saving is not None
+            else None
         ),
-        saving=saving,
-        saving_items=None if saving is None else items_to_show_saving(saving, plan),
         slices=_slices(plan, sd),
         promotion_from=promotion_waits_for(plan),
     )
 
 
-def _cost(
-    plan: SuitePlan, sides: Sequence[MeanUsage | None], of_answers: CostOfAnswers
+def _sides(
+    tx: Transaction, plan: SuitePlan, arms: tuple[Target, Target | None]
+) -> tuple[MeanUsage | None, MeanUsage | None]:
+    """What an answer of either model takes; a candidate without answers is priced by those of
+    the incumbent.
+    """
+    ours, theirs = (recorded_answers.mean_usage(tx, plan, arm) for arm in arms)
+    if ours is not None and theirs is None:
+        theirs = recorded_answers.usage_at_price(tx, arms[1], ours)
+    return ours, theirs
+
+
+def _saving(
+    tx: Transaction,
+    arms: tuple[Target, Target | None],
+    sides: tuple[MeanUsage | None, MeanUsage | None],
 ) -> float | None:
-    items, first = plan.planned_items, plan.incumbent_items
-    return budget.cost_with_pool(of_answers, items, first, plan.epochs, sides)
-
-
-def _saving(ours: MeanUsage | None, theirs: MeanUsage | None) -> float | None:
-    """None where a side's cost is unknown, or the incumbent's is 0."""
-    if ours is None or theirs is None or not ours.cost_usd or theirs.cost_usd is None:
+    """By recorded answers, else by list prices; None where one is unknown, or nothing costs
+    anything.
+    """
+    ours, theirs = sides
+    if ours is None or theirs is None:
+        before, after = (monthly_bill.find_price(tx, arm) for arm in arms)
+        return after.saves_on(before) if before and after else None
+    if not ours.cost_usd or theirs.cost_usd is None:
         return None
     return 1.0 - theirs.cost_usd / ours.cost_usd
 
@@ -229,14 +251,6 @@ def _guess(plan: SuitePlan, effect: float) -> float:
         return variance
     shares = [CLUSTER_ICC + (1.0 - CLUSTER_ICC) / size for size in plan.cluster_sizes]
     return variance * fmean(shares)
-
-
-def _in_items(design: DesignOption | None, size: float) -> DesignOption | None:
-    """A design of units that have so many items in the mean, with their answers and costs."""
-    if design is None or size == 1.0:
-        return design
-    cost = None if design.cost_usd is None else design.cost_usd * size
-    return replace(design, answers=round(design.answers * size), cost_usd=cost)
 
 
 def _warning(

@@ -3,7 +3,8 @@ plan with its claim, margin, alpha and order (`register_plans`).
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Final
 
 from harness.control.context import Context
@@ -111,6 +112,32 @@ def plan_suites(ctx: Context, settings: RouteSettings, gate: GatePolicy) -> Regi
         (pins[suite.suite], _plan(suite, pins, groups, gate, combine, primary))
         for suite in settings.suites
     ]
+
+
+def plan_claims(
+    ctx: Context, settings: RouteSettings, gate: GatePolicy, registered: Sequence[SuitePlan]
+) -> Sequence[Sequence[SuitePlan]]:
+    """Plans every suite with each claim that a proposal may make there, at the registered
+    alpha; stores nothing. The registered plan comes first.
+    """
+    found = {plan.suite: {_claim_key(plan): plan} for plan in registered}
+    own = {plan.suite: plan for plan in registered}
+    margins = dict.fromkeys((gate.margin, gate.largest_margin))
+    for claim, margin, population in product(gate.allowed_claims, margins, ClaimPopulation):
+        if any(plan.combine is PrimaryCombination.ANY for plan in registered):
+            break
+        epochs = max(gate.epochs, 2) if population is ClaimPopulation.THESE else gate.epochs
+        other = replace(gate, claim=claim, margin=margin, population=population, epochs=epochs)
+        for _, plan in plan_suites(ctx, settings, other):
+            if plan.role is SuiteRole.PRIMARY and plan.population is population:
+                same_alpha = replace(plan, alpha=own[plan.suite].alpha)
+                found[plan.suite].setdefault(_claim_key(plan), same_alpha)
+    return [list(plans.values()) for plans in found.values()]
+
+
+def _claim_key(plan: SuitePlan) -> tuple[object, ...]:
+    margin = None if plan.claim is Claim.SUPERIOR else plan.margin
+    return plan.claim, margin, plan.population
 
 
 def _plan(

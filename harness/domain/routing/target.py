@@ -117,6 +117,18 @@ class Price:
     # for an hour, it costs 1.6 times this.
     cache_write_usd_per_mtok: float | None = None
 
+    def saves_on(self, other: "Price") -> float | None:
+        """Returns the share of another model's price that this one saves at the least, whatever
+        the tokens are; None where the other one costs nothing.
+        """
+        pairs = (
+            (self.input_usd_per_mtok, other.input_usd_per_mtok),
+            (self.output_usd_per_mtok, other.output_usd_per_mtok),
+        )
+        if not all(theirs for _, theirs in pairs):
+            return None
+        return 1.0 - max(ours / theirs for ours, theirs in pairs)
+
     def cost_usd(
         self,
         input_tokens: float,

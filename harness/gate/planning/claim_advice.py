@@ -1,0 +1,176 @@
+"""Claim advice says, before anything is asked, how often a suite would show each claim that may
+be made, and which claim answers the question that people have (statistics.md §1.9).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from harness.domain.evals.suite_plan import Claim, ClaimPopulation, SuitePlan
+from harness.domain.formatting import format_percent, format_score
+from harness.gate.offline.costs import items_to_show_saving
+from harness.gate.planning import budget
+from harness.gate.planning.budget import (
+    POWER,
+    CostOfAnswers,
+    DesignOption,
+    DifferenceSpread,
+    MeanUsage,
+)
+from harness.gate.planning.planned_tests import cheapest_design, planned_test
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimOption:
+    """Says how often a claim is shown with the planned items, if it is the one registered."""
+
+    claim: Claim
+    margin: float  # allowed loss
+    population: ClaimPopulation
+    items: int  # items, or clusters; of the candidate
+    epochs: int
+    answers: int  # of both models, at most
+    cost_usd: float | None  # of these; None where a price is unknown
+    if_equal: float  # share of comparisons that show it, if both models are equally good
+    if_better: float  # the same, if the candidate is better by the difference that matters
+    # What shows it in 80 %: superior of a better candidate, the others of an equal one. None
+    # where the suite is too small.
+    enough: DesignOption | None
+
+    @property
+    def power(self) -> float:
+        """How often it is shown of the candidate that it is meant for."""
+        return self.if_better if self.claim is Claim.SUPERIOR else self.if_equal
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimAdvice:
+    """Compares the claims that may be made on a suite; the recommended one comes first."""
+
+    options: tuple[ClaimOption, ...]
+    own: ClaimOption  # the one that is registered if nothing is changed
+    suite_items: int  # items, or clusters
+    effect: float  # the difference that matters, a share of 1
+    saving: float | None  # of the incumbent's cost; None where a price is unknown
+
+    @property
+    def recommended(self) -> ClaimOption:
+        return self.options[0]
+
+    @property
+    def why(self) -> str:
+        """Says in one sentence, without a stop, why this claim is recommended."""
+        best = self.recommended
+        shown = f"is shown in {format_percent(best.power, 0)} of comparisons"
+        if best.claim is Claim.SUPERIOR:
+            text = (
+                f"a candidate that is {format_score(self.effect, None)} points better {shown}"
+            )
+        else:
+            superior = [one.if_equal for one in self.options if one.claim is Claim.SUPERIOR]
+            other = f", and as better in {format_percent(superior[0], 0)}" if superior else ""
+            text = f"an equal candidate {shown}{other}"
+        if best.claim is Claim.CHEAPER and self.saving is not None:
+            text = f"the candidate costs {format_percent(self.saving, 0)} less, and {text}"
+        if best.power < POWER:
+            enough = f"{best.enough.items:,}" if best.enough else f"over {self.suite_items:,}"
+            text += f"; 80 % takes {enough} items"
+        return text
+
+
+def advise_claim(
+    plans: Sequence[SuitePlan],
+    chosen: Claim | None,
+    suite_items: int,
+    known: DifferenceSpread,
+    sides: Sequence[MeanUsage | None],
+    saving: float | None,
+    effect: float,
+) -> ClaimAdvice:
+    """Compares claims on one suite. plans: one for each claim that may be made, first the one
+    that is registered if nothing is changed. chosen: the claim that somebody chose, if any.
+
+    Recommended are the chosen claim, or for a cheaper candidate that it is cheaper and not
+    worse, with the registered margin and items: these are never chosen for anybody.
+    """
+    own, *others = (_option(plan, suite_items, known, sides, saving, effect) for plan in plans)
+    options = [own, *(one for one in others if one.if_better > 0.0)]
+    wanted = (chosen or _question(options), own.margin)
+    options.sort(
+        key=lambda one: (one.claim, one.margin, one.population) != (*wanted, own.population)
+    )
+    # About other items than the owner's setting says only what is recommended is shown.
+    shown = [
+        one
+        for one in options
+        if one.population is own.population or (one.claim, one.margin) == wanted
+    ]
+    return ClaimAdvice(tuple(shown), own, suite_items, effect, saving)
+
+
+def _question(options: Sequence[ClaimOption]) -> Claim:
+    """A cheaper candidate need not be better; another one has to be."""
+    own = options[0].claim
+    if any(one.claim is Claim.CHEAPER and one.if_better > 0.0 for one in options):
+        return Claim.CHEAPER
+    possible = [one.claim for one in options if one.claim is not Claim.CHEAPER]
+    return own if own is not Claim.CHEAPER or not possible else possible[0]
+
+
+def _option(
+    plan: SuitePlan,
+    suite_items: int,
+    known: DifferenceSpread,
+    sides: Sequence[MeanUsage | None],
+    saving: float | None,
+    effect: float,
+) -> ClaimOption:
+    test, sd = planned_test(plan, suite_items, known.foreseen), known.sd(plan.epochs)
+    superior = plan.claim is Claim.SUPERIOR
+    theta0 = 0.0 if superior else -plan.margin
+    cost_items = _cost_items(plan, saving)
+    enough = cheapest_design(known, effect if superior else plan.margin, test, sides)
+    equal, better = (
+        test.power(sd, truth - theta0, plan.n_max) if cost_items <= plan.n_max else 0.0
+        for truth in (0.0, effect)
+    )
+    return ClaimOption(
+        claim=plan.claim,
+        margin=plan.margin,
+        population=plan.population,
+        items=plan.n_max,
+        epochs=plan.epochs,
+        answers=plan.most_answers,
+        cost_usd=plan_cost_usd(plan, sides, budget.comparison_cost_usd),
+        if_equal=equal,
+        if_better=better,
+        enough=_in_items(plan, enough, cost_items) if cost_items <= suite_items else None,
+    )
+
+
+def _cost_items(plan: SuitePlan, saving: float | None) -> float:
+    """Estimates how many items show what the claim says of the cost; infinity for never."""
+    if plan.claim is not Claim.CHEAPER:
+        return 0
+    items = None if saving is None else items_to_show_saving(saving, plan)
+    return math.inf if items is None else items
+
+
+def _in_items(
+    plan: SuitePlan, design: DesignOption | None, least: float
+) -> DesignOption | None:
+    """A design of `least` units or more, with the answers and costs of their mean size."""
+    if design is None:
+        return None
+    items = max(design.items, int(least))
+    size = items / max(design.items, 1) * plan.planned_items / plan.n_max
+    cost = None if design.cost_usd is None else design.cost_usd * size
+    return replace(design, items=items, answers=round(design.answers * size), cost_usd=cost)
+
+
+def plan_cost_usd(
+    plan: SuitePlan, sides: Sequence[MeanUsage | None], of_answers: CostOfAnswers
+) -> float | None:
+    """Computes what the plan's answers cost at most; None where a price is unknown."""
+    items, first = plan.planned_items, plan.incumbent_items
+    return budget.cost_with_pool(of_answers, items, first, plan.epochs, sides)

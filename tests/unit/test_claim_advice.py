@@ -1,0 +1,86 @@
+"""Which claim a suite can show, and which one is recommended before anything is asked."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from harness.domain.evals.suite_plan import Claim, ClaimPopulation, SuitePlan, SuiteRole
+from harness.gate.planning.budget import DifferenceSpread, MeanUsage
+from harness.gate.planning.claim_advice import ClaimAdvice, advise_claim
+
+pytestmark = pytest.mark.req("F2", "A3")
+# Of 100 items models of five points' distance differ on 18.
+PASS_FAIL = DifferenceSpread(0.18, 0.0, 200)
+DEAR, CHEAP = (MeanUsage(100, 200.0, 50.0, usd, 2.0) for usd in (0.01, 0.001))
+
+
+def plans(n: int, own: Claim = Claim.SUPERIOR, margin: float = 0.05) -> Sequence[SuitePlan]:
+    plain = SuitePlan("s", "digest", SuiteRole.PRIMARY, own, margin, 0.05, n, 1, order_seed=1)
+    claims = dict.fromkeys((own, *Claim))
+    cost = {"min_saving": 0.1, "cost_ceiling": 10.0}
+    return [
+        replace(plain, claim=claim, **(cost if claim is Claim.CHEAPER else {}))  # type: ignore[arg-type]
+        for claim in claims
+    ]
+
+
+def advise(
+    n: int, saving: float | None, asked: Claim | None = None, own: Claim = Claim.SUPERIOR
+) -> ClaimAdvice:
+    sides = (DEAR, CHEAP)
+    return advise_claim(plans(n, own), asked, n, PASS_FAIL, sides, saving, 0.05)
+
+
+@pytest.mark.parametrize(("n", "power"), [(100, 0.29), (200, 0.47), (480, 0.79)])
+def test_as_good_at_a_tenth_of_the_price_is_asked_as_cheaper_and_not_worse(
+    n: int, power: float
+) -> None:
+    advice = advise(n, saving=0.9)
+    equal = {option.claim: option.if_equal for option in advice.options}
+
+    assert advice.recommended.claim is Claim.CHEAPER
+    assert equal[Claim.CHEAPER] == equal[Claim.NON_INFERIOR] == pytest.approx(power, abs=0.03)
+    assert equal[Claim.SUPERIOR] == pytest.approx(0.04, abs=0.01)
+    assert advice.recommended.cost_usd == pytest.approx(n * 0.011)
+    assert advice.recommended.answers == 2 * n
+    assert "the candidate costs 90 % less" in advice.why
+    assert "as better in 4 %" in advice.why
+
+
+@pytest.mark.parametrize(
+    ("saving", "asked", "own", "recommended"),
+    [
+        (0.0, None, Claim.SUPERIOR, Claim.SUPERIOR),
+        (-1.0, None, Claim.CHEAPER, Claim.SUPERIOR),
+        (None, None, Claim.SUPERIOR, Claim.SUPERIOR),
+        (None, None, Claim.NON_INFERIOR, Claim.NON_INFERIOR),
+        (0.9, Claim.SUPERIOR, Claim.NON_INFERIOR, Claim.SUPERIOR),
+        (0.9, Claim.NON_INFERIOR, Claim.SUPERIOR, Claim.NON_INFERIOR),
+        # A saving that so few items cannot show.
+        (0.11, None, Claim.SUPERIOR, Claim.SUPERIOR),
+        (0.11, Claim.CHEAPER, Claim.CHEAPER, Claim.CHEAPER),
+    ],
+)
+def test_what_somebody_asks_stays_and_an_open_question_follows_the_price(
+    saving: float | None, asked: Claim | None, own: Claim, recommended: Claim
+) -> None:
+    advice = advise(480, saving, asked, own)
+
+    assert advice.recommended.claim is recommended
+    assert advice.own.claim is own
+    may_be_cheaper = saving == 0.9 or own is Claim.CHEAPER
+    assert (Claim.CHEAPER in {one.claim for one in advice.options}) == may_be_cheaper
+
+
+def test_these_items_come_first_only_where_the_owners_setting_says_so() -> None:
+    like = plans(200)[0]
+    these = replace(like, population=ClaimPopulation.THESE, epochs=2)
+    found = [
+        advise_claim(two, None, 200, PASS_FAIL, (DEAR, CHEAP), None, 0.05)
+        for two in ((like, these), (these, like))
+    ]
+
+    assert [one.population for one in found[0].options] == [like.population, these.population]
+    assert [one.population for one in found[1].options] == [these.population, like.population]
+    assert found[1].recommended.answers == 2 * found[0].recommended.answers
