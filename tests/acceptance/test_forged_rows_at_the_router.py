@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from tests.acceptance.conftest import LATER_ON_POSTGRESQL, Installing
+from tests.acceptance.conftest import Installing
 from tests.acceptance.installation import Document, Installation, eventually
 from tests.acceptance.providers import Simulator
 from tests.acceptance.swaps import await_phase, before_simulator, propose
@@ -22,7 +22,8 @@ NEWEST = (
 
 
 @pytest.mark.req("F1", "A4", "A7", "B11")
-@pytest.mark.parametrize("database", LATER_ON_POSTGRESQL, indirect=True)
+@pytest.mark.verify
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 def test_a_router_serves_nothing_that_the_owner_of_the_database_wrote(
     installing: Installing, database: str
 ) -> None:

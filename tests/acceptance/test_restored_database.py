@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.acceptance.conftest import LATER_ON_POSTGRESQL, Installing
+from tests.acceptance.conftest import Installing
 from tests.acceptance.installation import Installation, eventually
 from tests.acceptance.providers import Simulator
 from tests.acceptance.swaps import before_simulator, served_revision
@@ -20,7 +20,8 @@ LOOKS_S = 5.0
 
 
 @pytest.mark.req("G6", "F1")
-@pytest.mark.parametrize("database", LATER_ON_POSTGRESQL, indirect=True)
+@pytest.mark.verify
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 def test_a_restored_database_is_refused_until_a_person_accepts_it(
     installing: Installing, database: str
 ) -> None:
