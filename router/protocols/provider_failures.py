@@ -344,6 +344,9 @@ REFUSALS: Final = (
             r"at (most|least)|above|below|range)",
             r"\b(temperature|top_p|top_k|penalty|seed)\b.{0,80}(not (be )?(supported|support|"
             r"enabled|specified|set)|deprecated|may only be|cannot both)",
+            r"unexpected role\W+system\b",  # Anthropic's older models
+            r"\brole\W+system\W+is not supported",
+            r"\bsystem message must be at the beginning",  # Qwen's template
             r"^tools? param requires",  # llama.cpp
             r"\btool choice requires --",  # vLLM
             r"\bis not a multimodal model\b",

@@ -45,6 +45,8 @@ HOSTED: Final = ("web_search_20250305",)
 TOOL: Final = names(
     "type name description input_schema cache_control strict eager_input_streaming"
 )
+# A header `anthropic-beta` with this name allows tools that are described when searched for.
+DEFERRED: Final = "advanced-tool-use-2025-11-20"
 # A header `anthropic-beta` with this name allows instructions among the messages.
 SYSTEM_AMONG_MESSAGES: Final = "mid-conversation-system-2026-04-07"
 IMAGES: Final = ("image/jpeg", "image/png", "image/gif", "image/webp")
@@ -110,11 +112,12 @@ def read(asked: WireRequest, signature: str = SIGNATURE) -> Reading:
     for stop in body.get("stop_sequences", []):
         need(stop.strip(), "stop_sequences: each stop sequence must contain non-whitespace")
     marks = [0]
-    tools = _tools(body, marks)
+    betas = asked.headers.get("anthropic-beta", "")
+    tools = _tools(body, marks, TOOL | {"defer_loading"} if DEFERRED in betas else TOOL)
     system = _system(body.get("system", ""), marks)
     thinks = _thinking(body)
     messages = body["messages"]
-    if SYSTEM_AMONG_MESSAGES in asked.headers.get("anthropic-beta", ""):
+    if SYSTEM_AMONG_MESSAGES in betas:
         said = [message for message in messages if message["role"] == "system"]
         system = "\n".join([system, *(_system(message["content"], marks) for message in said)])
         messages = [message for message in messages if message["role"] != "system"]
@@ -146,14 +149,14 @@ def _marked(given: Json, marks: list[int]) -> None:
         marks[0] += 1
 
 
-def _tools(body: Json, marks: list[int]) -> tuple[str, ...]:
+def _tools(body: Json, marks: list[int], known: frozenset[str]) -> tuple[str, ...]:
     names = []
     for tool in body.get("tools", []):
         if tool.get("type") in HOSTED:
             names.append(tool["name"])
             continue
         for name in tool:
-            need(name in TOOL, f"tools.0.custom.{name}: Extra inputs are not permitted")
+            need(name in known, f"tools.0.custom.{name}: Extra inputs are not permitted")
         need(tool.get("type", "custom") == "custom", "tools: unknown type")
         need(NAME.fullmatch(tool["name"]), "tools.0.custom.name: should match pattern")
         need(tool["input_schema"].get("type") == "object", "input_schema.type: required")
@@ -245,7 +248,12 @@ def _turns(
     turns: list[Turn] = []
     for message in messages:
         need(set(message) == {"role", "content"}, "messages: Extra inputs are not permitted")
-        need(message["role"] in ("user", "assistant"), "messages: Unexpected role")
+        role = message["role"]
+        need(
+            role in ("user", "assistant"),
+            f'messages: Unexpected role "{role}". The Messages API accepts a top-level '
+            '`system` parameter, not "system" as an input message role.',
+        )
         content = message["content"]
         blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
         need(blocks, "messages: content must be non-empty")

@@ -1,7 +1,7 @@
 """Request repair reads from a provider's refusal which field of a request a target does not
 take, and how the request may be sent once more: without a hint or an unknown field or beta,
-with a limit of the answer's length that the target allows, or with the limit under another
-name. Pure.
+with a limit of the answer's length that the target allows or under another name, or with later
+instructions in the user's turns. Pure.
 
 What changes the meaning of a request (its messages, tools, formats) is never repaired.
 """
@@ -68,7 +68,6 @@ _NEEDED: Final = frozenset(
 LENGTHS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 # So many of one request's fields are repaired, one after the other.
 MAX_REPAIRS: Final = 3
-
 _REFUSES: Final = re.compile(
     r"unsupported|not support|unrecogni[sz]ed|unknown (parameter|name|field|argument)|"
     r"not (enabled|available|allowed|permitted)|no longer|deprecated|extra inputs|"
@@ -132,8 +131,12 @@ _LEAST: Final = re.compile(
     r"(?:at least|>=|greater than or equal to|minimum (?:value )?(?:of|is))\s*[`'\"]?(\d+)",
     re.IGNORECASE,
 )
-
-
+# Of Anthropic's older models, its followers, and templates: Claude Code instructs later, too.
+_LATER_SYSTEM: Final = re.compile(
+    r"role\W+system\W+(is not supported|the messages api)|system messages? must be (at the "
+    r"beginning|first)|(expected|should be) [`']user[`'] or [`']assistant[`']",
+    re.IGNORECASE,
+)
 # What Ollama and Google call hints, and names of these that a chat has.
 _OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "thinking": ("reasoning_effort",),
@@ -148,6 +151,7 @@ class RepairKind(StrEnum):
     AT_MOST = "at_most"
     AT_LEAST = "at_least"
     RENAME = "rename"
+    SYSTEM_FIRST = "system_first"  # what instructs later is the user's
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +190,13 @@ def find_repair(
         return RequestRepair(RepairKind.LEAVE_OUT, left, kept=not rest)
     codes = {str(error.get(name)) for name in ("code", "type")}
     param = str(error.get("param") or "")
+    if _LATER_SYSTEM.search(message):
+        return RequestRepair(RepairKind.SYSTEM_FIRST, "messages.system")
     named = param if param in HINTS else _snake(param.rpartition(".")[2])
     given = [name for name in (*LENGTHS, *HINTS) if _value(sent, name) is not None]
-    if named and named not in (*LENGTHS, *HINTS):
-        return None
     field = named if named in given else _named_in(message, given)
+    if named and named not in (*LENGTHS, *HINTS):
+        field = ""
     if field in LENGTHS:
         return _repair_length(field, message, sent)
     if not field or not (codes & _CODES or _REFUSES.search(message)):
@@ -205,27 +211,52 @@ def repair_request(
     """The body as its target takes it, and the names of the fields that were changed."""
     found, changed = dict(body), list[str]()
     for repair in repairs:
-        if repair.kind is RepairKind.LEAVE_OUT:
-            less = _without(found, repair.field.split("."))
-            if less != found:
-                found = less
-                changed.append(repair.field)
-            continue
-        value = found.get(repair.field)
-        if value is None:
-            continue
-        match repair.kind:
-            case RepairKind.RENAME:
-                found[repair.name] = found.pop(repair.field)
-            case RepairKind.AT_MOST if isinstance(value, int) and value > repair.limit:
-                found[repair.field] = repair.limit
-            case RepairKind.AT_LEAST if isinstance(value, int) and value < repair.limit:
-                found[repair.field] = repair.limit
-            case _:
-                continue
-        if repair.kind is not RepairKind.RENAME:  # it says the same
+        less = _repaired(found, repair)
+        if less != found and repair.kind is not RepairKind.RENAME:  # it says the same
             changed.append(repair.field)
+        found = less
     return found, tuple(changed)
+
+
+def _repaired(body: dict[str, Any], repair: RequestRepair) -> dict[str, Any]:
+    field, value = repair.field, body.get(repair.field)
+    match repair.kind:
+        case RepairKind.LEAVE_OUT:
+            return dict(_without(body, field.split(".")))
+        case RepairKind.SYSTEM_FIRST if isinstance(body.get("messages"), list):
+            return {**body, "messages": _system_first(body["messages"])}
+        case RepairKind.RENAME if value is not None:
+            return {**_without(body, [field]), repair.name: value}
+        case RepairKind.AT_MOST if isinstance(value, int) and value > repair.limit:
+            return {**body, field: repair.limit}
+        case RepairKind.AT_LEAST if isinstance(value, int) and value < repair.limit:
+            return {**body, field: repair.limit}
+    return body
+
+
+def _system_first(messages: list[Any]) -> list[Any]:
+    """Those at the beginning in one, and each later one as the user's."""
+    found: list[Any] = []
+    for message in messages:
+        if not _instructs(message) or not found:
+            found.append(message)
+        elif len(found) == 1 and _instructs(found[0]):
+            found[0] = {**found[0], "content": _joined(found[0], message)}
+        elif message.get("content"):
+            found.append({"role": "user", "content": message["content"]})
+    return found
+
+
+def _instructs(message: Any) -> bool:
+    return isinstance(message, dict) and message.get("role") in ("system", "developer")
+
+
+def _joined(*messages: Mapping[str, Any]) -> Any:
+    said = [message.get("content") or "" for message in messages]
+    if all(isinstance(content, str) for content in said):
+        return "\n\n".join(said)
+    texts = [[{"type": "text", "text": c}] if isinstance(c, str) else c for c in said]
+    return [part for parts in texts for part in parts]
 
 
 _NO_QUOTES: Final = str.maketrans("", "", "`'\"")
