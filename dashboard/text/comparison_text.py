@@ -274,7 +274,7 @@ def claim_heads(planned: Sequence[SuiteEstimate]) -> Sequence[str]:
     """Heads the table of the claims that may be made."""
     (points, *_) = [format_score(estimate.advice.effect, None) for estimate in planned] or [""]
     better = f"Shown if {points} points better"
-    return ("Suite", "Claim", "Items", "Costs at most", "Shown if equal", better, "80 % takes")
+    return ("Claim", "Items", "Costs at most", "Shown if equal", better, "80 % takes")
 
 
 def claim_rows(
@@ -283,8 +283,7 @@ def claim_rows(
     """Lists how often each claim would be shown; the recommended one comes first."""
     return [
         (
-            html.escape("" if number else titles.get(estimate.plan.suite, estimate.plan.suite)),
-            _claimed(option, recommended=option is estimate.advice.recommended),
+            _claimed(option, estimate, titles if len(planned) > 1 else {}),
             _times(option.items, option.epochs),
             labels.usd(option.cost_usd),
             labels.percent(option.if_equal, 0),
@@ -294,17 +293,20 @@ def claim_rows(
             else f"over {estimate.advice.suite_items:,}",
         )
         for estimate in planned
-        for number, option in enumerate(estimate.advice.options)
+        for option in estimate.advice.options
     ]
 
 
-def _claimed(option: ClaimOption, *, recommended: bool) -> str:
+def _claimed(option: ClaimOption, estimate: SuiteEstimate, titles: Mapping[str, str]) -> str:
     words = labels.CLAIMS[option.claim]
     if option.claim is not Claim.SUPERIOR:
         words += f", within {format_score(option.margin, None)} points"
     if option.population is ClaimPopulation.THESE:
         words += ", on these very items"
-    return html.strong(f"{words} (recommended)") if recommended else html.escape(words)
+    if titles:
+        words = f"{titles.get(estimate.plan.suite, estimate.plan.suite)}: {words}"
+    recommended = option is estimate.advice.recommended
+    return html.strong(f"recommended: {words}") if recommended else html.escape(words)
 
 
 def _recommended(planned: Sequence[SuiteEstimate]) -> Sequence[str]:

@@ -319,7 +319,9 @@ def _outlook(request: submission.ProposalRequest) -> None:
     ]
     heads = ("Suite", "Items", "Smallest difference it can show")
     claims = html.table(
-        comparison_text.claim_heads(planned), comparison_text.claim_rows(planned, names)
+        comparison_text.claim_heads(planned),
+        comparison_text.claim_rows(planned, names),
+        stacked=True,
     )
     outlook = html.note(comparison_text.outlook_line(planned))
     st.html(html.table(heads, rows) + claims + outlook)
