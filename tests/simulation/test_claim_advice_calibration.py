@@ -25,7 +25,7 @@ SAVING = 0.9
 NEAR = 0.05
 
 
-def said(pair: ModelPair, n: int) -> Mapping[tuple[Claim, float], float]:
+def plan_powers(pair: ModelPair, n: int) -> Mapping[tuple[Claim, float], float]:
     """What the plan says, from an earlier comparison of two models that are equally good."""
     a, b = resample_items(pair, 0.0, (1, 2_000), np.random.default_rng(61))
     spread = measure_spread((b - a).reshape(-1, 1).tolist())
@@ -61,7 +61,7 @@ def cost_shown(n: int) -> float:
 @pytest.mark.parametrize("n", [100, 200, 480])
 def test_each_claim_is_shown_as_often_as_the_plan_says(n: int) -> None:
     pairs = close_pairs(load_matrix(BINARY), 2)
-    plans = [said(pair, n) for pair in pairs]
+    plans = [plan_powers(pair, n) for pair in pairs]
 
     for claim, lift in product(Claim, (0.0, FIVE)):
         planned = np.mean([plan[claim, lift] for plan in plans])
