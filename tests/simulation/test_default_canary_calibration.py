@@ -15,6 +15,7 @@ from harness.gate.online.evidence_paths import counts_path
 from harness.gate.online.rollout_evidence import collect_evidence
 from router.recording.ledger import Ledger
 from tests.support.canary import default_canary
+from tests.support.canary.cold_starts import ColdStart, rolled_back
 from tests.support.canary.default_canary import DEFAULT, exposures, is_rolled_back
 from tests.support.canary.guarded_traffic import SimulatedHarm
 
@@ -117,6 +118,18 @@ def _quiet(per_minute: float | None, rate: float, seed: int, *, bursts: bool = F
     path = counts_path(tallies, shares=[share] * len(tallies))
     over = np.flatnonzero(path >= HARM_AT)
     return float(sums[0][: over[0] + 1].sum()) if len(over) else math.inf
+
+
+@pytest.mark.parametrize(("per_s", "bps"), [(0.3, 1000), (2.0, 2500)])
+@pytest.mark.parametrize("cold_s", [30.0, 600.0])
+def test_a_cold_start_is_no_harm_and_a_model_that_stays_slow_is(
+    per_s: float, bps: int, cold_s: float
+) -> None:
+    starts = [ColdStart(per_s, bps, 3.0, cold) for cold in (cold_s, math.inf)]
+    cold, slow = ([rolled_back(start, [89, n])[0] for n in range(3)] for start in starts)
+
+    assert all(map(math.isinf, cold))
+    assert all(map(math.isfinite, slow))
 
 
 @pytest.mark.parametrize("speed", [0.3, 1.0, 3.0])

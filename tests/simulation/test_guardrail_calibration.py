@@ -57,7 +57,7 @@ def test_each_alone_keeps_its_promise(
 @pytest.mark.parametrize(
     ("harm", "exposures"),
     [
-        (SimulatedHarm(slower=2.0), 80),
+        (SimulatedHarm(slower=2.0), 150),
         (SimulatedHarm(errors=0.5), 30),
         (SimulatedHarm(bad_json=0.8), 120),
         (SimulatedHarm(longer=3.0), 80),

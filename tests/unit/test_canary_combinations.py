@@ -97,7 +97,8 @@ def draw(seed: int) -> DrawnCanary:
     weights = rng.choice(((2500, 2500, 2500), (500, 2500, 5000)))
     policy = CanaryPolicy(
         steps=tuple(CanaryStep(bps, 40) for bps in sorted(set(weights))),
-        warm_up=rng.choice((0, 30)),
+        warm_up_s=(warm := rng.choice((0, 30))) * 20.0,
+        warm_up_units=warm,
         block_size=rng.choice((7, 40, 100)),
         missing_s=rng.choice((200.0, 600.0)),
         guardrails=replace(guards, judge=1.25) if judged else guards,

@@ -35,7 +35,11 @@ from tests.unit.test_canary_policy import START, rollout
 pytestmark = pytest.mark.req("F3", "A7")
 
 GOLDEN: Final = Path(__file__).parent.parent / "golden" / "canary_sentences.json"
-POLICY: Final = CanaryPolicy(steps=(CanaryStep(100, 20), CanaryStep(2500, 100, certify=True)))
+POLICY: Final = CanaryPolicy(
+    steps=(CanaryStep(100, 20), CanaryStep(2500, 100, certify=True)),
+    warm_up_s=0.0,
+    warm_up_units=1,
+)
 HOLD: Final = "On hold: no router has recorded anything of this route for 5 min"
 
 
@@ -172,6 +176,11 @@ FLOORS: Final = replace(POLICY, steps=(CanaryStep(100, 1, min_s=3600.0, min_peak
 ABORTED: Final = replace(BACK, ended_because="abort by ana: the customer asked")
 HARMED: Final = replace(BACK, ended_because="errors are more frequent")
 SITUATIONS: Final[Mapping[str, Situation]] = {
+    "a warm-up lasts for a time and for units": Situation(
+        replace(waiting(), policy=replace(POLICY, warm_up_s=600.0, warm_up_units=9)),
+        blocks(3),
+        3,
+    ),
     "what is missing is counted and timed from the current pace": Situation(
         waiting(), blocks(10)
     ),

@@ -25,7 +25,7 @@ from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidenc
 pytestmark = pytest.mark.req("F3")
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-POLICY = CanaryPolicy(warm_up=0)
+POLICY = CanaryPolicy(warm_up_s=0.0, warm_up_units=0)
 G = Guardrail
 
 

@@ -31,7 +31,7 @@ UNITS: Final[Mapping[str, str]] = {
     "context_window": "tokens",
     "min_exposures": "units",
     "block_size": "units",
-    "warm_up": "units",
+    "warm_up_units": "units",
     "n_max": "items",
     "items": "items",
 }

@@ -90,7 +90,9 @@ def estimate_for_policy(
     may_mirror = known is not None and not known.settings.side_effects
     options = ramp_plan.ramp_options(policy, pace, steps, may_mirror=may_mirror)
     words = ramp_plan.ramp_summary(pace, steps) + ramp_plan.shadow_text(policy, pace)
-    words += ramp_plan.warm_up_text(policy) + shared
+    warm_up = ramp_plan.describe_warm_up(policy)
+    words += f" {warm_up[:1].upper()}{warm_up[1:]}." if warm_up else ""
+    words += shared
     return RampPlan(route, policy, pace, steps, options, words)
 
 

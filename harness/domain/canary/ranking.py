@@ -120,7 +120,7 @@ def mean_levels(values: Iterable[tuple[bool, float | None]]) -> ArmLevels | None
     """Computes both arms' geometric means; None unless both have values above 0."""
     logs: dict[bool, list[float]] = {True: [], False: []}
     for canary, value in values:
-        if value:
+        if value and value > 0.0:
             logs[canary].append(math.log(value))
     if not (logs[True] and logs[False]):
         return None

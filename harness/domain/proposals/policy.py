@@ -159,13 +159,16 @@ class CanaryPolicy:
     shadow: ShadowStagePolicy | None = None
     # The model that feeds the guardrail `judge`; both are there, or none.
     judge: CanaryJudge | None = None
-    # The candidate's first units, whose times no guardrail counts, nor those of the incumbent
-    # beside them; a tenth of the first step's minimum at the most.
-    warm_up: int = 30
+    # At each new share and router, for how long no guardrail counts times, of either arm.
+    warm_up_s: float = 600.0
+    # Nor does one before the candidate's so many units; a third of the first step's minimum at
+    # the most.
+    warm_up_units: int = 100
 
     @property
-    def warm_up_units(self) -> int:
-        return min(self.warm_up, self.steps[0].min_exposures // 10)
+    def cold_units(self) -> int:
+        """How many units the candidate's warm-up lasts at least."""
+        return min(self.warm_up_units, self.steps[0].min_exposures // 3)
 
     @property
     def tolerated(self) -> dict[Guardrail, float]:

@@ -5,17 +5,18 @@ The same figures as `HarmEvidence` (`harm_evidence`) gives step by step, for
 all blocks at once: a rollout of a million requests is looked at every few seconds. Also the
 weights of the evidence (§2.11), and what a guardrail counted in a block.
 
-The warm-up takes the times of a candidate's first units out of the evidence: a model that
-was just started answers slowly, which says nothing of how it will serve (statistics.md §2.11).
+The warm-up takes the times of a candidate's beginning out of the evidence: a model that was
+just started answers slowly, which says nothing of how it will serve (statistics.md §2.11).
 
-Blocks are left out whole, so that both arms lose the same moments, and by earlier blocks'
-counts alone: no time decides what is counted. Errors and all other guardrails count from the
-first unit on.
+Blocks are left out whole, so that both arms lose the same moments, by counts and by when
+units were admitted: no answer decides what is counted. Errors and all other guardrails count
+from the first unit on.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import lru_cache
 from itertools import accumulate
 from typing import Final
@@ -26,9 +27,10 @@ from harness.domain.canary.guardrails import (
     GuardrailKind,
     guardrail_kind,
 )
-from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.observation import NeverSeen, ObservationBlock
 from harness.domain.canary.worker_guard import HARM_GRID, arm_log_factor
 from harness.domain.proposals.policy import CanaryPolicy
+from harness.domain.ranges import add_seconds
 from harness.gate.arrays import Floats, log_mean_rows, np, running_sum
 from harness.gate.online.fisher import log_factors
 from harness.gate.online.harm_evidence import RANK_STAKES, odds_grid
@@ -217,31 +219,45 @@ TIMES: Final = frozenset(
 )
 
 
-def skip_warm_up(blocks: Sequence[ObservationBlock], units: int) -> list[ObservationBlock]:
-    """Returns the blocks, those before the candidate's `units`-th unit without their times.
+def skip_warm_up(
+    blocks: Iterable[ObservationBlock], policy: CanaryPolicy
+) -> list[ObservationBlock]:
+    """Returns the blocks in the order of number, those of the warm-up without their times.
 
-    blocks: of the whole rollout, in the order of number.
+    blocks: of the whole rollout. Each router warms up at each share of the steps, and so long
+    as the candidate has too few units. Values may be ranked with those of earlier blocks: the
+    first ranks after the warm-up go as well.
     """
     found: list[ObservationBlock] = []
+    ends: dict[_Place, datetime] = {}
+    # Where ranks are of the warm-up still: (False) of all units, (True) of never-seen ones.
+    mixed: dict[_Place, set[bool]] = {}
     seen = 0
-    for block in blocks:
-        found.append(_without_times(block) if seen < units else block)
+    for block in sorted(blocks, key=lambda block: block.number):
+        place, new = (block.worker, block.weight_bps), block.never_seen
+        if policy.warm_up_s and block.canary_units and place[1] <= policy.steps[-1].weight_bps:
+            ends.setdefault(place, add_seconds(block.closed_at, policy.warm_up_s))
+        cold = seen < policy.cold_units or block.opened_at < ends.get(place, block.opened_at)
         seen += block.canary_units
+        if cold:
+            mixed[place] = {False, True}
+        left, kept = mixed.get(place, set()), block
+        if new is not None and new.ranks is not None and True in left and _has_times(new):
+            kept = replace(kept, never_seen=replace(new, ranks=_no_times(new.ranks)))
+            left -= set() if cold else {True}
+        if False in left and _has_times(block):
+            levels = {name: block.levels[name] for name in block.levels if name not in TIMES}
+            kept = replace(kept, ranks=_no_times(block.ranks), levels=levels)
+            left -= set() if cold else {False}
+        found.append(kept)
     return found
 
 
-def _without_times(block: ObservationBlock) -> ObservationBlock:
-    new = block.never_seen
-    if new is not None and new.ranks is not None:
-        new = replace(new, ranks=_no_times(new.ranks))
-    if TIMES.isdisjoint(block.ranks) and new == block.never_seen:
-        return block
-    return replace(
-        block,
-        never_seen=new,
-        ranks=_no_times(block.ranks),
-        levels={name: level for name, level in block.levels.items() if name not in TIMES},
-    )
+_Place = tuple[str, int]  # a router, and a share of its traffic
+
+
+def _has_times(ranked: ObservationBlock | NeverSeen) -> bool:
+    return not TIMES.isdisjoint(ranked.ranks or ())
 
 
 def _no_times(

@@ -81,7 +81,7 @@ def collect_evidence(
 
     Stops at the block that trips: a rollback is final.
     """
-    ordered = skip_warm_up(sorted(blocks, key=lambda block: block.number), policy.warm_up_units)
+    ordered = skip_warm_up(blocks, policy)
     streams = _streams(ordered, policy)
     tripped = min((s.tripped for s in streams if s.tripped is not None), default=None)
     read = ordered if tripped is None else ordered[: tripped + 1]
@@ -128,7 +128,7 @@ def distance_path(
     """Computes `CanaryEvidence.distance_to_trip` as it was after each block, in the order of
     number, up to the one that tripped.
     """
-    ordered = skip_warm_up(sorted(blocks, key=lambda block: block.number), policy.warm_up_units)
+    ordered = skip_warm_up(blocks, policy)
     streams, number = _streams(ordered, policy), len(ordered)
     tripped = min((s.tripped for s in streams if s.tripped is not None), default=number - 1)
     excess, distance = np.full(number, -np.inf), np.zeros(number)

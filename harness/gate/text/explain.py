@@ -37,6 +37,7 @@ from harness.gate.online.guardrail_report import GuardrailEvidence
 from harness.gate.online.next_step import missing_duration, peak_reached_at
 from harness.gate.online.rollout_action import RolloutAction, RolloutFigures
 from harness.gate.planning.ramp import DAY_S, TrafficPace, certification_times
+from harness.gate.text.ramp_plan import describe_warm_up
 from harness.gate.text.warnings import STRONG_EVIDENCE, is_warning, list_warnings
 
 NO_FEEDBACK: Final = "no feedback yet"
@@ -139,8 +140,7 @@ def _judged_by(policy: CanaryPolicy) -> str:
         "the weight, and the others share the rest; likely sizes of harm weigh more than "
         "unlikely ones; small blocks are judged by the planned share"
     )
-    if policy.warm_up_units:
-        words += f"; response times count from canary unit {policy.warm_up_units + 1} on"
+    words += f"; {describe_warm_up(policy)}" if describe_warm_up(policy) else ""
     if policy.handover_s:
         words += (
             f"; for {format_span(policy.handover_s)} after each new share, a conversation "
@@ -310,7 +310,7 @@ def _needs(
     rollout: Rollout, action: RolloutAction, pace: float | None, now: datetime
 ) -> tuple[StepNeed, ...]:
     found = [_exposures(rollout, action, pace)]
-    found += _warm_up(rollout, action, pace)
+    found += _warm_up(rollout, action, pace, now)
     found.append(_ratio(action))
     found += _floors(rollout, now)
     if rollout.current.certify:
@@ -320,19 +320,30 @@ def _needs(
     return tuple(found)
 
 
-def _warm_up(rollout: Rollout, action: RolloutAction, pace: float | None) -> list[StepNeed]:
+def _warm_up(
+    rollout: Rollout, action: RolloutAction, pace: float | None, now: datetime
+) -> list[StepNeed]:
     """Shows the warm-up while it lasts."""
-    units, have = rollout.policy.warm_up_units, action.exposures
-    if have >= units:
+    policy, have = rollout.policy, action.exposures
+    left = max(0, policy.cold_units - have)
+    lasted_s = (now - rollout.step_started_at).total_seconds()
+    left_s = max(0.0, policy.warm_up_s - lasted_s) if action.step_exposures else 0.0
+    if not left and not left_s:
         return []
     each_s = 3600.0 / (pace * rollout.current.weight_bps / 10_000) if pace else None
+    until = [f"{have:,} of {policy.cold_units:,} units"] if left else []
+    until += [f"another {format_estimate(left_s)}"] if left_s else []
     return [
         StepNeed(
             what="warm-up",
-            words=f"{have:,} of {units:,} units to warm up, whose times do not count",
+            words=f"{' and '.join(until)} to warm up, in which times do not count",
             done=False,
-            share=have / units,
-            eta_s=None if each_s is None else (units - have) * each_s,
+            share=have / policy.cold_units if left else 1.0 - left_s / policy.warm_up_s,
+            eta_s=left_s
+            if not left
+            else None
+            if each_s is None
+            else max(left_s, left * each_s),
         )
     ]
 

@@ -91,12 +91,11 @@ def shadow_duration_s(shadow: ShadowStagePolicy, pace: TrafficPace) -> float:
     return shadow.min_pairs / per_second if per_second > 0 else math.inf
 
 
-def warm_up_text(policy: CanaryPolicy) -> str:
+def describe_warm_up(policy: CanaryPolicy) -> str:
     """Says whose times do not count; empty where all do."""
-    units = policy.warm_up_units
-    if not units:
-        return ""
-    return f" The times of the canary's first {units} callers do not count."
+    first = [format_estimate(policy.warm_up_s)] if policy.warm_up_s else []
+    first += [f"{policy.cold_units:,} callers"] if policy.cold_units else []
+    return f"times do not count in the canary's first {' and '.join(first)}" if first else ""
 
 
 def shadow_text(policy: CanaryPolicy, pace: TrafficPace) -> str:

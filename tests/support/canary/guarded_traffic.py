@@ -10,7 +10,7 @@ full as traffic makes them.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import numpy as np
@@ -194,7 +194,8 @@ def simulate_rollout(
             rollout="r", worker="w", sequence=before + n, weight_bps=100, units=errors[n].units,
             canary_units=errors[n].canary, failures=errors[n].failures,
             canary_failures=errors[n].canary_failures, missing=0,
-            opened_at=START, closed_at=START, number=before + n + 1,
+            opened_at=START + timedelta(minutes=before + n),
+            closed_at=START + timedelta(minutes=before + n + 1), number=before + n + 1,
             counts={guardrail: tally[n] for guardrail, tally in tallies.items()},
             ranks={name: ranks[n][0] for name, ranks in ranked.items() if ranks[n][0]},
             levels={name: ranks[n][1] for name, ranks in ranked.items() if ranks[n][0]},

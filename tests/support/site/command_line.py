@@ -40,7 +40,8 @@ policies:
       p0: 0.2
       bake_s: 20
       alpha: 0.05
-      warm_up: 0
+      warm_up_s: 0
+      warm_up_units: 0
       steps:
         - {weight_bps: 100, min_exposures: 3}
         - {weight_bps: 500, min_exposures: 5}
