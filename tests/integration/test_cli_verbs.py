@@ -455,6 +455,29 @@ def test_a_probe_of_a_local_server_proposes_its_own_endpoints_where_they_are_who
     assert found["declare"] == line
 
 
+@pytest.mark.req("D5")
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Response(status=404, raw=b'{"detail":"Not Found"}'),
+        Response(status=400, raw=b'{"error":{"message":"\\"m\\" does not support chat"}}'),
+        Response(status=501, raw=b'{"error":{"message":"started with --embeddings"}}'),
+    ],
+    ids=lambda refusal: str(refusal.status),
+)
+def test_a_probe_of_a_server_that_makes_embeddings_alone_proposes_to_say_so(
+    cli: CommandLine, refusal: Response
+) -> None:
+    vector = Response(raw=b'{"data":[{"index":0,"embedding":[0.5,0.25,1]}],"model":"m"}')
+    with serving(lambda body: vector if "input" in body else refusal) as served:
+        configure(cli, f"  near: {{kind: vllm, api_base: '{served.url}'}}\n")
+        found = cli.json("model", "probe", "near/m")
+
+    assert found["ok"] is True
+    assert "a vector of 3 numbers" in found["answer"]
+    assert found["declare"] == 'models: {"m": {chat: false}}'
+
+
 @pytest.mark.parametrize(
     ("response", "words"),
     [

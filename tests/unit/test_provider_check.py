@@ -16,7 +16,7 @@ from harness.domain.providers.probe import (
     probe_findings,
     streamed_probe_request,
 )
-from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.capabilities import Capabilities, Endpoint
 from harness.domain.routing.target import Provider, Target
 from harness.domain.sse import EventPayloads
 
@@ -148,6 +148,10 @@ def test_the_question_is_asked_in_the_kinds_own_protocol() -> None:
     assert asked[0] == "/messages"
     assert asked[1]["max_tokens"] == 64
     assert streamed_probe_request(Provider("b", "bedrock", ""), Target("b", "m")) is None
+    vectors = Provider("c", "vllm", "http://h", models={"m": Capabilities(chat=False)})
+    asked = streamed_probe_request(vectors, Target("c", "m", parameters={"temperature": 0}))
+    assert asked is not None
+    assert (asked[0], set(asked[1])) == ("/embeddings", {"model", "input"})
 
 
 @pytest.mark.parametrize(

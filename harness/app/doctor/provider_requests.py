@@ -1,11 +1,13 @@
 """Sends one short real question to a target, so that a person sees whether it works, and to a
-local server's own endpoints: `swapgate model probe`.
+local server's own endpoints; a target without chats is asked for an embedding:
+`swapgate model probe`.
 
 As the router does, it uses no proxy and follows no redirect: a key goes to its provider alone.
 """
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -17,15 +19,25 @@ from harness.domain.errors import InputError, NoAnswer
 from harness.domain.providers.api_base_rules import check_api_base
 from harness.domain.providers.credentials import ProviderKey
 from harness.domain.providers.kinds import PROVIDER_KINDS
-from harness.domain.providers.native_probe import find_gap, native_requests, proposed_line
+from harness.domain.providers.native_probe import (
+    count_numbers,
+    declare_no_chat,
+    find_gap,
+    native_requests,
+    proposed_line,
+)
 from harness.domain.providers.probe import KEY_REFUSED_STATUSES, PROBE_QUESTION, ProbeReply
-from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.capabilities import NATIVE, Endpoint
 from harness.domain.routing.target import Provider, Target
 from harness.ports import Posted
 from harness.runtime.clock import SystemClock
 from harness.runtime.outbound.provider_probe import MAX_TEXT, HttpProviderProbe, error_message
 
 CHAT_PATH: Final = "/chat/completions"
+EMBEDDINGS_PATH: Final = "/embeddings"
+# How servers refuse a chat of a model that makes embeddings.
+_NO_CHAT: Final = (404, 405, 501)
+_SAYS_NO_CHAT: Final = re.compile(r"\bchat|\bllm\b|\bcompletion|\bgenerat", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +87,12 @@ def chat(
             reply = parse_reply(found.content)
         except MalformedReply as malformed:
             error = str(malformed)
+    if found.status in _NO_CHAT or (found.status == 400 and _SAYS_NO_CHAT.search(error)):
+        embedded = _embedded(door, provider, target, key, timeout_s, error)
+        if embedded is not None:
+            return embedded
     gaps = _own_gaps(door, provider, target.model, key, timeout_s) if reply else {}
-    whole = [endpoint for endpoint, gap in gaps.items() if not gap]
+    whole = {endpoint: NATIVE for endpoint, gap in gaps.items() if not gap}
     return Probe(
         target=target.name,
         ok=reply is not None,
@@ -89,6 +105,42 @@ def chat(
         error=error,
         native={endpoint.value: gap for endpoint, gap in gaps.items()},
         declare=proposed_line(target.model, whole),
+    )
+
+
+def _embedded(
+    door: HttpProviderProbe,
+    provider: Provider,
+    target: Target,
+    key: ProviderKey | None,
+    timeout_s: float,
+    refusal: str,
+) -> Probe | None:
+    """The probe of a target without chats; None for one that makes no embeddings either.
+    refusal: the provider's words about the chat.
+    """
+    kind = PROVIDER_KINDS.get(provider.kind)
+    if kind is None or Endpoint.EMBEDDINGS not in kind.speaks:
+        return None
+    body = {"model": target.model, "input": PROBE_QUESTION}
+    secret = key.secret if key else ""
+    found = door.ask(provider, secret, EMBEDDINGS_PATH, body, timeout_s)
+    numbers = count_numbers(found.content)
+    if not numbers:
+        return None
+    ways = declare_no_chat(provider.kind) if provider.can(target.model).chat else {}
+    return Probe(
+        target=target.name,
+        ok=True,
+        status=found.status,
+        latency_ms=round(found.seconds * 1000, 1),
+        served_model="",
+        answer=f"a vector of {numbers:,} numbers, but no chat ({refusal})",
+        input_tokens=None,
+        output_tokens=None,
+        error="",
+        native={},
+        declare=proposed_line(target.model, ways),
     )
 
 

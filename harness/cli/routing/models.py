@@ -326,7 +326,8 @@ def probe(ctx: click.Context, name: str, timeout_s: float) -> None:
     """Send one short real chat request to a target; exit code 1 when it fails.
 
     A local server's own Responses and Messages endpoints are asked as well. For those that are
-    whole, the line is shown by which routers ask them.
+    whole, the line is shown by which routers ask them. A target that refuses a chat is asked
+    for an embedding.
 
     TARGET is an id or PROVIDER/MODEL, which need not be registered.
     """

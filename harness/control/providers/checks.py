@@ -5,7 +5,7 @@ stored, and given again while it is fresh (`load_last_check`, `known_check`).
 
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -132,6 +132,8 @@ def _checked(
     if question is not None:
         path, body = question
         chat = ctx.door.ask(provider, secret, path, body, CHAT_TIMEOUT_S)
+        if chat.status == 200 and not body.get("stream"):
+            chat = replace(chat, first_s=chat.seconds)
     findings = list(probe.probe_findings(provider, target, models, chat, used))
     return _result(ctx, provider, target, findings)
 

@@ -1,16 +1,16 @@
 """A native probe asks a local server's own Responses or Messages endpoint for a short streamed
 answer. A table of events and their members says whether the answer is whole; where it is, the
-line for the registry is proposed. Pure.
+line for the registry is proposed, and so for a model that makes embeddings alone. Pure.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.providers.probe import PROBE_QUESTION
-from harness.domain.routing.capabilities import NATIVE, Endpoint
+from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider
 from harness.domain.sse import EventPayloads
 
@@ -89,9 +89,23 @@ def find_gap(endpoint: Endpoint, stream: bytes) -> str:
     return next((f"it sends no `{kind}`" for kind in rules if kind not in came), "")
 
 
-def proposed_line(model: str, whole: Iterable[Endpoint]) -> str:
-    """The line for a provider in `swapgate.yaml`; empty where no endpoint is whole."""
-    said = ", ".join(f"{endpoint.value}: {NATIVE}" for endpoint in whole)
+def count_numbers(answer: bytes) -> int:
+    """Counts the numbers of the first vector in an answer with embeddings; 0 without one."""
+    data = _object(answer).get("data")
+    first = data[0] if isinstance(data, list) and data else None
+    vector = first.get("embedding") if isinstance(first, dict) else None
+    return len(vector) if isinstance(vector, list) else 0
+
+
+def declare_no_chat(kind: str) -> Mapping[Endpoint, str]:
+    """What to say of a model that makes embeddings alone."""
+    spoken = PROVIDER_KINDS[kind].speaks
+    return {e: "false" for e in Endpoint if e in spoken and e is not Endpoint.EMBEDDINGS}
+
+
+def proposed_line(model: str, ways: Mapping[Endpoint, str]) -> str:
+    """The line for a provider in `swapgate.yaml`; empty where there is nothing to say."""
+    said = ", ".join(f"{endpoint.value}: {way}" for endpoint, way in ways.items())
     return f"models: {{{json.dumps(model)}: {{{said}}}}}" if said else ""
 
 

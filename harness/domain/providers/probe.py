@@ -85,7 +85,9 @@ class ProviderCheck:
 def streamed_probe_request(
     provider: Provider, target: Target
 ) -> tuple[str, dict[str, Any]] | None:
-    """Path and body of a short streamed request; None where only the router can ask."""
+    """Path and body of a short streamed request, for a model without chats of one for an
+    embedding; None where only the router can ask.
+    """
     kind = PROVIDER_KINDS.get(provider.kind)
     spoken = kind.speaks if kind is not None else frozenset()
     sent = provider.as_sent(target)
@@ -96,6 +98,8 @@ def streamed_probe_request(
         "messages": [{"role": "user", "content": PROBE_QUESTION}],
         "stream": True,
     }
+    if not provider.can(target.model).chat and Endpoint.EMBEDDINGS in spoken:
+        return "/embeddings", {"model": target.model, "input": PROBE_QUESTION}
     if Endpoint.CHAT in spoken:
         return "/chat/completions", body
     if Endpoint.MESSAGES in spoken:
@@ -222,7 +226,10 @@ def _step(status: int | None) -> str:
         case _ if status >= 500:
             return "the provider fails: see its status page"
         case _:
-            return "fix the target's parameters or the provider's `extra_body`"
+            return (
+                "fix the target's parameters or the provider's `extra_body`; a model that "
+                "makes embeddings alone is declared `chat: false`"
+            )
 
 
 def _clock(models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
