@@ -96,6 +96,7 @@ def heading(row: MatrixRow) -> str:
         f'<p><span class="name">{escape(row.provider)}</span> {state(health)}'
         f"{why}</p>"
         f'<p class="note">{escape(" · ".join((*parts, *row.limitations)))}</p>'
+        + "".join(f'<p class="note">{escape(repair)}</p>' for repair in row.repairs)
     )
 
 

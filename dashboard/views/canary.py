@@ -216,9 +216,9 @@ def figures(view: CanaryView, status: CanaryStatus) -> None:
     st.html(html.steps(*canary_text.plan(status)))
     st.html(html.tiles(canary_text.tiles(view, status), stale=stale))
     if status.shared_key:
-        st.html(html.note(escape(status.shared_key)))
+        st.html(html.note(status.shared_key))
     if status.callers:
-        st.html(html.note(f"Callers: {escape(status.callers)}"))
+        st.html(html.note(f"Callers: {status.callers}"))
     needs = canary_text.needs(status)
     if needs:
         st.html(html.section("Conditions for the next step") + html.checklist(needs))

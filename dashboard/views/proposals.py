@@ -323,8 +323,8 @@ def _outlook(request: submission.ProposalRequest) -> None:
         comparison_text.claim_rows(planned, names),
         stacked=True,
     )
-    outlook = html.note(comparison_text.outlook_line(planned))
-    st.html(html.table(heads, rows) + claims + outlook)
+    st.html(html.table(heads, rows) + claims)
+    st.html(html.note(comparison_text.outlook_line(planned)))
     st.html(html.note(f"This would be the {terms.risk.text}."))
     for line in route_rules.describe_widening(terms.widened):
         st.html(html.note(f"Another person has to approve it: {line}"))

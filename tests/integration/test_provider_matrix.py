@@ -84,7 +84,7 @@ def test_the_matrix_joins_registry_catalogue_keys_and_clearance(
     with world.store.write() as tx:
         kind = AlertKind.LEARNED_REPAIR
         alerts.raise_alert(ctx, tx, kind, about, subject=about, title=learned, text="t")
-    assert row(ctx, "sim").limitations[-1] == learned
+    assert row(ctx, "sim").repairs == [learned]
     bedrock = row(ctx, "bedrock")
     assert (bedrock.configured, bedrock.health) == (False, ProviderHealth.UNKNOWN)
     assert "sk-of" not in repr(build_matrix(ctx))

@@ -64,6 +64,7 @@ class MatrixRow(CamelCase):
     ill: str  # what is unhealthy: the provider, or one of its targets; empty for nothing
     data_classes: Sequence[str]  # that its models may see, of those that the file has
     limitations: Sequence[str]
+    repairs: Sequence[str]  # fields that routers change, since its targets refused them
     models: Sequence[MatrixModel]
 
 
@@ -123,10 +124,8 @@ def build_matrix(ctx: Context) -> Sequence[MatrixRow]:
                 health_because=found[1],
                 ill=found[2],
                 data_classes=[c for c, who in sorted(ctx.data_classes.items()) if name in who],
-                limitations=(
-                    *kind_limitations(PROVIDER_KINDS[provider.kind]),
-                    *health.learned(provider),
-                ),
+                limitations=kind_limitations(PROVIDER_KINDS[provider.kind]),
+                repairs=health.learned(provider),
                 models=_models(ctx, provider, own, serves, speeds),
             )
         )
@@ -179,6 +178,7 @@ def _others(configured: Iterable[Provider]) -> Iterable[MatrixRow]:
                 ill="",
                 data_classes=(),
                 limitations=kind_limitations(kind),
+                repairs=(),
                 models=(),
             )
 
@@ -201,7 +201,7 @@ class _Health:
     def learned(self, provider: Provider) -> list[str]:
         """Lists which fields routers change for its targets, since they refused them."""
         start = f"target {provider.name}/"
-        return [alert.title for alert in self._repairs if alert.subject.startswith(start)]
+        return sorted(a.title for a in self._repairs if a.subject.startswith(start))
 
     def assess(self, provider: Provider) -> tuple[ProviderHealth, str, str]:
         """Assesses a provider: its health, whence that is known, and what is unhealthy."""
