@@ -17,7 +17,7 @@ from harness.domain.evals.suite_figures import SliceFigures
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.evals.verdict import SuiteReport, VerdictBasis
 from harness.domain.formatting import format_percent, format_points_interval, format_score
-from harness.gate.text.sentences import is_unscored, unscored_reason
+from harness.gate.text.sentences import bounds_text, is_unscored
 
 SUITE_HEADS: Final = ("Suite", "Items", "Scored by", "Decides about", "Newest run")
 RUN_HEADS: Final = ("Run", "Suite", "Model", "State", "Samples", "Cost")
@@ -153,7 +153,7 @@ def suite_line(report: SuiteReport, basis: VerdictBasis) -> str:
     crosses the limit.` Of a suite in a weighted mean only what it found: it had no limit.
     """
     if is_unscored(report):
-        return unscored_reason(report)
+        return report.reason
     if not basis.decides(report) and report.n_used:
         effect = f"{labels.points(report.delta)} points"
         if report.n_used >= FEWEST_PAIRS and report.ci_low is not None:
@@ -169,6 +169,8 @@ def suite_line(report: SuiteReport, basis: VerdictBasis) -> str:
         else f"allowed loss {format_score(report.margin)}"
     )
     pairs = _pairs(report, basis)
+    if bounds := bounds_text(report):
+        pairs += f"; {bounds}"
     if report.n_used < FEWEST_PAIRS or report.ci_low is None or report.ci_high is None:
         return f"{effect} on {pairs}: too few for an interval; {limit}.{_why(report)}"
     interval = format_points_interval(report.ci_low, report.ci_high)

@@ -22,7 +22,6 @@ from harness.control.proposals.comparison import (
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.run import Sample
 from harness.domain.evals.verdict import SuiteReport, VerdictBasis
-from harness.gate.offline.pairs import mean_score
 from harness.gate.text.next_steps import NEXT_STEPS
 
 DATABASE: Final = "SWAPGATE__DATABASE_URL"
@@ -147,7 +146,7 @@ def gather_report(
 
 @dataclass(frozen=True)
 class _Item:
-    """An item that the verdict rests on, with both sides' answers."""
+    """An item that the verdict rests on, with both sides' answers, each with a score."""
 
     item: str
     incumbent: Sequence[Sample]
@@ -155,15 +154,21 @@ class _Item:
 
     @property
     def scores(self) -> tuple[float, float]:
-        """Unscored counts against a promotion, as the gate counts it."""
-        ours = mean_score((sample.strict for sample in self.incumbent), 1.0)
-        return ours, mean_score((sample.strict for sample in self.candidate), 0.0)
+        return _mean(self.incumbent), _mean(self.candidate)
 
 
 def _used(side: SuiteAnswers, basis: VerdictBasis | None) -> Sequence[_Item]:
     limit = basis.items[side.plan.suite] if basis else side.plan.planned_items
     ours, theirs = _by_item(side.incumbent, limit), _by_item(side.candidate, limit)
-    return [_Item(item, ours[item], theirs[item]) for item in ours if item in theirs]
+    return [
+        _Item(item, ours[item], theirs[item])
+        for item in ours
+        if item in theirs and not any(one.error for one in (*ours[item], *theirs[item]))
+    ]
+
+
+def _mean(samples: Sequence[Sample]) -> float:
+    return fmean(sample.strict or 0.0 for sample in samples)
 
 
 def _by_item(samples: Sequence[Sample], below: int) -> Mapping[str, list[Sample]]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 from harness.domain.evals.verdict import SuiteReport
-from harness.gate.text.sentences import unscored_reason
 from harness.report.content import Report, SuiteSection
 
 PROBLEMS = {
@@ -59,16 +58,14 @@ def _of_part(part: SuiteSection) -> _Case:
         name=f"{plan.suite} ({plan.role.value})",
         duration_s=sum(answer.duration_s for answer in answers),
         outcome=report.outcome if report else "open",
-        reason=unscored_reason(report) if report else "the gate is still open",
+        reason=report.reason if report else "the gate is still open",
         decides=part.decides,
     )
 
 
 def _of_whole(report: SuiteReport) -> _Case:
     """Of several suites as one: their answers' times stand at the suites."""
-    return _Case(
-        f"{report.suite} ({report.role.value})", 0.0, report.outcome, unscored_reason(report)
-    )
+    return _Case(f"{report.suite} ({report.role.value})", 0.0, report.outcome, report.reason)
 
 
 def _write(suite: ET.Element, found: _Case, problem: str) -> None:

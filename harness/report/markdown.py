@@ -36,6 +36,7 @@ from harness.domain.routing.target import Target
 from harness.gate.offline.futility import EARLY_ENDS
 from harness.gate.text.claim_sentence import describe_claim
 from harness.gate.text.sentences import (
+    bounds_text,
     difference_cells,
     is_unscored,
     reason_text,
@@ -111,9 +112,6 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
     why = reason_text(verdict)
     yield from ("", f"**Why:** {why[:1].upper()}{why[1:]}")
     yield from _against(comparison)
-    if verdict.outcome != "infra_error":
-        for sentence in comparison.unscored:
-            yield from ("", f"**Mind:** {sentence}")
     yield from ("", f"**Next:** {report.next_step}")
     claim = comparison.proposal.claim.value
     said = {
@@ -187,6 +185,8 @@ def _score_row(part: SuiteSection) -> Iterator[Sequence[str]]:
     known = report.ci_low is not None
     interval = format_points_interval(report.ci_low, report.ci_high)
     sure = f" (95 % interval {interval})" if known else ""
+    if bounds := bounds_text(report):
+        sure += f"; {bounds}"
     yield (
         f"{report.suite}: score of 100",
         format_score(ours),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from evals.runner.provider_client import ProviderFailed
+from evals.runner.questions import GIVE_UP_AFTER
 from evals.suites.items import Item
 from harness.control.evals import worker_supervision
 from harness.control.proposals import decisions, submission
@@ -286,11 +287,13 @@ def test_a_proposal_that_is_measured_again_redraws_no_answer(
 ) -> None:
     """Resuming is the same look; what was scored stays as it was."""
     asked: list[str] = []
+    failed: list[str] = []
 
     def failing(target: Target, item: Item, epoch: int) -> str:
         if target.model == "better":
             asked.append(item.id)
-            if 5 <= len(asked) < 9:
+            if len(asked) >= 5 and len(failed) < GIVE_UP_AFTER:
+                failed.append(item.id)
                 raise ProviderFailed("away")
         return answer(target, item, epoch)
 

@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from evals.runner.provider_client import ProviderFailed
+from evals.runner.questions import GIVE_UP_AFTER
 from evals.suites.items import Item
 from harness.control import reconciler
 from harness.control.canary import decision, driver, operations
@@ -239,11 +240,11 @@ def test_a_shared_run_goes_on_for_the_proposal_that_still_needs_it(
 
 
 def down_once(model: str) -> Callable[[Target, Item, int], str]:
-    """The first question to `model` fails in the provider's infrastructure."""
+    """The first questions to `model` fail in the provider's infrastructure."""
     failed: list[str] = []
 
     def script(target: Target, item: Item, epoch: int) -> str:
-        if target.model == model and not failed:
+        if target.model == model and len(failed) < GIVE_UP_AFTER:
             failed.append(item.id)
             raise ProviderFailed("overloaded")
         return answer(target, item, epoch)

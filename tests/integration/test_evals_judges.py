@@ -159,7 +159,7 @@ def test_without_its_judge_an_answer_is_kept_unscored_and_nothing_passes(
     for incumbent, candidate in ((scored, found), (found, scored), (found, found)):
         report = judge_suite(plan, incumbent, candidate)
         assert report.outcome == "infra_error"
-        assert "was not judged: the judge sim/no-such-judge" in report.reason
+        assert " × the judge sim/no-such-judge did not answer: HTTP 404" in report.reason
 
 
 @pytest.mark.req("F7")

@@ -258,11 +258,8 @@ def test_scores_errors_and_broken_rules_reach_the_sample(results: Results) -> No
     )
     assert (failed["answer"], failed["strict"], failed["error"]) == ("", None, "infra")
     assert failed["error_text"] == "HTTP 401: key refused"
-    assert (silent["answer"], silent["strict"]) == ("I would rather not say.", None)
-    assert (silent["error"], silent["error_text"]) == (
-        "unscored",
-        "no score can be read from the answer",
-    )
+    assert (silent["answer"], silent["strict"]) == ("I would rather not say.", 0)
+    assert (silent["error"], silent["rule"]) == (None, "no_label")
     assert (wrong["strict"], wrong["error"]) == (0, None)
     assert (fenced["strict"], fenced["lenient"], fenced["rule"]) == (0, 1, "code_fence")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from evals.runner.provider_client import ProviderFailed
+from evals.runner.questions import GIVE_UP_AFTER
 from evals.suites.items import Item
 from harness.control import reconciler
 from harness.control.canary import operations
@@ -315,7 +316,7 @@ def test_sightings_that_nobody_signed_have_no_score_asked_for_again(
     def failing(target: Target, item: Item, epoch: int) -> str:
         if target.model == "better":
             asked.append(item.id)
-            if 5 <= len(asked) < 9:
+            if 5 <= len(asked) < 5 + GIVE_UP_AFTER:
                 failed.add(item.id)
                 raise ProviderFailed("away")
         return answer(target, item, epoch)

@@ -39,7 +39,6 @@ from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import SuiteSettings
-from harness.gate.offline.pairs import UNSCORED_HIGH
 from harness.ports import Chance, Store
 from harness.report.answer_examples import SHOWN
 from harness.report.content import MAX_TELLING, Report, gather_report
@@ -476,23 +475,21 @@ def test_answers_without_a_score_in_another_suite_are_said(example: Example) -> 
     report = gather_report(world.context(), proposal.id)
     found = report.comparison
     assert found.verdict is not None
-    assert found.unscored == []
+    gaps = {"measured": 90, "bound_low": -0.02, "bound_high": 0.07}
     marked = [
-        replace(
-            suite,
-            flags=(UNSCORED_HIGH,),
-            details={**suite.details, "unscored_candidate": 9, "unscored_incumbent": 0},
-        )
+        replace(suite, details={**suite.details, **gaps})
         if suite.role is SuiteRole.REQUIRED
         else suite
         for suite in found.verdict.suites
     ]
     # The stored verdict's sentence is the primary suite's.
     verdict = replace(found.verdict, suites=tuple(marked))
-    text = render_markdown(replace(report, comparison=replace(found, verdict=verdict)))
+    parts = [replace(part, report=one) for part, one in zip(report.suites, marked, strict=True)]
+    shown = replace(report, comparison=replace(found, verdict=verdict), suites=parts)
+    text = render_markdown(shown)
 
     assert text.startswith("# PASSED")
-    assert "**Mind:** extraction: Without a score: 9 of the candidate's" in text
+    assert "−2.0 to +7.0 with the missing scores" in text
 
 
 def test_a_suite_without_a_single_item_has_no_difference(world: SmallInstallation) -> None:

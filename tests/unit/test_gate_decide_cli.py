@@ -87,7 +87,7 @@ def test_the_claim_margin_and_alpha_are_the_gates(decide: Decide) -> None:
     assert decide(alike, *options, "--margin", "0.03").exit_code == 4
 
 
-def test_epochs_are_averaged_and_unscored_counts_the_worst(decide: Decide) -> None:
+def test_epochs_are_averaged_and_missing_scores_are_bounds(decide: Decide) -> None:
     text = (
         "epoch,item,incumbent,candidate\n"
         "1,q1,1,1\n2,q1,0,\n3,q1,,1\n"
@@ -96,9 +96,31 @@ def test_epochs_are_averaged_and_unscored_counts_the_worst(decide: Decide) -> No
     )
     found = answer(decide(text, "--n-max", "10", "--json"))
     assert found["n_used"] == 3
-    assert found["delta"] == pytest.approx(-1 / 3)
-    assert (found["wins"], found["ties"], found["losses"]) == (0, 2, 1)
-    assert "UNSCORED_HIGH" in found["reason"]
+    assert (found["measured"], found["delta"]) == (1, 0.0)
+    assert (found["bound_low"], found["bound_high"]) == pytest.approx((-1 / 3, 5 / 9))
+    assert (found["wins"], found["ties"], found["losses"]) == (0, 1, 0)
+    assert "4 of the incumbent's (4 × no score) and 4 of the candidate's" in found["reason"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "verdict", "exit_code"),
+    [
+        pytest.param(["", *"0" * 39], "1" * 40, "passed", 0, id="one-lost-and-better"),
+        pytest.param("1" * 40, ["", *"0" * 39], "failed", 3, id="one-lost-and-worse"),
+        pytest.param([""] * 9 + ["0"] * 31, "1" * 40, "passed", 0, id="a-broken-incumbent"),
+        pytest.param([""] * 40, "1" * 40, "not_measured", 1, id="nothing-of-the-incumbent"),
+        pytest.param("1" * 40, [""] * 40, "not_measured", 1, id="nothing-of-the-candidate"),
+        pytest.param([""] * 40, [""] * 40, "not_measured", 1, id="a-log-against-itself"),
+        pytest.param(["", *"10" * 20], ["", *"10" * 20], "inconclusive", 4, id="alike"),
+    ],
+)
+def test_no_missing_score_decides(
+    decide: Decide, ours: Sequence[str], theirs: Sequence[str], verdict: str, exit_code: int
+) -> None:
+    rows = (f"q{n},{a},{b}\n" for n, (a, b) in enumerate(zip(ours, theirs, strict=True)))
+    result = decide(HEAD + "".join(rows), "--json")
+
+    assert (answer(result)["verdict"], result.exit_code) == (verdict, exit_code)
 
 
 def test_items_count_in_the_order_of_their_first_row(decide: Decide) -> None:

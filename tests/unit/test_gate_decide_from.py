@@ -89,7 +89,8 @@ def test_the_command_reports_gaps_and_says_that_it_promotes_nothing() -> None:
 
     answer = json.loads(done.stdout)
     assert done.exit_code == 4
-    assert (answer["verdict"], answer["wins"], answer["losses"]) == ("inconclusive", 1, 1)
+    assert (answer["verdict"], answer["wins"], answer["losses"]) == ("inconclusive", 1, 0)
+    assert (answer["measured"], answer["bound_low"], answer["bound_high"]) == (3, 0.0, 0.25)
     assert answer["candidate_gaps"] == {"samples": 4, "failed": 1, "unscored": 0, "missing": 0}
     assert answer["use"] == export_decision.REPORT_ONLY
     assert "4 samples, 1 failed, 0 unscored, 0 missing" in shown.stdout

@@ -94,21 +94,22 @@ def test_epochs_that_differ_make_the_pairs_stale() -> None:
 
 
 @pytest.mark.req("F7")
-def test_an_answer_that_was_not_judged_blocks_at_once_whosever_it_is() -> None:
-    ours, theirs = run("a", [1.0] * 100), run("b", [1.0] * 100)
-    theirs[4] = replace(broken(theirs[4]), answer="4", error_text="the judge is away")
-    suite = pair_samples(PLAN, ours, theirs)
+@pytest.mark.parametrize("answer", ["", "4"], ids=["none-came", "not-judged"])
+def test_an_item_without_a_score_counts_against_the_candidate_and_stays_open(
+    answer: str,
+) -> None:
+    whole, gaps = run("a", [1.0] * 10), run("b", [1.0] * 10)
+    gaps[4] = replace(broken(gaps[4]), answer=answer, error_text="the judge is away.")
+    suite, turned = pair_samples(PLAN, whole, gaps), pair_samples(PLAN, gaps, whole)
 
-    assert len(suite.items) == 4
-    told = "answer to item q4 was not judged: the judge is away"
-    assert suite.blocked == f"the candidate's {told}"
-    assert pair_samples(PLAN, theirs, ours).blocked == f"the incumbent's {told}"
-
-
-def test_an_incumbent_that_did_not_answer_blocks_at_that_item() -> None:
-    ours = run("a", [1.0] * 10)
-    ours[4] = broken(ours[4])
-    suite = pair_samples(PLAN, ours, run("b", [1.0] * 10))
-
-    assert len(suite.items) == 4
-    assert suite.blocked == "the incumbent did not answer item q4: timeout"
+    assert (len(suite.items), suite.blocked, turned.blocked) == (10, "", "")
+    for item, scores, favour, why in (
+        (suite.items[4], (1.0, 0.0), (1.0, 1.0), ((), ("the judge is away",))),
+        (turned.items[4], (1.0, 1.0), (0.0, 1.0), (("the judge is away",), ())),
+    ):
+        assert (item.pair.incumbent, item.pair.candidate) == scores
+        best = item.in_favour.pair
+        assert (best.incumbent, best.candidate) == favour
+        assert (best.lenient_incumbent, best.lenient_candidate) == favour
+        assert (item.reasons, item.unanswered) == (why, not answer)
+    assert all(item.complete for item in (*suite.items[:4], *suite.items[5:]))

@@ -54,7 +54,7 @@ def test_a_guard_is_waited_for_and_one_that_was_cut_short_has_not_guarded() -> N
     stopped = {"safety": ("inconclusive", "over budget")}
     cut = ask(plans, {"math": BETTER, "safety": some}, stopped)
     assert isinstance(cut, Inconclusive)
-    gone = ([broken(OPEN[0][0]), *OPEN[0][1:]], OPEN[1])
+    gone = ([*map(broken, OPEN[0])], OPEN[1])
     assert isinstance(ask(plans, {"math": BETTER, "safety": gone}), InfraError)
 
 

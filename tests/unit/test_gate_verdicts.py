@@ -18,7 +18,12 @@ from harness.domain.evals.verdict import (
     Verdict,
 )
 from harness.gate.offline.verdicts import decide_verdict, judge_suite, replay_verdict
-from harness.gate.text.next_steps import NEXT_STEPS, DecidedProposal, describe_next_step
+from harness.gate.text.next_steps import (
+    MISSING_SCORES,
+    NEXT_STEPS,
+    DecidedProposal,
+    describe_next_step,
+)
 from tests.support.store.records import proposal
 
 pytestmark = pytest.mark.req("A7", "F2")
@@ -140,13 +145,25 @@ def test_a_strict_loss_waits_until_the_lenient_reading_decides() -> None:
     assert isinstance(stopped, Failed)
 
 
-def test_the_incumbents_silence_is_not_held_against_anyone() -> None:
-    ours, theirs = list(ALIKE[0]), ALIKE[1]
-    ours[3] = broken(ours[3])
-    found = one((ours, theirs))
-
-    assert isinstance(found, InfraError)
-    assert "the incumbent did not answer item q3: 503" in found.reason
+def test_silence_is_held_against_nobody_and_the_difference_is_that_of_what_was_measured() -> (
+    None
+):
+    alike = ALIKE[0]
+    gaps = [broken(one) if one.position % 3 == 0 else one for one in alike]
+    for verdict in (one((gaps, alike)), one((alike, gaps)), one((gaps, gaps))):
+        assert isinstance(verdict, InfraError)
+        assert "missing scores decide" in verdict.reason
+        report, figures = verdict.suites[0], verdict.suites[0].figures
+        lost = max(figures.unscored_incumbent, figures.unscored_candidate)
+        assert f"{lost} of the " in verdict.reason
+        assert (report.delta, figures.measured) == (0.0, report.n_used - lost)
+        assert (figures.bound_low or 0.0) < 0.0 or (figures.bound_high or 0.0) > 0.0
+        given_up = replace(proposal(), retry_at=None)
+        step = describe_next_step(DecidedProposal(given_up, verdict, None, {}, 8))
+        assert step == MISSING_SCORES
+    few = one(([*map(broken, alike[:3]), *alike[3:]], alike))
+    assert isinstance(few, Inconclusive)
+    assert "3 of the incumbent's (3 × 503)" in few.reason
 
 
 def test_a_real_loss_stands_beside_an_unanswered_item_a_little_later() -> None:
@@ -157,20 +174,16 @@ def test_a_real_loss_stands_beside_an_unanswered_item_a_little_later() -> None:
 
     assert isinstance(found, Failed)
     assert len(found.inputs["pairs"]["math"]) == 9  # type: ignore[index]
-
-
-def test_a_loss_with_answers_of_both_models_unscored_sends_people_to_the_suite() -> None:
-    unfit, worse = one(sides([None] * 60, [None] * 60), n_max=60), one(WORSE)
-    assert isinstance(unfit, Failed)
-    assert isinstance(worse, Failed)
-    of_unfit, of_worse = (
-        describe_next_step(DecidedProposal(proposal(), verdict, None, {}, 8))
-        for verdict in (unfit, worse)
+    assert (
+        describe_next_step(DecidedProposal(proposal(), found, None, {}, 8))
+        == (NEXT_STEPS["failed"])
     )
 
-    assert of_unfit.startswith("look at the suite math first. ")
-    assert "answers of the current model have no score either" in of_unfit
-    assert of_worse == NEXT_STEPS["failed"]
+
+def test_a_broken_incumbent_can_be_replaced() -> None:
+    ours = [replace(one, strict=0.0, lenient=0.0, rule="no_label") for one in WORSE[0]]
+
+    assert isinstance(one((ours, BETTER[1])), Passed)
 
 
 REQUIRED = plan("safety", SuiteRole.REQUIRED, Claim.NON_INFERIOR)
@@ -187,8 +200,7 @@ def test_every_suite_has_to_pass() -> None:
 
 def test_a_suite_that_was_not_measured_weighs_more_than_form_and_less_than_a_loss() -> None:
     form = sides([1.0] * 200, [0.0] * 200, lenient=[1.0] * 200)
-    ours = [broken(ALIKE[0][0]), *ALIKE[0][1:]]
-    dead = (ours, ALIKE[1])
+    dead = ([*map(broken, ALIKE[0])], ALIKE[1])
     plans = [plan(), REQUIRED]
 
     assert isinstance(ask(plans, {"math": form, "safety": dead}), InfraError)

@@ -82,10 +82,8 @@ def test_where_no_answer_was_scored_nobody_reads_of_a_loss() -> None:
     assert unfit is not None
     assert worse is not None
 
-    assert reason_text(unfit).startswith(
-        "Nothing was scored in 8 of 60 items, so no difference is known. Without a score: 8 of"
-    )
-    assert describe_claim(VerdictBasis.from_verdict(unfit)) == "Nothing was scored: math."
+    assert reason_text(unfit).startswith("missing scores decide. With all of them against")
+    assert describe_claim(VerdictBasis.from_verdict(unfit)) == "Could not be measured: math."
     assert difference_cells(unfit.suites[0]) == (DASH, DASH)
     assert verdict_bytes(replay_verdict(unfit)) == verdict_bytes(unfit)
     assert reason_text(worse).startswith("The candidate is worse: ")

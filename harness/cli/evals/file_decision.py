@@ -41,7 +41,7 @@ def gate() -> None:
     """The gate's rule, on files, on two targets, and on stored verdicts again."""
 
 
-GATE_EXITS = {"passed": 0, "failed": 3, "inconclusive": 4, "running": 4}
+GATE_EXITS = {"passed": 0, "not_measured": 1, "failed": 3, "inconclusive": 4, "running": 4}
 CANARY_EXITS = {"hold": 0, "rollback": 3}
 
 P = ParamSpec("P")
@@ -123,12 +123,15 @@ def gate_decide(  # noqa: PLR0913 - one per option
     """Decide about a candidate from the scores in PAIRS.csv.
 
     Columns item,incumbent,candidate and, if there are several, epoch. Scores are from 0 to 1,
-    empty for unscored. Items count in the order of their first row, and so do clusters.
+    empty where one is missing. Items count in the order of their first row, and so do clusters.
 
     --from reads results of another tool instead: one file with both runs, or the incumbent's
-    and then the candidate's. Samples that failed or are missing count against the candidate.
+    and then the candidate's. Samples that failed have no score.
 
-    Exit code: 0 passed, 3 failed, 4 inconclusive or running, 2 bad input.
+    A missing score never decides: the candidate passes only with all of them against it, and
+    fails only with all of them for it.
+
+    Exit code: 0 passed, 1 not measured, 2 bad input, 3 failed, 4 inconclusive or running.
     """
     _between_0_and_1("--margin", margin)
     _between_0_and_1("--alpha", alpha)

@@ -214,8 +214,6 @@ def _print(session: Session, report: "Report", keep: Path | None) -> None:
         rows = comparison.suite_rows(found.verdict)
         output.table(comparison.HEADINGS, rows, empty="no suites")
         click.echo(found.decided_on)
-        for warning in found.unscored:
-            click.echo(warning)
         for lost in find_format_failures(found, standalone=True):
             comparison.print_format_failures(lost)
     if keep is not None and found.verdict:

@@ -5,6 +5,7 @@ with guarded slices, where columns of the file name them.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Final
 
 from harness.cli.evals.csv_files import PairRow
 from harness.domain.errors import InputError
@@ -16,13 +17,13 @@ from harness.domain.evals.item_groups import (
 )
 from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.domain.evals.verdict import ScorePair, SuiteReport
-from harness.gate.offline.design import Design, choose_unseen_loss
-from harness.gate.offline.pairs import PairedItem, PairedSuite, mean_score, score_difference
-from harness.gate.offline.sequential import ComparisonEvidence, judge_differences
+from harness.gate.offline.design import choose_unseen_loss
+from harness.gate.offline.pairs import PairedItem, PairedSuite, mean_score
 from harness.gate.offline.suite_judgement import judge_pairs
-from harness.gate.text.sentences import comparison_reason
+from harness.gate.text.sentences import is_unscored
 
-_VERDICTS = {"promote": "passed", "reject": "failed"}
+VERDICT_WORDS: Final = {"infra_error": "not_measured"}
+NO_SCORE: Final = ("no score",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +45,6 @@ class FileTerms:
 
 def judge_rows(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
     """Decides about the rows. Raises InputError for groups that cannot be judged so."""
-    if terms.columns:
-        return _judge_groups(rows, terms)
-    n_max = terms.n_max or len(rows)
-    unseen = choose_unseen_loss(n_max)
-    design = Design(terms.claim, terms.margin, n_max, terms.alpha, unseen=unseen)
-    pairs = [_pair(row) for row in rows]
-    evidence = judge_differences(
-        [score_difference(pair.candidate, pair.incumbent) for pair in pairs], design
-    )
-    reason = comparison_reason(evidence, design) + _unscored(rows[: evidence.n_used])
-    verdict = _VERDICTS.get(evidence.outcome, evidence.outcome)
-    return _answer(verdict, evidence, n_max, reason)
-
-
-def _judge_groups(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
     ordered, sizes = _in_clusters(rows) if terms.cluster else (list(rows), ())
     units = len(sizes) if terms.cluster else len(ordered)
     n_max = terms.n_max or units
@@ -87,10 +73,9 @@ def _judge_groups(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object
         slices=_guarded(ordered, sizes, terms),
         unseen=choose_unseen_loss(n_max),
     )
-    paired = PairedSuite(tuple(PairedItem(_pair(row)) for row in ordered), "", "")
+    paired = PairedSuite(tuple(map(_item, ordered)), "", "")
     report = judge_pairs(plan, paired).report
     used = plan.items_in(report.n_used)
-    reason = report.reason + _unscored(ordered[:used])
     slices = [
         {
             "slice": slice_.name,
@@ -104,7 +89,7 @@ def _judge_groups(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object
         for slice_ in report.figures.slices or ()
     ]
     return {
-        **_answer(report.outcome, report, n_max, reason),
+        **_answer(report),
         **({"items": used} if terms.cluster else {}),
         **({"slices": slices} if terms.slices else {}),
     }
@@ -155,20 +140,31 @@ def _positions(rows: Sequence[PairRow], place: int) -> Mapping[str, list[int]]:
     return found
 
 
-def _pair(row: PairRow) -> ScorePair:
+def _item(row: PairRow) -> PairedItem:
+    """Of a file there is one reading of the answers: the worst stands for the lenient one, so
+    that no loss waits for it.
+    """
+    epochs = len(row.incumbent)
+    lost = row.incumbent.count(None), row.candidate.count(None)
     incumbent, candidate = mean_score(row.incumbent, 1.0), mean_score(row.candidate, 0.0)
-    return ScorePair(row.item, incumbent, candidate, incumbent, candidate)
+    return PairedItem(
+        ScorePair(row.item, incumbent, candidate, 1.0, 0.0),
+        unscored_incumbent=lost[0],
+        unscored_candidate=lost[1],
+        missing=(lost[0] / epochs, lost[1] / epochs),
+        reasons=(NO_SCORE * lost[0], NO_SCORE * lost[1]),
+    )
 
 
-def _answer(
-    verdict: str, found: ComparisonEvidence | SuiteReport, n_max: int, reason: str
-) -> dict[str, object]:
+def _answer(found: SuiteReport) -> dict[str, object]:
+    figures = found.figures
+    known = bool(found.n_used) and not is_unscored(found)
     return {
-        "verdict": verdict,
+        "verdict": VERDICT_WORDS.get(found.outcome, found.outcome),
         "how": found.how,
         "n_used": found.n_used,
-        "n": n_max,
-        "delta": found.delta if found.n_used else None,
+        "n": found.n_max,
+        "delta": found.delta if known else None,
         "ci_low": found.ci_low,
         "ci_high": found.ci_high,
         "ci_method": found.ci_method if found.ci_low is not None else None,
@@ -178,20 +174,14 @@ def _answer(
         "wins": found.wins,
         "ties": found.ties,
         "losses": found.losses,
-        "reason": reason,
+        **(
+            {}
+            if figures.measured is None
+            else {
+                "measured": figures.measured,
+                "bound_low": figures.bound_low,
+                "bound_high": figures.bound_high,
+            }
+        ),
+        "reason": found.reason,
     }
-
-
-def _unscored(rows: Sequence[PairRow]) -> str:
-    for name, scores in (
-        ("incumbent", [score for row in rows for score in row.incumbent]),
-        ("candidate", [score for row in rows for score in row.candidate]),
-    ):
-        missing = scores.count(None)
-        if missing > 0.02 * len(scores):
-            worst = "1" if name == "incumbent" else "0"
-            return (
-                f" {missing} of {len(scores)} scores of the {name} are missing and count "
-                f"{worst} (UNSCORED_HIGH)."
-            )
-    return ""

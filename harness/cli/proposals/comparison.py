@@ -92,8 +92,6 @@ def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> Non
         click.echo("delta and interval in points: candidate minus incumbent")
         _print_slices(verdict)
         click.echo(comparison.decided_on)
-        for sentence in comparison.unscored:
-            click.echo(sentence)
         for plan in proposal.plans:
             if said := spending_text(plan.look, plan.alpha, plan.spend, plan.candidates):
                 click.echo(f"{plan.suite}: {said}")

@@ -40,9 +40,7 @@ from harness.gate.offline.intervals import (
     quantile_interval,
     share_interval,
 )
-from harness.gate.offline.pairs import UNSCORED_HIGH
 from harness.gate.text.next_steps import DecidedProposal, describe_next_step
-from harness.gate.text.sentences import unscored_text
 from harness.ports import Transaction
 
 # What ends without these ran out of money, items or infrastructure: that saves nothing.
@@ -191,31 +189,6 @@ class Comparison:
         if self.basis is None:
             return ""
         return self.stopped_early or f"Decided on {self.basis.items_text}."
-
-    @property
-    def unscored(self) -> Sequence[str]:
-        """Says, for each suite with many answers without a score, how these counted.
-
-        A verdict's reason is one suite's; what it says already is left out.
-        """
-        if self.verdict is None:
-            return ()
-        epochs = {side.plan.suite: side.plan.epochs for side in self.suites}
-        said = [
-            (
-                suite.suite,
-                unscored_text(suite.figures, suite.items_used * epochs[suite.suite]).strip(),
-            )
-            for suite in self.verdict.suites
-            if UNSCORED_HIGH in suite.flags and suite.suite in epochs
-        ]
-        alone = len(epochs) == 1
-        reason = self.verdict.reason
-        return [
-            f"{suite}: {words}"
-            for suite, words in said
-            if not (words in reason and (alone or f"{suite}: " in reason))
-        ]
 
 
 def load_comparison(

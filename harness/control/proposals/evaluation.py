@@ -19,7 +19,6 @@ from harness.domain.evals.run import (
     RunBudget,
     RunState,
     Sample,
-    SampleError,
 )
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.evals.verdict import Verdict
@@ -76,27 +75,27 @@ def _continue_run(
     before: str,
     target: str,
 ) -> str:
-    """The run itself where nothing of it failed; else a new one, with what it measured: all
-    but errors of ours, and nothing where two models answered, since neither can be asked again,
-    or where its provider answers from another place since.
+    """The run itself where every answer has a score; else a new one, with those that have, and
+    nothing where two models answered, since neither can be asked again, or where its provider
+    answers from another place since.
     """
     if endpoint_changes.find_move_since(ctx, tx, target, tx.runs.get(before).created_at):
         return _new(ctx, tx, proposal, plan, target)
     samples = tx.runs.samples(before)
-    answered = _answered(samples)
-    if is_mixed((sample.served for sample in answered), plan.served_pin):
-        answered = []
-    if len(answered) == len(samples) and tx.runs.get(before).state not in STUCK:
+    scored = _scored(samples)
+    if is_mixed((sample.served for sample in scored), plan.served_pin):
+        scored = []
+    if len(scored) == len(samples) and tx.runs.get(before).state not in STUCK:
         tx.runs.want(before, _items_of(proposal, plan, target))
         return before
     run = _new(ctx, tx, proposal, plan, target)
-    for sample in answered:
+    for sample in scored:
         tx.runs.store_sample(replace(sample, run=run))
     return run
 
 
-def _answered(samples: Sequence[Sample]) -> list[Sample]:
-    return [sample for sample in samples if sample.error is not SampleError.INFRA]
+def _scored(samples: Sequence[Sample]) -> list[Sample]:
+    return [sample for sample in samples if sample.error is None]
 
 
 def find_replacement(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
@@ -110,7 +109,7 @@ def find_replacement(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
     for plan in proposal.plans:
         if why := _find_move(ctx, tx, proposal, plan):
             return why
-        incumbent, candidate = map(_answered, answers.get(plan.suite, ((), ())))
+        incumbent, candidate = map(_scored, answers.get(plan.suite, ((), ())))
         for whose, served in (
             ("the candidate", [sample.served for sample in candidate]),
             ("the judge", [sample.judge for sample in (*incumbent, *candidate)]),
@@ -155,10 +154,9 @@ def _can_share(
 ) -> bool:
     """Whether a stored run can be what `ours` would be, money included.
 
-    A sample that ended in an infrastructure error stays as it is: a run with one measures
-    nothing behind it, however often it is tried again. The same of one that two models
-    answered or scored, or a model that its provider serves no more, or of a provider that
-    answers from another place now.
+    A sample without a score stays as it is, however often its run is tried again. The same of
+    one that two models answered or scored, or a model that its provider serves no more, or of a
+    provider that answers from another place now.
     """
     judge = tx.suites.get(plan.suite_digest).judge
     if any(
@@ -170,7 +168,7 @@ def _can_share(
     if run.state in STUCK or not (enough or run.budget == ours.budget):
         return False
     samples = tx.runs.outcomes(run.id, below=ours.wanted)
-    if any(sample.error is SampleError.INFRA for sample in samples):
+    if any(sample.error for sample in samples):
         return False
     return _same(tx, run.target, plan, [sample.served for sample in samples]) and _same(
         tx, judge, plan, [sample.judge for sample in samples]

@@ -87,9 +87,16 @@ class SuiteFigures:
     near_ties: int = 0
     mcnemar_exact: float | None = None
     mcnemar_mid_p: float | None = None
-    unscored_incumbent: int = 0  # answers
+    # Answers without a score, and items that a model did not answer.
+    unscored_incumbent: int = 0
     unscored_candidate: int = 0
-    unanswered: int = 0  # items
+    unanswered: int = 0
+    # measured: how many of the units used have every score, where some have not; delta and
+    # interval are theirs. bound_*: the difference with all that is missing counted against the
+    # candidate, and for it.
+    measured: int | None = None
+    bound_low: float | None = None
+    bound_high: float | None = None
     # Further items, or clusters, that should settle it; None where nothing would.
     more_items: int | None = None
     rule: str | None = None  # of form, that broke most often in the candidate's answers
@@ -150,5 +157,8 @@ _OPTIONAL: Final = (
     "explained",
     "noise_incumbent",
     "noise_candidate",
+    "measured",
+    "bound_low",
+    "bound_high",
     "slices",
 )

@@ -1,6 +1,6 @@
-"""Pairs two runs' samples item by item; an answer without a score counts as the worst case
-(statistics.md §1.1). The pairs end before the first item that a side has not finished, or that
-cannot be measured: `blocked` says why.
+"""Pairs two runs' samples item by item. A pair holds a missing score against the candidate, and
+knows how far it is open (statistics.md §1.1). The pairs end before the first item that a side
+has not finished, or that another model served: `blocked` says why.
 
 Nothing is dropped because of its outcome, and nothing is taken out of order: only the items
 before the first one that is not complete on both sides count; of clusters, the whole ones.
@@ -22,12 +22,8 @@ from harness.domain.evals.run import Sample, SampleError
 from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.domain.evals.verdict import ScorePair
 
-# Up to this share of the planned items the candidate may fail to answer.
-INFRA_TOLERANCE = 0.02
-UNSCORED_HIGH = "UNSCORED_HIGH"
 # (.1 + .2) / 2 and (.15 + .15) / 2 are not the same double: that is no win.
 ROUNDING = 1e-12
-UNSCORED_TOLERANCE = 0.02
 MOST_NOISE = 0.25  # variance of the mean of two scores
 
 
@@ -35,13 +31,17 @@ MOST_NOISE = 0.25  # variance of the mean of two scores
 class PairedItem:
     """One pair and what the report must say about it.
 
-    unscored_*: epochs without a score.
+    pair: missing scores count against the candidate. unscored_*: epochs without a score.
     """
 
     pair: ScorePair
     unscored_incumbent: int = 0
     unscored_candidate: int = 0
-    unanswered: bool = False  # the candidate's infrastructure failed
+    unanswered: bool = False  # no answer came, of one model or of both
+    # missing: how much of the incumbent's and of the candidate's score is open. reasons: why,
+    # an entry for each epoch.
+    missing: tuple[float, float] = (0.0, 0.0)
+    reasons: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     # Form rules that broke in the candidate's answers, one entry per epoch.
     rules: tuple[str, ...] = ()
     # What the providers said; not part of what a pair is.
@@ -50,6 +50,29 @@ class PairedItem:
     costs: tuple[float | None, float | None] = (None, None)
     # Variance of the candidate's mean score, where the claim is about these items.
     variance: float | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Tells whether every score is known."""
+        return self.missing == (0.0, 0.0)
+
+    @property
+    def in_favour(self) -> "PairedItem":
+        """Returns the item with what is missing counted for the candidate, not against it."""
+        ours, theirs = self.missing
+        if self.complete:
+            return self
+        pair = self.pair
+        return replace(
+            self,
+            pair=replace(
+                pair,
+                incumbent=max(0.0, pair.incumbent - ours),
+                candidate=min(1.0, pair.candidate + theirs),
+                lenient_incumbent=max(0.0, pair.lenient_incumbent - ours),
+                lenient_candidate=min(1.0, pair.lenient_candidate + theirs),
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +126,7 @@ def pair_samples(
     """
     ours, theirs = _by_position(plan, incumbent), _by_position(plan, candidate)
     items: list[PairedItem] = []
-    unanswered, blocked, pinned = 0, "", _Pinned(plan.served_pin)
-    allowed = INFRA_TOLERANCE * plan.planned_items
+    blocked, pinned = "", _Pinned(plan.served_pin)
     for position in range(plan.planned_items):
         a, b = ours.get(position, []), theirs.get(position, [])
         _same_item(plan, position, a, b)
@@ -115,9 +137,8 @@ def pair_samples(
         if plan.claim is Claim.CHEAPER:
             item = replace(item, costs=(_cost(a), _cost(b)))
         if _asked_anew(plan):
-            item = replace(item, variance=_score_variance(b, 0.0))
-        unanswered += item.unanswered
-        blocked = pinned.broken(item) or _blocking(a, b, unanswered, allowed)
+            item = replace(item, variance=_score_variance(b))
+        blocked = pinned.broken(item)
         if blocked:
             break
         items.append(item)
@@ -137,17 +158,18 @@ def _pool_variances(
     if not _asked_anew(plan):
         return ()
     answers = (incumbent[position] for position in range(plan.pool))
-    return tuple(_score_variance(epochs, 1.0) for epochs in answers)
+    return tuple(_score_variance(epochs) for epochs in answers)
 
 
-def _score_variance(samples: Sequence[Sample], if_missing: float) -> float:
+def _score_variance(samples: Sequence[Sample]) -> float:
     """Estimates how much their mean score would vary if the item were asked anew.
 
     Answers of one length may be one answer, repeated by a cache: they say nothing of it.
     """
-    if len({sample.output_tokens for sample in samples}) < len(samples):
+    scores = [score for score in map(_strict, samples) if score is not None]
+    lengths = {sample.output_tokens for sample in samples}
+    if min(len(lengths), len(scores)) < len(samples):
         return MOST_NOISE
-    scores = [if_missing if score is None else score for score in map(_strict, samples)]
     mean = math.fsum(scores) / len(scores)
     squares = math.fsum((score - mean) ** 2 for score in scores)
     return squares / (len(scores) - 1) / len(scores)
@@ -156,19 +178,22 @@ def _score_variance(samples: Sequence[Sample], if_missing: float) -> float:
 def _pool_scores(
     plan: SuitePlan, incumbent: Mapping[int, list[Sample]]
 ) -> tuple[float, ...] | None:
-    """The incumbent's score of every item, unscored answers counting as in a pair.
+    """The incumbent's score of every item.
 
-    No pair shows what became of an item that the candidate is not asked. Where one was not
-    answered, or another model answered or scored it, nothing is adjusted.
+    No pair shows what became of an item that the candidate is not asked. Where one has no
+    score, or another model answered or scored it, nothing is adjusted.
     """
     answers = [incumbent.get(position, []) for position in range(plan.pool)]
     if not answers or any(len(epochs) < plan.epochs for epochs in answers):
         return None
     asked = [sample for epochs in answers for sample in epochs]
     served = ([sample.served for sample in asked], [sample.judge for sample in asked])
-    if any(map(_infra, asked)) or any(is_mixed(by, plan.served_pin) for by in served):
+    scores = [list(map(_strict, epochs)) for epochs in answers]
+    if any(None in group for group in scores) or any(
+        is_mixed(by, plan.served_pin) for by in served
+    ):
         return ()
-    return tuple(mean_score(map(_strict, epochs), 1.0) for epochs in answers)
+    return tuple(mean_score(group, 1.0) for group in scores)
 
 
 def _by_position(plan: SuitePlan, samples: Sequence[Sample]) -> Mapping[int, list[Sample]]:
@@ -223,26 +248,22 @@ def _run_of(samples: Sequence[Sample]) -> str:
     return samples[0].run if samples else ""
 
 
-def _infra(sample: Sample) -> bool:
-    return sample.error is SampleError.INFRA
-
-
 def _strict(sample: Sample) -> float | None:
     return None if sample.error else sample.strict
 
 
 def _lenient(sample: Sample) -> float | None:
-    # A re-parse may find a score where the strict reading found none.
-    if _infra(sample):
-        return None
-    return _strict(sample) if sample.lenient is None else sample.lenient
+    return _strict(sample) if sample.error or sample.lenient is None else sample.lenient
 
 
-def _unscored(samples: Sequence[Sample]) -> int:
-    return sum(_strict(sample) is None and not _infra(sample) for sample in samples)
+def _reasons(samples: Sequence[Sample]) -> tuple[str, ...]:
+    """Why epochs have no score, an entry for each; it stands within a sentence."""
+    lost = (sample for sample in samples if _strict(sample) is None)
+    return tuple(sample.error_text.rstrip(". ") or "no reply" for sample in lost)
 
 
 def _paired(a: Sequence[Sample], b: Sequence[Sample]) -> PairedItem:
+    reasons = _reasons(a), _reasons(b)
     return PairedItem(
         pair=ScorePair(
             item=a[0].item,
@@ -251,13 +272,15 @@ def _paired(a: Sequence[Sample], b: Sequence[Sample]) -> PairedItem:
             lenient_incumbent=mean_score(map(_lenient, a), 1.0),
             lenient_candidate=mean_score(map(_lenient, b), 0.0),
         ),
-        unscored_incumbent=_unscored(a),
-        unscored_candidate=_unscored(b),
-        unanswered=any(map(_infra, b)),
+        unscored_incumbent=len(reasons[0]),
+        unscored_candidate=len(reasons[1]),
+        unanswered=any(sample.error and not sample.answer for sample in (*a, *b)),
+        missing=(len(reasons[0]) / len(a), len(reasons[1]) / len(b)),
+        reasons=reasons,
         rules=tuple(
             sample.rule or "unnamed"
             for sample in b
-            if not _infra(sample) and (sample.rule or _strict(sample) != _lenient(sample))
+            if not sample.error and (sample.rule or _strict(sample) != _lenient(sample))
         ),
         served=ServedModels(
             incumbent=named_models(sample.served for sample in a),
@@ -294,32 +317,8 @@ class _Pinned:
 
 def _cost(samples: Sequence[Sample]) -> float | None:
     """Mean over epochs; None where one of them is not known, or was no answer."""
-    costs = [None if _infra(sample) else sample.cost_usd for sample in samples]
+    costs = [
+        None if sample.error is SampleError.INFRA else sample.cost_usd for sample in samples
+    ]
     known = [cost for cost in costs if cost is not None and math.isfinite(cost) and cost >= 0]
     return math.fsum(known) / len(known) if len(known) == len(costs) else None
-
-
-def _why(broken: Sample) -> str:
-    # It ends within a sentence.
-    return broken.error_text.rstrip(". ") or "no reply"
-
-
-def _blocking(a: Sequence[Sample], b: Sequence[Sample], unanswered: int, allowed: float) -> str:
-    broken = next(filter(_infra, a), None)
-    if broken is not None:
-        if broken.answer:
-            return (
-                f"the incumbent's answer to item {broken.item} was not judged: {_why(broken)}"
-            )
-        return f"the incumbent did not answer item {broken.item}: {_why(broken)}"
-    broken = next((sample for sample in b if _infra(sample) and sample.answer), None)
-    if broken is not None:
-        # It did answer: what failed is ours, and no tolerance of the candidate's.
-        return f"the candidate's answer to item {broken.item} was not judged: {_why(broken)}"
-    broken = next(filter(_infra, b), None)
-    if broken is not None and unanswered > allowed:
-        return (
-            f"the candidate did not answer {unanswered} items, more than 2 % of those planned; "
-            f"the last was {broken.item}: {_why(broken)}"
-        )
-    return ""

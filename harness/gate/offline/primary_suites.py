@@ -15,7 +15,7 @@ from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.evals.verdict import ScorePair, SuiteReport
 from harness.gate.offline.design import REJECT_LOG_E
 from harness.gate.offline.pairs import PairedItem, PairedSuite
-from harness.gate.offline.slices import merge_clusters, promotion_waits_for
+from harness.gate.offline.slices import join_reasons, merge_clusters, promotion_waits_for
 from harness.gate.offline.suite_claims import SuiteClaim, judge_claim
 from harness.gate.offline.suite_judgement import (
     StoppedRun,
@@ -159,6 +159,11 @@ def _item(number: int, parts: Sequence[PairedItem], weights: Sequence[float]) ->
         unscored_incumbent=max(part.unscored_incumbent for part in parts),
         unscored_candidate=max(part.unscored_candidate for part in parts),
         unanswered=any(part.unanswered for part in parts),
+        missing=(
+            mean([part.missing[0] for part in parts]),
+            mean([part.missing[1] for part in parts]),
+        ),
+        reasons=join_reasons(parts),
         rules=tuple(rule for part in parts for rule in part.rules),
         costs=(
             _sum([part.costs[0] for part in parts], weights),

@@ -151,6 +151,7 @@ def _marks(paired: PairedSuite) -> dict[str, object]:
             "unscored": [item.unscored_incumbent, item.unscored_candidate],
             "unanswered": item.unanswered,
             "rules": list(item.rules),
+            **({} if item.complete else {"reasons": [list(arm) for arm in item.reasons]}),
         }
         for item in paired.items
         if item != PairedItem(item.pair, costs=item.costs, variance=item.variance)
@@ -164,7 +165,11 @@ def _case(plan: SuitePlan, inputs: Mapping[str, Any]) -> SuiteClaim:
     costs = inputs.get("costs", {}).get(suite) or [(None, None)] * len(rows)
     ours, theirs = inputs.get("variances", {}).get(suite) or ((), [None] * len(rows))
     items = tuple(
-        replace(_item(row, marks.get(row[0])), costs=(cost[0], cost[1]), variance=variance)
+        replace(
+            _item(row, marks.get(row[0]), plan.epochs),
+            costs=(cost[0], cost[1]),
+            variance=variance,
+        )
         for row, cost, variance in zip(rows, costs, theirs, strict=True)
     )
     blocked = inputs["blocked"].get(suite, "")
@@ -182,14 +187,18 @@ def _case(plan: SuitePlan, inputs: Mapping[str, Any]) -> SuiteClaim:
     return SuiteClaim(plan, paired, (stopped[0], stopped[1]) if stopped else None)
 
 
-def _item(row: Sequence[Any], mark: Mapping[str, Any] | None) -> PairedItem:
+def _item(row: Sequence[Any], mark: Mapping[str, Any] | None, epochs: int) -> PairedItem:
     pair = ScorePair(str(row[0]), *(float(score) for score in row[1:]))
     if mark is None:
         return PairedItem(pair)
+    ours, theirs = mark["unscored"]
+    reasons = mark.get("reasons", ((), ()))
     return PairedItem(
         pair=pair,
-        unscored_incumbent=mark["unscored"][0],
-        unscored_candidate=mark["unscored"][1],
+        unscored_incumbent=ours,
+        unscored_candidate=theirs,
         unanswered=mark["unanswered"],
+        missing=(ours / epochs, theirs / epochs),
+        reasons=(tuple(reasons[0]), tuple(reasons[1])),
         rules=tuple(mark["rules"]),
     )

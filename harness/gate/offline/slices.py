@@ -26,7 +26,7 @@ from harness.domain.evals.verdict import ScorePair
 from harness.gate.arrays import ArrayLike, Floats, np, running_sum
 from harness.gate.offline.design import design_from_plan
 from harness.gate.offline.intervals import mean_interval, tango_p
-from harness.gate.offline.pairs import INFRA_TOLERANCE, PairedItem, score_difference
+from harness.gate.offline.pairs import PairedItem, score_difference
 from harness.gate.offline.sequential import VARIANCE_GUARD, guarded_t, t_tail
 from harness.gate.planning.multiplicity import holm_test
 
@@ -40,9 +40,13 @@ def merge_clusters(plan: SuitePlan, items: Sequence[PairedItem]) -> tuple[Paired
     return tuple(_mean_item(members) for members in _clusters(plan, items))
 
 
-def without_unanswered(items: Sequence[PairedItem]) -> tuple[PairedItem, ...]:
-    """The items, with those that the candidate did not answer as ties."""
-    return tuple(_tied(item) if item.unanswered else item for item in items)
+def measured_units(plan: SuitePlan, items: Sequence[PairedItem]) -> tuple[PairedItem, ...]:
+    """Merges as `merge_clusters` what was measured of each unit; leaves out those of which
+    nothing was.
+    """
+    groups = _clusters(plan, items) if plan.cluster else ([item] for item in items)
+    known = ([item for item in members if item.complete] for members in groups)
+    return tuple(_mean_item(members) for members in known if members)
 
 
 def _clusters(plan: SuitePlan, items: Sequence[PairedItem]) -> Iterator[Sequence[PairedItem]]:
@@ -70,6 +74,11 @@ def _mean_item(members: Sequence[PairedItem]) -> PairedItem:
         unscored_incumbent=sum(member.unscored_incumbent for member in members),
         unscored_candidate=sum(member.unscored_candidate for member in members),
         unanswered=any(member.unanswered for member in members),
+        missing=(
+            mean([member.missing[0] for member in members]),
+            mean([member.missing[1] for member in members]),
+        ),
+        reasons=join_reasons(members),
         rules=tuple(rule for member in members for rule in member.rules),
         costs=(
             _mean_cost([member.costs[0] for member in members]),
@@ -84,8 +93,10 @@ def _mean_cost(costs: Sequence[float | None]) -> float | None:
     return math.fsum(known) / len(known) if len(known) == len(costs) else None
 
 
-def _tied(item: PairedItem) -> PairedItem:
-    return replace(item, pair=replace(item.pair, candidate=item.pair.incumbent))
+def join_reasons(items: Sequence[PairedItem]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Joins why scores of the incumbent, and of the candidate, are missing."""
+    ours, theirs = ([why for item in items for why in item.reasons[arm]] for arm in (0, 1))
+    return tuple(ours), tuple(theirs)
 
 
 # A safety with an error of its own, as the early rejection: it cannot cause a promotion.
@@ -99,9 +110,7 @@ class SliceJudgement:
     figures: tuple[SliceFigures, ...]
     # worse_at: after how many units a slice was first shown worse; None for never.
     worse_at: int | None = None
-    # unanswered, form: the loss rests on items that the candidate did not answer, or on form
-    # alone: read leniently it keeps within the margin.
-    unanswered: bool = False
+    # The loss rests on form alone: read leniently it keeps within the margin.
     form: bool = False
 
     @property
@@ -146,13 +155,7 @@ def judge_slices(plan: SuitePlan, items: Sequence[PairedItem]) -> SliceJudgement
         return found
     cut = items[: plan.items_in(found.worse_at)]
     blamed = {slice_.name for slice_ in found.worse}
-    lost = {p for s in plan.slices if s.name in blamed for p in s.positions if p < len(cut)}
-    # As in the whole suite, a rejection rests neither on items that nobody answered ...
-    if sum(cut[position].unanswered for position in lost) > INFRA_TOLERANCE * len(lost):
-        neutral = _judge(plan, without_unanswered(cut))
-        if neutral.worse_at is None:
-            return replace(found, unanswered=True)
-    # ... nor on form.
+    # As in the whole suite, a rejection does not rest on form.
     lenient = _judge(plan, tuple(map(_lenient, cut)))
     allowed = plan.margin
     kept = all(s.delta >= -allowed for s in lenient.figures if s.name in blamed)
@@ -177,8 +180,11 @@ def _judge(plan: SuitePlan, items: Sequence[PairedItem]) -> SliceJudgement:
         if any(shown):
             worse_at = end
             break
+    known = [x if item.complete else math.nan for x, item in zip(d, items, strict=True)]
     figures = tuple(
-        _figures(plan, slice_, d, (worse_at or available, p_values.get(index), shown[index]))
+        _figures(
+            plan, slice_, known, (worse_at or available, p_values.get(index), shown[index])
+        )
         for index, slice_ in enumerate(plan.slices)
     )
     return SliceJudgement(figures, worse_at)
@@ -227,14 +233,14 @@ def _figures(
     upto, p, worse = found
     layout = _slice_units(plan, slice_)
     used = sum(unit < upto for unit in layout.units)
-    values = _differences(layout, d, used)
+    values = [x for x in _differences(layout, d, used) if not math.isnan(x)]
     low, high = mean_interval(values) or (None, None)
     return SliceFigures(
         field=slice_.field,
         value=slice_.value,
         n_used=used,
         n_max=len(layout.units),
-        delta=math.fsum(values) / used if used else 0.0,
+        delta=math.fsum(values) / len(values) if values else 0.0,
         ci_low=low,
         ci_high=high,
         p=p,

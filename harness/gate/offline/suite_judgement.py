@@ -1,5 +1,6 @@
 """Judges one suite's paired scores into a report. A loss counts only if it is no matter of
-form (the lenient scores hold: `harness_mismatch`) nor of unanswered items (`infra_error`).
+form (the lenient scores hold: `harness_mismatch`), and no verdict rests on missing scores: they
+are set against the candidate and for it, and it stands only if both agree (`infra_error`).
 """
 
 from collections import Counter
@@ -20,28 +21,34 @@ from harness.gate.offline.design import Design, design_from_plan
 from harness.gate.offline.futility import FUTILE, judge_or_give_up
 from harness.gate.offline.intervals import mcnemar
 from harness.gate.offline.pairs import (
-    INFRA_TOLERANCE,
-    UNSCORED_HIGH,
-    UNSCORED_TOLERANCE,
     PairedItem,
     PairedSuite,
     pair_samples,
     score_difference,
 )
-from harness.gate.offline.sequential import ComparisonEvidence, judge_differences
+from harness.gate.offline.sequential import (
+    ComparisonEvidence,
+    build_evidence,
+    evidence_path,
+    judge_differences,
+    progress_at,
+    start_progress,
+)
 from harness.gate.offline.slices import (
     SliceJudgement,
+    join_reasons,
     judge_slices,
+    measured_units,
     merge_clusters,
     promotion_waits_for,
-    without_unanswered,
 )
 from harness.gate.text.sentences import (
     comparison_reason,
     further_items,
+    missing_reason,
+    missing_text,
     slices_reason,
     slices_wait_reason,
-    unscored_text,
 )
 
 SUITE_OUTCOMES = {
@@ -71,18 +78,17 @@ class SuiteJudgement:
 class _Readings:
     """The judgements of one suite under different readings of its answers."""
 
-    # Under the plan. The others are asked only when they can change the outcome.
+    # Under the plan. The lenient scores are asked only when they can change the outcome.
     strict: ComparisonEvidence
-    lenient: ComparisonEvidence | None = None  # the lenient scores of the same answers
-    answered: ComparisonEvidence | None = None  # unanswered items say nothing
+    lenient: ComparisonEvidence | None = None
 
     @property
     def consumed(self) -> int:
-        """Units that the outcome rests on; a rejection may wait for the other readings."""
-        asked = [self.strict]
-        if self.strict.outcome == "reject" or self.strict.how == FUTILE:
-            asked += [part for part in (self.lenient, self.answered) if part is not None]
-        return max(evidence.n_used for evidence in asked)
+        """Units that the outcome rests on; a rejection may wait for the other reading."""
+        used = self.strict.n_used
+        if self.lenient and (self.strict.outcome == "reject" or self.strict.how == FUTILE):
+            return max(used, self.lenient.n_used)
+        return used
 
 
 def judge_suite(
@@ -106,6 +112,55 @@ def judge_pairs(
 ) -> SuiteJudgement:
     """Judges a suite from pairs of scores that are made already, without costs
     (statistics.md §1.6), and its slices (§1.13).
+
+    Where scores are missing it is judged twice, with them against the candidate and for it: it
+    passes only by the first, and fails only by the second (§1.1).
+    """
+    against = _judge_reading(plan, paired, stopped)
+    if all(item.complete for item in paired.items[: plan.items_in(against.consumed)]):
+        return against
+    favourable = replace(paired, items=tuple(item.in_favour for item in paired.items))
+    favour = _judge_reading(plan, favourable, stopped)
+    outcome, base = _between(against, favour)
+    used = plan.items_in(base.consumed)
+    low, high = (
+        fmean(_differences(merge_clusters(plan, items[:used])))
+        for items in (paired.items, favourable.items)
+    )
+    figures = replace(base.report.figures, bound_low=low, bound_high=high)
+    reason = base.report.reason
+    if outcome not in (against.report.outcome, favour.report.outcome):
+        reason = missing_reason(against.report, favour.report)
+    reason = f"{reason} {missing_text(join_reasons(paired.items[:used]), (low, high))}"
+    report = replace(
+        base.report,
+        outcome=outcome,
+        log_e=against.report.log_e,
+        log_e_bad=favour.report.log_e_bad,
+        p_final=against.report.p_final,
+        reason=reason,
+        details=figures.as_json(),
+    )
+    return SuiteJudgement(report, base.consumed)
+
+
+def _between(against: SuiteJudgement, favour: SuiteJudgement) -> tuple[str, SuiteJudgement]:
+    """The outcome that missing scores leave, and the judgement whose figures say so."""
+    low, high = against.report.outcome, favour.report.outcome
+    longer = max(against, favour, key=lambda judged: judged.consumed)
+    if low == "passed":
+        return low, against
+    if high == "failed":
+        return high, favour
+    if low == high:
+        return low, longer
+    return "running" if "running" in (low, high) else "infra_error", longer
+
+
+def _judge_reading(
+    plan: SuitePlan, paired: PairedSuite, stopped: StoppedRun | None
+) -> SuiteJudgement:
+    """Judges the pairs as they are.
 
     A slice that is shown worse decides, unless the mean was rejected before; a promotion waits
     for the first look at every slice.
@@ -134,8 +189,6 @@ def _worse_slice(
     at = replace(paired, items=paired.items[: plan.items_in(units)], blocked="")
     report = _with_slices(_judge_scores(plan, at, None).report, slices)
     outcome = "harness_mismatch" if slices.form else "failed"
-    if slices.unanswered:
-        outcome = "infra_error"
     reason = slices_reason(slices.worse, plan, outcome, report.figures.rule)
     return SuiteJudgement(replace(report, outcome=outcome, reason=reason), units)
 
@@ -163,15 +216,19 @@ def _judge_scores(
     outcome = _outcome(paired, readings, stopped)
     strict, consumed = readings.strict, readings.consumed
     used = paired.items[: plan.items_in(strict.n_used)]
-    report = _report(plan, used, strict, outcome)
+    lenient = readings.lenient
+    if lenient is not None:
+        lenient = _measured(plan, paired.items, lenient, _lenient_differences)
+    shown = _measured(plan, used, strict, _differences)
+    report = _report(plan, shown, outcome)
     figures = replace(
-        _with_form(_figures(plan, used, strict), paired.items[: plan.items_in(consumed)]),
-        lenient=_lenient_figures(readings.lenient),
+        _with_form(_figures(plan, used, shown), paired.items[: plan.items_in(consumed)]),
+        lenient=_lenient_figures(lenient),
     )
     why = stopped[1] if stopped else ""
-    reason = _reason(plan, readings, report, figures.rule, paired.blocked or why)
-    if UNSCORED_HIGH in report.flags and report.outcome != "infra_error":
-        reason += unscored_text(figures, len(used) * plan.epochs)
+    reason = _reason(
+        plan, _Readings(shown, lenient), report, figures.rule, paired.blocked or why
+    )
     report = replace(report, reason=reason, details=figures.as_json())
     return SuiteJudgement(report, consumed)
 
@@ -228,13 +285,10 @@ def _read(plan: SuitePlan, paired: PairedSuite) -> _Readings:
         leniently = _judge_of(plan, noiseless, plan.futility)
         return _Readings(strict, leniently(_lenient_differences(units), design))
     within = replace(design, claim=Claim.NON_INFERIOR)
-    lenient = other(_lenient_differences(units), within)
-    neutral = _without_unanswered(plan, paired.items, strict.n_used)
-    answered = None if neutral is None else other(neutral, design)
     if judge(_differences(units), within).outcome == "promote":
         # Small but real: within the margin as scored too, so that form explains nothing.
-        return _Readings(strict, None, answered)
-    return _Readings(strict, lenient, answered)
+        return _Readings(strict)
+    return _Readings(strict, other(_lenient_differences(units), within))
 
 
 def _outcome(paired: PairedSuite, readings: _Readings, stopped: StoppedRun | None) -> str:
@@ -246,7 +300,9 @@ def _outcome(paired: PairedSuite, readings: _Readings, stopped: StoppedRun | Non
         # Hopeless as scored, open leniently: it may have lost by form.
         return "inconclusive" if over else "running"
     if strict.outcome == "reject":
-        return _rejected(readings, over=over)
+        # Lost strictly, open leniently: further answers say whether it is form or substance.
+        waiting = lenient is not None and lenient.outcome == "running" and not over
+        return "running" if waiting else "failed"
     if strict.outcome == "running" and paired.blocked:
         return "infra_error"
     if strict.outcome == "running" and stopped is not None:
@@ -260,33 +316,33 @@ def _stopped_outcome(stopped: StoppedRun) -> str:
     return stopped[0]
 
 
-def _rejected(readings: _Readings, *, over: bool) -> str:
-    lenient, answered = readings.lenient, readings.answered
-    if answered is not None and answered.outcome != "reject":
-        waiting = answered.outcome == "running" and not over
-        return "running" if waiting else "infra_error"
-    # Lost strictly, open leniently: further answers say whether it is form or substance.
-    waiting = lenient is not None and lenient.outcome == "running" and not over
-    return "running" if waiting else "failed"
+def _measured(
+    plan: SuitePlan,
+    items: Sequence[PairedItem],
+    evidence: ComparisonEvidence,
+    read: Callable[[Sequence[PairedItem]], list[float]],
+) -> ComparisonEvidence:
+    """The evidence with the figures that people read taken from complete items alone."""
+    used = items[: plan.items_in(evidence.n_used)]
+    if all(item.complete for item in used):
+        return evidence
+    d, design = read(measured_units(plan, used)), design_from_plan(plan)
+    progress = progress_at(evidence_path(d, design), len(d) - 1) if d else start_progress()
+    known = build_evidence(progress, design)
+    return replace(
+        evidence,
+        delta=known.delta,
+        ci_low=known.ci_low,
+        ci_high=known.ci_high,
+        ci_method=known.ci_method,
+        wins=known.wins,
+        ties=known.ties,
+        losses=known.losses,
+        sd=known.sd,
+    )
 
 
-def _without_unanswered(
-    plan: SuitePlan, items: Sequence[PairedItem], units: int
-) -> list[float] | None:
-    """The differences when unanswered items say nothing; None if they are too few to matter.
-
-    They may keep a candidate from passing, but a rejection must not rest on them.
-    """
-    used = items[: plan.items_in(units)]
-    if sum(item.unanswered for item in used) <= INFRA_TOLERANCE * len(used):
-        return None
-    return _differences(merge_clusters(plan, without_unanswered(items)))
-
-
-def _report(
-    plan: SuitePlan, items: Sequence[PairedItem], evidence: ComparisonEvidence, outcome: str
-) -> SuiteReport:
-    high = _unscored_high(items, plan.epochs)
+def _report(plan: SuitePlan, evidence: ComparisonEvidence, outcome: str) -> SuiteReport:
     return SuiteReport(
         suite=plan.suite,
         role=plan.role,
@@ -307,14 +363,13 @@ def _report(
         ties=evidence.ties,
         losses=evidence.losses,
         reason="",
-        flags=(UNSCORED_HIGH,) if high else (),
     )
 
 
 def _figures(
     plan: SuitePlan, items: Sequence[PairedItem], evidence: ComparisonEvidence
 ) -> SuiteFigures:
-    units = merge_clusters(plan, items)
+    units = measured_units(plan, items)
     whole = all(d == round(d) for d in _differences(units))
     exact = mcnemar(evidence.wins, evidence.losses) if whole else None
     return SuiteFigures(
@@ -335,6 +390,7 @@ def _figures(
         unscored_incumbent=sum(item.unscored_incumbent for item in items),
         unscored_candidate=sum(item.unscored_candidate for item in items),
         unanswered=sum(item.unanswered for item in items),
+        measured=None if len(units) == evidence.n_used else len(units),
         more_items=further_items(evidence, design_from_plan(plan)),
         cluster=plan.cluster or None,
         items=len(items) if plan.cluster else None,
@@ -386,11 +442,8 @@ def _reason(
             f"The rule that broke most is {rule or 'unnamed'}."
         )
     if report.outcome == "infra_error":
-        why = stopped or "the loss rests on items that the candidate could not answer"
-        return f"Not measured: {why}."
+        return f"Not measured: {stopped}."
     if report.outcome == "running" and lenient is not None:
-        if readings.answered is not None and readings.answered.outcome == "running":
-            return "The loss so far rests on items that the candidate could not answer."
         return (
             f"As scored the candidate is worse ({format_points(strict.delta)} points); "
             "whether by "
@@ -419,10 +472,3 @@ def _lenient_differences(items: Sequence[PairedItem]) -> list[float]:
 
 def _mean(values: Sequence[float]) -> float | None:
     return fmean(values) if values else None
-
-
-def _unscored_high(items: Sequence[PairedItem], epochs: int) -> bool:
-    allowed = UNSCORED_TOLERANCE * len(items) * epochs
-    ours = sum(item.unscored_incumbent for item in items)
-    theirs = sum(item.unscored_candidate for item in items)
-    return max(ours, theirs) > allowed

@@ -9,7 +9,6 @@ from harness.domain.evals.suite_plan import Claim, SuiteRole
 from harness.domain.evals.verdict import SuiteReport, VerdictBasis
 from harness.domain.formatting import format_percent, format_quantity, format_score
 from harness.gate.offline.costs import CostOutcome
-from harness.gate.text.sentences import is_unscored
 
 PROBLEMS: Final = {
     "failed": "Worse than the allowed loss",
@@ -113,8 +112,6 @@ def _loss(deciding: Sequence[SuiteReport]) -> str:
         cost is not None and cost.outcome == CostOutcome.REFUTED for cost in costs
     ):
         return "Not as cheap as claimed"
-    if deciding and all(is_unscored(report) for report in deciding):
-        return "Nothing was scored"
     if deciding and all(report.figures.worse_slices for report in deciding):
         return WORSE_IN_SLICE
     if all(report.claim is Claim.SUPERIOR for report in deciding):

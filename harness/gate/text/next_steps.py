@@ -33,6 +33,10 @@ NEXT_STEPS: Final[Mapping[str, str]] = {
     "nothing about the candidate.",
 }
 
+MISSING_SCORES: Final = (
+    "mend what lost the scores (a provider, a judge or a scorer, as the reason names it), then "
+    "propose again. This says nothing about the candidate."
+)
 # To ask for more than this many times the items used would be no practical advice.
 HOPELESS: Final = 10
 _LEAST_SPAN_S: Final = 60.0
@@ -55,17 +59,21 @@ class DecidedProposal:
 
 def describe_next_step(decided: DecidedProposal) -> str:
     """What a person does next, or what comes by itself."""
-    proposal, outcome = decided.proposal, decided.verdict.outcome
+    proposal, outcome, suites = (
+        decided.proposal,
+        decided.verdict.outcome,
+        decided.verdict.suites,
+    )
     if outcome == "passed":
         if decided.observe_only and proposal.phase in PAST_GATE_PHASES:
             return _observed(proposal)
         return _after_passing(decided)
     if outcome == "inconclusive":
         return _more_items(decided)
-    if outcome == "failed" and (suite := _unfit_suite(decided.verdict)):
-        return suite
     if outcome == "infra_error" and proposal.retry_at is not None and proposal.open:
         return f"it is measured again at {_time(proposal.retry_at)}."
+    if outcome == "infra_error" and any(r.figures.measured is not None for r in suites):
+        return MISSING_SCORES
     return NEXT_STEPS[outcome]
 
 
@@ -79,21 +87,6 @@ def _observed(proposal: Proposal) -> str:
             return f"nothing; the shadow goes on, and no canary follows: {only}."
         case _:
             return f"watch the canary, or abort it: it does not go on, since {only}."
-
-
-def _unfit_suite(verdict: BaseVerdict) -> str:
-    """Sends people to the suite where a loss may be its own: it scores few of the answers of
-    the model that serves. Empty otherwise.
-    """
-    for report in verdict.suites:
-        unscored = report.figures.unscored_incumbent
-        if report.outcome == "failed" and 2 * unscored >= max(1, report.n_used):
-            return (
-                f"look at the suite {report.suite} first. {unscored} answers of the current "
-                "model have no score either, so the loss may be the suite's: read them, mend "
-                "its prompt or scorer, and propose again."
-            )
-    return ""
 
 
 def _after_passing(decided: DecidedProposal) -> str:

@@ -5,11 +5,12 @@ The exact figures stand beside them.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS
-from harness.domain.evals.suite_figures import SliceFigures, SuiteFigures
+from harness.domain.evals.suite_figures import SliceFigures
 from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.domain.evals.verdict import VERDICTS, BaseVerdict, SuiteReport, VerdictBasis
 from harness.domain.formatting import (
@@ -29,14 +30,7 @@ from harness.gate.planning.multiplicity import ALL_LOOKS
 # Begins the list of the suites that are guards, at the end of a stored reason.
 NOT_SHOWN_WORSE: Final = " Not shown to be worse: "
 COUNTS_IN_MEAN: Final = "counts in the mean"
-# A stored reason's words for a loss, and what people read where nothing was scored.
-UNSCORED_WORDS: Final = (
-    (
-        re.compile(r"The candidate is worse: .*? after (\d+ of \d+ \w+)\."),
-        r"Nothing was scored in \1, so no difference is known.",
-    ),
-    (re.compile(r"As scored the candidate is worse \(.*?\);"), "Nothing was scored so far;"),
-)
+MOST_REASONS: Final = 3
 ONE_POINT: Final = re.compile(r"(?<![\d.,+−])1 points\b")
 # Not the dots of an ellipsis.
 TWO_STOPS: Final = re.compile(r"(?<!\.)\.\.(?!\.)")
@@ -69,7 +63,6 @@ def reason_text(verdict: BaseVerdict, titles: Mapping[str, str] | None = None) -
     """
     reason = _name_mean(verdict)
     for report in verdict.suites:
-        reason = reason.replace(report.reason, unscored_reason(report))
         if report.how == FUTILE and report.figures.cluster:
             reason = reason.replace(
                 _given_up(report.n_used, report.n_max, "item"),
@@ -79,33 +72,61 @@ def reason_text(verdict: BaseVerdict, titles: Mapping[str, str] | None = None) -
 
 
 def is_unscored(report: SuiteReport) -> bool:
-    """Whether no answer of either model has a score: its difference is then only what counts
-    against a promotion, and measures nothing.
+    """Whether no item has a score of both models: no difference is known."""
+    return report.figures.measured == 0
+
+
+def missing_reason(against: SuiteReport, favour: SuiteReport) -> str:
+    """Says that missing scores decide. against, favour: how the suite would stand with all of
+    them against the candidate, and for it.
     """
-    figures = report.figures
-    answers = figures.unscored_candidate
-    return answers == figures.unscored_incumbent and bool(
-        answers and unscored_text(figures, answers) in report.reason
+    return (
+        "Not measured: missing scores decide. With all of them against the candidate it is "
+        f"{outcome_text(against.outcome)}, with all for it {outcome_text(favour.outcome)}."
     )
+
+
+def missing_text(reasons: Sequence[Sequence[str]], bounds: tuple[float, float]) -> str:
+    """Says how many scores of each model are missing, why, and how far the difference is open.
+    reasons: of the incumbent's and the candidate's, one for each score.
+    """
+    arms = [
+        f"{len(lost)} of the {arm}'s ({format_reasons(lost)})"
+        for arm, lost in zip(("incumbent", "candidate"), reasons, strict=True)
+        if lost
+    ]
+    return (
+        f"Scores that are missing: {' and '.join(arms)}. Whatever they are, the difference is "
+        f"between {format_points(bounds[0])} and {format_points(bounds[1])} points."
+    )
+
+
+def format_reasons(reasons: Sequence[str]) -> str:
+    """Lists the most frequent reasons: `9 × timeout; 3 × the scorer failed with KeyError`."""
+    counts = Counter(reasons).most_common()
+    shown = "; ".join(f"{times} × {why}" for why, times in counts[:MOST_REASONS])
+    others = len(counts) - MOST_REASONS
+    return f"{shown}; {others} other reasons" if others > 0 else shown
 
 
 def difference_cells(report: SuiteReport) -> tuple[str, str]:
     """A table's cells of a suite's difference and its interval; dashes where none is known."""
     if not report.n_used or is_unscored(report):
         return DASH, DASH
-    return (
-        format_points(report.delta),
-        format_points_interval(report.ci_low, report.ci_high),
-    )
+    interval = format_points_interval(report.ci_low, report.ci_high)
+    bounds = bounds_text(report)
+    return format_points(report.delta), f"{interval}; {bounds}" if bounds else interval
 
 
-def unscored_reason(report: SuiteReport) -> str:
-    """A suite's stored reason, without a loss that nobody measured."""
-    reason = report.reason
-    if is_unscored(report):
-        for stored, words in UNSCORED_WORDS:
-            reason = stored.sub(words, reason)
-    return reason
+def bounds_text(report: SuiteReport) -> str:
+    """Says how far a suite's difference is open: `−8.0 to +1.4 with the missing scores`; empty
+    where none is missing.
+    """
+    figures = report.figures
+    if figures.bound_low is None:
+        return ""
+    bounds = format_points_interval(figures.bound_low, figures.bound_high)
+    return f"{bounds} with the missing scores"
 
 
 def _name_suites(reason: str, verdict: BaseVerdict, titles: Mapping[str, str]) -> str:
@@ -343,13 +364,4 @@ def _difference(evidence: ComparisonEvidence) -> str:
     return (
         f"{format_points(evidence.delta)} points "
         f"(95 % interval {format_points_interval(evidence.ci_low, evidence.ci_high)}{label})"
-    )
-
-
-def unscored_text(figures: SuiteFigures, answers: int) -> str:
-    """Says how many answers have no valid score, on either side. answers: of one side."""
-    return (
-        f" Without a score: {figures.unscored_candidate} of the candidate's {answers} "
-        f"answers (each counts 0) and {figures.unscored_incumbent} of the incumbent's "
-        "(each counts 1)."
     )

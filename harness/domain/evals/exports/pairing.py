@@ -23,7 +23,7 @@ class ExportedPair:
 
 @dataclass(frozen=True, slots=True)
 class GapCount:
-    """Counts what one run lacks; each counts against the candidate."""
+    """Counts what one run lacks."""
 
     samples: int
     failed: int  # gave an error instead of an answer
