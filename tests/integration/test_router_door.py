@@ -1,5 +1,6 @@
 """Requests as clients of other gateways and of browsers send them, over real HTTP."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -249,6 +250,38 @@ def test_a_probe_by_head_is_answered_like_the_get_without_its_body(
 
     assert (answer.status_code, answer.content) == (200, b"")
     assert httpx.get(world.url + path, headers=AUTH).status_code == 200
+
+
+def test_open_webuis_requests_are_answered_and_its_persons_stay_here(
+    world: World, upstream: Upstream
+) -> None:
+    """As its `routers/openai.py` sends them with ENABLE_FORWARD_USER_INFO_HEADERS."""
+    person = {
+        "X-OpenWebUI-User-Name": "Zo%C3%AB",
+        "X-OpenWebUI-User-Id": "5f0c1c7e-0d3c-4c57-8a55-0f9f0d1f2a3b",
+        "X-OpenWebUI-User-Email": "zoe@example.com",
+        "X-OpenWebUI-User-Role": "user",
+    }
+    upstream.asked.clear()
+    listed = httpx.get(f"{world.url}/v1/models", headers=AUTH | person).json()
+    upstream.turns[INCUMBENT] = streamed("hel", "lo")
+    chat = {"model": listed["data"][-1]["id"], "messages": HELLO, "stream": True}
+    chat["stream_options"] = {"include_usage": True}
+    headers = AUTH | person | {"X-OpenWebUI-Chat-Id": "c-1", "X-OpenWebUI-Message-Id": "m-1"}
+    answer = httpx.post(f"{world.url}/v1/chat/completions", json=chat, headers=headers)
+    upstream.turns[INCUMBENT] = completion('{"title": "Greetings"}')
+    title = {"model": "support", "messages": HELLO, "stream": False, "max_tokens": 1000}
+    named = httpx.post(f"{world.url}/v1/chat/completions", json=title, headers=headers)
+
+    lines = [line for line in answer.iter_lines() if line.startswith("data: ")]
+    chunks = [json.loads(line[6:]) for line in lines[:-1]]
+    said = [choice["delta"].get("content") or "" for c in chunks for choice in c["choices"]]
+    assert ("".join(said), lines[-1]) == ("hello", "data: [DONE]")
+    assert chunks[-1]["usage"]["total_tokens"] > 0
+    assert named.json()["choices"][0]["message"]["content"] == '{"title": "Greetings"}'
+    assert not [
+        n for asked in upstream.asked for n in asked.headers if "openwebui" in n.lower()
+    ]
 
 
 MESSAGE = {"model": "support", "max_tokens": 9, "messages": HELLO}

@@ -3,10 +3,11 @@
 import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ from harness.domain.routing.table import (
 )
 from router.recording.caller_shares import KEPT, RouteKeys
 from router.request.body import ClientRequest, read_request
-from router.request.client_directives import sticky_key
+from router.request.client_directives import read_directives, sticky_key
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.asgi_router import CHAT, Door
 from tests.support.router.live_router import snapshot
@@ -159,58 +160,98 @@ def test_a_request_without_anything_else_is_its_own_caller(messages: object) -> 
     assert sticky_key(request(messages=messages), None, "k-1") == ""
 
 
-# How clients name a conversation, or what it begins with, by turn: a header or fields, and the
-# system prompt. Each sends all turns again, with a clock, a count and an id before them.
-SHAPES: dict[str, Callable[[int, int], tuple[bytes | None, dict[str, object]]]] = {
-    "chat-id in a header": lambda talk, _: (f"chat-{talk}".encode(), {}),
-    "person in the body": lambda talk, _: (
-        None,
-        {"safety_identifier": f"p-{talk}", "metadata": {"user_id": f"p-{talk}"}},
+class Shape(NamedTuple):
+    """How a client names itself, in headers and fields, where TALK is its conversation.
+    compacts: it shortens the first message in time; without a name, that makes it another one.
+    """
+
+    endpoint: Endpoint
+    headers: Mapping[str, str] = {}
+    fields: Mapping[str, object] = {}
+    compacts: bool = True
+
+
+CHATS, RESPONSES, MESSAGES = Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.MESSAGES
+IN_USER_ID = {"metadata": {"user_id": "user_7f3c_account__session_TALK"}}
+SHAPES = {
+    "OpenAI's SDK": Shape(CHATS, compacts=False),
+    "OpenAI's SDK, responses": Shape(RESPONSES, compacts=False),
+    "OpenAI's SDK, a person": Shape(CHATS, fields={"safety_identifier": "TALK"}),
+    "Anthropic's SDK": Shape(MESSAGES, compacts=False),
+    "LangChain": Shape(CHATS, compacts=False),
+    "LangChain, a thread": Shape(CHATS, fields={"metadata": {"thread_id": "TALK"}}),
+    "Claude Code": Shape(MESSAGES, {"x-claude-code-session-id": "TALK"}, IN_USER_ID),
+    "Claude Code before 2.1.86": Shape(MESSAGES, {}, IN_USER_ID),
+    "Codex": Shape(
+        RESPONSES, {"session-id": "TALK", "thread-id": "TALK"}, {"prompt_cache_key": "app"}
     ),
-    "session in metadata": lambda talk, _: (None, {"metadata": {"session_id": f"s-{talk}"}}),
-    "opening": lambda _talk, _: (None, {}),
-    "opening, with tools that change": lambda _talk, turn: (
-        None,
-        {"tools": [{"type": "function", "function": {"name": f"f{n}"}} for n in range(turn)]},
+    "Open WebUI": Shape(
+        CHATS,
+        {
+            "x-openwebui-user-name": "Ann",
+            "x-openwebui-user-id": "TALK",
+            "x-openwebui-user-email": "TALK@example.com",
+            "x-openwebui-user-role": "user",
+            "x-openwebui-chat-id": "TALK-1",
+        },
     ),
+    "LibreChat": Shape(CHATS, fields={"user": "TALK"}),
+    "LibreChat, a header": Shape(CHATS, {"x-conversation-id": "TALK"}),
+    "Vercel's SDK": Shape(CHATS, compacts=False),
+    "Vercel's gateway": Shape(CHATS, {}, {"providerOptions": {"gateway": {"user": "TALK"}}}),
+    "opencode": Shape(CHATS, {"x-session-affinity": "TALK"}),
+    "Portkey": Shape(CHATS, {"x-portkey-metadata": '{"_user": "TALK", "feature": "chat"}'}),
 }
 
 
-def turns_of(talk: int, turn: int, *, compacted: bool) -> list[dict[str, str]]:
-    """Writes the messages of a conversation's turn. compacted: its first message is cut."""
-    clock = (
-        f"Be kind. It is Thursday, 26 November 2026, {turn % 24:02}:{turn * 7 % 60:02}:09 UTC. "
+def body_of(shape: Shape, talk: int, turn: int) -> bytes:
+    """A turn with all turns before it, a clock, a count and an id in front, and more tools each
+    time.
+    """
+    rules = (
+        "x-anthropic-billing-header: cc_version=2.1; cch=" * (shape.endpoint is MESSAGES)
+        + f"{turn:05x};\n" * (shape.endpoint is MESSAGES)
+        + f"Be kind. It is Thursday, 26 November 2026, {turn:02}:{turn * 7 % 60:02}:09 UTC. "
         f"Request 7f3c{turn:04x}-a1b2-4c3d-8e9f-0123456789ab. {900 - turn} tokens are left."
     )
     opening = f"Question {talk} about my order"
-    if compacted and turn > 5:
+    if shape.compacts and turn > 5:
         opening = f"Summary up to turn {turn}: the order is late"
-    messages = [{"role": "system", "content": clock}, {"role": "user", "content": opening}]
+    messages = [{"role": "user", "content": opening}]
     for past in range(turn):
         messages += [
             {"role": "assistant", "content": f"answer {past}"},
             {"role": "user", "content": f"and {past}?"},
         ]
-    return messages
+    fields: dict[Endpoint, dict[str, object]] = {
+        CHATS: {"messages": [{"role": "system", "content": rules}, *messages]},
+        RESPONSES: {"instructions": rules, "input": messages},
+        MESSAGES: {"system": [{"type": "text", "text": rules}], "messages": messages},
+    }
+    tools = [{"type": "function", "function": {"name": f"f{n}"}} for n in range(turn)]
+    body = json.dumps({"model": "m", "tools": tools, **shape.fields, **fields[shape.endpoint]})
+    return body.replace("TALK", f"t-{talk}").encode()
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("endpoint", [Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.MESSAGES])
-def test_every_conversation_keeps_its_arm_through_10_turns(
-    shape: str, endpoint: Endpoint
+@pytest.mark.req("F3")
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_every_conversation_of_a_real_client_keeps_its_arm_through_10_turns(
+    shape: Shape,
 ) -> None:
-    """A conversation that only its opening names is another one once its opening is cut."""
-    route = at(1000)
+    route, seen = at(1000), set[Arm]()
     for talk in range(200):
+        lines = [
+            (name.encode(), value.replace("TALK", f"t-{talk}").encode())
+            for name, value in shape.headers.items()
+        ]
         arms = set()
         for turn in range(1, 11):
-            header, named = SHAPES[shape](talk, turn)
-            messages = turns_of(talk, turn, compacted="opening" not in shape)
-            body = {"model": "m", **named}
-            body |= {"input" if endpoint is Endpoint.RESPONSES else "messages": messages}
-            asked = read_request(json.dumps(body).encode(), endpoint)
-            arms.add(choose_arm(route, sticky_key(asked, header, "k")))
+            asked = read_request(body_of(shape, talk, turn), shape.endpoint)
+            sticky = read_directives({"headers": lines}).sticky
+            arms.add(choose_arm(route, sticky_key(asked, sticky, "k")))
         assert len(arms) == 1, talk
+        seen |= arms
+    assert len(seen) == 2, "conversations are told apart"
 
 
 async def test_a_key_that_carries_most_requests_is_drawn_by_conversation(
