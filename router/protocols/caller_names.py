@@ -33,7 +33,6 @@ _IN_METADATA: Final = ""
 _BODY_NAMES: Final = (
     ("safety_identifier", "safety_identifier"),
     ("user", "user"),
-    ("user.id", "user"),  # Open WebUI's pipelines
     ("providerOptions.gateway.user", "user"),  # Vercel's gateway
     ("user_security_context.end_user_id", "user"),  # Azure
     ("orq.identity.id", "user"),
