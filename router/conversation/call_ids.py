@@ -1,21 +1,24 @@
 """Rewrites the ids of tool calls in a history to what a target takes: length, alphabet, none
-empty and none twice. Call and result keep one id; a longer history gives the same ids. In
-answers, an id that the history has already is written anew. Pure.
+empty and none twice. Call and result keep one id; a longer history gives the same ids. Gives
+answers and their calls ids of the same sort (`AnswerIds`).
 """
 
 import re
 from collections import defaultdict, deque
-from collections.abc import Callable
-from functools import partial
 from hashlib import sha256
-from typing import Final, NamedTuple
+from secrets import token_hex
+from typing import Any, Final, NamedTuple
+
+from router.protocols.call_pieces import arguments_text
+
+Json = dict[str, Any]
 
 _DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _IDS: Final = re.compile(rb'"(?:tool_call_id|tool_use_id|call_id)"\s*:\s*"([^"]*)"')
-NO_IDS: Final[frozenset[bytes]] = frozenset()
-CHAT_RESULT: Final = b'"tool_call_id"'
-CALL_ID: Final = b'"call_id"'
-RESULT_IDS: Final = (CHAT_RESULT, b'"tool_use_id"', CALL_ID)
+# By the member that has what an answer says, what begins its id.
+_PREFIXES: Final = {"choices": "chatcmpl", "content": "msg", "output": "resp"}
+_ITEMS: Final = ("custom_tool_call", "function_call")
+_RESULT_IDS: Final = (b'"tool_call_id"', b'"tool_use_id"', b'"call_id"')
 
 
 class IdRule(NamedTuple):
@@ -31,7 +34,7 @@ class IdRule(NamedTuple):
 
     def suits(self, body: bytes) -> bool:
         """Tells quickly, of a body as it came, that all its ids are taken as they are."""
-        if not any(name in body for name in RESULT_IDS):
+        if not any(name in body for name in _RESULT_IDS):
             return True
         found = _IDS.findall(body)
         if self.unique and len(set(found)) < len(found):
@@ -83,24 +86,77 @@ def _written(rule: IdRule, seed: str) -> str:
     return rule.prefix + "".join(digits)
 
 
-def history_ids(body: bytes) -> frozenset[bytes]:
-    """Lists the ids of a history's results, as the client wrote them."""
-    if not any(name in body for name in RESULT_IDS):
-        return NO_IDS
-    return frozenset(_IDS.findall(body)) - {b""}
-
-
-def fresh_ids(taken: frozenset[bytes]) -> Callable[[bytes], bytes]:
-    """Gives calls of an answer another id where the history has theirs already: some servers
-    number the calls of each answer from 0, and clients take the second one for a repeat.
+class AnswerIds:
+    """Gives an answer and its calls the ids that a client gets: none empty, and no call the id
+    of another one, in the answer or before it. Some servers number the calls of each answer
+    from 0, and clients take the second one for a repeat. request_body: the client's.
     """
-    known = b"|".join(re.escape(id_) for id_ in taken)
-    pattern = re.compile(rb'("(?:id|call_id)"\s*:\s*)"(' + known + rb')"')
 
-    def named(found: re.Match[bytes]) -> bytes:
-        number = len(taken)
-        while (new := b"%b_%d" % (found[2], number)) in taken:
-            number += 1
-        return b'%b"%b"' % (found[1], new)
+    def __init__(self, request_body: str) -> None:
+        self._request_body = request_body
+        self._taken: set[str] | None = None
+        self._sent: dict[str, dict[object, str]] = {}  # by the id that was given and the place
+        self._own = ""
 
-    return partial(pattern.sub, named)
+    def mend(self, answer: Json, *, again: bool = False) -> list[str]:
+        """Mends a whole answer of any protocol; returns the names of the members that changed.
+        again: its parts came before.
+        """
+        changed = []
+        for name, prefix in _PREFIXES.items():
+            calls = _objects(answer.get(name))
+            if name == "choices":
+                messages = _objects([choice.get("message") for choice in calls])
+                calls = [call for m in messages for call in _objects(m.get("tool_calls"))]
+            mended = [self.mend_call(call, at, again=again) for at, call in enumerate(calls)]
+            if any(mended):
+                changed.append(name)
+            if name in answer and not answer.get("id", True):
+                answer["id"] = self.of_answer(prefix)
+                changed.append("id")
+        return changed
+
+    def mend_call(self, call: Json, place: object, *, again: bool = False) -> bool:
+        """Gives a whole call an id, and its arguments as text; tells whether that changed it.
+        What is no call stays.
+        """
+        kind, function = str(call.get("type")), call.get("function")
+        name = "call_id" if kind in _ITEMS else "id"
+        if name == "id" and kind != "tool_use" and "function" not in call:
+            return False
+        given = call.get(name)
+        call[name] = self.of_call(given, place, again=again)
+        holder = function if isinstance(function, dict) else call
+        is_object = isinstance(holder.get("arguments"), dict)
+        if is_object:
+            holder["arguments"] = arguments_text(holder["arguments"])
+        return is_object or call[name] != given
+
+    def of_answer(self, prefix: str) -> str:
+        """Returns the id of an answer that has none; for each part of a stream the same."""
+        self._own = self._own or f"{prefix}_{token_hex(12)}"
+        return self._own
+
+    def of_call(self, given: object, place: object, *, again: bool = False) -> str:
+        """Returns the id of the call at a place. again: it came before, if there were more
+        calls, at another place.
+        """
+        if self._taken is None:
+            found = _IDS.findall(self._request_body.encode())
+            self._taken = {id_.decode("utf-8", "replace") for id_ in found}
+        own = given if isinstance(given, str) else ""
+        sent = self._sent.setdefault(own, {})
+        if again and sent and place not in sent:
+            return next(iter(sent.values()))
+        if place not in sent:
+            base = new = own or f"call_{token_hex(12)}"
+            number = len(self._taken)
+            while new in self._taken:
+                new, number = f"{base}_{number}", number + 1
+            self._taken.add(new)
+            sent[place] = new
+        return sent[place]
+
+
+def _objects(value: object) -> list[Json]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

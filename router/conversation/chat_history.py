@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from router.conversation.call_ids import CallIds
+from router.conversation.hosted_text import say_files
 from router.conversation.intake import HistoryIntake
 from router.conversation.makers import QUOTED_MARK, mark_piece, read_mark
 from router.conversation.message_history import SIGNATURES
@@ -18,13 +19,14 @@ from router.request.body_patch import to_json
 Json = dict[str, Any]
 _TOOLS: Final = b'"tool'  # begins the names of calls, of their results and of tools
 _CALLS: Final = b'"tool_calls"'
+FILE_ID: Final = b'"file_id"'
 _GOOGLES: Final = "thought_signature"
 REASONING: Final = "reasoning_content"
 
 
 def suits_chat(body: bytes, intake: HistoryIntake) -> bool:
     """Tells quickly whether a chat goes through as it is."""
-    if QUOTED_MARK in body:
+    if QUOTED_MARK in body or (FILE_ID in body and not intake.reads_file_ids):
         return False
     for quoted in intake.quoted:
         if quoted in body:
@@ -49,6 +51,8 @@ def move_chat(body: bytes, intake: HistoryIntake, maker: str = "") -> MovedBody:
     messages = list(_objects(chat.get("messages")))
     if QUOTED_MARK in body:
         found.update(dict.fromkeys(_clear_signed(messages, maker)))
+    if not intake.reads_file_ids:
+        found.update(dict.fromkeys(f"messages.{kind}" for kind in say_files(messages)))
     if intake.call_ids is not None:
         _rewrite_ids(messages, CallIds(intake.call_ids))
     if intake.demands_reasoning:

@@ -1,9 +1,10 @@
-"""Says as text what a provider's own tool left in a conversation: searches with their results,
-code with its output, documents by URL. For a target that has no such block or item. Pure.
+"""Says as text what a provider's own tool left in a conversation (searches with their results,
+code with its output, documents by URL), and files of earlier turns that lie at a provider. For
+a target that has no such block, item or file. Pure.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 # What its provider alone can read, or no model needs.
 _UNREADABLE: Final = frozenset(
@@ -23,6 +24,9 @@ _UNREADABLE: Final = frozenset(
         "type",
     }
 )
+# Types of parts that may name a file by its id.
+_INPUTS: Final = ("input_file", "input_image")
+_FILES: Final = ("container_upload", "document", "file", "image")
 # A longer text without a blank is data: a picture, a file.
 _LONGEST_WORD: Final = 2_000
 
@@ -36,6 +40,54 @@ def hosted_text(block: Mapping[str, object]) -> str:
 def has_text(block: Mapping[str, object]) -> bool:
     """Tells whether anything of a block can be said."""
     return next(_leaves(block, ""), None) is not None
+
+
+def last_answer(turns: Sequence[object]) -> int:
+    """The place of the last turn or item that a model wrote: files before it are history. The
+    last one of all may be the beginning of the answer that is asked for.
+    """
+    return max((n for n, turn in enumerate(turns[:-1]) if _is_answer(turn)), default=0)
+
+
+def say_files(turns: object, values: Collection[str] | None = None) -> Iterator[str]:
+    """Says as text each file of the history; yields the types of their parts. values: ids of
+    the files, None for all.
+    """
+    given = turns if isinstance(turns, list) else []
+    for turn in given[: last_answer(given)]:
+        holders = [turn]
+        while holders:
+            holder = holders.pop()
+            if not isinstance(holder, dict):
+                continue
+            for name in ("content", "output"):
+                given_parts = holder.get(name)
+                parts: list[Any] = given_parts if isinstance(given_parts, list) else []
+                for at, part in enumerate(parts):
+                    id_ = _file_id(part)
+                    if id_ and (values is None or id_ in values):
+                        yield str(part["type"])
+                        kind = "input_text" if part["type"] in _INPUTS else "text"
+                        parts[at] = {"type": kind, "text": hosted_text(part)}
+                    elif isinstance(part, dict):
+                        holders.append(part)  # a tool's result
+
+
+def _is_answer(turn: object) -> bool:
+    return isinstance(turn, Mapping) and (
+        turn.get("role") == "assistant"
+        or str(turn.get("type")).endswith(("_call", "reasoning"))
+    )
+
+
+def _file_id(part: Any) -> str:
+    """The id of a file that a part names, in any protocol; empty for any other part."""
+    if not isinstance(part, dict) or part.get("type") not in (*_INPUTS, *_FILES):
+        return ""
+    for holder in (part, part.get("source"), part.get("file")):
+        if isinstance(holder, dict) and holder.get("file_id"):
+            return str(holder["file_id"])
+    return ""
 
 
 def _leaves(value: object, name: str) -> Iterator[tuple[str, str]]:

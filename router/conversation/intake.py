@@ -38,6 +38,7 @@ class HistoryIntake:
     longest_name: int = 64
     demands_reasoning: bool = False  # of each answer that called a tool
     returns_reasoning: bool = False  # it takes its own back
+    reads_file_ids: bool = True
     refused: tuple[str, ...] = ()
     # As a body has those: inside a text each quote has a backslash before it.
     quoted: tuple[bytes, ...] = field(init=False)
@@ -56,6 +57,7 @@ _OPENAIS: Final = HistoryIntake(
 _GOOGLES: Final = HistoryIntake(
     IdRule(re.compile(r"(?s).+"), 29, "call_", unique=True),
     re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}"),
+    reads_file_ids=False,
 )
 INTAKES: Final[Mapping[str, HistoryIntake]] = {
     "openai": _OPENAIS,
@@ -64,10 +66,12 @@ INTAKES: Final[Mapping[str, HistoryIntake]] = {
         IdRule(re.compile(r"[A-Za-z0-9_-]+"), 30, "toolu_", unique=True),
         re.compile(r"[A-Za-z0-9_-]{1,128}"),
         128,
+        reads_file_ids=False,
     ),
     "bedrock": HistoryIntake(
         IdRule(re.compile(r"[A-Za-z0-9_-]{1,64}"), 30, "toolu_", unique=True),
         re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}"),
+        reads_file_ids=False,
     ),
     "gemini": _GOOGLES,
     "vertex": _GOOGLES,

@@ -1,6 +1,6 @@
-"""Learned repairs keep for a day which fields and betas of a request a target does not take, as
-its refusals said it, so that the next request is sent right at once. For one event loop; no
-I/O.
+"""Learned repairs keep for a day what of a request a target does not take, as its refusals said
+it, so that the next request is sent right at once: fields, betas, and pieces of a conversation
+that another target wrote. For one event loop; no I/O.
 """
 
 import json
@@ -11,12 +11,14 @@ from typing import Final, NamedTuple
 
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.reliability.request_repair import (
+    MAX_REPAIRS,
     RepairKind,
     RequestRepair,
     find_repair,
     repair_request,
 )
-from router.protocols.provider_failures import classify_status
+from router.conversation.refusals import refused_piece, without_piece
+from router.protocols.provider_failures import Piece, classify_status
 from router.recording.bounded_map import BoundedMap
 from router.request.body_patch import to_json
 from router.upstream.failure import error_object
@@ -27,6 +29,17 @@ KEPT_S: Final = 86_400.0
 # Targets and endpoints, and fields of one.
 KEPT: Final = 2048
 MOST_FIELDS: Final = 32
+VALUES: Final = 65_536
+# Different pieces that one request may lose, one after the other.
+MOST_PIECES: Final = 2
+# Of what was repaired, and no piece: among the refused ones.
+FIELD: Final = "field"
+# Of these pieces a part can stay behind alone: the one with the values that were refused.
+_OF_VALUES: Final = frozenset({Piece.THINKING, Piece.REASONING, Piece.FILE})
+_ELSEWHERE: Final = " of another target"
+_VALUES: Final = re.compile(
+    rb'"(?:signature|data|encrypted_content|file_id)"\s*:\s*"([^"]+)"|"id"\s*:\s*"(rs_[^"]+)"'
+)
 # Of refusals, those that may be about a field.
 _OF_A_FIELD: Final = frozenset(
     {FailureClass.UNSUPPORTED, FailureClass.BAD_REQUEST, FailureClass.CONTEXT_WINDOW}
@@ -38,6 +51,16 @@ Headers = tuple[tuple[bytes, bytes], ...]
 Place = tuple[str, str, str]
 # By target's name, the fields that it does not take as they are sent.
 LearnedFields = Callable[[], Mapping[str, Sequence[str]]]
+
+
+class Repaired(NamedTuple):
+    """A request as it is sent once more, with the names of what was changed. refused: the piece
+    that the target refused, or FIELD.
+    """
+
+    request: UpstreamRequest
+    changed: tuple[str, ...]
+    refused: str
 
 
 class TargetRepairs(NamedTuple):
@@ -55,6 +78,8 @@ class LearnedRepairs:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._by_target: BoundedMap[Place, TargetRepairs] = BoundedMap(KEPT)
+        # By provider, maker and value.
+        self._refused: BoundedMap[tuple[str, str, bytes], Piece] = BoundedMap(VALUES)
         self.any = False  # most routers have learned nothing
 
     def knows(self, request: UpstreamRequest) -> bool:
@@ -63,14 +88,35 @@ class LearnedRepairs:
     def apply(self, request: UpstreamRequest) -> tuple[UpstreamRequest, tuple[str, ...]]:
         """The request as its target takes it, and the names of what was changed."""
         repairs = self._current(request)
-        return _repaired(request, repairs) if repairs else (request, ())
+        less, lost = self._without_pieces(request, repairs)
+        fields = [r for r in repairs if r.kind is not RepairKind.LEAVE_PIECE]
+        sent, changed = _repaired(less, fields) if fields else (less, ())
+        return sent, (*lost, *changed)
 
     def learn(
-        self, request: UpstreamRequest, status: int, refusal: bytes
-    ) -> tuple[UpstreamRequest, tuple[str, ...]] | None:
-        """Takes a repair from a refusal. Returns the request as it is sent once more, with the
-        names of what was changed; None where there is no repair, or it was tried.
+        self, request: UpstreamRequest, status: int, refusal: bytes, before: Sequence[str]
+    ) -> Repaired | None:
+        """Takes a repair from a refusal. before: what was refused of the request so far. None
+        where there is no repair, or it was tried.
         """
+        piece = refused_piece(status, refusal)
+        if piece is None:
+            may_repair = before.count(FIELD) < MAX_REPAIRS
+            return self._learn_field(request, status, refusal) if may_repair else None
+        if piece in before or len({*before} - {FIELD}) >= MOST_PIECES:
+            return None
+        less = without_piece(request, piece)
+        if less is None:
+            return None
+        if piece in _OF_VALUES:
+            for value in _values(request.body) - _values(less[0].body):
+                self._refused.put((request.provider.name, request.maker, value), piece)
+            self._keep(request, RequestRepair(RepairKind.LEAVE_PIECE, f"{piece}{_ELSEWHERE}"))
+        return Repaired(*less, piece)
+
+    def _learn_field(
+        self, request: UpstreamRequest, status: int, refusal: bytes
+    ) -> Repaired | None:
         error = error_object(refusal)
         if error is None or classify_status(status, refusal) not in _OF_A_FIELD:
             return None
@@ -81,7 +127,26 @@ class LearnedRepairs:
             self._keep(request, repair)
         repaired, changed = _repaired(request, [repair])
         is_same = (repaired.body, repaired.headers) == (request.body, request.headers)
-        return None if is_same else (repaired, changed)
+        return None if is_same else Repaired(repaired, changed, FIELD)
+
+    def _without_pieces(
+        self, request: UpstreamRequest, repairs: Iterable[RequestRepair]
+    ) -> tuple[UpstreamRequest, tuple[str, ...]]:
+        """The request without the values that were refused before."""
+        lost: tuple[str, ...] = ()
+        for repair in repairs:
+            if repair.kind is RepairKind.LEAVE_PIECE:
+                piece = Piece(repair.field.removesuffix(_ELSEWHERE))
+                of = request.provider.name, request.maker
+                found = {
+                    value.decode("utf-8", "replace")
+                    for value in _values(request.body)
+                    if self._refused.get((*of, value)) is piece
+                }
+                less = without_piece(request, piece, found) if found else None
+                request, gone = less or (request, ())
+                lost = (*lost, *gone)
+        return request, lost
 
     def fields(self) -> Mapping[str, Sequence[str]]:
         """Lists by target's name the fields that it does not take as they are sent, at any of
@@ -138,6 +203,10 @@ def _repaired(
     headers = _without_betas(request.headers, betas)
     sent = replace(request, body=to_json(body).encode(), headers=headers)
     return sent, (*changed, *named)
+
+
+def _values(body: bytes) -> set[bytes]:
+    return {signed or id_ for signed, id_ in _VALUES.findall(body)}
 
 
 def _place(request: UpstreamRequest) -> Place:

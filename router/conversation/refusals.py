@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from router.conversation.chat_history import give_back_reasoning
+from router.conversation.hosted_text import say_files
 from router.conversation.message_history import without_thoughts
 from router.conversation.moved_body import MovedBody
 from router.conversation.response_history import without_reasoning
@@ -57,6 +58,8 @@ def _body_without(
             return _with_reasoning(request.body)
         case Piece.THINKING | Piece.SIGNATURE, "/chat/completions":
             return _without_signatures(request.body)
+        case Piece.FILE, _:
+            return _without_files(request.body, values)
         case _:
             return None
 
@@ -76,6 +79,23 @@ def _without_signatures(body: bytes) -> MovedBody:
                 if place.pop(name, None) is not None:
                     gone[name] = None
     return MovedBody(to_json(chat).encode(), tuple(gone)) if gone else MovedBody(body)
+
+
+def _without_files(body: bytes, values: Collection[str] | None) -> MovedBody:
+    """Without the files of the history, and without a tool's container of an earlier turn."""
+    asked: Json = json.loads(body)
+    history = "input" if "input" in asked else "messages"
+    gone = [f"{history}.{kind}" for kind in say_files(asked.get(history), values)]
+    if isinstance(asked.get("container"), str):
+        gone.append("container")
+        del asked["container"]
+    for tool in _objects(asked.get("tools")):
+        if isinstance(tool.get("container"), str):
+            gone.append("tools.container")
+            tool["container"] = {"type": "auto"}
+    if not gone:
+        return MovedBody(body)
+    return MovedBody(to_json(asked).encode(), tuple(dict.fromkeys(gone)))
 
 
 def _objects(value: object) -> list[Json]:

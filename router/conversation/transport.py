@@ -10,10 +10,8 @@ from functools import partial
 from typing import Final
 
 from harness.domain.providers.kinds import PROVIDER_KINDS
-from harness.domain.reliability.request_repair import MAX_REPAIRS
 from harness.domain.routing.capabilities import Endpoint
 from router.conversation.answer_marks import ENCRYPTED, THINKS, answer_marker, may_sign
-from router.conversation.call_ids import CALL_ID, CHAT_RESULT, NO_IDS, fresh_ids, history_ids
 from router.conversation.chat_history import move_chat, suits_chat
 from router.conversation.intake import INTAKES, TAKES_ALL
 from router.conversation.learned_repairs import LearnedRepairs
@@ -29,13 +27,9 @@ from router.conversation.moved_reply import MovedReply, ReadRefusal, Rewrite
 from router.conversation.refusals import (
     MESSAGES_PATH,
     RESPONSES_PATH,
-    refused_piece,
-    without_piece,
 )
 from router.conversation.response_history import move_response, suits_response
 from router.conversation.tool_names import with_client_names
-from router.conversation.unreadable_pieces import UnreadablePieces
-from router.protocols.provider_failures import Piece
 from router.protocols.untranslatable import Untranslatable
 from router.upstream.failure import refused_request
 from router.upstream.reply_reading import read_error_body
@@ -48,12 +42,8 @@ from router.upstream.transport import (
     begin_of,
 )
 
-# Different pieces that one request may lose, one after the other.
-MOST_PIECES: Final = 2
 # What says something of a piece or a field.
 STATUSES: Final = frozenset({400, 404, 415, 422, 500, 501})
-# Of what was repaired, and no piece: among the refused ones.
-FIELD: Final = "field"
 
 
 class ConversationTransport:
@@ -70,7 +60,6 @@ class ConversationTransport:
     ) -> None:
         self._wire = wire
         self._repairs = repairs
-        self._unreadable = UnreadablePieces()
         self._chats = chats or wire
         self._begin_chat, self._begin_other = begin_of(self._chats), begin_of(wire)
         self._intake = INTAKES.get(kind, TAKES_ALL)
@@ -86,15 +75,10 @@ class ConversationTransport:
         except Untranslatable as error:
             raise refused_request(error) from None
         sent = request if moved.body is request.body else replace(request, body=moved.body)
-        if self._unreadable.any:
-            sent, lost = self._unreadable.without(sent)
-            moved = moved._replace(dropped=(*moved.dropped, *lost))
         if self._repairs.any:
             sent, changed = self._repairs.apply(sent)
             moved = moved._replace(dropped=(*moved.dropped, *changed))
-        return await self._settled(
-            sent, await self._way(sent).send(sent), moved, history_ids(request.body)
-        )
+        return await self._settled(sent, await self._way(sent).send(sent), moved)
 
     def begin(self, request: UpstreamRequest) -> BegunCall | None:
         """Begins a call as `begin_call` does; None for a conversation that carries a piece, or
@@ -105,14 +89,12 @@ class ConversationTransport:
         begin = self._begin_chat if path == CHAT_PATH else self._begin_other
         if begin is None or (self._repairs.any and self._repairs.knows(request)):
             return None
-        # Behind a result, the ids of the answer's calls are looked at.
-        if CHAT_RESULT in body or RESULT in body or CALL_ID in body:
-            return None
         if path == CHAT_PATH:
             takes_all = self._intake is TAKES_ALL and QUOTED_MARK not in body
             suits = takes_all or suits_chat(body, self._intake)
         elif path == MESSAGES_PATH:
-            suits = THINKS not in body and (SIGNED not in body or suits_message(body))
+            plain = SIGNED not in body and RESULT not in body
+            suits = THINKS not in body and (plain or suits_message(body))
         else:
             suits = path != RESPONSES_PATH or (ENCRYPTED not in body and suits_response(body))
         return begin(request) if suits else None
@@ -141,53 +123,32 @@ class ConversationTransport:
         return MovedBody(request.body)
 
     async def _settled(
-        self,
-        request: UpstreamRequest,
-        reply: UpstreamReply,
-        moved: MovedBody,
-        call_ids: frozenset[bytes] = NO_IDS,
+        self, request: UpstreamRequest, reply: UpstreamReply, moved: MovedBody
     ) -> UpstreamReply:
         dropped = list(moved.dropped)
-        gone: set[Piece] = set()
-        repaired = 0
+        refused: list[str] = []
         while reply.status in STATUSES:
             body = await read_error_body(reply)
-            piece = refused_piece(reply.status, body)
-            less = None
-            if piece is None and repaired < MAX_REPAIRS:
-                less = self._repairs.learn(request, reply.status, body)
-                repaired += 1
-            elif piece is not None and piece not in gone and len(gone) < MOST_PIECES:
-                less = without_piece(request, piece)
-                self._unreadable.note(request, piece)
-                gone.add(piece)
+            less = self._repairs.learn(request, reply.status, body, refused)
             if less is None:
                 reply = ReadRefusal(reply, body)
                 break
             await reply.aclose()
-            request, names = less
-            dropped += names
+            request = less.request
+            dropped += less.changed
+            refused.append(less.refused)
             reply = await self._way(request).send(request)
-        rewrite = (
-            self._rewrite(request, moved, call_ids) if reply.status < min(STATUSES) else None
-        )
-        if rewrite is None and not (dropped or gone or repaired):
+        rewrite = self._rewrite(request, moved) if reply.status < min(STATUSES) else None
+        if rewrite is None and not (dropped or refused):
             return reply
-        refused = sorted([*gone, *([FIELD] if repaired else ())])
-        return MovedReply(reply, tuple(dict.fromkeys(dropped)), refused, rewrite)
+        return MovedReply(reply, tuple(dict.fromkeys(dropped)), sorted({*refused}), rewrite)
 
-    def _rewrite(
-        self, request: UpstreamRequest, moved: MovedBody, call_ids: frozenset[bytes]
-    ) -> Rewrite | None:
-        """What an answer is written anew by; None for one that stays. call_ids: those of the
-        client's history.
-        """
+    def _rewrite(self, request: UpstreamRequest, moved: MovedBody) -> Rewrite | None:
+        """What an answer is written anew by; None for one that stays."""
         signs = may_sign(request.path, request.body)
         if request.path == CHAT_PATH:
             signs = self._signs_chats
         found: list[Rewrite] = []
-        if call_ids:
-            found.append(fresh_ids(call_ids))
         if moved.tool_names:
             found.append(partial(with_client_names, names=moved.tool_names))
         if request.maker and signs:

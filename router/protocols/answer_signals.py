@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from router.protocols.answer_ends import AnswerEnding, read_ending
-from router.protocols.call_pieces import CallPieces
+from router.protocols.call_pieces import CallPieces, call_of_piece
 
 # More of an answer is not kept, and then neither its JSON nor its calls are judged.
 MAX_KEPT: Final = 256 * 1024
@@ -57,12 +57,7 @@ class AnswerSignals:
         if not self.keeps:
             return
         calls = self._calls.setdefault(place, [])
-        if not calls or not calls[-1].takes(own_id, name, arguments):
-            call = ToolCallSignal()
-            if calls:
-                call.follow(calls[-1], name)
-            calls.append(call)
-        call = calls[-1]
+        call = call_of_piece(calls, ToolCallSignal, own_id, name, arguments)
         if isinstance(arguments, Mapping):
             call.object = call.object or arguments
         elif isinstance(arguments, str):

@@ -3,15 +3,18 @@ captures and shadows: by their place, whatever their ids and names say.
 
 A piece of a name that repeats the name so far adds nothing; names end where arguments begin.
 Some providers stream several calls in one place: whole arguments followed by another object, or
-by another name or id, are another call.
+by another name or id, are another call. An empty object is a placeholder, which some gateways
+send with the name, where arguments follow it without a name.
 """
 
-from collections.abc import Mapping
-from typing import Final
+import json
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
 
 from jiter import from_json
 
 NO_JSON: Final = object()
+EMPTY: Final = "{}"
 BROKEN_CALL: Final = "a tool call whose arguments are no JSON object"
 
 
@@ -23,13 +26,27 @@ def parse_json(text: str) -> object:
         return NO_JSON
 
 
-class CallPieces:
-    """A tool call as far as it came. id: the provider's, if it gave one."""
+def arguments_text(given: object) -> object:
+    """Arguments as text, also where a provider writes them as an object."""
+    if isinstance(given, Mapping):
+        return json.dumps(given, ensure_ascii=False, separators=(",", ":"))
+    return given
 
-    __slots__ = ("id", "name", "pieces")
+
+Call = TypeVar("Call", bound="CallPieces")
+
+
+class CallPieces:
+    """A tool call as far as it came. id: the provider's, if it gave one. sent_id, number: as a
+    client gets them.
+    """
+
+    __slots__ = ("id", "name", "number", "pieces", "sent_id")
 
     def __init__(self) -> None:
         self.id = ""
+        self.sent_id = ""
+        self.number = 0
         self.name = ""
         self.pieces: list[str] = []  # of its arguments
 
@@ -48,18 +65,20 @@ class CallPieces:
         """Tells whether arguments came that are no JSON object."""
         return bool(self.pieces) and not self.whole
 
+    @property
+    def is_empty(self) -> bool:
+        """Tells whether an empty object came, in whose place arguments may come."""
+        return self.text.strip() == EMPTY
+
     def takes(self, own_id: object, name: object, arguments: object) -> bool:
         """Whether a piece goes on with this call; else it begins another."""
         other_id = bool(own_id and self.id and own_id != self.id)
         other_name = bool(name and self.name and name != self.name)
         if not self.pieces:
             return not (other_id and other_name)
-        begins = isinstance(arguments, str) and arguments.lstrip().startswith("{")
-        return not ((begins or other_id or other_name) and self.whole)
-
-    def follow(self, before: "CallPieces", name: object) -> None:
-        """Begins this call in the place of another; without a name, it calls the same."""
-        self.name = "" if name else before.name
+        if not (name or other_id) and self.is_empty:
+            return True
+        return not ((_begins(arguments) or other_id or other_name) and self.whole)
 
     def add(self, own_id: object, name: object, arguments: object) -> str:
         """Adds a piece; returns what is new of the arguments."""
@@ -69,31 +88,45 @@ class CallPieces:
             self.name += name
         if not isinstance(arguments, str) or not arguments:
             return ""
+        if _begins(arguments) and self.is_empty:
+            self.pieces.clear()
         self.pieces.append(arguments)
         return arguments
+
+
+def _begins(arguments: object) -> bool:
+    return isinstance(arguments, str) and arguments.lstrip().startswith("{")
+
+
+def call_of_piece(
+    calls: list[Call], make: Callable[[], Call], own_id: object, name: object, arguments: object
+) -> Call:
+    """The call of a place that a piece goes on with: the last one, or another that begins.
+    Without a name, that one calls the same.
+    """
+    if not calls or not calls[-1].takes(own_id, name, arguments):
+        call = make()
+        call.name = calls[-1].name if calls and not name else ""
+        calls.append(call)
+    return calls[-1]
 
 
 class CallCollector:
     """Collects an answer's tool calls by place, and checks them at its end."""
 
-    __slots__ = ("_by_place", "calls")
+    __slots__ = ("_by_place",)
 
     def __init__(self) -> None:
-        self.calls: list[CallPieces] = []
-        self._by_place: dict[object, CallPieces] = {}
+        self._by_place: dict[object, list[CallPieces]] = {}
 
-    def add(self, place: object, own_id: object, name: object, arguments: object) -> None:
+    def add(self, place: object, own_id: object, name: object, arguments: object) -> CallPieces:
         """Adds a piece of the call at a place, or begins another one there."""
-        call = self._by_place.get(place)
-        if call is None or not call.takes(own_id, name, arguments):
-            before, call = call, CallPieces()
-            if before is not None:
-                call.follow(before, name)
-            self._by_place[place] = call
-            self.calls.append(call)
+        calls = self._by_place.setdefault(place, [])
+        call = call_of_piece(calls, CallPieces, own_id, name, arguments)
         call.add(own_id, name, arguments)
+        return call
 
     @property
     def broken(self) -> bool:
         """Tells whether a call's arguments are no JSON object."""
-        return any(call.broken for call in self.calls)
+        return any(call.broken for calls in self._by_place.values() for call in calls)

@@ -16,6 +16,7 @@ from typing import Final
 from harness.domain.errors import InputError
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.sse import LINE_END, SseParser, event_data
+from router.conversation.call_ids import AnswerIds
 from router.protocols.answer_ends import (
     AnswerEnding,
     ending_failure,
@@ -83,6 +84,8 @@ class StreamFilter(SseParser):
         self.skips = False  # what cannot be read is left out
         self._calls: CallCollector | None = None  # most answers call nothing
         self.silence = False  # an answer that says nothing is one, too
+        self.request_body = ""  # the client's
+        self._own_ids: AnswerIds | None = None  # most answers have good ones
         self._json_name = json_name
 
     @property
@@ -105,6 +108,12 @@ class StreamFilter(SseParser):
             hear(self.signals, *what)
         except Exception as error:
             self.signals, self.signals_fault = None, error
+
+    @property
+    def ids(self) -> AnswerIds:
+        if self._own_ids is None:
+            self._own_ids = AnswerIds(self.request_body)
+        return self._own_ids
 
     def used(self) -> TokenUsage:
         """Returns the usage that the stream reported; if it ended before, counts one output

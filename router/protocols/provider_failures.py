@@ -21,6 +21,7 @@ _F = FailureClass
 _ANY: Final = range(400, 500)
 _REFUSED: Final = (400, 403, 404, 422)
 _INVALID: Final = (400, 404, 422)
+_GONE: Final = "not found|not exist|expired|no longer|not be found"
 _TOO_LONG: Final = (400, 404, 413, 422)
 
 
@@ -35,6 +36,7 @@ class Piece(StrEnum):
     REASONING = "reasoning"  # encrypted for another, or not stored here
     NO_REASONING = "no_reasoning"  # it is wanted back, and is not there
     SIGNATURE = "signature"  # of a call, which another signed
+    FILE = "file"  # or a container, of another account, or gone
 
 
 class RefusalRow(NamedTuple):
@@ -229,21 +231,22 @@ REFUSALS: Final = (
     RefusalRow(
         _F.FOREIGN_STATE,
         _INVALID,
-        frozenset(
-            {
-                "previous_response_not_found",
-                "conversation_not_found",
-                "item_not_found",
-                "file_not_found",
-                "container_not_found",
-            }
-        ),
+        frozenset({"file_not_found", "container_not_found"}),
         _pattern(
-            r"^(item|(previous )?response|conversation|thread|container|prompt|file|message|"
-            r"vector store|batch|cached ?content)s?\b\W+\w.*\b(not found|not exist|expired|"
-            r"no longer|not be found)",
+            rf"^(file|container)s?\b\W+\w.*\b({_GONE})",
             r"^file not found: .",  # Anthropic's; llama.cpp's of an endpoint has no name
-            r"^no such (file|response|conversation|item|container)\b",
+            r"^no such (file|container)\b",
+        ),
+        loses=Piece.FILE,
+    ),
+    RefusalRow(
+        _F.FOREIGN_STATE,
+        _INVALID,
+        frozenset({"previous_response_not_found", "conversation_not_found", "item_not_found"}),
+        _pattern(
+            r"^(item|(previous )?response|conversation|thread|prompt|message|vector store|"
+            rf"batch|cached ?content)s?\b\W+\w.*\b({_GONE})",
+            r"^no such (response|conversation|item)\b",
         ),
     ),
     # Google's, of another project's: our account may do everything else.

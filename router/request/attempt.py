@@ -8,11 +8,19 @@ from functools import lru_cache
 
 from harness.domain.errors import InputError
 from harness.domain.reliability.failures import FailureClass
+from router.conversation.call_ids import AnswerIds
 from router.protocols.dialect import ProtocolDialect
 from router.protocols.event_stream import Irregularity
 from router.protocols.provider_failures import refusal_failure
 from router.protocols.usage import TokenUsage
-from router.request.json_spans import ParsedObject, TextEdit, apply_edits, parse_object
+from router.request.body_patch import to_json
+from router.request.json_spans import (
+    ParsedObject,
+    TextEdit,
+    apply_edits,
+    member_edit,
+    parse_object,
+)
 from router.server.headers import Header, passed_on
 from router.upstream.failure import UpstreamFailed
 from router.upstream.reply_reading import read_error_body
@@ -60,15 +68,21 @@ def check_content_type(headers: Sequence[Header], content_type: bytes) -> None:
 
 
 async def read_answer(
-    reply: UpstreamReply, json_name: str | None, dialect: ProtocolDialect, *, silence: bool
+    reply: UpstreamReply,
+    json_name: str | None,
+    dialect: ProtocolDialect,
+    request_body: str,
+    *,
+    silence: bool,
 ) -> UpstreamAnswer:
-    """The whole body, `model` replaced if there is a name. silence: as `checked` has it.
+    """The whole body, `model` replaced if there is a name. request_body: the client's. silence:
+    as `checked` has it.
 
     Raises UpstreamFailed for what is no answer.
     """
     body = await reply.body()
     answer = parse_answer(
-        reply.status, reply.headers, body, json_name, dialect, silence=silence
+        reply.status, reply.headers, body, json_name, dialect, request_body, silence=silence
     )
     answer.dropped = dropped_fields_of(reply)
     answer.refused = refused_pieces_of(reply)
@@ -83,6 +97,7 @@ def parse_answer(
     body: bytes,
     json_name: str | None,
     dialect: ProtocolDialect,
+    request_body: str,
     *,
     silence: bool = False,
 ) -> UpstreamAnswer:
@@ -94,9 +109,19 @@ def parse_answer(
     except InputError as error:
         raise UpstreamFailed(FailureClass.MALFORMED, f"answer is not valid: {error}") from None
     usage = dialect.checked(members, silence=silence)
-    if json_name is not None:
+    edits: list[TextEdit] = []
+    has_calls = b'"tool_calls"' in body or b'"tool_use"' in body or b'_call"' in body
+    if has_calls or not members.found.get("id", True):
+        answer = dict(members.found)
+        changed = AnswerIds(request_body).mend(answer)
+        edits = [member_edit(members, name, to_json(answer[name])) for name in changed]
+    named = None
+    if json_name is not None and not edits:
         named = members.with_text("model", json_name)
-        body = _with_model(members, json_name, body) if named is None else named
+    if named is not None:
+        body = named
+    elif edits or json_name is not None:
+        body = apply_edits(members.text, [*edits, *_model_edits(members, json_name)])
     model = members.get("model")
     if not isinstance(model, str):
         model = ""
@@ -106,12 +131,10 @@ def parse_answer(
     )
 
 
-def _with_model(members: ParsedObject, json_name: str, body: bytes) -> bytes:
-    """The body with that model, where it names one."""
-    model = members.text_place("model")
-    if model is None:
-        return body
-    return apply_edits(members.text, [TextEdit(model.start, model.end, json_name)])
+def _model_edits(members: ParsedObject, json_name: str | None) -> list[TextEdit]:
+    """Names the model, where the body names one and there is a name."""
+    model = members.text_place("model") if json_name is not None else None
+    return [TextEdit(model.start, model.end, json_name)] if model and json_name else []
 
 
 @lru_cache(maxsize=256)

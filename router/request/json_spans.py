@@ -118,6 +118,12 @@ class TextEdit(NamedTuple):
     text: str
 
 
+def member_edit(members: ParsedObject, name: str, value: str) -> TextEdit:
+    """Sets a member that is there. value: as JSON."""
+    place = members.values[name]
+    return TextEdit(place.start, place.end, value)
+
+
 _WHITE, _COLON, _LETTERS = r"[ \t\n\r]*", r"[ \t\n\r]*:[ \t\n\r]*", r'[^"\\\x00-\x1f]'
 _STRING_BYTES: Final = re.compile(rb'[ \t\n\r]*:[ \t\n\r]*("(?:[^"\\]|\\.)*")').match
 _BACKSLASH: Final = ord("\\")

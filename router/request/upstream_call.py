@@ -152,7 +152,9 @@ class UpstreamCalls:
             if not asked.stream:
                 check_content_type(reply.headers, b"application/json")
                 silence = job.route.route.settings.on_empty_answer is _ACCEPT
-                answer = await read_answer(reply, self._name(job), dialect, silence=silence)
+                answer = await read_answer(
+                    reply, self._name(job), dialect, asked.text, silence=silence
+                )
                 result = _checked(asked, answer)
             else:
                 check_content_type(reply.headers, b"text/event-stream")
@@ -229,9 +231,8 @@ class UpstreamCalls:
         endpoint = job.request.endpoint
         json_name = job.route.json_name if self._names_route else None
         silence = job.route.route.settings.on_empty_answer is _ACCEPT
-        answer = parse_answer(
-            status, headers, body, json_name, DIALECTS[endpoint], silence=silence
-        )
+        dialect, sent = DIALECTS[endpoint], job.request.text
+        answer = parse_answer(status, headers, body, json_name, dialect, sent, silence=silence)
         return _checked(job.request, answer) if endpoint is _EMBEDDINGS else answer
 
     def begin_stream(
@@ -251,6 +252,7 @@ class UpstreamCalls:
         json_name = job.route.json_name if self._names_route else None
         events = DIALECTS[job.request.endpoint].stream(job.request, json_name)
         events.silence = job.route.route.settings.on_empty_answer is _ACCEPT
+        events.request_body = job.request.text
         events.skips = job.route.route.settings.on_bad_event is OnBadEvent.SKIP
         if job.probe is not None:
             events.listen(job.probe.new_signals)

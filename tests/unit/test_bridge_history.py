@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from harness.domain.routing.capabilities import Endpoint
+from router.conversation.chat_history import move_chat
+from router.conversation.intake import INTAKES
 from router.conversation.makers import mark_piece
 from router.conversation.response_history import move_response
 from router.protocols.endpoint_translation import (
@@ -145,8 +147,36 @@ def test_a_file_of_an_earlier_turn_is_named_and_one_of_this_turn_is_refused() ->
     assert translate_message(message_body(filed, assistant(), USER), "custom").dropped == (
         "messages.document",
     )
-    with pytest.raises(Untranslatable, match="document"):
-        translate_message(message_body(filed), "custom")
+    for sent in ([filed], [USER, assistant(), filed, USER]):
+        with pytest.raises(Untranslatable, match="document"):
+            translate_message(message_body(*sent), "custom")
+
+
+def test_so_it_is_in_a_response_whose_tools_still_run_and_in_a_chat() -> None:
+    part = {"type": "input_file", "file_id": "f"}
+    called = {"type": "function_call", "call_id": "c", "name": "read", "arguments": "{}"}
+    filed = {"role": "user", "content": [part]}
+    for items, is_refused in (([filed, called, OUTPUT], False), ([filed, USER], True)):
+        raw = json.dumps({"model": "m", "input": items}).encode()
+        if is_refused:
+            with pytest.raises(Untranslatable, match="input_file"):
+                translate_response(raw, "custom")
+        else:
+            assert translate_response(raw, "custom").dropped == ("input.input_file",)
+    chat = {"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]}
+    body = json.dumps({"messages": [chat, {"role": "assistant", "content": "a"}, chat]})
+    moved = move_chat(body.encode(), INTAKES["anthropic"])
+    kinds = [turn["content"][0]["type"] for turn in json.loads(moved.body)["messages"][::2]]
+    assert (kinds, moved.dropped) == (["text", "file"], ("messages.file",))
+
+
+def test_a_container_binds_only_with_the_skills_that_it_is_to_have() -> None:
+    body = message_body(USER, container="container_1")
+    assert translate_message(body, "custom").dropped == ("container",)
+    with pytest.raises(Untranslatable, match="container"):
+        translate_message(
+            message_body(USER, container={"skills": [{"skill_id": "pdf"}]}), "custom"
+        )
 
 
 def test_a_hosted_tool_beside_others_is_left_out_and_alone_it_binds() -> None:

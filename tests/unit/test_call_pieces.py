@@ -67,6 +67,23 @@ STREAMS: list[tuple[list[Piece], Calls]] = [
             ("", {"index": 0, "id": "a"}, {"index": 0}),
         )
     ),
+    # An empty object stands for the arguments that come (LiteLLM, before Anthropic's), or for
+    # none, beside a call with its own name or id.
+    (
+        [
+            piece("find_town", "{}", index=0, id="t"),
+            piece(None, '{"town":', index=0),
+            piece(None, '"Oslo"}', index=0),
+        ],
+        ONE,
+    ),
+    *(
+        (
+            [piece("f", "{}", index=0, id="a"), piece(*second, index=index, id="b")],
+            [("f", "{}"), second],
+        )
+        for second, index in ((("g", '{"n":1}'), 0), (("f", "{}"), 1))
+    ),
     # Arguments in pieces of two calls by turns.
     (
         [
@@ -165,9 +182,25 @@ def passed(endpoint: Endpoint, events: list[dict[str, Any]]) -> StreamFilter:
 
 @pytest.mark.req("B8")
 @pytest.mark.parametrize(("pieces", "calls"), STREAMS)
-def test_calls_that_are_passed_on_end_well(pieces: list[Piece], calls: Calls) -> None:
-    stream = passed(Endpoint.CHAT, chunks(pieces))
-    assert (stream.failure, stream.ended, len(calls) > 0) == ("", True, True)
+def test_calls_that_are_passed_on_are_told_apart_by_their_index(
+    pieces: list[Piece], calls: Calls
+) -> None:
+    request = read_request(b'{"model":"m","stream":true}', Endpoint.CHAT)
+    stream = DIALECTS[Endpoint.CHAT].stream(request, None)
+    out = stream.feed(sent(pieces))
+    assert (stream.failure, stream.ended) == ("", True)
+
+    # As a client joins them that knows of indexes alone.
+    joined: dict[int, dict[str, str]] = {}
+    for event in written(out.removesuffix(b"data: [DONE]\n\n")):
+        for call in event["choices"][0]["delta"].get("tool_calls", ()):
+            place = joined.setdefault(call["index"], {"id": "", "name": "", "arguments": ""})
+            place["id"] += call.get("id") or ""
+            for name, value in call["function"].items():
+                place[name] += value or ""
+    assert [(call["name"], call["arguments"]) for call in joined.values()] == calls
+    assert list(joined) == list(range(len(calls)))
+    assert len({call["id"] for call in joined.values()} - {""}) == len(calls)
 
 
 CALL = {"type": "function_call", "name": "find_town", "call_id": "c", "arguments": '{"n":1'}

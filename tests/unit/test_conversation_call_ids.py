@@ -1,4 +1,6 @@
-"""A call of an answer never has the id of an earlier one of its conversation."""
+"""No answer and no call comes without an id, or with that of an earlier call of the
+conversation; and a call's arguments are text.
+"""
 
 import json
 from pathlib import Path
@@ -6,49 +8,177 @@ from typing import Any
 
 import pytest
 
-from router.conversation.call_ids import fresh_ids, history_ids
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.router.asgi_router import CHAT, Door
+from tests.support.router.live_router import provider, snapshot
 
 pytestmark = pytest.mark.req("B7")
-CALL = {"id": "call_0", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+MESSAGES, RESPONSES = "/v1/messages", "/v1/responses"
+KINDS = {CHAT: "custom", MESSAGES: "anthropic", RESPONSES: "openai"}
+Json = dict[str, Any]
+START: list[Json] = [{"role": "user", "content": "go on"}]
 
 
-def test_only_ids_of_the_history_are_written_anew_and_each_gets_another() -> None:
-    taken = history_ids(b'[{"tool_call_id": "call_0"}, {"tool_call_id":"call_0_2"}]')
+def history(path: str, id_: str) -> Json:
+    """A request behind one call and its result."""
+    function = {"name": "f", "arguments": "{}"}
+    match path:
+        case "/v1/chat/completions":
+            call = {"id": id_, "type": "function", "function": function}
+            turn = {"role": "assistant", "content": None, "tool_calls": [call]}
+            result = {"role": "tool", "tool_call_id": id_, "content": "1"}
+            return {"messages": [*START, turn, result]}
+        case "/v1/messages":
+            use = {"type": "tool_use", "id": id_, "name": "f", "input": {}}
+            done = {"type": "tool_result", "tool_use_id": id_, "content": "1"}
+            turns = [
+                {"role": "assistant", "content": [use]},
+                {"role": "user", "content": [done]},
+            ]
+            return {"max_tokens": 9, "messages": [*START, *turns]}
+        case _:
+            call = {"type": "function_call", "call_id": id_, **function}
+            output = {"type": "function_call_output", "call_id": id_, "output": "1"}
+            return {"input": [*START, call, output]}
 
-    assert fresh_ids(taken)(b'{"id":"call_0"},{"id":"call_1"}') == (
-        b'{"id":"call_0_3"},{"id":"call_1"}'
-    )
+
+def answer(path: str, ids: list[str], arguments: object) -> Json:
+    """An answer with a call for each id, whose own id is the first."""
+    match path:
+        case "/v1/chat/completions":
+            calls = [
+                {
+                    "id": id_,
+                    "type": "function",
+                    "function": {"name": "f", "arguments": arguments},
+                }
+                for id_ in ids
+            ]
+            message = {"role": "assistant", "content": None, "tool_calls": calls}
+            choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+            return {"id": ids[0], "model": "m", "choices": [choice]}
+        case "/v1/messages":
+            content = [{"type": "tool_use", "id": id_, "name": "f", "input": {}} for id_ in ids]
+            return {
+                "id": ids[0],
+                "type": "message",
+                "model": "m",
+                "content": content,
+                "stop_reason": "tool_use",
+                "usage": {"input_tokens": 1, "output_tokens": 1},
+            }
+        case _:
+            output = [
+                {
+                    "type": "function_call",
+                    "id": f"fc_{number}",
+                    "call_id": id_,
+                    "name": "f",
+                    "arguments": arguments,
+                }
+                for number, id_ in enumerate(ids)
+            ]
+            return {"id": ids[0], "model": "m", "status": "completed", "output": output}
 
 
-async def test_a_server_that_numbers_each_answers_calls_from_0_confuses_no_client(
-    tmp_path: Path,
+def events(path: str, whole: Json) -> list[Json]:
+    """The answer as a stream."""
+    match path:
+        case "/v1/chat/completions":
+            choice = whole["choices"][0]
+            calls = choice["message"]["tool_calls"]
+            deltas = [{"tool_calls": [{**call, "index": n}]} for n, call in enumerate(calls)]
+            ends = [None] * len(deltas) + ["tool_calls"]
+            return [
+                {
+                    "id": whole["id"],
+                    "model": "m",
+                    "choices": [{"index": 0, "delta": delta, "finish_reason": end}],
+                }
+                for delta, end in zip([*deltas, {}], ends, strict=True)
+            ]
+        case "/v1/messages":
+            begun: list[Json] = [{"type": "message_start", "message": {**whole, "content": []}}]
+            for n, block in enumerate(whole["content"]):
+                begun += [
+                    {"type": "content_block_start", "index": n, "content_block": block},
+                    {"type": "content_block_stop", "index": n},
+                ]
+            ended = {"type": "message_delta", "delta": {"stop_reason": "tool_use"}}
+            return [*begun, ended, {"type": "message_stop"}]
+        case _:
+            begun = [{"type": "response.created", "response": {**whole, "output": []}}]
+            for n, item in enumerate(whole["output"]):
+                begun += [
+                    {"type": f"response.output_item.{kind}", "output_index": n, "item": item}
+                    for kind in ("added", "done")
+                ]
+            return [*begun, {"type": "response.completed", "response": whole}]
+
+
+def call_ids(path: str, body: bytes, *, stream: bool) -> list[str]:
+    """The ids of the calls as a client finds them; of the whole answer where it is streamed."""
+    if not stream:
+        told = json.loads(body)
+        assert told["id"]
+        calls = (
+            told["choices"][0]["message"]["tool_calls"]
+            if path == CHAT
+            else told["content" if path == MESSAGES else "output"]
+        )
+        return [call["call_id" if path == RESPONSES else "id"] for call in calls]
+    lines = body.decode().splitlines()
+    found = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    match path:
+        case "/v1/chat/completions":
+            assert len({event["id"] for event in found}) == 1
+            assert found[0]["id"]
+            deltas = [event["choices"][0]["delta"] for event in found]
+            return [call["id"] for delta in deltas for call in delta.get("tool_calls", ())]
+        case "/v1/messages":
+            assert found[0]["message"]["id"]
+            return [event["content_block"]["id"] for event in found if "content_block" in event]
+        case _:
+            (final,) = (e["response"] for e in found if e["type"] == "response.completed")
+            assert final["id"] == found[0]["response"]["id"] != ""
+            items = [event["item"] for event in found if "item" in event]
+            done = items[1::2]
+            assert items[::2] == done == final["output"]
+            return [item["call_id"] for item in done]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("path", [CHAT, MESSAGES, RESPONSES])
+@pytest.mark.parametrize(
+    ("ids", "kept"),
+    [(["call_0", "x"], ["x"]), (["x", "x"], ["x"]), (["", ""], []), (["x", "y"], ["x", "y"])],
+    ids=["of the history", "twice", "empty", "good"],
+)
+async def test_a_server_that_repeats_ids_or_gives_none_confuses_no_client(
+    tmp_path: Path, path: str, ids: list[str], kept: list[str], *, stream: bool
 ) -> None:
+    whole = answer(path, ids, {"a": 1} if path != MESSAGES else "")
+
     def play(request: UpstreamRequest) -> ScriptedTurn:
-        choice: dict[str, Any] = {"index": 0, "finish_reason": "tool_calls"}
         if not request.stream:
-            choice["message"] = {"role": "assistant", "content": None, "tool_calls": [CALL]}
-            answer = json.dumps({"id": "c", "choices": [choice]})
-            return ScriptedTurn(steps=(answer.encode(),))
-        choice["delta"] = {"role": "assistant", "tool_calls": [{"index": 0, **CALL}]}
-        event = json.dumps({"id": "c", "choices": [choice]})
+            return ScriptedTurn(steps=(json.dumps(whole).encode(),))
+        told = "".join(
+            f"event: {event.get('type')}\ndata: {json.dumps(event)}\n\n"
+            for event in events(path, whole)
+        )
         return ScriptedTurn(
-            headers={"content-type": "text/event-stream"},
-            steps=(f"data: {event}\n\ndata: [DONE]\n\n".encode(),),
+            headers={"content-type": "text/event-stream"}, steps=(told.encode(),)
         )
 
-    door = Door(tmp_path, play, moves=True)
-    first: list[dict[str, Any]] = [{"role": "user", "content": "go on"}]
-    turn = [
-        {"role": "assistant", "content": None, "tool_calls": [CALL]},
-        {"role": "tool", "tool_call_id": "call_0", "content": "1"},
-    ]
-    for messages, given in ((first, b'"call_0"'), (first + turn, b'"call_0_1"')):
-        for stream in (False, True):
-            asked = {"model": "support", "messages": messages, "stream": stream}
-            status, _, body = await door.call(CHAT, json.dumps(asked).encode())
+    url = "http://127.0.0.1:1/v1"
+    first = snapshot(url, providers=[provider(url, kind=KINDS[path])])
+    door = Door(tmp_path, play, first=first, moves=True)
+    asked = {"model": "support", "stream": stream, **history(path, "call_0")}
+    status, _, body = await door.call(path, json.dumps(asked).encode())
 
-            assert status == 200
-            assert given in body
+    assert status == 200, body
+    found = call_ids(path, body, stream=stream)
+    assert len({*found, "call_0", ""}) == 4
+    assert set(kept) <= set(found)
+    assert body.count(rb"{\"a\":1}") == (0 if path == MESSAGES else body.count(b'"arguments"'))

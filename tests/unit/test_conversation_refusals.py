@@ -41,6 +41,25 @@ CALLED = {
     ]
 }
 BOUND = {"thinking": {"type": "adaptive", "block_binding": {"on": "mismatch"}}, "messages": []}
+FILED = {
+    "container": "container_1",
+    "messages": [
+        {
+            "role": "user",
+            "content": [{"type": "document", "source": {"type": "file", "file_id": "file_1"}}],
+        },
+        {"role": "assistant", "content": "read"},
+        {"role": "user", "content": [{"type": "container_upload", "file_id": "file_2"}]},
+    ],
+}
+ASKED_OF_A_FILE = {
+    "tools": [{"type": "code_interpreter", "container": "cntr_1"}],
+    "input": [
+        {"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]},
+        {"type": "function_call", "call_id": "c", "name": "f"},
+        {"type": "function_call_output", "call_id": "c", "output": "1"},
+    ],
+}
 BETAS = ((b"anthropic-beta", b"thinking-binding-2026-08-01,context-1m-2025-08-07"),)
 Json = dict[str, Any]
 
@@ -138,6 +157,20 @@ def within(text: str, refusal: Json) -> Callable[[Json], Json | None]:
             ("extra_content",),
         ),
         (
+            MESSAGES_PATH,
+            FILED,
+            '"source"',
+            anthropics("File not found: file_1"),
+            ("messages.document", "container"),
+        ),
+        (
+            RESPONSES_PATH,
+            ASKED_OF_A_FILE,
+            "cntr_1",
+            openais("Container with id 'cntr_1' not found."),
+            ("input.input_file", "tools.container"),
+        ),
+        (
             CHAT_PATH,
             {"messages": [], "store": True},
             "store",
@@ -178,13 +211,20 @@ async def test_what_a_provider_refuses_it_is_asked_without(
             "rs_1",
             openais("Item with id 'rs_1' not found."),
         ),
+        (
+            MESSAGES_PATH,
+            {"messages": FILED["messages"]},
+            '"source"',
+            anthropics("File not found: file_1"),
+        ),
     ],
 )
 async def test_what_was_refused_stays_behind_in_each_later_turn_and_nothing_else_does(
     path: str, body: Json, refused: str, refusal: Json
 ) -> None:
     wire = provider(path, within(refused, refusal))
-    moved = moving("custom", wire)
+    repairs = LearnedRepairs(time.monotonic)
+    moved = ConversationTransport("custom", wire, repairs)
     (history,) = (name for name in ("messages", "input") if name in body)
     own = {"type": "thinking", "thinking": "hm", "signature": "b3du"}
     answer: Json = {"role": "assistant", "content": [own]}
@@ -198,6 +238,8 @@ async def test_what_was_refused_stays_behind_in_each_later_turn_and_nothing_else
         )
         assert (reply.status, len(wire.seen)) == (200, requests)
     assert json.loads(wire.seen[-1].body)[history][-2] == answer
+    ((shown,),) = repairs.fields().values()
+    assert shown.endswith(" of another target")
 
 
 async def test_reasoning_that_a_provider_wants_back_is_given_empty() -> None:

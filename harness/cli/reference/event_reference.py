@@ -195,8 +195,8 @@ ALERT_MEANINGS: Final[Mapping[AlertKind, str]] = {
         "conversations"
     ),
     _K.LEARNED_REPAIR: (
-        "a target refused a field of requests, so the router changes the field, or leaves it "
-        "out, for a day; answers name it in `x-swapgate-degraded`"
+        "a target refused a field of requests, or what another target wrote, so the router "
+        "changes it, or leaves it out, for a day; answers name it in `x-swapgate-degraded`"
     ),
     _K.KEY_BUDGET: "a data key came near its budget, or reached it",
     _K.SPENDING_CAP: (

@@ -81,7 +81,7 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     ),
     "swapgate_learned_repairs": MetricSpec(
         _G,
-        "1 while requests are changed before they are sent: the target refused this field",
+        "1 while requests are changed before they are sent: the target refused this part",
         ("target", "field"),
     ),
     "swapgate_health_check_up": MetricSpec(

@@ -148,6 +148,7 @@ _OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 class RepairKind(StrEnum):
     LEAVE_BETA = "leave_beta"  # of Anthropic's, in a header
     LEAVE_OUT = "leave_out"
+    LEAVE_PIECE = "leave_piece"  # of a conversation, which another target wrote
     AT_MOST = "at_most"
     AT_LEAST = "at_least"
     RENAME = "rename"
@@ -156,7 +157,8 @@ class RepairKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RequestRepair:
-    """What a target takes in place of a field. field: its path, or the name of a beta. limit:
+    """What a target takes in place of a field. field: its path, or the name of a beta or a
+    piece. limit:
     of AT_MOST and AT_LEAST. name: the new one, of RENAME. kept: the target's next requests need
     it as well.
     """
@@ -172,6 +174,8 @@ class RequestRepair:
         """The field for people and metrics: the name of an unknown one may be a client's."""
         if self.kind is RepairKind.LEAVE_BETA:
             return "beta"
+        if self.kind is RepairKind.LEAVE_PIECE:
+            return self.field
         return self.field if self.field in (*LENGTHS, *HINTS) else "unknown field"
 
 

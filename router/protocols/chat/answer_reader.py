@@ -19,7 +19,7 @@ from router.protocols.answer_blocks import (
     WholeAnswer,
 )
 from router.protocols.answer_ends import AnswerEnding, read_ending
-from router.protocols.call_pieces import parse_json
+from router.protocols.call_pieces import BROKEN_CALL, arguments_text, parse_json
 from router.protocols.object_lists import empty_answer_error, first_object, iter_objects
 from router.protocols.provider_failures import check_ending, error_in_answer
 from router.protocols.usage import read_count, read_usage
@@ -159,11 +159,9 @@ def _blocks(message: Mapping[object, object], answer: str) -> Iterator[AnswerBlo
         function = call.get("function")
         if not isinstance(function, Mapping) or not function.get("name"):
             raise UpstreamFailed(FailureClass.MALFORMED, "a tool call without a name")
-        arguments = str(function.get("arguments") or "{}")
+        arguments = str(arguments_text(function.get("arguments") or {}))
         if not isinstance(parse_json(arguments), Mapping):
-            raise UpstreamFailed(
-                FailureClass.MALFORMED, "a tool call whose arguments are no JSON object"
-            )
+            raise UpstreamFailed(FailureClass.MALFORMED, BROKEN_CALL)
         own = tool_call_id(call.get("id"), answer, number, taken)
         yield AnswerBlock(BlockKind.CALL, arguments, own, str(function["name"]))
 

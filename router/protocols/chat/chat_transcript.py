@@ -5,7 +5,7 @@ tools is left out by name.
 
 from typing import Any, Final
 
-from router.protocols.call_pieces import CallPieces
+from router.protocols.call_pieces import CallPieces, call_of_piece
 
 Json = dict[str, Any]
 _MESSAGE: Final = ("role", "content", "name", "tool_calls", "tool_call_id", "refusal")
@@ -70,12 +70,7 @@ def _add_call(calls: dict[int, list[CallPieces]], delta: Json, number: int) -> N
     place = calls.setdefault(delta.get("index", number), [])
     function = delta.get("function") or {}
     piece = delta.get("id"), function.get("name"), function.get("arguments")
-    if not place or not place[-1].takes(*piece):
-        call = CallPieces()
-        if place:
-            call.follow(place[-1], function.get("name"))
-        place.append(call)
-    place[-1].add(*piece)
+    call_of_piece(place, CallPieces, *piece).add(*piece)
 
 
 def _written(call: CallPieces) -> Json:

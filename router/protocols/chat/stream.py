@@ -8,7 +8,7 @@ from typing import Final
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.sse import event_data
 from router.protocols.answer_signals import AnswerSignals
-from router.protocols.call_pieces import CallCollector
+from router.protocols.call_pieces import EMPTY, CallCollector, CallPieces, arguments_text
 from router.protocols.chat.answer_signals import read_signals
 from router.protocols.chat.text_event import TextEventForm, decoded
 from router.protocols.event_stream import (
@@ -19,7 +19,14 @@ from router.protocols.event_stream import (
 )
 from router.protocols.object_lists import iter_objects
 from router.protocols.usage import read_usage
-from router.request.json_spans import ParsedObject, TextEdit, apply_edits, parse_object
+from router.request.body_patch import to_json
+from router.request.json_spans import (
+    ParsedObject,
+    TextEdit,
+    apply_edits,
+    member_edit,
+    parse_object,
+)
 from router.server.replies import error_event
 
 DONE: Final = b"data: [DONE]\n\n"
@@ -46,6 +53,9 @@ class ChatStream(StreamFilter):
         self._show_usage = show_usage
         self._wanted = wanted
         self._says = False  # words, a call or a refusal came
+        self._anew = False  # the event's calls were written anew
+        self._counts: dict[int, int] = {}  # of calls, by choice
+        self._empty: dict[int, CallPieces] = {}  # whose empty object was kept back
         self._choices: set[object] = set()
         self._ended: set[object] = set()
         self._form: TextEventForm | None = None
@@ -91,8 +101,13 @@ class ChatStream(StreamFilter):
         """A text event as the client gets it. Raises InputError for one that is not JSON."""
         payload = event_data(event) or b""
         members = parse_object(payload)
-        edits = self._model_edit(members.text_place("model"))
+        edits = [*self._model_edit(members.text_place("model"))]
+        if not members.found.get("id", True):
+            edits.append(self._id_edit(members))
         return with_data(event, payload, apply_edits(members.text, edits)) if edits else event
+
+    def _id_edit(self, members: ParsedObject) -> TextEdit:
+        return member_edit(members, "id", to_json(self.ids.of_answer("chatcmpl")))
 
     def broken(self, message: str, failure: FailureClass) -> bytes:
         return error_event(message, failure.value)
@@ -130,19 +145,29 @@ class ChatStream(StreamFilter):
         if usage is not None:
             self.usage = read_usage(usage) or self.usage
         choices = members.get("choices")
+        self._anew = False
         if isinstance(choices, list):
             self._note_choices(choices, alone=usage is None)
             if self.failure:
                 return None
         if not (self._show_usage or choices) and usage:
             return None
-        if usage and not self._show_usage:  # some providers send it with the last choice
-            edits = self._model_edit(members.text_place("model"))
-            shown = members.values["usage"]
-            return (*edits, TextEdit(shown.start, shown.end, "null"))
+        hides = usage and not self._show_usage  # some providers send it with the last choice
+        if hides or self._anew or (choices and not members.found.get("id", True)):
+            return self._edits(members, hides=bool(hides))
         if not self.model and isinstance(model := members.get("model"), str):
             self.model = model
         return () if self._json_name is None else MODEL_ALONE
+
+    def _edits(self, members: ParsedObject, *, hides: bool) -> Sequence[TextEdit]:
+        edits = [*self._model_edit(members.text_place("model"))]
+        if hides:
+            edits.append(member_edit(members, "usage", "null"))
+        if not members.found.get("id", True):
+            edits.append(self._id_edit(members))
+        if self._anew:
+            edits.append(member_edit(members, "choices", to_json(members.get("choices"))))
+        return edits
 
     def _note_choices(self, choices: list[object], *, alone: bool) -> None:
         """alone: the event brings nothing else."""
@@ -150,10 +175,12 @@ class ChatStream(StreamFilter):
         for choice in choices:
             if isinstance(choice, dict):
                 only = self._choice(choice)
+                if self._empty:
+                    self._finish_calls(choice)
         if alone and len(choices) == 1:
             self._text = only
 
-    def _choice(self, choice: Mapping[str, object]) -> tuple[str, object] | None:
+    def _choice(self, choice: dict[str, object]) -> tuple[str, object] | None:
         """Takes note of a choice; returns the name of its text and the choice's index, where it
         brings nothing else.
         """
@@ -169,7 +196,7 @@ class ChatStream(StreamFilter):
                     outputs += 1
                     self._says = self._says or name not in _THOUGHTS
                     text = name if isinstance(value, str) else None
-                    if name == "tool_calls":
+                    if name == "tool_calls" and isinstance(value, list):
                         self._collect(number, value)
         if outputs:
             self.output_events += 1
@@ -190,16 +217,68 @@ class ChatStream(StreamFilter):
         is_alone = outputs == 1 and (index is None or isinstance(index, int))
         return (text, index) if is_alone and text is not None else None
 
-    def _collect(self, choice: int, calls: object) -> None:
-        """Collects pieces of calls of functions, to check them at the answer's end."""
+    def _collect(self, choice: int, calls: list[object]) -> None:
+        """Collects pieces of calls of functions, to check them at the answer's end, and writes
+        them anew where a client would not join them as the router does.
+        """
         if self._calls is None:
             self._calls = CallCollector()
-        for call in iter_objects(calls):
-            function = call.get("function")
-            if isinstance(function, dict):
-                place = choice, str(call.get("index"))
-                name, given = function.get("name"), function.get("arguments")
-                self._calls.add(place, call.get("id"), name, given)
+        sent: list[object] = []
+        for call in calls:
+            function = call.get("function") if isinstance(call, dict) else None
+            if isinstance(call, dict) and isinstance(function, dict):
+                sent += self._piece(self._calls, choice, call, function)
+            else:
+                sent.append(call)
+        if sent != calls:
+            calls[:] = sent
+            self._anew = True
+
+    def _piece(
+        self,
+        calls: CallCollector,
+        choice: int,
+        call: dict[str, object],
+        function: dict[str, object],
+    ) -> list[object]:
+        name, given = function.get("name"), arguments_text(function.get("arguments"))
+        known = calls.add((choice, str(call.get("index"))), call.get("id"), name, given)
+        before: list[object] = []
+        piece, said = dict(call), dict(function)
+        if not known.sent_id:
+            before = self._rest(choice)
+            known.number = self._counts.get(choice, 0)
+            self._counts[choice] = known.number + 1
+            place = choice, known.number
+            known.sent_id = piece["id"] = self.ids.of_call(call.get("id"), place)
+            said["name"] = name or known.name
+            if known.is_empty:
+                self._empty[choice] = known
+        else:  # some clients join the ids and names of all pieces
+            piece.pop("id", None)
+            if name == known.name:
+                said.pop("name", None)
+        if self._empty.get(choice) is known:
+            if known.is_empty:
+                given = ""
+            else:
+                del self._empty[choice]
+        if given is not None:
+            said["arguments"] = given
+        return [*before, {**piece, "index": known.number, "function": said}]
+
+    def _finish_calls(self, choice: dict[str, object]) -> None:
+        index, delta = choice.get("index"), choice.get("delta")
+        if choice.get("finish_reason"):
+            delta = choice["delta"] = delta if isinstance(delta, dict) else {}
+            rest = self._rest(index if isinstance(index, int) else 0)
+            delta["tool_calls"] = [*(delta.get("tool_calls") or ()), *rest]
+            self._anew = True
+
+    def _rest(self, choice: int) -> list[object]:
+        """The empty object of a call to which no arguments came."""
+        call = self._empty.pop(choice, None)
+        return [{"index": call.number, "function": {"arguments": EMPTY}}] if call else []
 
 
 def has_answer(message: Mapping[str, object]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from harness.domain.reliability.failures import FailureClass
 from router.protocols.answer_blocks import AnswerBlock, AnswerWriter, BlockKind
-from router.protocols.call_pieces import BROKEN_CALL, CallPieces
+from router.protocols.call_pieces import BROKEN_CALL, CallPieces, arguments_text, call_of_piece
 from router.protocols.chat.answer_reader import tool_call_id
 from router.upstream.failure import UpstreamFailed
 
@@ -35,7 +35,7 @@ class ToolCallOrder:
         self._writer = writer
         self._answer = answer
         self._calls: list[StreamedToolCall] = []
-        self._by_index: dict[str, StreamedToolCall] = {}
+        self._by_index: dict[str, list[StreamedToolCall]] = {}
         self._at = 0
         self._ids: set[str] = set()  # that are taken
 
@@ -43,20 +43,17 @@ class ToolCallOrder:
         self.begun = True
         function = delta.get("function")
         given = function if isinstance(function, Mapping) else {}
-        piece = delta.get("id"), given.get("name"), given.get("arguments")
-        index = str(delta.get("index"))  # some providers leave it out
-        call = self._by_index.get(index)
-        if call is None or not call.takes(*piece):
-            before, call = call, StreamedToolCall()
-            if before is not None:
-                call.follow(before, given.get("name"))
-            self._by_index[index] = call
+        piece = delta.get("id"), given.get("name"), arguments_text(given.get("arguments"))
+        # Some providers leave the index out.
+        calls = self._by_index.setdefault(str(delta.get("index")), [])
+        call = call_of_piece(calls, StreamedToolCall, *piece)
+        if call not in self._calls:
             self._calls.append(call)
         new = call.add(*piece)
         if new and self._calls.index(call) < self._at:
             why = "a tool call went on after the next one"
             raise UpstreamFailed(FailureClass.MALFORMED, why)
-        call.unsent += new
+        call.unsent = call.unsent + new if call.opened else call.text
         return self._go_on()
 
     def flush(self) -> bytes:
@@ -78,7 +75,7 @@ class ToolCallOrder:
             call = self._calls[self._at]
             last = self._at + 1 == len(self._calls)
             # Its name is whole once its arguments begin.
-            if not call.name or not call.pieces:
+            if not call.name or not call.pieces or (last and call.is_empty):
                 break
             out += self._write(call)
             if last or not call.whole:

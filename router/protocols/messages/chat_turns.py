@@ -6,7 +6,7 @@ maker alone; the results of a provider's own tools are said as text.
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from router.conversation.hosted_text import hosted_text
+from router.conversation.hosted_text import hosted_text, last_answer
 from router.conversation.makers import read_mark
 from router.protocols.object_lists import iter_objects
 from router.protocols.untranslatable import Untranslatable, no_chat_error
@@ -29,13 +29,14 @@ def chat_messages(messages: object, maker: str, dropped: Dropped) -> Iterator[Tu
     it, as `reasoning_content`; empty without one. dropped: gets the names of what is left out
     or said otherwise.
 
-    Raises Untranslatable for what the last message has, and no chat: the history before it is
-    said as text.
+    Raises Untranslatable for what is asked now, and no chat has: the history up to the last
+    answer is said as text.
     """
     given = list(iter_objects(messages))
+    answered = last_answer(given)
     for number, message in enumerate(given):
         content = message.get("content")
-        blocks = _Blocks(dropped, is_history=number < len(given) - 1)
+        blocks = _Blocks(dropped, is_history=number < answered)
         if message.get("role") == "assistant":
             yield _assistant(content, maker, blocks)
         elif message.get("role") == "system":

@@ -33,6 +33,7 @@ _LEFT_OUT: Final = frozenset(
     {
         "billing_policy",
         "compaction",
+        "container",
         "diagnostics",
         "fallback_credit_token",
         "fallbacks",
@@ -85,7 +86,12 @@ def chat_body(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
 def untranslatable_field(value: Callable[[str], object]) -> str:
     """What only Anthropic can do, of the fields; empty for nothing. value: of a field."""
     for name in NATIVE_FIELDS:
-        if value(name):
+        given = value(name)
+        # The container of an earlier turn's tool is state that the tool can do without.
+        needed = (
+            given if name != "container" else isinstance(given, dict) and given.get("skills")
+        )
+        if needed:
             return f"`{name}`"
     return hosted_tools_alone(value("tools"), value("tool_choice"), _CLIENTS)
 

@@ -14,7 +14,8 @@ from router.protocols.event_stream import Irregularity, StreamFilter
 from router.protocols.messages.answer_signals import read_block_signals, read_delta_signals
 from router.protocols.messages.errors import TYPE_BY_CLASS
 from router.protocols.usage import TokenUsage, read_count, read_hour_count
-from router.request.json_spans import ParsedObject, TextEdit
+from router.request.body_patch import to_json
+from router.request.json_spans import ParsedObject, TextEdit, member_edit
 from router.request.json_walk import walk_object
 
 STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
@@ -122,6 +123,7 @@ class MessagesStream(StreamFilter):
         if not isinstance(kind, str) and not self.committed:
             self._fail("an event without a type")
             return None
+        anew: Sequence[TextEdit] = ()
         match kind:
             case "error":
                 error = members.get("error")
@@ -135,7 +137,7 @@ class MessagesStream(StreamFilter):
             case "content_block_start":
                 self.progress_events += 1
                 block = members.get("content_block")
-                self._block(block)
+                anew = self._block(members, block)
                 if self.signals is not None:
                     self._note(read_block_signals, members.get("index"), block)
             case "message_start":
@@ -147,7 +149,7 @@ class MessagesStream(StreamFilter):
                 return self._stop()
             case _:  # a block's end, a ping, what a newer protocol has: output is in a block
                 self.progress_events += kind != "ping"
-        return ()
+        return anew
 
     def _delta(self, place: object, delta: object) -> None:
         if _has_output(delta):
@@ -161,9 +163,9 @@ class MessagesStream(StreamFilter):
             if isinstance(delta, dict) and _THOUGHT_PIECES.isdisjoint(delta):
                 self._speaks = True
 
-    def _block(self, block: object) -> None:
+    def _block(self, members: ParsedObject, block: object) -> Sequence[TextEdit]:
         if not isinstance(block, dict):
-            return
+            return ()
         kind = str(block.get("type"))
         # A call's name alone is no output yet, but it says something.
         self._speaks = self._speaks or kind in CALLS or block_speaks(block)
@@ -171,14 +173,21 @@ class MessagesStream(StreamFilter):
             block.get(part) for part in ("text", "thinking", "input")
         ):
             self.committed = True
+        if kind != "tool_use" or not self.ids.mend_call(block, members.get("index")):
+            return ()
+        return (member_edit(members, "content_block", to_json(block)),)
 
     def _start(self, text: str, members: ParsedObject) -> Sequence[TextEdit]:
         message = members.values.get("message")
         if message is None or not isinstance(message.value, dict):
             return ()
         self._counts = read_message_tokens(message.value.get("usage"))
-        model = walk_object(text, message.start).values.get("model")
-        return self._model_edit(model)
+        places = walk_object(text, message.start).values
+        edits = [*self._model_edit(places.get("model"))]
+        if not message.value.get("id", True):
+            own = places["id"]
+            edits.append(TextEdit(own.start, own.end, to_json(self.ids.of_answer("msg"))))
+        return edits
 
     def _end(self, members: ParsedObject) -> None:
         delta = members.get("delta")

@@ -6,7 +6,7 @@ own maker alone; the results of OpenAI's own tools are said as text.
 from collections.abc import Mapping
 from typing import Final
 
-from router.conversation.hosted_text import has_text, hosted_text
+from router.conversation.hosted_text import has_text, hosted_text, last_answer
 from router.conversation.makers import maker_of_id, open_thoughts
 from router.protocols.chat_way import ChatWay
 from router.protocols.hosted_tools import flat_name
@@ -34,15 +34,15 @@ def chat_messages(instructions: object, given: object, way: ChatWay) -> list[Tur
     if isinstance(given, str):
         turns.add({"role": "user", "content": given})
     items = list(iter_objects(given))
-    asked = max((n for n, item in enumerate(items) if item.get("role") == "user"), default=-1)
+    answered = last_answer(items)
     for number, item in enumerate(items):
-        turns.is_history = number < asked
+        turns.is_history = number < answered
         turns.add_item(item)
     return turns.found
 
 
 class _Turns:
-    """The chat's turns so far. is_history: the user has said more since."""
+    """The chat's turns so far. is_history: a model has answered since."""
 
     def __init__(self, way: ChatWay) -> None:
         self.found: list[Turn] = []

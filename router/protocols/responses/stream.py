@@ -13,7 +13,8 @@ from router.protocols.object_lists import iter_objects
 from router.protocols.provider_failures import check_arguments, classify_error
 from router.protocols.responses.answer_signals import read_signals
 from router.protocols.usage import TokenUsage, usage_with_cache
-from router.request.json_spans import ParsedObject, TextEdit
+from router.request.body_patch import to_json
+from router.request.json_spans import ParsedObject, TextEdit, member_edit
 from router.request.json_walk import walk_object
 from router.upstream.failure import UpstreamFailed
 
@@ -96,9 +97,9 @@ class ResponsesStream(StreamFilter):
         if str(kind) in ENDS and not self._is_good_end(str(kind), members):
             return None
         self._note_output(str(kind), members)
-        response = members.values.get("response")
+        response = members.values.get("response") if "response" in members else None
         if response is None or not isinstance(response.value, dict):
-            return ()
+            return self._item(members)
         self.usage = read_response_usage(response.value.get("usage")) or self.usage
         if str(kind) in ENDS:
             self.finished = True
@@ -108,8 +109,23 @@ class ResponsesStream(StreamFilter):
                 self._note(read_signals, ended.get("output"), ended.get("incomplete_details"))
         elif kind == "response.failed" and not self._failed(response.value):
             return None
-        model = walk_object(text, response.start).values.get("model")
-        return self._model_edit(model)
+        return (
+            self._anew(members, response.value)
+            if self.ids.mend(response.value, again=self.finished)
+            else self._model_edit(walk_object(text, response.start).values.get("model"))
+        )
+
+    def _item(self, members: ParsedObject) -> Sequence[TextEdit]:
+        item, place = members.get("item"), members.get("output_index")
+        if not isinstance(item, dict) or not self.ids.mend_call(item, place):
+            return ()
+        return (member_edit(members, "item", to_json(item)),)
+
+    def _anew(self, members: ParsedObject, response: dict[str, object]) -> Sequence[TextEdit]:
+        self.model = self.model or str(response.get("model") or "")
+        if self._json_name is not None and "model" in response:
+            response["model"] = json.loads(self._json_name)
+        return (member_edit(members, "response", to_json(response)),)
 
     def _note_output(self, kind: str, members: ParsedObject) -> None:
         delta = members.get("delta")
