@@ -41,6 +41,15 @@ def test_callers_who_come_back_to_two_routers_roll_nothing_back() -> None:
     assert rolled_back(traffic, ERRORS_ALONE, 25) <= upto(0.04, 25)
 
 
+@pytest.mark.parametrize("share", [0.25, 0.5])
+@pytest.mark.parametrize(("regulars", "newcomers"), [(5, 0), (20, 0), (10, 10), (0, 49)])
+def test_a_larger_share_or_more_time_for_few_callers_blames_no_healthy_candidate(
+    regulars: int, newcomers: int, share: float
+) -> None:
+    traffic = DailyTraffic(regulars, newcomers, 28, share, 0.05, 0.05, sticky=0.1)
+    assert rolled_back(traffic, ERRORS_ALONE, 20) <= upto(0.04, 20)
+
+
 @pytest.mark.verify
 @pytest.mark.parametrize("share", [0.01, 0.5])
 @pytest.mark.parametrize("sticky", [0.02, 0.1])

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from harness.control.canary import duration_estimate
 from harness.domain import formatting
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, ShadowStagePolicy
 from harness.gate.planning import ramp
@@ -120,3 +121,22 @@ def test_a_quiet_route_is_offered_a_shadow_first_unless_it_acts_on_the_world() -
     assert ramp_plan.ramp_options(has_one, quiet, steps, may_mirror=True) == told[:-1]
     assert "takes about 2.1 days (100 pairs)" in ramp_plan.shadow_text(has_one, quiet)
     assert ramp_plan.shadow_text(POLICY, quiet) == ""
+
+
+@pytest.mark.parametrize(
+    ("quiet", "said"),
+    [
+        (TrafficPace(5 / 24, 2.0, 0.01, measured=True), "at 25 % about 1.2 of them meet"),
+        (TrafficPace(2.0, 2.0, 0.01, measured=False), "are the same each day, 0.0001 % of"),
+        (TrafficPace(90.0, 90.0, 0.01, measured=False), "a day, one step takes 600 days or"),
+        (TrafficPace(90.0, 90.0, 0.01, measured=True), ""),
+    ],
+)
+def test_a_plan_says_what_few_callers_can_show(quiet: TrafficPace, said: str) -> None:
+    told = duration_estimate.describe_few_callers(POLICY, quiet)
+    assert said in told
+    assert bool(told) == bool(said)
+    few = quiet.units_per_hour < 50 / 24
+    assert ("4 callers in the canary whose" in told) == few
+    options = ramp_plan.ramp_options(POLICY, quiet, ramp.plan_ramp(POLICY, quiet))
+    assert any("More time" in words for words in options) != few

@@ -6,6 +6,7 @@ A canary's reach is how many of its route's requests the candidate answered in t
 who changes a canary's share by hand sees how many users that concerns.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,13 +15,21 @@ from typing import Final
 from harness.control.canary import holds
 from harness.control.context import Context
 from harness.control.routing import routes
+from harness.domain.canary.guardrails import FailureTally, Guardrail
 from harness.domain.canary.observation import ObservationBlock, TrafficTotal, observed_seconds
 from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.errors import NotFound
-from harness.domain.formatting import format_bps, format_number
+from harness.domain.formatting import (
+    format_bps,
+    format_estimate,
+    format_number,
+    format_percent,
+)
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.table import BUCKETS, Arm
+from harness.gate.online.evidence_paths import counts_path, guardrail_weights
+from harness.gate.online.rollout_evidence import CARRIED_SHARE
 from harness.gate.planning import ramp
 from harness.gate.planning.ramp import StepPlan, TrafficPace
 from harness.gate.text import ramp_plan
@@ -32,6 +41,8 @@ FEWEST_REQUESTS: Final = 100
 MOST_ROLLOUTS: Final = 20
 # Fewer minutes than this are no pace of new keys, nor of requests where these are few.
 SHORTEST_S: Final = 600.0
+# Of a day: fewer show great harm only.
+FEW_CALLERS: Final = 50
 
 
 @dataclass(frozen=True)
@@ -89,11 +100,62 @@ def estimate_for_policy(
     known = tx.routing.route(route)
     may_mirror = known is not None and not known.settings.side_effects
     options = ramp_plan.ramp_options(policy, pace, steps, may_mirror=may_mirror)
+    few = describe_few_callers(policy, pace)
+    if few and options:
+        options = (*(o for o in options if o != ramp_plan.NOTHING_HELPS), offer_decision(route))
     words = ramp_plan.ramp_summary(pace, steps) + ramp_plan.shadow_text(policy, pace)
     warm_up = ramp_plan.describe_warm_up(policy)
     words += f" {warm_up[:1].upper()}{warm_up[1:]}." if warm_up else ""
-    words += shared
+    words += few + shared
     return RampPlan(route, policy, pace, steps, options, words)
+
+
+def describe_few_callers(policy: CanaryPolicy, pace: TrafficPace) -> str:
+    """Says what a canary of a route with few callers a day can show; empty of one with more.
+
+    Without a canary before it nobody has counted callers: then it says what few would mean.
+    """
+    callers, last = pace.units_per_hour * 24.0, policy.steps[-1]
+    share = last.weight_bps / BUCKETS
+    if callers >= FEW_CALLERS:
+        if pace.measured:
+            return ""
+        longest = max(step.min_exposures / step.weight_bps for step in policy.steps)
+        needed_s = longest * BUCKETS / FEW_CALLERS * ramp.DAY_S
+        return (
+            f" If they come from only {FEW_CALLERS} callers a day, one step takes "
+            f"{format_estimate(needed_s)} or longer."
+        )
+    met, none = callers * share, (1.0 - share) ** callers
+    return (
+        f" About {format_number(callers, 2)} callers come in a day, and at "
+        f"{format_bps(last.weight_bps)} about {format_number(met, 2)} of them meet the "
+        f"candidate. If they are the same each day, {format_percent(none, significant=2)} of "
+        "canaries meet no caller at all. "
+        f"{count_failing_callers(policy)} callers in the canary whose requests all fail roll "
+        "it back; a caller counts as new only once, so a loss of a few percent cannot show."
+    )
+
+
+def count_failing_callers(policy: CanaryPolicy) -> int:
+    """Counts the canary's callers who all have to fail, and none else, for a rollback at the
+    last step's share.
+    """
+    most = 100
+    shares = [policy.steps[-1].weight_bps / BUCKETS] * most
+    path = counts_path([FailureTally(1, 1, 1, 1)] * most, policy.rho, shares=shares)
+    weight = guardrail_weights(policy.tolerated)[Guardrail.ERRORS]
+    over = path >= -math.log(policy.alpha * CARRIED_SHARE * weight)
+    return int(over.argmax()) + 1 if over.any() else most
+
+
+def offer_decision(route: str) -> str:
+    """Offers what a person can decide where too few callers decide nothing."""
+    return (
+        f"A person's decision: `swapgate canary advance {route}` takes the next share, and "
+        f"`swapgate canary promote {route}` the whole route, without the evidence that is "
+        "missing. Harm that shows still rolls it back, in the bake as well."
+    )
 
 
 def _measure_pace(

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
-from harness.domain.formatting import format_bps, format_harm, format_span
+from harness.domain.formatting import format_bps, format_estimate, format_harm, format_span
 from harness.domain.proposals.policy import CanaryStep, PeakHours
 from harness.domain.ranges import add_seconds
 from harness.gate.online.fisher import ALARM_LOG_E, worst_log_srm
@@ -176,7 +176,11 @@ def _waiting(view: _View) -> _Choice:
     if view.step_exposures >= view.wanted:
         return ActionKind.HOLD, RolloutSignal.ENOUGH, f"{counted}: enough. {_standing(view)}"
     if view.late:
-        why = f"{counted} when the step's time was up. Silence is not health: a person looks."
+        lasted_s = (view.now - view.rollout.step_started_at).total_seconds()
+        needed = format_estimate(lasted_s * view.wanted / max(1, view.step_exposures))
+        pace = f": at this pace they take {needed}" if view.step_exposures else ""
+        why = f"{counted} when the step's time was up{pace}."
+        why += " Silence is not health: a person looks."
         return ActionKind.PAUSE, RolloutSignal.SILENT, why
     return (
         ActionKind.HOLD,

@@ -195,7 +195,7 @@ _NEXT: Final[Mapping[CanaryStateKind, str]] = {
         "it is rolled back within seconds: {incumbent} serves all users again."
     ),
     CanaryStateKind.PAUSED: (
-        f"a person resumes or aborts it; until then its share stays at {{share}}. {BACK}"
+        f"a person resumes or aborts it; until then its share stays at {{share}}.{{few}} {BACK}"
     ),
     CanaryStateKind.SUSPECT: (
         "at 100 % of the rollback level it is rolled back at once; abort it now if in doubt."
@@ -213,8 +213,22 @@ def _next_step(
     if kind is CanaryStateKind.HELD and rollout.baking:
         return f"the bake does not end before the hold does. {BACK}"
     if kind in _NEXT:
-        return _NEXT[kind].format(share=format_bps(_share(rollout)), incumbent=incumbent)
+        few = _too_few(rollout, explanation) if kind is CanaryStateKind.PAUSED else ""
+        share = format_bps(_share(rollout))
+        return _NEXT[kind].format(share=share, incumbent=incumbent, few=few)
     return f"{_onward(explanation)} {BACK}" if explanation else BACK
+
+
+def _too_few(rollout: Rollout, explanation: RolloutExplanation | None) -> str:
+    """Says what a person can do where callers are missing."""
+    needs = explanation.needs if explanation else ()
+    if not any(need.what == "exposures" and not need.done for need in needs):
+        return ""
+    onward = "promote" if rollout.last_step else "advance"
+    return (
+        f" `canary resume` gives the step its time again, `canary {onward}` goes on without "
+        "the missing evidence, and `shadow start` compares answers without users."
+    )
 
 
 def _onward(explanation: RolloutExplanation) -> str:

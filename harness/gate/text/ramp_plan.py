@@ -16,6 +16,8 @@ NOTHING_HELPS: Final = (
     "only, and the offline suites have to show the rest."
 )
 SHARES_BPS: Final = (200, 500, 1000, 2500, 5000)
+# A canary of more days is not offered: until then a model is an old one.
+LONGEST_S: Final = 90 * 86_400.0
 # What a shadow of a route with little traffic is offered with: all of it, and this many pairs.
 SHADOW_BPS: Final = 10_000
 SHADOW_PAIRS: Final = 200
@@ -141,9 +143,9 @@ def _shadow_first(pace: TrafficPace) -> list[str]:
     shown = f"`canary.shadow: {{share_bps: {SHADOW_BPS}, min_pairs: {SHADOW_PAIRS}, …}}`"
     words = (
         f"Shadow first: {shown} asks the candidate what all callers ask and gives nobody its "
-        f"answers; {SHADOW_PAIRS} pairs take about {format_estimate(needed)}. It shows great "
-        "harm before "
-        "any user meets it, and shortens no step."
+        f"answers; {SHADOW_PAIRS} pairs take about {format_estimate(needed)}. All pairs are "
+        "shown; as evidence counts each caller's first, and 12 callers who all lose a check "
+        "reject it. It shows great harm before any user meets it, and shortens no step."
     )
     return [words]
 
@@ -165,7 +167,7 @@ def _larger(policy: CanaryPolicy, pace: TrafficPace, late: StepPlan) -> str:
 
 def _longer(late: StepPlan) -> str:
     needed = late.cautious_s if late.cautious_s is not None else late.typical_s
-    if needed is None:
+    if needed is None or needed > LONGEST_S:
         return ""
     return (
         f"More time: `deadline_s: {math.ceil(needed / 3600) * 3600}` "
