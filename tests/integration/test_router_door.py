@@ -280,7 +280,7 @@ def test_open_webuis_requests_are_answered_and_its_persons_stay_here(
     assert chunks[-1]["usage"]["total_tokens"] > 0
     assert named.json()["choices"][0]["message"]["content"] == '{"title": "Greetings"}'
     assert not [
-        n for asked in upstream.asked for n in asked.headers if "openwebui" in n.lower()
+        n for request in upstream.asked for n in request.headers if "openwebui" in n.lower()
     ]
 
 
