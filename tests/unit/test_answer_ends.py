@@ -214,6 +214,33 @@ def test_a_stream_of_thoughts_alone_fails_at_its_end() -> None:
 
 
 @pytest.mark.req("B8")
+@pytest.mark.parametrize(
+    ("said", "failure"),
+    [(("", "yes"), None), (("yes", ""), None), (("", ""), F.EMPTY)],
+    ids=["the second speaks", "the first speaks", "both think alone"],
+)
+def test_of_several_choices_one_may_think_alone(
+    said: tuple[str, str], failure: FailureClass | None
+) -> None:
+    stream = ChatStream('"m"', show_usage=False, wanted=2)
+    choices = []
+    for number, words in enumerate(said):
+        message: dict[str, Any] = {"reasoning_content": "hm", "content": words}
+        stream.feed(event(message, index=number))
+        stream.feed(event(finish="stop", index=number))
+        choices.append({"index": number, "message": message, "finish_reason": "stop"})
+    members = parse_object(json.dumps({"choices": choices}).encode())
+
+    assert stream.failure_class is failure
+    assert stream.ended is (failure is None)
+    if failure is None:
+        DIALECTS[Endpoint.CHAT].checked(members)
+    else:
+        with pytest.raises(UpstreamFailed, match="without words"):
+            DIALECTS[Endpoint.CHAT].checked(members)
+
+
+@pytest.mark.req("B8")
 @pytest.mark.parametrize("reason", ["stop", "abort"])
 async def test_a_stream_without_a_word_is_begun_anew_and_one_that_fails_later_ends_in_an_error(
     tmp_path: Path, reason: str

@@ -23,6 +23,12 @@ ASKED = {"role": "user", "content": "hi"}
 SAID = {"role": "assistant", "content": "hello"}
 CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
 RESULT = {"type": "function_call_output", "call_id": "c", "output": "1"}
+FUNCTION = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+# Of an agent's session, which asks again without a word of its user's.
+LOOP: list[dict[str, Any]] = [
+    {"role": "assistant", "content": None, "tool_calls": [FUNCTION]},
+    {"role": "tool", "tool_call_id": "c", "content": "1"},
+]
 
 
 def opened(settled_bps: int = 0) -> Snapshot:
@@ -37,7 +43,8 @@ def opened(settled_bps: int = 0) -> Snapshot:
 
 
 async def model(door: Door, person: str, *messages: dict[str, Any]) -> str:
-    body = json.dumps({"model": "support", "messages": [*messages, ASKED]}).encode()
+    asked = [] if messages and messages[-1]["role"] == "tool" else [ASKED]
+    body = json.dumps({"model": "support", "messages": [*messages, *asked]}).encode()
     sticky = (b"x-swapgate-sticky", person.encode())
     status, headers, _ = await door.call(CHAT, body, headers=(AUTH, sticky))
     assert status == 200
@@ -49,19 +56,20 @@ def counted(door: Door) -> int:
     return sum(block.units for block in door.kept.blocks.values())
 
 
+@pytest.mark.parametrize("answer", [[SAID], LOOP], ids=["words", "an agent's tool loop"])
 async def test_what_is_under_way_stays_for_the_handover_and_proves_nothing(
-    tmp_path: Path,
+    tmp_path: Path, answer: list[dict[str, Any]]
 ) -> None:
     door = Door(tmp_path, first=opened())
 
-    assert await model(door, "old", ASKED, SAID) == INCUMBENT
+    assert await model(door, "old", ASKED, *answer) == INCUMBENT
     assert counted(door) == 0
     assert await model(door, "new") == CANDIDATE
-    assert await model(door, "new", ASKED, SAID) == CANDIDATE
+    assert await model(door, "new", ASKED, *answer) == CANDIDATE
     assert counted(door) == 1
 
     door.clock.advance(LASTS_S)
-    assert await model(door, "old", ASKED, SAID) == CANDIDATE
+    assert await model(door, "old", ASKED, *answer) == CANDIDATE
 
 
 async def test_what_the_candidate_signed_stays_with_it_at_a_worker_that_never_saw_it(

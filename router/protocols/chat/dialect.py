@@ -106,7 +106,9 @@ class ChatDialect:
         said = message.get("content")
         is_text = said.__class__ is str and said and not said.isspace()
         if not (is_text and reason in _GOOD):
-            says = has_answer(message)
+            others = iter_objects(members.get("choices"))
+            messages = [message, *(other.get("message") for other in others)]
+            says = any(isinstance(m, dict) and has_answer(m) for m in messages)
             if not reason and not says:
                 raise empty_answer_error("finish_reason")
             if reason:

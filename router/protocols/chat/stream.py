@@ -205,7 +205,8 @@ class ChatStream(StreamFilter):
         reason = choice.get("finish_reason")
         if reason:  # some providers send an empty one with every delta
             self.finish_reasons.append(str(reason))
-            says = self._says
+            # One of several choices may say nothing, and the next ones may come later.
+            says = self._says or len(self._ended) + 1 < self._wanted
             if not ((says and reason in _GOOD) or self._ends_well(reason, has_output=says)):
                 return None
             if self._calls is not None and self._has_broken_call(reason):
