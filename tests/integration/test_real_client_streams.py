@@ -1,76 +1,104 @@
-"""The official Python clients, oldest supported and newest, read the router's streams: with
-heartbeats behind an `id:`, names that are repeated, and two calls in one index.
+"""The official clients of PyPI and npm, oldest supported and newest, read what the router
+writes: whole answers and streams of every endpoint, translated and passed on.
 """
 
 import json
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pytest
 
+from harness.domain.operations.access import key_hash
+from harness.domain.reliability.breaker import BreakerPolicy
+from harness.domain.routing.table import KeyGrant, Route, RoutingTable, Snapshot
+from harness.domain.routing.target import Provider, Target
 from tests.integration.test_wheel import uv
-from tests.support.providers.scripted_transport import ScriptedTurn
+from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,
     EVENTS,
     ROLE,
-    Upstream,
+    ReceivedRequest,
     event,
     running_upstream,
 )
-from tests.support.router.live_router import KEY, QUICK, World, running_router, snapshot
+from tests.support.router.live_router import KEY, QUICK, SECRET, running_router
+from tests.support.site import npm_clients
+from tests.support.site.npm_clients import FOLDER, without
+from tests.wire import anthropic, openai
+from tests.wire.chats import with_reasoning
+from tests.wire.server import Json, Reply
 
-pytestmark = [pytest.mark.verify, pytest.mark.req("B8", "A2"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.verify, pytest.mark.req("B8", "A2"), pytest.mark.timeout(900)]
 
-INSTALL_S: Final = 240
-RUN_S: Final = 60
-BEATING: Final = replace(QUICK, heartbeat_s=0.05)
-
-CHATS: Final = """
-import json, sys
-from openai import OpenAI
-
-client = OpenAI(base_url=sys.argv[1] + "/v1", api_key=sys.argv[2])
-text, names, ids = "", set(), set()
-arguments = []
-for chunk in client.chat.completions.create(
-    model="support", stream=True, messages=[{"role": "user", "content": "hi"}]
-):
-    ids.add(chunk.id)
-    for choice in chunk.choices:
-        text += choice.delta.content or ""
-        for call in choice.delta.tool_calls or ():
-            names.add(call.function.name)
-            arguments.append(call.function.arguments)
-print(json.dumps([text, sorted(filter(None, names)), "".join(arguments), all(ids)]))
-"""
-MESSAGES: Final = """
-import json, sys
-from anthropic import Anthropic
-
-client = Anthropic(base_url=sys.argv[1], api_key=sys.argv[2])
-with client.messages.stream(
-    model="support", max_tokens=99, messages=[{"role": "user", "content": "hi"}]
-) as stream:
-    for _ in stream:
-        pass
-    message = stream.get_final_message()
-calls = [block for block in message.content if block.type == "tool_use"]
-text = "".join(block.text for block in message.content if block.type == "text")
-inputs = "".join(json.dumps(block.input, separators=(",", ":")) for block in calls)
-print(json.dumps([text, sorted({call.name for call in calls}), inputs, bool(message.id)]))
-"""
-# The oldest that streams calls of tools, with the HTTP library of its day, and the newest.
-CLIENTS: Final = (
-    ("openai-oldest", CHATS, ("openai==1.3.0", "httpx<0.28")),
-    ("openai-newest", CHATS, ("openai",)),
-    ("anthropic-oldest", MESSAGES, ("anthropic==0.40.0", "httpx<0.28")),
-    ("anthropic-newest", MESSAGES, ("anthropic",)),
+INSTALL_S: Final = 300
+RUN_S: Final = 240
+PAUSE_S: Final = 0.2
+# Heartbeats in each pause; a failure closes no circuit to the next reader.
+BEATING: Final = replace(
+    QUICK, heartbeat_s=0.05, breaker=BreakerPolicy(failures=1_000_000, share=1.0)
 )
+# The oldest that streams calls of tools, with what it needs of its day, and the newest.
+CLIENTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "pypi-openai-oldest": ("openai==1.3.0", "httpx<0.28"),
+    "pypi-openai-newest": ("openai",),
+    "pypi-anthropic-oldest": ("anthropic==0.40.0", "httpx<0.28"),
+    "pypi-anthropic-newest": ("anthropic",),
+    "npm-oldest": (
+        "openai@4.87.3",
+        "@anthropic-ai/sdk@0.40.0",
+        "ai@5.0.0",
+        "@ai-sdk/openai@2.0.0",
+        "@ai-sdk/openai-compatible@1.0.0",
+        "@ai-sdk/anthropic@2.0.0",
+        "@langchain/core@1.0.0",
+        "@langchain/openai@1.0.0",
+        "@langchain/anthropic@1.0.0",
+        "zod@3.25.76",
+    ),
+    "npm-newest": (
+        "openai",
+        "@anthropic-ai/sdk",
+        "ai",
+        "@ai-sdk/openai",
+        "@ai-sdk/openai-compatible",
+        "@ai-sdk/anthropic",
+        "@langchain/core",
+        "@langchain/openai",
+        "@langchain/anthropic",
+        "zod",
+    ),
+}
+CALLS: Final = (("find_town", {"n": 1}), ("find_town", {"n": 2}))
+
+
+class Case(NamedTuple):
+    """reply: what the model says. end: how its stream ends early; None for well."""
+
+    reply: Reply
+    end: ScriptedEvent | str | None = None
+
+
+CASES: Final[Mapping[str, Case]] = {
+    "parallel": Case(Reply("one two", calls=CALLS, stop="tools")),
+    "odd": Case(Reply("one two", calls=CALLS, stop="tools")),
+    "thinking": Case(Reply("one two", reasoning="hm, so")),
+    "refused": Case(Reply("one two", stop="refusal")),
+    "cut": Case(Reply("one two"), ScriptedEvent.RESET),
+    "failed": Case(Reply("one two"), "error"),
+}
+ERRORS: Final = {
+    "chats": b'data: {"error":{"message":"The server had an error","type":"server_error"}}\n\n',
+    "claude": b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error",'
+    b'"message":"Overloaded"}}\n\n',
+}
+PYTHON_READERS: Final = Path(npm_clients.__file__).with_name("sdk_readers.py")
+KINDS: Final = {"chats": "custom", "claude": "anthropic"}
 
 
 def call(arguments: str) -> bytes:
@@ -78,45 +106,79 @@ def call(arguments: str) -> bytes:
     return event({"tool_calls": [{"index": 0, "id": "call_1", "function": function}]})
 
 
-def identified(piece: bytes, number: int) -> bytes:
-    return b"id: %d\n" % number + piece
-
-
-STEPS: Final[tuple[bytes | float, ...]] = (
-    identified(ROLE, 1),
-    identified(event({"content": "one "}), 2),
-    0.3,
-    identified(event({"content": "two"}), 3),
-    identified(call('{"n":'), 4),
-    0.3,
-    identified(call("1}"), 5),
-    identified(call('{"n":2}'), 6),
-    identified(event(finish="tool_calls"), 7),
-    DONE,
+# Events behind an `id:`, a name that is repeated, two calls in one index.
+ODD: Final = tuple(
+    b"id: %d\n" % number + piece
+    for number, piece in enumerate(
+        (
+            ROLE,
+            event({"content": "one "}),
+            event({"content": "two"}),
+            call('{"n":'),
+            call("1}"),
+            call('{"n":2}'),
+            event(finish="tool_calls"),
+        )
+    )
 )
 
 
+def turn_of(asked: ReceivedRequest) -> ScriptedTurn:
+    """Plays a model, whose name is its provider's and its case's."""
+    provider, _, name = asked.model.partition("-")
+    reply, end = CASES[name]
+    claude = provider == "claude"
+    if not asked.json.get("stream"):
+        if end is not None:
+            return ScriptedTurn(500, steps=(b'{"error":{"message":"it failed"}}',))
+        chat = anthropic.whole(reply) if claude else with_reasoning(openai.whole(reply), reply)
+        return ScriptedTurn(steps=(json.dumps(chat).encode(),))
+    events = list(anthropic.events(reply) if claude else openai.events(reply))
+    if not claude:
+        thoughts = [event({"reasoning_content": reply.reasoning})] if reply.reasoning else []
+        events = [*ODD, DONE] if name == "odd" else [*thoughts, *events]
+    # Ends behind a first word; else with a pause in the midst.
+    said = next(number for number, piece in enumerate(events) if b"one " in piece) + 1
+    last: tuple[Any, ...] = (PAUSE_S, *events[said:])
+    if end is not None:
+        last = (PAUSE_S, ERRORS[provider] if end == "error" else end)
+    return ScriptedTurn(headers=EVENTS, steps=(*events[:said], *last))
+
+
+def routes() -> list[str]:
+    return [f"{provider}-{name}" for provider in KINDS for name in CASES]
+
+
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[Upstream]:
-    with running_upstream() as running:
-        running.turns["m-incumbent"] = ScriptedTurn(headers=EVENTS, steps=STEPS)
-        yield running
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_upstream() as upstream:
+        upstream.turns = dict.fromkeys(routes(), turn_of)
+        targets = {name: Target(name.partition("-")[0], name) for name in routes()}
+        snapshot = Snapshot(
+            RoutingTable(
+                1,
+                {name: Route(name, 1, target.id, None, ()) for name, target in targets.items()},
+                {target.id: target for target in targets.values()},
+            ),
+            {
+                name: Provider(name, kind, upstream.url, "UP_KEY")
+                for name, kind in KINDS.items()
+            },
+            (KeyGrant("k", key_hash(KEY, SECRET)),),
+            "1",
+        )
+        folder = tmp_path_factory.mktemp("router")
+        with running_router(snapshot, folder, BEATING) as world:
+            yield world.url
 
 
-@pytest.fixture
-def world(upstream: Upstream, tmp_path: Path) -> Iterator[World]:
-    with running_router(snapshot(upstream.url), tmp_path / "router", BEATING) as running:
-        yield running
-
-
-@pytest.mark.parametrize(("name", "script", "packages"), CLIENTS, ids=[c[0] for c in CLIENTS])
-def test_a_client_reads_a_stream_with_heartbeats_and_odd_call_pieces(
-    world: World, tmp_path: Path, name: str, script: str, packages: tuple[str, ...]
-) -> None:
-    python = installed(tmp_path / name, packages)
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_client_reads_what_the_router_writes(url: str, tmp_path: Path, client: str) -> None:
+    install = installed_packages if client.startswith("npm") else installed_python
+    words = install(tmp_path / "client", CLIENTS[client])
 
     done = subprocess.run(  # noqa: S603 - our own script
-        [python, "-c", script, world.url, KEY],
+        [*words, url, KEY, *routes()],
         capture_output=True,
         text=True,
         timeout=RUN_S,
@@ -124,25 +186,55 @@ def test_a_client_reads_a_stream_with_heartbeats_and_odd_call_pieces(
     )
 
     assert done.returncode == 0, done.stderr[-3000:]
-    told: list[Any] = json.loads(done.stdout.splitlines()[-1])
-    text, names, arguments, has_ids = told
-    assert (text, names, arguments) == ("one two", ["find_town"], '{"n":1}{"n":2}')
-    assert has_ids
+    told: dict[str, Json] = json.loads(done.stdout.splitlines()[-1])
+    wrong = [f"{place}: {read}" for place, read in told.items() if not is_right(place, read)]
+    assert len(told) >= 2 * len(routes())
+    assert not wrong, "\n".join(wrong)
 
 
-def installed(folder: Path, packages: tuple[str, ...]) -> Path:
-    """The Python of a new environment with these packages. Skips where they cannot be had."""
+def is_right(place: str, read: Json) -> bool:
+    """An early end is told as an error, whatever was read before; all else is read as it is."""
+    route = place.split()[1]
+    reply, end = CASES[route.partition("-")[2]]
+    if end is not None:
+        return "error" in read
+    calls = [list(call) for call in reply.calls]
+    # Where the protocol or the client has no place for thoughts, they are no text either.
+    thoughts = read.get("thoughts") and reply.reasoning
+    return read == {"text": reply.text, "thoughts": thoughts, "calls": calls}
+
+
+def installed_python(folder: Path, packages: tuple[str, ...]) -> list[Path | str]:
+    """Runs the readers by a new environment's Python. Skips where it cannot be had."""
     python = folder / "bin" / "python"
-    subprocess.run(  # noqa: S603 - our own environment
-        [uv(), "venv", "--quiet", "--python", sys.executable, folder], check=True
-    )
-    done = subprocess.run(  # noqa: S603 - as above
-        [uv(), "pip", "install", "--quiet", "--python", python, *packages],
-        capture_output=True,
-        text=True,
-        timeout=INSTALL_S,
-        check=False,
+    made: list[Path | str] = [uv(), "venv", "--quiet", "--python", sys.executable, folder]
+    subprocess.run(made, check=True)  # noqa: S603 - our own environment
+    install([uv(), "pip", "install", "--quiet", "--python", python, *packages], folder)
+    return [python, PYTHON_READERS]
+
+
+def installed_packages(folder: Path, packages: tuple[str, ...]) -> list[Path | str]:
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        without("node and npm are not on PATH: the clients of npm were not tried")
+    folder.mkdir()
+    shutil.copy(FOLDER / "readers.mjs", folder)
+    words: list[Path | str] = [
+        npm,
+        "install",
+        "--prefix",
+        folder,
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+    ]
+    install([*words, *packages], folder)
+    return [node, folder / "readers.mjs"]
+
+
+def install(words: list[Path | str], folder: Path) -> None:
+    done = subprocess.run(  # noqa: S603 - the packages of the table
+        words, cwd=folder, capture_output=True, text=True, timeout=INSTALL_S, check=False
     )
     if done.returncode != 0:
-        pytest.skip(f"{', '.join(packages)} cannot be installed: {done.stderr[-300:]}")
-    return python
+        pytest.skip(f"a client cannot be installed: {done.stderr[-300:]}")

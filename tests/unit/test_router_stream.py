@@ -1,13 +1,16 @@
 """Events on their way: the commit point, the end, and every other byte."""
 
 import itertools
+import json
 from codecs import BOM_UTF8
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from router.protocols.chat.stream import DONE, ChatStream
+from router.protocols.sse import SsePayloads
 from tests.support.providers.scripted_upstream import ROLE, USAGE, event
 
 WHOLE = b"".join(
@@ -89,6 +92,43 @@ def test_the_first_real_output_commits(data: bytes, *, commits: bool) -> None:
 
     assert stream.committed is commits
     assert stream.failure == ""
+
+
+@pytest.mark.req("B8")
+def test_pieces_of_calls_are_written_as_all_clients_join_them() -> None:
+    def piece(arguments: str, **given: object) -> bytes:
+        function = {"name": given.pop("name", None), "arguments": arguments}
+        named = {name: value for name, value in function.items() if value is not None}
+        return event({"tool_calls": [{**given, "function": named}]})
+
+    stream = ChatStream('"r"', show_usage=False)
+    came = (
+        piece("", index=0, id="c", type="function", name="look"),
+        piece('{"n":1', index=0, id="c", name="look"),  # both once more
+        piece("}", index=0),
+        piece('{"n":2}', index=0, id="c", name="look"),  # another one in its place
+        piece('{"n":3}', name="find"),  # no id, no index
+    )
+
+    out = b"".join(stream.feed(data) for data in came)
+
+    joined: dict[int, list[Any]] = {}
+    for data in SsePayloads().read(out):
+        for delta in json.loads(data)["choices"][0]["delta"]["tool_calls"]:
+            call = joined.setdefault(delta["index"], ["", "", "", ""])
+            call[0] += delta.get("id") or ""
+            call[1] += delta.get("type") or ""
+            call[2] += delta["function"].get("name") or ""
+            call[3] += delta["function"]["arguments"]
+    ids = [call.pop(0) for call in joined.values()]
+    assert (ids[0], len(set(ids)), all(ids)) == ("c", 3, True)
+    assert list(joined.values()) == [
+        ["function", "look", '{"n":1}'],
+        ["function", "look", '{"n":2}'],
+        ["function", "find", '{"n":3}'],
+    ]
+    regular = piece('{"n":1}', index=0, id="c", type="function", name="look")
+    assert ChatStream(None, show_usage=False).feed(regular) == regular
 
 
 def test_every_choice_needs_its_own_end() -> None:

@@ -252,6 +252,7 @@ class ChatStream(StreamFilter):
             self._counts[choice] = known.number + 1
             place = choice, known.number
             known.sent_id = piece["id"] = self.ids.of_call(call.get("id"), place)
+            piece["type"] = call.get("type") or "function"
             said["name"] = name or known.name
             if known.is_empty:
                 self._empty[choice] = known
