@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from harness.domain.evals.suite_plan import Claim
-from harness.gate.offline.design import Design, choose_unseen_loss
+from harness.gate.offline.design import Design
 from harness.gate.offline.futility import hopeless_at
 from harness.gate.offline.sequential import judge_batch
 from harness.gate.planning.multiplicity import FUTILITY
@@ -33,7 +33,7 @@ def hybrid(a: Floats, b: Floats, theta0: float) -> Result:
     """Applies the product's own gate."""
     claim = Claim.NON_INFERIOR if theta0 < 0.0 else Claim.SUPERIOR
     n = a.shape[1]
-    design = Design(claim, MARGIN, n, ALPHA, unseen=choose_unseen_loss(n))
+    design = Design(claim, MARGIN, n, ALPHA)
     decided = [judge_batch(rows, design) for rows in _chunks(b - a)]
     promoted = np.concatenate([one.promoted for one in decided])
     return promoted, np.concatenate([one.n_used for one in decided])
@@ -95,7 +95,7 @@ def decide_selections(
     """
     n = differences[0].shape[1]
     share = alpha / len(differences)
-    design = Design(claim, MARGIN, n, share, unseen=choose_unseen_loss(n))
+    design = Design(claim, MARGIN, n, share)
     judged = [_judge(d, design) for d in differences]
     deltas = np.stack([delta for delta, _ in judged])
     used = [float(items.mean()) for _, items in judged]

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.gate.gate_benchmark import MOST_FALSE_WORST, theta0_of
 from benchmarks.gate.gate_rules import MARGIN
 from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
-from harness.gate.offline.design import Design, choose_unseen_loss
+from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_batch
 
 pytestmark = pytest.mark.req("F2")
@@ -20,13 +20,13 @@ DRAWS = 3000
 
 @pytest.mark.verify
 @pytest.mark.parametrize("noise", [0.0, 0.1, 0.3, 0.4])
-@pytest.mark.parametrize("n", [30, 50, 80, 150])
+@pytest.mark.parametrize("n", [30, 80, 200])
 @pytest.mark.parametrize("claim", list(QUALITY_CLAIMS))
 def test_rare_whole_losses_behind_noisy_wins_pass_no_oftener_than_they_may(
     claim: Claim, n: int, noise: float
 ) -> None:
     rng = np.random.default_rng([18, n, round(100 * noise)])
-    design = Design(claim, MARGIN, n, unseen=choose_unseen_loss(n))
+    design = Design(claim, MARGIN, n)
     for expected in (1.7, 3.1, 4.8, 9.2):
         rate = expected / n
         win = (theta0_of(claim) + rate) / (1.0 - rate)

@@ -19,7 +19,12 @@ from harness.gate.offline.adjusted import (
     adjust_difference,
     judge_adjusted,
 )
-from harness.gate.offline.design import Design, interim_items, interim_levels
+from harness.gate.offline.design import (
+    Design,
+    interim_items,
+    interim_levels,
+    with_unseen_loss,
+)
 from harness.gate.offline.futility import FUTILE
 from harness.gate.offline.sequential import judge_differences
 from tests.support.gate.adjusted_batch import judge_adjusted_batch
@@ -61,11 +66,12 @@ def fit(d: Sequence[float], known: Covariates | None) -> Fit:
     return Fit(mean, float(left @ left), all_squares, extra, len(before))
 
 
-def lost_one_more(found: Fit, n: int) -> Fit:
-    gap = (found.mean + 1.0) ** 2 * n / (n + 1)
+def lost_one_more(found: Fit, d: Sequence[float]) -> Fit:
+    n, lost = len(d), float(with_unseen_loss(d)[-1])
+    gap = (found.mean - lost) ** 2 * n / (n + 1)
     return replace(
         found,
-        mean=(n * found.mean - 1.0) / (n + 1),
+        mean=(n * found.mean + lost) / (n + 1),
         squares=found.squares + gap,
         all_squares=found.all_squares + gap,
     )
@@ -118,8 +124,8 @@ def reference(d: Sequence[float], known: Covariates | None, design: Design) -> R
         whole = max((found.all_squares + moved) / n, rare)
         v = variance(left, whole, 1 / n + found.extra, pool, noise)
         p = max(p, 1 - NORMAL.cdf((found.mean - theta0) / math.sqrt(max(v, 1e-12))))
-    elif design.claim is Claim.NON_INFERIOR or n < 200:
-        p = student(lost_one_more(found, n), n + 1)[0]
+    else:
+        p = student(lost_one_more(found, d), n + 1)[0]
     share = 1 - found.squares / found.all_squares if found.all_squares > 1e-12 else 1.0
     return Reference(p, found.mean, error, df, share, noise)
 

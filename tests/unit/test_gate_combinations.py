@@ -26,7 +26,6 @@ from harness.domain.evals.suite_plan import (
     PrimaryCombination,
     SuitePlan,
     SuiteRole,
-    UnseenLoss,
     plan_from_json,
 )
 from harness.domain.evals.verdict import VERDICTS, Passed, Verdict
@@ -88,7 +87,6 @@ def draw(seed: int) -> AnsweredSuites:
             cost_ceiling=10.0 if main and claim is Claim.CHEAPER else 0.0,
             combine=combine if main else None,
             weight=rng.choice((1.0, 2.5)) if main and combine else 1.0,
-            unseen=random.Random(f"unseen {seed}").choice(list(UnseenLoss)),
         )
         plans.append(share_alpha(in_groups(rng, base, adjusted=adjusted), candidates))
     sides = {plan.suite: answers(rng, plan, better=better) for plan in plans}

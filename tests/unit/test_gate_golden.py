@@ -15,10 +15,10 @@ from harness.gate.offline.design import Design
 from harness.gate.offline.intervals import mcnemar, tango_interval, tango_p
 from harness.gate.offline.sequential import (
     build_evidence,
+    check_differences,
     evidence_path,
     judge_batch,
     judge_differences,
-    progress_at,
 )
 from harness.gate.online.evidence_paths import ranks_path
 from harness.gate.online.fisher import Certificate, add_block, log_odds_e, log_srm
@@ -98,7 +98,8 @@ def test_the_running_figures_agree_also_past_the_stop(case: dict[str, Any]) -> N
 @cases("gate")
 def test_the_final_figures_agree_over_all_items(case: dict[str, Any]) -> None:
     taken = evidence_path(case["d"], design_of(case))
-    evidence = build_evidence(progress_at(taken, len(case["d"]) - 1), design_of(case))
+    differences = check_differences(case["d"])
+    evidence = build_evidence(differences, taken, design_of(case))
 
     assert evidence.t == close(case["t_final"])
     assert evidence.p_t == near(case["p_t"])

@@ -21,6 +21,7 @@ from harness.gate.offline.recomputation import (
     remeasure_claim,
 )
 from harness.gate.offline.replay import (
+    RULES_VERSION,
     report_json,
     verdict_bytes,
 )
@@ -181,7 +182,7 @@ def test_another_model_than_the_verdict_says_is_told() -> None:
 
 
 def test_what_is_no_verdict_of_ours_is_told_with_its_error() -> None:
-    broken = replace(decided(), inputs={"rules": 2})
+    broken = replace(decided(), inputs={"rules": RULES_VERSION})
     assert recompute(broken).text == "it cannot be decided again: KeyError: 'plans'"
 
 

@@ -2,13 +2,11 @@
 §1.13, with scipy's distributions.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 from statistics import fmean
 
-import numpy as np
 import pytest
 from scipy import stats
 
@@ -16,48 +14,16 @@ from harness.domain.evals.item_groups import Slice
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.evals.verdict import ScorePair
 from harness.gate.offline.pairs import PairedItem
-from harness.gate.offline.slices import (
-    judge_slices,
-    loss_p,
-)
+from harness.gate.offline.sequential import final_p
+from harness.gate.offline.slices import judge_slices
 from tests.unit.test_gate_verdicts import plan
 
 pytestmark = pytest.mark.req("F2", "A7")
 
 
-def reference_p(d: Sequence[float], cluster_size: float = 1.0) -> float:
-    n, lost, won = len(d), sum(x < 0 for x in d), sum(x > 0 for x in d)
-
-    def student(values: Sequence[float]) -> float:
-        mean = fmean(values)
-        spread = math.fsum((x - mean) ** 2 for x in values) + 0.25 / cluster_size
-        t = -mean * len(values) / math.sqrt(spread)
-        return float(stats.t.sf(t, len(values) - 1))
-
-    if all(x in (-1.0, 0.0, 1.0) for x in d):
-        z = (lost - won) / math.sqrt(lost + won) if lost + won else 0.0
-        return max(student(d), float(stats.norm.sf(z)))
-    assert n > 1
-    return student([*d, max(0.0, *d)])
-
-
-@pytest.mark.parametrize("cluster_size", [1.0, 3.0])
-def test_the_p_value_of_a_look_is_the_one_of_the_formula(cluster_size: float) -> None:
-    rng = Random(6)
-    rows = [
-        [max(-1.0, min(1.0, rng.gauss(-0.1, 0.3))) for _ in range(60)],
-        [-abs(rng.gauss(0.0, 0.2)) / 2 for _ in range(60)],
-        [0.5, -0.5, -0.25] * 20,
-    ]
-    for d in rows:
-        assert float(loss_p(d, cluster_size)) == pytest.approx(reference_p(d, cluster_size))
-    whole = [float(x) for x in rng.choices([-1, 0, 1], [2, 7, 1], k=60)]
-    assert float(loss_p(whole, cluster_size)) == pytest.approx(
-        reference_p(whole, cluster_size), rel=1e-9
-    )
-    assert float(loss_p(whole)) == float(loss_p(whole, 1.0))
-    together = loss_p(np.array([*rows, whole]), cluster_size)
-    assert together.tolist() == [float(loss_p(d, cluster_size)) for d in [*rows, whole]]
+def loss_p(d: Sequence[float]) -> float:
+    """The last item's test with the sides exchanged."""
+    return float(final_p([-x for x in d], 0.0))
 
 
 def items(d: Sequence[float], lenient: Sequence[float] | None = None) -> list[PairedItem]:
@@ -100,7 +66,7 @@ def test_each_slice_is_looked_at_when_its_60th_and_its_last_unit_are_in() -> Non
     half = float(stats.t.ppf(0.975, 59)) * float(stats.sem(odd))
     figures = found[240].figures[1]
     assert (figures.name, figures.n_used, figures.n_max) == ("kind = odd", 60, 120)
-    expected = (fmean(odd), fmean(odd) - half, fmean(odd) + half, 2 * reference_p(odd))
+    expected = (fmean(odd), fmean(odd) - half, fmean(odd) + half, 2 * loss_p(odd))
     measured = (figures.delta, figures.ci_low, figures.ci_high, figures.p)
     assert measured == pytest.approx(expected)
     assert found[240].worse == (found[240].figures[1],)
@@ -114,7 +80,7 @@ def test_the_p_value_is_the_smallest_of_the_looks_times_their_number() -> None:
         found = judge_slices(TWO, items(d))
         if found.worse_at is not None:
             continue
-        looks = [reference_p(even[:60]), reference_p(even)]
+        looks = [loss_p(even[:60]), loss_p(even)]
         assert found.figures[0].p == pytest.approx(min(1.0, 2 * min(looks)))
         assert found.figures[0].n_used == 120
         first = judge_slices(TWO, items(d[:200])).figures[0]

@@ -17,7 +17,6 @@ from harness.domain.evals.item_groups import (
 )
 from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.domain.evals.verdict import ScorePair, SuiteReport
-from harness.gate.offline.design import choose_unseen_loss
 from harness.gate.offline.pairs import PairedItem, PairedSuite, mean_score
 from harness.gate.offline.suite_judgement import judge_pairs
 from harness.gate.text.sentences import is_unscored
@@ -71,7 +70,6 @@ def judge_rows(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
         cluster=terms.cluster,
         cluster_sizes=(*sizes, *to_come),
         slices=_guarded(ordered, sizes, terms),
-        unseen=choose_unseen_loss(n_max),
     )
     paired = PairedSuite(tuple(map(_item, ordered)), "", "")
     report = judge_pairs(plan, paired).report

@@ -22,7 +22,6 @@ from harness.domain.formatting import format_percent, format_score, format_usd
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target
 from harness.gate.offline.costs import items_to_show_saving
-from harness.gate.offline.sequential import FEW_CLUSTERS
 from harness.gate.offline.slices import look_levels, promotion_waits_for
 from harness.gate.planning import budget
 from harness.gate.planning.budget import (
@@ -260,11 +259,6 @@ def _warning(
     effect: float,
     best: DesignOption | None,
 ) -> str:
-    if plan.cluster and plan.claim.quality is Claim.NON_INFERIOR and plan.n_max < FEW_CLUSTERS:
-        return (
-            f"{plan.n_max} clusters are too few to show that none is lost whole: below "
-            f"{FEW_CLUSTERS} an equal candidate hardly ever passes."
-        )
     smallest = test.smallest_effect(sd, plan.n_max)
     if smallest <= effect:
         return ""

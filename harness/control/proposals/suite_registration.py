@@ -18,11 +18,9 @@ from harness.domain.evals.suite_plan import (
     SuitePin,
     SuitePlan,
     SuiteRole,
-    UnseenLoss,
 )
 from harness.domain.proposals.policy import GatePolicy
 from harness.domain.routing.table import Route, RouteSettings, RouteSuite
-from harness.gate.offline.design import choose_unseen_loss
 from harness.gate.planning import multiplicity
 from harness.gate.planning.planned_tests import pool_items
 from harness.ports import Transaction
@@ -183,7 +181,4 @@ def _plan(
         population=population,
         pool=pool_items(n_max, pin.items) if these else 0,
         slices=ours.guarded_slices(order_seed, n_max),
-        # Clusters have a loss of their own; what is foreseen is not in the error of planned
-        # analyses, so that it hides no loss there.
-        unseen=UnseenLoss.WHOLE if ours.cluster_field or these else choose_unseen_loss(n_max),
     )

@@ -50,16 +50,6 @@ class ClaimPopulation(StrEnum):
     THESE = "these"  # the suite's own, asked anew: where each is asked twice or more
 
 
-class UnseenLoss(StrEnum):
-    """Names how large a loss graded suites are tested for that nobody met.
-
-    Registered with the plan (statistics.md §1.17).
-    """
-
-    WHOLE = "whole"  # of a whole item
-    MIRRORED = "mirrored"  # of less, the more of the spread wins and losses share
-
-
 @dataclass(frozen=True, slots=True)
 class SuitePin:
     """Records what a suite's results depend on, hashed piece by piece (F6)."""
@@ -169,7 +159,6 @@ class SuitePlan:
 
     population: ClaimPopulation = ClaimPopulation.LIKE_THESE
     pool: int = 0  # how many items the incumbent answers, for a claim about these items
-    unseen: UnseenLoss = UnseenLoss.WHOLE
 
     @property
     def about_these(self) -> bool:
@@ -206,7 +195,6 @@ class SuitePlan:
         single = {
             "candidates": self.candidates if self.candidates > 1 else None,
             "futility": self.futility or None,
-            "unseen": None if self.unseen is UnseenLoss.WHOLE else self.unseen.value,
         }
         more |= {name: value for name, value in single.items() if value is not None}
         return {
@@ -232,7 +220,6 @@ def plan_from_json(stored: Mapping[str, Any]) -> SuitePlan:
         "claim": Claim,
         "served_pin": ServedPin,
         "combine": PrimaryCombination,
-        "unseen": UnseenLoss,
         "population": ClaimPopulation,
     }
     read: dict[str, Any] = {

@@ -11,30 +11,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from harness.domain.evals.suite_plan import Claim
 from harness.gate.arrays import Bools, Floats, np, special
 from harness.gate.offline.design import (
-    REJECT_LOG_E,
-    SMALL_SUITE_ITEMS,
     Design,
     interim_items,
     interim_levels,
+    with_unseen_loss,
 )
 from harness.gate.offline.futility import FIRST_LOOK, FUTILE, chance_of_last
-from harness.gate.offline.intervals import CONFIDENCE
+from harness.gate.offline.intervals import CONFIDENCE, VARIANCE_GUARD
 from harness.gate.offline.pairs import MOST_NOISE
 from harness.gate.offline.sequential import (
-    VARIANCE_GUARD,
     ComparisonEvidence,
     build_evidence,
     check_differences,
     evidence_path,
-    progress_at,
-    start_progress,
 )
 
-# A disaster that was not met yet, as in statistics.md §1.5.
-_DISASTER: Final = -1.0
 _NOTHING: Final = 1e-12
 # Of what the fit leaves, this share counts at the pool's last item too, however calm the models
 # seem: one item more that is right shows nothing.
@@ -91,12 +84,12 @@ class AdjustedDifference:
     extra: Floats  # variance of the adjustment itself, in units of the one that is left
     columns: int  # that were fitted
 
-    def with_disaster(self, n: int) -> "AdjustedDifference":
-        """The same after one more item, lost whole."""
-        gap = (self.mean - _DISASTER) ** 2 * n / (n + 1)
+    def with_loss(self, n: int, lost: Floats) -> "AdjustedDifference":
+        """The same after one more item with the difference `lost`."""
+        gap = (self.mean - lost) ** 2 * n / (n + 1)
         return replace(
             self,
-            mean=(n * self.mean + _DISASTER) / (n + 1),
+            mean=(n * self.mean + lost) / (n + 1),
             squares=self.squares + gap,
             all_squares=self.all_squares + gap,
         )
@@ -186,9 +179,8 @@ def analyse(
     )
     p_scored = special.ndtr(-(plain.mean - theta0) / np.sqrt(np.maximum(scored, _NOTHING)))
     p_plain, error, df = _student(plain, n, pool, design, anew)
-    graded = p_plain
-    if design.claim is Claim.NON_INFERIOR or n < SMALL_SUITE_ITEMS:
-        graded = _student(plain.with_disaster(n), n + 1, pool, design, anew)[0]
+    unseen = plain.with_loss(n, with_unseen_loss(differences)[..., -1])
+    graded = _student(unseen, n + 1, pool, design, anew)[0]
     return AnalysisTest(
         p=np.where(whole, np.maximum(p_plain, p_scored), graded),
         mean=plain.mean,
@@ -244,7 +236,7 @@ def judge_adjusted(
     """
     d = check_differences(differences)
     path = evidence_path(d, design)
-    bad = path.log_e_bad >= REJECT_LOG_E
+    bad = path.rejects
     rejected_at = int(np.argmax(bad)) + 1 if bad.any() else None
     promoted_at, futile_at, rows = None, None, d[None, :]
     columns, noise = _known(covariates, 1)
@@ -257,7 +249,7 @@ def judge_adjusted(
             futile_at = n
             break
     used = promoted_at or futile_at or rejected_at or len(d)
-    plain = build_evidence(progress_at(path, used - 1) if used else start_progress(), design)
+    plain = build_evidence(d[:used], path, design)
     outcome, how = _outcome(promoted_at, rejected_at, used, design, may_promote=may_promote)
     if futile_at is not None:
         outcome, how = "inconclusive", FUTILE

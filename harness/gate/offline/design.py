@@ -2,7 +2,7 @@
 alpha, and how alpha is split between early promotion and the final test (statistics.md §1.2).
 
 A loss that was not met yet: graded suites are tested as if one more item had come, and been
-lost (statistics.md §1.17). How much of it was lost is what the registered rule says.
+lost (statistics.md §1.17). How much of it was lost is what wins and losses share.
 
 Interim analyses are the moments, fixed before the first score, at which a comparison about
 these items may promote, and the level of the test at each (statistics.md §1.14).
@@ -25,9 +25,9 @@ from harness.domain.evals.suite_plan import (
     Claim,
     PrimaryCombination,
     SuitePlan,
-    UnseenLoss,
 )
 from harness.gate.arrays import ArrayLike, Floats, np, running_sum, special
+from harness.gate.offline.intervals import VARIANCE_GUARD, squared_deviations
 
 EARLY_SHARE = 0.2
 FINAL_SHARE = 0.8
@@ -50,9 +50,6 @@ class Design:
     # (statistics.md §1.7).
     early: bool = True
     unit: str = "item"  # what n_max counts
-    # Mean number of items of a unit, where units are clusters (statistics.md §1.12).
-    cluster_size: float | None = None
-    unseen: UnseenLoss = UnseenLoss.WHOLE
 
     def __post_init__(self) -> None:
         if self.claim not in QUALITY_CLAIMS:
@@ -93,46 +90,41 @@ def design_from_plan(plan: SuitePlan) -> Design:
         alpha=plan.alpha,
         early=plan.combine is not PrimaryCombination.ANY,
         unit=plan.unit,
-        cluster_size=plan.planned_items / plan.n_max if plan.cluster else None,
-        unseen=plan.unseen,
     )
 
 
-# Below this, a suite may simply not have met the rare disaster yet.
-SMALL_SUITE_ITEMS: Final = 200
-_WHOLE: Final = -1.0
+def with_unseen_loss(differences: ArrayLike) -> Floats:
+    """Appends to (…, items) the difference of one that nobody met: a whole loss, or less where
+    wins spread as much as losses.
 
-
-def choose_unseen_loss(n_max: int) -> UnseenLoss:
-    """Chooses the rule of new plans that are judged by the differences of items alone.
-
-    In large suites a whole loss weighs little.
-    """
-    return UnseenLoss.MIRRORED if n_max < SMALL_SUITE_ITEMS else UnseenLoss.WHOLE
-
-
-def mirrored_spread(differences: ArrayLike) -> Floats:
-    """Sums the squared deviations of (…, items) that the other side of the mean mirrors: the
-    smaller one of the sums above and below it.
+    Then the test's own error covers what a rare loss adds to it. Wins that are all alike say
+    nothing of losses.
     """
     d = np.asarray(differences, dtype=np.float64)
-    gaps = d - running_sum(0.0, d)[..., -1:] / max(d.shape[-1], 1)
+    gaps = d - running_sum(0.0, d)[..., -1:] / d.shape[-1]
     above, below = np.maximum(gaps, 0.0), np.minimum(gaps, 0.0)
-    return np.minimum(
-        running_sum(0.0, above * above)[..., -1], running_sum(0.0, below * below)[..., -1]
+    shared = np.minimum(
+        running_sum(0.0, above * above)[..., -1:], running_sum(0.0, below * below)[..., -1:]
     )
+    return np.concatenate([d, -1.0 / (1.0 + shared / 2.0)], axis=-1)
 
 
-def unseen_loss(rule: UnseenLoss, mirrored: ArrayLike) -> Floats:
-    """The difference of an item that nobody met; mirrored: of `mirrored_spread`.
+# The items to come are taken to be as good as the upper end of what was seen.
+OPTIMISM_SE: Final = 2.0
 
-    Where wins spread as much as losses, the test's own error covers what a rare loss adds to
-    it. Wins that are all alike say nothing of losses.
+
+def chance_of_passing(n: ArrayLike, total: Floats, squares: Floats, design: Design) -> Floats:
+    """Computes the chance that the test at `n_max` is passed after these sums of n items and of
+    their squares; 0 at n_max. Source: conditional power, Lan, Simon & Halperin 1982.
     """
-    spread = np.asarray(mirrored, dtype=np.float64)
-    if rule is UnseenLoss.WHOLE:
-        return np.full_like(spread, _WHOLE)
-    return np.asarray(_WHOLE / (1.0 + spread / 2.0))
+    done = np.asarray(n, dtype=np.float64)
+    left = np.maximum(design.n_max - done, 0.0)
+    sd = np.sqrt((squared_deviations(done, total, squares) + VARIANCE_GUARD) / done)
+    drift = total / done + OPTIMISM_SE * sd / np.sqrt(done)
+    z = -special.ndtri(design.alpha2)
+    limit = z * sd * np.sqrt(design.n_max) + design.theta0 * design.n_max
+    reach = (total + left * drift - limit) / (sd * np.sqrt(np.maximum(left, 1.0)))
+    return np.asarray(np.where(left > 0.0, special.ndtr(reach), 0.0), dtype=np.float64)
 
 
 FIRST_ITEMS: Final = 60

@@ -8,37 +8,24 @@ from dataclasses import replace
 from typing import Final
 
 from harness.gate.arrays import ArrayLike, Floats, Ints, np, running_sum, special
-from harness.gate.offline.design import Design
-from harness.gate.offline.intervals import squared_deviations
-from harness.gate.offline.sequential import (
-    VARIANCE_GUARD,
-    ComparisonEvidence,
-    judge_differences,
-)
+from harness.gate.offline.design import OPTIMISM_SE, Design, chance_of_passing
+from harness.gate.offline.sequential import ComparisonEvidence, judge_differences
 
 # Not before this share of the items: what the first ones show is mostly luck.
 FIRST_LOOK: Final = 0.25
-# The items to come are taken to be as good as the upper end of what was seen.
-OPTIMISM_SE: Final = 2.0
 FUTILE: Final = "futile"  # how a comparison ended that was given up
 EARLY_ENDS: Final = ("early", FUTILE)
 
 
 def hopeless_at(differences: ArrayLike, design: Design, futility: float) -> Ints:
     """Finds after how many items (…, items) the test at `n_max` would be reached with less than
-    the chance `futility`; n_max where it never is. Source: conditional power, Lan, Simon &
-    Halperin 1982.
+    the chance `futility`; n_max where it never is.
     """
     d = np.asarray(differences, dtype=np.float64)
-    n = np.arange(1.0, d.shape[-1] + 1.0)
-    total, squares = running_sum(0.0, d)[..., 1:], running_sum(0.0, d * d)[..., 1:]
-    sd = np.sqrt((squared_deviations(n, total, squares) + VARIANCE_GUARD) / n)
-    left = np.maximum(design.n_max - n, 0.0)
-    drift = total / n + OPTIMISM_SE * sd / np.sqrt(n)
-    z = -special.ndtri(design.alpha2)
-    limit = z * sd * np.sqrt(design.n_max) + design.theta0 * design.n_max
-    reach = (total + left * drift - limit) / (sd * np.sqrt(np.maximum(left, 1.0)))
-    hopeless = (special.ndtr(reach) < futility) & (n >= FIRST_LOOK * design.n_max) & (left > 0)
+    n = np.arange(1, d.shape[-1] + 1)
+    sums = running_sum(0.0, d)[..., 1:], running_sum(0.0, d * d)[..., 1:]
+    hopeless = chance_of_passing(n, *sums, design) < futility
+    hopeless &= (n >= FIRST_LOOK * design.n_max) & (n < design.n_max)
     first = np.where(hopeless.any(axis=-1), hopeless.argmax(axis=-1) + 1, design.n_max)
     return np.asarray(first, dtype=np.int64)
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from harness.gate.arrays import ArrayLike, Floats, np, special
 
 CONFIDENCE = 0.95
+# Added to a sum of squares: a comparison of which every item is alike proves no spread of 0.
+VARIANCE_GUARD = 0.25
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:

@@ -89,15 +89,19 @@ def at_least_one(cases: Sequence[SuiteClaim]) -> ClaimGroup:
     settled = [
         r
         for r in reports
-        if r.log_e_bad >= REJECT_LOG_E
-        or r.outcome in BLOCKING_OUTCOMES
-        or r.figures.worse_slices
+        if _rejected(r) or r.outcome in BLOCKING_OUTCOMES or r.figures.worse_slices
     ]
     passed = [r for r in reports if r.outcome == "passed"]
     # The strongest last: it is the one that is told.
     passed.sort(key=lambda report: -_p(report))
     counted = settled or passed or reports
     return ClaimGroup(tuple((r.outcome, r) for r in counted), members)
+
+
+def _rejected(report: SuiteReport) -> bool:
+    """Whether its scores were rejected, though it may wait for another reading of them."""
+    over = report.how is not None and report.outcome != "passed"
+    return over and report.log_e_bad >= REJECT_LOG_E
 
 
 BLOCKING_OUTCOMES: Final = ("failed", "running", "infra_error")
@@ -183,7 +187,7 @@ def _member(case: SuiteClaim, upto: int, *, decided: bool) -> tuple[SuiteJudgeme
     early = judge_pairs(case.plan, first.paired, stopped=first.stopped)
     if early.report.figures.worse_slices:
         return replace(early, consumed=max(early.consumed, upto)), True
-    if early.report.log_e_bad >= REJECT_LOG_E and early.report.outcome != "passed":
+    if _rejected(early.report):
         # Whether by form or by substance may take items behind those of the mean.
         judgement = judge_pairs(case.plan, case.paired, stopped=case.stopped)
         return replace(judgement, consumed=max(judgement.consumed, upto)), True

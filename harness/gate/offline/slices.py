@@ -23,11 +23,11 @@ from harness.domain.evals.item_groups import MIN_SLICE_UNITS, Slice
 from harness.domain.evals.suite_figures import SliceFigures
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.evals.verdict import ScorePair
-from harness.gate.arrays import ArrayLike, Floats, np, running_sum
+from harness.gate.arrays import np
 from harness.gate.offline.design import design_from_plan
-from harness.gate.offline.intervals import mean_interval, tango_p
+from harness.gate.offline.intervals import mean_interval
 from harness.gate.offline.pairs import PairedItem, score_difference
-from harness.gate.offline.sequential import VARIANCE_GUARD, guarded_t, t_tail
+from harness.gate.offline.sequential import final_p
 from harness.gate.planning.multiplicity import holm_test
 
 
@@ -200,28 +200,10 @@ def _looks(
             end = layout.units[count - 1] + 1
             if end <= available:
                 values = _differences(layout, d, count)
-                p = float(loss_p(values, design_from_plan(plan).cluster_size or 1.0))
+                # Within the margin it is no loss, however sure.
+                within = math.fsum(values) >= design_from_plan(plan).theta0 * count
+                p = 1.0 if within else float(final_p(np.negative(values), 0.0))
                 yield end, index, min(1.0, len(layout.looks) * p)
-
-
-def loss_p(differences: ArrayLike, cluster_size: float = 1.0) -> Floats:
-    """Computes the p-value of one look (…, units): that the mean difference is not below 0.
-
-    It is the test at the last item with the sides exchanged (statistics.md §1.5). Of graded
-    differences one more like the best that was seen is appended, as if it had been lost to
-    chance that no more of them came.
-    """
-    d = np.asarray(differences, dtype=np.float64)
-    n = d.shape[-1]
-    guard = VARIANCE_GUARD / cluster_size
-    total, squares = running_sum(0.0, d)[..., -1], running_sum(0.0, d * d)[..., -1]
-    won, lost = (d > 0.0).sum(axis=-1), (d < 0.0).sum(axis=-1)
-    plain = t_tail(n, guarded_t(n, -total, squares, 0.0, guard))
-    scored = np.maximum(plain, tango_p(lost, won, n, 0.0))
-    best = np.maximum(d.max(axis=-1), 0.0)
-    t = guarded_t(n + 1, -(total + best), squares + best * best, 0.0, guard)
-    whole = (d == np.round(d)).all(axis=-1)
-    return np.asarray(np.where(whole, scored, t_tail(n + 1, t)), dtype=np.float64)
 
 
 def _figures(

@@ -31,8 +31,6 @@ from harness.gate.offline.sequential import (
     build_evidence,
     evidence_path,
     judge_differences,
-    progress_at,
-    start_progress,
 )
 from harness.gate.offline.slices import (
     SliceJudgement,
@@ -326,9 +324,8 @@ def _measured(
     used = items[: plan.items_in(evidence.n_used)]
     if all(item.complete for item in used):
         return evidence
-    d, design = read(measured_units(plan, used)), design_from_plan(plan)
-    progress = progress_at(evidence_path(d, design), len(d) - 1) if d else start_progress()
-    known = build_evidence(progress, design)
+    d, design = np.array(read(measured_units(plan, used))), design_from_plan(plan)
+    known = build_evidence(d, evidence_path(d, design), design)
     return replace(
         evidence,
         delta=known.delta,

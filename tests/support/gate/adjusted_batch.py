@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from harness.gate.offline import adjusted
 from harness.gate.offline.adjusted import Covariates, analyse
-from harness.gate.offline.design import REJECT_LOG_E, Design
+from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import (
     BatchDecisions,
     check_differences,
@@ -24,7 +24,7 @@ def judge_adjusted_batch(
 ) -> BatchDecisions:
     """Judges every row of differences (comparisons, items), without display figures."""
     d = check_differences(matrix)
-    bad = evidence_path(d, design).log_e_bad >= REJECT_LOG_E
+    bad = evidence_path(d, design).rejects
     rejected_at = np.where(bad.any(axis=-1), np.argmax(bad, axis=-1) + 1, d.shape[-1] + 1)
     columns, noise = adjusted._known(covariates, len(d))
     promoted, futile = np.zeros((2, len(d)), dtype=np.bool_)

@@ -122,9 +122,7 @@ def _promoted(
     d = draw_clustered(pair, theta0_of(claim) + lift, sizes, icc, (replications, rng))
     begins = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     means = np.clip(np.add.reduceat(d, begins, axis=1) / sizes, -1.0, 1.0)
-    by_clusters = Design(
-        claim, MARGIN, len(sizes), ALPHA, unit="cluster", cluster_size=float(sizes.mean())
-    )
+    by_clusters = Design(claim, MARGIN, len(sizes), ALPHA, unit="cluster")
     return (
         _share(d, Design(claim, MARGIN, d.shape[1], ALPHA)) if lift == 0.0 else 0.0,
         _share(means, by_clusters),

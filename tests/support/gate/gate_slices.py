@@ -14,7 +14,8 @@ from benchmarks.gate.gate_benchmark import (
 )
 from benchmarks.gate.score_matrix import Floats, ModelPair
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS
-from harness.gate.offline.slices import SLICE_ALPHA, loss_p
+from harness.gate.offline.sequential import final_p
+from harness.gate.offline.slices import SLICE_ALPHA
 from harness.gate.planning.budget import slice_effect
 
 COUNTS: Final = (2, 5, 20)  # slices of a suite
@@ -101,5 +102,5 @@ def _shares(d: Floats, level: float) -> tuple[float, float]:
 def _named(d: Floats, level: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Whether a slice is called worse at its first look, and by its last."""
     looks = tuple(dict.fromkeys((MIN_SLICE_UNITS, d.shape[1])))
-    named = [loss_p(d[:, :look]) <= level / len(looks) for look in looks]
+    named = [final_p(-d[:, :look], 0.0) <= level / len(looks) for look in looks]
     return named[0], np.logical_or.reduce(named)
