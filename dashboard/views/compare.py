@@ -93,7 +93,9 @@ def _change(reference: str) -> str:
 
 
 def banner(view: ComparisonView) -> bool:
-    """Show why the verdict is stale or not comparable; return whether it is stale."""
+    """Shows why the verdict is stale, not comparable, or on answers that may be no evidence;
+    returns whether it is stale.
+    """
     because = comparison_text.stale_reason(view)
     if because:
         words = f"This verdict is no longer valid: {because}. Propose again to renew it."
@@ -106,6 +108,8 @@ def banner(view: ComparisonView) -> bool:
             "their scores cannot be compared."
         )
         st.html(html.banner("Not comparable.", words))
+    for fault in view.comparison.faults:
+        st.html(html.banner("Mind.", f"{fault}."))
     return bool(because)
 
 

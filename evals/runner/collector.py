@@ -30,7 +30,14 @@ from evals.runner.questions import (
 from evals.scorers import NotJudged, ScoreResult
 from harness.domain.errors import SpendingPaused
 from harness.domain.evals.pins import ServedModel
-from harness.domain.evals.run import RunState, Sample, SampleError
+from harness.domain.evals.run import (
+    CUT,
+    FIRST_ANSWERS,
+    RunState,
+    Sample,
+    SampleError,
+    refuse_first,
+)
 from harness.ports import EvalJob
 
 CANCELLED = ("CancelledError", "Cancelled(")
@@ -69,6 +76,8 @@ class Collector:
         self._failures = failures
         self._thread = thread
         self._failed_in_a_row = 0
+        self._first: list[Sample] = []
+        self.remark = ""
         self._ended: RunState | None = None
         self._under_way = 0
         self._ending = asyncio.Event()
@@ -107,9 +116,19 @@ class Collector:
         if not wanted:
             self._end(RunState.OVER_BUDGET)
         elif self._ended is None and (
-            self._failed_in_a_row >= GIVE_UP_AFTER or (infra and self._suite.spent())
+            self._refuses(found)
+            or self._failed_in_a_row >= GIVE_UP_AFTER
+            or (infra and self._suite.spent())
         ):
             self._end(RunState.FAILED)
+
+    def _refuses(self, found: Sample) -> bool:
+        """Whether the run ends here: it has just begun, and nothing can be scored."""
+        if self._job.done or len(self._first) == FIRST_ANSWERS:
+            return False
+        self._first.append(found)
+        self.remark = refuse_first(self._first, self._job.target.model)
+        return bool(self.remark) and len(self.taken) < len(self.asked)
 
     async def _call(self, function: Callable[..., bool], *args: object) -> bool:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
@@ -197,7 +216,9 @@ class Collector:
             *(sample.output.metadata or {}).get(SERVED, (sample.output.model,))
         )
         judge = ServedModel(*self._suite.judges(sample))
-        came = ModelAnswer(answer, sample_usage(sample), served, judge)
+        ends = [choice.stop_reason for choice in sample.output.choices[:1]]
+        finish = CUT if ends == ["max_tokens"] else ""
+        came = ModelAnswer(answer, sample_usage(sample), served, judge, finish)
         if sample.error is None:
             try:
                 scored, why = self._suite.scored(sample)

@@ -168,7 +168,7 @@ class InspectRunner:
             raise collector.error
         state = collector.state()
         if state is RunState.FAILED:
-            self.remark = self._full_disk or suite.spent()
+            self.remark = self._full_disk or suite.spent() or collector.remark
         return state
 
     async def _run(

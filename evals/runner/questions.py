@@ -73,6 +73,7 @@ class ModelAnswer:
     spent: AnswerUsage
     served: ServedModel  # served, judge: as the providers named themselves in their replies
     judge: ServedModel = NOBODY
+    finish: str = ""
 
 
 def suite_settings(suites: Mapping[str, SuiteSettings], job: EvalJob) -> SuiteSettings:
@@ -142,7 +143,7 @@ def answered_sample(
     prompt: str,
     why_unscored: str = "",
 ) -> Sample:
-    """A sample with an answer; unscored when the scorer found nothing to score."""
+    """A sample with an answer; unscored when the scorer gave no score."""
     unscored = scored.strict is None
     return Sample(
         run=job.run.id,
@@ -157,7 +158,7 @@ def answered_sample(
         cost_usd=cost_usd(job, answer.spent),
         duration_s=answer.spent.seconds,
         error=SampleError.UNSCORED if unscored else None,
-        error_text=(why_unscored or "no score can be read from the answer") if unscored else "",
+        error_text=(why_unscored or "the scorer gave no score") if unscored else "",
         served_model=answer.served.model,
         prompt=prompt,
         rule=scored.rule,
@@ -167,6 +168,7 @@ def answered_sample(
         served_build=answer.served.build,
         judge_model=answer.judge.model,
         judge_build=answer.judge.build,
+        finish=answer.finish,
     )
 
 

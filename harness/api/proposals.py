@@ -81,7 +81,8 @@ class ProposalComparison:
     """Compares both models of a proposal. verdict: null while the gate is open. forecast: of
     the route's bill, in US dollars per 30 days. savings: null where the gate did not decide
     early. standing: whether the verdict is proof still. shadow: the one that comes before the
-    canary. lost_by_form: of a FORMAT MISMATCH, what broke and what mends it.
+    canary. lost_by_form: of a FORMAT MISMATCH, what broke and what mends it. faults: why
+    answers of a model may be no evidence, whatever the gate makes of them.
     """
 
     proposal: ProposalView
@@ -95,6 +96,7 @@ class ProposalComparison:
     savings: Savings | None
     standing: ProofValidity | None
     lost_by_form: Sequence[FormatFailure]
+    faults: Sequence[str]
     shadow: ShadowStage | None
 
 
@@ -160,6 +162,7 @@ def compare_proposal(who: CallerParam, proposal: str) -> ProposalComparison:
         standing=proposal_comparison.standing,
         shadow=proposal_comparison.shadow,
         lost_by_form=find_format_failures(proposal_comparison),
+        faults=proposal_comparison.faults,
     )
 
 

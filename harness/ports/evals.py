@@ -60,8 +60,8 @@ class EvalRuns(Protocol):
         ...
 
     def scored(self, run: str) -> bool:
-        """Tells whether anything was learned of a run's target: one answer that has a score, or
-        that is unscored for what it says. An error of the infrastructure does not count.
+        """Tells whether anything was learned of a run's target: one answer that can be read and
+        has a score.
         """
         ...
 

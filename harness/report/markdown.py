@@ -107,6 +107,8 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
     yield f"# {verdict.words}: {b} {HEADS[verdict.outcome]} {a}"
     if comparison.standing is not None and comparison.standing.proof is ProofState.STALE:
         yield from ("", f"**STALE**, no proof any more: {cell(comparison.standing.why)}.")
+    for fault in comparison.faults:
+        yield from ("", f"**Mind:** {cell(fault)}")
     if comparison.basis is not None:
         yield from ("", f"**Decided:** {cell(describe_claim(comparison.basis))}")
     why = reason_text(verdict)

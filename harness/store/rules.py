@@ -63,6 +63,7 @@ def checked_sample(sample: Sample) -> Sample:
         served_build=storable(sample.served_build),
         judge_model=storable(sample.judge_model),
         judge_build=storable(sample.judge_build),
+        finish=storable(sample.finish),
     )
 
 

@@ -118,13 +118,18 @@ def test_an_equal_run_that_has_not_ended_is_found(store: Store) -> None:
 
 
 def test_a_run_is_scored_by_what_it_learned_of_its_target(store: Store) -> None:
-    """An error of the infrastructure tells nothing; an answer that has no score does."""
+    """What has no score tells nothing, nor does an answer in which nothing can be read."""
     lost = replace(SAMPLE, strict=None, lenient=None, error=SampleError.INFRA)
     with store.write() as tx:
         assert not tx.runs.scored(RUN.id)
         tx.runs.store_sample(lost)
         assert not tx.runs.scored(RUN.id)
         tx.runs.store_sample(replace(lost, item="j", error=SampleError.UNSCORED))
+        tx.runs.store_sample(
+            replace(SAMPLE, item="k", strict=0.0, lenient=0.0, rule="no_label")
+        )
+        assert not tx.runs.scored(RUN.id)
+        tx.runs.store_sample(replace(SAMPLE, item="l"))
         assert tx.runs.scored(RUN.id)
 
 

@@ -8,7 +8,6 @@ import pytest
 import sqlalchemy as sa
 
 from evals.runner.provider_client import ProviderFailed
-from evals.runner.questions import GIVE_UP_AFTER
 from evals.suites.items import Item
 from harness.control import reconciler
 from harness.control.canary import decision, driver, operations
@@ -21,7 +20,7 @@ from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.canary.rollout import RolloutSignal, RolloutState
 from harness.domain.errors import NotFound, ProofRefused, StaleWrite
-from harness.domain.evals.run import LEASE_S, RunState
+from harness.domain.evals.run import FIRST_ANSWERS, LEASE_S, RunState
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.policy import GatePolicy
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
@@ -244,7 +243,7 @@ def down_once(model: str) -> Callable[[Target, Item, int], str]:
     failed: list[str] = []
 
     def script(target: Target, item: Item, epoch: int) -> str:
-        if target.model == model and len(failed) < GIVE_UP_AFTER:
+        if target.model == model and len(failed) < FIRST_ANSWERS:
             failed.append(item.id)
             raise ProviderFailed("overloaded")
         return answer(target, item, epoch)

@@ -157,9 +157,11 @@ def test_without_its_judge_an_answer_is_kept_unscored_and_nothing_passes(
     )
     scored = samples(results["rubric"])
     for incumbent, candidate in ((scored, found), (found, scored), (found, found)):
-        report = judge_suite(plan, incumbent, candidate)
+        stopped = ("infra_error", results["gone"]["remark"])
+        report = judge_suite(plan, incumbent, candidate, stopped=stopped)
         assert report.outcome == "infra_error"
         assert " × the judge sim/no-such-judge did not answer: HTTP 404" in report.reason
+    assert "5 answers have no score: the judge sim/no-such-judge" in results["gone"]["remark"]
 
 
 @pytest.mark.req("F7")

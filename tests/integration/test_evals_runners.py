@@ -39,6 +39,8 @@ def says(n: int, model: str) -> str:
     """What model m answers to item n; `down` is another model and answers nothing."""
     if model == "down" or n == 7:
         return "HTTP 401: key refused"
+    if model == "base":
+        return f"Number {n}? Let us think of it."
     colour = COLOURS[n % 2]
     if n == 8:
         return "I would rather not say."
@@ -153,6 +155,7 @@ def assignments(
         "store away": Assignment(suites, whole, fail_after=20),
         "stale": Assignment(suites, replace(whole, run=replace(whole.run, suite_digest="0"))),
         "down": Assignment(suites, job(suites, provider, model="down", wanted=40, epochs=2)),
+        "rambling": Assignment(suites, job(suites, provider, model="base", wanted=40)),
         "unknown": Assignment({}, whole),
     }
 
@@ -236,12 +239,22 @@ def test_a_suite_that_changed_since_registration_is_not_run(results: Results) ->
     assert "NotFound: run run-1: suite 'colours'" in results["unknown"]["error"]
 
 
-def test_a_provider_that_never_answers_fails_the_run_early(results: Results) -> None:
-    result = results["down"]
+@pytest.mark.parametrize(
+    ("name", "error", "remark"),
+    [
+        ("down", "infra", "down's 5 answers have no score: HTTP 401: key refused"),
+        ("rambling", None, "base's 5 answers hold no label: it may lack a chat template, or"),
+    ],
+)
+def test_a_run_ends_after_its_first_answers_if_none_of_them_can_be_scored(
+    results: Results, name: str, error: str | None, remark: str
+) -> None:
+    result = results[name]
 
     assert result["state"] == "failed"
-    assert 24 <= len(result["samples"]) <= 28
-    assert {sample["error"] for sample in result["samples"]} == {"infra"}
+    assert 5 <= len(result["samples"]) <= 9
+    assert {sample["error"] for sample in result["samples"]} == {error}
+    assert result["remark"].startswith(remark)
 
 
 def test_scores_errors_and_broken_rules_reach_the_sample(results: Results) -> None:

@@ -13,12 +13,12 @@ from evals import scorers
 from evals.scorers import SCORERS, ScoreResult, find_scorer, scorer_identity
 from evals.suites.items import Item
 from harness.domain.errors import InputError, NotFound
+from harness.domain.evals.run import UNREADABLE
 
 RIGHT = ScoreResult(1, 1)
 WRONG = ScoreResult(0, 0)
 NONE = ScoreResult(None, None)
 EMPTY = ScoreResult(0, 0, "empty_answer")
-UNREADABLE = ("empty_answer", "no_choice", "no_json", "no_label", "no_number")
 
 
 def form(rule: str) -> ScoreResult:

@@ -8,6 +8,7 @@ import pytest
 
 from evals.scorers import AnswerToolCall, ScoreResult, find_scorer
 from evals.suites.items import Item
+from harness.domain.evals.run import UNREADABLE
 from harness.gate.offline.format_rules import FORMAT_RULES, OTHER_RULE, find_format_rule
 
 pytestmark = pytest.mark.req("A8")
@@ -181,6 +182,6 @@ def test_tool_calls(calls: list[tuple[str, str]], answer: str, rule: str) -> Non
 
 def test_every_rule_seen_here_has_words_of_its_own() -> None:
     rules = {rule.partition("+")[0] for _, rule in JSON_ANSWERS}
-    rules |= {"empty_answer", "no_choice", "no_json", "no_label", "no_number"}
+    rules |= {*UNREADABLE}
 
     assert rules <= set(FORMAT_RULES)

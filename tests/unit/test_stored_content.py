@@ -66,7 +66,7 @@ OTHER_COLUMNS: Mapping[str, str] = {
     "route_version": "route kind incumbent incumbent_evidence canary canary_evidence "
     "salt rollout unit_rule handover settings prev_incumbent verdict_id verdict_candidate "
     "verdict_outcome actor reason holdback holdback_plan break_glass prev_signature signature",
-    "sample": "run item error served_model rule served_build judge_model judge_build "
+    "sample": "run item error served_model rule served_build judge_model judge_build finish "
     "answer_sha256 prompt_sha256 signature",
     "seen_keys": "rollout",
     "served_model": "target model build",

@@ -207,6 +207,8 @@ def _print(session: Session, report: "Report", keep: Path | None) -> None:
             }
         )
         return
+    for fault in found.faults:
+        click.echo(f"mind: {fault}")
     if found.verdict is None:
         click.echo(comparison.outcome_text(found))
     else:

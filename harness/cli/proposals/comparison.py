@@ -78,6 +78,7 @@ def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> Non
             ("change", proposal.change_reference or None),
             ("approved", f"by {proposal.approver}" if proposal.approver else None),
             ("phase", proposal.phase_text),
+            *[("mind", fault) for fault in comparison.faults],
             ("verdict", verdict.words if verdict else "none yet"),
             ("decided", describe_claim(comparison.basis) if comparison.basis else None),
             ("reason", reason_text(verdict) if verdict else None),
@@ -296,6 +297,7 @@ def as_json(
         "verdict": to_plain(comparison.verdict),
         "standing": to_plain(comparison.standing),
         "shadow": to_plain(comparison.shadow),
+        "faults": to_plain(comparison.faults),
         "pins": [
             {
                 "suite": side.plan.suite,

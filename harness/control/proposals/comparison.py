@@ -29,7 +29,7 @@ from harness.control.shadow.stage import ShadowStage, find_stage
 from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.cost_forecast import CostForecast
 from harness.domain.evals.pins import ServedModels, named_models
-from harness.domain.evals.run import AnswerColumns, EvalRun, Sample
+from harness.domain.evals.run import AnswerColumns, EvalRun, Sample, describe_faults
 from harness.domain.evals.suite_plan import SuitePin, SuitePlan
 from harness.domain.evals.verdict import Verdict, VerdictBasis
 from harness.domain.proposals.proposal import Proposal, ProposalPhase, ProposalView
@@ -116,6 +116,13 @@ class SuiteAnswers:
         """Whether the candidate is not asked yet."""
         return asks_incumbent_first(self.plan, self.incumbent_run)
 
+    def describe_faults(self, incumbent: str, candidate: str) -> Sequence[str]:
+        """Says why answers of a model may be no evidence; both by their names."""
+        return (
+            *describe_faults(self.figures.incumbent, incumbent),
+            *describe_faults(self.figures.candidate, candidate),
+        )
+
     @property
     def judging(self) -> JudgingCost:
         """Sums what judging cost in both runs."""
@@ -180,6 +187,18 @@ class Comparison:
         if self.savings is None or self.basis is None:
             return ""
         return f"Stopped after {self.basis.items_text}: {self.savings.text}."
+
+    @property
+    def faults(self) -> Sequence[str]:
+        """Says why answers of a model may be no evidence, whatever the gate makes of them."""
+        models = self.incumbent.model, self.candidate.model
+        said = [(side.plan.suite, side.describe_faults(*models)) for side in self.suites]
+        alone = len(said) == 1
+        return [
+            fault if alone else f"{suite}: {fault}"
+            for suite, faults in said
+            for fault in faults
+        ]
 
     @property
     def decided_on(self) -> str:

@@ -36,6 +36,7 @@ from harness.domain.evals.verdict import (
     Passed,
     Verdict,
 )
+from harness.domain.formatting import format_quantity
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import (
@@ -248,9 +249,11 @@ def _not_measured(
     if replaced := evaluation.find_replacement(ctx, tx, proposal):
         _reject(ctx, tx, proposal, ProposalEvent.STALE, _another_look(replaced))
         return
-    if proposal.infra_errors >= gate.infra_retries:
+    # Asked again, the same model would answer the same.
+    runs = map(tx.runs.get, evaluation.run_ids(proposal))
+    if proposal.infra_errors >= gate.infra_retries or evaluation.find_refused(tx, runs):
         why, attempts = polish_reason(verdict.reason), proposal.infra_errors + 1
-        because = f"not measured after {attempts} attempts: {why}"
+        because = f"not measured after {format_quantity(attempts, 'attempt')}: {why}"
         _reject(ctx, tx, proposal, ProposalEvent.INFRA_LIMIT, because)
         return
     paused = replace(

@@ -4,7 +4,7 @@ registered, finds runs that failed or stopped early, and asks the gate (`decide_
 by the reconciler.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -143,10 +143,34 @@ def _share_run(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePla
     since = ctx.clock.now() - timedelta(seconds=gate.run_max_age_s)
     found = tx.runs.shared(ours.fingerprint, not_before=since)
     if found is None or not _can_share(ctx, tx, found, ours, plan):
+        before = _refused_before(tx, ours, since)
         tx.runs.add(ours)
+        for sample in before:
+            tx.runs.store_sample(replace(sample, run=ours.id))
         return ours.id
     tx.runs.want(found.id, plan.incumbent_items)
     return found.id
+
+
+def _refused_before(tx: Transaction, ours: EvalRun, since: datetime) -> Sequence[Sample]:
+    """The first answers of a run that ended with them, since none could be read. A person who
+    proposes again has read of it: the new run begins with these, and goes on.
+    """
+    same = tx.runs.of_suite(ours.target, ours.suite, ours.suite_digest)
+    newest = next((run for run in same if run.fingerprint == ours.fingerprint), None)
+    if newest is None or newest.created_at < since:
+        return ()
+    return tx.runs.samples(newest.id) if find_refused(tx, [newest]) else ()
+
+
+def find_refused(tx: Transaction, runs: Iterable[EvalRun]) -> EvalRun | None:
+    """The run that ended since nothing can be read in its model's first answers."""
+    for run in runs:
+        if run.state is RunState.FAILED:
+            answers = tx.runs.outcomes(run.id, below=run.wanted)
+            if answers and all(answer.is_unreadable for answer in answers):
+                return run
+    return None
 
 
 def _can_share(

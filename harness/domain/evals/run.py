@@ -5,9 +5,11 @@ A judge's calibration says how its scores of references compare with people's. I
 into the audit log by the worker that measured it.
 
 Answer columns hold the figures of many answers, a column each: what sums, quantiles and
-pairs are made of, without the texts and without an object for each answer.
+pairs are made of, without the texts and without an object for each answer. `describe_faults`
+says why one model's answers may be no evidence.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
@@ -15,7 +17,7 @@ from enum import StrEnum
 from itertools import chain, compress
 from typing import Any, Final, Self
 
-from harness.domain.content_hash import digest
+from harness.domain.content_hash import digest, hash_content
 from harness.domain.evals.pins import ServedModel
 
 LEASE_S: Final = 10.0
@@ -98,10 +100,24 @@ ANSWER_PLACEHOLDER: Final = (
 )
 
 
-class SampleError(StrEnum):
-    """Why a sample has no answer or no score. None of them is dropped."""
+CUT: Final = "length"
+# Rules of form of answers in which nothing can be read, and what such answers do.
+UNREADABLE: Final[Mapping[str, str]] = {
+    "empty_answer": "are empty",
+    "no_label": "hold no label",
+    "no_choice": "settle on no choice",
+    "no_number": "hold no number",
+    "no_json": "hold no JSON object",
+}
+NO_TEXT: Final = frozenset(map(hash_content, ("", ANSWER_PLACEHOLDER)))
+FIRST_ANSWERS: Final = 5  # a run ends after these if none of them can be scored
+HIGH_SHARE: Final = 0.2  # of a model's answers
 
-    UNSCORED = "unscored"  # answered, but no valid score came
+
+class SampleError(StrEnum):
+    """Why a sample has no score. None of them is dropped."""
+
+    UNSCORED = "unscored"  # answered, but the scorer failed, or its judge gave no score
     INFRA = "infra"  # ours or the provider's infrastructure, after R retries
 
 
@@ -134,6 +150,7 @@ class Sample:
     # judge_model, judge_build: the same of the judge. Empty where it did not say.
     judge_model: str = ""
     judge_build: str = ""
+    finish: str = ""  # CUT where the answer ended at the limit of tokens
 
     @property
     def served(self) -> ServedModel:
@@ -142,6 +159,16 @@ class Sample:
     @property
     def judge(self) -> ServedModel:
         return ServedModel(self.judge_model, self.judge_build)
+
+    @property
+    def answer_sha256(self) -> str:
+        """Hashes the answer as it is here, which may be blanked."""
+        return hash_content(self.answer)
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether it came, and nothing can be read in it that was asked for."""
+        return self.error is None and self.rule in UNREADABLE
 
 
 CALIBRATED: Final = "judge.calibrated"  # an action of the audit log
@@ -184,6 +211,10 @@ class AnswerColumns:
     served_build: Sequence[str] = ()
     judge_model: Sequence[str] = ()
     judge_build: Sequence[str] = ()
+    error_text: Sequence[str] = ()
+    rule: Sequence[str] = ()
+    finish: Sequence[str] = ()
+    answer_sha256: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.item)
@@ -234,6 +265,47 @@ class AnswerColumns:
 
     def _pick(self, wanted: Sequence[bool]) -> Self:
         return type(self)(*(list(compress(getattr(self, name), wanted)) for name in COLUMNS))
+
+
+def describe_faults(answers: AnswerColumns, model: str) -> Sequence[str]:
+    """Says what may keep a model's answers from being evidence: many that cannot be read, were
+    cut or have no score, or all alike.
+    """
+    total, faults = len(answers), []
+
+    def say(number: int, what: str) -> None:
+        if number > HIGH_SHARE * total:
+            of = f"{model}'s {total} answers"
+            faults.append(f"{of if number == total else f'{number} of {of}'} {what}")
+
+    rules = Counter(rule for rule in answers.rule if rule in UNREADABLE)
+    for rule, number in rules.most_common():
+        say(
+            number, f"{UNREADABLE[rule]}: it may lack a chat template, or a prompt for the form"
+        )
+    say(
+        answers.finish.count(CUT),
+        "were cut at the limit of tokens: raise the suite's max_output_tokens",
+    )
+    lost = [why for error, why in zip(answers.error, answers.error_text, strict=True) if error]
+    if lost:
+        (why, _), *_ = Counter(lost).most_common(1)
+        say(len(lost), f"have no score: {why.rstrip('. ') or 'no reply'}")
+    texts = set(answers.answer_sha256)
+    if total >= FIRST_ANSWERS and len(texts) == 1 and not texts & NO_TEXT:
+        say(total, "are all the same text")
+    return faults
+
+
+def refuse_first(answers: Sequence[Sample], model: str) -> str:
+    """Says why a run ends after its first answers: none of them can be scored. Empty where it
+    goes on.
+    """
+    if len(answers) < FIRST_ANSWERS or not all(
+        one.error or one.is_unreadable for one in answers
+    ):
+        return ""
+    return "; ".join(describe_faults(AnswerColumns.from_samples(answers), model))
 
 
 COLUMNS: Final = tuple(column.name for column in fields(AnswerColumns))

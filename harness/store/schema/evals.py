@@ -121,6 +121,7 @@ sample = sa.Table(
     free_text("served_build"),
     free_text("judge_model"),
     free_text("judge_build"),
+    free_text("finish"),
     # Of the texts as they came: they outlive a blanking.
     text("answer_sha256", nullable=True),
     text("prompt_sha256", nullable=True),

@@ -14,11 +14,11 @@ from harness.domain.evals.run import (
     ANSWER_PLACEHOLDER,
     COLUMNS,
     RUNNABLE_STATES,
+    UNREADABLE,
     AnswerColumns,
     EvalRun,
     RunState,
     Sample,
-    SampleError,
     latest_lease_end,
 )
 from harness.domain.evals.suite_plan import SuitePin
@@ -158,7 +158,7 @@ SCORED = (
     sa.select(sample.c.item)
     .where(
         sample.c.run == sa.bindparam("run"),
-        sample.c.error.is_(None) | (sample.c.error != SampleError.INFRA.value),
+        sample.c.error.is_(None) & sample.c.rule.not_in(UNREADABLE),
     )
     .limit(1)
 )

@@ -21,7 +21,14 @@ from evals.suites.items import Item
 from evals.suites.suite import Suite, load_suite
 from harness.domain.errors import InputError
 from harness.domain.evals.pins import ServedModel
-from harness.domain.evals.run import JudgeCalibration, RunState, Sample, SampleError
+from harness.domain.evals.run import (
+    FIRST_ANSWERS,
+    JudgeCalibration,
+    RunState,
+    Sample,
+    SampleError,
+    refuse_first,
+)
 from harness.domain.routing.target import Target
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob
@@ -63,6 +70,8 @@ class ScriptedRunner:
         if suite.settings.judge is not None:
             raise InputError(f"suite {suite.settings.name!r}: a judge needs the real runner")
         failed_in_a_row = 0
+        first: list[Sample] = []
+        self.remark = ""
         for question in open_questions(job, suite.groups, suite.pin):
             if stop():
                 return RunState.STOPPED
@@ -71,6 +80,11 @@ class ScriptedRunner:
             failed_in_a_row = failed_in_a_row + 1 if infra else 0
             if not on_sample(sample):
                 return RunState.OVER_BUDGET
+            if not job.done and len(first) < FIRST_ANSWERS:
+                first.append(sample)
+                if remark := refuse_first(first, job.target.model):
+                    self.remark = remark
+                    return RunState.FAILED
             if failed_in_a_row >= GIVE_UP_AFTER:
                 return RunState.FAILED
         return RunState.DONE

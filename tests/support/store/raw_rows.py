@@ -111,6 +111,7 @@ SAMPLE = {
     "judge_build": "",
     "prompt": "",
     "rule": "",
+    "finish": "",
 }
 APPROVAL = {
     "id": "a_1",
