@@ -67,8 +67,13 @@ def check_block(block: ObservationBlock) -> None:
 
 def _fits_cache(cache: CacheLevels | None) -> bool:
     return cache is None or (
-        0.0 <= cache.canary_share <= 1.0
-        and 0.0 <= cache.control_share <= 1.0
+        all(
+            0.0 <= share <= 1.0
+            for share in (
+                *(cache.canary_share, cache.control_share),
+                *(cache.canary_opened, cache.control_opened),
+            )
+        )
         and 0.0 < cache.canary < math.inf
         and 0.0 < cache.control < math.inf
     )

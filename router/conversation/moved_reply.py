@@ -12,6 +12,7 @@ from router.upstream.transport import (
     hidden_progress,
     is_local,
     is_unended,
+    opening_seconds,
 )
 
 Header = tuple[bytes, bytes]
@@ -54,6 +55,7 @@ class MovedReply:
     ) -> None:
         self.refused = tuple(refused)
         self.dropped = (*dropped, *dropped_fields_of(reply))
+        self.opening_s = opening_seconds(reply)
         self._reply = reply
         self._rewrite = rewrite
         self._streams = dict(reply.headers).get(b"content-type", b"").startswith(b"text/event")

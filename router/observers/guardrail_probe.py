@@ -60,6 +60,7 @@ class RequestCost(NamedTuple):
     cost_usd: float
     usage: TokenUsage = NO_USAGE
     price: Price | None = None  # of what answered
+    opening_s: float = 0.0  # of the time, what its connection took to open
 
 
 class GuardrailProbe(NamedTuple):
@@ -90,7 +91,7 @@ class GuardrailProbe(NamedTuple):
             tokens = float(signals.length // CHARACTERS_PER_TOKEN)
         if failed:
             return GuardrailSample(SampleValues(output_tokens=tokens))
-        elapsed_s, first_s, last_s, _, cost_usd, usage, price = spent
+        elapsed_s, first_s, last_s, _, cost_usd, usage, price, opening_s = spent
         between_s = 0.0  # nobody waited between fewer than two tokens
         if first_s is None:
             first_s = elapsed_s
@@ -101,9 +102,11 @@ class GuardrailProbe(NamedTuple):
             given,
             cached,
             price.cache_worth_usd(given, cached, written, hour) if price is not None else 0.0,
-            saved_seconds(given, cached, first_s) if cached and self.has_caches else 0.0,
+            saved_seconds(given, cached, first_s - opening_s)
+            if cached and self.has_caches
+            else 0.0,
         )
-        values = SampleValues(elapsed_s, first_s, between_s, tokens, cost_usd, cache)
+        values = SampleValues(elapsed_s, first_s, between_s, tokens, cost_usd, cache, opening_s)
         return GuardrailSample(values, self._bad(signals) if signals is not None else 0)
 
     def _bad(self, signals: AnswerSignals) -> int:

@@ -77,6 +77,7 @@ class GuardrailSampling(RequestObserver):
             record.cost_usd,
             response.usage,
             progress.attempts[-1].upstream.price if progress.result is not None else None,
+            getattr(progress.result, "opening_s", 0.0),
         )
         failed = record.failed or record.charged
         observed.sample = probe.sample(response.signals(), cost, failed=failed)

@@ -97,6 +97,7 @@ class SampleValues(NamedTuple):
     output_tokens: float | None = None
     cost_per_success: float | None = None
     cache: CacheUse = NO_CACHE_USE
+    opening_s: float = 0.0  # of the times, what the provider's connection took to open
 
     def value_for(self, guardrail: Guardrail) -> float | None:
         value: float | None = getattr(self, guardrail.value)
@@ -104,14 +105,17 @@ class SampleValues(NamedTuple):
 
     def compared_value(self, guardrail: Guardrail, cached_share: float) -> float | None:
         """Returns the value that is compared with the other arm's: the cost as if that share of
-        the input had come from the prompt cache, the times as if none had.
+        the input had come from the prompt cache, the times as if none had, over a connection
+        that stood.
         """
         value = self.value_for(guardrail)
         if value is None:
             return None
         if guardrail is Guardrail.COST_PER_SUCCESS:
             return self.cache.cost_at(cached_share, value)
-        return value + self.cache.saved_s if guardrail in _CACHED_TIMES else value
+        if guardrail not in _CACHED_TIMES:
+            return value
+        return max(0.0, value + self.cache.saved_s - self.opening_s)
 
 
 class GuardrailSample(NamedTuple):
@@ -122,15 +126,16 @@ class GuardrailSample(NamedTuple):
 
     @property
     def plain(self) -> tuple[float | int | None, ...]:
-        *values, cache = self.values
-        return (*values, *cache, self.bad)
+        *values, cache, opening_s = self.values
+        return (*values, *cache, opening_s, self.bad)
 
     @classmethod
     def from_plain(cls, plain: Sequence[float | None]) -> Self:
         total, first, between, tokens, cost, *numbers = plain
-        given, cached, worth_usd, saved_s, bad = (number or 0 for number in numbers)
+        given, cached, worth_usd, saved_s, opening_s, bad = (number or 0 for number in numbers)
         cache = CacheUse(int(given), int(cached), worth_usd, saved_s)
-        return cls(SampleValues(total, first, between, tokens, cost, cache), int(bad))
+        values = SampleValues(total, first, between, tokens, cost, cache, opening_s)
+        return cls(values, int(bad))
 
 
 class CompletedUnit(Protocol):
@@ -280,17 +285,29 @@ def _cache_uses(units: Iterable[CompletedUnit]) -> Iterator[tuple[bool, CacheUse
 def _cache_levels(
     units: Sequence[CompletedUnit], measured: Sequence[MeasuredUnit], guardrail: Guardrail
 ) -> CacheLevels | None:
-    """Computes what the prompt cache did to a guardrail's values; None where it did nothing."""
+    """Computes what the prompt cache and the opening of connections did to a guardrail's
+    values; None where they did nothing.
+    """
     if guardrail not in _CACHED:
         return None
     use = ArmCacheUse()
     use.add(_cache_uses(units))
     compared = mean_levels(unit[:2] for unit in measured)
-    if not use.larger or compared is None:
+    canary, control = (_opened_share(units, guardrail, canary=arm) for arm in (True, False))
+    if compared is None or not (use.larger or canary or control):
         return None
-    return CacheLevels(
-        use.share(canary=True), use.share(canary=False), compared.canary, compared.control
-    )
+    shares = use.share(canary=True), use.share(canary=False)
+    return CacheLevels(*shares, compared.canary, compared.control, canary, control)
+
+
+def _opened_share(
+    units: Sequence[CompletedUnit], guardrail: Guardrail, *, canary: bool
+) -> float:
+    """Computes for which share of an arm's answers a connection was opened."""
+    own = [unit.values for unit in units if unit.canary is canary and unit.values is not None]
+    if guardrail not in _CACHED_TIMES or not own:
+        return 0.0
+    return sum(values.opening_s > 0.0 for values in own) / len(own)
 
 
 def _tally(units: Iterable[CompletedUnit], bad: int) -> FailureTally:

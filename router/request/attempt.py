@@ -29,6 +29,7 @@ from router.upstream.transport import (
     dropped_fields_of,
     is_local,
     is_unended,
+    opening_seconds,
     refused_pieces_of,
 )
 
@@ -46,6 +47,7 @@ class UpstreamAnswer:
     dropped: tuple[str, ...] = ()  # as `dropped_fields_of` has it
     refused: tuple[str, ...] = ()  # as `refused_pieces_of` has it
     irregularity: str | None = None  # of its end
+    opening_s: float = 0.0  # as `opening_seconds` has it
 
 
 async def read_refusal(reply: UpstreamReply) -> UpstreamFailed:
@@ -86,6 +88,7 @@ async def read_answer(
     )
     answer.dropped = dropped_fields_of(reply)
     answer.refused = refused_pieces_of(reply)
+    answer.opening_s = opening_seconds(reply)
     if is_unended(reply):
         answer.irregularity = Irregularity.NO_FINISH_REASON
     return answer

@@ -65,6 +65,7 @@ class CommittedStream:
         self.events = events
         self.dropped = dropped_fields_of(reply)  # fields that a translation left behind
         self.refused = refused_pieces_of(reply)
+        self.opening_s: float = getattr(reply, "opening_s", 0.0)  # as `opening_seconds`
         self._reply = reply
         self._is_translated = hasattr(reply, "progress_events")
         self._chunks = chunks

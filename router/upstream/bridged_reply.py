@@ -13,7 +13,12 @@ from router.protocols.event_stream import Irregularity
 from router.request.json_spans import parse_object
 from router.upstream.failure import UpstreamFailed
 from router.upstream.reply_reading import chunks_until_end
-from router.upstream.transport import UpstreamReply, dropped_fields_of, refused_pieces_of
+from router.upstream.transport import (
+    UpstreamReply,
+    dropped_fields_of,
+    opening_seconds,
+    refused_pieces_of,
+)
 
 
 class BridgedReply:
@@ -24,6 +29,7 @@ class BridgedReply:
     ) -> None:
         self.dropped = tuple(dict.fromkeys((*request.dropped, *dropped_fields_of(reply))))
         self.refused = refused_pieces_of(reply)
+        self.opening_s = opening_seconds(reply)
         self.progress_events = 0
         self.unended = False
         self._reply = reply

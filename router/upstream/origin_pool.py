@@ -6,6 +6,7 @@ each connection.
 import asyncio
 import socket
 import ssl
+import time
 from collections import deque
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -58,7 +59,7 @@ class OriginPool:
         else:
             await self._place()
         try:
-            wire = self._kept(fresh=fresh) or await self._opened()
+            wire = self._kept(fresh=fresh) or await self._timed()
         except BaseException:
             self._leave()
             raise
@@ -139,6 +140,12 @@ class OriginPool:
                 turn.set_result(None)
                 return
         self._taken -= 1
+
+    async def _timed(self) -> PoolConnection:
+        began = time.monotonic()  # a loop's own clock may stand within a millisecond
+        wire = await self._opened()
+        wire.opening_s = time.monotonic() - began
+        return wire
 
     async def _opened(self) -> PoolConnection:
         try:

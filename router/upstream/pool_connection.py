@@ -60,6 +60,7 @@ class PoolConnection(asyncio.Protocol):
         self._barren = 0  # bytes since the last byte of a body: heads, chunk frames, trailers
         self._ends_with_eof = False
         self._keep = False
+        self.opening_s = 0.0  # what it took to open it for this request; 0 on the later ones
         self._failure = (FailureClass.CONNECT, "")
 
     async def ask(self, head: bytes, body: bytes) -> None:
@@ -162,6 +163,7 @@ class PoolConnection(asyncio.Protocol):
         ):
             return False
         self.phase = IDLE
+        self.opening_s = 0.0
         self.on_news = None
         self.pieces.clear()
         self.buffered = 0

@@ -58,10 +58,10 @@ def inflater_for(encoding: str) -> BoundedInflater | None:
 class PooledReply:
     """A reply whose body is read as it arrives, up to max_bytes."""
 
-    __slots__ = ("_max_bytes", "_origin", "_size", "_wire", "headers", "status")
+    __slots__ = ("_max_bytes", "_origin", "_size", "_wire", "headers", "opening_s", "status")
 
     def __init__(self, wire: PoolConnection, origin: OriginPool, max_bytes: int) -> None:
-        self.status = wire.status
+        self.status, self.opening_s = wire.status, wire.opening_s
         self.headers: Sequence[tuple[bytes, bytes]] = wire.headers
         self._wire: PoolConnection | None = wire
         self._origin = origin

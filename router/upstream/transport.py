@@ -81,6 +81,12 @@ def hidden_progress(reply: UpstreamReply) -> int:
     return found
 
 
+def opening_seconds(reply: UpstreamReply) -> float:
+    """How long it took to open the connection of a reply; 0 for one that stood already."""
+    found: float = getattr(reply, "opening_s", 0.0)
+    return found
+
+
 def is_unended(reply: UpstreamReply) -> bool:
     """Tells whether the provider did not say why a whole answer ended, so that a translation
     had to say something.

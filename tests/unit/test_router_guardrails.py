@@ -48,7 +48,7 @@ amounts = st.floats(0, 1e6)
 cache_uses = st.builds(CacheUse, st.integers(100, 10**6), st.integers(0, 100), amounts, amounts)
 seens = st.builds(
     GuardrailSample,
-    st.builds(SampleValues, *(amounts,) * 5, cache_uses),
+    st.builds(SampleValues, *(amounts,) * 5, cache_uses, amounts),
     st.integers(0, 15),
 )
 
@@ -257,7 +257,21 @@ def evidence_of(*, canary: GuardrailSample, incumbent: GuardrailSample) -> Canar
         play.ask(f"caller {number}", canary if in_canary else incumbent, canary=in_canary)
         blocks += play.ledger.tick(play.now, play.at)
     numbered = [replace(block, number=n) for n, block in enumerate(blocks)]
-    return collect_evidence(numbered, CanaryPolicy())
+    return collect_evidence(numbered, CanaryPolicy(warm_up_s=0.0, warm_up_units=30))
+
+
+def opened(sample: GuardrailSample, opening_s: float) -> GuardrailSample:
+    """The same answer over a connection that had to be opened."""
+    values = sample.values
+    assert values.latency is not None
+    assert values.time_to_first_token is not None
+    return sample._replace(
+        values=values._replace(
+            latency=values.latency + opening_s,
+            time_to_first_token=values.time_to_first_token + opening_s,
+            opening_s=opening_s,
+        )
+    )
 
 
 COLD, WARM = cached(0, first_s=0.6), cached(9_500)
@@ -281,12 +295,33 @@ COLD, WARM = cached(0, first_s=0.6), cached(9_500)
         ),
         pytest.param(cached(0, first_s=4.0), Guardrail.TIME_TO_FIRST_TOKEN, id="cold-and-slow"),
         pytest.param(cached(9_500, first_s=0.6), Guardrail.TIME_TO_FIRST_TOKEN, id="slow"),
+        pytest.param(opened(WARM, 0.4), None, id="opened"),
+        pytest.param(
+            opened(cached(9_500, first_s=0.6), 0.4),
+            Guardrail.TIME_TO_FIRST_TOKEN,
+            id="opened-and-slow",
+        ),
     ],
 )
 def test_a_cold_prompt_cache_is_no_harm_and_a_loss_at_an_equal_share_is(
     canary: GuardrailSample, tripped: Guardrail | None
 ) -> None:
     assert evidence_of(canary=canary, incumbent=WARM).tripped is tripped
+
+
+def test_the_report_says_for_which_share_of_each_arm_a_connection_was_opened() -> None:
+    found = evidence_of(canary=opened(cached(0), 0.4), incumbent=cached(0)).guardrails
+    first = next(e for e in found if e.guardrail is Guardrail.TIME_TO_FIRST_TOKEN)
+
+    assert first.cache is not None
+    assert (first.cache.canary_opened, first.cache.control_opened) == (1.0, 0.0)
+    assert first.is_cold
+    assert first.cache_text == (
+        "a connection was opened for 100 % of the candidate's answers and 0 % of the "
+        "incumbent's: as observed 3 × (0.6 s against 0.2 s), once connected 1 ×; the "
+        "rest, 3 ×, is the opening"
+    )
+    assert all(e.cache is None for e in found if e.guardrail is Guardrail.COST_PER_SUCCESS)
 
 
 def test_the_report_says_which_part_of_a_difference_is_the_prompt_cache() -> None:

@@ -5,9 +5,11 @@ That is no harm: costs and times are compared at an equal share of cached tokens
 What a provider bills and how long an answer took stay as they are everywhere else.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
+
+from harness.domain.formatting import format_number, format_percent
 
 # A prompt cache saves at most this part of the time to the first token ("Prompt caching" in
 # OpenAI's documentation: "up to 80%"), and so many seconds for each token that it had: a
@@ -86,10 +88,87 @@ class ArmCacheUse:
 @dataclass(frozen=True, slots=True)
 class CacheLevels:
     """Holds both arms' cached share of input tokens, and their geometric mean values at an
-    equal share: for words.
+    equal share, over connections that stood: for words.
+
+    canary_opened, control_opened: of the answers, the share whose connection had to be opened.
     """
 
     canary_share: float
     control_share: float
     canary: float
     control: float
+    canary_opened: float = 0.0
+    control_opened: float = 0.0
+
+    @classmethod
+    def averaged(
+        cls, known: Sequence[tuple[int, "CacheLevels"]], canary: float, control: float
+    ) -> Self:
+        """Averages the shares of blocks, each with its weight. canary, control: the means."""
+        total = sum(n for n, _ in known)
+
+        def mean(name: str) -> float:
+            return sum(n * float(getattr(cache, name)) for n, cache in known) / total
+
+        return cls(
+            mean("canary_share"),
+            mean("control_share"),
+            canary,
+            control,
+            mean("canary_opened"),
+            mean("control_opened"),
+        )
+
+    @property
+    def ratio(self) -> float:
+        """Divides the canary's value by the incumbent's."""
+        return self.canary / self.control
+
+    @property
+    def is_colder(self) -> bool:
+        """Tells whether the canary had less of its input cached, or opened more connections."""
+        colder = self.canary_share < self.control_share
+        return colder or self.canary_opened > self.control_opened
+
+    @property
+    def is_cached(self) -> bool:
+        """Tells whether the prompt cache had any input."""
+        return bool(self.canary_share or self.control_share)
+
+    @property
+    def basis(self) -> str:
+        """Says at what the values are compared."""
+        return "at an equal share of cached tokens" if self.is_cached else "once connected"
+
+    def describe(self, observed: float, pair: str) -> str:
+        """Says which part of a difference was cold. observed: canary's value by incumbent's;
+        pair: both, in words.
+        """
+        told = []
+        if self.is_cached:
+            told.append(
+                f"the prompt cache had {_percent(self.canary_share)} of the candidate's input "
+                f"tokens and {_percent(self.control_share)} of the incumbent's"
+            )
+        if self.canary_opened or self.control_opened:
+            told.append(
+                f"a connection was opened for {_percent(self.canary_opened)} of the "
+                f"candidate's answers and {_percent(self.control_opened)} of the incumbent's"
+            )
+        times, equal_times, cold_times = (
+            f"{format_number(ratio, 2)} ×"
+            for ratio in (observed, self.ratio, observed / self.ratio)
+        )
+        where, cold = ("at an equal share", "the cache")
+        if not self.is_cached:
+            where, cold = self.basis, "the opening"
+        elif self.canary_opened or self.control_opened:
+            where, cold = "at an equal share and once connected", "the cache and the opening"
+        return (
+            f"{', and '.join(told)}: as observed {times} ({pair}), {where} {equal_times}; "
+            f"the rest, {cold_times}, is {cold}"
+        )
+
+
+def _percent(share: float) -> str:
+    return format_percent(share, significant=2)

@@ -21,7 +21,7 @@ from harness.domain.canary.guardrails import (
 )
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.prompt_cache import CacheLevels
-from harness.domain.formatting import format_number, format_percent, format_price_pair
+from harness.domain.formatting import format_number, format_price_pair
 from harness.domain.reliability.failures import describe_failures
 from harness.gate.online.evidence_paths import block_tally
 from harness.gate.online.segment_harm import SegmentHarm
@@ -124,7 +124,7 @@ class GuardrailEvidence:
         if self.canary_level is None or not self.control_level:
             return None
         if self.cache is not None:
-            return self.cache.canary / self.cache.control
+            return self.cache.ratio
         return self.canary_level / self.control_level
 
     @property
@@ -133,29 +133,15 @@ class GuardrailEvidence:
         if self.cache is None or self.canary_level is None or not self.control_level:
             return False
         observed = self.canary_level / self.control_level
-        colder = self.cache.canary_share < self.cache.control_share
-        return colder and observed > self.tolerated >= self.cache.canary / self.cache.control
+        return self.cache.is_colder and observed > self.tolerated >= self.cache.ratio
 
     @property
     def cache_text(self) -> str:
-        """Says which part of the difference is the prompt cache; empty where it had nothing."""
-        cache = self.cache
-        if cache is None or self.canary_level is None or not self.control_level:
+        """Says which part of the difference is what was cold; empty where nothing was."""
+        if self.cache is None or self.canary_level is None or not self.control_level:
             return ""
-        observed, equal = self.canary_level / self.control_level, cache.canary / cache.control
-        canary, control = (
-            format_percent(share, significant=2)
-            for share in (cache.canary_share, cache.control_share)
-        )
         pair = _VALUES[self.guardrail][1](self.canary_level, self.control_level)
-        times, equal_times, cached_times = (
-            f"{format_number(ratio, 2)} ×" for ratio in (observed, equal, observed / equal)
-        )
-        return (
-            f"the prompt cache had {canary} of the candidate's input tokens and {control} of "
-            f"the incumbent's: as observed {times} ({pair}), at an equal share {equal_times}; "
-            f"the rest, {cached_times}, is the cache"
-        )
+        return self.cache.describe(self.canary_level / self.control_level, pair)
 
     @property
     def text(self) -> str:
@@ -175,7 +161,7 @@ class GuardrailEvidence:
             self.control_level if cache is None else cache.control,
         )
         if cache is not None:
-            levels += f" at an equal share of cached tokens ({self.cache_text})"
+            levels += f" {cache.basis} ({self.cache_text})"
         if self.ratio <= 1.0:
             # Levels are of answers alone; what failed ranks above them all.
             told = what.format("more than once")
@@ -318,13 +304,9 @@ def _cache(measured: Sequence[tuple[int, ArmLevels]]) -> CacheLevels | None:
     """Averages what the prompt cache did; None where it did nothing in any block."""
     if not any(level.cache for _, level in measured):
         return None
-    total = sum(n for n, _ in measured)
     known = [
         (n, level.cache or CacheLevels(0.0, 0.0, level.canary, level.control))
         for n, level in measured
     ]
-    return CacheLevels(
-        math.fsum(n * cache.canary_share for n, cache in known) / total,
-        math.fsum(n * cache.control_share for n, cache in known) / total,
-        *_weighted_means([(n, cache.canary, cache.control) for n, cache in known]),
-    )
+    means = _weighted_means([(n, cache.canary, cache.control) for n, cache in known])
+    return CacheLevels.averaged(known, *means)

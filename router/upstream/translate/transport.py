@@ -29,7 +29,12 @@ from router.upstream.translate.translation import (
     Translation,
     no_counterpart,
 )
-from router.upstream.transport import Transport, UpstreamReply, UpstreamRequest
+from router.upstream.transport import (
+    Transport,
+    UpstreamReply,
+    UpstreamRequest,
+    opening_seconds,
+)
 
 Header = tuple[bytes, bytes]
 T = TypeVar("T")
@@ -113,6 +118,7 @@ async def _aside(size: int, work: Callable[[], T]) -> T:
 class _Reply:
     def __init__(self, reply: UpstreamReply, dropped: Sequence[str]) -> None:
         self.dropped = tuple(dropped)
+        self.opening_s = opening_seconds(reply)
         self._reply = reply
 
     @property
