@@ -124,6 +124,7 @@ def test_silence_is_paused_at_the_deadline() -> None:
     few = decide_action(rollout(W), blocks(3, 1), late)
     assert few.signal is RolloutSignal.SILENT
     assert "3 of 20 canary exposures at 1 %" in few.reason
+    assert "at this pace they take 47 days" in few.reason
 
 
 def test_a_measured_step_without_harm_advances() -> None:

@@ -88,29 +88,8 @@ class RolloutFigures:
         return figures
 
 
-_PLAIN = (
-    "last_block",
-    "alpha",
-    "rho",
-    "rho_ni",
-    "p0",
-    "log_e_max",
-    "rollback_at",
-    "period",
-    "certificate",
-    "certificate_odds",
-    "certificate_rate",
-    "certificate_at",
-    "log_srm",
-    "blocks",
-    "canary_units",
-    "canary_failures",
-    "control_units",
-    "control_failures",
-    "missing",
-    "min_exposures",
-    "seconds_left",
-)
+_TOLD_APART = {"at", "tripped", "guardrails", "carried", "unproven", "local_abort", "warnings"}
+_PLAIN = tuple(f.name for f in fields(RolloutFigures) if f.name not in _TOLD_APART)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ on: keys that were never seen before are independent of all that was, whatever t
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Final, NamedTuple
 
 from harness.domain.canary.guardrails import Guardrail
@@ -253,17 +253,7 @@ def _guardrails(
                 distance_to_trip=_distance(
                     _last(path), now.limit - math.log(weight[guardrail])
                 ),
-                canary=sums.canary,
-                control=sums.control,
-                canary_failures=sums.canary_failures,
-                control_failures=sums.control_failures,
-                canary_level=sums.canary_level,
-                control_level=sums.control_level,
-                canary_classes=sums.canary_classes,
-                control_classes=sums.control_classes,
-                judging=sums.judging,
-                opinions=sums.opinions,
-                cache=sums.cache,
+                **{item.name: getattr(sums, item.name) for item in fields(sums)},
             )
         )
     return tuple(found)
