@@ -4,7 +4,7 @@ verdict and cost in the rollout's statistics.
 
 Who is judged is settled before anybody answers: by chance, by the arm, and by whether this
 worker has room, money and a judge at that moment. So no answer chooses whether it is read. From
-then on a missing verdict counts as bad, whichever arm it is.
+then on no verdict is evidence for or against the canary (statistics.md §2.1).
 """
 
 import asyncio

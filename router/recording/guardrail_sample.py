@@ -273,7 +273,8 @@ def _values(
 ) -> tuple[float | None, float | None]:
     """Returns the value that is compared, and the one that was observed."""
     if unit.values is None:
-        return None, None
+        # What never came speaks against no canary.
+        return 0.0 if unit.lost and unit.canary else None, None
     compared = unit.values.compared_value(guardrail, cached_share)
     return compared, unit.values.value_for(guardrail)
 
@@ -311,7 +312,7 @@ def _opened_share(
 
 
 def _tally(units: Iterable[CompletedUnit], bad: int) -> FailureTally:
-    """A unit that no outcome came of is a failure, in both arms alike."""
+    """A unit that no outcome came of is among the failures, in both arms alike."""
     units_, canary, failures, canary_failures = 0, 0, 0, 0
     for unit in units:
         failed = unit.lost or bool(unit.bad & bad)

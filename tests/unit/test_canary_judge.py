@@ -266,7 +266,8 @@ def test_a_judge_that_says_nothing_of_anybody_moves_nothing() -> None:
         judged_block(n, JudgeTally(20, 10, 20, 10, ArmSplit(20, 10))) for n in range(1, 200)
     ]
 
-    assert collect_evidence(silent, POLICY).log_e == pytest.approx(0.0)
+    found = collect_evidence(silent, POLICY)
+    assert (found.tripped, found.log_e <= 0.0, found.rests_on_missing) == (None, True, True)
 
 
 def test_a_judge_that_fails_at_chance_brings_down_few_healthy_canaries() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.domain.canary.guardrails import ArmSplit, ErrorTally, Guardrail
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import (
     ActionKind,
@@ -19,6 +20,7 @@ from harness.domain.canary.rollout import (
 from harness.domain.content_hash import canonical_json
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
 from harness.gate.online.next_step import decide_action
+from harness.gate.online.rollout_evidence import collect_evidence
 
 pytestmark = pytest.mark.req("F3", "A7")
 
@@ -87,6 +89,31 @@ def ask(
     canonical_json(action.figures.as_json())
     assert action.reason
     return action.kind, action.signal
+
+
+def silent(
+    data: Sequence[ObservationBlock], canary: int, control: int
+) -> list[ObservationBlock]:
+    """The blocks with so many more failures, of which no outcome came."""
+    lost = ArmSplit(canary + control, canary)
+    return [
+        replace(
+            block,
+            failures=block.failures + canary + control,
+            canary_failures=block.canary_failures + canary,
+            missing=canary + control,
+            counts={
+                Guardrail.ERRORS: ErrorTally(
+                    block.units,
+                    block.canary_units,
+                    block.failures + canary + control,
+                    block.canary_failures + canary,
+                    {"missing": lost},
+                )
+            },
+        )
+        for block in data
+    ]
 
 
 W, M, P = RolloutState.WAITING, RolloutState.MEASURING, RolloutState.PAUSED
@@ -219,3 +246,21 @@ def test_a_wrong_split_holds_until_a_person_resumes() -> None:
     resumed = replace(rollout(M, policy=sticky), step_started_at=START + DAY)
     onward = decide_action(resumed, wrong, START + DAY)
     assert onward.signal is RolloutSignal.STEP_DONE
+
+
+def test_outcomes_that_never_came_neither_take_a_canary_back_nor_let_it_on() -> None:
+    healthy, done = blocks(30, 1, failures=1), (ActionKind.ADVANCE, RolloutSignal.STEP_DONE)
+    assert ask(rollout(M), healthy) == done
+    sick = blocks(30, 1, failures=2, canary_failures=1)
+    assert ask(rollout(M), sick) == (ActionKind.ROLLBACK, RolloutSignal.HARM)
+
+    assert ask(rollout(M), silent(healthy, 1, 0)) == HELD
+    said = decide_action(rollout(M), silent(healthy, 1, 0), START).reason
+    assert said.startswith("30 outcomes did not come: with all of them against the canary it")
+    assert ask(rollout(M), silent(sick, 0, 1)) == (ActionKind.ROLLBACK, RolloutSignal.HARM)
+    # Of the incumbent, some may be missing: whatever they are, there is no harm.
+    assert ask(rollout(M), silent(healthy, 0, 1)) == done
+    # No silence of the incumbent certifies a canary that fails as often as it answers.
+    plain = blocks(40, 25, failures=2, canary_failures=1)
+    open_, known = (collect_evidence(data, POLICY) for data in (silent(plain, 0, 20), plain))
+    assert open_.log_certificate <= known.log_certificate

@@ -16,7 +16,7 @@ The router has it from the routing table. `rollout.build_unit_rule` makes it of 
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Literal, NamedTuple, Self
@@ -113,6 +113,16 @@ class FailureTally:
     canary: int
     failures: int
     canary_failures: int
+
+    def without(self, failures: int, *, canary: bool) -> Self:
+        """Returns the counts with so many failures less, as far as the arm has them."""
+        own = self.canary_failures if canary else self.failures - self.canary_failures
+        less = min(failures, own)
+        return replace(
+            self,
+            failures=self.failures - less,
+            canary_failures=self.canary_failures - less * canary,
+        )
 
     @property
     def fits(self) -> bool:

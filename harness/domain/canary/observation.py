@@ -20,12 +20,17 @@ from enum import StrEnum
 from typing import Any, Final, Self
 
 from harness.domain.canary.guardrails import (
+    NO_SPLIT,
     ArmLevels,
+    ArmSplit,
+    ErrorTally,
     FailureTally,
     Guardrail,
+    JudgeTally,
     ranks_from_json,
     tallies_from_json,
 )
+from harness.domain.reliability.failures import ArmFailure
 
 MIN_OBSERVED_S: Final = 60.0
 
@@ -69,12 +74,11 @@ class ObservationBlock:
     canary_units: int
     failures: int
     canary_failures: int
-    missing: int  # outcomes that never came, counted as failures in both
+    missing: int  # outcomes that never came; the counts hold them as failures
     opened_at: datetime
     closed_at: datetime
     number: int = 0  # given by the store, in order of arrival. failures count both arms
     period: int = 1  # of the rollout, from 1 (statistics.md §2.1); a block never spans two
-    # A unit's missing outcome is a failure.
     counts: Mapping[Guardrail, FailureTally] = field(default_factory=dict)
     # In [0, 1], one for each scored unit of the smaller arm, by `domain.canary.ranking`.
     ranks: Mapping[Guardrail, tuple[float, ...]] = field(default_factory=dict)
@@ -89,6 +93,39 @@ class ObservationBlock:
         """Tells whether no arm had answered any of the block's keys before."""
         new = self.never_seen
         return self.period == 1 if new is None else new.units == self.units
+
+    def set_missing(self, *, against: bool) -> "ObservationBlock":
+        """The block with its missing outcomes set against the canary: its own failed, and the
+        incumbent's did not. Or for it: the other way round. Where an older block does not say
+        whose they are, they may be either's.
+        """
+        counts = {
+            guardrail: tally.without(self._lost(tally, against=against), canary=not against)
+            for guardrail, tally in self.counts.items()
+        }
+        whole = FailureTally(self.units, self.canary_units, self.failures, self.canary_failures)
+        errors = self.counts.get(Guardrail.ERRORS, whole)
+        left = whole.without(self._lost(errors, against=against), canary=not against)
+        return replace(
+            self, failures=left.failures, canary_failures=left.canary_failures, counts=counts
+        )
+
+    def _lost(self, tally: FailureTally, *, against: bool) -> int:
+        """How many missing outcomes may be the incumbent's (against), or the canary's."""
+        errors = self.counts.get(Guardrail.ERRORS)
+        splits = [ArmSplit(self.missing, 0 if against else self.missing)]
+        if isinstance(errors, ErrorTally):
+            splits = [errors.classes.get(ArmFailure.MISSING.value, NO_SPLIT)]
+        if isinstance(tally, JudgeTally):
+            splits.append(tally.no_verdict)
+        return max(s.failures - s.canary if against else s.canary for s in splits)
+
+    @property
+    def has_missing(self) -> bool:
+        """Tells whether an outcome is missing, or the judge's verdict on one."""
+        judged = self.counts.get(Guardrail.JUDGE)
+        unjudged = isinstance(judged, JudgeTally) and judged.no_verdict.failures > 0
+        return self.missing > 0 or unjudged
 
     @property
     def of_new_keys(self) -> "ObservationBlock | None":

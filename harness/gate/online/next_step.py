@@ -13,7 +13,13 @@ from datetime import UTC, datetime, timedelta
 
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
-from harness.domain.formatting import format_bps, format_estimate, format_harm, format_span
+from harness.domain.formatting import (
+    format_bps,
+    format_estimate,
+    format_harm,
+    format_quantity,
+    format_span,
+)
 from harness.domain.proposals.policy import CanaryStep, PeakHours
 from harness.domain.ranges import add_seconds
 from harness.gate.online.fisher import ALARM_LOG_E, worst_log_srm
@@ -197,7 +203,8 @@ def _measuring(view: _View) -> _Choice:
     if view.log_srm >= ALARM_LOG_E:
         return _open(view, "The canary's share of traffic is not the planned one: see routing")
     step, began = rollout.current, rollout.step_started_at
-    if missing := missing_duration(step, rollout.policy.peak, began, view.now):
+    missing = missing_duration(step, rollout.policy.peak, began, view.now)
+    if missing := missing or _missing_outcomes(view):
         return _open(view, missing)
     wanted = view.evidence.certificate_limit
     if rollout.current.certify and view.evidence.log_certificate < wanted:
@@ -208,6 +215,16 @@ def _measuring(view: _View) -> _Choice:
     if rollout.last_step:
         return ActionKind.PROMOTE, RolloutSignal.PROVEN, reason
     return ActionKind.ADVANCE, RolloutSignal.STEP_DONE, reason
+
+
+def _missing_outcomes(view: _View) -> str:
+    """Says that missing outcomes decide; empty where they do not."""
+    if not view.evidence.rests_on_missing:
+        return ""
+    judged = [e.judging for e in view.evidence.guardrails if e.judging is not None]
+    unread = sum(totals.canary_unjudged + totals.control_unjudged for totals in judged)
+    lost = format_quantity(view.evidence.missing + unread, "outcome")
+    return f"{lost} did not come: with all of them against the canary it would be taken back"
 
 
 def _open(view: _View, what: str) -> _Choice:

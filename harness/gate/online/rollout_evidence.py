@@ -54,6 +54,8 @@ class CanaryEvidence:
     canary_failures: int
     missing: int
     distance_to_trip: float
+    # Whether it would have tripped with the missing outcomes set against the canary.
+    rests_on_missing: bool
     # Running, of the current period, which certifies at certificate_limit; log_odds_e and
     # log_rate_e are the two e-values it is the mean of.
     log_certificate: float
@@ -79,10 +81,14 @@ def collect_evidence(
     """Collects all evidence of one rollout, accumulated over its steps, blocks in the order of
     number.
 
-    Stops at the block that trips: a rollback is final.
+    Stops at the block that trips: a rollback is final. Missing outcomes are set for the canary,
+    and against it where it is certified (statistics.md §2.1).
     """
     ordered = skip_warm_up(blocks, policy)
     streams = _streams(ordered, policy)
+    doubtful = any(block.has_missing for block in ordered) and any(
+        stream.tripped is not None for stream in _streams(ordered, policy, against=True)
+    )
     tripped = min((s.tripped for s in streams if s.tripped is not None), default=None)
     read = ordered if tripped is None else ordered[: tripped + 1]
     current = [
@@ -112,6 +118,7 @@ def collect_evidence(
         failures=sum(block.failures for block in read),
         canary_failures=sum(block.canary_failures for block in read),
         missing=sum(block.missing for block in read),
+        rests_on_missing=doubtful and tripped is None,
         distance_to_trip=_distance(_last(now.path), now.limit),
         log_certificate=certificate.log_e,
         certificate_limit=certificate.limit,
@@ -164,12 +171,14 @@ class _Stream:
         placed: Iterable[tuple[int, ObservationBlock]],
         policy: CanaryPolicy,
         cost: float,
+        *,
+        against: bool,
     ) -> "_Stream":
         own = list(placed)
         blocks = tuple(block for _, block in own)
+        read = _read(blocks, against=against)
         paths = {
-            guardrail: guardrail_path(blocks, guardrail, policy)
-            for guardrail in policy.tolerated
+            guardrail: guardrail_path(read, guardrail, policy) for guardrail in policy.tolerated
         }
         limit = math.log(1.0 / policy.alpha) + cost
         places = tuple(place for place, _ in own)
@@ -200,16 +209,24 @@ class _Stream:
         )
 
 
-def _streams(ordered: Sequence[ObservationBlock], policy: CanaryPolicy) -> list[_Stream]:
+def _read(blocks: Sequence[ObservationBlock], *, against: bool) -> Sequence[ObservationBlock]:
+    return [b.set_missing(against=against) if b.has_missing else b for b in blocks]
+
+
+def _streams(
+    ordered: Sequence[ObservationBlock], policy: CanaryPolicy, *, against: bool = False
+) -> list[_Stream]:
     """The carried one, which holds every block's never-seen keys and does not end, and one for
     each period after the first, in which each key counts once more.
     """
     placed = list(enumerate(ordered))
     new = [(place, part) for place, block in placed if (part := block.of_new_keys)]
-    found = [_Stream.from_blocks(CARRIED, new, policy, -math.log(CARRIED_SHARE))]
+    cost = -math.log(CARRIED_SHARE)
+    found = [_Stream.from_blocks(CARRIED, new, policy, cost, against=against)]
     for number in sorted({block.period for block in ordered if block.period > 1}):
         own = [(at, block) for at, block in placed if block.period == number]
-        found.append(_Stream.from_blocks(number, own, policy, period_cost(number)))
+        cost = period_cost(number)
+        found.append(_Stream.from_blocks(number, own, policy, cost, against=against))
     return found
 
 
@@ -270,7 +287,7 @@ class _Certified(NamedTuple):
 
 def _certificate(stream: _Stream, policy: CanaryPolicy) -> _Certified:
     certificate = Certificate()
-    for block in stream.blocks:
+    for block in _read(stream.blocks, against=True):
         certificate = add_block(
             certificate,
             (block.units, block.canary_units, block.failures, block.canary_failures),
