@@ -105,7 +105,7 @@ def parse_reply(raw: bytes) -> ChatReply:
             text=_text(message),
             tool_calls=tuple(
                 ReplyToolCall(
-                    str(call["id"]), call["function"]["name"], call["function"]["arguments"]
+                    str(call["id"]), call["function"]["name"], _arguments(call["function"])
                 )
                 for call in message.get("tool_calls") or ()
             ),
@@ -116,6 +116,12 @@ def parse_reply(raw: bytes) -> ChatReply:
         )
     except (LookupError, TypeError, AttributeError, ValueError):
         raise MalformedReply("the answer is not a chat completion") from None
+
+
+def _arguments(function: Mapping[str, Any]) -> Any:
+    """As text, which some servers write as an object: the router reads both alike."""
+    given = function["arguments"]
+    return json.dumps(given) if isinstance(given, dict) else given
 
 
 @dataclass(frozen=True, slots=True)

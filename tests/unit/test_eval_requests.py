@@ -98,8 +98,9 @@ def test_content_may_be_a_refusal_parts_or_nothing(message: object, text: str) -
     assert parse_reply(raw(message)).text == text
 
 
-def test_tool_calls_are_kept_as_sent() -> None:
-    call = {"id": "c1", "function": {"name": "add", "arguments": '{"a": 1}'}}
+@pytest.mark.parametrize("arguments", ['{"a": 1}', {"a": 1}], ids=["text", "object"])
+def test_tool_calls_are_kept_with_their_arguments_as_text(arguments: object) -> None:
+    call = {"id": "c1", "function": {"name": "add", "arguments": arguments}}
 
     assert parse_reply(raw({"content": None, "tool_calls": [call]})).tool_calls == (
         ReplyToolCall("c1", "add", '{"a": 1}'),

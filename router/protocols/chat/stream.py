@@ -271,9 +271,10 @@ class ChatStream(StreamFilter):
 
     def _finish_calls(self, choice: dict[str, object]) -> None:
         index, delta = choice.get("index"), choice.get("delta")
-        if choice.get("finish_reason"):
+        if choice.get("finish_reason") and (
+            rest := self._rest(index if isinstance(index, int) else 0)
+        ):
             delta = choice["delta"] = delta if isinstance(delta, dict) else {}
-            rest = self._rest(index if isinstance(index, int) else 0)
             delta["tool_calls"] = [*(delta.get("tool_calls") or ()), *rest]
             self._anew = True
 
