@@ -81,7 +81,7 @@ class ResponsesDialect(ChatDialect):
         status = members.get("status")
         if not status and not output:
             raise empty_answer_error("status")
-        if status and status not in GOES_ON:
+        if status and str(status) not in GOES_ON:
             says = any(map(item_answers, output))
             reason = end_reason(members.get)
             check_ending(reason, has_output=says, silence=silence)
@@ -89,7 +89,7 @@ class ResponsesDialect(ChatDialect):
         return read_response_usage(members.get("usage"))
 
     def irregularity(self, members: ParsedObject) -> Irregularity | None:
-        if members.get("status") in GOES_ON:
+        if str(members.get("status")) in GOES_ON:
             return None
         return end_irregularity(end_reason(members.get))
 
