@@ -95,7 +95,7 @@ class AnswerIds:
     def __init__(self, request_body: str) -> None:
         self._request_body = request_body
         self._taken: set[str] | None = None
-        self._sent: dict[str, dict[object, str]] = {}  # by the id that was given and the place
+        self._sent: dict[str, dict[str, str]] = {}  # by the id that was given and the place
         self._own = ""
 
     def mend(self, answer: Json, *, again: bool = False) -> list[str]:
@@ -144,7 +144,7 @@ class AnswerIds:
         if self._taken is None:
             found = _IDS.findall(self._request_body.encode())
             self._taken = {id_.decode("utf-8", "replace") for id_ in found}
-        own = given if isinstance(given, str) else ""
+        own, place = given if isinstance(given, str) else "", str(place)
         sent = self._sent.setdefault(own, {})
         if again and sent and place not in sent:
             return next(iter(sent.values()))

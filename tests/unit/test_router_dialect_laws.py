@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.routing.capabilities import Endpoint
+from router.conversation.call_ids import AnswerIds
 from router.protocols.endpoints import DIALECTS
 from router.protocols.provider_failures import classify_error, classify_status
 from router.request.body import read_request
@@ -15,12 +16,14 @@ from router.request.json_spans import parse_object
 from router.upstream.failure import UpstreamFailed
 
 NAMES = (
-    "choices code content content_block delta error finish_reason index input_tokens message "
-    "model output output_tokens prompt_tokens response status stop_reason text type usage"
+    "arguments call_id choices code content content_block delta error finish_reason function "
+    "id index input_tokens item message model output output_index output_tokens prompt_tokens "
+    "response status stop_reason text tool_calls type usage"
 )
 WORDS = (
     "content_block_delta content_block_start error message_delta message_start message_stop "
-    "ping response.completed response.created response.failed response.output_text.delta text"
+    "function_call ping response.completed response.created response.failed "
+    "response.output_item.added response.output_text.delta text tool_use"
 )
 ASKED = read_request(b'{"model":"r","stream":true}', Endpoint.CHAT)
 leaves = st.none() | st.booleans() | st.integers() | st.floats(-9, 9) | st.text(max_size=3)
@@ -61,6 +64,7 @@ def test_any_whole_answer_is_read_or_refused(
 ) -> None:
     with contextlib.suppress(UpstreamFailed):
         DIALECTS[endpoint].checked(parse_object(json.dumps(answer).encode()))
+    AnswerIds("{}").mend(answer)
 
 
 @given(values, st.integers(300, 599))
