@@ -44,6 +44,8 @@ RUNS: Final = {".py": "python", ".mjs": "node"}  # a file that no command names
 OFFLINE: Final = re.compile(
     r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ETIMEDOUT|dns error|error sending request|Connect"
 )
+# An older model's words of instructions among the messages; it then gets them as the user's.
+REPAIRED: Final = 'Unexpected role \\"system\\"'
 INSTALL_S: Final = 600
 RUN_S: Final = 240
 
@@ -90,7 +92,8 @@ class Scene:
 
     @property
     def refused(self) -> list[str]:
-        return [*self.claude.refused, *self.gemini.refused]
+        told = (*self.claude.refused, *self.gemini.refused)
+        return [words for words in told if REPAIRED not in words]
 
     def promote(self) -> None:
         now = self.world.store.snapshot()

@@ -174,7 +174,7 @@ class RequestRepair:
         """The field for people and metrics: the name of an unknown one may be a client's."""
         if self.kind is RepairKind.LEAVE_BETA:
             return "beta"
-        if self.kind is RepairKind.LEAVE_PIECE:
+        if self.kind in (RepairKind.LEAVE_PIECE, RepairKind.SYSTEM_FIRST):
             return self.field
         return self.field if self.field in (*LENGTHS, *HINTS) else "unknown field"
 
