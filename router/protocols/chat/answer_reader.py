@@ -1,6 +1,6 @@
 """The chat answer reader turns a whole chat completion into answer blocks, with the names that
-different providers give to thinking and to the reasons to end. Its parts for ids, tokens,
-content and ends serve the stream reader as well.
+different providers give to thinking and to the reasons to end. Its parts for tokens, content
+and ends serve the stream reader as well.
 """
 
 from collections.abc import Iterator, Mapping
@@ -8,6 +8,7 @@ from secrets import token_hex
 from typing import Any, Final
 
 from harness.domain.reliability.failures import FailureClass
+from router.conversation.call_ids import AnswerIds
 from router.conversation.makers import seal_thoughts
 from router.protocols.answer_blocks import (
     AnswerBlock,
@@ -45,7 +46,7 @@ def read_chat_answer(members: ParsedObject, *, thinking: bool) -> WholeAnswer:
     if not isinstance(message, Mapping):
         raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without a message")
     head = read_head(members)
-    blocks = tuple(_blocks(message, head.id))
+    blocks = tuple(_blocks(message))
     if not thinking:
         blocks = tuple(block for block in blocks if block.kind is not BlockKind.THINKING)
     finish = choice.get("finish_reason")
@@ -108,16 +109,6 @@ def read_tokens(members: ParsedObject) -> AnswerTokens | None:
     return AnswerTokens(*known[:3], thought, known.written_tokens, known.hour_tokens)
 
 
-def tool_call_id(given: object, answer: str, number: int, taken: set[str]) -> str:
-    """The provider's own, or one that is the same whenever this answer is read; each call of an
-    answer has another. taken: the ids before it, to which it is added.
-    """
-    own = given if isinstance(given, str) and given else f"call_{answer}_{number}"
-    own = f"{own}_{number}" if own in taken else own
-    taken.add(own)
-    return own
-
-
 def read_thinking(part: Mapping[object, object]) -> str:
     """Reads the thoughts in a message or delta, under DeepSeek's and vLLM's name for them, then
     under OpenRouter's.
@@ -146,7 +137,7 @@ def read_content(content: object) -> Iterator[tuple[BlockKind, str]]:
                 pass
 
 
-def _blocks(message: Mapping[object, object], answer: str) -> Iterator[AnswerBlock]:
+def _blocks(message: Mapping[object, object]) -> Iterator[AnswerBlock]:
     thought = read_thinking(message)
     if thought:
         signed = seal_thoughts(list(iter_objects(message.get("thinking_blocks"))))
@@ -154,7 +145,7 @@ def _blocks(message: Mapping[object, object], answer: str) -> Iterator[AnswerBlo
     yield from _joined(read_content(message.get("content")))
     if isinstance(message.get("refusal"), str) and message["refusal"]:
         yield AnswerBlock(BlockKind.REFUSAL, str(message["refusal"]))
-    taken: set[str] = set()
+    ids = AnswerIds("")
     for number, call in enumerate(iter_objects(message.get("tool_calls"))):
         function = call.get("function")
         if not isinstance(function, Mapping) or not function.get("name"):
@@ -162,7 +153,7 @@ def _blocks(message: Mapping[object, object], answer: str) -> Iterator[AnswerBlo
         arguments = str(arguments_text(function.get("arguments") or {}))
         if not isinstance(parse_json(arguments), Mapping):
             raise UpstreamFailed(FailureClass.MALFORMED, BROKEN_CALL)
-        own = tool_call_id(call.get("id"), answer, number, taken)
+        own = ids.of_call(call.get("id"), number)
         yield AnswerBlock(BlockKind.CALL, arguments, own, str(function["name"]))
 
 

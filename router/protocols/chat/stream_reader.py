@@ -42,7 +42,7 @@ class ChatStreamReader:
         self._writer = writer
         self._thinking = thinking
         self._payloads = SsePayloads()
-        self._calls = ToolCallOrder(writer, lambda: self._head.id)
+        self._calls = ToolCallOrder(writer)
         self._head = AnswerHead("", "")
         self._begun = self._done = self._refused = False
         self._open: BlockKind | None = None  # of a block that is no call

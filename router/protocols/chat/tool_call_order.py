@@ -2,12 +2,12 @@
 want them, even where the provider sends pieces of several calls in turns.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from harness.domain.reliability.failures import FailureClass
+from router.conversation.call_ids import AnswerIds
 from router.protocols.answer_blocks import AnswerBlock, AnswerWriter, BlockKind
 from router.protocols.call_pieces import BROKEN_CALL, CallPieces, arguments_text, call_of_piece
-from router.protocols.chat.answer_reader import tool_call_id
 from router.upstream.failure import UpstreamFailed
 
 
@@ -30,14 +30,13 @@ class ToolCallOrder:
     first is whole; with one that sends them in order, nothing waits.
     """
 
-    def __init__(self, writer: AnswerWriter, answer: Callable[[], str]) -> None:
+    def __init__(self, writer: AnswerWriter) -> None:
         self.begun = False
         self._writer = writer
-        self._answer = answer
         self._calls: list[StreamedToolCall] = []
         self._by_index: dict[str, list[StreamedToolCall]] = {}
         self._at = 0
-        self._ids: set[str] = set()  # that are taken
+        self._ids = AnswerIds("")
 
     def piece(self, delta: Mapping[str, object]) -> bytes:
         self.begun = True
@@ -89,7 +88,7 @@ class ToolCallOrder:
         if not call.opened:
             if not call.name:
                 raise UpstreamFailed(FailureClass.MALFORMED, "a tool call without a name")
-            own = tool_call_id(call.id, self._answer(), self._at, self._ids)
+            own = self._ids.of_call(call.id, self._at)
             out = self._writer.open(AnswerBlock(BlockKind.CALL, "", own, call.name))
             call.opened = True
         if call.unsent:
