@@ -27,8 +27,7 @@ from harness.domain.canary.prompt_cache import CacheLevels
 class Guardrail(StrEnum):
     """A measure of a canary; for every guardrail, more is worse.
 
-    Of a unit (a session), a count fails when any of its scored requests does, and a value is
-    its first request's.
+    A unit is a caller's first request of a day: that one fails, or has the value.
     """
 
     ERRORS = "errors"  # every unit; classes of failure are shown, not tested

@@ -222,7 +222,7 @@ def _next_step(
 def _too_few(rollout: Rollout, explanation: RolloutExplanation | None) -> str:
     """Says what a person can do where callers are missing."""
     needs = explanation.needs if explanation else ()
-    if not any(need.what == "exposures" and not need.done for need in needs):
+    if all(need.done for need in needs if need.what in ("exposures", "certificate")):
         return ""
     onward = "promote" if rollout.last_step else "advance"
     return (
