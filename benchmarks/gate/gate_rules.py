@@ -34,7 +34,11 @@ def hybrid(a: Floats, b: Floats, theta0: float) -> Result:
     claim = Claim.NON_INFERIOR if theta0 < 0.0 else Claim.SUPERIOR
     n = a.shape[1]
     design = Design(claim, MARGIN, n, ALPHA)
-    decided = [judge_batch(rows, design) for rows in _chunks(b - a)]
+    return judge_rows(b - a, design)
+
+
+def judge_rows(d: Floats, design: Design) -> Result:
+    decided = [judge_batch(rows, design) for rows in _chunks(d)]
     promoted = np.concatenate([one.promoted for one in decided])
     return promoted, np.concatenate([one.n_used for one in decided])
 

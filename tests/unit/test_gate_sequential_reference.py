@@ -147,7 +147,7 @@ def test_a_candidate_fails_where_it_is_worse_and_the_margin_is_out_of_reach(
         path = evidence_path(d, design)
         expected = [
             bool(path.log_e_bad[n - 1] >= REJECT_LOG_E)
-            and (claim is Claim.SUPERIOR or chance(d[:n], design) < 0.05)
+            and (claim is Claim.SUPERIOR or chance(d[:n], design) < 0.01)
             for n in range(1, n_max + 1)
         ]
         assert path.rejects.tolist() == expected

@@ -92,7 +92,7 @@ _CAP = 0.75
 _SLACK = 1e-12
 _PRIOR = 0.25
 # The chance of passing at the last item below which the margin is out of reach.
-OUT_OF_REACH = 0.05
+OUT_OF_REACH = 0.01
 
 
 @dataclass(frozen=True, slots=True)

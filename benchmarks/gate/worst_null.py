@@ -1,0 +1,169 @@
+"""Searches for the worst candidate that deserves no promotion: a distribution of differences
+whose mean is exactly at the null, and which the gate promotes as often as can be found.
+
+Distributions of up to six values evolve: those that pass most often stay, are changed and are
+crossed. The worst of a search is drawn anew, so that its share is no matter of luck.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import Final
+
+import numpy as np
+
+from benchmarks.gate.gate_benchmark import theta0_of
+from benchmarks.gate.gate_rules import ALPHA, MARGIN, judge_rows
+from benchmarks.gate.score_matrix import Floats
+from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
+from harness.gate.offline.design import Design
+from harness.gate.offline.sequential import final_p
+
+SIZES: Final = (20, 50, 80, 199, 200, 500, 1000)
+MOST_FOUND: Final = 0.055
+DRAWS: Final = 10_000
+_SCOUTED, _SURE = 2_000, 40_000  # draws of each null of a generation, and of the worst
+_ERROR: Final = 0.0011  # standard error of a share near the goal in _SURE draws
+_KEPT, _BRED, _GENERATIONS, _FINALISTS = 12, 18, 8, 5
+_VALUES: Final = 6
+_LOST: Final = (0.7, 1.2, 2.0, 2.7, 3.0, 3.4, 4.4, 6.0, 9.0, 14.0)  # expected whole losses
+_NOISE: Final = (0.0, 0.1, 0.3, 0.5)
+
+
+@dataclass(frozen=True)
+class NullDifferences:
+    """A distribution of differences."""
+
+    values: Floats
+    weights: Floats
+
+    def draw(self, shape: tuple[int, int], rng: np.random.Generator) -> Floats:
+        return np.asarray(rng.choice(self.values, size=shape, p=self.weights))
+
+
+@dataclass(frozen=True)
+class WorstNull:
+    """Holds what a search found: the share promoted, and of which differences."""
+
+    claim: Claim
+    n: int
+    early_stops: bool
+    promoted: float
+    differences: str
+
+    @property
+    def missed(self) -> bool:
+        """Whether more than the draws' own error is above the goal."""
+        return self.promoted - 2.0 * _ERROR > MOST_FOUND
+
+
+def search_worst_nulls(
+    sizes: Sequence[int] = SIZES, draws: int = DRAWS, seed: int = 11, workers: int = 2
+) -> Iterator[WorstNull]:
+    """Searches every size and claim, with early stops and without."""
+    cells = sorted(product(sizes, QUALITY_CLAIMS), reverse=True)
+    with ProcessPoolExecutor(workers) as processes:
+        for rows in processes.map(partial(_search, draws=draws, seed=seed), cells):
+            yield from rows
+
+
+def _search(cell: tuple[int, Claim], draws: int, seed: int) -> list[WorstNull]:
+    n, claim = cell
+    rng = np.random.default_rng([seed, n, QUALITY_CLAIMS.index(claim)])
+    nulls = _evolve(n, claim, min(draws, _SCOUTED), rng)
+    return [
+        _worst(nulls, Design(claim, MARGIN, n, ALPHA, early), draws, rng)
+        for early in (True, False)
+    ]
+
+
+def _worst(
+    nulls: Sequence[NullDifferences], design: Design, draws: int, rng: np.random.Generator
+) -> WorstNull:
+    worst = max(nulls, key=lambda null: _promoted(null, design, draws, rng))
+    sure = min(_SURE, 4 * draws)
+    pairs = sorted(zip(worst.values, worst.weights, strict=True))
+    return WorstNull(
+        design.claim,
+        design.n_max,
+        design.early,
+        round(_promoted(worst, design, sure, rng), 4),
+        ", ".join(f"{weight:.2%} {value:+.3f}" for value, weight in pairs if weight > 1e-4),
+    )
+
+
+def _promoted(
+    null: NullDifferences, design: Design, draws: int, rng: np.random.Generator
+) -> float:
+    """The share that the whole gate promotes."""
+    return float(judge_rows(null.draw((draws, design.n_max), rng), design)[0].mean())
+
+
+def _evolve(
+    n: int, claim: Claim, draws: int, rng: np.random.Generator
+) -> list[NullDifferences]:
+    theta0 = theta0_of(claim)
+
+    def fitness(null: NullDifferences) -> float:
+        p = final_p(null.draw((draws, n), rng), theta0)
+        return max(float((p <= level).mean()) / level for level in (ALPHA, 0.8 * ALPHA))
+
+    scored = [(fitness(null), null) for null in _seeds(n, theta0, rng)]
+    for generation in range(_GENERATIONS):
+        scored.sort(key=lambda one: -one[0])
+        # Some luck is in every share: what stays is drawn again.
+        scored = [((score + fitness(null)) / 2.0, null) for score, null in scored[:_KEPT]]
+        step = 0.4 * 0.8**generation
+        parents = [null for _, null in scored]
+        bred = (_bred(parents, step, theta0, rng) for _ in range(_BRED))
+        scored += [(fitness(null), null) for null in bred if null is not None]
+    scored.sort(key=lambda one: -one[0])
+    return [null for _, null in scored[:_FINALISTS]]
+
+
+def _seeds(n: int, theta0: float, rng: np.random.Generator) -> Iterator[NullDifferences]:
+    """Rare whole losses behind wins that vary so much; lopsided, pass/fail and random ones."""
+    raw = []
+    for lost, noise in product(_LOST, _NOISE):
+        rate = min(lost / n, 0.5)
+        raw.append(([-1.0, -noise, noise], [rate, (1.0 - rate) / 2.0, (1.0 - rate) / 2.0]))
+    raw += [([-1.0, 0.3], [rate, 1.0 - rate]) for rate in (0.15, 0.3, 0.45)]
+    raw += [([-reach, reach], [0.5, 0.5]) for reach in (0.6, 0.8, 0.95)]
+    raw += [(list(rng.uniform(-1, 1, 4)), list(rng.dirichlet([0.5] * 4))) for _ in range(8)]
+    for values, weights in raw:
+        null = _at_the_null(np.array(values), np.array(weights), theta0)
+        if null is not None:
+            yield null
+    for differ in (0.1, 0.3, 0.6, 1.0):
+        chances = [(differ - theta0) / 2.0, 1.0 - differ, (differ + theta0) / 2.0]
+        yield NullDifferences(np.array([-1.0, 0.0, 1.0]), np.array(chances))
+
+
+def _bred(
+    parents: Sequence[NullDifferences], step: float, theta0: float, rng: np.random.Generator
+) -> NullDifferences | None:
+    one, other = (parents[index] for index in rng.integers(len(parents), size=2))
+    values, weights = one.values.copy(), one.weights.copy()
+    if rng.random() < 0.3:
+        values = np.concatenate([values, other.values])
+        weights = np.concatenate([weights, other.weights])
+        some = rng.permutation(len(values))[:_VALUES]
+        values, weights = values[some], weights[some]
+    moved, weighed = rng.random((2, len(values))) < 0.5
+    values = np.clip(values + moved * rng.normal(0.0, step / 2.0, len(values)), -1.0, 1.0)
+    weights = weights * np.exp(weighed * rng.normal(0.0, 2.0 * step, len(values)))
+    return _at_the_null(values, weights, theta0)
+
+
+def _at_the_null(values: Floats, weights: Floats, theta0: float) -> NullDifferences | None:
+    """Moves all values but the lowest, so that the mean is the null's; None if none can."""
+    order = np.argsort(values)
+    values, weights = values[order], weights[order] / weights.sum()
+    rest = float(weights[1:].sum())
+    if rest < 1e-6:
+        return None
+    values[1:] += (theta0 - float(values @ weights)) / rest
+    inside = float(values.min()) >= -1.0 and float(values.max()) <= 1.0
+    return NullDifferences(values, weights) if inside else None
