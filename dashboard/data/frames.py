@@ -18,7 +18,6 @@ from harness.domain.evals.run import Sample, SampleError
 from harness.domain.evals.suite_plan import Claim, SuiteRole
 from harness.domain.evals.verdict import SuiteReport, VerdictBasis
 from harness.domain.formatting import escape_formula
-from harness.gate.text.sentences import is_unscored
 
 # Fewer pairs than this carry no interval worth showing.
 FEWEST_PAIRS = 30
@@ -60,7 +59,7 @@ def suites(
     """
     rows: list[dict[str, Any]] = []
     for report in reports:
-        if report.n_used == 0 or is_unscored(report):
+        if report.is_unscored:
             continue
         decides = basis is None or basis.decides(report)
         outcome = report.outcome if decides else "member"

@@ -17,7 +17,7 @@ from harness.domain.evals.suite_figures import SliceFigures
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.evals.verdict import SuiteReport, VerdictBasis
 from harness.domain.formatting import format_percent, format_points_interval, format_score
-from harness.gate.text.sentences import bounds_text, is_unscored
+from harness.gate.text.sentences import bounds_text
 
 SUITE_HEADS: Final = ("Suite", "Items", "Scored by", "Decides about", "Newest run")
 RUN_HEADS: Final = ("Run", "Suite", "Model", "State", "Samples", "Cost")
@@ -152,7 +152,7 @@ def suite_line(report: SuiteReport, basis: VerdictBasis) -> str:
     """Describes a suite: `−0.4 points, 95 % CI −2.6 to +1.8; allowed loss 2.0. The interval
     crosses the limit.` Of a suite in a weighted mean only what it found: it had no limit.
     """
-    if is_unscored(report):
+    if report.n_used and report.is_unscored:
         return report.reason
     if not basis.decides(report) and report.n_used:
         effect = f"{labels.points(report.delta)} points"

@@ -38,7 +38,6 @@ from harness.gate.text.claim_sentence import describe_claim
 from harness.gate.text.sentences import (
     bounds_text,
     difference_cells,
-    is_unscored,
     reason_text,
     standing_text,
 )
@@ -182,7 +181,7 @@ def _score_row(part: SuiteSection) -> Iterator[Sequence[str]]:
     if report is None:
         return
     ours, theirs = report.figures.incumbent_mean, report.figures.candidate_mean
-    if ours is None or theirs is None or is_unscored(report):
+    if ours is None or theirs is None or report.is_unscored:
         return
     known = report.ci_low is not None
     interval = format_points_interval(report.ci_low, report.ci_high)

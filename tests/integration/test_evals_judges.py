@@ -17,7 +17,8 @@ from harness.domain.evals.run import AnswerColumns, EvalRun, RunState, Sample, S
 from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import JudgeSettings, SuiteSettings
-from harness.gate.offline.suite_judgement import judge_suite
+from harness.gate.offline.pairs import pair_samples
+from harness.gate.offline.suite_judgement import judge_pairs
 from harness.ports import EvalJob
 from tests.support.evals.eval_process import Assignment, carry_out
 from tests.support.providers import simulator_thread
@@ -158,7 +159,8 @@ def test_without_its_judge_an_answer_is_kept_unscored_and_nothing_passes(
     scored = samples(results["rubric"])
     for incumbent, candidate in ((scored, found), (found, scored), (found, found)):
         stopped = ("infra_error", results["gone"]["remark"])
-        report = judge_suite(plan, incumbent, candidate, stopped=stopped)
+        paired = pair_samples(plan, incumbent, candidate)
+        report = judge_pairs(plan, paired, stopped=stopped).report
         assert report.outcome == "infra_error"
         assert " × the judge sim/no-such-judge did not answer: HTTP 404" in report.reason
     assert "5 answers have no score: the judge sim/no-such-judge" in results["gone"]["remark"]

@@ -14,7 +14,12 @@ from evals.suites.items import Item
 from harness import package_data
 from harness.cli.proposals.submission import create_proposal
 from harness.control.proposals import comparison, submission
-from harness.control.proposals.format_failures import FormatFailure, find_format_failures
+from harness.control.proposals.format_failures import (
+    FormatFailure,
+    find_format_failures,
+    patch_candidate,
+    with_json_mode,
+)
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.evals.suite_plan import Claim
@@ -24,7 +29,6 @@ from harness.domain.proposals.policy import GatePolicy, Policy
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import SuiteSettings, TargetSeed
-from harness.gate.offline.format_rules import patch_candidate, with_json_mode
 from tests.support.control.control_plane import ANN, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 

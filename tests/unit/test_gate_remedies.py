@@ -9,6 +9,11 @@ from evals.scorers.json_repair import REPAIRS
 from evals.scorers.unwrap import unwrap_layers
 from harness.cli.routing import models
 from harness.cli.routing.target_options import TargetOptions, requested_target
+from harness.control.proposals.format_failures import (
+    model_add_command,
+    patch_candidate,
+    with_json_mode,
+)
 from harness.domain.routing.target import RequestPatch, Target
 from harness.gate.offline.format_rules import (
     CALL,
@@ -19,9 +24,6 @@ from harness.gate.offline.format_rules import (
     OTHER_RULE,
     TEXT_ONLY,
     find_remedy,
-    model_add_command,
-    patch_candidate,
-    with_json_mode,
 )
 
 pytestmark = pytest.mark.req("A8")

@@ -17,7 +17,9 @@ from harness.domain.evals.verdict import (
     Passed,
     Verdict,
 )
-from harness.gate.offline.verdicts import decide_verdict, judge_suite, replay_verdict
+from harness.gate.offline.pairs import pair_samples
+from harness.gate.offline.suite_judgement import judge_pairs
+from harness.gate.offline.verdicts import decide_verdict, replay_verdict
 from harness.gate.text.next_steps import (
     MISSING_SCORES,
     NEXT_STEPS,
@@ -138,7 +140,7 @@ def test_a_loss_by_form_alone_is_a_mismatch_and_names_the_rule() -> None:
 def test_a_strict_loss_waits_until_the_lenient_reading_decides() -> None:
     form = sides([1.0] * 20, [0.0] * 20, lenient=[1.0] * 20)
     assert one(form) is None
-    report = judge_suite(plan(), *form)
+    report = judge_pairs(plan(), pair_samples(plan(), *form)).report
     assert report.outcome == "running"
     assert "by form or by substance is open after 20 of 200" in report.reason
     stopped = ask([plan()], {"math": form}, {"math": ("inconclusive", "over budget")})

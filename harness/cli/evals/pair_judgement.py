@@ -19,7 +19,6 @@ from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.domain.evals.verdict import ScorePair, SuiteReport
 from harness.gate.offline.pairs import PairedItem, PairedSuite, mean_score
 from harness.gate.offline.suite_judgement import judge_pairs
-from harness.gate.text.sentences import is_unscored
 
 VERDICT_WORDS: Final = {"infra_error": "not_measured"}
 NO_SCORE: Final = ("no score",)
@@ -156,13 +155,12 @@ def _item(row: PairRow) -> PairedItem:
 
 def _answer(found: SuiteReport) -> dict[str, object]:
     figures = found.figures
-    known = bool(found.n_used) and not is_unscored(found)
     return {
         "verdict": VERDICT_WORDS.get(found.outcome, found.outcome),
         "how": found.how,
         "n_used": found.n_used,
         "n": found.n_max,
-        "delta": found.delta if known else None,
+        "delta": None if found.is_unscored else found.delta,
         "ci_low": found.ci_low,
         "ci_high": found.ci_high,
         "ci_method": found.ci_method if found.ci_low is not None else None,

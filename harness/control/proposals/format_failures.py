@@ -5,9 +5,10 @@ commands for targets that may fix it. `build_rerun_command` writes the `gate run
 comparison.
 """
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.control.proposals.comparison import Comparison, SuiteAnswers
@@ -15,18 +16,52 @@ from harness.domain.evals.run import Sample
 from harness.domain.evals.suite_plan import Claim, SuiteRole
 from harness.domain.evals.verdict import SuiteReport
 from harness.domain.proposals.proposal import Proposal
-from harness.domain.routing.target import Target
+from harness.domain.routing.target import RequestPatch, Target
 from harness.gate.offline.format_rules import (
     FormatRemedy,
     find_format_rule,
     find_remedy,
-    model_add_command,
-    patch_candidate,
-    target_options,
-    with_json_mode,
 )
 
+JSON_MODE: Final[Mapping[str, object]] = {"type": "json_object"}
 OPTIONS: Final = {SuiteRole.REQUIRED: "--suite", SuiteRole.GUARD: "--guard"}
+
+
+def patch_candidate(candidate: Target, remedy: FormatRemedy) -> Target:
+    """The candidate with the remedy's line in its patch, beside what is there already."""
+    patch = candidate.request_patch
+    lines = " ".join(filter(None, (patch.prompt_addendum, remedy.prompt)))
+    return replace(candidate, request_patch=replace(patch, prompt_addendum=lines))
+
+
+def with_json_mode(candidate: Target) -> Target:
+    """Returns the candidate with `response_format: json_object`, instead of a line in its
+    prompt.
+    """
+    patch = replace(candidate.request_patch, response_format=JSON_MODE)
+    return replace(candidate, request_patch=patch)
+
+
+def model_add_command(target: Target) -> str:
+    """Writes the command that registers a target."""
+    named = f"{target.provider}/{target.model}"
+    return shlex.join(["swapgate", "model", "add", named, *target_options(target)])
+
+
+def target_options(target: Target) -> Sequence[str]:
+    """Writes what is a target's own beside the model's name, as options of `model add` and
+    `gate run`.
+    """
+    patch: RequestPatch = target.request_patch
+    words: list[str] = []
+    for option, fields in (("--param", target.parameters), ("--patch-param", patch.parameters)):
+        for key, value in fields.items():
+            words += [option, f"{key}={json.dumps(value, ensure_ascii=False)}"]
+    if patch.prompt_addendum:
+        words += ["--prompt-addendum", patch.prompt_addendum]
+    if patch.response_format:
+        words += ["--response-format", json.dumps(dict(patch.response_format))]
+    return words
 
 
 def build_rerun_command(comparison: Comparison, candidate: Target | None = None) -> str:

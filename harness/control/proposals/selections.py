@@ -20,7 +20,6 @@ from harness.domain.evals.verdict import Passed, SuiteReport, Verdict
 from harness.domain.formatting import format_points, format_points_interval, format_usd
 from harness.domain.proposals.proposal import Proposal, ProposalPhase, ProposalView
 from harness.domain.routing.target import Target
-from harness.gate.text.sentences import is_unscored
 from harness.ports import Transaction
 
 UNDECIDED = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
@@ -125,7 +124,7 @@ class SelectionCandidate:
         differences = [
             (report.suite, f"{format_points(report.delta)} ({_interval(report)})")
             for report in reports
-            if report.n_used and not is_unscored(report)
+            if not report.is_unscored
         ]
         if len(suites) == 1:
             return "".join(text for _, text in differences)

@@ -99,6 +99,8 @@ class ObservationBlock:
         incumbent's did not. Or for it: the other way round. Where an older block does not say
         whose they are, they may be either's.
         """
+        if not self.has_missing:
+            return self
         counts = {
             guardrail: tally.without(self._lost(tally, against=against), canary=not against)
             for guardrail, tally in self.counts.items()

@@ -278,7 +278,8 @@ def describe_faults(answers: AnswerColumns, model: str) -> Sequence[str]:
             of = f"{model}'s {total} answers"
             faults.append(f"{of if number == total else f'{number} of {of}'} {what}")
 
-    rules = Counter(rule for rule in answers.rule if rule in UNREADABLE)
+    whole = zip(answers.rule, answers.finish, strict=True)
+    rules = Counter(rule for rule, end in whole if rule in UNREADABLE and end != CUT)
     for rule, number in rules.most_common():
         say(
             number, f"{UNREADABLE[rule]}: it may lack a chat template, or a prompt for the form"

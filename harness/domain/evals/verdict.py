@@ -69,6 +69,11 @@ class SuiteReport:
         return SuiteFigures.from_json(self.details)
 
     @property
+    def is_unscored(self) -> bool:
+        """Tells whether no item has a score of both models: no difference is known."""
+        return not self.n_used or self.figures.measured == 0
+
+    @property
     def items_used(self) -> int:
         """Counts the items in the units used."""
         items = self.figures.items

@@ -1,20 +1,13 @@
 """Format rules describe how answers break their format, and how a prompt line, JSON mode or a
 parser fixes it (A8).
 
-`find_remedy` takes how often each rule broke in a suite and gives what to change;
-`patch_candidate` makes the changed target, and `model_add_command` the command that registers
-it.
+`find_remedy` takes how often each rule broke in a suite and gives what to change.
 """
 
-import json
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from harness.domain.routing.target import RequestPatch, Target
-
-JSON_MODE: Final[Mapping[str, object]] = {"type": "json_object"}
 # A rule that breaks less often than this share of all breaks gets no line of its own.
 MIN_RULE_SHARE: Final = 0.1
 
@@ -50,43 +43,6 @@ def find_remedy(rules: Mapping[str, int], scorer: str = "") -> FormatRemedy | No
     )
     form = find_format_rule(worst, scorer)
     return FormatRemedy(worst, form.what, " ".join(lines), form.json_mode, form.parser)
-
-
-def patch_candidate(candidate: Target, remedy: FormatRemedy) -> Target:
-    """The candidate with the remedy's line in its patch, beside what is there already."""
-    patch = candidate.request_patch
-    lines = " ".join(filter(None, (patch.prompt_addendum, remedy.prompt)))
-    return replace(candidate, request_patch=replace(patch, prompt_addendum=lines))
-
-
-def with_json_mode(candidate: Target) -> Target:
-    """Returns the candidate with `response_format: json_object`, instead of a line in its
-    prompt.
-    """
-    patch = replace(candidate.request_patch, response_format=JSON_MODE)
-    return replace(candidate, request_patch=patch)
-
-
-def model_add_command(target: Target) -> str:
-    """Writes the command that registers a target."""
-    named = f"{target.provider}/{target.model}"
-    return shlex.join(["swapgate", "model", "add", named, *target_options(target)])
-
-
-def target_options(target: Target) -> Sequence[str]:
-    """Writes what is a target's own beside the model's name, as options of `model add` and
-    `gate run`.
-    """
-    patch: RequestPatch = target.request_patch
-    words: list[str] = []
-    for option, fields in (("--param", target.parameters), ("--patch-param", patch.parameters)):
-        for key, value in fields.items():
-            words += [option, f"{key}={json.dumps(value, ensure_ascii=False)}"]
-    if patch.prompt_addendum:
-        words += ["--prompt-addendum", patch.prompt_addendum]
-    if patch.response_format:
-        words += ["--response-format", json.dumps(dict(patch.response_format))]
-    return words
 
 
 JSON_ONLY: Final = (

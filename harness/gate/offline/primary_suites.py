@@ -7,15 +7,16 @@ Both give a `ClaimGroup`: the outcomes that count, and each suite's own report.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import fsum
+from operator import mul
 from typing import Final
 
 from harness.domain.content_hash import digest
 from harness.domain.evals.suite_figures import HolmFigures
 from harness.domain.evals.suite_plan import SuitePlan
-from harness.domain.evals.verdict import ScorePair, SuiteReport
+from harness.domain.evals.verdict import SuiteReport
 from harness.gate.offline.design import REJECT_LOG_E
 from harness.gate.offline.pairs import PairedItem, PairedSuite
-from harness.gate.offline.slices import join_reasons, merge_clusters, promotion_waits_for
+from harness.gate.offline.slices import merge_clusters, merge_items, promotion_waits_for
 from harness.gate.offline.suite_claims import SuiteClaim, judge_claim
 from harness.gate.offline.suite_judgement import (
     StoppedRun,
@@ -148,37 +149,8 @@ def _stopped(ended: Sequence[SuiteClaim]) -> StoppedRun | None:
 
 
 def _item(number: int, parts: Sequence[PairedItem], weights: Sequence[float]) -> PairedItem:
-    def mean(values: Sequence[float]) -> float:
-        # Three thirds of 1 may be a little more than 1.
-        return min(1.0, fsum(w * v for w, v in zip(weights, values, strict=True)))
-
-    return PairedItem(
-        pair=ScorePair(
-            item=f"{number}",
-            incumbent=mean([part.pair.incumbent for part in parts]),
-            candidate=mean([part.pair.candidate for part in parts]),
-            lenient_incumbent=mean([part.pair.lenient_incumbent for part in parts]),
-            lenient_candidate=mean([part.pair.lenient_candidate for part in parts]),
-        ),
-        unscored_incumbent=max(part.unscored_incumbent for part in parts),
-        unscored_candidate=max(part.unscored_candidate for part in parts),
-        unanswered=any(part.unanswered for part in parts),
-        missing=(
-            mean([part.missing[0] for part in parts]),
-            mean([part.missing[1] for part in parts]),
-        ),
-        reasons=join_reasons(parts),
-        rules=tuple(rule for part in parts for rule in part.rules),
-        costs=(
-            _sum([part.costs[0] for part in parts], weights),
-            _sum([part.costs[1] for part in parts], weights),
-        ),
-    )
-
-
-def _sum(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
-    known = [w * v for w, v in zip(weights, values, strict=True) if v is not None]
-    return fsum(known) if len(known) == len(values) else None
+    whole = merge_items(parts, lambda values: fsum(map(mul, weights, values)))
+    return replace(whole, pair=replace(whole.pair, item=f"{number}"))
 
 
 def _member(case: SuiteClaim, upto: int, *, decided: bool) -> tuple[SuiteJudgement, bool]:

@@ -14,7 +14,7 @@ same, however many items it has.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
@@ -59,38 +59,40 @@ def _clusters(plan: SuitePlan, items: Sequence[PairedItem]) -> Iterator[Sequence
 
 
 def _mean_item(members: Sequence[PairedItem]) -> PairedItem:
-    def mean(scores: Sequence[float]) -> float:
-        return math.fsum(scores) / len(scores)
+    return merge_items(members, lambda values: math.fsum(values) / len(values))
 
-    pairs = [member.pair for member in members]
+
+def merge_items(
+    parts: Sequence[PairedItem], mean: Callable[[Sequence[float]], float]
+) -> PairedItem:
+    """Merges items into one that bears the name of the first, both sides alike. A cost is known
+    where that of each part is.
+    """
+
+    def of(name: str) -> float:
+        # Three thirds of 1 may be a little more than 1.
+        return min(1.0, mean([getattr(part.pair, name) for part in parts]))
+
+    def cost(arm: int) -> float | None:
+        known = [price for part in parts if (price := part.costs[arm]) is not None]
+        return mean(known) if len(known) == len(parts) else None
+
     return PairedItem(
         pair=ScorePair(
-            item=pairs[0].item,
-            incumbent=mean([pair.incumbent for pair in pairs]),
-            candidate=mean([pair.candidate for pair in pairs]),
-            lenient_incumbent=mean([pair.lenient_incumbent for pair in pairs]),
-            lenient_candidate=mean([pair.lenient_candidate for pair in pairs]),
+            item=parts[0].pair.item,
+            incumbent=of("incumbent"),
+            candidate=of("candidate"),
+            lenient_incumbent=of("lenient_incumbent"),
+            lenient_candidate=of("lenient_candidate"),
         ),
-        unscored_incumbent=sum(member.unscored_incumbent for member in members),
-        unscored_candidate=sum(member.unscored_candidate for member in members),
-        unanswered=any(member.unanswered for member in members),
-        missing=(
-            mean([member.missing[0] for member in members]),
-            mean([member.missing[1] for member in members]),
-        ),
-        reasons=join_reasons(members),
-        rules=tuple(rule for member in members for rule in member.rules),
-        costs=(
-            _mean_cost([member.costs[0] for member in members]),
-            _mean_cost([member.costs[1] for member in members]),
-        ),
+        unscored_incumbent=sum(part.unscored_incumbent for part in parts),
+        unscored_candidate=sum(part.unscored_candidate for part in parts),
+        unanswered=any(part.unanswered for part in parts),
+        missing=(mean([p.missing[0] for p in parts]), mean([p.missing[1] for p in parts])),
+        reasons=join_reasons(parts),
+        rules=tuple(rule for part in parts for rule in part.rules),
+        costs=(cost(0), cost(1)),
     )
-
-
-def _mean_cost(costs: Sequence[float | None]) -> float | None:
-    """A cluster's cost is known where that of each item is."""
-    known = [cost for cost in costs if cost is not None]
-    return math.fsum(known) / len(known) if len(known) == len(costs) else None
 
 
 def join_reasons(items: Sequence[PairedItem]) -> tuple[tuple[str, ...], tuple[str, ...]]:

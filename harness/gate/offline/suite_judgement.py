@@ -10,7 +10,6 @@ from functools import partial
 from statistics import fmean
 
 from harness.domain.errors import InputError
-from harness.domain.evals.run import Sample
 from harness.domain.evals.suite_figures import LenientFigures, SuiteFigures
 from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.domain.evals.verdict import SuiteReport
@@ -23,7 +22,6 @@ from harness.gate.offline.intervals import mcnemar
 from harness.gate.offline.pairs import (
     PairedItem,
     PairedSuite,
-    pair_samples,
     score_difference,
 )
 from harness.gate.offline.sequential import (
@@ -43,8 +41,8 @@ from harness.gate.offline.slices import (
 from harness.gate.text.sentences import (
     comparison_reason,
     further_items,
-    missing_reason,
     missing_text,
+    outcome_text,
     slices_reason,
     slices_wait_reason,
 )
@@ -61,6 +59,8 @@ StoppedRun = tuple[str, str]
 STOPPED_OUTCOMES = ("infra_error", "inconclusive")
 # Graded scores this close look like a tie to people; the verdict goes by the sign.
 TIE_BAND = 0.01
+# What people read of a comparison: of complete items alone.
+MEASURED = ("delta", "ci_low", "ci_high", "ci_method", "wins", "ties", "losses", "sd")
 _Judge = Callable[[Sequence[float], Design], ComparisonEvidence]
 
 
@@ -89,22 +89,6 @@ class _Readings:
         return used
 
 
-def judge_suite(
-    plan: SuitePlan,
-    incumbent: Sequence[Sample],
-    candidate: Sequence[Sample],
-    *,
-    stopped: StoppedRun | None = None,
-) -> SuiteReport:
-    """What the scores of both runs say so far; outcome `running` while they do not decide.
-
-    stopped: the runs bring no more samples; what running then becomes, and why.
-    Raises StaleEvidence and InputError as `pair_samples` does.
-    """
-    paired = end_pool(pair_samples(plan, incumbent, candidate), stopped)
-    return judge_pairs(plan, paired, stopped=stopped).report
-
-
 def judge_pairs(
     plan: SuitePlan, paired: PairedSuite, *, stopped: StoppedRun | None = None
 ) -> SuiteJudgement:
@@ -128,7 +112,11 @@ def judge_pairs(
     figures = replace(base.report.figures, bound_low=low, bound_high=high)
     reason = base.report.reason
     if outcome not in (against.report.outcome, favour.report.outcome):
-        reason = missing_reason(against.report, favour.report)
+        words = [outcome_text(judged.report.outcome) for judged in (against, favour)]
+        reason = (
+            "Not measured: missing scores decide. With all of them against the candidate it is "
+            f"{words[0]}, with all for it {words[1]}."
+        )
     reason = f"{reason} {missing_text(join_reasons(paired.items[:used]), (low, high))}"
     report = replace(
         base.report,
@@ -326,17 +314,7 @@ def _measured(
         return evidence
     d, design = np.array(read(measured_units(plan, used))), design_from_plan(plan)
     known = build_evidence(d, evidence_path(d, design), design)
-    return replace(
-        evidence,
-        delta=known.delta,
-        ci_low=known.ci_low,
-        ci_high=known.ci_high,
-        ci_method=known.ci_method,
-        wins=known.wins,
-        ties=known.ties,
-        losses=known.losses,
-        sd=known.sd,
-    )
+    return replace(evidence, **{name: getattr(known, name) for name in MEASURED})
 
 
 def _report(plan: SuitePlan, evidence: ComparisonEvidence, outcome: str) -> SuiteReport:

@@ -32,7 +32,7 @@ from harness.gate.offline.replay import (
     verdict_times,
 )
 from harness.gate.offline.suite_claims import SuiteClaim, judge_claim
-from harness.gate.offline.suite_judgement import end_pool, judge_suite
+from harness.gate.offline.suite_judgement import end_pool
 from harness.gate.text.sentences import NOT_SHOWN_WORSE
 
 # The worst word wins; `passed` needs every suite that counts.
@@ -111,8 +111,6 @@ def _reason(
     more = f"{NOT_SHOWN_WORSE}{', '.join(guards)}." if guards else ""
     return f"{report.suite}: {report.reason}" + (more if outcome == "passed" else "")
 
-
-__all__ = ["decide_from_claims", "decide_verdict", "judge_suite", "replay_verdict"]
 
 Samples = Sequence[Sample]
 

@@ -176,7 +176,7 @@ class _Stream:
     ) -> "_Stream":
         own = list(placed)
         blocks = tuple(block for _, block in own)
-        read = _read(blocks, against=against)
+        read = [block.set_missing(against=against) for block in blocks]
         paths = {
             guardrail: guardrail_path(read, guardrail, policy) for guardrail in policy.tolerated
         }
@@ -207,10 +207,6 @@ class _Stream:
             paths=paths,
             path=self.path[:n],
         )
-
-
-def _read(blocks: Sequence[ObservationBlock], *, against: bool) -> Sequence[ObservationBlock]:
-    return [b.set_missing(against=against) if b.has_missing else b for b in blocks]
 
 
 def _streams(
@@ -287,7 +283,7 @@ class _Certified(NamedTuple):
 
 def _certificate(stream: _Stream, policy: CanaryPolicy) -> _Certified:
     certificate = Certificate()
-    for block in _read(stream.blocks, against=True):
+    for block in (block.set_missing(against=True) for block in stream.blocks):
         certificate = add_block(
             certificate,
             (block.units, block.canary_units, block.failures, block.canary_failures),

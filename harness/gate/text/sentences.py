@@ -71,21 +71,6 @@ def reason_text(verdict: BaseVerdict, titles: Mapping[str, str] | None = None) -
     return polish_reason(_name_suites(reason, verdict, titles or {}))
 
 
-def is_unscored(report: SuiteReport) -> bool:
-    """Whether no item has a score of both models: no difference is known."""
-    return report.figures.measured == 0
-
-
-def missing_reason(against: SuiteReport, favour: SuiteReport) -> str:
-    """Says that missing scores decide. against, favour: how the suite would stand with all of
-    them against the candidate, and for it.
-    """
-    return (
-        "Not measured: missing scores decide. With all of them against the candidate it is "
-        f"{outcome_text(against.outcome)}, with all for it {outcome_text(favour.outcome)}."
-    )
-
-
 def missing_text(reasons: Sequence[Sequence[str]], bounds: tuple[float, float]) -> str:
     """Says how many scores of each model are missing, why, and how far the difference is open.
     reasons: of the incumbent's and the candidate's, one for each score.
@@ -111,7 +96,7 @@ def format_reasons(reasons: Sequence[str]) -> str:
 
 def difference_cells(report: SuiteReport) -> tuple[str, str]:
     """A table's cells of a suite's difference and its interval; dashes where none is known."""
-    if not report.n_used or is_unscored(report):
+    if report.is_unscored:
         return DASH, DASH
     interval = format_points_interval(report.ci_low, report.ci_high)
     bounds = bounds_text(report)
