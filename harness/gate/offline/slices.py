@@ -69,7 +69,7 @@ def merge_items(
     where that of each part is.
     """
 
-    def of(name: str) -> float:
+    def score(name: str) -> float:
         # Three thirds of 1 may be a little more than 1.
         return min(1.0, mean([getattr(part.pair, name) for part in parts]))
 
@@ -80,10 +80,10 @@ def merge_items(
     return PairedItem(
         pair=ScorePair(
             item=parts[0].pair.item,
-            incumbent=of("incumbent"),
-            candidate=of("candidate"),
-            lenient_incumbent=of("lenient_incumbent"),
-            lenient_candidate=of("lenient_candidate"),
+            incumbent=score("incumbent"),
+            candidate=score("candidate"),
+            lenient_incumbent=score("lenient_incumbent"),
+            lenient_candidate=score("lenient_candidate"),
         ),
         unscored_incumbent=sum(part.unscored_incumbent for part in parts),
         unscored_candidate=sum(part.unscored_candidate for part in parts),
