@@ -15,7 +15,6 @@ from scipy import special
 
 from harness.domain.evals.suite_plan import Claim
 from harness.gate.offline.design import Design
-from harness.gate.offline.futility import hopeless_at
 from harness.gate.offline.sequential import judge_batch
 from harness.gate.planning.multiplicity import FUTILITY
 
@@ -99,7 +98,7 @@ def decide_selections(
     """
     n = differences[0].shape[1]
     share = alpha / len(differences)
-    design = Design(claim, MARGIN, n, share)
+    design = Design(claim, MARGIN, n, share, futility=FUTILITY)
     judged = [_judge(d, design) for d in differences]
     deltas = np.stack([delta for delta, _ in judged])
     used = [float(items.mean()) for _, items in judged]
@@ -112,10 +111,8 @@ def _judge(d: Floats, design: Design) -> tuple[Floats, NDArray[np.int64]]:
     deltas, items = [], []
     for rows in _chunks(d):
         decided = judge_batch(rows, design)
-        hopeless = hopeless_at(rows, design, FUTILITY)
-        used = np.minimum(decided.n_used, hopeless)
-        passed = decided.promoted & (decided.n_used <= hopeless)
+        used = decided.n_used
         at = np.cumsum(rows, axis=1)[np.arange(len(rows)), used - 1]
-        deltas.append(np.where(passed, at / used, -np.inf))
+        deltas.append(np.where(decided.promoted, at / used, -np.inf))
         items.append(used)
     return np.concatenate(deltas), np.concatenate(items)

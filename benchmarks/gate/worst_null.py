@@ -108,7 +108,7 @@ def _evolve(
 
     def fitness(null: NullDifferences) -> float:
         p = final_p(null.draw((draws, n), rng), theta0)
-        return max(float((p <= level).mean()) / level for level in (ALPHA, 0.8 * ALPHA))
+        return max(float((p <= level).mean()) / level for level in (ALPHA, 0.9 * ALPHA))
 
     scored = [(fitness(null), null) for null in _seeds(n, theta0, rng)]
     for generation in range(_GENERATIONS):

@@ -171,7 +171,7 @@ def _answers(ctx: Context, proposal: Proposal) -> tuple[int, int] | None:
         return None
     # As above.
     with suppress(SignatureInvalid), ctx.store.read() as tx:
-        return evaluation.count_answers(tx, proposal)[:2]
+        return evaluation.count_answers(tx, proposal)
     return None
 
 

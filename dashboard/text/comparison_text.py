@@ -16,14 +16,14 @@ from harness.control.evals.proof_validity import ProofState
 from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAnswers
 from harness.control.proposals.drawbacks import describe_absence, list_drawbacks
 from harness.control.proposals.estimate import SuiteEstimate
-from harness.domain.evals.suite_plan import Claim, ClaimPopulation, SuitePlan
+from harness.domain.evals.suite_plan import Claim, ClaimPopulation
 from harness.domain.evals.verdict import BaseVerdict, SuiteReport, VerdictBasis
 from harness.domain.formatting import (
     format_score,
     format_thousand_price,
 )
 from harness.domain.proposals.proposal import ProposalPhase
-from harness.gate.offline.futility import EARLY_ENDS
+from harness.gate.offline.design import EARLY_ENDS
 from harness.gate.planning.claim_advice import ClaimOption
 from harness.gate.text.claim_sentence import describe_claim
 
@@ -142,24 +142,20 @@ def _undecided_card(view: ComparisonView) -> VerdictCard:
         lead="The gate reads the items in their registered order and may stop early. "
         "No difference is shown before it has decided.",
         bullets=[
-            (view.titles.get(suite, suite), f"{done:,} of {planned:,} items {who}")
-            for suite, done, planned, who in progress(comparison)
+            (view.titles.get(suite, suite), f"{done:,} of {planned:,} items on both sides")
+            for suite, done, planned in progress(comparison)
         ],
         next_step="nothing; the verdict comes automatically.",
     )
 
 
-def progress(comparison: Comparison) -> Sequence[tuple[str, int, int, str]]:
-    """(suite, items that are answered, items planned, by whom)."""
-    sides = {side.plan.suite: side for side in comparison.suites}
-    return [_progress(plan, sides.get(plan.suite)) for plan in comparison.proposal.plans]
-
-
-def _progress(plan: SuitePlan, side: SuiteAnswers | None) -> tuple[str, int, int, str]:
-    if side is not None and side.asks_incumbent_first:
-        asked, done = plan.incumbent_items, len(side.figures.incumbent_answers) // plan.epochs
-        return plan.suite, min(done, asked), asked, "by the incumbent, which is asked first"
-    return plan.suite, _both(side) if side else 0, plan.planned_items, "on both sides"
+def progress(comparison: Comparison) -> Sequence[tuple[str, int, int]]:
+    """(suite, items that both sides have answered, items planned)."""
+    done = {side.plan.suite: _both(side) for side in comparison.suites}
+    return [
+        (plan.suite, done.get(plan.suite, 0), plan.planned_items)
+        for plan in comparison.proposal.plans
+    ]
 
 
 def _both(side: SuiteAnswers) -> int:

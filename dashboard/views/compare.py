@@ -274,10 +274,10 @@ def slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
 
 def progress(view: ComparisonView) -> None:
     st.html(html.section("Progress", "Items that are answered."))
-    for suite, done, planned, who in comparison_text.progress(view.comparison):
+    for suite, done, planned in comparison_text.progress(view.comparison):
         name = view.titles.get(suite, suite)
         st.html(
-            html.block(f"<p>{escape(name)}: {done:,} of {planned:,} {who}</p>")
+            html.block(f"<p>{escape(name)}: {done:,} of {planned:,} on both sides</p>")
             + html.meter(f"Progress of {name}", done / planned, labels.Tone.NEUTRAL)
         )
     if st.button("Refresh", icon=":material/refresh:"):

@@ -33,7 +33,7 @@ from harness.domain.formatting import (
     format_usd,
 )
 from harness.domain.routing.target import Target
-from harness.gate.offline.futility import EARLY_ENDS
+from harness.gate.offline.design import EARLY_ENDS
 from harness.gate.text.claim_sentence import describe_claim
 from harness.gate.text.sentences import (
     bounds_text,

@@ -6,7 +6,6 @@ import pty
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from harness.control.canary import operations
 from harness.control.proposals import decisions, submission
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.evals.run import RunState
-from harness.domain.evals.suite_plan import ClaimPopulation
 from harness.domain.operations.access import Actor, Role
 from harness.runtime.clock import SystemClock
 from tests.support.site.command_line import CommandLine
@@ -247,50 +245,6 @@ def test_several_candidates_have_one_deadline_together(
     cli.run(*words, "--timeout", "3", exits=5)
 
     assert len(passed) == 3
-
-
-def adjust(cli: CommandLine) -> None:
-    gate = replace(cli.world.policy.gate, population=ClaimPopulation.THESE, epochs=2, n_max=20)
-    cli.world.policy = replace(cli.world.policy, gate=gate)
-
-
-def test_who_waits_for_an_adjusted_comparison_is_told_who_is_asked(
-    cli: CommandLine, meanwhile: Meanwhile
-) -> None:
-    adjust(cli)
-    file = cli.folder / "swapgate.yaml"
-    gate = "gate: {claim: superior, infra_pause_s: 5"
-    file.write_text(
-        file.read_text().replace(gate, f"{gate}, population: these, epochs: 2, n_max: 20", 1)
-    )
-    turns: list[object] = []
-
-    def goes_on() -> None:
-        held = None if turns else replace(cli.world.context(), workers=None)
-        turns.append(cli.world.run_once(held))
-
-    meanwhile(goes_on)
-
-    planned = cli.run("proposal", "create", "chat", "sim/better", "--dry-run")
-    done = cli.run("proposal", "create", "chat", "sim/better", "--wait")
-
-    said = "the incumbent answers 50 items before the candidate is asked"
-    assert said in planned.stderr
-    assert "evaluating, 0 of up to 140 samples: the incumbent is asked first" in done.stderr
-    assert "PASSED" in done.stdout
-
-
-def test_an_open_adjusted_proposal_shows_that_the_incumbent_is_asked_first(
-    cli: CommandLine,
-) -> None:
-    adjust(cli)
-    proposal = cli.world.propose("sim/better")
-    cli.world.run_once(replace(cli.world.context(), workers=None))
-
-    done = cli.run("proposal", "show", proposal.id)
-
-    assert "colours: the incumbent is asked first, 0 of 100 answers" in done.stdout
-    assert ": next in line" in done.stderr
 
 
 def test_a_busy_route_names_its_open_proposal(cli: CommandLine) -> None:

@@ -12,11 +12,11 @@ from harness.domain.evals.verdict import Passed
 from tests.support.control.control_plane import ITEMS, SmallInstallation
 
 pytestmark = pytest.mark.req("F2", "A7", "F5")
-SIZE = 3
+SIZE = 2
 
 
 def group_items(world: SmallInstallation) -> None:
-    """Three questions on each document."""
+    """Two questions on each document."""
     settings = world.suites["colours"]
     assert settings.path is not None
     lines = [json.loads(line) for line in settings.path.read_text().splitlines()]

@@ -259,15 +259,15 @@ def test_a_fallback_needs_evidence_that_still_gives_its_verdict(
         )
 
 
-def in_canary_with_log_e_times(
+def in_canary_with_evidence_times(
     factor: float, world: SmallInstallation, intruder: Intruder
 ) -> Proposal:
     """A canary with its traffic, whose verdict has another figure by now."""
     proposal = in_canary(world)
     with world.store.read() as tx:
         verdict = tx.verdicts.get(proposal.verdict or "")
-    log_e = verdict.suites[0].log_e
-    before, after = (f'"log_e":{figure!r}' for figure in (log_e, log_e * factor))
+    log_e = verdict.suites[0].log_e_bad
+    before, after = (f'"log_e_bad":{figure!r}' for figure in (log_e, log_e * factor))
     rewrite(intruder, proposal, "suites", before, after)
     world.feed(blocks=20)
     return proposal
@@ -276,7 +276,7 @@ def in_canary_with_log_e_times(
 def test_a_figure_of_another_last_digit_is_no_false_alarm(
     world: SmallInstallation, intruder: Intruder
 ) -> None:
-    proposal = in_canary_with_log_e_times(1 + 1e-12, world, intruder)
+    proposal = in_canary_with_evidence_times(1 + 1e-12, world, intruder)
 
     world.run_once()
     world.run_once()
@@ -288,7 +288,7 @@ def test_a_figure_of_another_last_digit_is_no_false_alarm(
 def test_a_canary_holds_for_a_person_where_only_a_figure_is_another(
     world: SmallInstallation, intruder: Intruder
 ) -> None:
-    proposal = in_canary_with_log_e_times(1.001, world, intruder)
+    proposal = in_canary_with_evidence_times(1.001, world, intruder)
 
     for _ in range(3):
         world.run_once()

@@ -71,6 +71,6 @@ def test_the_estimate_says_which_loss_of_a_slice_is_seen(world: SmallInstallatio
         "language = da": 60,
     }
     assert found.promotion_from > 200
-    texts = " ".join(found.slice_texts)
+    texts = " ".join(found.texts)
     assert "slice language = da: a loss of" in texts
     assert f"no promotion before item {found.promotion_from}, for the slices" in texts

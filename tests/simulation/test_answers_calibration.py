@@ -1,4 +1,4 @@
-"""Does the adjusted rule keep its level on a suite whose items both models answer anew, and
+"""Does the gate keep its level on a suite whose items both models answer anew, and
 what do two answers to an item bring? Seeded, with a known truth; the limits are those of
 statistics.md §4.
 """

@@ -41,7 +41,7 @@ def test_more_items_never_pass_fewer_candidates_within_the_margin(
     for n in (200, 480, 1000):
         design = Design(Claim.NON_INFERIOR, MARGIN, n)
         passed.append(float(judge_batch(d[:, :n], design).promoted.mean()))
-        at_the_end = (final_p(d[:, :n], design.theta0) <= design.alpha2).mean()
+        at_the_end = (final_p(d[:, :n], design.theta0) <= design.levels[n]).mean()
         assert passed[-1] >= at_the_end - 0.02
 
     assert passed == sorted(passed)

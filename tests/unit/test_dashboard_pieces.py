@@ -50,7 +50,6 @@ def report(suite: str = "a", **changes: Any) -> SuiteReport:
         "ci_low": -0.01,
         "ci_high": 0.02,
         "ci_method": "tango",
-        "log_e": 1.0,
         "log_e_bad": 0.0,
         "p_final": 0.01,
         "wins": 15,

@@ -14,10 +14,9 @@ from harness.gate.planning.budget import (
     MeanUsage,
     comparison_cost_usd,
     comparison_duration_s,
-    items_needed,
     measure_spread,
 )
-from harness.gate.planning.planned_tests import AdjustedTest, PairedTest, cheapest_design
+from harness.gate.planning.planned_tests import PlannedTest, cheapest_design
 
 pytestmark = pytest.mark.req("F2", "A3")
 OURS = MeanUsage(100, 200.0, 50.0, 0.001, 2.0)
@@ -41,19 +40,12 @@ def test_both_sides_are_asked_side_by_side() -> None:
     assert comparison_duration_s(400, 2, (OURS, None), connections=8) is None
 
 
-def test_where_the_incumbent_is_asked_first_both_times_count() -> None:
-    slow, fast = replace(OURS, duration_s=3.0), replace(THEIRS, duration_s=1.0)
-
-    found = comparison_duration_s(200, 1, (slow, fast), connections=8, pool=500)
-    assert found == pytest.approx((500 * 3.0 + 200 * 1.0) / 8)
-
-
 def test_epochs_are_bought_only_where_an_answer_varies_more_than_the_items_do() -> None:
     steady = cheapest_design(
-        DifferenceSpread(0.2, 0.0, 100), 0.05, PairedTest(0.05, 5_000), (OURS, THEIRS)
+        DifferenceSpread(0.2, 0.0, 100), 0.05, PlannedTest(0.05, 5_000, 300), (OURS, THEIRS)
     )
     few_items = cheapest_design(
-        DifferenceSpread(0.02, 0.4, 100), 0.05, PairedTest(0.05, 400), (OURS, THEIRS)
+        DifferenceSpread(0.02, 0.4, 100), 0.05, PlannedTest(0.05, 400, 300), (OURS, THEIRS)
     )
 
     assert steady is not None
@@ -66,7 +58,7 @@ def test_epochs_are_bought_only_where_an_answer_varies_more_than_the_items_do() 
 def test_a_suite_that_is_too_small_at_any_number_of_epochs_has_no_design() -> None:
     assert (
         cheapest_design(
-            DifferenceSpread(0.2, 0.0, 100), 0.05, PairedTest(0.05, 300), (OURS, THEIRS)
+            DifferenceSpread(0.2, 0.0, 100), 0.05, PlannedTest(0.05, 300, 300), (OURS, THEIRS)
         )
         is None
     )
@@ -76,13 +68,16 @@ def test_a_suite_that_is_too_small_at_any_number_of_epochs_has_no_design() -> No
 def test_the_cheapest_design_shows_the_effect_and_no_cheaper_one_does(
     spread: DifferenceSpread, effect: float, suite_items: int
 ) -> None:
-    option = cheapest_design(spread, effect, PairedTest(0.05, suite_items), (OURS, THEIRS))
-    needed = {k: items_needed(spread.sd(k), effect) for k in range(1, MAX_EPOCHS + 1)}
+    option = cheapest_design(
+        spread, effect, PlannedTest(0.05, suite_items, 300), (OURS, THEIRS)
+    )
+    test = PlannedTest(0.05, suite_items, 300)
+    needed = {k: test.items_needed(spread.sd(k), effect) for k in range(1, MAX_EPOCHS + 1)}
     fitting = [items * k for k, items in needed.items() if items <= suite_items]
 
     assert (option is None) == (not fitting)
     if option is not None:
-        assert PairedTest(0.05, suite_items).smallest_effect(
+        assert PlannedTest(0.05, suite_items, 300).smallest_effect(
             spread.sd(option.epochs), option.items
         ) <= effect * (1 + 1e-9)
         assert option.answers == 2 * min(fitting)
@@ -90,7 +85,10 @@ def test_the_cheapest_design_shows_the_effect_and_no_cheaper_one_does(
 
 @given(spreads)
 def test_more_items_never_see_less(spread: DifferenceSpread) -> None:
-    seen = [PairedTest(0.05, 400).smallest_effect(spread.sd(1), n) for n in (50, 100, 200, 400)]
+    seen = [
+        PlannedTest(0.05, 400, 300).smallest_effect(spread.sd(1), n)
+        for n in (50, 100, 200, 400)
+    ]
 
     assert all(more <= fewer for fewer, more in pairwise(seen))
 
@@ -110,46 +108,30 @@ def test_too_few_pairs_make_no_spread() -> None:
     assert measure_spread([[0.0]] * 30) == DifferenceSpread(0.0, 0.0, 30)
 
 
-def test_by_the_adjusted_rule_what_was_foreseen_needs_no_items() -> None:
-    spread = DifferenceSpread(0.2, 0.0, 100, foreseen=0.5)
-    plain, adjusted = PairedTest(0.05, 2_000), AdjustedTest(0.05, 2_000, 500, 0.5)
+def test_asking_these_items_again_shows_more_of_a_suite_that_is_asked_whole() -> None:
+    spread = DifferenceSpread(0.06, 0.14, 200)
+    like = PlannedTest(0.05, 300, 300)
+    these = replace(like, about_these=True).with_epochs(spread, 2)
 
-    paired, better = (
-        cheapest_design(spread, 0.05, test, (OURS, THEIRS)) for test in (plain, adjusted)
+    assert these.anew == pytest.approx(0.07 / 0.13)
+    assert like.with_epochs(spread, 2) == like
+    sd = spread.sd(2)
+    assert these.power(sd, 0.05, 300) > like.power(sd, 0.05, 300) + 0.1
+    assert these.smallest_effect(sd, 300) == pytest.approx(
+        like.smallest_effect(sd, 300) * math.sqrt(these.anew)
     )
+    assert these.items_needed(sd, 0.05) < 300 < like.items_needed(sd, 0.05)
+    best = cheapest_design(spread, 0.05, these, (OURS, THEIRS))
+    assert best is not None
+    assert best.epochs >= 2
 
-    assert paired is not None
-    assert better is not None
-    assert better.items < 0.8 * paired.items
-    assert better.answers == better.items + math.ceil(2.5 * better.items)
-    assert better.cost_usd == pytest.approx(
-        0.001 * (better.answers - better.items) + 0.003 * better.items
+
+def test_the_planned_power_is_that_of_the_planned_analyses() -> None:
+    test = PlannedTest(0.05, 500, 500)
+
+    assert test.power(0.45, test.smallest_effect(0.45, 500), 500) == pytest.approx(
+        0.8, abs=1e-3
     )
-    sd = spread.sd(1)
-    assert adjusted.power(sd, 0.05, better.items) == pytest.approx(0.8, abs=0.02)
-    assert adjusted.smallest_effect(sd, better.items) == pytest.approx(0.05, rel=0.01)
-    assert plain.power(sd, 0.05, better.items) < 0.72
-
-
-@pytest.mark.parametrize("suite_items", [200, 500, 2_000])
-def test_what_nothing_foresees_the_adjusted_rule_shows_a_little_less(suite_items: int) -> None:
-    plain = PairedTest(0.05, suite_items)
-    adjusted = AdjustedTest(0.05, suite_items, suite_items)
-
-    assert adjusted.power(0.45, 0.05, 200) == pytest.approx(
-        plain.power(0.45, 0.05, 200), abs=0.02
-    )
-    assert adjusted.smallest_effect(0.45, 200) == pytest.approx(
-        plain.smallest_effect(0.45, 200), rel=0.02
-    )
-
-
-def test_a_suite_that_is_asked_whole_has_no_pool_beyond_its_items() -> None:
-    test = AdjustedTest(0.05, 300, 300, 0.5)
-
-    assert test.incumbent_items(300) == 300
-    assert test.smallest_effect(0.45, 300) == pytest.approx(
-        AdjustedTest(0.05, 300, 300).smallest_effect(0.45, 300)
-    )
-    assert test.items_needed(0.45, 0.05) > 300
-    assert 60 < test.items_needed(0.45, 0.10) < PairedTest(0.05, 300).items_needed(0.45, 0.10)
+    assert test.power(0.45, 0.0, 500) == pytest.approx(0.045, abs=1e-3)
+    assert test.power(0.45, -0.5, 500) < 1e-6
+    assert test.power(0.0, 0.05, 500) == 1.0

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.req("F2", "A7")
 
 HEAD = "item,incumbent,candidate\n"
 FIELDS = [
-    *("verdict", "how", "n_used", "n", "delta", "ci_low", "ci_high", "ci_method", "log_e"),
+    *("verdict", "how", "n_used", "n", "delta", "ci_low", "ci_high", "ci_method"),
     *("log_e_bad", "p_final", "wins", "ties", "losses", "reason"),
 ]
 Decide = Callable[..., Result]
@@ -53,9 +53,9 @@ def test_a_winner_passes_with_every_figure(decide: Decide) -> None:
     assert result.exit_code == 0
     assert list(found) == FIELDS
     wanted = judge_differences([1.0] * 20, Design(Claim.SUPERIOR, 0.05, 20))
-    assert (found["verdict"], found["how"], found["n"]) == ("passed", "early", 20)
+    assert (found["verdict"], found["how"], found["n"]) == ("passed", "final", 20)
     assert (found["n_used"], found["wins"]) == (wanted.n_used, wanted.n_used)
-    assert (found["log_e"], found["p_final"]) == (wanted.log_e, wanted.p_final)
+    assert found["p_final"] == wanted.p_final
     assert (found["ci_low"], found["ci_method"]) == (wanted.ci_low, "tango")
 
 
@@ -128,7 +128,7 @@ def test_items_count_in_the_order_of_their_first_row(decide: Decide) -> None:
     later = "".join(f"2,q{n},{n % 2},1\n" for n in reversed(range(6)))
     both = answer(decide(ordered + later, "--json"))
     first = answer(decide(ordered, "--json"))
-    assert both["log_e"] == first["log_e"]
+    assert both["p_final"] == first["p_final"]
 
 
 def test_marks_line_ends_quotes_blank_lines_and_other_columns_do_not_matter(
@@ -279,7 +279,6 @@ def test_a_file_of_clusters_is_decided_as_a_proposal_is(decide: Decide) -> None:
         "delta",
         "ci_low",
         "ci_high",
-        "log_e",
         "log_e_bad",
         "p_final",
     ):

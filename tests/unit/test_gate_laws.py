@@ -27,14 +27,10 @@ either = passfail | graded
 
 
 @given(d=either, claim=claims)
-def test_a_win_never_lowers_the_evidence_for_and_never_raises_that_against(
-    d: list[float], claim: Claim
-) -> None:
+def test_a_win_never_raises_the_evidence_against(d: list[float], claim: Claim) -> None:
     taken = evidence_path([*d, 1.0], Design(claim, 0.05, len(d) + 1))
-    before = (taken.log_e[-2], taken.log_e_bad[-2])
 
-    assert taken.log_e[-1] >= before[0]
-    assert taken.log_e_bad[-1] <= before[1]
+    assert taken.log_e_bad[-1] <= taken.log_e_bad[-2]
 
 
 @given(d=either, claim=claims, chance=st.randoms(use_true_random=False))

@@ -1,7 +1,7 @@
 """Each way in which a stored verdict may differ from its samples and its proposal."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -61,9 +61,8 @@ def recompute(
     verdict: Verdict,
     registered: Proposal | None = None,
     found: Any = SIDES,
-    halted: Collection[str] = (),
 ) -> Recomputation:
-    return recompute_verdict(verdict, registered or proposal(), {"math": found}, halted)
+    return recompute_verdict(verdict, registered or proposal(), {"math": found})
 
 
 def test_every_byte_of_a_verdict_is_in_its_canonical_form() -> None:
@@ -195,7 +194,7 @@ def test_a_verdict_whose_scores_decide_nothing_is_told() -> None:
 
 def test_a_blocked_suite_keeps_its_reason_whatever_came_since() -> None:
     case = SuiteClaim(PLAN, PairedSuite((), "run_a_math", "run_b_math", "away"))
-    again, unlike = remeasure_claim(case, SIDES, passed=False)
+    again, unlike = remeasure_claim(case, SIDES)
 
     assert (again.paired.blocked, again.paired.items, unlike) == ("away", (), [])
 
@@ -208,11 +207,11 @@ def compared(**changes: Any) -> Recomputation:
 
 def test_sentences_and_last_digits_may_differ_and_each_other_figure_is_named() -> None:
     report = decided().suites[0]
-    close = {"delta": report.delta * (1 + 5e-10), "log_e": report.log_e * (1 - 5e-10)}
+    close = {"delta": report.delta * (1 + 5e-10), "log_e_bad": report.log_e_bad * (1 - 5e-10)}
     assert compared(reason="other words", **close).agrees
-    assert compared(log_e=0.0, delta=0.0).text == (
+    assert compared(log_e_bad=0.0, delta=0.0).text == (
         f"math: delta is {report.delta}, and it says 0.0; "
-        f"math: log_e is {report.log_e}, and it says 0.0"
+        f"math: log_e_bad is {report.log_e_bad}, and it says 0.0"
     )
     assert compared(n_used=0, wins=0).agreement is AgreementLevel.DIFFERS
     many = dict.fromkeys(("wins", "ties", "losses", "n_used", "n_max", "margin"), 10**6)
@@ -220,7 +219,7 @@ def test_sentences_and_last_digits_may_differ_and_each_other_figure_is_named() -
     assert len(found.differences) == 5
     assert found.agreement is AgreementLevel.DIFFERS
     figures = dict.fromkeys(
-        ("delta", "ci_low", "ci_high", "log_e", "log_e_bad", "p_final"), 9.5
+        ("delta", "ci_low", "ci_high", "margin", "log_e_bad", "p_final"), 9.5
     )
     named = compared(**figures)
     assert (named.agreement, len(named.differences)) == (AgreementLevel.FIGURES_DIFFER, 5)

@@ -94,7 +94,7 @@ def test_the_last_test_of_every_design_is_the_one_of_the_formula(
 ) -> None:
     n = design.n_max
     rows = [passfail(n, seed), graded(n, seed), [x * 0.1 for x in passfail(n, seed)]]
-    rows += [passfail(n, seed, won=0.6, lost=0.3), [0.03] * (n - 1) + [-1.0]]
+    rows += [passfail(n, seed, won=0.6, lost=0.3), [0.03125] * (n - 1) + [-1.0]]
     for d in rows:
         evidence = judge_differences(d, design)
         used = d[: evidence.n_used]
@@ -126,7 +126,7 @@ def test_a_p_value_of_exactly_the_level_promotes() -> None:
     d = passfail(150, won=0.15)
     p = judge_differences(d, late).p_final
     assert p is not None
-    assert late.alpha2 == late.alpha
+    assert late.levels == {150: late.alpha}
 
     for alpha, outcome in ((p, "promote"), (math.nextafter(p, 0.0), "inconclusive")):
         exact = replace(late, alpha=alpha)
@@ -174,6 +174,6 @@ def chance(d: Sequence[float], design: Design) -> float:
         return 0.0
     sd = math.sqrt((math.fsum((x - fmean(d)) ** 2 for x in d) + 0.25) / n)
     ahead = left * (fmean(d) + 2.0 * sd / math.sqrt(n))
-    z = float(stats.norm.isf(design.alpha2))
+    z = float(stats.norm.isf(design.levels[design.n_max]))
     limit = z * sd * math.sqrt(design.n_max) + design.theta0 * design.n_max
     return float(stats.norm.cdf((sum(d) + ahead - limit) / (sd * math.sqrt(left))))

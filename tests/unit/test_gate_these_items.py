@@ -14,7 +14,7 @@ from harness.domain.evals.suite_plan import (
 from harness.domain.evals.verdict import Passed, Verdict
 from harness.domain.proposals.proposal import SuiteRuns
 from harness.gate.arrays import Floats
-from harness.gate.offline.pairs import MOST_NOISE
+from harness.gate.offline.noise import MOST_NOISE
 from harness.gate.offline.recomputation import recompute_verdict
 from harness.gate.offline.replay import verdict_bytes
 from harness.gate.offline.verdicts import replay_verdict
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.req("F2", "A7", "F5")
 
 ITEMS = 200
 LIKE = replace(plan(n_max=ITEMS), epochs=2)
-THESE = replace(LIKE, population=ClaimPopulation.THESE, pool=ITEMS)
+THESE = replace(LIKE, population=ClaimPopulation.THESE, suite_items=ITEMS)
 
 
 def asked_twice(lift: float, seed: int = 1, answers: int = 2, *, copied: bool = False) -> Sides:
@@ -88,7 +88,7 @@ def test_noise_that_was_written_smaller_is_found_out(side: int) -> None:
     registered = replace(proposed(AnsweredSuites((THESE,), found)), runs=runs)
     verdict = decide(THESE, found["math"])
     written = json.loads(json.dumps(verdict.inputs))
-    written["variances"]["math"][side][0] += 0.01
+    written["variances"]["math"][0][side] += 0.01
     forged = replace(verdict, inputs=written)
 
     assert recompute_verdict(verdict, registered, found).agrees

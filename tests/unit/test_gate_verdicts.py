@@ -115,7 +115,7 @@ def test_a_better_candidate_passes_and_its_proof_expires() -> None:
     assert isinstance(verdict, Passed)
     assert (verdict.route, verdict.incumbent, verdict.candidate) == ("triage", "t_old", "t_new")
     assert verdict.expires_at - verdict.decided_at == timedelta(hours=1)
-    assert verdict.suites[0].n_used < 20
+    assert verdict.suites[0].n_used == 60
     assert "better" in verdict.reason
 
 

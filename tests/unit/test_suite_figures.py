@@ -20,13 +20,13 @@ WHOLE = SuiteFigures(
     rule="code_fence",
     rules={"code_fence": 2},
     examples=("q0", "q1"),
-    lenient=LenientFigures(outcome="passed", n_used=8, delta=0.5, log_e=2.0),
+    lenient=LenientFigures(outcome="passed", n_used=8, delta=0.5),
     cost=CostFigures(min_saving=0.2, outcome="shown", n_used=9, saving=0.5),
     holm=HolmFigures(p=0.01, rank=1, limit=0.025),
 )
 PLAIN = (
     '"incumbent_mean":null,"lenient":null,"lenient_candidate_mean":null,'
-    '"lenient_incumbent_mean":null,"log_e_max":0.0,"mcnemar_exact":null,"mcnemar_mid_p":null,'
+    '"lenient_incumbent_mean":null,"mcnemar_exact":null,"mcnemar_mid_p":null,'
     '"more_items":null,"near_ties":0,"p_t":null,"rule":null,"rules":{},"sd":null,"t":null,'
     '"unanswered":0,"unscored_candidate":0,"unscored_incumbent":0}'
 )
@@ -45,7 +45,7 @@ def test_the_parts_are_stored_by_name() -> None:
     assert written["examples"] == ["q0", "q1"]
     assert canonical_json(written["holm"]) == '{"limit":0.025,"p":0.01,"rank":1}'
     assert canonical_json(written["lenient"]) == (
-        '{"ci_high":null,"ci_low":null,"delta":0.5,"log_e":2.0,"n_used":8,'
+        '{"ci_high":null,"ci_low":null,"delta":0.5,"n_used":8,'
         '"outcome":"passed","p_final":null}'
     )
     assert canonical_json(written["cost"]) == (

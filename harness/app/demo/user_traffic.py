@@ -12,7 +12,6 @@ from harness.control.canary.status import CanaryStatus, list_canaries
 from harness.control.context import Context
 from harness.control.operations import queries
 from harness.control.proposals.comparison import Comparison, load_comparison
-from harness.control.proposals.evaluation import INCUMBENT_FIRST
 from harness.control.routing import routes as routing
 from harness.domain.errors import InputError
 from harness.domain.formatting import format_bps, format_count, format_harm
@@ -178,8 +177,6 @@ def phase_text(comparison: Comparison, canary: CanaryStatus | None) -> str:
     phase = comparison.proposal.phase
     if phase is ProposalPhase.EVALUATING:
         sides = comparison.suites
-        if any(side.asks_incumbent_first for side in sides):
-            return f"evals: {INCUMBENT_FIRST}"
         pairs = min((min(len(s.incumbent), len(s.candidate)) for s in sides), default=0)
         n_max = max((s.plan.n_max for s in sides), default=0)
         answers = sum(len(s.incumbent) + len(s.candidate) for s in sides)

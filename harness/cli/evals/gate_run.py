@@ -171,10 +171,10 @@ def _progress(ctx: "Context", proposal: "Proposal") -> Progress:
             verdicts = tx.verdicts.for_proposal(proposal.id)
             why = next((verdict.reason for verdict in verdicts), "")
             return Progress(f"{why[:1].lower()}{why[1:]} Trying again.")
-        done, wanted, who = evaluation.count_answers(tx, proposal)
+        done, wanted = evaluation.count_answers(tx, proposal)
         cost = sum_cost_so_far(tx, evaluation.run_ids(proposal))
     stage = "asking" if wanted else "starting"
-    return Progress(stage, done, wanted, at_most=True, unit="answers", cost_usd=cost, note=who)
+    return Progress(stage, done, wanted, at_most=True, unit="answers", cost_usd=cost)
 
 
 def _report(ctx: "Context", proposal: "Proposal", kept: Path | None) -> "Report":

@@ -164,7 +164,6 @@ def _answer(found: SuiteReport) -> dict[str, object]:
         "ci_low": found.ci_low,
         "ci_high": found.ci_high,
         "ci_method": found.ci_method if found.ci_low is not None else None,
-        "log_e": found.log_e,
         "log_e_bad": found.log_e_bad,
         "p_final": found.p_final,
         "wins": found.wins,

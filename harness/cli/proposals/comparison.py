@@ -14,7 +14,6 @@ from harness.cli.frame.output import timestamp
 from harness.control.canary.status import CanaryStatus
 from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAnswers
 from harness.control.proposals.drawbacks import list_drawbacks
-from harness.control.proposals.evaluation import INCUMBENT_FIRST
 from harness.control.proposals.format_failures import FormatFailure, find_format_failures
 from harness.control.routing import monthly_bill
 from harness.control.serialize import to_plain
@@ -229,13 +228,6 @@ def _print_progress(comparison: Comparison) -> None:
         ],
         empty="no run has started yet",
     )
-    for side in comparison.suites:
-        if side.asks_incumbent_first:
-            answers = len(side.figures.incumbent_answers)
-            click.echo(
-                f"{side.plan.suite}: {INCUMBENT_FIRST}, {answers} of "
-                f"{side.plan.incumbent_items * side.plan.epochs} answers"
-            )
 
 
 def _wanted(side: SuiteAnswers) -> int:

@@ -87,7 +87,7 @@ def load_progress(ctx: Context, proposal_id: str) -> tuple[Proposal, Progress]:
 
 
 def _count(tx: Transaction, proposal: Proposal, stage: str, now: datetime) -> Progress:
-    done, wanted, who = evaluation.count_answers(tx, proposal)
+    done, wanted = evaluation.count_answers(tx, proposal)
     cost = sum_cost_so_far(tx, evaluation.run_ids(proposal))
     return Progress(
         stage,
@@ -95,7 +95,7 @@ def _count(tx: Transaction, proposal: Proposal, stage: str, now: datetime) -> Pr
         wanted,
         at_most=True,
         cost_usd=cost,
-        note=who or _describe_wait(tx, proposal, now),
+        note=_describe_wait(tx, proposal, now),
     )
 
 

@@ -4,7 +4,7 @@ What an open proposal waits for is taken first, then the oldest. A run may be he
 would decide nothing before others are there.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -29,7 +29,6 @@ class QueuedRun:
     run: EvalRun
     needed_by: Sequence[str] = ()  # open proposals that wait for it, by id
     leased: bool = False  # a worker has it
-    held: bool = False  # its proposal's incumbent answers first
     unpaid: str = ""  # why the monthly cap lets it ask nothing now
     position: int = 0  # among those that wait, from 1; 0 for one that a worker cannot take
     overtaken: bool = False  # newer runs are before it, since proposals wait for them
@@ -39,8 +38,6 @@ class QueuedRun:
         """Says where it is and why it waits."""
         if self.leased:
             return "a worker has it"
-        if self.held:
-            return f"held: {evaluation.INCUMBENT_FIRST}"
         if self.unpaid:
             return f"waits: {self.unpaid}"
         if self.position == 1:
@@ -78,9 +75,8 @@ def list_queue(tx: Transaction, now: datetime) -> Sequence[QueuedRun]:
     runs = tx.runs.list(states=RUNNABLE_STATES, limit=MOST_WAITING)
     proposals = tx.proposals.open()
     needed = {run: _list_needing(proposals, run) for run in needed_runs(proposals)}
-    held = _held_runs(proposals, {run.id for run in runs})
     unpaid = _unpaid_runs(tx, runs, now)
-    kept = {run.id for run in runs if run.is_leased(now)} | held | unpaid.keys()
+    kept = {run.id for run in runs if run.is_leased(now)} | unpaid.keys()
     waiting = [run for run in reversed(runs) if run.id not in kept]
     first = [run for run in waiting if run.id in needed]
     others = [run for run in waiting if run.id not in needed]
@@ -99,7 +95,6 @@ def list_queue(tx: Transaction, now: datetime) -> Sequence[QueuedRun]:
             run,
             needed.get(run.id, ()),
             leased=run.is_leased(now),
-            held=run.id in held,
             unpaid=unpaid.get(run.id, ""),
         )
         for run in reversed(runs)
@@ -122,17 +117,3 @@ def _unpaid_runs(tx: Transaction, runs: Iterable[EvalRun], now: datetime) -> Map
 
 def _list_needing(proposals: Iterable[Proposal], run: str) -> Sequence[str]:
     return tuple(proposal.id for proposal in proposals if run in needed_runs([proposal]))
-
-
-def _held_runs(proposals: Iterable[Proposal], waiting: Collection[str]) -> frozenset[str]:
-    """Returns the candidates' runs that begin once the incumbent's pool is there: until then
-    the gate decides nothing, and every answer would be paid for.
-    """
-    return frozenset(
-        proposal.runs[plan.suite].candidate
-        for proposal in proposals
-        for plan in proposal.plans
-        if plan.about_these
-        and plan.suite in proposal.runs
-        and proposal.runs[plan.suite].incumbent in waiting
-    )

@@ -48,14 +48,13 @@ def recompute_stored(
         runs = {run: tx.runs.get(run) for run in sorted(evaluation.run_ids(proposal))}
         evaluation.check_arms(proposal, runs)
         samples = evaluation.load_answers(tx, proposal)
-        halted = sorted(run.id for run in runs.values() if run.state in evaluation.STUCK)
-        key = _digest(verdict, proposal, samples, halted)
+        key = _digest(verdict, proposal, samples)
     except (NotFound, SignatureInvalid, StaleEvidence, ValueError) as error:
         # ValueError: of a figure that no verdict of ours has.
         return Recomputation(AgreementLevel.DIFFERS, (str(error),))
     recomputation = ctx.recomputed.get(key)
     if recomputation is None:
-        recomputation = recompute_verdict(verdict, proposal, samples, halted)
+        recomputation = recompute_verdict(verdict, proposal, samples)
         while len(ctx.recomputed) >= MAX_REMEMBERED:
             ctx.recomputed.pop(next(iter(ctx.recomputed)))
         ctx.recomputed[key] = recomputation
@@ -110,7 +109,6 @@ def _digest(
     verdict: Verdict,
     proposal: Proposal,
     samples: Mapping[str, RunSamples],
-    halted: Sequence[str],
 ) -> str:
     body = [
         hash_content(verdict_bytes(verdict)),
@@ -120,7 +118,6 @@ def _digest(
         [plan.as_json() for plan in proposal.plans],
         proposal.policy.gate.verdict_ttl_s,
         {suite: [_rows(side) for side in sides] for suite, sides in samples.items()},
-        halted,
     ]
     return digest(body)
 

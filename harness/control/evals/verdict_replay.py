@@ -11,7 +11,7 @@ from harness.domain.content_hash import hash_content
 from harness.domain.errors import InputError, NotFound
 from harness.domain.evals.run import Sample
 from harness.domain.evals.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
-from harness.domain.evals.verdict import Passed, Verdict
+from harness.domain.evals.verdict import Verdict
 from harness.domain.proposals.policy import GatePolicy
 from harness.domain.ranges import SHARE_RANGE
 from harness.gate.offline import verdicts
@@ -86,9 +86,7 @@ def replay_verdict(ctx: Context, decision: str) -> ReplayedVerdict:
         samples = {case.plan.suite: _samples(tx, case) for case in cases}
     differences: list[str] = []
     for case in cases:
-        differences += remeasure_claim(
-            case, samples[case.plan.suite], passed=isinstance(stored, Passed)
-        )[1]
+        differences += remeasure_claim(case, samples[case.plan.suite])[1]
     before, after = verdict_bytes(stored), b""
     try:
         after = verdict_bytes(verdicts.replay_verdict(stored))
@@ -144,6 +142,6 @@ def _samples(tx: Transaction, case: SuiteClaim) -> RunSamples:
 
     plan, paired = case.plan, case.paired
     return (
-        samples_of(paired.incumbent_run, plan.incumbent_items),
+        samples_of(paired.incumbent_run, plan.planned_items),
         samples_of(paired.candidate_run, plan.planned_items),
     )

@@ -23,7 +23,6 @@ from harness.control.evals.run_costs import (
     compute_savings,
     sum_judging_cost,
 )
-from harness.control.proposals.evaluation import asks_incumbent_first
 from harness.control.routing import freezes, monthly_bill
 from harness.control.shadow.stage import ShadowStage, find_stage
 from harness.domain.canary.rollout import Rollout
@@ -72,13 +71,6 @@ class SuiteColumns:
 
     incumbent: AnswerColumns
     candidate: AnswerColumns
-    # Those of the incumbent to the items of its pool that the candidate is not asked.
-    pool_rest: AnswerColumns
-
-    @property
-    def incumbent_answers(self) -> AnswerColumns:
-        """All of the incumbent's, those too that no pair needs."""
-        return AnswerColumns.join((self.incumbent, self.pool_rest))
 
 
 @dataclass(frozen=True)
@@ -93,8 +85,6 @@ class SuiteAnswers:
     incumbent: Sequence[Sample]
     candidate: Sequence[Sample]
     pin: SuitePin
-    # The incumbent's answers to the items of its pool that the candidate is not asked.
-    pool_rest: Sequence[Sample] = ()
     read: SuiteColumns | None = None  # of a comparison without texts
     stored: tuple[int, int] = (0, 0)  # how many samples both runs had
 
@@ -103,18 +93,12 @@ class SuiteAnswers:
         """Returns the figures of all answers."""
         if self.read is not None:
             return self.read
-        sides = self.incumbent, self.candidate, self.pool_rest
-        return SuiteColumns(*map(AnswerColumns.from_samples, sides))
+        return SuiteColumns(*map(AnswerColumns.from_samples, (self.incumbent, self.candidate)))
 
     def with_runs(self, incumbent: EvalRun, candidate: EvalRun) -> "SuiteAnswers":
         """Returns the same answers of the runs as they are now."""
         now = replace(self, incumbent_run=incumbent, candidate_run=candidate)
         return replace(now, read=self.figures)
-
-    @property
-    def asks_incumbent_first(self) -> bool:
-        """Whether the candidate is not asked yet."""
-        return asks_incumbent_first(self.plan, self.incumbent_run)
 
     def describe_faults(self, incumbent: str, candidate: str) -> Sequence[str]:
         """Says why answers of a model may be no evidence; both by their names."""
@@ -126,7 +110,7 @@ class SuiteAnswers:
     @property
     def judging(self) -> JudgingCost:
         """Sums what judging cost in both runs."""
-        both = self.figures.incumbent_answers, self.figures.candidate
+        both = self.figures.incumbent, self.figures.candidate
         return sum_judging_cost(AnswerColumns.join(both), judged=self.pin.judged)
 
     @property
@@ -170,12 +154,9 @@ class Comparison:
             return None
         return compute_savings(
             [
-                ArmCosts(items * side.plan.epochs, answers.cost_usd)
+                ArmCosts(side.plan.planned_items * side.plan.epochs, answers.cost_usd)
                 for side in self.suites
-                for items, answers in (
-                    (side.plan.incumbent_items, side.figures.incumbent_answers),
-                    (side.plan.planned_items, side.figures.candidate),
-                )
+                for answers in (side.figures.incumbent, side.figures.candidate)
             ]
         )
 
@@ -385,7 +366,6 @@ def _side(tx: Transaction, plan: SuitePlan, runs: tuple[EvalRun, EvalRun]) -> Su
         incumbent=tx.runs.samples(ours.id, below=plan.planned_items),
         candidate=tx.runs.samples(theirs.id, below=plan.planned_items),
         pin=tx.suites.get(plan.suite_digest),
-        pool_rest=_pool_rest(tx, plan, ours.id),
     )
 
 
@@ -394,9 +374,7 @@ def _figures_of(
 ) -> SuiteAnswers:
     """The same without texts, and without a check of every signature."""
     ours, theirs = runs
-    asked = tx.runs.figures(ours.id, below=plan.incumbent_items)
-    paired, pool_rest = asked.split_at(plan.planned_items)
-    answered = tx.runs.figures(theirs.id, below=plan.planned_items)
+    figures = [tx.runs.figures(run.id, below=plan.planned_items) for run in runs]
     return SuiteAnswers(
         plan=plan,
         incumbent_run=ours,
@@ -404,7 +382,7 @@ def _figures_of(
         incumbent=(),
         candidate=(),
         pin=tx.suites.get(plan.suite_digest),
-        read=SuiteColumns(paired, answered, pool_rest),
+        read=SuiteColumns(*figures),
     )
 
 
@@ -419,14 +397,6 @@ def _with_examples(tx: Transaction, side: SuiteAnswers, verdict: Verdict) -> Sui
         incumbent=tx.runs.samples_of(side.incumbent_run.id, items),
         candidate=tx.runs.samples_of(side.candidate_run.id, items),
     )
-
-
-def _pool_rest(tx: Transaction, plan: SuitePlan, run: str) -> Sequence[Sample]:
-    """Without their texts, which nobody reads beside an answer of the candidate."""
-    if plan.incumbent_items == plan.planned_items:
-        return ()
-    answers = tx.runs.outcomes(run, below=plan.incumbent_items)
-    return [sample for sample in answers if sample.position >= plan.planned_items]
 
 
 def compute_arm_figures(answers: AnswerColumns) -> ArmFigures:

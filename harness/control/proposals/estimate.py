@@ -32,7 +32,7 @@ from harness.gate.planning.budget import (
     MeanUsage,
     sd_pass_fail,
 )
-from harness.gate.planning.claim_advice import ClaimAdvice, advise_claim, plan_cost_usd
+from harness.gate.planning.claim_advice import ClaimAdvice, advise_claim
 from harness.gate.planning.planned_tests import PlannedTest, planned_test
 from harness.ports import Transaction
 
@@ -102,29 +102,6 @@ class SuiteEstimate:
 
     @property
     def texts(self) -> Sequence[str]:
-        """Says whom a claim about these items asks first, and what the slices can show."""
-        return (*((self.pool_text,) if self.pool_text else ()), *self.slice_texts)
-
-    @property
-    def pool_text(self) -> str:
-        """Says whom a claim about these items asks first, and what it is taken to foresee;
-        empty for other claims.
-        """
-        if not self.plan.about_these:
-            return ""
-        foreseen = (
-            "what can be foreseen is not known yet, and counts as nothing"
-            if self.spread is None
-            else f"{format_percent(self.spread.foreseen)} of the differences' variance could "
-            "be foreseen in the last comparison, and is taken to be here"
-        )
-        return (
-            f"for the claim about these items the incumbent answers {self.plan.pool:,} items "
-            f"before the candidate is asked; {foreseen}"
-        )
-
-    @property
-    def slice_texts(self) -> Sequence[str]:
         """Says in words what the slices can show, and how long a promotion waits for them."""
         if not self.slices:
             return ()
@@ -173,7 +150,7 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all that is known of a suite
     spread = recorded_answers.measure_spread(tx, plan, arms[0].id, earlier)
     known = spread or DifferenceSpread(_guess(plan, effect), 0.0, 0)
     sd, units = known.sd(plan.epochs), ctx.suites.groups(plan.suite).units
-    test, saving = planned_test(plan, units, known.foreseen), _saving(tx, arms, sides)
+    test, saving = planned_test(plan, units, known), _saving(tx, arms, sides)
     advice = advise_claim(plans, chosen, units, known, sides, saving, wished or EFFECT)
     judged = ctx.suites.pin(plan.suite).judged
     warnings = (
@@ -191,9 +168,11 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all that is known of a suite
         candidate=theirs,
         estimated=bool(ours and theirs and not theirs.answers),
         cost_usd=advice.own.cost_usd,
-        judge_usd=plan_cost_usd(plan, sides, budget.judging_cost_usd) if judged else 0.0,
+        judge_usd=(
+            budget.judging_cost_usd(plan.planned_items, plan.epochs, sides) if judged else 0.0
+        ),
         duration_s=budget.comparison_duration_s(
-            plan.planned_items, plan.epochs, sides, ctx.eval_connections, plan.pool
+            plan.planned_items, plan.epochs, sides, ctx.eval_connections
         ),
         advice=advice,
         warning=" ".join(filter(None, warnings)),
@@ -282,11 +261,10 @@ def _budget_warning(
 ) -> str:
     """Says which run would end before its last answer, since it may not cost so much."""
     found = []
-    asked = (plan.incumbent_items, plan.planned_items)
-    for whose, items, usage in zip(("incumbent", "candidate"), asked, sides, strict=True):
+    for whose, usage in zip(("incumbent", "candidate"), sides, strict=True):
         if usage is None:
             continue
-        answers = items * plan.epochs
+        answers = plan.planned_items * plan.epochs
         tokens = answers * (usage.input_tokens + usage.output_tokens)
         if limit.max_cost_usd is not None and (usage.cost_usd or 0.0) > 0.0:
             usd = answers * (usage.cost_usd or 0.0)
@@ -300,8 +278,6 @@ def _budget_warning(
                 f"The {whose}'s run of {answers:,} answers takes about {tokens:,.0f} tokens, "
                 f"and `max_tokens` ends it at {limit.max_tokens:,}."
             )
-    if found and plan.pool and found[0].startswith("The incumbent"):
-        found.append("Without the whole pool nothing is adjusted.")
     return " ".join(found)
 
 

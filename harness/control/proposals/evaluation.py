@@ -33,7 +33,6 @@ from harness.ports import Transaction
 
 Answers = tuple[Sequence[Sample], Sequence[Sample]]
 STUCK = (RunState.FAILED, RunState.OVER_BUDGET)
-INCUMBENT_FIRST = "the incumbent is asked first"
 MAY_GO_ON = (*RUNNABLE_STATES, RunState.STOPPED)
 
 
@@ -86,7 +85,7 @@ def _continue_run(
     if is_mixed((sample.served for sample in scored), plan.served_pin):
         scored = []
     if len(scored) == len(samples) and tx.runs.get(before).state not in STUCK:
-        tx.runs.want(before, _items_of(proposal, plan, target))
+        tx.runs.want(before, plan.planned_items)
         return before
     run = _new(ctx, tx, proposal, plan, target)
     for sample in scored:
@@ -148,7 +147,7 @@ def _share_run(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePla
         for sample in before:
             tx.runs.store_sample(replace(sample, run=ours.id))
         return ours.id
-    tx.runs.want(found.id, plan.incumbent_items)
+    tx.runs.want(found.id, plan.planned_items)
     return found.id
 
 
@@ -229,15 +228,11 @@ def _run(ctx: Context, proposal: Proposal, plan: SuitePlan, target: str) -> Eval
         target=target,
         order_seed=plan.order_seed,
         epochs=plan.epochs,
-        wanted=_items_of(proposal, plan, target),
+        wanted=plan.planned_items,
         state=RunState.QUEUED,
         created_at=ctx.clock.now(),
         budget=RunBudget(gate.max_tokens, gate.max_cost_usd),
     )
-
-
-def _items_of(proposal: Proposal, plan: SuitePlan, target: str) -> int:
-    return plan.incumbent_items if target == proposal.incumbent else plan.planned_items
 
 
 def check_arms(proposal: Proposal, runs: Mapping[str, EvalRun]) -> None:
@@ -270,25 +265,11 @@ def run_ids(proposal: Proposal) -> frozenset[str]:
     )
 
 
-def asks_incumbent_first(plan: SuitePlan, incumbent: EvalRun) -> bool:
-    """Tells whether the candidate's run has not begun, since the incumbent answers its pool
-    before it.
-    """
-    return plan.about_these and incumbent.state in RUNNABLE_STATES
-
-
-def count_answers(tx: Transaction, proposal: Proposal) -> tuple[int, int, str]:
-    """Counts the answers that are there and those that there may be, and says who is asked:
-    empty where both are.
-    """
+def count_answers(tx: Transaction, proposal: Proposal) -> tuple[int, int]:
+    """Counts the answers that are there and those that there may be."""
     wanted = sum(plan.most_answers for plan in proposal.plans)
     done = sum(tx.runs.progress(run)[0] for run in run_ids(proposal))
-    first = any(
-        asks_incumbent_first(plan, tx.runs.get(proposal.runs[plan.suite].incumbent))
-        for plan in proposal.plans
-        if plan.suite in proposal.runs
-    )
-    return min(done, wanted), wanted, INCUMBENT_FIRST if first else ""
+    return min(done, wanted), wanted
 
 
 def load_answers(tx: Transaction, proposal: Proposal) -> dict[str, Answers]:
@@ -299,7 +280,7 @@ def load_answers(tx: Transaction, proposal: Proposal) -> dict[str, Answers]:
     plans = {plan.suite: plan for plan in proposal.plans}
     return {
         suite: (
-            tx.runs.outcomes(pair.incumbent, below=plans[suite].incumbent_items),
+            tx.runs.outcomes(pair.incumbent, below=plans[suite].planned_items),
             tx.runs.outcomes(pair.candidate, below=plans[suite].planned_items),
         )
         for suite, pair in proposal.runs.items()
@@ -324,12 +305,10 @@ def dead_ends(proposal: Proposal, runs: Mapping[str, EvalRun]) -> list[EvalRun]:
 def stopped_early(tx: Transaction, proposal: Proposal) -> dict[str, int]:
     """Runs that ended before all that this proposal may need was asked, and how many items."""
     needed = [
-        (run, items, plan.epochs)
+        (run, plan.planned_items, plan.epochs)
         for plan in proposal.plans
-        for run, items in (
-            (proposal.runs[plan.suite].incumbent, plan.incumbent_items),
-            (proposal.runs[plan.suite].candidate, plan.planned_items),
-        )
+        for pair in (proposal.runs[plan.suite],)
+        for run in (pair.incumbent, pair.candidate)
     ]
     return {
         run: items

@@ -136,6 +136,6 @@ def _find_unpaid(ctx: Context, proposal: Proposal) -> str:
     queue = load_queue(ctx)
     waiting = [queue[run] for run in sorted(needed_runs([proposal])) if run in queue]
     unpaid = next((queued.unpaid for queued in waiting if queued.unpaid), "")
-    if not unpaid or any(not (queued.unpaid or queued.held) for queued in waiting):
+    if not unpaid or any(not queued.unpaid for queued in waiting):
         return ""
     return "" if load_spending(ctx).held_usd else unpaid

@@ -35,10 +35,7 @@ class PolicyForecast:
     @property
     def answers(self) -> int:
         """Counts the answers of both models, at most."""
-        return sum(
-            (suite.plan.planned_items + suite.plan.incumbent_items) * suite.plan.epochs
-            for suite in self.suites
-        )
+        return sum(suite.plan.most_answers for suite in self.suites)
 
     @property
     def cost_usd(self) -> float | None:

@@ -80,12 +80,12 @@ def _misdecided(rows: ProvenRows) -> Iterator[str]:
         yield f"the verdict {rows.verdict.id} is not the one of {proposal.id}"
     samples = {
         plan.suite: (
-            _below(rows, proposal.runs[plan.suite].incumbent, plan.incumbent_items),
+            _below(rows, proposal.runs[plan.suite].incumbent, plan.planned_items),
             _below(rows, proposal.runs[plan.suite].candidate, plan.planned_items),
         )
         for plan in proposal.plans
     }
-    yield from recompute_verdict(rows.verdict, proposal, samples, [*rows.runs]).differences
+    yield from recompute_verdict(rows.verdict, proposal, samples).differences
 
 
 def _below(rows: ProvenRows, run: str, items: int) -> list[Sample]:

@@ -1,5 +1,5 @@
 """Recorded answers say what the next comparison on a suite may take: what an answer of a target
-costs (`mean_usage`), and how much differences vary and can be foreseen (`measure_spread`).
+costs (`mean_usage`), and how much differences vary (`measure_spread`).
 
 Item texts are what people read of a comparison's items: the question without the words that
 every prompt of the suite begins with, and the expected answer. Both come from the suite's data
@@ -21,8 +21,6 @@ from harness.domain.evals.run import AnswerColumns, Sample, SampleError
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target
-from harness.gate.arrays import np
-from harness.gate.offline.adjusted import Covariates, adjust_difference
 from harness.gate.planning import budget
 from harness.gate.planning.budget import DifferenceSpread, MeanUsage
 from harness.ports import Transaction
@@ -82,33 +80,8 @@ def measure_spread(
         theirs = tx.runs.samples(runs.candidate, below=MOST_SAMPLES)
         spread = budget.measure_spread(_differences(registered, ours, theirs))
         if spread is not None:
-            return replace(spread, foreseen=_foreseen(registered, ours, theirs))
+            return spread
     return None
-
-
-def _foreseen(plan: SuitePlan, ours: Sequence[Sample], theirs: Sequence[Sample]) -> float:
-    """Share of the differences' variance that the incumbent's scores foresee."""
-    pool, answered = _item_scores(ours), _item_scores(theirs)
-    items = min(len(pool), len(answered))
-    if items < budget.MIN_PAIRS or plan.cluster:
-        return 0.0
-    columns = Covariates(np.array(pool)).rows(1)
-    differences = np.array(answered[:items]) - np.array(pool[:items])
-    fitted = adjust_difference(differences[None, :], columns)
-    left = float(fitted.squares[0]) / max(items - 1 - fitted.columns, 1)
-    whole = float(fitted.all_squares[0]) / (items - 1)
-    return max(0.0, 1.0 - left / whole) if whole > 0.0 else 0.0
-
-
-def _item_scores(samples: Sequence[Sample]) -> list[float]:
-    """Of the items in their order, up to the first without a score."""
-    scores: dict[int, list[float | None]] = {}
-    for sample in samples:
-        scores.setdefault(sample.position, []).append(sample.strict)
-    found: list[float] = []
-    while known := [score for score in scores.get(len(found), []) if score is not None]:
-        found.append(fmean(known))
-    return found
 
 
 def _differences(

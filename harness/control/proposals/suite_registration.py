@@ -22,7 +22,6 @@ from harness.domain.evals.suite_plan import (
 from harness.domain.proposals.policy import GatePolicy
 from harness.domain.routing.table import Route, RouteSettings, RouteSuite
 from harness.gate.planning import multiplicity
-from harness.gate.planning.planned_tests import pool_items
 from harness.ports import Transaction
 
 RegisteredSuites = Sequence[tuple[SuitePin, SuitePlan]]
@@ -179,6 +178,6 @@ def _plan(
         cluster=ours.cluster_field,
         cluster_sizes=ours.cluster_sizes(order_seed)[:n_max],
         population=population,
-        pool=pool_items(n_max, pin.items) if these else 0,
+        suite_items=pin.items if these else 0,
         slices=ours.guarded_slices(order_seed, n_max),
     )

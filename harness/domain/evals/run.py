@@ -239,19 +239,13 @@ class AnswerColumns:
             *(list(chain(*(getattr(part, name) for part in filled))) for name in COLUMNS)
         )
 
-    def split_at(self, position: int) -> tuple[Self, Self]:
-        """Splits the answers to the first items of the run's order from those to the others."""
-        if not self.position or max(self.position) < position:
-            return self, type(self)()
-        first = [place < position for place in self.position]
-        return self._pick(first), self._pick([not wanted for wanted in first])
-
     @property
     def answered(self) -> Self:
         """Keeps the calls that were answered: no error of the infrastructure ended them."""
         if SampleError.INFRA not in self.error:
             return self
-        return self._pick([error != SampleError.INFRA for error in self.error])
+        wanted = [error != SampleError.INFRA for error in self.error]
+        return type(self)(*(list(compress(getattr(self, name), wanted)) for name in COLUMNS))
 
     @property
     def served(self) -> frozenset[ServedModel]:
@@ -262,9 +256,6 @@ class AnswerColumns:
     def judges(self) -> frozenset[ServedModel]:
         """The same of the judge's provider."""
         return _models(self.judge_model, self.judge_build)
-
-    def _pick(self, wanted: Sequence[bool]) -> Self:
-        return type(self)(*(list(compress(getattr(self, name), wanted)) for name in COLUMNS))
 
 
 def describe_faults(answers: AnswerColumns, model: str) -> Sequence[str]:

@@ -16,7 +16,6 @@ class LenientFigures:
     delta: float = 0.0  # candidate minus incumbent
     ci_low: float | None = None
     ci_high: float | None = None
-    log_e: float = 0.0
     p_final: float | None = None
 
 
@@ -78,7 +77,6 @@ class SuiteFigures:
     spend: str | None = None  # the rule by which it was split
     t: float | None = None  # the test statistic of the last look and its p-value
     p_t: float | None = None
-    log_e_max: float = 0.0
     sd: float | None = None  # of the items' differences
     incumbent_mean: float | None = None
     candidate_mean: float | None = None
@@ -107,8 +105,6 @@ class SuiteFigures:
     holm: HolmFigures | None = None
     cluster: str | None = None  # the field whose values are the units that n_used counts
     items: int | None = None  # in the clusters used
-    # Share of the variance that could be foreseen, where the claim is about these items.
-    explained: float | None = None
     # noise_*: variance of an item's score when it is asked anew, where the claim is about these
     # items.
     noise_incumbent: float | None = None
@@ -154,7 +150,6 @@ _OPTIONAL: Final = (
     "holm",
     "cluster",
     "items",
-    "explained",
     "noise_incumbent",
     "noise_candidate",
     "measured",

@@ -158,22 +158,17 @@ class SuitePlan:
         return bisect_right(list(accumulate(self.cluster_sizes)), items)
 
     population: ClaimPopulation = ClaimPopulation.LIKE_THESE
-    pool: int = 0  # how many items the incumbent answers, for a claim about these items
+    suite_items: int = 0  # how many the suite has, for a claim about these items
 
     @property
     def about_these(self) -> bool:
-        """Tells whether the incumbent answers its pool first, and the plan has its analyses."""
+        """Tells whether the claim is about the suite's own items."""
         return self.population is ClaimPopulation.THESE
-
-    @property
-    def incumbent_items(self) -> int:
-        """How many items the incumbent is asked; the candidate is asked planned_items."""
-        return max(self.pool, self.planned_items)
 
     @property
     def most_answers(self) -> int:
         """Counts the answers of both models, where the gate stops nowhere early."""
-        return (self.incumbent_items + self.planned_items) * self.epochs
+        return 2 * self.planned_items * self.epochs
 
     def as_json(self) -> dict[str, object]:
         """Leaves out what does not concern the plan."""
@@ -189,7 +184,7 @@ class SuitePlan:
         if self.cluster:
             more |= {"cluster": self.cluster, "cluster_sizes": list(self.cluster_sizes)}
         if self.about_these:
-            more |= {"population": self.population.value, "pool": self.pool}
+            more |= {"population": self.population.value, "suite_items": self.suite_items}
         if self.slices:
             more |= {"slices": [asdict(slice_) for slice_ in self.slices]}
         single = {

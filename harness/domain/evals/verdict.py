@@ -53,7 +53,6 @@ class SuiteReport:
     ci_low: float | None
     ci_high: float | None
     ci_method: str
-    log_e: float
     log_e_bad: float
     p_final: float | None
     wins: int

@@ -1,19 +1,16 @@
 """A design fixes a comparison before the first score is known: claim, allowed loss, items,
-alpha, and how alpha is split between early promotion and the final test (statistics.md §1.2).
+alpha, and the planned analyses at which it may promote (statistics.md §1.3 and §1.14).
 
 A loss that was not met yet: graded suites are tested as if one more item had come, and been
 lost (statistics.md §1.17). How much of it was lost is what wins and losses share.
 
-Interim analyses are the moments, fixed before the first score, at which a comparison about
-these items may promote, and the level of the test at each (statistics.md §1.14).
-
-The levels spend .9 of alpha, as the share of items that are in to the power 2.5. They are exact
+The levels spend .9 of alpha, as the square of the share of items that are in. They are exact
 for sums of independent normal increments; the rest of alpha is for what is not normal in few
 items (measured, see docs/explanation/benchmarks.md).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -29,8 +26,6 @@ from harness.domain.evals.suite_plan import (
 from harness.gate.arrays import ArrayLike, Floats, np, running_sum, special
 from harness.gate.offline.intervals import VARIANCE_GUARD, squared_deviations
 
-EARLY_SHARE = 0.2
-FINAL_SHARE = 0.8
 # The rejection is a safety with its own 5 %: it cannot cause a false promotion.
 REJECT_LOG_E = math.log(20.0)
 
@@ -50,6 +45,10 @@ class Design:
     # (statistics.md §1.7).
     early: bool = True
     unit: str = "item"  # what n_max counts
+    # How many items the suite has, where the claim is about these (statistics.md §1.15).
+    suite_items: int | None = None
+    # Chance of being shown at the end below which the comparison is given up; 0: never.
+    futility: float = 0.0
 
     def __post_init__(self) -> None:
         if self.claim not in QUALITY_CLAIMS:
@@ -67,19 +66,12 @@ class Design:
         return 0.0 if self.claim is Claim.SUPERIOR else -self.margin
 
     @property
-    def alpha2(self) -> float:
-        """Returns the error spent on the test at n_max."""
-        return FINAL_SHARE * self.alpha if self.early else self.alpha
-
-    @property
-    def bets_for(self) -> float:
-        """The log e-value that the bets aim at."""
-        return math.log(1.0 / (EARLY_SHARE * self.alpha))
-
-    @property
-    def promote_at(self) -> float:
-        """Returns the log e-value that promotes early; infinity where nothing may."""
-        return self.bets_for if self.early else math.inf
+    def levels(self) -> Mapping[int, float]:
+        """The level of the test at each planned analysis, by the items that are in then."""
+        if not self.early:
+            return {self.n_max: self.alpha}
+        items = interim_items(self.n_max)
+        return dict(zip(items, interim_levels(items, self.alpha), strict=True))
 
 
 def design_from_plan(plan: SuitePlan) -> Design:
@@ -90,6 +82,8 @@ def design_from_plan(plan: SuitePlan) -> Design:
         alpha=plan.alpha,
         early=plan.combine is not PrimaryCombination.ANY,
         unit=plan.unit,
+        suite_items=plan.suite_items if plan.about_these else None,
+        futility=plan.futility,
     )
 
 
@@ -109,6 +103,10 @@ def with_unseen_loss(differences: ArrayLike) -> Floats:
     return np.concatenate([d, -1.0 / (1.0 + shared / 2.0)], axis=-1)
 
 
+FUTILE: Final = "futile"  # how a comparison ended that was given up
+EARLY_ENDS: Final = ("early", FUTILE)
+# Nothing is given up before this share of the items: what the first ones show is mostly luck.
+FUTILE_FROM: Final = 0.25
 # The items to come are taken to be as good as the upper end of what was seen.
 OPTIMISM_SE: Final = 2.0
 
@@ -121,7 +119,7 @@ def chance_of_passing(n: ArrayLike, total: Floats, squares: Floats, design: Desi
     left = np.maximum(design.n_max - done, 0.0)
     sd = np.sqrt((squared_deviations(done, total, squares) + VARIANCE_GUARD) / done)
     drift = total / done + OPTIMISM_SE * sd / np.sqrt(done)
-    z = -special.ndtri(design.alpha2)
+    z = -special.ndtri(design.levels[design.n_max])
     limit = z * sd * np.sqrt(design.n_max) + design.theta0 * design.n_max
     reach = (total + left * drift - limit) / (sd * np.sqrt(np.maximum(left, 1.0)))
     return np.asarray(np.where(left > 0.0, special.ndtr(reach), 0.0), dtype=np.float64)
@@ -130,7 +128,7 @@ def chance_of_passing(n: ArrayLike, total: Floats, squares: Floats, design: Desi
 FIRST_ITEMS: Final = 60
 FEWEST_BETWEEN: Final = 10
 MOST_ANALYSES: Final = 20
-_SPENDING_POWER: Final = 2.5
+_SPENDING_POWER: Final = 2.0
 # Of alpha. Tests of few pass/fail items err a little more often than they say.
 _SPENT_SHARE: Final = 0.9
 _GRID: Final = 201

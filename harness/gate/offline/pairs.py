@@ -15,16 +15,15 @@ from harness.domain.evals.pins import (
     ServedModel,
     ServedModels,
     ServedPin,
-    is_mixed,
     named_models,
 )
 from harness.domain.evals.run import Sample, SampleError
 from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.domain.evals.verdict import ScorePair
+from harness.gate.offline.noise import MOST_NOISE
 
 # (.1 + .2) / 2 and (.15 + .15) / 2 are not the same double: that is no win.
 ROUNDING = 1e-12
-MOST_NOISE = 0.25  # variance of the mean of two scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +47,9 @@ class PairedItem:
     served: ServedModels = field(default=ServedModels(), compare=False)
     # US dollars of (incumbent, candidate), means over epochs, where the claim asks for them.
     costs: tuple[float | None, float | None] = (None, None)
-    # Variance of the candidate's mean score, where the claim is about these items.
-    variance: float | None = None
+    # Variances of the mean scores of (incumbent, candidate), where the claim is about these
+    # items.
+    variances: tuple[float, float] | None = None
 
     @property
     def complete(self) -> bool:
@@ -83,12 +83,6 @@ class PairedSuite:
     incumbent_run: str
     candidate_run: str
     blocked: str = ""  # why no item after it can be measured
-    # Where the claim is about these items, the incumbent's scores of the plan's whole pool, in
-    # its order: None while they are awaited, empty where the run ended before it had them, or
-    # where they are several measurements.
-    pool: tuple[float, ...] | None = None
-    # Variances of these scores, where the claim is about these items.
-    pool_variances: tuple[float, ...] = ()
     # Where the items come from a verdict, what it says was served.
     stored_served: ServedModels | None = None
 
@@ -136,29 +130,14 @@ def pair_samples(
         item = _paired(a, b)
         if plan.claim is Claim.CHEAPER:
             item = replace(item, costs=(_cost(a), _cost(b)))
-        if _asked_anew(plan):
-            item = replace(item, variance=_score_variance(b))
+        if plan.about_these:
+            item = replace(item, variances=(_score_variance(a), _score_variance(b)))
         blocked = pinned.broken(item)
         if blocked:
             break
         items.append(item)
     whole = tuple(items[: plan.items_in(plan.units_in(len(items)))])
-    pool = _pool_scores(plan, ours)
-    variances = _pool_variances(plan, ours) if pool else ()
-    return PairedSuite(whole, _run_of(incumbent), _run_of(candidate), blocked, pool, variances)
-
-
-def _asked_anew(plan: SuitePlan) -> bool:
-    return plan.about_these and plan.epochs > 1
-
-
-def _pool_variances(
-    plan: SuitePlan, incumbent: Mapping[int, list[Sample]]
-) -> tuple[float, ...]:
-    if not _asked_anew(plan):
-        return ()
-    answers = (incumbent[position] for position in range(plan.pool))
-    return tuple(_score_variance(epochs) for epochs in answers)
+    return PairedSuite(whole, _run_of(incumbent), _run_of(candidate), blocked)
 
 
 def _score_variance(samples: Sequence[Sample]) -> float:
@@ -173,27 +152,6 @@ def _score_variance(samples: Sequence[Sample]) -> float:
     mean = math.fsum(scores) / len(scores)
     squares = math.fsum((score - mean) ** 2 for score in scores)
     return squares / (len(scores) - 1) / len(scores)
-
-
-def _pool_scores(
-    plan: SuitePlan, incumbent: Mapping[int, list[Sample]]
-) -> tuple[float, ...] | None:
-    """The incumbent's score of every item.
-
-    No pair shows what became of an item that the candidate is not asked. Where one has no
-    score, or another model answered or scored it, nothing is adjusted.
-    """
-    answers = [incumbent.get(position, []) for position in range(plan.pool)]
-    if not answers or any(len(epochs) < plan.epochs for epochs in answers):
-        return None
-    asked = [sample for epochs in answers for sample in epochs]
-    served = ([sample.served for sample in asked], [sample.judge for sample in asked])
-    scores = [list(map(_strict, epochs)) for epochs in answers]
-    if any(None in group for group in scores) or any(
-        is_mixed(by, plan.served_pin) for by in served
-    ):
-        return ()
-    return tuple(mean_score(group, 1.0) for group in scores)
 
 
 def _by_position(plan: SuitePlan, samples: Sequence[Sample]) -> Mapping[int, list[Sample]]:

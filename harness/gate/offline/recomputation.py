@@ -8,7 +8,7 @@ give another last digit.
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
@@ -16,10 +16,10 @@ from typing import Any, Final
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.pins import ServedModels
 from harness.domain.evals.run import Sample
-from harness.domain.evals.verdict import Passed, Verdict
+from harness.domain.evals.verdict import Verdict
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.ranges import add_seconds
-from harness.gate.offline.pairs import PairedSuite, pair_samples
+from harness.gate.offline.pairs import pair_samples
 from harness.gate.offline.replay import (
     RULES_VERSION,
     claims_from_json,
@@ -62,14 +62,12 @@ def recompute_verdict(
     stored: Verdict,
     proposal: Proposal,
     samples: Mapping[str, RunSamples],
-    halted: Collection[str] = (),
 ) -> Recomputation:
     """Decides the verdict again from `samples`, by suite, on what `proposal` registered, and
     says whether it agrees with the stored one.
 
     samples: incumbent's and candidate's; in the run's order, and perhaps more of them than were
-    there when it was decided. halted: ids of runs that failed or are over budget, which stay
-    so: no verdict passes without a pool that a run may still bring.
+    there when it was decided.
     """
     if (rules := stored.inputs.get("rules")) != RULES_VERSION:
         return Recomputation(
@@ -77,7 +75,7 @@ def recompute_verdict(
             ((f"rules {rules} decided it, this version has {RULES_VERSION}: upgrade"),),
         )
     try:
-        return _recompute(stored, proposal, samples, halted)
+        return _recompute(stored, proposal, samples)
     except (SwapgateError, AttributeError, ValueError, LookupError, TypeError) as error:
         # What is no verdict of ours may hold anything.
         return _differs([f"it cannot be decided again: {type(error).__name__}: {error}"])
@@ -87,18 +85,14 @@ def _recompute(
     stored: Verdict,
     proposal: Proposal,
     samples: Mapping[str, RunSamples],
-    halted: Collection[str],
 ) -> Recomputation:
     cases = claims_from_json(stored.inputs)
     found = [*_unregistered(stored, proposal, cases)]
     again = []
     for case in cases:
         sides = samples.get(case.plan.suite, ((), ()))
-        passed = isinstance(stored, Passed)
-        measured, unlike = remeasure_claim(case, sides, passed=passed)
+        measured, unlike = remeasure_claim(case, sides)
         found += unlike
-        if passed and not unlike:
-            found += _never_ended(case, sides, halted)
         again.append(measured)
     if found:
         return _differs(found)
@@ -132,13 +126,8 @@ def _unregistered(
         yield "its times are not those that its policy gives"
 
 
-def remeasure_claim(
-    case: SuiteClaim, samples: RunSamples, *, passed: bool
-) -> tuple[SuiteClaim, list[str]]:
-    """The case with the pairs that the samples give; and, in words, where they are others.
-
-    passed: whether the verdict did.
-    """
+def remeasure_claim(case: SuiteClaim, samples: RunSamples) -> tuple[SuiteClaim, list[str]]:
+    """The case with the pairs that the samples give; and, in words, where they are others."""
     suite, used = case.plan.suite, case.paired.items
     try:
         paired = pair_samples(case.plan, *samples)
@@ -150,12 +139,7 @@ def remeasure_claim(
             f"{suite}: {len(used)} items were used, and the stored samples make {len(items)}"
         ]
     # What happened behind the last item that counts may have been measured since.
-    pool = _pool_again(case, paired, passed=passed)
-    again = replace(paired, items=items, blocked=case.paired.blocked, pool=pool)
-    if not pool:
-        again = replace(again, pool_variances=case.paired.pool_variances)
-    if (again.pool, again.pool_variances) != (case.paired.pool, case.paired.pool_variances):
-        return case, [f"{suite}: the incumbent's scores are not what the samples say"]
+    again = replace(paired, items=items, blocked=case.paired.blocked)
     if case.paired.served != ServedModels() and again.served != case.paired.served:
         return case, [
             f"{suite}: the stored samples were served by others than the verdict says"
@@ -166,33 +150,6 @@ def remeasure_claim(
         named = ", ".join(unlike[:MAX_NAMED])
         return case, [f"{suite}: items {named}{more} are not what the samples say"]
     return replace(case, paired=again), []
-
-
-def _pool_again(
-    case: SuiteClaim, now: PairedSuite, *, passed: bool
-) -> tuple[float, ...] | None:
-    """The pool as the samples give it, or as the verdict has it where that may have been so.
-
-    Nothing passes while a pool is awaited (None), and it may be complete since. Given up
-    (empty), it is missing from the samples of what passed: the candidate is asked once the
-    incumbent's run is over.
-    """
-    before = case.paired.pool
-    if before is None or (before == () and (now.pool is None or not passed)):
-        return before
-    return now.pool
-
-
-def _never_ended(
-    case: SuiteClaim, samples: RunSamples, halted: Collection[str]
-) -> Iterator[str]:
-    """Yields that a verdict went without a pool which no run's end kept from it."""
-    suite, before = case.plan.suite, case.paired
-    ended = {before.incumbent_run, before.candidate_run} & {*halted}
-    if case.plan.about_these and before.pool == () and not ended:
-        now = pair_samples(case.plan, *samples)
-        if now.pool is None and not now.blocked:
-            yield f"{suite}: it went without the incumbent's pool, and no run has ended early"
 
 
 def _differs(differences: Sequence[str]) -> Recomputation:

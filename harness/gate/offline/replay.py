@@ -34,19 +34,10 @@ def inputs_to_json(
     lenient), runs, marks of odd items, and what the providers served.
 
     costs: only of suites whose claim asks for them; pairs in US dollars, in the items' order.
-    pool: the incumbent's scores of the plan's whole pool, in its order.
-    variances: of these, and of the pairs' candidate scores, where a claim is about these items.
+    variances: of the pairs' scores, where a claim is about these items.
     """
-    pools = {
-        case.plan.suite: list(case.paired.pool)
-        for case in cases
-        if case.plan.about_these and case.paired.pool is not None
-    }
     variances = {
-        case.plan.suite: [
-            list(case.paired.pool_variances),
-            [item.variance for item in case.paired.items],
-        ]
+        case.plan.suite: [item.variances for item in case.paired.items]
         for case in cases
         if case.plan.about_these
     }
@@ -59,7 +50,6 @@ def inputs_to_json(
     return {
         "rules": RULES_VERSION,
         **({"costs": costs} if costs else {}),
-        **({"pool": pools} if pools else {}),
         **({"variances": variances} if variances else {}),
         "plans": [case.plan.as_json() for case in cases],
         "pairs": {case.plan.suite: _rows(case.paired) for case in cases},
@@ -154,7 +144,7 @@ def _marks(paired: PairedSuite) -> dict[str, object]:
             **({} if item.complete else {"reasons": [list(arm) for arm in item.reasons]}),
         }
         for item in paired.items
-        if item != PairedItem(item.pair, costs=item.costs, variance=item.variance)
+        if item != PairedItem(item.pair, costs=item.costs, variances=item.variances)
     }
 
 
@@ -163,24 +153,21 @@ def _case(plan: SuitePlan, inputs: Mapping[str, Any]) -> SuiteClaim:
     marks, runs = inputs["marks"][suite], inputs["runs"][suite]
     rows = inputs["pairs"][suite]
     costs = inputs.get("costs", {}).get(suite) or [(None, None)] * len(rows)
-    ours, theirs = inputs.get("variances", {}).get(suite) or ((), [None] * len(rows))
+    variances = inputs.get("variances", {}).get(suite) or [None] * len(rows)
     items = tuple(
         replace(
             _item(row, marks.get(row[0]), plan.epochs),
             costs=(cost[0], cost[1]),
-            variance=variance,
+            variances=None if noise is None else (noise[0], noise[1]),
         )
-        for row, cost, variance in zip(rows, costs, theirs, strict=True)
+        for row, cost, noise in zip(rows, costs, variances, strict=True)
     )
     blocked = inputs["blocked"].get(suite, "")
-    pool = inputs.get("pool", {}).get(suite)
     paired = PairedSuite(
         items,
         runs["incumbent"],
         runs["candidate"],
         blocked,
-        None if pool is None else tuple(map(float, pool)),
-        tuple(map(float, ours)),
         stored_served=served_from_json(inputs, suite),
     )
     stopped = inputs["stopped"].get(suite)

@@ -1,9 +1,9 @@
 """The sequential test reads paired differences item by item and may stop early
-(statistics.md §1.3 to §1.5): it promotes, rejects, goes on, or tests once more at the last
+(statistics.md §1.3 to §1.5): it promotes at a planned analysis, and rejects or gives up at any
 item.
 
-A judgement stops on its path (`judge_differences`), a benchmark runs many paths at once
-(`judge_batch`). Sums are added strictly in order, so that both agree to the last bit.
+`judge_batch` decides on many comparisons at once, `judge_differences` on one, with its figures.
+Sums are added strictly in order, so that results do not depend on how many there are.
 """
 
 import math
@@ -19,10 +19,11 @@ from harness.gate.arrays import (
     geometric_grid,
     log_mean_rows,
     np,
-    running_sum,
     special,
 )
 from harness.gate.offline.design import (
+    FUTILE,
+    FUTILE_FROM,
     REJECT_LOG_E,
     Design,
     chance_of_passing,
@@ -35,6 +36,7 @@ from harness.gate.offline.intervals import (
     tango_interval,
     tango_p,
 )
+from harness.gate.offline.noise import AnswerNoise, asked_anew, p_about_these, share_left
 
 
 def final_p(differences: ArrayLike, theta0: float) -> Floats:
@@ -88,9 +90,7 @@ def _sum(values: Floats) -> Floats:
 
 
 BET_GRID = geometric_grid(0.02, 0.9, 15)
-_CAP = 0.75
 _SLACK = 1e-12
-_PRIOR = 0.25
 # The chance of passing at the last item below which the margin is out of reach.
 OUT_OF_REACH = 0.01
 
@@ -99,10 +99,9 @@ OUT_OF_REACH = 0.01
 class EvidencePath:
     """Holds the evidence after each item along the last axis, going on past any stop."""
 
-    bet: Floats
-    log_e: Floats
     log_e_bad: Floats
     rejects: Bools  # worse than the incumbent, and the margin is out of reach
+    hopeless: Bools  # it can hardly be shown any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,27 +109,24 @@ class ComparisonEvidence:
     """Holds every figure of a comparison, on the items used. Shares of 1."""
 
     outcome: str  # promote | reject | inconclusive | running
-    how: str | None  # early | final | None
+    how: str | None  # early | final | futile | None
     n_used: int
     delta: float
     ci_low: float | None
     ci_high: float | None
     ci_method: str
-    log_e: float
-    log_e_max: float
     log_e_bad: float
     t: float | None
     # p_t, p_final: over the items used, at every moment, and None below two; p_final decides
-    # only at n_max. ci: None below two items; not adjusted for early stopping; method tango
-    # when every difference is -1, 0 or 1, else t.
+    # only at planned analyses. ci: None below two items; not adjusted for early stopping;
+    # method these for a claim about these items, else tango when every difference is -1, 0 or
+    # 1, else t.
     p_t: float | None
     p_final: float | None
     wins: int
     ties: int
     losses: int
     sd: float | None
-    # Share of the differences' variance that could be foreseen, at planned analyses.
-    explained: float | None = None
     # How much an item's score varies when it is asked anew, of incumbent and candidate: where
     # the claim is about these items.
     noise: tuple[float, float] | None = None
@@ -138,12 +134,13 @@ class ComparisonEvidence:
 
 @dataclass(frozen=True, slots=True)
 class BatchDecisions:
-    """Holds the decisions on many comparisons at once: one entry per row. Rows that still run
-    are in neither mask.
+    """Holds the decisions on many comparisons at once: one entry per row. Rows that still run,
+    and those that showed nothing to the end, are in no mask.
     """
 
     promoted: Bools
     rejected: Bools
+    futile: Bools
     n_used: Ints
 
 
@@ -168,62 +165,80 @@ def evidence_path(differences: ArrayLike, design: Design) -> EvidencePath:
     Source: Waudby-Smith & Ramdas 2024 (betting).
     """
     d = check_differences(differences)
-    items = np.arange(d.shape[-1] + 1)
-    if items[-1] > design.n_max:
-        raise InputError(f"{items[-1]} items, but the plan says at most {design.n_max}")
-    total, squares = running_sum(0.0, d), running_sum(0.0, d * d)
-    variance = (_PRIOR + squared_deviations(items, total, squares)) / (items + 1.0)
-    wish = np.sqrt(2.0 * design.bets_for / (variance[..., :-1] * design.n_max))
-    bet = np.minimum(wish, _CAP / (1.0 + design.theta0))
+    items = np.arange(1, d.shape[-1] + 1)
+    if d.shape[-1] > design.n_max:
+        raise InputError(f"{d.shape[-1]} items, but the plan says at most {design.n_max}")
     losing = [np.cumsum(np.log1p(-stake * d), axis=-1) for stake in BET_GRID]
     log_e_bad = log_mean_rows(losing)
     rejects = log_e_bad >= REJECT_LOG_E
+    total, squares = np.cumsum(d, axis=-1), np.cumsum(d * d, axis=-1)
+    reach = chance_of_passing(items, total, squares, design)
     if design.theta0 < 0.0:
-        reach = chance_of_passing(items[1:], total[..., 1:], squares[..., 1:], design)
         rejects &= reach < OUT_OF_REACH
-    return EvidencePath(
-        bet=bet,
-        log_e=np.cumsum(np.log1p(bet * (d - design.theta0)), axis=-1),
-        log_e_bad=log_e_bad,
-        rejects=rejects,
-    )
+    between = (items >= FUTILE_FROM * design.n_max) & (items < design.n_max)
+    return EvidencePath(log_e_bad, rejects, (reach < design.futility) & between)
 
 
-def judge_differences(differences: Sequence[float], design: Design) -> ComparisonEvidence:
-    """The verdict on items in their registered order, consumed up to where it is decided."""
+def judge_differences(
+    differences: Sequence[float], design: Design, noise: AnswerNoise | None = None
+) -> ComparisonEvidence:
+    """The verdict on items in their registered order, consumed up to where it is decided.
+
+    noise: of these items' scores, where the claim is about them; None is as noisy as can be.
+    """
     d = check_differences(differences)
     taken = evidence_path(d, design)
-    stops = (taken.log_e >= design.promote_at) | taken.rejects
-    used = int(np.argmax(stops)) + 1 if stops.any() else len(d)
-    evidence = build_evidence(d[:used], taken, design)
-    p, outcome, how = evidence.p_final, "running", None
-    # Promotion first: on the same item it stands.
-    if used and taken.log_e[used - 1] >= design.promote_at:
-        outcome, how = "promote", "early"
-    elif used == design.n_max and p is not None and p <= design.alpha2:
-        outcome, how = "promote", "final"
-    elif used and taken.rejects[used - 1]:
-        outcome, how = "reject", "early" if used < design.n_max else "final"
+    if not len(d):
+        return build_evidence(d, taken, design)
+    decided = judge_batch(d[None], design, noise)
+    used = int(decided.n_used[0])
+    outcome, how = "running", "early" if used < design.n_max else "final"
+    if decided.promoted[0]:
+        outcome = "promote"
+    elif decided.rejected[0]:
+        outcome = "reject"
+    elif decided.futile[0]:
+        outcome, how = "inconclusive", FUTILE
     elif used == design.n_max:
-        outcome, how = "inconclusive", "final"
-    return replace(evidence, outcome=outcome, how=how)
+        outcome = "inconclusive"
+    evidence = build_evidence(d[:used], taken, design, noise)
+    return replace(evidence, outcome=outcome, how=None if outcome == "running" else how)
 
 
-def judge_batch(matrix: ArrayLike, design: Design) -> BatchDecisions:
+def judge_batch(
+    matrix: ArrayLike, design: Design, noise: AnswerNoise | None = None
+) -> BatchDecisions:
     """Judges every row of differences (comparisons, items), without display figures."""
     d = check_differences(matrix)
-    taken = evidence_path(d, design)
-    up = taken.log_e >= design.promote_at
-    stops = up | taken.rejects
-    stopped, rows = stops.any(axis=-1), np.arange(len(d))
-    last = np.where(stopped, np.argmax(stops, axis=-1), d.shape[-1] - 1)
-    shown = up[rows, last]
-    if d.shape[-1] == design.n_max > 1:
-        shown |= (last == design.n_max - 1) & (final_p(d, design.theta0) <= design.alpha2)
-    return BatchDecisions(shown, stopped & ~shown, last + 1)
+    taken, items = evidence_path(d, design), d.shape[-1]
+    stops = taken.rejects | taken.hopeless
+    used = np.where(stops.any(axis=-1), np.argmax(stops, axis=-1) + 1, items)
+    promoted = np.zeros(len(d), dtype=np.bool_)
+    for n, level in design.levels.items():
+        # Promotion first: on the same item it stands.
+        if 2 <= n <= items and (open_ := ~promoted & (used >= n)).any():
+            now = open_ & (_p_value(d[:, :n], design, noise) <= level)
+            promoted, used = promoted | now, np.where(now, n, used)
+    rejected = ~promoted & taken.rejects[np.arange(len(d)), used - 1]
+    futile = ~promoted & ~rejected & taken.hopeless[np.arange(len(d)), used - 1]
+    return BatchDecisions(promoted, rejected, futile, used)
 
 
-def build_evidence(d: Floats, taken: EvidencePath, design: Design) -> ComparisonEvidence:
+def _p_value(d: Floats, design: Design, noise: AnswerNoise | None) -> Floats:
+    p = final_p(d, design.theta0)
+    return p if noise is None else p_about_these(p, _left(d, design, noise))
+
+
+def _left(d: Floats, design: Design, noise: AnswerNoise) -> Floats:
+    """The share of the mean difference's variance that counts of a claim about these items."""
+    n, anew = d.shape[-1], np.add(*noise.first(d.shape[-1]))
+    variance = (_squares_left(d) + VARIANCE_GUARD) / (n - 1)
+    return share_left(n / (design.suite_items or n), asked_anew(anew, variance))
+
+
+def build_evidence(
+    d: Floats, taken: EvidencePath, design: Design, noise: AnswerNoise | None = None
+) -> ComparisonEvidence:
     """Computes every figure of the items so far, of a comparison that goes on. taken: of them,
     or of more.
     """
@@ -231,12 +246,18 @@ def build_evidence(d: Floats, taken: EvidencePath, design: Design) -> Comparison
     t = None if few else float(guarded_t(d, design.theta0))
     total, squares = (float(_sum(x)) if used else 0.0 for x in (d, d * d))
     wins, losses = int((d > 0.0).sum()), int((d < 0.0).sum())
-    whole = bool((d == np.round(d)).all())
-    low, high, method = None, None, "tango" if whole else "t"
-    if not few:
-        tango = tango_interval(wins, losses, used) if whole else None
+    method = "tango" if (d == np.round(d)).all() else "t"
+    low, high = None, None
+    if noise is not None and not few:
+        left = math.sqrt(float(_left(d, design, noise)))
+        low, high = (
+            total / used + left * (end - total / used)
+            for end in t_interval(used, total, squares)
+        )
+        method = "these"
+    elif not few:
+        tango = tango_interval(wins, losses, used) if method == "tango" else None
         low, high = tango or t_interval(used, total, squares)
-    log_e, log_e_bad = taken.log_e[:used], taken.log_e_bad[:used]
     spread = float(squared_deviations(used, total, squares))
     return ComparisonEvidence(
         outcome="running",
@@ -246,14 +267,20 @@ def build_evidence(d: Floats, taken: EvidencePath, design: Design) -> Comparison
         ci_low=low,
         ci_high=high,
         ci_method=method,
-        log_e=float(log_e[-1]) + 0.0 if used else 0.0,
-        log_e_max=float(max(0.0, log_e.max(initial=0.0))),
-        log_e_bad=float(log_e_bad[-1]) + 0.0 if used else 0.0,
+        log_e_bad=float(taken.log_e_bad[used - 1]) + 0.0 if used else 0.0,
         t=t,
         p_t=None if t is None else float(t_tail(used, t)),
-        p_final=None if few else float(final_p(d, design.theta0)),
+        p_final=None if few else float(_p_value(d, design, noise)),
         wins=wins,
         ties=used - wins - losses,
         losses=losses,
         sd=None if few else math.sqrt(spread / (used - 1)),
+        noise=_mean_noise(used, noise),
     )
+
+
+def _mean_noise(used: int, noise: AnswerNoise | None) -> tuple[float, float] | None:
+    if noise is None:
+        return None
+    ours, theirs = noise.first(used)
+    return float(ours), float(theirs)

@@ -6,19 +6,16 @@ are set against the candidate and for it, and it stands only if both agree (`inf
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from statistics import fmean
 
-from harness.domain.errors import InputError
 from harness.domain.evals.suite_figures import LenientFigures, SuiteFigures
 from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.domain.evals.verdict import SuiteReport
 from harness.domain.formatting import format_points
 from harness.gate.arrays import np
-from harness.gate.offline.adjusted import AnswerNoise, Covariates, judge_adjusted
-from harness.gate.offline.design import Design, design_from_plan
-from harness.gate.offline.futility import FUTILE, judge_or_give_up
+from harness.gate.offline.design import FUTILE, design_from_plan
 from harness.gate.offline.intervals import mcnemar
+from harness.gate.offline.noise import AnswerNoise
 from harness.gate.offline.pairs import (
     PairedItem,
     PairedSuite,
@@ -61,7 +58,6 @@ STOPPED_OUTCOMES = ("infra_error", "inconclusive")
 TIE_BAND = 0.01
 # What people read of a comparison: of complete items alone.
 MEASURED = ("delta", "ci_low", "ci_high", "ci_method", "wins", "ties", "losses", "sd")
-_Judge = Callable[[Sequence[float], Design], ComparisonEvidence]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +117,6 @@ def judge_pairs(
     report = replace(
         base.report,
         outcome=outcome,
-        log_e=against.report.log_e,
         log_e_bad=favour.report.log_e_bad,
         p_final=against.report.p_final,
         reason=reason,
@@ -219,62 +214,32 @@ def _judge_scores(
     return SuiteJudgement(report, consumed)
 
 
-def end_pool(paired: PairedSuite, stopped: StoppedRun | None) -> PairedSuite:
-    """Gives up the incumbent's pool where its run brings no more: nothing is adjusted then.
-
-    What its provider failed at does not depend on the candidate.
-    """
-    over = stopped is not None or bool(paired.blocked)
-    return replace(paired, pool=()) if over and paired.pool is None else paired
-
-
-def _judge_of(plan: SuitePlan, paired: PairedSuite, futility: float = 0.0) -> _Judge:
-    """Finds the registered rule, with what it knows of the items beside their differences."""
-    if not plan.about_these:
-        return partial(judge_or_give_up, futility=futility) if futility else judge_differences
-    covariates = None
-    if paired.pool:
-        if not len(paired.pool) == plan.pool >= plan.n_max:
-            raise InputError(
-                f"suite {plan.suite}: {plan.pool} items are registered, with "
-                f"{len(paired.pool)} scores of the incumbent"
-            )
-        covariates = Covariates(np.array(paired.pool), _noise(plan, paired))
-    may_promote = paired.pool is not None
-    return partial(
-        judge_adjusted, covariates=covariates, may_promote=may_promote, futility=futility
-    )
-
-
-def _noise(plan: SuitePlan, paired: PairedSuite) -> AnswerNoise | None:
-    """How much both arms' scores vary; None unless it is known of every item."""
-    candidate = [item.variance for item in paired.items if item.variance is not None]
-    if len(candidate) != len(paired.items):
+def _noise(items: Sequence[PairedItem]) -> AnswerNoise | None:
+    """How much both arms' scores vary, where the claim is about these items."""
+    found = [item.variances for item in items if item.variances is not None]
+    if not found or len(found) != len(items):
         return None
-    if len(paired.pool_variances) != plan.pool:
-        return None
-    return AnswerNoise(np.array(paired.pool_variances), np.array(candidate))
+    ours, theirs = np.array(found).T
+    return AnswerNoise(ours, theirs)
 
 
 def _read(plan: SuitePlan, paired: PairedSuite) -> _Readings:
     # The noise is that of the strict scores: it says nothing about another reading.
-    noiseless = replace(paired, pool_variances=())
-    judge, other = _judge_of(plan, paired), _judge_of(plan, noiseless)
     units, design = merge_clusters(plan, paired.items), design_from_plan(plan)
-    strict = _judge_of(plan, paired, plan.futility)(_differences(units), design)
+    differences, noise = _differences(units), _noise(units)
+    strict = judge_differences(differences, design, noise)
     asked = ("reject",) if plan.role is SuiteRole.GUARD else ("reject", "inconclusive")
     if strict.outcome not in asked:
         return _Readings(strict)
     # A strict loss asks only whether the substance holds within the margin; a strict draw
     # asks the registered claim again.
     if strict.outcome != "reject":
-        leniently = _judge_of(plan, noiseless, plan.futility)
-        return _Readings(strict, leniently(_lenient_differences(units), design))
-    within = replace(design, claim=Claim.NON_INFERIOR)
-    if judge(_differences(units), within).outcome == "promote":
+        return _Readings(strict, judge_differences(_lenient_differences(units), design))
+    within = replace(design, claim=Claim.NON_INFERIOR, futility=0.0)
+    if judge_differences(differences, within, noise).outcome == "promote":
         # Small but real: within the margin as scored too, so that form explains nothing.
         return _Readings(strict)
-    return _Readings(strict, other(_lenient_differences(units), within))
+    return _Readings(strict, judge_differences(_lenient_differences(units), within))
 
 
 def _outcome(paired: PairedSuite, readings: _Readings, stopped: StoppedRun | None) -> str:
@@ -331,7 +296,6 @@ def _report(plan: SuitePlan, evidence: ComparisonEvidence, outcome: str) -> Suit
         ci_low=evidence.ci_low,
         ci_high=evidence.ci_high,
         ci_method=evidence.ci_method,
-        log_e=evidence.log_e,
         log_e_bad=evidence.log_e_bad,
         p_final=evidence.p_final,
         wins=evidence.wins,
@@ -353,7 +317,6 @@ def _figures(
         spend=plan.spend or None,
         t=evidence.t,
         p_t=evidence.p_t,
-        log_e_max=evidence.log_e_max,
         sd=evidence.sd,
         incumbent_mean=_mean([unit.pair.incumbent for unit in units]),
         candidate_mean=_mean([unit.pair.candidate for unit in units]),
@@ -369,7 +332,6 @@ def _figures(
         more_items=further_items(evidence, design_from_plan(plan)),
         cluster=plan.cluster or None,
         items=len(items) if plan.cluster else None,
-        explained=evidence.explained,
         noise_incumbent=evidence.noise[0] if evidence.noise else None,
         noise_candidate=evidence.noise[1] if evidence.noise else None,
     )
@@ -395,7 +357,6 @@ def _lenient_figures(evidence: ComparisonEvidence | None) -> LenientFigures | No
         delta=evidence.delta,
         ci_low=evidence.ci_low,
         ci_high=evidence.ci_high,
-        log_e=evidence.log_e,
         p_final=evidence.p_final,
     )
 

@@ -32,7 +32,6 @@ from harness.gate.offline.replay import (
     verdict_times,
 )
 from harness.gate.offline.suite_claims import SuiteClaim, judge_claim
-from harness.gate.offline.suite_judgement import end_pool
 from harness.gate.text.sentences import NOT_SHOWN_WORSE
 
 # The worst word wins; `passed` needs every suite that counts.
@@ -144,9 +143,7 @@ def decide_verdict(  # noqa: PLR0913 - one question, asked whole
     for plan in sorted(plans, key=lambda plan: plan.role is SuiteRole.PRIMARY):
         ours, theirs = samples_by_suite.get(plan.suite, ((), ()))
         halted = (stopped or {}).get(plan.suite)
-        cases.append(
-            SuiteClaim(plan, end_pool(pair_samples(plan, ours, theirs), halted), halted)
-        )
+        cases.append(SuiteClaim(plan, pair_samples(plan, ours, theirs), halted))
     decided_at = now.astimezone(UTC)
     expires_at = add_seconds(decided_at, ttl_s)
     return _decide(_Question(route, incumbent, candidate), cases, decided_at, expires_at)

@@ -6,13 +6,12 @@ smallest effect that can be shown, costs and duration.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Final
 
 from harness.gate.arrays import special
-from harness.gate.offline.design import FINAL_SHARE
 
 # Share of items on which two models within five points differ: .13 to .21 on real suites.
 DISAGREEMENT = 0.20
@@ -31,32 +30,6 @@ def sd_pass_fail(disagree: float, delta: float = 0.0) -> float:
 def sd_epochs(between: float, within: float, epochs: int) -> float:
     """Computes the standard deviation of a mean over epochs, from the two variances."""
     return math.sqrt(between + within / epochs)
-
-
-def minimum_detectable_effect(
-    sd: float, n: int, alpha: float = 0.05, power: float = POWER
-) -> float:
-    """Computes the minimum detectable effect with n items, a share of 1. alpha: of the whole
-    comparison.
-    """
-    return _reach(alpha, power) * sd / math.sqrt(n)
-
-
-def power_of(sd: float, delta: float, n: int, alpha: float = 0.05) -> float:
-    """Computes how often n items show a true distance `delta` from the null."""
-    shown_at = float(special.ndtri(1.0 - FINAL_SHARE * alpha))
-    return float(special.ndtr(delta * math.sqrt(n) / sd - shown_at)) if sd > 0.0 else 1.0
-
-
-def items_needed(sd: float, delta: float, alpha: float = 0.05, power: float = POWER) -> int:
-    """Computes how many items show a true distance `delta` > 0 from the null with the given
-    power.
-    """
-    return math.ceil((_reach(alpha, power) * sd / delta) ** 2)
-
-
-def _reach(alpha: float, power: float) -> float:
-    return float(special.ndtri(1.0 - FINAL_SHARE * alpha) + special.ndtri(power))
 
 
 def slice_effect(sd: float, n: int, level: float) -> float:
@@ -103,8 +76,6 @@ class DifferenceSpread:
     between: float
     within: float
     pairs: int
-    # Share of the variance that the incumbent's scores foresaw (statistics.md §1.14).
-    foreseen: float = 0.0
 
     def sd(self, epochs: int) -> float:
         return sd_epochs(self.between, self.within, epochs)
@@ -135,10 +106,6 @@ def measure_spread(differences: Sequence[Sequence[float]]) -> DifferenceSpread |
     return DifferenceSpread(max(0.0, total - within / epochs), within, len(means))
 
 
-# items, epochs, sides → US dollars.
-CostOfAnswers = Callable[[int, int, Sequence[MeanUsage | None]], float | None]
-
-
 def comparison_cost_usd(
     items: int, epochs: int, sides: Sequence[MeanUsage | None]
 ) -> float | None:
@@ -146,19 +113,6 @@ def comparison_cost_usd(
     a price is unknown.
     """
     return _summed(items * epochs, [side.total_usd if side else None for side in sides])
-
-
-def cost_with_pool(
-    of_answers: CostOfAnswers,
-    items: int,
-    incumbent_items: int,
-    epochs: int,
-    sides: Sequence[MeanUsage | None],
-) -> float | None:
-    """Returns the cost of both sides' answers, and of those to the rest of the pool."""
-    planned = of_answers(items, epochs, sides)
-    rest = of_answers(incumbent_items - items, epochs, sides[:1])
-    return None if planned is None or rest is None else planned + rest
 
 
 def judging_cost_usd(
@@ -178,16 +132,14 @@ def comparison_duration_s(
     epochs: int,
     sides: Sequence[MeanUsage | None],
     connections: int,
-    pool: int = 0,
 ) -> float | None:
-    """Returns how long a comparison takes, so many answers at a time each: both sides are asked
-    in parallel, or the first one its pool, and then the other.
+    """Returns how long a comparison takes whose sides are asked in parallel, so many answers at
+    a time each.
     """
     known = [side.duration_s for side in sides if side is not None]
     if len(known) < len(sides) or not known:
         return None
-    asked_s = pool * known[0] + items * known[-1] if pool else items * max(known)
-    return asked_s * epochs / connections
+    return items * max(known) * epochs / connections
 
 
 def _variance(values: Sequence[float]) -> float:

@@ -12,7 +12,6 @@ from harness.gate.offline.costs import items_to_show_saving
 from harness.gate.planning import budget
 from harness.gate.planning.budget import (
     POWER,
-    CostOfAnswers,
     DesignOption,
     DifferenceSpread,
     MeanUsage,
@@ -125,7 +124,7 @@ def _option(
     saving: float | None,
     effect: float,
 ) -> ClaimOption:
-    test, sd = planned_test(plan, suite_items, known.foreseen), known.sd(plan.epochs)
+    test, sd = planned_test(plan, suite_items, known), known.sd(plan.epochs)
     superior = plan.claim is Claim.SUPERIOR
     theta0 = 0.0 if superior else -plan.margin
     cost_items = _cost_items(plan, saving)
@@ -141,7 +140,7 @@ def _option(
         items=plan.n_max,
         epochs=plan.epochs,
         answers=plan.most_answers,
-        cost_usd=plan_cost_usd(plan, sides, budget.comparison_cost_usd),
+        cost_usd=budget.comparison_cost_usd(plan.planned_items, plan.epochs, sides),
         if_equal=equal,
         if_better=better,
         enough=_in_items(plan, enough, cost_items) if cost_items <= suite_items else None,
@@ -166,11 +165,3 @@ def _in_items(
     size = items / max(design.items, 1) * plan.planned_items / plan.n_max
     cost = None if design.cost_usd is None else design.cost_usd * size
     return replace(design, items=items, answers=round(design.answers * size), cost_usd=cost)
-
-
-def plan_cost_usd(
-    plan: SuitePlan, sides: Sequence[MeanUsage | None], of_answers: CostOfAnswers
-) -> float | None:
-    """Computes what the plan's answers cost at most; None where a price is unknown."""
-    items, first = plan.planned_items, plan.incumbent_items
-    return budget.cost_with_pool(of_answers, items, first, plan.epochs, sides)

@@ -21,11 +21,10 @@ from harness.domain.formatting import (
     format_score,
 )
 from harness.gate.offline.costs import CostEvidence, CostOutcome
-from harness.gate.offline.design import Design
-from harness.gate.offline.futility import EARLY_ENDS, FUTILE
+from harness.gate.offline.design import EARLY_ENDS, FUTILE, Design
 from harness.gate.offline.sequential import ComparisonEvidence
-from harness.gate.planning.budget import items_needed
 from harness.gate.planning.multiplicity import ALL_LOOKS
+from harness.gate.planning.planned_tests import PlannedTest
 
 # Begins the list of the suites that are guards, at the end of a stored reason.
 NOT_SHOWN_WORSE: Final = " Not shown to be worse: "
@@ -282,17 +281,14 @@ def further_items(evidence: ComparisonEvidence, design: Design) -> int | None:
     # 0.25 is the gate's own prior sum of squares: a suite without a single difference has
     # not shown that there are none.
     sd = max(evidence.sd, (0.25 / (evidence.n_used + 1)) ** 0.5)
-    return max(1, items_needed(sd, distance, design.alpha) - evidence.n_used)
+    test = PlannedTest(design.alpha, design.suite_items or design.n_max, design.n_max)
+    return max(1, test.items_needed(sd, distance) - evidence.n_used)
 
 
 def _promoted(evidence: ComparisonEvidence, design: Design) -> str:
     where = f"{evidence.n_used} of {design.n_max} {design.unit}s"
-    if evidence.explained:
-        items = "items like these" if evidence.noise is None else "these items, asked anew"
-        where += (
-            f", on {items} ({format_percent(evidence.explained)} of the differences' "
-            "spread could be foreseen and is taken out)"
-        )
+    if evidence.noise is not None:
+        where += ", on these items, asked anew"
     if design.claim is Claim.SUPERIOR:
         return f"The candidate is better: {_difference(evidence)} after {where}."
     return (

@@ -79,7 +79,7 @@ def _report(data: JsonIn) -> SuiteReport:
 
 
 # JSON has no infinity, and the evidence against a certain loser is infinite.
-_FIGURES = frozenset({"delta", "ci_low", "ci_high", "log_e", "log_e_bad", "p_final", "margin"})
+_FIGURES = frozenset({"delta", "ci_low", "ci_high", "log_e_bad", "p_final", "margin"})
 
 
 def _finite(value: object) -> object:

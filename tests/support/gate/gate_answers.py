@@ -8,7 +8,7 @@ stands the one about these, from two answers on.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -28,12 +28,10 @@ from benchmarks.gate.score_matrix import (
     close_pairs,
 )
 from harness.domain.evals.suite_plan import Claim, ClaimPopulation
-from harness.gate.offline.adjusted import AnswerNoise, Covariates
 from harness.gate.offline.design import Design
-from harness.gate.offline.pairs import MOST_NOISE
-from tests.support.gate.adjusted_batch import judge_adjusted_batch
+from harness.gate.offline.noise import MOST_NOISE, AnswerNoise
+from harness.gate.offline.sequential import judge_batch
 
-POOL: Final = 500  # items of the suite
 _STEEPEST: Final = 40.0
 _ROWS: Final = 250
 
@@ -81,7 +79,7 @@ def rates_over_pairs(cells: Mapping[float, Sequence[tuple[float, float]]]) -> di
 
 @dataclass(frozen=True, kw_only=True)
 class AnswersRow(PromotionRates):
-    """Holds what the adjusted rule does on one suite."""
+    """Holds what the gate does on one suite."""
 
     suite: AnsweredSuite
     population: ClaimPopulation
@@ -90,11 +88,6 @@ class AnswersRow(PromotionRates):
     def candidate_answers(self) -> float:
         """Counts the candidate's answers where it is 5 points above the null."""
         return self.suite.answers * self.items_five
-
-    @property
-    def incumbent_answers(self) -> int:
-        """Counts the answers of the incumbent's run, which all proposals of a day share."""
-        return self.suite.answers * self.suite.items
 
 
 def measure_answers(
@@ -136,7 +129,9 @@ def _decide(
     """Returns each claim's share promoted, and its mean number of items. The suite is drawn
     once; its order and all answers are drawn for every comparison.
     """
-    n, design = suite.n, Design(suite.claim, MARGIN, suite.n, ALPHA)
+    n = suite.n
+    like = Design(suite.claim, MARGIN, n, ALPHA)
+    about_these = replace(like, suite_items=suite.items)
     rng = np.random.default_rng([*key, n, suite.items, suite.answers, round(lift * 1000)])
     drawn = rng.permutation(len(pair.a))[: suite.items]
     ours = pair.a[drawn]
@@ -146,13 +141,13 @@ def _decide(
     found = {population: np.zeros(2) for population in known}
     for first in range(0, draws, _ROWS):
         count = min(_ROWS, draws - first)
-        order = rng.permuted(np.tile(np.arange(suite.items), (count, 1)), axis=1)
+        order = rng.permuted(np.tile(np.arange(suite.items), (count, 1)), axis=1)[:, :n]
         a, a_noise = _answer(ours[order], suite, rng)
-        b, b_noise = _answer(theirs[order[:, :n]], suite, rng)
+        b, b_noise = _answer(theirs[order], suite, rng)
         for population in known:
             these = population is ClaimPopulation.THESE
             noise = AnswerNoise(a_noise, b_noise) if these else None
-            decisions = judge_adjusted_batch(b - a[:, :n], design, Covariates(a, noise))
+            decisions = judge_batch(b - a, about_these if these else like, noise)
             found[population] += decisions.promoted.sum(), decisions.n_used.sum()
     return {name: (total[0] / draws, total[1] / draws) for name, total in found.items()}
 

@@ -192,7 +192,6 @@ REPORT = SuiteReport(
     ci_low=0.01,
     ci_high=None,
     ci_method="tango",
-    log_e=4.2,
     log_e_bad=float("-inf"),
     p_final=None,
     wins=20,
