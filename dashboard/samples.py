@@ -44,6 +44,7 @@ def show(view: ComparisonView) -> None:
             " · ".join(
                 f"{frames.CHANGE_SYMBOLS[kind]} {counts.get(kind, 0):,} {kind}"
                 for kind in frames.CHANGES
+                if kind != "missing" or counts.get(kind, 0)
             )
             + f" · {len(everything):,} in all"
         )
@@ -52,6 +53,7 @@ def show(view: ComparisonView) -> None:
         instead = {
             "improved": " Shown are those that improved.",
             "same": " All scored the same.",
+            "missing": " Scores are missing.",
         }
         st.html(html.note(f"None regressed.{instead[first] if change == first else ''}"))
     rows = frames.filter_rows(everything, change, suite)

@@ -2,8 +2,9 @@
 samples, a sample's rating, the cost trend. Cells are made safe from spreadsheet formulas.
 """
 
+import math
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,9 @@ FEWEST_PAIRS = 30
 # Differences this small look like a tie to people.
 TIE_BAND = 0.01
 
-CHANGES = ("regressed", "improved", "same")
-CHANGE_SYMBOLS = {"regressed": "▼", "improved": "▲", "same": "="}
+# `missing`: one of the two answers has no score.
+CHANGES = ("regressed", "improved", "same", "missing")
+CHANGE_SYMBOLS = {"regressed": "▼", "improved": "▲", "same": "=", "missing": "?"}
 
 SAMPLE_COLUMNS = [
     "key", "suite", "title", "item", "epoch", "change", "difference", "question", "expected",
@@ -134,11 +136,10 @@ def samples(
     """Pairs both answers to each item that has two: the largest losses first, then the gains,
     then those without a change. texts: of the items, by suite; None leaves them out.
 
-    With a verdict: the items that it used, and only those. change: by the gate's own paired
-    scores where there is a verdict, by the samples' scores before.
+    With a verdict: the items that it used, and only those.
     """
     rows: list[tuple[Any, ...]] = []
-    used = _used_pairs(comparison)
+    used = _used_items(comparison)
     for side in comparison.suites:
         suite = side.plan.suite
         rows += _side_rows(side, titles, used.get(suite), (texts or {}).get(suite, NO_TEXTS))
@@ -150,30 +151,27 @@ def sample_index(comparison: Comparison) -> pd.DataFrame:
     """Lists the samples that `samples` shows, in its order and without what is read of them for
     a page of the table: there may be a hundred thousand.
     """
-    used = _used_pairs(comparison)
+    used = _used_items(comparison)
     parts = [_side_index(side, used.get(side.plan.suite)) for side in comparison.suites]
     if not parts:
         return pd.DataFrame(columns=INDEX_COLUMNS)
     index = pd.concat(parts, ignore_index=True)
     size = index["difference"].abs()
     changed = np.select(
-        [size <= TIE_BAND, index["difference"] > 0],
-        [CHANGE_ORDER["same"], CHANGE_ORDER["improved"]],
+        [size.isna(), size <= TIE_BAND, index["difference"] > 0],
+        [CHANGE_ORDER["missing"], CHANGE_ORDER["same"], CHANGE_ORDER["improved"]],
         CHANGE_ORDER["regressed"],
     )
     index["change"] = pd.Categorical.from_codes(changed, pd.Index(CHANGES))
     return index.iloc[np.lexsort((-size, changed))].reset_index(drop=True)
 
 
-def _side_index(
-    side: SuiteAnswers, used: Mapping[str, tuple[float, float]] | None
-) -> pd.DataFrame:
+def _side_index(side: SuiteAnswers, used: Collection[str] | None) -> pd.DataFrame:
     """One row for each pair of a suite, in the run's order."""
     ours, theirs = side.figures.incumbent, side.figures.candidate
     before = dict(zip(zip(ours.item, ours.epoch, strict=True), ours.strict, strict=True))
-    gates = used if used is not None and side.plan.epochs == 1 else {}
     rows = [
-        (position, epoch, item, _difference(*(gates.get(item) or (before[item, epoch], score))))
+        (position, epoch, item, _difference(before[item, epoch], score))
         for item, epoch, position, score in zip(
             theirs.item, theirs.epoch, theirs.position, theirs.strict, strict=True
         )
@@ -191,20 +189,17 @@ def _side_index(
     )
 
 
-def _used_pairs(comparison: Comparison) -> Mapping[str, Mapping[str, tuple[float, float]]]:
-    """By suite and item: the scores of (incumbent, candidate) that the verdict rests on."""
+def _used_items(comparison: Comparison) -> Mapping[str, Collection[str]]:
+    """Lists, by suite, the items that the verdict rests on."""
     verdict = comparison.verdict
     stored: Any = verdict.inputs.get("pairs", {}) if verdict else {}
-    return {
-        suite: {str(row[0]): (float(row[1]), float(row[2])) for row in pairs}
-        for suite, pairs in stored.items()
-    }
+    return {suite: frozenset(str(row[0]) for row in pairs) for suite, pairs in stored.items()}
 
 
 def _side_rows(
     side: SuiteAnswers,
     titles: Mapping[str, str],
-    used: Mapping[str, tuple[float, float]] | None,
+    used: Collection[str] | None,
     texts: SuiteTexts,
 ) -> list[tuple[Any, ...]]:
     """In the order of SAMPLE_COLUMNS: there may be a hundred thousand."""
@@ -216,9 +211,7 @@ def _side_rows(
         ours = before.get((after.item, after.epoch))
         if ours is None or (used is not None and after.item not in used):
             continue
-        # With epochs the gate pairs means; a single epoch's row shows its own scores.
-        pair = used[after.item] if used is not None and side.plan.epochs == 1 else None
-        difference = _difference(*(pair or (ours.strict, after.strict)))
+        difference = _difference(ours.strict, after.strict)
         text = texts.find(after.item)
         rows.append(
             (
@@ -242,10 +235,12 @@ def _side_rows(
 
 
 def _difference(incumbent: float | None, candidate: float | None) -> float:
-    return 0.0 if incumbent is None or candidate is None else candidate - incumbent
+    return math.nan if incumbent is None or candidate is None else candidate - incumbent
 
 
 def _change(difference: float) -> str:
+    if math.isnan(difference):
+        return "missing"
     if abs(difference) <= TIE_BAND:
         return "same"
     return "improved" if difference > 0 else "regressed"

@@ -269,6 +269,27 @@ def test_an_incumbents_run_with_a_hole_is_measured_anew_after_the_pause(
     assert outcomes == ["infra_error", "passed"]
 
 
+@pytest.mark.req("F2")
+def test_an_incumbent_that_cannot_be_read_is_named_and_replaced_by_the_next_proposal(
+    world: SmallInstallation,
+) -> None:
+    def silent(target: Target, item: Item, epoch: int) -> str:
+        return "" if target.model == "base" else answer(target, item, epoch)
+
+    world.script = silent
+    first = world.propose("sim/better")
+    until_closed(world, first.id, world.context())
+    refused = world.get(first.id)
+    assert refused.infra_errors == 0
+    assert "not measured after 1 attempt: base's 5 answers are empty" in refused.closed_because
+    with world.store.read() as tx:
+        assert tx.runs.count(refused.runs["colours"].incumbent) == FIRST_ANSWERS
+
+    second = world.until_decided(world.propose("sim/better").id)
+    with world.store.read() as tx:
+        assert tx.verdicts.get(second.verdict or "").outcome == "passed"
+
+
 def test_a_run_by_hand_is_nobodys_evidence_and_nobody_stops_it(
     world: SmallInstallation,
 ) -> None:

@@ -29,14 +29,14 @@ from harness.domain.drift import (
 )
 from harness.domain.errors import Conflict, InputError, SwapgateError
 from harness.domain.evals.pins import ServedModel, ServedPin, Sighting, find_replacement
-from harness.domain.evals.run import RUNNABLE_STATES, EvalRun, RunState, Sample, SampleError
+from harness.domain.evals.run import RUNNABLE_STATES, EvalRun, RunState, Sample
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.gate import drift
 from harness.ports import Transaction
 
-# More samples than this share without an answer: the run says nothing about the model.
-MOST_UNANSWERED: Final = 0.02
+# More samples than this share without a score: the run says nothing about the model.
+MOST_MISSING: Final = 0.02
 LEAST_MEASURED: Final = 0.5
 
 
@@ -68,13 +68,13 @@ def finish_check(
 
 def _unmeasured(watch: DriftWatch, run: EvalRun, samples: Sequence[Sample]) -> str:
     """Why the run says nothing about the model; empty when it does."""
-    unanswered = [sample for sample in samples if sample.error is SampleError.INFRA]
+    missing = [sample for sample in samples if sample.error]
     if run.state in (RunState.FAILED, RunState.STOPPED):
-        last = unanswered[-1].error_text if unanswered else ""
+        last = missing[-1].error_text if missing else ""
         return ": ".join(filter(None, (f"the run {run.state.value}", run.message or last)))
-    if len(unanswered) > MOST_UNANSWERED * len(samples):
-        many = f"{len(unanswered)} of {len(samples)} answers did not come"
-        return f"{many}: {unanswered[-1].error_text or 'no reply'}"
+    if len(missing) > MOST_MISSING * len(samples):
+        many = f"{len(missing)} of {len(samples)} answers have no score"
+        return f"{many}: {missing[-1].error_text or 'no reply'}"
     if len(samples) < LEAST_MEASURED * watch.plan.items * watch.plan.epochs:
         why = run.message or run.state.value.replace("_", " ")
         return f"{len(samples)} answers are too few for {watch.plan.items} items: {why}"
@@ -82,8 +82,8 @@ def _unmeasured(watch: DriftWatch, run: EvalRun, samples: Sequence[Sample]) -> s
 
 
 def load_scores(samples: Sequence[Sample], epochs: int) -> ItemScores:
-    """Computes each item's mean strict score, in the samples' order. An answer without a score
-    counts 0 in every run alike; an item with an epoch that did not come was not measured.
+    """Computes each item's mean strict score, in the samples' order. An item was not measured
+    if one of its answers has no score.
     """
     found: dict[str, list[Sample]] = {}
     for sample in samples:
@@ -92,7 +92,7 @@ def load_scores(samples: Sequence[Sample], epochs: int) -> ItemScores:
 
 
 def _score(group: Sequence[Sample], epochs: int) -> float | None:
-    if len(group) < epochs or any(sample.error is SampleError.INFRA for sample in group):
+    if len(group) < epochs or any(sample.error for sample in group):
         return None
     return sum(0.0 if sample.strict is None else sample.strict for sample in group) / len(group)
 
