@@ -5,19 +5,21 @@ a known truth.
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.gate.gate_benchmark import FIVE, resample_items, theta0_of
+from benchmarks.gate.gate_benchmark import FIVE, GateBenchmarkPlan, resample_items, theta0_of
 from benchmarks.gate.gate_rules import hybrid
-from benchmarks.gate.score_matrix import ModelPair, close_pairs, load_matrix
-from harness.domain.evals.suite_plan import Claim
+from benchmarks.gate.score_matrix import ModelPair, close_pairs, generate_chances, load_matrix
+from harness.domain.evals.suite_plan import Claim, ClaimPopulation
 from harness.gate.offline.costs import CostOutcome, judge_costs
-from harness.gate.planning.budget import measure_spread
+from harness.gate.planning.budget import DifferenceSpread, measure_spread
 from harness.gate.planning.claim_advice import advise_claim
 from tests.simulation.test_claims_calibration import PLAN, lognormal
-from tests.simulation.test_gate_calibration import BINARY
+from tests.simulation.test_gate_calibration import BINARY, GRADED
+from tests.support.gate.gate_answers import AnsweredSuite, measure_answers, move_chances
 
 pytestmark = pytest.mark.req("F2", "A3")
 TIMES = 1000
@@ -25,17 +27,15 @@ SAVING = 0.9
 NEAR = 0.05
 
 
-def plan_powers(pair: ModelPair, n: int) -> Mapping[tuple[Claim, float], float]:
-    """What the plan says, from an earlier comparison of two models that are equally good."""
-    a, b = resample_items(pair, 0.0, (1, 2_000), np.random.default_rng(61))
+def plan_powers(pair: ModelPair, lift: float, n: int) -> Mapping[Claim, float]:
+    """What the plan says, from an earlier comparison of models that differ as much."""
+    a, b = resample_items(pair, lift, (1, 2_000), np.random.default_rng(61))
     spread = measure_spread((b - a).reshape(-1, 1).tolist())
     assert spread is not None
     plans = [replace(PLAN, claim=claim, n_max=n) for claim in Claim]
     advice = advise_claim(plans, None, n, spread, (None, None), SAVING, FIVE)
     return {
-        (option.claim, lift): power
-        for option in advice.options
-        for lift, power in ((0.0, option.if_equal), (FIVE, option.if_better))
+        option.claim: option.if_better if lift else option.if_equal for option in advice.options
     }
 
 
@@ -58,12 +58,38 @@ def cost_shown(n: int) -> float:
     return found.count(CostOutcome.SHOWN) / times
 
 
+@pytest.mark.parametrize("matrix", [BINARY, GRADED], ids=["pass or fail", "graded"])
 @pytest.mark.parametrize("n", [100, 200, 480])
-def test_each_claim_is_shown_as_often_as_the_plan_says(n: int) -> None:
-    pairs = close_pairs(load_matrix(BINARY), 2)
-    plans = [plan_powers(pair, n) for pair in pairs]
+def test_each_claim_is_shown_as_often_as_the_plan_says(matrix: Path, n: int) -> None:
+    pairs = close_pairs(load_matrix(matrix), 2)
 
-    for claim, lift in product(Claim, (0.0, FIVE)):
-        planned = np.mean([plan[claim, lift] for plan in plans])
+    for lift, claim in product((0.0, FIVE), Claim):
+        planned = np.mean([plan_powers(pair, lift, n)[claim] for pair in pairs])
         shown = np.mean([reached(pair, claim, lift, n) for pair in pairs])
         assert abs(planned - shown) <= NEAR, (claim, lift, planned, shown)
+
+
+@pytest.mark.parametrize("n", [100, 200, 480])
+def test_claims_about_these_very_items_are_shown_as_often_as_the_plan_says(n: int) -> None:
+    bench = GateBenchmarkPlan(replications=80, power=300, pairs=6)
+    matrix = generate_chances(bench.seed)
+    suite = AnsweredSuite(Claim.SUPERIOR, n, n, 2)
+    (_, these) = measure_answers(matrix, suite, bench)
+    plan = replace(
+        PLAN, claim=Claim.SUPERIOR, n_max=n, epochs=2, population=ClaimPopulation.THESE
+    )
+    spreads = [spread_of_chances(pair) for pair in close_pairs(matrix, bench.pairs)]
+    planned = np.mean(
+        [
+            advise_claim([plan], None, n, spread, (None, None), None, FIVE).own.if_better
+            for spread in spreads
+        ]
+    )
+
+    assert abs(planned - these.five) <= NEAR, (planned, these)
+
+
+def spread_of_chances(pair: ModelPair) -> DifferenceSpread:
+    theirs = move_chances(pair.b, float(pair.a.mean()) + FIVE)
+    noise = pair.a * (1.0 - pair.a) + theirs * (1.0 - theirs)
+    return DifferenceSpread(float((theirs - pair.a).var()), float(noise.mean()), len(theirs))

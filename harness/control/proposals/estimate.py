@@ -148,7 +148,7 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all that is known of a suite
     plan, effect = plans[0], _effect(plans[0], wished)
     ours, theirs = sides = _sides(tx, plan, arms)
     spread = recorded_answers.measure_spread(tx, plan, arms[0].id, earlier)
-    known = spread or DifferenceSpread(_guess(plan, effect), 0.0, 0)
+    known = spread or DifferenceSpread(_guess(plan, effect), 0.0, 0, bool(plan.cluster))
     sd, units = known.sd(plan.epochs), ctx.suites.groups(plan.suite).units
     test, saving = planned_test(plan, units, known), _saving(tx, arms, sides)
     advice = advise_claim(plans, chosen, units, known, sides, saving, wished or EFFECT)

@@ -76,6 +76,7 @@ class DifferenceSpread:
     between: float
     within: float
     pairs: int
+    graded: bool = False  # not every difference is -1, 0 or 1
 
     def sd(self, epochs: int) -> float:
         return sd_epochs(self.between, self.within, epochs)
@@ -99,11 +100,12 @@ def measure_spread(differences: Sequence[Sequence[float]]) -> DifferenceSpread |
         return None
     means = [fmean(difference) for difference in differences]
     total = _variance(means)
+    graded = any(d != round(d) for difference in differences for d in difference)
     epochs = min(len(difference) for difference in differences)
     if epochs < 2:
-        return DifferenceSpread(total, 0.0, len(means))
+        return DifferenceSpread(total, 0.0, len(means), graded)
     within = fmean(_variance(difference) for difference in differences)
-    return DifferenceSpread(max(0.0, total - within / epochs), within, len(means))
+    return DifferenceSpread(max(0.0, total - within / epochs), within, len(means), graded)
 
 
 def comparison_cost_usd(

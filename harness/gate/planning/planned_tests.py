@@ -4,6 +4,7 @@ matters.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -11,12 +12,14 @@ from typing import Final
 
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.gate.offline.design import interim_items, interim_power
-from harness.gate.offline.noise import asked_anew, share_left
+from harness.gate.offline.noise import MOST_NOISE, asked_anew, share_left
+from harness.gate.offline.sequential import VARIANCE_GUARD
 from harness.gate.planning import budget
 from harness.gate.planning.budget import DesignOption, DifferenceSpread, MeanUsage
 
 _MOST_DRIFT: Final = 8.0  # standard errors; nearly nothing is shown that needs more
 _STEPS: Final = 14
+_MOST_ITEMS: Final = 10**7
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,32 +32,33 @@ class PlannedTest:
     about_these: bool = False
     # Share of the differences' variance that asking the same items anew would bring.
     anew: float = 1.0
+    graded: bool = False  # not every difference is -1, 0 or 1
 
     def with_epochs(self, spread: DifferenceSpread, epochs: int) -> "PlannedTest":
         """Returns the test of items that are each asked so often."""
+        test = replace(self, graded=spread.graded or epochs > 1)
         if not self.about_these or not spread.within:
-            return self
-        noise = spread.within / epochs
-        return replace(self, anew=float(asked_anew(noise, spread.sd(epochs) ** 2)))
+            return test
+        # Of either model, one item more is taken to be as noisy as can be.
+        noise = spread.within / epochs + 2.0 * MOST_NOISE / self.planned
+        return replace(test, anew=float(asked_anew(noise, spread.sd(epochs) ** 2)))
 
     def smallest_effect(self, sd: float, items: int) -> float:
         """Computes the smallest true distance from the null that is shown with power .8."""
-        return self._reach * self._error(sd, items)
+        return self._reach * self._error(sd, items) + self._unseen(sd, items) / items
 
     def power(self, sd: float, effect: float, items: int) -> float:
         """Computes how often a true distance from the null is shown."""
-        error = self._error(sd, items)
-        if error <= 0.0:
-            return 1.0
-        drift = max(-_MOST_DRIFT, min(effect / error, _MOST_DRIFT))
+        shown = (effect - self._unseen(sd, items) / items) / self._error(sd, items)
+        drift = max(-_MOST_DRIFT, min(shown, _MOST_DRIFT))
         return interim_power(interim_items(items), self.alpha, drift)
 
     def items_needed(self, sd: float, effect: float) -> int:
         """Computes how many items show a distance above 0 with power .8."""
-        if sd <= 0.0:
-            return 1
-        precision = (effect / (self._reach * sd)) ** 2
-        return math.ceil(1.0 / (precision + (1.0 - self.anew) / self.suite_items))
+        enough = range(1, _MOST_ITEMS)
+        return enough.start + bisect_left(
+            enough, -effect, key=lambda items: -self.smallest_effect(sd, items)
+        )
 
     @property
     def _reach(self) -> float:
@@ -62,7 +66,14 @@ class PlannedTest:
 
     def _error(self, sd: float, items: int) -> float:
         left = float(share_left(min(1.0, items / self.suite_items), self.anew))
-        return sd * math.sqrt(left / items)
+        guards = VARIANCE_GUARD + self._unseen(sd, items) ** 2
+        return math.sqrt(left * (sd * sd + guards / items) / items)
+
+    def _unseen(self, sd: float, items: int) -> float:
+        """The loss that graded items are tested for though nobody met it (statistics.md §1.17),
+        where wins spread as much as losses.
+        """
+        return 1.0 / (1.0 + items * sd * sd / 4.0) if self.graded else 0.0
 
 
 def planned_test(plan: SuitePlan, suite_items: int, spread: DifferenceSpread) -> PlannedTest:
