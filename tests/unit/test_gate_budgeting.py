@@ -135,8 +135,8 @@ def test_the_planned_power_is_that_of_the_planned_analyses() -> None:
     assert test.power(0.45, test.smallest_effect(0.45, 500), 500) == pytest.approx(
         0.8, abs=1e-3
     )
-    assert test.power(0.45, 0.0, 500) == pytest.approx(0.0475, abs=1e-3)
+    assert test.power(0.45, 0.0, 500) == pytest.approx(0.045, abs=1e-3)
     assert test.power(0.45, -0.5, 500) < 1e-6
     assert test.power(0.0, 0.05, 500) > 0.99
     # Models that answer all items alike: neither is shown to be better.
-    assert test.power(0.0, 0.0, 500) == pytest.approx(0.0475, abs=1e-3)
+    assert test.power(0.0, 0.0, 500) == pytest.approx(0.045, abs=1e-3)
