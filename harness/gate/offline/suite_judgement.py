@@ -100,12 +100,15 @@ def judge_pairs(
     favourable = replace(paired, items=tuple(item.in_favour for item in paired.items))
     favour = _judge_reading(plan, favourable, stopped)
     outcome, base = _between(against, favour)
-    used = plan.items_in(base.consumed)
+    # As the difference that is shown: a slice, or another reading, may have used more items.
+    used = plan.items_in(base.report.n_used)
     low, high = (
         fmean(_differences(merge_clusters(plan, items[:used])))
         for items in (paired.items, favourable.items)
     )
-    figures = replace(base.report.figures, bound_low=low, bound_high=high)
+    figures = base.report.figures
+    if low < high:
+        figures = replace(figures, bound_low=low, bound_high=high)
     reason = base.report.reason
     if outcome not in (against.report.outcome, favour.report.outcome):
         words = [outcome_text(judged.report.outcome) for judged in (against, favour)]
@@ -113,7 +116,7 @@ def judge_pairs(
             "Not measured: missing scores decide. With all of them against the candidate it is "
             f"{words[0]}, with all for it {words[1]}."
         )
-    reason = f"{reason} {missing_text(join_reasons(paired.items[:used]), (low, high))}"
+    reason = f"{reason} {missing_text(join_reasons(paired.items[:used]), (low, high))}".rstrip()
     report = replace(
         base.report,
         outcome=outcome,

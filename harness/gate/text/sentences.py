@@ -79,6 +79,8 @@ def missing_text(reasons: Sequence[Sequence[str]], bounds: tuple[float, float]) 
         for arm, lost in zip(("incumbent", "candidate"), reasons, strict=True)
         if lost
     ]
+    if not arms:
+        return ""
     return (
         f"Scores that are missing: {' and '.join(arms)}. Whatever they are, the difference is "
         f"between {format_points(bounds[0])} and {format_points(bounds[1])} points."
