@@ -326,7 +326,8 @@ def _warm_up(
     """Shows the warm-up while it lasts."""
     policy, have = rollout.policy, action.exposures
     left = max(0, policy.cold_units - have)
-    lasted_s = (now - rollout.step_started_at).total_seconds()
+    # The step may have begun after `now` was read.
+    lasted_s = max(0.0, (now - rollout.step_started_at).total_seconds())
     left_s = max(0.0, policy.warm_up_s - lasted_s) if action.step_exposures else 0.0
     if not left and not left_s:
         return []
