@@ -39,7 +39,8 @@ def slice_effect(sd: float, n: int, level: float) -> float:
     more items than those that were compared before: so it is planned with more power.
     """
     reach = float(special.stdtrit(n - 1.0, 1.0 - level) + special.ndtri(SLICE_POWER))
-    return reach * math.sqrt((sd * sd * n + 0.25) / n) / math.sqrt(n)
+    unseen = 1.0 / (1.0 + n * sd * sd / 4.0)
+    return (reach * math.sqrt(sd * sd * n + 0.25 + unseen * unseen) + unseen) / n
 
 
 MAX_EPOCHS: Final = 5
