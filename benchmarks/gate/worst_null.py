@@ -108,6 +108,7 @@ def _seeds(n: int, theta0: float, rng: np.random.Generator) -> Iterator[NullDiff
     for lost, noise in product(_LOST, _NOISE):
         rate = min(lost / n, 0.5)
         raw.append(([-1.0, -noise, noise], [rate, (1.0 - rate) / 2.0, (1.0 - rate) / 2.0]))
+    raw += [([-reach, reach], [0.5, 0.5]) for reach in (0.6, 0.8, 0.95)]
     raw += [(list(rng.uniform(-1, 1, 4)), list(rng.dirichlet([0.5] * 4))) for _ in range(8)]
     for values, weights in raw:
         null = _at_the_null(np.array(values), np.array(weights), theta0)
