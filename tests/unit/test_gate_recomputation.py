@@ -63,16 +63,19 @@ def test_a_verdict_without_its_reports_is_another() -> None:
     assert found.text == "the stored scores give reports on other suites"
 
 
-@pytest.mark.parametrize("rules", [0, RULES_VERSION + 1])
+@pytest.mark.parametrize(
+    ("rules", "step"),
+    [(RULES_VERSION - 1, "propose the swap again"), (RULES_VERSION + 1, "upgrade")],
+)
 def test_a_verdict_by_rules_that_this_version_does_not_have_is_not_decided_again(
-    rules: int,
+    rules: int, step: str
 ) -> None:
     verdict = decided()
 
     found = recompute(replace(verdict, inputs={**verdict.inputs, "rules": rules}))
 
     assert found.agreement is AgreementLevel.FIGURES_DIFFER
-    assert found.text.startswith(f"rules {rules} decided it, this version has {RULES_VERSION}")
+    assert found.text == f"rules {rules} decided it, this version has {RULES_VERSION}: {step}"
 
 
 def test_no_suite_is_no_decision() -> None:

@@ -70,9 +70,11 @@ def recompute_verdict(
     there when it was decided.
     """
     if (rules := stored.inputs.get("rules")) != RULES_VERSION:
+        older = isinstance(rules, int) and rules < RULES_VERSION
+        step = "propose the swap again" if older else "upgrade"
         return Recomputation(
             AgreementLevel.FIGURES_DIFFER,
-            ((f"rules {rules} decided it, this version has {RULES_VERSION}: upgrade"),),
+            (f"rules {rules} decided it, this version has {RULES_VERSION}: {step}",),
         )
     try:
         return _recompute(stored, proposal, samples)
