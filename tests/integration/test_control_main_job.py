@@ -68,7 +68,7 @@ def test_two_proposals_share_the_incumbents_run_and_never_a_candidates(
 
 
 def test_runs_stop_when_the_gate_has_decided(world: SmallInstallation) -> None:
-    proposal = world.propose("sim/better")
+    proposal = world.propose("sim/worse")
     world.until_decided(proposal.id)
     with world.store.read() as tx:
         states = {run.state for run in tx.runs.list()}

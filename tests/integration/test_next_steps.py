@@ -76,11 +76,11 @@ def test_all_three_follow_what_becomes_of_a_passed_proposal(
 def test_what_is_measured_again_by_itself_asks_for_nothing(
     world: SmallInstallation, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    failed: list[str] = []
+    failed: set[str] = set()
 
     def down_once(target: Target, item: Item, epoch: int) -> str:
-        if not failed:
-            failed.append(item.id)
+        if target.model == "better" and item.id[-1] in "13579" and item.id not in failed:
+            failed.add(item.id)
             raise ProviderFailed("overloaded")
         return answer(target, item, epoch)
 

@@ -259,7 +259,7 @@ def test_a_policy_of_one_person_is_held_as_well(world: SmallInstallation) -> Non
 
 def test_what_is_measured_again_after_a_move_is_another_look(world: SmallInstallation) -> None:
     def failing(target: Target, item: Item, epoch: int) -> str:
-        if target.model == "better" and item.id.endswith("9"):
+        if target.model == "better" and item.id[-1] in "13579":
             raise ProviderFailed("away")
         return answer(target, item, epoch)
 

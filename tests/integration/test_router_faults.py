@@ -248,7 +248,7 @@ def test_a_server_error_is_tried_once_more_then_the_next_target_answers(
 
 
 @pytest.mark.req("A5")
-@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize("status", [400, 413, 422])
 def test_a_bad_request_is_told_at_once_with_the_providers_words(
     scene: Scene, status: int
 ) -> None:

@@ -75,20 +75,7 @@ async def test_what_the_next_request_would_meet_as_well_opens_at_once(
 
 
 @pytest.mark.req("A5")
-@pytest.mark.parametrize("fallback", [200, 413])
-async def test_a_request_that_is_too_large_goes_to_the_next_target_or_gets_the_last_words(
-    tmp_path: Path, fallback: int
-) -> None:
-    last = completion() if fallback == 200 else error(413)
-    place = Place(tmp_path, {INCUMBENT: error(413), FALLBACK: last}, fallback=True)
-
-    assert (await place.ask(times=20))[0] == fallback
-    assert place.asked == {INCUMBENT: 20, FALLBACK: 20}
-    assert await place.state() == 0
-
-
-@pytest.mark.req("A5")
-@pytest.mark.parametrize("status", [400, 415, 422])
+@pytest.mark.parametrize("status", [400, 413, 415, 422])
 async def test_what_clients_send_wrong_harms_no_target(tmp_path: Path, status: int) -> None:
     place = Place(tmp_path, {INCUMBENT: error(status), FALLBACK: completion()}, fallback=True)
 
