@@ -39,7 +39,7 @@ class NullDifferences:
 
 @dataclass(frozen=True)
 class WorstNull:
-    """Holds what a search found: the share promoted, and of which differences."""
+    """Holds what a search found: the share promoted, and the differences that gave it."""
 
     claim: Claim
     n: int

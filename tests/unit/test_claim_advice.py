@@ -73,7 +73,7 @@ def test_what_somebody_asks_stays_and_an_open_question_follows_the_price(
     assert (Claim.CHEAPER in {one.claim for one in advice.options}) == may_be_cheaper
 
 
-def test_graded_items_that_hardly_differ_show_less_for_the_loss_that_nobody_met() -> None:
+def test_graded_items_that_hardly_differ_show_less_for_the_unseen_loss() -> None:
     alike = DifferenceSpread(0.15**2, 0.0, 200, graded=True)
     whole = replace(alike, graded=False)
     few, many = (

@@ -147,9 +147,7 @@ def test_a_strict_loss_waits_until_the_lenient_reading_decides() -> None:
     assert isinstance(stopped, Failed)
 
 
-def test_silence_is_held_against_nobody_and_the_difference_is_that_of_what_was_measured() -> (
-    None
-):
+def test_silence_counts_against_neither_arm_and_the_difference_is_of_measured_items() -> None:
     alike = ALIKE[0]
     gaps = [broken(one) if one.position % 3 == 0 else one for one in alike]
     for verdict in (one((gaps, alike)), one((alike, gaps)), one((gaps, gaps))):

@@ -1,4 +1,4 @@
-"""How large a loss a graded comparison is tested for that nobody met."""
+"""How large an unseen loss a graded comparison is tested for."""
 
 import numpy as np
 import pytest

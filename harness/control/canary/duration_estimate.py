@@ -113,7 +113,7 @@ def estimate_for_policy(
 def describe_few_callers(policy: CanaryPolicy, pace: TrafficPace) -> str:
     """Says what a canary of a route with few callers a day can show; empty of one with more.
 
-    Without a canary before it nobody has counted callers: then it says what few would mean.
+    Callers are counted by canaries: before the first one it says what few would mean.
     """
     callers, last = pace.units_per_hour * 24.0, policy.steps[-1]
     share = last.weight_bps / BUCKETS
@@ -138,9 +138,7 @@ def describe_few_callers(policy: CanaryPolicy, pace: TrafficPace) -> str:
 
 
 def count_failing_callers(policy: CanaryPolicy) -> int:
-    """Counts the canary's callers who all have to fail, and none else, for a rollback at the
-    last step's share.
-    """
+    """Counts the callers that a rollback at the last step's share takes, if they alone fail."""
     most = 100
     shares = [policy.steps[-1].weight_bps / BUCKETS] * most
     path = counts_path([FailureTally(1, 1, 1, 1)] * most, policy.rho, shares=shares)

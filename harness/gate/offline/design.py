@@ -88,7 +88,7 @@ def design_from_plan(plan: SuitePlan) -> Design:
 
 
 def with_unseen_loss(differences: ArrayLike) -> Floats:
-    """Appends to (…, items) the difference of one that nobody met: a whole loss, or less where
+    """Appends the difference of an unseen item to (…, items): a whole loss, or less where
     wins spread as much as losses.
 
     Then the test's own error covers what a rare loss adds to it. Wins that are all alike say

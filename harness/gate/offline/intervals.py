@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from harness.gate.arrays import ArrayLike, Floats, np, special
 
 CONFIDENCE = 0.95
-# Added to a sum of squares: a comparison of which every item is alike proves no spread of 0.
+# Added to a sum of squares: items that are all alike do not prove a spread of 0.
 VARIANCE_GUARD = 0.25
 
 

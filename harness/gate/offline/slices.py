@@ -41,8 +41,8 @@ def merge_clusters(plan: SuitePlan, items: Sequence[PairedItem]) -> tuple[Paired
 
 
 def measured_units(plan: SuitePlan, items: Sequence[PairedItem]) -> tuple[PairedItem, ...]:
-    """Merges as `merge_clusters` what was measured of each unit; leaves out those of which
-    nothing was.
+    """Merges the measured items of each unit as `merge_clusters` does; leaves out units
+    without any.
     """
     groups = _clusters(plan, items) if plan.cluster else ([item] for item in items)
     known = ([item for item in members if item.complete] for members in groups)

@@ -72,7 +72,7 @@ class PlannedTest:
         return math.sqrt(left * (sd * sd + guards / items) / items)
 
     def _unseen(self, sd: float, items: int) -> float:
-        """The loss of graded items that nobody met (statistics.md §1.17)."""
+        """The unseen loss of graded items (statistics.md §1.17)."""
         return 1.0 / (1.0 + _SHARED * items * sd * sd / 2.0) if self.graded else 0.0
 
 
