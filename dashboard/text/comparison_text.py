@@ -16,7 +16,7 @@ from harness.control.evals.proof_validity import ProofState
 from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAnswers
 from harness.control.proposals.drawbacks import describe_absence, list_drawbacks
 from harness.control.proposals.estimate import SuiteEstimate
-from harness.domain.evals.suite_plan import Claim, ClaimPopulation
+from harness.domain.evals.suite_plan import Claim, ClaimPopulation, SuiteRole
 from harness.domain.evals.verdict import BaseVerdict, SuiteReport, VerdictBasis
 from harness.domain.formatting import (
     format_score,
@@ -308,8 +308,8 @@ def _claimed(option: ClaimOption, estimate: SuiteEstimate, titles: Mapping[str, 
 def _recommended(planned: Sequence[SuiteEstimate]) -> Sequence[str]:
     return [
         f"Recommended is “{labels.CLAIMS[advice.recommended.claim]}”: {advice.why}."
-        for advice in (estimate.advice for estimate in planned)
-        if len(advice.options) > 1
+        for plan, advice in ((estimate.plan, estimate.advice) for estimate in planned)
+        if plan.role is SuiteRole.PRIMARY
     ]
 
 

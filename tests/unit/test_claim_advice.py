@@ -73,6 +73,33 @@ def test_what_somebody_asks_stays_and_an_open_question_follows_the_price(
     assert (Claim.CHEAPER in {one.claim for one in advice.options}) == may_be_cheaper
 
 
+@pytest.mark.parametrize(
+    ("n", "saving", "asked", "said"),
+    [
+        (
+            40,
+            0.9,
+            None,
+            "costs 90 % less, and the claim that it is cheaper needs about 52 items",
+        ),
+        (
+            480,
+            None,
+            None,
+            "a price is unknown, and the claim that it is cheaper needs the prices",
+        ),
+        (480, -9.0, None, "costs 10 times as much, and the claim that it is cheaper needs a"),
+        (480, 0.0, None, "both models cost the same, and the claim that it is cheaper needs a"),
+        (480, 0.9, Claim.SUPERIOR, "costs 90 % less, and the claim that it is cheaper was not"),
+        (480, 0.9, None, "the candidate costs 90 % less; an equal candidate is shown in"),
+    ],
+)
+def test_the_reason_says_what_is_known_of_the_price_and_what_the_claim_about_it_needs(
+    n: int, saving: float | None, asked: Claim | None, said: str
+) -> None:
+    assert said in advise(n, saving, asked).why
+
+
 def test_graded_items_that_hardly_differ_show_less_for_the_unseen_loss() -> None:
     alike = DifferenceSpread(0.15**2, 0.0, 200, graded=True)
     whole = replace(alike, graded=False)
@@ -99,3 +126,7 @@ def test_these_items_come_first_only_where_the_owners_setting_says_so() -> None:
     assert [one.population for one in found[0].options] == [like.population, these.population]
     assert [one.population for one in found[1].options] == [these.population, like.population]
     assert found[1].recommended.answers == 2 * found[0].recommended.answers
+    assert "until its noise is measured" in found[0].why
+    noisy = replace(PASS_FAIL, within=0.05)
+    known = advise_claim((like, these), None, 200, noisy, (DEAR, CHEAP), None, 0.05)
+    assert "until its noise is measured" not in known.why

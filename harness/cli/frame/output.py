@@ -3,6 +3,7 @@ for a terminal and plain in a pipe.
 """
 
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import wraps
@@ -79,6 +80,7 @@ def note_page(page: Page[Any]) -> None:
 Row = Sequence[object]
 # A longer word, such as a path, may be cut to fit into a column.
 UNCUT_CHARACTERS = 24
+LINE_COLUMNS = 120
 GAP = 3  # between columns that are drawn
 
 
@@ -90,6 +92,13 @@ def document(value: object) -> None:
 def note(text: str) -> None:
     """Prints progress and advice: on stderr, so that a pipe carries data alone."""
     click.echo(escape_controls(text), err=True)
+
+
+def paragraph(text: str) -> None:
+    """Prints a note of several sentences, in lines of LINE_COLUMNS characters."""
+    lines = text.splitlines()
+    wrapped = (textwrap.fill(line, LINE_COLUMNS, break_on_hyphens=False) for line in lines)
+    note("\n".join(wrapped))
 
 
 def table(headings: Sequence[str], rows: Iterable[Row], *, empty: str) -> None:

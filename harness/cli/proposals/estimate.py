@@ -8,7 +8,7 @@ from dataclasses import fields
 from harness.cli.frame import output
 from harness.control.proposals.estimate import SuiteEstimate
 from harness.control.serialize import to_plain
-from harness.domain.evals.suite_plan import Claim, ClaimPopulation
+from harness.domain.evals.suite_plan import Claim, ClaimPopulation, SuiteRole
 from harness.domain.formatting import format_percent, format_score, format_span, format_usd
 from harness.gate.planning.claim_advice import ClaimAdvice, ClaimOption
 from harness.gate.text.sentences import spending_text
@@ -27,12 +27,12 @@ def print_planning(planning: Sequence[SuiteEstimate]) -> None:
     for suite_estimate in planning:
         suite, plan = suite_estimate.plan.suite, suite_estimate.plan
         advice = suite_estimate.advice
-        if len(advice.options) > 1:
-            output.note(
+        if plan.role is SuiteRole.PRIMARY:
+            output.paragraph(
                 f"{suite}: {advice.recommended.claim.value} is recommended: {advice.why}"
             )
         if suite_estimate.judge_usd != 0:
-            output.note(
+            output.paragraph(
                 (
                     f"{suite}: of that, the judge costs "
                     f"{format_usd(suite_estimate.judge_usd)} at most"
@@ -42,15 +42,15 @@ def print_planning(planning: Sequence[SuiteEstimate]) -> None:
                 "has no price"
             )
         if suite_estimate.warning:
-            output.note(f"{suite}: {suite_estimate.warning}")
+            output.paragraph(f"{suite}: {suite_estimate.warning}")
         for text in suite_estimate.texts:
-            output.note(f"{suite}: {text}")
+            output.paragraph(f"{suite}: {text}")
         if suite_estimate.plan.claim is Claim.CHEAPER:
-            output.note(f"{suite}: {_saving(suite_estimate)}")
+            output.paragraph(f"{suite}: {_saving(suite_estimate)}")
         if plan.look > 1:
-            output.note(f"{suite}: {spending_text(plan.look, plan.alpha, plan.spend)}")
+            output.paragraph(f"{suite}: {spending_text(plan.look, plan.alpha, plan.spend)}")
         if suite_estimate.estimated:
-            output.note(
+            output.paragraph(
                 f"{suite}: the candidate has no answers yet; its cost is the incumbent's "
                 "tokens at the candidate's price"
             )

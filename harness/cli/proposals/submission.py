@@ -52,9 +52,9 @@ def print_plan(plan: RampPlan) -> None:
             [_plan_row(step) for step in plan.steps],
             empty="",
         )
-    output.note(plan.words)
+    output.paragraph(plan.words)
     for option in plan.options:
-        output.note(f"option: {option}")
+        output.paragraph(f"option: {option}")
 
 
 def _plan_row(step: StepPlan) -> list[object]:
@@ -230,8 +230,8 @@ def _print_terms(outlooks: Sequence[_Outlook], ramp: RampPlan, terms: ProposalPr
         for line in route_rules.describe_widening(outlook.planned.widened):
             output.note(f"waits for another person's approval: {line}")
         for line in outlook.untaken:
-            output.note(line)
-        output.note(
+            output.paragraph(line)
+        output.paragraph(
             "\n".join(
                 part
                 for part in (
@@ -243,10 +243,10 @@ def _print_terms(outlooks: Sequence[_Outlook], ramp: RampPlan, terms: ProposalPr
         )
     if len(outlooks) > 1:
         output.note(share_text(len(outlooks)))
-    output.note(terms.risk.text)
-    output.note(f"the canary: {ramp.words}")
+    output.paragraph(terms.risk.text)
+    output.paragraph(f"the canary: {ramp.words}")
     for option in ramp.options:
-        output.note(f"option: {option}")
+        output.paragraph(f"option: {option}")
 
 
 def _print_made(

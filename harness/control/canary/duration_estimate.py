@@ -24,6 +24,7 @@ from harness.domain.formatting import (
     format_estimate,
     format_number,
     format_percent,
+    format_quantity,
 )
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.proposals.proposal import Proposal
@@ -89,25 +90,49 @@ def estimate_for_policy(
     """Plans the steps of a canary policy on a route, at its pace of traffic today."""
     now = ctx.clock.now()
     totals = tx.observations.totals(since=now - TODAY, route=route)
-    pace = _measure_pace(tx, route, policy, totals, now)
+    pace, seconds = _measure_pace(tx, route, policy, totals, now), observed_seconds(totals, now)
     shared = holds.describe_shared_key(tx, route)
     shared = f" {shared}" if shared else ""
+    requests = sum(total.requests for total in totals)
+    seen = describe_seen(requests, seconds) if seconds < SHORTEST_S else ""
+    decision = (offer_decision(route),)
     if pace is None:
-        requests = sum(total.requests for total in totals)
         words = ramp_plan.no_pace_text(route, requests) + shared
-        return RampPlan(route, policy, None, (), (), words)
+        if not requests:
+            return RampPlan(route, policy, None, (), (), words)
+        said = f"{seen} {describe_failing_callers(policy)} {words}"
+        return RampPlan(route, policy, None, (), decision, said)
     steps = ramp.plan_ramp(policy, pace)
     known = tx.routing.route(route)
     may_mirror = known is not None and not known.settings.side_effects
     options = ramp_plan.ramp_options(policy, pace, steps, may_mirror=may_mirror)
     few = describe_few_callers(policy, pace)
-    if few and options:
-        options = (*(o for o in options if o != ramp_plan.NOTHING_HELPS), offer_decision(route))
+    if few and (options or seen):
+        options = (*(o for o in options if o != ramp_plan.NOTHING_HELPS), *decision)
     words = ramp_plan.ramp_summary(pace, steps) + ramp_plan.shadow_text(policy, pace)
     warm_up = ramp_plan.describe_warm_up(policy)
     words += f" {warm_up[:1].upper()}{warm_up[1:]}." if warm_up else ""
-    words += few + shared
-    return RampPlan(route, policy, pace, steps, options, words)
+    first = "" if pace.measured else seen
+    said = " ".join(part for part in (first, few, words) if part)
+    return RampPlan(route, policy, pace, steps, options, said + shared)
+
+
+def describe_seen(requests: int, seconds: float) -> str:
+    """Says how many callers were seen at most, in a time too short for a day's pace."""
+    a_day = requests * ramp.DAY_S / seconds
+    return (
+        f"At most {format_quantity(requests, 'caller')} came in {format_estimate(seconds)}, "
+        f"which would be {format_number(a_day, 2)} a day: that time is too short to tell."
+    )
+
+
+def describe_failing_callers(policy: CanaryPolicy) -> str:
+    """Says what a canary of few callers shows."""
+    return (
+        f"With fewer than {FEW_CALLERS} callers a day a canary shows great harm only: "
+        f"{count_failing_callers(policy)} callers in the canary whose requests all fail roll "
+        "it back. A caller counts as new only once, so a loss of a few percent cannot show."
+    )
 
 
 def describe_few_callers(policy: CanaryPolicy, pace: TrafficPace) -> str:
@@ -123,17 +148,15 @@ def describe_few_callers(policy: CanaryPolicy, pace: TrafficPace) -> str:
         longest = max(step.min_exposures / step.weight_bps for step in policy.steps)
         needed_s = longest * BUCKETS / FEW_CALLERS * ramp.DAY_S
         return (
-            f" If they come from only {FEW_CALLERS} callers a day, one step takes "
-            f"{format_estimate(needed_s)} or longer."
+            f"No canary has counted this route's callers yet: with only {FEW_CALLERS} callers "
+            f"a day, one step takes {format_estimate(needed_s)} or longer."
         )
     met, none = callers * share, (1.0 - share) ** callers
     return (
-        f" About {format_number(callers, 2)} callers come in a day, and at "
+        f"About {format_number(callers, 2)} callers come in a day, and at "
         f"{format_bps(last.weight_bps)} about {format_number(met, 2)} of them meet the "
         f"candidate. If they are the same each day, {format_percent(none, significant=2)} of "
-        "canaries meet no caller at all. "
-        f"{count_failing_callers(policy)} callers in the canary whose requests all fail roll "
-        "it back; a caller counts as new only once, so a loss of a few percent cannot show."
+        f"canaries meet no caller at all. {describe_failing_callers(policy)}"
     )
 
 

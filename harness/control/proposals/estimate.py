@@ -246,8 +246,8 @@ def _warning(
     advice = (
         f"{best.items} {plan.unit}s with {best.epochs} epoch(s) would show {wanted}"
         if best
-        else f"its {test.suite_items} {plan.unit}s are too few to detect {wanted} points, with "
-        f"any epochs: with those planned, about {enough:,} would"
+        else f"the suite's {test.suite_items:,} {plan.unit}s are too few to detect {wanted} "
+        f"points, however often each is asked: about {enough:,} {plan.unit}s would be enough"
     )
     return (
         f"With {plan.n_max} {plan.unit}s you can only see differences of "

@@ -52,7 +52,7 @@ def weighted_mean(cases: Sequence[SuiteClaim]) -> ClaimGroup:
     upto = judged.consumed if decided else len(whole.paired.items)
     ready = max(promotion_waits_for(case.plan) for case in cases)
     if judged.report.outcome == "passed" and upto < ready:
-        # No part of the mean hides a slice behind an early promotion.
+        # No part of the mean hides a slice behind a promotion before the last item.
         upto = min(ready, len(whole.paired.items))
         if upto < ready:
             report = waiting_report(whole.paired, judged.report, whole.stopped)

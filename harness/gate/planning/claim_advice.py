@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.domain.evals.suite_plan import Claim, ClaimPopulation, SuitePlan
-from harness.domain.formatting import format_percent, format_score
+from harness.domain.formatting import format_number, format_percent, format_score
 from harness.gate.offline.costs import items_to_show_saving
 from harness.gate.planning import budget
 from harness.gate.planning.budget import (
@@ -51,6 +51,8 @@ class ClaimAdvice:
     suite_items: int  # items, or clusters
     effect: float  # the difference that matters, a share of 1
     saving: float | None  # of the incumbent's cost; None where a price is unknown
+    price: str  # what is known of it, and what the claim about the cost needs
+    noise_known: bool  # whether an item was asked twice
 
     @property
     def recommended(self) -> ClaimOption:
@@ -69,12 +71,13 @@ class ClaimAdvice:
             superior = [one.if_equal for one in self.options if one.claim is Claim.SUPERIOR]
             other = f", and as better in {format_percent(superior[0], 0)}" if superior else ""
             text = f"an equal candidate {shown}{other}"
-        if best.claim is Claim.CHEAPER and self.saving is not None:
-            text = f"the candidate costs {format_percent(self.saving, 0)} less, and {text}"
         if best.power < POWER:
             enough = f"{best.enough.items:,}" if best.enough else f"over {self.suite_items:,}"
             text += f"; 80 % takes {enough} items"
-        return text
+        these = any(one.population is ClaimPopulation.THESE for one in self.options)
+        if these and not self.noise_known:
+            text += "; answering an item twice shows no more here until its noise is measured"
+        return f"{self.price}; {text}"
 
 
 def advise_claim(
@@ -104,7 +107,8 @@ def advise_claim(
         for one in options
         if one.population is own.population or (one.claim, one.margin) == wanted
     ]
-    return ClaimAdvice(tuple(shown), own, suite_items, effect, saving)
+    price, noise_known = _price_text(plans, shown[0], saving), known.within > 0.0
+    return ClaimAdvice(tuple(shown), own, suite_items, effect, saving, price, noise_known)
 
 
 def _question(options: Sequence[ClaimOption]) -> Claim:
@@ -114,6 +118,35 @@ def _question(options: Sequence[ClaimOption]) -> Claim:
         return Claim.CHEAPER
     possible = [one.claim for one in options if one.claim is not Claim.CHEAPER]
     return own if own is not Claim.CHEAPER or not possible else possible[0]
+
+
+def _price_text(plans: Sequence[SuitePlan], best: ClaimOption, saving: float | None) -> str:
+    """Says what is known of the price, and why the claim about the cost is not recommended."""
+    if saving is None:
+        known = "a price is unknown"
+    elif saving > 0.0:
+        known = f"the candidate costs {format_percent(saving, significant=2)} less"
+    elif saving < 0.0:
+        known = f"the candidate costs {format_number(1.0 - saving)} times as much"
+    else:
+        known = "both models cost the same"
+    if best.claim is Claim.CHEAPER:
+        return known
+    plan = next((plan for plan in plans if plan.claim is Claim.CHEAPER), None)
+    if plan is None:
+        return f"{known}, and here nothing may be claimed of the price"
+    least, items = format_percent(plan.min_saving), _cost_items(plan, saving)
+    if saving is None:
+        needs = "needs the prices of both models"
+    elif items == math.inf:
+        needs = f"needs a candidate that costs over {least} less"
+    elif items > plan.n_max:
+        needs = (
+            f"needs about {items:,.0f} {plan.unit}s to show {least} less, not {plan.n_max:,}"
+        )
+    else:
+        needs = f"was not chosen, but {best.claim.value}"
+    return f"{known}, and the claim that it is cheaper {needs}"
 
 
 def _option(
