@@ -32,7 +32,7 @@ def advise(
     return advise_claim(plans(n, own), asked, n, PASS_FAIL, sides, saving, 0.05)
 
 
-@pytest.mark.parametrize(("n", "power"), [(100, 0.29), (200, 0.47), (480, 0.79)])
+@pytest.mark.parametrize(("n", "power"), [(100, 0.28), (200, 0.44), (480, 0.76)])
 def test_as_good_at_a_tenth_of_the_price_is_asked_as_cheaper_and_not_worse(
     n: int, power: float
 ) -> None:
@@ -40,7 +40,7 @@ def test_as_good_at_a_tenth_of_the_price_is_asked_as_cheaper_and_not_worse(
     equal = {option.claim: option.if_equal for option in advice.options}
 
     assert advice.recommended.claim is Claim.CHEAPER
-    assert equal[Claim.CHEAPER] == equal[Claim.NON_INFERIOR] == pytest.approx(power, abs=0.03)
+    assert equal[Claim.CHEAPER] == equal[Claim.NON_INFERIOR] == pytest.approx(power, abs=0.01)
     assert equal[Claim.SUPERIOR] == pytest.approx(0.04, abs=0.01)
     assert advice.recommended.cost_usd == pytest.approx(n * 0.011)
     assert advice.recommended.answers == 2 * n
@@ -86,7 +86,7 @@ def test_what_somebody_asks_stays_and_an_open_question_follows_the_price(
             480,
             None,
             None,
-            "a price is unknown, and the claim that it is cheaper needs the prices",
+            "a price is unknown or 0, and the claim that it is cheaper needs",
         ),
         (480, -9.0, None, "costs 10 times as much, and the claim that it is cheaper needs a"),
         (480, 0.0, None, "both models cost the same, and the claim that it is cheaper needs a"),

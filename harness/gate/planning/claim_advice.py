@@ -50,7 +50,7 @@ class ClaimAdvice:
     own: ClaimOption  # the one that is registered if nothing is changed
     suite_items: int  # items, or clusters
     effect: float  # the difference that matters, a share of 1
-    saving: float | None  # of the incumbent's cost; None where a price is unknown
+    saving: float | None  # of the incumbent's cost; None where a price is unknown or 0
     price: str  # what is known of it, and what the claim about the cost needs
     noise_known: bool  # whether an item was asked twice
 
@@ -123,7 +123,7 @@ def _question(options: Sequence[ClaimOption]) -> Claim:
 def _price_text(plans: Sequence[SuitePlan], best: ClaimOption, saving: float | None) -> str:
     """Says what is known of the price, and why the claim about the cost is not recommended."""
     if saving is None:
-        known = "a price is unknown"
+        known = "a price is unknown or 0"
     elif saving > 0.0:
         known = f"the candidate costs {format_percent(saving, significant=2)} less"
     elif saving < 0.0:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
-from harness.domain.evals.suite_plan import SuitePlan
+from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.gate.offline.design import interim_items, interim_power
 from harness.gate.offline.intervals import VARIANCE_GUARD
 from harness.gate.offline.noise import MOST_NOISE, asked_anew, share_left
@@ -35,6 +35,7 @@ class PlannedTest:
     # Share of the differences' variance that asking the same items anew would bring.
     anew: float = 1.0
     graded: bool = False  # not every difference is -1, 0 or 1
+    margin: float = 0.0  # allowed loss, under a claim that has one
 
     def with_epochs(self, spread: DifferenceSpread, epochs: int) -> "PlannedTest":
         """Returns the test of items that are each asked so often."""
@@ -69,7 +70,16 @@ class PlannedTest:
     def _error(self, sd: float, items: int) -> float:
         left = float(share_left(min(1.0, items / self.suite_items), self.anew))
         guards = VARIANCE_GUARD + self._unseen(sd, items) ** 2
-        return math.sqrt(left * (sd * sd + guards / items) / items)
+        variance = sd * sd + guards / items
+        if self.margin and not self.graded:
+            variance = max(variance, self._null_variance(sd * sd))
+        return math.sqrt(left * variance / items)
+
+    def _null_variance(self, disagree: float) -> float:
+        """Computes what the score test takes it to be, of equal models that differ so often."""
+        square = self.margin * self.margin
+        root = disagree * disagree + 4.0 * square * max(0.0, 1.0 - disagree)
+        return (disagree + math.sqrt(root)) / 2.0 - square
 
     def _unseen(self, sd: float, items: int) -> float:
         """The unseen loss of graded items (statistics.md §1.17)."""
@@ -78,7 +88,13 @@ class PlannedTest:
 
 def planned_test(plan: SuitePlan, suite_items: int, spread: DifferenceSpread) -> PlannedTest:
     """Finds the plan's test."""
-    test = PlannedTest(plan.alpha, suite_items, plan.n_max, about_these=plan.about_these)
+    test = PlannedTest(
+        plan.alpha,
+        suite_items,
+        plan.n_max,
+        about_these=plan.about_these,
+        margin=0.0 if plan.claim is Claim.SUPERIOR else plan.margin,
+    )
     return test.with_epochs(spread, plan.epochs)
 
 
