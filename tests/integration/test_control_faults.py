@@ -15,18 +15,21 @@ from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
 from harness.control.proposals import decisions, evaluation, submission
+from harness.control.proposals.comparison import load_comparison
 from harness.control.proposals.review import dry_run_context
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.canary.rollout import RolloutSignal, RolloutState
 from harness.domain.errors import NotFound, ProofRefused, StaleWrite
 from harness.domain.evals.run import FIRST_ANSWERS, LEASE_S, RunState
+from harness.domain.formatting import DASH
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.policy import GatePolicy
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import SuiteSettings
+from harness.gate.text.sentences import difference_cells
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import (
     ANN,
@@ -251,6 +254,13 @@ def down_once(model: str) -> Callable[[Target, Item, int], str]:
     return script
 
 
+def silent(model: str) -> Callable[[Target, Item, int], str]:
+    """Answers of `model` are empty."""
+    return lambda target, item, epoch: (
+        "" if target.model == model else answer(target, item, epoch)
+    )
+
+
 @pytest.mark.req("F2")
 def test_an_incumbents_run_with_a_hole_is_measured_anew_after_the_pause(
     world: SmallInstallation,
@@ -270,24 +280,43 @@ def test_an_incumbents_run_with_a_hole_is_measured_anew_after_the_pause(
 
 
 @pytest.mark.req("F2")
-def test_an_incumbent_that_cannot_be_read_is_named_and_replaced_by_the_next_proposal(
-    world: SmallInstallation,
+@pytest.mark.parametrize("model", ["base", "better"])
+def test_a_model_that_cannot_be_read_is_named_and_tried_again_by_the_next_proposal(
+    world: SmallInstallation, model: str
 ) -> None:
-    def silent(target: Target, item: Item, epoch: int) -> str:
-        return "" if target.model == "base" else answer(target, item, epoch)
-
-    world.script = silent
+    world.script = silent(model)
     first = world.propose("sim/better")
     until_closed(world, first.id, world.context())
     refused = world.get(first.id)
     assert refused.infra_errors == 0
-    assert "not measured after 1 attempt: base's 5 answers are empty" in refused.closed_because
-    with world.store.read() as tx:
-        assert tx.runs.count(refused.runs["colours"].incumbent) == FIRST_ANSWERS
+    assert f"after 1 attempt: {model}'s first 5 answers are empty" in refused.closed_because
+    shown = load_comparison(world.context(), first.id)
+    assert shown.verdict is not None
+    assert difference_cells(shown.verdict.suites[0]) == (DASH, DASH)
+    assert "propose" in shown.next_step
 
     second = world.until_decided(world.propose("sim/better").id)
+    assert second.plans[0].look == 1
     with world.store.read() as tx:
-        assert tx.verdicts.get(second.verdict or "").outcome == "passed"
+        verdict = tx.verdicts.get(second.verdict or "")
+    assert verdict.outcome == ("passed" if model == "base" else "infra_error")
+
+
+@pytest.mark.req("F2")
+@pytest.mark.parametrize(("model", "outcome"), [("base", "passed"), ("better", "failed")])
+def test_unreadable_answers_count_as_wrong_at_once_where_the_policy_says_so(
+    world: SmallInstallation, model: str, outcome: str
+) -> None:
+    world.script = silent(model)
+    gate = replace(world.policy.gate, unreadable_is_wrong=True)
+    world.policy = replace(world.policy, gate=gate)
+    proposal = world.propose("sim/better")
+    for _ in range(10):
+        world.run_once()
+
+    with world.store.read() as tx:
+        said = [verdict.outcome for verdict in tx.verdicts.for_proposal(proposal.id)]
+    assert said == [outcome, "infra_error"]
 
 
 def test_a_run_by_hand_is_nobodys_evidence_and_nobody_stops_it(

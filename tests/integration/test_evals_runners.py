@@ -242,8 +242,12 @@ def test_a_suite_that_changed_since_registration_is_not_run(results: Results) ->
 @pytest.mark.parametrize(
     ("name", "error", "remark"),
     [
-        ("down", "infra", "down's 5 answers have no score: HTTP 401: key refused"),
-        ("rambling", None, "base's 5 answers hold no label: it may lack a chat template, or"),
+        ("down", "infra", "down's first 5 answers have no score: HTTP 401: key refused"),
+        (
+            "rambling",
+            None,
+            "base's first 5 answers hold no label: it may lack a chat template, or",
+        ),
     ],
 )
 def test_a_run_ends_after_its_first_answers_if_none_of_them_can_be_scored(

@@ -121,6 +121,7 @@ def test_no_missing_score_decides(
     result = decide(HEAD + "".join(rows), "--json")
 
     assert (answer(result)["verdict"], result.exit_code) == (verdict, exit_code)
+    assert ("next" in answer(result)) == (verdict == "not_measured")
 
 
 def test_items_count_in_the_order_of_their_first_row(decide: Decide) -> None:

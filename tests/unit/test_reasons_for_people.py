@@ -82,7 +82,10 @@ def test_where_no_answer_was_scored_nobody_reads_of_a_loss() -> None:
     assert unfit is not None
     assert worse is not None
 
-    assert reason_text(unfit).startswith("missing scores decide. With all of them against")
+    assert reason_text(unfit).startswith("missing scores decide. All of them against the")
+    assert "the difference of all 60 items is between −100.0 and +100.0 points." in (
+        reason_text(unfit)
+    )
     assert describe_claim(VerdictBasis.from_verdict(unfit)) == "Could not be measured: math."
     assert difference_cells(unfit.suites[0]) == (DASH, DASH)
     assert verdict_bytes(replay_verdict(unfit)) == verdict_bytes(unfit)

@@ -70,6 +70,11 @@ EXITS = REJECTED_BY_VERDICT | {"passed": 0}
     metavar="SHARE",
     help="With cheaper_and_not_worse: share of the cost to save. [default: the policy's]",
 )
+@click.option(
+    "--unreadable-as-wrong",
+    is_flag=True,
+    help="Go on where nothing can be read in a model's first 5 answers: they count as wrong.",
+)
 @click.option("--reason", default="swapgate gate run", show_default=True, help="Why.")
 @click.option(
     "--markdown",
@@ -105,6 +110,7 @@ def gate_run(  # noqa: PLR0913 - one per option
     claim: str | None,
     margin: float | None,
     min_saving: float | None,
+    unreadable_as_wrong: bool,
     reason: str,
     markdown_file: Path | None,
     junit_file: Path | None,
@@ -134,7 +140,10 @@ def gate_run(  # noqa: PLR0913 - one per option
 
     with tempfile.TemporaryDirectory(prefix="swapgate-gate-") as scratch:
         with temporary_installation(session.config, keep or Path(scratch)) as installation:
-            found = _decide(session, installation, question, timeout_s)
+            ctx = without_long_pauses(
+                installation.context, unreadable_is_wrong=unreadable_as_wrong
+            )
+            found = _decide(session, installation, ctx, question, timeout_s)
             report = _report(installation.context, found, keep)
         _write(markdown_file, junit_file, report)
         _print(session, report, keep)
@@ -144,11 +153,11 @@ def gate_run(  # noqa: PLR0913 - one per option
 def _decide(
     session: Session,
     installation: "Installation",
+    ctx: "Context",
     question: ComparisonRequest,
     timeout_s: float | None,
 ) -> "Proposal":
-    ctx, settings = without_long_pauses(installation.context), installation.settings
-    proposal = register_comparison(ctx, session.actor, settings, question)
+    proposal = register_comparison(ctx, session.actor, installation.settings, question)
     ticker, clock = ProgressLine(), installation.clock
     deadline = None if timeout_s is None else clock.monotonic() + timeout_s
 
@@ -216,6 +225,7 @@ def _print(session: Session, report: "Report", keep: Path | None) -> None:
         rows = comparison.suite_rows(found.verdict)
         output.table(comparison.HEADINGS, rows, empty="no suites")
         click.echo(found.decided_on)
+        click.echo(f"next: {report.next_step}")
         for lost in find_format_failures(found, standalone=True):
             comparison.print_format_failures(lost)
     if keep is not None and found.verdict:

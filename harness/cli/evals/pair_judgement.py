@@ -22,6 +22,9 @@ from harness.gate.offline.suite_judgement import judge_pairs
 
 VERDICT_WORDS: Final = {"infra_error": "not_measured"}
 NO_SCORE: Final = ("no score",)
+FILL_IN: Final = (
+    "fill in the missing scores, or have those items asked again, and decide again."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,4 +182,5 @@ def _answer(found: SuiteReport) -> dict[str, object]:
             }
         ),
         "reason": found.reason,
+        **({"next": FILL_IN} if found.outcome == "infra_error" else {}),
     }

@@ -227,6 +227,7 @@ def _before(
         if (until is None or proposal.created_at < until.created_at)
         and any(_same_items(tx, pin, plan) for plan in proposal.plans)
         and has_looked(tx, proposal)
+        and not _was_blind(tx, proposal, candidate)
     ]
     before = [
         max(plan.look for plan in proposal.plans if _same_items(tx, pin, plan))
@@ -244,6 +245,20 @@ def _before(
         and tx.runs.scored(run.id)
     }
     return max(len(before) + len(by_hand), *before, 0), proposals
+
+
+def _was_blind(tx: Transaction, proposal: Proposal, candidate: str) -> bool:
+    """Whether a proposal's verdict used no score and so could not have passed, and nobody could
+    choose `candidate` by scores of another: it is the same, or none of its answers has one.
+    """
+    if proposal.open or proposal.verdict is None:
+        return False
+    if any(report.n_used for report in tx.verdicts.get(proposal.verdict).suites):
+        return False
+    runs = [pair.candidate for pair in proposal.runs.values()]
+    return proposal.candidate == candidate or all(
+        tx.runs.count(run) and not tx.runs.scored(run) for run in runs
+    )
 
 
 def _same_items(tx: Transaction, pin: SuitePin, earlier: SuitePlan | EvalRun) -> bool:

@@ -108,10 +108,12 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
     if changes or rules:
         since = f"{'; '.join(changes)} since the proposal was made"
         return _in_write(ctx, proposal, ProposalEvent.STALE, since if changes else rules)
-    stuck = evaluation.dead_ends(proposal, {run.id: run for run in runs})
+    by_id = {run.id: run for run in runs}
+    stuck = evaluation.dead_ends(proposal, by_id)
+    judged = evaluation.drop_unreadable(ctx, proposal, by_id, answers)
     try:
-        evaluation.check_arms(proposal, {run.id: run for run in runs})
-        verdict = evaluation.decide_verdict(proposal, answers, stuck, now)
+        evaluation.check_arms(proposal, by_id)
+        verdict = evaluation.decide_verdict(proposal, judged, stuck, now)
     except StaleEvidence as error:
         return _in_write(ctx, proposal, ProposalEvent.STALE, str(error))
     if verdict is None:
@@ -249,9 +251,10 @@ def _not_measured(
     if replaced := evaluation.find_replacement(ctx, tx, proposal):
         _reject(ctx, tx, proposal, ProposalEvent.STALE, _another_look(replaced))
         return
+    refused = evaluation.find_refused(tx, map(tx.runs.get, evaluation.run_ids(proposal)))
     # Asked again, the same model would answer the same.
-    runs = map(tx.runs.get, evaluation.run_ids(proposal))
-    if proposal.infra_errors >= gate.infra_retries or evaluation.find_refused(tx, runs):
+    in_vain = refused is not None and not gate.unreadable_is_wrong
+    if proposal.infra_errors >= gate.infra_retries or in_vain:
         why, attempts = polish_reason(verdict.reason), proposal.infra_errors + 1
         because = f"not measured after {format_quantity(attempts, 'attempt')}: {why}"
         _reject(ctx, tx, proposal, ProposalEvent.INFRA_LIMIT, because)
@@ -259,7 +262,7 @@ def _not_measured(
     paused = replace(
         apply_event(proposal, ProposalEvent.INFRA_ERROR, now),
         infra_errors=proposal.infra_errors + 1,
-        retry_at=now + timedelta(seconds=gate.infra_pause_s),
+        retry_at=now + timedelta(seconds=0.0 if refused else gate.infra_pause_s),
     )
     tx.proposals.save(paused)
     worker_supervision.stop_unneeded_runs(ctx, tx, proposal)

@@ -14,11 +14,13 @@ from harness.domain.errors import StaleEvidence
 from harness.domain.evals import pins
 from harness.domain.evals.pins import ServedModel, is_mixed, named_models
 from harness.domain.evals.run import (
+    FIRST_ANSWERS,
     RUNNABLE_STATES,
     EvalRun,
     RunBudget,
     RunState,
     Sample,
+    is_nothing_readable,
 )
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.evals.verdict import Verdict
@@ -159,17 +161,20 @@ def _refused_before(tx: Transaction, ours: EvalRun, since: datetime) -> Sequence
     newest = next((run for run in same if run.fingerprint == ours.fingerprint), None)
     if newest is None or newest.created_at < since:
         return ()
-    return tx.runs.samples(newest.id) if find_refused(tx, [newest]) else ()
+    return _scored(tx.runs.samples(newest.id)) if find_refused(tx, [newest]) else ()
 
 
 def find_refused(tx: Transaction, runs: Iterable[EvalRun]) -> EvalRun | None:
     """The run that ended since nothing can be read in its model's first answers."""
-    for run in runs:
-        if run.state is RunState.FAILED:
-            answers = tx.runs.outcomes(run.id, below=run.wanted)
-            if answers and all(answer.is_unreadable for answer in answers):
-                return run
-    return None
+    failed = (run for run in runs if run.state is RunState.FAILED)
+    return next(
+        (run for run in failed if _is_unreadable(tx.runs.outcomes(run.id, below=run.wanted))),
+        None,
+    )
+
+
+def _is_unreadable(answers: Iterable[Sample]) -> bool:
+    return is_nothing_readable((answer.error, answer.rule) for answer in answers)
 
 
 def _can_share(
@@ -284,6 +289,27 @@ def load_answers(tx: Transaction, proposal: Proposal) -> dict[str, Answers]:
             tx.runs.outcomes(pair.candidate, below=plans[suite].planned_items),
         )
         for suite, pair in proposal.runs.items()
+    }
+
+
+def drop_unreadable(
+    ctx: Context, proposal: Proposal, runs: Mapping[str, EvalRun], found: Mapping[str, Answers]
+) -> Mapping[str, Answers]:
+    """The answers without those of suites of which a model's run has ended since nothing can
+    be read in its first answers, or may yet end so. How many more came hangs on how many were
+    asked at once: no verdict rests on them.
+    """
+    most = FIRST_ANSWERS + ctx.eval_connections
+
+    def ends(run: EvalRun, answers: Sequence[Sample]) -> bool:
+        begins = run.state in MAY_GO_ON and len(answers) <= most
+        return (begins or run.state is RunState.FAILED) and _is_unreadable(answers)
+
+    return {
+        suite: arms
+        for suite, arms in found.items()
+        if not ends(runs[proposal.runs[suite].incumbent], arms[0])
+        and not ends(runs[proposal.runs[suite].candidate], arms[1])
     }
 
 

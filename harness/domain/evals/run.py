@@ -171,6 +171,18 @@ class Sample:
         return self.error is None and self.rule in UNREADABLE
 
 
+def is_nothing_readable(answers: Iterable[tuple[str | None, str]]) -> bool:
+    """Tells whether answers came, and nothing can be read in any of them. answers: each one's
+    error and rule.
+    """
+    came = False
+    for error, rule in answers:
+        if error is None and rule not in UNREADABLE:
+            return False
+        came = came or error is None
+    return came
+
+
 CALIBRATED: Final = "judge.calibrated"  # an action of the audit log
 EVER: Final = datetime.fromtimestamp(0, UTC)  # no calibration is older
 
@@ -258,15 +270,17 @@ class AnswerColumns:
         return _models(self.judge_model, self.judge_build)
 
 
-def describe_faults(answers: AnswerColumns, model: str) -> Sequence[str]:
+def describe_faults(
+    answers: AnswerColumns, model: str, *, first: bool = False
+) -> Sequence[str]:
     """Says what may keep a model's answers from being evidence: many that cannot be read, were
-    cut or have no score, or all alike.
+    cut or have no score, or all alike. first: whether they are its first alone.
     """
     total, faults = len(answers), []
 
     def say(number: int, what: str) -> None:
         if number > HIGH_SHARE * total:
-            of = f"{model}'s {total} answers"
+            of = f"{model}'s {'first ' if first else ''}{total} answers"
             faults.append(f"{of if number == total else f'{number} of {of}'} {what}")
 
     whole = zip(answers.rule, answers.finish, strict=True)
@@ -297,7 +311,7 @@ def refuse_first(answers: Sequence[Sample], model: str) -> str:
         one.error or one.is_unreadable for one in answers
     ):
         return ""
-    return "; ".join(describe_faults(AnswerColumns.from_samples(answers), model))
+    return "; ".join(describe_faults(AnswerColumns.from_samples(answers), model, first=True))
 
 
 COLUMNS: Final = tuple(column.name for column in fields(AnswerColumns))

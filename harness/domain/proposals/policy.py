@@ -55,6 +55,9 @@ class GatePolicy:
     verdict_ttl_s: float = 14 * 86_400.0  # how long a verdict is proof
     infra_retries: int = 3  # how often a run is tried again when the infrastructure failed
     infra_pause_s: float = 300.0  # before each of these
+    # Whether a run goes on as a retry, its answers counting as wrong, where nothing can be read
+    # in the first 5.
+    unreadable_is_wrong: bool = False
     max_cost_usd: float | None = None  # max_cost_usd, max_tokens: per run
     max_tokens: int | None = None
     run_max_age_s: float = 86_400.0  # how old a shared incumbent run may be

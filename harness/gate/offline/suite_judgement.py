@@ -113,10 +113,12 @@ def judge_pairs(
     if outcome not in (against.report.outcome, favour.report.outcome):
         words = [outcome_text(judged.report.outcome) for judged in (against, favour)]
         reason = (
-            "Not measured: missing scores decide. With all of them against the candidate it is "
-            f"{words[0]}, with all for it {words[1]}."
+            "Not measured: missing scores decide. All of them against the candidate would give "
+            f"“{words[0]}”, all for it “{words[1]}”."
         )
-    reason = f"{reason} {missing_text(join_reasons(paired.items[:used]), (low, high))}".rstrip()
+    units = f"{base.report.n_used} {plan.unit}s"
+    missing = missing_text(join_reasons(paired.items[:used]), (low, high), units)
+    reason = f"{reason} {missing}".rstrip()
     report = replace(
         base.report,
         outcome=outcome,

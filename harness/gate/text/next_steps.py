@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from harness.domain.canary.rollout import Rollout
-from harness.domain.evals.run import AnswerColumns
+from harness.domain.evals.run import AnswerColumns, is_nothing_readable
 from harness.domain.evals.verdict import BaseVerdict
 from harness.domain.formatting import (
     format_bps,
@@ -37,6 +37,14 @@ MISSING_SCORES: Final = (
     "mend what lost the scores (a provider, a judge or a scorer, as the reason names it), then "
     "propose again. This says nothing about the candidate."
 )
+# Where nothing can be read in a run's first answers, by whose they are.
+UNREADABLE_STEPS: Final = (
+    (
+        "propose again: the incumbent's run goes on, and what cannot be read counts as wrong. "
+        "`gate run` does so with --unreadable-as-wrong."
+    ),
+    "give the candidate a chat template, or a prompt for the form, and propose it again.",
+)
 # To ask for more than this many times the items used would be no practical advice.
 HOPELESS: Final = 10
 _LEAST_SPAN_S: Final = 60.0
@@ -59,22 +67,37 @@ class DecidedProposal:
 
 def describe_next_step(decided: DecidedProposal) -> str:
     """What a person does next, or what comes by itself."""
-    proposal, outcome, suites = (
-        decided.proposal,
-        decided.verdict.outcome,
-        decided.verdict.suites,
-    )
+    proposal, outcome = decided.proposal, decided.verdict.outcome
     if outcome == "passed":
         if decided.observe_only and proposal.phase in PAST_GATE_PHASES:
             return _observed(proposal)
         return _after_passing(decided)
     if outcome == "inconclusive":
         return _more_items(decided)
-    if outcome == "infra_error" and proposal.retry_at is not None and proposal.open:
-        return f"it is measured again at {_time(proposal.retry_at)}."
-    if outcome == "infra_error" and any(r.figures.measured is not None for r in suites):
-        return MISSING_SCORES
+    if outcome == "infra_error":
+        return _measure_again(decided)
     return NEXT_STEPS[outcome]
+
+
+def _measure_again(decided: DecidedProposal) -> str:
+    proposal = decided.proposal
+    if proposal.retry_at is not None and proposal.open:
+        return f"it is measured again at {_time(proposal.retry_at)}."
+    if step := _unreadable_step(decided):
+        return step
+    lost = any(report.figures.measured is not None for report in decided.verdict.suites)
+    return MISSING_SCORES if lost else NEXT_STEPS["infra_error"]
+
+
+def _unreadable_step(decided: DecidedProposal) -> str:
+    """Of the candidate first: as long as it is so, another incumbent's answers do not help."""
+    unread = [
+        step
+        for arms in decided.answers.values()
+        for arm, step in zip(arms, UNREADABLE_STEPS, strict=True)
+        if is_nothing_readable(zip(arm.error, arm.rule, strict=True))
+    ]
+    return next((step for step in reversed(UNREADABLE_STEPS) if step in unread), "")
 
 
 def _observed(proposal: Proposal) -> str:

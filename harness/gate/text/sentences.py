@@ -70,9 +70,12 @@ def reason_text(verdict: BaseVerdict, titles: Mapping[str, str] | None = None) -
     return polish_reason(_name_suites(reason, verdict, titles or {}))
 
 
-def missing_text(reasons: Sequence[Sequence[str]], bounds: tuple[float, float]) -> str:
+def missing_text(
+    reasons: Sequence[Sequence[str]], bounds: tuple[float, float], units: str
+) -> str:
     """Says how many scores of each model are missing, why, and how far the difference is open.
-    reasons: of the incumbent's and the candidate's, one for each score.
+    reasons: of the incumbent's and the candidate's, one for each score. units: all that the
+    bounds are of, as `60 items`.
     """
     arms = [
         f"{len(lost)} of the {arm}'s ({format_reasons(lost)})"
@@ -82,8 +85,9 @@ def missing_text(reasons: Sequence[Sequence[str]], bounds: tuple[float, float]) 
     if not arms:
         return ""
     return (
-        f"Scores that are missing: {' and '.join(arms)}. Whatever they are, the difference is "
-        f"between {format_points(bounds[0])} and {format_points(bounds[1])} points."
+        f"Scores that are missing: {' and '.join(arms)}. Whatever they are, the difference of "
+        f"all {units} is between {format_points(bounds[0])} and {format_points(bounds[1])} "
+        "points."
     )
 
 

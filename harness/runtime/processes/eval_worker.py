@@ -232,7 +232,9 @@ class EvalWorker:
                 state, message = RunState.FAILED, f"{len(gone)} stored samples are gone"
             if eval_run.lease_owner == self.owner:
                 self._note_calibration(tx, job.run)
-            complete = not gone and len(stored) >= eval_run.wanted * eval_run.epochs
+            refused = state is RunState.FAILED and bool(message)
+            asked = eval_run.wanted * eval_run.epochs
+            complete = not refused and len(stored) >= asked
             after = _after(state, complete=complete)
             ours = tx.runs.leave(run, self.owner, after, message)
             return after if ours else None

@@ -71,7 +71,7 @@ class ScriptedRunner:
             raise InputError(f"suite {suite.settings.name!r}: a judge needs the real runner")
         failed_in_a_row = 0
         first: list[Sample] = []
-        self.remark = ""
+        self.remark, under_way = "", job.max_connections
         for question in open_questions(job, suite.groups, suite.pin):
             if stop():
                 return RunState.STOPPED
@@ -82,9 +82,11 @@ class ScriptedRunner:
                 return RunState.OVER_BUDGET
             if not job.done and len(first) < FIRST_ANSWERS:
                 first.append(sample)
-                if remark := refuse_first(first, job.target.model):
-                    self.remark = remark
-                    return RunState.FAILED
+                self.remark = refuse_first(first, job.target.model)
+            # What was asked at once with the first answers comes after them.
+            under_way -= bool(self.remark)
+            if not under_way:
+                return RunState.FAILED
             if failed_in_a_row >= GIVE_UP_AFTER:
                 return RunState.FAILED
         return RunState.DONE
