@@ -3,15 +3,18 @@
 import math
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from harness.domain.errors import InputError
 from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import (
     BET_GRID,
+    MOST_EXACT,
     check_differences,
     evidence_path,
     final_p,
@@ -46,6 +49,24 @@ def test_the_evidence_against_and_the_final_test_do_not_depend_on_the_order(
     if len(d) > 1:
         p = [float(final_p(x, design.theta0)) for x in (d, shuffled)]
         assert p[0] == pytest.approx(p[1], abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [21, 35, 89, MOST_EXACT])
+@pytest.mark.parametrize("theta0", [0.0, -0.03, -0.05, -0.1])
+def test_few_pass_fail_items_promote_no_null_oftener_than_alpha(n: int, theta0: float) -> None:
+    """The chance of promotion is exact: over all wins and losses, at every share of items that
+    differ.
+    """
+    won, lost = (d.ravel() for d in np.indices((n + 1, n + 1)))
+    won, lost = won[won + lost <= n], lost[won + lost <= n]
+    items = np.arange(n)
+    d = 1.0 * (items < won[:, None]) - (items >= n - lost[:, None])
+    promoted = final_p(d, theta0) <= 0.05
+    counts = np.stack([won, lost, n - won - lost], axis=-1)[promoted]
+
+    for differ in np.linspace(max(-theta0, 0.01), 1.0, 41):
+        chances = [(differ + theta0) / 2.0, (differ - theta0) / 2.0, 1.0 - differ]
+        assert stats.multinomial.pmf(counts, n, np.maximum(chances, 0.0)).sum() <= 0.0505
 
 
 @given(d=either, claim=claims, bad=st.sampled_from([math.nan, math.inf, 1.01, -1.01]))

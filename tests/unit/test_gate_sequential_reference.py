@@ -5,6 +5,7 @@ written once more as loops over single items, with scipy's distributions.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from random import Random
 from statistics import fmean
 
@@ -15,6 +16,7 @@ from scipy import stats
 from harness.domain.evals.suite_plan import Claim
 from harness.gate.offline.design import REJECT_LOG_E, Design
 from harness.gate.offline.sequential import (
+    MOST_EXACT,
     evidence_path,
     judge_batch,
     judge_differences,
@@ -50,8 +52,8 @@ def p_of_tango(d: Sequence[float], theta0: float) -> float:
     big_b = -b - c + (2 * n - b + c) * theta0
     big_c = -c * theta0 * (1 - theta0)
     q = (math.sqrt(big_b**2 - 8 * n * big_c) - big_b) / (4 * n)
-    variance = n * (2 * q + theta0 * (1 - theta0))
-    return float(stats.norm.sf((b - c - n * theta0) / math.sqrt(variance)))
+    excess, variance = b - c - n * theta0, n * (2 * q + theta0 * (1 - theta0))
+    return float(stats.norm.sf(excess / math.sqrt(variance))) if excess else 0.5
 
 
 def p_with_unseen_item(d: Sequence[float], theta0: float) -> float:
@@ -75,14 +77,40 @@ def p_at_the_end(d: Sequence[float], design: Design) -> float:
     theta0 = design.theta0
     if any(x not in (-1.0, 0.0, 1.0) for x in d):
         return p_with_unseen_item(d, theta0)
+    if len(d) > MOST_EXACT:
+        return p_of_counts(d.count(1.0), d.count(-1.0), len(d), theta0)
+    return exact_p(d, theta0)
+
+
+@cache
+def p_of_counts(won: int, lost: int, n: int, theta0: float) -> float:
+    d = [1.0] * won + [-1.0] * lost + [0.0] * (n - won - lost)
     plain = p_of_t(d, theta0) if theta0 else p_by_hall(d, theta0)
     return max(plain, p_of_tango(d, theta0))
 
 
+def exact_p(d: Sequence[float], theta0: float) -> float:
+    n = len(d)
+    found = p_of_counts(d.count(1.0), d.count(-1.0), n, theta0)
+    as_small = [
+        (won, lost, n - won - lost)
+        for won in range(n + 1)
+        for lost in range(n + 1 - won)
+        if p_of_counts(won, lost, n, theta0) <= found * (1.0 + 1e-8)
+    ]
+    largest = 0.0
+    for step in range(60):
+        differ = -theta0 + (1.0 + theta0) * math.sin(step * math.pi / 118.0) ** 2
+        chances = [(differ + theta0) / 2.0, (differ - theta0) / 2.0, 1.0 - differ]
+        chances = [min(max(chance, 0.0), 1.0) for chance in chances]
+        largest = max(largest, float(stats.multinomial.pmf(as_small, n, chances).sum()))
+    return largest
+
+
 DESIGNS = [
     Design(Claim.SUPERIOR, 0.05, 40),
-    Design(Claim.SUPERIOR, 0.05, 200),
-    Design(Claim.NON_INFERIOR, 0.05, 80),
+    Design(Claim.SUPERIOR, 0.05, 210),
+    Design(Claim.NON_INFERIOR, 0.05, 50),
     Design(Claim.NON_INFERIOR, 0.05, 240),
 ]
 

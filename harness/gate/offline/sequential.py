@@ -9,6 +9,8 @@ Sums are added strictly in order, so that results do not depend on how many ther
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Final
 
 from harness.domain.errors import InputError
 from harness.gate.arrays import (
@@ -43,22 +45,24 @@ def final_p(differences: ArrayLike, theta0: float) -> Floats:
     """Computes p_final of statistics.md §1.5 for (…, n) differences of items or clusters,
     n >= 2: how well they fit a mean of theta0 or less.
 
-    Where every difference is -1, 0 or 1, the score test knows how often a loss stays unseen.
+    Where every difference is -1, 0 or 1, only wins and losses count, and how often a loss stays
+    unseen is known.
     """
     d = np.asarray(differences, dtype=np.float64)
     n, whole = d.shape[-1], (d == np.round(d)).all(axis=-1)
+    graded = _graded_p(with_unseen_loss(d), theta0)
+    if not whole.any():
+        return graded
     won, lost = (d > 0.0).sum(axis=-1), (d < 0.0).sum(axis=-1)
-    plain = t_tail(n, guarded_t(d, theta0)) if theta0 < 0.0 else _lean_p(d, theta0)
-    scored = np.maximum(plain, tango_p(won, lost, n, theta0))
-    graded = _lean_p(with_unseen_loss(d), theta0)
-    return np.asarray(np.where(whole, scored, graded), dtype=np.float64)
+    few = n <= MOST_EXACT
+    counted = _exact_p(n, theta0)[won, lost] if few else _whole_p(won, lost, n, theta0)
+    return np.asarray(np.where(whole, counted, graded), dtype=np.float64)
 
 
-def guarded_t(differences: Floats, theta0: float) -> Floats:
+def guarded_t(differences: ArrayLike, theta0: float) -> Floats:
     """Student's t with a guard added to the sum of squares, so that it is always defined."""
-    n, total = differences.shape[-1], _sum(differences)
-    noise = np.sqrt(_squares_left(differences) + VARIANCE_GUARD)
-    return np.asarray((total / n - theta0) * n / noise, dtype=np.float64)
+    d = np.asarray(differences, dtype=np.float64)
+    return _t_of_sums(d.shape[-1], _sum(d), _sum(d * d), theta0)
 
 
 def t_tail(n: int, t: ArrayLike) -> Floats:
@@ -66,18 +70,74 @@ def t_tail(n: int, t: ArrayLike) -> Floats:
     return np.asarray(special.stdtr(n - 1.0, -np.asarray(t)), dtype=np.float64)
 
 
-def _lean_p(d: Floats, theta0: float) -> Floats:
+# Of so many pass/fail items, the sum's steps are wide against its spread.
+MOST_EXACT: Final = 200
+_SHARES: Final = 60  # of items that differ, from the fewest to all
+_TIE_DIGITS: Final = 9
+_NEVER: Final = 1e-300
+
+
+@lru_cache(maxsize=128)
+def _exact_p(n: int, theta0: float) -> Floats:
+    """By wins and losses: the chance that `_whole_p` is as small as it is, at the null and with
+    the share of differing items for which that chance is largest.
+
+    Source: Barnard 1947, Biometrika 34:123; Lloyd 2008, Aust. N. Z. J. Stat. 50:329.
+    """
+    won, lost = np.nonzero(np.add.outer(np.arange(n + 1), np.arange(n + 1)) <= n)
+    ranks = np.log(np.maximum(_whole_p(won, lost, n, theta0), _NEVER)).round(_TIE_DIGITS)
+    order = np.argsort(ranks, kind="stable")
+    ranks, won, lost = ranks[order], won[order], lost[order]
+    last = np.searchsorted(ranks, ranks, side="right") - 1
+    counts = won, lost, n - won - lost
+    ways = special.gammaln(n + 1.0) - sum(special.gammaln(count + 1.0) for count in counts)
+    p = np.zeros(len(ranks))
+    for share in np.sin(np.linspace(0.0, np.pi / 2.0, _SHARES)) ** 2:
+        differ = share - theta0 * (1.0 - share)
+        chances = (differ + theta0) / 2.0, (differ - theta0) / 2.0, 1.0 - differ
+        logs = np.log(np.maximum(chances, _NEVER))
+        logs = ways + counts[0] * logs[0] + counts[1] * logs[1] + counts[2] * logs[2]
+        p = np.maximum(p, np.cumsum(np.exp(logs))[last])
+    table = np.ones((n + 1, n + 1))
+    table[won, lost] = np.minimum(p, 1.0)
+    return table
+
+
+def _whole_p(won: Ints, lost: Ints, n: int, theta0: float) -> Floats:
+    """The larger p of Student's t and of the score test, from wins and losses."""
+    total, squares = (np.asarray(x, dtype=np.float64) for x in (won - lost, won + lost))
+    if theta0 < 0.0:
+        plain = t_tail(n, _t_of_sums(n, total, squares, theta0))
+    else:
+        mean = total / n
+        cubes = total - 3.0 * mean * squares + 2.0 * n * mean * mean * mean
+        plain = _lean_p(n, total, squares, cubes, theta0)
+    return np.asarray(np.maximum(plain, tango_p(won, lost, n, theta0)), dtype=np.float64)
+
+
+def _graded_p(d: Floats, theta0: float) -> Floats:
+    n, total = d.shape[-1], _sum(d)
+    gaps = d - total[..., None] / n
+    return _lean_p(n, total, _sum(d * d), _sum(gaps * gaps * gaps), theta0)
+
+
+def _lean_p(n: int, total: Floats, squares: Floats, cubes: Floats, theta0: float) -> Floats:
     """Corrects t where rare losses stand against common wins: there a sample with few losses
-    has a high mean and a small spread.
+    has a high mean and a small spread. cubes: the sum of the cubes of the gaps to the mean.
 
     It is Johnson's correction (1978, JASA 73:536) in a form that rises with t: Hall 1992,
     J. R. Stat. Soc. B 54:221.
     """
-    n, t = d.shape[-1], guarded_t(d, theta0)
-    gaps, variance = d - _sum(d)[..., None] / n, (_squares_left(d) + VARIANCE_GUARD) / n
-    skew = np.minimum(_sum(gaps * gaps * gaps) / n / (variance * np.sqrt(variance)), 0.0)
+    t = _t_of_sums(n, total, squares, theta0)
+    variance = (squared_deviations(n, total, squares) + VARIANCE_GUARD) / n
+    skew = np.minimum(cubes / n / (variance * np.sqrt(variance)), 0.0)
     a = skew / (3.0 * np.sqrt(n))
     return t_tail(n, t + a / 2.0 + a * t * t + a * a * t * t * t / 3.0)
+
+
+def _t_of_sums(n: int, total: Floats, squares: Floats, theta0: float) -> Floats:
+    noise = np.sqrt(squared_deviations(n, total, squares) + VARIANCE_GUARD)
+    return np.asarray((total / n - theta0) * n / noise, dtype=np.float64)
 
 
 def _squares_left(d: Floats) -> Floats:
