@@ -30,7 +30,7 @@ from harness.app.installation import Installation, open_installation
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM, Role
 from harness.store.migrate import upgrade
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.command_line import FILE
@@ -77,7 +77,7 @@ def build(folder: Path, url: str) -> House:
     os.environ.update({"SWAPGATE_SECRET": SECRET.decode(), **ENVIRONMENT})
     upgrade(url)
     clock = ManualClock()
-    store = SqlStore(url, secret=SECRET, clock=clock, signatures=CONTROL)
+    store = Store(url, secret=SECRET, clock=clock, signatures=CONTROL)
     try:
         world = SmallInstallation(folder, store, clock=clock)
         world.set_up()

@@ -32,9 +32,9 @@ from harness.domain.evals.verdict import Verdict, VerdictBasis
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import MOST_LISTED, Page, PageRequest
 from harness.domain.proposals.proposal import Proposal, ProposalPhase, ProposalView
+from harness.domain.routing.route_history import RouteRecord
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
-from harness.ports import RouteRecord
 
 # Without a request for so long, a live canary's figures are called stale.
 QUIET = timedelta(minutes=3)

@@ -24,8 +24,8 @@ from harness.domain.formatting import (
 )
 from harness.domain.routing.evidence import EvidenceKind
 from harness.domain.routing.freeze import FreezeRecord, FreezeWindow
+from harness.domain.routing.route_history import RouteRecord
 from harness.gate.text.change_text import describe_change
-from harness.ports import RouteRecord
 
 FREEZE_HEADS = ("State", "From", "Until", "Frozen", "By", "Why")
 

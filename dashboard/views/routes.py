@@ -29,8 +29,8 @@ from harness.control.routing import kill_switch, routes, seed
 from harness.domain.operations.access import Role
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.overrides import RequestKind
+from harness.domain.routing.route_history import RouteRecord
 from harness.domain.routing.table import RouteSettings
-from harness.ports import RouteRecord
 
 MOST_FREEZES: Final = 10
 _ADD: Final = Opener("Add a route …", ":material/add:", route_dialogs.add_route, "add-route")

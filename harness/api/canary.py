@@ -30,8 +30,7 @@ from harness.control.shadow.shadows import ShadowRequest, ShadowStatus
 from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.errors import NotFound
 from harness.domain.pagination import Page
-from harness.domain.shadow.shadow import Shadow, ShadowLimits
-from harness.ports import ShadowRecord
+from harness.domain.shadow.shadow import Shadow, ShadowLimits, ShadowRecord
 
 router = APIRouter()
 

@@ -41,10 +41,15 @@ from harness.domain.providers.model_match import ModelMatch
 from harness.domain.providers.name_resolution import Resolution
 from harness.domain.routing.evidence import BreakGlass
 from harness.domain.routing.freeze import Freeze, FreezeRecord
-from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
+from harness.domain.routing.kill_switch import (
+    KillSwitch,
+    SwitchRecord,
+    SwitchSource,
+    parse_force,
+)
+from harness.domain.routing.route_history import RouteRecord
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
-from harness.ports import RouteRecord, SwitchRecord
 
 router = APIRouter()
 

@@ -17,7 +17,7 @@ from harness.runtime import secret_files
 
 if TYPE_CHECKING:
     from harness.store.migrate import SchemaState as SchemaState  # noqa: PLC0414 - for callers
-    from harness.store.sql import SqlStore
+    from harness.store.store import Store
 
 
 HIDDEN = "***"
@@ -31,12 +31,12 @@ def without_password(url: str) -> str:
     return _PASSWORD_PARAMETER.sub(rf"\1{HIDDEN}", shown)
 
 
-def sql_store(installation: Installation) -> "SqlStore":
+def sql_store(installation: Installation) -> "Store":
     """The database itself, for what no port has: signing and taking out rows as its owner."""
-    from harness.store.sql import SqlStore  # noqa: PLC0415 - SQLAlchemy takes its time
+    from harness.store.store import Store  # noqa: PLC0415 - SQLAlchemy takes its time
 
     store = installation.store
-    if not isinstance(store, SqlStore):
+    if not isinstance(store, Store):
         raise ConfigError("this installation has no database whose rows could be signed")
     return store
 

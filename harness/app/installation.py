@@ -32,21 +32,14 @@ from harness.domain.routing.kill_switch import (
     parse_file_switches,
 )
 from harness.domain.settings import FILE_NAME, OidcSettings, Settings, http_url
-from harness.ports import (
-    Cipher,
-    Clock,
-    EvalWorkers,
-    LeaderStore,
-    ProviderDoor,
-    RunQueue,
-    Signatures,
-)
+from harness.ports import Cipher, Clock, EvalWorkers, ProviderDoor, RunQueue, Signatures
 from harness.runtime import encryption, secret_files, signing_keys
 from harness.runtime.clock import SystemClock
 from harness.runtime.model_catalogue import LitellmTable
 from harness.runtime.outbound.alert_sinks import ConfiguredSinks
 from harness.runtime.outbound.oauth_http import HttpOAuthServer
 from harness.runtime.random_ids import SystemRandomIds
+from harness.store.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -192,10 +185,10 @@ class Installation:
     file_version: FileVersion | None = None
 
     @cached_property
-    def store(self) -> LeaderStore:
-        from harness.store.sql import SqlStore  # noqa: PLC0415 - SQLAlchemy takes its time
+    def store(self) -> Store:
+        from harness.store.store import Store  # noqa: PLC0415 - SQLAlchemy takes its time
 
-        return SqlStore(
+        return Store(
             self.settings.database_url,
             secret=self.secret,
             clock=self.clock,

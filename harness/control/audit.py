@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from harness.control.context import Context
 from harness.domain.operations.access import Actor
 from harness.domain.operations.audit import AuditEvent
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 
 def record(

@@ -29,9 +29,9 @@ from harness.ports import (
     OAuthServer,
     ProviderDoor,
     RunQueue,
-    Store,
     SuiteCatalog,
 )
+from harness.store.store import Store
 
 JUMP_S: Final = 5.0
 # How long a clock that was set is not trusted for what cannot be undone.

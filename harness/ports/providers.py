@@ -1,17 +1,13 @@
-"""Protocols of providers: what is stored of them (keys, sign-ins, checks), and how they are
-called: one probe, a sign-in at an OAuth server, or an eval's requests (`ProviderCalls`).
-"""
+"""Protocols of providers: their servers, the server for a sign-in, and the table of models."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from harness.domain.providers.catalogue import Catalogue
-from harness.domain.providers.credentials import Credential
-from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.providers.oauth_kinds import OAuthEndpoints
-from harness.domain.providers.oauth_tokens import DeviceCode, OAuthTokens, PollAnswer, SignIn
-from harness.domain.providers.probe import ProbeReply, ProviderCheck
+from harness.domain.providers.oauth_tokens import DeviceCode, OAuthTokens, PollAnswer
+from harness.domain.providers.probe import ProbeReply
 from harness.domain.routing.target import Provider
 
 
@@ -29,91 +25,6 @@ class ProviderDoor(Protocol):
         """Sends one small request to a provider. key: empty for none. body: None for a GET; of
         a stream only its first content is waited for. Raises nothing: what failed is in the
         answer, without a secret.
-        """
-        ...
-
-
-class Providers(Protocol):
-    def put(self, provider: Provider) -> None: ...
-
-    def remove(self, name: str) -> None:
-        """Removes a provider, as if it had never been put. Raises NotFound."""
-        ...
-
-    def all(self) -> Mapping[str, Provider]: ...
-
-
-class Credentials(Protocol):
-    """Keys of providers, encrypted by whoever stores them. None is ever deleted."""
-
-    def all(self) -> Sequence[Credential]:
-        """Lists the stored keys by provider, in the order in which they are tried, with those
-        taken away.
-        """
-        ...
-
-    def put(self, credential: Credential) -> None:
-        """Adds a key, or replaces the one of its provider and name. Raises InputError for an
-        unknown provider.
-        """
-        ...
-
-
-class SignIns(Protocol):
-    """Stores people's sign-ins, one per provider. Routers never see them."""
-
-    def all(self) -> Sequence[SignIn]:
-        """Lists the sign-ins by provider."""
-        ...
-
-    def start(self, new: SignIn) -> None:
-        """Stores a new sign-in in place of the provider's last one. Raises InputError for an
-        unknown provider.
-        """
-        ...
-
-    def save(self, changed: SignIn) -> None:
-        """Saves a sign-in. Raises StaleWrite where somebody signed in anew, or out."""
-        ...
-
-    def replace(self, before: SignIn, after: SignIn) -> None:
-        """Saves `after` where the sign-in is as `before` says. Raises StaleWrite where it is
-        over, or another process renews it.
-        """
-        ...
-
-    def end(self, provider: str) -> bool:
-        """Removes a provider's sign-in; returns whether there was one."""
-        ...
-
-
-class ProviderChecks(Protocol):
-    """What `/check` found of each provider last, whichever process asked (D5)."""
-
-    def all(self) -> Sequence[ProviderCheck]:
-        """Loads the last check of each provider."""
-        ...
-
-    def keep(self, checks: Iterable[ProviderCheck]) -> None:
-        """Stores each check in place of an older one of its provider.
-
-        Raises InputError for an unknown provider.
-        """
-        ...
-
-
-class DiscoveredModels(Protocol):
-    """The models that providers listed, whoever asked."""
-
-    def all(self) -> Sequence[DiscoveredModel]:
-        """Lists the discovered models by provider and name; none of a provider that was
-        removed.
-        """
-        ...
-
-    def replace(self, of_provider: str, models: Iterable[DiscoveredModel]) -> None:
-        """All of one provider, instead of those before. Raises InputError for an unknown
-        provider.
         """
         ...
 

@@ -1,11 +1,12 @@
 """Protocols of the world around a process: clock, random ids, ciphers, signatures, rate limits,
-and where the end of the audit log is kept outside the database.
+and the services to which alerts go.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from harness.domain.operations.delivery import AlertMessage
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.reliability.rate_limits import RateState
 
@@ -82,3 +83,15 @@ class RateBook(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class AlertSinks(Protocol):
+    """Where alerts are sent, by name."""
+
+    def names(self) -> Sequence[str]: ...
+
+    def send(self, sink: str, message: AlertMessage) -> None:
+        """Sends a message to a sink, and blocks for a bounded time. Raises DeliveryFailed,
+        without any secret in its words.
+        """
+        ...

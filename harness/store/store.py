@@ -1,20 +1,18 @@
-"""`SqlStore` is the store on SQLite or PostgreSQL, by URL: units of work that write or read
-(`SqlTransaction` bundles all repositories), lists, the verified snapshot for routers, waiting
+"""`Store` is the store on SQLite or PostgreSQL, by URL: units of work that write or read
+(`Transaction` bundles all repositories), lists, the verified snapshot for routers, waiting
 for changes, leadership, and the removal of forged rows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from harness.domain.errors import SignatureInvalid
 from harness.domain.operations.access import Actor
-from harness.domain.operations.row_signatures import RowFault, SignedRows
-from harness.domain.proposals.proof import Proof
-from harness.domain.proposals.proposal import Proposal
+from harness.domain.operations.row_signatures import RowFault
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.domain.routing.table import Snapshot
 from harness.ports import Clock, Signatures
@@ -25,7 +23,6 @@ from harness.store.engine import SqliteFile
 from harness.store.leader import leadership
 from harness.store.schema.operations import meta
 from harness.store.signing import signed_snapshot
-from harness.store.signing.proof_rows import read_proof
 from harness.store.signing.row_faults import (
     remove_rows,
     row_faults,
@@ -34,119 +31,16 @@ from harness.store.signing.row_faults import (
     working_faults,
 )
 from harness.store.signing.row_signatures import RowSignatures
-from harness.store.sql.agents import SqlAgentGrants, SqlAgents, SqlSwitchRequests
-from harness.store.sql.audit import SqlAuditLog
-from harness.store.sql.drift import SqlDrift
-from harness.store.sql.evals import SqlEvalRuns, SqlSuites
-from harness.store.sql.evidence import SqlWaivers
-from harness.store.sql.installation import SqlInstallation, missing_heads
-from harness.store.sql.interventions import SqlBreakGlasses, SqlFreezes, SqlSwitches
-from harness.store.sql.listings import SqlListings
-from harness.store.sql.observations import SqlCaptures, SqlFailovers, SqlObservations
-from harness.store.sql.operations import (
-    SqlAlerts,
-    SqlApiKeys,
-    SqlDashboardSessions,
-    SqlDeliveries,
-    SqlPersonLinks,
-    SqlPrincipals,
-)
-from harness.store.sql.preload import SqlPreload
-from harness.store.sql.proposals import SqlApprovals, SqlProposals, SqlRollouts, SqlVerdicts
-from harness.store.sql.providers import (
-    SqlCredentials,
-    SqlDiscoveredModels,
-    SqlProviderChecks,
-    SqlProviders,
-    SqlSightings,
-    SqlSignIns,
-)
-from harness.store.sql.routing import SqlRouting
-from harness.store.sql.sessions import (
-    SqlIdempotentAnswers,
-    SqlIdempotentRequests,
-    SqlSessionMessages,
-    SqlSessions,
-    SqlTurns,
-)
-from harness.store.sql.shadow import SqlShadows
-from harness.store.sql.spending import SqlSpending
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.listings import Listings
+from harness.store.transaction import Transaction
 from harness.store.unit_of_work import Unit
 
 # Each waits for readers as long as for a lock.
 CHECKPOINT_ATTEMPTS: Final = 3
 
 
-class SqlTransaction:
-    """One unit of work; see harness.ports.database.Transaction."""
-
-    def __init__(self, unit: Unit, *, secret: bytes, clock: Clock) -> None:
-        now = clock.now()
-        self.routing = SqlRouting(unit)
-        self.providers = SqlProviders(unit, now)
-        self.proposals = SqlProposals(unit)
-        self.approvals = SqlApprovals(unit)
-        self.runs = SqlEvalRuns(unit)
-        self.suites = SqlSuites(unit)
-        self.verdicts = SqlVerdicts(unit)
-        self.rollouts = SqlRollouts(unit)
-        self.observations = SqlObservations(unit)
-        self.audit = SqlAuditLog(unit, secret)
-        self.principals = SqlPrincipals(unit)
-        self.person_links = SqlPersonLinks(unit)
-        self.keys = SqlApiKeys(unit)
-        self.dashboard_sessions = SqlDashboardSessions(unit)
-        self.waivers = SqlWaivers(unit, now)
-        self.switches = SqlSwitches(unit)
-        self.freezes = SqlFreezes(unit)
-        self.break_glasses = SqlBreakGlasses(unit)
-        self.shadows = SqlShadows(unit)
-        self.spending = SqlSpending(unit)
-        self.alerts = SqlAlerts(unit)
-        self.deliveries = SqlDeliveries(unit)
-        self.failovers = SqlFailovers(unit)
-        self.sightings = SqlSightings(unit)
-        self.drift = SqlDrift(unit)
-        self.captures = SqlCaptures(unit)
-        self.credentials = SqlCredentials(unit)
-        self.sign_ins = SqlSignIns(unit)
-        self.provider_checks = SqlProviderChecks(unit)
-        self.discovered_models = SqlDiscoveredModels(unit)
-        self.agents = SqlAgents(unit)
-        self.agent_grants = SqlAgentGrants(unit)
-        self.sessions = SqlSessions(unit)
-        self.session_messages = SqlSessionMessages(unit)
-        self.turns = SqlTurns(unit)
-        self.switch_requests = SqlSwitchRequests(unit)
-        self.idempotent_answers = SqlIdempotentAnswers(unit)
-        self.idempotent_requests = SqlIdempotentRequests(unit)
-        self.installation = SqlInstallation(unit)
-        self.preload = SqlPreload(unit)
-        self._unit = unit
-
-    def missing_lineage(self, known: Lineage) -> Sequence[str]:
-        lost = [
-            f"the served version of route {name}"
-            for name in missing_heads(self._unit, known.heads)
-        ]
-        number, _, mac = known.log_end.partition(":")
-        if number and [event.mac for event in self.audit.after(int(number) - 1, 1)] != [mac]:
-            lost.append(f"event {number} of the audit log")
-        return lost
-
-    def signed_rows(self) -> SignedRows:
-        """Reads the rows that make a snapshot, not verified yet."""
-        return signed_snapshot.read(self._unit, self.installation.lineage().installation)
-
-    def export_proof(self, proposal: Proposal, at: datetime) -> Proof:
-        installation = self.installation.lineage().installation
-        return read_proof(self._unit, installation, proposal, at.isoformat())
-
-    def finish(self, now: datetime) -> None:
-        self._unit.finish(now)
-
-
-class SqlStore:
+class Store:
     """Keeps all state in the database at `url`, which is at this version's schema
     (harness.store.migrate).
 
@@ -196,7 +90,7 @@ class SqlStore:
             self._file.require()
 
     @contextmanager
-    def write(self) -> Iterator[SqlTransaction]:
+    def write(self) -> Iterator[Transaction]:
         """Opens a unit of work that commits at its end. Raises StoreUnavailable, also where it
         was committed into a file that another one replaced.
         """
@@ -212,22 +106,23 @@ class SqlStore:
             self._file.require_same(committed=True)
 
     @contextmanager
-    def read(self) -> Iterator[SqlTransaction]:
+    def read(self) -> Iterator[Transaction]:
+        """A consistent view; writing in it is an error."""
         self._require_file()
         with translated(), self._reading.begin() as db:
             yield self._transaction(db, writable=False)
 
     @contextmanager
-    def listings(self) -> Iterator[SqlListings]:
+    def listings(self) -> Iterator[Listings]:
         self._require_file()
         with translated(), self._reading.begin() as db:
             self._check_schema(db)
-            yield SqlListings(self._unit(db, writable=False))
+            yield Listings(self._unit(db, writable=False))
 
-    def _transaction(self, db: sa.Connection, *, writable: bool) -> SqlTransaction:
+    def _transaction(self, db: sa.Connection, *, writable: bool) -> Transaction:
         self._check_schema(db)
         unit = self._unit(db, writable=writable)
-        return SqlTransaction(unit, secret=self._secret, clock=self._clock)
+        return Transaction(unit, secret=self._secret, clock=self._clock)
 
     def _check_schema(self, db: sa.Connection) -> None:
         """Checks once that this version may use the database."""
@@ -262,14 +157,22 @@ class SqlStore:
             return tx.installation.etag()
 
     def change_mark(self) -> str:
+        """Reads a mark that is another one whenever anything was committed since, by whomever;
+        which is cheap.
+        """
         self._require_file()
         return self._marks.read()
 
     def missing_lineage(self, known: Lineage) -> Sequence[str]:
+        """Says what of a lineage's `heads` and `log_end` is not stored; empty when all is."""
         with self.read() as tx:
             return tx.missing_lineage(known)
 
     def signature_faults(self, *, working: bool = False) -> Sequence[RowFault]:
+        """Finds every stored row whose signature does not hold; reads all of them.
+
+        working: of open proposals, live rollouts and runs that are to go on alone.
+        """
         look = working_faults if working else row_faults
         with translated(), self._reading.begin() as db:
             return list(look(self._unit(db, writable=False)))
@@ -308,7 +211,7 @@ class SqlStore:
         self, unit: Unit, actor: Actor, action: str, details: Mapping[str, object]
     ) -> None:
         now = self._clock.now().astimezone(UTC)
-        SqlAuditLog(unit, self._secret).append(
+        AuditLog(unit, self._secret).append(
             at=now, actor=actor, action=action, subject="database", details=details
         )
         # So that routers take it for a change, and not for another history.
@@ -332,6 +235,7 @@ class SqlStore:
         return self._leadership.try_lead(owner)
 
     def leader(self) -> str:
+        """Names the process that leads; empty where none does."""
         return self._leadership.leader()
 
     def close(self) -> None:

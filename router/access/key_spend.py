@@ -10,7 +10,8 @@ from operator import attrgetter
 from typing import Final
 
 from harness.domain.reliability.spend import KeySpend, SpendTotals, total_spend, totals_on
-from harness.ports import Clock, Store
+from harness.ports import Clock
+from harness.store.store import Store
 from router.recording.traffic_minutes import CompletedRequest
 from router.snapshot.holder import SnapshotHolder
 

@@ -20,7 +20,7 @@ from harness.domain.privacy.capture import (
     capture_id,
 )
 from harness.domain.privacy.redaction import Redactor
-from harness.ports import Store
+from harness.store.store import Store
 from router.protocols.transcript import build_transcript
 from router.recording.port import CaptureDraft
 

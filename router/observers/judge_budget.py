@@ -10,7 +10,8 @@ from collections import deque
 from typing import Final
 
 from harness.domain.canary.guardrails import Guardrail, JudgeTally
-from harness.ports import Clock, Store
+from harness.ports import Clock
+from harness.store.store import Store
 from router.recording.ledger import JUDGED_WITHIN_S, MAX_BLOCK_AGE_S
 from router.snapshot.compiler import canary_judge
 from router.snapshot.holder import SnapshotHolder

@@ -15,7 +15,8 @@ from harness.domain.operations.spending import (
     estimate_most_usd,
 )
 from harness.domain.routing.target import Price
-from harness.ports import Clock, Store
+from harness.ports import Clock
+from harness.store.store import Store
 from router.protocols.usage import TokenUsage
 from router.request.body import ClientRequest
 

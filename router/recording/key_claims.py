@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory
 from harness.domain.errors import StoreUnavailable
-from harness.ports import Clock, Store
+from harness.ports import Clock
+from harness.store.store import Store
 from router.recording.ledger import Ledger
 from router.recording.open_block import OpenBlock
 

@@ -22,7 +22,9 @@ from harness.domain.errors import StoreUnavailable
 from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
 from harness.domain.reliability.failover import Failover
 from harness.domain.routing.table import Arm, Canary
-from harness.ports import Clock, Store, Transaction
+from harness.ports import Clock
+from harness.store.store import Store
+from harness.store.transaction import Transaction
 from router.access.key_spend import KeySpendTotals, sum_by_day
 from router.observers.capture_writer import CaptureWriter
 from router.observers.feedback_body import FeedbackBody, FeedbackOutcome

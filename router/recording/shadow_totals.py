@@ -17,7 +17,8 @@ from harness.domain.shadow.shadow import (
     add_tallies,
     sum_usage,
 )
-from harness.ports import Clock, Store
+from harness.ports import Clock
+from harness.store.store import Store
 from router.snapshot.holder import SnapshotHolder
 
 MAX_KEYS: Final = 500_000

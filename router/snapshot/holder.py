@@ -29,7 +29,7 @@ from harness.domain.routing.snapshot_lineage import (
 )
 from harness.domain.routing.table import Snapshot
 from harness.domain.routing.target import NO_DATA_CLASSES, DataClasses
-from harness.ports import Store
+from harness.store.store import Store
 from router.snapshot.compiled import NO_KEYS, CompiledSnapshot
 from router.snapshot.compiler import compile_snapshot
 from router.snapshot.file import load_snapshot, save_snapshot

@@ -6,8 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from harness.ports import Store
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.site.signing_keys import CONTROL
 from tests.support.store.records import NOW
 
@@ -22,8 +21,8 @@ class FixedClock:
         return 0.0
 
 
-def open_store(url: str) -> SqlStore:
-    return SqlStore(url, secret=SECRET, clock=FixedClock(), signatures=CONTROL)
+def open_store(url: str) -> Store:
+    return Store(url, secret=SECRET, clock=FixedClock(), signatures=CONTROL)
 
 
 @pytest.fixture
@@ -32,7 +31,7 @@ def store(database_url: str) -> Iterator[Store]:
         yield opened
 
 
-Opener = Callable[[], SqlStore]
+Opener = Callable[[], Store]
 
 
 @contextmanager

@@ -28,9 +28,9 @@ from harness.domain.errors import (
     StaleWrite,
 )
 from harness.domain.pagination import PageRequest
-from harness.ports import Store
 from harness.store.database_errors import RowRefused
 from harness.store.schema import metadata
+from harness.store.store import Store
 from tests.contract.conftest import FixedClock, Opener
 from tests.contract.test_store_signatures import opened, url_of
 from tests.support.site.signing_keys import WORKER

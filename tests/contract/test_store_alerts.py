@@ -11,8 +11,8 @@ from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
 from harness.domain.operations.delivery import mark_delivered, mark_failed, new_delivery
 from harness.domain.pagination import PageRequest
 from harness.domain.reliability.failover import Failover, FailoverCount
-from harness.ports import Store
 from harness.store.database_errors import RowRefused
+from harness.store.store import Store
 from tests.contract.conftest import Opener
 from tests.support.store.records import NOW
 

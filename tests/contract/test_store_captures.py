@@ -7,7 +7,7 @@ import pytest
 
 from harness.domain.errors import InputError, NotFound
 from harness.domain.privacy.capture import CapturedRequest, CaptureResult
-from harness.ports import Store
+from harness.store.store import Store
 from tests.support.store.records import NOW
 
 pytestmark = pytest.mark.req("F9")

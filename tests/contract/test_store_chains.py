@@ -16,7 +16,8 @@ from harness.domain.routing.evidence import (
     verdict_evidence,
 )
 from harness.domain.routing.route_changes import SetChain
-from harness.ports import Store, Transaction
+from harness.store.store import Store
+from harness.store.transaction import Transaction
 from tests.support.store.records import (
     LATER,
     NEW,

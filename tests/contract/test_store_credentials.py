@@ -7,7 +7,7 @@ import pytest
 
 from harness.domain.errors import InputError
 from harness.domain.providers.credentials import Credential, StoredKey
-from harness.ports import Store
+from harness.store.store import Store
 from tests.contract.conftest import Opener
 from tests.support.store.records import LATER, NOW, PROVIDER
 

@@ -25,7 +25,7 @@ from harness.domain.proposals.proposal import (
     ApprovalKind,
     ProposalPhase,
 )
-from harness.ports import Store
+from harness.store.store import Store
 from tests.support.store.records import (
     FAILED,
     LATER,

@@ -7,7 +7,7 @@ import pytest
 from harness.domain.errors import InputError
 from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.routing.target import Price
-from harness.ports import Store
+from harness.store.store import Store
 from tests.support.store.records import LATER, NOW, PROVIDER
 
 pytestmark = pytest.mark.req("C2")

@@ -13,8 +13,8 @@ from harness.domain.drift import (
     DriftWatch,
     DriftWatchState,
 )
-from harness.ports import Store
 from harness.store.database_errors import RowRefused
+from harness.store.store import Store
 from tests.contract.conftest import Opener
 from tests.support.store.records import LATER, NEW, NOW, OLD, PIN, RUN
 

@@ -9,8 +9,8 @@ import pytest
 
 from harness.domain.errors import InputError, LeaseLost, NotFound
 from harness.domain.evals.run import ANSWER_PLACEHOLDER, AnswerColumns, RunState, SampleError
-from harness.ports import Store
 from harness.store.rules import ENDED
+from harness.store.store import Store
 from tests.support.store.records import LATER, NEW, NOW, OLD, PIN, RUN, SAMPLE
 
 MINUTE = timedelta(minutes=1)

@@ -27,8 +27,7 @@ from harness.domain.errors import InputError
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.audit import GENESIS
 from harness.domain.reliability.spend import KeySpend, SpendTotals, total_spend
-from harness.ports import Store
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.store.records import BLOCK, NOW, ROUTE, TRAFFIC
 from tests.support.store.tampering import written
 
@@ -269,7 +268,7 @@ def test_spend_of_a_day_that_is_none_hides_no_other(store: Store) -> None:
     good = KeySpend("k_1", date(2026, 3, 1), "w1", 2, 300, 0.25, 1)
     with store.write() as tx:
         tx.observations.append([], [], [good])
-    if isinstance(store, SqlStore):
+    if isinstance(store, Store):
         with written(store) as db:
             db.exec_driver_sql(
                 "INSERT INTO key_spend (key, day, worker, requests, tokens, cost_usd, unpriced)"

@@ -13,7 +13,8 @@ from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.operations.alert_record import Notified
 from harness.domain.operations.delivery import Delivery
 from harness.domain.routing.route_changes import ChangeSettings, RestoreIncumbent
-from harness.ports import Store, Transaction
+from harness.store.store import Store
+from harness.store.transaction import Transaction
 from tests.contract import test_store_alerts as alerts
 from tests.contract.conftest import Opener
 from tests.support.store.records import (

@@ -12,7 +12,7 @@ from harness.domain.providers.probe import (
     ProbeSubject,
     ProviderCheck,
 )
-from harness.ports import Store
+from harness.store.store import Store
 from tests.support.store.records import LATER, NOW, PROVIDER
 
 pytestmark = pytest.mark.req("D5", "E4")

@@ -22,7 +22,8 @@ from harness.domain.routing.route_changes import (
 )
 from harness.domain.routing.table import Canary, Route
 from harness.domain.routing.target import Provider
-from harness.ports import Store, Transaction
+from harness.store.store import Store
+from harness.store.transaction import Transaction
 from tests.support.store.records import (
     KEY,
     LATER,

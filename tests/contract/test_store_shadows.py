@@ -7,9 +7,9 @@ import pytest
 import sqlalchemy as sa
 
 from harness.domain.errors import Conflict, InputError, NotFound
-from harness.domain.shadow.shadow import Shadow, ShadowLimits, ShadowTally
-from harness.ports import ShadowRecord, Store
+from harness.domain.shadow.shadow import Shadow, ShadowLimits, ShadowRecord, ShadowTally
 from harness.store.database_errors import RowRefused
+from harness.store.store import Store
 from tests.contract.conftest import Opener
 from tests.support.store.records import LATER, NEW, NOW, OLD, ROUTE
 

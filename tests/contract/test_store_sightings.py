@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from harness.domain.evals.pins import MAX_SIGHTINGS, ServedModel, Sighting
-from harness.ports import Store
+from harness.store.store import Store
 from tests.support.store.records import LATER, NOW
 
 ONE = Sighting("t_1", ServedModel("m-1", "fp"), NOW, NOW)

@@ -6,7 +6,7 @@ import pytest
 
 from harness.domain.errors import InputError, StaleWrite
 from harness.domain.providers.oauth_tokens import SignIn
-from harness.ports import Store
+from harness.store.store import Store
 from tests.support.store.records import LATER, NOW, PROVIDER
 
 pytestmark = pytest.mark.req("D2", "D4")

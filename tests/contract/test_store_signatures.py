@@ -25,11 +25,11 @@ from harness.domain.routing.evidence import BreakGlass, Waiver
 from harness.domain.routing.freeze import Freeze
 from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
-from harness.ports import Store, Transaction
 from harness.runtime.signing import Ed25519Signatures, new_private_key, public_key
 from harness.store.schema import metadata
 from harness.store.schema.signed_tables import SIGNED
-from harness.store.sql import SqlStore
+from harness.store.store import Store
+from harness.store.transaction import Transaction
 from tests.contract.conftest import SECRET, FixedClock
 from tests.support.site.signing_keys import KEYRING, VERIFIER, WORKER
 from tests.support.store.agent_records import GRANT, add_agent
@@ -54,7 +54,7 @@ from tests.support.store.records import (
 from tests.support.store.tampering import forge, insert, owned, row, written
 
 pytestmark = pytest.mark.req("F1")
-Stores = Callable[[], SqlStore]
+Stores = Callable[[], Store]
 WAIVER = Waiver("w_1", ROUTE, SPARE.id, "known well", "ada", LATER)
 SWITCH = KillSwitch(
     "s_1",
@@ -137,15 +137,15 @@ def filled(store: Store) -> None:
         tx.person_links.add(LINK)
 
 
-def opened(url: object, signatures: Ed25519Signatures) -> SqlStore:
-    return SqlStore(str(url), secret=SECRET, clock=FixedClock(), signatures=signatures)
+def opened(url: object, signatures: Ed25519Signatures) -> Store:
+    return Store(str(url), secret=SECRET, clock=FixedClock(), signatures=signatures)
 
 
-def url_of(store: SqlStore) -> str:
+def url_of(store: Store) -> str:
     return store._url.render_as_string(hide_password=False)
 
 
-def faults(store: SqlStore) -> set[str]:
+def faults(store: Store) -> set[str]:
     return {fault.name for fault in store.signature_faults()}
 
 

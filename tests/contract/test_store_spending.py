@@ -23,10 +23,9 @@ from harness.domain.operations.spending import (
     SpendingPurpose,
     month_of,
 )
-from harness.ports import Store
 from harness.runtime.clock import SystemClock
 from harness.runtime.random_ids import SystemRandomIds
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.site.signing_keys import CONTROL
 from tests.support.store.sqlite_store import open_sqlite
 
@@ -38,8 +37,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def opened(database_url: str) -> Iterator[SqlStore]:
-    made = SqlStore(database_url, secret=SECRET, clock=SystemClock(), signatures=CONTROL)
+def opened(database_url: str) -> Iterator[Store]:
+    made = Store(database_url, secret=SECRET, clock=SystemClock(), signatures=CONTROL)
     with closing(made) as store:
         yield store
 

@@ -7,9 +7,15 @@ import pytest
 import sqlalchemy as sa
 
 from harness.domain.errors import Conflict, InputError, NotFound
-from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
-from harness.ports import Store, SwitchRecord
+from harness.domain.routing.kill_switch import (
+    Force,
+    ForceKind,
+    KillSwitch,
+    SwitchRecord,
+    SwitchSource,
+)
 from harness.store.database_errors import RowRefused
+from harness.store.store import Store
 from tests.contract.conftest import Opener
 from tests.support.store.records import LATER, NOW
 

@@ -19,9 +19,9 @@ from harness.domain.errors import (
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.route_changes import AbortCanary, ChangeSettings, RaiseWeight
-from harness.ports import Store, Transaction
 from harness.store.change_listener import SqliteMarks
-from harness.store.sql import SqlStore
+from harness.store.store import Store
+from harness.store.transaction import Transaction
 from tests.support.store.records import (
     BLOCK,
     KEY,
@@ -42,7 +42,7 @@ from tests.support.store.records import (
     start_canary,
 )
 
-Stores = Callable[[], SqlStore]
+Stores = Callable[[], Store]
 
 
 class Interrupted(Exception):

@@ -24,8 +24,8 @@ from harness.domain.reliability.latency import merge_histograms
 from harness.domain.routing.table import Arm
 from harness.store import engine
 from harness.store.schema.traffic_sums import DAY, HOUR, floor_time
-from harness.store.sql import SqlStore
 from harness.store.sql.traffic import split_window
+from harness.store.store import Store
 from tests.contract.conftest import Opener
 from tests.support.store.records import NOW, ROUTE, TRAFFIC
 
@@ -63,7 +63,7 @@ batches = st.lists(minutes, min_size=1, max_size=5)
 class Recorded:
     """A store, its database, and all minutes that were ever written to it."""
 
-    store: SqlStore
+    store: Store
     db: sa.Engine
     written: list[TrafficMinute]
 

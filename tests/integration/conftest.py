@@ -7,8 +7,7 @@ import pytest
 
 from evals.sim import server
 from evals.sim.simulator import Simulator
-from harness.ports import Store
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers import simulator_thread
@@ -31,7 +30,7 @@ def prepared(folder: Path, store: Store, clock: ManualClock) -> Iterator[SmallIn
 def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
     """One route, one suite, nothing proposed: on SQLite, on PostgreSQL."""
     clock = ManualClock()
-    store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
+    store = Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
     yield from prepared(tmp_path, store, clock)
 
 

@@ -26,7 +26,7 @@ from harness.domain.errors import CallFailed, NobodyAnswered, StreamBroken
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.spending import MonthSpending, SpendingPurpose, month_of
 from harness.domain.routing.target import Price, Provider
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.site.signing_keys import CONTROL
 
@@ -242,7 +242,7 @@ async def test_turns_of_two_processes_at_once_do_not_pass_the_cap(
     cap = 5 * BASE_USD * 1.01
     set_cap(ctx, cap)
     calls = [Answering(usage=most), Answering(usage=most)]
-    other = SqlStore(database_url, secret=SECRET, clock=world.clock, signatures=CONTROL)
+    other = Store(database_url, secret=SECRET, clock=world.clock, signatures=CONTROL)
     runners = [
         build_runner(ctx, calls[0]),
         build_runner(replace(ctx, store=other), calls[1], "there:8085"),

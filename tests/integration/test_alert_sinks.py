@@ -21,7 +21,7 @@ from harness.domain.operations.alerts import AlertKind, Severity
 from harness.domain.operations.delivery import AlertMessage
 from harness.domain.settings import AlertSettings, AlertSink
 from harness.runtime.outbound.alert_sinks import ConfiguredSinks
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.control.control_plane import SmallInstallation, approved
 from tests.support.control.counting_ids import CountingRandomIds
 from tests.support.control.manual_clock import ManualClock
@@ -199,7 +199,7 @@ def test_a_webhook_that_was_down_gets_its_alert_once_it_is_back(
     with receiver.up():
         pass  # its port is known, and nobody listens there now
     clock = ManualClock()
-    store = SqlStore(database_url, secret=b"s", clock=clock, signatures=CONTROL)
+    store = Store(database_url, secret=b"s", clock=clock, signatures=CONTROL)
     made = SmallInstallation(tmp_path, store, clock)
     made.policy, made.chance = approved(), CountingRandomIds()
     made.sinks = sinks(webhook(receiver), by_apprise(receiver))  # type: ignore[assignment]

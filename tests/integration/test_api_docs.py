@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.control.control_plane import SECRET, SmallInstallation, approved
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.management_api import Door, served
@@ -23,7 +23,7 @@ DOCS = (ROOT / "docs/reference/api.md").read_text(encoding="utf-8")
 @pytest.fixture
 def door(sqlite_url: str, tmp_path: Path) -> Iterator[Door]:
     clock = ManualClock()
-    store = SqlStore(sqlite_url, secret=SECRET, clock=clock, signatures=CONTROL)
+    store = Store(sqlite_url, secret=SECRET, clock=clock, signatures=CONTROL)
     made = SmallInstallation(tmp_path, store, clock, policy=approved())
     made.set_up()
     yield Door(made)

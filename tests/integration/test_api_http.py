@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.management_api import Door, served
@@ -21,7 +21,7 @@ WISH = {"route": "chat", "candidate": "sim/better"}
 @pytest.fixture
 def door(database_url: str, tmp_path: Path) -> Iterator[Door]:
     clock = ManualClock()
-    store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
+    store = Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
     made = SmallInstallation(tmp_path, store, clock)
     made.set_up()
     yield Door(made)

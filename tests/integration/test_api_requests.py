@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from harness.domain.errors import StoreUnavailable
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.control.control_plane import SECRET, SmallInstallation, approved
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.management_api import Door, awaiting_approval, error_of
@@ -259,7 +259,7 @@ def test_any_text_comes_back_as_it_went_in_on_both_databases(
     model: str, database_url: str, tmp_path: Path
 ) -> None:
     clock = ManualClock()
-    store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
+    store = Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
     made = SmallInstallation(tmp_path, store, clock, policy=approved())
     made.set_up()
     door = Door(made)

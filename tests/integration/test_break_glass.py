@@ -121,7 +121,7 @@ def test_an_emergency_that_is_taken_from_the_routes_row_stands_on_the_first_page
     first = queries.list_route_status(ctx, PageRequest(1))
     assert [status.route.name for status in first] == ["chat"]
 
-    with owned(world.store) as db:  # type: ignore[arg-type]  # the fixture's is SQL
+    with owned(world.store) as db:
         db.execute(sa.text("UPDATE route_version SET break_glass = NULL WHERE route = 'chat'"))
 
     first = queries.list_route_status(ctx, PageRequest(1))
@@ -555,7 +555,7 @@ def test_its_alert_ends_with_a_rollback_also_where_raw_sql_ended_it_before(
     world: SmallInstallation,
 ) -> None:
     glass = in_force(world)
-    with owned(world.store) as db:  # type: ignore[arg-type]  # the fixture's is SQL
+    with owned(world.store) as db:
         ended = "UPDATE break_glass SET ended_at = created_at + 1, ended_because = 'over'"
         db.execute(sa.text(ended))
     world.run_once()

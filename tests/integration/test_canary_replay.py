@@ -11,7 +11,7 @@ from harness.control.canary import audit, decision, operations
 from harness.domain.canary.rollout import ActionKind, RolloutSignal
 from harness.domain.errors import InputError, NotFound, SignatureInvalid
 from harness.domain.operations.audit import AuditEvent
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.control.control_plane import BEN, SECRET, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL
@@ -82,7 +82,7 @@ def test_a_person_ends_a_canary_whose_stored_blocks_cannot_be_read_as_counts(
     # Raises what is no InputError: no number is compared with a text.
     tally = '{"units": "many", "canary": 1, "failures": 1, "canary_failures": 1}'
     counts = f'{{"refusals": {tally}}}'
-    assert isinstance(world.store, SqlStore)
+    assert isinstance(world.store, Store)
     with owned(world.store) as db:
         db.execute(sa.text("UPDATE block SET counts = :counts"), {"counts": counts})
 
@@ -101,7 +101,7 @@ def test_a_canary_whose_proof_was_changed_or_is_not_there_goes_back(
     with world.store.read() as tx:
         (rollout,) = tx.rollouts.live()
     if loss == "changed":
-        assert isinstance(world.store, SqlStore)
+        assert isinstance(world.store, Store)
         with owned(world.store) as db:
             assert db.execute(sa.text("UPDATE verdict SET reason = 'It is better.'")).rowcount
     else:
@@ -134,7 +134,7 @@ def test_tampering_with_blocks_or_policy_is_seen(
     clock = ManualClock()
     world = SmallInstallation(
         tmp_path,
-        SqlStore(sqlite_url, secret=SECRET, clock=clock, signatures=CONTROL),
+        Store(sqlite_url, secret=SECRET, clock=clock, signatures=CONTROL),
         clock=clock,
     )
     world.set_up()

@@ -28,7 +28,7 @@ from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.alert_record import AlertRecord, Notified
 from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind, Severity
 from harness.domain.operations.delivery import GIVE_UP_AFTER
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.control.control_plane import BEN, SmallInstallation, approved, block_of
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL
@@ -37,7 +37,7 @@ from tests.support.site.signing_keys import CONTROL
 @pytest.fixture
 def world(tmp_path: Path, database_url: str) -> Iterator[SmallInstallation]:
     clock = ManualClock()
-    store = SqlStore(database_url, secret=b"s", clock=clock, signatures=CONTROL)
+    store = Store(database_url, secret=b"s", clock=clock, signatures=CONTROL)
     made = SmallInstallation(tmp_path, store, clock)
     made.set_up()
     yield made
@@ -218,7 +218,7 @@ def test_a_broken_audit_chain_is_told_once_until_it_is_whole(world: SmallInstall
     ctx = world.context()
     other = SmallInstallation(
         world.folder,
-        SqlStore(_url(world), secret=b"o", clock=world.clock, signatures=CONTROL),
+        Store(_url(world), secret=b"o", clock=world.clock, signatures=CONTROL),
     )
     for _ in range(3):
         integrity.check_audit_log(other.context())
@@ -233,7 +233,7 @@ def test_a_broken_audit_chain_is_told_once_until_it_is_whole(world: SmallInstall
 
 
 def _url(world: SmallInstallation) -> str:
-    assert isinstance(world.store, SqlStore)
+    assert isinstance(world.store, Store)
     return world.store._url.render_as_string(hide_password=False)
 
 

@@ -19,9 +19,8 @@ from harness.domain.errors import Conflict, IllegalTransition, NotFound, StaleWr
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.ports import Store
 from harness.runtime.random_ids import SystemRandomIds
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.control.control_plane import (
     ANN,
     BEN,
@@ -49,7 +48,7 @@ TURNS = 400
 @pytest.fixture
 def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
     clock = ManualClock()
-    store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
+    store = Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
     made = SmallInstallation(tmp_path, store, clock=clock, chance=SystemRandomIds())
     made.set_up()
     yield made
@@ -62,7 +61,7 @@ def stores(url: str, world: SmallInstallation, count: int) -> Iterator[list[Stor
     with ExitStack() as opened:
         yield [
             opened.enter_context(
-                closing(SqlStore(url, secret=SECRET, clock=world.clock, signatures=CONTROL))
+                closing(Store(url, secret=SECRET, clock=world.clock, signatures=CONTROL))
             )
             for _ in range(count)
         ]

@@ -17,8 +17,8 @@ from _pytest.mark import ParameterSet
 
 from harness.control.routing import routes
 from harness.domain.proposals.proposal import ProposalPhase
-from harness.ports import Store, Transaction
-from harness.store.sql import SqlStore
+from harness.store.store import Store
+from harness.store.transaction import Transaction
 from tests.support.control.control_plane import (
     ITEMS,
     SECRET,
@@ -80,7 +80,7 @@ def new_kinds_first(points: list[int], written: list[list[str]]) -> list[int]:
 
 
 class JournalledStore:
-    def __init__(self, store: SqlStore, journal: Journal) -> None:
+    def __init__(self, store: Store, journal: Journal) -> None:
         self._store, self._journal = store, journal
         sa.event.listen(store._engine, "before_cursor_execute", self._note)
 
@@ -107,15 +107,15 @@ def written(statement: str) -> str:
 def opened(url: str, folder: Path) -> SmallInstallation:
     clock = ManualClock()
     made = SmallInstallation(
-        folder, SqlStore(url, secret=SECRET, clock=clock, signatures=CONTROL), clock=clock
+        folder, Store(url, secret=SECRET, clock=clock, signatures=CONTROL), clock=clock
     )
     made.set_up()
     return made
 
 
-def process(world: SmallInstallation, url: str) -> SqlStore:
+def process(world: SmallInstallation, url: str) -> Store:
     """The store of a process of its own."""
-    return SqlStore(url, secret=SECRET, clock=world.clock, signatures=CONTROL)
+    return Store(url, secret=SECRET, clock=world.clock, signatures=CONTROL)
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ def test_a_crash_at_a_commit_leaves_a_right_state_and_the_next_process_ends_the_
     world.store.close()
 
 
-def dies_at_statement(store: SqlStore, number: int) -> list[int]:
+def dies_at_statement(store: Store, number: int) -> list[int]:
     """How many are left, in the list's one place."""
     left = [number]
 

@@ -20,7 +20,7 @@ from harness.runtime.clock import SystemClock
 from harness.store import migrate
 from harness.store.postgres import database_roles
 from harness.store.schema import APPEND_ONLY
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.contract.conftest import SECRET
 from tests.support.control.control_plane import BEN, SmallInstallation, approved
 from tests.support.site.signing_keys import CONTROL
@@ -54,8 +54,8 @@ def test_all_of_the_product_runs_under_the_runtime_s_role(
     migrate.upgrade(url)
     assert migrate.check(url) == []
 
-    def opened() -> SqlStore:
-        return SqlStore(url, secret=SECRET, clock=SystemClock(), signatures=CONTROL)
+    def opened() -> Store:
+        return Store(url, secret=SECRET, clock=SystemClock(), signatures=CONTROL)
 
     with closing(opened()) as store, closing(opened()) as router, closing(opened()) as other:
         assert store.try_lead("control-1")

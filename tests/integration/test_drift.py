@@ -23,9 +23,8 @@ from harness.domain.operations.alert_record import AlertRecord
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
-from harness.ports import Store
 from harness.runtime.random_ids import SystemRandomIds
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.control.control_plane import (
     ANN,
     BEN,
@@ -85,7 +84,7 @@ def world(tmp_path: Path, alias: Alias) -> SmallInstallation:
 @pytest.fixture
 def stored(tmp_path: Path, database_url: str, alias: Alias) -> Iterator[SmallInstallation]:
     clock = ManualClock()
-    store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
+    store = Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
     made = SmallInstallation(
         tmp_path,
         store,
@@ -395,7 +394,7 @@ def test_a_closed_watch_takes_its_run_along(world: SmallInstallation) -> None:
 def test_of_two_control_processes_each_check_happens_once(
     stored: SmallInstallation, database_url: str, alias: Alias
 ) -> None:
-    other = SqlStore(database_url, secret=SECRET, clock=stored.clock, signatures=CONTROL)
+    other = Store(database_url, secret=SECRET, clock=stored.clock, signatures=CONTROL)
 
     def process(store: Store) -> None:
         for _ in range(6):

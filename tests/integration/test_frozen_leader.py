@@ -17,8 +17,7 @@ from harness.control.privacy import housekeeping
 from harness.domain.errors import SwapgateError
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import ProposalPhase
-from harness.ports import Store
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL
@@ -31,26 +30,24 @@ UNITS = range(1, 9)
 @pytest.fixture
 def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
     clock = ManualClock()
-    with closing(
-        SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
-    ) as store:
+    with closing(Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)) as store:
         made = SmallInstallation(tmp_path, store, clock=clock)
         made.set_up()
         yield made
 
 
 @pytest.fixture
-def elsewhere(database_url: str, world: SmallInstallation) -> Iterator[SqlStore]:
+def elsewhere(database_url: str, world: SmallInstallation) -> Iterator[Store]:
     """The store of another control process."""
     with closing(
-        SqlStore(database_url, secret=SECRET, clock=world.clock, signatures=CONTROL)
+        Store(database_url, secret=SECRET, clock=world.clock, signatures=CONTROL)
     ) as store:
         yield store
 
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_an_alert_is_sent_once_to_each_sink(
-    world: SmallInstallation, elsewhere: SqlStore, unit: int
+    world: SmallInstallation, elsewhere: Store, unit: int
 ) -> None:
     with world.store.write() as tx:
         alerts.raise_alert(
@@ -75,14 +72,12 @@ def test_an_alert_is_sent_once_to_each_sink(
 
 @pytest.mark.parametrize("unit", range(1, 6))
 def test_a_scheduled_eval_is_queued_once(
-    world: SmallInstallation, elsewhere: SqlStore, unit: int
+    world: SmallInstallation, elsewhere: Store, unit: int
 ) -> None:
     def evaluate(store: Store) -> None:
         housekeeping.evaluate_incumbents(world.context(store), suite="colours")
 
-    frozen = InterruptedStore(
-        world.store, at=unit, act=lambda: evaluate(cast("Store", elsewhere))
-    )
+    frozen = InterruptedStore(world.store, at=unit, act=lambda: evaluate(elsewhere))
 
     evaluate(cast("Store", frozen))
 
@@ -98,7 +93,7 @@ def test_a_scheduled_eval_is_queued_once(
     ],
 )
 def test_a_swap_whose_every_turn_freezes_goes_each_step_once(
-    world: SmallInstallation, elsewhere: SqlStore, unit: int
+    world: SmallInstallation, elsewhere: Store, unit: int
 ) -> None:
     proposal = world.propose("sim/better").id
     rival = world.context(elsewhere)

@@ -21,8 +21,7 @@ from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import StaleWrite, SwapgateError
 from harness.domain.operations.access import Actor
 from harness.domain.proposals.proposal import ProposalPhase
-from harness.ports import Store
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, approved
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL
@@ -127,7 +126,7 @@ def cases() -> list[ParameterSet]:
 @pytest.fixture
 def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
     clock = ManualClock()
-    store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
+    store = Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
     with closing(store):
         made = SmallInstallation(tmp_path, store, clock=clock)
         made.set_up()
@@ -135,9 +134,9 @@ def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
 
 
 @pytest.fixture
-def elsewhere(database_url: str, world: SmallInstallation) -> Iterator[SqlStore]:
+def elsewhere(database_url: str, world: SmallInstallation) -> Iterator[Store]:
     """The store of another control plane."""
-    store = SqlStore(database_url, secret=SECRET, clock=world.clock, signatures=CONTROL)
+    store = Store(database_url, secret=SECRET, clock=world.clock, signatures=CONTROL)
     with closing(store):
         yield store
 
@@ -153,11 +152,11 @@ def refusal(ask: Ask, ctx: Context, actor: Actor, subject: str) -> SwapgateError
 
 @pytest.mark.parametrize(("case", "unit"), cases())
 def test_a_request_that_freezes_over_a_change_of_the_leader_has_one_effect_with_its_rival(
-    world: SmallInstallation, elsewhere: SqlStore, case: Case, unit: int
+    world: SmallInstallation, elsewhere: Store, case: Case, unit: int
 ) -> None:
     subject = case.prepare(world)
     here = world.store
-    assert isinstance(here, SqlStore)
+    assert isinstance(here, Store)
     assert here.try_lead("the first")
     others: list[SwapgateError | None] = []
 
@@ -182,7 +181,7 @@ def test_a_request_that_freezes_over_a_change_of_the_leader_has_one_effect_with_
 
 @pytest.mark.verify
 def test_of_two_who_roll_back_at_once_one_is_refused_also_without_a_version(
-    world: SmallInstallation, elsewhere: SqlStore
+    world: SmallInstallation, elsewhere: Store
 ) -> None:
     promoted_twice(world)
     rival = world.context(elsewhere)

@@ -22,7 +22,7 @@ from harness.domain.errors import Conflict, InputError, StaleWrite, StoreUnavail
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.idempotent_request import LEASE, IdempotentRequest
 from harness.runtime.encryption import FernetCipher, new_key
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.management_api import Door, error_of, installation
@@ -38,7 +38,7 @@ CIPHER = FernetCipher(lambda: [KEY])
 @pytest.fixture
 def other(world: SmallInstallation, database_url: str, tmp_path: Path) -> Iterator[Door]:
     """Another control process on the world's database; its `world` is the first one's."""
-    store = SqlStore(database_url, secret=SECRET, clock=world.clock, signatures=CONTROL)
+    store = Store(database_url, secret=SECRET, clock=world.clock, signatures=CONTROL)
     second = SmallInstallation(tmp_path, store, clock=world.clock, chance=world.chance)
     with closing(store):
         door = copy.copy(Door(world))

@@ -13,7 +13,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.store.schema import metadata
 from harness.store.signing import row_faults
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.contract.conftest import SECRET
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.control.manual_clock import ManualClock
@@ -28,9 +28,7 @@ KEYS = metadata.tables["api_key"]
 @pytest.fixture
 def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
     clock = ManualClock()
-    with closing(
-        SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
-    ) as store:
+    with closing(Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)) as store:
         with store.write() as tx:
             tx.providers.put(PROVIDER)
             for number in range(9):
@@ -56,7 +54,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rename(world: SmallInstallation, names: dict[str, str]) -> dict[str, str]:
     """Writes around Swapgate; the names before."""
-    assert isinstance(world.store, SqlStore)
+    assert isinstance(world.store, Store)
     with owned(world.store) as db:
         before = {
             id_: db.execute(sa.select(KEYS.c.name).where(KEYS.c.id == id_)).scalar_one()
@@ -71,7 +69,7 @@ def test_pages_of_one_row_find_what_one_page_finds(
     world: SmallInstallation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = world.store
-    assert isinstance(store, SqlStore)
+    assert isinstance(store, Store)
     with owned(store) as db:
         forge(db, ROUTE, NEW.id)
         versions = metadata.tables["route_version"]
@@ -88,7 +86,7 @@ def test_pages_of_one_row_find_what_one_page_finds(
 @pytest.mark.usefixtures("small_parts")
 def test_a_changed_event_is_told_until_it_is_as_it_was(world: SmallInstallation) -> None:
     ctx = world.context()
-    assert isinstance(world.store, SqlStore)
+    assert isinstance(world.store, Store)
     events = metadata.tables["audit_event"]
     with owned(world.store) as db:
         honest = db.execute(

@@ -61,7 +61,7 @@ def forged(world: CommandLine) -> tuple[str, str]:
         made = world.world.propose("sim/better")
         decisions.cancel_proposal(world.world.context(), BEN, made.id)
         ids.append(made.id)
-    with owned(world.world.store) as db:  # type: ignore[arg-type]  # the fixture's is SQL
+    with owned(world.world.store) as db:
         statement = sa.text("UPDATE proposal SET reason = 'so they say' WHERE id = :id")
         db.execute(statement, {"id": ids[0]})
     return ids[0], ids[1]
@@ -96,7 +96,7 @@ def test_a_forged_proposal_is_named_in_every_list_and_hides_no_other(
 @pytest.mark.req("F1")
 def test_a_forged_verdict_is_marked_where_its_proposal_is_listed(cli: CommandLine) -> None:
     made = cli.world.until_decided(cli.world.propose("sim/better").id)
-    with owned(cli.world.store) as db:  # type: ignore[arg-type]  # the fixture's is SQL
+    with owned(cli.world.store) as db:
         db.execute(sa.text("UPDATE verdict SET reason = 'so they say'"))
 
     assert INVALID_ROWS_HINT in cli.text("proposal", "list")
@@ -109,7 +109,7 @@ def test_a_forged_route_is_named_where_routes_are_listed_and_hides_no_other(
     cli: CommandLine,
 ) -> None:
     cli.run("route", "create", "good", "--incumbent", "sim/base", "--suite", "colours")
-    with owned(cli.world.store) as db:  # type: ignore[arg-type]  # the fixture's is SQL
+    with owned(cli.world.store) as db:
         db.execute(sa.text("UPDATE route_version SET reason = 'no' WHERE route = 'chat'"))
 
     done = cli.run("route", "list")
@@ -127,7 +127,7 @@ def test_a_forged_route_is_named_where_routes_are_listed_and_hides_no_other(
 @pytest.mark.req("F1")
 def test_a_forged_principal_is_marked_beside_their_keys(cli: CommandLine) -> None:
     cli.acting("vera", "viewer")
-    with owned(cli.world.store) as db:  # type: ignore[arg-type]  # the fixture's is SQL
+    with owned(cli.world.store) as db:
         db.execute(sa.text("UPDATE principal SET kind = 'service' WHERE name = 'vera'"))
 
     names = {key["name"]: key["principal_name"] for key in cli.json("key", "list")}
@@ -175,7 +175,7 @@ def test_of_many_routes_of_a_suite_or_target_the_first_are_named_as_they_were_si
     [colours] = [row for row in cli.json("suite", "list") if row["name"] == "colours"]
     assert colours["routes"] == ["chat", *names]
 
-    with owned(cli.world.store) as db:  # type: ignore[arg-type]  # as above
+    with owned(cli.world.store) as db:
         for route, change in (("chat", "reason = 'no'"), ("r-23", "settings = 'no JSON'")):
             db.execute(sa.text(f"UPDATE route_version SET {change} WHERE route = '{route}'"))  # noqa: S608 - of above
     done = cli.run("suite", "list")

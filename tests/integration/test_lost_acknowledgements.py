@@ -15,8 +15,8 @@ import sqlalchemy as sa
 
 from harness.domain.errors import StoreUnavailable
 from harness.domain.reliability.spend import KeySpend
-from harness.ports import Store, Transaction
-from harness.store.sql import SqlStore
+from harness.store.store import Store
+from harness.store.transaction import Transaction
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
 from router.recording.traffic_minutes import CompletedRequest
@@ -94,7 +94,7 @@ class Books:
 @pytest.fixture
 def books(tmp_path: Path, database_url: str) -> Generator[Books]:
     clock = ManualClock()
-    store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
+    store = Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
     with closing(store):
         yield Books(tmp_path, DeafStore(store), clock)
 

@@ -24,8 +24,9 @@ from harness.domain.operations.audit import AuditFilter
 from harness.domain.operations.principals import OPERATOR
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.ports import Listings, Transaction
 from harness.store.schema import metadata
+from harness.store.sql.listings import Listings
+from harness.store.transaction import Transaction
 from tests.contract.test_store_captures import ONE
 from tests.integration.test_api_access import EMERGENCY
 from tests.support.browser.dashboard_data import ANA

@@ -20,7 +20,7 @@ from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.gate.offline.replay import RULES_VERSION
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.integration.conftest import prepared
 from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, approved
 from tests.support.control.manual_clock import ManualClock
@@ -44,7 +44,7 @@ class KeyHolder:
 def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
     """Where signatures show nothing: the scores alone speak."""
     clock = ManualClock()
-    store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=KeyHolder())
+    store = Store(database_url, secret=SECRET, clock=clock, signatures=KeyHolder())
     yield from prepared(tmp_path, store, clock)
 
 
@@ -188,7 +188,7 @@ def test_a_canary_whose_verdict_is_not_as_it_was_signed_goes_back(
     database_url: str, tmp_path: Path
 ) -> None:
     clock = ManualClock()
-    store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
+    store = Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
     for world in prepared(tmp_path, store, clock):
         proposal = in_canary(world)
         database = Database(database_url)

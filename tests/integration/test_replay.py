@@ -10,7 +10,7 @@ from harness.control.evals.verdict_replay import OtherTerms
 from harness.domain.errors import InputError, NotFound, SignatureInvalid
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.evals.verdict import Failed, Inconclusive, Passed
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL
@@ -90,7 +90,7 @@ def test_a_score_that_was_changed_behind_our_back_is_named(
     clock = ManualClock()
     world = SmallInstallation(
         tmp_path,
-        SqlStore(sqlite_url, secret=SECRET, clock=clock, signatures=CONTROL),
+        Store(sqlite_url, secret=SECRET, clock=clock, signatures=CONTROL),
         clock=clock,
     )
     world.set_up()

@@ -39,12 +39,12 @@ from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import SuiteSettings
-from harness.ports import Chance, Store
+from harness.ports import Chance
 from harness.report.answer_examples import SHOWN
 from harness.report.content import MAX_TELLING, Report, gather_report
 from harness.report.junit import render_junit
 from harness.report.markdown import render_markdown
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.control.control_plane import ANN, SECRET, SmallInstallation
 from tests.support.control.counting_ids import CountingRandomIds
 from tests.support.control.manual_clock import ManualClock
@@ -279,7 +279,7 @@ def example(decided: DecidedExample, tmp_path: Path) -> Iterator[Example]:
     file.write_bytes(decided.content)
     clock, chance = copy(decided.clock), copy(decided.chance)
     url = f"sqlite:///{file}"
-    with closing(SqlStore(url, secret=SECRET, clock=clock, signatures=CONTROL)) as store:
+    with closing(Store(url, secret=SECRET, clock=clock, signatures=CONTROL)) as store:
         world = example_installation(tmp_path, store=store, clock=clock, chance=chance)
         yield world, decided.proposal
 

@@ -119,7 +119,7 @@ def test_a_forged_route_is_named_on_its_page_and_first_while_something_goes_on(
     ctx = world.context()
     create(world, "a", "b", "z")
     open_canary(world, "z")
-    with owned(world.store) as db:  # type: ignore[arg-type]  # the fixture's is SQL
+    with owned(world.store) as db:
         forge = "UPDATE route_version SET reason = 'no' WHERE route = :route"
         db.execute(sa.text(forge), {"route": route})
 
@@ -142,7 +142,7 @@ def test_an_emergency_that_is_hidden_in_the_database_is_named_as_forged(
     """What sorts the routes is read without its proof, and says nothing by itself."""
     ctx = world.context()
     create(world, "a", "b")
-    with owned(world.store) as db:  # type: ignore[arg-type]  # as above
+    with owned(world.store) as db:
         forge = "UPDATE route_version SET break_glass = 'bg_1' WHERE route = 'b'"
         db.execute(sa.text(forge))
     overview = route_queries.load_overview(ctx)
@@ -179,7 +179,7 @@ def test_an_ended_canary_of_a_route_with_a_proposal_is_read_where_it_is_shown(
     assert shown.last_rollout.id == rollout.id
     assert shown.changed_at == shown.last_rollout.updated_at
 
-    with owned(world.store) as db:  # type: ignore[arg-type]  # as above
+    with owned(world.store) as db:
         db.execute(sa.text("UPDATE rollout SET ended_because = 'it was fine'"))
     overview = route_queries.load_overview(ctx)
     page = route_queries.load_statuses(ctx, overview, overview.names)
@@ -191,7 +191,7 @@ def test_an_ended_canary_of_a_route_with_a_proposal_is_read_where_it_is_shown(
 def test_canaries_are_not_listed_with_a_forged_proof(world: SmallInstallation) -> None:
     open_canary(world, "chat")
     assert len(list_canaries(world.context())) == 1
-    with owned(world.store) as db:  # type: ignore[arg-type]  # as above
+    with owned(world.store) as db:
         assert db.execute(sa.text("UPDATE verdict SET reason = 'It is better.'")).rowcount
     with pytest.raises(SignatureInvalid, match="verdict"):
         list_canaries(world.context())

@@ -17,7 +17,7 @@ from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.target import Price
 from harness.runtime.clock import SystemClock
 from harness.runtime.random_ids import SystemRandomIds
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.providers.scripted_upstream import Upstream, completion, running_upstream
 from tests.support.router.live_router import SECRET, running_router_on, wait_until
 from tests.support.site.signing_keys import CONTROL
@@ -35,9 +35,7 @@ def upstream() -> Iterator[Upstream]:
 @pytest.fixture
 def ctx(database_url: str, upstream: Upstream) -> Iterator[Context]:
     clock = SystemClock()
-    with closing(
-        SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
-    ) as store:
+    with closing(Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)) as store:
         records.seeded(store)
         with store.write() as tx:
             for name in ("sim", "other"):

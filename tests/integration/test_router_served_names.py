@@ -11,7 +11,7 @@ import pytest
 from harness.domain.canary.rollout import Rollout
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import ProposalPhase
-from harness.ports import Store
+from harness.store.store import Store
 from tests.support.router.live_router import KEY, wait_until
 from tests.support.router.router_process import ask, eventually, routed, start_canary
 from tests.support.router.simulated_router import OWN, SimScene

@@ -28,7 +28,7 @@ from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
 from harness.runtime.clock import SystemClock
 from harness.runtime.random_ids import SystemRandomIds
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from router.recording.recorder import Recorder
 from router.snapshot import file
 from router.snapshot.holder import SnapshotHolder
@@ -113,8 +113,8 @@ def scene(
 ) -> Iterator[Scene]:
     sim.faults.clear()
     sim.stats.clear()
-    theirs = SqlStore(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
-    ours = SqlStore(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
+    theirs = Store(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
+    ours = Store(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
     with ours.write() as tx:
         tx.spending.set_cap(cap_usd, CLOCK.now())
         prices = {OWN: Price(1.0, 2.0), SPARE: Price(10.0, 20.0)}

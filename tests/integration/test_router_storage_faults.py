@@ -16,9 +16,8 @@ import pytest
 from evals.sim import server as sim
 from harness.domain.operations.access import key_hash
 from harness.domain.routing.snapshot_lineage import Lineage
-from harness.ports import Store
 from harness.runtime.clock import SystemClock
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from router.snapshot import file
 from tests.support.providers import simulator_thread
 from tests.support.providers.scripted_upstream import completion, running_upstream
@@ -83,7 +82,7 @@ def test_a_database_that_takes_two_seconds_for_everything_slows_no_request(
     with (
         running_upstream() as upstream,
         closing(
-            SqlStore(database_url, secret=SECRET, clock=SystemClock(), signatures=CONTROL)
+            Store(database_url, secret=SECRET, clock=SystemClock(), signatures=CONTROL)
         ) as store,
     ):
         upstream.turns = {OLD.model: completion("hello")}

@@ -24,10 +24,9 @@ from harness.domain.routing.kill_switch import (
 from harness.domain.routing.route_changes import CreateRoute
 from harness.domain.routing.table import Snapshot
 from harness.domain.routing.target import Target
-from harness.ports import Store
 from harness.runtime.clock import SystemClock
 from harness.runtime.random_ids import SystemRandomIds
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from router.snapshot import file
 from router.snapshot.holder import SnapshotHolder
 from tests.support.providers.scripted_upstream import Upstream, completion, running_upstream
@@ -114,8 +113,8 @@ def fill(store: Store, url: str) -> None:
 
 @contextmanager
 def running(database_url: str, upstream: Upstream, folder: Path) -> Iterator[Running]:
-    store = SqlStore(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
-    ours = SqlStore(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
+    store = Store(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
+    ours = Store(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
     fill(ours, upstream.url)
     ctx = Context(ours, CLOCK, SystemRandomIds(), suites=None, policies={})  # type: ignore[arg-type]  # no suites here
     try:

@@ -11,8 +11,8 @@ from typing import cast
 import pytest
 from structlog.testing import capture_logs
 
-from harness.ports import Store
 from harness.runtime.clock import SystemClock
+from harness.store.store import Store
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
 from router.recording.worker_aggregator import LiveRollouts, WorkerAggregator

@@ -29,7 +29,7 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider
 from harness.domain.shadow.shadow import Shadow, ShadowLimits, ShadowTally
 from harness.gate.shadow_stage import ShadowMove
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.control.control_plane import (
     ANN,
     BEN,
@@ -244,7 +244,7 @@ def test_tampering_with_a_shadows_figures_or_policy_is_seen(
     clock = ManualClock()
     world = SmallInstallation(
         tmp_path,
-        SqlStore(sqlite_url, secret=SECRET, clock=clock, signatures=CONTROL),
+        Store(sqlite_url, secret=SECRET, clock=clock, signatures=CONTROL),
         clock=clock,
     )
     world.set_up()

@@ -20,10 +20,9 @@ from harness.domain.errors import SnapshotInvalid, StoreUnavailable
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.routing.table import Snapshot
-from harness.ports import Store
 from harness.runtime.clock import SystemClock
 from harness.store.schema import metadata
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from router.snapshot import file as snapshot_file
 from router.snapshot import holder as snapshot
 from router.snapshot.holder import SnapshotHolder
@@ -38,9 +37,9 @@ CLOCK = SystemClock()
 
 
 @pytest.fixture
-def store(database_url: str) -> Iterator[SqlStore]:
+def store(database_url: str) -> Iterator[Store]:
     """Control's."""
-    opened = SqlStore(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
+    opened = Store(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
     with closing(opened) as store:
         with store.write() as tx:
             tx.providers.put(PROVIDER)
@@ -70,17 +69,17 @@ def holder(store: Store, file: Path) -> SnapshotHolder:
 
 
 @pytest.fixture
-def router(database_url: str, store: SqlStore, tmp_path: Path) -> Iterator[SnapshotHolder]:  # noqa: ARG001 - it fills the database
+def router(database_url: str, store: Store, tmp_path: Path) -> Iterator[SnapshotHolder]:  # noqa: ARG001 - it fills the database
     """One that has public keys alone, and serves."""
     url = database_url
-    with closing(SqlStore(url, secret=SECRET, clock=CLOCK, signatures=VERIFIER)) as theirs:
+    with closing(Store(url, secret=SECRET, clock=CLOCK, signatures=VERIFIER)) as theirs:
         made = holder(theirs, tmp_path / "snapshot.json")
         made.boot()
         yield made
 
 
 def test_a_forged_promotion_is_refused_and_the_last_good_table_serves_on(
-    store: SqlStore, router: SnapshotHolder, tmp_path: Path
+    store: Store, router: SnapshotHolder, tmp_path: Path
 ) -> None:
     with owned(store) as db:
         forge(db, ROUTE, NEW.id)
@@ -96,7 +95,7 @@ def test_a_forged_promotion_is_refused_and_the_last_good_table_serves_on(
 
 
 def test_a_row_that_was_mended_serves_again_though_no_counter_tells(
-    store: SqlStore, router: SnapshotHolder, monkeypatch: pytest.MonkeyPatch
+    store: Store, router: SnapshotHolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = metadata.tables["provider"]
     with store.write() as tx:
@@ -117,7 +116,7 @@ def test_a_row_that_was_mended_serves_again_though_no_counter_tells(
 
 
 def test_control_alerts_within_a_turn_and_ends_the_alert_when_all_is_well(
-    store: SqlStore, tmp_path: Path
+    store: Store, tmp_path: Path
 ) -> None:
     ctx = SmallInstallation(tmp_path, store, clock=CLOCK).context()  # type: ignore[arg-type]
     integrity.check_snapshot(ctx)

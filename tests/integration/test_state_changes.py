@@ -31,10 +31,10 @@ from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
 from harness.domain.routing.target import Target
 from harness.domain.settings import TargetSeed
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
-from harness.ports import Transaction
 from harness.store.schema.columns import Json, UtcTime
 from harness.store.schema.signed_tables import SIGNED, SignedTable
-from harness.store.sql import SqlStore
+from harness.store.store import Store
+from harness.store.transaction import Transaction
 from router.snapshot.holder import SnapshotHolder
 from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, approved
 from tests.support.control.counting_ids import CountingRandomIds
@@ -113,13 +113,13 @@ def lived_postgres(
 
 def lived_through(url: str, folder: Path) -> Lived:
     found = Lived(url)
-    with closing(SqlStore(url, secret=SECRET, clock=found.clock, signatures=CONTROL)) as store:
+    with closing(Store(url, secret=SECRET, clock=found.clock, signatures=CONTROL)) as store:
         live(installed(folder, store, found.clock, found.chance))
     return found
 
 
 def installed(
-    folder: Path, store: SqlStore, clock: ManualClock, chance: CountingRandomIds
+    folder: Path, store: Store, clock: ManualClock, chance: CountingRandomIds
 ) -> SmallInstallation:
     return SmallInstallation(folder, store, clock=clock, chance=chance, policy=approved())
 
@@ -138,9 +138,7 @@ def lived_in(
         lived = request.getfixturevalue("lived_postgres")
         request.getfixturevalue("postgres").overwrite(database_url, lived.url)
     clock = copy(lived.clock)
-    with closing(
-        SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
-    ) as store:
+    with closing(Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)) as store:
         yield installed(tmp_path, store, clock, copy(lived.chance))
 
 
@@ -342,7 +340,7 @@ def test_no_row_of_a_signed_table_stops_control_or_a_router_and_each_forged_one_
 ) -> None:
     """Taken out, made unreadable or copied, with no rule of the database left."""
     world, ctx = lived_in, lived_in.context()
-    store = SqlStore(database_url, secret=SECRET, clock=world.clock, signatures=VERIFIER)
+    store = Store(database_url, secret=SECRET, clock=world.clock, signatures=VERIFIER)
     router = SnapshotHolder(store, tmp_path / "snapshot.json")
     served = router.boot().snapshot.table.routes["chat"].incumbent
     without_rules(database)

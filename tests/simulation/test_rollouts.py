@@ -12,8 +12,7 @@ import pytest
 from scipy import stats
 
 from harness.domain.canary.rollout import RolloutState
-from harness.ports import Store
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.control.control_plane import SECRET
 from tests.support.control.manual_clock import ManualClock
 from tests.support.control.rollout_simulation import Ending, one
@@ -87,7 +86,7 @@ def test_they_hold_on_a_database_with_two_control_processes(
 ) -> None:
     def two(clock: ManualClock) -> Sequence[Store]:
         return [
-            SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
+            Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
             for _ in range(2)
         ]
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from harness.domain.errors import StoreUnavailable
 from harness.domain.privacy.capture import CapturedRequest, capture_id, is_sampled
 from harness.domain.privacy.redaction import Redactor
-from harness.ports import Transaction
-from harness.store.sql import SqlStore
+from harness.store.store import Store
+from harness.store.transaction import Transaction
 from router.observers.capture_writer import ROOM, CaptureWriter
 from router.recording.port import CaptureDraft
 from tests.support.control.manual_clock import ManualClock
@@ -28,9 +28,9 @@ SECRET = b"the installation's"
 SENT = "I am kim@example.org"
 
 
-class AwayStore(SqlStore):
+class AwayStore(Store):
     @contextmanager
-    def write(self) -> Iterator[Transaction]:  # type: ignore[override]  # as the port has it
+    def write(self) -> Iterator[Transaction]:
         raise StoreUnavailable(f"cannot write {SENT}")
         yield
 
@@ -57,13 +57,13 @@ def draft(number: int = 1, *, said: str = SENT, answer: str | None = None) -> Ca
     )
 
 
-def open_store(folder: Path, kind: type[SqlStore] = SqlStore) -> SqlStore:
+def open_store(folder: Path, kind: type[Store] = Store) -> Store:
     (file := folder / "desk.db").write_bytes(migrated_file())
     return kind(f"sqlite:///{file}", secret=SECRET, clock=ManualClock(), signatures=CONTROL)
 
 
 def desk(
-    folder: Path, *drafts: CaptureDraft, kind: type[SqlStore] = SqlStore
+    folder: Path, *drafts: CaptureDraft, kind: type[Store] = Store
 ) -> tuple[list[CapturedRequest], Counter[str]]:
     """What is stored, and what was counted."""
     store = open_store(folder, kind)

@@ -375,7 +375,7 @@ def test_a_fault_of_ours_shows_no_traceback(
 def test_a_broken_audit_log_is_shown_on_every_page(
     lived_in: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.store.sql.audit.SqlAuditLog.first_break", lambda _: 1234)
+    monkeypatch.setattr("harness.store.sql.audit.AuditLog.first_break", lambda _: 1234)
     for page in PAGES:
         assert "The audit log is broken at event 1,234." in text(
             shown(monkeypatch, lived_in.config, page)

@@ -21,7 +21,7 @@ from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
 from harness.domain.routing.snapshot_lineage import Lineage, older_reason
 from harness.domain.routing.table import Snapshot
 from harness.store.signing.signed_snapshot import verified
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from router.snapshot.holder import SnapshotHolder
 from tests.support.control.control_plane import BEN, SECRET, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
@@ -63,9 +63,9 @@ class Place:
         url = f"sqlite:///{file}"
         self.folder = folder
         clock = ManualClock()
-        control = SqlStore(url, secret=SECRET, clock=clock, signatures=CONTROL)
+        control = Store(url, secret=SECRET, clock=clock, signatures=CONTROL)
         self.world = SmallInstallation(folder, control, clock=clock)
-        self.store = SqlStore(url, secret=SECRET, clock=clock, signatures=VERIFIER)
+        self.store = Store(url, secret=SECRET, clock=clock, signatures=VERIFIER)
         self.holder = self.new_holder()
 
     def new_holder(self) -> SnapshotHolder:
@@ -272,7 +272,7 @@ def test_another_installations_database_is_refused_until_a_person_removes_the_sn
 
 def test_rows_that_are_signed_anew_are_no_other_history(place: Place) -> None:
     control = place.world.store
-    assert isinstance(control, SqlStore)
+    assert isinstance(control, Store)
 
     control.sign_again(actor=SYSTEM, reason="the key was rotated")
 

@@ -22,8 +22,9 @@ from harness.domain.canary.guardrails import (
 )
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.table import Arm, Canary
-from harness.ports import Clock, Store
+from harness.ports import Clock
 from harness.runtime.clock import SystemClock
+from harness.store.store import Store
 from router.observers.feedback import FeedbackIntake, RememberedRequest
 from router.observers.feedback_body import FeedbackBody, FeedbackOutcome, FeedbackVerdict
 from router.recording import reporter as reporting

@@ -15,7 +15,7 @@ from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.table import KeyGrant
 from harness.domain.settings import RouterSettings
-from harness.ports import Store
+from harness.store.store import Store
 from router.access.admission import UNKNOWN_KEY_BUCKETS
 from router.access.rate_limits import LocalRates
 from router.observers.feedback import FEEDBACK_PATH

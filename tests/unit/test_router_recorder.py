@@ -22,8 +22,7 @@ from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.table import Arm, Canary
 from harness.domain.shadow.shadow import ShadowTally
-from harness.ports import Store
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from router.recording.ledger import Ledger
 from router.recording.open_block import OpenBlock
 from router.recording.recorder import TOGETHER, Recorder
@@ -532,7 +531,7 @@ def test_an_alert_that_is_refused_takes_no_observation_with_it(
     tmp_path: Path, sqlite_url: str
 ) -> None:
     clock = ManualClock()
-    store = SqlStore(sqlite_url, secret=b"s", clock=clock, signatures=CONTROL)
+    store = Store(sqlite_url, secret=b"s", clock=clock, signatures=CONTROL)
     recorder = Recorder(
         store, Spool(tmp_path / "spool"), worker="w", clock=clock, live_rollouts=frozenset
     )

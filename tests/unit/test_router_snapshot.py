@@ -28,7 +28,7 @@ from harness.domain.routing.table import (
     Stakes,
 )
 from harness.domain.routing.target import Price, Provider, RequestPatch, Target
-from harness.ports import Store
+from harness.store.store import Store
 from router.access.keys import CACHED_KEYS, KeyRing
 from router.server.headers import header_text
 from router.snapshot import file as snapshot_file

@@ -20,10 +20,10 @@ from sqlalchemy.dialects.sqlite.pysqlite import dialect
 from harness import package_data
 from harness.domain.errors import ConfigError, InputError, StoreUnavailable
 from harness.domain.operations.alerts import Alert, AlertKind
-from harness.ports import Store
 from harness.store import engine
 from harness.store.change_listener import PostgresListener
 from harness.store.schema.columns import Json, UtcTime, storable
+from harness.store.store import Store
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
 from tests.contract.conftest import FixedClock, open_store

@@ -17,10 +17,10 @@ from harness.domain.proposals.policy import Policy
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.route_changes import CreateRoute, StartCanary
 from harness.domain.routing.target import Price, Provider, Target
-from harness.ports import Store, Transaction
 from harness.runtime.clock import SystemClock
 from harness.store import migrate
-from harness.store.sql import SqlStore
+from harness.store.store import Store
+from harness.store.transaction import Transaction
 from tests.support.site.signing_keys import CONTROL, ENVIRONMENT
 from tests.support.store import records
 
@@ -56,7 +56,7 @@ def seeded(folder: Path, ports: dict[str, int]) -> Store:
     clock = SystemClock()
     url = f"sqlite:///{folder / 'swapgate.db'}"
     migrate.upgrade(url)
-    store = SqlStore(url, secret=SECRET, clock=clock, signatures=CONTROL)
+    store = Store(url, secret=SECRET, clock=clock, signatures=CONTROL)
     with store.write() as tx:
         for name, port in ports.items():
             put_route(tx, name, port, clock)

@@ -18,7 +18,8 @@ from harness.control.operations import keys
 from harness.control.operations.single_sign_on import FailedAttempts
 from harness.domain.errors import NotAllowed
 from harness.domain.operations.access import MANAGEMENT_KEY_PREFIX, Actor, Role, client_address
-from harness.ports import Clock, Store
+from harness.ports import Clock
+from harness.store.store import Store
 
 # How uvicorn serves our apps.
 SERVER: Final[Mapping[str, Any]] = {

@@ -16,7 +16,7 @@ from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.verdict import Verdict
 from harness.domain.formatting import format_bps
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 UNDECIDED: Final = frozenset({ProposalPhase.PROPOSED, ProposalPhase.EVALUATING})
 BY_PHASE: Final = {

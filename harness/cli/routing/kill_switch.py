@@ -13,8 +13,7 @@ from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import queries
 from harness.control.routing import kill_switch
 from harness.domain.pagination import PageRequest
-from harness.domain.routing.kill_switch import SwitchSource, parse_force
-from harness.ports import SwitchRecord
+from harness.domain.routing.kill_switch import SwitchRecord, SwitchSource, parse_force
 
 
 @click.group()

@@ -31,9 +31,9 @@ from harness.control.serialize import to_plain
 from harness.domain.formatting import format_bps
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.overrides import format_overrides
+from harness.domain.routing.route_history import RouteRecord
 from harness.domain.routing.table import Route, RouteSettings
 from harness.gate.text.change_text import describe_change
-from harness.ports import RouteRecord
 
 
 @click.group()

@@ -20,7 +20,7 @@ from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target, is_at_least_as_strict, may_see
 from harness.domain.suggestions import did_you_mean
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 DELETED: Final = "its agent was deleted"
 

@@ -37,7 +37,7 @@ from harness.domain.routing.kill_switch import KillSwitch, active_switches, ruli
 from harness.domain.routing.table import Route, Stakes
 from harness.domain.routing.target import Provider, Target, may_see
 from harness.domain.settings import AutoFloor
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from harness.domain.agents.agent import Agent
 from harness.domain.errors import NotAllowed, NotFound
 from harness.domain.operations.access import Actor, ApiKey, Role
 from harness.domain.operations.principals import OPERATOR
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)

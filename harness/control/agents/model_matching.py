@@ -21,7 +21,7 @@ from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES, Capabilities, Endpoint
 from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.target import Provider, Target
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 MAX_SHOWN = 100  # of a name, in an error
 

@@ -25,7 +25,7 @@ from harness.domain.agents.model_figures import find_price
 from harness.domain.errors import NotAllowed, SwapgateError
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Provider
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)

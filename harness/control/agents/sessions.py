@@ -22,7 +22,7 @@ from harness.domain.agents.message import (
 from harness.domain.agents.switch_request import SwitchState
 from harness.domain.agents.turn_lease import TurnState
 from harness.domain.errors import NotAllowed, NotFound
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 
 def encode_message(message: SessionMessage) -> MessageRecord:

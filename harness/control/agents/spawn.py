@@ -39,7 +39,7 @@ from harness.domain.agents.spawn import (
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.agents.turn import TurnBounds
 from harness.domain.errors import Conflict, InputError, NotAllowed, SwapgateError
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 log = structlog.get_logger("swapgate.agents")
 DONE: Final = "the sub-task has ended"

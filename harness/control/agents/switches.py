@@ -40,7 +40,7 @@ from harness.domain.errors import Conflict, InputError, NotAllowed, StaleWrite
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.routing.target import Target
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 # Of one session at one time: people are asked, not worn down.
 MAX_PENDING: Final = 4

@@ -25,7 +25,7 @@ from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError
 from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.routing.target import Target
 from harness.gate.offline.intervals import lower_bound
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 _ENDED: Final = (RunState.DONE, RunState.STOPPED, RunState.OVER_BUDGET)
 MAX_REMEMBERED: Final = 256

@@ -26,8 +26,8 @@ from harness.domain.errors import (
 )
 from harness.domain.operations.spending import SpendingPurpose, estimate_most_usd
 from harness.domain.routing.target import Target
-from harness.ports import Transaction
 from harness.ports.agents import ModelCalls
+from harness.store.transaction import Transaction
 
 # A turn waits so long at the most for what other turns have taken and may not need.
 WAIT_S: Final = 10.0

@@ -33,7 +33,8 @@ from harness.domain.agents.turn_lease import (
     TurnState,
 )
 from harness.domain.errors import Conflict, NotFound, StaleWrite
-from harness.ports import Store, Transaction
+from harness.store.store import Store
+from harness.store.transaction import Transaction
 
 CUT_OFF: Final = "the process that answered ended before the answer did; send the message again"
 

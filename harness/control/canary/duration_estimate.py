@@ -34,7 +34,7 @@ from harness.gate.online.rollout_evidence import CARRIED_SHARE
 from harness.gate.planning import ramp
 from harness.gate.planning.ramp import StepPlan, TrafficPace
 from harness.gate.text import ramp_plan
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 TODAY: Final = timedelta(hours=24)
 # A rate from fewer requests is not this route's; `p0` is the policy's own idea of normal.

@@ -31,7 +31,7 @@ from harness.domain.operations.alerts import AlertKind
 from harness.domain.ranges import add_seconds
 from harness.domain.routing.table import Arm
 from harness.gate.online.rollout_action import RolloutAction
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 OBSERVE_ONLY: Final = "this installation only observes (control.observe_only)"
 # What would give a candidate users, or keep them with it.

@@ -41,7 +41,7 @@ from harness.domain.routing.route_changes import (
 from harness.domain.routing.table import Handover
 from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.text.sentences import reason_text
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 # How a proposal ends whose rollout goes back; by any other signal it is cancelled.
 _PROPOSAL_ENDS = {

@@ -33,7 +33,7 @@ from harness.domain.operations.audit import require_reason
 from harness.domain.proposals.proposal import ApprovalKind
 from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.text.warnings import list_warnings
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)

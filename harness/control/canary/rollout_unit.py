@@ -11,9 +11,9 @@ from harness.control.context import Context
 from harness.domain.canary.rollout import Rollout, RolloutState, describe_abort
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
+from harness.domain.routing.route_history import RouteRecord
 from harness.domain.routing.table import Route
-from harness.ports import Transaction
-from harness.ports.routing import RouteRecord
+from harness.store.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.errors import NotFound
 from harness.domain.operations.audit import AuditEvent
+from harness.domain.routing.route_history import RouteRecord
 from harness.domain.routing.target import Target
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_action import RolloutAction
@@ -28,8 +29,7 @@ from harness.gate.online.segment_harm import describe_sources
 from harness.gate.online.timeline import TimelinePoint, build_timeline
 from harness.gate.text.canary_state import CanaryState, describe_canary_state
 from harness.gate.text.explain import RolloutExplanation, explain_rollout
-from harness.ports import Transaction
-from harness.ports.routing import RouteRecord
+from harness.store.transaction import Transaction
 
 MAX_AUDIT_EVENTS: Final = 2_000
 

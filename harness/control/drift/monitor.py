@@ -33,7 +33,7 @@ from harness.domain.evals.run import RUNNABLE_STATES, EvalRun, RunState, Sample
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.gate import drift
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 # More samples than this share without a score: the run says nothing about the model.
 MOST_MISSING: Final = 0.02

@@ -28,7 +28,7 @@ from harness.domain.evals.pins import Sighting
 from harness.domain.evals.run import Sample
 from harness.domain.formatting import format_points, format_points_interval, format_score
 from harness.domain.operations.access import Actor, Role
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 EXAMPLES: Final = 3
 ANSWER_WIDTH: Final = 120

@@ -23,7 +23,7 @@ from harness.domain.errors import Conflict
 from harness.domain.evals.run import RUNNABLE_STATES, EvalRun, RunBudget, RunState
 from harness.domain.operations.access import Actor
 from harness.domain.operations.alerts import AlertKind
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 OURS: Final = (AlertKind.DRIFT, AlertKind.SERVED_MODEL, AlertKind.JOB_FAILED)
 

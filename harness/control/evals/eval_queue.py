@@ -16,7 +16,7 @@ from harness.domain.evals.run import RUNNABLE_STATES, EvalRun
 from harness.domain.formatting import format_quantity
 from harness.domain.operations.spending import month_of
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 # Newest first: with more than that, the oldest wait until there are fewer.
 MOST_WAITING: Final = 10_000

@@ -19,7 +19,7 @@ from harness.domain.evals.pins import Sighting, find_replacement, named_models
 from harness.domain.evals.suite_plan import SuitePin, SuitePlan, plan_from_json
 from harness.domain.evals.verdict import Verdict
 from harness.gate.offline.replay import run_ids, served_from_json
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 
 class ProofState(StrEnum):

@@ -33,7 +33,7 @@ from harness.gate.offline.recomputation import (
     recompute_verdict,
 )
 from harness.gate.offline.replay import verdict_bytes
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 log = structlog.get_logger("swapgate.recomputation")
 

@@ -13,7 +13,7 @@ from statistics import fmean
 from harness.control.routing.monthly_bill import find_price
 from harness.domain.evals.run import AnswerColumns
 from harness.domain.formatting import format_usd
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from harness.gate.offline.recomputation import RunSamples, remeasure_claim
 from harness.gate.offline.replay import claims_from_json, verdict_bytes, verdict_times
 from harness.gate.offline.suite_claims import SuiteClaim
 from harness.gate.offline.verdicts import decide_verdict
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)

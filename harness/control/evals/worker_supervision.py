@@ -29,7 +29,7 @@ from harness.domain.proposals.proposal import (
     ProposalEvent,
     apply_event,
 )
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 MAX_FAILURES = 5
 # A signal is somebody else's doing, or the machine's: more of those before a run is given up.

@@ -42,7 +42,8 @@ from harness.domain.operations.delivery import (
     new_delivery,
 )
 from harness.domain.proposals.proposal import ProposalPhase
-from harness.ports import AlertSinks, Transaction
+from harness.ports import AlertSinks
+from harness.store.transaction import Transaction
 
 log = structlog.get_logger("swapgate.alerts")
 

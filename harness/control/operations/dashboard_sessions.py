@@ -29,7 +29,7 @@ from harness.domain.operations.dashboard_session import (
     require_makeable,
 )
 from harness.domain.operations.principals import LOCAL_PRINCIPAL, OPERATOR
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 NO_LINK: Final = (
     "this is no sign-in link of this installation; `swapgate key sign-in-link` prints a new one"

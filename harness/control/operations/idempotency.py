@@ -24,7 +24,9 @@ from harness.domain.errors import (
     SwapgateError,
 )
 from harness.domain.operations.idempotent_request import LEASE, IdempotentRequest
-from harness.ports import Cipher, Store, Transaction
+from harness.ports import Cipher
+from harness.store.store import Store
+from harness.store.transaction import Transaction
 
 # One that is under way elsewhere is waited for until its lease has lapsed.
 LOOK_EVERY_S: Final = 0.1

@@ -20,7 +20,7 @@ from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.audit import AuditPosition, AuditReading
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.routing.snapshot_lineage import Lineage
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 log = structlog.get_logger("swapgate.integrity")
 

@@ -38,7 +38,8 @@ from harness.domain.operations.principals import (
 )
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.reliability.spend import SpendTotals
-from harness.ports import Store, Transaction
+from harness.store.store import Store
+from harness.store.transaction import Transaction
 
 NO_LIMITS: Final = "a management key has a role, not limits, which are the router's"
 NO_OPT_OUTS: Final = "a management key asks no model, so that it has nothing to opt out of"

@@ -11,7 +11,7 @@ from harness.domain.errors import NotFound
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
 from harness.domain.operations.principals import People, PersonLink, Principal
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,10 +52,13 @@ from harness.domain.reliability.failover import (
 from harness.domain.reliability.spend import SpendTotals
 from harness.domain.routing.evidence import BreakGlass
 from harness.domain.routing.freeze import FreezeRecord
+from harness.domain.routing.kill_switch import SwitchRecord
 from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
+from harness.domain.routing.route_history import RouteRecord
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
-from harness.ports import RouteRecord, ShadowRecord, SwitchRecord, Transaction
+from harness.domain.shadow.shadow import ShadowRecord
+from harness.store.transaction import Transaction
 
 # As `control.routing.break_glass` writes it.
 _BREAK_GLASS_END: Final = re.compile(r"break-glass (?P<id>bg_\S+): (?P<because>.*)", re.DOTALL)

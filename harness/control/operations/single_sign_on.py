@@ -25,7 +25,8 @@ from harness.domain.operations.principals import (
     fold_name,
 )
 from harness.domain.operations.single_sign_on import SignedInIdentity
-from harness.ports import Clock, Transaction
+from harness.ports import Clock
+from harness.store.transaction import Transaction
 
 
 def sign_in(

@@ -19,7 +19,7 @@ from harness.domain.operations.spending import (
     month_of,
 )
 from harness.domain.routing.target import Target
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 ALERT_KEY = "spending"
 

@@ -21,7 +21,9 @@ from harness.domain.operations.spending import (
     describe_unpriced,
     month_of,
 )
-from harness.ports import Clock, Store, Transaction
+from harness.ports import Clock
+from harness.store.store import Store
+from harness.store.transaction import Transaction
 
 # So many calls' worth is held at a time, while the cap leaves that much.
 CALLS_HELD: Final = 4

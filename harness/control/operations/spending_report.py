@@ -27,7 +27,7 @@ from harness.domain.operations.spending import (
     next_month,
 )
 from harness.domain.routing.table import Arm
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 # Of the former incumbent, before its swap.
 COMPARED: Final = timedelta(days=30)

@@ -15,7 +15,7 @@ from harness.domain.operations.access import Actor, Role
 from harness.domain.privacy.capture import CapturedRequest, user_text
 from harness.domain.privacy.near_duplicates import find_near_duplicates
 from harness.domain.reliability.failover import user_hashes
-from harness.ports import AuditLog
+from harness.store.sql.audit import AuditLog
 
 NEAR_DUPLICATE_SIMILARITY: Final = 0.9
 

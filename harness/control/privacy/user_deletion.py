@@ -22,7 +22,7 @@ from harness.domain.errors import InputError, NotFound
 from harness.domain.operations.access import Actor, Role
 from harness.domain.privacy.stored_content import BEYOND
 from harness.domain.reliability.failover import hash_user, user_hashes
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)

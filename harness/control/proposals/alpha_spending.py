@@ -27,7 +27,7 @@ from harness.gate.planning.multiplicity import (
     spend_alpha,
     total_risk,
 )
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 WINDOW: Final = timedelta(days=90)
 

@@ -40,7 +40,7 @@ from harness.gate.offline.intervals import (
     share_interval,
 )
 from harness.gate.text.next_steps import DecidedProposal, describe_next_step
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 # What ends without these ran out of money, items or infrastructure: that saves nothing.
 DECIDED_OUTCOMES: Final = frozenset({"passed", "failed", "harness_mismatch"})

@@ -34,7 +34,7 @@ from harness.domain.proposals.proposal import (
     apply_event,
     next_phase,
 )
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 
 def approve_proposal(

@@ -47,7 +47,7 @@ from harness.domain.proposals.proposal import (
     apply_event,
 )
 from harness.gate.text.sentences import polish_reason, reason_text
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 
 def drive_proposal(ctx: Context, proposal: Proposal) -> list[str]:

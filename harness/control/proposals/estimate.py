@@ -34,7 +34,7 @@ from harness.gate.planning.budget import (
 )
 from harness.gate.planning.claim_advice import ClaimAdvice, advise_claim
 from harness.gate.planning.planned_tests import PlannedTest, planned_test
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 # How alike items of one cluster are taken to be before any were compared.
 CLUSTER_ICC: Final = 0.5

@@ -31,7 +31,7 @@ from harness.domain.proposals.proposal import (
     name_candidate_run,
 )
 from harness.gate.offline import verdicts
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 Answers = tuple[Sequence[Sample], Sequence[Sample]]
 STUCK = (RunState.FAILED, RunState.OVER_BUDGET)

@@ -22,7 +22,7 @@ from harness.domain.operations.principals import (
     key_creators,
 )
 from harness.domain.proposals.proposal import Approval, Proposal
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 NEW_FOR: Final = timedelta(days=7)
 # Whoever set Swapgate up alone made all keys as the operator.

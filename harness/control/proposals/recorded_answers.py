@@ -23,7 +23,7 @@ from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target
 from harness.gate.planning import budget
 from harness.gate.planning.budget import DifferenceSpread, MeanUsage
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 # Enough to know a mean; reading every stored answer would take longer than it tells.
 MOST_SAMPLES: Final = 500

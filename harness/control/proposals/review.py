@@ -24,7 +24,8 @@ from harness.domain.formatting import format_bps, format_estimate, format_number
 from harness.domain.proposals.policy import Policy
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
-from harness.ports import Store, Transaction
+from harness.store.store import Store
+from harness.store.transaction import Transaction
 
 DEFAULT: Final = "the default"
 # Of a route's version, what promotions change, and proposals say for themselves.

@@ -20,7 +20,7 @@ from harness.domain.evals.verdict import Passed, SuiteReport, Verdict
 from harness.domain.formatting import format_points, format_points_interval, format_usd
 from harness.domain.proposals.proposal import Proposal, ProposalPhase, ProposalView
 from harness.domain.routing.target import Target
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 UNDECIDED = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
 ENDED_AT_GATE = (ProposalPhase.REJECTED, ProposalPhase.CANCELLED)

@@ -27,7 +27,7 @@ from harness.domain.proposals.proposal import (
 from harness.domain.ranges import SHARE_RANGE
 from harness.domain.routing.table import Route, RouteSettings
 from harness.domain.routing.target import Target
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 MOST_CANDIDATES: Final = 10  # that are proposed together
 

@@ -22,7 +22,7 @@ from harness.domain.evals.suite_plan import (
 from harness.domain.proposals.policy import GatePolicy
 from harness.domain.routing.table import Route, RouteSettings, RouteSuite
 from harness.gate.planning import multiplicity
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 RegisteredSuites = Sequence[tuple[SuitePin, SuitePlan]]
 

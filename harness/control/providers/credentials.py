@@ -30,7 +30,7 @@ from harness.domain.providers.kinds import PROVIDER_KINDS, check_provider_name
 from harness.domain.providers.oauth_kinds import check_kind_takes_key
 from harness.domain.providers.oauth_tokens import TOKEN_KEY_NAME
 from harness.domain.routing.target import Provider
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 DEFAULT_KEY_NAME: Final = "default"
 LONGEST_OVERLAP: Final = timedelta(days=365)

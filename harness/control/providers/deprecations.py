@@ -11,7 +11,7 @@ from harness.domain.operations.alerts import AlertKind
 from harness.domain.providers.deprecations import Deprecation, find_deprecations
 from harness.domain.routing.table import Route, RoutingTable
 from harness.domain.routing.target import Price, Provider, Target
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 ENDS, ENDED = AlertKind.MODEL_ENDS, AlertKind.MODEL_ENDED
 

@@ -28,7 +28,7 @@ from harness.domain.providers.name_resolution import GATEWAYS
 from harness.domain.providers.probe import ProbeReply, models_path
 from harness.domain.routing.target import Provider, Target
 from harness.domain.suggestions import did_you_mean
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 TIMEOUT_S: Final = 10.0
 _OWN_MODELS: Final = (ProviderGroup.LOCAL, ProviderGroup.SIMULATED)

@@ -16,7 +16,7 @@ from harness.domain.evals.run import RunState
 from harness.domain.operations.access import Actor
 from harness.domain.operations.audit import require_reason
 from harness.domain.routing.target import Provider, ProviderMove
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 
 def with_move(

@@ -17,7 +17,7 @@ from harness.domain.providers.model_match import ModelMatch, ModelOffer
 from harness.domain.providers.name_resolution import Resolution, resolve_model_name
 from harness.domain.providers.oauth_tokens import TOKEN_KEY_NAME
 from harness.domain.routing.kill_switch import KillSwitch, active_switches
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 
 def list_configured_offers(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]:

@@ -37,7 +37,8 @@ from harness.domain.providers.oauth_tokens import (
     renew_sooner,
 )
 from harness.domain.routing.target import Provider
-from harness.ports import OAuthServer, Transaction
+from harness.ports import OAuthServer
+from harness.store.transaction import Transaction
 
 ALERTS: Final = (AlertKind.SIGN_IN_ENDED, AlertKind.TOKEN_NOT_RENEWED)
 

@@ -19,7 +19,8 @@ from harness.domain.providers.credentials import (
 )
 from harness.domain.routing.table import Snapshot
 from harness.domain.routing.target import Provider
-from harness.ports import Cipher, Transaction
+from harness.ports import Cipher
+from harness.store.transaction import Transaction
 
 log = logging.getLogger(__name__)
 

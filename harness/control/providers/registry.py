@@ -27,7 +27,7 @@ from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.target import JsonObject, Price, Provider, Target
 from harness.domain.settings import TargetSeed
 from harness.domain.suggestions import did_you_mean
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)

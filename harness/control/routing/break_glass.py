@@ -33,7 +33,7 @@ from harness.domain.operations.principals import LOCAL_PRINCIPAL, PrincipalKind
 from harness.domain.routing.evidence import CONFIRM_WITHIN, LONGEST, BreakGlass, Waiver
 from harness.domain.routing.route_changes import RestoreIncumbent, ServeByWaiver
 from harness.domain.routing.table import Route
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)

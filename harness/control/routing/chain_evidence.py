@@ -19,7 +19,7 @@ from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.evidence import ChainProof, FormerTarget, Waiver
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 # A verdict that led there is no proof for another role either.
 NO_PROOF: Final = frozenset(

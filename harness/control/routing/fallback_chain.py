@@ -20,7 +20,7 @@ from harness.domain.routing.evidence import ChainProof, EvidenceKind, FormerTarg
 from harness.domain.routing.route_changes import SetChain
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 
 def update_waiver_alerts(ctx: Context) -> None:

@@ -30,7 +30,7 @@ from harness.domain.routing.freeze import (
     list_freeze_spans,
     measure_frozen_time,
 )
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 # What brings a candidate further, or ends the watch over a promotion.
 ONWARD_SIGNALS = frozenset(

@@ -22,12 +22,13 @@ from harness.domain.routing.kill_switch import (
     Force,
     ForceKind,
     KillSwitch,
+    SwitchRecord,
     SwitchSource,
     SwitchTarget,
     active_switches,
     force_plan,
 )
-from harness.ports import SwitchRecord, Transaction
+from harness.store.transaction import Transaction
 
 LONGEST = timedelta(days=365)
 

@@ -22,7 +22,7 @@ from harness.domain.evals.run import AnswerColumns
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.formatting import format_estimate, format_month_usd, format_range
 from harness.domain.routing.target import Price, Target
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 # Input, output, and of the input what came from a cache.
 _Tokens = tuple[float, float, float]

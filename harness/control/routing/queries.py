@@ -25,10 +25,11 @@ from harness.domain.errors import NotFound, SignatureInvalid, SwapgateError
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import Page, PageRequest
 from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.route_history import RouteHead
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.gate.text.canary_state import describe_canary_state
-from harness.ports import RouteHead, Transaction
+from harness.store.transaction import Transaction
 
 HOUR: Final = timedelta(hours=1)
 

@@ -15,10 +15,10 @@ from harness.domain.evals.verdict import Verdict
 from harness.domain.formatting import format_age, format_quantity
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.routing.route_history import RouteRecord
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.gate.text.canary_state import CanaryState, CanaryStateKind
-from harness.ports.routing import RouteRecord
 
 # For so long an ended canary stands before the routes where nothing happened.
 NEWS: Final = timedelta(days=1)

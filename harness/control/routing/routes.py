@@ -46,10 +46,11 @@ from harness.domain.routing.route_changes import (
     RestoreIncumbent,
     check_route_name,
 )
+from harness.domain.routing.route_history import RouteRecord
 from harness.domain.routing.table import ROUTE_TIMEOUTS, Route, RouteSettings, RoutingTable
 from harness.domain.routing.target import Target
 from harness.domain.suggestions import did_you_mean
-from harness.ports import RouteRecord, Transaction
+from harness.store.transaction import Transaction
 
 
 def check_overrides(ctx: Context, tx: Transaction, name: str) -> None:

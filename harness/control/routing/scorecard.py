@@ -22,7 +22,7 @@ from harness.domain.reliability.latency import quantile_ms
 from harness.domain.routing.table import Arm, Route
 from harness.domain.routing.target import Target
 from harness.gate.offline.intervals import mean_interval
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 DAY: Final = timedelta(days=1)
 TRAFFIC_WINDOW: Final = (RunState.DONE, RunState.STOPPED, RunState.OVER_BUDGET)

@@ -14,7 +14,7 @@ from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.routing.route_changes import CreateRoute
 from harness.domain.routing.table import Route, RouteSettings
 from harness.domain.settings import RouteSeed, Settings
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 APPLY_STEP: Final = "`swapgate config apply`"
 

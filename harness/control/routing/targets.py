@@ -18,7 +18,7 @@ from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider, Target, check_extra_body
 from harness.domain.settings import TargetSeed
 from harness.domain.suggestions import did_you_mean
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 
 def add_target(ctx: Context, actor: Actor, seed: TargetSeed) -> Target:

@@ -33,13 +33,14 @@ from harness.domain.shadow.shadow import (
     MIRRORED,
     Shadow,
     ShadowLimits,
+    ShadowRecord,
     ShadowTally,
     ShadowUsage,
     check_shadow_limits,
     sum_usage,
 )
 from harness.gate import shadow_stage
-from harness.ports import ShadowRecord, Transaction
+from harness.store.transaction import Transaction
 
 LONGEST: Final = timedelta(days=90)
 DEFAULT_LASTS: Final = timedelta(days=7)

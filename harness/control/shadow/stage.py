@@ -24,14 +24,20 @@ from harness.domain.proposals.proposal import (
 )
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
-from harness.domain.shadow.shadow import MAX_PER_DAY, Shadow, ShadowLimits, sum_usage
+from harness.domain.shadow.shadow import (
+    MAX_PER_DAY,
+    Shadow,
+    ShadowLimits,
+    ShadowRecord,
+    sum_usage,
+)
 from harness.gate.shadow_stage import (
     ROUNDING_USD,
     ShadowStageDecision,
     ShadowStageState,
     decide_shadow_stage,
 )
-from harness.ports import ShadowRecord, Transaction
+from harness.store.transaction import Transaction
 
 # A pace from less than this is none.
 SHORTEST_S: Final = 60.0

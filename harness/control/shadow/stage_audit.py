@@ -25,7 +25,7 @@ from harness.gate.shadow_stage import (
     ShadowStageState,
     decide_shadow_stage,
 )
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 KEY: Final = "shadow_inputs"
 # What each event says was decided.

@@ -25,7 +25,7 @@ from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal, ProposalEvent, apply_event
 from harness.domain.shadow.shadow import Shadow
 from harness.gate.shadow_stage import ShadowMove
-from harness.ports import Transaction
+from harness.store.transaction import Transaction
 
 
 def run_once(ctx: Context, proposal: Proposal, proof: Passed) -> list[str]:

@@ -76,6 +76,15 @@ class KillSwitch:
 
 
 @dataclass(frozen=True, slots=True)
+class SwitchRecord:
+    """A kill switch as it is stored."""
+
+    switch: KillSwitch
+    lifted_at: datetime | None = None  # lifted_at, lifted_by: None until somebody lifts it
+    lifted_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SwitchTarget:
     """A target of a plan, as a switch may name it."""
 

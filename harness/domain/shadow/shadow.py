@@ -58,6 +58,16 @@ class Shadow:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowRecord:
+    """A shadow as it is stored."""
+
+    shadow: Shadow
+    ended_at: datetime | None = None  # ended_at, ended_by: None until it ends
+    ended_by: str | None = None
+    ended_because: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ShadowTally:
     """Holds what a worker added up of a shadow on one day (UTC): numbers, never content."""
 

@@ -31,9 +31,11 @@ from harness.domain.formatting import format_usd
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.spending import SpendingPurpose
 from harness.domain.routing.target import Provider
-from harness.ports import Clock, EvalJob, EvalRunner, Store, Transaction
+from harness.ports import Clock, EvalJob, EvalRunner
 from harness.runtime.processes.interruption import interrupts
 from harness.runtime.random_ids import SystemRandomIds
+from harness.store.store import Store
+from harness.store.transaction import Transaction
 
 BEAT_S = 2.0
 

@@ -6,8 +6,13 @@ import sqlalchemy as sa
 
 from harness.domain.routing.evidence import BreakGlass
 from harness.domain.routing.freeze import Freeze, FreezeRecord
-from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
-from harness.ports.routing import SwitchRecord
+from harness.domain.routing.kill_switch import (
+    Force,
+    ForceKind,
+    KillSwitch,
+    SwitchRecord,
+    SwitchSource,
+)
 from harness.store.schema.columns import (
     Row,
     Values,

@@ -18,8 +18,8 @@ from harness.domain.canary.guardrails import UnitRule
 from harness.domain.evals.verdict import Passed
 from harness.domain.routing.evidence import EvidenceKind, TargetEvidence, Waiver
 from harness.domain.routing.route_changes import CHANGE_KINDS
+from harness.domain.routing.route_history import RouteRecord
 from harness.domain.routing.table import Canary, Handover, Route, RouteSettings
-from harness.ports.routing import RouteRecord
 from harness.store.schema.columns import (
     Row,
     Values,

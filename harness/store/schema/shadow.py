@@ -9,8 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from harness.domain.routing.target import Target
-from harness.domain.shadow.shadow import Shadow, ShadowLimits, ShadowTally
-from harness.ports.routing import ShadowRecord
+from harness.domain.shadow.shadow import Shadow, ShadowLimits, ShadowRecord, ShadowTally
 from harness.store.schema.columns import (
     Row,
     Values,

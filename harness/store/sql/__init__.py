@@ -1,5 +1,1 @@
 """SQLite and PostgreSQL: named Core statements, by subject."""
-
-from harness.store.store import SqlStore
-
-__all__ = ["SqlStore"]

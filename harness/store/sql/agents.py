@@ -1,9 +1,9 @@
-"""Reads and writes agents (`SqlAgents`), the switch requests of their sessions
-(`SqlSwitchRequests`), and the grants by which a literal target answers (`SqlAgentGrants`),
+"""Reads and writes agents (`Agents`), the switch requests of their sessions
+(`SwitchRequests`), and the grants by which a literal target answers (`AgentGrants`),
 which are signed and verified like all that makes a snapshot.
 
 Reads lists of agents, their sessions and messages, switch requests and grants for people to
-look at, page by page, and what each model did in sessions (part of `SqlListings`).
+look at, page by page, and what each model did in sessions (part of `Listings`).
 """
 
 from collections.abc import Collection, Sequence
@@ -60,7 +60,7 @@ NAMED = sa.or_(
 )
 
 
-class SqlAgents:
+class Agents:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
@@ -68,6 +68,7 @@ class SqlAgents:
         self._unit.write(sa.insert(agent), asdict(new))
 
     def get(self, id_: str) -> Agent:
+        """A deleted one, too. Raises NotFound."""
         row = self._unit.read(AGENT, {"which": id_}).first()
         if row is None:
             raise NotFound(
@@ -83,10 +84,11 @@ class SqlAgents:
         self._unit.write(sa.update(agent).where(agent.c.id == known.id), asdict(known))
 
     def forget(self, before: datetime) -> int:
+        """Delete those deleted before that nothing refers to any more; how many."""
         return self._unit.write(sa.delete(agent).where(agent.c.deleted_at < before, ~NAMED))
 
 
-class SqlSwitchRequests:
+class SwitchRequests:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
@@ -102,6 +104,7 @@ class SqlSwitchRequests:
         return switch_request_from_row(row)
 
     def decide(self, decided: ModelSwitchRequest) -> None:
+        """Saves the request's state and who decided. An approval comes after its grants."""
         changes = {
             "state": decided.state.value,
             "decided_at": decided.decided_at,
@@ -117,6 +120,10 @@ class SqlSwitchRequests:
         return [switch_request_from_row(row) for row in rows]
 
     def pending(self, *, session: str | None = None) -> Sequence[ModelSwitchRequest]:
+        """The one that expires first comes first; those that have expired, too.
+
+        In a unit of work that writes, nobody else decides before its end.
+        """
         # Whoever decides on them, or closes their sessions, is alone until the end of the unit.
         self._unit.serialize()
         query = PENDING
@@ -132,7 +139,9 @@ class SqlSwitchRequests:
         self._unit.write(sa.update(agent_switch).where(*decided).values(BLANK))
 
 
-class SqlAgentGrants:
+class AgentGrants:
+    """Written by who consents: they are signed with control's key. None is ever deleted."""
+
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
@@ -146,6 +155,7 @@ class SqlAgentGrants:
         return found[0]
 
     def revoke(self, id_: str, now: datetime) -> AgentGrant:
+        """Again changes nothing. Raises NotFound."""
         self._unit.serialize()
         stored = self.get(id_)
         if stored.revoked_at is not None:
@@ -154,6 +164,9 @@ class SqlAgentGrants:
         return replace(stored, revoked_at=now)
 
     def not_revoked(self, *, agent: str | None = None) -> Sequence[AgentGrant]:
+        """Lists the grants that nobody revoked, newest first; expired ones too. Raises
+        SignatureInvalid where one was changed.
+        """
         query = GRANTS.where(agent_grant.c.revoked_at.is_(None))
         if agent is not None:
             return self._read(query.where(agent_grant.c.agent == agent))
@@ -180,7 +193,7 @@ BY_POSITION: Final = Order((agent_message.c.position,))
 
 
 class AgentListings(PageReader):
-    """See harness.ports.database.Listings."""
+    """See `harness.store.sql.listings`."""
 
     def agents(
         self, page_request: PageRequest = FIRST_PAGE, *, owner_key: str | None = None

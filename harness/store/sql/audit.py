@@ -1,4 +1,4 @@
-"""Appends to the audit log and reads it (`SqlAuditLog`): events are numbered without gaps, each
+"""Appends to the audit log and reads it (`AuditLog`): events are numbered without gaps, each
 chained to the one before.
 
 Reads a page of selected audit events (`read_events`). A part of who acted, or of what was
@@ -46,7 +46,7 @@ NEXT_PAGE = (
 )
 
 
-class SqlAuditLog:
+class AuditLog:
     def __init__(self, unit: Unit, secret: bytes) -> None:
         self._unit = unit
         self._secret = secret
@@ -97,6 +97,7 @@ class SqlAuditLog:
     def for_subject(
         self, subject: str, *, since: datetime, limit: int, actions: Collection[str] = ()
     ) -> Sequence[AuditEvent]:
+        """Lists the events about a subject, newest first. actions: empty for all."""
         query = NEWEST.where(audit_event.c.subject == subject, audit_event.c.at >= since)
         if actions:
             query = query.where(audit_event.c.action.in_(sorted(actions)))
@@ -107,9 +108,13 @@ class SqlAuditLog:
         return [event_from_row(row) for row in self._unit.read(query, {"after": number})]
 
     def break_after(self, mark: AuditPosition, events: Sequence[AuditEvent]) -> int | None:
+        """Finds the first of the events that follow `mark` at which the chain breaks; None when
+        it holds.
+        """
         return find_chain_break(events, self._secret, mark.number, mark.mac)
 
     def first_break(self) -> int | None:
+        """The number of the first event that does not fit the chain; None when it is whole."""
         return find_chain_break(self.all(), self._secret)
 
 

@@ -39,15 +39,19 @@ RUNS_STILL = sa.update(drift_check).where(
 )
 
 
-class SqlDrift:
+class Drift:
+    """Watches of incumbents, and the runs that they compare."""
+
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
     def open(self, watch: DriftWatch) -> bool:
+        """Opens a watch; False when that target and suite has an open one."""
         self._unit.serialize()
         return self._unit.write_new(drift_watch, watch_to_row(watch))
 
     def save(self, watch: DriftWatch) -> bool:
+        """Saves the state and end of a watch; False when it is closed already."""
         self._unit.serialize()
         changes = {"state": watch.state.value, "closed_at": watch.closed_at}
         return self._unit.write(STILL.values(changes), {"watch": watch.id}) == 1
@@ -63,10 +67,12 @@ class SqlDrift:
         return self._unit.read(CHECKING, {"of": run}).first() is not None
 
     def start(self, check: DriftCheck) -> bool:
+        """Starts a check; False when the watch has a running one, or one of that number."""
         self._unit.serialize()
         return self._unit.write_new(drift_check, check_to_row(check))
 
     def end(self, check: DriftCheck) -> bool:
+        """Stores how a check ended; False when it runs no more."""
         self._unit.serialize()
         ours = {"of": check.watch, "nth": check.number}
         return self._unit.write(RUNS_STILL.values(check_end_to_row(check)), ours) == 1

@@ -1,4 +1,4 @@
-"""Reads and writes suites (`SqlSuites`) and eval runs with their samples (`SqlEvalRuns`):
+"""Reads and writes suites (`Suites`) and eval runs with their samples (`EvalRuns`):
 states, workers' leases, runs shared by a fingerprint, samples with or without texts, progress.
 """
 
@@ -187,14 +187,16 @@ PROGRESS = sa.select(
 ).where(sample.c.run == sa.bindparam("run"))
 
 
-class SqlSuites:
+class Suites:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
     def put(self, pin: SuitePin, now: datetime) -> None:
+        """Stores a suite's pin under its digest: the same digest again changes nothing."""
         self._unit.write_new(suite, suite_to_row(pin) | {"created_at": now})
 
     def get(self, digest: str) -> SuitePin:
+        """Loads the pin of a suite by its digest. Raises NotFound."""
         found = self._unit.once((suite.name, digest), lambda: self._find(digest))
         if found is None:
             raise NotFound(f"no suite with the digest {digest} is stored")
@@ -213,7 +215,7 @@ class SqlSuites:
         ]
 
 
-class SqlEvalRuns:
+class EvalRuns:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
@@ -221,6 +223,7 @@ class SqlEvalRuns:
         self._unit.insert(eval_run, run_to_row(run))
 
     def add_new(self, run: EvalRun) -> bool:
+        """Adds a run unless one of its id is there; returns whether it was added."""
         return self._unit.write_new(eval_run, run_to_row(run))
 
     def get(self, run: str) -> EvalRun:
@@ -233,6 +236,9 @@ class SqlEvalRuns:
     def list(
         self, *, states: Sequence[RunState] = (), limit: int = MOST_LISTED
     ) -> Sequence[EvalRun]:
+        """Lists the runs, newest first, `limit` at the most; those of all states when none is
+        named.
+        """
         query = NEWEST_RUNS
         if states:
             query = query.where(eval_run.c.state.in_([state.value for state in states]))
@@ -244,6 +250,9 @@ class SqlEvalRuns:
         return [run_from_row(row) for row in found]
 
     def of_suite(self, target: str, suite: str, suite_digest: str) -> Iterator[EvalRun]:
+        """Yields a target's runs of one version of a suite, newest first. They are read some at
+        a time: ask for no more than is needed.
+        """
         wanted = {"target": target, "suite": suite, "suite_digest": suite_digest}
         query, most = OF_SUITE, FIRST_RUNS
         while True:
@@ -270,6 +279,9 @@ class SqlEvalRuns:
         return [run_from_row(row) for row in found]
 
     def scored(self, run: str) -> bool:
+        """Tells whether anything was learned of a run's target: one answer that can be read and
+        has a score.
+        """
         return self._unit.read(SCORED, {"run": run}).first() is not None
 
     def shared(self, fingerprint: str, *, not_before: datetime) -> EvalRun | None:
@@ -278,10 +290,12 @@ class SqlEvalRuns:
         return None if row is None else run_from_row(self._unit.checked(eval_run, [row])[0])
 
     def set_state(self, run: str, state: RunState, message: str = "") -> None:
+        """States but RUNNING clear the lease. FAILED adds one to `failures`."""
         # That it runs is its worker's affair, which holds the row by its lease already.
         self._change(run, _into(state, message), decides=state is not RunState.RUNNING)
 
     def leave(self, run: str, owner: str, state: RunState, message: str = "") -> bool:
+        """`set_state` by the lease's owner; False, and nothing done, when it is not theirs."""
         # The owner is compared where the row is locked: a run that is stopped right now
         # stays stopped.
         ours = LEAVE.values(_into(state, message))
@@ -291,6 +305,9 @@ class SqlEvalRuns:
         return left
 
     def blank_texts(self, suite: str, before: datetime, *, limit: int) -> int:
+        """Blanks the questions and answers of a suite's runs that were queued before a time and
+        have ended; of how many runs. Scores, and the hashes of the texts, stay.
+        """
         old = WITH_TEXTS.where(eval_run.c.suite == suite, eval_run.c.created_at < before)
         runs = self._unit.read(old.limit(limit)).scalars().all()
         for run in runs:
@@ -298,6 +315,7 @@ class SqlEvalRuns:
         return len(runs)
 
     def want(self, run: str, items: int) -> None:
+        """Raise the number of wanted items (never lower it); queue the run if it ended."""
         # Decisions first, runs second, in every unit of work: two never wait for each other.
         self._unit.serialize()
         found = self.get(run)
@@ -313,6 +331,11 @@ class SqlEvalRuns:
             self.get(run)
 
     def lease(self, run: str, owner: str, *, now: datetime, until: datetime) -> bool:
+        """Take or renew the lease; False when the run has ended, or another has it.
+
+        Another's lease that has expired may be taken, and so may one that reaches further than
+        `domain.evals.run.latest_lease_end`.
+        """
         furthest = latest_lease_end(now, (until - now).total_seconds())
         wish = {"run": run, "owner": owner, "now": now, "until": until, "furthest": furthest}
         taken = self._unit.write(LEASE, wish, decides=False) == 1
@@ -321,11 +344,18 @@ class SqlEvalRuns:
         return taken
 
     def release(self, owner: str) -> Sequence[str]:
+        """Give up every lease of a dead owner; the runs go back to QUEUED."""
         given_up = [row.id for row in self._unit.read(LEASED_BY, {"owner": owner})]
         self._unit.write(RELEASE, {"owner": owner})
         return given_up
 
     def store_sample(self, sample_: Sample, *, owner: str | None = None) -> bool:
+        """Stores a sample; False when that run, item and epoch is stored already: nothing
+        counts twice.
+
+        owner: of the lease that whoever stores it works by. Raises LeaseLost where it is
+        not the run's any more; until the unit of work ends, nobody else gets the lease.
+        """
         values = sample_to_row(checked_sample(sample_))
         run = self._unit.read(STATE_OF_RUN, {"run": sample_.run}).one_or_none()
         if run is None:
@@ -344,16 +374,25 @@ class SqlEvalRuns:
         return frozenset((row.item, row.epoch) for row in self._unit.read(DONE, {"run": run}))
 
     def samples(self, run: str, *, below: int | None = None) -> Sequence[Sample]:
+        """Lists a run's samples in the run's order (position, epoch); only positions below
+        `below` if given.
+        """
         query = SAMPLES if below is None else SAMPLES.where(sample.c.position < below)
         found = self._unit.checked(sample, self._unit.read(query, {"run": run}))
         return [sample_from_row(row) for row in found]
 
     def outcomes(self, run: str, *, below: int) -> Sequence[Sample]:
+        """Lists a run's samples for a gate that decides again and again: without prompts, and
+        an answer is only ANSWER_PLACEHOLDER or empty.
+        """
         wanted = {"run": run, "below": below}
         found = self._unit.checked(sample, self._unit.read(OUTCOMES, wanted))
         return [sample_from_row(row) for row in found]
 
     def figures(self, run: str, *, below: int) -> AnswerColumns:
+        """Loads the figures of a run's samples, in any order and without a check of their
+        signatures: for sums over more samples than a page can check.
+        """
         rows = self._unit.read(FIGURES, {"run": run, "below": below})
         return AnswerColumns.from_rows(rows.all())
 

@@ -1,5 +1,5 @@
 """Finds and writes the evidence for each target of a route's version: what a change brings
-(`proof_of`), the fallback chain's (`write_fallbacks`), and waivers (`SqlWaivers`).
+(`proof_of`), the fallback chain's (`write_fallbacks`), and waivers (`Waivers`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -241,7 +241,7 @@ def waivers_of(unit: Unit, route: str | None) -> list[Waiver]:
     return [waiver_from_row(row) for row in unit.checked(waiver, unit.read(query))]
 
 
-class SqlWaivers:
+class Waivers:
     def __init__(self, unit: Unit, now: datetime) -> None:
         self._unit = unit
         self._now = now

@@ -47,7 +47,9 @@ CURRENT_HEADS: Final = HEAD.where(IS_NEWEST)
 AT_A_TIME: Final = 400
 
 
-class SqlInstallation:
+class Installations:
+    """Records the database's own place in the history of its installation."""
+
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
@@ -68,9 +70,11 @@ class SqlInstallation:
         return f"{row.installation[:12]}-{row.revision}-{row.changes}-{row.digest[:12]}"
 
     def highest_served(self) -> int:
+        """The highest revision that traffic was recorded of; 0 without any."""
         return int(self._unit.read(HIGHEST).scalar_one())
 
     def open_epoch(self, *, above: int) -> Lineage:
+        """Begins an epoch in which revisions go on above `above`; see `snapshot_lineage`."""
         self._unit.change_snapshot()
         floor = sa.case((meta.c.revision_floor > above, meta.c.revision_floor), else_=above)
         self._unit.write(

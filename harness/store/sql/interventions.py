@@ -1,5 +1,5 @@
-"""Adds, lifts and reads kill switches (`SqlSwitches`), freezes (`SqlFreezes`) and break-glass
-(`SqlBreakGlasses`).
+"""Adds, lifts and reads kill switches (`Switches`), freezes (`Freezes`) and break-glass
+(`BreakGlasses`).
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,7 @@ import sqlalchemy as sa
 from harness.domain.errors import Conflict, NotFound
 from harness.domain.routing.evidence import BreakGlass
 from harness.domain.routing.freeze import Freeze, FreezeRecord
-from harness.domain.routing.kill_switch import KillSwitch
-from harness.ports import SwitchRecord
+from harness.domain.routing.kill_switch import KillSwitch, SwitchRecord
 from harness.store.refusals import no_such_switch
 from harness.store.rules import check_switch
 from harness.store.schema.interventions import (
@@ -36,11 +35,16 @@ OPEN_BREAK_GLASSES = BREAK_GLASSES.where(break_glass.c.ended_at.is_(None))
 NOT_LIFTED = SWITCHES.where(switch.c.lifted_at.is_(None))
 
 
-class SqlSwitches:
+class Switches:
+    """Kill switches of CLI and REST; those of the environment and the file are not stored."""
+
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
     def add(self, new: KillSwitch) -> None:
+        """Adds a kill switch. Raises InputError without a reason, Conflict when the id is
+        stored already.
+        """
         check_switch(new)
         self._unit.serialize()
         if self._unit.read(SWITCHES.where(switch.c.id == new.id)).first() is not None:
@@ -48,6 +52,7 @@ class SqlSwitches:
         self._unit.insert(switch, switch_to_row(new))
 
     def lift(self, id_: str, *, actor: str, now: datetime) -> SwitchRecord:
+        """Lifts a kill switch; lifting it again changes nothing. Raises NotFound."""
         self._unit.serialize()
         stored = self.get(id_)
         if stored.lifted_at is not None:
@@ -67,7 +72,9 @@ class SqlSwitches:
         return [switch_from_row(row).switch for row in found]
 
 
-class SqlFreezes:
+class Freezes:
+    """Freezes that people set; those of every week stand in the configuration file."""
+
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
@@ -76,6 +83,7 @@ class SqlFreezes:
         self._unit.insert(freeze, freeze_to_row(new))
 
     def lift(self, id_: str, *, actor: str, now: datetime) -> FreezeRecord:
+        """Lifts a freeze; lifting it again changes nothing. Raises NotFound."""
         self._unit.serialize()
         stored = self.get(id_)
         if stored.lifted_at is not None:
@@ -95,7 +103,9 @@ class SqlFreezes:
         return [freeze_from_row(row) for row in rows]
 
 
-class SqlBreakGlasses:
+class BreakGlasses:
+    """Targets that serve without proof, by the word of two people."""
+
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
@@ -104,6 +114,7 @@ class SqlBreakGlasses:
         self._unit.insert(break_glass, break_glass_to_row(new))
 
     def save(self, changed: BreakGlass) -> None:
+        """Stores its confirmation or its end; nothing else of it changes."""
         self._unit.serialize()
         row = break_glass_to_row(changed)
         names = [name for name in row if name.startswith(("confirmed", "confirmer", "ended"))]
@@ -111,6 +122,7 @@ class SqlBreakGlasses:
         self._unit.amend(break_glass, break_glass.c.id == changed.id, changes)
 
     def get(self, id_: str) -> BreakGlass:
+        """Loads one by id. Raises NotFound."""
         row = self._unit.read(BREAK_GLASSES.where(break_glass.c.id == id_)).first()
         if row is None:
             raise NotFound(

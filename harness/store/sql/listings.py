@@ -1,4 +1,4 @@
-"""`SqlListings` reads lists for people to look at, page by page: proposals, runs, routes, keys,
+"""`Listings` reads lists for people to look at, page by page: proposals, runs, routes, keys,
 alerts and the rest. A row that is not as it was signed is left out and named in the page's
 `invalid`, instead of failing the whole list.
 """
@@ -26,9 +26,11 @@ from harness.domain.proposals.proposal import Proposal
 from harness.domain.reliability.failover import Failover, FailoverCount
 from harness.domain.routing.evidence import BreakGlass
 from harness.domain.routing.freeze import FreezeRecord
+from harness.domain.routing.kill_switch import SwitchRecord
+from harness.domain.routing.route_history import RouteHead, RouteRecord
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
-from harness.ports import RouteHead, RouteRecord, ShadowRecord, SwitchRecord
+from harness.domain.shadow.shadow import ShadowRecord
 from harness.store.refusals import no_such_run
 from harness.store.schema.columns import Row
 from harness.store.schema.drift import check_from_row, drift_check, drift_watch, watch_from_row
@@ -116,8 +118,13 @@ FAILOVERS: Final = Order(
 CAPTURES: Final = Order((captured.c.at, captured.c.id), frozenset({captured.c.at}))
 
 
-class SqlListings(AgentListings):
-    """Implements ports.Listings."""
+class Listings(AgentListings):
+    """Pages of stored rows, for people to look at. `after` raises NotFound for a row that is
+    not stored, InputError for a malformed cursor.
+
+    A row that is not as it was signed is named in its page and does not hide the others. A
+    `Transaction` has no listings for that reason: no decision may rest on these rows.
+    """
 
     def proposals(
         self,
@@ -127,6 +134,7 @@ class SqlListings(AgentListings):
         open_only: bool = False,
         decided_only: bool = False,
     ) -> Page[Proposal]:
+        """Lists the proposals, newest first. decided_only: those that have ended."""
         query = sa.select(proposal)
         if route is not None:
             query = query.where(proposal.c.route == route)
@@ -139,12 +147,14 @@ class SqlListings(AgentListings):
     def runs(
         self, page_request: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
     ) -> Page[EvalRun]:
+        """Lists the eval runs, newest first; those of all states when none is named."""
         query = sa.select(eval_run)
         if states:
             query = query.where(eval_run.c.state.in_([state.value for state in states]))
         return self.signed(eval_run, query, RUNS, page_request, run_from_row)
 
     def samples(self, page_request: PageRequest = FIRST_PAGE, *, run: str) -> Page[Sample]:
+        """Lists a run's samples in the run's order. Raises NotFound for an unknown run."""
         known = sa.select(eval_run.c.id).where(eval_run.c.id == run)
         if self.unit.read(known).first() is None:
             raise no_such_run(run)
@@ -157,6 +167,7 @@ class SqlListings(AgentListings):
     def versions(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str
     ) -> Page[RouteRecord]:
+        """Lists the versions of a route, newest first. Raises NotFound for an unknown route."""
         query = sa.select(route_version).where(route_version.c.route == route)
         rows = read_page(self.unit, query, VERSIONS, page_request)
         if not rows.total:
@@ -196,6 +207,9 @@ class SqlListings(AgentListings):
     def freezes(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
     ) -> Page[FreezeRecord]:
+        """Lists the freezes that people set, newest first, with the lifted and past ones.
+        route: those about it alone, with those of all routes.
+        """
         query = sa.select(freeze)
         if route is not None:
             query = query.where(sa.or_(freeze.c.route == route, freeze.c.route.is_(None)))
@@ -224,6 +238,9 @@ class SqlListings(AgentListings):
         target: str | None = None,
         suites: Collection[str] | None = None,
     ) -> Page[tuple[DriftWatch, DriftCheck]]:
+        """Lists the runs of drift watches, newest first; of all targets and suites unless some
+        are named.
+        """
         watched = sa.select(drift_watch.c.id)
         if target is not None:
             watched = watched.where(drift_watch.c.target == target)
@@ -243,6 +260,7 @@ class SqlListings(AgentListings):
         open_only: bool = False,
         search: str = "",
     ) -> Page[AlertRecord]:
+        """Lists the alerts, the one seen last first. search: a part of their text."""
         query = ALERT_ROWS
         if open_only:
             query = query.where(alert.c.resolved_at.is_(None))
@@ -261,6 +279,7 @@ class SqlListings(AgentListings):
         route: str | None = None,
         user_hashes: Sequence[str] = (),
     ) -> Page[Failover]:
+        """Lists the failovers, newest first. user_hashes: any of them; empty for all users."""
         query = sa.select(failover).where(failover.c.at >= since)
         if route is not None:
             query = query.where(failover.c.route == route)
@@ -318,6 +337,7 @@ class SqlListings(AgentListings):
         return self._targets(ids)[0]
 
     def routes(self, page_request: PageRequest | None = None) -> Page[Route]:
+        """Lists the routes by name, as they are now; all of them without a page."""
         if page_request is None:
             return self._current(None)
         page = read_page(self.unit, NEWEST, ROUTES, page_request)
@@ -350,6 +370,7 @@ class SqlListings(AgentListings):
         return Page(found, rows.total, rows.next, invalid)
 
     def route_heads(self) -> Sequence[RouteHead]:
+        """Lists by name what all routes are sorted by; forged rows are among them."""
         return [
             RouteHead(
                 name=row.route,
@@ -365,6 +386,9 @@ class SqlListings(AgentListings):
         ]
 
     def suite_users(self) -> Mapping[str, Sequence[str]]:
+        """Names the routes that use each suite, by suite; forged rows are among them. A row
+        that cannot be read is named under the empty name.
+        """
         users: dict[str, list[str]] = defaultdict(list)
         for row in self.unit.read(SUITES_OF_ROUTES):
             for suite in _suites_named(row.settings):
@@ -372,6 +396,7 @@ class SqlListings(AgentListings):
         return users
 
     def target_users(self) -> Mapping[str, Sequence[str]]:
+        """Names the routes that use each target, by its id; forged rows are among them."""
         of_route: dict[str, set[str]] = {
             row.route: {row.incumbent, row.canary, row.holdback} - {None}
             for row in self.unit.read(TARGETS_OF_ROUTES)

@@ -1,6 +1,6 @@
 """Reads and writes what requests leave behind: canary blocks, traffic by minute and keys' spend
-(`SqlObservations`); the failover log, which `listings.py` reads (`SqlFailovers`); and captured
-requests, up to a number per route and day, until their end or a purge (`SqlCaptures`).
+(`Observations`); the failover log, which `listings.py` reads (`Failovers`); and captured
+requests, up to a number per route and day, until their end or a purge (`Captures`).
 """
 
 import json
@@ -60,7 +60,7 @@ from harness.store.schema.observations import (
 from harness.store.schema.traffic_sums import DAY, floor_time, traffic_hour
 from harness.store.sql.json_rows import json_rows, look_up
 from harness.store.sql.preload import read_named, rows_key
-from harness.store.sql.traffic import SqlTraffic
+from harness.store.sql.traffic import Traffic
 from harness.store.unit_of_work import Unit
 
 MINUTE = timedelta(minutes=1)
@@ -202,11 +202,14 @@ FORGET_OLD_BATCHES = sa.delete(observation_batch).where(
 )
 
 
-class SqlCaptures:
+class Captures:
+    """Requests with their answers, redacted before they come here (F9)."""
+
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
     def add(self, new: CapturedRequest, *, most_per_day: int) -> CaptureResult:
+        """One already stored (id) is counted. most_per_day: of its route, by UTC day."""
         check_captured(new)
         # Several routers may be at the day's last place.
         self._unit.serialize_by(f"capture:{new.route}")
@@ -241,11 +244,17 @@ class SqlCaptures:
         return [CapturedRequest(**row._asdict()) for row in self._unit.read(query)]
 
     def forget(self, now: datetime) -> int:
+        """Deletes the captured requests that have expired; returns how many."""
         return self._unit.write(sa.delete(captured).where(captured.c.expires_at <= now))
 
     def purge(
         self, *, id_: str | None = None, route: str | None = None, users: Sequence[str] = ()
     ) -> int:
+        """Deletes the captured requests that match every given filter, all of them without one;
+        returns how many.
+
+        users: hashes, any of them.
+        """
         query = sa.delete(captured)
         if id_ is not None:
             query = query.where(captured.c.id == id_)
@@ -263,10 +272,10 @@ def _key_of(minute: TrafficMinute) -> tuple[object, ...]:
     return tuple(getattr(minute, name) for name in ADDING_ORDER)
 
 
-class SqlObservations:
+class Observations:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
-        self._traffic = SqlTraffic(unit)
+        self._traffic = Traffic(unit)
 
     def append(
         self,
@@ -275,6 +284,12 @@ class SqlObservations:
         spends: Iterable[KeySpend] = (),
         asked_names: Iterable[AskedName] = (),
     ) -> None:
+        """A block already stored (rollout, worker, sequence) is left as it is.
+
+        Traffic of the same (route, minute, worker, arm, target, revision) adds up, and so does
+        what a key spent, by (key, day, worker), and what requests asked for, by (route, name,
+        day): of a route and day's names past MOST_ASKED_NAMES the sum is kept.
+        """
         # In one order for all writers: two of them never wait for each other.
         for observation_block in sorted(blocks, key=lambda b: b.rollout):
             self._append_block(observation_block)
@@ -285,6 +300,9 @@ class SqlObservations:
             self._add_asked(row)
 
     def begin_batch(self, id_: str, at: datetime) -> bool:
+        """Notes that a batch is stored by this unit of work; False where it was stored before:
+        its sender did not hear of it.
+        """
         # Beside a transaction of the same batch that goes on, this waits for its end.
         return self._unit.write_new(observation_batch, {"id": id_, "at": at})
 
@@ -293,6 +311,7 @@ class SqlObservations:
             self._unit.write(FORGET_BATCHES, {"ids": list(ids)})
 
     def forget_batches_before(self, before: datetime) -> int:
+        """Deletes notes of old batches, whose senders are gone; returns how many."""
         return self._unit.write(FORGET_OLD_BATCHES, {"before": before})
 
     def _append_block(self, new: ObservationBlock) -> None:
@@ -371,6 +390,9 @@ class SqlObservations:
             self._unit.write(ADD_ASKED, {**of, "more": more.requests})
 
     def claim_keys(self, claim: KeyClaim) -> Sequence[KeyHistory]:
+        """Enters a block's keys into the rollout's ledger; gives each one's history before, in
+        the order of the claim. Of two claims of one key in one period the first has it.
+        """
         # One claim after the other: two routers never both find a key new.
         self._unit.serialize_by(claim.rollout)
         wanted = sorted({page_of(print_) for print_ in claim.fingerprints})
@@ -392,11 +414,15 @@ class SqlObservations:
         return found
 
     def forget_keys(self, but: Collection[str]) -> int:
+        """Deletes the ledgers of all rollouts but these; returns how many pages they had."""
         return self._unit.write(
             sa.delete(seen_keys).where(seen_keys.c.rollout.not_in(sorted(but)))
         )
 
     def blocks(self, rollout: str, *, after: int = 0) -> Sequence[ObservationBlock]:
+        """Lists a rollout's blocks, numbered 1, 2, 3 … in order of arrival. after: only those
+        of a higher number.
+        """
         wanted: Values = {"of": rollout, "after": after}
         if after:
             return [block_from_row(row) for row in self._unit.read(BLOCKS, wanted)]
@@ -420,16 +446,25 @@ class SqlObservations:
         return found
 
     def totals(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficTotal]:
+        """Sums of what `traffic` gives, in order of route, arm and target. Deleted
+        minutes are in it by whole days.
+        """
         return self._traffic.totals(since, route)
 
     def costs_of_targets(
         self, windows: Mapping[tuple[str, str], tuple[datetime, datetime | None]]
     ) -> Mapping[tuple[str, str], TargetCost]:
+        """Sums what targets answered, by route and target's id, each in a window of its own:
+        from when on and until when, None for no end. Without those that answered nothing.
+        """
         return self._traffic.costs_of_targets(windows)
 
     def latencies(
         self, *, since: datetime, route: str | None = None
     ) -> Mapping[tuple[str, str], Mapping[int, int]]:
+        """Sums the histograms of what `traffic` gives, by route and target. They are added as
+        they are read: of all routes no more than one each is held.
+        """
         return self._traffic.latencies(since, route)
 
     def traffic_points(
@@ -439,9 +474,15 @@ class SqlObservations:
         step: timedelta = MINUTE,
         route: str | None = None,
     ) -> Sequence[TrafficPoint]:
+        """Sums of what `traffic` gives, oldest first, minute by minute; by hours or days where
+        `since` begins one and `step` is a multiple of it.
+        """
         return self._traffic.points(since, step, route)
 
     def asked_names(self, *, since: date, route: str = "") -> Sequence[AskedName]:
+        """Lists by day and name what requests asked for: of a route, what the provider's own
+        endpoint alone can do; without one, models that no route is named after.
+        """
         return self._asked_names(route, since, FAR_DAY)
 
     def _asked_names(self, route: str, since: date, until: date) -> Sequence[AskedName]:
@@ -450,6 +491,9 @@ class SqlObservations:
         return [AskedName(row.name, row.day, row.requests, row.route) for row in rows]
 
     def forget_traffic(self, before: datetime) -> int:
+        """Deletes minutes of traffic, sums of hours, and keys' spend by day; sums of days stay.
+        Returns how many minutes it deleted.
+        """
         begin = floor_time(before, DAY)
         self._unit.write(FORGET_HOURS, {"before": begin})
         self._unit.write(FORGET_SPEND, {"before": begin.date()})
@@ -457,6 +501,9 @@ class SqlObservations:
         return self._unit.write(FORGET_MINUTES, {"before": begin})
 
     def spend_totals(self, *, today: date, keys: Collection[str]) -> Mapping[str, SpendTotals]:
+        """Sums what keys spent today and in today's month, by key; without those that spent
+        nothing.
+        """
         first = today.replace(day=1)
         wanted = {
             "today": today,
@@ -470,6 +517,9 @@ class SqlObservations:
         }
 
     def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:
+        """Lists what keys spent on that day and later, in key order; of all keys unless some
+        are named.
+        """
         if keys is None:
             found = self._unit.read(SPENDS, {"since": since})
         else:
@@ -477,7 +527,7 @@ class SqlObservations:
         return [spend_from_row(row) for row in found]
 
 
-class SqlFailovers:
+class Failovers:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 

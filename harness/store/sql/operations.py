@@ -1,6 +1,6 @@
-"""Reads and writes principals, API keys, sign-ins to the dashboard, alerts (`SqlAlerts`: new
+"""Reads and writes principals, API keys, sign-ins to the dashboard, alerts (`Alerts`: new
 ones are merged into the open one of their key) and the outbox of their messages
-(`SqlDeliveries`: what is due, sink by sink, in order).
+(`Deliveries`: what is due, sink by sink, in order).
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -96,11 +96,16 @@ DELIVERIES = (
 )
 
 
-class SqlPrincipals:
+class Principals:
+    """Stores the people and services that act. The local operator is there from the start."""
+
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
     def add(self, new: Principal) -> None:
+        """Adds a principal. Raises Conflict when its id, its folded name, or issuer and subject
+        are taken.
+        """
         self._unit.serialize()
         for stored in self.all():
             if is_same_principal(stored, new):
@@ -132,15 +137,21 @@ class SqlPrincipals:
         return [principal_from_row(row) for row in found]
 
 
-class SqlPersonLinks:
+class PersonLinks:
+    """Stores who was declared to be one person; declarations are only ever added."""
+
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
     def add(self, new: PersonLink) -> None:
+        """Adds a declaration. Nobody else adds one until the end of the unit of work."""
         self._unit.serialize()
         self._unit.insert(person_link, person_link_to_row(new))
 
     def people(self, *, lock: bool = False) -> People:
+        """Loads who is who now, by the newest declarations. lock: in a `write()`, nobody else
+        declares anything until the end of the unit of work.
+        """
         if lock:
             self._unit.serialize()
         rows = self._unit.checked(person_link, self._unit.read(PERSON_LINKS))
@@ -149,11 +160,14 @@ class SqlPersonLinks:
         return People(newest.values())
 
 
-class SqlApiKeys:
+class ApiKeys:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
     def add(self, key: ApiKey) -> None:
+        """Adds a key. Raises Conflict when its id or hash is stored, InputError without its
+        principal.
+        """
         check_key(key)
         self._unit.serialize()
         same = KEYS.where(sa.or_(api_key.c.id == key.id, api_key.c.hash == key.hash))
@@ -162,10 +176,12 @@ class SqlApiKeys:
         self._unit.insert(api_key, key_to_row(key))
 
     def get(self, key: str) -> ApiKey | None:
+        """Loads a key by id, a revoked one too: look at revoked_at."""
         row = self._unit.read(KEYS.where(api_key.c.id == key)).first()
         return None if row is None else key_from_row(self._unit.checked(api_key, [row])[0])
 
     def by_hash(self, hash_: str) -> ApiKey | None:
+        """Finds a key by its hash, a revoked one too: look at revoked_at."""
         row = self._unit.read(KEYS.where(api_key.c.hash == hash_)).first()
         if row is not None and row.role is not None:
             # A key that was revoked may have been put back as it was signed before.
@@ -177,11 +193,15 @@ class SqlApiKeys:
         return [key_from_row(row) for row in self._unit.checked(api_key, found)]
 
     def data_key_names(self) -> Mapping[str, str]:
+        """Loads the names of the data keys that are not revoked, by id; their rows' signatures
+        are not checked.
+        """
         live = sa.and_(api_key.c.role.is_(None), api_key.c.revoked_at.is_(None))
         names = sa.select(api_key.c.id, api_key.c.name).where(live)
         return {row.id: row.name for row in self._unit.read(names)}
 
     def revoke(self, key: str, now: datetime) -> None:
+        """Revokes a key from `now` on. Raises NotFound."""
         self._unit.serialize()
         open_ = sa.and_(api_key.c.id == key, api_key.c.revoked_at.is_(None))
         if self._unit.amend(api_key, open_, {"revoked_at": now}):
@@ -190,6 +210,7 @@ class SqlApiKeys:
             raise no_such_key(key)
 
     def limit(self, key: str, limits: KeyLimits | None) -> ApiKey:
+        """Replaces the limits of a key. Raises NotFound."""
         self._unit.serialize()
         changes = {"limits": limits_to_json(limits)}
         if not self._unit.amend(api_key, api_key.c.id == key, changes):
@@ -197,6 +218,7 @@ class SqlApiKeys:
         return key_from_row(self._unit.read(KEYS.where(api_key.c.id == key)).one())
 
     def opt_out(self, key: str, opt_outs: Iterable[OptOut]) -> ApiKey:
+        """Replaces what a key opts out of. Raises NotFound."""
         self._unit.serialize()
         changes = {"opt_outs": opt_outs_to_json(opt_outs)}
         if not self._unit.amend(api_key, api_key.c.id == key, changes):
@@ -204,7 +226,9 @@ class SqlApiKeys:
         return key_from_row(self._unit.read(KEYS.where(api_key.c.id == key)).one())
 
 
-class SqlDashboardSessions:
+class DashboardSessions:
+    """Stores sign-ins to the dashboard: links that wait, sessions that go on or ended."""
+
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
@@ -212,15 +236,22 @@ class SqlDashboardSessions:
         self._unit.insert(dashboard_session, dashboard_session_to_row(new))
 
     def by_link(self, hash_: str) -> DashboardSession | None:
+        """Finds the sign-in of a link by the link's hash, a used one too. In a `write()`,
+        nobody else changes it until the end of the unit of work.
+        """
         self._unit.serialize()
         return self._find(dashboard_session.c.link_hash == hash_)
 
     def by_cookie(self, hash_: str, *, lock: bool = False) -> DashboardSession | None:
+        """Finds the session of a cookie by the cookie's hash, an ended one too. lock: in a
+        `write()`, nobody else changes it until the end of the unit of work.
+        """
         if lock:
             self._unit.serialize()
         return self._find(dashboard_session.c.cookie_hash == hash_)
 
     def save(self, changed: DashboardSession) -> None:
+        """Saves a session that was opened or ended. Raises NotFound."""
         same = dashboard_session.c.id == changed.id
         names = ("cookie_hash", "opened_at", "expires_at", "ended_at")
         changes = {name: getattr(changed, name) for name in names}
@@ -228,6 +259,9 @@ class SqlDashboardSessions:
             raise no_such_session(changed.id)
 
     def get(self, session: str) -> DashboardSession:
+        """Loads a sign-in by its id; in a `write()`, nobody else changes it until the end of
+        the unit of work. Raises NotFound.
+        """
         self._unit.serialize()
         found = self._find(dashboard_session.c.id == session)
         if found is None:
@@ -250,7 +284,7 @@ class SqlDashboardSessions:
         return dashboard_session_from_row(self._unit.checked(dashboard_session, [row])[0])
 
 
-class SqlAlerts:
+class Alerts:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
@@ -273,6 +307,9 @@ class SqlAlerts:
         return alert_from_row(row)
 
     def newest(self, key: str) -> AlertRecord | None:
+        """Finds the newest alert with this key. In a `write()`, nobody else changes it until
+        the end of the unit of work.
+        """
         self._unit.serialize_by(f"alert {key}")
         row = self._unit.once(
             newest_key(alert, key), lambda: self._unit.read(ALERT_OF_KEY, {"of": key}).first()
@@ -280,6 +317,7 @@ class SqlAlerts:
         return None if row is None else alert_from_row(row)
 
     def save(self, record: AlertRecord) -> None:
+        """Saves a changed alert. Raises NotFound."""
         same = sa.update(alert).where(alert.c.id == record.id)
         if self._unit.write(same.values(alert_to_row(record))) != 1:
             raise no_such_alert(record.id)
@@ -287,6 +325,7 @@ class SqlAlerts:
     def list(
         self, *, open_only: bool = False, kind: AlertKind | None = None, limit: int = 100
     ) -> Sequence[AlertRecord]:
+        """Lists the alerts, the one heard of last first. kind: None for all."""
         query = ALERTS.where(alert.c.resolved_at.is_(None)) if open_only else ALERTS
         if kind is not None:
             query = query.where(alert.c.kind == kind.value)
@@ -296,21 +335,31 @@ class SqlAlerts:
         return [alert_from_row(row) for row in self._unit.read(UNSETTLED_ALERTS)]
 
     def forget(self, before: datetime) -> int:
+        """Deletes the alerts that ended before a time, and returns how many. Their deliveries
+        go with them.
+        """
         return self._unit.write(sa.delete(alert).where(alert.c.resolved_at < before))
 
 
-class SqlDeliveries:
+class Deliveries:
+    """Holds the outbox of alerts: one row per message and sink."""
+
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
     def add(self, new: Delivery) -> None:
+        """Adds a message; one that another process added stays as it is."""
         self._unit.write_new(delivery, delivery_to_row(new))
 
     def due(self, now: datetime, *, limit: int = 100) -> Sequence[Delivery]:
+        """Lists the messages to send now, oldest first; none before an earlier one of the same
+        alert and sink is over.
+        """
         found = self._unit.read(DUE_DELIVERIES.limit(limit), {"now": now})
         return [delivery_from_row(row) for row in found]
 
     def replace(self, before: Delivery, after: Delivery) -> bool:
+        """Stores `after` where the message is as `before` says; returns whether it was."""
         same = (
             delivery.c.alert == before.alert,
             delivery.c.number == before.number,

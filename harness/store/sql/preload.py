@@ -1,4 +1,4 @@
-"""`SqlPreload` reads at once what a list would ask by a statement for each of its rows: newest
+"""`Preload` reads at once what a list would ask by a statement for each of its rows: newest
 verdicts and rollouts of routes, blocks, alerts. The rows are kept in the unit of work as they
 are stored; whoever asks for one verifies it.
 """
@@ -188,7 +188,7 @@ def read_named(
             yield from unit.read_stored(stored, query, asked)
 
 
-class SqlPreload:
+class Preload:
     """Implements ports.Preload."""
 
     def __init__(self, unit: Unit) -> None:
@@ -226,6 +226,7 @@ class SqlPreload:
             self._unit.keep(rows_key(block, id_), rows)
 
     def later_versions(self, rollouts: Mapping[str, str]) -> None:
+        """Reads what `routing.later_versions` is asked for. rollouts: their routes, by id."""
         rows, chains = read_later(self._unit, rollouts)
         found: dict[str, list[Row]] = {id_: [] for id_ in rollouts}
         for row in rows:

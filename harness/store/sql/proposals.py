@@ -112,11 +112,14 @@ def _without(values: Values, names: Collection[str]) -> Values:
     return {name: value for name, value in values.items() if name not in names}
 
 
-class SqlProposals:
+class Proposals:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
     def add(self, new: Proposal) -> None:
+        """Adds a proposal. Raises RouteBusy when the route has an open one; the error names
+        it.
+        """
         check_four_eyes(new)
         self._unit.serialize()
         try:
@@ -138,6 +141,9 @@ class SqlProposals:
         return proposal_from_row(row)
 
     def save(self, changed: Proposal) -> Proposal:
+        """Stores a proposal at version + 1. Raises StaleWrite if the stored version is
+        another.
+        """
         check_four_eyes(changed)
         self._unit.serialize()
         found = self.get(changed.id)
@@ -153,6 +159,7 @@ class SqlProposals:
         return saved
 
     def open(self, *, route: str | None = None) -> Sequence[Proposal]:
+        """Lists the open proposals, oldest first; of one route, if it is given."""
         query = OPEN if route is None else OPEN.where(proposal.c.route == route)
         found = self._unit.believed(proposal, self._unit.read_stored(proposal, query))
         return [proposal_from_row(row) for row in found]
@@ -165,6 +172,11 @@ class SqlProposals:
         limit: int = MOST_LISTED,
         after: str | None = None,
     ) -> Sequence[Proposal]:
+        """Lists the proposals, newest first, `limit` at the most. after: the id of the last one
+        of the page before.
+
+        Raises NotFound for an `after` that is not stored.
+        """
         query = PROPOSALS if route is None else PROPOSALS.where(proposal.c.route == route)
         if open_only:
             query = query.where(HAS_NOT_ENDED)
@@ -174,6 +186,7 @@ class SqlProposals:
         return self._all(query.limit(limit))
 
     def phases(self) -> Mapping[ProposalPhase, int]:
+        """How many are in each; none is left out for its signature."""
         known = set(ProposalPhase)
         counts = self._unit.read(PHASES)
         return {ProposalPhase(row.phase): row.n for row in counts if row.phase in known}
@@ -196,6 +209,9 @@ class SqlProposals:
         return self._all(query)
 
     def of_selection(self, selection: str) -> Sequence[Proposal]:
+        """Lists the proposals of a selection in the order in which they were named. Raises
+        SignatureInvalid where one is not as it was signed.
+        """
         found = self._all(PROPOSALS.where(proposal.c.selection == selection))
         return sorted(found, key=lambda member: member.place)
 
@@ -204,13 +220,16 @@ class SqlProposals:
         return self._all(query)
 
 
-class SqlApprovals:
+class Approvals:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
     def add(self, new: Approval) -> None:
+        """Adds an approval. Raises NotAllowed for the proposer's own, unless the policy says
+        `self_approval`.
+        """
         self._unit.serialize()
-        proposal = SqlProposals(self._unit).get(new.proposal)
+        proposal = Proposals(self._unit).get(new.proposal)
         check_approval(new, proposal)
         check_change_reference(new, proposal)
         self._unit.insert(approval, approval_to_row(new))
@@ -220,7 +239,7 @@ class SqlApprovals:
         return [approval_from_row(row) for row in self._unit.checked(approval, found)]
 
 
-class SqlVerdicts:
+class Verdicts:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
@@ -245,6 +264,8 @@ class SqlVerdicts:
         return row
 
     def newest(self, route: str) -> Verdict | None:
+        """Finds a route's newest verdict; None where it has none."""
+
         def read() -> Row | None:
             return self._unit.read(VERDICTS.where(verdict.c.route == route).limit(1)).first()
 
@@ -260,6 +281,7 @@ class SqlVerdicts:
         return self._all(query)
 
     def proposal_of(self, verdict_: str) -> str:
+        """Returns the id of the proposal that a verdict is of. Raises NotFound."""
         return str(self._row(verdict_).proposal)
 
     def list(self, *, route: str | None = None, limit: int = MOST_LISTED) -> Sequence[Verdict]:
@@ -273,11 +295,14 @@ class SqlVerdicts:
         return [verdict_from_row(row) for row in found]
 
 
-class SqlRollouts:
+class Rollouts:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
     def add(self, new: Rollout) -> None:
+        """Adds a rollout. Raises RouteBusy when the route has a live one, ProofRefused when its
+        verdict was another rollout's proof already.
+        """
         self._unit.serialize()
         try:
             with self._unit.attempt():
@@ -298,6 +323,7 @@ class SqlRollouts:
         return rollout_from_row(row)
 
     def save(self, changed: Rollout) -> Rollout:
+        """Stores a rollout at version + 1. Raises StaleWrite."""
         self._unit.serialize()
         saved = replace(changed, version=changed.version + 1)
         values = _without(rollout_to_row(saved), ROLLOUT_REGISTERED)
@@ -307,6 +333,8 @@ class SqlRollouts:
         return saved
 
     def newest(self, route: str) -> Rollout | None:
+        """Finds a route's newest rollout, live or not; None where it had none."""
+
         def read() -> Row | None:
             return self._unit.read(ROLLOUTS.where(rollout.c.route == route).limit(1)).first()
 
@@ -317,9 +345,13 @@ class SqlRollouts:
         return rollout_from_row(row)
 
     def live(self, *, route: str | None = None) -> Sequence[Rollout]:
+        """Lists the live rollouts, oldest first; of one route, if it is given."""
         return self._believed(_STORED_LIVE, route)
 
     def baking(self, *, route: str | None = None) -> Sequence[Rollout]:
+        """Lists the rollouts that are promoted, and still compared with the incumbent before;
+        of one route, if it is given.
+        """
         return self._believed(_STORED_BAKING, route)
 
     def list(
@@ -335,6 +367,9 @@ class SqlRollouts:
         return self._all(query.limit(limit))
 
     def followed(self, routes: Collection[str]) -> Mapping[str, Mapping[str, Collection[str]]]:
+        """Names the incumbents that each candidate was to follow, by route and candidate; for
+        figures, so that no signature is checked.
+        """
         asked = {"names": json.dumps([{"name": name} for name in sorted(routes)])}
         found: dict[str, dict[str, set[str]]] = {}
         for row in self._unit.read(followed(self._unit.dialect), asked):

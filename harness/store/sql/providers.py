@@ -1,8 +1,8 @@
-"""Reads and writes providers (`SqlProviders`), their encrypted keys (`SqlCredentials`), the
-sign-ins that renew those (`SqlSignIns`), the result of each provider's last check, which an
-older one never replaces (`SqlProviderChecks`), the models that each provider listed last
-(`SqlDiscoveredModels`), and the newest few of the models and builds that providers said they
-served for a target (`SqlSightings`).
+"""Reads and writes providers (`Providers`), their encrypted keys (`Credentials`), the
+sign-ins that renew those (`SignIns`), the result of each provider's last check, which an
+older one never replaces (`ProviderChecks`), the models that each provider listed last
+(`DiscoveredModels`), and the newest few of the models and builds that providers said they
+served for a target (`Sightings`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -64,7 +64,9 @@ FORGET_SIGHTING = sa.delete(served_model).where(IS_SAME_SIGHTING)
 SIGHTINGS = sa.select(served_model).where(served_model.c.target == sa.bindparam("whose"))
 
 
-class SqlCredentials:
+class Credentials:
+    """Keys of providers, encrypted by whoever stores them. None is ever deleted."""
+
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
@@ -73,6 +75,9 @@ class SqlCredentials:
         return [credential_from_row(row) for row in found]
 
     def put(self, new: Credential) -> None:
+        """Adds a key, or replaces the one of its provider and name. Raises InputError for an
+        unknown provider.
+        """
         self._unit.serialize()
         known = sa.select(provider.c.name).where(provider.c.name == new.provider)
         if self._unit.read(known).first() is None:
@@ -84,7 +89,9 @@ class SqlCredentials:
             self._unit.write(sa.update(credential).where(same).values(signed))
 
 
-class SqlSignIns:
+class SignIns:
+    """Stores people's sign-ins, one per provider. Routers never see them."""
+
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
@@ -93,6 +100,9 @@ class SqlSignIns:
         return [sign_in_from_row(row) for row in found]
 
     def start(self, new: SignIn) -> None:
+        """Stores a new sign-in in place of the provider's last one. Raises InputError for an
+        unknown provider.
+        """
         self._unit.serialize()
         known = sa.select(provider.c.name).where(provider.c.name == new.provider)
         if self._unit.read(known).first() is None:
@@ -103,12 +113,16 @@ class SqlSignIns:
             self._unit.write(sa.update(sign_in).where(same).values(values))
 
     def save(self, changed: SignIn) -> None:
+        """Saves a sign-in. Raises StaleWrite where somebody signed in anew, or out."""
         same = sa.and_(sign_in.c.provider == changed.provider, sign_in.c.id == changed.id)
         values = sign_in_to_row(changed)
         if not self._unit.write(sa.update(sign_in).where(same).values(values)):
             raise sign_in_is_over(changed.provider)
 
     def replace(self, before: SignIn, after: SignIn) -> None:
+        """Saves `after` where the sign-in is as `before` says. Raises StaleWrite where it is
+        over, or another process renews it.
+        """
         same = (
             sign_in.c.provider == before.provider,
             sign_in.c.id == before.id,
@@ -122,10 +136,11 @@ class SqlSignIns:
             raise sign_in_is_over(before.provider)
 
     def end(self, provider: str) -> bool:
+        """Removes a provider's sign-in; returns whether there was one."""
         return self._unit.write(sa.delete(sign_in).where(sign_in.c.provider == provider)) > 0
 
 
-class SqlProviders:
+class Providers:
     def __init__(self, unit: Unit, now: datetime) -> None:
         self._unit = unit
         self._now = now
@@ -143,6 +158,7 @@ class SqlProviders:
             )
 
     def remove(self, name: str) -> None:
+        """Removes a provider, as if it had never been put. Raises NotFound."""
         self._unit.serialize()
         known = sa.and_(provider.c.name == name, provider.c.removed_at.is_(None))
         gone = {"removed_at": self._now, "extra_headers": {}, "sealed_headers": {}}
@@ -157,7 +173,9 @@ class SqlProviders:
         return {row.name: provider_from_row(row) for row in found}
 
 
-class SqlProviderChecks:
+class ProviderChecks:
+    """What `/check` found of each provider last, whichever process asked (D5)."""
+
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
@@ -166,6 +184,10 @@ class SqlProviderChecks:
         return [provider_check_from_row(row) for row in found]
 
     def keep(self, checks: Iterable[ProviderCheck]) -> None:
+        """Stores each check in place of an older one of its provider.
+
+        Raises InputError for an unknown provider.
+        """
         there = set(self._unit.read(PROVIDER_NAMES).scalars())
         # In one order everywhere: two that write the same rows do not wait for each other.
         for check in sorted(checks, key=lambda one: one.provider):
@@ -179,14 +201,22 @@ class SqlProviderChecks:
             self._unit.write(sa.update(provider_check).where(older).values(values))
 
 
-class SqlDiscoveredModels:
+class DiscoveredModels:
+    """The models that providers listed, whoever asked."""
+
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
     def all(self) -> Sequence[DiscoveredModel]:
+        """Lists the discovered models by provider and name; none of a provider that was
+        removed.
+        """
         return [discovered_model_from_row(row) for row in self._unit.read(DISCOVERED)]
 
     def replace(self, of_provider: str, models: Iterable[DiscoveredModel]) -> None:
+        """All of one provider, instead of those before. Raises InputError for an unknown
+        provider.
+        """
         # Of two that replace the same list the second waits.
         self._unit.serialize_by(discovered_model.name)
         if self._unit.read(PROVIDER_ROW, {"known": of_provider}).first() is None:
@@ -197,11 +227,14 @@ class SqlDiscoveredModels:
             self._unit.write(sa.insert(discovered_model), rows)
 
 
-class SqlSightings:
+class Sightings:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
     def note(self, sightings: Iterable[Sighting]) -> None:
+        """Adds sightings; of one that is known, `last_at` rises. The oldest of a target give
+        way.
+        """
         # In one order everywhere: two that write the same rows do not wait for each other.
         for sighting in checked_sightings(sightings):
             if self._unit.write(

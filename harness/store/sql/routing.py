@@ -1,5 +1,5 @@
 """Reads the routing table, routes' histories and targets, and commits changes of routes by
-compare-and-swap, with their proof (`SqlRouting`).
+compare-and-swap, with their proof (`Routing`).
 """
 
 import json
@@ -27,9 +27,9 @@ from harness.domain.routing.route_changes import (
     TableChange,
     apply_change,
 )
+from harness.domain.routing.route_history import IncumbentSwap, RouteRecord
 from harness.domain.routing.table import Route, RoutingTable
 from harness.domain.routing.target import Target
-from harness.ports import IncumbentSwap, RouteRecord
 from harness.store.database_errors import RowRefused
 from harness.store.refusals import moved_on
 from harness.store.rules import check_targets, time_of_version
@@ -216,7 +216,11 @@ def read_current(
             yield row, chain, _parse_route(stored, tuple(link.target for link in chain))
 
 
-class SqlRouting:
+class Routing:
+    """Stores the routing table. Revisions rise by one over all routes; versions by one per
+    route.
+    """
+
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
@@ -251,12 +255,15 @@ class SqlRouting:
         return self._unit.once((target.name,), lambda: self._read_targets(TARGETS))
 
     def target(self, id_: str) -> Target | None:
+        """Loads one target by its id; None for an unknown one."""
+
         def read() -> Target | None:
             return self._read_targets(TARGETS.where(target.c.id == id_)).get(id_)
 
         return self._unit.once(row_key(target, id_), read)
 
     def add_target(self, target_: Target) -> str:
+        """Adds a target, and returns its id. Adding the same content again changes nothing."""
         self._unit.write_new(target, target_to_row(target_))
         return target_.id
 
@@ -306,6 +313,9 @@ class SqlRouting:
         return self._unit.read(NAMES).scalars().all()
 
     def last_swaps(self, names: Iterable[str]) -> Mapping[str, IncumbentSwap]:
+        """Reads the last change of each route's incumbent; without those whose first still
+        serves.
+        """
         asked = {"names": json.dumps([{"name": name} for name in names])}
         swaps = {}
         for row in self._unit.read(last_swaps(self._unit.dialect), asked):
@@ -316,10 +326,12 @@ class SqlRouting:
         return swaps
 
     def changed_at(self, name: str) -> datetime | None:
+        """Returns the time of the route's newest version; None without a route."""
         row, _ = self._current(name)
         return row.at if row is not None else None
 
     def evidence(self, name: str) -> RouteEvidence | None:
+        """Why each target of the route's newest version may serve; None without a route."""
         row, _ = self._current(name)
         return of_version(self._unit, row) if row is not None else None
 
@@ -332,6 +344,12 @@ class SqlRouting:
         reason: str,
         now: datetime,
     ) -> int:
+        """Writes the route's next version, and returns its revision. expected_version 0 creates
+        the route.
+
+        Raises RevisionConflict if another writer was first, IllegalTransition or ProofRefused
+        if the change does not apply, ProofRefused when the database itself refuses.
+        """
         self._unit.serialize()
         row, _ = self._current(change.route)
         version = row.version if row is not None else 0

@@ -1,8 +1,8 @@
-"""Reads and writes agents' sessions (`SqlSessions`), their messages (`SqlSessionMessages`) and
-turns (`SqlTurns`), and what clients got under an idempotency key (`SqlIdempotentAnswers`).
+"""Reads and writes agents' sessions (`Sessions`), their messages (`SessionMessages`) and
+turns (`Turns`), and what clients got under an idempotency key (`IdempotentAnswers`).
 
 Reads and writes requests to the management API that came with an `Idempotency-Key`
-(`SqlIdempotentRequests`).
+(`IdempotentRequests`).
 """
 
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ END_MESSAGE = sa.update(agent_message).where(
 ANSWERS = sa.select(agent_idempotency)
 
 
-class SqlSessions:
+class Sessions:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
@@ -83,6 +83,7 @@ class SqlSessions:
         self._unit.write(sa.update(agent_session).where(same).values(changes))
 
     def charge(self, id_: str, cost_usd: float, now: datetime) -> None:
+        """Add to what an open session cost; now: of its newest message."""
         # Added where it is stored: children of one parent do so at the same time.
         self._unit.write(
             sa.update(agent_session)
@@ -97,6 +98,7 @@ class SqlSessions:
         return list(self._unit.read(query.order_by(agent_session.c.id)).scalars())
 
     def children(self, parent: str) -> Sequence[str]:
+        """Ids of the sessions that it spawned; closed ones too."""
         query = SESSION_IDS.where(agent_session.c.parent == parent)
         return list(self._unit.read(query.order_by(agent_session.c.id)).scalars())
 
@@ -116,7 +118,7 @@ class SqlSessions:
         self._unit.write(sa.delete(agent_session).where(agent_session.c.id == id_))
 
 
-class SqlSessionMessages:
+class SessionMessages:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
@@ -137,6 +139,7 @@ class SqlSessionMessages:
         return None if row is None else message_from_row(row)
 
     def end(self, record: MessageRecord) -> None:
+        """An answer under way has ended. Raises StaleWrite where it had ended before."""
         message = record.message
         values = message_to_row(record) | {"which": message.id}
         if not self._unit.write(END_MESSAGE, values):
@@ -147,11 +150,12 @@ class SqlSessionMessages:
             )
 
 
-class SqlTurns:
+class Turns:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
     def add(self, new: SessionTurn) -> None:
+        """Adds a turn. Raises SessionBusy while the session has one that runs."""
         try:
             self._unit.write(sa.insert(agent_turn), turn_to_row(new))
         except RowRefused as error:
@@ -178,6 +182,7 @@ class SqlTurns:
         return self._unit.write(own, {"which": id_}) == 1
 
     def end(self, id_: str, state: TurnState, now: datetime) -> None:
+        """Ends a turn in the given state. Raises StaleWrite where it does not run any more."""
         over = CHANGE_TURN.values(state=state.value, ended_at=now)
         if not self._unit.write(over, {"which": id_}):
             raise StaleWrite(
@@ -185,7 +190,7 @@ class SqlTurns:
             )
 
 
-class SqlIdempotentAnswers:
+class IdempotentAnswers:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
@@ -195,6 +200,9 @@ class SqlIdempotentAnswers:
         return None if row is None else idempotent_answer_from_row(row)
 
     def add(self, new: IdempotentAnswer) -> None:
+        """Adds the key of a request, and its answer where it has one. Raises Conflict where the
+        key is taken.
+        """
         if not self._unit.write_new(agent_idempotency, idempotent_answer_to_row(new)):
             raise Conflict(
                 f"a request with the idempotency key {new.key.key!r} is under way: wait for it",
@@ -202,6 +210,9 @@ class SqlIdempotentAnswers:
             )
 
     def save(self, known: IdempotentAnswer) -> None:
+        """Saves the key's turn, and its answer, once. Raises StaleWrite where it is answered
+        already.
+        """
         same = (
             agent_idempotency.c.scope == known.key.scope,
             agent_idempotency.c.key == known.key.key,
@@ -219,6 +230,7 @@ class SqlIdempotentAnswers:
         return None if row is None else idempotent_answer_from_row(row)
 
     def forget(self, before: datetime) -> int:
+        """Delete those that are older; how many."""
         old = agent_idempotency.c.created_at < before
         return self._unit.write(sa.delete(agent_idempotency).where(old))
 
@@ -234,7 +246,11 @@ def _same(request: IdempotentRequest) -> tuple[sa.ColumnElement[bool], ...]:
     )
 
 
-class SqlIdempotentRequests:
+class IdempotentRequests:
+    """Stores requests to the management API that came with an `Idempotency-Key`. What changes
+    one names its owner, and says whether that is the owner still.
+    """
+
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
@@ -246,6 +262,7 @@ class SqlIdempotentRequests:
         return None if row is None else request_from_row(row)
 
     def add(self, new: IdempotentRequest) -> bool:
+        """Claims a key; False where it is taken."""
         return self._unit.write_new(idempotent_request, request_to_row(new))
 
     def take_over(self, known: IdempotentRequest, new: IdempotentRequest) -> bool:
@@ -266,11 +283,13 @@ class SqlIdempotentRequests:
         return self._unit.write(changed) == 1
 
     def release(self, request: IdempotentRequest, *, with_effect: bool) -> None:
+        """Deletes it, so that it may be sent again. with_effect: also where it took effect."""
         which = sa.delete(idempotent_request).where(*_same(request))
         if not with_effect:
             which = which.where(_COLUMNS.took_effect.is_(False))
         self._unit.write(which)
 
     def forget(self, before: datetime) -> int:
+        """Deletes those that are older; how many."""
         old = _COLUMNS.claimed_at < before
         return self._unit.write(sa.delete(idempotent_request).where(old))

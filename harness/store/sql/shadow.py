@@ -11,8 +11,7 @@ import sqlalchemy as sa
 from harness.domain.errors import Conflict
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.routing.target import Target
-from harness.domain.shadow.shadow import Shadow, ShadowTally, add_tallies
-from harness.ports import ShadowRecord
+from harness.domain.shadow.shadow import Shadow, ShadowRecord, ShadowTally, add_tallies
 from harness.store.observation_rules import check_shadow_tally
 from harness.store.refusals import no_such_shadow, shadow_is_live
 from harness.store.rules import check_shadow
@@ -33,11 +32,16 @@ LIVE = sa.select(shadow).where(shadow.c.ended_at.is_(None)).order_by(shadow.c.ro
 TALLIES = sa.select(shadow_tally).order_by(*shadow_tally.primary_key.columns)
 
 
-class SqlShadows:
+class Shadows:
+    """Shadows (F8), and what workers added up of their pairs."""
+
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
     def add(self, new: Shadow) -> None:
+        """Adds a shadow. Raises InputError for limits that make no sense, Conflict while the
+        route has one.
+        """
         check_shadow(new)
         self._unit.serialize()
         live = self._unit.read(LIVE.where(shadow.c.route == new.route)).first()
@@ -48,6 +52,7 @@ class SqlShadows:
         self._unit.insert(shadow, shadow_to_row(new))
 
     def end(self, id_: str, *, actor: str, because: str, now: datetime) -> ShadowRecord:
+        """Ends a shadow; ending it again changes nothing. Raises NotFound."""
         self._unit.serialize()
         found = self._records(NEWEST.where(shadow.c.id == id_))
         if not found:
@@ -93,6 +98,9 @@ class SqlShadows:
     def tallies(
         self, shadows: Sequence[str], *, since: date | None = None
     ) -> Sequence[ShadowTally]:
+        """Lists the tallies of these shadows by shadow, day and worker. since: the first day,
+        None for all.
+        """
         query = TALLIES.where(shadow_tally.c.shadow.in_(list(shadows)))
         if since is not None:
             query = query.where(shadow_tally.c.day >= since)

@@ -1,5 +1,5 @@
 """Reads and writes what Swapgate itself spends: the cap, each month's sums, and the holds of
-calls under way (`SqlSpending`). Every change waits for the one before, so that all processes
+calls under way (`Spending`). Every change waits for the one before, so that all processes
 together never hold more than the cap leaves.
 """
 
@@ -80,7 +80,13 @@ class _Books:
 _BOOKS: Final = _Books(spending_month, spending_hold)
 
 
-class SqlSpending:
+class Spending:
+    """What Swapgate itself spends on models, in each month (UTC), and the cap on it.
+
+    A hold is one process's. A hold that was not renewed for HOLD_LASTS lapses: its process is
+    gone, and all of it counts as spent, since nobody knows what of it was.
+    """
+
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
@@ -88,6 +94,7 @@ class SqlSpending:
         return self._unit.read(CAP).scalar()
 
     def set_cap(self, usd: float | None, now: datetime) -> bool:
+        """Sets the cap, None for no cap; whether it changed."""
         self._unit.serialize_by(_SERIAL)
         row = {"id": THE_CAP, "cap_usd": usd, "set_at": now}
         known = self._unit.read(CAP).first()
@@ -140,6 +147,10 @@ class SqlSpending:
         calls: int = 0,
         unpriced: int = 0,
     ) -> bool:
+        """Turns a part of a hold into what was spent, leaves the rest held, and renews it.
+
+        False, and nothing is added, where the hold has lapsed: all of it counts already.
+        """
         self._unit.serialize_by(_SERIAL)
         self.lapse(now)
         until = now + HOLD_LASTS
@@ -163,6 +174,7 @@ class SqlSpending:
         return self._unit.read(_BOOKS.lapsed.limit(1), {"now": now}).first() is not None
 
     def lapse(self, now: datetime) -> int:
+        """Counts what dead processes held as spent; how many holds that were."""
         self._unit.serialize_by(_SERIAL)
         lapsed = self._unit.read(_BOOKS.lapsed, {"now": now}).all()
         for row in lapsed:

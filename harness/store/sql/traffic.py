@@ -83,7 +83,7 @@ def _split(since: int, until: int) -> list[tuple[sa.Table, int, int]]:
     return [part for part in parts if part[1] < part[2]]
 
 
-class SqlTraffic:
+class Traffic:
     """Sums of recorded traffic."""
 
     def __init__(self, unit: Unit) -> None:

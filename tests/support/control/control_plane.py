@@ -35,13 +35,15 @@ from harness.domain.proposals.policy import (
     PromotionMode,
 )
 from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.route_history import RouteRecord
 from harness.domain.routing.table import BUCKETS, RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import SuiteSettings
-from harness.ports import Chance, Clock, Store, Transaction
-from harness.ports.routing import RouteRecord
+from harness.ports import Chance, Clock
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.runtime.processes.eval_worker import EvalWorker
+from harness.store.store import Store
+from harness.store.transaction import Transaction
 from tests.support.control.counting_ids import CountingRandomIds
 from tests.support.control.inline_workers import InlineWorkers
 from tests.support.control.manual_clock import ManualClock

@@ -37,7 +37,7 @@ from harness.domain.proposals.policy import Policy
 from harness.domain.proposals.proposal import PAST_GATE_PHASES, Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.control.control_plane import (
     ANN,
     BEN,
@@ -107,7 +107,7 @@ class ControlPlane(RuleBasedStateMachine):
         suite = RouteSettings(suites=(RouteSuite("colours"),))
         routes.create_route(self.ctx, SYSTEM, "mail", "sim/equal", settings=suite)
 
-    def open_store(self, clock: ManualClock) -> SqlStore:
+    def open_store(self, clock: ManualClock) -> Store:
         """A store with our tables and nothing in them."""
         return open_sqlite(Path(self.folder.name) / "plane.db", clock, secret=SECRET)
 

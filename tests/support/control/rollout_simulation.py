@@ -44,7 +44,7 @@ from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.route_changes import RestoreIncumbent
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider, Target
-from harness.ports import Store
+from harness.store.store import Store
 from tests.support.control.control_plane import (
     ANN,
     BEN,

@@ -17,7 +17,7 @@ from harness.domain.canary.ranking import MeasuredUnit, rank_block
 from harness.domain.canary.worker_guard import WorkerGuard, abort_log_e
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.routing.table import Canary, Route, RoutingTable
-from harness.ports import Store
+from harness.store.store import Store
 from tests.support.control.manual_clock import ManualClock
 
 WORKERS = ("router-1", "router-2")

@@ -11,7 +11,7 @@ from harness.control.operations.spending_allowance import Allowance
 from harness.domain.operations.spending import SpendingPurpose
 from harness.runtime.clock import SystemClock
 from harness.runtime.random_ids import SystemRandomIds
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.site.signing_keys import CONTROL
 
 SECRET = b"a secret of the installation"
@@ -20,9 +20,7 @@ SECRET = b"a secret of the installation"
 def main(
     url: str, call_usd: float, cost_usd: float, purpose: SpendingPurpose, *, hang: bool
 ) -> None:
-    with closing(
-        SqlStore(url, secret=SECRET, clock=SystemClock(), signatures=CONTROL)
-    ) as store:
+    with closing(Store(url, secret=SECRET, clock=SystemClock(), signatures=CONTROL)) as store:
         new_id = SystemRandomIds().token
         allowance = Allowance(store, SystemClock(), new_id, purpose, "a test")
         calls = 0

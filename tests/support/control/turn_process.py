@@ -15,10 +15,10 @@ from harness.control.context import Context
 from harness.domain.agents.incoming_message import IncomingMessage
 from harness.domain.agents.message import MessageRole, MessageState, MessageToolCall
 from harness.domain.agents.turn_lease import IdempotencyKey, TurnOwner
-from harness.ports import Transaction
 from harness.runtime.clock import SystemClock
 from harness.runtime.random_ids import SystemRandomIds
-from harness.store.sql import SqlStore
+from harness.store.store import Store
+from harness.store.transaction import Transaction
 from tests.support.site.signing_keys import CONTROL
 
 # Each ends within the unit of work of its name, before it is committed, or after it.
@@ -32,14 +32,14 @@ KEY: Final = IdempotencyKey("k_1", "a", "hash")
 SECRET: Final = b"a secret of this process"  # nothing here is audited
 
 
-class WaitingStore(SqlStore):
+class WaitingStore(Store):
     """Says that it is there, and waits, within the n-th unit that writes or after it."""
 
     step = -1
     _units = 0
 
     @contextmanager
-    def write(self) -> Iterator[Transaction]:  # type: ignore[override]  # of the same protocol
+    def write(self) -> Iterator[Transaction]:
         number = self._units
         self._units += 1
         with super().write() as tx:

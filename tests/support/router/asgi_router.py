@@ -13,7 +13,7 @@ from harness.domain.canary.guardrails import UnitRule
 from harness.domain.routing.table import Snapshot
 from harness.domain.routing.target import NO_DATA_CLASSES, DataClasses
 from harness.domain.settings import AgentSettings, RouterSettings
-from harness.ports import Store
+from harness.store.store import Store
 from router.conversation.learned_repairs import LearnedFields
 from router.observers.tracing_port import Tracing
 from router.recording.recorder import Recorder

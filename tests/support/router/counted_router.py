@@ -21,8 +21,8 @@ import uvloop
 from harness import package_data
 from harness.domain.routing.table import Snapshot
 from harness.domain.settings import RouterSettings
-from harness.ports import Store
 from harness.runtime.clock import SystemClock
+from harness.store.store import Store
 from router.recording.reporter import Reporter
 from router.server.app import Router
 from router.server.background import Background

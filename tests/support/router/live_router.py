@@ -46,8 +46,8 @@ from harness.domain.routing.target import (
 )
 from harness.domain.settings import AgentSettings, RouterSettings
 from harness.domain.shadow.shadow import ShadowTally
-from harness.ports import Store
 from harness.runtime.clock import SystemClock
+from harness.store.store import Store
 from router.observers.tracing_port import Tracing
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from harness.app.installation import load_settings
 from harness.cli.program import program
 from harness.runtime.clock import SystemClock
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL, ENVIRONMENT
@@ -114,7 +114,7 @@ def installed(
             settings.write(f"database_url: {database_url}\n")
     # The commands read the machine's clock; a verdict must not have expired by it.
     clock = ManualClock(SystemClock().now())
-    store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
+    store = Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
     # The commands and the control plane go by the same rules.
     policies = {**load_settings(folder / "swapgate.yaml").policies}
     default = policies.pop("default")

@@ -25,7 +25,8 @@ from harness.domain.agents.message import (
 )
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.agents.turn_lease import SessionTurn
-from harness.ports import Store, Transaction
+from harness.store.store import Store
+from harness.store.transaction import Transaction
 from tests.support.store.records import LATER, NEW, NOW, ROUTE
 
 BY_ROUTE = ModelChoice(ROUTE, ModelKind.ROUTE, route=ROUTE)

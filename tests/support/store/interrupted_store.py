@@ -5,7 +5,8 @@ acts, or this one crashes, one step at a time and always alike.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from harness.ports import Store, Transaction
+from harness.store.store import Store
+from harness.store.transaction import Transaction
 
 
 class InterruptedStore:

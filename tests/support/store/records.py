@@ -31,7 +31,8 @@ from harness.domain.routing.table import (
     StreamCommit,
 )
 from harness.domain.routing.target import Price, Provider, RequestPatch, Target
-from harness.ports import Store, Transaction
+from harness.store.store import Store
+from harness.store.transaction import Transaction
 
 NOW = datetime(2026, 11, 20, 9, 30, 15, 123456, tzinfo=UTC)
 LATER = NOW + timedelta(days=14)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.ports import Clock
 from harness.store.migrate import upgrade
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 from tests.support.site.signing_keys import CONTROL
 
 
@@ -25,7 +25,7 @@ def migrated_file() -> bytes:
         return file.read_bytes()
 
 
-def open_sqlite(file: Path, clock: Clock, *, secret: bytes) -> SqlStore:
+def open_sqlite(file: Path, clock: Clock, *, secret: bytes) -> Store:
     """A store on a new file, which signs as control; the caller closes it."""
     file.write_bytes(migrated_file())
-    return SqlStore(f"sqlite:///{file}", secret=secret, clock=clock, signatures=CONTROL)
+    return Store(f"sqlite:///{file}", secret=secret, clock=clock, signatures=CONTROL)

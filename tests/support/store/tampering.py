@@ -9,18 +9,18 @@ from typing import Any
 import sqlalchemy as sa
 
 from harness.store.schema import metadata
-from harness.store.sql import SqlStore
+from harness.store.store import Store
 
 
 @contextmanager
-def written(store: SqlStore) -> Iterator[sa.Connection]:
+def written(store: Store) -> Iterator[sa.Connection]:
     """A connection that writes as Swapgate does: with DML alone."""
     with store._writing.begin() as db:
         yield db
 
 
 @contextmanager
-def owned(store: SqlStore) -> Iterator[sa.Connection]:
+def owned(store: Store) -> Iterator[sa.Connection]:
     """A connection without the triggers, which stay away on SQLite."""
     with store._writing.begin() as db:
         if db.dialect.name == "sqlite":
