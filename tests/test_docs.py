@@ -40,8 +40,7 @@ def test_a_stale_page_is_found_and_written_anew(
     page = tmp_path / "explanation" / "architecture.md"
     page.parent.mkdir()
     page.write_text(ARCHITECTURE.read_text().replace("start", "begin"))
-    (tmp_path / "reference").mkdir()
-    shutil.copy(ROOT / "docs" / "reference" / "router.md", tmp_path / "reference")
+    shutil.copytree(FOLDER / "reference", tmp_path / "reference")
     monkeypatch.setattr("harness.cli.operations.docs.FOLDER", tmp_path)
 
     stale = CliRunner().invoke(program, ["docs", "generate", "--check"])

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.reference.config_reference import config_page, policies_page
-from harness.cli.reference.event_reference import AUDIT_ACTIONS, EXIT_CODES, exit_codes_page
-from harness.cli.reference.metric_reference import HTTP_HEADERS
+from harness.cli.reference.config_reference import list_keys, list_policy_keys
 from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import SwapgateError
+from harness.domain.formatting import format_quantity
+from harness.domain.operations.alerts import ALERT_RULES
 from harness.domain.operations.metrics import CONTROL_METRICS, PROCESS_COUNTERS, ROUTER_METRICS
 from harness.domain.proposals.proposal import ProposalEvent
-from harness.package_data import path as shipped
 
 ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "docs" / "reference"
 SOURCES = {
     file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8")
     for top in ("harness", "router")
@@ -25,15 +25,20 @@ FAULTS = 37
 METRICS = {**ROUTER_METRICS, **PROCESS_COUNTERS, **CONTROL_METRICS}
 
 
-def find_in_code(pattern: str, *, without: str) -> set[str]:
-    """Every match in product code, the registry's own file left out."""
-    found = (re.findall(pattern, text) for file, text in SOURCES.items() if without != file)
-    return {match for matches in found for match in matches}
+def find_in_code(pattern: str) -> set[str]:
+    """Every match in product code."""
+    return {match for text in SOURCES.values() for match in re.findall(pattern, text)}
 
 
-@pytest.mark.parametrize(
-    "text", [config_page(), policies_page(shipped("config/default.yaml").read_text())]
-)
+def list_rows(page: str, section: str = "") -> dict[str, str]:
+    """The rows of a page's tables, from a section on, by what stands as code in their first
+    cell.
+    """
+    text = (REFERENCE / page).read_text(encoding="utf-8").partition(section)[2]
+    return dict(re.findall(r"^\| \[?`([^`]+)`\S* \| (.+) \|$", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("text", [list_keys(), list_policy_keys()])
 def test_every_key_of_the_configuration_has_a_type_and_a_meaning(text: str) -> None:
     rows = re.findall(r"^\| `([^`]+)` \| (.*) \| .* \| .* \| (.*) \|$", text, re.MULTILINE)
 
@@ -42,15 +47,13 @@ def test_every_key_of_the_configuration_has_a_type_and_a_meaning(text: str) -> N
 
 
 def test_every_header_that_the_code_names_is_in_the_table() -> None:
-    used = find_in_code(
-        r"[\"'](x-swapgate-[a-z-]+)[\"']", without="harness/cli/reference/metric_reference.py"
-    )
+    used = find_in_code(r"[\"'](x-swapgate-[a-z-]+)[\"']")
 
-    assert used == set(HTTP_HEADERS)
+    assert used == set(list_rows("headers.md", "# Headers"))
 
 
 def test_every_counter_of_a_router_is_in_the_table() -> None:
-    counted = find_in_code(r"counters\[\"(\w+)\"\]", without="") - {"rows_dropped"}
+    counted = find_in_code(r"counters\[\"(\w+)\"\]") - {"rows_dropped"}
     for observer in ("judge", "shadow"):
         why = re.findall(
             r"(?:return|else|_count\((?:.+, )?) ?\"(\w+)\"",
@@ -64,18 +67,36 @@ def test_every_counter_of_a_router_is_in_the_table() -> None:
 
 
 def test_every_action_of_the_audit_log_is_in_the_table() -> None:
-    subjects = "|".join(sorted({action.partition(".")[0] for action in AUDIT_ACTIONS}))
+    told = set(list_rows("events.md", "## The audit log"))
+    subjects = "|".join(sorted({action.partition(".")[0] for action in told}))
     columns = {"proposal.id", "shadow.id"}
-    named = find_in_code(
-        rf"\"((?:{subjects})\.[a-z_]+)\"", without="harness/cli/reference/event_reference.py"
-    )
+    named = find_in_code(rf"\"((?:{subjects})\.[a-z_]+)\"")
     moved = {f"canary.{signal}" for signal in RolloutSignal} | {
         f"proposal.{event}" for event in ProposalEvent
     }
 
-    assert sorted((named | moved) - columns - set(AUDIT_ACTIONS)) == []
+    assert sorted((named | moved) - columns - told) == []
     written = named | moved | {"verdict", "agent.switch_approve", "agent.switch_reject"}
-    assert sorted(set(AUDIT_ACTIONS) - written) == []
+    assert sorted(told - written) == []
+
+
+def test_every_kind_of_alert_is_in_the_table_with_its_rule() -> None:
+    rows = list_rows("events.md", "## Alerts")
+    told = {kind: rows[kind].split(" | ") for kind in ALERT_RULES}
+
+    assert set(rows) >= set(ALERT_RULES)
+    for kind, rule in ALERT_RULES.items():
+        severity, lasts, meaning, what_to_do = told[kind]
+        remind = rule.remind
+        again = (
+            format_quantity(remind.days, "day")
+            if remind.days > 1
+            else format_quantity(int(remind.total_seconds()) // 3600, "hour")
+        )
+        assert severity == rule.severity.name.lower()
+        assert lasts == (f"yes, again after {again}" if rule.lasting else "no")
+        assert meaning.endswith(".")
+        assert what_to_do == f"{rule.next_step[:1].upper()}{rule.next_step[1:]}."
 
 
 def test_every_error_is_on_the_page_with_a_known_exit_code() -> None:
@@ -84,9 +105,11 @@ def test_every_error_is_on_the_page_with_a_known_exit_code() -> None:
         waiting += (children := waiting.pop().__subclasses__())
         known |= {cls for cls in children if cls.__module__ == "harness.domain.errors"}
 
-    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", exit_codes_page(), re.MULTILINE)
+    page = (REFERENCE / "exit-codes.md").read_text(encoding="utf-8")
+    codes = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", page, re.MULTILINE)
     assert {name for name, _ in rows} == {cls.__name__ for cls in known}
-    assert {int(code) for _, code in rows} <= set(EXIT_CODES)
+    assert {int(code) for _, code in rows} <= codes
 
 
 def test_every_fault_has_a_row_that_names_its_tests() -> None:

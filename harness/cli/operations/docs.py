@@ -24,9 +24,8 @@ from harness.app.router_tables import (
 )
 from harness.cli.frame import output
 from harness.cli.frame.session import Session
-from harness.cli.reference.config_reference import config_page, policies_page
-from harness.cli.reference.event_reference import events_page, exit_codes_page, privacy_page
-from harness.cli.reference.metric_reference import headers_page, metrics_page, table
+from harness.cli.reference.config_reference import list_keys, list_policies, list_policy_keys
+from harness.cli.reference.tables import content_tables, error_table, metric_tables, table
 from harness.domain.canary import rollout
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.proposals import proposal
@@ -34,35 +33,11 @@ from harness.domain.proposals import proposal
 State = TypeVar("State", bound=StrEnum)
 Event = TypeVar("Event", bound=StrEnum)
 
-HEAD = """\
-# The command line
 
-<!-- Written by `swapgate docs generate`; do not edit. -->
-
-Data goes to stdout; progress and errors go to stderr. Every command takes the global options,
-before or after the verb. With `--json` stdout holds one JSON document; an error is
-`{"error": {"kind", "message", "exit_code", "retryable"}}` there as well. `gate decide` and
-`canary decide` report bad input on stderr only.
-
-Every command ends with an [exit code](exit-codes.md) that says how it went. `swapgate` without
-a command shows where things stand, as `swapgate status` does.
-
-A command that decides something says on stderr as whom it acts: the owner of the management key
-that it was given, or the operator of this machine. The audit log has the same name.
-
-`proposal show`, `canary status`, `route traffic`, `route measured` and `status` take `--watch`:
-on a terminal they are drawn anew every 2 seconds; into a pipe or a file goes a line for each
-change, with `--json` a document a line. The watch ends when its subject has ended, or with
-Ctrl-C.
-"""
-
-
-def cli_markdown(program: click.Command, name: str) -> str:
+def command_reference(program: click.Command, name: str) -> str:
     """Writes every visible command with its usage, text and options."""
     with click.Context(program, info_name=name) as ctx:
-        parts = [HEAD, _options("Global options", ctx)]
-        parts += _commands(ctx)
-    return "\n".join(parts).rstrip() + "\n"
+        return "\n".join([_options("Global options", ctx), *_commands(ctx)]).rstrip()
 
 
 def _commands(parent: click.Context) -> list[str]:
@@ -191,11 +166,13 @@ def open_browser(address: str) -> bool:
 @click.pass_context
 def list_pages(ctx: click.Context) -> None:
     """List the pages of the docs."""
-    rows = [(page.name, page.title) for page in docs_pages.list_pages()]
-    if ctx.ensure_object(Session).json:
-        output.document([{"page": name, "title": title} for name, title in rows])
-    else:
-        output.table(("PAGE", "TITLE"), rows, empty="there are no pages")
+    output.listing(
+        ctx.ensure_object(Session),
+        docs_pages.list_pages(),
+        lambda page: {"PAGE": page.name, "TITLE": page.title},
+        empty="there are no pages",
+        as_document=lambda pages: [{"page": page.name, "title": page.title} for page in pages],
+    )
 
 
 @docs.command(hidden=True)
@@ -226,27 +203,26 @@ def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
     """Returns each generated file with the text it should have. Raises ConfigError,
     InputError.
     """
+    reference = folder / "reference"
+    shipped = package_data.path("config/default.yaml").read_text(encoding="utf-8")
     parts = {
         folder / "explanation" / "architecture.md": diagrams(),
-        folder / "reference" / "router.md": {
+        reference / "router.md": {
             "history": table(HISTORY_HEADS, history_rows()),
             "whose fault": table(FAULT_HEADS, fault_rows()),
             "ends": table(END_HEADS, end_rows()),
         },
+        reference / "cli.md": {"commands": command_reference(program, "swapgate")},
+        reference / "config.md": {"keys": list_keys()},
+        reference / "policies.md": {
+            "built in": list_policies(shipped),
+            "keys": list_policy_keys(),
+        },
+        reference / "metrics.md": metric_tables(),
+        reference / "privacy.md": content_tables(),
+        reference / "exit-codes.md": {"errors": error_table()},
     }
-    return {
-        folder / "reference" / "cli.md": cli_markdown(program, "swapgate"),
-        **{page: _with_parts(page, named) for page, named in parts.items()},
-        folder / "reference" / "config.md": config_page(),
-        folder / "reference" / "policies.md": policies_page(
-            package_data.path("config/default.yaml").read_text(encoding="utf-8")
-        ),
-        folder / "reference" / "metrics.md": metrics_page(),
-        folder / "reference" / "privacy.md": privacy_page(),
-        folder / "reference" / "headers.md": headers_page(),
-        folder / "reference" / "exit-codes.md": exit_codes_page(),
-        folder / "reference" / "events.md": events_page(),
-    }
+    return {page: _with_parts(page, named) for page, named in parts.items()}
 
 
 def _with_parts(page: Path, parts: Mapping[str, str]) -> str:

@@ -1,6 +1,6 @@
-"""Writes the reference of the configuration file from its JSON schema: every key with type,
-unit, allowed range, default and meaning. `config_page` has all but policies;
-`policies_page` has these, and what the shipped ones set.
+"""Writes the configuration's keys from its JSON schema, for the reference pages: type, unit,
+allowed range, default and meaning of each. `list_keys` has all but policies;
+`list_policy_keys` has these, `list_policies` what the shipped ones set.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
-from harness.cli.reference.metric_reference import code, link, page, table
+from harness.cli.reference.tables import code, link, table
 from harness.config import json_schema
 from harness.config.ranges import RANGES
 
@@ -47,8 +47,8 @@ class Key(NamedTuple):
     meaning: str
 
 
-def config_page() -> str:
-    """Writes docs/reference/config.md."""
+def list_keys() -> str:
+    """Writes the keys by section, those without a section first."""
     schema = json_schema()
     properties: Schema = schema["properties"]  # type: ignore[assignment]
     parts, plain = [], []
@@ -60,34 +60,34 @@ def config_page() -> str:
             plain += keys
         else:
             parts += [f"## `{name}`", _meaning(field), table(HEADS, keys)]
-    single = ["## Keys without a section", table(HEADS, plain)]
-    return page(
-        "Configuration", CONFIG_INTRODUCTION, *single, *(part for part in parts if part)
-    )
+    return _joined("## Keys without a section", table(HEADS, plain), *parts)
 
 
-def policies_page(shipped: str) -> str:
-    """Writes docs/reference/policies.md. shipped: the text of the default configuration."""
+def _joined(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part)
+
+
+def list_policies(shipped: str) -> str:
+    """Writes what the shipped policies set. shipped: the text of the default configuration."""
+    policies: Mapping[str, object] = yaml.safe_load(shipped)["policies"]
+    parts = []
+    for name, policy in policies.items():
+        text = yaml.safe_dump(policy, sort_keys=False, default_flow_style=None, width=88)
+        comment = _comment_before(name, shipped)
+        parts += [f"### `{name}`", comment, f"```yaml\n{text}```"]
+    return _joined(*parts)
+
+
+def list_policy_keys() -> str:
+    """Writes the keys of a policy, by what they are about."""
     schema = json_schema()
     entry = schema["$defs"]["PolicyEntry"]  # type: ignore[index]
-    built_in: Mapping[str, object] = yaml.safe_load(shipped)["policies"]
-    introduction = POLICIES_INTRODUCTION.replace("GATE", link("gate", "The gate"))
-    parts = [introduction.replace("CANARIES", link("canary", "canaries")), "## Built in"]
-    for name, policy in built_in.items():
-        text = yaml.safe_dump(policy, sort_keys=False, default_flow_style=None, width=88)
-        parts += [
-            f"### `{name}`",
-            _comment_before(name, shipped),
-            f"```yaml\n{text}```",
-        ]
     groups: dict[str, list[Key]] = {}
     for name, field in entry["properties"].items():
         for key in _keys(name, field, schema, _MISSING):
             groups.setdefault(_group(key.path.strip("`")), []).append(key)
-    parts.append("## Keys")
-    for group, keys in groups.items():
-        parts += [f"### {group}", table(HEADS, keys)]
-    return page("Policies", *(part for part in parts if part))
+    titled = ((f"### {group}", table(HEADS, keys)) for group, keys in groups.items())
+    return _joined(*(part for parts in titled for part in parts))
 
 
 def _group(path: str) -> str:
@@ -240,20 +240,3 @@ def _sentence(text: str) -> str:
 
 _MISSING: Final = object()
 LONG: Final = 60
-CONFIG_INTRODUCTION: Final = """\
-One YAML file, `swapgate.yaml`; relative paths count from its folder. `swapgate init` writes
-one, and `--config` names another. `swapgate config show` prints the settings in force, or what
-is wrong in the file, with its line. `swapgate config schema` prints the JSON Schema by which
-editors complete it.
-
-Later ones win: the shipped defaults, your file, the environment. `SWAPGATE__ROUTER__PORT=8088`
-sets `router.port`; `SWAPGATE__DATABASE_URL_FILE` names a file with the value.
-
-`NAME` stands for a name that you give, `[]` for each entry of a list. A key that is not here is
-an error. Providers and routes are read into the database when it has none of that name; from
-then on the database rules, and `swapgate config apply` takes over what the file says now."""
-POLICIES_INTRODUCTION: Final = """\
-A policy holds the thresholds of a team: when evals pass, who approves, and what a canary must
-show. A route names its policy; a proposal registers it before the first answer, and a later
-change does not reach it. Write your own under `policies:`, by any name. GATE and CANARIES say
-how the figures are used."""
