@@ -5,14 +5,14 @@ Endpoints for shadows, which mirror a route's requests to a candidate: list, sta
 what the pairs of answers show.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
 
 from harness.api.frame.endpoint import CallerParam, endpoint
-from harness.api.frame.json_answers import json_answer
+from harness.api.frame.json_answers import extend, json_answer
 from harness.api.frame.request_fields import (
     CanaryOperationBody,
     ReasonBody,
@@ -22,7 +22,7 @@ from harness.api.frame.request_fields import (
 from harness.control.canary import duration_estimate
 from harness.control.canary import status as canary_status
 from harness.control.canary.duration_estimate import RampPlan
-from harness.control.canary.operations import operate, operate_with_warnings
+from harness.control.canary.operations import operate_with_warnings
 from harness.control.canary.status import CanaryStatus
 from harness.control.operations import queries
 from harness.control.shadow import shadows
@@ -64,68 +64,41 @@ def plan_canary(who: CallerParam, route: str, policy: str | None = None) -> Ramp
     return duration_estimate.estimate_for_route(who.ctx, route, policy)
 
 
-@endpoint(router, "POST", "/canaries/{route}/pause")
-def pause_canary(who: CallerParam, route: str, body: CanaryOperationBody) -> Rollout:
-    """Hold the share where it is until a person resumes or aborts; with a reason."""
-    return _operate(who, route, RolloutSignal.PAUSE, body)
+# What a person may do with a canary, with the text of each endpoint.
+OPERATIONS: Final = {
+    RolloutSignal.PAUSE: "Hold the share where it is until a person resumes or aborts; with a "
+    "reason.",
+    RolloutSignal.RESUME: "Let one that is paused, or held after a fault of a router, go on; "
+    "with a reason.",
+    RolloutSignal.ABORT: "Ends a canary: all traffic goes back to the incumbent, and in a bake "
+    "to the incumbent\nbefore. Needs a reason, no proof.",
+    RolloutSignal.ADVANCE: "Moves a canary one step on, with a reason, whatever the evidence "
+    "still lacks, and with\nits warnings.",
+    RolloutSignal.PROMOTE: "Promotes a canary now. Needs a reason, the passed verdict, and "
+    "another person than the\nproposer.",
+    RolloutSignal.FINISH: "End the bake, with a reason: the promotion stands.",
+}
+# These go on whatever the evidence lacks, and answer what the data say against it.
+OVERRULES: Final = frozenset({RolloutSignal.ADVANCE, RolloutSignal.PROMOTE})
 
 
-@endpoint(router, "POST", "/canaries/{route}/resume")
-def resume_canary(who: CallerParam, route: str, body: CanaryOperationBody) -> Rollout:
-    """Let one that is paused, or held after a fault of a router, go on; with a reason."""
-    return _operate(who, route, RolloutSignal.RESUME, body)
+def _add_operation(signal: RolloutSignal, text: str) -> None:
+    def act(who: CallerParam, route: str, body: CanaryOperationBody) -> Rollout:
+        done = operate_with_warnings(
+            who.ctx, who.actor, route, signal, body.reason, expected_version=body.version
+        )
+        if signal not in OVERRULES:
+            return done.rollout
+        return extend(CanaryOperationResult, done.rollout, warnings=done.warnings)
+
+    act.__name__, act.__doc__ = f"{signal.value}_canary", text
+    if signal in OVERRULES:
+        act.__annotations__["return"] = CanaryOperationResult
+    endpoint(router, "POST", f"/canaries/{{route}}/{signal.value}")(act)
 
 
-@endpoint(router, "POST", "/canaries/{route}/abort")
-def abort_canary(who: CallerParam, route: str, body: CanaryOperationBody) -> Rollout:
-    """Ends a canary: all traffic goes back to the incumbent, and in a bake to the incumbent
-    before. Needs a reason, no proof.
-    """
-    return _operate(who, route, RolloutSignal.ABORT, body)
-
-
-@endpoint(router, "POST", "/canaries/{route}/advance")
-def advance_canary(
-    who: CallerParam, route: str, body: CanaryOperationBody
-) -> CanaryOperationResult:
-    """Moves a canary one step on, with a reason, whatever the evidence still lacks, and with
-    its warnings.
-    """
-    return _overrule(who, route, RolloutSignal.ADVANCE, body)
-
-
-@endpoint(router, "POST", "/canaries/{route}/promote")
-def promote_canary(
-    who: CallerParam, route: str, body: CanaryOperationBody
-) -> CanaryOperationResult:
-    """Promotes a canary now. Needs a reason, the passed verdict, and another person than the
-    proposer.
-    """
-    return _overrule(who, route, RolloutSignal.PROMOTE, body)
-
-
-@endpoint(router, "POST", "/canaries/{route}/finish")
-def finish_canary(who: CallerParam, route: str, body: CanaryOperationBody) -> Rollout:
-    """End the bake, with a reason: the promotion stands."""
-    return _operate(who, route, RolloutSignal.FINISH, body)
-
-
-def _operate(
-    who: CallerParam, route: str, signal: RolloutSignal, body: CanaryOperationBody
-) -> Rollout:
-    return operate(
-        who.ctx, who.actor, route, signal, body.reason, expected_version=body.version
-    )
-
-
-def _overrule(
-    who: CallerParam, route: str, signal: RolloutSignal, body: CanaryOperationBody
-) -> CanaryOperationResult:
-    done = operate_with_warnings(
-        who.ctx, who.actor, route, signal, body.reason, expected_version=body.version
-    )
-    values = {field.name: getattr(done.rollout, field.name) for field in fields(Rollout)}
-    return CanaryOperationResult(**values, warnings=done.warnings)
+for _signal, _text in OPERATIONS.items():
+    _add_operation(_signal, _text)
 
 
 NO_REASON = ReasonBody()

@@ -12,7 +12,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from harness.api.frame.endpoint import BodyFactory, CallerParam, PathPart, endpoint
-from harness.api.frame.json_answers import json_answer
+from harness.api.frame.json_answers import extend, json_answer
 from harness.api.frame.request_fields import (
     AlertQuery,
     AuditQuery,
@@ -74,7 +74,7 @@ class AuditCheck:
 def overview(who: CallerParam, piece: Annotated[OverviewQuery, Query()]) -> Page[RouteGlance]:
     """Lists the routes; those that wait for a person first."""
     return queries.list_route_status(who.ctx, piece.page).map(
-        lambda status: RouteGlance(**vars(status), waits_for_person=status.needs_decision)
+        lambda status: extend(RouteGlance, status, waits_for_person=status.needs_decision)
     )
 
 

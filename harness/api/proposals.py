@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from harness.api.frame.endpoint import BodyFactory, CallerParam, endpoint
-from harness.api.frame.json_answers import json_answer
+from harness.api.frame.json_answers import extend, json_answer
 from harness.api.frame.request_fields import (
     ApprovalBody,
     OverruleBody,
@@ -134,36 +134,18 @@ def get_proposal(who: CallerParam, proposal: str) -> ProposalView:
 
 @endpoint(router, "GET", "/proposals/{proposal}/comparison")
 def compare_proposal(who: CallerParam, proposal: str) -> ProposalComparison:
-    proposal_comparison = comparison.load_comparison(
-        who.ctx, proposal, most_texts=comparison.MOST_TEXTS
-    )
-    return ProposalComparison(
-        proposal=proposal_comparison.proposal,
-        incumbent=proposal_comparison.incumbent,
-        candidate=proposal_comparison.candidate,
-        verdict=proposal_comparison.verdict,
-        suites=[
-            SuiteComparison(
-                plan=side.plan,
-                incumbent_run=side.incumbent_run,
-                candidate_run=side.candidate_run,
-                incumbent_samples=len(side.figures.incumbent),
-                candidate_samples=len(side.figures.candidate),
-                judging=side.judging,
-                pin=side.pin,
-                served=side.served,
-            )
-            for side in proposal_comparison.suites
-        ],
-        incumbent_figures=proposal_comparison.incumbent_figures,
-        candidate_figures=proposal_comparison.candidate_figures,
-        forecast=proposal_comparison.forecast,
-        savings=proposal_comparison.savings,
-        standing=proposal_comparison.standing,
-        shadow=proposal_comparison.shadow,
-        lost_by_form=find_format_failures(proposal_comparison),
-        faults=proposal_comparison.faults,
-    )
+    found = comparison.load_comparison(who.ctx, proposal, most_texts=comparison.MOST_TEXTS)
+    suites = [
+        extend(
+            SuiteComparison,
+            side,
+            incumbent_samples=len(side.figures.incumbent),
+            candidate_samples=len(side.figures.candidate),
+        )
+        for side in found.suites
+    ]
+    lost = find_format_failures(found)
+    return extend(ProposalComparison, found, suites=suites, lost_by_form=lost)
 
 
 @endpoint(router, "GET", "/proposals/{proposal}/selection")
@@ -190,7 +172,7 @@ def preview_proposal(who: CallerParam, body: ProposalBody) -> PlannedProposal:
     preview = submission.preview_proposal(who.ctx, request, who.actor)
     planning = estimate.estimate_proposal(who.ctx, request)
     advice = {suite.plan.suite: suite.advice for suite in planning}
-    return PlannedProposal(preview.plans, preview.widened, preview.risk, preview.gate, advice)
+    return extend(PlannedProposal, preview, advice=advice)
 
 
 @endpoint(router, "POST", "/proposals/{proposal}/approve")

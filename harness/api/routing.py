@@ -3,14 +3,14 @@ history, fallbacks, rollback, figures), freezes, break-glass and the kill switch
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 
 from harness.api.frame.endpoint import BodyFactory, CallerParam, PathPart, endpoint
-from harness.api.frame.json_answers import json_answer
+from harness.api.frame.json_answers import extend, json_answer
 from harness.api.frame.request_fields import ModelBody, NameQuery, OverruleBody
 from harness.api.frame.route_fields import (
     BreakGlassBody,
@@ -90,10 +90,8 @@ def add_model(who: BodyFactory, body: ModelBody) -> AddedTarget:
     `discover` is false.
     """
     added = targets.add_target(who.ctx, who.actor, body.seed())
-    asks = body.discover
-    unlisted = discovery.describe_unlisted(who.ctx, who.actor, added) if asks else ""
-    stored = {field.name: getattr(added, field.name) for field in fields(Target)}
-    return AddedTarget(**stored, unlisted=unlisted)
+    unlisted = discovery.describe_unlisted(who.ctx, who.actor, added) if body.discover else ""
+    return extend(AddedTarget, added, unlisted=unlisted)
 
 
 @endpoint(router, "GET", "/models/resolve")

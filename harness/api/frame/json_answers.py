@@ -3,7 +3,8 @@ one shape (`problem`).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from dataclasses import fields
+from typing import Any, TypeVar
 
 from starlette.responses import Response
 
@@ -16,6 +17,14 @@ T = TypeVar("T")
 def json_answer(everything: Sequence[T]) -> Page[T]:
     """A list that is small by nature, as one page."""
     return Page(everything, len(everything))
+
+
+def extend(kind: type[T], found: Any, **more: Any) -> T:
+    """Makes an answer of `found` and what the API adds to it. kind: a dataclass; its fields are
+    attributes of `found`, or are in `more`.
+    """
+    names = {field.name for field in fields(kind)} - more.keys()  # type: ignore[arg-type]
+    return kind(**{name: getattr(found, name) for name in names}, **more)
 
 
 class JsonAnswer(Response):

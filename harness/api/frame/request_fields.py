@@ -115,17 +115,9 @@ class ProposalBody(Body):
     change_reference: Name | None = None
 
     def to_request(self) -> ProposalRequest:
-        return ProposalRequest(
-            self.route,
-            self.candidate,
-            self.reason,
-            self.claim,
-            self.margin,
-            self.descends_from,
-            self.min_saving,
-            self.rivals,
-            self.change_reference or "",
-        )
+        reference = self.change_reference or ""
+        given = self.model_dump(exclude={"change_reference"})
+        return ProposalRequest(**given, change_reference=reference)
 
 
 class ApprovalBody(Body):

@@ -4,6 +4,7 @@ what people set over it.
 
 # ruff: noqa: RUF012 - pydantic copies a default for each request
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated
@@ -35,8 +36,9 @@ class SuiteBody(Body):
     role: SuiteRole = SuiteRole.PRIMARY
     weight: Annotated[float, Field(gt=0, le=1e6)] = 1.0
 
-    def suite_of_route(self) -> RouteSuite:
-        return RouteSuite(self.suite, self.role, self.weight)
+
+def _suites(bodies: Sequence[SuiteBody]) -> tuple[RouteSuite, ...]:
+    return tuple(RouteSuite(body.suite, body.role, body.weight) for body in bodies)
 
 
 class FallbackBody(Body):
@@ -86,27 +88,11 @@ class RouteBody(Body):
         ]
 
     def settings(self) -> RouteSettings:
-        return RouteSettings(
-            description=self.description,
-            stakes=self.stakes,
-            policy=self.policy,
-            suites=tuple(suite.suite_of_route() for suite in self.suites),
-            total_timeout_s=self.total_timeout_s,
-            on_content_policy=self.on_content_policy,
-            keep_warm_bps=self.keep_warm_bps,
-            side_effects=self.side_effects,
-            data_class=self.data_class,
-            task=self.task,
-            capture_bps=self.capture_bps,
-            capture_per_day=self.capture_per_day,
-            capture_keep_days=self.capture_keep_days,
-            overrides=self.overrides,
-            first_token_timeout_s=self.first_token_timeout_s,
-            first_byte_timeout_s=self.first_byte_timeout_s,
-            commit=self.commit,
-            on_bad_event=self.on_bad_event,
-            on_empty_answer=self.on_empty_answer,
-        )
+        others = {"name", "incumbent", "fallbacks", "suites"}
+        given = {
+            field: getattr(self, field) for field in type(self).model_fields.keys() - others
+        }
+        return RouteSettings(**given, suites=_suites(self.suites))
 
 
 class WaiverBody(Body):
@@ -173,7 +159,7 @@ class SettingsBody(Body):
         }
         changed = {name: value for name, value in found.items() if value is not None}
         if self.suites is not None:
-            changed["suites"] = tuple(suite.suite_of_route() for suite in self.suites)
+            changed["suites"] = _suites(self.suites)
         changed |= {name: changed[name] or None for name in ROUTE_TIMEOUTS if name in changed}
         return replace(before, **changed)
 
