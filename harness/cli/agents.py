@@ -5,7 +5,7 @@ of literal models.
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.output import note_page, page_options, timestamp
+from harness.cli.frame.output import page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.control.agents import agents, queries, switches
 from harness.control.agents.switch_alerts import view_switch
@@ -31,21 +31,16 @@ def delete(session: Session, user_id: str, reason: str) -> None:
     USER is the id as clients sent it. The audit log keeps the reason and the counts, and not
     the id. What a deletion cannot reach is named.
     """
-    done = user_deletion.delete_user(
-        session.context,
-        session.deciding_actor,
-        user_id,
-        reason,
-        secret=session.installation.secret,
+    done = session.decide(
+        user_deletion.delete_user, user_id, reason, secret=session.installation.secret
     )
-    if session.json:
-        output.document(done)
-        return
-    click.echo(
+    output.answer(
+        session,
+        done,
         f"deleted {done.sessions} sessions and {done.captures} captured requests; blanked "
-        f"{done.failovers} fail-overs"
+        f"{done.failovers} fail-overs",
+        advice="not reached: " + "; ".join(done.not_reached),
     )
-    output.note("not reached: " + "; ".join(done.not_reached))
 
 
 REASON = click.option("--reason", default="", help="Reason, recorded in the audit log.")
@@ -69,25 +64,19 @@ def requests(
     found = queries.list_switch_requests(
         ctx, page_request, session=session_id, pending_only=not show_all
     ).map(lambda request: view_switch(ctx, request))
-    note_page(found)
-    if session.json:
-        output.document(found.items)
-        return
     now = ctx.clock.now()
-    output.table(
-        ["ID", "ASKED", "STATE", "TIME LEFT", "QUESTION"],
-        [
-            [
-                view.id,
-                timestamp(view.asked_at),
-                view.state.value,
-                format_span((view.expires_at - now).total_seconds())
-                if view.state is SwitchState.PENDING
-                else "",
-                view.question,
-            ]
-            for view in found
-        ],
+    output.listing(
+        session,
+        found,
+        lambda view: {
+            "ID": view.id,
+            "ASKED": timestamp(view.asked_at),
+            "STATE": view.state.value,
+            "TIME LEFT": format_span((view.expires_at - now).total_seconds())
+            if view.state is SwitchState.PENDING
+            else "",
+            "QUESTION": view.question,
+        },
         empty="nothing waits for a person",
     )
 
@@ -120,8 +109,8 @@ def show(session: Session, request_id: str) -> None:
 @pass_session
 def approve(session: Session, request_id: str, reason: str) -> None:
     """Let a session go on with the model, from its next message on."""
-    made = switches.approve_switch(session.context, session.deciding_actor, request_id, reason)
-    _answer(session, made, f"{made.id} is approved")
+    made = session.decide(switches.approve_switch, request_id, reason)
+    output.answer(session, made, f"{made.id} is approved")
 
 
 @agent.command()
@@ -130,8 +119,8 @@ def approve(session: Session, request_id: str, reason: str) -> None:
 @pass_session
 def reject(session: Session, request_id: str, reason: str) -> None:
     """Leave a session on its model; its agent is told, with the reason."""
-    made = switches.reject_switch(session.context, session.deciding_actor, request_id, reason)
-    _answer(session, made, f"{made.id} is rejected")
+    made = session.decide(switches.reject_switch, request_id, reason)
+    output.answer(session, made, f"{made.id} is rejected")
 
 
 @agent.command()
@@ -141,25 +130,19 @@ def reject(session: Session, request_id: str, reason: str) -> None:
 def grants(session: Session, *, agent_id: str | None, page_request: PageRequest) -> None:
     """List the literal models that people consented to."""
     found = queries.list_agent_grants(session.context, page_request, agent=agent_id)
-    note_page(found)
-    if session.json:
-        output.document(found.items)
-        return
-    output.table(
-        ["ID", "AGENT", "SESSION", "MODEL", "KIND", "BY", "UNTIL", "STATE"],
-        [
-            [
-                grant.id,
-                grant.agent,
-                grant.session or "all",
-                grant.target_name,
-                grant.kind.value,
-                grant.granted_by,
-                timestamp(grant.expires_at),
-                _state(session, grant),
-            ]
-            for grant in found
-        ],
+    output.listing(
+        session,
+        found,
+        lambda grant: {
+            "ID": grant.id,
+            "AGENT": grant.agent,
+            "SESSION": grant.session or "all",
+            "MODEL": grant.target_name,
+            "KIND": grant.kind.value,
+            "BY": grant.granted_by,
+            "UNTIL": timestamp(grant.expires_at),
+            "STATE": _state(session, grant),
+        },
         empty="there are no grants",
     )
 
@@ -176,8 +159,8 @@ def _state(session: Session, grant: AgentGrant) -> str:
 @pass_session
 def revoke(session: Session, grant_id: str, reason: str) -> None:
     """Revoke a grant: routers refuse the model within seconds."""
-    revoked = agents.revoke_grant(session.context, session.deciding_actor, grant_id, reason)
-    _answer(session, revoked, f"{revoked.id} is revoked: {revoked.target_name}")
+    revoked = session.decide(agents.revoke_grant, grant_id, reason)
+    output.answer(session, revoked, f"{revoked.id} is revoked: {revoked.target_name}")
 
 
 @agent.command("purge-user")
@@ -193,10 +176,3 @@ def purge_user(ctx: click.Context, user_id: str, reason: str) -> None:
     """Do what `swapgate user delete` does, which is the name to use now."""
     output.note("`swapgate agent purge-user` is `swapgate user delete` now")
     ctx.invoke(delete, user_id=user_id, reason=reason)
-
-
-def _answer(session: Session, made: object, text: str) -> None:
-    if session.json:
-        output.document(made)
-    else:
-        click.echo(text)

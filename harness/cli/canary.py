@@ -8,6 +8,7 @@ import click
 
 from harness.cli import shadow
 from harness.cli.canary_facts import as_json, rollout_facts
+from harness.cli.canary_operations import HELP, operation_command
 from harness.cli.canary_watch import NO_CANARY, CanaryFollower, CanaryReading
 from harness.cli.frame import output
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
@@ -27,38 +28,26 @@ DECIDE = LazyCommand(
 )
 
 
-OPERATIONS = {
-    "pause": "Hold the canary at its share until somebody resumes or aborts it.",
-    "resume": "Let a canary that is paused, or held after a fault of a router, go on.",
-    "advance": "Advance one step, whatever evidence is still missing.",
-    "promote": "Promote now. Requires a passed verdict; the proposer may not.",
-    "abort": "End the canary, or the bake: the incumbent before it serves again.",
-    "finish": "End the bake: the promotion stands.",
-}
 PLAN = LazyCommand(
     "harness.cli.proposals.submission:plan_ramp",
     "Say how long a canary on ROUTE takes at today's traffic.",
 )
-LAZY = {
-    "plan": PLAN,
-    "decide": DECIDE,
-    **{
-        name: LazyCommand(f"harness.cli.canary_operations:{name}", text)
-        for name, text in OPERATIONS.items()
-    },
-}
 
 
 SECTIONS = {
     "Look": ("status", "explain", "plan"),
-    "Act": tuple(OPERATIONS),
+    "Act": tuple(signal.value for signal in HELP),
     "The rule": ("decide",),
 }
 
 
-@click.command(cls=LazyCommandGroup, lazy=LAZY, sections=SECTIONS)
+@click.command(cls=LazyCommandGroup, lazy={"plan": PLAN, "decide": DECIDE}, sections=SECTIONS)
 def canary() -> None:
     """Canaries: a candidate on a small share of the traffic."""
+
+
+for _signal in HELP:
+    canary.add_command(operation_command(_signal))
 
 
 @canary.command()
@@ -174,56 +163,42 @@ def _print_explained(history: CanaryHistory) -> None:
     for objection in explanation.against:
         click.echo(f"▲ against a step by hand: {objection}")
     if explanation.needs:
-        output.table(
-            ["", "STILL NEEDED", "WHEN"],
-            [["✓" if n.done else "◷", n.words, _when(n)] for n in explanation.needs],
-            empty="",
+        output.table_of(
+            explanation.needs,
+            lambda need: {
+                "": "✓" if need.done else "◷",
+                "STILL NEEDED": need.words,
+                "WHEN": _when(need),
+            },
         )
-    heads = [
-        "GUARDRAIL",
-        "CANDIDATE",
-        "INCUMBENT",
-        "ALLOWED",
-        "EVIDENCE",
-        "TO ROLLBACK",
-        "MOST",
-    ]
-    output.table(
-        heads,
-        [guardrail_row(guardrail) for guardrail in explanation.guardrails],
-        empty="no guardrails",
-    )
+    output.table_of(explanation.guardrails, guardrail_cells, empty="no guardrails")
     for row in explanation.guardrails:
         for line in row.classes:
             click.echo(f"{row.name}: {line}")
     if history.moves:
-        output.table(
-            ["EVENT", "AT (UTC)", "WHO", "DID", "BECAUSE"],
-            [
-                [
-                    e.number,
-                    timestamp(e.at),
-                    e.actor,
-                    e.action,
-                    e.details.get("reason"),
-                ]
-                for e in history.moves
-            ],
-            empty="",
+        output.table_of(
+            history.moves,
+            lambda event: {
+                "EVENT": event.number,
+                "AT (UTC)": timestamp(event.at),
+                "WHO": event.actor,
+                "DID": event.action,
+                "BECAUSE": event.details.get("reason"),
+            },
         )
         output.note("`swapgate gate replay EVENT` decides one of them again, from its blocks")
 
 
-def guardrail_row(row: GuardrailRow) -> list[object]:
-    return [
-        row.name,
-        row.candidate or None,
-        row.incumbent or None,
-        row.allowed,
-        row.says,
-        format_percent(row.distance, 0),
-        format_percent(row.furthest, 0),
-    ]
+def guardrail_cells(row: GuardrailRow) -> dict[str, object]:
+    return {
+        "GUARDRAIL": row.name,
+        "CANDIDATE": row.candidate or None,
+        "INCUMBENT": row.incumbent or None,
+        "ALLOWED": row.allowed,
+        "EVIDENCE": row.says,
+        "TO ROLLBACK": format_percent(row.distance, 0),
+        "MOST": format_percent(row.furthest, 0),
+    }
 
 
 def _when(need: StepNeed) -> str:

@@ -14,6 +14,16 @@ from harness.control.canary.status import list_canaries
 from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.gate.text.canary_state import describe_effect
 
+HELP: Final = {
+    RolloutSignal.PAUSE: "Hold the canary at its share until somebody resumes or aborts it.",
+    RolloutSignal.RESUME: "Let a canary that is paused, or held after a fault of a router, go "
+    "on.",
+    RolloutSignal.ADVANCE: "Advance one step, whatever evidence is still missing.",
+    RolloutSignal.PROMOTE: "Promote now. Requires a passed verdict; the proposer may not.",
+    RolloutSignal.ABORT: "End the canary, or the bake: the incumbent before it serves again."
+    "\n\nAt a terminal it says what that does, and asks.",
+    RolloutSignal.FINISH: "End the bake: the promotion stands.",
+}
 # Before these a person is told what the data say against it.
 OVERRULES: Final = frozenset({RolloutSignal.ADVANCE, RolloutSignal.PROMOTE})
 # Before these a person at a terminal is asked.
@@ -53,7 +63,7 @@ def at_a_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _operation_command(signal: RolloutSignal, doc: str) -> click.Command:
+def operation_command(signal: RolloutSignal) -> click.Command:
     """Makes the command of one signal."""
 
     @click.argument("route")
@@ -65,22 +75,15 @@ def _operation_command(signal: RolloutSignal, doc: str) -> click.Command:
     ) -> None:
         if signal in ASKS and not yes:
             version = _confirm(session, route, signal, version)
-        rollout = operations.operate(
-            session.context,
-            session.deciding_actor,
-            route,
-            signal,
-            reason,
-            expected_version=version,
+        rollout = session.decide(
+            operations.operate, route, signal, reason, expected_version=version
         )
-        if session.json:
-            output.document(rollout)
-            return
-        click.echo(f"the {_describe(rollout)}")
+        output.answer(session, rollout, f"the {_describe(rollout)}")
 
     if signal in ASKS:
         command = click.option("--yes", "-y", is_flag=True, help="Do not ask.")(command)
-    return click.command(signal.value, help=doc)(command)
+    short = HELP[signal].partition("\n")[0]
+    return click.command(signal.value, help=HELP[signal], short_help=short)(command)
 
 
 def _describe(rollout: Rollout) -> str:
@@ -89,24 +92,3 @@ def _describe(rollout: Rollout) -> str:
         return rollout.end.describe(rollout.route)
     state = "promoted, and bakes" if rollout.baking else rollout.state.value
     return f"canary of {rollout.route} is {state}"
-
-
-pause = _operation_command(
-    RolloutSignal.PAUSE, "Hold the canary at its share until somebody resumes or aborts it."
-)
-resume = _operation_command(
-    RolloutSignal.RESUME,
-    "Let a canary that is paused, or held after a fault of a router, go on.",
-)
-advance = _operation_command(
-    RolloutSignal.ADVANCE, "Advance one step, whatever evidence is still missing."
-)
-promote = _operation_command(
-    RolloutSignal.PROMOTE, "Promote now. Requires a passed verdict; the proposer may not."
-)
-abort = _operation_command(
-    RolloutSignal.ABORT,
-    "End the canary, or the bake: the incumbent before it serves again.\n\n"
-    "At a terminal it says what that does, and asks.",
-)
-finish = _operation_command(RolloutSignal.FINISH, "End the bake: the promotion stands.")

@@ -42,11 +42,9 @@ def login(session: Session, provider: str) -> None:
         show=_show,
         pause=time.sleep,
     )
-    if session.json:
-        output.document(done)
-        return
     until = f"; the token in use lasts until {timestamp(done.access_ends)}"
-    click.echo(f"{provider}: signed in{until if done.access_ends else ''}")
+    text = f"{provider}: signed in{until if done.access_ends else ''}"
+    output.answer(session, done, text)
 
 
 def _show(code: DeviceCode) -> None:
@@ -64,11 +62,9 @@ def logout(session: Session, provider: str) -> None:
 
     The vendor goes on knowing the application: revoke it there, too.
     """
-    sign_in.sign_out(session.context, session.deciding_actor, provider)
-    if session.json:
-        output.document({"provider": provider, "signed_in": False})
-    else:
-        click.echo(f"{provider}: signed out")
+    session.decide(sign_in.sign_out, provider)
+    done = {"provider": provider, "signed_in": False}
+    output.answer(session, done, f"{provider}: signed out")
 
 
 @click.group("key")
@@ -85,22 +81,17 @@ provider_key.add_command(logout)
 def list_credentials(session: Session) -> None:
     """List the providers, and which have a key; of the environment, this command's is seen."""
     found = credentials.list_credentials(session.context_with_providers)
-    if session.json:
-        output.document(found)
-        return
-    output.table(
-        ["PROVIDER", "KIND", "KEY", "KEYS", "STORED", "API BASE"],
-        [
-            [
-                provider_credentials.name,
-                provider_credentials.kind,
-                _source(provider_credentials),
-                provider_credentials.keys,
-                ", ".join(_stored(provider_credentials)),
-                provider_credentials.api_base,
-            ]
-            for provider_credentials in found
-        ],
+    output.listing(
+        session,
+        found,
+        lambda row: {
+            "PROVIDER": row.name,
+            "KIND": row.kind,
+            "KEY": _source(row),
+            "KEYS": row.keys,
+            "STORED": ", ".join(_stored(row)),
+            "API BASE": row.api_base,
+        },
         empty="no provider yet: `swapgate provider key set openai` adds one with its key",
     )
 
@@ -160,12 +151,9 @@ def set_credential(  # noqa: PLR0913, PLR0917 - one per option
     shown = credentials.put_credential(
         session.context_with_providers, session.deciding_actor, provider, change
     )
-    if session.json:
-        output.document(shown)
-    else:
-        click.echo(f"{provider}: key {key!r} is stored")
-        for entry in shown.outdated:
-            output.note(f"waits for new proof: {entry}")
+    output.answer(session, shown, f"{provider}: key {key!r} is stored")
+    for entry in () if session.json else shown.outdated:
+        output.note(f"waits for new proof: {entry}")
 
 
 def _value(provider: str) -> str:
@@ -180,15 +168,15 @@ def _value(provider: str) -> str:
 @pass_session
 def remove(session: Session, provider: str, key: str | None) -> None:
     """Take a provider's stored keys away. Without any key, its targets get no requests."""
-    shown = credentials.remove_credential(
-        session.context, session.deciding_actor, provider, key=key
+    shown = session.decide(credentials.remove_credential, provider, key=key)
+    output.answer(
+        session,
+        shown,
+        f"{provider}: removed",
+        advice=f"{provider} has no key now: the next targets of each route answer"
+        if shown.lacks_key
+        else "",
     )
-    if session.json:
-        output.document(shown)
-        return
-    click.echo(f"{provider}: removed")
-    if shown.lacks_key:
-        output.note(f"{provider} has no key now: the next targets of each route answer")
 
 
 @provider_key.command("import")
@@ -210,12 +198,14 @@ def import_credentials(session: Session, file: Path | None, replace: bool) -> No
     found = credentials.import_credentials(
         ctx, session.deciding_actor, _read(file) if file else os.environ, replace_known=replace
     )
-    if session.json:
-        output.document(found)
-        return
-    output.table(
-        ["PROVIDER", "FROM", ""],
-        [[e.provider, e.variable, "has a key: kept" if e.kept else "stored"] for e in found],
+    output.listing(
+        session,
+        found,
+        lambda row: {
+            "PROVIDER": row.provider,
+            "FROM": row.variable,
+            "": "has a key: kept" if row.kept else "stored",
+        },
         empty="no key was found: no provider's variable is set",
     )
 
@@ -243,8 +233,5 @@ def rotate_encryption(session: Session, new_key: bool) -> None:  # noqa: FBT001 
 
     if new_key:
         add_encryption_key(session.installation.settings)
-    done = credentials.rotate_encryption(session.context, session.deciding_actor)
-    if session.json:
-        output.document(done)
-    else:
-        click.echo(f"{done.values} values are encrypted with the newest key")
+    done = session.decide(credentials.rotate_encryption)
+    output.answer(session, done, f"{done.values} values are encrypted with the newest key")

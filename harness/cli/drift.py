@@ -5,8 +5,7 @@
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.lazy_commands import LazyCommandGroup
-from harness.cli.frame.output import note_page, page_options, timestamp
+from harness.cli.frame.output import page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.waiting import who_starts_it
 from harness.control.drift import reports
@@ -16,6 +15,7 @@ from harness.domain.drift import (
     DriftCheck,
     DriftCheckState,
     DriftEvidence,
+    DriftWatch,
     DriftWatchState,
 )
 from harness.domain.formatting import (
@@ -32,9 +32,7 @@ SUITE_OPTION = click.option(
 )
 
 
-@click.command(
-    cls=LazyCommandGroup,
-)
+@click.group()
 def drift() -> None:
     """The drift watch: whether models still answer as they did."""
 
@@ -56,24 +54,19 @@ def status(session: Session, *, route: str | None, suite: str) -> None:
 
 def _list_watches(session: Session) -> None:
     statuses = reports.list_drift_status(session.context)
-    if session.json:
-        output.document(statuses)
-        return
-    output.table(
-        ["ROUTES", "SUITE", "MODEL", "STATE", "COMPARED", "CHANGE", "LAST (UTC)", "NEXT (UTC)"],
-        [
-            [
-                ", ".join(drift_status.routes),
-                drift_status.suite,
-                drift_status.model,
-                _state(drift_status),
-                describe_comparison(drift_status.comparisons),
-                _change(drift_status.last.evidence if drift_status.last else None),
-                timestamp(drift_status.last.ended_at if drift_status.last else None),
-                timestamp(drift_status.next_at),
-            ]
-            for drift_status in statuses
-        ],
+    output.listing(
+        session,
+        statuses,
+        lambda row: {
+            "ROUTES": ", ".join(row.routes),
+            "SUITE": row.suite,
+            "MODEL": row.model,
+            "STATE": _state(row),
+            "COMPARED": describe_comparison(row.comparisons),
+            "CHANGE": _change(row.last.evidence if row.last else None),
+            "LAST (UTC)": timestamp(row.last.ended_at if row.last else None),
+            "NEXT (UTC)": timestamp(row.next_at),
+        },
         empty="nothing is watched: give a suite a `drift` section; "
         "`swapgate docs open explanation/drift` says how",
     )
@@ -86,26 +79,25 @@ def _list_watches(session: Session) -> None:
 def list_checks(session: Session, *, route: str, page_request: PageRequest) -> None:
     """List the drift watch's runs, the newest first."""
     drift_runs = queries.list_drift_runs(session.context, page_request, route=route)
-    note_page(drift_runs)
-    if session.json:
-        output.document([{"watch": watch, "check": check} for watch, check in drift_runs])
-        return
-    output.table(
-        ["STARTED (UTC)", "SUITE", "RUN", "RESULT", "CHANGE", "EVIDENCE", "SERVED"],
-        [
-            [
-                timestamp(check.started_at),
-                watch.suite,
-                check.run,
-                _result(check),
-                _change(check.evidence),
-                _evidence(check.evidence),
-                ", ".join(check.served) or "–",
-            ]
-            for watch, check in drift_runs
-        ],
+    output.listing(
+        session,
+        drift_runs,
+        lambda run: _run_cells(*run),
         empty="no run yet: `swapgate drift run ROUTE` starts one",
+        as_document=lambda runs: [{"watch": watch, "check": check} for watch, check in runs],
     )
+
+
+def _run_cells(watch: DriftWatch, check: DriftCheck) -> dict[str, object]:
+    return {
+        "STARTED (UTC)": timestamp(check.started_at),
+        "SUITE": watch.suite,
+        "RUN": check.run,
+        "RESULT": _result(check),
+        "CHANGE": _change(check.evidence),
+        "EVIDENCE": _evidence(check.evidence),
+        "SERVED": ", ".join(check.served) or "–",
+    }
 
 
 def _show_route(session: Session, route: str, suite: str) -> None:
@@ -144,19 +136,15 @@ def _show(shown: DriftReport) -> None:
     )
     if shown.changes:
         click.echo()
-        output.table(
-            ["ITEM", "BEFORE", "NOW", "ANSWER BEFORE", "ANSWER NOW"],
-            [
-                [
-                    change.item,
-                    f"{change.score_before:g}",
-                    f"{change.score_now:g}",
-                    format_excerpt(change.answer_before, 60),
-                    format_excerpt(change.answer_now, 60),
-                ]
-                for change in shown.changes
-            ],
-            empty="",
+        output.table_of(
+            shown.changes,
+            lambda change: {
+                "ITEM": change.item,
+                "BEFORE": f"{change.score_before:g}",
+                "NOW": f"{change.score_now:g}",
+                "ANSWER BEFORE": format_excerpt(change.answer_before, 60),
+                "ANSWER NOW": format_excerpt(change.answer_now, 60),
+            },
         )
     click.echo()
     if status_.state == DriftWatchState.DRIFTED:
@@ -190,9 +178,7 @@ def run(session: Session, *, route: str, suite: str) -> None:
 @pass_session
 def accept(session: Session, *, route: str, suite: str, reason: str) -> None:
     """Accept how ROUTE's model answers now: a new baseline is measured, and its alerts end."""
-    opened = reports.accept_baseline(
-        session.context, session.deciding_actor, route, suite=suite, reason=reason
-    )
+    opened = session.decide(reports.accept_baseline, route, suite=suite, reason=reason)
     if session.json:
         output.document(opened)
         return

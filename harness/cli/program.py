@@ -6,9 +6,9 @@
 import json
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -108,163 +108,137 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-VERBS = {
-    "init": LazyCommand("harness.cli.operations.init:init", "Set up Swapgate in this folder."),
-    "serve": LazyCommand("harness.cli.operations.serve:serve", "Run Swapgate's processes."),
-    "status": LazyCommand(
-        "harness.cli.operations.status:status",
-        "Show where things stand, and what waits for a person.",
-    ),
-    "spending": LazyCommand(
-        "harness.cli.operations.status:spending",
-        "Show what evals, judges, shadows, drift checks and agents cost in this month (UTC).",
-    ),
-    "doctor": LazyCommand(
-        "harness.cli.operations.doctor:doctor", "Check the installation, and say what to fix."
-    ),
-    "demo": LazyCommand(
-        "harness.cli.operations.simulation:demo",
-        "Show what Swapgate does, with simulated providers and real processes.",
-    ),
-    "sim": LazyCommand(
-        "harness.cli.operations.simulation:sim",
-        "Serve simulated models over an OpenAI-compatible API, with fault switches.",
-    ),
-    "mcp": LazyCommand(
-        "harness.cli.operations.serve:mcp",
-        "Serve tools to agents over MCP: on stdin and stdout, or over HTTP.",
-    ),
-    "worker": LazyCommand(
-        "harness.cli.operations.serve:worker",
-        "Take eval runs from the queue that the workers of all hosts share.",
-    ),
-    "eval-worker": LazyCommand(
-        "harness.cli.operations.serve:eval_worker",
+# By heading of the help: each verb with `module:command`, and the first line of its help.
+_SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
+    "Start": {
+        "init": ("operations.init:init", "Set up Swapgate in this folder."),
+        "serve": ("operations.serve:serve", "Run Swapgate's processes."),
+        "worker": (
+            "operations.serve:worker",
+            "Take eval runs from the queue that the workers of all hosts share.",
+        ),
+        "status": (
+            "operations.status:status",
+            "Show where things stand, and what waits for a person.",
+        ),
+        "doctor": ("operations.doctor:doctor", "Check the installation, and say what to fix."),
+        "docs": ("operations.docs:docs", "The docs that ship with Swapgate."),
+        "demo": (
+            "operations.simulation:demo",
+            "Show what Swapgate does, with simulated providers and real processes.",
+        ),
+        "sim": (
+            "operations.simulation:sim",
+            "Serve simulated models over an OpenAI-compatible API, with fault switches.",
+        ),
+    },
+    "Providers, models, routes": {
+        "provider": (
+            "providers:provider",
+            "Providers: where models are called, and their keys.",
+        ),
+        "model": ("routing.models:model", "Targets: models at providers, with prices."),
+        "route": ("routing.routes:route", "Routes: the names that clients use as `model`."),
+    },
+    "Swap a model": {
+        "proposal": (
+            "proposals.proposal:proposal",
+            "Proposals: requests to swap a route's model.",
+        ),
+        "canary": ("canary:canary", "Canaries: a candidate on a small share of the traffic."),
+        "shadow": (
+            "shadow:shadow",
+            "Shadows: requests mirrored to a candidate, whose answers no user gets.",
+        ),
+        "eval": ("evals.runs:eval_group", "Eval runs: one suite on one target."),
+        "suite": (
+            "evals.suite_import:suite",
+            "Suites: items with their scorer, by which models are measured.",
+        ),
+        "capture": (
+            "evals.captures:capture",
+            "Captured requests: from production, redacted, to be labelled.",
+        ),
+        "gate": (
+            "evals.file_decision:gate",
+            "The gate's rule, on files, on two targets, and on stored verdicts again.",
+        ),
+        "proof": (
+            "proposals.proof:proof",
+            "Proofs: what one swap rests on, in a file that others can verify.",
+        ),
+    },
+    "Watch": {
+        "alert": (
+            "operations.alerts:alert",
+            "Alerts: what is wrong now, and who was notified.",
+        ),
+        "drift": ("drift:drift", "The drift watch: whether models still answer as they did."),
+        "switch": (
+            "routing.kill_switch:switch",
+            "The kill switch: force a provider or a target.",
+        ),
+        "agent": (
+            "agents:agent",
+            "Agents: what they ask people for, and what they were granted.",
+        ),
+        "audit": ("operations.audit:audit", "The audit log: append-only, hash-chained."),
+        "spending": (
+            "operations.status:spending",
+            (
+                "Show what evals, judges, shadows, drift checks and agents cost in this month "
+                "(UTC)."
+            ),
+        ),
+    },
+    "Set up": {
+        "key": (
+            "operations.client_keys:key",
+            "Keys of Swapgate's own, for clients and for people.",
+        ),
+        "person": (
+            "operations.people:person",
+            "People: who of the principals is one person, and who is signed in.",
+        ),
+        "user": ("agents:user", "Users of the clients: delete what one said and got."),
+        "config": ("operations.configuration:config", "The configuration."),
+        "db": (
+            "operations.database:db",
+            "The database: its schema, and the signatures of its rows.",
+        ),
+        "mcp": (
+            "operations.serve:mcp",
+            "Serve tools to agents over MCP: on stdin and stdout, or over HTTP.",
+        ),
+        "completion": ("operations.docs:completion", "Print a shell's completion."),
+    },
+}
+# Processes of ours start these.
+_HIDDEN: Final = {
+    "eval-worker": (
+        "operations.serve:eval_worker",
         "Ask and score what one eval run still lacks.",
-        hidden=True,
     ),
-    "eval-worker-template": LazyCommand(
-        "harness.cli.operations.serve:eval_worker_template",
+    "eval-worker-template": (
+        "operations.serve:eval_worker_template",
         "Fork eval workers for the runs that the parent names.",
-        hidden=True,
     ),
-    "router-worker": LazyCommand(
-        "harness.cli.operations.serve:router_worker",
+    "router-worker": (
+        "operations.serve:router_worker",
         "Serve requests for `swapgate serve router`, which sends the settings on stdin.",
-        hidden=True,
-    ),
-    "provider": LazyCommand(
-        "harness.cli.providers:provider", "Providers: where models are called, and their keys."
-    ),
-    "model": LazyCommand(
-        "harness.cli.routing.models:model", "Targets: models at providers, with prices."
-    ),
-    "route": LazyCommand(
-        "harness.cli.routing.routes:route", "Routes: the names that clients use as `model`."
-    ),
-    "eval": LazyCommand(
-        "harness.cli.evals.runs:eval_group", "Eval runs: one suite on one target."
-    ),
-    "suite": LazyCommand(
-        "harness.cli.evals.suite_import:suite",
-        "Suites: items with their scorer, by which models are measured.",
-    ),
-    "capture": LazyCommand(
-        "harness.cli.evals.captures:capture",
-        "Captured requests: from production, redacted, to be labelled.",
-    ),
-    "proposal": LazyCommand(
-        "harness.cli.proposals.proposal:proposal",
-        "Proposals: requests to swap a route's model.",
-    ),
-    "proof": LazyCommand(
-        "harness.cli.proposals.proof:proof",
-        "Proofs: what one swap rests on, in a file that others can verify.",
-    ),
-    "canary": LazyCommand(
-        "harness.cli.canary:canary", "Canaries: a candidate on a small share of the traffic."
-    ),
-    "shadow": LazyCommand(
-        "harness.cli.shadow:shadow",
-        "Shadows: requests mirrored to a candidate, whose answers no user gets.",
-    ),
-    "switch": LazyCommand(
-        "harness.cli.routing.kill_switch:switch",
-        "The kill switch: force a provider or a target.",
-    ),
-    "agent": LazyCommand(
-        "harness.cli.agents:agent",
-        "Agents: what they ask people for, and what they were granted.",
-    ),
-    "alert": LazyCommand(
-        "harness.cli.operations.alerts:alert",
-        "Alerts: what is wrong now, and who was notified.",
-    ),
-    "drift": LazyCommand(
-        "harness.cli.drift:drift", "The drift watch: whether models still answer as they did."
-    ),
-    "gate": LazyCommand(
-        "harness.cli.evals.file_decision:gate",
-        "The gate's rule, on files, on two targets, and on stored verdicts again.",
-    ),
-    "key": LazyCommand(
-        "harness.cli.operations.client_keys:key",
-        "Keys of Swapgate's own, for clients and for people.",
-    ),
-    "person": LazyCommand(
-        "harness.cli.operations.people:person",
-        "People: who of the principals is one person, and who is signed in.",
-    ),
-    "user": LazyCommand(
-        "harness.cli.agents:user",
-        "Users of the clients: delete what one said and got.",
-    ),
-    "audit": LazyCommand(
-        "harness.cli.operations.audit:audit", "The audit log: append-only, hash-chained."
-    ),
-    "db": LazyCommand(
-        "harness.cli.operations.database:db",
-        "The database: its schema, and the signatures of its rows.",
-    ),
-    "config": LazyCommand("harness.cli.operations.configuration:config", "The configuration."),
-    "completion": LazyCommand(
-        "harness.cli.operations.docs:completion", "Print a shell's completion."
-    ),
-    "docs": LazyCommand(
-        "harness.cli.operations.docs:docs", "The docs that ship with Swapgate."
     ),
 }
-
-SECTIONS = {
-    "Start": ("init", "serve", "worker", "status", "doctor", "docs", "demo", "sim"),
-    "Providers, models, routes": ("provider", "model", "route"),
-    "Swap a model": (
-        "proposal",
-        "canary",
-        "shadow",
-        "eval",
-        "suite",
-        "capture",
-        "gate",
-        "proof",
-    ),
-    "Watch": ("alert", "drift", "switch", "agent", "audit", "spending"),
-    "Set up": (
-        "key",
-        "person",
-        "user",
-        "config",
-        "db",
-        "mcp",
-        "completion",
-    ),
+VERBS = {
+    name: LazyCommand(f"harness.cli.{where}", text, hidden=name in _HIDDEN)
+    for verbs in (*_SECTIONS.values(), _HIDDEN)
+    for name, (where, text) in verbs.items()
 }
 
 
 @click.command(
     cls=RootCommand,
     lazy=VERBS,
-    sections=SECTIONS,
+    sections={heading: tuple(verbs) for heading, verbs in _SECTIONS.items()},
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
     epilog="Exit codes: 0 passed or ok, 1 error, 2 usage, 3 gate failed, 4 inconclusive, "

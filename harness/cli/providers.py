@@ -2,6 +2,8 @@
 called, while routers serve; `matrix` says what their models can do.
 """
 
+from typing import TYPE_CHECKING
+
 import click
 
 from harness.cli.frame import output
@@ -12,6 +14,9 @@ from harness.cli.routing.target_options import body_fields
 from harness.control.providers import registry
 from harness.control.providers.registry import ProviderChange, ProviderSummary
 from harness.domain.providers.catalogue import COLUMNS
+
+if TYPE_CHECKING:
+    from harness.control.providers.matrix import MatrixModel, MatrixRow
 
 Pairs = tuple[str, ...]
 KEY = LazyCommand(
@@ -29,12 +34,16 @@ def provider() -> None:
 def list_providers(session: Session) -> None:
     """List the providers, and the routes that use them."""
     providers = registry.list_providers(session.context_with_providers)
-    if session.json:
-        output.document(providers)
-        return
-    output.table(
-        ["PROVIDER", "KIND", "GROUP", "API BASE", "ROUTES"],
-        [[e.name, e.kind, e.group, e.api_base, ", ".join(e.routes)] for e in providers],
+    output.listing(
+        session,
+        providers,
+        lambda row: {
+            "PROVIDER": row.name,
+            "KIND": row.kind,
+            "GROUP": row.group,
+            "API BASE": row.api_base,
+            "ROUTES": ", ".join(row.routes),
+        },
         empty="no provider yet: `swapgate provider add openai` adds one",
     )
 
@@ -46,24 +55,23 @@ def show_matrix(session: Session) -> None:
     from harness.control.providers.matrix import build_matrix  # noqa: PLC0415 - `--help` stays quick
 
     rows = build_matrix(session.context_with_providers)
-    if session.json:
-        output.document(rows)
-        return
-    output.table(
-        ["PROVIDER", "CONFIGURED", "HEALTH", "MODEL", *(column.upper() for column in COLUMNS)],
-        [
-            [
-                row.provider,
-                "yes" if row.configured else "no",
-                row.health,
-                model.model if model else "",
-                *(model.abilities[column] if model else "" for column in COLUMNS),
-            ]
-            for row in rows
-            for model in (row.models or (None,))
-        ],
+    output.listing(
+        session,
+        [(row, model) for row in rows for model in (row.models or (None,))],
+        lambda pair: _matrix_cells(*pair),
         empty="no provider is known",
+        as_document=lambda _: rows,
     )
+
+
+def _matrix_cells(row: "MatrixRow", model: "MatrixModel | None") -> dict[str, object]:
+    return {
+        "PROVIDER": row.provider,
+        "CONFIGURED": "yes" if row.configured else "no",
+        "HEALTH": row.health,
+        "MODEL": model.model if model else "",
+        **{column.upper(): model.abilities[column] if model else "" for column in COLUMNS},
+    }
 
 
 @provider.command()
@@ -209,10 +217,7 @@ def set_provider(
 @pass_session
 def remove(session: Session, name: str) -> None:
     """Remove a provider; refused, exit code 6, while a route or a proposal uses it."""
-    registry.remove_provider(session.context, session.deciding_actor, name)
+    session.decide(registry.remove_provider, name)
     if name in session.installation.settings.providers:
         output.note(f"{name} stands in the file, too: take it out, lest a start brings it back")
-    if session.json:
-        output.document({"removed": name})
-    else:
-        click.echo(f"removed {name}")
+    output.answer(session, {"removed": name}, f"removed {name}")

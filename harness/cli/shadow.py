@@ -8,7 +8,7 @@ import click
 
 from harness.cli.frame import output
 from harness.cli.frame.duration import DurationType, FiniteRange
-from harness.cli.frame.output import note_page, page_options, timestamp
+from harness.cli.frame.output import page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import queries
 from harness.control.shadow import shadows
@@ -127,15 +127,14 @@ def start(  # noqa: PLR0913 - the options of the command, one by one
     """
     limits = ShadowLimits(round(share * 100), at_once, requests_per_day, _usd(usd_per_day))
     wanted = ShadowRequest(route, candidate, limits, reason, lasts)
-    made = shadows.start_shadow(session.context, session.deciding_actor, wanted)
-    if session.json:
-        output.document(made)
-        return
-    click.echo(made.id)
-    output.note(
-        f"{format_bps(limits.share_bps)} of the callers of route {route} are mirrored to "
-        f"{made.candidate.name} until {timestamp(made.expires_at)}: "
-        f"`swapgate shadow status {route}`"
+    made = session.decide(shadows.start_shadow, wanted)
+    output.answer(
+        session,
+        made,
+        made.id,
+        advice=f"{format_bps(limits.share_bps)} of the callers of route {route} are mirrored "
+        f"to {made.candidate.name} until {timestamp(made.expires_at)}: "
+        f"`swapgate shadow status {route}`",
     )
 
 
@@ -154,11 +153,8 @@ def _usd(text: str) -> float | None:
 @pass_session
 def stop(session: Session, route: str, reason: str) -> None:
     """End a route's shadow: routers stop within two seconds."""
-    record = shadows.stop_shadow(session.context, session.deciding_actor, route, reason=reason)
-    if session.json:
-        output.document(record)
-    else:
-        click.echo(f"stopped {record.shadow.id}")
+    record = session.decide(shadows.stop_shadow, route, reason=reason)
+    output.answer(session, record, f"stopped {record.shadow.id}")
 
 
 @shadow.command()
@@ -190,7 +186,7 @@ def _print_running(session: Session) -> None:
 
 
 def _print_status(shadow_status: ShadowStatus) -> None:
-    started = shadow_status.record.shadow
+    started, pairs = shadow_status.record.shadow, f"{shadow_status.pairs:,}"
     output.facts(
         [
             ("shadow", started.id),
@@ -201,45 +197,27 @@ def _print_status(shadow_status: ShadowStatus) -> None:
             ("until", timestamp(started.expires_at)),
             (
                 "mirrored",
-                (
-                    f"{shadow_status.mirrored:,}, of which {shadow_status.pairs:,} are "
-                    "pairs of "
-                    "answers"
-                ),
+                f"{shadow_status.mirrored:,}, of which {pairs} are pairs of answers",
             ),
             ("cost", format_usd(shadow_status.cost_usd) + _unpriced(shadow_status)),
-            (
-                "today",
-                _today(shadow_status),
-            ),
+            ("today", _today(shadow_status)),
             ("evidence that it is worse", _evidence(shadow_status)),
             ("words in both answers", _share(shadow_status.similarity)),
             ("incumbent, mean", _figures(shadow_status.incumbent)),
             ("candidate, mean", _figures(shadow_status.candidate)),
         ]
     )
-    output.table(
-        [
-            "CHECK",
-            "BOTH",
-            "INCUMBENT ALONE",
-            "CANDIDATE ALONE",
-            "NEITHER",
-            "COUNTED",
-            "OF THE LEVEL",
-        ],
-        [
-            [
-                check.check,
-                check.both,
-                check.incumbent_only,
-                check.candidate_only,
-                check.neither,
-                f"{check.lost}:{check.won}",
-                format_percent(check.share_of_level, 0),
-            ]
-            for check in shadow_status.checks
-        ],
+    output.table_of(
+        shadow_status.checks,
+        lambda check: {
+            "CHECK": check.check,
+            "BOTH": check.both,
+            "INCUMBENT ALONE": check.incumbent_only,
+            "CANDIDATE ALONE": check.candidate_only,
+            "NEITHER": check.neither,
+            "COUNTED": f"{check.lost}:{check.won}",
+            "OF THE LEVEL": format_percent(check.share_of_level, 0),
+        },
         empty="no pair yet",
     )
     for name, number in shadow_status.left_out.items():
@@ -252,26 +230,20 @@ def _print_status(shadow_status: ShadowStatus) -> None:
 def list_shadows(session: Session, page_request: PageRequest) -> None:
     """List the shadows of all routes, the newest first."""
     found = queries.list_shadows(session.context, page_request)
-    note_page(found)
-    if session.json:
-        output.document(found.items)
-        return
-    output.table(
-        ["ID", "ROUTE", "CANDIDATE", "STATE", "MIRRORED", "PAIRS", "COST", "BY", "REASON"],
-        [
-            [
-                shadow_status.record.shadow.id,
-                shadow_status.record.shadow.route,
-                shadow_status.record.shadow.candidate.name,
-                shadow_status.state,
-                shadow_status.mirrored,
-                shadow_status.pairs,
-                format_usd(shadow_status.cost_usd),
-                shadow_status.record.shadow.started_by,
-                shadow_status.record.shadow.reason,
-            ]
-            for shadow_status in found
-        ],
+    output.listing(
+        session,
+        found,
+        lambda row: {
+            "ID": row.record.shadow.id,
+            "ROUTE": row.record.shadow.route,
+            "CANDIDATE": row.record.shadow.candidate.name,
+            "STATE": row.state,
+            "MIRRORED": row.mirrored,
+            "PAIRS": row.pairs,
+            "COST": format_usd(row.cost_usd),
+            "BY": row.record.shadow.started_by,
+            "REASON": row.record.shadow.reason,
+        },
         empty="no shadow was started yet",
     )
 

@@ -10,7 +10,7 @@ import click
 
 from harness.cli.frame import output
 from harness.cli.frame.duration import DurationType, FiniteRange
-from harness.cli.frame.output import note_page, page_options, timestamp
+from harness.cli.frame.output import page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import queries
 from harness.control.privacy import captures
@@ -31,36 +31,20 @@ def capture() -> None:
 def list_captures(session: Session, *, route: str | None, page_request: PageRequest) -> None:
     """List captured requests, the newest first; never their content."""
     found = queries.list_captures(session.context, page_request, route=route)
-    note_page(found)
-    if session.json:
-        output.document(found.items)
-        return
-    output.table(
-        [
-            "CAPTURE",
-            "AT",
-            "ROUTE",
-            "TARGET",
-            "MESSAGES",
-            "TOOLS",
-            "REDACTED",
-            "SEEN",
-            "EXPIRES",
-        ],
-        [
-            [
-                summary.id,
-                timestamp(summary.at),
-                summary.route,
-                summary.target,
-                summary.messages,
-                summary.tools,
-                ", ".join(f"{name} {n}" for name, n in summary.redactions.items()),
-                summary.seen,
-                timestamp(summary.expires_at),
-            ]
-            for summary in found
-        ],
+    output.listing(
+        session,
+        found,
+        lambda summary: {
+            "CAPTURE": summary.id,
+            "AT": timestamp(summary.at),
+            "ROUTE": summary.route,
+            "TARGET": summary.target,
+            "MESSAGES": summary.messages,
+            "TOOLS": summary.tools,
+            "REDACTED": ", ".join(f"{name} {n}" for name, n in summary.redactions.items()),
+            "SEEN": summary.seen,
+            "EXPIRES": timestamp(summary.expires_at),
+        },
         empty="nothing is captured: `swapgate route settings ROUTE --capture 1%` begins it",
     )
 
@@ -110,12 +94,13 @@ def export(
         "written": len(capture_export.lines),
         "near_duplicates": dict(capture_export.near),
     }
-    if session.json:
-        output.document(done)
-        return
-    click.echo(f"wrote {len(capture_export.lines)} to {file}")
-    if capture_export.near:
-        output.note(f"left out {len(capture_export.near)} that are much like others")
+    alike = len(capture_export.near)
+    output.answer(
+        session,
+        done,
+        f"wrote {len(capture_export.lines)} to {file}",
+        advice=f"left out {alike} that are much like others" if alike else "",
+    )
 
 
 @capture.command()
@@ -142,7 +127,4 @@ def purge(
         user=user,
         everything=everything,
     )
-    if session.json:
-        output.document({"deleted": gone})
-    else:
-        click.echo(f"deleted {gone}")
+    output.answer(session, {"deleted": gone}, f"deleted {gone}")

@@ -9,7 +9,7 @@ import click
 
 from harness.cli.frame import output
 from harness.cli.frame.duration import FiniteRange
-from harness.cli.frame.output import note_page, page_options, timestamp
+from harness.cli.frame.output import page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.waiting import TIMED_OUT, Progress, follow, who_starts_it
 from harness.control.context import Context
@@ -135,35 +135,28 @@ def list_runs(session: Session, states: tuple[str, ...], *, page_request: PageRe
     """List the runs, the newest first; of those that wait, their place and why."""
     wanted = [RunState(state) for state in states]
     runs = queries.list_runs(session.context, page_request, states=wanted)
-    note_page(runs)
     with session.context.store.read() as tx:
         done = {run.id: tx.runs.progress(run.id)[0] for run in runs}
     names = queries.load_target_names(session.context, {run.target for run in runs})
     queue = load_queue(session.context)
-    if session.json:
-        output.document(
-            [
-                {**_plain(run), "samples": done[run.id], **_queue_json(queue.get(run.id))}
-                for run in runs
-            ]
-        )
-        return
-    output.table(
-        ["RUN", "SUITE", "TARGET", "STATE", "SAMPLES", "CREATED (UTC)", "PROPOSAL", "WHY"],
-        [
-            [
-                run.id,
-                run.suite,
-                names.get(run.target, run.target),
-                _state(run),
-                f"{done[run.id]} of {run.wanted * run.epochs}",
-                timestamp(run.created_at),
-                _needed_by(queue.get(run.id)),
-                _why(run, queue.get(run.id)),
-            ]
-            for run in runs
-        ],
+    output.listing(
+        session,
+        runs,
+        lambda run: {
+            "RUN": run.id,
+            "SUITE": run.suite,
+            "TARGET": names.get(run.target, run.target),
+            "STATE": _state(run),
+            "SAMPLES": f"{done[run.id]} of {run.wanted * run.epochs}",
+            "CREATED (UTC)": timestamp(run.created_at),
+            "PROPOSAL": _needed_by(queue.get(run.id)),
+            "WHY": _why(run, queue.get(run.id)),
+        },
         empty="no runs yet: `swapgate eval run SUITE TARGET` queues one",
+        as_document=lambda rows: [
+            {**_plain(run), "samples": done[run.id], **_queue_json(queue.get(run.id))}
+            for run in rows
+        ],
     )
 
 
@@ -190,11 +183,8 @@ def _queue_json(queued: QueuedRun | None) -> dict[str, object]:
 @pass_session
 def cancel(session: Session, run: str, reason: str) -> None:
     """End a run for good; a proposal that waits for it is cancelled with it."""
-    ended = worker_supervision.cancel_run(session.context, session.deciding_actor, run, reason)
-    if session.json:
-        output.document(_plain(ended))
-    else:
-        click.echo(f"{run} is cancelled")
+    ended = session.decide(worker_supervision.cancel_run, run, reason)
+    output.answer(session, ended, f"{run} is cancelled")
 
 
 @eval_group.command()
@@ -243,12 +233,15 @@ def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
     )
     if with_samples:
         click.echo()
-        output.table(
-            ["ITEM", "SCORE", "LENIENT", "RULE", "ANSWER"],
-            [
-                [s.item, s.strict, s.lenient, s.rule, format_excerpt(s.answer, 80)]
-                for s in samples
-            ],
+        output.table_of(
+            samples,
+            lambda sample: {
+                "ITEM": sample.item,
+                "SCORE": sample.strict,
+                "LENIENT": sample.lenient,
+                "RULE": sample.rule,
+                "ANSWER": format_excerpt(sample.answer, 80),
+            },
             empty="no answers yet",
         )
 

@@ -37,32 +37,23 @@ def list_suites(session: Session) -> None:
     users, invalid = queries.list_suite_users(session.context, most)
     for fault in invalid:
         output.note(f"{fault.name}: {INVALID_ROWS_HINT}")
-    if session.json:
-        output.document(
-            [
-                {
-                    **_plain(summary),
-                    "routes": users.get(summary.name, queries.NO_USERS).routes,
-                }
-                for summary in suites
-            ]
-        )
-        return
-    output.table(
-        ["SUITE", "ITEMS", "SCORER", "VERSION", "ROUTES", "FAULT"],
-        [
-            [
-                summary.name,
-                summary.items,
-                summary.scorer,
-                summary.version,
-                str(users.get(summary.name, queries.NO_USERS)),
-                summary.error,
-            ]
-            for summary in suites
-        ],
+    output.listing(
+        session,
+        suites,
+        lambda summary: {
+            "SUITE": summary.name,
+            "ITEMS": summary.items,
+            "SCORER": summary.scorer,
+            "VERSION": summary.version,
+            "ROUTES": str(users.get(summary.name, queries.NO_USERS)),
+            "FAULT": summary.error,
+        },
         empty="no suite yet: name one under `suites` in swapgate.yaml, or make one of labelled "
         "captures with `swapgate suite import`",
+        as_document=lambda rows: [
+            {**_plain(row), "routes": users.get(row.name, queries.NO_USERS).routes}
+            for row in rows
+        ],
     )
 
 

@@ -4,17 +4,20 @@ for a terminal and plain in a pipe.
 
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import wraps
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import click
 
+from harness.cli.frame.session import Session
 from harness.control.serialize import write_json
 from harness.domain.formatting import DASH, escape_controls, format_harm
 from harness.domain.pagination import INVALID_ROWS_HINT, MOST_LISTED, Page, PageRequest
 from harness.domain.routing.target import Price, Provider, Target
+
+T = TypeVar("T")
 
 
 def timestamp(moment: datetime | None) -> str:
@@ -99,6 +102,45 @@ def paragraph(text: str) -> None:
     lines = text.splitlines()
     wrapped = (textwrap.fill(line, LINE_COLUMNS, break_on_hyphens=False) for line in lines)
     note("\n".join(wrapped))
+
+
+def answer(session: Session, value: object, text: str, *, advice: str = "") -> None:
+    """Prints what a command did: the document with `--json`; else the text, and the advice on
+    stderr.
+    """
+    if session.json:
+        document(value)
+        return
+    click.echo(text)
+    if advice:
+        note(advice)
+
+
+def listing(
+    session: Session,
+    rows: Sequence[T],
+    cells: Callable[[T], Mapping[str, object]],
+    *,
+    empty: str,
+    as_document: Callable[[Sequence[T]], object] = tuple,
+) -> None:
+    """Prints a list, or one page of it: a document with `--json`, a table without. cells: of a
+    row, by the column's heading. as_document: the rows themselves unless given.
+    """
+    if isinstance(rows, Page):
+        note_page(rows)
+    if session.json:
+        document(as_document(rows))
+    else:
+        table_of(rows, cells, empty=empty)
+
+
+def table_of(
+    rows: Iterable[T], cells: Callable[[T], Mapping[str, object]], *, empty: str = ""
+) -> None:
+    """Prints a table. cells: of a row, by the column's heading. empty: as of `table`."""
+    shown = [cells(row) for row in rows]
+    table(list(shown[0]) if shown else (), [list(row.values()) for row in shown], empty=empty)
 
 
 def table(headings: Sequence[str], rows: Iterable[Row], *, empty: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
 import click
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from harness.domain.operations.access import Actor
     from harness.domain.settings import Settings
 
+P = ParamSpec("P")
+R = TypeVar("R")
 # What `--as` and its variable gave until there were principals.
 ACTOR_VARIABLE = "SWAPGATE_ACTOR"
 KEY_VARIABLE = "SWAPGATE_MANAGEMENT_KEY"
@@ -75,6 +77,15 @@ class Session:
         actor = self.actor
         click.echo(f"acting as {self._describe(actor)}", err=True)
         return actor
+
+    def decide(
+        self,
+        use_case: "Callable[Concatenate[Context, Actor, P], R]",
+        *given: P.args,
+        **named: P.kwargs,
+    ) -> R:
+        """Calls a use case as the actor who decides. Raises as `actor`, and as the use case."""
+        return use_case(self.context, self.deciding_actor, *given, **named)
 
     def _describe(self, actor: "Actor") -> str:
         if actor is OPERATOR:

@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 
 import click
 
-from harness.cli.frame.output import timestamp
+from harness.cli.frame.output import document, timestamp
 from harness.cli.frame.session import Session
 from harness.control.serialize import write_json
 from harness.domain.errors import SwapgateError
@@ -43,6 +43,16 @@ class Watched(Generic[T]):
     lines: Callable[[T], Mapping[str, str]]  # by subject, a line for a log
     document: Callable[[T], object]
     ended: Callable[[T], bool]
+
+
+def show(session: Session, watched: Watched[T], *, again: bool) -> None:
+    """Shows it once, or, with `--watch`, until it has ended."""
+    if again:
+        watch(session, watched)
+    elif session.json:
+        document(watched.document(watched.load()))
+    else:
+        watched.draw(watched.load())
 
 
 def watch(session: Session, watched: Watched[T]) -> None:

@@ -5,7 +5,7 @@ sink.
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.output import note_page, page_options_with, timestamp
+from harness.cli.frame.output import page_options_with, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import alerts, queries
 from harness.domain.pagination import PageRequest
@@ -28,27 +28,21 @@ def list_alerts(
     found = queries.list_alerts(
         session.context, page_request, open_only=open_only, search=search
     )
-    note_page(found)
-    if session.json:
-        output.document(found.items)
-        return
-    output.table(
-        ["LAST SEEN", "SEVERITY", "STATE", "TIMES", "ALERT", "TOLD", "NEXT STEP"],
-        [
-            [
-                timestamp(row.last_seen),
-                row.severity.name.lower(),
-                "open" if row.open else "over",
-                row.count,
-                f"{row.title} ({row.kind.value})",
-                _delivery_counts(row),
-                row.next_step if row.open else " ",
-            ]
-            for row in found
-        ],
+    output.listing(
+        session,
+        found,
+        lambda row: {
+            "LAST SEEN": timestamp(row.last_seen),
+            "SEVERITY": row.severity.name.lower(),
+            "STATE": "open" if row.open else "over",
+            "TIMES": row.count,
+            "ALERT": f"{row.title} ({row.kind.value})",
+            "TOLD": _delivery_counts(row),
+            "NEXT STEP": row.next_step if row.open else " ",
+        },
         empty="no alert is open" if open_only else "there were no alerts",
     )
-    if any(row.open for row in found):
+    if any(row.open for row in found) and not session.json:
         output.note("what to do, step by step: `swapgate docs open runbook`")
 
 
@@ -61,17 +55,16 @@ def test(ctx: click.Context) -> None:
     """
     session = ctx.ensure_object(Session)
     tried = alerts.send_test(session.context, session.actor)
-    if session.json:
-        output.document(tried)
-    else:
-        output.table(
-            ["SINK", "DELIVERED", "WHY NOT"],
-            [
-                [attempt.sink, "yes" if attempt.delivered else "NO", attempt.error]
-                for attempt in tried
-            ],
-            empty="",
-        )
+    output.listing(
+        session,
+        tried,
+        lambda attempt: {
+            "SINK": attempt.sink,
+            "DELIVERED": "yes" if attempt.delivered else "NO",
+            "WHY NOT": attempt.error,
+        },
+        empty="",
+    )
     ctx.exit(0 if all(attempt.delivered for attempt in tried) else 1)
 
 

@@ -19,7 +19,7 @@ from harness.cli.operations.database import print_faults
 from harness.control.operations import audit_export, queries
 from harness.domain.errors import InputError
 from harness.domain.formatting import format_quantity
-from harness.domain.operations.audit import AuditEvent, AuditFilter, AuditPosition
+from harness.domain.operations.audit import AuditFilter, AuditPosition
 from harness.domain.pagination import PageRequest
 
 WRITERS: Final = {".csv": audit_export.write_csv, ".jsonl": audit_export.write_json_lines}
@@ -74,26 +74,19 @@ def tail(session: Session, page_request: PageRequest, selection: AuditFilter) ->
         session.context, page_request, selection, reader=session.actor
     )
     note_page(audit_events)
-    events = list(reversed(audit_events))
-    if session.json:
-        output.document(events)
-        return
-    output.table(
-        ["NUMBER", "AT (UTC)", "WHO", "DID", "TO", "DETAILS"],
-        [_line(event) for event in events],
+    output.listing(
+        session,
+        list(reversed(audit_events)),
+        lambda event: {
+            "NUMBER": event.number,
+            "AT (UTC)": timestamp(event.at),
+            "WHO": f"{event.actor} ({event.key})" if event.key else event.actor,
+            "DID": event.action,
+            "TO": event.subject,
+            "DETAILS": _short(json.dumps(_reason_first(event.details), ensure_ascii=False)),
+        },
         empty="no such event is in the log",
     )
-
-
-def _line(event: AuditEvent) -> list[object]:
-    return [
-        event.number,
-        timestamp(event.at),
-        f"{event.actor} ({event.key})" if event.key else event.actor,
-        event.action,
-        event.subject,
-        _short(json.dumps(_reason_first(event.details), ensure_ascii=False)),
-    ]
 
 
 def _reason_first(details: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ import click
 
 from harness.cli.frame import output
 from harness.cli.frame.duration import FiniteRange
-from harness.cli.frame.output import note_page, page_options, timestamp
+from harness.cli.frame.output import page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import dashboard_sessions, keys, queries
 from harness.control.operations.keys import KeySummary
@@ -118,9 +118,8 @@ def create(
     """
     if role and routes:
         raise click.UsageError("a management key has a role, not routes: leave --route out")
-    made, text = keys.create_key(
-        session.context,
-        session.deciding_actor,
+    made, text = session.decide(
+        keys.create_key,
         name,
         secret=session.installation.secret,
         role=Role[role.upper()] if role else None,
@@ -130,11 +129,12 @@ def create(
         principal=principal,
         service=service,
     )
-    if session.json:
-        output.document({"key": to_plain(made), "text": text})
-        return
-    click.echo(text)
-    output.note(f"{made.id}, {_kind(made)} key of {name!r}. It is not shown again: keep it now")
+    output.answer(
+        session,
+        {"key": to_plain(made), "text": text},
+        text,
+        advice=f"{made.id}, {_kind(made)} key of {name!r}. It is not shown again: keep it now",
+    )
 
 
 @key.command("list")
@@ -143,41 +143,23 @@ def create(
 def list_keys(session: Session, page_request: PageRequest) -> None:
     """List the keys, the oldest first; a key's text is never shown again."""
     found = queries.list_keys(session.context, page_request)
-    note_page(found)
-    if session.json:
-        output.document(found.items)
-        return
-    output.table(
-        [
-            "ID",
-            "NAME",
-            "PRINCIPAL",
-            "KIND",
-            "ENDS IN",
-            "ROUTES",
-            "LIMITS",
-            "OPTED OUT OF",
-            "TODAY",
-            "THIS MONTH",
-            "CREATED",
-            "REVOKED",
-        ],
-        [
-            [
-                summary.id,
-                summary.name,
-                summary.principal_name,
-                _kind(summary),
-                summary.hint,
-                ", ".join(sorted(summary.routes)) or "all",
-                _limits(summary.limits),
-                ", ".join(sorted(summary.opt_outs)),
-                *_spent(summary),
-                timestamp(summary.created_at),
-                timestamp(summary.revoked_at),
-            ]
-            for summary in found
-        ],
+    output.listing(
+        session,
+        found,
+        lambda row: {
+            "ID": row.id,
+            "NAME": row.name,
+            "PRINCIPAL": row.principal_name,
+            "KIND": _kind(row),
+            "ENDS IN": row.hint,
+            "ROUTES": ", ".join(sorted(row.routes)) or "all",
+            "LIMITS": _limits(row.limits),
+            "OPTED OUT OF": ", ".join(sorted(row.opt_outs)),
+            "TODAY": _spent(row, row.spent.day_usd),
+            "THIS MONTH": _spent(row, row.spent.month_usd),
+            "CREATED": timestamp(row.created_at),
+            "REVOKED": timestamp(row.revoked_at),
+        },
         empty="no keys yet: `swapgate key create NAME` makes one",
     )
 
@@ -190,13 +172,8 @@ def change_limits(session: Session, key_id: str, **limits: Limit) -> None:
     """Change a data key's limits; `none` lifts one. In force within two seconds."""
     if all(limit is None for limit in limits.values()):
         raise click.UsageError("nothing to change: give a limit, or `none` to lift one")
-    changed = keys.set_limits(
-        session.context, session.deciding_actor, key_id, lambda before: _changed(before, limits)
-    )
-    if session.json:
-        output.document(changed)
-    else:
-        click.echo(f"{key_id}: {_limits(changed.limits) or 'no limits'}")
+    changed = session.decide(keys.set_limits, key_id, lambda before: _changed(before, limits))
+    output.answer(session, changed, f"{key_id}: {_limits(changed.limits) or 'no limits'}")
 
 
 @key.command("opt-outs")
@@ -217,16 +194,10 @@ def change_opt_outs(session: Session, key_id: str, opt_outs: tuple[str, ...]) ->
     """
     if NONE in opt_outs and len(set(opt_outs)) > 1:
         raise click.UsageError("`none` stands alone: leave it out, or the others")
-    changed = keys.set_opt_outs(
-        session.context,
-        session.deciding_actor,
-        key_id,
-        [OptOut(name) for name in opt_outs if name != NONE],
-    )
-    if session.json:
-        output.document(changed)
-    else:
-        click.echo(f"{key_id}: {', '.join(sorted(changed.opt_outs)) or 'no opt-outs'}")
+    chosen = [OptOut(name) for name in opt_outs if name != NONE]
+    changed = session.decide(keys.set_opt_outs, key_id, chosen)
+    left = ", ".join(sorted(changed.opt_outs))
+    output.answer(session, changed, f"{key_id}: {left or 'no opt-outs'}")
 
 
 @key.command()
@@ -234,11 +205,8 @@ def change_opt_outs(session: Session, key_id: str, opt_outs: tuple[str, ...]) ->
 @pass_session
 def revoke(session: Session, key_id: str) -> None:
     """Revoke a key; routers stop taking it within two seconds."""
-    keys.revoke_key(session.context, session.deciding_actor, key_id)
-    if session.json:
-        output.document({"revoked": key_id})
-    else:
-        click.echo(f"revoked {key_id}")
+    session.decide(keys.revoke_key, key_id)
+    output.answer(session, {"revoked": key_id}, f"revoked {key_id}")
 
 
 @key.command("sign-in-link")
@@ -258,19 +226,19 @@ def print_sign_in_link(session: Session, key_id: str | None, minutes: int) -> No
     in --key-file. With ID it signs in the owner of that management key; only who created the
     key may print it. Whoever opens the link first is signed in: send it to nobody else.
     """
-    made, text = dashboard_sessions.create_link(
-        session.context,
-        session.deciding_actor,
+    made, text = session.decide(
+        dashboard_sessions.create_link,
         key_id,
         secret=session.installation.secret,
         lasts=timedelta(minutes=minutes),
     )
     url = sign_in_url(session.settings.ui.url, text)
-    if session.json:
-        output.document({"url": url, "session": made.id, "expires_at": made.link_expires_at})
-        return
-    click.echo(url)
-    output.note(f"It signs in once, until {timestamp(made.link_expires_at)}.")
+    output.answer(
+        session,
+        {"url": url, "session": made.id, "expires_at": made.link_expires_at},
+        url,
+        advice=f"It signs in once, until {timestamp(made.link_expires_at)}.",
+    )
 
 
 def _changed(before: KeyLimits, limits: Mapping[str, Limit]) -> KeyLimits:
@@ -292,15 +260,9 @@ def _limits(limits: KeyLimits | None) -> str:
     )
 
 
-def _spent(key: KeySummary) -> tuple[str, str]:
-    """In US dollars, today and this month."""
-    if key.role is not None:
-        return "", ""
-    spent = key.spent
-    return (
-        format_spent_usd(spent.day_usd, spent.unpriced),
-        format_spent_usd(spent.month_usd, spent.unpriced),
-    )
+def _spent(key: KeySummary, usd: float) -> str:
+    """Writes what a data key spent; nothing for a management key."""
+    return "" if key.role is not None else format_spent_usd(usd, key.spent.unpriced)
 
 
 def _kind(key: ApiKey) -> str:

@@ -46,10 +46,8 @@ def show(session: Session, *, origin: bool, section: str) -> None:
         _show_origin(session, section)
         return
     shown = effective(session.settings)
-    if session.json:
-        output.document(shown)
-    else:
-        click.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), nl=False)
+    text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True).rstrip("\n")
+    output.answer(session, shown, text)
 
 
 @config.command()
@@ -67,7 +65,7 @@ def apply(session: Session, reason: str) -> None:
     """
     from harness.control.routing import seed  # noqa: PLC0415 - `--help` stays quick
 
-    done = seed.apply_file(session.context, session.deciding_actor, session.settings, reason)
+    done = session.decide(seed.apply_file, session.settings, reason)
     if session.json:
         output.document(to_plain(done))
         return
@@ -89,12 +87,14 @@ def _show_origin(session: Session, section: str) -> None:
         for setting in settings_origin.list_settings(session.settings)
         if section in ("", setting.section)
     ]
-    if session.json:
-        output.document(settings)
-        return
-    output.table(
-        ["SETTING", "VALUE", "FROM"],
-        [[s.name, s.value, s.place or s.source.value] for s in settings],
+    output.listing(
+        session,
+        settings,
+        lambda row: {
+            "SETTING": row.name,
+            "VALUE": row.value,
+            "FROM": row.place or row.source.value,
+        },
         empty=f"there is no section {section}",
     )
 

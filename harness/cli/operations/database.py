@@ -33,10 +33,7 @@ def upgrade(session: Session) -> None:
     from harness.app.database import upgrade_database  # noqa: PLC0415 - `--help` stays quick
 
     upgrade_database(session.settings)
-    if session.json:
-        output.document({"upgraded": True})
-    else:
-        click.echo("the database is at the newest revision")
+    output.answer(session, {"upgraded": True}, "the database is at the newest revision")
 
 
 @db.command()
@@ -64,14 +61,13 @@ def accept_restore(session: Session, reason: str, above: int) -> None:
 
     served = revision_on_disk(session.settings)
     highest = integrity.highest_known_revision(session.context, (above, served))
-    after = integrity.accept_restore(
-        session.context, session.deciding_actor, reason=reason, above=highest
+    after = session.decide(integrity.accept_restore, reason=reason, above=highest)
+    output.answer(
+        session,
+        {"epoch": after.epoch, "revisions_above": highest},
+        f"epoch {after.epoch} begins; the next revision is {highest + 1}",
+        advice="routers take it within seconds: see /readyz",
     )
-    if session.json:
-        output.document({"epoch": after.epoch, "revisions_above": highest})
-        return
-    click.echo(f"epoch {after.epoch} begins; the next revision is {highest + 1}")
-    output.note("routers take it within seconds: see /readyz")
 
 
 @db.command()
@@ -91,13 +87,10 @@ def grant(session: Session, role: str, *, only_show: bool) -> None:
     from harness.app.database import grant_runtime  # noqa: PLC0415 - as above
 
     found = grant_runtime(session.settings, role, only_show=only_show)
-    if session.json:
-        output.document({"granted": not only_show, "statements": found})
-    elif only_show:
-        for row in found:
-            click.echo(f"{row};")
-    else:
-        click.echo(f"the role {role} can run Swapgate, and change none of its tables")
+    text = f"the role {role} can run Swapgate, and change none of its tables"
+    statements = "\n".join(f"{statement};" for statement in found)
+    done = {"granted": not only_show, "statements": found}
+    output.answer(session, done, statements if only_show else text)
 
 
 @db.command()
@@ -222,7 +215,4 @@ def retire_key(session: Session, key: str, reason: str) -> None:
 
 
 def _print_result(session: Session, text: str, rows: int) -> None:
-    if session.json:
-        output.document({"done": text, "rows": rows})
-    else:
-        click.echo(text)
+    output.answer(session, {"done": text, "rows": rows}, text)

@@ -84,14 +84,18 @@ def doctor(
 
     findings = list(checks.all_checks(lambda: session.settings, lambda: session.context))
     failed = any(check.status == "fail" for check in findings)
-    if session.json:
-        output.document({"ok": not failed, "checks": findings})
-    else:
-        output.table(
-            ["CHECK", "", "FOUND", "NEXT STEP"],
-            [[c.subject, MARKS[c.status], c.found, c.next_step or " "] for c in findings],
-            empty="",
-        )
+    output.listing(
+        session,
+        findings,
+        lambda check: {
+            "CHECK": check.subject,
+            "": MARKS[check.status],
+            "FOUND": check.found,
+            "NEXT STEP": check.next_step or " ",
+        },
+        empty="",
+        as_document=lambda rows: {"ok": not failed, "checks": rows},
+    )
     ctx.exit(1 if failed else 0)
 
 
@@ -105,24 +109,19 @@ def _tools(session: Session, name: str, timeout_s: float) -> bool:
         for target, provider in tool_checks.meant(session.installation, name)
     ]
     ok = all(finding.ok for finding in found)
-    if session.json:
-        output.document({"ok": ok, "targets": found})
-    else:
-        output.table(
-            ["TARGET", "CHECK", "", "FOUND", "NEXT STEP"],
-            [
-                [
-                    finding.target,
-                    f.subject,
-                    _mark(f.outcome, f.failed),
-                    f.found,
-                    f.next_step or " ",
-                ]
-                for finding in found
-                for f in finding.findings
-            ],
-            empty="",
-        )
+    output.listing(
+        session,
+        [(report.target, finding) for report in found for finding in report.findings],
+        lambda pair: {
+            "TARGET": pair[0],
+            "CHECK": pair[1].subject,
+            "": _mark(pair[1].outcome, pair[1].failed),
+            "FOUND": pair[1].found,
+            "NEXT STEP": pair[1].next_step or " ",
+        },
+        empty="",
+        as_document=lambda _: {"ok": ok, "targets": found},
+    )
     return ok
 
 
@@ -143,33 +142,28 @@ def _live(
             for provider, model in models
         ]
     ok, spent = all(report.ok for report in reports), meter.budget
-    if session.json:
-        output.document(
-            {
-                "ok": ok,
-                "calls": spent.calls,
-                "at_most_usd": spent.spent_usd,
-                "at_most_tokens": spent.spent_tokens,
-                "targets": reports,
-            }
-        )
-        return ok
-    output.table(
-        ["TARGET", "SCENARIO", "", "EXPECTED", "FOUND", "NEXT STEP"],
-        [
-            [
-                report.target,
-                finding.scenario,
-                _mark(finding.outcome, finding.outcome == "fails"),
-                finding.expected,
-                finding.found,
-                finding.next_step or " ",
-            ]
-            for report in reports
-            for finding in report.findings
-        ],
+    output.listing(
+        session,
+        [(report.target, finding) for report in reports for finding in report.findings],
+        lambda pair: {
+            "TARGET": pair[0],
+            "SCENARIO": pair[1].scenario,
+            "": _mark(pair[1].outcome, pair[1].outcome == "fails"),
+            "EXPECTED": pair[1].expected,
+            "FOUND": pair[1].found,
+            "NEXT STEP": pair[1].next_step or " ",
+        },
         empty="",
+        as_document=lambda _: {
+            "ok": ok,
+            "calls": spent.calls,
+            "at_most_usd": spent.spent_usd,
+            "at_most_tokens": spent.spent_tokens,
+            "targets": reports,
+        },
     )
+    if session.json:
+        return ok
     click.echo(
         f"{format_quantity(spent.calls, 'call')}: at most {format_usd(spent.spent_usd)} "
         f"and {spent.spent_tokens:,} tokens, of {format_usd(max_usd)}.",

@@ -25,23 +25,18 @@ def list_people(session: Session) -> None:
     With a key below the admin role, it lists those that are whoever holds the key.
     """
     found = people.list_people(session.context, session.actor)
-    if session.json:
-        output.document(found)
-        return
-    output.table(
-        ["NAME", "KIND", "SIGNS IN AT", "IS", "DECLARED BY", "REASON", "SINCE"],
-        [
-            [
-                view.name,
-                view.kind.value,
-                view.issuer or "",
-                view.person,
-                view.declared_by,
-                view.reason,
-                timestamp(view.created_at),
-            ]
-            for view in found
-        ],
+    output.listing(
+        session,
+        found,
+        lambda view: {
+            "NAME": view.name,
+            "KIND": view.kind.value,
+            "SIGNS IN AT": view.issuer or "",
+            "IS": view.person,
+            "DECLARED BY": view.declared_by,
+            "REASON": view.reason,
+            "SINCE": timestamp(view.created_at),
+        },
         empty="nobody yet",
     )
 
@@ -57,11 +52,8 @@ def link(session: Session, name: str, person_name: str, reason: str) -> None:
     Neither approves what the other proposed from then on. Who comes by single sign-on can be
     named after the first sign-in.
     """
-    made = people.link(session.context, session.deciding_actor, name, person_name, reason)
-    if session.json:
-        output.document(made)
-    else:
-        click.echo(f"{name} and {person_name} are one person")
+    made = session.decide(people.link, name, person_name, reason)
+    output.answer(session, made, f"{name} and {person_name} are one person")
 
 
 @person.command()
@@ -74,11 +66,8 @@ def separate(session: Session, name: str, reason: str) -> None:
     Somebody of single sign-on needs this, or a `link`, to approve what was proposed with a key,
     and the other way. Whoever declares it is not one of the two.
     """
-    made = people.separate(session.context, session.deciding_actor, name, reason)
-    if session.json:
-        output.document(made)
-    else:
-        click.echo(f"{name} is nobody else here")
+    made = session.decide(people.separate, name, reason)
+    output.answer(session, made, f"{name} is nobody else here")
 
 
 @person.command()
@@ -89,21 +78,16 @@ def sessions(session: Session) -> None:
     With a key below the admin role, it lists the holder's own sessions.
     """
     found = dashboard_sessions.list_open(session.context, session.actor)
-    if session.json:
-        output.document(found)
-        return
-    output.table(
-        ["SESSION", "NAME", "BY", "SINCE", "UNTIL"],
-        [
-            [
-                view.id,
-                view.name,
-                view.by,
-                timestamp(view.opened_at),
-                timestamp(view.expires_at),
-            ]
-            for view in found
-        ],
+    output.listing(
+        session,
+        found,
+        lambda view: {
+            "SESSION": view.id,
+            "NAME": view.name,
+            "BY": view.by,
+            "SINCE": timestamp(view.opened_at),
+            "UNTIL": timestamp(view.expires_at),
+        },
         empty="nobody is signed in",
     )
 
@@ -114,10 +98,5 @@ def sessions(session: Session) -> None:
 @pass_session
 def sign_out(session: Session, session_id: str, reason: str) -> None:
     """End somebody's session in the dashboard, at once."""
-    ended = dashboard_sessions.end_another(
-        session.context, session.deciding_actor, session_id, reason
-    )
-    if session.json:
-        output.document(ended)
-    else:
-        click.echo(f"{ended.name} is signed out of {ended.id}")
+    ended = session.decide(dashboard_sessions.end_another, session_id, reason)
+    output.answer(session, ended, f"{ended.name} is signed out of {ended.id}")

@@ -58,19 +58,15 @@ def spending(session: Session) -> None:
     if report.reason:
         click.echo(f"{report.reason}.")
     click.echo()
-    output.table(
-        ["PURPOSE", "SPENT", "CALLS", "WITHOUT A PRICE", "STATE"],
-        [
-            (
-                row.purpose.value,
-                format_spent_usd(row.spent_usd, row.unpriced),
-                f"{row.calls:,}",
-                f"{row.unpriced:,}" if row.unpriced else None,
-                row.purpose.at_the_cap if row.purpose in report.waiting else None,
-            )
-            for row in report.purposes
-        ],
-        empty="",
+    output.table_of(
+        report.purposes,
+        lambda row: {
+            "PURPOSE": row.purpose.value,
+            "SPENT": format_spent_usd(row.spent_usd, row.unpriced),
+            "CALLS": f"{row.calls:,}",
+            "WITHOUT A PRICE": f"{row.unpriced:,}" if row.unpriced else None,
+            "STATE": row.purpose.at_the_cap if row.purpose in report.waiting else None,
+        },
     )
     click.echo()
     output.facts(report.facts)
@@ -236,28 +232,26 @@ def _print_routes(standing: _Standing) -> None:
     if not shown:
         return
     click.echo()
-    output.table(
-        ["ROUTE", "STATE", "SERVES", "CANARY", "LAST HOUR"],
-        [_row(status) for status in shown],
-        empty="",
-    )
+    output.table_of(shown, _cells)
     if (more := len(standing.overview.names) - MOST_ROUTES) > 0:
         click.echo(f"{more:,} more routes: `swapgate route list`")
 
 
-def _row(status: RouteStatus) -> Sequence[object]:
+def _cells(status: RouteStatus) -> dict[str, object]:
     canary = status.route.canary
     requests = sum(minute.requests for minute in status.traffic)
     failed = sum(minute.failed for minute in status.traffic)
-    return (
-        status.route.name,
-        status.state_text,
-        status.incumbent.name,
-        f"{status.candidate.name} at {format_bps(canary.weight_bps)}"
+    return {
+        "ROUTE": status.route.name,
+        "STATE": status.state_text,
+        "SERVES": status.incumbent.name,
+        "CANARY": f"{status.candidate.name} at {format_bps(canary.weight_bps)}"
         if canary and status.candidate
         else None,
-        f"{format_quantity(requests, 'request')}, {failed:,} failed" if requests else None,
-    )
+        "LAST HOUR": f"{format_quantity(requests, 'request')}, {failed:,} failed"
+        if requests
+        else None,
+    }
 
 
 def _print_alerts(open_alerts: Sequence[AlertView]) -> None:

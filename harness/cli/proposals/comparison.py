@@ -195,37 +195,35 @@ def _suite_row(basis: VerdictBasis, report: SuiteReport) -> list[object]:
 
 def _print_slices(verdict: Verdict) -> None:
     """Prints the slices that are guarded, each by itself."""
-    rows = [
-        [
-            report.suite,
-            slice_.name,
-            "worse" if slice_.worse else "not shown worse",
-            format_points(slice_.delta) if slice_.n_used else "–",
-            format_points_interval(slice_.ci_low, slice_.ci_high),
-            f"{slice_.n_used} of {slice_.n_max}",
-        ]
+    slices = [
+        (report.suite, slice_)
         for report in verdict.suites
         for slice_ in report.figures.slices or ()
     ]
-    if rows:
+    if slices:
         click.echo()
-        output.table(
-            ["SUITE", "SLICE", "SHOWN", "DELTA", "95 % INTERVAL", "USED"], rows, empty=""
+        output.table_of(
+            slices,
+            lambda pair: {
+                "SUITE": pair[0],
+                "SLICE": pair[1].name,
+                "SHOWN": "worse" if pair[1].worse else "not shown worse",
+                "DELTA": format_points(pair[1].delta) if pair[1].n_used else "–",
+                "95 % INTERVAL": format_points_interval(pair[1].ci_low, pair[1].ci_high),
+                "USED": f"{pair[1].n_used} of {pair[1].n_max}",
+            },
         )
 
 
 def _print_progress(comparison: Comparison) -> None:
-    output.table(
-        ["SUITE", "INCUMBENT", "CANDIDATE", "OF"],
-        [
-            [
-                side.plan.suite,
-                len(side.figures.incumbent),
-                len(side.figures.candidate),
-                _wanted(side),
-            ]
-            for side in comparison.suites
-        ],
+    output.table_of(
+        comparison.suites,
+        lambda side: {
+            "SUITE": side.plan.suite,
+            "INCUMBENT": len(side.figures.incumbent),
+            "CANDIDATE": len(side.figures.candidate),
+            "OF": _wanted(side),
+        },
         empty="no run has started yet",
     )
 

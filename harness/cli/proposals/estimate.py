@@ -15,14 +15,7 @@ from harness.gate.text.sentences import spending_text
 
 
 def print_planning(planning: Sequence[SuiteEstimate]) -> None:
-    output.table(
-        [
-            *("SUITE", "ROLE", "CLAIM", "ALLOWED LOSS", "ITEMS", "SEES FROM"),
-            *("COSTS AT MOST", "TAKES ABOUT"),
-        ],
-        [_planning_row(suite_estimate) for suite_estimate in planning],
-        empty="no suites",
-    )
+    output.table_of(planning, _planning_cells, empty="no suites")
     _print_advice(planning)
     for suite_estimate in planning:
         suite, plan = suite_estimate.plan.suite, suite_estimate.plan
@@ -31,16 +24,14 @@ def print_planning(planning: Sequence[SuiteEstimate]) -> None:
             output.paragraph(
                 f"{suite}: {advice.recommended.claim.value} is recommended: {advice.why}"
             )
-        if suite_estimate.judge_usd != 0:
+        if suite_estimate.judge_usd is None:
             output.paragraph(
-                (
-                    f"{suite}: of that, the judge costs "
-                    f"{format_usd(suite_estimate.judge_usd)} at most"
-                )
-                if suite_estimate.judge_usd is not None
-                else f"{suite}: what its judge costs is unknown: it has judged nothing yet, or "
-                "has no price"
+                f"{suite}: what its judge costs is unknown: it has judged nothing yet, or has "
+                "no price"
             )
+        elif suite_estimate.judge_usd:
+            judging = format_usd(suite_estimate.judge_usd)
+            output.paragraph(f"{suite}: of that, the judge costs {judging} at most")
         if suite_estimate.warning:
             output.paragraph(f"{suite}: {suite_estimate.warning}")
         for text in suite_estimate.texts:
@@ -116,34 +107,28 @@ def _saving(suite_estimate: SuiteEstimate) -> str:
     )
 
 
-def _planning_row(suite_estimate: SuiteEstimate) -> list[object]:
-    plan = suite_estimate.plan
-    return [
-        plan.suite,
-        plan.role.value,
-        plan.claim.value.replace("_", "-"),
-        f"{format_score(plan.margin, None)} points",
-        plan.n_max_text,
-        f"{format_score(suite_estimate.mde)} points",
-        format_usd(suite_estimate.cost_usd),
-        "unknown"
-        if suite_estimate.duration_s is None
-        else format_span(suite_estimate.duration_s),
-    ]
+def _planning_cells(suite_estimate: SuiteEstimate) -> dict[str, object]:
+    plan, duration_s = suite_estimate.plan, suite_estimate.duration_s
+    return {
+        "SUITE": plan.suite,
+        "ROLE": plan.role.value,
+        "CLAIM": plan.claim.value.replace("_", "-"),
+        "ALLOWED LOSS": f"{format_score(plan.margin, None)} points",
+        "ITEMS": plan.n_max_text,
+        "SEES FROM": f"{format_score(suite_estimate.mde)} points",
+        "COSTS AT MOST": format_usd(suite_estimate.cost_usd),
+        "TAKES ABOUT": "unknown" if duration_s is None else format_span(duration_s),
+    }
 
 
 def planning_json(planning: Sequence[SuiteEstimate]) -> object:
     return [
         {
             "suite": suite_estimate.plan.suite,
-            "figures": _figures(suite_estimate),
+            "figures": {
+                field.name: to_plain(getattr(suite_estimate, field.name))
+                for field in fields(suite_estimate)[1:]
+            },
         }
         for suite_estimate in planning
     ]
-
-
-def _figures(suite_estimate: SuiteEstimate) -> dict[str, object]:
-    return {
-        field.name: to_plain(getattr(suite_estimate, field.name))
-        for field in fields(suite_estimate)[1:]
-    }

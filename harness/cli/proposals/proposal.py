@@ -8,7 +8,7 @@ import click
 
 from harness.cli.frame import output
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
-from harness.cli.frame.output import note_page, page_options, timestamp
+from harness.cli.frame.output import page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.watching import Watched, watch, watch_option
 from harness.cli.proposals import comparison
@@ -26,7 +26,6 @@ from harness.domain.errors import InputError
 from harness.domain.evals.verdict import Verdict
 from harness.domain.formatting import format_latency, format_thousand_price
 from harness.domain.pagination import INVALID_ROWS_HINT, PageRequest
-from harness.domain.proposals.proposal import Proposal
 from harness.gate.text.sentences import share_text
 
 CREATE = LazyCommand(
@@ -66,24 +65,18 @@ def list_proposals(
     )
     names = queries.load_target_names(context, {row.candidate for row in proposals})
     verdicts = queries.load_verdicts(context, {row.verdict for row in proposals if row.verdict})
-    note_page(proposals)
-    if session.json:
-        output.document(proposals.items)
-        return
-    output.table(
-        ["ID", "ROUTE", "CANDIDATE", "PHASE", "VERDICT", "PROPOSER", "CREATED (UTC)"],
-        [
-            [
-                row.id,
-                row.route,
-                names.get(row.candidate, row.candidate),
-                row.phase_text,
-                _verdict_words(row.verdict, verdicts),
-                row.proposer,
-                timestamp(row.created_at),
-            ]
-            for row in proposals
-        ],
+    output.listing(
+        session,
+        proposals,
+        lambda row: {
+            "ID": row.id,
+            "ROUTE": row.route,
+            "CANDIDATE": names.get(row.candidate, row.candidate),
+            "PHASE": row.phase_text,
+            "VERDICT": _verdict_words(row.verdict, verdicts),
+            "PROPOSER": row.proposer,
+            "CREATED (UTC)": timestamp(row.created_at),
+        },
         empty="no proposals: `swapgate proposal create ROUTE CANDIDATE` makes one",
     )
 
@@ -167,27 +160,20 @@ def _print_queue(ctx: Context, proposal_id: str) -> None:
 
 def _print_selection(beside: SelectionComparison) -> None:
     click.echo()
-    output.table(
-        ["CANDIDATE", "PROPOSAL", "VERDICT", "DELTA (95 % INTERVAL)", *_FIGURES],
-        [
-            [
-                candidate.target.name,
-                candidate.proposal.id,
-                candidate.standing,
-                candidate.describe_differences(),
-                f"{candidate.answered:,} of {candidate.planned:,}",
-                format_thousand_price(candidate.figures.cost_usd_per_1000),
-                format_latency(candidate.figures.p95_s),
-                candidate.proposal.phase_text,
-            ]
-            for candidate in beside.candidates
-        ],
-        empty="",
+    output.table_of(
+        beside.candidates,
+        lambda candidate: {
+            "CANDIDATE": candidate.target.name,
+            "PROPOSAL": candidate.proposal.id,
+            "VERDICT": candidate.standing,
+            "DELTA (95 % INTERVAL)": candidate.describe_differences(),
+            "ANSWERS": f"{candidate.answered:,} of {candidate.planned:,}",
+            "COST OF 1,000": format_thousand_price(candidate.figures.cost_usd_per_1000),
+            "P95": format_latency(candidate.figures.p95_s),
+            "PHASE": candidate.proposal.phase_text,
+        },
     )
     click.echo(share_text(len(beside.candidates)))
-
-
-_FIGURES = ("ANSWERS", "COST OF 1,000", "P95", "PHASE")
 
 
 def _review_json(proposal_review: ProposalReview) -> object:
@@ -229,10 +215,11 @@ def approve(session: Session, proposal_id: str, reason: str, change: str) -> Non
     """
     for line in review.review_proposal(session.context, proposal_id).widened:
         output.note(f"widened: {line}")
-    made = decisions.approve_proposal(
-        session.context, session.deciding_actor, proposal_id, reason, change_reference=change
+    made = session.decide(
+        decisions.approve_proposal, proposal_id, reason, change_reference=change
     )
-    _answer(session, made, f"{made.id} is approved by {made.approver}: its canary opens next")
+    text = f"{made.id} is approved by {made.approver}: its canary opens next"
+    output.answer(session, made, text)
     for approval in decisions.list_approvals(session.context, made.id):
         for remark in approval.remarks:
             output.note(remark)
@@ -244,10 +231,8 @@ def approve(session: Session, proposal_id: str, reason: str, change: str) -> Non
 @pass_session
 def reject(session: Session, proposal_id: str, reason: str) -> None:
     """End a proposal that waits for approval."""
-    made = decisions.refuse_proposal(
-        session.context, session.deciding_actor, proposal_id, reason
-    )
-    _answer(session, made, f"{made.id} is rejected")
+    made = session.decide(decisions.refuse_proposal, proposal_id, reason)
+    output.answer(session, made, f"{made.id} is rejected")
 
 
 @proposal.command()
@@ -256,14 +241,5 @@ def reject(session: Session, proposal_id: str, reason: str) -> None:
 @pass_session
 def cancel(session: Session, proposal_id: str, reason: str) -> None:
     """Take an open proposal back, before its canary."""
-    made = decisions.cancel_proposal(
-        session.context, session.deciding_actor, proposal_id, reason
-    )
-    _answer(session, made, f"{made.id} is cancelled")
-
-
-def _answer(session: Session, made: Proposal, words: str) -> None:
-    if session.json:
-        output.document(made)
-    else:
-        click.echo(words)
+    made = session.decide(decisions.cancel_proposal, proposal_id, reason)
+    output.answer(session, made, f"{made.id} is cancelled")

@@ -4,6 +4,7 @@ proof).
 """
 
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -74,7 +75,7 @@ def replay(
         sys.exit(0 if _replay_action(session, int(decision)) else DIFFERS)
     if not terms_given:
         found = verdict_replay.replay_verdict(session.context, decision)
-        _print_replayed(found, as_json=session.json)
+        _print_replayed(session, found)
         sys.exit(0 if found.agrees else DIFFERS)
     terms = OtherTerms(Claim(claim) if claim else None, margin, alpha, min_saving)
     verdict = verdict_replay.what_if(session.context, decision, terms)
@@ -85,116 +86,92 @@ def _replay_action(session: Session, number: int) -> bool:
     """Whether it came out the same."""
     if stage_audit.has_inputs(session.context, number):
         of_shadow = stage_audit.replay_stage(session.context, number)
-        _print_shadow(of_shadow, as_json=session.json)
+        _print_shadow(session, of_shadow)
         return of_shadow.agrees
     action = audit.replay_action(session.context, number)
-    _print_action(action, as_json=session.json)
+    _print_action(session, action)
     return action.agrees
 
 
-def _print_replayed(verdict: ReplayedVerdict, *, as_json: bool) -> None:
-    if as_json:
-        shown = {
-            "verdict": verdict.stored.id,
-            "outcome": verdict.stored.outcome,
-            "agrees": verdict.agrees,
-            "stored_sha256": verdict.stored_sha256,
-            "again_sha256": verdict.again_sha256,
-            "items": dict(verdict.items),
-            "differences": list(verdict.differences),
-        }
-        output.document(shown)
+def _print_again(
+    session: Session,
+    document: dict[str, object],
+    facts: Sequence[tuple[str, object]],
+    again: ReplayedVerdict | ReplayedAction | ReplayedShadow,
+    same: str,
+) -> None:
+    """Prints a decision that was made again. same: what it means that nothing differs."""
+    if session.json:
+        digests = {"stored_sha256": again.stored_sha256, "again_sha256": again.again_sha256}
+        differences = {"differences": list(again.differences), "agrees": again.agrees}
+        output.document({**document, **digests, **differences})
         return
     output.facts(
         [
-            ("verdict", verdict.stored.id),
-            ("says", f"{verdict.stored.words}: {reason_text(verdict.stored)}"),
+            *facts,
+            ("stored", f"sha256 {again.stored_sha256}"),
+            ("again", f"sha256 {again.again_sha256}"),
+        ]
+    )
+    if again.agrees:
+        click.echo(f"The same, to the byte{same}.")
+    for difference in again.differences:
+        click.echo(f"NOT THE SAME: {difference}")
+
+
+def _print_replayed(session: Session, verdict: ReplayedVerdict) -> None:
+    stored = verdict.stored
+    _print_again(
+        session,
+        {"verdict": stored.id, "outcome": stored.outcome, "items": dict(verdict.items)},
+        [
+            ("verdict", stored.id),
+            ("says", f"{stored.words}: {reason_text(stored)}"),
             ("items", ", ".join(f"{suite} {n}" for suite, n in verdict.items.items())),
-            ("stored", f"sha256 {verdict.stored_sha256}"),
-            ("again", f"sha256 {verdict.again_sha256}"),
-        ]
+        ],
+        verdict,
+        "; and its pairs are what the stored samples say",
     )
-    if verdict.agrees:
-        click.echo("The same, to the byte; and its pairs are what the stored samples say.")
-    for difference in verdict.differences:
-        click.echo(f"NOT THE SAME: {difference}")
 
 
-def _print_action(action: ReplayedAction, *, as_json: bool) -> None:
-    if as_json:
-        output.document({**_plain_action(action), "agrees": action.agrees})
-        return
-    event, reason = action.event, action.event.details.get("reason", "")
-    output.facts(
-        [
-            ("action", f"{event.action}, event {event.number}, by {event.actor}"),
-            (
-                "of",
-                (f"{event.subject}, rollout {action.rollout}, {timestamp(event.at)} UTC"),
-            ),
-            ("said", reason),
-            (
-                "evidence",
-                action.decided.reason if action.decided else "cannot be decided again",
-            ),
-            ("blocks", f"{action.blocks:,}"),
-            ("stored", f"sha256 {action.stored_sha256}"),
-            ("again", f"sha256 {action.again_sha256}"),
-        ]
+def _print_action(session: Session, action: ReplayedAction) -> None:
+    event = action.event
+    of = f"{event.subject}, rollout {action.rollout}, {timestamp(event.at)} UTC"
+    _print_again(
+        session,
+        {**_plain(action), "rollout": action.rollout, "blocks": action.blocks},
+        [*_event_facts(action, of), ("blocks", f"{action.blocks:,}")],
+        action,
+        ", from the blocks that are stored",
     )
-    if action.agrees:
-        click.echo("The same, to the byte, from the blocks that are stored.")
-    for difference in action.differences:
-        click.echo(f"NOT THE SAME: {difference}")
 
 
-def _print_shadow(shadow: ReplayedShadow, *, as_json: bool) -> None:
-    if as_json:
-        shown = {
-            "event": shadow.event.number,
-            "action": shadow.event.action,
-            "proposal": shadow.proposal,
-            "stored_sha256": shadow.stored_sha256,
-            "again_sha256": shadow.again_sha256,
-            "pairs": shadow.pairs,
-            "decided": to_plain(shadow.decided),
-            "differences": list(shadow.differences),
-            "agrees": shadow.agrees,
-        }
-        output.document(shown)
-        return
-    event = shadow.event
-    output.facts(
-        [
-            ("action", f"{event.action}, event {event.number}, by {event.actor}"),
-            ("of", f"proposal {shadow.proposal}, {timestamp(event.at)} UTC"),
-            ("said", event.details.get("reason", "")),
-            (
-                "evidence",
-                shadow.decided.reason if shadow.decided else "cannot be decided again",
-            ),
-            ("pairs", f"{shadow.pairs:,}"),
-            ("stored", f"sha256 {shadow.stored_sha256}"),
-            ("again", f"sha256 {shadow.again_sha256}"),
-        ]
+def _print_shadow(session: Session, shadow: ReplayedShadow) -> None:
+    of = f"proposal {shadow.proposal}, {timestamp(shadow.event.at)} UTC"
+    _print_again(
+        session,
+        {**_plain(shadow), "proposal": shadow.proposal, "pairs": shadow.pairs},
+        [*_event_facts(shadow, of), ("pairs", f"{shadow.pairs:,}")],
+        shadow,
+        ", from the figures that the event keeps",
     )
-    if shadow.agrees:
-        click.echo("The same, to the byte, from the figures that the event keeps.")
-    for difference in shadow.differences:
-        click.echo(f"NOT THE SAME: {difference}")
 
 
-def _plain_action(action: ReplayedAction) -> dict[str, object]:
-    return {
-        "event": action.event.number,
-        "action": action.event.action,
-        "rollout": action.rollout,
-        "stored_sha256": action.stored_sha256,
-        "again_sha256": action.again_sha256,
-        "blocks": action.blocks,
-        "decided": to_plain(action.decided),
-        "differences": list(action.differences),
-    }
+def _plain(again: ReplayedAction | ReplayedShadow) -> dict[str, object]:
+    event, decided = again.event, to_plain(again.decided)
+    return {"event": event.number, "action": event.action, "decided": decided}
+
+
+def _event_facts(
+    again: ReplayedAction | ReplayedShadow, of: str
+) -> Sequence[tuple[str, object]]:
+    event, decided = again.event, again.decided
+    return [
+        ("action", f"{event.action}, event {event.number}, by {event.actor}"),
+        ("of", of),
+        ("said", event.details.get("reason", "")),
+        ("evidence", decided.reason if decided else "cannot be decided again"),
+    ]
 
 
 def _print_what_if(decision: str, verdict: Verdict | None, *, as_json: bool) -> None:

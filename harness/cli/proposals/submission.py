@@ -2,8 +2,9 @@
 what the comparisons would take and risk, registers them, and waits for the gate with `--wait`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import click
 
@@ -47,26 +48,26 @@ def plan_ramp(session: Session, route: str, policy: str | None) -> None:
 def print_plan(plan: RampPlan) -> None:
     """Prints the ramp step by step, how long it takes in words, and what would shorten it."""
     if plan.steps:
-        output.table(
-            ["SHARE", "NEEDS", "TAKES ABOUT", "FOUR OF FIVE", "ITS TIME", ""],
-            [_plan_row(step) for step in plan.steps],
-            empty="",
-        )
+        output.table_of(plan.steps, _plan_cells)
     output.paragraph(plan.words)
     for option in plan.options:
         output.paragraph(f"option: {option}")
 
 
-def _plan_row(step: StepPlan) -> list[object]:
+def _plan_cells(step: StepPlan) -> dict[str, object]:
     needs = f"{step.min_exposures:,} callers" + (", certified" if step.certify else "")
-    return [
-        format_bps(step.weight_bps),
-        needs,
-        "not in its time" if step.typical_s is None else format_estimate(step.typical_s),
-        "not in its time" if step.cautious_s is None else format_estimate(step.cautious_s),
-        format_estimate(step.deadline_s),
-        "✓" if step.in_time else "too slow",
-    ]
+    return {
+        "SHARE": format_bps(step.weight_bps),
+        "NEEDS": needs,
+        "TAKES ABOUT": _step_time(step.typical_s),
+        "FOUR OF FIVE": _step_time(step.cautious_s),
+        "ITS TIME": format_estimate(step.deadline_s),
+        "": "✓" if step.in_time else "too slow",
+    }
+
+
+def _step_time(seconds: float | None) -> str:
+    return "not in its time" if seconds is None else format_estimate(seconds)
 
 
 def plan_json(plan: RampPlan) -> dict[str, object]:
@@ -177,10 +178,11 @@ def create_proposal(  # noqa: PLR0913 - one per option
         for one, proposal in zip(request.alone, planned, strict=True)
     ]
     ramp = duration_estimate.estimate_for_proposal(context, planned[0])
+    risk = {"risk": to_plain(terms.risk)}
     if not session.json:
         _print_terms(outlooks, ramp, terms)
     if dry_run:
-        _print_dry(session, outlooks, ramp, terms)
+        _print_dry(session, outlooks, {"canary": plan_json(ramp), **risk})
         return
     made = submission.create_selection(context, session.deciding_actor, request)
     if advice := who_starts_it(session.settings.control):
@@ -193,7 +195,7 @@ def create_proposal(  # noqa: PLR0913 - one per option
     if wait:
         made, code = verdict_wait.follow_candidates(session, made, until, timeout_s)
     if session.json:
-        _print_made(made, outlooks, terms)
+        _print_documents(made, outlooks, risk)
     elif wait:
         for proposal in made:
             click.echo(comparison.outcome_text(load_comparison(context, proposal.id)))
@@ -231,16 +233,9 @@ def _print_terms(outlooks: Sequence[_Outlook], ramp: RampPlan, terms: ProposalPr
             output.note(f"waits for another person's approval: {line}")
         for line in outlook.untaken:
             output.paragraph(line)
-        output.paragraph(
-            "\n".join(
-                part
-                for part in (
-                    monthly_bill.describe_forecast(outlook.bill),
-                    monthly_bill.describe_basis(outlook.bill),
-                )
-                if part
-            )
-        )
+        forecast = monthly_bill.describe_forecast(outlook.bill)
+        basis = monthly_bill.describe_basis(outlook.bill)
+        output.paragraph("\n".join(filter(None, (forecast, basis))))
     if len(outlooks) > 1:
         output.note(share_text(len(outlooks)))
     output.paragraph(terms.risk.text)
@@ -249,47 +244,40 @@ def _print_terms(outlooks: Sequence[_Outlook], ramp: RampPlan, terms: ProposalPr
         output.paragraph(f"option: {option}")
 
 
-def _print_made(
-    made: Sequence[Proposal], outlooks: Sequence[_Outlook], terms: ProposalPreview
+def _print_documents(
+    made: Sequence[Proposal], outlooks: Sequence[_Outlook], more: Mapping[str, object]
 ) -> None:
+    """Prints the proposals as one document. made: none after a dry run, which shows what would
+    be registered instead. more: what all candidates share.
+    """
     several = [
         {
             "proposal": to_plain(proposal),
             "planning": planning_json(outlook.planning),
             "forecast": to_plain(outlook.bill),
             "untaken": list(outlook.untaken),
+            **({} if proposal else _registered(outlook.planned)),
         }
-        for proposal, outlook in zip(made, outlooks, strict=True)
+        for proposal, outlook in zip_longest(made, outlooks)
     ]
-    risk = {"risk": to_plain(terms.risk)}
-    if len(made) == 1:
-        output.document({**several[0], **risk})
+    if len(several) == 1:
+        output.document({**several[0], **more})
     else:
-        output.document({"selection": made[0].selection, "candidates": several, **risk})
+        selection = made[0].selection if made else None
+        output.document({"selection": selection, "candidates": several, **more})
 
 
 def _print_dry(
-    session: Session, outlooks: Sequence[_Outlook], ramp: RampPlan, terms: ProposalPreview
+    session: Session, outlooks: Sequence[_Outlook], more: Mapping[str, object]
 ) -> None:
-    if not session.json:
-        output.note("nothing was stored: leave --dry-run out to propose it")
-        return
-    several = [
-        {
-            "proposal": None,
-            "planning": planning_json(outlook.planning),
-            "forecast": to_plain(outlook.bill),
-            "untaken": list(outlook.untaken),
-            "plans": to_plain(outlook.planned.plans),
-            "widened": to_plain(outlook.planned.widened),
-        }
-        for outlook in outlooks
-    ]
-    common = {"canary": plan_json(ramp), "risk": to_plain(terms.risk)}
-    if len(several) == 1:
-        output.document({**several[0], **common})
+    if session.json:
+        _print_documents((), outlooks, more)
     else:
-        output.document({"selection": None, "candidates": several, **common})
+        output.note("nothing was stored: leave --dry-run out to propose it")
+
+
+def _registered(planned: Proposal) -> dict[str, object]:
+    return {"plans": to_plain(planned.plans), "widened": to_plain(planned.widened)}
 
 
 def _next(made: Proposal) -> str:

@@ -8,7 +8,7 @@ import click
 
 from harness.cli.frame import output
 from harness.cli.frame.duration import DurationType
-from harness.cli.frame.output import note_page, page_options, timestamp
+from harness.cli.frame.output import page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import queries
 from harness.control.routing import break_glass as broken
@@ -49,16 +49,16 @@ def propose(
 ) -> None:
     """Ask that TARGET serve without proof. Nothing changes before a second person confirms."""
     wanted = broken.BreakGlassRequest(name, target, reason, lasts, through_freeze)
-    context = session.context_with_providers
-    made = broken.propose_break_glass(context, session.deciding_actor, wanted)
-    if session.json:
-        output.document(made)
-        return
-    click.echo(made.id)
+    made = broken.propose_break_glass(
+        session.context_with_providers, session.deciding_actor, wanted
+    )
     last = timestamp(made.confirm_by)
-    output.note(
-        f"a second person, an admin, confirms it before {last} UTC: `swapgate "
-        f"route break-glass confirm {made.id}`"
+    output.answer(
+        session,
+        made,
+        made.id,
+        advice=f"a second person, an admin, confirms it before {last} UTC: `swapgate route "
+        f"break-glass confirm {made.id}`",
     )
 
 
@@ -67,14 +67,10 @@ def propose(
 @pass_session
 def confirm(session: Session, id_: str) -> None:
     """Let the target serve, as the second person. Whoever asked for it cannot."""
-    made = broken.confirm_break_glass(session.context, session.deciding_actor, id_)
-    if session.json:
-        output.document(made)
-        return
-    click.echo(
-        f"route {made.route} is served without proof until "
-        f"{timestamp(made.expires_at)} UTC ({made.id})"
-    )
+    made = session.decide(broken.confirm_break_glass, id_)
+    until = timestamp(made.expires_at)
+    text = f"route {made.route} is served without proof until {until} UTC ({made.id})"
+    output.answer(session, made, text)
 
 
 @break_glass.command()
@@ -83,11 +79,8 @@ def confirm(session: Session, id_: str) -> None:
 @pass_session
 def end(session: Session, id_: str, reason: str) -> None:
     """End it before its time: the former model returns at once. One person is enough."""
-    made = broken.end_break_glass(session.context, session.deciding_actor, id_, reason=reason)
-    if session.json:
-        output.document(made)
-    else:
-        click.echo(f"{made.id} has ended")
+    made = session.decide(broken.end_break_glass, id_, reason=reason)
+    output.answer(session, made, f"{made.id} has ended")
 
 
 @break_glass.command("list")
@@ -96,24 +89,18 @@ def end(session: Session, id_: str, reason: str) -> None:
 def list_break_glasses(session: Session, page_request: PageRequest) -> None:
     """List those that were asked for, newest first."""
     found = queries.list_break_glasses(session.context, page_request)
-    note_page(found)
-    if session.json:
-        output.document(found.items)
-        return
     names = queries.load_target_names(session.context, {record.target for record in found})
-    output.table(
-        ["ID", "ROUTE", "STATE", "TARGET", "UNTIL", "BY", "REASON"],
-        [
-            [
-                record.id,
-                record.route,
-                record.ended_because or record.state,
-                names.get(record.target, record.target),
-                timestamp(record.expires_at),
-                " and ".join(filter(None, (record.proposer, record.confirmer))),
-                record.reason,
-            ]
-            for record in found
-        ],
+    output.listing(
+        session,
+        found,
+        lambda record: {
+            "ID": record.id,
+            "ROUTE": record.route,
+            "STATE": record.ended_because or record.state,
+            "TARGET": names.get(record.target, record.target),
+            "UNTIL": timestamp(record.expires_at),
+            "BY": " and ".join(filter(None, (record.proposer, record.confirmer))),
+            "REASON": record.reason,
+        },
         empty="nobody asked for a break-glass yet",
     )

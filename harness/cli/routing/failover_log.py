@@ -8,7 +8,7 @@ import click
 
 from harness.cli.frame import output
 from harness.cli.frame.duration import DurationType
-from harness.cli.frame.output import note_page, page_options, timestamp
+from harness.cli.frame.output import page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import queries
 from harness.domain.pagination import PageRequest
@@ -49,38 +49,21 @@ def list_failovers(
         user=user,
         since=since,
     )
-    note_page(failovers)
-    if session.json:
-        output.document(failovers.items)
-        return
-    output.table(
-        [
-            "AT",
-            "ROUTE",
-            "LEFT",
-            "BECAUSE",
-            "STATUS",
-            "CODE",
-            "MS",
-            "ASKED NEXT",
-            "SHAPE",
-            "REQUEST",
-        ],
-        [
-            [
-                timestamp(failover.at),
-                failover.route,
-                failover.target,
-                failover.failure,
-                failover.status,
-                f"{failover.code} at {failover.place}" if failover.place else failover.code,
-                round(failover.latency_ms),
-                failover.next_target or "nobody",
-                _shape(failover),
-                failover.request,
-            ]
-            for failover in failovers
-        ],
+    output.listing(
+        session,
+        failovers,
+        lambda failover: {
+            "AT": timestamp(failover.at),
+            "ROUTE": failover.route,
+            "LEFT": failover.target,
+            "BECAUSE": failover.failure,
+            "STATUS": failover.status,
+            "CODE": f"{failover.code} at {failover.place}" if failover.place else failover.code,
+            "MS": round(failover.latency_ms),
+            "ASKED NEXT": failover.next_target or "nobody",
+            "SHAPE": _shape(failover),
+            "REQUEST": failover.request,
+        },
         empty="no request left a target in that time",
     )
 

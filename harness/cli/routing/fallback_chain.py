@@ -34,25 +34,26 @@ reason_option = click.option(
 def list_fallbacks(session: Session, route: str) -> None:
     """List the chain with the evidence of each: baseline, verdict or waiver."""
     fallbacks = fallback_chain.list_fallbacks(session.context, route)
-    if session.json:
-        output.document(fallbacks)
-        return
-    output.table(
-        ["PLACE", "TARGET", "CAPABLE", "EVIDENCE", "UNTIL", "BY", "REASON"],
-        [
-            [
-                place,
-                entry.target.name,
-                "yes" if entry.capable else "no",
-                evidence_text(entry),
-                timestamp(entry.waiver.expires_at) if entry.waiver else None,
-                entry.waiver.author if entry.waiver else None,
-                entry.waiver.reason if entry.waiver else None,
-            ]
-            for place, entry in enumerate(fallbacks, 1)
-        ],
+    output.listing(
+        session,
+        list(enumerate(fallbacks, 1)),
+        lambda numbered: _cells(*numbered),
         empty=f"route {route} has no fallbacks",
+        as_document=lambda _: fallbacks,
     )
+
+
+def _cells(place: int, entry: ChainEntry) -> dict[str, object]:
+    waiver = entry.waiver
+    return {
+        "PLACE": place,
+        "TARGET": entry.target.name,
+        "CAPABLE": "yes" if entry.capable else "no",
+        "EVIDENCE": evidence_text(entry),
+        "UNTIL": timestamp(waiver.expires_at) if waiver else None,
+        "BY": waiver.author if waiver else None,
+        "REASON": waiver.reason if waiver else None,
+    }
 
 
 def evidence_text(entry: ChainEntry) -> str:
@@ -128,12 +129,8 @@ def add(  # noqa: PLR0913 - one per option
 @pass_session
 def remove(session: Session, route: str, target: str, reason: str) -> None:
     """Take a target out of the chain."""
-    _print_chain(
-        session,
-        fallback_chain.remove_fallback(
-            session.context, session.deciding_actor, route, target, reason=reason
-        ),
-    )
+    made = session.decide(fallback_chain.remove_fallback, route, target, reason=reason)
+    _print_chain(session, made)
 
 
 @fallback.command()
@@ -148,8 +145,8 @@ def remove(session: Session, route: str, target: str, reason: str) -> None:
 @pass_session
 def mark(session: Session, *, route: str, target: str, capable: bool, reason: str) -> None:
     """Say whether a fallback may answer when the stakes are high."""
-    made = fallback_chain.mark_capable(
-        session.context, session.deciding_actor, route, target, capable=capable, reason=reason
+    made = session.decide(
+        fallback_chain.mark_capable, route, target, capable=capable, reason=reason
     )
     _print_chain(session, made)
 
@@ -161,18 +158,11 @@ def mark(session: Session, *, route: str, target: str, capable: bool, reason: st
 @pass_session
 def order(session: Session, route: str, targets: tuple[str, ...], reason: str) -> None:
     """Put the chain into this order; each of its targets is named once."""
-    made = fallback_chain.reorder_chain(
-        session.context, session.deciding_actor, route, targets, reason=reason
-    )
+    made = session.decide(fallback_chain.reorder_chain, route, targets, reason=reason)
     _print_chain(session, made)
 
 
 def _print_chain(session: Session, route: Route) -> None:
-    if session.json:
-        output.document(route)
-        return
-    names = [
-        entry.target.name
-        for entry in fallback_chain.list_fallbacks(session.context, route.name)
-    ]
-    click.echo(f"route {route.name} falls back to {', '.join(names) or 'nobody'}")
+    chain = fallback_chain.list_fallbacks(session.context, route.name)
+    names = ", ".join(entry.target.name for entry in chain)
+    output.answer(session, route, f"route {route.name} falls back to {names or 'nobody'}")

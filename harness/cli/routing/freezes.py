@@ -8,7 +8,7 @@ import click
 
 from harness.cli.frame import output
 from harness.cli.frame.duration import DurationType
-from harness.cli.frame.output import note_page, page_options, timestamp
+from harness.cli.frame.output import page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import queries
 from harness.control.routing import freezes
@@ -63,15 +63,14 @@ def freeze(
     elif ends_at is None or lasts is not None:
         raise InputError("give one of --until and --for")
     wanted = freezes.FreezeRequest(name, ends_at, reason, starts_at)
-    made = freezes.add_freeze(session.context, session.deciding_actor, wanted)
-    if session.json:
-        output.document(made)
-        return
-    click.echo(made.id)
+    made = session.decide(freezes.add_freeze, wanted)
     scope = "all routes are" if name is None else f"route {name} is"
-    output.note(
-        f"{scope} frozen from {timestamp(made.starts_at)} until "
-        f"{timestamp(made.ends_at)} UTC: `swapgate route unfreeze {made.id}`"
+    output.answer(
+        session,
+        made,
+        made.id,
+        advice=f"{scope} frozen from {timestamp(made.starts_at)} until "
+        f"{timestamp(made.ends_at)} UTC: `swapgate route unfreeze {made.id}`",
     )
 
 
@@ -81,13 +80,8 @@ def freeze(
 @pass_session
 def unfreeze(session: Session, freeze_id: str, reason: str) -> None:
     """End a freeze early. Whoever proposed a swap that it holds back cannot do this."""
-    record = freezes.lift_freeze(
-        session.context, session.deciding_actor, freeze_id, reason=reason
-    )
-    if session.json:
-        output.document(record)
-    else:
-        click.echo(f"lifted {freeze_id}")
+    record = session.decide(freezes.lift_freeze, freeze_id, reason=reason)
+    output.answer(session, record, f"lifted {freeze_id}")
 
 
 @click.command("freezes")
@@ -99,28 +93,21 @@ def list_freezes(session: Session, page_request: PageRequest) -> None:
     The weekly freezes of the configuration file are shown on stderr.
     """
     found = queries.list_freezes(session.context, page_request)
-    note_page(found)
-    if session.json:
-        output.document(found.items)
-        return
     now = session.installation.clock.now()
-    ctx = session.context
-    for window in ctx.freeze_windows:
+    for window in () if session.json else session.context.freeze_windows:
         scope = ", ".join(sorted(window.routes)) or "all routes"
         output.note(f"every week, {window}: {scope} ({window.reason})")
-    output.table(
-        ["ID", "ROUTE", "STATE", "FROM", "UNTIL", "BY", "REASON"],
-        [
-            [
-                record.freeze.id,
-                record.freeze.route or "all",
-                record.describe_state(now),
-                timestamp(record.freeze.starts_at),
-                timestamp(record.freeze.ends_at),
-                record.freeze.actor,
-                record.freeze.reason,
-            ]
-            for record in found
-        ],
+    output.listing(
+        session,
+        found,
+        lambda record: {
+            "ID": record.freeze.id,
+            "ROUTE": record.freeze.route or "all",
+            "STATE": record.describe_state(now),
+            "FROM": timestamp(record.freeze.starts_at),
+            "UNTIL": timestamp(record.freeze.ends_at),
+            "BY": record.freeze.actor,
+            "REASON": record.freeze.reason,
+        },
         empty="nobody has set a freeze yet",
     )

@@ -8,7 +8,7 @@ import click
 
 from harness.cli.frame import output
 from harness.cli.frame.duration import DurationType
-from harness.cli.frame.output import note_page, page_options, timestamp
+from harness.cli.frame.output import page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import queries
 from harness.control.routing import kill_switch
@@ -44,17 +44,12 @@ def throw(
     target among its targets keeps its plan: a switch never adds a target without evidence.
     """
     wanted = kill_switch.SwitchRequest(parse_force(force), reason, route, lasts)
-    made = kill_switch.throw_switch(
-        session.context, session.deciding_actor, wanted, source=SwitchSource.CLI
-    )
-    if session.json:
-        output.document(made)
-        return
-    click.echo(made.id)
+    made = session.decide(kill_switch.throw_switch, wanted, source=SwitchSource.CLI)
     scope = "all routes" if route is None else f"route {route}"
     until = f"until {timestamp(made.expires_at)}" if made.expires_at else "until it is lifted"
-    output.note(f"{made.force} is forced for {scope} {until}: `swapgate switch lift {made.id}`")
-    kept = kill_switch.find_unaffected(session.context, made)
+    said = f"{made.force} is forced for {scope} {until}: `swapgate switch lift {made.id}`"
+    output.answer(session, made, made.id, advice=said)
+    kept = () if session.json else kill_switch.find_unaffected(session.context, made)
     if kept:
         names = ", ".join(kept)
         output.note(f"these routes may use nothing of it and keep their plans: {names}")
@@ -66,13 +61,8 @@ def throw(
 @pass_session
 def lift(session: Session, switch_id: str, reason: str) -> None:
     """End a switch: routers go back to their plans within two seconds."""
-    record = kill_switch.lift_switch(
-        session.context, session.deciding_actor, switch_id, reason=reason
-    )
-    if session.json:
-        output.document(record)
-    else:
-        click.echo(f"lifted {switch_id}")
+    record = session.decide(kill_switch.lift_switch, switch_id, reason=reason)
+    output.answer(session, record, f"lifted {switch_id}")
 
 
 @switch.command("list")
@@ -85,28 +75,23 @@ def list_switches(session: Session, page_request: PageRequest) -> None:
     said on stderr: routers read both when they start.
     """
     switches = queries.list_switches(session.context, page_request)
-    note_page(switches)
-    if session.json:
-        output.document(switches.items)
-        return
     now = session.installation.clock.now()
-    for standing in session.installation.standing_switches:
-        output.note(f"{standing.reason}: {standing.force} for {_scope(standing.route)}")
-    output.table(
-        ["ID", "FORCES", "ROUTE", "STATE", "UNTIL", "BY", "SINCE", "REASON"],
-        [
-            [
-                record.switch.id,
-                record.switch.force,
-                _scope(record.switch.route),
-                _state(record, now),
-                timestamp(record.switch.expires_at),
-                record.switch.actor,
-                timestamp(record.switch.created_at),
-                record.switch.reason,
-            ]
-            for record in switches
-        ],
+    if not session.json:
+        for standing in session.installation.standing_switches:
+            output.note(f"{standing.reason}: {standing.force} for {_scope(standing.route)}")
+    output.listing(
+        session,
+        switches,
+        lambda record: {
+            "ID": record.switch.id,
+            "FORCES": record.switch.force,
+            "ROUTE": _scope(record.switch.route),
+            "STATE": _state(record, now),
+            "UNTIL": timestamp(record.switch.expires_at),
+            "BY": record.switch.actor,
+            "SINCE": timestamp(record.switch.created_at),
+            "REASON": record.switch.reason,
+        },
         empty="no switch was thrown yet: every route follows its plan",
     )
 

@@ -38,30 +38,30 @@ def show_entries(
     """Prints entries of the catalogue. empty: what a person reads in place of a table without
     rows.
     """
-    if session.json:
-        output.document([{"name": name, **_json(entry)} for name, entry in found])
-        return
-    output.table(
-        ["MODEL", "INPUT $/MTOK", "OUTPUT $/MTOK", "WINDOW", "CAN", "ENDS"],
-        [
-            [
-                name,
-                *prices(entry.price),
-                entry.context_window or "unknown",
-                " ".join(sorted(entry.has)) or "unknown",
-                entry.end_date.isoformat() if entry.end_date else "",
-            ]
-            for name, entry in found
-        ],
+    output.listing(
+        session,
+        found,
+        lambda named: _entry_cells(*named),
         empty=empty,
+        as_document=lambda rows: [{"name": name, **_json(entry)} for name, entry in rows],
     )
 
 
-def prices(price: Price | None) -> tuple[str, str]:
-    """Writes the prices of input and output, in dollars per million tokens."""
-    if price is None:
-        return "unknown", "unknown"
-    return f"{price.input_usd_per_mtok:g}", f"{price.output_usd_per_mtok:g}"
+def _entry_cells(name: str, entry: CatalogueEntry) -> dict[str, object]:
+    return {
+        "MODEL": name,
+        **_price_cells(entry.price),
+        "WINDOW": entry.context_window or "unknown",
+        "CAN": " ".join(sorted(entry.has)) or "unknown",
+        "ENDS": entry.end_date.isoformat() if entry.end_date else "",
+    }
+
+
+def _price_cells(price: Price | None) -> dict[str, object]:
+    return {
+        "INPUT $/MTOK": f"{price.input_usd_per_mtok:g}" if price else "unknown",
+        "OUTPUT $/MTOK": f"{price.output_usd_per_mtok:g}" if price else "unknown",
+    }
 
 
 def _json(entry: CatalogueEntry) -> dict[str, object]:
@@ -113,18 +113,15 @@ def list_models(session: Session, *, every: bool, page_request: PageRequest) -> 
     ends = {
         ending.target: ending for ending in deprecations.list_endings(ctx, in_use, providers)
     }
-    output.table(
-        ["TARGET", "ID", "INPUT $/MTOK", "OUTPUT $/MTOK", "ENDS", "ROUTES"],
-        [
-            [
-                target.name,
-                target.id,
-                *prices(known_price(target, providers.get(target.provider))),
-                _ends(ends.get(target.id)),
-                str(users.get(target.id, queries.NO_USERS)),
-            ]
-            for target in found
-        ],
+    output.table_of(
+        found,
+        lambda target: {
+            "TARGET": target.name,
+            "ID": target.id,
+            **_price_cells(known_price(target, providers.get(target.provider))),
+            "ENDS": _ends(ends.get(target.id)),
+            "ROUTES": str(users.get(target.id, queries.NO_USERS)),
+        },
         empty="no targets yet: `swapgate model add PROVIDER/MODEL` adds one",
     )
 
@@ -226,18 +223,18 @@ def discover(session: Session, provider: str) -> None:
     """
     ctx = session.context_with_providers
     listed = discovery.discover_models(ctx, session.actor, provider)
-    if session.json:
-        output.document(listed)
-        return
-    output.table(
-        ["MODEL", "INPUT $/MTOK", "OUTPUT $/MTOK", "WINDOW"],
-        [
-            [model.model, *prices(model.price), model.context_window or "unknown"]
-            for model in listed.models
-        ],
+    output.listing(
+        session,
+        listed.models,
+        lambda model: {
+            "MODEL": model.model,
+            **_price_cells(model.price),
+            "WINDOW": model.context_window or "unknown",
+        },
         empty=f"{provider} lists no models",
+        as_document=lambda _: listed,
     )
-    if listed.left_out:
+    if listed.left_out and not session.json:
         output.note(f"{listed.left_out} entries are left out: they have no name of a model")
 
 

@@ -9,7 +9,7 @@ import click
 from harness.cli.frame import output
 from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session, pass_session
-from harness.cli.frame.watching import Watched, watch, watch_option
+from harness.cli.frame.watching import Watched, show, watch_option
 from harness.control.routing import scorecard
 from harness.control.routing.monthly_bill import describe_month
 from harness.control.routing.scorecard import RouteScorecard, SuiteScore
@@ -42,21 +42,14 @@ def route_measured(session: Session, name: str | None, *, watched: bool) -> None
             return [scorecard.build_scorecard(context, name)]
         return scorecard.build_scorecards(context)
 
-    if watched:
-        watch(
-            session,
-            Watched(
-                load=load,
-                draw=_print_measured,
-                lines=lambda scorecards: {row.route.name: _line(row) for row in scorecards},
-                document=lambda scorecards: scorecards,
-                ended=lambda scorecards: not scorecards,
-            ),
-        )
-    elif session.json:
-        output.document(load())
-    else:
-        _print_measured(load())
+    shown = Watched(
+        load=load,
+        draw=_print_measured,
+        lines=lambda scorecards: {row.route.name: _line(row) for row in scorecards},
+        document=lambda scorecards: scorecards,
+        ended=lambda scorecards: not scorecards,
+    )
+    show(session, shown, again=watched)
 
 
 def _line(row: RouteScorecard) -> str:
@@ -69,39 +62,30 @@ def _line(row: RouteScorecard) -> str:
 
 
 def _print_measured(found: Sequence[RouteScorecard]) -> None:
-    output.table(
-        [
-            *("ROUTE", "MODEL", "PER 1,000", "A MONTH", "REQUESTS", "MEDIAN"),
-            *("95TH PERCENTILE", "CALLERS FAILED", "MODEL FAILED"),
-        ],
-        [_traffic_row(row) for row in found],
-        empty="no routes yet: `swapgate route create` makes one",
+    output.table_of(
+        found, _traffic_cells, empty="no routes yet: `swapgate route create` makes one"
     )
     if found:
         click.echo()
-        output.table(
-            ["ROUTE", "SUITE", "ROLE", "SCORE", "95 % INTERVAL", "ITEMS", "MEASURED (UTC)"],
-            [
-                _score_row(route_scorecard, score)
-                for route_scorecard in found
-                for score in route_scorecard.scores
-            ],
+        output.table_of(
+            [(row, score) for row in found for score in row.scores],
+            lambda pair: _score_cells(*pair),
             empty="no route has a suite: `swapgate route settings` gives it one",
         )
 
 
-def _traffic_row(route_scorecard: RouteScorecard) -> Sequence[object]:
-    return (
-        route_scorecard.route.name,
-        route_scorecard.incumbent.name,
-        _per_1000(route_scorecard),
-        _month(route_scorecard),
-        requests(route_scorecard, ""),
-        _seconds(route_scorecard.p50_ms),
-        _seconds(route_scorecard.p95_ms),
-        _share(route_scorecard.failed),
-        _share(route_scorecard.charged),
-    )
+def _traffic_cells(row: RouteScorecard) -> dict[str, object]:
+    return {
+        "ROUTE": row.route.name,
+        "MODEL": row.incumbent.name,
+        "PER 1,000": _per_1000(row),
+        "A MONTH": _month(row),
+        "REQUESTS": requests(row, ""),
+        "MEDIAN": _seconds(row.p50_ms),
+        "95TH PERCENTILE": _seconds(row.p95_ms),
+        "CALLERS FAILED": _share(row.failed),
+        "MODEL FAILED": _share(row.charged),
+    }
 
 
 def _per_1000(route_scorecard: RouteScorecard) -> str | None:
@@ -133,16 +117,16 @@ def _share(value: float | None) -> str | None:
     return None if value is None else format_percent(value, 2)
 
 
-def _score_row(route_scorecard: RouteScorecard, score: SuiteScore) -> Sequence[object]:
-    return (
-        route_scorecard.route.name,
-        score.suite,
-        score.role.value,
-        None if score.score is None else format_score(score.score),
-        _interval(score),
-        score.items or None,
-        _when(score),
-    )
+def _score_cells(row: RouteScorecard, score: SuiteScore) -> dict[str, object]:
+    return {
+        "ROUTE": row.route.name,
+        "SUITE": score.suite,
+        "ROLE": score.role.value,
+        "SCORE": None if score.score is None else format_score(score.score),
+        "95 % INTERVAL": _interval(score),
+        "ITEMS": score.items or None,
+        "MEASURED (UTC)": _when(score),
+    }
 
 
 def _interval(score: SuiteScore) -> str | None:

@@ -204,10 +204,5 @@ def settings(session: Session, *, name: str, reason: str, **options: Any) -> Non
         overrides = parse_overrides(wanted, before.overrides)
         return replace(before, **given_settings(wanted), suites=suites, overrides=overrides)
 
-    made = routes.change_settings(
-        session.context, session.deciding_actor, name, changed, reason=reason
-    )
-    if session.json:
-        output.document(made)
-    else:
-        click.echo(f"route {name} is at version {made.version}")
+    made = session.decide(routes.change_settings, name, changed, reason=reason)
+    output.answer(session, made, f"route {name} is at version {made.version}")

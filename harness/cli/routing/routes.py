@@ -10,7 +10,7 @@ import click
 
 from harness.cli.evals.suite_options import parse_suites, suite_options
 from harness.cli.frame import output
-from harness.cli.frame.output import note_page, page_options, page_options_with, timestamp
+from harness.cli.frame.output import page_options, page_options_with, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.routing.break_glass import break_glass
 from harness.cli.routing.failover_log import list_failovers
@@ -41,13 +41,11 @@ def route() -> None:
     """Routes: the names that clients use as `model`."""
 
 
-route.add_command(fallback)
-route.add_command(break_glass)
-route.add_command(freeze)
-route.add_command(unfreeze)
-route.add_command(list_freezes)
-route.add_command(route_traffic)
-route.add_command(settings)
+for _command in (
+    *(fallback, break_glass, freeze, unfreeze, list_freezes, route_traffic, settings),
+    *(list_failovers, route_measured),
+):
+    route.add_command(_command)
 
 
 @route.command("list")
@@ -56,26 +54,21 @@ route.add_command(settings)
 def list_routes(session: Session, page_request: PageRequest) -> None:
     """List the routes; those that wait for a person come first."""
     statuses = queries.list_route_status(session.context, page_request)
-    note_page(statuses)
-    if session.json:
-        output.document([as_json(status) for status in statuses])
-        return
-    output.table(
-        ["ROUTE", "STATE", "INCUMBENT", "CANARY", "OPEN PROPOSAL", "LAST VERDICT"],
-        [
-            [
-                status.route.name,
-                status.state_text,
-                status.incumbent.name,
-                _canary(status),
-                _proposal(status),
-                status.last_verdict.words if status.last_verdict else None,
-            ]
-            for status in statuses
-        ],
+    output.listing(
+        session,
+        statuses,
+        lambda status: {
+            "ROUTE": status.route.name,
+            "STATE": status.state_text,
+            "INCUMBENT": status.incumbent.name,
+            "CANARY": _canary(status),
+            "OPEN PROPOSAL": _proposal(status),
+            "LAST VERDICT": status.last_verdict.words if status.last_verdict else None,
+        },
         empty="no routes yet: `swapgate route create` makes one",
+        as_document=lambda rows: [as_json(status) for status in rows],
     )
-    for status in statuses:
+    for status in () if session.json else statuses:
         if (status.needs_decision or status.may_harm) and status.reason:
             output.note(f"{status.route.name}: {status.reason}")
 
@@ -148,10 +141,7 @@ def create(
             RouteSettings(suites=suites, overrides=overrides), **given_settings(options)
         ),
     )
-    if session.json:
-        output.document(made)
-    else:
-        click.echo(f"route {made.name} is served by {incumbent}")
+    output.answer(session, made, f"route {made.name} is served by {incumbent}")
 
 
 @route.command()
@@ -224,41 +214,32 @@ def _fallbacks(route: Route, names: Mapping[str, str]) -> str:
 def history(session: Session, name: str, page_request: PageRequest) -> None:
     """Show the route's versions, the newest first."""
     records = queries.list_route_versions(session.context, name, page_request)
-    note_page(records)
-    if session.json:
-        output.document(records.items)
-        return
     names = queries.load_target_names(
         session.context, {record.route.incumbent for record in records}
     )
-    output.table(
-        ["VERSION", "REVISION", "CHANGE", "AT (UTC)", "BY", "INCUMBENT", "CANARY", "WHY"],
-        [
-            [
-                record.route.version,
-                record.revision,
-                describe_change(
-                    record.route,
-                    record.kind,
-                    record.actor,
-                    record.reason,
-                    record.ended_break_glass,
-                ),
-                timestamp(record.at),
+    output.listing(
+        session,
+        records,
+        lambda record: {
+            "VERSION": record.route.version,
+            "REVISION": record.revision,
+            "CHANGE": describe_change(
+                record.route,
+                record.kind,
                 record.actor,
-                names.get(record.route.incumbent, record.route.incumbent),
-                _share_of(record),
                 record.reason,
-            ]
-            for record in records
-        ],
+                record.ended_break_glass,
+            ),
+            "AT (UTC)": timestamp(record.at),
+            "BY": record.actor,
+            "INCUMBENT": names.get(record.route.incumbent, record.route.incumbent),
+            "CANARY": format_bps(record.route.canary.weight_bps)
+            if record.route.canary
+            else None,
+            "WHY": record.reason,
+        },
         empty="no versions",
     )
-
-
-def _share_of(record: RouteRecord) -> str | None:
-    canary = record.route.canary
-    return format_bps(canary.weight_bps) if canary else None
 
 
 @route.command()
@@ -320,15 +301,7 @@ def _named(text: str, names: Mapping[str, str]) -> str:
 @pass_session
 def rollback(session: Session, name: str, to_version: int | None, reason: str) -> None:
     """Restore a former incumbent. Needs no proof; ends a live canary."""
-    found = routes.roll_back(
-        session.context, session.deciding_actor, name, to_version=to_version, reason=reason
-    )
-    if session.json:
-        output.document(found)
-    else:
-        names = queries.load_target_names(session.context, {found.incumbent})
-        click.echo(f"route {name} is served by {names[found.incumbent]} again")
-
-
-route.add_command(list_failovers)
-route.add_command(route_measured)
+    found = session.decide(routes.roll_back, name, to_version=to_version, reason=reason)
+    names = queries.load_target_names(session.context, {found.incumbent})
+    text = f"route {name} is served by {names[found.incumbent]} again"
+    output.answer(session, found, text)

@@ -13,7 +13,7 @@ from harness.cli.frame import output
 from harness.cli.frame.duration import DurationType
 from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session, pass_session
-from harness.cli.frame.watching import Watched, watch, watch_option
+from harness.cli.frame.watching import Watched, show, watch_option
 from harness.control.context import Context
 from harness.control.operations import queries
 from harness.control.routing.traffic_report import (
@@ -67,21 +67,14 @@ def route_traffic(
     context = session.context
     if name:
         queries.find_route(context, name)
-    if watched:
-        watch(
-            session,
-            Watched(
-                load=lambda: _load(context, name, since),
-                draw=_print,
-                lines=lambda traffic: {row.route: _line(row) for row in traffic.report.routes},
-                document=_as_json,
-                ended=lambda _: False,
-            ),
-        )
-    elif session.json:
-        output.document(_as_json(_load(context, name, since)))
-    else:
-        _print(_load(context, name, since))
+    shown = Watched(
+        load=lambda: _load(context, name, since),
+        draw=_print,
+        lines=lambda traffic: {row.route: _line(row) for row in traffic.report.routes},
+        document=_as_json,
+        ended=lambda _: False,
+    )
+    show(session, shown, again=watched)
 
 
 def _load(ctx: Context, route: str | None, window: timedelta) -> _Traffic:
@@ -124,39 +117,27 @@ def _print(traffic: _Traffic) -> None:
         )
     if report.routes:
         click.echo()
-        output.table(
-            ["ROUTE", "REQUESTS", "ERRORS TO CALLERS", "OWN MODEL FAILED", "COST"],
-            [
-                [
-                    row.route,
-                    f"{row.requests:,}",
-                    _count(row.failed, row.failed_share),
-                    _count(row.left, row.left_share),
-                    format_usd(row.known_cost_usd),
-                ]
-                for row in report.routes
-            ],
-            empty="",
+        output.table_of(
+            report.routes,
+            lambda row: {
+                "ROUTE": row.route,
+                "REQUESTS": f"{row.requests:,}",
+                "ERRORS TO CALLERS": _count(row.failed, row.failed_share),
+                "OWN MODEL FAILED": _count(row.left, row.left_share),
+                "COST": format_usd(row.known_cost_usd),
+            },
         )
     if traffic.reasons:
         click.echo()
-        _print_reasons(traffic)
-
-
-def _print_reasons(traffic: _Traffic) -> None:
-    output.table(
-        ["MODEL LEFT", "WHY", "TIMES", "NO FALLBACK LEFT", "ROUTES", "LAST"],
-        [
-            [
-                reason.target,
-                failure_words(reason.failure),
-                f"{reason.times:,}",
-                f"{reason.unanswered:,}",
-                ", ".join(reason.routes),
-                format_age(reason.last, traffic.report.now),
-            ]
-            for reason in traffic.reasons[:MOST_REASONS]
-        ],
-        empty="",
-    )
-    output.note("`swapgate route failovers` lists them one by one")
+        output.table_of(
+            traffic.reasons[:MOST_REASONS],
+            lambda reason: {
+                "MODEL LEFT": reason.target,
+                "WHY": failure_words(reason.failure),
+                "TIMES": f"{reason.times:,}",
+                "NO FALLBACK LEFT": f"{reason.unanswered:,}",
+                "ROUTES": ", ".join(reason.routes),
+                "LAST": format_age(reason.last, report.now),
+            },
+        )
+        output.note("`swapgate route failovers` lists them one by one")
