@@ -23,7 +23,6 @@ from starlette.exceptions import HTTPException
 
 from harness.api import (
     canary,
-    captures,
     credentials,
     evals,
     health,
@@ -63,7 +62,7 @@ ROUTERS: Final[Mapping[str, APIRouter]] = {
     "freezes": routing.freezes_router,
     "break-glass": routing.break_glasses_router,
     "alerts": operations.alerts_router,
-    "captures": captures.router,
+    "captures": operations.captures_router,
     "credentials": credentials.router,
     "agents": switch_requests.router,
     "operations": operations.router,

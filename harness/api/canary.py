@@ -14,10 +14,11 @@ from fastapi import APIRouter, Query
 from harness.api.frame.endpoint import CallerParam, endpoint
 from harness.api.frame.json_answers import extend, json_answer
 from harness.api.frame.request_fields import (
+    NO_REASON,
     CanaryOperationBody,
     ReasonBody,
+    RouteQuery,
     ShadowBody,
-    ShadowQuery,
 )
 from harness.control.canary import duration_estimate
 from harness.control.canary import status as canary_status
@@ -101,13 +102,8 @@ for _signal, _text in OPERATIONS.items():
     _add_operation(_signal, _text)
 
 
-NO_REASON = ReasonBody()
-
-
 @endpoint(router, "GET", "/shadows")
-def list_shadows(
-    who: CallerParam, piece: Annotated[ShadowQuery, Query()]
-) -> Page[ShadowStatus]:
+def list_shadows(who: CallerParam, piece: Annotated[RouteQuery, Query()]) -> Page[ShadowStatus]:
     """Lists the shadows, newest first, with those that have ended."""
     return queries.list_shadows(who.ctx, piece.page, route=piece.route)
 

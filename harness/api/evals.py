@@ -13,11 +13,11 @@ from harness.api.frame.endpoint import BodyFactory, CallerParam, PathPart, endpo
 from harness.api.frame.json_answers import json_answer
 from harness.api.frame.request_fields import (
     DriftAcceptBody,
-    DriftQuery,
     DriftRunBody,
     EvalBody,
     EvalQuery,
     OverruleBody,
+    RouteQuery,
 )
 from harness.control.drift import reports
 from harness.control.drift.reports import DriftReport, DriftStatus
@@ -106,7 +106,7 @@ def list_watched(who: CallerParam) -> Page[DriftStatus]:
 
 
 @endpoint(router, "GET", "/drift/runs")
-def list_drift_runs(who: CallerParam, piece: Annotated[DriftQuery, Query()]) -> Page[DriftRun]:
+def list_drift_runs(who: CallerParam, piece: Annotated[RouteQuery, Query()]) -> Page[DriftRun]:
     """Lists the runs that watched for drift, newest first."""
     drift_runs = queries.list_drift_runs(who.ctx, piece.page, route=piece.route or "")
     return drift_runs.map(lambda run: DriftRun(*run))

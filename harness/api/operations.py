@@ -1,6 +1,8 @@
 """Endpoints for the overview of routes, policies, keys and their limits, the audit log, alerts
 and failovers.
 
+Endpoints for captured requests, and the one that deletes what a user said and got.
+
 Endpoints for principals, whom an admin declared to be one person, and for the sessions of
 the dashboard.
 """
@@ -22,7 +24,10 @@ from harness.api.frame.request_fields import (
     LimitsBody,
     OptOutsBody,
     OverviewQuery,
+    PurgeQuery,
+    RouteQuery,
     SessionEndBody,
+    UserDeletionBody,
 )
 from harness.control.operations import alerts, dashboard_sessions, keys, people, queries
 from harness.control.operations.alerts import AlertView, DeliveryAttempt
@@ -30,11 +35,15 @@ from harness.control.operations.dashboard_sessions import SignedInSession
 from harness.control.operations.keys import KeySummary
 from harness.control.operations.people import PersonView
 from harness.control.operations.spending_report import SpendingReport, load_report
+from harness.control.privacy import captures, user_deletion
+from harness.control.privacy.captures import CaptureSummary
+from harness.control.privacy.user_deletion import UserDeletion
 from harness.control.routing.route_status import RouteStatus
 from harness.domain.operations.access import ApiKey, Role
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.operations.principals import PersonLink
 from harness.domain.pagination import Page
+from harness.domain.privacy.capture import CapturedRequest
 from harness.domain.proposals.policy import Policy
 from harness.domain.reliability.failover import Failover
 
@@ -209,3 +218,44 @@ def end_dashboard_session(
     caller's own.
     """
     return dashboard_sessions.end_another(who.ctx, who.actor, session, body.reason)
+
+
+captures_router = APIRouter()
+
+
+@endpoint(captures_router, "GET", "/captures")
+def list_captures(
+    who: CallerParam, piece: Annotated[RouteQuery, Query()]
+) -> Page[CaptureSummary]:
+    """Lists the captured requests, newest first, without their content."""
+    return queries.list_captures(who.ctx, piece.page, route=piece.route)
+
+
+@endpoint(captures_router, "GET", "/captures/{capture}")
+def show_capture(who: CallerParam, capture: str) -> CapturedRequest:
+    """Shows a captured request with its content. Needs an approver; the audit log notes it."""
+    return captures.read_capture(who.ctx, who.actor, capture)
+
+
+@endpoint(captures_router, "DELETE", "/captures", status=204)
+def purge_captures(who: CallerParam, piece: Annotated[PurgeQuery, Query()]) -> None:
+    """Deletes the captured requests that match every given filter. Needs an admin."""
+    captures.purge_captures(
+        who.ctx,
+        who.actor,
+        secret=who.secret,
+        id_=piece.capture,
+        route=piece.route,
+        user=piece.user,
+        everything=piece.all,
+    )
+
+
+@endpoint(captures_router, "POST", "/user-deletions")
+def delete_user(who: CallerParam, body: UserDeletionBody) -> UserDeletion:
+    """Deletes a user's sessions, captured requests and marks. Needs an admin. The user's id is
+    in the body, since logs hold paths; the audit log keeps the reason alone.
+    """
+    return user_deletion.delete_user(
+        who.ctx, who.actor, body.user, body.reason, secret=who.secret
+    )

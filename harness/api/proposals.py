@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query
 from harness.api.frame.endpoint import BodyFactory, CallerParam, endpoint
 from harness.api.frame.json_answers import extend, json_answer
 from harness.api.frame.request_fields import (
+    NO_REASON,
     ApprovalBody,
     OverruleBody,
     ProposalBody,
@@ -47,7 +48,6 @@ from harness.domain.routing.target import Target
 from harness.gate.planning.claim_advice import ClaimAdvice
 
 router = APIRouter()
-NO_REASON = ReasonBody()
 AS_STORED = ApprovalBody()
 
 

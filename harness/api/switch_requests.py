@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 
 from harness.api.frame.endpoint import CallerParam, endpoint
 from harness.api.frame.request_fields import (
+    NO_REASON,
     GrantQuery,
     ReasonBody,
     SwitchDecisionBody,
@@ -20,7 +21,6 @@ from harness.domain.pagination import Page
 
 router = APIRouter()
 AS_STORED = SwitchDecisionBody()
-NO_REASON = ReasonBody()
 
 
 @endpoint(router, "GET", "/switch-requests")

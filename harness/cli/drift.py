@@ -4,10 +4,10 @@
 
 import click
 
+from harness.app.processes import describe_missing_control
 from harness.cli.frame import output
 from harness.cli.frame.output import page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
-from harness.cli.frame.waiting import who_starts_it
 from harness.control.drift import reports
 from harness.control.drift.reports import DriftReport, DriftStatus, describe_comparison
 from harness.control.operations import queries
@@ -161,7 +161,7 @@ def _show(shown: DriftReport) -> None:
 def run(session: Session, *, route: str, suite: str) -> None:
     """Ask ROUTE's incumbent again at once; the control process works on it."""
     started = reports.start_checks(session.context, session.actor, route, suite=suite)
-    if advice := who_starts_it(session.settings.control):
+    if advice := describe_missing_control(session.settings.control):
         output.note(advice)
     if session.json:
         output.document(started)

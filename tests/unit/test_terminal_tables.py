@@ -1,6 +1,9 @@
-"""Tables on a terminal: drawn where they fit, and rows of lines where words would be cut."""
+"""Tables on a terminal: drawn where they fit, and rows of lines where words would be cut; times
+are in UTC.
+"""
 
 import sys
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
@@ -51,3 +54,10 @@ def test_on_a_narrow_terminal_no_word_is_cut(
         "CLAIM         non-inferior",
         "ALLOWED LOSS  –",
     ]
+
+
+def test_a_moment_given_in_another_zone_is_written_in_utc() -> None:
+    given = datetime(2026, 12, 20, 0, 30, tzinfo=timezone(timedelta(hours=1)))
+
+    assert output.timestamp(given) == "2026-12-19 23:30:00"
+    assert output.timestamp(given.astimezone(UTC)) == "2026-12-19 23:30:00"

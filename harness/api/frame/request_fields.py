@@ -134,6 +134,9 @@ class ReasonBody(Body):
     reason: Text = ""
 
 
+NO_REASON = ReasonBody()
+
+
 class SwitchDecisionBody(Body):
     """Decides a switch request. fingerprint: of the request that was looked at; refused when it
     is another.
@@ -159,7 +162,9 @@ class DriftAcceptBody(DriftRunBody):
     reason: Text
 
 
-class DriftQuery(PageQuery):
+class RouteQuery(PageQuery):
+    """Filters and pages a list by route."""
+
     route: Name | None = None
 
 
@@ -184,10 +189,6 @@ class ShadowBody(Body):
     requests_per_day: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
     usd_per_day: Annotated[float, Field(gt=0, lt=1e9)] | None = 1.0
     for_s: Annotated[float, Field(gt=0, le=7_776_000)] = 604_800.0
-
-
-class ShadowQuery(PageQuery):
-    route: Name | None = None
 
 
 Rate = Annotated[float, Field(ge=1, le=1e12)]
@@ -306,10 +307,6 @@ class AuditQuery(PageQuery):
     @property
     def selection(self) -> AuditFilter:
         return AuditFilter(self.actor, self.action, self.subject, self.since, self.until)
-
-
-class CaptureQuery(PageQuery):
-    route: Name | None = None
 
 
 class UserDeletionBody(Body):

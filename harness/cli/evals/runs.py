@@ -7,11 +7,12 @@ from statistics import fmean
 
 import click
 
+from harness.app.processes import describe_missing_control
 from harness.cli.frame import output
 from harness.cli.frame.duration import FiniteRange
 from harness.cli.frame.output import page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
-from harness.cli.frame.waiting import TIMED_OUT, Progress, follow, who_starts_it
+from harness.cli.frame.waiting import TIMED_OUT, Progress, follow
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
 from harness.control.evals.eval_queue import QueuedRun, load_queue
@@ -80,7 +81,7 @@ def run_suite(  # noqa: PLR0913 - the options of the command, one by one
     run = worker_supervision.start_run(
         context, session.actor, suite, target, items=items, budget=budget
     )
-    if advice := who_starts_it(session.settings.control):
+    if advice := describe_missing_control(session.settings.control):
         output.note(advice)
     code = 0
     if wait:

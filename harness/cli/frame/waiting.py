@@ -1,6 +1,5 @@
 """`follow` waits for something to end, with a progress line on stderr and a deadline; the line
 says how many are done, what they cost so far and about how long the rest takes (`Pace`).
-`who_starts_it` warns where no control process answers.
 """
 
 import sys
@@ -12,10 +11,8 @@ from typing import Final, TypeVar
 
 import click
 
-from harness.app.processes import describe_missing_control
 from harness.cli.frame.session import Session
 from harness.domain.formatting import format_estimate, format_usd
-from harness.domain.settings import ControlSettings
 
 TIMED_OUT: Final = 5
 PAUSE_S: Final = 0.5
@@ -127,8 +124,3 @@ def follow(
             sleep(PAUSE_S)
     finally:
         ticker.end()
-
-
-def who_starts_it(settings: ControlSettings) -> str | None:
-    """Advice where no control process answers; None where one does."""
-    return describe_missing_control(settings)

@@ -2,19 +2,26 @@
 and makes provider, key, route and first proposal of the answers.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import click
 
+from harness.app.installation import open_installation
 from harness.cli.frame import output
+from harness.control.providers.registry import default_provider
+from harness.control.routing import first_route, routes
+from harness.control.routing.first_route import (
+    SIMULATOR,
+    FirstRoute,
+    FirstRouteResult,
+    provider_choices,
+    usual_address,
+)
 from harness.domain.errors import InputError, NotFound
+from harness.domain.operations.principals import OPERATOR
+from harness.domain.routing.route_changes import check_route_name
 from harness.domain.suggestions import did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from harness.control.routing.first_route import FirstRoute, FirstRouteResult
 
 NONE = "-"
 SIMULATOR_HINT = (
@@ -22,14 +29,10 @@ SIMULATOR_HINT = (
 )
 
 
-def guide(config: "Path | None") -> None:
+def guide(config: Path | None) -> None:
     """Ask for a first route and make it. Raises as `create_first_route`, and InputError where
     there is a route already.
     """
-    from harness.app.installation import open_installation  # noqa: PLC0415 - `--help` stays quick
-    from harness.control.routing import first_route, routes  # noqa: PLC0415 - as above
-    from harness.domain.operations.principals import OPERATOR  # noqa: PLC0415 - as above
-
     installation = open_installation(config)
     try:
         ctx = installation.context
@@ -47,15 +50,8 @@ def guide(config: "Path | None") -> None:
     _print(made, wanted)
 
 
-def _ask(providers: list[str], suites: list[str], policies: list[str]) -> "FirstRoute":
+def _ask(providers: list[str], suites: list[str], policies: list[str]) -> FirstRoute:
     """providers: those that are there. A wrong answer is asked again where it was given."""
-    from harness.control.routing.first_route import (  # noqa: PLC0415 - as above
-        SIMULATOR,
-        FirstRoute,
-        provider_choices,
-    )
-    from harness.domain.routing.route_changes import check_route_name  # noqa: PLC0415 - as above
-
     usual = FirstRoute()
     output.note("A first route, in a few questions; Return takes what stands in brackets.")
     output.note(f"Providers: {', '.join(provider_choices())}, or a name of yours")
@@ -79,13 +75,6 @@ def _ask(providers: list[str], suites: list[str], policies: list[str]) -> "First
 
 def _ask_provider(usual: str, there: list[str]) -> tuple[str, str]:
     """Asks for name and address, until they make a provider or name one of those there."""
-    from harness.control.providers.registry import default_provider  # noqa: PLC0415 - as above
-    from harness.control.routing.first_route import (  # noqa: PLC0415 - as above
-        SIMULATOR,
-        provider_choices,
-        usual_address,
-    )
-
     while True:
         provider = _prompt("Provider", usual)
         if provider == SIMULATOR:
@@ -111,7 +100,7 @@ def _prompt(
     default: str | None,
     *,
     hide: bool = False,
-    check: "Callable[[str], None] | None" = None,
+    check: Callable[[str], None] | None = None,
 ) -> str:
     """default: None where an answer is needed. check: raises InputError for a wrong answer,
     which is then asked again.
@@ -143,7 +132,7 @@ def _choose(question: str, names: list[str], usual: str) -> str:
     return str(click.prompt(question, default=default, type=choice, err=True))
 
 
-def _print(made: "FirstRouteResult", wanted: "FirstRoute") -> None:
+def _print(made: FirstRouteResult, wanted: FirstRoute) -> None:
     click.echo(f"created route {wanted.route}: {wanted.provider}/{wanted.model} serves it")
     if made.proposal:
         click.echo(f"proposed {wanted.provider}/{wanted.candidate} ({made.proposal})")

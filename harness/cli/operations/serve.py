@@ -266,8 +266,7 @@ def eval_worker(context: click.Context, run: str, owner: str, parent: int) -> No
     """Ask and score what one eval run still lacks."""
     from harness.app.eval_workers import run_worker  # noqa: PLC0415 - `--help` stays quick
 
-    given = context.find_root().params.get("config")
-    run_worker(Path(given) if given else None, run, owner=owner, parent=parent)
+    run_worker(_config(context), run, owner=owner, parent=parent)
 
 
 @click.command(hidden=True)

@@ -11,9 +11,9 @@ from typing import Final
 
 import click
 
+from harness.app.processes import describe_missing_control
 from harness.cli.frame import output
 from harness.cli.frame.session import Session, pass_session
-from harness.cli.frame.waiting import who_starts_it
 from harness.cli.frame.watching import Watched, watch, watch_option
 from harness.control.agents.queries import list_switch_requests
 from harness.control.agents.switch_alerts import SwitchRequestView, view_switch
@@ -196,7 +196,7 @@ def _print(session: Session, standing: _Standing) -> None:
     _print_urgent(standing)
     _print_routes(standing)
     _print_alerts(standing.alerts)
-    if advice := who_starts_it(session.settings.control):
+    if advice := describe_missing_control(session.settings.control):
         output.note(advice)
 
 

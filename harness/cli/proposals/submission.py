@@ -8,10 +8,10 @@ from itertools import zip_longest
 
 import click
 
+from harness.app.processes import describe_missing_control
 from harness.cli.frame import output
 from harness.cli.frame.duration import FiniteRange
 from harness.cli.frame.session import Session, pass_session
-from harness.cli.frame.waiting import who_starts_it
 from harness.cli.proposals import comparison, verdict_wait
 from harness.cli.proposals.estimate import planning_json, print_planning
 from harness.control.canary import duration_estimate
@@ -185,7 +185,7 @@ def create_proposal(  # noqa: PLR0913 - one per option
         _print_dry(session, outlooks, {"canary": plan_json(ramp), **risk})
         return
     made = submission.create_selection(context, session.deciding_actor, request)
-    if advice := who_starts_it(session.settings.control):
+    if advice := describe_missing_control(session.settings.control):
         output.note(advice)
     if not session.json:
         for proposal in made:

@@ -4,6 +4,7 @@ timeouts, capture, overrides …) are shared with `route create`.
 
 from collections.abc import Callable
 from dataclasses import replace
+from enum import StrEnum
 from functools import partial
 from typing import Any, TypeVar
 
@@ -65,19 +66,25 @@ class OverrideType(click.ParamType[tuple[RequestKind, str]]):
         return RequestKind(kind), route
 
 
+def _choice(flag: str, words: type[StrEnum], text: str) -> Callable[[F], F]:
+    """Makes the option that takes one of these words."""
+    return click.option(
+        flag,
+        type=click.Choice([word.value for word in words]),
+        callback=lambda _ctx, _param, value: value and words(value),
+        help=text,
+    )
+
+
 _OPTIONS = (
     click.option("--policy", help=f"Name of a policy. A new route's: {_NEW.policy}."),
-    click.option(
-        "--stakes",
-        type=click.Choice([stakes.value for stakes in Stakes]),
-        callback=lambda _ctx, _param, value: value and Stakes(value),
-        help="high: only fallbacks marked capable may answer. New routes: low.",
+    _choice(
+        "--stakes", Stakes, "high: only fallbacks marked capable may answer. New routes: low."
     ),
-    click.option(
+    _choice(
         "--on-content-policy",
-        type=click.Choice([on_content_policy.value for on_content_policy in OnContentPolicy]),
-        callback=lambda _ctx, _param, value: value and OnContentPolicy(value),
-        help="What to do after a provider's content filter refuses. New routes: fail.",
+        OnContentPolicy,
+        "What to do after a provider's content filter refuses. New routes: fail.",
     ),
     click.option(
         "--keep-warm",
@@ -140,23 +147,20 @@ _OPTIONS = (
         help="Limit for a plain answer to begin. 0 (default): the model's, the router's, or "
         "measured.",
     ),
-    click.option(
+    _choice(
         "--commit",
-        type=click.Choice([stream_commit.value for stream_commit in StreamCommit]),
-        callback=lambda _ctx, _param, value: value and StreamCommit(value),
-        help="whole: hold a stream back until it is complete. New routes: first_token.",
+        StreamCommit,
+        "whole: hold a stream back until it is complete. New routes: first_token.",
     ),
-    click.option(
+    _choice(
         "--on-bad-event",
-        type=click.Choice([on_bad_event.value for on_bad_event in OnBadEvent]),
-        callback=lambda _ctx, _param, value: value and OnBadEvent(value),
-        help="skip: leave out stream events that cannot be parsed. New routes: fail.",
+        OnBadEvent,
+        "skip: leave out stream events that cannot be parsed. New routes: fail.",
     ),
-    click.option(
+    _choice(
         "--on-empty-answer",
-        type=click.Choice([on_empty_answer.value for on_empty_answer in OnEmptyAnswer]),
-        callback=lambda _ctx, _param, value: value and OnEmptyAnswer(value),
-        help="accept: an answer that says nothing is no failure. New routes: fail.",
+        OnEmptyAnswer,
+        "accept: an answer that says nothing is no failure. New routes: fail.",
     ),
     click.option(
         "--override",

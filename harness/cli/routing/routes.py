@@ -13,7 +13,6 @@ from harness.cli.frame import output
 from harness.cli.frame.output import page_options, page_options_with, timestamp
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.routing.break_glass import break_glass
-from harness.cli.routing.failover_log import list_failovers
 from harness.cli.routing.fallback_chain import fallback
 from harness.cli.routing.freezes import freeze, list_freezes, unfreeze
 from harness.cli.routing.route_metrics import metric_facts, route_measured
@@ -23,7 +22,7 @@ from harness.cli.routing.route_options import (
     settings,
     settings_options,
 )
-from harness.cli.routing.traffic import route_traffic
+from harness.cli.routing.traffic import list_failovers, route_traffic
 from harness.control.operations import queries
 from harness.control.routing import routes, scorecard, seed
 from harness.control.routing.route_status import RouteStatus
