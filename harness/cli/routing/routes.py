@@ -30,7 +30,6 @@ from harness.control.serialize import to_plain
 from harness.domain.formatting import format_bps
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.overrides import format_overrides
-from harness.domain.routing.route_history import RouteRecord
 from harness.domain.routing.table import Route, RouteSettings
 from harness.gate.text.change_text import describe_change
 
@@ -302,5 +301,5 @@ def rollback(session: Session, name: str, to_version: int | None, reason: str) -
     """Restore a former incumbent. Needs no proof; ends a live canary."""
     found = session.decide(routes.roll_back, name, to_version=to_version, reason=reason)
     names = queries.load_target_names(session.context, {found.incumbent})
-    text = f"route {name} is served by {names[found.incumbent]} again"
+    text = f"route {name} is served by {names.get(found.incumbent, found.incumbent)} again"
     output.answer(session, found, text)
