@@ -8,11 +8,12 @@ from dashboard import current_user, page_frame
 from dashboard.dialogs import action_dialogs
 from dashboard.text import html
 from dashboard.text.html import escape, strong
-from harness.control.canary import duration_estimate, holds, operations
+from harness.control.canary import duration_estimate, operations
 from harness.control.canary.status import CanaryStatus
 from harness.control.routing import freezes
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.operations.access import Actor, Role
+from harness.domain.routing.freeze import OBSERVED_SIGNALS
 from harness.gate.text.canary_state import describe_effect
 
 # In the order of the page: label and icon. What ends harm comes first.
@@ -43,8 +44,8 @@ def show_controls(status: CanaryStatus) -> None:
     """
     why = disabled_reasons(status)
     ctx, route = page_frame.context(), status.rollout.route
-    why |= dict.fromkeys(freezes.list_refused_signals(ctx, route), FROZEN)
-    why |= dict.fromkeys(holds.list_refused_signals(ctx), OBSERVED)
+    why |= dict.fromkeys(freezes.list_frozen_signals(ctx, route), FROZEN)
+    why |= dict.fromkeys(OBSERVED_SIGNALS if ctx.observe_only else (), OBSERVED)
     if current_user.signed_in() and (refusal := current_user.why_not(Role.APPROVER)):
         why = dict.fromkeys(BUTTONS, refusal)
     signals = visible_signals(status.rollout, faults=bool(status.faults))

@@ -1,9 +1,7 @@
 """A drift watch asks an incumbent the same items again and again, and compares its scores (F7).
-
-A watch begins with a run of its own, the baseline. Each later run, a check, is compared with
-those before it, item by item (`harness.gate.drift`). Once drift is found the watch rests until
-a person accepts what there is now as a new baseline, or swaps the model. Here are its policy,
-plan, states, checks and evidence, and when the next check is due.
+It begins with the baseline; each later run, a check, is compared with those before it
+(`harness.gate.drift`). Once drift is found the watch rests until a person accepts a new
+baseline, or swaps the model.
 """
 
 from collections.abc import Sequence
@@ -118,8 +116,7 @@ class DriftCheck:
 
 
 def next_check_due(checks: Sequence[DriftCheck], every_s: float, now: datetime) -> datetime:
-    """Says when the next run is to start. What was not measured is tried again within the hour.
-
+    """Says when the next run is to start; after one that was not measured, within the hour.
     checks: of one watch, oldest first, none of them running.
     """
     if not checks:

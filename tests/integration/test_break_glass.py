@@ -16,7 +16,6 @@ from dashboard.text import route_text
 from harness.cli.operations.status import next_command
 from harness.control import reconciler
 from harness.control.canary import status
-from harness.control.canary.holds import OBSERVE_ONLY
 from harness.control.operations import alerts, keys, people, queries
 from harness.control.proposals import comparison
 from harness.control.providers import registry
@@ -303,7 +302,7 @@ def test_without_reason_expiry_or_room_nobody_asks_for_it(world: SmallInstallati
             ctx, ada, BreakGlassRequest("chat", "sim/base", URGENT, HOUR)
         )
     world.observe_only = True
-    with pytest.raises(NotAllowed, match=OBSERVE_ONLY[:10]):
+    with pytest.raises(NotAllowed, match=freezes.OBSERVE_ONLY[:10]):
         ask(world, ada)
     world.observe_only = False
     asked = ask(world, ada)

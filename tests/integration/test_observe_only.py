@@ -6,9 +6,9 @@ import pytest
 
 from harness.app.installation import load_settings
 from harness.control.canary import operations
-from harness.control.canary.holds import OBSERVE_ONLY
 from harness.control.proposals import decisions
 from harness.control.routing import routes
+from harness.control.routing.freezes import OBSERVE_ONLY
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import NotAllowed
 from harness.domain.operations.alerts import AlertKind

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from harness.domain.errors import IllegalTransition, InputError
+from harness.domain.errors import InputError
 from harness.domain.reliability.breaker import (
     BUCKETS,
     CLOSED_BREAKER,
@@ -15,11 +15,9 @@ from harness.domain.reliability.breaker import (
     PROBE_UNDER_WAY_S,
     TRANSITIONS,
     Breaker,
-    BreakerEvent,
     BreakerPolicy,
     BreakerState,
     Ticket,
-    _apply_event,
     admit,
     reset_after_new_key,
     reset_breaker,
@@ -283,19 +281,6 @@ def test_the_time_of_the_last_failure_never_goes_back() -> None:
     breaker = settle(opened(50.0), LAST_RESORT_TICKET, F.SERVER, 10.0, POLICY)
 
     assert breaker.failed_at == 50.0
-
-
-def test_a_pair_that_the_table_does_not_have_is_refused() -> None:
-    for state in BreakerState:
-        for move in BreakerEvent:
-            breaker = Breaker(state=state)
-            if (state, move) in TRANSITIONS:
-                moved = _apply_event(breaker, move)
-                assert moved.state is TRANSITIONS[state, move]
-                assert moved.serial == 1
-            else:
-                with pytest.raises(IllegalTransition, match=state.value):
-                    _apply_event(breaker, move)
 
 
 @pytest.mark.parametrize(

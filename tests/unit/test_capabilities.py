@@ -10,7 +10,6 @@ from harness.domain.routing.capabilities import (
     Endpoint,
     Needs,
     missing_capabilities,
-    must_serialize_tools,
 )
 
 NOTHING = Capabilities(
@@ -74,14 +73,3 @@ def test_a_window_is_larger_only_when_both_are_known() -> None:
     assert not small.larger_than(large)
     assert not UNKNOWN_CAPABILITIES.larger_than(small)
     assert not large.larger_than(UNKNOWN_CAPABILITIES)
-
-
-@pytest.mark.req("B7")
-def test_tool_calls_are_serialized_when_one_target_cannot_make_them_in_parallel() -> None:
-    alone = Capabilities(parallel_tools=False)
-
-    assert must_serialize_tools(Needs(tools=True), (UNKNOWN_CAPABILITIES, alone))
-    assert not must_serialize_tools(
-        Needs(tools=True), (UNKNOWN_CAPABILITIES, UNKNOWN_CAPABILITIES)
-    )
-    assert not must_serialize_tools(Needs(), (UNKNOWN_CAPABILITIES, alone))

@@ -6,9 +6,9 @@ import pytest
 
 from harness.domain.errors import InputError
 from harness.domain.routing.freeze import (
-    FreezeSpan,
+    Hold,
     build_window,
-    find_freeze,
+    may_go_on,
     measure_frozen_time,
 )
 
@@ -37,8 +37,8 @@ def utc(text: str) -> datetime:
 )
 def test_a_weekly_freeze_goes_by_the_clock_of_its_zone(now: str, until: str | None) -> None:
     window = build_window("Fri 16:00", "Mon 08:00", "Europe/Berlin", "the weekend", ())
-    span = find_freeze(window.list_spans(utc(now), utc(now)), utc(now))
-    assert (span.ends_at if span else None) == (utc(until) if until else None)
+    holds = may_go_on("chat", None, window.list_holds(utc(now), utc(now)), utc(now))
+    assert [hold.ends_at for hold in holds] == ([utc(until)] if until else [])
 
 
 def test_a_freeze_that_ends_in_a_repeated_or_skipped_hour_is_the_longer_one() -> None:
@@ -47,8 +47,8 @@ def test_a_freeze_that_ends_in_a_repeated_or_skipped_hour_is_the_longer_one() ->
         ("2026-10-24 23:00", "2026-10-25 01:30"),  # 02:30 comes twice
         ("2026-03-28 22:00", "2026-03-29 01:30"),  # 02:30 is skipped
     ]:
-        (span,) = window.list_spans(utc(at), utc(at))
-        assert span.ends_at == utc(until)
+        (hold,) = window.list_holds(utc(at), utc(at))
+        assert hold.ends_at == utc(until)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_window_that_makes_no_sense_is_refused(
 def test_time_under_two_freezes_at_once_counts_once() -> None:
     start = utc("2026-11-20 00:00")
     spans = [
-        FreezeSpan(start + timedelta(hours=a), start + timedelta(hours=b), "why", "ben")
+        Hold(start + timedelta(hours=a), start + timedelta(hours=b), "why", "ben")
         for a, b in ((0, 4), (2, 3), (3, 6), (20, 90))
     ]
     now = start + timedelta(hours=21)

@@ -10,13 +10,11 @@ from hypothesis import strategies as st
 
 from dashboard.views import routes as views
 from harness.config.routing import OverridesEntry
-from harness.domain.errors import InputError, NotAllowed, NotFound
 from harness.domain.routing.overrides import (
     KIND_PRECEDENCE,
     RequestKind,
     choose_kind,
     format_overrides,
-    override_errors,
 )
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import is_at_least_as_strict, may_see
@@ -180,23 +178,6 @@ def test_a_class_is_as_strict_as_another_when_it_lets_nobody_else_in(
     classes = {"personal": frozenset({"local", "eu"}), "health": frozenset({"local"})}
 
     assert is_at_least_as_strict(classes, own, than=than) is strict
-
-
-def test_what_is_wrong_with_an_override_is_said_with_its_kind() -> None:
-    carried = {"chat": "personal", "photo": "", "safe": "personal"}
-    classes = {"personal": frozenset({"local"})}
-    overrides = {SUBAGENT: "chat", VISION: "photo", IMAGE: "photos", EMBEDDING: "safe"}
-
-    found = dict(override_errors("chat", overrides, carried, classes))
-
-    assert {kind: type(error) for kind, error in found.items()} == {
-        SUBAGENT: InputError,
-        VISION: NotAllowed,
-        IMAGE: NotFound,
-    }
-    assert "'photo', which has no data class, and 'chat' carries personal data" in str(
-        found[VISION]
-    )
 
 
 def test_settings_with_and_without_overrides_are_read_back() -> None:

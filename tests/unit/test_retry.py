@@ -100,11 +100,6 @@ def test_the_bound_doubles_from_the_base_up_to_the_cap() -> None:
     assert backoff_s(3, 0.5, POLICY) == 0.5
 
 
-def test_a_wait_fits_when_an_attempt_fits_behind_it() -> None:
-    assert fits_budget(4.0, RetryBudget(5.0), POLICY)
-    assert not fits_budget(4.1, RetryBudget(5.0), POLICY)
-
-
 def test_of_a_small_share_half_is_enough_for_another_attempt() -> None:
     assert fits_budget(0.0, RetryBudget(0.3, share_s=0.6), POLICY)
     assert not fits_budget(0.0, RetryBudget(0.29, share_s=0.6), POLICY)

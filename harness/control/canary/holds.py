@@ -4,9 +4,6 @@ the clock was set, routers failed, rows were tampered with), and while its route
 the alert. It goes on by itself, but after a fault in a router only when a person has looked
 (`canary resume`).
 
-Observe-only installations measure, count and mirror, and send no user to a candidate:
-`control.observe_only` of the configuration. What goes back to an incumbent is never refused.
-
 Holds keep a canary where it is although its evidence would move it: traffic stopped, clocks
 are wrong, a router's snapshot is old, the canary gets no units, a newer version's routers count
 what this one does not know.
@@ -25,55 +22,12 @@ from harness.control.operations import alerts
 from harness.control.routing import freezes
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
-from harness.domain.errors import NotAllowed
 from harness.domain.formatting import format_bps, format_percent, format_span
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.ranges import add_seconds
 from harness.domain.routing.table import Arm
 from harness.gate.online.rollout_action import RolloutAction
 from harness.store.transaction import Transaction
-
-OBSERVE_ONLY: Final = "this installation only observes (control.observe_only)"
-# What would give a candidate users, or keep them with it.
-_ONWARD: Final = frozenset(
-    {
-        *(RolloutSignal.STEP_DONE, RolloutSignal.ADVANCE, RolloutSignal.RESUME),
-        *(RolloutSignal.PROVEN, RolloutSignal.PROMOTE),
-    }
-)
-
-
-def describe_refusal(ctx: Context, action: str) -> str:
-    """Says why the installation refuses an act; empty where it may send users to a candidate.
-
-    action: what is refused, such as "no canary opens".
-    """
-    if not ctx.observe_only:
-        return ""
-    return (
-        f"{OBSERVE_ONLY}: {action}. Verdicts, books and shadows go on; take the setting "
-        "out of the file and restart control, and swaps are possible again"
-    )
-
-
-def require_swaps(ctx: Context, action: str) -> None:
-    """Checks that the installation may send users to a candidate. Raises NotAllowed where it
-    only observes.
-    """
-    if refusal := describe_refusal(ctx, action):
-        raise NotAllowed(refusal)
-
-
-def list_refused_signals(ctx: Context) -> frozenset[RolloutSignal]:
-    """Lists the moves of a rollout that the installation refuses."""
-    return _ONWARD if ctx.observe_only else frozenset()
-
-
-def check_signal(ctx: Context, signal: RolloutSignal) -> None:
-    """Checks a move of a rollout. Raises NotAllowed for one that goes on."""
-    if signal in _ONWARD:
-        require_swaps(ctx, f"a canary does not go on ({signal.value})")
-
 
 # What ends a bake takes its control away: that needs data as a step up does.
 ONWARD_SIGNALS: Final = frozenset(
@@ -186,7 +140,7 @@ def _distrust_reason(unit: RolloutUnit) -> str:
     if held := freezes.describe_freeze(ctx, unit.tx, rollout.route):
         return held
     if ctx.observe_only and not rollout.baking:
-        return OBSERVE_ONLY
+        return freezes.OBSERVE_ONLY
     if ctx.clock_watch.unsettled(ctx.clock.monotonic()):
         return "this machine's clock was set a moment ago"
     if until := ctx.clock_watch.lives_again_until(now):

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 from harness.control import audit
 from harness.control.canary.audit import PROMOTED, decision_evidence
-from harness.control.canary.holds import check_signal, require_swaps
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation
@@ -60,8 +59,7 @@ def open_canary(
     was first, NotAllowed where the installation only observes, Conflict while the route is
     frozen.
     """
-    require_swaps(ctx, "no canary opens")
-    freezes.require_thawed(ctx, tx, proposal.route, "no canary opens")
+    freezes.require_may_go_on(ctx, tx, proposal.route)
     now = ctx.clock.now()
     proof_validity.require_proof(ctx, tx, proof)
     recomputation.require_agreement(ctx, tx, proof, proposal)
@@ -143,10 +141,7 @@ class CanaryMachine:
         RevisionConflict, ProofRefused, NotAllowed where the installation only observes, and
         Conflict for a move onward while the route is frozen.
         """
-        check_signal(self._ctx, move.signal)
-        if move.signal in freezes.ONWARD_SIGNALS:
-            act = f"its canary does not go on ({move.signal.value})"
-            freezes.require_thawed(self._ctx, self._tx, self._rollout.route, act)
+        freezes.require_may_go_on(self._ctx, self._tx, self._rollout.route, move.signal)
         match move.signal:
             case RolloutSignal.HARM | RolloutSignal.STALE | RolloutSignal.ABORT:
                 return self._go_back(move)

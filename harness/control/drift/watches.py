@@ -1,10 +1,8 @@
 """Opens, measures and closes drift watches, each in the caller's unit of work. A watch is one
 incumbent on one suite; a check is one eval run for it, the first one its baseline.
-`list_watched_pairs` reads from routes and configuration what to watch. Used by `monitor` and
-`operations`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -18,14 +16,16 @@ from harness.domain.drift import (
     DriftPolicy,
     DriftWatch,
     DriftWatchState,
+    counted_checks,
 )
 from harness.domain.errors import Conflict
-from harness.domain.evals.run import RUNNABLE_STATES, EvalRun, RunBudget, RunState
+from harness.domain.evals.run import RUNNABLE_STATES, EvalRun, RunBudget, RunState, Sample
 from harness.domain.operations.access import Actor
 from harness.domain.operations.alerts import AlertKind
 from harness.store.transaction import Transaction
 
 OURS: Final = (AlertKind.DRIFT, AlertKind.SERVED_MODEL, AlertKind.JOB_FAILED)
+_SAME_SCORE: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,16 @@ class WatchedPair:
     suite: str
     routes: tuple[str, ...]  # that it serves, with this suite
     policy: DriftPolicy
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.target, self.suite
+
+    @property
+    def subject(self) -> str:
+        """Names routes and suite, as alerts do."""
+        what = "route" if len(self.routes) == 1 else "routes"
+        return f"{what} {', '.join(self.routes)}, suite {self.suite}"
 
 
 def list_watched_pairs(ctx: Context, tx: Transaction) -> list[WatchedPair]:
@@ -53,6 +63,11 @@ def list_watched_pairs(ctx: Context, tx: Transaction) -> list[WatchedPair]:
     ]
 
 
+def find_open_watches(tx: Transaction) -> Mapping[tuple[str, str], DriftWatch]:
+    """Finds the open watches by target and suite."""
+    return {(watch.target, watch.suite): watch for watch in tx.drift.open_watches()}
+
+
 def plan_watch(ctx: Context, pair: WatchedPair) -> DriftPlan:
     pin = ctx.suites.pin(pair.suite)
     items = min(pair.policy.items or pin.items, pin.items)
@@ -60,7 +75,7 @@ def plan_watch(ctx: Context, pair: WatchedPair) -> DriftPlan:
 
 
 def begin_watch(
-    ctx: Context, tx: Transaction, actor: Actor, pair: WatchedPair, plan: DriftPlan, reason: str
+    ctx: Context, tx: Transaction, actor: Actor, pair: WatchedPair, reason: str
 ) -> DriftWatch | None:
     """A new watch with its baseline's run; None when another was first."""
     now = ctx.clock.now()
@@ -68,7 +83,7 @@ def begin_watch(
         id=ctx.chance.token("dw_"),
         target=pair.target,
         suite=pair.suite,
-        plan=plan,
+        plan=plan_watch(ctx, pair),
         state=DriftWatchState.WATCHING,
         opened_at=now,
         opened_by=actor.name,
@@ -79,7 +94,7 @@ def begin_watch(
         return None
     start_check(ctx, tx, pair, watch)
     details = {"target": pair.target, "suite": pair.suite, "reason": reason}
-    record_watch_event(ctx, tx, actor, "drift.baseline", watch, details)
+    audit.record(ctx, tx, actor, "drift.baseline", f"drift watch {watch.id}", details)
     return watch
 
 
@@ -111,27 +126,15 @@ def start_check(
     return check
 
 
-def find_open_watch(tx: Transaction, pair: WatchedPair) -> DriftWatch | None:
-    pairs = {(watch.target, watch.suite): watch for watch in tx.drift.open_watches()}
-    return pairs.get((pair.target, pair.suite))
-
-
 def close_watch(ctx: Context, tx: Transaction, watch: DriftWatch) -> bool:
     """Closes a watch; False when another process was first."""
     now = ctx.clock.now()
-    closed = replace(watch, state=DriftWatchState.CLOSED, closed_at=now)
-    if not tx.drift.save(closed):
+    if not tx.drift.save(replace(watch, state=DriftWatchState.CLOSED, closed_at=now)):
         return False
+    stopped, why = DriftCheckState.NOT_MEASURED, "the watch was closed"
     for check in tx.drift.checks(watch.id):
         if check.state is DriftCheckState.RUNNING:
-            tx.drift.end(
-                replace(
-                    check,
-                    state=DriftCheckState.NOT_MEASURED,
-                    ended_at=now,
-                    message="the watch was closed",
-                )
-            )
+            tx.drift.end(replace(check, state=stopped, ended_at=now, message=why))
             if tx.runs.get(check.run).state in RUNNABLE_STATES:
                 tx.runs.set_state(check.run, RunState.STOPPED, "the drift watch was closed")
     for kind in OURS:
@@ -139,12 +142,43 @@ def close_watch(ctx: Context, tx: Transaction, watch: DriftWatch) -> bool:
     return True
 
 
-def record_watch_event(
-    ctx: Context,
-    tx: Transaction,
-    actor: Actor,
-    action: str,
-    watch: DriftWatch,
-    details: Mapping[str, object],
-) -> None:
-    audit.record(ctx, tx, actor, action, f"drift watch {watch.id}", details)
+@dataclass(frozen=True, slots=True)
+class ItemChange:
+    """One item in the baseline and in the newest run. served_*: as the provider named it."""
+
+    item: str
+    score_before: float
+    score_now: float
+    answer_before: str
+    answer_now: str
+    served_before: str
+    served_now: str
+
+
+def list_item_changes(tx: Transaction, checks: Sequence[DriftCheck]) -> list[ItemChange]:
+    """Lists the items whose scores changed since the baseline, the largest losses first."""
+    measured = counted_checks(checks)
+    if len(measured) < 2:
+        return []
+    before, now = measured[0], measured[-1]
+    old, new = _first_answers(tx, before.run), _first_answers(tx, now.run)
+    scores = dict(now.scores)
+    found = []
+    for item, score in before.scores:
+        present = scores.get(item)
+        if score is None or present is None or abs(present - score) < _SAME_SCORE:
+            continue
+        a, b = old[item], new[item]
+        found.append(
+            ItemChange(item, score, present, a.answer, b.answer, a.served_model, b.served_model)
+        )
+    return sorted(
+        found, key=lambda change: (change.score_now - change.score_before, change.item)
+    )
+
+
+def _first_answers(tx: Transaction, run: str) -> dict[str, Sample]:
+    found: dict[str, Sample] = {}
+    for sample in tx.runs.samples(run):
+        found.setdefault(sample.item, sample)
+    return found

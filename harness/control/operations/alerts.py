@@ -124,6 +124,17 @@ def end_alert(ctx: Context, tx: Transaction, key: str) -> bool:
     return True
 
 
+def list_open(ctx: Context, *kinds: AlertKind) -> set[tuple[AlertKind, str]]:
+    """Lists the open alerts of some kinds: the kind, and what each is about."""
+    with ctx.store.read() as tx:
+        records = tx.alerts.unsettled()
+    return {
+        (record.kind, record.key.partition(":")[2])
+        for record in records
+        if record.kind in kinds and record.open
+    }
+
+
 def is_open(ctx: Context, kind: AlertKind, about: str) -> bool:
     with ctx.store.read() as tx:
         record = tx.alerts.newest(f"{kind.value}:{about}")

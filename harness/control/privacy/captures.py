@@ -1,7 +1,5 @@
-"""Hands captured requests (F9) to people: one with its content (`read_capture`), or many as
-JSON objects to be labelled, without near-duplicates (`export_captures`), with their labels
-filled in (`label_lines`); deletes those of a route or user (`purge_captures`). Reading content
-is audited.
+"""Hands captured requests (F9) to people, as they are or to be labelled, and deletes them.
+Reading content is audited.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from harness.control import audit
 from harness.control.context import Context
 from harness.domain.errors import InputError
 from harness.domain.operations.access import Actor, Role
 from harness.domain.privacy.capture import CapturedRequest, user_text
 from harness.domain.privacy.near_duplicates import find_near_duplicates
 from harness.domain.reliability.failover import user_hashes
-from harness.store.sql.audit import AuditLog
 
 NEAR_DUPLICATE_SIMILARITY: Final = 0.9
 
@@ -48,13 +46,12 @@ class CaptureExport:
 
 
 def read_capture(ctx: Context, actor: Actor, id_: str) -> CapturedRequest:
-    """Reads a captured request with its content. Raises NotAllowed below an approver,
-    NotFound.
-    """
+    """Reads a captured request. Raises NotAllowed below an approver, NotFound."""
     actor.require(Role.APPROVER)
     with ctx.store.write() as tx:
         capture = tx.captures.get(id_)
-        _note(ctx, actor, tx.audit, "capture.read", capture.route, {"captures": [id_]})
+        subject = f"captures of {capture.route}"
+        audit.record(ctx, tx, actor, "capture.read", subject, {"captures": [id_]})
     return capture
 
 
@@ -67,9 +64,7 @@ def export_captures(
     near: float = NEAR_DUPLICATE_SIMILARITY,
 ) -> CaptureExport:
     """Exports captured requests for labelling, without near-duplicates. near: similarity from
-    which on, 0 excluded to 1.
-
-    Raises NotAllowed below an approver, InputError.
+    which on, 0 excluded to 1. Raises NotAllowed below an approver, InputError.
     """
     actor.require(Role.APPROVER)
     if not 0 < near <= 1:
@@ -83,7 +78,8 @@ def export_captures(
     kept = [request for request in found if request.id not in like]
     with ctx.store.write() as tx:
         details = {"count": len(kept), "near_duplicates": len(like)}
-        _note(ctx, actor, tx.audit, "capture.export", route or "all routes", details)
+        subject = f"captures of {route or 'all routes'}"
+        audit.record(ctx, tx, actor, "capture.export", subject, details)
     return CaptureExport([build_export_line(request) for request in kept], like)
 
 
@@ -122,19 +118,14 @@ def label_lines(
     author: str,
     now: datetime,
 ) -> Sequence[Mapping[str, Any]]:
-    """Returns an export's lines with these labels filled in. labels: by a line's id; an empty
-    one leaves its line without.
-    """
-    done: list[Mapping[str, Any]] = []
-    for line in lines:
-        label = labels.get(line["id"], "").strip()
-        if label:
-            done.append(
-                {**line, "label": label, "label_author": author, "labelled_at": now.isoformat()}
-            )
-        else:
-            done.append(line)
-    return done
+    """Fills labels into an export's lines. labels: by a line's id; an empty one is left out."""
+    by = {"label_author": author, "labelled_at": now.isoformat()}
+    return [
+        {**line, "label": label, **by}
+        if (label := labels.get(line["id"], "").strip())
+        else line
+        for line in lines
+    ]
 
 
 def purge_captures(
@@ -159,7 +150,8 @@ def purge_captures(
         gone = tx.captures.purge(id_=id_, route=route, users=users)
         # Not the user's id: the log is kept for ever.
         details = {"count": gone, "capture": id_, "by_user": bool(user)}
-        _note(ctx, actor, tx.audit, "capture.purge", route or "all routes", details)
+        subject = f"captures of {route or 'all routes'}"
+        audit.record(ctx, tx, actor, "capture.purge", subject, details)
     ctx.store.drop_deleted()
     return gone
 
@@ -170,21 +162,4 @@ def summarize_capture(request: CapturedRequest) -> CaptureSummary:
         **{name: getattr(request, name) for name in names},
         messages=len(request.content.get("messages", ())),
         tools=len(request.content.get("tools", ())),
-    )
-
-
-def _note(
-    ctx: Context,
-    actor: Actor,
-    log: AuditLog,
-    action: str,
-    route: str,
-    details: Mapping[str, object],
-) -> None:
-    log.append(
-        at=ctx.clock.now(),
-        actor=actor,
-        action=action,
-        subject=f"captures of {route}",
-        details=details,
     )

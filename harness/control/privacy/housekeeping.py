@@ -1,7 +1,5 @@
-"""Holds the control process's periodic jobs: deletion of old alerts and failovers and of
-expired captures and keys, and evals of incumbents by schedule. `MonitoredJob` wraps a job: when
-it fails, it raises an alert until it has gone well again; `RestingJob` leaves runs out while
-nothing can have changed. `harness.app.control_schedule` says when each runs.
+"""Holds the control process's periodic jobs; `harness.app.control_schedule` says when each
+runs.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -24,10 +22,8 @@ REST_S: Final = 5.0
 
 
 class RestingJob:
-    """Leaves out the runs of a job after one that found nothing to do, until anything was
-    committed to the database, by whomever, and for REST_S at most.
-
-    job: returns whether it found nothing to do.
+    """Leaves out the runs of a job after one that found nothing to do (it returns True), until
+    anything was committed to the database, and for REST_S at most.
     """
 
     def __init__(self, job: Callable[[Context], bool]) -> None:
@@ -45,9 +41,7 @@ class RestingJob:
 
 
 class MonitoredJob:
-    """Runs a job where this process leads, with an alert under the job's name while it fails.
-    Calling it raises what the job raises.
-    """
+    """Runs a job where this process leads, with an alert while it fails. Raises its errors."""
 
     def __init__(
         self,
@@ -98,20 +92,14 @@ SUITE_JOB: Final = "evals of "
 
 
 def end_alerts_of_removed_jobs(ctx: Context, suites: Collection[str]) -> None:
-    """Ends the alerts about scheduled evals that the configuration has no more: they run no
-    more, so that no run without an error ends them. suites: whose evals are scheduled.
+    """Ends the alerts about scheduled evals that the configuration has no more. suites: whose
+    evals are scheduled.
     """
-    known = {f"{AlertKind.JOB_FAILED.value}:{SUITE_JOB}{suite}" for suite in suites}
-    begin = f"{AlertKind.JOB_FAILED.value}:{SUITE_JOB}"
-    with ctx.store.read() as tx:
-        removed = [
-            record.key
-            for record in tx.alerts.unsettled()
-            if record.open and record.key.startswith(begin) and record.key not in known
-        ]
-    for key in removed:
-        with ctx.store.write() as tx:
-            alerts.resolve_alert(ctx, tx, AlertKind.JOB_FAILED, key.partition(":")[2])
+    known = {f"{SUITE_JOB}{suite}" for suite in suites}
+    for kind, job in sorted(alerts.list_open(ctx, AlertKind.JOB_FAILED)):
+        if job.startswith(SUITE_JOB) and job not in known:
+            with ctx.store.write() as tx:
+                alerts.resolve_alert(ctx, tx, kind, job)
 
 
 # Longer than any session lasts; that there was one is in the audit log.
@@ -124,9 +112,8 @@ _RUNS_AT_A_TIME = 10
 def purge_expired(
     ctx: Context, *, alerts_days: float, failovers_days: float, traffic_days: float
 ) -> None:
-    """Delete alerts that ended, failovers and traffic at these ages, and captured requests at
-    their own end. Keys of providers that expired are taken away, and what canaries that have
-    ended knew of their callers' keys.
+    """Deletes alerts that ended, failovers and traffic at these ages; captured requests, keys
+    of providers and the callers' keys of canaries at their own end.
     """
     now = ctx.clock.now()
     with ctx.store.write() as tx:
@@ -145,8 +132,8 @@ def purge_expired(
 
 
 def blank_old_texts(ctx: Context, keep: Mapping[str, timedelta]) -> int:
-    """Blank questions and answers of runs that are older than their suite keeps them; of how
-    many runs. What was measured stays, and holds. keep: by suite.
+    """Blanks questions and answers of runs older than their suite keeps them, and counts the
+    runs. Scores stay. keep: by suite.
     """
     count = 0
     for suite, time in keep.items():
@@ -163,8 +150,8 @@ def blank_old_texts(ctx: Context, keep: Mapping[str, timedelta]) -> int:
 
 
 def evaluate_incumbents(ctx: Context, *, suite: str) -> list[EvalRun]:
-    """Queue a run of the suite on each incumbent of the routes that use it, once for each
-    minute, whichever control processes ask for it; and not where one is queued or running.
+    """Queues a run of the suite on each incumbent of the routes that use it: once a minute,
+    whichever process asks, and not where one is queued or running.
     """
     slot = f"{ctx.clock.now():%Y-%m-%dT%H:%MZ}"
     with ctx.store.read() as tx:

@@ -1,10 +1,6 @@
-"""Deletes a user's content from every table that has some (`delete_user`): sessions of agents
-with their messages, captured requests, and the marks of fail-overs. What is proof, such as
-verdicts, canaries and the audit log, holds no content of users and stays as it was signed.
-
-Deletes transcripts of sessions that were idle for as long as the settings say (`purge_idle`,
-a periodic job), and of named sessions (`purge_sessions`). Control ends grants by
-`revoke_stale_grants`: when they, their session or their agent have ended.
+"""Deletes a user's content from every table that has some (`delete_user`), and sessions that
+were idle for as long as the settings say (`purge_idle`). Proof, such as verdicts and the audit
+log, holds no content of users and stays as it was signed.
 """
 
 from collections.abc import Sequence
@@ -38,10 +34,8 @@ class UserDeletion:
 def delete_user(
     ctx: Context, actor: Actor, user: str, reason: str, *, secret: bytes
 ) -> UserDeletion:
-    """Delete what a user said and got. user: the id as clients sent it. A second time deletes
-    what came since, which may be nothing.
-
-    Raises NotAllowed below an admin, InputError without a user or a reason.
+    """Deletes what a user said and got, by the id that clients sent. Raises NotAllowed below an
+    admin, InputError without a user or a reason.
     """
     actor.require(Role.ADMIN)
     if not user.strip():
@@ -63,9 +57,7 @@ def delete_user(
 
 
 def purge_user(ctx: Context, actor: Actor, user: str, *, secret: bytes) -> UserDeletion:
-    """Delete the same for the agents' API, which takes no reason. Raises NotAllowed below an
-    admin, InputError without a user.
-    """
+    """Deletes the same for the agents' API, which takes no reason."""
     actor.require(Role.ADMIN)
     if not user.strip():
         raise InputError("say whose sessions to delete")
@@ -99,9 +91,7 @@ _AT_A_TIME: Final = 100
 
 
 def purge_idle(ctx: Context, keep: timedelta) -> int:
-    """Delete sessions whose newest message is older, and then deleted agents; how many
-    sessions. keep: how long they are kept.
-    """
+    """Deletes sessions idle for so long, then deleted agents; counts the sessions."""
     now, count = ctx.clock.now(), 0
     while True:
         with ctx.store.write() as tx:
@@ -117,9 +107,7 @@ def purge_idle(ctx: Context, keep: timedelta) -> int:
 
 
 def purge_sessions(ctx: Context, tx: Transaction, ids: Sequence[str]) -> int:
-    """Delete sessions with all that was said in them; how many. ids: each before the one that
-    spawned it.
-    """
+    """Deletes sessions and counts them. ids: each before the one that spawned it."""
     for session in ids:
         sessions.close_in_unit(ctx, tx, session, PURGED)
         tx.switch_requests.blank(session)

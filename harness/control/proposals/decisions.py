@@ -11,16 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 from harness.control import audit
-from harness.control.canary.holds import require_swaps
 from harness.control.context import Context
 from harness.control.evals import proof_validity, worker_supervision
 from harness.control.proposals import four_eyes
-from harness.domain.errors import (
-    Conflict,
-    InputError,
-    ProofRefused,
-    StaleWrite,
-)
+from harness.control.routing import freezes
+from harness.domain.errors import Conflict, InputError, ProofRefused, StaleWrite
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
 from harness.domain.proposals.policy import parse_change_reference
@@ -57,7 +52,7 @@ def approve_proposal(
     observes.
     """
     actor.require(Role.APPROVER)
-    require_swaps(ctx, f"{proposal} cannot be approved")
+    freezes.require_swaps(ctx, f"{proposal} cannot be approved")
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         found = tx.proposals.get(proposal)

@@ -12,7 +12,6 @@ from typing import assert_never
 
 from harness.control import audit
 from harness.control.canary import driver, machine
-from harness.control.canary.holds import OBSERVE_ONLY
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation, worker_supervision
 from harness.control.evals.proof_validity import ProofState, ProofValidity
@@ -203,7 +202,7 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
         wider = "; ".join(route_rules.describe_widening(proposal.widened))
         asks = f" It asks for other than the route's rules: {wider}." if wider else ""
         if ctx.observe_only:
-            asks += f" Nobody can approve it yet: {OBSERVE_ONLY}."
+            asks += f" Nobody can approve it yet: {freezes.OBSERVE_ONLY}."
         alerts.raise_alert(
             ctx,
             tx,

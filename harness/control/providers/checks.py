@@ -1,12 +1,12 @@
-"""Asks every provider at once, or one, whether it works (`/check`, D5): its list of models,
-then a short streamed question. Each finding has the next step to take. What was found is
-stored, and given again while it is fresh (`load_last_check`, `known_check`).
+"""Asks providers whether they work (`/check`, D5): their list of models, then a short streamed
+question. Each finding has the next step. What was found is stored, and given again while it is
+fresh.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from harness.control.context import Context
@@ -46,26 +46,19 @@ def load_last_check(ctx: Context) -> SelfTest:
 
 
 def known_check(ctx: Context) -> Mapping[str, ProviderCheck]:
-    """What any process found in the last day, by provider; nothing is asked.
-
-    Not what failed with another credential than the provider has now.
+    """Returns by provider what any process found in the last day; without what failed with
+    another credential than the provider has now.
     """
     with ctx.store.read() as tx:
         found, stored = tx.provider_checks.all(), tx.credentials.all()
-    changed: dict[str, datetime] = {}
-    for check in stored:
-        changed[check.provider] = max(
-            check.updated_at, changed.get(check.provider, check.updated_at)
-        )
     now = ctx.clock.now()
+
+    def stands(check: ProviderCheck) -> bool:
+        changed = (key.updated_at for key in stored if key.provider == check.provider)
+        return check.ok or all(check.at >= at for at in changed)
+
     return {
-        check.provider: check
-        for check in found
-        if now - check.at < KNOWN_FOR
-        and (
-            check.ok
-            or check.at >= changed.get(check.provider, datetime.min.replace(tzinfo=UTC))
-        )
+        check.provider: check for check in found if now - check.at < KNOWN_FOR and stands(check)
     }
 
 
@@ -126,10 +119,12 @@ def _checked(
         return _result(ctx, provider, target, [probe.missing_key_finding(provider)])
     secret = keys[0].secret if keys else ""
     models = ctx.door.ask(provider, secret, models_path(provider.kind), None, LIST_TIMEOUT_S)
-    chat, question = None, None
-    if target is not None and models.status is not None:
-        question = probe.streamed_probe_request(provider, target)
-    if question is not None:
+    chat = None
+    if (
+        target is not None
+        and models.status is not None
+        and (question := probe.streamed_probe_request(provider, target)) is not None
+    ):
         path, body = question
         chat = ctx.door.ask(provider, secret, path, body, CHAT_TIMEOUT_S)
         if chat.status == 200 and not body.get("stream"):

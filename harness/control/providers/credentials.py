@@ -1,11 +1,9 @@
 """Sets, imports, lists and takes away providers' keys, for people, with the provider's address
-and headers where they are given. A value goes in, is stored encrypted, and never comes out.
-`expire_credentials` is a periodic job; `rotate_encryption` encrypts all stored values by the
-newest key.
+and headers where they are given. A value is stored encrypted, and never comes out.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -14,7 +12,7 @@ from harness.control.context import Context
 from harness.control.providers import endpoint_changes, oauth_tokens, provider_secrets
 from harness.control.routing import data_class_checks, targets
 from harness.control.serialize import CamelCase
-from harness.domain.errors import Conflict, DecryptionFailed, InputError, NotFound
+from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.providers.api_base_rules import check_api_base, check_api_base_path
 from harness.domain.providers.credentials import (
@@ -109,11 +107,7 @@ def get_credentials(ctx: Context, name: str) -> ProviderCredentials:
 
 
 def _credentials_of(ctx: Context, tx: Transaction, provider: Provider) -> ProviderCredentials:
-    ever = [
-        credential
-        for credential in tx.credentials.all()
-        if credential.provider == provider.name
-    ]
+    ever = provider_secrets.list_credentials_of(tx, provider.name)
     stored = [credential for credential in ever if credential.live(ctx.clock.now())]
     given = keys_from_environment(provider, ctx.environ)
     source = "stored" if stored else "environment" if given else None
@@ -129,10 +123,8 @@ def _credentials_of(ctx: Context, tx: Transaction, provider: Provider) -> Provid
         api_base=provider.api_base,
         extra_headers=provider.header_names,
         stored=[
-            StoredKeyView(
-                view.name, view.created_at, view.updated_at, view.created_by, view.expires_at
-            )
-            for view in stored
+            StoredKeyView(**{f.name: getattr(key, f.name) for f in fields(StoredKeyView)})
+            for key in stored
         ],
     )
 
@@ -145,13 +137,13 @@ def put_credential(
     *,
     create_only: bool = False,
 ) -> ProviderCredentials:
-    """Set a key of a provider, and where it is. In force on every router within two seconds.
+    """Sets a key of a provider, and where it is: a kind's name adds the provider where it is
+    missing. Routers obey within two seconds. create_only: raises Conflict where a key is
+    stored.
 
-    A name that is a kind adds the provider where it is missing, at the kind's usual address.
-    create_only: raises Conflict where a key is stored already. Raises NotFound for another
-    unknown name, InputError (also for a key of a kind that people sign in for, or without a
-    reason to move a provider that a route uses), NotAllowed (also for a new address of a
-    provider that may see a data class).
+    Raises NotFound for another unknown name, InputError (also for a kind that people sign in
+    for, or a move without its reason), NotAllowed (also for a new address of a provider that
+    may see a data class).
     """
     actor.require(Role.ADMIN)
     value = None if change.value is None else check_key_value(change.value)
@@ -160,9 +152,7 @@ def put_credential(
         raise InputError("an overlap is at most a year")
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        stored = [
-            credential for credential in tx.credentials.all() if credential.provider == name
-        ]
+        stored = provider_secrets.list_credentials_of(tx, name)
         if create_only and any(credential.live(now) for credential in stored):
             raise Conflict(
                 f"provider {name!r} has a key already: PUT replaces it, "
@@ -183,14 +173,8 @@ def put_credential(
             keep = now + change.overlap if change.overlap else None
             for credential in place_new_key(stored, new, first=change.first, keep_until=keep):
                 tx.credentials.put(credential)
-        note(
-            ctx,
-            tx,
-            actor,
-            "credential.put",
-            name,
-            _change_details(change, wanted, known, changed=changed),
-        )
+        details = _change_details(change, wanted, known, changed=changed)
+        audit.record(ctx, tx, actor, "credential.put", f"provider {name}", details)
         moved = known is not None and wanted.moved != known.moved
         outdated = endpoint_changes.list_outdated(tx, name) if moved else ()
         return replace(_credentials_of(ctx, tx, wanted), outdated=outdated)
@@ -226,11 +210,7 @@ def _changed_provider(
         if kind not in PROVIDER_KINDS:
             raise InputError(f"{kind!r} is none of {', '.join(PROVIDER_KINDS)}")
         known = Provider(name, kind, PROVIDER_KINDS[kind].api_base)
-    elif change.kind not in (None, known.kind):
-        raise InputError(
-            f"provider {name!r} is of kind {known.kind!r}, which does not change: its targets "
-            "were measured with it. Add another provider"
-        )
+    targets.check_kind_stays(known, change.kind)
     base = known.api_base if change.api_base is None else change.api_base
     data_class_checks.check_address(ctx, name, known.api_base, base)
     check_api_base_path(known.kind, base)
@@ -245,43 +225,32 @@ def _changed_provider(
 def remove_credential(
     ctx: Context, actor: Actor, name: str, *, key: str | None = None
 ) -> ProviderCredentials:
-    """Removes a provider's stored keys, or one of them; what was encrypted is gone for good.
-
-    Without any key left, its targets get no requests from the next second on. Raises NotFound.
-    """
+    """Removes a provider's stored keys, or one of them, for good. Raises NotFound."""
     actor.require(Role.ADMIN)
-    now = ctx.clock.now()
     with ctx.store.write() as tx:
         provider = targets.require_provider(tx, name)
-        stored = [
-            credential for credential in tx.credentials.all() if credential.provider == name
-        ]
-        gone = [e for e in stored if e.ciphertext and key in (None, e.name)]
-        # What renews it would bring it back.
-        ended = key in (None, TOKEN_KEY_NAME) and tx.sign_ins.end(name)
-        if not (gone or ended):
+        if not take_credentials_away(ctx, tx, actor, name, key):
             which = f"no stored key {key!r}" if key else "no stored key"
             raise NotFound(f"provider {name!r} has {which}: `swapgate provider key list`")
-        for credential in gone:
-            tx.credentials.put(_without_value(credential, now))
-        names = [credential.name for credential in gone]
-        note(ctx, tx, actor, "credential.remove", name, {"keys": names})
-        if ended:
-            oauth_tokens.resolve_alerts(ctx, tx, name)
         return _credentials_of(ctx, tx, provider)
 
 
-def remove_all_credentials(ctx: Context, tx: Transaction, actor: Actor, name: str) -> None:
-    """Take away all keys and the sign-in of a provider that is being removed."""
-    ended = tx.sign_ins.end(name)
-    gone = [e for e in tx.credentials.all() if e.provider == name and e.ciphertext]
+def take_credentials_away(
+    ctx: Context, tx: Transaction, actor: Actor, name: str, key: str | None = None
+) -> bool:
+    """Takes away all keys and the sign-in of a provider, or one key; whether there was one."""
+    stored, now = provider_secrets.list_credentials_of(tx, name), ctx.clock.now()
+    gone = [e for e in stored if e.ciphertext and key in (None, e.name)]
     for credential in gone:
-        tx.credentials.put(_without_value(credential, ctx.clock.now()))
-    if gone:
-        names = [credential.name for credential in gone]
-        note(ctx, tx, actor, "credential.remove", name, {"keys": names})
+        tx.credentials.put(_without_value(credential, now))
+    # What renews a token would bring it back.
+    ended = key in (None, TOKEN_KEY_NAME) and tx.sign_ins.end(name)
     if ended:
         oauth_tokens.resolve_alerts(ctx, tx, name)
+    if gone or ended:
+        details = {"keys": [credential.name for credential in gone]}
+        audit.record(ctx, tx, actor, "credential.remove", f"provider {name}", details)
+    return bool(gone or ended)
 
 
 def expire_credentials(ctx: Context) -> int:
@@ -292,7 +261,8 @@ def expire_credentials(ctx: Context) -> int:
         for credential in over:
             tx.credentials.put(_without_value(credential, now))
             said = {"keys": [credential.name], "reason": "expired"}
-            note(ctx, tx, SYSTEM, "credential.remove", credential.provider, said)
+            subject = f"provider {credential.provider}"
+            audit.record(ctx, tx, SYSTEM, "credential.remove", subject, said)
     return len(over)
 
 
@@ -301,43 +271,34 @@ def _without_value(credential: Credential, now: datetime) -> Credential:
 
 
 def rotate_encryption(ctx: Context, actor: Actor) -> EncryptionRotation:
-    """Encrypt every stored value with the newest key.
-
-    Raises DecryptionFailed; then no secret was encrypted anew.
-    """
+    """Encrypts every stored value with the newest key: all, or none with DecryptionFailed."""
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
         stored = [credential for credential in tx.credentials.all() if credential.ciphertext]
         for key in stored:
             place = f"the key {key.name!r} of provider {key.provider!r}"
-            tx.credentials.put(replace(key, ciphertext=_reencrypt(ctx, key.ciphertext, place)))
+            fresh = provider_secrets.reencrypt(ctx.cipher, key.ciphertext, place)
+            tx.credentials.put(replace(key, ciphertext=fresh))
         signed_in = tx.sign_ins.all()
         for one in signed_in:
             place = f"the sign-in for provider {one.provider!r}"
-            tx.sign_ins.save(replace(one, ciphertext=_reencrypt(ctx, one.ciphertext, place)))
+            fresh = provider_secrets.reencrypt(ctx.cipher, one.ciphertext, place)
+            tx.sign_ins.save(replace(one, ciphertext=fresh))
         known = [e for e in tx.providers.all().values() if e.header_names]
         for provider in known:
             tx.providers.put(provider_secrets.reencrypt_headers(provider, ctx.cipher))
         headers = sum(len(provider.header_names) for provider in known)
         values = len(stored) + len(signed_in) + headers
-        note(ctx, tx, actor, "credential.rotate_encryption", None, {"values": values})
+        action, details = "credential.rotate_encryption", {"values": values}
+        audit.record(ctx, tx, actor, action, "credentials", details)
     return EncryptionRotation(values)
-
-
-def _reencrypt(ctx: Context, ciphertext: str, place: str) -> str:
-    try:
-        return ctx.cipher.reencrypt(ciphertext)
-    except DecryptionFailed as error:
-        raise DecryptionFailed(f"{place}: {error}") from None
 
 
 def import_credentials(
     ctx: Context, actor: Actor, environ: Mapping[str, str], *, replace_known: bool = False
 ) -> Sequence[ImportedCredential]:
-    """Store what variables hold that a provider names, or that a kind's vendor reads.
-
-    replace_known: also where a key is stored. Raises as `put_credential`; none is stored
-    then if one is for a kind that takes no key.
+    """Stores what variables hold that a provider names, or that a kind's vendor reads. Raises
+    as `put_credential`, before anything is stored for a kind that takes no key.
     """
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
@@ -371,22 +332,3 @@ def _named(known: Iterable[Provider]) -> Iterable[tuple[str, str]]:
     for kind in PROVIDER_KINDS.values():
         if kind.key_env and kind.api_base and kind.name not in of_kinds:
             yield kind.name, kind.key_env
-
-
-def note(
-    ctx: Context,
-    tx: Transaction,
-    actor: Actor,
-    action: str,
-    provider: str | None,
-    details: Mapping[str, object],
-) -> None:
-    """Notes in the audit log who did what to a provider's key. details: no value of any."""
-    audit.record(
-        ctx,
-        tx,
-        actor,
-        action,
-        f"provider {provider}" if provider else "credentials",
-        dict(details),
-    )

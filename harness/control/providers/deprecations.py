@@ -1,5 +1,5 @@
-"""Finds models in use that their provider will take away within 90 days, or has (F11), with a
-proposed successor, and keeps an alert on each until nobody uses it.
+"""Finds models in use that their provider takes away within 90 days, or has (F11), with a
+successor, and keeps an alert on each until it is unused.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,9 +17,7 @@ ENDS, ENDED = AlertKind.MODEL_ENDS, AlertKind.MODEL_ENDED
 
 
 def list_deprecations(ctx: Context, table: RoutingTable | None = None) -> Sequence[Deprecation]:
-    """Lists the models in use that end within 90 days or have ended, the earliest end first.
-    table: where somebody has loaded it already.
-    """
+    """Lists the models in use that end within 90 days or have ended, the earliest end first."""
     with ctx.store.read() as tx:
         used = _used(ctx, table or tx.routing.table())
         return find_deprecations(
@@ -30,9 +28,7 @@ def list_deprecations(ctx: Context, table: RoutingTable | None = None) -> Sequen
 def list_endings(
     ctx: Context, used: Iterable[Target], providers: Mapping[str, Provider]
 ) -> Sequence[Deprecation]:
-    """Lists those of the targets that end within 90 days or have ended, without saying where
-    they are used.
-    """
+    """Lists the targets that end within 90 days or have ended, without their uses."""
     today = ctx.clock.now().date()
     return find_deprecations([(target, ()) for target in used], providers, ctx.catalogue, today)
 
@@ -40,7 +36,7 @@ def list_endings(
 def update_deprecation_alerts(ctx: Context) -> None:
     """Raise what is new, louder once the day has come, and end what is no longer so."""
     now = {(ENDED if e.over else ENDS, e.target): e for e in list_deprecations(ctx)}
-    open_ = _open(ctx)
+    open_ = alerts.list_open(ctx, ENDS, ENDED)
     for key in sorted(open_ - set(now)):
         with ctx.store.write() as tx:
             alerts.resolve_alert(ctx, tx, *key)
@@ -73,16 +69,6 @@ def _roles(route: Route) -> Sequence[tuple[str, str]]:
     if route.holdback:
         roles.append((route.holdback.target, "holdback"))
     return [*roles, *((fallback, "fallback") for fallback in route.fallbacks)]
-
-
-def _open(ctx: Context) -> set[tuple[AlertKind, str]]:
-    with ctx.store.read() as tx:
-        records = tx.alerts.unsettled()
-    return {
-        (record.kind, record.key.partition(":")[2])
-        for record in records
-        if record.kind in (ENDS, ENDED) and record.open
-    }
 
 
 def _raise_alert(ctx: Context, tx: Transaction, kind: AlertKind, ending: Deprecation) -> None:

@@ -1,5 +1,5 @@
-"""Discovers models: reads what a provider lists at its `/models`, when a person asks, and keeps
-it with its date, for lists and loose names. Nothing is ever called by such a name alone.
+"""Discovers models: reads and keeps what a provider lists at its `/models`. Such a name alone
+never calls a model.
 """
 
 from collections.abc import Sequence
@@ -35,10 +35,8 @@ _OWN_MODELS: Final = (ProviderGroup.LOCAL, ProviderGroup.SIMULATED)
 
 
 def discover_models(ctx: Context, actor: Actor, name: str) -> DiscoveredList:
-    """Read the provider's list now, and keep it instead of the one before.
-
-    Raises NotFound, DiscoveryFailed where it has no list that can be kept, or no answer in
-    time; Conflict where the provider has no key, or was changed meanwhile.
+    """Reads the provider's list now, and keeps it. Raises NotFound, DiscoveryFailed without a
+    list that can be kept, Conflict without a key or where the provider was changed meanwhile.
     """
     actor.require(Role.PROPOSER)
     with ctx.store.read() as tx:
@@ -62,11 +60,9 @@ def discover_models(ctx: Context, actor: Actor, name: str) -> DiscoveredList:
 
 
 def describe_unlisted(ctx: Context, actor: Actor, target: Target) -> str:
-    """Says that the provider does not list a model that was just added, as its check would;
-    empty where it does, or lists none. A gateway, a server of one's own or a simulator is asked
-    now; of other providers the list counts that somebody asked for last.
-
-    A server that is away, or lists nothing, holds up nothing: then that is said.
+    """Says that the provider does not list a model that was just added; empty where it does, or
+    lists none. A gateway, one's own server or a simulator is asked now, and may be away; of
+    others the last list counts.
     """
     with ctx.store.read() as tx:
         provider = targets.require_provider(tx, target.provider)
@@ -110,8 +106,6 @@ def read_lists(tx: Transaction) -> Sequence[DiscoveredModel]:
 
 
 def has_own_models(provider: Provider) -> bool:
-    """Whether it serves what no catalogue knows: a gateway, a server of one's own, or a
-    simulator.
-    """
+    """Whether it serves what no catalogue knows: a gateway, one's own server or a simulator."""
     kind = PROVIDER_KINDS.get(provider.kind)
     return kind is not None and (kind.group in _OWN_MODELS or kind.name in GATEWAYS)

@@ -1,9 +1,6 @@
 """Records a provider's move to another address, and finds what it makes outdated: what was
-measured of it before is no proof of what answers now (ADR 29). `with_move` marks the move,
-`find_move_since` asks for one, `list_outdated` names the canaries and proposals that wait for
-new proof.
-
-Whoever serves already goes on being served; what would go further waits for new proof.
+measured before proves nothing of what answers now (ADR 29). Who serves already goes on being
+served; what would go further waits for new proof.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,10 +24,8 @@ def with_move(
     wanted: Provider,
     reason: str,
 ) -> Provider:
-    """The provider with its move, where it answers from another place than before.
-
-    One that was removed and comes back has moved, too. Raises InputError without a reason where
-    a route uses it.
+    """Adds the move to a provider that answers from another place than before, or comes back
+    after its removal. Raises InputError without a reason where a route uses it.
     """
     if known is not None and decrypt_headers(known, ctx.cipher).same_place(
         decrypt_headers(wanted, ctx.cipher)
@@ -41,15 +36,11 @@ def with_move(
     }
     if known is None and not used:
         return wanted
-    routes = routes_using(tx, wanted.name)
-    if routes:
-        require_reason(
-            reason,
-            f"to move provider {wanted.name!r}, which answers route {', '.join(routes)},",
-        )
+    if routes := routes_using(tx, wanted.name):
+        act = f"to move provider {wanted.name!r}, which answers route {', '.join(routes)},"
+        require_reason(reason, act)
     # Later than all that was measured before, whatever the clock says.
-    newest = tx.runs.newest_of_targets(used, [*RunState])
-    before = [run.created_at for run in newest]
+    before = [run.created_at for run in tx.runs.newest_of_targets(used, [*RunState])]
     at = max([ctx.clock.now(), *before])
     return replace(wanted, moved=ProviderMove(at, actor.name, reason.strip()))
 
@@ -89,19 +80,20 @@ def list_outdated(tx: Transaction, provider: str) -> Sequence[str]:
     def there(*arms: str) -> bool:
         return any(targets[arm].provider == provider for arm in arms)
 
-    canaries = [
-        f"canary {rollout.id} of route {rollout.route}, which goes no further: abort it and "
-        "propose "
-        "again"
-        for rollout in tx.rollouts.live()
-        if there(rollout.incumbent, rollout.candidate)
+    rollouts = tx.rollouts.live()
+    live = {rollout.proposal for rollout in rollouts}
+    return [
+        *(
+            f"canary {rollout.id} of route {rollout.route}, which goes no further: abort it "
+            "and propose again"
+            for rollout in rollouts
+            if there(rollout.incumbent, rollout.candidate)
+        ),
+        *(
+            f"proposal {proposal.id} of route {proposal.route}"
+            for proposal in tx.proposals.open()
+            if proposal.id not in live
+            and proposal.runs
+            and there(proposal.incumbent, proposal.candidate)
+        ),
     ]
-    live = {rollout.proposal for rollout in tx.rollouts.live()}
-    proposals = [
-        f"proposal {proposal.id} of route {proposal.route}"
-        for proposal in tx.proposals.open()
-        if proposal.id not in live
-        and proposal.runs
-        and there(proposal.incumbent, proposal.candidate)
-    ]
-    return [*canaries, *proposals]

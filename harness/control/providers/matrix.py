@@ -1,6 +1,5 @@
 """Builds the provider matrix (E4): a row for each configured provider and each kind that could
-be, with its health, data classes and limitations, and its models' abilities, prices and speed.
-From the registry, the catalogue, routers' alerts, recorded answers and the last `/check`.
+be, with its health, data classes, limitations and models.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +22,7 @@ from harness.domain.providers.catalogue import (
     model_abilities,
 )
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
-from harness.domain.routing.target import Price, Provider, Target
+from harness.domain.routing.target import Price, Provider, Target, classes_of_provider
 
 _TROUBLE: Final = frozenset(
     {AlertKind.BREAKER_OPEN, AlertKind.OUR_KEY, AlertKind.QUOTA, AlertKind.MODEL_UNKNOWN}
@@ -50,22 +49,22 @@ class MatrixModel(CamelCase):
     routes: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixRow(CamelCase):
     """One provider, or a kind that nobody has configured."""
 
     provider: str
     kind: str
     group: ProviderGroup
-    configured: bool  # it is in the registry, and has a key if it wants one
-    has_key: bool
-    health: ProviderHealth
-    health_because: str  # whence that is known
-    ill: str  # what is unhealthy: the provider, or one of its targets; empty for nothing
-    data_classes: Sequence[str]  # that its models may see, of those that the file has
+    configured: bool = False  # it is in the registry, and has a key if it wants one
+    has_key: bool = False
+    health: ProviderHealth = ProviderHealth.UNKNOWN
+    health_because: str = "not configured"  # whence that is known
+    ill: str = ""  # what is unhealthy: the provider, or one of its targets; empty for nothing
+    data_classes: Sequence[str] = ()  # that its models may see, of those that the file has
     limitations: Sequence[str]
-    repairs: Sequence[str]  # fields that routers change, since its targets refused them
-    models: Sequence[MatrixModel]
+    repairs: Sequence[str] = ()  # fields that routers change, since its targets refused them
+    models: Sequence[MatrixModel] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +77,7 @@ class MinuteUse:
 
 
 def load_minute_use(ctx: Context) -> tuple[MinuteUse, Mapping[str, MinuteUse]]:
-    """Loads the last whole minute: without any request, and by provider for those that had
-    some.
-    """
+    """Loads the last whole minute's use: of nobody, and by provider."""
     minute = ctx.clock.now().replace(second=0, microsecond=0) - timedelta(minutes=1)
     with ctx.store.read() as tx:
         rows, targets = tx.observations.traffic(since=minute), tx.routing.targets()
@@ -113,23 +110,34 @@ def build_matrix(ctx: Context) -> Sequence[MatrixRow]:
     rows = []
     for name, provider in providers.items():
         own = [target for target in targets.values() if target.provider == name]
-        rows.append(
-            MatrixRow(
-                provider=name,
-                kind=provider.kind,
-                group=PROVIDER_KINDS[provider.kind].group,
-                configured=not keys[name].lacks_key,
-                has_key=keys[name].has_value,
-                health=(found := health.assess(provider))[0],
-                health_because=found[1],
-                ill=found[2],
-                data_classes=[c for c, who in sorted(ctx.data_classes.items()) if name in who],
-                limitations=kind_limitations(PROVIDER_KINDS[provider.kind]),
-                repairs=health.learned(provider),
-                models=_models(ctx, provider, own, serves, speeds),
-            )
+        kind, (found, because, ill) = PROVIDER_KINDS[provider.kind], health.assess(provider)
+        row = MatrixRow(
+            provider=name,
+            kind=kind.name,
+            group=kind.group,
+            configured=not keys[name].lacks_key,
+            has_key=keys[name].has_value,
+            health=found,
+            health_because=because,
+            ill=ill,
+            data_classes=classes_of_provider(ctx.data_classes, name),
+            limitations=kind_limitations(kind),
+            repairs=health.learned(provider),
+            models=_models(ctx, provider, own, serves, speeds),
         )
-    return [*rows, *_others(providers.values())]
+        rows.append(row)
+    there = {provider.kind for provider in providers.values()}
+    others = [
+        MatrixRow(
+            provider=kind.name,
+            kind=kind.name,
+            group=kind.group,
+            limitations=kind_limitations(kind),
+        )
+        for kind in PROVIDER_KINDS.values()
+        if kind.name not in there and kind.group is not ProviderGroup.SIMULATED
+    ]
+    return [*rows, *others]
 
 
 def _models(
@@ -161,26 +169,6 @@ def _models(
             )
         )
     return rows
-
-
-def _others(configured: Iterable[Provider]) -> Iterable[MatrixRow]:
-    there = {provider.kind for provider in configured}
-    for kind in PROVIDER_KINDS.values():
-        if kind.name not in there and kind.group is not ProviderGroup.SIMULATED:
-            yield MatrixRow(
-                provider=kind.name,
-                kind=kind.name,
-                group=kind.group,
-                configured=False,
-                has_key=False,
-                health=ProviderHealth.UNKNOWN,
-                health_because="not configured",
-                ill="",
-                data_classes=(),
-                limitations=kind_limitations(kind),
-                repairs=(),
-                models=(),
-            )
 
 
 class _Health:

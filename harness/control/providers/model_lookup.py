@@ -1,8 +1,5 @@
-"""Looks up models for people: what the configured providers offer or list, which provider takes
-a name, which model a loose or misspelt name means (the newest of its family), and which of the
-catalogue have given words.
-
-This is the only module that uses rapidfuzz.
+"""Looks up models for people, by exact, loose or misspelt names. No other module uses
+rapidfuzz.
 """
 
 from collections.abc import Collection, Sequence
@@ -21,9 +18,7 @@ from harness.store.transaction import Transaction
 
 
 def list_configured_offers(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]:
-    """Lists all that the configured providers offer, by `provider/model`; their own prices
-    win.
-    """
+    """Lists what the configured providers offer, by `provider/model`; their own prices win."""
     with ctx.store.read() as tx:
         providers, offers = tx.providers.all(), _list_offers(ctx, tx)
     found = []
@@ -37,9 +32,7 @@ def list_configured_offers(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]
 def search_catalogue(
     ctx: Context, words: Sequence[str]
 ) -> Sequence[tuple[str, CatalogueEntry]]:
-    """Lists the entries of the catalogue, by `kind/model`, whose names contain every given
-    word.
-    """
+    """Lists the catalogue's entries, by `kind/model`, whose names contain every given word."""
     parts = [word.lower() for phrase in words for word in phrase.split()]
     fits = [e for e in ctx.catalogue if all(part in e.name.lower() for part in parts)]
     return [(fit.name, fit) for fit in sorted(fits, key=lambda offer: offer.name)]
@@ -52,9 +45,7 @@ MOST: Final = 5
 
 
 class Rapidfuzz:
-    """Finds similar names by the library rapidfuzz (a `FuzzyMatcher`), which is loaded where a
-    name is misspelt.
-    """
+    """Finds similar names by rapidfuzz, which is loaded where a name is misspelt."""
 
     def similar_words(self, word: str, among: Collection[str]) -> Sequence[str]:
         from rapidfuzz import fuzz, process  # noqa: PLC0415 - see above
@@ -84,9 +75,7 @@ class Rapidfuzz:
 def resolve_model(
     ctx: Context, name: str, *, standing: Sequence[KillSwitch] = ()
 ) -> Resolution:
-    """Finds the provider that takes a model's name, with each rule that was tried. standing:
-    switches of the environment and the file, beside the stored ones.
-    """
+    """Finds the provider that takes a name. standing: switches of environment and file."""
     with ctx.store.read() as tx:
         providers = tx.providers.all()
         switches = (*standing, *tx.switches.not_lifted())
@@ -112,10 +101,8 @@ def resolve_model(
 def match_model(
     ctx: Context, name: str, *, providers: Collection[str] | None = None
 ) -> ModelMatch:
-    """Finds the model that somebody means by a name of theirs, among those that providers
-    offer.
-
-    providers: names of those that are asked; None for all.
+    """Finds the model that somebody means by a name. providers: those that are asked; None for
+    all.
     """
     with ctx.store.read() as tx:
         offers = _list_offers(ctx, tx)

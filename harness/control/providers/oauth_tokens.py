@@ -1,9 +1,5 @@
-"""Stores the OAuth tokens of people who signed in for a provider, and renews them before they
-end (`renew_tokens`, a job of the control process); alerts when that is refused or keeps
-failing.
-
-Tokens are stored encrypted, and the access token also as the key that routers send
-(`store_access_key`, `drop_access_key`). `sign_in` gets the first ones.
+"""Stores the OAuth tokens of people who signed in for a provider, encrypted, the access token
+also as the key that routers send; renews them before they end, and alerts when that fails.
 """
 
 import json
@@ -15,6 +11,7 @@ import structlog
 
 from harness.control.context import Context
 from harness.control.operations import alerts
+from harness.control.providers.provider_secrets import list_credentials_of
 from harness.domain.errors import ConfigError, SignInRefused, SignInUnreachable, StaleWrite
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.providers.credentials import Credential, check_key_value, place_new_key
@@ -68,7 +65,7 @@ def store_access_key(
     ctx: Context, tx: Transaction, signed_in: SignIn, access: OAuthTokens
 ) -> None:
     name, now = signed_in.provider, ctx.clock.now()
-    stored = [credential for credential in tx.credentials.all() if credential.provider == name]
+    stored = list_credentials_of(tx, name)
     secret = ctx.cipher.encrypt(check_key_value(access.access_token))
     new = Credential(
         name, TOKEN_KEY_NAME, secret, 0, signed_in.signed_in_at, now, signed_in.signed_in_by
@@ -79,12 +76,8 @@ def store_access_key(
 
 def drop_access_key(ctx: Context, tx: Transaction, provider: str) -> bool:
     """Removes the stored access key of a sign-in; returns whether there was one."""
-    for credential in tx.credentials.all():
-        if (
-            credential.provider == provider
-            and credential.name == TOKEN_KEY_NAME
-            and credential.ciphertext
-        ):
+    for credential in list_credentials_of(tx, provider):
+        if credential.name == TOKEN_KEY_NAME and credential.ciphertext:
             tx.credentials.put(replace(credential, ciphertext="", updated_at=ctx.clock.now()))
             return True
     return False
@@ -162,10 +155,7 @@ def _request_tokens(
     ctx: Context, place: OAuthEndpoints, before: SignIn
 ) -> tuple[SignIn, OAuthTokens | None]:
     """The sign-in with what its server gave; and the token for requests, if that is new."""
-    server, secrets = (
-        require_oauth_server(ctx),
-        decrypt_secrets(ctx, before),
-    )
+    server, secrets = require_oauth_server(ctx), decrypt_secrets(ctx, before)
     if due_renewal(before, ctx.clock.now()) is Renewal.ACCESS:
         tokens = server.exchange(place, secrets.account_token)
         return apply_access_tokens(before, tokens, ctx.clock.now()), tokens
@@ -180,16 +170,11 @@ def _take_away_ended(ctx: Context) -> None:
     """So that no request meets a certain 401."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        ended = [sign_in.provider for sign_in in tx.sign_ins.all() if is_expired(sign_in, now)]
-        keys = {
-            e.provider
-            for e in tx.credentials.all()
-            if e.name == TOKEN_KEY_NAME and e.ciphertext
-        }
-    for provider in ended:
-        if provider in keys:
-            with ctx.store.write() as tx:
-                drop_access_key(ctx, tx, provider)
+        ended = {sign_in.provider for sign_in in tx.sign_ins.all() if is_expired(sign_in, now)}
+        keys = [e for e in tx.credentials.all() if e.name == TOKEN_KEY_NAME and e.ciphertext]
+    for provider in ended.intersection(key.provider for key in keys):
+        with ctx.store.write() as tx:
+            drop_access_key(ctx, tx, provider)
 
 
 def _alert_refused(ctx: Context, tx: Transaction, stored: SignIn) -> None:

@@ -1,7 +1,5 @@
 """Encrypts providers' secrets (keys, values of extra headers) for the database, and decrypts
-them where they are used: for one provider (`keys_of_provider`), all that a router sends
-(`key_sets`), a router's snapshot in memory (`decrypt_snapshot`). One that cannot be decrypted
-is left out and logged.
+them where they are used. One that cannot be decrypted is left out and logged.
 """
 
 import logging
@@ -26,9 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def encrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
-    """Encrypts the values of a provider's extra headers, so that none is stored in clear.
-    Raises ConfigError without any key.
-    """
+    """Encrypts the values of a provider's extra headers. Raises ConfigError without any key."""
     if not provider.extra_headers:
         return provider
     hidden = {name: cipher.encrypt(value) for name, value in provider.extra_headers.items()}
@@ -38,9 +34,7 @@ def encrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
 
 
 def decrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
-    """Decrypts the values of a provider's extra headers, to call it. A value that cannot be
-    decrypted is left out and logged.
-    """
+    """Decrypts the values of a provider's extra headers, to call it."""
     if not provider.sealed_headers:
         return provider
     clear = dict(provider.extra_headers)
@@ -61,25 +55,26 @@ def decrypt_snapshot(snapshot: Snapshot, cipher: Cipher) -> Snapshot:
 
 
 def reencrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
-    """Encrypts the values of a provider's extra headers anew, with the newest key. Raises
-    DecryptionFailed.
-    """
-    fresh = {}
-    for name, token in provider.sealed_headers.items():
-        try:
-            fresh[name] = cipher.reencrypt(token)
-        except DecryptionFailed as error:
-            place = f"the header {name!r} of provider {provider.name!r}"
-            raise DecryptionFailed(f"{place}: {error}") from None
+    """Encrypts a provider's extra headers anew. Raises DecryptionFailed."""
+    fresh = {
+        name: reencrypt(cipher, token, f"the header {name!r} of provider {provider.name!r}")
+        for name, token in provider.sealed_headers.items()
+    }
     return encrypt_headers(replace(provider, sealed_headers=fresh), cipher)
+
+
+def reencrypt(cipher: Cipher, ciphertext: str, place: str) -> str:
+    """Encrypts a stored value by the newest key. Raises DecryptionFailed with the place."""
+    try:
+        return cipher.reencrypt(ciphertext)
+    except DecryptionFailed as error:
+        raise DecryptionFailed(f"{place}: {error}") from None
 
 
 def decrypt_credential(
     stored: Iterable[StoredKey], cipher: Cipher
 ) -> dict[str, list[ProviderKey]]:
-    """Decrypts the stored keys by provider, in order. A key that cannot be decrypted is left
-    out and logged.
-    """
+    """Decrypts the stored keys by provider, in order."""
     found: dict[str, list[ProviderKey]] = {}
     for key in stored:
         if not key.ciphertext:
@@ -102,11 +97,8 @@ def key_sets(
     """What is sent to these providers: the stored keys first, then the environment's."""
     clear = decrypt_credential(stored, cipher)
     return {
-        provider.name: (
-            *clear.get(provider.name, ()),
-            *keys_from_environment(provider, environ),
-        )
-        for provider in providers
+        one.name: (*clear.get(one.name, ()), *keys_from_environment(one, environ))
+        for one in providers
     }
 
 
@@ -116,15 +108,14 @@ def list_live_credentials(ctx: Context, tx: Transaction) -> list[Credential]:
     return [credential for credential in tx.credentials.all() if credential.live(now)]
 
 
+def list_credentials_of(tx: Transaction, provider: str) -> list[Credential]:
+    """The stored keys of a provider, also those taken away."""
+    return [one for one in tx.credentials.all() if one.provider == provider]
+
+
 def keys_of_provider(ctx: Context, provider: Provider) -> tuple[ProviderKey, ...]:
-    """Lists the keys that our requests to a provider may use, in the order in which they are
-    tried.
-    """
+    """Lists the keys that our requests to a provider may use, in order."""
+    now = ctx.clock.now()
     with ctx.store.read() as tx:
-        stored = [
-            credential
-            for credential in list_live_credentials(ctx, tx)
-            if credential.provider == provider.name
-        ]
-    sets = key_sets([provider], stored, ctx.cipher, ctx.environ) if stored else {}
-    return tuple(sets.get(provider.name, keys_from_environment(provider, ctx.environ)))
+        stored = [key for key in list_credentials_of(tx, provider.name) if key.live(now)]
+    return tuple(key_sets([provider], stored, ctx.cipher, ctx.environ)[provider.name])

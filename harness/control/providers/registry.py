@@ -1,10 +1,6 @@
 """Adds, changes, lists and removes providers while routers serve; each change is audited.
-`register_with_provider` registers a target, and its provider with it where that is a kind's
-name and not configured. `remove_provider` refuses while a route, proposal, shadow or judge
-needs it.
-
-Adds a provider with its key and asks it at once whether it works, for people who fill in a
-form; also stores another key of one that is there, and asks again.
+`register_with_provider` registers a target with its provider; `add_provider` and `replace_key`
+ask a provider at once whether it works.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,11 +39,11 @@ class RegisteredTarget:
 def register_with_provider(
     ctx: Context, actor: Actor, seed: TargetSeed, *, api_base: str = ""
 ) -> RegisteredTarget:
-    """Register a target, and its provider where that is a kind's name and not configured.
+    """Registers a target, and its provider where that is an unconfigured kind's name. api_base:
+    for the new provider.
 
-    api_base: for the new provider, where it is not the kind's. Raises InputError or NotFound
-    where the provider cannot be made of its name, Conflict where another is there, NotAllowed
-    for an own address under a name that may see a data class.
+    Raises InputError or NotFound where its name makes no provider, Conflict where another is
+    there, NotAllowed for an own address under a name that may see a data class.
     """
     actor.require(Role.PROPOSER)
     with ctx.store.read() as tx:
@@ -73,10 +69,8 @@ def register_with_provider(
 
 
 def default_provider(name: str, known: Iterable[str] = (), *, api_base: str = "") -> Provider:
-    """Returns the provider that a kind's name means: in its usual place, with its usual key
-    variable.
-
-    Another name with an address is an OpenAI-compatible server. known: names, for a guess.
+    """Returns the provider that a kind's name means, or an OpenAI-compatible server with this
+    address. known: names, for a guess.
     """
     check_provider_name(name)
     kind = PROVIDER_KINDS.get(name)
@@ -141,10 +135,7 @@ class ProviderChange:
 def list_providers(ctx: Context) -> Sequence[ProviderSummary]:
     with ctx.store.read() as tx:
         routes = endpoint_changes.routes_by_provider(tx)
-        return [
-            _glance(provider, routes.get(name, []))
-            for name, provider in tx.providers.all().items()
-        ]
+        return [_glance(one, routes.get(one.name, [])) for one in tx.providers.all().values()]
 
 
 def get_provider(ctx: Context, name: str) -> ProviderSummary:
@@ -157,11 +148,11 @@ def get_provider(ctx: Context, name: str) -> ProviderSummary:
 def change_provider(
     ctx: Context, actor: Actor, name: str, change: ProviderChange, *, create: bool | None = None
 ) -> ProviderSummary:
-    """Adds a provider, or changes the fields of it that `change` sets.
+    """Adds a provider, or changes the fields of it that `change` sets. create: True raises
+    Conflict where it is there, False NotFound where it is not.
 
-    create: True raises Conflict where it is there, False NotFound where it is not. Raises as
-    `targets.put_provider`, InputError for an unknown kind, or another one than it has,
-    NotAllowed for a new address of a provider that may see a data class.
+    Raises as `targets.put_provider`, InputError for an unknown or another kind, NotAllowed for
+    a new address of a provider that may see a data class.
     """
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
@@ -171,7 +162,13 @@ def change_provider(
     if create and known is not None:
         raise Conflict(f"there is a provider {name!r} already: `swapgate provider set {name}`")
     before = known or _new(name, change.kind)
-    wanted = _wanted(before, change)
+    targets.check_kind_stays(before, change.kind)
+    fields = ("api_base", "api_key_env", "extra_headers", "extra_body")
+    given = {field: value for field in fields if (value := getattr(change, field)) is not None}
+    if change.extra_headers is not None:
+        given["sealed_headers"] = {}
+    wanted = replace(before, **given)
+    check_api_base_path(wanted.kind, wanted.api_base)
     data_class_checks.check_address(ctx, name, before.api_base, wanted.api_base)
     targets.put_provider(ctx, actor, wanted, change.reason)
     with ctx.store.read() as tx:
@@ -180,24 +177,6 @@ def change_provider(
         outdated = endpoint_changes.list_outdated(tx, name) if moved else ()
         routes = endpoint_changes.routes_using(tx, name)
         return replace(_glance(after, routes), outdated=outdated)
-
-
-def _wanted(known: Provider, change: ProviderChange) -> Provider:
-    if change.kind not in (None, known.kind):
-        raise InputError(
-            f"provider {known.name!r} is of kind {known.kind!r}, which does not change: its "
-            "targets were measured with it. Add another provider"
-        )
-    given = {
-        field_name: getattr(change, field_name)
-        for field_name in ("api_base", "api_key_env", "extra_headers", "extra_body")
-        if getattr(change, field_name) is not None
-    }
-    if change.extra_headers is not None:
-        known = replace(known, sealed_headers={})
-    wanted = replace(known, **given)
-    check_api_base_path(wanted.kind, wanted.api_base)
-    return wanted
 
 
 def _new(name: str, kind: str | None) -> Provider:
@@ -210,17 +189,15 @@ def _new(name: str, kind: str | None) -> Provider:
 
 
 def remove_provider(ctx: Context, actor: Actor, name: str) -> None:
-    """Removes a provider with its stored keys, within two seconds on every router. Its targets
-    stay known, and cannot be used.
-
-    Raises NotFound, and Conflict while something needs it, naming what.
+    """Removes a provider with its keys, within two seconds on every router. Its targets stay
+    known. Raises NotFound, and Conflict naming what needs it.
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
         targets.require_provider(tx, name)
         if needs := list(_needs(ctx, tx, name)):
             raise Conflict(f"provider {name!r} is used: {', '.join(needs)}. End that first")
-        credentials.remove_all_credentials(ctx, tx, actor, name)
+        credentials.take_credentials_away(ctx, tx, actor, name)
         tx.providers.remove(name)
         audit.record(ctx, tx, actor, "provider.remove", f"provider {name}", {})
 
@@ -269,11 +246,8 @@ class NewProvider:
 
 
 def add_provider(ctx: Context, actor: Actor, wanted: NewProvider) -> ProviderCheck | None:
-    """Add a provider and its key, then ask it. None where this process asks no provider.
-
-    Raises Conflict where it is there, InputError for a name, an address or a key that cannot
-    be, NotAllowed for anybody but an admin. What its check finds refuses nothing: the provider
-    stays, so that its key or its address can be mended.
+    """Adds a provider and its key, then asks it; None where this process asks none. It stays
+    whatever the check finds. Raises Conflict where it is there, InputError, NotAllowed.
     """
     actor.require(Role.ADMIN)
     name = wanted.name or wanted.kind

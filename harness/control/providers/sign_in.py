@@ -1,11 +1,12 @@
-"""Signs people in for a provider with their account (OAuth's device flow: a code that they type
-on another screen), and out. The token becomes the provider's key; `oauth_tokens` renews it.
+"""Signs people in for a provider with their account (OAuth's device flow), and out. The token
+becomes the provider's key; `oauth_tokens` renews it.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from harness.control import audit
 from harness.control.context import Context
 from harness.control.providers import credentials, oauth_tokens
 from harness.control.serialize import CamelCase
@@ -50,11 +51,9 @@ def sign_in(
     show: Callable[[DeviceCode], None],
     pause: Callable[[float], None],
 ) -> SignedIn:
-    """Show a code, and wait until the person is done with it elsewhere.
-
-    A name that is a kind adds the provider where it is missing. pause: waits so many seconds.
-    Raises SignInRefused, also when the person says no or takes too long; SignInUnreachable,
-    NotFound, InputError, ConfigError, NotAllowed.
+    """Shows a code, and waits until the person is done with it elsewhere. pause: waits so many
+    seconds. Raises SignInRefused, also when the person says no or takes too long;
+    SignInUnreachable, NotFound, InputError, ConfigError, NotAllowed.
     """
     actor.require(Role.ADMIN)
     server = oauth_tokens.require_oauth_server(ctx)
@@ -75,9 +74,8 @@ def sign_in(
     with ctx.store.write() as tx:
         tx.sign_ins.start(new)
         oauth_tokens.store_access_key(ctx, tx, new, access)
-        credentials.note(
-            ctx, tx, actor, "credential.login", provider.name, {"key": TOKEN_KEY_NAME}
-        )
+        subject, details = f"provider {provider.name}", {"key": TOKEN_KEY_NAME}
+        audit.record(ctx, tx, actor, "credential.login", subject, details)
         oauth_tokens.resolve_alerts(ctx, tx, provider.name)
     return SignedIn(provider.name, new.signed_in_at, new.signed_in_by, new.access_ends)
 
@@ -106,15 +104,14 @@ def _granted(
 
 
 def sign_out(ctx: Context, actor: Actor, name: str) -> None:
-    """Removes a provider's sign-in and its tokens; routers stop using them within two seconds.
-    Raises NotFound.
-    """
+    """Removes a provider's sign-in and its tokens from every router. Raises NotFound."""
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
         ended = tx.sign_ins.end(name)
         if not (oauth_tokens.drop_access_key(ctx, tx, name) or ended):
             raise NotFound(f"nobody is signed in for provider {name!r}")
-        credentials.note(ctx, tx, actor, "credential.logout", name, {"key": TOKEN_KEY_NAME})
+        subject, details = f"provider {name}", {"key": TOKEN_KEY_NAME}
+        audit.record(ctx, tx, actor, "credential.logout", subject, details)
         oauth_tokens.resolve_alerts(ctx, tx, name)
 
 

@@ -1,5 +1,5 @@
-"""Banners say what is in force that everybody should know: kill switches, break-glass, freezes,
-and that an installation only observes. Dashboard and command line show these sentences.
+"""Banners say what is in force that everybody should know. Dashboard and command line show
+them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,6 +9,7 @@ from harness.control.context import Context
 from harness.control.routing import break_glass, freezes, kill_switch
 from harness.domain.errors import SignatureInvalid
 from harness.domain.formatting import format_date_time
+from harness.domain.routing.freeze import STILL_WORKS
 from harness.domain.routing.kill_switch import KillSwitch, SwitchSource
 
 
@@ -57,9 +58,9 @@ def list_freeze_banners(ctx: Context, route: str | None = None) -> Sequence[Bann
     try:
         found = freezes.list_freeze_notices(ctx, route)
     except SignatureInvalid as error:
-        text = f"The stored freezes cannot be trusted: {error}. {freezes.STILL_WORKS}"
+        text = f"The stored freezes cannot be trusted: {error}. {STILL_WORKS}"
         return [Banner("✕ Every route counts as frozen.", text, page)]
-    return [Banner(banner.heading, banner.text, page, serious=False) for banner in found]
+    return [Banner(hold.heading, hold.text, page, serious=False) for hold in found]
 
 
 def list_observe_banners(ctx: Context) -> Sequence[Banner]:

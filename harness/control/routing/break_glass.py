@@ -1,16 +1,12 @@
-"""Break-glass: lets a target serve a route without proof while two people answer for it.
-
-`propose_break_glass` is the first person's word, `confirm_break_glass` the second's: it writes
-the waiver and the route's version in one unit of work. `run_once`, in the control loop, brings
-the former incumbent back at the expiry, and raises the alert where that cannot serve.
+"""Break-glass lets a target serve a route without proof while two people answer for it. At the
+expiry `run_once` brings the former incumbent back, or raises an alert where that cannot serve.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from harness.control import audit
-from harness.control.canary.holds import require_swaps
 from harness.control.context import Context
 from harness.control.evals.proof_validity import route_time
 from harness.control.operations import alerts
@@ -48,13 +44,12 @@ class BreakGlassRequest:
 
 
 def propose_break_glass(ctx: Context, actor: Actor, wanted: BreakGlassRequest) -> BreakGlass:
-    """Asks for a break-glass; nothing changes before a second person confirms it.
-
-    Raises NotFound, InputError without a reason or for a time that is too long, NotAllowed,
-    RouteBusy for a route with a canary, a bake or another break-glass, Conflict in a freeze.
+    """Asks for a break-glass; nothing changes before a second person confirms it. Raises
+    NotFound, InputError, NotAllowed, RouteBusy for a route with a canary, a bake or another
+    break-glass, Conflict in a freeze.
     """
     actor.require(Role.APPROVER)
-    require_swaps(ctx, f"no target serves {wanted.route!r} without proof")
+    freezes.require_swaps(ctx, f"no target serves {wanted.route!r} without proof")
     require_reason(wanted.reason, "a break-glass")
     if not timedelta(0) < wanted.lasts <= LONGEST:
         raise InputError(f"a break-glass lasts for up to {LONGEST.days} days, and ends")
@@ -83,27 +78,20 @@ def propose_break_glass(ctx: Context, actor: Actor, wanted: BreakGlassRequest) -
             expires_at=now + wanted.lasts,
         )
         tx.break_glasses.add(made)
-        _audit(
-            ctx,
-            tx,
-            actor,
-            "break_glass.propose",
-            made,
-            {"expires_at": made.expires_at.isoformat()},
-        )
+        details = {"expires_at": made.expires_at.isoformat()}
+        _audit(ctx, tx, actor, "break_glass.propose", made, details)
     return made
 
 
 def confirm_break_glass(ctx: Context, actor: Actor, id_: str) -> BreakGlass:
-    """Lets the target serve, by the word of a second person. Answers with what is stored.
-
-    Raises NotFound, NotAllowed for its proposer in whatever guise and for a service, Conflict
-    where it is confirmed or over, StaleWrite where another target serves by now, RouteBusy.
+    """Lets the target serve, by the word of a second person. Raises NotFound, NotAllowed for
+    its proposer in whatever guise and for a service, Conflict where it is confirmed or over,
+    StaleWrite where another target serves by now, RouteBusy.
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
         record = tx.break_glasses.get(id_)
-        require_swaps(ctx, f"no target serves {record.route!r} without proof")
+        freezes.require_swaps(ctx, f"no target serves {record.route!r} without proof")
         _require_person(tx, actor)
         four_eyes.check_four_eyes(tx, actor, record, "confirm")
         route = routes.require_route(tx, record.route)
@@ -147,26 +135,17 @@ def confirm_break_glass(ctx: Context, actor: Actor, id_: str) -> BreakGlass:
         remarks = _list_remarks(tx, made)
         _audit(ctx, tx, actor, "break_glass.confirm", made, {**details, "remarks": remarks})
         until = format_date_time(made.expires_at)
-        _alert(
-            ctx,
-            tx,
-            made,
-            f"route {made.route} is served without proof until {until}",
-            " ".join(
-                (
-                    f"{known.name}: {made.reason} ({_describe_state(made)}).",
-                    *(f"{remark[:1].upper()}{remark[1:]}." for remark in remarks),
-                )
-            ),
-        )
+        title = f"route {made.route} is served without proof until {until}"
+        said = f"{known.name}: {made.reason} ({_describe_state(made)})."
+        more = (f"{remark[:1].upper()}{remark[1:]}." for remark in remarks)
+        _alert(ctx, tx, made, title, " ".join((said, *more)))
     return made
 
 
 def end_break_glass(ctx: Context, actor: Actor, id_: str, *, reason: str) -> BreakGlass:
-    """Ends a break-glass before its time: the former incumbent returns at once.
-
-    One person is enough, also one of the two. Raises NotFound, InputError without a reason,
-    Conflict where it is over, ProofRefused where the former incumbent cannot serve.
+    """Ends a break-glass before its time; one person is enough. Raises NotFound, InputError
+    without a reason, Conflict where it is over, ProofRefused where the former incumbent cannot
+    serve.
     """
     actor.require(Role.APPROVER)
     because = require_reason(reason, "to end a break-glass")
@@ -195,21 +174,18 @@ def count_unconfirmed(ctx: Context) -> int:
 
 def list_notices(ctx: Context) -> Sequence[tuple[str, str]]:
     """Says of each open break-glass what everybody should know: a heading, and a text."""
-    found = list_open(ctx)
     with ctx.store.read() as tx:
         names = {id_: known.name for id_, known in tx.routing.targets().items()}
         return [
             _notice(record, names.get(record.target, record.target), standstill)
-            for record in found
+            for record in tx.break_glasses.open()
             for standstill in [_find_standstill(ctx, tx, record)]
         ]
 
 
 def run_once(ctx: Context) -> list[str]:
     """Ends what nobody confirmed in time, what is over, and what one person stands for."""
-    with ctx.store.read() as tx:
-        found = tx.break_glasses.open()
-    return [said for record in found if (said := _look_after(ctx, record.id))]
+    return [said for record in list_open(ctx) if (said := _look_after(ctx, record.id))]
 
 
 def _look_after(ctx: Context, id_: str) -> str:
@@ -341,43 +317,33 @@ def _notice(record: BreakGlass, target: str, standstill: str) -> tuple[str, str]
     until = format_date_time(record.expires_at)
     who = f"{record.reason} ({_describe_state(record)}; {record.id})."
     if not record.confirmed:
-        return (
-            f"Break-glass asked for on route {record.route}.",
-            (
-                f"{target} is to serve without proof until {until}: {who} A second person, an "
-                f"admin, confirms it before {record.confirm_by:%H:%M} UTC."
-            ),
+        text = (
+            f"{target} is to serve without proof until {until}: {who} A second person, an "
+            f"admin, confirms it before {record.confirm_by:%H:%M} UTC."
         )
+        return f"Break-glass asked for on route {record.route}.", text
+    heading = f"Break-glass: route {record.route} is served without proof"
     if standstill:
-        heading = f"route {record.route} is served without proof, and nobody can take over."
-        return f"Break-glass: {heading}", f"{target}: {who} It should end: {standstill}."
-    return (
-        f"Break-glass: route {record.route} is served without proof until {until}.",
-        f"{target}: {who} Then its former model returns; no canary opens before.",
-    )
+        text = f"{target}: {who} It should end: {standstill}."
+        return f"{heading}, and nobody can take over.", text
+    text = f"{target}: {who} Then its former model returns; no canary opens before."
+    return f"{heading} until {until}.", text
 
 
 def _list_remarks(tx: Transaction, made: BreakGlass) -> list[str]:
     """Lists what everybody should know of the two keys."""
-    age: list[str] = []
-    at = made.confirmed_at or made.created_at
-    for key in filter(None, (made.proposer_key, made.confirmer_key)):
-        stored = tx.keys.get(key)
-        if stored is not None and at - stored.created_at < four_eyes.NEW_FOR:
-            age.append(f"the key {key} is newer than {four_eyes.NEW_FOR.days} days")
-    return age
+    at, new_for = made.confirmed_at or made.created_at, four_eyes.NEW_FOR
+    stored = ((key, tx.keys.get(key)) for key in (made.proposer_key, made.confirmer_key) if key)
+    return [
+        f"the key {name} is newer than {new_for.days} days"
+        for name, key in stored
+        if key is not None and at - key.created_at < new_for
+    ]
 
 
 def _alert(ctx: Context, tx: Transaction, record: BreakGlass, title: str, text: str) -> None:
-    alerts.raise_alert(
-        ctx,
-        tx,
-        AlertKind.BREAK_GLASS,
-        record.id,
-        subject=f"route {record.route}",
-        title=title,
-        text=text,
-    )
+    kind, subject = AlertKind.BREAK_GLASS, f"route {record.route}"
+    alerts.raise_alert(ctx, tx, kind, record.id, subject=subject, title=title, text=text)
 
 
 def _audit(
@@ -386,12 +352,7 @@ def _audit(
     actor: Actor,
     action: str,
     record: BreakGlass,
-    details: dict[str, object],
+    details: Mapping[str, object],
 ) -> None:
-    common: dict[str, object] = {
-        "break_glass": record.id,
-        "target": record.target,
-        "reason": record.reason,
-    }
-    subject = f"route {record.route}"
-    audit.record(ctx, tx, actor, action, subject, common | details)
+    common = {"break_glass": record.id, "target": record.target, "reason": record.reason}
+    audit.record(ctx, tx, actor, action, f"route {record.route}", {**common, **details})

@@ -1,10 +1,6 @@
-"""Checks data classes (D8): which providers may ever see a route's traffic or a suite's items.
-`check_targets`, `check_suite` and `check_address` raise NotAllowed, `find_refusal` says why,
-and `list_violations` names routes that break what the file says now.
-
-The configuration file says it (`data_classes: {personal: [local, azure-eu]}`), and it alone
-says where such a provider is. Whatever brings a target to a route asks here, and again before
-each step: docs/how-to/data-classes.md has every place. Routers ask by themselves, last of all.
+"""Checks data classes (D8): which providers may ever see a route's traffic or a suite's items,
+by the file's `data_classes:` alone. Each step that brings a target to a route asks here
+(docs/how-to/data-classes.md), and routers ask by themselves, last of all.
 """
 
 from collections.abc import Iterable
@@ -19,50 +15,48 @@ from harness.domain.suggestions import did_you_mean
 def check_targets(
     ctx: Context, settings: RouteSettings, targets: Iterable[Target], *, route: str
 ) -> None:
-    """Checks that the provider of each target may see the route's class of data. Raises
-    NotAllowed for one that may not, NotFound for an unknown class.
+    """Checks that each target's provider may see the route's class of data. Raises NotAllowed,
+    NotFound for an unknown class.
     """
-    if not settings.data_class:
-        return
-    allowed = _allowed(ctx, settings.data_class)
-    for target in targets:
-        if target.provider not in allowed:
-            raise NotAllowed(
-                f"route {route!r} carries {settings.data_class} data, and provider "
-                f"{target.provider!r} of {target.name} may not see it; allowed are "
-                f"{', '.join(sorted(allowed)) or 'none'} (`data_classes:` in the file)"
-            )
+    _check(ctx, f"route {route!r} carries", settings.data_class, targets)
 
 
 def check_suite(ctx: Context, suite: str, targets: Iterable[Target]) -> None:
-    """Checks that the provider of each target may see the suite's class of data. Raises
-    NotAllowed for one that may not, NotFound for an unknown class.
-    """
-    data_class = ctx.suites.data_class(suite)
+    """Checks a suite's class of data. Raises as `check_targets`."""
+    _check(ctx, f"suite {suite!r} has", ctx.suites.data_class(suite), targets)
+
+
+def _check(ctx: Context, having: str, data_class: str, targets: Iterable[Target]) -> None:
     if not data_class:
         return
-    allowed = _allowed(ctx, data_class)
+    if data_class not in ctx.data_classes:
+        hint = did_you_mean(data_class, ctx.data_classes, otherwise=".")
+        raise NotFound(
+            f"there is no data class {data_class!r}{hint} Name its providers under "
+            "`data_classes:` in swapgate.yaml"
+        )
+    allowed = ctx.data_classes[data_class]
     for target in targets:
         if target.provider not in allowed:
             raise NotAllowed(
-                f"suite {suite!r} has {data_class} data, and provider {target.provider!r} of "
+                f"{having} {data_class} data, and provider {target.provider!r} of "
                 f"{target.name} may not see it; allowed are "
                 f"{', '.join(sorted(allowed)) or 'none'} (`data_classes:` in the file)"
             )
 
 
-def find_refusal(ctx: Context, settings: RouteSettings, target: Target, *, route: str) -> str:
-    """Why the target may not see the route's traffic, in words; empty if it may."""
+def find_refusal(ctx: Context, settings: RouteSettings, *targets: Target, route: str) -> str:
+    """Why a target may not see the route's traffic, in words; empty if each may."""
     try:
-        check_targets(ctx, settings, [target], route=route)
+        check_targets(ctx, settings, targets, route=route)
     except (NotAllowed, NotFound) as error:
         return str(error)
     return ""
 
 
 def check_address(ctx: Context, provider: str, before: str, after: str) -> None:
-    """Refuses a new address for a provider that may see a class of data: only the file changes
-    it, or else a name that was cleared would stand for another place. Raises NotAllowed.
+    """Refuses a new address for a provider that may see a class of data: a name that was
+    cleared must not stand for another place. Raises NotAllowed.
     """
     classes = classes_of_provider(ctx.data_classes, provider)
     if classes and after != before:
@@ -77,22 +71,11 @@ def list_violations(ctx: Context) -> list[str]:
     """Routes that carry what the file does not allow (any more), in words."""
     with ctx.store.read() as tx:
         table = tx.routing.table()
-    found = []
-    for name, route in sorted(table.routes.items()):
-        used = [table.targets[target] for target in sorted(route.targets)]
-        try:
-            check_targets(ctx, route.settings, used, route=name)
-        except (NotAllowed, NotFound) as error:
-            found.append(str(error))
-    return found
-
-
-def _allowed(ctx: Context, data_class: str) -> frozenset[str]:
-    try:
-        return ctx.data_classes[data_class]
-    except KeyError:
-        hint = did_you_mean(data_class, ctx.data_classes, otherwise=".")
-        raise NotFound(
-            f"there is no data class {data_class!r}{hint} Name its providers under "
-            "`data_classes:` in swapgate.yaml"
-        ) from None
+    used = (
+        (name, route.settings, [table.targets[target] for target in sorted(route.targets)])
+        for name, route in sorted(table.routes.items())
+    )
+    found = (
+        find_refusal(ctx, settings, *targets, route=name) for name, settings, targets in used
+    )
+    return [refusal for refusal in found if refusal]

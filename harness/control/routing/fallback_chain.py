@@ -1,14 +1,10 @@
-"""Changes and lists a route's fallback chain, for people: add, remove, reorder, replace, mark
-as capable for high stakes. What is new in it needs evidence (A7, `chain_evidence`).
-
-Waivers that have expired while their targets still serve raise alerts until somebody acts
-(`update_waiver_alerts`, a periodic job).
+"""Changes and lists a route's fallback chain, for people. What is new in it needs evidence
+(A7). An expired waiver whose target still serves raises an alert (`update_waiver_alerts`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.control.routing import data_class_checks, routes, targets
@@ -16,7 +12,8 @@ from harness.control.routing.chain_evidence import WaiverRequest, find_proof
 from harness.domain.errors import InputError, NotFound, StaleWrite
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.routing.evidence import ChainProof, EvidenceKind, FormerTarget, Waiver
+from harness.domain.operations.audit import require_reason
+from harness.domain.routing.evidence import EvidenceKind, FormerTarget, Waiver
 from harness.domain.routing.route_changes import SetChain
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
@@ -25,41 +22,27 @@ from harness.store.transaction import Transaction
 
 def update_waiver_alerts(ctx: Context) -> None:
     expired = {waiver.id: waiver for waiver in list_expired_waivers(ctx)}
-    waiver_alerts = _open_waiver_alerts(ctx)
-    for waiver in (
-        expired_waiver for id_, expired_waiver in expired.items() if id_ not in waiver_alerts
-    ):
-        _raise_waiver_alert(ctx, waiver)
-    for id_ in waiver_alerts - set(expired):
+    known = {about for _, about in alerts.list_open(ctx, AlertKind.WAIVER_EXPIRED)}
+    for id_ in known.symmetric_difference(expired):
         with ctx.store.write() as tx:
-            alerts.resolve_alert(ctx, tx, AlertKind.WAIVER_EXPIRED, id_)
+            if id_ in expired:
+                _raise_waiver_alert(ctx, tx, expired[id_])
+            else:
+                alerts.resolve_alert(ctx, tx, AlertKind.WAIVER_EXPIRED, id_)
 
 
-def _open_waiver_alerts(ctx: Context) -> set[str]:
-    """Ids of the waivers that people know about."""
-    kind = AlertKind.WAIVER_EXPIRED
-    with ctx.store.read() as tx:
-        records = tx.alerts.unsettled()
-    return {
-        record.key.removeprefix(f"{kind.value}:")
-        for record in records
-        if record.kind is kind and record.open
-    }
-
-
-def _raise_waiver_alert(ctx: Context, waiver: Waiver) -> None:
-    with ctx.store.write() as tx:
-        name = tx.routing.targets()[waiver.target].name
-        alerts.raise_alert(
-            ctx,
-            tx,
-            AlertKind.WAIVER_EXPIRED,
-            waiver.id,
-            subject=f"route {waiver.route}",
-            title=f"the waiver for {name} on route {waiver.route} has expired",
-            text=f"{waiver.author} gave it, and said: {waiver.reason}. {name} goes on serving "
-            "as a fallback; no change of the route's settings or chain may keep it.",
-        )
+def _raise_waiver_alert(ctx: Context, tx: Transaction, waiver: Waiver) -> None:
+    name = tx.routing.targets()[waiver.target].name
+    alerts.raise_alert(
+        ctx,
+        tx,
+        AlertKind.WAIVER_EXPIRED,
+        waiver.id,
+        subject=f"route {waiver.route}",
+        title=f"the waiver for {name} on route {waiver.route} has expired",
+        text=f"{waiver.author} gave it, and said: {waiver.reason}. {name} goes on serving as a "
+        "fallback; no change of the route's settings or chain may keep it.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +71,7 @@ def list_fallbacks(ctx: Context, name: str) -> Sequence[ChainEntry]:
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
         evidence = tx.routing.evidence(name)
-        waivers = {
-            known_waiver.id: known_waiver for known_waiver in tx.waivers.list(route=name)
-        }
+        waivers = {waiver.id: waiver for waiver in tx.waivers.list(route=name)}
         known = tx.routing.targets()
     now = ctx.clock.now()
     found = []
@@ -129,17 +110,15 @@ def replace_chain(
     reason: str,
     expected: Route | None = None,
 ) -> Route:
-    """Replaces a route's whole fallback chain by the entries given, in their order.
+    """Replaces a route's whole fallback chain. A target that is new in it needs evidence
+    (`find_proof`). expected: the route as the decider saw it; another chain by now raises
+    StaleWrite.
 
-    expected: the route as whoever decides saw it; with another chain by now it raises
-    StaleWrite, since the whole would take back what somebody else changed.
-
-    A target that is new in it needs a valid passed verdict of this route against its incumbent,
-    an earlier place on the route, or a waiver. Raises ProofRefused without one, and while an
-    expired waiver would stay; NotFound, InputError, NotAllowed.
+    Raises ProofRefused without evidence, and while an expired waiver would stay; NotFound,
+    InputError, NotAllowed.
     """
     actor.require(Role.ADMIN)
-    _need(reason)
+    require_reason(reason, "a change of the chain")
     with ctx.store.write() as tx:
         route = routes.require_route(tx, name)
         if expected is not None and _chain_of(expected) != _chain_of(route):
@@ -162,10 +141,8 @@ def add_fallback(
     place: int | None = None,
     reason: str,
 ) -> Route:
-    """Adds a fallback to a route's chain; of one that is there, the evidence is renewed. place:
-    from 1 on; None for the end.
-
-    Raises as `replace_chain` does.
+    """Adds a fallback to a route's chain, or renews its evidence. place: from 1 on; None for
+    the end. Raises as `replace_chain`.
     """
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
@@ -182,9 +159,7 @@ def add_fallback(
 def remove_fallback(
     ctx: Context, actor: Actor, name: str, target: str, *, reason: str
 ) -> Route:
-    """Removes a target from a route's fallback chain, which needs no proof. Raises NotFound
-    when the chain does not have it.
-    """
+    """Removes a target from a route's fallback chain, without proof. Raises NotFound."""
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
         del chain[_place(tx, chain, name, target)]
@@ -195,9 +170,7 @@ def remove_fallback(
 def mark_capable(
     ctx: Context, actor: Actor, name: str, target: str, *, capable: bool, reason: str
 ) -> Route:
-    """Marks whether a fallback is good enough for high stakes. Raises NotFound as
-    `remove_fallback`.
-    """
+    """Marks whether a fallback is good enough for high stakes. Raises NotFound."""
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
         place = _place(tx, chain, name, target)
@@ -209,9 +182,7 @@ def mark_capable(
 def reorder_chain(
     ctx: Context, actor: Actor, name: str, order: Sequence[str], *, reason: str
 ) -> Route:
-    """Puts a route's fallbacks in another order. Raises InputError unless `order` names each of
-    the chain once.
-    """
+    """Reorders a route's fallbacks. Raises InputError unless `order` names each once."""
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
         wanted = [targets.find_target(tx, target_name).id for target_name in order]
@@ -233,7 +204,7 @@ def _changed(
     reason: str,
 ) -> Route:
     actor.require(Role.ADMIN)
-    _need(reason)
+    require_reason(reason, "a change of the chain")
     with ctx.store.write() as tx:
         route = routes.require_route(tx, name)
         capable = route.settings.capable
@@ -273,14 +244,9 @@ def _commit(
         for target, request in zip(found, wanted, strict=True)
         if request.waive is not None or target.id not in route.fallbacks
     }
-    change = SetChain(
-        route=route.name,
-        fallbacks=tuple(target.id for target in found),
-        capable=tuple(
-            t.id for t, request in zip(found, wanted, strict=True) if request.capable
-        ),
-        proofs=proofs,
-    )
+    capable = (t.id for t, request in zip(found, wanted, strict=True) if request.capable)
+    fallbacks = tuple(target.id for target in found)
+    change = SetChain(route.name, fallbacks, tuple(capable), proofs)
     return _store(ctx, tx, actor, route, change, reason)
 
 
@@ -288,9 +254,7 @@ def drop_fallback(
     ctx: Context, tx: Transaction, actor: Actor, route: Route, target: str, reason: str
 ) -> Route:
     """Drops a target from a route's fallback chain within a unit of work; needs no role, no
-    proof.
-
-    Raises ProofRefused while an expired waiver would stay: then nothing has changed.
+    proof. Raises ProofRefused while an expired waiver would stay.
     """
     # A fallback that is the incumbent is served first anyway.
     left = [
@@ -304,35 +268,16 @@ def drop_fallback(
 def _store(
     ctx: Context, tx: Transaction, actor: Actor, route: Route, change: SetChain, reason: str
 ) -> Route:
-    now = ctx.clock.now()
-    revision = tx.routing.commit(
-        change, expected_version=route.version, actor=actor.name, reason=reason, now=now
-    )
-    audit.record(
-        ctx,
-        tx,
-        actor,
-        "route.fallbacks",
-        f"route {route.name}",
-        {
-            "revision": revision,
-            "reason": reason,
-            "before": list(route.fallbacks),
-            "after": list(change.fallbacks),
-            "capable": list(change.capable),
-            "proofs": _proof_texts(change.proofs),
+    details = {
+        "before": list(route.fallbacks),
+        "after": list(change.fallbacks),
+        "capable": list(change.capable),
+        "proofs": {
+            target: "served before" if isinstance(proof, FormerTarget) else proof.id
+            for target, proof in change.proofs.items()
         },
+    }
+    routes.commit(
+        ctx, tx, actor, change, route.version, reason, action="route.fallbacks", **details
     )
     return routes.require_route(tx, route.name)
-
-
-def _proof_texts(proofs: Mapping[str, ChainProof]) -> dict[str, str]:
-    return {
-        target: "served before" if isinstance(proof, FormerTarget) else proof.id
-        for target, proof in proofs.items()
-    }
-
-
-def _need(reason: str) -> None:
-    if not reason.strip():
-        raise InputError("a change of the chain needs a reason; the audit log keeps it")

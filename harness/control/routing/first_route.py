@@ -1,6 +1,5 @@
 """Makes the first route of an installation in one go, for `swapgate init --guided` and the
-dashboard's first page: provider with its key, route with suite and policy, and if one is named
-the first proposal. What is there already is used as it is.
+dashboard's first page. What is there already is used as it is.
 """
 
 from collections.abc import Sequence
@@ -49,9 +48,7 @@ class FirstRouteResult:
 
 
 def provider_choices() -> Sequence[str]:
-    """Lists the kinds of provider to choose among, the simulator first; an account that a
-    person signs in to is added by its own command.
-    """
+    """Lists the kinds of provider to choose among, the simulator first, without sign-ins."""
     named = [
         name
         for name, kind in PROVIDER_KINDS.items()
@@ -69,11 +66,9 @@ def usual_address(provider: str) -> str:
 
 
 def create_first_route(ctx: Context, actor: Actor, wanted: FirstRoute) -> FirstRouteResult:
-    """Make provider, key, route and proposal, in this order.
-
-    Raises InputError for a field that is empty or makes no sense, NotFound for an unknown suite
-    or policy, Conflict for a name that is taken, NotAllowed for anybody but an admin. What was
-    made before a refusal stays, and the same call goes on from there.
+    """Makes provider, key, route and proposal, in this order. What was made before a refusal
+    stays, and the same call goes on from there. Raises InputError, NotFound for an unknown
+    suite or policy, Conflict for a name that is taken, NotAllowed below an admin.
     """
     # The first steps ask for less, and would be left behind.
     actor.require(Role.ADMIN)

@@ -1,13 +1,8 @@
-"""Throws and lifts kill switches, for people: each forces a provider, or one target, for all
-routes or for one. `find_unaffected` names the routes on which one changes nothing,
-`preview_switch` says beforehand which it would change.
-
-A switch needs no proof, since it adds no target to any route
-(harness.domain.routing.kill_switch). The candidate of an open proposal is forced by another
-person than its proposer.
+"""Throws and lifts kill switches, for people. A switch needs no proof, since it adds no target
+to any route (harness.domain.routing.kill_switch).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -15,11 +10,12 @@ from harness.control import audit
 from harness.control.context import Context
 from harness.control.proposals import four_eyes
 from harness.control.routing import routes, targets
-from harness.domain.errors import InputError, NotFound
+from harness.domain.errors import InputError
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
 from harness.domain.routing.kill_switch import (
     Force,
+    ForcedPlan,
     ForceKind,
     KillSwitch,
     SwitchRecord,
@@ -28,6 +24,7 @@ from harness.domain.routing.kill_switch import (
     active_switches,
     force_plan,
 )
+from harness.domain.routing.target import Target
 from harness.store.transaction import Transaction
 
 LONGEST = timedelta(days=365)
@@ -46,12 +43,9 @@ class SwitchRequest:
 def throw_switch(
     ctx: Context, actor: Actor, wanted: SwitchRequest, *, source: SwitchSource
 ) -> KillSwitch:
-    """Throws a kill switch: within two seconds every router obeys it, for all its next
-    requests.
-
-    Raises NotFound for an unknown route, provider or target: a typing error in an emergency
-    must not look like a switch. Raises InputError without a reason, NotAllowed, also where all
-    traffic would go to a model whose proposal is open and the actor's own.
+    """Throws a kill switch, which every router obeys within two seconds. Raises NotFound for an
+    unknown route, provider or target, InputError, NotAllowed, also where all traffic would go
+    to a model whose proposal is open and the actor's own.
     """
     actor.require(Role.APPROVER)
     require_reason(wanted.reason, "a switch")
@@ -72,20 +66,14 @@ def throw_switch(
         )
         _check_four_eyes(tx, actor, switch)
         tx.switches.add(switch)
-        audit.record(
-            ctx,
-            tx,
-            actor,
-            "switch.throw",
-            f"switch {switch.id}",
-            {
-                "force": str(switch.force),
-                "route": switch.route or "all",
-                "reason": switch.reason,
-                "expires_at": switch.expires_at.isoformat() if switch.expires_at else None,
-                "source": source.value,
-            },
-        )
+        details = {
+            "force": str(switch.force),
+            "route": switch.route or "all",
+            "reason": switch.reason,
+            "expires_at": switch.expires_at.isoformat() if switch.expires_at else None,
+            "source": source.value,
+        }
+        audit.record(ctx, tx, actor, "switch.throw", f"switch {switch.id}", details)
     return switch
 
 
@@ -98,9 +86,8 @@ def _check(tx: Transaction, wanted: SwitchRequest) -> None:
         # Several targets may share a name: the switch then means each of them.
         if not any(name in (target.id, target.name) for target in known):
             targets.find_target(tx, name)
-    elif name not in tx.providers.all():
-        listed = ", ".join(tx.providers.all()) or "none"
-        raise NotFound(f"there is no provider {name!r}; there are: {listed}")
+    else:
+        targets.require_provider(tx, name)
 
 
 def _check_four_eyes(tx: Transaction, actor: Actor, switch: KillSwitch) -> None:
@@ -111,16 +98,13 @@ def _check_four_eyes(tx: Transaction, actor: Actor, switch: KillSwitch) -> None:
             continue
         # In the chain or not yet: it may come into it while the switch holds.
         ids = (route.incumbent, *route.fallbacks, proposal.candidate)
-        known = ((id_, stored[id_]) for id_ in ids)
-        plan = [SwitchTarget(id_, target.name, target.provider) for id_, target in known]
-        forced_plan = force_plan(switch, plan)
+        forced_plan = _force(switch, ids, stored)
         if forced_plan.in_effect and forced_plan.kept[0] == proposal.candidate:
             four_eyes.check_four_eyes(tx, actor, proposal, "force")
 
 
 def lift_switch(ctx: Context, actor: Actor, switch: str, *, reason: str) -> SwitchRecord:
-    """Lifts a kill switch on every router within two seconds. Again, or late, changes nothing.
-
+    """Lifts a kill switch on every router within two seconds; a second time changes nothing.
     Raises NotFound, NotAllowed, InputError without a reason.
     """
     actor.require(Role.APPROVER)
@@ -130,50 +114,44 @@ def lift_switch(ctx: Context, actor: Actor, switch: str, *, reason: str) -> Swit
         before = tx.switches.get(switch)
         record = tx.switches.lift(switch, actor=actor.name, now=now)
         if before.lifted_at is None:
-            audit.record(
-                ctx,
-                tx,
-                actor,
-                "switch.lift",
-                f"switch {switch}",
-                {"force": str(record.switch.force), "reason": reason},
-            )
+            details = {"force": str(record.switch.force), "reason": reason}
+            audit.record(ctx, tx, actor, "switch.lift", f"switch {switch}", details)
     return record
+
+
+def _force(switch: KillSwitch, ids: Iterable[str], known: Mapping[str, Target]) -> ForcedPlan:
+    plan = (SwitchTarget(id_, known[id_].name, known[id_].provider) for id_ in ids)
+    return force_plan(switch, tuple(plan))
 
 
 def find_unaffected(ctx: Context, switch: KillSwitch) -> Sequence[str]:
     """Lists the routes within a switch's reach that may use nothing of what it forces."""
-    return _divide_routes(ctx, switch)[1]
+    return _preview(ctx, switch).unaffected
 
 
 @dataclass(frozen=True, slots=True)
 class SwitchPreview:
     """Says what a switch would do to the routes within its reach."""
 
-    affected: Sequence[str]  # whose requests all go where it forces them
-    unaffected: Sequence[str]  # that may use nothing of it and keep their plans
+    affected: list[str]  # whose requests all go where it forces them
+    unaffected: list[str]  # that may use nothing of it and keep their plans
 
 
 def preview_switch(ctx: Context, force: Force, route: str | None) -> SwitchPreview:
     """Tells what a switch would do, before it is thrown. route: None for all routes."""
     now = ctx.clock.now()
-    switch = KillSwitch("", route, force, "", "", now, None, SwitchSource.REST)
-    return SwitchPreview(*_divide_routes(ctx, switch))
+    return _preview(ctx, KillSwitch("", route, force, "", "", now, None, SwitchSource.REST))
 
 
-def _divide_routes(ctx: Context, switch: KillSwitch) -> tuple[list[str], list[str]]:
-    """Divides the routes within a switch's reach: those that it forces, and the others."""
+def _preview(ctx: Context, switch: KillSwitch) -> SwitchPreview:
     with ctx.store.read() as tx:
         table = tx.routing.table()
-    affected: list[str] = []
-    unaffected: list[str] = []
+    preview = SwitchPreview([], [])
     for name, route in sorted(table.routes.items()):
-        if switch.route not in (None, name):
-            continue
-        known = ((id_, table.targets[id_]) for id_ in sorted(route.may_answer))
-        plan = [SwitchTarget(id_, target.name, target.provider) for id_, target in known]
-        (affected if force_plan(switch, plan).in_effect else unaffected).append(name)
-    return affected, unaffected
+        if switch.route in (None, name):
+            forced = _force(switch, sorted(route.may_answer), table.targets).in_effect
+            (preview.affected if forced else preview.unaffected).append(name)
+    return preview
 
 
 def list_live_switches(ctx: Context) -> Sequence[KillSwitch]:

@@ -1,6 +1,5 @@
-"""Computes a route's monthly bill, and forecasts it with a candidate (A3): from recorded
-traffic, prices, and both models' tokens on the same items, in a proposal's answers or in
-earlier runs. `describe_…` and `format_…` put it in words. Decides nothing.
+"""Computes a route's monthly bill, and forecasts it with a candidate (A3), from recorded
+traffic, prices, and both models' tokens on the same items; puts both in words.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,8 +34,8 @@ def forecast_from_answers(
     arms: tuple[Target, Target],
     answers: Iterable[tuple[AnswerColumns, AnswerColumns]],
 ) -> CostForecast:
-    """Forecasts a swap's monthly bill from both models' answers. arms: incumbent and candidate.
-    answers: of both, suite by suite.
+    """Forecasts a swap's monthly bill. arms: incumbent and candidate; answers: theirs, by
+    suite.
     """
     pairs = _pairs(answers)
     forecast = forecast_cost(_bill(ctx, tx, route, arms[0]), pairs, find_price(tx, arms[1]))
@@ -48,11 +47,9 @@ def forecast_from_answers(
 def forecast_from_history(
     ctx: Context, route: str, candidate: str, plans: Iterable[SuitePlan]
 ) -> CostForecast:
-    """Forecasts a swap's monthly bill before it is proposed, from what earlier runs measured,
-    or from the incumbent's own tokens.
-
-    candidate: a target's id or name, registered or not. plans: as a proposal would have them.
-    Raises NotFound for an unknown route.
+    """Forecasts a swap's monthly bill before it is proposed, from earlier runs, or from the
+    incumbent's own tokens. candidate: a target's id or name, registered or not. Raises
+    NotFound.
     """
     with ctx.store.read() as tx:
         known = tx.routing.targets()
@@ -87,17 +84,14 @@ def _earlier(
     """Of the newest runs of both on this very suite; runs may differ in their order."""
     if theirs is None:
         return ()
-    newest = [_newest_answered(tx, plan, arm) for arm in (ours, theirs)]
-    if None in newest:
-        return ()
-    one, other = (tx.runs.samples(run) for run in newest if run is not None)
-    return [(AnswerColumns.from_samples(one), AnswerColumns.from_samples(other))]
-
-
-def _newest_answered(tx: Transaction, plan: SuitePlan, arm: Target) -> str | None:
-    """The newest run with an answer; None where there is none."""
-    runs = tx.runs.of_suite(arm.id, plan.suite, plan.suite_digest)
-    return next((run.id for run in runs if tx.runs.progress(run.id)[0]), None)
+    columns = []
+    for arm in (ours, theirs):
+        runs = tx.runs.of_suite(arm.id, plan.suite, plan.suite_digest)
+        answered = next((run.id for run in runs if tx.runs.progress(run.id)[0]), None)
+        if answered is None:
+            return ()
+        columns.append(AnswerColumns.from_samples(tx.runs.samples(answered)))
+    return [(columns[0], columns[1])]
 
 
 def _pairs(answers: Iterable[tuple[AnswerColumns, AnswerColumns]]) -> MeasuredTokens:
@@ -126,18 +120,14 @@ def _tokens(answers: AnswerColumns) -> Mapping[str, _Tokens]:
     repeated: dict[str, list[_Tokens]] = {}
     for item, tokens in zip(came.item, counts, strict=True):
         repeated.setdefault(item, []).append(tokens)
-    return {item: _mean_tokens(several) for item, several in repeated.items()}
-
-
-def _mean_tokens(several: Sequence[_Tokens]) -> _Tokens:
-    given, made, cached = zip(*several, strict=True)
-    return fmean(given), fmean(made), fmean(cached)
+    return {
+        item: tuple(map(fmean, zip(*several, strict=True)))  # type: ignore[misc]  # of three
+        for item, several in repeated.items()
+    }
 
 
 def describe_month(bill: RouteBill) -> str:
-    """Says what 30 days cost, and from how much traffic that is reckoned: `about $4,940 a
-    month, reckoned from 3 days of traffic`.
-    """
+    """Says what 30 days cost, and from how much traffic that is reckoned."""
     if bill.month_usd is None:
         return f"unknown: {bill.unknown}"
     usd, window = format_month_usd(bill.month_usd), format_estimate(bill.window_s)
@@ -152,23 +142,17 @@ def describe_forecast(forecast: CostForecast) -> str:
     now = f"What this route costs now is unknown: {bill.unknown}"
     if bill.month_usd is not None:
         now = f"This route costs about {format_month_usd(bill.month_usd)} a month now"
-    if forecast.serving is not None:
-        return f"{now}.{_describe_former(forecast)}"
-    if forecast.candidate_usd is None:
-        return f"{now}; what it costs with the candidate is unknown: {forecast.unknown}."
-    return f"{now}; with the candidate about {_candidate_text(forecast)}."
-
-
-def _describe_former(forecast: CostForecast) -> str:
-    """What both models of a comparison cost on the route, once another than its incumbent
-    serves it.
-    """
+    if forecast.serving is None:
+        if forecast.candidate_usd is None:
+            return f"{now}; what it costs with the candidate is unknown: {forecast.unknown}."
+        return f"{now}; with the candidate about {_candidate_text(forecast)}."
+    # Another model than the incumbent of the comparison serves the route.
     if forecast.now_usd is None or forecast.candidate_usd is None:
-        return ""
-    former = format_month_usd(forecast.now_usd)
+        return f"{now}."
+    former, candidate = format_month_usd(forecast.now_usd), _candidate_text(forecast)
     return (
-        f" On the same traffic the incumbent of this comparison would cost about {former}, its "
-        f"candidate about {_candidate_text(forecast)}."
+        f"{now}. On the same traffic the incumbent of this comparison would cost about "
+        f"{former}, its candidate about {candidate}."
     )
 
 

@@ -1,6 +1,5 @@
-"""Loads the statuses of routes (`route_status`): of one, of a page, and as an overview, which
-finds those that a person should see first among all routes by few statements, and leaves the
-others to be read a page at a time.
+"""Loads the statuses of routes: of one, of a page, and as an overview, which finds by few
+statements those that a person should see first.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -21,7 +20,7 @@ from harness.control.routing import routes
 from harness.control.routing.route_status import NEWS, RouteStatus
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import Rollout, RolloutState
-from harness.domain.errors import NotFound, SignatureInvalid, SwapgateError
+from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import Page, PageRequest
 from harness.domain.proposals.proposal import Proposal
@@ -41,12 +40,19 @@ class CurrentActivity:
     proposals: Mapping[str, Proposal]
     rollouts: Mapping[str, Rollout]
 
+    def includes(self, head: RouteHead, at: datetime) -> bool:
+        """Whether something may go on on a route, or ended within a day."""
+        if head.break_glass or head.name in self.rollouts or head.name in self.proposals:
+            return True
+        if head.state == RolloutState.ROLLED_BACK and head.updated_at is not None:
+            return at - head.updated_at < NEWS
+        return _is_gone(head) and at - head.at < NEWS
+
 
 @dataclass(frozen=True)
 class RouteOverview:
-    """All routes at one moment, in the order in which people read them: first those with a
-    forged row, then those where something goes on, the most urgent first, then the others by
-    name.
+    """All routes at one moment, as people read them: those with a forged row, then those where
+    something goes on, the most urgent first, then the others by name.
     """
 
     at: datetime
@@ -79,7 +85,7 @@ def load_overview(ctx: Context) -> RouteOverview:
         heads = {head.name: head for head in stored.route_heads()}
     with ctx.store.read() as tx:
         now = _load_activity(tx)
-    busy = [name for name, head in heads.items() if _goes_on(head, now, at)]
+    busy = [name for name, head in heads.items() if now.includes(head, at)]
     states, faults = _load_states(ctx, busy, heads, now)
     active = [status for status in states.values() if not status.is_at_rest(at)]
     active.sort(key=lambda status: status.urgency(at))
@@ -94,24 +100,13 @@ def _load_activity(tx: Transaction, route: str | None = None) -> CurrentActivity
     )
 
 
-def _goes_on(head: RouteHead, now: CurrentActivity, at: datetime) -> bool:
-    """Whether something may go on on a route, or ended within a day."""
-    if head.break_glass or head.name in now.rollouts or head.name in now.proposals:
-        return True
-    if head.state == RolloutState.ROLLED_BACK and head.updated_at is not None:
-        return at - head.updated_at < NEWS
-    return _is_gone(head) and at - head.at < NEWS
-
-
 def _is_gone(head: RouteHead) -> bool:
     """Whether another model than the one promoted last serves."""
     return head.state == RolloutState.PROMOTED and head.candidate != head.incumbent
 
 
 def load_page(ctx: Context, page_request: PageRequest) -> Page[RouteStatus]:
-    """Lists a page of routes at a glance, those where something goes on first. Raises NotFound
-    for a cursor that is no route.
-    """
+    """Lists a page of routes, the active first. Raises NotFound for an unknown cursor."""
     overview = load_overview(ctx)
     names, first = overview.names, 0
     if page_request.after is not None:
@@ -148,7 +143,7 @@ def load_statuses(
                 state = _with_last_rollout(tx, state) if name in proposed else state
                 found.append(_with_verdict(ctx, tx, state, traffic.get(name, ())))
             except SignatureInvalid as error:
-                faults[name] = _fault(name, error)
+                faults[name] = RowFault("route", (name,), str(error))
     return Page(found, len(names), None, [*faults.values()])
 
 
@@ -185,12 +180,8 @@ def _load_states(
             try:
                 states[name] = _build_state(ctx, tx, found[name], targets, now)
             except SignatureInvalid as error:
-                faults[name] = _fault(name, error)
+                faults[name] = RowFault("route", (name,), str(error))
     return states, faults
-
-
-def _fault(route: str, error: SwapgateError) -> RowFault:
-    return RowFault("route", (route,), str(error))
 
 
 def _load_targets(
@@ -232,7 +223,7 @@ def _build_state(
     now: CurrentActivity,
 ) -> RouteStatus:
     """Describes where a route stands, without its last verdict and its traffic. targets: by id,
-    those of the route and of its open proposal. Raises SignatureInvalid.
+    those of the route and its open proposal.
     """
     for id_ in route.targets - targets.keys():
         raise SignatureInvalid(f"its target {id_} is not as it was signed")
@@ -259,16 +250,12 @@ def _build_state(
 
 
 def _stands_by_proposal(status: RouteStatus) -> bool:
-    """Whether its open proposal says where a route stands, whatever ended before: the newest
-    rollout is read of such a route only where it is shown.
-    """
+    """Whether its open proposal says where a route stands, whatever ended before."""
     return status.rollout is None and status.open_proposal is not None
 
 
 def _with_last_rollout(tx: Transaction, status: RouteStatus) -> RouteStatus:
-    """Completes the status of a route that has no live rollout and no bake. Raises
-    SignatureInvalid.
-    """
+    """Completes the status of a route that has no live rollout and no bake."""
     last = tx.rollouts.newest(status.route.name)
     if last is None:
         return status
@@ -287,9 +274,7 @@ def _with_last_rollout(tx: Transaction, status: RouteStatus) -> RouteStatus:
 def _with_verdict(
     ctx: Context, tx: Transaction, status: RouteStatus, traffic: Sequence[TrafficMinute]
 ) -> RouteStatus:
-    """Completes what `_build_state` described. traffic: of the last hour. Raises
-    SignatureInvalid.
-    """
+    """Completes what `_build_state` described. traffic: of the last hour."""
     verdict = tx.verdicts.newest(status.route.name)
     return replace(
         status,

@@ -1,6 +1,4 @@
-"""A route's status shows people one route at a glance: its state in words, its models, the
-open proposal, the last verdict, the canary and the last hour's traffic. It decides nothing.
-"""
+"""A route's status shows people one route at a glance. It decides nothing."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +23,7 @@ NEWS: Final = timedelta(days=1)
 
 
 class RouteState(StrEnum):
-    """Names where a route stands, the most urgent first; `RouteStatus.state_text` adds the
-    share.
-    """
+    """Names where a route stands, the most urgent first."""
 
     UNPROVED = "served without proof"
     HARM = "canary harms users"
@@ -142,20 +138,19 @@ class RouteStatus:
 
     @property
     def reason(self) -> str:
-        """Says why a person is waited for, what speaks against the canary, or why it ended;
-        empty for other states.
-        """
+        """Says why a person is waited for, what speaks against the canary, or why it ended."""
         if self.state is RouteState.UNPROVED:
             return f"By break-glass {self.route.break_glass}, which two people answer for."
         if self.state is RouteState.APPROVAL and self.open_proposal is not None:
             until = f"{self.open_proposal.approval_ends_at:%Y-%m-%d %H:%M} UTC"
             return f"Proposed by {self.open_proposal.proposer}; expires {until}."
         telling = self.state in (WAITING_STATES | HARM_STATES | ENDED_STATES)
-        if self.state is RouteState.TAKEN_BACK and self.canary_state is not None:
-            # The state beside it says that the promotion was taken back.
-            who = self.canary_state.reason.removeprefix(f"{self.state.value.capitalize()} ")
-            return f"{who[:1].upper()}{who[1:]}"
-        return self.canary_state.reason if telling and self.canary_state else ""
+        if not telling or self.canary_state is None:
+            return ""
+        # The state beside it says that a promotion was taken back.
+        reason = self.canary_state.reason
+        who = reason.removeprefix(f"{RouteState.TAKEN_BACK.value.capitalize()} ")
+        return f"{who[:1].upper()}{who[1:]}" if self.state is RouteState.TAKEN_BACK else reason
 
     @property
     def line(self) -> str:
@@ -165,9 +160,8 @@ class RouteStatus:
         return f"{self.state_text}: {self.reason}" if self.reason else self.state_text
 
     def urgency(self, now: datetime) -> int:
-        """Ranks the routes for a list, the lowest first: those that are served without proof or
-        whose canary may hurt users, those that wait for a person, those whose canary ended
-        within a day, then those on which something goes on.
+        """Ranks the routes for a list, the lowest first: harm, then decisions, then canaries
+        that ended within a day, then those on which something goes on.
         """
         if self.may_harm or self.state is RouteState.UNPROVED:
             return 0
@@ -230,21 +224,13 @@ def describe_needs(
     others: int = 0,
     mark: Callable[[str], str] = str,
 ) -> str:
-    """Answers whether a route needs somebody now; Overview and the command line say it so.
-
-    alerts: how many are open beside the routes. unconfirmed: break-glasses that wait for a
-    second person. others: routes beside these, where nothing goes on. mark: writes a route's
-    name.
+    """Answers whether a route needs somebody now. alerts: how many are open beside the routes.
+    unconfirmed: break-glasses that wait. others: routes at rest beside these. mark: writes a
+    route's name.
     """
-    waits = (
-        ""
-        if not unconfirmed
-        else (
-            "a break-glass waits for a second person"
-            if unconfirmed == 1
-            else f"{unconfirmed:,} break-glasses wait for a second person"
-        )
-    )
+    waits = "a break-glass waits for a second person" if unconfirmed else ""
+    if unconfirmed > 1:
+        waits = f"{unconfirmed:,} break-glasses wait for a second person"
     if news := list_news(statuses, now, mark=mark):
         urgent = any(s.is_urgent(now) and s.state not in ENDED_STATES for s in statuses)
         also = waits or ("" if urgent else "no route waits for you")
@@ -262,38 +248,28 @@ def describe_needs(
 def list_news(
     statuses: Sequence[RouteStatus], now: datetime, *, mark: Callable[[str], str] = str
 ) -> Sequence[str]:
-    """Lists in words what a person should read first: routes that are served without proof,
-    canaries that may hurt users, routes that wait for a decision, and canaries that ended
-    within a day. mark: writes a route's name.
-    """
-    unproved = [status for status in statuses if status.state is RouteState.UNPROVED]
-    harmful = [status for status in statuses if status.may_harm]
+    """Lists in words what a person should read first. mark: writes a route's name."""
     waiting = [status for status in statuses if status.needs_decision]
-    ended = [status for status in statuses if status.ended_recently(now)]
     verb = "needs" if len(waiting) == 1 else "need"
     needs = f"{format_quantity(len(waiting), 'route')} {verb} a decision: "
-    return [
-        *([_name_routes(unproved, lambda s: f": {s.state_text}", mark)] if unproved else []),
-        *([_name_routes(harmful, lambda s: f": {s.state_text}", mark)] if harmful else []),
-        *(
-            [needs + _name_routes(waiting, lambda s: f" ({s.state_text})", mark)]
-            if waiting
-            else []
-        ),
-        *(
-            [_name_routes(ended, lambda s: f": {s.state_text} {s.ended_ago(now)}", mark)]
-            if ended
-            else []
+    texts = [(status, mark(status.route.name), status.state_text) for status in statuses]
+    groups = [
+        ("", [f"{name}: {text}" for s, name, text in texts if s.state is RouteState.UNPROVED]),
+        ("", [f"{name}: {text}" for s, name, text in texts if s.may_harm]),
+        (needs, [f"{name} ({text})" for s, name, text in texts if s.needs_decision]),
+        (
+            "",
+            [
+                f"{name}: {text} {s.ended_ago(now)}"
+                for s, name, text in texts
+                if s.ended_recently(now)
+            ],
         ),
     ]
+    return [f"{start}{_name_routes(named)}" for start, named in groups if named]
 
 
-def _name_routes(
-    statuses: Sequence[RouteStatus],
-    words: Callable[[RouteStatus], str],
-    mark: Callable[[str], str],
-) -> str:
-    named = [f"{mark(status.route.name)}{words(status)}" for status in statuses]
+def _name_routes(named: Sequence[str]) -> str:
     more = len(named) - MOST_NAMED
     shown = ", ".join(named[:MOST_NAMED])
     return f"{shown} and {more:,} more" if more > 0 else shown

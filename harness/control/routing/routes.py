@@ -1,9 +1,5 @@
 """Creates routes, changes their settings, lists their versions, and brings a former incumbent
-back (`roll_back`). `check_settings` and `check_overrides` refuse impossible settings, overrides
-(D6) against the whole table; `find_taken_back` says that a target lost its proof with its
-rollout.
-
-Everything that needs proof goes by proposals.
+back (`roll_back`). What needs proof goes by proposals.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -44,6 +40,7 @@ from harness.domain.routing.route_changes import (
     ChangeSettings,
     CreateRoute,
     RestoreIncumbent,
+    TableChange,
     check_route_name,
 )
 from harness.domain.routing.route_history import RouteRecord
@@ -55,9 +52,8 @@ from harness.store.transaction import Transaction
 
 def check_overrides(ctx: Context, tx: Transaction, name: str) -> None:
     """Checks a route's overrides as they are in `tx`, and those of other routes that name it.
-
-    Raises InputError for one that names its own route, NotFound for one that names none,
-    NotAllowed where its data class is not as strict.
+    Raises InputError for its own name, NotFound, NotAllowed where the other's data class is not
+    as strict.
     """
     table = tx.routing.table()
     for route, other, error in _override_faults(ctx, table):
@@ -112,13 +108,12 @@ def create_route(
     capable: Sequence[str] = (),
     settings: RouteSettings,
 ) -> Route:
-    """A new route; the targets it starts with are its baseline.
+    """Creates a route; its first targets are its baseline. capable: the fallbacks that are good
+    enough for high stakes.
 
-    capable: which of the fallbacks are good enough for high stakes.
-
-    Raises InputError for a name that clients cannot send or people not tell from another,
-    Conflict when it is taken, NotFound for an unknown target, suite, policy or
-    route of an override, NotAllowed when one's data class is not as strict.
+    Raises InputError for an impossible name, Conflict when it is taken, NotFound for an unknown
+    target, suite, policy or route of an override, NotAllowed when one's data class is not as
+    strict.
     """
     actor.require(Role.ADMIN)
     settings = check_settings(ctx, settings)
@@ -139,7 +134,7 @@ def create_route(
         marked = tuple(targets.find_target(tx, id_).id for id_ in capable)
         change = CreateRoute(name, first, tuple(chain), replace(settings, capable=marked))
         store_pins(ctx, tx, settings)
-        _commit(ctx, tx, actor, change, 0, "created", "route.create")
+        commit(ctx, tx, actor, change, 0, "created", action="route.create")
         check_overrides(ctx, tx, name)
         return require_route(tx, name)
 
@@ -152,8 +147,7 @@ def change_settings(
     *,
     reason: str = "",
 ) -> Route:
-    """Changes a route's settings and keeps its targets; which are marked capable, the chain
-    decides. reason: another policy needs one, since the policy is the route's bar.
+    """Changes a route's settings and keeps its targets. reason: another policy needs one.
 
     Raises ProofRefused while a waiver of the chain has expired, NotAllowed when a target may
     not see the data class, or a route that an override joins to this one is not as strict.
@@ -170,14 +164,19 @@ def change_settings(
             settings = replace(settings, suites=pinned)
         data_class_checks.check_targets(ctx, settings, _known(tx, route.targets), route=name)
         if settings.policy != route.settings.policy:
-            _refuse_while_open(tx, name)
+            # A proposal ends by the policy under which it was registered.
+            if found := tx.proposals.list(route=name, open_only=True):
+                raise RouteBusy(
+                    f"route {name!r} has the open proposal {found[0].id}, and keeps its policy "
+                    "until that ends: wait, or cancel it"
+                )
             require_reason(reason, "another policy")
         change = ChangeSettings(name, settings)
         store_pins(ctx, tx, settings)
         said = describe_settings_change(route, settings).items()
         words = "; ".join(f"{field}: {a or 'none'} → {b or 'none'}" for field, (a, b) in said)
         why = ": ".join(filter(None, (reason, words or "the same settings again")))
-        _commit(ctx, tx, actor, change, route.version, why, "route.settings")
+        commit(ctx, tx, actor, change, route.version, why, action="route.settings")
         check_overrides(ctx, tx, name)
         return require_route(tx, name)
 
@@ -192,15 +191,13 @@ def roll_back(
     expected: Route | None = None,
     expected_version: int | None = None,
 ) -> Route:
-    """Bring a former incumbent back, by default the one before the last promotion that still
-    stands. A live canary ends, and so does a bake: its promotion is taken back.
+    """Brings a former incumbent back, by default the one before the last promotion that still
+    stands. A live canary ends, and a bake's promotion is taken back. expected: the route as the
+    decider saw it; another incumbent, canary or `expected_version` by the time of the write
+    raises StaleWrite, so that two who roll back at once go back by one promotion.
 
-    expected: the route as whoever decides saw it, by default as it is now; with another
-    incumbent or canary by the time of the write it raises StaleWrite: two who roll back at once
-    go back by one promotion. expected_version: of the route; likewise with another.
-
-    Needs no proof: it served this route before. Raises NotFound when there is none,
-    ProofRefused for a model that its rollout's end took from the route: that takes a verdict.
+    Needs no proof. Raises NotFound when there is none, ProofRefused for a model that its
+    rollout's end took from the route.
     """
     actor.require(Role.APPROVER)
     require_reason(reason, "a rollback")
@@ -220,25 +217,20 @@ def roll_back(
             )
         history = tx.routing.history(name)
         incumbent = _former(history, route, to_version)
-        _refuse_taken_back(tx, name, incumbent, history)
-        data_class_checks.check_targets(
-            ctx, route.settings, _known(tx, [incumbent]), route=name
-        )
+        (known,) = _known(tx, [incumbent])
+        # A verdict is the proof of one rollout: what was rolled back after it has none left.
+        if (last := find_taken_back(tx, name, incumbent, history)) is not None:
+            raise ProofRefused(
+                f"{known.name} was taken back from route {name!r} by the end of rollout "
+                f"{last.id} ({last.ended_because}): propose it again, that needs a new verdict"
+            )
+        data_class_checks.check_targets(ctx, route.settings, [known], route=name)
         change = RestoreIncumbent(name, incumbent)
-        _commit(ctx, tx, actor, change, route.version, reason, "route.rollback")
+        commit(ctx, tx, actor, change, route.version, reason, action="route.rollback")
         if incumbent != route.incumbent:
             because = describe_abort(actor.name, reason, baking=True)
             _take_back_baking(ctx, tx, actor, name, because)
         return require_route(tx, name)
-
-
-def _refuse_while_open(tx: Transaction, name: str) -> None:
-    """A proposal ends by the policy under which it was registered. Raises RouteBusy."""
-    if found := tx.proposals.list(route=name, open_only=True):
-        raise RouteBusy(
-            f"route {name!r} has the open proposal {found[0].id}, and keeps its policy until "
-            "that ends: wait, or cancel it"
-        )
 
 
 def _models(route: Route) -> tuple[str, str | None]:
@@ -258,14 +250,8 @@ def _take_back_baking(
         proposal = tx.proposals.get(rollout.proposal)
         tx.proposals.save(apply_event(proposal, ProposalEvent.CANCELLED, now, because))
         inputs = decision_inputs(RolloutUnit(ctx, tx, rollout), None)
-        audit.record(
-            ctx,
-            tx,
-            actor,
-            f"canary.{RolloutSignal.ABORT.value}",
-            f"route {name}",
-            {"rollout": rollout.id, "reason": because, **inputs},
-        )
+        details, action = {"rollout": rollout.id, "reason": because, **inputs}, "canary.abort"
+        audit.record(ctx, tx, actor, action, f"route {name}", details)
 
 
 def _known(tx: Transaction, ids: Iterable[str]) -> list[Target]:
@@ -275,7 +261,8 @@ def _known(tx: Transaction, ids: Iterable[str]) -> list[Target]:
 
 def _former(history: Sequence[RouteRecord], route: Route, version: int | None) -> str:
     if version is None:
-        found, which = _one_before(history), "earlier incumbent"
+        # A rollback goes one promotion back, and so a second one never undoes the first.
+        found, which = next(iter(_standing(history)[-2:-1]), None), "earlier incumbent"
     else:
         named = (r.route.incumbent for r in history if r.route.version == version)
         found, which = next(named, None), f"version {version}"
@@ -289,32 +276,11 @@ def _former(history: Sequence[RouteRecord], route: Route, version: int | None) -
 def find_taken_back(
     tx: Transaction, name: str, target: str, history: Sequence[RouteRecord]
 ) -> Rollout | None:
-    """The rollout whose end took the target from the route: it has no proof left. None where
-    its promotion stands, or it was never rolled out.
-    """
+    """Finds the rollout whose end took the target, and its proof, from the route; else None."""
     if target in _standing(history):
         return None
     last = next(iter(tx.rollouts.list(route=name, candidate=target, limit=1)), None)
     return last if last is not None and last.state is RolloutState.ROLLED_BACK else None
-
-
-def _refuse_taken_back(
-    tx: Transaction, name: str, target: str, history: Sequence[RouteRecord]
-) -> None:
-    """A verdict is the proof of one rollout: what was rolled back after it has none left."""
-    last = find_taken_back(tx, name, target, history)
-    if last is not None:
-        known = tx.routing.targets()[target].name
-        raise ProofRefused(
-            f"{known} was taken back from route {name!r} by the end of rollout {last.id} "
-            f"({last.ended_because}): propose it again, that needs a new verdict"
-        )
-
-
-def _one_before(history: Sequence[RouteRecord]) -> str | None:
-    """A rollback goes one promotion back, and so a second one never undoes the first."""
-    chain = _standing(history)
-    return chain[-2] if len(chain) > 1 else None
 
 
 def _standing(history: Sequence[RouteRecord]) -> list[str]:
@@ -332,18 +298,17 @@ def _standing(history: Sequence[RouteRecord]) -> list[str]:
 
 def describe_difference(older: RouteRecord, newer: RouteRecord) -> dict[str, tuple[str, str]]:
     """Lists what differs between two versions of a route: field to (before, after)."""
-    return dict(_otherwise(older.route, newer.route))
+    return _differing_fields(older.route, newer.route)
 
 
 def describe_settings_change(route: Route, wanted: RouteSettings) -> dict[str, tuple[str, str]]:
     """Lists what other settings would change of a route: field to (before, after)."""
-    return dict(_otherwise(route, replace(route, settings=wanted)))
+    return _differing_fields(route, replace(route, settings=wanted))
 
 
-def _otherwise(older: Route, newer: Route) -> list[tuple[str, tuple[str, str]]]:
+def _differing_fields(older: Route, newer: Route) -> dict[str, tuple[str, str]]:
     before, after = _fields(older), _fields(newer)
-    both = ((name, (before[name], after[name])) for name in before)
-    return [(name, pair) for name, pair in both if pair[0] != pair[1]]
+    return {name: (before[name], after[name]) for name in before if before[name] != after[name]}
 
 
 def _fields(route: Route) -> dict[str, str]:
@@ -382,9 +347,8 @@ def _limit(seconds: float | None) -> str:
 
 
 def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
-    """The settings with the digest of each suite that has none: naming one accepts it as it is.
-
-    Raises NotFound for an unknown suite or policy, InputError for an impossible value.
+    """Pins the digest of each suite that has none. Raises NotFound for an unknown suite or
+    policy, InputError for an impossible value.
     """
     KeepWarm(settings.keep_warm_bps)
     check_capture(settings)
@@ -412,24 +376,23 @@ def store_pins(ctx: Context, tx: Transaction, settings: RouteSettings) -> None:
             tx.suites.put(pin, ctx.clock.now())
 
 
-def _commit(
+def commit(
     ctx: Context,
     tx: Transaction,
     actor: Actor,
-    change: CreateRoute | ChangeSettings | RestoreIncumbent,
-    expected: int,
+    change: TableChange,
+    version: int,
     reason: str,
+    *,
     action: str,
+    **details: object,
 ) -> None:
+    """Writes a change of a route with its audit event. version: before the change. Raises
+    RevisionConflict.
+    """
     now = ctx.clock.now()
     revision = tx.routing.commit(
-        change, expected_version=expected, actor=actor.name, reason=reason, now=now
+        change, expected_version=version, actor=actor.name, reason=reason, now=now
     )
-    audit.record(
-        ctx,
-        tx,
-        actor,
-        action,
-        f"route {change.route}",
-        {"revision": revision, "reason": reason},
-    )
+    told = {"revision": revision, "reason": reason, **details}
+    audit.record(ctx, tx, actor, action, f"route {change.route}", told)

@@ -1,6 +1,5 @@
-"""Sums up what is measured of each route's incumbent (A3): the scores of its newest eval runs
-with intervals, its cost per request and month, speed and failures in recorded traffic. Reads
-only.
+"""Sums up what is measured of each route's incumbent (A3): scores, cost, speed and failures.
+Reads only.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +18,7 @@ from harness.domain.evals.cost_forecast import MONTH, RouteBill, measure_bill
 from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError
 from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.reliability.latency import quantile_ms
-from harness.domain.routing.table import Arm, Route
+from harness.domain.routing.table import Arm, Route, RouteSuite
 from harness.domain.routing.target import Target
 from harness.gate.offline.intervals import mean_interval
 from harness.store.transaction import Transaction
@@ -79,8 +78,8 @@ def build_scorecards(ctx: Context) -> Sequence[RouteScorecard]:
 
 
 def build_sound_scorecards(ctx: Context, names: Sequence[str]) -> Mapping[str, RouteScorecard]:
-    """Builds the scorecards of some routes, by name, without those whose rows are not as they
-    were signed. What several share, such as the runs of their model, is read once.
+    """Builds scorecards by name, without routes whose rows are not as they were signed. What
+    several share is read once.
     """
     with ctx.store.read() as tx:
         known: list[Route] = []
@@ -101,8 +100,8 @@ def build_sound_scorecards(ctx: Context, names: Sequence[str]) -> Mapping[str, R
 
 
 def load_speeds(ctx: Context, table: Mapping[str, Route] | None = None) -> Mapping[str, float]:
-    """Loads the median latency, in ms, of each target that served a route in the last day; of
-    several routes the last by name. table: the routes, where somebody has loaded them already.
+    """Loads the median latency, in ms, of each target that served a route in the last day.
+    table: the routes, where they are loaded already.
     """
     with ctx.store.read() as tx:
         found = tx.observations.latencies(since=ctx.clock.now() - DAY)
@@ -117,9 +116,7 @@ def load_speeds(ctx: Context, table: Mapping[str, Route] | None = None) -> Mappi
 
 
 def load_target_scores(tx: Transaction, target: str) -> Sequence[MeasuredScore]:
-    """Loads a target's scores: those of its newest ended run of each suite, by the suite's
-    name. target: its id.
-    """
+    """Loads a target's scores of its newest ended run of each suite. target: its id."""
     scores = []
     newest = tx.runs.newest_of_targets({target}, TRAFFIC_WINDOW)
     for suite, run in sorted((run.suite, run) for run in newest):
@@ -136,15 +133,9 @@ def _interval(items: Sequence[float]) -> tuple[float | None, float | None]:
     return (max(0.0, interval[0]), min(1.0, interval[1])) if interval else (None, None)
 
 
-def _ended(tx: Transaction, routes_: Iterable[Route]) -> Sequence[EvalRun]:
-    """The newest run of each suite on their incumbents that ended."""
-    return tx.runs.newest_of_targets({route.incumbent for route in routes_}, TRAFFIC_WINDOW)
-
-
 class _Figures:
-    """What the scorecards of several routes are built from, read once for all of them.
-
-    named: their names, where they are not all routes.
+    """What the scorecards of several routes are built from, read once. named: None for all
+    routes.
     """
 
     def __init__(
@@ -156,7 +147,8 @@ class _Figures:
     ) -> None:
         self._ctx, self._tx = ctx, tx
         self._now = ctx.clock.now()
-        self._runs = _ended(tx, routes_)
+        incumbents = {route.incumbent for route in routes_}
+        self._runs = tx.runs.newest_of_targets(incumbents, TRAFFIC_WINDOW)
         self._targets, self._providers = tx.routing.targets(), tx.providers.all()
         self._totals: dict[str, list[TrafficTotal]] = {}
         self._speeds: dict[tuple[str, str], Mapping[int, int]] = {}
@@ -191,31 +183,24 @@ class _Figures:
         )
 
     def _scores(self, route: Route) -> Sequence[SuiteScore]:
-        newest: dict[str, EvalRun] = {}
-        for run in self._runs:
-            if run.target == route.incumbent:
-                newest.setdefault(run.suite, run)
-        return [
-            self._score(SuiteScore(suite.suite, suite.role), newest)
-            for suite in route.settings.suites
-        ]
+        newest = {r.suite: r for r in reversed(self._runs) if r.target == route.incumbent}
+        return [self._score(suite, newest.get(suite.suite)) for suite in route.settings.suites]
 
-    def _score(self, blank: SuiteScore, newest: Mapping[str, EvalRun]) -> SuiteScore:
-        run = newest.get(blank.suite)
+    def _score(self, suite: RouteSuite, run: EvalRun | None) -> SuiteScore:
         items = self._items_of(run.id) if run else []
         if run is None or not items:
-            return blank
+            return SuiteScore(suite.suite, suite.role)
         low, high = _interval(items)
         return SuiteScore(
-            suite=blank.suite,
-            role=blank.role,
+            suite=suite.suite,
+            role=suite.role,
             score=fmean(items),
             low=low,
             high=high,
             items=len(items),
             run=run.id,
             measured_at=run.created_at,
-            current=self._digest(blank.suite) == run.suite_digest,
+            current=self._digest(suite.suite) == run.suite_digest,
         )
 
     def _items_of(self, run: str) -> list[float]:
@@ -225,8 +210,11 @@ class _Figures:
         return self._measured[run]
 
     def _digest(self, suite: str) -> str:
+        """Empty for a suite that cannot be read any more."""
         if suite not in self._digests:
-            self._digests[suite] = _digest(self._ctx, suite)
+            self._digests[suite] = ""
+            with suppress(SwapgateError):
+                self._digests[suite] = self._ctx.suites.pin(suite).digest
         return self._digests[suite]
 
 
@@ -242,11 +230,3 @@ def _items(samples: Sequence[Sample]) -> list[float]:
         if sample.error is not SampleError.INFRA:
             found.setdefault(sample.item, []).append(sample.strict or 0.0)
     return [fmean(scores) for scores in found.values()]
-
-
-def _digest(ctx: Context, suite: str) -> str:
-    """Empty for a suite that cannot be read any more."""
-    try:
-        return ctx.suites.pin(suite).digest
-    except SwapgateError:
-        return ""

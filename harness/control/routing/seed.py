@@ -1,13 +1,11 @@
-"""Puts the configuration file's providers and routes into the database at every start
-(`apply_seed`): those that are missing there, and prices that were unknown.
-`list_seed_differences` says where the file differs from the database, for `doctor`;
-`apply_file` (`swapgate config apply`) takes over what may be taken over while it runs.
+"""Puts the configuration file's providers and routes into the database: what is missing at
+every start (`apply_seed`), and more by `swapgate config apply` (`apply_file`).
+`list_seed_differences` says where both differ, for `doctor`.
 """
 
 from dataclasses import dataclass, replace
 from typing import Final
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.routing import data_class_checks, routes, targets
 from harness.domain.operations.access import SYSTEM, Actor, Role
@@ -56,9 +54,7 @@ def apply_seed(ctx: Context, settings: Settings) -> list[str]:
 
 
 def _create_all(ctx: Context, actor: Actor, wanted: list[RouteSeed]) -> None:
-    """The routes, at once: one may name another as an override, and no router sees half of
-    them.
-    """
+    """Creates routes at once: one may name another, and no router sees half of them."""
     # With the digests of its suites: the file's word accepts what they hold now.
     new = [
         replace(route, settings=routes.check_settings(ctx, route.settings)) for route in wanted
@@ -73,40 +69,21 @@ def _create_all(ctx: Context, actor: Actor, wanted: list[RouteSeed]) -> None:
 
 
 def _create(ctx: Context, tx: Transaction, actor: Actor, route: RouteSeed) -> None:
-    now = ctx.clock.now()
     first = targets.register_target(ctx, tx, actor, route.incumbent)
     chain = [targets.register_target(ctx, tx, actor, fallback) for fallback in route.fallbacks]
     data_class_checks.check_targets(ctx, route.settings, [first, *chain], route=route.name)
     routes.store_pins(ctx, tx, route.settings)
-    change = CreateRoute(
-        route.name, first.id, tuple(target.id for target in chain), route.settings
-    )
-    revision = tx.routing.commit(
-        change,
-        expected_version=0,
-        actor=actor.name,
-        reason="seeded from the configuration file",
-        now=now,
-    )
-    audit.record(
-        ctx,
-        tx,
-        actor,
-        "route.create",
-        f"route {route.name}",
-        {"revision": revision, "reason": "configuration file"},
-    )
+    fallbacks = tuple(target.id for target in chain)
+    change = CreateRoute(route.name, first.id, fallbacks, route.settings)
+    why = "seeded from the configuration file"
+    routes.commit(ctx, tx, actor, change, 0, why, action="route.create")
 
 
 def _fill_prices(ctx: Context) -> list[str]:
     """Prices that were unknown when a model was registered, and that the catalogue has now."""
     with ctx.store.read() as tx:
-        known = tx.providers.all()
-        lacking = [
-            provider
-            for provider in known.values()
-            if targets.with_prices(ctx, tx, provider) != provider
-        ]
+        known = tx.providers.all().values()
+        lacking = [one for one in known if targets.with_prices(ctx, tx, one) != one]
     for provider in lacking:
         targets.put_provider(ctx, SYSTEM, provider)
     return [f"prices of provider {provider.name}" for provider in lacking]
@@ -115,9 +92,8 @@ def _fill_prices(ctx: Context) -> list[str]:
 def apply_providers(
     ctx: Context, actor: Actor, settings: Settings, reason: str = ""
 ) -> list[str]:
-    """Make the database's providers what the file says. Returns the names of the changed.
-
-    Raises InputError without a reason to move one that a route uses.
+    """Makes the database's providers what the file says, and names the changed ones. Raises
+    InputError without a reason to move one that a route uses.
     """
     with ctx.store.read() as tx:
         known = tx.providers.all()
@@ -132,11 +108,9 @@ def apply_providers(
 
 
 def apply_file(ctx: Context, actor: Actor, settings: Settings, reason: str = "") -> FileApplied:
-    """Make the database's providers what the file says, and create its new routes.
-
-    What a route serves is changed by proposals alone, and its settings by their own commands:
-    both are left, and said. Raises InputError as `apply_providers`, NotFound for an unknown
-    suite or provider.
+    """Makes the database's providers what the file says, and creates its new routes. What a
+    route serves, and its settings, are left and reported. Raises InputError as
+    `apply_providers`, NotFound.
     """
     actor.require(Role.ADMIN)
     changed = apply_providers(ctx, actor, settings, reason)
@@ -165,23 +139,13 @@ def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifferen
         }
     for name, provider in wanted_providers.items():
         if name in providers and not targets.same(ctx, providers[name], provider):
-            found.append(
-                SeedDifference(
-                    f"provider {name}",
-                    "the file differs from the database",
-                    f"{APPLY_STEP} takes the file's",
-                )
-            )
+            what, step = "the file differs from the database", f"{APPLY_STEP} takes the file's"
+            found.append(SeedDifference(f"provider {name}", what, step))
     for name, wanted in settings.routes.items():
         route = stored[name]
         if route is None:
-            found.append(
-                SeedDifference(
-                    f"route {name}",
-                    "in the file, not in the database",
-                    f"{APPLY_STEP} creates it",
-                )
-            )
+            what, step = "in the file, not in the database", f"{APPLY_STEP} creates it"
+            found.append(SeedDifference(f"route {name}", what, step))
             continue
         if wanted.incumbent.target.id != route.incumbent:
             found.append(_other_model(wanted, names[route.incumbent]))
@@ -208,12 +172,6 @@ def _other_settings(wanted: RouteSeed, route: Route) -> list[SeedDifference]:
     ours, theirs = wanted.settings, route.settings
     fields = RouteSettings.__dataclass_fields__
     names += [name for name in fields if getattr(ours, name) != getattr(theirs, name)]
-    if not names:
-        return []
-    return [
-        SeedDifference(
-            f"route {route.name}",
-            f"file and database differ in {', '.join(names)}",
-            "`swapgate route settings` and `swapgate route fallback` change the database",
-        )
-    ]
+    what = f"file and database differ in {', '.join(names)}"
+    step = "`swapgate route settings` and `swapgate route fallback` change the database"
+    return [SeedDifference(f"route {route.name}", what, step)] if names else []

@@ -1,6 +1,5 @@
 """Registers targets and stores providers, and finds targets by id or `provider/model`. A target
-never changes. A provider may, but not in what was proven with it (`extra_body`); a new address
-is recorded as its move, and prices that it lacks come from the catalogue.
+never changes; a provider does, but not in what was proven with it (`extra_body`).
 """
 
 from harness.control import audit
@@ -29,9 +28,7 @@ def add_target(ctx: Context, actor: Actor, seed: TargetSeed) -> Target:
 
 
 def register_target(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSeed) -> Target:
-    """Adds a target within a unit of work, unless it is known. Raises NotFound for an unknown
-    provider.
-    """
+    """Adds a target, unless it is known. Raises NotFound for an unknown provider."""
     providers = tx.providers.all()
     if seed.provider not in providers:
         hint = did_you_mean(seed.provider, providers, otherwise=".")
@@ -45,10 +42,9 @@ def register_target(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSee
         audit.record(ctx, tx, actor, "model.add", f"target {target.id}", target.as_json())
     # A model that was never used had no price to be stored.
     provider = providers[target.provider]
-    if (
-        with_price := with_catalogue_prices(provider, ctx.catalogue, [target.model])
-    ) != provider:
-        _put(ctx, tx, actor, with_price)
+    priced = with_catalogue_prices(provider, ctx.catalogue, [target.model])
+    if priced != provider:
+        _put(ctx, tx, actor, priced)
     return target
 
 
@@ -59,6 +55,15 @@ def require_provider(tx: Transaction, name: str) -> Provider:
         listed = ", ".join(found) or "none"
         raise NotFound(f"there is no provider {name!r}; there are: {listed}")
     return found[name]
+
+
+def check_kind_stays(provider: Provider, kind: str | None) -> None:
+    """Checks that a provider keeps its kind; None names none. Raises InputError."""
+    if kind not in (None, provider.kind):
+        raise InputError(
+            f"provider {provider.name!r} is of kind {provider.kind!r}, which does not change: "
+            "its targets were measured with it. Add another provider"
+        )
 
 
 def provider_of(tx: Transaction, target: Target) -> Provider:
@@ -84,13 +89,11 @@ def check_evaluable(tx: Transaction, *targets: Target) -> None:
 
 
 def put_provider(ctx: Context, actor: Actor, provider: Provider, reason: str = "") -> None:
-    """Add or change a provider: address, headers, prices, the name of the key's variable.
+    """Adds or changes a provider; prices that it lacks come from the catalogue.
 
-    Models in use that it gives no price have the catalogue's from then on. Raises InputError
-    for an address that no provider may have, a header that cannot be sent, or without a reason
-    to move one that a route uses (`endpoint_changes`); Conflict for an
-    `extra_body` that would change what was proven; ConfigError for headers where there is no
-    key to encrypt them with.
+    Raises InputError for an impossible address or header, or a move without its reason
+    (`endpoint_changes`); Conflict for an `extra_body` that would change what was proven;
+    ConfigError for headers where there is no key to encrypt them with.
     """
     actor.require(Role.ADMIN)
     if provider.api_base:  # a kind may have no place to be said
@@ -109,9 +112,7 @@ def put_provider(ctx: Context, actor: Actor, provider: Provider, reason: str = "
 
 
 def same(ctx: Context, known: Provider | None, wanted: Provider) -> bool:
-    """Tells whether two providers say the same; headers are compared decrypted, as one text
-    encrypted twice differs.
-    """
+    """Tells whether two providers say the same, with their headers decrypted."""
     return known is not None and decrypt_headers(known, ctx.cipher) == decrypt_headers(
         wanted, ctx.cipher
     )
@@ -138,9 +139,7 @@ def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:
 
 
 def with_prices(ctx: Context, tx: Transaction, provider: Provider) -> Provider:
-    """Adds the catalogue's prices of the models that targets and judges use, as the provider is
-    stored.
-    """
+    """Adds the catalogue's prices of the models that targets and judges use."""
     used = (*tx.routing.targets().values(), *ctx.judges.values())
     models = sorted({target.model for target in used if target.provider == provider.name})
     return with_catalogue_prices(provider, ctx.catalogue, models) if models else provider
@@ -148,33 +147,25 @@ def with_prices(ctx: Context, tx: Transaction, provider: Provider) -> Provider:
 
 def _put(ctx: Context, tx: Transaction, actor: Actor, provider: Provider) -> None:
     tx.providers.put(provider)
-    audit.record(
-        ctx,
-        tx,
-        actor,
-        "provider.put",
-        f"provider {provider.name}",
-        {
-            "kind": provider.kind,
-            "api_base": provider.api_base,
-            "extra_body": dict(provider.extra_body),
-            **moved_details(provider),
-        },
-    )
+    details = {
+        "kind": provider.kind,
+        "api_base": provider.api_base,
+        "extra_body": dict(provider.extra_body),
+        **moved_details(provider),
+    }
+    audit.record(ctx, tx, actor, "provider.put", f"provider {provider.name}", details)
 
 
 def moved_details(provider: Provider) -> dict[str, object]:
     """Describes a provider's last move for the audit log."""
-    if provider.moved is None:
+    if (moved := provider.moved) is None:
         return {}
-    moved = provider.moved
     return {"moved_at": moved.at.isoformat(), "moved_by": moved.by, "reason": moved.reason}
 
 
 def find_target(tx: Transaction, name: str) -> Target:
-    """Finds the target with this id, or this `provider/model`.
-
-    Raises NotFound with the nearest name, InputError when several targets have the name.
+    """Finds a target by id or `provider/model`. Raises NotFound with the nearest name,
+    InputError for a name of several.
     """
     targets = tx.routing.targets()
     if name in targets:
@@ -195,9 +186,7 @@ def find_target(tx: Transaction, name: str) -> Target:
 
 
 def find_known_target(tx: Transaction, name: str) -> Target | None:
-    """Finds a target by id or name; None where nothing has the name. Raises InputError for
-    several.
-    """
+    """Finds a target by id or name, else None. Raises InputError for a name of several."""
     try:
         return find_target(tx, name)
     except NotFound:
@@ -211,8 +200,8 @@ def plain_target(name: str) -> Target | None:
 
 
 def find_callable(tx: Transaction, name: str) -> tuple[Target, Provider]:
-    """Finds what can be asked by a name, and its provider: a target, or a `provider/model` that
-    is not registered. Raises as `find_target`.
+    """Finds what can be asked by a name, and its provider: a target, or an unregistered
+    `provider/model`. Raises as `find_target`.
     """
     plain, providers = plain_target(name), tx.providers.all()
     known = {target.name for target in tx.routing.targets().values()}
@@ -223,9 +212,7 @@ def find_callable(tx: Transaction, name: str) -> tuple[Target, Provider]:
 
 
 def find_or_register_target(ctx: Context, tx: Transaction, actor: Actor, name: str) -> Target:
-    """Finds a target by id or name; where nothing has the name, registers a plain
-    `provider/model`.
-    """
+    """Finds a target by id or name, or registers a plain `provider/model`."""
     try:
         target = find_target(tx, name)
     except NotFound:

@@ -1,6 +1,5 @@
-"""Reports the recorded traffic of a window: requests, errors and cost by route, and the course
-over time. `load_traffic_report` reads only sums, so that many routes and long windows stay
-quick.
+"""Reports the recorded traffic of a window by route and over time. It reads only sums, so that
+many routes and long windows stay quick.
 """
 
 import math
@@ -143,9 +142,8 @@ def load_traffic_report(
 
 
 def list_untaken(ctx: Context, route: str, candidate: str) -> Sequence[str]:
-    """Says which shares of a route's requests of the last days a candidate cannot take: they
-    asked for what their provider's own endpoint alone can do. candidate: a target's id or name,
-    registered or not.
+    """Says which shares of a route's recent requests a candidate cannot take, as their
+    provider's own endpoint alone can. candidate: a target's id or name, registered or not.
     """
     since = _floor(ctx.clock.now() - _TAKEN + _DAY, _DAY)
     with ctx.store.read() as tx:
@@ -192,8 +190,8 @@ def describe_traffic(
     *,
     mark: Callable[[str], str] = str,
 ) -> tuple[str, str]:
-    """Answers whether callers get answers, and notes how many asked; the page and the command
-    line say it so. period: the window in words. mark: writes what stands out.
+    """Answers whether callers get answers, and notes how many asked. period: the window in
+    words. mark: writes what stands out.
     """
     whole, failing = report.all, report.failing
     where = f" on {mark(route)}" if route else ""

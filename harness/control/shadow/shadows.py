@@ -1,9 +1,6 @@
 """Starts, ends and reports shadows (F8): a route's requests mirrored to a candidate whose
-answers nobody gets. `build_status` adds up the pairs of answers, their cost, and the evidence
-that the candidate is worse; `end_finished` ends shadows whose conditions are gone.
-
-A shadow serves nobody, so it needs no verdict. It sees what users write and costs money, so it
-needs an open proposal of that candidate or an approver, clearance for the data class, and ends.
+answers nobody gets. A shadow needs no verdict; it needs an open proposal of that candidate or
+an approver, clearance for the data class, and an end.
 """
 
 from collections import Counter
@@ -120,12 +117,9 @@ class ShadowStatus:
 
 
 def start_shadow(ctx: Context, actor: Actor, wanted: ShadowRequest) -> Shadow:
-    """Starts a shadow; every router mirrors requests within two seconds.
-
-    With an open proposal of the candidate a proposer may, else an approver. Raises NotFound,
-    NotAllowed (also for the data class), Conflict while the route has one, InputError for a
-    route with side effects, for limits that make no sense, and for a candidate without a price
-    under a budget in money.
+    """Starts a shadow; every router mirrors requests within two seconds. With an open proposal
+    of the candidate a proposer may, else an approver. Raises NotFound, NotAllowed (also for the
+    data class), Conflict while the route has one, InputError.
     """
     actor.require(Role.PROPOSER)
     check_shadow_limits(wanted.limits)
@@ -133,38 +127,47 @@ def start_shadow(ctx: Context, actor: Actor, wanted: ShadowRequest) -> Shadow:
         raise InputError("a shadow needs a reason: it sees what users write")
     if not timedelta(0) < wanted.lasts <= LONGEST:
         raise InputError(f"a shadow lasts for {LONGEST.days} days at the most")
-    now = ctx.clock.now()
     with ctx.store.write() as tx:
-        route = routes.require_route(tx, wanted.route)
-        candidate = targets.find_or_register_target(ctx, tx, actor, wanted.candidate)
-        check_shadow(ctx, tx, route, candidate, wanted.limits)
-        proposal = _proposal(tx, route.name, candidate)
-        if proposal is None:
-            actor.require(Role.APPROVER)
-        made = Shadow(
-            id=ctx.chance.token("sh_"),
-            route=route.name,
-            incumbent=route.incumbent,
-            candidate=candidate,
-            data_class=route.settings.data_class,
-            limits=wanted.limits,
-            proposal=proposal,
-            reason=wanted.reason,
-            started_by=actor.name,
-            started_at=now,
-            expires_at=now + wanted.lasts,
-        )
-        tx.shadows.add(made)
-        record_shadow(ctx, tx, made, actor, "shadow.start", wanted.reason)
-    return made
+        return add_shadow(ctx, tx, actor, wanted)
+
+
+def add_shadow(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    wanted: ShadowRequest,
+    inputs: Mapping[str, object] | None = None,
+) -> Shadow:
+    """Checks a shadow and stores it. inputs: what it was decided from, for the audit log."""
+    route, now = routes.require_route(tx, wanted.route), ctx.clock.now()
+    candidate = targets.find_or_register_target(ctx, tx, actor, wanted.candidate)
+    check_shadow(ctx, tx, route, candidate, wanted.limits)
+    open_ = tx.proposals.list(route=route.name, open_only=True)
+    proposal = next((one.id for one in open_ if one.candidate == candidate.id), None)
+    if proposal is None:
+        actor.require(Role.APPROVER)
+    shadow = Shadow(
+        id=ctx.chance.token("sh_"),
+        route=route.name,
+        incumbent=route.incumbent,
+        candidate=candidate,
+        data_class=route.settings.data_class,
+        limits=wanted.limits,
+        proposal=proposal,
+        reason=wanted.reason,
+        started_by=actor.name,
+        started_at=now,
+        expires_at=now + wanted.lasts,
+    )
+    tx.shadows.add(shadow)
+    _record_shadow(ctx, tx, shadow, actor, "shadow.start", wanted.reason, inputs)
+    return shadow
 
 
 def check_shadow(
     ctx: Context, tx: Transaction, route: Route, candidate: Target, limits: ShadowLimits
 ) -> None:
-    """Checks that a candidate may be a route's shadow. Raises InputError, NotAllowed or
-    NotFound for what it must not see or cannot pay.
-    """
+    """Checks a route's shadow. Raises InputError, NotAllowed, NotFound."""
     if route.settings.side_effects:
         raise InputError(
             f"route {route.name!r} has tools that act on the world (side_effects): nothing of "
@@ -186,17 +189,9 @@ def check_shadow(
         )
 
 
-def _proposal(tx: Transaction, route: str, candidate: Target) -> str | None:
-    found = tx.proposals.list(route=route, open_only=True)
-    return next((shadow.id for shadow in found if shadow.candidate == candidate.id), None)
-
-
 def stop_shadow(ctx: Context, actor: Actor, route: str, *, reason: str = "") -> ShadowRecord:
-    """Stops a route's shadow on every router within two seconds. Raises NotFound when there is
-    none, NotAllowed.
-    """
+    """Stops a route's shadow within two seconds. Raises NotFound, NotAllowed."""
     actor.require(Role.PROPOSER)
-    now = ctx.clock.now()
     with ctx.store.write() as tx:
         live = next((shadow for shadow in tx.shadows.live() if shadow.route == route), None)
         if live is None:
@@ -204,16 +199,12 @@ def stop_shadow(ctx: Context, actor: Actor, route: str, *, reason: str = "") -> 
             raise NotFound(
                 f"route {route!r} has no shadow now; `swapgate shadow list` shows all"
             )
-        because = reason or "stopped by hand"
-        record = tx.shadows.end(live.id, actor=actor.name, because=because, now=now)
-        record_shadow(ctx, tx, live, actor, "shadow.stop", because)
-    return record
+        return end_shadow(ctx, tx, live, actor, reason or "stopped by hand")
 
 
 def end_finished(ctx: Context) -> Sequence[str]:
-    """End the shadows whose conditions are gone; in words. Of most, routers know themselves:
-
-    not of a provider that is no longer cleared, and of a proposal that is over.
+    """Ends the shadows whose conditions are gone; in words. Routers see most of them by
+    themselves.
     """
     now = ctx.clock.now()
     with ctx.store.read() as tx:
@@ -226,8 +217,7 @@ def end_finished(ctx: Context) -> Sequence[str]:
         return ()
     with ctx.store.write() as tx:
         for shadow, why in over:
-            tx.shadows.end(shadow.id, actor=SYSTEM.name, because=why, now=now)
-            record_shadow(ctx, tx, shadow, SYSTEM, "shadow.stop", why)
+            end_shadow(ctx, tx, shadow, SYSTEM, why)
     return [f"shadow {shadow.id} of route {shadow.route} ended: {why}" for shadow, why in over]
 
 
@@ -245,10 +235,23 @@ def _over(ctx: Context, tx: Transaction, shadow: Shadow, now: datetime) -> str:
     )
 
 
+def end_shadow(
+    ctx: Context,
+    tx: Transaction,
+    shadow: Shadow,
+    actor: Actor,
+    because: str,
+    inputs: Mapping[str, object] | None = None,
+) -> ShadowRecord:
+    """Ends a shadow. inputs: for the audit log, as `add_shadow` has them."""
+    now = ctx.clock.now()
+    record = tx.shadows.end(shadow.id, actor=actor.name, because=because, now=now)
+    _record_shadow(ctx, tx, shadow, actor, "shadow.stop", because, inputs)
+    return record
+
+
 def list_of_proposal(tx: Transaction, proposal: Proposal) -> Sequence[ShadowRecord]:
-    """Lists the shadows that compared a proposal's two models, newest first, with those that
-    have ended.
-    """
+    """Lists the shadows that compared a proposal's two models, newest first."""
     return [
         evidence
         for evidence in tx.shadows.list(route=proposal.route, proposal=proposal.id)
@@ -257,18 +260,15 @@ def list_of_proposal(tx: Transaction, proposal: Proposal) -> Sequence[ShadowReco
     ]
 
 
-def record_shadow(
+def _record_shadow(
     ctx: Context,
     tx: Transaction,
     shadow: Shadow,
     actor: Actor,
     action: str,
     reason: str,
-    inputs: Mapping[str, object] | None = None,
+    inputs: Mapping[str, object] | None,
 ) -> None:
-    """Writes an event of a shadow into the audit log. inputs: what it was decided from, where
-    that is decided again.
-    """
     details = {
         "route": shadow.route,
         "candidate": shadow.candidate.name,
@@ -289,11 +289,11 @@ def load_status(ctx: Context, route: str) -> ShadowStatus:
         newest = tx.shadows.list(route=route, limit=1)
         if not newest:
             routes.require_route(tx, route)
-    for record in newest:
-        return status_of_record(ctx, record)
-    raise NotFound(
-        f"route {route!r} has had no shadow yet: `swapgate shadow start {route} PROVIDER/MODEL`"
-    )
+            raise NotFound(
+                f"route {route!r} has had no shadow yet: `swapgate shadow start {route} "
+                "PROVIDER/MODEL`"
+            )
+    return status_of_record(ctx, newest[0])
 
 
 def list_running(ctx: Context) -> Sequence[ShadowStatus]:
@@ -306,9 +306,7 @@ def list_running(ctx: Context) -> Sequence[ShadowStatus]:
 
 
 def status_of_record(ctx: Context, record: ShadowRecord) -> ShadowStatus:
-    """Builds the status of a stored shadow. Raises SignatureInvalid where its proposal is not
-    as it was signed.
-    """
+    """Builds the status of a stored shadow. Raises SignatureInvalid."""
     with ctx.store.read() as tx:
         tallies = tx.shadows.tallies([record.shadow.id])
         return build_status(record, tallies, ctx.clock.now())
@@ -317,9 +315,7 @@ def status_of_record(ctx: Context, record: ShadowRecord) -> ShadowStatus:
 def build_status(
     record: ShadowRecord, rows: Sequence[ShadowTally], now: datetime
 ) -> ShadowStatus:
-    """Builds the status of a shadow from its tallies. rows: of the record's shadow, or of more
-    that are looked at as one.
-    """
+    """Builds a shadow's status. rows: of the record's shadow, or of more that count as one."""
     counts: Counter[str] = Counter()
     sums: dict[str, float] = {}
     for row in rows:
@@ -360,26 +356,15 @@ def _state(record: ShadowRecord, now: datetime) -> str:
 
 def _evidence(check: ShadowCheck, counts: Mapping[str, int]) -> CheckEvidence | None:
     """None for a check that no request asked for."""
-    by = {
-        check_sides: counts.get(f"{check.value}.{check_sides.value}", 0)
-        for check_sides in CheckSides
-    }
+    by = {sides.value: counts.get(f"{check.value}.{sides.value}", 0) for sides in CheckSides}
     if not any(by.values()):
         return None
-    name = f"{UNIT}.{check.value}"
-    lost = counts.get(f"{name}.{CheckSides.INCUMBENT.value}", 0)
-    won = counts.get(f"{name}.{CheckSides.CANDIDATE.value}", 0)
-    log_e = shadow_stage.check_log_e(lost, won)
-    return CheckEvidence(
-        check=check.value,
-        both=by[CheckSides.BOTH],
-        incumbent_only=by[CheckSides.INCUMBENT],
-        candidate_only=by[CheckSides.CANDIDATE],
-        neither=by[CheckSides.NEITHER],
-        lost=lost,
-        won=won,
-        share_of_level=shadow_stage.share_of_level(log_e),
+    lost, won = (
+        counts.get(f"{UNIT}.{check.value}.{side.value}", 0)
+        for side in (CheckSides.INCUMBENT, CheckSides.CANDIDATE)
     )
+    share = shadow_stage.share_of_level(shadow_stage.check_log_e(lost, won))
+    return CheckEvidence(check.value, **by, lost=lost, won=won, share_of_level=share)
 
 
 def _figures(side: str, sums: Mapping[str, float], pairs: int) -> PairFigures | None:

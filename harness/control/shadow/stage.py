@@ -1,9 +1,6 @@
 """The shadow stage is where a passed candidate's shadow before its canary stands (F8), and what
-is decided of it: for `stage_driver`, which moves it, and for people. `check_stage` says whether
-a proposal can have one, before it is made.
-
-All that is decided from is in the store: the proposal's policy, its shadows, what routers added
-up. Every shadow of the proposal counts, so that a person can mirror more than the policy pays.
+is decided of it, from the store alone. Every shadow of the proposal counts, so that a person
+can mirror more than the policy pays.
 """
 
 from collections.abc import Sequence
@@ -18,19 +15,10 @@ from harness.control.shadow.shadows import ShadowStatus
 from harness.domain.errors import InputError, NotAllowed, NotFound
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.policy import Policy, ShadowStagePolicy
-from harness.domain.proposals.proposal import (
-    Proposal,
-    ProposalPhase,
-)
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
-from harness.domain.shadow.shadow import (
-    MAX_PER_DAY,
-    Shadow,
-    ShadowLimits,
-    ShadowRecord,
-    sum_usage,
-)
+from harness.domain.shadow.shadow import ShadowLimits, ShadowRecord, sum_usage
 from harness.gate.shadow_stage import (
     ROUNDING_USD,
     ShadowStageDecision,
@@ -90,10 +78,14 @@ def build_stage(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStag
     records = shadows.list_of_proposal(tx, proposal)
     rows = tx.shadows.tallies([record.shadow.id for record in records])
     status = shadows.build_status(records[0], rows, now) if records else None
-    own = {record.shadow.id for record in records if _is_own(record)}
-    spent = sum_usage((row for row in rows if row.shadow in own), now.date()).in_all_usd
-    live = next((record.shadow for record in records if _mirrors(record, now)), None)
-    if live is not None and _spends_out(live, policy, spent):
+    # The control plane's own, which the policy pays for.
+    own = [record for record in records if record.shadow.started_by == SYSTEM.name]
+    own_ids = {record.shadow.id for record in own}
+    spent = sum_usage((row for row in rows if row.shadow in own_ids), now.date()).in_all_usd
+    live = next(
+        (r.shadow for r in records if r.ended_at is None and now < r.shadow.expires_at), None
+    )
+    if live and live.id in own_ids and policy.max_cost_usd - spent <= ROUNDING_USD:
         live = None
     candidate = tx.routing.targets()[proposal.candidate]
     waits = proposal.phase is ProposalPhase.SHADOW and live is None
@@ -104,7 +96,7 @@ def build_stage(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStag
         },
         spent_usd=spent,
         mirroring=live is not None,
-        stopped=_stopped(records),
+        stopped=_stopped(own),
         obstacle=_obstacle(ctx, tx, proposal, candidate, records) if waits else "",
     )
     return ShadowStage(
@@ -140,41 +132,11 @@ def find_stage_of_route(ctx: Context, route: str) -> ShadowStage | None:
     return None
 
 
-def policy_of_stage(proposal: Proposal) -> ShadowStagePolicy:
-    shadow = proposal.policy.canary.shadow
-    assert shadow is not None  # noqa: S101 - a stage has one
-    return shadow
-
-
-def build_limits(policy: ShadowStagePolicy, left_usd: float) -> ShadowLimits:
-    return ShadowLimits(
-        share_bps=policy.share_bps,
-        requests_per_day=MAX_PER_DAY,
-        usd_per_day=None,
-        usd_in_all=left_usd,
-    )
-
-
-def _is_own(record: ShadowRecord) -> bool:
-    return record.shadow.started_by == SYSTEM.name
-
-
-def _mirrors(record: ShadowRecord, now: datetime) -> bool:
-    return record.ended_at is None and now < record.shadow.expires_at
-
-
-def _spends_out(live: Shadow, policy: ShadowStagePolicy, spent_usd: float) -> bool:
-    """Whether it is the policy's own, and mirrors no more for want of money."""
-    own = live.started_by == SYSTEM.name
-    return own and policy.max_cost_usd - spent_usd <= ROUNDING_USD
-
-
-def _stopped(records: Sequence[ShadowRecord]) -> str:
-    """Of the newest of the control plane's own, where a person ended it."""
-    newest = next((record for record in records if _is_own(record)), None)
-    if newest is None or newest.ended_by in (None, SYSTEM.name):
+def _stopped(own: Sequence[ShadowRecord]) -> str:
+    """Says who ended the newest of the control plane's own shadows, where a person did."""
+    if not own or own[0].ended_by in (None, SYSTEM.name):
         return ""
-    return f"{newest.ended_by} stopped the shadow ({newest.ended_because})"
+    return f"{own[0].ended_by} stopped the shadow ({own[0].ended_because})"
 
 
 def _obstacle(
@@ -194,9 +156,8 @@ def _obstacle(
             )
     try:
         route = routes.require_route(tx, proposal.route)
-        shadows.check_shadow(
-            ctx, tx, route, candidate, build_limits(policy_of_stage(proposal), 1.0)
-        )
+        in_money = ShadowLimits(usd_in_all=1.0)
+        shadows.check_shadow(ctx, tx, route, candidate, in_money)
     except (InputError, NotAllowed, NotFound) as error:
         return str(error)
     return ""

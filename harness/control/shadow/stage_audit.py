@@ -1,8 +1,6 @@
-"""Records what a move of the shadow before a canary was decided from, in its audit event, and
-decides it again (`replay_stage`).
-
-Routers go on adding to a shadow's figures after a decision, so the ones it was decided from are
-kept in the event. What is stored can only be more than that; less shows tampering.
+"""Records in its audit event what a move of the shadow before a canary was decided from, and
+decides it again (`replay_stage`). Routers go on adding to the stored figures: less than in the
+event shows tampering.
 """
 
 from collections.abc import Mapping
@@ -78,9 +76,8 @@ def has_inputs(ctx: Context, number: int) -> bool:
 
 
 def replay_stage(ctx: Context, number: int) -> ReplayedShadow:
-    """Decide again, from what the audit event keeps.
-
-    number: of the event. Raises NotFound, InputError for an event that has no inputs.
+    """Decides again, from what an audit event keeps. Raises NotFound, InputError for one
+    without inputs.
     """
     with ctx.store.read() as tx:
         event = _event(tx, number)

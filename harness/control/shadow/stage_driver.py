@@ -1,5 +1,5 @@
-"""Moves a passed candidate's shadow before its canary (F8), as a part of the reconcile loop:
-`run_once` starts it, and then opens the canary, rejects the candidate, or holds with an alert.
+"""Moves a passed candidate's shadow before its canary (F8): starts it, and then opens the
+canary, rejects the candidate, or holds with an alert.
 """
 
 from collections.abc import Mapping
@@ -9,42 +9,34 @@ from harness.control import audit
 from harness.control.canary import machine
 from harness.control.context import Context
 from harness.control.operations import alerts
-from harness.control.routing import freezes, routes
+from harness.control.routing import freezes
 from harness.control.shadow import shadows, stage_audit
-from harness.control.shadow.shadows import LONGEST
-from harness.control.shadow.stage import (
-    ShadowStage,
-    build_limits,
-    build_stage,
-    policy_of_stage,
-)
+from harness.control.shadow.shadows import LONGEST, ShadowRequest
+from harness.control.shadow.stage import ShadowStage, build_stage
 from harness.domain.errors import StaleWrite
 from harness.domain.evals.verdict import Passed
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal, ProposalEvent, apply_event
-from harness.domain.shadow.shadow import Shadow
+from harness.domain.shadow.pairs import CheckSides
+from harness.domain.shadow.shadow import MAX_PER_DAY, Shadow, ShadowLimits
 from harness.gate.shadow_stage import ShadowMove
 from harness.store.transaction import Transaction
 
 
 def run_once(ctx: Context, proposal: Proposal, proof: Passed) -> list[str]:
-    """One look at a proposal in its shadow; what was done, in words.
-
-    Raises StaleWrite when the proposal has moved, Conflict when another shadow was first.
-    """
+    """Moves a proposal in its shadow once, in words. Raises StaleWrite, Conflict."""
     with ctx.store.read() as tx:
         stage = build_stage(ctx, tx, proposal)
+        held = ctx.observe_only or freezes.describe_freeze(ctx, tx, proposal.route)
     if stage is None:
         return []
-    decided, said = stage.decided, []
-    match decided.move:
+    said: list[str] = []
+    match stage.decided.move:
         case ShadowMove.START:
             said = [_start(ctx, proposal, proof, stage)]
-        case ShadowMove.OPEN if ctx.observe_only:
+        case ShadowMove.OPEN if held:
             pass  # its shadow goes on, and no user gets an answer of the candidate
-        case ShadowMove.OPEN if _is_frozen(ctx, proposal):
-            pass  # its canary opens after the freeze
         case ShadowMove.OPEN:
             said = [_open(ctx, proposal, proof, stage)]
         case ShadowMove.REJECT:
@@ -56,37 +48,21 @@ def run_once(ctx: Context, proposal: Proposal, proof: Passed) -> list[str]:
     return [f"{proposal.id}: {words}" for words in said]
 
 
-def _is_frozen(ctx: Context, proposal: Proposal) -> bool:
-    with ctx.store.read() as tx:
-        return bool(freezes.describe_freeze(ctx, tx, proposal.route))
-
-
 def _start(ctx: Context, proposal: Proposal, proof: Passed, stage: ShadowStage) -> str:
     now = ctx.clock.now()
-    policy = policy_of_stage(proposal)
+    limits = ShadowLimits(
+        share_bps=stage.policy.share_bps,
+        requests_per_day=MAX_PER_DAY,
+        usd_per_day=None,
+        usd_in_all=stage.decided.left_usd,
+    )
+    why = f"policy {proposal.policy.name}: before the canary of {proposal.id}"
+    lasts = min(proof.expires_at - now, LONGEST)
+    wanted = ShadowRequest(proposal.route, proposal.candidate, limits, why, lasts)
     with ctx.store.write() as tx:
         _still(tx, proposal)
-        route = routes.require_route(tx, proposal.route)
-        candidate = tx.routing.targets()[proposal.candidate]
-        limits = build_limits(policy, stage.decided.left_usd)
-        shadows.check_shadow(ctx, tx, route, candidate, limits)
-        made = Shadow(
-            id=ctx.chance.token("sh_"),
-            route=route.name,
-            incumbent=route.incumbent,
-            candidate=candidate,
-            data_class=route.settings.data_class,
-            limits=limits,
-            proposal=proposal.id,
-            reason=f"policy {proposal.policy.name}: before the canary of {proposal.id}",
-            started_by=SYSTEM.name,
-            started_at=now,
-            expires_at=min(proof.expires_at, now + LONGEST),
-        )
-        tx.shadows.add(made)
-        inputs = _inputs(stage, now)
-        shadows.record_shadow(ctx, tx, made, SYSTEM, "shadow.start", made.reason, inputs)
-    return f"mirrored to {candidate.name} ({made.id})"
+        shadow = shadows.add_shadow(ctx, tx, SYSTEM, wanted, _inputs(stage, now))
+    return f"mirrored to {shadow.candidate.name} ({shadow.id})"
 
 
 def _open(ctx: Context, proposal: Proposal, proof: Passed, stage: ShadowStage) -> str:
@@ -164,42 +140,30 @@ def _end_live(
     because: str,
     inputs: Mapping[str, object] | None = None,
 ) -> None:
-    live, now = _live(tx, proposal), ctx.clock.now()
-    if live is not None:
-        tx.shadows.end(live.id, actor=SYSTEM.name, because=because, now=now)
-        shadows.record_shadow(ctx, tx, live, SYSTEM, "shadow.stop", because, inputs)
+    if (live := _live(tx, proposal)) is not None:
+        shadows.end_shadow(ctx, tx, live, SYSTEM, because, inputs)
 
 
 def _audit(
     ctx: Context, tx: Transaction, proposal: Proposal, event: ProposalEvent, stage: ShadowStage
 ) -> None:
     """With every figure that it was decided from."""
-    status, now = stage.status, ctx.clock.now()
-    audit.record(
-        ctx,
-        tx,
-        SYSTEM,
-        f"proposal.{event.value}",
-        f"proposal {proposal.id}",
-        {
-            "route": proposal.route,
-            "reason": stage.decided.reason,
-            "shadow": status.record.shadow.id if status else None,
-            "pairs": status.pairs if status else 0,
-            "min_pairs": stage.policy.min_pairs,
-            "mirrored": status.mirrored if status else 0,
-            "spent_usd": stage.spent_usd,
-            "alpha": stage.policy.alpha,
-            "log_e": stage.decided.log_e,
-            "checks": {
-                check.check: {
-                    "both": check.both,
-                    "incumbent_only": check.incumbent_only,
-                    "candidate_only": check.candidate_only,
-                    "neither": check.neither,
-                }
-                for check in (status.checks if status else ())
-            },
-            **_inputs(stage, now),
+    status = stage.status
+    details = {
+        "route": proposal.route,
+        "reason": stage.decided.reason,
+        "shadow": status.record.shadow.id if status else None,
+        "pairs": status.pairs if status else 0,
+        "min_pairs": stage.policy.min_pairs,
+        "mirrored": status.mirrored if status else 0,
+        "spent_usd": stage.spent_usd,
+        "alpha": stage.policy.alpha,
+        "log_e": stage.decided.log_e,
+        "checks": {
+            check.check: {sides.value: getattr(check, sides.value) for sides in CheckSides}
+            for check in (status.checks if status else ())
         },
-    )
+        **_inputs(stage, ctx.clock.now()),
+    }
+    action, subject = f"proposal.{event.value}", f"proposal {proposal.id}"
+    audit.record(ctx, tx, SYSTEM, action, subject, details)

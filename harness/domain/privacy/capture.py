@@ -1,8 +1,4 @@
-"""Captures keep a redacted sample of a route's requests, to be labelled for a suite (F9). Pure.
-
-Here are the settings and their check, the draw of the sample, the stored `CapturedRequest` with
-its id (one for the same question), its expiry, and the text that users wrote in it.
-"""
+"""Captures keep a redacted sample of a route's requests, for a suite (F9). Pure."""
 
 import unicodedata
 from collections.abc import Mapping
@@ -31,9 +27,7 @@ class CaptureSettings:
 
 
 class CaptureResult(StrEnum):
-    """Says what became of a captured request. FULL: the route has as many of that day as it
-    may.
-    """
+    """Says what became of a captured request. FULL: the route has enough of that day."""
 
     STORED = "stored"
     REPEATED = "repeated"
@@ -66,9 +60,7 @@ class CapturedRequest:
 
 
 def check_capture(settings: RouteSettings) -> None:
-    """Checks a route's capture settings. Raises InputError for a share, a number or a time that
-    makes no sense.
-    """
+    """Checks a route's capture settings. Raises InputError."""
     if not 0 <= settings.capture_bps <= BUCKETS:
         raise InputError(f"capture: the share is 0 to 100 %, not {settings.capture_bps} bps")
     if not 1 <= settings.capture_per_day <= MAX_PER_DAY:
@@ -86,10 +78,8 @@ def is_sampled(request: str, share_bps: int) -> bool:
 
 
 def capture_id(route: str, content: Mapping[str, Any], secret: bytes) -> str:
-    """Computes a captured request's id: the same for requests that differ in spacing, case and
+    """Computes a captured request's id: the same for questions that differ in spacing, case and
     forms of characters alone.
-
-    The answer does not count: the same question is labelled once.
     """
     asked = {name: value for name, value in content.items() if name != "answer"}
     text = " ".join(unicodedata.normalize("NFKC", canonical_json(_spaced(asked))).split())

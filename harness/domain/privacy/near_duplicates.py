@@ -31,9 +31,8 @@ def jaccard_similarity(
 
 
 def find_near_duplicates(texts: Mapping[str, str], *, threshold: float) -> dict[str, str]:
-    """Id → the earlier text that it nearly is, which is itself kept; texts in their order.
-
-    threshold: similarity from which on two are nearly the same, above 0, at most 1.
+    """Maps an id to the earlier, kept text that it nearly is; texts in their order. threshold:
+    least similarity, above 0, at most 1.
     """
     sets = {id_: shingles(text) for id_, text in texts.items()}
     counted = Counter(shingle for of_text in sets.values() for shingle in of_text)

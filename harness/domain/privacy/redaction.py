@@ -1,14 +1,7 @@
 """Redaction replaces what its rules find in a JSON value, before anything of it is kept (F9).
-Pure.
-
-A rule finds places in a text; each becomes a placeholder. What is alike within one value gets
-the same number, `[EMAIL_1]`, so that who is meant can still be told. Texts that are JSON, such
-as a tool call's arguments, are looked into; so are keys and numbers.
-
-These finders locate personal data and secrets in a text, one finder for each kind. Pure.
-
-They rather find too much: a version number may pass for an address, and a long number with the
-right check digit for a card. What they do not know is said in docs/how-to/capture.md.
+Pure. What is alike within one value gets the same placeholder, `[EMAIL_1]`. Texts that are JSON
+are looked into; so are keys and numbers. The finders rather find too much;
+docs/how-to/capture.md says what they do not know.
 """
 
 import ipaddress
@@ -91,9 +84,7 @@ def find_emails(text: str) -> Iterator[Span]:
 
 
 def find_ibans(text: str) -> Iterator[Span]:
-    """Finds IBANs of a known country and length, with the right check digits (ISO 7064, mod
-    97).
-    """
+    """Finds IBANs of a known country and length, with their check digits (ISO 7064, mod 97)."""
     for match_ in _IBAN.finditer(text):
         written = match_.group(1)
         places = [i for i, character in enumerate(written) if character.isalnum()]
@@ -113,9 +104,7 @@ def find_ibans(text: str) -> Iterator[Span]:
 
 
 def find_cards(text: str) -> Iterator[Span]:
-    """Finds card numbers: 13 to 19 digits, together or in a card's groups, with Luhn's check
-    digit (ISO 7812).
-    """
+    """Finds card numbers: 13 to 19 digits, maybe grouped, with Luhn's digit (ISO 7812)."""
     for match_ in _CARD.finditer(text):
         digits = [int(character) for character in match_.group() if character.isdecimal()]
         if len(digits) <= 19:
@@ -180,9 +169,8 @@ _ALWAYS: Final = "key"
 
 @dataclass(frozen=True, slots=True)
 class RedactionRule:
-    """Defines one of the user's redaction rules.
-
-    Raises InputError for an invalid name or pattern, or a pattern that matches the empty text.
+    """One of the user's redaction rules. Raises InputError for an invalid name or pattern, or
+    one that matches the empty text.
     """
 
     name: str
@@ -213,10 +201,9 @@ class RedactionResult:
 
 @dataclass(frozen=True)
 class Redactor:
-    """Applies the user's redaction rules, then the built-in ones but for those in `off`. Raises
-    InputError for an `off` that it cannot go without, and for two rules of one name.
-
-    Keys are always taken out.
+    """Applies the user's redaction rules, then the built-in ones but for those in `off`; keys
+    are always taken out. Raises InputError for an `off` that it cannot go without, and for two
+    rules of one name.
     """
 
     rules: tuple[RedactionRule, ...] = ()
@@ -239,9 +226,8 @@ class Redactor:
         return digest([FINDERS_VERSION, own, sorted(set(self.off))])
 
     def redact(self, value: object) -> RedactionResult:
-        """Redacts a JSON value into a new one. value: as `json.loads` gives it.
-
-        Raises PatternTooSlow: nothing may be kept of a text that a rule did not get through.
+        """Redacts a JSON value into a new one. Raises PatternTooSlow: nothing may be kept of a
+        text that a rule did not get through.
         """
         pass_ = _Pass(self._steps)
         return RedactionResult(pass_.value(value, 0), dict(pass_.counts))

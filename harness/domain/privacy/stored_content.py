@@ -1,7 +1,6 @@
-"""Lists every place that holds what people and models wrote (`COLUMNS`, `FILES`), or that tells
-one user from another (`USERS`): when it ends, and what the deletion of a user does there.
-docs/reference/privacy.md is written from it, and a test holds it against the schema: a new
-column of text belongs here, or to the list in `tests/unit/test_stored_content.py`.
+"""Lists every place that holds what people and models wrote, or that tells one user from
+another. docs/reference/privacy.md is written from it, and a test holds it against the schema: a
+new column of text belongs here, or to `tests/unit/test_stored_content.py`.
 """
 
 from dataclasses import dataclass

@@ -1,3 +1,1 @@
-"""What providers are: their kinds, addresses, keys and sign-ins, and the models that they
-offer.
-"""
+"""Provider kinds, addresses, keys, sign-ins, and the models that providers offer."""

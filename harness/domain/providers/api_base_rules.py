@@ -1,11 +1,8 @@
 """A provider's `api_base` must be a plain URL that fits its kind, and must not lead to a
-metadata service or into a link-local network. Pure.
-
-A cloud's metadata service hands out the machine's own credentials to whoever asks it from the
-machine. An address can be written in many ways, and a name can lead anywhere: hence both the
-URL is looked at, when it is set (`check_api_base`), and each address that a name led to, before
-it is connected to (`may_connect`). Loopback and private addresses are where local models live,
-and stay open; `router.allow_addresses` opens others.
+metadata service, which hands out the machine's credentials, or into a link-local network. Pure.
+The URL is looked at when it is set (`check_api_base`), and each address that its name led to
+before it is connected to (`may_connect`). Loopback and private addresses, where local models
+live, stay open; `router.allow_addresses` opens others.
 """
 
 import re
@@ -39,9 +36,7 @@ def api_base_example(kind: str) -> str:
 
 
 def check_api_base_path(kind: str, url: str) -> None:
-    """Checks that an api_base is given, and ends where this kind's paths begin. Raises
-    InputError.
-    """
+    """Checks that an api_base ends where its kind's paths begin. Raises InputError."""
     if not url:
         like = f": {example}" if (example := api_base_example(kind)) else ""
         raise InputError(f"a provider of kind {kind!r} needs an api_base{like}")
@@ -98,11 +93,8 @@ _DOTS: Final = str.maketrans("\u3002\uff0e\uff61", "...")
 
 
 def check_api_base(url: str, allowed: Collection[str] = ()) -> None:
-    """Checks that providers may have this address. Raises InputError for one that none may
-    have.
-
-    allowed: host names, addresses or networks that are open all the same. The URL is not
-    repeated in the error: it may hold a secret.
+    """Checks a provider's address. allowed: host names, addresses or networks that are open all
+    the same. Raises InputError without the URL, which may hold a secret.
     """
     host = _host(url)
     if not _is_open(host, allowed):
@@ -115,24 +107,21 @@ def check_api_base(url: str, allowed: Collection[str] = ()) -> None:
 def may_connect(host: str, address: str, allowed: Collection[str] = ()) -> bool:
     """Whether a connection to `host` may go to this address, which its name led to."""
     try:
-        return _plain(host) in _names(allowed) or _is_open(_plain(address), allowed)
+        return plain_host(host) in _names(allowed) or _is_open(plain_host(address), allowed)
     except ValueError:
         return False
 
 
 def is_internal_host(host: str) -> bool:
-    """Whether a host, in any spelling, is link-local or a cloud's metadata service.
-
-    What is neither a name nor an address leads nowhere, and is not.
-    """
+    """Whether a host, in any spelling, is link-local or a cloud's metadata service."""
     try:
-        return not _is_open(_plain(host), ())
+        return not _is_open(plain_host(host), ())
     except ValueError:
         return False
 
 
 def _names(allowed: Collection[str]) -> set[str]:
-    return {_plain(name) for name in allowed if "/" not in name}
+    return {plain_host(name) for name in allowed if "/" not in name}
 
 
 def _host(url: str) -> str:
@@ -154,12 +143,12 @@ def _host(url: str) -> str:
     if found.query or found.fragment:
         raise InputError("api_base has a query or a fragment: paths are put behind it")
     try:
-        return _plain(host)
+        return plain_host(host)
     except ValueError:
         raise InputError("api_base has a host that is neither a name nor an address") from None
 
 
-def _plain(host: str) -> str:
+def plain_host(host: str) -> str:
     """A name as it is looked up, or an address in its usual form. Raises ValueError."""
     text = unicodedata.normalize("NFKC", host.translate(_DOTS)).lower().rstrip(".")
     found = _address(text)
@@ -172,18 +161,14 @@ def _plain(host: str) -> str:
 
 
 def _address(text: str) -> Address | None:
-    """Parses an address; returns None for a name. Raises ValueError for a broken
-    IPv6 address.
-    """
+    """Parses an address; None for a name. Raises ValueError for a broken IPv6 address."""
     if ":" in text:
         return IPv6Address(text.partition("%")[0])
     return _ipv4(text)
 
 
 def _ipv4(text: str) -> IPv4Address | None:
-    """Parses an IPv4 address as the system does (inet_aton): one to four parts, decimal, 0x or
-    octal.
-    """
+    """Parses an IPv4 address as inet_aton: one to four parts, decimal, 0x or octal."""
     try:
         *firsts, last = [_number(part) for part in text.split(".")]
     except ValueError:
@@ -248,13 +233,11 @@ def _covers(allowed: str, *addresses: Address) -> bool:
 
 
 def check_allowed_address(entry: str) -> None:
-    """Checks an entry of `router.allow_addresses`. Raises InputError for what is neither name,
-    address nor network.
-    """
+    """Checks an entry of `router.allow_addresses`. Raises InputError."""
     try:
         if "/" in entry:
             ip_network(entry, strict=False)
         else:
-            _plain(entry)
+            plain_host(entry)
     except ValueError:
         raise InputError(f"{entry!r} is no host name, address or network") from None

@@ -1,15 +1,7 @@
 """The catalogue holds what is known about models before they are called: price, size,
-abilities, end date. Pure. `find_price_origin` says where a price comes from, and how old it is.
-
-An entry says what its source says. What the source leaves out is unknown: a price is then None
-and never 0, an ability is in neither set. A user's file changes entries field by field
-(`CatalogueChange`); `with_catalogue_prices` gives a provider the prices that it lacks.
-
-The provider matrix lists what each provider's models can do: yes, no or unknown, by column.
-Pure.
-
-An answer comes from the kind, the registry and the catalogue; `kind_limitations` puts into
-words what holds for every model of a kind.
+abilities, end date. Pure. What its source leaves out is unknown: a price is then None and never
+0, an ability is in neither set. A user's file changes entries field by field. `model_abilities`
+answers yes, no or unknown for the provider matrix.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -130,10 +122,8 @@ class PriceOrigin:
 def find_price_origin(
     price: Price, entry: CatalogueEntry | None, known: Catalogue
 ) -> PriceOrigin:
-    """Finds where a price of a model comes from. entry: what the catalogue says of the model.
-
-    A price that differs from the catalogue's was given to the provider, by the configuration or
-    by an older catalogue.
+    """Finds where a price of a model comes from. One that differs from the catalogue's was
+    given to the provider, by the configuration or an older catalogue.
     """
     said = entry.price if entry is not None else None
     if entry is None or said != price:
@@ -146,9 +136,8 @@ def find_price_origin(
 def with_catalogue_prices(
     provider: Provider, known: Catalogue, models: Iterable[str]
 ) -> Provider:
-    """The provider with the catalogue's prices of those models that it gives none itself.
-
-    So what is stored needs no catalogue to be read: the router has none.
+    """Adds the catalogue's prices of those models that a provider gives none: the router has no
+    catalogue.
     """
     found = {
         model: entry.price
@@ -185,9 +174,8 @@ class Ability(StrEnum):
 def model_abilities(
     kind: ProviderKind, own: Capabilities, entry: CatalogueEntry | None, price: Price | None
 ) -> Mapping[str, Ability]:
-    """Returns a model's abilities by column. The weakest word counts: what the kind does not
-    serve, what the registry says that the model lacks, then what the catalogue says. own: the
-    registry's word.
+    """Returns a model's abilities by column. The weakest word counts: the kind's, the
+    registry's (`own`), then the catalogue's.
     """
     return {column: _ability(column, kind, own, entry, price) for column in COLUMNS}
 

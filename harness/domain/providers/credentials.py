@@ -1,10 +1,6 @@
-"""Credentials are the keys of providers: how they are stored, ordered and replaced, which one
-is used, how long one rests after a failure, and which provider has none. Pure.
-
-Also checks a key's name and value, and hides keys that a provider repeats in its answers.
-
-Removes a secret from a text in every encoding in which a provider may repeat it: as it is,
-hexadecimal, base64, or escaped as JSON, a URL or HTML does. Pure.
+"""Credentials are the keys of providers: how they are stored, ordered, replaced and rested
+after a failure. Pure. `hide_secret` removes one from a text in every encoding in which a
+provider may repeat it.
 """
 
 import html
@@ -49,9 +45,7 @@ def hide_secret(text: bytes, secret: str) -> bytes:
 
 @lru_cache(maxsize=512)
 def _encoded(secret: str) -> tuple[bytes, ...]:
-    """Returns the secret as it is, in hexadecimal, and in base64 at each offset of the encoded
-    text.
-    """
+    """Returns the secret as it is, in hexadecimal, and in base64 at each offset."""
     raw = secret.encode("utf-8", "surrogatepass")
     latin_1 = secret.encode("latin-1", "replace")  # as many send a header
     found = [raw, latin_1, raw.hex().encode(), raw.hex().upper().encode()]
@@ -67,9 +61,7 @@ def _encoded(secret: str) -> tuple[bytes, ...]:
 
 @lru_cache(maxsize=512)
 def _escaped(secret: str) -> re.Pattern[bytes]:
-    """Matches the secret with each character as it is, or as JSON, a URL or HTML escapes it, in
-    any mixture.
-    """
+    """Matches the secret in any mixture of plain and escaped characters (JSON, URL, HTML)."""
     return re.compile(
         b"".join(b"(?:%s)" % b"|".join(_spelled(character)) for character in secret)
     )
@@ -112,9 +104,8 @@ MAX_REST_S: Final = 900.0
 
 
 def key_rest_s(failure: FailureClass, retry_after_s: float | None) -> float | None:
-    """How long a key is left alone after this failure; None when it is not about the key.
-
-    retry_after_s: what the provider asked for (`retry.retry_after_s`).
+    """How long a key rests after this failure; None when it is not about the key.
+    retry_after_s: what the provider asked for.
     """
     if not FAILURE_RULES[failure].other_key:
         return None
@@ -164,9 +155,7 @@ def keys_from_environment(
 
 
 def hide_provider_secrets(answer: bytes, provider: Provider, key: ProviderKey | None) -> bytes:
-    """What a provider said, without what it was sent to prove who asks: some repeat it, as it
-    is, escaped or encoded.
-    """
+    """Removes from an answer what the provider was sent to prove who asks: some repeat it."""
     return hide_secrets(answer, (key.secret if key else "", *provider.extra_headers.values()))
 
 
@@ -180,10 +169,8 @@ def hide_secrets(text: bytes, secrets: Iterable[str]) -> bytes:
 def lacks_key(
     provider: Provider, keys: Sequence[ProviderKey], *, stored_before: bool = False
 ) -> bool:
-    """Whether a provider wants a key and has none, so that no request to it can succeed.
-
-    It wants one when its kind does, when it names a variable, or when one was ever stored. A
-    header of its own may stand in for the key.
+    """Whether a provider wants a key and has none: its kind needs one, it names a variable, or
+    one was ever stored. A header of its own may stand in for the key.
     """
     if keys:
         return False
@@ -218,12 +205,8 @@ class Credential(StoredKey):
 def keys_for_routers(stored: Iterable[Credential], now: datetime) -> tuple[StoredKey, ...]:
     """Returns the keys that a snapshot carries: also those taken away, without a value."""
     return tuple(
-        StoredKey(
-            credential.provider,
-            credential.name,
-            credential.ciphertext if credential.live(now) else "",
-        )
-        for credential in stored
+        StoredKey(key.provider, key.name, key.ciphertext if key.live(now) else "")
+        for key in stored
     )
 
 
@@ -239,9 +222,7 @@ def check_key_value(value: str) -> str:
 
 
 def check_key_name(name: str) -> str:
-    """Returns the name of a provider's key unless a person could not type it: then raises
-    InputError.
-    """
+    """Returns the name of a provider's key. Raises InputError for one that is hard to type."""
     if not _NAME.fullmatch(name):
         raise InputError(f"{name!r} is no name of a key: take a-z, 0-9, `-`, `_` and `.`")
     return name
@@ -250,10 +231,9 @@ def check_key_name(name: str) -> str:
 def place_new_key(
     stored: Sequence[Credential], new: Credential, *, first: bool, keep_until: datetime | None
 ) -> list[Credential]:
-    """What is to be written when `new` is set: itself, and perhaps the one it replaces.
-
-    stored: of that provider. first: before all others; else it keeps the place of the one of
-    its name, or comes last. keep_until: till then the replaced one stays, right behind.
+    """Returns what to write when `new` is set: itself, and perhaps the one it replaces. stored:
+    of that provider. first: before all others. keep_until: till then the replaced one stays,
+    right behind.
     """
     before = next((credential for credential in stored if credential.name == new.name), None)
     places = [credential.position for credential in stored]
@@ -265,12 +245,7 @@ def place_new_key(
         place = min(places, default=0) - 2
     written = [replace(new, position=place)]
     if before is not None and replaced and keep_until is not None:
-        written.append(
-            replace(
-                before,
-                name=f"{before.name}{REPLACED_KEY_SUFFIX}",
-                position=place + 1,
-                expires_at=keep_until,
-            )
-        )
+        old = f"{before.name}{REPLACED_KEY_SUFFIX}"
+        kept = replace(before, name=old, position=place + 1, expires_at=keep_until)
+        written.append(kept)
     return written

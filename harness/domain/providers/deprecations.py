@@ -1,8 +1,5 @@
 """Deprecations are models in use whose provider has announced an end date, with their
 successors (F11). Pure.
-
-`find_deprecations` lists those that end within 90 days; `find_successor` names the newest model
-of the family that can do as much and lasts longer.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,9 +47,7 @@ def find_deprecations(
     known: Catalogue,
     today: date,
 ) -> tuple[Deprecation, ...]:
-    """Returns the used models that end within ALERT_AHEAD, those that end first before the
-    others.
-    """
+    """Returns the used models that end within ALERT_AHEAD, the earliest end first."""
     found = []
     for target, uses in used:
         provider = providers.get(target.provider)
@@ -61,60 +56,41 @@ def find_deprecations(
             continue
         if entry.end_date - today > ALERT_AHEAD:
             continue
-        follows = find_successor(entry, known, today)
-        found.append(
-            Deprecation(
-                target=target.id,
-                name=target.name,
-                end_date=entry.end_date,
-                days=(entry.end_date - today).days,
-                uses=tuple(uses),
-                price=provider.prices.get(target.model, entry.price),
-                successor=_at(provider, follows) if follows else None,
-            )
+        follows, successor = find_successor(entry, known, today), None
+        if follows is not None:
+            name = f"{provider.name}/{follows.model}"
+            price = provider.prices.get(follows.model, follows.price)
+            successor = Successor(name, price, follows.context_window, follows.end_date)
+        deprecation = Deprecation(
+            target=target.id,
+            name=target.name,
+            end_date=entry.end_date,
+            days=(entry.end_date - today).days,
+            uses=tuple(uses),
+            price=provider.prices.get(target.model, entry.price),
+            successor=successor,
         )
-    return tuple(
-        sorted(found, key=lambda deprecation: (deprecation.end_date, deprecation.name))
-    )
+        found.append(deprecation)
+    return tuple(sorted(found, key=lambda ending: (ending.end_date, ending.name)))
 
 
 def find_successor(
     entry: CatalogueEntry, known: Iterable[CatalogueEntry], today: date
 ) -> CatalogueEntry | None:
-    """Finds the newest model of the same kind and family that can do at least as much, and
-    lasts longer.
-
-    Whatever the ending one is known to have, the other is, too; its window is as large.
+    """Finds the newest model of the same kind and family that has all that the ending one is
+    known to have, and lasts longer.
     """
+    # Nobody wants to move twice within ALERT_AHEAD.
+    last = max(today + ALERT_AHEAD, entry.end_date or today)
+    rank = parse_model_name(entry.model).rank
     fits = [
-        catalogue_entry
-        for catalogue_entry in known
-        if catalogue_entry.kind == entry.kind
-        and catalogue_entry.family == entry.family
-        and parse_model_name(catalogue_entry.model).rank > parse_model_name(entry.model).rank
-        and entry.has <= catalogue_entry.has
-        and (entry.context_window or 0) <= (catalogue_entry.context_window or 0)
-        and not _ends_before(catalogue_entry, entry, today)
+        (parse_model_name(other.model).rank, other.model, other)
+        for other in known
+        if other.kind == entry.kind
+        and other.family == entry.family
+        and parse_model_name(other.model).rank > rank
+        and entry.has <= other.has
+        and (entry.context_window or 0) <= (other.context_window or 0)
+        and (other.end_date is None or other.end_date > last)
     ]
-    return max(
-        fits, key=lambda fit: (parse_model_name(fit.model).rank, fit.model), default=None
-    )
-
-
-def _ends_before(one: CatalogueEntry, other: CatalogueEntry, today: date) -> bool:
-    """Whether one model ends before the other, at the same time, or within ALERT_AHEAD: nobody
-    wants to move twice.
-    """
-    if one.end_date is None:
-        return False
-    last = max(today + ALERT_AHEAD, other.end_date or today)
-    return one.end_date <= last
-
-
-def _at(provider: Provider, entry: CatalogueEntry) -> Successor:
-    return Successor(
-        f"{provider.name}/{entry.model}",
-        provider.prices.get(entry.model, entry.price),
-        entry.context_window,
-        entry.end_date,
-    )
+    return max(fits, key=lambda fit: fit[:2])[2] if fits else None

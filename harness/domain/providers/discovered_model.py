@@ -1,8 +1,6 @@
-"""Discovered models are those that a provider lists at its `/models`: gateways and local
-servers serve models that no catalogue knows. Pure.
-
-What a server says of itself is a stranger's text. A name that is no plain identifier is left
-out, a price or a size that makes no sense is unknown, and a list that is too long is refused.
+"""Discovered models are those that a provider lists at its `/models`. Pure. What a server says
+of itself is a stranger's text: names that are no plain identifiers are left out, senseless
+prices and sizes are unknown, and a list that is too long is refused.
 """
 
 import json
@@ -57,10 +55,8 @@ class DiscoveredList:
 def parse_listed_models(
     content: bytes, provider: Provider, found_at: datetime
 ) -> DiscoveredList:
-    """A list as OpenAI, Anthropic, Google or Together write it, with what OpenRouter, vLLM and
-    others add to it.
-
-    Raises InputError for what is no such list, and for one that is too long.
+    """Parses a list as OpenAI, Anthropic, Google or Together write it, with what OpenRouter,
+    vLLM and others add. Raises InputError, also for one that is too long.
     """
     entries = _entries(content)
     if len(entries) > MAX_MODELS:
@@ -72,17 +68,9 @@ def parse_listed_models(
         if not name or not isinstance(entry, Mapping):
             left_out += 1
             continue
-        models.setdefault(
-            name,
-            DiscoveredModel(
-                provider.name,
-                name,
-                provider.api_base,
-                found_at,
-                _window(entry),
-                _price(entry),
-            ),
-        )
+        place, window, price = provider.api_base, _window(entry), _price(entry)
+        model = DiscoveredModel(provider.name, name, place, found_at, window, price)
+        models.setdefault(name, model)
     return DiscoveredList(tuple(model for _, model in sorted(models.items())), left_out)
 
 
@@ -123,15 +111,10 @@ def _price(entry: Mapping[str, object]) -> Price | None:
     pricing = entry.get("pricing")
     if not isinstance(pricing, Mapping):
         return None
-    given, taken = (
-        _usd_per_mtok(pricing.get("prompt")),
-        _usd_per_mtok(pricing.get("completion")),
-    )
+    names = ("prompt", "completion", "input_cache_read", "input_cache_write")
+    given, taken, read, written = (_usd_per_mtok(pricing.get(name)) for name in names)
     if given is None or taken is None:
         return None
-    read, written = (
-        _usd_per_mtok(pricing.get(name)) for name in ("input_cache_read", "input_cache_write")
-    )
     return Price(given, taken, read, written)
 
 

@@ -1,6 +1,4 @@
-"""Builds the headers of a request to a provider, and checks a provider's extra headers: HTTP
-must be able to carry them, and an operator may set them. Pure.
-
+"""Builds the headers of a request to a provider, and checks a provider's extra headers. Pure.
 No error repeats a value: it may be a secret.
 """
 
@@ -39,9 +37,7 @@ _SHOWN: Final = 40
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
-    """Checks a provider's extra headers. Raises InputError for one that cannot be sent as it
-    is, or would break a request.
-    """
+    """Checks a provider's extra headers. Raises InputError for one that HTTP cannot send."""
     if len(headers) > MAX_HEADERS:
         raise InputError(f"{len(headers)} extra headers are more than {MAX_HEADERS}")
     seen: set[str] = set()
@@ -62,10 +58,8 @@ def check_headers(headers: Mapping[str, str]) -> None:
 
 
 def request_headers(provider: Provider, key: str, *, stream: bool = False) -> dict[str, str]:
-    """Returns the headers of a request to the provider, without host and length. key: empty for
-    none.
-
-    One function for evals and for production: by these no provider tells an exam from users.
+    """Returns the headers of a request to a provider, without host and length. key: empty for
+    none. Evals and production share it: no provider tells an exam from users by them.
     """
     own = {name.lower(): value for name, value in provider.extra_headers.items()}
     return {
@@ -93,9 +87,8 @@ def _check_name(name: str) -> None:
 
 
 def check_request_headers(provider: Provider, key: str) -> None:
-    """Checks a request's headers: a variable may hold what no header can carry.
-
-    key: empty for none. Raises InputError.
+    """Checks a request's headers, with what a variable holds. key: empty for none. Raises
+    InputError.
     """
     try:
         check_headers(provider.extra_headers)

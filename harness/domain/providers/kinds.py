@@ -1,9 +1,5 @@
-"""This table describes the kinds of providers: the endpoints they speak, their address, and how
-they take a key.
-
-A kind with `adapted` endpoints answers them through a translation (`router.upstream`); what it
-`speaks` goes through as bytes. Also checks a provider's name, and renames a chat's answer limit
-to the field that its kind knows.
+"""This table describes the kinds of providers. A kind with `adapted` endpoints answers them
+through a translation (`router.upstream`); what it `speaks` goes through as bytes.
 """
 
 import re
@@ -20,9 +16,7 @@ _SHOWN: Final = 40
 
 
 def check_provider_name(name: str) -> None:
-    """Checks a provider's name. Raises InputError, also for a slash or a colon: a name stands
-    before them, as in NAME/MODEL.
-    """
+    """Checks a provider's name, which stands before a slash or a colon. Raises InputError."""
     if not _NAME.fullmatch(name):
         raise InputError(
             f"{name[:_SHOWN]!r} is no name of a provider: take 1 to 63 of a-z, A-Z, 0-9, `-`, "
@@ -31,10 +25,7 @@ def check_provider_name(name: str) -> None:
 
 
 class AnswerLimit(StrEnum):
-    """What a chat calls the most tokens that the answer may have, where only one name will do.
-
-    OpenAI's thinking models refuse the first, which is all that many others know.
-    """
+    """What a chat calls the most tokens of an answer, where only one name will do."""
 
     MAX_TOKENS = "max_tokens"
     MAX_COMPLETION_TOKENS = "max_completion_tokens"
@@ -58,29 +49,41 @@ class KeyStyle(StrEnum):
     GOOGLE = "x-goog-api-key"
 
 
+_CHAT: Final = frozenset({Endpoint.CHAT})
+_CHAT_EMBED: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS})
+_OPENAIS: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS, Endpoint.RESPONSES})
+# The endpoints for which a chat can stand in (`router.protocols`).
+_BRIDGED: Final = frozenset({Endpoint.MESSAGES, Endpoint.RESPONSES})
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderKind:
     """What all providers of one kind have in common."""
 
     name: str
     group: ProviderGroup
-    speaks: frozenset[Endpoint]
-    adapted: frozenset[Endpoint] = frozenset()
-    # Of a kind whose providers are all in one place, with the version that paths stand below;
-    # empty where an operator must say it.
+    speaks: frozenset[Endpoint] = frozenset()
+    # Where all its providers are, with the version below which the paths stand; empty where an
+    # operator must say it.
     api_base: str = ""
-    key_style: KeyStyle = KeyStyle.BEARER
     key_env: str = ""  # the variable that the vendor's own tools read
-    needs_key: bool = True  # without one, no request can succeed
     keywords: tuple[str, ...] = ()  # beginnings of model names that belong to this kind (D2)
-    # Hints that none of its models takes (`domain.routing.degradation`).
-    lacks: frozenset[str] = frozenset()
-    # The one name of it that its chats know; None where both are known, or nobody knows.
+    key_style: KeyStyle = KeyStyle.BEARER
+    needs_key: bool = True  # without one, no request can succeed
+    translated: frozenset[Endpoint] = frozenset()  # answered through the vendor's own protocol
+    lacks: frozenset[str] = frozenset()  # the optional features that none of its models takes
+    # The one limit that its chats know; None where both are known, or that is unknown.
     answer_limit: AnswerLimit | None = None
     cache_marks: bool = False  # its chats take `cache_control`
     catalogue_names: tuple[str, ...] = ()  # what the model catalogue calls its provider
     # Header → the path of the claim in its token (a JWT) that it repeats.
     claim_headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def adapted(self) -> frozenset[Endpoint]:
+        """Names the endpoints that this kind answers by translation."""
+        chats = Endpoint.CHAT in self.speaks | self.translated
+        return self.translated | (_BRIDGED - self.speaks if chats else frozenset())
 
     @property
     def serves(self) -> frozenset[Endpoint]:
@@ -101,146 +104,90 @@ class ProviderKind:
         return self.speaks | own | self.translates(can)
 
 
-_CHAT: Final = frozenset({Endpoint.CHAT})
-_CHAT_EMBED: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS})
-_OPENAIS: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS, Endpoint.RESPONSES})
 _NO_TOP_K: Final = frozenset({"top_k"})
 _OLD_LIMIT, _NEW_LIMIT = AnswerLimit
-# What a chat can stand in for (`router.protocols`).
-_BRIDGED: Final = frozenset({Endpoint.MESSAGES, Endpoint.RESPONSES})
-
-
-def _adapted(
-    speaks: frozenset[Endpoint], translated: frozenset[Endpoint] = frozenset()
-) -> frozenset[Endpoint]:
-    chats = Endpoint.CHAT in speaks | translated
-    return translated | (_BRIDGED - speaks if chats else frozenset())
-
-
-def _hosted(  # noqa: PLR0913, PLR0917 - the table's columns
-    name: str,
-    speaks: frozenset[Endpoint],
-    api_base: str,
-    key_env: str,
-    keywords: tuple[str, ...] = (),
-    key_style: KeyStyle = KeyStyle.BEARER,
-    lacks: frozenset[str] = frozenset(),
-    translated: frozenset[Endpoint] = frozenset(),
-    answer_limit: AnswerLimit | None = None,
-    *,
-    cache_marks: bool = False,
-    catalogue_names: tuple[str, ...] | None = None,
-) -> ProviderKind:
-    """A hosted kind. catalogue_names: None where the catalogue calls it as we do."""
-    return ProviderKind(
-        name,
-        ProviderGroup.HOSTED,
-        speaks,
-        adapted=_adapted(speaks, translated),
-        api_base=api_base,
-        key_env=key_env,
-        keywords=keywords,
-        key_style=key_style,
-        lacks=lacks,
-        answer_limit=answer_limit,
-        cache_marks=cache_marks,
-        catalogue_names=(name,) if catalogue_names is None else catalogue_names,
-    )
-
-
-def _local(
-    name: str,
-    api_base: str,
-    keywords: tuple[str, ...] = (),
-    answer_limit: AnswerLimit | None = None,
-    catalogue_names: tuple[str, ...] = (),
-) -> ProviderKind:
-    """A local kind. Its servers speak more than chats in part, or poorly: that is said of a
-    model, where it works.
-    """
-    return ProviderKind(
-        name,
-        ProviderGroup.LOCAL,
-        _CHAT_EMBED,
-        adapted=_adapted(_CHAT_EMBED),
-        api_base=api_base,
-        needs_key=False,
-        keywords=keywords,
-        answer_limit=answer_limit,
-        catalogue_names=catalogue_names,
-    )
-
+_HOSTED, _LOCAL, _OAUTH = ProviderGroup.HOSTED, ProviderGroup.LOCAL, ProviderGroup.OAUTH
 
 _ALL: Final = (
-    _hosted(
+    ProviderKind(
         "openai",
+        _HOSTED,
         _OPENAIS,
         "https://api.openai.com/v1",
         "OPENAI_API_KEY",
         ("gpt", "chatgpt", "o1", "o3", "o4", "text-embedding"),
         lacks=_NO_TOP_K,
         answer_limit=_NEW_LIMIT,
+        catalogue_names=("openai",),
     ),
-    _hosted(
+    ProviderKind(
         "anthropic",
+        _HOSTED,
         frozenset({Endpoint.MESSAGES}),
         "https://api.anthropic.com/v1",
         "ANTHROPIC_API_KEY",
         ("claude",),
         KeyStyle.ANTHROPIC,
-        frozenset({"seed", "logprobs"}),
         translated=_CHAT,
+        lacks=frozenset({"seed", "logprobs"}),
         cache_marks=True,
+        catalogue_names=("anthropic",),
     ),
-    _hosted(
+    ProviderKind(
         "gemini",
+        _HOSTED,
         frozenset(),
         "https://generativelanguage.googleapis.com/v1beta",
         "GEMINI_API_KEY",
         ("gemini", "gemma"),
         KeyStyle.GOOGLE,
         translated=_CHAT,
+        catalogue_names=("gemini",),
     ),
     # Its v1 API is OpenAI's, at .../openai/v1; the model is the deployment's name.
-    _hosted(
+    ProviderKind(
         "azure_openai",
+        _HOSTED,
         _OPENAIS,
-        "",
-        "AZURE_OPENAI_API_KEY",
+        key_env="AZURE_OPENAI_API_KEY",
         key_style=KeyStyle.AZURE,
         lacks=_NO_TOP_K,
         answer_limit=_NEW_LIMIT,
         catalogue_names=("azure",),
     ),
     # Its Converse API, in a region's place; its key is a Bedrock API key.
-    _hosted(
+    ProviderKind(
         "bedrock",
-        frozenset(),
-        "",
-        "AWS_BEARER_TOKEN_BEDROCK",
+        _HOSTED,
+        key_env="AWS_BEARER_TOKEN_BEDROCK",
         translated=_CHAT,
         cache_marks=True,
         catalogue_names=("bedrock", "bedrock_converse"),
     ),
     # Gemini's protocol below a project's own place; its key is an access token.
-    _hosted("vertex", frozenset(), "", "", translated=_CHAT, catalogue_names=("vertex_ai",)),
-    _hosted(
+    ProviderKind("vertex", _HOSTED, translated=_CHAT, catalogue_names=("vertex_ai",)),
+    ProviderKind(
         "groq",
+        _HOSTED,
         _CHAT,
         "https://api.groq.com/openai/v1",
         "GROQ_API_KEY",
         lacks=_NO_TOP_K | {"logprobs"},
+        catalogue_names=("groq",),
     ),
-    _hosted(
+    ProviderKind(
         "deepseek",
+        _HOSTED,
         _CHAT,
         "https://api.deepseek.com/v1",
         "DEEPSEEK_API_KEY",
         ("deepseek",),
         answer_limit=_OLD_LIMIT,
+        catalogue_names=("deepseek",),
     ),
-    _hosted(
+    ProviderKind(
         "mistral",
+        _HOSTED,
         _CHAT_EMBED,
         "https://api.mistral.ai/v1",
         "MISTRAL_API_KEY",
@@ -248,18 +195,42 @@ _ALL: Final = (
         # It refuses every field that it does not know.
         lacks=_NO_TOP_K | {"seed", "logprobs", "service_tier"},
         answer_limit=_OLD_LIMIT,
+        catalogue_names=("mistral",),
     ),
-    _hosted("openrouter", _OPENAIS, "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
-    _local("ollama", "http://127.0.0.1:11434/v1", ("ollama",), _OLD_LIMIT, ("ollama",)),
-    _local("lm_studio", "http://127.0.0.1:1234/v1", answer_limit=_OLD_LIMIT),
-    _local("vllm", "", ("vllm",)),
-    _local("ovms", "http://127.0.0.1:8000/v3"),
-    _local("custom", ""),
+    ProviderKind(
+        "openrouter",
+        _HOSTED,
+        _OPENAIS,
+        "https://openrouter.ai/api/v1",
+        "OPENROUTER_API_KEY",
+        catalogue_names=("openrouter",),
+    ),
+    # A local server speaks more than chats in part, or poorly: that is said of a model, where
+    # it works.
+    *(
+        ProviderKind(
+            name,
+            _LOCAL,
+            _CHAT_EMBED,
+            api_base,
+            keywords=keywords,
+            needs_key=False,
+            answer_limit=limit,
+            catalogue_names=names,
+        )
+        for name, api_base, keywords, limit, names in (
+            ("ollama", "http://127.0.0.1:11434/v1", ("ollama",), _OLD_LIMIT, ("ollama",)),
+            ("lm_studio", "http://127.0.0.1:1234/v1", (), _OLD_LIMIT, ()),
+            ("vllm", "", ("vllm",), None, ()),
+            ("ovms", "http://127.0.0.1:8000/v3", (), None, ()),
+            ("custom", "", (), None, ()),
+        )
+    ),
     ProviderKind(
         "openai_codex",
-        ProviderGroup.OAUTH,
+        _OAUTH,
         frozenset({Endpoint.RESPONSES}),
-        api_base="https://chatgpt.com/backend-api/codex",
+        "https://chatgpt.com/backend-api/codex",
         catalogue_names=("chatgpt",),
         claim_headers={
             "chatgpt-account-id": ("https://api.openai.com/auth", "chatgpt_account_id")
@@ -267,10 +238,9 @@ _ALL: Final = (
     ),
     ProviderKind(
         "github_copilot",
-        ProviderGroup.OAUTH,
+        _OAUTH,
         _CHAT_EMBED,
-        adapted=_adapted(_CHAT_EMBED),
-        api_base="https://api.githubcopilot.com",
+        "https://api.githubcopilot.com",
         catalogue_names=("github_copilot",),
     ),
     ProviderKind("sim", ProviderGroup.SIMULATED, frozenset(Endpoint), needs_key=False),
@@ -282,10 +252,7 @@ SERVED_KINDS: Final = frozenset(name for name, kind in PROVIDER_KINDS.items() if
 
 
 def rename_answer_limit(fields: Mapping[str, object], kind: str) -> dict[str, object]:
-    """A chat's fields, the answer's limit under the name that the kind knows.
-
-    Of two limits the one that has that name already stays.
-    """
+    """Renames the limits among a chat's fields to the kind's; one that has that name stays."""
     known = PROVIDER_KINDS.get(kind)
     named = known.answer_limit if known is not None else None
     if named is None:

@@ -1,8 +1,6 @@
-"""A live answer is what a conformance run keeps of a provider's answer, whole or streamed: its
-form, and never more of its words than a judgement needs. Pure.
-
-The live budget caps what a conformance run with a user's own key may cost: a call is made
-only where its most expensive outcome still fits. Pure.
+"""A live answer is what a conformance run keeps of a provider's answer: its form, and no more
+of its words than a judgement needs. The live budget allows a call only where its most expensive
+outcome still fits. Pure.
 """
 
 import json
@@ -39,8 +37,8 @@ def most_tokens(body_bytes: int, output_limit: int) -> CallTokens:
 def settled_tokens(
     most: CallTokens, reported: CallTokens | None, answer_bytes: int
 ) -> CallTokens:
-    """What a call is charged with, once its answer is there: what the provider reports, but no
-    less than its answer is long; the most where it reports nothing, or 0.
+    """What a call is charged: what the provider reports, but no less than its answer is long;
+    the most where it reports nothing, or 0.
     """
     least = answer_bytes // BYTES_PER_TOKEN
     if reported is None or reported.input <= 0 or reported.output <= 0:

@@ -1,5 +1,5 @@
-"""Live checks judge a provider's answers to the conformance run of `swapgate doctor --live`:
-each scenario is one finding, with what was expected, what came, and what to do. Pure.
+"""Live checks judge a provider's answers in `swapgate doctor --live`, one finding a scenario.
+Pure.
 """
 
 import json
@@ -95,7 +95,7 @@ def judge_answer(scenario: LiveScenario, answer: LiveAnswer, asked_model: str) -
     if scenario in _CLASS:
         judged = _judge_refusal(scenario, answer)
     elif answer.failure:
-        judged = _failed(answer)
+        judged = _fails(_class_text(answer), _STEPS.get(answer.failure, _REPORT))
     else:
         judged = _JUDGES[scenario](answer, asked_model)
     outcome, found, step = judged
@@ -117,10 +117,6 @@ def _fails(found: str, step: str = _REPORT) -> _Judged:
 
 def _differs(found: str, step: str) -> _Judged:
     return LiveOutcome.DIFFERS, found, step
-
-
-def _failed(answer: LiveAnswer) -> _Judged:
-    return _fails(_class_text(answer), _STEPS.get(answer.failure, _REPORT))
 
 
 def _class_text(answer: LiveAnswer) -> str:
@@ -230,12 +226,9 @@ def _judge_structured(answer: LiveAnswer, _model: str) -> _Judged:
 
 
 def _word(finish: str) -> str:
-    known = ("stop", "length", "tool_calls", "content_filter")
-    return (
-        finish
-        if finish in known
-        else ("one that the protocol does not have" if finish else "missing")
-    )
+    if finish in ("stop", "length", "tool_calls", "content_filter"):
+        return finish
+    return "one that the protocol does not have" if finish else "missing"
 
 
 _JUDGES: Final = {

@@ -1,11 +1,7 @@
-"""Model matching finds the model that a person means by a loose or misspelt name (C3): the
-newest of a family, or one version; where several families fit, it returns all of them to choose
-from. Pure.
-
-`list_offers` collects what the configured providers offer, `match_model` matches. A name
-without a version means the newest of its family; with one, or a date, that one only. The family
-is the one with all words of the name and the fewest others. A vendor's word alone (`claude`,
-`gpt`) means all of its families alike, one that is called by nothing else too.
+"""Model matching finds the model that a person means by a loose or misspelt name (C3), or the
+families to choose from. Pure. A name without a version means the newest of its family: the
+family with all words of the name and the fewest others. A vendor's word alone (`claude`) means
+all of its families alike.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -39,9 +35,7 @@ class FuzzyMatcher(Protocol):
     """How near texts are to one another."""
 
     def similar_words(self, word: str, among: Collection[str]) -> Sequence[str]:
-        """Returns the words that this one may be a misspelling of, all equally near; empty for
-        none.
-        """
+        """Returns the equally near words that this one may be a misspelling of."""
         ...
 
     def names(self, name: str, among: Collection[str]) -> Sequence[str]:
@@ -83,9 +77,8 @@ def list_offers(
     targets: Iterable[Target],
     listed: Iterable[DiscoveredModel] = (),
 ) -> tuple[ModelOffer, ...]:
-    """What there is to choose from: the catalogue's models of each provider's kind, those that
-    its settings name, registered targets, and what the providers listed. Persons' accounts are
-    never matched.
+    """Lists the catalogue's models of each provider's kind, those that its settings name,
+    registered targets, and what the providers listed. Persons' accounts are never matched.
     """
     own_word = {(model.provider, model.model): model for model in listed}
     used: dict[str, set[str]] = {}
@@ -100,23 +93,18 @@ def list_offers(
         own = {*provider.models, *provider.prices, *used.get(name, ())}
         for model in sorted(of_kind | own):
             entry = known.find(provider.kind, model)
-            if entry is None and (name, model) in own_word:
-                entry = _listed_entry(provider.kind, own_word[name, model])
+            # A server's own word, where nobody else says anything.
+            if entry is None and (own_entry := own_word.get((name, model))):
+                window = own_entry.context_window
+                entry = CatalogueEntry(provider.kind, model, own_entry.price, window)
             found.append(ModelOffer(name, provider.kind, model, entry))
     return tuple(found)
-
-
-def _listed_entry(kind: str, listed: DiscoveredModel) -> CatalogueEntry:
-    """What a server says of its model, where nobody else says anything."""
-    return CatalogueEntry(kind, listed.model, listed.price, listed.context_window)
 
 
 def match_model(
     given: str, among: Sequence[ModelOffer], *, likeness: FuzzyMatcher, today: date
 ) -> ModelMatch:
-    """Finds the model that is meant. today: a family's newest is one that has not ended, if
-    there is one.
-    """
+    """Finds the model that is meant. today: a family's newest has not ended, if one has not."""
     if not among or not given.strip():
         return ModelMatch(given, "the name is empty" if among else NOTHING_OFFERED)
     text, here = _at_provider(given.strip(), among)
@@ -142,7 +130,9 @@ def match_model(
     if not fitting:
         families = ", ".join(sorted({name.family for _, name in best}))
         said = f"there is no such version of {families}, and another one is not meant"
-        return ModelMatch(given, said, near=_newest_names(best))
+        ranked = sorted(best, key=lambda one: (one[1].rank, one[0].name), reverse=True)
+        newest = tuple(offer.name for offer, _ in ranked[:MAX_SUGGESTIONS])
+        return ModelMatch(given, said, near=newest)
     if bare and (wanted.version or wanted.date):
         fitting = list(_best_families(readings, fitting))
     if not (wanted.version or wanted.date):
@@ -171,13 +161,6 @@ def _newest(several: Sequence[tuple[ModelOffer, ModelName]], wanted: ModelName) 
     pool = moving or several
     top = max(name.rank for _, name in pool)
     return min((offer for offer, name in pool if name.rank == top), key=_preference)
-
-
-def _newest_names(several: Sequence[tuple[ModelOffer, ModelName]]) -> tuple[str, ...]:
-    ranked = sorted(
-        several, key=lambda reading: (reading[1].rank, reading[0].name), reverse=True
-    )
-    return tuple(offer.name for offer, _ in ranked[:MAX_SUGGESTIONS])
 
 
 def _is_meant(name: ModelName, wanted: ModelName) -> bool:
@@ -212,9 +195,7 @@ def _all_families(
 def _readings(
     words: Sequence[str], known: Collection[str], likeness: FuzzyMatcher
 ) -> list[Words]:
-    """Reads each word as a known word, or as one that it may be a misspelling of; empty when a
-    word is neither.
-    """
+    """Reads each word as a known one, or a misspelling; empty when a word is neither."""
     if not words:
         # A version or a date alone: every family may have it.
         return [frozenset()]
@@ -225,9 +206,7 @@ def _readings(
 
 
 def _at_provider(text: str, among: Sequence[ModelOffer]) -> tuple[str, Sequence[ModelOffer]]:
-    """Splits off a provider or kind in front (by `/`, `:` or a space); then only its offers are
-    meant.
-    """
+    """Splits off a provider or kind in front, by `/`, `:` or a space."""
     for separator in "/: ":
         head, _, rest = text.partition(separator)
         own = [offer for offer in among if head.lower() in (offer.provider.lower(), offer.kind)]
@@ -247,9 +226,7 @@ def _named(offer: ModelOffer) -> ModelName:
 
 
 def _preference(offer: ModelOffer) -> tuple[bool, str, int, str]:
-    """Orders equal offers: the model's maker first, then by the provider's name, then the
-    shortest id.
-    """
+    """Orders equal offers: the model's maker, the provider's name, then the shortest id."""
     kind = PROVIDER_KINDS.get(offer.kind)
     low = offer.model.rpartition("/")[2].lower()
     maker = kind is not None and any(low.startswith(word) for word in kind.keywords)

@@ -1,23 +1,18 @@
-"""A model's name is parsed into its family, version and date, and compared with other
-spellings, as is the host of its provider. Pure.
-
-`claude-3-5-sonnet-20241022` is the family `claude-sonnet` at version 3.5, of 22 October 2024.
-Versions are written `4-5`, `4.5` or `v4.5`, and mean the same. Names and hosts have one
-spelling here (`normalize_model_name`, `provider_host`), so that a model under another spelling
-is known for the same, and its looks at a suite count together.
+"""A model's name is parsed into its family, version and date: `claude-3-5-sonnet-20241022` is
+`claude-sonnet` at version 3.5, of 22 October 2024. Pure. Names and hosts have one spelling
+here, so that a model's looks at a suite count together.
 """
 
 import re
 import unicodedata
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from socket import inet_aton
 from typing import Final
 from urllib.parse import urlsplit
 
 from harness.domain.evals.pins import Sighting
+from harness.domain.providers.api_base_rules import plain_host
 from harness.domain.routing.target import Provider, Target
 
 LOOPBACK: Final = "127.0.0.1"
@@ -26,48 +21,32 @@ NAT64: Final = ip_network("64:ff9b::/96")  # RFC 6052
 
 
 def provider_host(provider: Provider | None) -> str:
-    """Returns the host of a provider's API, with a port where one is given; empty for a
-    provider that is gone.
-    """
+    """Returns the host of a provider's API, with an unusual port; empty without a provider."""
     if provider is None:
         return ""
     try:
         place = urlsplit(provider.api_base)
-        name, port = (place.hostname or "").rstrip("."), place.port
+        host, port = _one_machine(plain_host(place.hostname or "")), place.port
     except ValueError:
         return provider.api_base.casefold()
     standard = {"http": 80, "https": 443}.get(place.scheme)
-    one = _one_spelling(name.casefold())
-    return one if port in (None, standard) else f"{one}:{port}"
+    return host if port in (None, standard) else f"{host}:{port}"
 
 
-def _one_spelling(name: str) -> str:
-    """An address has many, such as `127.1`, `2130706433` and `::ffff:127.0.0.1`; so has a name
-    with letters beyond ASCII. All of this machine's own are one.
+def _one_machine(host: str) -> str:
+    """All names and addresses of this machine are one; so are an IPv4 address and its IPv6
+    forms.
     """
-    with suppress(UnicodeError):
-        name = unicodedata.normalize("NFKC", name).encode("idna").decode().casefold()
-    if name in LOOPBACK_NAMES or name.endswith(".localhost"):
+    if host in LOOPBACK_NAMES or host.endswith(".localhost"):
         return LOOPBACK
-    address = _address(name)
-    if address is None:
-        return name
-    return LOOPBACK if address.is_loopback or address.is_unspecified else str(address)
-
-
-def _address(name: str) -> IPv4Address | IPv6Address | None:
     try:
-        found = ip_address(name)
+        found = ip_address(host)
     except ValueError:
-        try:
-            # As the system's resolver reads numbers; a name is none.
-            return IPv4Address(inet_aton(name))
-        except (OSError, UnicodeError):
-            return None
-    if not isinstance(found, IPv6Address):
-        return found
-    carried = IPv4Address(found.packed[-4:]) if found in NAT64 else found.ipv4_mapped
-    return carried or found
+        return host
+    if isinstance(found, IPv6Address):
+        carried = IPv4Address(found.packed[-4:]) if found in NAT64 else found.ipv4_mapped
+        found = carried or found
+    return LOOPBACK if found.is_loopback or found.is_unspecified else str(found)
 
 
 def normalize_model_name(name: str) -> str:
@@ -123,8 +102,8 @@ class ModelName:
 
     @property
     def rank(self) -> tuple[bool, Version, bool, int]:
-        """Newer is greater. A preview is below every final one, an alias that moves below what
-        stays. The name without a date stands for the newest of its version.
+        """Newer is greater; a preview is below every final one, a moving alias below what
+        stays. The name without a date is the newest of its version.
         """
         return not self.preview, self.version, not self.latest, self.date or 99_999_999
 
@@ -141,9 +120,7 @@ class _Reading:
 
 
 def parse_model_name(name: str) -> ModelName:
-    """Parses a model's name; any text has a reading. What is before the last slash, a vendor,
-    is not part of it.
-    """
+    """Parses a model's name, without a vendor before its last slash; any text has a reading."""
     text = name.strip().lower().rpartition("/")[2]
     if _CLOUD.match(text):
         text = _CLOUD_VERSION.sub("", _CLOUD.sub("", text))

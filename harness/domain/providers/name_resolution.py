@@ -66,9 +66,7 @@ class Resolution:
 
     @property
     def reason(self) -> str:
-        """Returns the reason of the rule that decided; without one, the reasons of all rules
-        that did not.
-        """
+        """Returns the reason of the rule that decided, else of all rules that did not."""
         decided = [
             t for t in self.rules if t.outcome in (RuleOutcome.TOOK, RuleOutcome.REFUSED)
         ]
@@ -99,11 +97,8 @@ def resolve_model_name(
     forced: Force | None = None,
     signed_in: Collection[str] = (),
 ) -> Resolution:
-    """Finds the provider that takes a model's name. providers: the configured ones, by name; of
-    several that fit the first name wins.
-
-    forced: of the switch that rules all routes. signed_in: names of the OAuth providers with
-    stored tokens. Any name has a resolution; an empty one is taken by no rule.
+    """Finds the provider that takes a model's name; of several the first name wins. forced: of
+    the switch that rules all routes. signed_in: the OAuth providers with stored tokens.
     """
     query = _NameQuery(name.strip(), providers, catalogue, forced, frozenset(signed_in))
     taken: _Took | None = None
@@ -188,9 +183,8 @@ class _NameQuery:
         return _Took(of_kind[0], rest, f"{head} is the kind of {_first_of(of_kind)}")
 
     def _names_provider(self, head: str) -> bool:
-        """A target is written `provider/model`, so a slash always follows a provider's name. A
-        colon after a word that is a kind too asks for the kind: `openai:` is never a server of
-        another kind, whatever somebody called it.
+        """Whether the name asks for this provider. A colon after a kind asks for the kind:
+        `openai:` is never a server of another kind, whatever somebody called it.
         """
         own = self.providers.get(head)
         return own is not None and not (
@@ -198,8 +192,8 @@ class _NameQuery:
         )
 
     def _absent_kind(self) -> str:
-        """Why only who offers exactly this name may take it; empty where the name asks for no
-        kind, or for one that is there.
+        """Why only who offers exactly this name may take it: it asks for a kind that is not
+        there.
         """
         head, rest = self._split()
         if not rest or self._names_provider(head) or head not in PROVIDER_KINDS:

@@ -1,6 +1,5 @@
 """A native probe asks a local server's own Responses or Messages endpoint for a short streamed
-answer. A table of events and their members says whether the answer is whole; where it is, the
-line for the registry is proposed, and so for a model that makes embeddings alone. Pure.
+answer, and proposes the line for the registry where that is whole. Pure.
 """
 
 import json
@@ -20,8 +19,8 @@ _MOST_TOKENS: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class NativeProbe:
-    """Holds one endpoint's question, and what a whole answer has. events: by type, the members
-    that each must have; an event of each type must come.
+    """One endpoint's question, and what a whole answer has. events: the members of each type,
+    which must come.
     """
 
     path: str

@@ -1,13 +1,7 @@
-"""This table holds the OAuth endpoints where people sign in, by kind of provider.
-
-`oauth_endpoints` merges it with what the file says of one provider; `check_oauth_url` refuses
-an address that tokens must not go to. GitHub's device flow is as GitHub documents it. Its
-exchange for a Copilot token, and OpenAI's way, are documented nowhere as interfaces: they are
-what the vendors' own programs do (docs/how-to/credentials.md). None has a client id: that is
-the operator's own.
-
-The claims of a provider's JWT say how long it lasts, and fill headers that some providers
-want beside it. They are read without checking the signature: the provider checks its own. Pure.
+"""This table holds the OAuth endpoints where people sign in, by kind of provider. GitHub
+documents its device flow; the others are what the vendors' own programs do
+(docs/how-to/credentials.md). The client id is the operator's own. The claims of a JWT are read
+without checking its signature: the provider checks its own. Pure.
 """
 
 import json
@@ -82,8 +76,8 @@ class OAuthOverrides:
 
 
 def oauth_endpoints(provider: str, kind: str, change: OAuthOverrides | None) -> OAuthEndpoints:
-    """Returns where people sign in for a provider. Raises InputError for a kind that takes a
-    key, ConfigError without a client id.
+    """Returns where people sign in. Raises InputError for a kind that takes a key, ConfigError
+    without a client id.
     """
     known = OAUTH_ENDPOINTS.get(kind)
     if known is None:
@@ -110,9 +104,7 @@ def key_command(provider: str, kind: str) -> str:
 
 
 def check_kind_takes_key(provider: str, kind: str) -> None:
-    """Checks that this kind of provider takes a key. Raises InputError for a kind that people
-    sign in for.
-    """
+    """Checks that a kind takes a key. Raises InputError for one that people sign in for."""
     if kind in OAUTH_ENDPOINTS:
         raise InputError(
             f"provider {provider!r} is of kind {kind!r}, which takes no key: people sign in, "

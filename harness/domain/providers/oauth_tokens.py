@@ -91,9 +91,7 @@ def begin_flow(code: DeviceCode, now: float) -> FlowWaiting:
 
 
 def advance_flow(state: FlowWaiting, answer: PollAnswer | OAuthTokens, now: float) -> FlowState:
-    """Advances a sign-in by the server's answer, which counts all the same when it comes
-    late.
-    """
+    """Advances a sign-in by the server's answer, which counts also when it comes late."""
     if isinstance(answer, OAuthTokens):
         return FlowGranted(answer)
     if answer in (PollAnswer.DENIED, PollAnswer.EXPIRED):
@@ -190,8 +188,8 @@ def due_renewal(sign_in: SignIn, now: datetime) -> Renewal | None:
 def apply_account_tokens(
     sign_in: SignIn, tokens: OAuthTokens, now: datetime, *, exchanged: bool
 ) -> SignIn:
-    """Applies a new account token. exchanged: its kind buys access tokens with it, and the next
-    one is bought at once: what the old one bought may end with it.
+    """Applies a new account token. exchanged: it buys access tokens, the next one at once, as
+    the old one's may end.
     """
     renewable = bool(tokens.refresh_token) or sign_in.account_due is not None
     return replace(
@@ -218,10 +216,8 @@ def apply_access_tokens(sign_in: SignIn, tokens: OAuthTokens, now: datetime) -> 
 
 
 def renew_sooner(sign_in: SignIn, seen_at: datetime, now: datetime) -> SignIn:
-    """Renews at once, after a provider refused the token before its end.
-
-    seen_at: when that was last heard of. Right after a renewal routers may still send the one
-    before; and who renews over and over mends nothing.
+    """Renews at once, after a provider refused the token before its end. seen_at: when that was
+    last heard of; right after a renewal routers may still send the one before.
     """
     if (
         seen_at <= sign_in.renewed_at + ADOPTION_TIME

@@ -1,7 +1,5 @@
-"""A provider probe checks a provider by two small requests, its list of models and a streamed
-question, and reports five findings: key, reachable, model, first token, clock. Pure.
-
-Builds the requests and reads the replies; `control` sends them.
+"""A provider probe checks a provider by its list of models and a streamed question. Pure: it
+builds the requests and reads the replies.
 """
 
 import json
@@ -85,8 +83,8 @@ class ProviderCheck:
 def streamed_probe_request(
     provider: Provider, target: Target
 ) -> tuple[str, dict[str, Any]] | None:
-    """Path and body of a short streamed request, for a model without chats of one for an
-    embedding; None where only the router can ask.
+    """Path and body of a short streamed request, or of one for an embedding; None where only
+    the router can ask.
     """
     kind = PROVIDER_KINDS.get(provider.kind)
     spoken = kind.speaks if kind is not None else frozenset()
@@ -126,8 +124,8 @@ def probe_findings(
     chat: ProbeReply | None,
     used: Collection[str] = (),
 ) -> Iterator[ProbeFinding]:
-    """Yields the findings of a probe. models: the reply with its list of models. chat: of the
-    streamed question, None if not asked. used: the models that routes ask.
+    """Yields a probe's findings. models: the reply with its list. chat: of the streamed
+    question, None if not asked. used: the models that routes ask.
     """
     yield _reachable(provider, models)
     if models.status is None:
@@ -167,16 +165,12 @@ def _reachable(provider: Provider, models: ProbeReply) -> ProbeFinding:
 
 def _key(provider: Provider, models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
     asked = [reply.status for reply in (models, chat) if reply is not None]
-    if any(status in KEY_REFUSED_STATUSES for status in asked):
-        step = f"`{key_command(provider.name, provider.kind)}` with a key that is in force"
-        if provider.kind in OAUTH_ENDPOINTS:
-            step = f"`{key_command(provider.name, provider.kind)}` signs in anew"
-        status = next(
-            reply_status for reply_status in asked if reply_status in KEY_REFUSED_STATUSES
-        )
-        return ProbeFinding(
-            ProbeSubject.KEY, ProbeStatus.FAIL, f"{status}: it refuses our key", step
-        )
+    if refused := [status for status in asked if status in KEY_REFUSED_STATUSES]:
+        signs_in = provider.kind in OAUTH_ENDPOINTS
+        then = "signs in anew" if signs_in else "with a key that is in force"
+        step = f"`{key_command(provider.name, provider.kind)}` {then}"
+        found = f"{refused[0]}: it refuses our key"
+        return ProbeFinding(ProbeSubject.KEY, ProbeStatus.FAIL, found, step)
     if any(status is not None and 200 <= status < 300 for status in asked):
         return ProbeFinding(ProbeSubject.KEY, ProbeStatus.OK, "accepted")
     return ProbeFinding(ProbeSubject.KEY, ProbeStatus.UNKNOWN, f"not told by status {asked[0]}")
@@ -206,9 +200,8 @@ def _first_token(target: Target | None, chat: ProbeReply | None) -> ProbeFinding
         found = "its protocol is spoken by the router alone"
         return ProbeFinding(ask, ProbeStatus.UNKNOWN, found, "ask the route")
     if chat.first_s is not None:
-        return ProbeFinding(
-            ask, ProbeStatus.OK, f"after {format_milliseconds(chat.first_s * 1000)}"
-        )
+        found = f"after {format_milliseconds(chat.first_s * 1000)}"
+        return ProbeFinding(ask, ProbeStatus.OK, found)
     if chat.status == 200:
         step = f"`swapgate model probe {target.provider}/{target.model}` shows the whole answer"
         return ProbeFinding(ask, ProbeStatus.WARN, f"no content came: {chat.error}", step)
@@ -245,16 +238,12 @@ def _clock(models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
 
 
 def models_path(kind: str) -> str:
-    """Returns the path, below the `api_base`, at which providers of this kind list all of their
-    models.
-    """
+    """Returns the path, below the `api_base`, of the whole list of models."""
     return f"/models{_WHOLE_LIST.get(kind, '')}"
 
 
 def parse_model_list(content: bytes) -> set[str]:
-    """Parses a list of models as OpenAI, Anthropic or Google write it; empty for what is no
-    list.
-    """
+    """Parses a list of models of OpenAI, Anthropic or Google; empty for another text."""
     try:
         found = json.loads(content)
         if "models" in found:

@@ -1,8 +1,5 @@
 """A tool probe compares what a model did in a short tool loop with what is declared of it (B7).
 Pure.
-
-Here are the probe's question and its two tools, and the findings on its calls: tools, parallel
-calls, results, forced choice, strict schema, streams.
 """
 
 import json
@@ -141,24 +138,21 @@ _STREAMED: Final = "ask without streams where there are tools, or propose anothe
 def _judged(
     declared: _Declared, subject: str, capability: str, judged: _Judged, step: str = ""
 ) -> ToolFinding:
-    """Compares an outcome with the declaration. step: what to do; by default, to declare the
-    outcome.
-    """
+    """Compares an outcome with the declaration. step: by default, to declare the outcome."""
     outcome, found = judged
     has, works = declared.has(capability), outcome is ToolOutcome.WORKS
-    if outcome is ToolOutcome.NOT_SEEN:
-        return ToolFinding(subject, outcome, failed=False, found=found)
-    if works and not has:
+    next_step, failed = "", False
+    if outcome is ToolOutcome.NOT_SEEN or (works and has):
+        said = found
+    elif works:
         said = f"{found}; {declared.describe(capability)} is declared"
-        return ToolFinding(subject, outcome, False, said, declared.setting(capability, to=True))  # noqa: FBT003
-    if works:
-        return ToolFinding(subject, outcome, failed=False, found=found)
-    if not has:
+        next_step = declared.setting(capability, to=True)
+    elif not has:
         said = f"as declared: {found}"
-        return ToolFinding(subject, outcome, failed=False, found=said)
-    step = step or declared.setting(capability, to=False)
-    said = f"{declared.describe(capability)}; {found}"
-    return ToolFinding(subject, outcome, failed=True, found=said, next_step=step)
+    else:
+        said, failed = f"{declared.describe(capability)}; {found}", True
+        next_step = step or declared.setting(capability, to=False)
+    return ToolFinding(subject, outcome, failed, said, next_step)
 
 
 def _calls(loop: ToolLoopTrace) -> _Judged:

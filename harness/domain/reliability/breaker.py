@@ -68,10 +68,8 @@ TRANSITIONS: Final[Mapping[tuple[BreakerState, BreakerEvent], BreakerState]] = {
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
-    """Sets when a breaker opens, and for how long.
-
-    failures within window_s that are at least `share` of that window's requests. Raises
-    InputError for values that make no breaker.
+    """Sets when a breaker opens, and for how long. Raises InputError for values that make no
+    breaker.
     """
 
     failures: int = 5  # so many within window_s open the target's circuit
@@ -149,9 +147,7 @@ def retry_in_s(breaker: Breaker, now: float, policy: BreakerPolicy) -> float:
 
 
 def admit(breaker: Breaker, now: float, policy: BreakerPolicy) -> tuple[Breaker, Ticket | None]:
-    """Decides whether a request may go: its ticket, or None. Unless the breaker is closed, that
-    is the one probe.
-    """
+    """Returns a request's ticket, or None; unless closed, that of the one probe."""
     if breaker.state is BreakerState.CLOSED:
         return breaker, breaker.serial
     if not would_admit(breaker, now, policy):
@@ -169,10 +165,8 @@ def settle(
     now: float,
     policy: BreakerPolicy,
 ) -> Breaker:
-    """The breaker after a request is over. failure: None for a success.
-
-    Every ticket is settled, whatever became of its request: one that was not sent at all as
-    CANCELLED, which is neutral and sets a probe free.
+    """Settles a ticket, whatever became of its request. failure: None for a success; CANCELLED
+    for one that was not sent, which sets a probe free.
     """
     effect = None if failure is None else FAILURE_RULES[failure].breaker
     if effect in _HARM and (breaker.failed_at is None or breaker.failed_at < now):
@@ -198,17 +192,13 @@ def bucket_number(now: float, policy: BreakerPolicy) -> int:
 
 
 def count_successes(breaker: Breaker, number: int, successes: int) -> Breaker:
-    """Returns the breaker as `settle` leaves it after so many successes, all of them in one
-    bucket and with a closed breaker's ticket.
-    """
+    """Counts successes of one bucket with a closed breaker's ticket, as `settle` does."""
     return breaker._replace(window=_with(breaker.window, number, successes, 0))
 
 
 def reset_after_new_key(breaker: Breaker) -> Breaker:
-    """Returns the breaker as it is once its provider's credential was changed.
-
-    Closed, if our side opened it (a refused key, an account without quota, a model that this
-    account has not): a first refusal opens it again. Troubles of the provider's stay.
+    """Closes a breaker that our side opened (a refused key, no quota, a model that the account
+    has not), once the provider's credential was changed.
     """
     because = breaker.because
     if breaker.state is BreakerState.CLOSED or because is None:

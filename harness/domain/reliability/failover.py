@@ -1,6 +1,5 @@
-"""A fail-over record says which target a request left, why, and which was asked next (B5); it
-holds no content but what the
-provider's redacted sentence repeats, and the user only as a keyed hash (`hash_user`).
+"""A fail-over record says which target a request left, why, and which was asked next (B5): no
+content but the provider's redacted sentence, and the user as a keyed hash.
 """
 
 import re
@@ -98,16 +97,12 @@ def hash_user(sticky_key: str, secret: bytes) -> str:
 
 
 def hash_callers(keys: Iterable[str], secret: bytes) -> str:
-    """Hashes every key that names a request's caller, each once, divided by spaces: a request
-    with a sticky header and a `user` is found by either.
-    """
+    """Hashes every key that names a request's caller, divided by spaces."""
     return " ".join(dict.fromkeys(hash_user(key, secret) for key in keys))
 
 
 def user_hashes(user: str, secret: bytes) -> tuple[str, ...]:
-    """Hashes every key that a user's id may have been, see `router.request.client_directives`,
-    and `user` itself, where that is a whole key.
-    """
+    """Hashes every key that a user's id may have been, and `user` itself as a whole key."""
     # A header comes as bytes, and is read one character a byte.
     header = user.encode().decode("latin-1")
     kinds = ("user:", "prompt_cache_key:", "safety_identifier:", "key:")
@@ -117,8 +112,6 @@ def user_hashes(user: str, secret: bytes) -> tuple[str, ...]:
 
 @lru_cache(maxsize=256)
 def keep_sentence(message: str) -> str:
-    """Returns what may be stored of a provider's sentence: without personal data and keys, and
-    without what it quotes at length, which may be a client's.
-    """
+    """Redacts a provider's sentence, and cuts its long quotations: they may be a client's."""
     text = _QUOTED.sub(lambda quoted: f"{quoted[1]}…{quoted[1]}", message[:_READ])
     return str(_REDACTOR.redact(text).value)[:MAX_SENTENCE]

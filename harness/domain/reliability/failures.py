@@ -1,11 +1,5 @@
-"""This table says how a provider's call can fail, and what each failure means for the next
-attempt.
-
-`FAILURE_RULES` has, for each `FailureClass`: whose fault it is, whether the same target is
-asked again, whether the next one is, what it does to the breaker, and whether people are
-alerted. `ArmFailure` names failures of an arm without an answer.
-
-Says in words why a request left its target, for people at a page or a terminal.
+"""This table says how a provider's call can fail: whose fault it is, which target is asked
+next, what it does to the breaker, and whether people are alerted (`FAILURE_RULES`).
 """
 
 from collections import Counter
@@ -57,9 +51,7 @@ _BECAUSE: Final = ": "
 
 
 def name_failure(failure: ErrorClass, cause: str) -> str:
-    """Names a failure by its class and its cause: `bad_request: 400 invalid_value at tools[2]`;
-    by its class alone where no cause is known.
-    """
+    """Names a failure by class and cause, if known: `bad_request: 400 at tools[2]`."""
     return f"{failure.value}{_BECAUSE}{cause}" if cause else failure.value
 
 
@@ -71,9 +63,7 @@ def keep_common_causes(names: Sequence[str]) -> Sequence[str]:
 
 
 def describe_failures(failures: Mapping[str, int]) -> str:
-    """Lists failures, the most frequent first: `9 timeout, 3 bad request: 400 invalid_value at
-    tools[2]`; empty for none.
-    """
+    """Lists failures, the most frequent first: `9 timeout, 3 bad request: 400 at tools[2]`."""
     found = sorted(failures.items(), key=lambda failure: (-failure[1], failure[0]))
     return ", ".join(f"{n:,} {_in_words(name)}" for name, n in found if n)
 

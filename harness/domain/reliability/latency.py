@@ -1,8 +1,4 @@
-"""Latency quantiles and time limits are computed from recorded histograms. Pure.
-
-`quantile_ms` interpolates in a histogram; `first_byte_limit_s` says how long a plain answer may
-be silent, from the target's own answer times, which are kept by class of answer length.
-"""
+"""Latency quantiles and time limits are computed from recorded histograms. Pure."""
 
 import math
 from bisect import bisect_left
@@ -54,11 +50,8 @@ def merge_histograms(histograms: Iterable[Mapping[int, int]]) -> dict[int, int]:
 def quantile_ms(
     histogram: Mapping[int, int], share: float, bounds_ms: Sequence[int] = LATENCY_BOUNDS_MS
 ) -> float | None:
-    """Returns the latency that `share` of the requests stay below, interpolated within a
-    bucket; None without requests.
-
-    In the bucket without a bound it is that bucket's lower end: at least so much. Source:
-    Prometheus, `histogram_quantile`.
+    """Interpolates the latency that `share` of the requests stay below; None without requests,
+    and the lower end of the bucket without a bound. Source: Prometheus, `histogram_quantile`.
     """
     wanted = share * sum(histogram.values())
     if not wanted:
@@ -73,10 +66,7 @@ def quantile_ms(
 
 
 def answer_class(max_tokens: int) -> int:
-    """The class of answers that are about as long; 0 for those of any length.
-
-    max_tokens: what the client allows, 0 when it does not say.
-    """
+    """Classes answers by length; 0 for any. max_tokens: what the client allows, or 0."""
     if max_tokens <= 0:
         return 0
     place = bisect_left(ANSWER_CLASSES, max_tokens)
@@ -88,9 +78,7 @@ def add_answers(
     answers_s: Iterable[float],
     bounds_ms: Sequence[int] = ANSWER_BOUNDS_MS,
 ) -> AnswerTimes:
-    """Adds answers to a histogram of answer times, in order. Of more than MAX_ANSWERS, older
-    ones weigh half.
-    """
+    """Adds answers to a histogram. Of more than MAX_ANSWERS, older ones weigh half."""
     after = dict(times or {})
     total = sum(after.values())
     for seconds in answers_s:
@@ -105,10 +93,8 @@ def add_answers(
 
 
 def unmeasured_limit_s(max_tokens: int, *, thinks: bool) -> float:
-    """How long a plain answer may be silent of a target that nobody has measured.
-
-    So long as a slow one needs for all tokens that the client allows, and 30 s at least; inf
-    where that says nothing: any length is allowed (0), or the client wants it to think.
+    """How long a plain answer of an unmeasured target may be silent: as a slow one needs for
+    all tokens that the client allows; inf where that says nothing.
     """
     if max_tokens <= 0 or thinks:
         return math.inf
@@ -116,11 +102,9 @@ def unmeasured_limit_s(max_tokens: int, *, thinks: bool) -> float:
 
 
 def first_byte_limit_s(times: AnswerTimes | None, unmeasured_s: float) -> float:
-    """How long a plain answer may be silent before its first byte.
-
-    Three times the time that 99 of 100 answers stay below, and 30 s at least. While fewer were
-    measured, unmeasured_s, or three times what all but the slowest few stay below: where it
-    cuts off a target that is merely slow, it must not do so for ever.
+    """How long a plain answer may be silent before its first byte: three times what 99 of 100
+    answers stay below. While few were measured at least unmeasured_s, so that a merely slow
+    target is not cut off for ever.
     """
     enough = times is not None and sum(times.values()) >= MIN_ANSWERS
     slow_s = _slow_s(times, ANSWER_BOUNDS_MS)
@@ -130,17 +114,14 @@ def first_byte_limit_s(times: AnswerTimes | None, unmeasured_s: float) -> float:
 
 
 def first_token_limit_s(times: AnswerTimes | None, least_s: float) -> float:
-    """How long a stream may be silent before its first output, where another target stands
-    behind: three times the time that 99 of 100 of the target's streams stay below, and least_s
-    at least.
+    """How long a stream may be silent before its first output, with another target behind:
+    three times what 99 of 100 stay below, and least_s at least.
     """
     return max(least_s, P99_FACTOR * (_slow_s(times, FIRST_TOKEN_BOUNDS_MS) or 0.0))
 
 
 def _slow_s(times: AnswerTimes | None, bounds_ms: Sequence[int]) -> float | None:
-    """Seconds that 99 of 100 stay below, or all but the slowest few while fewer were measured;
-    None where too few were.
-    """
+    """Seconds that 99 of 100 stay below, or all but a few of fewer; None for too few."""
     measured = sum(times.values()) if times else 0
     if times is None or measured <= FEW_ANSWERS:
         return None

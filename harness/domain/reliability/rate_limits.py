@@ -1,10 +1,6 @@
-"""Rate limits bound requests and tokens per minute by two leaky buckets. Pure.
-
-`admit_request` takes a request's cost, `settle_request` corrects it once its tokens are known.
-`KeyLimits` are a data key's rates and budgets, `EvalLimits` a provider's for eval workers. The
-state of a bucket is one number: the moment at which it is empty again. So processes can share
-it. Time is monotonic seconds, handed in. Source: the generic cell rate algorithm, ITU-T I.371,
-with a tolerance of one minute for keys.
+"""Rate limits bound requests and tokens per minute by two leaky buckets. Pure. A bucket's state
+is the moment at which it is empty again, so that processes can share it; in monotonic seconds.
+Source: the generic cell rate algorithm, ITU-T I.371, with a tolerance of one minute for keys.
 """
 
 import math
@@ -21,10 +17,7 @@ _ROUNDING_S: Final = 1e-7
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """Limits requests and tokens per minute; None for no limit.
-
-    Raises InputError for a limit below 1: to shut a key out, revoke it.
-    """
+    """Limits requests and tokens per minute; None for no limit. Raises InputError below 1."""
 
     requests_per_min: float | None = None
     tokens_per_min: float | None = None
@@ -39,9 +32,7 @@ class RateLimit:
                 raise InputError(f"{name} is 1 or more, or absent for no limit; not {value}")
 
     def part(self, share: float) -> Self:
-        """Returns the limits of one of several places that together grant these: the share of
-        them, but at least one a minute. share: above 0, at most 1.
-        """
+        """Returns a share, above 0, at most 1, of these limits, but at least one a minute."""
         requests, tokens = self.requests_per_min, self.tokens_per_min
         return replace(
             self,
@@ -78,11 +69,8 @@ class LimitStatus(NamedTuple):
 def admit_request(
     state: RateState, limit: RateLimit, tokens: float, now: float
 ) -> RateDecision:
-    """Decides whether a request with about so many tokens may go. It takes from both buckets,
-    or from none.
-
-    A request larger than a whole minute's worth goes when its bucket is empty, and the debt is
-    waited off by those after it: otherwise it could never go.
+    """Takes a request's cost from both buckets, or from none. One larger than a whole minute's
+    worth goes when its bucket is empty, and those after it wait off the debt.
     """
     requests_until, tokens_until = state
     # cost_s, tokens_s: how long a bucket takes to lose it. Every request asks: no calls.
@@ -133,9 +121,7 @@ def limit_statuses(state: RateState, limit: RateLimit, now: float) -> tuple[Limi
 @dataclass(frozen=True, slots=True)
 class KeyLimits:
     """Limits what a data key may use, None for no limit. Budgets are in US dollars, by UTC days
-    and months.
-
-    Raises InputError for what is no limit.
+    and months. Raises InputError.
     """
 
     requests_per_min: float | None = None
@@ -175,9 +161,7 @@ _SHARE: Final = MINUTE_S / (MINUTE_S + BURST_S)
 @dataclass(frozen=True, slots=True)
 class EvalLimits:
     """Limits what eval workers ask of a provider, None for no limit. Judges' calls and retries
-    count too.
-
-    Requests are spread over the minute: at most five seconds' worth comes at once.
+    count. At most five seconds' worth comes at once.
     """
 
     max_concurrent: int | None = None  # requests at a time; null for no limit

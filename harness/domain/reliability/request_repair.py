@@ -1,9 +1,6 @@
 """Request repair reads from a provider's refusal which field of a request a target does not
-take, and how the request may be sent once more: without a hint or an unknown field or beta,
-with a limit of the answer's length that the target allows or under another name, or with later
-instructions in the user's turns. Pure.
-
-What changes the meaning of a request (its messages, tools, formats) is never repaired.
+take, and how the request may be sent once more. Pure. What changes its meaning (its messages,
+tools, formats) is never repaired.
 """
 
 import re
@@ -158,9 +155,7 @@ class RepairKind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class RequestRepair:
     """What a target takes in place of a field. field: its path, or the name of a beta or a
-    piece. limit:
-    of AT_MOST and AT_LEAST. name: the new one, of RENAME. kept: the target's next requests need
-    it as well.
+    piece. kept: the target's next requests need it as well.
     """
 
     kind: RepairKind
@@ -182,8 +177,8 @@ class RequestRepair:
 def find_repair(
     error: Mapping[str, object], sent: Mapping[str, object]
 ) -> RequestRepair | None:
-    """The repair of a refused request; None without a safe one. error: the
-    provider's error object. sent: the request's members.
+    """Finds the repair of a refused request, else None. error: the provider's error object.
+    sent: the request's members.
     """
     message = str(error.get("message") or "")
     if betas := _BETAS.search(message):
@@ -267,9 +262,7 @@ _NO_QUOTES: Final = str.maketrans("", "", "`'\"")
 
 
 def _unknown_field(error: Mapping[str, object], message: str) -> str:
-    """The path of a field that the provider does not know and no answer depends on; empty for
-    another refusal.
-    """
+    """The path of an unknown field that no answer depends on; empty for another refusal."""
     path = str(error.get("param")) if error.get("type") == "extra_forbidden" else ""
     found = next((hit for words in _UNKNOWN if (hit := words.search(message))), None)
     named = found[1].replace("' : property '", ".").strip("'") if found else ""
@@ -281,7 +274,7 @@ def _unknown_field(error: Mapping[str, object], message: str) -> str:
 
 
 def _without(place: Any, steps: list[str]) -> Any:
-    """A copy without what a path leads to. A path may name kinds between the fields, as in
+    """A copy without what a path leads to. Kinds may stand between fields:
     `thinking.enabled.x`.
     """
     step, rest = steps[0], steps[1:]

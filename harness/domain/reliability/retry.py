@@ -1,9 +1,5 @@
 """Retry rules decide how long to wait before the same target is asked again, and whether time
-is left. Pure.
-
-`retry_wait_s` decides, by the failure's rule, the backoff, what the provider asked for
-(`retry_after_s` reads its headers) and the request's time left. Chance and time are handed in:
-`uniform` is a number in [0, 1), times are seconds.
+is left. Pure: `uniform` is a number in [0, 1), times are seconds.
 """
 
 import math
@@ -54,11 +50,9 @@ DEFAULT_RETRY: Final = RetryPolicy()
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds that a provider asks us to wait; None when it does not say so legibly.
-
-    headers: look-up ignores case, or names are lower case. Reads `retry-after` as seconds or as
-    HTTP date, `retry-after-ms` and `x-ms-retry-after-ms`; the largest counts. What has passed
-    is 0. now: aware; needed for dates alone.
+    """Seconds that a provider asks us to wait; None when it does not say so legibly. Reads
+    `retry-after` as seconds or HTTP date, `retry-after-ms` and `x-ms-retry-after-ms`; the
+    largest counts. headers: look-up ignores case, or names are lower case. now: aware.
     """
     waits = [
         wait
@@ -86,10 +80,8 @@ def _wait_s(text: str, per_second: float, now: datetime) -> float | None:
 
 
 def backoff_s(tries: int, uniform: float, policy: RetryPolicy = DEFAULT_RETRY) -> float:
-    """Computes the seconds to wait after so many tries, 1 or more: uniform up to
-    `base_s * 2^(tries - 1)`, at most cap_s.
-
-    Source: Brooker 2015, "Exponential Backoff And Jitter" (AWS), full jitter.
+    """Computes the wait after so many tries: uniform up to `base_s * 2^(tries - 1)`, at most
+    cap_s. Source: Brooker 2015, "Exponential Backoff And Jitter" (AWS), full jitter.
     """
     # 2.0 ** 1024 overflows; long before that the cap holds.
     exponent = min(tries - 1, 60)
@@ -107,9 +99,8 @@ class RetryBudget(NamedTuple):
 
 
 def fits_budget(wait_s: float, room: RetryBudget, policy: RetryPolicy = DEFAULT_RETRY) -> bool:
-    """Whether after the wait there is time for an attempt, and nobody else should go first.
-
-    Of a small share half is time enough: a try that failed at once leaves nearly all of it.
+    """Whether after the wait there is time for an attempt, and no other target should go first.
+    Of a small share half is time enough.
     """
     if room.standby and wait_s > policy.max_wait_s:
         return False
@@ -125,10 +116,8 @@ def retry_wait_s(
     room: RetryBudget,
     policy: RetryPolicy = DEFAULT_RETRY,
 ) -> float | None:
-    """Seconds until the same target is asked once more; None to go on without it.
-
-    tries: of this target in this request so far, at least 1. retry_after_s: what the provider
-    asked for; no wait is shorter.
+    """Seconds until the same target is asked once more; None to go on. tries: of this target so
+    far. retry_after_s: what the provider asked for; no wait is shorter.
     """
     rule = FAILURE_RULES[failure].same_target
     match rule:

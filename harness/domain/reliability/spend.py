@@ -1,8 +1,5 @@
-"""Spend budgets bound what a key may cost per day and month: they warn at a share, and stop at
-the whole. Pure.
-
-Days and months are UTC's. What is under way when a budget ends is not cut off; so a key can
-overrun by what its requests in flight cost.
+"""Spend budgets bound what a key may cost per UTC day and month: they warn at a share, and stop
+at the whole. Pure. Requests in flight may overrun.
 """
 
 import math
@@ -17,10 +14,7 @@ from harness.domain.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class SpendBudget:
-    """Budgets in US dollars; None for no budget, 0 for nothing at all.
-
-    Raises InputError for what is no budget.
-    """
+    """Budgets in US dollars; None for no budget, 0 for nothing. Raises InputError."""
 
     day_usd: float | None = None
     month_usd: float | None = None
@@ -36,9 +30,7 @@ class SpendBudget:
 
 @dataclass(frozen=True, slots=True)
 class KeySpend:
-    """Holds what requests of one key cost on one day (UTC), as one process of a router counted
-    them.
-    """
+    """What requests of one key cost on one UTC day, as one process of a router counted them."""
 
     key: str
     day: date

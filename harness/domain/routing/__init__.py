@@ -1,3 +1,1 @@
-"""Which targets serve a route: the routing table, its changes with their evidence, the plan of
-a request.
-"""
+"""Which targets serve a route: table, changes, evidence, plan."""

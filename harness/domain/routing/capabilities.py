@@ -1,10 +1,6 @@
-"""Capabilities compare what a request needs with what a target can do. Pure.
-
-`Needs` is the request's side, `Capabilities` the target's; `missing_capabilities` names what is
-lacking, and `must_serialize_tools` says whether a plan's tool calls are made one at a time.
-
-Some features a target may lack without being left out (B7): the router drops them, and the
-answer says so.
+"""Capabilities compare what a request needs (`Needs`) with what a target can do. Pure. Some
+features a target may lack without being left out (B7): the router drops them, and the answer
+says so.
 """
 
 from collections.abc import Mapping
@@ -87,9 +83,7 @@ def restrict_endpoints(
     spoken: frozenset[Endpoint],
     translated: frozenset[Endpoint] = frozenset(),
 ) -> Capabilities:
-    """Takes the endpoints that are not spoken from the capabilities, and adds the translated
-    ones; returns `has` itself if nothing changes.
-    """
+    """Takes unspoken endpoints from the capabilities, and adds the translated ones."""
     changes = {
         endpoint.value: endpoint in spoken
         for endpoint in Endpoint
@@ -134,10 +128,8 @@ def _speaks(has: Capabilities, endpoint: Endpoint) -> bool:
 
 
 def must_serialize_tools(needs: Needs, plan: tuple[Capabilities, ...]) -> bool:
-    """Whether tool calls are to be made one at a time, lest a fall breaks the agent (B7).
-
-    So when the client offers tools without asking for parallel calls in so many words, and one
-    of the plan's targets has tools but not in parallel.
+    """Whether tool calls are made one at a time, lest a fall breaks the agent (B7): one of the
+    plan's targets has tools but not in parallel, and the client did not ask for parallel calls.
     """
     return needs.tools and not all(capabilities.parallel_tools for capabilities in plan)
 
@@ -167,9 +159,7 @@ def dropped_features(
     translated: bool,
     cache_marks: bool = False,
 ) -> frozenset[OptionalFeature]:
-    """The hints that a target does not get.
-
-    by_kind: what no model of its kind takes. translated: it answers the endpoint so.
+    """Names the hints that a target does not get. by_kind: what no model of its kind takes.
     cache_marks: its chats take them, so a translation keeps them.
     """
     lost = LOST_IN_TRANSLATION.get(endpoint, frozenset()) if translated else frozenset()

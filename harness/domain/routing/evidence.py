@@ -1,13 +1,6 @@
-"""Evidence records why a target may serve a route, role by role (A7): baseline, verdict or
-waiver. Pure.
-
-A `Waiver` is a person's exception with an expiry, for fallbacks alone; `TargetEvidence` is
-stored with each version of a route.
-
-Break-glass: a target serves a route without proof, for a limited time, since two people say
-so (G2). It is a waiver that both have signed; at its expiry the former incumbent returns.
-
-`BreakGlass` is asked for by one person, and in force once a second one has confirmed it.
+"""Evidence records why a target may serve a route, role by role (A7). Pure. A `Waiver` is a
+person's exception with an expiry, for fallbacks alone. A `BreakGlass` is two people's, for a
+limited time; then the former incumbent returns (G2).
 """
 
 from dataclasses import dataclass
@@ -29,10 +22,9 @@ class EvidenceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Waiver:
-    """Evidence without a verdict, for a fallback: reason, author and expiry are required.
-
-    From `expires_at` on it opens no chain any more. Where its target stands already it is not
-    pulled from under traffic, but no person's change of the route may keep it.
+    """Evidence without a verdict, for a fallback. From `expires_at` on it opens no chain; where
+    its target stands already it goes on serving, but no person's change of the route may keep
+    it.
     """
 
     id: str

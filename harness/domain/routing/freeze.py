@@ -1,8 +1,6 @@
-"""Route freezes: times in which no canary of a route opens, advances or is promoted (G2).
-
-A `Freeze` is set by a person, from one time to another. A `FreezeWindow` comes back every week
-in a time zone, by the configuration's `freezes:`. `find_freeze` says which one holds a route
-now, `measure_frozen_time` how long it was frozen, so that a canary's deadlines stand still.
+"""Holds keep candidates where they are: no canary opens, advances or is promoted (G2). A person
+sets a `Freeze`; a `FreezeWindow` of the configuration comes back every week. Each gives a
+`Hold`, and a canary's deadlines stand still meanwhile (`measure_frozen_time`).
 """
 
 import datetime as dt
@@ -13,7 +11,9 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import InputError
+from harness.domain.formatting import format_date_time
 
 LONGEST: Final = timedelta(days=365)
 # Of the audit events that set and lift a freeze.
@@ -22,6 +22,67 @@ LIFTED: Final = "freeze.lift"
 DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _WEEK: Final = timedelta(days=7)
 _WEEK_TIME: Final = re.compile(rf"({'|'.join(DAYS)})\w* (\d{{1,2}}):(\d\d)", re.IGNORECASE)
+STILL_WORKS: Final = "Abort, rollback and kill switch work."
+_TO_USERS: Final = frozenset(
+    {
+        *(RolloutSignal.STEP_DONE, RolloutSignal.ADVANCE),
+        *(RolloutSignal.PROVEN, RolloutSignal.PROMOTE),
+    }
+)
+# An installation that only observes gives a candidate no users, and keeps none with it.
+OBSERVED_SIGNALS: Final = _TO_USERS | {RolloutSignal.RESUME}
+# A freeze also keeps the watch over a promotion.
+FROZEN_SIGNALS: Final = _TO_USERS | {RolloutSignal.BAKED, RolloutSignal.FINISH}
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Keeps the candidates of routes where they are for a time."""
+
+    starts_at: datetime
+    ends_at: datetime
+    reason: str
+    source: str  # who set it, or which window of the configuration
+    routes: frozenset[str] = frozenset()  # empty for all
+    freeze: str = ""  # its id, where a person set it
+
+    def covers(self, route: str) -> bool:
+        return not self.routes or route in self.routes
+
+    @property
+    def scope(self) -> str:
+        """Names what is held, as the beginning of a sentence: `Routes faq and chat are`."""
+        if not self.routes:
+            return "All routes are"
+        *others, last = sorted(self.routes)
+        return f"Routes {', '.join(others)} and {last} are" if others else f"Route {last} is"
+
+    @property
+    def heading(self) -> str:
+        return f"{self.scope} frozen until {format_date_time(self.ends_at)}."
+
+    @property
+    def text(self) -> str:
+        why = f"{self.reason.rstrip('.')} ({self.source})."
+        return f"{why} No canary opens, goes on or is promoted. {STILL_WORKS}"
+
+    def describe(self, route: str) -> str:
+        """Says until when a route is frozen, and why."""
+        until = format_date_time(self.ends_at)
+        source = f"by {self.source}, {self.freeze}" if self.freeze else self.source
+        return f"route {route} is frozen until {until} ({self.reason}; {source})"
+
+
+def may_go_on(
+    route: str, step: RolloutSignal | None, holds: Iterable[Hold], now: datetime
+) -> list[Hold]:
+    """Lists the holds that refuse a step of a route's canary now, the last to end first. step:
+    None for its opening.
+    """
+    if step is not None and step not in FROZEN_SIGNALS:
+        return []
+    live = [h for h in holds if h.covers(route) and h.starts_at <= now < h.ends_at]
+    return sorted(live, key=lambda hold: hold.ends_at, reverse=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +111,14 @@ class FreezeRecord:
         """Says when it ended, or will end unless somebody lifts it."""
         ends = self.freeze.ends_at
         return ends if self.lifted_at is None else min(ends, self.lifted_at)
+
+    @property
+    def hold(self) -> Hold:
+        freeze = self.freeze
+        routes = frozenset() if freeze.route is None else frozenset({freeze.route})
+        return Hold(
+            freeze.starts_at, self.ended_at, freeze.reason, freeze.actor, routes, freeze.id
+        )
 
     def describe_state(self, now: datetime) -> str:
         """Says whether it is to come, in force, over or lifted, and then by whom."""
@@ -94,7 +163,7 @@ class FreezeWindow:
             "routes": sorted(self.routes),
         }
 
-    def list_spans(self, since: datetime, until: datetime) -> Iterator["FreezeSpan"]:
+    def list_holds(self, since: datetime, until: datetime) -> Iterator[Hold]:
         """Lists its occurrences that touch the time between two moments, in order."""
         local = since.astimezone(self.zone).date()
         monday = local - timedelta(days=local.weekday()) - _WEEK
@@ -109,22 +178,13 @@ class FreezeWindow:
             if starts_at > until:
                 return
             if ends_at > since:
-                yield FreezeSpan(starts_at, ends_at, self.reason, f"every week, {self}")
+                source = f"every week, {self}"
+                yield Hold(starts_at, ends_at, self.reason, source, self.routes)
             monday += _WEEK
 
     def _moments(self, day: date, time: dt.time) -> list[datetime]:
         local = datetime.combine(day, time, self.zone)
         return [local.replace(fold=fold).astimezone(UTC) for fold in (0, 1)]
-
-
-@dataclass(frozen=True, slots=True)
-class FreezeSpan:
-    """One time in which a route is frozen, and by what."""
-
-    starts_at: datetime
-    ends_at: datetime
-    reason: str
-    source: str  # who set it, or which window of the configuration
 
 
 def parse_week_time(text: str) -> WeekTime:
@@ -157,43 +217,24 @@ def build_window(
     return FreezeWindow(first, last, zone, reason.strip(), frozenset(routes))
 
 
-def list_freeze_spans(
-    route: str,
+def list_holds(
     records: Iterable[FreezeRecord],
     windows: Iterable[FreezeWindow],
     since: datetime,
     until: datetime,
-) -> Sequence[FreezeSpan]:
-    """Lists the times between two moments in which a route is frozen; they may overlap."""
-    found = [
-        FreezeSpan(
-            record.freeze.starts_at,
-            record.ended_at,
-            record.freeze.reason,
-            f"by {record.freeze.actor}, {record.freeze.id}",
-        )
-        for record in records
-        if record.freeze.route in (None, route)
-    ]
+) -> Sequence[Hold]:
+    """Lists the freezes that touch the time between two moments; they may overlap."""
+    found = [record.hold for record in records]
     for window in windows:
-        if not window.routes or route in window.routes:
-            found += window.list_spans(since, until)
-    return [span for span in found if span.starts_at <= until and span.ends_at > since]
+        found += window.list_holds(since, until)
+    return [hold for hold in found if hold.starts_at <= until and hold.ends_at > since]
 
 
-def find_freeze(spans: Iterable[FreezeSpan], now: datetime) -> FreezeSpan | None:
-    """Finds the freeze that holds a route now: of several, the one that ends last."""
-    live = [span for span in spans if span.starts_at <= now < span.ends_at]
-    return max(live, key=lambda span: span.ends_at, default=None)
-
-
-def measure_frozen_time(
-    spans: Iterable[FreezeSpan], since: datetime, now: datetime
-) -> timedelta:
+def measure_frozen_time(holds: Iterable[Hold], since: datetime, now: datetime) -> timedelta:
     """Adds up how long a route was frozen between two moments, each minute once."""
     frozen, counted_until = timedelta(0), since
-    for span in sorted(spans, key=lambda span: span.starts_at):
-        starts, ends = max(span.starts_at, counted_until), min(span.ends_at, now)
+    for hold in sorted(holds, key=lambda hold: hold.starts_at):
+        starts, ends = max(hold.starts_at, counted_until), min(hold.ends_at, now)
         if ends > starts:
             frozen += ends - starts
             counted_until = ends

@@ -1,9 +1,6 @@
 """Keep-warm sends a small share of requests to each healthy target that is not the route's
-first, so that it is known to work before it is needed (B6). Pure.
-
-Draws the requests, chooses the targets, and parses a share of traffic. Drawn before the
-canary's arm, with a hash of its own. A request that is drawn is on no arm of the canary, and
-not in its statistics; should its target fail, the incumbent answers.
+first, so that it is known to work before it is needed (B6). Pure. Such a request is on no arm
+of the canary; should its target fail, the incumbent answers.
 """
 
 import re
@@ -23,8 +20,8 @@ _SHARE: Final = re.compile(r"\s*(?P<number>[0-9]{1,5}(\.[0-9]{1,4})?)\s*(?P<perc
 
 @dataclass(frozen=True, slots=True)
 class KeepWarm:
-    """Sets what share of a route's requests keeps each other target warm. Raises InputError
-    above MAX_KEEP_WARM_BPS: that would be a split.
+    """Sets the share of requests that keeps each other target warm. Raises InputError above
+    MAX_KEEP_WARM_BPS.
     """
 
     # Of the route's requests, for each warmed target (1 % is 100), 0 for none.
@@ -40,10 +37,7 @@ class KeepWarm:
 
 
 def parse_keep_warm_share(text: str | int) -> int:
-    """Parses a keep-warm share such as `1%`, `0.5 %` or 100 (basis points).
-
-    Raises InputError for anything else, and for a share that is no trickle.
-    """
+    """Parses a share such as `1%`, `0.5 %` or 100 (basis points). Raises InputError."""
     return KeepWarm(parse_share_bps(text, what="keep_warm")).share_bps
 
 
@@ -59,9 +53,8 @@ def parse_share_bps(text: str | int, *, what: str) -> int:
 
 
 def keep_warm_targets(route: RouteTargets, provider_of: Mapping[str, str]) -> tuple[str, ...]:
-    """Target ids to keep warm: of each provider other than the incumbent's the chain's first.
-
-    With high stakes only those marked capable. provider_of: provider name by target id.
+    """Target ids to keep warm: of each other provider the chain's first, with high stakes the
+    first capable one. provider_of: by target id.
     """
     first: dict[str, str] = {}
     for link in route.chain:
@@ -80,11 +73,9 @@ def draw_keep_warm(
     healthy: Callable[[str], bool],
     setting: KeepWarm,
 ) -> str | None:
-    """The target id that this request keeps warm, mostly None.
-
-    key: the request's id, or its sticky key when a conversation is to stay with one model for
-    the day. targets: all of `keep_warm_targets`, healthy or not, so that one that fails moves
-    nobody else. Raising the share only adds keys.
+    """The target id that this request keeps warm, mostly None. key: the request's id, or its
+    sticky key. targets: all of `keep_warm_targets`, so that one that fails moves nobody else.
+    Raising the share only adds keys.
     """
     if not targets or setting.side_effects or not setting.share_bps:
         return None

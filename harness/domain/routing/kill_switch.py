@@ -1,17 +1,9 @@
-"""A kill switch forces a provider or one target, for all routes or for one (B11).
+"""A kill switch forces a provider or one target, for all routes or for one (B11). It only ever
+takes targets away from a route's plan; where it would leave nothing, the route keeps its plan.
+One switch decides about a route:
 
-`ruling_switch` chooses the switch that decides, `force_plan` applies it; switches are parsed
-from SWAPGATE_FORCE and from the file. A switch only ever takes targets away from a route's
-plan. It adds none: a target that the route has no evidence for stays out, whatever is forced.
-Where it would leave nothing, the route keeps its plan, and the reason says so.
-
-Precedence, strongest first:
-1. where it was set: the environment, then CLI and REST alike, then the file. The environment
-   must win when all else is out of reach or wrong, also over a bad switch in the database; the
-   file is what holds until somebody commands otherwise;
-2. one route before all routes;
-3. the newest; at the same moment the greater id.
-One switch decides about a route; the others have no part in it.
+1. the environment's, which must win when all else is out of reach or wrong, then CLI and REST
+alike, then the file's; 2. one route before all routes; 3. the newest.
 """
 
 import re
@@ -19,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, assert_never
+from typing import Final
 
 from harness.domain.errors import InputError
 
@@ -120,25 +112,23 @@ def ruling_switch(switches: Iterable[KillSwitch], route: str) -> KillSwitch | No
 def force_plan(switch: KillSwitch, plan: Sequence[SwitchTarget]) -> ForcedPlan:
     """The targets that a switch leaves. plan: in order, only what the route may use at all."""
     kept = tuple(target.id for target in plan if _is_forced(target, switch.force))
+    scope = "for all routes" if switch.route is None else "for this route"
+    force = switch.force
+    said = f"{force.kind.value} {force.name} {scope} (switch {switch.id}) is forced"
     if kept:
-        return ForcedPlan(
-            switch, kept, in_effect=True, reason=f"{_switch_text(switch)} is forced"
-        )
-    return ForcedPlan(
-        switch,
-        tuple(target.id for target in plan),
-        in_effect=False,
-        reason=f"{_switch_text(switch)} is forced, but none of the targets that this route has "
-        "evidence for, and may use, is that one: the route keeps its plan",
+        return ForcedPlan(switch, kept, in_effect=True, reason=said)
+    why = (
+        f"{said}, but none of the targets that this route has evidence for, and may use, is "
+        "that one: the route keeps its plan"
     )
+    whole = tuple(target.id for target in plan)
+    return ForcedPlan(switch, whole, in_effect=False, reason=why)
 
 
 def parse_environment_switches(text: str, now: datetime) -> tuple[KillSwitch, ...]:
-    """Parses the kill switches of SWAPGATE_FORCE: `provider:NAME`, `target:ID`,
-    `ROUTE=provider:NAME`.
-
-    Empty text is no switch. now: aware; when the process read it.
-    Raises InputError with the item that cannot be read, or that says a scope for a second time.
+    """Parses SWAPGATE_FORCE: `provider:NAME`, `target:ID`, `ROUTE=provider:NAME`; empty for
+    none. now: aware. Raises InputError with the item that cannot be read, or says a scope
+    twice.
     """
     items = [part.strip() for part in text.split(",")]
     if items == [""]:
@@ -147,11 +137,7 @@ def parse_environment_switches(text: str, now: datetime) -> tuple[KillSwitch, ..
 
 
 def parse_file_switches(items: Sequence[str], now: datetime) -> tuple[KillSwitch, ...]:
-    """Parses the items under `switches:` in the configuration file, which are written like
-    those of SWAPGATE_FORCE.
-
-    now: aware; when the process read it. Raises InputError as for the environment.
-    """
+    """Parses the items under `switches:` in the configuration file, as the environment's."""
     return _standing(
         [item.strip() for item in items], now, SwitchSource.CONFIG, place="switches"
     )
@@ -206,15 +192,6 @@ def _strength(switch: KillSwitch) -> tuple[int, bool, datetime, str]:
 
 
 def _is_forced(target: SwitchTarget, force: Force) -> bool:
-    match force.kind:
-        case ForceKind.PROVIDER:
-            return target.provider == force.name
-        case ForceKind.TARGET:
-            return force.name in (target.id, target.name)
-        case _:
-            assert_never(force.kind)
-
-
-def _switch_text(switch: KillSwitch) -> str:
-    scope = "for all routes" if switch.route is None else "for this route"
-    return f"{switch.force.kind.value} {switch.force.name} {scope} (switch {switch.id})"
+    if force.kind is ForceKind.PROVIDER:
+        return target.provider == force.name
+    return force.name in (target.id, target.name)

@@ -1,8 +1,5 @@
-"""Overrides send one kind of request, such as vision, to another route (D6). Pure.
-
-`choose_kind` picks the kind of a request, `override_errors` checks a route's overrides. An
-override names a route and never a target: what answers is that route's incumbent or canary, and
-came there by proof.
+"""Overrides send one kind of request, such as vision, to another route (D6), whose incumbent or
+canary came there by proof. Pure.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -38,9 +35,8 @@ KIND_PRECEDENCE: Final = (
 def choose_kind(
     overrides: Overrides, declared: RequestKind | None, kinds: Collection[RequestKind]
 ) -> RequestKind | None:
-    """The kind whose override answers; None when the route itself does.
-
-    declared: what the caller says, which outweighs whatever the request shows.
+    """Chooses the kind whose override answers; None for the route itself. declared: what the
+    caller says, which outweighs what the request shows.
     """
     if declared is not None:
         return declared if declared in overrides else None
@@ -58,9 +54,8 @@ def format_overrides(overrides: Overrides) -> str:
 def override_errors(
     route: str, overrides: Overrides, carried: Mapping[str, str], classes: DataClasses
 ) -> Iterator[tuple[RequestKind, SwapgateError]]:
-    """What is wrong with a route's overrides, by kind.
-
-    carried: each route's class of data, empty for none; of all routes, this one included.
+    """Yields what is wrong with a route's overrides, by kind. carried: each route's class of
+    data.
     """
     for kind, other in overrides.items():
         about = f"route {route!r}: the override for {kind.value}"

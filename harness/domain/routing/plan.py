@@ -1,11 +1,7 @@
 """The plan of a request lists the targets that may answer it, in order, and why others may not.
-Pure.
-
-`plan_request` makes the plan; after a failure `next_target` says which of its targets is asked
-next. Order: a guest (the keep-warm target that was drawn, or on its arm the canary's), the
-incumbent, the chain. A target is left out for the first of these that holds: its provider may
-not see the route's class of data, the route's stakes, a key that its provider lacks, a switch
-in force, what it cannot do, its breaker or a pause that its provider asked for.
+Pure. Order: a guest (the keep-warm target that was drawn, or on its arm the canary's), the
+incumbent, the chain. The first of these leaves a target out: data class, stakes, a lacking key,
+a switch, capabilities, its breaker or pause.
 """
 
 import math
@@ -136,9 +132,7 @@ class RoutePlan:
 
     @property
     def unable(self) -> bool:
-        """Tells whether nobody is left and time would not help: no target can do what the
-        request needs.
-        """
+        """Tells whether no target is left and time would not help."""
         return (
             not self.targets
             and not (self.all_open or any(e.because in OPERATOR_REASONS for e in self.left_out))
@@ -147,9 +141,7 @@ class RoutePlan:
 
     @property
     def retry_after_s(self) -> int | None:
-        """Counts the whole seconds until the earliest probe, at least 1; None unless
-        `all_open`.
-        """
+        """Counts the seconds until the earliest probe, at least 1; None unless `all_open`."""
         waits = [
             excluded.retry_in_s
             for excluded in self.left_out
@@ -159,10 +151,8 @@ class RoutePlan:
 
     @property
     def guest_left_out(self) -> Excluded | None:
-        """Why the guest is not asked at all, if so.
-
-        That a canary's breaker is open, that its provider has no key, or that it cannot do what
-        the request needs, is its own failure; that a switch took it away is not.
+        """Why the guest is not asked. An open breaker, a lacking key or ability is its own
+        failure; a switch is not.
         """
         return next(
             (excluded for excluded in self.left_out if excluded.target == self.guest), None
@@ -172,24 +162,20 @@ class RoutePlan:
 def target_availability(
     breaker: Breaker, now: float, policy: BreakerPolicy, pause_s: float = 0.0
 ) -> TargetAvailability:
-    """Returns whether a target may be asked now. pause_s: what is left of the time that its
-    provider asked us to wait (429).
-    """
+    """Returns whether a target may be asked now. pause_s: what is left of its pause."""
     wait_s = max(retry_in_s(breaker, now, policy), pause_s)
     return TargetAvailability(wait_s, breaker.failed_at, pause_s)
 
 
 def preferred_target(route: RouteTargets, arm: Arm, warm: str | None = None) -> str | None:
-    """The target before the incumbent: the keep-warm target, or on its arm the canary's or the
-    holdback's."""
+    """The target before the incumbent: the keep-warm target, or the arm's own."""
     own = {Arm.CANARY: route.canary, Arm.HOLDBACK: route.holdback}
     return warm or own.get(arm)
 
 
 def order_targets(route: RouteTargets, guest: str | None) -> tuple[str, ...]:
-    """Orders all target ids of a request, best first, no doubles.
-
-    While a promotion bakes, what served the route until then stands before the chain.
+    """Orders all target ids of a request; while a promotion bakes, the old incumbent stands
+    before the chain.
     """
     first = (guest,) if guest else ()
     before = (route.holdback,) if route.holdback else ()
@@ -204,9 +190,7 @@ def plan_request(
     around: PlanContext,
     warm: str | None = None,
 ) -> RoutePlan:
-    """Plans which targets may answer one request, in order. warm: of `draw_keep_warm`; such a
-    request is on no arm.
-    """
+    """Plans the targets that may answer one request. warm: of `draw_keep_warm`, on no arm."""
     guest = preferred_target(route, arm, warm)
     every = order_targets(route, guest)
     beneath = _beneath_the_stakes(route, guest)
@@ -253,10 +237,8 @@ def next_target(
     *,
     policy_fallback: bool = False,
 ) -> str | None:
-    """The target to ask after the last of `failures`; None: the client gets what there is.
-
-    failures: in the order of the plan, at least one. After a context window was too small only
-    targets that are known to have a larger one are asked, whatever failed since.
+    """The target to ask after the last of `failures`, in the order of the plan; None: the
+    client gets what there is. After too small a context window only larger ones are asked.
     """
     last = failures[-1]
     later = plan.targets[plan.targets.index(last.target) + 1 :]
@@ -282,9 +264,7 @@ def next_target(
 
 
 def _beneath_the_stakes(route: RouteTargets, guest: str | None) -> frozenset[str]:
-    """Returns the chain's targets that are not capable, if the stakes are high; the arms have
-    evidence of their own.
-    """
+    """Returns the chain's targets that are not capable, if the stakes are high."""
     if route.stakes is not Stakes.HIGH:
         return frozenset()
     capable = {link.target for link in route.chain if link.capable}

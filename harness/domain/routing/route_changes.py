@@ -1,8 +1,5 @@
-"""Every change of a route is a class; a change that brings a new target into traffic carries
-its proof: a passed verdict, a waiver, or that it served the route before.
-
-`apply_change` is the only way from one version of a route to the next: it checks the change and
-returns the new version.
+"""Every change of a route is a class; one that brings a new target into traffic carries its
+proof. `apply_change` is the only way from one version of a route to the next.
 """
 
 import re
@@ -33,8 +30,8 @@ def spell_route_name(model: str) -> str:
 
 
 def check_route_name(name: str) -> None:
-    """Checks a new route's name. Raises InputError for a name that no route may have: clients
-    could not send it, or it is what the router calls a literal target of an agent.
+    """Checks a new route's name. Raises InputError for one that clients cannot send, or that
+    means a literal target.
     """
     if name.startswith(LITERAL_MARK):
         raise InputError(
@@ -48,9 +45,7 @@ def check_route_name(name: str) -> None:
 def check_chain(
     route: str, incumbent: str, fallbacks: Sequence[str], capable: Sequence[str]
 ) -> None:
-    """Checks a route's chain. Raises InputError for a target named twice, and for a capable one
-    that is no fallback.
-    """
+    """Checks a chain. Raises InputError for a double, or a capable target outside it."""
     whole = (incumbent, *fallbacks)
     if len(set(whole)) < len(whole):
         raise InputError(f"route {route!r} names a target twice: {', '.join(whole)}")
@@ -206,9 +201,7 @@ CHANGE_KINDS: Mapping[type, str] = {
 
 
 def apply_change(route: Route | None, change: TableChange) -> Route:  # noqa: C901, PLR0911, PLR0912 - one a class
-    """Returns the route's next version, and leaves `route` as it is. Raises IllegalTransition,
-    InputError or ProofRefused.
-    """
+    """Returns the route's next version. Raises IllegalTransition, InputError, ProofRefused."""
     if isinstance(change, CreateRoute):
         return _create(route, change)
     if route is None:

@@ -1,11 +1,7 @@
-"""A snapshot's lineage places it in its installation's history, so that no router returns to an
-older one.
-
-A database that was restored from a backup says less than routers know: keys that were revoked
-open the router again, a model that was rolled back serves again. So a router refuses what is
-older than what it served (`older_reason`), another installation's (`foreign_reason`), or lacks
-rows that it knew (`fork_reason`), until a person accepts the restored database: that opens a
-new epoch.
+"""A snapshot's lineage places it in its installation's history. A restored database says less
+than routers know: revoked keys open again, a rolled-back model serves again. So a router
+refuses what is older than it served, another installation's, or lacks rows that it knew, until
+a person accepts the restored database: that opens a new epoch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,10 +34,7 @@ NO_LINEAGE: Final = Lineage()
 
 
 def older_reason(served: Lineage, offered: Lineage) -> str:
-    """Why `offered` must not replace `served` of the same installation; empty where it may.
-
-    A later epoch's may: a person has accepted it.
-    """
+    """Why `offered` must not replace `served` of the same installation; empty where it may."""
     if not served.installation or served.installation != offered.installation:
         return ""
     if offered.epoch != served.epoch:
@@ -58,9 +51,7 @@ def older_reason(served: Lineage, offered: Lineage) -> str:
 
 
 def foreign_reason(served: Lineage, offered: Lineage) -> str:
-    """Why another installation's database is refused, though its rows may be well signed: its
-    proof is about other routes and other people's decisions.
-    """
+    """Why another installation's database is refused: its proof is about other routes."""
     known = (served.installation, offered.installation)
     if known[0] == known[1] or not all(known):
         return ""
@@ -72,10 +63,7 @@ def foreign_reason(served: Lineage, offered: Lineage) -> str:
 
 
 def fork_reason(lacking: Sequence[str]) -> str:
-    """Says why a database that lacks what a router knew is refused.
-
-    lacking: from `Store.missing_lineage`.
-    """
+    """Says why a database is refused. lacking: from `Store.missing_lineage`."""
     return (
         f"the database lacks {', '.join(lacking[:5])}, which this router knew: it was restored "
         f"from a backup and changed since, or somebody deleted. {RESTORE_HINT}"

@@ -1,8 +1,5 @@
 """The routing table holds all routes at one revision; it is immutable and replaced as a whole.
-
-`Route` has its incumbent, canary, fallbacks and `RouteSettings`; `choose_arm` assigns a caller
-to an arm by the hash of its key. `Snapshot` is all that a router needs to serve: the table,
-providers, keys, switches, shadows, and the signed rows that it was built from.
+`Snapshot` is all that a router needs to serve.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,11 +32,8 @@ BUCKETS = 10_000
 
 
 class Arm(StrEnum):
-    """Names the arm of a route that a request is on.
-
-    KEEP_WARM: its requests go to another target for practice (B6), and prove nothing.
-
-    HOLDBACK: after a promotion, those still answered by the incumbent before it.
+    """Names the arm of a route that a request is on. KEEP_WARM proves nothing (B6); HOLDBACK is
+    still answered by the incumbent before a promotion.
     """
 
     INCUMBENT = "incumbent"
@@ -140,9 +134,7 @@ class RouteSettings:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Reads what `as_json` wrote. Raises KeyError, TypeError or ValueError for what is no
-        such thing.
-        """
+        """Reads what `as_json` wrote. Raises KeyError, TypeError or ValueError."""
         read = {
             "stakes": Stakes(data["stakes"]),
             "suites": tuple(map(RouteSuite.from_json, data["suites"])),
@@ -166,8 +158,8 @@ ROUTE_TIMEOUTS: Final = ("first_token_timeout_s", "first_byte_timeout_s")
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """Lets conversations that are under way stay with the incumbent for a while, after a canary
-    opened or got a larger share. settled_bps: the share before; its callers stay as they are.
+    """Lets running conversations stay with the incumbent after a canary opened or grew.
+    settled_bps: the share before; its callers stay as they are.
     """
 
     until_s: float  # in seconds since 1970 UTC
@@ -213,8 +205,8 @@ class Route:
 
     @property
     def experiment(self) -> Canary | None:
-        """Returns the experiment that the route's rollout counts: the canary, or after the
-        promotion the holdback.
+        """Returns what the route's rollout counts: the canary, or after the promotion the
+        holdback.
         """
         return self.canary or self.holdback
 
@@ -246,10 +238,7 @@ class RoutingTable:
 
 
 def hash_bucket(key: str, *, salt: str) -> int:
-    """Hashes a key to a bucket from 0 to 9 999: with one salt, the same on every worker.
-
-    Not hash(): Python salts it per process, and two workers would disagree.
-    """
+    """Hashes a key to a bucket from 0 to 9 999, the same on every worker, as hash() is not."""
     data = f"{salt}:{key}".encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(data, digest_size=8).digest()) % BUCKETS
 

@@ -1,11 +1,6 @@
-"""A target is one model at one provider, with its parameters and its request patch.
-
-Targets are immutable. Their id is the hash of their content, so that editing one cannot slip
-past the gate: another parameter is another target, and needs its own proof. Also here:
-`Provider`, with its address, URLs, key headers and prices, and `Price`, which gives an answer's
-cost.
-
-Data classes name kinds of data, and the providers that may see each of them (D8).
+"""A target is one model at one provider, with its parameters and its request patch. Its id is
+the hash of its content, so that editing one cannot slip past the gate. Also here: `Provider`,
+`Price`, and data classes: the providers that may see each kind of data (D8).
 """
 
 from collections.abc import Mapping
@@ -57,10 +52,7 @@ class RequestPatch:
 
 @dataclass(frozen=True)
 class Target:
-    """What is called. `parameters` are defaults: a client's own value wins over them.
-
-    Raises InputError when provider or model is empty.
-    """
+    """What is called; `parameters` are defaults. Raises InputError for an empty name."""
 
     provider: str
     model: str
@@ -84,9 +76,7 @@ class Target:
 
     @property
     def name(self) -> str:
-        """Names the target `provider/model`, with a short id when parameters or a patch set it
-        apart.
-        """
+        """Names the target `provider/model`, with a short id where more sets it apart."""
         plain = not self.parameters and self.request_patch.empty
         return (
             f"{self.provider}/{self.model}"
@@ -105,9 +95,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Gives a model's prices in US dollars per million tokens. Input that the provider's prompt
-    cache had, and input that is written to it, have prices of their own.
-    """
+    """A model's prices in US dollars per million tokens, also from and to the cache."""
 
     input_usd_per_mtok: float  # US dollars per million input tokens
     output_usd_per_mtok: float  # US dollars per million output tokens
@@ -118,8 +106,8 @@ class Price:
     cache_write_usd_per_mtok: float | None = None
 
     def saves_on(self, other: "Price") -> float | None:
-        """Returns the share of another model's price that this one saves at the least, whatever
-        the tokens are; None where the other one costs nothing.
+        """Returns the least share of another model's price that this one saves; None for a free
+        one.
         """
         pairs = (
             (self.input_usd_per_mtok, other.input_usd_per_mtok),
@@ -137,9 +125,8 @@ class Price:
         written_tokens: float = 0,
         hour_tokens: float = 0,
     ) -> float:
-        """Returns the price of an answer. input_tokens: all of them; cached_tokens,
-        written_tokens: those that came from the cache, and those written to it; hour_tokens: of
-        these, the ones that it keeps for an hour.
+        """Returns the price of an answer. cached_tokens, written_tokens: of the input;
+        hour_tokens: of these, those kept for an hour.
         """
         full, cached = self.input_usd_per_mtok, self.cached_input_usd_per_mtok
         read = full if cached is None else cached
@@ -154,10 +141,8 @@ class Price:
     def cache_worth_usd(
         self, input_tokens: int, cached_tokens: int, written_tokens: int, hour_tokens: int
     ) -> float:
-        """Returns by how much an answer would cost less if all its input came from the cache,
-        instead of none.
-
-        Without the cache, all input costs what the rest of it did: written to it, or not.
+        """Returns what an answer would cost less if all its input came from the cache, instead
+        of none.
         """
         full, cached = self.input_usd_per_mtok, self.cached_input_usd_per_mtok
         saved = 0.0 if cached is None else full - cached
@@ -167,16 +152,12 @@ class Price:
         return input_tokens * saved / 1e6
 
     def as_json(self) -> dict[str, float]:
-        """Writes the prices that are given: a version that does not know the others can read it
-        too.
-        """
+        """Writes the prices that are given."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def check_extra_body(fields: JsonObject) -> None:
-    """Checks a target's extra fields. Raises InputError for a field that every request sets
-    itself, such as `model`.
-    """
+    """Checks extra fields. Raises InputError for one that each request sets, as `model`."""
     for name in sorted(ROUTED_FIELDS & fields.keys()):
         raise InputError(f"extra_body has {name!r}, which each request says for itself")
 
@@ -192,10 +173,7 @@ class ProviderMove:
 
 @dataclass(frozen=True)
 class Provider:
-    """Where targets are called. api_key_env names the environment variable with the key.
-
-    The key itself is never stored here.
-    """
+    """Where targets are called. The key itself is never stored here."""
 
     name: str
     kind: str
@@ -222,10 +200,8 @@ class Provider:
         return sorted({*self.extra_headers, *self.sealed_headers})
 
     def as_sent(self, target: Target) -> Target:
-        """Returns a target of this provider as it is sent: with `extra_body` beneath the
-        target's own parameters, and the limit of answers as its kind calls it.
-
-        For the making of requests alone: its id is not the target's.
+        """Returns a target as it is sent, with `extra_body` and the kind's name of the limit.
+        Its id is not the target's.
         """
         own, patch = {**self.extra_body, **target.parameters}, target.request_patch
         parameters = rename_answer_limit(own, self.kind)
@@ -237,8 +213,8 @@ class Provider:
         )
 
     def same_place(self, other: "Provider") -> bool:
-        """Whether requests to both come to the same answers: another key changes nothing of
-        that, another header may. Of providers with their headers in clear.
+        """Whether requests to both come to the same answers. Of providers with headers in
+        clear.
         """
         ours, theirs = (
             (
@@ -251,11 +227,7 @@ class Provider:
         return ours == theirs
 
     def url(self, path: str) -> str:
-        """Returns the URL of a path below `/v1`, where the `api_base` ends; it may be left out
-        of Anthropic's.
-
-        Of an Azure resource the address alone will do.
-        """
+        """Returns the URL of a path below `/v1`, which two kinds' `api_base` may leave out."""
         base = self.api_base.rstrip("/")
         if self.kind == ANTHROPIC_KIND and not base.endswith("/v1"):
             base += "/v1"
@@ -288,8 +260,8 @@ NO_DATA_CLASSES: Final[DataClasses] = {}
 
 
 def may_see(classes: DataClasses, data_class: str, provider: str) -> bool:
-    """Whether the provider may see data of this class. data_class: empty for data without a
-    class. No provider may see a class that `classes` lacks.
+    """Whether the provider may see data of this class; of one that `classes` lacks, none may.
+    data_class: empty for none.
     """
     return not data_class or provider in classes.get(data_class, frozenset())
 
@@ -300,9 +272,8 @@ def classes_of_provider(classes: DataClasses, provider: str) -> list[str]:
 
 
 def is_at_least_as_strict(classes: DataClasses, data_class: str, *, than: str) -> bool:
-    """Whether every provider that may see data of `data_class` may see data of `than`.
-
-    Empty for no class. A class that `classes` lacks is seen by nobody.
+    """Whether every provider that may see data of `data_class` may see data of `than`; empty
+    for none.
     """
     if not than or data_class == than:
         return True

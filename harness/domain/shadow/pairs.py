@@ -1,13 +1,6 @@
 """A shadow pair compares the incumbent's and the candidate's answer to one request, without a
-model. Pure.
-
-It checks each answer's form (JSON, schema, tools, refusal, cut off), and compares latency,
-tokens, cost and words. Contents come as `router.protocols.transcript` gives them; what goes out
-is counts and sums alone.
-
-Mirroring decides which callers' requests are mirrored (`is_mirrored`), and whether a
-change of the route ends its shadow (`end_reason`): another incumbent or class of data, tools
-that act on the world, a canary of the same candidate. Pure: budget and time are not its matter.
+model: form, latency, tokens, cost and words. Only counts and sums go out. Pure. `is_mirrored`
+draws the callers; `end_reason` ends a shadow whose route has changed.
 """
 
 import json
@@ -69,9 +62,8 @@ class PairSide:
 def compare_pair(
     incumbent: PairSide, candidate: PairSide
 ) -> tuple[dict[str, int], dict[str, float]]:
-    """Compares the sides of a shadow pair: returns counts and sums, to be added up over pairs.
-
-    Raises ValueError, TypeError, KeyError or AttributeError for content of another shape.
+    """Compares the sides of a shadow pair: counts and sums. Raises ValueError, TypeError,
+    KeyError or AttributeError for content of another shape.
     """
     ours, theirs = _checks(incumbent.content), _checks(candidate.content)
     counts = {
@@ -178,9 +170,7 @@ def _text(content: Mapping[str, Any]) -> str:
 
 
 def is_mirrored(shadow: Shadow, key: str) -> bool:
-    """Whether a caller's requests are mirrored. It has a salt of its own, so it is independent
-    of the canary's callers.
-    """
+    """Whether a caller's requests are mirrored, independent of the canary's callers."""
     return hash_bucket(key, salt=f"shadow:{shadow.id}") < shadow.limits.share_bps
 
 

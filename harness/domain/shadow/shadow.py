@@ -1,10 +1,6 @@
 """A shadow sends a share of a route's requests to a candidate as well, and discards its answers
-(F8). Pure.
-
-Nobody gets the candidate's answers: it does not serve, so it needs no verdict. It does see what
-users write, so its provider must be cleared for the route's data class (D8); and it costs
-money, so it has limits and a budget of its own. `ShadowTally` is what a worker counted,
-`ShadowUsage` what of the budget is used.
+(F8). Pure. It needs no verdict; its provider must be cleared for the route's data class (D8),
+and it has limits and a budget of its own.
 """
 
 from collections import Counter
@@ -121,9 +117,7 @@ def within_budget(limits: ShadowLimits, used: ShadowUsage, *, priced: bool) -> b
 
 
 def sum_usage(rows: Iterable[ShadowTally], today: date) -> ShadowUsage:
-    """Sums up what a shadow has used. rows: of all days, where the total budget is
-    asked for.
-    """
+    """Sums up what a shadow has used. rows: of all days, for the total budget."""
     usage = ShadowUsage()
     for row in rows:
         usd, is_today = row.sums.get(COST_USD, 0.0), row.day == today
