@@ -78,7 +78,8 @@ def test_a_provider_that_stays_away_is_given_up(folder: Path) -> None:
     given_up = gate_run(folder, "--suite", "tickets")
 
     assert given_up.returncode == 1, given_up.stderr
-    assert "not measured: the incumbent did not answer" in given_up.stderr
+    assert "first 5 answers have no score: the connection failed" in given_up.stderr
+    assert "next: run `swapgate doctor`" in given_up.stdout
 
 
 def test_a_suite_that_nobody_knows_is_named_with_the_nearest(folder: Path) -> None:
