@@ -97,8 +97,6 @@ class AnswerSignals:
 class ToolCallSignal(CallPieces):
     """Collects a tool call. object: its arguments, where they came whole and parsed."""
 
-    __slots__ = ("object",)
-
     def __init__(self) -> None:
         super().__init__()
         self.object: Mapping[object, object] | None = None

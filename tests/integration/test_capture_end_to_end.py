@@ -121,7 +121,7 @@ def test_captured_traffic_becomes_a_suite_that_the_gate_decides_by(tmp_path: Pat
         label(labelled)
         # The label scorer's labels; the answers have no tools to call.
         imported = run(
-            *("eval", "import", str(labelled), "--suite", "production"),
+            *("suite", "import", str(labelled), "--suite", "production"),
             *("--scorer", "label", "--max-output-tokens", "64", "--json"),
         )
         assert json.loads(imported.stdout)["configured"] is True

@@ -419,7 +419,7 @@ def registered_anew(world: SmallInstallation, tmp_path: Path, command: str) -> P
             marks=pytest.mark.verify,
         ),
         pytest.param(
-            ProposalRequest("many", "sim/sim-fenced", "", Claim.SUPERIOR, 0.07),
+            ProposalRequest("many", "sim/sim-fenced", "", Claim.SUPERIOR, 0.045),
             marks=pytest.mark.verify,
         ),
     ],

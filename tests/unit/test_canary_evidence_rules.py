@@ -89,10 +89,21 @@ def test_slow_first_answers_of_a_cold_model_roll_nothing_back(
     ]
 
     assert collect_evidence(blocks, NO_WARM_UP).block is not None
-    assert collect_evidence(blocks, COLD).block is None
+    cold = collect_evidence(blocks, COLD)
+    assert (cold.block, cold.slow_in_warm_up) == (None, True)
     found = collect_evidence([*blocks, *more], COLD)
     assert found.block is not None
     assert 10 < found.exposures - ends < 25
+
+
+def test_a_step_waits_for_times_after_the_warm_up_where_those_within_it_are_slow() -> None:
+    cold = [busy(n) for n in range(1, 11)]
+    usual = dict.fromkeys(TIMES, (0.3, 0.7) * 5)
+    warm = [replace(busy(n), ranks=usual) for n in range(20, 25)]
+
+    assert not collect_evidence(warm, COLD).slow_in_warm_up
+    assert collect_evidence([*cold, warm[0]], COLD).slow_in_warm_up
+    assert not collect_evidence([*cold, *warm], COLD).slow_in_warm_up
 
 
 def test_a_bake_has_no_warm_up() -> None:

@@ -301,7 +301,7 @@ def test_a_candidate_that_is_judged_worse_is_rolled_back_and_the_reason_says_so(
     assert math.isclose(row.distance, 1.0)
     paid, unjudged = row.classes
     assert paid.startswith("sim/judge was paid $0.")
-    assert unjudged.startswith("without a verdict, and so counted as bad: candidate 0, ")
+    assert unjudged.startswith("without a verdict: candidate 0, ")
 
 
 def test_spent_money_is_told() -> None:

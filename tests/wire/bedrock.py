@@ -70,7 +70,8 @@ def read(asked: WireRequest) -> Reading:
         raise error(403, "AccessDeniedException", "Authentication failed: API Key not valid.")
     place = PATH.fullmatch(asked.path)
     if place is None or unquote(place[1]) != MODEL or ":" in place[1]:
-        raise error(404, "ResourceNotFoundException", "Could not resolve the model.")
+        said = "Could not resolve the foundation model from the provided model identifier."
+        raise error(404, "ResourceNotFoundException", said)
     body = asked.body
     known(body, FIELDS, "#")
     config = body.get("inferenceConfig", {})

@@ -204,6 +204,8 @@ def _measuring(view: _View) -> _Choice:
         return _open(view, "The canary's share of traffic is not the planned one: see routing")
     step, began = rollout.current, rollout.step_started_at
     missing = missing_duration(step, rollout.policy.peak, began, view.now)
+    if view.evidence.slow_in_warm_up:
+        missing = missing or "The canary is slow in its warm-up: times after it decide"
     if missing := missing or _missing_outcomes(view):
         return _open(view, missing)
     wanted = view.evidence.certificate_limit

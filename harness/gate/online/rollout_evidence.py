@@ -20,6 +20,7 @@ from harness.gate.online.evidence_paths import (
     combined_path,
     guardrail_path,
     guardrail_weights,
+    has_times,
     skip_warm_up,
 )
 from harness.gate.online.fisher import Certificate, add_block, log_certificate
@@ -56,6 +57,8 @@ class CanaryEvidence:
     distance_to_trip: float
     # Whether it would have tripped with the missing outcomes set against the canary.
     rests_on_missing: bool
+    # Whether it would have tripped by times of the warm-up, and few have come after it.
+    slow_in_warm_up: bool
     # Running, of the current period, which certifies at certificate_limit; log_odds_e and
     # log_rate_e are the two e-values it is the mean of.
     log_certificate: float
@@ -119,6 +122,7 @@ def collect_evidence(
         canary_failures=sum(block.canary_failures for block in read),
         missing=sum(block.missing for block in read),
         rests_on_missing=doubtful and tripped is None,
+        slow_in_warm_up=tripped is None and _slow_in_warm_up(blocks, ordered, policy),
         distance_to_trip=_distance(_last(now.path), now.limit),
         log_certificate=certificate.log_e,
         certificate_limit=certificate.limit,
@@ -224,6 +228,25 @@ def _streams(
         cost = period_cost(number)
         found.append(_Stream.from_blocks(number, own, policy, cost, against=against))
     return found
+
+
+def _slow_in_warm_up(
+    blocks: Sequence[ObservationBlock],
+    ordered: Sequence[ObservationBlock],
+    policy: CanaryPolicy,
+) -> bool:
+    """Tells whether the share of the last block would trip with the times of its warm-up. False
+    once enough of its units have times that count. ordered: the blocks without those times.
+    """
+    if not ordered or not policy.warm_up_s:
+        return False
+    share = ordered[-1].weight_bps
+    timed = sum(b.canary_units for b in ordered if b.weight_bps == share and has_times(b))
+    if timed >= max(1, policy.cold_units):
+        return False
+    numbered = sorted(blocks, key=lambda block: block.number)
+    own = [block for block in numbered if block.weight_bps == share]
+    return any(stream.tripped is not None for stream in _streams(own, policy))
 
 
 def _period(blocks: Sequence[ObservationBlock]) -> int:

@@ -265,8 +265,8 @@ def _judge_lines(evidence: GuardrailEvidence, judge: CanaryJudge | None) -> tupl
         lines[0] += ": the money is spent, and no further answer is read, of either model"
     if totals.canary_unjudged or totals.control_unjudged:
         lines.append(
-            f"without a verdict, and so counted as bad: candidate {totals.canary_unjudged:,}, "
-            f"incumbent {totals.control_unjudged:,}"
+            f"without a verdict: candidate {totals.canary_unjudged:,}, incumbent "
+            f"{totals.control_unjudged:,}; as evidence of harm they count for the candidate"
         )
     return tuple(lines)
 

@@ -60,7 +60,6 @@ class Watcher:
     revision: int = 0
     # Of each rollout's step, when it began: by the monotonic clock, and the lead.
     steps: dict[str, tuple[int, float, float]] = field(default_factory=dict)
-    ended_s: dict[str, float] = field(default_factory=dict)
     bakes: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def check(self, ctx: Context, conditions: TurnConditions) -> None:
@@ -146,8 +145,6 @@ class Watcher:
 
     def _note_steps(self, rollouts: Mapping[str, Rollout], conditions: TurnConditions) -> None:
         for id_, rollout in rollouts.items():
-            if not rollout.live and not rollout.baking:
-                self.ended_s.setdefault(id_, conditions.monotonic)
             if rollout.baking:
                 self.bakes.setdefault(id_, (conditions.monotonic, conditions.lead_s))
             known = self.steps.get(id_)

@@ -75,7 +75,7 @@ OpenStores = Callable[[ManualClock], Sequence[Store]]
 @dataclass(frozen=True, slots=True)
 class Ending:
     """What became of a rollout. how: the moves that it took, people's with their name before.
-    harmed_for_s: how long users met harm before it ended; 0 for none.
+    harmed_for_s: how long recorded users met harm before it ended; 0 for none.
     """
 
     rollout: str
@@ -426,14 +426,10 @@ class Life:
                 self.routers.fates[rollout.id],
                 rollout.state,
                 tuple(moves.get(rollout.id, ())),
-                self._harmed_for_s(rollout),
+                self.routers.harmed_s.get(rollout.id, 0.0),
             )
             for rollout in self.watcher.rollouts.values()
         ]
-
-    def _harmed_for_s(self, rollout: Rollout) -> float:
-        began = self.routers.harmed_s.get(rollout.id)
-        return self.watcher.ended_s[rollout.id] - began if began is not None else 0.0
 
 
 def one(seed: int, open_stores: OpenStores | None = None) -> Life:

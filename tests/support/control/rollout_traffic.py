@@ -75,7 +75,7 @@ class Unit:
 @dataclass
 class Routers:
     """fates: by rollout. troubles: until when, by the monotonic clock. dark_s: for how long
-    nothing has been recorded. harmed_s: by rollout, when its users met the first harm.
+    nothing has been recorded. harmed_s: by rollout, for how long recorded users met harm.
     """
 
     store: Store
@@ -155,8 +155,9 @@ class Routers:
         )
         harmed = age_s >= fate.from_s
         units = self._units(canary, fate.harm if harmed else Harm.NONE)
-        if harmed and fate.harm is not Harm.NONE:
-            self.harmed_s.setdefault(canary.rollout, self.clock.monotonic())
+        if harmed and fate.harm is not Harm.NONE and not self.dark:
+            before_s = self.harmed_s.get(canary.rollout, 0.0)
+            self.harmed_s[canary.rollout] = before_s + TURN_S / len(WORKERS)
         if not canary.control:
             self._guard(worker, route, canary, units, report)
         report.blocks.append(self._block(worker, canary, units))
