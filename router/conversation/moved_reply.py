@@ -1,47 +1,19 @@
 """The reply to a conversation that was moved: with the names of what was left out, and the
-answer rewritten where it must be, whole or line by line (`MovedReply`). Also a refusal whose
-body was read.
+answer rewritten where it must be, whole or line by line.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
-from router.upstream.transport import (
-    UpstreamReply,
-    dropped_fields_of,
-    hidden_progress,
-    is_local,
-    is_unended,
-    opening_seconds,
-)
+from router.upstream.reply_reading import WrappedReply
+from router.upstream.transport import UpstreamReply
 
-Header = tuple[bytes, bytes]
 # Writes a whole body, or one line of a stream.
 Rewrite = Callable[[bytes], bytes]
 _LENGTH: Final = b"content-length"
 
 
-class ReadRefusal:
-    """A refusal whose body was read."""
-
-    def __init__(self, reply: UpstreamReply, body: bytes) -> None:
-        self.status = reply.status
-        self.local = is_local(reply)
-        self.headers: Sequence[Header] = list(reply.headers)
-        self._reply = reply
-        self._body = body
-
-    async def body(self) -> bytes:
-        return self._body
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        yield self._body
-
-    async def aclose(self) -> None:
-        await self._reply.aclose()
-
-
-class MovedReply:
+class MovedReply(WrappedReply):
     """A provider's reply, its body written anew by `rewrite`; None for one that stays. refused:
     pieces that the provider refused before.
     """
@@ -53,39 +25,17 @@ class MovedReply:
         refused: Sequence[str],
         rewrite: Rewrite | None,
     ) -> None:
+        super().__init__(reply)
         self.refused = tuple(refused)
-        self.dropped = (*dropped, *dropped_fields_of(reply))
-        self.opening_s = opening_seconds(reply)
-        self._reply = reply
+        self.dropped = (*dropped, *reply.dropped)
         self._rewrite = rewrite
         self._streams = dict(reply.headers).get(b"content-type", b"").startswith(b"text/event")
-
-    @property
-    def status(self) -> int:
-        return self._reply.status
-
-    @property
-    def headers(self) -> Sequence[Header]:
-        """The provider's, but for the length of a body that is rewritten."""
-        headers = self._reply.headers
-        if self._rewrite is None:
-            return headers
-        return [header for header in headers if header[0] != _LENGTH]
-
-    @property
-    def progress_events(self) -> int:
-        return hidden_progress(self._reply)
-
-    @property
-    def local(self) -> bool:
-        return is_local(self._reply)
-
-    @property
-    def unended(self) -> bool:
-        return is_unended(self._reply)
+        if rewrite is not None:
+            self.headers = [header for header in reply.headers if header[0] != _LENGTH]
 
     async def body(self) -> bytes:
         raw = await self._reply.body()
+        self.unended = self._reply.unended
         if self._rewrite is None:
             return raw
         return _by_lines(self._rewrite, raw) if self._streams else self._rewrite(raw)
@@ -96,6 +46,7 @@ class MovedReply:
             return
         rest = b""
         async for chunk in self._reply.chunks():
+            self.progress_events = self._reply.progress_events
             if self._rewrite is None:
                 yield chunk
                 continue
@@ -103,9 +54,6 @@ class MovedReply:
             yield _by_lines(self._rewrite, whole + end)
         if self._rewrite is not None and rest:
             yield self._rewrite(rest)
-
-    async def aclose(self) -> None:
-        await self._reply.aclose()
 
 
 def _by_lines(rewrite: Rewrite, data: bytes) -> bytes:

@@ -23,7 +23,7 @@ from router.conversation.message_history import (
     suits_message,
 )
 from router.conversation.moved_body import MovedBody
-from router.conversation.moved_reply import MovedReply, ReadRefusal, Rewrite
+from router.conversation.moved_reply import MovedReply, Rewrite
 from router.conversation.refusals import (
     MESSAGES_PATH,
     RESPONSES_PATH,
@@ -32,21 +32,20 @@ from router.conversation.response_history import move_response, suits_response
 from router.conversation.tool_names import with_client_names
 from router.protocols.untranslatable import Untranslatable
 from router.upstream.failure import refused_request
-from router.upstream.reply_reading import read_error_body
+from router.upstream.reply_reading import ReadReply, read_error_body
 from router.upstream.transport import (
     CHAT_PATH,
     BegunCall,
     Transport,
     UpstreamReply,
     UpstreamRequest,
-    begin_of,
 )
 
 # What says something of a piece or a field.
 STATUSES: Final = frozenset({400, 404, 415, 422, 500, 501})
 
 
-class ConversationTransport:
+class ConversationTransport(Transport):
     """Carries the conversations of one kind's requests. wire: what sends them; chats: what
     sends those in a chat, where that is another. Both are another's to close.
     """
@@ -61,7 +60,6 @@ class ConversationTransport:
         self._wire = wire
         self._repairs = repairs
         self._chats = chats or wire
-        self._begin_chat, self._begin_other = begin_of(self._chats), begin_of(wire)
         self._intake = INTAKES.get(kind, TAKES_ALL)
         # Only what a translation writes as a chat has signatures in it.
         self._signs_chats = Endpoint.CHAT in PROVIDER_KINDS[kind].adapted
@@ -81,13 +79,11 @@ class ConversationTransport:
         return await self._settled(sent, await self._way(sent).send(sent), moved)
 
     def begin(self, request: UpstreamRequest) -> BegunCall | None:
-        """Begins a call as `begin_call` does; None for a conversation that carries a piece, or
-        a target of which something was learned. Where its answer is a refusal, `settled` asks
-        once more.
+        """Begins a call; None for a conversation that carries a piece, or a target of which
+        something was learned. Where its answer is a refusal, `settled` asks once more.
         """
         path, body = request.path, request.body
-        begin = self._begin_chat if path == CHAT_PATH else self._begin_other
-        if begin is None or (self._repairs.any and self._repairs.knows(request)):
+        if self._repairs.any and self._repairs.knows(request):
             return None
         if path == CHAT_PATH:
             takes_all = self._intake is TAKES_ALL and QUOTED_MARK not in body
@@ -97,16 +93,15 @@ class ConversationTransport:
             suits = THINKS not in body and (plain or suits_message(body))
         else:
             suits = path != RESPONSES_PATH or (ENCRYPTED not in body and suits_response(body))
-        return begin(request) if suits else None
+        if not suits:
+            return None
+        return (self._chats if path == CHAT_PATH else self._wire).begin(request)
 
     async def settled(self, request: UpstreamRequest, reply: UpstreamReply) -> UpstreamReply:
         """Returns the reply to a begun request, or that of one more try without the piece or
         field that it refuses.
         """
         return await self._settled(request, reply, MovedBody(request.body))
-
-    async def aclose(self) -> None:
-        """Does nothing: what sends is another's to close."""
 
     def _way(self, request: UpstreamRequest) -> Transport:
         return self._chats if request.path == CHAT_PATH else self._wire
@@ -131,7 +126,9 @@ class ConversationTransport:
             body = await read_error_body(reply)
             less = self._repairs.learn(request, reply.status, body, refused)
             if less is None:
-                reply = ReadRefusal(reply, body)
+                reply = ReadReply(
+                    reply.status, reply.headers, body, local=reply.local, source=reply
+                )
                 break
             await reply.aclose()
             request = less.request

@@ -24,14 +24,7 @@ from router.request.json_spans import (
 from router.server.headers import Header, passed_on
 from router.upstream.failure import UpstreamFailed
 from router.upstream.reply_reading import read_error_body
-from router.upstream.transport import (
-    UpstreamReply,
-    dropped_fields_of,
-    is_local,
-    is_unended,
-    opening_seconds,
-    refused_pieces_of,
-)
+from router.upstream.transport import UpstreamReply
 
 
 @dataclass(slots=True)
@@ -44,10 +37,10 @@ class UpstreamAnswer:
     usage: TokenUsage | None
     members: ParsedObject  # as it was parsed
     model: str = ""  # the provider's, or empty
-    dropped: tuple[str, ...] = ()  # as `dropped_fields_of` has it
-    refused: tuple[str, ...] = ()  # as `refused_pieces_of` has it
+    dropped: tuple[str, ...] = ()  # dropped, refused, opening_s: as `UpstreamReply` has them
+    refused: tuple[str, ...] = ()
     irregularity: str | None = None  # of its end
-    opening_s: float = 0.0  # as `opening_seconds` has it
+    opening_s: float = 0.0
 
 
 async def read_refusal(reply: UpstreamReply) -> UpstreamFailed:
@@ -55,7 +48,7 @@ async def read_refusal(reply: UpstreamReply) -> UpstreamFailed:
     body = await read_error_body(reply)
     told = {name.decode("latin-1"): decode_header(value) for name, value in reply.headers}
     failed = refusal_failure(reply.status, body, told.get("content-type", ""), told)
-    failed.local = is_local(reply)
+    failed.local = reply.local
     return failed
 
 
@@ -86,10 +79,10 @@ async def read_answer(
     answer = parse_answer(
         reply.status, reply.headers, body, json_name, dialect, request_body, silence=silence
     )
-    answer.dropped = dropped_fields_of(reply)
-    answer.refused = refused_pieces_of(reply)
-    answer.opening_s = opening_seconds(reply)
-    if is_unended(reply):
+    answer.dropped = reply.dropped
+    answer.refused = reply.refused
+    answer.opening_s = reply.opening_s
+    if reply.unended:
         answer.irregularity = Irregularity.NO_FINISH_REASON
     return answer
 

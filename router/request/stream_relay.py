@@ -24,12 +24,7 @@ from router.server.internal_errors import RouterPart
 from router.server.timers import TimeLimit, Timers
 from router.upstream.failure import UpstreamFailed
 from router.upstream.reply_reading import LAST_EVENTS_S
-from router.upstream.transport import (
-    UpstreamReply,
-    dropped_fields_of,
-    hidden_progress,
-    refused_pieces_of,
-)
+from router.upstream.transport import UpstreamReply
 
 # How long a finished stream may take to close, so that its connection can be used again.
 LAST_BYTES_S: Final = 0.2
@@ -63,11 +58,9 @@ class CommittedStream:
     ) -> None:
         self.failure: FailureClass | None = None
         self.events = events
-        self.dropped = dropped_fields_of(reply)  # fields that a translation left behind
-        self.refused = refused_pieces_of(reply)
-        self.opening_s: float = getattr(reply, "opening_s", 0.0)  # as `opening_seconds`
+        self.dropped, self.refused = reply.dropped, reply.refused
+        self.opening_s = reply.opening_s
         self._reply = reply
-        self._is_translated = hasattr(reply, "progress_events")
         self._chunks = chunks
         self._held = held
         self._between_s = between_s
@@ -263,9 +256,7 @@ class CommittedStream:
 
         What does not bring the answer on, such as a ping, gives it no new time.
         """
-        moved = self.events.progress_events
-        if self._is_translated:
-            moved += hidden_progress(self._reply)
+        moved = self.events.progress_events + self._reply.progress_events
         if moved != self._moved:
             self._moved = moved
             self._left_s = self._between_s

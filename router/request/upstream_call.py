@@ -38,7 +38,6 @@ from router.upstream.transport import (
     TransportFactory,
     UpstreamReply,
     UpstreamRequest,
-    settled_reply,
 )
 
 # Up to Python 3.11, to find a member in its class takes ten times as long.
@@ -212,16 +211,13 @@ class UpstreamCalls:
         reply = await begun.reply()
         if 200 <= reply.status < 300:
             return reply
-        return await settled_reply(transport, _request(job, made), reply)
+        return await transport.settled(_request(job, made), reply)
 
     def begin(self, job: RoutedRequest, made: AttemptSpec) -> BegunCall | None:
         """Sends the request of an attempt without a task to wait in; None where that cannot be
         done now. Raises UpstreamFailed.
         """
-        transport = self._transport_for(made.upstream.provider)
-        begin = getattr(transport, "begin", None)
-        # As `begin_call` has it, before the request is made.
-        return None if begin is None else begin(_request(job, made))
+        return self._transport_for(made.upstream.provider).begin(_request(job, made))
 
     def whole_answer(self, job: RoutedRequest, call: BegunCall) -> UpstreamAnswer:
         """Reads the answer of a call that is whole. Raises UpstreamFailed, as `make` would."""

@@ -3,7 +3,7 @@
 Apart from the bridge, since mypyc compiles no asynchronous generator.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 from harness.domain.errors import InputError
 from harness.domain.reliability.failures import FailureClass
@@ -12,37 +12,20 @@ from router.protocols.endpoint_translation import TranslatedRequest
 from router.protocols.event_stream import Irregularity
 from router.request.json_spans import parse_object
 from router.upstream.failure import UpstreamFailed
-from router.upstream.reply_reading import chunks_until_end
-from router.upstream.transport import (
-    UpstreamReply,
-    dropped_fields_of,
-    opening_seconds,
-    refused_pieces_of,
-)
+from router.upstream.reply_reading import WrappedReply, chunks_until_end
+from router.upstream.transport import UpstreamReply
 
 
-class BridgedReply:
+class BridgedReply(WrappedReply):
     """The chat's answer in the client's protocol; status and headers are the provider's."""
 
     def __init__(
         self, reply: UpstreamReply, request: TranslatedRequest, *, stream: bool
     ) -> None:
-        self.dropped = tuple(dict.fromkeys((*request.dropped, *dropped_fields_of(reply))))
-        self.refused = refused_pieces_of(reply)
-        self.opening_s = opening_seconds(reply)
-        self.progress_events = 0
-        self.unended = False
-        self._reply = reply
+        super().__init__(reply)
+        self.dropped = tuple(dict.fromkeys((*request.dropped, *reply.dropped)))
         self._said = request
         self._stream = stream
-
-    @property
-    def status(self) -> int:
-        return self._reply.status
-
-    @property
-    def headers(self) -> Sequence[tuple[bytes, bytes]]:
-        return self._reply.headers
 
     async def body(self) -> bytes:
         if self._stream:
@@ -73,6 +56,3 @@ class BridgedReply:
         yield events.end()
         if events.failure is not None:
             raise events.failure
-
-    async def aclose(self) -> None:
-        await self._reply.aclose()

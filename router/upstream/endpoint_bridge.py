@@ -15,15 +15,13 @@ from router.upstream.transport import (
     Transport,
     UpstreamReply,
     UpstreamRequest,
-    begin_of,
-    settled_reply,
 )
 
 # Of the client's headers, what only its own protocol knows.
 _OWN = b"anthropic-"
 
 
-class EndpointBridge:
+class EndpointBridge(Transport):
     """Translates requests into chats, and sends them through `beneath`. translations: by path.
     usual: the paths that are translated where a request says nothing of it; any other is sent
     as it is.
@@ -37,7 +35,6 @@ class EndpointBridge:
     ) -> None:
         self._usual = usual
         self._beneath = beneath
-        self._begin = begin_of(beneath)
         self._translations = translations
 
     async def send(self, request: UpstreamRequest) -> UpstreamReply:
@@ -60,15 +57,12 @@ class EndpointBridge:
         return BridgedReply(reply, said, stream=request.stream)
 
     def begin(self, request: UpstreamRequest) -> BegunCall | None:
-        """Begins a call as `begin_call` does; None for a request that is translated."""
+        """Begins a call; None for a request that is translated."""
         bridged = self._usual if request.bridged is None else request.bridged
-        if self._begin is None or request.path in bridged:
-            return None
-        return self._begin(request)
+        return None if request.path in bridged else self._beneath.begin(request)
 
     async def settled(self, request: UpstreamRequest, reply: UpstreamReply) -> UpstreamReply:
-        """Settles a call that was begun beneath, as `settled_reply` does."""
-        return await settled_reply(self._beneath, request, reply)
+        return await self._beneath.settled(request, reply)
 
     async def aclose(self) -> None:
         await self._beneath.aclose()

@@ -21,13 +21,14 @@ from router.upstream.transport import (
     WAITING,
     WHOLE,
     CallState,
+    Transport,
     UpstreamRequest,
 )
 
 
-class UpstreamPool:
-    """Implements Transport. No redirects, no cookies, no proxies from the environment, no
-    retries, no pipelining.
+class UpstreamPool(Transport):
+    """Connects to providers over HTTP/1.1. No redirects, no cookies, no proxies from the
+    environment, no retries, no pipelining.
 
     tls: the system's trust unless given. Belongs to the event loop that sends first.
     """

@@ -10,6 +10,7 @@ from harness.domain.reliability.failures import FailureClass
 from router.upstream.failure import UpstreamFailed
 from router.upstream.origin_pool import OriginPool
 from router.upstream.pool_connection import PoolConnection
+from router.upstream.transport import UpstreamReply
 
 PIECE_BYTES = 64 * 1024
 # zlib reads the header and takes gzip or zlib.
@@ -55,7 +56,7 @@ def inflater_for(encoding: str) -> BoundedInflater | None:
             )
 
 
-class PooledReply:
+class PooledReply(UpstreamReply):
     """A reply whose body is read as it arrives, up to max_bytes."""
 
     __slots__ = ("_max_bytes", "_origin", "_size", "_wire", "headers", "opening_s", "status")

@@ -1,9 +1,10 @@
-"""Reads a provider's error body within bounds of bytes and time, and a stream whose end was
-announced, but whose last events may never come.
+"""Replies around others (`WrappedReply`) and those whose body is here (`ReadReply`). Reads a
+provider's error body within bounds of bytes and time, and a stream whose end was announced, but
+whose last events may never come.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 from router.upstream.failure import UpstreamFailed
@@ -13,6 +14,47 @@ from router.upstream.transport import UpstreamReply
 MAX_BYTES: Final = 256 * 1024
 # How long its words are waited for, once its status is known.
 WAIT_S: Final = 2.0
+
+
+class WrappedReply(UpstreamReply):
+    """A reply around another one, of which it says the same."""
+
+    def __init__(self, reply: UpstreamReply) -> None:
+        self.status, self.headers = reply.status, reply.headers
+        self.dropped, self.refused = reply.dropped, reply.refused
+        self.opening_s, self.progress_events = reply.opening_s, reply.progress_events
+        self.unended, self.local = reply.unended, reply.local
+        self._reply = reply
+
+    async def aclose(self) -> None:
+        await self._reply.aclose()
+
+
+class ReadReply(UpstreamReply):
+    """A reply whose body is here. source: the reply that it was read of, which ends with it."""
+
+    def __init__(
+        self,
+        status: int,
+        headers: Sequence[tuple[bytes, bytes]],
+        body: bytes,
+        *,
+        local: bool = False,
+        source: UpstreamReply | None = None,
+    ) -> None:
+        self.status, self.headers, self.local = status, headers, local
+        self._body = body
+        self._source = source
+
+    async def body(self) -> bytes:
+        return self._body
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        yield self._body
+
+    async def aclose(self) -> None:
+        if self._source is not None:
+            await self._source.aclose()
 
 
 async def read_error_body(reply: UpstreamReply) -> bytes:

@@ -1,12 +1,13 @@
 """The transport is the interface between the router and the providers: a request
-(`UpstreamRequest`), its reply (`UpstreamReply`), or an `UpstreamFailed`. Also reads what a
-transport around another one says of a reply: dropped fields, hidden progress, a missing end.
+(`UpstreamRequest`), its reply (`UpstreamReply`), or an `UpstreamFailed`.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, Protocol
+
+from mypy_extensions import mypyc_attr
 
 from harness.domain.providers.credentials import ProviderKey
 from harness.domain.routing.target import Provider
@@ -34,74 +35,42 @@ class UpstreamRequest:
     bridged: frozenset[str] | None = None
 
 
-class UpstreamReply(Protocol):
-    @property
-    def status(self) -> int: ...
+@mypyc_attr(native_class=False)
+class UpstreamReply:
+    """The reply to a request: its head is here, its body arrives. names of headers: in lower
+    case, as they came.
 
-    @property
-    def headers(self) -> Sequence[tuple[bytes, bytes]]:
-        """Lists the headers as they came; names in lower case."""
-        ...
+    A transport around another one says by the fields with defaults what it did.
+    """
+
+    __slots__ = ()
+    status: int
+    headers: Sequence[tuple[bytes, bytes]]
+    dropped: tuple[str, ...] = ()  # fields of the request that a translation left behind
+    # Pieces of the conversation that the provider refused before it gave this reply.
+    refused: tuple[str, ...] = ()
+    # How much a translation has heard that brings the answer on, of which a client may see
+    # nothing: thoughts that were not asked for, a call that waits for its turn.
+    progress_events: int = 0
+    opening_s: float = 0.0  # to open its connection; 0 for one that stood already
+    # The provider did not say why a whole answer ended, so a translation had to say something.
+    unended: bool = False
+    local: bool = False  # the router itself refuses: no provider was asked
 
     async def body(self) -> bytes:
         """Reads the whole body, decoded. Raises UpstreamFailed."""
-        ...
+        raise NotImplementedError
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Yields the body, decoded, as it arrives. Raises UpstreamFailed when it breaks off."""
-        ...
+        raise NotImplementedError
 
     async def aclose(self) -> None:
         """Gives the connection back if the body was read to its end, else closes it."""
-        ...
 
 
-def dropped_fields_of(reply: UpstreamReply) -> tuple[str, ...]:
-    """Fields of the request that a translation left behind; empty for what went as it was.
-
-    A transport around another one hands it on, as an attribute of its own reply.
-    """
-    found: tuple[str, ...] = getattr(reply, "dropped", ())
-    return found
-
-
-def refused_pieces_of(reply: UpstreamReply) -> tuple[str, ...]:
-    """Pieces of the conversation that the provider refused before it gave this reply to a
-    request without them.
-    """
-    found: tuple[str, ...] = getattr(reply, "refused", ())
-    return found
-
-
-def hidden_progress(reply: UpstreamReply) -> int:
-    """How much a translation has heard that brings the answer on, of which a client may see
-    nothing: thoughts that were not asked for, a call that waits for its turn.
-    """
-    found: int = getattr(reply, "progress_events", 0)
-    return found
-
-
-def opening_seconds(reply: UpstreamReply) -> float:
-    """How long it took to open the connection of a reply; 0 for one that stood already."""
-    found: float = getattr(reply, "opening_s", 0.0)
-    return found
-
-
-def is_unended(reply: UpstreamReply) -> bool:
-    """Tells whether the provider did not say why a whole answer ended, so that a translation
-    had to say something.
-    """
-    found: bool = getattr(reply, "unended", False)
-    return found
-
-
-def is_local(reply: UpstreamReply) -> bool:
-    """Tells whether a refusal is the router's own: no provider was asked."""
-    found: bool = getattr(reply, "local", False)
-    return found
-
-
-class Transport(Protocol):
+@mypyc_attr(native_class=False)
+class Transport:
     """Makes one attempt; never tries again, never follows a redirect.
 
     Only the connection's own timeout is its business; the caller bounds the rest by
@@ -110,9 +79,22 @@ class Transport(Protocol):
 
     async def send(self, request: UpstreamRequest) -> UpstreamReply:
         """Sends a request; any status is a reply. Raises UpstreamFailed when there is none."""
-        ...
+        raise NotImplementedError
 
-    async def aclose(self) -> None: ...
+    def begin(self, request: UpstreamRequest) -> "BegunCall | None":  # noqa: ARG002 - the default
+        """Sends a request without a task to wait in; None for a transport that cannot, or
+        cannot now: `send` is for everything. Raises UpstreamFailed.
+        """
+        return None
+
+    async def settled(self, request: UpstreamRequest, reply: UpstreamReply) -> UpstreamReply:  # noqa: ARG002 - the default
+        """Returns the reply to a begun call, or to one more try where the transport knows how
+        to mend what the provider refused. Raises UpstreamFailed.
+        """
+        return reply
+
+    async def aclose(self) -> None:
+        """Does nothing where what sends is another's to close."""
 
 
 class CallState(Enum):
@@ -175,32 +157,6 @@ class BegunCall(Protocol):
     def close(self) -> None:
         """Gives the connection back if the answer is whole, else closes it."""
         ...
-
-
-def begin_call(transport: Transport, request: UpstreamRequest) -> BegunCall | None:
-    """Sends a request without a task to wait in; None for a transport that cannot, or cannot
-    now: `send` is for everything. Raises UpstreamFailed.
-    """
-    begin = begin_of(transport)
-    return begin(request) if begin is not None else None
-
-
-def begin_of(transport: Transport) -> Callable[[UpstreamRequest], BegunCall | None] | None:
-    """Finds the transport's own `begin_call`; None for one that has none."""
-    begin: Callable[[UpstreamRequest], BegunCall | None] | None
-    begin = getattr(transport, "begin", None)
-    return begin
-
-
-async def settled_reply(
-    transport: Transport, request: UpstreamRequest, reply: UpstreamReply
-) -> UpstreamReply:
-    """Returns the reply to a begun call, or to one more try where the transport knows how to
-    mend what the provider refused. Raises UpstreamFailed.
-    """
-    settle: Callable[[UpstreamRequest, UpstreamReply], Awaitable[UpstreamReply]] | None
-    settle = getattr(transport, "settled", None)
-    return reply if settle is None else await settle(request, reply)
 
 
 TransportFactory = Callable[[Provider], Transport]

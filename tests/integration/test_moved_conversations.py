@@ -33,7 +33,7 @@ from harness.domain.routing.table import (
 from harness.domain.routing.target import Target
 from router.protocols.endpoints import ENDPOINTS
 from router.upstream.failure import UpstreamFailed
-from router.upstream.transport import UpstreamReply, UpstreamRequest
+from router.upstream.transport import Transport, UpstreamReply, UpstreamRequest
 from router.upstream.transports import Transports
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTransport, ScriptedTurn
@@ -139,7 +139,7 @@ def forcing(route: str, provider: str) -> KillSwitch:
     return KillSwitch(f"sw_{route}", route, force, "a drill", "ada", at, None, SwitchSource.CLI)
 
 
-class StrictWire:
+class StrictWire(Transport):
     """All providers, below the transports. failing: names of those that do not answer.
     refused: what was refused of the last requests.
     """

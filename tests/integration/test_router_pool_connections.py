@@ -16,7 +16,7 @@ from router.upstream import origin_pool
 from router.upstream.failure import UpstreamFailed
 from router.upstream.pool import UpstreamPool
 from router.upstream.pool_connection import HIGH_WATER_BYTES
-from router.upstream.transport import UpstreamReply, UpstreamRequest, opening_seconds
+from router.upstream.transport import UpstreamReply, UpstreamRequest
 from tests.support.providers.raw_server import (
     OK,
     RawServer,
@@ -54,7 +54,7 @@ async def test_a_connection_is_used_again(pool: UpstreamPool) -> None:
             replies.append(await pool.send(server.ask()))
             assert await whole(replies[-1]) == b"ok"
         assert len(server.lines) == 1
-    assert [opening_seconds(reply) > 0.0 for reply in replies] == [True] + [False] * 4
+    assert [reply.opening_s > 0.0 for reply in replies] == [True] + [False] * 4
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from router.upstream.transport import (
     CHAT_PATH,
     UpstreamReply,
     UpstreamRequest,
-    dropped_fields_of,
 )
 from tests.support.providers.raw_server import Play, ServerConnection, raw_server
 from tests.wire import anthropic, gemini, vertex
@@ -240,7 +239,7 @@ async def test_what_was_dropped_is_known_to_the_caller(
     answer = whole(WIRES[kind].whole(Reply("Hi")))
     more: Json = {"stream": False, "logit_bias": {"1": 1}, "verbosity": "low"}
     async with call_provider(loaded[kind], kind, plays(answer), **more) as (reply, _):
-        assert dropped_fields_of(reply) == ("logit_bias", "verbosity")
+        assert reply.dropped == ("logit_bias", "verbosity")
         assert json.loads(await reply.body())["choices"][0]["message"]["content"] == "Hi"
 
 

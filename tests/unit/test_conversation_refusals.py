@@ -12,7 +12,7 @@ from router.conversation.learned_repairs import LearnedRepairs
 from router.conversation.makers import read_mark
 from router.conversation.refusals import MESSAGES_PATH, RESPONSES_PATH
 from router.conversation.transport import ConversationTransport
-from router.upstream.transport import CHAT_PATH, UpstreamRequest, dropped_fields_of
+from router.upstream.transport import CHAT_PATH, UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTransport, ScriptedTurn
 
 pytestmark = pytest.mark.req("B7", "A4")
@@ -104,7 +104,7 @@ async def ask(
     await reply.body()
     await reply.aclose()
     assert wire.open_replies == 0
-    return reply.status, dropped_fields_of(reply), [json.loads(r.body) for r in wire.seen]
+    return reply.status, reply.dropped, [json.loads(r.body) for r in wire.seen]
 
 
 def within(text: str, refusal: Json) -> Callable[[Json], Json | None]:
@@ -270,7 +270,7 @@ async def test_an_unknown_field_in_a_list_is_left_out_of_all_entries_from_then_o
     request = UpstreamRequest(Provider("p", "custom", BASE), body, False)  # noqa: FBT003 - no stream
     for tries in (2, 3):
         reply = await moved.send(request)
-        assert (reply.status, dropped_fields_of(reply)) == (200, ("messages.*.name",))
+        assert (reply.status, reply.dropped) == (200, ("messages.*.name",))
         assert len(wire.seen) == tries
     assert json.loads(wire.seen[-1].body)["messages"][2] == {"role": "user", "content": "hi"}
     assert moved.begin(request) is None
@@ -303,7 +303,7 @@ async def test_a_call_that_was_begun_without_a_task_is_settled_in_the_same_way()
     call = moved.begin(request)
     assert call is not None
     reply = await moved.settled(request, await call.reply())
-    assert (reply.status, dropped_fields_of(reply)) == (200, ("store",))
+    assert (reply.status, reply.dropped) == (200, ("store",))
 
 
 @pytest.mark.parametrize("cut", [1, 7, 4096])

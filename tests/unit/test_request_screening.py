@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from router.conversation.chat_history import move_chat
 from router.conversation.intake import INTAKES
 from router.protocols.untranslatable import Untranslatable
-from router.upstream.translate.provider_errors import ProviderRefusal, translate_refusal
+from router.upstream.reply_reading import ReadReply
+from router.upstream.translate.provider_errors import translate_refusal
 from router.upstream.translate.request_screening import (
     RULES,
     ScreenedRequest,
@@ -222,7 +223,7 @@ async def translated_refusal(
     fault: Refused, kind: str
 ) -> tuple[int, dict[str, Any], dict[bytes, bytes]]:
     headers = [(k.encode(), v.encode()) for k, v in fault.headers.items()]
-    given = ProviderRefusal(fault.status, json.dumps(fault.body).encode(), headers)
+    given = ReadReply(fault.status, headers, json.dumps(fault.body).encode())
     refusal = await translate_refusal(given, kind)
     return refusal.status, json.loads(await refusal.body())["error"], dict(refusal.headers)
 

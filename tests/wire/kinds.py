@@ -15,7 +15,7 @@ from evals.sim.tool_calls import SimulatedToolCall
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
 from router.upstream.failure import UpstreamFailed
-from router.upstream.transport import UpstreamReply, UpstreamRequest
+from router.upstream.transport import Transport, UpstreamReply, UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTransport, ScriptedTurn
 from tests.wire import anthropic, bedrock, gemini, openai, vertex
 from tests.wire.server import KEY, Json, Refused, Reply, Strict, WireRequest
@@ -47,7 +47,7 @@ def says(provider: str) -> str:
     return f"An answer of {provider}."
 
 
-class Kinds:
+class Kinds(Transport):
     """The wire below all transports. failing: names of providers that do not answer.
 
     asked: provider and path of each request.

@@ -4,14 +4,13 @@ their true status and wait, and makes the 422 for what cannot be translated.
 
 import json
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from router.protocols.untranslatable import Untranslatable
-from router.upstream.reply_reading import read_error_body
+from router.upstream.reply_reading import ReadReply, read_error_body
 from router.upstream.transport import UpstreamReply
 
-Header = tuple[bytes, bytes]
 Json = dict[str, Any]
 
 # Google's statuses, as OpenAI's types.
@@ -37,62 +36,37 @@ _AWS_TYPES: Final[Mapping[int, str]] = {
     500: "server_error",
     503: "overloaded_error",
 }
+_JSON: Final = (b"content-type", b"application/json")
 _AWS_TOO_LONG: Final = "input is too long"
 _GOOGLE_TOO_LONG: Final = "exceeds the maximum number of tokens"
 _SECONDS: Final = re.compile(r"(\d+(?:\.\d+)?)s")
 _KEPT: Final = (b"retry-after", b"retry-after-ms", b"request-id", b"x-request-id")
 
 
-class ProviderRefusal:
-    """A reply that is whole from the start. local: no provider was asked."""
-
-    def __init__(
-        self,
-        status: int,
-        body: bytes,
-        headers: Sequence[Header] = (),
-        *,
-        local: bool = False,
-    ) -> None:
-        self.status = status
-        self.local = local
-        self.headers: Sequence[Header] = [(b"content-type", b"application/json"), *headers]
-        self._body = body
-
-    async def body(self) -> bytes:
-        return self._body
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        yield self._body
-
-    async def aclose(self) -> None:
-        """Does nothing: nothing is open."""
-
-
-def whole_refusal(why: Untranslatable) -> ProviderRefusal:
+def whole_refusal(why: Untranslatable) -> ReadReply:
     """Ours, of what cannot be translated: the provider is not asked."""
     error = {"message": why.message, "type": "invalid_request_error", "param": why.param}
     body = json.dumps({"error": {**error, "code": why.code}}).encode()
-    return ProviderRefusal(422, body, local=True)
+    return ReadReply(422, [_JSON], body, local=True)
 
 
-async def translate_refusal(reply: UpstreamReply, kind: str) -> ProviderRefusal:
+async def translate_refusal(reply: UpstreamReply, kind: str) -> ReadReply:
     """Translates a provider's refusal: reads the reply and closes it."""
     try:
         raw = await read_error_body(reply)
     finally:
         await reply.aclose()
-    headers = [header for header in reply.headers if _is_kept(header[0])]
+    headers = [_JSON, *(header for header in reply.headers if _is_kept(header[0]))]
     error = _error_of_aws(raw, reply.status) if kind == "bedrock" else _error(raw)
     if error is None:  # a proxy's page, or nothing: the status says enough
-        return ProviderRefusal(reply.status, b"{}", headers)
+        return ReadReply(reply.status, headers, b"{}")
     status = reply.status
     if kind not in ("anthropic", "bedrock"):
         error, status, wait_s = _from_google(error, status)
         if wait_s and b"retry-after" not in dict(headers):
             headers.append((b"retry-after", wait_s))
     shaped = {"param": None, "code": None, **error}
-    return ProviderRefusal(status, json.dumps({"error": shaped}).encode(), headers)
+    return ReadReply(status, headers, json.dumps({"error": shaped}).encode())
 
 
 def _is_kept(name: bytes) -> bool:

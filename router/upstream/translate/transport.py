@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 from harness.domain.reliability.failures import FailureClass
 from router.protocols.untranslatable import Untranslatable
 from router.upstream.failure import UpstreamFailed
-from router.upstream.reply_reading import chunks_until_end
+from router.upstream.reply_reading import WrappedReply, chunks_until_end
 from router.upstream.translate.litellm import load_translation
 from router.upstream.translate.provider_errors import translate_refusal, whole_refusal
 from router.upstream.translate.request_screening import Json, screen_request
@@ -29,12 +29,7 @@ from router.upstream.translate.translation import (
     Translation,
     no_counterpart,
 )
-from router.upstream.transport import (
-    Transport,
-    UpstreamReply,
-    UpstreamRequest,
-    opening_seconds,
-)
+from router.upstream.transport import Transport, UpstreamReply, UpstreamRequest
 
 Header = tuple[bytes, bytes]
 T = TypeVar("T")
@@ -48,7 +43,7 @@ _ITS_OWN: Final = frozenset(
 )
 
 
-class TranslatingTransport:
+class TranslatingTransport(Transport):
     """Sends chats, translated, to providers of one kind. wire: what carries the translated
     request.
     """
@@ -83,10 +78,7 @@ class TranslatingTransport:
         except BaseException:
             await reply.aclose()
             raise
-        return WholeReply(reply, partial(translation.answer, ask), ask.dropped)
-
-    async def aclose(self) -> None:
-        """The wire is another's to close."""
+        return TranslatedReply(reply, partial(translation.answer, ask), ask.dropped)
 
 
 def _upstream_request(
@@ -115,34 +107,19 @@ async def _aside(size: int, work: Callable[[], T]) -> T:
     return await asyncio.to_thread(work) if size > LARGE else work()
 
 
-class _Reply:
-    def __init__(self, reply: UpstreamReply, dropped: Sequence[str]) -> None:
-        self.dropped = tuple(dropped)
-        self.opening_s = opening_seconds(reply)
-        self._reply = reply
-
-    @property
-    def status(self) -> int:
-        return self._reply.status
-
-    @property
-    def headers(self) -> Sequence[Header]:
-        """The provider's, but for what tells of its own bytes."""
-        kept = [header for header in self._reply.headers if header[0] not in _ITS_OWN]
-        return [(b"content-type", self._type()), *kept]
-
-    def _type(self) -> bytes:
-        return dict(self._reply.headers).get(b"content-type", b"")
-
-    async def aclose(self) -> None:
-        await self._reply.aclose()
+def _own_headers(reply: UpstreamReply) -> Sequence[Header]:
+    """The provider's, but for what tells of its own bytes."""
+    type_ = dict(reply.headers).get(b"content-type", b"")
+    kept = [header for header in reply.headers if header[0] not in _ITS_OWN]
+    return [(b"content-type", b"text/event-stream" if type_ == AWS_STREAM else type_), *kept]
 
 
-class WholeReply(_Reply):
+class TranslatedReply(WrappedReply):
     def __init__(
         self, reply: UpstreamReply, translate: Callable[[Json], Json], dropped: Sequence[str]
     ) -> None:
-        super().__init__(reply, dropped)
+        super().__init__(reply)
+        self.headers, self.dropped = _own_headers(reply), tuple(dropped)
         self._translate = translate
 
     async def body(self) -> bytes:
@@ -186,18 +163,15 @@ def _end_with_default(given: Json) -> bool:
     return True
 
 
-class StreamReply(_Reply):
+class StreamReply(WrappedReply):
     """Only what came whole is translated; an end without a finish reason stays without one."""
 
     def __init__(
         self, reply: UpstreamReply, chunks: ChunkTranslator, dropped: Sequence[str]
     ) -> None:
-        super().__init__(reply, dropped)
+        super().__init__(reply)
+        self.headers, self.dropped = _own_headers(reply), tuple(dropped)
         self._chunks = chunks
-
-    def _type(self) -> bytes:
-        found = super()._type()
-        return b"text/event-stream" if found == AWS_STREAM else found
 
     async def body(self) -> bytes:
         return b"".join([piece async for piece in self.chunks()])

@@ -10,7 +10,7 @@ from enum import Enum
 
 from harness.domain.reliability.failures import FailureClass
 from router.upstream.failure import UpstreamFailed
-from router.upstream.transport import CallState, UpstreamRequest
+from router.upstream.transport import CallState, Transport, UpstreamReply, UpstreamRequest
 
 
 class ScriptedEvent(Enum):
@@ -31,7 +31,7 @@ class ScriptedTurn:
     hang: bool = False  # the connection is taken, and nothing comes
 
 
-class ScriptedTransport:
+class ScriptedTransport(Transport):
     """Asks `script` for the turn of every request; keeps the requests in `seen`."""
 
     def __init__(self, script: Callable[[UpstreamRequest], ScriptedTurn]) -> None:
@@ -166,7 +166,7 @@ class ScriptedCall:
             self._head.close()
 
 
-class ScriptedReply:
+class ScriptedReply(UpstreamReply):
     """A reply that plays its turn's steps. here: of the body, what came and was not read."""
 
     def __init__(self, turn: ScriptedTurn, transport: ScriptedTransport) -> None:
