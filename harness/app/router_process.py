@@ -148,7 +148,7 @@ def router_app(
 ) -> "Router":
     """Builds the router's ASGI application, for one process. Raises ConfigError."""
     from router.access.rate_limits import BOOK, SharedRates  # noqa: PLC0415
-    from router.recording.guard_files import GuardFolder  # noqa: PLC0415
+    from router.recording.guard_files import GuardFiles  # noqa: PLC0415
     from router.server.app import Router  # noqa: PLC0415 - only a process that routes needs it
 
     where, home = (
@@ -172,7 +172,7 @@ def router_app(
         exposition=exposition,
         rates=SharedRates(home / BOOK),
         tracing=_tracing(where.tracing),
-        guard_files=GuardFolder(home / "guard"),
+        guard_files=GuardFiles(home / "guard"),
         agents=installation.settings.agents,
         learned=transports.repairs.fields,
     )

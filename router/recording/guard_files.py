@@ -11,13 +11,14 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from harness.domain.reliability.failures import describe_failures
+from router.snapshot.plain_data import from_plain, to_plain
 
 SUFFIX: Final = ".json"
 
@@ -49,13 +50,6 @@ class LocalAbort:
             f"{math.exp(self.log_limit):.3g}."
         )
 
-    def as_json(self) -> dict[str, object]:
-        return {**asdict(self), "at": self.at.isoformat()}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "LocalAbort":
-        return cls(**{**data, "at": datetime.fromisoformat(data["at"])})
-
 
 class GuardTurn(NamedTuple):
     """Holds a worker's place in the line of those that watch a rollout."""
@@ -64,97 +58,70 @@ class GuardTurn(NamedTuple):
     workers: int  # when the first did
 
 
-class GuardFiles(Protocol):
-    """Keeps aborts and turns for the guards; each method raises OSError when the disk fails."""
+class GuardFiles:
+    """Keeps aborts and turns for the guards of all processes of one router, in a folder; in
+    memory without one, for a router that is one process and forgets with it. Raises OSError
+    when the disk fails.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._memory: dict[str, Mapping[str, Any]] = {}
 
     def claim(self, rollout: str, workers: int) -> GuardTurn:
         """Claims the turn of a process that begins to watch; no two get the same."""
-        ...
-
-    def keep(self, abort: LocalAbort) -> None:
-        """Keeps an abort, durably once this returns; the first abort of a rollout stays."""
-        ...
-
-    def aborted(self) -> list[LocalAbort]: ...
-
-    def forget(self, over: frozenset[str]) -> None:
-        """Forgets rollouts that have ended."""
-        ...
-
-
-class InMemoryGuardFiles:
-    """Keeps the guards' files in memory, for a router that is one process and ends with its
-    test or benchmark.
-    """
-
-    def __init__(self) -> None:
-        self._turns: dict[str, int] = {}
-        self._aborted: dict[str, LocalAbort] = {}
-
-    def claim(self, rollout: str, workers: int) -> GuardTurn:
-        turn = self._turns.get(rollout, 0)
-        self._turns[rollout] = turn + 1
-        return GuardTurn(turn, workers)
-
-    def keep(self, abort: LocalAbort) -> None:
-        self._aborted.setdefault(abort.rollout, abort)
-
-    def aborted(self) -> list[LocalAbort]:
-        return list(self._aborted.values())
-
-    def forget(self, over: frozenset[str]) -> None:
-        for file in over:
-            self._aborted.pop(file, None)
-            self._turns.pop(file, None)
-
-
-class GuardFolder:
-    """Implements GuardFiles for all processes of one router."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def claim(self, rollout: str, workers: int) -> GuardTurn:
-        with self._changing() as folder:
-            kept = _read(self._file(folder, rollout))
+        with self._changing():
+            kept = self._read(rollout)
             turn = int(kept.get("turns", 0))
             first = int(kept.get("workers", workers))
             self._write(rollout, {**kept, "turns": turn + 1, "workers": first})
         return GuardTurn(turn, first)
 
     def keep(self, abort: LocalAbort) -> None:
-        with self._changing() as folder:
-            kept = _read(self._file(folder, abort.rollout))
+        """Keeps an abort, durably once this returns; the first abort of a rollout stays."""
+        with self._changing():
+            kept = self._read(abort.rollout)
             if "aborted" not in kept:
-                self._write(abort.rollout, {**kept, "aborted": abort.as_json()})
+                self._write(abort.rollout, {**kept, "aborted": to_plain(abort)})
 
     def aborted(self) -> list[LocalAbort]:
-        if not self._folder.exists():
-            return []
-        kept = (_read(file) for file in sorted(self._folder.glob(f"*{SUFFIX}")))
-        return [
-            LocalAbort.from_json(document["aborted"])
-            for document in kept
-            if "aborted" in document
-        ]
+        kept = list(self._memory.values())
+        if self._folder is not None and self._folder.exists():
+            kept = [_document(file) for file in sorted(self._folder.glob(f"*{SUFFIX}"))]
+        aborts = (document.get("aborted") for document in kept)
+        return [from_plain(LocalAbort, abort) for abort in aborts if abort is not None]
 
     def forget(self, over: frozenset[str]) -> None:
-        with self._changing() as folder:
-            for file in over:
-                self._file(folder, file).unlink(missing_ok=True)
+        """Forgets rollouts that have ended."""
+        with self._changing():
+            for rollout in over:
+                self._memory.pop(rollout, None)
+                if self._folder is not None:
+                    self._file(self._folder, rollout).unlink(missing_ok=True)
 
     @contextmanager
-    def _changing(self) -> Iterator[Path]:
+    def _changing(self) -> Iterator[None]:
+        if self._folder is None:
+            yield
+            return
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            yield self._folder
+            yield
 
     @staticmethod
     def _file(folder: Path, rollout: str) -> Path:
         return folder / f"{quote(rollout, safe='')}{SUFFIX}"
 
+    def _read(self, rollout: str) -> Mapping[str, Any]:
+        if self._folder is None:
+            return self._memory.get(rollout, {})
+        return _document(self._file(self._folder, rollout))
+
     def _write(self, rollout: str, kept: Mapping[str, object]) -> None:
+        if self._folder is None:
+            self._memory[rollout] = kept
+            return
         file = self._file(self._folder, rollout)
         temporary = file.with_suffix(".new")
         with temporary.open("w") as out:
@@ -169,7 +136,7 @@ class GuardFolder:
             os.close(folder)
 
 
-def _read(file: Path) -> Mapping[str, Any]:
+def _document(file: Path) -> Mapping[str, Any]:
     """Nothing for a file that is not there, or not ours."""
     try:
         found = json.loads(file.read_bytes())

@@ -44,6 +44,7 @@ from router.recording.traffic_minutes import (
     start_of_minute,
 )
 from router.server.internal_errors import place_of
+from router.snapshot.plain_data import from_plain, to_plain
 
 log = logging.getLogger(__name__)
 
@@ -214,7 +215,7 @@ class Reporter:
 
     def announce(self, abort: LocalAbort) -> None:
         # Not with the next report: other workers send users there until they hear.
-        self._send({"abort": abort.as_json()})
+        self._send({"abort": to_plain(abort)})
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -409,7 +410,7 @@ class Reporter:
 
     def handle_message(self, message: dict[str, Any]) -> None:
         if "aborted" in message:
-            self.on_abort(LocalAbort.from_json(message["aborted"]))
+            self.on_abort(from_plain(LocalAbort, message["aborted"]))
             return
         if "tell" in message:
             self._send({"metrics": self._counts(), "told": message["tell"]})

@@ -9,27 +9,17 @@ import os
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
-from datetime import date, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from harness.domain.canary.guardrails import (
-    levels_from_json,
-    ranks_from_json,
-    tallies_from_json,
-)
-from harness.domain.canary.observation import (
-    AskedName,
-    NeverSeen,
-    ObservationBlock,
-    TrafficMinute,
-)
-from harness.domain.evals.pins import ServedModel, Sighting
-from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
+from harness.domain.canary.guardrails import tallies_from_json
+from harness.domain.canary.observation import AskedName, ObservationBlock, TrafficMinute
+from harness.domain.evals.pins import Sighting
+from harness.domain.operations.alerts import Alert
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.shadow.shadow import ShadowTally
+from router.snapshot.plain_data import from_plain, to_plain
 
 
 class Batch(NamedTuple):
@@ -53,24 +43,26 @@ class Batch(NamedTuple):
     @property
     def parts(self) -> list["Batch"]:
         """Parts the batch by kind, so that what is refused takes nothing else with it."""
-        counts, none = Batch(self.blocks, self.traffic), Batch((), ())
-        split = (
-            counts,
-            none._replace(failovers=self.failovers),
-            none._replace(alerts=self.alerts),
-            none._replace(spends=self.spends),
-            none._replace(sightings=self.sightings),
-            none._replace(shadows=self.shadows),
-            none._replace(asked_names=self.asked_names),
-        )
+        counts = Batch(self.blocks, self.traffic)
+        others = [NOTHING._replace(**{k: getattr(self, k)}) for k in _ROWS if k != "traffic"]
         return [
             batch._replace(id=f"{self.id}.{number}" if self.id else "")
-            for number, batch in enumerate(split)
+            for number, batch in enumerate((counts, *others))
             if batch.rows
         ]
 
 
 NOTHING = Batch((), ())
+# Of a batch's fields, but for blocks: what their rows are.
+_ROWS: Final[Mapping[str, type]] = {
+    "traffic": TrafficMinute,
+    "failovers": Failover,
+    "alerts": Alert,
+    "spends": KeySpend,
+    "sightings": Sighting,
+    "shadows": ShadowTally,
+    "asked_names": AskedName,
+}
 # What a line begins with once its batch is in the database.
 DONE = b"#"
 # How long to wait for another process that replays the same spool.
@@ -139,7 +131,7 @@ class Spool:
             for line in lines:
                 batch = NOTHING
                 if not line.startswith(DONE) and place not in self._unmarked:
-                    with suppress(ValueError, KeyError, TypeError):
+                    with suppress(ValueError, KeyError, TypeError, AttributeError):
                         batch = decode(line)
                 if batch.rows:
                     yield batch, place
@@ -167,91 +159,27 @@ class Spool:
 
 def encode(batch: Batch) -> str:
     """Writes a batch as one line of JSON."""
-    return json.dumps(batch_to_json(batch), default=datetime.isoformat)
+    return json.dumps(batch_to_json(batch))
 
 
 def batch_to_json(batch: Batch) -> dict[str, object]:
-    """Turns a batch into JSON, but for its datetimes, which the encoder must write."""
-    return {
-        "blocks": [asdict(block) for block in batch.blocks],
-        "traffic": [asdict(row) for row in batch.traffic],
-        "failovers": [asdict(row) for row in batch.failovers],
-        "alerts": [asdict(alert) for alert in batch.alerts],
-        "spends": [{**asdict(row), "day": row.day.isoformat()} for row in batch.spends],
-        "sightings": [asdict(sighting) for sighting in batch.sightings],
-        "shadows": [{**asdict(row), "day": row.day.isoformat()} for row in batch.shadows],
-        "asked_names": [
-            {**asdict(row), "day": row.day.isoformat()} for row in batch.asked_names
-        ],
-        "id": batch.id,
-    }
+    return to_plain(batch._asdict())  # type: ignore[no-any-return]  # it is a mapping
 
 
 def decode(line: bytes | str) -> Batch:
-    """Reads a batch from a line of `encode`. Raises ValueError, KeyError or TypeError for any
-    other line.
+    """Reads a batch from a line of `encode`. Raises ValueError, KeyError, TypeError or
+    AttributeError for any other line.
     """
     return batch_from_json(json.loads(line))
 
 
 def batch_from_json(data: Mapping[str, Any]) -> Batch:
-    """Builds a batch from the JSON of `batch_to_json`. Raises ValueError, KeyError or TypeError
-    for any other.
-    """
-    moment = datetime.fromisoformat
+    """Builds a batch from the JSON of `batch_to_json`. Raises as `decode`."""
     blocks = [
-        ObservationBlock(
-            **{
-                **block,
-                "opened_at": moment(block["opened_at"]),
-                "closed_at": moment(block["closed_at"]),
-                "counts": tallies_from_json(block["counts"]),
-                "ranks": ranks_from_json(block["ranks"]),
-                "levels": levels_from_json(block["levels"]),
-                "never_seen": NeverSeen.from_json(new)
-                if (new := block["never_seen"])
-                else None,
-            }
-        )
-        for block in data["blocks"]
+        from_plain(ObservationBlock, row, counts=tallies_from_json(row["counts"]))
+        for row in data["blocks"]
     ]
-    traffic = [
-        TrafficMinute(
-            **{
-                **row,
-                "minute": moment(row["minute"]),
-                "latency_ms": {int(bound): n for bound, n in row["latency_ms"].items()},
-            }
-        )
-        for row in data["traffic"]
-    ]
-    failovers = [Failover(**{**row, "at": moment(row["at"])}) for row in data["failovers"]]
-    alerts = [_alert(row) for row in data["alerts"]]
-    spends = [
-        KeySpend(**{**row, "day": date.fromisoformat(row["day"])}) for row in data["spends"]
-    ]
-    sightings = [
-        Sighting(
-            row["target"],
-            ServedModel(**row["served"]),
-            moment(row["first_at"]),
-            moment(row["last_at"]),
-        )
-        for row in data["sightings"]
-    ]
-    shadows = [
-        ShadowTally(**{**row, "day": date.fromisoformat(row["day"])}) for row in data["shadows"]
-    ]
-    asked_names = [
-        AskedName(**{**row, "day": date.fromisoformat(row["day"])})
-        for row in data["asked_names"]
-    ]
-    id_ = data["id"]
-    return Batch(
-        blocks, traffic, failovers, alerts, spends, sightings, shadows, asked_names, id_
-    )
-
-
-def _alert(row: dict[str, Any]) -> Alert:
-    words = {"kind": AlertKind(row["kind"]), "news": AlertEvent(row["news"])}
-    return Alert(**{**row, **words, "at": datetime.fromisoformat(row["at"])})
+    others = {
+        name: [from_plain(kind, row) for row in data[name]] for name, kind in _ROWS.items()
+    }
+    return Batch(blocks, id=data["id"], **others)

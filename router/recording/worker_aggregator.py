@@ -36,6 +36,7 @@ from router.recording.metrics import counter_names, exposition_text
 from router.recording.port import CaptureDraft, ScoredUnit
 from router.recording.recorder import Recorder
 from router.recording.spool import batch_from_json
+from router.snapshot.plain_data import from_plain, to_plain
 
 log = structlog.get_logger("swapgate.router")
 
@@ -258,7 +259,7 @@ class WorkerReports(asyncio.Protocol):
     def _enter(self, report: dict[str, Any]) -> None:
         if "abort" in report:
             # First: what else is in a report is for later.
-            self._books.abort(LocalAbort.from_json(report["abort"]))
+            self._books.abort(from_plain(LocalAbort, report["abort"]))
         if "ready" in report:
             self.worker = report.get("worker", "")
             self._is_ready()
@@ -327,7 +328,7 @@ class WorkerReports(asyncio.Protocol):
 
     def send_abort(self, abort: LocalAbort) -> None:
         if self._channel is not None:
-            self._channel.write(encode_frame({"aborted": abort.as_json()}))
+            self._channel.write(encode_frame({"aborted": to_plain(abort)}))
 
     def opinion(self, number: int, fields: list[str]) -> bool:
         """Asks the worker to enter feedback; False when it is not there."""

@@ -46,7 +46,7 @@ from router.observers.worker_spending import WorkerSpending
 from router.protocols.completions import COMPLETIONS
 from router.protocols.endpoints import ENDPOINTS
 from router.protocols.messages.errors import anthropic_error
-from router.recording.guard_files import GuardFiles, InMemoryGuardFiles
+from router.recording.guard_files import GuardFiles
 from router.recording.metrics import CONTENT_TYPE, MetricReading, RouterMetrics
 from router.recording.port import Exposition, LocalExposition, Recording
 from router.recording.shadow_totals import ShadowTotalsRefresh
@@ -154,7 +154,7 @@ class Router:
         failovers = FailoverLog(secret, clock, self._metrics, recorder, self._events)
         self._guards = CanaryGuards(
             holder,
-            guard_files or InMemoryGuardFiles(),
+            guard_files or GuardFiles(),
             clock,
             workers=settings.workers,
             worker=recorder.worker,

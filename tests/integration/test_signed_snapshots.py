@@ -206,7 +206,8 @@ def test_a_snapshot_on_disk_without_a_row_or_without_signatures_serves_nobody(
     # What its JSON says beside the rows is of no weight.
     assert router.current is not None
     snapshot_file.save_snapshot(router.current.snapshot, file)
-    routes = [route | {"incumbent": NEW.id} for route in content["routes"]]
-    save(content | {"routes": routes})
+    routes = content["table"]["routes"]
+    routes = {name: route | {"incumbent": NEW.id} for name, route in routes.items()}
+    save(content | {"table": content["table"] | {"routes": routes}})
     loaded = holder(cast("Store", Away()), file).boot()
     assert loaded.snapshot.table.routes[ROUTE].incumbent == OLD.id

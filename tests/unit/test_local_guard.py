@@ -19,9 +19,7 @@ from harness.domain.routing.table import Arm, Canary, Route
 from router.observers.canary_guard import WAIT_S, CanaryGuards, RolloutGuard
 from router.recording.guard_files import (
     GuardFiles,
-    GuardFolder,
     GuardTurn,
-    InMemoryGuardFiles,
     LocalAbort,
 )
 from router.snapshot.compiler import compile_snapshot
@@ -202,7 +200,7 @@ class Side:
 
 @pytest.mark.req("F3", "F4")
 def test_a_gross_failure_stops_the_canary_in_this_worker_with_its_own_last_request() -> None:
-    side = Side(InMemoryGuardFiles())
+    side = Side(GuardFiles())
 
     side.break_it()
 
@@ -214,7 +212,7 @@ def test_a_gross_failure_stops_the_canary_in_this_worker_with_its_own_last_reque
 
 @pytest.mark.req("F3")
 def test_failures_that_hit_both_arms_stop_nothing() -> None:
-    side = Side(InMemoryGuardFiles())
+    side = Side(GuardFiles())
 
     for n in range(2000):
         side.request(f"k{n}", Arm.CANARY if n % 100 == 7 else Arm.INCUMBENT, failed=True)
@@ -224,7 +222,7 @@ def test_failures_that_hit_both_arms_stop_nothing() -> None:
 
 def test_a_policy_without_a_local_alpha_has_no_guard() -> None:
     rule = replace(RULE, local_alpha=0.0)
-    side = Side(InMemoryGuardFiles(), replace(ROUTE, canary=replace(CANARY, unit_rule=rule)))
+    side = Side(GuardFiles(), replace(ROUTE, canary=replace(CANARY, unit_rule=rule)))
 
     side.break_it()
 
@@ -233,13 +231,13 @@ def test_a_policy_without_a_local_alpha_has_no_guard() -> None:
 
 @pytest.mark.req("F3")
 def test_a_worker_that_is_started_again_does_not_take_the_canary_up(tmp_path: Path) -> None:
-    files = GuardFolder(tmp_path / "guard")
+    files = GuardFiles(tmp_path / "guard")
     first = Side(files)
     first.break_it()
     first.evaluate()
 
     # The database is away: the snapshot on disk still has the canary.
-    again = Side(GuardFolder(tmp_path / "guard"), stale=True)
+    again = Side(GuardFiles(tmp_path / "guard"), stale=True)
     again.evaluate()
 
     assert again.guards.stopped(CANARY)
@@ -248,13 +246,13 @@ def test_a_worker_that_is_started_again_does_not_take_the_canary_up(tmp_path: Pa
 
 @pytest.mark.req("F3")
 def test_a_worker_that_is_started_again_tells_what_nobody_has_confirmed(tmp_path: Path) -> None:
-    files = GuardFolder(tmp_path / "guard")
+    files = GuardFiles(tmp_path / "guard")
     first = Side(files)
     first.break_it()
     first.evaluate()
 
     # Its alert may have died with it. The database is away at first: who knows what it has.
-    again = Side(GuardFolder(tmp_path / "guard"), stale=True)
+    again = Side(GuardFiles(tmp_path / "guard"), stale=True)
     again.evaluate()
     assert again.alerts == []
     again.holder.stale = False
@@ -263,7 +261,7 @@ def test_a_worker_that_is_started_again_tells_what_nobody_has_confirmed(tmp_path
     assert again.alerts == first.alerts
 
     # Confirmed: the canary has left the table.
-    confirmed = Side(GuardFolder(tmp_path / "guard"), replace(ROUTE, canary=None))
+    confirmed = Side(GuardFiles(tmp_path / "guard"), replace(ROUTE, canary=None))
     confirmed.evaluate()
     assert confirmed.alerts == []
 
@@ -273,13 +271,13 @@ async def test_an_abort_is_put_on_disk_as_it_comes_into_force_and_not_at_the_nex
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("router.observers.canary_guard.LOOK_S", 3600.0)
-    side = Side(GuardFolder(tmp_path / "guard"))
+    side = Side(GuardFiles(tmp_path / "guard"))
     watching = asyncio.create_task(side.guards.watch())
     await asyncio.sleep(0)  # it waits
 
     side.break_it()
 
-    files = GuardFolder(tmp_path / "guard")
+    files = GuardFiles(tmp_path / "guard")
     while not files.aborted():  # noqa: ASYNC110 - of a thread and a disk: no event tells
         await asyncio.sleep(0.001)
     assert files.aborted() == side.announced
@@ -288,7 +286,7 @@ async def test_an_abort_is_put_on_disk_as_it_comes_into_force_and_not_at_the_nex
 
 @pytest.mark.req("F3")
 def test_an_abort_is_over_with_the_rollout_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    side = Side(GuardFolder(tmp_path / "guard"))
+    side = Side(GuardFiles(tmp_path / "guard"))
     side.break_it()
     side.evaluate()
 
@@ -300,7 +298,7 @@ def test_an_abort_is_over_with_the_rollout_and_leaves_nothing_behind(tmp_path: P
 
 
 def test_a_worker_whose_snapshot_is_older_keeps_what_another_one_tells(tmp_path: Path) -> None:
-    files = GuardFolder(tmp_path / "guard")
+    files = GuardFiles(tmp_path / "guard")
     side = Side(files, replace(ROUTE, canary=None))
     side.guards.apply_abort(LocalAbort("r-1", "support", "w", 7.0, 6.0, 3, 3, 3, EPOCH))
     side.evaluate()
@@ -312,7 +310,7 @@ EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def test_every_process_that_watches_a_rollout_gets_a_turn_of_its_own(tmp_path: Path) -> None:
-    first, second = GuardFolder(tmp_path / "guard"), GuardFolder(tmp_path / "guard")
+    first, second = GuardFiles(tmp_path / "guard"), GuardFiles(tmp_path / "guard")
 
     assert first.claim("r/1", 2) == GuardTurn(0, 2)
     assert second.claim("r/1", 4) == GuardTurn(1, 2)
@@ -320,7 +318,7 @@ def test_every_process_that_watches_a_rollout_gets_a_turn_of_its_own(tmp_path: P
 
 
 def test_a_damaged_file_is_as_good_as_none(tmp_path: Path) -> None:
-    files = GuardFolder(tmp_path / "guard")
+    files = GuardFiles(tmp_path / "guard")
     files.keep(LocalAbort("r-1", "support", "w", 7.0, 6.0, 3, 3, 3, EPOCH))
     (tmp_path / "guard" / "r-1.json").write_bytes(b'{"torn')
 
