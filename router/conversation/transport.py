@@ -4,21 +4,22 @@ that the provider refuses, before anything is counted. Everyone who asks a provi
 it.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import Endpoint
-from router.conversation.answer_marks import ENCRYPTED, THINKS, answer_marker, may_sign
-from router.conversation.chat_history import move_chat, suits_chat
+from router.conversation.chat_history import mark_chat, move_chat, suits_chat
 from router.conversation.intake import INTAKES, TAKES_ALL
 from router.conversation.learned_repairs import LearnedRepairs
 from router.conversation.makers import QUOTED_MARK
 from router.conversation.message_history import (
     RESULT,
     SIGNED,
+    mark_message,
     move_message,
     suits_message,
 )
@@ -28,9 +29,10 @@ from router.conversation.refusals import (
     MESSAGES_PATH,
     RESPONSES_PATH,
 )
-from router.conversation.response_history import move_response, suits_response
+from router.conversation.response_history import mark_response, move_response, suits_response
 from router.conversation.tool_names import with_client_names
 from router.protocols.untranslatable import Untranslatable
+from router.request.body_patch import to_json
 from router.upstream.failure import refused_request
 from router.upstream.reply_reading import ReadReply, read_error_body
 from router.upstream.transport import (
@@ -40,6 +42,50 @@ from router.upstream.transport import (
     UpstreamReply,
     UpstreamRequest,
 )
+
+Marker = Callable[[dict[str, Any], str], bool]
+_MARKERS: Final[Mapping[str, Marker]] = {
+    CHAT_PATH: mark_chat,
+    MESSAGES_PATH: mark_message,
+    RESPONSES_PATH: mark_response,
+}
+# In a request whose answer may have something to mark, in that answer.
+THINKS: Final = b'thinking"'  # or `redacted_thinking`
+ENCRYPTED: Final = b"encrypted_content"
+_ASKS: Final = {MESSAGES_PATH: THINKS, RESPONSES_PATH: ENCRYPTED}
+_SIGNED: Final = (
+    b'"signature',
+    b'"redacted_thinking"',
+    b'"encrypted_content"',
+    b'"thought_signature"',
+)
+_DATA: Final = b"data:"
+
+
+def may_sign(path: str, body: bytes) -> bool:
+    """Tells whether the answer to a request may have something to mark."""
+    asks = _ASKS.get(path)
+    return asks is not None and asks in body
+
+
+def answer_marker(path: str, maker: str) -> Rewrite:
+    """What marks the answers of a maker. path: of the endpoint."""
+    return partial(_marked, _MARKERS[path], maker)
+
+
+def _marked(mark: Marker, maker: str, data: bytes) -> bytes:
+    """data: a whole body, or a line of a stream."""
+    if not any(name in data for name in _SIGNED):
+        return data
+    start = len(_DATA) if data.startswith(_DATA) else 0
+    try:
+        said = json.loads(data[start:])
+    except (ValueError, RecursionError):
+        return data  # the endpoint's own reader says what is wrong with it
+    if not isinstance(said, dict) or not mark(said, maker):
+        return data
+    return data[:start] + (b" " if start else b"") + to_json(said).encode()
+
 
 # What says something of a piece or a field.
 STATUSES: Final = frozenset({400, 404, 415, 422, 500, 501})

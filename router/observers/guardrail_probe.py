@@ -6,6 +6,7 @@ Made only for requests that a live rollout scores; the others pay nothing. What 
 a route have in common is worked out once for each revision (`RouteGuardrails`).
 """
 
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple, Self
 
 from harness.domain.canary.guardrails import Guardrail, UnitRule
@@ -17,7 +18,6 @@ from harness.domain.json_schema import matches_schema
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Price
 from router.protocols.answer_signals import AnswerSignals
-from router.protocols.answer_validity import are_calls_valid
 from router.protocols.call_pieces import NO_JSON, parse_json
 from router.protocols.endpoints import DIALECTS
 from router.protocols.usage import NO_USAGE, TokenUsage
@@ -30,6 +30,26 @@ from router.recording.guardrail_sample import (
 )
 from router.request.body import ClientRequest
 from router.snapshot.compiled import CompiledRoute
+
+
+def are_calls_valid(calls: Iterable[tuple[str, object]], offered: Mapping[str, object]) -> bool:
+    """Whether each call is of an offered tool, and its arguments fit.
+
+    calls: names with arguments, parsed or as text. offered: schemas by name, None for any text.
+    """
+    for name, given in calls:
+        if name not in offered:
+            return False
+        schema = offered[name]
+        if schema is None:
+            continue
+        arguments = parse_json(given) if isinstance(given, str) else given
+        if not isinstance(arguments, Mapping):
+            return False
+        if isinstance(schema, Mapping) and not matches_schema(arguments, schema):
+            return False
+    return True
+
 
 _WORDS: Final = frozenset({Guardrail.JSON_VALIDITY, Guardrail.TOOL_VALIDITY})
 _LISTENING: Final = _WORDS | {

@@ -8,15 +8,66 @@ from typing import ClassVar, Final
 
 from harness.domain.routing.capabilities import Endpoint
 from harness.ports import Clock
+from router.access.admission import Admission, RateReservation
 from router.observers.request_observers import ObservedRequest, RequestObserver
 from router.protocols.endpoint_translation import NATIVE_HINTS, native_need
 from router.protocols.usage import NO_USAGE
+from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording
 from router.recording.traffic_minutes import CompletedRequest
 from router.request.attempt import UpstreamAnswer
 from router.request.routed_response import FAILED, RoutedResponse
 from router.request.stream_relay import CommittedStream
 from router.server.internal_errors import InternalErrors, RouterPart
+
+
+class TokenSettlement(RequestObserver):
+    """Corrects the reservation of a request once its tokens are known."""
+
+    part: ClassVar[RouterPart] = RouterPart.LIMITS
+    of_limited: ClassVar[bool] = True
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+
+    def after_answer(self, observed: ObservedRequest, response: RoutedResponse) -> None:
+        reservation = observed.reservation
+        if reservation is not None and reservation.limit.tokens_per_min is not None:
+            self._admission.settle(reservation, _actual_tokens(reservation, response))
+
+
+def _actual_tokens(reservation: RateReservation, response: RoutedResponse) -> int:
+    """As the provider counted; of what it did not, as estimated."""
+    result = response.progress.result
+    # As `response.usage` has it of all results, without the call.
+    usage = (result.usage or NO_USAGE) if isinstance(result, UpstreamAnswer) else response.usage
+    if usage.input_tokens:
+        return usage.input_tokens + usage.output_tokens
+    if isinstance(result, CommittedStream) or usage.output_tokens:
+        return reservation.input_tokens + usage.output_tokens
+    return 0
+
+
+class RequestMetrics(RequestObserver):
+    """Counts a request once it is over."""
+
+    part: ClassVar[RouterPart] = RouterPart.RECORDING
+
+    def __init__(self, metrics: RouterMetrics) -> None:
+        self._metrics = metrics
+
+    def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
+        record, result = observed.record, response.progress.result
+        if record is None:
+            return
+        if not (isinstance(result, UpstreamAnswer) and result.irregularity is None):
+            for irregularity in response.irregularities:
+                self._metrics.irregular(record.target_name, irregularity)
+        if isinstance(result, UpstreamAnswer | CommittedStream):
+            for piece in result.refused:
+                self._metrics.refused_piece(record.target_name, piece)
+        self._metrics.finished(record)
+
 
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _RESPONSES: Final = Endpoint.RESPONSES

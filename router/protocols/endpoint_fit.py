@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from harness.domain.routing.capabilities import Endpoint
-from router.protocols.completions import COMPLETIONS
 from router.protocols.endpoints import DIALECTS
 from router.protocols.object_lists import iter_objects
 from router.request.body import ClientRequest
+from router.server.completions import COMPLETIONS
 from router.server.replies import Reply, error_reply
 
 # What the model is to answer to.

@@ -32,8 +32,7 @@ from harness.domain.operations.metrics import (
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Price
 from router.protocols.usage import TokenUsage
-from router.recording.histogram import HistogramSeries
-from router.recording.metric_families import MetricFamily, MetricSample
+from router.recording.metric_families import HistogramSeries, MetricFamily, MetricSample
 from router.recording.traffic_minutes import CompletedRequest
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST.encode()
@@ -291,30 +290,20 @@ class _StateCollector(Collector):
             yield GaugeMetricFamily(f"swapgate_{name}", router_metric_meaning(name), value)
         for name, value in reading.counters.items():
             yield CounterMetricFamily(f"swapgate_{name}", router_metric_meaning(name), value)
-        breakers = _gauge("swapgate_breaker_state")
-        for target, state in reading.breakers.items():
-            breakers.add_metric((target,), state)
-        yield breakers
-        up = _gauge("swapgate_health_check_up")
-        took = _gauge("swapgate_health_check_duration_seconds")
-        for target, check in reading.checks.items():
-            up.add_metric((target,), check.up)
-            took.add_metric((target,), check.seconds)
-        yield from (up, took)
-        pauses = _gauge("swapgate_target_pause_seconds")
-        for target, left_s in reading.pauses.items():
-            pauses.add_metric((target,), left_s)
-        yield pauses
-        repairs = _gauge("swapgate_learned_repairs")
-        for target, fields in reading.repairs.items():
-            for field in fields:
-                repairs.add_metric((target, field), 1)
-        yield repairs
-
-
-def _gauge(name: str) -> GaugeMetricFamily:
-    spec = ROUTER_METRICS[name]
-    return GaugeMetricFamily(name, spec.meaning, labels=spec.labels)
+        checks, repairs = reading.checks.items(), reading.repairs.items()
+        by_target: dict[str, Iterable[tuple[tuple[str, ...], float]]] = {
+            "breaker_state": [((name,), state) for name, state in reading.breakers.items()],
+            "health_check_up": [((name,), check.up) for name, check in checks],
+            "health_check_duration_seconds": [((n,), check.seconds) for n, check in checks],
+            "target_pause_seconds": [((name,), s) for name, s in reading.pauses.items()],
+            "learned_repairs": [((n, field), 1) for n, fields in repairs for field in fields],
+        }
+        for name, values in by_target.items():
+            spec = ROUTER_METRICS[f"swapgate_{name}"]
+            family = GaugeMetricFamily(f"swapgate_{name}", spec.meaning, labels=spec.labels)
+            for labels, value in values:
+                family.add_metric(labels, value)
+            yield family
 
 
 _ZEROS: Final = {name.removeprefix("swapgate_"): 0 for name in PROCESS_COUNTERS}

@@ -7,12 +7,17 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from mypy_extensions import mypyc_attr
+
 from harness.domain.canary.judge import JudgeOutcome
+from harness.domain.canary.observation import ObservationBlock
 from harness.domain.operations.alerts import Alert
 from harness.domain.reliability.failover import Failover
 from harness.domain.routing.table import Arm, Canary
+from harness.ports import Clock
 from router.access.key_spend import KeySpendTotals
 from router.observers.feedback_body import FeedbackBody, FeedbackOutcome
+from router.recording.event_queue import EventQueue
 from router.recording.guard_files import LocalAbort
 from router.recording.guardrail_sample import GuardrailSample
 from router.recording.ledger import Ledger
@@ -20,7 +25,8 @@ from router.recording.metrics import RouterMetrics
 from router.recording.open_block import LedgerUnit
 from router.recording.served_names import AskedNames, ServedNames
 from router.recording.shadow_totals import ShadowTotals
-from router.recording.traffic_minutes import CompletedRequest
+from router.recording.spool import Batch
+from router.recording.traffic_minutes import CompletedRequest, TrafficMinutes
 
 
 class CaptureDraft(NamedTuple):
@@ -66,89 +72,112 @@ Ticket = ScoredUnit | int
 EnterFeedback = Callable[[FeedbackBody, str], Awaitable[FeedbackOutcome | None]]
 
 
-class Recording(Protocol):
-    """A Recorder, or the Reporter of a worker whose parent has the Recorder."""
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Recording:
+    """A Recorder, or the Reporter of a worker whose parent has the Recorder.
 
-    worker: str  # a name that is new for every process
-    counters: Counter[str]  # of this process
-    spends: KeySpendTotals  # what keys spent in it
-    served_names: ServedNames  # what the answers named as the model
-    asked_names: AskedNames  # what requests asked for
-    # Hears of the canaries that other workers have stopped.
-    on_abort: Callable[[LocalAbort], None]
-    shadows: ShadowTotals  # their sums
+    worker: a name that is new for every process, as are all counters and sums. on_abort: hears
+    of the canaries that other workers have stopped.
+    """
+
+    def __init__(self, worker: str, clock: Clock) -> None:
+        self.worker = worker
+        self.counters: Counter[str] = Counter()
+        self.spends = KeySpendTotals(worker)
+        # What the answers named as the model, and what requests asked for.
+        self.served_names, self.asked_names = ServedNames(clock), AskedNames(clock)
+        self.on_abort: Callable[[LocalAbort], None] = ignore_event
+        self.shadows = ShadowTotals(worker)
+        self._clock = clock
+        self._minutes = TrafficMinutes(worker)
+        self._notices = EventQueue(clock, self.counters)
+
+    def _take_sums(self, blocks: Sequence[ObservationBlock] = ()) -> Batch:
+        """What is new since the last time."""
+        failovers, alerts = self._notices.take()
+        return Batch(
+            blocks,
+            self._minutes.take(),
+            failovers,
+            alerts,
+            self.spends.take(),
+            self.served_names.take(),
+            self.shadows.take(),
+            self.asked_names.take(),
+        )
 
     def admit(self, canary: Canary, arm: Arm, key: str, traits: int = 0) -> Ticket | None:
         """A request of a route with a canary begins; None when it is not scored.
 
         traits: of `RequestTraits`, where the rollout has guardrails beside errors.
         """
-        ...
+        raise NotImplementedError
 
     def finish(
         self,
         ticket: Ticket | None,
         ended: CompletedRequest,
         sample: GuardrailSample | None = None,
-    ) -> None: ...
+    ) -> None:
+        """Enters a request that ended: its outcome goes to its block, its figures to the
+        minute.
+        """
+        raise NotImplementedError
 
     def failed_over(self, rows: Sequence[Failover]) -> None:
         """Enters rows into the failover log; what is too much for one second is dropped, and
         counted.
         """
-        ...
+        self._notices.failed_over(rows)
+
+    def notify(self, *alerts: Alert) -> None:
+        """Sends what a person should know, with the next batch."""
+        self._notices.notify(*alerts)
 
     def capture(self, draft: CaptureDraft) -> None:
         """Takes a draft, which is redacted and kept; what there is no room for is dropped, and
         counted.
         """
-        ...
-
-    def notify(self, *alerts: Alert) -> None:
-        """Sends what a person should know, with the next batch."""
-        ...
+        raise NotImplementedError
 
     def on_feedback(self, enter: EnterFeedback) -> None:
         """Sets what enters feedback about the requests that were served here."""
-        ...
 
-    def note_feedback(self, ticket: Ticket, *, bad: bool) -> Awaitable[bool]:
+    async def note_feedback(self, ticket: Ticket, *, bad: bool) -> bool:
         """Feedback about a scored request; False when its block is closed for good."""
-        ...
+        raise NotImplementedError
 
     def judged(
         self, canary: Canary, ticket: Ticket, judged: JudgeOutcome, cost_usd: float
     ) -> None:
         """What the judge said, or did not, of a request that was drawn; once for each."""
-        ...
+        raise NotImplementedError
 
-    def forward_feedback(
-        self, opinion: FeedbackBody, key: str
-    ) -> Awaitable[FeedbackOutcome | None]:
+    async def forward_feedback(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:  # noqa: ARG002 - the default
         """Has another worker enter feedback; None when no worker remembers the request as this
         key's. Raises TimeoutError.
         """
-        ...
+        return None
 
     def announce(self, abort: LocalAbort) -> None:
         """Tells the other workers at once to stop a canary that this worker has stopped."""
-        ...
 
     def begin_mirror(self, about: str, key: str) -> int:
         """A caller's request is asked of a shadow's candidate: its ticket, 0 for one that is
         not counted. about: of `shadow_totals.shadow_subject`.
         """
-        ...
+        raise NotImplementedError
 
     def end_mirror(self, ticket: int, shadow: str, counts: Mapping[str, int]) -> None:
         """What that request showed, for the evidence if it is its caller's first."""
-        ...
+        raise NotImplementedError
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        raise NotImplementedError
 
     def stop(self) -> None:
         """Stops the recording, after the last request."""
-        ...
+        raise NotImplementedError
 
 
 def ignore_event(event: object) -> None:

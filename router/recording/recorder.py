@@ -20,26 +20,20 @@ from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.errors import StoreUnavailable
 from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
-from harness.domain.reliability.failover import Failover
 from harness.domain.routing.table import Arm, Canary
 from harness.ports import Clock
 from harness.store.store import Store
 from harness.store.transaction import Transaction
-from router.access.key_spend import KeySpendTotals, sum_by_day
+from router.access.key_spend import sum_by_day
 from router.observers.capture_writer import CaptureWriter
-from router.observers.feedback_body import FeedbackBody, FeedbackOutcome
-from router.recording.event_queue import EventQueue
-from router.recording.guard_files import LocalAbort
 from router.recording.guardrail_sample import GuardrailSample
 from router.recording.key_claims import KeyClaims
 from router.recording.ledger import Ledger
-from router.recording.port import CaptureDraft, EnterFeedback, ScoredUnit, Ticket, ignore_event
-from router.recording.served_names import AskedNames, ServedNames
-from router.recording.shadow_totals import ShadowTotals, ShadowUnits
+from router.recording.port import CaptureDraft, Recording, ScoredUnit, Ticket
+from router.recording.shadow_totals import ShadowUnits
 from router.recording.spool import NOTHING, Batch, Spool
 from router.recording.traffic_minutes import (
     CompletedRequest,
-    TrafficMinutes,
     sum_by_minute,
 )
 
@@ -52,8 +46,8 @@ STOP_S: Final = 15.0
 TOGETHER: Final = 50
 
 
-class Recorder:
-    """Implements Recording for a router that is one process, and for the parent of workers.
+class Recorder(Recording):
+    """Records for a router that is one process, and for the parent of workers.
 
     worker: new for every process, since blocks are numbered from 1 in each. live_rollouts:
     those of the snapshot that serves. queue_rows: rows kept in memory when neither the database
@@ -73,26 +67,18 @@ class Recorder:
         queue_rows: int = 50_000,
         desk: Callable[[Counter[str]], CaptureWriter] | None = None,
     ) -> None:
-        self.worker = worker
-        self.counters: Counter[str] = Counter()
+        super().__init__(worker, clock)
         self._desk = desk(self.counters) if desk else None
         self._store = store
         self._spool = spool
         self._aside = Spool(spool.file.with_suffix(".refused"))
-        self._clock = clock
         self._live_rollouts = live_rollouts
         self._interval_s = flush_interval_s
         self._queue_rows = queue_rows
         self._lock = threading.Lock()
         self._ledgers: dict[str, Ledger] = {}
         self._claims = KeyClaims(store, clock, self._lock, self.counters)
-        self._minutes = TrafficMinutes(worker)
-        self._notices = EventQueue(clock, self.counters)
         self._troubles: dict[AlertKind, Alert] = {}
-        self.spends = KeySpendTotals(worker)
-        self.served_names, self.asked_names = ServedNames(clock), AskedNames(clock)
-        self.on_abort: Callable[[LocalAbort], None] = ignore_event
-        self.shadows = ShadowTotals(worker)
         self._shadow_units = ShadowUnits()
         self._queue: deque[Batch] = deque()
         # Batches and parts whose commit nobody has confirmed, and the money of those that were
@@ -110,7 +96,6 @@ class Recorder:
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
     def admit(self, canary: Canary, arm: Arm, key: str, traits: int = 0) -> ScoredUnit | None:
-        """A request of a route with a canary begins; None when it is not scored."""
         return self.admit_to(
             canary.rollout,
             canary.unit_rule,
@@ -149,9 +134,6 @@ class Recorder:
         ended: CompletedRequest,
         sample: GuardrailSample | None = None,
     ) -> None:
-        """Enters a request that ended: its outcome goes to its block, its figures to the
-        minute.
-        """
         at = self._clock.now()
         if isinstance(ticket, ScoredUnit):
             self.settle(ticket, failed=ended.charged, why=ended.charge, sample=sample)
@@ -174,9 +156,6 @@ class Recorder:
         with self._lock:
             ledger.finish(unit, failed=failed, why=why, sample=sample, now=now)
 
-    def on_feedback(self, enter: EnterFeedback) -> None:
-        """Does nothing: all requests are served in this process."""
-
     async def note_feedback(self, ticket: Ticket, *, bad: bool) -> bool:
         return isinstance(ticket, ScoredUnit) and self.note_unit_feedback(ticket, bad=bad)
 
@@ -195,9 +174,6 @@ class Recorder:
             ledger = self._ledgers.get(rollout)
             if ledger is not None:
                 ledger.judged(unit, judged, cost_usd)
-
-    async def forward_feedback(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:  # noqa: ARG002 - there is nobody else
-        return None
 
     def note_unit_feedback(self, scored: ScoredUnit, *, bad: bool) -> bool:
         """Enters feedback; False when it comes too late for the unit."""
@@ -227,21 +203,9 @@ class Recorder:
         if ticket:
             self.shadows.note(shadow, self._clock.now(), counts)
 
-    def failed_over(self, rows: Sequence[Failover]) -> None:
-        """Enters rows into the failover log; what is too much for one second is dropped, and
-        counted.
-        """
-        self._notices.failed_over(rows)
-
     def capture(self, draft: CaptureDraft) -> None:
         if self._desk is not None:
             self._desk.put(draft)
-
-    def notify(self, *alerts: Alert) -> None:
-        self._notices.notify(*alerts)
-
-    def announce(self, abort: LocalAbort) -> None:
-        """Does nothing: in one process there are no other workers."""
 
     def start(self) -> None:
         self._thread.start()
@@ -308,14 +272,8 @@ class Recorder:
                 if ledger.idle and rollout not in live:
                     self.counters["unscored_units"] += ledger.unscored
                     del self._ledgers[rollout]
-            batch = Batch(blocks, self._minutes.take(), *self._notices.take())
-            return batch._replace(
-                id=f"{self._batches}.{next(self._batch_numbers)}",
-                spends=self.spends.take(),
-                sightings=self.served_names.take(),
-                shadows=self.shadows.take(),
-                asked_names=self.asked_names.take(),
-            )
+            id_ = f"{self._batches}.{next(self._batch_numbers)}"
+            return self._take_sums(blocks)._replace(id=id_)
 
     def _write(self, batch: Batch) -> None:
         """Raises StoreUnavailable; what the store refuses for another reason is set aside."""

@@ -11,8 +11,8 @@ import asyncio.protocols
 import logging
 import math
 import socket
-from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
@@ -22,25 +22,17 @@ from mypy_extensions import mypyc_attr
 
 from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.content_hash import short_hash
-from harness.domain.operations.alerts import Alert
-from harness.domain.reliability.failover import Failover
 from harness.domain.routing.table import Arm, Canary
 from harness.ports import Clock
-from router.access.key_spend import KeySpendTotals
 from router.observers.feedback_body import FeedbackBody, FeedbackOutcome, FeedbackVerdict
 from router.recording import spool
-from router.recording.event_queue import EventQueue
 from router.recording.guard_files import LocalAbort
 from router.recording.guardrail_sample import GuardrailSample
 from router.recording.ipc_frames import FrameReader, encode_frame
 from router.recording.metrics import RouterMetrics
-from router.recording.port import CaptureDraft, EnterFeedback, Ticket, ignore_event
-from router.recording.served_names import AskedNames, ServedNames
-from router.recording.shadow_totals import ShadowTotals
-from router.recording.spool import Batch
+from router.recording.port import CaptureDraft, EnterFeedback, Recording, Ticket, ignore_event
 from router.recording.traffic_minutes import (
     CompletedRequest,
-    TrafficMinutes,
     start_of_minute,
 )
 from router.server.internal_errors import place_of
@@ -68,8 +60,8 @@ MINUTE: Final = timedelta(minutes=1)
 _SERVED: Final = attrgetter("target", "model")
 
 
-class Reporter:
-    """Implements Recording and Exposition. live_rollouts: of the snapshot that serves.
+class Reporter(Recording):
+    """Implements Exposition, too. live_rollouts: of the snapshot that serves.
 
     channel: connected to the parent. on_orphaned: called in the loop when the parent is gone,
     or can be told nothing. on_fault: hears what failed in a report.
@@ -84,8 +76,7 @@ class Reporter:
         live_rollouts: Callable[[], frozenset[str]],
         on_orphaned: Callable[[], None],
     ) -> None:
-        self.worker = worker
-        self.counters: Counter[str] = Counter()
+        super().__init__(worker, clock)
         # What ended in the minute of `_minute`, which is over at `_minute_ends` by the
         # monotonic clock, and is in no sum yet; of these, the first `_spent` are in those of
         # their keys.
@@ -94,7 +85,6 @@ class Reporter:
         self._minute = datetime.min.replace(tzinfo=UTC)
         self._minute_ends = -math.inf
         self._channel = channel
-        self._clock = clock
         self._live_rollouts = live_rollouts
         self._on_orphaned = on_orphaned
         self._live: frozenset[str] = frozenset()
@@ -105,15 +95,9 @@ class Reporter:
         self._drafts: deque[CaptureDraft] = deque()
         self._drafted = 0
         self._tickets = 0
-        self._minutes = TrafficMinutes(worker)
-        self._notices = EventQueue(clock, self.counters)
-        self.spends = KeySpendTotals(worker)
         self.spends.before_reading = self._note_spends
-        self.served_names, self.asked_names = ServedNames(clock), AskedNames(clock)
-        self.on_abort: Callable[[LocalAbort], None] = ignore_event
         self.on_fault: Callable[[Exception], None] = ignore_event
         self._kept: dict[str, Any] = {}  # of a report that failed
-        self.shadows = ShadowTotals(worker)
         self._metrics: RouterMetrics | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._task: asyncio.Task[None] | None = None
@@ -200,18 +184,12 @@ class Reporter:
             day = self._clock.now().date().isoformat()
             self._mirrors.append((ticket, shadow, day, dict(counts)))
 
-    def failed_over(self, rows: Sequence[Failover]) -> None:
-        self._notices.failed_over(rows)
-
     def capture(self, draft: CaptureDraft) -> None:
         if self._drafted + draft.size > MAX_DRAFTS:
             self.counters["captures_dropped"] += 1
             return
         self._drafted += draft.size
         self._drafts.append(draft)
-
-    def notify(self, *alerts: Alert) -> None:
-        self._notices.notify(*alerts)
 
     def announce(self, abort: LocalAbort) -> None:
         # Not with the next report: other workers send users there until they hear.
@@ -328,13 +306,7 @@ class Reporter:
         if self._mirrors:
             message["mirrors"], self._mirrors = self._mirrors, []
         self._sum_up()
-        batch = Batch((), self._minutes.take(), *self._notices.take())
-        batch = batch._replace(
-            spends=self.spends.take(),
-            sightings=self.served_names.take(),
-            shadows=self.shadows.take(),
-            asked_names=self.asked_names.take(),
-        )
+        batch = self._take_sums()
         if batch.rows:
             message["batch"] = spool.batch_to_json(batch)
         if self._drafts:

@@ -2,17 +2,16 @@
 snapshot, circuit breakers, health checks, pauses and repairs of targets, counters.
 """
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
 
 from harness.domain.reliability.breaker import BreakerState
 from router.conversation.learned_repairs import LearnedFields
 from router.health.checks import HealthChecks
 from router.health.target_health import TargetHealth
-from router.recording.metrics import MetricReading, TargetCheck, counter_names
+from router.recording.metrics import MetricReading, counter_names
 from router.recording.port import Recording
 from router.server.event_log import EventLog
-from router.snapshot.compiled import CompiledSnapshot
 from router.snapshot.holder import SnapshotHolder
 
 GAUGE: Final[Mapping[BreakerState, int]] = {
@@ -44,6 +43,7 @@ class StateMetrics:
         door's own.
         """
         serving, holder = self._holder.current, self._holder
+        targets = sorted(serving.snapshot.table.targets) if serving else []
         return MetricReading(
             gauges={
                 "routing_revision": serving.revision if serving else 0,
@@ -56,34 +56,23 @@ class StateMetrics:
                 **counter_names(self._recorder.counters),
                 "router_log_events_dropped": self._events.dropped,
             },
-            breakers=self._breakers(serving) if serving else {},
-            checks=self._checked(serving) if serving else {},
-            pauses=self._pauses(serving) if serving else {},
+            breakers=self._worst((id_, GAUGE[self._health.state(id_)]) for id_ in targets),
+            checks=self._worst(self._checks.results().items(), min),
+            pauses=self._worst(
+                (id_, left_s) for id_ in targets if (left_s := self._health.pause_s(id_)) > 0
+            ),
             repairs=self._learned(),
         )
 
-    def _checked(self, serving: CompiledSnapshot) -> dict[str, TargetCheck]:
-        """By target name; of targets that share one, the worst."""
-        targets = serving.snapshot.table.targets
-        found: dict[str, TargetCheck] = {}
-        for id_, result in self._checks.results().items():
-            name = targets[id_].name
-            found[name] = min(result, found.get(name, result))
+    def _worst(
+        self, values: Iterable[tuple[str, Any]], worse: Callable[..., Any] = max
+    ) -> dict[str, Any]:
+        """Values of targets, by target name; of targets that share one, the worst."""
+        serving = self._holder.current
+        found: dict[str, Any] = {}
+        if serving is None:
+            return found
+        for id_, value in values:
+            name = serving.snapshot.table.targets[id_].name
+            found[name] = worse(value, found.get(name, value))
         return found
-
-    def _pauses(self, serving: CompiledSnapshot) -> dict[str, float]:
-        """As `_checked`."""
-        left: dict[str, float] = {}
-        for target_id, target in serving.snapshot.table.targets.items():
-            left_s = self._health.pause_s(target_id)
-            if left_s > 0:
-                left[target.name] = max(left_s, left.get(target.name, 0.0))
-        return left
-
-    def _breakers(self, serving: CompiledSnapshot) -> dict[str, int]:
-        """As `_checked`."""
-        states: dict[str, int] = {}
-        for target_id, target in sorted(serving.snapshot.table.targets.items()):
-            state = GAUGE[self._health.state(target_id)]
-            states[target.name] = max(state, states.get(target.name, 0))
-        return states

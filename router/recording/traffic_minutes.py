@@ -57,20 +57,6 @@ _Key = tuple[str, datetime, str, str, int]
 
 
 class _Sum:
-    __slots__ = (
-        "buckets",
-        "cached_tokens",
-        "charged",
-        "cost_usd",
-        "failed",
-        "input_tokens",
-        "internal_errors",
-        "output_tokens",
-        "requests",
-        "streams",
-        "unpriced",
-    )
-
     def __init__(self) -> None:
         self.requests = self.failed = self.charged = self.streams = 0
         self.input_tokens = self.output_tokens = self.cached_tokens = self.unpriced = 0
@@ -114,16 +100,8 @@ class TrafficMinutes:
     def merge(self, row: TrafficMinute) -> None:
         """Adds what another process summed up."""
         total = self._sum_of((row.route, row.minute, row.arm, row.target, row.revision))
-        total.requests += row.requests
-        total.failed += row.failed
-        total.charged += row.charged
-        total.streams += row.streams
-        total.input_tokens += row.input_tokens
-        total.output_tokens += row.output_tokens
-        total.cost_usd += row.cost_usd
-        total.cached_tokens += row.cached_tokens
-        total.unpriced += row.unpriced
-        total.internal_errors += row.internal_errors
+        for name in _ADDED:
+            setattr(total, name, getattr(total, name) + getattr(row, name))
         for bound, count in row.latency_ms.items():
             total.buckets[_ALL_BOUNDS.index(bound)] += count
 
@@ -138,21 +116,12 @@ class TrafficMinutes:
                 arm=arm,
                 target=target,
                 revision=revision,
-                requests=total.requests,
-                failed=total.failed,
-                charged=total.charged,
-                streams=total.streams,
-                input_tokens=total.input_tokens,
-                output_tokens=total.output_tokens,
-                cost_usd=total.cost_usd,
                 latency_ms={
                     bound: count
                     for bound, count in zip(_ALL_BOUNDS, total.buckets, strict=True)
                     if count
                 },
-                cached_tokens=total.cached_tokens,
-                unpriced=total.unpriced,
-                internal_errors=total.internal_errors,
+                **{name: getattr(total, name) for name in _ADDED},
             )
             for (route, minute, arm, target, revision), total in sums.items()
         ]

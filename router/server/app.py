@@ -34,16 +34,17 @@ from router.observers.feedback_body import MAX_BODY_BYTES
 from router.observers.guardrail_sampling import GuardrailSampling, RolloutAdmission
 from router.observers.judge import CanarySampleJudge
 from router.observers.judge_budget import JudgeBudget
-from router.observers.request_accounting import RequestAccounting
-from router.observers.request_metrics import RequestMetrics
+from router.observers.request_accounting import (
+    RequestAccounting,
+    RequestMetrics,
+    TokenSettlement,
+)
 from router.observers.request_observers import RequestObserver, RequestObservers
 from router.observers.request_tracing import RequestTracing
 from router.observers.shadow import ShadowMirror
 from router.observers.short_deadlines import ShortDeadlines
-from router.observers.token_settlement import TokenSettlement
 from router.observers.tracing_port import Tracing
 from router.observers.worker_spending import WorkerSpending
-from router.protocols.completions import COMPLETIONS
 from router.protocols.endpoints import ENDPOINTS
 from router.protocols.messages.errors import anthropic_error
 from router.recording.guard_files import GuardFiles
@@ -70,8 +71,7 @@ from router.server.asgi import (
     send_reply,
 )
 from router.server.background import Background
-from router.server.body_coding import body_codings
-from router.server.completions import as_chat
+from router.server.completions import COMPLETIONS, as_chat
 from router.server.cors import CrossOrigins
 from router.server.event_log import EventLog
 from router.server.headers import JSON, Header
@@ -86,7 +86,7 @@ from router.server.paths import (
     nothing_at,
 )
 from router.server.replies import Reply, error_reply
-from router.server.request_body import CLOSE, is_json, read_request_body
+from router.server.request_body import CLOSE, body_codings, is_json, read_request_body
 from router.server.timers import Timers
 from router.snapshot.compiled import CompiledSnapshot
 from router.snapshot.holder import SnapshotHolder

@@ -2,14 +2,102 @@
 alone, and the client a completion.
 """
 
+import json
+from collections.abc import Mapping
+from typing import Final
+
 from harness.domain.errors import InputError
 from harness.domain.routing.capabilities import Endpoint
-from router.protocols.completions import CompletionBody, chat_of_completion
 from router.protocols.endpoints import DIALECTS
 from router.request.body import FieldError
+from router.request.json_spans import parse_object
 from router.server.asgi import Message, Scope, Send
 from router.server.headers import JSON
 from router.server.replies import Reply, error_reply
+
+COMPLETIONS: Final = "/v1/completions"
+_DATA: Final = b"data:"
+# What no chat can do, each with the JSON that asks for nothing.
+_NOT_IN_CHATS: Final[Mapping[str, tuple[str, ...]]] = {
+    "best_of": ("null", "1"),
+    "echo": ("null", "false"),
+    "logprobs": ("null", "false"),
+    "suffix": ("null", '""'),
+}
+
+
+def chat_of_completion(body: bytes) -> bytes:
+    """Writes a completion's request as a chat's. Raises InputError, also for what no chat can
+    do, by its name.
+    """
+    parse_object(body)
+    asked: dict[str, object] = json.loads(body)
+    for name, nothing in _NOT_IN_CHATS.items():
+        if json.dumps(asked.get(name)) not in nothing:
+            raise FieldError(name, f"`{name}` has no counterpart in chats, which answer here")
+    prompt = asked.get("prompt")
+    if isinstance(prompt, list) and len(prompt) == 1:
+        prompt = prompt[0]
+    if not isinstance(prompt, str):
+        raise FieldError("prompt", "`prompt` must be one text: no list of texts, no tokens")
+    kept = {name: v for name, v in asked.items() if name not in {*_NOT_IN_CHATS, "prompt"}}
+    return json.dumps(kept | {"messages": [{"role": "user", "content": prompt}]}).encode()
+
+
+def completion_of_chat(body: bytes) -> bytes:
+    """Writes a chat's answer, or one chunk of it, as a completion's. What is neither, such as
+    an error, stays as it is.
+    """
+    chat = json.loads(body)
+    choices = chat.get("choices")
+    if not isinstance(choices, list):
+        return body
+    told = {
+        **chat,
+        "id": "cmpl-" + str(chat.get("id") or "").removeprefix("chatcmpl-"),
+        "object": "text_completion",
+        "choices": [_choice(choice) for choice in choices],
+    }
+    return json.dumps(told, ensure_ascii=False).encode()
+
+
+def _choice(choice: Mapping[str, object]) -> dict[str, object]:
+    said = choice.get("message") or choice.get("delta")
+    text = said.get("content") if isinstance(said, Mapping) else None
+    return {
+        "text": text or "",
+        "index": choice.get("index", 0),
+        "logprobs": None,
+        "finish_reason": choice.get("finish_reason"),
+    }
+
+
+class CompletionBody:
+    """Turns the pieces of a chat's answer into a completion's. events: it is a stream; else
+    nothing comes out before the end.
+    """
+
+    def __init__(self, *, events: bool) -> None:
+        self._events = events
+        self._rest = b""
+
+    def feed(self, data: bytes, *, more: bool) -> bytes:
+        """Takes a piece, and gives what is whole by now."""
+        self._rest += data
+        if not self._events:
+            return b"" if more else completion_of_chat(self._rest)
+        *lines, rest = self._rest.split(b"\n")
+        self._rest = rest if more else b""
+        told = b"".join(_line(line) + b"\n" for line in lines)
+        return told if more else told + rest
+
+
+def _line(line: bytes) -> bytes:
+    data = line.removeprefix(_DATA).lstrip()
+    if not (line.startswith(_DATA) and data.startswith(b"{")):
+        return line
+    return b"%b %b" % (_DATA, completion_of_chat(data))
+
 
 _CHAT = f"/v1{DIALECTS[Endpoint.CHAT].path}"
 

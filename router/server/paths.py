@@ -7,11 +7,11 @@ from typing import Final
 
 from router.access.keys import MODELS
 from router.observers.feedback import FEEDBACK_PATH
-from router.protocols.completions import COMPLETIONS
 from router.protocols.endpoints import ENDPOINTS
 from router.protocols.messages.dialect import VERSION
 from router.request.token_count import COUNT_PATHS
 from router.server.asgi import Scope, header
+from router.server.completions import COMPLETIONS
 from router.server.replies import Reply, error_reply
 
 METRICS: Final = "/metrics"

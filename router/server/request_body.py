@@ -2,7 +2,12 @@
 refused: it is too large, too slow, or in a coding that the router does not take.
 """
 
+import zlib
+from collections.abc import Callable, Mapping
 from typing import Final
+
+import brotli
+import zstandard
 
 from router.server.asgi import (
     BodyTooLarge,
@@ -12,16 +17,109 @@ from router.server.asgi import (
     header,
     read_body,
 )
-from router.server.body_coding import (
-    TAKEN_CODINGS,
-    BodyCut,
-    CodingUnknown,
-    body_codings,
-    decode_body,
-)
 from router.server.headers import Header
 from router.server.replies import Reply, error_reply
 from router.server.timers import Timers
+
+_IDENTITY: Final = frozenset({"", "identity"})
+_RAW, _ZLIB, _GZIP = -zlib.MAX_WBITS, zlib.MAX_WBITS, 16 + zlib.MAX_WBITS
+# RFC 8878 asks for at least 8 MiB; a larger window would take the sender's choice of memory.
+_ZSTD_WINDOW: Final = 1 << 23
+# Each member of a body costs a copy of all that follow it.
+MOST_MEMBERS: Final = 100
+
+
+class CodingUnknown(Exception):
+    """The body is in a coding that the router does not take, or not in the one it names."""
+
+
+class BodyCut(Exception):
+    """The coded body ends before its end."""
+
+
+def body_codings(scope: Scope) -> list[str]:
+    """Lists the codings that a request names, in the order in which they were applied."""
+    value = header(scope, b"content-encoding") or b""
+    names = (name.strip().lower() for name in value.decode("latin-1").split(","))
+    return [name.removeprefix("x-") for name in names if name not in _IDENTITY]
+
+
+def decode_body(body: bytes, codings: list[str], limit: int) -> bytes:
+    """Undoes the codings, the last one first. limit: bytes of each decoded body.
+
+    Raises CodingUnknown, BodyCut, and BodyTooLarge over the limit.
+    """
+    for name in reversed(codings):
+        decode = _DECODERS.get(name)
+        if decode is None:
+            raise CodingUnknown(name)
+        try:
+            body, is_whole = decode(body, limit + 1)
+        except (zlib.error, zstandard.ZstdError, brotli.error) as error:
+            raise CodingUnknown(name) from error
+        if len(body) > limit:
+            raise BodyTooLarge
+        if not is_whole:
+            raise BodyCut(name)
+    return body
+
+
+def _zlib_decoded(bits: int, body: bytes, most: int) -> tuple[bytes, bool]:
+    decoded = b""
+    for _ in range(MOST_MEMBERS):
+        decoder = zlib.decompressobj(bits)
+        decoded += decoder.decompress(body, most - len(decoded))
+        body = decoder.unused_data
+        # Gzip's members may follow one another.
+        if not (decoder.eof and body) or len(decoded) >= most:
+            return decoded, decoder.eof
+    raise zlib.error("too many members")
+
+
+def _gzip(body: bytes, most: int) -> tuple[bytes, bool]:
+    return _zlib_decoded(_GZIP, body, most)
+
+
+def _deflate(body: bytes, most: int) -> tuple[bytes, bool]:
+    try:
+        return _zlib_decoded(_ZLIB, body, most)
+    except zlib.error:
+        return _zlib_decoded(_RAW, body, most)  # without zlib's frame, as some clients send it
+
+
+def _zstd(body: bytes, most: int) -> tuple[bytes, bool]:
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+    decoded = decompressor.stream_reader(body, read_across_frames=True).read(most)
+    if len(decoded) >= most:
+        return decoded, True
+    # The reader does not tell a cut frame from a whole one; this one does, and is bounded now.
+    for _ in range(MOST_MEMBERS):
+        if not body:
+            return decoded, True
+        frame = decompressor.decompressobj()
+        frame.decompress(body)
+        if not frame.eof:
+            return decoded, False
+        body = frame.unused_data
+    raise zstandard.ZstdError("too many frames")
+
+
+def _br(body: bytes, most: int) -> tuple[bytes, bool]:
+    decompressor = brotli.Decompressor()
+    decoded = bytes(decompressor.process(body, output_buffer_limit=most))
+    while len(decoded) < most and not decompressor.can_accept_more_data():
+        decoded += decompressor.process(b"", output_buffer_limit=most - len(decoded))
+    return decoded, decompressor.is_finished()
+
+
+_DECODERS: Final[Mapping[str, Callable[[bytes, int], tuple[bytes, bool]]]] = {
+    "zstd": _zstd,
+    "gzip": _gzip,
+    "deflate": _deflate,
+    "br": _br,
+}
+TAKEN_CODINGS: Final = ", ".join(_DECODERS)
+
 
 CLOSE: Final[Header] = (b"connection", b"close")
 ACCEPTED: Final[Header] = (b"accept-encoding", TAKEN_CODINGS.encode())

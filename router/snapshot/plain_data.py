@@ -1,5 +1,5 @@
-"""Turns dataclasses into data that JSON can hold, and back by the types of their fields: for the
-snapshot on disk, the spool, and what workers report to their parent. Pure.
+"""Turns dataclasses into data that JSON can hold, and back by the types of their fields: for
+the snapshot on disk, the spool, and what workers report to their parent. Pure.
 """
 
 from collections.abc import Mapping, Sequence

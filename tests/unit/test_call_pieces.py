@@ -10,10 +10,10 @@ from harness.domain.routing.capabilities import Endpoint
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.call_pieces import BROKEN_CALL
 from router.protocols.chat.answer_signals import read_signals
-from router.protocols.chat.chat_transcript import assemble_chat_stream
 from router.protocols.endpoint_translation import translate_message, translate_response
 from router.protocols.endpoints import DIALECTS
 from router.protocols.event_stream import StreamFilter
+from router.protocols.transcript import build_transcript
 from router.request.body import read_request
 from router.request.json_spans import parse_object
 from router.upstream.failure import UpstreamFailed
@@ -135,8 +135,10 @@ def test_guardrails_captures_and_both_translations_read_the_same_calls(
         read_signals(signals, chunk["choices"][0], "delta")
     assert [(call.name, call.arguments) for call in signals.calls] == calls
 
-    (choice,) = assemble_chat_stream(chunks(pieces))["choices"]
-    kept = [call["function"] for call in choice["message"]["tool_calls"]]
+    kept_answer = build_transcript(
+        "chat", '{"messages":[]}', sent(pieces).decode(), stream=True
+    )
+    kept = [call["function"] for call in kept_answer["answer"]["tool_calls"]]
     assert [(call["name"], call["arguments"]) for call in kept] == calls
 
     message = translate_message(ASKED_MESSAGE, "custom").events()

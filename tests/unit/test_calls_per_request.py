@@ -39,7 +39,6 @@ OBSERVERS: Final = frozenset(
         "guardrail_sampling",
         "judge",
         "judge_budget",
-        "request_segments",
         "request_tracing",
         "shadow",
         "tracing",

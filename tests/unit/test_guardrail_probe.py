@@ -8,9 +8,13 @@ import pytest
 
 from harness.domain.canary.guardrails import Guardrails, UnitRule
 from harness.domain.routing.capabilities import Endpoint
-from router.observers.guardrail_probe import GuardrailProbe, RequestCost, RouteGuardrails
+from router.observers.guardrail_probe import (
+    GuardrailProbe,
+    RequestCost,
+    RouteGuardrails,
+    are_calls_valid,
+)
 from router.protocols.answer_signals import MAX_KEPT, AnswerSignals
-from router.protocols.answer_validity import are_calls_valid
 from router.protocols.call_pieces import parse_json
 from router.protocols.endpoints import DIALECTS
 from router.recording.guardrail_sample import (

@@ -12,7 +12,7 @@ from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import Handover, Snapshot
 from router.conversation.makers import mark_piece
 from router.request.body import read_request
-from router.request.handover import is_under_way
+from router.request.planner import is_under_way
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.asgi_router import AUTH, CHAT, Door
 from tests.support.router.live_router import CANDIDATE, INCUMBENT, snapshot

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.request.opening_digest import LONG_CHARS, opening_digest, opening_json
+from router.request.client_directives import LONG_CHARS, opening_digest, opening_json
 
 ascii_texts = st.text(alphabet=st.characters(max_codepoint=127))
 texts = ascii_texts | st.text(st.characters(exclude_categories=()))  # lone surrogates as well

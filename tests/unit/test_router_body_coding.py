@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.server.asgi import BodyTooLarge
-from router.server.body_coding import BodyCut, CodingUnknown, decode_body
+from router.server.request_body import BodyCut, CodingUnknown, decode_body
 
 LIMIT = 100_000
 

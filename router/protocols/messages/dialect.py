@@ -11,14 +11,16 @@ from harness.domain.routing.target import ANTHROPIC_VERSION, Target
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.caller_names import conversation_opening
 from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
-from router.protocols.messages.answer_signals import read_block_signals, schema_of, tools_of
 from router.protocols.messages.errors import anthropic_error
 from router.protocols.messages.stream import (
     GOOD,
     STOP_SEQUENCE,
     MessagesStream,
     block_speaks,
+    read_block_signals,
     read_message_tokens,
+    schema_of,
+    tools_of,
 )
 from router.protocols.object_lists import empty_answer_error, iter_objects
 from router.protocols.provider_failures import check_ending, error_in_answer

@@ -3,20 +3,69 @@ output begins, the stop reason, errors, and the tokens, those of the prompt cach
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.call_pieces import CallCollector
+from router.protocols.chat.answer_signals import ANY
 from router.protocols.event_stream import Irregularity, StreamFilter
-from router.protocols.messages.answer_signals import read_block_signals, read_delta_signals
 from router.protocols.messages.errors import TYPE_BY_CLASS
+from router.protocols.object_lists import iter_objects
 from router.protocols.usage import TokenUsage, read_count, read_hour_count
+from router.request.body import ClientRequest
 from router.request.body_patch import to_json
 from router.request.json_spans import ParsedObject, TextEdit, member_edit
 from router.request.json_walk import walk_object
+
+
+def schema_of(request: ClientRequest) -> Mapping[str, object] | None:
+    """The schema of the JSON that is to be answered; None for none."""
+    config = request.value("output_config")
+    wanted = config.get("format") if isinstance(config, Mapping) else None
+    # Before it had its place, it was a field of its own.
+    wanted = wanted or request.value("output_format")
+    if not isinstance(wanted, Mapping) or wanted.get("type") != "json_schema":
+        return None
+    schema = wanted.get("schema")
+    return schema if isinstance(schema, Mapping) else ANY
+
+
+def tools_of(request: ClientRequest) -> dict[str, object]:
+    """The offered tools' parameters, by name; None for what the provider knows itself."""
+    return {
+        str(tool.get("name")): tool.get("input_schema")
+        for tool in iter_objects(request.value("tools"))
+    }
+
+
+def read_block_signals(signals: AnswerSignals, place: object, block: object) -> None:
+    """Adds the signals of a block of content: whole, or as a stream begins it."""
+    if not isinstance(block, Mapping):
+        return
+    match block.get("type"):
+        case "text":
+            # They are one text, cut by what stands between.
+            signals.text("text", block.get("text"))
+        case "tool_use":
+            signals.call(place, block.get("name"), block.get("input"))
+        case _:
+            pass
+
+
+def read_delta_signals(signals: AnswerSignals, place: object, delta: object) -> None:
+    if not isinstance(delta, Mapping):
+        return
+    match delta.get("type"):
+        case "text_delta":
+            signals.text("text", delta.get("text"))
+        case "input_json_delta":
+            signals.call(place, None, delta.get("partial_json"))
+        case _:
+            pass
+
 
 STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 # Blocks that come piece by piece, a call's after its name; any other is whole from the start.

@@ -15,7 +15,6 @@ from router.protocols.chat.dialect import CHAT_RESERVED, ChatDialect
 from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
 from router.protocols.object_lists import empty_answer_error
 from router.protocols.provider_failures import check_ending, error_in_answer
-from router.protocols.responses.answer_signals import read_signals, schema_of, tools_of
 from router.protocols.responses.stream import (
     GOES_ON,
     ResponsesStream,
@@ -23,6 +22,9 @@ from router.protocols.responses.stream import (
     end_reason,
     item_answers,
     read_response_usage,
+    read_signals,
+    schema_of,
+    tools_of,
 )
 from router.protocols.usage import TokenUsage
 from router.request.body import ClientRequest

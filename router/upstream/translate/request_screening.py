@@ -10,8 +10,7 @@ from typing import Any, Final
 
 from router.conversation.tool_schemas import SCHEMA_RULES, write_schema
 from router.protocols.untranslatable import MalformedRequest, Untranslatable
-from router.upstream.translate.field_types import check_fields
-from router.upstream.translate.request_validation import check_messages
+from router.upstream.translate.request_validation import check_fields, check_messages
 
 Json = dict[str, Any]
 
