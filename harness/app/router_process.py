@@ -216,7 +216,7 @@ def run_router_worker(given: bytes, *, channel: int, listeners: Sequence[int]) -
     the parent handed down.
     """
     from router.recording.reporter import Reporter  # noqa: PLC0415 - only the router's process needs it
-    from router.server.process import serve  # noqa: PLC0415
+    from router.server.process import serve, server  # noqa: PLC0415
     from router.upstream.transports import Transports  # noqa: PLC0415
 
     settings = pickle.loads(given)  # noqa: S301 - our own parent's
@@ -244,12 +244,12 @@ def run_router_worker(given: bytes, *, channel: int, listeners: Sequence[int]) -
     reporter.on_fault = app.note_fault
     sockets = [socket.socket(fileno=listener) for listener in listeners]
     try:
-        serve(
+        worker_server = server(
             app,
             drain_s=settings.router.drain_s,
             shutdown_delay_s=settings.router.shutdown_delay_s,
             on_stop=app.stop,
-            sockets=sockets,
         )
+        serve(worker_server, sockets)
     finally:
         installation.close()

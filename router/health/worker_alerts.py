@@ -115,17 +115,17 @@ class WorkerAlerts:
         until = self._clock.now() + timedelta(seconds=wait_s)
         alert = self._alert(
             AlertKind.BREAKER_OPEN,
-            subject=f"target {name}",
-            key=f"{AlertKind.BREAKER_OPEN.value}:{target}:pause",
-            title=f"{name} gets no requests: its provider asked for a pause",
-            text=" ".join(
+            f"target {name}",
+            f"{target}:pause",
+            f"{name} gets no requests: its provider asked for a pause",
+            " ".join(
                 (
                     f"It wants to be left alone until {until:%F %H:%M} UTC.",
                     f"`swapgate switch throw target:{target} --for 10s` has it asked at once.",
                     *self._carried(target),
                 )
             ),
-            source=f"{self._recorder.worker}/{target}",
+            target,
         )
         self._raise(f"{PAUSE}{target}", alert)
 
@@ -140,16 +140,16 @@ class WorkerAlerts:
         kind = KIND_OF[refusal.failure]
         alert = self._alert(
             kind,
-            subject=f"provider {provider}",
-            key=f"{kind.value}:{provider}:{key}",
-            title=f"the key in {key} is left alone: {BECAUSE[refusal.failure]}",
-            text=" ".join(
+            f"provider {provider}",
+            f"{provider}:{key}",
+            f"the key in {key} is left alone: {BECAUSE[refusal.failure]}",
+            " ".join(
                 (
                     f"Another key of {provider} serves while one is left.",
                     *_words_of(refusal.provider_words),
                 )
             ),
-            source=f"{self._recorder.worker}/{provider}/{key}",
+            f"{provider}/{key}",
         )
         self._raise(name, alert)
 
@@ -157,13 +157,14 @@ class WorkerAlerts:
         """Alerts people that this worker aborted a canary; the control plane reads it as a
         request to roll back.
         """
-        alert = self._alert(
+        alert = Alert(
             AlertKind.LOCAL_ABORT,
-            subject=f"route {abort.route}",
-            key=f"{AlertKind.LOCAL_ABORT.value}:{abort.rollout}",
-            title=f"the router stopped the canary of route {abort.route} by itself",
-            text=abort.text,
-            source=abort.worker,
+            f"route {abort.route}",
+            f"{AlertKind.LOCAL_ABORT.value}:{abort.rollout}",
+            f"the router stopped the canary of route {abort.route} by itself",
+            abort.text,
+            self._clock.now(),
+            abort.worker,
         )
         self.raise_alert(alert)
 
@@ -183,14 +184,13 @@ class WorkerAlerts:
             )
         alert = self._alert(
             AlertKind.SHARED_KEY,
-            subject=f"route {route}",
-            key=f"{AlertKind.SHARED_KEY.value}:{route}",
-            title=f"one key carries {share} of the requests of {route}",
-            text=(
+            f"route {route}",
+            route,
+            f"one key carries {share} of the requests of {route}",
+            (
                 f"{what} and no person: a canary that draws keys would move all of them at "
                 "once. Their conversations are drawn instead."
             ),
-            source=self._recorder.worker,
         )
         self._raise(name, alert)
 
@@ -204,12 +204,12 @@ class WorkerAlerts:
             name = f"{REPAIRS}{target}"
             alert = self._alert(
                 AlertKind.LEARNED_REPAIR,
-                subject=f"target {target}",
-                key=f"{AlertKind.LEARNED_REPAIR.value}:{target}",
-                title=f"{target} does not take {', '.join(fields)} as it is sent",
-                text="Its provider refused it. The router changes such requests before it "
+                f"target {target}",
+                target,
+                f"{target} does not take {', '.join(fields)} as it is sent",
+                "Its provider refused it. The router changes such requests before it "
                 "sends them; x-swapgate-degraded names what was changed.",
-                source=f"{self._recorder.worker}/{target}",
+                target,
             )
             if name not in known or self._open[name].title != alert.title:
                 self._raise(name, alert)
@@ -224,11 +224,10 @@ class WorkerAlerts:
         key = f"{AlertKind.INTERNAL_ERROR.value}:{about}"
         alert = self._alert(
             AlertKind.INTERNAL_ERROR,
-            subject=subject,
-            key=key,
-            title=f"the router failed in a request of {subject}",
-            text=words,
-            source=self._recorder.worker,
+            subject,
+            about,
+            f"the router failed in a request of {subject}",
+            words,
         )
         now = self._clock.monotonic()
         if now - self._faults_told_s.get(key, -AGAIN_S) < AGAIN_S:
@@ -287,11 +286,11 @@ class WorkerAlerts:
     def _no_key(self, provider: str) -> Alert:
         return self._alert(
             AlertKind.OUR_KEY,
-            subject=f"provider {provider}",
-            key=f"{AlertKind.OUR_KEY.value}:{provider}:none",
-            title=f"{provider} gets no requests: it has no key",
-            text=f"Targets of {provider} are left out of every plan until it has one.",
-            source=f"{self._recorder.worker}/{provider}",
+            f"provider {provider}",
+            f"{provider}:none",
+            f"{provider} gets no requests: it has no key",
+            f"Targets of {provider} are left out of every plan until it has one.",
+            provider,
         )
 
     def _look_at_revision(self) -> None:
@@ -309,25 +308,23 @@ class WorkerAlerts:
         kind = AlertKind.DATABASE_RESTORED if restored else AlertKind.REVISION_REFUSED
         alert = self._alert(
             kind,
-            subject="routing table",
-            key=kind.value,
-            title="the database went back in its history, the newer table goes on serving"
+            "routing table",
+            "",
+            "the database went back in its history, the newer table goes on serving"
             if restored
             else "a new revision was refused, the old one goes on serving",
-            text=refused,
-            source=self._recorder.worker,
+            refused,
         )
         self._raise("revision", alert)
 
     def _disk_refused(self, why: str) -> Alert:
         return self._alert(
             AlertKind.REVISION_REFUSED,
-            subject="snapshot on disk",
-            key=f"{AlertKind.REVISION_REFUSED.value}:disk",
-            title="the snapshot on the router's disk was not believed when it started",
-            text=f"{why}. It is written anew. Keys that were revoked before a database was "
+            "snapshot on disk",
+            "disk",
+            "the snapshot on the router's disk was not believed when it started",
+            f"{why}. It is written anew. Keys that were revoked before a database was "
             "restored may open this router again: revoke them again.",
-            source=self._recorder.worker,
         )
 
     def still(self) -> None:
@@ -399,17 +396,17 @@ class WorkerAlerts:
         failure = last if last is not None and last.failure is because else None
         return self._alert(
             kind,
-            subject=about,
-            key=f"{kind.value}:{provider if ours else target}",
-            title=f"{name} gets no requests: {why}",
-            text=" ".join(
+            about,
+            provider if ours else target,
+            f"{name} gets no requests: {why}",
+            " ".join(
                 (
                     f"The circuit of {name} is open.",
                     *self._carried(target),
                     *_words_of(failure),
                 )
             ),
-            source=f"{self._recorder.worker}/{target}",
+            target,
         )
 
     def _carried(self, target: str) -> Iterator[str]:
@@ -445,8 +442,13 @@ class WorkerAlerts:
         return (known.name, known.provider) if known else (target, target)
 
     def _alert(
-        self, kind: AlertKind, *, subject: str, key: str, title: str, text: str, source: str
+        self, kind: AlertKind, subject: str, key: str, title: str, text: str, source: str = ""
     ) -> Alert:
+        """key: after its kind, empty for one alert of the kind. source: a part of this
+        worker.
+        """
+        key = f"{kind.value}:{key}" if key else kind.value
+        source = f"{self._recorder.worker}/{source}" if source else self._recorder.worker
         return Alert(kind, subject, key, title, text, self._clock.now(), source)
 
 

@@ -23,33 +23,30 @@ from harness.domain.canary.judge import (
     sampling_share_bps,
 )
 from harness.domain.operations.access import OptOut
-from harness.domain.reliability.breaker import LAST_RESORT_TICKET
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import Arm, Canary
-from harness.domain.settings import RouterSettings
-from harness.ports import Clock
-from router.health.provider_keys import ProviderKeys
-from router.health.target_health import TargetHealth
 from router.observers.capture import CAPTURE_OPT_OUT
-from router.observers.judge_budget import JudgeBudget
-from router.observers.request_observers import ObservedRequest, RequestObserver
+from router.observers.request_observers import ObservedRequest
 from router.observers.shadow import MAX_BYTES, OFF, SHADOW_OPT_OUT
-from router.observers.worker_spending import OVER_CAP, WorkerSpending
+from router.observers.side_calls import (
+    OVER_CAP,
+    JudgeBudget,
+    SideCalls,
+    SideParts,
+    WorkerSpending,
+)
 from router.protocols.transcript import build_transcript
 from router.protocols.usage import TokenUsage
 from router.recording.bounded_map import BoundedMap
-from router.recording.metrics import RouterMetrics
-from router.recording.port import Recording, Ticket
+from router.recording.port import Ticket
 from router.request.attempt import UpstreamAnswer
 from router.request.body import ClientRequest, read_request
-from router.request.request_state import AttemptSpec, RoutedRequest
+from router.request.request_state import RoutedRequest
 from router.request.routed_response import AnswerCopy, RoutedResponse
 from router.request.stream_relay import CommittedStream
-from router.request.upstream_call import UpstreamCalls
 from router.server.asgi import header
 from router.server.internal_errors import RouterPart
 from router.snapshot.compiled import CompiledJudge, CompiledRoute
-from router.snapshot.holder import SnapshotHolder
 from router.upstream.failure import UpstreamFailed
 
 log = logging.getLogger(__name__)
@@ -75,39 +72,18 @@ class JudgeSample(NamedTuple):
     taken: TakenAmount  # of the monthly cap
 
 
-class CanarySampleJudge(RequestObserver):
-    """Draws a sample and has it judged. Belongs to the event loop of its worker."""
+class CanarySampleJudge(SideCalls):
+    """Draws a sample and has it judged."""
 
     part = RouterPart.JUDGE
 
-    def __init__(  # noqa: PLR0913, PLR0917 - the parts, one by one
-        self,
-        holder: SnapshotHolder,
-        calls: UpstreamCalls,
-        health: TargetHealth,
-        keys: ProviderKeys,
-        recorder: Recording,
-        metrics: RouterMetrics,
-        money: JudgeBudget,
-        settings: RouterSettings,
-        clock: Clock,
-        spending: WorkerSpending,
-    ) -> None:
-        self._spending = spending
-        self._holder = holder
-        self._calls = calls
-        self._health = health
-        self._keys = keys
-        self._recorder = recorder
-        self._metrics = metrics
+    def __init__(self, parts: SideParts, money: JudgeBudget, spending: WorkerSpending) -> None:
+        super().__init__(parts, spending)
         self._money = money
-        self._workers = settings.workers
-        self._clock = clock
+        self._workers = parts.settings.workers
         self._places = PLACES
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._drawn: dict[str, JudgeSample] = {}  # by request id
-        self._running: set[asyncio.Task[None]] = set()
-        self._rests_until: dict[str, float] = {}
         self._known: BoundedMap[tuple[str, int, str], bool] = BoundedMap(REMEMBERED)
 
     def watches(self, route: CompiledRoute) -> bool:
@@ -175,11 +151,7 @@ class CanarySampleJudge(RequestObserver):
             return "budget_unknown"
         if not has_budget(served.judge, *spent, self._workers):
             return "over_budget"
-        if self._rests_until.get(served.upstream.id, 0.0) > self._clock.monotonic():
-            return "resting"
-        if not self._health.all_well((served.upstream.id,)):
-            return "circuit_open"
-        return ""
+        return self._target_obstacle(served.upstream)
 
     def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
         """The user has the whole answer, or none. Never waits."""
@@ -198,23 +170,14 @@ class CanarySampleJudge(RequestObserver):
             self._count("without_answer")
             return
         work = self._run(drawn, ticket, response.job, _answer(drawn, response))
-        task = asyncio.ensure_future(work)
-        self._running.add(task)
-        task.add_done_callback(self._done)
+        self._run_aside(work, drawn.canary.rollout)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        self._running.pop(task)
         self._places += 1
         if not task.cancelled() and (error := task.exception()) is not None:
             # Its words may hold content.
             log.error("a judgement failed: %s", type(error).__name__)
-
-    async def aclose(self) -> None:
-        """Cancel what is under way: its units have no verdict."""
-        running = list(self._running)
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
 
     async def _run(
         self, drawn: JudgeSample, ticket: Ticket, job: RoutedRequest, answer: str | None
@@ -260,9 +223,7 @@ class CanarySampleJudge(RequestObserver):
             hurried=False,
             probe=None,
         )
-        made = AttemptSpec(
-            upstream, LAST_RESORT_TICKET, self._keys.key(upstream), until, 1, Endpoint.CHAT
-        )
+        made = self._attempt(upstream, until, Endpoint.CHAT)
         self._count("asked")
         came = await self._calls.make(own, made, lambda _: None)
         if not isinstance(came, UpstreamAnswer):

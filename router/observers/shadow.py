@@ -16,12 +16,10 @@ from typing import Any, Final, NamedTuple
 
 from harness.control.operations.spending_allowance import TakenAmount
 from harness.domain.operations.access import OptOut
-from harness.domain.reliability.breaker import LAST_RESORT_TICKET
 from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
 from harness.domain.routing.capabilities import Endpoint, missing_capabilities
 from harness.domain.routing.table import Arm
 from harness.domain.routing.target import Price
-from harness.domain.settings import RouterSettings
 from harness.domain.shadow.pairs import (
     AnswerFigures,
     PairSide,
@@ -30,28 +28,21 @@ from harness.domain.shadow.pairs import (
     unit_counts,
 )
 from harness.domain.shadow.shadow import COST_USD, MIRRORED, UNPRICED, within_budget
-from harness.ports import Clock
-from router.health.provider_keys import ProviderKeys
-from router.health.target_health import TargetHealth
-from router.observers.request_observers import ObservedRequest, RequestObserver
-from router.observers.worker_spending import OVER_CAP, WorkerSpending
+from router.observers.request_observers import ObservedRequest
+from router.observers.side_calls import OVER_CAP, SideCalls, SideParts, WorkerSpending
 from router.protocols.transcript import build_transcript
 from router.protocols.usage import NO_USAGE, TokenUsage
-from router.recording.metrics import RouterMetrics
-from router.recording.port import Recording
 from router.recording.shadow_totals import shadow_subject
 from router.request.attempt import UpstreamAnswer
 from router.request.body import ClientRequest
 from router.request.needs import detect_needs
-from router.request.request_state import AttemptSpec, RoutedRequest
+from router.request.request_state import RoutedRequest
 from router.request.routed_response import AnswerCopy, RoutedResponse
 from router.request.stream_relay import CommittedStream
 from router.request.time_limits import first_token_s
-from router.request.upstream_call import UpstreamCalls
 from router.server.asgi import header
 from router.server.internal_errors import RouterPart
 from router.snapshot.compiled import CompiledRoute, CompiledShadow, CompiledTarget
-from router.snapshot.holder import SnapshotHolder
 from router.upstream.failure import UpstreamFailed
 
 log = logging.getLogger(__name__)
@@ -84,36 +75,15 @@ class _ShadowAnswer(NamedTuple):
     usage: TokenUsage
 
 
-class ShadowMirror(RequestObserver):
-    """Asks a shadow's candidate what a user asked. Belongs to the event loop of its worker."""
+class ShadowMirror(SideCalls):
+    """Asks a shadow's candidate what a user asked."""
 
     part = RouterPart.SHADOW
 
-    def __init__(  # noqa: PLR0913, PLR0917 - the parts, one by one
-        self,
-        holder: SnapshotHolder,
-        calls: UpstreamCalls,
-        health: TargetHealth,
-        keys: ProviderKeys,
-        recorder: Recording,
-        metrics: RouterMetrics,
-        settings: RouterSettings,
-        clock: Clock,
-        spending: WorkerSpending,
-    ) -> None:
-        self._spending = spending
-        self._holder = holder
-        self._calls = calls
-        self._health = health
-        self._keys = keys
-        self._recorder = recorder
-        self._metrics = metrics
-        self._settings = settings
-        self._clock = clock
+    def __init__(self, parts: SideParts, spending: WorkerSpending) -> None:
+        super().__init__(parts, spending)
         self._drawn: dict[str, MirroredRequest] = {}  # by request id
-        self._running: dict[asyncio.Task[None], str] = {}
         self._waiting: deque[tuple[RoutedRequest, MirroredRequest, _ShadowAnswer]] = deque()
-        self._rests_until: dict[str, float] = {}
 
     def watches(self, route: CompiledRoute) -> bool:
         """Whether the route has a shadow."""
@@ -158,9 +128,7 @@ class ShadowMirror(RequestObserver):
             return "budget_unknown"
         if not within_budget(limits, used, priced=upstream.price is not None):
             return "over_budget"
-        if self._rests_until.get(upstream.id, 0.0) > self._clock.monotonic():
-            return "resting"
-        return "" if self._health.all_well((upstream.id,)) else "circuit_open"
+        return self._target_obstacle(upstream)
 
     def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
         """The user has the whole answer. Never waits."""
@@ -216,10 +184,7 @@ class ShadowMirror(RequestObserver):
         shadow = mirror.shadow.shadow
         # Now, and not once it is compared: what comes of it must not say whether it counts.
         ticket = self._recorder.begin_mirror(shadow_subject(shadow), mirror.sticky_key)
-        work = self._run(job, mirror, incumbent, ticket, taken)
-        task = asyncio.ensure_future(work)
-        self._running[task] = mirror.shadow.shadow.id
-        task.add_done_callback(self._done)
+        self._run_aside(self._run(job, mirror, incumbent, ticket, taken), shadow.id)
         return True
 
     def _done(self, task: asyncio.Task[None]) -> None:
@@ -253,10 +218,7 @@ class ShadowMirror(RequestObserver):
     async def aclose(self) -> None:
         """Cancel what is under way, and forget what waits."""
         self._waiting.clear()
-        running = list(self._running)
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await super().aclose()
 
     async def _run(
         self,
@@ -286,7 +248,6 @@ class ShadowMirror(RequestObserver):
         self._recorder.end_mirror(ticket, served.shadow.id, unit_counts(counts))
 
     async def _ask(self, job: RoutedRequest, served: CompiledShadow) -> _ShadowAnswer:
-        """One attempt, outside all books about the target: this is not its traffic."""
         loop, upstream = self._calls.timers.loop, served.upstream
         began = loop.time()
         most_s = min(job.route.route.settings.total_timeout_s, self._settings.total_timeout_s)
@@ -296,8 +257,7 @@ class ShadowMirror(RequestObserver):
         until = again.deadline
         if job.request.stream:
             until = min(until, began + first_token_s(job.route, upstream, self._settings))
-        key = self._keys.key(upstream)
-        made = AttemptSpec(upstream, LAST_RESORT_TICKET, key, until, 1, job.request.endpoint)
+        made = self._attempt(upstream, until, job.request.endpoint)
         try:
             with self._calls.timers.limit(until):
                 result = await self._calls.make(again, made, lambda _: None)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from harness.domain.formatting import format_latency
 from harness.domain.providers.credentials import ProviderKey
@@ -168,7 +168,7 @@ class Dispatcher:
             return FirstAttempt(made, share_s)
         try:
             first_s = self._limits.first_s(job, made)
-        except Exception as error:  # as `_first_s` has it
+        except Exception as error:
             self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
             first_s = math.inf
         try:
@@ -340,7 +340,8 @@ class Dispatcher:
             first = None
             if failure is None:
                 return None
-            told_s = self._retry_after_s(job, this, failure)
+            at, note = self._clock.now(), self._outcomes.note_retry_after_s
+            told_s = self._safely(RouterPart.RECORDING, job, note, this, failure, at)
             if self._spent(job, progress):
                 return failure
             if key == first_key and self._keys.other_left(upstream, key, failure.failure):
@@ -397,13 +398,17 @@ class Dispatcher:
         loop = self.timers.loop
         sent = first if first is not None and first.call is not None else None
         started = loop.time() if sent is None else sent.started
-        first_s = self._first_s(job, made) if sent is None else sent.first_s
+        first_s = None if sent is None else sent.first_s
+        if first_s is None:
+            first_s = self._safely(RouterPart.PLAN, job, self._limits.first_s, job, made)
+        if first_s is None:
+            first_s = math.inf
         limit = self.timers.limit(min(made.until, started + first_s))
         head = None if job.request.stream else FirstByteTimer(limit, made.until, loop)
         if sent is None:
             settle = self._settle_of(job, made, len(progress.attempts) + 1)
             if not made.check:
-                self._begin(job, made)
+                self._safely(RouterPart.RECORDING, job, self._health.begin, made.upstream.id)
         else:
             settle = sent.settle
             if head is not None and sent.begun_at is not None:
@@ -473,25 +478,18 @@ class Dispatcher:
             later = targets[targets.index(last.target) + 1 :]
             return None if last.failure in CLIENT_FAILURES else next(iter(later), None)
 
-    def _first_s(self, job: RoutedRequest, made: AttemptSpec) -> float:
-        """As `TimeLimits` has it; no limit of its own where that fails."""
+    def _safely(
+        self, part: RouterPart, job: RoutedRequest, call: Callable[..., Any], *given: Any
+    ) -> Any:
+        """What the call returns; None where it fails, which the request goes on without."""
         try:
-            return self._limits.first_s(job, made)
+            return call(*given)
         except Exception as error:
-            self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
-            return math.inf
-
-    def _begin(self, job: RoutedRequest, made: AttemptSpec) -> None:
-        try:
-            self._health.begin(made.upstream.id)
-        except Exception as error:
-            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
+            self._errors.note(part, error, job.route, job.arm)
+            return None
 
     def _note_s(self, job: RoutedRequest, made: AttemptSpec, seconds: float) -> None:
-        try:
-            self._limits.note(job, made, seconds)
-        except Exception as error:
-            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
+        self._safely(RouterPart.RECORDING, job, self._limits.note, job, made, seconds)
 
     def _note_slow_start(self, job: RoutedRequest, made: AttemptSpec, seconds: float) -> None:
         made.slow = not made.check
@@ -505,21 +503,8 @@ class Dispatcher:
         if made.upstream.id != job.plan.targets[-1]:
             self._note_s(job, made, now - started)
 
-    def _retry_after_s(
-        self, job: RoutedRequest, made: AttemptSpec, failure: UpstreamFailed
-    ) -> float | None:
-        """The pause that the provider asks for."""
-        try:
-            return self._outcomes.note_retry_after_s(made, failure, self._clock.now())
-        except Exception as error:
-            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
-            return None
-
     def _settle(self, job: RoutedRequest, settle: OnEnd, outcome: FailureClass | None) -> None:
-        try:
-            settle(outcome)
-        except Exception as error:
-            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
+        self._safely(RouterPart.RECORDING, job, settle, outcome)
 
 
 def _held_back(job: RoutedRequest) -> bool:

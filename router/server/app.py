@@ -33,7 +33,6 @@ from router.observers.feedback import FEEDBACK_PATH, FeedbackIntake
 from router.observers.feedback_body import MAX_BODY_BYTES
 from router.observers.guardrail_sampling import GuardrailSampling, RolloutAdmission
 from router.observers.judge import CanarySampleJudge
-from router.observers.judge_budget import JudgeBudget
 from router.observers.request_accounting import (
     RequestAccounting,
     RequestMetrics,
@@ -43,8 +42,8 @@ from router.observers.request_observers import RequestObserver, RequestObservers
 from router.observers.request_tracing import RequestTracing
 from router.observers.shadow import ShadowMirror
 from router.observers.short_deadlines import ShortDeadlines
+from router.observers.side_calls import JudgeBudget, SideParts, WorkerSpending
 from router.observers.tracing_port import Tracing
-from router.observers.worker_spending import WorkerSpending
 from router.protocols.endpoints import ENDPOINTS
 from router.protocols.messages.errors import anthropic_error
 from router.recording.guard_files import GuardFiles
@@ -192,16 +191,13 @@ class Router:
         }
         for spending in self._spending.values():
             holder.add_follower(spending)
-        self._shadows = ShadowMirror(
-            holder, calls, self._health, keys, recorder, self._metrics, settings, clock,
-            self._spending[SpendingPurpose.SHADOW],
-        )  # fmt: skip
+        parts = SideParts(
+            holder, calls, self._health, keys, recorder, self._metrics, settings, clock
+        )
+        self._shadows = ShadowMirror(parts, self._spending[SpendingPurpose.SHADOW])
         money = JudgeBudget(holder, clock)
         holder.add_follower(money)
-        self._judges = CanarySampleJudge(
-            holder, calls, self._health, keys, recorder, self._metrics, money, settings, clock,
-            self._spending[SpendingPurpose.JUDGES],
-        )  # fmt: skip
+        self._judges = CanarySampleJudge(parts, money, self._spending[SpendingPurpose.JUDGES])
         self._checks = HealthChecks(
             holder,
             dispatcher,

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary
@@ -54,19 +55,16 @@ class FaultCount(Protocol):
     faults: int
 
 
-class RaiseAlert(Protocol):
-    def __call__(self, about: str, subject: str, words: str) -> None:
-        """As `WorkerAlerts.internal_error`."""
-        ...
-
-
 class InternalErrors:
     """Notes the internal errors of a worker in metrics, log and alerts; belongs to the worker's
-    event loop. counters: of the process.
+    event loop. counters: of the process. tell: as `WorkerAlerts.internal_error`.
     """
 
     def __init__(
-        self, metrics: RouterMetrics, counters: Counter[str], tell: RaiseAlert
+        self,
+        metrics: RouterMetrics,
+        counters: Counter[str],
+        tell: Callable[[str, str, str], None],
     ) -> None:
         self._metrics = metrics
         self._counters = counters

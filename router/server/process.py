@@ -205,26 +205,14 @@ def server(
     )
 
 
-def serve(
-    app: App,
-    host: str = "127.0.0.1",
-    port: int = 8080,
-    *,
-    drain_s: float = 30.0,
-    shutdown_delay_s: float = 0.0,
-    on_stop: Callable[[], None] | None = None,
-    sockets: list[socket.socket] | None = None,
-) -> None:
+def serve(made: WorkerServer, sockets: list[socket.socket] | None = None) -> None:
     """Serve until SIGTERM or SIGINT; then accept nothing new, let requests end, return.
 
-    As `server`. sockets: bound already, instead of host and port. Raises ConfigError when the
-    port is taken.
+    sockets: bound already, instead of its host and port. Raises ConfigError when the port is
+    taken.
     """
     allow_connections()
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
-    made = server(
-        app, host, port, drain_s=drain_s, shutdown_delay_s=shutdown_delay_s, on_stop=on_stop
-    )
-    made.run(sockets=sockets or open_listeners(host, port))
+    made.run(sockets=sockets or open_listeners(made.config.host, made.config.port))

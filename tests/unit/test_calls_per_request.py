@@ -38,9 +38,9 @@ OBSERVERS: Final = frozenset(
         "guardrail_probe",
         "guardrail_sampling",
         "judge",
-        "judge_budget",
         "request_tracing",
         "shadow",
+        "side_calls",
         "tracing",
         "tracing_port",
     )

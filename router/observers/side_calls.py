@@ -1,0 +1,229 @@
+"""Side calls ask models what no user waits for: judges and shadows. Both have one budget by the
+month (`WorkerSpending`: what a call can cost is taken from what this worker holds, at once or
+not at all), and each rollout's judges one of their own (`JudgeBudget`).
+
+Both budgets are called by the thread that follows the store; nothing here holds a user up.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Coroutine
+from itertools import count
+from typing import Any, Final, NamedTuple
+
+from harness.control.operations.spending_allowance import Allowance, TakenAmount
+from harness.domain.canary.guardrails import Guardrail, JudgeTally
+from harness.domain.errors import StoreUnavailable
+from harness.domain.operations.spending import (
+    OUTPUT_LIMITS,
+    SpendingPurpose,
+    estimate_most_usd,
+)
+from harness.domain.reliability.breaker import LAST_RESORT_TICKET
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.target import Price
+from harness.domain.settings import RouterSettings
+from harness.ports import Clock
+from harness.store.store import Store
+from router.health.provider_keys import ProviderKeys
+from router.health.target_health import TargetHealth
+from router.observers.request_observers import RequestObserver
+from router.protocols.usage import TokenUsage
+from router.recording.ledger import JUDGED_WITHIN_S, MAX_BLOCK_AGE_S
+from router.recording.metrics import RouterMetrics
+from router.recording.port import Recording
+from router.request.body import ClientRequest
+from router.request.request_state import AttemptSpec
+from router.request.upstream_call import UpstreamCalls
+from router.snapshot.compiled import CompiledTarget
+from router.snapshot.compiler import canary_judge
+from router.snapshot.holder import SnapshotHolder
+
+OVER_CAP: Final = "over_monthly_cap"
+
+
+class WorkerSpending:
+    """What this worker may spend on one purpose. worker: a name that is new for every
+    process.
+    """
+
+    def __init__(self, purpose: SpendingPurpose, worker: str, clock: Clock) -> None:
+        self._purpose = purpose
+        self._worker = worker
+        self._clock = clock
+        self._numbers = count(1)
+        self._allowance: Allowance | None = None  # None before the store is followed
+
+    def __call__(self, store: Store) -> None:
+        """Raises StoreUnavailable: then what is held stays, and what was spent is written
+        later.
+        """
+        if self._allowance is None:
+            self._allowance = Allowance(
+                store,
+                self._clock,
+                self._new_id,
+                self._purpose,
+                f"router {self._worker}",
+                holds_always=False,
+            )
+        self._allowance.refresh()
+
+    def take(
+        self, price: Price | None, model: str, request_bytes: int, **limits: object
+    ) -> TakenAmount | None:
+        """Takes the most that a call can cost; None where it is not at hand. limits: of the
+        output, as the request names them.
+        """
+        if self._allowance is None:
+            return None
+        most = None if price is None else estimate_most_usd(price, request_bytes, limits)
+        return self._allowance.try_take(most, model)
+
+    def take_for(
+        self, price: Price | None, model: str, request: ClientRequest
+    ) -> TakenAmount | None:
+        """Takes the most that a client's request can cost with a model."""
+        limits = {name: request.value(name) for name in OUTPUT_LIMITS}
+        return self.take(price, model, len(request.text), **limits)
+
+    def settle(self, taken: TakenAmount, price: Price | None, usage: TokenUsage | None) -> None:
+        """Pays a call; one without usage brought nothing and costs nothing."""
+        if self._allowance is None:
+            return
+        if usage is None:
+            self._allowance.give_back(taken)
+        else:
+            self._allowance.settle(taken, None if price is None else price.cost_usd(*usage))
+
+    def close(self) -> None:
+        """Gives up what is held; what is not written lapses, and counts as spent."""
+        if self._allowance is not None:
+            with contextlib.suppress(StoreUnavailable):
+                self._allowance.close()
+
+    def _new_id(self, prefix: str) -> str:
+        return f"{prefix}{self._purpose}_{self._worker}_{next(self._numbers)}"
+
+
+EVERY_S: Final = 5.0
+# A block is stored by then, unless the database is away: then nobody is judged.
+LATELY_S: Final = MAX_BLOCK_AGE_S + JUDGED_WITHIN_S
+
+
+class JudgeBudget:
+    """What live rollouts' judges have cost. Called by the thread that follows the store; reads
+    nothing while no rollout has a judge.
+    """
+
+    def __init__(self, holder: SnapshotHolder, clock: Clock) -> None:
+        self._holder = holder
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._known_usd: dict[str, float] = {}
+        self._read: dict[str, int] = {}
+        self._lately: deque[tuple[float, str, float]] = deque()
+        self._next = -EVERY_S
+
+    def __call__(self, store: Store) -> None:
+        """Raises StoreUnavailable: then what was known stays."""
+        serving = self._holder.current
+        routes = serving.snapshot.table.routes.values() if serving else ()
+        judged = [
+            route.experiment.rollout
+            for route in routes
+            if route.experiment and canary_judge(route)
+        ]
+        now = self._clock.monotonic()
+        if now < self._next and all(id_ in self._known_usd for id_ in judged):
+            return
+        for rollout in judged:
+            self._refresh(store, rollout)
+        with self._lock:
+            for gone in self._known_usd.keys() - set(judged):
+                del self._known_usd[gone], self._read[gone]
+        self._next = now + EVERY_S
+
+    def _refresh(self, store: Store, rollout: str) -> None:
+        with store.read() as tx:
+            new = tx.observations.blocks(rollout, after=self._read.get(rollout, 0))
+        tallies = (block.counts.get(Guardrail.JUDGE) for block in new)
+        usd = sum(tally.cost_usd for tally in tallies if isinstance(tally, JudgeTally))
+        with self._lock:
+            self._known_usd[rollout] = self._known_usd.get(rollout, 0.0) + usd
+            self._read[rollout] = max((block.number for block in new), default=0) or (
+                self._read.get(rollout, 0)
+            )
+
+    def note(self, rollout: str, cost_usd: float) -> None:
+        with self._lock:
+            self._lately.append((self._clock.monotonic(), rollout, cost_usd))
+
+    def spent(self, rollout: str) -> tuple[float, float] | None:
+        """US dollars: as the database has it, and lately by this worker.
+
+        None while the database has not said.
+        """
+        since = self._clock.monotonic() - LATELY_S
+        with self._lock:
+            while self._lately and self._lately[0][0] < since:
+                self._lately.popleft()
+            if rollout not in self._known_usd:
+                return None
+            lately = sum(usd for _, of, usd in self._lately if of == rollout)
+            return self._known_usd[rollout], lately
+
+
+class SideParts(NamedTuple):
+    """The parts of a worker that side calls need."""
+
+    holder: SnapshotHolder
+    calls: UpstreamCalls
+    health: TargetHealth
+    keys: ProviderKeys
+    recorder: Recording
+    metrics: RouterMetrics
+    settings: RouterSettings
+    clock: Clock
+
+
+class SideCalls(RequestObserver):
+    """Makes such calls in tasks of their own. Belongs to the event loop of its worker."""
+
+    def __init__(self, parts: SideParts, spending: WorkerSpending) -> None:
+        self._holder, self._calls, self._health, self._keys = parts[:4]
+        self._recorder, self._metrics, self._settings, self._clock = parts[4:]
+        self._spending = spending
+        self._running: dict[asyncio.Task[None], str] = {}
+        self._rests_until: dict[str, float] = {}  # by target id
+
+    async def aclose(self) -> None:
+        """Cancels the calls that are under way."""
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    def _run_aside(self, work: Coroutine[Any, Any, None], subject: str) -> None:
+        task = asyncio.ensure_future(work)
+        self._running[task] = subject
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        """Called once for each task."""
+        raise NotImplementedError
+
+    def _target_obstacle(self, upstream: CompiledTarget) -> str:
+        """Why a target is not asked now; empty where it is."""
+        if self._rests_until.get(upstream.id, 0.0) > self._clock.monotonic():
+            return "resting"
+        return "" if self._health.all_well((upstream.id,)) else "circuit_open"
+
+    def _attempt(
+        self, upstream: CompiledTarget, until: float, endpoint: Endpoint
+    ) -> AttemptSpec:
+        """One attempt, outside all books about the target: this is not its traffic."""
+        key = self._keys.key(upstream)
+        return AttemptSpec(upstream, LAST_RESORT_TICKET, key, until, 1, endpoint)
