@@ -15,6 +15,7 @@ from harness.domain.operations.spending import SpendingPurpose
 from harness.domain.routing.table import KeyGrant
 from harness.domain.settings import AgentSettings, RouterSettings
 from harness.ports import Clock, RateBook
+from harness.store.store import Store
 from router.access.admission import Admission, AsideKind
 from router.access.callers import Callers
 from router.access.key_spend import BudgetRefresh
@@ -183,20 +184,23 @@ class Router:
             secret=secret,
         )  # fmt: skip
         self._callers = Callers(settings, secret, clock, self._admission, recorder.counters)
-        holder.add_follower(BudgetRefresh(holder, recorder.spends, clock))
-        holder.add_follower(ShadowTotalsRefresh(holder, recorder.shadows, clock))
         self._spending = {
             purpose: WorkerSpending(purpose, recorder.worker, clock)
             for purpose in (SpendingPurpose.SHADOW, SpendingPurpose.JUDGES)
         }
-        for spending in self._spending.values():
-            holder.add_follower(spending)
         parts = SideParts(
             holder, calls, self._health, keys, recorder, self._metrics, settings, clock
         )
         self._shadows = ShadowMirror(parts, self._spending[SpendingPurpose.SHADOW])
         money = JudgeBudget(holder, clock)
-        holder.add_follower(money)
+        followers: list[Callable[[Store], None]] = [
+            BudgetRefresh(holder, recorder.spends, clock),
+            ShadowTotalsRefresh(holder, recorder.shadows, clock),
+            *self._spending.values(),
+            money,
+        ]
+        for follower in followers:
+            holder.add_follower(follower)
         self._judges = CanarySampleJudge(parts, money, self._spending[SpendingPurpose.JUDGES])
         self._checks = HealthChecks(
             holder,
