@@ -23,7 +23,7 @@ PLACES = {
     "may_connect(": (
         "harness/domain/providers/api_base_rules.py",
         "harness/runtime/outbound/guarded_http.py",
-        "harness/runtime/tool_servers/transports.py",
+        "harness/runtime/tool_servers.py",
         "evals/runner/http_transport.py",
         "router/upstream/",
     ),

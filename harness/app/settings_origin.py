@@ -26,8 +26,7 @@ SECRET_KEYS: Final = re.compile(
     r"|credentials?)$"
 )
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-# Keys whose values are hidden with all below them: headers, and a program's arguments.
-SECRET_GROUPS: Final = frozenset({"extra_headers", "args"})
+HIDDEN_GROUP: Final = "extra_headers"
 # Addresses that work by a secret in their path.
 SECRET_ADDRESSES: Final = frozenset({"url", "webhook"})
 
@@ -87,7 +86,7 @@ def list_changed_sections(settings: Settings) -> Sequence[str]:
 
 def _leaves(path: KeyPath, value: Plain) -> Iterator[tuple[KeyPath, Plain]]:
     """Yields what stands at the ends: single values, and lists of them."""
-    if path and path[-1] in SECRET_GROUPS and value:
+    if path and path[-1] == HIDDEN_GROUP and value:
         yield path, HIDDEN
     elif isinstance(value, dict) and value:
         for name, inner in value.items():

@@ -98,33 +98,20 @@ def _loopback_faults(agents: AgentSettings, router_host: str) -> Iterator[Fault]
 
 
 def _server_faults(path: KeyPath, server: ToolServer) -> Iterator[Fault]:
-    if bool(server.command) == bool(server.url):
-        yield path, "give one of `command` and `url`"
-    elif server.url:
-        yield from _remote_faults(path, server)
-    elif server.header_envs:
-        yield (*path, "header_envs"), "belongs to a `url`; a command gets variables by `env`"
-    variables: list[tuple[KeyPath, str]] = [
-        *((("env", index), name) for index, name in enumerate(server.env)),
-        *((("header_envs", header), name) for header, name in server.header_envs.items()),
-    ]
-    for place, variable in variables:
-        if not _VARIABLE.fullmatch(variable):
-            fault = "is the name of an environment variable; a value never stands in this file"
-            yield (*path, *place), fault
-        elif variable.upper().startswith(_OUR_VARIABLES):
-            fault = f"{variable!r} is Swapgate's own, which no tool server may have"
-            yield (*path, *place), fault
-
-
-def _remote_faults(path: KeyPath, server: ToolServer) -> Iterator[Fault]:
-    if server.args or server.env:
-        yield path, "`args` and `env` belong to a `command`"
     parts = _split_url(server.url)
     if parts is None:
         yield (*path, "url"), "is an http or https URL, without a user"
     elif is_internal_host(parts.hostname or ""):
         yield (*path, "url"), _INTERNAL
+    for header, variable in server.header_envs.items():
+        place = (*path, "header_envs", header)
+        if not _VARIABLE.fullmatch(variable):
+            yield (
+                place,
+                "is the name of an environment variable; a value never stands in this file",
+            )
+        elif variable.upper().startswith(_OUR_VARIABLES):
+            yield place, f"{variable!r} is Swapgate's own, which no tool server may have"
     try:
         check_headers(dict.fromkeys(server.header_envs, ""))
     except InputError as error:

@@ -220,15 +220,10 @@ class SpawnLimits:
 
 @dataclass(frozen=True, slots=True)
 class ToolServer:
-    """An MCP server whose tools agents may use: a command that is started and spoken to over
-    its pipes, or an address of streamable HTTP.
-    """
+    """An MCP server over streamable HTTP, whose tools agents may use."""
 
-    command: str = ""  # a program of this machine; no shell reads it
-    args: tuple[str, ...] = ()  # of the command
-    env: tuple[str, ...] = ()  # names of the environment variables that the command gets
-    url: str = ""  # instead of `command`
-    # Headers for `url`, each with the name of the environment variable that holds its value.
+    url: str  # where it answers, such as https://tools.example/mcp
+    # Headers, each with the name of the environment variable that holds its value.
     header_envs: Mapping[str, str] = field(default_factory=dict)
 
 

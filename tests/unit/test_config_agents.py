@@ -77,11 +77,7 @@ def test_a_whole_section_is_read(tmp_path: Path) -> None:
                 "limits": {"max_steps": 5},
                 "spawn": {"max_depth": 0},
                 "tool_servers": {
-                    "files": {
-                        "command": "mcp-files",
-                        "args": ["--root", "/srv"],
-                        "env": ["HOME"],
-                    },
+                    "files": {"url": "http://127.0.0.1:8100/mcp"},
                     "search": {
                         "url": "https://tools.example/mcp",
                         "header_envs": {"authorization": "SEARCH_TOKEN"},
@@ -96,10 +92,8 @@ def test_a_whole_section_is_read(tmp_path: Path) -> None:
     assert (agents.limits.max_steps, agents.limits.max_usd) == (5, 5.0)
     assert agents.spawn.max_depth == 0
     assert agents.tool_servers == {
-        "files": ToolServer("mcp-files", ("--root", "/srv"), ("HOME",)),
-        "search": ToolServer(
-            url="https://tools.example/mcp", header_envs={"authorization": "SEARCH_TOKEN"}
-        ),
+        "files": ToolServer("http://127.0.0.1:8100/mcp"),
+        "search": ToolServer("https://tools.example/mcp", {"authorization": "SEARCH_TOKEN"}),
     }
     assert agents.floors == {"support": AutoFloor(0.85, "tickets")}
 
@@ -178,22 +172,16 @@ def test_an_address_of_a_metadata_service_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("server", "field", "words"),
     [
-        ({}, "", "give one of `command` and `url`"),
-        ({"command": "a", "url": "http://a"}, "", "give one of `command` and `url`"),
-        ({"command": "a", "header_envs": {"x": "Y"}}, ".header_envs", "belongs to a `url`"),
-        ({"url": "http://a", "args": ["x"]}, "", "belong to a `command`"),
-        ({"url": "http://a", "env": ["X"]}, "", "belong to a `command`"),
+        ({}, ".url", "Field required"),
         ({"url": "stdio://a"}, ".url", "is an http or https URL"),
         ({"url": "http://u:p@a/mcp"}, ".url", "without a user"),
-        ({"command": "a", "env": ["A=b"]}, ".env.0", "a value never stands in this file"),
-        ({"command": "a", "env": ["OK", "Swapgate_Secret"]}, ".env.1", "Swapgate's own"),
         (
             {"url": "http://a", "header_envs": {"authorization": "Bearer abc"}},
             ".header_envs.authorization",
             "a value never stands in this file",
         ),
         (
-            {"url": "http://a", "header_envs": {"x": "SWAPGATE_SECRET"}},
+            {"url": "http://a", "header_envs": {"x": "Swapgate_Secret"}},
             ".header_envs.x",
             "which no tool server may have",
         ),
@@ -212,7 +200,7 @@ def test_a_tool_server_that_makes_no_sense_is_refused(
 def test_a_tool_servers_name_stands_before_the_dot_of_its_tools(
     tmp_path: Path, name: str
 ) -> None:
-    assert "SERVER.TOOL" in refusal(tmp_path, {"tool_servers": {name: {"command": "a"}}})
+    assert "SERVER.TOOL" in refusal(tmp_path, {"tool_servers": {name: {"url": "http://a"}}})
 
 
 def test_a_floor_needs_a_suite_that_there_is(tmp_path: Path) -> None:

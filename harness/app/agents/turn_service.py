@@ -8,7 +8,6 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.app.agents.model_calls import RouterModelCalls
 from harness.app.installation import Installation, open_installation
@@ -23,9 +22,6 @@ from harness.domain.agents.turn_lease import TurnOwner
 from harness.domain.settings import http_url
 from harness.ports.agents import ToolRuntime
 from harness.runtime import telemetry
-
-if TYPE_CHECKING:
-    from harness.runtime.tool_servers.runtime import ToolServers
 
 
 class ServerTools:
@@ -91,9 +87,14 @@ class TurnService:
         self.tools.add(spawn)
         # That act in the name of a session, for clients that may wait for a person.
         self.session_tools = (build_switch_tool(ctx, waits=True), spawn)
-        self._servers = _tool_servers(installation)
-        if self._servers is not None:
-            self.tools.add(self._servers)
+        if settings.agents.tool_servers:
+            from harness.runtime.tool_servers import ToolServers  # noqa: PLC0415 - mcp takes its time
+
+            self.tools.add(
+                ToolServers(
+                    settings.agents.tool_servers, os.environ, installation.clock.monotonic
+                )
+            )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -107,8 +108,6 @@ class TurnService:
             leases.cancel()
             await asyncio.wait({leases})
             await self._calls.aclose()
-            if self._servers is not None:
-                await self._servers.aclose()
 
     def end_turns(self) -> None:
         """Begins no more, and lets those that run end for a while. From a signal's handler."""
@@ -117,12 +116,3 @@ class TurnService:
             self._closing = self._loop.create_task(self.turns.close(self.drain_s))
 
         self._loop.call_soon_threadsafe(begin)
-
-
-def _tool_servers(installation: Installation) -> "ToolServers | None":
-    settings = installation.settings.agents
-    if not settings.tool_servers:
-        return None
-    from harness.runtime.tool_servers.runtime import ToolServers  # noqa: PLC0415 - mcp takes its time
-
-    return ToolServers(settings.tool_servers, os.environ, installation.clock.monotonic)

@@ -1,16 +1,17 @@
-"""An MCP server whose tools are good, or hang, die, lie and send too much: over stdin and
-stdout, or over streamable HTTP. `python tool_server.py [PORT]`; it imports nothing of ours.
+"""An MCP server over streamable HTTP whose tools are good, or hang, die, lie and send too much:
+`python tool_server.py PORT`; it imports nothing of ours. `tool_server_process` runs it.
 """
 
 import os
+import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import anyio
 import uvicorn
 from mcp.server import Server, ServerRequestContext
-from mcp.server.stdio import stdio_server
 from mcp_types import (
     CallToolRequestParams,
     CallToolResult,
@@ -21,6 +22,7 @@ from mcp_types import (
 )
 
 FILE: Final = __file__
+TOKEN: Final = "tok-1234567890"  # noqa: S105 - of a server that tells it
 OBJECT: Final[dict[str, Any]] = {"type": "object"}
 NUMBER: Final[dict[str, Any]] = {"type": "object", "properties": {"sum": {"type": "integer"}}}
 DEEP: dict[str, Any] = {"type": "object"}
@@ -35,7 +37,7 @@ TOOLS: Final = [
     ),
     *(
         Tool(name=name, input_schema=OBJECT)
-        for name in ("hang", "die", "long", "secret", "environment", "fail", "pid")
+        for name in ("hang", "die", "long", "secret", "fail", "pid")
     ),
     Tool(name="tell", description=f"Of {os.environ.get('TOOL_TOKEN')}.", input_schema=OBJECT),
     Tool(name="lie", input_schema=OBJECT, output_schema=NUMBER),
@@ -76,7 +78,6 @@ async def call_tool(
     texts = {
         "long": "x" * 10_000_000,
         "secret": f"the token is {os.environ.get('TOOL_TOKEN')}",
-        "environment": " ".join(sorted(os.environ)),
         "pid": str(os.getpid()),
     }
     return answer(texts.get(params.name, f"{params.name} was called"))
@@ -90,14 +91,19 @@ def build() -> Server[Any]:
     return Server("hostile", on_list_tools=list_tools, on_call_tool=call_tool)
 
 
-async def serve_pipes() -> None:
-    server = build()
-    async with stdio_server() as (received, sent):
-        await server.run(received, sent, server.create_initialization_options())
+@contextmanager
+def tool_server_process(port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs the server. It may still be starting."""
+    process = subprocess.Popen(  # noqa: S603 - our own module
+        [sys.executable, "-P", FILE, str(port)], env={**os.environ, "TOOL_TOKEN": TOKEN}
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        uvicorn.run(build().streamable_http_app(), port=int(sys.argv[1]), log_level="warning")
-    else:
-        anyio.run(serve_pipes)
+    app = build().streamable_http_app()
+    uvicorn.run(app, port=int(sys.argv[1]), log_level="warning")

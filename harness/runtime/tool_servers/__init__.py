@@ -1,1 +1,0 @@
-"""Tools that agents use at the MCP servers of the configuration, whatever those do."""
