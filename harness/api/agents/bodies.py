@@ -3,17 +3,30 @@ the examples of the OpenAPI document, which tests execute. An unknown field is a
 is NaN.
 """
 
+import re
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+)
 from pydantic.alias_generators import to_camel
 
 from harness.domain.agents.agent import AgentTool
-from harness.domain.agents.incoming_message import IncomingMessage, parse_incoming
+from harness.domain.agents.incoming_message import Content, IncomingMessage
+from harness.domain.agents.message import MessageRole
 from harness.domain.errors import InputError
 from harness.domain.pagination import MOST_LISTED, PageRequest
 
 MAX_TOOLS: Final = 128
+MAX_PARTS: Final = 256
+IMAGE_DATA: Final = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+={0,2}")
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 ModelText = Annotated[str, Field(min_length=1, max_length=300)]
 Text = Annotated[str, Field(max_length=10_000)]
@@ -149,6 +162,55 @@ class SwitchModelBody(AgentsBody):
     wait_s: Annotated[float, Field(ge=0, le=86_400, strict=True)] = 0.0
 
 
+def _check_image_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        is_web = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        is_web = False
+    if not (IMAGE_DATA.fullmatch(url) or (is_web and url.isprintable())):
+        raise ValueError(
+            "send an https address, or a PNG, JPEG, GIF or WebP as data:image/png;base64,…"
+        )
+    return url
+
+
+class TextPart(AgentsBody):
+    type: Literal["text"]
+    text: Annotated[str, Field(min_length=1)]
+
+
+class ImageBody(AgentsBody):
+    url: Annotated[str, AfterValidator(_check_image_url)]
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class ImagePart(AgentsBody):
+    type: Literal["image_url"]
+    image_url: ImageBody = Field(alias="image_url")
+
+
+ContentPart = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+ContentParts = Annotated[list[ContentPart], Field(min_length=1, max_length=MAX_PARTS)]
+PARTS: Final = "parts"
+
+
+def _content_form(content: object) -> str | None:
+    if isinstance(content, str):
+        return "text"
+    return PARTS if isinstance(content, list) else None
+
+
+ContentBody = Annotated[
+    Annotated[str, Tag("text")] | Annotated[ContentParts, Tag(PARTS)],
+    Discriminator(
+        _content_form,
+        custom_error_type="content_form",
+        custom_error_message="it is neither a text nor a list of parts",
+    ),
+]
+
+
 class MessageBody(AgentsBody):
     """Holds a message to post. role: `user`, or `tool` with the result of a function that the
     model asked for. content: a text, or parts of the types `text` and `image_url`. stream: the
@@ -171,13 +233,34 @@ class MessageBody(AgentsBody):
     )
 
     role: Annotated[str, Field(max_length=40)]
-    content: JsonValue
+    content: ContentBody
     tool_call_id: Annotated[str, Field(max_length=200)] = ""
     stream: bool = False
 
     def incoming(self) -> IncomingMessage:
-        """Parses the body as a message of the client. Raises InputError."""
-        return parse_incoming(self.role, self.content, self.tool_call_id)
+        """Returns the client's message. Raises InputError, which names the field."""
+        is_tool = self.role == MessageRole.TOOL
+        if not is_tool and self.role != MessageRole.USER:
+            raise InputError(
+                f"role: {self.role!r} is not allowed here; send user or tool",
+                code="role_not_allowed",
+            )
+        if is_tool and not self.tool_call_id:
+            raise InputError("toolCallId: a message of the role tool names the call it answers")
+        if self.tool_call_id and not is_tool:
+            raise InputError("toolCallId: only a message of the role tool answers a call")
+        content: Content
+        if isinstance(self.content, str):
+            content = self.content
+            if not is_tool and not content.strip():
+                raise InputError(
+                    "content: it is empty; send a text, or parts of text and image_url"
+                )
+        elif is_tool:
+            raise InputError("content: the result of a tool is a text")
+        else:
+            content = tuple(part.model_dump(exclude_none=True) for part in self.content)
+        return IncomingMessage(MessageRole(self.role), content, self.tool_call_id)
 
 
 class AgentsPageQuery(AgentsBody):

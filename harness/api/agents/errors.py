@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from harness.api.agents.bodies import PARTS
 from harness.domain.errors import (
     ConfigError,
     Conflict,
@@ -110,7 +111,10 @@ async def answer_validation_error(_: Request, error: Exception) -> ErrorAnswer:
     """Every wrong field with its place. The value is not repeated: it may be a secret."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
     places = [
-        (".".join(str(part) for part in fault["loc"][1:]), str(fault["msg"]))
+        (
+            ".".join(str(part) for part in fault["loc"][1:] if part != PARTS),
+            str(fault["msg"]).removeprefix("Value error, "),
+        )
         for fault in error.errors()
     ]
     text = "; ".join(f"{place}: {reason}" if place else reason for place, reason in places)
