@@ -12,6 +12,7 @@ The file's `freezes` section: times of the week in which routes are frozen.
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -31,28 +32,27 @@ from harness.domain.suggestions import did_you_mean
 ONE_OF: Final = ("url", "url_env", "webhook")
 
 
-def alert_sink(number: int, **entry: str) -> AlertSink:
-    """Checks one sink. number: its place in the list, for its name. Raises InputError; names no
-    URL.
+def name_sink(number: int, sink: AlertSink) -> AlertSink:
+    """Checks one sink and names it. number: its place in the list. Raises InputError, which
+    shows no URL.
     """
-    given = [name for name in ONE_OF if entry[name]]
-    if len(given) != 1:
+    if len([name for name in ONE_OF if getattr(sink, name)]) != 1:
         raise InputError("give one of `url`, `url_env` and `webhook`")
-    url = entry["url"] or entry["webhook"]
+    url = sink.url or sink.webhook
     scheme = urlsplit(url).scheme.lower() if url else ""
-    if entry["webhook"]:
+    if sink.webhook:
         if scheme not in ("http", "https"):
             raise InputError("`webhook` is an http or https URL")
-        if not entry["secret_env"]:
+        if not sink.secret_env:
             raise InputError("a webhook needs `secret_env`: it is signed with that secret")
-    elif entry["secret_env"]:
+    elif sink.secret_env:
         raise InputError("`secret_env` belongs to a webhook")
     if url and not scheme:
         raise InputError("`url` is no URL of apprise, such as slack://… or mailto://…")
     if url and is_internal_host(urlsplit(url).hostname or ""):
         raise InputError("the address is link-local, or a cloud's metadata service")
-    kind = "webhook" if entry["webhook"] else scheme or "sink"
-    return AlertSink(**{**entry, "name": entry["name"] or f"{kind}-{number}"})
+    kind = "webhook" if sink.webhook else scheme or "sink"
+    return replace(sink, name=sink.name or f"{kind}-{number}")
 
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)

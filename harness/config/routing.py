@@ -7,7 +7,7 @@ and their checks.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -128,6 +128,14 @@ class FileContext:
     data_classes: Mapping[str, frozenset[str]]
 
 
+# Settings of a route that the file has in the same form.
+_AS_WRITTEN: Final = (
+    *("description", "stakes", "policy", "task", "total_timeout_s", "first_token_timeout_s"),
+    *("first_byte_timeout_s", "on_content_policy", "on_bad_event", "on_empty_answer", "commit"),
+    *("capture_per_day", "capture_keep_days"),
+)
+
+
 def route_seed(name: str, entry: RouteEntry, known: FileContext) -> RouteSeed:
     """Builds a route from its entry in the file. Raises ConfigError with the place of what
     makes no sense.
@@ -152,12 +160,8 @@ def route_seed(name: str, entry: RouteEntry, known: FileContext) -> RouteSeed:
         incumbent=at(("incumbent",), partial(_target, entry.incumbent, name, known.tiers)),
         fallbacks=tuple(fallbacks),
         settings=RouteSettings(
-            description=entry.description,
-            stakes=entry.stakes,
-            policy=entry.policy,
+            **{name: getattr(entry, name) for name in _AS_WRITTEN},
             suites=tuple(RouteSuite(s) if isinstance(s, str) else s for s in entry.suites),
-            total_timeout_s=entry.total_timeout_s,
-            on_content_policy=entry.on_content_policy,
             keep_warm_bps=at(("keep_warm",), partial(parse_keep_warm_share, entry.keep_warm)),
             side_effects=entry.tools == "side_effects",
             capable=tuple(
@@ -166,18 +170,10 @@ def route_seed(name: str, entry: RouteEntry, known: FileContext) -> RouteSeed:
                 if isinstance(fallback, FallbackEntry) and fallback.capable
             ),
             data_class=at(("data_class",), partial(_data_class, entry.data_class, known)),
-            task=entry.task,
             capture_bps=at(
                 ("capture",), partial(parse_share_bps, entry.capture, what="capture")
             ),
-            capture_per_day=entry.capture_per_day,
-            capture_keep_days=entry.capture_keep_days,
             overrides=entry.overrides.given,
-            first_token_timeout_s=entry.first_token_timeout_s,
-            first_byte_timeout_s=entry.first_byte_timeout_s,
-            commit=entry.commit,
-            on_bad_event=entry.on_bad_event,
-            on_empty_answer=entry.on_empty_answer,
         ),
     )
     at(("capture",), partial(check_capture, seed.settings))

@@ -3,6 +3,7 @@ suites, judges, policies and alerts have their shapes here.
 """
 
 from collections.abc import Mapping
+from datetime import date
 from functools import cache
 from typing import Annotated, Any, Final
 
@@ -17,7 +18,6 @@ from pydantic import (
 
 from harness.config.field_descriptions import describe_fields
 from harness.config.operations import CaptureEntry, FreezeEntry
-from harness.config.providers import CatalogueItem, OAuthEntry
 from harness.config.routing import RouteEntry
 from harness.config.source_locations import Document
 from harness.config.validation_errors import config_error, require_no_retired_keys
@@ -32,7 +32,9 @@ from harness.domain.proposals.policy import (
     PromotionMode,
 )
 from harness.domain.providers.api_base_rules import api_base_example
+from harness.domain.providers.catalogue import ABILITIES
 from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.providers.oauth_kinds import OAuthOverrides
 from harness.domain.reliability.rate_limits import EvalLimits
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.target import Price
@@ -188,22 +190,25 @@ class PolicyEntry(BaseModel):
         return gate
 
 
-class SinkEntry(BaseModel):
-    model_config = _STRICT
-    name: str = ""  # shown in messages and errors; by default its kind and number
-    url: str = ""  # of apprise; it holds passwords, so prefer `url_env`
-    url_env: str = ""  # name of the environment variable with the apprise URL
-    webhook: str = ""  # address that gets a signed HTTP POST
-    secret_env: str = ""  # name of the variable with the secret that signs it
+class CatalogueItem(BaseModel):
+    """Corrects the catalogue for one model; a field that is left out stays as the catalogue has
+    it.
+    """
 
-
-class AlertsEntry(BaseModel):
     model_config = _STRICT
-    sinks: list[SinkEntry] = []  # where messages go
-    # How often due messages are sent.
-    deliver_interval_s: float = AlertSettings().deliver_interval_s
-    timeout_s: float = AlertSettings().timeout_s  # for one delivery
-    keep_days: float = AlertSettings().keep_days  # how long alerts that are over are kept
+    price: Price | None = None  # of its tokens
+    context_window: int | None = Field(None, description="tokens")
+    capabilities: dict[str, bool] = Field({}, description=f"of {', '.join(ABILITIES)}")
+    end_date: date | None = Field(None, description="the day on which it may be gone")
+    family: str | None = Field(None, description="models of one family are its versions")
+
+    @field_validator("capabilities")
+    @classmethod
+    def _known(cls, value: dict[str, bool]) -> dict[str, bool]:
+        for name in value:
+            if name not in ABILITIES:
+                raise ValueError(f"{name!r} is none of {', '.join(ABILITIES)}")
+        return value
 
 
 class FileConfig(BaseModel):
@@ -225,8 +230,8 @@ class FileConfig(BaseModel):
     policies: dict[str, PolicyEntry] = {}  # thresholds of gate and canary, by name
     # What clients name as `model`; created when the database has none of that name.
     routes: dict[str, RouteEntry] = {}
-    alerts: AlertsEntry = Field(
-        AlertsEntry(), description="whom to tell, see docs/reference/alerts.md"
+    alerts: AlertSettings = Field(
+        AlertSettings(), description="whom to tell, see docs/reference/alerts.md"
     )
     data_classes: dict[str, list[str]] = Field(
         {}, description="kinds of data, each with the providers that may see it"
@@ -237,7 +242,7 @@ class FileConfig(BaseModel):
     catalogue: dict[str, CatalogueItem] = Field(
         {}, description="what is known of models, by KIND/MODEL; see docs/reference/models.md"
     )
-    oauth: dict[str, OAuthEntry] = Field(
+    oauth: dict[str, OAuthOverrides] = Field(
         {},
         description="by provider: where people sign in for it; see docs/how-to/credentials.md",
     )

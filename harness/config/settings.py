@@ -16,16 +16,15 @@ from pydantic import BaseModel
 from harness.config.agents import agent_faults
 from harness.config.operations import (
     FreezeEntry,
-    alert_sink,
     capture_settings,
     freeze_window,
+    name_sink,
     oidc_faults,
 )
-from harness.config.providers import catalogue_changes
 from harness.config.ranges import ambiguous_guardrails, range_errors
 from harness.config.routing import FileContext, check_overrides, route_seed, target_seed
 from harness.config.schema import (
-    AlertsEntry,
+    CatalogueItem,
     FileConfig,
     JudgeEntry,
     ProviderEntry,
@@ -43,8 +42,10 @@ from harness.domain.providers.api_base_rules import (
     check_api_base,
     check_api_base_path,
 )
+from harness.domain.providers.catalogue import CatalogueChange
 from harness.domain.providers.headers import check_headers
-from harness.domain.providers.kinds import check_provider_name
+from harness.domain.providers.kinds import PROVIDER_KINDS, check_provider_name
+from harness.domain.providers.oauth_kinds import OAuthOverrides, check_oauth_url
 from harness.domain.routing.freeze import FreezeWindow
 from harness.domain.routing.kill_switch import parse_file_switches
 from harness.domain.routing.target import Provider, Target, check_extra_body
@@ -112,8 +113,8 @@ def build_settings(
         alerts=_alerts(config.alerts, document),
         eval_limits={name: provider.eval_limits for name, provider in config.providers.items()},
         capture=capture_settings(config.capture, document),
-        catalogue=catalogue_changes(config.catalogue, document),
-        oauth={name: entry.change() for name, entry in config.oauth.items()},
+        catalogue=_catalogue(config.catalogue, document),
+        oauth=_oauth(config.oauth, document),
     )
 
 
@@ -215,21 +216,42 @@ def _check_judges(
             )
 
 
-def _alerts(entry: AlertsEntry, document: Document) -> AlertSettings:
-    """Checks the sinks, each with a name of its own. Raises ConfigError with the place of the
-    first fault.
-    """
+def _alerts(alerts: AlertSettings, document: Document) -> AlertSettings:
+    """Checks the sinks, and gives each a name of its own."""
     sinks: dict[str, AlertSink] = {}
-    for number, sink_entry in enumerate(entry.sinks):
-        place = f"{document.place(('alerts', 'sinks', number))}: alerts.sinks.{number}"
-        try:
-            sink = alert_sink(number + 1, **_fields(sink_entry))
-        except InputError as error:
-            raise ConfigError(f"{place}: {error}") from None
-        if sink.name in sinks:
-            raise ConfigError(f"{place}: a second sink {sink.name!r}")
-        sinks[sink.name] = sink
-    return AlertSettings(**_fields(entry) | {"sinks": tuple(sinks.values())})
+    for number, given in enumerate(alerts.sinks):
+        with _at(document, ("alerts", "sinks", number)):
+            sink = name_sink(number + 1, given)
+            if sink.name in sinks:
+                raise InputError(f"a second sink {sink.name!r}")
+            sinks[sink.name] = sink
+    return replace(alerts, sinks=tuple(sinks.values()))
+
+
+def _oauth(
+    overrides: Mapping[str, OAuthOverrides], document: Document
+) -> Mapping[str, OAuthOverrides]:
+    for name, override in overrides.items():
+        for field in ("device_url", "token_url", "poll_url", "exchange_url"):
+            with _at(document, ("oauth", name, field)):
+                if url := getattr(override, field):
+                    check_oauth_url(url)
+    return overrides
+
+
+def _catalogue(
+    items: Mapping[str, CatalogueItem], document: Document
+) -> tuple[CatalogueChange, ...]:
+    """Reads the file's changes to the catalogue. items: by `kind/model`."""
+    changes = []
+    for name, item in items.items():
+        kind, _, model = name.partition("/")
+        with _at(document, ("catalogue", name)):
+            if kind not in PROVIDER_KINDS or not model:
+                kinds = ", ".join(PROVIDER_KINDS)
+                raise InputError(f"write KIND/MODEL, with a kind of {kinds}")
+        changes.append(CatalogueChange(kind, model, **_fields(item)))
+    return tuple(changes)
 
 
 def _switches(items: list[str], document: Document) -> tuple[str, ...]:

@@ -148,20 +148,20 @@ class AlertSink:
     is not set, the file that NAME_FILE names is read.
     """
 
-    name: str
-    url: str = field(default="", repr=False)
-    url_env: str = ""
-    webhook: str = ""
-    secret_env: str = ""  # the variable with the secret that signs what the webhook gets
+    name: str = ""  # shown in messages and errors; by default its kind and number
+    url: str = field(default="", repr=False)  # of apprise; it holds passwords, prefer `url_env`
+    url_env: str = ""  # name of the environment variable with the apprise URL
+    webhook: str = ""  # address that gets a signed HTTP POST
+    secret_env: str = ""  # name of the variable with the secret that signs it
 
 
 @dataclass(frozen=True, slots=True)
 class AlertSettings:
     """Where alerts are delivered, and how long they are kept."""
 
-    sinks: tuple[AlertSink, ...] = ()
-    deliver_interval_s: float = 2.0
-    timeout_s: float = 10.0
+    sinks: tuple[AlertSink, ...] = ()  # where messages go
+    deliver_interval_s: float = 2.0  # how often due messages are sent
+    timeout_s: float = 10.0  # for one delivery
     keep_days: float = 90.0  # how long alerts that are over are kept
 
 

@@ -64,14 +64,15 @@ OAUTH_ENDPOINTS: Final[Mapping[str, OAuthEndpoints]] = {
 class OAuthOverrides:
     """What the file says of one provider; None leaves the kind's."""
 
-    client_id: str | None = None
-    device_url: str | None = None
-    token_url: str | None = None
-    poll_url: str | None = None
-    verification_url: str | None = None
-    redirect_uri: str | None = None
-    exchange_url: str | None = None
-    scope: str | None = None
+    client_id: str | None = None  # of your application at the vendor
+    device_url: str | None = None  # gives the codes
+    token_url: str | None = None  # gives tokens, and renews them
+    poll_url: str | None = None  # of openai_codex: whether a person is done
+    verification_url: str | None = None  # where the person types the code
+    redirect_uri: str | None = None  # where the vendor sends the person back
+    exchange_url: str | None = None  # a short-lived token for the account's
+    scope: str | None = None  # what the token is asked for
+    # With each request to these.
     headers: Mapping[str, str] | None = field(default=None, repr=False)
 
 
