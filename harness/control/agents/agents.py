@@ -4,7 +4,7 @@ unit of work.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 from harness.control import audit
@@ -50,18 +50,13 @@ def create_agent(
     """
     client.require_write()
     now = ctx.clock.now()
+    given = {field.name: getattr(spec, field.name) for field in fields(spec)}
     agent = Agent(
         id=ctx.chance.token("ag_"),
-        name=spec.name,
-        model=spec.model,
         created_at=now,
         updated_at=now,
-        description=spec.description,
-        instructions=spec.instructions,
-        tools=spec.tools,
-        fallback_model=spec.fallback_model,
-        data_class=spec.data_class,
         owner_key=client.key,
+        **given,
     )
     _check_data_class(ctx, agent.data_class)
     with ctx.store.write() as tx:

@@ -9,13 +9,13 @@ stored in one unit of work, and the same request gets that answer again.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from harness.control.agents import sessions
 from harness.control.agents.sessions import encode_message, read_conversation
 from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession
-from harness.domain.agents.incoming_message import Content, IncomingMessage, check_place
+from harness.domain.agents.incoming_message import IncomingMessage, check_place
 from harness.domain.agents.message import (
     MessageRole,
     MessageState,
@@ -83,7 +83,9 @@ def begin_turn(
         else:
             check_place(incoming, _open_calls(agent, messages))
             role, content, call = incoming.role, incoming.content, incoming.response_to
-            messages.append(_add_message(ctx, tx, turn, role, content, call))
+            messages.append(
+                _add(ctx, tx, turn, role, content=content, response_to=call, done_at=now)
+            )
             if key is not None:
                 tx.idempotent_answers.add(IdempotentAnswer(key, now, session, id_))
         open_calls = _open_calls(agent, messages)
@@ -117,26 +119,18 @@ def _open_calls(
     return find_open_calls(messages, own)
 
 
-def _add_message(
-    ctx: Context,
-    tx: Transaction,
-    turn: SessionTurn,
-    role: MessageRole,
-    content: Content,
-    call: str = "",
+def _add(
+    ctx: Context, tx: Transaction, turn: SessionTurn, role: MessageRole, **fields: Any
 ) -> SessionMessage:
-    """A whole message behind the last one. call: that a tool's message answers."""
-    now = ctx.clock.now()
+    """A message behind the last one."""
     message = SessionMessage(
         session=turn.session,
         position=tx.session_messages.last_position(turn.session) + 1,
         id=ctx.chance.token("ms_"),
         role=role,
-        created_at=now,
-        content=content,
-        response_to=call,
-        done_at=now,
+        created_at=ctx.clock.now(),
         turn=turn.id,
+        **fields,
     )
     tx.session_messages.add(encode_message(message))
     return message
@@ -150,18 +144,8 @@ def begin_answer(ctx: Context, turn: SessionTurn, *, model: str) -> SessionMessa
     """
     with ctx.store.write() as tx:
         _require_held(tx, turn)
-        message = SessionMessage(
-            session=turn.session,
-            position=tx.session_messages.last_position(turn.session) + 1,
-            id=ctx.chance.token("ms_"),
-            role=MessageRole.ASSISTANT,
-            created_at=ctx.clock.now(),
-            state=MessageState.STREAMING,
-            served=ServedBy(model_requested=model),
-            turn=turn.id,
-        )
-        tx.session_messages.add(encode_message(message))
-        return message
+        served, state = ServedBy(model_requested=model), MessageState.STREAMING
+        return _add(ctx, tx, turn, MessageRole.ASSISTANT, state=state, served=served)
 
 
 def record_step(
@@ -178,10 +162,11 @@ def record_step(
     with ctx.store.write() as tx:
         _require_held(tx, turn)
         ended = () if answer is None else (_end_answer(ctx, tx, answer),)
+        now, role = ctx.clock.now(), MessageRole.TOOL
         return (
             *ended,
             *(
-                _add_message(ctx, tx, turn, MessageRole.TOOL, text, call)
+                _add(ctx, tx, turn, role, content=text, response_to=call, done_at=now)
                 for call, text in results
             ),
         )
