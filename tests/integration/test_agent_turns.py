@@ -366,26 +366,6 @@ async def test_a_message_that_waits_is_not_begun_by_a_process_that_ends(
     assert [state for _, _, state in transcript(ctx, session.id)] == ["complete", "interrupted"]
 
 
-def test_results_come_for_calls_that_wait_alone(ctx: Context, session: AgentSession) -> None:
-    unknown = IncomingMessage(MessageRole.TOOL, "ok", "c_9")
-    begun = begin(ctx, session.id)
-    under_way = turns.begin_answer(ctx, begun.turn, model="chat")
-    calls = (MessageToolCall("c_1", "close", "{}"), MessageToolCall("c_2", "close", "{}"))
-    turns.end_turn(ctx, begun.turn, answer=replace(whole(under_way, ""), tool_calls=calls))
-
-    with pytest.raises(InputError, match="c_9"):
-        turns.begin_turn(ctx, OWNER, session.id, unknown)
-    with pytest.raises(Conflict, match="waits for the results"):
-        begin(ctx, session.id)
-    first = turns.begin_turn(ctx, OWNER, session.id, replace(unknown, response_to="c_2"))
-    assert isinstance(first, BegunTurn)
-    assert [call.id for call in first.open_calls] == ["c_1"]
-    turns.end_turn(ctx, first.turn)
-    last = turns.begin_turn(ctx, OWNER, session.id, replace(unknown, response_to="c_1"))
-    assert isinstance(last, BegunTurn)
-    assert last.open_calls == ()
-
-
 def test_what_is_refused_leaves_nothing_behind(ctx: Context, session: AgentSession) -> None:
     with pytest.raises(InputError):
         turns.begin_turn(ctx, OWNER, session.id, IncomingMessage(MessageRole.TOOL, "ok", "c_9"))

@@ -163,18 +163,6 @@ def test_a_function_of_the_client_is_returned_and_its_result_goes_to_the_model(
     assert [message["content"] for message in sent[3:]] == ["stuck", "done"]
 
 
-def test_a_tool_that_there_is_not_is_an_error_for_the_model(site: AgentsSite) -> None:
-    answers = iter([calling(("c1", "close_door", "{}")), completion("Sorry.")])
-    site.upstream.turns[BASE] = lambda _: next(answers)
-    session = site.session(tools=[OPEN_DOOR])
-
-    answer = good(site.send(session, "Close it"))
-
-    assert (answer["content"], answer["steps"]) == ("Sorry.", 2)
-    roles = [(row["role"], row["toolCallId"]) for row in site.messages(session)]
-    assert roles == [("user", None), ("assistant", None), ("tool", "c1"), ("assistant", None)]
-
-
 def test_half_a_character_of_a_model_breaks_no_session(site: AgentsSite) -> None:
     halves = "\ud83d\ude00, \ud83d"
     named = calling(("c\ud83d", "close\ud83d", '{"door": "\ud83d"}'))

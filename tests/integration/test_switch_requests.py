@@ -65,10 +65,8 @@ from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider
-from harness.domain.settings import AgentSettings, AlertSettings, AlertSink, AutoFloor
-from harness.runtime.outbound.alert_sinks import ConfiguredSinks
+from harness.domain.settings import AgentSettings, AutoFloor
 from tests.support.control.control_plane import ANN, BEN, SECRET, SmallInstallation
-from tests.support.site.alert_receiver import Receiver
 
 pytestmark = [pytest.mark.req("C1", "C3", "C4", "C5", "C8"), pytest.mark.both_databases]
 CHAT = ModelChoice("chat", ModelKind.ROUTE, route="chat")
@@ -479,26 +477,6 @@ def test_a_session_whose_grant_was_revoked_is_closed_and_switched(
     agents.revoke_grant(ctx, BEN, granted(ctx, session))
     closed = sessions.close_session(ctx, PERSON, session.agent, session.id)
     assert closed.state.value == "closed"
-
-
-def test_a_webhook_gets_blocks_as_slack_has_them(ctx: Context, session: AgentSession) -> None:
-    with Receiver().up() as receiver:
-        url = f"http://127.0.0.1:{receiver.port}/hook"
-        sink = AlertSink("hook", webhook=url, secret_env=HOOK)
-        sinks = ConfiguredSinks(AlertSettings(sinks=(sink,)), {HOOK: "s3cret"})
-        request = ask(ctx, session, reason=MARKUP)
-        alerts.run_once(replace(ctx, sinks=sinks))
-
-        (got,) = receiver.got
-
-    body = json.loads(got.body)
-    assert body["kind"] == "model_switch"
-    question, *facts, actions = body["blocks"]
-    assert question["text"]["text"] == "helper wants to switch to sim/better. Approve?"
-    assert {part["type"] for block in facts for part in block["fields"]} == {"plain_text"}
-    assert ctx.approval_links is not None
-    assert actions["elements"][0]["url"] == ctx.approval_links.link(request)
-    assert "<" not in body["text"]
 
 
 def test_an_alert_carries_the_question_and_a_link_but_stores_no_word_of_the_agent(

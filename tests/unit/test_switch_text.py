@@ -143,22 +143,6 @@ def test_a_link_names_its_request_until_the_request_expires() -> None:
         LINKS.read(token, REQUEST.expires_at)
 
 
-def test_a_forged_link_names_nothing() -> None:
-    token = LINKS.link(REQUEST).rpartition("/")[2]
-    elsewhere = ApprovalLinks("http://x", b"another secret").link(REQUEST).rpartition("/")[2]
-    version, payload, mac = token.split(".")
-
-    for forged in (
-        elsewhere,
-        f"{version}.{payload}x.{mac}",
-        f"v2.{payload}.{mac}",
-        "",
-        "a.b.c",
-    ):
-        with pytest.raises(NotFound, match="no approval link"):
-            LINKS.read(forged, NOW)
-
-
 def test_the_agent_is_told_of_every_end() -> None:
     decided = replace(REQUEST, decided_by="ben", decision_reason="too dear")
 
