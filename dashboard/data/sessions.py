@@ -11,10 +11,9 @@ from typing import Final
 from harness.control.agents import queries
 from harness.control.context import Context
 from harness.domain.agents.agent import AgentSession
-from harness.domain.agents.message import MessageRecord, SessionMessage, decode_body
+from harness.domain.agents.message import SessionMessage
 from harness.domain.agents.model_figures import ModelUsage, find_price
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.errors import SwapgateError
 from harness.domain.pagination import MOST_LISTED, Page, PageRequest
 from harness.domain.routing.target import Price
 
@@ -84,7 +83,7 @@ def load_session(ctx: Context, id_: str, after: int | None = None) -> SessionVie
             family = [*family, *below]
     start = max(0, total - MOST_MESSAGES) if after is None else min(after, total)
     page = PageRequest(MOST_MESSAGES + 1, str(start))
-    records = queries.list_message_records(ctx, id_, page).items
+    records = queries.list_session_messages(ctx, id_, page).items
     beyond = records[MOST_MESSAGES:]
     now, usage = ctx.clock.now(), queries.load_model_usage(ctx, family)
     return SessionView(
@@ -92,7 +91,7 @@ def load_session(ctx: Context, id_: str, after: int | None = None) -> SessionVie
         agent=agent,
         messages=[_readable(record) for record in records[:MOST_MESSAGES]],
         after=start,
-        until=beyond[0].message.created_at if beyond else now,
+        until=beyond[0].created_at if beyond else now,
         total=total,
         switches=queries.list_switch_requests(ctx, PageRequest(MOST_SWITCHES), session=id_),
         children=queries.list_sessions(ctx, PageRequest(MOST_LISTED), parent=id_),
@@ -102,9 +101,8 @@ def load_session(ctx: Context, id_: str, after: int | None = None) -> SessionVie
     )
 
 
-def _readable(record: MessageRecord) -> SessionMessage:
+def _readable(message: SessionMessage) -> SessionMessage:
     """One that cannot be read does not hide the others."""
-    try:
-        return decode_body(record)
-    except SwapgateError as error:
-        return replace(record.message, error=f"It cannot be read: {error}")
+    if message.fault:
+        return replace(message, error=f"It cannot be read: {message.fault}")
+    return message

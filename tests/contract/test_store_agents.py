@@ -15,7 +15,6 @@ from harness.domain.agents.message import (
     MessageToolCall,
     MessageUsage,
     ServedBy,
-    decode_body,
 )
 from harness.domain.agents.model_figures import ModelUsage
 from harness.domain.agents.switch_request import SwitchState
@@ -44,7 +43,6 @@ from tests.support.store.agent_records import (
     TURN,
     answer,
     message,
-    record,
     with_agent,
 )
 from tests.support.store.records import LATER, NOW
@@ -105,9 +103,9 @@ def test_a_session_comes_back_as_it_was_with_its_children(agents: Store) -> None
 
 def test_what_each_model_did_is_summed_by_its_name(agents: Store) -> None:
     with agents.write() as tx:
-        tx.session_messages.add(record(message(1)))
+        tx.session_messages.add(message(1))
         for position, cost_usd in ((2, 0.5), (3, None)):
-            tx.session_messages.add(record(answer(position)))
+            tx.session_messages.add(answer(position))
             done = answer(
                 position,
                 state=MessageState.COMPLETE,
@@ -115,7 +113,7 @@ def test_what_each_model_did_is_summed_by_its_name(agents: Store) -> None:
                 served=ServedBy(target="sim/new-1"),
                 usage=MessageUsage(100, 20, 10, cost_usd),
             )
-            tx.session_messages.end(record(done))
+            tx.session_messages.end(done)
     with agents.listings() as stored:
         # The answer without a known price is counted, and not as if it were free.
         expected = ModelUsage("sim/new-1", 2, 200, 40, 20, cost_usd=0.5, unpriced=1)
@@ -139,29 +137,29 @@ def test_a_message_comes_back_whole(agents: Store) -> None:
         done_at=LATER,
     )
     with agents.write() as tx:
-        tx.session_messages.add(record(said))
-        tx.session_messages.add(record(under_way))
-        assert tx.session_messages.streaming(SESSION.id) == record(under_way)
-        tx.session_messages.end(record(ended))
+        tx.session_messages.add(said)
+        tx.session_messages.add(under_way)
+        assert tx.session_messages.streaming(SESSION.id) == under_way
+        tx.session_messages.end(ended)
     with agents.read() as tx:
         found = tx.session_messages.list(SESSION.id)
         assert tx.session_messages.streaming(SESSION.id) is None
         assert tx.session_messages.last_position(SESSION.id) == 2
-    assert [decode_body(record) for record in found] == [said, ended]
+    assert found == [said, ended]
     with agents.listings() as stored:
         page = stored.session_messages(PageRequest(limit=1), session=SESSION.id)
         rest = stored.session_messages(PageRequest(after=page.next), session=SESSION.id)
-    assert [record.message.position for record in (*page, *rest)] == [1, 2]
+    assert [stored_message.position for stored_message in (*page, *rest)] == [1, 2]
 
 
 def test_an_answer_ends_once(agents: Store) -> None:
     with agents.write() as tx:
-        tx.session_messages.add(record(message()))
-        tx.session_messages.add(record(answer()))
+        tx.session_messages.add(message())
+        tx.session_messages.add(answer())
         failed = answer(state=MessageState.FAILED, done_at=NOW, error="nobody answered")
-        tx.session_messages.end(record(failed))
+        tx.session_messages.end(failed)
     with pytest.raises(StaleWrite, match="has ended"), agents.write() as tx:
-        tx.session_messages.end(record(answer(state=MessageState.COMPLETE, done_at=NOW)))
+        tx.session_messages.end(answer(state=MessageState.COMPLETE, done_at=NOW))
 
 
 def test_a_session_has_one_turn_at_a_time(agents: Store) -> None:
@@ -267,13 +265,13 @@ def filled(store: Store) -> None:
     with_agent(store)
     ended = answer(state=MessageState.COMPLETE, done_at=NOW, content="To billing.")
     with store.write() as tx:
-        tx.session_messages.add(record(message()))
-        tx.session_messages.add(record(answer()))
-        tx.session_messages.end(record(ended))
+        tx.session_messages.add(message())
+        tx.session_messages.add(answer())
+        tx.session_messages.end(ended)
         tx.turns.end(TURN.id, TurnState.DONE, NOW)
         tx.turns.add(replace(TURN, id="tu_2"))
-        tx.session_messages.add(record(message(3, turn="tu_2")))
-        tx.session_messages.add(record(answer(4, turn="tu_2")))
+        tx.session_messages.add(message(3, turn="tu_2"))
+        tx.session_messages.add(answer(4, turn="tu_2"))
         tx.switch_requests.add(REQUEST)
         tx.agent_grants.add(ANSWERING)
         tx.switch_requests.decide(APPROVED)
@@ -397,7 +395,7 @@ def test_no_row_is_put_in_the_place_of_another(sqlite_stores: Opener, table: str
 
 def test_a_closed_session_is_deleted_with_all_that_is_its_own(agents: Store) -> None:
     with agents.write() as tx:
-        tx.session_messages.add(record(message()))
+        tx.session_messages.add(message())
         tx.turns.end(TURN.id, TurnState.DONE, NOW)
         tx.sessions.save(replace(SESSION, state=SessionState.CLOSED))
     with pytest.raises(RowRefused, match="append_only"), agents.write() as tx:

@@ -262,4 +262,5 @@ def list_messages(
 ) -> Page[SessionMessage]:
     """Lists a session's messages by position, the oldest first."""
     session = request.require_session(agent_id, session_id)
-    return queries.list_session_messages(request.ctx, session.id, page.page)
+    found = queries.list_session_messages(request.ctx, session.id, page.page)
+    return found.map(SessionMessage.require_sound)

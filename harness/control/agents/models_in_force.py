@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from harness.control.agents import sessions
 from harness.control.agents.agents import check_target_data_class, require_route
 from harness.control.agents.auto import AutoRequest, AutoTargets
-from harness.control.agents.sessions import read_conversation
 from harness.control.context import Context
 from harness.domain.agents.agent import (
     Agent,
@@ -77,7 +76,7 @@ def find_models(
             model = _on_route(tx, choice, route)
             if choice.kind is not ModelKind.AUTO:
                 return model
-            said = read_conversation(tx, session.id)
+            said = tx.session_messages.list(session.id)
         # As the conversation will have it, for what it takes to answer it.
         new = SessionMessage("", 0, "", incoming.role, ctx.clock.now(), incoming.content)
         found = auto.find(ctx, AutoRequest(agent, route, (*said, new)))

@@ -11,7 +11,7 @@ from harness.control.agents.client import AgentsClient
 from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession
 from harness.domain.agents.grant import AgentGrant
-from harness.domain.agents.message import MessageRecord, SessionMessage, decode_body
+from harness.domain.agents.message import SessionMessage
 from harness.domain.agents.model_figures import ModelUsage
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
@@ -47,14 +47,6 @@ def list_sessions(
         return stored.sessions(page_request, parent=parent)
 
 
-def list_message_records(
-    ctx: Context, session: str, page_request: PageRequest = FIRST_PAGE
-) -> Page[MessageRecord]:
-    """Lists a session's messages by position, as they are stored."""
-    with ctx.store.listings() as stored:
-        return stored.session_messages(page_request, session=session)
-
-
 def load_model_usage(ctx: Context, sessions: Collection[str]) -> Sequence[ModelUsage]:
     """What each model did in these sessions, by the model's name."""
     with ctx.store.listings() as stored:
@@ -87,7 +79,6 @@ def list_agent_sessions(
 def list_session_messages(
     ctx: Context, session: str, page_request: PageRequest = FIRST_PAGE
 ) -> Page[SessionMessage]:
-    """Lists a session's messages by position. Raises DatabaseUnusable for a damaged one."""
+    """Lists a session's messages by position; damaged ones too, with their `fault`."""
     with ctx.store.listings() as stored:
-        page = stored.session_messages(page_request, session=session)
-    return page.map(decode_body)
+        return stored.session_messages(page_request, session=session)

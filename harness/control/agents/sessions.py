@@ -1,7 +1,5 @@
 """Opens, loads and closes the sessions of agents, for their clients. Closing one ends what runs
 in it, in the sessions that it spawned, and what waits for a person's decision.
-
-Turns messages of sessions into their stored form, and back.
 """
 
 from collections.abc import Mapping
@@ -11,29 +9,11 @@ from harness.control.agents.client import AgentsClient
 from harness.control.context import Context
 from harness.domain.agents.agent import AgentSession, ModelChoice, SessionState
 from harness.domain.agents.grant import AgentGrant, GrantKind
-from harness.domain.agents.message import (
-    MessageRecord,
-    MessageState,
-    SessionMessage,
-    decode_body,
-    encode_body,
-    without_body,
-)
+from harness.domain.agents.message import MessageState
 from harness.domain.agents.switch_request import SwitchState
 from harness.domain.agents.turn_lease import TurnState
 from harness.domain.errors import NotAllowed, NotFound
 from harness.store.transaction import Transaction
-
-
-def encode_message(message: SessionMessage) -> MessageRecord:
-    """Turns a message into its stored form. Raises InputError for content that is no JSON."""
-    return MessageRecord(without_body(message), encode_body(message))
-
-
-def read_conversation(tx: Transaction, session: str) -> list[SessionMessage]:
-    """All of a session's messages, by position. Raises DatabaseUnusable for a damaged one."""
-    return [decode_body(record) for record in tx.session_messages.list(session)]
-
 
 CLOSED = "the session was closed"
 
@@ -159,8 +139,6 @@ def end_turn_early(ctx: Context, tx: Transaction, id_: str, reason: str) -> None
         return
     under_way = tx.session_messages.streaming(id_)
     if under_way is not None:
-        cut = replace(
-            under_way.message, state=MessageState.INTERRUPTED, error=reason, done_at=now
-        )
-        tx.session_messages.end(encode_message(cut))
+        cut = replace(under_way, state=MessageState.INTERRUPTED, error=reason, done_at=now)
+        tx.session_messages.end(cut)
     tx.turns.end(running.id, TurnState.INTERRUPTED, now)

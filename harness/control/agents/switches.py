@@ -14,7 +14,6 @@ from typing import Final
 from harness.control import audit
 from harness.control.agents import agents
 from harness.control.agents.model_matching import load_figures, model_capabilities
-from harness.control.agents.sessions import read_conversation
 from harness.control.context import Context
 from harness.control.operations.alerts import raise_alert
 from harness.control.routing import routes, targets
@@ -107,7 +106,7 @@ def request_switch(ctx: Context, spec: SwitchSpec) -> ModelSwitchRequest:
 def _prepare(ctx: Context, tx: Transaction, spec: SwitchSpec) -> ModelSwitchRequest:
     session = tx.sessions.get(spec.session)
     agent = tx.agents.get(session.agent)
-    messages = read_conversation(tx, session.id)
+    messages = tx.session_messages.list(session.id)
     # Sub-tasks see nothing of the conversation.
     context = () if spec.tasks else messages
     models = tuple(dict.fromkeys(spec.models))
@@ -245,7 +244,7 @@ def approve_switch(
         if not request.for_children:
             model = _approved_model(tx, request)
             wanted = _wanted_target(ctx, tx, agent, model)
-            _require_fit(ctx, tx, agent, read_conversation(tx, session.id), [wanted])
+            _require_fit(ctx, tx, agent, tx.session_messages.list(session.id), [wanted])
             tx.sessions.save(replace(session, model=model))
     return decided
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 from harness.control.agents import sessions
-from harness.control.agents.sessions import encode_message, read_conversation
 from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession
 from harness.domain.agents.incoming_message import IncomingMessage, check_place
@@ -76,7 +75,7 @@ def begin_turn(
         turn = SessionTurn(id_, session, owner.text, now, now + LEASE)
         tx.turns.add(turn)
         tx.sessions.charge(session, 0.0, now)
-        messages = read_conversation(tx, session)
+        messages = list(tx.session_messages.list(session))
         if known is not None:
             _require_last(tx, known, messages)
             tx.idempotent_answers.save(replace(known, turn=id_))
@@ -132,7 +131,7 @@ def _add(
         turn=turn.id,
         **fields,
     )
-    tx.session_messages.add(encode_message(message))
+    tx.session_messages.add(message)
     return message
 
 
@@ -198,7 +197,7 @@ def _end_answer(ctx: Context, tx: Transaction, answer: SessionMessage) -> Sessio
     """Stores the answer; its cost is the session's, and of those that stand above it."""
     now, charged = ctx.clock.now(), answer.session
     ended = replace(answer, done_at=answer.done_at or now)
-    tx.session_messages.end(encode_message(ended))
+    tx.session_messages.end(ended)
     while charged:
         tx.sessions.charge(charged, answer.usage.cost_usd or 0.0, now)
         charged = tx.sessions.get(charged).parent or ""

@@ -91,6 +91,7 @@ class SessionMessage:
     error: str = ""
     done_at: datetime | None = None  # None while the answer is under way
     turn: str = ""  # the id of the turn that it belongs to
+    fault: str = ""  # why what is stored of it cannot be read
 
     @property
     def is_whole(self) -> bool:
@@ -101,13 +102,11 @@ class SessionMessage:
         """Whether the model refused what it was sent, and will again."""
         return self.state is MessageState.FAILED and bool(self.extra.get(REFUSED))
 
-
-@dataclass(frozen=True, slots=True)
-class MessageRecord:
-    """A message as it is stored: what was said stands apart, as JSON."""
-
-    message: SessionMessage  # its content, tool calls, extra and error are empty
-    body: str = field(repr=False)  # as `encode_body` writes it
+    def require_sound(self) -> "SessionMessage":
+        """Returns the message. Raises DatabaseUnusable for one that cannot be read."""
+        if self.fault:
+            raise DatabaseUnusable(self.fault)
+        return self
 
 
 def encode_body(message: SessionMessage) -> str:
@@ -138,25 +137,21 @@ def encode_body(message: SessionMessage) -> str:
     return text
 
 
-def decode_body(record: MessageRecord) -> SessionMessage:
-    """The whole message. Raises DatabaseUnusable for a body that `encode_body` did not write
-    for it.
+def decode_body(message: SessionMessage, text: str) -> SessionMessage:
+    """The message with its body. `fault` says of a body that `encode_body` did not write for
+    this message that it cannot be read.
     """
-    message = record.message
     try:
-        body = json.loads(record.body)
+        body = json.loads(text)
         calls = tuple(MessageToolCall(**call) for call in body["tool_calls"])
         content, extra, error = body["content"], body["extra"], body["error"]
         is_its_own = body["id"] == message.id
     except (KeyError, TypeError, ValueError, RecursionError):
         is_its_own = False
     if not is_its_own:
-        raise DatabaseUnusable(
+        fault = (
             f"message {message.position} of session {message.session} is damaged: bring the "
             "database back from a backup, or delete the session"
         )
+        return replace(message, fault=fault)
     return replace(message, content=content, tool_calls=calls, extra=extra, error=error)
-
-
-def without_body(message: SessionMessage) -> SessionMessage:
-    return replace(message, content="", tool_calls=(), extra={}, error="")

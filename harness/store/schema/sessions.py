@@ -12,12 +12,13 @@ import sqlalchemy as sa
 
 from harness.domain.agents.agent import AgentSession, SessionState
 from harness.domain.agents.message import (
-    MessageRecord,
     MessageRole,
     MessageState,
     MessageUsage,
     ServedBy,
     SessionMessage,
+    decode_body,
+    encode_body,
 )
 from harness.domain.agents.turn_lease import (
     IdempotencyKey,
@@ -169,19 +170,18 @@ _USAGE = tuple(MessageUsage.__dataclass_fields__)
 _OF_A_MESSAGE = ("session", "position", "id", "turn", "response_to", "created_at", "done_at")
 
 
-def message_to_row(record: MessageRecord) -> Values:
-    message = record.message
+def message_to_row(message: SessionMessage) -> Values:
     return {
         **{name: getattr(message, name) for name in _OF_A_MESSAGE},
         "role": message.role.value,
         "state": message.state.value,
         **asdict(message.served),
         **asdict(message.usage),
-        "body": record.body,
+        "body": encode_body(message),
     }
 
 
-def message_from_row(row: Row) -> MessageRecord:
+def message_from_row(row: Row) -> SessionMessage:
     message = SessionMessage(
         **{name: getattr(row, name) for name in _OF_A_MESSAGE},
         role=MessageRole(row.role),
@@ -189,7 +189,7 @@ def message_from_row(row: Row) -> MessageRecord:
         served=ServedBy(*(getattr(row, name) for name in _SERVED)),
         usage=MessageUsage(*(getattr(row, name) for name in _USAGE)),
     )
-    return MessageRecord(message, row.body)
+    return decode_body(message, row.body)
 
 
 def idempotent_answer_to_row(answer: IdempotentAnswer) -> Values:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from harness.domain.agents.agent import Agent, AgentSession
 from harness.domain.agents.grant import AgentGrant
-from harness.domain.agents.message import MessageRecord, MessageRole
+from harness.domain.agents.message import MessageRole, SessionMessage
 from harness.domain.agents.model_figures import ModelUsage
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.errors import NotFound
@@ -225,7 +225,7 @@ class AgentListings(PageReader):
 
     def session_messages(
         self, page_request: PageRequest = FIRST_PAGE, *, session: str
-    ) -> Page[MessageRecord]:
+    ) -> Page[SessionMessage]:
         query = sa.select(agent_message).where(agent_message.c.session == session)
         return self.plain(query, BY_POSITION, page_request, message_from_row)
 

@@ -11,7 +11,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from harness.domain.agents.agent import AgentSession, SessionState
-from harness.domain.agents.message import MessageRecord, MessageState
+from harness.domain.agents.message import MessageState, SessionMessage
 from harness.domain.agents.turn_lease import IdempotentAnswer, SessionTurn, TurnState, busy
 from harness.domain.errors import Conflict, NotFound, StaleWrite
 from harness.domain.operations.idempotent_request import IdempotentRequest
@@ -122,26 +122,24 @@ class SessionMessages:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
-    def add(self, record: MessageRecord) -> None:
-        self._unit.write(sa.insert(agent_message), message_to_row(record))
+    def add(self, message: SessionMessage) -> None:
+        self._unit.write(sa.insert(agent_message), message_to_row(message))
 
-    def list(self, session: str) -> Sequence[MessageRecord]:
-        return [
-            message_from_row(row) for row in self._unit.read(OF_SESSION, {"whose": session})
-        ]
+    def list(self, session: str) -> Sequence[SessionMessage]:
+        rows = self._unit.read(OF_SESSION, {"whose": session})
+        return [message_from_row(row).require_sound() for row in rows]
 
     def last_position(self, session: str) -> int:
         return int(self._unit.read(LAST_POSITION, {"whose": session}).scalar_one())
 
-    def streaming(self, session: str) -> MessageRecord | None:
+    def streaming(self, session: str) -> SessionMessage | None:
         query = OF_SESSION.where(agent_message.c.state == MessageState.STREAMING.value)
         row = self._unit.read(query, {"whose": session}).first()
         return None if row is None else message_from_row(row)
 
-    def end(self, record: MessageRecord) -> None:
+    def end(self, message: SessionMessage) -> None:
         """An answer under way has ended. Raises StaleWrite where it had ended before."""
-        message = record.message
-        values = message_to_row(record) | {"which": message.id}
+        values = message_to_row(message) | {"which": message.id}
         if not self._unit.write(END_MESSAGE, values):
             raise StaleWrite(
                 f"message {message.position} of session {message.session} has ended already: "

@@ -16,12 +16,9 @@ from harness.domain.agents.agent import (
 )
 from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.agents.message import (
-    MessageRecord,
     MessageRole,
     MessageState,
     SessionMessage,
-    encode_body,
-    without_body,
 )
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.agents.turn_lease import SessionTurn
@@ -109,10 +106,6 @@ def message(position: int = 1, **changes: Any) -> SessionMessage:
 def answer(position: int = 2, **changes: Any) -> SessionMessage:
     under_way = {"role": MessageRole.ASSISTANT, "state": MessageState.STREAMING}
     return message(position, **{"content": "", "done_at": None} | under_way | changes)
-
-
-def record(message_: SessionMessage) -> MessageRecord:
-    return MessageRecord(without_body(message_), encode_body(message_))
 
 
 def add_agent(tx: Transaction) -> None:
