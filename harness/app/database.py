@@ -1,6 +1,6 @@
 """Migrates and checks the configured database: brings its schema to the newest revision, says
-how it differs, gives a PostgreSQL role its rights, and hides the password of its URL.
-`sql_store` is the store for what only the database's owner does, such as signing rows.
+how it differs, gives a PostgreSQL role its rights, hides the password of its URL, and rotates
+the keys of its rows. After a new encryption key, `credentials.rotate_encryption` encrypts anew.
 """
 
 import re
@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from harness.app.installation import Installation, job_queue
-from harness.domain.errors import (
-    ConfigError,
-)
+from harness.control import audit
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.row_signatures import KeyPurpose, PublicKey
 from harness.domain.settings import RunQueueKind, Settings
-from harness.runtime import secret_files
+from harness.runtime import secret_files, signing_keys
 
 if TYPE_CHECKING:
     from harness.store.migrate import SchemaState as SchemaState  # noqa: PLC0414 - for callers
-    from harness.store.store import Store
 
 
 HIDDEN = "***"
@@ -29,16 +28,6 @@ def without_password(url: str) -> str:
     password = urlsplit(url).password
     shown = url.replace(f":{password}@", f":{HIDDEN}@") if password else url
     return _PASSWORD_PARAMETER.sub(rf"\1{HIDDEN}", shown)
-
-
-def sql_store(installation: Installation) -> "Store":
-    """The database itself, for what no port has: signing and taking out rows as its owner."""
-    from harness.store.store import Store  # noqa: PLC0415 - SQLAlchemy takes its time
-
-    store = installation.store
-    if not isinstance(store, Store):
-        raise ConfigError("this installation has no database whose rows could be signed")
-    return store
 
 
 def import_store() -> None:
@@ -109,3 +98,40 @@ def schema_state(settings: Settings) -> "SchemaState":
 
     require_own_session(settings.database_url)
     return migrate.state(settings.database_url)
+
+
+def rotate_signing_key(
+    installation: Installation, actor: Actor, purpose: KeyPurpose
+) -> PublicKey:
+    """Make a new signing key; what the old one signed still holds. Raises NotAllowed."""
+    actor.require(Role.ADMIN)
+    new = signing_keys.rotate(installation.settings, purpose)
+    _record_audit(installation, actor, "signing_key.rotate", new.id, purpose.value)
+    return new
+
+
+def retire_signing_key(installation: Installation, actor: Actor, key: str, reason: str) -> int:
+    """Let nothing hold any more that the key signed; how many rows were signed anew.
+
+    Raises NotAllowed, Conflict for the key that signs now.
+    """
+    actor.require(Role.ADMIN)
+    settings = installation.settings
+    signing_keys.check_retirable(settings, key)
+    count = installation.store.sign_again(actor=actor, reason=reason)
+    signing_keys.retire(settings, key)
+    _record_audit(installation, actor, "signing_key.retire", key, reason)
+    return count
+
+
+def add_encryption_key(settings: Settings) -> None:
+    """Put a new encryption key before the others in the file."""
+    secret_files.add_encryption_key(settings)
+
+
+def _record_audit(
+    installation: Installation, actor: Actor, action: str, key: str, why: str
+) -> None:
+    ctx = installation.context
+    with ctx.store.write() as tx:
+        audit.record(ctx, tx, actor, action, f"signing key {key}", {"why": why})

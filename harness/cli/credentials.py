@@ -229,7 +229,7 @@ def rotate_encryption(session: Session, new_key: bool) -> None:  # noqa: FBT001 
     The keys before it decrypt until you remove them from the file, or from
     SWAPGATE_ENCRYPTION_KEYS.
     """
-    from harness.app.key_rotation import add_encryption_key  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.database import add_encryption_key  # noqa: PLC0415 - `--help` stays quick
 
     if new_key:
         add_encryption_key(session.installation.settings)

@@ -161,12 +161,10 @@ def remove_forged(session: Session, reason: str, *, yes: bool) -> None:
     Shows them first, and asks. Restore rows that somebody changed from a backup instead. Needs
     the tables' owner and the private signing key.
     """
-    from harness.app.database import sql_store  # noqa: PLC0415 - as above
-
     session.deciding_actor.require(Role.ADMIN)
     if not reason.strip():
         raise InputError("--reason is empty: say why, the audit log keeps it")
-    store = sql_store(session.installation)
+    store = session.installation.store
     faults = store.signature_faults()
     if not faults:
         _print_result(session, "every row is as it was signed", 0)
@@ -192,7 +190,7 @@ def rotate_key(session: Session, purpose: str) -> None:
 
     Restart control afterwards, and give every router's `signing.pub` the new line.
     """
-    from harness.app.key_rotation import rotate_signing_key  # noqa: PLC0415 - as above
+    from harness.app.database import rotate_signing_key  # noqa: PLC0415 - as above
 
     new = rotate_signing_key(session.installation, session.deciding_actor, KeyPurpose(purpose))
     _print_result(session, f"the {purpose} key {new.id} signs from now on", 1)
@@ -208,7 +206,7 @@ def retire_key(session: Session, key: str, reason: str) -> None:
     Before that, every row is checked, and signed anew with the key that signs now. Needs the
     tables' owner. Restart control afterwards, and give every router the new `signing.pub`.
     """
-    from harness.app.key_rotation import retire_signing_key  # noqa: PLC0415 - as above
+    from harness.app.database import retire_signing_key  # noqa: PLC0415 - as above
 
     count = retire_signing_key(session.installation, session.deciding_actor, key, reason)
     _print_result(session, f"signed {count} rows anew; the key {key} is retired", count)
