@@ -253,7 +253,7 @@ LISTS: Final[Mapping[str, Listed]] = {
     "session_messages": Listed(
         lambda stored, page: stored.session_messages(page, session=agents.SESSION.id),
         lambda tx, n: tx.session_messages.add(agents.message(n + 1)),
-        lambda row: row.message.id,
+        lambda row: row.id,
         an_agent,
     ),
     "switch_requests": Listed(
