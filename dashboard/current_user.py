@@ -5,8 +5,8 @@ people sign in by OpenID Connect, they cannot be read either. Every action asks 
 session goes on, and its key is still valid.
 """
 
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
@@ -15,6 +15,7 @@ import streamlit as st
 
 from dashboard import page_frame, sign_in_page
 from dashboard.text import html
+from dashboard.text.html import escape, strong
 from harness.control.operations import dashboard_sessions, single_sign_on
 from harness.control.operations.dashboard_sessions import ActorSession
 from harness.domain.errors import NotAllowed, SwapgateError
@@ -48,13 +49,13 @@ def show_account() -> bool:
         actor = found.actor
         st.session_state[page_frame.STATE] = actor
         with st.container(key="account", horizontal=True, vertical_alignment="center"):
-            st.html(html.signed_in(actor.name, actor.role.name.lower(), actor.key))
+            st.html(_signed_in_line(actor.name, actor.role.name.lower(), actor.key))
             if st.button("Sign out", icon=":material/logout:", type="tertiary"):
                 _sign_out()
         return True
     st.session_state.pop(page_frame.STATE, None)
     if not page_frame.needs_sign_in():
-        st.html(html.account(why or NOBODY, sign_in_address()))
+        st.html(_account_line(why or NOBODY, sign_in_address()))
         return True
     _ask_sign_on(why)
     return False
@@ -64,11 +65,11 @@ def _ask_sign_on(why: str) -> None:
     """Show the one page that is there for who is not signed in, where reading needs it."""
     st.html(html.title("<b>Sign in</b> to Swapgate", html.escape(why)))
     if page_frame.sign_on() is None:
-        st.html(html.account("With a key or a link:", sign_in_address()))
+        st.html(_account_line("With a key or a link:", sign_in_address()))
         return
     address = sign_in_page.sign_on_address(current_page())
-    st.html(html.action_link(address, "Sign in with single sign-on"))
-    st.html(html.account("Or with a key or a link:", sign_in_address()))
+    st.html(_action_link(address, "Sign in with single sign-on"))
+    st.html(_account_line("Or with a key or a link:", sign_in_address()))
     if st.user.get("is_logged_in"):
         # Known to the server, and refused here: perhaps as somebody else.
         st.button("Sign out there", type="tertiary", on_click=st.logout)
@@ -138,6 +139,19 @@ def require_reader() -> None:
         st.stop()
     if gone:
         st.rerun()
+
+
+@contextmanager
+def live_part(what: str) -> Iterator[None]:
+    """Guards the part of a page that refreshes itself: who reads it still may, and an error is
+    shown in words until the next look.
+    """
+    require_reader()
+    try:
+        yield
+    except SwapgateError as error:
+        why = f"Trying again. {page_frame.ROUTER_SERVES}"
+        st.html(html.failure(f"{what} cannot be read at the moment", str(error), why))
 
 
 def session_cookie() -> str:
@@ -234,3 +248,26 @@ def attempt(
         return
 
     page_frame.attempt(partial(action, actor), done(actor), refused=refused)
+
+
+def _account_line(words: str, address: str) -> str:
+    """Renders the line on top of every page for a visitor who is not signed in."""
+    link = f'<a href="{escape(address)}" target="_self"><b>Sign in</b></a>'
+    return f'<div class="sg sg-account"><span>{escape(words)}</span> {link}</div>'
+
+
+def _action_link(address: str, shown: str) -> str:
+    """Renders a link as the one thing to do on its page."""
+    return (
+        f'<p class="sg"><a class="sg-action" href="{escape(address)}" target="_self">'
+        f"{escape(shown)}</a></p>"
+    )
+
+
+def _signed_in_line(name: str, role: str, key: str | None) -> str:
+    """Renders the line on top of every page for the person who is signed in."""
+    how = f"with the key {key}" if key else "as the operator of this machine"
+    return (
+        f'<div class="sg sg-account" title="{escape(f"You act as {name}, {how}")}">'
+        f"<span>{strong(name)} · {escape(role)}</span></div>"
+    )

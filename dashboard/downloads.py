@@ -5,13 +5,14 @@ for, with formulas escaped.
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import pandas as pd
 import streamlit as st
 
-from harness.control.serialize import to_plain
+from harness.control.serialize import escape_surrogates, to_plain
 from harness.domain.formatting import escape_formula
 
 
@@ -34,6 +35,12 @@ def to_parquet(frame: pd.DataFrame) -> bytes:
 def escaped(frame: pd.DataFrame) -> pd.DataFrame:
     """Returns the frame with every text made safe from being read as a formula."""
     return frame.map(escape_formula)
+
+
+def to_jsonl(lines: Iterable[Mapping[str, object]]) -> bytes:
+    """Writes objects as JSON, one a line."""
+    written = (json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    return escape_surrogates("".join(written)).encode()
 
 
 FORMATS: Final[Sequence[tuple[str, str, Callable[[pd.DataFrame], bytes]]]] = (
@@ -63,7 +70,7 @@ def offer(name: str, load: Callable[[], pd.DataFrame]) -> None:
             suffix = label.lower()
             st.download_button(
                 label,
-                _writing(write, load),
+                partial(_write, write, load),
                 f"{name}.{suffix}",
                 mime,
                 key=f"{suffix}-{name}",
@@ -72,7 +79,5 @@ def offer(name: str, load: Callable[[], pd.DataFrame]) -> None:
             )
 
 
-def _writing(
-    write: Callable[[pd.DataFrame], bytes], load: Callable[[], pd.DataFrame]
-) -> Callable[[], bytes]:
-    return lambda: write(load())
+def _write(write: Callable[[pd.DataFrame], bytes], load: Callable[[], pd.DataFrame]) -> bytes:
+    return write(load())

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
-from dashboard.text import html, labels
-from dashboard.text.html import AnswerPanel, escape, strong
+from dashboard.text import answer_panels, html, labels
+from dashboard.text.answer_panels import AnswerPanel
+from dashboard.text.html import escape, strong
 from harness.control.proposals.comparison import Comparison
 from harness.control.proposals.format_failures import (
     FormatExample,
@@ -79,4 +80,4 @@ def show(comparison: Comparison, titles: Mapping[str, str]) -> None:
                 head = (
                     f"<p>{strong(example.item)} · {escape(example.rule or 'unnamed rule')}</p>"
                 )
-                st.html(html.block(head) + html.answer_panels(*answers(comparison, example)))
+                st.html(html.block(head) + answer_panels.render(*answers(comparison, example)))

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import streamlit as st
 
@@ -142,19 +142,15 @@ def _guard(name: str, show: Callable[[], None]) -> None:
     """Shows something. An error in it is shown in words, with a way to try again."""
     try:
         show()
-    except NotFound as error:
-        _failed(f"{name} could not be shown", str(error), "The other pages work.")
-    except StoreUnavailable as error:
-        _failed("The database does not answer", str(error), ROUTER_SERVES, error.docs_page)
-    except ConfigError as error:
-        _failed("The configuration cannot be used", str(error), ROUTER_SERVES, error.docs_page)
     except SwapgateError as error:
-        _failed(
-            f"{name} could not be shown",
-            str(error),
-            f"The other pages work. {ROUTER_SERVES}",
-            error.docs_page,
-        )
+        what, works = f"{name} could not be shown", f"The other pages work. {ROUTER_SERVES}"
+        if isinstance(error, NotFound):
+            works = "The other pages work."
+        elif isinstance(error, StoreUnavailable):
+            what, works = "The database does not answer", ROUTER_SERVES
+        elif isinstance(error, ConfigError):
+            what, works = "The configuration cannot be used", ROUTER_SERVES
+        _failed(what, str(error), works, error.docs_page)
     except Exception:
         # The last resort: an error of ours, which belongs in the log and not on the page.
         log.exception("page_failed: %s", name)
@@ -259,9 +255,36 @@ def show_done_message() -> None:
         st.html(html.banner("Done.", message, tone=labels.Tone.BETTER))
 
 
+def link(page: str, label: str, icon: str, **query: str) -> None:
+    """Links to a page of the dashboard, with what its address chooses."""
+    symbol = f":material/{icon}:"
+    st.page_link(f"views/{page}.py", label=label, icon=symbol, query_params=query or None)
+
+
+def search(label: str, placeholder: str, **options: Any) -> Callable[[str], bool]:
+    """Shows a search field, whose text stands in the page's address. Returns whether a text has
+    all of its words.
+    """
+    wanted = st.text_input(
+        label, key="find", bind="query-params", placeholder=placeholder, **options
+    )
+    words = (wanted or "").casefold().split()
+    return lambda text: all(word in text.casefold() for word in words)
+
+
+def show_no_route() -> None:
+    """Says how a first route is made."""
+    show_empty("This asks for one and makes it, as First steps does:", "swapgate init --guided")
+
+
 def show_first_page() -> None:
     """Leaves a later page of a list, as its filter has changed."""
     st.query_params.pop("after", None)
+
+
+def show_empty(sentence: str, command: str) -> None:
+    """Says why a page has nothing to show, and which command fills it."""
+    st.html(html.empty(sentence, command))
 
 
 def show_html(text: str) -> None:

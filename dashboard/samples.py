@@ -1,26 +1,62 @@
 """The Compare page shows its samples here: a table that people filter, what the selected item
 asks and expects, both answers with their difference, and the rows as a file to download.
+
+The last large comparisons are kept in memory, so that a filter or another page of their samples
+does not read a hundred thousand answers anew. What a person decides on is read each time: the
+proposal's version is part of the key.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
 
 import pandas as pd
 import streamlit as st
 
 from dashboard import page_frame
-from dashboard.data import frames, large_comparisons
+from dashboard.data import frames, queries
 from dashboard.data.queries import ComparisonView
-from dashboard.downloads import to_csv, to_parquet
-from dashboard.text import html, labels
+from dashboard.downloads import offer
+from dashboard.text import answer_panels, html, labels
+from dashboard.text.answer_panels import AnswerPanel
 from dashboard.text.html import escape, strong
 from harness.control.context import Context
 from harness.control.proposals import recorded_answers
-from harness.control.proposals.comparison import with_texts
+from harness.control.proposals.comparison import is_large, with_texts
 from harness.control.proposals.recorded_answers import SuiteTexts
+from harness.control.proposals.submission import get_proposal
+from harness.imports import pause_garbage_collection
 
 ROW_PX, ROWS = 35, 6
 PAGE = 200  # rows of the table
 TELLING = 50  # items by which is told what every prompt begins with
+
+
+MOST_KEPT: Final = 2
+# Whether a verdict is still valid is told that much later.
+LASTS_S: Final = 60
+
+
+def load(ctx: Context, proposal: str) -> ComparisonView:
+    """Loads what the page of a comparison shows, from memory where it is large and has ended.
+    Raises NotFound.
+    """
+    found = get_proposal(ctx, proposal)
+    if not is_large(found, queries.MOST_TEXTS) or (found.open and found.verdict is None):
+        return queries.comparison(ctx, proposal)
+    return replace(_kept(ctx, proposal, found.version), now=ctx.clock.now())
+
+
+@st.cache_resource(max_entries=MOST_KEPT, ttl=LASTS_S, show_spinner=False)
+def _kept(_ctx: Context, proposal: str, version: int) -> ComparisonView:  # noqa: ARG001 - the key
+    with pause_garbage_collection():
+        return queries.comparison(_ctx, proposal)
+
+
+@st.cache_resource(max_entries=MOST_KEPT, ttl=LASTS_S, show_spinner=False)
+def _kept_samples(_view: ComparisonView, proposal: str, version: int) -> pd.DataFrame:  # noqa: ARG001 - the key
+    with pause_garbage_collection():
+        return frames.sample_index(_view.comparison)
 
 
 def show(view: ComparisonView) -> None:
@@ -29,7 +65,7 @@ def show(view: ComparisonView) -> None:
     ctx = page_frame.context()
     texts = {} if light else recorded_answers.load_item_texts(ctx, view.comparison)
     everything = (
-        large_comparisons.list_samples(view)
+        _kept_samples(view, view.comparison.proposal.id, view.comparison.proposal.version)
         if light
         else frames.samples(view.comparison, view.titles, texts)
     )
@@ -64,7 +100,7 @@ def show(view: ComparisonView) -> None:
     page, number = _page(rows)
     if light:
         # The first items of all show what every prompt begins with.
-        with large_comparisons.without_collections():
+        with pause_garbage_collection():
             page, texts = _read(ctx, view, page, everything.head(TELLING))
     row = page.iloc[sample_table(page, f"{change}-{suite}-{number}")]
     downloads(view, rows)
@@ -110,15 +146,7 @@ def downloads(view: ComparisonView, rows: pd.DataFrame) -> None:
         light = view.comparison.without_texts
         return frames.download_table(_read(ctx, view, rows, rows.head(0))[0] if light else rows)
 
-    with st.container(horizontal=True):
-        st.download_button(
-            "CSV", lambda: to_csv(table()), f"{name}.csv", "text/csv",
-            on_click="ignore", icon=":material/download:",
-        )  # fmt: skip
-        st.download_button(
-            "Parquet", lambda: to_parquet(table()), f"{name}.parquet",
-            "application/vnd.apache.parquet", on_click="ignore", icon=":material/download:",
-        )  # fmt: skip
+    offer(name, table)
 
 
 def filters(titles: Mapping[str, str], suites: Sequence[str], first: str) -> tuple[str, str]:
@@ -189,7 +217,7 @@ def answers(view: ComparisonView, row: pd.Series, texts: SuiteTexts) -> None:
             start=texts.start,
             missing=texts.missing,
         )
-        + html.answer_panels(
+        + answer_panels.render(
             _answer("Current", view.comparison.incumbent.name, row, "incumbent"),
             _answer("Candidate", view.comparison.candidate.name, row, "candidate"),
         )
@@ -226,7 +254,7 @@ def _scrolled(text: str) -> str:
     return html.scrolled_text(escape(text[: html.SHOWN_CHARACTERS]))
 
 
-def _answer(side: str, name: str, row: pd.Series, arm: str) -> html.AnswerPanel:
+def _answer(side: str, name: str, row: pd.Series, arm: str) -> AnswerPanel:
     rating = str(row[arm])
     tones = {
         "✓": labels.Tone.BETTER,
@@ -234,7 +262,7 @@ def _answer(side: str, name: str, row: pd.Series, arm: str) -> html.AnswerPanel:
         "◐": labels.Tone.NEUTRAL,
         "?": labels.Tone.UNDECIDED,
     }
-    return html.AnswerPanel(
+    return AnswerPanel(
         who=f"{side} · {name}",
         text=str(row[f"{arm}_answer"]),
         rating=rating,

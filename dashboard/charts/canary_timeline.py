@@ -28,8 +28,6 @@ SHARE, EVIDENCE, FAILED = (
     "Evidence of harm, in % of the rollback level",
     "Failed so far",
 )
-# So wide are all panels' labels, so that their axes of time stand below each other.
-LABELS_WIDTH: Final = 46
 PANELS: Final = (110, 150, 240)  # heights, with titles and labels
 _MOST_TICKS: Final = 8
 _BY_SECOND_MS: Final = 5 * 60_000  # an axis as short as that has several labels a minute
@@ -83,8 +81,12 @@ def _build_frames(
         shares=shares,
         evidence=_evidence(began, points),
         failures=_below(failures, top),
-        level=pd.DataFrame({"at": [_ms(began)], "percent": [100.0], "text": ["rollback"]}),
-        corners=pd.DataFrame({"at": [_ms(began), _ms(ends)], "top": [0.0, top]}),
+        level=pd.DataFrame(
+            {"at": [plots.to_ms(began)], "percent": [100.0], "text": ["rollback"]}
+        ),
+        corners=pd.DataFrame(
+            {"at": [plots.to_ms(began), plots.to_ms(ends)], "top": [0.0, top]}
+        ),
         began=began,
         ends=ends,
     )
@@ -116,7 +118,7 @@ def _shares(rollout: Rollout, points: Sequence[TimelinePoint], ends: datetime) -
     return pd.DataFrame(
         [
             {
-                "at": _ms(at),
+                "at": plots.to_ms(at),
                 "share": weight / 100,
                 "text": f"{labels.weight(weight)} from {labels.time_of_day(at)} UTC",
             }
@@ -126,10 +128,10 @@ def _shares(rollout: Rollout, points: Sequence[TimelinePoint], ends: datetime) -
 
 
 def _evidence(began: datetime, points: Sequence[TimelinePoint]) -> pd.DataFrame:
-    rows = [{"at": _ms(began), "percent": 0.0, "text": "nothing counted yet"}]
+    rows = [{"at": plots.to_ms(began), "percent": 0.0, "text": "nothing counted yet"}]
     rows += [
         {
-            "at": _ms(point.at),
+            "at": plots.to_ms(point.at),
             "percent": 100 * point.distance,
             "text": f"{labels.time_of_day(point.at)} UTC: "
             f"{labels.percent(point.distance, 0)} of the rollback level",
@@ -162,7 +164,7 @@ def _below(failures: pd.DataFrame, top: float) -> pd.DataFrame:
 def _failure_row(at: datetime, arm: str, counted: FailureShare) -> dict[str, object]:
     low, high = counted.interval or (0.0, 1.0)
     return {
-        "at": _ms(at),
+        "at": plots.to_ms(at),
         "arm": arm,
         "rate": 100 * (counted.share or 0.0),
         "low": 100 * low,
@@ -171,12 +173,6 @@ def _failure_row(at: datetime, arm: str, counted: FailureShare) -> dict[str, obj
         f"({counted.failures:,} of {counted.units:,}), 95 % CI {labels.percent(low)} to "
         f"{labels.percent(high)}; {labels.time_of_day(at)} UTC",
     }
-
-
-def _ms(at: datetime) -> float:
-    # A float means the same to every reader of a frame: a timestamp has a unit and a zone, and
-    # a whole number of this size is no plain number in a browser.
-    return at.timestamp() * 1000.0
 
 
 def draw(frames: TimelineFrames, palette: Palette) -> Sequence[Mapping[str, Any]]:
@@ -218,12 +214,12 @@ def _share_panel(steps: Sequence[float], palette: Palette) -> alt.LayerChart:
         )
         .encode(x=_time(shown=False), y=_shares_axis(steps), tooltip="text:N")
     )  # fmt: skip
-    return _panel(SHARE, palette, line, _reach_of_time())
+    return plots.panel(SHARE, palette, line, _reach_of_time())
 
 
 def _evidence_panel(palette: Palette) -> alt.LayerChart:
     scale = alt.Scale(domain=[0, 115], nice=False)
-    axis = _axis(values=[0, 50, 100])
+    axis = plots.narrow_axis(values=[0, 50, 100])
     rule = (
         alt.Chart(_LEVEL)
         .mark_rule(color=palette.worse, size=2, strokeDash=[6, 3])
@@ -243,54 +239,37 @@ def _evidence_panel(palette: Palette) -> alt.LayerChart:
             tooltip="text:N",
         )
     )
-    return _panel(EVIDENCE, palette, line, rule, name, _reach_of_time())
+    return plots.panel(EVIDENCE, palette, line, rule, name, _reach_of_time())
 
 
 def _failure_panel(palette: Palette) -> alt.LayerChart:
-    names = [CANDIDATE, INCUMBENT]
-    legend = alt.Legend(
-        title=None,
-        orient="top",
-        columns=2,
-        symbolType="stroke",
-        symbolStrokeWidth=3,
-        symbolOpacity=1,
-    )
-    scale = alt.Scale(domain=names, range=[palette.worse, palette.better])
-    colour = alt.Color("arm:N", scale=scale, legend=legend)
+    legend = plots.top_legend(symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1)
+
+    def by_arm(channel: type[plots.Channel], candidate: Any, incumbent: Any) -> plots.Channel:
+        values = {CANDIDATE: candidate, INCUMBENT: incumbent}
+        return plots.named(channel, "arm:N", values, legend)
+
+    colour = by_arm(alt.Color, palette.worse, palette.better)
     base = alt.Chart(_FAILURES)
     time = _time(shown=True)
     band = base.mark_area(opacity=0.18).encode(
-        x=time,
-        y=_percent("low:Q"),
-        y2="high:Q",
-        color=colour,
+        x=time, y=_percent("low:Q"), y2="high:Q", color=colour
     )
     line = base.mark_line(strokeWidth=2).encode(
-        x=time,
-        y=_percent("rate:Q"),
-        color=colour,
-        strokeDash=alt.StrokeDash(
-            "arm:N", scale=alt.Scale(domain=names, range=[[1, 0], [5, 3]]), legend=legend
-        ),
-        tooltip="text:N",
-    )
+        x=time, y=_percent("rate:Q"), color=colour, tooltip="text:N",
+        strokeDash=by_arm(alt.StrokeDash, [1, 0], [5, 3]),
+    )  # fmt: skip
     # Where it stands now: one point each, seen where there is no line yet.
     now = base.transform_filter("datum.latest")
     reach = now.mark_rule(strokeWidth=2).encode(
         x=time, y=_percent("low:Q"), y2="high:Q", color=colour
     )
     point = now.mark_point(filled=True, size=60, opacity=1).encode(
-        x=time,
-        y=_percent("rate:Q"),
-        color=colour,
-        shape=alt.Shape(
-            "arm:N", scale=alt.Scale(domain=names, range=["square", "circle"]), legend=legend
-        ),
-        tooltip="text:N",
-    )
+        x=time, y=_percent("rate:Q"), color=colour, tooltip="text:N",
+        shape=by_arm(alt.Shape, "square", "circle"),
+    )  # fmt: skip
     corners = _reach_of_time(shown=True).encode(y=_percent("top:Q"))
-    return _panel(FAILED, palette, band, line, reach, point, corners)
+    return plots.panel(FAILED, palette, band, line, reach, point, corners)
 
 
 def _reach_of_time(*, shown: bool = False) -> alt.Chart:
@@ -311,15 +290,10 @@ def _top(failures: pd.DataFrame) -> float:
     return float(min(100.0, max(1.2 * today, 1.5 * settled, 0.1)))
 
 
-def _panel(title: str, palette: Palette, *layers: Any) -> alt.LayerChart:
-    heading = alt.TitleParams(
-        title, anchor="start", fontSize=13, fontWeight=600, color=palette.text, offset=6
-    )
-    return alt.LayerChart(layer=list(layers), title=heading)
-
-
 def _percent(field: str) -> alt.Y:
-    return alt.Y(field, title=None, scale=alt.Scale(zero=True, nice=False), axis=_axis())
+    return alt.Y(
+        field, title=None, scale=alt.Scale(zero=True, nice=False), axis=plots.narrow_axis()
+    )
 
 
 def _shares_axis(steps: Sequence[float]) -> alt.Y:
@@ -328,17 +302,9 @@ def _shares_axis(steps: Sequence[float]) -> alt.Y:
         "share:Q",
         title=None,
         scale=alt.Scale(domain=[0.0, 1.15 * max(top, 0.1)], nice=False),
-        axis=_axis(values=[0.0, top] if len(steps) > 4 else list(steps), labelOverlap=True),
-    )
-
-
-def _axis(**options: Any) -> alt.Axis:
-    return alt.Axis(
-        labelExpr="datum.label + ' %'",
-        tickCount=3,
-        minExtent=LABELS_WIDTH,
-        maxExtent=LABELS_WIDTH,
-        **options,
+        axis=plots.narrow_axis(
+            values=[0.0, top] if len(steps) > 4 else list(steps), labelOverlap=True
+        ),
     )
 
 

@@ -1,8 +1,10 @@
-"""Draws the forest plot of a comparison's suites from a frame, and dresses Altair charts in the
-theme. Text for readers comes ready in the frame.
+"""Draws the forest plot of a comparison's suites from a frame, and holds what all charts share:
+panels, axes, scales by name, the theme. Text for readers comes ready in the frame.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final, TypeVar
 
 import altair as alt
 import pandas as pd
@@ -10,6 +12,9 @@ import pandas as pd
 from dashboard.text.labels import MEMBER_LABELS, SLICE_LABELS, VERDICT_LABELS
 from dashboard.theme import FONT, Palette
 
+Channel = TypeVar("Channel", alt.Color, alt.Shape, alt.StrokeDash)
+# So wide are the labels of panels below each other, so that their axes of time agree.
+LABELS_WIDTH: Final = 46
 ROW_HEIGHT = 58
 EDGES = 104
 SHAPES = {
@@ -48,7 +53,12 @@ def forest(
             labelPadding=8,
         ),
     )
-    colour, shape = _legend(frame, palette)
+    labels = {o: LABELS[o] for o in SHAPES if o in set(frame["outcome"])}
+    names = {o: f"{label.symbol} {label.words.lower()}" for o, label in labels.items()}
+    legend = top_legend(symbolSize=110)
+    tones = {names[o]: palette.colour_for(label.tone) for o, label in labels.items()}
+    colour = named(alt.Color, "verdict:N", tones, legend)
+    shape = named(alt.Shape, "verdict:N", {names[o]: SHAPES[o] for o in labels}, legend)
     base = alt.Chart(frame)
     scale = _scale(frame if beside is None else beside)
     axis = alt.Axis(tickCount=7, labelExpr="replace(datum.label, '-', '−')", labelFlush=False)
@@ -81,24 +91,38 @@ def forest(
     return dressed(figure, palette, ROW_HEIGHT * len(frame) + EDGES)
 
 
-def _legend(frame: pd.DataFrame, palette: Palette) -> tuple[alt.Color, alt.Shape]:
-    present = [outcome for outcome in SHAPES if outcome in set(frame["outcome"])]
-    labels = [LABELS[outcome] for outcome in present]
-    names = [f"{label.symbol} {label.words.lower()}" for label in labels]
-    legend = alt.Legend(title=None, orient="top", symbolSize=110, columns=2)
-    colour = alt.Color(
-        "verdict:N",
-        scale=alt.Scale(
-            domain=names, range=[palette.colour_for(label.tone) for label in labels]
-        ),
-        legend=legend,
+def top_legend(**options: Any) -> alt.Legend:
+    return alt.Legend(title=None, orient="top", columns=2, **options)
+
+
+def named(
+    channel: type[Channel], field: str, values: Mapping[str, Any], legend: alt.Legend
+) -> Channel:
+    """Encodes a field by name. values: a colour, a shape or dashes of each name."""
+    scale = alt.Scale(domain=list(values), range=list(values.values()))
+    return channel(field, scale=scale, legend=legend)
+
+
+def panel(title: str, palette: Palette, *layers: Any) -> alt.LayerChart:
+    """Layers charts below a heading."""
+    heading = alt.TitleParams(
+        title, anchor="start", fontSize=13, fontWeight=600, color=palette.text, offset=6
     )
-    shape = alt.Shape(
-        "verdict:N",
-        scale=alt.Scale(domain=names, range=[SHAPES[outcome] for outcome in present]),
-        legend=legend,
-    )
-    return colour, shape
+    return alt.LayerChart(layer=list(layers), title=heading)
+
+
+def narrow_axis(expression: str = "datum.label + ' %'", **options: Any) -> alt.Axis:
+    """An axis whose labels are as wide as those of the other panels."""
+    return alt.Axis(
+        labelExpr=expression, tickCount=3, minExtent=LABELS_WIDTH, maxExtent=LABELS_WIDTH,
+        **options,
+    )  # fmt: skip
+
+
+def to_ms(at: datetime) -> float:
+    # A float means the same to every reader of a frame: a timestamp has a unit and a zone, and
+    # a whole number of this size is no plain number in a browser.
+    return at.timestamp() * 1000.0
 
 
 def _scale(frame: pd.DataFrame) -> alt.Scale:

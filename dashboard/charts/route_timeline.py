@@ -71,15 +71,15 @@ def build_frames(view: RouteView) -> tuple[pd.DataFrame, pd.DataFrame]:
         {
             "model": stay.model,
             "part": stay.part,
-            "since": _ms(stay.since),
-            "until": _ms(stay.until),
+            "since": plots.to_ms(stay.since),
+            "until": plots.to_ms(stay.until),
             "text": _sentence(stay, view.now),
         }
         for stay in list_stays(view)
     ]
     marks = [
         {
-            "at": _ms(record.at),
+            "at": plots.to_ms(record.at),
             "model": view.name(record.route.incumbent),
             "text": f"{route_text.change(record)}: "
             f"{labels.date_time(record.at)}, by {record.actor}. {record.reason}",
@@ -90,10 +90,6 @@ def build_frames(view: RouteView) -> tuple[pd.DataFrame, pd.DataFrame]:
         pd.DataFrame(bars, columns=["model", "part", "since", "until", "text"]),
         pd.DataFrame(marks, columns=["at", "model", "text"]),
     )
-
-
-def _ms(at: datetime) -> float:
-    return at.timestamp() * 1000.0
 
 
 def _sentence(stay: Stay, now: datetime) -> str:
@@ -116,15 +112,9 @@ def draw(view: RouteView, palette: Palette) -> alt.LayerChart | None:
         axis=alt.Axis(labelLimit=150, ticks=False, domain=False, labelPadding=8),
     )
     across = _time(view)
-    legend = alt.Legend(
-        title=None, orient="top", columns=2, symbolType="square", symbolSize=110
-    )
-    parts = [SERVES, SHARES]
-    colour = alt.Color(
-        "part:N",
-        scale=alt.Scale(domain=parts, range=[palette.better, palette.undecided]),
-        legend=legend,
-    )
+    parts = {SERVES: palette.better, SHARES: palette.undecided}
+    legend = plots.top_legend(symbolType="square", symbolSize=110)
+    colour = plots.named(alt.Color, "part:N", parts, legend)
     # A layer for each part: Vega-Lite warns of a size that a named part decides.
     stays = [
         alt.Chart(bars[bars["part"] == part])
@@ -150,7 +140,7 @@ def _time(view: RouteView) -> alt.X:
         values=_ticks(begin, end),
         labelOverlap=True,
     )
-    scale = alt.Scale(domain=[_ms(begin), _ms(end)], nice=False)
+    scale = alt.Scale(domain=[plots.to_ms(begin), plots.to_ms(end)], nice=False)
     return alt.X("since:Q", title=None, scale=scale, axis=axis)
 
 
@@ -159,5 +149,7 @@ def _ticks(begin: datetime, end: datetime) -> list[float]:
     hours = (end - begin).total_seconds() / 3600
     step = next((h for h in _HOURS if hours <= _MOST_TICKS * h), hours / _MOST_TICKS)
     width = step * 3_600_000.0
-    first = -(-_ms(begin) // width) * width
-    return [first + number * width for number in range(int((_ms(end) - first) // width) + 1)]
+    first = -(-plots.to_ms(begin) // width) * width
+    return [
+        first + number * width for number in range(int((plots.to_ms(end) - first) // width) + 1)
+    ]

@@ -4,7 +4,7 @@ failed or whose own model failed, on the same axis of time.
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 import altair as alt
 import pandas as pd
@@ -17,7 +17,6 @@ from harness.domain.formatting import format_percent
 
 FAILED, LEFT = "error to the caller", "own model failed"
 HEIGHTS: Final = (130, 170)
-LABELS_WIDTH: Final = 46
 COLUMNS: Final = ("at", "until", "requests", "text")
 _DAY: Final = timedelta(days=1)
 
@@ -26,7 +25,7 @@ def build_frames(report: TrafficReport) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Builds the frames of both panels: requests, and shares of them in percent."""
     counts, shares = [], []
     for point in report.course:
-        at, until = _ms(point.minute), _ms(point.minute + report.step)
+        at, until = plots.to_ms(point.minute), plots.to_ms(point.minute + report.step)
         moment = labels.date_time(point.minute)
         what = labels.plural(point.requests, "request")
         counts.append((at, until, point.requests, f"{moment}: {what}"))
@@ -44,10 +43,6 @@ def build_frames(report: TrafficReport) -> tuple[pd.DataFrame, pd.DataFrame]:
         pd.DataFrame(counts, columns=list(COLUMNS)),
         pd.DataFrame(shares, columns=["at", "share", "what", "text"]),
     )
-
-
-def _ms(at: Any) -> float:
-    return float(at.timestamp() * 1000.0)
 
 
 def draw(report: TrafficReport, palette: Palette) -> Sequence[alt.LayerChart]:
@@ -70,29 +65,26 @@ def _requests(
         .encode(
             x=_time(report, shown=alone),
             x2="until:Q",
-            y=alt.Y("requests:Q", title=None, axis=_axis("format(datum.value, ',')")),
+            y=alt.Y(
+                "requests:Q", title=None, axis=plots.narrow_axis("format(datum.value, ',')")
+            ),
             y2=alt.datum(0),
             tooltip="text:N",
         )
     )
     minutes = report.step // timedelta(minutes=1)
     every = "minute" if minutes == 1 else labels.span(report.step.total_seconds())
-    return _panel(f"Requests per {every}", palette, bars)
+    return plots.panel(f"Requests per {every}", palette, bars)
 
 
 def _shares(report: TrafficReport, shares: pd.DataFrame, palette: Palette) -> alt.LayerChart:
-    names = [FAILED, LEFT]
-    legend = alt.Legend(title=None, orient="top", columns=2)
     top = max(1.0, 1.15 * float(shares["share"].max() if len(shares) else 0.0))
     scale = alt.Scale(domain=[0, min(100.0, top)], nice=False)
-    colour = alt.Color(
-        "what:N",
-        scale=alt.Scale(domain=names, range=[palette.worse, palette.undecided]),
-        legend=legend,
-    )
-    shape = alt.Shape(
-        "what:N", scale=alt.Scale(domain=names, range=["square", "triangle-up"]), legend=legend
-    )
+    legend = plots.top_legend()
+    colours = {FAILED: palette.worse, LEFT: palette.undecided}
+    colour = plots.named(alt.Color, "what:N", colours, legend)
+    shapes = {FAILED: "square", LEFT: "triangle-up"}
+    shape = plots.named(alt.Shape, "what:N", shapes, legend)
     bars = (
         alt.Chart(shares)
         .mark_rule(strokeWidth=1.5, opacity=0.5)
@@ -103,30 +95,20 @@ def _shares(report: TrafficReport, shares: pd.DataFrame, palette: Palette) -> al
         .mark_point(filled=True, size=34, opacity=0.9)
         .encode(
             x=_time(report, shown=True),
-            y=alt.Y("share:Q", title=None, scale=scale, axis=_axis("datum.label + ' %'")),
+            y=alt.Y("share:Q", title=None, scale=scale, axis=plots.narrow_axis()),
             color=colour,
             shape=shape,
             tooltip="text:N",
         )
     )
-    return _panel("Share of the requests", palette, bars, points)
-
-
-def _panel(title: str, palette: Palette, *layers: Any) -> alt.LayerChart:
-    heading = alt.TitleParams(
-        title, anchor="start", fontSize=13, fontWeight=600, color=palette.text, offset=6
-    )
-    return alt.LayerChart(layer=list(layers), title=heading)
-
-
-def _axis(expression: str) -> alt.Axis:
-    return alt.Axis(
-        labelExpr=expression, tickCount=3, minExtent=LABELS_WIDTH, maxExtent=LABELS_WIDTH
-    )
+    return plots.panel("Share of the requests", palette, bars, points)
 
 
 def _time(report: TrafficReport, *, shown: bool) -> alt.X:
-    begin, end = _ms(report.course[0].minute), _ms(report.course[-1].minute + report.step)
+    begin, end = (
+        plots.to_ms(report.course[0].minute),
+        plots.to_ms(report.course[-1].minute + report.step),
+    )
     pattern = "%H:%M" if report.window <= _DAY else "%d %b"
     axis = alt.Axis(
         labelExpr=f"utcFormat(datum.value, '{pattern}')",

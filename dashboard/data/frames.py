@@ -4,7 +4,7 @@ samples, a sample's rating, the cost trend. Cells are made safe from spreadsheet
 
 import math
 import textwrap
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ SAMPLE_COLUMNS = [
 INDEX_COLUMNS = ["key", "suite", "item", "difference", "change"]
 CHANGE, DIFFERENCE = SAMPLE_COLUMNS.index("change"), SAMPLE_COLUMNS.index("difference")
 CHANGE_ORDER = {change: place for place, change in enumerate(CHANGES)}
+FIGURES = ("delta", "low", "high", "limit")
 NO_TEXTS = SuiteTexts({}, "", "")
 EXCERPT = 60  # characters of an answer in the table
 QUESTION = 160  # and of a question
@@ -68,25 +69,36 @@ def suites(
         label = {**labels.VERDICT_LABELS, **labels.MEMBER_LABELS}[outcome]
         title = titles.get(report.suite, report.suite)
         shown = report.n_used >= FEWEST_PAIRS and report.ci_low is not None
-        rows.append(
-            {
-                "suite": report.suite,
-                "title": title,
-                "row": "|".join(textwrap.wrap(title, 18)),
-                "outcome": outcome,
-                "verdict": f"{label.symbol} {label.words.lower()}",
-                "delta": report.delta * 100,
-                "low": report.ci_low * 100 if shown and report.ci_low is not None else None,
-                "high": report.ci_high * 100 if shown and report.ci_high is not None else None,
-                "limit": limit_of(report) * 100 if decides else None,
-                "label": labels.points(report.delta),
-            }
-        )
-    columns = [
-        "suite", "title", "row", "outcome", "verdict", "delta", "low", "high", "limit", "label"
-    ]  # fmt: skip
+        low, high = (report.ci_low, report.ci_high) if shown else (None, None)
+        limit = limit_of(report) if decides else None
+        row = _row([title], outcome, label.words.lower(), (report.delta, low, high, limit))
+        rows.append({"suite": report.suite, "title": title, **row})
+    return _forest_frame(rows, ["suite", "title"])
+
+
+def _row(
+    name: Sequence[str], outcome: str, words: str, figures: Sequence[float | None]
+) -> dict[str, Any]:
+    """Builds a row of a forest plot. name: its lines, the first one wrapped. figures: as shares
+    of 1, in the order of FIGURES.
+    """
+    label = {**labels.VERDICT_LABELS, **labels.MEMBER_LABELS, **labels.SLICE_LABELS}[outcome]
+    return {
+        "row": "|".join([*textwrap.wrap(name[0], 18), *name[1:]]),
+        "outcome": outcome,
+        "verdict": f"{label.symbol} {words}",
+        "label": labels.points(figures[0]),
+        **{
+            field: None if figure is None else figure * 100
+            for field, figure in zip(FIGURES, figures, strict=True)
+        },
+    }
+
+
+def _forest_frame(rows: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) -> pd.DataFrame:
+    columns = [*first, "row", "outcome", "verdict", "label", *FIGURES]
     frame = pd.DataFrame(rows, columns=columns)
-    return frame.astype(dict.fromkeys(("delta", "low", "high", "limit"), "float64"))
+    return frame.astype(dict.fromkeys(FIGURES, "float64"))
 
 
 def slices(report: SuiteReport) -> Mapping[str, pd.DataFrame]:
@@ -98,26 +110,12 @@ def slices(report: SuiteReport) -> Mapping[str, pd.DataFrame]:
         if part.n_used == 0:
             continue
         outcome = "worse" if part.worse else "untested" if part.p is None else "kept"
-        label = labels.SLICE_LABELS[outcome]
+        words = labels.SLICE_LABELS[outcome].words
         used = labels.plural(part.n_used, report.figures.unit)
-        found.setdefault(part.field, []).append(
-            {
-                "row": "|".join([*textwrap.wrap(part.value, 18), used]),
-                "outcome": outcome,
-                "verdict": f"{label.symbol} {label.words}",
-                "delta": part.delta * 100,
-                "low": None if part.ci_low is None else part.ci_low * 100,
-                "high": None if part.ci_high is None else part.ci_high * 100,
-                "limit": None,
-                "label": labels.points(part.delta),
-            }
-        )
-    return {
-        name: pd.DataFrame(rows).astype(
-            dict.fromkeys(("delta", "low", "high", "limit"), "float64")
-        )
-        for name, rows in found.items()
-    }
+        figures = (part.delta, part.ci_low, part.ci_high, None)
+        row = _row([part.value, used], outcome, words, figures)
+        found.setdefault(part.field, []).append(row)
+    return {name: _forest_frame(rows) for name, rows in found.items()}
 
 
 def pair_counts(reports: Sequence[SuiteReport], titles: Mapping[str, str]) -> list[PairCounts]:
@@ -312,15 +310,9 @@ def one_line(text: str, length: int = 160) -> str:
 
 def cost_trend(traffic: Sequence[TrafficMinute], *, minutes: int = 5) -> list[float]:
     """Computes USD per 1,000 requests in each `minutes` of recorded traffic, oldest first."""
-    return _binned(traffic, minutes, lambda t: t.cost_usd)
-
-
-def _binned(
-    traffic: Sequence[TrafficMinute], minutes: int, figure: Callable[[TrafficMinute], float]
-) -> list[float]:
     sums: dict[int, tuple[float, int]] = {}
     for minute in traffic:
         at = int(minute.minute.timestamp()) // (60 * minutes)
-        amount, requests = sums.get(at, (0.0, 0))
-        sums[at] = (amount + figure(minute), requests + minute.requests)
-    return [1000 * amount / n for _, (amount, n) in sorted(sums.items()) if n]
+        cost_usd, requests = sums.get(at, (0.0, 0))
+        sums[at] = (cost_usd + minute.cost_usd, requests + minute.requests)
+    return [1000 * cost_usd / n for _, (cost_usd, n) in sorted(sums.items()) if n]

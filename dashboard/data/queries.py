@@ -22,14 +22,12 @@ from harness.control.proposals.selections import SelectionComparison, load_selec
 from harness.control.providers import model_lookup
 from harness.control.routing import fallback_chain, routes, scorecard
 from harness.control.routing.fallback_chain import ChainEntry
-from harness.control.routing.queries import RouteOverview, load_statuses
 from harness.control.routing.route_status import RouteStatus
 from harness.control.routing.scorecard import RouteScorecard
 from harness.control.shadow.stage import ShadowStage, find_stage_of_route
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import SignatureInvalid
 from harness.domain.evals.verdict import Verdict, VerdictBasis
-from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import MOST_LISTED, Page, PageRequest
 from harness.domain.proposals.proposal import Proposal, ProposalPhase, ProposalView
 from harness.domain.routing.route_history import RouteRecord
@@ -237,30 +235,6 @@ def route_names(ctx: Context) -> Sequence[str]:
     return [record.name for record in queries.list_routes(ctx)]
 
 
-@dataclass(frozen=True)
-class ManyRoutes:
-    """What the Overview searches where there are many routes."""
-
-    texts: Mapping[str, str]  # by route, without those that are not as they were signed
-    invalid: Sequence[RowFault]
-
-
-def load_shown_routes(
-    ctx: Context, overview: RouteOverview, most: int
-) -> Page[RouteStatus] | ManyRoutes:
-    """Loads all routes at a glance, or of more than `most` what they are searched by."""
-    if len(overview.names) <= most:
-        return load_statuses(ctx, overview, overview.names)
-    routes = queries.list_routes(ctx)
-    names = queries.load_target_names(ctx, {route.incumbent for route in routes})
-    texts = {
-        route.name: f"{route.name} {route.settings.description} "
-        f"{names.get(route.incumbent, '')}".casefold()
-        for route in routes
-    }
-    return ManyRoutes(texts, routes.invalid)
-
-
 def measured_of(ctx: Context, statuses: Sequence[RouteStatus]) -> Mapping[str, RouteScorecard]:
     """Loads the scorecards by route, without those whose rows are not as they were signed."""
     names = [status.route.name for status in statuses]
@@ -320,6 +294,16 @@ def route(ctx: Context, name: str) -> RouteView:
             measured=figures,
             now=now,
         )
+
+
+def name_target(ctx: Context, id_: str) -> str:
+    """Returns a target's name; of an unknown one its id."""
+    return queries.load_target_names(ctx, {id_}).get(id_, id_)
+
+
+def incumbent_name(ctx: Context, route: str) -> str:
+    """Names the model that serves a route. Raises NotFound."""
+    return name_target(ctx, queries.find_route(ctx, route).incumbent)
 
 
 def candidates(ctx: Context, route: str) -> Sequence[str]:

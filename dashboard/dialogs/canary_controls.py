@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 import streamlit as st
 
 from dashboard import current_user, page_frame
-from dashboard.dialogs import action_dialogs
+from dashboard.dialog_forms import Form, dialog
 from dashboard.text import html
 from dashboard.text.html import escape, strong
 from harness.control.canary import duration_estimate, operations
 from harness.control.canary.status import CanaryStatus
+from harness.control.context import Context
 from harness.control.routing import freezes
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.operations.access import Actor, Role
@@ -25,6 +26,7 @@ BUTTONS: Mapping[RolloutSignal, tuple[str, str]] = {
     RolloutSignal.PROMOTE: ("Promote now", ":material/verified:"),
     RolloutSignal.FINISH: ("Finish the bake", ":material/flag:"),
 }
+TAKE_BACK = "Bring the old model back"
 ENDED = "The canary has ended, so there is nothing to pause, resume or abort."
 BAKES = "It is promoted: you can only finish its bake or bring the old model back."
 PAUSED = "It is paused: its share stays as it is. Harm still ends it."
@@ -53,7 +55,7 @@ def show_controls(status: CanaryStatus) -> None:
         for signal in signals:
             label, icon = BUTTONS[signal]
             if signal is RolloutSignal.ABORT and status.rollout.baking:
-                label = "Bring the old model back"
+                label = TAKE_BACK
             if st.button(label, icon=icon, disabled=signal in why, key=f"hand-{signal.value}"):
                 ask(status, signal)
         reasons = dict.fromkeys(reason for signal, reason in why.items() if signal in signals)
@@ -101,28 +103,20 @@ def disabled_reasons(status: CanaryStatus) -> dict[RolloutSignal, str]:
     return found
 
 
-def effect(status: CanaryStatus, signal: RolloutSignal) -> str:
-    """What the signal does, with the shares and the models."""
-    return describe_effect(status.rollout, status.candidate.name, status.incumbent.name, signal)
-
-
 def objections(status: CanaryStatus, signal: RolloutSignal) -> Sequence[str]:
     """What the data say against the signal, for a person who overrules them."""
     overrules = signal in (RolloutSignal.ADVANCE, RolloutSignal.PROMOTE)
     return status.explanation.against if overrules else ()
 
 
-def question(status: CanaryStatus, signal: RolloutSignal) -> str:
-    """Writes the dialog's title: what is about to happen, and to which route."""
-    verb, route = BUTTONS[signal][0], status.rollout.route
-    what = "Bring the old model back" if status.rollout.baking else "Abort the canary"
-    words = what if signal is RolloutSignal.ABORT else verb
-    return f"{words}: route {route}"
-
-
 def ask(status: CanaryStatus, signal: RolloutSignal) -> None:
-    """Opens the dialog that asks whether to send the signal."""
-    action_dialogs.dialog(question(status, signal))(confirm)(status, signal)
+    """Opens the dialog that asks whether to send the signal: its title says what is about to
+    happen, and to which route.
+    """
+    words = BUTTONS[signal][0]
+    if signal is RolloutSignal.ABORT and status.rollout.baking:
+        words = TAKE_BACK
+    dialog(f"{words}: route {status.rollout.route}")(confirm)(status, signal)
 
 
 def confirm(status: CanaryStatus, signal: RolloutSignal) -> None:
@@ -130,42 +124,29 @@ def confirm(status: CanaryStatus, signal: RolloutSignal) -> None:
     click on what opened the dialog does anything.
     """
     rollout = status.rollout
+    form = Form(Role.APPROVER, signal.value, f"{rollout.id}-{rollout.version}")
     # A second click on the button comes when the first one's act is done.
-    acted = f"acted-{rollout.id}-{rollout.version}-{signal.value}"
+    acted = form.key("acted")
     if st.session_state.get(acted):
         st.rerun()
-    users = duration_estimate.load_reach(page_frame.context(), rollout, status.candidate.name)
+    candidate, incumbent = status.candidate.name, status.incumbent.name
+    users = duration_estimate.load_reach(page_frame.context(), rollout, candidate)
     share = duration_estimate.find_share_after(rollout, signal)
-    st.html(
-        html.block(
-            f"<p>{strong(status.candidate.name)} {escape(status.state.predicate)}.</p>"
-            f"<p>{escape(effect(status, signal))}</p>"
-            f"<p>{escape(users.describe(share))}</p>"
-        )
+    form.say(
+        f"{strong(candidate)} {escape(status.state.predicate)}.",
+        escape(describe_effect(rollout, candidate, incumbent, signal)),
+        escape(users.describe(share)),
     )
     for warning in objections(status, signal):
         st.html(html.banner("▲ The data argue against it.", warning))
-    key = f"why-{rollout.version}-{signal.value}"
-    reason = action_dialogs.ask_reason(key)
 
-    def act(actor: Actor) -> None:
+    def act(ctx: Context, actor: Actor, reason: str) -> None:
         operations.operate(
-            page_frame.context(),
-            actor,
-            rollout.route,
-            signal,
-            reason,
-            expected_version=rollout.version,
+            ctx, actor, rollout.route, signal, reason, expected_version=rollout.version
         )
         st.session_state[acted] = True
 
-    action_dialogs.submit(
-        f"Yes, {signal.value}",
-        key=f"yes-{key}",
-        role=Role.APPROVER,
-        missing="" if reason else action_dialogs.REASON_MISSING,
-        act=act,
-        done=lambda actor: (
-            f"{signal.value.capitalize()} by {actor.name} on route {rollout.route}."
-        ),
-    )
+    actor = current_user.signed_in()
+    by = actor.name if actor else ""
+    form.says = f"{signal.value.capitalize()} by {by} on route {rollout.route}."
+    form.submit(f"Yes, {signal.value}", "", act, form.reason())

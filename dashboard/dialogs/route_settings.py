@@ -1,15 +1,16 @@
-"""The fields for a route's settings, which the dialogs of the Routes page share: what decides
+"""The fields of a route's settings, which the dialogs of the Routes page share: what decides
 about its swaps, and under "Advanced" whom it may ask, its time limits, its streams and the
 routes that answer for it. `merge` applies what was changed and nothing else.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Final, TypeVar
+from typing import Final
 
 import streamlit as st
 
 from dashboard.data import queries
+from dashboard.form_fields import Field, ask_fields
 from dashboard.text import html
 from dashboard.text.html import escape
 from harness.control.context import Context
@@ -30,8 +31,6 @@ from harness.domain.routing.table import (
     StreamCommit,
 )
 
-Option = TypeVar("Option")
-
 NEW: Final = RouteSettings()
 ROLE_WORDS: Final[Mapping[SuiteRole, str]] = {
     SuiteRole.PRIMARY: "Suites that decide the claim",
@@ -45,23 +44,116 @@ KIND_WORDS: Final[Mapping[RequestKind, str]] = {
     RequestKind.EMBEDDING: "Embeddings",
     RequestKind.SUBAGENT: "Requests of a subagent",
 }
-COMMIT_WORDS: Final[Mapping[StreamCommit, str]] = {
-    StreamCommit.FIRST_TOKEN: "as soon as its first word is there",
-    StreamCommit.WHOLE: "when it is complete",
-}
-BAD_EVENT_WORDS: Final[Mapping[OnBadEvent, str]] = {
-    OnBadEvent.FAIL: "the request fails",
-    OnBadEvent.SKIP: "the stream goes on without it",
-}
-EMPTY_ANSWER_WORDS: Final[Mapping[OnEmptyAnswer, str]] = {
-    OnEmptyAnswer.FAIL: "the next target is asked",
-    OnEmptyAnswer.ACCEPT: "silence is an answer",
-}
-CONTENT_POLICY_WORDS: Final[Mapping[OnContentPolicy, str]] = {
-    OnContentPolicy.FAIL: "the request fails",
-    OnContentPolicy.FALLBACK: "the next fallback is asked",
-}
 LONGEST_S: Final = float(routes.LONGEST_TIMEOUT_S)
+NO_DATA_CLASS: Final = "none: every provider may see it"
+
+
+def _usual(policies: Sequence[str], per_day: int) -> Sequence[Sequence[Field]]:
+    """Lists the fields that many routes change, in two columns."""
+    return (
+        (
+            Field("policy", "Policy", "choice", words={name: name for name in policies}),
+            Field(
+                "stakes", "Stakes", "choice", words={stakes: stakes.value for stakes in Stakes},
+                options={"help": "high: only fallbacks marked good enough may answer."},
+            ),
+        ),
+        (
+            Field("total_timeout_s", "A request's whole budget, seconds", "limit", 1.0),
+            Field(
+                "capture_bps", "Requests to capture, redacted, %", "share", 0.0, 100.0,
+                options={"step": 0.5, "help": f"At most {per_day} a day are kept."},
+            ),
+        ),
+    )  # fmt: skip
+
+
+SECONDS: Final = {"step": 1.0, "format": "%g"}
+# What few routes change, in two columns; the class of the data stands above the first one.
+ADVANCED_LEFT: Final = (
+    Field(
+        "first_token_timeout_s", "A stream's first output within, seconds", "limit",
+        0.001, LONGEST_S,
+        options={**SECONDS, "placeholder": "The model's, else the router's"},
+    ),
+    Field(
+        "commit", "A stream reaches the client", "choice",
+        words={
+            StreamCommit.FIRST_TOKEN: "as soon as its first word is there",
+            StreamCommit.WHOLE: "when it is complete",
+        },
+    ),
+    Field(
+        "keep_warm_bps", "Share that keeps each other model warm, %", "share",
+        0.0, MAX_KEEP_WARM_BPS / 100,
+        options={
+            "step": 0.5,
+            "help": "So many of its requests go to each healthy fallback, so that it "
+            "is known to work before it is needed.",
+        },
+    ),
+    Field(
+        "capture_per_day", "Captured requests kept per day, at most", "number",
+        1, MAX_PER_DAY,
+    ),
+)  # fmt: skip
+ADVANCED_RIGHT: Final = (
+    Field(
+        "task", "Task",
+        options={
+            "placeholder": "None",
+            "live": True,
+            "help": "Requests with the header x-swapgate-task and this name come here.",
+        },
+    ),
+    Field(
+        "first_byte_timeout_s", "A plain answer begins within, seconds", "limit",
+        0.001, LONGEST_S,
+        options={**SECONDS, "placeholder": "The model's, the router's, or measured"},
+    ),
+    Field(
+        "on_bad_event", "When a stream has what cannot be read", "choice",
+        words={
+            OnBadEvent.FAIL: "the request fails",
+            OnBadEvent.SKIP: "the stream goes on without it",
+        },
+    ),
+    Field(
+        "on_empty_answer", "When an answer says nothing", "choice",
+        words={
+            OnEmptyAnswer.FAIL: "the next target is asked",
+            OnEmptyAnswer.ACCEPT: "silence is an answer",
+        },
+    ),
+    Field(
+        "on_content_policy", "When a provider's content filter refuses", "choice",
+        words={
+            OnContentPolicy.FAIL: "the request fails",
+            OnContentPolicy.FALLBACK: "the next fallback is asked",
+        },
+    ),
+    Field(
+        "capture_keep_days", "Days that captured requests are kept", "limit",
+        0.001, MAX_KEEP_DAYS, options=SECONDS,
+    ),
+)  # fmt: skip
+
+
+def _data_class(names: Sequence[str]) -> Field:
+    help_ = (
+        "data_classes in swapgate.yaml names the classes, and the providers that may see each."
+    )
+    words = {name: name or NO_DATA_CLASS for name in names}
+    options = {"disabled": len(names) == 1, "help": help_}
+    return Field("data_class", "Data class", "choice", words=words, options=options)
+
+
+DESCRIPTION: Final = Field("description", "What it is for")
+SIDE_EFFECTS: Final = Field(
+    "side_effects",
+    "Its tools act on the world: no request goes to another model for practice",
+    "flag",
+)
 
 
 def merge(now: RouteSettings, before: RouteSettings, wanted: RouteSettings) -> RouteSettings:
@@ -90,11 +182,7 @@ def preview(route: Route, wanted: RouteSettings) -> str:
     if not changes:
         return ""
     rows = [
-        (
-            escape(name),
-            f"<del>{escape(was or 'none')}</del>",
-            f"<ins>{escape(is_ or 'none')}</ins>",
-        )
+        (escape(name), *html.changed(was or "none", is_ or "none"))
         for name, (was, is_) in changes.items()
     ]
     note = "Routers follow within 2 s."
@@ -104,156 +192,41 @@ def preview(route: Route, wanted: RouteSettings) -> str:
 def ask(ctx: Context, before: RouteSettings, key: str) -> RouteSettings:
     """Asks for all settings. key: the route's name, or a word for a new one."""
     suites = _ask_suites(ctx, before.suites, key)
+    policies = sorted({*ctx.policies, before.policy})
+    classes = list(dict.fromkeys(("", *sorted(ctx.data_classes), before.data_class)))
+
+    columns = ((_data_class(classes), *ADVANCED_LEFT), ADVANCED_RIGHT)
+
+    def name(field: str) -> str:
+        return f"{field}-{key}"
+
     # Of a new route the usual ones will do: the dialog stays short on a phone.
     more = st.expander("Policy, stakes, time, capture") if before is NEW else st.container()
     with more:
-        usual = _ask_usual(ctx, before, key)
+        usual = ask_fields(_usual(policies, before.capture_per_day), before, name)
+        usual["description"] = DESCRIPTION.ask(before.description, name("description"))
     with st.expander("Advanced: data class, other routes, time limits, streams, keep warm"):
-        return replace(_ask_advanced(ctx, usual, key, new=before is NEW), suites=suites)
+        advanced = ask_fields(columns, before, name)
+        advanced["side_effects"] = SIDE_EFFECTS.ask(before.side_effects, name("side_effects"))
+        overrides = _ask_overrides(ctx, before, name, others_than="" if before is NEW else key)
+    return replace(before, suites=suites, overrides=overrides, **usual, **advanced)
 
 
-def _ask_usual(ctx: Context, before: RouteSettings, key: str) -> RouteSettings:
-    policies = sorted(ctx.policies)
-    left, right = st.columns(2)
-    with left:
-        policy = st.selectbox(
-            "Policy", policies, index=_index(policies, before.policy), key=f"policy-{key}"
-        )
-        stakes = st.selectbox(
-            "Stakes", list(Stakes), index=list(Stakes).index(before.stakes),
-            format_func=lambda s: s.value, key=f"stakes-{key}",
-            help="high: only fallbacks marked good enough may answer.",
-        )  # fmt: skip
-    with right:
-        timeout = st.number_input(
-            "A request's whole budget, seconds", min_value=1.0,
-            value=float(before.total_timeout_s),
-            key=f"timeout-{key}",
-        )  # fmt: skip
-        share = st.number_input(
-            "Requests to capture, redacted, %", 0.0, 100.0, before.capture_bps / 100, 0.5,
-            key=f"capture-{key}", help=f"At most {before.capture_per_day} a day are kept.",
-        )  # fmt: skip
-    description = st.text_input("What it is for", before.description, key=f"about-{key}")
-    return replace(
-        before,
-        policy=policy or before.policy,
-        stakes=stakes or before.stakes,
-        total_timeout_s=timeout,
-        capture_bps=round(share * 100),
-        description=(description or "").strip(),
-    )
-
-
-def _ask_advanced(ctx: Context, before: RouteSettings, key: str, *, new: bool) -> RouteSettings:
-    """Asks for what few routes change."""
-    left, right = st.columns(2)
-    with left:
-        data_class = _ask_data_class(ctx, before.data_class, key)
-        first_token = _ask_limit(
-            "A stream's first output within, seconds", before.first_token_timeout_s,
-            f"first-token-{key}", "The model's, else the router's",
-        )  # fmt: skip
-        commit = _choose(
-            "A stream reaches the client", COMMIT_WORDS, before.commit, f"commit-{key}"
-        )
-        warm = st.number_input(
-            "Share that keeps each other model warm, %", 0.0, MAX_KEEP_WARM_BPS / 100,
-            before.keep_warm_bps / 100, 0.5, key=f"warm-{key}",
-            help="So many of its requests go to each healthy fallback, so that it is known to "
-            "work before it is needed.",
-        )  # fmt: skip
-        per_day = st.number_input(
-            "Captured requests kept per day, at most", 1, MAX_PER_DAY, before.capture_per_day,
-            key=f"capture-day-{key}",
-        )  # fmt: skip
-    with right:
-        task = st.text_input(
-            "Task", before.task, key=f"task-{key}", placeholder="None", live=True,
-            help="Requests with the header x-swapgate-task and this name come here.",
-        )  # fmt: skip
-        first_byte = _ask_limit(
-            "A plain answer begins within, seconds", before.first_byte_timeout_s,
-            f"first-byte-{key}", "The model's, the router's, or measured",
-        )  # fmt: skip
-        bad_event = _choose(
-            "When a stream has what cannot be read", BAD_EVENT_WORDS, before.on_bad_event,
-            f"bad-event-{key}",
-        )  # fmt: skip
-        empty = _choose(
-            "When an answer says nothing", EMPTY_ANSWER_WORDS, before.on_empty_answer,
-            f"empty-answer-{key}",
-        )  # fmt: skip
-        refused = _choose(
-            "When a provider's content filter refuses", CONTENT_POLICY_WORDS,
-            before.on_content_policy, f"content-policy-{key}",
-        )  # fmt: skip
-        days = st.number_input(
-            "Days that captured requests are kept", 0.001, MAX_KEEP_DAYS,
-            before.capture_keep_days, 1.0, format="%g", key=f"capture-days-{key}",
-        )  # fmt: skip
-    side_effects = st.checkbox(
-        "Its tools act on the world: no request goes to another model for practice",
-        before.side_effects, key=f"side-effects-{key}",
-    )  # fmt: skip
-    return replace(
-        before,
-        data_class=data_class,
-        task=(task or "").strip(),
-        first_token_timeout_s=first_token,
-        first_byte_timeout_s=first_byte,
-        commit=commit,
-        on_bad_event=bad_event,
-        on_empty_answer=empty,
-        on_content_policy=refused,
-        keep_warm_bps=round(warm * 100),
-        capture_per_day=per_day,
-        capture_keep_days=days,
-        side_effects=side_effects,
-        overrides=_ask_overrides(ctx, before.overrides, key, new=new),
-    )
-
-
-def _ask_data_class(ctx: Context, before: str, key: str) -> str:
-    """Asks for one of the classes in the file, which alone says who may see each."""
-    classes = list(dict.fromkeys(("", *sorted(ctx.data_classes), before)))
-    return st.selectbox(
-        "Data class", classes, index=classes.index(before), key=f"data-class-{key}",
-        format_func=lambda name: name or "none: every provider may see it",
-        disabled=len(classes) == 1,
-        help="data_classes in swapgate.yaml names the classes, and the providers that may see "
-        "each.",
-    )  # fmt: skip
-
-
-def _ask_limit(label: str, before: float | None, key: str, otherwise: str) -> float | None:
-    """Asks for a time limit; an empty field is what holds without one."""
-    known = None if before is None else float(before)
-    return st.number_input(label, 0.001, LONGEST_S, known, 1.0, format="%g", key=key,
-                           placeholder=otherwise)  # fmt: skip
-
-
-def _choose(label: str, words: Mapping[Option, str], before: Option, key: str) -> Option:
-    options = list(words)
-    chosen = st.selectbox(label, options, index=options.index(before), key=key,
-                          format_func=words.__getitem__)  # fmt: skip
-    return before if chosen is None else chosen
-
-
-def _ask_overrides(ctx: Context, before: Overrides, key: str, *, new: bool) -> Overrides:
+def _ask_overrides(
+    ctx: Context, before: RouteSettings, name: Callable[[str], str], *, others_than: str
+) -> Overrides:
     """Asks which other routes answer the kinds of requests that this one does not."""
-    others = [name for name in queries.route_names(ctx) if new or name != key]
+    others = [route for route in queries.route_names(ctx) if route != others_than]
     st.html(html.note("Another route can answer some kinds of requests in this one's name."))
     columns = st.columns(2)
     wanted: dict[RequestKind, str] = {}
     for place, (kind, words) in enumerate(KIND_WORDS.items()):
-        known = before.get(kind)
+        known = before.overrides.get(kind)
         names = list(dict.fromkeys((*others, *([known] if known else []))))
-        with columns[place % 2]:
-            chosen = st.selectbox(
-                words, names, index=names.index(known) if known else None,
-                placeholder="This route", key=f"override-{kind.value}-{key}",
-            )  # fmt: skip
+        chosen = columns[place % 2].selectbox(
+            words, names, index=names.index(known) if known else None,
+            placeholder="This route", key=name(f"override-{kind.value}"),
+        )  # fmt: skip
         if chosen:
             wanted[kind] = chosen
     return wanted
@@ -261,28 +234,14 @@ def _ask_overrides(ctx: Context, before: Overrides, key: str, *, new: bool) -> O
 
 def _ask_suites(ctx: Context, before: Sequence[RouteSuite], key: str) -> tuple[RouteSuite, ...]:
     """Asks which suites decide, in which role; a suite that stays keeps its weight."""
-    known = {suite.suite: suite for suite in before}
-    names = sorted({*ctx.suites.names(), *known})
-    chosen: list[RouteSuite] = []
+    names = sorted({*ctx.suites.names(), *(suite.suite for suite in before)})
+    chosen: dict[str, RouteSuite] = {}
     for role, words in ROLE_WORDS.items():
-        taken = {suite.suite for suite in chosen}
+        free = [name for name in names if name not in chosen]
+        own = {suite.suite: suite for suite in before if suite.role is role}
         picked = st.multiselect(
-            words,
-            [name for name in names if name not in taken],
-            [
-                suite.suite
-                for suite in before
-                if suite.role is role and suite.suite not in taken
-            ],
-            key=f"suites-{role.value}-{key}",
-            placeholder="None",
-        )
-        for name in picked:
-            old = known.get(name)
-            keep = old is not None and old.role is role
-            chosen.append(old if old is not None and keep else RouteSuite(name, role))
-    return tuple(chosen)
-
-
-def _index(names: Sequence[str], wanted: str) -> int:
-    return names.index(wanted) if wanted in names else 0
+            words, free, [name for name in own if name in free],
+            key=f"suites-{role.value}-{key}", placeholder="None",
+        )  # fmt: skip
+        chosen |= {name: own.get(name) or RouteSuite(name, role) for name in picked}
+    return tuple(chosen.values())

@@ -2,32 +2,16 @@
 its scorer with the options that this one takes, and the model that judges where one does.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import streamlit as st
 
 from dashboard import page_frame
 from dashboard.data import queries
-from dashboard.text import html
+from dashboard.dialog_forms import Form
+from dashboard.form_fields import ask_object
 from harness.app.suite_import import JUDGED_SCORERS, UPLOAD_SCORERS, SuiteUpload
-
-HEIGHT_PX: Final = 72
-
-
-def ask_object(label: str, *, key: str, example: str = "") -> tuple[dict[str, object], str]:
-    """Shows a field for a JSON object; returns what stands in it, and what is wrong with it."""
-    typed = (st.text_area(label, key=key, placeholder=example, height=HEIGHT_PX) or "").strip()
-    try:
-        found = json.loads(typed or "{}")
-    except ValueError:
-        found = None
-    if isinstance(found, dict):
-        return found, ""
-    return {}, f"{label}: this is no JSON object{f', such as {example}' if example else ''}."
-
 
 OPTION_WORDS: Final[Mapping[str, str]] = {
     "ignore_case": "Upper and lower case count alike",
@@ -57,74 +41,62 @@ LONG_TEXTS: Final = frozenset({"rubric", "criteria"})
 NEEDED: Final = frozenset({"rubric"})
 
 
-@dataclass(frozen=True, slots=True)
-class SuiteFields:
-    """Holds what was typed about a new suite. missing: what it still lacks, in words."""
-
-    upload: SuiteUpload
-    missing: str
-
-
-def ask(key: str) -> SuiteFields:
-    """Asks for a new suite, its data aside. key: sets apart the fields of the dialogs."""
-    name = st.text_input("Name: a-z, 0-9, - and _", key=f"suite-name-{key}", live=True) or ""
-    title = st.text_input("Title, for people (optional)", key=f"suite-title-{key}") or ""
+def ask(form: Form) -> SuiteUpload:
+    """Asks for a new suite, its data aside."""
+    name = form.text("name", "Name: a-z, 0-9, - and _", need="A name is needed.")
+    title = form.text("title", "Title, for people (optional)")
     scorer = st.selectbox(
         "How an answer is compared with its target", list(UPLOAD_SCORERS),
-        key=f"suite-scorer-{key}",
+        key=form.key("scorer"),
         format_func=lambda name: f"{name}, by a judge" if name in JUDGED_SCORERS else name,
     )  # fmt: skip
-    missing = "" if name.strip() else "A name is needed."
     options: dict[str, object] = {}
     for option, default in UPLOAD_SCORERS[scorer].items():
-        value, wrong = _ask_option(option, default, f"{option}-{scorer}-{key}")
-        missing = missing or wrong
-        if option in NEEDED and not value:
-            missing = missing or f"Write the {option} first."
+        value = _ask_option(form, option, default, form.key(f"{option}-{scorer}"))
+        form.need(value or option not in NEEDED, f"Write the {option} first.")
         if value != default:
             options[option] = value
-    judge, most = _ask_judge(key) if scorer in JUDGED_SCORERS else ("", None)
-    if scorer in JUDGED_SCORERS and not judge:
-        missing = missing or "Choose the model that judges first."
-    upload = SuiteUpload(name.strip(), "", b"", scorer, title.strip(), options, judge, most)
-    return SuiteFields(upload, missing)
+    judge, most = "", None
+    if scorer in JUDGED_SCORERS:
+        judge, most = _ask_judge(form)
+    return SuiteUpload(name, "", b"", scorer, title, options, judge, most)
 
 
-def _ask_option(option: str, default: Any, key: str) -> tuple[object, str]:
-    """Asks for one option by the kind of its default; and says what is wrong with it."""
+def _ask_option(form: Form, option: str, default: Any, key: str) -> object:
+    """Asks for one option by the kind of its default."""
     words, empty = OPTION_WORDS[option], EMPTY_WORDS.get(option, "")
     if isinstance(default, bool):
-        return st.checkbox(words, default, key=key), ""
+        return st.checkbox(words, default, key=key)
     if isinstance(default, int | float):
         found = st.number_input(
             words, min_value=0.0, value=float(default), format="%g", key=key
         )
-        return int(found) if found.is_integer() else found, ""
+        return int(found) if found.is_integer() else found
     if isinstance(default, dict):
-        return ask_object(f"{words} (empty: {empty.lower()})", key=key)
+        value, wrong = ask_object(f"{words} (empty: {empty.lower()})", key=key)
+        form.need(not wrong, wrong)
+        return value
     ask_text = st.text_area if option in LONG_TEXTS else st.text_input
     typed = (ask_text(words, key=key, placeholder=empty) or "").strip()
     if isinstance(default, list):
-        return [label.strip() for label in typed.split(",") if label.strip()], ""
-    return typed, ""
+        return [label.strip() for label in typed.split(",") if label.strip()]
+    return typed
 
 
-def _ask_judge(key: str) -> tuple[str, float | None]:
+def _ask_judge(form: Form) -> tuple[str, float | None]:
     """Asks for the model that judges, and for what it may cost in a run."""
     # A judge is a plain model: those with parameters of their own have a mark in their names.
     plain = [name for name in queries.model_names(page_frame.context()) if "#" not in name]
-    judge = st.selectbox(
-        "Model that judges", plain, index=None,
-        accept_new_options=True, placeholder="Choose one, or write PROVIDER/MODEL",
-        key=f"judge-{key}",
+    judge = form.choose_or_type(
+        "judge", "Model that judges", plain, need="Choose the model that judges first.",
+        placeholder="Choose one, or write PROVIDER/MODEL",
     )  # fmt: skip
     most = st.number_input(
         "End a run when the judge has cost, US dollars", min_value=0.01, value=None,
-        key=f"judge-cost-{key}", placeholder="No limit",
+        key=form.key("judge-cost"), placeholder="No limit",
     )  # fmt: skip
-    words = (
-        "It is asked about every answer, at its provider's price. `references` under "
+    form.say(
+        note="It is asked about every answer, at its provider's price. `references` under "
         "`judge` in swapgate.yaml compares it with people at each run."
     )
-    st.html(html.block(f'<p class="note">{html.rich(words)}</p>'))
-    return (judge or "").strip(), most
+    return judge, most

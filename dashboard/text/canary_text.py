@@ -153,11 +153,6 @@ def _evidence_label(row: GuardrailRow) -> labels.Label:
     return labels.Label("=", row.says, labels.Tone.NEUTRAL)
 
 
-def rules_line(status: CanaryStatus) -> str:
-    """Says by which rules the canary is judged."""
-    return f"This canary {status.explanation.judged_by}."
-
-
 def furthest(status: CanaryStatus) -> float:
     """Computes the most evidence of harm so far, as a share of the rollback level."""
     figures = status.action.figures
@@ -307,14 +302,10 @@ def history_rows(rollout: Rollout, moves: Iterable[AuditEvent]) -> Sequence[Sequ
             f"<span>{escape(labels.date_time(move.at))}<br>event {move.number}</span>",
             f"<span>{strong(_what(rollout, move))}<br>by {escape(move.actor)}</span>",
             escape(move.details.get("reason", "")),
-            _evidence_cell(RecordedEvidence.from_details(move.details)),
+            f"<span>{'<br>'.join(map(escape, _evidence_lines(move)))}</span>",
         )
         for move in moves
     ]
-
-
-def _evidence_cell(evidence: RecordedEvidence | None) -> str:
-    return f"<span>{'<br>'.join(map(escape, _evidence_lines(evidence)))}</span>"
 
 
 def _what(rollout: Rollout, event: AuditEvent) -> str:
@@ -337,8 +328,9 @@ def _step(details: Mapping[str, Any]) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _evidence_lines(evidence: RecordedEvidence | None) -> Sequence[str]:
+def _evidence_lines(move: AuditEvent) -> Sequence[str]:
     """The evidence in figures."""
+    evidence = RecordedEvidence.from_details(move.details)
     if evidence is None:
         return ()
     wanted, known = format_number(evidence.certificate_at), format_number(evidence.certificate)

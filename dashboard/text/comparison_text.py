@@ -131,10 +131,8 @@ def _undecided_card(view: ComparisonView) -> VerdictCard:
             lead=comparison.proposal.closed_because or "It was closed before it had a verdict.",
             next_step="propose again once the reason is resolved.",
         )
-    pairs, planned = (
-        paired(comparison),
-        sum(plan.planned_items for plan in comparison.proposal.plans),
-    )
+    pairs = sum(map(_both, comparison.suites))
+    planned = sum(plan.planned_items for plan in comparison.proposal.plans)
     label = labels.VERDICT_LABELS["running"]
     advice = f"{labels.count(pairs)} of {labels.count(planned)} items"
     return VerdictCard(
@@ -160,10 +158,6 @@ def progress(comparison: Comparison) -> Sequence[tuple[str, int, int]]:
 
 def _both(side: SuiteAnswers) -> int:
     return len(set(side.figures.incumbent.item) & set(side.figures.candidate.item))
-
-
-def paired(comparison: Comparison) -> int:
-    return sum(_both(side) for side in comparison.suites)
 
 
 def tiles(before: ArmFigures, after: ArmFigures) -> Sequence[Tile]:

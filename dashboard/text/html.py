@@ -1,8 +1,7 @@
 """Renders the dashboard's parts as HTML and escapes every text: verdict cards, tiles, tables,
-meters, checklists, bars, banners, and two answers side by side with their differences marked.
+meters, checklists, bars and banners.
 """
 
-import difflib
 import html
 import re
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,6 @@ from harness.domain.pagination import INVALID_ROWS_HINT
 
 # A longer answer is cut in the display, with a note; the CLI prints all of it.
 SHOWN_CHARACTERS = 6_000
-_TOKENS = re.compile(r"\s+|\w+|[^\w\s]")
 _CODE = re.compile(r"`([^`\n]+)`")
 # A number does not part from its unit at a line's end.
 _UNIT = re.compile(r"(?<=\d) (?=(?:%|s|min|h|d)\b|%)")
@@ -218,36 +216,6 @@ def checklist(rows: Iterable[tuple[Label, str]]) -> str:
     return block(lines)
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerPanel:
-    """Holds one model's answer to show."""
-
-    who: str
-    text: str
-    rating: str  # `✓ correct`, with its tone
-    tone: Tone
-
-
-def answer_panels(before: AnswerPanel, after: AnswerPanel) -> str:
-    """Side by side: words that went are struck through, words that came are underlined."""
-    went, came = difference(before.text, after.text)
-    return f'<div class="sg sg-answers">{_answer(before, went)}{_answer(after, came)}</div>'
-
-
-def _answer(answer: AnswerPanel, body: str) -> str:
-    cut = (
-        f'<p class="note" style="padding:0 12px 8px">The first {SHOWN_CHARACTERS:,} of '
-        f"{len(answer.text):,} characters.</p>"
-        if len(answer.text) > SHOWN_CHARACTERS
-        else ""
-    )
-    shown = body or '<span class="neutral">(empty)</span>'
-    return (
-        f'<section class="answer"><header><span>{escape(answer.who)}</span>'
-        f"{pill(answer.rating, answer.tone)}</header>{scrolled_text(shown)}{cut}</section>"
-    )
-
-
 def scrolled_text(body: str, kind: str = "") -> str:
     """Renders a text that scrolls by itself where it is long, by the keyboard as well. body:
     HTML. kind: a class.
@@ -256,30 +224,9 @@ def scrolled_text(body: str, kind: str = "") -> str:
     return f'<pre{named} tabindex="0">{body}</pre>'
 
 
-def difference(before: str, after: str) -> tuple[str, str]:
-    """Renders two texts as HTML, with the words marked that only one of them has; without marks
-    where no word is in both.
-    """
-    old, new = (_TOKENS.findall(text[:SHOWN_CHARACTERS]) for text in (before, after))
-    went, came = [], []
-    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
-    steps = matcher.get_opcodes()
-    if not any(kind == "equal" and _has_words(old[a0:a1]) for kind, a0, a1, *_ in steps):
-        # Nothing to compare: marks on every word would hide which answer is the right one.
-        return html.escape("".join(old)), html.escape("".join(new))
-    for kind, a0, a1, b0, b1 in steps:
-        left, right = html.escape("".join(old[a0:a1])), html.escape("".join(new[b0:b1]))
-        if kind == "equal":
-            went.append(left)
-            came.append(right)
-            continue
-        went.append(f"<del>{left}</del>" if left else "")
-        came.append(f"<ins>{right}</ins>" if right else "")
-    return "".join(went), "".join(came)
-
-
-def _has_words(tokens: Sequence[str]) -> bool:
-    return any(token.isalnum() for token in tokens)
+def changed(before: object, after: object) -> tuple[str, str]:
+    """Marks a value that went and the one that came in its place."""
+    return f"<del>{escape(before)}</del>", f"<ins>{escape(after)}</ins>"
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, stacked: bool = False) -> str:
@@ -390,29 +337,6 @@ def facts(rows: Iterable[tuple[str, str]]) -> str:
         f'<span class="note">{escape(name)}</span><span>{fact}</span>' for name, fact in rows
     )
     return block(cells, kind="sg-facts")
-
-
-def account(words: str, address: str) -> str:
-    """Renders the line on top of every page for a visitor who is not signed in."""
-    link = f'<a href="{escape(address)}" target="_self"><b>Sign in</b></a>'
-    return f'<div class="sg sg-account"><span>{escape(words)}</span> {link}</div>'
-
-
-def action_link(address: str, shown: str) -> str:
-    """Renders a link as the one thing to do on its page."""
-    return (
-        f'<p class="sg"><a class="sg-action" href="{escape(address)}" target="_self">'
-        f"{escape(shown)}</a></p>"
-    )
-
-
-def signed_in(name: str, role: str, key: str | None) -> str:
-    """Renders the line on top of every page for the person who is signed in."""
-    how = f"with the key {key}" if key else "as the operator of this machine"
-    return (
-        f'<div class="sg sg-account" title="{escape(f"You act as {name}, {how}")}">'
-        f"<span>{strong(name)} · {escape(role)}</span></div>"
-    )
 
 
 def link(page: str, shown: str, **query: str) -> str:

@@ -52,8 +52,7 @@ def title(clients: Sequence[KeySummary], today: date) -> str:
 
 
 def _over(names: Sequence[str], level: SpendLevel) -> str:
-    listed = ", ".join(names[:3])
-    shown = f"{listed} and {len(names) - 3} more" if len(names) > 3 else listed
+    shown = labels.few(names, 3)
     verb = "has" if len(names) == 1 else "have"
     if level is SpendLevel.STOPPED:
         return f"{strong(shown)} {verb} used up a budget: requests are refused"
@@ -160,11 +159,7 @@ def _rate(status: LimitStatus) -> str:
 def _routes(names: Sequence[str]) -> str:
     if not names:
         return '<span class="note">all</span>'
-    return escape(
-        f"{', '.join(names[:2])} and {len(names) - 2} more"
-        if len(names) > 2
-        else ", ".join(names)
-    )
+    return escape(labels.few(names, 2))
 
 
 def person_cells(key: KeySummary) -> list[str]:

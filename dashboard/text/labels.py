@@ -3,7 +3,7 @@ words, tone); texts of kill-switch and alert banners; figures and their changes 
 wording for all pages.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -32,6 +32,7 @@ from harness.domain.operations.alerts import Severity
 from harness.domain.proposals.proposal import Proposal, ProposalPhase, ProposalView
 from harness.gate.text.canary_state import CanaryState, CanaryStateKind
 
+RUNBOOK: Final = "Step by step"  # the link to an alert's section of the runbook
 # Changes below this share of the former value are reported as "no clear change".
 CLEAR: Final = 0.02
 
@@ -170,6 +171,12 @@ seconds: Final = format_latency
 span: Final = format_span
 age: Final = format_age
 date_time: Final = format_date_time
+
+
+def few(names: Sequence[str], most: int) -> str:
+    """Lists names: `a, b and 3 more`."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def percent(share: float | None, digits: int = 1) -> str:

@@ -2,12 +2,8 @@
 words, and what it means for one route in items, money and time.
 """
 
-from collections.abc import Sequence
-from typing import Final
-
-from dashboard.data.policies import PolicyUse
 from dashboard.text import html, labels
-from dashboard.text.html import escape, strong
+from dashboard.text.html import escape
 from harness.control.proposals.policy_forecast import PolicyForecast
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.formatting import (
@@ -27,59 +23,6 @@ from harness.domain.proposals.policy import (
 )
 from harness.gate.planning.multiplicity import ALL_LOOKS
 from harness.gate.text import explain
-
-MOST_ROUTES: Final = 8
-
-
-def headline(uses: Sequence[PolicyUse]) -> tuple[str, str]:
-    """Writes the page's first line and its note, as HTML."""
-    routes = sum(len(use.routes) for use in uses)
-    used = sum(bool(use.routes) for use in uses)
-    note = "A policy says what a candidate must prove, who approves, and how its canary grows."
-    if not routes:
-        return (
-            f"{strong(labels.plural(len(uses), 'policy', 'policies'))}, and no route yet",
-            note,
-        )
-    verb = "is" if used == 1 else "are"
-    many = labels.plural(used, "policy", "policies")
-    amount = labels.plural(routes, "route")
-    return f"{strong(many)} {verb} used by {strong(amount)}", f"{note} {len(uses):,} are known."
-
-
-def heading(use: PolicyUse) -> str:
-    """Renders a policy's name, and the routes that use it."""
-    people = use.policy.promotion is PromotionMode.APPROVED
-    who = "a person approves" if people else "automatic"
-    tone = labels.Tone.UNDECIDED if people else labels.Tone.NEUTRAL
-    return html.block(
-        f'<p><span class="name">{strong(use.policy.name)}</span> {html.pill(who, tone)}</p>',
-        f'<p class="note">{_used_by(use)}</p>',
-    )
-
-
-def _used_by(use: PolicyUse) -> str:
-    if not use.routes:
-        return "No route uses it."
-    names = [
-        html.link("routes", escape(r.name), route=r.name) for r in use.routes[:MOST_ROUTES]
-    ]
-    more = len(use.routes) - MOST_ROUTES
-    rest = f" and {more:,} more" if more > 0 else ""
-    return f"{escape(labels.plural(len(use.routes), 'route'))}: {', '.join(names)}{rest}"
-
-
-def former(use: PolicyUse) -> str:
-    """Says which open proposals follow an older version; empty without one."""
-    if not use.former:
-        return ""
-    verb = "follows" if len(use.former) == 1 else "follow"
-    names = ", ".join(f"{p.id} on {p.route}" for p in use.former)
-    words = (
-        f"{labels.plural(len(use.former), 'open proposal')} {verb} an older version of this "
-        f"policy, the one with which each was made: {names}."
-    )
-    return html.banner("STALE.", words)
 
 
 def summary(policy: Policy) -> str:
@@ -196,17 +139,14 @@ def _canary(canary: CanaryPolicy) -> str:
 def _guardrails(canary: CanaryPolicy) -> str:
     grouped: dict[float, list[str]] = {}
     for guardrail, ratio in canary.tolerated.items():
-        grouped.setdefault(ratio, []).append(_lower(explain.GUARDRAIL_NAMES[guardrail]))
-    parts = [f"{_ratio(ratio)}: {', '.join(names)}" for ratio, names in sorted(grouped.items())]
+        name = explain.GUARDRAIL_NAMES[guardrail]
+        grouped.setdefault(ratio, []).append(name[0].lower() + name[1:])
+    parts = [
+        f"{'No more' if ratio == 1.0 else f'At most {format_number(ratio)} times'}: "
+        f"{', '.join(names)}"
+        for ratio, names in sorted(grouped.items())
+    ]
     return f"{'. '.join(parts)}. All compared with the current model."
-
-
-def _lower(name: str) -> str:
-    return f"{name[0].lower()}{name[1:]}"
-
-
-def _ratio(ratio: float) -> str:
-    return "No more" if ratio == 1.0 else f"At most {format_number(ratio)} times"
 
 
 def _bake(canary: CanaryPolicy) -> str:
@@ -273,16 +213,3 @@ def forecast(found: PolicyForecast) -> str:
     ]
     title = html.section(f"A swap on {name}, under {found.route.settings.policy}")
     return title + html.facts(rows)
-
-
-def changed(names: Sequence[str]) -> str:
-    """Says which policies the file has with other rules by now; empty for none."""
-    if not names:
-        return ""
-    which = labels.plural(len(names), "policy", "policies")
-    return html.banner(
-        f"The file has changed {which}: {', '.join(names)}.",
-        "Every process keeps the rules with which it began: restart dashboard and control "
-        "process to use those of the file. Below stand the former ones. An open proposal keeps "
-        "the rules with which it was made.",
-    )

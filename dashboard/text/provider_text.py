@@ -62,8 +62,7 @@ def title(rows: Sequence[MatrixRow]) -> str:
 
 
 def _named(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    return strong(f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown)
+    return strong(labels.few(names, 3))
 
 
 def by_urgency(rows: Sequence[MatrixRow]) -> list[MatrixRow]:
@@ -123,14 +122,11 @@ def rates(use: MinuteUse, limits: EvalLimits | None) -> str:
         else []
     )
     evals = f"evals: at most {', '.join(parts)}" if parts else "evals: not limited"
-    words = f"Answered from {use.minute:%H:%M} to {_minute_later(use):%H:%M} UTC: {answered}"
+    until = use.minute + timedelta(minutes=1)
+    words = f"Answered from {use.minute:%H:%M} to {until:%H:%M} UTC: {answered}"
     return (
         f'<p class="note">{escape(f"{words} · clients: limited by their keys · {evals}")}</p>'
     )
-
-
-def _minute_later(use: MinuteUse) -> datetime:
-    return use.minute + timedelta(minutes=1)
 
 
 def last_check(check: ProviderCheck | None, now: datetime) -> str:
@@ -144,7 +140,7 @@ def last_check(check: ProviderCheck | None, now: datetime) -> str:
     return line + "".join(
         banner(
             f"✕ {finding.subject.capitalize()}: {finding.found}.",
-            _next(finding),
+            f"Next: {finding.next_step}." if finding.next_step else "",
             tone=Tone.WORSE,
         )
         for finding in failed
@@ -157,10 +153,6 @@ def _finding(finding: ProbeFinding) -> str:
     measured = finding.subject is ProbeSubject.FIRST_TOKEN and finding.status is ProbeStatus.OK
     words = f"{finding.subject.value} {finding.found}" if measured else finding.subject.value
     return f"{tone}&nbsp;{escape(words)}"
-
-
-def _next(finding: ProbeFinding) -> str:
-    return f"Next: {finding.next_step}." if finding.next_step else ""
 
 
 def shown_models(models: Sequence[MatrixModel]) -> tuple[Sequence[MatrixModel], Sequence[str]]:
@@ -196,8 +188,7 @@ def _ending(model: MatrixModel) -> str:
 def _routes(names: Sequence[str]) -> str:
     if not names:
         return _faint("none")
-    shown = ", ".join(names[:2])
-    return escape(f"{shown} and {len(names) - 2} more" if len(names) > 2 else shown)
+    return escape(labels.few(names, 2))
 
 
 def abilities(known: Mapping[str, Ability]) -> str:

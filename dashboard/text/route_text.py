@@ -1,23 +1,29 @@
-"""Renders a route's measured figures (scores, cost, latency, failures) and its fallback chain
-with each model's evidence; also the Overview's lines of scores and of the last hour.
+"""Renders a route's measured figures (scores, cost, latency, failures), its fallback chain with
+each model's evidence, its freezes and its drift watch; also the Overview's lines of scores and
+of the last hour.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Final
 
 from dashboard.data import frames
 from dashboard.data.queries import RouteView
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
+from harness.control.drift import reports
+from harness.control.drift.reports import DriftStatus
 from harness.control.routing.fallback_chain import ChainEntry
 from harness.control.routing.monthly_bill import describe_month
 from harness.control.routing.scorecard import RouteScorecard, SuiteScore
 from harness.domain.canary.observation import TrafficMinute
+from harness.domain.drift import DriftCheckState
 from harness.domain.evals.cost_forecast import RouteBill
 from harness.domain.formatting import (
     DASH,
     format_estimate,
     format_percent,
+    format_points_interval,
     format_range,
     format_score,
     format_thousand_price,
@@ -201,3 +207,68 @@ def freezes_section(
     )
     table = html.table(FREEZE_HEADS, rows, stacked=True) if rows else ""
     return html.section("Freezes", "Newest first.") + weekly + table if rows or weekly else ""
+
+
+DRIFT_STATES: Final = {
+    "starting": labels.Label("…", "starting", labels.Tone.NEUTRAL),
+    "baseline": labels.Label("…", "measuring the baseline", labels.Tone.NEUTRAL),
+    "watching": labels.Label("=", "no drift", labels.Tone.NEUTRAL),
+    "drifted": labels.Label("✕", "DRIFTED", labels.Tone.WORSE),
+}
+DRIFT_HEADS: Final = (
+    "Suite",
+    "State",
+    "Compared",
+    "Change in points",
+    "Evidence",
+    "Last",
+    "Next",
+)
+
+
+def drift_card(route: str, statuses: Sequence[DriftStatus]) -> str:
+    """Renders the drift card of the route; empty where no suite watches it."""
+    if not statuses:
+        return ""
+    note = "The incumbent is asked the same items at intervals, and its answers are compared."
+    drifted = [status for status in statuses if status.state == "drifted"]
+    warning = html.banner("✕ The model behind this route has changed.", _drift_next(route))
+    rows = [_drift_row(status) for status in statuses]
+    table = html.section("Drift watch", note) + html.table(DRIFT_HEADS, rows)
+    return (warning if drifted else "") + table
+
+
+def _drift_next(route: str) -> str:
+    return (
+        f"`swapgate drift status {route}` shows the answers. Accept how the model answers now, "
+        "by the button below, or propose another one."
+    )
+
+
+def drift_change(status: DriftStatus) -> str:
+    """Writes how far the last check was from the baseline, in points; empty before one."""
+    evidence = status.last.evidence if status.last else None
+    if evidence is None:
+        return ""
+    ends = format_points_interval(evidence.ci_low, evidence.ci_high, missing="")
+    return labels.points(evidence.delta) + (f" ({ends})" if ends else "")
+
+
+def _drift_row(status: DriftStatus) -> tuple[str, ...]:
+    last = status.last
+    drift_evidence = last.evidence if last else None
+    evidence = "–"
+    if drift_evidence is not None:
+        evidence = f"{labels.percent(drift_evidence.share_of_limit, 0)} of the alarm level"
+    ended = "–" if last is None or last.ended_at is None else labels.date_time(last.ended_at)
+    if last is not None and last.state is DriftCheckState.NOT_MEASURED:
+        ended += " NOT MEASURED"
+    return (
+        strong(status.suite),
+        html.state(DRIFT_STATES[status.state]),
+        reports.describe_comparison(status.comparisons),
+        escape(drift_change(status) or "–"),
+        escape(evidence),
+        escape(ended),
+        escape(labels.date_time(status.next_at) if status.next_at else "–"),
+    )

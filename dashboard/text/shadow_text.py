@@ -82,17 +82,10 @@ def tone(stage: ShadowStage) -> labels.Tone:
     return labels.Tone.WORSE if distance >= HARM_SHOWS else labels.Tone.NEUTRAL
 
 
-def checks(stage: ShadowStage) -> Sequence[Sequence[str]]:
-    return [
-        [
-            check.check.replace("_", " "),
-            f"{check.both:,}",
-            f"{check.incumbent_only:,}",
-            f"{check.candidate_only:,}",
-            f"{check.neither:,}",
-        ]
-        for check in (stage.status.checks if stage.status else ())
-    ]
+def check_cells(check: CheckEvidence) -> Sequence[str]:
+    """Renders the pairs of a check as cells, in the order of CHECK_HEADS."""
+    counts = (check.both, check.incumbent_only, check.candidate_only, check.neither)
+    return (escape(check.check.replace("_", " ")), *(f"{count:,}" for count in counts))
 
 
 def list_title(running: Sequence[ShadowStatus]) -> str:
@@ -117,12 +110,8 @@ def running_parts(status: ShadowStatus, now: datetime) -> Sequence[str]:
         f'<span class="note">{escape(labels.left(shadow.expires_at, now))}</span></p>'
     )
     parts = [html.block(heading), html.tiles(_tiles(status)), html.facts(_facts(status))]
-    if status.checks:
-        parts.append(
-            html.table(EVIDENCE_HEADS, [_check_cells(check) for check in status.checks])
-        )
-    else:
-        parts.append(html.note(NO_PAIR))
+    rows = [(*check_cells(check), _evidence(check)) for check in status.checks]
+    parts.append(html.table(EVIDENCE_HEADS, rows) if rows else html.note(NO_PAIR))
     return parts
 
 
@@ -185,17 +174,10 @@ def _figures(side: PairFigures) -> str:
     )
 
 
-def _check_cells(check: CheckEvidence) -> Sequence[str]:
+def _evidence(check: CheckEvidence) -> str:
     share = escape(labels.percent(check.share_of_level, 0))
     tone = Tone.WORSE if check.share_of_level >= HARM_SHOWS else Tone.NEUTRAL
-    return (
-        escape(check.check.replace("_", " ")),
-        f"{check.both:,}",
-        f"{check.incumbent_only:,}",
-        f"{check.candidate_only:,}",
-        f"{check.neither:,}",
-        f'<span class="{tone}">{share} of the level</span>',
-    )
+    return f'<span class="{tone}">{share} of the level</span>'
 
 
 def ended_cells(status: ShadowStatus) -> Sequence[str]:

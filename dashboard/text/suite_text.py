@@ -89,8 +89,7 @@ def _routes(view: SuiteView) -> str:
     if not view.routes:
         return '<span class="note">no route</span>'
     named = [f"{name} ({labels.ROLES[suite.role]})" for name, suite in view.routes.items()]
-    more = f" and {len(named) - 2} more" if len(named) > 2 else ""
-    return escape(", ".join(named[:2]) + more)
+    return escape(labels.few(named, 2))
 
 
 def _run(run: EvalRun | None, now: datetime) -> str:

@@ -156,10 +156,8 @@ def unrouted_table(unrouted: Sequence[UnroutedTraffic]) -> str:
 
 
 def _on(routes: Sequence[str]) -> str:
-    names = [html.link("routes", escape(name), route=name) for name in routes[:MOST_NAMES]]
-    more = len(routes) - MOST_NAMES
-    rest = f" and {more:,} more" if more > 0 else ""
-    return f"<span>{', '.join(names)}{rest}</span>"
+    names = [html.link("routes", escape(name), route=name) for name in routes]
+    return f"<span>{labels.few(names, MOST_NAMES)}</span>"
 
 
 def failover_table(failovers: Sequence[Failover]) -> str:

@@ -2,6 +2,9 @@
 the events by who, what, about and time, and their export.
 """
 
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
@@ -9,12 +12,16 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import current_user, downloads, page_frame
-from dashboard.text import audit_text, html, labels
-from dashboard.text.audit_text import FullCheck
+from dashboard.text import html, labels
+from dashboard.text.html import escape, strong
+from dashboard.text.labels import Tone
 from harness.control.context import Context
 from harness.control.operations import audit_export, queries
+from harness.control.serialize import to_plain
+from harness.domain.formatting import format_excerpt
 from harness.domain.operations.access import Actor
 from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter
+from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import Page, PageRequest
 
 MOST_EVENTS: Final = 40
@@ -39,19 +46,15 @@ def show() -> None:
     request = PageRequest(MOST_EVENTS, st.query_params.get("after"))
     page = queries.list_audit_events(ctx, request, selection, reader=current_user.signed_in())
     matching = page.total if selection != ALL_EVENTS else None
-    heading = audit_text.headline(total, broken, matching)
+    heading = _headline(total, broken, matching)
     with top:
-        st.html(
-            html.title(heading, html.escape(f"{audit_text.CHECKED} · {labels.date_time(now)}"))
-        )
+        st.html(html.title(heading, html.escape(f"{CHAIN_NOTE} · {labels.date_time(now)}")))
     if total:
         _events(page, selection, now)
     else:
-        st.html(
-            html.empty(
-                "Every change that a person or Swapgate makes is kept here. The first one is:",
-                "swapgate init",
-            )
+        page_frame.show_empty(
+            "Every change that a person or Swapgate makes is kept here. The first one is:",
+            "swapgate init",
         )
     page_frame.copy_as_cli("audit", "tail", "-n", str(MOST_EVENTS), *_options(selection))
 
@@ -67,7 +70,7 @@ def _check() -> None:
                 queries.list_signature_faults(ctx),
             )
     if CHECKED in st.session_state:
-        st.html(audit_text.check_result(st.session_state[CHECKED]))
+        st.html(_check_result(st.session_state[CHECKED]))
 
 
 def _choices() -> AuditFilter:
@@ -118,7 +121,7 @@ def _events(page: Page[AuditEvent], selection: AuditFilter, now: datetime) -> No
     if not page:
         st.html(html.note("No event has all of this. Shorten or empty a field above."))
         return
-    st.html(audit_text.table(page.items, now))
+    st.html(_table(page.items, now))
     chosen = {k: v for k, v in st.query_params.to_dict().items() if k != "after"}
     if "after" in st.query_params:
         st.html(html.block(html.link("audit", "Newest events", **chosen)))
@@ -148,4 +151,107 @@ def _options(selection: AuditFilter) -> list[str]:
     return options
 
 
-page_frame.show_page("The audit log", show)
+HEADS: Final = ("Event, UTC", "Who", "Did what", "To what", "Why and what else")
+SHOWN_DETAILS: Final = 140
+MOST_FAULTS: Final = 10
+CHAIN_NOTE: Final = "The chain of events is checked every minute"
+
+
+@dataclass(frozen=True, slots=True)
+class FullCheck:
+    """Holds the result of a check of the whole log and of every signed row."""
+
+    at: datetime
+    broken: int | None  # the first event that does not fit
+    faults: Sequence[RowFault]
+
+
+def _headline(total: int, broken: int | None, matching: int | None = None) -> str:
+    """Writes the page's first line, as HTML. matching: events that the filter selects; None
+    without one.
+    """
+    if broken is not None:
+        return f"The audit log is {strong(f'broken at event {broken:,}')}"
+    if not total:
+        return "Nothing has been done yet: the audit log is empty"
+    if matching is not None:
+        share = f"{matching:,} of {labels.plural(total, 'event')} match"
+        return f"The audit log is {strong('intact')}; {strong(share)}"
+    return f"The audit log is {strong('intact')}: {labels.plural(total, 'event')}"
+
+
+def _check_result(check: FullCheck) -> str:
+    """Says what a full check found."""
+    at = labels.date_time(check.at)
+    if check.broken is None and not check.faults:
+        words = (
+            "Every event fits the one before it and the log's kept end, and every decided row "
+            f"is as it was signed. Checked {at}."
+        )
+        return html.banner("✓ Intact.", words, tone=Tone.BETTER)
+    found = []
+    if check.broken is not None:
+        found.append(f"event {check.broken:,}, or one before it, was changed or is missing")
+    if check.faults:
+        found.append(f"{labels.plural(len(check.faults), 'row')} are not as they were signed")
+    words = f"{' and '.join(found).capitalize()}. Compare with a backup. Checked {at}."
+    rows = [(strong(f.name), escape(f.why)) for f in check.faults[:MOST_FAULTS]]
+    listed = html.table(("Row", "What does not hold"), rows) if rows else ""
+    return html.banner("✕ Not intact.", words, tone=Tone.WORSE) + listed
+
+
+def _table(events: Sequence[AuditEvent], now: datetime) -> str:
+    """Renders events, the newest first."""
+    return html.table(HEADS, [_cells(event, now) for event in events], stacked=True)
+
+
+def _cells(event: AuditEvent, now: datetime) -> Sequence[str]:
+    details = dict(event.details)
+    reason = details.pop("reason", "")
+    why = f"{escape(str(reason))}<br>" if reason else ""
+    at = escape(f"{event.at:%d %b %Y %H:%M:%S}".removeprefix("0"))
+    when = f'<span class="neutral">{at}</span><br><span class="note">'
+    key = f'<br><span class="note mono">{escape(event.key)}</span>' if event.key else ""
+    return (
+        f"{strong(f'{event.number:,}')}<br>{when}{escape(labels.age(event.at, now))}</span>",
+        f"<span>{escape(event.actor)}{key}</span>",
+        f'<span class="mono">{escape(event.action)}</span>',
+        _subject(event.subject),
+        # One element: on a phone a cell's elements are set side by side.
+        f"<div>{why}{_details(details)}</div>",
+    )
+
+
+def _subject(subject: str) -> str:
+    """Links to the page of what the event is about, where there is one."""
+    kind, _, name = subject.partition(" ")
+    match kind:
+        case "route":
+            return html.link("routes", escape(subject), route=name)
+        case "proposal":
+            return html.link("compare", escape(subject), id=name)
+        case _:
+            return escape(subject)
+
+
+def _details(details: Mapping[str, object]) -> str:
+    """Shows the details in short, and opens them whole where that cuts them."""
+    if not details:
+        return ""
+    plain = {name: to_plain(value) for name, value in details.items() if value is not None}
+    short = "; ".join(f"{name}: {_text(value)}" for name, value in plain.items())
+    if len(short) <= SHOWN_DETAILS:
+        return f'<span class="note details">{escape(short)}</span>'
+    whole = json.dumps(plain, ensure_ascii=False, indent=2)
+    return (
+        f'<details><summary class="note">{escape(format_excerpt(short, SHOWN_DETAILS))}'
+        f"</summary><pre>{escape(whole)}</pre></details>"
+    )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+if __name__ == "__main__":
+    page_frame.show_page("The audit log", show)

@@ -14,16 +14,16 @@ from dashboard import current_user, page_frame
 from dashboard.charts import canary_timeline
 from dashboard.data import queries
 from dashboard.data.queries import CanaryView
-from dashboard.dialogs import action_dialogs, canary_controls, switch_dialogs
+from dashboard.dialog_forms import show_openers
+from dashboard.dialogs import canary_controls, route_holds
 from dashboard.text import canary_text, html, labels, shadow_text
-from dashboard.text.html import escape, strong
+from dashboard.text.html import strong
 from harness.control.canary import holds
 from harness.control.canary import status as canary_status
 from harness.control.canary.status import CanaryStatus
 from harness.control.context import Context
 from harness.control.shadow.stage import find_stage_of_route
 from harness.domain.canary.rollout import Rollout
-from harness.domain.errors import SwapgateError
 
 MOST_KEPT: Final = 64
 LASTS_S: Final = 2
@@ -76,11 +76,7 @@ def show() -> None:
         routes = queries.canary_routes(ctx)
     if not routes:
         st.html(html.title("There is no route yet, so no canary"))
-        st.html(
-            html.empty(
-                "This asks for one and makes it, as First steps does:", "swapgate init --guided"
-            )
-        )
+        page_frame.show_no_route()
         return
     # State, next step and Abort come first; the choice of the route stands below them.
     top = st.container()
@@ -99,11 +95,9 @@ def show() -> None:
         with top:
             st.html(html.title(f"No canary on {strong(route)}"))
             page_frame.show_freezes(route)
-        st.html(
-            html.empty(
-                "This route has never had a canary. A canary opens when a proposal passes:",
-                f"swapgate proposal create {route} PROVIDER/MODEL",
-            )
+        page_frame.show_empty(
+            "This route has never had a canary. A canary opens when a proposal passes:",
+            f"swapgate proposal create {route} PROVIDER/MODEL",
         )
     else:
         state = top.empty()
@@ -122,21 +116,15 @@ def show() -> None:
                 figures(view, view.status)
         done(rollout)
     st.html(html.section("Kill switch", "It needs no canary: it forces one model or provider."))
-    action_dialogs.show_openers([switch_dialogs.kill_switch_opener(route)])
+    show_openers([route_holds.kill_switch_opener(route)])
     page_frame.copy_as_cli("canary", "explain", route)
 
 
 def lead_on(rollout: Rollout) -> None:
     """Link to what the canary rests on, and to what stops more than a canary."""
     with st.container(horizontal=True):
-        st.page_link(
-            "views/compare.py", label="Comparison", icon=":material/balance:",
-            query_params={"id": rollout.proposal},
-        )  # fmt: skip
-        st.page_link(
-            "views/routes.py", label="Kill switch and history", icon=":material/history:",
-            query_params={"route": rollout.route},
-        )  # fmt: skip
+        page_frame.link("compare", "Comparison", "balance", id=rollout.proposal)
+        page_frame.link("routes", "Kill switch and history", "history", route=rollout.route)
 
 
 def done(rollout: Rollout) -> None:
@@ -158,13 +146,11 @@ def shadow(route: str, state: DeltaGenerator) -> None:
 
     state: where the headline stands.
     """
-    current_user.require_reader()
-    try:
-        view = load(page_frame.context(), route)
-    except SwapgateError as error:
-        why = f"Trying again. {page_frame.ROUTER_SERVES}"
-        st.html(html.failure("The figures cannot be read at the moment", str(error), why))
-        return
+    with current_user.live_part("The figures"):
+        _shadow(load(page_frame.context(), route), route, state)
+
+
+def _shadow(view: CanaryView, route: str, state: DeltaGenerator) -> None:
     stage = view.shadow
     if stage is None:
         st.rerun()
@@ -176,7 +162,7 @@ def shadow(route: str, state: DeltaGenerator) -> None:
             "Evidence that it is worse", stage.decided.distance, shadow_text.tone(stage)
         )
     )
-    rows = [[escape(cell) for cell in row] for row in shadow_text.checks(stage)]
+    rows = list(map(shadow_text.check_cells, stage.status.checks if stage.status else ()))
     if rows:
         note = "Requests, counted by which model's answer passed the check."
         st.html(html.section("Pairs so far", note))
@@ -190,23 +176,13 @@ def live(route: str, version: int, state: DeltaGenerator) -> None:
 
     version: of the rollout that the rest of the page shows. state: where the headline stands.
     """
-    current_user.require_reader()
-    try:
+    with current_user.live_part("The figures"):
         view = load(page_frame.context(), route)
-    except SwapgateError as error:
-        st.html(
-            html.failure(
-                "The figures cannot be read at the moment",
-                str(error),
-                f"Trying again. {page_frame.ROUTER_SERVES}",
-            )
-        )
-        return
-    if view.status is None or view.status.rollout.version != version:
-        st.rerun()
-    state.html(canary_text.headline(view, view.status))
-    figures(view, view.status)
-    st.html(html.note(f"updated {labels.time_of_day(view.now)} UTC, every 2 s"))
+        if view.status is None or view.status.rollout.version != version:
+            st.rerun()
+        state.html(canary_text.headline(view, view.status))
+        figures(view, view.status)
+        st.html(html.note(f"updated {labels.time_of_day(view.now)} UTC, every 2 s"))
 
 
 def figures(view: CanaryView, status: CanaryStatus) -> None:
@@ -253,8 +229,9 @@ def evidence(status: CanaryStatus, *, stale: bool) -> None:
         html.section("Guardrails", canary_text.GUARDRAILS_NOTE)
         + html.measures(canary_text.guardrails(status), stale=stale)
         + html.note(canary_text.without_data(status))
-        + html.note(canary_text.rules_line(status))
+        + html.note(f"This canary {status.explanation.judged_by}.")
     )
 
 
-page_frame.show_page("The canary", show)
+if __name__ == "__main__":
+    page_frame.show_page("The canary", show)

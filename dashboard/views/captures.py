@@ -3,21 +3,26 @@ without their content, shows one with it, exports and deletes them, and deletes 
 said and got.
 """
 
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import streamlit as st
 
-from dashboard import page_frame
+from dashboard import current_user, dialog_forms, downloads, page_frame
 from dashboard.data import queries
-from dashboard.dialogs import action_dialogs, content_dialogs
-from dashboard.dialogs.action_dialogs import Opener
+from dashboard.dialog_forms import Form, Opener, dialog, show_openers
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
+from harness.control.context import Context
 from harness.control.operations.queries import list_captures
-from harness.control.privacy.captures import CaptureSummary
-from harness.domain.operations.access import Role
-from harness.domain.pagination import PageRequest
+from harness.control.privacy import captures, user_deletion
+from harness.control.privacy.captures import CaptureExport, CaptureSummary
+from harness.domain.operations.access import Actor, Role
+from harness.domain.pagination import Page, PageRequest
+from harness.domain.privacy.capture import CapturedRequest, answer_text, message_text
+from harness.domain.privacy.stored_content import BEYOND
 
 MOST_ROWS: Final = 50
 HEADS: Final = ("Captured", "Route", "Model", "Messages", "Redacted", "Asked", "Kept until")
@@ -32,52 +37,16 @@ def show() -> None:
     count = labels.plural(page.total or 0, "request")
     heading = f"{strong(count)} of users kept, redacted" if page.total else "No request is kept"
     st.html(html.title(heading, escape(labels.date_time(ctx.clock.now()))))
-    if page.invalid:
-        st.html(html.invalid(page.invalid))
+    page_frame.show_html(html.invalid(page.invalid))
     page_frame.show_done_message()
-    missing = "" if page.total else NOTHING
-    dialogs = content_dialogs
-    openers = [
-        Opener(
-            "Show one …",
-            ":material/visibility:",
-            partial(dialogs.show_one, [row.id for row in page]),
-            "read-capture",
-            Role.APPROVER,
-            missing,
-        ),
-        Opener(
-            "Export …",
-            ":material/download:",
-            partial(dialogs.export, names),
-            "export-captures",
-            Role.APPROVER,
-            missing,
-        ),
-        Opener(
-            "Delete some …",
-            ":material/delete:",
-            partial(dialogs.purge, names),
-            "purge-captures",
-            missing=missing,
-        ),
-        Opener(
-            "Delete a user's content …",
-            ":material/person_remove:",
-            dialogs.delete_user,
-            "delete-user-content",
-        ),
-    ]
-    action_dialogs.show_openers(openers)
+    _buttons(page, names)
     if page.items:
         st.html(html.table(HEADS, [_cells(row) for row in page], stacked=True))
     else:
-        st.html(
-            html.empty(
-                "A route keeps none of its requests until its settings say what share. This "
-                "sets it:",
-                "swapgate route settings ROUTE --capture 1%",
-            )
+        page_frame.show_empty(
+            "A route keeps none of its requests until its settings say what share. This "
+            "sets it:",
+            "swapgate route settings ROUTE --capture 1%",
         )
     if page.next is not None:
         said = (
@@ -85,6 +54,29 @@ def show() -> None:
         )
         st.html(html.note(said))
     page_frame.copy_as_cli("capture", "list")
+
+
+def _buttons(page: Page[CaptureSummary], names: Sequence[str]) -> None:
+    missing = "" if page.total else NOTHING
+    read, approver = partial(show_one, [row.id for row in page]), Role.APPROVER
+    write, delete = partial(export, names), partial(purge, names)
+    show_openers(
+        [
+            Opener(
+                "Show one …", ":material/visibility:", read, "read-capture", approver, missing
+            ),
+            Opener(
+                "Export …", ":material/download:", write, "export-captures", approver, missing
+            ),
+            Opener(
+                "Delete some …", ":material/delete:", delete, "purge-captures", missing=missing
+            ),
+            Opener(
+                "Delete a user's content …", ":material/person_remove:", delete_user,
+                "delete-user-content",
+            ),
+        ]
+    )  # fmt: skip
 
 
 def _cells(row: CaptureSummary) -> tuple[str, ...]:
@@ -101,4 +93,153 @@ def _cells(row: CaptureSummary) -> tuple[str, ...]:
     )
 
 
-page_frame.show_page("The captured requests", show)
+EXPORT: Final = "exported-captures"
+READ: Final = "read-one-capture"
+NO_TEXT: Final = "(no text)"
+ALL: Final = "All routes"
+PERIODS: Final[Mapping[str, timedelta | None]] = {
+    "all that is kept": None,
+    "the last 24 hours": timedelta(days=1),
+    "the last 7 days": timedelta(days=7),
+}
+IN_CLEAR: Final = (
+    "The file has what users wrote: redacted, not encrypted, and no deletion reaches it. Fill "
+    "in `label` and `label_author`, then add it on Suites or by `swapgate suite import`."
+)
+BY_ID: Final = "One, by its id"
+BY_ROUTE: Final = "Of one route"
+EVERYTHING: Final = "Of all routes"
+
+
+def _take(key: str) -> Any:
+    """Takes what somebody read out of the session; None for anybody else in this browser."""
+    principal, found = st.session_state.pop(key, ("", None))
+    actor = current_user.signed_in()
+    return found if actor is not None and actor.principal == principal else None
+
+
+@dialog("Show a captured request", width="large")
+def show_one(ids: Sequence[str]) -> None:
+    """Asks for one, reads it, which is audited, and shows it, redacted as it is kept."""
+    if capture := _take(READ):
+        st.html(render(capture))
+        return
+    form = Form(Role.APPROVER, "read")
+    id_ = form.choose_or_type(
+        "id", "Id, as the table names it", ids, need="Say which one first.",
+        placeholder="Choose one, or write its id",
+    )  # fmt: skip
+    st.html(html.note("It is redacted. The audit log notes who read it."))
+    form.submit("Read it", f"read the captured request {id_}.", _read, id_)
+
+
+def _read(ctx: Context, actor: Actor, id_: str) -> None:
+    st.session_state[READ] = (actor.principal, captures.read_capture(ctx, actor, id_))
+    dialog_forms.reopen("read-capture")
+
+
+def render(capture: CapturedRequest) -> str:
+    """Renders what was asked, message by message, and the answer, as HTML."""
+    facts = (
+        ("Route", strong(capture.route)),
+        ("Model", escape(capture.target)),
+        ("Captured", escape(labels.date_time(capture.at))),
+    )
+    messages = [
+        (str(message.get("role")), message_text(message.get("content")))
+        for message in capture.content.get("messages", ())
+    ]
+    said = [*messages, ("answer", answer_text(capture.content))]
+    parts = "".join(
+        f'<div class="part"><h3>{escape(role.capitalize())}</h3>'
+        f"{html.scrolled_text(escape(words[: html.SHOWN_CHARACTERS] or NO_TEXT))}</div>"
+        for role, words in said
+    )
+    return html.facts(facts) + html.block(parts, kind="sg-messages")
+
+
+@dialog("Export captured requests", width="medium")
+def export(routes: Sequence[str]) -> None:
+    """Asks which requests, reads them, which is audited, and then offers the file."""
+    if found := _take(EXPORT):
+        _offer(found)
+        return
+    form = Form(Role.APPROVER, "export")
+    route = st.selectbox("Of which route", [ALL, *routes], key=form.key("route"))
+    period = st.selectbox("Captured in", list(PERIODS), key=form.key("period"))
+    near = st.slider(
+        "Leave out requests as similar as this to another one (1: only equal ones)",
+        0.5, 1.0, captures.NEAR_DUPLICATE_SIMILARITY, 0.05, key=form.key("near"),
+    )  # fmt: skip
+    st.html(html.note("The audit log notes who read captured requests."))
+    form.submit(
+        "Read them", "read the captured requests; download them now.", _export,
+        route=None if route == ALL else route, since=PERIODS[period], near=near,
+    )  # fmt: skip
+
+
+def _export(ctx: Context, actor: Actor, /, **selection: Any) -> None:
+    found = captures.export_captures(ctx, actor, **selection)
+    st.session_state[EXPORT] = (actor.principal, found)
+    dialog_forms.reopen("export-captures")
+
+
+def _offer(found: CaptureExport) -> None:
+    """Offers what somebody exported as a file, until it is downloaded."""
+    actor = current_user.signed_in()
+    if actor is not None:
+        st.session_state[EXPORT] = (actor.principal, found)
+    count = labels.plural(len(found.lines), "request")
+    left_out = f", without {len(found.near):,} that are much like others" if found.near else ""
+    st.html(html.note(f"{count}{left_out}. {IN_CLEAR}"))
+    st.download_button(
+        f"Download {count}", downloads.to_jsonl(found.lines), "to-label.jsonl",
+        "application/jsonl", icon=":material/download:", key="download-captures",
+        type="primary", on_click=lambda: st.session_state.pop(EXPORT, None),
+    )  # fmt: skip
+
+
+@dialog("Delete captured requests", width="medium")
+def purge(routes: Sequence[str]) -> None:
+    """Asks which captured requests go, for good."""
+    form, id_, route = Form(Role.ADMIN, "purge"), None, None
+    which = st.radio("Which", [BY_ROUTE, BY_ID, EVERYTHING], key=form.key("which"))
+    if which == BY_ID:
+        id_ = form.text("id", "Id, as the table names it")
+    elif which == BY_ROUTE:
+        route = form.choose("route", "Route", routes, placeholder="Choose a route")
+    everything = which == EVERYTHING
+    form.need(id_ or route or everything, "Say which ones first.")
+    sure = st.checkbox("They cannot be brought back", key=form.key("sure"))
+    form.need(sure, "Confirm that they cannot be brought back.")
+    form.submit(
+        "Delete them", f"deleted captured requests: {id_ or route or ALL}.",
+        captures.purge_captures, secret=page_frame.installation().secret, id_=id_, route=route,
+        everything=everything,
+    )  # fmt: skip
+
+
+@dialog("Delete what a user said and got", width="medium")
+def delete_user() -> None:
+    """Asks whose content goes and why; says what a deletion cannot reach."""
+    form, lacks = (
+        Form(Role.ADMIN, "delete-user"),
+        "Give the id, and a reason that does not name it.",
+    )
+    user = form.text("id", "User's id, as clients send it", need=lacks)
+    beyond = "".join(f"<li>{escape(sentence)}</li>" for sentence in BEYOND)
+    form.say(
+        "Their sessions with all messages and their captured requests go for good, and their "
+        "marks in the failover log. The audit log keeps your reason and the counts, and not "
+        "the id."
+    )
+    st.html(html.block(f"<details><summary>Not reached</summary><ul>{beyond}</ul></details>"))
+    reason = form.text("why", dialog_forms.REASON, need=lacks)
+    form.submit(
+        "Delete it", "deleted the content of a user; Audit has the counts.",
+        user_deletion.delete_user, user, reason, secret=page_frame.installation().secret,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    page_frame.show_page("The captured requests", show)

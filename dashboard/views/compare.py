@@ -10,9 +10,9 @@ import streamlit as st
 
 from dashboard import format_failures, page_frame, samples
 from dashboard.charts import plots
-from dashboard.data import frames, large_comparisons, queries
+from dashboard.data import frames, queries
 from dashboard.data.queries import ComparisonView, ProposalRow
-from dashboard.dialogs import decision_dialogs
+from dashboard.dialogs import decisions
 from dashboard.text import comparison_text, html, labels, selection_text, suite_text
 from dashboard.text.html import escape, strong
 from harness.control.proposals.selections import SelectionComparison
@@ -31,11 +31,11 @@ def show() -> None:
         chosen = st.query_params.get("id") or (newest(rows) if rows else None)
         view = None
         if chosen:
-            view = large_comparisons.load(ctx, chosen)
+            view = samples.load(ctx, chosen)
     if view is None:
         st.html(html.title("Nothing to compare yet"))
         command = "swapgate proposal create ROUTE PROVIDER/MODEL"
-        st.html(html.empty("No candidate was proposed so far; this proposes one:", command))
+        page_frame.show_empty("No candidate was proposed so far; this proposes one:", command)
         return
     header(view)
     stale = banner(view)
@@ -122,9 +122,9 @@ def decide(view: ComparisonView, *, stale: bool) -> None:
         card = comparison_text.verdict_card(view)
         # On a phone, what the verdict rests on would push the next step off the screen.
         st.html(html.verdict(replace(card, foot=""), stale=stale))
-        if decision_dialogs.awaits_decision(comparison.proposal):
+        if decisions.awaits_decision(comparison.proposal):
             with st.container(horizontal=True, vertical_alignment="center"):
-                decision_dialogs.show_buttons(
+                decisions.show_buttons(
                     comparison.proposal, comparison.verdict, comparison.standing, view.now
                 )
         else:
@@ -138,34 +138,32 @@ def decide(view: ComparisonView, *, stale: bool) -> None:
 def next_button(view: ComparisonView) -> None:
     """Offers the next sensible step, never the risky one."""
     proposal = view.comparison.proposal
-    route = {"route": proposal.route}
-    again = {**route, "candidate": view.comparison.candidate.name}
+    query = {"route": proposal.route}
     match proposal.phase:
         case ProposalPhase.CANARY:
-            step = ("Watch the canary", ":material/monitor_heart:", "views/canary.py", route)
+            label, icon, target = "Watch the canary", "monitor_heart", "canary"
             why = (
-                "Its share rises automatically while no harm shows, and drops to 0 % as "
-                "soon "
+                "Its share rises automatically while no harm shows, and drops to 0 % as soon "
                 "as harm shows."
             )
         case ProposalPhase.SHADOW:
-            step = ("Watch the shadow", ":material/monitor_heart:", "views/canary.py", route)
+            label, icon, target = "Watch the shadow", "monitor_heart", "canary"
             why = "It answers copies of users' requests; nobody sees its answers yet."
-        case ProposalPhase.AWAITING_APPROVAL:
-            # Approved: the canary opens by itself.
-            return
         case ProposalPhase.PROMOTED:
-            step = ("See the route's history", ":material/history:", "views/routes.py", route)
+            label, icon, target = "See the route's history", "history", "routes"
             why = "The former model can be brought back there."
-        case ProposalPhase.PROPOSED | ProposalPhase.EVALUATING:
+        case (
+            # Approved, or being measured: it goes on by itself.
+            ProposalPhase.AWAITING_APPROVAL | ProposalPhase.PROPOSED | ProposalPhase.EVALUATING
+        ):
             return
         case _:
-            step = ("Propose again", ":material/add:", "views/proposals.py", again)
+            label, icon, target = "Propose again", "add", "proposals"
+            query["candidate"] = view.comparison.candidate.name
             why = comparison_text.why_again(view.comparison.verdict)
-    label, icon, target, query = step
     with st.container(horizontal=True, vertical_alignment="center"):
-        if st.button(label, icon=icon, type="primary"):
-            st.switch_page(target, query_params=query)
+        if st.button(label, icon=f":material/{icon}:", type="primary"):
+            st.switch_page(f"views/{target}.py", query_params=query)
         st.html(html.note(why), width="content")
 
 
@@ -308,4 +306,5 @@ def others(rows: Sequence[ProposalRow], current: str) -> None:
         st.rerun()
 
 
-page_frame.show_page("The comparison", show)
+if __name__ == "__main__":
+    page_frame.show_page("The comparison", show)

@@ -164,7 +164,8 @@ def next_steps(route: str) -> None:
     )
     st.html(html.block(entered + evaluated))
     for page, label in NEXT_PAGES.items():
-        st.page_link(f"views/{page}.py", label=label, icon=":material/arrow_forward:")
+        page_frame.link(page, label, "arrow_forward")
 
 
-page_frame.show_page("The first steps", show)
+if __name__ == "__main__":
+    page_frame.show_page("The first steps", show)

@@ -1,24 +1,36 @@
 """The Keys & budgets page answers: does any client run out of its budget, and who may act? It
-creates, limits and revokes client keys and management keys.
+creates, limits and revokes client keys and management keys; a new key's text is shown once, to
+whoever created it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import streamlit as st
 
-from dashboard import page_frame
-from dashboard.dialogs import action_dialogs, key_dialogs, people_dialogs
-from dashboard.dialogs.action_dialogs import Opener
+from dashboard import current_user, page_frame
+from dashboard.data import queries
+from dashboard.dialog_forms import Form, Opener, dialog, show_openers
+from dashboard.dialogs import people
+from dashboard.form_fields import Field, ask_fields
 from dashboard.text import html, key_text, labels
-from dashboard.text.html import escape
+from dashboard.text.html import escape, strong
 from harness.app.installation import Installation
+from harness.control.context import Context
+from harness.control.operations import keys
 from harness.control.operations.keys import KeySummary
 from harness.control.operations.queries import list_keys
+from harness.domain.errors import StaleWrite
+from harness.domain.operations.access import Actor, OptOut, Role
 from harness.domain.pagination import MOST_LISTED, PageRequest
-from harness.domain.reliability.rate_limits import LimitStatus, RateState, limit_statuses
+from harness.domain.reliability.rate_limits import (
+    KeyLimits,
+    LimitStatus,
+    RateState,
+    limit_statuses,
+)
 from router.access import rate_limits
 
 
@@ -57,20 +69,20 @@ def show() -> None:
         page, now = list_keys(ctx, PageRequest(MOST_LISTED)), ctx.clock.now()
     live = [key for key in page if key.revoked_at is None]
     clients = [key for key in live if key.role is None]
-    people = [key for key in live if key.role is not None]
+    managers = [key for key in live if key.role is not None]
     st.html(html.title(key_text.title(clients, now.date()), escape(labels.date_time(now))))
-    if page.invalid:
-        st.html(html.invalid(page.invalid))
+    page_frame.show_html(html.invalid(page.invalid))
     page_frame.show_done_message()
-    key_dialogs.show_new_key()
+    show_new_key()
     _buttons(live)
     if clients:
         _clients(clients, now.date(), load_rate_use(page_frame.installation(), clients))
     else:
-        st.html(html.empty("Clients of the router send a key. This creates one:",
-                           "swapgate key create CLIENT"))  # fmt: skip
-    _people(people)
-    people_dialogs.show_people()
+        page_frame.show_empty(
+            "Clients of the router send a key. This creates one:", "swapgate key create CLIENT"
+        )
+    _people(managers)
+    people.show_people()
     _revoked([key for key in page if key.revoked_at is not None])
     if page.next is not None:
         st.html(html.note(f"{len(page):,} of {page.total:,} keys; swapgate key list has all."))
@@ -79,25 +91,17 @@ def show() -> None:
 
 def _buttons(live: Sequence[KeySummary]) -> None:
     names = sorted({key.principal_name for key in live if key.role is not None})
-    manager = partial(key_dialogs.create_management_key, names)
-    change = partial(key_dialogs.change_key, live)
-    openers = [
-        Opener(
-            "Create a client key",
-            ":material/add:",
-            key_dialogs.create_client_key,
-            "new-client",
-        ),
-        Opener("Create a management key", ":material/person_add:", manager, "new-manager"),
-        Opener(
-            "Change or revoke a key",
-            ":material/edit:",
-            change,
-            "change-key",
-            missing="" if live else "There is no key to change.",
-        ),
-    ]
-    action_dialogs.show_openers(openers)
+    none = "" if live else "There is no key to change."
+    manager, change = partial(create_management_key, names), partial(change_key, live)
+    show_openers(
+        [
+            Opener("Create a client key", ":material/add:", create_client_key, "new-client"),
+            Opener("Create a management key", ":material/person_add:", manager, "new-manager"),
+            Opener(
+                "Change or revoke a key", ":material/edit:", change, "change-key", missing=none
+            ),
+        ]
+    )
 
 
 def _clients(
@@ -112,11 +116,8 @@ def _clients(
     st.html(html.section("Client keys", note))
     found = sorted(clients, key=lambda key: key_text.urgency(key, today))
     if len(clients) > MOST_ROWS:
-        wanted = st.text_input(
-            "Find a client", key="find", bind="query-params", placeholder="Part of its name"
-        )
-        words = (wanted or "").casefold().split()
-        found = [key for key in found if all(word in key.name.casefold() for word in words)]
+        wanted = page_frame.search("Find a client", "Part of its name")
+        found = [key for key in found if wanted(key.name)]
         shown = f"{min(len(found), MOST_ROWS):,} of {len(clients):,}, the fullest budget first"
         st.html(html.note(shown if found else "No client has this in its name."))
     rows = [key_text.client_cells(key, today, rates) for key in found[:MOST_ROWS]]
@@ -144,4 +145,173 @@ def _revoked(gone: Sequence[KeySummary]) -> None:
             st.html(html.table(key_text.REVOKED_HEADS, rows, stacked=True))
 
 
-page_frame.show_page("The keys", show)
+NEW_KEY: Final = "new-key"
+LIMITS: Final[Sequence[Sequence[Field]]] = tuple(
+    tuple(
+        Field(name, label, "limit", least, options={"placeholder": "No limit"})
+        for name, label, least in column
+    )
+    for column in (
+        (
+            ("budget_day_usd", "Budget per day (UTC), US dollars", 0.01),
+            ("budget_month_usd", "Budget per month (UTC), US dollars", 0.01),
+        ),
+        (
+            ("requests_per_min", "Requests per minute", 1.0),
+            ("tokens_per_min", "Tokens per minute", 1.0),
+        ),
+    )
+)
+OPT_OUTS: Final[Mapping[OptOut, str]] = {
+    OptOut.CANARY: "Canaries: the route's own model answers, and nothing counts",
+    OptOut.SHADOW: "Shadows: no candidate or judge gets a copy",
+    OptOut.CAPTURE: "Captures: no copy is kept, no judge sees one",
+}
+PERSON, SERVICE, KNOWN = "A new person", "A new service", "Somebody who has a key already"
+
+
+@dialog("Create a client key", width="medium")
+def create_client_key() -> None:
+    """Asks for a client's name, routes and limits."""
+    form = Form(Role.ADMIN, "client")
+    name = form.text("name", "Client, who uses the key", need="Name the client first.")
+    routes = st.multiselect(
+        "Routes that it opens", list(queries.route_names(page_frame.context())),
+        key=form.key("routes"), placeholder="All routes, later ones too",
+    )  # fmt: skip
+    limits, opt_outs = _ask_limits(KeyLimits(), form), _ask_opt_outs((), form)
+    form.says = f"{name} has a key. Copy it below: it is shown this once."
+    form.submit(
+        "Create the key", "", _create, name, routes=routes, limits=limits, opt_outs=opt_outs
+    )
+
+
+@dialog("Create a management key", width="medium")
+def create_management_key(people: Sequence[str]) -> None:
+    """Asks for a key's name, role and owner. people: names of those who have a key."""
+    form = Form(Role.ADMIN, "manager")
+    whose = st.radio(
+        "Whose key", [PERSON, SERVICE, *([KNOWN] if people else [])], key=form.key("whose")
+    )
+    owner = st.selectbox("Name", people, key=form.key("owner")) if whose == KNOWN else None
+    label = "Name of the key" if whose == KNOWN else "Name"
+    name = form.text("name", label, need="Name it first.")
+    roles = {role.name.lower(): role for role in Role}
+    role = roles[st.selectbox("Role", list(roles), key=form.key("role"))]
+    st.html(html.note("Who creates a key for himself does not become a second person by it."))
+    form.says = f"The key {name} is made. Copy it below: it is shown this once."
+    service = whose == SERVICE
+    form.submit(
+        "Create the key", "", _create, name, role=role, principal=owner, service=service
+    )
+
+
+def _create(ctx: Context, actor: Actor, /, name: str, **options: Any) -> None:
+    secret = page_frame.installation().secret
+    _, text = keys.create_key(ctx, actor, name, secret=secret, **options)
+    st.session_state[NEW_KEY] = (actor.principal, name, text)
+
+
+def show_new_key() -> None:
+    """Shows a new key's text until its creator has stored it, or somebody else acts."""
+    made = st.session_state.get(NEW_KEY)
+    if made is None:
+        return
+    creator, name, text = made
+    actor = current_user.signed_in()
+    if actor is None or actor.principal != creator:
+        del st.session_state[NEW_KEY]
+        return
+    with st.container(border=True):
+        how = "It is not stored in clear and never shown again."
+        st.html(html.block(f"<p>The key of {strong(name)}. {escape(how)}</p>"))
+        st.code(text, language=None, wrap_lines=True)
+        if st.button("I have stored it", key="stored", type="primary"):
+            del st.session_state[NEW_KEY]
+            st.rerun()
+
+
+def _ask_limits(before: KeyLimits, form: Form) -> KeyLimits:
+    """Asks for budgets and rates; an empty field is no limit."""
+    st.html(html.note("An empty field is no limit."))
+    given = ask_fields(LIMITS, before, form.key)
+    warn = st.slider(
+        "Warn at this share of a budget", 10, 100, round(100 * before.warn_share), 5,
+        format="%d %%", key=form.key("warn"),
+    )  # fmt: skip
+    return KeyLimits(**given, warn_share=warn / 100)
+
+
+def _ask_opt_outs(before: Iterable[OptOut], form: Form) -> list[OptOut]:
+    """Asks what the requests of a client are kept out of."""
+    return st.multiselect(
+        "Keep its requests out of", list(OPT_OUTS), default=sorted(before),
+        format_func=OPT_OUTS.__getitem__, key=form.key("opt-outs"), placeholder="Nothing",
+    )  # fmt: skip
+
+
+@dialog("Change or revoke a key", width="medium")
+def change_key(live: Sequence[KeySummary]) -> None:
+    """Asks which key, then for its limits, or whether it is to be revoked."""
+    by_id = {key.id: key for key in sorted(live, key=lambda key: key.name.casefold())}
+    chosen = Form(Role.ADMIN, "chosen").choose(
+        "key", "Key", by_id, placeholder="Choose a key, or write a part of its name",
+        format_func=lambda id_: key_text.choice(by_id[id_]) if id_ in by_id else id_,
+    )  # fmt: skip
+    key = by_id.get(chosen or "")
+    if key is None:
+        return
+    acts = {"Limits": _change_limits, "Opt-outs": _change_opt_outs, "Revoke": _revoke}
+    names = list(acts) if key.role is None else ["Revoke"]
+    act = st.segmented_control(
+        "What", names, default=names[0], required=True, key=f"act-{key.id}"
+    )
+    acts[act](key)
+
+
+def _change_limits(key: KeySummary) -> None:
+    """Asks for a client key's limits."""
+    form, before = Form(Role.ADMIN, "limit", key.id), key.limits or KeyLimits()
+    st.html(html.note("What it spent stays counted. Routers follow within 2 s."))
+    wanted = _ask_limits(before, form)
+    form.need(wanted != before, "These are its limits already.")
+
+    def change(now: KeyLimits) -> KeyLimits:
+        # The whole would take back what somebody else changed.
+        if now != before:
+            raise StaleWrite(
+                "somebody else changed this key's limits after this dialog was opened: close "
+                "it, open it again and look at what holds now"
+            )
+        return wanted
+
+    done = f"changed the limits of {key.name}."
+    form.submit("Set the limits", done, keys.set_limits, key.id, change)
+
+
+def _change_opt_outs(key: KeySummary) -> None:
+    """Asks what a client's requests are kept out of."""
+    form = Form(Role.ADMIN, "opt-out", key.id)
+    st.html(html.note("Routers follow within 2 s. What is stored already stays."))
+    wanted = _ask_opt_outs(key.opt_outs, form)
+    form.need(frozenset(wanted) != key.opt_outs, "These are its opt-outs already.")
+    done = f"changed the opt-outs of {key.name}."
+    form.submit("Set the opt-outs", done, keys.set_opt_outs, key.id, wanted)
+
+
+def _revoke(key: KeySummary) -> None:
+    """Asks for the key's name, so that no stray click stops a client."""
+    form, actor = Form(Role.ADMIN, "revoke", key.id), current_user.signed_in()
+    client = "Its requests are refused within 2 s; it cannot be taken back."
+    person = "Whoever acts with it can no longer, from the next click or request on."
+    form.say(
+        f"{strong(key.name)} …{escape(key.hint)}: {escape(person if key.role else client)}"
+    )
+    if actor is not None and actor.key == key.id:
+        st.html(html.banner("▲ You act with this key.", "You will be signed out."))
+    form.confirm(key.name)
+    form.submit("Revoke it", f"revoked the key of {key.name}.", keys.revoke_key, key.id)
+
+
+if __name__ == "__main__":
+    page_frame.show_page("The keys", show)

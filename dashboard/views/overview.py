@@ -4,6 +4,7 @@ are many routes, those that nobody waits for are lines of a table that can be se
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -11,17 +12,25 @@ import streamlit as st
 
 from dashboard import page_frame
 from dashboard.data import queries
-from dashboard.text import alert_text, html, labels, overview_text, route_text
+from dashboard.text import html, labels, route_text
+from dashboard.text.html import escape, strong
+from dashboard.text.labels import Label, Tone
+from harness.control.context import Context
 from harness.control.operations.alerts import AlertView
-from harness.control.operations.queries import list_alerts
+from harness.control.operations.queries import list_alerts, list_routes, load_target_names
 from harness.control.routing.break_glass import count_unconfirmed
-from harness.control.routing.queries import (
-    RouteOverview,
-    load_overview,
-    load_statuses,
+from harness.control.routing.queries import RouteOverview, load_overview, load_statuses
+from harness.control.routing.route_status import (
+    ALERTS_OF_STATES,
+    ENDED_STATES,
+    RouteState,
+    RouteStatus,
+    describe_needs,
+    list_news,
 )
-from harness.control.routing.route_status import ALERTS_OF_STATES, RouteState, RouteStatus
 from harness.domain.operations.alerts import Severity
+from harness.domain.operations.row_signatures import RowFault
+from harness.domain.pagination import Page
 from harness.domain.proposals.proposal import ProposalPhase
 
 MOST_ALERTS: Final = 5
@@ -32,11 +41,35 @@ MOST_CARDS: Final = 12
 MOST_LINES: Final = 50
 
 
+@dataclass(frozen=True)
+class ManyRoutes:
+    """What the Overview searches where there are many routes."""
+
+    texts: Mapping[str, str]  # by route, without those that are not as they were signed
+    invalid: Sequence[RowFault]
+
+
+def _load_shown(
+    ctx: Context, overview: RouteOverview, most: int
+) -> Page[RouteStatus] | ManyRoutes:
+    """Loads all routes at a glance, or of more than `most` what they are searched by."""
+    if len(overview.names) <= most:
+        return load_statuses(ctx, overview, overview.names)
+    routes = list_routes(ctx)
+    names = load_target_names(ctx, {route.incumbent for route in routes})
+    texts = {
+        route.name: f"{route.name} {route.settings.description} "
+        f"{names.get(route.incumbent, '')}".casefold()
+        for route in routes
+    }
+    return ManyRoutes(texts, routes.invalid)
+
+
 def show() -> None:
     with page_frame.loading("the routes"):
         ctx = page_frame.context()
         overview = load_overview(ctx)
-        routes = queries.load_shown_routes(ctx, overview, MOST_CARDS)
+        routes = _load_shown(ctx, overview, MOST_CARDS)
         alarming = [
             alert
             for alert in list_alerts(ctx, open_only=True)
@@ -44,23 +77,20 @@ def show() -> None:
         ]
         alarming.sort(key=lambda alert: (-alert.severity, -alert.last_seen.timestamp()))
     waiting = count_unconfirmed(ctx)
-    st.html(html.title(*overview_text.headline(overview, len(alarming), waiting)))
-    if routes.invalid:
-        st.html(html.invalid(routes.invalid))
+    st.html(html.title(*_headline(overview, len(alarming), waiting)))
+    page_frame.show_html(html.invalid(routes.invalid))
     page_frame.show_done_message()
     _alerts(alarming, overview.at)
     page_frame.show_freezes()
-    if isinstance(routes, queries.ManyRoutes):
+    if isinstance(routes, ManyRoutes):
         _many(overview, routes)
     elif routes:
         _few(routes, overview)
     else:
-        st.html(
-            html.empty(
-                "There is no route yet. A route is the name that clients use as `model`; this "
-                "asks for one and makes it, as First steps does:",
-                "swapgate init --guided",
-            )
+        page_frame.show_empty(
+            "There is no route yet. A route is the name that clients use as `model`; this "
+            "asks for one and makes it, as First steps does:",
+            "swapgate init --guided",
         )
         st.page_link("views/first_start.py", label="First steps: make one here")
     page_frame.copy_as_cli("status")
@@ -75,7 +105,7 @@ def _few(statuses: Sequence[RouteStatus], overview: RouteOverview) -> None:
     _table(lines, overview, "All other routes" if cards else "All routes", len(lines))
 
 
-def _many(overview: RouteOverview, routes: queries.ManyRoutes) -> None:
+def _many(overview: RouteOverview, routes: ManyRoutes) -> None:
     """Shows the urgent routes as cards, and the first of the others in a table; of all, or of
     those that somebody searches.
     """
@@ -104,23 +134,15 @@ def _table(
     more = found - len(lines)
     narrow = f" Search above to see the {more:,} others." if more else ""
     st.html(html.section(heading, f"{of_all}.{narrow}" if more else of_all))
-    st.html(overview_text.table(lines, overview.at))
+    rows = [_line(status, overview.at) for status in lines]
+    st.html(html.table(TABLE_HEADS, rows, stacked=True))
 
 
-def _find(overview: RouteOverview, routes: queries.ManyRoutes) -> Sequence[str]:
+def _find(overview: RouteOverview, routes: ManyRoutes) -> Sequence[str]:
     """Lists the routes that somebody looks for, by name, description or model."""
-    wanted = st.text_input(
-        "Find a route",
-        key="find",
-        bind="query-params",
-        placeholder="Part of its name, description or model",
-    )
-    words = (wanted or "").casefold().split()
-    return [
-        name
-        for name in overview.names
-        if name in routes.texts and all(word in routes.texts[name] for word in words)
-    ]
+    found = page_frame.search("Find a route", "Part of its name, description or model")
+    texts = routes.texts
+    return [name for name in overview.names if name in texts and found(texts[name])]
 
 
 def _cards(statuses: Sequence[RouteStatus], now: datetime) -> None:
@@ -133,7 +155,7 @@ def _cards(statuses: Sequence[RouteStatus], now: datetime) -> None:
     for status in statuses:
         figures = route_text.last_hour(status.traffic) + lines.get(status.route.name, "")
         with st.container(border=True):
-            st.html(overview_text.card(status, now, figures))
+            st.html(_card(status, now, figures))
             _links(status)
 
 
@@ -144,39 +166,143 @@ def _alerts(open_: Sequence[AlertView], now: datetime) -> None:
         tone = labels.Tone.WORSE if critical else labels.Tone.UNDECIDED
         runbook = f"runbook#{alert.kind}"
         st.html(
-            html.banner(
-                heading, text, tone=tone, docs_page=runbook, docs_label=alert_text.STEPS
-            )
+            html.banner(heading, text, tone=tone, docs_page=runbook, docs_label=labels.RUNBOOK)
         )
     if len(open_) > MOST_ALERTS:
         more = labels.plural(len(open_) - MOST_ALERTS, "more alert")
         st.html(html.banner(f"? {more}.", "Alerts and `swapgate alert list --open` have all."))
-        st.page_link("views/alerts.py", label="All alerts", icon=":material/notifications:")
+        page_frame.link("alerts", "All alerts", "notifications")
 
 
 def _links(status: RouteStatus) -> None:
     with st.container(horizontal=True):
         proposal = status.open_proposal
         if proposal is not None and proposal.phase is ProposalPhase.AWAITING_APPROVAL:
-            st.page_link(
-                "views/proposals.py", label="Decide", icon=":material/gavel:",
-                query_params={"state": "open"},
-            )  # fmt: skip
-        compared = proposal.id if proposal is not None else status.verdict_proposal
-        if compared:
-            st.page_link(
-                "views/compare.py", label="Compare" if proposal else "Last comparison",
-                icon=":material/balance:", query_params={"id": compared},
-            )  # fmt: skip
+            page_frame.link("proposals", "Decide", "gavel", state="open")
+        if compared := proposal.id if proposal is not None else status.verdict_proposal:
+            label = "Compare" if proposal else "Last comparison"
+            page_frame.link("compare", label, "balance", id=compared)
+        route = status.route.name
         if status.last_rollout is not None:
-            st.page_link(
-                "views/canary.py", label="Canary", icon=":material/monitor_heart:",
-                query_params={"route": status.route.name},
-            )  # fmt: skip
-        st.page_link(
-            "views/routes.py", label="History", icon=":material/history:",
-            query_params={"route": status.route.name},
-        )  # fmt: skip
+            page_frame.link("canary", "Canary", "monitor_heart", route=route)
+        page_frame.link("routes", "History", "history", route=route)
 
 
-page_frame.show_page("The overview", show)
+# Of each state of a route: symbol and tone; the words come with the status.
+ROUTE_SIGNS: Final[Mapping[RouteState, tuple[str, Tone]]] = {
+    RouteState.UNPROVED: ("▲", Tone.WORSE),
+    RouteState.HARM: ("✕", Tone.WORSE),
+    RouteState.HELD: ("?", Tone.UNDECIDED),
+    RouteState.BAKE_HELD: ("?", Tone.UNDECIDED),
+    RouteState.PAUSED: ("?", Tone.UNDECIDED),
+    RouteState.APPROVAL: ("?", Tone.UNDECIDED),
+    RouteState.SUSPECT: ("▲", Tone.UNDECIDED),
+    RouteState.ROLLED_BACK: ("✕", Tone.WORSE),
+    RouteState.ABORTED: ("✕", Tone.NEUTRAL),
+    RouteState.TAKEN_BACK: ("✕", Tone.NEUTRAL),
+    RouteState.CANARY: ("◐", Tone.BETTER),
+    RouteState.BAKING: ("◐", Tone.BETTER),
+    RouteState.SHADOW: ("◐", Tone.BETTER),
+    RouteState.EVALUATING: ("◷", Tone.NEUTRAL),
+    RouteState.STEADY: ("=", Tone.NEUTRAL),
+}
+
+TABLE_HEADS: Final = ("Route", "State", "Serves", "Last verdict", "Last hour")
+
+
+def _headline(overview: RouteOverview, alerts: int, unconfirmed: int) -> tuple[str, str]:
+    """Answers as HTML whether a route needs somebody now; what ended lately follows.
+
+    alerts: how many are shown below. unconfirmed: break-glasses that wait for a second person.
+    """
+    now, statuses = overview.at, overview.active
+    routes = labels.plural(len(overview.names) - len(overview.faults), "route")
+    note = f"{routes} · {escape(labels.date_time(now))}"
+    also = list_news(statuses, now, mark=strong)[1:]
+    needs = describe_needs(
+        statuses,
+        alerts,
+        now,
+        unconfirmed=unconfirmed,
+        others=overview.others,
+        mark=strong,
+    )
+    return html.keep_units(needs), html.keep_units(" · ".join([*also, note]))
+
+
+def _card(status: RouteStatus, now: datetime, figures: str) -> str:
+    """Renders a route's card. figures: HTML of what is measured."""
+    why = f'<p class="why">{html.rich(status.reason)}</p>' if status.reason else ""
+    return html.block(
+        f'<div>{_who(status, now)}</div>{why}<div class="proof">{_proof(status, now)}</div>'
+        f'<div class="figures">{figures}</div>',
+        kind="sg-route",
+    )
+
+
+def _who(status: RouteStatus, now: datetime) -> str:
+    candidate = status.candidate or status.proposed
+    beside = f" · candidate {strong(candidate.name)}" if candidate else ""
+    return (
+        f'<span class="name">{escape(status.route.name)}</span> '
+        f"<p>{_state(status, now)}</p>"
+        f'<p class="note">serves {strong(status.incumbent.name)}{beside}</p>'
+    )
+
+
+def _label(status: RouteStatus) -> Label:
+    """How a route's state is shown."""
+    symbol, tone = ROUTE_SIGNS[status.state]
+    return Label(symbol, status.state_text, tone)
+
+
+def _state(status: RouteStatus, now: datetime) -> str:
+    ago = f" {escape(status.ended_ago(now))}" if status.state in ENDED_STATES else ""
+    return f"{html.state(_label(status))}{ago}"
+
+
+def _proof(status: RouteStatus, now: datetime) -> str:
+    verdict = status.last_verdict
+    if verdict is None:
+        return (
+            '<p class="note">last verdict</p><p class="neutral">none yet: no swap was decided '
+            "here</p>"
+        )
+    when = labels.age(verdict.decided_at, now)
+    return f'<p class="note">last verdict, {escape(when)}</p><p>{_verdict(status)}</p>'
+
+
+def _verdict(status: RouteStatus) -> str:
+    """The last verdict, which leads to its comparison, and whether it is stale."""
+    verdict, validity = status.last_verdict, status.standing
+    if verdict is None:
+        return '<span class="neutral">none yet</span>'
+    stale = validity and not validity.holds and verdict.candidate != status.route.incumbent
+    mark = f" {html.pill('STALE', labels.Tone.UNDECIDED)}" if stale else ""
+    shown = html.state(labels.verdict_label(verdict))
+    end = status.end if status.state in ENDED_STATES else None
+    if end is not None and verdict.outcome == "passed":
+        shown += f'<span class="neutral">, but {escape(end.clause)}</span>'
+    if status.verdict_proposal:
+        shown = html.link("compare", shown, id=status.verdict_proposal)
+    return f"{shown}{mark}"
+
+
+def _line(status: RouteStatus, now: datetime) -> Sequence[str]:
+    name = status.route.name
+    state = _state(status, now)
+    if status.last_rollout is not None:
+        state = html.link("canary", state, route=name)
+    requests = sum(minute.requests for minute in status.traffic)
+    failed = sum(minute.failed for minute in status.traffic)
+    return (
+        html.link("routes", strong(name), route=name),
+        state,
+        escape(status.incumbent.name),
+        _verdict(status),
+        f"{labels.plural(requests, 'request')}, {failed:,} failed" if requests else "–",
+    )
+
+
+if __name__ == "__main__":
+    page_frame.show_page("The overview", show)

@@ -11,7 +11,7 @@ import streamlit as st
 from dashboard import current_user, page_frame
 from dashboard.data import queries
 from dashboard.data.queries import ProposalRow
-from dashboard.dialogs import decision_dialogs
+from dashboard.dialogs import decisions
 from dashboard.text import comparison_text, html, labels
 from dashboard.text.html import escape, strong
 from dashboard.text.labels import Label
@@ -32,8 +32,7 @@ def show() -> None:
         ctx = page_frame.context()
         page, now = queries.proposals(ctx, st.query_params.get("after")), ctx.clock.now()
     st.html(html.title(*_answer(page, page.total)))
-    if page.invalid:
-        st.html(html.invalid(page.invalid))
+    page_frame.show_html(html.invalid(page.invalid))
     page_frame.show_done_message()
     page_frame.show_freezes()
     busy = {row.proposal.route: row for row in page if row.proposal.open}
@@ -41,10 +40,8 @@ def show() -> None:
     state = "open"
     if not page.total:
         command = "swapgate proposal create ROUTE PROVIDER/MODEL"
-        st.html(
-            html.empty(
-                "Nobody has proposed a swap yet. Use the form above, or this command:", command
-            )
+        page_frame.show_empty(
+            "Nobody has proposed a swap yet. Use the form above, or this command:", command
         )
     else:
         state = _state()
@@ -65,10 +62,7 @@ def show() -> None:
 def _older(after: str | None, state: str) -> None:
     """Link to older proposals; open ones are all on every page."""
     if after is not None and state != "open":
-        st.page_link(
-            "views/proposals.py", label="Older", icon=":material/history:",
-            query_params={"state": state, "after": after},
-        )  # fmt: skip
+        page_frame.link("proposals", "Older", "history", state=state, after=after)
 
 
 def _state() -> str:
@@ -128,16 +122,10 @@ def card(
         label = live or labels.phase_label(proposal)
         st.html(html.block(_what(row, label, titles, now)))
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.page_link(
-                "views/compare.py", label="Compare", icon=":material/balance:",
-                query_params={"id": proposal.id},
-            )  # fmt: skip
+            page_frame.link("compare", "Compare", "balance", id=proposal.id)
             if live is not None:
-                st.page_link(
-                    "views/canary.py", label="Canary", icon=":material/monitor_heart:",
-                    query_params={"route": proposal.route},
-                )  # fmt: skip
-            decision_dialogs.show_buttons(proposal, row.verdict, row.standing, now)
+                page_frame.link("canary", "Canary", "monitor_heart", route=proposal.route)
+            decisions.show_buttons(proposal, row.verdict, row.standing, now)
 
 
 def _what(row: ProposalRow, label: Label, titles: Mapping[str, str], now: datetime) -> str:
@@ -189,11 +177,9 @@ def create(routes: Sequence[str], busy: Mapping[str, ProposalRow]) -> None:
     prefilled = st.query_params.get("candidate")
     with st.expander("Propose a swap", icon=":material/add:", expanded=prefilled is not None):
         if not routes:
-            st.html(
-                html.empty(
-                    "There is no route yet, so nothing can be proposed:",
-                    "swapgate init --guided",
-                )
+            page_frame.show_empty(
+                "There is no route yet, so nothing can be proposed:",
+                "swapgate init --guided",
             )
             return
         request = _read_form(routes, prefilled, busy)
@@ -228,10 +214,8 @@ def _what_follows() -> str:
 
 def _lead_to(row: ProposalRow) -> None:
     """Link to a proposal's comparison."""
-    st.page_link(
-        "views/compare.py", label=f"See {row.candidate} instead of {row.incumbent}",
-        icon=":material/balance:", query_params={"id": row.proposal.id},
-    )  # fmt: skip
+    label = f"See {row.candidate} instead of {row.incumbent}"
+    page_frame.link("compare", label, "balance", id=row.proposal.id)
 
 
 def _read_form(
@@ -335,4 +319,5 @@ def _outlook(request: submission.ProposalRequest) -> None:
     st.html(html.note(f"The canary: {ramp.words}") + options)
 
 
-page_frame.show_page("The proposals", show)
+if __name__ == "__main__":
+    page_frame.show_page("The proposals", show)

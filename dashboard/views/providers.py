@@ -9,17 +9,42 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import page_frame
-from dashboard.dialogs import action_dialogs, provider_dialogs, provider_key_dialogs
-from dashboard.dialogs.action_dialogs import Opener
+from dashboard import current_user, dialog_forms, page_frame
+from dashboard.dialog_forms import Form, Opener, dialog, show_openers
+from dashboard.dialogs import provider_keys
+from dashboard.dialogs.provider_keys import ASKS
+from dashboard.form_fields import ask_object
 from dashboard.text import html, labels, provider_text
-from dashboard.text.html import escape
-from harness.control.providers import checks
+from dashboard.text.html import escape, strong
+from harness.control.context import Context
+from harness.control.providers import checks, discovery, model_lookup, registry
 from harness.control.providers.matrix import MatrixRow, build_matrix, load_minute_use
-from harness.domain.operations.access import Role
+from harness.control.providers.registry import NewProvider, ProviderChange
+from harness.control.routing import first_route, targets
+from harness.domain.operations.access import Actor, Role
 from harness.domain.providers.kinds import ProviderGroup
+from harness.domain.providers.oauth_kinds import OAUTH_ENDPOINTS
 from harness.domain.providers.probe import ProviderCheck
+from harness.domain.routing.target import JsonObject, RequestPatch
+from harness.domain.settings import TargetSeed
 
+OUTDATED: Final = "outdated-by-a-move"
+UNLISTED: Final = "unlisted-model"
+SHOWN: Final = 5
+KIND_NOTE: Final = "The kind sets the protocol. A server of your own is vllm, ollama or custom."
+OWN_MODEL: Final = (
+    "With any of these it is a model of its own: it has its own name, needs its own proof, and "
+    "can serve beside the plain one."
+)
+JSON_FIELDS: Final = (
+    ("parameters", "Parameters, as JSON; a client's own value wins", '{"temperature": 0}'),
+    ("patch", "Set whatever the client sent, as JSON", '{"store": false}'),
+    (
+        "format",
+        "response_format, instead of the client's, as JSON",
+        '{"type": "json_object"}',
+    ),
+)
 # With more providers than these, the page has a search and shows no more at once.
 MOST_CARDS: Final = 12
 
@@ -32,20 +57,17 @@ def show() -> None:
     now = ctx.clock.now()
     st.html(html.title(provider_text.title(rows), escape(labels.date_time(now))))
     page_frame.show_done_message()
-    provider_dialogs.show_outdated()
-    provider_dialogs.show_unlisted()
+    _show_once()
     here = provider_text.configured(rows)
-    add = Opener("Add a provider", ":material/add:", provider_dialogs.add_provider, "add")
+    add = Opener("Add a provider", ":material/add:", add_provider, "add")
     # Why a card's buttons are off is said once, and not on each card.
     of_cards = _openers(here[0]) if here else []
-    action_dialogs.show_openers([add], explain=[add, *of_cards])
+    show_openers([add], explain=[add, *of_cards])
     if here:
         _cards(_find(provider_text.by_urgency(here)), checked, now)
     else:
-        st.html(
-            html.empty(
-                "Add a provider above, or by this command:", "swapgate provider add openai"
-            )
+        page_frame.show_empty(
+            "Add a provider above, or by this command:", "swapgate provider add openai"
         )
     _others(rows)
     page_frame.copy_as_cli("provider", "matrix")
@@ -55,21 +77,15 @@ def _find(rows: Sequence[MatrixRow]) -> Sequence[MatrixRow]:
     """Lists the providers that somebody looks for, by name, kind or model."""
     if len(rows) <= MOST_CARDS:
         return rows
-    wanted = st.text_input(
-        "Find a provider",
-        key="find",
-        bind="query-params",
-        placeholder="Part of its name, kind or of a model",
-    )
-    words = (wanted or "").casefold().split()
-    found = [row for row in rows if all(word in _text(row) for word in words)]
+    wanted = page_frame.search("Find a provider", "Part of its name, kind or of a model")
+    found = [
+        row
+        for row in rows
+        if wanted(" ".join((row.provider, row.kind, *(m.model for m in row.models))))
+    ]
     shown = f"{min(len(found), MOST_CARDS)} of {labels.plural(len(rows), 'provider')}"
     st.html(html.note(shown if found else "No provider has this in its name, kind or models."))
     return found[:MOST_CARDS]
-
-
-def _text(row: MatrixRow) -> str:
-    return " ".join((row.provider, row.kind, *(m.model for m in row.models))).casefold()
 
 
 def _cards(
@@ -86,7 +102,7 @@ def _cards(
             )
             st.html(html.block(*parts, kind="sg-provider"))
             _models(row)
-            action_dialogs.show_openers(_openers(row), explain=())
+            show_openers(_openers(row), explain=())
 
 
 def _models(row: MatrixRow) -> None:
@@ -103,19 +119,22 @@ def _models(row: MatrixRow) -> None:
 
 def _openers(row: MatrixRow) -> list[Opener]:
     """Lists the buttons of a provider's card."""
-    name, dialogs, proposer = row.provider, provider_dialogs, Role.PROPOSER
+    name, asks = row.provider, Role.PROPOSER
     access = "Sign in or out" if row.group is ProviderGroup.OAUTH else "Keys"
-    check, model = partial(dialogs.check_now, name), partial(dialogs.add_model, name)
-    keys = partial(provider_key_dialogs.change_keys, name)
-    remove = partial(dialogs.remove, name)
-    address = partial(dialogs.change_address, name)
+    keys = partial(provider_keys.change_keys, name)
+    address = partial(change_address, name)
     return [
-        Opener("Check now", ":material/network_check:", check, f"check-{name}", proposer),
-        Opener("Add a model", ":material/add:", model, f"model-{name}", proposer),
+        Opener(
+            "Check now", ":material/network_check:", partial(check_now, name), f"check-{name}",
+            asks,
+        ),
+        Opener(
+            "Add a model", ":material/add:", partial(add_model, name), f"model-{name}", asks
+        ),
         Opener(access, ":material/key:", keys, f"set-{name}"),
         Opener("Change the address", ":material/link:", address, f"address-{name}"),
-        Opener("Remove", ":material/delete:", remove, f"remove-{name}"),
-    ]
+        Opener("Remove", ":material/delete:", partial(remove, name), f"remove-{name}"),
+    ]  # fmt: skip
 
 
 def _others(rows: Sequence[MatrixRow]) -> None:
@@ -130,4 +149,142 @@ def _others(rows: Sequence[MatrixRow]) -> None:
         st.html(html.table(heads, cells))
 
 
-page_frame.show_page("The providers", show)
+@dialog("Add a provider", width="medium")
+def add_provider() -> None:
+    """Asks for kind, name, address and key. What depends on the kind keeps its own value."""
+    kind = st.selectbox("Kind", first_route.provider_choices(), key="new-kind", index=None,
+                        placeholder="Choose what it speaks")  # fmt: skip
+    if kind is None:
+        st.html(html.note(KIND_NOTE))
+        with st.expander(f"An account to sign in to: {', '.join(OAUTH_ENDPOINTS)}"):
+            provider_keys.show_account_commands(list(OAUTH_ENDPOINTS))
+        return
+    form = Form(Role.ADMIN, "new", kind, waits_for=ASKS)
+    name = form.text("name", "Name, which stands before its models, as in NAME/MODEL", kind)
+    address = form.text("address", "Address", first_route.usual_address(kind))
+    form.need(name and address, "Name and address are needed.")
+    key = form.text("key", "Key", type="password", autocomplete="off")
+    st.html(html.note("Stored encrypted and never shown. Leave it empty where none is needed."))
+    wanted = NewProvider(kind, name, address, key)
+    done = f"added {name}. Its card says what the check found."
+    form.submit("Add and check", done, registry.add_provider, wanted)
+
+
+@dialog("Add a model", width="medium")
+def add_model(provider: str) -> None:
+    """Asks for a model: one that the provider lists or the catalogue knows, or a name."""
+    form = Form(Role.PROPOSER, "model", provider, waits_for=ASKS)
+    offers = model_lookup.list_configured_offers(page_frame.context())
+    named = [name for name, _ in offers if name.startswith(f"{provider}/")]
+    models = [name.removeprefix(f"{provider}/") for name in named]
+    model = form.choose_or_type(
+        "of", f"Model of {provider}", models, need="Choose a model first.",
+        placeholder="Choose one, or write its name",
+    )  # fmt: skip
+    known = f"{len(models):,} models are known." if models else "No model of it is known yet."
+    st.html(html.note(f"{known} A model in this list serves nobody until a route names it."))
+    if st.button("Ask for its list of models", key=f"list-{provider}", type="tertiary",
+                 disabled=bool(current_user.why_not(Role.PROPOSER))):  # fmt: skip
+        with st.spinner(f"{ASKS} …"):
+            current_user.attempt(
+                lambda actor: _read_list(actor, provider),
+                lambda _: f"{provider} listed its models.",
+            )
+    seed = TargetSeed(provider, model, *_ask_request(form))
+    # It has a name of its own once it is chosen.
+    name = seed.target.name if model else ""
+    form.submit("Add the model", f"added {name}.", _add_model, seed)
+
+
+def _read_list(actor: Actor, provider: str) -> None:
+    discovery.discover_models(page_frame.context(), actor, provider)
+    dialog_forms.reopen(f"model-{provider}")
+
+
+def _ask_request(form: Form) -> tuple[JsonObject, RequestPatch]:
+    """Asks what is sent to a model beside the client's request: its parameters, and a change of
+    the request.
+    """
+    with st.expander("Parameters, and changes of each request (optional)"):
+        st.html(html.note(OWN_MODEL))
+        found = []
+        for part, label, example in JSON_FIELDS:
+            value, wrong = ask_object(label, key=form.key(part), example=example)
+            form.need(not wrong, wrong)
+            found.append(value)
+        addendum = st.text_area("Text appended to the system message", key=form.key("addendum"))
+    own, forced, response_format = found
+    return own, RequestPatch(forced, (addendum or "").strip(), response_format or None)
+
+
+def _add_model(ctx: Context, actor: Actor, seed: TargetSeed) -> None:
+    added = targets.add_target(ctx, actor, seed)
+    if unlisted := discovery.describe_unlisted(ctx, actor, added):
+        st.session_state[UNLISTED] = (added.name, unlisted)
+
+
+@dialog("Change the address", width="medium")
+def change_address(provider: str) -> None:
+    """Asks for another address, and why."""
+    before = registry.get_provider(page_frame.context(), provider)
+    form = Form(Role.ADMIN, "base", provider, waits_for=ASKS)
+    address = form.text(
+        "address", f"Address of {provider}", before.api_base, need="An address is needed."
+    )
+    form.need(address != before.api_base, "This is its address already.")
+    used = ", ".join(before.routes[:SHOWN]) + (" …" if len(before.routes) > SHOWN else "")
+    goes_on = (
+        f"Routes that use it ({used}) go on with the new address at once; what was measured "
+        "before is no proof for them any more."
+    )
+    st.html(html.note(goes_on if before.routes else "No route uses it."))
+    done = f"moved {provider} to {address}."
+    form.submit("Change and check", done, _change_address, provider, address, form.reason())
+
+
+def _change_address(
+    ctx: Context, actor: Actor, provider: str, address: str, reason: str
+) -> None:
+    change = ProviderChange(api_base=address, reason=reason)
+    moved = registry.change_provider(ctx, actor, provider, change, create=False)
+    if moved.outdated:
+        st.session_state[OUTDATED] = (provider, ", ".join(moved.outdated))
+    checks.check_provider(ctx, actor, provider)
+
+
+def _show_once() -> None:
+    """Shows, once, what waits for new proof since a provider was moved, and what the provider
+    says of the model that was just added.
+    """
+    for key, words in (
+        (OUTDATED, "{} was moved: waiting for new proof."),
+        (UNLISTED, "{} is added, and may answer nothing:"),
+    ):
+        name, why = st.session_state.pop(key, ("", ""))
+        if why:
+            st.html(html.banner(words.format(name), why))
+
+
+@dialog("Remove the provider")
+def remove(provider: str) -> None:
+    """Asks for the provider's name, so that no stray click removes one."""
+    form = Form(Role.ADMIN, "remove", provider)
+    form.say(
+        f"{strong(provider)} and its stored keys are removed on every router within 2 s. This "
+        "is refused while a route, a proposal, a shadow or a judge uses it."
+    )
+    form.confirm(provider)
+    form.submit("Remove it", f"removed {provider}.", registry.remove_provider, provider)
+
+
+def check_now(provider: str) -> None:
+    """Asks the provider at once, without a dialog: it changes nothing."""
+    with st.spinner(f"{ASKS} …"):
+        current_user.attempt(
+            lambda actor: checks.check_provider(page_frame.context(), actor, provider),
+            lambda _: f"{provider} was asked. Its card says what was found.",
+        )
+
+
+if __name__ == "__main__":
+    page_frame.show_page("The providers", show)

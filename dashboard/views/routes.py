@@ -13,19 +13,12 @@ from dashboard import page_frame
 from dashboard.charts import route_timeline
 from dashboard.data import queries
 from dashboard.data.queries import RouteView
-from dashboard.dialogs import (
-    action_dialogs,
-    break_glass_dialogs,
-    drift_dialogs,
-    freeze_dialogs,
-    route_dialogs,
-    switch_dialogs,
-)
-from dashboard.dialogs.action_dialogs import Opener
-from dashboard.text import drift_text, html, labels, route_text
+from dashboard.dialog_forms import Opener, show_openers
+from dashboard.dialogs import route_dialogs, route_holds
+from dashboard.text import html, labels, route_text
 from dashboard.text.html import escape, strong
 from harness.control.operations.queries import list_freezes
-from harness.control.routing import kill_switch, routes, seed
+from harness.control.routing import routes, seed
 from harness.domain.operations.access import Role
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.overrides import RequestKind
@@ -33,7 +26,6 @@ from harness.domain.routing.route_history import RouteRecord
 from harness.domain.routing.table import RouteSettings
 
 MOST_FREEZES: Final = 10
-_ADD: Final = Opener("Add a route …", ":material/add:", route_dialogs.add_route, "add-route")
 
 
 def show() -> None:
@@ -43,11 +35,7 @@ def show() -> None:
     if not names:
         st.html(html.title("There is no route yet"))
         page_frame.show_done_message()
-        st.html(
-            html.empty(
-                "This asks for one and makes it, as First steps does:", "swapgate init --guided"
-            )
-        )
+        page_frame.show_no_route()
         return
     # The page's first line is its answer; the choice of the route comes below it.
     top = st.container()
@@ -62,8 +50,8 @@ def show() -> None:
     actions(view)
     behind(view)
     if view.drift:
-        st.html(drift_text.drift_card(name, view.drift))
-        action_dialogs.show_openers(drift_dialogs.drift_openers(name, view.drift))
+        st.html(route_text.drift_card(name, view.drift))
+        show_openers(route_holds.drift_openers(name, view.drift))
     settings(view)
     page_frame.show_html(freezes(view))
     st.html(route_text.measured_section(view, queries.titles(page_frame.context())))
@@ -75,46 +63,21 @@ def show() -> None:
 
 def actions(view: RouteView) -> None:
     """Shows what can be done: the kill switch first."""
-    dialogs, name = route_dialogs, view.route.name
-    action_dialogs.show_openers(
+    name, holds = view.route.name, route_holds
+    chain = partial(route_dialogs.edit_chain, view)
+    change = partial(route_dialogs.change_settings, view)
+    show_openers(
         [
-            *lifts(view),
-            switch_dialogs.kill_switch_opener(name),
-            *freeze_dialogs.freeze_openers(name),
-            Opener(
-                "Edit the fallbacks …",
-                ":material/alt_route:",
-                partial(dialogs.edit_chain, view),
-                "edit-chain",
-            ),
-            Opener(
-                "Settings …", ":material/tune:", partial(dialogs.change_settings, view), "tune"
-            ),
-            _ADD,
+            *holds.lift_openers(name),
+            holds.kill_switch_opener(name),
+            *holds.freeze_openers(name),
+            Opener("Edit the fallbacks …", ":material/alt_route:", chain, "edit-chain"),
+            Opener("Settings …", ":material/tune:", change, "tune"),
+            Opener("Add a route …", ":material/add:", route_dialogs.add_route, "add-route"),
             # The one that needs no proof stands last.
-            *break_glass_dialogs.list_openers(name),
+            *holds.break_glass_openers(name),
         ]
     )
-
-
-def lifts(view: RouteView) -> list[Opener]:
-    """Lists the buttons that lift the kill switches about this route."""
-    name = view.route.name
-    about = [
-        switch
-        for switch in kill_switch.list_live_switches(page_frame.context())
-        if switch.route in (None, name)
-    ]
-    return [
-        Opener(
-            f"Lift the switch of {switch.force}",
-            ":material/lock_open:",
-            partial(switch_dialogs.lift, switch),
-            f"lift-{switch.id}",
-            Role.APPROVER,
-        )
-        for switch in about
-    ]
 
 
 def header(view: RouteView) -> None:
@@ -240,8 +203,7 @@ def history(view: RouteView) -> None:
     ]
     note = "Newest first. No entry can be changed or removed."
     st.html(html.section("History", note) + html.table(heads, rows, stacked=True))
-    if view.history.invalid:
-        st.html(html.invalid(view.history.invalid))
+    page_frame.show_html(html.invalid(view.history.invalid))
     if view.history.next is not None:
         more = (
             f"{len(rows)} of {view.history.total:,} versions; the command below lists "
@@ -276,11 +238,7 @@ def versions(view: RouteView) -> None:
         st.html(html.note("These two versions are identical."))
         return
     rows = [
-        (
-            escape(field),
-            f"<del>{escape(view.name(before))}</del>",
-            f"<ins>{escape(view.name(after))}</ins>",
-        )
+        (escape(field), *html.changed(view.name(before), view.name(after)))
         for field, (before, after) in difference.items()
     ]
     st.html(html.table(("Field", f"Version {older}", f"Version {newer}"), rows))
@@ -292,13 +250,13 @@ def back(view: RouteView) -> None:
             "Roll back", "A model that has served this route before needs no new proof."
         )
     )
-    former = queries.former_versions(view)
     why = "There is no former model: this one has served the route from the start."
+    missing = "" if queries.former_versions(view) else why
     open_ = partial(route_dialogs.roll_back, view)
-    missing = "" if former else why
-    action_dialogs.show_openers(
+    show_openers(
         [Opener("Roll back …", ":material/undo:", open_, "back", Role.APPROVER, missing)]
     )
 
 
-page_frame.show_page("The route", show)
+if __name__ == "__main__":
+    page_frame.show_page("The route", show)

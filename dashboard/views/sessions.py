@@ -13,15 +13,14 @@ import streamlit as st
 from dashboard import current_user, page_frame
 from dashboard.data import sessions
 from dashboard.data.sessions import MOST_MESSAGES, SessionView
-from dashboard.dialogs import action_dialogs
-from dashboard.dialogs.action_dialogs import Opener
+from dashboard.dialog_forms import REASON, Form, Opener, dialog, show_openers
 from dashboard.text import html, labels, session_text
 from harness.control.agents import agents, switches
 from harness.control.agents.queries import list_agent_grants
 from harness.domain.agents.agent import AgentSession
 from harness.domain.agents.grant import AgentGrant
 from harness.domain.agents.switch_request import ModelSwitchRequest
-from harness.domain.errors import NotFound, SwapgateError
+from harness.domain.errors import NotFound
 from harness.domain.operations.access import Role
 from harness.domain.pagination import PageRequest
 
@@ -38,51 +37,36 @@ def decide(verb: str, request: ModelSwitchRequest, agent: str) -> None:
     """
     act, done = DECISIONS[verb]
 
-    @action_dialogs.dialog(f"{verb} the switch?", width="medium")
+    @dialog(f"{verb} the switch?", width="medium")
     def ask() -> None:
-        ctx = page_frame.context()
-        st.html(session_text.switch_details(request, agent, ctx.clock.now()))
-        label = "Your reason (optional; the agent is told)"
-        reason = st.text_input(label, key=f"why-{verb}-{request.id}")
-        action_dialogs.submit(
-            f"{verb} the switch",
-            key=f"now-{verb}-{request.id}",
-            role=Role.APPROVER,
-            missing="",
-            act=lambda actor: act(ctx, actor, request.id, reason, fingerprint=request.hash),
-            done=lambda actor: f"{actor.name} {done} the switch that {agent} asked for.",
+        form = Form(Role.APPROVER, verb, request.id)
+        now = page_frame.context().clock.now()
+        st.html(session_text.switch_details(request, agent, now))
+        reason = form.text("why", "Your reason (optional; the agent is told)")
+        said = f"{done} the switch that {agent} asked for."
+        form.submit(
+            f"{verb} the switch", said, act, request.id, reason, fingerprint=request.hash
         )
 
     ask()
 
 
-@action_dialogs.dialog("Revoke a grant", width="medium")
+@dialog("Revoke a grant", width="medium")
 def revoke_grant(grants: Sequence[AgentGrant]) -> None:
     """Asks which grant ends, and why. grants: those in force."""
+    form, lacks = Form(Role.APPROVER, "grant"), "Choose a grant and give a reason."
     choices = {f"{grant.target_name} · {grant.agent} · {grant.id}": grant for grant in grants}
-    choice = st.selectbox(
-        "Which", list(choices), index=None, placeholder="Choose a grant", key="grant"
-    )
-    st.html(
-        html.note(
-            "Routers refuse the model within seconds. A session on it answers again once it is "
-            "switched to another model."
-        )
-    )
-    reason = action_dialogs.ask_reason("grant-why")
-    grant = choices.get(choice or "")
-    action_dialogs.submit(
-        "Revoke it",
-        key="revoke-now",
-        role=Role.APPROVER,
-        missing="" if grant is not None and reason else "Choose a grant and give a reason.",
-        act=lambda actor: grant and agents.revoke_grant(
-            page_frame.context(), actor, grant.id, reason
-        ),
-        done=lambda actor: f"{actor.name} revoked {grant.id if grant else ''}.",
-    )  # fmt: skip
+    choice = form.choose("which", "Which", choices, need=lacks, placeholder="Choose a grant")
+    st.html(html.note(GRANT_ENDS))
+    id_ = choices[choice].id if choice else ""
+    reason = form.text("why", REASON, need=lacks)
+    form.submit("Revoke it", f"revoked {id_}.", agents.revoke_grant, id_, reason)
 
 
+GRANT_ENDS = (
+    "Routers refuse the model within seconds. A session on it answers again once it is "
+    "switched to another model."
+)
 EVERY = "2s"
 MOST_GRANTS = 50
 DECISION = "switch_decision"
@@ -109,17 +93,13 @@ def live(address: Mapping[str, str]) -> None:
 
     What comes and goes stands in a container, so that nothing below it is drawn anew.
     """
-    current_user.require_reader()
     # Under this key it does not fade while it is read anew.
     with st.container(key="live-sessions"):
-        try:
+        with current_user.live_part("The sessions"):
             if session := address.get("session"):
                 _show_session(session, _position(address.get("behind", "")))
             else:
                 _show_list(address.get("after"))
-        except SwapgateError as error:
-            why = f"Trying again. {page_frame.ROUTER_SERVES}"
-            st.html(html.failure("The sessions cannot be read at the moment", str(error), why))
         now = page_frame.context().clock.now()
         st.html(html.note(f"updated {labels.time_of_day(now)} UTC, every 2 s"))
 
@@ -132,18 +112,16 @@ def _show_list(after: str | None) -> None:
         for request in view.waiting:
             _show_waiting(request, view.agents[request.agent], view.now)
     if not view.sessions:
-        st.html(
-            html.empty(
-                "No agent has held a conversation yet. This page says how to open one:",
-                "swapgate docs open agents",
-            )
+        page_frame.show_empty(
+            "No agent has held a conversation yet. This page says how to open one:",
+            "swapgate docs open agents",
         )
     readable = current_user.may_read_content()
     for session in view.sessions:
         line = session_text.session_line(session, view.now, with_user=readable)
         _show_session_link(session, view.agents[session.agent], line)
     if view.sessions.next is not None:
-        _link("Older", "history", after=view.sessions.next)
+        page_frame.link("sessions", "Older", "history", after=view.sessions.next)
 
 
 def _show_waiting(request: ModelSwitchRequest, agent: str, now: datetime) -> None:
@@ -168,7 +146,9 @@ def _show_waiting(request: ModelSwitchRequest, agent: str, now: datetime) -> Non
 
 def _show_session_link(session: AgentSession, agent: str, line: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
-        _link(session_text.link_label(agent, session), "forum", session=session.id)
+        page_frame.link(
+            "sessions", session_text.link_label(agent, session), "forum", session=session.id
+        )
         st.html(line, width="content")
 
 
@@ -182,9 +162,11 @@ def _show_session(id_: str, behind: int | None) -> None:
     readable = current_user.may_read_content()
     st.html(html.title(*session_text.session_title(view)))
     with st.container(horizontal=True):
-        _link("All sessions", "list")
+        page_frame.link("sessions", "All sessions", "list")
         if view.session.parent:
-            _link("Spawned by", "arrow_upward", session=view.session.parent)
+            page_frame.link(
+                "sessions", "Spawned by", "arrow_upward", session=view.session.parent
+            )
     with st.container():
         for request in view.waiting:
             _show_waiting(request, view.agent, view.now)
@@ -205,23 +187,15 @@ def _show_grants() -> None:
     """Show which literal models people granted to agents; outside of what refreshes itself."""
     ctx = page_frame.context()
     page, now = list_agent_grants(ctx, PageRequest(MOST_GRANTS)), ctx.clock.now()
-    if page.invalid:
-        st.html(html.invalid(page.invalid))
+    page_frame.show_html(html.invalid(page.invalid))
     if not page.items:
         return
     st.html(html.section("Grants", session_text.GRANTS_NOTE))
     in_force = [grant for grant in page if session_text.is_in_force(grant, now)]
-    action_dialogs.show_openers(
-        [
-            Opener(
-                "Revoke a grant …",
-                ":material/block:",
-                partial(revoke_grant, in_force),
-                "revoke-grant",
-                Role.APPROVER,
-                "" if in_force else "No grant is in force.",
-            )
-        ]
+    none = "" if in_force else "No grant is in force."
+    revoke, key = partial(revoke_grant, in_force), "revoke-grant"
+    show_openers(
+        [Opener("Revoke a grant …", ":material/block:", revoke, key, Role.APPROVER, none)]
     )
     rows = [session_text.grant_cells(grant, now) for grant in page]
     st.html(html.table(session_text.GRANT_HEADS, rows, stacked=True))
@@ -242,7 +216,7 @@ def _say_gone() -> None:
             "agents.keep_days after its last message, and a user's are deleted on request."
         )
     )
-    _link("All sessions", "list")
+    page_frame.link("sessions", "All sessions", "list")
 
 
 def _show_transcript(view: SessionView, *, readable: bool) -> None:
@@ -255,15 +229,14 @@ def _show_transcript(view: SessionView, *, readable: bool) -> None:
     with st.container(horizontal=True):
         if view.after:
             before = str(max(0, view.after - MOST_MESSAGES))
-            _link("Earlier", "history", session=view.session.id, behind=before)
+            page_frame.link(
+                "sessions", "Earlier", "history", session=view.session.id, behind=before
+            )
         if last < view.total:
-            _link("Later", "history", session=view.session.id, behind=str(last))
+            page_frame.link(
+                "sessions", "Later", "history", session=view.session.id, behind=str(last)
+            )
 
 
-def _link(label: str, icon: str, **query: str) -> None:
-    """Link to this page, with what its address chooses."""
-    page, symbol = "views/sessions.py", f":material/{icon}:"
-    st.page_link(page, label=label, icon=symbol, query_params=query or None)
-
-
-page_frame.show_page("The sessions", show)
+if __name__ == "__main__":
+    page_frame.show_page("The sessions", show)

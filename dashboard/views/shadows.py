@@ -4,7 +4,7 @@ that ended; it starts and stops them.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
@@ -13,16 +13,16 @@ from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import current_user, page_frame
 from dashboard.data import queries
-from dashboard.dialogs import action_dialogs, shadow_dialogs
-from dashboard.dialogs.action_dialogs import Opener
+from dashboard.dialog_forms import Form, Opener, dialog, show_openers
+from dashboard.form_fields import Field, ask_fields
 from dashboard.text import html, labels, shadow_text
-from dashboard.text.html import escape
+from dashboard.text.html import escape, strong
 from harness.control.operations.queries import list_shadows
 from harness.control.shadow import shadows
-from harness.control.shadow.shadows import ShadowStatus
-from harness.domain.errors import SwapgateError
+from harness.control.shadow.shadows import DEFAULT_LASTS, ShadowRequest, ShadowStatus
 from harness.domain.operations.access import Role
 from harness.domain.pagination import PageRequest
+from harness.domain.shadow.shadow import MAX_AT_ONCE, MAX_PER_DAY, Shadow, ShadowLimits
 
 MOST_ROWS: Final = 50
 EVERY: Final = "2s"
@@ -36,37 +36,28 @@ def show() -> None:
         page = list_shadows(ctx, PageRequest(MOST_ROWS))
     heading = st.empty()
     heading.html(_heading(running, now))
-    if page.invalid:
-        st.html(html.invalid(page.invalid))
+    page_frame.show_html(html.invalid(page.invalid))
     page_frame.show_done_message()
-    start = Opener(
-        "Start a shadow …",
-        ":material/filter_none:",
-        partial(shadow_dialogs.start, names),
-        "start-shadow",
-        Role.PROPOSER,
-        "" if names else "There is no route yet: First steps makes one.",
+    none = "" if names else "There is no route yet: First steps makes one."
+    start_, icon = partial(start, names), ":material/filter_none:"
+    show_openers(
+        [Opener("Start a shadow …", icon, start_, "start-shadow", Role.PROPOSER, none)]
     )
-    action_dialogs.show_openers([start])
     slots: dict[str, DeltaGenerator] = {}
     for status in running:
         route = status.record.shadow.route
         # Its name keeps it from fading while it is read anew (styles.css).
         with st.container(key=f"live-{status.record.shadow.id}"):
             slots[status.record.shadow.id] = st.empty()
-        stop = partial(shadow_dialogs.stop, status.record.shadow)
-        action_dialogs.show_openers(
-            [Opener("Stop it …", ":material/stop:", stop, f"stop-{route}", Role.PROPOSER)],
-            explain=(),
-        )
+        stop_, key = partial(stop, status.record.shadow), f"stop-{route}"
+        opener = Opener("Stop it …", ":material/stop:", stop_, key, Role.PROPOSER)
+        show_openers([opener], explain=())
     ended = [status for status in page if status.record.shadow.id not in slots]
     if not running and not ended:
-        st.html(
-            html.empty(
-                "A shadow sends a share of a route's requests to a second model, too, and "
-                "compares the answers. This starts one:",
-                "swapgate shadow start ROUTE PROVIDER/MODEL --reason WHY",
-            )
+        page_frame.show_empty(
+            "A shadow sends a share of a route's requests to a second model, too, and "
+            "compares the answers. This starts one:",
+            "swapgate shadow start ROUTE PROVIDER/MODEL --reason WHY",
         )
     if running:
         live(heading, slots)
@@ -89,26 +80,90 @@ def live(heading: DeltaGenerator, slots: Mapping[str, DeltaGenerator]) -> None:
 
     slots: where each one's figures stand, by its id.
     """
-    current_user.require_reader()
-    try:
+    with current_user.live_part("The figures"):
         ctx = page_frame.context()
         now, running = ctx.clock.now(), shadows.list_running(ctx)
-    except SwapgateError as error:
-        why = f"Trying again. {page_frame.ROUTER_SERVES}"
-        st.html(html.failure("The figures cannot be read at the moment", str(error), why))
-        return
-    if {status.record.shadow.id for status in running} != set(slots):
-        st.rerun()
-    heading.html(_heading(running, now))
-    for status in running:
-        with slots[status.record.shadow.id].container():
-            for part in shadow_text.running_parts(status, now):
-                st.html(part)
-    st.html(html.note(f"updated {labels.time_of_day(now)} UTC, every 2 s"))
+        if {status.record.shadow.id for status in running} != set(slots):
+            st.rerun()
+        heading.html(_heading(running, now))
+        for status in running:
+            with slots[status.record.shadow.id].container():
+                for part in shadow_text.running_parts(status, now):
+                    st.html(part)
+        st.html(html.note(f"updated {labels.time_of_day(now)} UTC, every 2 s"))
 
 
 def _heading(running: Sequence[ShadowStatus], now: datetime) -> str:
     return html.title(shadow_text.list_title(running), escape(labels.date_time(now)))
 
 
-page_frame.show_page("The shadows", show)
+LASTS: Final[Mapping[str, timedelta]] = {
+    "2 hours": timedelta(hours=2),
+    "1 day": timedelta(days=1),
+    "7 days": timedelta(days=7),
+    "30 days": timedelta(days=30),
+}
+LIMITS: Final[Sequence[Sequence[Field]]] = (
+    (
+        Field("share_bps", "Share of the callers, in %", "share", 0.01, 100.0),
+        Field("usd_per_day", "US dollars a day (empty: no limit)", "limit", 0.01),
+    ),
+    (
+        Field("requests_per_day", "Requests a day", "number", 1, MAX_PER_DAY),
+        Field("at_once", "At once, in each worker", "number", 1, MAX_AT_ONCE),
+    ),
+)
+PRIVATE: Final = (
+    "The candidate's provider gets what these callers write. Nobody gets the candidate's "
+    "answers: they are compared, counted and forgotten."
+)
+NEEDS: Final = (
+    "A proposer needs an open proposal of this candidate; without one, an approver starts it."
+)
+
+
+@dialog("Start a shadow", width="medium")
+def start(names: Sequence[str]) -> None:
+    """Asks for route and candidate, how much is mirrored, for how long and why."""
+    ctx, form = page_frame.context(), Form(Role.PROPOSER, "shadow")
+    route = form.choose("route", "Route", names)
+    candidates = queries.candidates(ctx, route) if route else ()
+    candidate = form.choose_or_type(f"candidate-{route}", "Candidate", candidates)
+    form.need(route and candidate, "Choose route and candidate first.")
+    limits = ShadowLimits(**ask_fields(LIMITS, ShadowLimits(), form.key))
+    default = list(LASTS.values()).index(DEFAULT_LASTS)
+    lasts = st.selectbox("How long", list(LASTS), index=default, key=form.key("lasts"))
+    share = labels.weight(limits.share_bps)
+    if route and candidate:
+        form.say(
+            f"Within 2 s, {escape(share)} of the callers of {strong(route)} are mirrored to "
+            f"{strong(candidate)}; all of them go on getting the answers of "
+            f"{strong(queries.incumbent_name(ctx, route))}.",
+            PRIVATE,
+            note=NEEDS,
+        )
+    wanted = ShadowRequest(route or "", candidate, limits, form.reason(), LASTS[lasts])
+    mirrored = f"{share} of the callers of route {route} are mirrored to {candidate}."
+    form.submit("Start it", f"started a shadow: {mirrored}", shadows.start_shadow, wanted)
+
+
+@dialog("Stop the shadow")
+def stop(shadow: Shadow) -> None:
+    """Says what ends, and asks why."""
+    form, waits = Form(Role.PROPOSER, "shadow-stop", shadow.id), ""
+    if shadow.proposal:
+        waits = (
+            f"Its proposal {strong(shadow.proposal)} waits until somebody starts a shadow "
+            "again: its canary opens after enough compared pairs."
+        )
+    form.say(
+        f"Within 2 s nothing of route {strong(shadow.route)} is mirrored to "
+        f"{strong(shadow.candidate.name)} any more. What was counted stays.",
+        waits,
+    )
+    done = f"stopped the shadow of route {shadow.route}."
+    form.submit("Stop it", done, shadows.stop_shadow, shadow.route, reason=form.reason())
+
+
+if __name__ == "__main__":
+    page_frame.show_page("The shadows", show)

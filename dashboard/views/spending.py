@@ -15,25 +15,17 @@ def show() -> None:
         ctx = page_frame.context()
         report = load_report(ctx)
     st.html(html.title(html.rich(report.headline), labels.date_time(ctx.clock.now())))
-    page_frame.show_html(reason_note(report))
+    if report.reason:  # why work waits
+        st.html(html.note(f"{report.reason}. Users' requests are served as before."))
     if any(row.calls or row.spent_usd for row in report.purposes):
         st.html(purposes_table(report))
     else:
-        st.html(
-            html.empty(
-                "Nothing was spent in this month. An eval does:",
-                "swapgate eval run SUITE PROVIDER/MODEL",
-            )
+        page_frame.show_empty(
+            "Nothing was spent in this month. An eval does:",
+            "swapgate eval run SUITE PROVIDER/MODEL",
         )
     st.html(figures_section(report))
     page_frame.copy_as_cli("spending")
-
-
-def reason_note(report: SpendingReport) -> str:
-    """Says why work waits, and how it goes on; empty while nothing waits."""
-    if not report.reason:
-        return ""
-    return html.note(f"{report.reason}. Users' requests are served as before.")
 
 
 def purposes_table(report: SpendingReport) -> str:
@@ -61,4 +53,5 @@ def figures_section(report: SpendingReport) -> str:
     return html.section("Forecast, canaries and swaps") + html.facts(rows)
 
 
-page_frame.show_page("The month's spending", show)
+if __name__ == "__main__":
+    page_frame.show_page("The month's spending", show)

@@ -2,18 +2,20 @@
 a suite on a model, adds one by its data file, and labels captured requests for one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import streamlit as st
 
-from dashboard import page_frame
+from dashboard import current_user, dialog_forms, downloads, page_frame
+from dashboard.data import queries
 from dashboard.data.suites import RunView, SuitesPage, SuiteView, load_suites
-from dashboard.dialogs import action_dialogs, suite_dialogs
-from dashboard.dialogs.action_dialogs import Opener
+from dashboard.dialog_forms import Form, Opener, dialog, show_openers
+from dashboard.dialogs import suite_fields
 from dashboard.text import html, labels
-from dashboard.text.html import escape
+from dashboard.text.html import escape, strong
 from dashboard.text.suite_text import (
     RUN_HEADS,
     SUITE_HEADS,
@@ -22,8 +24,14 @@ from dashboard.text.suite_text import (
     suite_cells,
     title,
 )
-from harness.domain.evals.run import EvalRun
-from harness.domain.operations.access import Role
+from harness.app import suite_import
+from harness.app.suite_import import SuiteUpload
+from harness.control.context import Context
+from harness.control.evals import worker_supervision
+from harness.control.privacy import captures
+from harness.domain.evals.run import EvalRun, RunBudget
+from harness.domain.operations.access import Actor, Role
+from harness.domain.privacy.capture import answer_text, user_text
 
 # With more suites than these, the page has a search.
 MOST_ROWS: Final = 20
@@ -44,47 +52,43 @@ def show() -> None:
         _suites(page)
     else:
         command = "swapgate suite import FILE --suite NAME --scorer exact"
-        st.html(html.empty("Add a suite above, or by this command:", command))
+        page_frame.show_empty("Add a suite above, or by this command:", command)
     _runs(page)
     page_frame.copy_as_cli("suite", "list")
 
 
 def _buttons(page: SuitesPage) -> None:
-    dialogs = suite_dialogs
     able = {v.summary.name: v.summary.items or 0 for v in page.suites if not v.summary.error}
-    openers = [
-        Opener(
-            "Run a suite", ":material/play_arrow:",
-            partial(dialogs.run_suite, able, page.targets), "run", Role.PROPOSER,
-            "" if able else "There is no suite to run.",
-        ),
-        Opener("Add a suite", ":material/upload_file:", dialogs.add_suite, "add-suite"),
-        Opener(
-            "Label captured requests", ":material/label:", dialogs.label_captures, "label",
-            Role.APPROVER,
-        ),
-    ]  # fmt: skip
-    action_dialogs.show_openers(openers)
+    run, none = partial(run_suite, able, page.targets), "There is no suite to run."
+    show_openers(
+        [
+            Opener(
+                "Run a suite", ":material/play_arrow:", run, "run", Role.PROPOSER,
+                "" if able else none,
+            ),
+            Opener("Add a suite", ":material/upload_file:", add_suite, "add-suite"),
+            Opener(
+                "Label captured requests", ":material/label:", label_captures, "label",
+                Role.APPROVER,
+            ),
+        ]
+    )  # fmt: skip
 
 
 def _suites(page: SuitesPage) -> None:
     found: Sequence[SuiteView] = page.suites
     if len(found) > MOST_ROWS:
-        wanted = st.text_input(
-            "Find a suite", key="find", bind="query-params",
-            placeholder="Part of its name, title or of a route",
-        )  # fmt: skip
-        words = (wanted or "").casefold().split()
-        found = [view for view in found if all(word in _text(view) for word in words)]
+        wanted = page_frame.search("Find a suite", "Part of its name, title or of a route")
+        found = [
+            view
+            for view in found
+            if wanted(" ".join((view.summary.name, view.summary.title, *view.routes)))
+        ]
         st.html(html.note(f"{len(found):,} of {len(page.suites):,} suites"))
     ordered = sorted(found, key=lambda view: (not view.summary.error, not view.routes))
     rows = [suite_cells(view, page.now) for view in ordered]
     if rows:
         st.html(html.table(SUITE_HEADS, rows, stacked=True))
-
-
-def _text(view: SuiteView) -> str:
-    return " ".join((view.summary.name, view.summary.title, *view.routes)).casefold()
 
 
 def _runs(page: SuitesPage) -> None:
@@ -110,19 +114,176 @@ def _cancel(under_way: Sequence[RunView]) -> None:
         key="chosen-run",
     )  # fmt: skip
     run = runs.get(chosen or "")
-    action_dialogs.show_openers(
-        [
-            Opener(
-                "Cancel it", ":material/block:", partial(_cancel_run, run), "cancel-run",
-                Role.PROPOSER, "" if run else "Choose a run first.",
-            )
-        ]
+
+    def ask() -> None:
+        if run is not None:
+            cancel(run)
+
+    missing = "" if run else "Choose a run first."
+    show_openers(
+        [Opener("Cancel it", ":material/block:", ask, "cancel-run", Role.PROPOSER, missing)]
+    )
+
+
+CAPTURES: Final = "captures-to-label"
+ROW_HEIGHT_PX: Final = 88  # three lines of a request
+LABEL_PX: Final = 110
+KNOWN: Final = "Every process here knows it at its next look; routes can use it now."
+RUN_NOTE: Final = (
+    "The provider charges for it. It decides nothing about a route; a suite with a judge "
+    "compares the judge with people first."
+)
+FILE_NOTE: Final = (
+    "JSONL or CSV with input and target, one item a line; also id, choices and metadata. "
+    "Labelled captures are taken too."
+)
+LABEL_NOTE: Final = (
+    "Write what a right answer is. A line without a label is left out. Labels are kept until "
+    "you leave: download them to go on later."
+)
+
+
+@dialog("Run a suite", width="medium")
+def run_suite(suites: Mapping[str, int], targets: Sequence[str]) -> None:
+    """Asks for suite, model and limits. suites: how many items each has."""
+    form = Form(Role.PROPOSER, "run")
+    suite = form.choose("suite", "Suite", suites, placeholder="Choose a suite")
+    target = form.choose("target", "Model", targets, placeholder="Choose a model")
+    form.need(suite and target, "Choose a suite and a model first.")
+    all_items = suites.get(suite or "", 0)
+    items = st.number_input(
+        "Items", min_value=1, max_value=max(1, all_items), value=None, key=f"items-{suite}",
+        placeholder=f"All {all_items:,}" if all_items else "All",
+    )  # fmt: skip
+    most = st.number_input(
+        "End it at this cost, US dollars", min_value=0.01, value=1.0, key=form.key("cost")
+    )
+    st.html(html.note(RUN_NOTE))
+    page_frame.warn_without_control()
+    form.says = f"{suite} on {target} is queued; the control process works on it."
+    form.submit(
+        "Run it now", "", worker_supervision.start_run, suite or "", target or "", items=items,
+        budget=RunBudget(max_cost_usd=most),
     )  # fmt: skip
 
 
-def _cancel_run(run: EvalRun | None) -> None:
-    if run is not None:
-        suite_dialogs.cancel(run)
+@dialog("Cancel the run")
+def cancel(run: EvalRun) -> None:
+    """Asks for the reason; a proposal that waits for the run is cancelled with it."""
+    form = Form(Role.PROPOSER, "run-end", run.id)
+    form.say(
+        f"The run {strong(run.id)} of {strong(run.suite)} ends for good, and so does an open "
+        "proposal that waits for it. What it measured is kept."
+    )
+    done = f"ended the run {run.id}."
+    form.submit("End the run", done, worker_supervision.cancel_run, run.id, form.reason())
 
 
-page_frame.show_page("The suites", show)
+@dialog("Add a suite", width="medium")
+def add_suite() -> None:
+    """Takes a data file, and says what it must hold."""
+    form = Form(Role.ADMIN, "upload")
+    wanted = suite_fields.ask(form)
+    file = st.file_uploader(
+        "Data file", type=["jsonl", "csv"], key="suite-file", max_upload_size=50
+    )
+    st.html(html.note(FILE_NOTE))
+    content = file.getvalue() if file is not None else b""
+    form.need(content, "A data file is needed.")
+    upload = replace(wanted, file_name=file.name if file else "", content=content)
+    form.submit("Add the suite", f"added the suite {wanted.name}. {KNOWN}", add, upload)
+
+
+def add(_ctx: Context, actor: Actor, upload: SuiteUpload) -> None:
+    suite_import.add_suite(page_frame.installation(), actor, upload)
+    page_frame.reopen()
+
+
+@dialog("Label captured requests", width="large")
+def label_captures() -> None:
+    """Shows the requests captured of a route, takes labels, and makes a suite of them."""
+    actor = current_user.signed_in()
+    reader, lines = st.session_state.get(CAPTURES, ("", ()))
+    if actor is None or actor.principal != reader:
+        # What one person read is not shown to the next one.
+        st.session_state.pop(CAPTURES, None)
+        _load_captures()
+        return
+    st.html(html.note(LABEL_NOTE))
+    edited = st.data_editor(
+        list_rows(lines),
+        key="labels",
+        disabled=["id", "Request", "Answer"],
+        # The label stays in sight on a phone, where the answer is reached sideways.
+        column_config={
+            "id": None,
+            "Label": st.column_config.TextColumn(width=LABEL_PX, pinned=True),
+            "Request": st.column_config.TextColumn(width="medium"),
+        },
+        hide_index=True,
+        row_height=ROW_HEIGHT_PX,
+    )
+    given = {row["id"]: str(row["Label"] or "") for row in edited}
+    form = Form(Role.ADMIN, "label")
+    upload = suite_fields.ask(form)
+    count = sum(1 for label in given.values() if label.strip())
+    form.need(count, "At least one label is needed.")
+    st.download_button(
+        "Download the labels", write_labelled(lines, given, actor.name), "labelled.jsonl",
+        "application/jsonl", icon=":material/download:", key="download-labels",
+    )  # fmt: skip
+    done = f"made the suite {upload.name}. {KNOWN}"
+    label = f"Make a suite of {count} labelled requests"
+    form.submit(label, done, _add_labelled, lines, given, upload)
+
+
+def list_rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Lists what the table shows of each captured request, with an empty label."""
+    return [
+        {"id": line["id"], "Label": "", "Request": user_text(line), "Answer": answer_text(line)}
+        for line in lines
+    ]
+
+
+def _load_captures() -> None:
+    """Asks for the route, and reads its captures once that is clicked: reading is audited."""
+    form = Form(Role.APPROVER, "read-captures")
+    route = form.choose(
+        "route", "Route", queries.route_names(page_frame.context()),
+        need="Choose a route first.", placeholder="Choose a route",
+    )  # fmt: skip
+    st.html(html.note("Who read captured requests stands in the audit log."))
+    done = f"read the captured requests of {route}."
+    form.submit("Show its captured requests", done, _read_captures, route or "")
+
+
+def _read_captures(ctx: Context, actor: Actor, route: str) -> None:
+    found = captures.export_captures(ctx, actor, route=route)
+    if found.lines:
+        st.session_state[CAPTURES] = (actor.principal, found.lines)
+        dialog_forms.reopen("label")
+    else:
+        st.session_state["nothing-captured"] = route
+
+
+def write_labelled(
+    lines: Sequence[Mapping[str, Any]], given: Mapping[str, str], author: str
+) -> bytes:
+    now = page_frame.context().clock.now()
+    return downloads.to_jsonl(captures.label_lines(lines, given, author, now))
+
+
+def _add_labelled(
+    ctx: Context,
+    actor: Actor,
+    lines: Sequence[Mapping[str, Any]],
+    given: Mapping[str, str],
+    upload: SuiteUpload,
+) -> None:
+    content = write_labelled(lines, given, actor.name)
+    add(ctx, actor, replace(upload, file_name="labelled.jsonl", content=content))
+    st.session_state.pop(CAPTURES, None)
+
+
+if __name__ == "__main__":
+    page_frame.show_page("The suites", show)

@@ -45,11 +45,9 @@ def show() -> None:
         st.html(html.title(*traffic_text.headline(report, period, route)))
     command = ["route", "traffic", *([route] if route else []), "--since", _since(window)]
     if report.last_request is None:
-        st.html(
-            html.empty(
-                "No request has been recorded in 30 days. This sends some through the router:",
-                "swapgate sim traffic",
-            )
+        page_frame.show_empty(
+            "No request has been recorded in 30 days. This sends some through the router:",
+            "swapgate sim traffic",
         )
         _unrouted(report)
         page_frame.copy_as_cli(*command)
@@ -99,10 +97,8 @@ def _routes(routes: Sequence[RouteTraffic]) -> None:
     st.html(html.section("Routes", "Those with most errors first."))
     found = routes
     if len(routes) > MOST_ROUTES:
-        wanted = st.text_input(
-            "Find a route", key="find", bind="query-params", placeholder="Part of its name"
-        )
-        found = [r for r in routes if (wanted or "").casefold() in r.route.casefold()]
+        wanted = page_frame.search("Find a route", "Part of its name")
+        found = [route for route in routes if wanted(route.route)]
     if not found:
         st.html(html.note("No route with traffic has this in its name."))
         return
@@ -184,4 +180,5 @@ def _load(
     )
 
 
-page_frame.show_page("The traffic", show)
+if __name__ == "__main__":
+    page_frame.show_page("The traffic", show)

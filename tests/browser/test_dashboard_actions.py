@@ -11,13 +11,11 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from harness.app.installation import open_installation
-from harness.control.operations import keys
 from harness.control.proposals import submission
 from harness.control.routing import routes
-from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.proposals.proposal import ProposalPhase
 from tests.browser.test_dashboard_pages import assert_no_sideways_scroll
+from tests.support.browser.agent_sessions import create_key, opened
 from tests.support.browser.dashboard_data import (
     Lived,
     counted,
@@ -55,23 +53,13 @@ Visit = Callable[[str], None]
 @pytest.fixture
 def visit(page: Page, house: Lived, address: str) -> Visit:
     """Opens a page of the dashboard as carla, who proposed nothing."""
-    key = key_of(house, "carla")
+    key = create_key(house.config, "carla")
 
     def visited(path: str) -> None:
         page.goto(f"{address}/sign-in?next={quote(path)}")
         send_key(page, key)
 
     return visited
-
-
-def key_of(house: Lived, name: str) -> str:
-    """A new admin's key, by its text."""
-    installation = open_installation(house.config)
-    try:
-        ctx, secret = installation.context, installation.secret
-        return keys.create_key(ctx, SYSTEM, name, secret=secret, role=Role.ADMIN)[1]
-    finally:
-        installation.close()
 
 
 def sign_in(page: Page, key: str) -> None:
@@ -86,11 +74,8 @@ def send_key(page: Page, key: str) -> None:
 
 
 def phase(house: Lived, proposal: str) -> ProposalPhase:
-    installation = open_installation(house.config)
-    try:
+    with opened(house.config) as installation:
         return submission.get_proposal(installation.context, proposal).phase
-    finally:
-        installation.close()
 
 
 def card(proposal: str) -> str:
@@ -102,7 +87,7 @@ def test_a_swap_from_its_proposal_to_its_canary_and_to_the_abort(
     page: Page, browser: Browser, house: Lived, address: str
 ) -> None:
     listener = Listener(page)
-    key = key_of(house, "dora")
+    key = create_key(house.config, "dora")
     proposal = propose(page, house, address, key)
     assert key not in page.content()
 
@@ -124,9 +109,8 @@ def test_a_swap_from_its_proposal_to_its_canary_and_to_the_abort(
     watch(approver, house)
     abort(approver)
     assert phase(house, proposal) is ProposalPhase.ROLLED_BACK
-    installation = open_installation(house.config)
-    assert routes.load_table(installation.context).routes["returns"].canary is None
-    installation.close()
+    with opened(house.config) as installation:
+        assert routes.load_table(installation.context).routes["returns"].canary is None
 
     # What has become of it is said alike wherever somebody looks.
     approver.goto(f"{address}/")
@@ -157,16 +141,16 @@ def propose(page: Page, house: Lived, address: str, key: str) -> str:
     expect(page.get_by_text("Proposed as dora.")).to_be_visible()
     page.get_by_role("button", name="Propose", exact=True).click()
     expect(page.get_by_text("dora proposed sim/sim-better for route returns")).to_be_visible()
-    installation = open_installation(house.config)
-    [made] = submission.list_proposals(installation.context, route="returns", open_only=True)
-    installation.close()
+    with opened(house.config) as installation:
+        ctx = installation.context
+        [made] = submission.list_proposals(ctx, route="returns", open_only=True)
     assert (made.proposer, made.reason) == ("dora", "it is cheaper")
     return made.id
 
 
 def approve(page: Page, house: Lived, link: str) -> None:
     page.goto(link)
-    send_key(page, key_of(house, "carla"))
+    send_key(page, create_key(house.config, "carla"))
     page.get_by_role("button", name="Approve").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("Route returns: 1 % of its traffic goes to sim/sim-better")
@@ -239,7 +223,7 @@ def test_a_rejection_needs_a_reason_and_no_approval_in_another_tab_overtakes_it(
     page: Page, house: Lived, address: str
 ) -> None:
     page.goto(f"{address}/sign-in?next={quote('/proposals')}")
-    send_key(page, key_of(house, "=1+1"))
+    send_key(page, create_key(house.config, "=1+1"))
     second = page.context.new_page()
     second.goto(f"{address}/proposals")
     waiting = second.locator(card(house.proposals["awaiting"]))
@@ -329,9 +313,8 @@ def say_why(page: Page, reason: str) -> None:
 
 def weight_bps(house: Lived, name: str) -> int | None:
     """Of the route's canary or holdback."""
-    installation = open_installation(house.config)
-    route = routes.load_table(installation.context).routes[name]
-    installation.close()
+    with opened(house.config) as installation:
+        route = routes.load_table(installation.context).routes[name]
     return route.experiment.weight_bps if route.experiment else None
 
 
@@ -421,9 +404,8 @@ def test_a_route_goes_back_and_is_forced_and_its_client_gets_a_key(
 
     expect(page.locator("h1")).to_contain_text("sim/sim-base serves faq since")
     expect(page.get_by_text("rolled back by hand").first).to_be_visible()
-    installation = open_installation(house.config)
-    history = read_history(installation.context, "faq")
-    installation.close()
+    with opened(house.config) as installation:
+        history = read_history(installation.context, "faq")
     assert (history[0].actor, history[0].reason) == ("carla", "users complain")
     _force(page)
     _give_key(page)

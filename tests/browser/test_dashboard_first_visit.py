@@ -11,12 +11,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from harness.app.installation import open_installation
-from harness.control.operations import keys
-from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.audit import AuditEvent
 from tests.browser.test_dashboard_actions import sign_in
 from tests.browser.test_dashboard_pages import assert_no_sideways_scroll
+from tests.support.browser.agent_sessions import create_key, opened
 from tests.support.browser.dashboard_data import configured
 from tests.support.browser.dashboard_server import (
     Listener,
@@ -39,7 +37,7 @@ def test_a_form_leads_from_an_empty_installation_to_a_first_proposal(
     page: Page, tmp_path: Path
 ) -> None:
     config = configured(tmp_path)
-    key = admin_key(config)
+    key = create_key(config, "ada")
     with dashboard(config) as address:
         listener = Listener(page)
         page.goto(address)
@@ -58,15 +56,6 @@ def test_a_form_leads_from_an_empty_installation_to_a_first_proposal(
         page.get_by_role("link", name="Proposals: what is being evaluated").click()
         expect(page.locator(".stMain")).to_contain_text("sim/sim-better")
         listener.assert_quiet()
-
-
-def admin_key(config: Path) -> str:
-    installation = open_installation(config)
-    try:
-        ctx, secret = installation.context, installation.secret
-        return keys.create_key(ctx, SYSTEM, "ada", secret=secret, role=Role.ADMIN)[1]
-    finally:
-        installation.close()
 
 
 @pytest.fixture
@@ -151,9 +140,5 @@ def sign_on(page: Page, subject: str) -> None:
 
 
 def audited(config: Path, kind: str) -> list[AuditEvent]:
-    installation = open_installation(config)
-    try:
-        with installation.store.read() as tx:
-            return [e for e in reversed(tx.audit.tail(50)) if e.action.startswith(kind)]
-    finally:
-        installation.close()
+    with opened(config) as installation, installation.store.read() as tx:
+        return [e for e in reversed(tx.audit.tail(50)) if e.action.startswith(kind)]

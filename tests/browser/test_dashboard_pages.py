@@ -15,9 +15,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from harness.app.installation import open_installation
 from harness.control.proposals import comparison
-from harness.domain.evals.verdict import Verdict
+from tests.support.browser.agent_sessions import opened as reading
 from tests.support.browser.dashboard_data import (
     XSS,
     Lived,
@@ -66,18 +65,6 @@ def opened(page: Page, url: str) -> Listener:
     page.goto(url)
     expect(page.get_by_text("Copy as CLI")).to_be_visible()
     return listener
-
-
-def verdict_of(house: Lived, name: str) -> Verdict:
-    installation = open_installation(house.config)
-    try:
-        verdict = comparison.load_comparison(
-            installation.context, house.proposals[name]
-        ).verdict
-    finally:
-        installation.close()
-    assert verdict is not None
-    return verdict
 
 
 def assert_no_sideways_scroll(page: Page) -> None:
@@ -154,7 +141,10 @@ def test_a_comparison_shows_what_the_verdict_rests_on(
 
     card = page.locator(".sg-verdict")
     expect(card).to_contain_text("PASSED: the candidate is proven")
-    primary = verdict_of(house, "canary").suites[-1]
+    with reading(house.config) as installation:
+        found = comparison.load_comparison(installation.context, house.proposals["canary"])
+    assert found.verdict is not None
+    primary = found.verdict.suites[-1]
     effect = f"{primary.delta * 100:+.1f} points, 95 % CI"
     expect(card).to_contain_text(f"Support-ticket routing: {effect}")
     expect(card).to_contain_text(f"must be better than 0; {primary.n_used} pairs")

@@ -12,12 +12,11 @@ from playwright.sync_api import Page, expect
 from harness.control.agents import switches
 from harness.control.agents.switches import SwitchSpec
 from harness.control.context import Context
-from harness.control.operations import keys
 from harness.control.privacy import user_deletion
 from harness.domain.agents.agent import AgentSession, literal_choice
 from harness.domain.agents.message import MessageToolCall
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.operations.access import SYSTEM, Role
+from harness.domain.operations.access import Role
 from harness.domain.operations.principals import OPERATOR
 from harness.store.store import Store
 from tests.browser.test_dashboard_actions import sign_in
@@ -28,6 +27,7 @@ from tests.support.browser.agent_sessions import (
     configure,
     converse,
     create_agent,
+    create_key,
     open_session,
     opened,
 )
@@ -94,12 +94,6 @@ def address(house: Path, session_ids: dict[str, str]) -> Iterator[str]:  # noqa:
         yield address
 
 
-def key_of(house: Path, name: str, role: Role) -> str:
-    with opened(house) as installation:
-        ctx, secret = installation.context, installation.secret
-        return keys.create_key(ctx, SYSTEM, name, secret=secret, role=role)[1]
-
-
 def session_of(house: Path, id_: str) -> AgentSession:
     with opened(house) as installation, installation.context.store.read() as tx:
         return tx.sessions.get(id_)
@@ -121,7 +115,7 @@ def test_what_was_said_is_read_with_a_key_alone(
     expect(transcript).not_to_contain_text("A-1815")
     expect(page.get_by_text("What was said is private")).to_be_visible()
 
-    sign_in(page, key_of(house, "vera", Role.VIEWER))
+    sign_in(page, create_key(house, "vera", Role.VIEWER))
 
     messages = transcript.locator(".message")
     expect(messages).to_have_count(6)
@@ -155,7 +149,7 @@ def test_a_long_transcript_is_read_a_page_at_a_time(
     page: Page, house: Path, session_ids: dict[str, str], address: str
 ) -> None:
     page.goto(f"{address}/sessions?session={session_ids['long']}")
-    sign_in(page, key_of(house, "vito", Role.VIEWER))
+    sign_in(page, create_key(house, "vito", Role.VIEWER))
 
     transcript = page.locator(".sg-transcript")
     expect(page.get_by_text("Messages 71 to 100 of 100.")).to_be_visible()
@@ -172,7 +166,7 @@ def test_a_damaged_message_does_not_hide_the_others(
     page: Page, house: Path, session_ids: dict[str, str], address: str
 ) -> None:
     page.goto(f"{address}/sessions?session={session_ids['damaged']}")
-    sign_in(page, key_of(house, "vela", Role.VIEWER))
+    sign_in(page, create_key(house, "vela", Role.VIEWER))
 
     messages = page.locator(".sg-transcript .message")
     expect(messages.nth(0)).to_contain_text("It cannot be read: message 1 of session")
@@ -216,7 +210,7 @@ def test_a_person_approves_a_switch_and_sees_what_it_means(
     expect(card).to_contain_text("Sign in first, at the top of this page")
     expect(page.locator(".stMain")).not_to_contain_text("it writes better")
 
-    sign_in(page, key_of(house, "carla", Role.APPROVER))
+    sign_in(page, create_key(house, "carla", Role.APPROVER))
     card.get_by_role("button", name="Approve").click()
     dialog = page.get_by_role("dialog")
     for fact in (SAGE, SCOUT, "$10.00 in, $40.00 out", "$2.00 in, $8.00 out", "not measured"):
@@ -241,12 +235,12 @@ def test_a_viewer_decides_nothing_and_a_rejected_switch_leaves_the_session(
     request = ask(house, session_ids["reject"])
     page.goto(f"{address}/sessions?session={session_ids['reject']}")
     card = page.locator(f".st-key-switch-{request.id}")
-    sign_in(page, key_of(house, "volker", Role.VIEWER))
+    sign_in(page, create_key(house, "volker", Role.VIEWER))
     expect(card).to_contain_text("volker is viewer; this needs approver")
     expect(card.get_by_role("button", name="Reject")).to_be_disabled()
     page.get_by_role("button", name="Sign out").click()
 
-    sign_in(page, key_of(house, "clara", Role.APPROVER))
+    sign_in(page, create_key(house, "clara", Role.APPROVER))
     card.get_by_role("button", name="Reject").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Your reason").fill("too dear")
@@ -267,7 +261,7 @@ def test_a_request_shows_without_a_reload_and_what_is_being_typed_stays(
     page: Page, house: Path, session_ids: dict[str, str], address: str
 ) -> None:
     page.goto(f"{address}/sessions")
-    sign_in(page, key_of(house, "lena", Role.APPROVER))
+    sign_in(page, create_key(house, "lena", Role.APPROVER))
     expect(page.locator("h1")).to_contain_text("No switch waits for a person")
 
     first = ask(house, session_ids["live"])
@@ -299,7 +293,7 @@ def test_a_transcript_goes_on_by_itself_and_nothing_else_moves(
     with opened(house) as installation:
         converse(installation.context, session_ids["live"], "first.", "one.")
     page.goto(f"{address}/sessions?session={session_ids['live']}")
-    sign_in(page, key_of(house, "lars", Role.VIEWER))
+    sign_in(page, create_key(house, "lars", Role.VIEWER))
     transcript = page.locator(".sg-transcript")
     expect(transcript).to_contain_text("one.")
 

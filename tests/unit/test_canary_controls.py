@@ -15,6 +15,7 @@ from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.routing.target import Target
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_action import RolloutFigures
+from harness.gate.text.canary_state import describe_effect
 from harness.gate.text.explain import explain_rollout
 from tests.unit.test_canary_policy import START, rollout
 from tests.unit.test_canary_sentences import POLICY, blocks
@@ -46,6 +47,10 @@ def baking() -> CanaryStatus:
     return status(replace(what, bake_ends_at=ends), blocks(3))
 
 
+def effect(found: CanaryStatus, signal: RolloutSignal) -> str:
+    return describe_effect(found.rollout, found.candidate.name, found.incumbent.name, signal)
+
+
 def test_the_dialog_says_how_many_requests_an_act_concerns() -> None:
     first, last = (rollout(RolloutState.WAITING, step, POLICY) for step in (0, 1))
     seen = CanaryReach("sim/new", answered=12, requests=1_200)
@@ -68,28 +73,36 @@ def test_the_dialog_says_how_many_requests_an_act_concerns() -> None:
     assert "No request of this route was recorded" in CanaryReach("sim/new", 0, 0).describe(0)
 
 
-def test_a_live_canary_can_be_moved_in_every_way_but_resumed() -> None:
-    assert set(canary_controls.disabled_reasons(live())) == {RolloutSignal.RESUME}
+S = RolloutSignal
+ONWARD = [S.ADVANCE, S.PROMOTE]
+
+
+def test_each_state_has_its_buttons_and_says_why_one_is_off() -> None:
+    harmed = status(rollout(RolloutState.WAITING, 0, POLICY), blocks(30, failing=True))
+    ended = status(rollout(RolloutState.ROLLED_BACK, 0, POLICY), blocks(3))
+    paused = live(state=RolloutState.PAUSED)
+    # By state: the buttons in their order, and those that are off.
+    for canary, shown, off in (
+        (live(), [S.ABORT, S.PAUSE, *ONWARD], {S.RESUME: canary_controls.NOT_PAUSED}),
+        (paused, [S.ABORT, S.RESUME, *ONWARD], {S.PAUSE: canary_controls.PAUSED}),
+        (live(step=1), [S.ABORT, S.PAUSE, *ONWARD], {S.ADVANCE: canary_controls.LAST}),
+        (harmed, [S.ABORT, S.PAUSE, *ONWARD], dict.fromkeys(ONWARD, canary_controls.HARM)),
+        (baking(), [S.ABORT, S.FINISH], {S.PAUSE: canary_controls.BAKES}),
+        (ended, [], dict.fromkeys(canary_controls.BUTTONS, canary_controls.ENDED)),
+    ):
+        assert canary_controls.visible_signals(canary.rollout) == shown
+        why = canary_controls.disabled_reasons(canary)
+        assert why.items() >= off.items()
+        assert S.ABORT not in why or canary is ended
+    assert not {S.FINISH, S.ABORT} & set(canary_controls.disabled_reasons(baking()))
 
 
 def test_one_that_is_held_by_faults_of_a_router_can_be_resumed_in_its_bake_too() -> None:
     for state in (live(), baking()):
         held = replace(state, faults="On hold: routers failed once")
-        assert RolloutSignal.RESUME not in canary_controls.disabled_reasons(held)
-        assert RolloutSignal.RESUME in canary_controls.visible_signals(
-            held.rollout, faults=True
-        )
-        assert "same step and time" in canary_controls.effect(held, RolloutSignal.RESUME)
-
-
-def test_abort_comes_first_and_pause_and_resume_take_turns() -> None:
-    onward = [RolloutSignal.ADVANCE, RolloutSignal.PROMOTE]
-
-    running = canary_controls.visible_signals(live().rollout)
-    paused = canary_controls.visible_signals(live(state=RolloutState.PAUSED).rollout)
-
-    assert running == [RolloutSignal.ABORT, RolloutSignal.PAUSE, *onward]
-    assert paused == [RolloutSignal.ABORT, RolloutSignal.RESUME, *onward]
+        assert S.RESUME not in canary_controls.disabled_reasons(held)
+        assert S.RESUME in canary_controls.visible_signals(held.rollout, faults=True)
+        assert "same step and time" in effect(held, S.RESUME)
 
 
 def test_the_split_of_callers_is_checked_with_its_figures() -> None:
@@ -118,40 +131,14 @@ def test_a_certificate_beyond_its_goal_is_reached_and_not_millions_of_twenty() -
     assert need.words == "the certificate of no harm is reached (20)"
 
 
-def test_a_paused_one_can_be_resumed_and_not_paused() -> None:
-    assert set(canary_controls.disabled_reasons(live(state=RolloutState.PAUSED))) == {
-        RolloutSignal.PAUSE
-    }
-
-
-def test_at_the_last_step_there_is_no_step_on() -> None:
-    assert (
-        canary_controls.disabled_reasons(live(step=1))[RolloutSignal.ADVANCE]
-        == canary_controls.LAST
-    )
-
-
-def test_with_harm_shown_it_cannot_go_on_by_hand() -> None:
-    signals = canary_controls.disabled_reasons(
-        status(rollout(RolloutState.WAITING, 0, POLICY), blocks(30, failing=True))
-    )
-
-    assert (
-        signals[RolloutSignal.ADVANCE] == signals[RolloutSignal.PROMOTE] == canary_controls.HARM
-    )
-    assert RolloutSignal.ABORT not in signals
-
-
 def test_who_overrules_the_plan_is_told_what_the_data_say_against_it() -> None:
     canary_status = status(rollout(RolloutState.WAITING, 0, POLICY), blocks(12, slow=True))
 
-    assert (
-        canary_controls.objections(canary_status, RolloutSignal.ADVANCE)
-        == canary_status.explanation.against
-    )
-    assert canary_controls.objections(canary_status, RolloutSignal.PROMOTE)
-    assert not canary_controls.objections(canary_status, RolloutSignal.ABORT)
-    assert not canary_controls.objections(live(), RolloutSignal.ADVANCE)
+    against = canary_status.explanation.against
+    assert against
+    for signal, objections in ((S.ADVANCE, against), (S.PROMOTE, against), (S.ABORT, ())):
+        assert canary_controls.objections(canary_status, signal) == objections
+    assert not canary_controls.objections(live(), S.ADVANCE)
 
 
 @pytest.mark.parametrize(
@@ -195,33 +182,11 @@ def with_errors_at(figures: RolloutFigures, log_e: float, distance: float) -> Ro
     return replace(figures, guardrails={**figures.guardrails, Guardrail.ERRORS: errors})
 
 
-def test_a_bake_is_finished_or_taken_back() -> None:
-    found = baking()
-
-    assert canary_controls.visible_signals(found.rollout) == [
-        RolloutSignal.ABORT,
-        RolloutSignal.FINISH,
-    ]
-    assert not {RolloutSignal.FINISH, RolloutSignal.ABORT} & set(
-        canary_controls.disabled_reasons(found)
-    )
-    assert "From 100 % to 0 % for sim/new" in canary_controls.effect(found, RolloutSignal.ABORT)
-
-
-def test_what_has_ended_says_so_for_every_button() -> None:
-    found = status(rollout(RolloutState.ROLLED_BACK, 0, POLICY), blocks(3))
-
-    assert set(canary_controls.disabled_reasons(found).values()) == {canary_controls.ENDED}
-    assert canary_controls.visible_signals(found.rollout) == []
-
-
-@pytest.mark.parametrize(
-    ("signal", "says"),
-    [
-        (RolloutSignal.ADVANCE, "From 1 % to 25 % for sim/new"),
-        (RolloutSignal.PROMOTE, "From 1 % to 100 % for sim/new"),
-        (RolloutSignal.ABORT, "From 1 % to 0 %: all traffic goes back to sim/old"),
-    ],
-)
-def test_the_question_names_percents_and_models(signal: RolloutSignal, says: str) -> None:
-    assert says in canary_controls.effect(live(), signal)
+def test_the_question_names_percents_and_models() -> None:
+    for canary, signal, says in (
+        (live(), S.ADVANCE, "From 1 % to 25 % for sim/new"),
+        (live(), S.PROMOTE, "From 1 % to 100 % for sim/new"),
+        (live(), S.ABORT, "From 1 % to 0 %: all traffic goes back to sim/old"),
+        (baking(), S.ABORT, "From 100 % to 0 % for sim/new"),
+    ):
+        assert says in effect(canary, signal)

@@ -12,16 +12,10 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import current_user, page_frame
-from dashboard.dialogs import (
-    action_dialogs,
-    break_glass_dialogs,
-    canary_controls,
-    content_dialogs,
-    decision_dialogs,
-    drift_dialogs,
-)
+from dashboard import current_user, dialog_forms, page_frame
+from dashboard.dialogs import canary_controls, decisions, route_holds
 from dashboard.text import shadow_text
+from dashboard.views import captures
 from harness.app.installation import CONFIG_VARIABLE
 from harness.control.drift.reports import list_drift_status
 from harness.control.routing import break_glass, freezes
@@ -32,6 +26,7 @@ from harness.domain.privacy.capture import capture_expiry
 from tests.contract.test_store_captures import ONE as CAPTURED
 from tests.support.browser.dashboard_data import BEN, Lived, lived_copy
 from tests.unit.test_dashboard_page_states import (
+    fill,
     forget,
     now,
     shown,
@@ -39,29 +34,28 @@ from tests.unit.test_dashboard_page_states import (
     text,
 )
 
-REVIEW = "*decision_dialogs._load('{%s}')"
-# Of the dialogs, which all open by `action_dialogs.dialog`, with what a page gives them.
+REVIEW = "*decisions.load('{%s}')"
+# Of the dialogs, which all open by `dialog_forms.dialog`, with what a page gives them.
 DIALOGS = (
-    ("decision_dialogs.approve", REVIEW % "awaiting"),
-    ("decision_dialogs.cancel", REVIEW % "evaluating"),
-    ("freeze_dialogs.add", "'faq'"),
-    ("key_dialogs.create_client_key", ""),
+    ("decisions.approve", REVIEW % "awaiting"),
+    ("decisions.cancel", REVIEW % "evaluating"),
+    ("route_holds.add", "'faq'"),
+    ("keys.create_client_key", ""),
     ("route_dialogs.roll_back", "queries.route(ctx, 'faq')"),
-    ("switch_dialogs.throw", "'faq'"),
+    ("route_holds.throw", "'faq'"),
 )
 SCRIPT = """
 import streamlit as st
 from datetime import datetime
 from dashboard import page_frame
 from dashboard.data import queries
-from dashboard.dialogs import (
-    decision_dialogs, freeze_dialogs, key_dialogs, route_dialogs, switch_dialogs,
-)
+from dashboard.dialogs import decisions, route_dialogs, route_holds
+from dashboard.views import keys
 
 ctx = page_frame.context()
 if "given" not in st.session_state:
     st.session_state["given"] = (ARGUMENTS)
-    st.session_state["force-faq"] = "provider:sim"
+    st.session_state["switch-force-faq"] = "provider:sim"
     st.session_state["freeze-until-faq"] = datetime(2099, 1, 1)
 DIALOG(*st.session_state["given"])
 """
@@ -100,7 +94,7 @@ def test_a_dialog_says_in_words_that_the_database_went_away_while_it_was_open(
         script = SCRIPT.replace("ARGUMENTS", given).replace("DIALOG", name)
         opened[name] = AppTest.from_string(script, default_timeout=120).run()
         assert not opened[name].exception, name
-        assert action_dialogs.NOT_NOW not in text(opened[name]), name
+        assert dialog_forms.NOT_NOW not in text(opened[name]), name
 
         _fill_in(opened[name])
 
@@ -157,7 +151,7 @@ def test_where_only_is_observed_what_sends_users_to_a_candidate_is_off_and_emerg
         assert "<b>Observe only.</b> No canary opens, goes on or is promoted" in text(app), page
     for page in ("proposals", "compare"):
         assert _reads(pages[page]) >= {("Approve", False), ("Reject", True)}
-        assert f'<p class="note">{_shown(decision_dialogs.OBSERVED)}</p>' in text(pages[page])
+        assert f'<p class="note">{_shown(decisions.OBSERVED)}</p>' in text(pages[page])
     assert "so nobody can approve the canary. It can be rejected." in text(pages["compare"])
     assert _reads(pages["canary"]) >= {
         *(("Abort the canary", True), ("Pause", True), ("Kill switch …", True)),
@@ -173,24 +167,20 @@ def test_an_approval_waits_for_the_change_request_that_its_policy_asks_for(
 ) -> None:
     script = """
 from dataclasses import replace
-from dashboard.dialogs import decision_dialogs
+from dashboard.dialogs import decisions
 from harness.domain.proposals.policy import ChangeReferenceRule
-view, found = decision_dialogs._load('ID')
+view, found = decisions.load('ID')
 proposal = view.comparison.proposal
 policy = replace(proposal.policy, change_reference=ChangeReferenceRule.REQUIRED)
 asking = replace(view.comparison, proposal=replace(proposal, policy=policy))
-decision_dialogs.approve(replace(view, comparison=asking), found)
+decisions.approve(replace(view, comparison=asking), found)
 """
     id_ = house.proposals["awaiting"]
     app = AppTest.from_string(script.replace("ID", id_), default_timeout=120).run()
-    app.text_input(key=f"why-Start the canary-{id_}").set_value("it fits").run()
-    assert decision_dialogs.CHANGE_MISSING in text(app)
-    (start,) = (button for button in app.button if button.label == "Start the canary")
-    assert start.disabled
-    app.text_input(key=f"change-{id_}").set_value("CHG-20417").run()
-    (start,) = (button for button in app.button if button.label == "Start the canary")
-    start.click().run()
-    assert not app.exception
+    fill(app, {f"approval-why-{id_}": "it fits"})
+    assert decisions.CHANGE_MISSING in text(app)
+    assert app.button(key=f"approval-now-{id_}").disabled
+    fill(app, {f"approval-change-{id_}": "CHG-20417"}, f"approval-now-{id_}")
     with page_frame.context().store.read() as tx:
         assert tx.proposals.get(id_).change_reference == "CHG-20417"
 
@@ -200,18 +190,18 @@ def test_a_freeze_is_set_and_ended_with_a_reason_and_shown_where_it_holds_someth
     house: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx = page_frame.context()
-    script = (
-        "from dashboard import page_frame\nfrom dashboard.dialogs import freeze_dialogs\n{}"
-    )
-    app = AppTest.from_string(script.format("freeze_dialogs.add('support-chat')"))
+    script = "from dashboard import page_frame\nfrom dashboard.dialogs import route_holds\n{}"
+    app = AppTest.from_string(script.format("route_holds.add('support-chat')"))
     app.default_timeout = 120
     app.run()
     assert "Held back: <b>sim/sim-better on support-chat</b>" in text(app)
     assert app.button(key="freeze-now-support-chat").disabled
     until = (now() + timedelta(days=3)).replace(tzinfo=None, microsecond=0)
-    app.datetime_input(key="freeze-until-support-chat").set_value(until).run()
-    app.text_input(key="freeze-why-support-chat").set_value("Christmas.").run()
-    app.button(key="freeze-now-support-chat").click().run()
+    fill(
+        app,
+        {"freeze-until-support-chat": until, "freeze-why-support-chat": "Christmas."},
+        "freeze-now-support-chat",
+    )
     assert not app.exception
 
     (record,) = freezes.list_liftable_freezes(ctx, "support-chat")
@@ -244,10 +234,9 @@ def test_a_freeze_is_set_and_ended_with_a_reason_and_shown_where_it_holds_someth
             shown(monkeypatch, house.config, "canary")
         )
     monkeypatch.setattr("harness.domain.routing.freeze.FREEZE", record, raising=False)
-    take = "from harness.domain.routing import freeze\nfreeze_dialogs.lift(freeze.FREEZE)"
+    take = "from harness.domain.routing import freeze\nroute_holds.thaw(freeze.FREEZE)"
     app = AppTest.from_string(script.format(take), default_timeout=120).run()
-    app.text_input(key=f"thaw-why-{record.freeze.id}").set_value("over").run()
-    app.button(key=f"thaw-now-{record.freeze.id}").click().run()
+    fill(app, {f"thaw-why-{record.freeze.id}": "over"}, f"thaw-now-{record.freeze.id}")
     assert not freezes.list_liftable_freezes(ctx, "support-chat")
 
 
@@ -257,20 +246,19 @@ def test_a_break_glass_is_off_beside_a_canary_waits_for_a_second_person_and_hide
 ) -> None:
     busy = shown(monkeypatch, house.config, "routes", {"route": "support-chat"})
     assert ("Break-glass …", False) in _reads(busy)
-    assert break_glass_dialogs.BUSY in text(busy)
+    assert route_holds.BUSY in text(busy)
 
     app = AppTest.from_string(
         "import streamlit as st\n"
-        "from dashboard.dialogs import break_glass_dialogs\n"
+        "from dashboard.dialogs import route_holds\n"
         "st.session_state.setdefault('glass-target-quiet', 'sim/sim-better')\n"
-        "break_glass_dialogs.propose('quiet')",
+        "route_holds.propose('quiet')",
         default_timeout=120,
     ).run()
     assert "route <b>quiet</b> without evals" in text(app)
     assert "in the place of <b>sim/sim-base</b>" in text(app)
-    assert app.button(key="glass-ask-quiet").disabled
-    app.text_input(key="glass-why-quiet").set_value("it is switched off tonight").run()
-    app.button(key="glass-ask-quiet").click().run()
+    assert app.button(key="glass-now-quiet").disabled
+    fill(app, {"glass-why-quiet": "it is switched off tonight"}, "glass-now-quiet")
     assert not app.exception
 
     (asked,) = break_glass.list_open(page_frame.context())
@@ -295,18 +283,16 @@ def test_a_break_glass_is_off_beside_a_canary_waits_for_a_second_person_and_hide
 def test_a_shadow_without_a_proposal_is_started_named_by_its_page_and_stopped(
     house: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = "from dashboard.dialogs import shadow_dialogs\nshadow_dialogs.start(['quiet'])"
+    script = "from dashboard.views import shadows\nshadows.start(['quiet'])"
     app = AppTest.from_string(script, default_timeout=120).run()
-    app.selectbox(key="shadow-route").select("quiet").run()
-    app.selectbox(key="shadow-candidate-quiet").select("sim/sim-better").run()
+    fill(app, {"shadow-route": "quiet", "shadow-candidate-quiet": "sim/sim-better"})
     assert "all of them go on getting the answers of <b>sim/sim-base</b>" in text(app)
-    assert app.button(key="shadow-start").disabled
-    app.number_input(key="shadow-share").set_value(12.5).run()
-    app.text_input(key="shadow-why").set_value("before we propose it").run()
+    assert app.button(key="shadow-now").disabled
+    fill(app, {"shadow-share_bps": 12.5, "shadow-why": "before we propose it"})
     with monkeypatch.context() as lowered:
         signed_in_as(lowered, "pia", Role.PROPOSER)
-        assert "Not done" in text(app.button(key="shadow-start").click().run())
-    app.button(key="shadow-start").click().run()
+        assert "Not done" in text(app.button(key="shadow-now").click().run())
+    app.button(key="shadow-now").click().run()
     assert not app.exception
 
     page = shown(monkeypatch, house.config, "shadows")
@@ -322,9 +308,9 @@ def test_a_shadow_without_a_proposal_is_started_named_by_its_page_and_stopped(
     assert running.record.shadow.limits.share_bps == 1_250
     assert ("Stop it …", True) in _reads(page)
     id_ = running.record.shadow.id
-    app = _opened("shadow_dialogs.stop(shadows.list_running(ctx)[0].record.shadow)")
+    app = _opened("page.stop(shadows.list_running(ctx)[0].record.shadow)")
     app.text_input(key=f"shadow-stop-why-{id_}").set_value("seen enough").run()
-    app.button(key=f"shadow-stop-{id_}").click()
+    app.button(key=f"shadow-stop-now-{id_}").click()
     page = shown(monkeypatch, house.config, "shadows") if _ends(app) else page
     assert "No shadow runs" in text(page)
     assert "ended by ben: seen enough" in text(page)
@@ -346,7 +332,7 @@ def test_a_captured_request_is_read_by_an_approver_alone_and_the_audit_log_says_
     page = shown(monkeypatch, house.config, "captures")
     assert ("Show one …", True) in _reads(page)
     assert "At the depot." not in text(page)
-    app = _opened("content_dialogs.show_one(['cap_1'])")
+    app = _opened("captures.show_one(['cap_1'])")
     assert app.button(key="read-now").disabled
     app.selectbox(key="read-id").select("cap_1").run()
     with monkeypatch.context() as lowered:
@@ -354,17 +340,17 @@ def test_a_captured_request_is_read_by_an_approver_alone_and_the_audit_log_says_
         assert "Not done" in text(app.button(key="read-now").click().run())
     app.button(key="read-now").click().run()
     app = AppTest.from_string(
-        "from dashboard.dialogs import content_dialogs\ncontent_dialogs.show_one(['cap_1'])",
+        "from dashboard.views import captures\ncaptures.show_one(['cap_1'])",
         default_timeout=120,
     )
     ben = current_user.signed_in()
     assert ben is not None
-    app.session_state[content_dialogs.READ] = content_dialogs._Read(ben.principal, kept)
+    app.session_state[captures.READ] = (ben.principal, kept)
     app.run()
     assert "At the depot." in text(app)
-    assert "&lt;b&gt;Where&lt;/b&gt; is it?" in content_dialogs._content(kept)
-    assert content_dialogs.READ not in app.session_state
-    app.session_state[content_dialogs.READ] = content_dialogs._Read("p_other", kept)
+    assert "&lt;b&gt;Where&lt;/b&gt; is it?" in captures.render(kept)
+    assert captures.READ not in app.session_state
+    app.session_state[captures.READ] = ("p_other", kept)
     assert "At the depot." not in text(app.run())
     with ctx.store.read() as tx:
         (read,) = [e for e in tx.audit.tail(50) if e.action == "capture.read"]
@@ -385,7 +371,7 @@ def test_a_route_is_checked_for_drift_and_its_model_accepted_as_it_answers_now(
         ("Accept how it answers now …", True),
     }
     given = "'faq', list_drift_status(ctx, route='faq')"
-    asked = _opened(f"drift_dialogs.run({given})")
+    asked = _opened(f"route_holds.run({given})")
     assert "no control process answers at" in text(asked)
     asked.button(key="drift-run-now-faq").click()
     assert _ends(asked)
@@ -394,18 +380,18 @@ def test_a_route_is_checked_for_drift_and_its_model_accepted_as_it_answers_now(
 
     assert status.watch is not None
     drifted = replace(status, state="drifted")
-    (run, accept) = drift_dialogs.drift_openers("faq", [drifted])
-    assert run.missing == drift_dialogs.WAITS
+    (run, accept) = route_holds.drift_openers("faq", [drifted])
+    assert run.missing == route_holds.WAITS
     assert not accept.missing
-    app = _opened(f"drift_dialogs.accept({given})")
-    assert app.button(key="drift-accept-now-faq").disabled
+    app = _opened(f"route_holds.accept({given})")
+    assert app.button(key="drift-now-faq").disabled
     assert "nothing moves until one runs" in text(app)
     app.text_input(key="drift-why-faq").set_value("the new version is fine").run()
     with monkeypatch.context() as lowered:
         signed_in_as(lowered, "pia", Role.PROPOSER)
-        app.button(key="drift-accept-now-faq").click().run()
+        app.button(key="drift-now-faq").click().run()
         assert "Not done" in text(app)
-    app.button(key="drift-accept-now-faq").click()
+    app.button(key="drift-now-faq").click()
     assert _ends(app)
     (after,) = list_drift_status(ctx, route="faq")
     assert after.watch is not None
@@ -416,7 +402,8 @@ def _opened(dialog: str) -> AppTest:
     """Opens a dialog by itself: AppTest closes those that a page's button opened."""
     script = (
         "from dashboard import page_frame\n"
-        "from dashboard.dialogs import content_dialogs, drift_dialogs, shadow_dialogs\n"
+        "from dashboard.dialogs import route_holds\n"
+        "from dashboard.views import captures, shadows as page\n"
         "from harness.control.drift.reports import list_drift_status\n"
         "from harness.control.shadow import shadows\n"
         "ctx = page_frame.context()\n"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -172,6 +173,23 @@ def pages() -> Sequence[str]:
     return sorted(path.stem for path in MAIN.parent.glob("views/*.py"))
 
 
+FIELDS = (
+    *("text_input", "text_area", "number_input", "selectbox", "multiselect"),
+    *("checkbox", "datetime_input"),
+)
+
+
+def fill(app: AppTest, fields: Mapping[str, object], press: str = "") -> None:
+    """Fills in fields by their keys, one after the other, and presses a button."""
+    for key, value in fields.items():
+        known: list[Any] = [field for kind in FIELDS for field in app.get(kind)]
+        (field,) = [field for field in known if field.key == key]
+        field.set_value(value).run()
+    if press:
+        app.button(key=press).click().run()
+    assert not app.exception
+
+
 def text(app: AppTest) -> str:
     bodies = "\n".join(str(element.proto.body) for element in app.get("html"))
     return unescape(bodies).replace("\N{NO-BREAK SPACE}", " ")
@@ -214,8 +232,7 @@ def test_a_route_that_is_not_there_is_told_and_no_other_shown(
 def test_a_hold_is_said_first_and_alike_by_the_canary_page_and_the_command_line(
     lived_in: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = shutil.copytree(lived_in.config.parent, tmp_path / "home")
-    config = home / lived_in.config.name
+    config = copied(lived_in, tmp_path)
     clock = ManualClock(now())
     with opened(config, clock) as installation:
         ctx = installation.context
@@ -316,12 +333,11 @@ def test_a_lost_database_is_named_with_what_still_works_and_tried_again(
     page: str, lived_in: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = copied(lived_in, tmp_path).parent
-    database = home / "state" / "swapgate.db"
-    database.rename(home / "kept.db")
-    database.mkdir()
+    take_database_away(home)
 
     app = shown(monkeypatch, home / lived_in.config.name, page)
     lost = text(app)
+    database = home / "state" / "swapgate.db"
     database.rmdir()
     (home / "kept.db").rename(database)
     app.button[0].click().run()
@@ -348,21 +364,15 @@ def test_the_copied_command_runs(
     assert done.output
 
 
-def test_an_unknown_comparison_is_said_plainly(
-    lived_in: Lived, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    app = shown(monkeypatch, lived_in.config, "compare", {"id": "p_nothing"})
-
-    assert "there is no proposal p_nothing" in text(app)
-    assert "The other pages work." in text(app)
-
-
-def test_a_fault_of_ours_shows_no_traceback(
+def test_an_unknown_comparison_is_said_plainly_and_a_fault_of_ours_shows_no_traceback(
     lived_in: Lived, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a secret detail")
 
+    app = shown(monkeypatch, lived_in.config, "compare", {"id": "p_nothing"})
+    assert "there is no proposal p_nothing" in text(app)
+    assert "The other pages work." in text(app)
     monkeypatch.setattr("dashboard.data.queries.proposals", broken)
     app = shown(monkeypatch, lived_in.config, "compare")
 
@@ -643,8 +653,7 @@ def test_where_people_sign_in_nothing_that_fails_shows_a_page_to_a_stranger(
 def test_who_may_only_read_finds_every_button_shut_and_why(
     lived_in: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = shutil.copytree(lived_in.config.parent, tmp_path / "home")
-    config = home / lived_in.config.name
+    config = copied(lived_in, tmp_path)
     monkeypatch.setenv(CONFIG_VARIABLE, str(config))
     signed_in_as(monkeypatch, "vera", Role.VIEWER)
 

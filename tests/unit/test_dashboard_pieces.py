@@ -1,8 +1,9 @@
-"""Cards, frames, charts and colours: pure, and safe whatever a model writes."""
+"""Words, cards, frames, charts and colours: pure, and safe whatever a model writes."""
 
 import io
 import itertools
 import json
+import math
 import re
 from datetime import UTC, datetime, timedelta
 from html import escape, unescape
@@ -13,26 +14,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard import serve, theme
+from dashboard import page_frame, serve, theme
 from dashboard.charts import plots, route_timeline
 from dashboard.data import frames
 from dashboard.data.suites import RunView
 from dashboard.downloads import to_csv, to_parquet
+from dashboard.text import answer_panels as answers
 from dashboard.text import html as cards
 from dashboard.text import key_text, labels, route_text, traffic_text
+from dashboard.text.labels import Tone
 from dashboard.text.suite_text import run_cells
 from dashboard.theme import DARK, LIGHT, Palette
+from dashboard.views import proposals
 from harness.control.proposals.recorded_answers import strip_common_start
+from harness.control.routing.fallback_chain import ChainEntry
 from harness.control.routing.traffic_report import RouteTraffic, TrafficReport
 from harness.domain.canary.observation import TrafficMinute, TrafficPoint
 from harness.domain.errors import ConfigError
 from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError
 from harness.domain.evals.suite_figures import SliceFigures, SuiteFigures
 from harness.domain.evals.suite_plan import Claim, SuiteRole
-from harness.domain.evals.verdict import SuiteReport
+from harness.domain.evals.verdict import VERDICTS, SuiteReport
+from harness.domain.formatting import MINUS, format_signed
+from harness.domain.proposals.proposal import ProposalPhase
+from harness.domain.routing.evidence import EvidenceKind, Waiver
+from harness.domain.routing.route_changes import CHANGE_KINDS
+from harness.domain.routing.target import Target
 from harness.domain.settings import OidcSettings
+from harness.gate.text.change_text import CHANGE_WORDS
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
+NOON = START + timedelta(hours=12)
 MARK = re.compile(r"</?(?:ins|del)>")
 
 
@@ -61,6 +73,7 @@ def report(suite: str = "a", **changes: Any) -> SuiteReport:
 
 
 def minute(at: int, **changes: Any) -> TrafficMinute:
+    counts = dict.fromkeys(("failed", "charged", "streams", "input_tokens", "output_tokens"), 0)
     fields: dict[str, Any] = {
         "route": "r",
         "minute": START + timedelta(minutes=at),
@@ -69,11 +82,7 @@ def minute(at: int, **changes: Any) -> TrafficMinute:
         "target": "t",
         "revision": 1,
         "requests": 100,
-        "failed": 0,
-        "charged": 0,
-        "streams": 0,
-        "input_tokens": 0,
-        "output_tokens": 0,
+        **counts,
         "cost_usd": 0.2,
         "latency_ms": {},
     }
@@ -97,32 +106,119 @@ def sample(**changes: Any) -> Sample:
     return Sample(**{**fields, **changes})
 
 
+def test_figures_have_a_real_minus_sign_a_unit_and_no_false_zero() -> None:
+    for share, text in (
+        *((-0.022, "−2.2"), (0.026, "+2.6"), (0.0, "0.0"), (-0.0001, "0.0")),
+        (None, "unknown"),
+    ):
+        assert labels.points(share) == text
+    for amount, text in (
+        *((0.41, "$0.41"), (1234.5, "$1,234.50"), (0.0193, "$0.019"), (0.0, "$0.00")),
+        *((0.00001, "under $0.0001"), (None, "unknown")),
+    ):
+        assert labels.usd(amount) == text
+    for past_s, text in (
+        *((3, "just now"), (45, "45 s ago"), (23 * 60, "23 min ago"), (2.6 * 3600, "2 h ago")),
+        (3 * 86_400 + 9000, "3 d ago"),
+    ):
+        assert labels.age(NOON - timedelta(seconds=past_s), NOON) == text
+    assert labels.date_time(datetime(2026, 11, 2, 5, 41, tzinfo=UTC)) == "2 Nov 2026 05:41 UTC"
+    assert labels.left(NOON + timedelta(days=6, hours=4), NOON) == "6 d 4 h left"
+    assert labels.left(NOON, NOON) == "no time left"
+
+
+@given(st.floats(-1e6, 1e6))
+def test_a_signed_number_reads_back_as_what_python_rounds_to(value: float) -> None:
+    text = format_signed(value)
+
+    read = float(text.replace(MINUS, "-").replace(",", ""))
+    assert math.isclose(read, round(value, 1), abs_tol=0.051)
+    assert "-" not in text
+
+
+def test_less_cost_is_better_and_an_unknown_figure_is_not_compared() -> None:
+    words = {"less": "cheaper", "more": "dearer", "was": "was $1.12"}
+    change = labels.relative_change(0.41, 1.12, **words)
+    unknown = labels.relative_change(None, 1.0, **words)
+
+    assert (change.symbol, change.words, change.tone) == ("▼", "63 % cheaper,", Tone.BETTER)
+    assert change.was == "was $1.12"
+    assert (unknown.tone, unknown.words) == (Tone.NEUTRAL, "cannot be compared,")
+
+
+@given(st.floats(0.001, 100), st.floats(0.001, 100))
+def test_slower_is_worse_and_faster_is_better(new: float, old: float) -> None:
+    change = labels.latency_change(new, old)
+
+    assert change.tone is {"▲": Tone.WORSE, "▼": Tone.BETTER, "=": Tone.NEUTRAL}[change.symbol]
+    if change.tone is not Tone.NEUTRAL:
+        assert (new > old) == (change.tone is Tone.WORSE)
+
+
+def test_every_state_has_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(labels.VERDICT_LABELS) == {*VERDICTS, "running"}
+    assert set(labels.PHASE_LABELS) == set(ProposalPhase)
+    assert set(CHANGE_WORDS) == set(CHANGE_KINDS.values())
+    for outcome, kind in VERDICTS.items():
+        assert labels.VERDICT_LABELS[outcome].words == kind.words
+    for advice, words in (
+        (None, "its evaluation starts within seconds"),
+        ("no control process answers", "it waits, as no control process answers"),
+    ):
+        monkeypatch.setattr(page_frame, "missing_control", lambda words=advice: words)
+        assert proposals._what_follows() == words
+
+
+@pytest.mark.req("A7")
+def test_each_fallback_says_why_it_may_serve_and_an_expired_waiver_is_a_banner() -> None:
+    until = datetime(2026, 12, 1, tzinfo=UTC)
+    waiver = Waiver("w_1", "chat", "t", "<no time>", "ada", until)
+    one, two, three = (Target("a", name) for name in ("one", "two", "three"))
+    chain = [
+        ChainEntry(one, capable=True, evidence=EvidenceKind.BASELINE),
+        ChainEntry(two, capable=False, evidence=EvidenceKind.VERDICT, verdict="v_7"),
+        ChainEntry(three, capable=False, evidence=EvidenceKind.WAIVER, waiver=waiver),
+    ]
+    shown = route_text.fallback_table("chat", chain)
+    for words in ("baseline", "verdict v_7", "waiver of ada, until", "&lt;no time&gt;"):
+        assert words in shown
+    assert "expired" not in shown
+    assert shown.index("a/one") < shown.index("a/two") < shown.index("a/three")
+
+    late = ChainEntry(
+        three, capable=False, evidence=EvidenceKind.WAIVER, waiver=waiver, waiver_expired=True
+    )
+    shown = route_text.fallback_table("chat", [late])
+    assert "A waiver has expired." in shown
+    assert "swapgate route fallback remove chat" in shown
+    assert route_text.fallback_table("chat", ()) == ""
+
+
 @given(st.text(), st.text())
 def test_a_difference_shows_both_answers_whole_and_no_markup_of_theirs(
     before: str, after: str
 ) -> None:
-    went, came = cards.difference(before, after)
+    went, came = answers.difference(before, after)
 
-    assert unescape(MARK.sub("", went)) == unescape_of(before)
-    assert unescape(MARK.sub("", came)) == unescape_of(after)
+    # As HTML itself reads a text back: some control characters have no reading.
+    assert unescape(MARK.sub("", went)) == unescape(escape(before))
+    assert unescape(MARK.sub("", came)) == unescape(escape(after))
     assert "<" not in MARK.sub("", went + came)
 
 
-def unescape_of(text: str) -> str:
-    """As HTML itself reads a text back: some control characters have no reading."""
-    return unescape(escape(text))
-
-
-def test_words_that_went_are_struck_and_words_that_came_are_underlined() -> None:
-    assert cards.difference("paid 42.50 now", "paid 42.5 now") == (
+def test_words_that_went_are_struck_and_those_that_came_underlined_where_some_stayed() -> None:
+    assert answers.difference("paid 42.50 now", "paid 42.5 now") == (
         "paid 42.<del>50</del> now",
         "paid 42.<ins>5</ins> now",
     )
-
-
-def test_two_answers_without_a_word_in_common_have_no_marks() -> None:
-    assert cards.difference("shipping", "an <outage>") == ("shipping", "an &lt;outage&gt;")
-    assert cards.difference("I do not know.", "team 8.") == ("I do not know.", "team 8.")
+    assert answers.difference("shipping", "an <outage>") == (
+        "shipping",
+        "an &lt;outage&gt;",
+    )
+    assert answers.difference("I do not know.", "team 8.") == (
+        "I do not know.",
+        "team 8.",
+    )
 
 
 @given(st.text(alphabet="<>&\"'abc "))
@@ -147,40 +243,26 @@ def test_no_card_lets_markup_through(text: str) -> None:
     assert not re.search(r"<(?!/?(?:div|p|b|span|i|h2|code)\b)", html)
 
 
-def test_a_long_answer_is_cut_and_says_so() -> None:
-    long = "word " * 5000
-    html = cards.answer_panels(
-        cards.AnswerPanel("Current", long, "✓ correct", labels.Tone.BETTER),
-        cards.AnswerPanel("Candidate", "short", "✕ wrong", labels.Tone.WORSE),
+def test_a_long_answer_is_cut_and_says_so_and_bars_of_all_suites_share_one_scale() -> None:
+    panels = answers.render(
+        answers.AnswerPanel("Current", "word " * 5000, "✓ correct", Tone.BETTER),
+        answers.AnswerPanel("Candidate", "short", "✕ wrong", Tone.WORSE),
     )
-
-    assert "The first 6,000 of 25,000 characters." in html.replace("\xa0", " ")
-
-
-def test_bars_of_all_suites_share_one_scale() -> None:
-    html = cards.pair_bars([cards.PairCounts("a", 20, 10, 0), cards.PairCounts("b", 5, 0, 1)])
-
-    widths = [float(match_) for match_ in re.findall(r"width:([\d.]+)%", html)]
-    assert widths == [39.0, 78.0, 0.0, 19.5]
+    assert "The first 6,000 of 25,000 characters." in panels.replace("\xa0", " ")
+    bars = cards.pair_bars([cards.PairCounts("a", 20, 10, 0), cards.PairCounts("b", 5, 0, 1)])
+    assert re.findall(r"width:([\d.]+)%", bars) == ["39.00", "78.00", "0.00", "19.50"]
 
 
-def test_few_pairs_carry_no_interval() -> None:
-    frame = frames.suites([report(n_used=29), report("b", n_used=30)], {})
-
+def test_a_frame_of_suites_has_limits_and_no_interval_of_few_pairs() -> None:
+    frame = frames.suites(
+        [report(n_used=29), report("b", n_used=30, claim=Claim.SUPERIOR)], {"a": "Tool calls"}
+    )
     assert frame["low"].isna().tolist() == [True, False]
-
-
-def test_the_limit_is_zero_where_the_candidate_must_be_better() -> None:
-    frame = frames.suites([report(), report("b", claim=Claim.SUPERIOR)], {"a": "Tool calls"})
-
     assert frame["limit"].tolist() == [-2.0, 0.0]
     assert frame["title"].tolist() == ["Tool calls", "b"]
     assert frame["label"].tolist() == ["+0.5", "+0.5"]
-
-
-def test_the_primary_suite_is_read_first() -> None:
+    assert frames.suites([report(n_used=0)], {}).empty
     primary = report("z", role=SuiteRole.PRIMARY)
-
     assert [r.suite for r in frames.in_reading_order([report("a"), primary])] == ["z", "a"]
 
 
@@ -199,28 +281,63 @@ def test_a_rating_has_a_shape_and_a_word(changes: dict[str, Any], says: str) -> 
     assert frames.rating(sample(**changes)) == says
 
 
-def test_cost_is_told_per_thousand_requests() -> None:
+@pytest.mark.req("A3")
+def test_cost_is_told_per_thousand_requests_and_draws_no_trend_without_a_price() -> None:
     trend = frames.cost_trend([minute(0), minute(1, cost_usd=0.4), minute(5)])
-
     assert trend == pytest.approx([3.0, 2.0])
+    assert "cost per 1,000 requests" in route_text.last_hour([minute(0), minute(5)])
+    unpriced = [minute(0), minute(1, cost_usd=0.0, unpriced=7), minute(5)]
+    assert "cost per 1,000 requests" not in route_text.last_hour(unpriced)
+    assert "no request" in route_text.last_hour([])
 
 
 @pytest.mark.parametrize("palette", [LIGHT, DARK])
-def test_a_forest_has_a_row_per_suite_and_a_shape_per_verdict(palette: Palette) -> None:
+def test_a_forest_has_a_row_per_suite_or_slice_and_a_shape_per_verdict(
+    palette: Palette,
+) -> None:
     reports = [report(), report("b", outcome="inconclusive"), report("c", n_used=10)]
-    figure = plots.forest(frames.suites(reports, {}), palette)
-
-    plain = figure.to_dict()
+    plain = plots.forest(frames.suites(reports, {}), palette).to_dict()
     assert plain["height"] == 3 * plots.ROW_HEIGHT + plots.EDGES
     text = json.dumps(plain, ensure_ascii=False)
-    assert "✓ passed" in text
-    assert "? not enough evidence" in text
-    assert '"diamond"' in text
-    assert palette.better in text
+    for words in ("✓ passed", "? not enough evidence", '"diamond"', palette.better):
+        assert words in text
+
+    named = [("language", "da", True), ("language", "en", False), ("product", "x", False)]
+    found = [
+        SliceFigures(field, value, 60, 90, -0.2, -0.3, -0.1, 0.001, worse)
+        for field, value, worse in named
+    ]
+    charts = sliced(*found)
+    assert list(charts) == ["language", "product"]
+    text = json.dumps(plots.forest(charts["language"], palette).to_dict(), ensure_ascii=False)
+    for words in ("da|60 items", "✕ shown worse", "= no loss shown"):
+        assert words in text
 
 
-def test_nothing_measured_makes_an_empty_frame() -> None:
-    assert frames.suites([report(n_used=0)], {}).empty
+def sliced(*found: SliceFigures, **more: Any) -> dict[str, pd.DataFrame]:
+    details = SuiteFigures(slices=found, **more).as_json()
+    return dict(frames.slices(report(details=details)))
+
+
+def test_charts_of_one_suite_s_slices_share_a_scale_and_one_before_its_look_is_untested() -> (
+    None
+):
+    charts = sliced(
+        SliceFigures("language", "da", 60, 90, -0.5, -0.6, -0.4, 0.5),
+        SliceFigures("product", "x", 60, 90, 0.01, -0.09, 0.11, 0.5),
+    )
+    everything = pd.concat(charts.values())
+    drawn = [plots.forest(frame, LIGHT, everything).to_dict() for frame in charts.values()]
+    one, other = (figure["layer"][1]["encoding"]["x"]["scale"]["domain"] for figure in drawn)
+    assert one == other
+    assert one[0] <= -60.0
+
+    early = SliceFigures("language", "da", 12, 90, -0.2, -0.5, 0.1)
+    (frame,) = sliced(early, cluster="document").values()
+    assert list(frame["verdict"]) == ["? too few items"]
+    assert list(frame["row"]) == ["da|12 clusters"]
+    assert frame["limit"].isna().all()
+    assert frames.slices(report()) == {}
 
 
 def luminance(colour: str) -> float:
@@ -237,8 +354,8 @@ def contrast(one: str, other: str) -> float:
 
 @pytest.mark.parametrize("palette", [LIGHT, DARK])
 def test_every_text_has_enough_contrast_on_its_ground(palette: Palette) -> None:
-    tones = [palette.colour_for(tone) for tone in labels.Tone]
-    washes = [getattr(palette, f"{tone.value}_wash") for tone in labels.Tone]
+    tones = [palette.colour_for(tone) for tone in Tone]
+    washes = [getattr(palette, f"{tone.value}_wash") for tone in Tone]
     for text, ground in itertools.product([*tones, palette.text], [palette.ground, *washes]):
         assert contrast(text, ground) >= 4.5, (text, ground)
     assert contrast("#FFFFFF", palette.primary) >= 4.5
@@ -247,7 +364,7 @@ def test_every_text_has_enough_contrast_on_its_ground(palette: Palette) -> None:
 
 
 @pytest.mark.req("F5")
-def test_the_dashboard_without_single_sign_on_stays_on_loopback() -> None:
+def test_the_dashboard_without_single_sign_on_stays_on_loopback_and_loads_nothing() -> None:
     oidc = OidcSettings("https://l.example", "swapgate", "SECRET", "https://s.example", {})
     for host in ("0.0.0.0", "192.0.2.1", "example.org"):  # noqa: S104 - refused
         with pytest.raises(ConfigError, match="loopback only"):
@@ -255,70 +372,8 @@ def test_the_dashboard_without_single_sign_on_stays_on_loopback() -> None:
         serve.require_loopback(host, oidc)
     for host in ("127.0.0.1", "::1", "localhost"):
         serve.require_loopback(host)
-
-
-def test_nothing_remote_is_loaded_by_the_styles() -> None:
-    assert "url(" not in theme.css()
-    assert "@import" not in theme.css()
-    assert "http" not in theme.css()
-
-
-@pytest.mark.req("A3")
-def test_a_last_hour_without_a_price_draws_no_trend() -> None:
-    assert "cost per 1,000 requests" in route_text.last_hour([minute(0), minute(5)])
-    unpriced = [minute(0), minute(1, cost_usd=0.0, unpriced=7), minute(5)]
-    assert "cost per 1,000 requests" not in route_text.last_hour(unpriced)
-    assert "no request" in route_text.last_hour([])
-
-
-@pytest.mark.parametrize("palette", [LIGHT, DARK])
-def test_slices_are_a_chart_for_each_field(palette: Palette) -> None:
-    named = [("language", "da", True), ("language", "en", False), ("product", "x", False)]
-    found = tuple(
-        SliceFigures(field, value, 60, 90, -0.2, -0.3, -0.1, 0.001, worse)
-        for field, value, worse in named
-    )
-
-    charts = frames.slices(report(details=SuiteFigures(slices=found).as_json()))
-
-    assert list(charts) == ["language", "product"]
-    figure = json.dumps(plots.forest(charts["language"], palette).to_dict(), ensure_ascii=False)
-    assert "da|60 items" in figure
-    assert "✕ shown worse" in figure
-    assert "= no loss shown" in figure
-    assert frames.slices(report()) == {}
-
-
-def test_charts_of_one_suite_s_slices_share_a_scale() -> None:
-    named = [("language", "da", -0.5), ("product", "x", 0.01)]
-    found = tuple(
-        SliceFigures(field, value, 60, 90, delta, delta - 0.1, delta + 0.1, 0.5)
-        for field, value, delta in named
-    )
-    charts = frames.slices(report(details=SuiteFigures(slices=found).as_json()))
-    everything = pd.concat(charts.values())
-
-    domains = [
-        plots.forest(frame, LIGHT, everything).to_dict()["layer"][1]["encoding"]["x"]["scale"][
-            "domain"
-        ]
-        for frame in charts.values()
-    ]
-
-    assert domains[0] == domains[1]
-    assert domains[0][0] <= -60.0
-
-
-def test_a_slice_before_its_first_look_is_called_untested() -> None:
-    found = (SliceFigures("language", "da", 12, 90, -0.2, -0.5, 0.1),)
-
-    (frame,) = frames.slices(
-        report(details=SuiteFigures(slices=found, cluster="document").as_json())
-    ).values()
-
-    assert list(frame["verdict"]) == ["? too few items"]
-    assert list(frame["row"]) == ["da|12 clusters"]
-    assert frame["limit"].isna().all()
+    for remote in ("url(", "@import", "http"):
+        assert remote not in theme.css()
 
 
 def test_what_every_prompt_begins_with_is_left_out_of_the_questions_whole_words_only() -> None:
@@ -353,10 +408,17 @@ def test_the_timeline_of_a_young_route_has_times_too() -> None:
         assert 1 <= len(ticks) <= 9, minutes
 
 
-def test_a_price_that_is_unknown_stands_apart_from_the_sum_before_it() -> None:
+def test_a_price_that_is_unknown_stands_apart_from_the_sum_and_is_no_zero() -> None:
     assert key_text._unpriced(2).startswith(" <")
     assert ">and 2 requests of unknown price<" in key_text._unpriced(2)
     assert ">2 requests of unknown price<" in key_text._unpriced(2, known=False)
+    run = EvalRun("run_1", "tickets", "d", "t_a", 1, 1, 9, RunState.DONE, START)
+    for samples, cost_usd, words in (
+        (9, 0.0, "no known cost"),
+        (0, 0.0, "$0.00"),
+        (9, 1.5, "$1.50"),
+    ):
+        assert run_cells(RunView(run, "a", samples, cost_usd), {}, START)[-1] == words
 
 
 @pytest.mark.parametrize(
@@ -370,26 +432,17 @@ def test_a_price_that_is_unknown_stands_apart_from_the_sum_before_it() -> None:
 def test_the_pace_of_traffic_is_that_of_the_time_in_which_it_came(
     minutes: int, requests: int, unpriced: int, pace: str, below: str
 ) -> None:
-    now = START + timedelta(hours=12)
-    first = now - timedelta(minutes=minutes)
-    whole = RouteTraffic("", requests, 0, 0, 0.5, unpriced, now)
+    whole = RouteTraffic("", requests, 0, 0, 0.5, unpriced, NOON)
     seen = TrafficReport(
         window=timedelta(hours=24),
-        since=now - timedelta(hours=24),
-        now=now,
+        since=NOON - timedelta(hours=24),
+        now=NOON,
         all=whole,
         routes=[whole],
         step=timedelta(minutes=10),
-        course=[TrafficPoint(first, requests, 0, 0)],
-        last_request=now,
+        course=[TrafficPoint(NOON - timedelta(minutes=minutes), requests, 0, 0)],
+        last_request=NOON,
     )
     shown = traffic_text.tiles(seen, ())
     assert f">{pace}" in shown
     assert f">{below}" in shown
-
-
-def test_a_run_without_a_known_price_has_no_cost_of_zero() -> None:
-    run = EvalRun("run_1", "tickets", "d", "t_a", 1, 1, 9, RunState.DONE, START)
-    assert run_cells(RunView(run, "a", 9, 0.0), {}, START)[-1] == ("no known cost")
-    assert run_cells(RunView(run, "a", 0, 0.0), {}, START)[-1] == "$0.00"
-    assert run_cells(RunView(run, "a", 9, 1.5), {}, START)[-1] == "$1.50"

@@ -16,8 +16,11 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import current_user, page_frame
 from dashboard.data import queries as queries_of_pages
-from dashboard.dialogs import key_dialogs, provider_dialogs, suite_dialogs, suite_fields
+from dashboard.dialogs import suite_fields
 from dashboard.text import provider_text
+from dashboard.views import keys as keys_page
+from dashboard.views import providers as providers_page
+from dashboard.views import suites as suites_page
 from harness.app.installation import CONFIG_VARIABLE
 from harness.app.suite_import import UPLOAD_SCORERS, SuiteUpload
 from harness.control.operations import dashboard_sessions, keys, queries
@@ -47,7 +50,7 @@ from harness.domain.settings import TargetSeed
 from harness.runtime.encryption import new_key
 from router.access.rate_limits import BOOK, SharedRates, take_tokens
 from tests.support.browser.dashboard_data import ANA, configured
-from tests.unit.test_dashboard_page_states import forget, page_app, text
+from tests.unit.test_dashboard_page_states import fill, forget, page_app, text
 
 SECRET = "sk-test-do-not-show-1234567890"  # noqa: S105 - what must be hidden
 
@@ -134,36 +137,34 @@ def test_a_provider_is_added_and_asked_at_once_and_its_key_shown_nowhere(
     monkeypatch.setenv("SWAPGATE_ENCRYPTION_KEYS", new_key())
     act_as(monkeypatch, "ada", Role.ADMIN)
     app = dialog(
-        "from dashboard.dialogs import provider_dialogs",
-        "provider_dialogs.add_provider()",
+        "from dashboard.views import providers",
+        "providers.add_provider()",
         "page_frame.show_done_message()",
     )
-    app.selectbox(key="new-kind").select("vllm").run()
-    app.text_input(key="new-address-vllm").set_value("http://127.0.0.1:9/v1").run()
-    app.text_input(key="new-name-vllm").set_value("").run()
-    assert app.button(key="new-provider").disabled
+    fill(
+        app,
+        {"new-kind": "vllm", "new-address-vllm": "http://127.0.0.1:9/v1", "new-name-vllm": ""},
+    )
+    assert app.button(key="new-now-vllm").disabled
     assert "Name and address are needed." in text(app)
-    app.text_input(key="new-name-vllm").set_value("house").run()
-    app.text_input(key="new-key-vllm").set_value(SECRET).run()
-    app.button(key="new-provider").click().run()
+    fill(app, {"new-name-vllm": "house", "new-key-vllm": SECRET}, "new-now-vllm")
     assert not app.exception
 
     said = text(shown("providers"))
     assert "<b>house</b> is unhealthy" in said
     assert "Connection refused" in said
     assert SECRET not in said
-    app.button(key="new-provider").click().run()
+    app.button(key="new-now-vllm").click().run()
     assert "there is a provider 'house' already" in text(app)
 
     app = dialog(
-        "from dashboard.dialogs import provider_dialogs",
-        "provider_dialogs.change_address('house')",
+        "from dashboard.views import providers",
+        "providers.change_address('house')",
     )
     assert "This is its address already." in text(app)
-    app.text_input(key="base-house").set_value("http://127.0.0.1:10/v1").run()
+    app.text_input(key="base-address-house").set_value("http://127.0.0.1:10/v1").run()
     assert app.button(key="base-now-house").disabled
-    app.text_input(key="base-why-house").set_value("another machine").run()
-    app.button(key="base-now-house").click().run()
+    fill(app, {"base-why-house": "another machine"}, "base-now-house")
     moved = registry.get_provider(page_frame.context(), "house")
     assert moved.api_base == "http://127.0.0.1:10/v1"
 
@@ -178,20 +179,22 @@ def test_a_model_is_added_with_what_is_sent_to_it(monkeypatch: pytest.MonkeyPatc
         tx.discovered_models.replace("openai", [listed])
     act_as(monkeypatch, "pat", Role.PROPOSER)
     app = dialog(
-        "from dashboard.dialogs import provider_dialogs",
-        "provider_dialogs.add_model('openai')",
+        "from dashboard.views import providers",
+        "providers.add_model('openai')",
     )
-    app.selectbox(key="model-of-openai").select("gpt-4o")
-    app.text_area(key="parameters-openai").set_value("temperature: 0").run()
-    assert app.button(key="add-model-openai").disabled
+    assert "Choose a model first." in text(app)
+    fill(app, {"model-of-openai": "gpt-4o", "model-parameters-openai": "temperature: 0"})
+    assert app.button(key="model-now-openai").disabled
     assert "no JSON object, such as" in text(app)
-    app.text_area(key="parameters-openai").set_value('{"temperature": 0}').run()
-    app.text_area(key="addendum-openai").set_value("Be brief.").run()
-    app.button(key="add-model-openai").click().run()
+    fill(
+        app,
+        {"model-parameters-openai": '{"temperature": 0}', "model-addendum-openai": "Be brief."},
+        "model-now-openai",
+    )
     with page_frame.context().store.read() as tx:
         [made] = [target for target in tx.routing.targets().values() if target.parameters]
     assert made.request_patch == RequestPatch(prompt_addendum="Be brief.")
-    name, why = app.session_state[provider_dialogs.UNLISTED]
+    name, why = app.session_state[providers_page.UNLISTED]
     assert name == made.name
     assert why == "openai does not list gpt-4o among 1; did you mean 'gpt-4o-mini'?"
     assert made.name in queries_of_pages.model_names(page_frame.context())
@@ -206,28 +209,25 @@ def test_keys_of_a_provider_are_added_replaced_and_removed_and_accounts_get_a_co
     registry.change_provider(ctx, ANA, "house", ProviderChange("vllm", "http://127.0.0.1:9/v1"))
     act_as(monkeypatch, "ada", Role.ADMIN)
     app = dialog(
-        "from dashboard.dialogs import provider_key_dialogs",
-        "provider_key_dialogs.change_keys('house')",
+        "from dashboard.dialogs import provider_keys",
+        "provider_keys.change_keys('house')",
     )
 
     def names() -> list[str]:
         return [key.name for key in credentials.get_credentials(ctx, "house").stored]
 
     def store(value: str) -> None:
-        app.text_input(key="key-house").set_value(value).run()
-        app.button(key="store-house").click().run()
+        fill(app, {"key-value-house": value}, "key-now-house")
         assert not app.exception
         app.run()
 
     store(SECRET)
     assert names() == ["default"]
-    app.selectbox(key="key-name-house").select("Add another key").run()
-    app.text_input(key="key-new-house").set_value("spare").run()
-    app.checkbox(key="first-house").check()
+    fill(app, {"key-name-house": "Add another key", "key-new-house": "spare"})
+    app.checkbox(key="key-first-house").check()
     store(SECRET + "2")
     assert names() == ["spare", "default"]
-    app.selectbox(key="key-name-house").select("spare").run()
-    app.number_input(key="overlap-house").set_value(24.0)
+    fill(app, {"key-name-house": "spare", "key-overlap-house": 24.0})
     store(SECRET + "3")
     assert names() == ["spare", "spare.old", "default"]
     assert "<b>default</b>" in text(app)
@@ -235,22 +235,25 @@ def test_keys_of_a_provider_are_added_replaced_and_removed_and_accounts_get_a_co
 
     app.session_state["keys-act-house"] = "Remove"
     app.run()
-    app.selectbox(key="key-gone-house").select("default").run()
-    assert app.button(key="key-remove-house").disabled
-    app.text_input(key="key-sure-house").set_value("default").run()
-    app.button(key="key-remove-house").click().run()
+    app.selectbox(key="key-gone-name-house").select("default").run()
+    assert app.button(key="key-gone-now-house").disabled
+    fill(app, {"key-gone-sure-house": "default"}, "key-gone-now-house")
     assert names() == ["spare", "spare.old"]
     [event] = [e for e in queries.read_audit_events(ctx) if e.action == "credential.remove"]
     assert (event.actor, event.details["keys"]) == ("ada", ["default"])
 
     registry.change_provider(ctx, ANA, "github_copilot", ProviderChange("github_copilot"))
-    for opened in ("provider_key_dialogs.change_keys('github_copilot')",
-                   "provider_dialogs.add_provider()"):  # fmt: skip
+    for opened in ("provider_keys.change_keys('github_copilot')",
+                   "providers.add_provider()"):  # fmt: skip
         app = dialog(
-            "from dashboard.dialogs import provider_dialogs, provider_key_dialogs", opened
+            "from dashboard.dialogs import provider_keys",
+            "from dashboard.views import providers",
+            opened,
         )
         assert "swapgate provider key login github_copilot" in [code.value for code in app.code]
-        assert not [field for field in app.text_input if field.key == "key-github_copilot"]
+        assert not [
+            field for field in app.text_input if field.key == "key-value-github_copilot"
+        ]
 
 
 def test_a_client_key_is_shown_to_its_creator_until_it_is_stored(
@@ -259,16 +262,13 @@ def test_a_client_key_is_shown_to_its_creator_until_it_is_stored(
     furnish()
     ada = act_as(monkeypatch, "ada", Role.ADMIN)
     app = dialog(
-        "from dashboard.dialogs import key_dialogs",
-        "key_dialogs.show_new_key()",
-        "key_dialogs.create_client_key()",
+        "from dashboard.views import keys",
+        "keys.show_new_key()",
+        "keys.create_client_key()",
     )
-    app.text_input(key="client").set_value("Client-0 ").run()
-    app.button(key="create-client").click().run()
+    fill(app, {"client-name": "Client-0 "}, "client-now")
     assert "there is a data key 'client-0'" in text(app)
-    app.text_input(key="client").set_value("acme").run()
-    app.number_input(key="budget_day_usd-new").set_value(7.5).run()
-    app.button(key="create-client").click().run()
+    fill(app, {"client-name": "acme", "client-budget_day_usd": 7.5}, "client-now")
     made = app.code[0].value
     found = keys.authenticate_data_key(
         page_frame.context().store, made, secret=page_frame.installation().secret
@@ -278,7 +278,7 @@ def test_a_client_key_is_shown_to_its_creator_until_it_is_stored(
 
     act_as(monkeypatch, "eve", Role.ADMIN)
     app.run()
-    assert key_dialogs.NEW_KEY not in app.session_state
+    assert keys_page.NEW_KEY not in app.session_state
     assert not app.code
 
 
@@ -328,29 +328,26 @@ def test_a_clients_limits_are_changed_and_its_key_revoked_by_its_name(
     furnish()
     act_as(monkeypatch, "ada", Role.ADMIN)
     app = dialog(
-        "from dashboard.dialogs import key_dialogs",
+        "from dashboard.views import keys",
         "from harness.control.operations.queries import list_keys",
         "live = [key for key in list_keys(page_frame.context()) if key.revoked_at is None]",
         "import streamlit as st",
-        "key_dialogs.change_key(st.session_state.setdefault('live', live))",
+        "keys.change_key(st.session_state.setdefault('live', live))",
     )
     [client] = [key for key in list_keys(page_frame.context()) if key.name == "client-0"]
-    app.selectbox(key="chosen").select(client.id).run()
+    app.selectbox(key="chosen-key").select(client.id).run()
     assert "These are its limits already." in text(app)
-    app.number_input(key=f"budget_day_usd-{client.id}").set_value(9.5).run()
-    app.button(key=f"limit-{client.id}").click().run()
+    fill(app, {f"limit-budget_day_usd-{client.id}": 9.5}, f"limit-now-{client.id}")
     [changed] = [key for key in list_keys(page_frame.context()) if key.id == client.id]
     assert changed.limits == KeyLimits(budget_day_usd=9.5)
     # The dialog still shows what it was opened with.
-    app.number_input(key=f"budget_day_usd-{client.id}").set_value(900).run()
-    app.button(key=f"limit-{client.id}").click().run()
+    fill(app, {f"limit-budget_day_usd-{client.id}": 900}, f"limit-now-{client.id}")
     assert "somebody else changed this key's limits" in text(app)
 
     app.session_state[f"act-{client.id}"] = "Revoke"
     app.run()
-    assert app.button(key=f"revoke-{client.id}").disabled
-    app.text_input(key=f"sure-{client.id}").set_value("client-0").run()
-    app.button(key=f"revoke-{client.id}").click().run()
+    assert app.button(key=f"revoke-now-{client.id}").disabled
+    fill(app, {f"revoke-sure-{client.id}": "client-0"}, f"revoke-now-{client.id}")
     [gone] = [key for key in list_keys(page_frame.context()) if key.id == client.id]
     assert gone.revoked_at is not None
 
@@ -367,27 +364,31 @@ def test_an_admin_declares_who_somebody_is_and_ends_a_session_with_a_reason(
     dashboard_sessions.open_with_key(ctx, key, secret=secret, lasts=lasts)
 
     app = dialog(
-        "from dashboard.dialogs import people_dialogs",
-        "from harness.control.operations import people",
+        "from dashboard.dialogs import people",
+        "from harness.control.operations import people as known",
         "from harness.domain.operations.principals import OPERATOR",
-        "people_dialogs.declare(people.list_people(page_frame.context(), OPERATOR))",
+        "people.declare(known.list_people(page_frame.context(), OPERATOR))",
     )
-    assert app.button(key="declare-it").disabled
-    app.selectbox(key="declared").select("ada phone").run()
-    app.selectbox(key="person").select("ada").run()
-    app.text_input(key="declaration-reason").set_value("her second one").run()
-    app.button(key="declare-it").click().run()
+    assert app.button(key="declaration-now").disabled
+    fill(
+        app,
+        {
+            "declaration-name": "ada phone",
+            "declaration-person": "ada",
+            "declaration-why": "her second one",
+        },
+        "declaration-now",
+    )
     app = dialog(
-        "from dashboard.dialogs import people_dialogs",
+        "from dashboard.dialogs import people",
         "from harness.control.operations import dashboard_sessions",
         "from harness.domain.operations.principals import OPERATOR",
         "going_on = dashboard_sessions.list_open(page_frame.context(), OPERATOR)",
-        "people_dialogs.end_session(going_on)",
+        "people.end_session(going_on)",
     )
-    app.selectbox(key="ended").select_index(0).run()
-    assert app.button(key="end-it").disabled
-    app.text_input(key="session-reason").set_value("a lost phone").run()
-    app.button(key="end-it").click().run()
+    app.selectbox(key="session-whose").select_index(0).run()
+    assert app.button(key="session-now").disabled
+    fill(app, {"session-why": "a lost phone"}, "session-now")
 
     assert not dashboard_sessions.list_open(ctx, OPERATOR)
     said = text(shown("keys"))
@@ -402,14 +403,13 @@ def test_a_kill_switch_says_what_it_changes_and_asks_why(
     furnish(2)
     act_as(monkeypatch, "ben", Role.APPROVER)
     app = dialog(
-        "from dashboard.dialogs import switch_dialogs",
-        "switch_dialogs.throw('chat-0')",
+        "from dashboard.dialogs import route_holds",
+        "route_holds.throw('chat-0')",
     )
-    app.selectbox(key="force-chat-0").select("target:sim/backup").run()
+    app.selectbox(key="switch-force-chat-0").select("target:sim/backup").run()
     assert "<b>1 route</b> within 2 s: chat-0." in text(app)
-    assert app.button(key="throw-chat-0").disabled
-    app.text_input(key="switch-why-chat-0").set_value("base is down").run()
-    app.button(key="throw-chat-0").click().run()
+    assert app.button(key="switch-now-chat-0").disabled
+    fill(app, {"switch-why-chat-0": "base is down"}, "switch-now-chat-0")
     assert not app.exception
 
     [switch] = kill_switch.list_live_switches(page_frame.context())
@@ -434,22 +434,19 @@ def test_a_chain_takes_no_new_model_without_evidence_or_a_waiver(
         "route_dialogs.edit_chain(st.session_state.setdefault('view', view))",
     )
     assert "This is the chain already." in text(app)
-    app.multiselect(key="chain-chat-0").set_value(["sim/other", "sim/backup"]).run()
+    app.multiselect(key="chain-models-chat-0").set_value(["sim/other", "sim/backup"]).run()
     assert "New here: <b>sim/other</b>" in text(app)
-    app.text_input(key="chain-why-chat-0").set_value("a second vendor").run()
-    app.button(key="chain-now-chat-0").click().run()
+    fill(app, {"chain-why-chat-0": "a second vendor"}, "chain-now-chat-0")
     assert "sim/other has no evidence on route 'chat-0'" in text(app)
 
-    app.text_input(key="waive-chat-0").set_value("it serves elsewhere").run()
-    app.button(key="chain-now-chat-0").click().run()
+    fill(app, {"chain-waive-chat-0": "it serves elsewhere"}, "chain-now-chat-0")
     chain = fallback_chain.list_fallbacks(page_frame.context(), "chat-0")
     assert [entry.target.name for entry in chain] == ["sim/other", "sim/backup"]
     assert chain[0].waiver is not None
     assert chain[0].waiver.author == "ada"
 
     # The dialog in another tab, which was opened before, takes nothing of that back.
-    app.multiselect(key="chain-chat-0").set_value([]).run()
-    app.button(key="chain-now-chat-0").click().run()
+    fill(app, {"chain-models-chat-0": []}, "chain-now-chat-0")
     assert "somebody else changed the chain of route 'chat-0' meanwhile" in text(app)
     assert fallback_chain.list_fallbacks(page_frame.context(), "chat-0") == chain
 
@@ -461,19 +458,19 @@ def disk_is_full(*_: object) -> None:
 def test_a_suite_is_uploaded_and_one_that_cannot_be_leaves_nothing(
     house: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ada = act_as(monkeypatch, "ada", Role.ADMIN)
+    ada, ctx = act_as(monkeypatch, "ada", Role.ADMIN), page_frame.context()
     good = b'{"input": "2 + 2", "target": "4"}\n{"input": "3 + 3", "target": "6"}\n'
     before = house.read_text(encoding="utf-8")
     upload = SuiteUpload("sums", "sums.jsonl", b'{"question": 1}', "numeric")
     with pytest.raises(Exception, match=r"sums\.jsonl:1"):
-        suite_dialogs._add(ada, upload)
+        suites_page.add(ctx, ada, upload)
     assert house.read_text(encoding="utf-8") == before
     assert not list((house.parent / "suites").glob("*"))
 
     with monkeypatch.context() as full:
         full.setattr(Path, "replace", disk_is_full)
         with pytest.raises(ConfigError, match="No space left"):
-            suite_dialogs._add(ada, SuiteUpload("sums", "sums.jsonl", good, "numeric"))
+            suites_page.add(ctx, ada, SuiteUpload("sums", "sums.jsonl", good, "numeric"))
     assert house.read_text(encoding="utf-8") == before
     assert not list((house.parent / "suites").glob("*"))
     assert not [e for e in queries.read_audit_events(page_frame.context())
@@ -481,7 +478,7 @@ def test_a_suite_is_uploaded_and_one_that_cannot_be_leaves_nothing(
 
     # Beyond U+FFFF: JSON's escapes of it are two broken characters in YAML.
     title = "Small sums \N{ABACUS}"
-    suite_dialogs._add(ada, SuiteUpload("sums", "sums.jsonl", good, "numeric", title))
+    suites_page.add(ctx, ada, SuiteUpload("sums", "sums.jsonl", good, "numeric", title))
     said = text(shown("suites"))
     assert f"<b>{title}</b>" in said
     assert "5 suites, all load" in said
@@ -494,25 +491,27 @@ def test_each_scorer_is_asked_for_its_options_and_its_judge() -> None:
     app = dialog(
         "import streamlit as st",
         "from dashboard.dialogs import suite_fields",
-        "st.session_state.asked = suite_fields.ask('upload')",
+        "from dashboard.dialog_forms import Form",
+        "from harness.domain.operations.access import Role",
+        "form = Form(Role.ADMIN, 'upload')",
+        "st.session_state.asked = (suite_fields.ask(form), form.missing)",
     )
     for scorer, judged in (("similarity", True), ("label", False), ("json_schema", False)):
-        app.selectbox(key="suite-scorer-upload").select(scorer).run()
+        app.selectbox(key="upload-scorer").select(scorer).run()
         assert not app.exception
-        assert bool([box for box in app.selectbox if box.key == "judge-upload"]) == judged
-    app.text_input(key="suite-name-upload").set_value("replies")
-    app.text_area(key="schema-json_schema-upload").set_value("{").run()
-    assert "no JSON object" in app.session_state.asked.missing
-    app.selectbox(key="suite-scorer-upload").select("rubric").run()
-    assert app.session_state.asked.missing == "Write the rubric first."
-    app.text_area(key="rubric-rubric-upload").set_value("1: polite. 0: else.").run()
-    assert app.session_state.asked.missing == "Choose the model that judges first."
-    app.selectbox(key="judge-upload").select("sim/backup")
-    app.checkbox(key="show_target-rubric-upload").uncheck().run()
-    asked = app.session_state.asked
-    assert asked.missing == ""
+        assert bool([box for box in app.selectbox if box.key == "upload-judge"]) == judged
+    fill(app, {"upload-name": "replies", "upload-schema-json_schema": "{"})
+    assert "no JSON object" in app.session_state.asked[1]
+    app.selectbox(key="upload-scorer").select("rubric").run()
+    assert app.session_state.asked[1] == "Write the rubric first."
+    app.text_area(key="upload-rubric-rubric").set_value("1: polite. 0: else.").run()
+    assert app.session_state.asked[1] == "Choose the model that judges first."
+    app.selectbox(key="upload-judge").select("sim/backup")
+    app.checkbox(key="upload-show_target-rubric").uncheck().run()
+    upload, missing = app.session_state.asked
+    assert missing == ""
     options = {"rubric": "1: polite. 0: else.", "show_target": False}
-    assert asked.upload == SuiteUpload("replies", "", b"", "rubric", "", options, "sim/backup")
+    assert upload == SuiteUpload("replies", "", b"", "rubric", "", options, "sim/backup")
 
 
 def test_labels_are_filled_in_with_who_gave_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -535,21 +534,21 @@ def test_labels_are_filled_in_with_who_gave_them(monkeypatch: pytest.MonkeyPatch
         )
     ]
     # An answer stands as people read it, not as a data structure.
-    assert [row["Answer"] for row in suite_dialogs._rows(lines)] == ["Hello.", "wave({})"]
+    assert [row["Answer"] for row in suites_page.list_rows(lines)] == ["Hello.", "wave({})"]
     ada = act_as(monkeypatch, "ada", Role.ADMIN)
     app = AppTest.from_string(
-        "from dashboard.dialogs import suite_dialogs\nsuite_dialogs.label_captures()",
+        "from dashboard.views import suites\nsuites.label_captures()",
         default_timeout=120,
     )
-    app.session_state[suite_dialogs.CAPTURES] = (ada.principal, lines)
+    app.session_state[suites_page.CAPTURES] = (ada.principal, lines)
     app.run()
     assert app.button(key="label-now").label == "Make a suite of 0 labelled requests"
     act_as(monkeypatch, "eve", Role.ADMIN)
     app.run()
-    assert suite_dialogs.CAPTURES not in app.session_state
-    assert app.button(key="read-captures").disabled
+    assert suites_page.CAPTURES not in app.session_state
+    assert app.button(key="read-captures-now").disabled
 
-    content = suite_dialogs._labelled(lines, {"one": " yes ", "two": " "}, "ada")
+    content = suites_page.write_labelled(lines, {"one": " yes ", "two": " "}, "ada")
     first, second = (json.loads(line) for line in content.splitlines())
     assert (first["label"], first["label_author"]) == ("yes", "ada")
     assert datetime.fromisoformat(first["labelled_at"]).tzinfo is not None
@@ -576,17 +575,13 @@ def test_a_price_says_where_it_comes_from_and_when_the_catalogue_says_another() 
     assert "given to this provider; the catalogue says $1.00 / $2.00" in cell(other, entry)
     assert "given to this provider<" in cell(other, None)
     assert "unknown" in cell(None, None)
-
-
-def test_the_matrix_names_the_source_of_each_price() -> None:
     ctx = page_frame.context()
     registry.change_provider(ctx, SYSTEM, "openai", ProviderChange())
     targets.add_target(ctx, SYSTEM, TargetSeed("openai", "gpt-4o"))
     [row] = [row for row in build_matrix(ctx) if row.provider == "openai"]
-    origin = row.models[0].price_origin
-    assert origin is not None
-    assert origin.source.startswith("litellm ")
-    assert origin.as_of is not None
+    listed = row.models[0].price_origin
+    assert listed is not None
+    assert (listed.source[:8], listed.as_of is not None) == ("litellm ", True)
 
 
 def test_each_setting_of_a_route_is_changed_with_a_preview_and_not_over_somebody_elses(
@@ -605,11 +600,16 @@ def test_each_setting_of_a_route_is_changed_with_a_preview_and_not_over_somebody
         "route_dialogs.change_settings(st.session_state.view)",
     )
     assert "These are its settings already." in text(app)
-    app.selectbox(key="data-class-chat-0").select("personal")
-    app.selectbox(key="commit-chat-0").select(StreamCommit.WHOLE)
-    app.number_input(key="first-token-chat-0").set_value(4.5)
-    app.number_input(key="warm-chat-0").set_value(0.5)
-    app.text_input(key="task-chat-0").set_value("mail").run()
+    fill(
+        app,
+        {
+            "data_class-chat-0": "personal",
+            "commit-chat-0": StreamCommit.WHOLE,
+            "first_token_timeout_s-chat-0": 4.5,
+            "keep_warm_bps-chat-0": 0.5,
+            "task-chat-0": "mail",
+        },
+    )
     assert app.selectbox(key="override-vision-chat-0").options == ["chat-1"]
     rows = text(app).partition("What changes")[2]
     for name, now, then in (
@@ -624,16 +624,13 @@ def test_each_setting_of_a_route_is_changed_with_a_preview_and_not_over_somebody
     ctx = page_frame.context()
     routes.change_settings(ctx, ANA, "chat-0", lambda now: replace(now, stakes=Stakes.HIGH))
     routes.change_settings(ctx, ANA, "chat-0", lambda now: replace(now, task="post"))
-    app.button(key="settings-chat-0").click().run()
+    app.button(key="settings-now-chat-0").click().run()
     assert "somebody else changed task" in text(app)
     assert queries.list_routes(ctx)[0].settings.data_class == ""
-    app.text_input(key="task-chat-0").set_value("").run()
-    app.selectbox(key="override-vision-chat-0").select("chat-1").run()
-    app.button(key="settings-chat-0").click().run()
+    fill(app, {"task-chat-0": "", "override-vision-chat-0": "chat-1"}, "settings-now-chat-0")
     assert "names 'chat-1', which has no data class" in text(app)
 
-    app.selectbox(key="override-vision-chat-0").select(None).run()
-    app.button(key="settings-chat-0").click().run()
+    fill(app, {"override-vision-chat-0": None}, "settings-now-chat-0")
     found = queries.list_routes(ctx)[0].settings
     assert (found.data_class, found.commit) == ("personal", StreamCommit.WHOLE)
     assert (found.first_token_timeout_s, found.keep_warm_bps) == (4.5, 50)

@@ -7,12 +7,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from dashboard import current_user, page_frame
 from dashboard.text import policy_text
 from harness.app import settings_origin
-from harness.app.installation import CONFIG_VARIABLE, load_settings
+from harness.app.installation import load_settings
 from harness.control.operations import alerts, queries
 from harness.control.routing import routes, targets
 from harness.domain.canary.observation import AskedName, TrafficMinute
@@ -26,7 +25,7 @@ from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Provider, Target
 from tests.support.browser.dashboard_data import ANA, XSS, configured, opened
 from tests.support.control.manual_clock import ManualClock
-from tests.unit.test_dashboard_page_states import MAIN, forget, now, pages, text
+from tests.unit.test_dashboard_page_states import forget, now, pages, shown, text
 
 PAGES = ("traffic", "alerts", "spending", "audit", "policies", "settings")
 ROUTES = 200
@@ -37,15 +36,6 @@ pytestmark = [
     # Streamlit says so wherever a script runs without its server.
     pytest.mark.filterwarnings("ignore:.*missing ScriptRunContext"),
 ]
-
-
-def shown(monkeypatch: pytest.MonkeyPatch, config: Path, page: str) -> AppTest:
-    """Opens a page at once, without the Overview before it."""
-    monkeypatch.setenv(CONFIG_VARIABLE, str(config))
-    app = AppTest.from_file(str(MAIN), default_timeout=120)
-    app.switch_page(f"views/{page}.py").run()
-    assert not app.exception
-    return app
 
 
 @pytest.fixture(autouse=True)
@@ -84,26 +74,11 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for number in range(ROUTES)
         ]  # fmt: skip
         left = Failover(
-            worker="w1",
-            number=1,
-            at=then,
-            request="req_1",
-            route="team-007",
-            arm="incumbent",
-            target="sim/base",
-            provider="sim",
-            failure="overloaded",
-            status=529,
-            attempts=1,
-            latency_ms=120.0,
-            endpoint="chat",
-            stream=False,
-            body_bytes=80,
-            messages=1,
-            tools=0,
-            user_hash=hash_user("user:alice", installation.secret),
-            next_target=None,
-        )
+            worker="w1", number=1, at=then, request="req_1", route="team-007", arm="incumbent",
+            target="sim/base", provider="sim", failure="overloaded", status=529, attempts=1,
+            latency_ms=120.0, endpoint="chat", stream=False, body_bytes=80, messages=1, tools=0,
+            user_hash=hash_user("user:alice", installation.secret), next_target=None,
+        )  # fmt: skip
         with ctx.store.write() as tx:
             asked = AskedName("team-0070", then.date(), 12)
             tx.observations.append([], traffic, asked_names=[asked])
@@ -269,9 +244,8 @@ def test_no_secret_of_the_file_stands_among_the_settings(tmp_path: Path) -> None
     assert values["alerts.sinks.0.url"] == "pbul://***"
 
 
-@pytest.mark.parametrize(
-    ("gate", "sentence"),
-    [
+def test_a_policy_says_in_plain_words_what_it_demands() -> None:
+    for gate, sentence in (
         (GatePolicy(), "must be shown to be better than the current model"),
         (
             GatePolicy(claim=Claim.NON_INFERIOR, margin=0.02),
@@ -287,10 +261,7 @@ def test_no_secret_of_the_file_stands_among_the_settings(tmp_path: Path) -> None
         ),
         (GatePolicy(n_max=300, epochs=2), "Up to 300 items of each suite are asked 2 times"),
         (GatePolicy(max_cost_usd=5.0), "An eval run ends at $5.00."),
-    ],
-)
-def test_a_policy_says_in_plain_words_what_it_demands(gate: GatePolicy, sentence: str) -> None:
-    asked = policy_text.summary(Policy("p", PromotionMode.APPROVED, gate=gate))
-
-    assert sentence in asked.replace("\N{NO-BREAK SPACE}", " ")
-    assert "A person other than the proposer approves before the canary starts" in asked
+    ):
+        said = policy_text.summary(Policy("p", PromotionMode.APPROVED, gate=gate))
+        assert sentence in said.replace("\N{NO-BREAK SPACE}", " ")
+        assert "A person other than the proposer approves before the canary starts" in said

@@ -16,6 +16,7 @@ from harness.control.agents.client import AgentsClient
 from harness.control.agents.sessions import SessionSpec
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
+from harness.control.operations import keys
 from harness.control.routing import seed
 from harness.domain.agents.agent import Agent, AgentSession, AgentTool, ModelChoice, ModelKind
 from harness.domain.agents.incoming_message import IncomingMessage
@@ -27,6 +28,7 @@ from harness.domain.agents.message import (
     ServedBy,
 )
 from harness.domain.agents.turn_lease import TurnOwner
+from harness.domain.operations.access import SYSTEM, Role
 from harness.runtime import secret_files
 
 CONFIG: Final = """
@@ -70,6 +72,13 @@ def opened(file: Path) -> Iterator[Installation]:
         yield installation
     finally:
         installation.close()
+
+
+def create_key(file: Path, name: str, role: Role = Role.ADMIN) -> str:
+    """A new management key, by its text."""
+    with opened(file) as installation:
+        ctx, secret = installation.context, installation.secret
+        return keys.create_key(ctx, SYSTEM, name, secret=secret, role=role)[1]
 
 
 def create_agent(ctx: Context, name: str = "concierge") -> Agent:

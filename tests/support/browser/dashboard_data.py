@@ -1,5 +1,5 @@
 """Builds an installation with a history for the dashboard's tests, by the real use cases: one
-route for each fate of a proposal, with traffic. `hurt`, `paused` and `turned` change it later.
+route for each fate of a proposal, with traffic. `paused` and `turned` change it later.
 
 Simulated models answer real items, the real scorers score them, the gate judges them, and
 `reconcile` moves proposals and canaries on. Only the provider's HTTP is left out.
@@ -38,7 +38,6 @@ from harness.domain.canary.guardrails import ArmSplit, ErrorTally, FailureTally,
 from harness.domain.canary.observation import ObservationBlock, Segment, TrafficMinute
 from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.evals.run import EvalRun, RunState, Sample
-from harness.domain.evals.suite_plan import Claim
 from harness.domain.operations.access import Actor, Role
 from tests.support.canary.segmented_traffic import SegmentTruth, simulate_segments
 from tests.support.control.manual_clock import ManualClock
@@ -426,31 +425,6 @@ def _marked(sample: Sample, model: str) -> Sample:
     return replace(sample, answer=f"{XSS}\n{sample.answer}")
 
 
-def hurt(config: Path, route: str) -> None:
-    """Three of fifty on the route's canary at 5 % get a malformed answer, seven of the others
-    none: strong evidence of harm, and not enough for a rollback.
-    """
-    clock = ManualClock(datetime.now(UTC))  # noqa: TID251
-    with opened(config, clock) as installation, installation.context.store.write() as tx:
-        rollout, now = machine.find_live(tx, route), clock.now()
-        classes = {"malformed": ArmSplit(3, 3), "server": ArmSplit(7, 0)}
-        block = ObservationBlock(
-            rollout=rollout.id,
-            worker="w2",
-            sequence=1,
-            weight_bps=rollout.current.weight_bps,
-            units=1000,
-            canary_units=50,
-            failures=10,
-            canary_failures=3,
-            missing=0,
-            opened_at=now - timedelta(seconds=30),
-            closed_at=now,
-            counts={Guardrail.ERRORS: ErrorTally(1000, 50, 10, 3, classes)},
-        )
-        tx.observations.append([block], [])
-
-
 def fails_with_tools(config: Path, route: str) -> None:
     """The route's canary fails nearly every request with tools, and no others; nobody has
     looked at it yet.
@@ -512,21 +486,3 @@ def turned(config: Path) -> Sequence[str]:
     """One turn of the control process."""
     with opened(config, ManualClock(datetime.now(UTC))) as installation:  # noqa: TID251
         return reconciler.reconcile(installation.context).did
-
-
-__all__ = [
-    "ANA",
-    "BEN",
-    "XSS",
-    "Claim",
-    "Lived",
-    "configured",
-    "counted",
-    "evaluated",
-    "fails_with_tools",
-    "lived",
-    "lived_copy",
-    "paused",
-    "shared_copy",
-    "turned",
-]

@@ -1,16 +1,18 @@
-"""The dialogs for a provider's keys: add one beside the others, replace or remove one; and for
+"""The dialog for a provider's keys: add one beside the others, replace or remove one; and for
 the kinds that take no key, the commands by which a person signs in.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
 import streamlit as st
 
 from dashboard import page_frame
-from dashboard.dialogs import account_commands, action_dialogs
+from dashboard.dialog_forms import Form, dialog
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
+from harness.control.context import Context
 from harness.control.providers import credentials, registry, sign_in
 from harness.control.providers.credentials import (
     DEFAULT_KEY_NAME,
@@ -28,18 +30,34 @@ ANOTHER: Final = "Add another key"
 MOST_OVERLAP_H: Final = credentials.LONGEST_OVERLAP / timedelta(hours=1)
 
 
-@action_dialogs.dialog("Keys and sign-in", width="medium")
+def show_account_commands(kinds: Sequence[str]) -> None:
+    """Shows the commands by which people sign in to accounts of these kinds at a terminal,
+    which waits while they type a code elsewhere.
+    """
+    for kind in kinds:
+        lines = f"oauth:\n  {kind}:\n    client_id: YOUR-CLIENT-ID"
+        # Wrapped: what scrolls sideways on a phone cannot be reached by keyboard.
+        st.code(lines, language="yaml", wrap_lines=True)
+        st.code(f"swapgate provider key login {kind}", language=None, wrap_lines=True)
+    link = html.docs_link("how-to/credentials", "Signing in")
+    words = (
+        "Write the lines into swapgate.yaml, with the id of your application at the vendor. "
+        "Then run the command on Swapgate's machine: it shows an address and a code, which you "
+        "type in a browser anywhere."
+    )
+    st.html(html.block(f'<p class="note">{escape(words)} {link}</p>'))
+
+
+@dialog("Keys and sign-in", width="medium")
 def change_keys(provider: str) -> None:
     """Lists a provider's stored keys, takes another one and removes one. It shows no value."""
-    ctx = page_frame.context()
-    known = credentials.get_credentials(ctx, provider)
+    known = credentials.get_credentials(page_frame.context(), provider)
     if known.kind in OAUTH_ENDPOINTS:
         _account(known)
         return
     st.html(html.block(_listed(known)))
-    stored = [key.name for key in known.stored]
     act = STORE
-    if stored:
+    if known.stored:
         act = st.segmented_control(
             "What", [STORE, REMOVE], default=STORE, required=True, key=f"keys-act-{provider}"
         )
@@ -70,87 +88,57 @@ def _stored(key: StoredKeyView) -> str:
 
 def _store(known: ProviderCredentials) -> None:
     provider, stored = known.name, [key.name for key in known.stored]
-    name = DEFAULT_KEY_NAME
+    form, name = Form(Role.ADMIN, "key", provider, waits_for=ASKS), DEFAULT_KEY_NAME
     if stored:
-        chosen = st.selectbox(
-            "Which key", [*stored, ANOTHER], key=f"key-name-{provider}",
+        name = st.selectbox(
+            "Which key", [*stored, ANOTHER], key=form.key("name"),
             format_func=lambda name: name if name == ANOTHER else f"Replace {name}",
         )  # fmt: skip
-        name = "" if chosen == ANOTHER else chosen
-    if not name:
-        typed = st.text_input("Name of the new key", key=f"key-new-{provider}", live=True)
-        name = (typed or "").strip()
-    typed = st.text_input(
-        f"Key of {provider}", type="password", autocomplete="off", key=f"key-{provider}",
-        live=True,
-    )  # fmt: skip
-    value = (typed or "").strip()
+    if name == ANOTHER:
+        name = form.text("new", "Name of the new key")
+    value = form.text("value", f"Key of {provider}", type="password", autocomplete="off")
+    form.need(value and name, "A name and the key are needed.")
     first, hours = False, 0.0
     if name in stored:
         hours = st.number_input(
             "Hours for which the old value stays as second choice", 0.0, MOST_OVERLAP_H, 0.0,
-            1.0, format="%g", key=f"overlap-{provider}",
+            1.0, format="%g", key=form.key("overlap"),
         )  # fmt: skip
     elif stored:
-        first = st.checkbox("Try it before the other keys", key=f"first-{provider}")
+        first = st.checkbox("Try it before the other keys", key=form.key("first"))
     st.html(html.note("Stored encrypted and never shown. Routers use it within 2 s."))
-    change = CredentialChange(
-        value=value, key=name, first=first, overlap=timedelta(hours=hours) if hours else None
-    )
-    action_dialogs.submit(
-        "Store and check",
-        key=f"store-{provider}",
-        role=Role.ADMIN,
-        missing="" if value and name else "A name and the key are needed.",
-        act=lambda actor: _put(actor, provider, change),
-        done=lambda actor: f"{actor.name} stored the key {name} of {provider}.",
-        waits_for=ASKS,
-    )
+    overlap = timedelta(hours=hours) if hours else None
+    change = CredentialChange(value=value, key=name, first=first, overlap=overlap)
+    typed = form.key("value")
 
+    def store(ctx: Context, actor: Actor) -> None:
+        # What was typed is not kept in the session longer than the click.
+        st.session_state.pop(typed, None)
+        registry.replace_key(ctx, actor, provider, change)
 
-def _put(actor: Actor, provider: str, change: CredentialChange) -> None:
-    # What was typed is not kept in the session longer than the click.
-    st.session_state.pop(f"key-{provider}", None)
-    registry.replace_key(page_frame.context(), actor, provider, change)
+    form.submit("Store and check", f"stored the key {name} of {provider}.", store)
 
 
 def _remove(known: ProviderCredentials) -> None:
-    provider = known.name
-    name = st.selectbox(
-        "Which key", [key.name for key in known.stored], key=f"key-gone-{provider}"
-    )
+    provider, form = known.name, Form(Role.ADMIN, "key-gone", known.name)
+    names = [key.name for key in known.stored]
+    name = st.selectbox("Which key", names, key=form.key("name"))
     last = "It is the last one: models of it get no requests until another is stored."
     others = "What was stored is gone for good. The other keys serve on."
     st.html(html.note(others if known.keys > 1 else last))
-    typed = st.text_input(f"Write {name} to confirm", key=f"key-sure-{provider}", live=True)
-    sure = (typed or "").strip() == name
-    action_dialogs.submit(
-        "Remove the key",
-        key=f"key-remove-{provider}",
-        role=Role.ADMIN,
-        missing="" if sure else "The button works once the name stands here.",
-        act=lambda actor: credentials.remove_credential(
-            page_frame.context(), actor, provider, key=name
-        ),
-        done=lambda actor: f"{actor.name} removed the key {name} of {provider}.",
-    )
+    form.confirm(name)
+    done = f"removed the key {name} of {provider}."
+    form.submit("Remove the key", done, credentials.remove_credential, provider, key=name)
 
 
 def _account(known: ProviderCredentials) -> None:
     """Says who is signed in to an account, and how somebody signs in or out."""
+    form = Form(Role.ADMIN, "sign-out", known.name)
     signed = next((key for key in known.stored if key.name == TOKEN_KEY_NAME), None)
     if signed is None:
-        st.html(html.block(f"<p>Nobody is signed in for {strong(known.name)}.</p>"))
-        account_commands.show([known.name])
+        form.say(f"Nobody is signed in for {strong(known.name)}.")
+        show_account_commands([known.name])
         return
-    st.html(html.block(f"<p>Signed in: {_stored(signed)}. It is renewed by itself.</p>"))
-    action_dialogs.submit(
-        "Sign out",
-        key=f"sign-out-{known.name}",
-        role=Role.ADMIN,
-        missing="",
-        act=lambda actor: sign_in.sign_out(page_frame.context(), actor, known.name),
-        done=lambda actor: (
-            f"{actor.name} signed {known.name} out; revoke it at the vendor too."
-        ),
-    )
+    form.say(f"Signed in: {_stored(signed)}. It is renewed by itself.")
+    done = f"signed {known.name} out; revoke it at the vendor too."
+    form.submit("Sign out", done, sign_in.sign_out, known.name)

@@ -3,21 +3,19 @@ Proposals. Approval and rejection repeat verdict, cost, risk and how many reques
 their buttons work once a reason is written.
 """
 
-from collections.abc import Callable
 from datetime import datetime
 
 import streamlit as st
 
 from dashboard import current_user, page_frame
 from dashboard.data.queries import ComparisonView, comparison
-from dashboard.dialogs import action_dialogs
+from dashboard.dialog_forms import Form, dialog
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.evals.proof_validity import ProofState, ProofValidity
 from harness.control.proposals import decisions, drawbacks, review
 from harness.control.proposals.review import BlastRadius, ProposalReview
 from harness.control.routing import monthly_bill
-from harness.domain.errors import NotAllowed
 from harness.domain.evals.verdict import BaseVerdict, VerdictBasis
 from harness.domain.operations.access import Actor, Role
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
@@ -40,20 +38,21 @@ def show_buttons(
     """Show the decisions that a proposal waits for; a disabled button says why."""
     actor, key = current_user.signed_in(), proposal.id
     if awaits_decision(proposal):
-        why = _why_only_observed() or why_not_approve(proposal, verdict, validity, actor, now)
-        why_not_reject = _why_not_decide(actor)
+        observed = OBSERVED if page_frame.context().observe_only else ""
+        why = observed or why_not_approve(proposal, verdict, validity, actor, now)
+        why_not_reject = current_user.why_not(Role.APPROVER)
         if st.button(
             "Approve", key=f"approve-{key}", type="primary", icon=":material/check:",
             disabled=bool(why),
         ):  # fmt: skip
-            approve(*_load(proposal.id))
+            approve(*load(proposal.id))
         if st.button(
             "Reject",
             key=f"reject-{key}",
             icon=":material/close:",
             disabled=bool(why_not_reject),
         ):
-            reject(*_load(proposal.id))
+            reject(*load(proposal.id))
         if reasons := " ".join(dict.fromkeys(filter(None, (why, why_not_reject)))):
             st.html(html.note(reasons), width="content")
     if proposal.phase in EARLY_PHASES:
@@ -66,7 +65,7 @@ def _offer_cancel(proposal: Proposal, actor: Actor | None) -> None:
     why = current_user.why_not(Role.PROPOSER if own else Role.APPROVER)
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button("Cancel", key=f"cancel-{proposal.id}", disabled=bool(why)):
-            cancel(*_load(proposal.id))
+            cancel(*load(proposal.id))
         if why:
             st.html(html.note(why), width="content")
 
@@ -88,116 +87,73 @@ def why_not_approve(
         expired = f"the verdict expired {labels.age(verdict.expires_at, now)}"
         why = validity.why if validity.proof is ProofState.STALE else expired
         return f"STALE: {why}. Propose again to renew it."
-    if actor is None or _why_not_decide(actor):
-        return _why_not_decide(actor)
+    why = current_user.why_not(Role.APPROVER)
+    if actor is None or why:
+        return why
     if proposal.proposer_principal == actor.principal and not proposal.self_approval:
         return f"{actor.name} proposed this, so somebody else has to approve it."
     return ""
 
 
-def _why_only_observed() -> str:
-    """Says that no canary opens in this installation; empty where one may."""
-    return OBSERVED if page_frame.context().observe_only else ""
-
-
-def _why_not_decide(actor: Actor | None) -> str:
-    """Whose key, or whose role, decides nothing."""
-    if actor is None:
-        return current_user.SIGN_IN
-    try:
-        actor.require(Role.APPROVER)
-    except NotAllowed as error:
-        return str(error)
-    return ""
-
-
-def _load(proposal: str) -> tuple[ComparisonView, ProposalReview]:
+def load(proposal: str) -> tuple[ComparisonView, ProposalReview]:
     ctx = page_frame.context()
     return comparison(ctx, proposal), review.review_proposal(ctx, proposal)
 
 
-@action_dialogs.dialog("Approve the canary", width="medium")
+@dialog("Approve the canary", width="medium")
 def approve(view: ComparisonView, found: ProposalReview) -> None:
     """Asks for an approval, with what it rests on and what it means for users."""
-    proposal = view.comparison.proposal
+    proposal, verdict = view.comparison.proposal, view.comparison.verdict
+    form = Form(Role.APPROVER, "approval", proposal.id)
     new, old = view.comparison.candidate.name, view.comparison.incumbent.name
     share = labels.weight(proposal.policy.canary.steps[0].weight_bps)
-    st.html(
-        html.block(
-            f"<p>Route {strong(proposal.route)}: {strong(share)} of its traffic goes to "
-            f"{strong(new)}; the rest stays with {strong(old)}. Its share rises step by step "
-            "while no harm shows, and drops to 0 % as soon as harm shows.</p>"
-        )
+    form.say(
+        f"Route {strong(proposal.route)}: {strong(share)} of its traffic goes to {strong(new)}"
+        f"; the rest stays with {strong(old)}. Its share rises step by step while no harm "
+        "shows, and drops to 0 % as soon as harm shows."
     )
     st.html(html.facts(_facts(view, found)))
     _changes(found)
-    seen = view.comparison.verdict.id if view.comparison.verdict else None
-    change = _ask_change(proposal)
-    needs_change = proposal.needs_change_reference and not change
-    _ask(
-        view,
-        "Start the canary",
-        lambda actor, reason: decisions.approve_proposal(
-            page_frame.context(),
-            actor,
-            proposal.id,
-            reason,
-            expected_verdict=seen,
-            change_reference=change,
-        ),
-        lambda actor: f"{actor.name} approved {proposal.id}; the canary opens within seconds.",
-        missing=CHANGE_MISSING if needs_change else "",
-    )
+    change = proposal.change_reference
+    if not change:
+        needed = CHANGE_MISSING if proposal.needs_change_reference else ""
+        label = "Change request" + ("" if needed else " (optional)")
+        change = form.text("change", label, need=needed)
+    form.submit(
+        "Start the canary", f"approved {proposal.id}; the canary opens within seconds.",
+        decisions.approve_proposal, proposal.id, form.reason(),
+        expected_verdict=verdict.id if verdict else None, change_reference=change,
+    )  # fmt: skip
 
 
-def _ask_change(proposal: Proposal) -> str:
-    """Shows the field for a change request where the proposal names none; returns it."""
-    if proposal.change_reference:
-        return proposal.change_reference
-    label = "Change request" + ("" if proposal.needs_change_reference else " (optional)")
-    return (st.text_input(label, key=f"change-{proposal.id}", live=True) or "").strip()
-
-
-@action_dialogs.dialog("Reject the proposal", width="medium")
+@dialog("Reject the proposal", width="medium")
 def reject(view: ComparisonView, found: ProposalReview) -> None:
     """Asks for a rejection and its reason."""
     proposal = view.comparison.proposal
-    st.html(
-        html.block(
-            f"<p>Route {strong(proposal.route)} stays with "
-            f"{strong(view.comparison.incumbent.name)}; "
-            f"{strong(view.comparison.candidate.name)} gets no traffic. "
-            f"{escape(proposal.proposer)} will read the reason.</p>"
-        )
+    form = Form(Role.APPROVER, "rejection", proposal.id)
+    form.say(
+        f"Route {strong(proposal.route)} stays with {strong(view.comparison.incumbent.name)}; "
+        f"{strong(view.comparison.candidate.name)} gets no traffic. "
+        f"{escape(proposal.proposer)} will read the reason."
     )
     st.html(html.facts(_facts(view, found)))
-    _ask(
-        view,
-        "Reject",
-        lambda actor, reason: decisions.refuse_proposal(
-            page_frame.context(), actor, proposal.id, reason
-        ),
-        lambda actor: f"{actor.name} rejected {proposal.id}.",
-    )
+    done = f"rejected {proposal.id}."
+    form.submit("Reject", done, decisions.refuse_proposal, proposal.id, form.reason())
 
 
-@action_dialogs.dialog("Cancel the proposal")
+@dialog("Cancel the proposal")
 def cancel(view: ComparisonView, _found: ProposalReview) -> None:
     """Asks whether the comparison is to end before its verdict."""
     proposal = view.comparison.proposal
-    st.html(
-        html.block(
-            f"<p>The comparison of {strong(view.comparison.candidate.name)} with "
-            f"{strong(view.comparison.incumbent.name)} ends; its measurements are kept.</p>"
-        )
+    # Another's needs more, which the act checks.
+    form = Form(Role.PROPOSER, "cancellation", proposal.id)
+    form.say(
+        f"The comparison of {strong(view.comparison.candidate.name)} with "
+        f"{strong(view.comparison.incumbent.name)} ends; its measurements are kept."
     )
-    reason = st.text_input("Reason (optional)", key=f"cancel-why-{proposal.id}")
-    if st.button("Cancel the proposal", type="primary"):
-        ctx = page_frame.context()
-        current_user.attempt(
-            lambda actor: decisions.cancel_proposal(ctx, actor, proposal.id, reason.strip()),
-            lambda actor: f"{actor.name} cancelled {proposal.id}.",
-        )
+    reason = form.text("why", "Reason (optional)")
+    done = f"cancelled {proposal.id}."
+    form.submit("Cancel the proposal", done, decisions.cancel_proposal, proposal.id, reason)
 
 
 def _facts(view: ComparisonView, found: ProposalReview) -> list[tuple[str, str]]:
@@ -235,26 +191,3 @@ def _changes(found: ProposalReview) -> None:
     heads = ("Changed (UTC)", "By", "What", "How")
     with st.expander(f"{labels.plural(len(rows), 'change')} on this route in 90 days"):
         st.html(html.table(heads, rows))
-
-
-def _ask(
-    view: ComparisonView,
-    label: str,
-    act: Callable[[Actor, str], object],
-    done: Callable[[Actor], str],
-    missing: str = "",
-) -> None:
-    """Show the field for a reason, and the button, which works once one stands there.
-
-    missing: what else has to be there first.
-    """
-    key = f"{label}-{view.comparison.proposal.id}"
-    reason = action_dialogs.ask_reason(f"why-{key}")
-    action_dialogs.submit(
-        label,
-        key=f"now-{key}",
-        role=Role.APPROVER,
-        missing=missing if reason else action_dialogs.REASON_MISSING,
-        act=lambda actor: act(actor, reason),
-        done=done,
-    )

@@ -9,11 +9,11 @@ from typing import Final
 import streamlit as st
 
 from dashboard import current_user, page_frame
-from dashboard.dialogs import action_dialogs
-from dashboard.dialogs.action_dialogs import Opener
+from dashboard.dialog_forms import REASON, Form, Opener, dialog, show_openers
 from dashboard.text import html, labels
 from dashboard.text.html import escape, state, strong
 from dashboard.text.labels import Label, Tone
+from harness.control.context import Context
 from harness.control.operations import dashboard_sessions, people
 from harness.control.operations.dashboard_sessions import SignedInSession
 from harness.control.operations.people import PersonView
@@ -92,22 +92,15 @@ def show_people() -> None:
     going_on = dashboard_sessions.list_open(ctx, actor)
     others = [view for view in known if view.kind is not PrincipalKind.LOCAL]
     st.html(html.section("People", NOTE))
-    action_dialogs.show_openers(
+    nobody = "" if others else "There is nobody but the operator of this machine."
+    none = "" if going_on else "Nobody is signed in."
+    who, session = partial(declare, known), partial(end_session, going_on)
+    show_openers(
         [
             Opener(
-                "Declare who somebody is",
-                ":material/group:",
-                partial(declare, known),
-                "declare",
-                missing="" if others else "There is nobody but the operator of this machine.",
+                "Declare who somebody is", ":material/group:", who, "declare", missing=nobody
             ),
-            Opener(
-                "End a session",
-                ":material/logout:",
-                partial(end_session, going_on),
-                "end-session",
-                missing="" if going_on else "Nobody is signed in.",
-            ),
+            Opener("End a session", ":material/logout:", session, "end-session", missing=none),
         ]
     )
     if actor is None or actor.role < Role.ADMIN:
@@ -124,53 +117,38 @@ def show_people() -> None:
         st.html(html.table(SESSION_HEADS, rows, stacked=True))
 
 
-@action_dialogs.dialog("Declare who somebody is", width="medium")
+@dialog("Declare who somebody is", width="medium")
 def declare(known: Sequence[PersonView]) -> None:
     """Asks which two principals are one person, and why that is known."""
-    names = [view.name for view in known if view.kind is not PrincipalKind.LOCAL]
-    name = st.selectbox("Who", names, index=None, key="declared", placeholder="Choose a name")
-    persons = [NOBODY_ELSE, *(view.name for view in known if view.name != name)]
-    person = st.selectbox(
-        "Is the same person as", persons, index=None, key="person", placeholder="Choose"
+    form, lacks = (
+        Form(Role.ADMIN, "declaration"),
+        "Choose two names and give a reason: the audit log keeps it.",
     )
-    reason = action_dialogs.ask_reason("declaration-reason")
-    action_dialogs.submit(
-        "Declare it",
-        key="declare-it",
-        role=Role.ADMIN,
-        missing=""
-        if name and person and reason
-        else "Choose two names and give a reason: the audit log keeps it.",
-        act=lambda actor: _declare(actor, name or "", person or "", reason),
-        done=lambda _: (
-            f"{name} is nobody else here." if person == NOBODY_ELSE
-            else f"{name} and {person} are one person."
-        ),
-    )  # fmt: skip
+    names = [view.name for view in known if view.kind is not PrincipalKind.LOCAL]
+    name = form.choose("name", "Who", names, placeholder="Choose a name")
+    persons = [NOBODY_ELSE, *(view.name for view in known if view.name != name)]
+    person = form.choose("person", "Is the same person as", persons)
+    form.need(name and person, lacks)
+    reason = form.text("why", REASON, need=lacks)
+    one = f"{name} and {person} are one person."
+    form.says = f"{name} is nobody else here." if person == NOBODY_ELSE else one
+    form.submit("Declare it", "", _declare, name or "", person or "", reason)
 
 
-def _declare(actor: Actor, name: str, person: str, reason: str) -> None:
-    ctx = page_frame.context()
+def _declare(ctx: Context, actor: Actor, name: str, person: str, reason: str) -> None:
     if person == NOBODY_ELSE:
         people.separate(ctx, actor, name, reason)
     else:
         people.link(ctx, actor, name, person, reason)
 
 
-@action_dialogs.dialog("End a session", width="medium")
+@dialog("End a session", width="medium")
 def end_session(going_on: Sequence[SignedInSession]) -> None:
     """Asks whose session to end, and why."""
+    form, lacks = Form(Role.ADMIN, "session"), "Choose a session and give a reason."
     choices = {session_choice(view): view for view in going_on}
-    choice = st.selectbox("Whose", list(choices), key="ended", index=None, placeholder="Choose")
-    reason = action_dialogs.ask_reason("session-reason")
-    view = choices.get(choice or "")
-    action_dialogs.submit(
-        "End the session",
-        key="end-it",
-        role=Role.ADMIN,
-        missing="" if view is not None and reason else "Choose a session and give a reason.",
-        act=lambda actor: view and dashboard_sessions.end_another(
-            page_frame.context(), actor, view.id, reason
-        ),
-        done=lambda _: f"{view.name if view else ''} is signed out of that browser.",
-    )  # fmt: skip
+    view = choices.get(form.choose("whose", "Whose", choices, need=lacks) or "")
+    reason = form.text("why", REASON, need=lacks)
+    form.says = f"{view.name} is signed out of that browser." if view else ""
+    ended = view.id if view else ""
+    form.submit("End the session", "", dashboard_sessions.end_another, ended, reason)

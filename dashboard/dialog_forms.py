@@ -1,0 +1,231 @@
+"""Buttons that open dialogs (`Opener`), dialogs that show their errors in words (`dialog`), and
+what is asked in them (`Form`).
+
+A dialog is safe against a stray keystroke: Enter in a field does nothing, its button is off
+until what it needs stands there, and it says what is missing.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
+
+import streamlit as st
+
+from dashboard import current_user, page_frame
+from dashboard.text import html
+from harness.control.context import Context
+from harness.domain.errors import SwapgateError
+from harness.domain.operations.access import Actor, Role
+
+log = logging.getLogger("swapgate.dashboard")
+
+Arguments = ParamSpec("Arguments")
+Option = TypeVar("Option")
+Width = Literal["small", "medium", "large"]
+
+REASON = "Reason (required; the audit log keeps it)"
+NOT_NOW = "This cannot be asked now"
+UNCHANGED = "Nothing was changed."
+RELOAD = "Reload the page: it shows what holds now."
+OUR_ERROR = "An unexpected error; its details are in the dashboard's log."
+REASON_MISSING = "The button works once a reason stands here."
+NAME_MISSING = "The button works once the name stands here."
+TYPE_A_MODEL: Final = "Choose, or type PROVIDER/MODEL"
+
+
+def dialog(
+    title: str, *, width: Width = "small"
+) -> Callable[[Callable[Arguments, None]], Callable[Arguments, None]]:
+    """Makes a dialog of a function. An error in it is shown in words, and leaves the page as it
+    is.
+    """
+
+    def make(show: Callable[Arguments, None]) -> Callable[Arguments, None]:
+        @wraps(show)
+        def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+            # It draws itself anew without the page, which asked who may read.
+            current_user.require_reader()
+            try:
+                show(*args, **kwargs)
+            except SwapgateError as error:
+                why = str(error)
+                st.html(html.failure(NOT_NOW, why, UNCHANGED, docs_page=error.docs_page))
+            except Exception:
+                # The last resort, as of a page: our error belongs in the log.
+                log.exception("dialog_failed: %s", title)
+                st.html(html.failure("This failed", OUR_ERROR, RELOAD))
+
+        # The one place that opens a dialog of Streamlit's, which would show a traceback.
+        return st.dialog(title, width=width)(guarded)  # noqa: TID251
+
+    return make
+
+
+@dataclass(frozen=True, slots=True)
+class Opener:
+    """Describes a button that opens a dialog."""
+
+    label: str
+    icon: str
+    open: Callable[[], None]
+    key: str
+    role: Role = Role.ADMIN
+    # Why it cannot be opened for another reason than the role; empty where it can.
+    missing: str = ""
+
+
+def show_openers(openers: Sequence[Opener], *, explain: Sequence[Opener] | None = None) -> None:
+    """Shows a row of buttons; below it, why those that are off are off.
+
+    explain: the buttons whose reasons stand below; other rows may have their reasons here.
+    """
+    with st.container(horizontal=True):
+        for opener in openers:
+            why = current_user.why_not(opener.role) or opener.missing
+            clicked = st.button(
+                opener.label, icon=opener.icon, key=opener.key, disabled=bool(why)
+            )
+            if clicked or st.session_state.pop(_reopen_key(opener.key), False):
+                opener.open()
+    refusals = describe_refusals(openers if explain is None else explain)
+    if refusals:
+        st.html(html.note(refusals))
+
+
+def describe_refusals(openers: Sequence[Opener]) -> str:
+    """Says why buttons are off: each reason once, and of several roles which button needs
+    which; empty where none is off.
+    """
+    refused: dict[Role, list[str]] = {}
+    for opener in openers:
+        if current_user.why_not(opener.role):
+            refused.setdefault(opener.role, []).append(opener.label.removesuffix(" …"))
+    missing = dict.fromkeys(
+        opener.missing for opener in openers if opener.missing and opener.role not in refused
+    )
+    actor = current_user.signed_in()
+    if actor is None or len(refused) < 2:
+        reasons = dict.fromkeys(current_user.why_not(role) for role in refused)
+        return " ".join((*reasons, *missing))
+    needs = "; ".join(
+        f"{', '.join(labels)} {'needs' if len(labels) == 1 else 'need'} {role.name.lower()}"
+        for role, labels in sorted(refused.items())
+    )
+    return " ".join((f"{actor.name} is {actor.role.name.lower()}: {needs}.", *missing))
+
+
+def reopen(key: str) -> None:
+    """Lets the dialog of this button open again when the page is drawn next."""
+    st.session_state[_reopen_key(key)] = True
+
+
+def _reopen_key(key: str) -> str:
+    return f"again-{key}"
+
+
+@dataclass(slots=True)
+class Form:
+    """Asks for what one act needs, and does it once nothing is missing."""
+
+    role: Role  # that the act needs
+    name: str  # sets its fields apart from those of the page's other dialogs
+    about: str = ""  # what it is about: the reason typed for one is not shown for another
+    says: str = ""  # what is said after the act, instead of "ana did this"
+    waits_for: str = ""  # what a slow act waits for
+    missing: str = field(default="", init=False)  # the first thing that is missing
+
+    def key(self, part: str) -> str:
+        return "-".join(filter(None, (self.name, part, self.about)))
+
+    def say(self, *paragraphs: str, note: str = "") -> None:
+        """Shows paragraphs of HTML, and a note below them."""
+        text = "".join(f"<p>{paragraph}</p>" for paragraph in paragraphs if paragraph)
+        below = f'<p class="note">{html.rich(note)}</p>' if note else ""
+        st.html(html.block(text + below))
+
+    def need(self, met: object, words: str) -> None:
+        """Keeps the button off, and says the words, unless this is met."""
+        if not met:
+            self.missing = self.missing or words
+
+    def text(
+        self, part: str, label: str, value: str = "", *, need: str = "", **options: Any
+    ) -> str:
+        """Asks for a text, and returns it stripped. need: what to say where it is empty."""
+        text = (
+            st.text_input(label, value, key=self.key(part), live=True, **options) or ""
+        ).strip()
+        if need:
+            self.need(text, need)
+        return text
+
+    def reason(self) -> str:
+        return self.text("why", REASON, need=REASON_MISSING)
+
+    def confirm(self, name: str) -> None:
+        """Asks for a name, so that no stray click does what cannot be undone."""
+        typed = self.text("sure", f"Write {name} to confirm")
+        self.need(typed == name.strip(), NAME_MISSING)
+
+    def choose(
+        self,
+        part: str,
+        label: str,
+        options: Iterable[Option],
+        *,
+        need: str = "",
+        placeholder: str = "Choose",
+        **more: Any,
+    ) -> Option | None:
+        """Asks for one of several; None until it is chosen."""
+        chosen: Option | None = st.selectbox(
+            label,
+            list(options),
+            index=None,
+            placeholder=placeholder,
+            key=self.key(part),
+            **more,
+        )
+        if need:
+            self.need(chosen, need)
+        return chosen
+
+    def choose_or_type(
+        self, part: str, label: str, options: Iterable[str], *, need: str = "", **more: Any
+    ) -> str:
+        """Asks for one of several or another one, such as a model; empty until it is there."""
+        placeholder = more.pop("placeholder", TYPE_A_MODEL)
+        chosen = self.choose(
+            part, label, options, need=need, placeholder=placeholder, accept_new_options=True,
+            **more,
+        )  # fmt: skip
+        return (chosen or "").strip()
+
+    def reach(self, route: str) -> str | None:
+        """Asks whether an act is about this route alone, or all of them: None."""
+        where = st.radio("Where", [f"Route {route} alone", "All routes"], key=self.key("where"))
+        return None if where.startswith("All") else route
+
+    def submit(
+        self,
+        label: str,
+        done: str,
+        act: Callable[Concatenate[Context, Actor, Arguments], object],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> None:
+        """Shows the button that does the act, and below it what is missing. done: what is said
+        then, behind the actor's name.
+        """
+        why = current_user.why_not(self.role) or self.missing
+        if st.button(label, type="primary", key=self.key("now"), disabled=bool(why)):
+            with st.spinner(f"{self.waits_for} …") if self.waits_for else nullcontext():
+                current_user.attempt(
+                    lambda actor: act(page_frame.context(), actor, *args, **kwargs),
+                    lambda actor: self.says or f"{actor.name} {done}",
+                )
+        if why:
+            st.html(html.note(why))

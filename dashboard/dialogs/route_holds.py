@@ -1,0 +1,345 @@
+"""What the pages Routes and Canary do about a route at once, with a reason: freeze it, throw
+its kill switch, serve without proof (break-glass), and check or accept its model's drift.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Final
+
+import streamlit as st
+
+from dashboard import page_frame
+from dashboard.data import queries
+from dashboard.dialog_forms import TYPE_A_MODEL, Form, Opener, dialog
+from dashboard.text import labels, route_text
+from dashboard.text.html import escape, strong
+from harness.control.canary import status as canary_status
+from harness.control.context import Context
+from harness.control.drift import reports
+from harness.control.drift.reports import DriftStatus
+from harness.control.operations.queries import find_route
+from harness.control.routing import break_glass, freezes, kill_switch, routes
+from harness.control.routing.break_glass import BreakGlassRequest
+from harness.control.routing.freezes import FreezeRequest
+from harness.control.routing.kill_switch import SwitchPreview, SwitchRequest
+from harness.domain.drift import DriftWatchState
+from harness.domain.errors import SignatureInvalid
+from harness.domain.formatting import format_excerpt
+from harness.domain.operations.access import Actor, Role
+from harness.domain.routing.evidence import BreakGlass
+from harness.domain.routing.freeze import FreezeRecord
+from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
+
+MOST_REASON: Final = 30  # characters of a freeze's reason on its button
+SWITCH_LASTS: Final[Mapping[str, timedelta | None]] = {
+    "until it is lifted": None,
+    "30 minutes": timedelta(minutes=30),
+    "2 hours": timedelta(hours=2),
+    "1 day": timedelta(days=1),
+}
+GLASS_LASTS: Final[Mapping[str, timedelta]] = {
+    "1 hour": timedelta(hours=1),
+    "4 hours": timedelta(hours=4),
+    "1 day": timedelta(days=1),
+    "7 days": timedelta(days=7),
+}
+SHOWN: Final = 5
+BUSY: Final = "Break-glass: the route has a canary or a bake. Abort it on Canary first."
+WAITS: Final = "Found drift waits for a decision: accept the model, or propose another one."
+HELD_BACK: Final = (
+    "No canary opens, goes on or is promoted. Evals, approvals and shadows go on, and what was "
+    "approved opens by itself after the freeze. Abort, rollback and kill switch work."
+)
+
+
+def freeze_openers(route: str) -> list[Opener]:
+    """Describes the buttons that freeze a route, and that end each of its freezes."""
+    add_ = Opener(
+        "Freeze …", ":material/ac_unit:", partial(add, route), "freeze", Role.APPROVER
+    )
+    records = freezes.list_liftable_freezes(page_frame.context(), route)
+    return [add_, *(_thaw_opener(record, alone=len(records) == 1) for record in records)]
+
+
+def _thaw_opener(record: FreezeRecord, *, alone: bool) -> Opener:
+    freeze, thaw_ = record.freeze, partial(thaw, record)
+    why = format_excerpt(freeze.reason, MOST_REASON)
+    label = "End the freeze …" if alone else f"End “{why}” of {freeze.actor} …"
+    return Opener(label, ":material/sunny:", thaw_, f"thaw-{freeze.id}", Role.APPROVER)
+
+
+@dialog("Freeze: no canary opens or goes on", width="medium")
+def add(route: str) -> None:
+    """Asks what is frozen, from when until when, and why; says what that holds back."""
+    ctx, form = page_frame.context(), Form(Role.APPROVER, "freeze", route)
+    now, reach = ctx.clock.now(), form.reach(route)
+    left, right = st.columns(2)
+    with left:
+        starts_at = _ask_time("From, UTC (empty: now)", form.key("from"))
+    with right:
+        ends_at = _ask_time("Until, UTC", form.key("until"))
+    live = canary_status.list_canaries(ctx, route=reach)
+    held = ", ".join(f"{canary.candidate.name} on {canary.rollout.route}" for canary in live)
+    form.say(f"Held back: {strong(held)}." if held else "No canary runs there now.", HELD_BACK)
+    form.need(ends_at, "Choose when the freeze ends first.")
+    until = ends_at or now
+    form.need(
+        until > max(starts_at or now, now),
+        "It would end before it begins: choose a later end.",
+    )
+    wanted = FreezeRequest(reach, until, form.reason(), starts_at)
+    scope = "all routes" if reach is None else f"route {route}"
+    done = f"froze {scope} until {labels.date_time(until)}."
+    form.submit("Freeze", done, freezes.add_freeze, wanted)
+
+
+def _ask_time(label: str, key: str) -> datetime | None:
+    chosen = st.datetime_input(label, value=None, key=key)
+    return None if chosen is None else chosen.replace(tzinfo=UTC)
+
+
+@dialog("End the freeze")
+def thaw(record: FreezeRecord) -> None:
+    """Asks why a freeze ends before its time."""
+    freeze = record.freeze
+    form = Form(Role.APPROVER, "thaw", freeze.id)
+    scope = "All routes" if freeze.route is None else f"Route {freeze.route}"
+    to_come = freeze.starts_at > page_frame.context().clock.now()
+    since = f" from {labels.date_time(freeze.starts_at)}" if to_come else ""
+    until = labels.date_time(freeze.ends_at)
+    form.say(
+        f"{strong(scope)} would be frozen{escape(since)} until {escape(until)}. What waits for "
+        "it goes on within seconds, unless another freeze holds it.",
+        note=f"{freeze.actor} set it: {freeze.reason}",
+    )
+    form.say(note="Whoever proposed a swap that it holds back cannot end it.")
+    done = f"ended the freeze {freeze.id}."
+    form.submit("End it", done, freezes.lift_freeze, freeze.id, reason=form.reason())
+
+
+def kill_switch_opener(route: str) -> Opener:
+    """Describes the button that opens the dialog for a route."""
+    icon = ":material/emergency_home:"
+    return Opener("Kill switch …", icon, partial(throw, route), "kill-switch", Role.APPROVER)
+
+
+def lift_openers(route: str) -> list[Opener]:
+    """Describes the buttons that lift the kill switches about a route."""
+    return [
+        Opener(
+            f"Lift the switch of {switch.force}", ":material/lock_open:", partial(lift, switch),
+            f"lift-{switch.id}", Role.APPROVER,
+        )
+        for switch in kill_switch.list_live_switches(page_frame.context())
+        if switch.route in (None, route)
+    ]  # fmt: skip
+
+
+@dialog("Kill switch: force a provider or a model", width="medium")
+def throw(route: str) -> None:
+    """Asks what is forced, where, how long and why; says which routes that changes."""
+    form = Form(Role.APPROVER, "switch", route)
+    reach = form.reach(route)
+    force = form.choose(
+        "force", "Send all requests to", _list_forces(route), format_func=_say,
+        need="Choose what is forced first.", placeholder="Choose a model or a provider",
+    )  # fmt: skip
+    lasts = st.selectbox("How long", list(SWITCH_LASTS), key=form.key("lasts"))
+    preview = None
+    if force is not None:
+        preview = kill_switch.preview_switch(page_frame.context(), parse_force(force), reach)
+        form.say(*_effect(preview))
+    form.need(preview is not None and preview.affected, "It would change no route.")
+    done = f"forced {_say(force or '')} {lasts}."
+    form.submit("Throw the switch", done, _throw, force or "", form.reason(), reach, lasts)
+
+
+def _throw(
+    ctx: Context, actor: Actor, force: str, reason: str, route: str | None, lasts: str
+) -> None:
+    wanted = SwitchRequest(parse_force(force), reason, route, SWITCH_LASTS[lasts])
+    # People throw both through the control plane.
+    kill_switch.throw_switch(ctx, actor, wanted, source=SwitchSource.REST)
+
+
+def _list_forces(route: str) -> list[str]:
+    """Lists what can be forced: the route's own models, then all providers."""
+    with page_frame.context().store.read() as tx:
+        known, own = tx.routing.targets(), routes.require_route(tx, route).may_answer
+        providers = sorted(tx.providers.all())
+    names = sorted({known[target].name for target in own})
+    return [*(f"target:{name}" for name in names), *(f"provider:{name}" for name in providers)]
+
+
+def _say(force: str) -> str:
+    kind, _, name = force.partition(":")
+    return f"{name} (the whole provider)" if kind == "provider" else name
+
+
+def _effect(preview: SwitchPreview) -> Sequence[str]:
+    """Says which routes change within 2 s, and which keep their plans, since they may not use
+    what is forced.
+    """
+    count = labels.plural(len(preview.affected), "route")
+    parts = [
+        f"{strong(count)} within 2 s: {escape(labels.few(preview.affected, SHOWN) or 'none')}."
+    ]
+    if preview.unaffected:
+        kept = labels.plural(len(preview.unaffected), "route")
+        names = escape(labels.few(preview.unaffected, SHOWN))
+        parts.append(f"{strong(kept)} without evidence for it: unchanged ({names}).")
+    return parts
+
+
+@dialog("Lift the kill switch")
+def lift(switch: KillSwitch) -> None:
+    """Asks why the switch is lifted; the routes go back to their plans."""
+    form = Form(Role.APPROVER, "lift", switch.id)
+    goes = "All routes go" if switch.route is None else f"Route {switch.route} goes"
+    form.say(
+        f"{escape(goes)} back to the plan within 2 s: {strong(switch.force)} is no longer "
+        "forced.",
+        note=f"{switch.actor} threw it: {switch.reason}",
+    )
+    done = f"lifted the switch of {switch.force}."
+    form.submit("Lift it", done, kill_switch.lift_switch, switch.id, reason=form.reason())
+
+
+def break_glass_openers(route: str) -> list[Opener]:
+    """Describes the buttons to ask for a break-glass, or to confirm or end the one there is;
+    none where the stored ones cannot be trusted, which a banner on the page says.
+    """
+    ctx, icon = page_frame.context(), ":material/warning:"
+    try:
+        record = next((r for r in break_glass.list_open(ctx) if r.route == route), None)
+    except SignatureInvalid:
+        return []
+    if record is None:
+        missing = BUSY if find_route(ctx, route).experiment is not None else ""
+        ask = partial(propose, route)
+        return [Opener("Break-glass …", icon, ask, "break-glass", Role.APPROVER, missing)]
+    end_ = partial(end, record)
+    buttons = [Opener("End the break-glass …", icon, end_, "glass-end", Role.APPROVER)]
+    if not record.confirmed:
+        confirm_ = partial(confirm, record)
+        buttons.insert(0, Opener("Confirm the break-glass …", icon, confirm_, "glass-confirm"))
+    return buttons
+
+
+@dialog("Break-glass: serve without proof", width="medium")
+def propose(route: str) -> None:
+    """Asks which model serves, how long and why."""
+    ctx, form = page_frame.context(), Form(Role.APPROVER, "glass", route)
+    name = strong(queries.incumbent_name(ctx, route))
+    form.say(
+        f"The model gets all traffic of route {strong(route)} without evals, gate or canary, "
+        f"in the place of {name}. Nothing changes before a second person, an admin, confirms "
+        f"it; at its end {name} returns."
+    )
+    target = form.choose_or_type(
+        "target", "Model", queries.candidates(ctx, route), need="Choose a model first.",
+        placeholder=TYPE_A_MODEL,
+    )  # fmt: skip
+    lasts = st.selectbox("How long", list(GLASS_LASTS), key=form.key("lasts"))
+    through = st.checkbox("Also while the route is frozen", key=form.key("through"))
+    wanted = BreakGlassRequest(route, target, form.reason(), GLASS_LASTS[lasts], through)
+    done = (
+        f"asked for a break-glass of route {route}; a second person has to confirm it within "
+        "an hour."
+    )
+    form.submit("Ask for it", done, break_glass.propose_break_glass, wanted)
+
+
+@dialog("Confirm the break-glass", width="medium")
+def confirm(record: BreakGlass) -> None:
+    """Says what would serve, by whose word and until when, and asks a second person."""
+    form, until = (
+        Form(Role.ADMIN, "glass-confirm", record.id),
+        labels.date_time(record.expires_at),
+    )
+    name = queries.name_target(page_frame.context(), record.target)
+    form.say(
+        f"{strong(name)} gets all traffic of route {strong(record.route)}, without proof, "
+        f"until {strong(until)}. {strong(record.proposer)} asked for it: "
+        f"{escape(record.reason.rstrip('.'))}.",
+        "It holds while the route is frozen, too." if record.through_freeze else "",
+    )
+    done = f"confirmed {record.id}: {name} serves until {until}."
+    form.submit("Serve without proof", done, break_glass.confirm_break_glass, record.id)
+
+
+@dialog("End the break-glass")
+def end(record: BreakGlass) -> None:
+    """Asks for a reason to bring the former model back."""
+    form = Form(Role.APPROVER, "glass-end", record.id)
+    name = strong(queries.name_target(page_frame.context(), record.incumbent))
+    route = f"route {strong(record.route)}"
+    returns = f"{name} serves {route} again, from the click on."
+    effect = returns if record.confirmed else f"{name} goes on serving {route}."
+    form.say(f"{effect} Swaps can be proposed again.")
+    done = f"ended {record.id}."
+    form.submit(
+        "End it", done, break_glass.end_break_glass, record.id, reason=form.reason()
+    )  # fmt: skip
+
+
+def drift_openers(route: str, statuses: Sequence[DriftStatus]) -> list[Opener]:
+    """Describes the buttons below the drift card of a route."""
+    calm = [status for status in statuses if not is_drifted(status)]
+    return [
+        Opener(
+            "Check for drift now …", ":material/refresh:", partial(run, route, calm),
+            "drift-run", Role.PROPOSER, "" if calm else WAITS,
+        ),
+        Opener(
+            "Accept how it answers now …", ":material/task_alt:",
+            partial(accept, route, statuses), "drift-accept", Role.APPROVER,
+        ),
+    ]  # fmt: skip
+
+
+def is_drifted(status: DriftStatus) -> bool:
+    return status.state == DriftWatchState.DRIFTED
+
+
+@dialog("Check for drift now")
+def run(route: str, statuses: Sequence[DriftStatus]) -> None:
+    """Says which model is asked what, and asks it again."""
+    form, model = Form(Role.PROPOSER, "drift-run", route), statuses[0].model
+    suite = _choose_suite(form, statuses)
+    form.say(
+        f"{strong(model)} gets the items of {strong(suite)} again, whatever the schedule says, "
+        "and its answers are compared with the baseline. The control process does it; Spending "
+        "counts the calls as drift checks."
+    )
+    page_frame.warn_without_control()
+    done = f"asked {model} again; the drift watch of route {route} shows the result."
+    form.submit("Check it", done, reports.start_checks, route, suite=suite)
+
+
+@dialog("Accept how it answers now", width="medium")
+def accept(route: str, statuses: Sequence[DriftStatus]) -> None:
+    """Says what was found and what an acceptance ends, and asks why."""
+    form = Form(Role.APPROVER, "drift", route)
+    # The one that waits for a person first.
+    suite = _choose_suite(form, sorted(statuses, key=lambda status: not is_drifted(status)))
+    status = next(status for status in statuses if status.suite == suite)
+    change = route_text.drift_change(status)
+    found = f" So far: {escape(change)} points." if change else ""
+    others = ", ".join(name for name in status.routes if name != route)
+    also = f" It serves {strong(others)}, too." if others else ""
+    form.say(
+        f"A new baseline of {strong(status.model)} is measured on {strong(suite)}. Later "
+        f"checks compare with it, and the alert of this drift ends.{found}{also}"
+    )
+    page_frame.warn_without_control()
+    done = f"accepted how {status.model} answers on suite {suite}: a new baseline is measured."
+    reason = form.reason()
+    form.submit("Accept it", done, reports.accept_baseline, route, suite=suite, reason=reason)
+
+
+def _choose_suite(form: Form, statuses: Sequence[DriftStatus]) -> str:
+    """Asks for one of the suites; does not ask where there is but one."""
+    names = [status.suite for status in statuses]
+    return names[0] if len(names) == 1 else st.selectbox("Suite", names, key=form.key("suite"))
