@@ -95,7 +95,8 @@ def test_every_kind_of_alert_is_in_the_table_with_its_rule() -> None:
             else format_quantity(int(remind.total_seconds()) // 3600, "hour")
         )
         assert severity == rule.severity.name.lower()
-        assert lasts == (f"yes, again after {again}" if rule.lasting else "no")
+        lasting = f"yes, again after {again}" if rule.notifies else "yes, without a message"
+        assert lasts == (lasting if rule.lasting else "no")
         assert meaning.endswith(".")
         assert what_to_do == f"{rule.next_step[:1].upper()}{rule.next_step[1:]}."
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from harness.control.context import Context
-from harness.control.operations import alerts
+from harness.control.operations import alerts, queries
 from harness.control.providers import checks, credentials, registry
 from harness.control.providers.credentials import CredentialChange
 from harness.control.providers.matrix import MatrixRow, ProviderHealth, build_matrix
@@ -85,6 +85,7 @@ def test_the_matrix_joins_registry_catalogue_keys_and_clearance(
         kind = AlertKind.LEARNED_REPAIR
         alerts.raise_alert(ctx, tx, kind, about, subject=about, title=learned, text="t")
     assert row(ctx, "sim").repairs == [learned]
+    assert not queries.list_alerts(ctx).items
     bedrock = row(ctx, "bedrock")
     assert (bedrock.configured, bedrock.health) == (False, ProviderHealth.UNKNOWN)
     assert "sk-of" not in repr(build_matrix(ctx))

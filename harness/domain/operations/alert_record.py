@@ -129,6 +129,8 @@ def drop_silent_sources(record: AlertRecord, now: datetime) -> AlertRecord:
 
 def due_message(record: AlertRecord, now: datetime) -> Notified | None:
     """The message that is due now; None when it was sent, or another one lately."""
+    if not ALERT_RULES[record.kind].notifies:
+        return None
     since = None if record.notified_at is None else now - record.notified_at
     rested = since is None or since >= QUIET_PERIOD
     if not ALERT_RULES[record.kind].lasting:

@@ -64,6 +64,8 @@ class AlertRule:
     # None where the control plane looks itself.
     silent: timedelta | None = None
     remind: timedelta = timedelta(hours=24)  # people are told again after that while it goes on
+    # Whether people are told of it, and lists of alerts have it. Else a page shows it alone.
+    notifies: bool = True
 
 
 PROVIDER_PLACEHOLDER: Final = "PROVIDER"
@@ -161,6 +163,7 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         "nothing, where answers may do without the field; else route such requests to another "
         "target. The refusal is believed for a day",
         silent=_WORKER,
+        notifies=False,
     ),
     _K.KEY_BUDGET: AlertRule(
         _S.WARNING,

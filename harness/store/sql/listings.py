@@ -18,6 +18,7 @@ from harness.domain.evals.run import EvalRun, RunState, Sample
 from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.access import ApiKey
 from harness.domain.operations.alert_record import AlertRecord
+from harness.domain.operations.alerts import ALERT_RULES
 from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
@@ -110,6 +111,7 @@ CHECKS: Final = Order(
     (drift_check.c.started_at, drift_check.c.watch, drift_check.c.number),
     frozenset({drift_check.c.started_at, drift_check.c.number}),
 )
+_UNLISTED: Final = [kind.value for kind, rule in ALERT_RULES.items() if not rule.notifies]
 ALERTS: Final = Order((alert.c.last_seen, alert.c.id), frozenset({alert.c.last_seen}))
 FAILOVERS: Final = Order(
     (failover.c.at, failover.c.worker, failover.c.number),
@@ -260,8 +262,10 @@ class Listings(AgentListings):
         open_only: bool = False,
         search: str = "",
     ) -> Page[AlertRecord]:
-        """Lists the alerts, the one seen last first. search: a part of their text."""
-        query = ALERT_ROWS
+        """Lists the alerts of which people are told, the one seen last first. search: a part
+        of their text.
+        """
+        query = ALERT_ROWS.where(alert.c.kind.not_in(_UNLISTED))
         if open_only:
             query = query.where(alert.c.resolved_at.is_(None))
         if search:
