@@ -228,8 +228,10 @@ _HIDDEN: Final = {
         "Serve requests for `swapgate serve router`, which sends the settings on stdin.",
     ),
 }
+# In a wheel this package has another name.
+_HERE: Final = __name__.rpartition(".")[0]
 VERBS = {
-    name: LazyCommand(f"harness.cli.{where}", text, hidden=name in _HIDDEN)
+    name: LazyCommand(f"{_HERE}.{where}", text, hidden=name in _HIDDEN)
     for verbs in (*_SECTIONS.values(), _HIDDEN)
     for name, (where, text) in verbs.items()
 }
