@@ -1,6 +1,4 @@
-"""Keeps the calls of a run within the monthly cap: before a call the most that it can cost is
-taken from the process's allowance, after it what it did cost is paid.
-"""
+"""Keeps the calls of a run within the monthly cap: asks before each call, notes its cost."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -11,18 +9,18 @@ from evals.runner.chat_completions import ChatReply
 from harness.domain.errors import SpendingPaused, StoreUnavailable
 from harness.domain.operations.spending import estimate_most_usd
 from harness.domain.routing.target import Price
-from harness.ports import CallAllowance
+from harness.ports import CallSpending
 
 # A database that is away for a moment does not end a run.
 ATTEMPTS: Final = 30
 PAUSE_S: Final = 1.0
 
 
-class CallSpending:
-    """Pays the calls of one model. price: None where nobody knows it."""
+class ModelSpending:
+    """Pays the calls of one model. price: None where it is not known."""
 
-    def __init__(self, allowance: CallAllowance, price: Price | None, model: str) -> None:
-        self._allowance = allowance
+    def __init__(self, spending: CallSpending, price: Price | None, model: str) -> None:
+        self._spending = spending
         self._price = price
         self._model = model
 
@@ -41,41 +39,25 @@ class CallSpending:
         def pay(reply: object) -> None:
             nonlocal paid
             paid = True
-            self._allowance.settle(taken, self._cost_usd(reply))
+            self._spending.settle(taken, self._cost_usd(reply))
 
         try:
             yield pay
         finally:
             if not paid:
-                self._allowance.give_back(taken)
+                self._spending.give_back(taken)
 
     async def _take(self, most_usd: float | None) -> object:
         for _ in range(ATTEMPTS):
             try:
-                taken = await self._take_in_thread(most_usd)
+                taken = await self._spending.take(most_usd, self._model)
             except StoreUnavailable:
                 await asyncio.sleep(PAUSE_S)
                 continue
             if taken is None:
-                raise SpendingPaused(self._allowance.refusal)
+                raise SpendingPaused(self._spending.refusal)
             return taken
         raise SpendingPaused("the database is away: nobody knows what the monthly cap leaves")
-
-    async def _take_in_thread(self, most_usd: float | None) -> object:
-        """What is taken for a caller that is gone is given back."""
-        gone = False
-
-        def take() -> object:
-            taken = self._allowance.take(most_usd, self._model)
-            if gone and taken is not None:
-                self._allowance.give_back(taken)
-            return taken
-
-        try:
-            return await asyncio.to_thread(take)
-        except asyncio.CancelledError:
-            gone = True
-            raise
 
     def _cost_usd(self, reply: object) -> float | None:
         if self._price is None:
@@ -84,9 +66,3 @@ class CallSpending:
             cached = reply.cached_tokens
             return self._price.cost_usd(reply.input_tokens, reply.output_tokens, cached)
         return self._price.cost_usd(getattr(reply, "tokens", 0), 0)
-
-
-def build_spending(
-    allowance: CallAllowance | None, price: Price | None, model: str
-) -> CallSpending | None:
-    return None if allowance is None else CallSpending(allowance, price, model)

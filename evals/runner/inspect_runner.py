@@ -31,7 +31,7 @@ from inspect_ai.log import (
 from inspect_ai.model import Model, _assistant_internal
 from inspect_ai.util import display_type
 
-from evals.runner.call_spending import build_spending
+from evals.runner.call_spending import ModelSpending
 from evals.runner.collector import Collector
 from evals.runner.http_transport import HttpTransport
 from evals.runner.inspect_model import TargetConnection, open_model
@@ -48,8 +48,9 @@ from evals.runner.questions import open_questions, suite_settings
 from evals.runner.rate_gate import RateGates
 from harness.domain.errors import JudgeUnfit
 from harness.domain.evals.run import JudgeCalibration, RunState, Sample
+from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import SuiteSettings
-from harness.ports import EvalJob, ProviderCallsFactory
+from harness.ports import CallSpending, EvalJob, ProviderCallsFactory
 
 AGENT_SERVER = "inspect_ai.agent._acp.server"
 
@@ -188,11 +189,7 @@ class InspectRunner:
             waiting=collector.waiting,
             allowed=self._allowed,
             calls=self._calls,
-            spending=build_spending(
-                job.allowance,
-                job.provider.prices.get(job.target.model),
-                job.target.name,
-            ),
+            spending=_model_spending(job.spending, job.provider, job.target),
         )
         _collector = collector
         try:
@@ -266,14 +263,18 @@ def attach_judge(
         pace=paces.gate_for(job.judge_provider.name) if paces else None,
         allowed=allowed,
         calls=calls,
-        spending=build_spending(
-            job.judge_allowance,
-            job.judge_provider.prices.get(settings.target.model),
-            settings.target.name,
-        ),
+        spending=_model_spending(job.judge_spending, job.judge_provider, settings.target),
     )
     judge = Judge(settings, job.judge_provider, client, calls=len(job.done))
     return replace(suite, judging=judge)
+
+
+def _model_spending(
+    spending: CallSpending | None, provider: Provider, target: Target
+) -> ModelSpending | None:
+    if spending is None:
+        return None
+    return ModelSpending(spending, provider.prices.get(target.model), target.name)
 
 
 async def _evaluate(

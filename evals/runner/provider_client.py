@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol, TypeVar
 
-from evals.runner.call_spending import CallSpending
+from evals.runner.call_spending import ModelSpending
 from evals.runner.chat_completions import (
     ChatReply,
     EmbeddingReply,
@@ -109,7 +109,7 @@ class EvalProviderClient:
         waiting: Waiting = nullcontext,
         allowed: Collection[str] = (),
         calls: ProviderCallsFactory = HttpTransport,
-        spending: CallSpending | None = None,
+        spending: ModelSpending | None = None,
     ) -> None:
         self._base, self._kind = provider.api_base, provider.kind
         self._secrets = (api_key or "", *provider.extra_headers.values())

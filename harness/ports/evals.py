@@ -69,26 +69,26 @@ class SlotLocks(Protocol):
     def close(self) -> None: ...
 
 
-class CallAllowance(Protocol):
-    """What a run's calls may cost, within the monthly cap."""
+class CallSpending(Protocol):
+    """What the calls of a run may cost, within the monthly cap."""
 
     @property
     def refusal(self) -> str:
         """Says why the last call was refused; empty while there is room."""
         ...
 
-    def take(self, usd: float | None, model: str) -> Any:
-        """Takes the most that a call can cost, None where nobody knows; None when the cap
-        leaves too little. Raises StoreUnavailable.
+    async def take(self, usd: float | None, model: str) -> Any:
+        """Takes the most that a call can cost, None where its price is not known; None when
+        the cap leaves too little. Raises StoreUnavailable.
         """
         ...
 
     def settle(self, taken: Any, cost_usd: float | None) -> None:
-        """Puts what a call cost in the place of what it took."""
+        """Notes what a call cost."""
         ...
 
     def give_back(self, taken: Any) -> None:
-        """Undoes a taking: the call brought nothing."""
+        """Notes that a call cost nothing."""
         ...
 
 
@@ -108,9 +108,9 @@ class EvalJob:
     # judge, judge_provider, judge_api_key: of the suite's judge, where it has one; judge is the
     # id of its target.
     judge: str = ""
-    # allowance, judge_allowance: None where no cap is kept.
-    allowance: CallAllowance | None = None
-    judge_allowance: CallAllowance | None = None
+    # spending, judge_spending: None where no cap is kept.
+    spending: CallSpending | None = None
+    judge_spending: CallSpending | None = None
 
 
 class EvalRunner(Protocol):

@@ -13,7 +13,7 @@ import logging
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from harness.control.operations.spending_allowance import TakenAmount
+from harness.control.operations.spending_meter import TakenAmount
 from harness.domain.canary.judge import (
     JudgeOutcome,
     build_prompt,

@@ -14,7 +14,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from harness.control.operations.spending_allowance import TakenAmount
+from harness.control.operations.spending_meter import TakenAmount
 from harness.domain.operations.access import OptOut
 from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
 from harness.domain.routing.capabilities import Endpoint, missing_capabilities

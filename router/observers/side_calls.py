@@ -1,6 +1,6 @@
 """Side calls ask models what no user waits for: judges and shadows. Both have one budget by the
-month (`WorkerSpending`: what a call can cost is taken from what this worker holds, at once or
-not at all), and each rollout's judges one of their own (`JudgeBudget`).
+month (`WorkerSpending`: the sum of stored costs leaves room for a call, or it is not made), and
+each rollout's judges one of their own (`JudgeBudget`).
 
 Both budgets are called by the thread that follows the store; nothing here holds a user up.
 """
@@ -10,10 +10,9 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Coroutine
-from itertools import count
 from typing import Any, Final, NamedTuple
 
-from harness.control.operations.spending_allowance import Allowance, TakenAmount
+from harness.control.operations.spending_meter import SpendingMeter, TakenAmount
 from harness.domain.canary.guardrails import Guardrail, JudgeTally
 from harness.domain.errors import StoreUnavailable
 from harness.domain.operations.spending import (
@@ -45,42 +44,29 @@ OVER_CAP: Final = "over_monthly_cap"
 
 
 class WorkerSpending:
-    """What this worker may spend on one purpose. worker: a name that is new for every
-    process.
-    """
+    """What this worker may spend on one purpose."""
 
-    def __init__(self, purpose: SpendingPurpose, worker: str, clock: Clock) -> None:
+    def __init__(self, purpose: SpendingPurpose, clock: Clock) -> None:
         self._purpose = purpose
-        self._worker = worker
         self._clock = clock
-        self._numbers = count(1)
-        self._allowance: Allowance | None = None  # None before the store is followed
+        self._meter: SpendingMeter | None = None  # None before the store is followed
 
     def __call__(self, store: Store) -> None:
-        """Raises StoreUnavailable: then what is held stays, and what was spent is written
-        later.
-        """
-        if self._allowance is None:
-            self._allowance = Allowance(
-                store,
-                self._clock,
-                self._new_id,
-                self._purpose,
-                f"router {self._worker}",
-                holds_always=False,
-            )
-        self._allowance.refresh()
+        """Raises StoreUnavailable: then the costs are stored later."""
+        if self._meter is None:
+            self._meter = SpendingMeter(store, self._clock, self._purpose)
+        self._meter.refresh()
 
     def take(
         self, price: Price | None, model: str, request_bytes: int, **limits: object
     ) -> TakenAmount | None:
-        """Takes the most that a call can cost; None where it is not at hand. limits: of the
-        output, as the request names them.
+        """Takes the most that a call can cost; None where the cap leaves too little, or is not
+        known yet. limits: of the output, as the request names them.
         """
-        if self._allowance is None:
+        if self._meter is None:
             return None
         most = None if price is None else estimate_most_usd(price, request_bytes, limits)
-        return self._allowance.try_take(most, model)
+        return self._meter.try_take(most, model)
 
     def take_for(
         self, price: Price | None, model: str, request: ClientRequest
@@ -91,21 +77,18 @@ class WorkerSpending:
 
     def settle(self, taken: TakenAmount, price: Price | None, usage: TokenUsage | None) -> None:
         """Pays a call; one without usage brought nothing and costs nothing."""
-        if self._allowance is None:
+        if self._meter is None:
             return
         if usage is None:
-            self._allowance.give_back(taken)
+            self._meter.give_back(taken)
         else:
-            self._allowance.settle(taken, None if price is None else price.cost_usd(*usage))
+            self._meter.settle(taken, None if price is None else price.cost_usd(*usage))
 
     def close(self) -> None:
-        """Gives up what is held; what is not written lapses, and counts as spent."""
-        if self._allowance is not None:
+        """Stores the last costs."""
+        if self._meter is not None:
             with contextlib.suppress(StoreUnavailable):
-                self._allowance.close()
-
-    def _new_id(self, prefix: str) -> str:
-        return f"{prefix}{self._purpose}_{self._worker}_{next(self._numbers)}"
+                self._meter.refresh()
 
 
 EVERY_S: Final = 5.0

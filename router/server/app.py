@@ -185,7 +185,7 @@ class Router:
         )  # fmt: skip
         self._callers = Callers(settings, secret, clock, self._admission, recorder.counters)
         self._spending = {
-            purpose: WorkerSpending(purpose, recorder.worker, clock)
+            purpose: WorkerSpending(purpose, clock)
             for purpose in (SpendingPurpose.SHADOW, SpendingPurpose.JUDGES)
         }
         parts = SideParts(

@@ -1,5 +1,5 @@
-"""The monthly cap over several processes: what they spend together never passes it, and what a
-killed one held counts as spent.
+"""The monthly cap: the sum of stored costs stops every process, and each one's own calls under
+way count before they are stored.
 """
 
 import subprocess
@@ -7,24 +7,24 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.control.operations.spending_allowance import Allowance, TakenAmount
+from harness.control.operations.spending_meter import SpendingMeter, TakenAmount
+from harness.domain.errors import StoreUnavailable
 from harness.domain.operations.spending import (
-    HOLD_LASTS,
     ROUNDING_USD,
     MonthSpending,
+    PurposeSpending,
     SpendingPurpose,
     month_of,
 )
 from harness.runtime.clock import SystemClock
-from harness.runtime.random_ids import SystemRandomIds
 from harness.store.store import Store
 from tests.support.site.signing_keys import CONTROL
 from tests.support.store.sqlite_store import open_sqlite
@@ -32,8 +32,8 @@ from tests.support.store.sqlite_store import open_sqlite
 pytestmark = pytest.mark.req("G5")
 
 SECRET = b"a secret of the installation"
-MONTH = date(2026, 5, 1)
 ROOT = Path(__file__).parents[2]
+EVALS, AGENTS = SpendingPurpose.EVALS, SpendingPurpose.AGENTS
 
 
 @pytest.fixture
@@ -43,103 +43,55 @@ def opened(database_url: str) -> Iterator[Store]:
         yield store
 
 
-def start(url: str, *words: str) -> subprocess.Popen[str]:
+def month(store: Store, at: datetime) -> MonthSpending:
+    with store.read() as tx:
+        return tx.spending.month(month_of(at))
+
+
+def start(url: str, purpose: str) -> subprocess.Popen[str]:
     module = "tests.support.control.spending_process"
-    command = [sys.executable, "-m", module, url, *words]
+    command = [sys.executable, "-m", module, url, "0.03", "0.02", purpose]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own command
 
 
-def test_processes_that_spend_together_stop_just_below_the_cap(
+def test_processes_that_spend_together_pass_the_cap_by_one_call_of_each_at_most(
     opened: Store, database_url: str
 ) -> None:
     now = SystemClock().now()
     with opened.write() as tx:
         tx.spending.set_cap(1.0, now)
-    # Each call may cost 3 cents, and costs 2.
-    purposes = ("evals", "agents", "agents")
-    processes = [start(database_url, "0.03", "0.02", purpose) for purpose in purposes]
+    processes = [start(database_url, purpose) for purpose in ("evals", "agents", "agents")]
     calls = [int(process.communicate(timeout=120)[0]) for process in processes]
-    with opened.read() as tx:
-        month = tx.spending.month(month_of(now))
+    spent = month(opened, now)
     assert [process.returncode for process in processes] == [0, 0, 0]
-    assert month.held_usd == 0
-    assert month.spent_usd == pytest.approx(sum(calls) * 0.02)
-    # When the last one stops, each of the three has less than a call's worth left of its own,
-    # and a call more does not fit.
-    assert 1.0 - 4 * 0.03 < month.spent_usd <= 1.0 + ROUNDING_USD
-    assert sum(row.calls for row in month.purposes) == sum(calls)
-    assert set(month.waiting) <= {SpendingPurpose.EVALS, SpendingPurpose.AGENTS}
-    assert month.waiting
+    assert spent.spent_usd == pytest.approx(sum(calls) * 0.02)
+    assert 1.0 - 0.03 < spent.spent_usd <= 1.0 + 2 * 0.02 + ROUNDING_USD
+    assert sum(row.calls for row in spent.purposes) == sum(calls)
+    assert set(spent.waiting) == {EVALS, AGENTS}
 
 
-class Overtaken(Allowance):
-    """Another call takes what the first one asked the database for, and ends a little later."""
-
-    def __init__(self, store: Store, clock: SystemClock) -> None:
-        ids = SystemRandomIds().token
-        super().__init__(store, clock, ids, SpendingPurpose.EVALS, "a test")
-        self.overtook = False
-        self.refusals: list[str] = []  # as they stood while the first call waited
-
-    def refresh(self, *, at_once: bool = False) -> None:
-        super().refresh(at_once=at_once)
-        if not self.overtook:
-            other = self.try_take(2.5, "sim/base")
-            assert other is not None
-            self.overtook = True
-            threading.Timer(0.2, self._end, (other,)).start()
-
-    def _end(self, other: TakenAmount) -> None:
-        self.refusals.append(self.refusal)
-        self.settle(other, 0.1)
-
-
-def test_a_call_that_was_overtaken_while_it_asked_waits_for_what_the_other_leaves(
-    opened: Store,
-) -> None:
+def test_a_call_waits_for_what_others_of_its_process_leave(opened: Store) -> None:
     clock = SystemClock()
     with opened.write() as tx:
         tx.spending.set_cap(5.5, clock.now())
-    allowance = Overtaken(opened, clock)
+    meter, refusals = SpendingMeter(opened, clock, EVALS), []
+    other = meter.take_here(3.5, "sim/base", 0.0)
+    assert other is not None
 
-    taken = allowance.take(2.5, "sim/base")
+    def end(other: TakenAmount = other) -> None:
+        refusals.append(meter.refusal)
+        meter.settle(other, 0.1)
+
+    threading.Timer(0.2, end).start()
+    taken = meter.take_here(2.5, "sim/base", 60.0)
 
     assert taken is not None
-    assert allowance.overtook
     # A run that looked meanwhile would have ended for it.
-    assert allowance.refusals == [""]
-    allowance.settle(taken, 2.5)
-    assert allowance.take(4.0, "sim/base") is None
-    assert "monthly cap" in allowance.refusal
-    allowance.close()
-    with opened.read() as tx:
-        month = tx.spending.month(month_of(clock.now()))
-    assert month.spent_usd == pytest.approx(2.6)
-    assert month.held_usd == 0
-
-
-@pytest.mark.parametrize("purpose", [SpendingPurpose.EVALS, SpendingPurpose.AGENTS])
-def test_what_a_killed_process_held_counts_as_spent_once_it_lapses(
-    opened: Store, database_url: str, purpose: SpendingPurpose
-) -> None:
-    now = SystemClock().now()
-    with opened.write() as tx:
-        tx.spending.set_cap(1.0, now)
-    process = start(database_url, "0.2", "0.1", purpose, "--hang")
-    assert process.stdout is not None
-    assert process.stdout.readline() == "asking\n"
-    process.kill()
-    process.communicate(timeout=60)
-    with opened.read() as tx:
-        held = tx.spending.month(month_of(now))
-        assert not tx.spending.has_lapsed(now)
-    later = SystemClock().now() + HOLD_LASTS
-    with opened.write() as tx:
-        assert tx.spending.lapse(later) == 1
-        spent = tx.spending.month(month_of(now))
-    assert [held.spent_usd, held.held_usd] == pytest.approx([0.0, 0.8])
-    assert [spent.spent_usd, spent.held_usd] == pytest.approx([0.8, 0.0])
-    assert {row.purpose: row.spent_usd for row in spent.purposes}[purpose] > 0
+    assert refusals == [""]
+    meter.settle(taken, 2.5)
+    assert meter.take_here(4.0, "sim/base", 0.0) is None
+    assert "monthly cap" in meter.refusal
+    assert month(opened, clock.now()).spent_usd == pytest.approx(2.6)
 
 
 @dataclass
@@ -154,16 +106,36 @@ class SteppingClock:
         return self.seconds
 
 
-@dataclass
-class Spender:
-    allowance: Allowance
-    taken: list[TakenAmount] = field(default_factory=list)
+def test_a_refusal_is_noted_until_a_call_is_granted_and_an_old_sum_is_not_trusted(
+    opened: Store,
+) -> None:
+    clock = SteppingClock()
+    meter = SpendingMeter(opened, clock, EVALS)
+    assert meter.try_take(0.1, "sim/base") is None  # it has not read the sum yet
+    with opened.write() as tx:
+        tx.spending.set_cap(1.0, clock.now())
+    meter.refresh()
+    assert meter.try_take(None, "sim/base") is None
+    assert meter.try_take(2.0, "sim/base") is None
+    meter.refresh()
+    assert month(opened, clock.now()).waiting == (EVALS,)
+    taken = meter.try_take(0.1, "sim/base")
+    assert taken is not None
+    meter.refresh()
+    assert month(opened, clock.now()).waiting == ()
+    clock.seconds += 31
+    assert meter.try_take(0.1, "sim/base") is None
+    clock.at += timedelta(days=31)
+    meter.settle(taken, 0.05)
+    meter.refresh()
+    spent = month(opened, datetime(2026, 5, 3, tzinfo=UTC))
+    assert (spent.spent_usd, month(opened, clock.now()).spent_usd) == (0.05, 0.0)
 
 
 STEPS = st.lists(
     st.tuples(
-        st.integers(0, 2),
-        st.sampled_from(["take", "settle", "refresh", "wait", "long", "close"]),
+        st.integers(0, 1),
+        st.sampled_from(["take", "settle", "give back", "refresh", "wait", "fail"]),
         st.floats(0.0, 0.4),
     ),
     max_size=40,
@@ -177,53 +149,64 @@ def memory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=40)
 @given(STEPS, st.floats(0.0, 2.0))
-def test_no_order_of_calls_waits_and_deaths_passes_the_cap(
+def test_no_order_of_calls_loses_a_cost_or_grants_more_than_stored_and_own_calls_leave(
     memory: Path, steps: list[tuple[int, str, float]], cap_usd: float
 ) -> None:
-    """The law: what was spent and is held together stays within the cap, and what calls cost
-    is never less in the books than it was.
-    """
     clock = SteppingClock()
     with closing(open_sqlite(memory / f"{id(clock)}.db", clock, secret=SECRET)) as store:
         with store.write() as tx:
             tx.spending.set_cap(cap_usd, clock.now())
-        new_id = SystemRandomIds().token
-        spenders = [
-            Spender(Allowance(store, clock, new_id, purpose, "a test"))
-            for purpose in list(SpendingPurpose)[-3:]
-        ]
-        cost = 0.0
+        meters = [SpendingMeter(store, clock, purpose) for purpose in (EVALS, AGENTS)]
+        taken: list[list[TakenAmount]] = [[], []]
+        cost, calls = 0.0, 0
         for who, step, usd in steps:
-            spender = spenders[who]
             match step:
                 case "take":
-                    taken = spender.allowance.try_take(usd, "sim/base")
-                    if taken is None:
-                        spender.allowance.refresh(at_once=True)
-                        taken = spender.allowance.try_take(usd, "sim/base")
-                    spender.taken += [taken] if taken else []
-                case "settle" if spender.taken:
-                    taken = spender.taken.pop()
-                    spent = min(usd, taken.usd)
-                    spender.allowance.settle(taken, spent)
-                    cost += spent
+                    meters[who].refresh(at_once=True)
+                    own = sum(call.usd for call in taken[who])
+                    found = meters[who].try_take(usd, "sim/base")
+                    fits = month(store, clock.now()).fits(own + usd)
+                    assert (found is not None) is fits
+                    taken[who] += [found] if found else []
+                case "settle" if taken[who]:
+                    call = taken[who].pop()
+                    spent = min(usd, call.usd)
+                    meters[who].settle(call, spent)
+                    cost, calls = cost + spent, calls + 1
+                case "give back" if taken[who]:
+                    meters[who].give_back(taken[who].pop())
+                case "fail":
+                    fail(meters[who], store)
                 case "refresh":
-                    spender.allowance.refresh()
-                case "wait":
-                    clock.seconds += 5 + usd
-                case "long":
-                    clock.seconds += HOLD_LASTS.total_seconds()
-                case "close":
-                    spender.allowance.close()
+                    meters[who].refresh()
                 case _:
-                    pass
-            assert total(store) <= cap_usd + len(steps) * ROUNDING_USD
-        for spender in spenders:
-            spender.allowance.close()
-        assert total(store) >= cost - len(steps) * ROUNDING_USD
+                    clock.seconds += 5 + usd
+        for meter in meters:
+            meter.refresh()
+        total = month(store, clock.now())
+    assert total.spent_usd == pytest.approx(cost)
+    assert sum(row.calls for row in total.purposes) == calls
 
 
-def total(store: Store) -> float:
-    with store.read() as tx:
-        month: MonthSpending = tx.spending.month(MONTH)
-    return month.spent_usd + month.held_usd
+def fail(meter: SpendingMeter, store: Store) -> None:
+    """The database is away for a moment."""
+
+    class Away:
+        def write(self) -> None:
+            raise StoreUnavailable("it is away")
+
+        read = write
+
+    meter._store = Away()  # type: ignore[assignment]
+    with pytest.raises(StoreUnavailable):
+        meter.refresh(at_once=True)
+    meter._store = store
+
+
+def test_rows_of_a_purpose_add_up(opened: Store) -> None:
+    now = datetime(2026, 5, 3, tzinfo=UTC)
+    with opened.write() as tx:
+        for usd in (1.0, 0.5):
+            tx.spending.add(month_of(now), PurposeSpending(EVALS, usd, 2, 1))
+    found = month(opened, now)
+    assert (found.spent_usd, found.unpriced) == (1.5, 2)

@@ -4,12 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from harness.control.operations import spending
-from harness.control.operations.spending_allowance import Allowance
 from harness.control.routing import targets
 from harness.domain.evals.run import EvalRun, RunState, Sample
 from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.spending import HOLD_LASTS, SpendingPurpose
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.target import Provider
 from tests.support.control.control_plane import POLICY, SmallInstallation
@@ -59,22 +56,3 @@ def test_money_is_not_spent_where_its_sum_could_not_be_known(world: SmallInstall
 
     assert (run.state, samples) == (RunState.OVER_BUDGET, [])
     assert "the price of equal is not known" in run.message
-
-
-@pytest.mark.req("G5")
-def test_the_control_loop_counts_as_spent_what_a_killed_process_held(
-    world: SmallInstallation,
-) -> None:
-    ctx = replace(world.context(), monthly_cap_usd=10.0)
-    spending.run_once(ctx)
-    held = Allowance(world.store, world.clock, world.chance.token, SpendingPurpose.EVALS, "run")
-    assert held.take(0.5, "sim/base") is not None
-    before = spending.load_spending(ctx)
-    assert (before.spent_usd, before.held_usd >= 0.5) == (0.0, True)
-    assert spending.run_once(ctx) == []
-
-    world.clock.advance(HOLD_LASTS.total_seconds() + 1)
-    assert spending.run_once(ctx) == ["1 holds of dead processes count as spent"]
-
-    after = spending.load_spending(ctx)
-    assert (after.spent_usd, after.held_usd) == (before.held_usd, 0.0)

@@ -207,7 +207,6 @@ def test_a_run_waits_at_the_monthly_cap_and_goes_on_once_it_is_raised(tmp_path: 
 
     assert 0 < stored < ITEMS
     assert 1.0 < capped.spent_usd <= 4.0
-    assert capped.held_usd == 0
     assert waiting.position == 0
     assert waiting.text.startswith("waits: the monthly cap of $4.00 leaves too little")
     assert (told, still_told) == (True, False)

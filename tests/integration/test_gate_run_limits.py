@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from harness.control.context import Context
-from harness.control.operations.spending_allowance import Allowance
+from harness.control.operations.spending_meter import SpendingMeter
 from harness.control.proposals import gate_run
 from harness.control.proposals.gate_run import ComparisonRequest, run_until_decided
 from harness.control.routing import targets
@@ -62,10 +62,9 @@ def test_a_comparison_at_the_monthly_cap_ends_and_says_so(world: SmallInstallati
 
     proposal = compare(world, ctx, "colours")
     world.run_once(replace(ctx, workers=None))  # puts the cap into the database
-    allowance = Allowance(
-        world.store, world.clock, world.chance.token, SpendingPurpose.EVALS, "its run"
-    )
-    assert allowance.take(1.0, "sim/base") is None
+    meter = SpendingMeter(world.store, world.clock, SpendingPurpose.EVALS)
+    assert meter.take_here(1.0, "sim/base", 0.0) is None
+    meter.refresh()
 
     with pytest.raises(SpendingPaused, match=r"the monthly cap of \$0\.01 leaves too little"):
         run_until_decided(ctx, proposal.id, waits)

@@ -27,7 +27,7 @@ from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.evals.verdict import VerdictBasis
 from harness.domain.formatting import format_month_usd
 from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.spending import SpendingHold, SpendingPurpose, month_of
+from harness.domain.operations.spending import PurposeSpending, SpendingPurpose, month_of
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price
 from tests.support.control.control_plane import ANN, BEN, POLICY, SKILL, block_of
@@ -169,12 +169,11 @@ def _happen(cli: CommandLine) -> Mapping[str, str]:
 def _spend(cli: CommandLine) -> None:
     """Evals have spent most of the month's cap, and wait for the next one."""
     now = cli.world.clock.now()
-    hold = SpendingHold("hold_1", SpendingPurpose.EVALS, "run x", month_of(now))
     with cli.world.store.write() as tx:
         tx.spending.set_cap(2.0, now)
-        tx.spending.hold(hold, 1.5, now)
-        tx.spending.settle(hold, left_usd=0.0, spent_usd=1.4567, calls=3, now=now)
-        tx.spending.hold(hold, 0.6, now)
+        spent = PurposeSpending(SpendingPurpose.EVALS, 1.4567, calls=3)
+        tx.spending.add(month_of(now), spent)
+        tx.spending.note_refusal(month_of(now), SpendingPurpose.EVALS, 0.6, now)
 
 
 def _harm(cli: CommandLine, route: str) -> None:

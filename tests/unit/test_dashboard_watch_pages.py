@@ -18,7 +18,7 @@ from harness.domain.canary.observation import AskedName, TrafficMinute
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.operations.spending import SpendingHold, SpendingPurpose, month_of
+from harness.domain.operations.spending import PurposeSpending, SpendingPurpose, month_of
 from harness.domain.proposals.policy import GatePolicy, Policy, PromotionMode
 from harness.domain.reliability.failover import Failover, hash_user
 from harness.domain.routing.table import RouteSettings
@@ -84,11 +84,10 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             tx.observations.append([], traffic, asked_names=[asked])
             tx.failovers.append([left])
             at = ctx.clock.now()
-            hold = SpendingHold("hold_1", SpendingPurpose.EVALS, "run x", month_of(at))
             tx.spending.set_cap(2.0, at)
-            tx.spending.hold(hold, 1.5, at)
-            tx.spending.settle(hold, left_usd=0.0, spent_usd=1.5, calls=3, now=at)
-            tx.spending.hold(hold, 0.6, at)
+            spent = PurposeSpending(SpendingPurpose.EVALS, 1.5, calls=3)
+            tx.spending.add(month_of(at), spent)
+            tx.spending.note_refusal(month_of(at), SpendingPurpose.EVALS, 0.6, at)
             alerts.raise_alert(
                 ctx, tx, AlertKind.OUR_KEY, "x", subject="provider sim", title=XSS, text="=1+1"
             )

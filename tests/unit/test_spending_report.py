@@ -23,7 +23,6 @@ def report(
         month=date(2026, 11, 1),
         cap_usd=cap_usd,
         spent_usd=spent_usd,
-        held_usd=0.0,
         left_usd=None,
         purposes=(evals,),
         waiting=waiting,

@@ -74,7 +74,6 @@ OTHER_COLUMNS: Mapping[str, str] = {
     "ended_because signature",
     "shadow_tally": "shadow worker counts sums",
     "sign_in": "provider id ciphertext signed_in_by refused",
-    "spending_hold": "id purpose subject",
     "spending_month": "purpose",
     "suite": "digest name version data_sha256 scorer template texts signature",
     "switch": "id route kind name reason actor source lifted_by signature",

@@ -111,7 +111,7 @@ class TurnRunner:
         self._ctx, self._calls, self._tools = ctx, calls, tools
         self._owner = owner
         self._auto = AutoTargets(ctx.agents.floors, standing)
-        self._spending = TurnSpending(ctx, owner.name)
+        self._spending = TurnSpending(ctx)
         self._runs: dict[str, TurnRun] = {}  # by the turn's id
         # By session, as long as a turn runs or waits here; who waits comes in order.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()

@@ -1,5 +1,5 @@
 """Keeps what turns ask within the monthly cap. Who answers a route is known once it did: so the
-most that any of its targets can cost is taken before, and what the answer did cost is paid.
+most that any of its targets can cost must fit before, and what the answer did cost is paid.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from harness.control.agents.models_in_force import ModelsInForce
 from harness.control.context import Context
-from harness.control.operations.spending_allowance import Allowance, TakenAmount
+from harness.control.operations.spending_meter import SpendingMeter, TakenAmount
 from harness.domain.agents.agent import LITERAL_MARK
 from harness.domain.agents.message import MessageUsage
 from harness.domain.agents.model_call import AnswerPiece, ModelCallAnswer, ModelCallRequest
@@ -31,7 +31,6 @@ from harness.store.transaction import Transaction
 
 # A turn waits so long at the most for what other turns have taken and may not need.
 WAIT_S: Final = 10.0
-LOOK_AGAIN_S: Final = 0.5
 # No answer came of it that anybody is charged for. What else ends a call, such as a stream that
 # broke, or a client that left, leaves open how much the provider did.
 _FREE: Final = (CallRefused, InputError, KeyRefused, NobodyAnswered)
@@ -72,21 +71,11 @@ class _Estimate:
 
 
 class TurnSpending:
-    """What the turns of this process may spend. Belongs to one event loop. name: the
-    process's.
-    """
+    """What the turns of this process may spend. Belongs to one event loop."""
 
-    def __init__(self, ctx: Context, name: str) -> None:
+    def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
-        # Without a cap no turn waits for a hold; the runner's `refresh` finds a new one.
-        self._allowance = Allowance(
-            ctx.store,
-            ctx.clock,
-            ctx.chance.token,
-            SpendingPurpose.AGENTS,
-            f"agents {name}",
-            holds_always=False,
-        )
+        self._meter = SpendingMeter(ctx.store, ctx.clock, SpendingPurpose.AGENTS)
 
     @asynccontextmanager
     async def paying(self, request: ModelCallRequest) -> AsyncIterator[Pay]:
@@ -101,66 +90,42 @@ class TurnSpending:
             is_open = False
             # Of an answer without any count nobody knows the cost.
             counted = usage.input_tokens + usage.output_tokens > 0
-            self._allowance.settle(taken, cost_usd if counted else taken.usd)
+            self._meter.settle(taken, cost_usd if counted else taken.usd)
 
         try:
             yield pay
         except _FREE:
-            self._allowance.give_back(taken)
+            self._meter.give_back(taken)
             is_open = False
             raise
         finally:
             if is_open:
-                self._allowance.settle(taken, taken.usd)
+                self._meter.settle(taken, taken.usd)
 
     def refresh(self) -> None:
         """Writes what was spent, and reads the cap. Raises StoreUnavailable."""
-        self._allowance.refresh()
+        self._meter.refresh()
 
     def close(self) -> None:
-        """Gives up what is held; what is not written lapses, and counts as spent."""
+        """Stores the last costs."""
         with suppress(StoreUnavailable):
-            self._allowance.close()
+            self._meter.refresh()
 
     async def _take(self, request: ModelCallRequest) -> TakenAmount:
-        clock = self._ctx.clock
-        until = clock.monotonic() + min(WAIT_S, request.timeout_s)
-        while True:
-            returned = self._allowance.returned
-            taken = await self._take_in_thread(request)
-            if taken is not None:
-                return taken
-            final = self._allowance.is_idle and self._allowance.returned == returned
-            if final or clock.monotonic() >= until:
-                raise SpendingPaused(self._allowance.refusal)
-            await asyncio.sleep(LOOK_AGAIN_S)
-
-    async def _take_in_thread(self, request: ModelCallRequest) -> TakenAmount | None:
-        """What is taken for a turn that is gone is given back."""
-        gone = False
-
-        def take() -> TakenAmount | None:
-            found = self._estimate(request)
-            taken = self._allowance.take_or_ask(found.usd, found.model)
-            if gone and taken is not None:
-                self._allowance.give_back(taken)
-            return taken
-
-        try:
-            return await asyncio.to_thread(take)
-        except asyncio.CancelledError:
-            gone = True
-            raise
+        found = await asyncio.to_thread(self._estimate, request)
+        wait_s = min(WAIT_S, request.timeout_s)
+        taken = await self._meter.take(found.usd, found.model, wait_s)
+        if taken is None:
+            raise SpendingPaused(self._meter.refusal)
+        return taken
 
     def _estimate(self, request: ModelCallRequest) -> _Estimate:
+        self._meter.read()
+        if self._meter.cap_usd is None:
+            return _Estimate(0.0, request.model)
         with self._ctx.store.read() as tx:
-            if tx.spending.cap_usd() is None:
-                return _Estimate(0.0, request.model)
             providers = tx.providers.all()
             targets = _find_targets(tx, request)
-        if not self._allowance.has_cap:
-            # It was set since the allowance looked: no call is made beside it.
-            self._allowance.refresh(at_once=True)
         size = _request_bytes(request)
         if not targets:
             return _Estimate(None, request.model)

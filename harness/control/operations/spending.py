@@ -1,5 +1,5 @@
 """Keeps the monthly cap: `run_once`, a part of the reconcile loop, puts the file's cap into the
-database, settles what dead processes held, and alerts while work waits for money.
+database, and alerts while work waits for money.
 `find_money_obstacle` says why a run waits, `load_spending` what was spent in this month.
 """
 
@@ -35,18 +35,12 @@ def run_once(ctx: Context) -> list[str]:
                 details = {"before_usd": stored, "after_usd": ctx.monthly_cap_usd}
                 audit.record(ctx, tx, SYSTEM, "spending.cap", "spending", details)
         did.append(f"the monthly cap is {_cap_text(ctx.monthly_cap_usd)} now")
-    with ctx.store.read() as tx:
-        lapsed = tx.spending.has_lapsed(ctx.clock.now())
-    if lapsed:
-        with ctx.store.write() as tx:
-            count = tx.spending.lapse(ctx.clock.now())
-        did.append(f"{count} holds of dead processes count as spent")
     _watch(ctx)
     return did
 
 
 def load_spending(ctx: Context) -> MonthSpending:
-    """Loads what was spent in this month, and what is held."""
+    """Loads what was spent in this month."""
     with ctx.store.read() as tx:
         return tx.spending.month(month_of(ctx.clock.now()))
 

@@ -51,7 +51,6 @@ class SpendingReport:
     month: date  # its first day
     cap_usd: float | None  # None for no cap
     spent_usd: float
-    held_usd: float  # by calls under way
     left_usd: float | None  # None without a cap
     purposes: tuple[PurposeSpending, ...]
     waiting: tuple[SpendingPurpose, ...]  # that wait, or are refused: the cap leaves too little
@@ -98,7 +97,6 @@ class SpendingReport:
         since = f"since {format_date(self.month)}"
         end = format_date(next_month(self.month))
         return [
-            ("held by calls under way", format_usd(self.held_usd)),
             (
                 f"forecast until {end}",
                 _month_text(self.forecast_usd, priced=not self.unpriced),
@@ -133,7 +131,6 @@ def load_report(ctx: Context) -> SpendingReport:
         month=month.month,
         cap_usd=month.cap_usd,
         spent_usd=month.spent_usd,
-        held_usd=month.held_usd,
         left_usd=month.left_usd,
         purposes=month.purposes,
         waiting=month.waiting,

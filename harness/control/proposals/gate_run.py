@@ -10,7 +10,6 @@ from typing import Final
 from harness.control import reconciler
 from harness.control.context import Context
 from harness.control.evals.eval_queue import load_queue, needed_runs
-from harness.control.operations.spending import load_spending
 from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
@@ -132,13 +131,11 @@ def run_until_decided(
 
 def _find_unpaid(ctx: Context, proposal: Proposal) -> str:
     """Says why no run of the proposal can go on for want of money; empty where one can, or has
-    a worker, or where calls that have ended may still leave something.
+    a worker.
     """
     if ctx.monthly_cap_usd is None:
         return ""
     queue = load_queue(ctx)
     waiting = [queue[run] for run in sorted(needed_runs([proposal])) if run in queue]
     unpaid = next((queued.unpaid for queued in waiting if queued.unpaid), "")
-    if not unpaid or any(not queued.unpaid for queued in waiting):
-        return ""
-    return "" if load_spending(ctx).held_usd else unpaid
+    return unpaid if all(queued.unpaid for queued in waiting) else ""

@@ -2,9 +2,8 @@
 judges, shadows, drift checks and the turns of agents, together. What clients send through
 routes is not in it. Pure.
 
-Before a paid call the most that it can cost is held (`estimate_most_usd`), and the hold is
-refused where all that was spent and is held would pass the cap (`fits`). Afterwards the call's
-cost takes the hold's place. What a process held that died counts as spent.
+Each call adds its cost to a sum. A call is refused where the sum and the most that the call can
+cost (`estimate_most_usd`) would pass the cap.
 """
 
 import math
@@ -18,8 +17,6 @@ from harness.domain.errors import InputError
 from harness.domain.formatting import format_date, format_usd
 from harness.domain.routing.target import Price
 
-# A process renews its hold every second or two. One that is silent for so long is gone.
-HOLD_LASTS: Final = timedelta(seconds=60)
 # Where a request names no limit of its own.
 ASSUMED_OUTPUT_TOKENS: Final = 8_192
 # Work that waits goes on once so many of its calls fit: for one alone no worker starts.
@@ -60,11 +57,10 @@ class PurposeSpending:
 
 @dataclass(frozen=True, slots=True)
 class MonthSpending:
-    """Holds what was spent in a month and is held now, against the cap."""
+    """Holds what was spent in a month, against the cap."""
 
     month: date  # its first day
     cap_usd: float | None  # None for no cap
-    held_usd: float  # by calls under way
     purposes: tuple[PurposeSpending, ...]  # each one, in SpendingPurpose's order
 
     @property
@@ -77,14 +73,16 @@ class MonthSpending:
 
     @property
     def left_usd(self) -> float | None:
-        """What may still be held; None without a cap."""
-        if self.cap_usd is None:
-            return None
-        return max(0.0, self.cap_usd - self.spent_usd - self.held_usd)
+        """What may still be spent; None without a cap."""
+        return None if self.cap_usd is None else max(0.0, self.cap_usd - self.spent_usd)
 
     def fits(self, usd: float) -> bool:
         """Tells whether a call that costs so much at the most may be made."""
-        return fits(self.cap_usd, self.spent_usd + self.held_usd, usd)
+        return self.cap_usd is None or self.spent_usd + usd <= self.cap_usd + ROUNDING_USD
+
+    def is_refused(self, purpose: SpendingPurpose) -> bool:
+        """Tells whether the last call for this purpose was refused."""
+        return any(row.refused_at for row in self.purposes if row.purpose is purpose)
 
     def waits(self, purpose: SpendingPurpose) -> bool:
         """Tells whether a purpose waits: what it needed last does not fit a few times over."""
@@ -95,16 +93,6 @@ class MonthSpending:
     def waiting(self) -> tuple[SpendingPurpose, ...]:
         """Lists the purposes that wait; turns of agents are refused instead."""
         return tuple(row.purpose for row in self.purposes if self.waits(row.purpose))
-
-
-@dataclass(frozen=True, slots=True)
-class SpendingHold:
-    """What one process may spend on a purpose before it asks again."""
-
-    id: str
-    purpose: SpendingPurpose
-    subject: str  # what it is for: a run, a router's worker
-    month: date
 
 
 def check_cap(usd: float | None) -> float | None:
@@ -120,11 +108,6 @@ def month_of(now: datetime) -> date:
 
 def next_month(month: date) -> date:
     return (month + timedelta(days=32)).replace(day=1)
-
-
-def fits(cap_usd: float | None, taken_usd: float, more_usd: float) -> bool:
-    """Tells whether more may be held beside what was spent and is held already."""
-    return cap_usd is None or taken_usd + more_usd <= cap_usd + ROUNDING_USD
 
 
 def fill_purposes(rows: Sequence[PurposeSpending]) -> tuple[PurposeSpending, ...]:
@@ -154,12 +137,9 @@ def describe_waiting(purposes: Sequence[SpendingPurpose]) -> str:
 
 def describe_refusal(month: MonthSpending) -> str:
     """Says why nothing more is spent: `the monthly cap of $50.00 is reached: …`."""
-    held = (
-        f" and {format_usd(month.held_usd)} held by calls under way" if month.held_usd else ""
-    )
     return (
         f"the monthly cap of {format_usd(month.cap_usd or 0.0)} leaves too little: "
-        f"{format_usd(month.spent_usd)} spent{held}; it starts anew on "
+        f"{format_usd(month.spent_usd)} spent; it starts anew on "
         f"{format_date(next_month(month.month))} (UTC), or raise spending.monthly_cap_usd"
     )
 

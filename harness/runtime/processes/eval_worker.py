@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from harness.control.operations.spending import spending_purpose
-from harness.control.operations.spending_allowance import Allowance
+from harness.control.operations.spending_meter import SpendingMeter
 from harness.domain.errors import (
     JudgeUnfit,
     LeaseLost,
@@ -33,7 +33,6 @@ from harness.domain.operations.spending import SpendingPurpose
 from harness.domain.routing.target import Provider
 from harness.ports import Clock, EvalJob, EvalRunner
 from harness.runtime.processes.interruption import interrupts
-from harness.runtime.random_ids import SystemRandomIds
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 
@@ -71,7 +70,7 @@ class EvalWorker:
     _stop: threading.Event = field(default_factory=threading.Event)
     _noted: dict[tuple[str, ServedModel], datetime] = field(default_factory=dict)
     _kept: set[tuple[str, int]] = field(default_factory=set)
-    _allowances: list[Allowance] = field(default_factory=list)
+    _meters: list[SpendingMeter] = field(default_factory=list)
 
     def work(self, run: str) -> RunState | None:
         """Returns the state the run was left in, None when it is not this worker's to run."""
@@ -107,13 +106,12 @@ class EvalWorker:
     @property
     def _refusal(self) -> str:
         """Why the monthly cap lets this run ask no more; empty while it may."""
-        return next((a.refusal for a in self._allowances if a.refusal), "")
+        return next((meter.refusal for meter in self._meters if meter.refusal), "")
 
     def _write_spending(self) -> None:
-        """What is not written lapses, and counts as spent in full."""
-        for allowance in self._allowances:
-            with suppress(StoreUnavailable):
-                allowance.close()
+        with suppress(StoreUnavailable):
+            for meter in self._meters:
+                meter.refresh()
 
     def _take(self, run: str) -> EvalJob | None:
         with self.store.write() as tx:
@@ -128,10 +126,10 @@ class EvalWorker:
             judge = tx.providers.all().get(self.judges.get(eval_run.suite, ""))
             purpose = spending_purpose(tx, run)
             own, judging = (
-                Allowance(self.store, self.clock, SystemRandomIds().token, of, f"run {run}")
+                SpendingMeter(self.store, self.clock, of)
                 for of in (purpose, SpendingPurpose.JUDGES)
             )
-            self._allowances = [own, judging]
+            self._meters = [own, judging]
             return EvalJob(
                 run=eval_run,
                 target=target,
@@ -142,8 +140,8 @@ class EvalWorker:
                 judge_provider=self._opened(JUDGE, judge) if judge else None,
                 judge=_judge(tx, eval_run),
                 judge_api_key=self._key(JUDGE, judge) if judge else None,
-                allowance=own,
-                judge_allowance=judging,
+                spending=own,
+                judge_spending=judging,
             )
 
     def _key(self, passed: WorkerEnv, provider: Provider) -> str | None:
@@ -165,9 +163,7 @@ class EvalWorker:
         while not self._stop.wait(BEAT_S):
             if os.getppid() != self.parent or not self._still_wanted(run):
                 self._stop.set()
-            with suppress(StoreUnavailable):  # it is written the next time
-                for allowance in self._allowances:
-                    allowance.refresh()
+            self._write_spending()  # or the next time
 
     def _still_wanted(self, run: str) -> bool:
         try:

@@ -1,40 +1,31 @@
 """A process that spends until the monthly cap refuses it: `python -m
-tests.support.control.spending_process URL CALL_USD COST_USD PURPOSE [--hang]`, with a database
-that exists. Prints how many calls it made; with --hang it stays in its first one.
+tests.support.control.spending_process URL CALL_USD COST_USD PURPOSE`, with a database that
+exists. Prints how many calls it made.
 """
 
 import sys
-import time
 from contextlib import closing
 
-from harness.control.operations.spending_allowance import Allowance
+from harness.control.operations.spending_meter import SpendingMeter
 from harness.domain.operations.spending import SpendingPurpose
 from harness.runtime.clock import SystemClock
-from harness.runtime.random_ids import SystemRandomIds
 from harness.store.store import Store
 from tests.support.site.signing_keys import CONTROL
 
 SECRET = b"a secret of the installation"
 
 
-def main(
-    url: str, call_usd: float, cost_usd: float, purpose: SpendingPurpose, *, hang: bool
-) -> None:
+def main(url: str, call_usd: float, cost_usd: float, purpose: SpendingPurpose) -> None:
     with closing(Store(url, secret=SECRET, clock=SystemClock(), signatures=CONTROL)) as store:
-        new_id = SystemRandomIds().token
-        allowance = Allowance(store, SystemClock(), new_id, purpose, "a test")
+        meter = SpendingMeter(store, SystemClock(), purpose)
         calls = 0
-        while (taken := allowance.take(call_usd, "sim/base")) is not None:
+        while (taken := meter.take_here(call_usd, "sim/base", 0.0)) is not None:
             calls += 1
-            if hang:
-                print("asking", flush=True)  # noqa: T201 - for the parent
-                time.sleep(600)
-            allowance.settle(taken, cost_usd)
-        allowance.close()
+            meter.settle(taken, cost_usd)
+            meter.refresh()
     print(calls, flush=True)  # noqa: T201 - for the parent
 
 
 if __name__ == "__main__":
     url, call_usd, cost_usd, purpose = sys.argv[1:5]
-    hang = "--hang" in sys.argv
-    main(url, float(call_usd), float(cost_usd), SpendingPurpose(purpose), hang=hang)
+    main(url, float(call_usd), float(cost_usd), SpendingPurpose(purpose))

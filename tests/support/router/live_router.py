@@ -21,7 +21,11 @@ from harness.domain.errors import StoreUnavailable
 from harness.domain.evals.pins import Sighting
 from harness.domain.operations.access import OptOut, key_hash
 from harness.domain.operations.alerts import Alert
-from harness.domain.operations.spending import SpendingHold, SpendingPurpose
+from harness.domain.operations.spending import (
+    MonthSpending,
+    PurposeSpending,
+    SpendingPurpose,
+)
 from harness.domain.providers.credentials import ProviderKeySets, keys_from_environment
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.retry import RetryPolicy
@@ -148,8 +152,7 @@ class SwitchableStore:
             alerts=SimpleNamespace(fold=self.alerts.extend),
             sightings=SimpleNamespace(note=self.sightings.extend),
             shadows=SimpleNamespace(append=self.shadows.extend),
-            # Without a cap nothing is held.
-            spending=SimpleNamespace(cap_usd=lambda: None, add=self._add_spending),
+            spending=self._spending(),
         )
 
     def _begin_batch(self, id_: str, at: datetime) -> bool:
@@ -158,10 +161,14 @@ class SwitchableStore:
         self.batches.add(id_)
         return is_new
 
-    def _add_spending(
-        self, hold: SpendingHold, usd: float, *, calls: int, unpriced: int
-    ) -> None:
-        self.spent.append((hold.purpose, usd, calls, unpriced))
+    def _spending(self) -> SimpleNamespace:
+        return SimpleNamespace(
+            month=lambda month: MonthSpending(month, None, ()), add=self._add_spending
+        )
+
+    def _add_spending(self, month: date, row: PurposeSpending) -> None:
+        del month
+        self.spent.append((row.purpose, row.spent_usd, row.calls, row.unpriced))
 
     @contextmanager
     def read(self) -> Iterator[SimpleNamespace]:
@@ -170,6 +177,7 @@ class SwitchableStore:
         yield SimpleNamespace(
             observations=SimpleNamespace(spends=self._spends, blocks=self._blocks),
             shadows=tallies,
+            spending=self._spending(),
         )
 
     def _blocks(self, rollout: str, *, after: int = 0) -> list[ObservationBlock]:

@@ -72,7 +72,6 @@ STEADY: Final = frozenset(
         "served_model",
         "sign_in",
         "spending_cap",
-        "spending_hold",
         "spending_month",
         "suite",
         "target",
