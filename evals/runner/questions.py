@@ -184,22 +184,5 @@ def unanswered_sample(
     job: EvalJob, question: Question, *, text: str, spent: AnswerUsage, prompt: str
 ) -> Sample:
     """Builds the sample of a question that stayed unanswered after all retries."""
-    return Sample(
-        run=job.run.id,
-        item=question.item,
-        epoch=question.epoch,
-        position=question.position,
-        answer="",
-        strict=None,
-        lenient=None,
-        input_tokens=spent.input_tokens,
-        output_tokens=spent.output_tokens,
-        cost_usd=cost_usd(job, spent),
-        duration_s=spent.seconds,
-        error=SampleError.INFRA,
-        error_text=text,
-        prompt=prompt,
-        cached_tokens=spent.cached_tokens,
-        judge_calls=spent.judge_calls,
-        judge_cost_usd=spent.judge_cost_usd,
-    )
+    nothing = ModelAnswer("", spent, NOBODY)
+    return unjudged_sample(job, question, nothing, text=text, prompt=prompt)
