@@ -13,7 +13,6 @@ from harness.control.proposals.comparison import ArmFigures, Comparison
 from harness.control.proposals.drawbacks import describe_absence, list_drawbacks
 from harness.control.proposals.format_failures import (
     FormatFailure,
-    count_broken_rules,
     find_format_failures,
 )
 from harness.control.routing import monthly_bill
@@ -249,7 +248,7 @@ def _suites(report: Report) -> Iterator[str]:
     if report.comparison.decided_on:
         yield from ("", report.comparison.decided_on)
     for part in report.suites:
-        rules = count_broken_rules(part.report) if part.report else {}
+        rules = part.report.figures.rules if part.report else {}
         if part.report and rules and part.report.outcome != "harness_mismatch":
             counts = ", ".join(f"`{rule}` {count}" for rule, count in rules.items())
             yield from (

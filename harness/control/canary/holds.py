@@ -48,7 +48,11 @@ def apply_hold(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
         why = _false_expiry(unit) or _frozen_expiry(unit)
     if not why and action.signal in ONWARD_SIGNALS:
         why = _distrust_reason(unit)
-    if not why and action.signal in ONWARD_SIGNALS and (faults := describe_router_faults(unit)):
+    if (
+        not why
+        and action.signal in ONWARD_SIGNALS
+        and (faults := describe_router_faults(unit.tx, unit.rollout))
+    ):
         return replace(action, kind=ActionKind.HOLD, signal=None, reason=faults)
     if not why:
         return action
@@ -83,17 +87,13 @@ def list_hold_reasons(tx: Transaction, rollout: Rollout) -> Sequence[str]:
         return ()
     held = tx.alerts.newest(f"{AlertKind.CANARY_HELD.value}:{rollout.id}")
     reasons = [held.text] if held is not None and held.open else []
-    return [*reasons, *filter(None, [_router_faults(tx, rollout)])]
+    return [*reasons, *filter(None, [describe_router_faults(tx, rollout)])]
 
 
-def describe_router_faults(unit: RolloutUnit) -> str:
+def describe_router_faults(tx: Transaction, rollout: Rollout) -> str:
     """Where a router has failed within it, and nobody has acknowledged that: how often, the
     last one, and what to do. Empty where none has.
     """
-    return _router_faults(unit.tx, unit.rollout)
-
-
-def _router_faults(tx: Transaction, rollout: Rollout) -> str:
     found = tx.alerts.newest(f"{AlertKind.INTERNAL_ERROR.value}:{rollout.id}")
     if found is None or not found.open:
         return ""

@@ -168,7 +168,8 @@ def build_canary_status(
     if rollout.state is RolloutState.ROLLED_BACK and decision.find_worker_abort(unit):
         # Its last blocks came after the rollback, and may name a segment by now.
         action = replace(action, figures=action.figures.with_segment(blocks))
-    faults = holds.describe_router_faults(unit) if rollout.live or rollout.baking else ""
+    current = rollout.live or rollout.baking
+    faults = holds.describe_router_faults(unit.tx, rollout) if current else ""
     return CanaryStatus(
         rollout=rollout,
         incumbent=targets[rollout.incumbent],

@@ -268,7 +268,7 @@ def _load_suite(
         known = before.incumbent_run.id, before.candidate_run.id
         if known == (pair.incumbent, pair.candidate) and before.plan == plan:
             return before.with_runs(*runs)
-    side = (_figures_of if light else _side)(tx, plan, runs)
+    side = _side(tx, plan, runs, light=light)
     if light and verdict is not None:
         side = _with_examples(tx, side, verdict)
     return replace(side, stored=stored)
@@ -357,33 +357,20 @@ def _describe_absence(tx: Transaction, rollout: Rollout) -> str:
     return "another model took its place"
 
 
-def _side(tx: Transaction, plan: SuitePlan, runs: tuple[EvalRun, EvalRun]) -> SuiteAnswers:
-    ours, theirs = runs
-    return SuiteAnswers(
-        plan=plan,
-        incumbent_run=ours,
-        candidate_run=theirs,
-        incumbent=tx.runs.samples(ours.id, below=plan.planned_items),
-        candidate=tx.runs.samples(theirs.id, below=plan.planned_items),
-        pin=tx.suites.get(plan.suite_digest),
-    )
-
-
-def _figures_of(
-    tx: Transaction, plan: SuitePlan, runs: tuple[EvalRun, EvalRun]
+def _side(
+    tx: Transaction, plan: SuitePlan, runs: tuple[EvalRun, EvalRun], *, light: bool
 ) -> SuiteAnswers:
-    """The same without texts, and without a check of every signature."""
-    ours, theirs = runs
-    figures = [tx.runs.figures(run.id, below=plan.planned_items) for run in runs]
-    return SuiteAnswers(
-        plan=plan,
-        incumbent_run=ours,
-        candidate_run=theirs,
-        incumbent=(),
-        candidate=(),
-        pin=tx.suites.get(plan.suite_digest),
-        read=SuiteColumns(*figures),
-    )
+    """light: without texts, and without a check of every signature."""
+    ours, theirs = (run.id for run in runs)
+    read, below = None, plan.planned_items
+    answers: tuple[Sequence[Sample], Sequence[Sample]] = ((), ())
+    if light:
+        read = SuiteColumns(
+            tx.runs.figures(ours, below=below), tx.runs.figures(theirs, below=below)
+        )
+    else:
+        answers = tx.runs.samples(ours, below=below), tx.runs.samples(theirs, below=below)
+    return SuiteAnswers(plan, *runs, *answers, pin=tx.suites.get(plan.suite_digest), read=read)
 
 
 def _with_examples(tx: Transaction, side: SuiteAnswers, verdict: Verdict) -> SuiteAnswers:

@@ -119,22 +119,16 @@ def _of_arms(comparison: Comparison) -> Iterator[Drawback]:
     before, after = comparison.incumbent_figures, comparison.candidate_figures
     if not (before.samples and after.samples):
         return
-    p95 = _Figure(
-        before.p95_s, after.p95_s, before.p95_interval_s, after.p95_interval_s, format_latency
-    )
-    median = _Figure(
-        before.p50_s, after.p50_s, before.p50_interval_s, after.p50_interval_s, format_latency
-    )
-    cost = _Figure(
-        before.cost_usd_per_1000,
-        after.cost_usd_per_1000,
-        before.cost_interval_usd_per_1000,
-        after.cost_interval_usd_per_1000,
-        format_thousand_price,
-    )
-    failed = _Figure(
-        before.failed, after.failed, before.failed_interval, after.failed_interval, _one_decimal
-    )
+
+    def compare(name: str, interval: str, write: Callable[[float | None], str]) -> _Figure:
+        arms = before, after
+        values = [getattr(arm, field) for field in (name, interval) for arm in arms]
+        return _Figure(*values, write=write)
+
+    p95 = compare("p95_s", "p95_interval_s", format_latency)
+    median = compare("p50_s", "p50_interval_s", format_latency)
+    cost = compare("cost_usd_per_1000", "cost_interval_usd_per_1000", format_thousand_price)
+    failed = compare("failed", "failed_interval", _one_decimal)
     for figure, name in ((p95, "at p95"), (median, "at the median")):
         if figure.worse and figure.old is not None and figure.new is not None:
             slower = format_latency(figure.new - figure.old)

@@ -155,15 +155,10 @@ def find_format_failures(
     ]
 
 
-def count_broken_rules(report: SuiteReport) -> Mapping[str, int]:
-    """How often each rule of form broke in the candidate's answers."""
-    return report.figures.rules
-
-
 def _failure_of_suite(
     comparison: Comparison, side: SuiteAnswers, report: SuiteReport, *, standalone: bool
 ) -> Sequence[FormatFailure]:
-    rules = count_broken_rules(report)
+    rules = report.figures.rules  # how often each broke in the candidate's answers
     scorer = side.pin.scorer.partition("@")[0]
     remedy = find_remedy(rules, scorer)
     lenient = report.figures.lenient
