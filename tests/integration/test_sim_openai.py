@@ -132,13 +132,6 @@ def test_an_unknown_model_is_a_404_that_says_so(client: openai.OpenAI) -> None:
     assert caught.value.code == "model_not_found"
 
 
-def test_a_request_without_messages_is_a_400(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(model="sim-base", messages=[])
-
-    assert caught.value.param == "messages"
-
-
 def test_suites_of_the_user_are_known_beside_the_shipped_ones(
     tmp_path: Path, sim: Simulator
 ) -> None:

@@ -21,13 +21,6 @@ def test_the_share_that_is_hit_is_exact_to_one_request(rate: float, n: int) -> N
     assert abs(sum(bool(book.draw("m")) for _ in range(n)) - rate * n) < 1 + 1e-6
 
 
-def test_a_fault_ends_after_its_count() -> None:
-    book = FaultBook()
-    book.set("m", Fault(FaultKind.STATUS, until_count=2))
-
-    assert [bool(book.draw("m")) for _ in range(4)] == [True, True, False, False]
-
-
 def test_a_models_own_fault_stands_before_the_one_for_all() -> None:
     book = FaultBook()
     book.set("*", Fault(FaultKind.HTML))

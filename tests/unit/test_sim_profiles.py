@@ -70,12 +70,6 @@ def test_the_fingerprint_says_simulated_and_changes_with_the_profile() -> None:
     assert one.fingerprint == Profile("a").fingerprint != other.fingerprint
 
 
-def test_a_build_keeps_the_fingerprint_whatever_is_behind_it() -> None:
-    one, other = Profile("a", build="b1"), Profile("b", default_skill=0.5, build="b1")
-
-    assert one.fingerprint == other.fingerprint == "simulated-swapgate-b1"
-
-
 def test_the_median_latency_is_as_named() -> None:
     latency = profiles.Latency(first_token_median_ms=200, sigma=0.5, tokens_per_s=50)
 
