@@ -31,7 +31,8 @@ ADD: Final = _CHANGE.values(
     unpriced=_MONTH.unpriced + sa.bindparam("more_unpriced"),
 )
 NOTE_REFUSAL: Final = _CHANGE.values(
-    refused_usd=sa.bindparam("usd"), refused_at=sa.bindparam("at")
+    refused_usd=sa.bindparam("usd"),
+    refused_at=sa.bindparam("at", type_=_MONTH.refused_at.type),
 )
 _SERIAL: Final = "spending"
 
