@@ -121,9 +121,8 @@ def _of_arms(comparison: Comparison) -> Iterator[Drawback]:
         return
 
     def compare(name: str, interval: str, write: Callable[[float | None], str]) -> _Figure:
-        arms = before, after
-        values = [getattr(arm, field) for field in (name, interval) for arm in arms]
-        return _Figure(*values, write=write)
+        old, new = getattr(before, name), getattr(after, name)
+        return _Figure(old, new, getattr(before, interval), getattr(after, interval), write)
 
     p95 = compare("p95_s", "p95_interval_s", format_latency)
     median = compare("p50_s", "p50_interval_s", format_latency)
