@@ -38,6 +38,8 @@ _SERIAL: Final = "spending"
 
 
 class Spending:
+    """What Swapgate itself spends on models, in each month (UTC), and the cap on it."""
+
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
@@ -45,6 +47,7 @@ class Spending:
         return self._unit.read(CAP).scalar()
 
     def set_cap(self, usd: float | None, now: datetime) -> bool:
+        """Sets the cap, None for no cap; whether it changed."""
         self._unit.serialize_by(_SERIAL)
         row = {"id": THE_CAP, "cap_usd": usd, "set_at": now}
         known = self._unit.read(CAP).first()
@@ -57,6 +60,7 @@ class Spending:
         return True
 
     def month(self, month: date) -> MonthSpending:
+        """Sums what was spent in a month."""
         rows = self._unit.read(MONTH, {"of": month})
         return MonthSpending(
             month=month,
@@ -65,6 +69,7 @@ class Spending:
         )
 
     def add(self, month: date, spending: PurposeSpending) -> None:
+        """Adds to what was spent on a purpose."""
         self._unit.serialize_by(_SERIAL)
         key = self._add_row(month, spending.purpose)
         more = {"more_usd": spending.spent_usd, "more_calls": spending.calls}
@@ -73,6 +78,7 @@ class Spending:
     def note_refusal(
         self, month: date, purpose: SpendingPurpose, usd: float | None, at: datetime
     ) -> None:
+        """Notes what a call needed that the cap refused; None: calls are granted again."""
         self._unit.serialize_by(_SERIAL)
         key = self._add_row(month, purpose)
         self._unit.write(NOTE_REFUSAL, {**key, "usd": usd, "at": None if usd is None else at})
