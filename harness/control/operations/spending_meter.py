@@ -127,7 +127,7 @@ class SpendingMeter:
             raise
 
     def take_here(self, usd: float | None, model: str, wait_s: float) -> TakenAmount | None:
-        """As `take`, in the calling thread."""
+        """Takes as `take` does, in the calling thread."""
         until = self._clock.monotonic() + wait_s
         while True:
             with self._numbers:
