@@ -35,6 +35,11 @@ from harness.gate.text.claim_sentence import describe_claim
 from harness.gate.text.sentences import reason_text, spending_text
 
 EXAMPLE_CHARACTERS = 200
+# Of a comparison, in the document as they are.
+SHOWN = (
+    *("proposal", "incumbent", "candidate", "verdict", "standing", "shadow", "faults"),
+    *("incumbent_figures", "candidate_figures", "forecast", "savings"),
+)
 HEADINGS = (
     "SUITE",
     "ROLE",
@@ -281,13 +286,7 @@ def as_json(
     them.
     """
     return {
-        "proposal": to_plain(comparison.proposal),
-        "incumbent": to_plain(comparison.incumbent),
-        "candidate": to_plain(comparison.candidate),
-        "verdict": to_plain(comparison.verdict),
-        "standing": to_plain(comparison.standing),
-        "shadow": to_plain(comparison.shadow),
-        "faults": to_plain(comparison.faults),
+        **{name: to_plain(getattr(comparison, name)) for name in SHOWN},
         "pins": [
             {
                 "suite": side.plan.suite,
@@ -307,10 +306,6 @@ def as_json(
             }
             for side in comparison.suites
         ],
-        "incumbent_figures": to_plain(comparison.incumbent_figures),
-        "candidate_figures": to_plain(comparison.candidate_figures),
-        "forecast": to_plain(comparison.forecast),
-        "savings": to_plain(comparison.savings),
         "lost_by_form": to_plain(find_format_failures(comparison, standalone=standalone)),
         "canary": canary_facts.as_json(status) if status else None,
     }
