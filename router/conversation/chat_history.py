@@ -12,7 +12,7 @@ from router.conversation.hosted_text import say_files
 from router.conversation.intake import HistoryIntake
 from router.conversation.makers import QUOTED_MARK, mark_piece, read_mark
 from router.conversation.message_history import SIGNATURES
-from router.conversation.moved_body import MovedBody
+from router.conversation.moved_reply import MovedBody
 from router.conversation.tool_names import ToolNames, has_strange_name
 from router.request.body_patch import to_json
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from router.conversation.call_ids import CallIds
 from router.conversation.intake import INTAKES
 from router.conversation.makers import mark_piece, read_mark
-from router.conversation.moved_body import MovedBody
+from router.conversation.moved_reply import MovedBody
 from router.request.body_patch import to_json
 
 Json = dict[str, Any]

@@ -1,12 +1,26 @@
-"""The reply to a conversation that was moved: with the names of what was left out, and the
-answer rewritten where it must be, whole or line by line.
+"""A request's body as its target takes it (`MovedBody`), and the reply to it (`MovedReply`):
+with the names of what was left out, and the answer rewritten where it must be, whole or line by
+line.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from router.upstream.reply_reading import WrappedReply
 from router.upstream.transport import UpstreamReply
+
+NO_NAMES: Final[Mapping[str, str]] = {}
+
+
+class MovedBody(NamedTuple):
+    """A body, ready to send. dropped: fields, as `x-swapgate-degraded` names them. tool_names:
+    as the target knows them → as the client calls them.
+    """
+
+    body: bytes
+    dropped: tuple[str, ...] = ()
+    tool_names: Mapping[str, str] = NO_NAMES
+
 
 # Writes a whole body, or one line of a stream.
 Rewrite = Callable[[bytes], bytes]

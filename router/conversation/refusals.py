@@ -11,7 +11,7 @@ from typing import Any, Final
 from router.conversation.chat_history import give_back_reasoning
 from router.conversation.hosted_text import say_files
 from router.conversation.message_history import without_thoughts
-from router.conversation.moved_body import MovedBody
+from router.conversation.moved_reply import MovedBody
 from router.conversation.response_history import without_reasoning
 from router.protocols.provider_failures import Piece, refusal_row
 from router.request.body_patch import to_json

@@ -12,7 +12,7 @@ from typing import Any, Final
 from router.conversation.call_ids import CallIds
 from router.conversation.intake import RESPONSE_CALL_IDS
 from router.conversation.makers import OWN_ID, is_own_id, mark_piece, read_mark
-from router.conversation.moved_body import MovedBody
+from router.conversation.moved_reply import MovedBody
 from router.protocols.untranslatable import SEND_ALL, Untranslatable
 from router.request.body_patch import to_json
 

@@ -23,8 +23,7 @@ from router.conversation.message_history import (
     move_message,
     suits_message,
 )
-from router.conversation.moved_body import MovedBody
-from router.conversation.moved_reply import MovedReply, Rewrite
+from router.conversation.moved_reply import MovedBody, MovedReply, Rewrite
 from router.conversation.refusals import (
     MESSAGES_PATH,
     RESPONSES_PATH,

@@ -3,9 +3,10 @@
 and `Exposition`, what `/metrics` answers.
 """
 
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from mypy_extensions import mypyc_attr
 
@@ -17,7 +18,6 @@ from harness.domain.routing.table import Arm, Canary
 from harness.ports import Clock
 from router.access.key_spend import KeySpendTotals
 from router.observers.feedback_body import FeedbackBody, FeedbackOutcome
-from router.recording.event_queue import EventQueue
 from router.recording.guard_files import LocalAbort
 from router.recording.guardrail_sample import GuardrailSample
 from router.recording.ledger import Ledger
@@ -27,6 +27,46 @@ from router.recording.served_names import AskedNames, ServedNames
 from router.recording.shadow_totals import ShadowTotals
 from router.recording.spool import Batch
 from router.recording.traffic_minutes import CompletedRequest, TrafficMinutes
+
+# Under an outage every request fails over: the log says which kinds, not each of them.
+FAILOVERS_PER_S: Final = 20
+MAX_ALERTS: Final = 1000
+
+
+class EventQueue:
+    """Holds failovers and alerts that wait for the next batch. counters: where dropped ones are
+    counted.
+    """
+
+    def __init__(self, clock: Clock, counters: Counter[str]) -> None:
+        self._clock = clock
+        self._counters = counters
+        self._lock = threading.Lock()
+        self._failovers: list[Failover] = []
+        self._alerts: list[Alert] = []
+        self._second, self._in_second = 0, 0
+
+    def failed_over(self, rows: Sequence[Failover]) -> None:
+        second = int(self._clock.monotonic())
+        with self._lock:
+            if second != self._second:
+                self._second, self._in_second = second, 0
+            room = max(0, FAILOVERS_PER_S - self._in_second)
+            self._failovers += rows[:room]
+            self._in_second += len(rows[:room])
+            self._counters["failover_rows_dropped"] += len(rows[room:])
+
+    def notify(self, *alerts: Alert) -> None:
+        with self._lock:
+            room = max(0, MAX_ALERTS - len(self._alerts))
+            self._alerts += alerts[:room]
+            self._counters["alerts_dropped"] += len(alerts[room:])
+
+    def take(self) -> tuple[Sequence[Failover], Sequence[Alert]]:
+        with self._lock:
+            taken = self._failovers, self._alerts
+            self._failovers, self._alerts = [], []
+        return taken
 
 
 class CaptureDraft(NamedTuple):

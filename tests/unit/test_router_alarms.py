@@ -7,7 +7,7 @@ import pytest
 
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.operations.alerts import AlertEvent, AlertKind
-from router.recording.event_queue import FAILOVERS_PER_S, MAX_ALERTS, EventQueue
+from router.recording.port import FAILOVERS_PER_S, MAX_ALERTS, EventQueue
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import Place

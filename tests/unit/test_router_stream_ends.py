@@ -12,8 +12,8 @@ from router.protocols.chat.stream import DONE
 from router.protocols.endpoint_translation import TRANSLATIONS
 from router.protocols.endpoints import DIALECTS
 from router.protocols.messages.stream import STOP
-from router.upstream.endpoint_bridge import EndpointBridge
 from router.upstream.transport import Transport, UpstreamRequest
+from router.upstream.transports import EndpointBridge
 from tests.support.providers.scripted_transport import (
     ScriptedEvent,
     ScriptedTransport,
