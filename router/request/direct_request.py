@@ -8,20 +8,18 @@ answer that is late, large or encoded). The attempt loop goes on from there. Wit
 `router.request.direct_stream` does so.
 """
 
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
-from harness.domain.routing.table import KeyGrant
 from router.request.direct_stream import DirectStream, StreamCycle
 from router.request.dispatch import FirstAttempt
 from router.request.model_endpoint import ModelEndpoint
 from router.request.upstream_call import BegunStream
-from router.server.asgi import BODY, App, Receive, Scope, Send
+from router.server.asgi import BODY, App, Message, Receive, Scope, Send, send_reply
+from router.server.front_door import FrontDoor
 from router.server.headers import Header
 from router.server.internal_errors import InternalErrors
 from router.server.replies import Reply
-from router.snapshot.compiled import CompiledSnapshot
 from router.upstream.transport import UNUSUAL, WAITING, WHOLE, BegunCall
 
 
@@ -40,36 +38,6 @@ class DirectCycle(StreamCycle, Protocol):
 
     def resume(self, app: App) -> None:
         """Has an application serve the request in a task."""
-        ...
-
-
-class FrontDoor(Protocol):
-    """What stands before every request to a model."""
-
-    def identify(self, scope: Scope) -> Reply | tuple[KeyGrant, CompiledSnapshot]:
-        """Finds who asks, and the revision for all of this request; or refuses it."""
-        ...
-
-    def enter(self) -> Reply | None:
-        """Takes a place among the requests under way; refuses where there is none."""
-        ...
-
-    def leave(self) -> None:
-        """Gives a place up."""
-        ...
-
-    def note_failure(self, request_id: Header, error: Exception) -> Reply:
-        """Notes a fault of ours that a request met, and words it for its client."""
-        ...
-
-    def client_reply(self, scope: Scope, request_id: Header, reply: Reply) -> Reply:
-        """Words a reply in the client's protocol."""
-        ...
-
-    async def resume(
-        self, request: "DirectRequest", scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        """Serves what is left of a request, and leaves."""
         ...
 
 
@@ -145,7 +113,7 @@ class DirectRequest:
                 return caller
             if refusal := door.enter():
                 return refusal
-        except Exception as error:  # noqa: BLE001 - noted there
+        except Exception as error:
             return door.note_failure(self.id, error)
         grant, serving = caller
         try:
@@ -156,7 +124,7 @@ class DirectRequest:
                 serving=serving,
                 request_id=self.id,
             )
-        except Exception as error:  # noqa: BLE001 - noted there
+        except Exception as error:
             door.leave()
             return door.note_failure(self.id, error)
         if isinstance(prepared, Reply):
@@ -170,7 +138,7 @@ class DirectRequest:
         dispatcher, response = self._endpoint.dispatcher, self.prepared.response
         try:
             self.first = dispatcher.begin(response.job)
-        except Exception:  # noqa: BLE001 - met again, and noted, by the attempt loop
+        except Exception:
             self.first = None
         first = self.first
         if first is None or first.call is None:
@@ -219,7 +187,7 @@ class DirectRequest:
             return
         try:
             stream = begun.read()
-        except Exception:  # noqa: BLE001 - met again, and noted, by the attempt loop
+        except Exception:
             self._leave_open()
             return
         if stream is None:
@@ -269,7 +237,7 @@ class DirectRequest:
         fault: Exception | None = None
         try:
             self._cycle.answer(*response.whole())
-        except Exception as error:  # noqa: BLE001 - noted below
+        except Exception as error:
             fault = error
         self._endpoint.finish(self.prepared)
         self._door.leave()
@@ -304,7 +272,32 @@ class DirectRequest:
         self._resume()
 
     def _resume(self) -> None:
-        self._cycle.resume(partial(self._door.resume, self))
+        self._cycle.resume(self._go_on)
+
+    async def _go_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves in a task what is left of the request."""
+        begun = self.prepared.response.head_sent
+        failed: Reply | None = None
+
+        def noting_send(message: Message) -> Awaitable[None]:
+            nonlocal begun
+            begun = True
+            return send(message)
+
+        try:
+            self._errors.adopt(self)
+            try:
+                await self._endpoint.serve(self.prepared, receive, noting_send, self.first)
+            finally:
+                self._door.leave()
+        except Exception as error:
+            failed = self._door.note_failure(self.id, error)
+            if begun:
+                raise
+        # Not awaited within `except`: compiled by mypyc 2.4.1, it would raise the fault again.
+        if failed is not None:
+            told = self._door.client_reply(scope, self.id, failed)
+            await send_reply(send, told, (self.id,))
 
     def _begun_attempt(self) -> FirstAttempt:
         if self.first is None:

@@ -5,7 +5,6 @@ process (`/agents`).
 """
 
 import asyncio
-import itertools
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -46,7 +45,6 @@ from router.observers.short_deadlines import ShortDeadlines
 from router.observers.side_calls import JudgeBudget, SideParts, WorkerSpending
 from router.observers.tracing_port import Tracing
 from router.protocols.endpoints import ENDPOINTS
-from router.protocols.messages.errors import anthropic_error
 from router.recording.guard_files import GuardFiles
 from router.recording.metrics import CONTENT_TYPE, MetricReading, RouterMetrics
 from router.recording.port import Exposition, LocalExposition, Recording
@@ -74,6 +72,7 @@ from router.server.background import Background
 from router.server.completions import COMPLETIONS, as_chat
 from router.server.cors import CrossOrigins
 from router.server.event_log import EventLog
+from router.server.front_door import SOON, FrontDoor
 from router.server.headers import JSON, Header
 from router.server.internal_errors import InternalErrors, RouterPart
 from router.server.paths import (
@@ -86,7 +85,7 @@ from router.server.paths import (
     nothing_at,
 )
 from router.server.replies import Reply, error_reply
-from router.server.request_body import CLOSE, body_codings, is_json, read_request_body
+from router.server.request_body import body_codings, is_json, read_request_body
 from router.server.timers import Timers
 from router.snapshot.compiled import CompiledSnapshot
 from router.snapshot.holder import SnapshotHolder
@@ -96,7 +95,6 @@ from router.upstream.transport import TransportFactory
 log = logging.getLogger(__name__)
 
 _ASKS_A_MODEL: Final = "asks_a_model"  # in the head's facts: whether it does, with JSON
-SOON: Final[Header] = (b"retry-after", b"1")
 
 
 class Router:
@@ -183,7 +181,7 @@ class Router:
             self._alarms.raise_alert, worker=recorder.worker, rate_share=settings.rate_share,
             secret=secret,
         )  # fmt: skip
-        self._callers = Callers(settings, secret, clock, self._admission, recorder.counters)
+        callers = Callers(settings, secret, clock, self._admission, recorder.counters)
         self._spending = {
             purpose: WorkerSpending(purpose, clock)
             for purpose in (SpendingPurpose.SHADOW, SpendingPurpose.JUDGES)
@@ -252,8 +250,9 @@ class Router:
             self._alarms.shares,
         )
         self._tracing, self._direct, self._on_stop = tracing, direct, on_stop
-        self._count = itertools.count(1)
-        self._under_way = 0
+        self._door = FrontDoor(
+            holder, recorder, settings.max_concurrent, callers, self._renewals, self._errors
+        )
         self._stopping = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -290,7 +289,7 @@ class Router:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = self._next_id()
+        request_id = self._door.next_id()
         send = self._cors.marked(scope, send)
         begun = False
         failed: Reply | None = None
@@ -310,17 +309,17 @@ class Router:
             else:
                 reply = await self._allowed(scope, receive, noting_send, *found, request_id)
             if reply is not None:
-                told = self.client_reply(scope, request_id, reply)
+                told = self._door.client_reply(scope, request_id, reply)
                 await send_reply(send, told, (request_id,))
         except ClientDisconnected:
             return
         except Exception as error:
-            failed = self.note_failure(request_id, error)
+            failed = self._door.note_failure(request_id, error)
             if begun:
                 raise
         # Not awaited within `except`: compiled by mypyc 2.4.1, it would raise the fault again.
         if failed is not None:
-            told = self.client_reply(scope, request_id, failed)
+            told = self._door.client_reply(scope, request_id, failed)
             await send_reply(send, told, (request_id,))
 
     def serve_directly(self, scope: Scope, cycle: DirectCycle) -> bool:
@@ -341,80 +340,9 @@ class Router:
             self._direct and is_ours and len(scope[BODY]) <= self._settings.max_body_bytes
         )
         if takes:
-            id_ = self._next_id()
-            DirectRequest(self, self._calls, self._errors, cycle, scope, id_).start()
+            id_ = self._door.next_id()
+            DirectRequest(self._door, self._calls, self._errors, cycle, scope, id_).start()
         return takes
-
-    async def resume(
-        self, request: DirectRequest, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        """Serves in a task what is left of a request that began without one."""
-        begun = request.prepared.response.head_sent
-        failed: Reply | None = None
-
-        def noting_send(message: Message) -> Awaitable[None]:
-            nonlocal begun
-            begun = True
-            return send(message)
-
-        try:
-            self._errors.adopt(request)
-            try:
-                await self._calls.serve(request.prepared, receive, noting_send, request.first)
-            finally:
-                self.leave()
-        except Exception as error:
-            failed = self.note_failure(request.id, error)
-            if begun:
-                raise
-        if failed is not None:
-            told = self.client_reply(scope, request.id, failed)
-            await send_reply(send, told, (request.id,))
-
-    def _next_id(self) -> Header:
-        # The worker's name is new for every process, so that ids never repeat.
-        number = f"req_{self._recorder.worker}-{next(self._count):x}"
-        return b"x-swapgate-request-id", number.encode()
-
-    def note_failure(self, request_id: Header, error: Exception) -> Reply:
-        """Notes a fault of ours that a request met, and words it for its client."""
-        number = request_id[1].decode()
-        # Its own words may hold content; the place is told once.
-        log.error("request %s failed", number)
-        self._errors.note(RouterPart.REQUEST, error)
-        return error_reply(500, f"the router failed; quote {number}", "internal_error")
-
-    def client_reply(self, scope: Scope, request_id: Header, reply: Reply) -> Reply:
-        """Words an error in the client's protocol; leaves any other reply as it is."""
-        if reply.status >= 400 and is_anthropics(scope):
-            return anthropic_error(reply, request_id[1].decode())
-        return reply
-
-    def identify(self, scope: Scope) -> Reply | tuple[KeyGrant, CompiledSnapshot]:
-        """Finds who asks, and the revision for all of this request; or refuses it."""
-        serving = self._holder.current
-        if serving is None:
-            message = "the router has no routes yet; try again in a second"
-            return error_reply(503, message, "not_ready", headers=(SOON,))
-        try:
-            if self._renewals.serving is not serving:
-                self._renewals.evaluate(serving)
-        except Exception as error:
-            self._errors.note(RouterPart.RECORDING, error)
-        grant = self._callers.identify(scope, serving, is_anthropics)
-        return grant if isinstance(grant, Reply) else (grant, serving)
-
-    def enter(self) -> Reply | None:
-        """Takes a place among the requests under way; refuses where there is none."""
-        if self._under_way >= self._settings.max_concurrent:
-            self._recorder.counters["refused_when_full"] += 1
-            return error_reply(503, "this worker is full", "overloaded", headers=(SOON, CLOSE))
-        self._under_way += 1
-        return None
-
-    def leave(self) -> None:
-        """Gives a place up."""
-        self._under_way -= 1
 
     def _caller(
         self, scope: Scope
@@ -435,7 +363,7 @@ class Router:
             return self._agents
         if method != wanted and not (method == "HEAD" and wanted == "GET"):
             return not_allowed(wanted)
-        return self.identify(scope)
+        return self._door.identify(scope)
 
     async def _allowed(
         self,
@@ -456,12 +384,12 @@ class Router:
             return list_models(
                 serving, grant, path, self._names, anthropic=is_anthropics(scope)
             )
-        if refusal := self.enter():
+        if refusal := self._door.enter():
             return refusal
         try:
             return await self._complete(scope, receive, send, grant, serving, request_id)
         finally:
-            self.leave()
+            self._door.leave()
 
     async def _take_feedback(self, scope: Scope, receive: Receive, grant: KeyGrant) -> Reply:
         body = await read_request_body(scope, receive, self._timers, MAX_BODY_BYTES)
@@ -548,7 +476,7 @@ class Router:
     def _reading(self) -> MetricReading:
         return self._states.reading(
             {
-                "router_requests_under_way": self._under_way,
+                "router_requests_under_way": self._door.under_way,
                 "router_agents_under_way": self._agents.under_way if self._agents else 0,
                 "router_tasks": len(asyncio.all_tasks(self._loop)) if self._loop else 0,
             }
