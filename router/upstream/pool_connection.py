@@ -96,16 +96,6 @@ class PoolConnection(asyncio.Protocol):
         """Whether the whole answer is here, or what is left of it."""
         return self.phase is DONE
 
-    @property
-    def begun(self) -> bool:
-        """Whether the answer's head is here."""
-        return self.phase is BODY or self.phase is DONE
-
-    @property
-    def under_way(self) -> bool:
-        """Whether more of the answer is awaited, and there is room for it."""
-        return not self.paused and (self.phase is HEAD or self.phase is BODY)
-
     def peek(self) -> bytes:
         """Returns what arrived and was not read, which `read` returns once more."""
         if not self.pieces:
