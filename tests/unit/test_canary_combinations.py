@@ -319,7 +319,7 @@ def test_a_block_says_what_its_policy_registered_and_nothing_else(seed: int) -> 
     )
     assert {block.weight_bps for block in blocks} <= set(drawn.weights)
     found = collect_evidence(blocks, policy)
-    assert found.units == sum(block.units for block in blocks[: len(found.path)])
+    assert found.units == sum(block.units for block in blocks[: found.blocks])
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -67,6 +67,36 @@ def test_alpha_and_the_tolerated_odds_ratio_are_the_canarys(decide: Decide) -> N
     assert tolerant["log_e"] == pytest.approx(3.9418, abs=1e-4)
 
 
+def test_missing_outcomes_decide_nothing(decide: Decide) -> None:
+    """They count for the canary: its own as no failures, the incumbent's as failures."""
+    head = HEAD.replace("\n", ",missing,canary_missing\n")
+    lost = head + "a,100,5,2,0,3,3\nb,100,5,1,0,2,2\n"
+    held = decide(lost, "--json")
+    found = json.loads(held.stdout)
+    assert (held.exit_code, found["action"], found["missing"]) == (0, "hold", 5)
+    assert found["log_e"] < 0.0 < found["log_e_if_missing_failed"]
+
+    sure = head + "a,100,5,6,5,2,0\nb,100,5,6,5,2,0\n"
+    assert decide(sure, "--json").exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a,100,5,1,0,1,2", "2 canary_missing of 1 missing"),
+        ("a,10,5,6,1,5,1", "9 failures outside the canary, with 5 requests there"),
+        ("a,100,1,1,1,1,1", "2 canary failures, with 2 failures in all and 1 canary"),
+        ("a,100,1,1,0,x,0", "missing is 'x'"),
+    ],
+)
+def test_missing_outcomes_that_cannot_be_are_refused(
+    decide: Decide, row: str, message: str
+) -> None:
+    result = decide(HEAD.replace("\n", ",missing,canary_missing\n") + row + "\n")
+    assert result.exit_code == 2
+    assert f"blocks.csv:2: {message}" in result.stderr
+
+
 def test_no_block_yet_holds(decide: Decide) -> None:
     result = decide(HEAD, "--json")
     assert result.exit_code == 0

@@ -11,14 +11,8 @@ from harness.domain.canary.guardrails import FailureTally
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.errors import InputError
 from harness.domain.proposals.policy import CanaryPolicy
-from harness.gate.online.fisher import (
-    log_factors,
-)
-from harness.gate.online.harm_evidence import (
-    HarmEvidence,
-    find_trip,
-    odds_grid,
-)
+from harness.gate.online.evidence_paths import counts_path, odds_grid
+from harness.gate.online.fisher import log_factors
 from harness.gate.online.rollout_evidence import collect_evidence
 
 pytestmark = pytest.mark.req("F3")
@@ -74,10 +68,14 @@ def test_the_factors_average_to_1_over_what_could_have_happened(found: FailureTa
     assert mean == pytest.approx(1.0, rel=1e-9)
 
 
+def log_e(found: FailureTally) -> float:
+    return float(counts_path([found], weights=())[0])
+
+
 @given(found=counts())
 def test_a_block_without_a_choice_says_nothing(found: FailureTally) -> None:
     if found.canary in (0, found.units) or found.failures in (0, found.units):
-        assert HarmEvidence().after(found) == HarmEvidence()
+        assert log_e(found) == 0.0
 
 
 @given(found=counts())
@@ -87,7 +85,7 @@ def test_one_more_canary_failure_never_speaks_for_the_canary(found: FailureTally
     )
     if more.canary_failures > min(more.failures, more.canary):
         return
-    assert HarmEvidence().after(more).log_e >= HarmEvidence().after(found).log_e - 1e-12
+    assert log_e(more) >= log_e(found) - 1e-12
 
 
 def test_what_cannot_be_counted_is_refused() -> None:
@@ -99,7 +97,7 @@ def test_what_cannot_be_counted_is_refused() -> None:
         FailureTally(-1, 0, 0, 0),
     ):
         with pytest.raises(InputError):
-            HarmEvidence().after(bad)
+            log_e(bad)
     with pytest.raises(InputError, match="rho is an odds ratio"):
         odds_grid(math.nan)
 
@@ -107,4 +105,4 @@ def test_what_cannot_be_counted_is_refused() -> None:
 def test_nothing_seen_is_no_evidence_of_anything() -> None:
     evidence = collect_evidence([], CanaryPolicy())
     assert (evidence.log_e, evidence.log_certificate) == pytest.approx((0.0, 0.0))
-    assert find_trip([], 0.05) == ((), None)
+    assert not len(counts_path([], weights=()))

@@ -23,8 +23,8 @@ from harness.gate.offline.design import (
     interim_power,
 )
 from harness.gate.offline.sequential import (
+    analysis_p,
     evidence_path,
-    final_p,
     judge_batch,
     judge_differences,
 )
@@ -118,7 +118,7 @@ def first_end(d: Sequence[float], design: Design) -> tuple[int, str, str]:
     for n in range(1, last + 1):
         how = "final" if n == last else "early"
         level = design.levels.get(n)
-        if level is not None and float(final_p(d[:n], design.theta0)) <= level:
+        if level is not None and float(analysis_p(np.array(d[:n]), design)) <= level:
             return n, "promote", how
         if path.rejects[n - 1]:
             return n, "reject", how

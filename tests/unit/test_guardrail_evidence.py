@@ -20,7 +20,7 @@ from harness.domain.canary.observation import NeverSeen, ObservationBlock
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.online.evidence_paths import guardrail_weights
 from harness.gate.online.guardrail_report import GuardrailEvidence
-from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
+from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence, distance_path
 
 pytestmark = pytest.mark.req("F3")
 
@@ -90,7 +90,7 @@ def test_a_guardrail_that_is_off_is_never_looked_at(
         seen = block(1, ranks={guardrail: tuple(ranks)})
     else:
         seen = block(1, counts={guardrail: tally})
-    assert collect_evidence([seen], policy).path == (0.0,)
+    assert collect_evidence([seen], policy).log_e == 0.0
 
 
 CARRYING = replace(
@@ -113,7 +113,7 @@ def test_what_never_seen_keys_showed_is_carried_over_the_days() -> None:
 
     assert evidence.carried
     assert evidence.limit == pytest.approx(math.log(1 / (0.75 * 0.05)))
-    assert evidence.path == pytest.approx(pooled.path)
+    assert evidence.log_e == pytest.approx(pooled.log_e)
     assert evidence.block == pooled.block == 2
 
 
@@ -161,7 +161,5 @@ def test_carried_evidence_at_more_data_never_changes_what_was_seen_before(cut: i
                 never_seen=never_seen,
             )
         )
-    whole = collect_evidence(blocks, replace(CARRYING, alpha=1e-9))
-    assert (
-        collect_evidence(blocks[:cut], replace(CARRYING, alpha=1e-9)).path == whole.path[:cut]
-    )
+    policy = replace(CARRYING, alpha=1e-9)
+    assert distance_path(blocks[:cut], policy) == distance_path(blocks, policy)[:cut]

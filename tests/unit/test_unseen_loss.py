@@ -34,6 +34,19 @@ def test_wins_that_are_all_alike_show_little_at_any_size(claim: Claim, n: int) -
     assert float(final_p([*([gain] * (n - 1)), -1.0], design.theta0)) > 0.3
 
 
+@pytest.mark.parametrize(("n", "gain"), [(20, 0.17), (50, 0.07), (100, 0.05)])
+@pytest.mark.parametrize("claim", [Claim.SUPERIOR, Claim.NON_INFERIOR])
+def test_alike_wins_pass_once_so_many_would_have_met_a_loss(
+    claim: Claim, n: int, gain: float
+) -> None:
+    design = Design(claim, 0.05, n)
+    won, less = ((1.0 + g) * (1.0 + design.theta0) - 1.0 for g in (gain, gain / 2.0))
+    found = judge_differences([won] * n, design)
+    assert found.outcome == "promote"
+    assert found.p_final == pytest.approx((1.0 + gain) ** -found.n_used)
+    assert judge_differences([less] * n, design).outcome == "inconclusive"
+
+
 @pytest.mark.parametrize("claim", [Claim.SUPERIOR, Claim.NON_INFERIOR])
 def test_one_path_and_many_paths_agree(claim: Claim) -> None:
     design = Design(claim, 0.05, 60)

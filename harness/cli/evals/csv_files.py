@@ -42,6 +42,8 @@ class BlockRow:
     canary_requests: int
     failures: int
     canary_failures: int
+    missing: int = 0  # outcomes that did not come, and are no failures
+    canary_missing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +119,20 @@ def parse_pairs(
 def parse_blocks(text: str, place: str) -> tuple[BlockRow, ...]:
     """Reads the blocks, in the order of the file. Raises InputError at the first fault."""
     counts = ("requests", "canary_requests", "failures", "canary_failures")
+    missing = ("missing", "canary_missing")
     seen: dict[str, int] = {}
     blocks = []
-    for row in _rows(text, place, ("block", *counts), ()):
+    for row in _rows(text, place, ("block", *counts), missing):
         name = _name(row, "block")
         earlier = seen.setdefault(name, row.line)
         if earlier != row.line:
             raise row.error(f"block {name!r} is there already, in line {earlier}")
-        blocks.append(BlockRow(name, row.line, *(_count(row, column) for column in counts)))
+        known = {column: _count(row, column) for column in counts}
+        known |= {column: _count(row, column) for column in missing if column in row.cells}
+        block = BlockRow(name, row.line, **known)
+        if block.canary_missing > block.missing:
+            raise row.error(f"{block.canary_missing} canary_missing of {block.missing} missing")
+        blocks.append(block)
     return tuple(blocks)
 
 

@@ -4,6 +4,7 @@ CSV file, without an installation, so that anyone can check them. The group `gat
 
 import functools
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
@@ -16,6 +17,7 @@ from harness.domain.formatting import escape_controls
 
 if TYPE_CHECKING:
     from harness.cli.evals.pair_judgement import FileTerms
+    from harness.domain.canary.guardrails import FailureTally
 
 # What `harness.cli.evals.export_decision` parses; listed here, so that `--help` stays quick.
 EXPORTS = ("promptfoo", "braintrust", "langsmith", "openai-evals", "lm-eval", "inspect")
@@ -188,6 +190,9 @@ def canary_decide(*, blocks: str, alpha: float, rho: float, as_json: bool) -> No
 
     Columns block,requests,canary_requests,failures,canary_failures; requests and failures
     count both arms. Exit code: 0 hold, 3 rollback, 2 bad input.
+
+    Columns missing,canary_missing are for outcomes that did not come. They never decide: the
+    canary is rolled back only if it is with none of its own a failure, and all others failures.
     """
     _between_0_and_1("--alpha", alpha)
     answer = _watched(parse_blocks(read_text(blocks), blocks), blocks, alpha, rho)
@@ -198,33 +203,55 @@ def canary_decide(*, blocks: str, alpha: float, rho: float, as_json: bool) -> No
 def _watched(
     rows: Sequence[BlockRow], place: str, alpha: float, rho: float
 ) -> dict[str, object]:
-    from harness.domain.canary.guardrails import FailureTally  # noqa: PLC0415 - as in _judged
-    from harness.gate.online.fisher import check_counts  # noqa: PLC0415 - as in _judged
-    from harness.gate.online.harm_evidence import distance_to_trip, find_trip, odds_grid  # noqa: PLC0415
+    from harness.gate.online.evidence_paths import (  # noqa: PLC0415 - as in _judged
+        counts_path,
+        distance_to_trip,
+        odds_grid,
+    )
 
     try:
         odds_grid(rho)
     except InputError as error:
         raise InputError(f"--rho: {error}") from None
-    counts = []
-    for row in rows:
-        count = FailureTally(
-            row.requests, row.canary_requests, row.failures, row.canary_failures
-        )
-        try:
-            check_counts(count.units, count.canary, count.failures, count.canary_failures)
-        except InputError as error:
-            raise InputError(f"{place}:{row.line}: {error}") from None
-        counts.append(count)
-    path, tripped = find_trip(counts, alpha, rho)
-    log_e = path[-1] if path else 0.0
-    return {
+    bounds = [_bounds(row, place) for row in rows]
+    favour, against = ([pair[arm] for pair in bounds] for arm in (0, 1))
+    path = counts_path(favour, rho, weights=()).tolist()
+    limit = math.log(1.0 / alpha)
+    tripped = next((at for at, log_e in enumerate(path) if log_e >= limit), None)
+    read = len(path) if tripped is None else tripped + 1
+    log_e = path[read - 1] if path else 0.0
+    answer: dict[str, object] = {
         "action": "hold" if tripped is None else "rollback",
         "log_e": log_e,
         "block": None if tripped is None else rows[tripped].block,
-        "distance_to_trip": distance_to_trip(log_e, alpha),
-        "exposures": sum(count.canary for count in counts[: len(path)]),
+        "distance_to_trip": distance_to_trip(log_e, limit),
+        "exposures": sum(count.canary for count in favour[:read]),
     }
+    if missing := sum(row.missing for row in rows[:read]):
+        worst = counts_path(against[:read], rho, weights=())
+        answer |= {"missing": missing, "log_e_if_missing_failed": float(worst.max())}
+    return answer
+
+
+def _bounds(row: BlockRow, place: str) -> tuple["FailureTally", "FailureTally"]:
+    """The block with its missing outcomes set for the canary, and against it."""
+    from harness.domain.canary.guardrails import FailureTally  # noqa: PLC0415 - as in _judged
+    from harness.gate.online.fisher import check_counts  # noqa: PLC0415 - as in _judged
+
+    units, failed, missing = (row.requests, row.canary_requests), row.failures, row.missing
+    elsewhere, own = missing - row.canary_missing, row.canary_missing
+    readings = [
+        (*units, failed, row.canary_failures),
+        (*units, failed + elsewhere, row.canary_failures),
+        (*units, failed + own, row.canary_failures + own),
+    ]
+    try:
+        for counts in readings:
+            check_counts(*counts)
+    except InputError as error:
+        raise InputError(f"{place}:{row.line}: {error}") from None
+    favour, against = (FailureTally(*counts) for counts in readings[1:])
+    return favour, against
 
 
 def _between_0_and_1(option: str, value: float) -> None:

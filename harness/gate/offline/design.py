@@ -41,8 +41,7 @@ class Design:
     margin: float  # allowed loss, a share of 1
     n_max: int  # items
     alpha: float = 0.05
-    # Whether it may be shown before n_max; otherwise the test there has the whole alpha
-    # (statistics.md §1.7).
+    # Whether it may be shown before n_max (statistics.md §1.7).
     early: bool = True
     unit: str = "item"  # what n_max counts
     # How many items the suite has, where the claim is about these (statistics.md §1.15).
@@ -68,9 +67,7 @@ class Design:
     @property
     def levels(self) -> Mapping[int, float]:
         """The level of the test at each planned analysis, by the items that are in then."""
-        if not self.early:
-            return {self.n_max: self.alpha}
-        items = interim_items(self.n_max)
+        items = interim_items(self.n_max) if self.early else (self.n_max,)
         return dict(zip(items, interim_levels(items, self.alpha), strict=True))
 
 
@@ -129,8 +126,8 @@ FIRST_ITEMS: Final = 60
 FEWEST_BETWEEN: Final = 10
 MOST_ANALYSES: Final = 20
 _SPENDING_POWER: Final = 2.0
-# Of alpha. Tests of few pass/fail items err a little more often than they say.
-_SPENT_SHARE: Final = 0.9
+# Of alpha. The test of a few values, far apart, errs a little more often than it says.
+SPENT_SHARE: Final = 0.9
 _GRID: Final = 201
 _REACH: Final = 8.0  # standard deviations; beyond lies less than 1e-15
 # Figures that are stored must not depend on the last bits of a machine's libraries.
@@ -150,7 +147,7 @@ def interim_levels(items: Sequence[int], alpha: float) -> tuple[float, ...]:
     Armitage, McPherson & Rowe's (1969).
     """
     shares = [n / items[-1] for n in items]
-    spent = [0.0, *(_SPENT_SHARE * alpha * share**_SPENDING_POWER for share in shares)]
+    spent = [0.0, *(SPENT_SHARE * alpha * share**_SPENDING_POWER for share in shares)]
     levels: list[float] = []
     grid, density = np.zeros(1), np.ones(1)
     for (before, share), (paid, due) in zip(

@@ -164,10 +164,8 @@ def t_interval(
 
 @dataclass(frozen=True, slots=True)
 class McNemar:
-    """Holds the figures of McNemar's test of the pairs in which the two sides differ."""
+    """Holds the p-values of McNemar's test of the pairs in which the two sides differ."""
 
-    chi2: float
-    chi2_corrected: float  # with the continuity correction
     exact: float  # exact, mid_p: two-sided p-values
     mid_p: float
 
@@ -179,15 +177,8 @@ def mcnemar(wins: int, losses: int) -> McNemar:
     """
     discordant = wins + losses
     if discordant == 0:
-        return McNemar(0.0, 0.0, 1.0, 1.0)
-    gap, fewer = abs(wins - losses), min(wins, losses)
+        return McNemar(1.0, 1.0)
+    fewer = min(wins, losses)
     tail = float(special.bdtr(fewer, discordant, 0.5))
     below = float(special.bdtr(fewer - 1, discordant, 0.5)) if fewer else 0.0
-    exact = min(1.0, 2.0 * tail)
-    point = tail - below
-    return McNemar(
-        chi2=gap * gap / discordant,
-        chi2_corrected=max(gap - 1, 0) ** 2 / discordant,
-        exact=exact,
-        mid_p=1.0 if wins == losses else 2.0 * tail - point,
-    )
+    return McNemar(min(1.0, 2.0 * tail), 1.0 if wins == losses else tail + below)

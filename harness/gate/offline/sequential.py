@@ -277,16 +277,28 @@ def judge_batch(
     for n, level in design.levels.items():
         # Promotion first: on the same item it stands.
         if 2 <= n <= items and (open_ := ~promoted & (used >= n)).any():
-            now = open_ & (_p_value(d[:, :n], design, noise) <= level)
+            now = open_ & (analysis_p(d[:, :n], design, noise) <= level)
             promoted, used = promoted | now, np.where(now, n, used)
     rejected = ~promoted & taken.rejects[np.arange(len(d)), used - 1]
     futile = ~promoted & ~rejected & taken.hopeless[np.arange(len(d)), used - 1]
     return BatchDecisions(promoted, rejected, futile, used)
 
 
-def _p_value(d: Floats, design: Design, noise: AnswerNoise | None) -> Floats:
+def analysis_p(d: Floats, design: Design, noise: AnswerNoise | None = None) -> Floats:
+    """The p-value that decides at an analysis of (…, n) differences, n >= 2."""
     p = final_p(d, design.theta0)
-    return p if noise is None else p_about_these(p, _left(d, design, noise))
+    if noise is not None:
+        p = p_about_these(p, _left(d, design, noise))
+    return np.minimum(p, _staked_p(d, design.theta0))
+
+
+def _staked_p(d: Floats, theta0: float) -> Floats:
+    """Bets all money on every graded item: it grows by a factor of 1/p with a chance of at most
+    p at the null, whatever the differences are (statistics.md §1.5).
+    """
+    left = _sum(np.log(np.maximum((1.0 + d) / (1.0 + theta0), _NEVER)))
+    graded = (d != np.round(d)).any(axis=-1)
+    return np.asarray(np.where(graded, np.exp(np.minimum(-left, 0.0)), 1.0), dtype=np.float64)
 
 
 def _left(d: Floats, design: Design, noise: AnswerNoise) -> Floats:
@@ -330,7 +342,7 @@ def build_evidence(
         log_e_bad=float(taken.log_e_bad[used - 1]) + 0.0 if used else 0.0,
         t=t,
         p_t=None if t is None else float(t_tail(used, t)),
-        p_final=None if few else float(_p_value(d, design, noise)),
+        p_final=None if few else float(analysis_p(d, design, noise)),
         wins=wins,
         ties=used - wins - losses,
         losses=losses,

@@ -57,7 +57,9 @@ STOPPED_OUTCOMES = ("infra_error", "inconclusive")
 # Graded scores this close look like a tie to people; the verdict goes by the sign.
 TIE_BAND = 0.01
 # What people read of a comparison: of complete items alone.
-MEASURED = ("delta", "ci_low", "ci_high", "ci_method", "wins", "ties", "losses", "sd")
+SHOWN = ("delta", "ci_low", "ci_high", "ci_method", "wins", "ties", "losses")
+MEASURED = (*SHOWN, "sd")
+REPORTED = (*SHOWN, "how", "n_used", "log_e_bad", "p_final")
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,19 +296,9 @@ def _report(plan: SuitePlan, evidence: ComparisonEvidence, outcome: str) -> Suit
         claim=plan.claim,
         margin=plan.margin,
         outcome=outcome,
-        how=evidence.how,
-        n_used=evidence.n_used,
         n_max=plan.n_max,
-        delta=evidence.delta,
-        ci_low=evidence.ci_low,
-        ci_high=evidence.ci_high,
-        ci_method=evidence.ci_method,
-        log_e_bad=evidence.log_e_bad,
-        p_final=evidence.p_final,
-        wins=evidence.wins,
-        ties=evidence.ties,
-        losses=evidence.losses,
         reason="",
+        **{name: getattr(evidence, name) for name in REPORTED},
     )
 
 

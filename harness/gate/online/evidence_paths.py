@@ -1,8 +1,7 @@
 """Evidence paths give each guardrail's evidence after every block, and all combined
 (statistics.md §2.5).
 
-The same figures as `HarmEvidence` (`harm_evidence`) gives step by step, for
-all blocks at once: a rollout of a million requests is looked at every few seconds. Also the
+All blocks at once: a rollout of a million requests is looked at every few seconds. Also the
 weights of the evidence (§2.11), and what a guardrail counted in a block.
 
 The warm-up takes the times of a candidate's beginning out of the evidence: a model that was
@@ -29,14 +28,15 @@ from harness.domain.canary.guardrails import (
 )
 from harness.domain.canary.observation import NeverSeen, ObservationBlock
 from harness.domain.canary.worker_guard import HARM_GRID, arm_log_factor
+from harness.domain.errors import InputError
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.ranges import add_seconds
-from harness.gate.arrays import Floats, log_mean_rows, np, running_sum
+from harness.gate.arrays import Floats, geometric_grid, log_mean_rows, np, running_sum
 from harness.gate.online.fisher import log_factors
-from harness.gate.online.harm_evidence import RANK_STAKES, odds_grid
 
 # Searched for the fewest exposures at 2, 5 and 20 % failures against 1 % (statistics.md §2.11).
 ERRORS_WEIGHT: Final = 0.9  # of the guardrail of errors; the others share the rest
+RANK_STAKES: Final = geometric_grid(0.05, 0.95, 8)
 # Of each ratio of HARM_GRID, summing to 1.
 ODDS_WEIGHTS: Final = (0.003, 0.01, 0.305, 0.165, 0.11, 0.115, 0.25, 0.032, 0.01)
 # A block that is expected to have fewer units of the smaller arm than this is judged by the
@@ -45,6 +45,20 @@ FEWEST: Final = 1.0
 _NOTHING: Final = FailureTally(0, 0, 0, 0)
 # Units of callers who came back that are compared together, at least.
 _POOLED: Final = 20
+
+
+def odds_grid(rho: float) -> tuple[float, ...]:
+    """Lists the null's odds ratio, then the harmful ones. Raises InputError unless rho is above
+    0 and finite.
+    """
+    if not 0.0 < rho < math.inf or math.isinf(rho * HARM_GRID[-1]):
+        raise InputError(f"rho is an odds ratio above 0, not {rho:g}")
+    return (rho, *(rho * harm for harm in HARM_GRID))
+
+
+def distance_to_trip(log_e: float, limit: float) -> float:
+    """Returns how near the evidence is to a rollback: 0 for none, 1 for the rollback."""
+    return min(1.0, max(0.0, log_e / limit))
 
 
 def guardrail_weights(guardrails: Collection[Guardrail]) -> dict[Guardrail, float]:
@@ -133,12 +147,13 @@ def counts_path(
     tolerated: float = 1.0,
     *,
     shares: Sequence[float] = (),
+    weights: Sequence[float] = ODDS_WEIGHTS,
 ) -> Floats:
     """Computes log e of harm after each block; None for one that the guardrail did not apply
     to.
 
     shares: of each block, the planned share of keys in the canary; 0, or none at all, where
-    arms are no coins.
+    arms are no coins. weights: of the ratios of HARM_GRID; empty for all alike.
     """
     odds, nothing = odds_grid(tolerated), (0.0,) * len(HARM_GRID)
     if not any(tallies):
@@ -154,7 +169,7 @@ def counts_path(
         for tally, share in zip(tallies, shares or [0.0] * len(tallies), strict=True)
     ]
     logs = np.array(factors, dtype=np.float64).reshape(-1, len(HARM_GRID))
-    return _mean_of_products(logs)
+    return _mean_of_products(logs, weights)
 
 
 # Of most canaries, most guardrails have seen nothing. These paths are shared: nobody may write.
@@ -201,8 +216,8 @@ def ranks_path(ranks: Sequence[Sequence[float]]) -> Floats:
     return _mean(after_each[ends])
 
 
-def _mean_of_products(factors: Floats) -> Floats:
-    return _mean(running_sum(0.0, factors.T)[:, 1:].T, ODDS_WEIGHTS)
+def _mean_of_products(factors: Floats, weights: Sequence[float] = ODDS_WEIGHTS) -> Floats:
+    return _mean(running_sum(0.0, factors.T)[:, 1:].T, weights)
 
 
 def _mean(products: Floats, weights: Sequence[float] = ()) -> Floats:

@@ -26,6 +26,11 @@ from harness.domain.reliability.failures import describe_failures
 from harness.gate.online.evidence_paths import block_tally
 from harness.gate.online.segment_harm import SegmentHarm
 
+# Figures of a guardrail's evidence that are written as they are.
+_PLAIN = (
+    *("tolerated", "weight", "log_e", "log_e_max", "distance_to_trip", "canary", "control"),
+    *("canary_failures", "control_failures", "canary_level", "control_level"),
+)
 # What the canary does when the guardrail trips.
 _COUNTS = {
     Guardrail.ERRORS: "fails more often than the incumbent",
@@ -90,15 +95,9 @@ class OpinionTotals:
 
 
 @dataclass(frozen=True, slots=True)
-class GuardrailEvidence:
-    """Holds the evidence of one guardrail of one rollout."""
+class GuardrailTotals:
+    """Holds one guardrail's sums over blocks."""
 
-    guardrail: Guardrail
-    tolerated: float
-    weight: float
-    log_e: float  # log_e, log_e_max: of the current period
-    log_e_max: float
-    distance_to_trip: float  # if it tripped alone; 1 trips
     canary: int  # exposures, units or ranked values
     # Units that they stand beside. level: share of units that failed, or the geometric mean of
     # values, None without any. classes: of errors, by class, as far as blocks tell; they
@@ -112,9 +111,21 @@ class GuardrailEvidence:
     control_classes: Mapping[str, int] = field(default_factory=dict)
     judging: JudgeTotals | None = None  # of the judge's
     opinions: OpinionTotals | None = None  # of feedback's, None where blocks do not tell
+    cache: CacheLevels | None = None  # where the prompt cache had any of the input
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardrailEvidence(GuardrailTotals):
+    """Holds the evidence of one guardrail of one rollout."""
+
+    guardrail: Guardrail
+    tolerated: float
+    weight: float
+    log_e: float  # log_e, log_e_max: of the current period
+    log_e_max: float
+    distance_to_trip: float  # if it tripped alone; 1 trips
     # Of errors that rolled the canary back: where they are, None where nothing shows that.
     segment: SegmentHarm | None = None
-    cache: CacheLevels | None = None  # where the prompt cache had any of the input
 
     @property
     def ratio(self) -> float | None:
@@ -182,37 +193,10 @@ class GuardrailEvidence:
                 if self.cache
                 else {}
             ),
-            "tolerated": self.tolerated,
-            "weight": self.weight,
-            "log_e": self.log_e,
-            "log_e_max": self.log_e_max,
-            "distance_to_trip": self.distance_to_trip,
-            "canary": self.canary,
-            "control": self.control,
-            "canary_failures": self.canary_failures,
-            "control_failures": self.control_failures,
-            "canary_level": self.canary_level,
-            "control_level": self.control_level,
+            **{name: getattr(self, name) for name in _PLAIN},
             "ratio": self.ratio,
             "words": self.text,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class GuardrailTotals:
-    """Holds one guardrail's sums over blocks; levels and classes as in GuardrailEvidence."""
-
-    canary: int
-    control: int
-    canary_failures: int
-    control_failures: int
-    canary_level: float | None
-    control_level: float | None
-    canary_classes: Mapping[str, int] = field(default_factory=dict)
-    control_classes: Mapping[str, int] = field(default_factory=dict)
-    judging: JudgeTotals | None = None
-    opinions: OpinionTotals | None = None
-    cache: CacheLevels | None = None
 
 
 def guardrail_totals(

@@ -112,19 +112,21 @@ def decide_action(
 
     blocks: all of this rollout, of every step: evidence accumulates.
     """
+    blocks = sorted(blocks, key=lambda block: block.number)
     evidence = collect_evidence(blocks, rollout.policy)
-    step = rollout.current
+    step, tripped = rollout.current, evidence.block
     deadline = add_seconds(rollout.step_started_at, step.deadline_s)
     view = _View(
         rollout=rollout,
         evidence=evidence,
         step_exposures=evidence.exposures_by_weight.get(step.weight_bps, 0),
         wanted=max(1, step.min_exposures),
-        log_srm=_split(rollout, blocks),
+        # An alarm stays until the step ends or a person resumes; then the count begins anew.
+        log_srm=worst_log_srm(blocks, rollout.step_started_at),
         late=now >= deadline,
         left=deadline - now,
         now=now,
-        last_block=max((block.number for block in blocks), default=0),
+        last_block=blocks[-1].number if blocks else 0,
     )
     kind, signal, reason = _choose(view)
     return RolloutAction(
@@ -136,15 +138,9 @@ def decide_action(
         exposures=evidence.exposures,
         step_exposures=view.step_exposures,
         log_certificate=evidence.log_certificate,
-        block=_tripping(blocks, evidence),
+        block=None if tripped is None else blocks[tripped].number,
         figures=_figures(view),
     )
-
-
-def _split(rollout: Rollout, blocks: Sequence[ObservationBlock]) -> float:
-    """An alarm stays until the step ends or a person resumes; then the count begins anew."""
-    ordered = sorted(blocks, key=_number)
-    return worst_log_srm(ordered, rollout.step_started_at)
 
 
 def _choose(view: _View) -> _Choice:
@@ -293,7 +289,7 @@ def _figures(view: _View) -> RolloutFigures:
         certificate_rate=_e(canary_evidence.log_rate_e),
         certificate_at=_e(canary_evidence.certificate_limit),
         log_srm=view.log_srm,
-        blocks=len(canary_evidence.path),
+        blocks=canary_evidence.blocks,
         canary_units=canary_evidence.exposures,
         canary_failures=canary_evidence.canary_failures,
         control_units=canary_evidence.control_units,
@@ -305,16 +301,6 @@ def _figures(view: _View) -> RolloutFigures:
     )
 
 
-def _tripping(blocks: Sequence[ObservationBlock], evidence: CanaryEvidence) -> int | None:
-    if evidence.block is None:
-        return None
-    return sorted(blocks, key=_number)[evidence.block].number
-
-
 def _e(log: float) -> float:
     # Beyond any decision; a double ends at exp(709).
     return math.exp(min(log, 700.0))
-
-
-def _number(block: ObservationBlock) -> int:
-    return block.number

@@ -18,6 +18,7 @@ from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.arrays import Floats, np
 from harness.gate.online.evidence_paths import (
     combined_path,
+    distance_to_trip,
     guardrail_path,
     guardrail_weights,
     has_times,
@@ -37,9 +38,7 @@ CARRIED_SHARE: Final = 0.75
 class CanaryEvidence:
     """Holds the evidence of a rollout up to the last block, or to the one that tripped."""
 
-    # Log e after each block read, of the stream that was the nearest to its limit, on the scale
-    # of the one that is carried.
-    path: tuple[float, ...]
+    blocks: int  # that were read
     log_e: float  # now
     block: int | None  # index of the block that tripped, None if none did
     period: int  # of the last one, limit: the log e at which it trips
@@ -100,7 +99,6 @@ def collect_evidence(
         if stream.number in (CARRIED, _period(read))
     ]
     now = max(current, key=lambda stream: stream.excess)
-    path = _leading_path(streams, len(ordered))
     guardrails = _guardrails(now, read, policy)
     certificates = [_certificate(stream, policy) for stream in current]
     certificate = max(certificates, key=lambda certified: certified.log_e - certified.limit)
@@ -108,7 +106,7 @@ def collect_evidence(
     if reason is Guardrail.ERRORS:
         guardrails = (replace(guardrails[0], segment=find_segment(read)), *guardrails[1:])
     return CanaryEvidence(
-        path=tuple(map(float, path[: len(read)])),
+        blocks=len(read),
         log_e=_last(now.path),
         block=tripped,
         period=_period(read),
@@ -123,7 +121,7 @@ def collect_evidence(
         missing=sum(block.missing for block in read),
         rests_on_missing=doubtful and tripped is None,
         slow_in_warm_up=tripped is None and _slow_in_warm_up(blocks, ordered, policy),
-        distance_to_trip=_distance(_last(now.path), now.limit),
+        distance_to_trip=distance_to_trip(_last(now.path), now.limit),
         log_certificate=certificate.log_e,
         certificate_limit=certificate.limit,
         log_odds_e=certificate.odds,
@@ -261,17 +259,6 @@ def period_cost(period: int) -> float:
     return math.log(period * (period + 1) / (2.0 * (1.0 - CARRIED_SHARE)))
 
 
-def _leading_path(streams: Sequence[_Stream], blocks: int) -> Floats:
-    """Computes `CanaryEvidence.path`."""
-    carried, *days = streams
-    after_each = np.concatenate([[0.0], carried.path])
-    path = after_each[np.searchsorted(carried.places, np.arange(blocks), side="right")]
-    for day in days:
-        places = list(day.places)
-        path[places] = np.maximum(path[places], day.path - day.limit + carried.limit)
-    return path
-
-
 def _guardrails(
     now: _Stream, read: Sequence[ObservationBlock], policy: CanaryPolicy
 ) -> tuple[GuardrailEvidence, ...]:
@@ -286,7 +273,7 @@ def _guardrails(
                 weight=weight[guardrail],
                 log_e=_last(path),
                 log_e_max=_highest(path),
-                distance_to_trip=_distance(
+                distance_to_trip=distance_to_trip(
                     _last(path), now.limit - math.log(weight[guardrail])
                 ),
                 **{item.name: getattr(sums, item.name) for item in fields(sums)},
@@ -318,10 +305,6 @@ def _certificate(stream: _Stream, policy: CanaryPolicy) -> _Certified:
 
 def _share_of_evidence(evidence: GuardrailEvidence) -> float:
     return math.log(evidence.weight) + evidence.log_e
-
-
-def _distance(log_e: float, limit: float) -> float:
-    return min(1.0, max(0.0, log_e / limit))
 
 
 def _last(path: Floats) -> float:

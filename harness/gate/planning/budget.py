@@ -27,11 +27,6 @@ def sd_pass_fail(disagree: float, delta: float = 0.0) -> float:
     return math.sqrt(max(disagree - delta * delta, 0.0))
 
 
-def sd_epochs(between: float, within: float, epochs: int) -> float:
-    """Computes the standard deviation of a mean over epochs, from the two variances."""
-    return math.sqrt(between + within / epochs)
-
-
 def slice_effect(sd: float, n: int, level: float) -> float:
     """Computes the smallest loss of a slice that one look at n units finds with power .8.
 
@@ -80,7 +75,8 @@ class DifferenceSpread:
     graded: bool = False  # not every difference is -1, 0 or 1
 
     def sd(self, epochs: int) -> float:
-        return sd_epochs(self.between, self.within, epochs)
+        """Computes the standard deviation of a mean over epochs."""
+        return math.sqrt(self.between + self.within / epochs)
 
 
 @dataclass(frozen=True, slots=True)

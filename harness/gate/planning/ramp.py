@@ -6,7 +6,6 @@ fails as often as the route itself. Same arguments, same answer.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -172,7 +171,7 @@ def _odds(ours: Ints, theirs: Ints, day: Ints, block: tuple[int, int, float]) ->
     )
     table = np.array([log_factors(size, canary, int(f), int(y), odds=odds) for f, y in pairs.T])
     factors = table[np.ravel(places)].reshape(*ours.shape, len(HEALTHY_GRID))
-    return _log_mean([_within_day(factors[:, :, k], day) for k in range(len(HEALTHY_GRID))])
+    return log_mean_rows([_within_day(factors[:, :, k], day) for k in range(len(HEALTHY_GRID))])
 
 
 def _rate(theirs: Ints, day: Ints, terms: tuple[int, float]) -> Floats:
@@ -185,7 +184,7 @@ def _rate(theirs: Ints, day: Ints, terms: tuple[int, float]) -> Floats:
         failed * math.log(p1 / p0) + clean * (math.log1p(-p1) - math.log1p(-p0))
         for p1 in (p0 / 4.0, p0 / 2.0)
     ]
-    return _log_mean([never, *some])
+    return log_mean_rows([never, *some])
 
 
 def _within_day(factors: Floats, day: Ints) -> Floats:
@@ -194,7 +193,3 @@ def _within_day(factors: Floats, day: Ints) -> Floats:
     starts = np.searchsorted(day, day)
     before = np.concatenate([np.zeros((len(total), 1)), total], axis=1)
     return np.asarray(total - before[:, starts], dtype=np.float64)
-
-
-def _log_mean(parts: Sequence[Floats]) -> Floats:
-    return log_mean_rows(list(parts))

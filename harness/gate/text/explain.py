@@ -35,7 +35,7 @@ from harness.domain.reliability.failures import describe_failures
 from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.guardrail_report import GuardrailEvidence
 from harness.gate.online.next_step import missing_duration, peak_reached_at
-from harness.gate.online.rollout_action import RolloutAction, RolloutFigures
+from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.planning.ramp import DAY_S, TrafficPace, certification_times
 from harness.gate.text.ramp_plan import describe_warm_up
 from harness.gate.text.warnings import STRONG_EVIDENCE, is_warning, list_warnings
@@ -153,7 +153,8 @@ def _explain(
     rollout: Rollout, action: RolloutAction, blocks: Sequence[ObservationBlock], now: datetime
 ) -> RolloutExplanation:
     pace, reason = _pace(rollout, blocks, now), without_scientific_notation(action.reason)
-    rows = _rows(action.figures, rollout.policy.judge)
+    limit, judge = action.figures.rollback_at, rollout.policy.judge
+    rows = tuple(_row(one, limit, judge) for one in action.figures.guardrails.values())
     if rollout.baking and rollout.bake_ends_at and action.signal is not RolloutSignal.HARM:
         left = max(0.0, (rollout.bake_ends_at - now).total_seconds())
         need = StepNeed("time", "the end of the bake", done=not left, share=0.0, eta_s=left)
@@ -168,7 +169,8 @@ def _explain(
         back = "The incumbent serves all users again."
         return RolloutExplanation(reason, "0 %", back, rows, (), pace, 0.0, "at the next look")
     needs = _needs(rollout, action, pace, now)
-    goes = "promotion" if rollout.last_step else format_bps(_next_bps(rollout))
+    onward = rollout.policy.steps[rollout.step + 1 :]
+    goes = format_bps(onward[0].weight_bps) if onward else "promotion"
     back = _back("the incumbent serves all users again")
     eta_s, eta = _eta(rollout, needs, now)
     against = list_warnings(action.figures)
@@ -177,12 +179,6 @@ def _explain(
 
 def _back(what: str) -> str:
     return f"Evidence of harm at 100 % of the rollback level: {what}, at once and by itself."
-
-
-def _rows(figures: RolloutFigures, judge: CanaryJudge | None) -> tuple[GuardrailRow, ...]:
-    return tuple(
-        _row(evidence, figures.rollback_at, judge) for evidence in figures.guardrails.values()
-    )
 
 
 def _allowed(tolerated: float, what: str) -> str:
@@ -213,7 +209,7 @@ def _row(evidence: GuardrailEvidence, limit: float, judge: CanaryJudge | None) -
         classes=(
             _failure_classes(evidence)
             or _judge_lines(evidence, judge)
-            or _cache_lines(evidence)
+            or tuple(filter(None, [evidence.cache_text]))
         ),
         warns=is_warning(evidence),
     )
@@ -269,10 +265,6 @@ def _judge_lines(evidence: GuardrailEvidence, judge: CanaryJudge | None) -> tupl
             f"{totals.control_unjudged:,}; as evidence of harm they count for the candidate"
         )
     return tuple(lines)
-
-
-def _cache_lines(evidence: GuardrailEvidence) -> tuple[str, ...]:
-    return (evidence.cache_text,) if evidence.cache_text else ()
 
 
 def _evidence_text(evidence: GuardrailEvidence, *, measured: bool) -> str:
@@ -450,7 +442,3 @@ def _pace(rollout: Rollout, blocks: Sequence[ObservationBlock], now: datetime) -
 def _two_figures(value: float) -> float:
     """Rounds to two digits, so that decisions at nearly the same pace share one simulation."""
     return float(f"{value:.2g}")
-
-
-def _next_bps(rollout: Rollout) -> int:
-    return rollout.policy.steps[rollout.step + 1].weight_bps
