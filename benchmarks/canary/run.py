@@ -9,7 +9,7 @@ docs/explanation/benchmarks.md.
 import argparse
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Final
@@ -42,8 +42,6 @@ SCENES: Final[Mapping[str, default_canary.SceneMaker]] = {
 }
 HEALTHY_CAP: Final = 1000
 MOST_FALSE: Final = 0.05
-# Exposures to the rollback, inf for never, of so many rollouts from this seed.
-Measure = Callable[[int, int], Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -70,33 +68,45 @@ class Goal:
     found: float
     limit: float
 
-    @property
-    def reached(self) -> bool:
-        return self.found <= self.limit
-
 
 def measured(table: str, rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
     """Measures the cells of one table."""
     if table == "cold":
         yield from cold_starts(max(1, rollouts // 40), seed)
-        return
-    defaults = table == "default"
+    elif table == "default":
+        yield from by_default(rollouts, seed)
+    else:
+        cells: list[tuple[str, int, Truth, Sequence[int]]] = [
+            (_percent(rate), cap, Truth(canary=rate), ()) for rate, cap in CAPS.items()
+        ]
+        cells.append(("healthy", HEALTHY_CAP, Truth(), ()))
+        cells.append(("healthy, incident", HEALTHY_CAP, Truth(), INCIDENT))
+        for case, cap, truth, incident in cells:
+            drawn = {"cap": cap, "rollouts": rollouts, "seed": seed}
+            found = detect_errors(truth, incident=tuple(incident), **drawn)
+            yield row(table, case, cap, found, false=truth == Truth())
+
+
+def by_default(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
+    """Measures the default policy. It is slow: a quarter at 2 % errors, and healthy. At 20 %
+    errors four times as many: its median is so near to 12.5 that fewer name 12 or 13 by luck.
+    """
     fewer = max(5, rollouts // 4)
     for rate, cap in CAPS.items():
-        # The default policy is slow: a quarter at 2 % errors, and healthy. At 20 % errors four
-        # times as many: its median is so near to 12.5 that fewer draws name 12 or 13 by luck.
-        number = {0.02: fewer, 0.2: 4 * rollouts}.get(rate, rollouts) if defaults else rollouts
-        measure = harm_by_default(rate, cap) if defaults else by_errors(Truth(canary=rate), cap)
-        yield row(table, _percent(rate), cap, measure(number, seed), false=False)
-    healthy = {case: health_by_default(scene) for case, scene in SCENES.items()}
-    if not defaults:
-        healthy = {
-            "healthy": by_errors(Truth(), HEALTHY_CAP),
-            "healthy, incident": by_errors(Truth(), HEALTHY_CAP, tuple(INCIDENT)),
-        }
-    for case, measure in healthy.items():
-        found = measure(fewer if defaults else rollouts, seed)
-        yield row(table, case, HEALTHY_CAP, found, false=True)
+        harm, number = SimulatedHarm(errors=rate), {0.02: fewer, 0.2: 4 * rollouts}.get(rate)
+        seeds = ([seed, index] for index in range(number or rollouts))
+        found = [default_canary.exposures(harm, cap=cap, seed=one) for one in seeds]
+        yield row("default", _percent(rate), cap, found, false=False)
+    for case, scene in SCENES.items():
+        seeds = ([seed, index] for index in range(fewer))
+        harmed = [
+            default_canary.is_rolled_back(
+                SimulatedHarm(), scene, exposures=HEALTHY_CAP, seed=one
+            )
+            for one in seeds
+        ]
+        found = [1.0 if one else math.inf for one in harmed]
+        yield row("default", case, HEALTHY_CAP, found, false=True)
 
 
 def cold_starts(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
@@ -109,36 +119,10 @@ def cold_starts(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
         yield row("cold", case, HEALTHY_CAP, found, false=math.isfinite(cold_s))
 
 
-def harm_by_default(rate: float, cap: int) -> Measure:
-    harm = SimulatedHarm(errors=rate)
-    return lambda number, seed: [
-        default_canary.exposures(harm, cap=cap, seed=[seed, index]) for index in range(number)
-    ]
-
-
-def health_by_default(scene: default_canary.SceneMaker) -> Measure:
-    def measure(number: int, seed: int) -> list[float]:
-        return [
-            1.0
-            if default_canary.is_rolled_back(
-                SimulatedHarm(), scene, exposures=HEALTHY_CAP, seed=[seed, index]
-            )
-            else math.inf
-            for index in range(number)
-        ]
-
-    return measure
-
-
-def by_errors(truth: Truth, cap: int, incident: Sequence[int] = ()) -> Measure:
-    return lambda number, seed: detect_errors(
-        truth, cap=cap, rollouts=number, seed=seed, incident=incident
-    )
-
-
 def row(
     table: str, case: str, cap: int, found: Sequence[float], *, false: bool
 ) -> CanaryBenchmarkRow:
+    """found: exposures to the rollback, inf for never."""
     print(f"{table}, {case}", file=sys.stderr)
     median, p95 = (float(np.quantile(found, at, method="higher")) for at in (0.5, 0.95))
     return CanaryBenchmarkRow(
@@ -179,7 +163,7 @@ def main() -> int:
     rows = [one for table in tables for one in measured(table, chosen.rollouts, chosen.seed)]
     print_rows("exposures to the rollback", rows)
     found = [*goals(rows)]
-    missed = [goal for goal in found if not goal.reached]
+    missed = [goal for goal in found if not goal.found <= goal.limit]
     print_rows("goals", found)
     print_rows("MISSED", missed)
     return MISSED if missed else 0

@@ -2,19 +2,16 @@
 
     python -m benchmarks.evals.run [--samples 500] [--rounds 2]
 
-The two take turns of seconds (SIGSTOP, SIGCONT), so that both feel the same neighbours. Counted
-is the CPU time, user and system, of the whole process, from its start to its last sample: wall
-time would show the weather. A last round says where bare Inspect's time goes, and ours.
+The two run at once, so that both feel the same neighbours. Counted is the CPU time, user and
+system, of the whole process, from its start to its last sample: wall time would show the
+weather.
 """
 
 import argparse
 import json
 import os
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,7 +21,7 @@ from typing import Final
 
 import yaml
 
-from benchmarks.print_rows import print_rows
+from benchmarks.print_rows import print_cells
 from benchmarks.router.processes import free_port, start, wait_for
 from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
@@ -33,55 +30,34 @@ from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM
 from harness.domain.settings import TargetSeed
 
-TURN_S: Final = 3.0
-LOOK_S: Final = 0.05
-
 
 def taken(
     commands: Mapping[str, Sequence[str]], folder: Path
 ) -> dict[str, tuple[float, float]]:
     """By name: CPU seconds (user and system), and the peak of resident memory in MiB.
 
-    One runs at a time, for TURN_S; the others are stopped. Raises RuntimeError with the words
-    of one that fails; the others are ended.
+    They run at once. Raises RuntimeError with the words of one that fails.
     """
     found: dict[str, tuple[float, float]] = {}
     with ExitStack() as stack:
-        running = {}
-        for name, command in commands.items():
-            running[name] = start(command, stack, log=folder / f"{name}.log")
-            running[name].send_signal(signal.SIGSTOP)
-            stack.callback(running[name].kill)  # what is stopped ends at nothing else
-        while running:
-            for name, process in list(running.items()):
-                os.kill(process.pid, signal.SIGCONT)  # Popen would reap it, and lose its usage
-                used = _waited(process)
-                if used is None:
-                    os.kill(process.pid, signal.SIGSTOP)
-                    continue
-                del running[name]
-                found[name] = used
-                if process.returncode:
-                    words = (folder / f"{name}.log").read_text(encoding="utf-8")[-2000:]
-                    raise RuntimeError(f"{name} ended with {process.returncode}: {words}")
-    return found
-
-
-def _waited(process: subprocess.Popen[bytes]) -> tuple[float, float] | None:
-    """None when its turn is over before it is."""
-    until = time.monotonic() + TURN_S
-    while time.monotonic() < until:
-        pid, status, used = os.wait4(process.pid, os.WNOHANG)
-        if pid:
+        running = {
+            name: start(command, stack, log=folder / f"{name}.log")
+            for name, command in commands.items()
+        }
+        for name, process in running.items():
+            _, status, used = os.wait4(process.pid, 0)  # Popen would lose its usage
             process.returncode = os.waitstatus_to_exitcode(status)
-            return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
-        time.sleep(LOOK_S)
-    return None
+            if process.returncode:
+                words = (folder / f"{name}.log").read_text(encoding="utf-8")[-2000:]
+                raise RuntimeError(f"{name} ended with {process.returncode}: {words}")
+            found[name] = used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+    return found
 
 
 BARE, OURS = "bare Inspect", "swapgate eval-worker"
 MOST_CPU, MOST_RSS_MIB = 1.5, 800
 CONNECTIONS: Final = 8
+HEADS: Final = ("", "cpu_s", "ms_per_sample", "peak_rss_mib", "of_bare")
 
 
 @dataclass(frozen=True)
@@ -150,22 +126,14 @@ def one_round(folder: Path, port: int, samples: int) -> dict[str, Figures]:
     return found
 
 
-@dataclass(frozen=True)
-class Row:
-    name: str
-    samples: int
-    cpu_s: float
-    ms_per_sample: float
-    peak_rss_mib: float
-    of_bare: float
-
-
-def compared(rounds: Sequence[Mapping[str, Figures]], samples: int) -> Iterator[Row]:
+def compared(
+    rounds: Sequence[Mapping[str, Figures]], samples: int
+) -> Iterator[tuple[str, float, float, float, float]]:
     for name in (BARE, OURS):
         cpu_s = median(figures[name].cpu_s for figures in rounds)
         ratio = median(figures[name].cpu_s / figures[BARE].cpu_s for figures in rounds)
-        rss = max(figures[name].rss_mib for figures in rounds)
-        yield Row(name, samples, cpu_s, cpu_s / samples * 1000, rss, ratio)
+        rss_mib = max(figures[name].rss_mib for figures in rounds)
+        yield name, cpu_s, cpu_s / samples * 1000, rss_mib, ratio
 
 
 def main() -> int:
@@ -182,8 +150,9 @@ def main() -> int:
             rounds.append(one_round(folder / f"round-{number}", port, chosen.samples))
             print(f"round {number + 1} of {chosen.rounds}: {rounds[-1]}", file=sys.stderr)
     rows = [*compared(rounds, chosen.samples)]
-    print_rows("an eval worker beside bare Inspect", rows)
-    good = rows[1].of_bare <= MOST_CPU and rows[1].peak_rss_mib <= MOST_RSS_MIB
+    print_cells(f"an eval worker beside bare Inspect, {chosen.samples} samples", [HEADS, *rows])
+    _, _, _, rss_mib, of_bare = rows[1]
+    good = of_bare <= MOST_CPU and rss_mib <= MOST_RSS_MIB
     print(f"goal: at most {MOST_CPU} x bare Inspect's CPU time and {MOST_RSS_MIB} MiB: "
           f"{'reached' if good else 'MISSED'}")  # fmt: skip
     return 0 if good else 1

@@ -66,18 +66,12 @@ class Door(NamedTuple):
     model: Callable[[str], str] = str
 
 
-@asynccontextmanager
-async def official_client(
-    port: int, retries: int, patience_s: float
-) -> AsyncIterator[openai.AsyncOpenAI]:
+def official_client(port: int, retries: int, patience_s: float) -> openai.AsyncOpenAI:
     """retries: its own."""
-    async with openai.AsyncOpenAI(
-        base_url=f"http://127.0.0.1:{port}/v1",
-        api_key="none",
-        max_retries=retries,
-        timeout=httpx.Timeout(patience_s),
-    ) as client:
-        yield client
+    url, patience = f"http://127.0.0.1:{port}/v1", httpx.Timeout(patience_s)
+    return openai.AsyncOpenAI(
+        base_url=url, api_key="none", max_retries=retries, timeout=patience
+    )
 
 
 async def played(

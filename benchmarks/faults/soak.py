@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -47,10 +46,6 @@ class Outcome:
         self.endings[asked.ending] += 1
         if not right(row.expect, asked):
             self.wrong[f"{row.number} {row.title}"] += 1
-
-
-def healthy() -> Iterator[tuple[Row, Variant]]:
-    return itertools.repeat((rows()[0], HEALTHY))
 
 
 def mixed() -> Iterator[tuple[Row, Variant]]:
@@ -97,28 +92,21 @@ async def poured(
     return outcome
 
 
-async def fill_memory(door: Door) -> Outcome:
-    """Healthy requests, until the router's worker remembers as many as it ever does."""
-    return await poured(door, healthy(), rate=FILLS_AT, seconds=REMEMBERED / FILLS_AT)
-
-
 SAMPLE_EVERY_S: Final = 5.0
 DROPPED: Final = "swapgate_observations_dropped_total"
-BY_ROUTER: Final = "swapgate_requests_total{"
 
 
 @dataclass(frozen=True)
 class Soaked:
     """A run. recorded: requests in the database at its end; dropped: rows that were not kept.
 
-    before: healthy requests that filled the router's memory. begun: by the router's own count.
-    exit_code: of the router, after SIGTERM.
+    before: healthy requests that filled the router's memory. exit_code: of the router, after
+    SIGTERM.
     """
 
     before: Outcome
     outcome: Outcome
     samples: list[Vitals]
-    begun: int
     recorded: int
     dropped: int
     exit_code: int
@@ -151,26 +139,17 @@ class Soaked:
         return [*found, *(f"{n} × {row}" for row, n in wrong.items())]
 
 
-async def watched(site: Swapgate, samples: list[Vitals]) -> None:
-    while True:
-        samples.append(await asyncio.to_thread(site.vitals))
-        await asyncio.sleep(SAMPLE_EVERY_S)
-
-
 async def loaded(
     site: Swapgate, rate: float, seconds: float, patience_s: float
 ) -> tuple[Outcome, list[Vitals]]:
     samples: list[Vitals] = []
-    watching = asyncio.create_task(watched(site, samples))
-    try:
-        outcome = await poured(
-            site.door, mixed(), rate=rate, seconds=seconds, patience_s=patience_s
-        )
-    finally:
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
-    return outcome, samples
+    pouring = asyncio.create_task(
+        poured(site.door, mixed(), rate=rate, seconds=seconds, patience_s=patience_s)
+    )
+    while not pouring.done():
+        samples.append(await asyncio.to_thread(site.vitals))
+        await asyncio.wait([pouring], timeout=SAMPLE_EVERY_S)
+    return await pouring, samples
 
 
 def soak(folder: Path, *, seconds: float, rate: float, limits: Limits = LIMITS) -> Soaked:
@@ -178,20 +157,14 @@ def soak(folder: Path, *, seconds: float, rate: float, limits: Limits = LIMITS) 
         patience_s = limits.total_s + 10
         before = Outcome()
         if seconds >= TRENDS_FROM_S:
-            before = asyncio.run(fill_memory(site.door))
+            lasts_s = REMEMBERED / FILLS_AT
+            sound = itertools.repeat((rows()[0], HEALTHY))
+            before = asyncio.run(poured(site.door, sound, rate=FILLS_AT, seconds=lasts_s))
         outcome, samples = asyncio.run(loaded(site, rate, seconds, patience_s))
-        told = site.metrics()
+        dropped = round(site.metrics()[DROPPED])
         site.router.terminate()
         code = site.router.wait(60)
-        return Soaked(
-            before,
-            outcome,
-            samples,
-            round(sum(n for name, n in told.items() if name.startswith(BY_ROUTER))),
-            site.recorded(),
-            round(told[DROPPED]),
-            code,
-        )
+        return Soaked(before, outcome, samples, site.recorded(), dropped, code)
 
 
 def main() -> int:

@@ -28,58 +28,35 @@ from benchmarks.gameday.town import (
 )
 from benchmarks.gameday.traffic import Request, read_requests
 from benchmarks.gameday.verdict import Check, Played
+from benchmarks.print_rows import print_cells
 from tests.support.store.postgres_cluster import postgres_cluster
 
-HEADS = (
-    "| at | what was broken | for | requests meanwhile | failed | predicted by | recovery |",
-    "|---|---|---|---|---|---|---|",
-)
+HEADS: Final = (
+    ("at s", "what was broken", "for s", "requests meanwhile", "failed", "as predicted",
+     "predicted by", "recovery s", "until"),
+    ("candidate", "should be", "phases"),
+    ("check", "holds", "seen"),
+)  # fmt: skip
 
 
-def act_row(played: Played, begun_s: float) -> str:
-    act, break_ = played.act, played.break_
-    failed = "0"
-    if played.failed:
-        failed = f"{played.failed}, {played.predicted} as predicted"
-    return (
-        f"| {break_.begun_s - begun_s:.0f} s | {act.name} | "
-        f"{break_.mended_s - break_.begun_s:.0f} s | {played.during:,} | {failed} | "
-        f"docs/{act.page} | "
-        f"{break_.recovered_s:.1f} s: {act.recovery} |"
-    )
-
-
-def swap_row(swaps: Swaps, candidate: str, begun_s: float) -> str:
-    seen = swaps.phases.get(candidate, {})
-    steps = ", ".join(f"{phase} at {at_s - begun_s:.0f} s" for phase, at_s in seen.items())
-    return f"| `{candidate}` | {WANTED[candidate].replace('_', ' ')} | {steps} |"
-
-
-def text(
-    played: Sequence[Played],
-    checks: Sequence[Check],
-    swaps: Swaps,
-    requests: Sequence[Request],
-    begun_s: float,
-) -> str:
-    lasted_s = max((request.end_s for request in requests), default=begun_s) - begun_s
-    acts = [act_row(act, begun_s) for act in played]
-    ended = [swap_row(swaps, candidate, begun_s) for candidate in WANTED]
-    results = [
-        f"| {check.what} | {'yes' if check.good else '**no**'} | {check.seen} |"
-        for check in checks
+def print_day(
+    played: Sequence[Played], checks: Sequence[Check], swaps: Swaps, begun_s: float
+) -> None:
+    acts: list[Sequence[object]] = [
+        (round(b.begun_s - begun_s), a.name, round(b.mended_s - b.begun_s), one.during,
+         one.failed, one.predicted, f"docs/{a.page}", b.recovered_s, a.recovery)
+        for one in played for a, b in [(one.act, one.break_)]
+    ]  # fmt: skip
+    ended: list[Sequence[object]] = []
+    for candidate, wanted in WANTED.items():
+        seen = swaps.phases.get(candidate, {})
+        steps = ", ".join(f"{phase} at {at_s - begun_s:.0f} s" for phase, at_s in seen.items())
+        ended.append((candidate, wanted.replace("_", " "), steps))
+    results: list[Sequence[object]] = [
+        (check.what, "yes" if check.good else "NO", check.seen) for check in checks
     ]
-    return "\n".join(
-        [
-            f"\n{len(requests):,} requests in {lasted_s:.0f} s.\n",
-            *HEADS,
-            *acts,
-            "\n| candidate | should be | phases |\n|---|---|---|",
-            *ended,
-            "\n| check | holds | seen |\n|---|---|---|",
-            *results,
-        ]
-    )
+    for head, rows in zip(HEADS, (acts, ended, results), strict=True):
+        print_cells("", [head, *rows])
 
 
 INTERRUPTED: Final = 130
@@ -132,7 +109,9 @@ def _play(town: Town, key: str, per_s: float) -> int:
     requests = read_requests(records)
     checks = [*stopped, *_close(town, requests, swaps, breaks)]
     played = [verdict.judge_act(act, break_, requests, breaks) for act, break_ in breaks]
-    print(text(played, checks, swaps, requests, begun_s))
+    lasted_s = max((request.end_s for request in requests), default=begun_s) - begun_s
+    print(f"\n{len(requests):,} requests in {lasted_s:.0f} s.")
+    print_day(played, checks, swaps, begun_s)
     wrong = [check for check in checks if not check.good]
     return 1 if wrong else 0
 

@@ -8,7 +8,7 @@ exactly known.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -62,6 +62,12 @@ class BenchmarkCell:
     worst: float
     items: float  # mean number used
 
+    @classmethod
+    def from_pairs(cls, pairs: Sequence[tuple[float, float]]) -> Self:
+        """pairs: share promoted and mean items used, of each."""
+        shares, items = zip(*pairs, strict=True)
+        return cls(float(np.mean(shares)), max(shares), float(np.mean(items)))
+
 
 def theta0_of(claim: Claim) -> float:
     return 0.0 if claim is Claim.SUPERIOR else -MARGIN
@@ -81,21 +87,14 @@ def measure_rule(
     null's.
     """
     theta0 = theta0_of(claim)
-    shares: dict[str, list[float]] = {rule: [] for rule in rules}
-    items: dict[str, list[float]] = {rule: [] for rule in rules}
+    found: dict[str, list[tuple[float, float]]] = {rule: [] for rule in rules}
     for index, pair in enumerate(pairs):
         rng = np.random.default_rng([seed, index, n, round(lift * 1000)])
         a, b = resample_items(pair, theta0 + lift, (replications, n), rng)
         for rule in rules:
             promoted, used = RULES[rule](a, b, theta0)
-            shares[rule].append(float(promoted.mean()))
-            items[rule].append(float(used.mean()))
-    return {
-        rule: BenchmarkCell(
-            float(np.mean(shares[rule])), max(shares[rule]), float(np.mean(items[rule]))
-        )
-        for rule in rules
-    }
+            found[rule].append((float(promoted.mean()), float(used.mean())))
+    return {rule: BenchmarkCell.from_pairs(pairs) for rule, pairs in found.items()}
 
 
 def measure_selection(
@@ -112,16 +111,15 @@ def measure_selection(
     on; else how often the one that is `lift` better does, the others being at the null.
     """
     theta0 = theta0_of(claim)
-    shares, items = [], []
+    found = []
     for index, pair in enumerate(pairs):
         rng = np.random.default_rng([seed, index, n, round(lift * 1000), candidates])
         lifts = (lift, *(0.0,) * (candidates - 1))
         drawn = [resample_items(pair, theta0 + up, (replications, n), rng) for up in lifts]
-        decided = decide_selections([b - a for a, b in drawn], claim)
-        wanted = decided.chosen == 0 if lift else decided.chosen >= 0
-        shares.append(float(wanted.mean()))
-        items.append(decided.items)
-    return BenchmarkCell(float(np.mean(shares)), max(shares), float(np.mean(items)))
+        chosen, items = decide_selections([b - a for a, b in drawn], claim)
+        wanted = chosen == 0 if lift else chosen >= 0
+        found.append((float(wanted.mean()), items))
+    return BenchmarkCell.from_pairs(found)
 
 
 SIZES: Final = (200, 500)
@@ -166,29 +164,11 @@ class GateBenchmarkRow:
     items_ten: float
 
 
-@dataclass(frozen=True)
-class MissedGoal:
-    """Describes a goal that our rule did not reach."""
-
-    matrix: str
-    claim: Claim
-    n: int
-    what: str
-    found: float
-    limit: float
-
-
-@dataclass(frozen=True)
-class GateBenchmark:
-    lines: tuple[GateBenchmarkRow, ...]
-    missed: tuple[MissedGoal, ...]
-
-
 def run_gate_benchmark(
     matrices: Sequence[ScoreMatrix],
     plan: GateBenchmarkPlan,
     progress: Callable[[str], None] = lambda _: None,
-) -> GateBenchmark:
+) -> list[GateBenchmarkRow]:
     """Measures every rule on every matrix. Raises InputError for a matrix without usable pairs,
     before anything is measured.
     """
@@ -199,7 +179,7 @@ def run_gate_benchmark(
             for n in plan.sizes:
                 progress(f"{name}, {claim.value}, {n} items")
                 lines += _lines(name, pairs, claim, n, plan)
-    return GateBenchmark(tuple(lines), tuple(_missed(lines)))
+    return lines
 
 
 def _lines(
@@ -213,23 +193,13 @@ def _lines(
     null, five = cells(0.0, plan.replications), cells(FIVE, plan.power)
     ten = cells(TEN, plan.power)
     for rule in null:
-        yield GateBenchmarkRow(
-            matrix=name,
-            claim=claim,
-            n=n,
-            rule=rule,
-            pairs=len(pairs),
-            false_mean=null[rule].mean,
-            false_worst=null[rule].worst,
-            five=five[rule].mean,
-            ten=ten[rule].mean,
-            items_null=null[rule].items,
-            items_five=five[rule].items,
-            items_ten=ten[rule].items,
-        )
+        promoted = null[rule].mean, null[rule].worst, five[rule].mean, ten[rule].mean
+        items = null[rule].items, five[rule].items, ten[rule].items
+        yield GateBenchmarkRow(name, claim, n, rule, len(pairs), *promoted, *items)
 
 
-def _missed(lines: Sequence[GateBenchmarkRow]) -> Iterator[MissedGoal]:
+def missed_goals(lines: Sequence[GateBenchmarkRow]) -> Iterator[str]:
+    """Names each goal that our rule did not reach."""
     fixed = {(line.matrix, line.claim, line.n): line for line in lines if line.rule == PAIRED_T}
     for line in lines:
         if line.rule not in (OURS, SEVERAL):
@@ -248,4 +218,5 @@ def _missed(lines: Sequence[GateBenchmarkRow]) -> Iterator[MissedGoal]:
             ]
         for what, value, limit in checks:
             if not value <= limit:
-                yield MissedGoal(line.matrix, line.claim, line.n, what, value, limit)
+                where = f"{line.matrix}, {line.claim}, {line.n} items"
+                yield f"{where}: {what} {value:.3f}, goal {limit:.3f}"

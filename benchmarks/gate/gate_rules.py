@@ -6,7 +6,7 @@ gives for each comparison whether it promotes and how many items it used.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -37,26 +37,21 @@ def hybrid(a: Floats, b: Floats, theta0: float) -> Result:
 
 
 def judge_rows(d: Floats, design: Design) -> Result:
-    decided = [judge_batch(rows, design) for rows in _chunks(d)]
+    """Judges a few rows at a time: what the gate computes of each is large."""
+    chunks = [d[first : first + _ROWS] for first in range(0, len(d), _ROWS)]
+    decided = [judge_batch(rows, design) for rows in chunks]
     promoted = np.concatenate([one.promoted for one in decided])
     return promoted, np.concatenate([one.n_used for one in decided])
 
 
-def _chunks(d: Floats) -> list[Floats]:
-    """A few rows at a time: what the gate computes of each is large."""
-    return [d[first : first + _ROWS] for first in range(0, len(d), _ROWS)]
-
-
-def paired_t(a: Floats, b: Floats, theta0: float) -> Result:
-    return _t_p(b - a, theta0) <= ALPHA, np.full(len(a), a.shape[1])
-
-
-def peeking_t(a: Floats, b: Floats, theta0: float) -> Result:
-    """Applies the paired t after each 25 items, and stops at the first p of .05 or less."""
+def paired_t(a: Floats, b: Floats, theta0: float, every: int | None = None) -> Result:
+    """Applies the paired t at the end, or after each `every` items up to the first p of .05 or
+    less.
+    """
     d, n = b - a, a.shape[1]
     promoted = np.zeros(len(d), dtype=np.bool_)
     used = np.full(len(d), n)
-    for peeked in range(PEEK_EVERY, n + 1, PEEK_EVERY):
+    for peeked in range(every or n, n + 1, every or n):
         now = ~promoted & (_t_p(d[:, :peeked], theta0) <= ALPHA)
         used[now] = peeked
         promoted |= now
@@ -74,7 +69,7 @@ PAIRED_T = "paired t, fixed n"
 RULES: Mapping[str, Rule] = {
     OURS: hybrid,
     PAIRED_T: paired_t,
-    "peeking t, every 25": peeking_t,
+    "peeking t, every 25": partial(paired_t, every=PEEK_EVERY),
 }
 
 
@@ -82,37 +77,20 @@ CANDIDATES: Final = 3
 SEVERAL: Final = f"{CANDIDATES} candidates at once"
 
 
-@dataclass(frozen=True)
-class SelectionDecisions:
-    """Holds what became of each selection: one entry per row."""
-
-    chosen: NDArray[np.int64]  # which candidate goes on, -1 for none
-    items: float  # mean number used by one candidate
-
-
 def decide_selections(
-    differences: Sequence[Floats], claim: Claim, alpha: float = ALPHA
-) -> SelectionDecisions:
-    """Decides on selections as the product does. differences: by candidate, (selections,
-    items).
+    differences: Sequence[Floats], claim: Claim
+) -> tuple[NDArray[np.int64], float]:
+    """Decides on selections as the product does: which candidate goes on, -1 for none, and the
+    mean number of items that one uses. differences: by candidate, (selections, items).
     """
-    n = differences[0].shape[1]
-    share = alpha / len(differences)
-    design = Design(claim, MARGIN, n, share, futility=FUTILITY)
-    judged = [_judge(d, design) for d in differences]
-    deltas = np.stack([delta for delta, _ in judged])
-    used = [float(items.mean()) for _, items in judged]
-    chosen = np.where(np.isfinite(deltas).any(axis=0), deltas.argmax(axis=0), -1)
-    return SelectionDecisions(chosen, float(np.mean(used)))
-
-
-def _judge(d: Floats, design: Design) -> tuple[Floats, NDArray[np.int64]]:
-    """The difference of each that passed, minus infinity of the others; and the items used."""
+    rows, n = differences[0].shape
+    design = Design(claim, MARGIN, n, ALPHA / len(differences), futility=FUTILITY)
     deltas, items = [], []
-    for rows in _chunks(d):
-        decided = judge_batch(rows, design)
-        used = decided.n_used
-        at = np.cumsum(rows, axis=1)[np.arange(len(rows)), used - 1]
-        deltas.append(np.where(decided.promoted, at / used, -np.inf))
-        items.append(used)
-    return np.concatenate(deltas), np.concatenate(items)
+    for d in differences:
+        promoted, used = judge_rows(d, design)
+        means = np.cumsum(d, axis=1)[np.arange(rows), used - 1] / used
+        deltas.append(np.where(promoted, means, -np.inf))
+        items.append(float(used.mean()))
+    best = np.stack(deltas)
+    chosen = np.where(np.isfinite(best).any(axis=0), best.argmax(axis=0), -1)
+    return chosen, float(np.mean(items))

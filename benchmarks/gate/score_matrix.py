@@ -61,7 +61,14 @@ class ModelPair:
 
 
 def load_matrix(path: Path) -> ScoreMatrix:
-    """Loads a score matrix: a line per model, or per model and epoch; # begins a comment.
+    """Loads a score matrix. Raises as `load_epochs`."""
+    epochs = load_epochs(path)
+    return ScoreMatrix(path.stem, {model: row(scores) for model, scores in epochs.items()})
+
+
+def load_epochs(path: Path) -> dict[str, Floats]:
+    """Loads each model's scores, epochs by items, NaN for unscored: a line per model, or per
+    model and epoch; # begins a comment.
 
     `model,0110…` has a digit per item, `model,55,90,…` 0 to 100 (with a decimal point anywhere
     in the file, or nothing but 0 and 1 in it: 0 to 1), `model,2,01-0…` the digits of epoch 2.
@@ -98,9 +105,7 @@ def load_matrix(path: Path) -> ScoreMatrix:
         raise InputError(f"{path}: there is no line `model,scores` in it")
     if len({len(epoch) for epoch in epochs.values()}) != 1:
         raise InputError(f"{path}: every model needs the same number of epochs")
-    return ScoreMatrix(
-        path.stem, {model: row(np.array(epoch)) for model, epoch in epochs.items()}
-    )
+    return {model: np.array(epoch) for model, epoch in epochs.items()}
 
 
 def row(epochs: Floats) -> ScoreRow:

@@ -12,18 +12,18 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.gate.gate_benchmark import theta0_of
 from benchmarks.gate.gate_rules import ALPHA, MARGIN, judge_rows
 from benchmarks.gate.score_matrix import Floats
 from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
 from harness.gate.offline.design import Design
-from harness.gate.offline.sequential import final_p
+from harness.gate.offline.sequential import analysis_p
 
 SIZES: Final = (20, 50, 80, 199, 200, 500, 1000)
 MOST_FOUND: Final = 0.055
 TWO_ERRORS: Final = 0.0022  # of such a share in _SURE draws
 DRAWS: Final = 10_000
-_SCOUTED, _SURE = 2_000, 40_000  # draws of each null of a generation, and of the worst
+# Draws of each null of a generation, twice as many up to 200 items; and of the worst.
+_SCOUTED, _SURE = 1_000, 40_000
 _KEPT, _BRED, _GENERATIONS, _FINALISTS = 12, 18, 8, 5
 _LOST: Final = (0.7, 1.2, 2.0, 2.7, 3.0, 3.4, 4.4, 6.0, 9.0, 14.0)  # expected whole losses
 _NOISE: Final = (0.0, 0.1, 0.3, 0.5)
@@ -61,10 +61,13 @@ def search_worst_nulls(
 def _search(cell: tuple[int, Claim], draws: int, seed: int) -> list[WorstNull]:
     n, claim = cell
     rng = np.random.default_rng([seed, n, QUALITY_CLAIMS.index(claim)])
-    nulls = _evolve(n, claim, min(draws, _SCOUTED), rng)
+    designs = [Design(claim, MARGIN, n, ALPHA, early) for early in (True, False)]
+    if designs[0].levels == designs[1].levels:
+        del designs[1]
+    scouted = _SCOUTED if n > 200 else 2 * _SCOUTED
     return [
-        _worst(nulls, Design(claim, MARGIN, n, ALPHA, early), draws, rng)
-        for early in (True, False)
+        _worst(_evolve(design, min(draws, scouted), rng), design, draws, rng)
+        for design in designs
     ]
 
 
@@ -82,14 +85,15 @@ def _worst(
     return WorstNull(design.claim, design.n_max, design.early, round(found, 4), text)
 
 
-def _evolve(
-    n: int, claim: Claim, draws: int, rng: np.random.Generator
-) -> list[NullDifferences]:
-    theta0 = theta0_of(claim)
+def _evolve(design: Design, draws: int, rng: np.random.Generator) -> list[NullDifferences]:
+    n, theta0 = design.n_max, design.theta0
 
     def fitness(null: NullDifferences) -> float:
-        p = final_p(rng.choice(null.values, size=(draws, n), p=null.weights), theta0)
-        return max(float((p <= level).mean()) / level for level in (ALPHA, 0.9 * ALPHA))
+        rows = rng.choice(null.values, size=(draws, n), p=null.weights)
+        shown = np.zeros(draws, dtype=np.bool_)
+        for used, level in design.levels.items():
+            shown |= analysis_p(rows[:, :used], design) <= level
+        return float(shown.mean())
 
     scored = [(fitness(null), null) for null in _seeds(n, theta0, rng)]
     for generation in range(_GENERATIONS):

@@ -10,25 +10,19 @@ import statistics
 import sysconfig
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.print_rows import print_rows
+from benchmarks.print_rows import print_cells
 from tests.support.router.costed_requests import KINDS, CostedRequest, meter_of
 from tests.support.router.counted_router import RouterMeter
 
 WARM_UP, ROUND, ROUNDS = 300, 100, 7
 
 
-@dataclass(frozen=True)
-class Row:
-    name: str
-    calls: int
-    coroutines: int
-    cpu_us: float
+HEADS = ("name", "calls", "coroutines", "cpu_us")
 
 
-def measured(name: str, kind: CostedRequest, folder: Path) -> Row:
+def measured(name: str, kind: CostedRequest, folder: Path) -> tuple[str, int, int, float]:
     """The median over several rounds, counted before the calls are: counting them costs."""
     with meter_of(kind, folder) as meter:
         bodies = kind.bodies()
@@ -41,7 +35,7 @@ def measured(name: str, kind: CostedRequest, folder: Path) -> Row:
                 meter.ask(kind.path, next(bodies))
             amounts.append((_cpu_s(meter) - before) / ROUND * 1e6)
         cost = meter.cost(kind.path, bodies)
-        return Row(name, cost.calls, cost.coroutines, statistics.median(amounts))
+        return name, cost.calls, cost.coroutines, statistics.median(amounts)
 
 
 def _cpu_s(meter: RouterMeter) -> float:
@@ -66,7 +60,7 @@ def main() -> None:
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="swapgate-bench-") as folder:
         rows = [measured(name, KINDS[name], Path(folder) / name) for name in chosen.kinds]
-    print_rows(f"{interpreter()}, {platform.machine()}", rows)
+    print_cells(f"{interpreter()}, {platform.machine()}", [HEADS, *rows])
 
 
 if __name__ == "__main__":

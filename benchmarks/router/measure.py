@@ -49,23 +49,19 @@ class Running:
         return cpu_s(self.pid) if self.pid is not None else math.nan
 
 
-def started(peer: Peer, site: Site, stack: ExitStack) -> Running:
-    """Raises DidNotStart."""
-    site.folder.mkdir(parents=True)
-    log = site.folder / "log"
-    process = start(peer.command(site), stack, core=PEER_CORE, log=log, env=peer.env)
-    wait_for(site.port, process, peer.start_s)
-    asks = {kind: peer.ask(site, kind) for kind in (PLAIN, STREAMED)}
-    return Running(dict.fromkeys(asks, site.port), asks, process.pid, site.folder)
-
-
 def contender(
     peer: Peer, folder: Path, upstreams: dict[str, int], pids: Sequence[int], seconds: float
 ) -> Figures:
     """Raises DidNotStart."""
     with ExitStack() as stack:
         site = Site(folder, free_port(), upstreams)
-        return figures(started(peer, site, stack), pids, seconds)
+        folder.mkdir(parents=True)
+        command = peer.command(site)
+        process = start(command, stack, core=PEER_CORE, log=folder / "log", env=peer.env)
+        wait_for(site.port, process, peer.start_s)
+        asks = {kind: peer.ask(site, kind) for kind in (PLAIN, STREAMED)}
+        running = Running(dict.fromkeys(asks, site.port), asks, process.pid, folder)
+        return figures(running, pids, seconds)
 
 
 def figures(running: Running, pids: Sequence[int], seconds: float) -> Figures:

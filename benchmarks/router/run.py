@@ -11,7 +11,7 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,6 @@ from benchmarks.router.machine import TOO_BUSY
 from benchmarks.router.measure import Figures, Running
 from benchmarks.router.peers import nginx, swapgate
 from benchmarks.router.peers.peer import PLAIN, STREAMED, Ask
-from benchmarks.router.processes import DidNotStart
 
 DIRECT, LIMIT = "direct", "nginx"
 Column = Callable[[Figures, Figures], float]
@@ -37,43 +36,35 @@ COLUMNS: Final[Mapping[str, Column]] = {
     "RSS MiB": lambda own, _: own.rss_mib,
 }
 
-Rounds = Mapping[str, Mapping[int, Figures]]
+Rounds = Mapping[str, Sequence[Figures]]
 
 
-def median(values: Sequence[float]) -> float:
+def median(values: Iterable[float]) -> float:
     """Of what was measured; NaN when nothing was."""
     known = [value for value in values if not math.isnan(value)]
     return statistics.median(known) if known else math.nan
 
 
 def per_round(rounds: Rounds, name: str, column: Column) -> list[float]:
-    direct = rounds[DIRECT]
-    return [column(own, direct[number]) for number, own in rounds[name].items()]
-
-
-def ratio(rounds: Rounds, name: str, column: Column) -> float:
-    """The median of the rounds' own ratios to nginx: both felt the same neighbours."""
-    limits = rounds.get(LIMIT, {})
-    direct = rounds[DIRECT]
-    found = []
-    for number, own in rounds[name].items():
-        if number in limits:
-            limit = column(limits[number], direct[number])
-            found.append(column(own, direct[number]) / limit if limit else math.nan)
-    return median(found)
+    return [column(*both) for both in zip(rounds[name], rounds[DIRECT], strict=True)]
 
 
 def table(rounds: Rounds) -> Iterator[list[object]]:
+    """Ratios are medians of the rounds' own to nginx: both felt the same neighbours."""
     yield ["", *COLUMNS, *(f"{title} of nginx's" for title in COLUMNS), "errors"]
-    for name, own in rounds.items():
-        figures = [median(per_round(rounds, name, column)) for column in COLUMNS.values()]
-        ratios = [ratio(rounds, name, column) for column in COLUMNS.values()]
-        yield [name, *figures, *ratios, sum(one.errors for one in own.values())]
+    for name, figures in rounds.items():
+        values = [per_round(rounds, name, column) for column in COLUMNS.values()]
+        limits = [per_round(rounds, LIMIT, column) for column in COLUMNS.values()]
+        ratios = [
+            median(own / limit if limit else math.nan for own, limit in zip(*both, strict=True))
+            for both in zip(values, limits, strict=True)
+        ]
+        yield [name, *map(median, values), *ratios, sum(one.errors for one in figures)]
 
 
 def machine_lines(rounds: Rounds) -> list[str]:
     """How busy others kept the machine."""
-    every = [figures for own in rounds.values() for figures in own.values()]
+    every = [figures for own in rounds.values() for figures in own]
     others = [figures.others for figures in every]
     steal = [figures.steal for figures in every]
     text = (
@@ -85,7 +76,7 @@ def machine_lines(rounds: Rounds) -> list[str]:
     return [text, "TOO BUSY TO TRUST: run it again on a quiet machine"]
 
 
-PEERS: Final = (nginx.PEER, swapgate.PEER)
+PEERS: Final = {peer.name: peer for peer in (nginx.PEER, swapgate.PEER)}
 TOOLS: Final = ("nginx", "wrk", "taskset")
 
 
@@ -110,21 +101,16 @@ def main() -> None:
 
 def compared(
     folder: Path, upstreams: dict[str, int], pids: Sequence[int], rounds: int, seconds: float
-) -> dict[str, dict[int, Figures]]:
-    found: dict[str, dict[int, Figures]] = {DIRECT: {}}
-    asks = {kind: Ask(model=kind) for kind in upstreams}
+) -> Rounds:
+    """Raises DidNotStart."""
+    found: dict[str, list[Figures]] = {name: [] for name in (DIRECT, *PEERS)}
+    alone = Running(upstreams, {kind: Ask(model=kind) for kind in upstreams}, None, folder)
     for number in range(1, rounds + 1):
-        alone = Running(upstreams, asks, None, folder)
-        found[DIRECT][number] = measure.figures(alone, pids, seconds)
-        for peer in PEERS:
-            print(f"round {number} of {rounds}: {peer.name}", file=sys.stderr)
-            place = folder / f"{peer.name}-{number}"
-            try:
-                own = measure.contender(peer, place, upstreams, pids, seconds)
-            except DidNotStart as error:
-                print(f"{peer.name} is left out of round {number}: {error}")
-                continue
-            found.setdefault(peer.name, {})[number] = own
+        found[DIRECT].append(measure.figures(alone, pids, seconds))
+        for name, peer in PEERS.items():
+            print(f"round {number} of {rounds}: {name}", file=sys.stderr)
+            place = folder / f"{name}-{number}"
+            found[name].append(measure.contender(peer, place, upstreams, pids, seconds))
     return found
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.faults.catalogue import Expect, Row, Variant, routes, rows
 from benchmarks.faults.client import WORDS, Ending, RequestResult, ending, words
-from benchmarks.faults.figures import figures, lines, right
+from benchmarks.faults.figures import cells, figures, right
 from benchmarks.faults.vitals import trend
 
 WHOLE = " ".join(words("p"))
@@ -92,8 +92,8 @@ def test_a_rows_figures_tell_all_calls_from_those_of_its_second_half() -> None:
     assert found.p99_s == 3.0
     assert found.endings == {Ending.WHOLE: 3, Ending.ERROR: 1}
     assert found.said == "an error"
-    text = "\n".join(lines([found], direct_p99_s=1.0))
-    assert "| 2 an outage | retries | 4 | 75.0 % | 75.0 % | 0 | 0 | 2.00 | 1.00 |" in text
+    line = cells([found], direct_p99_s=1.0)[1]
+    assert line == ("2 an outage", "retries", 4, "75.0 %", "75.0 %", 0, 0, 2.0, 1.0, 2000.0)
 
 
 def test_every_fault_from_1_to_15_is_there_and_no_two_share_a_route() -> None:

@@ -110,6 +110,30 @@ def measure_answers(
         yield AnswersRow(suite=suite, population=population, **rates_over_pairs(rates))
 
 
+def measure_repeats(
+    repeats: Mapping[str, Floats], draws: int, seed: int = 11
+) -> dict[str, float]:
+    """Returns by model how often it passes as better than itself, by a claim about these items
+    with two answers of each arm. repeats: scores of real answers, four or more to an item.
+    """
+    found = {}
+    for index, (model, scores) in enumerate(sorted(repeats.items())):
+        rng = np.random.default_rng([seed, index])
+        known = scores[:, ~np.isnan(scores).any(axis=0)]
+        items = known.shape[1]
+        design = Design(Claim.SUPERIOR, MARGIN, items, ALPHA, suite_items=items)
+        promoted = 0
+        for first in range(0, draws, _ROWS):
+            shape = (min(_ROWS, draws - first), *known.shape)
+            drawn = rng.permuted(np.broadcast_to(known, shape), axis=1)[:, :4]
+            drawn = np.take(drawn, rng.permutation(items), axis=2)
+            noises = [drawn[:, arm : arm + 2].var(axis=1, ddof=1) / 2.0 for arm in (0, 2)]
+            d = drawn[:, 2:].mean(axis=1) - drawn[:, :2].mean(axis=1)
+            promoted += int(judge_batch(d, design, AnswerNoise(*noises)).promoted.sum())
+        found[model] = promoted / draws
+    return found
+
+
 def move_chances(chances: Floats, mean: float) -> Floats:
     """Makes all items easier, or harder, alike in log odds, until the mean chance is `mean`."""
     low, high = -_STEEPEST, _STEEPEST

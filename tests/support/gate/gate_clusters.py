@@ -17,17 +17,15 @@ from benchmarks.gate.gate_benchmark import (
     theta0_of,
     tilt_weights,
 )
-from benchmarks.gate.gate_rules import ALPHA, MARGIN
+from benchmarks.gate.gate_rules import ALPHA, MARGIN, judge_rows
 from benchmarks.gate.score_matrix import Floats, ModelPair
 from harness.domain.evals.suite_plan import Claim
 from harness.gate.offline.design import Design
-from harness.gate.offline.sequential import judge_batch
 
 UNEVEN: Final = 0  # in place of a size: clusters of 1 to 30 items
 GROUPS: Final = (3, 5, 10, 30, UNEVEN)
 CORRELATIONS: Final = (0.0, 0.3, 0.8)
 _UNEVEN_SIZES: Final = (1, 1, 1, 2, 3, 5, 10, 30)
-_ROWS: Final = 250
 
 
 @dataclass(frozen=True)
@@ -130,8 +128,4 @@ def _promoted(
 
 
 def _share(d: Floats, design: Design) -> float:
-    promoted = [
-        judge_batch(d[first : first + _ROWS], design).promoted
-        for first in range(0, len(d), _ROWS)
-    ]
-    return float(np.concatenate(promoted).mean())
+    return float(judge_rows(d, design)[0].mean())

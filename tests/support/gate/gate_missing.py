@@ -1,0 +1,80 @@
+"""GateBench with missing scores: whether the gate errs where a share of one model's scores is
+lost, at random or by somebody who knows all scores and hides what speaks against an error
+(statistics.md §1.1).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Final
+
+import numpy as np
+
+from benchmarks.gate.gate_benchmark import resample_items
+from benchmarks.gate.gate_rules import ALPHA, MARGIN
+from benchmarks.gate.score_matrix import Floats, ModelPair
+from harness.domain.evals.suite_plan import Claim
+from harness.gate.offline.design import Design
+from harness.gate.offline.sequential import judge_batch
+
+MISSING_SHARES: Final = (0.05, 0.2, 0.5)
+ARMS: Final = ("incumbent", "candidate")
+MOST_WRONG: Final = 0.05
+
+
+@dataclass(frozen=True)
+class MissingRow:
+    """Holds the worst of the pairs. passed: of candidates at the null. failed: of equal ones.
+    passed_better: mean, of candidates that are 20 points above the null.
+    """
+
+    claim: Claim
+    arm: str  # whose scores are missing
+    share: float
+    hidden: str
+    passed: float
+    failed: float
+    passed_better: float
+
+
+@dataclass(frozen=True)
+class _Loss:
+    n: int
+    share: float
+    arm: str
+    chosen: bool  # by somebody who knows all scores
+
+    def draw(
+        self, mean: float, sign: float, pair: ModelPair, rows: int, rng: np.random.Generator
+    ) -> Floats:
+        """Draws differences. sign: 1 with the missing scores against the candidate, -1 with
+        them for it.
+        """
+        a, b = resample_items(pair, mean, (rows, self.n), rng)
+        speaks = (sign * (b - a) < 0.0) & self.chosen
+        order = np.argsort(rng.random(a.shape) - speaks, axis=-1)
+        hidden = np.argsort(order, axis=-1) < self.share * self.n
+        a = np.where(hidden & (self.arm == ARMS[0]), float(sign > 0.0), a)
+        return np.where(hidden & (self.arm == ARMS[1]), float(sign < 0.0), b) - a
+
+
+def measure_missing(
+    pairs: Sequence[ModelPair], claim: Claim, *, n: int, replications: int, seed: int = 11
+) -> Iterator[MissingRow]:
+    design = Design(claim, MARGIN, n, ALPHA)
+    for share, arm, chosen in product(MISSING_SHARES, ARMS, (False, True)):
+        loss, found = _Loss(n, share, arm, chosen), []
+        for index, pair in enumerate(pairs):
+            rng = np.random.default_rng([seed, index, n, round(share * 100), ARMS.index(arm)])
+            null, equal, better = (
+                judge_batch(loss.draw(mean, sign, pair, replications, rng), design)
+                for mean, sign in (
+                    (design.theta0, 1.0),
+                    (0.0, -1.0),
+                    (design.theta0 + 0.2, 1.0),
+                )
+            )
+            found.append((null.promoted.mean(), equal.rejected.mean(), better.promoted.mean()))
+        passed, failed, power = np.array(found).T
+        rates = float(passed.max()), float(failed.max()), float(power.mean())
+        yield MissingRow(claim, arm, share, "by score" if chosen else "at random", *rates)
