@@ -3,7 +3,7 @@ were idle for as long as the settings say (`purge_idle`). Proof, such as verdict
 log, holds no content of users and stays as it was signed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -47,13 +47,7 @@ def delete_user(
             "the reason names the user, and the audit log is kept for ever: give another one, "
             "such as the number of the request"
         )
-    with ctx.store.write() as tx:
-        done = _delete(ctx, tx, user, secret)
-        audit.record(
-            ctx, tx, actor, "user.delete", "a user", {**_counts(done), "reason": reason}
-        )
-    ctx.store.drop_deleted()
-    return done
+    return _delete(ctx, actor, user, secret, "user.delete", "a user", {"reason": reason})
 
 
 def purge_user(ctx: Context, actor: Actor, user: str, *, secret: bytes) -> UserDeletion:
@@ -61,27 +55,34 @@ def purge_user(ctx: Context, actor: Actor, user: str, *, secret: bytes) -> UserD
     actor.require(Role.ADMIN)
     if not user.strip():
         raise InputError("say whose sessions to delete")
+    return _delete(ctx, actor, user, secret, "agent.purge", "sessions of a user", {})
+
+
+def _delete(
+    ctx: Context,
+    actor: Actor,
+    user: str,
+    secret: bytes,
+    action: str,
+    subject: str,
+    details: Mapping[str, object],
+) -> UserDeletion:
+    """Deletes in one unit of work. action, subject, details: for the audit log, which never
+    gets the user's id: it is kept for ever.
+    """
     with ctx.store.write() as tx:
-        done = _delete(ctx, tx, user, secret)
-        # Not the user's id: the log is kept for ever.
-        audit.record(ctx, tx, actor, "agent.purge", "sessions of a user", _counts(done))
+        ids = tx.sessions.of_user(user)
+        # Agents ask the router in the name of the session: once that is gone, nobody finds
+        # what was captured of it.
+        of_sessions = (hash_user(f"header:{session}", secret) for session in ids)
+        hashes = [*user_hashes(user, secret), *of_sessions]
+        captures = tx.captures.purge(users=hashes)
+        failovers = tx.failovers.blank_users(hashes)
+        done = UserDeletion(purge_sessions(ctx, tx, ids), captures, failovers, BEYOND)
+        counts = {name: getattr(done, name) for name in ("sessions", "captures", "failovers")}
+        audit.record(ctx, tx, actor, action, subject, {**counts, **details})
     ctx.store.drop_deleted()
     return done
-
-
-def _delete(ctx: Context, tx: Transaction, user: str, secret: bytes) -> UserDeletion:
-    ids = tx.sessions.of_user(user)
-    # Agents ask the router in the name of the session: once that is gone, nobody finds what
-    # was captured of it.
-    of_sessions = (hash_user(f"header:{session}", secret) for session in ids)
-    hashes = [*user_hashes(user, secret), *of_sessions]
-    captures = tx.captures.purge(users=hashes)
-    failovers = tx.failovers.blank_users(hashes)
-    return UserDeletion(purge_sessions(ctx, tx, ids), captures, failovers, BEYOND)
-
-
-def _counts(done: UserDeletion) -> dict[str, object]:
-    return {name: getattr(done, name) for name in ("sessions", "captures", "failovers")}
 
 
 PURGED: Final = "its transcript was deleted"

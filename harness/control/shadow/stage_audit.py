@@ -85,7 +85,8 @@ def replay_stage(ctx: Context, number: int) -> ReplayedShadow:
         if not isinstance(inputs, Mapping):
             raise InputError(f"event {number} ({event.action}) keeps no inputs of a shadow")
         broken = tx.audit.first_break()
-        proposal = tx.proposals.get(_proposal_of(event))
+        named = event.details.get("proposal") or event.subject.removeprefix("proposal ")
+        proposal = tx.proposals.get(str(named))
         differences = []
         if broken is not None and broken <= number:
             differences.append(f"the audit log is broken at event {broken}")
@@ -118,11 +119,6 @@ def _event(tx: Transaction, number: int) -> AuditEvent:
     if event is None:
         raise NotFound(f"the audit log has no event {number}; `swapgate audit tail` lists")
     return event
-
-
-def _proposal_of(event: AuditEvent) -> str:
-    named = event.details.get("proposal")
-    return str(named) if named else event.subject.removeprefix("proposal ")
 
 
 def _stage_state(kept: Mapping[str, Any]) -> ShadowStageState:

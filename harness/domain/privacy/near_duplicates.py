@@ -6,7 +6,7 @@ two sets of similarity t or more share one of their rarest elements.
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 SHINGLE_WORDS: Final = 3
@@ -41,33 +41,12 @@ def find_near_duplicates(texts: Mapping[str, str], *, threshold: float) -> dict[
     for id_, of_text in sets.items():
         rarest = sorted(of_text, key=lambda shingle: (counted[shingle], shingle))
         prefix = rarest[: len(rarest) - math.ceil(threshold * len(rarest)) + 1]
-        like = _first_like(of_text, _candidates(prefix, kept_by), sets, threshold)
-        if like is not None:
-            near[id_] = like
+        # Each kept id once, in the order in which they were kept.
+        kept = dict.fromkeys(one for shingle in prefix for one in kept_by.get(shingle, ()))
+        like = (one for one in kept if jaccard_similarity(of_text, sets[one]) >= threshold)
+        if (first := next(like, None)) is not None:
+            near[id_] = first
             continue
         for shingle in prefix:
             kept_by.setdefault(shingle, []).append(id_)
     return near
-
-
-def _candidates(
-    prefix: Sequence[tuple[str, ...]], kept_by: Mapping[tuple[str, ...], Sequence[str]]
-) -> Sequence[str]:
-    """Returns each kept id once, in the order in which they were kept."""
-    return list(dict.fromkeys(id_ for shingle in prefix for id_ in kept_by.get(shingle, ())))
-
-
-def _first_like(
-    found: frozenset[tuple[str, ...]],
-    candidates: Sequence[str],
-    sets: Mapping[str, frozenset[tuple[str, ...]]],
-    threshold: float,
-) -> str | None:
-    return next(
-        (
-            candidate
-            for candidate in candidates
-            if jaccard_similarity(found, sets[candidate]) >= threshold
-        ),
-        None,
-    )

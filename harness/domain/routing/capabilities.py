@@ -6,7 +6,7 @@ says so.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final, Literal, assert_never
+from typing import Final, Literal
 
 
 class Endpoint(StrEnum):
@@ -105,26 +105,12 @@ def missing_capabilities(needs: Needs, has: Capabilities) -> tuple[str, ...]:
         (needs.vision and not has.vision, "vision"),
     )
     words = [word for lack, word in lacks if lack]
-    if not _speaks(has, needs.endpoint):
+    if not getattr(has, needs.endpoint.value):
         words.append(needs.native or f"the {needs.endpoint.value} endpoint")
     window = has.context_window
     if window is not None and needs.tokens > window:
         words.append(f"the context window (about {needs.tokens} tokens, it holds {window})")
     return tuple(words)
-
-
-def _speaks(has: Capabilities, endpoint: Endpoint) -> bool:
-    match endpoint:
-        case Endpoint.CHAT:
-            return has.chat
-        case Endpoint.EMBEDDINGS:
-            return has.embeddings
-        case Endpoint.RESPONSES:
-            return bool(has.responses)
-        case Endpoint.MESSAGES:
-            return bool(has.messages)
-        case _:
-            assert_never(endpoint)
 
 
 def must_serialize_tools(needs: Needs, plan: tuple[Capabilities, ...]) -> bool:

@@ -65,16 +65,10 @@ def override_errors(
             words = f"{about} names {other!r}, and there is no such route: create it first"
             yield kind, NotFound(words)
         elif not is_at_least_as_strict(classes, carried[other], than=carried[route]):
-            yield (
-                kind,
-                NotAllowed(
-                    f"{about} names {other!r}, which {_carries(carried[other])}, and "
-                    f"{route!r} carries {carried[route]} data, which not all may see who may "
-                    f"see that: give {other!r} a data class as strict, or take the override "
-                    "away"
-                ),
+            own = f"carries {carried[other]} data" if carried[other] else "has no data class"
+            words = (
+                f"{about} names {other!r}, which {own}, and {route!r} carries {carried[route]} "
+                f"data, which not all may see who may see that: give {other!r} a data class as "
+                "strict, or take the override away"
             )
-
-
-def _carries(data_class: str) -> str:
-    return f"carries {data_class} data" if data_class else "has no data class"
+            yield kind, NotAllowed(words)
