@@ -307,7 +307,7 @@ def test_what_a_month_cost_and_what_waits_for_its_cap_is_one_figure(reading: Rea
         assert found is not None, figure
         assert found[0] in page, figure
     facts = reading.texts["spending command"].rpartition("\n\n")[2].strip().splitlines()
-    assert len(facts) == 5
+    assert len(facts) == 4
     for fact in facts:
         # A page begins a name with a capital letter.
         assert _squeezed(fact).casefold() in page.casefold(), fact
