@@ -31,9 +31,7 @@ _ROWS = 250
 def hybrid(a: Floats, b: Floats, theta0: float) -> Result:
     """Applies the product's own gate."""
     claim = Claim.NON_INFERIOR if theta0 < 0.0 else Claim.SUPERIOR
-    n = a.shape[1]
-    design = Design(claim, MARGIN, n, ALPHA)
-    return judge_rows(b - a, design)
+    return judge_rows(b - a, Design(claim, MARGIN, a.shape[1], ALPHA))
 
 
 def judge_rows(d: Floats, design: Design) -> Result:

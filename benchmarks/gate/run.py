@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.gate.gate_benchmark import (
+    MOST_FALSE_WORST,
     SIZES,
     GateBenchmarkPlan,
     missed_goals,
@@ -31,7 +32,7 @@ from harness import package_data
 from harness.domain.evals.suite_plan import Claim
 from tests.support.gate.gate_answers import measure_repeats
 from tests.support.gate.gate_clusters import measure_clusters
-from tests.support.gate.gate_missing import MOST_WRONG, MissingRow, measure_missing
+from tests.support.gate.gate_missing import MissingRow, measure_missing
 
 MISSED = 3
 
@@ -93,7 +94,7 @@ def print_missing(matrix: ScoreMatrix, plan: GateBenchmarkPlan) -> list[MissingR
     pairs = close_pairs(matrix, 2)
     rows = [row for claim in plan.claims for row in measure_missing(pairs, claim, **draws)]
     print_rows("missing scores: passed at the null, failed if equal, passed at +20", rows)
-    return [row for row in rows if max(row.passed, row.failed) > MOST_WRONG]
+    return [row for row in rows if max(row.passed, row.failed) > MOST_FALSE_WORST]
 
 
 if __name__ == "__main__":
