@@ -26,7 +26,7 @@ from harness.domain.reliability.rate_limits import (
     admit_request,
     settle_request,
 )
-from harness.ports import RateBook, SlotLocks
+from harness.ports import RateBook
 
 SHORTEST_NAP_S: Final = 0.01
 LONGEST_SLOT_NAP_S: Final = 0.2
@@ -63,7 +63,7 @@ class FileSlotLocks:
 class Slots:
     """Holds `count` slots; all who open the same locks with the same count share them."""
 
-    def __init__(self, locks: SlotLocks, count: int) -> None:
+    def __init__(self, locks: FileSlotLocks, count: int) -> None:
         self._locks = locks
         self._count = count
         self._ours: set[int] = set()
@@ -100,7 +100,7 @@ class Slots:
                 nap_s = min(LONGEST_SLOT_NAP_S, nap_s * 1.5)
 
 
-def file_slot_locks(folder: Path) -> Callable[[str], SlotLocks]:
+def file_slot_locks(folder: Path) -> Callable[[str], FileSlotLocks]:
     """Makes the locks of each provider in a folder of its own."""
     # A provider's name may hold what a file's name may not.
     return lambda provider: FileSlotLocks(folder / short_hash(provider).hex())
@@ -120,7 +120,7 @@ class RateGates:
 
     limits: Mapping[str, EvalLimits]  # by provider
     book: RateBook  # book, locks: shared by all workers of this machine
-    locks: Callable[[str], SlotLocks]  # by provider
+    locks: Callable[[str], FileSlotLocks]  # by provider
     now: Callable[[], float] = time.monotonic  # the clock of the book, in seconds
 
     def gate_for(self, provider: str) -> "RateGate":

@@ -57,18 +57,6 @@ class RunQueue(Protocol):
     def close(self) -> None: ...
 
 
-class SlotLocks(Protocol):
-    """Locks numbered slots for one holder each; a holder that dies loses them."""
-
-    def try_lock(self, slot: int) -> bool:
-        """Tells whether the slot is ours now. Raises OSError."""
-        ...
-
-    def unlock(self, slot: int) -> None: ...
-
-    def close(self) -> None: ...
-
-
 class CallSpending(Protocol):
     """What the calls of a run may cost, within the monthly cap."""
 

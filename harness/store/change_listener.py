@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -31,19 +31,6 @@ QUIET_POLL_S: Final = 0.2
 QUIET_AFTER_S: Final = 10.0  # without a change
 # How long one thread listens before others may, and before close() is noticed.
 SLICE_S: Final = 0.2
-
-
-class ListenConnection(Protocol):
-    """Notices changes of the database, on one connection."""
-
-    def poll_changes(self, timeout_s: float) -> bool:
-        """Whether something may have changed; False after at most `timeout_s`.
-
-        Raises OSError or sqlite3.Error when the connection is lost.
-        """
-        ...
-
-    def close(self) -> None: ...
 
 
 class SqliteListener:
@@ -66,6 +53,9 @@ class SqliteListener:
         return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
     def poll_changes(self, timeout_s: float) -> bool:
+        """Tells whether something may have changed; False after at most `timeout_s`. Raises
+        OSError or sqlite3.Error when the connection is lost.
+        """
         self.require_same()
         before, self._seen = self._seen, self.version()
         now = time.monotonic()
@@ -85,7 +75,7 @@ class SqliteListener:
         self._db.close()
 
 
-def open_listener(url: sa.URL) -> ListenConnection:
+def open_listener(url: sa.URL) -> "SqliteListener | PostgresListener":
     if url.get_backend_name() == "sqlite":
         return SqliteListener(engine.file_of(url))
     return PostgresListener(url)
@@ -100,7 +90,7 @@ class Changes:
     def __init__(self, url: sa.URL, require: Callable[[], None] = lambda: None) -> None:
         self._url = url
         self._require = require
-        self._ear: ListenConnection | None = None
+        self._ear: SqliteListener | PostgresListener | None = None
         self._turn = threading.Lock()
         self._changes = 0
         self._seen = threading.local()
@@ -142,16 +132,6 @@ class Changes:
         self._closed = True
         with self._turn:
             self._forget()
-
-
-class ChangeMarks(Protocol):
-    """Reads marks of the whole database: none comes again once anything was committed."""
-
-    def read(self) -> str:
-        """Reads the mark as of now."""
-        ...
-
-    def close(self) -> None: ...
 
 
 class SqliteMarks:
@@ -227,7 +207,7 @@ def visible_state(db: sa.Connection) -> object | None:
     return version, driver.total_changes
 
 
-def change_marks(reading: sa.Engine) -> ChangeMarks:
+def change_marks(reading: sa.Engine) -> SqliteMarks | PostgresMarks:
     """Marks of the database of an engine that reads."""
     if reading.dialect.name == "sqlite":
         return SqliteMarks(engine.file_of(reading.url))

@@ -18,8 +18,8 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -27,7 +27,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from harness.domain.errors import ConfigError, DatabaseUnusable, StoreUnavailable
 
@@ -226,6 +226,17 @@ def make(
     sa.event.listen(engine, "connect", _set_up_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+@contextmanager
+def temporary(url: str | sa.URL, **options: Any) -> Iterator[sa.Engine]:
+    """Makes an engine without a pool, and disposes of it at the end of the block."""
+    parsed = parse(url) if isinstance(url, str) else url
+    made = make(parsed, poolclass=NullPool, **options)
+    try:
+        yield made
+    finally:
+        made.dispose()
 
 
 def _make_private(file: Path) -> None:

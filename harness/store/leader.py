@@ -17,7 +17,7 @@ import fcntl
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import IO, Final, Protocol
+from typing import IO, Final
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
@@ -62,22 +62,6 @@ _HOLDER: Final = sa.text(
 )
 
 
-class Leadership(Protocol):
-    def try_lead(self, owner: str) -> bool:
-        """Returns whether this process leads, from now on or still."""
-        ...
-
-    def leader(self) -> str:
-        """Names the process that leads; empty where none does."""
-        ...
-
-    def resign(self) -> None:
-        """Gives the lock back."""
-        ...
-
-    def close(self) -> None: ...
-
-
 class FileLeadership:
     """Holds leadership by a lock on a file beside the SQLite database; the system frees it at
     the process's end.
@@ -90,6 +74,7 @@ class FileLeadership:
         self._turn = threading.Lock()
 
     def try_lead(self, owner: str) -> bool:
+        """Returns whether this process leads, from now on or still."""
         with self._turn:
             if self._file is None:
                 self._file = self._take(owner)
@@ -114,6 +99,7 @@ class FileLeadership:
         return file
 
     def leader(self) -> str:
+        """Names the process that leads; empty where none does."""
         with suppress(FileNotFoundError), self._path.open(encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -208,6 +194,9 @@ class PostgresLeadership:
         self._heartbeat.stop()
         self.resign()
         self._engine.dispose()
+
+
+Leadership = FileLeadership | PostgresLeadership
 
 
 def leadership(url: sa.URL) -> Leadership:

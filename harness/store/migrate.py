@@ -15,7 +15,6 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy.pool import NullPool
 
 from harness import package_data
 from harness.domain.errors import DatabaseUnusable
@@ -90,10 +89,10 @@ def _config(db: sa.Connection) -> Config:
 
 @contextmanager
 def _connection(url: str) -> Iterator[sa.Connection]:
-    made = engine.make(engine.parse(url), create=True, poolclass=NullPool)
-    immediate = made.execution_options(**{engine.BEGIN: "IMMEDIATE"})
-    try:
-        with translated(), immediate.begin() as db:
-            yield db
-    finally:
-        made.dispose()
+    immediate = {engine.BEGIN: "IMMEDIATE"}
+    with (
+        engine.temporary(url, create=True) as made,
+        translated(),
+        made.execution_options(**immediate).begin() as db,
+    ):
+        yield db

@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.pool import NullPool
 
 from harness.domain.errors import DatabaseUnusable
 from harness.store.schema import metadata
@@ -52,13 +51,10 @@ def refuse_earlier(url: str) -> None:
 def _reading(url: str) -> Iterator[sa.Connection]:
     from harness.store import engine  # noqa: PLC0415 - only who starts asks
 
-    made = engine.make(engine.parse(url), poolclass=NullPool)
-    _, options = engine.OPTIONS[made.dialect.name]
-    try:
+    with engine.temporary(url) as made:
+        _, options = engine.OPTIONS[made.dialect.name]
         with made.execution_options(**options).begin() as db:
             yield db
-    finally:
-        made.dispose()
 
 
 def find(db: sa.Connection) -> str | None:

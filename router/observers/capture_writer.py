@@ -93,7 +93,7 @@ class CaptureWriter:
             return
         try:
             with self._store.write() as tx:
-                kept = [tx.captures.add(made, most_per_day=most) for made, most in ready]
+                kept = [tx.captures.store(made, most_per_day=most) for made, most in ready]
         except Exception as error:  # noqa: BLE001 - its words may hold what was to be written
             log.warning("%d captures are lost: %s", len(ready), type(error).__name__)
             self._counters["captures_dropped"] += len(ready)

@@ -18,7 +18,6 @@ from harness.domain.agents.message import MessageToolCall
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.operations.access import Role
 from harness.domain.operations.principals import OPERATOR
-from harness.store.store import Store
 from tests.browser.test_dashboard_actions import sign_in
 from tests.browser.test_dashboard_pages import assert_no_sideways_scroll
 from tests.support.browser.agent_sessions import (
@@ -78,7 +77,6 @@ def _work(ctx: Context, session: str) -> None:
 def _damage(ctx: Context, session: str) -> None:
     """Put another message's body in the place of the first one."""
     converse(ctx, session, "secret 1", "secret 2")
-    assert isinstance(ctx.store, Store)
     with ctx.store._writing.begin() as db:
         db.exec_driver_sql("DROP TRIGGER agent_message_no_rewrite")
         db.exec_driver_sql(

@@ -190,8 +190,8 @@ def test_an_idempotent_answer_is_given_once(agents: Store) -> None:
         with pytest.raises(StaleWrite, match="already"):
             tx.idempotent_answers.save(done)
     with agents.write() as tx:
-        assert tx.idempotent_answers.get("k_1 /agents", "a") == done
-        assert tx.idempotent_answers.get("k_2 /agents", "a") is None
+        assert tx.idempotent_answers.find("k_1 /agents", "a") == done
+        assert tx.idempotent_answers.find("k_2 /agents", "a") is None
         assert tx.idempotent_answers.forget(NOW) == 0
         assert tx.idempotent_answers.forget(LATER) == 1
 

@@ -41,7 +41,7 @@ def another(number: int, **changed: object) -> CapturedRequest:
 
 def add(store: Store, *new: CapturedRequest, most: int = 10) -> list[CaptureResult]:
     with store.write() as tx:
-        return [tx.captures.add(request, most_per_day=most) for request in new]
+        return [tx.captures.store(request, most_per_day=most) for request in new]
 
 
 def ids(store: Store, **asked: object) -> list[str]:

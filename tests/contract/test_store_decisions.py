@@ -104,7 +104,7 @@ def test_an_approval_is_read_back_as_it_was_and_never_comes_twice(store: Store) 
     second = replace(first, id="a_2", kind=ApprovalKind.PROMOTION, widened={"margin": [0, 1]})
     with store.write() as tx:
         tx.proposals.add(proposal())
-        tx.verdicts.add(PASSED, "p_1")
+        tx.verdicts.store(PASSED, "p_1")
         tx.approvals.add(first)
         tx.approvals.add(second)
 
@@ -119,7 +119,7 @@ def test_no_approval_stands_without_its_verdict_or_by_the_proposer(store: Store)
     approval = Approval("a_1", "p_1", "v_1", ApprovalKind.CANARY, "pr_ada", "ada", LATER)
     with store.write() as tx:
         tx.proposals.add(proposal())
-        tx.verdicts.add(PASSED, "p_1")
+        tx.verdicts.store(PASSED, "p_1")
     with pytest.raises(NotAllowed, match="another approver"), store.write() as tx:
         tx.approvals.add(approval)
     with pytest.raises(InputError), store.write() as tx:
@@ -175,8 +175,8 @@ def test_what_decides_walks_all_proposals_and_counts_them_by_phase(store: Store)
 def test_a_verdict_is_read_back_as_it_was_infinite_figures_and_all(store: Store) -> None:
     with store.write() as tx:
         tx.proposals.add(proposal())
-        tx.verdicts.add(PASSED, "p_1")
-        tx.verdicts.add(replace(FAILED, decided_at=LATER), "p_1")
+        tx.verdicts.store(PASSED, "p_1")
+        tx.verdicts.store(replace(FAILED, decided_at=LATER), "p_1")
 
     with store.read() as tx:
         assert tx.verdicts.get("v_1") == PASSED
@@ -196,7 +196,7 @@ def test_a_verdict_is_read_back_as_it_was_infinite_figures_and_all(store: Store)
 def test_a_verdict_is_never_stored_twice(store: Store) -> None:
     seeded(store)
     with store.write() as tx, pytest.raises(Conflict, match="never change"):
-        tx.verdicts.add(PASSED, "p_1")
+        tx.verdicts.store(PASSED, "p_1")
 
 
 def test_a_rollout_is_read_back_as_it_was(store: Store) -> None:
@@ -219,7 +219,7 @@ def test_a_route_has_one_live_rollout(store: Store) -> None:
         with pytest.raises(RouteBusy, match="ro_1"):
             tx.rollouts.add(rollout("ro_2"))
         ended = tx.rollouts.save(rolled(rollout(), RolloutSignal.HARM, LATER, "errors"))
-        tx.verdicts.add(verdict(Passed, "v_2"), "p_1")
+        tx.verdicts.store(verdict(Passed, "v_2"), "p_1")
         tx.rollouts.add(rollout("ro_2", started_at=LATER, verdict="v_2"))
 
     assert ended.version == 2
@@ -262,7 +262,7 @@ def test_inputs_that_are_no_json_are_refused(store: Store) -> None:
     seeded(store)
     broken = replace(PASSED, id="v_2", inputs={"delta": math.nan})
     with pytest.raises(InputError), store.write() as tx:
-        tx.verdicts.add(broken, "p_1")
+        tx.verdicts.store(broken, "p_1")
 
 
 def test_proposals_are_found_by_time_by_candidate_and_by_having_been_let_in(

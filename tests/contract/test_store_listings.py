@@ -230,7 +230,7 @@ LISTS: Final[Mapping[str, Listed]] = {
     ),
     "captures": Listed(
         lambda stored, page: stored.captures(page, route="triage"),
-        lambda tx, n: tx.captures.add(
+        lambda tx, n: tx.captures.store(
             replace(captures.ONE, id=f"cap_{n}", at=at(n)), most_per_day=100
         ),
         lambda row: row.id,

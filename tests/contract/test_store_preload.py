@@ -47,7 +47,7 @@ def lived(store: Store) -> None:
         tx.rollouts.save(replace(tx.rollouts.get("ro_1"), state=RolloutState.PROMOTED))
         back = RestoreIncumbent(ROUTE, OLD.id)
         tx.routing.commit(back, expected_version=3, actor="ada", reason="chatty", now=LATER)
-        tx.verdicts.add(replace(FAILED, decided_at=LATER), "p_1")
+        tx.verdicts.store(replace(FAILED, decided_at=LATER), "p_1")
         create_route(tx, OTHER)
         for hours in range(2):
             at = NOW + timedelta(hours=hours)

@@ -468,7 +468,7 @@ def test_a_workers_key_signs_samples_and_no_verdict(sql_stores: Stores) -> None:
     try:
         with worker.write() as tx:
             tx.runs.store_sample(replace(SAMPLE, item="i2", position=1))
-            tx.verdicts.add(replace(PASSED, id="v_worker"), "p_1")
+            tx.verdicts.store(replace(PASSED, id="v_worker"), "p_1")
     finally:
         worker.close()
     with store.read() as tx:

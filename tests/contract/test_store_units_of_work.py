@@ -58,7 +58,7 @@ def test_a_unit_of_work_that_fails_leaves_nothing(store: Store) -> None:
         tx.runs.add(RUN)
         tx.runs.store_sample(SAMPLE)
         tx.proposals.add(proposal())
-        tx.verdicts.add(PASSED, "p_1")
+        tx.verdicts.store(PASSED, "p_1")
         tx.rollouts.add(rollout())
         tx.suites.put(PIN, NOW)
         tx.observations.append([BLOCK], [])
@@ -71,7 +71,7 @@ def test_a_unit_of_work_that_fails_leaves_nothing(store: Store) -> None:
         for empty in (
             tx.routing.targets(),
             tx.providers.all(),
-            tx.keys.get(KEY.id),
+            tx.keys.find(KEY.id),
             tx.runs.list(),
             tx.runs.samples(RUN.id),
             tx.proposals.list(),
@@ -111,7 +111,7 @@ WRITES: dict[str, Callable[[Transaction], object]] = {
     "proposals": lambda tx: tx.proposals.add(proposal()),
     "suites": lambda tx: tx.suites.put(PIN, NOW),
     "runs": lambda tx: tx.runs.add(RUN),
-    "verdicts": lambda tx: tx.verdicts.add(PASSED, "p_1"),
+    "verdicts": lambda tx: tx.verdicts.store(PASSED, "p_1"),
     "observations": lambda tx: tx.observations.append([BLOCK], []),
     "audit": lambda tx: tx.audit.append(
         at=NOW, actor=SYSTEM, action="b", subject="c", details={}

@@ -45,7 +45,6 @@ from harness.domain.routing.target import Price, Target
 from harness.domain.settings import AgentSettings, AutoFloor
 from harness.store.schema.agents import agent_grant
 from harness.store.schema.evals import eval_run, sample
-from harness.store.store import Store
 from tests.support.control.control_plane import ANN, BEN, ITEMS, SKILL, SmallInstallation
 from tests.support.store.tampering import owned
 
@@ -437,7 +436,6 @@ def test_a_database_owner_makes_no_bad_model_good(
     """With the triggers away. `worse` is the cheapest of all."""
     with ctx.store.read() as tx:
         (run,) = tx.runs.of_targets({target_id("worse")})
-    assert isinstance(ctx.store, Store)
     with owned(ctx.store) as db:
         forge(db, run.id)
 
@@ -460,7 +458,6 @@ def test_a_grant_of_auto_that_somebody_changed_opens_nothing(
     ctx: Context, agent: Agent, session: AgentSession, change: dict[str, object]
 ) -> None:
     models_for(ctx, agent, session)
-    assert isinstance(ctx.store, Store)
     with owned(ctx.store) as db:
         db.execute(sa.update(agent_grant).values(**change))
 

@@ -620,7 +620,7 @@ def test_a_user_s_transcripts_are_deleted_with_all_that_quotes_them(
 
     with ctx.store.read() as tx:
         assert tx.session_messages.list(session.id) == []
-        assert tx.idempotent_answers.get("s", "a") is None
+        assert tx.idempotent_answers.find("s", "a") is None
         blanked = tx.switch_requests.get("sw_1")
         assert (blanked.state, blanked.reason) == (SwitchState.CANCELLED, "")
         [event] = [e for e in tx.audit.tail() if e.action == "agent.purge"]
@@ -641,7 +641,7 @@ def test_what_was_captured_of_a_users_sessions_is_deleted_with_them(
             user_hash = hash_user(f"header:{of.id}", SECRET)
             captured = replace(captures.ONE, id=f"cap_{number}", user_hash=user_hash)
             captured = replace(captured, content={"messages": [f"of {of.id}"]})
-            tx.captures.add(captured, most_per_day=9)
+            tx.captures.store(captured, most_per_day=9)
 
     assert user_deletion.purge_user(ctx, SYSTEM, "user-7", secret=SECRET).captures == 2
 

@@ -82,7 +82,6 @@ def test_a_person_ends_a_canary_whose_stored_blocks_cannot_be_read_as_counts(
     # Raises what is no InputError: no number is compared with a text.
     tally = '{"units": "many", "canary": 1, "failures": 1, "canary_failures": 1}'
     counts = f'{{"refusals": {tally}}}'
-    assert isinstance(world.store, Store)
     with owned(world.store) as db:
         db.execute(sa.text("UPDATE block SET counts = :counts"), {"counts": counts})
 
@@ -101,7 +100,6 @@ def test_a_canary_whose_proof_was_changed_or_is_not_there_goes_back(
     with world.store.read() as tx:
         (rollout,) = tx.rollouts.live()
     if loss == "changed":
-        assert isinstance(world.store, Store)
         with owned(world.store) as db:
             assert db.execute(sa.text("UPDATE verdict SET reason = 'It is better.'")).rowcount
     else:

@@ -258,7 +258,7 @@ def capture_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
             new = replace(ONE, id=f"cap_{number}", at=now, expires_at=now + timedelta(days=1))
             said = {"role": "user", "content": f"{number} is what?"}
             content = {**ONE.content, "messages": [said]}
-            tx.captures.add(replace(new, content=content), most_per_day=5)
+            tx.captures.store(replace(new, content=content), most_per_day=5)
     listed = ask("capture", "list")
     assert "is what" not in json.dumps(listed)
     ask("capture", "show", "cap_0")

@@ -233,7 +233,6 @@ def test_a_broken_audit_chain_is_told_once_until_it_is_whole(world: SmallInstall
 
 
 def _url(world: SmallInstallation) -> str:
-    assert isinstance(world.store, Store)
     return world.store._url.render_as_string(hide_password=False)
 
 

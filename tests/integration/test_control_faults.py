@@ -30,7 +30,6 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import SuiteSettings
 from harness.gate.text.sentences import difference_cells
-from harness.store.store import Store
 from tests.support.control.control_plane import (
     ANN,
     BEN,
@@ -117,7 +116,6 @@ def test_a_run_whose_worker_cannot_start_does_not_keep_others_from_theirs(
 def test_a_provider_that_is_gone_ends_in_not_measured(world: SmallInstallation) -> None:
     targets.put_provider(world.context(), SYSTEM, Provider("gone", "sim", "http://127.0.0.1:9"))
     proposal = world.propose("gone/better")
-    assert isinstance(world.store, Store)
     with world.store._writing.begin() as db:
         db.execute(sa.text("DELETE FROM provider WHERE name = 'gone'"))
     until_closed(world, proposal.id, world.context())

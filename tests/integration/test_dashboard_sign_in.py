@@ -14,7 +14,6 @@ from harness.domain.operations.access import Actor, Role, key_hash
 from harness.domain.operations.dashboard_session import LINK_LASTS
 from harness.domain.operations.principals import OPERATOR
 from harness.store.schema.operations import dashboard_session
-from harness.store.store import Store
 from tests.integration.test_four_eyes import person, waiting
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.store.raw_rows import REFUSED
@@ -225,7 +224,6 @@ def test_neither_link_nor_cookie_is_stored_or_logged(world: SmallInstallation) -
     link = link_for(world, OPERATOR)
     cookie = opened(world, link)
 
-    assert isinstance(world.store, Store)
     with written(world.store) as db:
         stored = [repr(row) for row in db.execute(sa.select(dashboard_session))]
     with world.store.read() as tx:
@@ -239,7 +237,6 @@ def test_neither_link_nor_cookie_is_stored_or_logged(world: SmallInstallation) -
 @pytest.mark.parametrize("forged", [True, False])
 def test_nobody_signs_in_by_sql(world: SmallInstallation, forged: bool) -> None:  # noqa: FBT001 - a case
     """A row of one's own, or another's session that goes on as the operator."""
-    assert isinstance(world.store, Store)
     ctx, cookie = world.context(), opened(world, link_for(world, OPERATOR))
     mine = "sg-session-mine"
     with owned(world.store) as db:
@@ -268,7 +265,6 @@ def test_nobody_signs_in_by_sql(world: SmallInstallation, forged: bool) -> None:
 def test_the_database_refuses_to_change_a_session(
     world: SmallInstallation, changes: dict[str, object], why: str
 ) -> None:
-    assert isinstance(world.store, Store)
     cookie = opened(world, link_for(world, person(world, "ben", Role.APPROVER)))
     signed_out(world, cookie)
 

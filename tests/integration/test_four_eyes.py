@@ -16,7 +16,6 @@ from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.operations.principals import LOCAL_PRINCIPAL, OPERATOR
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.store.schema.operations import principal as principals
-from harness.store.store import Store
 from tests.support.control.control_plane import (
     ANN,
     BEN,
@@ -97,7 +96,6 @@ def test_nobody_becomes_two_people_by_what_is_written_of_him_in_the_database(
     world: SmallInstallation,
 ) -> None:
     """His name is put out of the way, so that his next key would make a second person."""
-    assert isinstance(world.store, Store)
     eve = person(world, "eve", Role.ADMIN)
     with owned(world.store) as db:
         gone = {"name": "gone", "folded": "gone"}

@@ -170,16 +170,16 @@ def test_a_day_later_it_is_a_new_request_and_its_answer_is_deleted(ctx: Context)
     clock.advance(timedelta(days=1, seconds=1).total_seconds())
     housekeeping.purge_expired(ctx, alerts_days=1, failovers_days=1, traffic_days=400)
     with ctx.store.read() as tx:
-        assert tx.idempotent_requests.get("scope", "monday-1") is None
+        assert tx.idempotent_requests.find("scope", "monday-1") is None
 
 
 def test_an_answer_that_was_put_under_another_key_is_not_given(ctx: Context) -> None:
     once(ctx, Effect())
     with ctx.store.write() as tx:
-        known = tx.idempotent_requests.get("scope", "monday-1")
+        known = tx.idempotent_requests.find("scope", "monday-1")
         assert known is not None
         moved = replace(known, scope="another", claimed_at=ctx.clock.now() - LEASE)
-        assert tx.idempotent_requests.add(moved)
+        assert tx.idempotent_requests.claim(moved)
     asked = IdempotentRequest("another", "monday-1", "h", "b", ctx.clock.now())
     with pytest.raises(Conflict, match="cannot be read"):
         do_once(ctx, CIPHER, asked, Effect(), sleep=time.sleep)

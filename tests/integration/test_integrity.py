@@ -54,7 +54,6 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rename(world: SmallInstallation, names: dict[str, str]) -> dict[str, str]:
     """Writes around Swapgate; the names before."""
-    assert isinstance(world.store, Store)
     with owned(world.store) as db:
         before = {
             id_: db.execute(sa.select(KEYS.c.name).where(KEYS.c.id == id_)).scalar_one()
@@ -69,7 +68,6 @@ def test_pages_of_one_row_find_what_one_page_finds(
     world: SmallInstallation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = world.store
-    assert isinstance(store, Store)
     with owned(store) as db:
         forge(db, ROUTE, NEW.id)
         versions = metadata.tables["route_version"]
@@ -86,7 +84,6 @@ def test_pages_of_one_row_find_what_one_page_finds(
 @pytest.mark.usefixtures("small_parts")
 def test_a_changed_event_is_told_until_it_is_as_it_was(world: SmallInstallation) -> None:
     ctx = world.context()
-    assert isinstance(world.store, Store)
     events = metadata.tables["audit_event"]
     with owned(world.store) as db:
         honest = db.execute(

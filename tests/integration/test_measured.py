@@ -16,7 +16,6 @@ from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider
 from harness.store.schema import metadata
-from harness.store.store import Store
 from tests.support.control.control_plane import ITEMS, SKILL, SmallInstallation
 from tests.support.store.tampering import owned
 
@@ -186,7 +185,6 @@ def test_a_forged_run_takes_the_scorecards_of_its_own_routes_alone(
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     routes.create_route(ctx, SYSTEM, "mail", "sim/worse", settings=settings)
     theirs = scorecard.build_scorecard(ctx, "mail").incumbent.id
-    assert isinstance(world.store, Store)
     with owned(world.store) as db:
         runs = metadata.tables["eval_run"]
         db.execute(sa.update(runs).where(runs.c.target == theirs).values(suite_digest="0" * 64))

@@ -16,7 +16,6 @@ from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.providers import model_names
 from harness.domain.routing.target import Provider
-from harness.store.store import Store
 from tests.support.control.control_plane import BEN, CANARY, POLICY, SmallInstallation, approved
 from tests.support.store.tampering import owned
 
@@ -83,7 +82,6 @@ UNREADABLE = [{"kind": "nonsense"}, {"last_seen": 9 * 10**18}, {"sources": "no j
 def test_an_alert_that_cannot_be_read_stops_no_canary(
     world: SmallInstallation, change: dict[str, object]
 ) -> None:
-    assert isinstance(world.store, Store)
     ctx = world.context()
     made = world.until_decided(world.propose("sim/better").id)
     world.run_once(ctx)

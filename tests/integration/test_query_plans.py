@@ -114,7 +114,7 @@ def live_through(cli: CommandLine, door: Door) -> dict[str, str]:
     freeze = door.post("/freezes", {"reason": "a launch", "ends_at": over})
     captured = replace(ONE, at=now, expires_at=now + timedelta(days=1))
     with world.store.write() as tx:
-        tx.captures.add(captured, most_per_day=5)
+        tx.captures.store(captured, most_per_day=5)
     asked, waiting = waiting_switch(ctx), waiting_switch(ctx)
     approved = switches.approve_switch(ctx, SYSTEM, asked.id)
     with ctx.store.read() as tx:

@@ -18,7 +18,6 @@ from harness.domain.operations.single_sign_on import read_identity
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.settings import OidcSettings
 from harness.store.schema.operations import person_link
-from harness.store.store import Store
 from tests.integration.test_four_eyes import person, waiting
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.store.raw_rows import REFUSED
@@ -267,7 +266,6 @@ def test_an_approver_who_is_declared_to_be_the_proposer_opens_no_canary(
 def test_the_database_itself_refuses_one_person_on_both_sides(
     world: SmallInstallation,
 ) -> None:
-    assert isinstance(world.store, Store)
     ctx, ana = world.context(), person(world, "ana", Role.ADMIN)
     by_sign_on = signed_in(world, claims(world, email="ana@example.org")).actor
     people.link(ctx, OPERATOR, "ana@example.org", "ana", "she told me")

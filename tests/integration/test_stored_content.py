@@ -143,7 +143,7 @@ def test_what_has_expired_is_not_left_in_the_databases_log(
     now = world.clock.now()
     with world.store.write() as tx:
         new = replace(ONE, content=content, at=now, expires_at=now + timedelta(days=1))
-        tx.captures.add(new, most_per_day=9)
+        tx.captures.store(new, most_per_day=9)
     assert word.encode() in stored_bytes(folder, database_url)
 
     world.clock.jump(timedelta(days=2).total_seconds())

@@ -328,7 +328,7 @@ def test_a_captured_request_is_read_by_an_approver_alone_and_the_audit_log_says_
     at = ctx.clock.now()
     kept = replace(CAPTURED, at=at, expires_at=capture_expiry(at, 9), content=content)
     with ctx.store.write() as tx:
-        tx.captures.add(kept, most_per_day=9)
+        tx.captures.store(kept, most_per_day=9)
     page = shown(monkeypatch, house.config, "captures")
     assert ("Show one …", True) in _reads(page)
     assert "At the depot." not in text(page)

@@ -44,7 +44,7 @@ def put_route(tx: Transaction, name: str, port: int, clock: SystemClock) -> None
     tx.proposals.add(proposal)
     lasts = {"decided_at": now, "expires_at": now + timedelta(days=1)}
     proof = records.verdict(Passed, f"v_{name}", suites=(), inputs={}, **lasts, **sides)
-    tx.verdicts.add(proof, proposal.id)
+    tx.verdicts.store(proof, proposal.id)
     started = dict.fromkeys(("started_at", "step_started_at", "updated_at"), now)
     parts = {"proposal": proposal.id, "verdict": proof.id, "policy": proposal.policy.canary}
     tx.rollouts.add(records.rollout(f"ro_{name}", **parts, **started, **sides))

@@ -81,7 +81,7 @@ def owner_of(tx: Transaction, agent: Agent) -> AgentsClient:
     """
     if agent.owner_key is None:
         return AgentsClient.of_operator()
-    key = tx.keys.get(agent.owner_key)
+    key = tx.keys.find(agent.owner_key)
     if key is None or key.revoked_at is not None:
         raise NotAllowed("the key of this agent was revoked")
     return AgentsClient.of_data_key(key)

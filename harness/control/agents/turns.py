@@ -311,7 +311,7 @@ def find_answer(tx: Transaction, key: IdempotencyKey) -> IdempotentAnswer | None
     """What became of the request; None for a new one. Raises Conflict where the key
     came with another request.
     """
-    known = tx.idempotent_answers.get(key.scope, key.key)
+    known = tx.idempotent_answers.find(key.scope, key.key)
     if known is None:
         return None
     known.key.require_same(key.request_hash)

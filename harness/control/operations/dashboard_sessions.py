@@ -82,7 +82,7 @@ def _owner(tx: Transaction, actor: Actor, key: str | None) -> Actor:
     """Finds as whom a link signs in."""
     if key is None or key == actor.key:
         return actor
-    if tx.keys.get(key) is None:
+    if tx.keys.find(key) is None:
         raise NotFound(f"there is no key {key}: `swapgate key list` shows them")
     owner = keys.actor_behind(tx, key)
     require_makeable(

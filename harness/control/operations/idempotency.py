@@ -99,7 +99,7 @@ def _claim(
     """
     for _ in range(LOOKS):
         with ctx.store.read() as tx:
-            known = tx.idempotent_requests.get(request.scope, request.key)
+            known = tx.idempotent_requests.find(request.scope, request.key)
         now = ctx.clock.now()
         if known is not None and known.is_forgotten(now):
             with ctx.store.write() as tx:
@@ -107,7 +107,7 @@ def _claim(
             known = None
         if known is None:
             with ctx.store.write() as tx:
-                if tx.idempotent_requests.add(replace(request, claimed_at=now)):
+                if tx.idempotent_requests.claim(replace(request, claimed_at=now)):
                     return None
             continue
         if known.request_hash != request.request_hash:

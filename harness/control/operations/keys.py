@@ -193,7 +193,7 @@ def set_limits(
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
-        api_key = tx.keys.get(key)
+        api_key = tx.keys.find(key)
         if api_key is not None and api_key.role is not None:
             raise InputError(NO_LIMITS)
         before = None if api_key is None else api_key.limits
@@ -216,7 +216,7 @@ def set_opt_outs(ctx: Context, actor: Actor, key: str, opt_outs: Iterable[OptOut
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
-        api_key = tx.keys.get(key)
+        api_key = tx.keys.find(key)
         if api_key is not None and api_key.role is not None:
             raise InputError(NO_OPT_OUTS)
         changed = tx.keys.opt_out(key, frozenset(opt_outs))
@@ -264,7 +264,7 @@ def actor_behind(tx: Transaction, key: str | None) -> Actor:
     """Returns who acts with the management key of this id, with the role that it has now.
     Raises NotAllowed for None, a data key, and one that was revoked.
     """
-    found = tx.keys.get(key) if key is not None else None
+    found = tx.keys.find(key) if key is not None else None
     # By its hash, which looks at the manifest: a key that was revoked may have been put back as
     # it was signed before.
     return _actor(tx, tx.keys.by_hash(found.hash) if found is not None else None)

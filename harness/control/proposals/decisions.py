@@ -193,7 +193,7 @@ def find_revocation(tx: Transaction, proposal: Proposal) -> str:
     approver was declared to be the proposer; empty otherwise.
     """
     for approval in tx.approvals.for_proposal(proposal.id):
-        key = tx.keys.get(approval.key) if approval.key is not None else None
+        key = tx.keys.find(approval.key) if approval.key is not None else None
         if key is not None and key.revoked_at is not None:
             return (
                 f"the key with which {approval.name} approved it was revoked since: "

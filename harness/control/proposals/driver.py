@@ -135,7 +135,7 @@ def _wake(ctx: Context, proposal: Proposal) -> list[str]:
 
 def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) -> list[str]:
     """Store the verdict and move the proposal, in one unit of work."""
-    tx.verdicts.add(verdict, proposal.id)
+    tx.verdicts.store(verdict, proposal.id)
     decided = replace(proposal, verdict=verdict.id)
     _audit(ctx, tx, decided, "verdict", {"verdict": verdict.id, "outcome": verdict.outcome})
     said = f"{proposal.id}: {verdict.words}"

@@ -193,7 +193,7 @@ def is_other_person(tx: Transaction, name: str, proposer: Actor) -> bool:
 def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) -> Sequence[str]:
     """What everybody should know of the keys behind an approval, in words."""
     found = []
-    key = tx.keys.get(approval.key) if approval.key is not None else None
+    key = tx.keys.find(approval.key) if approval.key is not None else None
     if key is not None and approval.at - key.created_at < NEW_FOR:
         age, by = _age(approval.at, key.created_at), _creator(tx, key)
         found.append(f"approved with a key created {age} before by {by}")
@@ -218,7 +218,7 @@ def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) ->
         f"{_person(tx, hand)} had a hand in both keys, the proposer's and the approver's"
         for hand in sorted(_common(tx, people, proposal.proposer_key, approval.key))
     ]
-    used = tx.keys.get(proposal.proposer_key) if proposal.proposer_key is not None else None
+    used = tx.keys.find(proposal.proposer_key) if proposal.proposer_key is not None else None
     if used is not None and approval.principal in load_key_creators(tx, used.id):
         age = _age(proposal.created_at, used.created_at)
         found.append(
@@ -259,7 +259,7 @@ def _chain(tx: Transaction, key: str) -> dict[str, ApiKey]:
     chain: dict[str, ApiKey] = {}
     at: str | None = key
     while at is not None and at not in chain:
-        api_key = tx.keys.get(at)
+        api_key = tx.keys.find(at)
         if api_key is None:
             break
         chain[at], at = api_key, api_key.created_with

@@ -220,7 +220,7 @@ def _find_end(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
     if one == people.person(record.confirmer_principal or ""):
         return "its two people were declared to be one person since"
     for key in (record.proposer_key, record.confirmer_key):
-        stored = tx.keys.get(key) if key is not None else None
+        stored = tx.keys.find(key) if key is not None else None
         if stored is not None and stored.revoked_at is not None:
             return f"the key {key}, with which one of its two people acted, was revoked since"
     return "its time is over" if record.expires_at <= now else ""
@@ -333,7 +333,9 @@ def _notice(record: BreakGlass, target: str, standstill: str) -> tuple[str, str]
 def _list_remarks(tx: Transaction, made: BreakGlass) -> list[str]:
     """Lists what everybody should know of the two keys."""
     at, new_for = made.confirmed_at or made.created_at, four_eyes.NEW_FOR
-    stored = ((key, tx.keys.get(key)) for key in (made.proposer_key, made.confirmer_key) if key)
+    stored = (
+        (key, tx.keys.find(key)) for key in (made.proposer_key, made.confirmer_key) if key
+    )
     return [
         f"the key {name} is newer than {new_for.days} days"
         for name, key in stored

@@ -81,3 +81,8 @@ RESTORE_HINT: Final = (
     "The last good table goes on serving. If the restored database is what you want, run "
     "`swapgate db accept-restore --reason WHY`"
 )
+
+
+def head_text(version: object, at: object) -> str:
+    """Writes a route's newest version with its time. at: microseconds since 1970 UTC."""
+    return f"{version}:{at}"

@@ -5,11 +5,19 @@ is only ever revoked.
 
 from typing import Final
 
-import sqlalchemy as sa
-
-from harness.store.guards.guard import Guard, Rule, always, changes, rewords, taken
+from harness.store.guards.guard import (
+    Rule,
+    always,
+    changes,
+    changes_beside,
+    closed_once,
+    on_delete,
+    on_insert,
+    on_update,
+    rewords,
+    taken,
+)
 from harness.store.schema.agents import agent, agent_grant, agent_switch
-from harness.store.schema.columns import SIGNATURE
 from harness.store.schema.sessions import agent_message, agent_session
 
 _OPEN_SESSION: Final = (
@@ -21,37 +29,20 @@ _ANSWER_UNDER_WAY: Final = (
 )
 
 
-def _guard_insert(table: str, *rules: Rule) -> Guard:
-    return Guard(f"{table}_guard", table, "INSERT", (taken(table, "id"), *rules))
-
-
-def _guard_update(table: str, *rules: Rule) -> Guard:
-    return Guard(f"{table}_no_rewrite", table, "UPDATE", rules)
-
-
-def _guard_delete(table: str, *rules: Rule) -> Guard:
-    return Guard(f"{table}_no_delete", table, "DELETE", rules)
-
-
-def _changes_beside(table: sa.Table, *columns: str) -> str:
-    """Another column than these changes."""
-    return changes(*(column.name for column in table.c if column.name not in columns))
-
-
 def _registered(*columns: str) -> Rule:
     return ("registered: whose a row is does not change", changes("id", *columns))
 
 
 _OF_AN_AGENT: Final = ("description", "instructions", "tools")
 _AGENT: Final = (
-    _guard_insert("agent"),
-    _guard_update(
+    on_insert("agent", taken("agent", "id")),
+    on_update(
         "agent",
         _registered("owner_key", "created_at"),
         (
             "append_only: a deleted agent does not change",
             (
-                f"OLD.deleted_at IS NOT NULL AND ({_changes_beside(agent, *_OF_AN_AGENT)}"
+                f"OLD.deleted_at IS NOT NULL AND ({changes_beside(agent, *_OF_AN_AGENT)}"
                 f" OR {rewords(_OF_AN_AGENT)})"
             ),
         ),
@@ -59,14 +50,14 @@ _AGENT: Final = (
 )
 
 _SESSION: Final = (
-    _guard_insert("agent_session"),
-    _guard_update(
+    on_insert("agent_session", taken("agent_session", "id")),
+    on_update(
         "agent_session",
         _registered("agent", "user_id", "parent", "depth", "created_at"),
         (
             "append_only: a closed session does not change",
             (
-                f"OLD.state = 'closed' AND ({_changes_beside(agent_session, 'metadata')}"
+                f"OLD.state = 'closed' AND ({changes_beside(agent_session, 'metadata')}"
                 f" OR {rewords(['metadata'])})"
             ),
         ),
@@ -81,14 +72,15 @@ _SESSION: Final = (
 )
 
 _TURN: Final = (
-    _guard_insert(
+    on_insert(
         "agent_turn",
+        taken("agent_turn", "id"),
         (
             "session_closed: there is no such open session",
             f"NOT {_OPEN_SESSION.format('NEW')}",
         ),
     ),
-    _guard_update(
+    on_update(
         "agent_turn",
         _registered("session", "owner", "begun_at"),
         ("append_only: a turn that has ended does not change", "OLD.state <> 'running'"),
@@ -100,8 +92,9 @@ _TURN: Final = (
 )
 
 _MESSAGE: Final = (
-    _guard_insert(
+    on_insert(
         "agent_message",
+        taken("agent_message", "id"),
         taken("agent_message", "session", "position"),
         (
             "turn_missing: a message belongs to the running turn of its session",
@@ -119,7 +112,7 @@ _MESSAGE: Final = (
             ),
         ),
     ),
-    _guard_update(
+    on_update(
         "agent_message",
         _registered("session", "position", "turn", "role", "created_at"),
         (
@@ -128,11 +121,11 @@ _MESSAGE: Final = (
         ),
         (
             "append_only: this message has ended, and does not change",
-            f"OLD.state <> 'streaming' AND ({_changes_beside(agent_message)})",
+            f"OLD.state <> 'streaming' AND ({changes_beside(agent_message)})",
         ),
     ),
     # Turns, sessions and agents stay while these refer to them (foreign keys).
-    _guard_delete(
+    on_delete(
         "agent_message", ("kept: the session is closed first", _OPEN_SESSION.format("OLD"))
     ),
 )
@@ -140,14 +133,15 @@ _MESSAGE: Final = (
 # The agents' own words, which go when their session does.
 _BLANKED: Final = ("model_requested", "reason", "omissions", "figures")
 _SWITCH: Final = (
-    _guard_insert(
+    on_insert(
         "agent_switch",
+        taken("agent_switch", "id"),
         (
             "switch_asked: a switch is asked for before it is decided",
             "NEW.state <> 'pending'",
         ),
     ),
-    _guard_update(
+    on_update(
         "agent_switch",
         (
             "append_only: what was asked for does not change",
@@ -158,7 +152,7 @@ _SWITCH: Final = (
         ),
         (
             "append_only: a switch is decided once",
-            f"OLD.state <> 'pending' AND ({_changes_beside(agent_switch, *_BLANKED)})",
+            f"OLD.state <> 'pending' AND ({changes_beside(agent_switch, *_BLANKED)})",
         ),
         (
             "append_only: the words of a switch are blanked or stay",
@@ -173,12 +167,13 @@ _SWITCH: Final = (
             ),
         ),
     ),
-    _guard_delete("agent_switch", *always("agent_switch is never deleted")),
+    on_delete("agent_switch", *always("agent_switch is never deleted")),
 )
 
 _GRANT: Final = (
-    _guard_insert(
+    on_insert(
         "agent_grant",
+        taken("agent_grant", "id"),
         (
             "grant_given: a grant is given before it is revoked",
             "NEW.revoked_at IS NOT NULL",
@@ -192,16 +187,10 @@ _GRANT: Final = (
             ),
         ),
     ),
-    _guard_update(
-        "agent_grant",
-        ("append_only: a grant is revoked once", "OLD.revoked_at IS NOT NULL"),
-        ("append_only: a grant is only ever revoked", "NEW.revoked_at IS NULL"),
-        (
-            "append_only: what was granted does not change",
-            _changes_beside(agent_grant, "revoked_at", SIGNATURE),
-        ),
+    *closed_once(
+        *(agent_grant, "grant is revoked", "grant is only ever revoked", "granted"),
+        ("revoked_at",),
     ),
-    _guard_delete("agent_grant", *always("agent_grant is never deleted")),
 )
 
 AGENTS: Final = (*_AGENT, *_SESSION, *_TURN, *_MESSAGE, *_SWITCH, *_GRANT)

@@ -5,8 +5,12 @@ append-only. `harness.store.guards.triggers` makes SQL of the guards.
 
 # ruff: noqa: S608 - statements of constants; nothing comes from outside
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from harness.store.schema.columns import SIGNATURE
 
 Rule = tuple[str, str]
 
@@ -86,3 +90,43 @@ def changes(*columns: str) -> str:
 
 def always(message: str) -> tuple[Rule, ...]:
     return ((f"append_only: {message}", "1 = 1"),)
+
+
+def changes_beside(table: sa.Table, *columns: str) -> str:
+    """Refuses another content in any other column than these."""
+    return changes(*(column.name for column in table.c if column.name not in columns))
+
+
+def on_insert(table: str, *rules: Rule) -> Guard:
+    return Guard(f"{table}_guard", table, "INSERT", rules)
+
+
+def on_update(table: str, *rules: Rule) -> Guard:
+    return Guard(f"{table}_no_rewrite", table, "UPDATE", rules)
+
+
+def on_delete(table: str, *rules: Rule) -> Guard:
+    return Guard(f"{table}_no_delete", table, "DELETE", rules)
+
+
+def closed_once(
+    table: sa.Table, once: str, only: str, content: str, closing: Sequence[str], noun: str = ""
+) -> tuple[Guard, Guard]:
+    """Guards of a table whose rows are closed once, else never changed or deleted.
+
+    once, only, content: words of the messages. closing: the columns that closing sets, its time
+    first. noun: a row's in the message; the table's name by default.
+    """
+    at = closing[0]
+    return (
+        on_update(
+            table.name,
+            (f"append_only: a {once} once", f"OLD.{at} IS NOT NULL"),
+            (f"append_only: a {only}", f"NEW.{at} IS NULL"),
+            (
+                f"append_only: what was {content} does not change",
+                changes_beside(table, *closing, SIGNATURE),
+            ),
+        ),
+        on_delete(table.name, *always(f"{noun or table.name} is never deleted")),
+    )

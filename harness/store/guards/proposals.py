@@ -14,6 +14,9 @@ from harness.store.guards.guard import (
     busy,
     changes,
     listed,
+    on_delete,
+    on_insert,
+    on_update,
     person,
     same_route,
     taken,
@@ -40,41 +43,33 @@ _BUSY: Final = (
 )
 
 _PROPOSAL: Final = (
-    Guard(
-        "proposal_guard",
+    on_insert(
         "proposal",
-        "INSERT",
+        taken("proposal", "id"),
+        _BUSY,
         (
-            taken("proposal", "id"),
-            _BUSY,
+            "registered: a selection gets no candidate once it is measured",
             (
-                "registered: a selection gets no candidate once it is measured",
-                (
-                    "NEW.selection <> '' AND EXISTS (SELECT 1 FROM proposal t"
-                    " WHERE t.selection = NEW.selection AND t.phase <> 'proposed')"
-                ),
+                "NEW.selection <> '' AND EXISTS (SELECT 1 FROM proposal t"
+                " WHERE t.selection = NEW.selection AND t.phase <> 'proposed')"
             ),
         ),
     ),
-    Guard(
-        "proposal_no_rewrite",
+    on_update(
         "proposal",
-        "UPDATE",
         (
-            (
-                "version_follows: a stored proposal's version rises by one",
-                "NEW.version <> OLD.version + 1",
-            ),
-            (
-                "registered: what was registered does not change",
-                (
-                    f"{changes(*PROPOSAL_REGISTERED)}"
-                    " OR (OLD.phase <> 'proposed' AND NEW.plans <> OLD.plans)"
-                ),
-            ),
-            _BUSY,
-            busy("proposal", f"phase {_PAST_GATE}", "route"),
+            "version_follows: a stored proposal's version rises by one",
+            "NEW.version <> OLD.version + 1",
         ),
+        (
+            "registered: what was registered does not change",
+            (
+                f"{changes(*PROPOSAL_REGISTERED)}"
+                " OR (OLD.phase <> 'proposed' AND NEW.plans <> OLD.plans)"
+            ),
+        ),
+        _BUSY,
+        busy("proposal", f"phase {_PAST_GATE}", "route"),
     ),
     Guard(
         "proposal_widened_guard",
@@ -122,7 +117,7 @@ _PROPOSAL: Final = (
             ),
         ),
     ),
-    Guard("proposal_no_delete", "proposal", "DELETE", always("proposal is never deleted")),
+    on_delete("proposal", *always("proposal is never deleted")),
 )
 
 _NEXT_STATES: Final = {
@@ -132,12 +127,7 @@ _NEXT_STATES: Final = {
     for state in RolloutState
 }
 _ROLLOUT: Final = (
-    Guard(
-        "rollout_guard",
-        "rollout",
-        "INSERT",
-        (taken("rollout", "id"), busy("rollout", f"state {_LIVE}", "route")),
-    ),
+    on_insert("rollout", taken("rollout", "id"), busy("rollout", f"state {_LIVE}", "route")),
     Guard(
         "rollout_bake_guard",
         "rollout",
@@ -149,63 +139,55 @@ _ROLLOUT: Final = (
             ),
         ),
     ),
-    Guard(
-        "rollout_no_rewrite",
+    on_update(
         "rollout",
-        "UPDATE",
         (
-            (
-                "version_follows: a stored rollout's version rises by one",
-                "NEW.version <> OLD.version + 1",
-            ),
-            (
-                "registered: what was registered does not change",
-                changes(*ROLLOUT_REGISTERED),
-            ),
-            (
-                "ended: a rollout does not come back",
-                " OR ".join(
-                    f"(OLD.state = '{state.value}'"
-                    f" AND NEW.state NOT IN ({listed((state.value, *after))}))"
-                    for state, after in _NEXT_STATES.items()
-                ),
-            ),
-            (
-                "next_step: a rollout goes one step on, once the route serves it",
-                (
-                    "NEW.step <> OLD.step AND (NEW.step <> OLD.step + 1 OR NOT EXISTS (SELECT 1"
-                    " FROM route_version p JOIN proposal q ON q.id = NEW.proposal"
-                    f" WHERE {same_route('p')} AND p.rollout = NEW.id"
-                    " AND p.version = (SELECT MAX(l.version) FROM route_version l"
-                    f" WHERE {same_route('l')})"
-                    " AND p.weight_bps = WEIGHT[q.policy, NEW.step]))"
-                ),
-            ),
-            busy("rollout", f"state {_LIVE}", "route"),
+            "version_follows: a stored rollout's version rises by one",
+            "NEW.version <> OLD.version + 1",
         ),
+        (
+            "registered: what was registered does not change",
+            changes(*ROLLOUT_REGISTERED),
+        ),
+        (
+            "ended: a rollout does not come back",
+            " OR ".join(
+                f"(OLD.state = '{state.value}'"
+                f" AND NEW.state NOT IN ({listed((state.value, *after))}))"
+                for state, after in _NEXT_STATES.items()
+            ),
+        ),
+        (
+            "next_step: a rollout goes one step on, once the route serves it",
+            (
+                "NEW.step <> OLD.step AND (NEW.step <> OLD.step + 1 OR NOT EXISTS (SELECT 1"
+                " FROM route_version p JOIN proposal q ON q.id = NEW.proposal"
+                f" WHERE {same_route('p')} AND p.rollout = NEW.id"
+                " AND p.version = (SELECT MAX(l.version) FROM route_version l"
+                f" WHERE {same_route('l')})"
+                " AND p.weight_bps = WEIGHT[q.policy, NEW.step]))"
+            ),
+        ),
+        busy("rollout", f"state {_LIVE}", "route"),
     ),
-    Guard("rollout_no_delete", "rollout", "DELETE", always("rollout is never deleted")),
+    on_delete("rollout", *always("rollout is never deleted")),
 )
 
-_APPROVAL: Final = Guard(
-    "approval_guard",
+_APPROVAL: Final = on_insert(
     "approval",
-    "INSERT",
+    taken("approval", "id"),
     (
-        taken("approval", "id"),
+        "approval_of_verdict: the approval names a verdict of another proposal",
         (
-            "approval_of_verdict: the approval names a verdict of another proposal",
-            (
-                "NEW.verdict IS NOT NULL AND NOT EXISTS (SELECT 1 FROM verdict v"
-                " WHERE v.id = NEW.verdict AND v.proposal = NEW.proposal)"
-            ),
+            "NEW.verdict IS NOT NULL AND NOT EXISTS (SELECT 1 FROM verdict v"
+            " WHERE v.id = NEW.verdict AND v.proposal = NEW.proposal)"
         ),
+    ),
+    (
+        "four_eyes: who proposed it cannot approve it",
         (
-            "four_eyes: who proposed it cannot approve it",
-            (
-                "EXISTS (SELECT 1 FROM proposal p WHERE p.id = NEW.proposal"
-                " AND p.proposer = NEW.name AND NOT p.self_approval)"
-            ),
+            "EXISTS (SELECT 1 FROM proposal p WHERE p.id = NEW.proposal"
+            " AND p.proposer = NEW.name AND NOT p.self_approval)"
         ),
     ),
 )
@@ -267,5 +249,5 @@ DECISIONS: Final = (
     _APPROVAL,
     _APPROVAL_PRINCIPALS,
     _APPROVAL_CHANGE,
-    Guard("verdict_guard", "verdict", "INSERT", (taken("verdict", "id"),)),
+    on_insert("verdict", taken("verdict", "id")),
 )

@@ -8,7 +8,13 @@ promotion without a passed, unexpired, unused and (where asked for) approved ver
 from typing import Final
 
 from harness.store.guards.break_glass import BREAK_GLASSES
-from harness.store.guards.guard import Guard, listed, same_route, taken
+from harness.store.guards.guard import (
+    Guard,
+    listed,
+    on_insert,
+    same_route,
+    taken,
+)
 from harness.store.schema.proposals import LIVE_STATE_VALUES
 
 _PREVIOUS: Final = (
@@ -35,86 +41,79 @@ _WITHOUT_CHANGE: Final = (
 )
 _LIVE: Final = f"IN ({listed(LIVE_STATE_VALUES)})"
 
-_ROUTE_VERSION: Final = Guard(
-    "route_version_guard",
+_ROUTE_VERSION: Final = on_insert(
     "route_version",
-    "INSERT",
+    taken("route_version", "route", "version"),
     (
-        taken("route_version", "route", "version"),
+        "revision_follows: revisions rise by one, from above a floor",
         (
-            "revision_follows: revisions rise by one, from above a floor",
-            (
-                "NEW.revision <> 1 + (SELECT CASE WHEN m.revision_floor > n.newest"
-                " THEN m.revision_floor ELSE n.newest END FROM meta m CROSS JOIN"
-                " (SELECT COALESCE(MAX(v.revision), 0) AS newest FROM route_version v) n)"
-            ),
+            "NEW.revision <> 1 + (SELECT CASE WHEN m.revision_floor > n.newest"
+            " THEN m.revision_floor ELSE n.newest END FROM meta m CROSS JOIN"
+            " (SELECT COALESCE(MAX(v.revision), 0) AS newest FROM route_version v) n)"
         ),
+    ),
+    (
+        "baseline_evidence: a first version needs baseline evidence",
         (
-            "baseline_evidence: a first version needs baseline evidence",
-            (
-                "NEW.version = 1 AND NOT EXISTS (SELECT 1 FROM evidence e"
-                " WHERE e.id = NEW.incumbent_evidence"
-                " AND e.kind = 'baseline')"
-            ),
+            "NEW.version = 1 AND NOT EXISTS (SELECT 1 FROM evidence e"
+            " WHERE e.id = NEW.incumbent_evidence"
+            " AND e.kind = 'baseline')"
         ),
+    ),
+    (
+        "incumbent_evidence: an incumbent that stays keeps its evidence",
         (
-            "incumbent_evidence: an incumbent that stays keeps its evidence",
-            (
-                "NEW.kind IN ('canary', 'weight', 'abort', 'settings') AND NOT EXISTS (SELECT 1"
-                f" {_PREVIOUS} AND p.incumbent = NEW.incumbent"
-                " AND p.incumbent_evidence = NEW.incumbent_evidence)"
-            ),
+            "NEW.kind IN ('canary', 'weight', 'abort', 'settings') AND NOT EXISTS (SELECT 1"
+            f" {_PREVIOUS} AND p.incumbent = NEW.incumbent"
+            " AND p.incumbent_evidence = NEW.incumbent_evidence)"
         ),
+    ),
+    (
+        "proof_is_evidence: a promoted target's evidence is its verdict",
         (
-            "proof_is_evidence: a promoted target's evidence is its verdict",
-            (
-                "NEW.kind = 'promotion' AND NOT EXISTS (SELECT 1 FROM evidence e"
-                " WHERE e.id = NEW.incumbent_evidence"
-                " AND e.verdict_id = NEW.verdict_id)"
-            ),
+            "NEW.kind = 'promotion' AND NOT EXISTS (SELECT 1 FROM evidence e"
+            " WHERE e.id = NEW.incumbent_evidence"
+            " AND e.verdict_id = NEW.verdict_id)"
         ),
+    ),
+    (
+        "proof_is_evidence: a canary's evidence is its verdict",
         (
-            "proof_is_evidence: a canary's evidence is its verdict",
-            (
-                "NEW.kind = 'canary' AND NOT EXISTS (SELECT 1 FROM evidence e"
-                " WHERE e.id = NEW.canary_evidence"
-                " AND e.verdict_id = NEW.verdict_id)"
-            ),
+            "NEW.kind = 'canary' AND NOT EXISTS (SELECT 1 FROM evidence e"
+            " WHERE e.id = NEW.canary_evidence"
+            " AND e.verdict_id = NEW.verdict_id)"
         ),
+    ),
+    (
+        "one_canary: a canary starts where there is none",
+        f"NEW.kind = 'canary' AND NOT EXISTS (SELECT 1 {_PREVIOUS} AND p.canary IS NULL)",
+    ),
+    (
+        "weight_rises: only the weight of the same canary rises",
         (
-            "one_canary: a canary starts where there is none",
-            f"NEW.kind = 'canary' AND NOT EXISTS (SELECT 1 {_PREVIOUS} AND p.canary IS NULL)",
+            f"NEW.kind = 'weight' AND NOT EXISTS (SELECT 1 {_PREVIOUS} AND {_SAME_CANARY}"
+            " AND p.weight_bps < NEW.weight_bps)"
         ),
+    ),
+    (
+        "canary_stays: settings leave the canary alone",
         (
-            "weight_rises: only the weight of the same canary rises",
-            (
-                f"NEW.kind = 'weight' AND NOT EXISTS (SELECT 1 {_PREVIOUS} AND {_SAME_CANARY}"
-                " AND p.weight_bps < NEW.weight_bps)"
-            ),
+            f"NEW.kind = 'settings' AND NOT EXISTS (SELECT 1 {_PREVIOUS} AND {_SAME_CANARY}"
+            " AND p.weight_bps = NEW.weight_bps)"
         ),
+    ),
+    (
+        "nothing_to_abort: there is no canary",
+        (f"NEW.kind = 'abort' AND NOT EXISTS (SELECT 1 {_PREVIOUS} AND p.canary IS NOT NULL)"),
+    ),
+    (
+        "never_incumbent: only a former incumbent of this route is restored",
         (
-            "canary_stays: settings leave the canary alone",
-            (
-                f"NEW.kind = 'settings' AND NOT EXISTS (SELECT 1 {_PREVIOUS} AND {_SAME_CANARY}"
-                " AND p.weight_bps = NEW.weight_bps)"
-            ),
-        ),
-        (
-            "nothing_to_abort: there is no canary",
-            (
-                "NEW.kind = 'abort' AND NOT EXISTS (SELECT 1"
-                f" {_PREVIOUS} AND p.canary IS NOT NULL)"
-            ),
-        ),
-        (
-            "never_incumbent: only a former incumbent of this route is restored",
-            (
-                "NEW.kind = 'restore' AND NEW.break_glass IS NULL"
-                " AND NOT EXISTS (SELECT 1 FROM route_version f"
-                f" WHERE {same_route('f')} AND f.version < NEW.version"
-                " AND f.incumbent = NEW.incumbent"
-                " AND f.incumbent_evidence = NEW.incumbent_evidence)"
-            ),
+            "NEW.kind = 'restore' AND NEW.break_glass IS NULL"
+            " AND NOT EXISTS (SELECT 1 FROM route_version f"
+            f" WHERE {same_route('f')} AND f.version < NEW.version"
+            " AND f.incumbent = NEW.incumbent"
+            " AND f.incumbent_evidence = NEW.incumbent_evidence)"
         ),
     ),
 )
@@ -335,66 +334,58 @@ _ROUTE_VERSION_PROOF: Final = Guard(
     ),
 )
 
-_ROUTE_FALLBACK: Final = Guard(
-    "route_fallback_guard",
+_ROUTE_FALLBACK: Final = on_insert(
     "route_fallback",
-    "INSERT",
     (
+        "sealed: the version is written, and its chain with it",
         (
-            "sealed: the version is written, and its chain with it",
-            (
-                "EXISTS (SELECT 1 FROM route_version v"
-                f" WHERE {same_route('v')} AND v.version = NEW.version)"
-            ),
+            "EXISTS (SELECT 1 FROM route_version v"
+            f" WHERE {same_route('v')} AND v.version = NEW.version)"
         ),
-        taken("route_fallback", "route", "version", "position"),
+    ),
+    taken("route_fallback", "route", "version", "position"),
+    (
+        "evidence_missing: no such evidence of this route and target",
         (
-            "evidence_missing: no such evidence of this route and target",
-            (
-                "NOT EXISTS (SELECT 1 FROM evidence e WHERE e.id = NEW.evidence"
-                f" AND {same_route('e')} AND e.target = NEW.target)"
-            ),
+            "NOT EXISTS (SELECT 1 FROM evidence e WHERE e.id = NEW.evidence"
+            f" AND {same_route('e')} AND e.target = NEW.target)"
         ),
+    ),
+    (
+        "baseline_evidence: a baseline is what the first version served",
         (
-            "baseline_evidence: a baseline is what the first version served",
-            (
-                "NEW.version > 1"
-                " AND EXISTS (SELECT 1 FROM evidence e"
-                " WHERE e.id = NEW.evidence"
-                " AND e.kind = 'baseline')"
-                f" AND NOT EXISTS (SELECT 1 FROM route_version v WHERE {same_route('v')}"
-                " AND v.version = 1 AND v.incumbent_evidence = NEW.evidence)"
-                f" AND NOT EXISTS (SELECT 1 FROM route_fallback f WHERE {same_route('f')}"
-                " AND f.version = 1 AND f.evidence = NEW.evidence)"
-            ),
+            "NEW.version > 1"
+            " AND EXISTS (SELECT 1 FROM evidence e"
+            " WHERE e.id = NEW.evidence"
+            " AND e.kind = 'baseline')"
+            f" AND NOT EXISTS (SELECT 1 FROM route_version v WHERE {same_route('v')}"
+            " AND v.version = 1 AND v.incumbent_evidence = NEW.evidence)"
+            f" AND NOT EXISTS (SELECT 1 FROM route_fallback f WHERE {same_route('f')}"
+            " AND f.version = 1 AND f.evidence = NEW.evidence)"
         ),
     ),
 )
 
-_EVIDENCE: Final = Guard(
-    "evidence_guard",
+_EVIDENCE: Final = on_insert(
     "evidence",
-    "INSERT",
+    taken("evidence", "id"),
     (
-        taken("evidence", "id"),
+        "baseline_late: the route has versions; a new target needs a verdict or a waiver",
         (
-            "baseline_late: the route has versions; a new target needs a verdict or a waiver",
-            (
-                "NEW.kind = 'baseline'"
-                f" AND EXISTS (SELECT 1 FROM route_version v WHERE {same_route('v')})"
-            ),
+            "NEW.kind = 'baseline'"
+            f" AND EXISTS (SELECT 1 FROM route_version v WHERE {same_route('v')})"
         ),
+    ),
+    (
+        "proof_missing: no such verdict or waiver of this route and target",
         (
-            "proof_missing: no such verdict or waiver of this route and target",
-            (
-                "(NEW.kind = 'verdict' AND NOT EXISTS (SELECT 1 FROM verdict v"
-                f" WHERE v.id = NEW.verdict_id AND {same_route('v')}"
-                " AND v.incumbent = NEW.verdict_incumbent AND v.candidate = NEW.target"
-                " AND v.outcome = 'passed'))"
-                " OR (NEW.kind = 'waiver' AND NOT EXISTS (SELECT 1 FROM waiver w"
-                f" WHERE w.id = NEW.waiver_id AND {same_route('w')}"
-                " AND w.target = NEW.target))"
-            ),
+            "(NEW.kind = 'verdict' AND NOT EXISTS (SELECT 1 FROM verdict v"
+            f" WHERE v.id = NEW.verdict_id AND {same_route('v')}"
+            " AND v.incumbent = NEW.verdict_incumbent AND v.candidate = NEW.target"
+            " AND v.outcome = 'passed'))"
+            " OR (NEW.kind = 'waiver' AND NOT EXISTS (SELECT 1 FROM waiver w"
+            f" WHERE w.id = NEW.waiver_id AND {same_route('w')}"
+            " AND w.target = NEW.target))"
         ),
     ),
 )
@@ -426,5 +417,5 @@ ROUTING: Final = (
     _ROUTE_FALLBACK,
     _EVIDENCE,
     _EVIDENCE_APPROVED,
-    Guard("waiver_guard", "waiver", "INSERT", (taken("waiver", "id"),)),
+    on_insert("waiver", taken("waiver", "id")),
 )

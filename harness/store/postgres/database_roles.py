@@ -16,7 +16,6 @@ from contextlib import suppress
 from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.pool import NullPool
 
 from harness.domain.errors import DatabaseUnusable, InputError, NotFound
 from harness.store import engine
@@ -90,16 +89,12 @@ def grant(url: str, role: str, *, only_show: bool = False) -> Sequence[str]:
             "SQLite has no roles: the file's mode says who may change it. With PostgreSQL two "
             "roles keep apart who migrates and who runs"
         )
-    made = engine.make(parsed, poolclass=NullPool)
-    try:
-        with translated(), made.begin() as db:
-            _check_role(db, role)
-            found = statements(db, role)
-            if not only_show:
-                _execute(db, found)
-            return found
-    finally:
-        made.dispose()
+    with engine.temporary(parsed) as made, translated(), made.begin() as db:
+        _check_role(db, role)
+        found = statements(db, role)
+        if not only_show:
+            _execute(db, found)
+        return found
 
 
 def renew(db: sa.Connection) -> None:
@@ -151,12 +146,8 @@ def _execute(db: sa.Connection, found: Sequence[str]) -> None:
 
 def owner_needed(url: str, what: str) -> str:
     """Says which role may do `what` to the tables instead of the one of the URL."""
-    made = engine.make(engine.parse(url), poolclass=NullPool)
-    try:
-        with translated(), made.connect() as db:
-            role, owner = db.execute(_OWNER).one()
-    finally:
-        made.dispose()
+    with engine.temporary(url) as made, translated(), made.connect() as db:
+        role, owner = db.execute(_OWNER).one()
     return (
         f"the role {role!r} may not {what}: it does not own the tables. Run `swapgate db "
         f"upgrade` once with their owner {owner!r} in `database_url`, where the signing key "
@@ -172,13 +163,9 @@ def does_both(url: str) -> str | None:
     parsed = engine.parse(url)
     if parsed.get_backend_name() != "postgresql":
         return None
-    made = engine.make(parsed, poolclass=NullPool)
-    try:
-        with translated(), made.connect() as db:
-            role = str(db.execute(sa.text("SELECT current_user")).scalar_one())
-            return role if db.execute(_POWERS, {"role": role}).scalar() else None
-    finally:
-        made.dispose()
+    with engine.temporary(parsed) as made, translated(), made.connect() as db:
+        role = str(db.execute(sa.text("SELECT current_user")).scalar_one())
+        return role if db.execute(_POWERS, {"role": role}).scalar() else None
 
 
 _SESSION: Final = sa.text("SELECT pg_backend_pid()")
@@ -192,14 +179,11 @@ def require_own_session(url: str) -> None:
     parsed = engine.parse(url)
     if parsed.get_backend_name() != "postgresql":
         return
-    made = engine.make(parsed, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-    try:
-        # A server that is away is not refused: who starts goes on without it.
-        with suppress(sa.exc.SQLAlchemyError):
-            if _is_shared(made):
-                raise DatabaseUnusable(_refusal(parsed))
-    finally:
-        made.dispose()
+    # A server that is away is not refused: who starts goes on without it.
+    autocommit = engine.temporary(parsed, isolation_level="AUTOCOMMIT")
+    with autocommit as made, suppress(sa.exc.SQLAlchemyError):
+        if _is_shared(made):
+            raise DatabaseUnusable(_refusal(parsed))
 
 
 def _is_shared(made: sa.Engine) -> bool:

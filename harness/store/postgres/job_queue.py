@@ -15,7 +15,6 @@ import procrastinate
 import sqlalchemy as sa
 from procrastinate import exceptions
 from procrastinate.sql import queries
-from sqlalchemy.pool import NullPool
 
 from harness.domain.errors import ConfigError, StoreUnavailable
 from harness.ports import QueuedJob
@@ -48,16 +47,12 @@ def install(url: str) -> None:
     does nothing where they are. Raises ConfigError for SQLite.
     """
     parsed = _require_postgres(url)
-    made = engine.make(parsed, poolclass=NullPool)
-    try:
-        with translated(), made.begin() as db:
-            db.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-            db.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
-            db.exec_driver_sql(_VERSION)
-            _apply(db)
-            database_roles.renew(db)
-    finally:
-        made.dispose()
+    with engine.temporary(parsed) as made, translated(), made.begin() as db:
+        db.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+        db.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+        db.exec_driver_sql(_VERSION)
+        _apply(db)
+        database_roles.renew(db)
 
 
 def _apply(db: sa.Connection) -> None:

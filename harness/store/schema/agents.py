@@ -6,6 +6,9 @@ the change, is a trigger (`store/guards/agents`). Sessions are deleted for priva
 grants and switch requests name one without a foreign key.
 """
 
+from dataclasses import asdict
+from typing import Final
+
 import sqlalchemy as sa
 
 from harness.domain.agents.agent import Agent, AgentTool, ModelChoice, ModelKind
@@ -16,6 +19,7 @@ from harness.store.schema.columns import (
     Row,
     Values,
     free_text,
+    index_where,
     json_value,
     metadata,
     not_blank,
@@ -28,6 +32,7 @@ from harness.store.schema.columns import (
     values_of,
 )
 from harness.store.schema.evals import target
+from harness.store.schema.stored_row import Record
 
 IS_PENDING = sa.text("state = 'pending'")
 IS_KEPT = sa.text("deleted_at IS NULL")
@@ -52,13 +57,7 @@ agent = sa.Table(
     time("deleted_at", nullable=True),
     not_blank("name"),
     sa.Index("ix_agent_owner_key", "owner_key", "created_at", "id"),
-    sa.Index(
-        "ix_agent_created_at",
-        "created_at",
-        "id",
-        sqlite_where=IS_KEPT,
-        postgresql_where=IS_KEPT,
-    ),
+    index_where("ix_agent_created_at", IS_KEPT, "created_at", "id"),
 )
 
 # Decided once, never deleted; its words may be blanked (triggers).
@@ -94,12 +93,7 @@ agent_switch = sa.Table(
     sa.Index("ix_agent_switch_session", "session", "asked_at"),
     sa.Index("ix_agent_switch_asked_at", "asked_at", "id"),
     sa.Index("ix_agent_switch_state", "state", "asked_at", "id"),
-    sa.Index(
-        "ix_agent_switch_pending",
-        "expires_at",
-        sqlite_where=IS_PENDING,
-        postgresql_where=IS_PENDING,
-    ),
+    index_where("ix_agent_switch_pending", IS_PENDING, "expires_at"),
 )
 
 # Revoked once, else never changed or deleted (triggers).
@@ -131,12 +125,7 @@ agent_grant = sa.Table(
     sa.UniqueConstraint("request", "target"),
     sa.Index("ix_agent_grant_agent", "agent", "created_at"),
     sa.Index("ix_agent_grant_created_at", "created_at", "id"),
-    sa.Index(
-        "ix_agent_grant_valid",
-        "expires_at",
-        sqlite_where=IS_VALID,
-        postgresql_where=IS_VALID,
-    ),
+    index_where("ix_agent_grant_valid", IS_VALID, "expires_at"),
 )
 
 
@@ -154,14 +143,6 @@ def agent_from_row(row: Row) -> Agent:
     return Agent(**plain(row) | read)
 
 
-def switch_request_to_row(request: ModelSwitchRequest) -> Values:
-    return values_of(request)
-
-
-def switch_request_from_row(row: Row) -> ModelSwitchRequest:
-    return record_of(ModelSwitchRequest, row)
-
-
 def grant_to_row(grant: AgentGrant) -> Values:
     return values_of(grant, request=grant.request or None)
 
@@ -169,3 +150,8 @@ def grant_to_row(grant: AgentGrant) -> Values:
 def grant_from_row(row: Row) -> AgentGrant:
     # A router's row is none of the database's: it has attributes alone.
     return record_of(AgentGrant, row, request=row.request or "")
+
+
+AGENT: Final = Record(agent, agent_from_row, asdict)
+AGENT_SWITCH: Final = Record.by_fields(agent_switch, ModelSwitchRequest)
+AGENT_GRANT: Final = Record(agent_grant, grant_from_row, grant_to_row)

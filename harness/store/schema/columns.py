@@ -218,6 +218,22 @@ def signature() -> sa.Column[str]:
     return sa.Column(SIGNATURE, sa.Text, nullable=True)
 
 
+def index_where(
+    name: str,
+    where: sa.ColumnElement[bool] | sa.TextClause,
+    *columns: str,
+    unique: bool = False,
+) -> sa.Index:
+    """Builds an index over the rows that a condition holds of."""
+    return sa.Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
+
+
+def unique_where(
+    name: str, where: sa.ColumnElement[bool] | sa.TextClause, *columns: str
+) -> sa.Index:
+    return index_where(name, where, *columns, unique=True)
+
+
 # A row to write, by column.
 Values = dict[str, object]
 # A row that was read: the columns' types are only known to the tables.

@@ -27,9 +27,11 @@ from harness.store.schema.columns import (
     record_of,
     text,
     time,
+    unique_where,
     values_of,
 )
 from harness.store.schema.evals import eval_run, target
+from harness.store.schema.stored_row import Record
 
 IS_OPEN = sa.text("closed_at IS NULL")
 IS_RUNNING = sa.text("state = 'running'")
@@ -55,14 +57,7 @@ drift_watch = sa.Table(
     at_least("epochs", 1),
     sa.CheckConstraint("alpha > 0 AND alpha < 1", name="alpha_share"),
     sa.CheckConstraint("(state = 'closed') = (closed_at IS NOT NULL)", name="closed_when"),
-    sa.Index(
-        "uq_drift_watch_open",
-        "target",
-        "suite",
-        unique=True,
-        sqlite_where=IS_OPEN,
-        postgresql_where=IS_OPEN,
-    ),
+    unique_where("uq_drift_watch_open", IS_OPEN, "target", "suite"),
 )
 
 # One running check per watch, whichever control process starts it.
@@ -85,13 +80,7 @@ drift_check = sa.Table(
     at_least("number", 0),
     sa.CheckConstraint("(state = 'running') = (ended_at IS NULL)", name="ended_when"),
     sa.Index("ix_drift_check_started_at", "started_at"),
-    sa.Index(
-        "uq_drift_check_running",
-        "watch",
-        unique=True,
-        sqlite_where=IS_RUNNING,
-        postgresql_where=IS_RUNNING,
-    ),
+    unique_where("uq_drift_check_running", IS_RUNNING, "watch"),
 )
 
 
@@ -124,3 +113,7 @@ def check_from_row(row: Row) -> DriftCheck:
         scores=tuple((item, score) for item, score in row.scores),
         evidence=DriftEvidence(**row.evidence) if row.evidence else None,
     )
+
+
+DRIFT_CHECK: Final = Record(drift_check, check_from_row, check_to_row)
+DRIFT_WATCH: Final = Record(drift_watch, watch_from_row, watch_to_row)

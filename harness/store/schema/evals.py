@@ -2,6 +2,8 @@
 leases, and of the samples that the runs measured; their rows as domain objects and back.
 """
 
+from typing import Final
+
 import sqlalchemy as sa
 
 from harness.domain.content_hash import hash_content
@@ -29,6 +31,7 @@ from harness.store.schema.columns import (
     time,
     values_of,
 )
+from harness.store.schema.stored_row import Record
 
 # Append-only (trigger): the id is the hash of the content.
 target = sa.Table(
@@ -152,10 +155,6 @@ def target_from_row(row: Row) -> Target:
     return Target(row.provider, row.model, row.parameters, RequestPatch(**row.request_patch))
 
 
-def suite_from_row(row: Row) -> SuitePin:
-    return record_of(SuitePin, row)
-
-
 def suite_to_row(pin: SuitePin) -> Values:
     return values_of(pin, digest=pin.digest)
 
@@ -191,3 +190,9 @@ def sample_from_row(row: Row) -> Sample:
     values = plain(row, "answer_sha256", "prompt_sha256")
     error = values.pop("error")
     return Sample(**values, error=SampleError(error) if error else None)
+
+
+EVAL_RUN: Final = Record(eval_run, run_from_row, run_to_row)
+SAMPLE: Final = Record(sample, sample_from_row, sample_to_row)
+SUITE: Final = Record.by_fields(suite, SuitePin, suite_to_row)
+TARGET: Final = Record(target, target_from_row, target_to_row)

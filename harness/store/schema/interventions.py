@@ -2,6 +2,8 @@
 by CLI or REST, freezes and break-glass. Rows become domain objects and back.
 """
 
+from typing import Final
+
 import sqlalchemy as sa
 
 from harness.domain.routing.evidence import BreakGlass
@@ -17,6 +19,7 @@ from harness.store.schema.columns import (
     Row,
     Values,
     free_text,
+    index_where,
     metadata,
     not_blank,
     one_of,
@@ -24,9 +27,11 @@ from harness.store.schema.columns import (
     signature,
     text,
     time,
+    unique_where,
     values_of,
 )
 from harness.store.schema.evals import target
+from harness.store.schema.stored_row import Record
 
 IS_HELD = sa.text("lifted_at IS NULL")
 
@@ -52,12 +57,7 @@ switch = sa.Table(
     not_blank("reason"),
     sa.CheckConstraint("(lifted_at IS NULL) = (lifted_by IS NULL)", name="lifted_by_whom"),
     sa.Index("ix_switch_created_at", "created_at", "id"),
-    sa.Index(
-        "ix_switch_held",
-        "created_at",
-        sqlite_where=IS_HELD,
-        postgresql_where=IS_HELD,
-    ),
+    index_where("ix_switch_held", IS_HELD, "created_at"),
 )
 
 # Lifted once, else never changed or deleted (triggers).
@@ -115,13 +115,7 @@ break_glass = sa.Table(
         " AND (confirmed_at IS NULL) = (waiver IS NULL)",
         name="confirmed_whole",
     ),
-    sa.Index(
-        "ux_break_glass_open",
-        "route",
-        unique=True,
-        sqlite_where=IS_OPEN,
-        postgresql_where=IS_OPEN,
-    ),
+    unique_where("ux_break_glass_open", IS_OPEN, "route"),
     sa.Index("ix_break_glass_created_at", "created_at", "id"),
 )
 
@@ -135,17 +129,10 @@ def switch_from_row(row: Row) -> SwitchRecord:
     return SwitchRecord(thrown, row.lifted_at, row.lifted_by)
 
 
-def freeze_to_row(freeze: Freeze) -> Values:
-    return values_of(freeze)
-
-
 def freeze_from_row(row: Row) -> FreezeRecord:
     return FreezeRecord(record_of(Freeze, row), row.lifted_at, row.lifted_by)
 
 
-def break_glass_to_row(stored: BreakGlass) -> Values:
-    return values_of(stored)
-
-
-def break_glass_from_row(row: Row) -> BreakGlass:
-    return record_of(BreakGlass, row)
+BREAK_GLASS: Final = Record.by_fields(break_glass, BreakGlass)
+FREEZE: Final = Record(freeze, freeze_from_row)
+SWITCH: Final = Record(switch, switch_from_row, switch_to_row)

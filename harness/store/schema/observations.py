@@ -6,7 +6,7 @@ an end); their rows as domain objects and back.
 from collections.abc import Mapping
 from dataclasses import asdict
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -24,6 +24,7 @@ from harness.domain.canary.observation import (
     TrafficPoint,
     TrafficTotal,
 )
+from harness.domain.privacy.capture import CapturedRequest
 from harness.domain.reliability.failover import Failover, FailoverCount
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.table import Arm
@@ -40,11 +41,11 @@ from harness.store.schema.columns import (
     metadata,
     number,
     one_of,
-    plain,
     text,
     time,
     values_of,
 )
+from harness.store.schema.stored_row import Record
 
 captured = sa.Table(
     "captured",
@@ -282,22 +283,6 @@ def total_from_row(row: Row) -> TrafficTotal:
     return TrafficTotal(*values)
 
 
-def spend_to_row(spend: KeySpend) -> Values:
-    return values_of(spend)
-
-
-def spend_from_row(row: Row) -> KeySpend:
-    return KeySpend(**plain(row))
-
-
-def failover_to_row(failover: Failover) -> Values:
-    return values_of(failover)
-
-
-def failover_from_row(row: Row) -> Failover:
-    return Failover(**row._asdict())
-
-
 def failover_count_from_row(row: Row) -> FailoverCount:
     # A sum of counts is a decimal on PostgreSQL.
     return FailoverCount(**(row._asdict() | {"unanswered": int(row.unanswered)}))
@@ -305,3 +290,10 @@ def failover_count_from_row(row: Row) -> FailoverCount:
 
 def traffic_point_from_row(row: Row) -> TrafficPoint:
     return TrafficPoint(row.minute, int(row.requests), int(row.failed), int(row.charged))
+
+
+CAPTURED: Final = Record.by_fields(captured, CapturedRequest)
+BLOCK: Final = Record(block, block_from_row, block_to_row)
+FAILOVER: Final = Record.by_fields(failover, Failover)
+KEY_SPEND: Final = Record.by_fields(key_spend, KeySpend)
+TRAFFIC: Final = Record(traffic, traffic_from_row, traffic_to_row)

@@ -26,16 +26,18 @@ from harness.store.schema.columns import (
     at_least,
     count,
     free_text,
+    index_where,
     json_value,
     metadata,
     not_blank,
     one_of,
-    record_of,
     signature,
     text,
     time,
+    unique_where,
     values_of,
 )
+from harness.store.schema.stored_row import Record
 
 OF_A_KEY: Final = sa.text("key IS NOT NULL")
 
@@ -59,13 +61,7 @@ audit_event = sa.Table(
     sa.Index("ix_audit_event_at", "at", "number"),
     sa.Index("ix_audit_event_actor", "actor", "number"),
     sa.Index("ix_audit_event_action", "action", "number"),
-    sa.Index(
-        "ix_audit_event_key",
-        "key",
-        "number",
-        sqlite_where=OF_A_KEY,
-        postgresql_where=OF_A_KEY,
-    ),
+    index_where("ix_audit_event_key", OF_A_KEY, "key", "number"),
 )
 
 # folded: the name as `Principal.folded` gives it. issuer, subject: of OpenID Connect.
@@ -209,13 +205,7 @@ alert = sa.Table(
     sa.Index("ix_alert_resolved_at", "resolved_at"),
     sa.Index("ix_alert_told", "told", "kind"),
     # One record of a key is open at a time, whoever writes.
-    sa.Index(
-        "uq_alert_open",
-        "key",
-        unique=True,
-        sqlite_where=sa.text("resolved_at IS NULL"),
-        postgresql_where=sa.text("resolved_at IS NULL"),
-    ),
+    unique_where("uq_alert_open", sa.text("resolved_at IS NULL"), "key"),
 )
 
 delivery = sa.Table(
@@ -249,20 +239,8 @@ delivery = sa.Table(
 )
 
 
-def event_to_row(event: AuditEvent) -> Values:
-    return values_of(event)
-
-
-def event_from_row(row: Row) -> AuditEvent:
-    return record_of(AuditEvent, row)
-
-
 def principal_to_row(principal: Principal) -> Values:
     return values_of(principal, folded=principal.folded)
-
-
-def principal_from_row(row: Row) -> Principal:
-    return record_of(Principal, row)
 
 
 def key_to_row(key: ApiKey) -> Values:
@@ -309,22 +287,6 @@ def key_from_row(row: Row) -> ApiKey:
     )
 
 
-def person_link_to_row(link: PersonLink) -> Values:
-    return values_of(link)
-
-
-def person_link_from_row(row: Row) -> PersonLink:
-    return record_of(PersonLink, row)
-
-
-def dashboard_session_to_row(session: DashboardSession) -> Values:
-    return values_of(session)
-
-
-def dashboard_session_from_row(row: Row) -> DashboardSession:
-    return record_of(DashboardSession, row)
-
-
 # A column keeps the name that its first migration gave it.
 _ALERT_COLUMNS: Final = {
     "notified": "told",
@@ -361,9 +323,10 @@ def _time_of_source(text: object) -> datetime | None:
     return at if at.tzinfo is not None else None
 
 
-def delivery_to_row(delivery: Delivery) -> Values:
-    return values_of(delivery)
-
-
-def delivery_from_row(row: Row) -> Delivery:
-    return record_of(Delivery, row)
+ALERT: Final = Record(alert, alert_from_row, alert_to_row)
+AUDIT_EVENT: Final = Record.by_fields(audit_event, AuditEvent)
+PRINCIPAL: Final = Record.by_fields(principal, Principal, principal_to_row)
+API_KEY: Final = Record(api_key, key_from_row, key_to_row)
+PERSON_LINK: Final = Record.by_fields(person_link, PersonLink)
+DASHBOARD_SESSION: Final = Record.by_fields(dashboard_session, DashboardSession)
+DELIVERY: Final = Record.by_fields(delivery, Delivery)

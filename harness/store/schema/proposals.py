@@ -4,6 +4,7 @@ per route and place in a selection, one past the gate and one live rollout per r
 """
 
 from dataclasses import asdict
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -29,6 +30,7 @@ from harness.store.schema.columns import (
     at_least,
     count,
     free_text,
+    index_where,
     json_value,
     metadata,
     not_blank,
@@ -37,10 +39,11 @@ from harness.store.schema.columns import (
     signature,
     text,
     time,
+    unique_where,
     values_of,
 )
 from harness.store.schema.evals import target
-from harness.store.schema.stored_row import parse_json, plain_values
+from harness.store.schema.stored_row import Record, parse_json, plain_values
 
 OPEN_PHASE_VALUES = tuple(phase.value for phase in ProposalPhase if phase in OPEN_PHASES)
 DECIDED_PHASE_VALUES = tuple(p.value for p in ProposalPhase if p not in OPEN_PHASES)
@@ -128,28 +131,11 @@ proposal = sa.Table(
     sa.CheckConstraint(
         "approver IS NULL OR approver <> proposer OR self_approval", name="four_eyes"
     ),
-    sa.Index(
-        "ux_proposal_open_route",
-        "route",
-        "place",
-        unique=True,
-        sqlite_where=_among("phase", OPEN_PHASE_VALUES),
-        postgresql_where=_among("phase", OPEN_PHASE_VALUES),
+    unique_where(
+        "ux_proposal_open_route", _among("phase", OPEN_PHASE_VALUES), "route", "place"
     ),
-    sa.Index(
-        "ux_proposal_past_gate",
-        "route",
-        unique=True,
-        sqlite_where=_among("phase", PAST_GATE_VALUES),
-        postgresql_where=_among("phase", PAST_GATE_VALUES),
-    ),
-    sa.Index(
-        "ix_proposal_open",
-        "created_at",
-        "id",
-        sqlite_where=HAS_NOT_ENDED,
-        postgresql_where=HAS_NOT_ENDED,
-    ),
+    unique_where("ux_proposal_past_gate", _among("phase", PAST_GATE_VALUES), "route"),
+    index_where("ix_proposal_open", HAS_NOT_ENDED, "created_at", "id"),
     sa.Index("ix_proposal_selection", "selection"),
     sa.Index("ix_proposal_created_at", "created_at", "id"),
     sa.Index("ix_proposal_phase", "phase"),
@@ -235,26 +221,13 @@ rollout = sa.Table(
     one_of("state", RolloutState),
     at_least("step", 0),
     at_least("version", 1),
-    sa.Index(
-        "ux_rollout_live_route",
-        "route",
-        unique=True,
-        sqlite_where=_among("state", LIVE_STATE_VALUES),
-        postgresql_where=_among("state", LIVE_STATE_VALUES),
-    ),
+    unique_where("ux_rollout_live_route", _among("state", LIVE_STATE_VALUES), "route"),
     sa.Index("ix_rollout_state", "state"),
     sa.Index("ix_rollout_route", "route", "started_at"),
     sa.Index("ix_rollout_proposal", "proposal"),
     sa.Index("ix_rollout_started_at", "started_at", "id"),
     sa.Index("ix_rollout_candidate", "candidate", "started_at"),
-    sa.Index(
-        "ix_rollout_baking",
-        "state",
-        "started_at",
-        "id",
-        sqlite_where=IS_BAKING,
-        postgresql_where=IS_BAKING,
-    ),
+    index_where("ix_rollout_baking", IS_BAKING, "state", "started_at", "id"),
 )
 
 
@@ -300,10 +273,6 @@ def approval_to_row(approval: Approval) -> Values:
     return values_of(approval, widened=dict(approval.widened))
 
 
-def approval_from_row(row: Row) -> Approval:
-    return record_of(Approval, row)
-
-
 def rollout_to_row(rollout: Rollout) -> Values:
     return values_of(rollout, policy=rollout.policy.as_json())
 
@@ -315,3 +284,9 @@ def rollout_from_row(row: Row) -> Rollout:
         "state": RolloutState(row.state),
     }
     return Rollout(**values)
+
+
+APPROVAL: Final = Record.by_fields(approval, Approval, approval_to_row)
+PROPOSAL: Final = Record(proposal, proposal_from_row, proposal_to_row)
+ROLLOUT: Final = Record(rollout, rollout_from_row, rollout_to_row)
+VERDICT: Final = Record(verdict, verdict_from_row)

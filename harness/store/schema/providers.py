@@ -4,6 +4,7 @@ the models that providers said they served, or list; their rows as domain object
 """
 
 from dataclasses import asdict
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -35,6 +36,7 @@ from harness.store.schema.columns import (
     time,
     values_of,
 )
+from harness.store.schema.stored_row import Record
 
 # Its row stays when it is removed: its keys' rows stand on it.
 provider = sa.Table(
@@ -137,22 +139,6 @@ discovered_model = sa.Table(
 )
 
 
-def credential_to_row(credential: Credential) -> Values:
-    return values_of(credential)
-
-
-def credential_from_row(row: Row) -> Credential:
-    return record_of(Credential, row)
-
-
-def sign_in_to_row(sign_in: SignIn) -> Values:
-    return values_of(sign_in)
-
-
-def sign_in_from_row(row: Row) -> SignIn:
-    return record_of(SignIn, row)
-
-
 def provider_check_to_row(check: ProviderCheck) -> Values:
     return values_of(check, findings=[asdict(finding) for finding in check.findings])
 
@@ -201,3 +187,10 @@ def provider_from_row(row: Row) -> Provider:
         models={model: Capabilities(**can) for model, can in row.models.items()},
         moved=ProviderMove(at, row.moved_by or "", row.moved_because or "") if at else None,
     )
+
+
+CREDENTIAL: Final = Record.by_fields(credential, Credential)
+DISCOVERED_MODEL: Final = Record(discovered_model, discovered_model_from_row, asdict)
+PROVIDER_CHECK: Final = Record(provider_check, provider_check_from_row, provider_check_to_row)
+PROVIDER: Final = Record(provider, provider_from_row, provider_to_row)
+SIGN_IN: Final = Record.by_fields(sign_in, SignIn)

@@ -36,7 +36,7 @@ from harness.store.schema.columns import (
 )
 from harness.store.schema.evals import target
 from harness.store.schema.proposals import verdict
-from harness.store.schema.stored_row import parse_json
+from harness.store.schema.stored_row import Record, parse_json
 
 # The columns of a verdict that its proof is made of, as foreign keys name them.
 _PROOF: Final = ("id", "route", "incumbent", "candidate", "outcome")
@@ -282,6 +282,8 @@ route_fallback = sa.Table(
 IS_NEWEST: Final = _is_newest(route_version)
 IS_FALLBACK_OF_NEWEST: Final = _is_newest(route_fallback)
 NEWEST_SIGNATURES: Final = _newest_signatures()
+# The highest revision of all routes.
+REVISION: Final = sa.select(sa.func.coalesce(sa.func.max(route_version.c.revision), 0))
 
 
 def evidence_to_row(evidence: TargetEvidence) -> Values:
@@ -377,3 +379,6 @@ def record_from_row(row: Row, fallbacks: Mapping[int, tuple[str, ...]]) -> Route
         reason=row.reason,
         verdict=row.verdict_id,
     )
+
+
+WAIVER: Final = Record(waiver, waiver_from_row)

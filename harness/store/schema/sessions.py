@@ -7,6 +7,7 @@ domain objects and back.
 """
 
 from dataclasses import asdict
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -42,7 +43,9 @@ from harness.store.schema.columns import (
     plain,
     text,
     time,
+    unique_where,
 )
+from harness.store.schema.stored_row import Record
 
 IS_RUNNING = sa.text("state = 'running'")
 
@@ -84,13 +87,7 @@ agent_turn = sa.Table(
     one_of("state", TurnState),
     sa.CheckConstraint("(state = 'running') = (ended_at IS NULL)", name="ended_when"),
     sa.Index("ix_agent_turn_session", "session"),
-    sa.Index(
-        "uq_agent_turn_running",
-        "session",
-        unique=True,
-        sqlite_where=IS_RUNNING,
-        postgresql_where=IS_RUNNING,
-    ),
+    unique_where("uq_agent_turn_running", IS_RUNNING, "session"),
 )
 
 # Numbered without gaps; an answer under way ends once, and nothing changes after it (triggers).
@@ -156,14 +153,6 @@ def session_from_row(row: Row) -> AgentSession:
     return AgentSession(**plain(row) | read)
 
 
-def turn_to_row(turn: SessionTurn) -> Values:
-    return {**asdict(turn), "state": turn.state.value}
-
-
-def turn_from_row(row: Row) -> SessionTurn:
-    return SessionTurn(**plain(row) | {"state": TurnState(row.state)})
-
-
 _SERVED = tuple(ServedBy.__dataclass_fields__)
 _USAGE = tuple(MessageUsage.__dataclass_fields__)
 # The rest of a message is in its body.
@@ -219,9 +208,10 @@ idempotent_request = sa.Table(
 )
 
 
-def request_to_row(request: IdempotentRequest) -> Values:
-    return asdict(request)
-
-
-def request_from_row(row: Row) -> IdempotentRequest:
-    return IdempotentRequest(**row._asdict())
+IDEMPOTENT_ANSWER: Final = Record(
+    agent_idempotency, idempotent_answer_from_row, idempotent_answer_to_row
+)
+AGENT_MESSAGE: Final = Record(agent_message, message_from_row, message_to_row)
+AGENT_SESSION: Final = Record(agent_session, session_from_row, session_to_row)
+AGENT_TURN: Final = Record.by_fields(agent_turn, SessionTurn)
+IDEMPOTENT_REQUEST: Final = Record.by_fields(idempotent_request, IdempotentRequest)

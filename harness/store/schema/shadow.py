@@ -4,7 +4,7 @@ domain objects and back.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -25,8 +25,10 @@ from harness.store.schema.columns import (
     signature,
     text,
     time,
+    unique_where,
     values_of,
 )
+from harness.store.schema.stored_row import Record
 
 # Ended once, else never changed or deleted (triggers).
 shadow = sa.Table(
@@ -63,13 +65,7 @@ shadow = sa.Table(
     sa.CheckConstraint("(ended_at IS NULL) = (ended_by IS NULL)", name="ended_by_whom"),
     sa.Index("ix_shadow_started_at", "started_at", "id"),
     sa.Index("ix_shadow_route", "route", "started_at"),
-    sa.Index(
-        "uq_shadow_live",
-        "route",
-        unique=True,
-        sqlite_where=sa.text("ended_at IS NULL"),
-        postgresql_where=sa.text("ended_at IS NULL"),
-    ),
+    unique_where("uq_shadow_live", sa.text("ended_at IS NULL"), "route"),
 )
 
 shadow_tally = sa.Table(
@@ -109,3 +105,6 @@ def tally_from_row(row: Row) -> ShadowTally:
     # JSON writes 1.0 as 1.
     sums = {name: float(value) for name, value in row.sums.items()}
     return ShadowTally(row.shadow, row.day, row.worker, row.counts, sums)
+
+
+SHADOW_TALLY: Final = Record(shadow_tally, tally_from_row, tally_to_row)

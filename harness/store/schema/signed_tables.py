@@ -23,6 +23,11 @@ from harness.store.schema import (
 )
 from harness.store.schema.columns import SIGNATURE, at_least, count, metadata, text, time
 
+# What a message about a row that does not verify says to do next.
+REMEDY: Final = (
+    "`swapgate db check` names every such row, and `swapgate db remove-forged` removes it"
+)
+
 
 def signed_text(name: str) -> sa.Column[str]:
     """Makes a column that the manifest got later: empty until control signs the next one."""

@@ -4,8 +4,9 @@ read the others.
 """
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from functools import cache, lru_cache, partial
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy.engine.default import DefaultDialect
@@ -16,7 +17,10 @@ from harness.store.schema.columns import (
     Json,
     JsonIn,
     Row,
+    Values,
     plain,
+    record_of,
+    values_of,
 )
 
 T = TypeVar("T")
@@ -115,3 +119,25 @@ def parse_json(row: Row, name: str, parse: Callable[[JsonIn], T]) -> T:
 @lru_cache(maxsize=KEPT_VALUES)
 def _parse_text(parse: Callable[[JsonIn], object], text: str) -> object:
     return parse(cast("JsonIn", Json().process_result_value(text, ANY)))
+
+
+@dataclass(frozen=True)
+class Record(Generic[T]):
+    """Declares how objects of one kind are stored: in which table, and how a row becomes an
+    object and an object the values of a row.
+    """
+
+    table: sa.Table
+    read: Callable[[Row], T]
+    write: Callable[[Any], Values] = values_of
+
+    @classmethod
+    def by_fields(
+        cls, table: sa.Table, kind: type[T], write: Callable[[Any], Values] = values_of
+    ) -> "Record[T]":
+        """Declares a record whose columns are named as the fields of its class."""
+        return cls(table, partial(record_of, kind), write)
+
+    @property
+    def signed(self) -> bool:
+        return SIGNATURE in self.table.c

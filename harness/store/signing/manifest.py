@@ -22,8 +22,7 @@ from harness.domain.errors import SignatureInvalid
 from harness.store.schema.columns import SIGNATURE, Row
 from harness.store.schema.operations import api_key, audit_event, meta
 from harness.store.schema.routing import NEWEST_SIGNATURES, route_version
-from harness.store.schema.signed_tables import SIGNED, SignedTable, manifest
-from harness.store.signing.row_signatures import REMEDY
+from harness.store.schema.signed_tables import REMEDY, SIGNED, SignedTable, manifest
 
 # Joined where they are: as ten thousand rows, they would take most of the time of a call.
 _SEPARATOR: Final = "\n"

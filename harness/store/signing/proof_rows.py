@@ -143,7 +143,7 @@ def build_proven(proof: Proof, keyring: Keyring) -> ProvenRows:
         ]
         for name, rows in proof.rows.items()
     }
-    proposal = proposals.proposal_from_row(_only(tables["proposal"], "proposal"))
+    proposal = proposals.PROPOSAL.read(_only(tables["proposal"], "proposal"))
     _refuse_others(proposal, tables)
     samples: dict[str, list[Sample]] = {}
     by_worker: Counter[str] = Counter()
@@ -151,18 +151,18 @@ def build_proven(proof: Proof, keyring: Keyring) -> ProvenRows:
         samples.setdefault(row.run, []).append(_sample(row, stored))
         signer = keyring[split_signature(stored[SIGNATURE])[0]]
         by_worker[row.run] += signer.purpose is KeyPurpose.WORKER
-    approvals = [proposals.approval_from_row(row) for row in tables["approval"]]
+    approvals = [proposals.APPROVAL.read(row) for row in tables["approval"]]
     return ProvenRows(
         proposal=proposal,
-        verdict=proposals.verdict_from_row(_only(tables["verdict"], "verdict")),
-        runs={row.id: evals.run_from_row(row) for row in tables["eval_run"]},
+        verdict=proposals.VERDICT.read(_only(tables["verdict"], "verdict")),
+        runs={row.id: evals.EVAL_RUN.read(row) for row in tables["eval_run"]},
         samples={
             run: tuple(sorted(answers, key=lambda one: (one.position, one.epoch, one.item)))
             for run, answers in samples.items()
         },
         by_worker=by_worker,
-        suites={row.digest: evals.suite_from_row(row) for row in tables["suite"]},
-        targets={row.id: evals.target_from_row(row) for row in tables["target"]},
+        suites={row.digest: evals.SUITE.read(row) for row in tables["suite"]},
+        targets={row.id: evals.TARGET.read(row) for row in tables["target"]},
         approvals=tuple(sorted(approvals, key=lambda one: one.at)),
         changes=tuple(
             _change(row)
@@ -198,4 +198,4 @@ def _sample(row: Row, stored: StoredValues) -> Sample:
     """A sample without its text: whether there was one is told by the text's digest."""
     has_text = stored.get("answer_sha256") not in (None, NO_TEXT)
     values: dict[str, Any] = {"answer": "…" if has_text else "", "prompt": ""}
-    return replace(evals.sample_from_row(row), **values)
+    return replace(evals.SAMPLE.read(row), **values)

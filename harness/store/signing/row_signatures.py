@@ -12,14 +12,11 @@ from harness.domain.operations.principals import LOCAL_PRINCIPAL
 from harness.domain.operations.row_signatures import KeyPurpose, row_payload
 from harness.ports import Signatures, Verifier
 from harness.store.schema.columns import SIGNATURE, Row
-from harness.store.schema.operations import principal_to_row
-from harness.store.schema.signed_tables import SIGNED, SignedTable
+from harness.store.schema.operations import PRINCIPAL
+from harness.store.schema.signed_tables import REMEDY, SIGNED, SignedTable
 from harness.store.schema.stored_row import ANY, StoredRow, default_text
 
 UNSIGNED: Final = "it has no signature"
-REMEDY: Final = (
-    "`swapgate db check` names every such row, and `swapgate db remove-forged` removes it"
-)
 
 
 def named(signed: SignedTable, values: Mapping[str, Any]) -> str:
@@ -67,7 +64,7 @@ _COVERED: Final = {
     for name, signed in SIGNED.items()
 }
 # A migration, which has no key, wrote it; it holds as long as it says what the code says.
-_LOCAL: Final = covered_values(SIGNED["principal"], principal_to_row(LOCAL_PRINCIPAL))
+_LOCAL: Final = covered_values(SIGNED["principal"], PRINCIPAL.write(LOCAL_PRINCIPAL))
 
 
 def stored_values(signed: SignedTable, values: Mapping[str, Any]) -> dict[str, object]:

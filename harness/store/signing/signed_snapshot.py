@@ -16,17 +16,17 @@ from harness.domain.errors import SignatureInvalid, SnapshotInvalid
 from harness.domain.operations.row_signatures import Revocations, SignedRows
 from harness.domain.providers.credentials import keys_for_routers
 from harness.domain.routing.kill_switch import active_switches
-from harness.domain.routing.snapshot_lineage import Lineage
+from harness.domain.routing.snapshot_lineage import Lineage, head_text
 from harness.domain.routing.table import RoutingTable, Snapshot
 from harness.domain.routing.target import Target
 from harness.ports import Verifier
 from harness.store.rules import grants
-from harness.store.schema.agents import agent_grant, grant_from_row
+from harness.store.schema.agents import AGENT_GRANT, agent_grant
 from harness.store.schema.columns import SIGNATURE, Row
-from harness.store.schema.evals import target, target_from_row
-from harness.store.schema.interventions import switch_from_row
-from harness.store.schema.operations import key_from_row
-from harness.store.schema.providers import credential_from_row, provider_from_row
+from harness.store.schema.evals import TARGET, target
+from harness.store.schema.interventions import SWITCH
+from harness.store.schema.operations import API_KEY
+from harness.store.schema.providers import CREDENTIAL, PROVIDER
 from harness.store.schema.routing import route_fallback, route_from_row, route_version
 from harness.store.schema.shadow import shadow_from_row
 from harness.store.schema.signed_tables import SIGNED
@@ -34,7 +34,6 @@ from harness.store.schema.stored_row import StoredRow
 from harness.store.signing import manifest as manifests
 from harness.store.signing.row_faults import CHAINS
 from harness.store.signing.row_signatures import RowVerifier, covered_values
-from harness.store.sql.installation import head_text
 from harness.store.unit_of_work import Unit
 
 LIVE: Final = tuple(name for name, table in SIGNED.items() if table.live is not None)
@@ -154,7 +153,7 @@ def _built(signed_rows: SignedRows, etag: str, now: datetime) -> Snapshot:
         )
         for row in tables[route_version.name]
     }
-    granted = [grant_from_row(row) for row in tables.get(agent_grant.name, ())]
+    granted = [AGENT_GRANT.read(row) for row in tables.get(agent_grant.name, ())]
     grants_now = tuple(grant for grant in granted if now < grant.expires_at)
     used = frozenset(grant.target for grant in grants_now).union(
         *(route.targets for route in routes.values())
@@ -162,7 +161,7 @@ def _built(signed_rows: SignedRows, etag: str, now: datetime) -> Snapshot:
     live = [
         shadow_from_row(row, targets).shadow for row in _newest(tables["shadow"], "started_at")
     ]
-    thrown = [switch_from_row(row).switch for row in _newest(tables["switch"], "created_at")]
+    thrown = [SWITCH.read(row).switch for row in _newest(tables["switch"], "created_at")]
     keys = sorted(tables["api_key"], key=lambda row: (row.created_at, row.id))
     revoked = frozenset(signed_rows.revoked).union(
         *(revocations.ids for revocations in signed_rows.former)
@@ -176,12 +175,12 @@ def _built(signed_rows: SignedRows, etag: str, now: datetime) -> Snapshot:
             routes,
             {id_: row for id_, row in targets.items() if id_ in used},
         ),
-        {row.name: provider_from_row(row) for row in tables["provider"]},
-        grants(key_from_row(row) for row in keys if row.id not in revoked),
+        {row.name: PROVIDER.read(row) for row in tables["provider"]},
+        grants(API_KEY.read(row) for row in keys if row.id not in revoked),
         etag,
         active_switches(thrown, now),
         tuple(live),
-        keys_for_routers([credential_from_row(row) for row in stored], now),
+        keys_for_routers([CREDENTIAL.read(row) for row in stored], now),
         signed_rows,
         _lineage(signed_rows),
         revoked,
@@ -209,7 +208,7 @@ def _newest(rows: list[Row], time: str) -> list[Row]:
 
 
 def _target(row: Row) -> Target:
-    found = target_from_row(row)
+    found = TARGET.read(row)
     if found.id != row.id:
         raise SnapshotInvalid(
             f"target {row.id} was edited in the database: its content is {found.id}'s. "

@@ -7,7 +7,7 @@ look at, page by page, and what each model did in sessions (part of `Listings`).
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -18,40 +18,25 @@ from harness.domain.agents.grant import AgentGrant
 from harness.domain.agents.message import MessageRole, SessionMessage
 from harness.domain.agents.model_figures import ModelUsage
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.errors import NotFound
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.store.schema.agents import (
+    AGENT,
+    AGENT_GRANT,
+    AGENT_SWITCH,
     agent,
-    agent_from_row,
     agent_grant,
     agent_switch,
-    grant_from_row,
-    grant_to_row,
-    switch_request_from_row,
-    switch_request_to_row,
 )
 from harness.store.schema.sessions import (
+    AGENT_MESSAGE,
+    AGENT_SESSION,
     agent_message,
     agent_session,
-    message_from_row,
-    session_from_row,
 )
 from harness.store.sql.pages import Column, Order, PageReader
-from harness.store.unit_of_work import Unit
+from harness.store.sql.records import Records
 
-AGENT = sa.select(agent).where(agent.c.id == sa.bindparam("which"))
-REQUESTS = sa.select(agent_switch)
-REQUEST = REQUESTS.where(agent_switch.c.id == sa.bindparam("which"))
-PENDING = REQUESTS.where(agent_switch.c.state == SwitchState.PENDING.value).order_by(
-    agent_switch.c.expires_at, agent_switch.c.id
-)
-OF_SESSION = REQUESTS.where(agent_switch.c.session == sa.bindparam("session")).order_by(
-    agent_switch.c.asked_at.desc(), agent_switch.c.id.desc()
-)
 BLANK = {"model_requested": "", "reason": "", "omissions": [], "figures": {}}
-GRANTS = sa.select(agent_grant).order_by(
-    agent_grant.c.created_at.desc(), agent_grant.c.id.desc()
-)
 NAMED = sa.or_(
     *(
         sa.exists().where(table.c.agent == agent.c.id)
@@ -60,124 +45,86 @@ NAMED = sa.or_(
 )
 
 
-class Agents:
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
+class Agents(Records[Agent]):
+    """Agents, deleted ones too."""
 
-    def add(self, new: Agent) -> None:
-        self._unit.write(sa.insert(agent), asdict(new))
-
-    def get(self, id_: str) -> Agent:
-        """A deleted one, too. Raises NotFound."""
-        row = self._unit.read(AGENT, {"which": id_}).first()
-        if row is None:
-            raise NotFound(
-                f"there is no agent {id_}; GET /agents shows them", code="agent_not_found"
-            )
-        return agent_from_row(row)
+    record = AGENT
+    missing = "there is no agent {}; GET /agents shows them"
+    missing_code = "agent_not_found"
 
     def lock(self, id_: str) -> Agent:
+        """Loads an agent, and makes others that lock one wait until the unit of work ends."""
         self._unit.serialize()
         return self.get(id_)
 
     def save(self, known: Agent) -> None:
-        self._unit.write(sa.update(agent).where(agent.c.id == known.id), asdict(known))
+        self._change(self._is(known.id), **self.record.write(known))
 
     def forget(self, before: datetime) -> int:
-        """Delete those deleted before that nothing refers to any more; how many."""
-        return self._unit.write(sa.delete(agent).where(agent.c.deleted_at < before, ~NAMED))
+        """Deletes the agents deleted before a time to which no row refers; returns how many."""
+        return self._delete(agent.c.deleted_at < before, ~NAMED)
 
 
-class SwitchRequests:
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
-
-    def add(self, new: ModelSwitchRequest) -> None:
-        self._unit.write(sa.insert(agent_switch), switch_request_to_row(new))
-
-    def get(self, id_: str) -> ModelSwitchRequest:
-        row = self._unit.read(REQUEST, {"which": id_}).first()
-        if row is None:
-            raise NotFound(
-                f"there is no switch request {id_}; `swapgate agent requests` lists them"
-            )
-        return switch_request_from_row(row)
+class SwitchRequests(Records[ModelSwitchRequest]):
+    record = AGENT_SWITCH
+    order = (agent_switch.c.asked_at.desc(), agent_switch.c.id.desc())
+    missing = "there is no switch request {}; `swapgate agent requests` lists them"
 
     def decide(self, decided: ModelSwitchRequest) -> None:
         """Saves the request's state and who decided. An approval comes after its grants."""
-        changes = {
-            "state": decided.state.value,
-            "decided_at": decided.decided_at,
-            "decided_by": decided.decided_by,
-            "decided_with": decided.decided_with,
-            "decision_reason": decided.decision_reason,
-        }
-        same = agent_switch.c.id == decided.id
-        self._unit.write(sa.update(agent_switch).where(same).values(changes))
+        row = self.record.write(decided)
+        names = ("state", "decided_at", "decided_by", "decided_with", "decision_reason")
+        self._change(self._is(decided.id), **{name: row[name] for name in names})
 
     def of_session(self, session: str) -> Sequence[ModelSwitchRequest]:
-        rows = self._unit.read(OF_SESSION, {"session": session})
-        return [switch_request_from_row(row) for row in rows]
+        """Lists a session's switch requests of all states, newest first."""
+        return self._all(self._select(agent_switch.c.session == session))
 
     def pending(self, *, session: str | None = None) -> Sequence[ModelSwitchRequest]:
-        """The one that expires first comes first; those that have expired, too.
+        """Lists the pending requests, expired ones too; the first to expire comes first.
 
         In a unit of work that writes, nobody else decides before its end.
         """
-        # Whoever decides on them, or closes their sessions, is alone until the end of the unit.
         self._unit.serialize()
-        query = PENDING
+        query = self._select(agent_switch.c.state == SwitchState.PENDING.value)
         if session is not None:
             query = query.where(agent_switch.c.session == session)
-        return [switch_request_from_row(row) for row in self._unit.read(query)]
+        by_end = (agent_switch.c.expires_at, agent_switch.c.id)
+        return self._all(query.order_by(None).order_by(*by_end))
 
     def blank(self, session: str) -> None:
-        decided = (
-            agent_switch.c.session == session,
-            agent_switch.c.state != SwitchState.PENDING.value,
-        )
-        self._unit.write(sa.update(agent_switch).where(*decided).values(BLANK))
+        """Takes the agents' words out of the requests that are decided."""
+        decided = agent_switch.c.state != SwitchState.PENDING.value
+        self._change(agent_switch.c.session == session, decided, **BLANK)
 
 
-class AgentGrants:
+class AgentGrants(Records[AgentGrant]):
     """Written by who consents: they are signed with control's key. None is ever deleted."""
 
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
-
-    def add(self, new: AgentGrant) -> None:
-        self._unit.insert(agent_grant, grant_to_row(new))
-
-    def get(self, id_: str) -> AgentGrant:
-        found = self._read(GRANTS.where(agent_grant.c.id == id_))
-        if not found:
-            raise NotFound(f"there is no grant {id_}")
-        return found[0]
+    record = AGENT_GRANT
+    order = (agent_grant.c.created_at.desc(), agent_grant.c.id.desc())
+    missing = "there is no grant {}"
 
     def revoke(self, id_: str, now: datetime) -> AgentGrant:
-        """Again changes nothing. Raises NotFound."""
+        """Revokes a grant; revoking it again changes nothing. Raises NotFound."""
         self._unit.serialize()
         stored = self.get(id_)
         if stored.revoked_at is not None:
             return stored
-        self._unit.amend(agent_grant, agent_grant.c.id == id_, {"revoked_at": now})
+        self._unit.amend(agent_grant, self._is(id_), {"revoked_at": now})
         return replace(stored, revoked_at=now)
 
     def not_revoked(self, *, agent: str | None = None) -> Sequence[AgentGrant]:
         """Lists the grants that nobody revoked, newest first; expired ones too. Raises
         SignatureInvalid where one was changed.
         """
-        query = GRANTS.where(agent_grant.c.revoked_at.is_(None))
+        query = self._select(agent_grant.c.revoked_at.is_(None))
         if agent is not None:
-            return self._read(query.where(agent_grant.c.agent == agent))
+            return self._all(query.where(agent_grant.c.agent == agent))
         # In the order of the index of those that are not revoked: few, of all that ever were.
-        return self._read(
+        return self._all(
             query.order_by(None).order_by(agent_grant.c.expires_at, agent_grant.c.id)
         )
-
-    def _read(self, query: sa.Select[tuple[object, ...]]) -> "list[AgentGrant]":
-        rows = self._unit.checked(agent_grant, self._unit.read(query))
-        return [grant_from_row(row) for row in rows]
 
 
 def _newest_first(*columns: Column) -> Order:
@@ -203,7 +150,7 @@ class AgentListings(PageReader):
             query = query.where(
                 agent.c.owner_key == owner_key if owner_key else agent.c.owner_key.is_(None)
             )
-        return self.plain(query, NEWEST_AGENTS, page_request, agent_from_row)
+        return self.page(AGENT, query, NEWEST_AGENTS, page_request)
 
     def sessions(
         self,
@@ -221,13 +168,13 @@ class AgentListings(PageReader):
         if parent is not None:
             spawned_by = agent_session.c.parent
             query = query.where(spawned_by == parent if parent else spawned_by.is_(None))
-        return self.plain(query, NEWEST_SESSIONS, page_request, session_from_row)
+        return self.page(AGENT_SESSION, query, NEWEST_SESSIONS, page_request)
 
     def session_messages(
         self, page_request: PageRequest = FIRST_PAGE, *, session: str
     ) -> Page[SessionMessage]:
         query = sa.select(agent_message).where(agent_message.c.session == session)
-        return self.plain(query, BY_POSITION, page_request, message_from_row)
+        return self.page(AGENT_MESSAGE, query, BY_POSITION, page_request)
 
     def model_usage(self, *, sessions: Collection[str]) -> Sequence[ModelUsage]:
         message = agent_message.c
@@ -272,7 +219,7 @@ class AgentListings(PageReader):
             query = query.where(agent_switch.c.session == session)
         if pending_only:
             query = query.where(agent_switch.c.state == SwitchState.PENDING.value)
-        return self.plain(query, NEWEST_REQUESTS, page_request, switch_request_from_row)
+        return self.page(AGENT_SWITCH, query, NEWEST_REQUESTS, page_request)
 
     def agent_grants(
         self, page_request: PageRequest = FIRST_PAGE, *, agent: str | None = None
@@ -280,4 +227,4 @@ class AgentListings(PageReader):
         query = sa.select(agent_grant)
         if agent is not None:
             query = query.where(agent_grant.c.agent == agent)
-        return self.signed(agent_grant, query, NEWEST_GRANTS, page_request, grant_from_row)
+        return self.page(AGENT_GRANT, query, NEWEST_GRANTS, page_request)

@@ -28,9 +28,8 @@ from harness.domain.operations.audit import (
 from harness.domain.pagination import PageRequest
 from harness.store.schema.columns import storable
 from harness.store.schema.operations import (
+    AUDIT_EVENT,
     audit_event,
-    event_from_row,
-    event_to_row,
 )
 from harness.store.sql.pages import Order, Rows, read_page
 from harness.store.unit_of_work import Unit
@@ -77,22 +76,22 @@ class AuditLog:
             ),
             self._secret,
         )
-        self._unit.write(sa.insert(audit_event), event_to_row(event))
+        self._unit.write(sa.insert(audit_event), AUDIT_EVENT.write(event))
         return event
 
     def tail(self, limit: int = 50) -> Sequence[AuditEvent]:
-        return [event_from_row(row) for row in self._unit.read(NEWEST.limit(limit))]
+        return [AUDIT_EVENT.read(row) for row in self._unit.read(NEWEST.limit(limit))]
 
     def all(self) -> Iterator[AuditEvent]:
         """Yields all events, read page by page: the log of years need not fit into memory."""
         after = 0
         while page := self._unit.read(NEXT_PAGE, {"after": after}).all():
-            yield from (event_from_row(row) for row in page)
+            yield from (AUDIT_EVENT.read(row) for row in page)
             after = page[-1].number
 
     def get(self, number: int) -> AuditEvent | None:
         row = self._unit.read(NEWEST.where(audit_event.c.number == number)).first()
-        return None if row is None else event_from_row(row)
+        return None if row is None else AUDIT_EVENT.read(row)
 
     def for_subject(
         self, subject: str, *, since: datetime, limit: int, actions: Collection[str] = ()
@@ -101,11 +100,11 @@ class AuditLog:
         query = NEWEST.where(audit_event.c.subject == subject, audit_event.c.at >= since)
         if actions:
             query = query.where(audit_event.c.action.in_(sorted(actions)))
-        return [event_from_row(row) for row in self._unit.read(query.limit(limit))]
+        return [AUDIT_EVENT.read(row) for row in self._unit.read(query.limit(limit))]
 
     def after(self, number: int, limit: int = EVENTS_PER_PAGE) -> Sequence[AuditEvent]:
         query = NEXT_PAGE.limit(limit)
-        return [event_from_row(row) for row in self._unit.read(query, {"after": number})]
+        return [AUDIT_EVENT.read(row) for row in self._unit.read(query, {"after": number})]
 
     def break_after(self, mark: AuditPosition, events: Sequence[AuditEvent]) -> int | None:
         """Finds the first of the events that follow `mark` at which the chain breaks; None when

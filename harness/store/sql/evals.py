@@ -23,25 +23,22 @@ from harness.domain.evals.run import (
 )
 from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.pagination import MOST_LISTED
-from harness.store.refusals import no_such_run
 from harness.store.rules import ENDED, checked_sample
+from harness.store.schema.columns import Values
 from harness.store.schema.evals import (
+    EVAL_RUN,
+    SAMPLE,
+    SUITE,
     eval_run,
-    run_from_row,
-    run_to_row,
     sample,
-    sample_from_row,
-    sample_to_row,
     suite,
-    suite_from_row,
-    suite_to_row,
     target,
 )
 from harness.store.sql.json_rows import look_up
-from harness.store.unit_of_work import Unit
+from harness.store.sql.records import Records
 
+NO_SUCH_RUN: Final = "there is no eval run {}; `swapgate eval list` shows them"
 NOTHING: Final = hash_content(b"")
-SUITES = sa.select(suite).order_by(suite.c.created_at.desc(), suite.c.digest)
 NEWEST_RUNS = sa.select(eval_run).order_by(eval_run.c.created_at.desc(), eval_run.c.id.desc())
 _of_target = eval_run.alias("of_target").c
 _first_suite = (
@@ -96,7 +93,6 @@ UNFINISHED: Final = NEWEST_RUNS.where(
     eval_run.c.fingerprint == sa.bindparam("fingerprint"),
     eval_run.c.state.in_([state.value for state in RUNNABLE_STATES]),
 )
-ONE_RUN = sa.select(eval_run).where(eval_run.c.id == sa.bindparam("run"))
 SHARED_RUN = NEWEST_RUNS.where(
     eval_run.c.fingerprint == sa.bindparam("fingerprint"),
     eval_run.c.created_at >= sa.bindparam("not_before"),
@@ -187,51 +183,32 @@ PROGRESS = sa.select(
 ).where(sample.c.run == sa.bindparam("run"))
 
 
-class Suites:
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
+class Suites(Records[SuitePin]):
+    record = SUITE
+    order = (suite.c.created_at.desc(), suite.c.digest)
+    missing = "no suite with the digest {} is stored"
 
     def put(self, pin: SuitePin, now: datetime) -> None:
         """Stores a suite's pin under its digest: the same digest again changes nothing."""
-        self._unit.write_new(suite, suite_to_row(pin) | {"created_at": now})
+        self._unit.write_new(suite, self.record.write(pin) | {"created_at": now})
 
-    def get(self, digest: str) -> SuitePin:
+    def get(self, id_: str) -> SuitePin:
         """Loads the pin of a suite by its digest. Raises NotFound."""
-        found = self._unit.once((suite.name, digest), lambda: self._find(digest))
-        if found is None:
-            raise NotFound(f"no suite with the digest {digest} is stored")
-        return found
-
-    def _find(self, digest: str) -> SuitePin | None:
-        row = self._unit.read(SUITES.where(suite.c.digest == digest)).first()
-        if row is None:
-            return None
-        self._unit.checked(suite, [row])
-        return suite_from_row(row)
+        return self._unit.once((suite.name, id_), lambda: super(Suites, self).get(id_))
 
     def all(self) -> Sequence[SuitePin]:
-        return [
-            suite_from_row(row) for row in self._unit.checked(suite, self._unit.read(SUITES))
-        ]
+        """Lists the pins of all suites, newest first."""
+        return self._all(self._select())
 
 
-class EvalRuns:
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
-
-    def add(self, run: EvalRun) -> None:
-        self._unit.insert(eval_run, run_to_row(run))
+class EvalRuns(Records[EvalRun]):
+    record = EVAL_RUN
+    order = (eval_run.c.created_at.desc(), eval_run.c.id.desc())
+    missing = NO_SUCH_RUN
 
     def add_new(self, run: EvalRun) -> bool:
         """Adds a run unless one of its id is there; returns whether it was added."""
-        return self._unit.write_new(eval_run, run_to_row(run))
-
-    def get(self, run: str) -> EvalRun:
-        row = self._unit.read(ONE_RUN, {"run": run}).first()
-        if row is None:
-            raise no_such_run(run)
-        self._unit.checked(eval_run, [row])
-        return run_from_row(row)
+        return self._unit.write_new(eval_run, self.record.write(run))
 
     def list(
         self, *, states: Sequence[RunState] = (), limit: int = MOST_LISTED
@@ -239,15 +216,11 @@ class EvalRuns:
         """Lists the runs, newest first, `limit` at the most; those of all states when none is
         named.
         """
-        query = NEWEST_RUNS
-        if states:
-            query = query.where(eval_run.c.state.in_([state.value for state in states]))
-        return self._believed(query.limit(limit))
+        query = self._select(*([eval_run.c.state.in_(states)] if states else []))
+        return self._believed(self._unit.read(query.limit(limit)))
 
     def of_targets(self, targets: Collection[str]) -> Sequence[EvalRun]:
-        query = NEWEST_RUNS.where(eval_run.c.target.in_(sorted(targets)))
-        found = self._unit.checked(eval_run, self._unit.read(query))
-        return [run_from_row(row) for row in found]
+        return self._all(self._select(eval_run.c.target.in_(sorted(targets))))
 
     def of_suite(self, target: str, suite: str, suite_digest: str) -> Iterator[EvalRun]:
         """Yields a target's runs of one version of a suite, newest first. They are read some at
@@ -257,26 +230,22 @@ class EvalRuns:
         query, most = OF_SUITE, FIRST_RUNS
         while True:
             rows = self._unit.read(query, {**wanted, "most": most}).all()
-            yield from map(run_from_row, self._unit.checked(eval_run, rows))
+            yield from self._verified(rows)
             if len(rows) < most:
                 return
             query, most = OF_SUITE_BEFORE, min(2 * most, MOST_LISTED)
             wanted |= {"before": rows[-1].created_at, "before_id": rows[-1].id}
 
     def unfinished(self, fingerprint: str) -> Sequence[EvalRun]:
-        rows = self._unit.read(UNFINISHED, {"fingerprint": fingerprint})
-        return [run_from_row(row) for row in self._unit.checked(eval_run, rows)]
+        """Lists the runs with this fingerprint that are queued or running."""
+        return self._all(UNFINISHED, {"fingerprint": fingerprint})
 
     def newest_of_targets(
         self, targets: Collection[str], states: Sequence[RunState]
     ) -> Sequence[EvalRun]:
+        """Lists each target's newest run of each suite in these states, newest first."""
         wanted = {"targets": sorted(targets), "states": [state.value for state in states]}
-        rows = self._unit.read(NEWEST_OF_TARGETS, wanted)
-        return [run_from_row(row) for row in self._unit.checked(eval_run, rows)]
-
-    def _believed(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[EvalRun]":
-        found = self._unit.believed(eval_run, self._unit.read(query))
-        return [run_from_row(row) for row in found]
+        return self._all(NEWEST_OF_TARGETS, wanted)
 
     def scored(self, run: str) -> bool:
         """Tells whether anything was learned of a run's target: one answer that can be read and
@@ -285,14 +254,13 @@ class EvalRuns:
         return self._unit.read(SCORED, {"run": run}).first() is not None
 
     def shared(self, fingerprint: str, *, not_before: datetime) -> EvalRun | None:
-        wanted = {"fingerprint": fingerprint, "not_before": not_before}
-        row = self._unit.read(SHARED_RUN, wanted).first()
-        return None if row is None else run_from_row(self._unit.checked(eval_run, [row])[0])
+        """Finds the newest run with this fingerprint that has not failed, since a time."""
+        return self._first(SHARED_RUN, {"fingerprint": fingerprint, "not_before": not_before})
 
     def set_state(self, run: str, state: RunState, message: str = "") -> None:
         """States but RUNNING clear the lease. FAILED adds one to `failures`."""
         # That it runs is its worker's affair, which holds the row by its lease already.
-        self._change(run, _into(state, message), decides=state is not RunState.RUNNING)
+        self._change_run(run, _into(state, message), decides=state is not RunState.RUNNING)
 
     def leave(self, run: str, owner: str, state: RunState, message: str = "") -> bool:
         """`set_state` by the lease's owner; False, and nothing done, when it is not theirs."""
@@ -324,9 +292,9 @@ class EvalRuns:
         more = items > found.wanted or found.state is not RunState.DONE
         if found.state in ENDED and more:
             changes |= {"state": RunState.QUEUED.value, "message": ""}
-        self._change(run, changes)
+        self._change_run(run, changes)
 
-    def _change(self, run: str, changes: dict[str, object], *, decides: bool = True) -> None:
+    def _change_run(self, run: str, changes: Values, *, decides: bool = True) -> None:
         if not self._unit.write(CHANGE_RUN.values(changes), {"run": run}, decides=decides):
             self.get(run)
 
@@ -356,7 +324,7 @@ class EvalRuns:
         owner: of the lease that whoever stores it works by. Raises LeaseLost where it is
         not the run's any more; until the unit of work ends, nobody else gets the lease.
         """
-        values = sample_to_row(checked_sample(sample_))
+        values = SAMPLE.write(checked_sample(sample_))
         run = self._unit.read(STATE_OF_RUN, {"run": sample_.run}).one_or_none()
         if run is None:
             raise NotFound(f"there is no eval run {sample_.run} to store a sample of")
@@ -379,7 +347,7 @@ class EvalRuns:
         """
         query = SAMPLES if below is None else SAMPLES.where(sample.c.position < below)
         found = self._unit.checked(sample, self._unit.read(query, {"run": run}))
-        return [sample_from_row(row) for row in found]
+        return [SAMPLE.read(row) for row in found]
 
     def outcomes(self, run: str, *, below: int) -> Sequence[Sample]:
         """Lists a run's samples for a gate that decides again and again: without prompts, and
@@ -387,7 +355,7 @@ class EvalRuns:
         """
         wanted = {"run": run, "below": below}
         found = self._unit.checked(sample, self._unit.read(OUTCOMES, wanted))
-        return [sample_from_row(row) for row in found]
+        return [SAMPLE.read(row) for row in found]
 
     def figures(self, run: str, *, below: int) -> AnswerColumns:
         """Loads the figures of a run's samples, in any order and without a check of their
@@ -401,7 +369,7 @@ class EvalRuns:
         for first in range(0, len(wanted), ITEMS_AT_ONCE):
             some = wanted[first : first + ITEMS_AT_ONCE]
             rows = self._unit.read(OF_ITEMS, {"run": run, "items": some})
-            found += [sample_from_row(row) for row in self._unit.checked(sample, rows)]
+            found += [SAMPLE.read(row) for row in self._unit.checked(sample, rows)]
         return sorted(found, key=lambda one: (one.position, one.epoch, one.item))
 
     def count(self, run: str) -> int:

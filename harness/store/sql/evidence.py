@@ -34,19 +34,19 @@ from harness.domain.routing.route_changes import (
     TableChange,
 )
 from harness.domain.routing.table import Route
-from harness.store.refusals import never_incumbent, never_served
 from harness.store.rules import check_waiver, check_waivers
 from harness.store.schema.columns import Row, Values
 from harness.store.schema.proposals import verdict
 from harness.store.schema.routing import (
+    WAIVER,
     evidence,
     evidence_from_row,
     evidence_to_row,
     route_fallback,
     route_version,
     waiver,
-    waiver_from_row,
 )
+from harness.store.sql.records import Records
 from harness.store.unit_of_work import Unit
 
 FORMER = (
@@ -81,7 +81,6 @@ _SERVED = sa.union_all(
     ),
 ).subquery()
 SERVED = sa.select(_SERVED.c.evidence).order_by(_SERVED.c.version.desc()).limit(1)
-WAIVERS = sa.select(waiver).order_by(waiver.c.expires_at, waiver.c.id)
 
 
 def proof_of(  # noqa: PLR0911 - one a class
@@ -112,7 +111,10 @@ def proof_of(  # noqa: PLR0911 - one a class
             former = {"name": change.route, "incumbent": incumbent}
             row = unit.read(FORMER, former).first()
             if row is None:
-                raise never_incumbent(change)
+                raise ProofRefused(
+                    f"{incumbent} was never the incumbent of route {change.route!r}: "
+                    "`swapgate route history` shows which were; for a new one make a proposal"
+                )
             of_version(unit, row)
             return base | {
                 "incumbent_evidence": row.incumbent_evidence,
@@ -162,7 +164,7 @@ def write_fallbacks(
     """
     chain = _chain(unit, change, after, before, now)
     if chain and isinstance(change, SetChain | ChangeSettings):
-        waivers = waivers_of(unit, after.name)
+        waivers = Waivers(unit, now).list(route=after.name)
         check_waivers(change, read(unit, chain.values()), waivers, now)
     for position, fallback in enumerate(after.fallbacks):
         row = {
@@ -210,7 +212,10 @@ def _proof(unit: Unit, route: str, proof: ChainProof, now: datetime) -> str:
         case FormerTarget(target):
             found = unit.read(SERVED, {"name": route, "target": target}).scalar()
             if found is None:
-                raise never_served(route, target)
+                raise ProofRefused(
+                    f"{target} never served route {route!r}: `swapgate route history` shows "
+                    "what did; a new target needs a passed verdict of this route, or a waiver"
+                )
             read(unit, [found])
             return str(found)
         case _:
@@ -236,21 +241,19 @@ def of_version(unit: Unit, row: Row) -> RouteEvidence:
     return RouteEvidence(incumbent, canary[0], tuple(read(unit, [r.evidence for r in chain])))
 
 
-def waivers_of(unit: Unit, route: str | None) -> list[Waiver]:
-    query = WAIVERS if route is None else WAIVERS.where(waiver.c.route == route)
-    return [waiver_from_row(row) for row in unit.checked(waiver, unit.read(query))]
+class Waivers(Records[Waiver]):
+    record = WAIVER
+    order = (waiver.c.expires_at, waiver.c.id)
 
-
-class Waivers:
     def __init__(self, unit: Unit, now: datetime) -> None:
-        self._unit = unit
+        super().__init__(unit)
         self._now = now
 
     def add(self, new: Waiver) -> None:
         check_waiver(new)
         self._unit.serialize()
-        self._unit.insert(waiver, {name: getattr(new, name) for name in new.__slots__})
+        super().add(new)
         ensure(self._unit, waiver_evidence(new), self._now)
 
     def list(self, *, route: str | None = None) -> Sequence[Waiver]:
-        return waivers_of(self._unit, route)
+        return self._all(self._select(*([] if route is None else [waiver.c.route == route])))

@@ -13,12 +13,11 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.routing.snapshot_lineage import Lineage
+from harness.domain.routing.snapshot_lineage import Lineage, head_text
 from harness.store.schema.observations import traffic
 from harness.store.schema.operations import meta
-from harness.store.schema.routing import IS_NEWEST, route_version
+from harness.store.schema.routing import IS_NEWEST, REVISION, route_version
 from harness.store.schema.signed_tables import manifest
-from harness.store.sql.routing import REVISION
 from harness.store.unit_of_work import Unit
 
 LINEAGE: Final = sa.select(
@@ -102,11 +101,6 @@ def missing_heads(unit: Unit, heads_: Mapping[str, str]) -> Sequence[str]:
         key = sa.tuple_(route_version.c.route, route_version.c.version)
         found |= {(row.route, _text(row)) for row in unit.read(HEAD.where(key.in_(wanted)))}
     return [name for name in names if (name, heads_[name]) not in found]
-
-
-def head_text(version: object, at: object) -> str:
-    """Writes a route's newest version with its time. at: microseconds since 1970 UTC."""
-    return f"{version}:{at}"
 
 
 def _text(row: sa.Row[tuple[str, int, int]]) -> str:

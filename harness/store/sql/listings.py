@@ -32,45 +32,45 @@ from harness.domain.routing.route_history import RouteHead, RouteRecord
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.domain.shadow.shadow import ShadowRecord
-from harness.store.refusals import no_such_run
 from harness.store.schema.columns import Row
-from harness.store.schema.drift import check_from_row, drift_check, drift_watch, watch_from_row
+from harness.store.schema.drift import DRIFT_CHECK, DRIFT_WATCH, drift_check, drift_watch
 from harness.store.schema.evals import (
+    EVAL_RUN,
+    SAMPLE,
+    TARGET,
     eval_run,
-    run_from_row,
     sample,
-    sample_from_row,
     target,
-    target_from_row,
 )
 from harness.store.schema.interventions import (
+    BREAK_GLASS,
+    FREEZE,
+    SWITCH,
     break_glass,
-    break_glass_from_row,
     freeze,
-    freeze_from_row,
     switch,
-    switch_from_row,
 )
 from harness.store.schema.observations import (
+    CAPTURED,
+    FAILOVER,
     captured,
     failover,
     failover_count_from_row,
-    failover_from_row,
 )
 from harness.store.schema.operations import (
+    ALERT,
+    API_KEY,
+    AUDIT_EVENT,
     alert,
-    alert_from_row,
     api_key,
-    event_from_row,
-    key_from_row,
 )
 from harness.store.schema.proposals import (
     DECIDED_PHASE_VALUES,
     HAS_NOT_ENDED,
+    PROPOSAL,
+    VERDICT,
     proposal,
-    proposal_from_row,
     verdict,
-    verdict_from_row,
 )
 from harness.store.schema.routing import (
     record_from_row,
@@ -82,8 +82,8 @@ from harness.store.schema.shadow import shadow, shadow_from_row
 from harness.store.schema.stored_row import KEPT_VALUES
 from harness.store.sql.agents import AgentListings
 from harness.store.sql.audit import read_events
+from harness.store.sql.evals import NO_SUCH_RUN
 from harness.store.sql.evidence import chain_signed
-from harness.store.sql.operations import ALERT_ROWS
 from harness.store.sql.pages import Order, Rows, newest, read_page
 from harness.store.sql.preload import CHAINS_OF, NAMES_AT_ONCE
 from harness.store.sql.routing import (
@@ -144,7 +144,7 @@ class Listings(AgentListings):
             query = query.where(HAS_NOT_ENDED)
         if decided_only:
             query = query.where(proposal.c.phase.in_(DECIDED_PHASE_VALUES))
-        return self.signed(proposal, query, PROPOSALS, page_request, proposal_from_row)
+        return self.page(PROPOSAL, query, PROPOSALS, page_request)
 
     def runs(
         self, page_request: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
@@ -153,18 +153,18 @@ class Listings(AgentListings):
         query = sa.select(eval_run)
         if states:
             query = query.where(eval_run.c.state.in_([state.value for state in states]))
-        return self.signed(eval_run, query, RUNS, page_request, run_from_row)
+        return self.page(EVAL_RUN, query, RUNS, page_request)
 
     def samples(self, page_request: PageRequest = FIRST_PAGE, *, run: str) -> Page[Sample]:
         """Lists a run's samples in the run's order. Raises NotFound for an unknown run."""
         known = sa.select(eval_run.c.id).where(eval_run.c.id == run)
         if self.unit.read(known).first() is None:
-            raise no_such_run(run)
+            raise NotFound(NO_SUCH_RUN.format(run))
         query = sa.select(sample).where(sample.c.run == run)
-        return self.signed(sample, query, SAMPLES, page_request, sample_from_row)
+        return self.page(SAMPLE, query, SAMPLES, page_request)
 
     def targets(self, page_request: PageRequest = FIRST_PAGE) -> Page[Target]:
-        return self.signed(target, sa.select(target), TARGETS, page_request, target_from_row)
+        return self.page(TARGET, sa.select(target), TARGETS, page_request)
 
     def versions(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str
@@ -201,10 +201,10 @@ class Listings(AgentListings):
         return found
 
     def keys(self, page_request: PageRequest = FIRST_PAGE) -> Page[ApiKey]:
-        return self.signed(api_key, sa.select(api_key), KEYS, page_request, key_from_row)
+        return self.page(API_KEY, sa.select(api_key), KEYS, page_request)
 
     def switches(self, page_request: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
-        return self.signed(switch, sa.select(switch), SWITCHES, page_request, switch_from_row)
+        return self.page(SWITCH, sa.select(switch), SWITCHES, page_request)
 
     def freezes(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
@@ -215,11 +215,11 @@ class Listings(AgentListings):
         query = sa.select(freeze)
         if route is not None:
             query = query.where(sa.or_(freeze.c.route == route, freeze.c.route.is_(None)))
-        return self.signed(freeze, query, FREEZES, page_request, freeze_from_row)
+        return self.page(FREEZE, query, FREEZES, page_request)
 
     def break_glasses(self, page_request: PageRequest = FIRST_PAGE) -> Page[BreakGlass]:
         own = sa.select(break_glass)
-        return self.signed(break_glass, own, BREAK_GLASSES, page_request, break_glass_from_row)
+        return self.page(BREAK_GLASS, own, BREAK_GLASSES, page_request)
 
     def shadows(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
@@ -227,11 +227,11 @@ class Listings(AgentListings):
         query = sa.select(shadow)
         if route is not None:
             query = query.where(shadow.c.route == route)
-        page = self.signed(shadow, query, SHADOWS, page_request, _as_it_is)
-        known, invalid = self._targets({row.candidate for row in page})
-        whole = [row for row in page if row.candidate in known]
-        records = [shadow_from_row(row, known) for row in whole]
-        return Page(records, page.total, page.next, [*page.invalid, *invalid])
+        page = read_page(self.unit, query, SHADOWS, page_request)
+        good, invalid = self.sorted_out(shadow, page.rows)
+        known, invalid_targets = self._targets({row.candidate for row in good})
+        records = [shadow_from_row(row, known) for row in good if row.candidate in known]
+        return Page(records, page.total, page.next, [*invalid, *invalid_targets])
 
     def drift_checks(
         self,
@@ -249,10 +249,10 @@ class Listings(AgentListings):
         if suites is not None:
             watched = watched.where(drift_watch.c.suite.in_(sorted(suites)))
         query = sa.select(drift_check).where(drift_check.c.watch.in_(watched))
-        page = self.plain(query, CHECKS, page_request, check_from_row)
+        page = self.page(DRIFT_CHECK, query, CHECKS, page_request)
         ids = sorted({check.watch for check in page})
         rows = self.unit.read(sa.select(drift_watch).where(drift_watch.c.id.in_(ids)))
-        watches = {row.id: watch_from_row(row) for row in rows}
+        watches = {row.id: DRIFT_WATCH.read(row) for row in rows}
         return page.map(lambda check: (watches[check.watch], check))
 
     def alerts(
@@ -265,7 +265,7 @@ class Listings(AgentListings):
         """Lists the alerts of which people are told, the one seen last first. search: a part
         of their text.
         """
-        query = ALERT_ROWS.where(alert.c.kind.not_in(_UNLISTED))
+        query = sa.select(alert).where(alert.c.kind.not_in(_UNLISTED))
         if open_only:
             query = query.where(alert.c.resolved_at.is_(None))
         if search:
@@ -273,7 +273,7 @@ class Listings(AgentListings):
             query = query.where(
                 sa.or_(*(c.icontains(search, autoescape=True) for c in columns))
             )
-        return self.plain(query, ALERTS, page_request, alert_from_row)
+        return self.page(ALERT, query, ALERTS, page_request)
 
     def failovers(
         self,
@@ -291,7 +291,7 @@ class Listings(AgentListings):
             # A request that names its caller twice has several hashes in one mark.
             parts = [failover.c.user_hash.contains(part) for part in user_hashes]
             query = query.where(sa.or_(failover.c.user_hash.in_(user_hashes), *parts))
-        return self.plain(query, FAILOVERS, page_request, failover_from_row)
+        return self.page(FAILOVER, query, FAILOVERS, page_request)
 
     def failover_counts(
         self, *, since: datetime, route: str | None = None
@@ -319,23 +319,18 @@ class Listings(AgentListings):
         query = sa.select(captured)
         if route is not None:
             query = query.where(captured.c.route == route)
-        return self.plain(
-            query, CAPTURES, page_request, lambda row: CapturedRequest(**row._asdict())
-        )
+        return self.page(CAPTURED, query, CAPTURES, page_request)
 
     def events(
         self, page_request: PageRequest = FIRST_PAGE, *, selection: AuditFilter = ALL_EVENTS
     ) -> Page[AuditEvent]:
         rows = read_events(self.unit, selection, page_request)
-        return Page([event_from_row(row) for row in rows.rows], rows.total, rows.next)
+        return Page([AUDIT_EVENT.read(row) for row in rows.rows], rows.total, rows.next)
 
     def verdicts(self, ids: Collection[str]) -> Mapping[str, Verdict]:
         query = sa.select(verdict).where(verdict.c.id.in_(sorted(ids)))
         good, _ = self.sorted_out(verdict, self.unit.read(query).all())
-        found = {}
-        for row in good:
-            found[row.id] = verdict_from_row(row)
-        return found
+        return {row.id: VERDICT.read(row) for row in good}
 
     def targets_of(self, ids: Collection[str]) -> Mapping[str, Target]:
         return self._targets(ids)[0]
@@ -433,7 +428,7 @@ class Listings(AgentListings):
     def _targets(self, ids: Collection[str]) -> tuple[dict[str, Target], list[RowFault]]:
         query = sa.select(target).where(target.c.id.in_(sorted(ids)))
         good, invalid = self.sorted_out(target, self.unit.read(query).all())
-        return {row.id: target_from_row(row) for row in good}, invalid
+        return {row.id: TARGET.read(row) for row in good}, invalid
 
 
 @lru_cache(maxsize=KEPT_VALUES)
@@ -443,7 +438,3 @@ def _suites_named(settings: str) -> Sequence[str]:
         return [str(suite["suite"]) for suite in json.loads(settings)["suites"]]
     except (LookupError, RecursionError, TypeError, ValueError):
         return [""]
-
-
-def _as_it_is(row: Row) -> Row:
-    return row

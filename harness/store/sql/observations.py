@@ -6,7 +6,7 @@ requests, up to a number per route and day, until their end or a purge (`Capture
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import cache
 from typing import Any
 
@@ -18,10 +18,7 @@ from harness.domain.canary.observation import (
     OTHER_NAMES,
     AskedName,
     ObservationBlock,
-    TargetCost,
     TrafficMinute,
-    TrafficPoint,
-    TrafficTotal,
 )
 from harness.domain.privacy.capture import CapturedRequest, CaptureResult, day_start
 from harness.domain.reliability.failover import Failover
@@ -38,35 +35,31 @@ from harness.store.observation_rules import (
     check_spend,
     check_traffic,
 )
-from harness.store.refusals import not_captured
 from harness.store.schema.columns import EPOCH, MICROSECOND, Values, storable
 from harness.store.schema.observations import (
+    BLOCK,
+    CAPTURED,
+    FAILOVER,
+    KEY_SPEND,
+    TRAFFIC,
     asked_name,
     block,
-    block_from_row,
-    block_to_row,
     captured,
     failover,
-    failover_to_row,
     key_spend,
     observation_batch,
     seen_keys,
-    spend_from_row,
-    spend_to_row,
     traffic,
-    traffic_from_row,
-    traffic_to_row,
 )
 from harness.store.schema.traffic_sums import DAY, floor_time, traffic_hour
 from harness.store.sql.json_rows import json_rows, look_up
 from harness.store.sql.preload import read_named, rows_key
+from harness.store.sql.records import Records
 from harness.store.sql.traffic import Traffic
 from harness.store.unit_of_work import Unit
 
-MINUTE = timedelta(minutes=1)
 # Databases take some thousand parameters in a statement.
 MARKS_AT_A_TIME = 500
-CAPTURES = sa.select(captured).order_by(captured.c.at.desc(), captured.c.id)
 CAPTURES_OF_DAY = (
     sa.select(sa.func.count())
     .select_from(captured)
@@ -202,32 +195,27 @@ FORGET_OLD_BATCHES = sa.delete(observation_batch).where(
 )
 
 
-class Captures:
+class Captures(Records[CapturedRequest]):
     """Requests with their answers, redacted before they come here (F9)."""
 
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
+    record = CAPTURED
+    order = (captured.c.at.desc(), captured.c.id)
+    missing = "there is no captured request {}; `swapgate capture list` shows them"
 
-    def add(self, new: CapturedRequest, *, most_per_day: int) -> CaptureResult:
-        """One already stored (id) is counted. most_per_day: of its route, by UTC day."""
+    def store(self, new: CapturedRequest, *, most_per_day: int) -> CaptureResult:
+        """Stores a request; one already stored (id) is counted. most_per_day: of its route, by
+        UTC day.
+        """
         check_captured(new)
         # Several routers may be at the day's last place.
         self._unit.serialize_by(f"capture:{new.route}")
-        again = sa.update(captured).where(captured.c.id == new.id)
-        if self._unit.write(again.values(seen=captured.c.seen + 1)):
+        if self._change(self._is(new.id), seen=captured.c.seen + 1):
             return CaptureResult.REPEATED
         today = {"of_route": new.route, "day": day_start(new.at)}
         if self._unit.read(CAPTURES_OF_DAY, today).scalar_one() >= most_per_day:
             return CaptureResult.FULL
-        values = {name: getattr(new, name) for name in new.__dataclass_fields__}
-        self._unit.write(sa.insert(captured).values(values))
+        self.add(new)
         return CaptureResult.STORED
-
-    def get(self, id_: str) -> CapturedRequest:
-        row = self._unit.read(sa.select(captured).where(captured.c.id == id_)).one_or_none()
-        if row is None:
-            raise not_captured(id_)
-        return CapturedRequest(**row._asdict())
 
     def list(
         self,
@@ -236,16 +224,17 @@ class Captures:
         since: datetime | None = None,
         limit: int | None = None,
     ) -> Sequence[CapturedRequest]:
-        query = CAPTURES.limit(limit)
+        """Lists the captured requests, newest first."""
+        query = self._select().limit(limit)
         if route is not None:
             query = query.where(captured.c.route == route)
         if since is not None:
             query = query.where(captured.c.at >= since)
-        return [CapturedRequest(**row._asdict()) for row in self._unit.read(query)]
+        return self._all(query)
 
     def forget(self, now: datetime) -> int:
         """Deletes the captured requests that have expired; returns how many."""
-        return self._unit.write(sa.delete(captured).where(captured.c.expires_at <= now))
+        return self._delete(captured.c.expires_at <= now)
 
     def purge(
         self, *, id_: str | None = None, route: str | None = None, users: Sequence[str] = ()
@@ -272,11 +261,7 @@ def _key_of(minute: TrafficMinute) -> tuple[object, ...]:
     return tuple(getattr(minute, name) for name in ADDING_ORDER)
 
 
-class Observations:
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
-        self._traffic = Traffic(unit)
-
+class Observations(Traffic):
     def append(
         self,
         blocks: Iterable[ObservationBlock],
@@ -322,7 +307,7 @@ class Observations:
             block.c.rollout == new.rollout
         )
         number = last.scalar_subquery() + 1
-        self._unit.write_new(block, block_to_row(new) | {"number": number})
+        self._unit.write_new(block, BLOCK.write(new) | {"number": number})
 
     def _add_traffic(self, minutes: Iterable[TrafficMinute]) -> None:
         ordered = sorted(minutes, key=lambda minute: [str(part) for part in _key_of(minute)])
@@ -335,7 +320,7 @@ class Observations:
             if key not in stored:
                 # After those before it: so all writers change the sums in one order.
                 self._add_to_stored(more)
-                if self._unit.write_new(traffic, traffic_to_row(minute)):
+                if self._unit.write_new(traffic, TRAFFIC.write(minute)):
                     stored[key] = minute.latency_ms
                     continue
                 stored |= self._stored_latencies([minute])
@@ -364,7 +349,7 @@ class Observations:
         if not minutes:
             return
         changes = []
-        for values in map(traffic_to_row, minutes):
+        for values in map(TRAFFIC.write, minutes):
             key = {f"key_{name}": values[name] for name in TRAFFIC_KEY}
             sums = {f"more_{name}": values[name] for name in TRAFFIC_SUMS}
             changes.append(key | sums | {"histogram": values["latency_ms"]})
@@ -373,7 +358,7 @@ class Observations:
 
     def _add_spend(self, more: KeySpend) -> None:
         check_spend(more)
-        values = spend_to_row(more)
+        values = KEY_SPEND.write(more)
         if not self._unit.write_new(key_spend, values):
             key: Values = {f"key_{name}": values[name] for name in SPEND_KEY}
             sums = {f"more_{name}": values[name] for name in SPEND_SUMS}
@@ -425,59 +410,25 @@ class Observations:
         """
         wanted: Values = {"of": rollout, "after": after}
         if after:
-            return [block_from_row(row) for row in self._unit.read(BLOCKS, wanted)]
+            return [BLOCK.read(row) for row in self._unit.read(BLOCKS, wanted)]
         rows = self._unit.once(
             rows_key(block, rollout), lambda: self._unit.read(BLOCKS, wanted).all()
         )
-        return [block_from_row(row) for row in rows]
+        return [BLOCK.read(row) for row in rows]
 
     def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficMinute]:
         query = OLDEST_TRAFFIC.where(traffic.c.minute >= since)
         if route is not None:
             query = query.where(traffic.c.route == route)
-        return [traffic_from_row(row) for row in self._unit.read(query)]
+        return [TRAFFIC.read(row) for row in self._unit.read(query)]
 
     def traffic_of(
         self, routes: Collection[str], *, since: datetime
     ) -> Mapping[str, Sequence[TrafficMinute]]:
         found: dict[str, list[TrafficMinute]] = {}
         for row in read_named(self._unit, TRAFFIC_OF, routes, {"since": since}):
-            found.setdefault(row.route, []).append(traffic_from_row(row))
+            found.setdefault(row.route, []).append(TRAFFIC.read(row))
         return found
-
-    def totals(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficTotal]:
-        """Sums of what `traffic` gives, in order of route, arm and target. Deleted
-        minutes are in it by whole days.
-        """
-        return self._traffic.totals(since, route)
-
-    def costs_of_targets(
-        self, windows: Mapping[tuple[str, str], tuple[datetime, datetime | None]]
-    ) -> Mapping[tuple[str, str], TargetCost]:
-        """Sums what targets answered, by route and target's id, each in a window of its own:
-        from when on and until when, None for no end. Without those that answered nothing.
-        """
-        return self._traffic.costs_of_targets(windows)
-
-    def latencies(
-        self, *, since: datetime, route: str | None = None
-    ) -> Mapping[tuple[str, str], Mapping[int, int]]:
-        """Sums the histograms of what `traffic` gives, by route and target. They are added as
-        they are read: of all routes no more than one each is held.
-        """
-        return self._traffic.latencies(since, route)
-
-    def traffic_points(
-        self,
-        *,
-        since: datetime,
-        step: timedelta = MINUTE,
-        route: str | None = None,
-    ) -> Sequence[TrafficPoint]:
-        """Sums of what `traffic` gives, oldest first, minute by minute; by hours or days where
-        `since` begins one and `step` is a multiple of it.
-        """
-        return self._traffic.points(since, step, route)
 
     def asked_names(self, *, since: date, route: str = "") -> Sequence[AskedName]:
         """Lists by day and name what requests asked for: of a route, what the provider's own
@@ -524,20 +475,20 @@ class Observations:
             found = self._unit.read(SPENDS, {"since": since})
         else:
             found = self._unit.read(SPENDS_OF, {"since": since, "keys": sorted(keys)})
-        return [spend_from_row(row) for row in found]
+        return [KEY_SPEND.read(row) for row in found]
 
 
-class Failovers:
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
+class Failovers(Records[Failover]):
+    record = FAILOVER
 
     def append(self, new: Iterable[Failover]) -> None:
+        """Stores failovers; one already stored (worker, number) is left as it is."""
         for record in sorted(new, key=lambda row: (row.worker, row.number)):
             check_failover(record)
-            self._unit.write_new(failover, failover_to_row(record))
+            self._unit.write_new(failover, self.record.write(record))
 
     def forget(self, before: datetime) -> int:
-        return self._unit.write(sa.delete(failover).where(failover.c.at < before))
+        return self._delete(failover.c.at < before)
 
     def blank_users(self, hashes: Sequence[str]) -> int:
         blanked = sa.update(failover).values(user_hash="", sentence="")

@@ -3,7 +3,7 @@ the front. `read_page` gives the rows, the total and the next page's cursor; `Pa
 a `Page` of domain objects of them, and leaves out rows that are not as they were signed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -14,6 +14,7 @@ from harness.domain.errors import NotFound
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import Page, PageRequest, decode_cursor, encode_cursor
 from harness.store.schema.columns import Row, UtcTime
+from harness.store.schema.stored_row import Record
 from harness.store.unit_of_work import Unit
 
 T = TypeVar("T")
@@ -112,26 +113,17 @@ class PageReader:
     def __init__(self, unit: Unit) -> None:
         self.unit = unit
 
-    def plain(
-        self, query: Query, order: Order, page_request: PageRequest, build: Callable[[Row], T]
+    def page(
+        self, record: Record[T], query: Query, order: Order, page_request: PageRequest
     ) -> Page[T]:
-        rows = read_page(self.unit, query, order, page_request)
-        return Page([build(row) for row in rows.rows], rows.total, rows.next)
-
-    def signed(
-        self,
-        table: sa.Table,
-        query: Query,
-        order: Order,
-        page_request: PageRequest,
-        build: Callable[[Row], T],
-    ) -> Page[T]:
-        """Reads a page of a signed table, as `plain` does of others; a row that nobody signed
-        so is named instead.
+        """Reads a page of records. A row of a signed table that is not as it was signed is
+        named instead.
         """
         rows = read_page(self.unit, query, order, page_request)
-        good, invalid = self.sorted_out(table, rows.rows)
-        return Page([build(row) for row in good], rows.total, rows.next, invalid)
+        good, invalid = rows.rows, list[RowFault]()
+        if record.signed:
+            good, invalid = self.sorted_out(record.table, rows.rows)
+        return Page([record.read(row) for row in good], rows.total, rows.next, invalid)
 
     def sorted_out(
         self, table: sa.Table, rows: Sequence[Row]

@@ -189,7 +189,9 @@ def read_named(
 
 
 class Preload:
-    """Implements ports.Preload."""
+    """Reads at once rows for which a `read()` is asked one by one afterwards. The caller gets
+    the same answer, and the same refusal of a forged row. A `write()` keeps none of them.
+    """
 
     def __init__(self, unit: Unit) -> None:
         self._unit = unit

@@ -6,51 +6,34 @@ served for a target (`Sightings`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 
 import sqlalchemy as sa
 
-from harness.domain.errors import NotFound
+from harness.domain.errors import InputError, NotFound, StaleWrite
 from harness.domain.evals.pins import ServedModel, Sighting, newest_sightings
 from harness.domain.providers.credentials import Credential
 from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.providers.oauth_tokens import SignIn
 from harness.domain.providers.probe import ProviderCheck
 from harness.domain.routing.target import Provider
-from harness.store.refusals import no_such_provider, sign_in_is_over, unknown_provider
 from harness.store.rules import checked_sightings
 from harness.store.schema.providers import (
+    CREDENTIAL,
+    DISCOVERED_MODEL,
+    PROVIDER,
+    PROVIDER_CHECK,
+    SIGN_IN,
     credential,
-    credential_from_row,
-    credential_to_row,
     discovered_model,
-    discovered_model_from_row,
     provider,
     provider_check,
-    provider_check_from_row,
-    provider_check_to_row,
-    provider_from_row,
-    provider_to_row,
     served_model,
     sign_in,
-    sign_in_from_row,
-    sign_in_to_row,
 )
+from harness.store.sql.records import Records
 from harness.store.unit_of_work import Unit
 
-CREDENTIALS = sa.select(credential).order_by(
-    credential.c.provider, credential.c.position, credential.c.name
-)
-PROVIDERS = sa.select(provider).where(provider.c.removed_at.is_(None)).order_by(provider.c.name)
-PROVIDER_ROW = sa.select(provider.c.name).where(provider.c.name == sa.bindparam("known"))
-PROVIDER_NAMES = sa.select(provider.c.name)
-DISCOVERED = (
-    sa.select(discovered_model)
-    .join(provider, provider.c.name == discovered_model.c.provider)
-    .where(provider.c.removed_at.is_(None))
-    .order_by(discovered_model.c.provider, discovered_model.c.model)
-)
 IS_SAME_SIGHTING = sa.and_(
     served_model.c.target == sa.bindparam("whose"),
     served_model.c.model == sa.bindparam("which"),
@@ -64,98 +47,108 @@ FORGET_SIGHTING = sa.delete(served_model).where(IS_SAME_SIGHTING)
 SIGHTINGS = sa.select(served_model).where(served_model.c.target == sa.bindparam("whose"))
 
 
-class Credentials:
+def _has_row(unit: Unit, name: str) -> bool:
+    """Tells whether a provider was ever put."""
+    query = sa.select(provider.c.name).where(provider.c.name == name)
+    return unit.read(query).first() is not None
+
+
+def _require_provider(unit: Unit, name: str) -> None:
+    if not _has_row(unit, name):
+        raise InputError(f"there is no provider {name!r}: add it before its key")
+
+
+def _unknown_provider(name: str) -> InputError:
+    return InputError(f"there is no provider {name!r} that could have been asked")
+
+
+class Credentials(Records[Credential]):
     """Keys of providers, encrypted by whoever stores them. None is ever deleted."""
 
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
+    record = CREDENTIAL
+    order = (credential.c.provider, credential.c.position, credential.c.name)
 
     def all(self) -> Sequence[Credential]:
-        found = self._unit.checked(credential, self._unit.read(CREDENTIALS))
-        return [credential_from_row(row) for row in found]
+        """Lists the stored keys by provider, in the order in which they are tried."""
+        return self._all(self._select())
 
     def put(self, new: Credential) -> None:
         """Adds a key, or replaces the one of its provider and name. Raises InputError for an
         unknown provider.
         """
         self._unit.serialize()
-        known = sa.select(provider.c.name).where(provider.c.name == new.provider)
-        if self._unit.read(known).first() is None:
-            raise no_such_provider(new.provider)
-        values = credential_to_row(new)
+        _require_provider(self._unit, new.provider)
+        values = self.record.write(new)
         if not self._unit.write_new(credential, values):
-            same = sa.and_(credential.c.provider == new.provider, credential.c.name == new.name)
-            signed = self._unit.signed(credential, values)
-            self._unit.write(sa.update(credential).where(same).values(signed))
+            same = (credential.c.provider == new.provider, credential.c.name == new.name)
+            self._change(*same, **self._unit.signed(credential, values))
 
 
-class SignIns:
+class SignIns(Records[SignIn]):
     """Stores people's sign-ins, one per provider. Routers never see them."""
 
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
+    record = SIGN_IN
+    order = (sign_in.c.provider,)
 
     def all(self) -> Sequence[SignIn]:
-        found = self._unit.read(sa.select(sign_in).order_by(sign_in.c.provider))
-        return [sign_in_from_row(row) for row in found]
+        return self._all(self._select())
 
     def start(self, new: SignIn) -> None:
         """Stores a new sign-in in place of the provider's last one. Raises InputError for an
         unknown provider.
         """
         self._unit.serialize()
-        known = sa.select(provider.c.name).where(provider.c.name == new.provider)
-        if self._unit.read(known).first() is None:
-            raise no_such_provider(new.provider)
-        values = sign_in_to_row(new)
+        _require_provider(self._unit, new.provider)
+        values = self.record.write(new)
         if not self._unit.write_new(sign_in, values):
-            same = sign_in.c.provider == new.provider
-            self._unit.write(sa.update(sign_in).where(same).values(values))
+            self._change(sign_in.c.provider == new.provider, **values)
 
     def save(self, changed: SignIn) -> None:
         """Saves a sign-in. Raises StaleWrite where somebody signed in anew, or out."""
-        same = sa.and_(sign_in.c.provider == changed.provider, sign_in.c.id == changed.id)
-        values = sign_in_to_row(changed)
-        if not self._unit.write(sa.update(sign_in).where(same).values(values)):
-            raise sign_in_is_over(changed.provider)
+        self._save(changed, sign_in.c.id == changed.id)
 
     def replace(self, before: SignIn, after: SignIn) -> None:
         """Saves `after` where the sign-in is as `before` says. Raises StaleWrite where it is
         over, or another process renews it.
         """
-        same = (
-            sign_in.c.provider == before.provider,
+        self._save(
+            after,
             sign_in.c.id == before.id,
             sign_in.c.ciphertext == before.ciphertext,
             sign_in.c.renewed_at == before.renewed_at,
             sign_in.c.attempts == before.attempts,
             sign_in.c.retry_at.is_not_distinct_from(before.retry_at),
         )
-        values = sign_in_to_row(after)
-        if not self._unit.write(sa.update(sign_in).where(*same).values(values)):
-            raise sign_in_is_over(before.provider)
+
+    def _save(self, after: SignIn, *same: sa.ColumnElement[bool]) -> None:
+        values = self.record.write(after)
+        if not self._change(sign_in.c.provider == after.provider, *same, **values):
+            raise StaleWrite(
+                f"somebody signed in anew for provider {after.provider!r}, or out: what the "
+                "last one gave is dropped"
+            )
 
     def end(self, provider: str) -> bool:
         """Removes a provider's sign-in; returns whether there was one."""
-        return self._unit.write(sa.delete(sign_in).where(sign_in.c.provider == provider)) > 0
+        return self._delete(sign_in.c.provider == provider) > 0
 
 
-class Providers:
+class Providers(Records[Provider]):
+    record = PROVIDER
+    order = (provider.c.name,)
+
     def __init__(self, unit: Unit, now: datetime) -> None:
-        self._unit = unit
+        super().__init__(unit)
         self._now = now
 
     def put(self, new: Provider) -> None:
         self._unit.serialize()
-        values = provider_to_row(new) | {"updated_at": self._now}
-        if self._unit.read(PROVIDER_ROW, {"known": new.name}).first() is None:
+        values = self.record.write(new) | {"updated_at": self._now}
+        if not _has_row(self._unit, new.name):
             self._unit.insert(provider, values)
         elif self.all().get(new.name) != new:
             # An equal one is left alone: routers need not load anything.
-            same = provider.c.name == new.name
-            self._unit.write(
-                sa.update(provider).where(same).values(self._unit.signed(provider, values))
-            )
+            self._change(self._is(new.name), **self._unit.signed(provider, values))
 
     def remove(self, name: str) -> None:
         """Removes a provider, as if it had never been put. Raises NotFound."""
@@ -166,52 +159,51 @@ class Providers:
             raise NotFound(f"there is no provider {name!r}")
 
     def all(self) -> Mapping[str, Provider]:
-        return self._unit.once((provider.name,), self._all)
+        def read() -> Mapping[str, Provider]:
+            found = self._all(self._select(provider.c.removed_at.is_(None)))
+            return {stored.name: stored for stored in found}
 
-    def _all(self) -> Mapping[str, Provider]:
-        found = self._unit.checked(provider, self._unit.read(PROVIDERS))
-        return {row.name: provider_from_row(row) for row in found}
+        return self._unit.once((provider.name,), read)
 
 
-class ProviderChecks:
+class ProviderChecks(Records[ProviderCheck]):
     """What `/check` found of each provider last, whichever process asked (D5)."""
 
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
+    record = PROVIDER_CHECK
+    order = (provider_check.c.provider,)
 
     def all(self) -> Sequence[ProviderCheck]:
-        found = self._unit.read(sa.select(provider_check).order_by(provider_check.c.provider))
-        return [provider_check_from_row(row) for row in found]
+        return self._all(self._select())
 
     def keep(self, checks: Iterable[ProviderCheck]) -> None:
         """Stores each check in place of an older one of its provider.
 
         Raises InputError for an unknown provider.
         """
-        there = set(self._unit.read(PROVIDER_NAMES).scalars())
+        there = set(self._unit.read(sa.select(provider.c.name)).scalars())
         # In one order everywhere: two that write the same rows do not wait for each other.
         for check in sorted(checks, key=lambda one: one.provider):
             if check.provider not in there:
-                raise unknown_provider(check.provider)
-            values = provider_check_to_row(check)
-            if self._unit.write_new(provider_check, values):
-                continue
-            same = provider_check.c.provider == check.provider
-            older = sa.and_(same, provider_check.c.at <= check.at)
-            self._unit.write(sa.update(provider_check).where(older).values(values))
+                raise _unknown_provider(check.provider)
+            values = self.record.write(check)
+            if not self._unit.write_new(provider_check, values):
+                older = provider_check.c.at <= check.at
+                self._change(self._is(check.provider), older, **values)
 
 
-class DiscoveredModels:
+class DiscoveredModels(Records[DiscoveredModel]):
     """The models that providers listed, whoever asked."""
 
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
+    record = DISCOVERED_MODEL
+    order = (discovered_model.c.provider, discovered_model.c.model)
 
     def all(self) -> Sequence[DiscoveredModel]:
-        """Lists the discovered models by provider and name; none of a provider that was
-        removed.
+        """Lists the discovered models by provider and name, without those of a removed
+        provider.
         """
-        return [discovered_model_from_row(row) for row in self._unit.read(DISCOVERED)]
+        is_there = provider.c.name == discovered_model.c.provider
+        query = self._select(provider.c.removed_at.is_(None))
+        return self._all(query.join_from(discovered_model, provider, is_there))
 
     def replace(self, of_provider: str, models: Iterable[DiscoveredModel]) -> None:
         """All of one provider, instead of those before. Raises InputError for an unknown
@@ -219,11 +211,10 @@ class DiscoveredModels:
         """
         # Of two that replace the same list the second waits.
         self._unit.serialize_by(discovered_model.name)
-        if self._unit.read(PROVIDER_ROW, {"known": of_provider}).first() is None:
-            raise unknown_provider(of_provider)
-        same = discovered_model.c.provider == of_provider
-        self._unit.write(sa.delete(discovered_model).where(same))
-        if rows := [asdict(model) for model in models]:
+        if not _has_row(self._unit, of_provider):
+            raise _unknown_provider(of_provider)
+        self._delete(discovered_model.c.provider == of_provider)
+        if rows := [self.record.write(model) for model in models]:
             self._unit.write(sa.insert(discovered_model), rows)
 
 

@@ -31,16 +31,16 @@ from harness.domain.routing.route_history import IncumbentSwap, RouteRecord
 from harness.domain.routing.table import Route, RoutingTable
 from harness.domain.routing.target import Target
 from harness.store.database_errors import RowRefused
-from harness.store.refusals import moved_on
 from harness.store.rules import check_targets, time_of_version
 from harness.store.schema.columns import EPOCH, MICROSECOND, SIGNATURE, Row
-from harness.store.schema.evals import target, target_from_row, target_to_row
+from harness.store.schema.evals import TARGET, target
 from harness.store.schema.interventions import break_glass
 from harness.store.schema.operations import meta
 from harness.store.schema.proposals import rollout
 from harness.store.schema.routing import (
     IS_FALLBACK_OF_NEWEST,
     IS_NEWEST,
+    REVISION,
     record_from_row,
     route_fallback,
     route_from_row,
@@ -179,7 +179,6 @@ HISTORY = (
     .where(route_version.c.route == sa.bindparam("name"))
     .order_by(route_version.c.version.desc())
 )
-REVISION = sa.select(sa.func.coalesce(sa.func.max(route_version.c.revision), 0))
 FLOOR = sa.select(meta.c.revision_floor)
 TARGETS = sa.select(target)
 _TAKEN: Final = ("version_taken", "revision_follows", "pk_route_version", "route_version.route")
@@ -242,7 +241,7 @@ class Routing:
 
     def _read_targets(self, query: sa.Select[tuple[object, ...]]) -> dict[str, Target]:
         checked = self._unit.checked(target, self._unit.read(query))
-        found = {row.id: target_from_row(row) for row in checked}
+        found = {row.id: TARGET.read(row) for row in checked}
         for id_, record in found.items():
             if record.id != id_:
                 raise SnapshotInvalid(
@@ -264,7 +263,7 @@ class Routing:
 
     def add_target(self, target_: Target) -> str:
         """Adds a target, and returns its id. Adding the same content again changes nothing."""
-        self._unit.write_new(target, target_to_row(target_))
+        self._unit.write_new(target, TARGET.write(target_))
         return target_.id
 
     def route(self, name: str) -> Route | None:
@@ -354,7 +353,10 @@ class Routing:
         row, _ = self._current(change.route)
         version = row.version if row is not None else 0
         if version != expected_version:
-            raise moved_on(change.route, version, expected_version)
+            raise RevisionConflict(
+                f"route {change.route!r} is at version {version}, not {expected_version}: "
+                "somebody else was first; load it again, then decide"
+            )
         if isinstance(change, CreateRoute | SetChain):
             check_targets(change, self.targets())
         after = apply_change(self.route(change.route), change)

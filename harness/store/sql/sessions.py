@@ -7,140 +7,115 @@ Reads and writes requests to the management API that came with an `Idempotency-K
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
 from harness.domain.agents.agent import AgentSession, SessionState
 from harness.domain.agents.message import MessageState, SessionMessage
 from harness.domain.agents.turn_lease import IdempotentAnswer, SessionTurn, TurnState, busy
-from harness.domain.errors import Conflict, NotFound, StaleWrite
+from harness.domain.errors import Conflict, StaleWrite
 from harness.domain.operations.idempotent_request import IdempotentRequest
 from harness.store.database_errors import RowRefused
 from harness.store.schema.sessions import (
+    AGENT_MESSAGE,
+    AGENT_SESSION,
+    AGENT_TURN,
+    IDEMPOTENT_ANSWER,
+    IDEMPOTENT_REQUEST,
     agent_idempotency,
     agent_message,
     agent_session,
     agent_turn,
-    idempotent_answer_from_row,
-    idempotent_answer_to_row,
     idempotent_request,
-    message_from_row,
-    message_to_row,
-    request_from_row,
-    request_to_row,
-    session_from_row,
-    session_to_row,
-    turn_from_row,
-    turn_to_row,
 )
-from harness.store.unit_of_work import Unit
+from harness.store.sql.records import Records
 
-SESSIONS = sa.select(agent_session)
-SESSION = SESSIONS.where(agent_session.c.id == sa.bindparam("which"))
-SESSION_IDS = sa.select(agent_session.c.id)
 _child = agent_session.alias("child")
 _HAS_CHILDREN = sa.exists().where(_child.c.parent == agent_session.c.id)
-TURNS = sa.select(agent_turn)
-RUNNING = TURNS.where(agent_turn.c.state == TurnState.RUNNING.value)
-CHANGE_TURN = sa.update(agent_turn).where(
-    agent_turn.c.id == sa.bindparam("which"), agent_turn.c.state == TurnState.RUNNING.value
-)
-MESSAGES = sa.select(agent_message)
-OF_SESSION = MESSAGES.where(agent_message.c.session == sa.bindparam("whose")).order_by(
-    agent_message.c.position
-)
-LAST_POSITION = sa.select(sa.func.coalesce(sa.func.max(agent_message.c.position), 0)).where(
-    agent_message.c.session == sa.bindparam("whose")
-)
-END_MESSAGE = sa.update(agent_message).where(
-    agent_message.c.id == sa.bindparam("which"),
-    agent_message.c.state == MessageState.STREAMING.value,
-)
-ANSWERS = sa.select(agent_idempotency)
+IS_OPEN = agent_session.c.state == SessionState.OPEN.value
+IS_RUNNING = agent_turn.c.state == TurnState.RUNNING.value
+IS_STREAMING = agent_message.c.state == MessageState.STREAMING.value
+_LAST_POSITION = sa.select(sa.func.coalesce(sa.func.max(agent_message.c.position), 0))
 
 
-class Sessions:
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
-
-    def add(self, new: AgentSession) -> None:
-        self._unit.write(sa.insert(agent_session), session_to_row(new))
-
-    def get(self, id_: str) -> AgentSession:
-        row = self._unit.read(SESSION, {"which": id_}).first()
-        if row is None:
-            raise NotFound(f"there is no session {id_}", code="session_not_found")
-        return session_from_row(row)
+class Sessions(Records[AgentSession]):
+    record = AGENT_SESSION
+    missing = "there is no session {}"
+    missing_code = "session_not_found"
 
     def lock(self, id_: str) -> AgentSession:
+        """Loads a session, and makes others that lock it wait until the unit of work ends."""
         self._unit.serialize_by(f"agent session {id_}")
         return self.get(id_)
 
     def save(self, known: AgentSession) -> None:
-        values = session_to_row(known)
-        changes = {"model": values["model"], "state": values["state"]}
-        same = agent_session.c.id == known.id
-        self._unit.write(sa.update(agent_session).where(same).values(changes))
+        """Saves the session's model and its state."""
+        row = self.record.write(known)
+        self._change(self._is(known.id), model=row["model"], state=row["state"])
 
     def charge(self, id_: str, cost_usd: float, now: datetime) -> None:
         """Add to what an open session cost; now: of its newest message."""
         # Added where it is stored: children of one parent do so at the same time.
-        self._unit.write(
-            sa.update(agent_session)
-            .where(agent_session.c.id == id_, agent_session.c.state == SessionState.OPEN.value)
-            .values(cost_usd=agent_session.c.cost_usd + cost_usd, last_at=now)
-        )
+        cost = agent_session.c.cost_usd + cost_usd
+        self._change(self._is(id_), IS_OPEN, cost_usd=cost, last_at=now)
 
     def open_ids(self, agent: str) -> Sequence[str]:
-        query = SESSION_IDS.where(
-            agent_session.c.agent == agent, agent_session.c.state == SessionState.OPEN.value
-        )
-        return list(self._unit.read(query.order_by(agent_session.c.id)).scalars())
+        return self._ids(agent_session.c.agent == agent, IS_OPEN)
 
     def children(self, parent: str) -> Sequence[str]:
         """Ids of the sessions that it spawned; closed ones too."""
-        query = SESSION_IDS.where(agent_session.c.parent == parent)
-        return list(self._unit.read(query.order_by(agent_session.c.id)).scalars())
+        return self._ids(agent_session.c.parent == parent)
 
     def of_user(self, user_id: str) -> Sequence[str]:
-        query = SESSION_IDS.where(agent_session.c.user_id == user_id)
-        order = (agent_session.c.depth.desc(), agent_session.c.id)
-        return list(self._unit.read(query.order_by(*order)).scalars())
+        """Ids of the user's sessions and of those that they spawned, each before its parent."""
+        return self._ids(
+            agent_session.c.user_id == user_id, order=(agent_session.c.depth.desc(),)
+        )
 
     def idle_since(self, before: datetime, *, limit: int) -> Sequence[str]:
-        query = SESSION_IDS.where(agent_session.c.last_at < before, ~_HAS_CHILDREN)
-        query = query.order_by(agent_session.c.last_at, agent_session.c.id).limit(limit)
+        """Ids of sessions without stored children whose newest message is older."""
+        idle = (agent_session.c.last_at < before, ~_HAS_CHILDREN)
+        return self._ids(*idle, order=(agent_session.c.last_at,), limit=limit)
+
+    def _ids(
+        self,
+        *where: sa.ColumnElement[bool],
+        order: Sequence[sa.ColumnElement[Any]] = (),
+        limit: int | None = None,
+    ) -> Sequence[str]:
+        query = sa.select(agent_session.c.id).where(*where)
+        query = query.order_by(*order, agent_session.c.id).limit(limit)
         return list(self._unit.read(query).scalars())
 
     def delete(self, id_: str) -> None:
+        """Deletes a closed session without children, with its messages, turns and answers."""
         for table in (agent_message, agent_turn, agent_idempotency):
             self._unit.write(sa.delete(table).where(table.c.session == id_))
-        self._unit.write(sa.delete(agent_session).where(agent_session.c.id == id_))
+        self._delete(self._is(id_))
 
 
-class SessionMessages:
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
-
-    def add(self, message: SessionMessage) -> None:
-        self._unit.write(sa.insert(agent_message), message_to_row(message))
+class SessionMessages(Records[SessionMessage]):
+    record = AGENT_MESSAGE
+    order = (agent_message.c.position,)
 
     def list(self, session: str) -> Sequence[SessionMessage]:
-        rows = self._unit.read(OF_SESSION, {"whose": session})
-        return [message_from_row(row).require_sound() for row in rows]
+        found = self._all(self._select(agent_message.c.session == session))
+        return [message.require_sound() for message in found]
 
     def last_position(self, session: str) -> int:
-        return int(self._unit.read(LAST_POSITION, {"whose": session}).scalar_one())
+        """Returns 0 for a session without messages."""
+        last = _LAST_POSITION.where(agent_message.c.session == session)
+        return int(self._unit.read(last).scalar_one())
 
     def streaming(self, session: str) -> SessionMessage | None:
-        query = OF_SESSION.where(agent_message.c.state == MessageState.STREAMING.value)
-        row = self._unit.read(query, {"whose": session}).first()
-        return None if row is None else message_from_row(row)
+        """Finds the answer that is under way."""
+        return self._first(self._select(agent_message.c.session == session, IS_STREAMING))
 
     def end(self, message: SessionMessage) -> None:
-        """An answer under way has ended. Raises StaleWrite where it had ended before."""
-        values = message_to_row(message) | {"which": message.id}
-        if not self._unit.write(END_MESSAGE, values):
+        """Ends an answer under way. Raises StaleWrite where it had ended before."""
+        same = (agent_message.c.id == message.id, IS_STREAMING)
+        if not self._change(*same, **self.record.write(message)):
             raise StaleWrite(
                 f"message {message.position} of session {message.session} has ended already: "
                 "its turn was interrupted",
@@ -148,60 +123,51 @@ class SessionMessages:
             )
 
 
-class Turns:
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
+class Turns(Records[SessionTurn]):
+    record = AGENT_TURN
+    missing = "there is no turn {}: its session was deleted"
 
     def add(self, new: SessionTurn) -> None:
         """Adds a turn. Raises SessionBusy while the session has one that runs."""
         try:
-            self._unit.write(sa.insert(agent_turn), turn_to_row(new))
+            super().add(new)
         except RowRefused as error:
             if error.names("uq_agent_turn_running", "agent_turn.session"):
                 raise busy(new.session) from error
             raise
 
-    def get(self, id_: str) -> SessionTurn:
-        row = self._unit.read(TURNS.where(agent_turn.c.id == id_)).first()
-        if row is None:
-            raise NotFound(f"there is no turn {id_}: its session was deleted")
-        return turn_from_row(row)
-
     def running(self, session: str) -> SessionTurn | None:
-        row = self._unit.read(RUNNING.where(agent_turn.c.session == session)).first()
-        return None if row is None else turn_from_row(row)
+        return self._first(self._select(IS_RUNNING, agent_turn.c.session == session))
 
     def all_running(self) -> Sequence[SessionTurn]:
-        query = RUNNING.order_by(agent_turn.c.lease_until, agent_turn.c.id)
-        return [turn_from_row(row) for row in self._unit.read(query)]
+        """Lists the turns that run; the first lease to end comes first."""
+        by_lease = (agent_turn.c.lease_until, agent_turn.c.id)
+        return self._all(self._select(IS_RUNNING).order_by(*by_lease))
 
     def renew(self, id_: str, *, owner: str, until: datetime) -> bool:
-        own = CHANGE_TURN.where(agent_turn.c.owner == owner).values(lease_until=until)
-        return self._unit.write(own, {"which": id_}) == 1
+        """Renews a lease; False where the turn is over, or another owner's."""
+        own = agent_turn.c.owner == owner
+        return self._change(self._is(id_), IS_RUNNING, own, lease_until=until) == 1
 
     def end(self, id_: str, state: TurnState, now: datetime) -> None:
         """Ends a turn in the given state. Raises StaleWrite where it does not run any more."""
-        over = CHANGE_TURN.values(state=state.value, ended_at=now)
-        if not self._unit.write(over, {"which": id_}):
+        if not self._change(self._is(id_), IS_RUNNING, state=state.value, ended_at=now):
             raise StaleWrite(
                 f"turn {id_} is over already: it was interrupted", code="turn_interrupted"
             )
 
 
-class IdempotentAnswers:
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
+class IdempotentAnswers(Records[IdempotentAnswer]):
+    record = IDEMPOTENT_ANSWER
 
-    def get(self, scope: str, key: str) -> IdempotentAnswer | None:
-        same = (agent_idempotency.c.scope == scope, agent_idempotency.c.key == key)
-        row = self._unit.read(ANSWERS.where(*same)).first()
-        return None if row is None else idempotent_answer_from_row(row)
+    def find(self, scope: str, key: str) -> IdempotentAnswer | None:
+        return self._first(self._select(*_is_answer(scope, key)))
 
     def add(self, new: IdempotentAnswer) -> None:
         """Adds the key of a request, and its answer where it has one. Raises Conflict where the
         key is taken.
         """
-        if not self._unit.write_new(agent_idempotency, idempotent_answer_to_row(new)):
+        if not self._unit.write_new(agent_idempotency, self.record.write(new)):
             raise Conflict(
                 f"a request with the idempotency key {new.key.key!r} is under way: wait for it",
                 code="idempotency_key_in_use",
@@ -211,83 +177,70 @@ class IdempotentAnswers:
         """Saves the key's turn, and its answer, once. Raises StaleWrite where it is answered
         already.
         """
-        same = (
-            agent_idempotency.c.scope == known.key.scope,
-            agent_idempotency.c.key == known.key.key,
-            agent_idempotency.c.status.is_(None),
-        )
-        values = idempotent_answer_to_row(known)
-        changes = {name: values[name] for name in ("turn", "status", "body")}
-        if not self._unit.write(sa.update(agent_idempotency).where(*same).values(changes)):
+        row = self.record.write(known)
+        changes = {name: row[name] for name in ("turn", "status", "body")}
+        unanswered = agent_idempotency.c.status.is_(None)
+        if not self._change(*_is_answer(known.key.scope, known.key.key), unanswered, **changes):
             raise StaleWrite(
                 f"the request with the idempotency key {known.key.key!r} has its answer already"
             )
 
     def of_turn(self, turn: str) -> IdempotentAnswer | None:
-        row = self._unit.read(ANSWERS.where(agent_idempotency.c.turn == turn)).first()
-        return None if row is None else idempotent_answer_from_row(row)
+        return self._first(self._select(agent_idempotency.c.turn == turn))
 
     def forget(self, before: datetime) -> int:
-        """Delete those that are older; how many."""
-        old = agent_idempotency.c.created_at < before
-        return self._unit.write(sa.delete(agent_idempotency).where(old))
+        """Deletes older answers; returns how many."""
+        return self._delete(agent_idempotency.c.created_at < before)
 
 
-_COLUMNS = idempotent_request.c
+def _is_answer(scope: str, key: str) -> tuple[sa.ColumnElement[bool], ...]:
+    return agent_idempotency.c.scope == scope, agent_idempotency.c.key == key
 
 
-def _same(request: IdempotentRequest) -> tuple[sa.ColumnElement[bool], ...]:
-    return (
-        _COLUMNS.scope == request.scope,
-        _COLUMNS.key == request.key,
-        _COLUMNS.owner == request.owner,
-    )
-
-
-class IdempotentRequests:
-    """Stores requests to the management API that came with an `Idempotency-Key`. What changes
-    one names its owner, and says whether that is the owner still.
+class IdempotentRequests(Records[IdempotentRequest]):
+    """Stores requests to the management API that came with an `Idempotency-Key`. A change names
+    its owner, and says whether that is the owner still.
     """
 
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
+    record = IDEMPOTENT_REQUEST
 
-    def get(self, scope: str, key: str) -> IdempotentRequest | None:
-        query = sa.select(idempotent_request).where(
-            _COLUMNS.scope == scope, _COLUMNS.key == key
-        )
-        row = self._unit.read(query).first()
-        return None if row is None else request_from_row(row)
+    def find(self, scope: str, key: str) -> IdempotentRequest | None:
+        columns = idempotent_request.c
+        return self._first(self._select(columns.scope == scope, columns.key == key))
 
-    def add(self, new: IdempotentRequest) -> bool:
+    def claim(self, new: IdempotentRequest) -> bool:
         """Claims a key; False where it is taken."""
-        return self._unit.write_new(idempotent_request, request_to_row(new))
+        return self._unit.write_new(idempotent_request, self.record.write(new))
 
     def take_over(self, known: IdempotentRequest, new: IdempotentRequest) -> bool:
-        return self._change(
-            known, _COLUMNS.took_effect.is_(False), owner=new.owner, claimed_at=new.claimed_at
-        )
+        """Claims for another owner a request that has had no effect."""
+        changes = {"owner": new.owner, "claimed_at": new.claimed_at}
+        return self._change(*_is_owned(known), _NO_EFFECT, **changes) == 1
 
     def note_effect(self, request: IdempotentRequest) -> bool:
-        return self._change(request, took_effect=True)
+        """Notes that the request takes effect in this unit of work."""
+        return self._change(*_is_owned(request), took_effect=True) == 1
 
     def answer(self, request: IdempotentRequest) -> bool:
-        return self._change(request, status=request.status, body=request.body)
-
-    def _change(
-        self, request: IdempotentRequest, *where: sa.ColumnElement[bool], **values: object
-    ) -> bool:
-        changed = sa.update(idempotent_request).where(*_same(request), *where).values(values)
-        return self._unit.write(changed) == 1
+        changes = {"status": request.status, "body": request.body}
+        return self._change(*_is_owned(request), **changes) == 1
 
     def release(self, request: IdempotentRequest, *, with_effect: bool) -> None:
         """Deletes it, so that it may be sent again. with_effect: also where it took effect."""
-        which = sa.delete(idempotent_request).where(*_same(request))
-        if not with_effect:
-            which = which.where(_COLUMNS.took_effect.is_(False))
-        self._unit.write(which)
+        self._delete(*_is_owned(request), *(() if with_effect else (_NO_EFFECT,)))
 
     def forget(self, before: datetime) -> int:
-        """Deletes those that are older; how many."""
-        old = _COLUMNS.claimed_at < before
-        return self._unit.write(sa.delete(idempotent_request).where(old))
+        """Deletes older requests; returns how many."""
+        return self._delete(idempotent_request.c.claimed_at < before)
+
+
+_NO_EFFECT = idempotent_request.c.took_effect.is_(False)
+
+
+def _is_owned(request: IdempotentRequest) -> tuple[sa.ColumnElement[bool], ...]:
+    columns = idempotent_request.c
+    return (
+        columns.scope == request.scope,
+        columns.key == request.key,
+        columns.owner == request.owner,
+    )

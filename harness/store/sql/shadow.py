@@ -8,21 +8,19 @@ from datetime import date, datetime
 
 import sqlalchemy as sa
 
-from harness.domain.errors import Conflict
+from harness.domain.errors import Conflict, NotFound
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.routing.target import Target
 from harness.domain.shadow.shadow import Shadow, ShadowRecord, ShadowTally, add_tallies
 from harness.store.observation_rules import check_shadow_tally
-from harness.store.refusals import no_such_shadow, shadow_is_live
 from harness.store.rules import check_shadow
-from harness.store.schema.evals import target, target_from_row
+from harness.store.schema.evals import TARGET, target
 from harness.store.schema.shadow import (
+    SHADOW_TALLY,
     shadow,
     shadow_from_row,
     shadow_tally,
     shadow_to_row,
-    tally_from_row,
-    tally_to_row,
 )
 from harness.store.unit_of_work import Unit
 
@@ -46,7 +44,10 @@ class Shadows:
         self._unit.serialize()
         live = self._unit.read(LIVE.where(shadow.c.route == new.route)).first()
         if live is not None:
-            raise shadow_is_live(new.route, live.id)
+            raise Conflict(
+                f"route {new.route!r} has the shadow {live.id} already: "
+                f"`swapgate shadow stop {new.route}` ends it"
+            )
         if self._unit.read(NEWEST.where(shadow.c.id == new.id)).first() is not None:
             raise Conflict(f"the shadow {new.id} is stored already: start another")
         self._unit.insert(shadow, shadow_to_row(new))
@@ -56,7 +57,7 @@ class Shadows:
         self._unit.serialize()
         found = self._records(NEWEST.where(shadow.c.id == id_))
         if not found:
-            raise no_such_shadow(id_)
+            raise NotFound(f"there is no shadow {id_}; `swapgate shadow list` shows them")
         stored = found[0]
         if stored.ended_at is not None:
             return stored
@@ -83,15 +84,15 @@ class Shadows:
     def append(self, more: Iterable[ShadowTally]) -> None:
         for tally in sorted(more, key=lambda t: (t.shadow, t.day, t.worker)):
             check_shadow_tally(tally)
-            values = tally_to_row(tally)
+            values = SHADOW_TALLY.write(tally)
             if self._unit.write_new(shadow_tally, values):
                 continue
             is_same = sa.and_(
                 *(shadow_tally.c[name] == values[name] for name in ("shadow", "day", "worker"))
             )
             query = sa.select(shadow_tally).where(is_same).with_for_update()
-            both = tally_to_row(
-                add_tallies(tally_from_row(self._unit.read(query).one()), tally)
+            both = SHADOW_TALLY.write(
+                add_tallies(SHADOW_TALLY.read(self._unit.read(query).one()), tally)
             )
             self._unit.write(sa.update(shadow_tally).where(is_same).values(both))
 
@@ -104,7 +105,7 @@ class Shadows:
         query = TALLIES.where(shadow_tally.c.shadow.in_(list(shadows)))
         if since is not None:
             query = query.where(shadow_tally.c.day >= since)
-        return [tally_from_row(row) for row in self._unit.read(query)]
+        return [SHADOW_TALLY.read(row) for row in self._unit.read(query)]
 
     def _records(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[ShadowRecord]":
         found = self._unit.checked(shadow, self._unit.read(query))
@@ -112,7 +113,7 @@ class Shadows:
             return []
         wanted = sorted({row.candidate for row in found})
         known: dict[str, Target] = {
-            row.id: target_from_row(row)
+            row.id: TARGET.read(row)
             for row in self._unit.checked(
                 target, self._unit.read(sa.select(target).where(target.c.id.in_(wanted)))
             )

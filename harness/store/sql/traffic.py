@@ -30,6 +30,7 @@ from harness.store.unit_of_work import Unit
 # Each span has an end as well as a beginning: SQLite takes one without for a quarter of the
 # table, and rather reads all of it than go by the index.
 FAR: Final = datetime(9999, 12, 31, tzinfo=UTC)
+MINUTE: Final = timedelta(minutes=1)
 # As times are stored.
 _HOUR: Final = HOUR // MICROSECOND
 _DAY: Final = DAY // MICROSECOND
@@ -89,7 +90,10 @@ class Traffic:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
-    def totals(self, since: datetime, route: str | None) -> Sequence[TrafficTotal]:
+    def totals(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficTotal]:
+        """Sums of what `traffic` gives, in order of route, arm and target. Deleted
+        minutes are in it by whole days.
+        """
         # A table without a part of the window gives none.
         bounds = {f"{name}_{end}": FAR for name in _TABLES for end in ("begin", "end")}
         for span in split_window(since, FAR):
@@ -102,6 +106,9 @@ class Traffic:
     def costs_of_targets(
         self, windows: Mapping[tuple[str, str], tuple[datetime, datetime | None]]
     ) -> Mapping[tuple[str, str], TargetCost]:
+        """Sums what targets answered, by route and target's id, each in a window of its own:
+        from when on and until when, None for no end. Without those that answered nothing.
+        """
         asked: dict[str, list[str]] = {name: [] for name in _TABLES}
         for (route, target), (since, until) in windows.items():
             # Written here: there are several spans for each of many routes.
@@ -120,8 +127,11 @@ class Traffic:
         }
 
     def latencies(
-        self, since: datetime, route: str | None
+        self, *, since: datetime, route: str | None = None
     ) -> Mapping[tuple[str, str], Mapping[int, int]]:
+        """Sums the histograms of what `traffic` gives, by route and target. They are added as
+        they are read: of all routes no more than one each is held.
+        """
         sums: dict[tuple[str, str], Mapping[int, int]] = {}
         hour = ceil_time(since, HOUR)
         for span in (Span(traffic, since, hour), Span(traffic_hour, hour, FAR)):
@@ -138,9 +148,12 @@ class Traffic:
                 sums[key] = merge_histograms([sums.get(key, {}), own])
         return sums
 
-    def points(
-        self, since: datetime, step: timedelta, route: str | None
+    def traffic_points(
+        self, *, since: datetime, step: timedelta = MINUTE, route: str | None = None
     ) -> Sequence[TrafficPoint]:
+        """Sums of what `traffic` gives, oldest first, minute by minute; by hours or days where
+        `since` begins one and `step` is a multiple of it.
+        """
         table = traffic
         for span, other in ((HOUR, traffic_hour), (DAY, traffic_day)):
             whole = not (since - EPOCH) % span and not step % span

@@ -258,7 +258,7 @@ def seeded(store: Store, policy: Policy = POLICY) -> None:
     with store.write() as tx:
         create_route(tx)
         tx.proposals.add(proposal(policy=policy))
-        tx.verdicts.add(PASSED, "p_1")
+        tx.verdicts.store(PASSED, "p_1")
 
 
 def start_canary(tx: Transaction, proof: Passed = PASSED, *, version: int = 1) -> int:

@@ -1,0 +1,83 @@
+"""`Records` is the base of the repositories: it adds, loads and lists the rows of one table as
+objects, and verifies those of a signed table. A repository adds the queries of its own.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Generic, TypeVar
+
+import sqlalchemy as sa
+
+from harness.domain.errors import NotFound
+from harness.store.schema.columns import Row
+from harness.store.schema.stored_row import Record
+from harness.store.unit_of_work import Unit
+
+T = TypeVar("T")
+Query = sa.Select[Any]
+Parameters = Mapping[str, object] | None
+
+
+class Records(Generic[T]):
+    """Reads and writes one kind of record in a unit of work.
+
+    order: of lists. missing: the message for an unknown key, which stands at `{}`.
+    missing_code: its code for programs.
+    """
+
+    record: Record[T]
+    order: tuple[sa.ColumnElement[Any], ...] = ()
+    missing = "there is no such row: {}"
+    missing_code = ""
+
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, new: Any) -> None:
+        """Adds a record."""
+        values = self.record.write(new)
+        if self.record.signed:
+            self._unit.insert(self.record.table, values)
+        else:
+            self._unit.write(sa.insert(self.record.table), values)
+
+    def get(self, id_: str) -> T:
+        """Loads a record by its key. Raises NotFound."""
+        found = self._first(self._select(self._is(id_)))
+        if found is None:
+            raise self._missing(id_)
+        return found
+
+    def _is(self, id_: str) -> sa.ColumnElement[bool]:
+        return self.record.table.primary_key.columns[0] == id_
+
+    def _missing(self, id_: str) -> NotFound:
+        return NotFound(self.missing.format(id_), code=self.missing_code)
+
+    def _select(self, *where: sa.ColumnElement[bool]) -> Query:
+        return sa.select(self.record.table).where(*where).order_by(*self.order)
+
+    def _first(self, query: Query, parameters: Parameters = None) -> T | None:
+        """Loads the first record that a query finds. Raises SignatureInvalid."""
+        row = self._unit.read(query, parameters).first()
+        return None if row is None else self._verified([row])[0]
+
+    def _all(self, query: Query, parameters: Parameters = None) -> list[T]:
+        """Loads the records that a query finds. Raises SignatureInvalid."""
+        return self._verified(self._unit.read(query, parameters))
+
+    def _verified(self, rows: Iterable[Row]) -> list[T]:
+        if self.record.signed:
+            rows = self._unit.checked(self.record.table, rows)
+        return [self.record.read(row) for row in rows]
+
+    def _believed(self, rows: Iterable[Row]) -> list[T]:
+        """Makes the records of a signed table, without those of forged rows."""
+        return [self.record.read(row) for row in self._unit.believed(self.record.table, rows)]
+
+    def _change(self, *where: sa.ColumnElement[bool], **values: object) -> int:
+        """Changes rows of a table without signatures; returns how many."""
+        return self._unit.write(sa.update(self.record.table).where(*where).values(values))
+
+    def _delete(self, *where: sa.ColumnElement[bool]) -> int:
+        """Deletes rows; returns how many."""
+        return self._unit.write(sa.delete(self.record.table).where(*where))
