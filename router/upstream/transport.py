@@ -1,13 +1,12 @@
 """The transport is the interface between the router and the providers: a request
-(`UpstreamRequest`), its reply (`UpstreamReply`), or an `UpstreamFailed`.
+(`UpstreamRequest`), its reply (`UpstreamReply`), or an `UpstreamFailed`. Not compiled: modules
+that are not compiled inherit from these classes.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, Protocol
-
-from mypy_extensions import mypyc_attr
 
 from harness.domain.providers.credentials import ProviderKey
 from harness.domain.routing.target import Provider
@@ -35,7 +34,6 @@ class UpstreamRequest:
     bridged: frozenset[str] | None = None
 
 
-@mypyc_attr(native_class=False)
 class UpstreamReply:
     """The reply to a request: its head is here, its body arrives. names of headers: in lower
     case, as they came.
@@ -69,13 +67,14 @@ class UpstreamReply:
         """Gives the connection back if the body was read to its end, else closes it."""
 
 
-@mypyc_attr(native_class=False)
 class Transport:
     """Makes one attempt; never tries again, never follows a redirect.
 
     Only the connection's own timeout is its business; the caller bounds the rest by
     cancelling.
     """
+
+    __slots__ = ()
 
     async def send(self, request: UpstreamRequest) -> UpstreamReply:
         """Sends a request; any status is a reply. Raises UpstreamFailed when there is none."""
