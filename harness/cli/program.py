@@ -111,80 +111,80 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 # By heading of the help: each verb with `module:command`, and the first line of its help.
 _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     "Start": {
-        "init": ("operations.init:init", "Set up Swapgate in this folder."),
-        "serve": ("operations.serve:serve", "Run Swapgate's processes."),
+        "init": (".operations.init:init", "Set up Swapgate in this folder."),
+        "serve": (".operations.serve:serve", "Run Swapgate's processes."),
         "worker": (
-            "operations.serve:worker",
+            ".operations.serve:worker",
             "Take eval runs from the queue that the workers of all hosts share.",
         ),
         "status": (
-            "operations.status:status",
+            ".operations.status:status",
             "Show where things stand, and what waits for a person.",
         ),
-        "doctor": ("operations.doctor:doctor", "Check the installation, and say what to fix."),
-        "docs": ("operations.docs:docs", "The docs that ship with Swapgate."),
+        "doctor": (".operations.doctor:doctor", "Check the installation, and say what to fix."),
+        "docs": (".operations.docs:docs", "The docs that ship with Swapgate."),
         "demo": (
-            "operations.simulation:demo",
+            ".operations.simulation:demo",
             "Show what Swapgate does, with simulated providers and real processes.",
         ),
         "sim": (
-            "operations.simulation:sim",
+            ".operations.simulation:sim",
             "Serve simulated models over an OpenAI-compatible API, with fault switches.",
         ),
     },
     "Providers, models, routes": {
         "provider": (
-            "providers:provider",
+            ".providers:provider",
             "Providers: where models are called, and their keys.",
         ),
-        "model": ("routing.models:model", "Targets: models at providers, with prices."),
-        "route": ("routing.routes:route", "Routes: the names that clients use as `model`."),
+        "model": (".routing.models:model", "Targets: models at providers, with prices."),
+        "route": (".routing.routes:route", "Routes: the names that clients use as `model`."),
     },
     "Swap a model": {
         "proposal": (
-            "proposals.proposal:proposal",
+            ".proposals.proposal:proposal",
             "Proposals: requests to swap a route's model.",
         ),
-        "canary": ("canary:canary", "Canaries: a candidate on a small share of the traffic."),
+        "canary": (".canary:canary", "Canaries: a candidate on a small share of the traffic."),
         "shadow": (
-            "shadow:shadow",
+            ".shadow:shadow",
             "Shadows: requests mirrored to a candidate, whose answers no user gets.",
         ),
-        "eval": ("evals.runs:eval_group", "Eval runs: one suite on one target."),
+        "eval": (".evals.runs:eval_group", "Eval runs: one suite on one target."),
         "suite": (
-            "evals.suite_import:suite",
+            ".evals.suite_import:suite",
             "Suites: items with their scorer, by which models are measured.",
         ),
         "capture": (
-            "evals.captures:capture",
+            ".evals.captures:capture",
             "Captured requests: from production, redacted, to be labelled.",
         ),
         "gate": (
-            "evals.file_decision:gate",
+            ".evals.file_decision:gate",
             "The gate's rule, on files, on two targets, and on stored verdicts again.",
         ),
         "proof": (
-            "proposals.proof:proof",
+            ".proposals.proof:proof",
             "Proofs: what one swap rests on, in a file that others can verify.",
         ),
     },
     "Watch": {
         "alert": (
-            "operations.alerts:alert",
+            ".operations.alerts:alert",
             "Alerts: what is wrong now, and who was notified.",
         ),
-        "drift": ("drift:drift", "The drift watch: whether models still answer as they did."),
+        "drift": (".drift:drift", "The drift watch: whether models still answer as they did."),
         "switch": (
-            "routing.kill_switch:switch",
+            ".routing.kill_switch:switch",
             "The kill switch: force a provider or a target.",
         ),
         "agent": (
-            "agents:agent",
+            ".agents:agent",
             "Agents: what they ask people for, and what they were granted.",
         ),
-        "audit": ("operations.audit:audit", "The audit log: append-only, hash-chained."),
+        "audit": (".operations.audit:audit", "The audit log: append-only, hash-chained."),
         "spending": (
-            "operations.status:spending",
+            ".operations.status:spending",
             (
                 "Show what evals, judges, shadows, drift checks and agents cost in this month "
                 "(UTC)."
@@ -193,45 +193,45 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     },
     "Set up": {
         "key": (
-            "operations.client_keys:key",
+            ".operations.client_keys:key",
             "Keys of Swapgate's own, for clients and for people.",
         ),
         "person": (
-            "operations.people:person",
+            ".operations.people:person",
             "People: who of the principals is one person, and who is signed in.",
         ),
-        "user": ("agents:user", "Users of the clients: delete what one said and got."),
-        "config": ("operations.configuration:config", "The configuration."),
+        "user": (".agents:user", "Users of the clients: delete what one said and got."),
+        "config": (".operations.configuration:config", "The configuration."),
         "db": (
-            "operations.database:db",
+            ".operations.database:db",
             "The database: its schema, and the signatures of its rows.",
         ),
         "mcp": (
-            "operations.serve:mcp",
+            ".operations.serve:mcp",
             "Serve tools to agents over MCP: on stdin and stdout, or over HTTP.",
         ),
-        "completion": ("operations.docs:completion", "Print a shell's completion."),
+        "completion": (".operations.docs:completion", "Print a shell's completion."),
     },
 }
 # Processes of ours start these.
 _HIDDEN: Final = {
     "eval-worker": (
-        "operations.serve:eval_worker",
+        ".operations.serve:eval_worker",
         "Ask and score what one eval run still lacks.",
     ),
     "eval-worker-template": (
-        "operations.serve:eval_worker_template",
+        ".operations.serve:eval_worker_template",
         "Fork eval workers for the runs that the parent names.",
     ),
     "router-worker": (
-        "operations.serve:router_worker",
+        ".operations.serve:router_worker",
         "Serve requests for `swapgate serve router`, which sends the settings on stdin.",
     ),
 }
 # In a wheel this package has another name.
 _HERE: Final = __name__.rpartition(".")[0]
 VERBS = {
-    name: LazyCommand(f"{_HERE}.{where}", text, hidden=name in _HIDDEN)
+    name: LazyCommand(f"{_HERE}{where}", text, hidden=name in _HIDDEN)
     for verbs in (*_SECTIONS.values(), _HIDDEN)
     for name, (where, text) in verbs.items()
 }

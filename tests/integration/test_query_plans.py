@@ -72,6 +72,10 @@ EXCEPTIONS: Final = {
         ("postgresql",),
         "a page in its index's order: each check has its watch",
     ),
+    r"FROM alert WHERE \(alert\.kind NOT IN \([^()]*\)\) ORDER BY": (
+        BOTH,
+        "a page in its index's order: few alerts are shown elsewhere alone",
+    ),
     r"alert\.title ILIKE": (("postgresql",), "a person searches the texts of alerts"),
 }
 
