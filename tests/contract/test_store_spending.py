@@ -94,6 +94,27 @@ def test_a_call_waits_for_what_others_of_its_process_leave(opened: Store) -> Non
     assert month(opened, clock.now()).spent_usd == pytest.approx(2.6)
 
 
+def test_costs_count_while_they_are_being_stored(opened: Store) -> None:
+    clock = SystemClock()
+    with opened.write() as tx:
+        tx.spending.set_cap(10.0, clock.now())
+    meter = SpendingMeter(opened, clock, EVALS)
+    taken = meter.take_here(9.5, "sim/base", 0.0)
+    assert taken is not None
+    meter.settle(taken, 9.5)
+    storing = threading.Thread(target=meter.refresh)
+
+    # The first writer, whom the second one waits for.
+    with opened.write() as tx:
+        tx.spending.set_cap(10.0, clock.now())
+        storing.start()
+        storing.join(0.2)
+        assert meter.try_take(9.5, "sim/base") is None
+    storing.join()
+    assert meter.try_take(9.5, "sim/base") is None
+    assert meter.try_take(0.4, "sim/base") is not None
+
+
 @dataclass
 class SteppingClock:
     at: datetime = datetime(2026, 5, 3, tzinfo=UTC)

@@ -99,7 +99,7 @@ def test_slow_first_answers_of_a_cold_model_roll_nothing_back(
 def test_a_step_waits_for_times_after_the_warm_up_where_those_within_it_are_slow() -> None:
     cold = [busy(n) for n in range(1, 11)]
     usual = dict.fromkeys(TIMES, (0.3, 0.7) * 5)
-    warm = [replace(busy(n), ranks=usual) for n in range(20, 25)]
+    warm = [replace(busy(n), ranks=usual) for n in range(20, 31)]
 
     assert not collect_evidence(warm, COLD).slow_in_warm_up
     assert collect_evidence([*cold, warm[0]], COLD).slow_in_warm_up

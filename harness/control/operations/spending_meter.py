@@ -64,6 +64,7 @@ class SpendingMeter:
         self._month: MonthSpending | None = None
         self._read_s = -math.inf
         self._notes = _Notes()
+        self._in_write = _Notes()  # being stored: no sum has them yet
         self._refused_s = -math.inf  # when a refusal was stored last
         self._taken_usd = 0.0
         self._under_way = 0
@@ -96,8 +97,8 @@ class SpendingMeter:
             return False
         if self._clock.monotonic() - self._read_s > TRUSTED_S:
             return False
-        noted = self._notes.costs.get(month.month)
-        unwritten_usd = noted.spent_usd if noted else 0.0
+        unwritten = (notes.costs.get(month.month) for notes in (self._notes, self._in_write))
+        unwritten_usd = sum(spending.spent_usd for spending in unwritten if spending)
         if math.isfinite(usd) and month.fits(unwritten_usd + self._taken_usd + usd):
             return True
         self._obstacle = describe_refusal(month)
@@ -133,7 +134,8 @@ class SpendingMeter:
             with self._numbers:
                 ended = self._ended
             if self._clock.monotonic() - self._read_s > FRESH_S:
-                self.read()
+                with self._writing:
+                    self.read()
             taken = self.try_take(usd, model)
             if taken is None:
                 self.refresh(at_once=True)
@@ -188,7 +190,9 @@ class SpendingMeter:
                 self.read()
 
     def read(self) -> None:
-        """Reads the month's sum and the cap. Raises StoreUnavailable."""
+        """Reads the month's sum and the cap, while nothing is written. Raises
+        StoreUnavailable.
+        """
         with self._store.read() as tx:
             month = tx.spending.month(month_of(self._clock.now()))
         with self._numbers:
@@ -205,7 +209,8 @@ class SpendingMeter:
 
     def _write(self, now: datetime) -> None:
         with self._numbers:
-            notes, self._notes = self._notes, _Notes()
+            notes = self._in_write = self._notes
+            self._notes = _Notes()
             clears = notes.granted and self._was_refused
         try:
             with self._store.write() as tx:
@@ -217,9 +222,11 @@ class SpendingMeter:
                 read = tx.spending.month(month_of(now))
         except BaseException:
             with self._numbers:
+                self._in_write = _Notes()
                 self._put_back(notes)
             raise
         with self._numbers:
+            self._in_write = _Notes()
             self._month, self._read_s = read, self._clock.monotonic()
             if notes.refused_usd is not None:
                 self._refused_s = self._read_s

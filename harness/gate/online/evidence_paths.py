@@ -257,10 +257,10 @@ def skip_warm_up(
         if cold:
             mixed[place] = {False, True}
         left, kept = mixed.get(place, set()), block
-        if new is not None and new.ranks is not None and True in left and has_times(new):
+        if new is not None and new.ranks is not None and True in left and _has_times(new):
             kept = replace(kept, never_seen=replace(new, ranks=_no_times(new.ranks)))
             left -= set() if cold else {True}
-        if False in left and has_times(block):
+        if False in left and _has_times(block):
             levels = {name: block.levels[name] for name in block.levels if name not in TIMES}
             kept = replace(kept, ranks=_no_times(block.ranks), levels=levels)
             left -= set() if cold else {False}
@@ -271,8 +271,7 @@ def skip_warm_up(
 _Place = tuple[str, int]  # a router, and a share of its traffic
 
 
-def has_times(ranked: ObservationBlock | NeverSeen) -> bool:
-    """Tells whether a guardrail of times ranked units of the block."""
+def _has_times(ranked: ObservationBlock | NeverSeen) -> bool:
     return not TIMES.isdisjoint(ranked.ranks or ())
 
 

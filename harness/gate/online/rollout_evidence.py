@@ -17,11 +17,11 @@ from harness.domain.canary.observation import ObservationBlock
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.arrays import Floats, np
 from harness.gate.online.evidence_paths import (
+    TIMES,
     combined_path,
     distance_to_trip,
     guardrail_path,
     guardrail_weights,
-    has_times,
     skip_warm_up,
 )
 from harness.gate.online.fisher import Certificate, add_block, log_certificate
@@ -234,12 +234,14 @@ def _slow_in_warm_up(
     policy: CanaryPolicy,
 ) -> bool:
     """Tells whether the share of the last block would trip with the times of its warm-up. False
-    once enough of its units have times that count. ordered: the blocks without those times.
+    once enough of its times count. ordered: the blocks without those of the warm-up. A block
+    may hold the ranks of many before it, so its units are no measure of them.
     """
     if not ordered or not policy.warm_up_s:
         return False
     share = ordered[-1].weight_bps
-    timed = sum(b.canary_units for b in ordered if b.weight_bps == share and has_times(b))
+    ranks = [block.ranks for block in ordered if block.weight_bps == share]
+    timed = max(sum(len(rank.get(time, ())) for rank in ranks) for time in TIMES)
     if timed >= max(1, policy.cold_units):
         return False
     numbered = sorted(blocks, key=lambda block: block.number)
