@@ -41,8 +41,6 @@ class CallPieces:
     client gets them.
     """
 
-    __slots__ = ("id", "name", "number", "pieces", "sent_id")
-
     def __init__(self) -> None:
         self.id = ""
         self.sent_id = ""
