@@ -23,7 +23,7 @@ def forwarded_headers(
     own = {name.lower(): value for name, value in provider.extra_headers.items()}
     named = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
     sent = {name: value for name, value in named.items() if name not in own}
-    for name in sorted(LISTS & own.keys()):
+    for name in sorted(LISTS.intersection(own)):
         parts = f"{own[name]},{named.get(name, '')}".split(",")
         sent[name] = ",".join(dict.fromkeys(part.strip() for part in parts if part.strip()))
     return sent
