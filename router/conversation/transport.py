@@ -131,7 +131,7 @@ class ConversationTransport(Transport):
         if self._repairs.any and self._repairs.knows(request):
             return None
         if path == CHAT_PATH:
-            takes_all = self._intake is TAKES_ALL and QUOTED_MARK not in body
+            takes_all = self._intake is TAKES_ALL and body.find(QUOTED_MARK) < 0
             suits = takes_all or suits_chat(body, self._intake)
         elif path == MESSAGES_PATH:
             plain = SIGNED not in body and RESULT not in body

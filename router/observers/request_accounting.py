@@ -16,7 +16,7 @@ from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording
 from router.recording.traffic_minutes import CompletedRequest
 from router.request.attempt import UpstreamAnswer
-from router.request.routed_response import FAILED, RoutedResponse
+from router.request.routed_response import ANSWERS, FAILED, RoutedResponse
 from router.request.stream_relay import CommittedStream
 from router.server.internal_errors import InternalErrors, RouterPart
 
@@ -63,7 +63,7 @@ class RequestMetrics(RequestObserver):
         if not (isinstance(result, UpstreamAnswer) and result.irregularity is None):
             for irregularity in response.irregularities:
                 self._metrics.irregular(record.target_name, irregularity)
-        if isinstance(result, UpstreamAnswer | CommittedStream):
+        if isinstance(result, ANSWERS):
             for piece in result.refused:
                 self._metrics.refused_piece(record.target_name, piece)
         self._metrics.finished(record)
@@ -126,7 +126,7 @@ class RequestAccounting(RequestObserver):
             cached_tokens,
             charge,
             0,
-            result.model if isinstance(result, UpstreamAnswer | CommittedStream) else "",
+            result.model if isinstance(result, ANSWERS) else "",
             target.name if target else "",
             outcome,
             progress.first_token_s,

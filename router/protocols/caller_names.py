@@ -50,6 +50,7 @@ _PATHS: Final = tuple(
     for (field, *inner), kind in ((p.split("."), k) for p, k in _BODY_NAMES)
 )
 _FIELDS: Final = frozenset(field for field, _, _ in _PATHS)
+_USER_ALONE: Final = frozenset({"user"})
 _NO_CALLERS: Final[Sequence[str]] = ()
 # Of a system prompt: enough to tell one application from another.
 RULES_CHARS: Final = 300
@@ -78,11 +79,15 @@ def header_caller(headers: Sequence[Header]) -> bytes | None:
 
 def body_callers(fields: Mapping[str, object]) -> Sequence[str]:
     """Lists the callers that a body names, the one that decides first."""
-    if _FIELDS.isdisjoint(fields):
+    named = _FIELDS.intersection(fields)
+    if not named:
         return _NO_CALLERS
+    if named == _USER_ALONE:  # as most do
+        user = fields["user"]
+        return (f"user:{user}",) if user and isinstance(user, str) else _NO_CALLERS
     found = []
     for field, inner, kind in _PATHS:
-        if field not in fields:
+        if field not in named:
             continue
         value = fields[field]
         for name in inner:

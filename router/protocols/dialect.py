@@ -24,6 +24,7 @@ class ProtocolDialect(Protocol):
     # The client's headers that go to the provider, with what is sent where the client has none;
     # empty for nothing.
     passed_up: Mapping[bytes, bytes]
+    call_mark: str  # stands in every answer that calls a tool
 
     def opening(self, request: ClientRequest, skipped: int = 0) -> list[object]:
         """Returns what every later turn of the conversation begins with; empty when unknown.

@@ -3,13 +3,14 @@ requests names no person and no conversation. A canary draws the conversations o
 opening that so many share is a template, with examples or a greeting: the conversation begins
 behind it.
 
-The endpoint appends each request's route and key; `evaluate` counts them about once a second.
+The endpoint appends each request's key; `evaluate` counts them about once a second.
 Memory is bounded: a route keeps at most KEPT keys (Misra and Gries 1982, "Finding repeated
 elements"), which finds each key above 1 in KEPT.
 """
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Final
 
 from router.snapshot.compiled import CompiledSnapshot
@@ -21,8 +22,9 @@ FEWEST_REQUESTS: Final = 100
 KEPT: Final = 200
 # After so many requests all counts are halved, so that the share is that of the last ones.
 HALVED_AT: Final = 20_000
-# Requests that wait to be counted; of more, the latest are counted.
+# Requests of a route that wait to be counted; of more, the latest are counted.
 WAITING: Final = 8_192
+_KEYS: Final[Callable[[], deque[str]]] = partial(deque, maxlen=WAITING)
 
 NO_KEYS: Final[Mapping[str, float]] = {}
 
@@ -66,16 +68,18 @@ class CallerShares:
     def __init__(self, on_change: Callable[[str, Mapping[str, float]], None]) -> None:
         self._on_change = on_change
         self._routes: dict[str, RouteKeys] = {}
-        # A request's route and key, as it came.
-        self.waiting: deque[tuple[str, str]] = deque(maxlen=WAITING)
+        # By route, the keys of requests as they came. Texts alone: tuples burden the collector.
+        self.waiting: defaultdict[str, deque[str]] = defaultdict(_KEYS)
         # Of an application's requests, the openings that named their conversations, too.
-        self.openings: deque[tuple[str, str]] = deque(maxlen=WAITING)
+        self.openings: defaultdict[str, deque[str]] = defaultdict(_KEYS)
         # By route, the keys whose conversations are drawn.
         self.applications: dict[str, frozenset[str]] = {}
 
     def evaluate(self, serving: CompiledSnapshot) -> None:
         """Counts what waits, and forgets routes that are gone."""
-        by_route, openings = _by_route(self.waiting), _by_route(self.openings)
+        by_route, openings = dict(self.waiting), dict(self.openings)
+        self.waiting.clear()
+        self.openings.clear()
         for route in self._routes.keys() - serving.routes.keys():
             del self._routes[route]
             self._apply(route, NO_KEYS)
@@ -93,12 +97,3 @@ class CallerShares:
         if not keys:
             del self.applications[route]
         self._on_change(route, shares)
-
-
-def _by_route(waiting: deque[tuple[str, str]]) -> Mapping[str, list[str]]:
-    """Takes all that waits."""
-    keys: dict[str, list[str]] = {}
-    while waiting:
-        route, key = waiting.popleft()
-        keys.setdefault(route, []).append(key)
-    return keys

@@ -106,8 +106,8 @@ def parse_answer(
         raise UpstreamFailed(FailureClass.MALFORMED, f"answer is not valid: {error}") from None
     usage = dialect.checked(members, silence=silence)
     edits: list[TextEdit] = []
-    has_calls = b'"tool_calls"' in body or b'"tool_use"' in body or b'_call"' in body
-    if has_calls or not members.found.get("id", True):
+    # In text: the same search in bytes takes three times as long.
+    if dialect.call_mark in members.text or not members.found.get("id", True):
         answer = dict(members.found)
         changed = AnswerIds(request_body).mend(answer)
         edits = [member_edit(members, name, to_json(answer[name])) for name in changed]

@@ -260,7 +260,7 @@ class ModelEndpoint:
         try:
             key = client_directives.sticky_key(request, sticky, grant.id)
             name, applications = route.route.name, self._shares.applications
-            self._waiting.append((name, key))
+            self._waiting[name].append(key)
             template = 0
             if applications and key in applications.get(name, ()):
                 key, template = self._conversation(name, key, request)
@@ -299,7 +299,7 @@ class ModelEndpoint:
         template = -1
         for template, name in enumerate(client_directives.conversation_keys(request)):
             if name != key:
-                self._shares.openings.append((route, name))
+                self._shares.openings[route].append(name)
             if name not in self._shares.applications[route]:
                 return name, template
         is_kept = template < 0 and request.endpoint is Endpoint.RESPONSES

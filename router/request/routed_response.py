@@ -58,7 +58,7 @@ class AnswerCopy:
 
 
 FAILED: Final = "failed"  # of outcomes
-_ANSWERS: Final = (UpstreamAnswer, CommittedStream)
+ANSWERS: Final = (UpstreamAnswer, CommittedStream)
 
 
 class RoutedResponse:
@@ -293,11 +293,7 @@ class RoutedResponse:
             return "cancelled"
         if self.failed:
             return FAILED
-        return (
-            "ok"
-            if isinstance(self.progress.result, UpstreamAnswer | CommittedStream)
-            else "client_error"
-        )
+        return "ok" if isinstance(self.progress.result, ANSWERS) else "client_error"
 
     def served(self) -> SpanResult:
         """Gathers the outcome of the request for tracing."""
@@ -437,7 +433,7 @@ class RoutedResponse:
             return (*self._headers, attempts, *self._degraded(None))
         upstream = progress.attempts[-1].upstream
         if (
-            isinstance(result, _ANSWERS)
+            isinstance(result, ANSWERS)
             and not (plan.serialize_tools or result.dropped)
             and (not upstream.lacks[request.endpoint] or _is_whole(request, upstream))
         ):
@@ -451,9 +447,7 @@ class RoutedResponse:
         result: UpstreamAnswer | CommittedStream | UpstreamFailed | None = None,
     ) -> tuple[Header, ...]:
         try:
-            left = (
-                result.dropped if isinstance(result, UpstreamAnswer | CommittedStream) else ()
-            )
+            left = result.dropped if isinstance(result, ANSWERS) else ()
             return degradation_header(self.job.plan, self.job.request, upstream, left)
         except Exception as error:
             self._errors.note(RouterPart.HEADERS, error, self.job.route, self.job.arm)

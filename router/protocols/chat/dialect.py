@@ -58,6 +58,7 @@ class ChatDialect:
         self.endpoint = Endpoint.CHAT
         self.path = CHAT_PATH
         self.passed_up: Mapping[bytes, bytes] = {}
+        self.call_mark = '"tool_calls"'
 
     def opening(self, request: ClientRequest, skipped: int = 0) -> list[object]:
         return conversation_opening(request.value("messages"), skipped=skipped)

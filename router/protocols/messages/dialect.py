@@ -48,6 +48,7 @@ class MessagesDialect:
     endpoint = Endpoint.MESSAGES
     path = "/messages"
     passed_up = PASSED_UP
+    call_mark = '"tool_use"'
 
     def opening(self, request: ClientRequest, skipped: int = 0) -> list[object]:
         get = request.members.get

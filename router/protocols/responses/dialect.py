@@ -41,6 +41,7 @@ class ResponsesDialect(ChatDialect):
         super().__init__()
         self.endpoint = Endpoint.RESPONSES
         self.path = "/responses"
+        self.call_mark = '_call"'
 
     def opening(self, request: ClientRequest, skipped: int = 0) -> list[object]:
         """Returns the opening of the conversation; empty where the provider keeps its
