@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -60,16 +59,6 @@ CONNECTIONS: Final = 8
 HEADS: Final = ("", "cpu_s", "ms_per_sample", "peak_rss_mib", "of_bare")
 
 
-@dataclass(frozen=True)
-class Figures:
-    """Of one run. answered, right: samples."""
-
-    cpu_s: float
-    rss_mib: float
-    answered: int
-    right: int
-
-
 def write_items(file: Path, count: int) -> None:
     with file.open("w", encoding="utf-8") as out:
         for number in range(count):
@@ -113,26 +102,23 @@ def queued(folder: Path, data: Path, base_url: str) -> tuple[Path, str]:
     return config, run.id
 
 
-def one_round(folder: Path, port: int, samples: int) -> dict[str, Figures]:
+def one_round(folder: Path, port: int, samples: int) -> dict[str, tuple[float, float]]:
     folder.mkdir()
     used = taken(commands(folder, port, samples), folder)
-    found = {}
     for name, place in ((BARE, "bare"), (OURS, "ours")):
-        answered, right = (folder / place / "result").read_text(encoding="utf-8").split()
-        cpu_s, rss_mib = used[name]
-        found[name] = Figures(cpu_s, rss_mib, int(answered), int(right))
-        if found[name].answered != samples or found[name].right != samples:
-            sys.exit(f"{name}: {found[name]} of {samples} samples; see {folder}")
-    return found
+        result = (folder / place / "result").read_text(encoding="utf-8")
+        if result != f"{samples} {samples}":  # answered and right
+            sys.exit(f"{name}: {result} of {samples} samples; see {folder}")
+    return used
 
 
 def compared(
-    rounds: Sequence[Mapping[str, Figures]], samples: int
+    rounds: Sequence[Mapping[str, tuple[float, float]]], samples: int
 ) -> Iterator[tuple[str, float, float, float, float]]:
     for name in (BARE, OURS):
-        cpu_s = median(figures[name].cpu_s for figures in rounds)
-        ratio = median(figures[name].cpu_s / figures[BARE].cpu_s for figures in rounds)
-        rss_mib = max(figures[name].rss_mib for figures in rounds)
+        cpu_s = median(used[name][0] for used in rounds)
+        ratio = median(used[name][0] / used[BARE][0] for used in rounds)
+        rss_mib = max(used[name][1] for used in rounds)
         yield name, cpu_s, cpu_s / samples * 1000, rss_mib, ratio
 
 

@@ -6,8 +6,12 @@ Items are drawn with replacement, under weights (`tilt_weights`) that make the t
 exactly known.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from typing import Any, Final, Self
 
 import numpy as np
@@ -165,26 +169,23 @@ class GateBenchmarkRow:
 
 
 def run_gate_benchmark(
-    matrices: Sequence[ScoreMatrix],
-    plan: GateBenchmarkPlan,
-    progress: Callable[[str], None] = lambda _: None,
+    matrices: Sequence[ScoreMatrix], plan: GateBenchmarkPlan
 ) -> list[GateBenchmarkRow]:
     """Measures every rule on every matrix. Raises InputError for a matrix without usable pairs,
     before anything is measured.
     """
     paired = [(matrix.name, close_pairs(matrix, plan.pairs)) for matrix in matrices]
-    lines: list[GateBenchmarkRow] = []
-    for name, pairs in paired:
-        for claim in plan.claims:
-            for n in plan.sizes:
-                progress(f"{name}, {claim.value}, {n} items")
-                lines += _lines(name, pairs, claim, n, plan)
-    return lines
+    cells = [(*pair, *cell) for pair in paired for cell in product(plan.claims, plan.sizes)]
+    with ProcessPoolExecutor(2) as processes:
+        return [line for rows in processes.map(partial(_lines, plan), cells) for line in rows]
 
 
 def _lines(
-    name: str, pairs: Sequence[ModelPair], claim: Claim, n: int, plan: GateBenchmarkPlan
-) -> Iterator[GateBenchmarkRow]:
+    plan: GateBenchmarkPlan, cell: tuple[str, Sequence[ModelPair], Claim, int]
+) -> list[GateBenchmarkRow]:
+    name, pairs, claim, n = cell
+    print(f"{name}, {claim.value}, {n} items", file=sys.stderr)
+
     def cells(lift: float, replications: int) -> dict[str, BenchmarkCell]:
         draws: dict[str, Any] = {"n": n, "lift": lift, "replications": replications}
         several = measure_selection(pairs, claim, seed=plan.seed, **draws)
@@ -192,10 +193,12 @@ def _lines(
 
     null, five = cells(0.0, plan.replications), cells(FIVE, plan.power)
     ten = cells(TEN, plan.power)
+    rows = []
     for rule in null:
         promoted = null[rule].mean, null[rule].worst, five[rule].mean, ten[rule].mean
         items = null[rule].items, five[rule].items, ten[rule].items
-        yield GateBenchmarkRow(name, claim, n, rule, len(pairs), *promoted, *items)
+        rows.append(GateBenchmarkRow(name, claim, n, rule, len(pairs), *promoted, *items))
+    return rows
 
 
 def missed_goals(lines: Sequence[GateBenchmarkRow]) -> Iterator[str]:

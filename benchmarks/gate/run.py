@@ -56,7 +56,7 @@ def main() -> int:
         seed=chosen.seed,
         sizes=tuple(chosen.size or SIZES),
     )
-    lines = run_gate_benchmark(matrices, plan, lambda what: print(what, file=sys.stderr))
+    lines = run_gate_benchmark(matrices, plan)
     print_rows("rules: shares promoted at the null, at +5 and +10 points", lines)
     print_clusters(matrices[0], plan)
     missed: list[object] = [*missed_goals(lines), *print_missing(matrices[0], plan)]

@@ -83,7 +83,7 @@ TOOLS: Final = ("nginx", "wrk", "taskset")
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--rounds", type=int, default=3, choices=range(1, 21))
-    options.add_argument("--seconds", type=float, default=5.0, help="per measurement")
+    options.add_argument("--seconds", type=float, default=3.0, help="per measurement")
     chosen = options.parse_args()
     if (os.cpu_count() or 1) < 2:
         sys.exit("this needs two cores: one for the contender, one for the load")

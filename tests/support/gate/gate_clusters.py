@@ -61,10 +61,14 @@ def measure_clusters(
             key = [seed, items, group, round(icc * 10)]
             null, five, ten = (
                 [
-                    _promoted(pair, claim, (items, group, icc), lift, replications, [*key, i])
+                    _promoted(pair, claim, (items, group, icc), lift, draws, [*key, i])
                     for i, pair in enumerate(pairs)
                 ]
-                for lift in (0.0, 0.05, 0.10)
+                for lift, draws in (
+                    (0.0, replications),
+                    (0.05, max(1, replications // 4)),
+                    (0.10, max(1, replications // 4)),
+                )
             )
             yield ClusterRow(
                 claim=claim,
