@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
+from itertools import chain, product
 from typing import Final
 
 import numpy as np
@@ -165,7 +165,7 @@ def main() -> int:
     tables = chosen.table or list(GOALS)
     measure = partial(measured, rollouts=chosen.rollouts, seed=chosen.seed)
     with ProcessPoolExecutor(2) as processes:
-        rows = [one for found in processes.map(measure, tables) for one in found]
+        rows = list(chain.from_iterable(processes.map(measure, tables)))
     print_rows("exposures to the rollback", rows)
     found = [*goals(rows)]
     missed = [goal for goal in found if not goal.found <= goal.limit]
