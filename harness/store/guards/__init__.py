@@ -9,13 +9,13 @@ Whoever adds or changes a trigger does it here: what a migration says of it is o
 Words stand for what the databases spell differently. Of a stored policy: ASKS[policy], whether
 it asks for an approval, CHANGE[policy], whether for a change request, STEPS[policy], how many
 the canary has, and WEIGHT[policy, step].
-OBJECT[text]: whether it is a JSON object. LENGTH[text]: how many a JSON array has.
+LENGTH[text]: how many a JSON array has.
 """
 
 from typing import Final
 
 from harness.store.guards.agents import AGENTS
-from harness.store.guards.guard import Guard, always
+from harness.store.guards.guard import Guard
 from harness.store.guards.operations import OPERATIONS
 from harness.store.guards.proposals import DECISIONS
 from harness.store.guards.routing import ROUTING
@@ -34,7 +34,7 @@ GUARDS: Final[tuple[Guard, ...]] = (
             f"{table}_no_{event.lower()}",
             table,
             event,
-            always(f"{table} is never changed or deleted"),
+            ((f"append_only: {table} is never changed or deleted", "1 = 1"),),
         )
         for table in _GROWING
         for event in ("UPDATE", "DELETE")

@@ -1,18 +1,24 @@
 """`Guard` describes a trigger that refuses rows: table, event, and rules (message and SQL
-condition). Beside it the conditions that several tables share: key taken, route busy,
-append-only. `harness.store.guards.triggers` makes SQL of the guards.
+condition). `read_guards` reads guards from text. Beside it the conditions that several tables
+share: key taken, route busy, append-only. `harness.store.guards.triggers` makes SQL of them.
 """
 
 # ruff: noqa: S608 - statements of constants; nothing comes from outside
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import sqlalchemy as sa
 
 from harness.store.schema.columns import SIGNATURE
 
-Rule = tuple[str, str]
+_HEADING: Final = re.compile(
+    r"(?P<event>INSERT|UPDATE|DELETE)(?: OF (?P<columns>[\w, ]+))? ON (?P<table>\w+)"
+    r"(?: AS (?P<name>\w+))?"
+)
+_NAMES: Final = {"INSERT": "guard", "UPDATE": "no_rewrite", "DELETE": "no_delete"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,33 +28,63 @@ class Guard:
     name: str
     table: str
     event: str
-    rules: tuple[Rule, ...]  # (message, condition)
+    rules: tuple[tuple[str, str], ...]  # (message, condition)
     columns: tuple[str, ...] = ()  # of an UPDATE, those that it watches; empty for all
+
+
+def read_guards(text: str) -> tuple[Guard, ...]:
+    """Reads guards, in their order. A heading such as `UPDATE OF a, b ON table AS name` names
+    the trigger; below it stands, by 4, the message of each rule, and below that, by 8, its
+    condition. A message without a condition refuses always.
+    """
+    found: list[tuple[re.Match[str], list[tuple[str, list[str]]]]] = []
+    for line in filter(str.strip, text.splitlines()):
+        if heading := _HEADING.fullmatch(line):
+            found.append((heading, []))
+        elif line.startswith(" " * 8):
+            found[-1][1][-1][1].append(line.strip())
+        else:
+            found[-1][1].append((line.strip(), []))
+    return tuple(
+        Guard(
+            heading["name"] or f"{heading['table']}_{_NAMES[heading['event']]}",
+            heading["table"],
+            heading["event"],
+            tuple((message, " ".join(condition) or "1 = 1") for message, condition in rules),
+            tuple(heading["columns"].split(", ")) if heading["columns"] else (),
+        )
+        for heading, rules in found
+    )
 
 
 def listed(values: Iterable[str]) -> str:
     return ", ".join(f"'{value}'" for value in values)
 
 
-def taken(table: str, *keys: str) -> Rule:
-    """Refuses a key that is there: INSERT OR REPLACE would delete a row that must stay."""
-    same = " AND ".join(f"t.{key} = NEW.{key}" for key in keys)
-    return (
-        "version_taken: such a row is there",
-        f"EXISTS (SELECT 1 FROM {table} t WHERE {same})",
-    )
+def _same(keys: Iterable[str]) -> str:
+    return " AND ".join(f"t.{key} = NEW.{key}" for key in keys)
 
 
-def busy(table: str, condition: str, *keys: str) -> Rule:
+def taken(table: str, *keys: str, same: str = "") -> str:
+    """Refuses a key that is there: INSERT OR REPLACE would delete a row that must stay. same:
+    the condition instead of the keys.
+    """
+    return f"""version_taken: such a row is there
+        EXISTS (SELECT 1 FROM {table} t WHERE {same or _same(keys)})"""
+
+
+def busy(table: str, condition: str, *keys: str) -> str:
     """Refuses a second live row, as the unique index does, also where SQLite would REPLACE."""
-    same = " AND ".join(f"t.{key} = NEW.{key}" for key in keys)
-    return (
-        f"route_busy: the route has a {table} under way",
-        (
-            f"NEW.{condition} AND EXISTS (SELECT 1 FROM {table} t WHERE {same}"
-            f" AND t.id <> NEW.id AND t.{condition})"
-        ),
-    )
+    return f"""route_busy: the route has a {table} under way
+        NEW.{condition} AND EXISTS (SELECT 1 FROM {table} t WHERE {_same(keys)}
+        AND t.id <> NEW.id AND t.{condition})"""
+
+
+def another(table: str, key: str, *columns: str) -> str:
+    """Refuses a row whose key is there with another content; the same may come twice."""
+    differs = " OR ".join(f"t.{column} <> NEW.{column}" for column in columns)
+    return f"""append_only: this {table} is there with another content
+        EXISTS (SELECT 1 FROM {table} t WHERE {_same([key])} AND ({differs}))"""
 
 
 def rewords(columns: Iterable[str], *, blanks: Iterable[str] = ()) -> str:
@@ -57,16 +93,6 @@ def rewords(columns: Iterable[str], *, blanks: Iterable[str] = ()) -> str:
     return " OR ".join(
         f"(NEW.{name} <> OLD.{name}{f' AND NEW.{name} NOT IN ({blank})' if blank else ''})"
         for name in columns
-    )
-
-
-def another(table: str, keys: Iterable[str], columns: Iterable[str]) -> Rule:
-    """Refuses a row whose key is there with another content; the same may come twice."""
-    same = " AND ".join(f"t.{key} = NEW.{key}" for key in keys)
-    differs = " OR ".join(f"t.{column} <> NEW.{column}" for column in columns)
-    return (
-        f"append_only: this {table} is there with another content",
-        f"EXISTS (SELECT 1 FROM {table} t WHERE {same} AND ({differs}))",
     )
 
 
@@ -79,17 +105,8 @@ def person(principal: str) -> str:
     )
 
 
-def same_route(alias: str) -> str:
-    """The row that the alias stands for belongs to the route of the new one."""
-    return f"{alias}.route = NEW.route"
-
-
 def changes(*columns: str) -> str:
     return " OR ".join(f"NEW.{column} IS DISTINCT FROM OLD.{column}" for column in columns)
-
-
-def always(message: str) -> tuple[Rule, ...]:
-    return ((f"append_only: {message}", "1 = 1"),)
 
 
 def changes_beside(table: sa.Table, *columns: str) -> str:
@@ -97,36 +114,21 @@ def changes_beside(table: sa.Table, *columns: str) -> str:
     return changes(*(column.name for column in table.c if column.name not in columns))
 
 
-def on_insert(table: str, *rules: Rule) -> Guard:
-    return Guard(f"{table}_guard", table, "INSERT", rules)
-
-
-def on_update(table: str, *rules: Rule) -> Guard:
-    return Guard(f"{table}_no_rewrite", table, "UPDATE", rules)
-
-
-def on_delete(table: str, *rules: Rule) -> Guard:
-    return Guard(f"{table}_no_delete", table, "DELETE", rules)
-
-
 def closed_once(
     table: sa.Table, once: str, only: str, content: str, closing: Sequence[str], noun: str = ""
-) -> tuple[Guard, Guard]:
+) -> str:
     """Guards of a table whose rows are closed once, else never changed or deleted.
 
     once, only, content: words of the messages. closing: the columns that closing sets, its time
     first. noun: a row's in the message; the table's name by default.
     """
-    at = closing[0]
-    return (
-        on_update(
-            table.name,
-            (f"append_only: a {once} once", f"OLD.{at} IS NOT NULL"),
-            (f"append_only: a {only}", f"NEW.{at} IS NULL"),
-            (
-                f"append_only: what was {content} does not change",
-                changes_beside(table, *closing, SIGNATURE),
-            ),
-        ),
-        on_delete(table.name, *always(f"{noun or table.name} is never deleted")),
-    )
+    at, name = closing[0], table.name
+    return f"""UPDATE ON {name}
+    append_only: a {once} once
+        OLD.{at} IS NOT NULL
+    append_only: a {only}
+        NEW.{at} IS NULL
+    append_only: what was {content} does not change
+        {changes_beside(table, *closing, SIGNATURE)}
+DELETE ON {name}
+    append_only: {noun or name} is never deleted"""

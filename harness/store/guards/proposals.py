@@ -8,19 +8,7 @@ route, four eyes.
 from typing import Final
 
 from harness.domain.canary.rollout import TRANSITIONS, RolloutState
-from harness.store.guards.guard import (
-    Guard,
-    always,
-    busy,
-    changes,
-    listed,
-    on_delete,
-    on_insert,
-    on_update,
-    person,
-    same_route,
-    taken,
-)
+from harness.store.guards.guard import busy, changes, listed, person, read_guards, taken
 from harness.store.schema.proposals import (
     LIVE_STATE_VALUES,
     OPEN_PHASE_VALUES,
@@ -34,220 +22,105 @@ _OPEN: Final = f"IN ({listed(OPEN_PHASE_VALUES)})"
 _PAST_GATE: Final = f"IN ({listed(PAST_GATE_VALUES)})"
 _RIVAL: Final = "t.selection = NEW.selection AND NEW.selection <> '' AND t.place <> NEW.place"
 # One open proposal per route, or those of one selection.
-_BUSY: Final = (
-    "route_busy: the route has a proposal under way",
-    (
-        f"NEW.phase {_OPEN} AND EXISTS (SELECT 1 FROM proposal t WHERE {same_route('t')}"
-        f" AND t.id <> NEW.id AND t.phase {_OPEN} AND NOT ({_RIVAL}))"
-    ),
-)
-
-_PROPOSAL: Final = (
-    on_insert(
-        "proposal",
-        taken("proposal", "id"),
-        _BUSY,
-        (
-            "registered: a selection gets no candidate once it is measured",
-            (
-                "NEW.selection <> '' AND EXISTS (SELECT 1 FROM proposal t"
-                " WHERE t.selection = NEW.selection AND t.phase <> 'proposed')"
-            ),
-        ),
-    ),
-    on_update(
-        "proposal",
-        (
-            "version_follows: a stored proposal's version rises by one",
-            "NEW.version <> OLD.version + 1",
-        ),
-        (
-            "registered: what was registered does not change",
-            (
-                f"{changes(*PROPOSAL_REGISTERED)}"
-                " OR (OLD.phase <> 'proposed' AND NEW.plans <> OLD.plans)"
-            ),
-        ),
-        _BUSY,
-        busy("proposal", f"phase {_PAST_GATE}", "route"),
-    ),
-    Guard(
-        "proposal_widened_guard",
-        "proposal",
-        "UPDATE",
-        (
-            (
-                "registered: what was registered does not change",
-                "NEW.widened <> OLD.widened",
-            ),
-            (
-                "four_eyes: rules that were widened wait for an approval",
-                (
-                    "NEW.widened <> '{}' AND NEW.phase IN ('shadow', 'canary', 'promoted')"
-                    " AND NOT EXISTS (SELECT 1 FROM approval a WHERE a.proposal = NEW.id"
-                    " AND a.verdict = NEW.verdict AND a.name <> NEW.proposer"
-                    " AND a.widened = NEW.widened)"
-                ),
-            ),
-        ),
-    ),
-    Guard(
-        "proposal_proposer_fixed",
-        "proposal",
-        "UPDATE",
-        (
-            (
-                "registered: what was registered does not change",
-                changes("proposer_principal", "proposer_key", "selection", "place"),
-            ),
-            (
-                "registered: a change reference is named once, at the approval at the latest",
-                (
-                    "NEW.change_reference <> OLD.change_reference"
-                    " AND (OLD.change_reference <> '' OR OLD.approver IS NOT NULL)"
-                ),
-            ),
-            (
-                "four_eyes: rules that were widened wait for another principal",
-                (
-                    "NEW.widened <> '{}' AND NEW.phase IN ('shadow', 'canary', 'promoted')"
-                    " AND NOT EXISTS (SELECT 1 FROM approval a WHERE a.proposal = NEW.id"
-                    " AND a.verdict = NEW.verdict AND a.principal <> NEW.proposer_principal)"
-                ),
-            ),
-        ),
-    ),
-    on_delete("proposal", *always("proposal is never deleted")),
-)
-
+_BUSY: Final = f"""route_busy: the route has a proposal under way
+        NEW.phase {_OPEN} AND EXISTS (SELECT 1 FROM proposal t WHERE t.route = NEW.route
+        AND t.id <> NEW.id AND t.phase {_OPEN} AND NOT ({_RIVAL}))"""
 _NEXT_STATES: Final = {
-    state: sorted(
-        {after.value for (before, _), after in TRANSITIONS.items() if before is state}
-    )
+    state: sorted({after for (before, _), after in TRANSITIONS.items() if before is state})
     for state in RolloutState
 }
-_ROLLOUT: Final = (
-    on_insert("rollout", taken("rollout", "id"), busy("rollout", f"state {_LIVE}", "route")),
-    Guard(
-        "rollout_bake_guard",
-        "rollout",
-        "INSERT",
-        (
-            (
-                "verdict_used: a verdict is proof of one rollout",
-                "EXISTS (SELECT 1 FROM rollout r WHERE r.verdict = NEW.verdict)",
-            ),
-        ),
-    ),
-    on_update(
-        "rollout",
-        (
-            "version_follows: a stored rollout's version rises by one",
-            "NEW.version <> OLD.version + 1",
-        ),
-        (
-            "registered: what was registered does not change",
-            changes(*ROLLOUT_REGISTERED),
-        ),
-        (
-            "ended: a rollout does not come back",
-            " OR ".join(
-                f"(OLD.state = '{state.value}'"
-                f" AND NEW.state NOT IN ({listed((state.value, *after))}))"
-                for state, after in _NEXT_STATES.items()
-            ),
-        ),
-        (
-            "next_step: a rollout goes one step on, once the route serves it",
-            (
-                "NEW.step <> OLD.step AND (NEW.step <> OLD.step + 1 OR NOT EXISTS (SELECT 1"
-                " FROM route_version p JOIN proposal q ON q.id = NEW.proposal"
-                f" WHERE {same_route('p')} AND p.rollout = NEW.id"
-                " AND p.version = (SELECT MAX(l.version) FROM route_version l"
-                f" WHERE {same_route('l')})"
-                " AND p.weight_bps = WEIGHT[q.policy, NEW.step]))"
-            ),
-        ),
-        busy("rollout", f"state {_LIVE}", "route"),
-    ),
-    on_delete("rollout", *always("rollout is never deleted")),
+_COMES_BACK: Final = " OR ".join(
+    f"(OLD.state = '{state}' AND NEW.state NOT IN ({listed((state, *after))}))"
+    for state, after in _NEXT_STATES.items()
 )
 
-_APPROVAL: Final = on_insert(
-    "approval",
-    taken("approval", "id"),
-    (
-        "approval_of_verdict: the approval names a verdict of another proposal",
-        (
-            "NEW.verdict IS NOT NULL AND NOT EXISTS (SELECT 1 FROM verdict v"
-            " WHERE v.id = NEW.verdict AND v.proposal = NEW.proposal)"
-        ),
-    ),
-    (
-        "four_eyes: who proposed it cannot approve it",
-        (
-            "EXISTS (SELECT 1 FROM proposal p WHERE p.id = NEW.proposal"
-            " AND p.proposer = NEW.name AND NOT p.self_approval)"
-        ),
-    ),
-)
-_APPROVAL_PRINCIPALS: Final = Guard(
-    "approval_principals",
-    "approval",
-    "INSERT",
-    (
-        (
-            "four_eyes: the principal who proposed it cannot approve it",
-            (
-                "EXISTS (SELECT 1 FROM proposal p WHERE p.id = NEW.proposal"
-                " AND p.proposer_principal = NEW.principal AND NOT p.self_approval)"
-            ),
-        ),
-        (
-            "four_eyes: the person who proposed it cannot approve it",
-            (
-                "EXISTS (SELECT 1 FROM proposal p WHERE p.id = NEW.proposal"
-                f" AND {person('p.proposer_principal')} = {person('NEW.principal')}"
-                " AND NOT p.self_approval)"
-            ),
-        ),
-        (
-            "four_eyes: the key belongs to another principal",
-            (
-                "NEW.key IS NOT NULL AND NOT EXISTS (SELECT 1 FROM api_key k"
-                " WHERE k.id = NEW.key AND k.principal = NEW.principal)"
-            ),
-        ),
-    ),
-)
-_APPROVAL_CHANGE: Final = Guard(
-    "approval_change",
-    "approval",
-    "INSERT",
-    (
-        (
-            "change_missing: the policy asks for the reference of a change request",
-            (
-                "NEW.change_reference = '' AND EXISTS (SELECT 1 FROM proposal p"
-                " WHERE p.id = NEW.proposal AND CHANGE[p.policy])"
-            ),
-        ),
-        (
-            "change_differs: the proposal is under another change request",
-            (
-                "EXISTS (SELECT 1 FROM proposal p WHERE p.id = NEW.proposal"
-                " AND p.change_reference <> NEW.change_reference)"
-            ),
-        ),
-    ),
-)
+DECISIONS: Final = read_guards(f"""
+INSERT ON proposal
+    {taken("proposal", "id")}
+    {_BUSY}
+    registered: a selection gets no candidate once it is measured
+        NEW.selection <> '' AND EXISTS (SELECT 1 FROM proposal t
+        WHERE t.selection = NEW.selection AND t.phase <> 'proposed')
+UPDATE ON proposal
+    version_follows: a stored proposal's version rises by one
+        NEW.version <> OLD.version + 1
+    registered: what was registered does not change
+        {changes(*PROPOSAL_REGISTERED)}
+        OR (OLD.phase <> 'proposed' AND NEW.plans <> OLD.plans)
+    {_BUSY}
+    {busy("proposal", f"phase {_PAST_GATE}", "route")}
+UPDATE ON proposal AS proposal_widened_guard
+    registered: what was registered does not change
+        NEW.widened <> OLD.widened
+    four_eyes: rules that were widened wait for an approval
+        NEW.widened <> '{{}}' AND NEW.phase IN ('shadow', 'canary', 'promoted')
+        AND NOT EXISTS (SELECT 1 FROM approval a WHERE a.proposal = NEW.id
+        AND a.verdict = NEW.verdict AND a.name <> NEW.proposer
+        AND a.widened = NEW.widened)
+UPDATE ON proposal AS proposal_proposer_fixed
+    registered: what was registered does not change
+        {changes("proposer_principal", "proposer_key", "selection", "place")}
+    registered: a change reference is named once, at the approval at the latest
+        NEW.change_reference <> OLD.change_reference
+        AND (OLD.change_reference <> '' OR OLD.approver IS NOT NULL)
+    four_eyes: rules that were widened wait for another principal
+        NEW.widened <> '{{}}' AND NEW.phase IN ('shadow', 'canary', 'promoted')
+        AND NOT EXISTS (SELECT 1 FROM approval a WHERE a.proposal = NEW.id
+        AND a.verdict = NEW.verdict AND a.principal <> NEW.proposer_principal)
+DELETE ON proposal
+    append_only: proposal is never deleted
 
+INSERT ON rollout
+    {taken("rollout", "id")}
+    {busy("rollout", f"state {_LIVE}", "route")}
+INSERT ON rollout AS rollout_bake_guard
+    verdict_used: a verdict is proof of one rollout
+        EXISTS (SELECT 1 FROM rollout r WHERE r.verdict = NEW.verdict)
+UPDATE ON rollout
+    version_follows: a stored rollout's version rises by one
+        NEW.version <> OLD.version + 1
+    registered: what was registered does not change
+        {changes(*ROLLOUT_REGISTERED)}
+    ended: a rollout does not come back
+        {_COMES_BACK}
+    next_step: a rollout goes one step on, once the route serves it
+        NEW.step <> OLD.step AND (NEW.step <> OLD.step + 1 OR NOT EXISTS (SELECT 1
+        FROM route_version p JOIN proposal q ON q.id = NEW.proposal
+        WHERE p.route = NEW.route AND p.rollout = NEW.id
+        AND p.version = (SELECT MAX(l.version) FROM route_version l
+        WHERE l.route = NEW.route)
+        AND p.weight_bps = WEIGHT[q.policy, NEW.step]))
+    {busy("rollout", f"state {_LIVE}", "route")}
+DELETE ON rollout
+    append_only: rollout is never deleted
 
-DECISIONS: Final = (
-    *_PROPOSAL,
-    *_ROLLOUT,
-    _APPROVAL,
-    _APPROVAL_PRINCIPALS,
-    _APPROVAL_CHANGE,
-    on_insert("verdict", taken("verdict", "id")),
-)
+INSERT ON approval
+    {taken("approval", "id")}
+    approval_of_verdict: the approval names a verdict of another proposal
+        NEW.verdict IS NOT NULL AND NOT EXISTS (SELECT 1 FROM verdict v
+        WHERE v.id = NEW.verdict AND v.proposal = NEW.proposal)
+    four_eyes: who proposed it cannot approve it
+        EXISTS (SELECT 1 FROM proposal p WHERE p.id = NEW.proposal
+        AND p.proposer = NEW.name AND NOT p.self_approval)
+INSERT ON approval AS approval_principals
+    four_eyes: the principal who proposed it cannot approve it
+        EXISTS (SELECT 1 FROM proposal p WHERE p.id = NEW.proposal
+        AND p.proposer_principal = NEW.principal AND NOT p.self_approval)
+    four_eyes: the person who proposed it cannot approve it
+        EXISTS (SELECT 1 FROM proposal p WHERE p.id = NEW.proposal
+        AND {person("p.proposer_principal")} = {person("NEW.principal")}
+        AND NOT p.self_approval)
+    four_eyes: the key belongs to another principal
+        NEW.key IS NOT NULL AND NOT EXISTS (SELECT 1 FROM api_key k
+        WHERE k.id = NEW.key AND k.principal = NEW.principal)
+INSERT ON approval AS approval_change
+    change_missing: the policy asks for the reference of a change request
+        NEW.change_reference = '' AND EXISTS (SELECT 1 FROM proposal p
+        WHERE p.id = NEW.proposal AND CHANGE[p.policy])
+    change_differs: the proposal is under another change request
+        EXISTS (SELECT 1 FROM proposal p WHERE p.id = NEW.proposal
+        AND p.change_reference <> NEW.change_reference)
+
+INSERT ON verdict
+    {taken("verdict", "id")}
+""")

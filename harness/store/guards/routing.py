@@ -8,24 +8,15 @@ promotion without a passed, unexpired, unused and (where asked for) approved ver
 from typing import Final
 
 from harness.store.guards.break_glass import BREAK_GLASSES
-from harness.store.guards.guard import (
-    Guard,
-    listed,
-    on_insert,
-    same_route,
-    taken,
-)
+from harness.store.guards.guard import listed, read_guards, taken
 from harness.store.schema.proposals import LIVE_STATE_VALUES
 
 _PREVIOUS: Final = (
-    f"FROM route_version p WHERE {same_route('p')} AND p.version = NEW.version - 1"
+    "FROM route_version p WHERE p.route = NEW.route AND p.version = NEW.version - 1"
 )
-_SAME_CANARY: Final = (
-    "COALESCE(p.canary, '') = COALESCE(NEW.canary, '')"
-    " AND COALESCE(p.canary_evidence, '') = COALESCE(NEW.canary_evidence, '')"
-    " AND COALESCE(p.salt, '') = COALESCE(NEW.salt, '')"
-    " AND COALESCE(p.rollout, '') = COALESCE(NEW.rollout, '')"
-    " AND COALESCE(p.unit_rule, '') = COALESCE(NEW.unit_rule, '')"
+_SAME_CANARY: Final = " AND ".join(
+    f"COALESCE(p.{name}, '') = COALESCE(NEW.{name}, '')"
+    for name in ("canary", "canary_evidence", "salt", "rollout", "unit_rule")
 )
 _PROVEN: Final = "NEW.kind IN ('canary', 'promotion')"
 # A verdict that waits for a person's word: the policy asks for one, or rules were widened.
@@ -35,164 +26,16 @@ _UNAPPROVED: Final = (
     " AND NOT EXISTS (SELECT 1 FROM approval a WHERE a.verdict = v.id"
     " AND a.proposal = q.id AND a.kind = 'canary'))"
 )
-_WITHOUT_CHANGE: Final = (
-    "EXISTS (SELECT 1 FROM verdict v JOIN proposal q ON q.id = v.proposal"
-    " WHERE v.id = NEW.verdict_id AND CHANGE[q.policy] AND q.change_reference = '')"
-)
 _LIVE: Final = f"IN ({listed(LIVE_STATE_VALUES)})"
-
-_ROUTE_VERSION: Final = on_insert(
-    "route_version",
-    taken("route_version", "route", "version"),
-    (
-        "revision_follows: revisions rise by one, from above a floor",
-        (
-            "NEW.revision <> 1 + (SELECT CASE WHEN m.revision_floor > n.newest"
-            " THEN m.revision_floor ELSE n.newest END FROM meta m CROSS JOIN"
-            " (SELECT COALESCE(MAX(v.revision), 0) AS newest FROM route_version v) n)"
-        ),
-    ),
-    (
-        "baseline_evidence: a first version needs baseline evidence",
-        (
-            "NEW.version = 1 AND NOT EXISTS (SELECT 1 FROM evidence e"
-            " WHERE e.id = NEW.incumbent_evidence"
-            " AND e.kind = 'baseline')"
-        ),
-    ),
-    (
-        "incumbent_evidence: an incumbent that stays keeps its evidence",
-        (
-            "NEW.kind IN ('canary', 'weight', 'abort', 'settings') AND NOT EXISTS (SELECT 1"
-            f" {_PREVIOUS} AND p.incumbent = NEW.incumbent"
-            " AND p.incumbent_evidence = NEW.incumbent_evidence)"
-        ),
-    ),
-    (
-        "proof_is_evidence: a promoted target's evidence is its verdict",
-        (
-            "NEW.kind = 'promotion' AND NOT EXISTS (SELECT 1 FROM evidence e"
-            " WHERE e.id = NEW.incumbent_evidence"
-            " AND e.verdict_id = NEW.verdict_id)"
-        ),
-    ),
-    (
-        "proof_is_evidence: a canary's evidence is its verdict",
-        (
-            "NEW.kind = 'canary' AND NOT EXISTS (SELECT 1 FROM evidence e"
-            " WHERE e.id = NEW.canary_evidence"
-            " AND e.verdict_id = NEW.verdict_id)"
-        ),
-    ),
-    (
-        "one_canary: a canary starts where there is none",
-        f"NEW.kind = 'canary' AND NOT EXISTS (SELECT 1 {_PREVIOUS} AND p.canary IS NULL)",
-    ),
-    (
-        "weight_rises: only the weight of the same canary rises",
-        (
-            f"NEW.kind = 'weight' AND NOT EXISTS (SELECT 1 {_PREVIOUS} AND {_SAME_CANARY}"
-            " AND p.weight_bps < NEW.weight_bps)"
-        ),
-    ),
-    (
-        "canary_stays: settings leave the canary alone",
-        (
-            f"NEW.kind = 'settings' AND NOT EXISTS (SELECT 1 {_PREVIOUS} AND {_SAME_CANARY}"
-            " AND p.weight_bps = NEW.weight_bps)"
-        ),
-    ),
-    (
-        "nothing_to_abort: there is no canary",
-        (f"NEW.kind = 'abort' AND NOT EXISTS (SELECT 1 {_PREVIOUS} AND p.canary IS NOT NULL)"),
-    ),
-    (
-        "never_incumbent: only a former incumbent of this route is restored",
-        (
-            "NEW.kind = 'restore' AND NEW.break_glass IS NULL"
-            " AND NOT EXISTS (SELECT 1 FROM route_version f"
-            f" WHERE {same_route('f')} AND f.version < NEW.version"
-            " AND f.incumbent = NEW.incumbent"
-            " AND f.incumbent_evidence = NEW.incumbent_evidence)"
-        ),
-    ),
-)
-
 _CHAIN: Final = (
     "FROM route_fallback {0} WHERE {0}.route = NEW.route AND {0}.version = NEW.version"
 )
 _CHAIN_NOW: Final = _CHAIN.format("n")
 _CHAIN_BEFORE: Final = f"{_CHAIN.format('o')} - 1"
-_ROUTE_VERSION_LINKS: Final = Guard(
-    "route_version_links",
-    "route_version",
-    "INSERT",
-    (
-        (
-            "chain_stays: only a change of settings changes the chain",
-            (
-                "NEW.kind NOT IN ('baseline', 'settings') AND ("
-                f"(SELECT count(*) {_CHAIN_NOW}) <> (SELECT count(*) {_CHAIN_BEFORE})"
-                f" OR EXISTS (SELECT 1 {_CHAIN_NOW} AND NOT EXISTS (SELECT 1 {_CHAIN_BEFORE}"
-                " AND o.position = n.position AND o.target = n.target"
-                " AND o.evidence = n.evidence)))"
-            ),
-        ),
-        (
-            "waiver_expired: a waiver of the chain has expired",
-            (
-                "NEW.kind IN ('baseline', 'settings') AND EXISTS (SELECT 1"
-                " FROM route_fallback n JOIN evidence e"
-                " ON e.id = n.evidence"
-                " JOIN waiver w ON w.id = e.waiver_id"
-                f" WHERE {same_route('n')} AND n.version = NEW.version"
-                " AND w.expires_at <= NEW.at)"
-            ),
-        ),
-    ),
+_FROZEN: Final = (
+    "EXISTS (SELECT 1 FROM route_freeze f WHERE (f.route IS NULL OR f.route = NEW.route)"
+    " AND f.lifted_at IS NULL AND f.starts_at <= NEW.at AND NEW.at < f.ends_at)"
 )
-
-_ROUTE_VERSION_BAKE: Final = Guard(
-    "route_version_bake_guard",
-    "route_version",
-    "INSERT",
-    (
-        (
-            "holdback_whole: a holdback has a share and a rollout",
-            "(NEW.holdback IS NULL) <> (NEW.holdback_plan IS NULL)",
-        ),
-        (
-            "holdback_is_the_last: a promotion holds back the incumbent before it",
-            (
-                "NEW.kind = 'promotion' AND NEW.holdback IS NOT NULL"
-                " AND NEW.holdback <> NEW.prev_incumbent"
-            ),
-        ),
-        (
-            "holdback_stays: only a promotion holds a target back",
-            (
-                "NEW.kind <> 'promotion' AND NEW.holdback IS NOT NULL"
-                f" AND NOT (NEW.kind = 'settings' AND EXISTS (SELECT 1 {_PREVIOUS}"
-                " AND p.holdback = NEW.holdback AND p.holdback_plan = NEW.holdback_plan))"
-            ),
-        ),
-        (
-            "bake_first: the last promotion still bakes",
-            (
-                "NEW.kind = 'canary' AND EXISTS (SELECT 1"
-                f" {_PREVIOUS} AND p.holdback IS NOT NULL)"
-            ),
-        ),
-        (
-            "verdict_used: a rollout with this verdict was rolled back",
-            (
-                f"{_PROVEN} AND EXISTS (SELECT 1 FROM rollout r"
-                " WHERE r.verdict = NEW.verdict_id AND r.state = 'rolled_back')"
-            ),
-        ),
-    ),
-)
-
 # Who serves without proof does so by a break-glass, and every version says so.
 _BY_WAIVER: Final = (
     "EXISTS (SELECT 1 FROM evidence e"
@@ -200,222 +43,192 @@ _BY_WAIVER: Final = (
 )
 _BREAK_GLASS: Final = (
     "EXISTS (SELECT 1 FROM break_glass b JOIN evidence e"
-    f" ON e.waiver_id = b.waiver WHERE b.id = NEW.break_glass AND {same_route('b')}"
+    " ON e.waiver_id = b.waiver WHERE b.id = NEW.break_glass AND b.route = NEW.route"
     " AND e.id = NEW.incumbent_evidence AND b.target = NEW.incumbent"
 )
-_ROUTE_VERSION_BREAK_GLASS: Final = Guard(
-    "route_version_break_glass",
-    "route_version",
-    "INSERT",
-    (
-        (
-            "break_glass_named: an incumbent by waiver names its break-glass, no other does",
-            f"(NEW.break_glass IS NOT NULL) <> {_BY_WAIVER}",
-        ),
-        (
-            "break_glass_missing: two people have not confirmed this one for this route now",
-            (
-                "NEW.kind = 'restore' AND NEW.break_glass IS NOT NULL"
-                f" AND NOT {_BREAK_GLASS} AND b.incumbent = NEW.prev_incumbent"
-                " AND b.ended_at IS NULL AND b.confirmed_at <= NEW.at"
-                " AND NEW.at < b.expires_at)"
-            ),
-        ),
-        (
-            "break_glass_stays: it serves as it was confirmed, once",
-            (
-                "NEW.break_glass IS NOT NULL AND (NEW.kind NOT IN ('restore', 'settings')"
-                " OR (NEW.kind = 'restore' AND EXISTS (SELECT 1 FROM route_version o"
-                f" WHERE {same_route('o')} AND o.break_glass = NEW.break_glass))"
-                " OR (NEW.kind = 'settings' AND NOT EXISTS (SELECT 1"
-                f" {_PREVIOUS} AND p.break_glass = NEW.break_glass)))"
-            ),
-        ),
-        (
-            "frozen: the route is frozen, and the break-glass does not say through a freeze",
-            (
-                "NEW.kind = 'restore' AND NEW.break_glass IS NOT NULL AND EXISTS (SELECT 1"
-                " FROM route_freeze f WHERE (f.route IS NULL OR f.route = NEW.route)"
-                " AND f.lifted_at IS NULL AND f.starts_at <= NEW.at AND NEW.at < f.ends_at)"
-                f" AND NOT {_BREAK_GLASS} AND b.through_freeze)"
-            ),
-        ),
-    ),
-)
 
-# Its foreign keys say the first two as well; SQLite has a switch for those, and none for this.
-_ROUTE_VERSION_PROOF: Final = Guard(
-    "route_version_proof_guard",
-    "route_version",
-    "INSERT",
-    (
-        (
-            "evidence_missing: no such evidence of this route and incumbent",
-            (
-                "NOT EXISTS (SELECT 1 FROM evidence e WHERE e.id = NEW.incumbent_evidence"
-                f" AND {same_route('e')} AND e.target = NEW.incumbent)"
-            ),
-        ),
-        (
-            "verdict_missing: no passed verdict of this route, incumbent and candidate",
-            (
-                f"{_PROVEN} AND NOT EXISTS (SELECT 1 FROM verdict v"
-                f" WHERE v.id = NEW.verdict_id AND {same_route('v')}"
-                " AND v.incumbent = NEW.prev_incumbent AND v.candidate = NEW.verdict_candidate"
-                " AND v.outcome = 'passed')"
-            ),
-        ),
-        (
-            "verdict_expired: the verdict has expired, or is not decided yet",
-            (
-                f"{_PROVEN} AND EXISTS (SELECT 1 FROM verdict v WHERE v.id = NEW.verdict_id"
-                " AND (NEW.at < v.decided_at OR NEW.at >= v.expires_at))"
-            ),
-        ),
-        (
-            "time_follows: it is earlier than the version before it",
-            f"{_PROVEN} AND EXISTS (SELECT 1 {_PREVIOUS} AND p.at > NEW.at)",
-        ),
-        (
-            "verdict_used: a verdict is proof of one canary and one promotion",
-            (
-                f"{_PROVEN} AND (EXISTS (SELECT 1 FROM route_version o"
-                f" WHERE {same_route('o')} AND o.kind = NEW.kind"
-                " AND o.verdict_id = NEW.verdict_id) OR EXISTS (SELECT 1 FROM rollout r"
-                " WHERE r.verdict = NEW.verdict_id AND r.state = 'rolled_back'))"
-            ),
-        ),
-        (
-            "approval_missing: the proposal's policy asks for an approval of this verdict",
-            f"{_PROVEN} AND {_UNAPPROVED}",
-        ),
-        (
-            "frozen: the route is frozen; nothing opens, advances or is promoted",
-            (
-                "NEW.kind IN ('canary', 'weight', 'promotion') AND EXISTS (SELECT 1"
-                " FROM route_freeze f WHERE (f.route IS NULL OR f.route = NEW.route)"
-                " AND f.lifted_at IS NULL AND f.starts_at <= NEW.at AND NEW.at < f.ends_at)"
-            ),
-        ),
-        (
-            "first_step: a canary opens with its rollout, at its policy's first step",
-            (
-                "NEW.kind = 'canary' AND NOT EXISTS (SELECT 1 FROM rollout r"
-                " JOIN proposal q ON q.id = r.proposal WHERE r.id = NEW.rollout"
-                f" AND r.verdict = NEW.verdict_id AND {same_route('r')}"
-                " AND r.incumbent = NEW.incumbent AND r.candidate = NEW.canary"
-                " AND r.salt = NEW.salt AND r.state = 'waiting' AND r.step = 0"
-                " AND NEW.weight_bps = WEIGHT[q.policy, 0])"
-            ),
-        ),
-        (
-            "next_step: a canary's weight rises to its policy's next step",
-            (
-                "NEW.kind = 'weight' AND NOT EXISTS (SELECT 1 FROM rollout r"
-                " JOIN proposal q ON q.id = r.proposal WHERE r.id = NEW.rollout"
-                f" AND r.state {_LIVE} AND NEW.weight_bps = WEIGHT[q.policy, r.step + 1])"
-            ),
-        ),
-        (
-            "last_step: a promotion follows its canary's last step, or a person's word",
-            (
-                "NEW.kind = 'promotion' AND NOT EXISTS (SELECT 1 FROM rollout r"
-                " JOIN proposal q ON q.id = r.proposal"
-                " JOIN route_version p ON p.rollout = r.id"
-                f" WHERE {same_route('p')} AND p.version = NEW.version - 1"
-                " AND p.canary = NEW.incumbent AND r.verdict = NEW.verdict_id"
-                f" AND r.state {_LIVE}"
-                " AND ((r.state = 'measuring' AND r.step = STEPS[q.policy] - 1"
-                " AND p.weight_bps = WEIGHT[q.policy, r.step])"
-                " OR EXISTS (SELECT 1 FROM approval a WHERE a.verdict = r.verdict"
-                " AND a.proposal = q.id AND a.kind = 'promotion')))"
-            ),
-        ),
-    ),
-)
+_VERSIONS: Final = read_guards(f"""
+INSERT ON route_version
+    {taken("route_version", "route", "version")}
+    revision_follows: revisions rise by one, from above a floor
+        NEW.revision <> 1 + (SELECT CASE WHEN m.revision_floor > n.newest
+        THEN m.revision_floor ELSE n.newest END FROM meta m CROSS JOIN
+        (SELECT COALESCE(MAX(v.revision), 0) AS newest FROM route_version v) n)
+    baseline_evidence: a first version needs baseline evidence
+        NEW.version = 1 AND NOT EXISTS (SELECT 1 FROM evidence e
+        WHERE e.id = NEW.incumbent_evidence
+        AND e.kind = 'baseline')
+    incumbent_evidence: an incumbent that stays keeps its evidence
+        NEW.kind IN ('canary', 'weight', 'abort', 'settings') AND NOT EXISTS (SELECT 1
+        {_PREVIOUS} AND p.incumbent = NEW.incumbent
+        AND p.incumbent_evidence = NEW.incumbent_evidence)
+    proof_is_evidence: a promoted target's evidence is its verdict
+        NEW.kind = 'promotion' AND NOT EXISTS (SELECT 1 FROM evidence e
+        WHERE e.id = NEW.incumbent_evidence
+        AND e.verdict_id = NEW.verdict_id)
+    proof_is_evidence: a canary's evidence is its verdict
+        NEW.kind = 'canary' AND NOT EXISTS (SELECT 1 FROM evidence e
+        WHERE e.id = NEW.canary_evidence
+        AND e.verdict_id = NEW.verdict_id)
+    one_canary: a canary starts where there is none
+        NEW.kind = 'canary' AND NOT EXISTS (SELECT 1 {_PREVIOUS} AND p.canary IS NULL)
+    weight_rises: only the weight of the same canary rises
+        NEW.kind = 'weight' AND NOT EXISTS (SELECT 1 {_PREVIOUS} AND {_SAME_CANARY}
+        AND p.weight_bps < NEW.weight_bps)
+    canary_stays: settings leave the canary alone
+        NEW.kind = 'settings' AND NOT EXISTS (SELECT 1 {_PREVIOUS} AND {_SAME_CANARY}
+        AND p.weight_bps = NEW.weight_bps)
+    nothing_to_abort: there is no canary
+        NEW.kind = 'abort' AND NOT EXISTS (SELECT 1 {_PREVIOUS} AND p.canary IS NOT NULL)
+    never_incumbent: only a former incumbent of this route is restored
+        NEW.kind = 'restore' AND NEW.break_glass IS NULL
+        AND NOT EXISTS (SELECT 1 FROM route_version f
+        WHERE f.route = NEW.route AND f.version < NEW.version
+        AND f.incumbent = NEW.incumbent
+        AND f.incumbent_evidence = NEW.incumbent_evidence)
 
-_ROUTE_FALLBACK: Final = on_insert(
-    "route_fallback",
-    (
-        "sealed: the version is written, and its chain with it",
-        (
-            "EXISTS (SELECT 1 FROM route_version v"
-            f" WHERE {same_route('v')} AND v.version = NEW.version)"
-        ),
-    ),
-    taken("route_fallback", "route", "version", "position"),
-    (
-        "evidence_missing: no such evidence of this route and target",
-        (
-            "NOT EXISTS (SELECT 1 FROM evidence e WHERE e.id = NEW.evidence"
-            f" AND {same_route('e')} AND e.target = NEW.target)"
-        ),
-    ),
-    (
-        "baseline_evidence: a baseline is what the first version served",
-        (
-            "NEW.version > 1"
-            " AND EXISTS (SELECT 1 FROM evidence e"
-            " WHERE e.id = NEW.evidence"
-            " AND e.kind = 'baseline')"
-            f" AND NOT EXISTS (SELECT 1 FROM route_version v WHERE {same_route('v')}"
-            " AND v.version = 1 AND v.incumbent_evidence = NEW.evidence)"
-            f" AND NOT EXISTS (SELECT 1 FROM route_fallback f WHERE {same_route('f')}"
-            " AND f.version = 1 AND f.evidence = NEW.evidence)"
-        ),
-    ),
-)
+INSERT ON route_version AS route_version_links
+    chain_stays: only a change of settings changes the chain
+        NEW.kind NOT IN ('baseline', 'settings') AND
+        ((SELECT count(*) {_CHAIN_NOW}) <> (SELECT count(*) {_CHAIN_BEFORE})
+        OR EXISTS (SELECT 1 {_CHAIN_NOW} AND NOT EXISTS (SELECT 1 {_CHAIN_BEFORE}
+        AND o.position = n.position AND o.target = n.target
+        AND o.evidence = n.evidence)))
+    waiver_expired: a waiver of the chain has expired
+        NEW.kind IN ('baseline', 'settings') AND EXISTS (SELECT 1
+        FROM route_fallback n JOIN evidence e
+        ON e.id = n.evidence
+        JOIN waiver w ON w.id = e.waiver_id
+        WHERE n.route = NEW.route AND n.version = NEW.version
+        AND w.expires_at <= NEW.at)
 
-_EVIDENCE: Final = on_insert(
-    "evidence",
-    taken("evidence", "id"),
-    (
-        "baseline_late: the route has versions; a new target needs a verdict or a waiver",
-        (
-            "NEW.kind = 'baseline'"
-            f" AND EXISTS (SELECT 1 FROM route_version v WHERE {same_route('v')})"
-        ),
-    ),
-    (
-        "proof_missing: no such verdict or waiver of this route and target",
-        (
-            "(NEW.kind = 'verdict' AND NOT EXISTS (SELECT 1 FROM verdict v"
-            f" WHERE v.id = NEW.verdict_id AND {same_route('v')}"
-            " AND v.incumbent = NEW.verdict_incumbent AND v.candidate = NEW.target"
-            " AND v.outcome = 'passed'))"
-            " OR (NEW.kind = 'waiver' AND NOT EXISTS (SELECT 1 FROM waiver w"
-            f" WHERE w.id = NEW.waiver_id AND {same_route('w')}"
-            " AND w.target = NEW.target))"
-        ),
-    ),
-)
+INSERT ON route_version AS route_version_bake_guard
+    holdback_whole: a holdback has a share and a rollout
+        (NEW.holdback IS NULL) <> (NEW.holdback_plan IS NULL)
+    holdback_is_the_last: a promotion holds back the incumbent before it
+        NEW.kind = 'promotion' AND NEW.holdback IS NOT NULL
+        AND NEW.holdback <> NEW.prev_incumbent
+    holdback_stays: only a promotion holds a target back
+        NEW.kind <> 'promotion' AND NEW.holdback IS NOT NULL
+        AND NOT (NEW.kind = 'settings' AND EXISTS (SELECT 1 {_PREVIOUS}
+        AND p.holdback = NEW.holdback AND p.holdback_plan = NEW.holdback_plan))
+    bake_first: the last promotion still bakes
+        NEW.kind = 'canary' AND EXISTS (SELECT 1
+        {_PREVIOUS} AND p.holdback IS NOT NULL)
+    verdict_used: a rollout with this verdict was rolled back
+        {_PROVEN} AND EXISTS (SELECT 1 FROM rollout r
+        WHERE r.verdict = NEW.verdict_id AND r.state = 'rolled_back')
+""")
 
-_EVIDENCE_APPROVED: Final = Guard(
-    "evidence_approval_guard",
-    "evidence",
-    "INSERT",
-    (
-        (
-            "approval_missing: nobody approved the verdict, and its proposal asks for that",
-            f"NEW.kind = 'verdict' AND {_UNAPPROVED}",
-        ),
-        (
-            "change_missing: the verdict's proposal names no change request, and has to",
-            f"NEW.kind = 'verdict' AND {_WITHOUT_CHANGE}",
-        ),
-    ),
-)
+# The foreign keys say the first two as well; SQLite has a switch for those, and none for this.
+_PROOF: Final = read_guards(f"""
+INSERT ON route_version AS route_version_proof_guard
+    evidence_missing: no such evidence of this route and incumbent
+        NOT EXISTS (SELECT 1 FROM evidence e WHERE e.id = NEW.incumbent_evidence
+        AND e.route = NEW.route AND e.target = NEW.incumbent)
+    verdict_missing: no passed verdict of this route, incumbent and candidate
+        {_PROVEN} AND NOT EXISTS (SELECT 1 FROM verdict v
+        WHERE v.id = NEW.verdict_id AND v.route = NEW.route
+        AND v.incumbent = NEW.prev_incumbent AND v.candidate = NEW.verdict_candidate
+        AND v.outcome = 'passed')
+    verdict_expired: the verdict has expired, or is not decided yet
+        {_PROVEN} AND EXISTS (SELECT 1 FROM verdict v WHERE v.id = NEW.verdict_id
+        AND (NEW.at < v.decided_at OR NEW.at >= v.expires_at))
+    time_follows: it is earlier than the version before it
+        {_PROVEN} AND EXISTS (SELECT 1 {_PREVIOUS} AND p.at > NEW.at)
+    verdict_used: a verdict is proof of one canary and one promotion
+        {_PROVEN} AND (EXISTS (SELECT 1 FROM route_version o
+        WHERE o.route = NEW.route AND o.kind = NEW.kind
+        AND o.verdict_id = NEW.verdict_id) OR EXISTS (SELECT 1 FROM rollout r
+        WHERE r.verdict = NEW.verdict_id AND r.state = 'rolled_back'))
+    approval_missing: the proposal's policy asks for an approval of this verdict
+        {_PROVEN} AND {_UNAPPROVED}
+    frozen: the route is frozen; nothing opens, advances or is promoted
+        NEW.kind IN ('canary', 'weight', 'promotion') AND {_FROZEN}
+    first_step: a canary opens with its rollout, at its policy's first step
+        NEW.kind = 'canary' AND NOT EXISTS (SELECT 1 FROM rollout r
+        JOIN proposal q ON q.id = r.proposal WHERE r.id = NEW.rollout
+        AND r.verdict = NEW.verdict_id AND r.route = NEW.route
+        AND r.incumbent = NEW.incumbent AND r.candidate = NEW.canary
+        AND r.salt = NEW.salt AND r.state = 'waiting' AND r.step = 0
+        AND NEW.weight_bps = WEIGHT[q.policy, 0])
+    next_step: a canary's weight rises to its policy's next step
+        NEW.kind = 'weight' AND NOT EXISTS (SELECT 1 FROM rollout r
+        JOIN proposal q ON q.id = r.proposal WHERE r.id = NEW.rollout
+        AND r.state {_LIVE} AND NEW.weight_bps = WEIGHT[q.policy, r.step + 1])
+    last_step: a promotion follows its canary's last step, or a person's word
+        NEW.kind = 'promotion' AND NOT EXISTS (SELECT 1 FROM rollout r
+        JOIN proposal q ON q.id = r.proposal
+        JOIN route_version p ON p.rollout = r.id
+        WHERE p.route = NEW.route AND p.version = NEW.version - 1
+        AND p.canary = NEW.incumbent AND r.verdict = NEW.verdict_id
+        AND r.state {_LIVE}
+        AND ((r.state = 'measuring' AND r.step = STEPS[q.policy] - 1
+        AND p.weight_bps = WEIGHT[q.policy, r.step])
+        OR EXISTS (SELECT 1 FROM approval a WHERE a.verdict = r.verdict
+        AND a.proposal = q.id AND a.kind = 'promotion')))
 
+INSERT ON route_version AS route_version_break_glass
+    break_glass_named: an incumbent by waiver names its break-glass, no other does
+        (NEW.break_glass IS NOT NULL) <> {_BY_WAIVER}
+    break_glass_missing: two people have not confirmed this one for this route now
+        NEW.kind = 'restore' AND NEW.break_glass IS NOT NULL
+        AND NOT {_BREAK_GLASS} AND b.incumbent = NEW.prev_incumbent
+        AND b.ended_at IS NULL AND b.confirmed_at <= NEW.at
+        AND NEW.at < b.expires_at)
+    break_glass_stays: it serves as it was confirmed, once
+        NEW.break_glass IS NOT NULL AND (NEW.kind NOT IN ('restore', 'settings')
+        OR (NEW.kind = 'restore' AND EXISTS (SELECT 1 FROM route_version o
+        WHERE o.route = NEW.route AND o.break_glass = NEW.break_glass))
+        OR (NEW.kind = 'settings' AND NOT EXISTS (SELECT 1
+        {_PREVIOUS} AND p.break_glass = NEW.break_glass)))
+    frozen: the route is frozen, and the break-glass does not say through a freeze
+        NEW.kind = 'restore' AND NEW.break_glass IS NOT NULL AND {_FROZEN}
+        AND NOT {_BREAK_GLASS} AND b.through_freeze)
+""")
 
-ROUTING: Final = (
-    _ROUTE_VERSION,
-    _ROUTE_VERSION_LINKS,
-    _ROUTE_VERSION_BAKE,
-    _ROUTE_VERSION_PROOF,
-    _ROUTE_VERSION_BREAK_GLASS,
-    *BREAK_GLASSES,
-    _ROUTE_FALLBACK,
-    _EVIDENCE,
-    _EVIDENCE_APPROVED,
-    on_insert("waiver", taken("waiver", "id")),
-)
+_EVIDENCE: Final = read_guards(f"""
+INSERT ON route_fallback
+    sealed: the version is written, and its chain with it
+        EXISTS (SELECT 1 FROM route_version v
+        WHERE v.route = NEW.route AND v.version = NEW.version)
+    {taken("route_fallback", "route", "version", "position")}
+    evidence_missing: no such evidence of this route and target
+        NOT EXISTS (SELECT 1 FROM evidence e WHERE e.id = NEW.evidence
+        AND e.route = NEW.route AND e.target = NEW.target)
+    baseline_evidence: a baseline is what the first version served
+        NEW.version > 1
+        AND EXISTS (SELECT 1 FROM evidence e
+        WHERE e.id = NEW.evidence
+        AND e.kind = 'baseline')
+        AND NOT EXISTS (SELECT 1 FROM route_version v WHERE v.route = NEW.route
+        AND v.version = 1 AND v.incumbent_evidence = NEW.evidence)
+        AND NOT EXISTS (SELECT 1 FROM route_fallback f WHERE f.route = NEW.route
+        AND f.version = 1 AND f.evidence = NEW.evidence)
+
+INSERT ON evidence
+    {taken("evidence", "id")}
+    baseline_late: the route has versions; a new target needs a verdict or a waiver
+        NEW.kind = 'baseline'
+        AND EXISTS (SELECT 1 FROM route_version v WHERE v.route = NEW.route)
+    proof_missing: no such verdict or waiver of this route and target
+        (NEW.kind = 'verdict' AND NOT EXISTS (SELECT 1 FROM verdict v
+        WHERE v.id = NEW.verdict_id AND v.route = NEW.route
+        AND v.incumbent = NEW.verdict_incumbent AND v.candidate = NEW.target
+        AND v.outcome = 'passed'))
+        OR (NEW.kind = 'waiver' AND NOT EXISTS (SELECT 1 FROM waiver w
+        WHERE w.id = NEW.waiver_id AND w.route = NEW.route
+        AND w.target = NEW.target))
+INSERT ON evidence AS evidence_approval_guard
+    approval_missing: nobody approved the verdict, and its proposal asks for that
+        NEW.kind = 'verdict' AND {_UNAPPROVED}
+    change_missing: the verdict's proposal names no change request, and has to
+        NEW.kind = 'verdict' AND
+        EXISTS (SELECT 1 FROM verdict v JOIN proposal q ON q.id = v.proposal
+        WHERE v.id = NEW.verdict_id AND CHANGE[q.policy] AND q.change_reference = '')
+
+INSERT ON waiver
+    {taken("waiver", "id")}
+""")
+
+ROUTING: Final = (*_VERSIONS, *_PROOF, *BREAK_GLASSES, *_EVIDENCE)

@@ -22,7 +22,7 @@ _EVENTS: Final = {"INSERT": 4, "DELETE": 8, "UPDATE": 16, "TRUNCATE": 32}
 _ROW: Final = 1
 
 _POLICY: Final = re.compile(
-    r"(ASKS|CHANGE|STEPS|WEIGHT|OBJECT|LENGTH)\[([A-Za-z._]+)(?:, ([^\]]+))?\]"
+    r"(ASKS|CHANGE|STEPS|WEIGHT|LENGTH)\[([A-Za-z._]+)(?:, ([^\]]+))?\]"
 )
 _TABLE: Final = re.compile(r"\b(FROM|JOIN|UPDATE) (\w+)\b")
 
@@ -127,9 +127,6 @@ def _for_sqlite(condition: str) -> str:
                 return f"COALESCE({rule}, '') = 'required'"
             case "STEPS":
                 return f"json_array_length({policy}, '$.canary.steps')"
-            case "OBJECT":
-                is_object = f"json_type({policy}) = 'object'"
-                return f"(CASE WHEN json_valid({policy}) THEN {is_object} ELSE 0 END)"
             case "LENGTH":
                 return f"json_array_length({policy})"
             case _:
@@ -201,9 +198,6 @@ def _for_postgres(condition: str, schema: str) -> str:
                 return f"COALESCE(({policy})::json ->> 'change_reference', '') = 'required'"
             case "STEPS":
                 return f"json_array_length({steps})"
-            case "OBJECT":
-                # What is no JSON at all is refused by the cast.
-                return f"(json_typeof(({policy})::json) = 'object')"
             case "LENGTH":
                 return f"json_array_length(({policy})::json)"
             case _:
