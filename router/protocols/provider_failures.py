@@ -22,7 +22,7 @@ _ANY: Final = range(400, 500)
 _REFUSED: Final = (400, 403, 404, 422)
 _INVALID: Final = (400, 404, 422)
 _GONE: Final = "not found|not exist|expired|no longer|not be found"
-_TOO_LONG: Final = (400, 404, 413, 422)
+_TOO_LONG: Final = (400, 403, 404, 413, 422)
 
 
 def _pattern(*patterns: str) -> re.Pattern[str]:
@@ -66,6 +66,8 @@ REFUSALS: Final = (
             "^(incorrect|invalid) api key",  # xAI
             "^the security token included in the request is (invalid|expired)",  # AWS
             "^user: .{1,200} is not authorized to perform",
+            "^the request signature we calculated does not match",
+            "^signature (expired|not yet current)",
             "^missing x-auth-key",  # Cloudflare
         ),
     ),
@@ -82,12 +84,14 @@ REFUSALS: Final = (
                 "1113",  # Zhipu
                 "1309",
                 "budget_exceeded",  # LiteLLM
+                "organization_restricted",  # Groq
             }
         ),
         _pattern(
             "^your team has either used all available credits",  # xAI
             "^account .{1,80} is suspended",  # Fireworks
             "^sorry, your account balance is insufficient",  # SiliconFlow
+            "^(aierror: )*you have used up your daily free allocation",  # Cloudflare
         ),
     ),
     RefusalRow(
@@ -126,7 +130,14 @@ REFUSALS: Final = (
         frozenset({"engine_overloaded_error", "overloaded_error"}),
         _pattern("^(the )?(model|engine) is (currently )?overloaded"),
     ),
-    RefusalRow(_F.SERVER, (400,), words=_pattern("^the model has crashed")),  # LM Studio
+    # LM Studio's
+    RefusalRow(_F.SERVER, (400,), words=_pattern("^(the model has crashed|model unloaded)")),
+    # The model's answer was no call or JSON of the request's, in Groq's words.
+    RefusalRow(
+        _F.ABORTED,
+        (400, 422),
+        frozenset({"tool_use_failed", "json_validate_failed", "output_parse_failed"}),
+    ),
     RefusalRow(
         _F.CONTEXT_WINDOW,
         _TOO_LONG,
@@ -136,6 +147,7 @@ REFUSALS: Final = (
                 "exceed_context_size_error",
                 "tokens_limit_reached",  # GitHub
                 "1261",  # Zhipu
+                "model_max_prompt_tokens_exceeded",  # GitHub Copilot
             }
         ),
         _pattern(
@@ -148,8 +160,11 @@ REFUSALS: Final = (
             "exceeded (this model context window|model token limit)",  # Cloudflare, Moonshot
             "context window exceeds limit",  # MiniMax
             "context the overflows",  # LM Studio
-            r"`inputs` tokens \+ `max_new_tokens` must be",  # TGI
-            "^range of input length",  # Alibaba
+            "^the number of tokens to keep from the initial prompt",
+            r"`inputs` (tokens \+ `max_new_tokens` must be|must have less than)",  # TGI
+            "range of input length",  # Alibaba
+            "^length of prompt_tokens",  # SiliconFlow
+            "^prompt token count of",  # GitHub Copilot
             "^max_tokens must be at least 1, got -",  # vLLM, for what the prompt leaves
             "input token count .* exceeds",  # Google
             "^input is too long",  # AWS
@@ -163,17 +178,20 @@ REFUSALS: Final = (
             {
                 "content_policy_violation",
                 "content_filter",
+                "invalid_prompt",  # OpenAI
+                "bio_policy",
+                "cyber_policy",
                 "data_inspection_failed",  # Alibaba
                 "1301",  # Zhipu
                 "SensitiveContentDetected",  # Volcano Engine
                 "InputTextSensitiveContentDetected",
                 "InputImageSensitiveContentDetected",
+                "OutputTextSensitiveContentDetected",
             }
         ),
         _pattern(
             "^content exists risk",  # DeepSeek
             "^content violates usage guidelines",  # xAI
-            "^invalid prompt: your prompt was flagged",  # OpenAI
         ),
     ),
     RefusalRow(
@@ -224,6 +242,7 @@ REFUSALS: Final = (
         words=_pattern(
             r"missing a `?thought_signature",
             "thought signature is not valid",
+            "^corrupted thought signature",
             r"^invalid `?(thought_)?signature`?",
         ),
         loses=Piece.SIGNATURE,
@@ -261,7 +280,14 @@ REFUSALS: Final = (
     RefusalRow(
         _F.ENDPOINT_MISSING,
         (400, 404, 405, 422, 500, 501),
-        frozenset({"unknown_url", "not_implemented", "OperationNotSupported"}),
+        frozenset(
+            {
+                "unknown_url",
+                "not_implemented",
+                "OperationNotSupported",
+                "unsupported_api_for_model",  # GitHub Copilot
+            }
+        ),
         _pattern(
             r"^(not found|file not found|resource not found|404 page not found)\.?$",
             r"^(unknown|unrecognized|invalid) (request )?url",
@@ -288,6 +314,11 @@ REFUSALS: Final = (
                 "model_decommissioned",
                 "unknown_model",
                 "model_not_supported",
+                "model_terms_required",  # Groq
+                "model_permission_blocked_org",
+                "model_permission_blocked_project",
+                "unavailable_model",  # GitHub
+                "RESOURCE_DOES_NOT_EXIST",  # Databricks
                 "ENDPOINT_NOT_FOUND",  # Databricks
                 "no_access",  # GitHub
                 "Model.AccessDenied",  # Alibaba
@@ -301,7 +332,8 @@ REFUSALS: Final = (
             r"(model|deployment|inference endpoint)s?\b.{0,200}?(not found|not exist|unknown|"
             r"is invalid|not available|no longer|deprecated|decommissioned|retired|"
             r"not deployed|not loaded|not be found|disabled|end of its life)",
-            r"^(no such|unknown|invalid) model\b",
+            r"^(aierror: )*(no such|unknown|invalid) model\b",
+            r"^the '[^']{1,80}' model is not supported\b",  # Codex
             r"^no models loaded\b",  # LM Studio
             r"^no endpoints found (for|matching)\b",  # OpenRouter
             r"^function '.{1,80}': not found for account",  # NVIDIA
@@ -348,12 +380,37 @@ REFUSALS: Final = (
             r"\b(temperature|top_p|top_k|penalty|seed)\b.{0,80}(not (be )?(supported|support|"
             r"enabled|specified|set)|deprecated|may only be|cannot both)",
             r"unexpected role\W+system\b",  # Anthropic's older models
-            r"\brole\W+system\W+is not supported",
+            r"\b(role\W+system\W+is|system role) not supported",
             r"\bsystem message must be at the beginning",  # Qwen's template
             r"^tools? param requires",  # llama.cpp
             r"\btool choice requires --",  # vLLM
             r"\bis not a multimodal model\b",
             r"^no endpoints found that\b",  # OpenRouter
+        ),
+    ),
+    # What this target alone does not take, or not as much of.
+    RefusalRow(
+        _F.UNSUPPORTED,
+        (400, 404, 415, 422),
+        words=_pattern(
+            r"\bmodel\b.{0,80} (does not|doesn't) support\b",
+            r"\b(is|are) (unsupported|incompatible with|unavailable now)\b",
+            r"\bis not (enabled for|yet available for)\b",
+            r"\b(does not|doesn't) support this\b",  # DeepSeek
+            r"\b(temperature|top_p)\b.{0,40}only \S+ is allowed",  # Moonshot
+            r"^(budget \d+|thinking) .{0,60}(only works in|may not be enabled)",
+            r"\bextraneous key\b.{0,200} is not permitted",  # Bedrock
+            r"\bunknown variant\b",  # DeepSeek
+            r"\brange of max_tokens\b",
+            r"\bsupported range is\b",  # Google
+            r"^the maximum tokens you requested\b",  # Bedrock
+            # Limits of pictures, pages and marks.
+            r"\bexceeds? .{0,30}\bmax(imum)?\b",
+            r"\b(a maximum of|at most) \d+ .{0,40}\bmay be provided\b",
+            # Templates, Mistral's and Perplexity's: of the order of roles.
+            r"\b(must|should) alternate\b",
+            r"^(unexpected|expected last) role\b",
+            r"\bparameter\.\w+ must be set to\b",  # Alibaba
         ),
     ),
 )
@@ -366,6 +423,7 @@ BY_STATUS: Final[Mapping[int, FailureClass]] = {
     404: _F.FOREIGN_STATE,
     405: _F.ENDPOINT_MISSING,
     408: _F.TIMEOUT,
+    413: _F.UNSUPPORTED,
     424: _F.ABORTED,  # TGI's and Bedrock's, of a model that gave up
     429: _F.RATE_LIMITED,
     498: _F.OVERLOADED,  # Groq's

@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -17,6 +17,7 @@ from router.protocols.endpoints import DIALECTS
 from router.protocols.event_stream import Irregularity, StreamFilter
 from router.protocols.messages.stream import MessagesStream
 from router.protocols.responses.stream import ResponsesStream
+from router.request.body import read_request
 from router.request.json_spans import parse_object
 from router.upstream.failure import UpstreamFailed
 from tests.support.providers.scripted_transport import ScriptedTurn
@@ -108,11 +109,12 @@ def test_an_end_is_a_failure_where_its_user_gets_nothing(
         (Endpoint.RESPONSES, "completed"),
     ],
 )
+@pytest.mark.parametrize("said", ["", " \n"])
 def test_a_whole_answer_that_says_nothing_is_none_unless_silence_is_one(
-    endpoint: Endpoint, reason: str
+    endpoint: Endpoint, reason: str, said: str
 ) -> None:
     dialect = DIALECTS[endpoint]
-    silent = parse_object(json.dumps(whole(endpoint, "", reason)).encode())
+    silent = parse_object(json.dumps(whole(endpoint, said, reason)).encode())
 
     with pytest.raises(UpstreamFailed, match="without words") as caught:
         dialect.checked(silent)
@@ -211,6 +213,39 @@ def test_a_stream_of_thoughts_alone_fails_at_its_end() -> None:
     chat.feed(event({"reasoning_content": "hm"}))
     chat.feed(event(finish="stop"))
     assert chat.failure_class is F.EMPTY
+
+
+BLANK: Final[dict[Endpoint, list[tuple[str, dict[str, Any]]]]] = {
+    Endpoint.CHAT: [
+        ("", {"choices": [{"index": 0, "delta": {"content": "\n"}}]}),
+        ("", {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}),
+    ],
+    Endpoint.MESSAGES: [
+        ("message_start", {"message": {"usage": {}}}),
+        ("content_block_start", {"index": 0, "content_block": {"type": "text", "text": ""}}),
+        ("content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": "\n"}}),
+        ("message_delta", {"delta": {"stop_reason": "end_turn"}}),
+    ],
+    Endpoint.RESPONSES: [
+        ("response.output_text.delta", {"delta": "\n"}),
+        ("response.output_text.done", {"text": "\n"}),
+        ("response.completed", {"response": whole(Endpoint.RESPONSES, "\n", "completed")}),
+    ],
+}
+
+
+@pytest.mark.req("B8")
+@pytest.mark.parametrize("endpoint", BLANK)
+def test_a_stream_of_blanks_alone_can_still_go_to_the_next_target(endpoint: Endpoint) -> None:
+    request = read_request(b'{"model":"r","stream":true}', endpoint)
+    stream = DIALECTS[endpoint].stream(request, '"m"')
+
+    for kind, fields in BLANK[endpoint]:
+        repeats = 9 if fields is BLANK[endpoint][-2][1] else 1
+        said = json.dumps({"type": kind, **fields} if kind else fields)
+        stream.feed(f"event: {kind}\ndata: {said}\n\n".encode() * repeats)
+
+    assert (stream.failure_class, stream.committed) == (F.EMPTY, False)
 
 
 @pytest.mark.req("B8")

@@ -331,7 +331,7 @@ def test_what_is_no_answer_has_its_class(endpoint: str, body: object, failure: F
         (402, "billing_error", "", F.QUOTA),
         (403, "permission_error", "", F.QUOTA),
         (404, "not_found_error", "model: claude-0", F.MODEL_UNKNOWN),
-        (413, "request_too_large", "", F.BAD_REQUEST),
+        (413, "request_too_large", "", F.UNSUPPORTED),
         (429, "rate_limit_error", "", F.RATE_LIMITED),
         (500, "api_error", "", F.SERVER),
         (504, "timeout_error", "", F.SERVER),

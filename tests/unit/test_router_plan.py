@@ -92,7 +92,7 @@ def test_the_assigned_arm_is_charged_whatever_answered(
         (504, None, F.SERVER),
         (408, None, F.TIMEOUT),
         (400, None, F.BAD_REQUEST),
-        (413, None, F.BAD_REQUEST),
+        (413, None, F.UNSUPPORTED),
         (415, None, F.BAD_REQUEST),
         (422, "context_length_exceeded", F.CONTEXT_WINDOW),
         (400, "context_length_exceeded", F.CONTEXT_WINDOW),

@@ -22,7 +22,7 @@ class FailureClass(StrEnum):
     MALFORMED = "malformed"  # 200 that is not what was asked
     ABORTED = "aborted"  # 424, or 200 and a reason to end: the provider gave up
     EMPTY = "empty"  # 200, a good reason to end, and neither words nor calls nor a refusal
-    BAD_REQUEST = "bad_request"  # 400, 413, 415, 422
+    BAD_REQUEST = "bad_request"  # 400, 415, 422
     UNSUPPORTED = "unsupported"  # a field, a value or a limit that another target may take
     FOREIGN_STATE = "foreign_state"  # an item, a file or a signature of another maker, or gone
     ENDPOINT_MISSING = "endpoint_missing"  # 404, 405, 501: it does not serve this endpoint

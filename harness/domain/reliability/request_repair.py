@@ -9,6 +9,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from harness.domain.reliability.system_turns import (
+    SystemTurns,
+    refused_system_turns,
+    system_first,
+    without_system,
+)
+
 # An answer is one without them.
 HINTS: Final = (
     "temperature",
@@ -128,12 +135,6 @@ _LEAST: Final = re.compile(
     r"(?:at least|>=|greater than or equal to|minimum (?:value )?(?:of|is))\s*[`'\"]?(\d+)",
     re.IGNORECASE,
 )
-# Of Anthropic's older models, its followers, and templates: Claude Code instructs later, too.
-_LATER_SYSTEM: Final = re.compile(
-    r"role\W+system\W+(is not supported|the messages api)|system messages? must be (at the "
-    r"beginning|first)|(expected|should be) [`']user[`'] or [`']assistant[`']",
-    re.IGNORECASE,
-)
 # What Ollama and Google call hints, and names of these that a chat has.
 _OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "thinking": ("reasoning_effort",),
@@ -150,6 +151,15 @@ class RepairKind(StrEnum):
     AT_LEAST = "at_least"
     RENAME = "rename"
     SYSTEM_FIRST = "system_first"  # what instructs later is the user's
+    NO_SYSTEM = "no_system"  # what instructs first is the user's, too
+
+
+_SHOWN_AS_IS: Final = (RepairKind.LEAVE_PIECE, RepairKind.SYSTEM_FIRST, RepairKind.NO_SYSTEM)
+
+_OF_SYSTEM: Final = {
+    SystemTurns.NONE: RepairKind.NO_SYSTEM,
+    SystemTurns.FIRST: RepairKind.SYSTEM_FIRST,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +179,7 @@ class RequestRepair:
         """The field for people and metrics: the name of an unknown one may be a client's."""
         if self.kind is RepairKind.LEAVE_BETA:
             return "beta"
-        if self.kind in (RepairKind.LEAVE_PIECE, RepairKind.SYSTEM_FIRST):
+        if self.kind in _SHOWN_AS_IS:
             return self.field
         return self.field if self.field in (*LENGTHS, *HINTS) else "unknown field"
 
@@ -189,8 +199,8 @@ def find_repair(
         return RequestRepair(RepairKind.LEAVE_OUT, left, kept=not rest)
     codes = {str(error.get(name)) for name in ("code", "type")}
     param = str(error.get("param") or "")
-    if _LATER_SYSTEM.search(message):
-        return RequestRepair(RepairKind.SYSTEM_FIRST, "messages.system")
+    if turns := refused_system_turns(message):
+        return RequestRepair(_OF_SYSTEM[turns], "messages.system")
     named = param if param in HINTS else _snake(param.rpartition(".")[2])
     given = [name for name in (*LENGTHS, *HINTS) if _value(sent, name) is not None]
     field = named if named in given else _named_in(message, given)
@@ -222,8 +232,9 @@ def _repaired(body: dict[str, Any], repair: RequestRepair) -> dict[str, Any]:
     match repair.kind:
         case RepairKind.LEAVE_OUT:
             return dict(_without(body, field.split(".")))
-        case RepairKind.SYSTEM_FIRST if isinstance(body.get("messages"), list):
-            return {**body, "messages": _system_first(body["messages"])}
+        case RepairKind.SYSTEM_FIRST | RepairKind.NO_SYSTEM if "messages" in body:
+            write = system_first if repair.kind is RepairKind.SYSTEM_FIRST else without_system
+            return {**body, "messages": write(body["messages"])}
         case RepairKind.RENAME if value is not None:
             return {**_without(body, [field]), repair.name: value}
         case RepairKind.AT_MOST if isinstance(value, int) and value > repair.limit:
@@ -231,31 +242,6 @@ def _repaired(body: dict[str, Any], repair: RequestRepair) -> dict[str, Any]:
         case RepairKind.AT_LEAST if isinstance(value, int) and value < repair.limit:
             return {**body, field: repair.limit}
     return body
-
-
-def _system_first(messages: list[Any]) -> list[Any]:
-    """Those at the beginning in one, and each later one as the user's."""
-    found: list[Any] = []
-    for message in messages:
-        if not _instructs(message) or not found:
-            found.append(message)
-        elif len(found) == 1 and _instructs(found[0]):
-            found[0] = {**found[0], "content": _joined(found[0], message)}
-        elif message.get("content"):
-            found.append({"role": "user", "content": message["content"]})
-    return found
-
-
-def _instructs(message: Any) -> bool:
-    return isinstance(message, dict) and message.get("role") in ("system", "developer")
-
-
-def _joined(*messages: Mapping[str, Any]) -> Any:
-    said = [message.get("content") or "" for message in messages]
-    if all(isinstance(content, str) for content in said):
-        return "\n\n".join(said)
-    texts = [[{"type": "text", "text": c}] if isinstance(c, str) else c for c in said]
-    return [part for parts in texts for part in parts]
 
 
 _NO_QUOTES: Final = str.maketrans("", "", "`'\"")

@@ -82,7 +82,12 @@ class ChatStream(StreamFilter):
         if self._text is not None and not self.failure:
             self._without_form += 1
             # A form has its price: no short stream pays it, nor one whose events have none.
-            if self._without_form > 2 and not self._without_form & (self._without_form - 1):
+            # Behind a form nobody asks whether words came.
+            if (
+                self._without_form > 2
+                and not self._without_form & (self._without_form - 1)
+                and (self._says or self._text[0] in _THOUGHTS)
+            ):
                 self._form = TextEventForm.from_event(event, *self._text, self._written)
         return sent
 
@@ -194,8 +199,10 @@ class ChatStream(StreamFilter):
             for name, value in delta.items():
                 if name not in _BESIDE and value not in _NOTHING:
                     outputs += 1
-                    self._says = self._says or name not in _THOUGHTS
                     text = name if isinstance(value, str) else None
+                    self._says = self._says or not (
+                        name in _THOUGHTS or (isinstance(value, str) and value.isspace())
+                    )
                     if name == "tool_calls" and isinstance(value, list):
                         self._collect(number, value)
         if outputs:
@@ -299,7 +306,10 @@ def _has_substance(delta: object) -> bool:
     """Whether no other target can begin anew behind it. A tool's name alone is no answer."""
     if isinstance(delta, dict):
         for name, value in delta.items():
-            if name not in _BESIDE and value not in _NOTHING and _call_is_begun(name, value):
+            if name in _BESIDE or value in _NOTHING:
+                continue
+            is_blank = isinstance(value, str) and value.isspace()
+            if not is_blank and _call_is_begun(name, value):
                 return True
     return False
 

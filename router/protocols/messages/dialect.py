@@ -83,7 +83,8 @@ class MessagesDialect:
             raise empty_answer_error("stop_reason")
         first = content[0] if content else None
         # Most often it says something, and ends well.
-        is_text = first.__class__ is dict and "text" in first and first["text"]
+        said = first.get("text") if first.__class__ is dict else None
+        is_text = said.__class__ is str and said and not said.isspace()
         if reason and not (is_text and reason in GOOD):
             says = any(map(block_speaks, content))
             # A stop sequence that comes at once is what the client asked for.

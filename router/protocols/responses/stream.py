@@ -193,15 +193,10 @@ class ResponsesStream(StreamFilter):
         self.progress_events += kind not in NO_PROGRESS and delta != ""
         if _is_output(kind) and delta != "":
             self.output_events += bool(delta)
-            if kind != "response.failed" and not self._is_blank(kind, members):
+            if not (
+                self.committed or kind == "response.failed" or _is_blank(kind, delta, members)
+            ):
                 self.committed = True
-
-    def _is_blank(self, kind: str, members: ParsedObject) -> bool:
-        """Whether this is the end of a text in which nothing came."""
-        if self.output_events or kind not in _DONE:
-            return False
-        item = members.get("item")
-        return item is None or not item_speaks(item)
 
     def _is_good_end(self, kind: str, members: ParsedObject) -> bool:
         response = members.get("response")
@@ -227,6 +222,14 @@ class ResponsesStream(StreamFilter):
         self.finished = True
         self.failure_class = classify_error(response.get("error"))
         return True
+
+
+def _is_blank(kind: str, delta: object, members: ParsedObject) -> bool:
+    """Whether this is a text without words, or the end of one, where no words came before."""
+    if kind not in _DONE:
+        return isinstance(delta, str) and delta.isspace()
+    item = members.get("item")
+    return item is None or not item_speaks(item)
 
 
 def _is_output(kind: str) -> bool:
@@ -265,5 +268,6 @@ def item_speaks(item: object) -> bool:
         return True
     content = item.get("content")
     return isinstance(content, list) and any(
-        isinstance(part, dict) and (part.get("text") or part.get("refusal")) for part in content
+        isinstance(part, dict) and (str(part.get("text") or "").strip() or part.get("refusal"))
+        for part in content
     )
