@@ -119,8 +119,8 @@ def proposals(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
     page = queries.list_proposals(ctx, PageRequest(MOST_PROPOSALS, after))
     found = [*opened, *(proposal for proposal in page if not proposal.open)]
     invalid = [*page.invalid, *(fault for fault in opened.invalid if fault not in page.invalid)]
-    verdicts = queries.load_verdicts(
-        ctx, {proposal.verdict for proposal in found if proposal.verdict}
+    verdicts = ctx.store.lists.verdicts(
+        {proposal.verdict for proposal in found if proposal.verdict}
     )
     names = queries.load_target_names(
         ctx, {id_ for p in found for id_ in (p.incumbent, p.candidate)}
@@ -232,7 +232,7 @@ def canary(ctx: Context, route: str) -> CanaryView:
 
 
 def route_names(ctx: Context) -> Sequence[str]:
-    return [record.name for record in queries.list_routes(ctx)]
+    return [record.name for record in ctx.store.lists.routes()]
 
 
 def measured_of(ctx: Context, statuses: Sequence[RouteStatus]) -> Mapping[str, RouteScorecard]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from harness.control.agents import queries
 from harness.control.context import Context
 from harness.domain.agents.agent import AgentSession
 from harness.domain.agents.message import SessionMessage
@@ -58,9 +57,9 @@ def list_sessions(ctx: Context, after: str | None = None) -> SessionsView:
     """Loads a page of the sessions and the switches that wait. after: the cursor of the page
     before. Raises InputError for what is none.
     """
-    page = queries.list_sessions(ctx, PageRequest(MOST_SESSIONS, after), parent="")
+    page = ctx.store.lists.sessions(PageRequest(MOST_SESSIONS, after), parent="")
     now, first = ctx.clock.now(), PageRequest(MOST_SWITCHES)
-    pending = queries.list_switch_requests(ctx, first, pending_only=True)
+    pending = ctx.store.lists.switch_requests(first, pending_only=True)
     waiting = [request for request in pending if request.state_at(now) is SwitchState.PENDING]
     ids = {session.agent for session in page} | {request.agent for request in waiting}
     with ctx.store.read() as tx:
@@ -83,9 +82,9 @@ def load_session(ctx: Context, id_: str, after: int | None = None) -> SessionVie
             family = [*family, *below]
     start = max(0, total - MOST_MESSAGES) if after is None else min(after, total)
     page = PageRequest(MOST_MESSAGES + 1, str(start))
-    records = queries.list_session_messages(ctx, id_, page).items
+    records = ctx.store.lists.session_messages(page, session=id_).items
     beyond = records[MOST_MESSAGES:]
-    now, usage = ctx.clock.now(), queries.load_model_usage(ctx, family)
+    now, usage = ctx.clock.now(), ctx.store.lists.model_usage(sessions=family)
     return SessionView(
         session=session,
         agent=agent,
@@ -93,8 +92,8 @@ def load_session(ctx: Context, id_: str, after: int | None = None) -> SessionVie
         after=start,
         until=beyond[0].created_at if beyond else now,
         total=total,
-        switches=queries.list_switch_requests(ctx, PageRequest(MOST_SWITCHES), session=id_),
-        children=queries.list_sessions(ctx, PageRequest(MOST_LISTED), parent=id_),
+        switches=ctx.store.lists.switch_requests(PageRequest(MOST_SWITCHES), session=id_),
+        children=ctx.store.lists.sessions(PageRequest(MOST_LISTED), parent=id_),
         usage=usage,
         prices={model.target: find_price(providers, model.target) for model in usage},
         now=now,

@@ -54,7 +54,7 @@ class SuitesPage:
 
 def load_suites(ctx: Context) -> SuitesPage:
     """Loads the page, in a few reads."""
-    runs = list(queries.list_runs(ctx, PageRequest(MOST_RUNS)))
+    runs = list(ctx.store.lists.runs(PageRequest(MOST_RUNS)))
     newest: dict[str, EvalRun] = {}
     for run in runs:
         newest.setdefault(run.suite, run)

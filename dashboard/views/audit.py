@@ -67,7 +67,7 @@ def _check() -> None:
             st.session_state[CHECKED] = FullCheck(
                 ctx.clock.now(),
                 queries.find_audit_break(ctx),
-                queries.list_signature_faults(ctx),
+                ctx.store.signature_faults(),
             )
     if CHECKED in st.session_state:
         st.html(_check_result(st.session_state[CHECKED]))

@@ -9,7 +9,6 @@ import streamlit as st
 from dashboard import current_user, page_frame
 from dashboard.text import html
 from dashboard.text.html import escape, strong
-from harness.control.operations.queries import list_routes
 from harness.control.providers import checks
 from harness.control.routing import first_route
 from harness.control.routing.first_route import SIMULATOR, FirstRoute
@@ -40,7 +39,7 @@ REFUSED = (
 
 def show() -> None:
     with page_frame.loading("the first steps"):
-        names = [route.name for route in list_routes(page_frame.context())]
+        names = [route.name for route in page_frame.context().store.lists.routes()]
     page_frame.show_done_message()
     if names:
         st.html(html.title("The first route is there", escape(", ".join(names))))

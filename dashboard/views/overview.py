@@ -17,7 +17,7 @@ from dashboard.text.html import escape, strong
 from dashboard.text.labels import Label, Tone
 from harness.control.context import Context
 from harness.control.operations.alerts import AlertView
-from harness.control.operations.queries import list_alerts, list_routes, load_target_names
+from harness.control.operations.queries import list_alerts, load_target_names
 from harness.control.routing.break_glass import count_unconfirmed
 from harness.control.routing.queries import RouteOverview, load_overview, load_statuses
 from harness.control.routing.route_status import (
@@ -55,7 +55,7 @@ def _load_shown(
     """Loads all routes at a glance, or of more than `most` what they are searched by."""
     if len(overview.names) <= most:
         return load_statuses(ctx, overview, overview.names)
-    routes = list_routes(ctx)
+    routes = ctx.store.lists.routes()
     names = load_target_names(ctx, {route.incumbent for route in routes})
     texts = {
         route.name: f"{route.name} {route.settings.description} "

@@ -92,7 +92,7 @@ def _estimate(route: str) -> PolicyForecast:
 
 def list_policy_uses(ctx: Context) -> Sequence[PolicyUse]:
     """Lists the policies, those that most routes use first."""
-    known = queries.list_routes(ctx)
+    known = ctx.store.lists.routes()
     opened = queries.list_proposals(ctx, PageRequest(MOST_LISTED), open_only=True)
     uses = [
         PolicyUse(

@@ -17,7 +17,6 @@ from dashboard.dialog_forms import Opener, show_openers
 from dashboard.dialogs import route_dialogs, route_holds
 from dashboard.text import html, labels, route_text
 from dashboard.text.html import escape, strong
-from harness.control.operations.queries import list_freezes
 from harness.control.routing import routes, seed
 from harness.domain.operations.access import Role
 from harness.domain.pagination import PageRequest
@@ -162,7 +161,7 @@ def overrides(how: RouteSettings) -> str:
 def freezes(view: RouteView) -> str:
     """Writes the freezes about this route: those that people set, and those of every week."""
     ctx, name = page_frame.context(), view.route.name
-    page = list_freezes(ctx, PageRequest(MOST_FREEZES), route=name)
+    page = ctx.store.lists.freezes(PageRequest(MOST_FREEZES), route=name)
     windows = [one for one in ctx.freeze_windows if not one.routes or name in one.routes]
     return html.invalid(page.invalid) + route_text.freezes_section(
         page.items, windows, view.now

@@ -16,7 +16,6 @@ from dashboard.data.sessions import MOST_MESSAGES, SessionView
 from dashboard.dialog_forms import REASON, Form, Opener, dialog, show_openers
 from dashboard.text import html, labels, session_text
 from harness.control.agents import agents, switches
-from harness.control.agents.queries import list_agent_grants
 from harness.domain.agents.agent import AgentSession
 from harness.domain.agents.grant import AgentGrant
 from harness.domain.agents.switch_request import ModelSwitchRequest
@@ -186,7 +185,7 @@ def _show_session(id_: str, behind: int | None) -> None:
 def _show_grants() -> None:
     """Show which literal models people granted to agents; outside of what refreshes itself."""
     ctx = page_frame.context()
-    page, now = list_agent_grants(ctx, PageRequest(MOST_GRANTS)), ctx.clock.now()
+    page, now = ctx.store.lists.agent_grants(PageRequest(MOST_GRANTS)), ctx.clock.now()
     page_frame.show_html(html.invalid(page.invalid))
     if not page.items:
         return

@@ -50,7 +50,7 @@ def list_suites(who: CallerParam) -> Page[SuiteSummary]:
 def list_evals(who: CallerParam, piece: Annotated[EvalQuery, Query()]) -> Page[EvalRun]:
     """Lists the eval runs, newest first."""
     states = (piece.state,) if piece.state else ()
-    return queries.list_runs(who.ctx, piece.page, states=states)
+    return who.ctx.store.lists.runs(piece.page, states=states)
 
 
 @endpoint(router, "POST", "/evals", status=201)
@@ -80,7 +80,7 @@ def get_eval(who: CallerParam, run: str) -> EvalProgress:
 @endpoint(router, "GET", "/evals/{run}/samples")
 def eval_samples(who: CallerParam, run: str, piece: PathPart) -> Page[Sample]:
     """Lists a run's samples in the order in which they are asked."""
-    return queries.list_samples(who.ctx, run, piece.page)
+    return who.ctx.store.lists.samples(piece.page, run=run)
 
 
 @endpoint(router, "GET", "/verdicts/{verdict}")

@@ -79,7 +79,7 @@ class RouteDiff:
 
 @endpoint(router, "GET", "/models")
 def list_models(who: CallerParam, piece: PathPart) -> Page[Target]:
-    return queries.list_targets(who.ctx, piece.page)
+    return who.ctx.store.lists.targets(piece.page)
 
 
 @endpoint(router, "POST", "/models", status=201)
@@ -122,7 +122,7 @@ def get_model(who: CallerParam, model: str) -> Target:
 
 @endpoint(router, "GET", "/routes")
 def list_routes(who: CallerParam, piece: PathPart) -> Page[Route]:
-    return queries.list_routes(who.ctx, piece.page)
+    return who.ctx.store.lists.routes(piece.page)
 
 
 @endpoint(router, "POST", "/routes", status=201)
@@ -215,7 +215,7 @@ switches_router = APIRouter()
 @endpoint(switches_router, "GET", "/switches")
 def list_switches(who: CallerParam, piece: PathPart) -> Page[SwitchRecord]:
     """Lists the kill switches, newest first, with the lifted and expired ones."""
-    return queries.list_switches(who.ctx, piece.page)
+    return who.ctx.store.lists.switches(piece.page)
 
 
 @endpoint(switches_router, "POST", "/switches", status=201)
@@ -240,7 +240,7 @@ freezes_router = APIRouter()
 @endpoint(freezes_router, "GET", "/freezes")
 def list_freezes(who: CallerParam, piece: PathPart) -> Page[FreezeRecord]:
     """Lists the freezes that people set, newest first, with the lifted and past ones."""
-    return queries.list_freezes(who.ctx, piece.page)
+    return who.ctx.store.lists.freezes(piece.page)
 
 
 @endpoint(freezes_router, "POST", "/freezes", status=201)
@@ -262,7 +262,7 @@ break_glasses_router = APIRouter()
 @endpoint(break_glasses_router, "GET", "/break-glass")
 def list_break_glasses(who: CallerParam, piece: PathPart) -> Page[BreakGlass]:
     """Lists who served without proof, by whose word, newest first."""
-    return queries.list_break_glasses(who.ctx, piece.page)
+    return who.ctx.store.lists.break_glasses(piece.page)
 
 
 @endpoint(break_glasses_router, "POST", "/break-glass", status=201)

@@ -14,7 +14,7 @@ from harness.api.frame.request_fields import (
     SwitchDecisionBody,
     SwitchRequestQuery,
 )
-from harness.control.agents import agents, queries, switches
+from harness.control.agents import agents, switches
 from harness.control.agents.switch_alerts import SwitchRequestView, view_switch
 from harness.domain.agents.grant import AgentGrant
 from harness.domain.pagination import Page
@@ -28,8 +28,8 @@ def list_switch_requests(
     who: CallerParam, piece: Annotated[SwitchRequestQuery, Query()]
 ) -> Page[SwitchRequestView]:
     """Lists the switch requests, newest first; with `pending` those that wait for a person."""
-    found = queries.list_switch_requests(
-        who.ctx, piece.page, session=piece.session, pending_only=piece.pending
+    found = who.ctx.store.lists.switch_requests(
+        piece.page, session=piece.session, pending_only=piece.pending
     )
     return found.map(lambda request: view_switch(who.ctx, request))
 
@@ -68,7 +68,7 @@ def list_agent_grants(
     who: CallerParam, piece: Annotated[GrantQuery, Query()]
 ) -> Page[AgentGrant]:
     """Every literal model that was consented to, newest first; revoked and expired ones too."""
-    return queries.list_agent_grants(who.ctx, piece.page, agent=piece.agent)
+    return who.ctx.store.lists.agent_grants(piece.page, agent=piece.agent)
 
 
 @endpoint(router, "POST", "/agent-grants/{grant}/revoke")

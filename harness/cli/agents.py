@@ -7,7 +7,7 @@ import click
 from harness.cli.frame import output
 from harness.cli.frame.output import page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
-from harness.control.agents import agents, queries, switches
+from harness.control.agents import agents, switches
 from harness.control.agents.switch_alerts import view_switch
 from harness.control.privacy import user_deletion
 from harness.domain.agents.grant import AgentGrant
@@ -61,8 +61,8 @@ def requests(
 ) -> None:
     """List switches to another model that wait for a person."""
     ctx = session.context
-    found = queries.list_switch_requests(
-        ctx, page_request, session=session_id, pending_only=not show_all
+    found = ctx.store.lists.switch_requests(
+        page_request, session=session_id, pending_only=not show_all
     ).map(lambda request: view_switch(ctx, request))
     now = ctx.clock.now()
     output.listing(
@@ -129,7 +129,7 @@ def reject(session: Session, request_id: str, reason: str) -> None:
 @pass_session
 def grants(session: Session, *, agent_id: str | None, page_request: PageRequest) -> None:
     """List the literal models that people consented to."""
-    found = queries.list_agent_grants(session.context, page_request, agent=agent_id)
+    found = session.context.store.lists.agent_grants(page_request, agent=agent_id)
     output.listing(
         session,
         found,

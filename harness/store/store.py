@@ -3,10 +3,11 @@
 for changes, leadership, and the removal of forged rows.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import sqlalchemy as sa
 
@@ -118,6 +119,11 @@ class Store:
         with translated(), self._reading.begin() as db:
             self._check_schema(db)
             yield Listings(self._unit(db, writable=False))
+
+    @property
+    def lists(self) -> Listings:
+        """Each method reads its list in a unit of work of its own."""
+        return cast("Listings", _ListsAlone(self))
 
     def _transaction(self, db: sa.Connection, *, writable: bool) -> Transaction:
         self._check_schema(db)
@@ -243,3 +249,15 @@ class Store:
         self._marks.close()
         self._leadership.close()
         self._engine.dispose()
+
+
+@dataclass(frozen=True, slots=True)
+class _ListsAlone:
+    store: Store
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        def read(*arguments: object, **filters: object) -> object:
+            with self.store.listings() as stored:
+                return getattr(stored, name)(*arguments, **filters)
+
+        return read

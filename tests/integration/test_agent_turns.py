@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.app.agents.turn_service import ServerTools
-from harness.control.agents import agents, queries, sessions, turns
+from harness.control.agents import agents, sessions, turns
 from harness.control.agents.agents import AgentSpec
 from harness.control.agents.client import AgentsClient
 from harness.control.agents.conversation import TurnOutcome
@@ -126,12 +126,12 @@ def whole(under_way: SessionMessage, text: str, cost_usd: float = 0.5) -> Sessio
 
 
 def transcript(ctx: Context, session: str) -> list[tuple[str, object, str]]:
-    found = queries.list_session_messages(ctx, session)
+    found = ctx.store.lists.session_messages(session=session)
     return [(message.role.value, message.content, message.state.value) for message in found]
 
 
 def ids_of_sessions(ctx: Context, agent: Agent) -> list[str]:
-    return [session.id for session in queries.list_agent_sessions(ctx, KEY, agent.id)]
+    return [session.id for session in ctx.store.lists.sessions(agent=agent.id)]
 
 
 def test_a_turn_is_stored_step_by_step(ctx: Context, session: AgentSession) -> None:
@@ -151,8 +151,8 @@ def test_a_turn_is_stored_step_by_step(ctx: Context, session: AgentSession) -> N
         ("assistant", "done", "complete"),
     ]
     assert sessions.load_session(ctx, KEY, session.agent, session.id).cost_usd == 1.0
-    page = queries.list_session_messages(ctx, session.id, PageRequest(limit=2))
-    rest = queries.list_session_messages(ctx, session.id, PageRequest(after=page.next))
+    page = ctx.store.lists.session_messages(PageRequest(limit=2), session=session.id)
+    rest = ctx.store.lists.session_messages(PageRequest(after=page.next), session=session.id)
     assert [message.position for message in (*page, *rest)] == [1, 2, 3, 4, 5]
     again = begin(ctx, session.id, "more")
     assert [message.content for message in again.messages][-1] == "more"
@@ -511,7 +511,7 @@ def test_closing_a_session_closes_its_children(ctx: Context, session: AgentSessi
     assert loaded.cost_usd == 0.5
     sessions.close_session(ctx, KEY, session.agent, session.id)
 
-    found = queries.list_agent_sessions(ctx, KEY, session.agent)
+    found = ctx.store.lists.sessions(agent=session.agent)
     assert {session.state for session in found} == {SessionState.CLOSED}
     with pytest.raises(Conflict, match="closed"):
         begin(ctx, child.id)
@@ -676,7 +676,7 @@ def test_a_killed_process_leaves_a_whole_conversation_that_goes_on(
     assert isinstance(begun, IdempotentAnswer)
     assert begun.body == "It is 42."
 
-    found = list(queries.list_session_messages(ctx, session.id))
+    found = list(ctx.store.lists.session_messages(session=session.id))
     assert [message.position for message in found] == list(range(1, len(found) + 1))
     users = [message for message in found if message.role is MessageRole.USER]
     assert [message.content for message in users] == ["hello"]

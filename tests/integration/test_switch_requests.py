@@ -24,7 +24,6 @@ from harness.control.agents.model_matching import (
     choose_model,
     list_models,
 )
-from harness.control.agents.queries import list_agent_grants
 from harness.control.agents.sessions import SessionSpec
 from harness.control.agents.switch_alerts import list_notes
 from harness.control.agents.switch_tool import (
@@ -140,7 +139,7 @@ def exchange(ctx: Context, session: AgentSession, content: Any, **answered: Any)
 
 
 def granted(ctx: Context, session: AgentSession) -> str:
-    known = list_agent_grants(ctx, agent=session.agent)
+    known = ctx.store.lists.agent_grants(agent=session.agent)
     (id_,) = (grant.id for grant in known if grant.revoked_at is None)
     return id_
 
@@ -159,7 +158,7 @@ def test_an_approved_switch_is_a_grant_and_the_sessions_model(
 
     assert (approved.state, approved.decided_by) == (SwitchState.APPROVED, BEN.name)
     assert now_on(ctx, session).model.means(BETTER)
-    (grant,) = list_agent_grants(ctx, agent=session.agent)
+    (grant,) = ctx.store.lists.agent_grants(agent=session.agent)
     assert (grant.kind, grant.session) == (GrantKind.SWITCH, session.id)
     assert grant.target_name == "sim/better"
     assert (grant.granted_by, grant.request) == (BEN.name, request.id)
@@ -219,7 +218,7 @@ def test_what_nobody_decides_expires(ctx: Context, session: AgentSession) -> Non
     assert now_on(ctx, session).model == CHAT
     (note,) = list_notes(ctx, session.id, request.asked_at)
     assert note.startswith("Nobody decided about the switch to sim/better in time")
-    assert not list(list_agent_grants(ctx))
+    assert not list(ctx.store.lists.agent_grants())
 
 
 def test_the_same_request_waits_once_and_not_many_wait(
@@ -269,7 +268,7 @@ def test_what_a_model_cannot_hold_of_what_came_since_is_not_approved(
 
     assert refused.value.code == "model_unfit"
     assert switches.load_switch(ctx, request.id).state is SwitchState.PENDING
-    assert not list_agent_grants(ctx, agent=session.agent).items
+    assert not ctx.store.lists.agent_grants(agent=session.agent).items
     assert now_on(ctx, session).model == CHAT
     switches.reject_switch(ctx, BEN, request.id)
 
@@ -402,7 +401,7 @@ def test_a_route_needs_no_grant_and_the_keys_routes_hold(ctx: Context) -> None:
     switches.approve_switch(ctx, BEN, ask(ctx, session, other).id)
 
     assert now_on(ctx, session).model == other
-    assert not list(list_agent_grants(ctx))
+    assert not list(ctx.store.lists.agent_grants())
 
 
 def test_a_data_class_holds_before_anybody_is_asked(ctx: Context) -> None:

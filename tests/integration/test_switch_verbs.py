@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from harness.app import installation
-from harness.control.operations import queries
 from harness.control.routing import kill_switch
 from harness.control.routing.kill_switch import SwitchRequest
 from harness.domain.errors import ConfigError, InputError, NotAllowed, NotFound
@@ -63,7 +62,7 @@ def test_a_switch_is_live_until_it_expires_or_is_lifted_and_all_of_it_is_audited
     for _ in range(2):
         kill_switch.lift_switch(ctx, Actor("ada", Role.ADMIN, "pr_ada"), long.id, reason="over")
     assert list(kill_switch.list_live_switches(ctx)) == []
-    assert len(queries.list_switches(ctx)) == 2
+    assert len(ctx.store.lists.switches()) == 2
     with ctx.store.read() as tx:
         events = [event for event in tx.audit.tail() if event.action.startswith("switch.")]
     assert [(event.actor, event.action) for event in reversed(events)] == [

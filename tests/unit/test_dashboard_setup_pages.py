@@ -626,12 +626,12 @@ def test_each_setting_of_a_route_is_changed_with_a_preview_and_not_over_somebody
     routes.change_settings(ctx, ANA, "chat-0", lambda now: replace(now, task="post"))
     app.button(key="settings-now-chat-0").click().run()
     assert "somebody else changed task" in text(app)
-    assert queries.list_routes(ctx)[0].settings.data_class == ""
+    assert ctx.store.lists.routes()[0].settings.data_class == ""
     fill(app, {"task-chat-0": "", "override-vision-chat-0": "chat-1"}, "settings-now-chat-0")
     assert "names 'chat-1', which has no data class" in text(app)
 
     fill(app, {"override-vision-chat-0": None}, "settings-now-chat-0")
-    found = queries.list_routes(ctx)[0].settings
+    found = ctx.store.lists.routes()[0].settings
     assert (found.data_class, found.commit) == ("personal", StreamCommit.WHOLE)
     assert (found.first_token_timeout_s, found.keep_warm_bps) == (4.5, 50)
     assert (found.stakes, found.task) == (Stakes.HIGH, "post")

@@ -15,7 +15,7 @@ from harness.api.agents.bodies import (
     read_tools,
 )
 from harness.api.agents.request import AgentsRequest, AgentsRequestParam
-from harness.control.agents import agents, queries
+from harness.control.agents import agents
 from harness.control.agents.agents import AgentSpec
 from harness.control.agents.model_matching import read_model_choice
 from harness.domain.agents.agent import Agent, AgentTool, ModelChoice
@@ -51,7 +51,8 @@ def list_agents(
     request: AgentsRequestParam, page: Annotated[AgentsPageQuery, Query()]
 ) -> Page[Agent]:
     """Lists the agents of the data key, newest first; all agents for a management key."""
-    return queries.list_agents(request.ctx, request.client, page.page)
+    owner_key = "" if request.client.is_open else request.client.key
+    return request.ctx.store.lists.agents(page.page, owner_key=owner_key)
 
 
 @router.get(ONE, response_model=AgentAnswer, summary="Show an agent")

@@ -25,7 +25,6 @@ from harness.api.agents.errors import (
     answer_unforeseen,
 )
 from harness.api.agents.request import AgentsRequestParam, kept_response
-from harness.control.agents import queries
 from harness.control.agents.conversation import (
     AnswerBegun,
     MessageStored,
@@ -262,5 +261,5 @@ def list_messages(
 ) -> Page[SessionMessage]:
     """Lists a session's messages by position, the oldest first."""
     session = request.require_session(agent_id, session_id)
-    found = queries.list_session_messages(request.ctx, session.id, page.page)
+    found = request.ctx.store.lists.session_messages(page.page, session=session.id)
     return found.map(SessionMessage.require_sound)

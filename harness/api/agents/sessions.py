@@ -18,7 +18,7 @@ from harness.api.agents.bodies import (
     SwitchModelBody,
 )
 from harness.api.agents.request import AgentsRequestParam
-from harness.control.agents import queries, sessions
+from harness.control.agents import sessions
 from harness.control.agents.sessions import SessionSpec
 from harness.control.agents.switch_tool import SwitchCall, switch_answer, switch_model
 from harness.control.privacy import user_deletion
@@ -58,9 +58,8 @@ def list_sessions(
     request: AgentsRequestParam, agent_id: str, page: Annotated[SessionsQuery, Query()]
 ) -> Page[AgentSession]:
     """The newest first; closed ones too."""
-    return queries.list_agent_sessions(
-        request.ctx, request.client, agent_id, page.page, user_id=page.user_id
-    )
+    request.require_agent(agent_id)
+    return request.ctx.store.lists.sessions(page.page, agent=agent_id, user_id=page.user_id)
 
 
 @router.get(ONE, response_model=SessionAnswer, summary="Show a session")
@@ -113,5 +112,5 @@ def list_switch_requests(
 ) -> Page[dict[str, object]]:
     """The newest first."""
     session = request.require_session(agent_id, session_id)
-    found = queries.list_switch_requests(request.ctx, page.page, session=session.id)
+    found = request.ctx.store.lists.switch_requests(page.page, session=session.id)
     return found.map(lambda switch: switch_answer(request.ctx, switch))

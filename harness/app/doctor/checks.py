@@ -173,7 +173,7 @@ def _audit(context: Context) -> DoctorFinding:
 
 
 def _signatures(context: Context) -> DoctorFinding:
-    faults = queries.list_signature_faults(context)
+    faults = context.store.signature_faults()
     if not faults:
         return DoctorFinding("signatures", "ok", "every row is as it was signed")
     found = f"{len(faults)} rows do not hold, the first: {faults[0].name}: {faults[0].why}"

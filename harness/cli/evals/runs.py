@@ -135,7 +135,7 @@ def _state(run: EvalRun) -> str:
 def list_runs(session: Session, states: tuple[str, ...], *, page_request: PageRequest) -> None:
     """List the runs, the newest first; of those that wait, their place and why."""
     wanted = [RunState(state) for state in states]
-    runs = queries.list_runs(session.context, page_request, states=wanted)
+    runs = session.context.store.lists.runs(page_request, states=wanted)
     with session.context.store.read() as tx:
         done = {run.id: tx.runs.progress(run.id)[0] for run in runs}
     names = queries.load_target_names(session.context, {run.target for run in runs})

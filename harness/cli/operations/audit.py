@@ -133,7 +133,7 @@ def verify(ctx: click.Context, head: str | None) -> None:
     of a printed head.
     """
     session = ctx.ensure_object(Session)
-    faults = queries.list_signature_faults(session.context)
+    faults = session.context.store.signature_faults()
     broken = queries.find_audit_break(session.context)
     events = queries.list_audit_events(session.context, PageRequest(1)).total
     heads = [] if head is None else _read_heads(session, head)

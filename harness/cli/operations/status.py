@@ -15,7 +15,6 @@ from harness.app.processes import describe_missing_control
 from harness.cli.frame import output
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.watching import Watched, watch, watch_option
-from harness.control.agents.queries import list_switch_requests
 from harness.control.agents.switch_alerts import SwitchRequestView, view_switch
 from harness.control.operations.alerts import AlertView
 from harness.control.operations.queries import list_alerts
@@ -173,7 +172,9 @@ def _load(session: Session, most: int) -> _Standing:
     ctx = session.context
     overview = load_overview(ctx)
     routes = load_statuses(ctx, overview, overview.names[:most])
-    requests = list_switch_requests(ctx, pending_only=True).map(lambda r: view_switch(ctx, r))
+    requests = ctx.store.lists.switch_requests(pending_only=True).map(
+        lambda r: view_switch(ctx, r)
+    )
     alerts = [a for a in list_alerts(ctx, open_only=True) if a.kind not in ALERTS_OF_STATES]
     standing = session.installation.standing_switches
     in_force = {

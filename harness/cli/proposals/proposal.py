@@ -64,7 +64,7 @@ def list_proposals(
         context, page_request, route=route, open_only=open_only, decided_only=decided_only
     )
     names = queries.load_target_names(context, {row.candidate for row in proposals})
-    verdicts = queries.load_verdicts(context, {row.verdict for row in proposals if row.verdict})
+    verdicts = context.store.lists.verdicts({row.verdict for row in proposals if row.verdict})
     output.listing(
         session,
         proposals,

@@ -88,7 +88,7 @@ def end(session: Session, id_: str, reason: str) -> None:
 @pass_session
 def list_break_glasses(session: Session, page_request: PageRequest) -> None:
     """List those that were asked for, newest first."""
-    found = queries.list_break_glasses(session.context, page_request)
+    found = session.context.store.lists.break_glasses(page_request)
     names = queries.load_target_names(session.context, {record.target for record in found})
     output.listing(
         session,

@@ -10,7 +10,6 @@ from harness.cli.frame import output
 from harness.cli.frame.duration import DurationType
 from harness.cli.frame.output import page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
-from harness.control.operations import queries
 from harness.control.routing import freezes
 from harness.domain.errors import InputError
 from harness.domain.pagination import PageRequest
@@ -92,7 +91,7 @@ def list_freezes(session: Session, page_request: PageRequest) -> None:
 
     The weekly freezes of the configuration file are shown on stderr.
     """
-    found = queries.list_freezes(session.context, page_request)
+    found = session.context.store.lists.freezes(page_request)
     now = session.installation.clock.now()
     for window in () if session.json else session.context.freeze_windows:
         scope = ", ".join(sorted(window.routes)) or "all routes"

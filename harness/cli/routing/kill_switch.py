@@ -10,7 +10,6 @@ from harness.cli.frame import output
 from harness.cli.frame.duration import DurationType
 from harness.cli.frame.output import page_options, timestamp
 from harness.cli.frame.session import Session, pass_session
-from harness.control.operations import queries
 from harness.control.routing import kill_switch
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.kill_switch import SwitchRecord, SwitchSource, parse_force
@@ -74,7 +73,7 @@ def list_switches(session: Session, page_request: PageRequest) -> None:
     What stands in the configuration file, and in SWAPGATE_FORCE where this command runs, is
     said on stderr: routers read both when they start.
     """
-    switches = queries.list_switches(session.context, page_request)
+    switches = session.context.store.lists.switches(page_request)
     now = session.installation.clock.now()
     if not session.json:
         for standing in session.installation.standing_switches:

@@ -98,7 +98,7 @@ def list_models(session: Session, *, every: bool, page_request: PageRequest) -> 
         show_entries(session, there, empty=NOTHING_OFFERED)
         return
     ctx = session.context
-    found = queries.list_targets(ctx, page_request)
+    found = ctx.store.lists.targets(page_request)
     note_page(found)
     with ctx.store.read() as tx:
         providers = tx.providers.all()

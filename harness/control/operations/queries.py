@@ -25,7 +25,7 @@ from harness.control.shadow import shadows
 from harness.control.shadow.shadows import ShadowStatus
 from harness.domain.drift import DriftCheck, DriftWatch
 from harness.domain.errors import NotFound, SignatureInvalid, SwapgateError
-from harness.domain.evals.run import EvalRun, RunState, Sample
+from harness.domain.evals.run import EvalRun, Sample
 from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.access import Actor, ApiKey, Role
 from harness.domain.operations.audit import (
@@ -50,9 +50,6 @@ from harness.domain.reliability.failover import (
     user_hashes,
 )
 from harness.domain.reliability.spend import SpendTotals
-from harness.domain.routing.evidence import BreakGlass
-from harness.domain.routing.freeze import FreezeRecord
-from harness.domain.routing.kill_switch import SwitchRecord
 from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
 from harness.domain.routing.route_history import RouteRecord
 from harness.domain.routing.table import Route
@@ -107,11 +104,6 @@ def find_audit_break(ctx: Context) -> int | None:
     """The number of the first event that does not fit the chain; None when it is whole."""
     with ctx.store.read() as tx:
         return tx.audit.first_break()
-
-
-def list_signature_faults(ctx: Context) -> Sequence[RowFault]:
-    """Lists every stored row whose signature does not hold."""
-    return ctx.store.signature_faults()
 
 
 def list_suites(ctx: Context, *, pinned: bool = True) -> Sequence[SuiteSummary]:
@@ -171,24 +163,10 @@ def find_proposal(ctx: Context, proposal: str) -> ProposalView:
         return ProposalView.from_proposal(tx.proposals.get(proposal), find_route)
 
 
-def load_verdicts(ctx: Context, ids: Collection[str]) -> Mapping[str, Verdict]:
-    """Loads the verdicts with these ids, and leaves out those that are not as they were
-    signed.
-    """
-    with ctx.store.listings() as stored:
-        return stored.verdicts(ids)
-
-
 def load_target_names(ctx: Context, targets: Collection[str]) -> Mapping[str, str]:
     """Id to name, of the targets that are as they were signed."""
-    with ctx.store.listings() as stored:
-        return {id_: target.name for id_, target in stored.targets_of(targets).items()}
-
-
-def list_routes(ctx: Context, page_request: PageRequest | None = None) -> Page[Route]:
-    """Lists the routes by name, as they are now; all of them without a page."""
-    with ctx.store.listings() as stored:
-        return stored.routes(page_request)
+    found = ctx.store.lists.targets_of(targets)
+    return {id_: target.name for id_, target in found.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,36 +258,13 @@ def load_route_status(ctx: Context, name: str) -> RouteStatus:
     return route_queries.load_status(ctx, name)
 
 
-def list_runs(
-    ctx: Context, page_request: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
-) -> Page[EvalRun]:
-    """Lists the eval runs, newest first; those of all states when none is named."""
-    with ctx.store.listings() as stored:
-        return stored.runs(page_request, states=states)
-
-
-def list_samples(
-    ctx: Context, run: str, page_request: PageRequest = FIRST_PAGE
-) -> Page[Sample]:
-    """Lists a run's samples in the run's order. Raises NotFound for an unknown run."""
-    with ctx.store.listings() as stored:
-        return stored.samples(page_request, run=run)
-
-
-def list_targets(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[Target]:
-    """Lists the targets by provider and model."""
-    with ctx.store.listings() as stored:
-        return stored.targets(page_request)
-
-
 def list_route_versions(
     ctx: Context, route: str, page_request: PageRequest = FIRST_PAGE
 ) -> Page[RouteRecord]:
     """Lists every stored version of a route, newest first. Raises NotFound for an unknown
     route.
     """
-    with ctx.store.listings() as stored:
-        page = stored.versions(page_request, route=route)
+    page = ctx.store.lists.versions(page_request, route=route)
     if not any(_names_break_glass(record) for record in page):
         return page
     with ctx.store.read() as tx:
@@ -358,8 +313,7 @@ def list_keys(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[KeyS
     """Lists the keys with their spending of today and of this month, oldest first, with the
     revoked ones.
     """
-    with ctx.store.listings() as stored:
-        page = stored.keys(page_request)
+    page = ctx.store.lists.keys(page_request)
     today = ctx.clock.now().date()
     with ctx.store.read() as tx:
         ids = [key.id for key in page]
@@ -387,36 +341,11 @@ def _owners(tx: Transaction, ids: Collection[str]) -> Mapping[str, str]:
     return found
 
 
-def list_switches(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
-    """Lists the kill switches, newest first, with the lifted and expired ones."""
-    with ctx.store.listings() as stored:
-        return stored.switches(page_request)
-
-
-def list_break_glasses(
-    ctx: Context, page_request: PageRequest = FIRST_PAGE
-) -> Page[BreakGlass]:
-    """Lists the break-glasses, newest first, with those that are over."""
-    with ctx.store.listings() as stored:
-        return stored.break_glasses(page_request)
-
-
-def list_freezes(
-    ctx: Context, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
-) -> Page[FreezeRecord]:
-    """Lists the freezes that people set, newest first, with the lifted and past ones. route:
-    those about it alone, with those of all routes.
-    """
-    with ctx.store.listings() as stored:
-        return stored.freezes(page_request, route=route)
-
-
 def list_shadows(
     ctx: Context, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
 ) -> Page[ShadowStatus]:
     """Lists the shadows, newest first, with those that have ended."""
-    with ctx.store.listings() as stored:
-        page = stored.shadows(page_request, route=route)
+    page = ctx.store.lists.shadows(page_request, route=route)
     known: dict[str, ShadowStatus] = {}
     invalid: list[RowFault] = []
     for record in page:
@@ -445,8 +374,7 @@ def list_drift_runs(
         serving = load_route_version(ctx, route).route
         target = serving.incumbent
         suites = {suite.suite for suite in serving.settings.suites}
-    with ctx.store.listings() as stored:
-        return stored.drift_checks(page_request, target=target, suites=suites)
+    return ctx.store.lists.drift_checks(page_request, target=target, suites=suites)
 
 
 def list_alerts(
@@ -457,8 +385,7 @@ def list_alerts(
     search: str = "",
 ) -> Page[alerts.AlertView]:
     """Lists the alerts, the one last seen first. search: a part of their text."""
-    with ctx.store.listings() as stored:
-        page = stored.alerts(page_request, open_only=open_only, search=search)
+    page = ctx.store.lists.alerts(page_request, open_only=open_only, search=search)
     with ctx.store.read() as tx:
         tx.preload.deliveries([record.id for record in page])
         return page.map(
@@ -478,29 +405,26 @@ def list_failovers(
     """Lists the failovers, newest first. user: the id as the client sent it; the log has its
     hash alone.
     """
-    with ctx.store.listings() as stored:
-        return stored.failovers(
-            page_request,
-            since=ctx.clock.now() - since,
-            route=route,
-            user_hashes=user_hashes(user, secret) if user else (),
-        )
+    return ctx.store.lists.failovers(
+        page_request,
+        since=ctx.clock.now() - since,
+        route=route,
+        user_hashes=user_hashes(user, secret) if user else (),
+    )
 
 
 def count_failovers(
     ctx: Context, since: datetime, route: str | None = None
 ) -> Sequence[FailoverReason]:
     """Counts by target and reason how often requests left a target, the most frequent first."""
-    with ctx.store.listings() as stored:
-        return sum_failovers(stored.failover_counts(since=since, route=route))
+    return sum_failovers(ctx.store.lists.failover_counts(since=since, route=route))
 
 
 def list_captures(
     ctx: Context, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
 ) -> Page[CaptureSummary]:
     """Lists the captured requests, newest first, without their content."""
-    with ctx.store.listings() as stored:
-        return stored.captures(page_request, route=route).map(captures.summarize_capture)
+    return ctx.store.lists.captures(page_request, route=route).map(captures.summarize_capture)
 
 
 def list_audit_events(
@@ -513,8 +437,7 @@ def list_audit_events(
     """Lists the selected audit events, newest first. reader: who reads; only an admin is told
     who others are at the server of a single sign-on.
     """
-    with ctx.store.listings() as stored:
-        page = stored.events(page_request, selection=selection)
+    page = ctx.store.lists.events(page_request, selection=selection)
     if reader is not None and reader.role >= Role.ADMIN:
         return page
     return page.map(hide_identity)

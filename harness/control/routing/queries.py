@@ -81,8 +81,7 @@ class RouteOverview:
 def load_overview(ctx: Context) -> RouteOverview:
     """Loads the order of all routes, and the states of those where something goes on."""
     at = ctx.clock.now()
-    with ctx.store.listings() as stored:
-        heads = {head.name: head for head in stored.route_heads()}
+    heads = {head.name: head for head in ctx.store.lists.route_heads()}
     with ctx.store.read() as tx:
         now = _load_activity(tx)
     busy = [name for name, head in heads.items() if now.includes(head, at)]
@@ -165,8 +164,7 @@ def _load_states(
     ctx: Context, names: Collection[str], heads: Mapping[str, RouteHead], now: CurrentActivity
 ) -> tuple[dict[str, RouteStatus], dict[str, RowFault]]:
     """Loads the states of some routes, by name; of the others what is forged of each."""
-    with ctx.store.listings() as stored:
-        page = stored.routes_named(names)
+    page = ctx.store.lists.routes_named(names)
     found = {route.name: route for route in page}
     # The key is of a version: its route and number.
     faults = {fault.key[0]: fault for fault in page.invalid}
@@ -193,8 +191,7 @@ def _load_targets(
         wanted |= route.targets
         if route.name in now.proposals:
             wanted.add(now.proposals[route.name].candidate)
-    with ctx.store.listings() as stored:
-        return stored.targets_of(wanted)
+    return ctx.store.lists.targets_of(wanted)
 
 
 def _preload(tx: Transaction, heads: Sequence[RouteHead], now: CurrentActivity) -> None:
