@@ -11,8 +11,7 @@ from dashboard.data.sessions import SessionsView, SessionView
 from dashboard.text import html, labels
 from dashboard.text.html import escape, pill, strong
 from dashboard.text.labels import Label, Tone
-from harness.domain.agents.agent import AgentSession, SessionState
-from harness.domain.agents.grant import AgentGrant
+from harness.domain.agents.agent import AgentGrant, AgentSession, SessionState
 from harness.domain.agents.message import MessageRole, MessageState, SessionMessage
 from harness.domain.agents.model_figures import ModelUsage, cost_alone, sum_costs
 from harness.domain.agents.switch_request import (

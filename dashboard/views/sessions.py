@@ -16,8 +16,7 @@ from dashboard.data.sessions import MOST_MESSAGES, SessionView
 from dashboard.dialog_forms import REASON, Form, Opener, dialog, show_openers
 from dashboard.text import html, labels, session_text
 from harness.control.agents import agents, switches
-from harness.domain.agents.agent import AgentSession
-from harness.domain.agents.grant import AgentGrant
+from harness.domain.agents.agent import AgentGrant, AgentSession
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.errors import NotFound
 from harness.domain.operations.access import Role

@@ -16,7 +16,7 @@ from harness.api.frame.request_fields import (
 )
 from harness.control.agents import agents, switches
 from harness.control.agents.switch_alerts import SwitchRequestView, view_switch
-from harness.domain.agents.grant import AgentGrant
+from harness.domain.agents.agent import AgentGrant
 from harness.domain.pagination import Page
 
 router = APIRouter()

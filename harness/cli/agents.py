@@ -10,7 +10,7 @@ from harness.cli.frame.session import Session, pass_session
 from harness.control.agents import agents, switches
 from harness.control.agents.switch_alerts import view_switch
 from harness.control.privacy import user_deletion
-from harness.domain.agents.grant import AgentGrant
+from harness.domain.agents.agent import AgentGrant
 from harness.domain.agents.switch_request import SwitchState
 from harness.domain.formatting import format_span
 from harness.domain.pagination import PageRequest

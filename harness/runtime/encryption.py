@@ -51,10 +51,11 @@ def read_key_file(file: Path) -> list[str]:
     return found
 
 
-def write_key_file(file: Path, keys: Sequence[str]) -> None:
-    """Writes a key file atomically, for its owner alone. Raises OSError."""
+def write_key_file(file: Path, keys: Sequence[str], *, mode: int = 0o600) -> None:
+    """Writes a key file atomically, by default for its owner alone. Raises OSError."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    os.fchmod(descriptor, mode)  # whatever the umask
     with os.fdopen(descriptor, "w", encoding="utf-8") as out:
         out.write("".join(f"{key}\n" for key in keys))
         out.flush()

@@ -6,7 +6,6 @@ credentials. `writable_home` makes that folder.
 import os
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +18,7 @@ SECRET_VARIABLE: Final = "SWAPGATE_SECRET"  # noqa: S105 - a name, not a secret
 SECRET_FILE: Final = "secret.key"  # noqa: S105 - a name, not a secret
 ENCRYPTION_VARIABLE: Final = "SWAPGATE_ENCRYPTION_KEYS"
 ENCRYPTION_FILE: Final = "encryption.keys"
-SECRET_ATTEMPTS, SECRET_PAUSE_S = 20, 0.05
+ATTEMPTS, PAUSE_S = 40, 0.05
 
 
 def installation_secret(settings: Settings, *, create: bool = False) -> bytes:
@@ -38,23 +37,54 @@ def installation_secret(settings: Settings, *, create: bool = False) -> bytes:
                 f"{file} is missing: run `swapgate init`, or set {SECRET_VARIABLE}"
             )
         writable_home(settings)
-        # Another process may just have made one: then that is the secret.
-        with suppress(FileExistsError):
-            _write_secret(file)
-    return _read_secret(file)
+        create_private(file, SystemRandomIds().secret())
+    wait_for_content(file)
+    if text := file.read_text(encoding="utf-8").strip():
+        return text.encode()
+    raise ConfigError(
+        f"{file} is empty: bring it back from a backup, or delete it if nothing is stored yet"
+    )
+
+
+def create_private(file: Path, text: str) -> bool:
+    """Makes a file for its owner alone. False where another process has just made it: then
+    that one counts.
+    """
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "w", encoding="utf-8") as new:
+        new.write(f"{text}\n")
+    return True
+
+
+def wait_for_content(file: Path) -> None:
+    """Whoever makes a file writes it a moment later."""
+    for _ in range(ATTEMPTS):
+        if file.stat().st_size:
+            return
+        time.sleep(PAUSE_S)
+
+
+def environment_secret(variable: str) -> str | None:
+    """Reads a secret from a variable, or from the file that VARIABLE_FILE names; None where
+    neither is set. Raises ConfigError for a file that cannot be read.
+    """
+    file = os.environ.get(f"{variable}_FILE", "")
+    if os.environ.get(variable) or not file:
+        return os.environ.get(variable) or None
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{variable}_FILE: cannot read {file}: {error}") from None
 
 
 def named_secret(variable: str, section: str) -> str:
     """Reads a secret from a variable that the configuration names, or from the file that
     VARIABLE_FILE names. section: where the configuration names it. Raises ConfigError.
     """
-    found = os.environ.get(variable, "")
-    file = os.environ.get(f"{variable}_FILE", "")
-    if not found and file:
-        try:
-            found = Path(file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{variable}_FILE: cannot read {file}: {error}") from None
+    found = environment_secret(variable)
     if not found:
         raise ConfigError(
             f"{section} names {variable}, which is not set: set it, or {variable}_FILE with "
@@ -107,22 +137,6 @@ def add_encryption_key(settings: Settings) -> None:
         )
     file = encryption_file(settings)
     encryption.write_key_file(file, [encryption.new_key(), *encryption.read_key_file(file)])
-
-
-def _write_secret(file: Path) -> None:
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
-        new.write(SystemRandomIds().secret())
-
-
-def _read_secret(file: Path) -> bytes:
-    # Whoever makes the file writes it a moment later.
-    for _ in range(SECRET_ATTEMPTS):
-        if text := file.read_text(encoding="utf-8").strip():
-            return text.encode()
-        time.sleep(SECRET_PAUSE_S)
-    raise ConfigError(
-        f"{file} is empty: bring it back from a backup, or delete it if nothing is stored yet"
-    )
 
 
 def writable_home(settings: Settings) -> Path:

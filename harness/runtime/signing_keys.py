@@ -5,9 +5,7 @@ Each may stand in the environment instead, or in a file that a variable names (`
 """
 
 import os
-import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -24,7 +22,12 @@ from harness.domain.operations.row_signatures import (
 )
 from harness.domain.settings import Settings
 from harness.runtime import encryption, signing
-from harness.runtime.secret_files import writable_home
+from harness.runtime.secret_files import (
+    create_private,
+    environment_secret,
+    wait_for_content,
+    writable_home,
+)
 
 KEYRING_FILE: Final = "signing.pub"
 KEYRING_VARIABLE: Final = "SWAPGATE_SIGNING_KEYRING"
@@ -42,8 +45,6 @@ WORKER_VARIABLES: Final = tuple(
     for name in (KEYRING_VARIABLE, PRIVATE_VARIABLES[KeyPurpose.WORKER])
     for suffix in ("", "_FILE")
 )
-ATTEMPTS, PAUSE_S = 40, 0.05
-PUBLIC_MODE: Final = 0o644
 
 
 def signatures(
@@ -63,7 +64,7 @@ def keyring(settings: Settings) -> Keyring:
     """Reads the keyring from the environment or its file. Raises ConfigError where there is
     none.
     """
-    given = _of_environment(KEYRING_VARIABLE)
+    given = environment_secret(KEYRING_VARIABLE)
     if given is not None:
         return parse_keyring(given, KEYRING_VARIABLE)
     file = settings.home / KEYRING_FILE
@@ -72,7 +73,11 @@ def keyring(settings: Settings) -> Keyring:
             f"{file} is missing: copy it from where the control plane runs (`swapgate init` "
             f"makes it there), or set {KEYRING_VARIABLE}"
         )
-    return parse_keyring(_text_of(file), str(file))
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+    return parse_keyring(text.strip(), str(file))
 
 
 def _keyring_stamp(settings: Settings) -> tuple[int, int, int] | None:
@@ -91,7 +96,7 @@ def private_key(settings: Settings, purpose: KeyPurpose) -> str:
     """Reads a private key from the environment or its file. Raises ConfigError where there is
     none, or where others than its owner may read it.
     """
-    given = _of_environment(PRIVATE_VARIABLES[purpose])
+    given = environment_secret(PRIVATE_VARIABLES[purpose])
     if given is not None:
         return given
     file = settings.home / PRIVATE_FILES[purpose]
@@ -100,7 +105,8 @@ def private_key(settings: Settings, purpose: KeyPurpose) -> str:
             f"{file} is missing: `swapgate init` makes it where there is none yet; else bring "
             f"it back from a backup, or set {PRIVATE_VARIABLES[purpose]}"
         )
-    return _complete_rotation(file)[0]
+    wait_for_content(file)
+    return encryption.read_key_file(file)[0]
 
 
 def create_keys(settings: Settings) -> list[Path]:
@@ -109,7 +115,7 @@ def create_keys(settings: Settings) -> list[Path]:
     A keyring that is there stays: a private key that it does not know is added to it by
     `rotate` alone. Raises ConfigError.
     """
-    if _of_environment(KEYRING_VARIABLE) is not None:
+    if environment_secret(KEYRING_VARIABLE) is not None:
         return []
     file = settings.home / KEYRING_FILE
     if file.exists():
@@ -119,7 +125,7 @@ def create_keys(settings: Settings) -> list[Path]:
     keys = [
         signing.public_key(private_key(settings, purpose), purpose) for purpose in KeyPurpose
     ]
-    _write_public(file, format_keyring(keys))
+    _write_keyring(settings, keys)
     return [*(path for path in made if path is not None), file]
 
 
@@ -129,14 +135,14 @@ def rotate(settings: Settings, purpose: KeyPurpose) -> PublicKey:
     Raises ConfigError where the keys are in the environment, which this cannot write.
     """
     for name in (KEYRING_VARIABLE, PRIVATE_VARIABLES[purpose]):
-        if _of_environment(name) is not None:
+        if environment_secret(name) is not None:
             raise ConfigError(
                 f"{name} is set: rotate where the keys are files, then set it to the new ones"
             )
     known, private = keyring(settings), signing.new_private_key()
     new = signing.public_key(private, purpose)
     # First everybody knows the new key, then it signs.
-    _write_public(settings.home / KEYRING_FILE, format_keyring(rotate_key(known, new).values()))
+    _write_keyring(settings, rotate_key(known, new).values())
     encryption.write_key_file(settings.home / PRIVATE_FILES[purpose], [private])
     return new
 
@@ -150,7 +156,7 @@ def check_retirable(settings: Settings, key: str) -> None:
         raise ConfigError(f"the keyring has no key {key}: {', '.join(known)}")
     if known[key].state is KeyState.SIGNS:
         raise ConfigError(f"the key {key} signs: rotate it first")
-    if _of_environment(KEYRING_VARIABLE) is not None:
+    if environment_secret(KEYRING_VARIABLE) is not None:
         raise ConfigError(f"{KEYRING_VARIABLE} is set: change the key's state there")
 
 
@@ -159,49 +165,15 @@ def retire(settings: Settings, key: str) -> None:
     check_retirable(settings, key)
     known = dict(keyring(settings))
     known[key] = PublicKey(known[key].purpose, known[key].public, KeyState.RETIRED)
-    _write_public(settings.home / KEYRING_FILE, format_keyring(known.values()))
-
-
-def _of_environment(name: str) -> str | None:
-    """Raises ConfigError for a file that cannot be read."""
-    if os.environ.get(name):
-        return os.environ[name]
-    file = os.environ.get(f"{name}_FILE")
-    return _text_of(Path(file)) if file else None
-
-
-def _text_of(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+    _write_keyring(settings, known.values())
 
 
 def _make_private(settings: Settings, purpose: KeyPurpose) -> Path | None:
-    if _of_environment(PRIVATE_VARIABLES[purpose]) is not None:
-        return None
     file = settings.home / PRIVATE_FILES[purpose]
-    # Another process may just have made one: then that is the key.
-    with suppress(FileExistsError):
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-            out.write(f"{signing.new_private_key()}\n")
-        return file
-    return None
+    given = environment_secret(PRIVATE_VARIABLES[purpose]) is not None
+    return file if not given and create_private(file, signing.new_private_key()) else None
 
 
-def _complete_rotation(file: Path) -> Sequence[str]:
-    # Whoever makes the file writes it a moment later.
-    for _ in range(ATTEMPTS):
-        if file.stat().st_size:
-            break
-        time.sleep(PAUSE_S)
-    return encryption.read_key_file(file)
-
-
-def _write_public(file: Path, text: str) -> None:
-    """Atomically."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.chmod(PUBLIC_MODE)
-    temporary.replace(file)
+def _write_keyring(settings: Settings, keys: Iterable[PublicKey]) -> None:
+    lines = format_keyring(keys).splitlines()
+    encryption.write_key_file(settings.home / KEYRING_FILE, lines, mode=0o644)

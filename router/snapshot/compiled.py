@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from mypy_extensions import mypyc_attr
 
-from harness.domain.agents.grant import AgentGrant
+from harness.domain.agents.agent import AgentGrant
 from harness.domain.canary.guardrails import CanaryJudge, Guardrail
 from harness.domain.providers.credentials import ProviderKey, ProviderKeySets
 from harness.domain.routing.capabilities import Capabilities, Endpoint, OptionalFeature

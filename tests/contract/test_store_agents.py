@@ -8,8 +8,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.agents.agent import SessionState
-from harness.domain.agents.grant import GrantKind
+from harness.domain.agents.agent import GrantKind, SessionState
 from harness.domain.agents.message import (
     MessageState,
     MessageToolCall,

@@ -25,15 +25,15 @@ from harness.control.routing.fallback_chain import FallbackRequest
 from harness.control.routing.kill_switch import SwitchRequest
 from harness.domain.agents.agent import (
     Agent,
+    AgentGrant,
     AgentSession,
     AgentTool,
+    GrantKind,
     ModelChoice,
     ModelKind,
     literal_choice,
 )
-from harness.domain.agents.grant import AgentGrant, GrantKind
-from harness.domain.agents.incoming_message import IncomingMessage
-from harness.domain.agents.message import MessageRole
+from harness.domain.agents.message import IncomingMessage, MessageRole
 from harness.domain.errors import Conflict, NotAllowed, SnapshotInvalid
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.operations.access import SYSTEM

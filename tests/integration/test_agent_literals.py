@@ -13,9 +13,15 @@ import httpx
 import pytest
 
 from harness.app.agents.model_calls import RouterModelCalls
-from harness.domain.agents.agent import Agent, AgentSession, ModelChoice, ModelKind
+from harness.domain.agents.agent import (
+    Agent,
+    AgentGrant,
+    AgentSession,
+    GrantKind,
+    ModelChoice,
+    ModelKind,
+)
 from harness.domain.agents.caller import AGENT_HEADER
-from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.agents.message import MessageRole, ServedBy
 from harness.domain.agents.model_call import ModelCallAnswer, ModelCallRequest
 from harness.domain.agents.transcript import ContextMessage

@@ -18,8 +18,7 @@ from harness.control.agents.turn_runner import PostedMessage, TurnRun, TurnRunne
 from harness.control.context import Context
 from harness.control.routing import targets
 from harness.domain.agents.agent import Agent, ModelChoice, ModelKind
-from harness.domain.agents.incoming_message import IncomingMessage
-from harness.domain.agents.message import MessageRole, MessageUsage, ServedBy
+from harness.domain.agents.message import IncomingMessage, MessageRole, MessageUsage, ServedBy
 from harness.domain.agents.model_call import AnswerPiece, ModelCallAnswer, ModelCallRequest
 from harness.domain.agents.turn_lease import TurnOwner
 from harness.domain.errors import CallFailed, NobodyAnswered, StreamBroken

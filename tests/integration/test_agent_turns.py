@@ -27,14 +27,14 @@ from harness.domain.agents.agent import (
     Agent,
     AgentSession,
     AgentTool,
+    GrantKind,
     ModelChoice,
     ModelKind,
     SessionState,
     literal_choice,
 )
-from harness.domain.agents.grant import GrantKind
-from harness.domain.agents.incoming_message import IncomingMessage
 from harness.domain.agents.message import (
+    IncomingMessage,
     MessageRole,
     MessageState,
     MessageToolCall,

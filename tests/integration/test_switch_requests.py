@@ -40,14 +40,19 @@ from harness.domain.agents.agent import (
     Agent,
     AgentSession,
     AgentTool,
+    GrantKind,
     ModelChoice,
     ModelKind,
     literal_choice,
 )
 from harness.domain.agents.caller import ApprovalLinks
-from harness.domain.agents.grant import GrantKind
-from harness.domain.agents.incoming_message import IncomingMessage
-from harness.domain.agents.message import MessageRole, MessageState, MessageUsage, ServedBy
+from harness.domain.agents.message import (
+    IncomingMessage,
+    MessageRole,
+    MessageState,
+    MessageUsage,
+    ServedBy,
+)
 from harness.domain.agents.model_call import ToolCaller
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.agents.turn_lease import TurnOwner

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.domain.agents.agent import AgentGrant, GrantKind
 from harness.domain.agents.caller import AGENT_HEADER, AgentCaller, sign_agent_header
-from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.errors import InputError
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource

@@ -19,8 +19,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from harness.domain.agents.agent import AgentTool
-from harness.domain.agents.incoming_message import Content, IncomingMessage
-from harness.domain.agents.message import MessageRole
+from harness.domain.agents.message import Content, IncomingMessage, MessageRole
 from harness.domain.errors import InputError
 from harness.domain.pagination import MOST_LISTED, PageRequest
 

@@ -12,8 +12,7 @@ from harness.control.agents import sessions
 from harness.control.agents.client import AgentsClient
 from harness.control.context import Context
 from harness.control.routing import targets
-from harness.domain.agents.agent import Agent, AgentTool, ModelChoice
-from harness.domain.agents.grant import AgentGrant, GrantKind
+from harness.domain.agents.agent import Agent, AgentGrant, AgentTool, GrantKind, ModelChoice
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.errors import Conflict, NotAllowed, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role

@@ -23,8 +23,7 @@ from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.providers import provider_secrets
 from harness.control.routing import data_class_checks, routes
-from harness.domain.agents.agent import Agent
-from harness.domain.agents.grant import AgentGrant, GrantKind
+from harness.domain.agents.agent import Agent, AgentGrant, GrantKind
 from harness.domain.agents.message import SessionMessage
 from harness.domain.agents.transcript import list_misfits
 from harness.domain.errors import ConfigError, NotFound, SignatureInvalid

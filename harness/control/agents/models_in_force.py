@@ -18,8 +18,7 @@ from harness.domain.agents.agent import (
     ModelKind,
     literal_route_name,
 )
-from harness.domain.agents.incoming_message import IncomingMessage
-from harness.domain.agents.message import MessageUsage, SessionMessage
+from harness.domain.agents.message import IncomingMessage, MessageUsage, SessionMessage
 from harness.domain.agents.model_figures import find_price
 from harness.domain.errors import NotAllowed, SwapgateError
 from harness.domain.routing.table import Route

@@ -7,8 +7,13 @@ from dataclasses import dataclass, field, replace
 
 from harness.control.agents.client import AgentsClient
 from harness.control.context import Context
-from harness.domain.agents.agent import AgentSession, ModelChoice, SessionState
-from harness.domain.agents.grant import AgentGrant, GrantKind
+from harness.domain.agents.agent import (
+    AgentGrant,
+    AgentSession,
+    GrantKind,
+    ModelChoice,
+    SessionState,
+)
 from harness.domain.agents.message import MessageState
 from harness.domain.agents.switch_request import SwitchState
 from harness.domain.agents.turn_lease import TurnState

@@ -24,8 +24,7 @@ from harness.control.agents.switches import SwitchSpec
 from harness.control.agents.turn_runner import PostedMessage, TurnRun, TurnRunner
 from harness.control.context import Context
 from harness.domain.agents.agent import AgentSession, ModelChoice
-from harness.domain.agents.incoming_message import IncomingMessage
-from harness.domain.agents.message import MessageRole, MessageUsage
+from harness.domain.agents.message import IncomingMessage, MessageRole, MessageUsage
 from harness.domain.agents.model_call import ToolCaller
 from harness.domain.agents.spawn import (
     SubTask,

@@ -20,11 +20,11 @@ from harness.control.routing import routes, targets
 from harness.domain.agents.agent import (
     Agent,
     AgentSession,
+    GrantKind,
     ModelChoice,
     literal_choice,
     parse_routed_choice,
 )
-from harness.domain.agents.grant import GrantKind
 from harness.domain.agents.message import MessageRole, SessionMessage
 from harness.domain.agents.model_figures import ModelFigures, compared
 from harness.domain.agents.switch_request import (

@@ -27,7 +27,7 @@ from harness.control.agents.turn_spending import PaidCalls, TurnSpending
 from harness.control.agents.turns import CUT_OFF, BegunTurn
 from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession
-from harness.domain.agents.incoming_message import IncomingMessage
+from harness.domain.agents.message import IncomingMessage
 from harness.domain.agents.turn import FailTurn, TurnBounds
 from harness.domain.agents.turn_lease import (
     IdempotencyKey,

@@ -14,8 +14,8 @@ from typing import Any, Final, cast
 from harness.control.agents import sessions
 from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession
-from harness.domain.agents.incoming_message import IncomingMessage, check_place
 from harness.domain.agents.message import (
+    IncomingMessage,
     MessageRole,
     MessageState,
     MessageToolCall,
@@ -31,7 +31,7 @@ from harness.domain.agents.turn_lease import (
     TurnOwner,
     TurnState,
 )
-from harness.domain.errors import Conflict, NotFound, StaleWrite
+from harness.domain.errors import Conflict, InputError, NotFound, StaleWrite
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 
@@ -80,7 +80,7 @@ def begin_turn(
             _require_last(tx, known, messages)
             tx.idempotent_answers.save(replace(known, turn=id_))
         else:
-            check_place(incoming, _open_calls(agent, messages))
+            _check_place(incoming, _open_calls(agent, messages))
             role, content, call = incoming.role, incoming.content, incoming.response_to
             messages.append(
                 _add(ctx, tx, turn, role, content=content, response_to=call, done_at=now)
@@ -89,6 +89,27 @@ def begin_turn(
                 tx.idempotent_answers.add(IdempotentAnswer(key, now, session, id_))
         open_calls = _open_calls(agent, messages)
         return BegunTurn(turn, agent, stored, tuple(messages), open_calls)
+
+
+def _check_place(incoming: IncomingMessage, open_calls: Sequence[MessageToolCall]) -> None:
+    """Checks that a message fits at the end of the conversation. Raises InputError for a result
+    of an unknown call, Conflict for another message while calls are open. open_calls: of the
+    last answer, those that the client is to answer.
+    """
+    waiting = ", ".join(call.id for call in open_calls)
+    if incoming.role is MessageRole.TOOL:
+        if incoming.response_to not in {call.id for call in open_calls}:
+            raise InputError(
+                f"toolCallId: no open call has the id {incoming.response_to[:80]!r}; "
+                + (f"open are: {waiting}" if waiting else "none is open"),
+                code="unknown_tool_call",
+            )
+    elif open_calls:
+        raise Conflict(
+            f"the last answer waits for the results of {waiting}; send each as a message of "
+            "the role tool first",
+            code="tool_results_missing",
+        )
 
 
 def _end_lapsed(ctx: Context, session: str) -> None:

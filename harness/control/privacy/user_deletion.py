@@ -12,8 +12,7 @@ from harness.control import audit
 from harness.control.agents import sessions
 from harness.control.agents.agents import end_grants
 from harness.control.context import Context
-from harness.domain.agents.agent import SessionState
-from harness.domain.agents.grant import AgentGrant
+from harness.domain.agents.agent import AgentGrant, SessionState
 from harness.domain.errors import InputError, NotFound
 from harness.domain.operations.access import Actor, Role
 from harness.domain.privacy.stored_content import BEYOND

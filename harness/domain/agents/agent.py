@@ -2,7 +2,8 @@
 conversation, its model in force and its state. Pure.
 
 A model choice is what an agent or a session is told to answer with: a route, `auto` for a
-route, or a literal target, which needs a person's grant. Pure.
+route, or a literal target. An agent grant, a person's signed consent that the router verifies,
+lets an agent or one of its sessions answer with a literal target until it expires.
 """
 
 from collections.abc import Collection, Mapping
@@ -152,3 +153,44 @@ class AgentSession:
             raise Conflict(
                 f"session {self.id} is closed; open another one", code="session_closed"
             )
+
+
+class GrantKind(StrEnum):
+    """BASELINE: with the agent's creation. CHANGE: of the agent's model later. SWITCH: for one
+    session, by its own request. FALLBACK: the agent's fallback model. AUTO: chosen by evidence.
+    """
+
+    BASELINE = "baseline"
+    CHANGE = "change"
+    SWITCH = "switch"
+    FALLBACK = "fallback"
+    AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentGrant:
+    """A literal target that an agent, or one session of it, may use. Stored signed."""
+
+    id: str  # `gr_…`
+    agent: str
+    target: str  # target id
+    target_name: str  # `provider/model`
+    kind: GrantKind
+    granted_by: str  # the principal who consented; control itself for AUTO
+    granted_with: str | None  # the management key's id; None for the local operator
+    reason: str
+    created_at: datetime
+    expires_at: datetime
+    session: str = ""  # empty for all sessions of the agent
+    data_class: str = ""  # of what goes to the target
+    revoked_at: datetime | None = None
+    request: str = ""  # of SWITCH, the switch request that a person approved
+
+    def opens(self, agent: str, session: str, now: datetime) -> bool:
+        """Whether this agent's session may use the target at this moment."""
+        return (
+            self.agent == agent
+            and self.session in ("", session)
+            and self.revoked_at is None
+            and now < self.expires_at
+        )

@@ -32,6 +32,20 @@ class MessageState(StrEnum):
     FAILED = "failed"
 
 
+Content = str | tuple[Mapping[str, object], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingMessage:
+    """What a client sends to a session, in the right form: a user's text and images, or the
+    result of a function that the model asked the client to run.
+    """
+
+    role: MessageRole
+    content: Content
+    response_to: str = ""  # of a tool's message, the id of the call that it answers
+
+
 @dataclass(frozen=True, slots=True)
 class MessageToolCall:
     """A tool call of an assistant's message."""

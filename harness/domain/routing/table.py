@@ -8,7 +8,7 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final, Self
 
-from harness.domain.agents.grant import AgentGrant
+from harness.domain.agents.agent import AgentGrant
 from harness.domain.canary.guardrails import DEFAULT_UNIT_RULE, UnitRule
 from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.operations.access import OptOut

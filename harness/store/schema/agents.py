@@ -11,8 +11,14 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.agents.agent import Agent, AgentTool, ModelChoice, ModelKind
-from harness.domain.agents.grant import AgentGrant, GrantKind
+from harness.domain.agents.agent import (
+    Agent,
+    AgentGrant,
+    AgentTool,
+    GrantKind,
+    ModelChoice,
+    ModelKind,
+)
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.store.schema.columns import (
     JsonIn,

@@ -13,8 +13,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.agents.agent import Agent, AgentSession
-from harness.domain.agents.grant import AgentGrant
+from harness.domain.agents.agent import Agent, AgentGrant, AgentSession
 from harness.domain.agents.message import MessageRole, SessionMessage
 from harness.domain.agents.model_figures import ModelUsage
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState

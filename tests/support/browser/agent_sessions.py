@@ -19,8 +19,8 @@ from harness.control.context import Context
 from harness.control.operations import keys
 from harness.control.routing import seed
 from harness.domain.agents.agent import Agent, AgentSession, AgentTool, ModelChoice, ModelKind
-from harness.domain.agents.incoming_message import IncomingMessage
 from harness.domain.agents.message import (
+    IncomingMessage,
     MessageRole,
     MessageState,
     MessageToolCall,

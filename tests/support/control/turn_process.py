@@ -12,8 +12,12 @@ from typing import Final
 from harness.control.agents import turns
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
-from harness.domain.agents.incoming_message import IncomingMessage
-from harness.domain.agents.message import MessageRole, MessageState, MessageToolCall
+from harness.domain.agents.message import (
+    IncomingMessage,
+    MessageRole,
+    MessageState,
+    MessageToolCall,
+)
 from harness.domain.agents.turn_lease import IdempotencyKey, TurnOwner
 from harness.runtime.clock import SystemClock
 from harness.runtime.random_ids import SystemRandomIds

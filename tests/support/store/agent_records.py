@@ -8,13 +8,14 @@ from typing import Any
 
 from harness.domain.agents.agent import (
     Agent,
+    AgentGrant,
     AgentSession,
     AgentTool,
+    GrantKind,
     ModelChoice,
     ModelKind,
     literal_choice,
 )
-from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.agents.message import (
     MessageRole,
     MessageState,
