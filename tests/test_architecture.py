@@ -94,7 +94,7 @@ def source(file: Path) -> Source:
     marks: list[tuple[int, bool]] = []
     for node in ast.walk(ast.parse((ROOT / file).read_text(), filename=str(file))):
         match node:
-            case ast.Attribute(attr="listings"):
+            case ast.Attribute(attr="listings" | "lists"):
                 listings.append(node.lineno)
             case ast.Call(
                 func=ast.Attribute(
@@ -287,7 +287,9 @@ def is_requirement(node: ast.expr) -> bool:
 
 
 # The subjects whose `queries` read what is shown to people.
-SHOWN = ("operations", "agents", "routing")
+SHOWN = ("operations", "routing")
+# Who shows it, and decides nothing itself.
+SHOWING = ("dashboard/", "harness/api/", "harness/cli/", "harness/store/store.py")
 
 
 def test_nothing_that_decides_reads_what_is_shown() -> None:
@@ -297,7 +299,7 @@ def test_nothing_that_decides_reads_what_is_shown() -> None:
     readers = [
         f"{file}:{line}"
         for file in python_files("harness", "dashboard", "router", "evals")
-        if file not in shown
+        if file not in shown and not file.as_posix().startswith(SHOWING)
         for line in source(file).listings
     ]
     importers = [

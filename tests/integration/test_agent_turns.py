@@ -203,15 +203,18 @@ def test_a_process_that_starts_ends_the_turns_of_the_one_before_it(
     begin(ctx, session.id)
 
 
-def test_the_same_request_after_a_turn_that_broke_off_goes_on_with_its_message(
-    ctx: Context, session: AgentSession
+def test_a_request_whose_turn_broke_off_is_taken_up_where_the_conversation_stands(
+    ctx: Context, session: AgentSession, world: SmallInstallation
 ) -> None:
-    key = IdempotencyKey(f"k_1 {session.id}", "a", "hash")
-    begun = begin(ctx, session.id, key=key)
-    turns.begin_answer(ctx, begun.turn, model="chat")
-    turns.interrupt(ctx, begun.turn)
-
-    again = begin(ctx, session.id, key=key)
+    key, later = (IdempotencyKey(f"k_1 {session.id}", name, "hash") for name in "ab")
+    turns.begin_answer(ctx, begin(ctx, session.id, key=key).turn, model="chat")
+    for _ in range(3):
+        with ctx.store.read() as tx:
+            running = tx.turns.running(session.id)
+        assert running is not None
+        turns.interrupt(ctx, running)
+        world.clock.advance(1)
+        again = begin(ctx, session.id, key=key)
     answered(ctx, again, kept=(200, "{}"))
     assert [(role, state) for role, _, state in transcript(ctx, session.id)] == [
         ("user", "complete"),
@@ -220,27 +223,12 @@ def test_the_same_request_after_a_turn_that_broke_off_goes_on_with_its_message(
     ]
     assert isinstance(turns.begin_turn(ctx, OWNER, session.id, HELLO, key), IdempotentAnswer)
 
-
-def test_a_request_that_broke_off_is_not_taken_up_behind_the_conversation(
-    ctx: Context, session: AgentSession
-) -> None:
-    key = IdempotencyKey(f"k_1 {session.id}", "a", "hash")
-    turns.interrupt(ctx, begin(ctx, session.id, key=key).turn)
+    # Behind what was said since it is not taken up.
+    turns.interrupt(ctx, begin(ctx, session.id, key=later).turn)
     answered(ctx, begin(ctx, session.id, "another"))
     with pytest.raises(Conflict, match="went on since"):
-        begin(ctx, session.id, key=key)
+        begin(ctx, session.id, key=later)
     begin(ctx, session.id, "a third")
-
-
-def test_a_request_whose_second_turn_broke_off_at_once_is_taken_up_again(
-    ctx: Context, session: AgentSession, world: SmallInstallation
-) -> None:
-    key = IdempotencyKey(f"k_1 {session.id}", "a", "hash")
-    for _ in range(3):
-        turns.interrupt(ctx, begin(ctx, session.id, key=key).turn)
-        world.clock.advance(1)
-    answered(ctx, begin(ctx, session.id, key=key), kept=(200, "{}"))
-    assert [role for role, _, _ in transcript(ctx, session.id)] == ["user", "assistant"]
 
 
 class Answering:
@@ -262,6 +250,16 @@ class Answering:
     async def aclose(self) -> None: ...
 
 
+async def start(
+    runner: TurnRunner,
+    session: AgentSession,
+    keep: Callable[[TurnOutcome], tuple[int, str] | None] = lambda _: None,
+) -> TurnRun:
+    run = await runner.start(PostedMessage(KEY, session.agent, session.id, HELLO), keep)
+    assert isinstance(run, TurnRun)
+    return run
+
+
 async def test_a_turn_that_is_stored_as_whole_is_not_called_interrupted(
     ctx: Context, session: AgentSession
 ) -> None:
@@ -270,13 +268,9 @@ async def test_a_turn_that_is_stored_as_whole_is_not_called_interrupted(
     runner = TurnRunner(ctx, calls, ServerTools([]), OWNER)
 
     def cancel_within_the_last_unit(_: TurnOutcome) -> None:
-        assert isinstance(run, TurnRun)
-        asked = asyncio.run_coroutine_threadsafe(_cancel(run), loop)
-        asked.result(60)
+        asyncio.run_coroutine_threadsafe(_cancel(run), loop).result(60)
 
-    posted = PostedMessage(KEY, session.agent, session.id, HELLO)
-    run = await runner.start(posted, cancel_within_the_last_unit)
-    assert isinstance(run, TurnRun)
+    run = await start(runner, session, cancel_within_the_last_unit)
     outcome = await run.outcome()
     assert (outcome.failure, outcome.message.content) == (None, "hello")
     assert transcript(ctx, session.id)[-1] == ("assistant", "hello", "complete")
@@ -291,9 +285,7 @@ async def test_a_turn_whose_session_was_closed_does_not_blame_the_process(
     ctx: Context, session: AgentSession
 ) -> None:
     runner = TurnRunner(ctx, Answering(), ServerTools([]), OWNER)
-    posted = PostedMessage(KEY, session.agent, session.id, HELLO)
-    run = await runner.start(posted, lambda _: None)
-    assert isinstance(run, TurnRun)
+    run = await start(runner, session)
     sessions.close_session(ctx, KEY, session.agent, session.id)
     await runner.renew_leases()
 
@@ -313,15 +305,12 @@ async def test_a_turn_that_failed_says_so_also_when_it_is_cancelled_at_its_end(
     interrupt = turns.interrupt
 
     def cancel_within(context: Context, turn: SessionTurn) -> bool:
-        assert isinstance(run, TurnRun)
         asyncio.run_coroutine_threadsafe(_cancel(run), loop).result(60)
         return interrupt(context, turn)
 
     monkeypatch.setattr(turns, "interrupt", cancel_within)
     runner = TurnRunner(ctx, Answering(), Unreadable([]), OWNER)
-    posted = PostedMessage(KEY, session.agent, session.id, HELLO)
-    run = await runner.start(posted, lambda _: None)
-    assert isinstance(run, TurnRun)
+    run = await start(runner, session)
     with pytest.raises(LookupError, match="no list of tools"):
         await run.outcome()
 
@@ -353,10 +342,8 @@ async def test_a_message_that_waits_is_not_begun_by_a_process_that_ends(
 ) -> None:
     calls = Answering()
     runner = TurnRunner(ctx, calls, ServerTools([]), OWNER)
-    posted = PostedMessage(KEY, session.agent, session.id, HELLO)
-    run = await runner.start(posted, lambda _: None)
-    assert isinstance(run, TurnRun)
-    waits = asyncio.create_task(runner.start(posted, lambda _: None))
+    run = await start(runner, session)
+    waits = asyncio.create_task(start(runner, session))
     await calls.is_asked.wait()
     await runner.close(0.0)
 
