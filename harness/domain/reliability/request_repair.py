@@ -9,12 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from harness.domain.reliability.system_turns import (
-    SystemTurns,
-    refused_system_turns,
-    system_first,
-    without_system,
-)
+from harness.domain.reliability.turn_order import TurnOrder, in_order, refused_order
 
 # An answer is one without them.
 HINTS: Final = (
@@ -150,15 +145,14 @@ class RepairKind(StrEnum):
     AT_MOST = "at_most"
     AT_LEAST = "at_least"
     RENAME = "rename"
-    SYSTEM_FIRST = "system_first"  # what instructs later is the user's
-    NO_SYSTEM = "no_system"  # what instructs first is the user's, too
+    REORDER = "reorder"  # the turns, as its template demands
 
 
-_SHOWN_AS_IS: Final = (RepairKind.LEAVE_PIECE, RepairKind.SYSTEM_FIRST, RepairKind.NO_SYSTEM)
-
-_OF_SYSTEM: Final = {
-    SystemTurns.NONE: RepairKind.NO_SYSTEM,
-    SystemTurns.FIRST: RepairKind.SYSTEM_FIRST,
+# By the place of what changes.
+_ORDERED: Final[Mapping[TurnOrder, str]] = {
+    TurnOrder.SYSTEM_FIRST: "messages.system",
+    TurnOrder.NO_SYSTEM: "messages.system",
+    TurnOrder.ALTERNATE: "messages.roles",
 }
 
 
@@ -179,7 +173,7 @@ class RequestRepair:
         """The field for people and metrics: the name of an unknown one may be a client's."""
         if self.kind is RepairKind.LEAVE_BETA:
             return "beta"
-        if self.kind in _SHOWN_AS_IS:
+        if self.kind in (RepairKind.LEAVE_PIECE, RepairKind.REORDER):
             return self.field
         return self.field if self.field in (*LENGTHS, *HINTS) else "unknown field"
 
@@ -199,8 +193,8 @@ def find_repair(
         return RequestRepair(RepairKind.LEAVE_OUT, left, kept=not rest)
     codes = {str(error.get(name)) for name in ("code", "type")}
     param = str(error.get("param") or "")
-    if turns := refused_system_turns(message):
-        return RequestRepair(_OF_SYSTEM[turns], "messages.system")
+    if order := refused_order(message):
+        return RequestRepair(RepairKind.REORDER, _ORDERED[order], name=order)
     named = param if param in HINTS else _snake(param.rpartition(".")[2])
     given = [name for name in (*LENGTHS, *HINTS) if _value(sent, name) is not None]
     field = named if named in given else _named_in(message, given)
@@ -232,9 +226,8 @@ def _repaired(body: dict[str, Any], repair: RequestRepair) -> dict[str, Any]:
     match repair.kind:
         case RepairKind.LEAVE_OUT:
             return dict(_without(body, field.split(".")))
-        case RepairKind.SYSTEM_FIRST | RepairKind.NO_SYSTEM if "messages" in body:
-            write = system_first if repair.kind is RepairKind.SYSTEM_FIRST else without_system
-            return {**body, "messages": write(body["messages"])}
+        case RepairKind.REORDER if isinstance(body.get("messages"), list):
+            return {**body, "messages": in_order(body["messages"], TurnOrder(repair.name))}
         case RepairKind.RENAME if value is not None:
             return {**_without(body, [field]), repair.name: value}
         case RepairKind.AT_MOST if isinstance(value, int) and value > repair.limit:

@@ -1,0 +1,114 @@
+"""Turn orders of a conversation that a target's template demands, as its refusal says it
+(`refused_order`), and the conversation written so (`in_order`). Pure.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any, Final
+
+Turns = list[Any]
+# Between a tool's result and the user's next words.
+ANSWER: Final = {"role": "assistant", "content": "OK."}
+
+
+class TurnOrder(StrEnum):
+    SYSTEM_FIRST = "system_first"  # what instructs later is the user's
+    NO_SYSTEM = "no_system"  # what instructs first is the user's, too
+    ALTERNATE = "alternate"  # the user and the model in turns, a result before the model
+
+
+def _pattern(*words: str) -> re.Pattern[str]:
+    return re.compile("|".join(words), re.IGNORECASE)
+
+
+_REFUSED: Final[Mapping[TurnOrder, re.Pattern[str]]] = {
+    # Of Gemma's template, on any server, and of Bedrock's older models: nobody instructs.
+    TurnOrder.NO_SYSTEM: _pattern(
+        "system role not supported",
+        "support system (messages|prompts|instructions)",
+        "developer instruction is not enabled",
+    ),
+    # Of Anthropic's older models, its followers, and templates: Claude Code instructs later.
+    TurnOrder.SYSTEM_FIRST: _pattern(
+        r"role\W+system\W+(is not supported|the messages api)",
+        "system messages? must be (at the beginning|first)",
+        r"(expected|should be) [`']user[`'] or [`']assistant[`']",
+    ),
+    # Of Gemma's template, Perplexity's, and Mistral's.
+    TurnOrder.ALTERNATE: _pattern(
+        "roles must alternate", "should alternate with", "unexpected role 'user' after role"
+    ),
+}
+
+
+def refused_order(message: str) -> TurnOrder | None:
+    """The order that a target demands, by its refusal's words; None for another refusal."""
+    return next((order for order, words in _REFUSED.items() if words.search(message)), None)
+
+
+def in_order(messages: Turns, order: TurnOrder) -> Turns:
+    """Writes a conversation's turns in an order."""
+    return _WRITE[order](messages)
+
+
+def _system_first(messages: Turns) -> Turns:
+    """Joins the first system turns, and writes each later one as the user's."""
+    found: Turns = []
+    for message in messages:
+        if not _instructs(message) or not found:
+            found.append(message)
+        elif len(found) == 1 and _instructs(found[0]):
+            found[0] = {**found[0], "content": _joined(found[0], message)}
+        elif message.get("content"):
+            found.append({"role": "user", "content": message["content"]})
+    return found
+
+
+def _without_system(messages: Turns) -> Turns:
+    """Begins the user's first turn with the instructions."""
+    first, *others = _system_first(messages) or [None]
+    if not _instructs(first):
+        return messages
+    said = {**first, "role": "user"}
+    if _role(others[:1]) == "user":
+        said, others = {**others[0], "content": _joined(first, others[0])}, others[1:]
+    return [said, *others]
+
+
+def _alternate(messages: Turns) -> Turns:
+    found: Turns = []
+    for message in messages:
+        before, role = _role(found[-1:]), _role([message])
+        calls = any("tool_calls" in turn for turn in (*found[-1:], message))
+        if before == role and role in ("user", "assistant") and not calls:
+            found[-1] = {**found[-1], "content": _joined(found[-1], message)}
+            continue
+        if (before, role) == ("tool", "user"):
+            found.append(ANSWER)
+        found.append(message)
+    return found
+
+
+_WRITE: Final[Mapping[TurnOrder, Callable[[Turns], Turns]]] = {
+    TurnOrder.SYSTEM_FIRST: _system_first,
+    TurnOrder.NO_SYSTEM: _without_system,
+    TurnOrder.ALTERNATE: _alternate,
+}
+
+
+def _role(turns: Turns) -> object:
+    """Of the only turn; None for no turn."""
+    return turns[0].get("role") if turns and isinstance(turns[0], dict) else None
+
+
+def _instructs(message: Any) -> bool:
+    return _role([message]) in ("system", "developer")
+
+
+def _joined(*messages: Mapping[str, Any]) -> Any:
+    said = [message.get("content") or "" for message in messages]
+    if all(isinstance(content, str) for content in said):
+        return "\n\n".join(said)
+    texts = [[{"type": "text", "text": c}] if isinstance(c, str) else c for c in said]
+    return [part for parts in texts for part in parts]
