@@ -5,8 +5,9 @@ of literal models.
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.output import page_options, timestamp
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.command import OPTIONAL_REASON, PAGE, REASON, arg, command, opt
+from harness.cli.frame.output import timestamp
+from harness.cli.frame.session import Session
 from harness.control.agents import agents, switches
 from harness.control.agents.switch_alerts import view_switch
 from harness.control.privacy import user_deletion
@@ -21,11 +22,8 @@ def user() -> None:
     """Users of the clients: delete what one said and got."""
 
 
-@user.command()
-@click.argument("user_id", metavar="USER")
-@click.option("--reason", required=True, help="Reason, recorded in the audit log.")
-@pass_session
-def delete(session: Session, user_id: str, reason: str) -> None:
+@command(user)
+def delete(session: Session, user_id: str = arg("USER"), *, reason: str = REASON) -> None:
     """Delete USER's sessions, captured requests and marks, for good.
 
     USER is the id as clients sent it. The audit log keeps the reason and the counts, and not
@@ -43,21 +41,18 @@ def delete(session: Session, user_id: str, reason: str) -> None:
     )
 
 
-REASON = click.option("--reason", default="", help="Reason, recorded in the audit log.")
-
-
 @click.group()
 def agent() -> None:
     """Agents: what they ask people for, and what they were granted."""
 
 
-@agent.command()
-@click.option("--all", "show_all", is_flag=True, help="Decided and expired ones, too.")
-@click.option("--session", "session_id", metavar="ID", help="Only this session's.")
-@page_options
-@pass_session
+@command(agent)
 def requests(
-    session: Session, *, show_all: bool, session_id: str | None, page_request: PageRequest
+    session: Session,
+    *,
+    show_all: bool = opt("Decided and expired ones, too.", "--all"),
+    session_id: str | None = opt("Only this session's.", "--session", metavar="ID"),
+    page_request: PageRequest = PAGE,
 ) -> None:
     """List switches to another model that wait for a person."""
     ctx = session.context
@@ -81,10 +76,8 @@ def requests(
     )
 
 
-@agent.command()
-@click.argument("request_id", metavar="ID")
-@pass_session
-def show(session: Session, request_id: str) -> None:
+@command(agent)
+def show(session: Session, request_id: str = arg("ID")) -> None:
     """Show a request with both models' prices and quality, and the agent's reason."""
     view = view_switch(session.context, switches.load_switch(session.context, request_id))
     if session.json:
@@ -103,31 +96,31 @@ def show(session: Session, request_id: str) -> None:
     )
 
 
-@agent.command()
-@click.argument("request_id", metavar="ID")
-@REASON
-@pass_session
-def approve(session: Session, request_id: str, reason: str) -> None:
+@command(agent)
+def approve(
+    session: Session, request_id: str = arg("ID"), *, reason: str = OPTIONAL_REASON
+) -> None:
     """Let a session go on with the model, from its next message on."""
     made = session.decide(switches.approve_switch, request_id, reason)
     output.answer(session, made, f"{made.id} is approved")
 
 
-@agent.command()
-@click.argument("request_id", metavar="ID")
-@REASON
-@pass_session
-def reject(session: Session, request_id: str, reason: str) -> None:
+@command(agent)
+def reject(
+    session: Session, request_id: str = arg("ID"), *, reason: str = OPTIONAL_REASON
+) -> None:
     """Leave a session on its model; its agent is told, with the reason."""
     made = session.decide(switches.reject_switch, request_id, reason)
     output.answer(session, made, f"{made.id} is rejected")
 
 
-@agent.command()
-@click.option("--agent", "agent_id", metavar="ID", help="Only this agent's.")
-@page_options
-@pass_session
-def grants(session: Session, *, agent_id: str | None, page_request: PageRequest) -> None:
+@command(agent)
+def grants(
+    session: Session,
+    *,
+    agent_id: str | None = opt("Only this agent's.", "--agent", metavar="ID"),
+    page_request: PageRequest = PAGE,
+) -> None:
     """List the literal models that people consented to."""
     found = session.context.store.lists.agent_grants(page_request, agent=agent_id)
     output.listing(
@@ -153,26 +146,21 @@ def _state(session: Session, grant: AgentGrant) -> str:
     return "in force" if session.context.clock.now() < grant.expires_at else "expired"
 
 
-@agent.command()
-@click.argument("grant_id", metavar="ID")
-@REASON
-@pass_session
-def revoke(session: Session, grant_id: str, reason: str) -> None:
+@command(agent)
+def revoke(
+    session: Session, grant_id: str = arg("ID"), *, reason: str = OPTIONAL_REASON
+) -> None:
     """Revoke a grant: routers refuse the model within seconds."""
     revoked = session.decide(agents.revoke_grant, grant_id, reason)
     output.answer(session, revoked, f"{revoked.id} is revoked: {revoked.target_name}")
 
 
-@agent.command("purge-user")
-@click.argument("user_id", metavar="USER")
-@click.option(
-    "--reason",
-    default="as asked for",
-    show_default=True,
-    help="Reason, recorded in the audit log.",
-)
-@click.pass_context
-def purge_user(ctx: click.Context, user_id: str, reason: str) -> None:
+@command(agent, "purge-user")
+def purge_user(
+    user_id: str = arg("USER"),
+    *,
+    reason: str = opt("Reason, recorded in the audit log.", default="as asked for"),
+) -> None:
     """Do what `swapgate user delete` does, which is the name to use now."""
     output.note("`swapgate agent purge-user` is `swapgate user delete` now")
-    ctx.invoke(delete, user_id=user_id, reason=reason)
+    click.get_current_context().invoke(delete, user_id=user_id, reason=reason)

@@ -13,10 +13,11 @@ from harness.cli import shadow
 from harness.cli.canary_facts import as_json, rollout_facts
 from harness.cli.canary_operations import HELP, operation_command
 from harness.cli.frame import output
+from harness.cli.frame.command import WATCH, command
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.cli.frame.output import harm_text, timestamp
-from harness.cli.frame.session import Session, pass_session
-from harness.cli.frame.watching import Watched, watch, watch_option
+from harness.cli.frame.session import Session
+from harness.cli.frame.watching import Watched, watch
 from harness.cli.proposals.verdict_wait import find_exit_code, load_progress
 from harness.control.canary import status as canary_status
 from harness.control.canary.status import CanaryHistory, CanaryStatus
@@ -162,14 +163,8 @@ for _signal in HELP:
     canary.add_command(operation_command(_signal))
 
 
-@canary.command()
-@click.argument("route", required=False)
-@watch_option
-@pass_session
-@click.pass_context
-def status(
-    click_context: click.Context, session: Session, route: str | None, *, watched: bool
-) -> None:
+@command(canary)
+def status(session: Session, route: str | None, *, watched: bool = WATCH) -> int:
     """Show the live canaries; with ROUTE its newest, live or ended.
 
     `canary explain ROUTE` shows the evidence behind it, guardrail by guardrail.
@@ -189,12 +184,13 @@ def status(
                 ended=lambda reading: reading.ended,
             ),
         )
-        click_context.exit(follower.find_exit_code())
+        return follower.find_exit_code()
     canaries = canary_status.list_canaries(session.context, route=route)
     if session.json:
         output.document([as_json(row) for row in canaries])
     else:
         _print_canaries(canaries)
+    return 0
 
 
 def _print_reading(reading: CanaryReading) -> None:
@@ -221,9 +217,7 @@ def _print_canaries(canaries: Sequence[CanaryStatus]) -> None:
         output.facts(rollout_facts(row))
 
 
-@canary.command()
-@click.argument("route")
-@pass_session
+@command(canary)
 def explain(session: Session, route: str) -> None:
     """Explain why ROUTE's canary is at its step, and what would change that."""
     stage = find_stage_of_route(session.context, route)

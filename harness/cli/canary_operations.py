@@ -8,7 +8,8 @@ from typing import Final
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.command import REASON, command, opt
+from harness.cli.frame.session import Session
 from harness.control.canary import operations
 from harness.control.canary.status import list_canaries
 from harness.domain.canary.rollout import Rollout, RolloutSignal
@@ -28,6 +29,7 @@ HELP: Final = {
 OVERRULES: Final = frozenset({RolloutSignal.ADVANCE, RolloutSignal.PROMOTE})
 # Before these a person at a terminal is asked.
 ASKS: Final = frozenset({*OVERRULES, RolloutSignal.ABORT})
+VERSION: Final = opt("Only if the rollout is still at this version.")
 
 
 def _confirm(
@@ -66,24 +68,29 @@ def at_a_terminal() -> bool:
 def operation_command(signal: RolloutSignal) -> click.Command:
     """Makes the command of one signal."""
 
-    @click.argument("route")
-    @click.option("--reason", required=True, help="Reason, recorded in the audit log.")
-    @click.option("--version", type=int, help="Only if the rollout is still at this version.")
-    @pass_session
-    def command(
-        session: Session, route: str, reason: str, version: int | None, *, yes: bool = False
+    def operate(
+        session: Session, route: str, *, reason: str = REASON, version: int | None = VERSION
     ) -> None:
-        if signal in ASKS and not yes:
-            version = _confirm(session, route, signal, version)
         rollout = session.decide(
             operations.operate, route, signal, reason, expected_version=version
         )
         output.answer(session, rollout, f"the {_describe(rollout)}")
 
-    if signal in ASKS:
-        command = click.option("--yes", "-y", is_flag=True, help="Do not ask.")(command)
+    def ask_and_operate(
+        session: Session,
+        route: str,
+        *,
+        yes: bool = opt("Do not ask.", "--yes", "-y"),
+        reason: str = REASON,
+        version: int | None = VERSION,
+    ) -> None:
+        if not yes:
+            version = _confirm(session, route, signal, version)
+        operate(session, route, reason=reason, version=version)
+
     short = HELP[signal].partition("\n")[0]
-    return click.command(signal.value, help=HELP[signal], short_help=short)(command)
+    register = command(name=signal.value, help=HELP[signal], short_help=short)
+    return register(ask_and_operate if signal in ASKS else operate)
 
 
 def _describe(rollout: Rollout) -> str:

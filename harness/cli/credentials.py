@@ -13,9 +13,9 @@ from pathlib import Path
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.duration import DurationType
+from harness.cli.frame.command import EXISTING_FILE, command, opt
 from harness.cli.frame.output import timestamp
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.session import Session
 from harness.control.providers import credentials, sign_in
 from harness.control.providers.credentials import (
     DEFAULT_KEY_NAME,
@@ -26,9 +26,7 @@ from harness.domain.errors import InputError
 from harness.domain.providers.oauth_tokens import DeviceCode
 
 
-@click.command()
-@click.argument("provider")
-@pass_session
+@command()
 def login(session: Session, provider: str) -> None:
     """Sign in for github_copilot or openai_codex: type a code on the vendor's page.
 
@@ -54,9 +52,7 @@ def _show(code: DeviceCode) -> None:
     )
 
 
-@click.command()
-@click.argument("provider")
-@pass_session
+@command()
 def logout(session: Session, provider: str) -> None:
     """Take the tokens of `login` away. Without another key, its targets get no requests.
 
@@ -76,8 +72,7 @@ provider_key.add_command(login)
 provider_key.add_command(logout)
 
 
-@provider_key.command("list")
-@pass_session
+@command(provider_key, "list")
 def list_credentials(session: Session) -> None:
     """List the providers, and which have a key; of the environment, this command's is seen."""
     found = credentials.list_credentials(session.context_with_providers)
@@ -109,37 +104,23 @@ def _stored(shown: ProviderCredentials) -> list[str]:
     ]
 
 
-@provider_key.command("set")
-@click.argument("provider")
-@click.option(
-    "--key", default=DEFAULT_KEY_NAME, show_default=True, help="Name of the stored key."
-)
-@click.option("--first", is_flag=True, help="Try it before the provider's other keys.")
-@click.option(
-    "--overlap",
-    type=DurationType(),
-    metavar="TIME",
-    help="Keep the replaced key as second choice for: 30m, 2h, 1d. [default: drop it]",
-)
-@click.option(
-    "--api-base", metavar="URL", help="The provider's API address. [default: unchanged]"
-)
-@click.option("--kind", help="Kind of a new provider. [default: its name]")
-@click.option(
-    "--reason",
-    default="",
-    help="Reason; required to change the address of a provider that a route uses.",
-)
-@pass_session
-def set_credential(  # noqa: PLR0913, PLR0917 - one per option
+@command(provider_key, "set")
+def set_credential(
     session: Session,
     provider: str,
-    key: str,
-    first: bool,  # noqa: FBT001 - click's signature
-    overlap: timedelta | None,
-    api_base: str | None,
-    kind: str | None,
-    reason: str,
+    *,
+    key: str = opt("Name of the stored key.", default=DEFAULT_KEY_NAME),
+    first: bool = opt("Try it before the provider's other keys."),
+    overlap: timedelta | None = opt(
+        "Keep the replaced key as second choice for: 30m, 2h, 1d. [default: drop it]"
+    ),
+    api_base: str | None = opt(
+        "The provider's API address. [default: unchanged]", metavar="URL"
+    ),
+    kind: str | None = opt("Kind of a new provider. [default: its name]"),
+    reason: str = opt(
+        "Reason; required to change the address of a provider that a route uses.", default=""
+    ),
 ) -> None:
     """Store a provider's key. It is asked for, or read from stdin; it is no argument.
 
@@ -162,11 +143,13 @@ def _value(provider: str) -> str:
     return sys.stdin.read()
 
 
-@provider_key.command()
-@click.argument("provider")
-@click.option("--key", help="Only this stored key. [default: all]")
-@pass_session
-def remove(session: Session, provider: str, key: str | None) -> None:
+@command(provider_key)
+def remove(
+    session: Session,
+    provider: str,
+    *,
+    key: str | None = opt("Only this stored key. [default: all]"),
+) -> None:
     """Take a provider's stored keys away. Without any key, its targets get no requests."""
     shown = session.decide(credentials.remove_credential, provider, key=key)
     output.answer(
@@ -179,17 +162,18 @@ def remove(session: Session, provider: str, key: str | None) -> None:
     )
 
 
-@provider_key.command("import")
-@click.option(
-    "--from",
-    "file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="A .env file. [default: the environment]",
-)
-@click.option("--replace", is_flag=True, help="Replace keys that are already stored.")
-@pass_session
-def import_credentials(session: Session, file: Path | None, replace: bool) -> None:  # noqa: FBT001 - click's signature
+@command(provider_key, "import")
+def import_credentials(
+    session: Session,
+    *,
+    file: Path | None = opt(
+        "A .env file. [default: the environment]",
+        "--from",
+        type=EXISTING_FILE,
+        metavar="FILE",
+    ),
+    replace: bool = opt("Replace keys that are already stored."),
+) -> None:
     """Store the keys that the environment has, or a .env file: OPENAI_API_KEY and the like.
 
     Each goes to the provider that names the variable, else to the kind whose vendor reads it.
@@ -220,10 +204,10 @@ def _read(file: Path) -> Mapping[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-@provider_key.command("rotate-encryption")
-@click.option("--new-key", is_flag=True, help="Make a new encryption key first, in the file.")
-@pass_session
-def rotate_encryption(session: Session, new_key: bool) -> None:  # noqa: FBT001 - click's signature
+@command(provider_key, "rotate-encryption")
+def rotate_encryption(
+    session: Session, *, new_key: bool = opt("Make a new encryption key first, in the file.")
+) -> None:
     """Re-encrypt every stored key with the first encryption key.
 
     The keys before it decrypt until you remove them from the file, or from

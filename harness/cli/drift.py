@@ -2,12 +2,15 @@
 `history`), asks again (`run`), and accepts how one answers now (`accept`).
 """
 
+from typing import Final
+
 import click
 
 from harness.app.processes import describe_missing_control
 from harness.cli.frame import output
-from harness.cli.frame.output import page_options, timestamp
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.command import PAGE, REASON, command, opt
+from harness.cli.frame.output import timestamp
+from harness.cli.frame.session import Session
 from harness.control.drift import reports
 from harness.control.drift.reports import DriftReport, DriftStatus, describe_comparison
 from harness.control.operations import queries
@@ -26,10 +29,7 @@ from harness.domain.formatting import (
 )
 from harness.domain.pagination import PageRequest
 
-ROUTE_OPTION = click.option("--route", default="", metavar="ROUTE", help="Only this route.")
-SUITE_OPTION = click.option(
-    "--suite", default="", metavar="SUITE", help="Only this suite. [default: all that watch it]"
-)
+SUITE: Final = opt("Only this suite. [default: all that watch it]", metavar="SUITE", default="")
 
 
 @click.group()
@@ -37,11 +37,8 @@ def drift() -> None:
     """The drift watch: whether models still answer as they did."""
 
 
-@drift.command()
-@click.argument("route", required=False)
-@SUITE_OPTION
-@pass_session
-def status(session: Session, *, route: str | None, suite: str) -> None:
+@command(drift)
+def status(session: Session, route: str | None, *, suite: str = SUITE) -> None:
     """Show every incumbent that is watched, and what was found.
 
     With ROUTE: what changed on it since the baseline, with figures, items, old and new answers.
@@ -72,11 +69,13 @@ def _list_watches(session: Session) -> None:
     )
 
 
-@drift.command("history")
-@ROUTE_OPTION
-@page_options
-@pass_session
-def list_checks(session: Session, *, route: str, page_request: PageRequest) -> None:
+@command(drift, "history")
+def list_checks(
+    session: Session,
+    *,
+    route: str = opt("Only this route.", metavar="ROUTE", default=""),
+    page_request: PageRequest = PAGE,
+) -> None:
     """List the drift watch's runs, the newest first."""
     drift_runs = queries.list_drift_runs(session.context, page_request, route=route)
     output.listing(
@@ -154,11 +153,8 @@ def _show(shown: DriftReport) -> None:
         )
 
 
-@drift.command()
-@click.argument("route")
-@SUITE_OPTION
-@pass_session
-def run(session: Session, *, route: str, suite: str) -> None:
+@command(drift)
+def run(session: Session, route: str, *, suite: str = SUITE) -> None:
     """Ask ROUTE's incumbent again at once; the control process works on it."""
     started = reports.start_checks(session.context, session.actor, route, suite=suite)
     if advice := describe_missing_control(session.settings.control):
@@ -171,12 +167,8 @@ def run(session: Session, *, route: str, suite: str) -> None:
     output.note(f"asked again; `swapgate drift status {route}` has the result")
 
 
-@drift.command()
-@click.argument("route")
-@SUITE_OPTION
-@click.option("--reason", required=True, help="Reason, recorded in the audit log.")
-@pass_session
-def accept(session: Session, *, route: str, suite: str, reason: str) -> None:
+@command(drift)
+def accept(session: Session, route: str, *, suite: str = SUITE, reason: str = REASON) -> None:
     """Accept how ROUTE's model answers now: a new baseline is measured, and its alerts end."""
     opened = session.decide(reports.accept_baseline, route, suite=suite, reason=reason)
     if session.json:

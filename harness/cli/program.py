@@ -7,7 +7,6 @@ import json
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import click
@@ -255,7 +254,7 @@ VERBS = {
     help="Print the version.",
 )
 @click.pass_context
-def program(ctx: click.Context, config: Path | None) -> None:  # noqa: ARG001 - serve looks for it in the root's params
+def program(ctx: click.Context) -> None:
     """Change the model behind an LLM feature with proof.
 
     Without a command it shows where things stand, and what waits for a person. Global options

@@ -2,14 +2,16 @@
 called, while routers serve; `matrix` says what their models can do.
 """
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli.frame import output
+from harness.cli.frame.command import command, opt, taken_from
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.cli.frame.output import timestamp
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.session import Session
 from harness.cli.routing.target_options import body_fields
 from harness.control.providers import registry
 from harness.control.providers.registry import ProviderChange, ProviderSummary
@@ -18,7 +20,6 @@ from harness.domain.providers.catalogue import COLUMNS
 if TYPE_CHECKING:
     from harness.control.providers.matrix import MatrixModel, MatrixRow
 
-Pairs = tuple[str, ...]
 KEY = LazyCommand(
     "harness.cli.credentials:provider_key", "Keys of providers: stored encrypted, never shown."
 )
@@ -29,8 +30,7 @@ def provider() -> None:
     """Providers: where models are called, and their keys."""
 
 
-@provider.command("list")
-@pass_session
+@command(provider, "list")
 def list_providers(session: Session) -> None:
     """List the providers, and the routes that use them."""
     providers = registry.list_providers(session.context_with_providers)
@@ -48,8 +48,7 @@ def list_providers(session: Session) -> None:
     )
 
 
-@provider.command("matrix")
-@pass_session
+@command(provider, "matrix")
 def show_matrix(session: Session) -> None:
     """What each provider's models can do, configured or not, healthy or not."""
     from harness.control.providers.matrix import build_matrix  # noqa: PLC0415 - `--help` stays quick
@@ -74,9 +73,7 @@ def _matrix_cells(row: "MatrixRow", model: "MatrixModel | None") -> dict[str, ob
     }
 
 
-@provider.command()
-@click.argument("name")
-@pass_session
+@command(provider)
 def show(session: Session, name: str) -> None:
     """Show one provider; of its extra headers the names alone."""
     _print_provider(session, registry.get_provider(session.context_with_providers, name))
@@ -108,98 +105,61 @@ def _print_provider(session: Session, summary: ProviderSummary) -> None:
         output.note(f"waits for new proof: {entry}")
 
 
-def _settings(function: click.decorators.FC) -> click.decorators.FC:
-    for option in (
-        click.option(
-            "--extra-body",
-            "body",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Field added to every request body; VALUE is JSON or text. May be repeated.",
-        ),
-        click.option(
-            "--extra-header",
-            "headers",
-            multiple=True,
-            metavar="NAME=VALUE",
-            help="Header sent with every request. May be repeated; replaces all existing ones.",
-        ),
-        click.option(
-            "--key-env", metavar="NAME", help="Environment variable that holds its key."
-        ),
-        click.option(
-            "--api-base", metavar="URL", help="API address. [default: that of its kind]"
-        ),
-    ):
-        function = option(function)
-    return function
-
-
-def _provider_change(
-    kind: str | None,
-    base: str | None,
-    env: str | None,
-    headers: Pairs,
-    body: Pairs,
-    reason: str = "",
-) -> ProviderChange:
-    named = [header.partition("=") for header in headers]
-    for name, equals, _ in named:
-        if not (name and equals):
-            # Not the value, which may be a secret.
-            raise click.BadParameter("a header is NAME=VALUE", param_hint="--extra-header")
-    if len({name for name, _, _ in named}) < len(named):
-        raise click.BadParameter("a header is given twice", param_hint="--extra-header")
-    return ProviderChange(
-        kind,
-        base,
-        env,
-        {name: value for name, _, value in named} if headers else None,
-        body_fields("--extra-body", body) if body else None,
-        reason,
+@dataclass(frozen=True, kw_only=True)
+class _ProviderOptions:
+    api_base: str | None = opt("API address. [default: that of its kind]", metavar="URL")
+    key_env: str | None = opt("Environment variable that holds its key.", metavar="NAME")
+    headers: tuple[str, ...] = opt(
+        "Header sent with every request. May be repeated; replaces all existing ones.",
+        "--extra-header",
+        metavar="NAME=VALUE",
+    )
+    body: tuple[str, ...] = opt(
+        "Field added to every request body; VALUE is JSON or text. May be repeated.",
+        "--extra-body",
+        metavar="KEY=VALUE",
     )
 
+    def change(self, kind: str | None = None, reason: str = "") -> ProviderChange:
+        named = [header.partition("=") for header in self.headers]
+        for name, equals, _ in named:
+            if not (name and equals):
+                # Not the value, which may be a secret.
+                raise click.BadParameter("a header is NAME=VALUE", param_hint="--extra-header")
+        if len({name for name, _, _ in named}) < len(named):
+            raise click.BadParameter("a header is given twice", param_hint="--extra-header")
+        headers = {name: value for name, _, value in named} if named else None
+        body = body_fields("--extra-body", self.body) if self.body else None
+        return ProviderChange(kind, self.api_base, self.key_env, headers, body, reason)
 
-@provider.command()
-@click.argument("name")
-@click.option("--kind", help="Kind of provider, which sets the protocol. [default: NAME]")
-@_settings
-@pass_session
+
+@command(provider)
 def add(
     session: Session,
     name: str,
-    kind: str | None,
-    api_base: str | None,
-    key_env: str | None,
-    headers: Pairs,
-    body: Pairs,
+    *,
+    kind: str | None = opt("Kind of provider, which sets the protocol. [default: NAME]"),
+    options: _ProviderOptions = taken_from(_ProviderOptions),
 ) -> None:
     """Add a provider. Routers know it within two seconds; no route uses it yet.
 
     NAME stands before its models, as in NAME/MODEL. Its key: `swapgate provider key set NAME`.
     """
-    change = _provider_change(kind, api_base, key_env, headers, body)
+    change = options.change(kind)
     ctx, who = session.context_with_providers, session.deciding_actor
     _print_provider(session, registry.change_provider(ctx, who, name, change, create=True))
 
 
-@provider.command("set")
-@click.argument("name")
-@_settings
-@click.option(
-    "--reason",
-    default="",
-    help="Reason; required to change the address or headers of a provider that a route uses.",
-)
-@pass_session
+@command(provider, "set")
 def set_provider(
     session: Session,
     name: str,
-    api_base: str | None,
-    key_env: str | None,
-    headers: Pairs,
-    body: Pairs,
-    reason: str,
+    *,
+    options: _ProviderOptions = taken_from(_ProviderOptions),
+    reason: str = opt(
+        "Reason; required to change the address or headers of a provider that a route uses.",
+        default="",
+    ),
 ) -> None:
     """Change a provider; what is not named stays as it is.
 
@@ -207,14 +167,12 @@ def set_provider(
     measured before is no longer proof. --extra-body is refused once something was proven
     with the provider: add another provider instead.
     """
-    change = _provider_change(None, api_base, key_env, headers, body, reason)
+    change = options.change(reason=reason)
     ctx, who = session.context_with_providers, session.deciding_actor
     _print_provider(session, registry.change_provider(ctx, who, name, change, create=False))
 
 
-@provider.command()
-@click.argument("name")
-@pass_session
+@command(provider)
 def remove(session: Session, name: str) -> None:
     """Remove a provider; refused, exit code 6, while a route or a proposal uses it."""
     session.decide(registry.remove_provider, name)

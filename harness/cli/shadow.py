@@ -7,9 +7,10 @@ from datetime import timedelta
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.duration import DurationType, FiniteRange
-from harness.cli.frame.output import page_options, timestamp
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.command import OPTIONAL_REASON, PAGE, REASON, arg, command, opt
+from harness.cli.frame.duration import FiniteRange
+from harness.cli.frame.output import timestamp
+from harness.cli.frame.session import Session
 from harness.control.operations import queries
 from harness.control.shadow import shadows
 from harness.control.shadow.shadows import LEFT_OUT, PairFigures, ShadowRequest, ShadowStatus
@@ -65,60 +66,33 @@ def shadow() -> None:
     """Shadows: requests mirrored to a candidate, whose answers no user gets."""
 
 
-@shadow.command()
-@click.argument("route", metavar="ROUTE")
-@click.argument("candidate", metavar="TARGET")
-@click.option(
-    "--share",
-    type=FiniteRange(0.01, 100.0),
-    default=DEFAULT.share_bps / 100,
-    show_default=True,
-    metavar="PERCENT",
-    help="Share of callers to mirror; always the same callers.",
-)
-@click.option(
-    "--requests-per-day",
-    type=click.IntRange(min=1),
-    default=DEFAULT.requests_per_day,
-    show_default=True,
-    help="Budget in requests per UTC day, across all routers.",
-)
-@click.option(
-    "--usd-per-day",
-    default="1",
-    show_default=True,
-    metavar="USD|none",
-    help="Budget in US dollars per UTC day, across all routers.",
-)
-@click.option(
-    "--at-once",
-    type=click.IntRange(min=1),
-    default=DEFAULT.at_once,
-    show_default=True,
-    help="Concurrent mirrored requests per worker.",
-)
-@click.option(
-    "--for",
-    "lasts",
-    type=DurationType(),
-    default="7d",
-    show_default=True,
-    metavar="TIME",
-    help="Duration: 90m, 2h, 7d.",
-)
-@click.option("--reason", required=True, help="Reason, recorded in the audit log.")
-@pass_session
-def start(  # noqa: PLR0913 - the options of the command, one by one
+@command(shadow)
+def start(
     session: Session,
-    route: str,
-    candidate: str,
+    route: str = arg("ROUTE"),
+    candidate: str = arg("TARGET"),
     *,
-    share: float,
-    requests_per_day: int,
-    usd_per_day: str,
-    at_once: int,
-    lasts: timedelta,
-    reason: str,
+    share: float = opt(
+        "Share of callers to mirror; always the same callers.",
+        type=FiniteRange(0.01, 100.0),
+        metavar="PERCENT",
+        default=DEFAULT.share_bps / 100,
+    ),
+    requests_per_day: int = opt(
+        "Budget in requests per UTC day, across all routers.",
+        type=click.IntRange(min=1),
+        default=DEFAULT.requests_per_day,
+    ),
+    usd_per_day: str = opt(
+        "Budget in US dollars per UTC day, across all routers.", metavar="USD|none", default="1"
+    ),
+    at_once: int = opt(
+        "Concurrent mirrored requests per worker.",
+        type=click.IntRange(min=1),
+        default=DEFAULT.at_once,
+    ),
+    lasts: timedelta = opt("Duration: 90m, 2h, 7d.", "--for", default="7d"),
+    reason: str = REASON,
 ) -> None:
     """Mirror a share of a route's requests to a target (by id or provider/model).
 
@@ -147,19 +121,14 @@ def _usd(text: str) -> float | None:
         raise InputError(f"--usd-per-day is an amount or none, not {text!r}") from None
 
 
-@shadow.command()
-@click.argument("route", metavar="ROUTE")
-@click.option("--reason", default="", help="Reason, recorded in the audit log.")
-@pass_session
-def stop(session: Session, route: str, reason: str) -> None:
+@command(shadow)
+def stop(session: Session, route: str = arg("ROUTE"), *, reason: str = OPTIONAL_REASON) -> None:
     """End a route's shadow: routers stop within two seconds."""
     record = session.decide(shadows.stop_shadow, route, reason=reason)
     output.answer(session, record, f"stopped {record.shadow.id}")
 
 
-@shadow.command()
-@click.argument("route", required=False)
-@pass_session
+@command(shadow)
 def status(session: Session, route: str | None) -> None:
     """Show what the running shadows have seen; with ROUTE its newest, running or ended."""
     if route is None:
@@ -224,10 +193,8 @@ def _print_status(shadow_status: ShadowStatus) -> None:
         output.note(f"{number:,} not mirrored: {LEFT_OUT[name]}")
 
 
-@shadow.command("list")
-@page_options
-@pass_session
-def list_shadows(session: Session, page_request: PageRequest) -> None:
+@command(shadow, "list")
+def list_shadows(session: Session, *, page_request: PageRequest = PAGE) -> None:
     """List the shadows of all routes, the newest first."""
     found = queries.list_shadows(session.context, page_request)
     output.listing(

@@ -9,7 +9,6 @@ from copy import copy
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import cast
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -377,10 +376,11 @@ def question_of(command: str) -> ComparisonRequest:
     program, *group, verb = (words := shlex.split(command))[:3]
     assert (program, *group, verb) == ("swapgate", "gate", "run")
     given = gate_run.make_context("run", words[3:]).params
+    options = TargetOptions(**{name: given[name] for name in TargetOptions.__annotations__})
     return ComparisonRequest(
         given["suites"],
         target_seed(given["incumbent"]),
-        requested_target(given["candidate"], cast("TargetOptions", given)),
+        requested_target(given["candidate"], options),
         given["policy"],
         Claim(given["claim"]),
         given["margin"],

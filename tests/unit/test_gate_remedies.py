@@ -1,7 +1,6 @@
 """Every rule of form has words and a remedy."""
 
 import shlex
-from typing import cast
 
 import pytest
 
@@ -109,4 +108,5 @@ def test_the_command_registers_the_candidate_with_the_line_and_all_that_it_had(
 def registered(words: list[str]) -> Target:
     """As `swapgate model add` would read them."""
     given = models.add.make_context("add", words).params
-    return requested_target(given.pop("name"), cast("TargetOptions", given)).target
+    options = TargetOptions(**{name: given[name] for name in TargetOptions.__annotations__})
+    return requested_target(given["name"], options).target

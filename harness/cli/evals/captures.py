@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.duration import DurationType, FiniteRange
-from harness.cli.frame.output import page_options, timestamp
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.command import FILE, ONLY_ROUTE, PAGE, arg, command, opt
+from harness.cli.frame.duration import FiniteRange
+from harness.cli.frame.output import timestamp
+from harness.cli.frame.session import Session
 from harness.control.operations import queries
 from harness.control.privacy import captures
 from harness.control.serialize import escape_surrogates
@@ -24,11 +25,10 @@ def capture() -> None:
     """Captured requests: from production, redacted, to be labelled."""
 
 
-@capture.command("list")
-@click.option("--route", metavar="ROUTE", help="Only this route.")
-@page_options
-@pass_session
-def list_captures(session: Session, *, route: str | None, page_request: PageRequest) -> None:
+@command(capture, "list")
+def list_captures(
+    session: Session, *, route: str | None = ONLY_ROUTE, page_request: PageRequest = PAGE
+) -> None:
     """List captured requests, the newest first; never their content."""
     found = queries.list_captures(session.context, page_request, route=route)
     output.listing(
@@ -49,29 +49,25 @@ def list_captures(session: Session, *, route: str | None, page_request: PageRequ
     )
 
 
-@capture.command()
-@click.argument("capture_id", metavar="CAPTURE")
-@pass_session
-def show(session: Session, *, capture_id: str) -> None:
+@command(capture)
+def show(session: Session, capture_id: str = arg("CAPTURE")) -> None:
     """Show a captured request, with its content. The audit log notes who read it."""
     request = captures.read_capture(session.context, session.actor, capture_id)
     output.document(request if session.json else captures.build_export_line(request))
 
 
-@capture.command()
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--route", metavar="ROUTE", help="Only this route.")
-@click.option("--since", type=DurationType(), metavar="TIME", help="How far back: 2h, 7d.")
-@click.option(
-    "--near",
-    default=captures.NEAR_DUPLICATE_SIMILARITY,
-    show_default=True,
-    type=FiniteRange(min=0, max=1, min_open=True),
-    help="Similarity from which a request counts as a duplicate; 1: identical texts.",
-)
-@pass_session
+@command(capture)
 def export(
-    session: Session, *, file: Path, route: str | None, since: timedelta | None, near: float
+    session: Session,
+    file: Path = arg(type=FILE),
+    *,
+    route: str | None = ONLY_ROUTE,
+    since: timedelta | None = opt("How far back: 2h, 7d."),
+    near: float = opt(
+        "Similarity from which a request counts as a duplicate; 1: identical texts.",
+        type=FiniteRange(min=0, max=1, min_open=True),
+        default=captures.NEAR_DUPLICATE_SIMILARITY,
+    ),
 ) -> None:
     """Write captured requests to FILE, a JSON object a line, to be labelled.
 
@@ -103,19 +99,14 @@ def export(
     )
 
 
-@capture.command()
-@click.option("--id", "capture_id", metavar="CAPTURE", help="This one.")
-@click.option("--route", metavar="ROUTE", help="Of this route.")
-@click.option("--user", metavar="ID", help="Only this user, by the name that the client sent.")
-@click.option("--all", "everything", is_flag=True, help="All of them.")
-@pass_session
+@command(capture)
 def purge(
     session: Session,
     *,
-    capture_id: str | None,
-    route: str | None,
-    user: str | None,
-    everything: bool,
+    capture_id: str | None = opt("This one.", "--id", metavar="CAPTURE"),
+    route: str | None = opt("Of this route.", metavar="ROUTE"),
+    user: str | None = opt("Only this user, by the name that the client sent.", metavar="ID"),
+    everything: bool = opt("All of them.", "--all"),
 ) -> None:
     """Delete captured requests, for good: those that fit all options given."""
     gone = captures.purge_captures(

@@ -6,11 +6,12 @@ import functools
 import json
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import click
 
 from harness.cli.evals.csv_files import BlockRow, parse_blocks, parse_pairs, read_text
+from harness.cli.frame.command import arg, command, opt
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.domain.errors import InputError, SwapgateError
 from harness.domain.formatting import escape_controls
@@ -49,79 +50,49 @@ CANARY_EXITS = {"hold": 0, "rollback": 3}
 P = ParamSpec("P")
 
 
-def _exits_on_bad_input(command: Callable[P, None]) -> Callable[P, None]:
+def _exits_on_bad_input(command: Callable[P, int]) -> Callable[P, int]:
     @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+    def run(*args: P.args, **kwargs: P.kwargs) -> int:
         try:
-            command(*args, **kwargs)
+            return command(*args, **kwargs)
         except SwapgateError as error:
             click.echo(str(error), err=True)
-            _exit(error.exit_code)
+            return error.exit_code
 
     return run
 
 
-@click.command("decide")
-@click.argument("files", metavar="PAIRS.csv|FILE…", type=click.Path(), nargs=-1, required=True)
-@click.option(
-    "--from",
-    "format_name",
-    type=click.Choice(EXPORTS),
-    default=None,
-    help="The files are another tool's results; a report only, which nothing is promoted by.",
-)
-@click.option("--incumbent", default="", metavar="NAME", help="With --from: the run of a file.")
-@click.option("--candidate", default="", metavar="NAME", help="With --from: the run of a file.")
-@click.option("--metric", default="", metavar="NAME", help="With --from: which score counts.")
-@click.option(
-    "--claim",
-    type=click.Choice(["superior", "non_inferior"]),
-    default="superior",
-    show_default=True,
-    help="What the candidate has to show.",
-)
-@click.option(
-    "--margin", type=float, default=0.05, show_default=True, help="Allowed loss, a share of 1."
-)
-@click.option(
-    "--n-max",
-    type=int,
-    default=None,
-    help="Planned items, or clusters [default: all in the file]",
-)
-@click.option(
-    "--alpha", type=float, default=0.05, show_default=True, help="Chance of a false promotion."
-)
-@click.option(
-    "--cluster",
-    default="",
-    metavar="COLUMN",
-    help="Column that names an item's cluster: each counts once.",
-)
-@click.option(
-    "--slice",
-    "slices",
-    multiple=True,
-    metavar="COLUMN",
-    help="Column whose values are slices that may not be shown worse; may be repeated.",
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@command(name="decide")
 @_exits_on_bad_input
-def gate_decide(  # noqa: PLR0913 - one per option
+def gate_decide(
+    files: tuple[str, ...] = arg("PAIRS.csv|FILE…", type=click.Path(), required=True),
     *,
-    files: Sequence[str],
-    format_name: str | None,
-    incumbent: str,
-    candidate: str,
-    metric: str,
-    claim: str,
-    margin: float,
-    n_max: int | None,
-    alpha: float,
-    cluster: str,
-    slices: Sequence[str],
-    as_json: bool,
-) -> None:
+    format_name: str | None = opt(
+        "The files are another tool's results; a report only, which nothing is promoted by.",
+        "--from",
+        type=click.Choice(EXPORTS),
+    ),
+    incumbent: str = opt("With --from: the run of a file.", metavar="NAME", default=""),
+    candidate: str = opt("With --from: the run of a file.", metavar="NAME", default=""),
+    metric: str = opt("With --from: which score counts.", metavar="NAME", default=""),
+    claim: str = opt(
+        "What the candidate has to show.",
+        type=click.Choice(["superior", "non_inferior"]),
+        default="superior",
+    ),
+    margin: float = opt("Allowed loss, a share of 1.", default=0.05),
+    n_max: int | None = opt("Planned items, or clusters [default: all in the file]"),
+    alpha: float = opt("Chance of a false promotion.", default=0.05),
+    cluster: str = opt(
+        "Column that names an item's cluster: each counts once.", metavar="COLUMN", default=""
+    ),
+    slices: tuple[str, ...] = opt(
+        "Column whose values are slices that may not be shown worse; may be repeated.",
+        "--slice",
+        metavar="COLUMN",
+    ),
+    as_json: bool = opt("One JSON object on stdout.", "--json"),
+) -> int:
     """Decide about a candidate from the scores in PAIRS.csv.
 
     Columns item,incumbent,candidate and, if there are several, epoch. Scores are from 0 to 1,
@@ -157,7 +128,7 @@ def gate_decide(  # noqa: PLR0913 - one per option
     else:
         answer = _judge_pairs(files, terms)
     _print(answer, as_json=as_json)
-    _exit(GATE_EXITS[str(answer["verdict"])])
+    return GATE_EXITS[str(answer["verdict"])]
 
 
 def _judge_pairs(files: Sequence[str], terms: "FileTerms") -> dict[str, object]:
@@ -175,17 +146,15 @@ def _judge_pairs(files: Sequence[str], terms: "FileTerms") -> dict[str, object]:
         raise InputError(f"{pairs}: {error}") from None
 
 
-@click.command("decide")
-@click.argument("blocks", metavar="BLOCKS.csv", type=click.Path())
-@click.option(
-    "--alpha", type=float, default=0.05, show_default=True, help="Chance of a false rollback."
-)
-@click.option(
-    "--rho", type=float, default=1.0, show_default=True, help="Tolerated odds ratio of failure."
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@command(name="decide")
 @_exits_on_bad_input
-def canary_decide(*, blocks: str, alpha: float, rho: float, as_json: bool) -> None:
+def canary_decide(
+    blocks: str = arg("BLOCKS.csv", type=click.Path()),
+    *,
+    alpha: float = opt("Chance of a false rollback.", default=0.05),
+    rho: float = opt("Tolerated odds ratio of failure.", default=1.0),
+    as_json: bool = opt("One JSON object on stdout.", "--json"),
+) -> int:
     """Decide about a canary from the counts in BLOCKS.csv.
 
     Columns block,requests,canary_requests,failures,canary_failures; requests and failures
@@ -197,7 +166,7 @@ def canary_decide(*, blocks: str, alpha: float, rho: float, as_json: bool) -> No
     _between_0_and_1("--alpha", alpha)
     answer = _watched(parse_blocks(read_text(blocks), blocks), blocks, alpha, rho)
     _print(answer, as_json=as_json)
-    _exit(CANARY_EXITS[str(answer["action"])])
+    return CANARY_EXITS[str(answer["action"])]
 
 
 def _watched(
@@ -279,7 +248,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{_shown(part)} {name}" for name, part in value.items())
     return f"{value:.6g}" if isinstance(value, float) else escape_controls(str(value))
-
-
-def _exit(code: int) -> NoReturn:
-    click.get_current_context().exit(code)

@@ -3,20 +3,20 @@ installation without a server, for CI: prints the verdict, writes reports (Markd
 exits by the outcome.
 """
 
-import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli.frame import output
+from harness.cli.frame.command import command, opt, taken_from
 from harness.cli.frame.duration import FiniteRange
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.session import Session
 from harness.cli.frame.waiting import TIMED_OUT, Progress, ProgressLine
 from harness.cli.proposals.verdict_wait import REJECTED_BY_VERDICT
-from harness.cli.routing.target_options import TargetOptions, requested_target, target_options
+from harness.cli.routing.target_options import TargetOptions, requested_target
 from harness.config.routing import target_seed
 from harness.control.evals.run_costs import sum_cost_so_far
 from harness.control.proposals import evaluation
@@ -39,85 +39,46 @@ PAUSE_S = 0.2
 EXITS = REJECTED_BY_VERDICT | {"passed": 0}
 
 
-@click.command("run")
-@click.option(
-    "--suite",
-    "suites",
-    multiple=True,
-    required=True,
-    help="A suite of the configuration; the first is the primary one, others are required.",
-)
-@click.option(
-    "--guard",
-    "guards",
-    multiple=True,
-    metavar="SUITE",
-    help="Suite that fails a candidate shown to be worse; may be repeated.",
-)
-@click.option("--incumbent", required=True, metavar="TARGET", help="As `provider/model`.")
-@click.option("--candidate", required=True, metavar="TARGET", help="As `provider/model`.")
-@target_options("Of the candidate: ")
-@click.option("--policy", default="default", show_default=True, help="Name of a policy.")
-@click.option(
-    "--claim",
-    type=click.Choice([claim.value for claim in Claim]),
-    help="What the candidate has to show. [default: as the policy says]",
-)
-@click.option("--margin", type=float, metavar="SHARE", help="Allowed loss, a share of 1.")
-@click.option(
-    "--min-saving",
-    type=float,
-    metavar="SHARE",
-    help="With cheaper_and_not_worse: share of the cost to save. [default: the policy's]",
-)
-@click.option(
-    "--unreadable-as-wrong",
-    is_flag=True,
-    help="Go on where nothing can be read in a model's first 5 answers: they count as wrong.",
-)
-@click.option("--reason", default="swapgate gate run", show_default=True, help="Why.")
-@click.option(
-    "--markdown",
-    "markdown_file",
-    type=click.Path(path_type=Path),
-    help="Write the report here.",
-)
-@click.option(
-    "--junit", "junit_file", type=click.Path(path_type=Path), help="Write JUnit XML here."
-)
-@click.option(
-    "--keep",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="FOLDER",
-    help="Keep the database with every answer, for `swapgate gate replay`. "
-    "[default: thrown away]",
-)
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=FiniteRange(min=0),
-    help="Seconds, then exit code 5. [default: none]",
-)
-@pass_session
-def gate_run(  # noqa: PLR0913 - one per option
+@command(name="run")
+def gate_run(
     session: Session,
     *,
-    suites: tuple[str, ...],
-    guards: tuple[str, ...],
-    incumbent: str,
-    candidate: str,
-    policy: str,
-    claim: str | None,
-    margin: float | None,
-    min_saving: float | None,
-    unreadable_as_wrong: bool,
-    reason: str,
-    markdown_file: Path | None,
-    junit_file: Path | None,
-    keep: Path | None,
-    timeout_s: float | None,
-    **candidate_settings: Unpack[TargetOptions],
-) -> None:
+    suites: tuple[str, ...] = opt(
+        "A suite of the configuration; the first is the primary one, others are required.",
+        "--suite",
+        required=True,
+    ),
+    guards: tuple[str, ...] = opt(
+        "Suite that fails a candidate shown to be worse; may be repeated.",
+        "--guard",
+        metavar="SUITE",
+    ),
+    incumbent: str = opt("As `provider/model`.", metavar="TARGET"),
+    candidate: str = opt("As `provider/model`.", metavar="TARGET"),
+    settings: TargetOptions = taken_from(TargetOptions, "Of the candidate: "),
+    policy: str = opt("Name of a policy.", default="default"),
+    claim: Claim | None = opt("What the candidate has to show. [default: as the policy says]"),
+    margin: float | None = opt("Allowed loss, a share of 1.", metavar="SHARE"),
+    min_saving: float | None = opt(
+        "With cheaper_and_not_worse: share of the cost to save. [default: the policy's]",
+        metavar="SHARE",
+    ),
+    unreadable_as_wrong: bool = opt(
+        "Go on where nothing can be read in a model's first 5 answers: they count as wrong."
+    ),
+    reason: str = opt("Why.", default="swapgate gate run"),
+    markdown_file: Path | None = opt("Write the report here.", "--markdown"),
+    junit_file: Path | None = opt("Write JUnit XML here.", "--junit"),
+    keep: Path | None = opt(
+        "Keep the database with every answer, for `swapgate gate replay`. "
+        "[default: thrown away]",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="FOLDER",
+    ),
+    timeout_s: float | None = opt(
+        "Seconds, then exit code 5. [default: none]", "--timeout", type=FiniteRange(min=0)
+    ),
+) -> int:
     """Compare two targets without a server.
 
     Suites, providers and policies are the configuration's. Both targets answer the items; the
@@ -128,9 +89,9 @@ def gate_run(  # noqa: PLR0913 - one per option
     question = ComparisonRequest(
         suites,
         target_seed(incumbent),
-        requested_target(candidate, candidate_settings),
+        requested_target(candidate, settings),
         policy,
-        Claim(claim) if claim else None,
+        claim,
         margin,
         reason,
         guards,
@@ -147,7 +108,7 @@ def gate_run(  # noqa: PLR0913 - one per option
             report = _report(installation.context, found, keep)
         _write(markdown_file, junit_file, report)
         _print(session, report, keep)
-    sys.exit(_exit_code(report))
+    return _exit_code(report)
 
 
 def _decide(

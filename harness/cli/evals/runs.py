@@ -9,9 +9,10 @@ import click
 
 from harness.app.processes import describe_missing_control
 from harness.cli.frame import output
+from harness.cli.frame.command import PAGE, REASON, command, opt
 from harness.cli.frame.duration import FiniteRange
-from harness.cli.frame.output import page_options, timestamp
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.output import timestamp
+from harness.cli.frame.session import Session
 from harness.cli.frame.waiting import TIMED_OUT, Progress, follow
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
@@ -44,38 +45,26 @@ def eval_group() -> None:
     """Eval runs: one suite on one target."""
 
 
-@eval_group.command("run")
-@click.argument("suite")
-@click.argument("target")
-@click.option("--items", type=int, metavar="N", help="How many items. [default: all]")
-@click.option("--max-tokens", type=int, metavar="N", help="End the run there. [default: none]")
-@click.option(
-    "--max-cost", type=float, metavar="USD", help="End the run there. [default: none]"
-)
-@click.option("--wait", is_flag=True, help="Stay until the run has ended.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=FiniteRange(min=0),
-    help="With --wait: seconds, then exit code 5. [default: none]",
-)
-@click.pass_context
-def run_suite(  # noqa: PLR0913 - the options of the command, one by one
-    ctx: click.Context,
-    *,
+@command(eval_group, "run")
+def run_suite(
+    session: Session,
     suite: str,
     target: str,
-    items: int | None,
-    max_tokens: int | None,
-    max_cost: float | None,
-    wait: bool,
-    timeout_s: float | None,
-) -> None:
+    *,
+    items: int | None = opt("How many items. [default: all]", metavar="N"),
+    max_tokens: int | None = opt("End the run there. [default: none]", metavar="N"),
+    max_cost: float | None = opt("End the run there. [default: none]", metavar="USD"),
+    wait: bool = opt("Stay until the run has ended."),
+    timeout_s: float | None = opt(
+        "With --wait: seconds, then exit code 5. [default: none]",
+        "--timeout",
+        type=FiniteRange(min=0),
+    ),
+) -> int:
     """Queue a run of SUITE on TARGET; the control process works on it.
 
     Exit code with --wait: 0 done, 1 failed or stopped, 4 over its budget, 5 timeout.
     """
-    session = ctx.ensure_object(Session)
     context = session.context_with_providers
     budget = RunBudget(max_tokens, max_cost)
     run = worker_supervision.start_run(
@@ -94,7 +83,7 @@ def run_suite(  # noqa: PLR0913 - the options of the command, one by one
         )
         code = EXITS[run.state] if in_time else TIMED_OUT
     _show(session, run.id, with_samples=False)
-    ctx.exit(code)
+    return code
 
 
 def _load_progress(ctx: Context, run_id: str) -> tuple[EvalRun, int, float | None]:
@@ -122,20 +111,15 @@ def _state(run: EvalRun) -> str:
     return run.state.value.replace("_", " ")
 
 
-@eval_group.command("list")
-@click.option(
-    "--state",
-    "states",
-    multiple=True,
-    type=click.Choice([run_state.value for run_state in RunState]),
-    help="Only runs in this state; may be repeated.",
-)
-@page_options
-@pass_session
-def list_runs(session: Session, states: tuple[str, ...], *, page_request: PageRequest) -> None:
+@command(eval_group, "list")
+def list_runs(
+    session: Session,
+    *,
+    states: tuple[RunState, ...] = opt("Only runs in this state; may be repeated.", "--state"),
+    page_request: PageRequest = PAGE,
+) -> None:
     """List the runs, the newest first; of those that wait, their place and why."""
-    wanted = [RunState(state) for state in states]
-    runs = session.context.store.lists.runs(page_request, states=wanted)
+    runs = session.context.store.lists.runs(page_request, states=states)
     with session.context.store.read() as tx:
         done = {run.id: tx.runs.progress(run.id)[0] for run in runs}
     names = queries.load_target_names(session.context, {run.target for run in runs})
@@ -178,21 +162,15 @@ def _queue_json(queued: QueuedRun | None) -> dict[str, object]:
     return {"needed_by": list(queued.needed_by), "position": place, "waits": waits}
 
 
-@eval_group.command()
-@click.argument("run")
-@click.option("--reason", required=True, help="Reason, recorded in the audit log.")
-@pass_session
-def cancel(session: Session, run: str, reason: str) -> None:
+@command(eval_group)
+def cancel(session: Session, run: str, *, reason: str = REASON) -> None:
     """End a run for good; a proposal that waits for it is cancelled with it."""
     ended = session.decide(worker_supervision.cancel_run, run, reason)
     output.answer(session, ended, f"{run} is cancelled")
 
 
-@eval_group.command()
-@click.argument("run")
-@click.option("--samples", is_flag=True, help="With every answer.")
-@pass_session
-def show(session: Session, *, run: str, samples: bool) -> None:
+@command(eval_group)
+def show(session: Session, run: str, *, samples: bool = opt("With every answer.")) -> None:
     """Show one run: score, failures, cost and time."""
     _show(session, run, with_samples=samples)
 

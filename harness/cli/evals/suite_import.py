@@ -9,8 +9,9 @@ from typing import Final
 import click
 
 from harness.cli.frame import output
+from harness.cli.frame.command import EXISTING_FILE, arg, command, opt
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.session import Session
 from harness.control.operations import queries
 from harness.control.serialize import to_plain
 from harness.domain.errors import ConfigError, Conflict, InputError
@@ -28,8 +29,7 @@ def suite() -> None:
     """Suites: items with their scorer, by which models are measured."""
 
 
-@suite.command("list")
-@pass_session
+@command(suite, "list")
 def list_suites(session: Session) -> None:
     """List the suites of the configuration, and the routes that use each."""
     suites = queries.list_suites(session.context, pinned=session.json)
@@ -62,37 +62,20 @@ def _plain(summary: queries.SuiteSummary) -> dict[str, object]:
     return dict(shown) if isinstance(shown, dict) else {}
 
 
-@click.command("import")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--suite", required=True, metavar="NAME", help="The new suite's name.")
-@click.option(
-    "--scorer", required=True, metavar="NAME", help="How an answer is compared with its label."
-)
-@click.option(
-    "--option",
-    "options",
-    multiple=True,
-    metavar="NAME=JSON",
-    help="Of the scorer, such as ignore_case=true; may be repeated.",
-)
-@click.option(
-    "--max-output-tokens",
-    default=512,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Of an answer.",
-)
-@click.option("--replace", "replace_", is_flag=True, help="Instead of the suite of this name.")
-@pass_session
+@command(name="import")
 def import_suite(
     session: Session,
+    file: Path = arg(type=EXISTING_FILE),
     *,
-    file: Path,
-    suite: str,
-    scorer: str,
-    options: tuple[str, ...],
-    max_output_tokens: int,
-    replace_: bool,
+    suite: str = opt("The new suite's name.", metavar="NAME"),
+    scorer: str = opt("How an answer is compared with its label.", metavar="NAME"),
+    options: tuple[str, ...] = opt(
+        "Of the scorer, such as ignore_case=true; may be repeated.",
+        "--option",
+        metavar="NAME=JSON",
+    ),
+    max_output_tokens: int = opt("Of an answer.", type=click.IntRange(min=1), default=512),
+    replace_: bool = opt("Instead of the suite of this name."),
 ) -> None:
     """Make a suite of labelled captures.
 

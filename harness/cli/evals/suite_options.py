@@ -3,20 +3,16 @@ weight; `parse_suites` makes `RouteSuite`s of them. For `route create` and `rout
 """
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass
+from typing import Final
 
 import click
 
+from harness.cli.frame.command import opt
 from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.routing.table import RouteSuite
 
-F = TypeVar("F", bound=Callable[..., Any])
-OPTIONS: Final[Mapping[str, SuiteRole]] = {
-    "primaries": SuiteRole.PRIMARY,
-    "required": SuiteRole.REQUIRED,
-    "guards": SuiteRole.GUARD,
-}
+ORDER: Final = (SuiteRole.PRIMARY, SuiteRole.REQUIRED, SuiteRole.GUARD)
 
 
 class WeightedSuiteType(click.ParamType[RouteSuite]):
@@ -41,52 +37,45 @@ class WeightedSuiteType(click.ParamType[RouteSuite]):
         return RouteSuite(suite, weight=number)
 
 
-def suite_options(*, required: bool) -> Callable[[F], F]:
-    """--suite, --required-suite, --guard-suite; `required` is of the first."""
-
-    def add(command: F) -> F:
-        for option in (
-            click.option(
-                "--guard-suite",
-                "guards",
-                multiple=True,
-                metavar="SUITE",
-                help="Suite that rejects a candidate shown to be worse; may be repeated.",
-            ),
-            click.option(
-                "--required-suite",
-                "required",
-                multiple=True,
-                metavar="SUITE",
-                help="Suite that must pass within the allowed loss; may be repeated.",
-            ),
-            click.option(
-                "--suite",
-                "primaries",
-                required=required,
-                multiple=True,
-                type=WeightedSuiteType(),
-                metavar="SUITE[=WEIGHT]",
-                help="Primary suite: decides the claim. Several count as a weighted mean.",
-            ),
-        ):
-            command = option(command)
-        return command
-
-    return add
+_WEIGHTED: Final = WeightedSuiteType()
+_PRIMARY: Final = "Primary suite: decides the claim. Several count as a weighted mean."
 
 
-def parse_suites(
-    options: dict[str, Any], before: tuple[RouteSuite, ...] = ()
-) -> tuple[RouteSuite, ...]:
-    """Takes these options out of `options`. A role that is given replaces all that had it."""
-    suites = before
-    for name, role in OPTIONS.items():
-        given = options.pop(name)
-        chosen = [RouteSuite(e, role) if isinstance(e, str) else e for e in given]
-        if chosen:
-            names = {suite.suite for suite in chosen}
-            others = (e for e in suites if e.role is not role and e.suite not in names)
-            suites = (*others, *chosen)
-    order = list(OPTIONS.values())
-    return tuple(sorted(suites, key=lambda suite: order.index(suite.role)))
+@dataclass(frozen=True, kw_only=True)
+class SuiteOptions:
+    """Says which suites decide about a route."""
+
+    primaries: tuple[RouteSuite, ...] = opt(
+        _PRIMARY, "--suite", type=_WEIGHTED, metavar="SUITE[=WEIGHT]"
+    )
+    required: tuple[str, ...] = opt(
+        "Suite that must pass within the allowed loss; may be repeated.",
+        "--required-suite",
+        metavar="SUITE",
+    )
+    guards: tuple[str, ...] = opt(
+        "Suite that rejects a candidate shown to be worse; may be repeated.",
+        "--guard-suite",
+        metavar="SUITE",
+    )
+
+    def over(self, before: tuple[RouteSuite, ...] = ()) -> tuple[RouteSuite, ...]:
+        """The suites after this choice. A role that is given replaces all that had it."""
+        suites = before
+        required = tuple(RouteSuite(name, SuiteRole.REQUIRED) for name in self.required)
+        guards = tuple(RouteSuite(name, SuiteRole.GUARD) for name in self.guards)
+        for role, chosen in zip(ORDER, (self.primaries, required, guards), strict=True):
+            if chosen:
+                names = {suite.suite for suite in chosen}
+                others = (e for e in suites if e.role is not role and e.suite not in names)
+                suites = (*others, *chosen)
+        return tuple(sorted(suites, key=lambda suite: ORDER.index(suite.role)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRouteSuites(SuiteOptions):
+    """Says which suites decide about a new route: at least one."""
+
+    primaries: tuple[RouteSuite, ...] = opt(
+        _PRIMARY, "--suite", type=_WEIGHTED, metavar="SUITE[=WEIGHT]", required=True
+    )

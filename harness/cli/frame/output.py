@@ -6,15 +6,14 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import wraps
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from harness.cli.frame.session import Session
 from harness.control.serialize import write_json
 from harness.domain.formatting import DASH, escape_controls, format_harm
-from harness.domain.pagination import INVALID_ROWS_HINT, MOST_LISTED, Page, PageRequest
+from harness.domain.pagination import INVALID_ROWS_HINT, Page
 from harness.domain.routing.target import Price, Provider, Target
 
 T = TypeVar("T")
@@ -32,44 +31,6 @@ def known_price(target: Target, provider: Provider | None) -> Price | None:
 
 def harm_text(distance_to_trip: float) -> str:
     return f"evidence of harm: {format_harm(distance_to_trip)}"
-
-
-PAGE: Final = 100
-
-
-def page_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --limit and --after to a command, which gets them as `page_request`."""
-    return page_options_with(PAGE)(command)
-
-
-def page_options_with(
-    default: int, *short: str
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Adds the options of a page to a command. default: of the limit. short: its other
-    names.
-    """
-
-    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(command)
-        def asking(*args: Any, limit: int, after: str | None, **given: Any) -> Any:
-            return command(*args, page_request=PageRequest(limit, after), **given)
-
-        behind = click.option(
-            "--after",
-            metavar="CURSOR",
-            help="Continue after this cursor, which the previous page printed.",
-        )
-        size = click.option(
-            *short,
-            "--limit",
-            type=click.IntRange(1, MOST_LISTED),
-            default=default,
-            show_default=True,
-            help="Maximum number of rows.",
-        )
-        return size(behind(asking))
-
-    return decorated
 
 
 def note_page(page: Page[Any]) -> None:

@@ -153,11 +153,9 @@ pass_session: Callable[..., Callable[..., None]] = click.make_pass_decorator(
 )
 
 
-def _set_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> Path | None:
+def _set_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
     if value is not None:
         ctx.ensure_object(Session).config = value
-        ctx.find_root().params["config"] = value
-    return value
 
 
 def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> bool:  # noqa: FBT001 - click's signature
@@ -195,7 +193,7 @@ def global_options(*, root: bool) -> list[click.Option]:
             metavar="FILE",
             help="Configuration file. [default: SWAPGATE_CONFIG, else ./swapgate.yaml]",
             callback=_set_config,
-            expose_value=root,
+            expose_value=False,
             hidden=not root,
         ),
         click.Option(

@@ -25,14 +25,6 @@ REST: Final = 3
 
 T = TypeVar("T")
 
-watch_option: Final = click.option(
-    "--watch",
-    "watched",
-    is_flag=True,
-    help="Show it anew every 2 seconds until it has ended; Ctrl-C stops. Into a pipe or a "
-    "file: a line for each change, with --json a document a line.",
-)
-
 
 @dataclass(frozen=True)
 class Watched(Generic[T]):

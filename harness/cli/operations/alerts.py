@@ -5,8 +5,9 @@ sink.
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.output import page_options_with, timestamp
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.command import command, opt, page_of
+from harness.cli.frame.output import timestamp
+from harness.cli.frame.session import Session
 from harness.control.operations import alerts, queries
 from harness.domain.pagination import PageRequest
 
@@ -16,13 +17,13 @@ def alert() -> None:
     """Alerts: what is wrong now, and who was notified."""
 
 
-@alert.command("list")
-@click.option("--open", "open_only", is_flag=True, help="Only alerts whose cause persists.")
-@click.option("--search", default="", help="Only alerts that have this text in them.")
-@page_options_with(50)
-@pass_session
+@command(alert, "list")
 def list_alerts(
-    session: Session, *, open_only: bool, search: str, page_request: PageRequest
+    session: Session,
+    *,
+    open_only: bool = opt("Only alerts whose cause persists.", "--open"),
+    search: str = opt("Only alerts that have this text in them.", default=""),
+    page_request: PageRequest = page_of(50),
 ) -> None:
     """List alerts, the most recent first, with what to do about each."""
     found = queries.list_alerts(
@@ -46,14 +47,12 @@ def list_alerts(
         output.note("what to do, step by step: `swapgate docs open runbook`")
 
 
-@alert.command()
-@click.pass_context
-def test(ctx: click.Context) -> None:
+@command(alert)
+def test(session: Session) -> int:
     """Send a test through every sink of the configuration, with this command's environment.
 
     Exit code 1 when a sink did not accept it.
     """
-    session = ctx.ensure_object(Session)
     tried = alerts.send_test(session.context, session.actor)
     output.listing(
         session,
@@ -65,7 +64,7 @@ def test(ctx: click.Context) -> None:
         },
         empty="",
     )
-    ctx.exit(0 if all(attempt.delivered for attempt in tried) else 1)
+    return 0 if all(attempt.delivered for attempt in tried) else 1
 
 
 def _delivery_counts(view: alerts.AlertView) -> str:

@@ -3,9 +3,8 @@
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import wraps
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,8 +12,9 @@ import click
 
 from harness.cli.evals.csv_files import read_text
 from harness.cli.frame import output
-from harness.cli.frame.output import note_page, page_options_with, timestamp
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.command import FILE, arg, command, opt, page_of, taken_from
+from harness.cli.frame.output import note_page, timestamp
+from harness.cli.frame.session import Session
 from harness.cli.operations.database import print_faults
 from harness.control.operations import audit_export, queries
 from harness.domain.errors import InputError
@@ -31,44 +31,26 @@ def audit() -> None:
     """The audit log: append-only, hash-chained."""
 
 
-def _selection(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options that select events to a command, which gets them as `selection`."""
-
-    @wraps(command)
-    def selecting(
-        *args: Any,
-        actor: str,
-        action: str,
-        subject: str,
-        since: datetime | None,
-        until: datetime | None,
-        **given: Any,
-    ) -> Any:
-        # What is typed is UTC, as all times are printed.
-        begin, end = (at.replace(tzinfo=UTC) if at else None for at in (since, until))
-        selection = AuditFilter(actor, action, subject, begin, end)
-        return command(*args, selection=selection, **given)
-
-    for option in (
-        click.option("--until", type=DAY_OR_TIME, help="Only before this day or time, UTC."),
-        click.option("--since", type=DAY_OR_TIME, help="Only from this day or time on, UTC."),
-        click.option(
-            "--subject", default="", metavar="TEXT", help="Part of what it was done to."
-        ),
-        click.option("--action", default="", metavar="TEXT", help="Part of what was done."),
-        click.option(
-            "--actor", default="", metavar="TEXT", help="Part of who did it, or a key's id."
-        ),
-    ):
-        selecting = option(selecting)
-    return selecting
+def _selection(
+    *,
+    actor: str = opt("Part of who did it, or a key's id.", metavar="TEXT", default=""),
+    action: str = opt("Part of what was done.", metavar="TEXT", default=""),
+    subject: str = opt("Part of what it was done to.", metavar="TEXT", default=""),
+    since: datetime | None = opt("Only from this day or time on, UTC.", type=DAY_OR_TIME),
+    until: datetime | None = opt("Only before this day or time, UTC.", type=DAY_OR_TIME),
+) -> AuditFilter:
+    # What is typed is UTC, as all times are printed.
+    begin, end = (at.replace(tzinfo=UTC) if at else None for at in (since, until))
+    return AuditFilter(actor, action, subject, begin, end)
 
 
-@audit.command()
-@_selection
-@page_options_with(20, "-n")
-@pass_session
-def tail(session: Session, page_request: PageRequest, selection: AuditFilter) -> None:
+@command(audit)
+def tail(
+    session: Session,
+    *,
+    selection: AuditFilter = taken_from(_selection),
+    page_request: PageRequest = page_of(20, "-n"),
+) -> None:
     """Show the newest events, the newest last."""
     audit_events = queries.list_audit_events(
         session.context, page_request, selection, reader=session.actor
@@ -94,11 +76,13 @@ def _reason_first(details: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: details[name] for name in sorted(details, key=lambda name: name != "reason")}
 
 
-@audit.command()
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@_selection
-@pass_session
-def export(session: Session, file: Path, selection: AuditFilter) -> None:
+@command(audit)
+def export(
+    session: Session,
+    file: Path = arg(type=FILE),
+    *,
+    selection: AuditFilter = taken_from(_selection),
+) -> None:
     """Write events to FILE, the newest first: .csv for spreadsheets, .jsonl for programs.
 
     A file that is there already is not overwritten. JSON Lines have the whole events, CSV has a
@@ -119,20 +103,20 @@ def export(session: Session, file: Path, selection: AuditFilter) -> None:
         output.note(f"{format_quantity(count, 'event')} written to {file}")
 
 
-@audit.command()
-@click.option(
-    "--head",
-    metavar="HEAD",
-    help="A head that the control plane printed, or a file whose lines have such heads.",
-)
-@click.pass_context
-def verify(ctx: click.Context, head: str | None) -> None:
+@command(audit)
+def verify(
+    session: Session,
+    *,
+    head: str | None = opt(
+        "A head that the control plane printed, or a file whose lines have such heads.",
+        metavar="HEAD",
+    ),
+) -> int:
     """Check the chain from its first event, and the signature of every row that was decided.
 
     Exit code 1 where the chain is broken, a signature does not hold, or the log lacks the event
     of a printed head.
     """
-    session = ctx.ensure_object(Session)
     faults = session.context.store.signature_faults()
     broken = queries.find_audit_break(session.context)
     events = queries.list_audit_events(session.context, PageRequest(1)).total
@@ -154,7 +138,7 @@ def verify(ctx: click.Context, head: str | None) -> None:
         if heads:
             _print_heads(len(heads), missing)
         print_faults(faults)
-    ctx.exit(0 if broken is None and missing is None and not faults else 1)
+    return 0 if broken is None and missing is None and not faults else 1
 
 
 def _read_heads(session: Session, head: str) -> Sequence[AuditPosition]:

@@ -3,17 +3,18 @@ with rates and budgets, and management keys with a role for people and services.
 sign-in-link` prints a link that opens the dashboard as a key's owner, once.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final, Literal
 
 import click
 
 from harness.cli.frame import output
+from harness.cli.frame.command import PAGE, arg, command, opt, taken_from
 from harness.cli.frame.duration import FiniteRange
-from harness.cli.frame.output import page_options, timestamp
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.output import timestamp
+from harness.cli.frame.session import Session
 from harness.control.operations import dashboard_sessions, keys, queries
 from harness.control.operations.keys import KeySummary
 from harness.control.serialize import to_plain
@@ -44,26 +45,36 @@ class LimitType(click.ParamType[Limit]):
             self.fail(f"{value!r} is neither a number nor `none`", param, ctx)
 
 
-LIMITS: Final = (
-    ("--requests-per-min", "requests_per_min", "N", "Requests per minute, over all workers."),
-    ("--tokens-per-min", "tokens_per_min", "N", "Tokens per minute, of input and output."),
-    ("--budget-day", "budget_day_usd", "USD", "US dollars per day (UTC)."),
-    ("--budget-month", "budget_month_usd", "USD", "US dollars per month (UTC)."),
-)
+LIMIT: Final = LimitType()
 
 
-def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for flag, field, unit, words in reversed(LIMITS):
-        option = click.option(flag, field, type=LimitType(), metavar=unit, help=words)
-        command = option(command)
-    warn = click.option(
+@dataclass(frozen=True, kw_only=True)
+class LimitOptions:
+    """Holds the limits that were given: None for those that were not."""
+
+    warn_share: float | None = opt(
+        "Share of a budget at which a warning is raised. [default: 0.8]",
         "--warn-at",
-        "warn_share",
         type=FiniteRange(0, 1, min_open=True),
         metavar="SHARE",
-        help="Share of a budget at which a warning is raised. [default: 0.8]",
     )
-    return warn(command)
+    requests_per_min: Limit = opt(
+        "Requests per minute, over all workers.", type=LIMIT, metavar="N"
+    )
+    tokens_per_min: Limit = opt(
+        "Tokens per minute, of input and output.", type=LIMIT, metavar="N"
+    )
+    budget_day_usd: Limit = opt(
+        "US dollars per day (UTC).", "--budget-day", type=LIMIT, metavar="USD"
+    )
+    budget_month_usd: Limit = opt(
+        "US dollars per month (UTC).", "--budget-month", type=LIMIT, metavar="USD"
+    )
+
+    @property
+    def given(self) -> Mapping[str, Any]:
+        limits = {name: limit for name, limit in vars(self).items() if limit is not None}
+        return {name: None if limit == NONE else limit for name, limit in limits.items()}
 
 
 @click.group()
@@ -71,45 +82,28 @@ def key() -> None:
     """Keys of Swapgate's own, for clients and for people."""
 
 
-@key.command()
-@click.argument("name")
-@click.option(
-    "--role",
-    type=click.Choice(ROLES),
-    help="A management key with this role; without it a data key for the router.",
-)
-@click.option(
-    "--route",
-    "routes",
-    multiple=True,
-    metavar="ROUTE",
-    help="A route that the data key opens; may be repeated. [default: all]",
-)
-@click.option(
-    "--principal",
-    metavar="NAME",
-    help="Whose management key it is. [default: a new person named like the key]",
-)
-@click.option("--service", is_flag=True, help="The new principal is a service, not a person.")
-@click.option(
-    "--opt-out",
-    "opt_outs",
-    type=click.Choice([one.value for one in OptOut]),
-    multiple=True,
-    help="What the data key's requests are kept out of; may be repeated.",
-)
-@limit_options
-@pass_session
+@command(key)
 def create(
     session: Session,
-    *,
     name: str,
-    role: str | None,
-    routes: tuple[str, ...],
-    principal: str | None,
-    service: bool,
-    opt_outs: tuple[str, ...],
-    **limits: Limit,
+    *,
+    role: str | None = opt(
+        "A management key with this role; without it a data key for the router.",
+        type=click.Choice(ROLES),
+    ),
+    routes: tuple[str, ...] = opt(
+        "A route that the data key opens; may be repeated. [default: all]",
+        "--route",
+        metavar="ROUTE",
+    ),
+    principal: str | None = opt(
+        "Whose management key it is. [default: a new person named like the key]", metavar="NAME"
+    ),
+    service: bool = opt("The new principal is a service, not a person."),
+    opt_outs: tuple[OptOut, ...] = opt(
+        "What the data key's requests are kept out of; may be repeated.", "--opt-out"
+    ),
+    limits: LimitOptions = taken_from(LimitOptions),
 ) -> None:
     """Create a key and print it, this once.
 
@@ -124,8 +118,8 @@ def create(
         secret=session.installation.secret,
         role=Role[role.upper()] if role else None,
         routes=routes,
-        limits=_changed(KeyLimits(), limits),
-        opt_outs=map(OptOut, opt_outs),
+        limits=replace(KeyLimits(), **limits.given),
+        opt_outs=opt_outs,
         principal=principal,
         service=service,
     )
@@ -137,10 +131,8 @@ def create(
     )
 
 
-@key.command("list")
-@page_options
-@pass_session
-def list_keys(session: Session, page_request: PageRequest) -> None:
+@command(key, "list")
+def list_keys(session: Session, *, page_request: PageRequest = PAGE) -> None:
     """List the keys, the oldest first; a key's text is never shown again."""
     found = queries.list_keys(session.context, page_request)
     output.listing(
@@ -164,28 +156,30 @@ def list_keys(session: Session, page_request: PageRequest) -> None:
     )
 
 
-@key.command("limits")
-@click.argument("key_id", metavar="ID")
-@limit_options
-@pass_session
-def change_limits(session: Session, key_id: str, **limits: Limit) -> None:
+@command(key, "limits")
+def change_limits(
+    session: Session,
+    key_id: str = arg("ID"),
+    *,
+    limits: LimitOptions = taken_from(LimitOptions),
+) -> None:
     """Change a data key's limits; `none` lifts one. In force within two seconds."""
-    if all(limit is None for limit in limits.values()):
+    if not limits.given:
         raise click.UsageError("nothing to change: give a limit, or `none` to lift one")
-    changed = session.decide(keys.set_limits, key_id, lambda before: _changed(before, limits))
+    changed = session.decide(
+        keys.set_limits, key_id, lambda before: replace(before, **limits.given)
+    )
     output.answer(session, changed, f"{key_id}: {_limits(changed.limits) or 'no limits'}")
 
 
-@key.command("opt-outs")
-@click.argument("key_id", metavar="ID")
-@click.argument(
-    "opt_outs",
-    type=click.Choice([*(one.value for one in OptOut), NONE]),
-    nargs=-1,
-    required=True,
-)
-@pass_session
-def change_opt_outs(session: Session, key_id: str, opt_outs: tuple[str, ...]) -> None:
+@command(key, "opt-outs")
+def change_opt_outs(
+    session: Session,
+    key_id: str = arg("ID"),
+    opt_outs: tuple[str, ...] = arg(
+        type=click.Choice([*(one.value for one in OptOut), NONE]), required=True
+    ),
+) -> None:
     """Set what a data key opts out of; `none` lifts all. In force within two seconds.
 
     canary: its requests always go to the route's own model first, and count in no comparison.
@@ -200,26 +194,24 @@ def change_opt_outs(session: Session, key_id: str, opt_outs: tuple[str, ...]) ->
     output.answer(session, changed, f"{key_id}: {left or 'no opt-outs'}")
 
 
-@key.command()
-@click.argument("key_id", metavar="ID")
-@pass_session
-def revoke(session: Session, key_id: str) -> None:
+@command(key)
+def revoke(session: Session, key_id: str = arg("ID")) -> None:
     """Revoke a key; routers stop taking it within two seconds."""
     session.decide(keys.revoke_key, key_id)
     output.answer(session, {"revoked": key_id}, f"revoked {key_id}")
 
 
-@key.command("sign-in-link")
-@click.argument("key_id", metavar="[ID]", required=False)
-@click.option(
-    "--minutes",
-    type=click.IntRange(1, 24 * 60),
-    default=int(LINK_LASTS.total_seconds()) // 60,
-    show_default=True,
-    help="How long the link waits to be opened.",
-)
-@pass_session
-def print_sign_in_link(session: Session, key_id: str | None, minutes: int) -> None:
+@command(key, "sign-in-link")
+def print_sign_in_link(
+    session: Session,
+    key_id: str | None = arg("[ID]"),
+    *,
+    minutes: int = opt(
+        "How long the link waits to be opened.",
+        type=click.IntRange(1, 24 * 60),
+        default=int(LINK_LASTS.total_seconds()) // 60,
+    ),
+) -> None:
     """Print a link that signs in to the dashboard, once.
 
     Without ID it signs in whoever acts: the operator of this machine, or the owner of the key
@@ -239,11 +231,6 @@ def print_sign_in_link(session: Session, key_id: str | None, minutes: int) -> No
         url,
         advice=f"It signs in once, until {timestamp(made.link_expires_at)}.",
     )
-
-
-def _changed(before: KeyLimits, limits: Mapping[str, Limit]) -> KeyLimits:
-    given = {name: limit for name, limit in limits.items() if limit is not None}
-    return replace(before, **{n: None if v == NONE else v for n, v in given.items()})  # type: ignore[arg-type]  # by name
 
 
 def _limits(limits: KeyLimits | None) -> str:

@@ -12,7 +12,8 @@ import yaml
 
 from harness.app.database import HIDDEN, without_password
 from harness.cli.frame import output
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.command import command, opt
+from harness.cli.frame.session import Session
 from harness.config import json_schema
 from harness.control.serialize import Plain, to_plain
 from harness.domain.errors import InputError
@@ -24,21 +25,21 @@ def config() -> None:
     """The configuration."""
 
 
-@config.command()
+@command(config)
 def schema() -> None:
     """Print the JSON Schema of swapgate.yaml, for editors that complete it."""
     output.document(json_schema())
 
 
-@config.command()
-@click.option(
-    "--origin",
-    is_flag=True,
-    help="Show one setting a line, with where it comes from: file, environment or default.",
-)
-@click.option("--section", default="", metavar="NAME", help="Only this section, with --origin.")
-@pass_session
-def show(session: Session, *, origin: bool, section: str) -> None:
+@command(config)
+def show(
+    session: Session,
+    *,
+    origin: bool = opt(
+        "Show one setting a line, with where it comes from: file, environment or default."
+    ),
+    section: str = opt("Only this section, with --origin.", metavar="NAME", default=""),
+) -> None:
     """Show the settings in force: defaults, file and environment; passwords are hidden."""
     if section and not origin:
         raise InputError("--section goes with --origin: add it")
@@ -50,14 +51,15 @@ def show(session: Session, *, origin: bool, section: str) -> None:
     output.answer(session, shown, text)
 
 
-@config.command()
-@click.option(
-    "--reason",
-    default="",
-    help="Reason; required to change the address or headers of a provider that a route uses.",
-)
-@pass_session
-def apply(session: Session, reason: str) -> None:
+@command(config)
+def apply(
+    session: Session,
+    *,
+    reason: str = opt(
+        "Reason; required to change the address or headers of a provider that a route uses.",
+        default="",
+    ),
+) -> None:
     """Take over what the file says now: providers as they are in it, and new routes.
 
     What a route serves, and its settings, it leaves as they are in the database; it names each

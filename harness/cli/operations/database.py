@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.command import REASON, command, opt
+from harness.cli.frame.session import Session
 from harness.domain.errors import InputError
 from harness.domain.operations.access import Role
 from harness.domain.operations.row_signatures import KeyPurpose
@@ -26,8 +27,7 @@ def db() -> None:
     """The database: its schema, and the signatures of its rows."""
 
 
-@db.command()
-@pass_session
+@command(db)
 def upgrade(session: Session) -> None:
     """Bring the schema to the newest revision; a missing SQLite file is made."""
     from harness.app.database import upgrade_database  # noqa: PLC0415 - `--help` stays quick
@@ -36,20 +36,18 @@ def upgrade(session: Session) -> None:
     output.answer(session, {"upgraded": True}, "the database is at the newest revision")
 
 
-@db.command()
-@click.option(
-    "--reason",
-    required=True,
-    help="Reason for continuing with this database, recorded in the audit log.",
-)
-@click.option(
-    "--above",
-    type=click.IntRange(min=0),
-    default=0,
-    help="Highest revision that any router served, if no file on this machine records it.",
-)
-@pass_session
-def accept_restore(session: Session, reason: str, above: int) -> None:
+@command(db)
+def accept_restore(
+    session: Session,
+    *,
+    reason: str = opt("Reason for continuing with this database, recorded in the audit log."),
+    above: int = opt(
+        "Highest revision that any router served, if no file on this machine records it.",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=False,
+    ),
+) -> None:
     """Go on with a database that was restored from a backup.
 
     Routers refuse a database that is older than what they served. This command opens a new
@@ -70,13 +68,13 @@ def accept_restore(session: Session, reason: str, above: int) -> None:
     )
 
 
-@db.command()
-@click.argument("role")
-@click.option(
-    "--print", "only_show", is_flag=True, help="Print the statements; change nothing."
-)
-@pass_session
-def grant(session: Session, role: str, *, only_show: bool) -> None:
+@command(db)
+def grant(
+    session: Session,
+    role: str,
+    *,
+    only_show: bool = opt("Print the statements; change nothing.", "--print"),
+) -> None:
     """Let the PostgreSQL role ROLE run Swapgate, without owning its tables.
 
     Run it as the tables' owner; running it again changes nothing. ROLE reads and adds rows,
@@ -93,9 +91,8 @@ def grant(session: Session, role: str, *, only_show: bool) -> None:
     output.answer(session, done, statements if only_show else text)
 
 
-@db.command()
-@click.pass_context
-def check(ctx: click.Context) -> None:
+@command(db)
+def check(session: Session) -> int:
     """Compare the database with what this version needs, and verify every signed row.
 
     Names each row that has no signature, or is not what was signed. Exit code 1 where anything
@@ -103,7 +100,6 @@ def check(ctx: click.Context) -> None:
     """
     from harness.app.database import schema_state  # noqa: PLC0415 - as above
 
-    session = ctx.ensure_object(Session)
     state = schema_state(session.settings)
     # Of an older schema, no row can be read.
     faults = () if state.differences else session.context.store.signature_faults()
@@ -120,7 +116,7 @@ def check(ctx: click.Context) -> None:
         )
     else:
         _print_check(state, faults)
-    ctx.exit(1 if state.differences or faults else 0)
+    return 1 if state.differences or faults else 0
 
 
 def _print_check(state: "SchemaState", faults: "Sequence[RowFault]") -> None:
@@ -151,11 +147,10 @@ def print_faults(faults: "Sequence[RowFault]") -> None:
         click.echo(f"… and {len(faults) - MOST_SHOWN} more rows")
 
 
-@db.command("remove-forged")
-@click.option("--reason", required=True, help="Reason, recorded in the audit log.")
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-@pass_session
-def remove_forged(session: Session, reason: str, *, yes: bool) -> None:
+@command(db, "remove-forged")
+def remove_forged(
+    session: Session, *, reason: str = REASON, yes: bool = opt("Do not ask for confirmation.")
+) -> None:
     """Remove the rows whose signature is missing or does not hold.
 
     Shows them first, and asks. Restore rows that somebody changed from a backup instead. Needs
@@ -176,31 +171,24 @@ def remove_forged(session: Session, reason: str, *, yes: bool) -> None:
     _print_result(session, f"removed {count} rows", count)
 
 
-@db.command("rotate-key")
-@click.option(
-    "--purpose",
-    type=click.Choice([key_purpose.value for key_purpose in KeyPurpose]),
-    default=KeyPurpose.CONTROL.value,
-    show_default=True,
-    help="Purpose of the key.",
-)
-@pass_session
-def rotate_key(session: Session, purpose: str) -> None:
+@command(db, "rotate-key")
+def rotate_key(
+    session: Session,
+    *,
+    purpose: KeyPurpose = opt("Purpose of the key.", default=KeyPurpose.CONTROL),
+) -> None:
     """Create a new signing key; signatures of the old one stay valid.
 
     Restart control afterwards, and give every router's `signing.pub` the new line.
     """
     from harness.app.database import rotate_signing_key  # noqa: PLC0415 - as above
 
-    new = rotate_signing_key(session.installation, session.deciding_actor, KeyPurpose(purpose))
+    new = rotate_signing_key(session.installation, session.deciding_actor, purpose)
     _print_result(session, f"the {purpose} key {new.id} signs from now on", 1)
 
 
-@db.command("retire-key")
-@click.argument("key")
-@click.option("--reason", required=True, help="Reason, recorded in the audit log.")
-@pass_session
-def retire_key(session: Session, key: str, reason: str) -> None:
+@command(db, "retire-key")
+def retire_key(session: Session, key: str, *, reason: str = REASON) -> None:
     """Stop accepting signatures of the key KEY.
 
     Before that, every row is checked, and signed anew with the key that signs now. Needs the

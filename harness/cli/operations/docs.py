@@ -23,6 +23,7 @@ from harness.app.router_tables import (
     history_rows,
 )
 from harness.cli.frame import output
+from harness.cli.frame.command import arg, command, opt
 from harness.cli.frame.session import Session
 from harness.cli.reference.config_reference import list_keys, list_policies, list_policy_keys
 from harness.cli.reference.tables import content_tables, error_table, metric_tables, table
@@ -127,18 +128,20 @@ def docs() -> None:
     """The docs that ship with Swapgate."""
 
 
-@docs.command("open")
-@click.argument("page", default="index")
-@click.option("--text", is_flag=True, help="Print the page, and open no browser.")
-@click.pass_context
-def open_page(ctx: click.Context, page: str, *, text: bool) -> None:
+@command(docs, "open")
+def open_page(
+    session: Session,
+    page: str = arg(default="index"),
+    *,
+    text: bool = opt("Print the page, and open no browser."),
+) -> None:
     """Open a page of the docs in the browser, or print it.
 
     PAGE is its path, or the last part of it: `gate`, `reference/config`, `runbook`.
     Without a browser, or where the site is not built, the page is printed.
     """
     found = docs_pages.find_page(page)
-    if ctx.ensure_object(Session).json:
+    if session.json:
         output.document(
             {
                 "page": found.name,
@@ -162,12 +165,11 @@ def open_browser(address: str) -> bool:
         return False
 
 
-@docs.command("list")
-@click.pass_context
-def list_pages(ctx: click.Context) -> None:
+@command(docs, "list")
+def list_pages(session: Session) -> None:
     """List the pages of the docs."""
     output.listing(
-        ctx.ensure_object(Session),
+        session,
         docs_pages.list_pages(),
         lambda page: {"PAGE": page.name, "TITLE": page.title},
         empty="there are no pages",
@@ -175,28 +177,32 @@ def list_pages(ctx: click.Context) -> None:
     )
 
 
-@docs.command(hidden=True)
-@click.option("--check", is_flag=True, help="Write nothing; exit code 1 when one is stale.")
-@click.pass_context
-def generate(ctx: click.Context, *, check: bool) -> None:
+def _program() -> click.Command:
+    return click.get_current_context().find_root().command
+
+
+@command(docs, hidden=True)
+def generate(
+    session: Session, *, check: bool = opt("Write nothing; exit code 1 when one is stale.")
+) -> int:
     """Regenerate the reference pages and the diagrams."""
     stale = {
         path: text
-        for path, text in generated_files(ctx.find_root().command, FOLDER).items()
+        for path, text in generated_files(_program(), FOLDER).items()
         if not path.exists() or path.read_text(encoding="utf-8") != text
     }
     names = [f"docs/{path.relative_to(FOLDER).as_posix()}" for path in stale]
     if not check:
         for path, text in stale.items():
             path.write_text(text, encoding="utf-8")
-    if ctx.ensure_object(Session).json:
+    if session.json:
         output.document({"stale" if check else "written": names})
     elif check:
         for name in names:
             click.echo(f"{name} is stale: run `make docs`")
     else:
         click.echo(f"written: {', '.join(names) or 'nothing had changed'}")
-    ctx.exit(1 if check and stale else 0)
+    return 1 if check and stale else 0
 
 
 def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
@@ -256,10 +262,8 @@ def diagrams() -> dict[str, str]:
 VARIABLE = "_SWAPGATE_COMPLETE"
 
 
-@click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-@click.pass_context
-def completion(ctx: click.Context, shell: str) -> None:
+@command()
+def completion(shell: str = arg(type=click.Choice(["bash", "zsh", "fish"]))) -> None:
     """Print a shell's completion.
 
     Once, for bash: swapgate completion bash > ~/.swapgate-complete, and
@@ -267,4 +271,4 @@ def completion(ctx: click.Context, shell: str) -> None:
     """
     completion_class = get_completion_class(shell)
     assert completion_class is not None  # noqa: S101 - click brings these three
-    click.echo(completion_class(ctx.find_root().command, {}, "swapgate", VARIABLE).source())
+    click.echo(completion_class(_program(), {}, "swapgate", VARIABLE).source())

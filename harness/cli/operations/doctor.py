@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import click
 
 from harness.cli.frame import output
+from harness.cli.frame.command import command, opt
 from harness.cli.frame.duration import FiniteRange
 from harness.cli.frame.session import Session
 from harness.domain.formatting import format_quantity, format_usd
@@ -16,58 +17,40 @@ from harness.domain.formatting import format_quantity, format_usd
 MARKS = {"ok": "ok", "warn": "warn", "fail": "FAIL"}
 
 
-@click.command()
-@click.option(
-    "--tools",
-    "tools",
-    metavar="TARGET",
-    help=(
+@command()
+def doctor(
+    session: Session,
+    *,
+    tools: str | None = opt(
         "Run a tool loop on a target instead, and compare what it does with what is declared. "
         "TARGET: an id, PROVIDER/MODEL, which need not be registered, or a route, for all of "
-        "its targets."
+        "its targets.",
+        metavar="TARGET",
     ),
-)
-@click.option(
-    "--live",
-    "live",
-    metavar="PROVIDER[/MODEL]",
-    help=(
+    live: str | None = opt(
         "Try a provider's model with its own key instead, or all registered models of a "
-        "provider: answers, streams, tools and errors. It costs money, and needs --max-usd."
+        "provider: answers, streams, tools and errors. It costs money, and needs --max-usd.",
+        metavar="PROVIDER[/MODEL]",
     ),
-)
-@click.option(
-    "--max-usd",
-    type=FiniteRange(min=0, min_open=True),
-    help="With --live: most US dollars for the run. A call that could exceed them is not made.",
-)
-@click.option(
-    "--max-tokens-in-all",
-    type=click.IntRange(min=1),
-    help="With --live: most tokens for the run; needed for a model without a known price.",
-)
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=FiniteRange(min=0, min_open=True),
-    default=120.0,
-    show_default=True,
-    help="Seconds for the tool loop on one target; with --live for each answer, too.",
-)
-@click.pass_context
-def doctor(
-    ctx: click.Context,
-    tools: str | None,
-    live: str | None,
-    max_usd: float | None,
-    max_tokens_in_all: int | None,
-    timeout_s: float,
-) -> None:
+    max_usd: float | None = opt(
+        "With --live: most US dollars for the run. A call that could exceed them is not made.",
+        type=FiniteRange(min=0, min_open=True),
+    ),
+    max_tokens_in_all: int | None = opt(
+        "With --live: most tokens for the run; needed for a model without a known price.",
+        type=click.IntRange(min=1),
+    ),
+    timeout_s: float = opt(
+        "Seconds for the tool loop on one target; with --live for each answer, too.",
+        "--timeout",
+        type=FiniteRange(min=0, min_open=True),
+        default=120.0,
+    ),
+) -> int:
     """Check the installation, and say what to fix.
 
     Exit code 1 when a check fails; a warning is no failure.
     """
-    session = ctx.ensure_object(Session)
     if live is not None and tools is not None:
         raise click.UsageError("--live includes the tool loop: leave --tools out")
     if live is None and (max_usd is not None or max_tokens_in_all is not None):
@@ -77,9 +60,9 @@ def doctor(
             raise click.UsageError(
                 "--live costs money: set the most that it may spend with --max-usd"
             )
-        ctx.exit(0 if _live(session, live, max_usd, max_tokens_in_all, timeout_s) else 1)
+        return 0 if _live(session, live, max_usd, max_tokens_in_all, timeout_s) else 1
     if tools is not None:
-        ctx.exit(0 if _tools(session, tools, timeout_s) else 1)
+        return 0 if _tools(session, tools, timeout_s) else 1
     from harness.app.doctor import checks  # noqa: PLC0415 - `--help` stays quick
 
     findings = list(checks.all_checks(lambda: session.settings, lambda: session.context))
@@ -96,7 +79,7 @@ def doctor(
         empty="",
         as_document=lambda rows: {"ok": not failed, "checks": rows},
     )
-    ctx.exit(1 if failed else 0)
+    return 1 if failed else 0
 
 
 def _tools(session: Session, name: str, timeout_s: float) -> bool:

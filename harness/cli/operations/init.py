@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.command import command, opt
+from harness.cli.frame.session import Session
 from harness.domain.config_conversion import ConversionOutcome
 
 if TYPE_CHECKING:
@@ -25,22 +26,19 @@ _MARKS = {
 }
 
 
-@click.command()
-@click.option(
-    "--guided",
-    is_flag=True,
-    help="Ask for a first provider, route and proposal, and make them.",
-)
-@click.option(
-    "--from",
-    "source",
-    nargs=2,
-    type=(click.Choice(GATEWAYS), click.Path(path_type=Path)),
-    metavar="GATEWAY FILE",
-    help="Take over the configuration of LiteLLM's proxy.",
-)
-@pass_session
-def init(session: Session, *, guided: bool, source: tuple[str, Path] | None) -> None:
+@command()
+def init(
+    session: Session,
+    *,
+    guided: bool = opt("Ask for a first provider, route and proposal, and make them."),
+    source: tuple[str, Path] | None = opt(
+        "Take over the configuration of LiteLLM's proxy.",
+        "--from",
+        nargs=2,
+        type=(click.Choice(GATEWAYS), click.Path(path_type=Path)),
+        metavar="GATEWAY FILE",
+    ),
+) -> None:
     """Set up Swapgate in this folder.
 
     Writes swapgate.yaml and its schema, makes the folder for state with the secret and the

@@ -5,11 +5,10 @@
 import click
 
 from harness.cli.frame import output
+from harness.cli.frame.command import REASON, arg, command
 from harness.cli.frame.output import timestamp
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.session import Session
 from harness.control.operations import dashboard_sessions, people
-
-REASON = click.option("--reason", required=True, help="Reason, recorded in the audit log.")
 
 
 @click.group()
@@ -17,8 +16,7 @@ def person() -> None:
     """People: who of the principals is one person, and who is signed in."""
 
 
-@person.command("list")
-@pass_session
+@command(person, "list")
 def list_people(session: Session) -> None:
     """List the principals: who acts with a key, by single sign-on, or on this machine.
 
@@ -41,12 +39,10 @@ def list_people(session: Session) -> None:
     )
 
 
-@person.command()
-@click.argument("name")
-@click.argument("person_name", metavar="PERSON")
-@REASON
-@pass_session
-def link(session: Session, name: str, person_name: str, reason: str) -> None:
+@command(person)
+def link(
+    session: Session, name: str, person_name: str = arg("PERSON"), *, reason: str = REASON
+) -> None:
     """Declare that NAME is the same person as PERSON.
 
     Neither approves what the other proposed from then on. Who comes by single sign-on can be
@@ -56,11 +52,8 @@ def link(session: Session, name: str, person_name: str, reason: str) -> None:
     output.answer(session, made, f"{name} and {person_name} are one person")
 
 
-@person.command()
-@click.argument("name")
-@REASON
-@pass_session
-def separate(session: Session, name: str, reason: str) -> None:
+@command(person)
+def separate(session: Session, name: str, *, reason: str = REASON) -> None:
     """Declare that NAME is nobody else here.
 
     Somebody of single sign-on needs this, or a `link`, to approve what was proposed with a key,
@@ -70,8 +63,7 @@ def separate(session: Session, name: str, reason: str) -> None:
     output.answer(session, made, f"{name} is nobody else here")
 
 
-@person.command()
-@pass_session
+@command(person)
 def sessions(session: Session) -> None:
     """List who is signed in to the dashboard, the last one first.
 
@@ -92,11 +84,10 @@ def sessions(session: Session) -> None:
     )
 
 
-@person.command("sign-out")
-@click.argument("session_id", metavar="SESSION")
-@REASON
-@pass_session
-def sign_out(session: Session, session_id: str, reason: str) -> None:
+@command(person, "sign-out")
+def sign_out(
+    session: Session, session_id: str = arg("SESSION"), *, reason: str = REASON
+) -> None:
     """End somebody's session in the dashboard, at once."""
     ended = session.decide(dashboard_sessions.end_another, session_id, reason)
     output.answer(session, ended, f"{ended.name} is signed out of {ended.id}")

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import click
 
-from harness.cli.frame.session import KEY_VARIABLE, Session, pass_session
+from harness.cli.frame.command import command, opt
+from harness.cli.frame.session import KEY_VARIABLE, Session
 from harness.imports import leave_modules_alone, pause_garbage_collection
 
 WHAT = {
@@ -36,23 +37,15 @@ BESIDE = {
     part: {option.lstrip("-").replace("-", "_"): True for option in options}
     for part, options in MORE.items()
 }
-_beside_others = click.option(
-    BESIDE_OTHERS,
-    is_flag=True,
-    hidden=True,
-    help="Started by `serve all`, which says the addresses.",
+_BESIDE_OTHERS = opt(
+    "Started by `serve all`, which says the addresses.", BESIDE_OTHERS, hidden=True
 )
 
 
-def command(*words: str, config: Path | None = None) -> list[str]:
+def own_command(*words: str, config: Path | None = None) -> list[str]:
     """The argv that runs one of our commands in a process of its own."""
     chosen = ["--config", str(config)] if config else []
     return [sys.executable, "-m", "swapgate", *chosen, *words]
-
-
-def _config(context: click.Context) -> Path | None:
-    given = context.find_root().params.get("config")
-    return Path(given) if given else None
 
 
 @click.group()
@@ -60,60 +53,53 @@ def serve() -> None:
     """Run Swapgate's processes."""
 
 
-@serve.command()
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 256),
-    metavar="N",
-    help="Number of worker processes; by default router.workers of the configuration.",
-)
-@click.option(
-    "--beside-control",
-    is_flag=True,
-    hidden=True,
-    help="Started with a control plane, which brings in the file's routes.",
-)
-@click.pass_context
-def router(context: click.Context, workers: int | None, *, beside_control: bool) -> None:
+@command(serve)
+def router(
+    session: Session,
+    *,
+    workers: int | None = opt(
+        "Number of worker processes; by default router.workers of the configuration.",
+        type=click.IntRange(1, 256),
+        metavar="N",
+    ),
+    beside_control: bool = opt(
+        "Started with a control plane, which brings in the file's routes.", hidden=True
+    ),
+) -> None:
     """Serve production traffic: the OpenAI-compatible API.
 
     SIGTERM lets requests end; SIGHUP reads the configuration again, without losing one.
     """
     from harness.app import data_plane  # noqa: PLC0415 - `--help` stays quick
 
-    with _announced(context, "router", beside_others=beside_control):
-        code = data_plane.serve_router(_config(context), workers, beside_control=beside_control)
+    with _announced(session, "router", beside_others=beside_control):
+        code = data_plane.serve_router(session.config, workers, beside_control=beside_control)
     raise SystemExit(code)
 
 
-@serve.command()
-@_beside_others
-@click.pass_context
-def control(context: click.Context, *, beside_others: bool) -> None:
+@command(serve)
+def control(session: Session, *, beside_others: bool = _BESIDE_OTHERS) -> None:
     """Run the reconcile loop, eval workers and the management API."""
-    _run_part(context, "control", beside_others=beside_others)
+    _run_part(session, "control", beside_others=beside_others)
 
 
-@serve.command()
-@click.pass_context
-def agents(context: click.Context) -> None:
+@command(serve)
+def agents(session: Session) -> None:
     """Serve agents: their sessions over HTTP, below the router's /agents.
 
     SIGTERM lets answers end for as long as the router's requests may take.
     """
-    _run_part(context, "agents", beside_others=True)
+    _run_part(session, "agents", beside_others=True)
 
 
-@serve.command()
-@_beside_others
-@click.pass_context
-def ui(context: click.Context, *, beside_others: bool) -> None:
+@command(serve)
+def ui(session: Session, *, beside_others: bool = _BESIDE_OTHERS) -> None:
     """Serve the dashboard."""
-    _run_part(context, "ui", beside_others=beside_others)
+    _run_part(session, "ui", beside_others=beside_others)
 
 
 @contextmanager
-def _announced(context: click.Context, part: str, *, beside_others: bool) -> Iterator[None]:
+def _announced(session: Session, part: str, *, beside_others: bool) -> Iterator[None]:
     """Says on a terminal where a part that was started alone is, as soon as it answers; a log
     has its lines alone.
     """
@@ -123,24 +109,24 @@ def _announced(context: click.Context, part: str, *, beside_others: bool) -> Ite
     from harness.app import processes  # noqa: PLC0415 - `--help` stays quick
     from harness.app.installation import load_settings  # noqa: PLC0415 - as above
 
-    settings = load_settings(_config(context))
+    settings = load_settings(session.config)
     with processes.announcing(settings, [part], lambda text: click.echo(text, err=True)):
         yield
 
 
-def _run_part(context: click.Context, part: str, *, beside_others: bool) -> None:
+def _run_part(session: Session, part: str, *, beside_others: bool) -> None:
     """Run a part once its database and its port are found to be in order."""
     from harness.app.database import require_database  # noqa: PLC0415 - `--help` stays quick
     from harness.app.installation import load_settings  # noqa: PLC0415 - as above
     from harness.app.processes import require_port  # noqa: PLC0415 - as above
 
-    settings = load_settings(_config(context))
+    settings = load_settings(session.config)
     # The dashboard says on its pages what is wrong with the database.
     if part != "ui":
         require_database(settings)
     require_port(getattr(settings, part), what=WHAT[part], setting=f"{part}.port")
-    with _announced(context, part, beside_others=beside_others):
-        _run_entry_point(ENTRY_POINTS[part], _config(context))
+    with _announced(session, part, beside_others=beside_others):
+        _run_entry_point(ENTRY_POINTS[part], session.config)
 
 
 def _run_entry_point(entry_point: str, config: Path | None, *more: str) -> None:
@@ -153,9 +139,8 @@ def _run_entry_point(entry_point: str, config: Path | None, *more: str) -> None:
     main([*chosen, *more])
 
 
-@serve.command(name="all")
-@click.pass_context
-def serve_all(context: click.Context) -> None:
+@command(serve, "all")
+def serve_all(session: Session) -> None:
     """Router, control plane, agents and dashboard together; Ctrl-C ends all of them.
 
     Prints their addresses once they answer. `agents.enabled: false` leaves the agents out.
@@ -164,13 +149,13 @@ def serve_all(context: click.Context) -> None:
     from harness.app.database import import_store, require_database  # noqa: PLC0415 - as above
     from harness.app.installation import load_settings  # noqa: PLC0415 - as above
 
-    config = _config(context)
+    config = session.config
     settings = load_settings(config)
     require_database(settings)
     parts = [part for part in PARTS if part != "agents" or settings.agents.enabled]
     processes.require_ports(settings, {part: WHAT[part] for part in parts})
     commands: dict[str, Sequence[str]] = {
-        part: command("serve", part, *MORE.get(part, ()), config=config) for part in parts
+        part: own_command("serve", part, *MORE.get(part, ()), config=config) for part in parts
     }
 
     def say(text: str) -> None:
@@ -185,26 +170,23 @@ def serve_all(context: click.Context) -> None:
     if isinstance(code, int):
         raise SystemExit(code)
     # A process of the part's own from here on.
-    context.invoke(serve.commands[code], **BESIDE.get(code, {}))
+    click.get_current_context().invoke(serve.commands[code], **BESIDE.get(code, {}))
 
 
-@click.command()
-@click.option(
-    "--http", is_flag=True, help="Serve streamable HTTP, at /mcp, with callers' keys."
-)
-@click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address to listen on, for --http."
-)
-@click.option("--port", default=8086, show_default=True, help="Port, for --http.")
-@click.option(
-    "--session",
-    "agent_session",
-    default="",
-    metavar="ID",
-    help="The agent's session in whose name switch_model and spawn are called.",
-)
-@pass_session
-def mcp(session: Session, *, http: bool, host: str, port: int, agent_session: str) -> None:
+@command()
+def mcp(
+    session: Session,
+    *,
+    http: bool = opt("Serve streamable HTTP, at /mcp, with callers' keys."),
+    host: str = opt("Address to listen on, for --http.", default="127.0.0.1"),
+    port: int = opt("Port, for --http.", default=8086),
+    agent_session: str = opt(
+        "The agent's session in whose name switch_model and spawn are called.",
+        "--session",
+        metavar="ID",
+        default="",
+    ),
+) -> None:
     """Serve tools to agents over MCP: on stdin and stdout, or over HTTP.
 
     An agent may look, and propose a swap; it can never approve one. On stdin and stdout it acts
@@ -225,22 +207,20 @@ def mcp(session: Session, *, http: bool, host: str, port: int, agent_session: st
     _run_entry_point("harness.api.mcp.process:main", session.config, *chosen)
 
 
-@click.command()
-@click.option(
-    "--slots",
-    type=click.IntRange(1, 256),
-    default=2,
-    show_default=True,
-    help="Eval runs of this host at a time, each in a process of its own.",
-)
-@click.option(
-    "--provider",
-    "providers",
-    multiple=True,
-    help="Take only runs whose target this provider serves; may be given several times.",
-)
-@click.pass_context
-def worker(context: click.Context, slots: int, providers: tuple[str, ...]) -> None:
+@command()
+def worker(
+    session: Session,
+    *,
+    slots: int = opt(
+        "Eval runs of this host at a time, each in a process of its own.",
+        type=click.IntRange(1, 256),
+        default=2,
+    ),
+    providers: tuple[str, ...] = opt(
+        "Take only runs whose target this provider serves; may be given several times.",
+        "--provider",
+    ),
+) -> None:
     """Take eval runs from the queue that the workers of all hosts share.
 
     Needs `control.queue: procrastinate` in the configuration, and PostgreSQL. Start it on as
@@ -249,51 +229,40 @@ def worker(context: click.Context, slots: int, providers: tuple[str, ...]) -> No
     """
     from harness.app.worker_host import run_worker_host  # noqa: PLC0415 - as above
 
-    run_worker_host(_config(context), slots=slots, providers=providers)
+    run_worker_host(session.config, slots=slots, providers=providers)
 
 
-@click.command(hidden=True)
-@click.argument("run")
-@click.option("--owner", required=True, help="This worker's name on the lease.")
-@click.option(
-    "--parent",
-    type=int,
-    required=True,
-    help="Process id of the parent; the worker ends with it.",
-)
-@click.pass_context
-def eval_worker(context: click.Context, run: str, owner: str, parent: int) -> None:
+@command(hidden=True)
+def eval_worker(
+    session: Session,
+    run: str,
+    *,
+    owner: str = opt("This worker's name on the lease."),
+    parent: int = opt("Process id of the parent; the worker ends with it."),
+) -> None:
     """Ask and score what one eval run still lacks."""
     from harness.app.eval_workers import run_worker  # noqa: PLC0415 - `--help` stays quick
 
-    run_worker(_config(context), run, owner=owner, parent=parent)
+    run_worker(session.config, run, owner=owner, parent=parent)
 
 
-@click.command(hidden=True)
-@click.option(
-    "--channel", type=int, required=True, help="File descriptor of the channel to the parent."
-)
-@click.pass_context
-def eval_worker_template(context: click.Context, channel: int) -> None:
+@command(hidden=True)
+def eval_worker_template(
+    session: Session, *, channel: int = opt("File descriptor of the channel to the parent.")
+) -> None:
     """Fork eval workers for the runs that the parent names."""
     from harness.app.eval_workers import run_worker_template  # noqa: PLC0415 - as above
 
-    run_worker_template(_config(context), channel=channel)
+    run_worker_template(session.config, channel=channel)
 
 
-@click.command(hidden=True)
-@click.option("--slot", type=int, required=True, help="Number of this worker.")
-@click.option(
-    "--channel", type=int, required=True, help="File descriptor of the channel to the parent."
-)
-@click.option(
-    "--listen",
-    "listeners",
-    type=int,
-    multiple=True,
-    help="File descriptor of a listening socket.",
-)
-def router_worker(slot: int, channel: int, listeners: tuple[int, ...]) -> None:  # noqa: ARG001 - the slot tells workers apart in `ps`
+@command(hidden=True)
+def router_worker(
+    *,
+    slot: int = opt("Number of this worker."),  # noqa: ARG001 - it tells workers apart in `ps`
+    channel: int = opt("File descriptor of the channel to the parent."),
+    listeners: tuple[int, ...] = opt("File descriptor of a listening socket.", "--listen"),
+) -> None:
     """Serve requests for `swapgate serve router`, which sends the settings on stdin."""
     from harness.app.router_process import run_router_worker  # noqa: PLC0415 - as above
 

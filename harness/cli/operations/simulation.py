@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
+from harness.cli.frame.command import arg, command, opt
 from harness.cli.frame.duration import FiniteRange
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.session import Session
 from harness.domain.errors import InputError
 from harness.domain.settings import ControlSettings, http_url
 from harness.imports import leave_modules_alone
@@ -77,47 +78,29 @@ def sim(
     )
 
 
-@sim.command()
-@click.argument("names", metavar="[ROUTE]...", nargs=-1)
-@click.option(
-    "--rate",
-    type=FiniteRange(min=0.1, max=2000.0),
-    default=50.0,
-    show_default=True,
-    help="Requests per second on each route, each of a new user.",
-)
-@click.option(
-    "--for",
-    "seconds",
-    type=FiniteRange(min=0.0, min_open=True),
-    metavar="SECONDS",
-    help="End after so many seconds; by default on Ctrl-C.",
-)
-@click.option(
-    "--until-settled",
-    is_flag=True,
-    help="End when each route's open proposal has: promoted, closed or rolled back.",
-)
-@click.option(
-    "--url", metavar="URL", help="The router's address. [default: as configured]", default=""
-)
-@click.option(
-    "--key-env",
-    metavar="NAME",
-    default=KEY_VARIABLE,
-    show_default=True,
-    help="Environment variable that holds the client key.",
-)
-@pass_session
+@command(sim)
 def traffic(
     session: Session,
+    names: tuple[str, ...] = arg("[ROUTE]..."),
     *,
-    names: tuple[str, ...],
-    rate: float,
-    seconds: float | None,
-    until_settled: bool,
-    url: str,
-    key_env: str,
+    rate: float = opt(
+        "Requests per second on each route, each of a new user.",
+        type=FiniteRange(min=0.1, max=2000.0),
+        default=50.0,
+    ),
+    seconds: float | None = opt(
+        "End after so many seconds; by default on Ctrl-C.",
+        "--for",
+        type=FiniteRange(min=0.0, min_open=True),
+        metavar="SECONDS",
+    ),
+    until_settled: bool = opt(
+        "End when each route's open proposal has: promoted, closed or rolled back."
+    ),
+    url: str = opt("The router's address. [default: as configured]", metavar="URL", default=""),
+    key_env: str = opt(
+        "Environment variable that holds the client key.", metavar="NAME", default=KEY_VARIABLE
+    ),
 ) -> None:
     """Send requests of simulated users to the router, and say how their routes fare.
 
@@ -150,11 +133,12 @@ def traffic(
         raise SystemExit(TIMED_OUT)
 
 
-@click.command()
-@click.option("--once", is_flag=True, help="End by itself.")
-@click.option("--swap", is_flag=True, help="Exchange the skills of the candidates.")
-@click.pass_context
-def demo(context: click.Context, *, once: bool, swap: bool) -> None:
+@command()
+def demo(
+    *,
+    once: bool = opt("End by itself."),
+    swap: bool = opt("Exchange the skills of the candidates."),
+) -> int:
     """Show what Swapgate does, with simulated providers and real processes.
 
     One candidate is promoted, one stopped, one rolled back, a provider is lost, and an agent's
@@ -163,4 +147,4 @@ def demo(context: click.Context, *, once: bool, swap: bool) -> None:
     leave_modules_alone()
     from harness.app.demo.director import run_demo  # noqa: PLC0415 - `--help` stays quick
 
-    context.exit(run_demo(once=once, swap=swap))
+    return run_demo(once=once, swap=swap)

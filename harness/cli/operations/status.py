@@ -13,8 +13,9 @@ import click
 
 from harness.app.processes import describe_missing_control
 from harness.cli.frame import output
-from harness.cli.frame.session import Session, pass_session
-from harness.cli.frame.watching import Watched, watch, watch_option
+from harness.cli.frame.command import WATCH, command
+from harness.cli.frame.session import Session
+from harness.cli.frame.watching import Watched, watch
 from harness.control.agents.switch_alerts import SwitchRequestView, view_switch
 from harness.control.operations.alerts import AlertView
 from harness.control.operations.queries import list_alerts
@@ -45,8 +46,7 @@ from harness.domain.pagination import INVALID_ROWS_HINT, Page
 from harness.domain.routing.table import FIRST_ROUTE_STEP
 
 
-@click.command()
-@pass_session
+@command()
 def spending(session: Session) -> None:
     """Show what evals, judges, shadows, drift checks and agents cost in this month (UTC)."""
     report = load_report(session.context)
@@ -126,10 +126,8 @@ class _Standing:
         )
 
 
-@click.command()
-@watch_option
-@pass_session
-def status(session: Session, *, watched: bool) -> None:
+@command()
+def status(session: Session, *, watched: bool = WATCH) -> None:
     """Show where things stand, and what waits for a person.
 
     `swapgate` alone does the same.

@@ -1,12 +1,12 @@
 """`swapgate proof` writes what a swap rests on into a file, and verifies such a file."""
 
-import sys
 from pathlib import Path
 
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.command import EXISTING_FILE, FILE, arg, command, opt
+from harness.cli.frame.session import Session
 from harness.control.serialize import to_plain
 from harness.domain.errors import Conflict
 from harness.domain.formatting import escape_controls
@@ -15,25 +15,15 @@ from harness.domain.proposals.proposal import ProposalPhase
 FORMATS = ("markdown", "junit")
 
 
-@click.command("report")
-@click.argument("proposal_id", metavar="ID")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(FORMATS),
-    default="markdown",
-    show_default=True,
-    help="What to write.",
-)
-@click.option(
-    "--output",
-    "file",
-    type=click.Path(path_type=Path),
-    help="A file. [default: standard output]",
-)
-@pass_session
+@command(name="report")
 def proposal_report(
-    session: Session, *, proposal_id: str, form: str, file: Path | None
+    session: Session,
+    proposal_id: str = arg("ID"),
+    *,
+    form: str = opt(
+        "What to write.", "--format", type=click.Choice(FORMATS), default="markdown"
+    ),
+    file: Path | None = opt("A file. [default: standard output]", "--output"),
 ) -> None:
     """Write a comparison as a document.
 
@@ -63,19 +53,19 @@ def proof() -> None:
     """Proofs: what one swap rests on, in a file that others can verify."""
 
 
-@proof.command()
-@click.argument("proposal_id", metavar="PROPOSAL")
-@click.option(
-    "-o",
-    "--output",
-    "file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default="proof.json",
-    show_default=True,
-    help="The file to write.",
-)
-@pass_session
-def export(session: Session, *, proposal_id: str, file: Path) -> None:
+@command(proof)
+def export(
+    session: Session,
+    proposal_id: str = arg("PROPOSAL"),
+    *,
+    file: Path = opt(
+        "The file to write.",
+        "-o",
+        "--output",
+        type=FILE,
+        default="proof.json",
+    ),
+) -> None:
     """Write the proof of a proposal.
 
     It has the signed rows of the plans, pins, policy, scores, verdict, approvals and changes of
@@ -103,16 +93,16 @@ def export(session: Session, *, proposal_id: str, file: Path) -> None:
         click.echo(f"{file}: verify it with `swapgate proof verify {file} --key signing.pub`")
 
 
-@proof.command()
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option(
-    "--key",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    required=True,
-    help="The installation's public keys: its file `signing.pub`.",
-)
-@click.pass_context
-def verify(ctx: click.Context, *, file: Path, key: Path) -> None:
+@command(proof)
+def verify(
+    session: Session,
+    file: Path = arg(type=EXISTING_FILE),
+    *,
+    key: Path = opt(
+        "The installation's public keys: its file `signing.pub`.",
+        type=EXISTING_FILE,
+    ),
+) -> int:
     """Verify a proof, and say what it shows.
 
     It needs no database, no secret and no configuration. It checks each signature, computes the
@@ -122,7 +112,7 @@ def verify(ctx: click.Context, *, file: Path, key: Path) -> None:
     from harness.app.proof import verify_proof  # noqa: PLC0415 - `--help` stays quick
 
     found = verify_proof(file, key)
-    if ctx.ensure_object(Session).json:
+    if session.json:
         output.document({"holds": found.holds, "found": to_plain(found)})
     else:
         for sentence in found.shown:
@@ -130,4 +120,4 @@ def verify(ctx: click.Context, *, file: Path, key: Path) -> None:
         for fault in found.faults:
             click.echo(f"DOES NOT HOLD: {escape_controls(fault)}")
         click.echo("The proof holds." if found.holds else "The proof does not hold.")
-    sys.exit(0 if found.holds else DOES_NOT_HOLD)
+    return 0 if found.holds else DOES_NOT_HOLD

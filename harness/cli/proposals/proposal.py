@@ -7,10 +7,11 @@ from collections.abc import Mapping
 import click
 
 from harness.cli.frame import output
+from harness.cli.frame.command import OPTIONAL_REASON, PAGE, WATCH, arg, command, opt
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
-from harness.cli.frame.output import page_options, timestamp
-from harness.cli.frame.session import Session, pass_session
-from harness.cli.frame.watching import Watched, watch, watch_option
+from harness.cli.frame.output import timestamp
+from harness.cli.frame.session import Session
+from harness.cli.frame.watching import Watched, watch
 from harness.cli.proposals import comparison
 from harness.cli.proposals.verdict_wait import load_progress
 from harness.control.canary.status import list_canaries
@@ -42,19 +43,14 @@ def proposal() -> None:
     """Proposals: requests to swap a route's model."""
 
 
-@proposal.command("list")
-@click.option("--route", help="Only this route's.")
-@click.option("--open", "open_only", is_flag=True, help="Only those that have not ended.")
-@click.option("--decided", "decided_only", is_flag=True, help="Only those that have ended.")
-@page_options
-@pass_session
+@command(proposal, "list")
 def list_proposals(
     session: Session,
     *,
-    route: str | None,
-    open_only: bool,
-    decided_only: bool,
-    page_request: PageRequest,
+    route: str | None = opt("Only this route's."),
+    open_only: bool = opt("Only those that have not ended.", "--open"),
+    decided_only: bool = opt("Only those that have ended.", "--decided"),
+    page_request: PageRequest = PAGE,
 ) -> None:
     """List the proposals, the newest first."""
     if open_only and decided_only:
@@ -87,11 +83,8 @@ def _verdict_words(verdict: str | None, known: Mapping[str, Verdict]) -> str | N
     return known[verdict].words if verdict in known else INVALID_ROWS_HINT
 
 
-@proposal.command()
-@click.argument("proposal_id", metavar="ID")
-@watch_option
-@pass_session
-def show(session: Session, proposal_id: str, *, watched: bool) -> None:
+@command(proposal)
+def show(session: Session, proposal_id: str = arg("ID"), *, watched: bool = WATCH) -> None:
     """Show a proposal: verdict, figures by suite, reason, canary."""
     context = session.context
     if watched:
@@ -198,17 +191,18 @@ def _print_review(proposal_review: ProposalReview) -> None:
         output.table(["CHANGED (UTC)", "BY", "WHAT", "HOW"], rows, empty="")
 
 
-@proposal.command()
-@click.argument("proposal_id", metavar="ID")
-@click.option("--reason", default="", help="Reason, recorded in the audit log.")
-@click.option(
-    "--change",
-    default="",
-    metavar="REFERENCE",
-    help="Change request in your own system. [default: the proposal's]",
-)
-@pass_session
-def approve(session: Session, proposal_id: str, reason: str, change: str) -> None:
+@command(proposal)
+def approve(
+    session: Session,
+    proposal_id: str = arg("ID"),
+    *,
+    reason: str = OPTIONAL_REASON,
+    change: str = opt(
+        "Change request in your own system. [default: the proposal's]",
+        metavar="REFERENCE",
+        default="",
+    ),
+) -> None:
     """Let a passed proposal into its canary. The proposer cannot.
 
     `swapgate proposal show` says what needs approval and what changed on its route in 90 days.
@@ -225,21 +219,22 @@ def approve(session: Session, proposal_id: str, reason: str, change: str) -> Non
             output.note(remark)
 
 
-@proposal.command()
-@click.argument("proposal_id", metavar="ID")
-@click.option("--reason", required=True, help="Reason, shown to the proposer.")
-@pass_session
-def reject(session: Session, proposal_id: str, reason: str) -> None:
+@command(proposal)
+def reject(
+    session: Session,
+    proposal_id: str = arg("ID"),
+    *,
+    reason: str = opt("Reason, shown to the proposer."),
+) -> None:
     """End a proposal that waits for approval."""
     made = session.decide(decisions.refuse_proposal, proposal_id, reason)
     output.answer(session, made, f"{made.id} is rejected")
 
 
-@proposal.command()
-@click.argument("proposal_id", metavar="ID")
-@click.option("--reason", default="", help="Reason, recorded in the audit log.")
-@pass_session
-def cancel(session: Session, proposal_id: str, reason: str) -> None:
+@command(proposal)
+def cancel(
+    session: Session, proposal_id: str = arg("ID"), *, reason: str = OPTIONAL_REASON
+) -> None:
     """Take an open proposal back, before its canary."""
     made = session.decide(decisions.cancel_proposal, proposal_id, reason)
     output.answer(session, made, f"{made.id} is cancelled")

@@ -3,14 +3,14 @@ what is stored, and says whether it is the same; or what other terms would have 
 proof).
 """
 
-import sys
 from collections.abc import Sequence
 
 import click
 
 from harness.cli.frame import output
+from harness.cli.frame.command import arg, command, opt
 from harness.cli.frame.output import timestamp
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.session import Session
 from harness.cli.proposals.comparison import HEADINGS, suite_rows
 from harness.control.canary import audit
 from harness.control.canary.audit import ReplayedAction
@@ -31,35 +31,16 @@ NO_PROOF = (
 )
 
 
-@click.command()
-@click.argument("decision", metavar="VERDICT|ACTION")
-@click.option(
-    "--claim",
-    type=click.Choice([claim.value for claim in Claim]),
-    help="Decide again with this claim.",
-)
-@click.option(
-    "--margin", type=float, metavar="SHARE", help="Decide again with this allowed loss."
-)
-@click.option(
-    "--alpha", type=float, metavar="SHARE", help="Decide again with this error probability."
-)
-@click.option(
-    "--min-saving",
-    type=float,
-    metavar="SHARE",
-    help="Decide again with this required saving.",
-)
-@pass_session
+@command()
 def replay(
     session: Session,
+    decision: str = arg("VERDICT|ACTION"),
     *,
-    decision: str,
-    claim: str | None,
-    margin: float | None,
-    alpha: float | None,
-    min_saving: float | None,
-) -> None:
+    claim: Claim | None = opt("Decide again with this claim."),
+    margin: float | None = opt("Decide again with this allowed loss.", metavar="SHARE"),
+    alpha: float | None = opt("Decide again with this error probability.", metavar="SHARE"),
+    min_saving: float | None = opt("Decide again with this required saving.", metavar="SHARE"),
+) -> int:
     """Decide a verdict again from what is stored.
 
     It must come out the same, to the byte. VERDICT is its id, or a proposal's. With --claim,
@@ -72,14 +53,15 @@ def replay(
     if decision.isdigit():
         if terms_given:
             raise InputError("other terms are for verdicts: an action has none of its own")
-        sys.exit(0 if _replay_action(session, int(decision)) else DIFFERS)
+        return 0 if _replay_action(session, int(decision)) else DIFFERS
     if not terms_given:
         found = verdict_replay.replay_verdict(session.context, decision)
         _print_replayed(session, found)
-        sys.exit(0 if found.agrees else DIFFERS)
-    terms = OtherTerms(Claim(claim) if claim else None, margin, alpha, min_saving)
+        return 0 if found.agrees else DIFFERS
+    terms = OtherTerms(claim, margin, alpha, min_saving)
     verdict = verdict_replay.what_if(session.context, decision, terms)
     _print_what_if(decision, verdict, as_json=session.json)
+    return 0
 
 
 def _replay_action(session: Session, number: int) -> bool:

@@ -10,8 +10,9 @@ import click
 
 from harness.app.processes import describe_missing_control
 from harness.cli.frame import output
+from harness.cli.frame.command import arg, command, opt
 from harness.cli.frame.duration import FiniteRange
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.session import Session
 from harness.cli.proposals import comparison, verdict_wait
 from harness.cli.proposals.estimate import planning_json, print_planning
 from harness.control.canary import duration_estimate
@@ -32,11 +33,13 @@ from harness.gate.planning.ramp import StepPlan
 from harness.gate.text.sentences import share_text
 
 
-@click.command("plan")
-@click.argument("route")
-@click.option("--policy", help="Name of a policy. [default: the route's]")
-@pass_session
-def plan_ramp(session: Session, route: str, policy: str | None) -> None:
+@command(name="plan")
+def plan_ramp(
+    session: Session,
+    route: str,
+    *,
+    policy: str | None = opt("Name of a policy. [default: the route's]"),
+) -> None:
     """Say how long a canary on ROUTE takes at today's traffic."""
     plan = duration_estimate.estimate_for_route(session.context, route, policy)
     if session.json:
@@ -81,74 +84,45 @@ def plan_json(plan: RampPlan) -> dict[str, object]:
     }
 
 
-@click.command("create")
-@click.argument("route")
-@click.argument("candidates", metavar="CANDIDATE...", nargs=-1, required=True)
-@click.option(
-    "--claim",
-    type=click.Choice([claim.value for claim in Claim]),
-    help="What the candidate has to show. [default: as the policy says]",
-)
-@click.option(
-    "--margin",
-    type=float,
-    metavar="SHARE",
-    help="Allowed loss, a share of 1: 0.05 is 5 points. [default: as the policy says]",
-)
-@click.option(
-    "--min-saving",
-    type=float,
-    metavar="SHARE",
-    help="With cheaper_and_not_worse: share of the cost to save. [default: the policy's]",
-)
-@click.option("--reason", default="", help="Reason; required for the claim non_inferior.")
-@click.option(
-    "--change", default="", metavar="REFERENCE", help="Change request in your own system."
-)
-@click.option(
-    "--descends-from",
-    metavar="TARGET",
-    help="Target after whose results the candidate was tuned; its looks at the suites count.",
-)
-@click.option(
-    "--effect",
-    type=FiniteRange(0, 1, min_open=True, max_open=True),
-    metavar="SHARE",
-    help="Smallest difference that matters to you, for planning. [default: 0.05]",
-)
-@click.option("--dry-run", is_flag=True, help="Check and plan; store nothing.")
-@click.option("--wait", is_flag=True, help="Wait until the gate has decided.")
-@click.option(
-    "--until",
-    type=click.Choice(["verdict", "end"]),
-    default="verdict",
-    show_default=True,
-    help="With --wait: return at the verdict, or when the canary has ended.",
-)
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=FiniteRange(min=0),
-    help="With --wait: seconds for all candidates together, then exit code 5. [default: none]",
-)
-@click.pass_context
-def create_proposal(  # noqa: PLR0913 - one per option
-    ctx: click.Context,
-    *,
+@command(name="create")
+def create_proposal(
+    session: Session,
     route: str,
-    candidates: Sequence[str],
-    claim: str | None,
-    margin: float | None,
-    min_saving: float | None,
-    reason: str,
-    change: str,
-    descends_from: str | None,
-    effect: float | None,
-    dry_run: bool,
-    wait: bool,
-    until: str,
-    timeout_s: float | None,
-) -> None:
+    candidates: tuple[str, ...] = arg("CANDIDATE...", required=True),
+    *,
+    claim: Claim | None = opt("What the candidate has to show. [default: as the policy says]"),
+    margin: float | None = opt(
+        "Allowed loss, a share of 1: 0.05 is 5 points. [default: as the policy says]",
+        metavar="SHARE",
+    ),
+    min_saving: float | None = opt(
+        "With cheaper_and_not_worse: share of the cost to save. [default: the policy's]",
+        metavar="SHARE",
+    ),
+    reason: str = opt("Reason; required for the claim non_inferior.", default=""),
+    change: str = opt("Change request in your own system.", metavar="REFERENCE", default=""),
+    descends_from: str | None = opt(
+        "Target after whose results the candidate was tuned; its looks at the suites count.",
+        metavar="TARGET",
+    ),
+    effect: float | None = opt(
+        "Smallest difference that matters to you, for planning. [default: 0.05]",
+        type=FiniteRange(0, 1, min_open=True, max_open=True),
+        metavar="SHARE",
+    ),
+    dry_run: bool = opt("Check and plan; store nothing."),
+    wait: bool = opt("Wait until the gate has decided."),
+    until: str = opt(
+        "With --wait: return at the verdict, or when the canary has ended.",
+        type=click.Choice(["verdict", "end"]),
+        default="verdict",
+    ),
+    timeout_s: float | None = opt(
+        "With --wait: seconds for all candidates together, then exit code 5. [default: none]",
+        "--timeout",
+        type=FiniteRange(min=0),
+    ),
+) -> int:
     """Propose CANDIDATE for ROUTE: evals on both models, the gate, then a 1 % canary.
 
     Several candidates share one run of the incumbent and one alpha; the best of those that pass
@@ -158,13 +132,12 @@ def create_proposal(  # noqa: PLR0913 - one per option
     evidence, 5 timeout, 7 refused, 1 not measured or cancelled. Without: 6 when the route has
     an open proposal.
     """
-    session = ctx.ensure_object(Session)
     context = session.context_with_providers
     request = ProposalRequest(
         route,
         candidates[0],
         reason,
-        Claim(claim) if claim else None,
+        claim,
         margin,
         descends_from,
         min_saving,
@@ -183,7 +156,7 @@ def create_proposal(  # noqa: PLR0913 - one per option
         _print_terms(outlooks, ramp, terms)
     if dry_run:
         _print_dry(session, outlooks, {"canary": plan_json(ramp), **risk})
-        return
+        return 0
     made = submission.create_selection(context, session.deciding_actor, request)
     if advice := describe_missing_control(session.settings.control):
         output.note(advice)
@@ -199,7 +172,7 @@ def create_proposal(  # noqa: PLR0913 - one per option
     elif wait:
         for proposal in made:
             click.echo(comparison.outcome_text(load_comparison(context, proposal.id)))
-    ctx.exit(code)
+    return code
 
 
 @dataclass(frozen=True)

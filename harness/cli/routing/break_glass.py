@@ -7,9 +7,9 @@ from datetime import timedelta
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.duration import DurationType
-from harness.cli.frame.output import page_options, timestamp
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.command import PAGE, REASON, SHOWN_REASON, arg, command, opt
+from harness.cli.frame.output import timestamp
+from harness.cli.frame.session import Session
 from harness.control.operations import queries
 from harness.control.routing import break_glass as broken
 from harness.domain.pagination import PageRequest
@@ -20,32 +20,15 @@ def break_glass() -> None:
     """Serve a route without proof: two people, a reason and an expiry."""
 
 
-@break_glass.command()
-@click.argument("name")
-@click.argument("target")
-@click.option(
-    "--for",
-    "lasts",
-    type=DurationType(),
-    required=True,
-    metavar="TIME",
-    help="Duration: 2h, at most 7d. Then the former model returns.",
-)
-@click.option(
-    "--reason", required=True, help="Reason, shown to everybody and recorded in the audit log."
-)
-@click.option(
-    "--through-freeze", is_flag=True, help="Also while the route is frozen; else refused."
-)
-@pass_session
+@command(break_glass)
 def propose(
     session: Session,
     name: str,
     target: str,
-    lasts: timedelta,
-    reason: str,
     *,
-    through_freeze: bool,
+    lasts: timedelta = opt("Duration: 2h, at most 7d. Then the former model returns.", "--for"),
+    reason: str = SHOWN_REASON,
+    through_freeze: bool = opt("Also while the route is frozen; else refused."),
 ) -> None:
     """Ask that TARGET serve without proof. Nothing changes before a second person confirms."""
     wanted = broken.BreakGlassRequest(name, target, reason, lasts, through_freeze)
@@ -62,10 +45,8 @@ def propose(
     )
 
 
-@break_glass.command()
-@click.argument("id_", metavar="ID")
-@pass_session
-def confirm(session: Session, id_: str) -> None:
+@command(break_glass)
+def confirm(session: Session, id_: str = arg("ID")) -> None:
     """Let the target serve, as the second person. Whoever asked for it cannot."""
     made = session.decide(broken.confirm_break_glass, id_)
     until = timestamp(made.expires_at)
@@ -73,20 +54,15 @@ def confirm(session: Session, id_: str) -> None:
     output.answer(session, made, text)
 
 
-@break_glass.command()
-@click.argument("id_", metavar="ID")
-@click.option("--reason", required=True, help="Reason, recorded in the audit log.")
-@pass_session
-def end(session: Session, id_: str, reason: str) -> None:
+@command(break_glass)
+def end(session: Session, id_: str = arg("ID"), *, reason: str = REASON) -> None:
     """End it before its time: the former model returns at once. One person is enough."""
     made = session.decide(broken.end_break_glass, id_, reason=reason)
     output.answer(session, made, f"{made.id} has ended")
 
 
-@break_glass.command("list")
-@page_options
-@pass_session
-def list_break_glasses(session: Session, page_request: PageRequest) -> None:
+@command(break_glass, "list")
+def list_break_glasses(session: Session, *, page_request: PageRequest = PAGE) -> None:
     """List those that were asked for, newest first."""
     found = session.context.store.lists.break_glasses(page_request)
     names = queries.load_target_names(session.context, {record.target for record in found})

@@ -7,9 +7,9 @@ from datetime import timedelta
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.duration import DurationType
+from harness.cli.frame.command import REASON, command, opt
 from harness.cli.frame.output import timestamp
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.session import Session
 from harness.control.routing import fallback_chain
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import ChainEntry, FallbackRequest
@@ -28,9 +28,7 @@ reason_option = click.option(
 )
 
 
-@fallback.command("list")
-@click.argument("route")
-@pass_session
+@command(fallback, "list")
 def list_fallbacks(session: Session, route: str) -> None:
     """List the chain with the evidence of each: baseline, verdict or waiver."""
     fallbacks = fallback_chain.list_fallbacks(session.context, route)
@@ -66,41 +64,19 @@ def evidence_text(entry: ChainEntry) -> str:
             return "baseline"
 
 
-@fallback.command()
-@click.argument("route")
-@click.argument("target")
-@click.option(
-    "--capable",
-    is_flag=True,
-    help="Mark it as capable: it may answer when the stakes are high.",
-)
-@click.option(
-    "--place", type=int, help="Position in the chain, counted from 1. [default: the end]"
-)
-@click.option(
-    "--waive",
-    metavar="REASON",
-    help="Add it without a verdict, for this reason; requires --for.",
-)
-@click.option(
-    "--for",
-    "lasts",
-    type=DurationType(),
-    metavar="TIME",
-    help="How long the waiver lasts: 30d.",
-)
-@reason_option
-@pass_session
-def add(  # noqa: PLR0913 - one per option
+@command(fallback)
+def add(
     session: Session,
-    *,
     route: str,
     target: str,
-    capable: bool,
-    place: int | None,
-    waive: str | None,
-    lasts: timedelta | None,
-    reason: str,
+    *,
+    capable: bool = opt("Mark it as capable: it may answer when the stakes are high."),
+    place: int | None = opt("Position in the chain, counted from 1. [default: the end]"),
+    waive: str | None = opt(
+        "Add it without a verdict, for this reason; requires --for.", metavar="REASON"
+    ),
+    lasts: timedelta | None = opt("How long the waiver lasts: 30d.", "--for"),
+    reason: str = REASON,
 ) -> None:
     """Add a target to the chain, or renew the evidence of one that is in it.
 
@@ -122,28 +98,26 @@ def add(  # noqa: PLR0913 - one per option
     _print_chain(session, made)
 
 
-@fallback.command()
-@click.argument("route")
-@click.argument("target")
-@reason_option
-@pass_session
-def remove(session: Session, route: str, target: str, reason: str) -> None:
+@command(fallback)
+def remove(session: Session, route: str, target: str, *, reason: str = REASON) -> None:
     """Take a target out of the chain."""
     made = session.decide(fallback_chain.remove_fallback, route, target, reason=reason)
     _print_chain(session, made)
 
 
-@fallback.command()
-@click.argument("route")
-@click.argument("target")
-@click.option(
-    "--capable/--not-capable",
-    required=True,
-    help="Whether it may answer when the stakes are high.",
-)
-@reason_option
-@pass_session
-def mark(session: Session, *, route: str, target: str, capable: bool, reason: str) -> None:
+@command(fallback)
+def mark(
+    session: Session,
+    route: str,
+    target: str,
+    *,
+    capable: bool = opt(
+        "Whether it may answer when the stakes are high.",
+        "--capable/--not-capable",
+        required=True,
+    ),
+    reason: str = REASON,
+) -> None:
     """Say whether a fallback may answer when the stakes are high."""
     made = session.decide(
         fallback_chain.mark_capable, route, target, capable=capable, reason=reason
@@ -151,12 +125,10 @@ def mark(session: Session, *, route: str, target: str, capable: bool, reason: st
     _print_chain(session, made)
 
 
-@fallback.command()
-@click.argument("route")
-@click.argument("targets", nargs=-1)
-@reason_option
-@pass_session
-def order(session: Session, route: str, targets: tuple[str, ...], reason: str) -> None:
+@command(fallback)
+def order(
+    session: Session, route: str, targets: tuple[str, ...], *, reason: str = REASON
+) -> None:
     """Put the chain into this order; each of its targets is named once."""
     made = session.decide(fallback_chain.reorder_chain, route, targets, reason=reason)
     _print_chain(session, made)

@@ -3,13 +3,14 @@ that the configuration file sets every week.
 """
 
 from datetime import datetime, timedelta
+from typing import Final
 
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.duration import DurationType
-from harness.cli.frame.output import page_options, timestamp
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.command import PAGE, REASON, SHOWN_REASON, arg, command, opt
+from harness.cli.frame.output import timestamp
+from harness.cli.frame.session import Session
 from harness.control.routing import freezes
 from harness.domain.errors import InputError
 from harness.domain.pagination import PageRequest
@@ -32,24 +33,21 @@ class _Moment(click.ParamType[datetime]):
         return moment
 
 
-@click.command()
-@click.argument("name", required=False)
-@click.option("--all", "everywhere", is_flag=True, help="All routes.")
-@click.option("--from", "starts_at", type=_Moment(), help="When it begins. [default: now]")
-@click.option("--until", "ends_at", type=_Moment(), help="When it ends, with its time zone.")
-@click.option("--for", "lasts", type=DurationType(), metavar="TIME", help="Duration: 2h, 3d.")
-@click.option(
-    "--reason", required=True, help="Reason, shown to everybody and recorded in the audit log."
-)
-@pass_session
+_MOMENT: Final = _Moment()
+
+
+@command()
 def freeze(
     session: Session,
     name: str | None,
-    everywhere: bool,  # noqa: FBT001 - click passes options by name
-    starts_at: datetime | None,
-    ends_at: datetime | None,
-    lasts: timedelta | None,
-    reason: str,
+    *,
+    everywhere: bool = opt("All routes.", "--all"),
+    starts_at: datetime | None = opt("When it begins. [default: now]", "--from", type=_MOMENT),
+    ends_at: datetime | None = opt(
+        "When it ends, with its time zone.", "--until", type=_MOMENT
+    ),
+    lasts: timedelta | None = opt("Duration: 2h, 3d.", "--for"),
+    reason: str = SHOWN_REASON,
 ) -> None:
     """Freeze a route: no canary opens, advances or is promoted.
 
@@ -73,20 +71,15 @@ def freeze(
     )
 
 
-@click.command()
-@click.argument("freeze_id", metavar="ID")
-@click.option("--reason", required=True, help="Reason, recorded in the audit log.")
-@pass_session
-def unfreeze(session: Session, freeze_id: str, reason: str) -> None:
+@command()
+def unfreeze(session: Session, freeze_id: str = arg("ID"), *, reason: str = REASON) -> None:
     """End a freeze early. Whoever proposed a swap that it holds back cannot do this."""
     record = session.decide(freezes.lift_freeze, freeze_id, reason=reason)
     output.answer(session, record, f"lifted {freeze_id}")
 
 
-@click.command("freezes")
-@page_options
-@pass_session
-def list_freezes(session: Session, page_request: PageRequest) -> None:
+@command(name="freezes")
+def list_freezes(session: Session, *, page_request: PageRequest = PAGE) -> None:
     """List the freezes that people set, newest first.
 
     The weekly freezes of the configuration file are shown on stderr.

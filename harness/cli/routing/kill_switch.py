@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.duration import DurationType
-from harness.cli.frame.output import page_options, timestamp
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.command import PAGE, REASON, SHOWN_REASON, arg, command, opt
+from harness.cli.frame.output import timestamp
+from harness.cli.frame.session import Session
 from harness.control.routing import kill_switch
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.kill_switch import SwitchRecord, SwitchSource, parse_force
@@ -20,22 +20,16 @@ def switch() -> None:
     """The kill switch: force a provider or a target."""
 
 
-@switch.command()
-@click.argument("force", metavar="provider:NAME|target:ID")
-@click.option("--route", metavar="ROUTE", help="Only this route. [default: all routes]")
-@click.option(
-    "--for",
-    "lasts",
-    type=DurationType(),
-    metavar="TIME",
-    help="Duration: 90s, 30m, 2h, 1d. [default: until it is lifted]",
-)
-@click.option(
-    "--reason", required=True, help="Reason, shown to everybody and recorded in the audit log."
-)
-@pass_session
+@command(switch)
 def throw(
-    session: Session, force: str, route: str | None, lasts: timedelta | None, reason: str
+    session: Session,
+    force: str = arg("provider:NAME|target:ID"),
+    *,
+    route: str | None = opt("Only this route. [default: all routes]", metavar="ROUTE"),
+    lasts: timedelta | None = opt(
+        "Duration: 90s, 30m, 2h, 1d. [default: until it is lifted]", "--for"
+    ),
+    reason: str = SHOWN_REASON,
 ) -> None:
     """Send all requests to one provider, or to one target (by id or provider/model).
 
@@ -54,20 +48,15 @@ def throw(
         output.note(f"these routes may use nothing of it and keep their plans: {names}")
 
 
-@switch.command()
-@click.argument("switch_id", metavar="ID")
-@click.option("--reason", required=True, help="Reason, recorded in the audit log.")
-@pass_session
-def lift(session: Session, switch_id: str, reason: str) -> None:
+@command(switch)
+def lift(session: Session, switch_id: str = arg("ID"), *, reason: str = REASON) -> None:
     """End a switch: routers go back to their plans within two seconds."""
     record = session.decide(kill_switch.lift_switch, switch_id, reason=reason)
     output.answer(session, record, f"lifted {switch_id}")
 
 
-@switch.command("list")
-@page_options
-@pass_session
-def list_switches(session: Session, page_request: PageRequest) -> None:
+@command(switch, "list")
+def list_switches(session: Session, *, page_request: PageRequest = PAGE) -> None:
     """List the switches of command line and API, the newest first.
 
     What stands in the configuration file, and in SWAPGATE_FORCE where this command runs, is

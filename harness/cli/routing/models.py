@@ -4,15 +4,15 @@ a short request (`probe`).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Unpack
 
 import click
 
 from harness.cli.frame import output
+from harness.cli.frame.command import PAGE, arg, command, opt, taken_from
 from harness.cli.frame.duration import FiniteRange
-from harness.cli.frame.output import known_price, note_page, page_options
-from harness.cli.frame.session import Session, pass_session
-from harness.cli.routing.target_options import TargetOptions, requested_target, target_options
+from harness.cli.frame.output import known_price, note_page
+from harness.cli.frame.session import Session
+from harness.cli.routing.target_options import TargetOptions, requested_target
 from harness.control.context import Context
 from harness.control.operations import queries
 from harness.control.providers import (
@@ -85,13 +85,13 @@ def model() -> None:
     """Targets: models at providers, with prices."""
 
 
-@model.command("list")
-@click.option(
-    "--all", "every", is_flag=True, help="List every model that the configured providers offer."
-)
-@page_options
-@pass_session
-def list_models(session: Session, *, every: bool, page_request: PageRequest) -> None:
+@command(model, "list")
+def list_models(
+    session: Session,
+    *,
+    every: bool = opt("List every model that the configured providers offer.", "--all"),
+    page_request: PageRequest = PAGE,
+) -> None:
     """List the targets, their prices and the routes that use them."""
     if every:
         there = model_lookup.list_configured_offers(session.context_with_providers)
@@ -164,30 +164,23 @@ def _as_json(
     return {"target": to_plain(target), "price": to_plain(price), "routes": used}
 
 
-@model.command()
-@click.argument("name", metavar="PROVIDER/MODEL")
-@target_options()
-@click.option(
-    "--api-base",
-    default="",
-    metavar="URL",
-    help="API address of a new provider, where it differs from its kind's default.",
-)
-@click.option(
-    "--discover/--no-discover",
-    "asks",
-    default=True,
-    help="Ask a gateway, a server of one's own or a simulator which models it has. "
-    "[default: discover]",
-)
-@pass_session
+@command(model)
 def add(
     session: Session,
-    name: str,
-    api_base: str,
+    name: str = arg("PROVIDER/MODEL"),
     *,
-    asks: bool,
-    **settings: Unpack[TargetOptions],
+    settings: TargetOptions = taken_from(TargetOptions),
+    api_base: str = opt(
+        "API address of a new provider, where it differs from its kind's default.",
+        metavar="URL",
+        default="",
+    ),
+    asks: bool = opt(
+        "Ask a gateway, a server of one's own or a simulator which models it has. "
+        "[default: discover]",
+        "--discover/--no-discover",
+        default=True,
+    ),
 ) -> None:
     """Register a target. Its id is a hash of its content and settings.
 
@@ -212,10 +205,8 @@ def add(
             output.note(unlisted)
 
 
-@model.command()
-@click.argument("provider", metavar="PROVIDER")
-@pass_session
-def discover(session: Session, provider: str) -> None:
+@command(model)
+def discover(session: Session, provider: str = arg("PROVIDER")) -> None:
     """Read the models that a provider lists at its /models, and keep them with the date.
 
     `model match` and `model list --all` know them from then on. Prices and windows are the
@@ -249,12 +240,9 @@ def _added(provider: Provider, *, lacks_key: bool) -> str:
     )
 
 
-@model.command("resolve")
-@click.argument("name")
-@click.pass_context
-def resolve_name(ctx: click.Context, name: str) -> None:
+@command(model, "resolve")
+def resolve_name(session: Session, name: str) -> int:
     """Show which provider a model's name resolves to, rule by rule; exit code 1 when none."""
-    session = ctx.ensure_object(Session)
     standing = session.installation.standing_switches
     found = model_lookup.resolve_model(session.context_with_providers, name, standing=standing)
     if session.json:
@@ -266,13 +254,11 @@ def resolve_name(ctx: click.Context, name: str) -> None:
             empty="",
         )
         output.note(f"{name} is {found.target}" if found.target else f"{name}: no provider")
-    ctx.exit(0 if found.target else 1)
+    return 0 if found.target else 1
 
 
-@model.command("search")
-@click.argument("words", nargs=-1, required=True)
-@pass_session
-def search_models(session: Session, words: tuple[str, ...]) -> None:
+@command(model, "search")
+def search_models(session: Session, words: tuple[str, ...] = arg(required=True)) -> None:
     """Find models in the catalogue, of all kinds of providers, by parts of their names."""
     show_entries(
         session,
@@ -281,22 +267,19 @@ def search_models(session: Session, words: tuple[str, ...]) -> None:
     )
 
 
-@model.command("match")
-@click.argument("name")
-@click.pass_context
-def match_name(ctx: click.Context, name: str) -> None:
+@command(model, "match")
+def match_name(session: Session, name: str) -> int:
     """Find the model that a loose name means: "gemini flash", "opus 4.7".
 
     A family's name means its newest version; a name with a version means that one. Exit code 1
     when nothing fits, 6 when several families fit equally well: these are listed.
     """
-    session = ctx.ensure_object(Session)
     model_match = model_lookup.match_model(session.context_with_providers, name)
     if session.json:
         output.document(model_match)
     else:
         _show_match(model_match)
-    ctx.exit(0 if model_match.found else CONFLICT if model_match.candidates else 1)
+    return 0 if model_match.found else CONFLICT if model_match.candidates else 1
 
 
 def _show_match(match: ModelMatch) -> None:
@@ -308,18 +291,18 @@ def _show_match(match: ModelMatch) -> None:
     output.note(f"{match.asked}: {match.reason}{near}")
 
 
-@model.command()
-@click.argument("name", metavar="TARGET")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=FiniteRange(min=0, min_open=True),
-    default=60.0,
-    show_default=True,
-    help="Seconds to wait for the answer.",
-)
-@click.pass_context
-def probe(ctx: click.Context, name: str, timeout_s: float) -> None:
+@command(model)
+def probe(
+    session: Session,
+    name: str = arg("TARGET"),
+    *,
+    timeout_s: float = opt(
+        "Seconds to wait for the answer.",
+        "--timeout",
+        type=FiniteRange(min=0, min_open=True),
+        default=60.0,
+    ),
+) -> int:
     """Send one short real chat request to a target; exit code 1 when it fails.
 
     A local server's own Responses and Messages endpoints are asked as well. For those that are
@@ -330,7 +313,6 @@ def probe(ctx: click.Context, name: str, timeout_s: float) -> None:
     """
     from harness.app.doctor import provider_requests  # noqa: PLC0415 - `--help` stays quick
 
-    session = ctx.ensure_object(Session)
     with session.context_with_providers.store.read() as tx:
         target, provider = targets.find_callable(tx, name)
     allowed = session.context.allow_addresses
@@ -354,4 +336,4 @@ def probe(ctx: click.Context, name: str, timeout_s: float) -> None:
                 ("declare", found.declare or None),
             ]
         )
-    ctx.exit(0 if found.ok else 1)
+    return 0 if found.ok else 1

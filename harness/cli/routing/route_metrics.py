@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import click
 
 from harness.cli.frame import output
+from harness.cli.frame.command import WATCH, command
 from harness.cli.frame.output import timestamp
-from harness.cli.frame.session import Session, pass_session
-from harness.cli.frame.watching import Watched, show, watch_option
+from harness.cli.frame.session import Session
+from harness.cli.frame.watching import Watched, show
 from harness.control.routing import scorecard
 from harness.control.routing.monthly_bill import describe_month
 from harness.control.routing.scorecard import RouteScorecard, SuiteScore
@@ -25,11 +26,8 @@ from harness.domain.formatting import (
 )
 
 
-@click.command("measured")
-@click.argument("name", required=False)
-@watch_option
-@pass_session
-def route_measured(session: Session, name: str | None, *, watched: bool) -> None:
+@command(name="measured")
+def route_measured(session: Session, name: str | None, *, watched: bool = WATCH) -> None:
     """Show measured quality, cost, latency and failures of every route, or of NAME.
 
     Cost and failures are of the recorded traffic, 30 days at most; latency is of the last day.

@@ -3,25 +3,19 @@ their versions (`history`, `diff`), and the way back to a former incumbent (`rol
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
 
 import click
 
-from harness.cli.evals.suite_options import parse_suites, suite_options
+from harness.cli.evals.suite_options import NewRouteSuites
 from harness.cli.frame import output
-from harness.cli.frame.output import page_options, page_options_with, timestamp
-from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.command import PAGE, REASON, arg, command, opt, page_of, taken_from
+from harness.cli.frame.output import timestamp
+from harness.cli.frame.session import Session
 from harness.cli.routing.break_glass import break_glass
 from harness.cli.routing.fallback_chain import fallback
 from harness.cli.routing.freezes import freeze, list_freezes, unfreeze
 from harness.cli.routing.route_metrics import metric_facts, route_measured
-from harness.cli.routing.route_options import (
-    given_settings,
-    parse_overrides,
-    settings,
-    settings_options,
-)
+from harness.cli.routing.route_options import SettingsOptions, settings
 from harness.cli.routing.traffic import list_failovers, route_traffic
 from harness.control.operations import queries
 from harness.control.routing import routes, scorecard, seed
@@ -46,10 +40,8 @@ for _command in (
     route.add_command(_command)
 
 
-@route.command("list")
-@page_options_with(50)
-@pass_session
-def list_routes(session: Session, page_request: PageRequest) -> None:
+@command(route, "list")
+def list_routes(session: Session, *, page_request: PageRequest = page_of(50)) -> None:
     """List the routes; those that wait for a person come first."""
     statuses = queries.list_route_status(session.context, page_request)
     output.listing(
@@ -98,36 +90,24 @@ def as_json(status: RouteStatus) -> dict[str, object]:
     }
 
 
-@route.command()
-@click.argument("name")
-@click.option("--incumbent", required=True, metavar="TARGET", help="Id or PROVIDER/MODEL.")
-@click.option(
-    "--fallback",
-    "fallbacks",
-    multiple=True,
-    metavar="TARGET",
-    help="Fallback when the incumbent fails; may be repeated, in order.",
-)
-@click.option(
-    "--capable",
-    multiple=True,
-    metavar="TARGET",
-    help="Fallback that may answer when the stakes are high; may be repeated.",
-)
-@suite_options(required=True)
-@settings_options
-@pass_session
+@command(route)
 def create(
     session: Session,
-    *,
     name: str,
-    incumbent: str,
-    fallbacks: tuple[str, ...],
-    capable: tuple[str, ...],
-    **options: Any,
+    *,
+    incumbent: str = opt("Id or PROVIDER/MODEL.", metavar="TARGET"),
+    fallbacks: tuple[str, ...] = opt(
+        "Fallback when the incumbent fails; may be repeated, in order.",
+        "--fallback",
+        metavar="TARGET",
+    ),
+    capable: tuple[str, ...] = opt(
+        "Fallback that may answer when the stakes are high; may be repeated.", metavar="TARGET"
+    ),
+    suites: NewRouteSuites = taken_from(NewRouteSuites),
+    options: SettingsOptions = taken_from(SettingsOptions),
 ) -> None:
     """Create a route. Its first targets are its baseline: later ones need proof."""
-    suites, overrides = parse_suites(options), parse_overrides(options)
     made = routes.create_route(
         session.context_with_providers,
         session.deciding_actor,
@@ -135,16 +115,12 @@ def create(
         incumbent,
         fallbacks=fallbacks,
         capable=capable,
-        settings=replace(
-            RouteSettings(suites=suites, overrides=overrides), **given_settings(options)
-        ),
+        settings=options.over(RouteSettings(), suites.over()),
     )
     output.answer(session, made, f"route {made.name} is served by {incumbent}")
 
 
-@route.command()
-@click.argument("name")
-@pass_session
+@command(route)
 def show(session: Session, name: str) -> None:
     """Show one route: targets, settings, what is open, what is measured."""
     status = queries.load_route_status(session.context, name)
@@ -205,11 +181,8 @@ def _fallbacks(route: Route, names: Mapping[str, str]) -> str:
     return ", ".join(marked) or "none"
 
 
-@route.command()
-@click.argument("name")
-@page_options
-@pass_session
-def history(session: Session, name: str, page_request: PageRequest) -> None:
+@command(route)
+def history(session: Session, name: str, *, page_request: PageRequest = PAGE) -> None:
     """Show the route's versions, the newest first."""
     records = queries.list_route_versions(session.context, name, page_request)
     names = queries.load_target_names(
@@ -240,12 +213,13 @@ def history(session: Session, name: str, page_request: PageRequest) -> None:
     )
 
 
-@route.command()
-@click.argument("name")
-@click.argument("older", metavar="[V1]", type=int, required=False)
-@click.argument("newer", metavar="[V2]", type=int, required=False)
-@pass_session
-def diff(session: Session, name: str, older: int | None, newer: int | None) -> None:
+@command(route)
+def diff(
+    session: Session,
+    name: str,
+    older: int | None = arg("[V1]"),
+    newer: int | None = arg("[V2]"),
+) -> None:
     """Show what changed from version V1 to V2, and where the file says something else.
 
     V2 is the newest unless given, V1 the one before V2. The database rules: the
@@ -287,17 +261,16 @@ def _named(text: str, names: Mapping[str, str]) -> str:
     return ", ".join(names.get(part, part) for part in text.split(", "))
 
 
-@route.command()
-@click.argument("name")
-@click.option(
-    "--to-version",
-    type=int,
-    metavar="N",
-    help="Version whose incumbent to restore. [default: the previous incumbent]",
-)
-@click.option("--reason", required=True, help="Reason, recorded in the audit log.")
-@pass_session
-def rollback(session: Session, name: str, to_version: int | None, reason: str) -> None:
+@command(route)
+def rollback(
+    session: Session,
+    name: str,
+    *,
+    to_version: int | None = opt(
+        "Version whose incumbent to restore. [default: the previous incumbent]", metavar="N"
+    ),
+    reason: str = REASON,
+) -> None:
     """Restore a former incumbent. Needs no proof; ends a live canary."""
     found = session.decide(routes.roll_back, name, to_version=to_version, reason=reason)
     names = queries.load_target_names(session.context, {found.incumbent})

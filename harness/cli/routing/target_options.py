@@ -3,64 +3,32 @@ request), for every command that names one, and how they become a `TargetSeed`.
 """
 
 import json
-from collections.abc import Callable
-from typing import Any, TypedDict, TypeVar
+from dataclasses import dataclass
 
 import click
 
+from harness.cli.frame.command import opt
 from harness.config.routing import target_seed
 from harness.domain.routing.target import RequestPatch
 from harness.domain.settings import TargetSeed
 
-F = TypeVar("F", bound=Callable[..., Any])
 
+@dataclass(frozen=True, kw_only=True)
+class TargetOptions:
+    """Holds the options that describe a target beside its name."""
 
-class TargetOptions(TypedDict):
-    """Holds the options that describe a target, under the names that click gives them."""
-
-    parameters: tuple[str, ...]
-    patched: tuple[str, ...]
-    prompt_addendum: str
-    response_format: str | None
-
-
-def target_options(whose: str = "") -> Callable[[F], F]:
-    """Adds a target's four options to a command. whose: said in front of each one's help."""
-    options = (
-        click.option(
-            "--param",
-            "parameters",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help=f"{whose}A default body field, which a client's own value wins over; "
-            "may be repeated.",
-        ),
-        click.option(
-            "--patch-param",
-            "patched",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help=f"{whose}A body field set whatever the client sent; may be repeated.",
-        ),
-        click.option(
-            "--prompt-addendum",
-            default="",
-            metavar="TEXT",
-            help=f"{whose}Appended to the system message.",
-        ),
-        click.option(
-            "--response-format",
-            metavar="JSON",
-            help=f"{whose}Replaces the client's response_format.",
-        ),
+    parameters: tuple[str, ...] = opt(
+        "A default body field, which a client's own value wins over; may be repeated.",
+        "--param",
+        metavar="KEY=VALUE",
     )
-
-    def add_all(function: F) -> F:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return add_all
+    patched: tuple[str, ...] = opt(
+        "A body field set whatever the client sent; may be repeated.",
+        "--patch-param",
+        metavar="KEY=VALUE",
+    )
+    prompt_addendum: str = opt("Appended to the system message.", metavar="TEXT", default="")
+    response_format: str | None = opt("Replaces the client's response_format.", metavar="JSON")
 
 
 def requested_target(name: str, options: TargetOptions) -> TargetSeed:
@@ -69,11 +37,11 @@ def requested_target(name: str, options: TargetOptions) -> TargetSeed:
     """
     plainly = target_seed(name)
     patch = RequestPatch(
-        parameters=body_fields("--patch-param", options["patched"]),
-        prompt_addendum=options["prompt_addendum"],
-        response_format=_object("--response-format", options["response_format"]),
+        parameters=body_fields("--patch-param", options.patched),
+        prompt_addendum=options.prompt_addendum,
+        response_format=_object("--response-format", options.response_format),
     )
-    own = body_fields("--param", options["parameters"])
+    own = body_fields("--param", options.parameters)
     return TargetSeed(plainly.provider, plainly.model, own, patch)
 
 

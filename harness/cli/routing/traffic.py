@@ -11,10 +11,10 @@ from typing import Final
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.duration import DurationType
-from harness.cli.frame.output import page_options, timestamp
-from harness.cli.frame.session import Session, pass_session
-from harness.cli.frame.watching import Watched, show, watch_option
+from harness.cli.frame.command import ONLY_ROUTE, PAGE, WATCH, arg, command, opt
+from harness.cli.frame.output import timestamp
+from harness.cli.frame.session import Session
+from harness.cli.frame.watching import Watched, show
 from harness.control.context import Context
 from harness.control.operations import queries
 from harness.control.routing.traffic_report import (
@@ -47,20 +47,13 @@ class _Traffic:
         return describe_traffic(self.report, name_period(self.report.window), self.route)
 
 
-@click.command("traffic")
-@click.argument("name", metavar="[ROUTE]", required=False)
-@click.option(
-    "--since",
-    type=DurationType(),
-    default="1h",
-    show_default=True,
-    metavar="TIME",
-    help="How far back: 30m, 2h, 1d.",
-)
-@watch_option
-@pass_session
+@command(name="traffic")
 def route_traffic(
-    session: Session, *, name: str | None, since: timedelta, watched: bool
+    session: Session,
+    name: str | None = arg("[ROUTE]"),
+    *,
+    since: timedelta = opt("How far back: 30m, 2h, 1d.", default="1h"),
+    watched: bool = WATCH,
 ) -> None:
     """Show whether callers get answers: requests, errors, and targets that were left.
 
@@ -145,26 +138,14 @@ def _print(traffic: _Traffic) -> None:
         output.note("`swapgate route failovers` lists them one by one")
 
 
-@click.command("failovers")
-@click.option("--route", "name", metavar="ROUTE", help="Only this route.")
-@click.option("--user", metavar="ID", help="Only this user, by the name that the client sent.")
-@click.option(
-    "--since",
-    type=DurationType(),
-    default="1d",
-    show_default=True,
-    metavar="TIME",
-    help="How far back: 90s, 30m, 2h, 1d.",
-)
-@page_options
-@pass_session
+@command(name="failovers")
 def list_failovers(
     session: Session,
     *,
-    name: str | None,
-    user: str | None,
-    since: timedelta,
-    page_request: PageRequest,
+    name: str | None = ONLY_ROUTE,
+    user: str | None = opt("Only this user, by the name that the client sent.", metavar="ID"),
+    since: timedelta = opt("How far back: 90s, 30m, 2h, 1d.", default="1d"),
+    page_request: PageRequest = PAGE,
 ) -> None:
     """List failovers: which target a request left, and why; the newest first.
 

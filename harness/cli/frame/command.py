@@ -1,0 +1,215 @@
+"""`command` makes a click command of a typed function. A positional parameter becomes an
+argument, a keyword-only one an option; flag and type follow from its name and annotation. Its
+default is `opt(…)` or `arg(…)`, which say the rest, or `taken_from(…)` for several options that
+make one value.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from functools import wraps
+from pathlib import Path
+from types import UnionType
+from typing import Any, Final, Generic, TypeVar, Union, get_args, get_origin
+
+import click
+
+from harness.cli.frame.duration import DurationType
+from harness.cli.frame.session import Session
+from harness.domain.pagination import MOST_LISTED, PageRequest
+
+Word = TypeVar("Word", bound=StrEnum)
+NO_DEFAULT: Final = object()
+NOT_SHOWN: Final = (None, False, "", ())
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Holds what a parameter's name and annotation cannot say, in click's words."""
+
+    flags: Sequence[str]
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TakenFrom:
+    """Makes a value by a function, whose own keyword-only parameters become options."""
+
+    build: Callable[..., object]
+    about: str  # stands before the help of each option
+
+
+def opt(text: str, *flags: str, **attributes: Any) -> Any:
+    """Describes an option. text: its help. flags: where the parameter's name is not the flag.
+    attributes: of click.Option. Without a default, only one whose type allows None, a flag, or
+    one that may be repeated may be left out.
+    """
+    return Spec(flags, {"help": text, **attributes})
+
+
+def arg(metavar: str | None = None, **attributes: Any) -> Any:
+    """Describes an argument. attributes: of click.Argument."""
+    return Spec((), {"metavar": metavar, **attributes})
+
+
+def taken_from(build: Callable[..., object], about: str = "") -> Any:
+    """Describes several options that make one value. build: a function, or a dataclass whose
+    fields have `opt(…)` as default. about: stands before the help of each.
+    """
+    return TakenFrom(build, about)
+
+
+class EnumChoice(click.ParamType[Word], Generic[Word]):
+    """Reads one of an enumeration's values."""
+
+    name = "choice"
+
+    def __init__(self, kind: type[Word]) -> None:
+        self._kind = kind
+        self._values = click.Choice([word.value for word in kind])
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        return self._values.get_metavar(param, ctx)
+
+    def get_missing_message(
+        self, param: click.Parameter, ctx: click.Context | None
+    ) -> str | None:
+        return self._values.get_missing_message(param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[Any]:
+        return self._values.shell_complete(ctx, param, incomplete)
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Word:
+        if isinstance(value, self._kind):
+            return value
+        return self._kind(self._values.convert(value, param, ctx))
+
+
+def command(
+    group: click.Group | None = None, name: str | None = None, **attributes: Any
+) -> Callable[[Callable[..., int | None]], click.Command]:
+    """Registers a function `(session, argument, …, *, option, …)` as a command. What it returns
+    is the exit code, None for 0. group: None for a command that is loaded when it is called.
+    """
+
+    def register(function: Callable[..., int | None]) -> click.Command:
+        @wraps(function)
+        def run(**given: Any) -> None:
+            context = click.get_current_context()
+            code = function(**_bind(function, given, context.ensure_object(Session)))
+            if code is not None:
+                context.exit(code)
+
+        parameters = list(_click_parameters(function))
+        decorate: Callable[[Callable[..., None]], click.Command]
+        decorate = click.command(name, params=parameters, **attributes)
+        made = decorate(run)
+        if group is not None:
+            group.add_command(made)
+        return made
+
+    return register
+
+
+def _bind(
+    function: Callable[..., object], given: Mapping[str, Any], session: Session
+) -> dict[str, Any]:
+    """The function's own arguments, of what click read."""
+    bound: dict[str, Any] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        spec = parameter.default
+        if parameter.annotation is Session:
+            bound[parameter.name] = session
+        elif isinstance(spec, TakenFrom):
+            bound[parameter.name] = spec.build(**_bind(spec.build, given, session))
+        else:
+            bound[parameter.name] = given[parameter.name]
+    return bound
+
+
+def _click_parameters(function: Callable[..., object]) -> Iterator[click.Parameter]:
+    for parameter in inspect.signature(function).parameters.values():
+        spec = parameter.default
+        if isinstance(spec, TakenFrom):
+            for param in _click_parameters(spec.build):
+                if spec.about and isinstance(param, click.Option):
+                    param.help = f"{spec.about}{param.help}"
+                yield param
+        elif parameter.annotation is not Session:
+            yield _click_parameter(parameter, spec if isinstance(spec, Spec) else Spec((), {}))
+
+
+def _click_parameter(parameter: inspect.Parameter, spec: Spec) -> click.Parameter:
+    attributes = {**_read_type(parameter.annotation), **spec.attributes}
+    may_repeat = attributes.get("multiple", False)
+    if parameter.kind is not parameter.KEYWORD_ONLY:
+        if attributes.pop("multiple", False):
+            attributes["nargs"] = -1
+        return click.Argument([parameter.name], **attributes)
+    default = attributes.get("default", NO_DEFAULT)
+    if isinstance(default, StrEnum):
+        attributes["default"] = default.value
+    is_flag = attributes.get("is_flag", False)
+    attributes.setdefault("required", default is NO_DEFAULT and not (may_repeat or is_flag))
+    attributes.setdefault(
+        "show_default", not is_flag and default not in (*NOT_SHOWN, NO_DEFAULT)
+    )
+    flags = spec.flags or [f"--{parameter.name.strip('_').replace('_', '-')}"]
+    if "/" in flags[0]:
+        del attributes["is_flag"]
+    return click.Option([*flags, parameter.name], **attributes)
+
+
+def _read_type(kind: Any) -> dict[str, Any]:
+    """Says in click's words how a value of this type is read."""
+    if get_origin(kind) in (Union, UnionType):
+        inner = next(option for option in get_args(kind) if option is not type(None))
+        return {**_read_type(inner), "required": False, "default": None}
+    if get_origin(kind) is tuple and get_args(kind)[-1] is ...:
+        return {**_read_type(get_args(kind)[0]), "multiple": True}
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return {"type": EnumChoice(kind)}
+    return READ_AS.get(kind, {"type": kind})
+
+
+READ_AS: Final[Mapping[type, dict[str, Any]]] = {
+    bool: {"is_flag": True},
+    timedelta: {"type": DurationType(), "metavar": "TIME"},
+    Path: {"type": click.Path(path_type=Path)},
+}
+
+
+def page_of(limit: int, *short: str) -> Any:
+    """Describes the options of a page. limit: how many rows unless given. short: other names of
+    that option.
+    """
+    rows = click.IntRange(1, MOST_LISTED)
+    size = opt("Maximum number of rows.", *short, "--limit", type=rows, default=limit)
+    after_text = "Continue after this cursor, which the previous page printed."
+
+    def page_request(
+        *, limit: int = size, after: str | None = opt(after_text, metavar="CURSOR")
+    ) -> PageRequest:
+        return PageRequest(limit, after)
+
+    return taken_from(page_request)
+
+
+FILE: Final = click.Path(dir_okay=False, path_type=Path)
+EXISTING_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+PAGE: Final = page_of(100)
+REASON: Final = opt("Reason, recorded in the audit log.")
+OPTIONAL_REASON: Final = opt("Reason, recorded in the audit log.", default="")
+SHOWN_REASON: Final = opt("Reason, shown to everybody and recorded in the audit log.")
+ONLY_ROUTE: Final = opt("Only this route.", "--route", metavar="ROUTE")
+WATCH: Final = opt(
+    "Show it anew every 2 seconds until it has ended; Ctrl-C stops. Into a pipe or a file: a "
+    "line for each change, with --json a document a line.",
+    "--watch",
+)
