@@ -7,8 +7,15 @@ from datetime import timedelta
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.command import OPTIONAL_REASON, PAGE, REASON, arg, command, opt
-from harness.cli.frame.duration import FiniteRange
+from harness.cli.frame.command import (
+    OPTIONAL_REASON,
+    PAGE,
+    REASON,
+    FiniteRange,
+    arg,
+    command,
+    opt,
+)
 from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
 from harness.control.operations import queries

@@ -9,8 +9,7 @@ from pathlib import Path
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.command import FILE, ONLY_ROUTE, PAGE, arg, command, opt
-from harness.cli.frame.duration import FiniteRange
+from harness.cli.frame.command import FILE, ONLY_ROUTE, PAGE, FiniteRange, arg, command, opt
 from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
 from harness.control.operations import queries

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.command import command, opt, taken_from
-from harness.cli.frame.duration import FiniteRange
+from harness.cli.frame.command import FiniteRange, command, opt, taken_from
 from harness.cli.frame.session import Session
 from harness.cli.frame.waiting import TIMED_OUT, Progress, ProgressLine
 from harness.cli.proposals.verdict_wait import REJECTED_BY_VERDICT

@@ -9,8 +9,7 @@ import click
 
 from harness.app.processes import describe_missing_control
 from harness.cli.frame import output
-from harness.cli.frame.command import PAGE, REASON, command, opt
-from harness.cli.frame.duration import FiniteRange
+from harness.cli.frame.command import PAGE, REASON, FiniteRange, command, opt
 from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
 from harness.cli.frame.waiting import TIMED_OUT, Progress, follow

@@ -5,6 +5,8 @@ make one value.
 """
 
 import inspect
+import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,7 +18,6 @@ from typing import Any, Final, Generic, TypeVar, Union, get_args, get_origin
 
 import click
 
-from harness.cli.frame.duration import DurationType
 from harness.cli.frame.session import Session
 from harness.domain.pagination import MOST_LISTED, PageRequest
 
@@ -59,6 +60,37 @@ def taken_from(build: Callable[..., object], about: str = "") -> Any:
     fields have `opt(…)` as default. about: stands before the help of each.
     """
     return TakenFrom(build, about)
+
+
+class FiniteRange(click.FloatRange):
+    """Reads a number within the bounds."""
+
+    def convert(
+        self, value: float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number", param, ctx)
+        return number
+
+
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class DurationType(click.ParamType[timedelta]):
+    """Reads a duration such as `90s`, `30m`, `2h` or `1d`."""
+
+    name = "duration"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        found = re.fullmatch(r"(\d{1,6})([smhd])", str(value))
+        if found is None:
+            self.fail(f"{value!r} is no time: write 90s, 30m, 2h or 1d", param, ctx)
+        return timedelta(**{UNITS[found[2]]: int(found[1])})
 
 
 class EnumChoice(click.ParamType[Word], Generic[Word]):

@@ -148,11 +148,6 @@ class Session:
             self.installation.close()
 
 
-pass_session: Callable[..., Callable[..., None]] = click.make_pass_decorator(
-    Session, ensure=True
-)
-
-
 def _set_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
     if value is not None:
         ctx.ensure_object(Session).config = value

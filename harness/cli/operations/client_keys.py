@@ -11,8 +11,7 @@ from typing import Any, Final, Literal
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.command import PAGE, arg, command, opt, taken_from
-from harness.cli.frame.duration import FiniteRange
+from harness.cli.frame.command import PAGE, FiniteRange, arg, command, opt, taken_from
 from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
 from harness.control.operations import dashboard_sessions, keys, queries

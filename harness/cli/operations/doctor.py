@@ -9,8 +9,7 @@ from contextlib import contextmanager
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.command import command, opt
-from harness.cli.frame.duration import FiniteRange
+from harness.cli.frame.command import FiniteRange, command, opt
 from harness.cli.frame.session import Session
 from harness.domain.formatting import format_quantity, format_usd
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.frame.command import arg, command, opt
-from harness.cli.frame.duration import FiniteRange
+from harness.cli.frame.command import FiniteRange, arg, command, opt
 from harness.cli.frame.session import Session
 from harness.domain.errors import InputError
 from harness.domain.settings import ControlSettings, http_url

@@ -10,8 +10,7 @@ import click
 
 from harness.app.processes import describe_missing_control
 from harness.cli.frame import output
-from harness.cli.frame.command import arg, command, opt
-from harness.cli.frame.duration import FiniteRange
+from harness.cli.frame.command import FiniteRange, arg, command, opt
 from harness.cli.frame.session import Session
 from harness.cli.proposals import comparison, verdict_wait
 from harness.cli.proposals.estimate import planning_json, print_planning

@@ -23,11 +23,6 @@ def fallback() -> None:
     """A route's fallback chain: asked in order when its model fails."""
 
 
-reason_option = click.option(
-    "--reason", required=True, help="Reason, recorded in the audit log."
-)
-
-
 @command(fallback, "list")
 def list_fallbacks(session: Session, route: str) -> None:
     """List the chain with the evidence of each: baseline, verdict or waiver."""

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.command import PAGE, arg, command, opt, taken_from
-from harness.cli.frame.duration import FiniteRange
+from harness.cli.frame.command import PAGE, FiniteRange, arg, command, opt, taken_from
 from harness.cli.frame.output import known_price, note_page
 from harness.cli.frame.session import Session
 from harness.cli.routing.target_options import TargetOptions, requested_target
