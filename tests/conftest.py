@@ -58,7 +58,7 @@ RUN = "SWAPGATE_TEST_RUN"
 
 # A deadline, or "too slow", would make a result depend on the machine's load.
 settings.register_profile(
-    "dev", max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "dev", max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, print_blob=True)
 settings.register_profile("verify", settings.get_profile("dev"), max_examples=300)

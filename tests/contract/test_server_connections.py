@@ -1,4 +1,4 @@
-"""What an application may rely on from a connection: uvicorn's own and ours alike."""
+"""What an application may rely on from a connection."""
 
 import asyncio
 import socket
@@ -16,9 +16,9 @@ from router.server.connection import Connection, ConnectionState
 from tests.support.router.event_loops import on_both_loops
 
 Ask = Callable[[Scope, Receive, Send], Awaitable[None]]
-both = pytest.mark.parametrize("protocol", [Connection, HttpToolsProtocol])
 GET = b"GET /a%20b?c=d HTTP/1.1\r\nhost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+CLOSING = GET.replace(b"host", b"connection: close\r\nhost")
 LARGE = 8 * 1024 * 1024
 
 
@@ -99,16 +99,15 @@ async def until(condition: Callable[[], object]) -> None:
         await asyncio.sleep(0.01)
 
 
-@both
 @on_both_loops
-async def test_the_scope_says_what_was_asked(protocol: Any) -> None:
+async def test_the_scope_says_what_was_asked() -> None:
     scopes: list[Scope] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         scopes.append(scope)
         await echo(scope, receive, send)
 
-    async with serving(protocol, app) as served:
+    async with serving(Connection, app) as served:
         asked = GET.replace(b"host", b"X-Odd: V\r\nconnection: close\r\nHost")
         out = await served.talk(asked)
 
@@ -119,57 +118,8 @@ async def test_the_scope_says_what_was_asked(protocol: Any) -> None:
     assert (b"x-odd", b"V") in scope["headers"]
 
 
-@both
 @on_both_loops
-async def test_requests_on_one_connection_are_answered_in_order(protocol: Any) -> None:
-    async with serving(protocol, echo) as served:
-        many = b"".join(POST % 1 + str(n).encode() for n in range(10))
-        out = await served.talk(many, GET.replace(b"host", b"connection: close\r\nhost"))
-
-    assert out.count(b"HTTP/1.1 200 OK") == 11
-    assert [out.index(b"POST /  1 %d" % n) for n in range(10)] == sorted(
-        out.index(b"POST /  1 %d" % n) for n in range(10)
-    )
-
-
-@both
-@on_both_loops
-async def test_a_body_comes_whole_however_it_is_cut(protocol: Any) -> None:
-    chunked = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
-    async with serving(protocol, echo) as served:
-        out = await served.talk(
-            POST % 6 + b"abc",
-            b"def" + chunked,
-            b"3\r\nx",
-            b"yz\r\n0\r\n\r\n",
-            (POST % 1).replace(b"host", b"connection: close\r\nhost") + b"!",
-        )
-
-    assert [chunk in out for chunk in (b"6 abcdef", b"3 xyz", b"1 !")] == [True] * 3
-
-
-@both
-@on_both_loops
-async def test_100_continue_is_sent_when_the_body_is_wanted(protocol: Any) -> None:
-    head = (POST % 2).replace(b"host", b"expect: 100-continue\r\nhost")
-
-    async def unwilling(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
-        await answer(send, b"no", (b"connection", b"close"))
-
-    async with serving(protocol, echo) as served:
-        reader, writer = await served.connect()
-        writer.write(head)
-        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
-        writer.write(b"ok")
-        assert await reader.readuntil(b"2 ok")
-        writer.close()
-    async with serving(protocol, unwilling) as served:
-        assert b"100 Continue" not in await served.talk(head)
-
-
-@both
-@on_both_loops
-async def test_the_length_is_told_or_the_body_comes_in_chunks(protocol: Any) -> None:
+async def test_the_length_is_told_or_the_body_comes_in_chunks() -> None:
     async def stream(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"abc", "more_body": True})
@@ -177,10 +127,10 @@ async def test_the_length_is_told_or_the_body_comes_in_chunks(protocol: Any) -> 
         await send({"type": "http.response.body", "body": b"de"})
 
     close = GET.replace(b"host", b"connection: close\r\nhost")
-    async with serving(protocol, stream) as served:
+    async with serving(Connection, stream) as served:
         out = await served.talk(close)
         bare = await served.talk(close.replace(b"GET", b"HEAD"))
-    async with serving(protocol, echo) as served:
+    async with serving(Connection, echo) as served:
         old = await served.talk(GET.replace(b"HTTP/1.1", b"HTTP/1.0"))
 
     assert out.endswith(b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
@@ -192,50 +142,8 @@ async def test_the_length_is_told_or_the_body_comes_in_chunks(protocol: Any) -> 
     assert old.endswith(b"GET /a b c=d 0 ")
 
 
-@both
 @on_both_loops
-async def test_a_client_that_leaves_is_noticed_and_gets_nothing_more(protocol: Any) -> None:
-    messages: list[str] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
-        await whole(receive)
-        messages.append("asked")
-        messages.append((await receive())["type"])
-        await answer(send, b"too late")
-
-    async with serving(protocol, app) as served:
-        _, writer = await served.connect()
-        writer.write(POST % 1 + b"x")
-        await until(lambda: messages)
-        writer.close()
-        await until(lambda: served.ended)
-
-    assert messages == ["asked", "http.disconnect"]
-    assert served.ended == [None]
-
-
-@both
-@on_both_loops
-async def test_a_client_that_leaves_in_its_body_is_noticed(protocol: Any) -> None:
-    types: list[str] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
-        while not types or types[-1] != "http.disconnect":
-            types.append((await receive())["type"])
-
-    async with serving(protocol, app) as served:
-        _, writer = await served.connect()
-        writer.write(POST % 100 + b"x")
-        await until(lambda: types)
-        writer.close()
-        await until(lambda: served.ended)
-
-    assert types[0] == "http.request"
-
-
-@both
-@on_both_loops
-async def test_a_client_that_does_not_read_holds_the_application_up(protocol: Any) -> None:
+async def test_a_client_that_does_not_read_holds_the_application_up() -> None:
     sent = 0
 
     async def flood(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
@@ -246,7 +154,7 @@ async def test_a_client_that_does_not_read_holds_the_application_up(protocol: An
             sent += 1
         await send({"type": "http.response.body", "body": b"END"})
 
-    async with serving(protocol, flood) as served:
+    async with serving(Connection, flood) as served:
         connected = socket.create_connection(("127.0.0.1", served.port))
         connected.sendall(GET)
         await asyncio.sleep(0.5)
@@ -265,16 +173,15 @@ async def test_a_client_that_does_not_read_holds_the_application_up(protocol: An
     assert sent == 1000
 
 
-@both
 @on_both_loops
-async def test_a_body_that_nobody_reads_is_left_to_the_network(protocol: Any) -> None:
+async def test_a_body_that_nobody_reads_is_left_to_the_network() -> None:
     go = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await go.wait()
         await echo(scope, receive, send)
 
-    async with serving(protocol, app) as served:
+    async with serving(Connection, app) as served:
         _, writer = await served.connect()
         writer.transport.set_write_buffer_limits(high=0)
         writer.write(POST % LARGE + b"x" * LARGE)
@@ -288,15 +195,12 @@ async def test_a_body_that_nobody_reads_is_left_to_the_network(protocol: Any) ->
     assert served.ended == [None]
 
 
-@both
 @on_both_loops
-async def test_an_answer_before_the_bodys_end_leaves_the_connection_in_step(
-    protocol: Any,
-) -> None:
+async def test_an_answer_before_the_bodys_end_leaves_the_connection_in_step() -> None:
     async def hasty(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
         await answer(send, scope["method"].encode())
 
-    async with serving(protocol, hasty) as served:
+    async with serving(Connection, hasty) as served:
         reader, writer = await served.connect()
         writer.write(POST % 300_000)
         await reader.readuntil(b"\r\n\r\nPOST")
@@ -307,10 +211,9 @@ async def test_an_answer_before_the_bodys_end_leaves_the_connection_in_step(
     assert rest.count(b"HTTP/1.1 200") == 1
 
 
-@both
 @on_both_loops
 @pytest.mark.req("B8")
-async def test_an_answer_that_breaks_off_is_never_made_to_look_whole(protocol: Any) -> None:
+async def test_an_answer_that_breaks_off_is_never_made_to_look_whole() -> None:
     async def broken(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"abc", "more_body": True})
@@ -322,15 +225,14 @@ async def test_an_answer_that_breaks_off_is_never_made_to_look_whole(protocol: A
         await send({"type": "http.response.body", "body": b"abc"})
 
     for app, error in ((broken, ValueError), (short, RuntimeError)):
-        async with serving(protocol, app) as served:
+        async with serving(Connection, app) as served:
             out = await served.talk(GET)
         assert not out.endswith(b"0\r\n\r\n")
         assert [type(error_) for error_ in served.ended] == [error]
 
 
-@both
 @on_both_loops
-async def test_a_shutdown_lets_requests_end_and_closes_what_is_idle(protocol: Any) -> None:
+async def test_a_shutdown_lets_requests_end_and_closes_what_is_idle() -> None:
     go = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -338,7 +240,7 @@ async def test_a_shutdown_lets_requests_end_and_closes_what_is_idle(protocol: An
             await go.wait()
         await echo(scope, receive, send)
 
-    async with serving(protocol, app) as served:
+    async with serving(Connection, app) as served:
         idle_reader, idle = await served.connect()
         idle.write(GET)
         await idle_reader.readuntil(b"c=d 0 ")
@@ -368,17 +270,6 @@ async def test_what_is_broken_is_told_so_after_the_answers_before_it() -> None:
 
     assert out.count(b"HTTP/1.1 ") == 2
     assert out.index(b"POST /  1 1") < out.index(b"HTTP/1.1 400")
-
-
-@on_both_loops
-async def test_an_upgrade_is_not_made_and_the_request_answered() -> None:
-    asked = GET.replace(b"host", b"connection: upgrade\r\nupgrade: h2c\r\nhost")
-
-    async with serving(Connection, echo) as served:
-        out = await served.talk(asked + b"\x00\x00 another protocol")
-
-    assert out.count(b"HTTP/1.1 ") == 1
-    assert b"connection: close" in out
 
 
 @on_both_loops
@@ -501,9 +392,11 @@ async def test_requests_with_one_head_share_what_was_worked_out_from_it_and_no_o
         await echo(scope, receive, send)
 
     async with serving(Connection, app) as served:
-        await served.talk(post(b"one"), post(b"two"), post(b"three", OTHER), post(b"four"))
-        await served.talk(post(b"five"))
+        await served.talk(
+            post(b"one"), post(b"two"), post(b"three", OTHER), post(b"four"), CLOSING
+        )
+        await served.talk(post(b"five"), CLOSING)
 
-    one, two, three, four, five = map(id, facts)
+    one, two, three, four, _, five, _ = map(id, facts)
     assert one == two
     assert len({one, three, four, five}) == 4

@@ -27,13 +27,6 @@ from tests.support.router.live_router import (
     snapshot,
 )
 
-TOOL: Any = {
-    "type": "function",
-    "name": "weather",
-    "description": "Of a city",
-    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
-    "strict": False,
-}
 PICTURE: Any = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
 
 
@@ -62,37 +55,6 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
             openai.OpenAI(base_url=f"{world.url}/v1", api_key=KEY, max_retries=0) as client,
         ):
             yield Scene(upstream, world, client)
-
-
-@pytest.mark.req("A1", "B7")
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_tool_loop_with_parallel_calls_works(scene: Scene, *, stream: bool) -> None:
-    def ask_next(given: list[Any]) -> Any:
-        asked: dict[str, Any] = {"tools": [TOOL], "instructions": "Be brief."}
-        if not stream:
-            return scene.ask(given, **asked)
-        with scene.client.responses.stream(model="support", input=given, **asked) as events:
-            return events.get_final_response()
-
-    given: list[Any] = [{"role": "user", "content": "Weather?"}]
-    first = ask_next(given)
-    text, *calls = first.output
-    assert text.content[0].text.strip() == "Let me look."
-    assert [json.loads(call.arguments)["city"] for call in calls] == ["Oslo", "Rome"]
-
-    given += [item.model_dump(exclude={"parsed_arguments"}) for item in first.output]
-    for call in calls:
-        city = json.loads(call.arguments)["city"]
-        told = {"call_id": call.call_id, "output": f"{city} is sunny"}
-        given.append({"type": "function_call_output", **told})
-    final = ask_next(given)
-
-    assert final.output_text.strip() == "Oslo is sunny and Rome is sunny"
-    assert (final.status, final.model) == ("completed", "support")
-    assert final.usage.input_tokens_details.cached_tokens == 8
-    assert final.usage.output_tokens_details.reasoning_tokens == 3
-    assert scene.last()["messages"][0] == {"role": "system", "content": "Be brief."}
-    assert sum(minute.input_tokens for minute in scene.world.wait_for_traffic(2)) == 40
 
 
 @pytest.mark.req("B7")

@@ -66,30 +66,6 @@ def test_vectors_come_back_under_the_routes_name_and_are_recorded(
     assert (row.input_tokens, row.output_tokens, row.cost_usd) == (7, 0, 7e-6)
 
 
-@pytest.mark.req("A2", "A5", "B3")
-@pytest.mark.parametrize(
-    "turn",
-    [
-        error(500),
-        error(429),
-        completion("not a vector"),
-        ScriptedTurn(steps=(b'{"data":[]}',)),
-        ScriptedTurn(steps=(b'{"data":[{"embedding":[NaN]}]}',)),
-        ScriptedTurn(steps=(BODY.replace(b"-1e-3", b"-1e999"),)),
-        ScriptedTurn(steps=(BODY.replace(b'"index":0', b'"index":1'),)),
-    ],
-    ids=["500", "429", "a chat's answer", "no data", "NaN", "infinite", "no place"],
-)
-def test_what_is_no_vector_is_answered_by_the_next_target(
-    client: openai.OpenAI, upstream: Upstream, turn: ScriptedTurn
-) -> None:
-    upstream.turns = {INCUMBENT: turn, FALLBACK: VECTORS}
-
-    made = client.embeddings.create(model="support", input="hello", encoding_format="float")
-
-    assert made.data[0].embedding == [0.25, -1e-3]
-
-
 @pytest.mark.req("A2", "A5")
 def test_an_input_that_the_provider_rejects_is_told_the_client(
     client: openai.OpenAI, upstream: Upstream

@@ -1,6 +1,5 @@
 """Keep-warm (B6): a trickle to the other providers, and what it must never touch."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -11,7 +10,6 @@ from typing import Any
 import openai
 import pytest
 
-from harness.domain.canary.guardrails import UnitRule
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.domain.routing.table import Canary, Route, RouteSettings, RoutingTable, Snapshot
@@ -35,7 +33,6 @@ from tests.support.router.live_router import (
     provider,
     running_router,
     snapshot,
-    wait_until,
 )
 
 WARM, OWN, NEW = Target("other", FALLBACK), Target("up", INCUMBENT), Target("up", CANDIDATE)
@@ -135,25 +132,6 @@ def test_nobody_waits_for_a_second_try_of_a_warmed_target(stage: Stage) -> None:
         )
 
 
-@pytest.mark.req("B6", "F3")
-def test_what_keeps_warm_is_on_no_arm_of_a_canary(stage: Stage) -> None:
-    rule = UnitRule(block_size=1)
-    with stage(canary=Canary(NEW.id, 5000, "salt", "r-1", rule)) as scene:
-        served = scene.ask_all()
-        arms = Counter[str]()
-        for (arm, _), count in served.items():
-            arms[arm] += count
-        assert min(arms.values()) > 0
-        assert set(arms) == {"incumbent", "canary", "keep_warm"}
-
-        scene.traffic()
-        scored = arms["incumbent"] + arms["canary"]
-        blocks = scene.world.store.blocks
-        wait_until(lambda: sum(block.units for block in list(blocks.values())) >= scored)
-        assert sum(block.units for block in blocks.values()) == scored
-        assert sum(block.canary_units for block in blocks.values()) == arms["canary"]
-
-
 def thrown() -> KillSwitch:
     force = Force(ForceKind.PROVIDER, "up")
     at = SystemClock().now()
@@ -175,19 +153,6 @@ def test_nobody_is_drawn_where_it_is_off_or_could_do_harm(
 ) -> None:
     with stage(**staged) as scene:
         assert scene.ask_all() == {("incumbent", OWN.name): ASKED}
-
-
-@pytest.mark.req("B6")
-def test_vectors_are_never_made_by_another_model(stage: Stage) -> None:
-    vector = completion()
-    body = {"object": "list", "model": "m", "data": [{"embedding": [1.0], "index": 0}]}
-    vector = replace(vector, steps=(json.dumps(body).encode(),))
-    with stage() as scene:
-        scene.upstream.turns[INCUMBENT] = vector
-        for number in range(ASKED):
-            scene.client.embeddings.create(model="support", input="a", user=f"user-{number}")
-
-        assert not scene.upstream.asked_for(FALLBACK)
 
 
 @pytest.mark.req("B6")

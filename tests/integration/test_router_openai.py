@@ -3,7 +3,6 @@
 import gzip
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import openai
@@ -22,7 +21,6 @@ from tests.support.router.live_router import (
     INCUMBENT,
     KEY,
     NARROW_KEY,
-    QUICK,
     UPSTREAM_KEY,
     World,
     running_router,
@@ -240,14 +238,3 @@ def test_a_stream_that_the_provider_refuses_is_an_error_and_no_stream(
     with pytest.raises(openai.UnprocessableEntityError, match="no such tool"):
         ask(client, stream=True)
     assert EVENTS["content-type"] in upstream.asked[-1].headers["accept"]
-
-
-def test_a_body_over_the_limit_is_refused(upstream: Upstream, tmp_path: Path) -> None:
-    small = replace(QUICK, max_body_bytes=1000)
-    with (
-        running_router(snapshot(upstream.url), tmp_path, small) as world,
-        openai.OpenAI(base_url=f"{world.url}/v1", api_key=KEY, max_retries=0) as client,
-        pytest.raises(openai.APIStatusError) as refused,
-    ):
-        ask(client, user="x" * 2000)
-    assert refused.value.status_code == 413

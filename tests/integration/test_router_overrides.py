@@ -14,7 +14,6 @@ from harness import config, package_data
 from harness.control.operations import keys
 from harness.control.routing import seed
 from harness.domain.canary.guardrails import UnitRule
-from harness.domain.errors import SnapshotInvalid
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.kill_switch import parse_environment_switches
 from harness.domain.routing.overrides import RequestKind
@@ -125,21 +124,6 @@ def test_a_picture_goes_to_the_vision_route_and_counts_for_its_canary(scene: Sce
     eventually(lambda: any(row.route == "photos" for row in scene.router.store.traffic))
 
 
-def test_an_embedding_goes_to_the_embedding_route(scene: Scene) -> None:
-    raw = scene.client.embeddings.with_raw_response.create(model="chat", input=["a", "b"])
-
-    assert len(raw.parse().data) == 2
-    assert raw.headers["x-swapgate-route"] == "vectors"
-    assert raw.headers["x-swapgate-kind"] == "embedding"
-
-
-def test_what_is_no_such_request_stays_where_it_was_asked(scene: Scene) -> None:
-    headers = ask(scene.client)
-
-    assert headers["x-swapgate-route"] == "chat"
-    assert "x-swapgate-kind" not in headers
-
-
 def test_a_subagent_says_so_and_its_word_counts_for_more_than_its_pictures(
     scene: Scene,
 ) -> None:
@@ -151,12 +135,6 @@ def test_a_subagent_says_so_and_its_word_counts_for_more_than_its_pictures(
     # Of a kind that has no override the route itself takes care.
     headers = ask(scene.client, [PICTURE], **{"x-swapgate-kind": "video"})
     assert headers["x-swapgate-route"] == "chat"
-
-
-@pytest.mark.parametrize("word", ["subagents", "Vision", ""])
-def test_a_word_that_is_no_kind_is_refused_with_all_that_are(scene: Scene, word: str) -> None:
-    with pytest.raises(openai.BadRequestError, match="subagent, vision, image, video, embed"):
-        ask(scene.client, **{"x-swapgate-kind": word})
 
 
 def test_who_may_use_a_route_may_use_its_overrides_and_no_more(scene: Scene) -> None:
@@ -272,11 +250,6 @@ async def test_a_switch_of_the_route_that_was_asked_holds_for_what_was_asked(
     _, headers, _ = await door.call(CHAT, LOOK)
     assert headers[b"x-swapgate-target"] == b"up/m-sees"
     assert headers[b"x-swapgate-switch"].endswith(b"; not_in_effect")
-
-
-def test_an_override_that_names_no_route_is_refused_whole() -> None:
-    with pytest.raises(SnapshotInvalid, match="'chat' names route 'gone' for vision"):
-        served(two_routes(overrides={RequestKind.VISION: "gone"}))
 
 
 async def test_a_wrong_word_reaches_nobody(tmp_path: Path) -> None:

@@ -81,18 +81,6 @@ async def test_a_connection_that_is_not_clean_is_not_used_again(
 
 
 @on_both_loops
-async def test_a_body_without_a_length_ends_with_the_connection(pool: UpstreamPool) -> None:
-    async def play(line: ServerConnection) -> None:
-        await line.request()
-        await line.send(b"HTTP/1.1 200 OK\r\n\r\nall ", b"of it")
-
-    async with raw_server(play) as server:
-        assert await ask(pool, server) == b"all of it"
-        assert await ask(pool, server) == b"all of it"
-        assert len(server.lines) == 2
-
-
-@on_both_loops
 async def test_what_comes_while_idle_answers_nobody(pool: UpstreamPool) -> None:
     late = asyncio.Event()
 
@@ -110,18 +98,6 @@ async def test_what_comes_while_idle_answers_nobody(pool: UpstreamPool) -> None:
         await asyncio.sleep(0.05)
         assert await ask(pool, server) == b"ok"
         assert len(server.lines) == 2
-
-
-@on_both_loops
-async def test_a_connection_closed_while_idle_costs_no_attempt(pool: UpstreamPool) -> None:
-    async def play(line: ServerConnection) -> None:
-        await line.request()
-        await line.send(OK)
-
-    async with raw_server(play) as server:
-        for _ in range(5):
-            assert await ask(pool, server) == b"ok"
-            await asyncio.sleep(0.02)  # its end arrives
 
 
 @on_both_loops
@@ -198,26 +174,6 @@ async def test_cancelling_closes_the_connection(pool: UpstreamPool) -> None:
         async with asyncio.timeout(10):
             await left.wait()
         assert await ask(pool, server) == b"ok"
-
-
-@on_both_loops
-async def test_a_reply_closed_early_closes_its_connection(pool: UpstreamPool) -> None:
-    left = asyncio.Event()
-
-    async def play(line: ServerConnection) -> None:
-        await line.request()
-        await line.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nsome")
-        assert await line.reader.read() == b""
-        left.set()
-
-    async with raw_server(play) as server:
-        reply = await pool.send(server.ask())
-        chunks = reply.chunks()
-        assert await anext(chunks) == b"some"
-        await reply.aclose()
-        await reply.aclose()
-        async with asyncio.timeout(10):
-            await left.wait()
 
 
 @on_both_loops
@@ -302,33 +258,6 @@ async def test_who_gave_up_waiting_is_not_in_the_line() -> None:
         await asyncio.sleep(0.01)
         go.set()
         assert [await first, await last] == [b"ok", b"ok"]
-    await pool.aclose()
-
-
-@on_both_loops
-async def test_places_are_free_again_after_every_kind_of_end() -> None:
-    pool = UpstreamPool(replace(QUICK, upstream_connections=1))
-
-    async def play(line: ServerConnection) -> None:
-        await line.request()
-        match line.number:
-            case 0:
-                line.reset()
-            case 1:
-                await line.send(b"nonsense\r\n\r\n")
-            case _:
-                await line.send(OK)
-
-    async with raw_server(play) as server, asyncio.timeout(10):
-        refused = Provider("raw", "custom", "http://127.0.0.1:1")
-        for expected in (FailureClass.CONNECT, FailureClass.MALFORMED):
-            with pytest.raises(UpstreamFailed) as failed:
-                await ask(pool, server)
-            assert failed.value.failure is expected
-        for _ in range(2):
-            with pytest.raises(UpstreamFailed):
-                await pool.send(UpstreamRequest(refused, b"{}", stream=False))
-        assert await ask(pool, server) == b"ok"
     await pool.aclose()
 
 

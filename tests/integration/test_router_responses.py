@@ -1,6 +1,5 @@
 """The official client's responses before the router, over real HTTP."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import openai
 import pytest
-from openai.types.responses import FunctionToolParam, Response, ResponseStreamEvent
+from openai.types.responses import Response, ResponseStreamEvent
 
 from evals.sim.simulator import Simulator
 from harness.domain.routing.capabilities import Capabilities
@@ -27,12 +26,6 @@ from tests.support.router.simulated_router import (
     snapshot_of,
 )
 
-TOOL: FunctionToolParam = {
-    "type": "function",
-    "name": "weather",
-    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
-    "strict": False,
-}
 NO_RESPONSES = Capabilities(chat=False, responses=False)
 
 
@@ -71,19 +64,6 @@ def test_the_client_works_plain_and_streaming(client: openai.OpenAI) -> None:
     assert final.usage == whole.usage
 
 
-@pytest.mark.req("B7")
-def test_tools_are_called_plain_and_streaming(client: openai.OpenAI) -> None:
-    (call,) = answered(client, tools=[TOOL], tool_choice="required").output
-    with client.responses.stream(
-        model="support", input=HELLO, tools=[TOOL], tool_choice="required"
-    ) as stream:
-        (streamed,) = stream.get_final_response().output
-
-    assert call.type == streamed.type == "function_call"
-    assert call.arguments == streamed.arguments
-    assert json.loads(call.arguments)
-
-
 @pytest.mark.req("A3")
 def test_tokens_of_both_forms_are_counted(client: openai.OpenAI, scene: SimScene) -> None:
     usage = answered(client).usage
@@ -93,60 +73,6 @@ def test_tokens_of_both_forms_are_counted(client: openai.OpenAI, scene: SimScene
     assert usage
     assert sum(row.input_tokens for row in rows) == 2 * usage.input_tokens
     assert sum(row.output_tokens for row in rows) == 2 * usage.output_tokens
-
-
-@pytest.mark.req("A5", "B3", "B8")
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(
-    "fault",
-    [
-        {"kind": "status", "status": 503},
-        {"kind": "status", "status": 500},
-        {"kind": "status", "status": 401},
-        {"kind": "status", "status": 429, "code": "insufficient_quota"},
-        {"kind": "not_found"},
-        {"kind": "reset"},
-        {"kind": "hang"},
-        {"kind": "garbage", "variant": "no_choices"},
-        {"kind": "wrong_content_type"},
-        {"kind": "error_in_stream"},
-        {"kind": "error_in_stream", "role_first": True},
-        {"kind": "truncate", "after_chunks": 0, "role_first": True},
-    ],
-    ids=lambda fault: "-".join(str(value) for value in fault.values()),
-)
-def test_before_the_first_words_the_spare_answers(
-    scene: SimScene, client: openai.OpenAI, fault: dict[str, Any], *, stream: bool
-) -> None:
-    scene.fault(**fault)
-
-    if stream:
-        events = events_of(client)
-        assert events[-1].type == "response.completed"
-        assert [event.type for event in events].count("response.created") == 1
-        text = events[-1].response.output_text
-    else:
-        text = answered(client).output_text
-
-    assert len(text.split()) == 12
-    assert scene.requests_to(SPARE) == 1
-
-
-@pytest.mark.req("B8")
-@pytest.mark.parametrize("kind", ["reset", "close", "truncate", "error_in_stream", "stall"])
-def test_after_the_first_words_a_broken_stream_is_an_error(
-    scene: SimScene, client: openai.OpenAI, kind: str
-) -> None:
-    scene.fault(kind, after_chunks=4)
-    events: list[ResponseStreamEvent] = []
-
-    with pytest.raises(openai.APIError, match="broke off"):
-        events.extend(client.responses.create(model="support", input=HELLO, stream=True))
-
-    assert [event.type for event in events].count("response.output_text.delta") == 4
-    assert events[-1].type == "response.output_text.delta"
-    assert scene.requests_to(SPARE) == 0
-    assert sum(row.failed for row in scene.world.wait_for_traffic(1)) == 1
 
 
 @pytest.mark.req("B7")

@@ -232,19 +232,6 @@ def test_failures_are_evidence_and_overload_makes_it_rest(
         assert at.status(lambda s: s.left_out).left_out == {"resting": 1}
 
 
-def test_its_budget_ends_it_for_the_day(
-    sqlite_url: str, sim: Simulator, sim_url: str, tmp_path: Path
-) -> None:
-    with scene(sqlite_url, sim, sim_url, tmp_path) as at:
-        at.start(requests_per_day=2)
-
-        for number in range(5):
-            at.ask(number)
-
-        status = at.status(lambda s: s.left_out.get("over_budget") == 3 and s.pairs == 2)
-        assert at.requests_to() == status.mirrored == 2
-
-
 @pytest.mark.req("G5")
 def test_it_rests_while_the_monthly_cap_leaves_too_little_and_goes_on_once_it_is_raised(
     sqlite_url: str, sim: Simulator, sim_url: str, tmp_path: Path
@@ -263,21 +250,6 @@ def test_it_rests_while_the_monthly_cap_leaves_too_little_and_goes_on_once_it_is
         wait_until(lambda: at.mirroring().calls > 0)
         assert load_report(at.ctx).waiting == ()
         assert at.mirroring().spent_usd > 0
-
-
-def test_its_money_in_all_ends_it_for_good(
-    sqlite_url: str, sim: Simulator, sim_url: str, tmp_path: Path
-) -> None:
-    with scene(sqlite_url, sim, sim_url, tmp_path) as at:
-        at.start(usd_per_day=None, usd_in_all=1e-6)
-        at.ask(0)
-        at.status(lambda s: s.pairs == 1 and s.cost_usd > 1e-6)
-
-        for number in range(1, 4):
-            at.ask(number)
-
-        status = at.status(lambda s: s.left_out.get("over_budget") == 3)
-        assert at.requests_to() == status.mirrored == 1
 
 
 def test_nobody_is_asked_under_a_switch_or_for_who_says_no_or_twice(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
+from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,
     ReceivedRequest,
@@ -25,7 +25,6 @@ from tests.support.router.live_router import (
     INCUMBENT,
     KEY,
     QUICK,
-    UPSTREAM_KEY,
     World,
     running_router,
     snapshot,
@@ -183,24 +182,6 @@ def test_a_client_that_never_reads_is_hung_up_on(
         assert row.output_tokens > 0
 
 
-def test_a_client_that_reads_slowly_gets_everything(
-    upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("router.server.slow_reader.STALLED_S", 2.0)
-    words = [event({"content": "x" * 60_000})] * 200
-    upstream.turns = {INCUMBENT: broken_stream(*words, event(finish="stop"), DONE)}
-    out = b""
-    with (
-        running_router(snapshot(upstream.url), tmp_path, QUICK) as world,
-        connect(world) as slow,
-    ):
-        slow.sendall(request(STREAM, LAST))
-        while data := slow.recv(1 << 18):
-            out += data
-            time.sleep(0.05)
-    assert out.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
-
-
 @pytest.mark.req("G5")
 def test_a_client_that_reads_a_trickle_of_a_big_answer_is_no_deaf_one(
     upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -319,20 +300,6 @@ def test_a_client_that_is_gone_altogether_is_not_waited_for(
         wait_until(lambda: len(upstream.asked) > before)
     assert upstream.asked[-1].left.wait(60)
     wait_until(lambda: world.recorder.counters["callers_gone"] == 1)
-
-
-@pytest.mark.req("G5")
-def test_nor_is_one_that_leaves_a_stream_whose_provider_says_nothing_more(
-    world: World, upstream: Upstream
-) -> None:
-    turn = broken_stream(event({"content": "hello"}), ScriptedEvent.HANG)
-    upstream.turns = {INCUMBENT: turn}
-    with connect(world) as found:
-        found.sendall(request(STREAM))
-        out = b""
-        while b"hello" not in out:
-            out += found.recv(65536)
-    assert upstream.asked[-1].left.wait(10)  # before the heartbeat finds out
 
 
 @pytest.mark.req("G5")
@@ -469,7 +436,7 @@ def test_past_the_limit_requests_are_refused_at_once_and_the_others_served(
     upstream: Upstream, tmp_path: Path
 ) -> None:
     # All fifty are there before the first is answered.
-    slow = ScriptedTurn(steps=(6.0, *completion().steps))
+    slow = ScriptedTurn(steps=(3.0, *completion().steps))
     upstream.turns = {INCUMBENT: slow}
     settings = replace(QUICK, max_concurrent=10)
     with running_router(snapshot(upstream.url), tmp_path, settings) as world:
@@ -478,16 +445,6 @@ def test_past_the_limit_requests_are_refused_at_once_and_the_others_served(
         upstream.turns = {INCUMBENT: completion()}
         assert asyncio.run(many(world, connections=10, requests=1)) == {200: 10}
         assert world.recorder.counters["refused_when_full"] == 40
-
-
-def test_the_callers_key_is_nowhere_in_what_goes_upstream(
-    world: World, upstream: Upstream
-) -> None:
-    assert statuses(exchange(world, request(PLAIN, LAST))) == [200]
-
-    seen = upstream.asked[-1]
-    assert seen.headers["authorization"] == f"Bearer {UPSTREAM_KEY}"
-    assert KEY not in str(seen.headers)
 
 
 def test_of_two_keys_the_first_counts(world: World, upstream: Upstream) -> None:

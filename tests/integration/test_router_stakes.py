@@ -96,44 +96,6 @@ def requests_to(sim: Simulator, target: Target) -> int:
     return stats.requests if stats else 0
 
 
-@pytest.mark.req("A4")
-def test_high_stakes_with_nobody_capable_left_fail_loudly_and_name_everybody(
-    sim: Simulator, client: openai.OpenAI
-) -> None:
-    fail(sim, OWN, LARGE)
-
-    with pytest.raises(openai.APIStatusError) as told:
-        ask(client, "careful")
-
-    assert told.value.status_code == 502
-    assert told.value.code == "all_targets_failed"
-    body: Any = told.value.body
-    tried = {
-        (attempt["target"], attempt["failure"], attempt["status"])
-        for attempt in body["attempts"]
-    }
-    assert tried == {(target.name, "overloaded", 503) for target in (OWN, LARGE)}
-    [out] = body["left_out"]
-    assert (out["target"], out["left_out"]) == (CHEAP.name, "stakes")
-    for words in (f"{OWN.name}: overloaded", f"{LARGE.name}: overloaded", "marked capable"):
-        assert words in body["message"]
-    assert told.value.response.headers["x-should-retry"] == "false"
-    assert requests_to(sim, CHEAP) == 0
-
-
-@pytest.mark.req("A4")
-def test_high_stakes_without_a_capable_fallback_have_the_incumbent_alone(
-    sim: Simulator, client: openai.OpenAI
-) -> None:
-    fail(sim, OWN)
-
-    with pytest.raises(openai.APIStatusError) as told:
-        ask(client, "alone")
-
-    body: Any = told.value.body
-    assert [target["target"] for target in body["left_out"]] == [CHEAP.name, LARGE.name]
-
-
 @pytest.mark.req("A4", "B4")
 def test_high_stakes_while_the_capable_ones_circuits_are_open_name_those_that_are_forbidden(
     sim: Simulator, tmp_path: Path

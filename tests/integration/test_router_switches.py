@@ -18,7 +18,6 @@ from harness.domain.operations.access import Actor, ApiKey, Role, key_hash
 from harness.domain.routing.kill_switch import (
     KillSwitch,
     SwitchSource,
-    parse_environment_switches,
     parse_force,
 )
 from harness.domain.routing.route_changes import CreateRoute
@@ -179,17 +178,6 @@ async def test_a_switch_expires_with_nobody_looking_and_no_database(tmp_path: Pa
     assert (await ask_router(door)).target == f"up/{FALLBACK}"
     door.clock.advance(2 * 3600)
     assert await ask_router(door) == Served(f"up/{INCUMBENT}", "")
-
-
-@pytest.mark.req("B11")
-async def test_the_environment_beats_the_database(tmp_path: Path) -> None:
-    door = Door(tmp_path)
-    standing = parse_environment_switches(f"target:up/{INCUMBENT}", door.clock.now())
-    door.holder.current = served(with_switches(thrown(door)), standing)
-
-    assert await ask_router(door) == Served(
-        f"up/{INCUMBENT}", f"environment-1; target:up/{INCUMBENT}; in_effect"
-    )
 
 
 @pytest.mark.req("B11")

@@ -278,17 +278,6 @@ def test_a_worker_may_have_as_many_connections_as_the_system_allows(
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_a_router_that_cannot_start_says_why_and_ends(provider: str, tmp_path: Path) -> None:
-    with routed(tmp_path, provider) as world:
-        (tmp_path / "swapgate.db").unlink()
-
-        done = world.place.run("serve", "router", "--workers", "2", expect=None)
-
-    assert done.returncode > 0
-    assert "the router cannot start: the database's file is missing" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def configure(world: Routed, text: str | None = None, **router: object) -> None:
     """Change the file's `router` section."""
     file = world.place.config

@@ -78,22 +78,6 @@ def router(database_url: str, store: Store, tmp_path: Path) -> Iterator[Snapshot
         yield made
 
 
-def test_a_forged_promotion_is_refused_and_the_last_good_table_serves_on(
-    store: Store, router: SnapshotHolder, tmp_path: Path
-) -> None:
-    with owned(store) as db:
-        forge(db, ROUTE, NEW.id)
-
-    assert not router.refresh()
-    assert "route_version triage/2" in router.refused
-    assert router.current is not None
-    assert router.current.snapshot.table.routes[ROUTE].incumbent == OLD.id
-    # Nor does a router that starts now serve it: it has what its disk holds.
-    again = holder(cast("Any", router)._store, tmp_path / "snapshot.json")
-    assert again.boot().snapshot.table.routes[ROUTE].incumbent == OLD.id
-    assert again.stale
-
-
 def test_a_row_that_was_mended_serves_again_though_no_counter_tells(
     store: Store, router: SnapshotHolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,18 +126,6 @@ def edited(file: Path, old: str, new: str) -> None:
     content = whole["snapshot"].replace(old, new)
     whole |= {"snapshot": content, "sha256": sha256(content.encode()).hexdigest()}
     file.write_text(json.dumps(whole))
-
-
-def test_a_snapshot_on_disk_serves_as_its_signed_rows_say(
-    router: SnapshotHolder, tmp_path: Path
-) -> None:
-    file = tmp_path / "snapshot.json"
-    loaded = holder(cast("Store", Away()), file).boot()
-    assert router.current is not None
-    before = router.current.snapshot
-    assert loaded.snapshot.table == before.table
-    assert loaded.snapshot.providers == before.providers
-    assert loaded.snapshot.keys == before.keys
 
 
 @pytest.mark.parametrize(

@@ -230,28 +230,3 @@ async def test_an_image_elsewhere_is_not_fetched_and_the_provider_not_asked(
 
         assert (reply.status, error["code"]) == (422, "not_supported_by_target")
         assert connections == len(other.lines) == 0
-
-
-@pytest.mark.parametrize("kind", WIRES)
-async def test_what_was_dropped_is_known_to_the_caller(
-    loaded: dict[str, TranslatingTransport], kind: str
-) -> None:
-    answer = whole(WIRES[kind].whole(Reply("Hi")))
-    more: Json = {"stream": False, "logit_bias": {"1": 1}, "verbosity": "low"}
-    async with call_provider(loaded[kind], kind, plays(answer), **more) as (reply, _):
-        assert reply.dropped == ("logit_bias", "verbosity")
-        assert json.loads(await reply.body())["choices"][0]["message"]["content"] == "Hi"
-
-
-async def test_a_tool_whose_name_another_protocol_forbids_comes_back_as_it_was(
-    loaded: dict[str, TranslatingTransport],
-) -> None:
-    tool = {"type": "function", "function": {"name": "files/read", "parameters": {}}}
-    call = Reply(calls=(("files_read", {"a": 1}),), stop="tools")
-    for stream in (False, True):
-        pieces = [LIVE, *anthropic.events(call)] if stream else [whole(anthropic.whole(call))]
-        talk = call_provider(
-            loaded["anthropic"], "anthropic", plays(*pieces), stream=stream, tools=[tool]
-        )
-        async with talk as (reply, _):
-            assert b'"name":"files/read"' in await reply.body()

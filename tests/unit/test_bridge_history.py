@@ -216,14 +216,6 @@ def test_a_responses_reasoning_comes_back_to_its_maker_alone() -> None:
         assert turn["tool_calls"] == [CALL]
 
 
-def test_what_refers_to_a_response_that_a_translation_made_says_the_way_out() -> None:
-    first = translate_response(b'{"model":"m","input":"hi"}', "custom", MINE)
-    made = json.loads(first.whole(parse_object(json.dumps(ANSWER).encode())))
-    again = {"model": "m", "input": "and?", "previous_response_id": made["id"]}
-    with pytest.raises(Untranslatable, match="store: false"):
-        translate_response(json.dumps(again).encode(), "custom", MINE)
-
-
 @pytest.mark.parametrize("streamed", [False, True])
 def test_signed_thinking_goes_through_a_response_and_back_to_the_chat_that_it_came_from(
     *, streamed: bool

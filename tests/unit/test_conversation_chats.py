@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.conversation.chat_history import mark_chat, move_chat
+from router.conversation.chat_history import move_chat
 from router.conversation.intake import INTAKES, TAKES_ALL
 from router.conversation.tool_names import with_client_names
 
 pytestmark = pytest.mark.req("B7")
-MINE = "aaaaaaaa"
 IDS = st.sampled_from(["", "call_1", "functions.look_up:0", "x" * 46 + "1", "x" * 46 + "2"])
 PATTERNS = {
     "mistral": r"[A-Za-z0-9]{9}",
@@ -108,22 +107,3 @@ def test_names_of_tools_are_mapped_to_what_the_kind_takes_and_back() -> None:
         answer = json.dumps({"function": {"name": sent[1], "arguments": sent[1]}}).encode()
         told = json.loads(with_client_names(answer, names))["function"]
         assert told == {"name": strange, "arguments": sent[1]}
-
-
-def test_what_a_chat_signed_goes_back_to_its_maker_alone() -> None:
-    (said, result) = loop("call_1")
-    said["thinking_blocks"] = [{"type": "thinking", "thinking": "hm", "signature": "c2ln"}]
-    said["tool_calls"][0]["extra_content"] = {"google": {"thought_signature": "dGg="}}
-    marked = json.loads(json.dumps(said))
-    assert mark_chat({"choices": [{"message": marked}]}, MINE)
-    assert "c2ln" not in [block["signature"] for block in marked["thinking_blocks"]]
-    body = json.dumps({"model": "m", "messages": [marked, result]}).encode()
-
-    back, dropped, _ = move_chat(body, INTAKES["anthropic"], MINE)
-    assert json.loads(back)["messages"] == [said, result]
-    assert dropped == ()
-    for kind in ("anthropic", "gemini", "custom", "deepseek"):
-        other = move_chat(body, INTAKES.get(kind, TAKES_ALL), "bbbbbbbb")
-        assert other.dropped == ("thinking_blocks",)
-        assert b"c2ln" not in other.body
-        assert b"dGg=" not in other.body

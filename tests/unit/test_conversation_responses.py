@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from router.conversation.makers import mark_piece, own_id
-from router.conversation.response_history import mark_response, move_response, without_reasoning
+from router.conversation.makers import own_id
+from router.conversation.response_history import move_response, without_reasoning
 from router.protocols.untranslatable import Untranslatable
 
 pytestmark = pytest.mark.req("B7")
@@ -27,14 +27,6 @@ def move(*items: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
     body = json.dumps({"input": list(items), **more}).encode()
     found: list[dict[str, Any]] = json.loads(move_response(body, MINE).body)["input"]
     return found
-
-
-def test_encrypted_reasoning_goes_back_to_its_maker_alone() -> None:
-    kept, called = move(reasoning("rs_1", mark_piece("secret", MINE)), call("fc_1"))
-    assert (kept["encrypted_content"], called["id"]) == ("secret", "fc_1")
-
-    (called,) = move(reasoning("rs_1", mark_piece("secret", OTHER)), call("fc_1"))
-    assert "id" not in called  # it would want its reasoning
 
 
 def test_ids_that_a_translation_wrote_reach_no_provider() -> None:
@@ -74,14 +66,3 @@ def test_long_ids_of_calls_are_rewritten_and_others_go_byte_for_byte() -> None:
 
     body = json.dumps({"input": [call("fc_1"), OUTPUT], "reasoning": {}}, indent=1).encode()
     assert move_response(body, MINE).body == body
-
-
-def test_what_an_answer_encrypts_is_marked_wherever_it_stands() -> None:
-    for answer in (
-        {"output": [reasoning("rs_1", "x")]},
-        {"response": {"output": [reasoning("rs_1", "x")]}},
-        {"item": reasoning("rs_1", "x")},
-    ):
-        assert mark_response(answer, MINE)
-        assert mark_piece("x", MINE) in json.dumps(answer)
-    assert not mark_response({"item": call("fc_1")}, MINE)

@@ -2,27 +2,17 @@
 
 import asyncio
 import json
-import math
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.reliability.breaker import BreakerState
 from harness.domain.routing.capabilities import Capabilities
 from router.health.checks import ANSWER_TOKENS
 from router.health.target_health import (
-    MAX_SLEEP_S,
     PROBE_EVERY_S,
     SUSPECT_EVERY_S,
-    HealthCheckState,
-    check_due_in_s,
-    due_targets,
-    next_check_in_s,
 )
 from router.request.upstream_call import MAX_CHECK_BYTES
 from router.upstream.transport import UpstreamRequest
@@ -31,64 +21,7 @@ from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import ASK, CHAT, Door
 from tests.support.router.live_router import FALLBACK, INCUMBENT, QUICK, provider, snapshot
 
-times = st.floats(0, 1000)
-seens = st.builds(
-    HealthCheckState,
-    st.sampled_from(BreakerState),
-    st.just(0.0) | st.floats(0.1, 900),
-    times,
-    times,
-    st.booleans(),
-    st.booleans(),
-)
 INTERVAL_S = 60.0
-
-
-@given(seens, times, st.floats(0.1, 600))
-def test_nobody_is_checked_too_early(
-    seen: HealthCheckState, now: float, interval_s: float
-) -> None:
-    if check_due_in_s(seen, now, interval_s) > 0:
-        return
-    assert not seen.busy
-    assert seen.retry_in_s == 0
-    if seen.state is BreakerState.CLOSED:
-        every_s = min(interval_s, SUSPECT_EVERY_S) if seen.suspect else interval_s
-        assert now >= max(seen.answered_at, seen.checked_at) + every_s - 1e-6
-    else:
-        assert now >= seen.checked_at + min(interval_s, PROBE_EVERY_S) - 1e-6
-
-
-@given(seens, times, st.floats(0.1, 600))
-def test_whoever_waits_so_long_is_due(
-    seen: HealthCheckState, now: float, interval_s: float
-) -> None:
-    seen = seen._replace(busy=False)
-    wait_s = check_due_in_s(seen, now, interval_s)
-    then = seen._replace(retry_in_s=max(0.0, seen.retry_in_s - wait_s))
-
-    assert check_due_in_s(then, now + wait_s + 1e-6, interval_s) == pytest.approx(0, abs=1e-3)
-
-
-@given(st.dictionaries(st.sampled_from("abcd"), seens), times)
-def test_an_interval_of_nothing_checks_nobody(
-    seen: Mapping[str, HealthCheckState], now: float
-) -> None:
-    assert due_targets(seen, now, 0) == ()
-    assert next_check_in_s(seen, now, 0) == MAX_SLEEP_S
-    assert all(check_due_in_s(state, now, 0) == math.inf for state in seen.values())
-
-
-@given(st.dictionaries(st.sampled_from("abcd"), seens), times)
-def test_who_waited_longest_is_first_and_nobody_oversleeps(
-    seen: Mapping[str, HealthCheckState], now: float
-) -> None:
-    chosen = due_targets(seen, now, INTERVAL_S)
-
-    assert [seen[id_].checked_at for id_ in chosen] == sorted(
-        seen[id_].checked_at for id_ in chosen
-    )
-    assert not (chosen and next_check_in_s(seen, now, INTERVAL_S) > 0)
 
 
 class Checked(Door):
@@ -222,26 +155,6 @@ async def test_a_fallback_that_is_down_is_told_of_within_a_minute(
     assert [alert.kind for alert in door.kept.alerts] == [AlertKind.BREAKER_OPEN]
 
 
-@pytest.mark.req("B10", "B4")
-async def test_a_provider_that_is_back_is_found_by_checks_within_half_a_minute(
-    tmp_path: Path,
-) -> None:
-    door = Checked(tmp_path)
-    door.turns[INCUMBENT] = error(503)
-    for _ in range(3):
-        await door.ask()
-    assert await door.state(INCUMBENT) == 2
-    for _ in range(6):
-        await door.check(SUSPECT_EVERY_S)
-    door.turns[INCUMBENT] = completion("back")
-
-    await door.check(SUSPECT_EVERY_S)
-    for _ in range(2):
-        await door.check(PROBE_EVERY_S)
-
-    assert await door.state(INCUMBENT) == 0
-
-
 @pytest.mark.req("B10")
 async def test_a_target_that_a_user_waits_for_is_not_checked(tmp_path: Path) -> None:
     door = Checked(tmp_path)
@@ -371,18 +284,3 @@ async def test_a_guess_that_is_wrong_keeps_no_circuit_open(tmp_path: Path) -> No
     assert await door.state(INCUMBENT) == 1
     assert INCUMBENT not in await door.check(INTERVAL_S - 2)
     assert INCUMBENT in await door.check(3)
-
-
-@pytest.mark.req("B10")
-async def test_a_check_that_fails_now_and_then_is_told_of_at_each_change(
-    tmp_path: Path,
-) -> None:
-    door = Checked(tmp_path)
-    told = []
-    for turn in (completion(), error(500), error(500), completion()):
-        door.turns[FALLBACK] = turn
-        await door.check()
-        told.append(await door.up())
-
-    assert told == [1, 0, 0, 1]
-    assert await door.state() == 0

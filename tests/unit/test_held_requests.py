@@ -150,24 +150,6 @@ def post(body: bytes, head: bytes = SAME) -> tuple[bytes, bytes]:
 known_or_not = pytest.mark.parametrize("before", [(), post(b"one")], ids=["new", "known"])
 
 
-async def test_a_head_and_its_body_are_one_request_whether_the_head_is_known_or_not() -> None:
-    client = ClientConnection()
-    await client.take(*post(b"one"), *post(b"two"), *post(b"three", OTHER), *post(b"four"))
-    head, body = post(b"in many")
-    await client.take(head, *(bytes([byte]) for byte in body))
-    await client.take(head[:20], head[20:] + body[:2], body[2:])
-
-    assert client.app.served == [
-        ("/same", b"one", False),
-        ("/same", b"two", False),
-        ("/other", b"three", False),
-        ("/same", b"four", False),
-        ("/same", b"in many", False),
-        ("/same", b"in many", False),
-    ]
-    client.close()
-
-
 @known_or_not
 async def test_a_body_that_takes_longer_is_waited_for_by_a_task(
     before: tuple[bytes, ...],

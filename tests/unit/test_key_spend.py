@@ -35,17 +35,6 @@ def test_it_is_known_at_once_and_written_once() -> None:
     assert spends.spent("other", DAY) == SpendTotals(DAY)
 
 
-def test_rows_of_others_are_written_in_their_name_and_count_once_they_are_stored() -> None:
-    spends, row = KeySpendTotals("parent"), KeySpend("k", DAY, "w1", 2, 15, 0.5, 1)
-    spends.merge(row)
-    spends.merge(row)
-
-    assert spends.take() == [KeySpend("k", DAY, "w1", 4, 30, 1.0, 2)]
-    assert spends.spent("k", DAY) == SpendTotals(DAY)
-    spends.know([KeySpend("k", DAY, "w1", 4, 30, 1.0, 2)], DAY)
-    assert spends.spent("k", DAY) == SpendTotals(DAY, 1.0, 1.0, 2)
-
-
 def test_a_new_day_and_a_new_month_start_anew() -> None:
     spends = KeySpendTotals("w1")
     spends.know([KeySpend("k", DAY, "w0", 1, 1, 5.0, 0)], DAY)

@@ -46,16 +46,6 @@ def known(data: bytes) -> KnownHead | None:
     return KnownHead.learn(data, parsed.scope, len(parsed.body))
 
 
-def test_the_next_request_with_the_same_head_is_read_as_the_parser_reads_it() -> None:
-    head = known(request(b"{}"))
-    assert head is not None
-    for body in (b"{}", b"", b"x" * 12_345, b"\r\n\r\n content-length: 5\r\n\r\n"):
-        data = request(body)
-        read, parsed = head.read(data), Parsed(data)
-        assert parsed.complete == 1
-        assert read == (parsed.scope, parsed.body)
-
-
 def test_any_other_bytes_are_left_to_the_parser() -> None:
     head = known(request(b"{}"))
     assert head is not None
@@ -91,21 +81,6 @@ def test_a_head_whose_next_may_mean_something_else_is_not_learned() -> None:
         request(b"{}", HEAD.replace(b"Content-Length: ", b"Content-Length:")),
     ):
         assert known(data) is None, data
-
-
-def test_what_was_worked_out_from_a_head_is_shared_and_its_headers_are_not() -> None:
-    data = request(b"{}")
-    facts: dict[str, object] = {}
-    head = KnownHead.learn(data, {**Parsed(data).scope, "facts": facts}, len(b"{}"))
-    assert head is not None
-    one, other = head.read(request(b"1")), head.read(request(b"22"))
-    assert one is not None
-    assert other is not None
-    assert one[0]["facts"] is other[0]["facts"] is facts
-    one[0]["headers"].clear()
-    one[0]["more"] = 1
-    assert (b"content-length", b"2") in other[0]["headers"]
-    assert head.read(request(b"22")) == other
 
 
 _NAMES = st.sampled_from([b"content-length", b"Content-Length", b"X-Length", b"Te", b"Host"])

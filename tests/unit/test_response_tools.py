@@ -185,15 +185,6 @@ def test_what_a_hosted_tool_left_in_the_history_is_said_as_text(
     assert translated.dropped == (f"input.{item['type']}",)
 
 
-def test_a_file_of_an_earlier_turn_is_named_and_one_of_this_turn_is_refused() -> None:
-    filed = {"role": "user", "content": [{"type": "input_file", "file_id": "file_1"}]}
-    answered = {"role": "assistant", "content": "Read."}
-    earlier = translate_response(response_body(given=[filed, answered, USER]), "custom")
-    assert earlier.dropped == ("input.input_file",)
-    with pytest.raises(Untranslatable, match="input_file"):
-        translate_response(response_body(given=[filed]), "custom")
-
-
 def test_text_behind_calls_that_wait_for_results_is_of_their_turn() -> None:
     call = {"type": "function_call", "call_id": "c", "name": "run", "arguments": "{}"}
     said = {"role": "assistant", "content": "I look."}

@@ -42,7 +42,6 @@ from router.recording.reporter import Reporter
 from router.recording.spool import Spool
 from router.recording.traffic_minutes import CompletedRequest
 from router.recording.worker_aggregator import LiveRollouts, WorkerAggregator, WorkerReports
-from router.workers.worker_pool import LONGEST_PAUSE_S, restart_pause_s
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.live_router import SwitchableStore, snapshot
 
@@ -370,12 +369,6 @@ counts = st.lists(
 )
 
 
-@given(st.integers(0, 10_000))
-def test_the_pause_before_a_restart_grows_up_to_its_limit(deaths: int) -> None:
-    assert 0.0 <= restart_pause_s(deaths) <= restart_pause_s(deaths + 1) <= LONGEST_PAUSE_S
-    assert restart_pause_s(1) == 0.0
-
-
 GUARDED = replace(
     CALLERS,
     unit_rule=replace(CALLERS.unit_rule, block_size=20, guardrails=Guardrails().tolerated()),
@@ -445,22 +438,6 @@ def test_feedback_reaches_the_worker_that_served_whichever_one_is_told(
     assert outcomes == [FeedbackOutcome.COUNTED, None, None, None, FeedbackOutcome.LATE]
     (block,) = office.store.blocks.values()
     assert block.counts[Guardrail.FEEDBACK] == FeedbackTally(2, 2, 1, 1, ArmSplit(1, 1))
-
-
-@pytest.mark.req("F8")
-def test_a_caller_mirrored_by_two_workers_is_evidence_once(office: Office) -> None:
-    async def play() -> None:
-        first, second = await office.worker(), await office.worker()
-        for worker in (first, second):
-            for key in ("user:a", "user:a", "user:b"):
-                lost = {"unit.answered.incumbent_only": 1}
-                worker.end_mirror(worker.begin_mirror("p_1", key), "sh_1", lost)
-            await worker.aclose()
-
-    asyncio.run(play())
-
-    rows = office.recorder.shadows.take()
-    assert sum(row.counts["unit.answered.incumbent_only"] for row in rows) == 2
 
 
 async def test_requests_of_one_report_count_in_the_minute_and_the_day_in_which_they_ended(

@@ -124,23 +124,6 @@ async def test_a_stream_that_breaks_after_its_first_words_is_answered_whole_by_t
 
 
 @pytest.mark.req("B8")
-async def test_the_same_stream_ends_in_an_error_where_the_first_token_commits(
-    tmp_path: Path,
-) -> None:
-    routed = Routed(
-        tmp_path,
-        {INCUMBENT: broken_stream(*HALF), FALLBACK: streamed("spare")},
-        RouteSettings(),
-    )
-
-    _, _, answer = await routed.ask()
-
-    assert streamed_text(answer) == "half"
-    assert "upstream_error" in answer
-    assert routed.asked == {INCUMBENT: 1}
-
-
-@pytest.mark.req("B8")
 async def test_an_answer_that_is_held_back_is_given_byte_for_byte_and_counted_once(
     tmp_path: Path,
 ) -> None:

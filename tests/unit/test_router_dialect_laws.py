@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from harness.domain.routing.capabilities import Endpoint
 from router.conversation.call_ids import AnswerIds
 from router.protocols.endpoints import DIALECTS
-from router.protocols.provider_failures import classify_error, classify_status
 from router.request.body import read_request
 from router.request.json_spans import parse_object
 from router.upstream.failure import UpstreamFailed
@@ -65,10 +64,3 @@ def test_any_whole_answer_is_read_or_refused(
     with contextlib.suppress(UpstreamFailed):
         DIALECTS[endpoint].checked(parse_object(json.dumps(answer).encode()))
     AnswerIds("{}").mend(answer)
-
-
-@given(values, st.integers(300, 599))
-def test_any_error_has_a_class(error: object, status: int) -> None:
-    classify_error(error)
-    classify_status(status, json.dumps(error).encode())
-    classify_status(status, json.dumps({"error": error}).encode())

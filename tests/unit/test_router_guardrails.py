@@ -24,7 +24,6 @@ from harness.domain.routing.target import Price
 from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
 from router.recording.guardrail_sample import (
     NEEDS,
-    AnswerFault,
     GuardrailSample,
     RankPool,
     RequestTraits,
@@ -133,22 +132,6 @@ def test_a_blocks_findings_fit_the_units_that_each_guardrail_applies_to(
             assert (tally.units, tally.canary) == (len(arms), sum(arms))
             assert tally.fits
     assert all(0.0 <= u <= 1.0 for ranks in block.ranks.values() for u in ranks)
-
-
-@given(st.lists(st.tuples(st.booleans(), seens), min_size=1, max_size=20))
-def test_what_was_bad_is_counted_by_its_own_guardrail_alone(
-    requests: list[tuple[bool, GuardrailSample]],
-) -> None:
-    play = Play(CALLERS)
-    for canary, evidence in requests:
-        play.ask("", evidence, canary=canary)
-    block = play.only()
-
-    truncated = [canary for canary, sample in requests if sample.bad & AnswerFault.TRUNCATED]
-    found = block.counts[Guardrail.TRUNCATION]
-    assert (found.failures, found.canary_failures) == (len(truncated), sum(truncated))
-    assert block.failures == 0
-    assert block.counts[Guardrail.FEEDBACK].failures == 0
 
 
 def test_an_error_is_an_error_alone_and_the_worst_value() -> None:
@@ -324,18 +307,6 @@ def test_the_report_says_for_which_share_of_each_arm_a_connection_was_opened() -
     assert all(e.cache is None for e in found if e.guardrail is Guardrail.COST_PER_SUCCESS)
 
 
-def test_the_report_says_which_part_of_a_difference_is_the_prompt_cache() -> None:
-    guardrails = {e.guardrail: e for e in evidence_of(canary=COLD, incumbent=WARM).guardrails}
-    cost = guardrails[Guardrail.COST_PER_SUCCESS]
-
-    assert cost.cache is not None
-    assert (cost.cache.canary_share, cost.cache.control_share) == pytest.approx((0.0, 0.95))
-    assert cost.ratio == pytest.approx(1.0)
-    assert cost.is_cold
-    assert "as observed 6.6 ×" in cost.cache_text
-    assert guardrails[Guardrail.OUTPUT_TOKENS].cache is None
-
-
 def test_values_are_not_ranked_over_two_shares_of_traffic() -> None:
     pool = RankPool(100)
     units = [Play(CALLERS).ask("a") for _ in range(60)]
@@ -343,18 +314,6 @@ def test_values_are_not_ranked_over_two_shares_of_traffic() -> None:
     assert pool.take(units, (1, 100), 0.01).units == ()
     assert pool.take(units, (1, 500), 0.05).units == ()
     assert len(pool.take(units, (1, 500), 0.05).units) == 120
-
-
-def test_a_large_share_needs_fewer_units_to_be_ranked() -> None:
-    units = [Play(CALLERS).ask("a") for _ in range(40)]
-
-    assert len(RankPool(100).take(units, (1, 2500), 0.25).units) == 40
-
-
-def test_without_a_pool_each_block_is_ranked_alone() -> None:
-    units = [Play(CALLERS).ask("a")]
-
-    assert RankPool(0).take(units, (1, 100), 0.01).units == units
 
 
 def test_without_guardrails_a_block_tells_of_failures_alone() -> None:

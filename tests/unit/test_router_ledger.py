@@ -154,15 +154,6 @@ def test_of_a_caller_the_first_request_alone_counts_however_quick_the_answers_ar
     assert outcomes(play) == (2, 1)
 
 
-def test_a_caller_is_scored_once_in_a_period() -> None:
-    play = Play(CALLERS)
-    play.finish(play.admit("a"))
-    play.wait(86_401)
-
-    assert play.admit("a") is not None
-    assert play.admit("a") is None
-
-
 def test_a_missing_outcome_is_a_failure_in_both_arms_and_counts_once() -> None:
     play = Play(CALLERS)
     lost = [play.admit(canary=canary) for canary in (True, False)]
@@ -187,15 +178,6 @@ def test_a_slow_block_holds_those_behind_it() -> None:
     for unit in slow:
         play.finish(unit)
     assert [block.sequence for block in play.wait(0)] == [1, 2]
-
-
-def test_a_block_closes_when_the_weight_rises() -> None:
-    play = Play(CALLERS)
-    play.finish(play.admit("a", weight_bps=100))
-    play.finish(play.admit("b", weight_bps=500))
-    play.close()
-
-    assert [(b.weight_bps, b.units) for b in play.blocks] == [(100, 1), (500, 1)]
 
 
 def test_a_worker_that_is_behind_with_the_weight_does_not_break_up_the_blocks() -> None:

@@ -1,6 +1,7 @@
 """What the pool makes of every kind of answer, proper or not, cut anywhere."""
 
 import asyncio
+import gzip
 from dataclasses import replace
 
 import pytest
@@ -93,6 +94,8 @@ async def test_every_proper_framing_is_read_whole_or_byte_by_byte(
         CHUNKED + b"1;" + b"x" * 10 * MAX_HEAD_BYTES,
         CHUNKED + b"1\r\na\r\n0\r\n" + b"x: y\r\n" * MAX_HEAD_BYTES,
         HEAD + b"content-encoding: gzip\r\ncontent-length: 3\r\n\r\nabc",
+        HEAD + b"content-encoding: br\r\ncontent-length: 3\r\n\r\nabc",
+        HEAD + b"content-encoding: gzip\r\n\r\n" + gzip.compress(bytes(50_000_000)),
         HEAD + b"content-length: 200000\r\n\r\n" + b"x" * 200_000,
     ],
 )

@@ -75,20 +75,6 @@ def test_each_key_has_a_state_of_its_own(book: RateBook) -> None:
     assert take_tokens(book, "a", TEN, 0, 1006.1).allowed
 
 
-def test_a_change_gives_the_state_before_it(book: RateBook) -> None:
-    assert book.change("a", lambda _: RateState(3.0, 4.0)) == RateState()
-    assert book.change("a", lambda state: state) == RateState(3.0, 4.0)
-
-
-def test_many_keys_never_meet_in_one_place(tmp_path: Path) -> None:
-    with closing(SharedRates(tmp_path / "rates.book")) as book:
-        for number in range(3000):
-            book.change(f"key_{number}", partial(at, number))
-        for number in range(3000):
-            found = book.change(f"key_{number}", lambda state: state)
-            assert found == RateState(number, -number)
-
-
 def test_a_shared_book_is_read_without_being_one_of_its_users(tmp_path: Path) -> None:
     file = tmp_path / "rates.book"
     with pytest.raises(FileNotFoundError):

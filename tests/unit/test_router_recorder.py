@@ -348,19 +348,6 @@ def test_past_the_spools_cap_the_oldest_rows_are_dropped_and_counted(tmp_path: P
     assert len(bench.store.blocks) + len(bench.store.traffic) == 12 - dropped
 
 
-def test_a_disk_that_takes_nothing_stops_nobody(bench: Bench) -> None:
-    bench.spool.file.mkdir()  # no file can be written there
-    bench.store.away = True
-    bench.request()
-    bench.recorder.flush()
-    bench.spool.file.rmdir()
-
-    bench.store.away = False
-    bench.recorder.flush()
-
-    assert bench.stored[1] == 1
-
-
 def test_rows_that_the_store_refuses_are_set_aside_and_hold_nothing_up(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,15 +364,6 @@ def test_rows_that_the_store_refuses_are_set_aside_and_hold_nothing_up(
     assert bench.recorder.counters["rows_refused"] == 1
     assert bench.spool.file.with_suffix(".refused").exists()
     assert bench.stored == (2, 1)
-
-
-def test_at_the_end_every_block_is_closed_and_written(bench: Bench) -> None:
-    bench.request()
-    bench.recorder.start()
-
-    bench.recorder.stop()
-
-    assert bench.stored == (1, 1)
 
 
 def test_a_database_that_never_answers_does_not_hold_the_end_up_nor_lose_a_row(
@@ -459,23 +437,6 @@ def test_a_rollout_that_is_over_is_forgotten_once_its_blocks_are_out(bench: Benc
 )
 def test_a_batch_comes_back_from_the_spool_as_it_was(batch: Batch) -> None:
     assert decode(encode(batch)) == batch
-
-
-@given(st.lists(st.tuples(st.integers(0, 300), st.floats(0, 1e6)), max_size=30))
-def test_every_request_is_in_one_minute_and_one_latency_bucket(
-    requests: list[tuple[int, float]],
-) -> None:
-    minutes = TrafficMinutes("w")
-    for second, latency_ms in requests:
-        at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
-        minutes.add([DONE._replace(latency_ms=latency_ms)], at)
-
-    rows = minutes.take()
-
-    assert sum(row.requests for row in rows) == len(requests)
-    assert all(sum(row.latency_ms.values()) == row.requests for row in rows)
-    assert len({row.minute for row in rows}) == len(rows)
-    assert minutes.take() == []
 
 
 @given(

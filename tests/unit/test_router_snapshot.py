@@ -1,6 +1,5 @@
 """The snapshot: refused whole or swapped whole, and on disk."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -231,13 +230,6 @@ def test_without_database_and_disk_the_router_refuses_to_start(tmp_path: Path) -
         held.boot()
 
 
-def test_a_disk_that_takes_no_file_stops_no_swap() -> None:
-    store = SwitchableStore(snapshot(URL))
-    held = SnapshotHolder(cast("Store", store), Path("/proc/nothing/snapshot.json"))
-
-    assert held.boot().revision == 3
-
-
 @pytest.mark.parametrize("kind", ["unheard-of"])
 def test_a_provider_of_another_protocol_is_refused_by_name(kind: str) -> None:
     good = snapshot(URL)
@@ -277,11 +269,3 @@ def test_the_memory_of_keys_is_bounded() -> None:
         assert ring.grant(f"Bearer {name}".encode(), serving)
 
     assert len(ring._hashes) == CACHED_KEYS
-
-
-def test_the_file_is_plain_json(tmp_path: Path) -> None:
-    file = tmp_path / "deep" / "snapshot.json"
-    snapshot_file.save_snapshot(snapshot(URL), file)
-
-    assert json.loads(file.read_text())["format"] == 1
-    assert [path.name for path in file.parent.iterdir()] == ["snapshot.json"]

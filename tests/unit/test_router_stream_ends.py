@@ -83,19 +83,21 @@ def door(
     folder: Path,
     turn: ScriptedTurn | dict[str, ScriptedTurn],
     settings: RouterSettings = QUICK,
-    **more: Any,
+    *,
+    kind: str = "",
 ) -> Door:
-    """more: of the provider; with a kind that has chats alone, behind the bridges."""
+    """kind: of a provider that has chats alone, behind the bridges; else empty."""
 
     def script(request: UpstreamRequest) -> ScriptedTurn:
         return (
             turn if isinstance(turn, ScriptedTurn) else turn[json.loads(request.body)["model"]]
         )
 
-    of = provider("http://127.0.0.1:1/v1", **more)
-    first = snapshot("http://127.0.0.1:1/v1", fallback=isinstance(turn, dict), providers=[of])
+    url = "http://127.0.0.1:1/v1"
+    of = provider(url, kind=kind) if kind else provider(url)
+    first = snapshot(url, fallback=isinstance(turn, dict), providers=[of])
     made = Door(folder, script, settings, first=first)
-    if more:
+    if kind:
         ways = {DIALECTS[endpoint].path: way for endpoint, way in TRANSLATIONS.items()}
         bridged: Transport = EndpointBridge(made.transport, ways, frozenset(ways))
         made.transport = bridged  # type: ignore[assignment]  # as the scripted one, but for `seen`
@@ -124,40 +126,30 @@ GOOD = f'swapgate_attempts_total{{failure_class="none",target="up/{INCUMBENT}"}}
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize(
-    ("path", "begun", "last"),
-    [(CHAT, (*CHAT_TEXT, FINISHED), DONE), (MESSAGES, (*MESSAGE, STOPPED), STOP)],
+    ("kind", "path", "begun", "last"),
+    [
+        ("", CHAT, (*CHAT_TEXT, FINISHED), DONE),
+        ("", MESSAGES, (*MESSAGE, STOPPED), STOP),
+        ("ollama", MESSAGES, (*CHAT_TEXT, FINISHED), b"message_stop"),
+        ("ollama", RESPONSES, (*CHAT_TEXT, FINISHED), b"response.completed"),
+    ],
 )
 async def test_a_stream_that_said_why_it_ends_is_whole_without_its_last_event(
-    tmp_path: Path, path: str, begun: tuple[bytes, ...], last: bytes, end: str
+    tmp_path: Path, kind: str, path: str, begun: tuple[bytes, ...], last: bytes, end: str
 ) -> None:
-    router = door(tmp_path, ScriptedTurn(headers=EVENTS, steps=(*begun, *ENDS[end])))
+    """kind: of a provider that has chats alone, else empty."""
+    turn = ScriptedTurn(headers=EVENTS, steps=(*begun, *ENDS[end]))
+    router = door(tmp_path, turn, kind=kind)
 
     body = await ask_router(router, path)
 
     assert b"hello" in body
-    assert body.endswith(last)
-    assert b"error" not in body
-    found = await metrics(router)
-    assert found[irregular("no_last_event")] == found[GOOD] == 1
-
-
-@pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize(
-    ("path", "last"), [(MESSAGES, b"message_stop"), (RESPONSES, b"response.completed")]
-)
-async def test_so_is_one_that_is_translated(
-    tmp_path: Path, path: str, last: bytes, end: str
-) -> None:
-    turn = ScriptedTurn(headers=EVENTS, steps=(*CHAT_TEXT, FINISHED, *ENDS[end]))
-    router = door(tmp_path, turn, kind="ollama")
-
-    body = await ask_router(router, path)
-
-    assert b"hello" in body
-    assert last in body
+    assert body.endswith(last) if not kind else last in body
     assert b"event: error" not in body
-    assert (await metrics(router))[GOOD] == 1
+    assert b'{"error"' not in body
+    found = await metrics(router)
+    assert found[GOOD] == 1
+    assert kind or found[irregular("no_last_event")] == 1
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -238,46 +230,34 @@ NOTHING_NEW = {
 }
 
 
-@pytest.mark.parametrize("kind", NOTHING_NEW)
-async def test_what_brings_an_answer_on_alone_gives_a_stream_more_time(
-    tmp_path: Path, kind: str
-) -> None:
-    # Before, this went on to the end of all time, which is two minutes.
-    pings = (NOTHING_NEW[kind], 0.02) * 6000
-    settings = replace(QUICK, between_chunks_timeout_s=0.2)
-    router = door(tmp_path, ScriptedTurn(headers=EVENTS, steps=(*CHAT_TEXT, *pings)), settings)
-
-    body = await ask_router(router)
-
-    assert b"time between chunks is up" in body
+BEGUN = {
+    CHAT: CHAT_TEXT,
+    MESSAGES: MESSAGE,
+    RESPONSES: (ev("response.output_text.delta", delta="hello"),),
+}
 
 
 @pytest.mark.parametrize(
-    ("path", "begun", "nothing"),
+    ("path", "nothing"),
     [
-        (MESSAGES, MESSAGE, delta("")),
-        (MESSAGES, MESSAGE, NOTHING_NEW["ping"]),
-        (
-            RESPONSES,
-            (ev("response.output_text.delta", delta="hello"),),
-            ev("response.in_progress", response={}),
-        ),
-        (
-            RESPONSES,
-            (ev("response.output_text.delta", delta="hello"),),
-            ev("response.output_text.delta", delta=""),
-        ),
+        *((CHAT, nothing) for nothing in NOTHING_NEW.values()),
+        (MESSAGES, delta("")),
+        (MESSAGES, NOTHING_NEW["ping"]),
+        (RESPONSES, ev("response.in_progress", response={})),
+        (RESPONSES, ev("response.output_text.delta", delta="")),
     ],
 )
-async def test_so_it_is_in_the_other_protocols(
-    tmp_path: Path, path: str, begun: tuple[bytes, ...], nothing: bytes
+async def test_what_brings_an_answer_on_alone_gives_a_stream_more_time(
+    tmp_path: Path, path: str, nothing: bytes
 ) -> None:
-    settings = replace(QUICK, between_chunks_timeout_s=0.2)
+    # Before, this went on to the end of all time, which is two minutes.
     pings: tuple[bytes | float, ...] = (nothing, 0.02) * 6000
-    steps = (*begun, *pings)
-    router = door(tmp_path, ScriptedTurn(headers=EVENTS, steps=steps), settings)
+    settings = replace(QUICK, between_chunks_timeout_s=0.2)
+    turn = ScriptedTurn(headers=EVENTS, steps=(*BEGUN[path], *pings))
 
-    assert b"time between chunks is up" in await ask_router(router, path)
+    body = await ask_router(door(tmp_path, turn, settings), path)
+
+    assert b"time between chunks is up" in body
 
 
 @pytest.mark.parametrize("path", [MESSAGES, RESPONSES])
@@ -331,19 +311,26 @@ GOES_ON = {
 }
 
 
-@pytest.mark.parametrize("path", NAMED)
-async def test_a_tools_name_alone_does_not_commit_a_stream(tmp_path: Path, path: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [*(("", path) for path in NAMED), ("ollama", MESSAGES), ("ollama", RESPONSES)],
+)
+async def test_a_tools_name_alone_does_not_commit_a_stream(
+    tmp_path: Path, kind: str, path: str
+) -> None:
+    spoken = CHAT if kind else path
     turns = {
-        INCUMBENT: ScriptedTurn(headers=EVENTS, steps=(*NAMED[path], ScriptedEvent.RESET)),
-        FALLBACK: ScriptedTurn(headers=EVENTS, steps=GOES_ON[path]),
+        INCUMBENT: ScriptedTurn(headers=EVENTS, steps=(*NAMED[spoken], ScriptedEvent.RESET)),
+        FALLBACK: ScriptedTurn(headers=EVENTS, steps=GOES_ON[spoken]),
     }
-    router = door(tmp_path, turns)
+    router = door(tmp_path, turns, kind=kind)
 
     body = await ask_router(router, path)
 
     assert b"hello" in body
     assert b'"f"' not in body
-    assert b'"error"' not in body
+    assert b'{"error"' not in body
+    assert b"event: error" not in body
 
 
 @pytest.mark.parametrize("path", [MESSAGES, RESPONSES])
@@ -358,19 +345,6 @@ async def test_what_is_not_known_is_passed_on_in_its_place(tmp_path: Path, path:
     assert body.count(b'"sun": true') == 2
     assert body.index(b"weather") < body.index(b"hello")
     assert b'"error"' not in body
-
-
-async def test_nor_does_it_in_a_translated_one(tmp_path: Path) -> None:
-    turns = {
-        INCUMBENT: ScriptedTurn(headers=EVENTS, steps=(*NAMED[CHAT], ScriptedEvent.RESET)),
-        FALLBACK: ScriptedTurn(headers=EVENTS, steps=GOES_ON[CHAT]),
-    }
-    for path in (MESSAGES, RESPONSES):
-        folder = tmp_path / path.rpartition("/")[2]
-        folder.mkdir()
-        body = await ask_router(door(folder, turns, kind="ollama"), path)
-        assert b"hello" in body
-        assert b'"f"' not in body
 
 
 async def test_a_call_without_arguments_is_committed_by_its_end(tmp_path: Path) -> None:
@@ -393,7 +367,7 @@ async def test_a_number_that_is_none_is_left_out_of_its_event(
     tmp_path: Path, kind: str
 ) -> None:
     turn = broken_stream(ROLE, NOT_FINITE, FINISHED, DONE)
-    router = door(tmp_path, turn, kind=kind) if kind else door(tmp_path, turn)
+    router = door(tmp_path, turn, kind=kind)
 
     body = await ask_router(router)
 
@@ -425,26 +399,23 @@ def plain(path: str, content: object, **more: object) -> ScriptedTurn:
 PLAIN = {CHAT: "hello", MESSAGES: {"type": "text", "text": "hello"}, RESPONSES: {"a": "hello"}}
 
 
-@pytest.mark.parametrize("path", PLAIN)
+@pytest.mark.parametrize(
+    ("kind", "path", "end"),
+    [
+        *(("", path, b"") for path in PLAIN),
+        ("ollama", MESSAGES, b"end_turn"),
+        ("ollama", RESPONSES, b"completed"),
+    ],
+)
 async def test_a_plain_answer_without_a_reason_to_end_is_passed_and_counted(
-    tmp_path: Path, path: str
+    tmp_path: Path, kind: str, path: str, end: bytes
 ) -> None:
-    router = door(tmp_path, plain(path, PLAIN[path]))
-
-    status, _, body = await router.call(
-        path, json.dumps({**ASKS[path], "stream": False}).encode()
+    """end: what a translation makes of it, which is the usual one."""
+    router = (
+        door(tmp_path, plain(CHAT, "hello"), kind=kind)
+        if kind
+        else door(tmp_path, plain(path, PLAIN[path]))
     )
-
-    assert status == 200
-    assert b"hello" in body
-    assert (await metrics(router))[irregular("no_finish_reason")] == 1
-
-
-@pytest.mark.parametrize(("path", "end"), [(MESSAGES, b"end_turn"), (RESPONSES, b"completed")])
-async def test_so_is_one_that_is_translated_and_gets_the_usual_one(
-    tmp_path: Path, path: str, end: bytes
-) -> None:
-    router = door(tmp_path, plain(CHAT, "hello"), kind="ollama")
 
     status, _, body = await router.call(
         path, json.dumps({**ASKS[path], "stream": False}).encode()

@@ -35,18 +35,6 @@ async def test_time_that_is_up_is_a_timeout_and_the_task_goes_on() -> None:
 
 
 @on_both_loops
-async def test_who_is_done_in_time_is_left_alone() -> None:
-    timers = Timers()
-
-    with timers.limit(in_s(0.02)):
-        await asyncio.sleep(0)
-    await asyncio.sleep(0.1)
-
-    with pytest.raises(ValueError, match="mine"), timers.limit(in_s(60)):
-        raise ValueError("mine")
-
-
-@on_both_loops
 async def test_the_inner_limit_is_the_inner_blocks_alone() -> None:
     timers = Timers()
 
@@ -96,31 +84,3 @@ async def test_calls_are_made_once_each_when_they_are_due_unless_cancelled() -> 
     timers.discard(made[0])
 
     assert called == [0, 1, 2, 4]
-
-
-@on_both_loops
-async def test_after_a_stall_calls_are_made_in_the_order_of_their_times() -> None:
-    timers = Timers()
-    called: list[int] = []
-    start = in_s(0)
-
-    for n in range(50):
-        timers.add(At(start - n, partial(called.append, n)))
-    while not called:  # noqa: ASYNC110 - nothing tells
-        await asyncio.sleep(0.01)
-
-    assert called == list(reversed(range(50)))
-
-
-@on_both_loops
-async def test_no_look_is_taken_while_nothing_is_set() -> None:
-    timers = Timers()
-
-    with timers.limit(in_s(60)):
-        pass
-    await asyncio.sleep(0.1)
-    assert timers._looks is None
-
-    done = asyncio.Event()
-    timers.add(At(in_s(0.01), done.set))
-    await done.wait()

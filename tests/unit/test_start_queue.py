@@ -69,14 +69,6 @@ def test_each_turn_starts_a_few_and_all_start_once_in_each_burst_s_order(
     assert all(count <= 2 * STARTS_IN_A_TURN for count in per_turn)
 
 
-def test_what_comes_alone_starts_at_once() -> None:
-    clock = TurnClock()
-    alone = [[NotedRequest(number, clock)] for number in range(STARTS_IN_A_TURN)]
-    asyncio.run(clock.run(alone))
-
-    assert [turn for turn, _ in clock.started] == list(range(STARTS_IN_A_TURN))
-
-
 def test_a_request_whose_client_has_gone_does_not_start() -> None:
     clock = TurnClock()
     burst = [NotedRequest(number, clock) for number in range(STARTS_IN_A_TURN)]

@@ -1,4 +1,4 @@
-"""Streams of responses and messages on their way: commit points, ends, every other byte."""
+"""Streams of each protocol on their way: commit points, ends, every other byte."""
 
 import itertools
 import json
@@ -10,10 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.reliability.failures import FailureClass
+from router.protocols.chat.stream import DONE, ChatStream
 from router.protocols.event_stream import StreamFilter
-from router.protocols.messages.stream import STOP, MessagesStream
+from router.protocols.messages.stream import MessagesStream
 from router.protocols.responses.stream import ResponsesStream
 from router.protocols.usage import TokenUsage
+from tests.support.providers.scripted_upstream import ROLE, USAGE
+from tests.support.providers.scripted_upstream import event as chunk
 
 F = FailureClass
 
@@ -37,7 +40,7 @@ def block(**fields: Any) -> bytes:
 
 START = raw(
     "message_start",
-    '"message":{"id":"m", "model" : "claude", "content":[], "usage":{"input_tokens":5,'
+    '"message":{"id":"msg", "model" : "claude", "content":[], "usage":{"input_tokens":5,'
     '"cache_read_input_tokens":20,"cache_creation_input_tokens":10,"output_tokens":1}}',
 )
 BLOCK = block(type="text", text="")
@@ -63,6 +66,14 @@ FAILED = raw(
 )
 
 
+WORDS = ROLE + chunk({"content": "a"}) + chunk({"content": "b"})
+CHAT = WORDS + chunk(finish="stop") + USAGE
+
+
+def chat() -> StreamFilter:
+    return ChatStream('"route"', show_usage=True)
+
+
 def messages() -> StreamFilter:
     return MessagesStream('"route"')
 
@@ -72,10 +83,15 @@ def responses() -> StreamFilter:
 
 
 Make = Callable[[], StreamFilter]
-BOTH = pytest.mark.parametrize(
-    ("make", "begun", "end"),
-    [(messages, MESSAGE, ev("message_stop")), (responses, RESPONSE, COMPLETED)],
-    ids=["messages", "responses"],
+# sure: what may be cut off, and the stream is broken.
+EACH = pytest.mark.parametrize(
+    ("make", "begun", "sure", "end"),
+    [
+        (chat, CHAT, len(WORDS), DONE),
+        (messages, MESSAGE, len(MESSAGE) - len(END), ev("message_stop")),
+        (responses, RESPONSE, len(RESPONSE), COMPLETED),
+    ],
+    ids=["chat", "messages", "responses"],
 )
 
 
@@ -93,11 +109,12 @@ def run(stream: StreamFilter, data: bytes, cuts: list[int]) -> bytes:
 cuts = st.lists(st.integers(0, 10_000), max_size=30)
 
 
-@BOTH
+@EACH
 @given(cuts=cuts, line=st.sampled_from([b"\n", b"\r\n", b"\r"]))
 def test_only_the_model_changes_wherever_the_network_cuts(
-    make: Make, begun: bytes, end: bytes, cuts: list[int], line: bytes
+    make: Make, begun: bytes, sure: int, end: bytes, cuts: list[int], line: bytes
 ) -> None:
+    assert 0 < sure <= len(begun)
     data = (begun + end).replace(b"\n", line)
     stream = make()
 
@@ -105,18 +122,19 @@ def test_only_the_model_changes_wherever_the_network_cuts(
 
     assert (stream.failure, stream.finished, stream.failure_class) == ("", True, None)
     # In the words of the answer the quotes are escaped: those stay.
-    changed = data.replace(b'"claude"', b'"route"').replace(b'"gpt"', b'"route"')
+    changed = data
+    for model in (b'"claude"', b'"gpt"', b'"m"'):
+        changed = changed.replace(model, b'"route"')
     assert out == changed != data
 
 
-@BOTH
+@EACH
 @pytest.mark.req("B8")
 @given(cuts=cuts, data=st.data())
 def test_a_stream_cut_before_its_end_is_broken(
-    make: Make, begun: bytes, end: bytes, cuts: list[int], data: st.DataObject
+    make: Make, begun: bytes, sure: int, end: bytes, cuts: list[int], data: st.DataObject
 ) -> None:
-    last = begun.rindex(b"event:") if make is messages else len(begun)
-    whole = begun[: data.draw(st.integers(0, last))]
+    whole = begun[: data.draw(st.integers(0, sure))]
     stream = make()
 
     out = run(stream, whole, cuts)
@@ -131,6 +149,15 @@ def test_a_stream_cut_before_its_end_is_broken(
 @pytest.mark.parametrize(
     ("make", "data", "commits"),
     [
+        (chat, ROLE, False),
+        (chat, b": keep-alive\n\n", False),
+        (chat, chunk({"content": None, "tool_calls": []}), False),
+        (chat, chunk({"content": "x"}), True),
+        (chat, chunk({"reasoning_content": "x"}), True),
+        (chat, chunk({"tool_calls": [{"index": 0}]}), False),
+        (chat, chunk({"refusal": "no"}), True),
+        (chat, chunk(finish="length"), True),
+        (chat, PING, False),
         (messages, START, False),
         (messages, BLOCK, False),
         (messages, PING, False),
@@ -244,15 +271,6 @@ def test_usage_counts_the_cache_and_the_last_word_on_the_output() -> None:
     assert (stream.finish_reasons, other.finish_reasons) == (["end_turn"], ["completed"])
 
 
-def test_a_message_with_a_stop_reason_and_no_stop_gets_one() -> None:
-    stream = messages()
-
-    out = run(stream, MESSAGE, [])
-
-    assert stream.finished
-    assert out.endswith(END + STOP)
-
-
 def test_a_stop_without_a_reason_is_no_end() -> None:
     stream = messages()
 
@@ -277,35 +295,67 @@ def test_what_ends_a_broken_stream_is_in_the_clients_protocol() -> None:
     assert told["error"]["message"] == "it broke"  # the official client looks here
 
 
-shapes = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=4),
-    lambda inner: (
-        st.lists(inner, max_size=2)
-        | st.dictionaries(
-            st.sampled_from(["type", "model", "usage", "error", "stop_reason", "input_tokens"]),
-            inner,
-            max_size=3,
-        )
-    ),
-    max_leaves=6,
-)
-kinds = st.sampled_from(
-    ["message_start", "message_delta", "content_block_start", "content_block_delta", "error",
-     "message_stop", "response.created", "response.completed", "response.failed", None],
-)  # fmt: skip
-members = st.sampled_from(
-    ["message", "response", "delta", "content_block", "usage", "error", "sequence_number"]
-)
+def test_every_choice_needs_its_own_end() -> None:
+    two = (
+        b'data: {"choices":[{"index":0,"delta":{"content":"a"}},'
+        b'{"index":1,"delta":{"content":"b"}}]}\n\n'
+    )
+    stream = ChatStream('"r"', show_usage=False)
+
+    stream.feed(two + chunk(finish="stop") + DONE)
+
+    assert "finish_reason" in stream.failure
 
 
-@pytest.mark.parametrize("make", [messages, responses])
-@given(kind=kinds, fields=st.dictionaries(members, shapes, max_size=4))
-def test_no_event_whatever_its_shape_is_a_crash(
-    make: Make, kind: str | None, fields: dict[str, Any]
-) -> None:
-    stream = make()
+@pytest.mark.req("B8")
+def test_a_provider_that_sends_an_empty_finish_reason_has_not_finished() -> None:
+    stream = ChatStream('"r"', show_usage=False)
 
-    out = stream.feed(f"data: {json.dumps({'type': kind, **fields})}\n\n".encode())
+    stream.feed(chunk({"role": "assistant"}, finish=""))
+    assert not stream.committed
+    stream.feed(chunk({"content": "a"}, finish=""))
+    stream.end()
 
-    assert isinstance(out, bytes)
-    assert stream.used().output_tokens >= 0
+    assert "finish_reason" in stream.failure
+
+
+def test_data_over_several_lines_are_one_event() -> None:
+    stream = ChatStream('"r"', show_usage=False)
+
+    out = stream.feed(
+        b'event: message\ndata: {"model":"m",\n'
+        b'data: "choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+    )
+
+    assert stream.committed
+    assert b'"model":"r"' in out
+    assert out.startswith(b"event: message\n")
+
+
+@pytest.mark.parametrize("name", [b": ", b"id: "])
+def test_a_line_behind_the_data_that_repeats_them_stays_as_it_came(name: bytes) -> None:
+    came = chunk({"content": "a"}).removesuffix(b"\n\n")
+    repeated = name + came.removeprefix(b"data: ")
+
+    sent = ChatStream('"route"', show_usage=False).feed(came + b"\n" + repeated + b"\n\n")
+
+    assert sent == came.replace(b'"m"', b'"route"') + b"\n" + repeated + b"\n\n"
+
+
+def test_the_last_event_stays_as_it_came_as_well() -> None:
+    end = b"id: 9\ndata:[DONE]\nretry: 5\n\n"
+
+    stream = chat()
+    out = run(stream, WORDS + chunk(finish="stop") + end + b"data: late\n\n", [])
+
+    assert stream.failure == ""
+    assert out.endswith(end)
+
+
+def test_an_endless_event_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.domain.sse.MAX_EVENT_BYTES", 1000)
+    stream = ChatStream('"r"', show_usage=False)
+
+    stream.feed(b"data: " + b"x" * 2000)
+
+    assert "larger" in stream.failure
