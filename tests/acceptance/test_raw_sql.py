@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.acceptance.conftest import Installing
+from tests.acceptance.conftest import LATER_ON_POSTGRESQL, Installing
 from tests.acceptance.installation import Document, Installation, Refused
 from tests.acceptance.providers import Simulator
 from tests.acceptance.swaps import await_phase, before_simulator, proposal, propose
@@ -16,6 +16,7 @@ FROM route_version WHERE route = 'support' ORDER BY version DESC LIMIT 1"""
 
 
 @pytest.mark.req("F1", "A7")
+@pytest.mark.parametrize("database", LATER_ON_POSTGRESQL, indirect=True)
 def test_no_row_promotes_a_model_that_the_gate_has_failed(
     installing: Installing, database: str
 ) -> None:

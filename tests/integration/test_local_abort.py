@@ -40,6 +40,7 @@ def kept_abort(folder: Path) -> bool:
 
 
 @pytest.mark.req("F3", "F4")
+@pytest.mark.verify
 def test_a_canary_that_breaks_is_stopped_without_a_control_plane_and_stays_so(
     provider: str, tmp_path: Path
 ) -> None:

@@ -62,7 +62,7 @@ CLIENTS: Final[Mapping[Endpoint, type[ToolClient]]] = {
 }
 TURNS: Final = 4
 # Of so many cells, one is in the sample: a prime, so that all forms are among them.
-SHARE: Final = 53
+SHARE: Final = 97
 # Reasoning that only its maker can read is no part of a chat.
 NOT_IN_CHATS: Final = (Feature.HOSTED, Feature.ENCRYPTED)
 

@@ -105,6 +105,7 @@ def test_a_killed_worker_takes_its_own_requests_alone_and_is_replaced(
 
 
 @pytest.mark.req("G5")
+@pytest.mark.verify
 def test_sigterm_under_load_lets_begun_requests_end(slow_provider: str, tmp_path: Path) -> None:
     with routed(tmp_path, slow_provider) as world:
         world.start("--workers", "2")
