@@ -8,7 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from types import CodeType, ModuleType
 from typing import Any, Protocol
@@ -191,18 +191,16 @@ class DataSuite:
         @scorer(metrics=[mean()], name="swapgate")
         def by_name() -> InspectScorer:
             async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 - Inspect's
-                heard: set[ServedModel] = set()
                 with track_judge_bill() as bill:
                     try:
-                        result = await self._score_answer(state, heard)
+                        result = await self._score_answer(state)
                     except NotJudged as error:
-                        unread = {NOT_JUDGED: str(error), JUDGE: asdict(bill)}
-                        return Score(
-                            value=math.nan, metadata=unread | {JUDGES: served_labels(heard)}
-                        )
+                        judged = {JUDGE: bill.noted, JUDGES: served_labels(bill.heard)}
+                        unread = {NOT_JUDGED: str(error), **judged}
+                        return Score(value=math.nan, metadata=unread)
                 noted: dict[str, Any] = {LENIENT: result.lenient, RULE: result.rule}
                 if self.judging is not None:
-                    noted |= {JUDGE: asdict(bill), JUDGES: served_labels(heard)}
+                    noted |= {JUDGE: bill.noted, JUDGES: served_labels(bill.heard)}
                 return Score(
                     value=math.nan if result.strict is None else result.strict, metadata=noted
                 )
@@ -214,13 +212,13 @@ class DataSuite:
     def spent(self) -> str:
         return self.judging.spent if self.judging is not None else ""
 
-    async def _score_answer(self, state: TaskState, heard: set[ServedModel]) -> ScoreResult:
+    async def _score_answer(self, state: TaskState) -> ScoreResult:
         item, calls = item_of(state.sample_id), calls_of(state.output)
         if self.judging is not None:
             return await self.suite.judged(
                 answer_text(state.output.completion, calls),
                 self.suite.items[item],
-                self.judging.for_sample(heard),
+                self.judging,
             )
         if self.suite.scorer.sandboxed is not None:
             return await self.suite.scorer.sandboxed(

@@ -1,15 +1,14 @@
 """Asks the judge, the pinned model that scores a suite's answers, over HTTP within its limits
-of calls and cost. `JudgeBill` counts what scoring one answer took, `SampleJudge` which model
-answered.
+of calls and cost. `JudgeBill` holds what scoring one answer took, and which models answered.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from evals.runner.chat_completions import ChatReply, EmbeddingReply, request_body
+from evals.runner.chat_completions import request_body
 from evals.runner.provider_client import EvalProviderClient, ProviderFailed
 from evals.scorers import NotJudged
 from harness.domain.evals.pins import ServedModel
@@ -24,6 +23,12 @@ class JudgeBill:
 
     calls: int = 0
     cost_usd: float | None = 0.0  # None where the judge's price is unknown
+    heard: set[ServedModel] = field(default_factory=set)  # what answered, by its own name
+
+    @property
+    def noted(self) -> dict[str, Any]:
+        """What it cost, as Inspect's log keeps it."""
+        return {"calls": self.calls, "cost_usd": self.cost_usd}
 
     def pay(self, cost_usd: float | None) -> None:
         known = self.cost_usd is not None and cost_usd is not None
@@ -87,19 +92,8 @@ class Judge:
             )
         return ""
 
-    def for_sample(self, heard: set[ServedModel]) -> "SampleJudge":
-        return SampleJudge(self, heard)
-
     async def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """Asks the judge and returns its text. Raises NotJudged."""
-        return (await self.fetch_reply(messages)).text
-
-    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        """Asks for the embeddings of texts. Raises NotJudged."""
-        return (await self.embedded(texts)).vectors
-
-    async def fetch_reply(self, messages: Sequence[Mapping[str, str]]) -> ChatReply:
-        """Asks the judge, pays, and returns its reply. Raises NotJudged."""
+        """Asks the judge, pays, and returns its text. Raises NotJudged."""
         self._charge()
         settings = {"temperature": 0, "max_tokens": self._settings.max_output_tokens}
         try:
@@ -107,11 +101,11 @@ class Judge:
         except ProviderFailed as error:
             raise self._away(error) from None
         reply = came.reply
-        self._pay(reply.input_tokens, reply.output_tokens, reply.cached_tokens)
-        return reply
+        self._pay(reply.served, reply.input_tokens, reply.output_tokens, reply.cached_tokens)
+        return reply.text
 
-    async def embedded(self, texts: Sequence[str]) -> EmbeddingReply:
-        """Asks for the embeddings of texts, pays, and returns the reply. Raises NotJudged."""
+    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        """Asks for the embeddings of texts, pays, and returns them. Raises NotJudged."""
         self._charge()
         target = self._settings.target
         asked: dict[str, Any] = {**target.parameters, "model": target.model}
@@ -119,12 +113,12 @@ class Judge:
             came = await self._client.embed({**asked, "input": list(texts)})
         except ProviderFailed as error:
             raise self._away(error) from None
-        self._pay(came.tokens, 0)
+        self._pay(ServedModel(came.model), came.tokens, 0)
         if len(came.vectors) != len(texts):
             raise NotJudged(
                 f"{target.name} sent {len(came.vectors)} vectors for {len(texts)} texts"
             )
-        return came
+        return came.vectors
 
     async def close(self) -> None:
         await self._client.close()
@@ -137,49 +131,20 @@ class Judge:
         if (bill := _bill.get()) is not None:
             bill.calls += 1
 
-    def _pay(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> None:
+    def _pay(
+        self,
+        served: ServedModel,
+        input_tokens: int,
+        output_tokens: int,
+        cached_tokens: int = 0,
+    ) -> None:
         cost_usd = None
         if self._price is not None:
             cost_usd = self._price.cost_usd(input_tokens, output_tokens, cached_tokens)
             self.cost_usd += cost_usd
         if (bill := _bill.get()) is not None:
             bill.pay(cost_usd)
+            bill.heard.add(served)
 
     def _away(self, error: ProviderFailed) -> NotJudged:
         return NotJudged(f"the judge {self._settings.target.name} did not answer: {error}")
-
-
-class SampleJudge:
-    """Asks the judge for one sample. heard: takes note of what answered."""
-
-    def __init__(self, judge: Judge, heard: set[ServedModel]) -> None:
-        self._judge = judge
-        self._heard = heard
-
-    @property
-    def attempts(self) -> int:
-        return self._judge.attempts
-
-    @property
-    def spent(self) -> str:
-        return self._judge.spent
-
-    def for_sample(self, heard: set[ServedModel]) -> "SampleJudge":
-        return SampleJudge(self._judge, heard)
-
-    async def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """Asks the judge, and notes the model that served. Raises NotJudged."""
-        reply = await self._judge.fetch_reply(messages)
-        self._heard.add(reply.served)
-        return reply.text
-
-    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        """Asks for the embeddings of texts, and notes the model that served. Raises
-        NotJudged.
-        """
-        reply = await self._judge.embedded(texts)
-        self._heard.add(ServedModel(reply.model))
-        return reply.vectors
-
-    async def close(self) -> None:
-        await self._judge.close()

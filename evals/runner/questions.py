@@ -17,23 +17,6 @@ from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob
 
-
-def plan_questions(
-    groups: ItemGroups, *, order_seed: int, wanted: int, epochs: int
-) -> tuple[tuple[int, str, int], ...]:
-    """(position, item, epoch) of a run, in the order of asking.
-
-    Positions and epochs are counted from 0 and 1. wanted: how many items of the order are
-    asked; all of an item's epochs come together.
-    """
-    asked = groups.order(order_seed)[:wanted]
-    return tuple(
-        (position, item, epoch)
-        for position, item in enumerate(asked)
-        for epoch in range(1, epochs + 1)
-    )
-
-
 NOBODY: Final = ServedModel("")
 GIVE_UP_AFTER: Final = 24  # infrastructure errors in a row, with no answer between them
 
@@ -44,11 +27,24 @@ class Question:
 
     position: int  # of the item in the run's order, from 0
     item: str
-    epoch: int
+    epoch: int  # from 1
 
     @property
     def id(self) -> str:
         return f"{self.item}#{self.epoch}"
+
+
+def plan_questions(
+    groups: ItemGroups, *, order_seed: int, wanted: int, epochs: int
+) -> tuple[Question, ...]:
+    """Plans the questions of a run in the order of asking. wanted: how many items of the order
+    are asked; all of an item's epochs come together.
+    """
+    return tuple(
+        Question(position, item, epoch)
+        for position, item in enumerate(groups.order(order_seed)[:wanted])
+        for epoch in range(1, epochs + 1)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,24 +92,11 @@ def open_questions(job: EvalJob, groups: ItemGroups, pin: SuitePin) -> tuple[Que
             f"run {job.run.id}: suite {pin.name!r} has changed since the run was registered "
             f"({job.run.suite_digest[:12]} then, {pin.digest[:12]} now); start a new run"
         )
-    return tuple(
-        Question(position, item, epoch)
-        for position, item, epoch in plan_questions(
-            groups,
-            order_seed=job.run.order_seed,
-            wanted=job.run.wanted,
-            epochs=job.run.epochs,
-        )
-        if (item, epoch) not in job.done
+    run = job.run
+    planned = plan_questions(
+        groups, order_seed=run.order_seed, wanted=run.wanted, epochs=run.epochs
     )
-
-
-def cost_usd(job: EvalJob, spent: AnswerUsage) -> float | None:
-    """Prices an answer; None when the provider's price of the model is not known."""
-    price = job.provider.prices.get(job.target.model)
-    if price is None:
-        return None
-    return price.cost_usd(spent.input_tokens, spent.output_tokens, spent.cached_tokens)
+    return tuple(q for q in planned if (q.item, q.epoch) not in job.done)
 
 
 def answer_text(text: str, calls: Sequence[AnswerToolCall]) -> str:
@@ -144,7 +127,12 @@ def answered_sample(
     why_unscored: str = "",
 ) -> Sample:
     """A sample with an answer; unscored when the scorer gave no score."""
-    unscored = scored.strict is None
+    unscored, spent = scored.strict is None, answer.spent
+    price = job.provider.prices.get(job.target.model)
+    cost_usd = None
+    if price is not None:
+        tokens = spent.input_tokens, spent.output_tokens, spent.cached_tokens
+        cost_usd = price.cost_usd(*tokens)
     return Sample(
         run=job.run.id,
         item=question.item,
@@ -153,18 +141,18 @@ def answered_sample(
         answer=answer.text,
         strict=scored.strict,
         lenient=scored.lenient,
-        input_tokens=answer.spent.input_tokens,
-        output_tokens=answer.spent.output_tokens,
-        cost_usd=cost_usd(job, answer.spent),
-        duration_s=answer.spent.seconds,
+        input_tokens=spent.input_tokens,
+        output_tokens=spent.output_tokens,
+        cost_usd=cost_usd,
+        duration_s=spent.seconds,
         error=SampleError.UNSCORED if unscored else None,
         error_text=(why_unscored or "the scorer gave no score") if unscored else "",
         served_model=answer.served.model,
         prompt=prompt,
         rule=scored.rule,
-        cached_tokens=answer.spent.cached_tokens,
-        judge_calls=answer.spent.judge_calls,
-        judge_cost_usd=answer.spent.judge_cost_usd,
+        cached_tokens=spent.cached_tokens,
+        judge_calls=spent.judge_calls,
+        judge_cost_usd=spent.judge_cost_usd,
         served_build=answer.served.build,
         judge_model=answer.judge.model,
         judge_build=answer.judge.build,

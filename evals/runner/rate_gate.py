@@ -1,9 +1,8 @@
-"""The rate gate delays calls, so that all eval workers keep a provider's limits: those of one
-machine, or of all hosts that share a book and locks.
+"""The rate gate delays calls, so that all eval workers of a machine keep a provider's limits.
 
 The limits hold for both arms of a comparison and for judges alike, and include the pauses that
-a provider asks for. On one machine a slot is a file that its holder has locked: the kernel
-frees it however the process ends.
+a provider asks for. A slot is a file that its holder has locked: the kernel frees it however
+the process ends.
 """
 
 import asyncio
@@ -32,45 +31,19 @@ SHORTEST_NAP_S: Final = 0.01
 LONGEST_SLOT_NAP_S: Final = 0.2
 
 
-class FileSlotLocks:
-    """Locks slots as files in a folder, for all processes of this machine."""
+class Slots:
+    """Holds `count` slots, each a locked file of the folder: all processes of this machine that
+    use the same folder and count share them.
+    """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, count: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._files: dict[int, int] = {}
-
-    def try_lock(self, slot: int) -> bool:
-        if slot not in self._files:
-            file = self._folder / f"{slot}.lock"
-            self._files[slot] = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._files[slot], fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def unlock(self, slot: int) -> None:
-        if slot in self._files:
-            fcntl.flock(self._files[slot], fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        for file in self._files.values():
-            os.close(file)
-        self._files.clear()
-
-
-class Slots:
-    """Holds `count` slots; all who open the same locks with the same count share them."""
-
-    def __init__(self, locks: FileSlotLocks, count: int) -> None:
-        self._locks = locks
         self._count = count
+        self._files: dict[int, int] = {}
         self._ours: set[int] = set()
         # One at a time looks for a free slot; the others come in order.
         self._first = asyncio.Lock()
-        # Chance only keeps waiting workers apart; no result depends on it.
-        self._jitter = random.Random()  # noqa: S311 - as above
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[None]:
@@ -82,28 +55,35 @@ class Slots:
             self._left(slot)
 
     def close(self) -> None:
-        self._locks.close()
+        for file in self._files.values():
+            os.close(file)
+        self._files.clear()
 
     def _left(self, slot: int) -> None:
         self._ours.discard(slot)
-        self._locks.unlock(slot)
+        if slot in self._files:
+            fcntl.flock(self._files[slot], fcntl.LOCK_UN)
 
     async def _acquire(self) -> int:
         nap_s = SHORTEST_NAP_S
         async with self._first:
             while True:
                 for slot in range(self._count):
-                    if slot not in self._ours and self._locks.try_lock(slot):
+                    if slot not in self._ours and self._try_lock(slot):
                         self._ours.add(slot)
                         return slot
-                await asyncio.sleep(nap_s * self._jitter.uniform(0.5, 1.5))
+                await asyncio.sleep(nap_s * JITTER.uniform(0.5, 1.5))
                 nap_s = min(LONGEST_SLOT_NAP_S, nap_s * 1.5)
 
-
-def file_slot_locks(folder: Path) -> Callable[[str], FileSlotLocks]:
-    """Makes the locks of each provider in a folder of its own."""
-    # A provider's name may hold what a file's name may not.
-    return lambda provider: FileSlotLocks(folder / short_hash(provider).hex())
+    def _try_lock(self, slot: int) -> bool:
+        if slot not in self._files:
+            file = self._folder / f"{slot}.lock"
+            self._files[slot] = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._files[slot], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
 
 # As most tokenizers have it for English; other text is settled once the provider has counted.
@@ -112,6 +92,8 @@ LONGEST_NAP_S: Final = 5.0
 # Those who were all told to wait must not all come back at one moment.
 SPREAD_S: Final = 0.25
 NO_LIMITS: Final = EvalLimits()
+# Chance only keeps waiting workers apart; no result depends on it.
+JITTER: Final = random.Random()  # noqa: S311 - as above
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +101,16 @@ class RateGates:
     """Holds the rate limits of all providers, and opens the gates that keep them."""
 
     limits: Mapping[str, EvalLimits]  # by provider
-    book: RateBook  # book, locks: shared by all workers of this machine
-    locks: Callable[[str], FileSlotLocks]  # by provider
-    now: Callable[[], float] = time.monotonic  # the clock of the book, in seconds
+    book: RateBook  # book, folder: shared by all workers of this machine
+    folder: Path  # of the slots of all providers
 
     def gate_for(self, provider: str) -> "RateGate":
         """Opens the gate for one client of a provider; close it in the same event loop."""
         limits = self.limits.get(provider, NO_LIMITS)
         most = limits.max_concurrent
-        slots = Slots(self.locks(provider), most) if most else None
-        return RateGate(provider, limits.rate, self.book, slots, self.now)
+        # A provider's name may hold what a file's name may not.
+        slots = Slots(self.folder / short_hash(provider).hex(), most) if most else None
+        return RateGate(provider, limits.rate, self.book, slots)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +121,8 @@ class RateGate:
     limit: RateLimit
     book: RateBook
     slots: Slots | None  # None for no limit of calls under way
-    now: Callable[[], float] = time.monotonic
     # One at a time waits for the rate; the others come in order.
     _first: asyncio.Lock = field(default_factory=asyncio.Lock)
-    # Chance only keeps waiting workers apart; no result depends on it.
-    _jitter: random.Random = field(default_factory=random.Random)
 
     @asynccontextmanager
     async def acquire(self, request_bytes: int) -> AsyncIterator[Callable[[int], None]]:
@@ -164,7 +143,7 @@ class RateGate:
 
     def hold(self, seconds: float) -> None:
         """Keeps all who share the book from asking the provider for so long: it said so."""
-        until = self.now() + seconds + self._jitter.uniform(0, SPREAD_S)
+        until = time.monotonic() + seconds + JITTER.uniform(0, SPREAD_S)
         self.book.change(
             f"hold:{self.provider}",
             lambda state: state._replace(requests_until=max(state.requests_until, until)),
@@ -176,7 +155,7 @@ class RateGate:
 
     def _wait_s(self, tokens: float) -> float:
         """0 when it may go; then it is counted."""
-        now = self.now()
+        now = time.monotonic()
         held = self.book.change(f"hold:{self.provider}", lambda state: state)
         if held.requests_until > now:
             return held.requests_until - now
@@ -193,7 +172,7 @@ class RateGate:
 
     def _settle(self, estimated: float, actual: int) -> None:
         if self.limit.tokens_per_min is not None:
-            now = self.now()
+            now = time.monotonic()
             self.book.change(
                 self.provider,
                 lambda state: settle_request(

@@ -7,7 +7,6 @@ from typing import Any, Protocol, TypeVar
 from evals.scorers.interface import UNSCORED, Options, ScoreResult
 from evals.scorers.json_repair import repaired
 from evals.suites.items import Item
-from harness.domain.evals.pins import ServedModel
 
 T = TypeVar("T")
 DATA = "DATA:\n"
@@ -25,10 +24,6 @@ class AnswerJudge(Protocol):
     @property
     def spent(self) -> str:
         """Says why the judge may not be asked any more; empty while it may."""
-        ...
-
-    def for_sample(self, heard: set[ServedModel]) -> "AnswerJudge":
-        """Returns a judge for one sample, which notes in `heard` what answered."""
         ...
 
     async def close(self) -> None: ...

@@ -176,13 +176,11 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
 
 def _rate_gates(settings: Settings) -> "RateGates":
     """Shared with all workers of this machine."""
-    from evals.runner.rate_gate import RateGates, file_slot_locks  # noqa: PLC0415
+    from evals.runner.rate_gate import RateGates  # noqa: PLC0415
     from router.access.rate_limits import SharedRates  # noqa: PLC0415
 
     shared = secret_files.writable_home(settings) / "evals"
-    return RateGates(
-        settings.eval_limits, SharedRates(shared / "rates"), file_slot_locks(shared)
-    )
+    return RateGates(settings.eval_limits, SharedRates(shared / "rates"), shared)
 
 
 def provider_calls(

@@ -12,7 +12,7 @@ import pytest
 
 from evals.runner.http_transport import LONGEST_ANSWER
 from evals.runner.provider_client import RETRIES, EvalProviderClient, ProviderFailed, TimedReply
-from evals.runner.rate_gate import RateGates, file_slot_locks
+from evals.runner.rate_gate import RateGates
 from harness.domain.reliability.rate_limits import EvalLimits
 from harness.ports import RateBook
 from router.access.rate_limits import LocalRates
@@ -183,9 +183,7 @@ def paced(served: Served, book: RateBook, slots: Path) -> TimedReply:
     """One question from a worker that shares book and slots with others."""
 
     async def once() -> TimedReply:
-        pace = RateGates(
-            {"sim": EvalLimits(max_concurrent=1)}, book, file_slot_locks(slots)
-        ).gate_for("sim")
+        pace = RateGates({"sim": EvalLimits(max_concurrent=1)}, book, slots).gate_for("sim")
         client = EvalProviderClient(
             served.provider(), KEY, connections=2, first_pause_s=0.001, pace=pace
         )

@@ -158,6 +158,5 @@ def test_wanting_more_items_goes_on_where_fewer_ended(
 
     assert more[: len(fewer)] == fewer
     assert len(fewer) == 2 * min(wanted, len(ids))
-    assert [position for position, _, _ in fewer] == sorted(
-        position for position, _, _ in fewer
-    )
+    positions = [question.position for question in fewer]
+    assert positions == sorted(positions)

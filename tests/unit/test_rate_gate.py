@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 
 from evals.runner.rate_gate import (
-    FileSlotLocks,
     RateGate,
     RateGates,
     Slots,
-    file_slot_locks,
 )
 from harness.domain.reliability.rate_limits import EvalLimits, RateState
 from router.access.rate_limits import LocalRates
@@ -22,10 +20,10 @@ from router.access.rate_limits import LocalRates
 HOLDER = """
 import asyncio, sys
 from pathlib import Path
-from evals.runner.rate_gate import FileSlotLocks, Slots
+from evals.runner.rate_gate import Slots
 
 async def hold():
-    async with Slots(FileSlotLocks(Path(sys.argv[1])), 2).one():
+    async with Slots(Path(sys.argv[1]), 2).one():
         print("held", flush=True)
         await asyncio.sleep(600)
 
@@ -64,7 +62,7 @@ async def free(slots: Slots) -> int:
 def test_workers_share_a_providers_slots_and_a_killed_one_leaves_its_own(
     tmp_path: Path,
 ) -> None:
-    with closing(Slots(FileSlotLocks(tmp_path), 2)) as slots, holder(tmp_path) as other:
+    with closing(Slots(tmp_path, 2)) as slots, holder(tmp_path) as other:
         assert asyncio.run(free(slots)) == 1
         other.kill()
         other.wait()
@@ -84,8 +82,8 @@ def test_slots_of_one_process_are_given_once_each_and_come_back(tmp_path: Path) 
 
     async def calls() -> None:
         with (
-            closing(Slots(FileSlotLocks(tmp_path), 3)) as slots,
-            closing(Slots(FileSlotLocks(tmp_path), 3)) as others,
+            closing(Slots(tmp_path, 3)) as slots,
+            closing(Slots(tmp_path, 3)) as others,
         ):
             under_way: list[int] = []
             both = [call(limit, under_way) for limit in (slots, others) for _ in range(20)]
@@ -96,7 +94,7 @@ def test_slots_of_one_process_are_given_once_each_and_come_back(tmp_path: Path) 
 
 
 def pace_of(book: LocalRates, folder: Path, **limits: int) -> RateGate:
-    return RateGates({"p": EvalLimits(**limits)}, book, file_slot_locks(folder)).gate_for("p")
+    return RateGates({"p": EvalLimits(**limits)}, book, folder).gate_for("p")
 
 
 async def goes(pace: RateGate, size: int = 4, tokens: int | None = None) -> bool:
@@ -128,7 +126,7 @@ def test_tokens_that_the_provider_counted_are_what_the_next_one_waits_for(
 
 def test_a_pause_of_one_provider_holds_its_calls_and_no_others(tmp_path: Path) -> None:
     book = LocalRates()
-    paces = RateGates({}, book, file_slot_locks(tmp_path))
+    paces = RateGates({}, book, tmp_path)
     paces.gate_for("p").hold(60)
     assert not asyncio.run(goes(paces.gate_for("p")))
     assert asyncio.run(goes(paces.gate_for("q")))
@@ -136,7 +134,7 @@ def test_a_pause_of_one_provider_holds_its_calls_and_no_others(tmp_path: Path) -
 
 def test_a_shorter_pause_does_not_end_a_longer_one(tmp_path: Path) -> None:
     book = LocalRates()
-    pace = RateGates({}, book, file_slot_locks(tmp_path)).gate_for("p")
+    pace = RateGates({}, book, tmp_path).gate_for("p")
     pace.hold(600)
     long: RateState = book.change("hold:p", lambda state: state)
     pace.hold(1)
@@ -146,7 +144,5 @@ def test_a_shorter_pause_does_not_end_a_longer_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a/b", "..", "a b"])
 def test_any_name_of_a_provider_has_slots(tmp_path: Path, name: str) -> None:
     limits = {name: EvalLimits(max_concurrent=1)}
-    with closing(
-        RateGates(limits, LocalRates(), file_slot_locks(tmp_path / "evals")).gate_for(name)
-    ) as pace:
+    with closing(RateGates(limits, LocalRates(), tmp_path / "evals").gate_for(name)) as pace:
         assert asyncio.run(goes(pace))

@@ -243,7 +243,8 @@ class _Class:
         plan = plan_questions(
             suite.groups, order_seed=run.order_seed, wanted=run.wanted, epochs=run.epochs
         )
-        for position, name, epoch in plan[:upto]:
+        for question in plan[:upto]:
+            name = question.item
             prompt = suite.prompt(name)
             sat = pupil.sit(self._items[run.suite, name])
             answer = answer_text.answer(sat, pupil.profile, prompt=prompt)
@@ -257,8 +258,8 @@ class _Class:
             yield Sample(
                 run=run.id,
                 item=name,
-                epoch=epoch,
-                position=position,
+                epoch=question.epoch,
+                position=question.position,
                 answer=answer,
                 strict=score.strict,
                 lenient=score.lenient,

@@ -5,11 +5,10 @@ asked, and keeps the prompts.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from evals.scorers import NotJudged
 from evals.scorers.judge_protocol import DATA
-from harness.domain.evals.pins import ServedModel
 
 Says = Callable[[Mapping[str, Any]], object]
 
@@ -30,10 +29,6 @@ class ScriptedJudge:
         if said is None:
             raise NotJudged("the judge did not answer: HTTP 503")
         return said if isinstance(said, str) else json.dumps(said)
-
-    def for_sample(self, heard: set[ServedModel]) -> Self:
-        heard.add(ServedModel("scripted"))
-        return self
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
         return [(float(text.count("a")), float(text.count("b"))) for text in texts]
