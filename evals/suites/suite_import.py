@@ -6,7 +6,8 @@ refused. `import_data` does the same with a data file of questions and answers.
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -185,35 +186,19 @@ def import_labelled(
     `load_suite` what the scorer says of the labels.
     """
     name = wished.name
-    if not NAME.fullmatch(name):
-        raise InputError(f"{name!r} is no name of a suite: use a-z, 0-9, - and _")
+    _check_name(name)
     items = read_labelled(file)
     folder = base / FOLDER
     data = folder / f"{name}.jsonl"
     if data.exists() and not replace_:
         raise Conflict(f"{data} is there already: take another name, or --replace")
-    before = data.read_bytes() if data.exists() else None
-    folder.mkdir(parents=True, exist_ok=True)
-    data.write_text(items.text, encoding="utf-8")
-    try:
-        suite = load_suite(replace(wished, path=data, data_class=items.data_class))
-        manifest = folder / MANIFEST
-        entries = [entry for entry in _entries(manifest) if entry.get("name") != name]
+    settings = replace(wished, path=data, data_class=items.data_class)
+    with _writing(data, items.text.encode()):
+        done = _imported(settings, items.unlabelled)
+        entries = [entry for entry in _entries(done.manifest) if entry.get("name") != name]
         entries.append(_entry(items, name, data, actor, now))
-        _write_whole(manifest, _toml(entries))
-    except BaseException:
-        _restore(data, before)
-        raise
-    return ImportedSuite(
-        suite=name,
-        items=len(suite.items),
-        unlabelled=items.unlabelled,
-        left_out=len(suite.left_out),
-        sha256=suite.pin.data_sha256,
-        data=data,
-        manifest=manifest,
-        settings=_settings(wished, items.data_class),
-    )
+        _write_whole(done.manifest, _toml(entries))
+    return done
 
 
 DATA_SUFFIXES: Final = (".jsonl", ".csv")
@@ -228,31 +213,49 @@ def import_data(
     Raises InputError as `file:line: …`, Conflict when there is such a file, and as `load_suite`
     what the scorer says of the items.
     """
-    name = wished.name
-    if not NAME.fullmatch(name):
-        raise InputError(f"{name!r} is no name of a suite: use a-z, 0-9, - and _")
+    _check_name(wished.name)
     if suffix not in DATA_SUFFIXES:
         raise InputError(f"a data file ends in {' or '.join(DATA_SUFFIXES)}, not in {suffix!r}")
-    folder = base / FOLDER
-    data = folder / f"{name}{suffix}"
+    data = base / FOLDER / f"{wished.name}{suffix}"
     if data.exists():
         raise Conflict(f"{data} is there already: take another name")
-    folder.mkdir(parents=True, exist_ok=True)
+    with _writing(data, content):
+        return _imported(replace(wished, path=data))
+
+
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise InputError(f"{name!r} is no name of a suite: use a-z, 0-9, - and _")
+
+
+@contextmanager
+def _writing(data: Path, content: bytes) -> Iterator[None]:
+    """Writes a data file, and puts back what was there where the block fails."""
+    before = data.read_bytes() if data.exists() else None
+    data.parent.mkdir(parents=True, exist_ok=True)
     data.write_bytes(content)
     try:
-        suite = load_suite(replace(wished, path=data))
+        yield
     except BaseException:
-        data.unlink()
+        if before is None:
+            data.unlink()
+        else:
+            data.write_bytes(before)
         raise
+
+
+def _imported(settings: SuiteSettings, unlabelled: int = 0) -> ImportedSuite:
+    """Loads the suite, as a check of its data. settings: with path and data class."""
+    suite, data = load_suite(settings), settings.path or Path()
     return ImportedSuite(
-        suite=name,
+        suite=settings.name,
         items=len(suite.items),
-        unlabelled=0,
+        unlabelled=unlabelled,
         left_out=len(suite.left_out),
         sha256=suite.pin.data_sha256,
         data=data,
-        manifest=folder / MANIFEST,
-        settings=_settings(replace(wished, path=data), wished.data_class),
+        manifest=data.parent / MANIFEST,
+        settings=_settings(settings, data),
     )
 
 
@@ -277,17 +280,10 @@ def withdraw_import(done: ImportedSuite) -> None:
         done.manifest.unlink()
 
 
-def _restore(data: Path, before: bytes | None) -> None:
-    if before is None:
-        data.unlink()
-    else:
-        data.write_bytes(before)
-
-
-def _settings(wished: SuiteSettings, data_class: str) -> dict[str, object]:
+def _settings(wished: SuiteSettings, data: Path) -> dict[str, object]:
     """As the file has them: what is not the default."""
     given: dict[str, object] = {
-        "path": f"{FOLDER}/{wished.path.name if wished.path else f'{wished.name}.jsonl'}",
+        "path": f"{FOLDER}/{data.name}",
         "scorer": wished.scorer,
     }
     if wished.title:
@@ -298,8 +294,8 @@ def _settings(wished: SuiteSettings, data_class: str) -> dict[str, object]:
         given["max_output_tokens"] = wished.max_output_tokens
     if wished.judge is not None:
         given["judge"] = _judge(wished.judge)
-    if data_class:
-        given["data_class"] = data_class
+    if wished.data_class:
+        given["data_class"] = wished.data_class
     return given
 
 

@@ -68,46 +68,55 @@ class ApprovalKind(StrEnum):
     PROMOTION = "promotion"  # it becomes the incumbent before its last step has shown enough
 
 
+_P, _E = ProposalPhase, ProposalEvent
+# By phase and the phase after it: the events that lead there.
+_NEXT: Final[Mapping[ProposalPhase, Mapping[ProposalPhase, tuple[ProposalEvent, ...]]]] = {
+    _P.PROPOSED: {
+        _P.EVALUATING: (_E.START,),
+        _P.CANCELLED: (_E.CANCELLED,),
+        _P.REJECTED: (_E.BASE_CHANGED,),
+    },
+    _P.EVALUATING: {
+        _P.CANARY: (_E.PASSED,),
+        _P.AWAITING_APPROVAL: (_E.PASSED_NEEDS_APPROVAL,),
+        _P.SHADOW: (_E.MIRROR,),
+        _P.REJECTED: (
+            _E.FAILED,
+            _E.HARNESS_MISMATCH,
+            _E.INCONCLUSIVE,
+            _E.INFRA_LIMIT,
+            _E.BASE_CHANGED,
+            _E.EXPIRED,
+            _E.NOT_CHOSEN,
+            _E.STALE,
+        ),
+        _P.EVALUATING: (_E.INFRA_ERROR,),
+        _P.CANCELLED: (_E.CANCELLED,),
+    },
+    _P.AWAITING_APPROVAL: {
+        _P.CANARY: (_E.APPROVED,),
+        _P.SHADOW: (_E.MIRROR,),
+        _P.REJECTED: (_E.REFUSED, _E.EXPIRED, _E.STALE, _E.BASE_CHANGED),
+        _P.CANCELLED: (_E.CANCELLED,),
+    },
+    _P.SHADOW: {
+        _P.CANARY: (_E.SHADOWED,),
+        _P.REJECTED: (_E.HARM, _E.EXPIRED, _E.STALE, _E.BASE_CHANGED),
+        _P.CANCELLED: (_E.CANCELLED,),
+    },
+    _P.CANARY: {
+        _P.PROMOTED: (_E.HEALTHY,),
+        _P.ROLLED_BACK: (_E.HARM, _E.BASE_CHANGED, _E.STALE, _E.CANCELLED),
+    },
+    _P.PROMOTED: {
+        _P.ROLLED_BACK: (_E.HARM, _E.CANCELLED),
+    },
+}
 TRANSITIONS: Final[Mapping[tuple[ProposalPhase, ProposalEvent], ProposalPhase]] = {
-    (ProposalPhase.PROPOSED, ProposalEvent.START): ProposalPhase.EVALUATING,
-    (ProposalPhase.PROPOSED, ProposalEvent.CANCELLED): ProposalPhase.CANCELLED,
-    (ProposalPhase.PROPOSED, ProposalEvent.BASE_CHANGED): ProposalPhase.REJECTED,
-    (ProposalPhase.EVALUATING, ProposalEvent.PASSED): ProposalPhase.CANARY,
-    (
-        ProposalPhase.EVALUATING,
-        ProposalEvent.PASSED_NEEDS_APPROVAL,
-    ): ProposalPhase.AWAITING_APPROVAL,
-    (ProposalPhase.EVALUATING, ProposalEvent.MIRROR): ProposalPhase.SHADOW,
-    (ProposalPhase.EVALUATING, ProposalEvent.FAILED): ProposalPhase.REJECTED,
-    (ProposalPhase.EVALUATING, ProposalEvent.HARNESS_MISMATCH): ProposalPhase.REJECTED,
-    (ProposalPhase.EVALUATING, ProposalEvent.INCONCLUSIVE): ProposalPhase.REJECTED,
-    (ProposalPhase.EVALUATING, ProposalEvent.INFRA_ERROR): ProposalPhase.EVALUATING,
-    (ProposalPhase.EVALUATING, ProposalEvent.INFRA_LIMIT): ProposalPhase.REJECTED,
-    (ProposalPhase.EVALUATING, ProposalEvent.BASE_CHANGED): ProposalPhase.REJECTED,
-    (ProposalPhase.EVALUATING, ProposalEvent.EXPIRED): ProposalPhase.REJECTED,
-    (ProposalPhase.EVALUATING, ProposalEvent.NOT_CHOSEN): ProposalPhase.REJECTED,
-    (ProposalPhase.EVALUATING, ProposalEvent.STALE): ProposalPhase.REJECTED,
-    (ProposalPhase.EVALUATING, ProposalEvent.CANCELLED): ProposalPhase.CANCELLED,
-    (ProposalPhase.AWAITING_APPROVAL, ProposalEvent.APPROVED): ProposalPhase.CANARY,
-    (ProposalPhase.AWAITING_APPROVAL, ProposalEvent.MIRROR): ProposalPhase.SHADOW,
-    (ProposalPhase.AWAITING_APPROVAL, ProposalEvent.REFUSED): ProposalPhase.REJECTED,
-    (ProposalPhase.AWAITING_APPROVAL, ProposalEvent.EXPIRED): ProposalPhase.REJECTED,
-    (ProposalPhase.AWAITING_APPROVAL, ProposalEvent.STALE): ProposalPhase.REJECTED,
-    (ProposalPhase.AWAITING_APPROVAL, ProposalEvent.BASE_CHANGED): ProposalPhase.REJECTED,
-    (ProposalPhase.AWAITING_APPROVAL, ProposalEvent.CANCELLED): ProposalPhase.CANCELLED,
-    (ProposalPhase.SHADOW, ProposalEvent.SHADOWED): ProposalPhase.CANARY,
-    (ProposalPhase.SHADOW, ProposalEvent.HARM): ProposalPhase.REJECTED,
-    (ProposalPhase.SHADOW, ProposalEvent.EXPIRED): ProposalPhase.REJECTED,
-    (ProposalPhase.SHADOW, ProposalEvent.STALE): ProposalPhase.REJECTED,
-    (ProposalPhase.SHADOW, ProposalEvent.BASE_CHANGED): ProposalPhase.REJECTED,
-    (ProposalPhase.SHADOW, ProposalEvent.CANCELLED): ProposalPhase.CANCELLED,
-    (ProposalPhase.CANARY, ProposalEvent.HEALTHY): ProposalPhase.PROMOTED,
-    (ProposalPhase.CANARY, ProposalEvent.HARM): ProposalPhase.ROLLED_BACK,
-    (ProposalPhase.CANARY, ProposalEvent.BASE_CHANGED): ProposalPhase.ROLLED_BACK,
-    (ProposalPhase.CANARY, ProposalEvent.STALE): ProposalPhase.ROLLED_BACK,
-    (ProposalPhase.CANARY, ProposalEvent.CANCELLED): ProposalPhase.ROLLED_BACK,
-    (ProposalPhase.PROMOTED, ProposalEvent.HARM): ProposalPhase.ROLLED_BACK,
-    (ProposalPhase.PROMOTED, ProposalEvent.CANCELLED): ProposalPhase.ROLLED_BACK,
+    (phase, event): after
+    for phase, ends in _NEXT.items()
+    for after, events in ends.items()
+    for event in events
 }
 
 # A proposal in one of them has the route for itself, its rivals of a selection included.
