@@ -8,17 +8,17 @@ import asyncio
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from harness.app.doctor import tool_checks
-from harness.app.doctor.live_meter import CapReached, LiveMeter, MeteredChannel
 from harness.app.doctor.tool_checks import TargetReport, without_secrets
 from harness.app.embedded import single_target_router
 from harness.app.installation import Installation
+from harness.client.channel import Channel
 from harness.client.in_process import InProcessChannel
 from harness.control.providers import provider_secrets
 from harness.domain.errors import CallFailed, InputError, NotFound
@@ -26,13 +26,21 @@ from harness.domain.providers import live_checks, tool_probe
 from harness.domain.providers.catalogue import with_catalogue_prices
 from harness.domain.providers.credentials import lacks_key
 from harness.domain.providers.kinds import PROVIDER_KINDS, AnswerLimit
-from harness.domain.providers.live_answer import LiveAnswer
+from harness.domain.providers.live_answer import (
+    LiveAnswer,
+    LiveBudget,
+    most_tokens,
+    read_events,
+    read_whole,
+    settled_tokens,
+)
 from harness.domain.providers.live_checks import LiveFinding, LiveOutcome, LiveScenario
 from harness.domain.providers.tool_probe import ToolFinding, ToolOutcome
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.target import Provider, Target
+from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import AnsweredModel
+from harness.domain.sse import EventPayloads, EventTooLarge
 
 _CHAT: Final = "/v1/chat/completions"
 # After one of these nothing else can be seen, and every further call is in vain.
@@ -61,6 +69,81 @@ _TOOLS: Final = "tools"
 _TOOLS_EXPECTED: Final = "as declared of the model"
 # What a model called a tool may be anything.
 _QUOTED: Final = re.compile(r"""[: ]*['"]""")
+
+
+class CapReached(CallFailed):
+    """Raised for a call that was not made, with the cap that it could have passed."""
+
+
+@dataclass
+class LiveMeter:
+    """Holds the budget of a run while it lasts."""
+
+    budget: LiveBudget
+    price: Price | None = None  # of the model that is asked now
+    output_limit: int = 0  # tokens of one answer, at most
+
+
+@dataclass(frozen=True, slots=True)
+class MeteredAnswer:
+    """An answer that came whole, and was charged."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes = field(repr=False)
+
+    def read(self) -> LiveAnswer:
+        """What a judgement needs of it. Raises CallFailed for a stream that cannot be read."""
+        if not self.headers.get("content-type", "").startswith("text/event-stream"):
+            attempts = self.headers.get("x-swapgate-attempts", "")
+            return read_whole(self.status, attempts, self.content)
+        events = EventPayloads()
+        try:
+            return read_events([*events.read(self.content), *events.rest()])
+        except EventTooLarge as why:
+            raise CallFailed(f"the stream cannot be read: {why}") from None
+
+    async def body(self) -> bytes:
+        return self.content
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        yield self.content
+
+    async def aclose(self) -> None:
+        """Nothing is open any more."""
+
+
+class MeteredChannel:
+    """A channel whose calls are metered."""
+
+    def __init__(self, channel: Channel, meter: LiveMeter) -> None:
+        self._channel = channel
+        self._meter = meter
+
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> MeteredAnswer:
+        """Sends a request that fits the budget, and charges what came of it. Raises CapReached
+        before anything is sent.
+        """
+        meter, heard = self._meter, LiveAnswer(None)
+        most = most_tokens(len(body), meter.output_limit)
+        if why := meter.budget.refusal(most, meter.price):
+            raise CapReached(why)
+        try:
+            answer = await self._channel.post(path, body, headers)
+            try:
+                whole = MeteredAnswer(answer.status, answer.headers, await answer.body())
+            finally:
+                await answer.aclose()
+            read = whole.read()
+            heard = heard if read.failure else read
+            return whole
+        finally:
+            length = len(heard.text.encode("utf-8", "replace"))
+            used = settled_tokens(most, heard.tokens, length)
+            meter.budget = meter.budget.settle(most, used, meter.price)
+
+    async def aclose(self) -> None:
+        await self._channel.aclose()
 
 
 def models_of(installation: Installation, name: str) -> list[tuple[Provider, str]]:

@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from evals.runner.chat_completions import MalformedReply, parse_reply, request_body
@@ -48,14 +48,14 @@ class Probe:
     ok: bool
     status: int | None
     latency_ms: float  # until the whole answer was there
-    served_model: str
-    answer: str
-    input_tokens: int | None
-    output_tokens: int | None
-    error: str
+    served_model: str = ""
+    answer: str = ""
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    error: str = ""
     # Of a local server, what its own Responses and Messages lack; empty for a whole one.
-    native: Mapping[str, str]
-    declare: str  # the line for its provider that has them asked
+    native: Mapping[str, str] = field(default_factory=dict)
+    declare: str = ""  # the line for its provider that has them asked
 
 
 def chat(
@@ -72,14 +72,14 @@ def chat(
     """
     messages = [{"role": "user", "content": PROBE_QUESTION}]
     body = request_body(provider.as_sent(target), messages, {})
-    secret = key.secret if key else ""
     door = HttpProviderProbe(SystemClock(), allowed)
     kind, started = PROVIDER_KINDS.get(provider.kind), time.perf_counter()
     # By the router's own way, which alone has words for them.
     if kind is not None and Endpoint.CHAT in kind.adapted:
-        found = _translated(provider, secret, json.dumps(body).encode(), timeout_s, allowed)
+        sent = json.dumps(body).encode()
+        found = _translated(provider, _secret(key), sent, timeout_s, allowed)
     else:
-        found = door.ask(provider, secret, CHAT_PATH, body, timeout_s)
+        found = door.ask(provider, _secret(key), CHAT_PATH, body, timeout_s)
         found = replace(found, seconds=time.perf_counter() - started)
     reply, error = None, _error_text(provider, key, found)
     if not error:
@@ -91,21 +91,34 @@ def chat(
         embedded = _embedded(door, provider, target, key, timeout_s, error)
         if embedded is not None:
             return embedded
-    gaps = _own_gaps(door, provider, target.model, key, timeout_s) if reply else {}
+    failed = _probe(target, found, error=error)
+    if reply is None:
+        return failed
+    # What a local server's own endpoints lack: each is asked once.
+    gaps = {}
+    for endpoint, path, question in native_requests(provider, target.model):
+        own = door.ask(provider, _secret(key), path, question, timeout_s, whole=True)
+        gaps[endpoint] = _error_text(provider, key, own) or find_gap(endpoint, own.content)
     whole = {endpoint: NATIVE for endpoint, gap in gaps.items() if not gap}
-    return Probe(
-        target=target.name,
-        ok=reply is not None,
-        status=found.status,
-        latency_ms=round(found.seconds * 1000, 1),
-        served_model=reply.served.label if reply else "",
-        answer=reply.text[:MAX_TEXT] if reply else "",
-        input_tokens=reply.input_tokens if reply else None,
-        output_tokens=reply.output_tokens if reply else None,
-        error=error,
+    return replace(
+        failed,
+        ok=True,
+        served_model=reply.served.label,
+        answer=reply.text[:MAX_TEXT],
+        input_tokens=reply.input_tokens,
+        output_tokens=reply.output_tokens,
         native={endpoint.value: gap for endpoint, gap in gaps.items()},
         declare=proposed_line(target.model, whole),
     )
+
+
+def _probe(target: Target, found: ProbeReply, *, error: str) -> Probe:
+    latency_ms = round(found.seconds * 1000, 1)
+    return Probe(target.name, False, found.status, latency_ms, error=error)  # noqa: FBT003
+
+
+def _secret(key: ProviderKey | None) -> str:
+    return key.secret if key else ""
 
 
 def _embedded(
@@ -123,41 +136,17 @@ def _embedded(
     if kind is None or Endpoint.EMBEDDINGS not in kind.speaks:
         return None
     body = {"model": target.model, "input": PROBE_QUESTION}
-    secret = key.secret if key else ""
-    found = door.ask(provider, secret, EMBEDDINGS_PATH, body, timeout_s)
+    found = door.ask(provider, _secret(key), EMBEDDINGS_PATH, body, timeout_s)
     numbers = count_numbers(found.content)
     if not numbers:
         return None
     ways = declare_no_chat(provider.kind) if provider.can(target.model).chat else {}
-    return Probe(
-        target=target.name,
+    return replace(
+        _probe(target, found, error=""),
         ok=True,
-        status=found.status,
-        latency_ms=round(found.seconds * 1000, 1),
-        served_model="",
         answer=f"a vector of {numbers:,} numbers, but no chat ({refusal})",
-        input_tokens=None,
-        output_tokens=None,
-        error="",
-        native={},
         declare=proposed_line(target.model, ways),
     )
-
-
-def _own_gaps(
-    door: HttpProviderProbe,
-    provider: Provider,
-    model: str,
-    key: ProviderKey | None,
-    timeout_s: float,
-) -> dict[Endpoint, str]:
-    """What a local server's own endpoints lack: each is asked once."""
-    gaps = {}
-    for endpoint, path, sent in native_requests(provider, model):
-        secret = key.secret if key else ""
-        own = door.ask(provider, secret, path, sent, timeout_s, whole=True)
-        gaps[endpoint] = _error_text(provider, key, own) or find_gap(endpoint, own.content)
-    return gaps
 
 
 def _error_text(provider: Provider, key: ProviderKey | None, found: ProbeReply) -> str:

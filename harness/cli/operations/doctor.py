@@ -112,11 +112,10 @@ def _live(
 ) -> bool:
     """Whether all was tried and nothing fails. Raises NotFound, InputError, ConfigError."""
     from harness.app.doctor import live_checks  # noqa: PLC0415 - the router takes its time
-    from harness.app.doctor.live_meter import LiveMeter  # noqa: PLC0415 - as above
     from harness.domain.providers.live_answer import LiveBudget  # noqa: PLC0415 - as above
 
     _ = session.context_with_providers  # the file's, too
-    meter = LiveMeter(LiveBudget(max_usd, max_tokens))
+    meter = live_checks.LiveMeter(LiveBudget(max_usd, max_tokens))
     models = live_checks.models_of(session.installation, name)
     with _without_router_logs():
         reports = [
