@@ -3,10 +3,11 @@
 The clock watch notices that somebody set the clock, so that nothing final rests on it.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from harness.domain.agents.caller import ApprovalLinks
 from harness.domain.drift import DriftPolicy
@@ -32,6 +33,7 @@ from harness.ports import (
     SuiteCatalog,
 )
 from harness.store.store import Store
+from harness.store.transaction import Transaction
 
 JUMP_S: Final = 5.0
 # How long a clock that was set is not trusted for what cannot be undone.
@@ -143,3 +145,29 @@ class Context:
         except KeyError:
             hint = did_you_mean(name, self.policies)
             raise NotFound(f"there is no policy {name!r}{hint}") from None
+
+
+class UnitRolledBack(Exception):
+    """Ends a unit of work that is not to be stored."""
+
+
+class EndingStore:
+    """A store whose units of work call `end` last: what it raises undoes them, and a
+    UnitRolledBack goes no further.
+    """
+
+    def __init__(self, store: Store, end: Callable[[Transaction], None]) -> None:
+        self._store, self._end = store, end
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        with suppress(UnitRolledBack), self._store.write() as tx:
+            yield tx
+            self._end(tx)
+
+
+def with_ending_store(ctx: Context, end: Callable[[Transaction], None]) -> Context:
+    return replace(ctx, store=cast("Store", EndingStore(ctx.store, end)))

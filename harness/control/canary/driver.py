@@ -102,23 +102,12 @@ def _update_ratio_alert(ctx: Context, rollout: Rollout, action: RolloutAction) -
     """
     if not rollout.live:
         return
-    wrong = action.figures.log_srm >= ALARM_LOG_E
-    known = alerts.is_open(ctx, AlertKind.SAMPLE_RATIO, rollout.id)
-    if wrong is known:
-        return
-    with ctx.store.write() as tx:
-        if known:
-            alerts.resolve_alert(ctx, tx, AlertKind.SAMPLE_RATIO, rollout.id)
-            return
-        alerts.raise_alert(
-            ctx,
-            tx,
-            AlertKind.SAMPLE_RATIO,
-            rollout.id,
-            subject=f"route {rollout.route}",
-            title=f"the canary of route {rollout.route} gets another share than planned",
-            text=(
-                f"Planned: {format_bps(rollout.current.weight_bps)}. "
-                f"{without_scientific_notation(action.reason)}"
-            ),
+    notice: alerts.AlertNotice | None = None
+    if action.figures.log_srm >= ALARM_LOG_E:
+        planned = format_bps(rollout.current.weight_bps)
+        notice = alerts.AlertNotice(
+            f"route {rollout.route}",
+            f"the canary of route {rollout.route} gets another share than planned",
+            f"Planned: {planned}. {without_scientific_notation(action.reason)}",
         )
+    alerts.update_alert(ctx, AlertKind.SAMPLE_RATIO, rollout.id, notice)

@@ -46,17 +46,13 @@ def apply_hold(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
     why = ""
     if action.signal in TIMED_SIGNALS:
         why = _false_expiry(unit) or _frozen_expiry(unit)
-    if not why and action.signal in ONWARD_SIGNALS:
-        why = _distrust_reason(unit)
-    if (
-        not why
-        and action.signal in ONWARD_SIGNALS
-        and (faults := describe_router_faults(unit.tx, unit.rollout))
-    ):
-        return replace(action, kind=ActionKind.HOLD, signal=None, reason=faults)
-    if not why:
+    onward = action.signal in ONWARD_SIGNALS
+    why = why or (_distrust_reason(unit) if onward else "")
+    reason = f"On hold: {why}. It goes on by itself after that." if why else ""
+    if onward and not why:
+        reason = describe_router_faults(unit.tx, unit.rollout)
+    if not reason:
         return action
-    reason = f"On hold: {why}. It goes on by itself after that."
     return replace(action, kind=ActionKind.HOLD, signal=None, reason=reason)
 
 
@@ -113,25 +109,13 @@ def update_hold_alert(ctx: Context, rollout: Rollout) -> None:
         return
     with ctx.store.read() as tx:
         why = _distrust_reason(RolloutUnit(ctx, tx, rollout))
-    if bool(why) == alerts.is_open(ctx, AlertKind.CANARY_HELD, rollout.id):
-        return
-    with ctx.store.write() as tx:
-        if not why:
-            alerts.resolve_alert(ctx, tx, AlertKind.CANARY_HELD, rollout.id)
-            return
-        alerts.raise_alert(
-            ctx,
-            tx,
-            AlertKind.CANARY_HELD,
-            rollout.id,
-            subject=f"route {rollout.route}",
-            title=f"the {_stage_name(rollout)} of route {rollout.route} is on hold",
-            text=f"{why[0].upper()}{why[1:]}.",
-        )
-
-
-def _stage_name(rollout: Rollout) -> str:
-    return "bake" if rollout.baking else "canary"
+    what = "bake" if rollout.baking else "canary"
+    notice = alerts.AlertNotice(
+        f"route {rollout.route}",
+        f"the {what} of route {rollout.route} is on hold",
+        f"{why[:1].upper()}{why[1:]}.",
+    )
+    alerts.update_alert(ctx, AlertKind.CANARY_HELD, rollout.id, notice if why else None)
 
 
 def _distrust_reason(unit: RolloutUnit) -> str:

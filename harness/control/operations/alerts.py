@@ -7,9 +7,9 @@ sends them to every sink and tries again. `send_test` tries the sinks; `AlertVie
 people see.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -139,6 +139,38 @@ def is_open(ctx: Context, kind: AlertKind, about: str) -> bool:
     with ctx.store.read() as tx:
         record = tx.alerts.newest(f"{kind.value}:{about}")
     return record is not None and record.open
+
+
+@dataclass(frozen=True, slots=True)
+class AlertNotice:
+    """What an alert says."""
+
+    subject: str
+    title: str
+    text: str
+
+
+def update_alert(ctx: Context, kind: AlertKind, about: str, notice: AlertNotice | None) -> None:
+    """Opens the alert once while there is a notice, and ends it where there is none."""
+    if (notice is not None) == is_open(ctx, kind, about):
+        return
+    with ctx.store.write() as tx:
+        if notice is None:
+            resolve_alert(ctx, tx, kind, about)
+        else:
+            raise_alert(ctx, tx, kind, about, **asdict(notice))
+
+
+def update_alerts(
+    ctx: Context,
+    kinds: Collection[AlertKind],
+    notices: Mapping[tuple[AlertKind, str], AlertNotice],
+) -> None:
+    """Opens and ends alerts, so that those of these kinds that are open have a notice, by kind
+    and what it is about.
+    """
+    for kind, about in sorted(list_open(ctx, *kinds) ^ notices.keys()):
+        update_alert(ctx, kind, about, notices.get((kind, about)))
 
 
 def run_once(ctx: Context) -> None:
@@ -325,19 +357,9 @@ def _send(
 
 
 def build_alert_view(record: AlertRecord, deliveries: Sequence[Delivery]) -> AlertView:
+    names = (field.name for field in fields(AlertView))
     return AlertView(
-        id=record.id,
-        kind=record.kind,
-        severity=record.severity,
-        open=record.open,
-        subject=record.subject,
-        title=record.title,
-        text=record.text,
-        next_step=record.next_step,
-        first_seen=record.first_seen,
-        last_seen=record.last_seen,
-        resolved_at=record.resolved_at,
-        count=record.count,
+        **{name: getattr(record, name) for name in names if hasattr(record, name)},
         delivered=sum(delivery.delivered_at is not None for delivery in deliveries),
         waiting=sum(delivery.next_attempt_at is not None for delivery in deliveries),
         given_up=sum(delivery.gave_up_at is not None for delivery in deliveries),

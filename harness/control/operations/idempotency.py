@@ -8,12 +8,12 @@ told to look.
 """
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
-from typing import Final, cast
+from typing import Final
 
-from harness.control.context import Context
+from harness.control.context import Context, with_ending_store
 from harness.domain.content_hash import canonical_json
 from harness.domain.errors import (
     Conflict,
@@ -25,7 +25,6 @@ from harness.domain.errors import (
 )
 from harness.domain.operations.idempotent_request import LEASE, IdempotentRequest
 from harness.ports import Cipher
-from harness.store.store import Store
 from harness.store.transaction import Transaction
 
 # One that is under way elsewhere is waited for until its lease has lapsed.
@@ -33,22 +32,6 @@ LOOK_EVERY_S: Final = 0.1
 LOOKS: Final = int(LEASE.total_seconds() / LOOK_EVERY_S) + 20
 
 Answer = tuple[int, str]  # status of HTTP, body
-
-
-class _NotingStore:
-    """A store whose units of work call `note` last: what it raises undoes them."""
-
-    def __init__(self, store: Store, note: Callable[[Transaction], None]) -> None:
-        self._store, self._note = store, note
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._store, name)
-
-    @contextmanager
-    def write(self) -> Iterator[Transaction]:
-        with self._store.write() as tx:
-            yield tx
-            self._note(tx)
 
 
 def do_once(
@@ -76,9 +59,8 @@ def do_once(
                 "done elsewhere: send it again to get that answer"
             )
 
-    noting = cast("Store", _NotingStore(ctx.store, note_effect))
     try:
-        status, body = do(replace(ctx, store=noting))
+        status, body = do(with_ending_store(ctx, note_effect))
     except BaseException as error:
         is_refused = isinstance(error, SwapgateError) and not error.retryable
         with suppress(StoreUnavailable), ctx.store.write() as tx:

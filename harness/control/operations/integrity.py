@@ -38,9 +38,14 @@ def check_audit_log(ctx: Context) -> list[str]:
         log.error("audit_chain_broken", number=broken, next="swapgate audit verify")
     # A break that another process found stays until this one has read the log to its end.
     is_known = broken is not None or reading.is_whole
-    if is_known and (broken is not None) != alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log"):
-        with ctx.store.write() as tx:
-            _update_chain_alert(ctx, tx, broken)
+    if is_known:
+        notice = alerts.AlertNotice(
+            "audit log",
+            f"the audit log does not fit its chain from event {broken} on",
+            "Somebody changed it in the database, or the installation's secret is another.",
+        )
+        told = notice if broken is not None else None
+        alerts.update_alert(ctx, AlertKind.AUDIT_BROKEN, "log", told)
     return [] if broken is None else [f"the audit log is broken from event {broken} on"]
 
 
@@ -64,21 +69,6 @@ def _read_on(tx: Transaction, reading: AuditReading) -> int | None:
     return None
 
 
-def _update_chain_alert(ctx: Context, tx: Transaction, broken: int | None) -> None:
-    if broken is None:
-        alerts.resolve_alert(ctx, tx, AlertKind.AUDIT_BROKEN, "log")
-        return
-    alerts.raise_alert(
-        ctx,
-        tx,
-        AlertKind.AUDIT_BROKEN,
-        "log",
-        subject="audit log",
-        title=f"the audit log does not fit its chain from event {broken} on",
-        text="Somebody changed it in the database, or the installation's secret is another.",
-    )
-
-
 def check_snapshot(ctx: Context) -> bool:
     """Checks that what routers are to serve, and control works on, is signed, and alerts where
     something is not. Returns whether all of it is.
@@ -88,23 +78,15 @@ def check_snapshot(ctx: Context) -> bool:
         faults = _describe_faults(ctx.store.signature_faults(working=True))
     except SnapshotInvalid as error:
         faults = str(error)
-    if bool(faults) == alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "snapshot"):
-        return not faults
-    with ctx.store.write() as tx:
-        if not faults:
-            alerts.resolve_alert(ctx, tx, AlertKind.AUDIT_BROKEN, "snapshot")
-            return True
+    if faults and not alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "snapshot"):
         log.error("signature_invalid", found=faults, next="swapgate db check")
-        alerts.raise_alert(
-            ctx,
-            tx,
-            AlertKind.AUDIT_BROKEN,
-            "snapshot",
-            subject="database",
-            title="rows of the database are not as Swapgate signed them",
-            text=f"{faults}. Nothing is built on them, and routers serve what they had.",
-        )
-    return False
+    notice = alerts.AlertNotice(
+        "database",
+        "rows of the database are not as Swapgate signed them",
+        f"{faults}. Nothing is built on them, and routers serve what they had.",
+    )
+    alerts.update_alert(ctx, AlertKind.AUDIT_BROKEN, "snapshot", notice if faults else None)
+    return not faults
 
 
 def _describe_faults(faults: Sequence[RowFault]) -> str:

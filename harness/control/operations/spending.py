@@ -69,25 +69,17 @@ def find_money_obstacle(tx: Transaction, month: MonthSpending, run: EvalRun, jud
 
 def _watch(ctx: Context) -> None:
     month = load_spending(ctx)
-    told = alerts.is_open(ctx, AlertKind.SPENDING_CAP, ALERT_KEY)
-    if bool(month.waiting) == told:
-        return
-    with ctx.store.write() as tx:
-        if told:
-            alerts.resolve_alert(ctx, tx, AlertKind.SPENDING_CAP, ALERT_KEY)
-            return
+    notice: alerts.AlertNotice | None = None
+    if month.waiting:
         reason = describe_refusal(month)
         refused = SpendingPurpose.AGENTS in month.waiting
         others = "All other requests" if refused else "Users' requests"
-        alerts.raise_alert(
-            ctx,
-            tx,
-            AlertKind.SPENDING_CAP,
-            ALERT_KEY,
-            subject="spending",
-            title=f"the monthly cap is reached: {describe_waiting(month.waiting)}",
-            text=f"{reason[:1].upper()}{reason[1:]}. {others} go on.",
+        notice = alerts.AlertNotice(
+            "spending",
+            f"the monthly cap is reached: {describe_waiting(month.waiting)}",
+            f"{reason[:1].upper()}{reason[1:]}. {others} go on.",
         )
+    alerts.update_alert(ctx, AlertKind.SPENDING_CAP, ALERT_KEY, notice)
 
 
 def _cap_text(usd: float | None) -> str:

@@ -9,7 +9,7 @@ under way. A process that is killed loses the costs of its last seconds.
 import asyncio
 import math
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Final
 
@@ -153,14 +153,9 @@ class SpendingMeter:
 
     def settle(self, taken: TakenAmount, cost_usd: float | None) -> None:
         """Notes what a call cost; None where its price is not known."""
+        cost = PurposeSpending(self._purpose, cost_usd or 0.0, 1, int(cost_usd is None))
         with self._numbers:
-            noted = self._notes.costs.get(taken.month, PurposeSpending(self._purpose))
-            self._notes.costs[taken.month] = replace(
-                noted,
-                spent_usd=noted.spent_usd + (cost_usd or 0.0),
-                calls=noted.calls + 1,
-                unpriced=noted.unpriced + (cost_usd is None),
-            )
+            self._note(taken.month, cost)
             self._end(taken)
 
     def give_back(self, taken: TakenAmount) -> None:
@@ -223,7 +218,11 @@ class SpendingMeter:
         except BaseException:
             with self._numbers:
                 self._in_write = _Notes()
-                self._put_back(notes)
+                for month, spending in notes.costs.items():
+                    self._note(month, spending)
+                if self._notes.refused_usd is None and not self._notes.granted:
+                    self._notes.refused_usd = notes.refused_usd
+                    self._notes.granted = notes.granted
             raise
         with self._numbers:
             self._in_write = _Notes()
@@ -231,16 +230,6 @@ class SpendingMeter:
             if notes.refused_usd is not None:
                 self._refused_s = self._read_s
 
-    def _put_back(self, notes: _Notes) -> None:
-        """A call that ended meanwhile is in the new notes."""
-        newer = self._notes.costs
-        for month, old in notes.costs.items():
-            new = newer.get(month, PurposeSpending(self._purpose))
-            newer[month] = replace(
-                old,
-                spent_usd=old.spent_usd + new.spent_usd,
-                calls=old.calls + new.calls,
-                unpriced=old.unpriced + new.unpriced,
-            )
-        if self._notes.refused_usd is None and not self._notes.granted:
-            self._notes.refused_usd, self._notes.granted = notes.refused_usd, notes.granted
+    def _note(self, month: date, spending: PurposeSpending) -> None:
+        known = self._notes.costs.get(month)
+        self._notes.costs[month] = known.plus(spending) if known else spending

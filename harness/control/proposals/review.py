@@ -7,13 +7,12 @@ unit of work is rolled back at its end, and no worker is started.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 
-from harness.control.context import Context
+from harness.control.context import Context, UnitRolledBack, with_ending_store
 from harness.control.evals import proof_validity
 from harness.control.proposals import alpha_spending, route_rules
 from harness.control.proposals.alpha_spending import WINDOW, FalsePassRisk
@@ -24,7 +23,6 @@ from harness.domain.formatting import format_bps, format_estimate, format_number
 from harness.domain.proposals.policy import Policy
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
-from harness.store.store import Store
 from harness.store.transaction import Transaction
 
 DEFAULT: Final = "the default"
@@ -205,24 +203,8 @@ def _flat(policy: Mapping[str, Any], place: str = "") -> dict[str, Any]:
 
 def dry_run_context(ctx: Context) -> Context:
     """The context whose units of work are rolled back at their end, and that has no workers."""
-    return replace(ctx, store=cast("Store", _DryRunStore(ctx.store)), workers=None)
+    return replace(with_ending_store(ctx, _roll_back), workers=None)
 
 
-class _RolledBack(Exception):
-    """Ends a unit of work that is not to be stored."""
-
-
-class _DryRunStore:
-    """The part of ports.Store that use cases call."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    @contextmanager
-    def write(self) -> Iterator[Transaction]:
-        with suppress(_RolledBack), self._store.write() as tx:
-            yield tx
-            raise _RolledBack
-
-    def read(self) -> AbstractContextManager[Transaction]:
-        return self._store.read()
+def _roll_back(_: Transaction) -> None:
+    raise UnitRolledBack

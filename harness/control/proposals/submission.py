@@ -100,7 +100,8 @@ def create_selection(
             if any(proposal.candidate == other.candidate for other in made):
                 raise InputError(f"{candidate} is named twice: each candidate stands once")
             tx.proposals.add(proposal)
-            _audit(ctx, tx, actor, "proposal.create", proposal, _registration(proposal))
+            subject, details = f"proposal {proposal.id}", _registration(proposal)
+            audit.record(ctx, tx, actor, "proposal.create", subject, details)
             made.append(proposal)
     return tuple(made)
 
@@ -148,11 +149,6 @@ def _register(
     registered = suite_registration.register_plans(
         ctx, tx, route, policy.gate, candidate.id, lineage, place
     )
-    widened = {
-        **_list_widened(ctx, tx, route, actor),
-        **route_rules.restored_incumbent(tx, route, actor, now),
-        **route_rules.widened_addendum(incumbent, candidate),
-    }
     proposal = Proposal(
         id=ctx.chance.token("p_"),
         route=route.name,
@@ -163,7 +159,7 @@ def _register(
         proposer=actor.name,
         policy=policy,
         plans=registered,
-        widened=widened,
+        widened=_list_widened(ctx, tx, route, candidate, actor),
         phase=ProposalPhase.PROPOSED,
         created_at=now,
         updated_at=now,
@@ -190,10 +186,19 @@ def _check_change(proposal: Proposal) -> None:
 
 
 def _list_widened(
-    ctx: Context, tx: Transaction, route: Route, proposer: Actor | None
+    ctx: Context, tx: Transaction, route: Route, candidate: Target | None, actor: Actor | None
 ) -> dict[str, Any]:
+    """What another person than the proposer has to approve. actor: None where nobody is known
+    yet.
+    """
     pins = [ctx.suites.pin(suite.suite) for suite in route.settings.suites]
-    return route_rules.widened_suites(ctx, tx, route, pins, proposer)
+    found = route_rules.widened_suites(ctx, tx, route, pins, actor)
+    if actor is not None:
+        found |= route_rules.restored_incumbent(tx, route, actor, ctx.clock.now())
+    if candidate is not None:
+        incumbent = tx.routing.targets()[route.incumbent]
+        found |= route_rules.widened_addendum(incumbent, candidate)
+    return found
 
 
 def _policy(ctx: Context, settings: RouteSettings, request: ProposalRequest) -> Policy:
@@ -292,13 +297,9 @@ def preview_proposal(
         plans = suite_registration.charge_alpha(
             ctx, tx, route, policy.gate, registered, id_, lineage, place
         )
-        incumbent = tx.routing.targets()[route.incumbent]
-        own = route_rules.widened_addendum(incumbent, candidate) if candidate else {}
-        if actor is not None:
-            own |= route_rules.restored_incumbent(tx, route, actor, ctx.clock.now())
         return ProposalPreview(
             plans,
-            {**_list_widened(ctx, tx, route, actor), **own},
+            _list_widened(ctx, tx, route, candidate, actor),
             alpha_spending.risk_of_plans(tx, route.name, plans, policy.gate, ctx.clock.now()),
             policy.gate,
         )
@@ -335,14 +336,3 @@ def _registration(proposal: Proposal) -> dict[str, object]:
         **({"selection": proposal.selection} if proposal.selection else {}),
         **({"change": proposal.change_reference} if proposal.change_reference else {}),
     }
-
-
-def _audit(
-    ctx: Context,
-    tx: Transaction,
-    actor: Actor,
-    action: str,
-    proposal: Proposal,
-    details: Mapping[str, object],
-) -> None:
-    audit.record(ctx, tx, actor, action, f"proposal {proposal.id}", details)

@@ -11,7 +11,6 @@ from harness.domain.operations.alerts import AlertKind
 from harness.domain.providers.deprecations import Deprecation, find_deprecations
 from harness.domain.routing.table import Route, RoutingTable
 from harness.domain.routing.target import Price, Provider, Target
-from harness.store.transaction import Transaction
 
 ENDS, ENDED = AlertKind.MODEL_ENDS, AlertKind.MODEL_ENDED
 
@@ -35,14 +34,9 @@ def list_endings(
 
 def update_deprecation_alerts(ctx: Context) -> None:
     """Raise what is new, louder once the day has come, and end what is no longer so."""
-    now = {(ENDED if e.over else ENDS, e.target): e for e in list_deprecations(ctx)}
-    open_ = alerts.list_open(ctx, ENDS, ENDED)
-    for key in sorted(open_ - set(now)):
-        with ctx.store.write() as tx:
-            alerts.resolve_alert(ctx, tx, *key)
-    for key in now.keys() - open_:
-        with ctx.store.write() as tx:
-            _raise_alert(ctx, tx, key[0], now[key])
+    found = list_deprecations(ctx)
+    notices = {(ENDED if e.over else ENDS, e.target): _notice(e) for e in found}
+    alerts.update_alerts(ctx, (ENDS, ENDED), notices)
 
 
 def _used(ctx: Context, table: RoutingTable) -> Sequence[tuple[Target, Sequence[str]]]:
@@ -71,20 +65,14 @@ def _roles(route: Route) -> Sequence[tuple[str, str]]:
     return [*roles, *((fallback, "fallback") for fallback in route.fallbacks)]
 
 
-def _raise_alert(ctx: Context, tx: Transaction, kind: AlertKind, ending: Deprecation) -> None:
+def _notice(ending: Deprecation) -> alerts.AlertNotice:
     day = ending.end_date.isoformat()
     when = f"has ended on {day}" if ending.over else f"ends on {day}, in {ending.days} days"
-    alerts.raise_alert(
-        ctx,
-        tx,
-        kind,
-        ending.target,
-        subject=f"target {ending.name}",
-        title=f"{ending.name} {when}",
-        text=(
-            f"It is {'; '.join(ending.uses)}. It costs {_price_text(ending.price)}. "
-            f"{_next(ending)}"
-        ),
+    return alerts.AlertNotice(
+        f"target {ending.name}",
+        f"{ending.name} {when}",
+        f"It is {'; '.join(ending.uses)}. It costs {_price_text(ending.price)}. "
+        f"{_next(ending)}",
     )
 
 

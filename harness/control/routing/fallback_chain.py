@@ -21,26 +21,19 @@ from harness.store.transaction import Transaction
 
 
 def update_waiver_alerts(ctx: Context) -> None:
-    expired = {waiver.id: waiver for waiver in list_expired_waivers(ctx)}
-    known = {about for _, about in alerts.list_open(ctx, AlertKind.WAIVER_EXPIRED)}
-    for id_ in known.symmetric_difference(expired):
-        with ctx.store.write() as tx:
-            if id_ in expired:
-                _raise_waiver_alert(ctx, tx, expired[id_])
-            else:
-                alerts.resolve_alert(ctx, tx, AlertKind.WAIVER_EXPIRED, id_)
+    expired = list_expired_waivers(ctx)
+    with ctx.store.read() as tx:
+        names = {w.target: tx.routing.targets()[w.target].name for w in expired}
+    kind = AlertKind.WAIVER_EXPIRED
+    notices = {(kind, w.id): _expiry_notice(w, names[w.target]) for w in expired}
+    alerts.update_alerts(ctx, [kind], notices)
 
 
-def _raise_waiver_alert(ctx: Context, tx: Transaction, waiver: Waiver) -> None:
-    name = tx.routing.targets()[waiver.target].name
-    alerts.raise_alert(
-        ctx,
-        tx,
-        AlertKind.WAIVER_EXPIRED,
-        waiver.id,
-        subject=f"route {waiver.route}",
-        title=f"the waiver for {name} on route {waiver.route} has expired",
-        text=f"{waiver.author} gave it, and said: {waiver.reason}. {name} goes on serving as a "
+def _expiry_notice(waiver: Waiver, name: str) -> alerts.AlertNotice:
+    return alerts.AlertNotice(
+        f"route {waiver.route}",
+        f"the waiver for {name} on route {waiver.route} has expired",
+        f"{waiver.author} gave it, and said: {waiver.reason}. {name} goes on serving as a "
         "fallback; no change of the route's settings or chain may keep it.",
     )
 

@@ -8,7 +8,7 @@ cost (`estimate_most_usd`) would pass the cap.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -53,6 +53,15 @@ class PurposeSpending:
     # What a call needed that was refused last, and when; None once another was granted.
     refused_usd: float | None = None
     refused_at: datetime | None = None
+
+    def plus(self, other: "PurposeSpending") -> "PurposeSpending":
+        """Adds what another part of the same month spent."""
+        return replace(
+            self,
+            spent_usd=self.spent_usd + other.spent_usd,
+            calls=self.calls + other.calls,
+            unpriced=self.unpriced + other.unpriced,
+        )
 
 
 @dataclass(frozen=True, slots=True)
