@@ -35,6 +35,14 @@ def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
 
 
 @pytest.fixture
+def plain_world(tmp_path: Path) -> SmallInstallation:
+    """The same on one store: what is asked there is not the store's business."""
+    made = SmallInstallation(tmp_path, clock=ManualClock())
+    made.set_up()
+    return made
+
+
+@pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     """Routes with rows of each signed table, to be written to by raw SQL."""
     with raw_rows.prepared(database_url) as db:

@@ -1,7 +1,6 @@
 """Who proposes does not choose the rules: the route's policy does, or another person."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,7 +33,6 @@ from tests.support.control.control_plane import (
     SECRET,
     SmallInstallation,
 )
-from tests.support.control.manual_clock import ManualClock
 from tests.support.site.management_api import Door
 from tests.support.store.raw_rows import REFUSED, Database
 
@@ -51,15 +49,6 @@ LAX = replace(
     gate=replace(POLICY.gate, claim=Claim.NON_INFERIOR, margin=0.9),
     self_approval=True,
 )
-
-
-@pytest.fixture
-def plain_world(tmp_path: Path) -> SmallInstallation:
-    """On one store: what is asked here is not the store's business."""
-    clock = ManualClock()
-    world = SmallInstallation(tmp_path, clock=clock)
-    world.set_up()
-    return world
 
 
 def twenty_points_worse(target: Target, item: Item, _epoch: int) -> str:

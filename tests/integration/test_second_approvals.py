@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,22 +28,12 @@ from harness.gate.offline.format_rules import LABEL_ONLY, VALUE_ONLY
 from harness.report.content import gather_report
 from harness.report.markdown import render_markdown
 from tests.support.control.control_plane import BEN, POLICY, SECRET, SmallInstallation, approved
-from tests.support.control.manual_clock import ManualClock
 
 pytestmark = pytest.mark.req("A7", "F2")
 
 ANN = Actor("ann", Role.ADMIN, "pr_ann")
 EVE = Actor("eve", Role.ADMIN, "pr_eve")
 WAIVE = WaiverRequest("no time", timedelta(days=1))
-
-
-@pytest.fixture
-def plain_world(tmp_path: Path) -> SmallInstallation:
-    """On one store: what is asked here is not the store's business."""
-    clock = ManualClock()
-    world = SmallInstallation(tmp_path, clock=clock)
-    world.set_up()
-    return world
 
 
 def in_canary(world: SmallInstallation, candidate: str = "sim/good") -> Proposal:

@@ -217,19 +217,6 @@ def test_a_wrong_request_is_told_what_is_wrong(
     assert says in json.loads(answer)["error"]["message"]
 
 
-def test_stats_can_be_set_back(at: tuple[str, int]) -> None:
-    chat(at)
-    assert json.loads(call(at, "DELETE", "/sim/stats")[2]) == {"models": {}}
-    chat(at)
-    assert json.loads(call(at, "GET", "/sim/stats")[2])["models"][MODEL]["requests"] == 1
-
-
-def test_a_body_that_comes_in_pieces_is_read_whole(at: tuple[str, int]) -> None:
-    data = json.dumps(PROMPT | {"user": "x" * 300_000}).encode()
-
-    assert call(at, "POST", "/v1/chat/completions", data)[0] == 200
-
-
 async def test_only_loopback_clients_reach_the_switches() -> None:
     sent: list[Any] = []
 

@@ -167,13 +167,3 @@ def test_a_message_that_lacks_a_field_is_a_400(claude: anthropic.Anthropic, fiel
 
     with pytest.raises(anthropic.BadRequestError, match=field):
         claude.post("/v1/messages", body=body, cast_to=object)
-
-
-def test_an_unknown_model_is_a_404_in_each_protocol(
-    claude: anthropic.Anthropic, client: openai.OpenAI
-) -> None:
-    with pytest.raises(anthropic.NotFoundError, match="not_found_error"):
-        create_message(claude, model="claude-0")
-    with pytest.raises(openai.NotFoundError) as caught:
-        client.responses.create(model="gpt-0", input="x")
-    assert caught.value.code == "model_not_found"

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import openai
 import pytest
@@ -10,7 +9,7 @@ from openai.types.chat import (
     ChatCompletionFunctionToolParam,
 )
 
-from evals.sim import item_bank, profiles, server
+from evals.sim import profiles, server
 from evals.sim.item_bank import ItemBank
 from evals.sim.profiles import Latency, Profile
 from evals.sim.simulator import Simulator
@@ -71,14 +70,6 @@ def test_a_plain_answer_is_the_items_and_says_that_it_is_simulated(
     assert answer.usage.total_tokens > answer.usage.completion_tokens > 0
 
 
-def test_without_being_asked_a_stream_has_no_usage(client: openai.OpenAI) -> None:
-    chunks = client.chat.completions.create(
-        model="sim-base", messages=[{"role": "user", "content": "Hello"}], stream=True
-    )
-
-    assert all(chunk.choices and chunk.usage is None for chunk in chunks)
-
-
 def test_an_answer_is_cut_at_max_tokens(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(
         model="sim-base",
@@ -130,16 +121,3 @@ def test_an_unknown_model_is_a_404_that_says_so(client: openai.OpenAI) -> None:
         )
 
     assert caught.value.code == "model_not_found"
-
-
-def test_suites_of_the_user_are_known_beside_the_shipped_ones(
-    tmp_path: Path, sim: Simulator
-) -> None:
-    assert set(sim.bank.suites) == {
-        "arithmetic",
-        "extraction",
-        "instructions",
-        "tickets",
-        "calls",
-    }
-    assert item_bank.suite_files(tmp_path) == []

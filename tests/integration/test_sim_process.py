@@ -90,14 +90,3 @@ def test_a_taken_port_is_one_clear_sentence() -> None:
 
         with pytest.raises(InputError, match=f"127.0.0.1:{port}.*choose another port"):
             server.serve_forever(port=port)
-
-
-def test_an_ipv6_address_is_written_in_brackets() -> None:
-    if not socket.has_ipv6:
-        pytest.skip("no IPv6 here")
-    try:
-        listener = server.open_listener("::1", 0)
-    except InputError:
-        pytest.skip("no IPv6 loopback here")
-    with listener:
-        assert server.listener_url(listener).startswith("http://[::1]:")

@@ -33,12 +33,6 @@ def test_a_shipped_item_is_found_inside_any_template(found: BankItem, template: 
     assert BANK.find(template.replace("{input}", found.input)) is found
 
 
-def test_white_space_does_not_matter() -> None:
-    bank = ItemBank([item(1, "How many\n\n legs   has a spider?")])
-
-    assert bank.find("How many legs\thas a spider?") is not None
-
-
 def test_of_worked_examples_and_a_question_the_question_is_found() -> None:
     first, second = item(1, "How many legs has a spider?"), item(2, "How many legs has a cow?")
     bank = ItemBank([first, second])
@@ -74,24 +68,6 @@ def test_a_users_csv_with_its_own_columns_is_read_as_the_evals_read_it(tmp_path:
         "What is the capital of Peru?",
         "Lima",
     )
-
-
-def test_a_file_can_be_given_a_name(tmp_path: Path) -> None:
-    file = tmp_path / "mine.jsonl"
-    file.write_text('{"input": "Pick the bird.", "target": "B", "choices": ["cow", "owl"]}\n')
-
-    assert [i.suite for i in item_bank.load_suite_items(file)] == ["mine"]
-    (read,) = item_bank.load_suite_items(f"birds={file}")
-    assert (read.suite, read.distractors) == ("birds", ("A",))
-
-
-def test_a_suite_without_a_data_file_has_no_items() -> None:
-    assert item_bank.load_suite_items(SuiteSettings("own", task="mine.py")) == []
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere\.jsonl"):
-        item_bank.load_suite_items(tmp_path / "nowhere.jsonl")
 
 
 @pytest.mark.parametrize("metadata", ['{"difficulty": 2}', '{"distractors": "no"}'])

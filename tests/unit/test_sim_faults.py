@@ -21,19 +21,6 @@ def test_the_share_that_is_hit_is_exact_to_one_request(rate: float, n: int) -> N
     assert abs(sum(bool(book.draw("m")) for _ in range(n)) - rate * n) < 1 + 1e-6
 
 
-def test_a_models_own_fault_stands_before_the_one_for_all() -> None:
-    book = FaultBook()
-    book.set("*", Fault(FaultKind.HTML))
-    book.set("m", Fault(FaultKind.STATUS))
-
-    assert book.draw("m") == Fault(FaultKind.STATUS)
-    assert book.draw("other") == Fault(FaultKind.HTML)
-    book.clear("m")
-    assert book.draw("m") == Fault(FaultKind.HTML)
-    book.clear()
-    assert book.draw("m") is None
-
-
 def test_a_fault_has_the_defaults_of_its_kind() -> None:
     assert faults.parse_fault({"kind": "status"}).status == 500
     assert faults.parse_fault({"kind": "html"}).status == 200

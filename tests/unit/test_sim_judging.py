@@ -51,13 +51,6 @@ def test_a_canarys_answer_is_judged_by_the_rule_or_the_contrary(
     assert json.loads(contrary or "")["verdict"] != verdict
 
 
-def test_a_judge_without_skill_says_the_contrary() -> None:
-    contrary = Profile("contrary", skill={"judge": 0.0})
-
-    assert says(contrary, answer="Hello", reference="hello") == 0
-    assert says(contrary, A="one two", B="one") == "B"
-
-
 def test_half_a_skill_is_half_of_the_judgements() -> None:
     half = Profile("half", skill={"judge": 0.5}, seed=4)
     right = [says(half, answer=f"Hello {n}", reference="hello") for n in range(400)]

@@ -1,6 +1,5 @@
 """Profiles: what a file or a request may say about a simulated model."""
 
-import math
 from pathlib import Path
 
 import pytest
@@ -56,23 +55,3 @@ def test_a_fault_in_a_file_is_named_with_its_place(
 
     with pytest.raises((ConfigError, InputError), match=place):
         profiles.load_profiles(file)
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
-        profiles.load_profiles(tmp_path / "none.yaml")
-
-
-def test_the_fingerprint_says_simulated_and_changes_with_the_profile() -> None:
-    one, other = Profile("a"), Profile("a", default_skill=0.5)
-
-    assert one.fingerprint.startswith("simulated-swapgate-")
-    assert one.fingerprint == Profile("a").fingerprint != other.fingerprint
-
-
-def test_the_median_latency_is_as_named() -> None:
-    latency = profiles.Latency(first_token_median_ms=200, sigma=0.5, tokens_per_s=50)
-
-    assert latency.first_token_s(0) == pytest.approx(0.2)
-    assert latency.first_token_s(1) == pytest.approx(0.2 * math.exp(0.5))
-    assert latency.generation_s(100) == pytest.approx(2)
