@@ -7,17 +7,17 @@ Links and cookies are stored as hashes alone. Each step is in the audit log, und
 whoever is signed in.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from harness.control import audit
 from harness.control.context import Context
 from harness.control.operations import keys
 from harness.control.proposals.four_eyes import load_key_creators
-from harness.domain.errors import Conflict, NotAllowed, NotFound, SignatureInvalid
+from harness.domain.errors import Conflict, NotAllowed, NotFound
 from harness.domain.operations.access import Actor, Role, key_hash
 from harness.domain.operations.audit import require_reason
 from harness.domain.operations.dashboard_session import (
@@ -34,6 +34,7 @@ from harness.store.transaction import Transaction
 NO_LINK: Final = (
     "this is no sign-in link of this installation; `swapgate key sign-in-link` prints a new one"
 )
+refusing = partial(keys.refusing, "nobody can sign in")
 ANOTHER: Final = "`swapgate key sign-in-link` prints a new one"
 
 
@@ -269,15 +270,6 @@ def _view(tx: Transaction, session: DashboardSession) -> SignedInSession:
         opened_at=session.opened_at,
         expires_at=session.expires_at,
     )
-
-
-@contextmanager
-def refusing() -> Iterator[None]:
-    """Refuses everybody, in words, while a row that says who is who is not as it was signed."""
-    try:
-        yield
-    except SignatureInvalid as error:
-        raise NotAllowed(f"nobody can sign in: {error}") from error
 
 
 def _find_waiting(ctx: Context, link: str, former: str, secret: bytes) -> ActorSession | None:

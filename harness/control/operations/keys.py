@@ -41,6 +41,7 @@ from harness.domain.reliability.spend import SpendTotals
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 
+NO_KEY: Final = "no management key is accepted"
 NO_LIMITS: Final = "a management key has a role, not limits, which are the router's"
 NO_OPT_OUTS: Final = "a management key asks no model, so that it has nothing to opt out of"
 
@@ -228,17 +229,14 @@ def set_opt_outs(ctx: Context, actor: Actor, key: str, opt_outs: Iterable[OptOut
 
 def authenticate(store: Store, text: str, *, secret: bytes) -> Actor:
     """Returns the actor behind a management key. Raises NotAllowed for any other."""
-    with _refusing(), store.read() as tx:
+    with refusing(NO_KEY), store.read() as tx:
         return _actor(tx, tx.keys.by_hash(key_hash(text, secret)))
 
 
 def authenticate_data_key(store: Store, text: str, *, secret: bytes) -> ApiKey:
     """The data key with this text. Raises NotAllowed for any other."""
-    try:
-        with store.read() as tx:
-            key = tx.keys.by_hash(key_hash(text, secret))
-    except SignatureInvalid as error:
-        raise NotAllowed(f"no data key is accepted: {error}") from error
+    with refusing("no data key is accepted"), store.read() as tx:
+        key = tx.keys.by_hash(key_hash(text, secret))
     if key is None or key.role is not None or key.revoked_at is not None:
         raise NotAllowed("this data key is not known, or was revoked")
     return key
@@ -248,16 +246,17 @@ def still(store: Store, actor: Actor) -> Actor:
     """Returns the actor with the role that the key has now. Raises NotAllowed where it was
     revoked.
     """
-    with _refusing(), store.read() as tx:
+    with refusing(NO_KEY), store.read() as tx:
         return actor_behind(tx, actor.key)
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
+def refusing(words: str) -> Iterator[None]:
+    """Refuses everybody, in words, while a row that says who is who is not as it was signed."""
     try:
         yield
     except SignatureInvalid as error:
-        raise NotAllowed(f"no management key is accepted: {error}") from error
+        raise NotAllowed(f"{words}: {error}") from error
 
 
 def actor_behind(tx: Transaction, key: str | None) -> Actor:
