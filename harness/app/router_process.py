@@ -149,6 +149,7 @@ def router_app(
     """Builds the router's ASGI application, for one process. Raises ConfigError."""
     from router.access.rate_limits import BOOK, SharedRates  # noqa: PLC0415
     from router.recording.guard_files import GuardFiles  # noqa: PLC0415
+    from router.recording.shared_marks import FILE, SharedMarks  # noqa: PLC0415
     from router.server.app import Router  # noqa: PLC0415 - only a process that routes needs it
 
     where, home = (
@@ -156,8 +157,11 @@ def router_app(
         secret_files.writable_home(installation.settings),
     )
 
+    begun = SharedMarks(installation.secret, home / FILE)
+
     async def close() -> None:
         await transports.aclose()
+        begun.close()
         if also_close is not None:
             await also_close()
 
@@ -175,6 +179,7 @@ def router_app(
         guard_files=GuardFiles(home / "guard"),
         agents=installation.settings.agents,
         learned=transports.repairs.fields,
+        begun=begun,
     )
 
 

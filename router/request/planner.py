@@ -23,13 +23,11 @@ from harness.ports import Clock
 from router.conversation.makers import is_made_by
 from router.health.target_health import TargetHealth
 from router.protocols.endpoint_translation import UNTRANSLATABLE_FIELDS
-from router.recording.bounded_map import BoundedMap
+from router.recording.shared_marks import SharedMarks
 from router.request.body import ClientRequest
 from router.request.needs import detect_needs
 from router.snapshot.compiled import CompiledRoute
 
-# Conversations that began within a handover.
-KEPT: Final = 65_536
 _RESPONSES: Final = Endpoint.RESPONSES
 
 
@@ -44,12 +42,12 @@ class HandedOver(NamedTuple):
 
 class Handovers:
     """Places the requests of routes whose canary has just moved. now_s: seconds since 1970
-    UTC.
+    UTC. begun: conversations that began within a handover, at any worker of this machine.
     """
 
-    def __init__(self, now_s: Callable[[], float]) -> None:
+    def __init__(self, now_s: Callable[[], float], begun: SharedMarks) -> None:
         self._now_s = now_s
-        self._begun: BoundedMap[tuple[str, str], Arm] = BoundedMap(KEPT)
+        self._begun = begun
 
     def place(
         self,
@@ -68,11 +66,11 @@ class Handovers:
             return HandedOver(drawn)
         if hash_bucket(key, salt=canary.salt) < handover.settled_bps:
             return HandedOver(drawn)
-        begun = (canary.rollout, key)
+        begun = f"{canary.rollout}:{key}"
         if not is_under_way(request, template):
-            self._begun.put(begun, drawn)
+            self._begun.add(begun)
             return HandedOver(drawn)
-        if self._begun.get(begun) is not None:
+        if self._begun.has(begun):
             return HandedOver(drawn)
         if drawn is not _CANARY:
             # At the first step no caller of either arm has been counted yet.
@@ -117,17 +115,20 @@ PLAIN: Final = {endpoint: Needs(endpoint) for endpoint in Endpoint}
 
 
 class Planner:
-    """Plans requests. stopped: whether this router has aborted a canary by itself."""
+    """Plans requests. begun: conversations that began within a handover. stopped: whether this
+    router has aborted a canary by itself.
+    """
 
     def __init__(
         self,
         health: TargetHealth,
         clock: Clock,
         when_all_open: WhenAllOpen,
+        begun: SharedMarks,
         stopped: Callable[[Canary | None], bool] = lambda _: False,
     ) -> None:
         self._stopped = stopped
-        self._handovers = Handovers(lambda: clock.now().timestamp())
+        self._handovers = Handovers(lambda: clock.now().timestamp(), begun)
         self._health = health
         self.not_closed = health.not_closed  # targets whose circuit is open, or half
         self._clock = clock

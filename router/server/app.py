@@ -49,6 +49,7 @@ from router.recording.guard_files import GuardFiles
 from router.recording.metrics import CONTENT_TYPE, MetricReading, RouterMetrics
 from router.recording.port import Exposition, LocalExposition, Recording
 from router.recording.shadow_totals import ShadowTotalsRefresh
+from router.recording.shared_marks import SharedMarks
 from router.recording.state_metrics import StateMetrics
 from router.request.attempt_settlement import AttemptSettlement
 from router.request.direct_request import DirectCycle, DirectRequest
@@ -105,7 +106,8 @@ class Router:
     process's own. tracing: None for none. guard_files: of the workers' own guards of canaries;
     by default they forget with the process. direct: whole requests may go without a task
     (`router.request.direct_request`); False has each go by the general path. learned: which
-    fields targets do not take.
+    fields targets do not take. begun: conversations that began within a canary's handover,
+    shared as `rates` are.
     """
 
     def __init__(  # noqa: PLR0913 - the parts, one by one
@@ -125,6 +127,7 @@ class Router:
         agents: AgentSettings | None = None,
         direct: bool = True,
         learned: LearnedFields = dict,
+        begun: SharedMarks | None = None,
     ) -> None:
         self._holder = holder
         self._recorder = recorder
@@ -215,7 +218,11 @@ class Router:
             holder, recorder, self._events, self._health, self._checks, learned
         )
         planner = Planner(
-            self._health, clock, settings.breaker.when_all_open, self._guards.stopped
+            self._health,
+            clock,
+            settings.breaker.when_all_open,
+            begun or SharedMarks(secret),
+            self._guards.stopped,
         )
         deadlines = ShortDeadlines()
         always: list[RequestObserver] = [

@@ -11,6 +11,7 @@ from harness.domain.canary.guardrails import UnitRule
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import Handover, Snapshot
 from router.conversation.makers import mark_piece
+from router.recording.shared_marks import SharedMarks
 from router.request.body import read_request
 from router.request.planner import is_under_way
 from tests.support.control.manual_clock import ManualClock
@@ -70,6 +71,20 @@ async def test_what_is_under_way_stays_for_the_handover_and_proves_nothing(
 
     door.clock.advance(LASTS_S)
     assert await model(door, "old", ASKED, *answer) == CANDIDATE
+
+
+async def test_workers_of_a_machine_know_together_what_began_within_the_handover(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "conversations"
+    marks = [SharedMarks(b"secret", file) for _ in range(2)]
+    one, other = (Door(tmp_path / "home", first=opened(), begun=known) for known in marks)
+
+    assert await model(one, "new") == CANDIDATE
+    assert await model(other, "new", ASKED, SAID) == CANDIDATE
+    assert await model(other, "old", ASKED, SAID) == INCUMBENT
+    for known in marks:
+        known.close()
 
 
 async def test_what_the_candidate_signed_stays_with_it_at_a_worker_that_never_saw_it(

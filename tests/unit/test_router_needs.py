@@ -11,6 +11,7 @@ from harness.domain.reliability.breaker import BreakerPolicy, WhenAllOpen
 from harness.domain.routing.capabilities import Capabilities, Endpoint, Needs
 from harness.domain.routing.table import Arm
 from router.health.target_health import TargetHealth
+from router.recording.shared_marks import SharedMarks
 from router.request.body import read_request
 from router.request.needs import detect_needs
 from router.request.planner import Planner
@@ -81,7 +82,10 @@ def test_of_many_texts_to_embed_the_longest_must_fit() -> None:
 
 def test_where_nothing_is_configured_the_ready_plan_is_taken_as_it_is() -> None:
     planner = Planner(
-        TargetHealth(BreakerPolicy(), lambda: 0.0), ManualClock(), WhenAllOpen.TRY
+        TargetHealth(BreakerPolicy(), lambda: 0.0),
+        ManualClock(),
+        WhenAllOpen.TRY,
+        SharedMarks(b"s"),
     )
     body = json.dumps(
         {"model": "support", "tools": [TOOL], "messages": user_messages(PICTURE)}

@@ -17,6 +17,7 @@ from harness.store.store import Store
 from router.conversation.learned_repairs import LearnedFields
 from router.observers.tracing_port import Tracing
 from router.recording.recorder import Recorder
+from router.recording.shared_marks import SharedMarks
 from router.recording.spool import Spool
 from router.server.app import Router
 from router.server.asgi import (
@@ -126,6 +127,7 @@ class Door:
         agents: AgentSettings | None = None,
         direct: bool = False,
         moves: bool = False,
+        begun: SharedMarks | None = None,
     ) -> None:
         self.direct = direct
         # By head, as a connection keeps them of its latest one.
@@ -157,6 +159,7 @@ class Door:
             agents=agents,
             direct=direct,
             learned=learned,
+            begun=begun,
         )
 
     async def call(
