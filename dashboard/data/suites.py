@@ -13,6 +13,7 @@ from harness.control.operations.queries import SuiteSummary
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.run import CALIBRATED, EVER, EvalRun, JudgeCalibration
 from harness.domain.pagination import PageRequest
+from harness.domain.plain_data import from_plain
 from harness.domain.routing.table import RouteSuite
 
 SHOWN_RUNS: Final = 10
@@ -96,6 +97,6 @@ def _view(
         events = tx.audit.for_subject(subject, since=EVER, limit=8)
     for event in events:
         if event.action == CALIBRATED:
-            found = JudgeCalibration.from_json(event.details)
+            found = from_plain(JudgeCalibration, event.details)
             return SuiteView(summary, routes, run, judge.name, found, event.at)
     return view

@@ -5,7 +5,7 @@ baseline, or swaps the model.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -89,9 +89,6 @@ class DriftEvidence:
     def share_of_limit(self) -> float:
         """Says how far the evidence is to the alarm: 0 for nothing, 1 for drift."""
         return min(max(self.log_e / self.log_e_limit, 0.0), 1.0)
-
-    def as_json(self) -> dict[str, object]:
-        return asdict(self)
 
 
 ItemScores = tuple[tuple[str, float | None], ...]

@@ -22,7 +22,7 @@ def upgrade() -> None:
     db = op.get_bind()
     metadata.create_all(db)
     # Before the triggers, which count each change.
-    local = operations.principal_to_row(LOCAL_PRINCIPAL)
+    local = operations.PRINCIPAL.write(LOCAL_PRINCIPAL)
     db.execute(sa.insert(operations.principal).values(local))
     installation = secrets.token_hex(16)
     db.execute(sa.insert(operations.meta).values(id=1, installation=installation, changes=0))

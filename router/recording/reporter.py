@@ -22,6 +22,7 @@ from mypy_extensions import mypyc_attr
 
 from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.content_hash import short_hash
+from harness.domain.plain_data import from_plain, to_plain
 from harness.domain.routing.table import Arm, Canary
 from harness.ports import Clock
 from router.observers.feedback_body import FeedbackBody, FeedbackOutcome, FeedbackVerdict
@@ -36,7 +37,6 @@ from router.recording.traffic_minutes import (
     start_of_minute,
 )
 from router.server.internal_errors import place_of
-from router.snapshot.plain_data import from_plain, to_plain
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class Reporter(Recording):
         number = self._numbers.get(canary.rollout)
         if number is None:
             number = self._numbers[canary.rollout] = len(self._numbers)
-            self._new_rollouts.append([canary.rollout, canary.unit_rule.as_json()])
+            self._new_rollouts.append([canary.rollout, to_plain(canary.unit_rule)])
         self._tickets += 1
         in_canary = int(canary.is_candidate(arm))
         weight_bps = canary.candidate_bps

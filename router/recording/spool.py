@@ -12,14 +12,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from harness.domain.canary.guardrails import tallies_from_json
 from harness.domain.canary.observation import AskedName, ObservationBlock, TrafficMinute
 from harness.domain.evals.pins import Sighting
 from harness.domain.operations.alerts import Alert
+from harness.domain.plain_data import from_plain, to_plain
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.shadow.shadow import ShadowTally
-from router.snapshot.plain_data import from_plain, to_plain
 
 
 class Batch(NamedTuple):
@@ -175,11 +174,6 @@ def decode(line: bytes | str) -> Batch:
 
 def batch_from_json(data: Mapping[str, Any]) -> Batch:
     """Builds a batch from the JSON of `batch_to_json`. Raises as `decode`."""
-    blocks = [
-        from_plain(ObservationBlock, row, counts=tallies_from_json(row["counts"]))
-        for row in data["blocks"]
-    ]
-    others = {
-        name: [from_plain(kind, row) for row in data[name]] for name, kind in _ROWS.items()
-    }
-    return Batch(blocks, id=data["id"], **others)
+    kinds = {"blocks": ObservationBlock, **_ROWS}
+    rows = {name: [from_plain(kind, row) for row in data[name]] for name, kind in kinds.items()}
+    return Batch(id=data["id"], **rows)

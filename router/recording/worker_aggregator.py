@@ -20,6 +20,7 @@ import structlog
 from harness.domain.canary.guardrails import UnitRule
 from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.operations.metrics import ROUTER_METRICS, router_metric_meaning
+from harness.domain.plain_data import from_plain, to_plain
 from harness.domain.shadow.shadow import ShadowTally
 from router.recording.bounded_map import BoundedMap
 from router.recording.guard_files import LocalAbort
@@ -36,7 +37,6 @@ from router.recording.metrics import counter_names, exposition_text
 from router.recording.port import CaptureDraft, ScoredUnit
 from router.recording.recorder import Recorder
 from router.recording.spool import batch_from_json
-from router.snapshot.plain_data import from_plain, to_plain
 
 log = structlog.get_logger("swapgate.router")
 
@@ -295,7 +295,7 @@ class WorkerReports(asyncio.Protocol):
 
     def _count_all(self, report: dict[str, Any]) -> None:
         for rollout, rule in report.get("rollouts", ()):
-            self._rollouts.append((rollout, UnitRule.from_json(rule)))
+            self._rollouts.append((rollout, from_plain(UnitRule, rule)))
         for unit in report.get("units", ()):
             self._count(unit)
         for entry in report.get("mirrors", ()):

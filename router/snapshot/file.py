@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from harness.domain.content_hash import canonical_json, hash_content
 from harness.domain.errors import SnapshotInvalid
+from harness.domain.plain_data import from_plain, to_plain
 from harness.domain.routing.table import Snapshot
-from router.snapshot.plain_data import from_plain, to_plain
 
 FORMAT: Final = 1
 # What the signed rows alone say of a snapshot.

@@ -1,5 +1,7 @@
 """A judge's calibration goes from the worker that measured it into the audit log."""
 
+from dataclasses import asdict
+
 import pytest
 
 from harness.control.proposals.submission import ProposalRequest
@@ -10,6 +12,7 @@ from harness.domain.evals.run import (
 )
 from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.operations.audit import AuditEvent
+from harness.domain.plain_data import from_plain
 from tests.support.control.control_plane import SmallInstallation
 
 pytestmark = pytest.mark.req("F7", "F2")
@@ -34,11 +37,11 @@ def test_a_worker_notes_each_measurement_once_also_of_a_run_that_ends_early(
     world.calibration = measured(0.8)
 
     world.until_decided(world.propose("sim/worse").id)
-    assert [event.details for event in events(world, pin)] == [measured(0.8).as_json()]
+    assert [event.details for event in events(world, pin)] == [asdict(measured(0.8))]
     world.calibration = measured(0.7)
     world.until_decided(world.propose("sim/equal").id)
 
-    kept = [JudgeCalibration.from_json(event.details) for event in events(world, pin)]
+    kept = [from_plain(JudgeCalibration, event.details) for event in events(world, pin)]
     assert kept == [measured(0.7), measured(0.8)]
     with world.store.read() as tx:
         assert tx.audit.first_break() is None

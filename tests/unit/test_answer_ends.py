@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pytest
 
+from harness.domain.plain_data import from_plain, to_plain
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import OnEmptyAnswer, RouteSettings
@@ -311,7 +312,7 @@ async def test_a_candidate_that_says_nothing_is_charged_with_it(tmp_path: Path) 
 def test_a_route_says_where_silence_is_an_answer() -> None:
     accepting = replace(RouteSettings(), on_empty_answer=OnEmptyAnswer.ACCEPT)
 
-    stored = accepting.as_json()
-    assert RouteSettings.from_json(stored) == accepting
+    stored = to_plain(accepting)
+    assert from_plain(RouteSettings, stored) == accepting
     del stored["on_empty_answer"]  # of a revision before there was one
-    assert RouteSettings.from_json(stored) == RouteSettings()
+    assert from_plain(RouteSettings, stored) == RouteSettings()

@@ -31,12 +31,13 @@ from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, claim_keys
 from harness.domain.canary.observation import SEGMENTS, ObservationBlock, Segment
 from harness.domain.canary.rollout import ActionKind, Rollout, RolloutState, build_unit_rule
 from harness.domain.content_hash import canonical_json
+from harness.domain.plain_data import from_plain
+from harness.domain.plain_data import to_plain as plain_of
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.text.explain import explain_rollout
 from harness.store.observation_rules import check_block
-from harness.store.schema.policies import canary_policy_from_json
 from router.recording.guardrail_sample import (
     SEGMENTS_FROM,
     AnswerFault,
@@ -155,7 +156,7 @@ class Process:
     def __init__(self, name: str, drawn: DrawnCanary, pages: dict[int, bytes]) -> None:
         rule = build_unit_rule(drawn.policy, START, ledger_salt="salt")
         # A worker has it from the routing table.
-        self.rule = UnitRule.from_json(json.loads(json.dumps(rule.as_json())))
+        self.rule = from_plain(UnitRule, json.loads(json.dumps(plain_of(rule))))
         assert self.rule == rule
         self.ledger = Ledger("r", name, self.rule)
         self.blocks: list[ObservationBlock] = []
@@ -295,7 +296,7 @@ def test_stored_blocks_of_every_combination_are_judged_to_the_same_bytes(seed: i
     for block in blocks:
         check_block(block)
     stored = decode(encode(Batch(tuple(blocks), ())))
-    policy = canary_policy_from_json(json.loads(json.dumps(drawn.policy.as_json())))
+    policy = from_plain(CanaryPolicy, json.loads(json.dumps(plain_of(drawn.policy))))
 
     read = [
         replace(block, number=number) for number, block in enumerate(stored.blocks, start=1)

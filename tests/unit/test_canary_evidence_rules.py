@@ -8,6 +8,7 @@ import pytest
 from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail, UnitRule
 from harness.domain.canary.observation import NeverSeen, ObservationBlock
 from harness.domain.canary.rollout import build_unit_rule
+from harness.domain.plain_data import from_plain, to_plain
 from harness.domain.proposals.policy import (
     CanaryPolicy,
     CanaryStep,
@@ -18,7 +19,6 @@ from harness.gate.online.evidence_paths import (
     skip_warm_up,
 )
 from harness.gate.online.rollout_evidence import collect_evidence
-from harness.store.schema.policies import canary_policy_from_json
 
 pytestmark = pytest.mark.req("F3")
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -142,6 +142,6 @@ def test_the_warm_up_is_a_third_of_the_first_step_at_the_most(least: int, units:
 
 
 def test_a_policy_and_its_unit_rule_come_back_as_they_were_stored() -> None:
-    assert canary_policy_from_json(NEW.as_json()) == NEW
+    assert from_plain(CanaryPolicy, to_plain(NEW)) == NEW
     rule = build_unit_rule(NEW, START, ledger_salt="salt")
-    assert UnitRule.from_json(rule.as_json()) == rule
+    assert from_plain(UnitRule, to_plain(rule)) == rule

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,9 +27,9 @@ from harness.domain.evals.suite_plan import (
     PrimaryCombination,
     SuitePlan,
     SuiteRole,
-    plan_from_json,
 )
 from harness.domain.evals.verdict import VERDICTS, Passed, Verdict
+from harness.domain.plain_data import from_plain
 from harness.domain.proposals.policy import GatePolicy, Policy
 from harness.domain.proposals.proposal import Proposal, ProposalPhase, SuiteRuns
 from harness.gate.offline.recomputation import recompute_verdict
@@ -201,7 +202,8 @@ def test_the_draws_hold_every_outcome_and_a_fifth_of_them_passes() -> None:
     assert set(outcomes) == set(VERDICTS)
     assert outcomes["passed"] >= len(SEEDS) / 5
     passed = [verdict for verdict in decided if isinstance(verdict, Passed)]
-    plans = [plan_from_json(one) for verdict in passed for one in verdict.inputs["plans"]]  # type: ignore[attr-defined]
+    stored: list[Any] = [verdict.inputs["plans"] for verdict in passed]
+    plans: list[SuitePlan] = [from_plain(SuitePlan, one) for some in stored for one in some]
     for met in (
         [plan.about_these for plan in plans],
         [bool(plan.cluster) for plan in plans],
@@ -259,7 +261,7 @@ def test_every_combination_has_the_figures_and_words_of_the_golden_file(seed: in
 def test_every_combination_is_decided_again_to_the_same_bytes(seed: int) -> None:
     drawn = draw(seed)
     for plan in drawn.plans:
-        assert plan_from_json(json.loads(json.dumps(plan.as_json()))) == plan
+        assert from_plain(SuitePlan, json.loads(json.dumps(plan.as_json()))) == plan
     verdict = ask(drawn.plans, drawn.sides)
 
     assert verdict is not None

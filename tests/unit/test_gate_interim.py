@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole, plan_from_json
+from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
+from harness.domain.plain_data import from_plain
 from harness.gate.offline.design import (
     FUTILE,
     Design,
@@ -145,7 +146,7 @@ PLAN = SuitePlan(
 def test_the_part_of_alpha_and_what_is_given_up_are_registered() -> None:
     shared = share_alpha(PLAN, 4)
 
-    assert plan_from_json(shared.as_json()) == shared
+    assert from_plain(SuitePlan, shared.as_json()) == shared
     assert shared.as_json()["candidates"] == 4
     assert design_from_plan(shared).alpha == pytest.approx(0.0125)
 

@@ -24,8 +24,8 @@ from harness.domain.canary.ranking import (
 )
 from harness.domain.canary.rollout import build_unit_rule
 from harness.domain.errors import InputError
+from harness.domain.plain_data import from_plain, to_plain
 from harness.domain.proposals.policy import CanaryPolicy, Policy
-from harness.store.schema.policies import policy_from_json as policy_of
 
 pytestmark = pytest.mark.req("F3")
 
@@ -52,14 +52,14 @@ def test_a_policy_keeps_its_guardrails_in_its_hash_and_in_what_is_stored() -> No
 
     assert default.digest != off.digest
     for guardrails in (default, off):
-        assert policy_of(guardrails.as_json()) == guardrails
+        assert from_plain(Policy, to_plain(guardrails)) == guardrails
 
 
 def test_a_rule_comes_back_from_json() -> None:
     rule = build_unit_rule(CanaryPolicy(rho=1.2), BEGAN)
 
     assert rule.guardrails[Guardrail.LATENCY] == 1.25
-    assert UnitRule.from_json(rule.as_json()) == rule
+    assert from_plain(UnitRule, to_plain(rule)) == rule
     assert rule.age_s(BEGAN + timedelta(hours=2)) == 7200.0
     assert rule.age_s(BEGAN - timedelta(hours=2)) == 0.0
     assert UnitRule().age_s(BEGAN) == 0.0

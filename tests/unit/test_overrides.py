@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dashboard.views import routes as views
 from harness.config.routing import OverridesEntry
+from harness.domain.plain_data import from_plain, to_plain
 from harness.domain.routing.overrides import (
     KIND_PRECEDENCE,
     RequestKind,
@@ -184,7 +185,7 @@ def test_settings_with_and_without_overrides_are_read_back() -> None:
     some = RouteSettings(overrides={VISION: "photo", EMBEDDING: "vectors"})
 
     for one in (some, RouteSettings()):
-        assert RouteSettings.from_json(json.loads(json.dumps(one.as_json()))) == one
+        assert from_plain(RouteSettings, json.loads(json.dumps(to_plain(one)))) == one
     assert format_overrides(some.overrides) == "vision=photo, embedding=vectors"
     assert {some, RouteSettings()} == {RouteSettings(), some}
 

@@ -4,7 +4,7 @@ process finds its work done.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Final
 
 import structlog
@@ -204,7 +204,7 @@ def _record_result(
     tx.drift.save(replace(watch, state=DriftWatchState.DRIFTED))
     words = _describe_drift(tx, pair, watch, checks, evidence)
     _raise_alert(ctx, tx, AlertKind.DRIFT, pair, watch, words)
-    details = {"check": check.number, "run": check.run, "evidence": evidence.as_json()}
+    details = {"check": check.number, "run": check.run, "evidence": asdict(evidence)}
     audit.record(ctx, tx, SYSTEM, "drift.found", f"drift watch {watch.id}", details)
     return [f"{watch.id}: {words[0]}"]
 

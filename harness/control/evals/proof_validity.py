@@ -16,8 +16,9 @@ from harness.control.providers import endpoint_changes
 from harness.control.routing import data_class_checks
 from harness.domain.errors import NotFound, ProofRefused
 from harness.domain.evals.pins import Sighting, find_replacement, named_models
-from harness.domain.evals.suite_plan import SuitePin, SuitePlan, plan_from_json
+from harness.domain.evals.suite_plan import SuitePin, SuitePlan
 from harness.domain.evals.verdict import Verdict
+from harness.domain.plain_data import from_plain
 from harness.gate.offline.replay import run_ids, served_from_json
 from harness.store.transaction import Transaction
 
@@ -165,7 +166,7 @@ def _plans(verdict: Verdict) -> Iterator[SuitePlan]:
     stored = verdict.inputs["plans"]
     if not isinstance(stored, list | tuple):
         raise TypeError("its plans are no list")
-    yield from map(plan_from_json, stored)
+    yield from (from_plain(SuitePlan, plan) for plan in stored)
 
 
 def _suites(ctx: Context, tx: Transaction, plans: Iterable[SuitePlan]) -> Iterator[str]:

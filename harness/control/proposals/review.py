@@ -7,7 +7,7 @@ unit of work is rolled back at its end, and no worker is started.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, Final, Self
@@ -183,7 +183,7 @@ def _pieces(tx: Transaction, before: str, after: str) -> list[str]:
 
 
 def _policies(before: Policy, after: Policy) -> list[str]:
-    ours, theirs = _flat(before.as_json()), _flat(after.as_json())
+    ours, theirs = _flat(asdict(before)), _flat(asdict(after))
     return [
         f"{name}: {ours.get(name, DEFAULT)} → {theirs.get(name, DEFAULT)}"
         for name in sorted(ours.keys() | theirs.keys())

@@ -16,12 +16,13 @@ The router has it from the routing table. `rollout.build_unit_rule` makes it of 
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Literal, NamedTuple, Self
 
 from harness.domain.canary.prompt_cache import CacheLevels
+from harness.domain.plain_data import read_fields
 
 
 class Guardrail(StrEnum):
@@ -112,6 +113,13 @@ class FailureTally:
     canary: int
     failures: int
     canary_failures: int
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "FailureTally":
+        """Reads a tally of any kind, by the counts that only its kind has."""
+        kind = next((kind for name, kind in _TALLIES.items() if name in stored), FailureTally)
+        tally: FailureTally = read_fields(kind, stored)
+        return tally
 
     def without(self, failures: int, *, canary: bool) -> Self:
         """Returns the counts with so many failures less, as far as the arm has them."""
@@ -238,6 +246,14 @@ class FeedbackTally(FailureTally):
         return _failed(self).is_part_of(whole) and self.opinions.is_part_of(whole)
 
 
+_TALLIES: Final[Mapping[str, type[FailureTally]]] = {
+    "no_verdict": JudgeTally,
+    "opinions": FeedbackTally,
+    "segments": SegmentedErrors,
+    "classes": ErrorTally,
+}
+
+
 def _counted(tally: FailureTally | SegmentCount) -> ArmSplit:
     return ArmSplit(tally.units, tally.canary)
 
@@ -268,42 +284,6 @@ class ArmLevels:
     canary: float
     control: float
     cache: CacheLevels | None = None
-
-
-def tallies_from_json(stored: Mapping[str, Any]) -> dict[Guardrail, FailureTally]:
-    """Reads a block's tallies by guardrail from JSON, as `asdict` wrote them."""
-    return {name: _tally_of(tally) for name, tally in by_guardrail(stored).items()}
-
-
-def _tally_of(stored: Mapping[str, Any]) -> FailureTally:
-    if "no_verdict" in stored:
-        return JudgeTally(**{**stored, "no_verdict": ArmSplit(*stored["no_verdict"])})
-    if "opinions" in stored:
-        return FeedbackTally(**{**stored, "opinions": ArmSplit(*stored["opinions"])})
-    if "classes" not in stored:
-        return FailureTally(**stored)
-    classes = {name: ArmSplit(*split) for name, split in stored["classes"].items()}
-    if "segments" not in stored:
-        return ErrorTally(**{**stored, "classes": classes})
-    segments = {name: SegmentCount(*count) for name, count in stored["segments"].items()}
-    return SegmentedErrors(**{**stored, "classes": classes, "segments": segments})
-
-
-def ranks_from_json(stored: Mapping[str, Any]) -> dict[Guardrail, tuple[float, ...]]:
-    return {name: tuple(map(float, ranks)) for name, ranks in by_guardrail(stored).items()}
-
-
-def levels_from_json(stored: Mapping[str, Any]) -> dict[Guardrail, ArmLevels]:
-    return {name: _levels_of(level) for name, level in by_guardrail(stored).items()}
-
-
-def _levels_of(stored: Mapping[str, Any]) -> ArmLevels:
-    cache = stored.get("cache")
-    return ArmLevels(**{**stored, "cache": CacheLevels(**cache) if cache else None})
-
-
-def by_guardrail(stored: Mapping[str, Any]) -> dict[Guardrail, Any]:
-    return {Guardrail(name): value for name, value in stored.items()}
 
 
 # For so long after its answer a unit's feedback counts, and its block waits for it, once any
@@ -337,17 +317,6 @@ class UnitRule:
     judge: CanaryJudge | None = None  # who reads a sample of the answers
     # Of the rollout's key ledger (`key_ledger`), a secret; empty for none.
     ledger_salt: str = ""
-
-    def as_json(self) -> dict[str, object]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        read = {
-            "guardrails": by_guardrail(data["guardrails"]),
-            "judge": CanaryJudge(**data["judge"]) if data["judge"] else None,
-        }
-        return cls(**{**data, **read})
 
     @property
     def keeps_ledger(self) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Any, Final, Self
+from typing import Final
 
 from harness.domain.canary.guardrails import (
     NO_SPLIT,
@@ -27,8 +27,6 @@ from harness.domain.canary.guardrails import (
     FailureTally,
     Guardrail,
     JudgeTally,
-    ranks_from_json,
-    tallies_from_json,
 )
 from harness.domain.reliability.failures import ArmFailure
 
@@ -48,15 +46,6 @@ class NeverSeen:
     canary_failures: int
     counts: Mapping[Guardrail, FailureTally] | None = None
     ranks: Mapping[Guardrail, tuple[float, ...]] | None = None
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        counts, ranks = stored.get("counts"), stored.get("ranks")
-        read = {
-            "counts": None if counts is None else tallies_from_json(counts),
-            "ranks": None if ranks is None else ranks_from_json(ranks),
-        }
-        return cls(**{**stored, **read})
 
 
 @dataclass(frozen=True, slots=True)

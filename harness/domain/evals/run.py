@@ -11,11 +11,11 @@ says why one model's answers may be no evidence.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import chain, compress
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from harness.domain.content_hash import digest, hash_content
 from harness.domain.evals.pins import ServedModel
@@ -193,14 +193,6 @@ class JudgeCalibration:
 
     references: int
     kappa: float | None  # Cohen's; None where all have one score
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        """Restores what as_json wrote."""
-        return cls(**stored)
 
 
 @dataclass(frozen=True, slots=True)

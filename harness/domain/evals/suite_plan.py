@@ -3,11 +3,10 @@ claim, the rule of the gate and the pin of what the results depend on.
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from itertools import accumulate
-from typing import Any, Final
+from typing import Final
 
 from harness.domain.content_hash import digest
 from harness.domain.evals.item_groups import Slice
@@ -204,25 +203,3 @@ class SuitePlan:
             "order_seed": self.order_seed,
             **more,
         }
-
-
-def plan_from_json(stored: Mapping[str, Any]) -> SuitePlan:
-    """Restores the plan that SuitePlan.as_json wrote. Raises ValueError, TypeError or KeyError
-    for what is no such thing.
-    """
-    kinds: dict[str, type[StrEnum]] = {
-        "role": SuiteRole,
-        "claim": Claim,
-        "served_pin": ServedPin,
-        "combine": PrimaryCombination,
-        "population": ClaimPopulation,
-    }
-    read: dict[str, Any] = {
-        name: kind(stored[name]) for name, kind in kinds.items() if name in stored
-    }
-    read["cluster_sizes"] = tuple(stored.get("cluster_sizes", ()))
-    read["slices"] = tuple(
-        Slice(one["field"], one["value"], tuple(one["positions"]))
-        for one in stored.get("slices", ())
-    )
-    return SuitePlan(**{**stored, **read})

@@ -18,9 +18,9 @@ from harness.domain.evals.suite_plan import (
     PrimaryCombination,
     SuitePlan,
     SuiteRole,
-    plan_from_json,
 )
 from harness.domain.formatting import format_quantity
+from harness.domain.plain_data import from_plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class VerdictBasis:
     def from_verdict(cls, verdict: BaseVerdict) -> Self:
         """Reads the basis out of what the verdict was decided from."""
         inputs: Any = verdict.inputs
-        plans = tuple(plan_from_json(plan) for plan in inputs["plans"])
+        plans = tuple(from_plain(SuitePlan, plan) for plan in inputs["plans"])
         names = {plan.suite for plan in plans}
         return cls(
             outcome=verdict.outcome,

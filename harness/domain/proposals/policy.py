@@ -178,9 +178,6 @@ class CanaryPolicy:
         """Tolerated ratio of every guardrail that is on, errors first."""
         return {Guardrail.ERRORS: self.rho, **self.guardrails.tolerated()}
 
-    def as_json(self) -> dict[str, object]:
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -196,9 +193,6 @@ class Policy:
     gate: GatePolicy = field(default_factory=GatePolicy)
     canary: CanaryPolicy = field(default_factory=CanaryPolicy)
 
-    def as_json(self) -> dict[str, object]:
-        return asdict(self)
-
     @property
     def digest(self) -> str:
-        return digest(self.as_json())
+        return digest(asdict(self))

@@ -3,10 +3,10 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Any, Final, Self
+from typing import Final
 
 from harness.domain.agents.agent import AgentGrant
 from harness.domain.canary.guardrails import DEFAULT_UNIT_RULE, UnitRule
@@ -16,7 +16,7 @@ from harness.domain.operations.row_signatures import Revocations, SignedRows
 from harness.domain.providers.credentials import StoredKey
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.kill_switch import KillSwitch
-from harness.domain.routing.overrides import Overrides, RequestKind
+from harness.domain.routing.overrides import Overrides
 from harness.domain.routing.snapshot_lineage import NO_LINEAGE, Lineage
 from harness.domain.routing.target import Provider, Target
 from harness.domain.shadow.shadow import Shadow
@@ -86,11 +86,6 @@ class RouteSuite:
     # the route asks for, so that two settings with the same suites are equal.
     digest: str = field(default="", compare=False)
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        weight = float(data["weight"])
-        return cls(data["suite"], SuiteRole(data["role"]), weight, data["digest"])
-
     @property
     def text(self) -> str:
         weight = "" if self.weight == 1.0 else f", weight {self.weight:g}"
@@ -128,27 +123,6 @@ class RouteSettings:
     commit: StreamCommit = StreamCommit.FIRST_TOKEN
     on_bad_event: OnBadEvent = OnBadEvent.FAIL
     on_empty_answer: OnEmptyAnswer = OnEmptyAnswer.FAIL
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Reads what `as_json` wrote. Raises KeyError, TypeError or ValueError."""
-        read = {
-            "stakes": Stakes(data["stakes"]),
-            "suites": tuple(map(RouteSuite.from_json, data["suites"])),
-            "on_content_policy": OnContentPolicy(data["on_content_policy"]),
-            "capable": tuple(data["capable"]),
-            "overrides": {
-                RequestKind(kind): route for kind, route in data["overrides"].items()
-            },
-            "commit": StreamCommit(data["commit"]),
-            "on_bad_event": OnBadEvent(data["on_bad_event"]),
-            # A revision that was stored without it was made before there was one.
-            "on_empty_answer": OnEmptyAnswer(data.get("on_empty_answer", OnEmptyAnswer.FAIL)),
-        }
-        return cls(**{**data, **read})
 
 
 DEFAULT_ROUTE_SETTINGS: Final = RouteSettings()

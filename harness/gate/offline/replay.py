@@ -12,12 +12,9 @@ from typing import Any, Final
 
 from harness.domain.content_hash import canonical_json
 from harness.domain.evals.pins import ServedModel, ServedModels
-from harness.domain.evals.suite_plan import (
-    Claim,
-    SuitePlan,
-    plan_from_json,
-)
+from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.domain.evals.verdict import ScorePair, SuiteReport, Verdict
+from harness.domain.plain_data import from_plain
 from harness.gate.offline.pairs import PairedItem, PairedSuite
 from harness.gate.offline.suite_claims import SuiteClaim
 
@@ -78,7 +75,7 @@ def inputs_to_json(
 
 def claims_from_json(inputs: Mapping[str, Any]) -> tuple[SuiteClaim, ...]:
     """Restores what inputs_to_json wrote, also after a trip through JSON text."""
-    return tuple(_case(plan_from_json(plan), inputs) for plan in inputs["plans"])
+    return tuple(_case(from_plain(SuitePlan, plan), inputs) for plan in inputs["plans"])
 
 
 def run_ids(inputs: Mapping[str, Any], suite: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 
 from harness.control.operations.spending import spending_purpose
@@ -245,7 +245,7 @@ class EvalWorker:
         if found is None:
             return
         subject = tx.suites.get(run.suite_digest).judge_subject
-        details = found.as_json()
+        details = asdict(found)
         noted = tx.audit.for_subject(subject, since=EVER, limit=1)
         if not noted or noted[0].details != details:
             tx.audit.append(

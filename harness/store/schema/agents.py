@@ -6,36 +6,22 @@ the change, is a trigger (`store/guards/agents`). Sessions are deleted for priva
 grants and switch requests name one without a foreign key.
 """
 
-from dataclasses import asdict
 from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.agents.agent import (
-    Agent,
-    AgentGrant,
-    AgentTool,
-    GrantKind,
-    ModelChoice,
-    ModelKind,
-)
+from harness.domain.agents.agent import Agent, AgentGrant, GrantKind
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.store.schema.columns import (
-    JsonIn,
-    Row,
-    Values,
     free_text,
     index_where,
     json_value,
     metadata,
     not_blank,
     one_of,
-    plain,
-    record_of,
     signature,
     text,
     time,
-    values_of,
 )
 from harness.store.schema.evals import target
 from harness.store.schema.stored_row import Record
@@ -135,29 +121,6 @@ agent_grant = sa.Table(
 )
 
 
-def model_from_json(data: JsonIn) -> ModelChoice:
-    return ModelChoice(**{**data, "kind": ModelKind(data["kind"])})
-
-
-def agent_from_row(row: Row) -> Agent:
-    fallback = row.fallback_model
-    read = {
-        "model": model_from_json(row.model),
-        "tools": tuple(AgentTool(**tool) for tool in row.tools),
-        "fallback_model": model_from_json(fallback) if fallback is not None else None,
-    }
-    return Agent(**plain(row) | read)
-
-
-def grant_to_row(grant: AgentGrant) -> Values:
-    return values_of(grant, request=grant.request or None)
-
-
-def grant_from_row(row: Row) -> AgentGrant:
-    # A router's row is none of the database's: it has attributes alone.
-    return record_of(AgentGrant, row, request=row.request or "")
-
-
-AGENT: Final = Record(agent, agent_from_row, asdict)
+AGENT: Final = Record.by_fields(agent, Agent)
 AGENT_SWITCH: Final = Record.by_fields(agent_switch, ModelSwitchRequest)
-AGENT_GRANT: Final = Record(agent_grant, grant_from_row, grant_to_row)
+AGENT_GRANT: Final = Record.by_fields(agent_grant, AgentGrant)

@@ -6,12 +6,9 @@ characters that no database stores.
 
 import json
 import re
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
-from enum import Enum
-from functools import cache
-from typing import Any, Final, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
@@ -19,7 +16,6 @@ from sqlalchemy.ext.compiler import compiles
 from harness.domain.content_hash import canonical_json
 from harness.domain.errors import InputError
 
-T = TypeVar("T")
 metadata = sa.MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
@@ -238,59 +234,3 @@ def unique_where(
 Values = dict[str, object]
 # A row that was read: the columns' types are only known to the tables.
 Row = sa.Row[Any]
-
-
-def plain(row: Row, *also: str) -> dict[str, Any]:
-    """Returns a row's columns without its signature and those of `also`."""
-    left_out = {"signature", *also}
-    return {name: value for name, value in row._asdict().items() if name not in left_out}
-
-
-def values_of(record: Any, *less: str, **other: object) -> Values:
-    """Returns a record's fields as values of the columns of the same names: an enumeration by
-    its value, a tuple as a list. less: fields without a column. other: values that are written
-    instead, or beside.
-    """
-    names = [name for name in record.__dataclass_fields__ if name not in less]
-    return {
-        name: _written(getattr(record, name)) for name in names if name not in other
-    } | other
-
-
-def _written(value: object) -> object:
-    if isinstance(value, Enum):
-        return value.value
-    return list(value) if isinstance(value, tuple) else value
-
-
-def record_of(cls: type[T], row: Row, **other: object) -> T:
-    """Builds a record of the columns that are named as its fields, as `values_of` wrote them.
-    other: fields that are read otherwise.
-    """
-    read = {
-        name: getattr(row, name) if build is None else build(getattr(row, name))
-        for name, build in _builders(cast("Hashable", cls))
-        if name not in other
-    }
-    return cls(**read, **other)
-
-
-@cache
-def _builders(cls: Any) -> Sequence[tuple[str, Callable[[Any], object] | None]]:
-    hints = get_type_hints(cls)
-    return [(field.name, _builder(hints[field.name])) for field in fields(cls)]
-
-
-def _builder(hint: Any) -> Callable[[Any], object] | None:
-    kind = next((part for part in (hint, *get_args(hint)) if _is_enum(part)), None)
-    if kind is not None:
-        return lambda value: None if value is None else kind(value)
-    return tuple if get_origin(hint) is tuple else None
-
-
-def _is_enum(part: object) -> bool:
-    return isinstance(part, type) and issubclass(part, Enum)
-
-
-# A decoded JSON object.
-JsonIn = Mapping[str, Any]

@@ -9,14 +9,10 @@ import sqlalchemy as sa
 from harness.domain.drift import (
     DriftCheck,
     DriftCheckState,
-    DriftEvidence,
-    DriftPlan,
     DriftWatch,
     DriftWatchState,
 )
 from harness.store.schema.columns import (
-    Row,
-    Values,
     at_least,
     count,
     free_text,
@@ -24,11 +20,9 @@ from harness.store.schema.columns import (
     metadata,
     number,
     one_of,
-    record_of,
     text,
     time,
     unique_where,
-    values_of,
 )
 from harness.store.schema.evals import eval_run, target
 from harness.store.schema.stored_row import Record
@@ -84,36 +78,5 @@ drift_check = sa.Table(
 )
 
 
-def watch_to_row(watch: DriftWatch) -> Values:
-    return values_of(watch, "plan", **values_of(watch.plan))
-
-
-def watch_from_row(row: Row) -> DriftWatch:
-    return record_of(DriftWatch, row, plan=record_of(DriftPlan, row))
-
-
-def check_to_row(check: DriftCheck) -> Values:
-    evidence = check.evidence.as_json() if check.evidence else None
-    return values_of(check, evidence=evidence)
-
-
-_OF_THE_END: Final = ("state", "ended_at", "message", "served", "scores", "evidence")
-
-
-def check_end_to_row(check: DriftCheck) -> Values:
-    """What the end of a check changes."""
-    values = check_to_row(check)
-    return {name: values[name] for name in _OF_THE_END}
-
-
-def check_from_row(row: Row) -> DriftCheck:
-    return record_of(
-        DriftCheck,
-        row,
-        scores=tuple((item, score) for item, score in row.scores),
-        evidence=DriftEvidence(**row.evidence) if row.evidence else None,
-    )
-
-
-DRIFT_CHECK: Final = Record(drift_check, check_from_row, check_to_row)
-DRIFT_WATCH: Final = Record(drift_watch, watch_from_row, watch_to_row)
+DRIFT_CHECK: Final = Record.by_fields(drift_check, DriftCheck)
+DRIFT_WATCH: Final = Record.by_fields(drift_watch, DriftWatch)

@@ -7,12 +7,10 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.domain.content_hash import hash_content
-from harness.domain.evals.run import EvalRun, RunBudget, RunState, Sample, SampleError
+from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError
 from harness.domain.evals.suite_plan import SuitePin
-from harness.domain.routing.target import RequestPatch, Target
+from harness.domain.routing.target import Target
 from harness.store.schema.columns import (
-    Row,
-    Values,
     added_count,
     amount,
     at_least,
@@ -22,14 +20,11 @@ from harness.store.schema.columns import (
     metadata,
     number,
     one_of,
-    plain,
-    record_of,
     share,
     signature,
     storable,
     text,
     time,
-    values_of,
 )
 from harness.store.schema.stored_row import Record
 
@@ -147,37 +142,6 @@ sample = sa.Table(
 )
 
 
-def target_to_row(target: Target) -> Values:
-    return {"id": target.id, **target.as_json()}
-
-
-def target_from_row(row: Row) -> Target:
-    return Target(row.provider, row.model, row.parameters, RequestPatch(**row.request_patch))
-
-
-def suite_to_row(pin: SuitePin) -> Values:
-    return values_of(pin, digest=pin.digest)
-
-
-def run_to_row(run: EvalRun) -> Values:
-    return values_of(
-        run,
-        "budget",
-        order_seed=str(run.order_seed),
-        fingerprint=run.fingerprint,
-        **values_of(run.budget),
-    )
-
-
-def run_from_row(row: Row) -> EvalRun:
-    budget = record_of(RunBudget, row)
-    return record_of(EvalRun, row, budget=budget, order_seed=int(row.order_seed))
-
-
-def sample_to_row(sample: Sample) -> Values:
-    return values_of(sample, **text_digests(sample.answer, sample.prompt))
-
-
 def text_digests(answer: str, prompt: str) -> dict[str, str]:
     """SHA-256 of a sample's texts as they are stored; they outlive the texts."""
     return {
@@ -186,13 +150,11 @@ def text_digests(answer: str, prompt: str) -> dict[str, str]:
     }
 
 
-def sample_from_row(row: Row) -> Sample:
-    values = plain(row, "answer_sha256", "prompt_sha256")
-    error = values.pop("error")
-    return Sample(**values, error=SampleError(error) if error else None)
-
-
-EVAL_RUN: Final = Record(eval_run, run_from_row, run_to_row)
-SAMPLE: Final = Record(sample, sample_from_row, sample_to_row)
-SUITE: Final = Record.by_fields(suite, SuitePin, suite_to_row)
-TARGET: Final = Record(target, target_from_row, target_to_row)
+EVAL_RUN: Final = Record.by_fields(
+    eval_run, EvalRun, also=lambda run: {"fingerprint": run.fingerprint}
+)
+SAMPLE: Final = Record.by_fields(
+    sample, Sample, also=lambda one: text_digests(one.answer, one.prompt)
+)
+SUITE: Final = Record.by_fields(suite, SuitePin, also=lambda pin: {"digest": pin.digest})
+TARGET: Final = Record.by_fields(target, Target, also=lambda one: {"id": one.id})

@@ -7,28 +7,18 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.domain.routing.evidence import BreakGlass
-from harness.domain.routing.freeze import Freeze, FreezeRecord
-from harness.domain.routing.kill_switch import (
-    Force,
-    ForceKind,
-    KillSwitch,
-    SwitchRecord,
-    SwitchSource,
-)
+from harness.domain.routing.freeze import FreezeRecord
+from harness.domain.routing.kill_switch import ForceKind, SwitchRecord, SwitchSource
 from harness.store.schema.columns import (
-    Row,
-    Values,
     free_text,
     index_where,
     metadata,
     not_blank,
     one_of,
-    record_of,
     signature,
     text,
     time,
     unique_where,
-    values_of,
 )
 from harness.store.schema.evals import target
 from harness.store.schema.stored_row import Record
@@ -120,19 +110,6 @@ break_glass = sa.Table(
 )
 
 
-def switch_to_row(switch: KillSwitch) -> Values:
-    return values_of(switch, "force", **values_of(switch.force))
-
-
-def switch_from_row(row: Row) -> SwitchRecord:
-    thrown = record_of(KillSwitch, row, force=record_of(Force, row))
-    return SwitchRecord(thrown, row.lifted_at, row.lifted_by)
-
-
-def freeze_from_row(row: Row) -> FreezeRecord:
-    return FreezeRecord(record_of(Freeze, row), row.lifted_at, row.lifted_by)
-
-
 BREAK_GLASS: Final = Record.by_fields(break_glass, BreakGlass)
-FREEZE: Final = Record(freeze, freeze_from_row)
-SWITCH: Final = Record(switch, switch_from_row, switch_to_row)
+FREEZE: Final = Record.by_fields(freeze, FreezeRecord)
+SWITCH: Final = Record.by_fields(switch, SwitchRecord)

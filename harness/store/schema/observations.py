@@ -3,22 +3,13 @@ spend, failovers, and captured requests (redacted content that people asked to k
 an end); their rows as domain objects and back.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict
 from decimal import Decimal
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-from harness.domain.canary.guardrails import (
-    Guardrail,
-    levels_from_json,
-    ranks_from_json,
-    tallies_from_json,
-)
 from harness.domain.canary.key_ledger import PAGES
 from harness.domain.canary.observation import (
-    NeverSeen,
     ObservationBlock,
     TrafficMinute,
     TrafficPoint,
@@ -30,7 +21,6 @@ from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.table import Arm
 from harness.store.schema.columns import (
     Row,
-    Values,
     added_count,
     amount,
     at_least,
@@ -43,7 +33,6 @@ from harness.store.schema.columns import (
     one_of,
     text,
     time,
-    values_of,
 )
 from harness.store.schema.stored_row import Record
 
@@ -230,52 +219,6 @@ failover = sa.Table(
 )
 
 
-def block_to_row(block: ObservationBlock) -> Values:
-    values: Values = {name: getattr(block, name) for name in block.__dataclass_fields__}
-    del values["number"]
-    seen = {"counts": block.counts, "ranks": block.ranks, "levels": block.levels}
-    values |= {name: _by_guardrail(figures) for name, figures in seen.items()}
-    return values | {"never_seen": block.never_seen and _never_seen(block.never_seen)}
-
-
-def _never_seen(new: NeverSeen) -> dict[str, object]:
-    values = {name: getattr(new, name) for name in new.__dataclass_fields__}
-    told = {name: values.pop(name) for name in ("counts", "ranks")}
-    values |= {
-        name: _by_guardrail(figures) or {}
-        for name, figures in told.items()
-        if figures is not None
-    }
-    return values
-
-
-def _by_guardrail(guardrails: Mapping[Guardrail, object]) -> dict[str, object] | None:
-    return {
-        name.value: list(value) if isinstance(value, tuple) else asdict(value)  # type: ignore[call-overload]
-        for name, value in guardrails.items()
-    } or None
-
-
-def block_from_row(row: Row) -> ObservationBlock:
-    read = {
-        "counts": tallies_from_json(row.counts or {}),
-        "ranks": ranks_from_json(row.ranks or {}),
-        "levels": levels_from_json(row.levels or {}),
-        "never_seen": NeverSeen.from_json(row.never_seen) if row.never_seen else None,
-    }
-    return ObservationBlock(**row._asdict() | read)
-
-
-def traffic_to_row(traffic: TrafficMinute) -> Values:
-    # JSON's keys are text.
-    return values_of(traffic, latency_ms={str(k): n for k, n in traffic.latency_ms.items()})
-
-
-def traffic_from_row(row: Row) -> TrafficMinute:
-    latency = {int(bound): n for bound, n in row.latency_ms.items()}
-    return TrafficMinute(**(row._asdict() | {"latency_ms": latency}))
-
-
 def total_from_row(row: Row) -> TrafficTotal:
     """The total of a row with its fields in their order."""
     # A sum of counts is a decimal on PostgreSQL.
@@ -293,7 +236,7 @@ def traffic_point_from_row(row: Row) -> TrafficPoint:
 
 
 CAPTURED: Final = Record.by_fields(captured, CapturedRequest)
-BLOCK: Final = Record(block, block_from_row, block_to_row)
+BLOCK: Final = Record.by_fields(block, ObservationBlock)
 FAILOVER: Final = Record.by_fields(failover, Failover)
 KEY_SPEND: Final = Record.by_fields(key_spend, KeySpend)
-TRAFFIC: Final = Record(traffic, traffic_from_row, traffic_to_row)
+TRAFFIC: Final = Record.by_fields(traffic, TrafficMinute)

@@ -4,21 +4,17 @@ dashboard, the installation's counters (`meta`) and its leader; their rows as do
 and back.
 """
 
-from collections.abc import Iterable
-from dataclasses import asdict
 from datetime import datetime
 from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.operations.access import ApiKey, OptOut, Role
+from harness.domain.operations.access import ApiKey
 from harness.domain.operations.alert_record import AlertRecord, Notified
-from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.operations.dashboard_session import DashboardSession
 from harness.domain.operations.delivery import Delivery
 from harness.domain.operations.principals import PersonLink, Principal, PrincipalKind
-from harness.domain.reliability.rate_limits import KeyLimits
 from harness.store.schema.columns import (
     Row,
     Values,
@@ -35,9 +31,8 @@ from harness.store.schema.columns import (
     text,
     time,
     unique_where,
-    values_of,
 )
-from harness.store.schema.stored_row import Record
+from harness.store.schema.stored_row import Record, record_of, values_of
 
 OF_A_KEY: Final = sa.text("key IS NOT NULL")
 
@@ -239,79 +234,26 @@ delivery = sa.Table(
 )
 
 
-def principal_to_row(principal: Principal) -> Values:
-    return values_of(principal, folded=principal.folded)
-
-
-def key_to_row(key: ApiKey) -> Values:
-    return {
-        "id": key.id,
-        "name": key.name,
-        "hash": key.hash,
-        "hint": key.hint,
-        "role": key.role and key.role.value,
-        "routes": sorted(key.routes),
-        "created_at": key.created_at,
-        "revoked_at": key.revoked_at,
-        "limits": limits_to_json(key.limits),
-        "principal": key.principal,
-        "created_by": key.created_by,
-        "created_with": key.created_with,
-        "opt_outs": opt_outs_to_json(key.opt_outs),
-    }
-
-
-def opt_outs_to_json(opt_outs: Iterable[OptOut]) -> list[str] | None:
-    return sorted(opt_outs) or None
-
-
-def limits_to_json(limits: KeyLimits | None) -> dict[str, object] | None:
-    return asdict(limits) if limits else None
-
-
-def key_from_row(row: Row) -> ApiKey:
-    return ApiKey(
-        id=row.id,
-        name=row.name,
-        hash=row.hash,
-        hint=row.hint,
-        role=Role(row.role) if row.role else None,
-        routes=frozenset(row.routes),
-        created_at=row.created_at,
-        revoked_at=row.revoked_at,
-        limits=KeyLimits(**row.limits) if row.limits else None,
-        principal=row.principal,
-        created_by=row.created_by,
-        created_with=row.created_with,
-        opt_outs=frozenset(OptOut(name) for name in row.opt_outs or ()),
-    )
-
-
 # A column keeps the name that its first migration gave it.
-_ALERT_COLUMNS: Final = {
-    "notified": "told",
-    "notified_at": "told_at",
-    "notified_count": "told_count",
+_RENAMED: Final = {
+    "told": "notified",
+    "told_at": "notified_at",
+    "told_count": "notified_count",
 }
-_ALERT_FIELDS: Final = {column: field for field, column in _ALERT_COLUMNS.items()}
 
 
 def alert_to_row(record: AlertRecord) -> Values:
-    values: Values = {
-        _ALERT_COLUMNS.get(name, name): getattr(record, name)
-        for name in record.__dataclass_fields__
-    }
-    sources = {who: at.isoformat() for who, at in record.sources.items()}
-    notified = record.notified and record.notified.value
-    return values | {"kind": record.kind.value, "sources": sources, "told": notified}
+    renamed = {column: getattr(record, field) for column, field in _RENAMED.items()}
+    return values_of(record, alert, **renamed)
 
 
 def alert_from_row(row: Row) -> AlertRecord:
     sources = {who: at for who, text in row.sources.items() if (at := _time_of_source(text))}
-    values = {_ALERT_FIELDS.get(name, name): value for name, value in row._asdict().items()}
+    renamed = {field: getattr(row, column) for column, field in _RENAMED.items()}
     notified = Notified(row.told) if row.told else None
-    values |= {"kind": AlertKind(row.kind), "sources": sources, "notified": notified}
-    return AlertRecord(**values)
+    return record_of(
+        AlertRecord, row, alert, **renamed | {"notified": notified}, sources=sources
+    )
 
 
 def _time_of_source(text: object) -> datetime | None:
@@ -325,8 +267,10 @@ def _time_of_source(text: object) -> datetime | None:
 
 ALERT: Final = Record(alert, alert_from_row, alert_to_row)
 AUDIT_EVENT: Final = Record.by_fields(audit_event, AuditEvent)
-PRINCIPAL: Final = Record.by_fields(principal, Principal, principal_to_row)
-API_KEY: Final = Record(api_key, key_from_row, key_to_row)
+PRINCIPAL: Final = Record.by_fields(
+    principal, Principal, also=lambda one: {"folded": one.folded}
+)
+API_KEY: Final = Record.by_fields(api_key, ApiKey)
 PERSON_LINK: Final = Record.by_fields(person_link, PersonLink)
 DASHBOARD_SESSION: Final = Record.by_fields(dashboard_session, DashboardSession)
 DELIVERY: Final = Record.by_fields(delivery, Delivery)

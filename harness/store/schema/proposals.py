@@ -3,14 +3,16 @@ once registered, and their rows as domain objects and back. Unique indexes: one 
 per route and place in a selection, one past the gate and one live rollout per route.
 """
 
+import math
 from dataclasses import asdict
+from functools import partial
 from typing import Final
 
 import sqlalchemy as sa
 
 from harness.domain.canary.rollout import LIVE_STATES, Rollout, RolloutState
-from harness.domain.evals.suite_plan import Claim, plan_from_json
-from harness.domain.evals.verdict import VERDICTS, Verdict
+from harness.domain.evals.suite_plan import Claim
+from harness.domain.evals.verdict import VERDICTS, SuiteReport, Verdict
 from harness.domain.proposals.proposal import (
     OPEN_PHASES,
     PAST_GATE_PHASES,
@@ -18,9 +20,7 @@ from harness.domain.proposals.proposal import (
     ApprovalKind,
     Proposal,
     ProposalPhase,
-    SuiteRuns,
 )
-from harness.store.schema import policies
 from harness.store.schema.columns import (
     FreeText,
     Json,
@@ -35,15 +35,13 @@ from harness.store.schema.columns import (
     metadata,
     not_blank,
     one_of,
-    record_of,
     signature,
     text,
     time,
     unique_where,
-    values_of,
 )
 from harness.store.schema.evals import target
-from harness.store.schema.stored_row import Record, parse_json, plain_values
+from harness.store.schema.stored_row import Record, record_of, values_of
 
 OPEN_PHASE_VALUES = tuple(phase.value for phase in ProposalPhase if phase in OPEN_PHASES)
 DECIDED_PHASE_VALUES = tuple(p.value for p in ProposalPhase if p not in OPEN_PHASES)
@@ -231,62 +229,28 @@ rollout = sa.Table(
 )
 
 
-def proposal_to_row(proposal: Proposal) -> Values:
+def verdict_to_row(verdict_: Verdict, proposal: str) -> Values:
+    suites = [_report(report) for report in verdict_.suites]
     return values_of(
-        proposal,
-        policy=proposal.policy.as_json(),
-        self_approval=proposal.self_approval,
-        plans=[plan.as_json() for plan in proposal.plans],
-        runs={suite: asdict(pair) for suite, pair in proposal.runs.items()},
-        widened=dict(proposal.widened),
+        verdict_, verdict, proposal=proposal, outcome=verdict_.outcome, suites=suites
     )
 
 
-def proposal_from_row(row: Row) -> Proposal:
-    values = plain_values(row, "self_approval", "policy")
-    values |= {
-        "claim": Claim(row.claim),
-        "policy": parse_json(row, "policy", policies.policy_from_json),
-        "plans": tuple(map(plan_from_json, row.plans)),
-        "phase": ProposalPhase(row.phase),
-        "runs": {suite: SuiteRuns(**pair) for suite, pair in row.runs.items()},
+def _report(report: SuiteReport) -> Values:
+    """JSON has no infinity, and the evidence against a certain loser is infinite."""
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in asdict(report).items()
     }
-    return Proposal(**values)
-
-
-def verdict_to_row(verdict: Verdict, proposal: str) -> Values:
-    return values_of(
-        verdict,
-        proposal=proposal,
-        outcome=verdict.outcome,
-        suites=policies.reports_to_json(verdict.suites),
-        inputs=dict(verdict.inputs),
-    )
 
 
 def verdict_from_row(row: Row) -> Verdict:
-    suites = policies.reports_from_json(row.suites)
-    return record_of(VERDICTS[row.outcome], row, suites=suites)
+    return record_of(VERDICTS[row.outcome], row, verdict)
 
 
-def approval_to_row(approval: Approval) -> Values:
-    return values_of(approval, widened=dict(approval.widened))
-
-
-def rollout_to_row(rollout: Rollout) -> Values:
-    return values_of(rollout, policy=rollout.policy.as_json())
-
-
-def rollout_from_row(row: Row) -> Rollout:
-    values = plain_values(row, "policy")
-    values |= {
-        "policy": parse_json(row, "policy", policies.canary_policy_from_json),
-        "state": RolloutState(row.state),
-    }
-    return Rollout(**values)
-
-
-APPROVAL: Final = Record.by_fields(approval, Approval, approval_to_row)
-PROPOSAL: Final = Record(proposal, proposal_from_row, proposal_to_row)
-ROLLOUT: Final = Record(rollout, rollout_from_row, rollout_to_row)
-VERDICT: Final = Record(verdict, verdict_from_row)
+APPROVAL: Final = Record.by_fields(approval, Approval)
+PROPOSAL: Final = Record.by_fields(
+    proposal, Proposal, also=lambda one: {"self_approval": one.self_approval}
+)
+ROLLOUT: Final = Record.by_fields(rollout, Rollout)
+VERDICT: Final = Record(verdict, verdict_from_row, partial(values_of, table=verdict))

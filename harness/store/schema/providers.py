@@ -3,7 +3,6 @@ which renew such keys (`sign_in`), of each provider's last check (`/check` of th
 the models that providers said they served, or list; their rows as domain objects and back.
 """
 
-from dataclasses import asdict
 from typing import Final
 
 import sqlalchemy as sa
@@ -11,18 +10,11 @@ import sqlalchemy as sa
 from harness.domain.providers.credentials import Credential
 from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.providers.oauth_tokens import SignIn
-from harness.domain.providers.probe import (
-    ProbeFinding,
-    ProbeStatus,
-    ProbeSubject,
-    ProviderCheck,
-)
-from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.target import Price, Provider, ProviderMove
+from harness.domain.providers.probe import ProviderCheck
+from harness.domain.routing.target import Provider, ProviderMove
 from harness.store.schema.columns import (
     FreeText,
     Json,
-    JsonIn,
     Row,
     Values,
     count,
@@ -30,13 +22,11 @@ from harness.store.schema.columns import (
     json_value,
     metadata,
     not_blank,
-    record_of,
     signature,
     text,
     time,
-    values_of,
 )
-from harness.store.schema.stored_row import Record
+from harness.store.schema.stored_row import Record, record_of
 
 # Its row stays when it is removed: its keys' rows stand on it.
 provider = sa.Table(
@@ -98,7 +88,7 @@ sign_in = sa.Table(
     not_blank("ciphertext"),
 )
 
-# One row for each provider; no router reads it. findings: as `provider_check_to_row` has them.
+# One row for each provider; no router reads it. findings: as `ProviderCheck` has them.
 provider_check = sa.Table(
     "provider_check",
     metadata,
@@ -139,58 +129,26 @@ discovered_model = sa.Table(
 )
 
 
-def provider_check_to_row(check: ProviderCheck) -> Values:
-    return values_of(check, findings=[asdict(finding) for finding in check.findings])
-
-
-def provider_check_from_row(row: Row) -> ProviderCheck:
-    return record_of(ProviderCheck, row, findings=tuple(map(_finding, row.findings)))
-
-
-def _finding(found: JsonIn) -> ProbeFinding:
-    return ProbeFinding(
-        ProbeSubject(found["subject"]),
-        ProbeStatus(found["status"]),
-        found["found"],
-        found["next_step"],
-    )
-
-
-def discovered_model_from_row(row: Row) -> DiscoveredModel:
-    price = Price(**row.price) if row.price is not None else None
-    return record_of(DiscoveredModel, row, price=price)
-
-
-def provider_to_row(provider: Provider) -> Values:
+def _move_to_row(provider: Provider) -> Values:
     moved = provider.moved
-    return values_of(
-        provider,
-        "moved",
-        extra_headers=dict(provider.extra_headers),
-        prices={model: price.as_json() for model, price in provider.prices.items()},
-        models={model: asdict(can) for model, can in provider.models.items()},
-        extra_body=dict(provider.extra_body),
-        sealed_headers=dict(provider.sealed_headers),
-        removed_at=None,
-        answers_since=moved.at if moved else None,
-        moved_by=moved.by if moved else None,
-        moved_because=moved.reason if moved else None,
-    )
+    return {
+        "removed_at": None,
+        "answers_since": moved.at if moved else None,
+        "moved_by": moved.by if moved else None,
+        "moved_because": moved.reason if moved else None,
+    }
 
 
 def provider_from_row(row: Row) -> Provider:
     at = row.answers_since
-    return record_of(
-        Provider,
-        row,
-        prices={model: Price(**price) for model, price in row.prices.items()},
-        models={model: Capabilities(**can) for model, can in row.models.items()},
-        moved=ProviderMove(at, row.moved_by or "", row.moved_because or "") if at else None,
-    )
+    moved = ProviderMove(at, row.moved_by or "", row.moved_because or "") if at else None
+    return record_of(Provider, row, provider, moved=moved)
 
 
 CREDENTIAL: Final = Record.by_fields(credential, Credential)
-DISCOVERED_MODEL: Final = Record(discovered_model, discovered_model_from_row, asdict)
-PROVIDER_CHECK: Final = Record(provider_check, provider_check_from_row, provider_check_to_row)
-PROVIDER: Final = Record(provider, provider_from_row, provider_to_row)
+DISCOVERED_MODEL: Final = Record.by_fields(discovered_model, DiscoveredModel)
+PROVIDER_CHECK: Final = Record.by_fields(provider_check, ProviderCheck)
+PROVIDER: Final = Record.by_fields(
+    provider, Provider, read=provider_from_row, also=_move_to_row
+)
 SIGN_IN: Final = Record.by_fields(sign_in, SignIn)

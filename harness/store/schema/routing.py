@@ -9,13 +9,13 @@ route's.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from harness.domain.canary.guardrails import UnitRule
 from harness.domain.evals.verdict import Passed
+from harness.domain.plain_data import from_plain, to_plain
 from harness.domain.routing.evidence import EvidenceKind, TargetEvidence, Waiver
 from harness.domain.routing.route_changes import CHANGE_KINDS
 from harness.domain.routing.route_history import RouteRecord
@@ -307,10 +307,6 @@ def evidence_from_row(row: Row) -> TargetEvidence:
     )
 
 
-def waiver_from_row(row: Row) -> Waiver:
-    return Waiver(row.id, row.route, row.target, row.reason, row.author, row.expires_at)
-
-
 def route_to_row(route: Route) -> Values:
     """Returns the columns that the route itself fills; the caller adds revision, kind, actor
     and evidence.
@@ -324,9 +320,9 @@ def route_to_row(route: Route) -> Values:
         "weight_bps": canary.weight_bps if canary else 0,
         "salt": canary.salt if canary else None,
         "rollout": canary.rollout if canary else None,
-        "unit_rule": canary.unit_rule.as_json() if canary else None,
-        "handover": asdict(canary.handover) if canary and canary.handover else None,
-        "settings": route.settings.as_json(),
+        "unit_rule": to_plain(canary.unit_rule) if canary else None,
+        "handover": to_plain(canary.handover) if canary else None,
+        "settings": to_plain(route.settings),
         "holdback": route.holdback.target if route.holdback else None,
         "holdback_plan": _plan(route.holdback) if route.holdback else None,
         "break_glass": route.break_glass,
@@ -338,7 +334,7 @@ def _plan(holdback: Canary) -> Values:
         "weight_bps": holdback.weight_bps,
         "salt": holdback.salt,
         "rollout": holdback.rollout,
-        "unit_rule": holdback.unit_rule.as_json(),
+        "unit_rule": to_plain(holdback.unit_rule),
     }
 
 
@@ -349,23 +345,20 @@ def route_from_row(row: Row, fallbacks: tuple[str, ...]) -> Route:
         incumbent=row.incumbent,
         canary=_canary(row) if row.canary else None,
         fallbacks=fallbacks,
-        settings=parse_json(row, "settings", RouteSettings.from_json),
+        settings=parse_json(row, "settings", RouteSettings),
         holdback=_holdback(row) if row.holdback else None,
         break_glass=row.break_glass,
     )
 
 
 def _holdback(row: Row) -> Canary:
-    plan = row.holdback_plan
-    rule = UnitRule.from_json(plan["unit_rule"])
-    return Canary(
-        row.holdback, plan["weight_bps"], plan["salt"], plan["rollout"], rule, control=True
-    )
+    plan: Canary = from_plain(Canary, row.holdback_plan, target=row.holdback, control=True)
+    return plan
 
 
 def _canary(row: Row) -> Canary:
-    rule = parse_json(row, "unit_rule", UnitRule.from_json)
-    handover = Handover(**row.handover) if row.handover else None
+    rule = parse_json(row, "unit_rule", UnitRule)
+    handover = from_plain(Handover | None, row.handover)
     return Canary(row.canary, row.weight_bps, row.salt, row.rollout, rule, handover=handover)
 
 
@@ -381,4 +374,4 @@ def record_from_row(row: Row, fallbacks: Mapping[int, tuple[str, ...]]) -> Route
     )
 
 
-WAIVER: Final = Record(waiver, waiver_from_row)
+WAIVER: Final = Record.by_fields(waiver, Waiver)

@@ -6,7 +6,6 @@ The table of requests to the management API that came with an `Idempotency-Key`;
 domain objects and back.
 """
 
-from dataclasses import asdict
 from typing import Final
 
 import sqlalchemy as sa
@@ -15,8 +14,6 @@ from harness.domain.agents.agent import AgentSession, SessionState
 from harness.domain.agents.message import (
     MessageRole,
     MessageState,
-    MessageUsage,
-    ServedBy,
     SessionMessage,
     decode_body,
     encode_body,
@@ -28,7 +25,7 @@ from harness.domain.agents.turn_lease import (
     TurnState,
 )
 from harness.domain.operations.idempotent_request import IdempotentRequest
-from harness.store.schema.agents import agent, model_from_json
+from harness.store.schema.agents import agent
 from harness.store.schema.columns import (
     Row,
     Values,
@@ -40,12 +37,11 @@ from harness.store.schema.columns import (
     metadata,
     number,
     one_of,
-    plain,
     text,
     time,
     unique_where,
 )
-from harness.store.schema.stored_row import Record
+from harness.store.schema.stored_row import Record, record_of, values_of
 
 IS_RUNNING = sa.text("state = 'running'")
 
@@ -144,50 +140,18 @@ agent_idempotency = sa.Table(
 )
 
 
-def session_to_row(session: AgentSession) -> Values:
-    return {**asdict(session), "state": session.state.value}
-
-
-def session_from_row(row: Row) -> AgentSession:
-    read = {"model": model_from_json(row.model), "state": SessionState(row.state)}
-    return AgentSession(**plain(row) | read)
-
-
-_SERVED = tuple(ServedBy.__dataclass_fields__)
-_USAGE = tuple(MessageUsage.__dataclass_fields__)
-# The rest of a message is in its body.
-_OF_A_MESSAGE = ("session", "position", "id", "turn", "response_to", "created_at", "done_at")
-
-
-def message_to_row(message: SessionMessage) -> Values:
-    return {
-        **{name: getattr(message, name) for name in _OF_A_MESSAGE},
-        "role": message.role.value,
-        "state": message.state.value,
-        **asdict(message.served),
-        **asdict(message.usage),
-        "body": encode_body(message),
-    }
-
-
 def message_from_row(row: Row) -> SessionMessage:
-    message = SessionMessage(
-        **{name: getattr(row, name) for name in _OF_A_MESSAGE},
-        role=MessageRole(row.role),
-        state=MessageState(row.state),
-        served=ServedBy(*(getattr(row, name) for name in _SERVED)),
-        usage=MessageUsage(*(getattr(row, name) for name in _USAGE)),
-    )
-    return decode_body(message, row.body)
+    return decode_body(record_of(SessionMessage, row, agent_message), row.body)
 
 
 def idempotent_answer_to_row(answer: IdempotentAnswer) -> Values:
-    return {**asdict(answer), **asdict(answer.key)}
+    key = values_of(answer.key, agent_idempotency)
+    return values_of(answer, agent_idempotency, **key)
 
 
 def idempotent_answer_from_row(row: Row) -> IdempotentAnswer:
     key = IdempotencyKey(row.scope, row.key, row.request_hash)
-    return IdempotentAnswer(**plain(row, "scope", "request_hash") | {"key": key})
+    return record_of(IdempotentAnswer, row, agent_idempotency, key=key)
 
 
 # Forgotten after a day. owner: of an attempt, which alone may let the request take effect.
@@ -211,7 +175,13 @@ idempotent_request = sa.Table(
 IDEMPOTENT_ANSWER: Final = Record(
     agent_idempotency, idempotent_answer_from_row, idempotent_answer_to_row
 )
-AGENT_MESSAGE: Final = Record(agent_message, message_from_row, message_to_row)
-AGENT_SESSION: Final = Record(agent_session, session_from_row, session_to_row)
+# The rest of a message is in its body.
+AGENT_MESSAGE: Final = Record.by_fields(
+    agent_message,
+    SessionMessage,
+    read=message_from_row,
+    also=lambda message: {"body": encode_body(message)},
+)
+AGENT_SESSION: Final = Record.by_fields(agent_session, AgentSession)
 AGENT_TURN: Final = Record.by_fields(agent_turn, SessionTurn)
 IDEMPOTENT_REQUEST: Final = Record.by_fields(idempotent_request, IdempotentRequest)

@@ -4,12 +4,12 @@ domain objects and back.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 
 from harness.domain.routing.target import Target
-from harness.domain.shadow.shadow import Shadow, ShadowLimits, ShadowRecord, ShadowTally
+from harness.domain.shadow.shadow import Shadow, ShadowRecord, ShadowTally
 from harness.store.schema.columns import (
     Row,
     Values,
@@ -21,14 +21,12 @@ from harness.store.schema.columns import (
     metadata,
     not_blank,
     number,
-    record_of,
     signature,
     text,
     time,
     unique_where,
-    values_of,
 )
-from harness.store.schema.stored_row import Record
+from harness.store.schema.stored_row import Record, record_of, values_of
 
 # Ended once, else never changed or deleted (triggers).
 shadow = sa.Table(
@@ -80,31 +78,13 @@ shadow_tally = sa.Table(
 )
 
 
-def shadow_to_row(shadow: Shadow) -> Values:
-    limits = values_of(shadow.limits)
-    return values_of(shadow, "limits", candidate=shadow.candidate.id, **limits)
+def shadow_to_row(started: Shadow) -> Values:
+    return values_of(started, shadow, candidate=started.candidate.id)
 
 
 def shadow_from_row(row: Row, targets: Mapping[str, Target]) -> ShadowRecord:
-    limits, candidate = record_of(ShadowLimits, row), targets[row.candidate]
-    started = record_of(Shadow, row, candidate=candidate, limits=limits)
+    started = record_of(Shadow, row, shadow, candidate=targets[row.candidate])
     return ShadowRecord(started, row.ended_at, row.ended_by, row.ended_because)
 
 
-def tally_to_row(tally: ShadowTally) -> dict[str, Any]:
-    return {
-        "shadow": tally.shadow,
-        "day": tally.day,
-        "worker": tally.worker,
-        "counts": dict(sorted(tally.counts.items())),
-        "sums": dict(sorted(tally.sums.items())),
-    }
-
-
-def tally_from_row(row: Row) -> ShadowTally:
-    # JSON writes 1.0 as 1.
-    sums = {name: float(value) for name, value in row.sums.items()}
-    return ShadowTally(row.shadow, row.day, row.worker, row.counts, sums)
-
-
-SHADOW_TALLY: Final = Record(shadow_tally, tally_from_row, tally_to_row)
+SHADOW_TALLY: Final = Record.by_fields(shadow_tally, ShadowTally)

@@ -6,9 +6,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.operations.spending import PurposeSpending, SpendingPurpose
+from harness.domain.operations.spending import PurposeSpending
 from harness.store.schema.columns import (
-    Row,
     amount,
     at_least,
     count,
@@ -18,6 +17,7 @@ from harness.store.schema.columns import (
     text,
     time,
 )
+from harness.store.schema.stored_row import Record
 
 spending_cap = sa.Table(
     "spending_cap",
@@ -49,12 +49,4 @@ spending_month = sa.Table(
 )
 
 
-def purpose_from_row(row: Row) -> PurposeSpending:
-    return PurposeSpending(
-        purpose=SpendingPurpose(row.purpose),
-        spent_usd=row.spent_usd,
-        calls=row.calls,
-        unpriced=row.unpriced,
-        refused_usd=row.refused_usd,
-        refused_at=row.refused_at,
-    )
+SPENDING: Final = Record.by_fields(spending_month, PurposeSpending)

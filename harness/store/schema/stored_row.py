@@ -1,27 +1,33 @@
-"""A row of a signed table as it is stored (`StoredRow`). Its signature is over that text: who
+"""`Record` declares how objects of one kind are stored: their table, and by which columns and
+types their fields are written and read.
+
+`StoredRow` is a row of a signed table as it is stored. Its signature is over that text: who
 verifies it need not read the values and write them again, and who reads a few of them need not
 read the others.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
 from functools import cache, lru_cache, partial
-from typing import Any, Final, Generic, TypeVar, cast
+from types import UnionType
+from typing import (
+    Any,
+    Final,
+    Generic,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import sqlalchemy as sa
 from sqlalchemy.engine.default import DefaultDialect
 
-from harness.store.schema.columns import (
-    SIGNATURE,
-    FreeText,
-    Json,
-    JsonIn,
-    Row,
-    Values,
-    plain,
-    record_of,
-    values_of,
-)
+from harness.domain.plain_data import reader, to_plain
+from harness.store.schema.columns import SIGNATURE, FreeText, Json, Row, Values
 
 T = TypeVar("T")
 # Our types store alike everywhere.
@@ -62,10 +68,7 @@ class StoredRow:
 
     def _asdict(self) -> dict[str, object]:
         """Returns all values by column, as a row of SQLAlchemy does."""
-        return self.values_without(())
-
-    def values_without(self, left_out: Collection[str]) -> dict[str, object]:
-        return {name: getattr(self, name) for name in self._readers if name not in left_out}
+        return {name: getattr(self, name) for name in self._readers}
 
 
 @cache
@@ -98,27 +101,133 @@ def _as_it_is(value: object) -> object:
     return value
 
 
-def plain_values(row: Row, *also: str) -> dict[str, Any]:
-    """Returns a row's columns as `plain` does; of a stored row it reads no others."""
-    if isinstance(row, StoredRow):
-        return row.values_without({SIGNATURE, *also})
-    return plain(row, *also)
+@lru_cache(maxsize=KEPT_VALUES)
+def _parse_text(parse: Callable[[Any], object], text: str) -> object:
+    return parse(Json().process_result_value(text, ANY))
 
 
-def parse_json(row: Row, name: str, parse: Callable[[JsonIn], T]) -> T:
-    """Parses a column of JSON. parse: makes what nobody changes, of its value alone; it is
-    asked once for each text of stored rows.
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """How a field of a class is stored: in a column, or, where `kind` is given, as the columns
+    of that dataclass's own fields.
     """
+
+    name: str
+    kind: type | None = None
+    encode: Callable[[Any], object] | None = None  # None for a value that is written as it is
+    decode: Callable[[Any], object] | None = None
+    shared: bool = False  # equal texts in the column are read once: nobody changes their value
+
+
+@cache
+def _fields_of(cls: Any, table: sa.Table) -> Sequence[_Field]:
+    hints = get_type_hints(cls)
+    return [
+        stored
+        for field in fields(cls)
+        if (stored := _stored_field(field.name, hints[field.name], table)) is not None
+    ]
+
+
+def _stored_field(name: str, hint: Any, table: sa.Table) -> _Field | None:
+    options = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
+    kind = next((one for one in options if isinstance(one, type)), object)
+    if name not in table.c:
+        return _Field(name, kind) if is_dataclass(kind) else None
+    column, parse, decode = table.c[name], reader(hint), None
+    encode: Callable[[Any], object] | None = None
+    if isinstance(column.type, Json):
+        is_mapping = get_origin(hint) is Mapping
+        decode, encode = parse, to_plain if parse else dict if is_mapping else None
+    elif issubclass(kind, Enum):
+        decode, encode = parse, _value_of_enum
+    elif kind is int and isinstance(column.type, sa.Text):
+        decode, encode = int, str
+    empty = _EMPTY.get(get_origin(hint) or hint)
+    if column.nullable and empty is not None:
+        encode, decode = partial(_encode_full, encode), partial(_decode_full, decode, empty)
+        return _Field(name, None, encode, decode)
+    shared = isinstance(column.type, Json) and is_dataclass(kind)
+    return _Field(name, None, encode, decode, shared)
+
+
+# Of these an empty one is NULL in a column that may be.
+_EMPTY: Final[Mapping[Any, type]] = {
+    str: str,
+    Mapping: dict,
+    tuple: tuple,
+    frozenset: frozenset,
+}
+
+
+def _encode_full(encode: Callable[[Any], object] | None, value: Any) -> object:
+    return (encode(value) if encode else value) if value else None
+
+
+def _decode_full(decode: Callable[[Any], object] | None, empty: type, value: object) -> object:
+    if value is None:
+        return empty()
+    return decode(value) if decode else value
+
+
+def _value_of_enum(value: Enum | None) -> object:
+    return None if value is None else value.value
+
+
+def values_of(record: Any, table: sa.Table, **other: object) -> Values:
+    """Returns the values of a row: those of the record's fields that the table has columns for.
+    other: values that are written instead, or beside.
+    """
+    values: Values = {}
+    for field in _fields_of(cast("Hashable", type(record)), table):
+        if field.name in other:
+            continue
+        value = getattr(record, field.name)
+        if field.kind is None:
+            values[field.name] = field.encode(value) if field.encode else value
+        elif value is not None:
+            values |= values_of(value, table)
+    return values | other
+
+
+def record_of(cls: type[T], row: Row, table: sa.Table, **other: object) -> T:
+    """Builds a record of a row, as `values_of` wrote it. other: fields that are read
+    otherwise.
+    """
+    read = {
+        field.name: _value_of(field, row, table)
+        for field in _fields_of(cast("Hashable", cls), table)
+        if field.name not in other
+    }
+    return cls(**read, **other)
+
+
+def _value_of(field: _Field, row: Row, table: sa.Table) -> object:
+    if field.kind is not None:
+        return record_of(field.kind, row, table)
+    if field.decode is None:
+        return getattr(row, field.name)
+    if field.shared:
+        return _parse_column(row, field.name, field.decode)
+    return field.decode(getattr(row, field.name))
+
+
+def parse_json(row: Row, name: str, kind: type[T]) -> T:
+    """Parses a column of JSON as a value of a frozen class."""
+    return cast(
+        "T",
+        _parse_column(
+            row, name, cast("Callable[[Any], object]", reader(cast("Hashable", kind)))
+        ),
+    )
+
+
+def _parse_column(row: Row, name: str, parse: Callable[[Any], object]) -> object:
     if isinstance(row, StoredRow):
         text = row.stored.get(name)
         if isinstance(text, str):
-            return cast("T", _parse_text(parse, text))
+            return _parse_text(parse, text)
     return parse(getattr(row, name))
-
-
-@lru_cache(maxsize=KEPT_VALUES)
-def _parse_text(parse: Callable[[JsonIn], object], text: str) -> object:
-    return parse(cast("JsonIn", Json().process_result_value(text, ANY)))
 
 
 @dataclass(frozen=True)
@@ -129,14 +238,31 @@ class Record(Generic[T]):
 
     table: sa.Table
     read: Callable[[Row], T]
-    write: Callable[[Any], Values] = values_of
+    write: Callable[[Any], Values]
 
     @classmethod
     def by_fields(
-        cls, table: sa.Table, kind: type[T], write: Callable[[Any], Values] = values_of
+        cls,
+        table: sa.Table,
+        kind: type[T],
+        *,
+        read: Callable[[Row], T] | None = None,
+        also: Callable[[Any], Mapping[str, object]] | None = None,
     ) -> "Record[T]":
-        """Declares a record whose columns are named as the fields of its class."""
-        return cls(table, partial(record_of, kind), write)
+        """Declares a record whose columns are named as the fields of its class, or of those of
+        its fields that are dataclasses. read: where a row is read in another way. also: makes,
+        of an object, values that are no fields.
+        """
+
+        def write(record: Any) -> Values:
+            return values_of(record, table, **(also(record) if also else {}))
+
+        return cls(table, read or partial(record_of, kind, table=table), write)
+
+    def only(self, record: Any, *names: str) -> Values:
+        """Returns a record's values of some columns."""
+        values = self.write(record)
+        return {name: values[name] for name in names}
 
     @property
     def signed(self) -> bool:

@@ -71,9 +71,8 @@ class SwitchRequests(Records[ModelSwitchRequest]):
 
     def decide(self, decided: ModelSwitchRequest) -> None:
         """Saves the request's state and who decided. An approval comes after its grants."""
-        row = self.record.write(decided)
         names = ("state", "decided_at", "decided_by", "decided_with", "decision_reason")
-        self._change(self._is(decided.id), **{name: row[name] for name in names})
+        self._change(self._is(decided.id), **self.record.only(decided, *names))
 
     def of_session(self, session: str) -> Sequence[ModelSwitchRequest]:
         """Lists a session's switch requests of all states, newest first."""

@@ -3,6 +3,7 @@ says whether it was the first.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -11,12 +12,12 @@ from harness.domain.pagination import MOST_LISTED
 from harness.store.schema.drift import (
     DRIFT_CHECK,
     DRIFT_WATCH,
-    check_end_to_row,
     drift_check,
     drift_watch,
 )
 from harness.store.sql.records import Records
 
+_OF_THE_END: Final = ("state", "ended_at", "message", "served", "scores", "evidence")
 IS_RUNNING = drift_check.c.state == DriftCheckState.RUNNING.value
 
 
@@ -35,7 +36,7 @@ class Drift(Records[DriftWatch]):
         """Saves the state and end of a watch; False when it is closed already."""
         self._unit.serialize()
         is_open = drift_watch.c.closed_at.is_(None)
-        changes = {"state": watch.state.value, "closed_at": watch.closed_at}
+        changes = self.record.only(watch, "state", "closed_at")
         return self._change(self._is(watch.id), is_open, **changes) == 1
 
     def watches(self, *, limit: int = MOST_LISTED) -> Sequence[DriftWatch]:
@@ -59,7 +60,7 @@ class Drift(Records[DriftWatch]):
         self._unit.serialize()
         same = (drift_check.c.watch == check.watch, drift_check.c.number == check.number)
         ended = sa.update(drift_check).where(*same, IS_RUNNING)
-        return self._unit.write(ended.values(check_end_to_row(check))) == 1
+        return self._unit.write(ended.values(DRIFT_CHECK.only(check, *_OF_THE_END))) == 1
 
     def checks(self, watch: str) -> Sequence[DriftCheck]:
         """Lists the checks of a watch, oldest first."""

@@ -4,7 +4,9 @@ ones are merged into the open one of their key) and the outbox of their messages
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -28,8 +30,6 @@ from harness.store.schema.operations import (
     api_key,
     dashboard_session,
     delivery,
-    limits_to_json,
-    opt_outs_to_json,
     person_link,
     principal,
 )
@@ -160,16 +160,17 @@ class ApiKeys(Records[ApiKey]):
 
     def limit(self, key: str, limits: KeyLimits | None) -> ApiKey:
         """Replaces the limits of a key. Raises NotFound."""
-        return self._amend(key, limits=limits_to_json(limits))
+        return self._amend(key, limits=limits)
 
     def opt_out(self, key: str, opt_outs: Iterable[OptOut]) -> ApiKey:
         """Replaces what a key opts out of. Raises NotFound."""
-        return self._amend(key, opt_outs=opt_outs_to_json(opt_outs))
+        return self._amend(key, opt_outs=frozenset(opt_outs))
 
-    def _amend(self, key: str, **changes: object) -> ApiKey:
+    def _amend(self, key: str, **changes: Any) -> ApiKey:
         self._unit.serialize()
-        self._unit.amend(api_key, self._is(key), changes)
-        return self.get(key)
+        changed = replace(self.get(key), **changes)
+        self._unit.amend(api_key, self._is(key), self.record.only(changed, *changes))
+        return changed
 
 
 class DashboardSessions(Records[DashboardSession]):
@@ -198,7 +199,7 @@ class DashboardSessions(Records[DashboardSession]):
     def save(self, changed: DashboardSession) -> None:
         """Saves a session that was opened or ended. Raises NotFound."""
         names = ("cookie_hash", "opened_at", "expires_at", "ended_at")
-        changes = {name: getattr(changed, name) for name in names}
+        changes = self.record.only(changed, *names)
         if not self._unit.amend(dashboard_session, self._is(changed.id), changes):
             raise self._missing(changed.id)
 

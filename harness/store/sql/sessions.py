@@ -51,8 +51,7 @@ class Sessions(Records[AgentSession]):
 
     def save(self, known: AgentSession) -> None:
         """Saves the session's model and its state."""
-        row = self.record.write(known)
-        self._change(self._is(known.id), model=row["model"], state=row["state"])
+        self._change(self._is(known.id), **self.record.only(known, "model", "state"))
 
     def charge(self, id_: str, cost_usd: float, now: datetime) -> None:
         """Add to what an open session cost; now: of its newest message."""
@@ -177,8 +176,7 @@ class IdempotentAnswers(Records[IdempotentAnswer]):
         """Saves the key's turn, and its answer, once. Raises StaleWrite where it is answered
         already.
         """
-        row = self.record.write(known)
-        changes = {name: row[name] for name in ("turn", "status", "body")}
+        changes = self.record.only(known, "turn", "status", "body")
         unanswered = agent_idempotency.c.status.is_(None)
         if not self._change(*_is_answer(known.key.scope, known.key.key), unanswered, **changes):
             raise StaleWrite(

@@ -12,8 +12,8 @@ from harness.domain.operations.spending import (
     fill_purposes,
 )
 from harness.store.schema.spending import (
+    SPENDING,
     THE_CAP,
-    purpose_from_row,
     spending_cap,
     spending_month,
 )
@@ -65,7 +65,7 @@ class Spending:
         return MonthSpending(
             month=month,
             cap_usd=self.cap_usd(),
-            purposes=fill_purposes([purpose_from_row(row) for row in rows]),
+            purposes=fill_purposes([SPENDING.read(row) for row in rows]),
         )
 
     def add(self, month: date, spending: PurposeSpending) -> None:
