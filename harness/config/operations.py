@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.config.source_locations import Document, KeyPath
 from harness.domain.agents.caller import listens_on_loopback
-from harness.domain.errors import ConfigError, InputError
+from harness.domain.errors import InputError
 from harness.domain.operations.access import Role
 from harness.domain.privacy.capture import CaptureSettings
 from harness.domain.privacy.redaction import RedactionRule, Redactor
@@ -78,22 +78,11 @@ def capture_settings(entry: CaptureEntry, document: Document) -> CaptureSettings
     of what makes no sense.
     """
     rules: list[RedactionRule] = []
-    for number, redaction_entry in enumerate(entry.redact):
-        try:
-            rules.append(
-                RedactionRule(
-                    redaction_entry.name, redaction_entry.pattern, redaction_entry.replacement
-                )
-            )
-        except InputError as error:
-            path = ("capture", "redact", number)
-            raise ConfigError(
-                f"{document.place(path)}: capture.redact.{number}: {error}"
-            ) from None
-    try:
+    for number, own in enumerate(entry.redact):
+        with document.at("capture", "redact", number):
+            rules.append(RedactionRule(own.name, own.pattern, own.replacement))
+    with document.at("capture"):
         Redactor(tuple(rules), tuple(entry.keep))
-    except InputError as error:
-        raise ConfigError(f"{document.place(('capture',))}: capture: {error}") from None
     return CaptureSettings(tuple(rules), tuple(entry.keep))
 
 

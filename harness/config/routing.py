@@ -4,16 +4,15 @@ Here are the shapes of a route, its targets (by name, model or tier), fallbacks 
 and their checks.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.config.source_locations import Document, KeyPath
-from harness.config.validation_errors import dotted_path
-from harness.domain.errors import ConfigError, InputError
+from harness.config.source_locations import Document
+from harness.domain.errors import InputError
 from harness.domain.operations.principals import check_principal_name
 from harness.domain.privacy.capture import check_capture
 from harness.domain.routing.keep_warm import parse_keep_warm_share, parse_share_bps
@@ -32,7 +31,6 @@ from harness.domain.routing.target import RequestPatch
 from harness.domain.settings import RouteSeed, TargetSeed
 from harness.domain.suggestions import did_you_mean
 
-T = TypeVar("T")
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 
@@ -132,7 +130,7 @@ class FileContext:
 _AS_WRITTEN: Final = (
     *("description", "stakes", "policy", "task", "total_timeout_s", "first_token_timeout_s"),
     *("first_byte_timeout_s", "on_content_policy", "on_bad_event", "on_empty_answer", "commit"),
-    *("capture_per_day", "capture_keep_days"),
+    *("capture_per_day", "capture_keep_days", "data_class"),
 )
 
 
@@ -140,44 +138,39 @@ def route_seed(name: str, entry: RouteEntry, known: FileContext) -> RouteSeed:
     """Builds a route from its entry in the file. Raises ConfigError with the place of what
     makes no sense.
     """
-
-    def at(path: KeyPath, read: Callable[[], T]) -> T:
-        try:
-            return read()
-        except InputError as error:
-            whole = ("routes", name, *path)
-            place = known.document.place(whole)
-            raise ConfigError(f"{place}: {dotted_path(whole)}: {error}") from None
-
-    at((), partial(check_route_name, name))
-    at((), partial(check_principal_name, name))
-    fallbacks = [
-        at(("fallbacks", index), partial(_target, value, name, known.tiers))
-        for index, value in enumerate(entry.fallbacks)
-    ]
-    seed = RouteSeed(
-        name=name,
-        incumbent=at(("incumbent",), partial(_target, entry.incumbent, name, known.tiers)),
-        fallbacks=tuple(fallbacks),
-        settings=RouteSettings(
+    at = partial(known.document.at, "routes", name)
+    with at():
+        check_route_name(name)
+        check_principal_name(name)
+    fallbacks = []
+    for index, value in enumerate(entry.fallbacks):
+        with at("fallbacks", index):
+            fallbacks.append(_target(value, name, known.tiers))
+    with at("incumbent"):
+        incumbent = _target(entry.incumbent, name, known.tiers)
+    with at("keep_warm"):
+        keep_warm_bps = parse_keep_warm_share(entry.keep_warm)
+    with at("data_class"):
+        if entry.data_class and entry.data_class not in known.data_classes:
+            hint = did_you_mean(entry.data_class, known.data_classes)
+            raise InputError(f"`data_classes` has no {entry.data_class!r}{hint}")
+    capable = tuple(
+        seed.target.id
+        for seed, fallback in zip(fallbacks, entry.fallbacks, strict=True)
+        if isinstance(fallback, FallbackEntry) and fallback.capable
+    )
+    with at("capture"):
+        settings = RouteSettings(
             **{name: getattr(entry, name) for name in _AS_WRITTEN},
             suites=tuple(RouteSuite(s) if isinstance(s, str) else s for s in entry.suites),
-            keep_warm_bps=at(("keep_warm",), partial(parse_keep_warm_share, entry.keep_warm)),
+            keep_warm_bps=keep_warm_bps,
             side_effects=entry.tools == "side_effects",
-            capable=tuple(
-                seed.target.id
-                for seed, fallback in zip(fallbacks, entry.fallbacks, strict=True)
-                if isinstance(fallback, FallbackEntry) and fallback.capable
-            ),
-            data_class=at(("data_class",), partial(_data_class, entry.data_class, known)),
-            capture_bps=at(
-                ("capture",), partial(parse_share_bps, entry.capture, what="capture")
-            ),
+            capable=capable,
+            capture_bps=parse_share_bps(entry.capture, what="capture"),
             overrides=entry.overrides.given,
-        ),
-    )
-    at(("capture",), partial(check_capture, seed.settings))
-    return seed
+        )
+        check_capture(settings)
+    return RouteSeed(name, incumbent, tuple(fallbacks), settings)
 
 
 def check_overrides(routes: Mapping[str, RouteSeed], known: FileContext) -> None:
@@ -189,17 +182,7 @@ def check_overrides(routes: Mapping[str, RouteSeed], known: FileContext) -> None
         for kind, error in override_errors(
             name, route.settings.overrides, carried, known.data_classes
         ):
-            whole = ("routes", name, "overrides", kind.value)
-            place = known.document.place(whole)
-            raise ConfigError(f"{place}: {dotted_path(whole)}: {error}")
-
-
-def _data_class(name: str, known: FileContext) -> str:
-    if name and name not in known.data_classes:
-        raise InputError(
-            f"`data_classes` has no {name!r}{did_you_mean(name, known.data_classes)}"
-        )
-    return name
+            raise known.document.error(("routes", name, "overrides", kind.value), error)
 
 
 def _target(

@@ -5,7 +5,6 @@ Checks across sections are here: addresses, shadows, judges, data classes.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +31,6 @@ from harness.config.schema import (
     parse_config,
 )
 from harness.config.source_locations import Document, KeyPath
-from harness.config.validation_errors import dotted_path
 from harness.domain.canary.judge import check_judge
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.operations.access import check_origin, parse_proxy_networks
@@ -74,7 +72,7 @@ def build_settings(
         *_agent_faults(config),
         *_oidc_faults(config),
     ):
-        raise ConfigError(f"{document.place(path)}: {dotted_path(path)}: {message}")
+        raise document.error(path, message)
     _check_providers(config, document)
     _check_queue(config, document)
     known = FileContext(
@@ -133,46 +131,37 @@ def _check_queue(config: FileConfig, document: Document) -> None:
     if config.control.queue is RunQueueKind.EMBEDDED:
         return
     if not (config.database_url or "").startswith("postgresql"):
-        raise ConfigError(
-            f"{document.place(('control', 'queue'))}: control.queue: {config.control.queue} is "
-            "a queue in PostgreSQL: set `database_url` to postgresql://…, or leave it at "
-            "`embedded`"
+        raise document.error(
+            ("control", "queue"),
+            f"{config.control.queue} is a queue in PostgreSQL: set `database_url` to "
+            "postgresql://…, or leave it at `embedded`",
         )
 
 
 def _check_providers(config: FileConfig, document: Document) -> None:
     allowed = config.router.allow_addresses
     for number, address in enumerate(allowed):
-        with _at(document, ("router", "allow_addresses", number)):
+        with document.at("router", "allow_addresses", number):
             check_allowed_address(address)
     for number, proxy in enumerate(config.router.trusted_proxies):
-        with _at(document, ("router", "trusted_proxies", number)):
+        with document.at("router", "trusted_proxies", number):
             parse_proxy_networks([proxy])
     for number, origin in enumerate(config.router.cors.origins):
-        with _at(document, ("router", "cors", "origins", number)):
+        with document.at("router", "cors", "origins", number):
             check_origin(origin)
     for name, provider in config.providers.items():
-        with _at(document, ("providers", name)):
+        with document.at("providers", name):
             check_provider_name(name)
-        with _at(document, ("providers", name, "api_base")):
+        with document.at("providers", name, "api_base"):
             check_api_base(provider.api_base, allowed)
             check_api_base_path(provider.kind, provider.api_base)
-        with _at(document, ("providers", name, "extra_body")):
+        with document.at("providers", name, "extra_body"):
             check_extra_body(provider.extra_body)
         for header, value in provider.extra_headers.items():
-            with _at(document, ("providers", name, "extra_headers", header)):
+            with document.at("providers", name, "extra_headers", header):
                 check_headers({header: value})
-        with _at(document, ("providers", name, "extra_headers")):
+        with document.at("providers", name, "extra_headers"):
             check_headers(provider.extra_headers)
-
-
-@contextmanager
-def _at(document: Document, path: KeyPath) -> Iterator[None]:
-    """What is refused within is a fault of the file, at this place."""
-    try:
-        yield
-    except InputError as error:
-        raise ConfigError(f"{document.place(path)}: {dotted_path(path)}: {error}") from None
 
 
 def _check_shadows(
@@ -183,12 +172,11 @@ def _check_shadows(
         policy = policies.get(route.settings.policy)
         mirrors = policy is not None and policy.canary.shadow is not None
         if mirrors and route.settings.side_effects:
-            path = ("routes", name, "tools")
-            raise ConfigError(
-                f"{document.place(path)}: {dotted_path(path)}: a route with side_effects is "
-                "never "
-                f"mirrored, and its policy {route.settings.policy!r} has `canary.shadow`: give "
-                "the route a policy without it"
+            raise document.error(
+                ("routes", name, "tools"),
+                "a route with side_effects is never mirrored, and its policy "
+                f"{route.settings.policy!r} has `canary.shadow`: give the route a policy "
+                "without it",
             )
 
 
@@ -199,7 +187,7 @@ def _check_judges(
     document = known.document
     for name, policy in policies.items():
         of = ("judge",) if policy.canary.judge else ("guardrails", "judge")
-        with _at(document, ("policies", name, "canary", *of)):
+        with document.at("policies", name, "canary", *of):
             check_judge(policy.canary)
     for name, route in routes.items():
         settings, used = route.settings, policies.get(route.settings.policy)
@@ -207,12 +195,11 @@ def _check_judges(
         asked = Target.from_name(judge.model).provider if judge else None
         allowed = known.data_classes.get(settings.data_class)
         if asked is not None and allowed is not None and asked not in allowed:
-            where = ("routes", name, "data_class")
-            raise ConfigError(
-                f"{document.place(where)}: {dotted_path(where)}: the judge of policy "
-                f"{settings.policy!r} is at {asked!r}, which may not see "
+            raise document.error(
+                ("routes", name, "data_class"),
+                f"the judge of policy {settings.policy!r} is at {asked!r}, which may not see "
                 f"{settings.data_class} data; allowed are "
-                f"{', '.join(sorted(allowed)) or 'none'} (`data_classes:`)"
+                f"{', '.join(sorted(allowed)) or 'none'} (`data_classes:`)",
             )
 
 
@@ -220,7 +207,7 @@ def _alerts(alerts: AlertSettings, document: Document) -> AlertSettings:
     """Checks the sinks, and gives each a name of its own."""
     sinks: dict[str, AlertSink] = {}
     for number, given in enumerate(alerts.sinks):
-        with _at(document, ("alerts", "sinks", number)):
+        with document.at("alerts", "sinks", number):
             sink = name_sink(number + 1, given)
             if sink.name in sinks:
                 raise InputError(f"a second sink {sink.name!r}")
@@ -233,7 +220,7 @@ def _oauth(
 ) -> Mapping[str, OAuthOverrides]:
     for name, override in overrides.items():
         for field in ("device_url", "token_url", "poll_url", "exchange_url"):
-            with _at(document, ("oauth", name, field)):
+            with document.at("oauth", name, field):
                 if url := getattr(override, field):
                     check_oauth_url(url)
     return overrides
@@ -246,7 +233,7 @@ def _catalogue(
     changes = []
     for name, item in items.items():
         kind, _, model = name.partition("/")
-        with _at(document, ("catalogue", name)):
+        with document.at("catalogue", name):
             if kind not in PROVIDER_KINDS or not model:
                 kinds = ", ".join(PROVIDER_KINDS)
                 raise InputError(f"write KIND/MODEL, with a kind of {kinds}")
@@ -265,7 +252,7 @@ def _switches(items: list[str], document: Document) -> tuple[str, ...]:
 def _freezes(entries: list[FreezeEntry], document: Document) -> tuple[FreezeWindow, ...]:
     windows: list[FreezeWindow] = []
     for number, entry in enumerate(entries):
-        with _at(document, ("freezes", number)):
+        with document.at("freezes", number):
             windows.append(freeze_window(entry))
     return tuple(windows)
 
@@ -285,8 +272,7 @@ def _suite(
 ) -> SuiteSettings:
     values, document = _fields(entry), known.document
     if (entry.path is None) == (entry.task is None):
-        place = document.place(("suites", name))
-        raise ConfigError(f"{place}: suites.{name}: give either `path` or `task`")
+        raise document.error(("suites", name), "give either `path` or `task`")
     # A shipped suite's data lie beside the shipped file, a user's beside the user's.
     if entry.path is not None:
         ours = document.place(("suites", name, "path")).startswith(str(shipped))
@@ -295,35 +281,29 @@ def _suite(
         file, _, task = entry.task.partition(":")
         values["task"] = f"{_located(file, base)}{':' + task if task else ''}"
     if entry.data_class and entry.data_class not in known.data_classes:
-        place = document.place(("suites", name, "data_class"))
-        raise ConfigError(
-            f"{place}: suites.{name}.data_class: `data_classes` has no {entry.data_class!r}"
-        )
+        message = f"`data_classes` has no {entry.data_class!r}"
+        raise document.error(("suites", name, "data_class"), message)
     if entry.judge is not None:
-        place = document.place(("suites", name, "judge"))
-        values["judge"] = judge = _judge(entry.judge, f"{place}: suites.{name}.judge", base)
-        _check_clearance(entry, judge, known, f"{place}: suites.{name}.judge.target")
+        with document.at("suites", name, "judge"):
+            values["judge"] = judge = _judge(entry.judge, base)
+        with document.at("suites", name, "judge", "target"):
+            _check_clearance(entry, judge, known)
     return SuiteSettings(name=name, **values)
 
 
-def _check_clearance(
-    entry: SuiteEntry, judge: JudgeSettings, known: FileContext, where: str
-) -> None:
-    """A judge reads what the suite asks (D8)."""
+def _check_clearance(entry: SuiteEntry, judge: JudgeSettings, known: FileContext) -> None:
+    """A judge reads what the suite asks (D8). Raises InputError."""
     allowed = known.data_classes.get(entry.data_class)
     if allowed is not None and judge.target.provider not in allowed:
-        raise ConfigError(
-            f"{where}: provider {judge.target.provider!r} may not see {entry.data_class} data; "
+        raise InputError(
+            f"provider {judge.target.provider!r} may not see {entry.data_class} data; "
             f"allowed are {', '.join(sorted(allowed)) or 'none'} (`data_classes:`)"
         )
 
 
-def _judge(entry: JudgeEntry, place: str, base: Path) -> JudgeSettings:
-    values = _fields(entry)
-    try:
-        named = target_seed(entry.target)
-    except InputError as error:
-        raise ConfigError(f"{place}: {error}") from None
+def _judge(entry: JudgeEntry, base: Path) -> JudgeSettings:
+    """Raises InputError for a target that is not provider/model."""
+    values, named = _fields(entry), target_seed(entry.target)
     del values["parameters"]
     values["target"] = Target(named.provider, named.model, entry.parameters)
     values["references"] = _located(entry.references, base) if entry.references else None

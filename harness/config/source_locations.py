@@ -10,14 +10,15 @@ They become a `Document` like the file's, which is merged over it; each value's 
 variable's name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import yaml
 
-from harness.domain.errors import ConfigError
+from harness.domain.errors import ConfigError, InputError
 
 KeyPath = tuple[str | int, ...]
 MAX_CHARACTERS: Final = 1_000_000
@@ -39,6 +40,22 @@ class Document:
             if path[:end] in self.places:
                 return self.places[path[:end]]
         return "configuration"
+
+    def error(self, path: KeyPath, message: object) -> ConfigError:
+        """Builds the error of the value at `path`, with its place."""
+        return ConfigError(f"{self.place(path)}: {dotted_path(path)}: {message}")
+
+    @contextmanager
+    def at(self, *path: str | int) -> Iterator[None]:
+        """Raises ConfigError with this place for an InputError in the block."""
+        try:
+            yield
+        except InputError as error:
+            raise self.error(path, error) from None
+
+
+def dotted_path(path: KeyPath) -> str:
+    return ".".join(str(part) for part in path)
 
 
 class _Limits:

@@ -9,7 +9,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from harness.config.source_locations import Document, KeyPath
+from harness.config.source_locations import Document, KeyPath, dotted_path
 from harness.domain.errors import ConfigError, RetiredKeys
 from harness.domain.suggestions import did_you_mean
 
@@ -53,10 +53,6 @@ RETIRED_COMMANDS: Final[Mapping[str, str]] = {
 }
 
 
-def dotted_path(path: KeyPath) -> str:
-    return ".".join(str(part) for part in path)
-
-
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
@@ -74,7 +70,7 @@ def config_error(
     if first["type"] in _UNKNOWN:
         hint = did_you_mean(unknown, _siblings(path, schema))
         return ConfigError(f"{place}: unknown key {dotted_path(path)!r}{hint}")
-    return ConfigError(f"{place}: {dotted_path(path)}: {first['msg']}")
+    return document.error(path, first["msg"])
 
 
 def require_no_retired_keys(document: Document) -> None:
