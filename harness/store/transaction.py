@@ -12,94 +12,76 @@ from harness.domain.routing.snapshot_lineage import Lineage
 from harness.ports import Clock
 from harness.store.signing import signed_snapshot
 from harness.store.signing.proof_rows import read_proof
-from harness.store.sql.agents import AgentGrants, Agents, SwitchRequests
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.drift import Drift
-from harness.store.sql.evals import EvalRuns, Suites
-from harness.store.sql.evidence import Waivers
-from harness.store.sql.installation import Installations, missing_heads
-from harness.store.sql.interventions import BreakGlasses, Freezes, Switches
-from harness.store.sql.observations import Captures, Failovers, Observations
-from harness.store.sql.operations import (
-    Alerts,
-    ApiKeys,
-    DashboardSessions,
-    Deliveries,
-    PersonLinks,
-    Principals,
+from harness.store.sql import (
+    agents,
+    audit,
+    drift,
+    evals,
+    evidence,
+    installation,
+    interventions,
+    observations,
+    operations,
+    preload,
+    proposals,
+    providers,
+    routing,
+    sessions,
+    shadow,
+    spending,
 )
-from harness.store.sql.preload import Preload
-from harness.store.sql.proposals import Approvals, Proposals, Rollouts, Verdicts
-from harness.store.sql.providers import (
-    Credentials,
-    DiscoveredModels,
-    ProviderChecks,
-    Providers,
-    Sightings,
-    SignIns,
-)
-from harness.store.sql.routing import Routing
-from harness.store.sql.sessions import (
-    IdempotentAnswers,
-    IdempotentRequests,
-    SessionMessages,
-    Sessions,
-    Turns,
-)
-from harness.store.sql.shadow import Shadows
-from harness.store.sql.spending import Spending
 from harness.store.unit_of_work import Unit
 
 
 class Transaction:
     def __init__(self, unit: Unit, *, secret: bytes, clock: Clock) -> None:
         now = clock.now()
-        self.routing = Routing(unit)
-        self.providers = Providers(unit, now)
-        self.proposals = Proposals(unit)
-        self.approvals = Approvals(unit)
-        self.runs = EvalRuns(unit)
-        self.suites = Suites(unit)
-        self.verdicts = Verdicts(unit)
-        self.rollouts = Rollouts(unit)
-        self.observations = Observations(unit)
-        self.audit = AuditLog(unit, secret)
-        self.principals = Principals(unit)
-        self.person_links = PersonLinks(unit)
-        self.keys = ApiKeys(unit)
-        self.dashboard_sessions = DashboardSessions(unit)
-        self.waivers = Waivers(unit, now)
-        self.switches = Switches(unit)
-        self.freezes = Freezes(unit)
-        self.break_glasses = BreakGlasses(unit)
-        self.shadows = Shadows(unit)
-        self.spending = Spending(unit)
-        self.alerts = Alerts(unit)
-        self.deliveries = Deliveries(unit)
-        self.failovers = Failovers(unit)
-        self.sightings = Sightings(unit)
-        self.drift = Drift(unit)
-        self.captures = Captures(unit)
-        self.credentials = Credentials(unit)
-        self.sign_ins = SignIns(unit)
-        self.provider_checks = ProviderChecks(unit)
-        self.discovered_models = DiscoveredModels(unit)
-        self.agents = Agents(unit)
-        self.agent_grants = AgentGrants(unit)
-        self.sessions = Sessions(unit)
-        self.session_messages = SessionMessages(unit)
-        self.turns = Turns(unit)
-        self.switch_requests = SwitchRequests(unit)
-        self.idempotent_answers = IdempotentAnswers(unit)
-        self.idempotent_requests = IdempotentRequests(unit)
-        self.installation = Installations(unit)
-        self.preload = Preload(unit)
+        self.routing = routing.Routing(unit)
+        self.providers = providers.Providers(unit, now)
+        self.proposals = proposals.Proposals(unit)
+        self.approvals = proposals.Approvals(unit)
+        self.runs = evals.EvalRuns(unit)
+        self.suites = evals.Suites(unit)
+        self.verdicts = proposals.Verdicts(unit)
+        self.rollouts = proposals.Rollouts(unit)
+        self.observations = observations.Observations(unit)
+        self.audit = audit.AuditLog(unit, secret)
+        self.principals = operations.Principals(unit)
+        self.person_links = operations.PersonLinks(unit)
+        self.keys = operations.ApiKeys(unit)
+        self.dashboard_sessions = operations.DashboardSessions(unit)
+        self.waivers = evidence.Waivers(unit, now)
+        self.switches = interventions.Switches(unit)
+        self.freezes = interventions.Freezes(unit)
+        self.break_glasses = interventions.BreakGlasses(unit)
+        self.shadows = shadow.Shadows(unit)
+        self.spending = spending.Spending(unit)
+        self.alerts = operations.Alerts(unit)
+        self.deliveries = operations.Deliveries(unit)
+        self.failovers = observations.Failovers(unit)
+        self.sightings = providers.Sightings(unit)
+        self.drift = drift.Drift(unit)
+        self.captures = observations.Captures(unit)
+        self.credentials = providers.Credentials(unit)
+        self.sign_ins = providers.SignIns(unit)
+        self.provider_checks = providers.ProviderChecks(unit)
+        self.discovered_models = providers.DiscoveredModels(unit)
+        self.agents = agents.Agents(unit)
+        self.agent_grants = agents.AgentGrants(unit)
+        self.sessions = sessions.Sessions(unit)
+        self.session_messages = sessions.SessionMessages(unit)
+        self.turns = sessions.Turns(unit)
+        self.switch_requests = agents.SwitchRequests(unit)
+        self.idempotent_answers = sessions.IdempotentAnswers(unit)
+        self.idempotent_requests = sessions.IdempotentRequests(unit)
+        self.installation = installation.Installations(unit)
+        self.preload = preload.Preload(unit)
         self._unit = unit
 
     def missing_lineage(self, known: Lineage) -> Sequence[str]:
         lost = [
             f"the served version of route {name}"
-            for name in missing_heads(self._unit, known.heads)
+            for name in installation.missing_heads(self._unit, known.heads)
         ]
         number, _, mac = known.log_end.partition(":")
         if number and [event.mac for event in self.audit.after(int(number) - 1, 1)] != [mac]:

@@ -7,7 +7,6 @@ look at, page by page, and what each model did in sessions (part of `Listings`).
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -32,10 +31,11 @@ from harness.store.schema.sessions import (
     agent_message,
     agent_session,
 )
-from harness.store.sql.pages import Column, Order, PageReader
+from harness.store.sql.pages import Column, Order, PageReader, given
 from harness.store.sql.records import Records
 
 BLANK = {"model_requested": "", "reason": "", "omissions": [], "figures": {}}
+IS_PENDING = agent_switch.c.state == SwitchState.PENDING.value
 NAMED = sa.or_(
     *(
         sa.exists().where(table.c.agent == agent.c.id)
@@ -84,9 +84,7 @@ class SwitchRequests(Records[ModelSwitchRequest]):
         In a unit of work that writes, nobody else decides before its end.
         """
         self._unit.serialize()
-        query = self._select(agent_switch.c.state == SwitchState.PENDING.value)
-        if session is not None:
-            query = query.where(agent_switch.c.session == session)
+        query = self._select(IS_PENDING, given(agent_switch.c.session, session))
         by_end = (agent_switch.c.expires_at, agent_switch.c.id)
         return self._all(query.order_by(None).order_by(*by_end))
 
@@ -105,12 +103,7 @@ class AgentGrants(Records[AgentGrant]):
 
     def revoke(self, id_: str, now: datetime) -> AgentGrant:
         """Revokes a grant; revoking it again changes nothing. Raises NotFound."""
-        self._unit.serialize()
-        stored = self.get(id_)
-        if stored.revoked_at is not None:
-            return stored
-        self._unit.amend(agent_grant, self._is(id_), {"revoked_at": now})
-        return replace(stored, revoked_at=now)
+        return self._close(id_, revoked_at=now)
 
     def not_revoked(self, *, agent: str | None = None) -> Sequence[AgentGrant]:
         """Lists the grants that nobody revoked, newest first; expired ones too. Raises
@@ -123,6 +116,11 @@ class AgentGrants(Records[AgentGrant]):
         return self._all(
             query.order_by(None).order_by(agent_grant.c.expires_at, agent_grant.c.id)
         )
+
+
+def _given_or_null(column: Column, value: str | None) -> sa.ColumnElement[bool] | None:
+    """As `given`; an empty text asks for the rows without a value."""
+    return column.is_(None) if value == "" else given(column, value)
 
 
 def _newest_first(*columns: Column) -> Order:
@@ -143,12 +141,9 @@ class AgentListings(PageReader):
     def agents(
         self, page_request: PageRequest = FIRST_PAGE, *, owner_key: str | None = None
     ) -> Page[Agent]:
-        query = sa.select(agent).where(agent.c.deleted_at.is_(None))
-        if owner_key is not None:
-            query = query.where(
-                agent.c.owner_key == owner_key if owner_key else agent.c.owner_key.is_(None)
-            )
-        return self.page(AGENT, query, NEWEST_AGENTS, page_request)
+        owned = _given_or_null(agent.c.owner_key, owner_key)
+        kept = agent.c.deleted_at.is_(None)
+        return self.page(AGENT, NEWEST_AGENTS, page_request, kept, owned)
 
     def sessions(
         self,
@@ -158,21 +153,18 @@ class AgentListings(PageReader):
         user_id: str | None = None,
         parent: str | None = None,
     ) -> Page[AgentSession]:
-        query = sa.select(agent_session)
-        if agent is not None:
-            query = query.where(agent_session.c.agent == agent)
-        if user_id is not None:
-            query = query.where(agent_session.c.user_id == user_id)
-        if parent is not None:
-            spawned_by = agent_session.c.parent
-            query = query.where(spawned_by == parent if parent else spawned_by.is_(None))
-        return self.page(AGENT_SESSION, query, NEWEST_SESSIONS, page_request)
+        where = (
+            given(agent_session.c.agent, agent),
+            given(agent_session.c.user_id, user_id),
+            _given_or_null(agent_session.c.parent, parent),
+        )
+        return self.page(AGENT_SESSION, NEWEST_SESSIONS, page_request, *where)
 
     def session_messages(
         self, page_request: PageRequest = FIRST_PAGE, *, session: str
     ) -> Page[SessionMessage]:
-        query = sa.select(agent_message).where(agent_message.c.session == session)
-        return self.page(AGENT_MESSAGE, query, BY_POSITION, page_request)
+        own = agent_message.c.session == session
+        return self.page(AGENT_MESSAGE, BY_POSITION, page_request, own)
 
     def model_usage(self, *, sessions: Collection[str]) -> Sequence[ModelUsage]:
         message = agent_message.c
@@ -212,17 +204,12 @@ class AgentListings(PageReader):
         session: str | None = None,
         pending_only: bool = False,
     ) -> Page[ModelSwitchRequest]:
-        query = sa.select(agent_switch)
-        if session is not None:
-            query = query.where(agent_switch.c.session == session)
-        if pending_only:
-            query = query.where(agent_switch.c.state == SwitchState.PENDING.value)
-        return self.page(AGENT_SWITCH, query, NEWEST_REQUESTS, page_request)
+        pending = IS_PENDING if pending_only else None
+        own = given(agent_switch.c.session, session)
+        return self.page(AGENT_SWITCH, NEWEST_REQUESTS, page_request, own, pending)
 
     def agent_grants(
         self, page_request: PageRequest = FIRST_PAGE, *, agent: str | None = None
     ) -> Page[AgentGrant]:
-        query = sa.select(agent_grant)
-        if agent is not None:
-            query = query.where(agent_grant.c.agent == agent)
-        return self.page(AGENT_GRANT, query, NEWEST_GRANTS, page_request)
+        own = given(agent_grant.c.agent, agent)
+        return self.page(AGENT_GRANT, NEWEST_GRANTS, page_request, own)

@@ -216,7 +216,7 @@ class EvalRuns(Records[EvalRun]):
         """Lists the runs, newest first, `limit` at the most; those of all states when none is
         named.
         """
-        query = self._select(*([eval_run.c.state.in_(states)] if states else []))
+        query = self._select(eval_run.c.state.in_(states) if states else None)
         return self._believed(self._unit.read(query.limit(limit)))
 
     def of_targets(self, targets: Collection[str]) -> Sequence[EvalRun]:

@@ -46,6 +46,7 @@ from harness.store.schema.routing import (
     route_version,
     waiver,
 )
+from harness.store.sql.pages import given
 from harness.store.sql.records import Records
 from harness.store.unit_of_work import Unit
 
@@ -256,4 +257,4 @@ class Waivers(Records[Waiver]):
         ensure(self._unit, waiver_evidence(new), self._now)
 
     def list(self, *, route: str | None = None) -> Sequence[Waiver]:
-        return self._all(self._select(*([] if route is None else [waiver.c.route == route])))
+        return self._all(self._select(given(waiver.c.route, route)))

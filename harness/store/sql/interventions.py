@@ -3,7 +3,6 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from harness.domain.errors import Conflict
@@ -35,18 +34,13 @@ class Switches(Records[SwitchRecord]):
         """
         check_switch(new)
         self._unit.serialize()
-        if self._unit.read(self._select(self._is(new.id))).first() is not None:
+        if self._is_stored(new.id):
             raise Conflict(f"the switch {new.id} is stored already: throw another")
         super().add(new)
 
     def lift(self, id_: str, *, actor: str, now: datetime) -> SwitchRecord:
         """Lifts a kill switch; lifting it again changes nothing. Raises NotFound."""
-        self._unit.serialize()
-        stored = self.get(id_)
-        if stored.lifted_at is not None:
-            return stored
-        self._unit.amend(switch, self._is(id_), {"lifted_at": now, "lifted_by": actor})
-        return replace(stored, lifted_at=now, lifted_by=actor)
+        return self._close(id_, lifted_at=now, lifted_by=actor)
 
     def not_lifted(self) -> Sequence[KillSwitch]:
         """Lists the kill switches that nobody has lifted, with the expired ones."""
@@ -63,12 +57,7 @@ class Freezes(Records[FreezeRecord]):
 
     def lift(self, id_: str, *, actor: str, now: datetime) -> FreezeRecord:
         """Lifts a freeze; lifting it again changes nothing. Raises NotFound."""
-        self._unit.serialize()
-        stored = self.get(id_)
-        if stored.lifted_at is not None:
-            return stored
-        self._unit.amend(freeze, self._is(id_), {"lifted_at": now, "lifted_by": actor})
-        return replace(stored, lifted_at=now, lifted_by=actor)
+        return self._close(id_, lifted_at=now, lifted_by=actor)
 
     def overlapping(self, since: datetime) -> Sequence[FreezeRecord]:
         """Lists the freezes that end after a moment, with the lifted ones."""

@@ -84,7 +84,7 @@ from harness.store.sql.agents import AgentListings
 from harness.store.sql.audit import read_events
 from harness.store.sql.evals import NO_SUCH_RUN
 from harness.store.sql.evidence import chain_signed
-from harness.store.sql.pages import Order, Rows, newest, read_page
+from harness.store.sql.pages import Order, Rows, given, newest, read_page, select_where
 from harness.store.sql.preload import CHAINS_OF, NAMES_AT_ONCE
 from harness.store.sql.routing import (
     CURRENT_FALLBACKS,
@@ -137,34 +137,29 @@ class Listings(AgentListings):
         decided_only: bool = False,
     ) -> Page[Proposal]:
         """Lists the proposals, newest first. decided_only: those that have ended."""
-        query = sa.select(proposal)
-        if route is not None:
-            query = query.where(proposal.c.route == route)
-        if open_only:
-            query = query.where(HAS_NOT_ENDED)
-        if decided_only:
-            query = query.where(proposal.c.phase.in_(DECIDED_PHASE_VALUES))
-        return self.page(PROPOSAL, query, PROPOSALS, page_request)
+        where = (
+            given(proposal.c.route, route),
+            HAS_NOT_ENDED if open_only else None,
+            proposal.c.phase.in_(DECIDED_PHASE_VALUES) if decided_only else None,
+        )
+        return self.page(PROPOSAL, PROPOSALS, page_request, *where)
 
     def runs(
         self, page_request: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
     ) -> Page[EvalRun]:
         """Lists the eval runs, newest first; those of all states when none is named."""
-        query = sa.select(eval_run)
-        if states:
-            query = query.where(eval_run.c.state.in_([state.value for state in states]))
-        return self.page(EVAL_RUN, query, RUNS, page_request)
+        in_state = eval_run.c.state.in_(states) if states else None
+        return self.page(EVAL_RUN, RUNS, page_request, in_state)
 
     def samples(self, page_request: PageRequest = FIRST_PAGE, *, run: str) -> Page[Sample]:
         """Lists a run's samples in the run's order. Raises NotFound for an unknown run."""
         known = sa.select(eval_run.c.id).where(eval_run.c.id == run)
         if self.unit.read(known).first() is None:
             raise NotFound(NO_SUCH_RUN.format(run))
-        query = sa.select(sample).where(sample.c.run == run)
-        return self.page(SAMPLE, query, SAMPLES, page_request)
+        return self.page(SAMPLE, SAMPLES, page_request, sample.c.run == run)
 
     def targets(self, page_request: PageRequest = FIRST_PAGE) -> Page[Target]:
-        return self.page(TARGET, sa.select(target), TARGETS, page_request)
+        return self.page(TARGET, TARGETS, page_request)
 
     def versions(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str
@@ -201,10 +196,10 @@ class Listings(AgentListings):
         return found
 
     def keys(self, page_request: PageRequest = FIRST_PAGE) -> Page[ApiKey]:
-        return self.page(API_KEY, sa.select(api_key), KEYS, page_request)
+        return self.page(API_KEY, KEYS, page_request)
 
     def switches(self, page_request: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
-        return self.page(SWITCH, sa.select(switch), SWITCHES, page_request)
+        return self.page(SWITCH, SWITCHES, page_request)
 
     def freezes(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
@@ -212,21 +207,16 @@ class Listings(AgentListings):
         """Lists the freezes that people set, newest first, with the lifted and past ones.
         route: those about it alone, with those of all routes.
         """
-        query = sa.select(freeze)
-        if route is not None:
-            query = query.where(sa.or_(freeze.c.route == route, freeze.c.route.is_(None)))
-        return self.page(FREEZE, query, FREEZES, page_request)
+        about = sa.or_(freeze.c.route == route, freeze.c.route.is_(None))
+        return self.page(FREEZE, FREEZES, page_request, None if route is None else about)
 
     def break_glasses(self, page_request: PageRequest = FIRST_PAGE) -> Page[BreakGlass]:
-        own = sa.select(break_glass)
-        return self.page(BREAK_GLASS, own, BREAK_GLASSES, page_request)
+        return self.page(BREAK_GLASS, BREAK_GLASSES, page_request)
 
     def shadows(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
     ) -> Page[ShadowRecord]:
-        query = sa.select(shadow)
-        if route is not None:
-            query = query.where(shadow.c.route == route)
+        query = select_where(shadow, given(shadow.c.route, route))
         page = read_page(self.unit, query, SHADOWS, page_request)
         good, invalid = self.sorted_out(shadow, page.rows)
         known, invalid_targets = self._targets({row.candidate for row in good})
@@ -243,13 +233,10 @@ class Listings(AgentListings):
         """Lists the runs of drift watches, newest first; of all targets and suites unless some
         are named.
         """
-        watched = sa.select(drift_watch.c.id)
-        if target is not None:
-            watched = watched.where(drift_watch.c.target == target)
-        if suites is not None:
-            watched = watched.where(drift_watch.c.suite.in_(sorted(suites)))
-        query = sa.select(drift_check).where(drift_check.c.watch.in_(watched))
-        page = self.page(DRIFT_CHECK, query, CHECKS, page_request)
+        in_suites = None if suites is None else drift_watch.c.suite.in_(sorted(suites))
+        of = select_where(drift_watch, given(drift_watch.c.target, target), in_suites)
+        watched = drift_check.c.watch.in_(of.with_only_columns(drift_watch.c.id))
+        page = self.page(DRIFT_CHECK, CHECKS, page_request, watched)
         ids = sorted({check.watch for check in page})
         rows = self.unit.read(sa.select(drift_watch).where(drift_watch.c.id.in_(ids)))
         watches = {row.id: DRIFT_WATCH.read(row) for row in rows}
@@ -265,15 +252,15 @@ class Listings(AgentListings):
         """Lists the alerts of which people are told, the one seen last first. search: a part
         of their text.
         """
-        query = sa.select(alert).where(alert.c.kind.not_in(_UNLISTED))
-        if open_only:
-            query = query.where(alert.c.resolved_at.is_(None))
-        if search:
-            columns = (alert.c.title, alert.c.text, alert.c.subject, alert.c.kind)
-            query = query.where(
-                sa.or_(*(c.icontains(search, autoescape=True) for c in columns))
-            )
-        return self.page(ALERT, query, ALERTS, page_request)
+        columns = (alert.c.title, alert.c.text, alert.c.subject, alert.c.kind)
+        where = (
+            alert.c.kind.not_in(_UNLISTED),
+            alert.c.resolved_at.is_(None) if open_only else None,
+            sa.or_(*(c.icontains(search, autoescape=True) for c in columns))
+            if search
+            else None,
+        )
+        return self.page(ALERT, ALERTS, page_request, *where)
 
     def failovers(
         self,
@@ -284,14 +271,14 @@ class Listings(AgentListings):
         user_hashes: Sequence[str] = (),
     ) -> Page[Failover]:
         """Lists the failovers, newest first. user_hashes: any of them; empty for all users."""
-        query = sa.select(failover).where(failover.c.at >= since)
-        if route is not None:
-            query = query.where(failover.c.route == route)
-        if user_hashes:
-            # A request that names its caller twice has several hashes in one mark.
-            parts = [failover.c.user_hash.contains(part) for part in user_hashes]
-            query = query.where(sa.or_(failover.c.user_hash.in_(user_hashes), *parts))
-        return self.page(FAILOVER, query, FAILOVERS, page_request)
+        # A request that names its caller twice has several hashes in one mark.
+        parts = [failover.c.user_hash.contains(part) for part in user_hashes]
+        where = (
+            failover.c.at >= since,
+            given(failover.c.route, route),
+            sa.or_(failover.c.user_hash.in_(user_hashes), *parts) if user_hashes else None,
+        )
+        return self.page(FAILOVER, FAILOVERS, page_request, *where)
 
     def failover_counts(
         self, *, since: datetime, route: str | None = None
@@ -316,10 +303,7 @@ class Listings(AgentListings):
     def captures(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
     ) -> Page[CapturedRequest]:
-        query = sa.select(captured)
-        if route is not None:
-            query = query.where(captured.c.route == route)
-        return self.page(CAPTURED, query, CAPTURES, page_request)
+        return self.page(CAPTURED, CAPTURES, page_request, given(captured.c.route, route))
 
     def events(
         self, page_request: PageRequest = FIRST_PAGE, *, selection: AuditFilter = ALL_EVENTS

@@ -53,6 +53,7 @@ from harness.store.schema.observations import (
 )
 from harness.store.schema.traffic_sums import DAY, floor_time, traffic_hour
 from harness.store.sql.json_rows import json_rows, look_up
+from harness.store.sql.pages import given
 from harness.store.sql.preload import read_named, rows_key
 from harness.store.sql.records import Records
 from harness.store.sql.traffic import Traffic
@@ -157,12 +158,6 @@ TRAFFIC_OF = OLDEST_TRAFFIC.where(
     traffic.c.route.in_(sa.bindparam("names", expanding=True)),
     traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type),
 )
-FORGET_HOURS = sa.delete(traffic_hour).where(
-    traffic_hour.c.begins_at < sa.bindparam("before", type_=traffic_hour.c.begins_at.type)
-)
-FORGET_MINUTES = sa.delete(traffic).where(
-    traffic.c.minute < sa.bindparam("before", type_=traffic.c.minute.type)
-)
 ASKED_NAMES = (
     sa.select(asked_name)
     .where(
@@ -180,18 +175,6 @@ ADD_ASKED = (
         asked_name.c.day == sa.bindparam("of_day", type_=asked_name.c.day.type),
     )
     .values(requests=asked_name.c.requests + sa.bindparam("more"))
-)
-FORGET_ASKED = sa.delete(asked_name).where(
-    asked_name.c.day < sa.bindparam("before", type_=asked_name.c.day.type)
-)
-FORGET_SPEND = sa.delete(key_spend).where(
-    key_spend.c.day < sa.bindparam("before", type_=key_spend.c.day.type)
-)
-FORGET_BATCHES = sa.delete(observation_batch).where(
-    observation_batch.c.id.in_(sa.bindparam("ids", expanding=True))
-)
-FORGET_OLD_BATCHES = sa.delete(observation_batch).where(
-    observation_batch.c.at < sa.bindparam("before", type_=observation_batch.c.at.type)
 )
 
 
@@ -225,12 +208,8 @@ class Captures(Records[CapturedRequest]):
         limit: int | None = None,
     ) -> Sequence[CapturedRequest]:
         """Lists the captured requests, newest first."""
-        query = self._select().limit(limit)
-        if route is not None:
-            query = query.where(captured.c.route == route)
-        if since is not None:
-            query = query.where(captured.c.at >= since)
-        return self._all(query)
+        later = None if since is None else captured.c.at >= since
+        return self._all(self._select(given(captured.c.route, route), later).limit(limit))
 
     def forget(self, now: datetime) -> int:
         """Deletes the captured requests that have expired; returns how many."""
@@ -293,11 +272,12 @@ class Observations(Traffic):
 
     def forget_batches(self, ids: Collection[str]) -> None:
         if ids:
-            self._unit.write(FORGET_BATCHES, {"ids": list(ids)})
+            sent = observation_batch.c.id.in_(ids)
+            self._unit.write(sa.delete(observation_batch).where(sent))
 
     def forget_batches_before(self, before: datetime) -> int:
         """Deletes notes of old batches, whose senders are gone; returns how many."""
-        return self._unit.write(FORGET_OLD_BATCHES, {"before": before})
+        return self._forget(observation_batch.c.at, before)
 
     def _append_block(self, new: ObservationBlock) -> None:
         check_block(new)
@@ -446,10 +426,13 @@ class Observations(Traffic):
         Returns how many minutes it deleted.
         """
         begin = floor_time(before, DAY)
-        self._unit.write(FORGET_HOURS, {"before": begin})
-        self._unit.write(FORGET_SPEND, {"before": begin.date()})
-        self._unit.write(FORGET_ASKED, {"before": begin.date()})
-        return self._unit.write(FORGET_MINUTES, {"before": begin})
+        self._forget(traffic_hour.c.begins_at, begin)
+        self._forget(key_spend.c.day, begin.date())
+        self._forget(asked_name.c.day, begin.date())
+        return self._forget(traffic.c.minute, begin)
+
+    def _forget(self, column: sa.Column[Any], before: date) -> int:
+        return self._unit.write(sa.delete(column.table).where(column < before))
 
     def spend_totals(self, *, today: date, keys: Collection[str]) -> Mapping[str, SpendTotals]:
         """Sums what keys spent today and in today's month, by key; without those that spent

@@ -33,6 +33,7 @@ from harness.store.schema.operations import (
     person_link,
     principal,
 )
+from harness.store.sql.pages import given
 from harness.store.sql.preload import newest_key, rows_key
 from harness.store.sql.records import Records
 
@@ -257,10 +258,8 @@ class Alerts(Records[AlertRecord]):
         self, *, open_only: bool = False, kind: AlertKind | None = None, limit: int = 100
     ) -> Sequence[AlertRecord]:
         """Lists the alerts, the one heard of last first. kind: None for all."""
-        query = self._select(*([alert.c.resolved_at.is_(None)] if open_only else []))
-        if kind is not None:
-            query = query.where(alert.c.kind == kind.value)
-        return self._all(query.limit(limit))
+        open_ = alert.c.resolved_at.is_(None) if open_only else None
+        return self._all(self._select(open_, given(alert.c.kind, kind)).limit(limit))
 
     def unsettled(self) -> Sequence[AlertRecord]:
         """Lists the alerts that are open, or of which a message may still be due."""
@@ -270,7 +269,7 @@ class Alerts(Records[AlertRecord]):
         """Deletes the alerts that ended before a time, and returns how many. Their deliveries
         go with them.
         """
-        return self._unit.write(sa.delete(alert).where(alert.c.resolved_at < before))
+        return self._delete(alert.c.resolved_at < before)
 
 
 class Deliveries(Records[Delivery]):

@@ -83,6 +83,16 @@ def newest(time: Column, id_: Column) -> Order:
     return Order((time, id_), frozenset({time, id_}), id_)
 
 
+def given(column: Column, value: object) -> sa.ColumnElement[bool] | None:
+    """Builds the condition that a column has a value; None where no value is asked for."""
+    return None if value is None else column == value
+
+
+def select_where(table: sa.Table, *where: sa.ColumnElement[bool] | None) -> Query:
+    """Selects the rows of a table that all conditions hold of; None is no condition."""
+    return sa.select(table).where(*(one for one in where if one is not None))
+
+
 @dataclass(frozen=True)
 class Rows:
     """The rows of a page."""
@@ -114,11 +124,16 @@ class PageReader:
         self.unit = unit
 
     def page(
-        self, record: Record[T], query: Query, order: Order, page_request: PageRequest
+        self,
+        record: Record[T],
+        order: Order,
+        page_request: PageRequest,
+        *where: sa.ColumnElement[bool] | None,
     ) -> Page[T]:
         """Reads a page of records. A row of a signed table that is not as it was signed is
-        named instead.
+        named instead. where: as of `select_where`.
         """
+        query = select_where(record.table, *where)
         rows = read_page(self.unit, query, order, page_request)
         good, invalid = rows.rows, list[RowFault]()
         if record.signed:

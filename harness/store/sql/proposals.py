@@ -44,8 +44,8 @@ from harness.store.schema.proposals import (
 )
 from harness.store.schema.stored_row import stored_columns
 from harness.store.sql.json_rows import json_rows, look_up
-from harness.store.sql.pages import newest
-from harness.store.sql.preload import newest_key, row_key
+from harness.store.sql.pages import given, newest
+from harness.store.sql.preload import row_key
 from harness.store.sql.records import Records
 
 OPEN = (
@@ -151,13 +151,13 @@ class Proposals(Records[Proposal]):
 
         Raises NotFound for an `after` that is not stored.
         """
-        query = self._select(*([HAS_NOT_ENDED] if open_only else []))
-        if route is not None:
-            query = query.where(proposal.c.route == route)
-        if after is not None:
-            order = newest(proposal.c.created_at, proposal.c.id)
-            query = query.where(order.behind(self._unit, after))
-        return self._all(query.limit(limit))
+        order = newest(proposal.c.created_at, proposal.c.id)
+        where = (
+            HAS_NOT_ENDED if open_only else None,
+            given(proposal.c.route, route),
+            None if after is None else order.behind(self._unit, after),
+        )
+        return self._all(self._select(*where).limit(limit))
 
     def phases(self) -> Mapping[ProposalPhase, int]:
         """Counts the proposals in each phase; forged rows count as well."""
@@ -218,7 +218,7 @@ class Verdicts(Records[Verdict]):
     def store(self, new: Verdict, proposal_: str) -> None:
         """Adds a verdict of a proposal. Raises Conflict when its id is stored."""
         self._unit.serialize()
-        if self._unit.read(self._select(self._is(new.id))).first() is not None:
+        if self._is_stored(new.id):
             raise Conflict(f"verdict {new.id} is stored already: verdicts never change")
         self._unit.insert(verdict, verdict_to_row(new, proposal_))
 
@@ -236,10 +236,7 @@ class Verdicts(Records[Verdict]):
 
     def newest(self, route: str) -> Verdict | None:
         """Finds a route's newest verdict; None where it has none."""
-        query = self._select(verdict.c.route == route).limit(1)
-        row = self._unit.once(
-            newest_key(verdict, route), lambda: self._unit.read(query).first()
-        )
+        row = self._newest(verdict.c.route, route)
         if row is None:
             return None
         self._unit.keep(row_key(verdict, row.id), row)
@@ -255,8 +252,7 @@ class Verdicts(Records[Verdict]):
 
     def list(self, *, route: str | None = None, limit: int = MOST_LISTED) -> Sequence[Verdict]:
         """Lists the verdicts, newest first."""
-        query = self._select() if route is None else self._select(verdict.c.route == route)
-        return self._all(query.limit(limit))
+        return self._all(self._select(given(verdict.c.route, route)).limit(limit))
 
 
 class Rollouts(Records[Rollout]):
@@ -297,10 +293,7 @@ class Rollouts(Records[Rollout]):
 
     def newest(self, route: str) -> Rollout | None:
         """Finds a route's newest rollout, live or not; None where it had none."""
-        query = self._select(rollout.c.route == route).limit(1)
-        row = self._unit.once(
-            newest_key(rollout, route), lambda: self._unit.read(query).first()
-        )
+        row = self._newest(rollout.c.route, route)
         return None if row is None else self._verified([row])[0]
 
     def live(self, *, route: str | None = None) -> Sequence[Rollout]:
@@ -326,12 +319,8 @@ class Rollouts(Records[Rollout]):
         limit: int = MOST_LISTED,
     ) -> Sequence[Rollout]:
         """Lists the rollouts, newest first."""
-        query = self._select()
-        if route is not None:
-            query = query.where(rollout.c.route == route)
-        if candidate is not None:
-            query = query.where(rollout.c.candidate == candidate)
-        return self._all(query.limit(limit))
+        where = (given(rollout.c.route, route), given(rollout.c.candidate, candidate))
+        return self._all(self._select(*where).limit(limit))
 
     def followed(self, routes: Collection[str]) -> Mapping[str, Mapping[str, Collection[str]]]:
         """Names the incumbents that each candidate was to follow, by route and candidate; for

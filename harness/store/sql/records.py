@@ -3,13 +3,16 @@ objects, and verifies those of a signed table. A repository adds the queries of 
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Generic, TypeVar
+from dataclasses import replace
+from typing import Any, Generic, TypeVar, cast
 
 import sqlalchemy as sa
 
 from harness.domain.errors import NotFound
 from harness.store.schema.columns import Row
 from harness.store.schema.stored_row import Record
+from harness.store.sql.pages import select_where
+from harness.store.sql.preload import newest_key
 from harness.store.unit_of_work import Unit
 
 T = TypeVar("T")
@@ -53,8 +56,29 @@ class Records(Generic[T]):
     def _missing(self, id_: str) -> NotFound:
         return NotFound(self.missing.format(id_), code=self.missing_code)
 
-    def _select(self, *where: sa.ColumnElement[bool]) -> Query:
-        return sa.select(self.record.table).where(*where).order_by(*self.order)
+    def _select(self, *where: sa.ColumnElement[bool] | None) -> Query:
+        return select_where(self.record.table, *where).order_by(*self.order)
+
+    def _is_stored(self, id_: str) -> bool:
+        """Tells whether there is such a row, forged or not."""
+        return self._unit.read(self._select(self._is(id_))).first() is not None
+
+    def _newest(self, column: sa.Column[Any], group: str) -> Row | None:
+        """Reads the first row of a group, or takes it from `Preload`."""
+        query = self._select(column == group).limit(1)
+        key = newest_key(self.record.table, group)
+        return self._unit.once(key, lambda: self._unit.read(query).first())
+
+    def _close(self, id_: str, **closing: object) -> T:
+        """Sets the columns that close a record, its time first; closing it again changes
+        nothing. Raises NotFound.
+        """
+        self._unit.serialize()
+        stored: Any = self.get(id_)
+        if getattr(stored, next(iter(closing))) is None:
+            self._unit.amend(self.record.table, self._is(id_), closing)
+            stored = replace(stored, **closing)
+        return cast("T", stored)
 
     def _first(self, query: Query, parameters: Parameters = None) -> T | None:
         """Loads the first record that a query finds. Raises SignatureInvalid."""

@@ -22,9 +22,11 @@ from harness.store.schema.shadow import (
     shadow_tally,
     shadow_to_row,
 )
+from harness.store.sql.pages import given, select_where
 from harness.store.unit_of_work import Unit
 
-NEWEST = sa.select(shadow).order_by(shadow.c.started_at.desc(), shadow.c.id.desc())
+NEWEST_FIRST = (shadow.c.started_at.desc(), shadow.c.id.desc())
+NEWEST = sa.select(shadow).order_by(*NEWEST_FIRST)
 # In the order of the index of live ones, so that no other is read.
 LIVE = sa.select(shadow).where(shadow.c.ended_at.is_(None)).order_by(shadow.c.route)
 TALLIES = sa.select(shadow_tally).order_by(*shadow_tally.primary_key.columns)
@@ -72,10 +74,10 @@ class Shadows:
         proposal: str | None = None,
         limit: int = MOST_LISTED,
     ) -> Sequence[ShadowRecord]:
-        query = NEWEST if route is None else NEWEST.where(shadow.c.route == route)
-        if proposal is not None:
-            query = query.where(shadow.c.proposal == proposal)
-        return self._records(query.limit(limit))
+        query = select_where(
+            shadow, given(shadow.c.route, route), given(shadow.c.proposal, proposal)
+        )
+        return self._records(query.order_by(*NEWEST_FIRST).limit(limit))
 
     def live(self) -> Sequence[Shadow]:
         live = [record.shadow for record in self._records(LIVE)]
