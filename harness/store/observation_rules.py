@@ -17,21 +17,10 @@ from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.table import BUCKETS
 from harness.domain.shadow.shadow import ShadowTally
+from harness.store.schema.traffic_sums import COUNTS
 
 TRAFFIC_KEY: Final = ("route", "minute", "worker", "arm", "target", "revision")
-TRAFFIC_SUMS: Final = (
-    "requests",
-    "failed",
-    "charged",
-    "streams",
-    "input_tokens",
-    "output_tokens",
-    "cost_usd",
-    "cached_tokens",
-    "unpriced",
-    "internal_errors",
-)
-
+TRAFFIC_SUMS: Final = (*COUNTS, "cost_usd")
 TOTAL_KEY: Final = ("route", "arm", "target")
 SPEND_KEY: Final = ("key", "day", "worker")
 SPEND_SUMS: Final = ("requests", "tokens", "cost_usd", "unpriced")
@@ -149,14 +138,9 @@ def check_shadow_tally(tally: ShadowTally) -> None:
 
 def check_failover(row: Failover) -> None:
     """Checks the figures of a failover. Raises InputError for one out of its range."""
-    check_amounts(
-        f"failover {row.number} of worker {row.worker}",
-        attempts=row.attempts,
-        latency_ms=row.latency_ms,
-        body_bytes=row.body_bytes,
-        messages=row.messages,
-        tools=row.tools,
-    )
+    names = ("attempts", "latency_ms", "body_bytes", "messages", "tools")
+    figures = {name: getattr(row, name) for name in names}
+    check_amounts(f"failover {row.number} of worker {row.worker}", **figures)
 
 
 def check_amounts(where: str, **figures: float | None) -> None:

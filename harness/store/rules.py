@@ -34,8 +34,8 @@ MOST_LET_IN: Final = 20  # proposals that a new one's suites are compared with
 LONGEST_NAME: Final = 200  # of a served model, in characters
 
 
-def checked_sample(sample: Sample) -> Sample:
-    """The sample as it can be stored. Raises InputError for figures out of their range."""
+def check_sample(sample: Sample) -> None:
+    """Checks the figures of a sample. Raises InputError for one out of its range."""
     where = f"sample {sample.item!r}, epoch {sample.epoch}, of run {sample.run}"
     for name in ("strict", "lenient"):
         score = getattr(sample, name)
@@ -43,28 +43,11 @@ def checked_sample(sample: Sample) -> Sample:
             raise InputError(f"{where}: the score {name} is {score}; scores are in [0, 1]")
     if sample.strict is None and sample.error is None:
         raise InputError(f"{where} has neither a score nor an error: say why it has no score")
-    check_amounts(
-        where,
-        cost_usd=sample.cost_usd,
-        duration_s=sample.duration_s,
-        input_tokens=sample.input_tokens,
-        output_tokens=sample.output_tokens,
-        cached_tokens=sample.cached_tokens,
-        judge_calls=sample.judge_calls,
-        judge_cost_usd=sample.judge_cost_usd,
+    names = (
+        *("cost_usd", "duration_s", "input_tokens", "output_tokens", "cached_tokens"),
+        *("judge_calls", "judge_cost_usd"),
     )
-    return replace(
-        sample,
-        answer=storable(sample.answer),
-        error_text=storable(sample.error_text),
-        served_model=storable(sample.served_model),
-        prompt=storable(sample.prompt),
-        rule=storable(sample.rule),
-        served_build=storable(sample.served_build),
-        judge_model=storable(sample.judge_model),
-        judge_build=storable(sample.judge_build),
-        finish=storable(sample.finish),
-    )
+    check_amounts(where, **{name: getattr(sample, name) for name in names})
 
 
 def checked_sightings(sightings: Iterable[Sighting]) -> Sequence[Sighting]:

@@ -84,13 +84,6 @@ class RowVerifier:
         self._verifier = verifier
         self._installation = installation
 
-    def check(self, table: sa.Table, values: Mapping[str, Any], **more: object) -> None:
-        """Verifies a row. values: as they were read. Raises SignatureInvalid, which names the
-        row.
-        """
-        signed = SIGNED[table.name]
-        _refuse(signed, values, self.fault(signed, values, **more))
-
     def check_row(self, table: sa.Table, row: Row, **more: object) -> None:
         """Verifies a row that was read. Raises SignatureInvalid, which names the row."""
         signed = SIGNED[table.name]

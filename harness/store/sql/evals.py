@@ -23,7 +23,7 @@ from harness.domain.evals.run import (
 )
 from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.pagination import MOST_LISTED
-from harness.store.rules import ENDED, checked_sample
+from harness.store.rules import ENDED, check_sample
 from harness.store.schema.columns import Values
 from harness.store.schema.evals import (
     EVAL_RUN,
@@ -324,7 +324,8 @@ class EvalRuns(Records[EvalRun]):
         owner: of the lease that whoever stores it works by. Raises LeaseLost where it is
         not the run's any more; until the unit of work ends, nobody else gets the lease.
         """
-        values = SAMPLE.write(checked_sample(sample_))
+        check_sample(sample_)
+        values = SAMPLE.write(sample_)
         run = self._unit.read(STATE_OF_RUN, {"run": sample_.run}).one_or_none()
         if run is None:
             raise NotFound(f"there is no eval run {sample_.run} to store a sample of")
