@@ -15,7 +15,6 @@ from harness.domain.drift import (
 )
 from harness.store.database_errors import RowRefused
 from harness.store.store import Store
-from tests.contract.conftest import Opener
 from tests.support.store.records import LATER, NEW, NOW, OLD, PIN, RUN
 
 WATCH = DriftWatch(
@@ -126,24 +125,14 @@ def test_a_watch_has_one_running_check_and_it_ends_once(watching: Store) -> None
         assert tx.drift.checks("dw_1") == [ENDED, second]
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
+def test_the_database_refuses_what_makes_no_sense(watching: Store) -> None:
+    for statement in (
         "UPDATE drift_watch SET state = 'closed'",
         "UPDATE drift_watch SET closed_at = 5",
         "UPDATE drift_watch SET alpha = 1",
         "UPDATE drift_check SET ended_at = 5",
         "UPDATE drift_check SET state = 'counted'",
         "UPDATE drift_check SET run = 'r_9'",
-    ],
-)
-def test_the_database_refuses_what_makes_no_sense(sql_stores: Opener, statement: str) -> None:
-    store = sql_stores()
-    with store.write() as tx:
-        tx.routing.add_target(OLD)
-        tx.runs.add(RUN)
-        tx.drift.open(WATCH)
-        tx.drift.start(CHECK)
-
-    with pytest.raises(RowRefused), store.write() as tx:
-        tx.drift._unit.write(sa.text(statement))
+    ):
+        with pytest.raises(RowRefused), watching.write() as tx:
+            tx.drift._unit.write(sa.text(statement))

@@ -10,7 +10,6 @@ from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.shadow.shadow import Shadow, ShadowLimits, ShadowRecord, ShadowTally
 from harness.store.database_errors import RowRefused
 from harness.store.store import Store
-from tests.contract.conftest import Opener
 from tests.support.store.records import LATER, NEW, NOW, OLD, ROUTE
 
 pytestmark = pytest.mark.req("F8")
@@ -84,23 +83,23 @@ def test_what_workers_add_up_is_added_to_what_is_there(started: Store) -> None:
     assert today == [replace(TALLY, counts=counts, sums={"similarity": 1.5})]
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"limits": ShadowLimits(share_bps=0)},
-        {"limits": ShadowLimits(usd_per_day=float("nan"))},
-        {"limits": ShadowLimits(requests_per_day=0)},
-        {"expires_at": NOW},
-        {"incumbent": NEW.id},
-        {"reason": " "},
-        {"proposal": "nobody-knows"},
-    ],
+WRONG: tuple[dict[str, object], ...] = (
+    {"limits": ShadowLimits(share_bps=0)},
+    {"limits": ShadowLimits(usd_per_day=float("nan"))},
+    {"limits": ShadowLimits(requests_per_day=0)},
+    {"expires_at": NOW},
+    {"incumbent": NEW.id},
+    {"reason": " "},
+    {"proposal": "nobody-knows"},
 )
-def test_one_that_makes_no_sense_is_refused(started: Store, wrong: dict[str, object]) -> None:
+
+
+def test_one_that_makes_no_sense_is_refused(started: Store) -> None:
     with started.write() as tx:
         tx.shadows.end("sh_1", actor="kim", because="done", now=NOW)
-    with pytest.raises(InputError), started.write() as tx:
-        tx.shadows.add(replace(SHADOW, id="sh_9", **wrong))  # type: ignore[arg-type]
+    for wrong in WRONG:
+        with pytest.raises(InputError), started.write() as tx:
+            tx.shadows.add(replace(SHADOW, id="sh_9", **wrong))  # type: ignore[arg-type]
 
 
 def test_unknown_ones_are_said_and_figures_that_are_none_are_refused(started: Store) -> None:
@@ -114,21 +113,12 @@ def test_unknown_ones_are_said_and_figures_that_are_none_are_refused(started: St
             tx.shadows.append([wrong])
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
+def test_the_database_keeps_what_was_started(started: Store) -> None:
+    for statement in (
         "UPDATE shadow SET share_bps = 10000",
         "UPDATE shadow SET candidate = incumbent",
         "DELETE FROM shadow",
         "INSERT INTO shadow SELECT * FROM shadow",
-    ],
-)
-def test_the_database_keeps_what_was_started(sql_stores: Opener, statement: str) -> None:
-    store = sql_stores()
-    with store.write() as tx:
-        for target in (OLD, NEW):
-            tx.routing.add_target(target)
-        tx.shadows.add(SHADOW)
-
-    with pytest.raises(RowRefused), store.write() as tx:
-        tx.shadows._unit.write(sa.text(statement))
+    ):
+        with pytest.raises(RowRefused), started.write() as tx:
+            tx.shadows._unit.write(sa.text(statement))

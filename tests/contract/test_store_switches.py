@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from harness.domain.errors import Conflict, InputError, NotFound
+from harness.domain.providers.credentials import Credential
 from harness.domain.routing.kill_switch import (
     Force,
     ForceKind,
@@ -17,7 +18,7 @@ from harness.domain.routing.kill_switch import (
 from harness.store.database_errors import RowRefused
 from harness.store.store import Store
 from tests.contract.conftest import Opener
-from tests.support.store.records import LATER, NOW
+from tests.support.store.records import LATER, NOW, PROVIDER
 
 SWITCH = KillSwitch(
     id="sw_1",
@@ -114,35 +115,43 @@ def test_the_same_switch_is_not_thrown_twice(thrown: Store) -> None:
         tx.switches.add(SWITCH)
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE switch SET name = 'another' WHERE id = 'sw_1'",
-        "UPDATE switch SET route = 'chat', lifted_at = 1, lifted_by = 'eve' WHERE id = 'sw_1'",
-        "UPDATE switch SET lifted_at = NULL, lifted_by = NULL WHERE id = 'sw_2'",
-        "UPDATE switch SET lifted_by = 'eve' WHERE id = 'sw_2'",
-        "DELETE FROM switch",
-    ],
+REWRITES = (
+    "UPDATE switch SET name = 'another' WHERE id = 'sw_1'",
+    "UPDATE switch SET route = 'chat', lifted_at = 1, lifted_by = 'eve' WHERE id = 'sw_1'",
+    "UPDATE switch SET lifted_at = NULL, lifted_by = NULL WHERE id = 'sw_2'",
+    "UPDATE switch SET lifted_by = 'eve' WHERE id = 'sw_2'",
+    "DELETE FROM switch",
 )
-def test_the_database_lets_nobody_rewrite_a_switch(sql_stores: Opener, statement: str) -> None:
+
+
+def test_the_database_lets_nobody_rewrite_a_switch(sql_stores: Opener) -> None:
     store = sql_stores()
     with store.write() as tx:
         tx.switches.add(SWITCH)
         tx.switches.add(ON_ROUTE)
         tx.switches.lift("sw_2", actor="ben", now=NOW)
 
-    with pytest.raises(RowRefused, match="append_only"), store.write() as tx:
-        tx.switches._unit.write(sa.text(statement))
+    for statement in REWRITES:
+        with pytest.raises(RowRefused, match="append_only"), store.write() as tx:
+            tx.switches._unit.write(sa.text(statement))
 
 
-@pytest.mark.req("B11")
-def test_a_waiter_on_another_connection_hears_of_a_switch(sql_stores: Opener) -> None:
+@pytest.mark.req("B11", "D3")
+def test_a_waiter_on_another_connection_hears_of_a_switch_and_of_a_key(
+    sql_stores: Opener,
+) -> None:
     ours, theirs = sql_stores(), sql_stores()
-    theirs.wait_for_change(0.1)
-    while theirs.wait_for_change(0.1):
-        pass
-
     with ours.write() as tx:
-        tx.switches.add(SWITCH)
+        tx.providers.put(PROVIDER)
+    key = Credential("sim", "default", "c1", 0, NOW, NOW, "ada")
+    for of_switch in (True, False):
+        theirs.wait_for_change(0.1)
+        while theirs.wait_for_change(0.1):
+            pass
+        with ours.write() as tx:
+            if of_switch:
+                tx.switches.add(SWITCH)
+            else:
+                tx.credentials.put(key)
 
-    assert theirs.wait_for_change(5)
+        assert theirs.wait_for_change(5)

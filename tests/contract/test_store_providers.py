@@ -1,0 +1,201 @@
+"""What is stored of providers, in every store: keys, sign-ins, checks, and the models that they
+list or said they served.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from harness.domain.errors import InputError, StaleWrite
+from harness.domain.evals.pins import MAX_SIGHTINGS, ServedModel, Sighting
+from harness.domain.providers.credentials import Credential, StoredKey
+from harness.domain.providers.discovered_model import DiscoveredModel
+from harness.domain.providers.oauth_tokens import SignIn
+from harness.domain.providers.probe import (
+    ProbeFinding,
+    ProbeStatus,
+    ProbeSubject,
+    ProviderCheck,
+)
+from harness.domain.routing.target import Price
+from harness.store.store import Store
+from harness.store.transaction import Transaction
+from tests.support.store.records import LATER, NOW, PROVIDER
+
+KEY = Credential("sim", "default", "c1", 0, NOW, NOW, "ada")
+OLD = replace(KEY, name="default.old", ciphertext="c0", position=1, expires_at=LATER)
+SIGNED_IN = SignIn("sim", "si-1", "c1", NOW, "ada", renewed_at=NOW, account_due=LATER)
+RENEWED = replace(
+    SIGNED_IN,
+    ciphertext="sealed-2",
+    access_due=NOW,
+    access_ends=LATER,
+    attempts=2,
+    refused="no",
+)
+KEY_REFUSED = ProbeFinding(
+    ProbeSubject.KEY, ProbeStatus.FAIL, "the key is refused", "store another one"
+)
+ANSWERS = ProbeFinding(ProbeSubject.REACHABLE, ProbeStatus.OK, "it answers \ud800 \0")
+FOUND = ProviderCheck(
+    "sim", "sim", "sim/good", ok=False, findings=(KEY_REFUSED, ANSWERS), at=NOW
+)
+SMALL = DiscoveredModel("sim", "llama-4-scout", PROVIDER.api_base, NOW)
+LARGE = replace(
+    SMALL, model="vendor/llama:free", context_window=131072, price=Price(0.1, 0.2, 0.05)
+)
+SEEN = Sighting("t_1", ServedModel("m-1", "fp"), NOW, NOW)
+
+
+@pytest.fixture
+def stored(store: Store) -> Store:
+    with store.write() as tx:
+        tx.providers.put(PROVIDER)
+    return store
+
+
+def put_keys(tx: Transaction, keys: Sequence[Credential]) -> None:
+    for key in reversed(keys):
+        tx.credentials.put(key)
+
+
+def put_sign_in(tx: Transaction, sign_ins: Sequence[SignIn]) -> None:
+    if sign_ins == [SIGNED_IN]:
+        tx.sign_ins.start(SIGNED_IN)
+    else:
+        tx.sign_ins.save(sign_ins[0])
+
+
+def put_models(tx: Transaction, models: Sequence[DiscoveredModel]) -> None:
+    tx.discovered_models.replace("sim", models)
+
+
+def put_checks(tx: Transaction, checks: Sequence[ProviderCheck]) -> None:
+    tx.provider_checks.keep(checks)
+
+
+LATER_CHECK = replace(FOUND, target=None, ok=True, findings=(), at=LATER)
+KINDS: dict[str, tuple[Callable[[Transaction, Any], None], list[Any], list[Any]]] = {
+    "credentials": (put_keys, [KEY, OLD], [replace(KEY, ciphertext="c2"), OLD]),
+    "sign_ins": (put_sign_in, [SIGNED_IN], [RENEWED]),
+    "discovered_models": (put_models, [SMALL, LARGE], [replace(SMALL, found_at=LATER)]),
+    "provider_checks": (put_checks, [FOUND], [LATER_CHECK]),
+}
+
+
+@pytest.mark.req("C2", "D2", "D4", "D5", "E4")
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_stored_comes_back_in_order_and_routers_hear_of_keys_alone(
+    stored: Store, kind: str
+) -> None:
+    put, first, then = KINDS[kind]
+    for records in (first, then):
+        etag = stored.etag()
+        with stored.write() as tx:
+            put(tx, records)
+        with stored.read() as tx:
+            assert getattr(tx, kind).all() == records
+        assert (stored.etag() != etag) is (kind == "credentials")
+    assert "sealed-2" not in repr(stored.snapshot())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_stored_of_an_unknown_provider(store: Store, kind: str) -> None:
+    put, first, _ = KINDS[kind]
+    with pytest.raises(InputError, match="no provider 'sim'"), store.write() as tx:
+        put(tx, first)
+
+
+@pytest.mark.req("D3", "D4")
+def test_each_change_of_a_key_is_in_the_snapshot_under_another_etag(stored: Store) -> None:
+    seen = []
+    for text in ("c1", "c2", ""):
+        with stored.write() as tx:
+            put_keys(tx, [replace(KEY, ciphertext=text), OLD])
+        seen.append(stored.snapshot())
+
+    firsts = [snapshot.stored_keys[0] for snapshot in seen]
+    assert firsts == [StoredKey("sim", "default", text) for text in ("c1", "c2", "")]
+    assert len({snapshot.etag for snapshot in seen}) == 3
+
+
+def test_an_expired_key_is_in_no_new_snapshot_but_was_there(stored: Store) -> None:
+    with stored.write() as tx:
+        tx.credentials.put(replace(KEY, expires_at=NOW - timedelta(seconds=1)))
+
+    assert stored.snapshot().stored_keys == (StoredKey("sim", "default", ""),)
+
+
+@pytest.mark.req("D2", "D4")
+def test_what_a_former_sign_in_gave_is_dropped(stored: Store) -> None:
+    with stored.write() as tx:
+        tx.sign_ins.start(SIGNED_IN)
+        tx.sign_ins.start(replace(SIGNED_IN, id="si-2"))
+    with pytest.raises(StaleWrite, match="somebody signed in anew"), stored.write() as tx:
+        tx.sign_ins.save(replace(SIGNED_IN, ciphertext="late"))
+    with stored.write() as tx:
+        assert tx.sign_ins.end("sim")
+        assert not tx.sign_ins.end("sim")
+    with pytest.raises(StaleWrite), stored.write() as tx:
+        tx.sign_ins.save(replace(SIGNED_IN, id="si-2"))
+
+    with stored.read() as tx:
+        assert tx.sign_ins.all() == []
+
+
+@pytest.mark.req("D5")
+def test_of_two_processes_the_one_that_asked_last_is_believed(stored: Store) -> None:
+    with stored.write() as tx:
+        put_checks(tx, [FOUND])
+        put_checks(tx, [replace(FOUND, ok=True, at=NOW - timedelta(seconds=1))])
+
+    with stored.read() as tx:
+        assert tx.provider_checks.all() == [FOUND]
+
+
+@pytest.mark.req("C2")
+def test_an_empty_list_or_a_removed_provider_takes_its_models_away(stored: Store) -> None:
+    with stored.write() as tx:
+        put_models(tx, [SMALL])
+        put_models(tx, [])
+        assert tx.discovered_models.all() == []
+        put_models(tx, [SMALL])
+        tx.providers.remove("sim")
+    with stored.read() as tx:
+        assert tx.discovered_models.all() == []
+
+
+@pytest.mark.req("F6")
+def test_a_model_that_is_seen_again_keeps_its_first_time_and_moves_its_last(
+    store: Store,
+) -> None:
+    again = replace(SEEN, first_at=LATER, last_at=LATER)
+    other = replace(again, served=ServedModel("m-2"), last_at=LATER + timedelta(1))
+    with store.write() as tx:
+        tx.sightings.note([SEEN])
+        tx.sightings.note([other, again, replace(SEEN, target="t_2")])
+        tx.sightings.note([SEEN])
+
+    with store.read() as tx:
+        assert list(tx.sightings.for_target("t_1")) == [other, replace(SEEN, last_at=LATER)]
+        assert list(tx.sightings.for_target("t_3")) == []
+
+
+def test_a_provider_that_invents_names_fills_nothing(store: Store) -> None:
+    with store.write() as tx:
+        for n in range(3 * MAX_SIGHTINGS):
+            at = NOW + timedelta(seconds=n)
+            tx.sightings.note([Sighting("t_1", ServedModel(f"m-{n}"), at, at)])
+        long_name = ServedModel("x\0" * 500, "\ud800")
+        tx.sightings.note([replace(SEEN, target="t_2", served=long_name)])
+        tx.sightings.note([replace(SEEN, target="t_3", served=ServedModel(""))])
+
+    with store.read() as tx:
+        newest = [sighting.served.model for sighting in tx.sightings.for_target("t_1")]
+        (long,) = tx.sightings.for_target("t_2")
+        assert not tx.sightings.for_target("t_3")
+    assert newest == [f"m-{n}" for n in reversed(range(2 * MAX_SIGHTINGS, 3 * MAX_SIGHTINGS))]
+    assert len(long.served.model) == 200
