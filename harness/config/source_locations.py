@@ -47,7 +47,7 @@ class Document:
 
     @contextmanager
     def at(self, *path: str | int) -> Iterator[None]:
-        """Raises ConfigError with this place for an InputError in the block."""
+        """Turns an InputError of the block into a ConfigError with this place."""
         try:
             yield
         except InputError as error:
