@@ -21,7 +21,6 @@ from harness.domain.routing.capabilities import Endpoint, missing_capabilities
 from harness.domain.routing.table import Arm
 from harness.domain.routing.target import Price
 from harness.domain.shadow.pairs import (
-    AnswerFigures,
     PairSide,
     compare_pair,
     is_mirrored,
@@ -330,10 +329,8 @@ def _side(request: ClientRequest, answer: _ShadowAnswer, price: Price | None) ->
     if answer.answer is not None:
         endpoint = request.endpoint.value
         content = build_transcript(endpoint, request.text, answer.answer, stream=request.stream)
-    return PairSide(
-        content,
-        AnswerFigures(answer.ms, answer.usage.output_tokens, _cost(price, answer.usage)),
-    )
+    usage = answer.usage
+    return PairSide(content, answer.ms, usage.output_tokens, _cost(price, usage))
 
 
 def _cost(price: Price | None, usage: TokenUsage) -> float:

@@ -11,6 +11,7 @@ from harness.control.canary import audit, decision, operations
 from harness.domain.canary.rollout import ActionKind, RolloutSignal
 from harness.domain.errors import InputError, NotFound, SignatureInvalid
 from harness.domain.operations.audit import AuditEvent
+from harness.gate.online.rollout_action import RolloutAction
 from harness.store.store import Store
 from tests.support.control.control_plane import BEN, SECRET, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
@@ -69,7 +70,7 @@ def test_a_rollback_and_a_persons_hand_keep_their_inputs_too(world: SmallInstall
     assert audit.replay_action(world.context(), found["canary.pause"].number).agrees
     harm = audit.replay_action(world.context(), found["canary.harm"].number)
     assert harm.agrees
-    assert harm.decided
+    assert isinstance(harm.decided, RolloutAction)
     assert harm.decided.signal is RolloutSignal.HARM
 
 

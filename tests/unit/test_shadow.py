@@ -9,7 +9,6 @@ from harness.domain.errors import InputError
 from harness.domain.routing.table import Canary, Route, RouteSettings
 from harness.domain.routing.target import Target
 from harness.domain.shadow.pairs import (
-    AnswerFigures,
     PairSide,
     compare_pair,
     end_reason,
@@ -69,7 +68,7 @@ TOOL = {
 
 def side(answer: dict[str, object] | None, ms: float = 10.0, **asked: object) -> PairSide:
     content = None if answer is None else {"messages": [], "answer": answer, **asked}
-    return PairSide(content, AnswerFigures(ms, 5, 0.001))
+    return PairSide(content, ms, 5, 0.001)
 
 
 def calling(arguments: str, name: str = "find") -> dict[str, object]:

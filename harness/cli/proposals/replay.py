@@ -18,7 +18,6 @@ from harness.control.evals import verdict_replay
 from harness.control.evals.verdict_replay import OtherTerms, ReplayedVerdict
 from harness.control.serialize import to_plain
 from harness.control.shadow import stage_audit
-from harness.control.shadow.stage_audit import ReplayedShadow
 from harness.domain.errors import InputError
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.evals.verdict import Verdict
@@ -66,20 +65,34 @@ def replay(
 
 def _replay_action(session: Session, number: int) -> bool:
     """Whether it came out the same."""
-    if stage_audit.has_inputs(session.context, number):
-        of_shadow = stage_audit.replay_stage(session.context, number)
-        _print_shadow(session, of_shadow)
-        return of_shadow.agrees
-    action = audit.replay_action(session.context, number)
-    _print_action(session, action)
-    return action.agrees
+    is_shadow = stage_audit.has_inputs(session.context, number)
+    replay_event = stage_audit.replay_stage if is_shadow else audit.replay_action
+    again = replay_event(session.context, number)
+    event, decided = again.event, again.decided
+    at, count = f"{timestamp(event.at)} UTC", f"{again.count:,}"
+    document = {"event": event.number, "action": event.action, "decided": to_plain(decided)}
+    facts = [
+        ("action", f"{event.action}, event {event.number}, by {event.actor}"),
+        ("of", f"{event.subject}, rollout {again.about}, {at}"),
+        ("said", event.details.get("reason", "")),
+        ("evidence", decided.reason if decided else "cannot be decided again"),
+    ]
+    if is_shadow:
+        facts[1] = ("of", f"proposal {again.about}, {at}")
+        document |= {"proposal": again.about, "pairs": again.count}
+        facts, source = [*facts, ("pairs", count)], "figures that the event keeps"
+    else:
+        document |= {"rollout": again.about, "blocks": again.count}
+        facts, source = [*facts, ("blocks", count)], "blocks that are stored"
+    _print_again(session, document, facts, again, f", from the {source}")
+    return again.agrees
 
 
 def _print_again(
     session: Session,
     document: dict[str, object],
     facts: Sequence[tuple[str, object]],
-    again: ReplayedVerdict | ReplayedAction | ReplayedShadow,
+    again: ReplayedVerdict | ReplayedAction,
     same: str,
 ) -> None:
     """Prints a decision that was made again. same: what it means that nothing differs."""
@@ -114,46 +127,6 @@ def _print_replayed(session: Session, verdict: ReplayedVerdict) -> None:
         verdict,
         "; and its pairs are what the stored samples say",
     )
-
-
-def _print_action(session: Session, action: ReplayedAction) -> None:
-    event = action.event
-    of = f"{event.subject}, rollout {action.rollout}, {timestamp(event.at)} UTC"
-    _print_again(
-        session,
-        {**_plain(action), "rollout": action.rollout, "blocks": action.blocks},
-        [*_event_facts(action, of), ("blocks", f"{action.blocks:,}")],
-        action,
-        ", from the blocks that are stored",
-    )
-
-
-def _print_shadow(session: Session, shadow: ReplayedShadow) -> None:
-    of = f"proposal {shadow.proposal}, {timestamp(shadow.event.at)} UTC"
-    _print_again(
-        session,
-        {**_plain(shadow), "proposal": shadow.proposal, "pairs": shadow.pairs},
-        [*_event_facts(shadow, of), ("pairs", f"{shadow.pairs:,}")],
-        shadow,
-        ", from the figures that the event keeps",
-    )
-
-
-def _plain(again: ReplayedAction | ReplayedShadow) -> dict[str, object]:
-    event, decided = again.event, to_plain(again.decided)
-    return {"event": event.number, "action": event.action, "decided": decided}
-
-
-def _event_facts(
-    again: ReplayedAction | ReplayedShadow, of: str
-) -> Sequence[tuple[str, object]]:
-    event, decided = again.event, again.decided
-    return [
-        ("action", f"{event.action}, event {event.number}, by {event.actor}"),
-        ("of", of),
-        ("said", event.details.get("reason", "")),
-        ("evidence", decided.reason if decided else "cannot be decided again"),
-    ]
 
 
 def _print_what_if(decision: str, verdict: Verdict | None, *, as_json: bool) -> None:

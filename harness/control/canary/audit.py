@@ -4,7 +4,7 @@ hashes of policy and blocks. `replay_action` decides an event's action anew from
 blocks, and lists what differs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -20,6 +20,8 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.audit import AuditEvent
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_action import RolloutAction
+from harness.gate.shadow_stage import ShadowStageDecision
+from harness.store.transaction import Transaction
 
 # What the evidence asks for by itself; the others come from people or from the proof.
 _OF_EVIDENCE: Final = frozenset(
@@ -37,19 +39,54 @@ PROMOTED: Final = "canary.promote"
 
 @dataclass(frozen=True, slots=True)
 class ReplayedAction:
-    """Holds a stored decision about a canary beside the same decision made again."""
+    """Holds a stored decision about a canary, or about the shadow before it, beside the same
+    decision made again.
+    """
 
     event: AuditEvent
-    rollout: str
-    stored_sha256: str  # stored_sha256, again_sha256: of the whole decision, in canonical form
-    again_sha256: str
-    blocks: int  # that it was decided from
-    decided: RolloutAction | None  # the decision, None when it cannot be made again
+    about: str  # the id of the rollout, or of the shadow's proposal
+    count: int  # how many blocks, or pairs of a shadow, it was decided from
     differences: tuple[str, ...]  # what does not agree, in words; empty when all does
+    again_sha256: str = ""  # of the whole decision, in canonical form
+    # The decision, None when it cannot be made again.
+    decided: RolloutAction | ShadowStageDecision | None = None
+
+    @property
+    def stored_sha256(self) -> str:
+        return str(self.event.details["decided_sha256"])
 
     @property
     def agrees(self) -> bool:
         return not self.differences
+
+    def decide_again(
+        self, what: str, decide: Callable[[], RolloutAction | ShadowStageDecision]
+    ) -> "ReplayedAction":
+        """Makes the decision. what: it is made from, in words."""
+        try:
+            decided = decide()
+            again = digest(to_plain(decided))
+        except (SwapgateError, ValueError) as error:
+            return replace(self, differences=(*self.differences, str(error)))
+        same = again == self.stored_sha256
+        told = () if same else (f"{what} another decision than the stored one",)
+        differences = (*self.differences, *told)
+        return replace(self, differences=differences, again_sha256=again, decided=decided)
+
+
+def load_event(tx: Transaction, number: int) -> AuditEvent:
+    """Loads an audit event. Raises NotFound."""
+    event = tx.audit.get(number)
+    if event is None:
+        raise NotFound(f"the audit log has no event {number}; `swapgate audit tail` lists")
+    return event
+
+
+def list_breaks(tx: Transaction, number: int) -> list[str]:
+    """Says where the audit log is broken at or before an event."""
+    broken = tx.audit.first_break()
+    is_broken = broken is not None and broken <= number
+    return [f"the audit log is broken at event {broken}"] if is_broken else []
 
 
 def decision_inputs(unit: RolloutUnit, action: RolloutAction | None) -> dict[str, object]:
@@ -106,37 +143,26 @@ def replay_action(ctx: Context, number: int) -> ReplayedAction:
     number: of its audit event. Raises NotFound, InputError for an event that has no inputs.
     """
     with ctx.store.read() as tx:
-        event = tx.audit.get(number)
-        if event is None:
-            raise NotFound(f"the audit log has no event {number}; `swapgate audit tail` lists")
+        event = load_event(tx, number)
         inputs = event.details.get("inputs")
         if not event.action.startswith("canary.") or not isinstance(inputs, Mapping):
             raise InputError(
                 f"event {number} ({event.action}) keeps no inputs of a canary's decision; "
                 "`swapgate canary explain ROUTE` lists those that do"
             )
-        broken = tx.audit.first_break()
+        differences = list_breaks(tx, number)
         rollout = tx.rollouts.get(str(event.details["rollout"]))
         stored = tx.observations.blocks(rollout.id)
-    differences = []
-    if broken is not None and broken <= number:
-        differences.append(f"the audit log is broken at event {broken}")
     blocks = _until(stored, int(inputs["last_block"]))
     differences += _input_differences(inputs, rollout, blocks)
-    before, after, decided = str(event.details["decided_sha256"]), "", None
-    try:
-        seen, at = _rollout_before(rollout, inputs), _time(inputs["at"])
-        decided = decide_action(seen, blocks, at)
-        after = digest(to_plain(decided))
-    except (SwapgateError, ValueError) as error:
-        differences.append(str(error))
-    if after and after != before:
-        differences.append("the stored blocks give another decision than the stored one")
-    if decided is not None:
-        differences += _unasked_move(event, decided)
-    return ReplayedAction(
-        event, rollout.id, before, after, len(blocks), decided, tuple(differences)
+    again = ReplayedAction(event, rollout.id, len(blocks), tuple(differences)).decide_again(
+        "the stored blocks give",
+        lambda: decide_action(_rollout_before(rollout, inputs), blocks, _time(inputs["at"])),
     )
+    if not isinstance(again.decided, RolloutAction):
+        return again
+    unasked = _unasked_move(event, again.decided)
+    return replace(again, differences=(*again.differences, *unasked))
 
 
 def _input_differences(

@@ -4,17 +4,17 @@ event shows tampering.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
+from harness.control.canary.audit import ReplayedAction, list_breaks, load_event
 from harness.control.context import Context
 from harness.control.serialize import to_plain
 from harness.control.shadow import shadows
 from harness.domain.content_hash import digest
-from harness.domain.errors import InputError, NotFound, SwapgateError
+from harness.domain.errors import InputError
 from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.audit import AuditEvent
 from harness.domain.proposals.policy import ShadowStagePolicy
 from harness.domain.proposals.proposal import Proposal, ProposalEvent
 from harness.gate.shadow_stage import (
@@ -33,23 +33,6 @@ _DONE: Final = {
     f"proposal.{ProposalEvent.SHADOWED.value}": ShadowMove.OPEN,
     f"proposal.{ProposalEvent.HARM.value}": ShadowMove.REJECT,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayedShadow:
-    """Holds a stored decision about a shadow stage beside the same decision made again."""
-
-    event: AuditEvent
-    proposal: str
-    stored_sha256: str  # stored_sha256, again_sha256: of the whole decision, in canonical form
-    again_sha256: str
-    pairs: int  # that it was decided from
-    decided: ShadowStageDecision | None  # the decision, None when it cannot be made again
-    differences: tuple[str, ...]  # what does not agree, in words; empty when all does
-
-    @property
-    def agrees(self) -> bool:
-        return not self.differences
 
 
 def decision_inputs(
@@ -72,53 +55,38 @@ def decision_inputs(
 def has_inputs(ctx: Context, number: int) -> bool:
     """Whether the audit event is a decision on a shadow before a canary. Raises NotFound."""
     with ctx.store.read() as tx:
-        return KEY in _event(tx, number).details
+        return KEY in load_event(tx, number).details
 
 
-def replay_stage(ctx: Context, number: int) -> ReplayedShadow:
+def replay_stage(ctx: Context, number: int) -> ReplayedAction:
     """Decides again, from what an audit event keeps. Raises NotFound, InputError for one
     without inputs.
     """
     with ctx.store.read() as tx:
-        event = _event(tx, number)
+        event = load_event(tx, number)
         inputs = event.details.get(KEY)
         if not isinstance(inputs, Mapping):
             raise InputError(f"event {number} ({event.action}) keeps no inputs of a shadow")
-        broken = tx.audit.first_break()
         named = event.details.get("proposal") or event.subject.removeprefix("proposal ")
         proposal = tx.proposals.get(str(named))
-        differences = []
-        if broken is not None and broken <= number:
-            differences.append(f"the audit log is broken at event {broken}")
         state = _stage_state(inputs["seen"])
-        differences += _fewer(ctx, tx, proposal, state)
+        differences = [*list_breaks(tx, number), *_fewer(ctx, tx, proposal, state)]
     policy = proposal.policy.canary.shadow
-    before, after, decided = str(event.details["decided_sha256"]), "", None
     if policy is None or digest(to_plain(policy)) != inputs["policy_sha256"]:
         differences.append("the proposal's stored policy is not the one that it was decided by")
-    if policy is not None:
-        try:
-            decided = decide_shadow_stage(policy, state)
-            after = digest(to_plain(decided))
-        except (SwapgateError, ValueError) as error:
-            differences.append(str(error))
-    if after and after != before:
-        differences.append("what was seen gives another decision than the stored one")
-    wanted = _DONE.get(event.action)
-    if decided is not None and event.actor == SYSTEM.name and decided.move is not wanted:
-        did = wanted.value if wanted else event.action
-        value = decided.move.value
-        differences.append(f"what was done is {did}, and what was seen asks for {value}")
-    return ReplayedShadow(
-        event, proposal.id, before, after, state.pairs, decided, tuple(differences)
+    again = ReplayedAction(event, proposal.id, state.pairs, tuple(differences))
+    if policy is None:
+        return again
+    again = again.decide_again(
+        "what was seen gives", lambda: decide_shadow_stage(policy, state)
     )
-
-
-def _event(tx: Transaction, number: int) -> AuditEvent:
-    event = tx.audit.get(number)
-    if event is None:
-        raise NotFound(f"the audit log has no event {number}; `swapgate audit tail` lists")
-    return event
+    wanted, decided = _DONE.get(event.action), again.decided
+    is_ours = event.actor == SYSTEM.name
+    if is_ours and isinstance(decided, ShadowStageDecision) and decided.move is not wanted:
+        did = wanted.value if wanted else event.action
+        asked = f"what was done is {did}, and what was seen asks for {decided.move.value}"
+        again = replace(again, differences=(*again.differences, asked))
+    return again
 
 
 def _stage_state(kept: Mapping[str, Any]) -> ShadowStageState:

@@ -42,21 +42,14 @@ class CheckSides(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerFigures:
-    """Holds the figures of one side of a pair."""
-
-    ms: float  # to the whole answer, of a stream to its first output
-    output_tokens: int
-    cost_usd: float
-
-
-@dataclass(frozen=True, slots=True)
 class PairSide:
     """Holds one side of a shadow pair: the incumbent's or the candidate's."""
 
     # The request and this side's answer to it; None where it gave none.
     content: Mapping[str, Any] | None
-    measured: AnswerFigures
+    ms: float  # to the whole answer, of a stream to its first output
+    output_tokens: int
+    cost_usd: float
 
 
 def compare_pair(
@@ -77,11 +70,11 @@ def compare_pair(
     sums: dict[str, float] = {}
     for name, side in (("incumbent", incumbent), ("candidate", candidate)):
         text = _text(side.content or {})
-        sums[f"{name}.ms"] = side.measured.ms
-        sums[f"{name}.output_tokens"] = float(side.measured.output_tokens)
+        sums[f"{name}.ms"] = side.ms
+        sums[f"{name}.output_tokens"] = float(side.output_tokens)
         sums[f"{name}.characters"] = float(len(text))
-        sums[f"{name}.paired_usd"] = side.measured.cost_usd
-    if candidate.measured.ms > incumbent.measured.ms:
+        sums[f"{name}.paired_usd"] = side.cost_usd
+    if candidate.ms > incumbent.ms:
         counts["slower"] = 1
     one, other = (_text(side.content or {}) for side in (incumbent, candidate))
     sums[SIMILARITY] = word_similarity(one, other)
