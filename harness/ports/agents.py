@@ -30,8 +30,6 @@ class ModelCalls(Protocol):
         """
         ...
 
-    async def aclose(self) -> None: ...
-
 
 class ToolRuntime(Protocol):
     """Runs tools on the server. Belongs to one event loop."""

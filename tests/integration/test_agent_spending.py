@@ -60,8 +60,6 @@ class Answering:
         served = ServedBy("", "chat", "sim/base")
         return ModelCallAnswer("hi", "stop", served, usage=self.usage)
 
-    async def aclose(self) -> None: ...
-
 
 @pytest.fixture
 def ctx(world: SmallInstallation) -> Context:

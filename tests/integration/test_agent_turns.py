@@ -247,8 +247,6 @@ class Answering:
         text = str(request.messages[-1].content)
         return ModelCallAnswer(text, "stop", ServedBy("", "chat", "sim/base"))
 
-    async def aclose(self) -> None: ...
-
 
 async def start(
     runner: TurnRunner,

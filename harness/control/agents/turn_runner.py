@@ -246,7 +246,7 @@ class TurnRunner:
             if id_ in self._runs:
                 self._runs[id_].cancel()
         await run_unit(lambda: turns.interrupt_lapsed(self._ctx, self._owner))
-        await run_unit(self._spending.refresh)
+        await run_unit(self._spending.meter.refresh)
 
     async def close(self, drain_s: float) -> None:
         """Begins no turn any more, gives those that run this long, and interrupts the rest."""
