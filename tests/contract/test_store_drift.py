@@ -68,61 +68,41 @@ def watching(store: Store) -> Store:
     return store
 
 
-def test_a_watch_and_its_checks_come_back_as_they_were(watching: Store) -> None:
-    with watching.write() as tx:
-        assert tx.drift.end(ENDED)
-        assert tx.drift.start(replace(CHECK, number=1, run="r_2"))
-    with watching.read() as tx:
-        assert tx.drift.watches() == [WATCH]
-        assert tx.drift.checks("dw_1") == [ENDED, replace(CHECK, number=1, run="r_2")]
-        assert tx.drift.checks("dw_9") == []
-
-
-def test_a_target_and_suite_has_one_open_watch(watching: Store) -> None:
+def test_a_target_and_suite_has_one_open_watch_which_stays_as_it_was_closed(
+    watching: Store,
+) -> None:
     second = replace(WATCH, id="dw_2", opened_at=LATER)
+    closed = replace(WATCH, state=DriftWatchState.CLOSED, closed_at=LATER)
     with watching.write() as tx:
+        assert tx.drift.watches() == [WATCH]
         assert not tx.drift.open(second)
         assert tx.drift.open(replace(second, id="dw_3", target=NEW.id))
-        closed = replace(WATCH, state=DriftWatchState.CLOSED, closed_at=LATER)
+        assert tx.drift.save(replace(WATCH, state=DriftWatchState.DRIFTED))
         assert tx.drift.save(closed)
+        assert not tx.drift.save(WATCH)
+        assert not tx.drift.save(replace(WATCH, id="dw_9"))
         assert tx.drift.open(second)
 
     with watching.read() as tx:
         assert [watch.id for watch in tx.drift.watches()] == ["dw_2", "dw_3", "dw_1"]
         assert [watch.id for watch in tx.drift.open_watches()] == ["dw_2", "dw_3"]
-
-
-def test_a_closed_watch_stays_as_it_is(watching: Store) -> None:
-    closed = replace(WATCH, state=DriftWatchState.CLOSED, closed_at=LATER)
-    with watching.write() as tx:
-        assert tx.drift.save(replace(WATCH, state=DriftWatchState.DRIFTED))
-        assert tx.drift.save(closed)
-        assert not tx.drift.save(WATCH)
-        assert not tx.drift.save(replace(WATCH, id="dw_9"))
-
-    with watching.read() as tx:
-        assert tx.drift.watches() == [closed]
-
-
-def test_a_run_is_a_checks_while_the_check_goes_on(watching: Store) -> None:
-    with watching.write() as tx:
-        assert tx.drift.is_checking(RUN.id)
-        assert not tx.drift.is_checking("r_2")
-        assert tx.drift.end(ENDED)
-        assert not tx.drift.is_checking(RUN.id)
+        assert tx.drift.watches()[2] == closed
 
 
 def test_a_watch_has_one_running_check_and_it_ends_once(watching: Store) -> None:
     second = replace(CHECK, number=1, run="r_2")
     with watching.write() as tx:
+        assert (tx.drift.is_checking(RUN.id), tx.drift.is_checking("r_2")) == (True, False)
         assert not tx.drift.start(second)
         assert tx.drift.end(ENDED)
+        assert not tx.drift.is_checking(RUN.id)
         assert not tx.drift.end(replace(ENDED, message="another"))
         assert not tx.drift.start(replace(CHECK, run="r_2"))
         assert tx.drift.start(second)
 
     with watching.read() as tx:
         assert tx.drift.checks("dw_1") == [ENDED, second]
+        assert tx.drift.checks("dw_9") == []
 
 
 def test_the_database_refuses_what_makes_no_sense(watching: Store) -> None:
