@@ -94,7 +94,6 @@ def _read_table(file: Path, changed_at: float) -> Catalogue:
 
 
 def table_file() -> Path | None:
-    """Finds the file of litellm's table; None where there is none."""
     spec = find_spec("litellm")
     if spec is None or spec.origin is None:
         return None

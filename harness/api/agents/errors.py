@@ -54,8 +54,6 @@ _TYPES: Final[Mapping[int, str]] = {
 
 
 class ErrorAnswer(Response):
-    """An error in OpenAI's shape."""
-
     media_type = "application/json"
 
     def __init__(

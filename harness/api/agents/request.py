@@ -25,8 +25,6 @@ from harness.ports.agents import ToolRuntime
 
 @dataclass(frozen=True)
 class AgentsRequest:
-    """Who asks, and what a handler needs."""
-
     client: AgentsClient
     installation: Installation
     turns: TurnRunner
@@ -69,13 +67,9 @@ class AgentsRequest:
         return kept_response(kept, is_replay=is_replay)
 
     def require_agent(self, id_: str) -> Agent:
-        """Loads an agent that the client sees. Raises NotFound."""
         return agents.load_agent(self.ctx, self.client, id_)
 
     def require_session(self, agent: str, id_: str) -> AgentSession:
-        """Loads a session of an agent that the client sees. Raises NotFound, of the agent
-        first.
-        """
         self.require_agent(agent)
         return sessions.load_session(self.ctx, self.client, agent, id_)
 

@@ -60,7 +60,6 @@ class RouterModelCalls:
         request: ModelCallRequest,
         on_piece: Callable[[AnswerPiece], None] | None = None,
     ) -> ModelCallAnswer:
-        """The whole answer. on_piece: gets each piece as it comes."""
         channel = _SignedChannel(self._channel, request, self._secret, self._clock)
         client = ChannelClient(channel, self._clock)
         try:

@@ -33,7 +33,6 @@ class ServerTools:
         self._runtimes = list(runtimes)
 
     def add(self, runtime: ToolRuntime) -> None:
-        """Behind those that are here: spawning sub-tasks takes turns, which take tools."""
         self._runtimes.append(runtime)
 
     def has(self, tool: AgentTool) -> bool:
@@ -59,7 +58,6 @@ class ServerTools:
 
 
 def open_agents(config: Path | None) -> Installation:
-    """The installation, for a process that serves agents. Raises ConfigError."""
     telemetry.configure()
     return open_installation(config)
 

@@ -26,8 +26,6 @@ DELETED: Final = "its agent was deleted"
 
 @dataclass(frozen=True, slots=True)
 class AgentSpec:
-    """What an agent is to be."""
-
     name: str
     model: ModelChoice
     description: str = ""
@@ -67,9 +65,7 @@ def create_agent(
 
 
 def load_agent(ctx: Context, client: AgentsClient, id_: str) -> Agent:
-    """Loads an agent. Raises NotFound for a deleted one, too, and for one that the client does
-    not see.
-    """
+    """Loads an agent. Raises NotFound for one that is deleted, or that another client owns."""
     with ctx.store.read() as tx:
         return client.find_agent(tx, id_)
 
@@ -122,8 +118,8 @@ def change_agent(
 def _is_to_allow(
     ctx: Context, tx: Transaction, agent: Agent, named: ModelChoice, former: ModelChoice | None
 ) -> bool:
-    """Whether a change names a model that the agent may not use yet, or not any more: one whose
-    consent is over is named again. What the change leaves alone is the same object.
+    """Whether a change names a model without a grant in force. A model that the change leaves
+    alone is the same object.
     """
     if named is former:
         return False
@@ -265,7 +261,6 @@ def revoke_grant(ctx: Context, actor: Actor, id_: str, reason: str = "") -> Agen
 
 
 def end_grants(ctx: Context, grants: Sequence[AgentGrant], reason: str) -> None:
-    """Revoke grants that open nothing any more."""
     with ctx.store.write() as tx:
         for grant in grants:
             tx.agent_grants.revoke(grant.id, ctx.clock.now())

@@ -52,7 +52,6 @@ class AutoCandidate:
     fault: str = ""  # why it cannot answer this message, in words; empty if it can
 
     def reaches(self, floor: float) -> bool:
-        """Whether it may answer, and is known to be good enough."""
         return bool(self.evidence) and not self.fault and _number(self.low) >= floor
 
     @property
@@ -62,8 +61,6 @@ class AutoCandidate:
 
 @dataclass(frozen=True, slots=True)
 class AutoChoice:
-    """Who answers, and why."""
-
     chosen: AutoCandidate
     reason: str  # one sentence, without the target's name
     is_incumbent: bool = True
@@ -97,12 +94,11 @@ def choose_target(
 
 
 def keep_incumbent(incumbent: AutoCandidate, reason: str) -> AutoChoice:
-    """Chooses the incumbent. reason: why nothing else is chosen."""
     return AutoChoice(incumbent, f"the incumbent: {reason}")
 
 
 def _number(value: float | None) -> float:
-    """Below everything for what is missing, no number, or without bounds."""
+    """Sorts a missing or infinite value below every other."""
     return value if value is not None and math.isfinite(value) else -math.inf
 
 
@@ -113,8 +109,6 @@ LEAST_LEFT: Final = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class AutoRequest:
-    """What is to be answered."""
-
     agent: Agent
     route: Route
     messages: Sequence[SessionMessage]  # of the session, with the one that asks
@@ -175,7 +169,6 @@ class AutoTargets:
     def _candidates(
         self, ctx: Context, tx: Transaction, request: AutoRequest
     ) -> tuple[AutoCandidate, list[AutoCandidate]]:
-        """The incumbent, and the fallbacks."""
         evidence = tx.routing.evidence(request.route.name)
         targets, providers = tx.routing.targets(), tx.providers.all()
         own = targets[request.route.incumbent]
@@ -286,7 +279,6 @@ def _evidence_of(grant: AgentGrant) -> str:
 
 
 def _list_grants(tx: Transaction, request: AutoRequest) -> Sequence[AgentGrant]:
-    """Those of the agent's `auto` on this route that nobody has revoked."""
     return [
         grant
         for grant in tx.agent_grants.not_revoked(agent=request.agent.id)
@@ -311,7 +303,6 @@ def _find_grant(
 
 
 def _grant(ctx: Context, request: AutoRequest, choice: AutoChoice) -> AgentGrant:
-    """Raises ConfigError where this process has no key of control's."""
     now, chosen = ctx.clock.now(), choice.chosen
     longest = now + LASTS
     grant = AgentGrant(

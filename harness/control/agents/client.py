@@ -44,7 +44,6 @@ class AgentsClient:
         return f"principal:{self.actor.principal if self.actor else ''}"
 
     def sees(self, agent: Agent) -> bool:
-        """A data key sees its own agents, this machine those of no key, a person all."""
         if self.key is not None:
             return agent.owner_key == self.key
         return not (self.is_open and agent.owner_key is not None)
@@ -62,16 +61,12 @@ class AgentsClient:
         return agent
 
     def require_write(self) -> None:
-        """Checks that the client may change things. Raises NotAllowed for a person who may only
-        look.
-        """
+        """Raises NotAllowed for a person who may only look."""
         if self.actor is not None:
             self.actor.require(Role.PROPOSER)
 
     def require_route(self, route: str) -> None:
-        """Checks that the client may use a route. Raises NotAllowed for one that the data key
-        does not open.
-        """
+        """Raises NotAllowed for a route that the data key does not open."""
         if self.routes and route not in self.routes:
             raise NotAllowed(
                 f"model: this key does not open the route {route!r}; name another one",
@@ -79,13 +74,13 @@ class AgentsClient:
             )
 
     def require_person(self) -> Actor:
-        """Returns the person behind a management key. Raises NotAllowed for a data key."""
+        """Raises NotAllowed for a data key."""
         if self.actor is None:
             raise NotAllowed("a data key may not do that: send a management key")
         return self.actor
 
     def require_consent(self) -> Actor:
-        """Who may let an agent use a literal model. Raises NotAllowed for any other."""
+        """Returns the person who may consent to a literal model. Raises NotAllowed."""
         if self.actor is None:
             raise NotAllowed(
                 "model: a literal model has no proof for any route, so a person consents to "

@@ -113,8 +113,6 @@ class TurnListener:
 
 
 class Conversation:
-    """One turn of one session."""
-
     def __init__(
         self,
         ctx: Context,
@@ -264,7 +262,7 @@ class Conversation:
         )
 
     async def _run_tools(self, action: RunTools, left: TurnBounds) -> Observation:
-        """The calls run at the same time; their results are stored in the calls' order."""
+        """Runs the calls at the same time, and stores their results in the calls' order."""
         await self._record()
         begun = self._begun
         caller = ToolCaller(begun.agent.id, begun.session.id, begun.turn.id, left)
@@ -293,7 +291,6 @@ class Conversation:
             return ToolResult(call.id, reason, is_error=True)
 
     async def _record(self, results: Sequence[tuple[str, str]] = ()) -> None:
-        """Stores the answer, or the results of tools: the call's id and a text each."""
         answer = self._answer
         stored = await run_unit(
             lambda: turns.record_step(
@@ -355,7 +352,6 @@ class Conversation:
 
 
 def _is_refusal(error: CallFailed | None) -> bool:
-    """Whether what was sent is wrong, and not the model, the key or the moment."""
     return isinstance(error, CallRefused) and error.status in (
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

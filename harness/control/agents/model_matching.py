@@ -158,13 +158,11 @@ def model_capabilities(ctx: Context, provider: Provider, model: str) -> Capabili
 
 
 def _with_key(ctx: Context) -> frozenset[str]:
-    """Names of the providers that can be called."""
     known = credentials.list_credentials(ctx)
     return frozenset(provider.name for provider in known if not provider.lacks_key)
 
 
 def _newest_verdicts(tx: Transaction) -> Mapping[str, str]:
-    """By the candidate's id, in words."""
     newest: dict[str, str] = {}
     for verdict in tx.verdicts.list():
         text = f"{verdict.words} on {verdict.route}, {verdict.decided_at:%Y-%m-%d}"

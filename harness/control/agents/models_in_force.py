@@ -28,8 +28,6 @@ from harness.store.transaction import Transaction
 
 @dataclass(frozen=True, slots=True)
 class CallableModel:
-    """A model as it is asked."""
-
     name: str  # as the session has it
     route: str  # as the router names it
     provider: str  # that will most likely answer: the incumbent's
@@ -41,8 +39,6 @@ class CallableModel:
 
 @dataclass(frozen=True, slots=True)
 class ModelsInForce:
-    """What a turn may ask."""
-
     primary: CallableModel
     fallback: CallableModel | None = None  # None where the agent has none that may be asked
     providers: Mapping[str, Provider] = field(default_factory=dict, repr=False)  # for prices
@@ -126,6 +122,5 @@ def _find_literal(
 
 
 def _on_target(model: CallableModel, target: str, grant: str) -> CallableModel:
-    """Asked of this target alone, which the grant opens."""
     provider = target.partition("/")[0]
     return replace(model, route=literal_route_name(target), provider=provider, grant=grant)

@@ -25,8 +25,6 @@ CLOSED = "the session was closed"
 
 @dataclass(frozen=True, slots=True)
 class SessionSpec:
-    """What a session is to be."""
-
     user_id: str = ""
     metadata: Mapping[str, object] = field(default_factory=dict)
 
@@ -114,7 +112,9 @@ def _require_session(
 
 
 def close_session(ctx: Context, client: AgentsClient, agent: str, id_: str) -> AgentSession:
-    """Again changes nothing. Raises NotFound, NotAllowed."""
+    """Closes a session and all below it; a closed one stays as it is. Raises NotFound,
+    NotAllowed.
+    """
     client.require_write()
     with ctx.store.write() as tx:
         _require_session(tx, client, agent, id_)
@@ -136,7 +136,7 @@ def close_in_unit(ctx: Context, tx: Transaction, id_: str, reason: str) -> None:
 
 
 def end_turn_early(ctx: Context, tx: Transaction, id_: str, reason: str) -> None:
-    """Interrupt what runs in the session, which is locked, and close what it spawned."""
+    """Interrupts the turn of a locked session, and closes the sessions that it spawned."""
     for child in tx.sessions.children(id_):
         close_in_unit(ctx, tx, child, reason)
     running, now = tx.turns.running(id_), ctx.clock.now()

@@ -49,8 +49,6 @@ OUR_FAULT: Final = "the sub-task failed by a fault of Swapgate"
 
 @dataclass(frozen=True, slots=True)
 class _PlannedTasks:
-    """What is spawned, and for whom."""
-
     parent: AgentSession
     client: AgentsClient  # on whose behalf the sub-tasks run: whoever's agent it is
     tasks: Sequence[tuple[str, ModelChoice]]
@@ -157,7 +155,7 @@ class Spawner:
         return choice
 
     def _ask(self, planned: _PlannedTasks) -> ModelSwitchRequest | None:
-        """The request that a person has to approve before; None where nobody has to."""
+        """Asks a person for the models without a grant; None where each has one."""
         with self._ctx.store.read() as tx:
             missing = [
                 (task, choice)
@@ -186,7 +184,7 @@ class Spawner:
         return found is not None
 
     def _open(self, planned: _PlannedTasks) -> Sequence[AgentSession]:
-        """All children or none."""
+        """Opens all children, or none."""
         children = []
         with self._ctx.store.write() as tx:
             parent = tx.sessions.lock(planned.parent.id)

@@ -29,7 +29,7 @@ Block = Mapping[str, object]
 
 
 def with_question(ctx: Context, record: AlertRecord, message: AlertMessage) -> AlertMessage:
-    """The message as it is sent; unchanged where it asks nothing any more."""
+    """Adds the question to the message of a switch that still waits."""
     if record.kind is not AlertKind.MODEL_SWITCH or message.state is not Notified.RAISED:
         return message
     now = ctx.clock.now()

@@ -63,7 +63,6 @@ async def switch_model(ctx: Context, call: SwitchCall) -> dict[str, object]:
 
 
 def switch_answer(ctx: Context, request: ModelSwitchRequest) -> dict[str, object]:
-    """What became of a request so far."""
     state = request.state_at(ctx.clock.now())
     message = decision_text(request, state)
     if state is SwitchState.PENDING:
@@ -112,7 +111,6 @@ def _listed_model(model: ModelFigures) -> dict[str, object]:
 
 
 def list_providers(ctx: Context) -> dict[str, object]:
-    """Which providers are set up; never a value."""
     return {
         "providers": [
             {"provider": row.name, "kind": row.kind, "hasKey": row.has_value,
@@ -139,8 +137,6 @@ def build_switch_tool(ctx: Context, *, waits: bool = False) -> BuiltInTool:
 
 
 def build_credentials_tool(ctx: Context) -> BuiltInTool:
-    """`manage_credentials`: it lists, and does nothing else."""
-
     async def answer(arguments: Arguments, caller: ToolCaller) -> ToolAnswer:
         del caller  # all agents see the same
         if _text(arguments, "action") != LIST:

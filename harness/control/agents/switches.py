@@ -135,7 +135,6 @@ def _prepare(ctx: Context, tx: Transaction, spec: SwitchSpec) -> ModelSwitchRequ
 
 
 def _wanted_target(ctx: Context, tx: Transaction, agent: Agent, model: ModelChoice) -> Target:
-    """The literal model, or the route's incumbent. Raises NotAllowed, NotFound."""
     if model.is_literal:
         target = Target.from_name(model.target)
         agents.check_target_data_class(ctx, agent.data_class, target)
@@ -167,7 +166,6 @@ def _compare(
     wanted: Mapping[ModelChoice, Target],
     tasks: Sequence[tuple[str, str]],
 ) -> Mapping[str, object]:
-    """Both sides as a person sees them."""
     now_on = ModelFigures(session.model.text)
     if session.model.is_literal:
         now_on = load_figures(ctx, tx, Target.from_name(session.model.target))
@@ -213,7 +211,6 @@ def _asks_the_same(one: ModelSwitchRequest, other: ModelSwitchRequest) -> bool:
 
 
 def load_switch(ctx: Context, id_: str) -> ModelSwitchRequest:
-    """Loads a switch request. Raises NotFound."""
     with ctx.store.read() as tx:
         return tx.switch_requests.get(id_)
 

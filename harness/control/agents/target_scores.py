@@ -41,8 +41,6 @@ class TargetScore:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRuns:
-    """What was measured in several runs, together."""
-
     low: float | None
     input_tokens: float  # input_tokens, output_tokens: of one answer, in the mean
     output_tokens: float
@@ -52,8 +50,6 @@ class MeasuredRuns:
 
 @dataclass(frozen=True, slots=True)
 class ScoreTerms:
-    """What counts as a measurement."""
-
     pin: SuitePin  # of the suite as it is now
     served_pin: ServedPin  # what the providers must go on serving
     lasts: timedelta  # how long a measurement holds
@@ -109,7 +105,6 @@ class TargetScores:
 def _list_runs(
     ctx: Context, tx: Transaction, target: Target, terms: ScoreTerms
 ) -> Sequence[EvalRun]:
-    """Those that count, the newest first."""
     since = ctx.clock.now() - terms.lasts
     runs = tx.runs.of_suite(target.id, terms.pin.name, terms.pin.digest)
     return [

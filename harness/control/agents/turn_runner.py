@@ -48,8 +48,6 @@ LOOK_AGAIN_S: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class PostedMessage:
-    """A client's message to a session."""
-
     client: AgentsClient
     agent: str
     session: str
@@ -60,8 +58,6 @@ class PostedMessage:
 
 
 class TurnRun:
-    """A turn that runs here, for whoever listens."""
-
     def __init__(self, auto: str) -> None:
         self.auto = auto  # who answers for `auto`, and why; empty for any other model
         self._events: asyncio.Queue[TurnEvent | None] = asyncio.Queue()
@@ -147,7 +143,7 @@ class TurnRunner:
             raise
 
     def _find_kept(self, posted: PostedMessage) -> IdempotentAnswer | None:
-        """Whatever may be asked by now: the consent to the model may be over."""
+        """Finds the kept answer, also where the consent to the model is over."""
         self._load(posted)
         return turns.load_answer(self._ctx, posted.key) if posted.key else None
 
@@ -240,7 +236,7 @@ class TurnRunner:
             await asyncio.sleep(RENEW_S)
 
     async def renew_leases(self) -> None:
-        """Once. A turn that another process has ended is not gone on with."""
+        """Renews all leases once, and stops the turns that another process has ended."""
         ids = tuple(self._runs)
         for id_ in await run_unit(lambda: turns.renew(self._ctx, self._owner, ids)):
             if id_ in self._runs:

@@ -53,7 +53,6 @@ class TurnSpending:
         return taken
 
     def close(self) -> None:
-        """Stores the last costs."""
         with suppress(StoreUnavailable):
             self.meter.refresh()
 
@@ -112,9 +111,6 @@ class PaidCalls:
 
 
 def _find_targets(tx: Transaction, request: ModelCallRequest) -> Sequence[Target]:
-    """Finds all that may answer: the route's incumbent, candidate and fallbacks, or a literal
-    model alone.
-    """
     known = tx.routing.targets()
     route = tx.routing.table().routes.get(request.model)
     if route is not None:
@@ -124,7 +120,6 @@ def _find_targets(tx: Transaction, request: ModelCallRequest) -> Sequence[Target
 
 
 def _request_bytes(request: ModelCallRequest) -> int:
-    """About what is sent: no less than that."""
     said = [asdict(message) for message in request.messages]
     tools = [asdict(tool) for tool in request.tools]
     return len(

@@ -40,8 +40,6 @@ CUT_OFF: Final = "the process that answered ended before the answer did; send th
 
 @dataclass(frozen=True, slots=True)
 class BegunTurn:
-    """A turn with what it starts from."""
-
     turn: SessionTurn
     agent: Agent
     session: AgentSession
@@ -122,7 +120,6 @@ def _end_lapsed(ctx: Context, session: str) -> None:
 def _require_last(
     tx: Transaction, known: IdempotentAnswer, messages: Sequence[SessionMessage]
 ) -> None:
-    """Nothing came behind the turn, which may have broken off before its own first message."""
     last = messages[-1]
     if last.turn != known.turn and last.created_at >= tx.turns.get(known.turn).begun_at:
         raise Conflict(
@@ -142,7 +139,6 @@ def _open_calls(
 def _add(
     ctx: Context, tx: Transaction, turn: SessionTurn, role: MessageRole, **fields: Any
 ) -> SessionMessage:
-    """A message behind the last one."""
     message = SessionMessage(
         session=turn.session,
         position=tx.session_messages.last_position(turn.session) + 1,
@@ -252,7 +248,7 @@ def renew(ctx: Context, owner: TurnOwner, ids: Sequence[str]) -> tuple[str, ...]
 
 
 def interrupt(ctx: Context, turn: SessionTurn) -> bool:
-    """End the turn before its answer; whether it ran still."""
+    """Ends a running turn before its answer; False where it had ended."""
     return _interrupt(ctx, turn.session, lambda running: running.id == turn.id)
 
 

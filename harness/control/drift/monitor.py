@@ -188,7 +188,6 @@ def _record_result(
     watch: DriftWatch,
     checks: Sequence[DriftCheck],
 ) -> list[str]:
-    """The alerts of a check that has just ended, beside it."""
     check = checks[-1]
     if check.state is DriftCheckState.NOT_MEASURED:
         title = f"the drift watch could not measure {_target_name(tx, watch)}"
@@ -252,7 +251,6 @@ def _raise_alert(
     watch: DriftWatch,
     words: tuple[str, str],
 ) -> None:
-    """Raises an alert about a watch. words: title and text."""
     title, text = words
     about = watch.id
     alerts.raise_alert(ctx, tx, kind, about, subject=pair.subject, title=title, text=text)

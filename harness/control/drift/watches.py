@@ -64,7 +64,6 @@ def list_watched_pairs(ctx: Context, tx: Transaction) -> list[WatchedPair]:
 
 
 def find_open_watches(tx: Transaction) -> Mapping[tuple[str, str], DriftWatch]:
-    """Finds the open watches by target and suite."""
     return {(watch.target, watch.suite): watch for watch in tx.drift.open_watches()}
 
 

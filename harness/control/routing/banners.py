@@ -15,8 +15,6 @@ from harness.domain.routing.kill_switch import KillSwitch, SwitchSource
 
 @dataclass(frozen=True, slots=True)
 class Banner:
-    """Says one thing that is in force."""
-
     heading: str
     text: str
     docs_page: str = ""

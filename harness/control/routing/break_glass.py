@@ -34,8 +34,6 @@ from harness.store.transaction import Transaction
 
 @dataclass(frozen=True, slots=True)
 class BreakGlassRequest:
-    """Asks to let a target serve a route without proof."""
-
     route: str
     target: str  # a target id, or `provider/model`
     reason: str

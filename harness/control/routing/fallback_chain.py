@@ -40,8 +40,6 @@ def _expiry_notice(waiver: Waiver, name: str) -> alerts.AlertNotice:
 
 @dataclass(frozen=True, slots=True)
 class FallbackRequest:
-    """Describes an entry that somebody wants in a fallback chain."""
-
     target: str  # id or `provider/model`
     capable: bool = False
     waive: WaiverRequest | None = None

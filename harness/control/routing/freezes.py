@@ -129,8 +129,6 @@ def measure_frozen(ctx: Context, tx: Transaction, route: str, since: datetime) -
 
 @dataclass(frozen=True, slots=True)
 class FreezeRequest:
-    """Describes a freeze that somebody wants to set."""
-
     route: str | None  # None for all
     ends_at: datetime
     reason: str

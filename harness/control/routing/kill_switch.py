@@ -32,8 +32,6 @@ LONGEST = timedelta(days=365)
 
 @dataclass(frozen=True, slots=True)
 class SwitchRequest:
-    """Describes a kill switch that somebody wants to throw."""
-
     force: Force
     reason: str
     route: str | None = None  # None for all

@@ -69,12 +69,10 @@ class RouteOverview:
 
     @property
     def urgent(self) -> Sequence[RouteStatus]:
-        """Lists the routes that a person should read of before the others."""
         return [status for status in self.active if status.is_urgent(self.at)]
 
     @property
     def others(self) -> int:
-        """Counts the routes where nothing goes on."""
         return len(self.heads) - len(self.faults) - len(self.active)
 
 
@@ -147,7 +145,6 @@ def load_statuses(
 
 
 def load_status(ctx: Context, name: str) -> RouteStatus:
-    """Loads one route at a glance. Raises NotFound, SignatureInvalid."""
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
         now = _load_activity(tx, name)
@@ -185,7 +182,6 @@ def _load_states(
 def _load_targets(
     ctx: Context, routes_: Iterable[Route], now: CurrentActivity
 ) -> Mapping[str, Target]:
-    """Loads the targets of some routes and of their open proposals, by id."""
     wanted: set[str] = set()
     for route in routes_:
         wanted |= route.targets

@@ -172,7 +172,6 @@ class RouteStatus:
         return _RANKS.get(self.state, AT_REST)
 
     def is_urgent(self, now: datetime) -> bool:
-        """Tells whether a person should read of this route before the others."""
         return self.urgency(now) < URGENT_BELOW
 
     def is_at_rest(self, now: datetime) -> bool:
@@ -188,13 +187,11 @@ class RouteStatus:
 
     @property
     def changed_at(self) -> datetime | None:
-        """Returns when its newest canary ended or changed; None without one."""
         if self.rollback is not None:
             return self.rollback.at
         return self.last_rollout.updated_at if self.last_rollout else None
 
     def ended_ago(self, now: datetime) -> str:
-        """Says how long ago its newest canary ended or changed; empty without one."""
         return format_age(self.changed_at, now) if self.changed_at else ""
 
     def ended_recently(self, now: datetime) -> bool:

@@ -71,7 +71,7 @@ def list_override_violations(ctx: Context) -> list[str]:
 def _override_faults(
     ctx: Context, table: RoutingTable
 ) -> Iterator[tuple[str, str, SwapgateError]]:
-    """Route, the route that its override names, and the fault."""
+    """Yields a route, the route that its override names, and the fault."""
     carried = {name: route.settings.data_class for name, route in table.routes.items()}
     for name, route in sorted(table.routes.items()):
         overrides = route.settings.overrides
@@ -234,7 +234,6 @@ def roll_back(
 
 
 def _models(route: Route) -> tuple[str, str | None]:
-    """Names who serves, and in whose canary."""
     return route.incumbent, route.canary.target if route.canary is not None else None
 
 
@@ -297,7 +296,6 @@ def _standing(history: Sequence[RouteRecord]) -> list[str]:
 
 
 def describe_difference(older: RouteRecord, newer: RouteRecord) -> dict[str, tuple[str, str]]:
-    """Lists what differs between two versions of a route: field to (before, after)."""
     return _differing_fields(older.route, newer.route)
 
 

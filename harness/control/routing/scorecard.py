@@ -63,14 +63,12 @@ class RouteScorecard:
 
 
 def build_scorecard(ctx: Context, name: str) -> RouteScorecard:
-    """Builds a route's scorecard: scores, cost, failures and latency. Raises NotFound."""
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
         return _Figures(ctx, tx, [route], named=[name]).build(route)
 
 
 def build_scorecards(ctx: Context) -> Sequence[RouteScorecard]:
-    """Builds the scorecards of all routes, in order of their names."""
     with ctx.store.read() as tx:
         table = tx.routing.table().routes
         figures = _Figures(ctx, tx, table.values())

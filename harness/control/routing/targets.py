@@ -49,7 +49,6 @@ def register_target(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSee
 
 
 def require_provider(tx: Transaction, name: str) -> Provider:
-    """Returns a stored provider. Raises NotFound, naming those that there are."""
     found = tx.providers.all()
     if name not in found:
         listed = ", ".join(found) or "none"
@@ -67,7 +66,7 @@ def check_kind_stays(provider: Provider, kind: str | None) -> None:
 
 
 def provider_of(tx: Transaction, target: Target) -> Provider:
-    """Returns the provider of a target. Raises NotFound where it was removed."""
+    """Raises NotFound for a provider that was removed."""
     provider = tx.providers.all().get(target.provider)
     if provider is None:
         raise NotFound(
@@ -112,7 +111,6 @@ def put_provider(ctx: Context, actor: Actor, provider: Provider, reason: str = "
 
 
 def same(ctx: Context, known: Provider | None, wanted: Provider) -> bool:
-    """Tells whether two providers say the same, with their headers decrypted."""
     return known is not None and decrypt_headers(known, ctx.cipher) == decrypt_headers(
         wanted, ctx.cipher
     )

@@ -104,7 +104,6 @@ class TrafficReport:
 
     @property
     def failing(self) -> Sequence[RouteTraffic]:
-        """Lists the routes whose callers got errors."""
         return [traffic for traffic in self.routes if traffic.failed]
 
     @property

@@ -59,8 +59,6 @@ LEFT_OUT: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class ShadowRequest:
-    """Describes a shadow that somebody wants to start: its route, candidate and limits."""
-
     route: str
     candidate: str  # id or `provider/model`
     limits: ShadowLimits
@@ -284,7 +282,6 @@ def _record_shadow(
 
 
 def load_status(ctx: Context, route: str) -> ShadowStatus:
-    """Loads the status of a route's newest shadow. Raises NotFound."""
     with ctx.store.read() as tx:
         newest = tx.shadows.list(route=route, limit=1)
         if not newest:

@@ -109,8 +109,6 @@ class AgentTool:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """An agent as it is stored."""
-
     id: str  # `ag_…`
     name: str
     model: ModelChoice
@@ -133,8 +131,6 @@ class SessionState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AgentSession:
-    """One conversation with an agent."""
-
     id: str  # `se_…`
     agent: str
     model: ModelChoice  # in force for the next message

@@ -48,8 +48,6 @@ class IncomingMessage:
 
 @dataclass(frozen=True, slots=True)
 class MessageToolCall:
-    """A tool call of an assistant's message."""
-
     id: str
     name: str
     arguments: str  # JSON, as the model wrote it
@@ -58,8 +56,6 @@ class MessageToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ServedBy:
-    """Who answered a message."""
-
     model_requested: str = ""  # the model's name in force, as the session has it
     route: str = ""  # as the router named it
     target: str = ""  # `provider/model`
@@ -71,8 +67,6 @@ class ServedBy:
 
 @dataclass(frozen=True, slots=True)
 class MessageUsage:
-    """Tokens and money of one answer."""
-
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0  # of the input
@@ -84,8 +78,6 @@ REFUSED: Final = "refused"  # in `extra` of a failed message
 
 @dataclass(frozen=True, slots=True)
 class SessionMessage:
-    """One message of a session."""
-
     session: str
     position: int  # from 1, without gaps
     id: str  # `ms_…`

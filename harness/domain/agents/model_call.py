@@ -12,8 +12,6 @@ from harness.domain.agents.turn import OfferedTool, TurnBounds
 
 @dataclass(frozen=True, slots=True)
 class ModelCallRequest:
-    """What a session asks a model."""
-
     model: str  # as the router names it: a route, or `@provider/model`
     messages: tuple[ContextMessage, ...]
     agent: str
@@ -35,8 +33,6 @@ class AnswerPiece:
 
 @dataclass(frozen=True, slots=True)
 class ModelCallAnswer:
-    """A whole answer."""
-
     text: str
     finish_reason: str
     served: ServedBy
@@ -48,8 +44,6 @@ class ModelCallAnswer:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a tool of the server's answered."""
-
     call: str  # the id of the tool call
     content: str
     is_error: bool = False  # the model is told so

@@ -34,8 +34,6 @@ class MeasuredScore:
 
 @dataclass(frozen=True, slots=True)
 class ModelFigures:
-    """What is known of one model."""
-
     name: str  # `provider/model`
     price: Price | None = None  # None when unknown, which is never 0
     context_window: int | None = None  # tokens
@@ -66,7 +64,6 @@ class ModelFigures:
 
 
 def compared(now: ModelFigures, targets: Sequence[ModelFigures]) -> Mapping[str, object]:
-    """Both sides of a switch as JSON."""
     return {"now": asdict(now), "targets": [asdict(target) for target in targets]}
 
 
@@ -92,8 +89,6 @@ def _read(values: Mapping[str, Any]) -> ModelFigures:
 
 @dataclass(frozen=True, slots=True)
 class ModelUsage:
-    """What one model did."""
-
     target: str  # `provider/model`
     answers: int
     input_tokens: int

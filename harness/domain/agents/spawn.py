@@ -22,8 +22,6 @@ SHARE_OF_TIME: Final = 0.8
 
 @dataclass(frozen=True, slots=True)
 class SubTask:
-    """What one child session does."""
-
     task: str
     model: str = ""  # as the agent names it; empty for the session's own
 
@@ -38,8 +36,6 @@ class SubTaskStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SubTaskResult:
-    """How one ended."""
-
     status: SubTaskStatus
     model: str  # in force
     session: str = ""  # the child's id; empty where none was opened

@@ -24,8 +24,6 @@ NO_RESULT: Final = "Error: the tool's run was cut off; whether it had an effect 
 
 @dataclass(frozen=True, slots=True)
 class ContextMessage:
-    """A message as a model is shown it."""
-
     role: MessageRole
     content: Content = ""
     tool_calls: tuple[MessageToolCall, ...] = ()

@@ -26,8 +26,6 @@ MAX_CALL_ID: Final = 40
 
 @dataclass(frozen=True, slots=True)
 class OfferedTool:
-    """A tool as the model is told of it."""
-
     name: str
     description: str
     parameters: Mapping[str, object]  # JSON Schema of an object
@@ -46,8 +44,6 @@ class TurnBounds:
 
 @dataclass(frozen=True, slots=True)
 class TurnProgress:
-    """What a turn has used up, and what it waits for."""
-
     bounds: TurnBounds
     began_s: float  # began_s, now_s: of one clock that never jumps
     tools: tuple[OfferedTool, ...] = ()
@@ -68,8 +64,6 @@ class TurnBegun:
 
 @dataclass(frozen=True, slots=True)
 class ModelAnswered:
-    """A whole answer came."""
-
     usage: MessageUsage
     tool_calls: tuple[MessageToolCall, ...] = ()
 
@@ -135,7 +129,6 @@ Action = AskModel | RunTools | EndTurn | FailTurn
 def decide(
     state: TurnProgress, observation: Observation, now_s: float
 ) -> tuple[TurnProgress, Action]:
-    """The state after the observation, and what to do next."""
     match observation:
         case TurnBegun():
             return _ask(state, now_s)

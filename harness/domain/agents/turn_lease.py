@@ -40,8 +40,6 @@ class TurnOwner:
 
 @dataclass(frozen=True, slots=True)
 class SessionTurn:
-    """A turn as it is stored."""
-
     id: str  # `tu_…`
     session: str
     owner: str  # as `TurnOwner.text`
@@ -79,8 +77,6 @@ class IdempotencyKey:
 
 @dataclass(frozen=True, slots=True)
 class IdempotentAnswer:
-    """What became of a request with such a key."""
-
     key: IdempotencyKey
     created_at: datetime
     session: str = ""  # session, turn: that it set off; empty for a request without

@@ -39,8 +39,6 @@ _USER_CODE: Final = re.compile(r"[\x21-\x7e]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class _Reply:
-    """What an OAuth server answered."""
-
     status: int
     body: Mapping[str, object]  # its JSON object; empty for anything else
     host: str

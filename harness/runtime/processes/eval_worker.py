@@ -55,8 +55,6 @@ NOTE_EVERY = timedelta(seconds=5)
 
 @dataclass
 class EvalWorker:
-    """A worker process that takes eval runs by lease and stores their samples."""
-
     store: Store
     clock: Clock
     runner: EvalRunner

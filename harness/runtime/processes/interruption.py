@@ -19,8 +19,6 @@ LOOK_EVERY_S = 0.2
 
 @dataclass
 class Interruption:
-    """Says whether somebody ended the program."""
-
     ended: bool = False
 
     def note(self) -> None:
@@ -49,7 +47,6 @@ def interrupts(numbers: Sequence[signal.Signals] = ENDING) -> Iterator[Interrupt
 
 
 def wait_for_interrupt() -> None:
-    """Waits until somebody presses Ctrl-C."""
     with interrupts() as over:
         while not over.ended:
             time.sleep(LOOK_EVERY_S)

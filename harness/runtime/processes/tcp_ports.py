@@ -33,7 +33,6 @@ class _Connection(Protocol):
 
 
 def is_free(host: str, port: int) -> bool:
-    """Tells whether a server could listen on this host and port now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -60,7 +60,6 @@ class Agents(Records[Agent]):
         self._change(self._is(known.id), **self.record.write(known))
 
     def forget(self, before: datetime) -> int:
-        """Deletes the agents deleted before a time to which no row refers; returns how many."""
         return self._delete(agent.c.deleted_at < before, ~NAMED)
 
 
