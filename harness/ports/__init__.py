@@ -4,7 +4,7 @@ workers. Records have none: use cases import `harness.store.transaction` as it i
 
 # ruff: noqa: F403 - a list of names here would be a second place to change for each new one
 
-from harness.ports.agents import *
+from harness.domain.agents.model_call import *
 from harness.ports.evals import *
 from harness.ports.providers import *
 from harness.ports.world import *

@@ -17,7 +17,12 @@ from harness.api.agents.approvals import ApprovalPages
 from harness.app.installation import open_installation
 from harness.control.agents import agents, sessions, switches, turns
 from harness.control.agents.agents import AgentSpec
-from harness.control.agents.built_in_tool import BuiltInTool
+from harness.control.agents.built_in_tools import (
+    BuiltInTool,
+    SwitchCall,
+    build_switch_tool,
+    switch_model,
+)
 from harness.control.agents.client import AgentsClient
 from harness.control.agents.model_matching import (
     ModelQuestion,
@@ -26,11 +31,6 @@ from harness.control.agents.model_matching import (
 )
 from harness.control.agents.sessions import SessionSpec
 from harness.control.agents.switch_alerts import list_notes
-from harness.control.agents.switch_tool import (
-    SwitchCall,
-    build_switch_tool,
-    switch_model,
-)
 from harness.control.agents.switches import SwitchSpec
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context

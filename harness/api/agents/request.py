@@ -18,9 +18,9 @@ from harness.control.agents.client import AgentsClient
 from harness.control.agents.turn_runner import TurnRunner
 from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession
+from harness.domain.agents.model_call import ToolRuntime
 from harness.domain.agents.turn_lease import IdempotencyKey, IdempotentAnswer
 from harness.domain.content_hash import digest
-from harness.ports.agents import ToolRuntime
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from harness.api.agents.bodies import (
 )
 from harness.api.agents.request import AgentsRequestParam
 from harness.control.agents import sessions
+from harness.control.agents.built_in_tools import SwitchCall, switch_answer, switch_model
 from harness.control.agents.sessions import SessionSpec
-from harness.control.agents.switch_tool import SwitchCall, switch_answer, switch_model
 from harness.control.privacy import user_deletion
 from harness.domain.agents.agent import AgentSession
 from harness.domain.agents.switch_request import SwitchState

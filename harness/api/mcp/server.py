@@ -29,7 +29,7 @@ from harness.api.frame.json_answers import JsonAnswer
 from harness.api.frame.request_body import check_json
 from harness.api.mcp.tools import MANAGEMENT_TOOLS, ManagementTool
 from harness.app.installation import Installation
-from harness.control.agents.built_in_tool import BuiltInTool
+from harness.control.agents.built_in_tools import BuiltInTool
 from harness.control.agents.client import AgentsClient
 from harness.domain.agents.model_call import ToolCaller
 from harness.domain.errors import InputError, NotAllowed, NotFound, SwapgateError

@@ -11,16 +11,15 @@ from pathlib import Path
 
 from harness.app.agents.model_calls import RouterModelCalls
 from harness.app.installation import Installation, open_installation
+from harness.control.agents.built_in_tools import build_credentials_tool, build_switch_tool
 from harness.control.agents.spawn import Spawner
-from harness.control.agents.switch_tool import build_credentials_tool, build_switch_tool
 from harness.control.agents.turn_runner import TurnRunner
 from harness.domain.agents.agent import AgentTool
 from harness.domain.agents.message import MessageToolCall
-from harness.domain.agents.model_call import ToolCaller, ToolResult
+from harness.domain.agents.model_call import ToolCaller, ToolResult, ToolRuntime
 from harness.domain.agents.turn import OfferedTool
 from harness.domain.agents.turn_lease import TurnOwner
 from harness.domain.settings import http_url
-from harness.ports.agents import ToolRuntime
 from harness.runtime import telemetry
 
 

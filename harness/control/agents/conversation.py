@@ -27,8 +27,10 @@ from harness.domain.agents.model_call import (
     AnswerPiece,
     ModelCallAnswer,
     ModelCallRequest,
+    ModelCalls,
     ToolCaller,
     ToolResult,
+    ToolRuntime,
 )
 from harness.domain.agents.transcript import build_context, expected_provider
 from harness.domain.agents.turn import (
@@ -58,7 +60,6 @@ from harness.domain.errors import (
     StreamBroken,
 )
 from harness.domain.formatting import format_span
-from harness.ports.agents import ModelCalls, ToolRuntime
 
 T = TypeVar("T")
 # A longer result of a tool is an error: the model would pay it again in each further step.

@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 
 from harness.control.agents import agents, sessions, switches
-from harness.control.agents.built_in_tool import Arguments, BuiltInTool, ToolAnswer
+from harness.control.agents.built_in_tools import Arguments, BuiltInTool, ToolAnswer
 from harness.control.agents.client import AgentsClient
 from harness.control.agents.conversation import TurnOutcome, add_usage, run_unit
 from harness.control.agents.model_matching import ModelQuestion, choose_model

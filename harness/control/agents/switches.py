@@ -3,7 +3,7 @@ another model. What a target cannot hold of the conversation is refused before a
 what nobody decides in time expires.
 
 The agent is told of a decision by the answer that it waits for, or by
-`switch_views.list_notes` before its next turn.
+`switch_alerts.list_notes` before its next turn.
 """
 
 import asyncio

@@ -28,6 +28,7 @@ from harness.control.agents.turns import CUT_OFF, BegunTurn
 from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession
 from harness.domain.agents.message import IncomingMessage
+from harness.domain.agents.model_call import ModelCalls, ToolRuntime
 from harness.domain.agents.turn import FailTurn, TurnBounds
 from harness.domain.agents.turn_lease import (
     IdempotencyKey,
@@ -37,7 +38,6 @@ from harness.domain.agents.turn_lease import (
 )
 from harness.domain.errors import SessionBusy, StoreUnavailable, SwapgateError
 from harness.domain.routing.kill_switch import KillSwitch
-from harness.ports.agents import ModelCalls, ToolRuntime
 
 log = structlog.get_logger("swapgate.agents")
 

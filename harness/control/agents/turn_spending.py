@@ -13,7 +13,12 @@ from harness.control.agents.models_in_force import ModelsInForce
 from harness.control.context import Context
 from harness.control.operations.spending_meter import SpendingMeter, TakenAmount
 from harness.domain.agents.agent import LITERAL_MARK
-from harness.domain.agents.model_call import AnswerPiece, ModelCallAnswer, ModelCallRequest
+from harness.domain.agents.model_call import (
+    AnswerPiece,
+    ModelCallAnswer,
+    ModelCallRequest,
+    ModelCalls,
+)
 from harness.domain.agents.model_figures import find_price
 from harness.domain.errors import (
     CallRefused,
@@ -25,7 +30,6 @@ from harness.domain.errors import (
 )
 from harness.domain.operations.spending import SpendingPurpose, estimate_most_usd
 from harness.domain.routing.target import Target
-from harness.ports.agents import ModelCalls
 from harness.store.transaction import Transaction
 
 # A turn waits so long at the most for what other turns have taken and may not need.

@@ -329,9 +329,12 @@ def find_answer(tx: Transaction, key: IdempotencyKey) -> IdempotentAnswer | None
     came with another request.
     """
     known = tx.idempotent_answers.find(key.scope, key.key)
-    if known is None:
-        return None
-    known.key.require_same(key.request_hash)
+    if known is not None and known.key.request_hash != key.request_hash:
+        raise Conflict(
+            f"the idempotency key {key.key!r} was used for another request: send this one with "
+            "a key of its own",
+            code="idempotency_key_reused",
+        )
     return known
 
 

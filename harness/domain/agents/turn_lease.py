@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from harness.domain.errors import Conflict, SessionBusy
+from harness.domain.errors import SessionBusy
 
 # A process renews its leases in less than half of it.
 LEASE: Final = timedelta(seconds=20)
@@ -62,17 +62,6 @@ class IdempotencyKey:
     scope: str  # who sends it, and to which place
     key: str
     request_hash: str  # of the request's content
-
-    def require_same(self, request_hash: str) -> None:
-        """Checks that a request is the one that the key came with first. Raises Conflict for
-        another.
-        """
-        if self.request_hash != request_hash:
-            raise Conflict(
-                f"the idempotency key {self.key!r} was used for another request: send this "
-                "one with a key of its own",
-                code="idempotency_key_reused",
-            )
 
 
 @dataclass(frozen=True, slots=True)
