@@ -1,16 +1,17 @@
-"""Buttons that open dialogs (`Opener`), dialogs that show their errors in words (`dialog`), and
-what is asked in them (`Form`).
+"""Dialogs that show their errors in words (`dialog`), the buttons that open them (`Opener`),
+and what they ask for (`Form`, and tables of `Field`s).
 
 A dialog is safe against a stray keystroke: Enter in a field does nothing, its button is off
 until what it needs stands there, and it says what is missing.
 """
 
+import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import wraps
-from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
+from functools import partial, wraps
+from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeVar
 
 import streamlit as st
 
@@ -34,34 +35,7 @@ OUR_ERROR = "An unexpected error; its details are in the dashboard's log."
 REASON_MISSING = "The button works once a reason stands here."
 NAME_MISSING = "The button works once the name stands here."
 TYPE_A_MODEL: Final = "Choose, or type PROVIDER/MODEL"
-
-
-def dialog(
-    title: str, *, width: Width = "small"
-) -> Callable[[Callable[Arguments, None]], Callable[Arguments, None]]:
-    """Makes a dialog of a function. An error in it is shown in words, and leaves the page as it
-    is.
-    """
-
-    def make(show: Callable[Arguments, None]) -> Callable[Arguments, None]:
-        @wraps(show)
-        def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
-            # It draws itself anew without the page, which asked who may read.
-            current_user.require_reader()
-            try:
-                show(*args, **kwargs)
-            except SwapgateError as error:
-                why = str(error)
-                st.html(html.failure(NOT_NOW, why, UNCHANGED, docs_page=error.docs_page))
-            except Exception:
-                # The last resort, as of a page: our error belongs in the log.
-                log.exception("dialog_failed: %s", title)
-                st.html(html.failure("This failed", OUR_ERROR, RELOAD))
-
-        # The one place that opens a dialog of Streamlit's, which would show a traceback.
-        return st.dialog(title, width=width)(guarded)  # noqa: TID251
-
-    return make
+HEIGHT_PX: Final = 72  # of a field for JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +46,7 @@ class Opener:
     icon: str
     open: Callable[[], None]
     key: str
-    role: Role = Role.ADMIN
+    role: Role
     # Why it cannot be opened for another reason than the role; empty where it can.
     missing: str = ""
 
@@ -88,7 +62,7 @@ def show_openers(openers: Sequence[Opener], *, explain: Sequence[Opener] | None 
             clicked = st.button(
                 opener.label, icon=opener.icon, key=opener.key, disabled=bool(why)
             )
-            if clicked or st.session_state.pop(_reopen_key(opener.key), False):
+            if clicked or st.session_state.pop(f"again-{opener.key}", False):
                 opener.open()
     refusals = describe_refusals(openers if explain is None else explain)
     if refusals:
@@ -117,13 +91,68 @@ def describe_refusals(openers: Sequence[Opener]) -> str:
     return " ".join((f"{actor.name} is {actor.role.name.lower()}: {needs}.", *missing))
 
 
-def reopen(key: str) -> None:
-    """Lets the dialog of this button open again when the page is drawn next."""
-    st.session_state[_reopen_key(key)] = True
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Describes a field of a form: the value that it asks for, and with which widget."""
+
+    name: str  # of the value
+    label: str
+    # A share is stored in basis points and asked in percent; a limit may be empty: none.
+    kind: Literal["text", "flag", "number", "share", "limit", "choice"] = "text"
+    least: float | None = None
+    most: float | None = None
+    words: Mapping[Any, str] = field(default_factory=dict)  # by choice
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the widget
+
+    def ask(self, before: Any, key: str) -> Any:
+        match self.kind:
+            case "text":
+                text = st.text_input(self.label, before, key=key, **self.options)
+                return (text or "").strip()
+            case "flag":
+                return st.checkbox(self.label, before, key=key, **self.options)
+            case "choice":
+                choices = list(self.words)
+                return st.selectbox(
+                    self.label, choices, index=choices.index(before), key=key,
+                    format_func=self.words.__getitem__, **self.options,
+                )  # fmt: skip
+            case "share":
+                share = self._number(before / 100, key)
+                return 0 if share is None else round(share * 100)
+            case "limit":
+                return self._number(None if before is None else float(before), key)
+            case "number":
+                return self._number(before, key)
+
+    def _number(self, value: float | None, key: str) -> float | None:
+        return st.number_input(
+            self.label, self.least, self.most, value, key=key, **self.options
+        )
 
 
-def _reopen_key(key: str) -> str:
-    return f"again-{key}"
+def ask_fields(
+    columns: Sequence[Sequence[Field]], before: object, key: Callable[[str], str]
+) -> dict[str, Any]:
+    """Asks for the fields, column by column, with the values that they have before."""
+    given: dict[str, Any] = {}
+    for place, fields in zip(st.columns(len(columns)), columns, strict=True):
+        with place:
+            for entry in fields:
+                given[entry.name] = entry.ask(getattr(before, entry.name), key(entry.name))
+    return given
+
+
+def ask_object(label: str, *, key: str, example: str = "") -> tuple[dict[str, object], str]:
+    """Shows a field for a JSON object; returns what stands in it, and what is wrong with it."""
+    typed = (st.text_area(label, key=key, placeholder=example, height=HEIGHT_PX) or "").strip()
+    try:
+        found = json.loads(typed or "{}")
+    except ValueError:
+        found = None
+    if isinstance(found, dict):
+        return found, ""
+    return {}, f"{label}: this is no JSON object{f', such as {example}' if example else ''}."
 
 
 @dataclass(slots=True)
@@ -229,3 +258,67 @@ class Form:
                 )
         if why:
             st.html(html.note(why))
+
+
+@dataclass(frozen=True, slots=True)
+class Dialog(Generic[Arguments]):
+    """Describes a dialog that asks by a form for what an act needs, and its button."""
+
+    title: str
+    show: Callable[Concatenate[Form, Arguments], None]
+    role: Role  # that the act needs
+    name: str  # sets its fields apart from those of the page's other dialogs
+    icon: str = ""
+    label: str = ""  # of its button; empty: the title
+    width: Width = "small"
+
+    def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        """Opens the dialog, about its first argument: a name, or something with an id. An error
+        in it is shown in words, and leaves the page as it is.
+        """
+
+        # The one place that opens a dialog of Streamlit's, which would show a traceback.
+        @st.dialog(self.title, width=self.width)  # noqa: TID251
+        @wraps(self.show)
+        def guarded() -> None:
+            # It draws itself anew without the page, which asked who may read.
+            current_user.require_reader()
+            try:
+                self.show(Form(self.role, self.name, _about(*args)), *args, **kwargs)
+            except SwapgateError as error:
+                why = str(error)
+                st.html(html.failure(NOT_NOW, why, UNCHANGED, docs_page=error.docs_page))
+            except Exception:
+                # The last resort, as of a page: our error belongs in the log.
+                log.exception("dialog_failed: %s", self.title)
+                st.html(html.failure("This failed", OUR_ERROR, RELOAD))
+
+        guarded()
+
+    def reopen(self, *args: Any) -> None:
+        """Lets the dialog open again when the page with its button is drawn next."""
+        st.session_state[f"again-{self.opener(*args).key}"] = True
+
+    def opener(self, *args: Any, label: str = "", missing: str = "") -> Opener:
+        """Describes the button that opens the dialog with these arguments."""
+        icon, words = f":material/{self.icon}:", label or self.label or self.title
+        key = "-".join(filter(None, ("open", self.name, _about(*args))))
+        return Opener(words, icon, partial(self, *args), key, self.role, missing)
+
+
+def _about(*args: object) -> str:
+    first = args[0] if args else ""
+    return first if isinstance(first, str) else str(getattr(first, "id", ""))
+
+
+def dialog(
+    title: str,
+    role: Role,
+    name: str,
+    icon: str = "",
+    *,
+    label: str = "",
+    width: Width = "small",
+) -> Callable[[Callable[Concatenate[Form, Arguments], None]], Dialog[Arguments]]:
+    """Makes a dialog of a function that takes a form."""
+    return lambda show: Dialog(title, show, role, name, icon, label, width)

@@ -26,19 +26,16 @@ def to_csv(frame: pd.DataFrame) -> bytes:
 
 
 def to_parquet(frame: pd.DataFrame) -> bytes:
-    """Writes a frame as Parquet."""
     file = io.BytesIO()
     escaped(frame).to_parquet(file, index=False)
     return file.getvalue()
 
 
 def escaped(frame: pd.DataFrame) -> pd.DataFrame:
-    """Returns the frame with every text made safe from being read as a formula."""
     return frame.map(escape_formula)
 
 
 def to_jsonl(lines: Iterable[Mapping[str, object]]) -> bytes:
-    """Writes objects as JSON, one a line."""
     written = (json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     return escape_surrogates("".join(written)).encode()
 

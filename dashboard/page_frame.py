@@ -28,6 +28,7 @@ from harness.domain.errors import (
     SwapgateError,
 )
 from harness.domain.operations.access import Actor
+from harness.domain.pagination import Page
 from harness.domain.settings import OidcSettings
 
 log = logging.getLogger("swapgate.dashboard")
@@ -79,7 +80,6 @@ class _Process:
 
 
 def serve_with(sign_on: OidcSettings | None) -> None:
-    """Begins to serve, with single sign-on or without."""
     _Process.sign_on = sign_on
 
 
@@ -244,19 +244,16 @@ def attempt(action: Callable[[], object], done: str, *, refused: str = UNCHANGED
 
 
 def show_refusal(error: SwapgateError, holds: str = UNCHANGED) -> None:
-    """Shows why an act was refused, and what holds then."""
     st.html(html.failure("Not done", str(error), holds, docs_page=error.docs_page))
 
 
 def show_done_message() -> None:
-    """Shows what the last button did, in one line."""
     message = st.session_state.pop("done", None)
     if message:
         st.html(html.banner("Done.", message, tone=labels.Tone.BETTER))
 
 
 def link(page: str, label: str, icon: str, **query: str) -> None:
-    """Links to a page of the dashboard, with what its address chooses."""
     symbol = f":material/{icon}:"
     st.page_link(f"views/{page}.py", label=label, icon=symbol, query_params=query or None)
 
@@ -274,7 +271,7 @@ def search(label: str, placeholder: str, **options: Any) -> Callable[[str], bool
 
 def show_no_route() -> None:
     """Says how a first route is made."""
-    show_empty("This asks for one and makes it, as First steps does:", "swapgate init --guided")
+    show_empty("Overview asks for one and makes it, as this does:", "swapgate init --guided")
 
 
 def show_first_page() -> None:
@@ -287,8 +284,22 @@ def show_empty(sentence: str, command: str) -> None:
     st.html(html.empty(sentence, command))
 
 
+def show_rest(page: Page[Any], what: str, command: str) -> None:
+    """Says where a list has more than the page shows, and which command lists all."""
+    if page.next is not None:
+        st.html(html.note(f"{len(page):,} of {page.total:,} {what}; `{command}` has all."))
+
+
+def show_turns(page: str, what: str, following: str | None) -> None:
+    """Links to the newest part of a list and to the one that follows, with the same filters."""
+    chosen = {k: v for k, v in st.query_params.to_dict().items() if k != "after"}
+    if "after" in st.query_params:
+        st.html(html.block(html.link(page, f"Newest {what}", **chosen)))
+    if following is not None:
+        st.html(html.block(html.link(page, f"Older {what}", after=following, **chosen)))
+
+
 def show_html(text: str) -> None:
-    """Shows HTML where there is any."""
     if text:
         st.html(text)
 
@@ -305,7 +316,8 @@ def warn_without_control() -> None:
         st.html(html.banner("Not now:", advice))
 
 
-def copy_as_cli(*words: str) -> None:
-    """Show the command that prints what this page shows, at the foot."""
+def copy_as_cli(*commands: Sequence[str]) -> None:
+    """Show the commands that print what this page shows, at the foot."""
     with st.expander("Copy as CLI", icon=":material/terminal:"):
-        st.code(shlex.join(["swapgate", *words]), language=None)
+        for words in commands:
+            st.code(shlex.join(["swapgate", *words]), language=None)

@@ -36,7 +36,6 @@ PATH: Final = "/docs"
 
 
 def docs_routes() -> list[BaseRoute]:
-    """Returns the routes of the docs."""
     if (docs_pages.SITE / "index.html").exists():
         site = StaticFiles(directory=docs_pages.SITE, html=True)
         return [Route(PATH, show_first_page), Mount(PATH, site)]
@@ -106,6 +105,15 @@ def _is_stranger(scope: Scope) -> bool:
 
 SCRIPT: Final = Path(__file__).with_name("main.py")
 GRACE_S: Final = 3
+# Streamlit has its first page at `/` alone; the other names were pages of their own.
+MOVED: Final = {
+    "overview": "/",
+    "first-steps": "/",
+    "shadows": "/canary",
+    "captures": "/suites",
+    "policies": "/routes",
+    "spending": "/keys",
+}
 PING_S: Final = 30.0
 PONG_S: Final = 90.0
 
@@ -124,7 +132,7 @@ def run(config: Path | None, host: str, port: int) -> None:
     routes = [
         Route("/readyz", readyz),
         Route("/healthz", healthz),
-        Route("/overview", show_overview),
+        *(Route(f"/{name}", show_moved_page) for name in MOVED),
         *sign_in_page.routes(),
         *single_sign_on.ROUTES,
         *docs_routes(),
@@ -228,7 +236,6 @@ def require_loopback(host: str, oidc: OidcSettings | None = None) -> None:
 
 
 def healthz(_request: Request) -> Response:
-    """Answers that the server lives."""
     return JSONResponse({"status": "ok"})
 
 
@@ -244,11 +251,13 @@ def readyz(_request: Request) -> Response:
     return JSONResponse({"status": "ready"})
 
 
-def show_overview(_request: Request) -> Response:
-    """Sends whoever writes the page's name in the address: Streamlit has its first page at `/`
-    alone, and would say "Page not found".
+def show_moved_page(request: Request) -> Response:
+    """Sends the reader of an address that has moved to the page that has it now: Streamlit
+    would say "Page not found".
     """
-    return RedirectResponse("/")
+    address = MOVED[request.url.path.strip("/")]
+    query = request.url.query
+    return RedirectResponse(f"{address}?{query}" if query else address)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -119,6 +119,24 @@ def narrow_axis(expression: str = "datum.label + ' %'", **options: Any) -> alt.A
     )  # fmt: skip
 
 
+def span_axis(
+    field: str, begin: float, end: float, pattern: str, step_ms: float, **options: Any
+) -> alt.X:
+    """An axis of time from one moment to another, in milliseconds, with labels at round hours
+    or days.
+    """
+    first = -(-begin // step_ms) * step_ms
+    count = int((end - first) // step_ms) + 1
+    axis = alt.Axis(
+        labelExpr=f"utcFormat(datum.value, '{pattern}')",
+        values=[first + number * step_ms for number in range(count)],
+        labelOverlap=True,
+        **options,
+    )
+    scale = alt.Scale(domain=[begin, end], nice=False)
+    return alt.X(field, title=None, scale=scale, axis=axis)
+
+
 def to_ms(at: datetime) -> float:
     # A float means the same to every reader of a frame: a timestamp has a unit and a zone, and
     # a whole number of this size is no plain number in a browser.

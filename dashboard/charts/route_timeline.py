@@ -66,7 +66,6 @@ def _goes_on(old: Stay, new: Stay) -> bool:
 
 
 def build_frames(view: RouteView) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Builds the frames of the bars and of the marks."""
     bars = [
         {
             "model": stay.model,
@@ -135,21 +134,11 @@ def _time(view: RouteView) -> alt.X:
     begin, end = view.history[-1].at, view.now
     end = max(end, begin + timedelta(minutes=1))
     pattern = next((p for most, p in _PATTERNS if end - begin <= most), _LONGEST)
-    axis = alt.Axis(
-        labelExpr=f"utcFormat(datum.value, '{pattern}')",
-        values=_ticks(begin, end),
-        labelOverlap=True,
-    )
-    scale = alt.Scale(domain=[plots.to_ms(begin), plots.to_ms(end)], nice=False)
-    return alt.X("since:Q", title=None, scale=scale, axis=axis)
+    step_ms = find_step_h(begin, end) * 3_600_000.0
+    return plots.span_axis("since:Q", plots.to_ms(begin), plots.to_ms(end), pattern, step_ms)
 
 
-def _ticks(begin: datetime, end: datetime) -> list[float]:
-    """Places of round hours or days between two moments, a few at the most."""
+def find_step_h(begin: datetime, end: datetime) -> float:
+    """Finds the hours between two labels of the axis, of which there are a few at the most."""
     hours = (end - begin).total_seconds() / 3600
-    step = next((h for h in _HOURS if hours <= _MOST_TICKS * h), hours / _MOST_TICKS)
-    width = step * 3_600_000.0
-    first = -(-plots.to_ms(begin) // width) * width
-    return [
-        first + number * width for number in range(int((plots.to_ms(end) - first) // width) + 1)
-    ]
+    return next((h for h in _HOURS if hours <= _MOST_TICKS * h), hours / _MOST_TICKS)

@@ -105,26 +105,9 @@ def _shares(report: TrafficReport, shares: pd.DataFrame, palette: Palette) -> al
 
 
 def _time(report: TrafficReport, *, shown: bool) -> alt.X:
-    begin, end = (
-        plots.to_ms(report.course[0].minute),
-        plots.to_ms(report.course[-1].minute + report.step),
-    )
+    begin = plots.to_ms(report.course[0].minute)
+    end = plots.to_ms(report.course[-1].minute + report.step)
     pattern = "%H:%M" if report.window <= _DAY else "%d %b"
-    axis = alt.Axis(
-        labelExpr=f"utcFormat(datum.value, '{pattern}')",
-        values=_ticks(begin, end, report.window),
-        labels=shown,
-        ticks=shown,
-        labelOverlap=True,
-    )
-    return alt.X(
-        "at:Q", title=None, scale=alt.Scale(domain=[begin, end], nice=False), axis=axis
-    )
-
-
-def _ticks(begin: float, end: float, window: timedelta) -> list[float]:
-    """Places of round hours or days in a window."""
     steps = (timedelta(minutes=10), timedelta(hours=4), _DAY)
-    step = next(s for s in steps if window <= 8 * s).total_seconds() * 1000.0
-    first = -(-begin // step) * step
-    return [first + number * step for number in range(int((end - first) // step) + 1)]
+    step_ms = next(s for s in steps if report.window <= 8 * s).total_seconds() * 1000.0
+    return plots.span_axis("at:Q", begin, end, pattern, step_ms, labels=shown, ticks=shown)

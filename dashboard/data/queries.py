@@ -55,6 +55,10 @@ class ComparisonView:
     selection: SelectionComparison | None = None  # the candidates proposed beside it
     basis: VerdictBasis | None = None  # what the verdict rests on; None before one
 
+    @property
+    def id(self) -> str:
+        return self.comparison.proposal.id
+
 
 def titles(ctx: Context) -> Mapping[str, str]:
     return {name: ctx.suites.title(name) for name in ctx.suites.names()}
@@ -261,6 +265,10 @@ class RouteView:
     now: datetime
 
     @property
+    def id(self) -> str:
+        return self.route.name
+
+    @property
     def behind(self) -> bool:
         """Whether the router still answers from before the route's last change."""
         return self.serving_revision is not None and (
@@ -315,7 +323,6 @@ def candidates(ctx: Context, route: str) -> Sequence[str]:
 
 
 def target_names(ctx: Context) -> Sequence[str]:
-    """Lists the names of all models that are known here."""
     with ctx.store.read() as tx:
         return sorted({target.name for target in tx.routing.targets().values()})
 

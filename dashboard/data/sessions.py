@@ -34,8 +34,6 @@ class SessionsView:
 
 @dataclass(frozen=True)
 class SessionView:
-    """What the page shows of a session."""
-
     session: AgentSession
     agent: str  # its name
     messages: Sequence[SessionMessage]  # what cannot be read says why in its `error`

@@ -116,15 +116,16 @@ def ask(status: CanaryStatus, signal: RolloutSignal) -> None:
     words = BUTTONS[signal][0]
     if signal is RolloutSignal.ABORT and status.rollout.baking:
         words = TAKE_BACK
-    dialog(f"{words}: route {status.rollout.route}")(confirm)(status, signal)
+    rollout = status.rollout
+    title, about = f"{words}: route {rollout.route}", f"{rollout.id}-{rollout.version}"
+    dialog(title, Role.APPROVER, signal.value)(confirm)(about, status, signal)
 
 
-def confirm(status: CanaryStatus, signal: RolloutSignal) -> None:
+def confirm(form: Form, _about: str, status: CanaryStatus, signal: RolloutSignal) -> None:
     """Ask for the reason. The button works once one stands there: neither Enter nor a second
     click on what opened the dialog does anything.
     """
     rollout = status.rollout
-    form = Form(Role.APPROVER, signal.value, f"{rollout.id}-{rollout.version}")
     # A second click on the button comes when the first one's act is done.
     acted = form.key("acted")
     if st.session_state.get(acted):

@@ -47,11 +47,9 @@ def show_buttons(
         ):  # fmt: skip
             approve(*load(proposal.id))
         if st.button(
-            "Reject",
-            key=f"reject-{key}",
-            icon=":material/close:",
+            "Reject", key=f"reject-{key}", icon=":material/close:",
             disabled=bool(why_not_reject),
-        ):
+        ):  # fmt: skip
             reject(*load(proposal.id))
         if reasons := " ".join(dict.fromkeys(filter(None, (why, why_not_reject)))):
             st.html(html.note(reasons), width="content")
@@ -71,7 +69,6 @@ def _offer_cancel(proposal: Proposal, actor: Actor | None) -> None:
 
 
 def awaits_decision(proposal: Proposal) -> bool:
-    """Tells whether somebody has to approve or reject the proposal."""
     return proposal.phase is ProposalPhase.AWAITING_APPROVAL and proposal.approver is None
 
 
@@ -100,11 +97,10 @@ def load(proposal: str) -> tuple[ComparisonView, ProposalReview]:
     return comparison(ctx, proposal), review.review_proposal(ctx, proposal)
 
 
-@dialog("Approve the canary", width="medium")
-def approve(view: ComparisonView, found: ProposalReview) -> None:
+@dialog("Approve the canary", Role.APPROVER, "approval", width="medium")
+def approve(form: Form, view: ComparisonView, found: ProposalReview) -> None:
     """Asks for an approval, with what it rests on and what it means for users."""
     proposal, verdict = view.comparison.proposal, view.comparison.verdict
-    form = Form(Role.APPROVER, "approval", proposal.id)
     new, old = view.comparison.candidate.name, view.comparison.incumbent.name
     share = labels.weight(proposal.policy.canary.steps[0].weight_bps)
     form.say(
@@ -126,11 +122,9 @@ def approve(view: ComparisonView, found: ProposalReview) -> None:
     )  # fmt: skip
 
 
-@dialog("Reject the proposal", width="medium")
-def reject(view: ComparisonView, found: ProposalReview) -> None:
-    """Asks for a rejection and its reason."""
+@dialog("Reject the proposal", Role.APPROVER, "rejection", width="medium")
+def reject(form: Form, view: ComparisonView, found: ProposalReview) -> None:
     proposal = view.comparison.proposal
-    form = Form(Role.APPROVER, "rejection", proposal.id)
     form.say(
         f"Route {strong(proposal.route)} stays with {strong(view.comparison.incumbent.name)}; "
         f"{strong(view.comparison.candidate.name)} gets no traffic. "
@@ -141,12 +135,10 @@ def reject(view: ComparisonView, found: ProposalReview) -> None:
     form.submit("Reject", done, decisions.refuse_proposal, proposal.id, form.reason())
 
 
-@dialog("Cancel the proposal")
-def cancel(view: ComparisonView, _found: ProposalReview) -> None:
-    """Asks whether the comparison is to end before its verdict."""
+# Another's needs more, which the act checks.
+@dialog("Cancel the proposal", Role.PROPOSER, "cancellation")
+def cancel(form: Form, view: ComparisonView, _found: ProposalReview) -> None:
     proposal = view.comparison.proposal
-    # Another's needs more, which the act checks.
-    form = Form(Role.PROPOSER, "cancellation", proposal.id)
     form.say(
         f"The comparison of {strong(view.comparison.candidate.name)} with "
         f"{strong(view.comparison.incumbent.name)} ends; its measurements are kept."
@@ -181,13 +173,16 @@ def _facts(view: ComparisonView, found: ProposalReview) -> list[tuple[str, str]]
 
 
 def _changes(found: ProposalReview) -> None:
-    """Show what changed on the route lately."""
     if not found.changes:
         return
     rows = [
-        (f"{change.at:%Y-%m-%d %H:%M}", escape(change.by), change.what, escape(change.text))
+        {
+            "Changed (UTC)": f"{change.at:%Y-%m-%d %H:%M}",
+            "By": escape(change.by),
+            "What": change.what,
+            "How": escape(change.text),
+        }
         for change in found.changes
     ]
-    heads = ("Changed (UTC)", "By", "What", "How")
     with st.expander(f"{labels.plural(len(rows), 'change')} on this route in 90 days"):
-        st.html(html.table(heads, rows))
+        st.html(html.table(rows))

@@ -48,8 +48,8 @@ def show_account_commands(kinds: Sequence[str]) -> None:
     st.html(html.block(f'<p class="note">{escape(words)} {link}</p>'))
 
 
-@dialog("Keys and sign-in", width="medium")
-def change_keys(provider: str) -> None:
+@dialog("Keys and sign-in", Role.ADMIN, "set", "key", width="medium")
+def change_keys(_form: Form, provider: str) -> None:
     """Lists a provider's stored keys, takes another one and removes one. It shows no value."""
     known = credentials.get_credentials(page_frame.context(), provider)
     if known.kind in OAUTH_ENDPOINTS:

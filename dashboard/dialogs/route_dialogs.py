@@ -25,22 +25,17 @@ ORDER = "Fallbacks, in the order in which they are tried"
 BASELINE = "These models are the route's baseline. Later ones need proof or a waiver."
 
 
-@dialog("Add a route", width="large")
-def add_route() -> None:
+@dialog("Add a route", Role.ADMIN, "new-route", "add", label="Add a route …", width="large")
+def add_route(form: Form) -> None:
     """Asks for name, models and suites; the first models are its baseline."""
-    ctx, form = page_frame.context(), Form(Role.ADMIN, "new-route")
-    name, lacks = (
-        form.text("name", "Name, which clients send as model"),
-        "Name the route and its model first.",
-    )
+    ctx = page_frame.context()
+    name = form.text("name", "Name, which clients send as model")
     models = queries.model_names(ctx)
     incumbent = form.choose_or_type(
-        "incumbent",
-        "Model that serves",
-        models,
+        "incumbent", "Model that serves", models,
         placeholder="Choose one, or write PROVIDER/MODEL",
-    )
-    form.need(name and incumbent, lacks)
+    )  # fmt: skip
+    form.need(name and incumbent, "Name the route and its model first.")
     chain = st.multiselect(
         f"{ORDER} (optional)", [model for model in models if model != incumbent],
         accept_new_options=True, placeholder="None", key=form.key("fallbacks"),
@@ -55,11 +50,12 @@ def add_route() -> None:
     )  # fmt: skip
 
 
-@dialog("Change the settings", width="large")
-def change_settings(view: RouteView) -> None:
+@dialog(
+    "Change the settings", Role.ADMIN, "settings", "tune", label="Settings …", width="large"
+)
+def change_settings(form: Form, view: RouteView) -> None:
     """Asks for a route's settings; its models stay."""
-    name, before = view.route.name, view.route.settings
-    form = Form(Role.ADMIN, "settings", name)
+    name, before = view.id, view.route.settings
     wanted = route_settings.ask(page_frame.context(), before, name)
     page_frame.show_html(route_settings.preview(view.route, wanted))
     form.need(wanted != before, "These are its settings already.")
@@ -76,10 +72,13 @@ def change_settings(view: RouteView) -> None:
     )
 
 
-@dialog("Edit the fallback chain", width="medium")
-def edit_chain(view: RouteView) -> None:
+@dialog(
+    "Edit the fallback chain", Role.ADMIN, "chain", "alt_route",
+    label="Edit the fallbacks …", width="medium",
+)  # fmt: skip
+def edit_chain(form: Form, view: RouteView) -> None:
     """Asks for the whole chain in its order. What is new in it needs evidence or a waiver."""
-    route, form = view.route, Form(Role.ADMIN, "chain", view.route.name)
+    route = view.route
     by_name = {target.name: id_ for id_, target in view.targets.items()}
     before = [entry.target.name for entry in view.chain]
     names = queries.model_names(page_frame.context())
@@ -126,10 +125,9 @@ def _ask_waiver(form: Form, unproven: Sequence[str]) -> WaiverRequest | None:
     return WaiverRequest(why, timedelta(days=days))
 
 
-@dialog("Roll back")
-def roll_back(view: RouteView) -> None:
-    """Asks which former model serves again, and why."""
-    route, form = view.route, Form(Role.APPROVER, "back", view.route.name)
+@dialog("Roll back", Role.APPROVER, "back", "undo", label="Roll back …")
+def roll_back(form: Form, view: RouteView) -> None:
+    route = view.route
     names = {
         r.route.version: view.name(r.route.incumbent) for r in queries.former_versions(view)
     }

@@ -4,7 +4,6 @@ its kill switch, serve without proof (break-glass), and check or accept its mode
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Final
 
 import streamlit as st
@@ -28,7 +27,7 @@ from harness.domain.errors import SignatureInvalid
 from harness.domain.formatting import format_excerpt
 from harness.domain.operations.access import Actor, Role
 from harness.domain.routing.evidence import BreakGlass
-from harness.domain.routing.freeze import FreezeRecord
+from harness.domain.routing.freeze import Freeze, FreezeRecord
 from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
 
 MOST_REASON: Final = 30  # characters of a freeze's reason on its button
@@ -54,25 +53,24 @@ HELD_BACK: Final = (
 
 
 def freeze_openers(route: str) -> list[Opener]:
-    """Describes the buttons that freeze a route, and that end each of its freezes."""
-    add_ = Opener(
-        "Freeze …", ":material/ac_unit:", partial(add, route), "freeze", Role.APPROVER
-    )
     records = freezes.list_liftable_freezes(page_frame.context(), route)
-    return [add_, *(_thaw_opener(record, alone=len(records) == 1) for record in records)]
+    alone = len(records) == 1
+    return [add.opener(route), *(_thaw_opener(record, alone=alone) for record in records)]
 
 
 def _thaw_opener(record: FreezeRecord, *, alone: bool) -> Opener:
-    freeze, thaw_ = record.freeze, partial(thaw, record)
-    why = format_excerpt(freeze.reason, MOST_REASON)
-    label = "End the freeze …" if alone else f"End “{why}” of {freeze.actor} …"
-    return Opener(label, ":material/sunny:", thaw_, f"thaw-{freeze.id}", Role.APPROVER)
+    why = format_excerpt(record.freeze.reason, MOST_REASON)
+    label = "End the freeze …" if alone else f"End “{why}” of {record.freeze.actor} …"
+    return thaw.opener(record.freeze, label=label)
 
 
-@dialog("Freeze: no canary opens or goes on", width="medium")
-def add(route: str) -> None:
+@dialog(
+    "Freeze: no canary opens or goes on", Role.APPROVER, "freeze", "ac_unit",
+    label="Freeze …", width="medium",
+)  # fmt: skip
+def add(form: Form, route: str) -> None:
     """Asks what is frozen, from when until when, and why; says what that holds back."""
-    ctx, form = page_frame.context(), Form(Role.APPROVER, "freeze", route)
+    ctx = page_frame.context()
     now, reach = ctx.clock.now(), form.reach(route)
     left, right = st.columns(2)
     with left:
@@ -99,11 +97,8 @@ def _ask_time(label: str, key: str) -> datetime | None:
     return None if chosen is None else chosen.replace(tzinfo=UTC)
 
 
-@dialog("End the freeze")
-def thaw(record: FreezeRecord) -> None:
-    """Asks why a freeze ends before its time."""
-    freeze = record.freeze
-    form = Form(Role.APPROVER, "thaw", freeze.id)
+@dialog("End the freeze", Role.APPROVER, "thaw", "sunny")
+def thaw(form: Form, freeze: Freeze) -> None:
     scope = "All routes" if freeze.route is None else f"Route {freeze.route}"
     to_come = freeze.starts_at > page_frame.context().clock.now()
     since = f" from {labels.date_time(freeze.starts_at)}" if to_come else ""
@@ -118,28 +113,20 @@ def thaw(record: FreezeRecord) -> None:
     form.submit("End it", done, freezes.lift_freeze, freeze.id, reason=form.reason())
 
 
-def kill_switch_opener(route: str) -> Opener:
-    """Describes the button that opens the dialog for a route."""
-    icon = ":material/emergency_home:"
-    return Opener("Kill switch …", icon, partial(throw, route), "kill-switch", Role.APPROVER)
-
-
 def lift_openers(route: str) -> list[Opener]:
-    """Describes the buttons that lift the kill switches about a route."""
     return [
-        Opener(
-            f"Lift the switch of {switch.force}", ":material/lock_open:", partial(lift, switch),
-            f"lift-{switch.id}", Role.APPROVER,
-        )
+        lift.opener(switch, label=f"Lift the switch of {switch.force}")
         for switch in kill_switch.list_live_switches(page_frame.context())
         if switch.route in (None, route)
-    ]  # fmt: skip
+    ]
 
 
-@dialog("Kill switch: force a provider or a model", width="medium")
-def throw(route: str) -> None:
+@dialog(
+    "Kill switch: force a provider or a model", Role.APPROVER, "switch", "emergency_home",
+    label="Kill switch …", width="medium",
+)  # fmt: skip
+def throw(form: Form, route: str) -> None:
     """Asks what is forced, where, how long and why; says which routes that changes."""
-    form = Form(Role.APPROVER, "switch", route)
     reach = form.reach(route)
     force = form.choose(
         "force", "Send all requests to", _list_forces(route), format_func=_say,
@@ -192,10 +179,8 @@ def _effect(preview: SwitchPreview) -> Sequence[str]:
     return parts
 
 
-@dialog("Lift the kill switch")
-def lift(switch: KillSwitch) -> None:
-    """Asks why the switch is lifted; the routes go back to their plans."""
-    form = Form(Role.APPROVER, "lift", switch.id)
+@dialog("Lift the kill switch", Role.APPROVER, "lift", "lock_open")
+def lift(form: Form, switch: KillSwitch) -> None:
     goes = "All routes go" if switch.route is None else f"Route {switch.route} goes"
     form.say(
         f"{escape(goes)} back to the plan within 2 s: {strong(switch.force)} is no longer "
@@ -210,27 +195,23 @@ def break_glass_openers(route: str) -> list[Opener]:
     """Describes the buttons to ask for a break-glass, or to confirm or end the one there is;
     none where the stored ones cannot be trusted, which a banner on the page says.
     """
-    ctx, icon = page_frame.context(), ":material/warning:"
+    ctx = page_frame.context()
     try:
         record = next((r for r in break_glass.list_open(ctx) if r.route == route), None)
     except SignatureInvalid:
         return []
     if record is None:
         missing = BUSY if find_route(ctx, route).experiment is not None else ""
-        ask = partial(propose, route)
-        return [Opener("Break-glass …", icon, ask, "break-glass", Role.APPROVER, missing)]
-    end_ = partial(end, record)
-    buttons = [Opener("End the break-glass …", icon, end_, "glass-end", Role.APPROVER)]
-    if not record.confirmed:
-        confirm_ = partial(confirm, record)
-        buttons.insert(0, Opener("Confirm the break-glass …", icon, confirm_, "glass-confirm"))
-    return buttons
+        return [propose.opener(route, missing=missing)]
+    return [*([] if record.confirmed else [confirm.opener(record)]), end.opener(record)]
 
 
-@dialog("Break-glass: serve without proof", width="medium")
-def propose(route: str) -> None:
-    """Asks which model serves, how long and why."""
-    ctx, form = page_frame.context(), Form(Role.APPROVER, "glass", route)
+@dialog(
+    "Break-glass: serve without proof", Role.APPROVER, "glass", "warning",
+    label="Break-glass …", width="medium",
+)  # fmt: skip
+def propose(form: Form, route: str) -> None:
+    ctx = page_frame.context()
     name = strong(queries.incumbent_name(ctx, route))
     form.say(
         f"The model gets all traffic of route {strong(route)} without evals, gate or canary, "
@@ -251,13 +232,13 @@ def propose(route: str) -> None:
     form.submit("Ask for it", done, break_glass.propose_break_glass, wanted)
 
 
-@dialog("Confirm the break-glass", width="medium")
-def confirm(record: BreakGlass) -> None:
+@dialog(
+    "Confirm the break-glass", Role.ADMIN, "glass-confirm", "warning",
+    label="Confirm the break-glass …", width="medium",
+)  # fmt: skip
+def confirm(form: Form, record: BreakGlass) -> None:
     """Says what would serve, by whose word and until when, and asks a second person."""
-    form, until = (
-        Form(Role.ADMIN, "glass-confirm", record.id),
-        labels.date_time(record.expires_at),
-    )
+    until = labels.date_time(record.expires_at)
     name = queries.name_target(page_frame.context(), record.target)
     form.say(
         f"{strong(name)} gets all traffic of route {strong(record.route)}, without proof, "
@@ -269,10 +250,11 @@ def confirm(record: BreakGlass) -> None:
     form.submit("Serve without proof", done, break_glass.confirm_break_glass, record.id)
 
 
-@dialog("End the break-glass")
-def end(record: BreakGlass) -> None:
-    """Asks for a reason to bring the former model back."""
-    form = Form(Role.APPROVER, "glass-end", record.id)
+@dialog(
+    "End the break-glass", Role.APPROVER, "glass-end", "warning",
+    label="End the break-glass …",
+)  # fmt: skip
+def end(form: Form, record: BreakGlass) -> None:
     name = strong(queries.name_target(page_frame.context(), record.incumbent))
     route = f"route {strong(record.route)}"
     returns = f"{name} serves {route} again, from the click on."
@@ -285,43 +267,39 @@ def end(record: BreakGlass) -> None:
 
 
 def drift_openers(route: str, statuses: Sequence[DriftStatus]) -> list[Opener]:
-    """Describes the buttons below the drift card of a route."""
     calm = [status for status in statuses if not is_drifted(status)]
     return [
-        Opener(
-            "Check for drift now …", ":material/refresh:", partial(run, route, calm),
-            "drift-run", Role.PROPOSER, "" if calm else WAITS,
-        ),
-        Opener(
-            "Accept how it answers now …", ":material/task_alt:",
-            partial(accept, route, statuses), "drift-accept", Role.APPROVER,
-        ),
-    ]  # fmt: skip
+        run.opener(route, calm, missing="" if calm else WAITS),
+        accept.opener(route, statuses),
+    ]
 
 
 def is_drifted(status: DriftStatus) -> bool:
     return status.state == DriftWatchState.DRIFTED
 
 
-@dialog("Check for drift now")
-def run(route: str, statuses: Sequence[DriftStatus]) -> None:
-    """Says which model is asked what, and asks it again."""
-    form, model = Form(Role.PROPOSER, "drift-run", route), statuses[0].model
+@dialog(
+    "Check for drift now", Role.PROPOSER, "drift-run", "refresh", label="Check for drift now …"
+)
+def run(form: Form, route: str, statuses: Sequence[DriftStatus]) -> None:
+    model = statuses[0].model
     suite = _choose_suite(form, statuses)
     form.say(
         f"{strong(model)} gets the items of {strong(suite)} again, whatever the schedule says, "
-        "and its answers are compared with the baseline. The control process does it; Spending "
-        "counts the calls as drift checks."
+        "and its answers are compared with the baseline. The control process does it; the "
+        "month's spending counts the calls as drift checks."
     )
     page_frame.warn_without_control()
     done = f"asked {model} again; the drift watch of route {route} shows the result."
     form.submit("Check it", done, reports.start_checks, route, suite=suite)
 
 
-@dialog("Accept how it answers now", width="medium")
-def accept(route: str, statuses: Sequence[DriftStatus]) -> None:
+@dialog(
+    "Accept how it answers now", Role.APPROVER, "drift", "task_alt",
+    label="Accept how it answers now …", width="medium",
+)  # fmt: skip
+def accept(form: Form, route: str, statuses: Sequence[DriftStatus]) -> None:
     """Says what was found and what an acceptance ends, and asks why."""
-    form = Form(Role.APPROVER, "drift", route)
     # The one that waits for a person first.
     suite = _choose_suite(form, sorted(statuses, key=lambda status: not is_drifted(status)))
     status = next(status for status in statuses if status.suite == suite)

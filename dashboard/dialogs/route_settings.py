@@ -10,9 +10,8 @@ from typing import Final
 import streamlit as st
 
 from dashboard.data import queries
-from dashboard.form_fields import Field, ask_fields
+from dashboard.dialog_forms import Field, ask_fields
 from dashboard.text import html
-from dashboard.text.html import escape
 from harness.control.context import Context
 from harness.control.routing import routes
 from harness.domain.errors import Conflict
@@ -181,12 +180,9 @@ def preview(route: Route, wanted: RouteSettings) -> str:
     changes = routes.describe_settings_change(route, wanted)
     if not changes:
         return ""
-    rows = [
-        (escape(name), *html.changed(was or "none", is_ or "none"))
-        for name, (was, is_) in changes.items()
-    ]
-    note = "Routers follow within 2 s."
-    return html.section("What changes", note) + html.table(("Setting", "Now", "Then"), rows)
+    rows = [(name, was or "none", is_ or "none") for name, (was, is_) in changes.items()]
+    heading = html.section("What changes", "Routers follow within 2 s.")
+    return heading + html.changes(("Setting", "Now", "Then"), rows)
 
 
 def ask(ctx: Context, before: RouteSettings, key: str) -> RouteSettings:

@@ -9,8 +9,7 @@ import streamlit as st
 
 from dashboard import page_frame
 from dashboard.data import queries
-from dashboard.dialog_forms import Form
-from dashboard.form_fields import ask_object
+from dashboard.dialog_forms import Form, ask_object
 from harness.app.suite_import import JUDGED_SCORERS, UPLOAD_SCORERS, SuiteUpload
 
 OPTION_WORDS: Final[Mapping[str, str]] = {
@@ -42,7 +41,6 @@ NEEDED: Final = frozenset({"rubric"})
 
 
 def ask(form: Form) -> SuiteUpload:
-    """Asks for a new suite, its data aside."""
     name = form.text("name", "Name: a-z, 0-9, - and _", need="A name is needed.")
     title = form.text("title", "Title, for people (optional)")
     scorer = st.selectbox(

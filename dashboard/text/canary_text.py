@@ -276,7 +276,6 @@ def _p95(view: CanaryView, arm: str) -> str:
     return "unknown" if found is None else f"about {labels.seconds(found / 1000)}"
 
 
-HISTORY_HEADS: Final = ("When", "What", "Why", "Evidence at that time")
 HISTORY_NOTE: Final = (
     "The audit log keeps each action with its evidence; "
     "`swapgate gate replay EVENT` decides it again from the stored blocks."
@@ -295,15 +294,17 @@ _WORDS: Final[Mapping[str, str]] = {
 _UPWARD: Final = frozenset({"canary.step_done", "canary.advance"})
 
 
-def history_rows(rollout: Rollout, moves: Iterable[AuditEvent]) -> Sequence[Sequence[str]]:
-    """Table rows with cells of HTML, in the order of `moves`."""
+def history_rows(rollout: Rollout, moves: Iterable[AuditEvent]) -> Sequence[html.Row]:
+    """Renders what was done, in the order of `moves`."""
     return [
-        (
-            f"<span>{escape(labels.date_time(move.at))}<br>event {move.number}</span>",
-            f"<span>{strong(_what(rollout, move))}<br>by {escape(move.actor)}</span>",
-            escape(move.details.get("reason", "")),
-            f"<span>{'<br>'.join(map(escape, _evidence_lines(move)))}</span>",
-        )
+        {
+            "When": f"<span>{escape(labels.date_time(move.at))}<br>event {move.number}</span>",
+            "What": f"<span>{strong(_what(rollout, move))}<br>by {escape(move.actor)}</span>",
+            "Why": escape(move.details.get("reason", "")),
+            "Evidence at that time": (
+                f"<span>{'<br>'.join(map(escape, _evidence_lines(move)))}</span>"
+            ),
+        }
         for move in moves
     ]
 

@@ -10,8 +10,7 @@ from dashboard.data.frames import in_reading_order
 from dashboard.data.queries import ComparisonView
 from dashboard.text import html, labels
 from dashboard.text.html import Tile, VerdictCard
-from dashboard.text.selection_text import name_candidates
-from dashboard.text.suite_text import slice_line, suite_line
+from dashboard.text.suite_text import name_candidates, slice_line, suite_line
 from harness.control.evals.proof_validity import ProofState
 from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAnswers
 from harness.control.proposals.drawbacks import describe_absence, list_drawbacks
@@ -216,9 +215,6 @@ def against_card(view: ComparisonView) -> str:
     return html.block(f"<h2>{heading}</h2>{body}", kind="sg-card sg-against")
 
 
-PIN_HEADS = ("Suite", "Pin", "What was measured")
-
-
 def pins(view: ComparisonView) -> Sequence[Sequence[str]]:
     """What each suite's figures rest on, and what the providers said that they served."""
     rows: list[Sequence[str]] = []
@@ -260,28 +256,22 @@ def stale_reason(view: ComparisonView) -> str:
     return f"it expired {labels.age(verdict.expires_at, view.now)}"
 
 
-def claim_heads(planned: Sequence[SuiteEstimate]) -> Sequence[str]:
-    """Heads the table of the claims that may be made."""
-    (points, *_) = [format_score(estimate.advice.effect, None) for estimate in planned] or [""]
-    better = f"Shown if {points} points better"
-    return ("Claim", "Items", "Costs at most", "Shown if equal", better, "80 % takes")
-
-
 def claim_rows(
     planned: Sequence[SuiteEstimate], titles: Mapping[str, str]
-) -> Sequence[Sequence[str]]:
+) -> Sequence[html.Row]:
     """Lists how often each claim would be shown; the recommended one comes first."""
+    (points, *_) = [format_score(estimate.advice.effect, None) for estimate in planned] or [""]
     return [
-        (
-            _claimed(option, estimate, titles if len(planned) > 1 else {}),
-            _times(option.items, option.epochs),
-            labels.usd(option.cost_usd),
-            labels.percent(option.if_equal, 0),
-            labels.percent(option.if_better, 0),
-            _times(option.enough.items, option.enough.epochs)
+        {
+            "Claim": _claimed(option, estimate, titles if len(planned) > 1 else {}),
+            "Items": _times(option.items, option.epochs),
+            "Costs at most": labels.usd(option.cost_usd),
+            "Shown if equal": labels.percent(option.if_equal, 0),
+            f"Shown if {points} points better": labels.percent(option.if_better, 0),
+            "80 % takes": _times(option.enough.items, option.enough.epochs)
             if option.enough
             else f"over {estimate.advice.suite_items:,}",
-        )
+        }
         for estimate in planned
         for option in estimate.advice.options
     ]

@@ -4,7 +4,7 @@ meters, checklists, bars and banners.
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -224,15 +224,17 @@ def scrolled_text(body: str, kind: str = "") -> str:
     return f'<pre{named} tabindex="0">{body}</pre>'
 
 
-def changed(before: object, after: object) -> tuple[str, str]:
-    """Marks a value that went and the one that came in its place."""
-    return f"<del>{escape(before)}</del>", f"<ins>{escape(after)}</ins>"
+Row = Mapping[str, str]  # of a table: cells of HTML by their column's head, a text
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, stacked: bool = False) -> str:
-    """Renders a table, which scrolls by itself where it is too wide. heads: text. rows: cells
-    of HTML. stacked: on a phone, each row becomes a block with its heads beside the cells.
+def table(rows: Iterable[Row], *, stacked: bool = False) -> str:
+    """Renders a table, which scrolls by itself where it is too wide; empty without a row.
+    stacked: on a phone, each row becomes a block with its heads beside the cells.
     """
+    cells = [list(row.items()) for row in rows]
+    if not cells:
+        return ""
+    heads = [head.strip() for head, _ in cells[0]]
     head = "".join(f"<th>{escape(heading)}</th>" for heading in heads)
     if stacked:
         # A phone shows the heads by CSS; a reader's software finds them in the first row.
@@ -243,9 +245,11 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, stacked: bool 
     start, end = ("<div>", "</div>") if stacked else ("", "")
     body = "".join(
         "<tr>"
-        + "".join(f"{td}{start}{cell}{end}</td>" for td, cell in zip(named, row, strict=True))
+        + "".join(
+            f"{td}{start}{cell}{end}</td>" for td, (_, cell) in zip(named, row, strict=True)
+        )
         + "</tr>"
-        for row in rows
+        for row in cells
     )
     kinds = [*(["wide"] if len(heads) > 4 else []), *(["stacked"] if stacked else [])]
     wide = f' class="{" ".join(kinds)}"' if kinds else ""
@@ -254,6 +258,28 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, stacked: bool 
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}">'
         f"<table{wide}><thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def listing(heading: str, below: str, rows: Iterable[Row], nothing: str = "") -> str:
+    """Renders a section with a table, or with a note where there is no row."""
+    return section(heading, below) + (table(rows, stacked=True) or note(nothing))
+
+
+def changes(heads: tuple[str, str, str], rows: Iterable[tuple[str, str, str]]) -> str:
+    """Renders a table of names with a value that went and the one that came in its place."""
+    cells = [
+        (escape(name), f"<del>{escape(before)}</del>", f"<ins>{escape(after)}</ins>")
+        for name, before, after in rows
+    ]
+    return table(dict(zip(heads, row, strict=True)) for row in cells)
+
+
+def plain_facts(rows: Iterable[tuple[str, str]]) -> str:
+    """Renders a table without heads: names with their facts, both as text."""
+    return table(
+        {"": f'<span class="neutral">{escape(name)}</span>', " ": escape(fact)}
+        for name, fact in rows
     )
 
 

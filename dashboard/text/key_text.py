@@ -7,7 +7,7 @@ from datetime import date, datetime
 from typing import Final
 
 from dashboard.text import labels
-from dashboard.text.html import escape, meter, state, strong
+from dashboard.text.html import Row, escape, meter, state, strong
 from dashboard.text.labels import Label, Tone
 from harness.control.operations.keys import KeySummary
 from harness.domain.formatting import format_spent_usd
@@ -15,9 +15,6 @@ from harness.domain.operations.access import OptOut
 from harness.domain.reliability.rate_limits import KeyLimits, LimitStatus, RateLimit
 from harness.domain.reliability.spend import SpendDecision, SpendLevel, check_budget
 
-CLIENT_HEADS: Final = ("Client", "Budget", "Today", "This month", "Rate, used now", "Routes")
-PEOPLE_HEADS: Final = ("Whose", "Role", "Key", "Created (UTC)")
-REVOKED_HEADS: Final = ("Key", "Kind", "Revoked (UTC)")
 FULL: Final = 0.8  # of a rate: from there on its meter warns
 _LEVELS: Final = {
     SpendLevel.FINE: Label("✓", "within", Tone.BETTER),
@@ -79,22 +76,23 @@ def _fullest(key: KeySummary) -> float:
 
 def client_cells(
     key: KeySummary, today: date, rates: Mapping[str, Sequence[LimitStatus]] | None
-) -> list[str]:
-    """Renders a client key's row as cells of HTML, in the order of CLIENT_HEADS. rates: how
-    limits stand, by the key's id; None where nobody knows.
+) -> Row:
+    """Renders a client key. rates: how limits stand, by the key's id; None where nobody
+    knows.
     """
     limits = key.limits or KeyLimits()
     found = decide(key, today)
     unpriced = key.spent.unpriced
-    return [
-        f'{strong(key.name)}<br><span class="note">{escape(f"…{key.hint}")}</span>',
-        _budget(found),
-        _spent(key.spent.day_usd, unpriced, limits.budget_day_usd, limits.warn_share),
-        _spent(key.spent.month_usd, unpriced, limits.budget_month_usd, limits.warn_share)
-        + _unpriced(unpriced, known=bool(key.spent.month_usd)),
-        _rates(limits, None if rates is None else rates.get(key.id, ())),
-        _routes(sorted(key.routes)) + _opt_outs(key.opt_outs),
-    ]
+    spent, warn = key.spent, limits.warn_share
+    return {
+        "Client": f'{strong(key.name)}<br><span class="note">{escape(f"…{key.hint}")}</span>',
+        "Budget": _budget(found),
+        "Today": _spent(spent.day_usd, unpriced, limits.budget_day_usd, warn),
+        "This month": _spent(spent.month_usd, unpriced, limits.budget_month_usd, warn)
+        + _unpriced(unpriced, known=bool(spent.month_usd)),
+        "Rate, used now": _rates(limits, None if rates is None else rates.get(key.id, ())),
+        "Routes": _routes(sorted(key.routes)) + _opt_outs(key.opt_outs),
+    }
 
 
 def _opt_outs(opt_outs: Collection[OptOut]) -> str:
@@ -162,21 +160,21 @@ def _routes(names: Sequence[str]) -> str:
     return escape(labels.few(names, 2))
 
 
-def person_cells(key: KeySummary) -> list[str]:
-    """Renders a management key's row as cells of HTML, in the order of PEOPLE_HEADS."""
-    role = key.role.name.lower() if key.role else ""
-    return [
-        strong(key.principal_name),
-        escape(role),
-        escape(f"{key.name} …{key.hint}"),
-        escape(_day(key.created_at)),
-    ]
+def person_cells(key: KeySummary) -> Row:
+    return {
+        "Whose": strong(key.principal_name),
+        "Role": escape(key.role.name.lower() if key.role else ""),
+        "Key": escape(f"{key.name} …{key.hint}"),
+        "Created (UTC)": escape(_day(key.created_at)),
+    }
 
 
-def revoked_cells(key: KeySummary) -> list[str]:
-    """Renders a revoked key's row as cells of HTML, in the order of REVOKED_HEADS."""
-    at = _day(key.revoked_at) if key.revoked_at else ""
-    return [escape(f"{key.name} …{key.hint}"), escape(kind(key)), escape(at)]
+def revoked_cells(key: KeySummary) -> Row:
+    return {
+        "Key": escape(f"{key.name} …{key.hint}"),
+        "Kind": escape(kind(key)),
+        "Revoked (UTC)": escape(_day(key.revoked_at) if key.revoked_at else ""),
+    }
 
 
 def kind(key: KeySummary) -> str:
@@ -184,7 +182,6 @@ def kind(key: KeySummary) -> str:
 
 
 def choice(key: KeySummary) -> str:
-    """Names a key in a list to choose from."""
     return f"{key.name} · {kind(key)} …{key.hint}"
 
 

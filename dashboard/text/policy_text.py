@@ -1,5 +1,5 @@
-"""Writes the Policies page: what each policy demands of a candidate and of its canary in plain
-words, and what it means for one route in items, money and time.
+"""Writes what each policy demands of a candidate and of its canary in plain words, and what it
+means for one route in items, money and time.
 """
 
 from dashboard.text import html, labels
@@ -96,7 +96,7 @@ def _money(policy: Policy) -> str:
     words = (
         f"An eval run ends at {' or '.join(limits)}."
         if limits
-        else "An eval run has no limit of its own: choose a route above to see what one costs."
+        else "An eval run has no limit of its own: see below what a swap would take."
     )
     shadow = policy.canary.shadow
     if shadow is not None:

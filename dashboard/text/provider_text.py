@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from dashboard.text import labels
-from dashboard.text.html import banner, escape, rich, state, strong
+from dashboard.text.html import Row, banner, escape, rich, state, strong
 from dashboard.text.labels import Label, Tone
 from harness.control.providers.matrix import MatrixModel, MatrixRow, MinuteUse, ProviderHealth
 from harness.domain.formatting import format_milliseconds
@@ -24,7 +24,6 @@ from harness.domain.providers.probe import (
 from harness.domain.reliability.rate_limits import EvalLimits
 from harness.domain.routing.target import Price
 
-HEADS: Final = ("Model", "In / out, 1M tokens", "Can", "Window", "Median", "Routes")
 # With more models than these, a provider shows those that routes use and names the others.
 MOST_MODELS: Final = 25
 _HEALTH: Final = {
@@ -41,7 +40,6 @@ _PROBED: Final = {
 
 
 def title(rows: Sequence[MatrixRow]) -> str:
-    """Writes the first line of the Providers page."""
     here = configured(rows)
     unhealthy = [row.ill for row in here if row.health is ProviderHealth.UNHEALTHY]
     keyless = [row.provider for row in here if not row.configured]
@@ -161,18 +159,17 @@ def shown_models(models: Sequence[MatrixModel]) -> tuple[Sequence[MatrixModel], 
     return ordered[:MOST_MODELS], [model.model for model in ordered[MOST_MODELS:]]
 
 
-def cells(model: MatrixModel) -> list[str]:
-    """Renders a model's row as cells of HTML, in the order of HEADS."""
+def cells(model: MatrixModel) -> Row:
     window = f"{model.context_window:,} tokens" if model.context_window else ""
     speed = format_milliseconds(model.p50_ms) if model.p50_ms is not None else ""
-    return [
-        strong(model.model) + _ending(model),
-        price_cell(model),
-        abilities(model.abilities),
-        escape(window) or _faint("unknown"),
-        escape(speed) or _faint("not measured"),
-        _routes(model.routes),
-    ]
+    return {
+        "Model": strong(model.model) + _ending(model),
+        "In / out, 1M tokens": price_cell(model),
+        "Can": abilities(model.abilities),
+        "Window": escape(window) or _faint("unknown"),
+        "Median": escape(speed) or _faint("not measured"),
+        "Routes": _routes(model.routes),
+    }
 
 
 def _faint(words: str) -> str:

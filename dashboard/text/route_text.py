@@ -33,8 +33,6 @@ from harness.domain.routing.freeze import FreezeRecord, FreezeWindow
 from harness.domain.routing.route_history import RouteRecord
 from harness.gate.text.change_text import describe_change
 
-FREEZE_HEADS = ("State", "From", "Until", "Frozen", "By", "Why")
-
 
 def change(record: RouteRecord) -> str:
     """Says what the change did that made this version."""
@@ -69,9 +67,8 @@ def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
         ("Errors to callers", _share(measured.failed)),
         ("Failures of this model", _share(measured.charged)),
     ]
-    cells = [(f'<span class="neutral">{escape(a)}</span>', escape(b)) for a, b in rows]
     note = f"Of {view.name(view.route.incumbent)}. The route had {traffic}."
-    return html.section("Measured", note) + html.table(("", ""), cells)
+    return html.section("Measured", note) + html.plain_facts(rows)
 
 
 def score_line(scorecard: RouteScorecard, titles: Mapping[str, str]) -> str:
@@ -146,17 +143,16 @@ def fallback_table(route: str, chain: Sequence[ChainEntry]) -> str:
     if not chain:
         return ""
     rows = [
-        (
-            str(place),
-            escape(entry.target.name),
-            "yes" if entry.capable else "no",
-            escape(evidence_text(entry)),
-        )
+        {
+            "Place": str(place),
+            "Model": escape(entry.target.name),
+            "Enough for high stakes": "yes" if entry.capable else "no",
+            "Evidence": escape(evidence_text(entry)),
+        }
         for place, entry in enumerate(chain, 1)
     ]
-    heads = ("Place", "Model", "Enough for high stakes", "Evidence")
     shown = html.section("Fallbacks", "Tried in this order when the route's model fails.")
-    return expired_waivers(route, chain) + shown + html.table(heads, rows)
+    return expired_waivers(route, chain) + shown + html.table(rows)
 
 
 def expired_waivers(route: str, chain: Sequence[ChainEntry]) -> str:
@@ -191,22 +187,22 @@ def freezes_section(
 ) -> str:
     """The freezes of a route, to come, in force and past, as a table; empty without any."""
     rows = [
-        (
-            escape(record.describe_state(now)),
-            escape(labels.date_time(record.freeze.starts_at)),
-            escape(labels.date_time(record.freeze.ends_at)),
-            escape(record.freeze.route or "all routes"),
-            escape(record.freeze.actor),
-            escape(record.freeze.reason),
-        )
+        {
+            "State": escape(record.describe_state(now)),
+            "From": escape(labels.date_time(record.freeze.starts_at)),
+            "Until": escape(labels.date_time(record.freeze.ends_at)),
+            "Frozen": escape(record.freeze.route or "all routes"),
+            "By": escape(record.freeze.actor),
+            "Why": escape(record.freeze.reason),
+        }
         for record in records
     ]
     weekly = "".join(
         html.note(f"Every week, {window}: {window.reason} (from the configuration file).")
         for window in windows
     )
-    table = html.table(FREEZE_HEADS, rows, stacked=True) if rows else ""
-    return html.section("Freezes", "Newest first.") + weekly + table if rows or weekly else ""
+    shown = weekly + html.table(rows, stacked=True)
+    return html.section("Freezes", "Newest first.") + shown if shown else ""
 
 
 DRIFT_STATES: Final = {
@@ -215,15 +211,6 @@ DRIFT_STATES: Final = {
     "watching": labels.Label("=", "no drift", labels.Tone.NEUTRAL),
     "drifted": labels.Label("✕", "DRIFTED", labels.Tone.WORSE),
 }
-DRIFT_HEADS: Final = (
-    "Suite",
-    "State",
-    "Compared",
-    "Change in points",
-    "Evidence",
-    "Last",
-    "Next",
-)
 
 
 def drift_card(route: str, statuses: Sequence[DriftStatus]) -> str:
@@ -234,7 +221,7 @@ def drift_card(route: str, statuses: Sequence[DriftStatus]) -> str:
     drifted = [status for status in statuses if status.state == "drifted"]
     warning = html.banner("✕ The model behind this route has changed.", _drift_next(route))
     rows = [_drift_row(status) for status in statuses]
-    table = html.section("Drift watch", note) + html.table(DRIFT_HEADS, rows)
+    table = html.section("Drift watch", note) + html.table(rows)
     return (warning if drifted else "") + table
 
 
@@ -254,7 +241,7 @@ def drift_change(status: DriftStatus) -> str:
     return labels.points(evidence.delta) + (f" ({ends})" if ends else "")
 
 
-def _drift_row(status: DriftStatus) -> tuple[str, ...]:
+def _drift_row(status: DriftStatus) -> html.Row:
     last = status.last
     drift_evidence = last.evidence if last else None
     evidence = "–"
@@ -263,12 +250,12 @@ def _drift_row(status: DriftStatus) -> tuple[str, ...]:
     ended = "–" if last is None or last.ended_at is None else labels.date_time(last.ended_at)
     if last is not None and last.state is DriftCheckState.NOT_MEASURED:
         ended += " NOT MEASURED"
-    return (
-        strong(status.suite),
-        html.state(DRIFT_STATES[status.state]),
-        reports.describe_comparison(status.comparisons),
-        escape(drift_change(status) or "–"),
-        escape(evidence),
-        escape(ended),
-        escape(labels.date_time(status.next_at) if status.next_at else "–"),
-    )
+    return {
+        "Suite": strong(status.suite),
+        "State": html.state(DRIFT_STATES[status.state]),
+        "Compared": reports.describe_comparison(status.comparisons),
+        "Change in points": escape(drift_change(status) or "–"),
+        "Evidence": escape(evidence),
+        "Last": escape(ended),
+        "Next": escape(labels.date_time(status.next_at) if status.next_at else "–"),
+    }

@@ -33,7 +33,6 @@ SWITCH_LABELS: Final[Mapping[SwitchState, Label]] = {
     SwitchState.EXPIRED: Label("◷", "expired", Tone.NEUTRAL),
     SwitchState.CANCELLED: Label("=", "cancelled", Tone.NEUTRAL),
 }
-GRANT_HEADS: Final = ("Model", "Agent", "For", "State", "Until", "By", "Why")
 GRANTS_NOTE: Final = "The models outside of a route that people let agents use. Newest first."
 _STATES: Final = {
     MessageState.STREAMING: ("◷ under way", Tone.NEUTRAL),
@@ -87,23 +86,23 @@ def is_in_force(grant: AgentGrant, now: datetime) -> bool:
     return grant.revoked_at is None and now < grant.expires_at
 
 
-def grant_cells(grant: AgentGrant, now: datetime) -> tuple[str, ...]:
-    """Renders a grant as cells of HTML, in the order of GRANT_HEADS."""
+def grant_cells(grant: AgentGrant, now: datetime) -> html.Row:
     if grant.revoked_at is not None:
         state = Label("✕", "revoked", Tone.NEUTRAL)
     elif is_in_force(grant, now):
         state = Label("✓", "in force", Tone.BETTER)
     else:
         state = Label("◷", "expired", Tone.NEUTRAL)
-    return (
-        f'{strong(grant.target_name)}<br><span class="note">{escape(grant.id)}</span>',
-        escape(grant.agent),
-        escape(f"session {grant.session}" if grant.session else "all its sessions"),
-        html.state(state),
-        escape(labels.date_time(grant.expires_at)),
-        escape(grant.granted_by),
-        escape(grant.reason),
-    )
+    id_ = f'<span class="note">{escape(grant.id)}</span>'
+    return {
+        "Model": f"{strong(grant.target_name)}<br>{id_}",
+        "Agent": escape(grant.agent),
+        "For": escape(f"session {grant.session}" if grant.session else "all its sessions"),
+        "State": html.state(state),
+        "Until": escape(labels.date_time(grant.expires_at)),
+        "By": escape(grant.granted_by),
+        "Why": escape(grant.reason),
+    }
 
 
 def link_label(agent: str, session: AgentSession) -> str:
@@ -138,15 +137,15 @@ def switches(requests: Sequence[ModelSwitchRequest], now: datetime, *, readable:
     if not requests:
         return ""
     rows = [
-        (
-            f"{strong(_wanted(request))}{_note(f'asked {labels.date_time(request.asked_at)}')}",
-            html.state(SWITCH_LABELS[request.state_at(now)]) + _by(request),
-            escape(visible_text(request.reason) if readable else HIDDEN),
-        )
+        {
+            "Model": strong(_wanted(request))
+            + _note(f"asked {labels.date_time(request.asked_at)}"),
+            "State": html.state(SWITCH_LABELS[request.state_at(now)]) + _by(request),
+            "The agent's reason": escape(visible_text(request.reason) if readable else HIDDEN),
+        }
         for request in requests
     ]
-    heads = ("Model", "State", "The agent's reason")
-    return html.section("Switches") + html.table(heads, rows)
+    return html.section("Switches") + html.table(rows)
 
 
 def _by(request: ModelSwitchRequest) -> str:
@@ -249,21 +248,19 @@ def costs(usage: Sequence[ModelUsage], prices: Mapping[str, Price | None]) -> st
     """Tokens and cost by model; beside them, what one model alone would have cost."""
     if not usage:
         return ""
-    heads = ("Model", "Answers · tokens in + out", "Cost", "If it had answered all")
     rows = [
-        (
-            strong(model.target),
-            f"{model.answers:,} · {model.input_tokens:,} + {model.output_tokens:,}",
-            escape(_cost([model])),
-            escape(_alone(usage, prices[model.target])),
-        )
+        {
+            "Model": strong(model.target),
+            "Answers · tokens in + out": (
+                f"{model.answers:,} · {model.input_tokens:,} + {model.output_tokens:,}"
+            ),
+            "Cost": escape(_cost([model])),
+            "If it had answered all": escape(_alone(usage, prices[model.target])),
+        }
         for model in usage
     ]
-    return (
-        html.section("What it cost", "This session with all that it spawned.")
-        + html.table(heads, rows, stacked=True)
-        + html.note(ALONE_NOTE)
-    )
+    note = "This session with all that it spawned."
+    return html.listing("What it cost", note, rows) + html.note(ALONE_NOTE)
 
 
 def _cost(usage: Sequence[ModelUsage]) -> str:

@@ -1,5 +1,5 @@
 """Writes what pages say of shadows, in which a candidate answers copies of requests and no user
-sees its answers: on the Canary page the one before a canary, on the Shadows page how many run,
+sees its answers: on the Canary page the one before a canary, then how many run in all,
 of each what it mirrors, found and cost, and the table of those that ended.
 """
 
@@ -19,11 +19,8 @@ MIRRORS = labels.Label("◐", "in shadow", labels.Tone.BETTER)
 HELD = labels.Label("?", "shadow on hold", labels.Tone.UNDECIDED)
 HARM = labels.Label("✕", "harm is shown", labels.Tone.WORSE, "it is rejected")
 HARM_NOTE = "Over all checks of the answers together; at 100 % the proposal is rejected."
-CHECK_HEADS = ("Check", "Both", "Incumbent alone", "Candidate alone", "Neither")
 # As on a canary: from half of the rollback level on, the page shows harm.
 HARM_SHOWS = 0.5
-ENDED_HEADS: Final = ("Route", "Candidate", "State", "Mirrored", "Pairs", "Cost", "By", "Why")
-EVIDENCE_HEADS: Final = (*CHECK_HEADS, "Evidence")
 MIRRORING: Final = Label("◐", "mirroring", Tone.BETTER)
 WORSE: Final = Label("✕", "worse than the incumbent", Tone.WORSE)
 NO_PAIR: Final = (
@@ -82,14 +79,18 @@ def tone(stage: ShadowStage) -> labels.Tone:
     return labels.Tone.WORSE if distance >= HARM_SHOWS else labels.Tone.NEUTRAL
 
 
-def check_cells(check: CheckEvidence) -> Sequence[str]:
-    """Renders the pairs of a check as cells, in the order of CHECK_HEADS."""
-    counts = (check.both, check.incumbent_only, check.candidate_only, check.neither)
-    return (escape(check.check.replace("_", " ")), *(f"{count:,}" for count in counts))
+def check_cells(check: CheckEvidence) -> html.Row:
+    return {
+        "Check": escape(check.check.replace("_", " ")),
+        "Both": f"{check.both:,}",
+        "Incumbent alone": f"{check.incumbent_only:,}",
+        "Candidate alone": f"{check.candidate_only:,}",
+        "Neither": f"{check.neither:,}",
+    }
 
 
 def list_title(running: Sequence[ShadowStatus]) -> str:
-    """Writes the Shadows page's first line, as HTML."""
+    """Writes how many shadows run, or which candidate is worse, as HTML."""
     harmed = [status.record.shadow.candidate.name for status in running if status.harm]
     if harmed:
         verb = "is" if len(harmed) == 1 else "are"
@@ -110,9 +111,8 @@ def running_parts(status: ShadowStatus, now: datetime) -> Sequence[str]:
         f'<span class="note">{escape(labels.left(shadow.expires_at, now))}</span></p>'
     )
     parts = [html.block(heading), html.tiles(_tiles(status)), html.facts(_facts(status))]
-    rows = [(*check_cells(check), _evidence(check)) for check in status.checks]
-    parts.append(html.table(EVIDENCE_HEADS, rows) if rows else html.note(NO_PAIR))
-    return parts
+    rows = [{**check_cells(check), "Evidence": _evidence(check)} for check in status.checks]
+    return [*parts, html.table(rows) or html.note(NO_PAIR)]
 
 
 def _tiles(status: ShadowStatus) -> Sequence[Tile]:
@@ -180,17 +180,16 @@ def _evidence(check: CheckEvidence) -> str:
     return f'<span class="{tone}">{share} of the level</span>'
 
 
-def ended_cells(status: ShadowStatus) -> Sequence[str]:
-    """Renders one that ended as cells of HTML, in the order of ENDED_HEADS."""
+def ended_cells(status: ShadowStatus) -> html.Row:
     shadow = status.record.shadow
     at = labels.date_time(status.record.ended_at or shadow.expires_at)
-    return (
-        strong(shadow.route),
-        escape(shadow.candidate.name),
-        f'{escape(status.state)}<br><span class="note">{escape(at)}</span>',
-        f"{status.mirrored:,}",
-        f"{status.pairs:,}",
-        escape(labels.usd(status.cost_usd)),
-        escape(shadow.started_by),
-        escape(shadow.reason),
-    )
+    return {
+        "Route": strong(shadow.route),
+        "Candidate": escape(shadow.candidate.name),
+        "State": f'{escape(status.state)}<br><span class="note">{escape(at)}</span>',
+        "Mirrored": f"{status.mirrored:,}",
+        "Pairs": f"{status.pairs:,}",
+        "Cost": escape(labels.usd(status.cost_usd)),
+        "By": escape(shadow.started_by),
+        "Why": escape(shadow.reason),
+    }

@@ -23,18 +23,6 @@ WINDOWS: Final[Mapping[str, timedelta]] = {
     "24h": timedelta(hours=24),
     "7d": timedelta(days=7),
 }
-ROUTE_HEADS: Final = ("Route", "Requests", "Errors to callers", "Own model failed", "Cost")
-REASON_HEADS: Final = ("Model left", "Why", "Times", "No fallback left", "Routes", "Last")
-FAILOVER_HEADS: Final = (
-    "When (UTC)",
-    "Route",
-    "Model left",
-    "Why",
-    "After",
-    "Next model",
-    "Request",
-)
-UNROUTED_HEADS: Final = ("Model that was asked for", "Times", "Nearest route")
 MOST_NAMES: Final = 3
 
 
@@ -100,19 +88,15 @@ def stale(report: TrafficReport) -> str:
     return html.banner("STALE.", words)
 
 
-def route_table(routes: Sequence[RouteTraffic]) -> str:
-    """Renders the traffic of routes, a line each."""
-    return html.table(ROUTE_HEADS, [_route_cells(route) for route in routes], stacked=True)
-
-
-def _route_cells(traffic: RouteTraffic) -> Sequence[str]:
-    return (
-        html.link("routes", strong(traffic.route), route=traffic.route),
-        labels.count(traffic.requests),
-        _share_cell(traffic.failed, traffic.failed_share, labels.Tone.WORSE),
-        _share_cell(traffic.left, traffic.left_share, labels.Tone.UNDECIDED),
-        escape(labels.usd(traffic.known_cost_usd)),
-    )
+def route_cells(traffic: RouteTraffic) -> html.Row:
+    worse, undecided = labels.Tone.WORSE, labels.Tone.UNDECIDED
+    return {
+        "Route": html.link("routes", strong(traffic.route), route=traffic.route),
+        "Requests": labels.count(traffic.requests),
+        "Errors to callers": _share_cell(traffic.failed, traffic.failed_share, worse),
+        "Own model failed": _share_cell(traffic.left, traffic.left_share, undecided),
+        "Cost": escape(labels.usd(traffic.known_cost_usd)),
+    }
 
 
 def _share_cell(count: int, share: float | None, tone: labels.Tone) -> str:
@@ -124,35 +108,28 @@ def _share_cell(count: int, share: float | None, tone: labels.Tone) -> str:
     return f'<span><b class="{tone}">{count:,}</b> {share_}</span>'
 
 
-def reason_table(reasons: Sequence[FailoverReason], now: datetime) -> str:
-    """Renders which targets were left, and why; the most frequent first."""
-    rows = [
-        (
-            strong(reason.target),
-            escape(failure_words(reason.failure)),
-            labels.count(reason.times),
-            _share_cell(reason.unanswered, reason.unanswered / reason.times, labels.Tone.WORSE),
-            _on(reason.routes),
-            escape(labels.age(reason.last, now)),
-        )
-        for reason in reasons
-    ]
-    return html.table(REASON_HEADS, rows, stacked=True)
+def reason_cells(reason: FailoverReason, now: datetime) -> html.Row:
+    unanswered = reason.unanswered / reason.times
+    return {
+        "Model left": strong(reason.target),
+        "Why": escape(failure_words(reason.failure)),
+        "Times": labels.count(reason.times),
+        "No fallback left": _share_cell(reason.unanswered, unanswered, labels.Tone.WORSE),
+        "Routes": _on(reason.routes),
+        "Last": escape(labels.age(reason.last, now)),
+    }
 
 
-def unrouted_table(unrouted: Sequence[UnroutedTraffic]) -> str:
-    """Renders the models that no route is named after; the most frequent first."""
-    rows = [
-        (
-            strong(model.model),
-            labels.count(model.requests),
-            html.link("routes", escape(model.nearest), route=model.nearest)
-            if model.nearest
-            else '<span class="note">none</span>',
-        )
-        for model in unrouted
-    ]
-    return html.table(UNROUTED_HEADS, rows, stacked=True)
+def unrouted_cells(model: UnroutedTraffic) -> html.Row:
+    """Renders a model that no route is named after."""
+    nearest = '<span class="note">none</span>'
+    if model.nearest:
+        nearest = html.link("routes", escape(model.nearest), route=model.nearest)
+    return {
+        "Model that was asked for": strong(model.model),
+        "Times": labels.count(model.requests),
+        "Nearest route": nearest,
+    }
 
 
 def _on(routes: Sequence[str]) -> str:
@@ -163,18 +140,18 @@ def _on(routes: Sequence[str]) -> str:
 def failover_table(failovers: Sequence[Failover]) -> str:
     """Renders failovers one by one, without any content of the requests."""
     rows = [
-        (
-            escape(f"{failover.at:%d %b %H:%M:%S}".removeprefix("0")),
-            escape(failover.route),
-            strong(failover.target),
-            f"<span>{escape(failure_words(failover.failure))}{_status(failover)}</span>",
-            escape(format_milliseconds(failover.latency_ms)),
-            escape(failover.next_target or "none left"),
-            f'<span class="mono">{escape(failover.request or DASH)}</span>',
-        )
+        {
+            "When (UTC)": escape(f"{failover.at:%d %b %H:%M:%S}".removeprefix("0")),
+            "Route": escape(failover.route),
+            "Model left": strong(failover.target),
+            "Why": f"<span>{escape(failure_words(failover.failure))}{_status(failover)}</span>",
+            "After": escape(format_milliseconds(failover.latency_ms)),
+            "Next model": escape(failover.next_target or "none left"),
+            "Request": f'<span class="mono">{escape(failover.request or DASH)}</span>',
+        }
         for failover in failovers
     ]
-    return html.table(FAILOVER_HEADS, rows, stacked=True)
+    return html.table(rows, stacked=True)
 
 
 def _status(failover: Failover) -> str:

@@ -42,7 +42,7 @@ def show() -> None:
     _open(open_, wanted, now)
     _past(wanted)
     _test(sinks)
-    page_frame.copy_as_cli("alert", "list", *(("--search", wanted) if wanted else ()))
+    page_frame.copy_as_cli(["alert", "list", *(("--search", wanted) if wanted else ())])
 
 
 def _untold(open_: Sequence[AlertView], now: datetime) -> Sequence[AlertView]:
@@ -81,8 +81,7 @@ def _open(open_: Sequence[AlertView], wanted: str, now: datetime) -> None:
 
 
 def _past(wanted: str) -> None:
-    after = st.query_params.get("after")
-    ctx = page_frame.context()
+    ctx, after = page_frame.context(), st.query_params.get("after")
     page = list_alerts(ctx, PageRequest(MOST_PAST, after), search=wanted)
     over = [alert for alert in page if not alert.open]
     st.html(html.section("Alerts that are over", "The one last seen first."))
@@ -91,12 +90,7 @@ def _past(wanted: str) -> None:
     else:
         nothing = "No alert that is over has this in its text." if wanted else "None yet."
         st.html(html.note(nothing))
-    if after is not None:
-        newest = {"find": wanted} if wanted else {}
-        st.html(html.block(html.link("alerts", "Newest alerts", **newest)))
-    if page.next is not None:
-        query = {"after": page.next, **({"find": wanted} if wanted else {})}
-        st.html(html.block(html.link("alerts", "Older alerts", **query)))
+    page_frame.show_turns("alerts", "alerts", page.next)
 
     def read() -> Iterator[AlertView]:
         return read_all(lambda part: list_alerts(ctx, part, search=wanted))
@@ -136,7 +130,6 @@ SEVERITY_LABELS: Final = {
     Severity.INFO: Label("=", "good to know", Tone.NEUTRAL),
 }
 HERE: Final = "alerts"
-PAST_HEADS: Final = ("Alert", "Severity", "First seen", "Lasted", "Times", "Messages")
 
 
 def _headline(open_: Sequence[AlertView]) -> str:
@@ -150,7 +143,6 @@ def _headline(open_: Sequence[AlertView]) -> str:
 
 
 def _describe_sinks(sinks: Sequence[str]) -> str:
-    """Says who is told."""
     if sinks:
         return f"People are told through {', '.join(sinks)}."
     return "Nobody is told: no sink is configured under alerts.sinks in swapgate.yaml."
@@ -215,17 +207,17 @@ def _messages(alert: AlertView) -> str:
 def _past_table(alerts: Sequence[AlertView]) -> str:
     """Renders alerts that are over, a line each."""
     rows = [
-        (
-            f'{_title(alert)}<br><span class="note">{escape(alert.text)}</span>',
-            html.state(Label(*_sign(alert))),
-            escape(labels.date_time(alert.first_seen)),
-            escape(_lasted(alert)),
-            labels.count(alert.count),
-            escape(_messages(alert).removeprefix("messages: ")),
-        )
+        {
+            "Alert": f'{_title(alert)}<br><span class="note">{escape(alert.text)}</span>',
+            "Severity": html.state(Label(*_sign(alert))),
+            "First seen": escape(labels.date_time(alert.first_seen)),
+            "Lasted": escape(_lasted(alert)),
+            "Times": labels.count(alert.count),
+            "Messages": escape(_messages(alert).removeprefix("messages: ")),
+        }
         for alert in alerts
     ]
-    return html.table(PAST_HEADS, rows, stacked=True)
+    return html.table(rows, stacked=True)
 
 
 def _sign(alert: AlertView) -> tuple[str, str, Tone]:

@@ -56,7 +56,7 @@ def show() -> None:
             "Every change that a person or Swapgate makes is kept here. The first one is:",
             "swapgate init",
         )
-    page_frame.copy_as_cli("audit", "tail", "-n", str(MOST_EVENTS), *_options(selection))
+    page_frame.copy_as_cli(["audit", "tail", "-n", str(MOST_EVENTS), *_options(selection)])
 
 
 def _check() -> None:
@@ -121,12 +121,8 @@ def _events(page: Page[AuditEvent], selection: AuditFilter, now: datetime) -> No
     if not page:
         st.html(html.note("No event has all of this. Shorten or empty a field above."))
         return
-    st.html(_table(page.items, now))
-    chosen = {k: v for k, v in st.query_params.to_dict().items() if k != "after"}
-    if "after" in st.query_params:
-        st.html(html.block(html.link("audit", "Newest events", **chosen)))
-    if page.next is not None:
-        st.html(html.block(html.link("audit", "Older events", after=page.next, **chosen)))
+    st.html(html.table([_cells(event, now) for event in page], stacked=True))
+    page_frame.show_turns("audit", "events", page.next)
     st.html(html.section("Export", "The selected events, with the chain's signatures."))
     # The download is read in a thread that knows no visitor.
     ctx, reader = page_frame.context(), current_user.signed_in()
@@ -151,7 +147,6 @@ def _options(selection: AuditFilter) -> list[str]:
     return options
 
 
-HEADS: Final = ("Event, UTC", "Who", "Did what", "To what", "Why and what else")
 SHOWN_DETAILS: Final = 140
 MOST_FAULTS: Final = 10
 CHAIN_NOTE: Final = "The chain of events is checked every minute"
@@ -195,31 +190,29 @@ def _check_result(check: FullCheck) -> str:
     if check.faults:
         found.append(f"{labels.plural(len(check.faults), 'row')} are not as they were signed")
     words = f"{' and '.join(found).capitalize()}. Compare with a backup. Checked {at}."
-    rows = [(strong(f.name), escape(f.why)) for f in check.faults[:MOST_FAULTS]]
-    listed = html.table(("Row", "What does not hold"), rows) if rows else ""
-    return html.banner("✕ Not intact.", words, tone=Tone.WORSE) + listed
+    rows = [
+        {"Row": strong(fault.name), "What does not hold": escape(fault.why)}
+        for fault in check.faults[:MOST_FAULTS]
+    ]
+    return html.banner("✕ Not intact.", words, tone=Tone.WORSE) + html.table(rows)
 
 
-def _table(events: Sequence[AuditEvent], now: datetime) -> str:
-    """Renders events, the newest first."""
-    return html.table(HEADS, [_cells(event, now) for event in events], stacked=True)
-
-
-def _cells(event: AuditEvent, now: datetime) -> Sequence[str]:
+def _cells(event: AuditEvent, now: datetime) -> html.Row:
     details = dict(event.details)
     reason = details.pop("reason", "")
     why = f"{escape(str(reason))}<br>" if reason else ""
     at = escape(f"{event.at:%d %b %Y %H:%M:%S}".removeprefix("0"))
     when = f'<span class="neutral">{at}</span><br><span class="note">'
     key = f'<br><span class="note mono">{escape(event.key)}</span>' if event.key else ""
-    return (
-        f"{strong(f'{event.number:,}')}<br>{when}{escape(labels.age(event.at, now))}</span>",
-        f"<span>{escape(event.actor)}{key}</span>",
-        f'<span class="mono">{escape(event.action)}</span>',
-        _subject(event.subject),
+    number = strong(f"{event.number:,}")
+    return {
+        "Event, UTC": f"{number}<br>{when}{escape(labels.age(event.at, now))}</span>",
+        "Who": f"<span>{escape(event.actor)}{key}</span>",
+        "Did what": f'<span class="mono">{escape(event.action)}</span>',
+        "To what": _subject(event.subject),
         # One element: on a phone a cell's elements are set side by side.
-        f"<div>{why}{_details(details)}</div>",
-    )
+        "Why and what else": f"<div>{why}{_details(details)}</div>",
+    }
 
 
 def _subject(subject: str) -> str:

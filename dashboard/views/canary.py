@@ -1,10 +1,9 @@
 """The Canary page answers: is the candidate hurting users now? For one route it shows the
 canary, or the shadow before it, refreshed every 2 s: first its state, what happens next and
-Abort; then its figures over time, and what was done to it.
+Abort; then its figures over time, and what was done to it; at last the shadows of all routes.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import streamlit as st
@@ -16,6 +15,7 @@ from dashboard.data import queries
 from dashboard.data.queries import CanaryView
 from dashboard.dialog_forms import show_openers
 from dashboard.dialogs import canary_controls, route_holds
+from dashboard.sections import shadows
 from dashboard.text import canary_text, html, labels, shadow_text
 from dashboard.text.html import strong
 from harness.control.canary import holds
@@ -29,31 +29,22 @@ MOST_KEPT: Final = 64
 LASTS_S: Final = 2
 
 
-@dataclass(frozen=True)
-class Decided:
-    """What was decided of a route's canary, which no visitor may see late."""
-
-    tables: str  # the etag of what routers serve from
-    rollout: Rollout | None  # the route's newest
-    held: Sequence[str]
-    paused: str
-
-
 def load(ctx: Context, route: str) -> CanaryView:
     """Loads what the page of a route's canary shows: its figures as of this second, what was
     decided of it and a shadow as they are. Raises NotFound.
     """
     second = int(ctx.clock.now().timestamp())
-    found = _read_once(ctx, route, repr(_read_decided(ctx, route)), second)
+    found = _read_once(ctx, route, _read_decided(ctx, route), second)
     return replace(found, shadow=find_stage_of_route(ctx, route))
 
 
-def _read_decided(ctx: Context, route: str) -> Decided:
+def _read_decided(ctx: Context, route: str) -> str:
+    """Writes what was decided of a route's canary, which no visitor may see late."""
     with ctx.store.read() as tx:
         newest = next(iter(tx.rollouts.list(route=route, limit=1)), None)
         held = holds.list_hold_reasons(tx, newest) if newest else ()
         paused = holds.find_pause_reason(tx, newest) if newest else ""
-    return Decided(ctx.store.etag(), newest, held, paused)
+    return repr((ctx.store.etag(), newest, held, paused))
 
 
 @st.cache_resource(
@@ -84,27 +75,23 @@ def show() -> None:
     if route is None:
         return
     view = load(ctx, route)
+    state = top.empty()
+    with top:
+        page_frame.show_done_message()
+        page_frame.show_freezes(route)
     if view.shadow is not None:
-        state = top.empty()
         state.html(shadow_text.headline(view.shadow, route))
-        with top:
-            page_frame.show_freezes(route)
         with st.container(key="live"):
             shadow(route, state)
     elif view.status is None:
-        with top:
-            st.html(html.title(f"No canary on {strong(route)}"))
-            page_frame.show_freezes(route)
+        state.html(html.title(f"No canary on {strong(route)}"))
         page_frame.show_empty(
             "This route has never had a canary. A canary opens when a proposal passes:",
             f"swapgate proposal create {route} PROVIDER/MODEL",
         )
     else:
-        state = top.empty()
         state.html(canary_text.headline(view, view.status))
         with top:
-            page_frame.show_done_message()
-            page_frame.show_freezes(route)
             canary_controls.show_controls(view.status)
             lead_on(view.status.rollout)
         # Its name keeps it from fading while it is read anew (styles.css).
@@ -116,8 +103,9 @@ def show() -> None:
                 figures(view, view.status)
         done(rollout)
     st.html(html.section("Kill switch", "It needs no canary: it forces one model or provider."))
-    show_openers([route_holds.kill_switch_opener(route)])
-    page_frame.copy_as_cli("canary", "explain", route)
+    show_openers([route_holds.throw.opener(route)])
+    shadows.show(routes)
+    page_frame.copy_as_cli(["canary", "explain", route], ["shadow", "status"])
 
 
 def lead_on(rollout: Rollout) -> None:
@@ -133,11 +121,7 @@ def done(rollout: Rollout) -> None:
         rollout, canary_status.list_canary_moves(page_frame.context(), rollout)
     )
     note = f"Rollout {rollout.id}. {canary_text.HISTORY_NOTE}"
-    heading = html.section("What was done", note)
-    if moves:
-        st.html(heading + html.table(canary_text.HISTORY_HEADS, moves, stacked=True))
-    else:
-        st.html(heading + html.note("Nothing since it started."))
+    st.html(html.listing("What was done", note, moves, "Nothing since it started."))
 
 
 @st.fragment(run_every=EVERY)
@@ -166,7 +150,7 @@ def _shadow(view: CanaryView, route: str, state: DeltaGenerator) -> None:
     if rows:
         note = "Requests, counted by which model's answer passed the check."
         st.html(html.section("Pairs so far", note))
-        st.html(html.table(shadow_text.CHECK_HEADS, rows))
+        st.html(html.table(rows))
     st.html(html.note(f"updated {labels.time_of_day(view.now)} UTC, every 2 s"))
 
 

@@ -8,12 +8,13 @@ from dataclasses import replace
 import pandas as pd
 import streamlit as st
 
-from dashboard import format_failures, page_frame, samples
+from dashboard import page_frame
 from dashboard.charts import plots
 from dashboard.data import frames, queries
 from dashboard.data.queries import ComparisonView, ProposalRow
 from dashboard.dialogs import decisions
-from dashboard.text import comparison_text, html, labels, selection_text, suite_text
+from dashboard.sections import format_failures, samples
+from dashboard.text import comparison_text, html, labels, suite_text
 from dashboard.text.html import escape, strong
 from harness.control.proposals.selections import SelectionComparison
 from harness.control.routing import monthly_bill
@@ -55,7 +56,7 @@ def show() -> None:
         samples.show(view)
     pins(view)
     others(rows, view.comparison.proposal.id)
-    page_frame.copy_as_cli("proposal", "show", view.comparison.proposal.id)
+    page_frame.copy_as_cli(["proposal", "show", view.comparison.proposal.id])
 
 
 def samples_visible(view: ComparisonView) -> bool:
@@ -194,10 +195,13 @@ def matrix(view: ComparisonView, selection: SelectionComparison) -> None:
         html.section("The candidates side by side", share_text(len(selection.candidates)) + ".")
     )
     shown = [
-        [_candidate(view, id_, cells[0]), *map(escape, cells[1:])]
-        for id_, cells in selection_text.matrix(selection, view.titles)
+        {
+            head: _candidate(view, id_, cell) if head == "Candidate" else escape(cell)
+            for head, cell in cells.items()
+        }
+        for id_, cells in suite_text.matrix(selection, view.titles)
     ]
-    st.html(html.table(selection_text.MATRIX_HEADS, shown, stacked=True))
+    st.html(html.table(shown, stacked=True))
 
 
 def _candidate(view: ComparisonView, proposal: str, name: str) -> str:
@@ -213,12 +217,16 @@ def pins(view: ComparisonView) -> None:
     if not rows:
         return
     shown = [
-        [escape(suite), escape(pin), f'<span class="details">{escape(measured)}</span>']
+        {
+            "Suite": escape(suite),
+            "Pin": escape(pin),
+            "What was measured": f'<span class="details">{escape(measured)}</span>',
+        }
         for suite, pin, measured in rows
     ]
     with st.expander("What was pinned: versions of data, scorer and prompt"):
         st.html(html.note("The verdict stays valid as long as none of this changes."))
-        st.html(html.table(comparison_text.PIN_HEADS, shown))
+        st.html(html.table(shown))
 
 
 def effects(view: ComparisonView) -> None:

@@ -1,20 +1,18 @@
-"""The Keys & budgets page answers: does any client run out of its budget, and who may act? It
-creates, limits and revokes client keys and management keys; a new key's text is shown once, to
-whoever created it.
+"""The Keys & spending page answers: does any client run out of its budget, who may act, and
+what did Swapgate itself spend? It creates, limits and revokes client keys and management keys;
+a new key's text is shown once, to whoever created it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from functools import partial
 from typing import Any, Final
 
 import streamlit as st
 
 from dashboard import current_user, page_frame
 from dashboard.data import queries
-from dashboard.dialog_forms import Form, Opener, dialog, show_openers
-from dashboard.dialogs import people
-from dashboard.form_fields import Field, ask_fields
+from dashboard.dialog_forms import Field, Form, ask_fields, dialog, show_openers
+from dashboard.sections import people, spending
 from dashboard.text import html, key_text, labels
 from dashboard.text.html import escape, strong
 from harness.app.installation import Installation
@@ -84,22 +82,19 @@ def show() -> None:
     _people(managers)
     people.show_people()
     _revoked([key for key in page if key.revoked_at is not None])
-    if page.next is not None:
-        st.html(html.note(f"{len(page):,} of {page.total:,} keys; swapgate key list has all."))
-    page_frame.copy_as_cli("key", "list")
+    page_frame.show_rest(page, "keys", "swapgate key list")
+    spending.show()
+    page_frame.copy_as_cli(["key", "list"], ["spending"])
 
 
 def _buttons(live: Sequence[KeySummary]) -> None:
     names = sorted({key.principal_name for key in live if key.role is not None})
     none = "" if live else "There is no key to change."
-    manager, change = partial(create_management_key, names), partial(change_key, live)
     show_openers(
         [
-            Opener("Create a client key", ":material/add:", create_client_key, "new-client"),
-            Opener("Create a management key", ":material/person_add:", manager, "new-manager"),
-            Opener(
-                "Change or revoke a key", ":material/edit:", change, "change-key", missing=none
-            ),
+            create_client_key.opener(),
+            create_management_key.opener(names),
+            change_key.opener(live, missing=none),
         ]
     )
 
@@ -121,28 +116,23 @@ def _clients(
         shown = f"{min(len(found), MOST_ROWS):,} of {len(clients):,}, the fullest budget first"
         st.html(html.note(shown if found else "No client has this in its name."))
     rows = [key_text.client_cells(key, today, rates) for key in found[:MOST_ROWS]]
-    if rows:
-        st.html(html.table(key_text.CLIENT_HEADS, rows, stacked=True))
+    page_frame.show_html(html.table(rows, stacked=True))
 
 
 def _people(people: Sequence[KeySummary]) -> None:
     note = (
         "With a role in API, command line and dashboard. Each belongs to a person or service."
     )
-    st.html(html.section("Management keys", note))
-    if not people:
-        st.html(html.note("Nobody has one: only the operator of this machine can act."))
-        return
+    nobody = "Nobody has one: only the operator of this machine can act."
     by_name = sorted(people, key=lambda key: (key.principal_name.casefold(), key.created_at))
     rows = map(key_text.person_cells, by_name)
-    st.html(html.table(key_text.PEOPLE_HEADS, rows, stacked=True))
+    st.html(html.listing("Management keys", note, rows, nobody))
 
 
 def _revoked(gone: Sequence[KeySummary]) -> None:
     if gone:
         with st.expander(labels.plural(len(gone), "revoked key")):
-            rows = map(key_text.revoked_cells, gone)
-            st.html(html.table(key_text.REVOKED_HEADS, rows, stacked=True))
+            st.html(html.table(map(key_text.revoked_cells, gone), stacked=True))
 
 
 NEW_KEY: Final = "new-key"
@@ -170,10 +160,8 @@ OPT_OUTS: Final[Mapping[OptOut, str]] = {
 PERSON, SERVICE, KNOWN = "A new person", "A new service", "Somebody who has a key already"
 
 
-@dialog("Create a client key", width="medium")
-def create_client_key() -> None:
-    """Asks for a client's name, routes and limits."""
-    form = Form(Role.ADMIN, "client")
+@dialog("Create a client key", Role.ADMIN, "client", "add", width="medium")
+def create_client_key(form: Form) -> None:
     name = form.text("name", "Client, who uses the key", need="Name the client first.")
     routes = st.multiselect(
         "Routes that it opens", list(queries.route_names(page_frame.context())),
@@ -186,10 +174,9 @@ def create_client_key() -> None:
     )
 
 
-@dialog("Create a management key", width="medium")
-def create_management_key(people: Sequence[str]) -> None:
+@dialog("Create a management key", Role.ADMIN, "manager", "person_add", width="medium")
+def create_management_key(form: Form, people: Sequence[str]) -> None:
     """Asks for a key's name, role and owner. people: names of those who have a key."""
-    form = Form(Role.ADMIN, "manager")
     whose = st.radio(
         "Whose key", [PERSON, SERVICE, *([KNOWN] if people else [])], key=form.key("whose")
     )
@@ -250,11 +237,11 @@ def _ask_opt_outs(before: Iterable[OptOut], form: Form) -> list[OptOut]:
     )  # fmt: skip
 
 
-@dialog("Change or revoke a key", width="medium")
-def change_key(live: Sequence[KeySummary]) -> None:
+@dialog("Change or revoke a key", Role.ADMIN, "chosen", "edit", width="medium")
+def change_key(form: Form, live: Sequence[KeySummary]) -> None:
     """Asks which key, then for its limits, or whether it is to be revoked."""
     by_id = {key.id: key for key in sorted(live, key=lambda key: key.name.casefold())}
-    chosen = Form(Role.ADMIN, "chosen").choose(
+    chosen = form.choose(
         "key", "Key", by_id, placeholder="Choose a key, or write a part of its name",
         format_func=lambda id_: key_text.choice(by_id[id_]) if id_ in by_id else id_,
     )  # fmt: skip
@@ -270,7 +257,6 @@ def change_key(live: Sequence[KeySummary]) -> None:
 
 
 def _change_limits(key: KeySummary) -> None:
-    """Asks for a client key's limits."""
     form, before = Form(Role.ADMIN, "limit", key.id), key.limits or KeyLimits()
     st.html(html.note("What it spent stays counted. Routers follow within 2 s."))
     wanted = _ask_limits(before, form)
@@ -290,7 +276,6 @@ def _change_limits(key: KeySummary) -> None:
 
 
 def _change_opt_outs(key: KeySummary) -> None:
-    """Asks what a client's requests are kept out of."""
     form = Form(Role.ADMIN, "opt-out", key.id)
     st.html(html.note("Routers follow within 2 s. What is stored already stays."))
     wanted = _ask_opt_outs(key.opt_outs, form)

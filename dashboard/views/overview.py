@@ -1,6 +1,7 @@
 """The Overview page answers: does any route need me now? Open alerts, then a card per route
 with state, last verdict, traffic of the last hour and links, the most urgent first; where there
-are many routes, those that nobody waits for are lines of a table that can be searched.
+are many routes, those that nobody waits for are lines of a table that can be searched. Without
+a route it asks for the first one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ import streamlit as st
 
 from dashboard import page_frame
 from dashboard.data import queries
+from dashboard.sections import first_steps
 from dashboard.text import html, labels, route_text
 from dashboard.text.html import escape, strong
 from dashboard.text.labels import Label, Tone
@@ -80,6 +82,7 @@ def show() -> None:
     st.html(html.title(*_headline(overview, len(alarming), waiting)))
     page_frame.show_html(html.invalid(routes.invalid))
     page_frame.show_done_message()
+    first_steps.show_next_steps()
     _alerts(alarming, overview.at)
     page_frame.show_freezes()
     if isinstance(routes, ManyRoutes):
@@ -87,13 +90,8 @@ def show() -> None:
     elif routes:
         _few(routes, overview)
     else:
-        page_frame.show_empty(
-            "There is no route yet. A route is the name that clients use as `model`; this "
-            "asks for one and makes it, as First steps does:",
-            "swapgate init --guided",
-        )
-        st.page_link("views/first_start.py", label="First steps: make one here")
-    page_frame.copy_as_cli("status")
+        first_steps.ask()
+    page_frame.copy_as_cli(["status"])
 
 
 def _few(statuses: Sequence[RouteStatus], overview: RouteOverview) -> None:
@@ -133,9 +131,8 @@ def _table(
     of_all = f"{len(lines):,} of {len(overview.names):,}"
     more = found - len(lines)
     narrow = f" Search above to see the {more:,} others." if more else ""
-    st.html(html.section(heading, f"{of_all}.{narrow}" if more else of_all))
     rows = [_line(status, overview.at) for status in lines]
-    st.html(html.table(TABLE_HEADS, rows, stacked=True))
+    st.html(html.listing(heading, f"{of_all}.{narrow}" if more else of_all, rows))
 
 
 def _find(overview: RouteOverview, routes: ManyRoutes) -> Sequence[str]:
@@ -206,8 +203,6 @@ ROUTE_SIGNS: Final[Mapping[RouteState, tuple[str, Tone]]] = {
     RouteState.EVALUATING: ("◷", Tone.NEUTRAL),
     RouteState.STEADY: ("=", Tone.NEUTRAL),
 }
-
-TABLE_HEADS: Final = ("Route", "State", "Serves", "Last verdict", "Last hour")
 
 
 def _headline(overview: RouteOverview, alerts: int, unconfirmed: int) -> tuple[str, str]:
@@ -288,20 +283,21 @@ def _verdict(status: RouteStatus) -> str:
     return f"{shown}{mark}"
 
 
-def _line(status: RouteStatus, now: datetime) -> Sequence[str]:
+def _line(status: RouteStatus, now: datetime) -> html.Row:
     name = status.route.name
     state = _state(status, now)
     if status.last_rollout is not None:
         state = html.link("canary", state, route=name)
     requests = sum(minute.requests for minute in status.traffic)
     failed = sum(minute.failed for minute in status.traffic)
-    return (
-        html.link("routes", strong(name), route=name),
-        state,
-        escape(status.incumbent.name),
-        _verdict(status),
-        f"{labels.plural(requests, 'request')}, {failed:,} failed" if requests else "–",
-    )
+    counted = f"{labels.plural(requests, 'request')}, {failed:,} failed" if requests else "–"
+    return {
+        "Route": html.link("routes", strong(name), route=name),
+        "State": state,
+        "Serves": escape(status.incumbent.name),
+        "Last verdict": _verdict(status),
+        "Last hour": counted,
+    }
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def show() -> None:
             if newest and decided:
                 _lead_to(newest)
         _older(page.next, state)
-    page_frame.copy_as_cli("proposal", "list", *([] if state == "all" else [f"--{state}"]))
+    page_frame.copy_as_cli(["proposal", "list", *([] if state == "all" else [f"--{state}"])])
 
 
 def _older(after: str | None, state: str) -> None:
@@ -294,20 +294,15 @@ def _outlook(request: submission.ProposalRequest) -> None:
     terms = submission.preview_proposal(ctx, request, current_user.signed_in())
     names = queries.titles(ctx)
     rows = [
-        (
-            escape(names.get(suite_estimate.plan.suite, suite_estimate.plan.suite)),
-            suite_estimate.plan.n_max_text,
-            f"{format_score(suite_estimate.mde)} points",
-        )
-        for suite_estimate in planned
+        {
+            "Suite": escape(names.get(suite.plan.suite, suite.plan.suite)),
+            "Items": suite.plan.n_max_text,
+            "Smallest difference it can show": f"{format_score(suite.mde)} points",
+        }
+        for suite in planned
     ]
-    heads = ("Suite", "Items", "Smallest difference it can show")
-    claims = html.table(
-        comparison_text.claim_heads(planned),
-        comparison_text.claim_rows(planned, names),
-        stacked=True,
-    )
-    st.html(html.table(heads, rows) + claims)
+    claims = comparison_text.claim_rows(planned, names)
+    page_frame.show_html(html.table(rows) + html.table(claims, stacked=True))
     st.html(html.note(comparison_text.outlook_line(planned)))
     st.html(html.note(f"This would be the {terms.risk.text}."))
     for line in route_rules.describe_widening(terms.widened):

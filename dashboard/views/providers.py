@@ -9,11 +9,10 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import current_user, dialog_forms, page_frame
-from dashboard.dialog_forms import Form, Opener, dialog, show_openers
+from dashboard import current_user, page_frame
+from dashboard.dialog_forms import Form, Opener, ask_object, dialog, show_openers
 from dashboard.dialogs import provider_keys
 from dashboard.dialogs.provider_keys import ASKS
-from dashboard.form_fields import ask_object
 from dashboard.text import html, labels, provider_text
 from dashboard.text.html import escape, strong
 from harness.control.context import Context
@@ -59,7 +58,7 @@ def show() -> None:
     page_frame.show_done_message()
     _show_once()
     here = provider_text.configured(rows)
-    add = Opener("Add a provider", ":material/add:", add_provider, "add")
+    add = add_provider.opener()
     # Why a card's buttons are off is said once, and not on each card.
     of_cards = _openers(here[0]) if here else []
     show_openers([add], explain=[add, *of_cards])
@@ -70,7 +69,7 @@ def show() -> None:
             "Add a provider above, or by this command:", "swapgate provider add openai"
         )
     _others(rows)
-    page_frame.copy_as_cli("provider", "matrix")
+    page_frame.copy_as_cli(["provider", "matrix"])
 
 
 def _find(rows: Sequence[MatrixRow]) -> Sequence[MatrixRow]:
@@ -110,47 +109,42 @@ def _models(row: MatrixRow) -> None:
     if not shown:
         st.html(html.note("No model of it is known yet. Add the one that a route is to use."))
         return
-    rows = map(provider_text.cells, shown)
-    st.html(html.table(provider_text.HEADS, rows, stacked=True))
+    st.html(html.table(map(provider_text.cells, shown), stacked=True))
     if others:
         with st.expander(f"{labels.plural(len(others), 'more model')} that no route uses"):
             st.html(html.block(f"<p>{escape(', '.join(others))}</p>"))
 
 
 def _openers(row: MatrixRow) -> list[Opener]:
-    """Lists the buttons of a provider's card."""
-    name, asks = row.provider, Role.PROPOSER
+    name = row.provider
     access = "Sign in or out" if row.group is ProviderGroup.OAUTH else "Keys"
-    keys = partial(provider_keys.change_keys, name)
-    address = partial(change_address, name)
+    check, icon = partial(check_now, name), ":material/network_check:"
     return [
-        Opener(
-            "Check now", ":material/network_check:", partial(check_now, name), f"check-{name}",
-            asks,
-        ),
-        Opener(
-            "Add a model", ":material/add:", partial(add_model, name), f"model-{name}", asks
-        ),
-        Opener(access, ":material/key:", keys, f"set-{name}"),
-        Opener("Change the address", ":material/link:", address, f"address-{name}"),
-        Opener("Remove", ":material/delete:", partial(remove, name), f"remove-{name}"),
-    ]  # fmt: skip
+        Opener("Check now", icon, check, f"check-{name}", Role.PROPOSER),
+        add_model.opener(name),
+        provider_keys.change_keys.opener(name, label=access),
+        change_address.opener(name),
+        remove.opener(name),
+    ]
 
 
 def _others(rows: Sequence[MatrixRow]) -> None:
     here = {row.provider for row in provider_text.configured(rows)}
     kinds = [row for row in rows if row.provider not in here]
     with st.expander(f"{labels.plural(len(kinds), 'more kind')} that could be added"):
-        heads = ("Kind", "Group", "Known limitations")
         cells = [
-            (escape(e.kind), escape(e.group), escape("; ".join(e.limitations) or "none"))
-            for e in kinds
+            {
+                "Kind": escape(row.kind),
+                "Group": escape(row.group),
+                "Known limitations": escape("; ".join(row.limitations) or "none"),
+            }
+            for row in kinds
         ]
-        st.html(html.table(heads, cells))
+        st.html(html.table(cells))
 
 
-@dialog("Add a provider", width="medium")
-def add_provider() -> None:
+@dialog("Add a provider", Role.ADMIN, "new", "add", width="medium")
+def add_provider(form: Form) -> None:
     """Asks for kind, name, address and key. What depends on the kind keeps its own value."""
     kind = st.selectbox("Kind", first_route.provider_choices(), key="new-kind", index=None,
                         placeholder="Choose what it speaks")  # fmt: skip
@@ -159,7 +153,7 @@ def add_provider() -> None:
         with st.expander(f"An account to sign in to: {', '.join(OAUTH_ENDPOINTS)}"):
             provider_keys.show_account_commands(list(OAUTH_ENDPOINTS))
         return
-    form = Form(Role.ADMIN, "new", kind, waits_for=ASKS)
+    form.about, form.waits_for = kind, ASKS
     name = form.text("name", "Name, which stands before its models, as in NAME/MODEL", kind)
     address = form.text("address", "Address", first_route.usual_address(kind))
     form.need(name and address, "Name and address are needed.")
@@ -170,10 +164,10 @@ def add_provider() -> None:
     form.submit("Add and check", done, registry.add_provider, wanted)
 
 
-@dialog("Add a model", width="medium")
-def add_model(provider: str) -> None:
+@dialog("Add a model", Role.PROPOSER, "model", "add", width="medium")
+def add_model(form: Form, provider: str) -> None:
     """Asks for a model: one that the provider lists or the catalogue knows, or a name."""
-    form = Form(Role.PROPOSER, "model", provider, waits_for=ASKS)
+    form.waits_for = ASKS
     offers = model_lookup.list_configured_offers(page_frame.context())
     named = [name for name, _ in offers if name.startswith(f"{provider}/")]
     models = [name.removeprefix(f"{provider}/") for name in named]
@@ -198,7 +192,7 @@ def add_model(provider: str) -> None:
 
 def _read_list(actor: Actor, provider: str) -> None:
     discovery.discover_models(page_frame.context(), actor, provider)
-    dialog_forms.reopen(f"model-{provider}")
+    add_model.reopen(provider)
 
 
 def _ask_request(form: Form) -> tuple[JsonObject, RequestPatch]:
@@ -223,11 +217,9 @@ def _add_model(ctx: Context, actor: Actor, seed: TargetSeed) -> None:
         st.session_state[UNLISTED] = (added.name, unlisted)
 
 
-@dialog("Change the address", width="medium")
-def change_address(provider: str) -> None:
-    """Asks for another address, and why."""
-    before = registry.get_provider(page_frame.context(), provider)
-    form = Form(Role.ADMIN, "base", provider, waits_for=ASKS)
+@dialog("Change the address", Role.ADMIN, "base", "link", width="medium")
+def change_address(form: Form, provider: str) -> None:
+    before, form.waits_for = registry.get_provider(page_frame.context(), provider), ASKS
     address = form.text(
         "address", f"Address of {provider}", before.api_base, need="An address is needed."
     )
@@ -265,10 +257,9 @@ def _show_once() -> None:
             st.html(html.banner(words.format(name), why))
 
 
-@dialog("Remove the provider")
-def remove(provider: str) -> None:
+@dialog("Remove the provider", Role.ADMIN, "remove", "delete", label="Remove")
+def remove(form: Form, provider: str) -> None:
     """Asks for the provider's name, so that no stray click removes one."""
-    form = Form(Role.ADMIN, "remove", provider)
     form.say(
         f"{strong(provider)} and its stored keys are removed on every router within 2 s. This "
         "is refused while a route, a proposal, a shadow or a judge uses it."

@@ -1,10 +1,9 @@
 """The Routes page answers: which model served this route when? Settings, fallbacks, drift,
-measured figures, history and the difference of two versions. It adds routes, changes settings
-and fallbacks, throws kill switches, and rolls a route back.
+measured figures, history, the difference of two versions, and policies. It adds routes, changes
+settings and fallbacks, throws kill switches, and rolls a route back.
 """
 
 from datetime import datetime
-from functools import partial
 from typing import Final
 
 import streamlit as st
@@ -13,18 +12,19 @@ from dashboard import page_frame
 from dashboard.charts import route_timeline
 from dashboard.data import queries
 from dashboard.data.queries import RouteView
-from dashboard.dialog_forms import Opener, show_openers
+from dashboard.dialog_forms import show_openers
 from dashboard.dialogs import route_dialogs, route_holds
+from dashboard.sections import policies
 from dashboard.text import html, labels, route_text
 from dashboard.text.html import escape, strong
 from harness.control.routing import routes, seed
-from harness.domain.operations.access import Role
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.route_history import RouteRecord
 from harness.domain.routing.table import RouteSettings
 
 MOST_FREEZES: Final = 10
+POLICIES_COMMAND: Final = ("config", "show", "--origin", "--section", "policies")
 
 
 def show() -> None:
@@ -35,6 +35,7 @@ def show() -> None:
         st.html(html.title("There is no route yet"))
         page_frame.show_done_message()
         page_frame.show_no_route()
+        policies.show()
         return
     # The page's first line is its answer; the choice of the route comes below it.
     top = st.container()
@@ -57,22 +58,20 @@ def show() -> None:
     timeline(view)
     versions(view)
     back(view)
-    page_frame.copy_as_cli("route", "history", name)
+    policies.show(view.route)
+    page_frame.copy_as_cli(["route", "history", name], POLICIES_COMMAND)
 
 
 def actions(view: RouteView) -> None:
-    """Shows what can be done: the kill switch first."""
-    name, holds = view.route.name, route_holds
-    chain = partial(route_dialogs.edit_chain, view)
-    change = partial(route_dialogs.change_settings, view)
+    name, holds = view.id, route_holds
     show_openers(
         [
             *holds.lift_openers(name),
-            holds.kill_switch_opener(name),
+            holds.throw.opener(name),
             *holds.freeze_openers(name),
-            Opener("Edit the fallbacks …", ":material/alt_route:", chain, "edit-chain"),
-            Opener("Settings …", ":material/tune:", change, "tune"),
-            Opener("Add a route …", ":material/add:", route_dialogs.add_route, "add-route"),
+            route_dialogs.edit_chain.opener(view),
+            route_dialogs.change_settings.opener(view),
+            route_dialogs.add_route.opener(),
             # The one that needs no proof stands last.
             *holds.break_glass_openers(name),
         ]
@@ -146,8 +145,7 @@ def settings(view: RouteView) -> None:
         ("Suites", suites or "none: a proposal needs at least one primary suite"),
         ("Policy", f"{route.settings.policy} · stakes {route.settings.stakes.value}"),
     ]
-    cells = [(f'<span class="neutral">{escape(a)}</span>', escape(b)) for a, b in rows]
-    st.html(html.section("Now", route.settings.description) + html.table(("", ""), cells))
+    st.html(html.section("Now", route.settings.description) + html.plain_facts(rows))
     if view.chain:
         st.html(route_text.fallback_table(route.name, view.chain))
 
@@ -182,26 +180,25 @@ def timeline(view: RouteView) -> None:
 
 def history(view: RouteView) -> None:
     """Shows the versions, the newest first."""
-    heads = ("Version", "When", "What", "Serves", "Canary", "By", "Why")
     rows = [
-        (
-            f'<span class="phone">Version </span>{record.route.version}',
-            _when(record.at),
-            strong(route_text.change(record)),
-            escape(view.name(record.route.incumbent)),
-            escape(
+        {
+            "Version": f'<span class="phone">Version </span>{record.route.version}',
+            "When": _when(record.at),
+            "What": strong(route_text.change(record)),
+            "Serves": escape(view.name(record.route.incumbent)),
+            "Canary": escape(
                 labels.weight(record.route.canary.weight_bps) if record.route.canary else "–"
             ),
-            escape(record.actor),
-            escape(record.reason)
+            "By": escape(record.actor),
+            "Why": escape(record.reason)
             + (
                 f' <span class="note">{escape(record.verdict)}</span>' if record.verdict else ""
             ),
-        )
+        }
         for record in view.history
     ]
     note = "Newest first. No entry can be changed or removed."
-    st.html(html.section("History", note) + html.table(heads, rows, stacked=True))
+    st.html(html.listing("History", note, rows))
     page_frame.show_html(html.invalid(view.history.invalid))
     if view.history.next is not None:
         more = (
@@ -237,10 +234,10 @@ def versions(view: RouteView) -> None:
         st.html(html.note("These two versions are identical."))
         return
     rows = [
-        (escape(field), *html.changed(view.name(before), view.name(after)))
+        (field, view.name(before), view.name(after))
         for field, (before, after) in difference.items()
     ]
-    st.html(html.table(("Field", f"Version {older}", f"Version {newer}"), rows))
+    st.html(html.changes(("Field", f"Version {older}", f"Version {newer}"), rows))
 
 
 def back(view: RouteView) -> None:
@@ -251,10 +248,7 @@ def back(view: RouteView) -> None:
     )
     why = "There is no former model: this one has served the route from the start."
     missing = "" if queries.former_versions(view) else why
-    open_ = partial(route_dialogs.roll_back, view)
-    show_openers(
-        [Opener("Roll back …", ":material/undo:", open_, "back", Role.APPROVER, missing)]
-    )
+    show_openers([route_dialogs.roll_back.opener(view, missing=missing)])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ of it is refreshed every 2 s.
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from typing import Final
 
 import streamlit as st
@@ -13,7 +12,7 @@ import streamlit as st
 from dashboard import current_user, page_frame
 from dashboard.data import sessions
 from dashboard.data.sessions import MOST_MESSAGES, SessionView
-from dashboard.dialog_forms import REASON, Form, Opener, dialog, show_openers
+from dashboard.dialog_forms import REASON, Form, dialog, show_openers
 from dashboard.text import html, labels, session_text
 from harness.control.agents import agents, switches
 from harness.domain.agents.agent import AgentGrant, AgentSession
@@ -35,9 +34,8 @@ def decide(verb: str, request: ModelSwitchRequest, agent: str) -> None:
     """
     act, done = DECISIONS[verb]
 
-    @dialog(f"{verb} the switch?", width="medium")
-    def ask() -> None:
-        form = Form(Role.APPROVER, verb, request.id)
+    @dialog(f"{verb} the switch?", Role.APPROVER, verb, width="medium")
+    def ask(form: Form, request: ModelSwitchRequest) -> None:
         now = page_frame.context().clock.now()
         st.html(session_text.switch_details(request, agent, now))
         reason = form.text("why", "Your reason (optional; the agent is told)")
@@ -46,13 +44,15 @@ def decide(verb: str, request: ModelSwitchRequest, agent: str) -> None:
             f"{verb} the switch", said, act, request.id, reason, fingerprint=request.hash
         )
 
-    ask()
+    ask(request)
 
 
-@dialog("Revoke a grant", width="medium")
-def revoke_grant(grants: Sequence[AgentGrant]) -> None:
+@dialog(
+    "Revoke a grant", Role.APPROVER, "grant", "block", label="Revoke a grant …", width="medium"
+)
+def revoke_grant(form: Form, grants: Sequence[AgentGrant]) -> None:
     """Asks which grant ends, and why. grants: those in force."""
-    form, lacks = Form(Role.APPROVER, "grant"), "Choose a grant and give a reason."
+    lacks = "Choose a grant and give a reason."
     choices = {f"{grant.target_name} · {grant.agent} · {grant.id}": grant for grant in grants}
     choice = form.choose("which", "Which", choices, need=lacks, placeholder="Choose a grant")
     st.html(html.note(GRANT_ENDS))
@@ -82,7 +82,7 @@ def show() -> None:
     live(address)
     if "session" not in address:
         _show_grants()
-    page_frame.copy_as_cli("agent", "requests")
+    page_frame.copy_as_cli(["agent", "requests"])
 
 
 @st.fragment(run_every=EVERY)
@@ -191,14 +191,10 @@ def _show_grants() -> None:
     st.html(html.section("Grants", session_text.GRANTS_NOTE))
     in_force = [grant for grant in page if session_text.is_in_force(grant, now)]
     none = "" if in_force else "No grant is in force."
-    revoke, key = partial(revoke_grant, in_force), "revoke-grant"
-    show_openers(
-        [Opener("Revoke a grant …", ":material/block:", revoke, key, Role.APPROVER, none)]
-    )
+    show_openers([revoke_grant.opener(in_force, missing=none)])
     rows = [session_text.grant_cells(grant, now) for grant in page]
-    st.html(html.table(session_text.GRANT_HEADS, rows, stacked=True))
-    if page.next is not None:
-        st.html(html.note(f"{len(page):,} of {page.total:,}; `swapgate agent grants` has all."))
+    st.html(html.table(rows, stacked=True))
+    page_frame.show_rest(page, "grants", "swapgate agent grants")
 
 
 def _position(text: str) -> int | None:

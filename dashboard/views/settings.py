@@ -42,7 +42,7 @@ def show() -> None:
     differences = seed.list_seed_differences(installed.context, installed.settings)
     page_frame.show_html(_differences(differences))
     _list(found)
-    page_frame.copy_as_cli("config", "show", "--origin")
+    page_frame.copy_as_cli(["config", "show", "--origin"])
 
 
 def _refuse(why: str) -> None:
@@ -53,7 +53,7 @@ def _refuse(why: str) -> None:
         "itself, swapgate config show --origin prints the same."
     )
     st.html(html.banner("?", words))
-    page_frame.copy_as_cli("config", "show", "--origin")
+    page_frame.copy_as_cli(["config", "show", "--origin"])
 
 
 def _list(found: Sequence[Setting]) -> None:
@@ -80,7 +80,7 @@ def _list(found: Sequence[Setting]) -> None:
         hidden = "" if shown == EVERY else ' Choose "all" to see the defaults too.'
         st.html(html.note(f"No setting is like this.{hidden}"))
         return
-    st.html(_table(chosen[:MOST_SETTINGS]))
+    st.html(html.table(map(_cells, chosen[:MOST_SETTINGS]), stacked=True))
     if len(chosen) > MOST_SETTINGS:
         rest = f"The first {MOST_SETTINGS} of {labels.plural(len(chosen), 'setting')}."
         st.html(html.note(f"{rest} Choose a section or search to see others."))
@@ -90,7 +90,6 @@ def _list(found: Sequence[Setting]) -> None:
 _ENDS: Final = re.compile(r"[._]")
 _PAGE: Final = re.compile(r"docs/([a-z0-9/_-]+)\.md")
 PHONE_CHARACTERS: Final = 36  # of a name in a line at 390 px
-HEADS: Final = ("Setting", "Value", "From")
 SOURCES: Final = {
     SettingSource.FILE: "the file",
     SettingSource.ENVIRONMENT: "the environment",
@@ -115,7 +114,6 @@ def _headline(found: Sequence[Setting]) -> str:
 
 
 def _file_note(settings: Settings) -> str:
-    """Says which file was read."""
     file = settings.source
     where = f"File: {file}" if file is not None else "There is no swapgate.yaml here"
     return f"{where} · the environment is this dashboard's · secrets are never shown"
@@ -157,19 +155,14 @@ def _differences(found: Sequence[SeedDifference]) -> str:
     return heading + html.block(f"<ul>{lines}</ul><p>{html.rich(apply)}</p>")
 
 
-def _table(found: Sequence[Setting]) -> str:
-    """Renders settings, a line each."""
-    return html.table(HEADS, [_cells(setting) for setting in found], stacked=True)
-
-
-def _cells(setting: Setting) -> Sequence[str]:
+def _cells(setting: Setting) -> html.Row:
     name = f'<b class="mono long">{_breakable(setting.name)}</b>'
     meaning = f'<br><span class="note">{_meaning(setting.meaning)}</span>'
-    return (
-        name + (meaning if setting.meaning else ""),
-        f'<span class="mono">{escape(setting.value)}</span>',
-        _origin(setting),
-    )
+    return {
+        "Setting": name + (meaning if setting.meaning else ""),
+        "Value": f'<span class="mono">{escape(setting.value)}</span>',
+        "From": _origin(setting),
+    }
 
 
 def _breakable(name: str) -> str:

@@ -1,29 +1,31 @@
 """The Suites page answers: do my suites load, what do they decide about, and what runs? It runs
-a suite on a model, adds one by its data file, and labels captured requests for one.
+a suite on a model, adds one by its data file, labels captured requests for one, and shows which
+requests are captured.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, Final
 
 import streamlit as st
 
-from dashboard import current_user, dialog_forms, downloads, page_frame
+from dashboard import current_user, downloads, page_frame
 from dashboard.data import queries
-from dashboard.data.suites import RunView, SuitesPage, SuiteView, load_suites
-from dashboard.dialog_forms import Form, Opener, dialog, show_openers
-from dashboard.dialogs import suite_fields
-from dashboard.text import html, labels
-from dashboard.text.html import escape, strong
-from dashboard.text.suite_text import (
-    RUN_HEADS,
-    SUITE_HEADS,
+from dashboard.data.suites import (
     UNDER_WAY,
+    RunView,
+    SuitesPage,
+    SuiteView,
+    load_suites,
     run_cells,
     suite_cells,
     title,
 )
+from dashboard.dialog_forms import Form, dialog, show_openers
+from dashboard.dialogs import suite_fields
+from dashboard.sections import captures as captures_section
+from dashboard.text import html, labels
+from dashboard.text.html import escape, strong
 from harness.app import suite_import
 from harness.app.suite_import import SuiteUpload
 from harness.control.context import Context
@@ -54,25 +56,15 @@ def show() -> None:
         command = "swapgate suite import FILE --suite NAME --scorer exact"
         page_frame.show_empty("Add a suite above, or by this command:", command)
     _runs(page)
-    page_frame.copy_as_cli("suite", "list")
+    captures_section.show()
+    page_frame.copy_as_cli(["suite", "list"], ["capture", "list"])
 
 
 def _buttons(page: SuitesPage) -> None:
     able = {v.summary.name: v.summary.items or 0 for v in page.suites if not v.summary.error}
-    run, none = partial(run_suite, able, page.targets), "There is no suite to run."
-    show_openers(
-        [
-            Opener(
-                "Run a suite", ":material/play_arrow:", run, "run", Role.PROPOSER,
-                "" if able else none,
-            ),
-            Opener("Add a suite", ":material/upload_file:", add_suite, "add-suite"),
-            Opener(
-                "Label captured requests", ":material/label:", label_captures, "label",
-                Role.APPROVER,
-            ),
-        ]
-    )  # fmt: skip
+    none = "" if able else "There is no suite to run."
+    run = run_suite.opener(able, page.targets, missing=none)
+    show_openers([run, add_suite.opener(), label_captures.opener()])
 
 
 def _suites(page: SuitesPage) -> None:
@@ -87,18 +79,16 @@ def _suites(page: SuitesPage) -> None:
         st.html(html.note(f"{len(found):,} of {len(page.suites):,} suites"))
     ordered = sorted(found, key=lambda view: (not view.summary.error, not view.routes))
     rows = [suite_cells(view, page.now) for view in ordered]
-    if rows:
-        st.html(html.table(SUITE_HEADS, rows, stacked=True))
+    page_frame.show_html(html.table(rows, stacked=True))
 
 
 def _runs(page: SuitesPage) -> None:
-    st.html(html.section("Newest runs", "Of proposals, of schedules and by hand."))
-    if not page.runs:
-        st.html(html.note("Nothing has run yet. A proposal runs its suites by itself."))
-        return
+    nothing = "Nothing has run yet. A proposal runs its suites by itself."
     titles = {view.summary.name: view.summary.title for view in page.suites}
     rows = [run_cells(view, titles, page.now) for view in page.runs]
-    st.html(html.table(RUN_HEADS, rows, stacked=True))
+    st.html(
+        html.listing("Newest runs", "Of proposals, of schedules and by hand.", rows, nothing)
+    )
     _cancel([v for v in page.runs if v.run.state in UNDER_WAY])
 
 
@@ -114,15 +104,7 @@ def _cancel(under_way: Sequence[RunView]) -> None:
         key="chosen-run",
     )  # fmt: skip
     run = runs.get(chosen or "")
-
-    def ask() -> None:
-        if run is not None:
-            cancel(run)
-
-    missing = "" if run else "Choose a run first."
-    show_openers(
-        [Opener("Cancel it", ":material/block:", ask, "cancel-run", Role.PROPOSER, missing)]
-    )
+    show_openers([cancel.opener(run, missing="" if run else "Choose a run first.")])
 
 
 CAPTURES: Final = "captures-to-label"
@@ -143,10 +125,9 @@ LABEL_NOTE: Final = (
 )
 
 
-@dialog("Run a suite", width="medium")
-def run_suite(suites: Mapping[str, int], targets: Sequence[str]) -> None:
+@dialog("Run a suite", Role.PROPOSER, "run", "play_arrow", width="medium")
+def run_suite(form: Form, suites: Mapping[str, int], targets: Sequence[str]) -> None:
     """Asks for suite, model and limits. suites: how many items each has."""
-    form = Form(Role.PROPOSER, "run")
     suite = form.choose("suite", "Suite", suites, placeholder="Choose a suite")
     target = form.choose("target", "Model", targets, placeholder="Choose a model")
     form.need(suite and target, "Choose a suite and a model first.")
@@ -167,10 +148,9 @@ def run_suite(suites: Mapping[str, int], targets: Sequence[str]) -> None:
     )  # fmt: skip
 
 
-@dialog("Cancel the run")
-def cancel(run: EvalRun) -> None:
+@dialog("Cancel the run", Role.PROPOSER, "run-end", "block", label="Cancel it")
+def cancel(form: Form, run: EvalRun) -> None:
     """Asks for the reason; a proposal that waits for the run is cancelled with it."""
-    form = Form(Role.PROPOSER, "run-end", run.id)
     form.say(
         f"The run {strong(run.id)} of {strong(run.suite)} ends for good, and so does an open "
         "proposal that waits for it. What it measured is kept."
@@ -179,10 +159,9 @@ def cancel(run: EvalRun) -> None:
     form.submit("End the run", done, worker_supervision.cancel_run, run.id, form.reason())
 
 
-@dialog("Add a suite", width="medium")
-def add_suite() -> None:
+@dialog("Add a suite", Role.ADMIN, "upload", "upload_file", width="medium")
+def add_suite(form: Form) -> None:
     """Takes a data file, and says what it must hold."""
-    form = Form(Role.ADMIN, "upload")
     wanted = suite_fields.ask(form)
     file = st.file_uploader(
         "Data file", type=["jsonl", "csv"], key="suite-file", max_upload_size=50
@@ -199,15 +178,15 @@ def add(_ctx: Context, actor: Actor, upload: SuiteUpload) -> None:
     page_frame.reopen()
 
 
-@dialog("Label captured requests", width="large")
-def label_captures() -> None:
+@dialog("Label captured requests", Role.APPROVER, "read-captures", "label", width="large")
+def label_captures(reading: Form) -> None:
     """Shows the requests captured of a route, takes labels, and makes a suite of them."""
     actor = current_user.signed_in()
     reader, lines = st.session_state.get(CAPTURES, ("", ()))
     if actor is None or actor.principal != reader:
         # What one person read is not shown to the next one.
         st.session_state.pop(CAPTURES, None)
-        _load_captures()
+        _load_captures(reading)
         return
     st.html(html.note(LABEL_NOTE))
     edited = st.data_editor(
@@ -238,16 +217,14 @@ def label_captures() -> None:
 
 
 def list_rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Lists what the table shows of each captured request, with an empty label."""
     return [
         {"id": line["id"], "Label": "", "Request": user_text(line), "Answer": answer_text(line)}
         for line in lines
     ]
 
 
-def _load_captures() -> None:
+def _load_captures(form: Form) -> None:
     """Asks for the route, and reads its captures once that is clicked: reading is audited."""
-    form = Form(Role.APPROVER, "read-captures")
     route = form.choose(
         "route", "Route", queries.route_names(page_frame.context()),
         need="Choose a route first.", placeholder="Choose a route",
@@ -261,7 +238,7 @@ def _read_captures(ctx: Context, actor: Actor, route: str) -> None:
     found = captures.export_captures(ctx, actor, route=route)
     if found.lines:
         st.session_state[CAPTURES] = (actor.principal, found.lines)
-        dialog_forms.reopen("label")
+        label_captures.reopen()
     else:
         st.session_state["nothing-captured"] = route
 

@@ -50,7 +50,7 @@ def show() -> None:
             "swapgate sim traffic",
         )
         _unrouted(report)
-        page_frame.copy_as_cli(*command)
+        page_frame.copy_as_cli(command)
         return
     page_frame.show_html(traffic_text.stale(report))
     reasons = count_failovers(ctx, report.since, route)
@@ -65,7 +65,7 @@ def show() -> None:
     if user:
         of_route = ("--route", route) if route else ()
         command = ["route", "failovers", "--since", _since(window), *of_route, "--user", user]
-    page_frame.copy_as_cli(*command)
+    page_frame.copy_as_cli(command)
 
 
 def _since(window: timedelta) -> str:
@@ -99,10 +99,9 @@ def _routes(routes: Sequence[RouteTraffic]) -> None:
     if len(routes) > MOST_ROUTES:
         wanted = page_frame.search("Find a route", "Part of its name")
         found = [route for route in routes if wanted(route.route)]
-    if not found:
-        st.html(html.note("No route with traffic has this in its name."))
-        return
-    st.html(traffic_text.route_table(found[:MOST_ROUTES]))
+    rows = map(traffic_text.route_cells, found[:MOST_ROUTES])
+    nothing = html.note("No route with traffic has this in its name.")
+    st.html(html.table(rows, stacked=True) or nothing)
     if len(found) > MOST_ROUTES:
         st.html(html.note(f"{MOST_ROUTES} of {labels.plural(len(found), 'route')}."))
 
@@ -111,24 +110,20 @@ def _unrouted(report: TrafficReport) -> None:
     """Shows what clients asked for in vain; nothing where all found a route."""
     if not report.unrouted:
         return
-    st.html(
-        html.section(
-            "Requests for no route",
-            f"Since {report.since.day} {report.since:%B} (UTC), by the model that clients "
-            "named. An alias in `router.aliases` sends such a name to a route.",
-        )
+    note = (
+        f"Since {report.since.day} {report.since:%B} (UTC), by the model that clients named. "
+        "An alias in `router.aliases` sends such a name to a route."
     )
-    st.html(traffic_text.unrouted_table(report.unrouted[:MOST_UNROUTED]))
+    rows = map(traffic_text.unrouted_cells, report.unrouted[:MOST_UNROUTED])
+    st.html(html.listing("Requests for no route", note, rows))
     if len(report.unrouted) > MOST_UNROUTED:
         st.html(html.note(f"The {MOST_UNROUTED} most frequent of {len(report.unrouted):,}."))
 
 
 def _reasons(reasons: Sequence[FailoverReason], now: datetime, period: str) -> None:
-    st.html(html.section("Models that were left, and why", f"Failovers in {period}, by model."))
-    if not reasons:
-        st.html(html.note("No request left its first model."))
-        return
-    st.html(traffic_text.reason_table(reasons[:MOST_REASONS], now))
+    heading, note = "Models that were left, and why", f"Failovers in {period}, by model."
+    rows = [traffic_text.reason_cells(reason, now) for reason in reasons[:MOST_REASONS]]
+    st.html(html.listing(heading, note, rows, "No request left its first model."))
     if len(reasons) > MOST_REASONS:
         st.html(html.note(f"The {MOST_REASONS} most frequent of {len(reasons):,}."))
 

@@ -426,8 +426,8 @@ def test_the_canary_page_has_the_shadow_as_it_stands(world: SmallInstallation) -
     assert "no user gets its answers" in shadow_text.title(stage)
     assert [tile.figure for tile in shadow_text.tiles(stage)] == ["12 of 20", "14", "$0.50"]
     assert stage.status is not None
-    cells = map(shadow_text.check_cells, stage.status.checks)
-    assert list(cells) == [("answered", "12", "2", "0", "0")]
+    (cells,) = map(shadow_text.check_cells, stage.status.checks)
+    assert [*cells.values()] == ["answered", "12", "2", "0", "0"]
     assert "opens at 1 %" in shadow_text.verdict_card(stage).next_step
 
     record_tally(world, usd=1.5)

@@ -14,8 +14,8 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import current_user, dialog_forms, page_frame
 from dashboard.dialogs import canary_controls, decisions, route_holds
+from dashboard.sections import captures
 from dashboard.text import shadow_text
-from dashboard.views import captures
 from harness.app.installation import CONFIG_VARIABLE
 from harness.control.drift.reports import list_drift_status
 from harness.control.routing import break_glass, freezes
@@ -26,6 +26,7 @@ from harness.domain.privacy.capture import capture_expiry
 from tests.contract.test_store_captures import ONE as CAPTURED
 from tests.support.browser.dashboard_data import BEN, Lived, lived_copy
 from tests.unit.test_dashboard_page_states import (
+    dialog,
     fill,
     forget,
     now,
@@ -45,14 +46,7 @@ DIALOGS = (
     ("route_holds.throw", "'faq'"),
 )
 SCRIPT = """
-import streamlit as st
 from datetime import datetime
-from dashboard import page_frame
-from dashboard.data import queries
-from dashboard.dialogs import decisions, route_dialogs, route_holds
-from dashboard.views import keys
-
-ctx = page_frame.context()
 if "given" not in st.session_state:
     st.session_state["given"] = (ARGUMENTS)
     st.session_state["switch-force-faq"] = "provider:sim"
@@ -92,7 +86,7 @@ def test_a_dialog_says_in_words_that_the_database_went_away_while_it_was_open(
     for name, arguments in DIALOGS:
         given = f"{arguments.format(**house.proposals)}," if arguments else ""
         script = SCRIPT.replace("ARGUMENTS", given).replace("DIALOG", name)
-        opened[name] = AppTest.from_string(script, default_timeout=120).run()
+        opened[name] = dialog(script)
         assert not opened[name].exception, name
         assert dialog_forms.NOT_NOW not in text(opened[name]), name
 
@@ -167,7 +161,6 @@ def test_an_approval_waits_for_the_change_request_that_its_policy_asks_for(
 ) -> None:
     script = """
 from dataclasses import replace
-from dashboard.dialogs import decisions
 from harness.domain.proposals.policy import ChangeReferenceRule
 view, found = decisions.load('ID')
 proposal = view.comparison.proposal
@@ -176,7 +169,7 @@ asking = replace(view.comparison, proposal=replace(proposal, policy=policy))
 decisions.approve(replace(view, comparison=asking), found)
 """
     id_ = house.proposals["awaiting"]
-    app = AppTest.from_string(script.replace("ID", id_), default_timeout=120).run()
+    app = dialog(script.replace("ID", id_))
     fill(app, {f"approval-why-{id_}": "it fits"})
     assert decisions.CHANGE_MISSING in text(app)
     assert app.button(key=f"approval-now-{id_}").disabled
@@ -190,10 +183,7 @@ def test_a_freeze_is_set_and_ended_with_a_reason_and_shown_where_it_holds_someth
     house: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx = page_frame.context()
-    script = "from dashboard import page_frame\nfrom dashboard.dialogs import route_holds\n{}"
-    app = AppTest.from_string(script.format("route_holds.add('support-chat')"))
-    app.default_timeout = 120
-    app.run()
+    app = dialog("route_holds.add('support-chat')")
     assert "Held back: <b>sim/sim-better on support-chat</b>" in text(app)
     assert app.button(key="freeze-now-support-chat").disabled
     until = (now() + timedelta(days=3)).replace(tzinfo=None, microsecond=0)
@@ -233,9 +223,9 @@ def test_a_freeze_is_set_and_ended_with_a_reason_and_shown_where_it_holds_someth
         assert "Every route counts as frozen." in text(
             shown(monkeypatch, house.config, "canary")
         )
-    monkeypatch.setattr("harness.domain.routing.freeze.FREEZE", record, raising=False)
+    monkeypatch.setattr("harness.domain.routing.freeze.FREEZE", record.freeze, raising=False)
     take = "from harness.domain.routing import freeze\nroute_holds.thaw(freeze.FREEZE)"
-    app = AppTest.from_string(script.format(take), default_timeout=120).run()
+    app = dialog(take)
     fill(app, {f"thaw-why-{record.freeze.id}": "over"}, f"thaw-now-{record.freeze.id}")
     assert not freezes.list_liftable_freezes(ctx, "support-chat")
 
@@ -248,13 +238,7 @@ def test_a_break_glass_is_off_beside_a_canary_waits_for_a_second_person_and_hide
     assert ("Break-glass …", False) in _reads(busy)
     assert route_holds.BUSY in text(busy)
 
-    app = AppTest.from_string(
-        "import streamlit as st\n"
-        "from dashboard.dialogs import route_holds\n"
-        "st.session_state.setdefault('glass-target-quiet', 'sim/sim-better')\n"
-        "route_holds.propose('quiet')",
-        default_timeout=120,
-    ).run()
+    app = dialog("kept('glass-target-quiet', 'sim/sim-better')", "route_holds.propose('quiet')")
     assert "route <b>quiet</b> without evals" in text(app)
     assert "in the place of <b>sim/sim-base</b>" in text(app)
     assert app.button(key="glass-now-quiet").disabled
@@ -283,8 +267,7 @@ def test_a_break_glass_is_off_beside_a_canary_waits_for_a_second_person_and_hide
 def test_a_shadow_without_a_proposal_is_started_named_by_its_page_and_stopped(
     house: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = "from dashboard.views import shadows\nshadows.start(['quiet'])"
-    app = AppTest.from_string(script, default_timeout=120).run()
+    app = dialog("shadows.start(['quiet'])")
     fill(app, {"shadow-route": "quiet", "shadow-candidate-quiet": "sim/sim-better"})
     assert "all of them go on getting the answers of <b>sim/sim-base</b>" in text(app)
     assert app.button(key="shadow-now").disabled
@@ -295,7 +278,7 @@ def test_a_shadow_without_a_proposal_is_started_named_by_its_page_and_stopped(
     app.button(key="shadow-now").click().run()
     assert not app.exception
 
-    page = shown(monkeypatch, house.config, "shadows")
+    page = shown(monkeypatch, house.config, "canary")
     for words in (
         "<b>1 shadow</b> runs",
         "sim/sim-better beside quiet",
@@ -308,10 +291,10 @@ def test_a_shadow_without_a_proposal_is_started_named_by_its_page_and_stopped(
     assert running.record.shadow.limits.share_bps == 1_250
     assert ("Stop it …", True) in _reads(page)
     id_ = running.record.shadow.id
-    app = _opened("page.stop(shadows.list_running(ctx)[0].record.shadow)")
+    app = _opened("shadows.stop(list_running(ctx)[0].record.shadow)")
     app.text_input(key=f"shadow-stop-why-{id_}").set_value("seen enough").run()
     app.button(key=f"shadow-stop-now-{id_}").click()
-    page = shown(monkeypatch, house.config, "shadows") if _ends(app) else page
+    page = shown(monkeypatch, house.config, "canary") if _ends(app) else page
     assert "No shadow runs" in text(page)
     assert "ended by ben: seen enough" in text(page)
 
@@ -329,7 +312,7 @@ def test_a_captured_request_is_read_by_an_approver_alone_and_the_audit_log_says_
     kept = replace(CAPTURED, at=at, expires_at=capture_expiry(at, 9), content=content)
     with ctx.store.write() as tx:
         tx.captures.store(kept, most_per_day=9)
-    page = shown(monkeypatch, house.config, "captures")
+    page = shown(monkeypatch, house.config, "suites")
     assert ("Show one …", True) in _reads(page)
     assert "At the depot." not in text(page)
     app = _opened("captures.show_one(['cap_1'])")
@@ -339,10 +322,7 @@ def test_a_captured_request_is_read_by_an_approver_alone_and_the_audit_log_says_
         signed_in_as(lowered, "pia", Role.PROPOSER)
         assert "Not done" in text(app.button(key="read-now").click().run())
     app.button(key="read-now").click().run()
-    app = AppTest.from_string(
-        "from dashboard.views import captures\ncaptures.show_one(['cap_1'])",
-        default_timeout=120,
-    )
+    app = dialog("captures.show_one(['cap_1'])")
     ben = current_user.signed_in()
     assert ben is not None
     app.session_state[captures.READ] = (ben.principal, kept)
@@ -398,19 +378,13 @@ def test_a_route_is_checked_for_drift_and_its_model_accepted_as_it_answers_now(
     assert after.watch.id != status.watch.id
 
 
-def _opened(dialog: str) -> AppTest:
+def _opened(words: str) -> AppTest:
     """Opens a dialog by itself: AppTest closes those that a page's button opened."""
-    script = (
-        "from dashboard import page_frame\n"
-        "from dashboard.dialogs import route_holds\n"
-        "from dashboard.views import captures, shadows as page\n"
-        "from harness.control.drift.reports import list_drift_status\n"
-        "from harness.control.shadow import shadows\n"
-        "ctx = page_frame.context()\n"
-        "import streamlit as st\n"
-        f"if 'done' not in st.session_state: {dialog}\n"
+    return dialog(
+        "from harness.control.drift.reports import list_drift_status",
+        "from harness.control.shadow.shadows import list_running",
+        f"if 'done' not in st.session_state: {words}",
     )
-    return AppTest.from_string(script, default_timeout=120).run()
 
 
 def _ends(app: AppTest) -> bool:

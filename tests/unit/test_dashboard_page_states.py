@@ -56,7 +56,7 @@ MAIN = Path(current_user.__file__).with_name("main.py")
 PAGES = ("overview", "compare", "proposals", "canary", "routes", "providers", "sessions")
 EVERY_PAGE = (
     *PAGES,
-    *("alerts", "audit", "keys", "policies", "settings", "spending", "suites", "traffic"),
+    *("alerts", "audit", "keys", "settings", "suites", "traffic"),
 )
 # What fills an empty page; of the others it is `swapgate init`.
 FILLED_BY = {
@@ -66,12 +66,24 @@ FILLED_BY = {
     "providers": "<code>swapgate provider add openai",
     "routes": "<code>swapgate init --guided",
     "sessions": "<code>swapgate docs open agents",
-    "spending": "<code>swapgate eval run",
     "suites": "Nothing has run yet.",
     "traffic": "<code>swapgate sim traffic",
 }
 # Why a button is off for who may only read; one is off for everybody here.
 SHUT = r"vera is viewer(; this needs|: .+ needs? )|No sink is configured"
+# What the scripts of `dialog` stand on.
+DIALOGS = """
+import streamlit as st
+from dashboard import page_frame
+from dashboard.data import queries
+from dashboard.dialogs import (
+    decisions, provider_keys, route_dialogs, route_holds, suite_fields
+)
+from dashboard.sections import captures, people, shadows
+from dashboard.views import keys, providers, suites
+
+ctx, kept = page_frame.context(), st.session_state.setdefault
+"""
 # What changes nothing.
 ANYBODYS = ("Sign out", "Refresh", "Try again", "Check everything now")
 
@@ -152,11 +164,12 @@ def shown(
 
 def page_app(page: str) -> AppTest:
     """The dashboard at a page that it has still to draw, without the Overview before it."""
-    app = AppTest.from_file(str(MAIN), default_timeout=300)
-    # Its address is not its file's name: only a first run tells it.
-    if page == "first_start":
-        app.run()
-    return app.switch_page(f"views/{page}.py")
+    return AppTest.from_file(str(MAIN), default_timeout=300).switch_page(f"views/{page}.py")
+
+
+def dialog(*lines: str) -> AppTest:
+    """Opens a dialog in every run: AppTest draws the whole page anew for each click."""
+    return AppTest.from_string("\n".join((DIALOGS, *lines)), default_timeout=120).run()
 
 
 def signed_in_as(monkeypatch: pytest.MonkeyPatch, name: str, role: Role) -> None:
@@ -313,8 +326,7 @@ def test_an_old_page_says_what_is_stale_and_how_old_all_else_is(
         app = shown(monkeypatch, long_ago.config, page, queries.get(page))
         assert sentence in text(app), page
     # What a page shows that has no age; the settings' is tested with the other settings.
-    rest = {"captures", "first_start", "keys", "policies", "settings", "shadows", "spending"}
-    assert {*pages()} - {*says} == rest
+    assert {*pages()} - {*says} == {"keys", "settings"}
 
 
 def test_a_router_that_did_not_hear_of_a_change_is_named(
@@ -354,14 +366,15 @@ def test_the_copied_command_runs(
 ) -> None:
     app = shown(monkeypatch, lived_in.config, page)
 
-    program, *words = shlex.split(app.code[0].value)
-    # As in a process of its own: another test may have set up the logs of this one.
-    structlog.reset_defaults()
-    done = CliRunner().invoke(command_line, words, prog_name=program)
+    for code in app.code:
+        program, *words = shlex.split(code.value)
+        # As in a process of its own: another test may have set up the logs of this one.
+        structlog.reset_defaults()
+        done = CliRunner().invoke(command_line, words, prog_name=program)
 
-    assert program == "swapgate"
-    assert done.exit_code == 0, done.output
-    assert done.output
+        assert program == "swapgate"
+        assert done.exit_code == 0, done.output
+        assert done.output
 
 
 def test_an_unknown_comparison_is_said_plainly_and_a_fault_of_ours_shows_no_traceback(

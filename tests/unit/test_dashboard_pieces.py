@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html import escape, unescape
 from typing import Any
@@ -17,13 +18,12 @@ from hypothesis import strategies as st
 from dashboard import page_frame, serve, theme
 from dashboard.charts import plots, route_timeline
 from dashboard.data import frames
-from dashboard.data.suites import RunView
+from dashboard.data.suites import RunView, run_cells
 from dashboard.downloads import to_csv, to_parquet
 from dashboard.text import answer_panels as answers
 from dashboard.text import html as cards
 from dashboard.text import key_text, labels, route_text, traffic_text
 from dashboard.text.labels import Tone
-from dashboard.text.suite_text import run_cells
 from dashboard.theme import DARK, LIGHT, Palette
 from dashboard.views import proposals
 from harness.control.proposals.recorded_answers import strip_common_start
@@ -31,7 +31,7 @@ from harness.control.routing.fallback_chain import ChainEntry
 from harness.control.routing.traffic_report import RouteTraffic, TrafficReport
 from harness.domain.canary.observation import TrafficMinute, TrafficPoint
 from harness.domain.errors import ConfigError
-from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError
+from harness.domain.evals.run import EvalRun, RunState, SampleError
 from harness.domain.evals.suite_figures import SliceFigures, SuiteFigures
 from harness.domain.evals.suite_plan import Claim, SuiteRole
 from harness.domain.evals.verdict import VERDICTS, SuiteReport
@@ -42,6 +42,7 @@ from harness.domain.routing.route_changes import CHANGE_KINDS
 from harness.domain.routing.target import Target
 from harness.domain.settings import OidcSettings
 from harness.gate.text.change_text import CHANGE_WORDS
+from tests.support.store.records import SAMPLE, TRAFFIC
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
 NOON = START + timedelta(hours=12)
@@ -73,37 +74,8 @@ def report(suite: str = "a", **changes: Any) -> SuiteReport:
 
 
 def minute(at: int, **changes: Any) -> TrafficMinute:
-    counts = dict.fromkeys(("failed", "charged", "streams", "input_tokens", "output_tokens"), 0)
-    fields: dict[str, Any] = {
-        "route": "r",
-        "minute": START + timedelta(minutes=at),
-        "worker": "w",
-        "arm": "incumbent",
-        "target": "t",
-        "revision": 1,
-        "requests": 100,
-        **counts,
-        "cost_usd": 0.2,
-        "latency_ms": {},
-    }
-    return TrafficMinute(**{**fields, **changes})
-
-
-def sample(**changes: Any) -> Sample:
-    fields: dict[str, Any] = {
-        "run": "r",
-        "item": "i",
-        "epoch": 1,
-        "position": 0,
-        "answer": "a",
-        "strict": 1.0,
-        "lenient": 1.0,
-        "input_tokens": 1,
-        "output_tokens": 1,
-        "cost_usd": None,
-        "duration_s": 1.0,
-    }
-    return Sample(**{**fields, **changes})
+    usual = {"requests": 100, "failed": 0, "charged": 0, "cost_usd": 0.2, "latency_ms": {}}
+    return replace(TRAFFIC, minute=START + timedelta(minutes=at), **{**usual, **changes})
 
 
 def test_figures_have_a_real_minus_sign_a_unit_and_no_false_zero() -> None:
@@ -278,7 +250,7 @@ def test_a_frame_of_suites_has_limits_and_no_interval_of_few_pairs() -> None:
     ],
 )
 def test_a_rating_has_a_shape_and_a_word(changes: dict[str, Any], says: str) -> None:
-    assert frames.rating(sample(**changes)) == says
+    assert frames.rating(replace(SAMPLE, **changes)) == says
 
 
 @pytest.mark.req("A3")
@@ -404,8 +376,8 @@ def test_a_download_runs_no_formula_and_keeps_every_column() -> None:
 def test_the_timeline_of_a_young_route_has_times_too() -> None:
     began = datetime(2026, 11, 23, 2, 22, 19, tzinfo=UTC)
     for minutes in (2, 7, 40, 600, 60_000):
-        ticks = route_timeline._ticks(began, began + timedelta(minutes=minutes))
-        assert 1 <= len(ticks) <= 9, minutes
+        step_h = route_timeline.find_step_h(began, began + timedelta(minutes=minutes))
+        assert 1 <= minutes / 60 / step_h <= 8, minutes
 
 
 def test_a_price_that_is_unknown_stands_apart_from_the_sum_and_is_no_zero() -> None:
@@ -418,7 +390,7 @@ def test_a_price_that_is_unknown_stands_apart_from_the_sum_and_is_no_zero() -> N
         (0, 0.0, "$0.00"),
         (9, 1.5, "$1.50"),
     ):
-        assert run_cells(RunView(run, "a", samples, cost_usd), {}, START)[-1] == words
+        assert run_cells(RunView(run, "a", samples, cost_usd), {}, START)["Cost"] == words
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ from harness.domain.settings import TargetSeed
 from harness.runtime.encryption import new_key
 from router.access.rate_limits import BOOK, SharedRates, take_tokens
 from tests.support.browser.dashboard_data import ANA, configured
-from tests.unit.test_dashboard_page_states import fill, forget, page_app, text
+from tests.unit.test_dashboard_page_states import dialog, fill, forget, page_app, text
 
 SECRET = "sk-test-do-not-show-1234567890"  # noqa: S105 - what must be hidden
 
@@ -103,12 +103,6 @@ def shown(page: str) -> AppTest:
     return app
 
 
-def dialog(*lines: str) -> AppTest:
-    """Opens a dialog in every run: AppTest draws the whole page anew for each click."""
-    script = "\n".join(("from dashboard import page_frame", *lines))
-    return AppTest.from_string(script, default_timeout=120).run()
-
-
 def test_many_clients_and_providers_are_searched() -> None:
     furnish(52)
     ctx = page_frame.context()
@@ -136,11 +130,7 @@ def test_a_provider_is_added_and_asked_at_once_and_its_key_shown_nowhere(
 ) -> None:
     monkeypatch.setenv("SWAPGATE_ENCRYPTION_KEYS", new_key())
     act_as(monkeypatch, "ada", Role.ADMIN)
-    app = dialog(
-        "from dashboard.views import providers",
-        "providers.add_provider()",
-        "page_frame.show_done_message()",
-    )
+    app = dialog("providers.add_provider()", "page_frame.show_done_message()")
     fill(
         app,
         {"new-kind": "vllm", "new-address-vllm": "http://127.0.0.1:9/v1", "new-name-vllm": ""},
@@ -157,10 +147,7 @@ def test_a_provider_is_added_and_asked_at_once_and_its_key_shown_nowhere(
     app.button(key="new-now-vllm").click().run()
     assert "there is a provider 'house' already" in text(app)
 
-    app = dialog(
-        "from dashboard.views import providers",
-        "providers.change_address('house')",
-    )
+    app = dialog("providers.change_address('house')")
     assert "This is its address already." in text(app)
     app.text_input(key="base-address-house").set_value("http://127.0.0.1:10/v1").run()
     assert app.button(key="base-now-house").disabled
@@ -178,10 +165,7 @@ def test_a_model_is_added_with_what_is_sent_to_it(monkeypatch: pytest.MonkeyPatc
         listed = DiscoveredModel("openai", "gpt-4o-mini", address, ctx.clock.now())
         tx.discovered_models.replace("openai", [listed])
     act_as(monkeypatch, "pat", Role.PROPOSER)
-    app = dialog(
-        "from dashboard.views import providers",
-        "providers.add_model('openai')",
-    )
+    app = dialog("providers.add_model('openai')")
     assert "Choose a model first." in text(app)
     fill(app, {"model-of-openai": "gpt-4o", "model-parameters-openai": "temperature: 0"})
     assert app.button(key="model-now-openai").disabled
@@ -208,10 +192,7 @@ def test_keys_of_a_provider_are_added_replaced_and_removed_and_accounts_get_a_co
     ctx = page_frame.context()
     registry.change_provider(ctx, ANA, "house", ProviderChange("vllm", "http://127.0.0.1:9/v1"))
     act_as(monkeypatch, "ada", Role.ADMIN)
-    app = dialog(
-        "from dashboard.dialogs import provider_keys",
-        "provider_keys.change_keys('house')",
-    )
+    app = dialog("provider_keys.change_keys('house')")
 
     def names() -> list[str]:
         return [key.name for key in credentials.get_credentials(ctx, "house").stored]
@@ -243,13 +224,8 @@ def test_keys_of_a_provider_are_added_replaced_and_removed_and_accounts_get_a_co
     assert (event.actor, event.details["keys"]) == ("ada", ["default"])
 
     registry.change_provider(ctx, ANA, "github_copilot", ProviderChange("github_copilot"))
-    for opened in ("provider_keys.change_keys('github_copilot')",
-                   "providers.add_provider()"):  # fmt: skip
-        app = dialog(
-            "from dashboard.dialogs import provider_keys",
-            "from dashboard.views import providers",
-            opened,
-        )
+    for opened in ("provider_keys.change_keys('github_copilot')", "providers.add_provider()"):
+        app = dialog(opened)
         assert "swapgate provider key login github_copilot" in [code.value for code in app.code]
         assert not [
             field for field in app.text_input if field.key == "key-value-github_copilot"
@@ -261,11 +237,7 @@ def test_a_client_key_is_shown_to_its_creator_until_it_is_stored(
 ) -> None:
     furnish()
     ada = act_as(monkeypatch, "ada", Role.ADMIN)
-    app = dialog(
-        "from dashboard.views import keys",
-        "keys.show_new_key()",
-        "keys.create_client_key()",
-    )
+    app = dialog("keys.show_new_key()", "keys.create_client_key()")
     fill(app, {"client-name": "Client-0 "}, "client-now")
     assert "there is a data key 'client-0'" in text(app)
     fill(app, {"client-name": "acme", "client-budget_day_usd": 7.5}, "client-now")
@@ -328,11 +300,9 @@ def test_a_clients_limits_are_changed_and_its_key_revoked_by_its_name(
     furnish()
     act_as(monkeypatch, "ada", Role.ADMIN)
     app = dialog(
-        "from dashboard.views import keys",
         "from harness.control.operations.queries import list_keys",
-        "live = [key for key in list_keys(page_frame.context()) if key.revoked_at is None]",
-        "import streamlit as st",
-        "keys.change_key(st.session_state.setdefault('live', live))",
+        "live = [key for key in list_keys(ctx) if key.revoked_at is None]",
+        "keys.change_key(kept('live', live))",
     )
     [client] = [key for key in list_keys(page_frame.context()) if key.name == "client-0"]
     app.selectbox(key="chosen-key").select(client.id).run()
@@ -364,10 +334,9 @@ def test_an_admin_declares_who_somebody_is_and_ends_a_session_with_a_reason(
     dashboard_sessions.open_with_key(ctx, key, secret=secret, lasts=lasts)
 
     app = dialog(
-        "from dashboard.dialogs import people",
         "from harness.control.operations import people as known",
         "from harness.domain.operations.principals import OPERATOR",
-        "people.declare(known.list_people(page_frame.context(), OPERATOR))",
+        "people.declare(known.list_people(ctx, OPERATOR))",
     )
     assert app.button(key="declaration-now").disabled
     fill(
@@ -380,11 +349,9 @@ def test_an_admin_declares_who_somebody_is_and_ends_a_session_with_a_reason(
         "declaration-now",
     )
     app = dialog(
-        "from dashboard.dialogs import people",
         "from harness.control.operations import dashboard_sessions",
         "from harness.domain.operations.principals import OPERATOR",
-        "going_on = dashboard_sessions.list_open(page_frame.context(), OPERATOR)",
-        "people.end_session(going_on)",
+        "people.end_session(dashboard_sessions.list_open(ctx, OPERATOR))",
     )
     app.selectbox(key="session-whose").select_index(0).run()
     assert app.button(key="session-now").disabled
@@ -402,10 +369,7 @@ def test_a_kill_switch_says_what_it_changes_and_asks_why(
 ) -> None:
     furnish(2)
     act_as(monkeypatch, "ben", Role.APPROVER)
-    app = dialog(
-        "from dashboard.dialogs import route_holds",
-        "route_holds.throw('chat-0')",
-    )
+    app = dialog("route_holds.throw('chat-0')")
     app.selectbox(key="switch-force-chat-0").select("target:sim/backup").run()
     assert "<b>1 route</b> within 2 s: chat-0." in text(app)
     assert app.button(key="switch-now-chat-0").disabled
@@ -415,7 +379,7 @@ def test_a_kill_switch_says_what_it_changes_and_asks_why(
     [switch] = kill_switch.list_live_switches(page_frame.context())
     assert (switch.route, switch.reason, switch.actor) == ("chat-0", "base is down", "ben")
     page = shown("routes")
-    assert f"lift-{switch.id}" in [button.key for button in page.button]
+    assert f"open-lift-{switch.id}" in [button.key for button in page.button]
 
 
 @pytest.mark.req("A7")
@@ -425,14 +389,8 @@ def test_a_chain_takes_no_new_model_without_evidence_or_a_waiver(
     furnish()
     targets.add_target(page_frame.context(), ANA, TargetSeed("sim", "other"))
     act_as(monkeypatch, "ada", Role.ADMIN)
-    app = dialog(
-        "from dashboard.dialogs import route_dialogs",
-        "from dashboard.data import queries",
-        "import streamlit as st",
-        "view = queries.route(page_frame.context(), 'chat-0')",
-        # A dialog keeps what it was opened with.
-        "route_dialogs.edit_chain(st.session_state.setdefault('view', view))",
-    )
+    # A dialog keeps what it was opened with.
+    app = dialog("route_dialogs.edit_chain(kept('view', queries.route(ctx, 'chat-0')))")
     assert "This is the chain already." in text(app)
     app.multiselect(key="chain-models-chat-0").set_value(["sim/other", "sim/backup"]).run()
     assert "New here: <b>sim/other</b>" in text(app)
@@ -489,8 +447,6 @@ def test_each_scorer_is_asked_for_its_options_and_its_judge() -> None:
     known = {option for options in UPLOAD_SCORERS.values() for option in options}
     assert set(suite_fields.OPTION_WORDS) == known
     app = dialog(
-        "import streamlit as st",
-        "from dashboard.dialogs import suite_fields",
         "from dashboard.dialog_forms import Form",
         "from harness.domain.operations.access import Role",
         "form = Form(Role.ADMIN, 'upload')",
@@ -536,10 +492,7 @@ def test_labels_are_filled_in_with_who_gave_them(monkeypatch: pytest.MonkeyPatch
     # An answer stands as people read it, not as a data structure.
     assert [row["Answer"] for row in suites_page.list_rows(lines)] == ["Hello.", "wave({})"]
     ada = act_as(monkeypatch, "ada", Role.ADMIN)
-    app = AppTest.from_string(
-        "from dashboard.views import suites\nsuites.label_captures()",
-        default_timeout=120,
-    )
+    app = dialog("suites.label_captures()")
     app.session_state[suites_page.CAPTURES] = (ada.principal, lines)
     app.run()
     assert app.button(key="label-now").label == "Make a suite of 0 labelled requests"
@@ -591,14 +544,7 @@ def test_each_setting_of_a_route_is_changed_with_a_preview_and_not_over_somebody
     forget()
     furnish(2)
     act_as(monkeypatch, "ada", Role.ADMIN)
-    app = dialog(
-        "import streamlit as st",
-        "from dashboard.dialogs import route_dialogs",
-        "from dashboard.data import queries",
-        "if 'view' not in st.session_state:",
-        "    st.session_state.view = queries.route(page_frame.context(), 'chat-0')",
-        "route_dialogs.change_settings(st.session_state.view)",
-    )
+    app = dialog("route_dialogs.change_settings(kept('view', queries.route(ctx, 'chat-0')))")
     assert "These are its settings already." in text(app)
     fill(
         app,

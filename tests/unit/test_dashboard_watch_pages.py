@@ -27,7 +27,7 @@ from tests.support.browser.dashboard_data import ANA, XSS, configured, opened
 from tests.support.control.manual_clock import ManualClock
 from tests.unit.test_dashboard_page_states import forget, now, pages, shown, text
 
-PAGES = ("traffic", "alerts", "spending", "audit", "policies", "settings")
+PAGES = ("traffic", "alerts", "keys", "audit", "routes", "settings")
 ROUTES = 200
 VIEWER = Actor("vera", Role.VIEWER, "pr_vera", "key_vera")
 
@@ -107,10 +107,10 @@ def test_each_page_answers_in_its_first_line_and_says_what_is_stale(
     assert "No request has been recorded since" in said["traffic"]
     assert "<b>1 alert</b> is open, <b>1 critical</b>" in said["alerts"]
     assert "Nobody was told of 1 open alert" in said["alerts"]
-    assert "$1.50 spent since" in said["spending"]
-    assert "of $2.00: evals wait" in said["spending"]
+    assert "$1.50 spent since" in said["keys"]
+    assert "of $2.00: evals wait" in said["keys"]
     assert "The audit log is <b>intact</b>" in said["audit"]
-    assert "<b>1 policy</b> is used by <b>200 routes</b>" in said["policies"]
+    assert "200 routes: " in said["routes"].partition("<h2>Policy</h2>")[2]
     assert "settings</b> are set in the file" in said["settings"]
     assert not any("t0ken" in page for page in said.values())
 
@@ -122,7 +122,7 @@ def test_a_policy_that_changed_in_the_file_is_said_to_need_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configured(tmp_path)
-    app = shown(monkeypatch, config, "policies")
+    app = shown(monkeypatch, config, "routes")
     assert "has changed" not in text(app)
     with config.open("a", encoding="utf-8") as file:
         file.write("policies: {quick: {gate: {n_max: 77}}, own: {gate: {n_max: 99}}}\n")
@@ -141,7 +141,7 @@ def test_200_routes_are_few_lines_and_a_search(
 
     app.text_input(key="find").set_value("TEAM-19").run()
     assert text(app).count('<td data-head="Requests">') == 10
-    assert "and 192 more" in text(shown(monkeypatch, busy, "policies"))
+    assert "and 192 more" in text(shown(monkeypatch, busy, "routes"))
 
 
 def test_every_page_of_200_routes_stays_short(

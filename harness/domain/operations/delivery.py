@@ -32,7 +32,7 @@ WHOLE_PAGES: Final = {
     _K.SIGN_IN_ENDED: "/providers",
     _K.TOKEN_NOT_RENEWED: "/providers",
     _K.KEY_BUDGET: "/keys",
-    _K.SPENDING_CAP: "/spending",
+    _K.SPENDING_CAP: "/keys",
     _K.AUDIT_BROKEN: "/audit",
     _K.MODEL_SWITCH: "/sessions",
 }

@@ -24,8 +24,8 @@ from harness.domain.shadow.shadow import Shadow
 # What to do where no route is there yet; init, doctor, router and dashboard say the same.
 FIRST_ROUTE_STEP: Final = (
     "name a provider and a route in swapgate.yaml and run `swapgate config apply` (`swapgate "
-    "serve all` takes them at its start), or let `swapgate init --guided` or the dashboard's "
-    "page First steps ask for them"
+    "serve all` takes them at its start), or let `swapgate init --guided` or First steps on "
+    "the dashboard's Overview ask for them"
 )
 
 BUCKETS = 10_000

@@ -15,8 +15,6 @@ from harness.control.proposals.format_failures import (
 )
 from harness.domain.formatting import format_score
 
-HEADS = ("Broken rule", "What it means", "Answers")
-
 
 def line(lost: FormatFailure) -> str:
     return (
@@ -26,11 +24,15 @@ def line(lost: FormatFailure) -> str:
     )
 
 
-def rule_rows(lost: FormatFailure) -> Sequence[Sequence[str]]:
-    """Builds a table's rows, as cells of HTML, the most frequent rule first."""
+def rule_rows(lost: FormatFailure) -> Sequence[html.Row]:
     ordered = sorted(lost.rules.items(), key=lambda rule: (-rule[1], rule[0]))
     return [
-        (escape(rule), escape(lost.meanings[rule]), f"{count:,}") for rule, count in ordered
+        {
+            "Broken rule": escape(rule),
+            "What it means": escape(lost.meanings[rule]),
+            "Answers": f"{count:,}",
+        }
+        for rule, count in ordered
     ]
 
 
@@ -65,8 +67,8 @@ def show(comparison: Comparison, titles: Mapping[str, str]) -> None:
     """Show each suite that was lost by format; nothing where there is none."""
     for lost in find_format_failures(comparison):
         name = titles.get(lost.suite, lost.suite)
-        st.html(html.section(f"What to change: {name}", line(lost)))
-        st.html(html.table(HEADS, rule_rows(lost)))
+        heading = html.section(f"What to change: {name}", line(lost))
+        st.html(heading + html.table(rule_rows(lost)))
         st.html(html.note("Options: " + "; or ".join(remedies(lost)) + "."))
         st.html(
             html.note(

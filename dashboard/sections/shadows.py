@@ -1,11 +1,10 @@
-"""The Shadows page answers: which requests are mirrored to a candidate now, and what was found?
-It shows every shadow that runs, with a proposal or without, refreshed every 2 s, then those
-that ended; it starts and stops them.
+"""The Canary page's section of shadows: which requests are mirrored to a candidate now, and
+what was found? It shows every shadow that runs, with a proposal or without, refreshed every
+2 s, then those that ended; it starts and stops them.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
-from functools import partial
+from datetime import timedelta
 from typing import Final
 
 import streamlit as st
@@ -13,8 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import current_user, page_frame
 from dashboard.data import queries
-from dashboard.dialog_forms import Form, Opener, dialog, show_openers
-from dashboard.form_fields import Field, ask_fields
+from dashboard.dialog_forms import Field, Form, ask_fields, dialog, show_openers
 from dashboard.text import html, labels, shadow_text
 from dashboard.text.html import escape, strong
 from harness.control.operations.queries import list_shadows
@@ -28,30 +26,21 @@ MOST_ROWS: Final = 50
 EVERY: Final = "2s"
 
 
-def show() -> None:
-    with page_frame.loading("the shadows"):
-        ctx = page_frame.context()
-        names, now = queries.route_names(ctx), ctx.clock.now()
-        running = shadows.list_running(ctx)
-        page = list_shadows(ctx, PageRequest(MOST_ROWS))
+def show(names: Sequence[str]) -> None:
+    """Shows the section. names: of the routes."""
+    ctx = page_frame.context()
+    running = shadows.list_running(ctx)
+    page = list_shadows(ctx, PageRequest(MOST_ROWS))
     heading = st.empty()
-    heading.html(_heading(running, now))
+    heading.html(_heading(running))
     page_frame.show_html(html.invalid(page.invalid))
-    page_frame.show_done_message()
-    none = "" if names else "There is no route yet: First steps makes one."
-    start_, icon = partial(start, names), ":material/filter_none:"
-    show_openers(
-        [Opener("Start a shadow …", icon, start_, "start-shadow", Role.PROPOSER, none)]
-    )
+    show_openers([start.opener(names)])
     slots: dict[str, DeltaGenerator] = {}
     for status in running:
-        route = status.record.shadow.route
         # Its name keeps it from fading while it is read anew (styles.css).
         with st.container(key=f"live-{status.record.shadow.id}"):
             slots[status.record.shadow.id] = st.empty()
-        stop_, key = partial(stop, status.record.shadow), f"stop-{route}"
-        opener = Opener("Stop it …", ":material/stop:", stop_, key, Role.PROPOSER)
-        show_openers([opener], explain=())
+        show_openers([stop.opener(status.record.shadow)], explain=())
     ended = [status for status in page if status.record.shadow.id not in slots]
     if not running and not ended:
         page_frame.show_empty(
@@ -62,21 +51,14 @@ def show() -> None:
     if running:
         live(heading, slots)
     if ended:
-        rows = map(shadow_text.ended_cells, ended)
-        st.html(
-            html.section("Ended", "Newest first.")
-            + html.table(shadow_text.ENDED_HEADS, rows, stacked=True)
-        )
-    if page.next is not None:
-        said = f"{len(page):,} of {page.total:,} shadows; `swapgate shadow list` has all."
-        st.html(html.note(said))
-    page_frame.copy_as_cli("shadow", "status")
+        st.html(html.listing("Ended", "Newest first.", map(shadow_text.ended_cells, ended)))
+    page_frame.show_rest(page, "shadows", "swapgate shadow list")
 
 
 @st.fragment(run_every=EVERY)
 def live(heading: DeltaGenerator, slots: Mapping[str, DeltaGenerator]) -> None:
-    """Shows the part of the page that refreshes by itself: its first line, and the figures of
-    each shadow that runs. One that began or ended draws the page anew.
+    """Shows what refreshes by itself: the first line, and the figures of each shadow that runs.
+    One that began or ended draws the page anew.
 
     slots: where each one's figures stand, by its id.
     """
@@ -85,7 +67,7 @@ def live(heading: DeltaGenerator, slots: Mapping[str, DeltaGenerator]) -> None:
         now, running = ctx.clock.now(), shadows.list_running(ctx)
         if {status.record.shadow.id for status in running} != set(slots):
             st.rerun()
-        heading.html(_heading(running, now))
+        heading.html(_heading(running))
         for status in running:
             with slots[status.record.shadow.id].container():
                 for part in shadow_text.running_parts(status, now):
@@ -93,8 +75,8 @@ def live(heading: DeltaGenerator, slots: Mapping[str, DeltaGenerator]) -> None:
         st.html(html.note(f"updated {labels.time_of_day(now)} UTC, every 2 s"))
 
 
-def _heading(running: Sequence[ShadowStatus], now: datetime) -> str:
-    return html.title(shadow_text.list_title(running), escape(labels.date_time(now)))
+def _heading(running: Sequence[ShadowStatus]) -> str:
+    return html.block(f"<h2>Shadows</h2><p>{shadow_text.list_title(running)}</p>")
 
 
 LASTS: Final[Mapping[str, timedelta]] = {
@@ -122,10 +104,13 @@ NEEDS: Final = (
 )
 
 
-@dialog("Start a shadow", width="medium")
-def start(names: Sequence[str]) -> None:
+@dialog(
+    "Start a shadow", Role.PROPOSER, "shadow", "filter_none",
+    label="Start a shadow …", width="medium",
+)  # fmt: skip
+def start(form: Form, names: Sequence[str]) -> None:
     """Asks for route and candidate, how much is mirrored, for how long and why."""
-    ctx, form = page_frame.context(), Form(Role.PROPOSER, "shadow")
+    ctx = page_frame.context()
     route = form.choose("route", "Route", names)
     candidates = queries.candidates(ctx, route) if route else ()
     candidate = form.choose_or_type(f"candidate-{route}", "Candidate", candidates)
@@ -147,10 +132,9 @@ def start(names: Sequence[str]) -> None:
     form.submit("Start it", f"started a shadow: {mirrored}", shadows.start_shadow, wanted)
 
 
-@dialog("Stop the shadow")
-def stop(shadow: Shadow) -> None:
-    """Says what ends, and asks why."""
-    form, waits = Form(Role.PROPOSER, "shadow-stop", shadow.id), ""
+@dialog("Stop the shadow", Role.PROPOSER, "shadow-stop", "stop", label="Stop it …")
+def stop(form: Form, shadow: Shadow) -> None:
+    waits = ""
     if shadow.proposal:
         waits = (
             f"Its proposal {strong(shadow.proposal)} waits until somebody starts a shadow "
@@ -163,7 +147,3 @@ def stop(shadow: Shadow) -> None:
     )
     done = f"stopped the shadow of route {shadow.route}."
     form.submit("Stop it", done, shadows.stop_shadow, shadow.route, reason=form.reason())
-
-
-if __name__ == "__main__":
-    page_frame.show_page("The shadows", show)

@@ -1,18 +1,17 @@
-"""The Captures page answers: which requests of users are kept, and until when? It lists them
-without their content, shows one with it, exports and deletes them, and deletes all that a user
-said and got.
+"""The Suites page's section of captures: which requests of users are kept, and until when? It
+lists them without their content, shows one with it, exports and deletes them, and deletes all
+that a user said and got.
 """
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from functools import partial
 from typing import Any, Final
 
 import streamlit as st
 
-from dashboard import current_user, dialog_forms, downloads, page_frame
+from dashboard import current_user, downloads, page_frame
 from dashboard.data import queries
-from dashboard.dialog_forms import Form, Opener, dialog, show_openers
+from dashboard.dialog_forms import REASON, Form, dialog, show_openers
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.context import Context
@@ -25,72 +24,54 @@ from harness.domain.privacy.capture import CapturedRequest, answer_text, message
 from harness.domain.privacy.stored_content import BEYOND
 
 MOST_ROWS: Final = 50
-HEADS: Final = ("Captured", "Route", "Model", "Messages", "Redacted", "Asked", "Kept until")
 NOTHING: Final = "Nothing is captured yet."
 
 
 def show() -> None:
-    with page_frame.loading("the captured requests"):
-        ctx = page_frame.context()
-        names = queries.route_names(ctx)
-        page = list_captures(ctx, PageRequest(MOST_ROWS))
+    ctx = page_frame.context()
+    names = queries.route_names(ctx)
+    page = list_captures(ctx, PageRequest(MOST_ROWS))
     count = labels.plural(page.total or 0, "request")
-    heading = f"{strong(count)} of users kept, redacted" if page.total else "No request is kept"
-    st.html(html.title(heading, escape(labels.date_time(ctx.clock.now()))))
+    found = f"{count} of users kept, redacted." if page.total else "No request is kept."
+    st.html(html.section("Captured requests", found))
     page_frame.show_html(html.invalid(page.invalid))
-    page_frame.show_done_message()
     _buttons(page, names)
     if page.items:
-        st.html(html.table(HEADS, [_cells(row) for row in page], stacked=True))
+        st.html(html.table(map(_cells, page), stacked=True))
     else:
         page_frame.show_empty(
             "A route keeps none of its requests until its settings say what share. This "
             "sets it:",
             "swapgate route settings ROUTE --capture 1%",
         )
-    if page.next is not None:
-        said = (
-            f"{len(page):,} of {page.total:,}, newest first; `swapgate capture list` has all."
-        )
-        st.html(html.note(said))
-    page_frame.copy_as_cli("capture", "list")
+    page_frame.show_rest(page, "requests, newest first", "swapgate capture list")
 
 
 def _buttons(page: Page[CaptureSummary], names: Sequence[str]) -> None:
     missing = "" if page.total else NOTHING
-    read, approver = partial(show_one, [row.id for row in page]), Role.APPROVER
-    write, delete = partial(export, names), partial(purge, names)
     show_openers(
         [
-            Opener(
-                "Show one …", ":material/visibility:", read, "read-capture", approver, missing
-            ),
-            Opener(
-                "Export …", ":material/download:", write, "export-captures", approver, missing
-            ),
-            Opener(
-                "Delete some …", ":material/delete:", delete, "purge-captures", missing=missing
-            ),
-            Opener(
-                "Delete a user's content …", ":material/person_remove:", delete_user,
-                "delete-user-content",
-            ),
+            show_one.opener([row.id for row in page], missing=missing),
+            export.opener(names, missing=missing),
+            purge.opener(names, missing=missing),
+            delete_user.opener(),
         ]
-    )  # fmt: skip
+    )
 
 
-def _cells(row: CaptureSummary) -> tuple[str, ...]:
+def _cells(row: CaptureSummary) -> html.Row:
     redacted = ", ".join(f"{name} {count}" for name, count in row.redactions.items())
     tools = f", {labels.plural(row.tools, 'tool')}" if row.tools else ""
-    return (
-        f'{escape(labels.date_time(row.at))}<br><span class="note">{escape(row.id)}</span>',
-        strong(row.route),
-        escape(row.target),
-        escape(f"{row.messages:,}{tools}"),
-        escape(redacted or "nothing"),
-        escape("once" if row.seen <= 1 else f"{row.seen:,} times"),
-        escape(labels.date_time(row.expires_at)),
-    )
+    at, id_ = escape(labels.date_time(row.at)), escape(row.id)
+    return {
+        "Captured": f'{at}<br><span class="note">{id_}</span>',
+        "Route": strong(row.route),
+        "Model": escape(row.target),
+        "Messages": escape(f"{row.messages:,}{tools}"),
+        "Redacted": escape(redacted or "nothing"),
+        "Asked": escape("once" if row.seen <= 1 else f"{row.seen:,} times"),
+        "Kept until": escape(labels.date_time(row.expires_at)),
+    }
 
 
 EXPORT: Final = "exported-captures"
@@ -104,7 +85,7 @@ PERIODS: Final[Mapping[str, timedelta | None]] = {
 }
 IN_CLEAR: Final = (
     "The file has what users wrote: redacted, not encrypted, and no deletion reaches it. Fill "
-    "in `label` and `label_author`, then add it on Suites or by `swapgate suite import`."
+    "in `label` and `label_author`, then add it above or by `swapgate suite import`."
 )
 BY_ID: Final = "One, by its id"
 BY_ROUTE: Final = "Of one route"
@@ -118,13 +99,15 @@ def _take(key: str) -> Any:
     return found if actor is not None and actor.principal == principal else None
 
 
-@dialog("Show a captured request", width="large")
-def show_one(ids: Sequence[str]) -> None:
+@dialog(
+    "Show a captured request", Role.APPROVER, "read", "visibility",
+    label="Show one …", width="large",
+)  # fmt: skip
+def show_one(form: Form, ids: Sequence[str]) -> None:
     """Asks for one, reads it, which is audited, and shows it, redacted as it is kept."""
     if capture := _take(READ):
         st.html(render(capture))
         return
-    form = Form(Role.APPROVER, "read")
     id_ = form.choose_or_type(
         "id", "Id, as the table names it", ids, need="Say which one first.",
         placeholder="Choose one, or write its id",
@@ -135,11 +118,10 @@ def show_one(ids: Sequence[str]) -> None:
 
 def _read(ctx: Context, actor: Actor, id_: str) -> None:
     st.session_state[READ] = (actor.principal, captures.read_capture(ctx, actor, id_))
-    dialog_forms.reopen("read-capture")
+    show_one.reopen()
 
 
 def render(capture: CapturedRequest) -> str:
-    """Renders what was asked, message by message, and the answer, as HTML."""
     facts = (
         ("Route", strong(capture.route)),
         ("Model", escape(capture.target)),
@@ -158,13 +140,15 @@ def render(capture: CapturedRequest) -> str:
     return html.facts(facts) + html.block(parts, kind="sg-messages")
 
 
-@dialog("Export captured requests", width="medium")
-def export(routes: Sequence[str]) -> None:
+@dialog(
+    "Export captured requests", Role.APPROVER, "export", "download",
+    label="Export …", width="medium",
+)  # fmt: skip
+def export(form: Form, routes: Sequence[str]) -> None:
     """Asks which requests, reads them, which is audited, and then offers the file."""
     if found := _take(EXPORT):
         _offer(found)
         return
-    form = Form(Role.APPROVER, "export")
     route = st.selectbox("Of which route", [ALL, *routes], key=form.key("route"))
     period = st.selectbox("Captured in", list(PERIODS), key=form.key("period"))
     near = st.slider(
@@ -181,7 +165,7 @@ def export(routes: Sequence[str]) -> None:
 def _export(ctx: Context, actor: Actor, /, **selection: Any) -> None:
     found = captures.export_captures(ctx, actor, **selection)
     st.session_state[EXPORT] = (actor.principal, found)
-    dialog_forms.reopen("export-captures")
+    export.reopen()
 
 
 def _offer(found: CaptureExport) -> None:
@@ -199,10 +183,12 @@ def _offer(found: CaptureExport) -> None:
     )  # fmt: skip
 
 
-@dialog("Delete captured requests", width="medium")
-def purge(routes: Sequence[str]) -> None:
-    """Asks which captured requests go, for good."""
-    form, id_, route = Form(Role.ADMIN, "purge"), None, None
+@dialog(
+    "Delete captured requests", Role.ADMIN, "purge", "delete",
+    label="Delete some …", width="medium",
+)  # fmt: skip
+def purge(form: Form, routes: Sequence[str]) -> None:
+    id_, route = None, None
     which = st.radio("Which", [BY_ROUTE, BY_ID, EVERYTHING], key=form.key("which"))
     if which == BY_ID:
         id_ = form.text("id", "Id, as the table names it")
@@ -219,13 +205,13 @@ def purge(routes: Sequence[str]) -> None:
     )  # fmt: skip
 
 
-@dialog("Delete what a user said and got", width="medium")
-def delete_user() -> None:
+@dialog(
+    "Delete what a user said and got", Role.ADMIN, "delete-user", "person_remove",
+    label="Delete a user's content …", width="medium",
+)  # fmt: skip
+def delete_user(form: Form) -> None:
     """Asks whose content goes and why; says what a deletion cannot reach."""
-    form, lacks = (
-        Form(Role.ADMIN, "delete-user"),
-        "Give the id, and a reason that does not name it.",
-    )
+    lacks = "Give the id, and a reason that does not name it."
     user = form.text("id", "User's id, as clients send it", need=lacks)
     beyond = "".join(f"<li>{escape(sentence)}</li>" for sentence in BEYOND)
     form.say(
@@ -234,12 +220,8 @@ def delete_user() -> None:
         "the id."
     )
     st.html(html.block(f"<details><summary>Not reached</summary><ul>{beyond}</ul></details>"))
-    reason = form.text("why", dialog_forms.REASON, need=lacks)
+    reason = form.text("why", REASON, need=lacks)
     form.submit(
         "Delete it", "deleted the content of a user; Audit has the counts.",
         user_deletion.delete_user, user, reason, secret=page_frame.installation().secret,
     )  # fmt: skip
-
-
-if __name__ == "__main__":
-    page_frame.show_page("The captured requests", show)

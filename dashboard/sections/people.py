@@ -3,13 +3,12 @@ the dialogs to declare the one and to end the other.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Final
 
 import streamlit as st
 
 from dashboard import current_user, page_frame
-from dashboard.dialog_forms import REASON, Form, Opener, dialog, show_openers
+from dashboard.dialog_forms import REASON, Form, dialog, show_openers
 from dashboard.text import html, labels
 from dashboard.text.html import escape, state, strong
 from dashboard.text.labels import Label, Tone
@@ -20,8 +19,6 @@ from harness.control.operations.people import PersonView
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.principals import PrincipalKind
 
-HEADS: Final = ("Name", "Acts by", "Is")
-SESSION_HEADS: Final = ("Name", "Signed in", "By", "Until (UTC)")
 _WAYS: Final = {
     "key": "a management key",
     "link": "a one-time link",
@@ -29,9 +26,8 @@ _WAYS: Final = {
 }
 
 
-def cells(view: PersonView) -> list[str]:
-    """Renders a principal's row as cells of HTML, in the order of HEADS."""
-    return [strong(view.name), escape(_way(view)), _declared(view)]
+def cells(view: PersonView) -> html.Row:
+    return {"Name": strong(view.name), "Acts by": escape(_way(view)), "Is": _declared(view)}
 
 
 def urgency(view: PersonView) -> tuple[bool, str]:
@@ -59,18 +55,16 @@ def _declared(view: PersonView) -> str:
     return f'{escape(said)}<br><span class="note">{escape(why)}</span>'
 
 
-def session_cells(view: SignedInSession) -> list[str]:
-    """Renders a session's row as cells of HTML, in the order of SESSION_HEADS."""
-    return [
-        strong(view.name),
-        escape(labels.date_time(view.opened_at)),
-        escape(_WAYS[view.by]),
-        escape(labels.date_time(view.expires_at)),
-    ]
+def session_cells(view: SignedInSession) -> html.Row:
+    return {
+        "Name": strong(view.name),
+        "Signed in": escape(labels.date_time(view.opened_at)),
+        "By": escape(_WAYS[view.by]),
+        "Until (UTC)": escape(labels.date_time(view.expires_at)),
+    }
 
 
 def session_choice(view: SignedInSession) -> str:
-    """Names a session in a list to choose from."""
     return f"{view.name} · since {labels.date_time(view.opened_at)} · {view.id}"
 
 
@@ -94,36 +88,25 @@ def show_people() -> None:
     st.html(html.section("People", NOTE))
     nobody = "" if others else "There is nobody but the operator of this machine."
     none = "" if going_on else "Nobody is signed in."
-    who, session = partial(declare, known), partial(end_session, going_on)
     show_openers(
-        [
-            Opener(
-                "Declare who somebody is", ":material/group:", who, "declare", missing=nobody
-            ),
-            Opener("End a session", ":material/logout:", session, "end-session", missing=none),
-        ]
+        [declare.opener(known, missing=nobody), end_session.opener(going_on, missing=none)]
     )
     if actor is None or actor.role < Role.ADMIN:
         st.html(html.note(OWN))
     if not known:
         return
     rows = [cells(view) for view in sorted(known, key=urgency)[:MOST_ROWS]]
-    st.html(html.table(HEADS, rows, stacked=True))
+    st.html(html.table(rows, stacked=True))
     if len(known) > MOST_ROWS:
         st.html(html.note(f"{MOST_ROWS} of {len(known):,}; swapgate person list has all."))
     if going_on:
-        st.html(html.section("Signed in now"))
-        rows = [session_cells(view) for view in going_on[:MOST_ROWS]]
-        st.html(html.table(SESSION_HEADS, rows, stacked=True))
+        st.html(html.listing("Signed in now", "", map(session_cells, going_on[:MOST_ROWS])))
 
 
-@dialog("Declare who somebody is", width="medium")
-def declare(known: Sequence[PersonView]) -> None:
+@dialog("Declare who somebody is", Role.ADMIN, "declaration", "group", width="medium")
+def declare(form: Form, known: Sequence[PersonView]) -> None:
     """Asks which two principals are one person, and why that is known."""
-    form, lacks = (
-        Form(Role.ADMIN, "declaration"),
-        "Choose two names and give a reason: the audit log keeps it.",
-    )
+    lacks = "Choose two names and give a reason: the audit log keeps it."
     names = [view.name for view in known if view.kind is not PrincipalKind.LOCAL]
     name = form.choose("name", "Who", names, placeholder="Choose a name")
     persons = [NOBODY_ELSE, *(view.name for view in known if view.name != name)]
@@ -142,10 +125,9 @@ def _declare(ctx: Context, actor: Actor, name: str, person: str, reason: str) ->
         people.link(ctx, actor, name, person, reason)
 
 
-@dialog("End a session", width="medium")
-def end_session(going_on: Sequence[SignedInSession]) -> None:
-    """Asks whose session to end, and why."""
-    form, lacks = Form(Role.ADMIN, "session"), "Choose a session and give a reason."
+@dialog("End a session", Role.ADMIN, "session", "logout", width="medium")
+def end_session(form: Form, going_on: Sequence[SignedInSession]) -> None:
+    lacks = "Choose a session and give a reason."
     choices = {session_choice(view): view for view in going_on}
     view = choices.get(form.choose("whose", "Whose", choices, need=lacks) or "")
     reason = form.text("why", REASON, need=lacks)

@@ -1,6 +1,5 @@
-"""The Policies page answers: what must a candidate prove, and what does that take? Each policy
-in plain words with the routes that use it; below, the items, money and time of a swap on a
-route of one's choice.
+"""The Routes page's section of policies: what must a candidate prove, and what does that take?
+The route's policy in plain words, the items, money and time of a swap, and all other policies.
 """
 
 from collections.abc import Sequence
@@ -23,66 +22,49 @@ from harness.domain.proposals.policy import Policy, PromotionMode
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.table import Route
 
-NONE: Final = "choose a route"
 MOST_ROUTES: Final = 8
+NOTE: Final = "It says what a candidate must prove, who approves, and how its canary grows."
+FORECAST: Final = "Show what a swap would take, in items, money and time"
 
 
 @dataclass(frozen=True)
 class PolicyUse:
-    """Says where a policy is used."""
-
     policy: Policy
     routes: Sequence[Route]
     # Open proposals that were registered with another version of it, which holds for them.
     former: Sequence[Proposal]
 
 
-def show() -> None:
-    with page_frame.loading("the policies"):
-        ctx = page_frame.context()
-        uses = list_policy_uses(ctx)
-    heading, note = _headline(uses)
-    st.html(html.title(heading, html.escape(note)))
-    changed = list_changed_policies(page_frame.installation())
-    page_frame.show_html(_changed(changed))
-    if not any(use.routes for use in uses):
-        page_frame.show_empty(
-            "A route names its policy. This makes the first:", "swapgate init"
-        )
-    _forecast(uses)
-    for number, use in enumerate(_chosen(uses)):
-        with st.container(border=True, key=f"policy-{number}"):
-            st.html(_heading(use))
-            page_frame.show_html(_former(use))
-            st.html(policy_text.summary(use.policy))
-            st.html(policy_text.steps(use.policy.canary))
-    page_frame.copy_as_cli("config", "show", "--origin", "--section", "policies")
+def show(route: Route | None = None) -> None:
+    """Shows the section, of a route or of an installation without one."""
+    uses = list_policy_uses(page_frame.context())
+    st.html(html.section("Policy", NOTE))
+    page_frame.show_html(_changed(list_changed_policies(page_frame.installation())))
+    own = route.settings.policy if route else ""
+    others = [use for use in uses if use.policy.name != own]
+    for use in uses:
+        if use not in others:
+            _show_policy(use)
+    if route:
+        _show_forecast(route.name)
+    if others:
+        with st.expander(labels.plural(len(others), "other policy", "other policies")):
+            for use in others:
+                _show_policy(use)
 
 
-def _chosen(uses: Sequence[PolicyUse]) -> Sequence[PolicyUse]:
-    """Lists the used policies, and the others where somebody asks for them."""
-    unused = [use for use in uses if not use.routes]
-    if not unused or len(unused) == len(uses):
-        return uses
-    label = f"Show the {len(unused):,} that no route uses"
-    every = st.toggle(label, key="all", bind="query-params")
-    return uses if every else [use for use in uses if use.routes]
+def _show_policy(use: PolicyUse) -> None:
+    with st.container(border=True, key=f"policy-{use.policy.name}"):
+        st.html(_heading(use))
+        page_frame.show_html(_former(use))
+        st.html(policy_text.summary(use.policy))
+        st.html(policy_text.steps(use.policy.canary))
 
 
-def _forecast(uses: Sequence[PolicyUse]) -> None:
-    names = sorted(route.name for use in uses for route in use.routes)
-    if not names:
-        return
-    route = st.selectbox(
-        "What would a swap take, in items, money and time?",
-        [NONE, *names],
-        key="route",
-        bind="query-params",
-    )
-    if route in (None, NONE):
-        return
-    with st.spinner(f"Estimating a swap on {route} …"):
-        st.html(policy_text.forecast(_estimate(route)))
+def _show_forecast(route: str) -> None:
+    if st.toggle(FORECAST, key="forecast", bind="query-params"):
+        with st.spinner(f"Estimating a swap on {route} …"):
+            st.html(policy_text.forecast(_estimate(route)))
 
 
 @st.cache_data(ttl=300, show_spinner=False)
@@ -130,24 +112,7 @@ def list_changed_policies(installed: Installation) -> Sequence[str]:
     )
 
 
-def _headline(uses: Sequence[PolicyUse]) -> tuple[str, str]:
-    """Writes the page's first line and its note, as HTML."""
-    routes = sum(len(use.routes) for use in uses)
-    used = sum(bool(use.routes) for use in uses)
-    note = "A policy says what a candidate must prove, who approves, and how its canary grows."
-    if not routes:
-        return (
-            f"{strong(labels.plural(len(uses), 'policy', 'policies'))}, and no route yet",
-            note,
-        )
-    verb = "is" if used == 1 else "are"
-    many = labels.plural(used, "policy", "policies")
-    amount = labels.plural(routes, "route")
-    return f"{strong(many)} {verb} used by {strong(amount)}", f"{note} {len(uses):,} are known."
-
-
 def _heading(use: PolicyUse) -> str:
-    """Renders a policy's name, and the routes that use it."""
     people = use.policy.promotion is PromotionMode.APPROVED
     who = "a person approves" if people else "automatic"
     tone = labels.Tone.UNDECIDED if people else labels.Tone.NEUTRAL
@@ -189,7 +154,3 @@ def _changed(names: Sequence[str]) -> str:
         "process to use those of the file. Below stand the former ones. An open proposal keeps "
         "the rules with which it was made.",
     )
-
-
-if __name__ == "__main__":
-    page_frame.show_page("The policies", show)

@@ -1,5 +1,5 @@
-"""The first page of an installation without routes: one form makes provider, key, route and
-first proposal, with the simulator's answers filled in; then it says what comes next.
+"""The Overview's first steps in an installation without routes: one form makes provider, key,
+route and first proposal, with the simulator's answers filled in; then it says what comes next.
 """
 
 from dataclasses import replace
@@ -12,7 +12,7 @@ from dashboard.text.html import escape, strong
 from harness.control.providers import checks
 from harness.control.routing import first_route
 from harness.control.routing.first_route import SIMULATOR, FirstRoute
-from harness.domain.operations.access import Role
+from harness.domain.operations.access import Actor, Role
 
 ABOUT = (
     "A route is the name that your clients use as `model`. Behind it one model of a provider "
@@ -23,38 +23,27 @@ SIMULATED = (
     "by `swapgate sim traffic`."
 )
 OWN_QUESTIONS = (
-    "Questions of your own: add a suite on the page Suites first. The simulator answers those "
+    "Questions of your own: add a suite on Suites first. The simulator answers those "
     "that it knows: `swapgate sim --suite NAME=FILE`."
 )
 NEXT_PAGES = {
     "proposals": "Proposals: what is being evaluated",
     "canary": "Canary: how a candidate fares with users",
-    "overview": "Overview: which route needs you",
 }
+MADE = "first-route"  # the route that this visitor has just made here
 REFUSED = (
     "What came before this in the form is kept: mend it, and make the route again, which goes "
     "on from there."
 )
 
 
-def show() -> None:
-    with page_frame.loading("the first steps"):
-        names = [route.name for route in page_frame.context().store.lists.routes()]
-    page_frame.show_done_message()
-    if names:
-        st.html(html.title("The first route is there", escape(", ".join(names))))
-        next_steps(names[0])
-    else:
-        st.html(
-            html.title("Make your first route", "One form; everything can be changed later.")
-        )
-        st.html(html.note(ABOUT))
-        form()
-    page_frame.copy_as_cli("init", "--guided")
-
-
-def form() -> None:
-    """No st.form: what a provider asks for depends on which one is chosen."""
+def ask() -> None:
+    """Asks for the first route. No st.form: its fields depend on the chosen provider."""
+    note = (
+        "One form; everything can be changed later. `swapgate init --guided` asks for the same."
+    )
+    st.html(html.section("First steps: make your first route", note))
+    st.html(html.note(ABOUT))
     with st.container(border=True):
         st.html(html.section("1. Provider", "Where the model that serves now is called."))
         entered = ask_provider(FirstRoute())
@@ -107,7 +96,6 @@ def ask_provider(usual: FirstRoute) -> FirstRoute:
 
 
 def ask_route(entered: FirstRoute, *, simulated: bool) -> FirstRoute:
-    """The route's name, suite and policy."""
     suites = sorted(page_frame.context().suites.names())
     policies = sorted(page_frame.context().policies)
     policy = entered.policy if simulated else "default"
@@ -131,9 +119,7 @@ def _create(wanted: FirstRoute) -> None:
     if st.button("Make the route", key="make-route", type="primary", disabled=bool(missing)):
         with st.spinner("The route is made, and its provider asked whether it answers."):
             current_user.attempt(
-                lambda actor: first_route.create_first_route(
-                    page_frame.context(), actor, wanted
-                ),
+                lambda actor: _make(actor, wanted),
                 lambda _: f"Route {wanted.route} is made.",
                 refused=REFUSED,
             )
@@ -141,12 +127,22 @@ def _create(wanted: FirstRoute) -> None:
         st.html(html.note(missing))
 
 
+def _make(actor: Actor, wanted: FirstRoute) -> None:
+    first_route.create_first_route(page_frame.context(), actor, wanted)
+    st.session_state[MADE] = wanted.route
+
+
 def _index(names: list[str], wanted: str) -> int:
     return names.index(wanted) if wanted in names else 0
 
 
-def next_steps(route: str) -> None:
-    """What is still wrong with the provider, where to look now, and how to bring users."""
+def show_next_steps() -> None:
+    """Shows to who has just made the first route here what is still wrong with the provider,
+    where to look now, and how to bring users.
+    """
+    route = st.session_state.get(MADE)
+    if route is None:
+        return
     for check in checks.load_last_check(page_frame.context()).providers:
         for finding in check.findings:
             if finding.next_step:
@@ -164,7 +160,3 @@ def next_steps(route: str) -> None:
     st.html(html.block(entered + evaluated))
     for page, label in NEXT_PAGES.items():
         page_frame.link(page, label, "arrow_forward")
-
-
-if __name__ == "__main__":
-    page_frame.show_page("The first steps", show)
