@@ -33,7 +33,6 @@ def delete(session: Session, user_id: str = arg("USER"), *, reason: str = REASON
         user_deletion.delete_user, user_id, reason, secret=session.installation.secret
     )
     output.answer(
-        session,
         done,
         f"deleted {done.sessions} sessions and {done.captures} captured requests; blanked "
         f"{done.failovers} fail-overs",
@@ -61,7 +60,6 @@ def requests(
     ).map(lambda request: view_switch(ctx, request))
     now = ctx.clock.now()
     output.listing(
-        session,
         found,
         lambda view: {
             "ID": view.id,
@@ -102,7 +100,7 @@ def approve(
 ) -> None:
     """Let a session go on with the model, from its next message on."""
     made = session.decide(switches.approve_switch, request_id, reason)
-    output.answer(session, made, f"{made.id} is approved")
+    output.answer(made, f"{made.id} is approved")
 
 
 @command(agent)
@@ -111,7 +109,7 @@ def reject(
 ) -> None:
     """Leave a session on its model; its agent is told, with the reason."""
     made = session.decide(switches.reject_switch, request_id, reason)
-    output.answer(session, made, f"{made.id} is rejected")
+    output.answer(made, f"{made.id} is rejected")
 
 
 @command(agent)
@@ -124,7 +122,6 @@ def grants(
     """List the literal models that people consented to."""
     found = session.context.store.lists.agent_grants(page_request, agent=agent_id)
     output.listing(
-        session,
         found,
         lambda grant: {
             "ID": grant.id,
@@ -152,7 +149,7 @@ def revoke(
 ) -> None:
     """Revoke a grant: routers refuse the model within seconds."""
     revoked = session.decide(agents.revoke_grant, grant_id, reason)
-    output.answer(session, revoked, f"{revoked.id} is revoked: {revoked.target_name}")
+    output.answer(revoked, f"{revoked.id} is revoked: {revoked.target_name}")
 
 
 @command(agent, "purge-user")

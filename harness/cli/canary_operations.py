@@ -74,7 +74,7 @@ def operation_command(signal: RolloutSignal) -> click.Command:
         rollout = session.decide(
             operations.operate, route, signal, reason, expected_version=version
         )
-        output.answer(session, rollout, f"the {_describe(rollout)}")
+        output.answer(rollout, f"the {_describe(rollout)}")
 
     def ask_and_operate(
         session: Session,

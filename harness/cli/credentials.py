@@ -42,7 +42,7 @@ def login(session: Session, provider: str) -> None:
     )
     until = f"; the token in use lasts until {timestamp(done.access_ends)}"
     text = f"{provider}: signed in{until if done.access_ends else ''}"
-    output.answer(session, done, text)
+    output.answer(done, text)
 
 
 def _show(code: DeviceCode) -> None:
@@ -60,7 +60,7 @@ def logout(session: Session, provider: str) -> None:
     """
     session.decide(sign_in.sign_out, provider)
     done = {"provider": provider, "signed_in": False}
-    output.answer(session, done, f"{provider}: signed out")
+    output.answer(done, f"{provider}: signed out")
 
 
 @click.group("key")
@@ -77,7 +77,6 @@ def list_credentials(session: Session) -> None:
     """List the providers, and which have a key; of the environment, this command's is seen."""
     found = credentials.list_credentials(session.context_with_providers)
     output.listing(
-        session,
         found,
         lambda row: {
             "PROVIDER": row.name,
@@ -132,7 +131,7 @@ def set_credential(
     shown = credentials.put_credential(
         session.context_with_providers, session.deciding_actor, provider, change
     )
-    output.answer(session, shown, f"{provider}: key {key!r} is stored")
+    output.answer(shown, f"{provider}: key {key!r} is stored")
     for entry in () if session.json else shown.outdated:
         output.note(f"waits for new proof: {entry}")
 
@@ -153,7 +152,6 @@ def remove(
     """Take a provider's stored keys away. Without any key, its targets get no requests."""
     shown = session.decide(credentials.remove_credential, provider, key=key)
     output.answer(
-        session,
         shown,
         f"{provider}: removed",
         advice=f"{provider} has no key now: the next targets of each route answer"
@@ -183,7 +181,6 @@ def import_credentials(
         ctx, session.deciding_actor, _read(file) if file else os.environ, replace_known=replace
     )
     output.listing(
-        session,
         found,
         lambda row: {
             "PROVIDER": row.provider,
@@ -218,4 +215,4 @@ def rotate_encryption(
     if new_key:
         add_encryption_key(session.installation.settings)
     done = session.decide(credentials.rotate_encryption)
-    output.answer(session, done, f"{done.values} values are encrypted with the newest key")
+    output.answer(done, f"{done.values} values are encrypted with the newest key")

@@ -52,7 +52,6 @@ def status(session: Session, route: str | None, *, suite: str = SUITE) -> None:
 def _list_watches(session: Session) -> None:
     statuses = reports.list_drift_status(session.context)
     output.listing(
-        session,
         statuses,
         lambda row: {
             "ROUTES": ", ".join(row.routes),
@@ -79,7 +78,6 @@ def list_checks(
     """List the drift watch's runs, the newest first."""
     drift_runs = queries.list_drift_runs(session.context, page_request, route=route)
     output.listing(
-        session,
         drift_runs,
         lambda run: _run_cells(*run),
         empty="no run yet: `swapgate drift run ROUTE` starts one",

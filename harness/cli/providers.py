@@ -35,7 +35,6 @@ def list_providers(session: Session) -> None:
     """List the providers, and the routes that use them."""
     providers = registry.list_providers(session.context_with_providers)
     output.listing(
-        session,
         providers,
         lambda row: {
             "PROVIDER": row.name,
@@ -55,7 +54,6 @@ def show_matrix(session: Session) -> None:
 
     rows = build_matrix(session.context_with_providers)
     output.listing(
-        session,
         [(row, model) for row in rows for model in (row.models or (None,))],
         lambda pair: _matrix_cells(*pair),
         empty="no provider is known",
@@ -80,10 +78,8 @@ def show(session: Session, name: str) -> None:
 
 
 def _print_provider(session: Session, summary: ProviderSummary) -> None:
-    if session.json:
-        output.document(summary)
-        return
-    output.facts(
+    output.record(
+        summary,
         [
             ("provider", summary.name),
             ("kind", f"{summary.kind} ({summary.group})"),
@@ -99,9 +95,9 @@ def _print_provider(session: Session, summary: ProviderSummary) -> None:
                 "answers since",
                 timestamp(summary.answers_since) if summary.answers_since else None,
             ),
-        ]
+        ],
     )
-    for entry in summary.outdated:
+    for entry in () if session.json else summary.outdated:
         output.note(f"waits for new proof: {entry}")
 
 
@@ -178,4 +174,4 @@ def remove(session: Session, name: str) -> None:
     session.decide(registry.remove_provider, name)
     if name in session.installation.settings.providers:
         output.note(f"{name} stands in the file, too: take it out, lest a start brings it back")
-    output.answer(session, {"removed": name}, f"removed {name}")
+    output.answer({"removed": name}, f"removed {name}")

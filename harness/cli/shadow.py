@@ -110,7 +110,6 @@ def start(
     wanted = ShadowRequest(route, candidate, limits, reason, lasts)
     made = session.decide(shadows.start_shadow, wanted)
     output.answer(
-        session,
         made,
         made.id,
         advice=f"{format_bps(limits.share_bps)} of the callers of route {route} are mirrored "
@@ -132,7 +131,7 @@ def _usd(text: str) -> float | None:
 def stop(session: Session, route: str = arg("ROUTE"), *, reason: str = OPTIONAL_REASON) -> None:
     """End a route's shadow: routers stop within two seconds."""
     record = session.decide(shadows.stop_shadow, route, reason=reason)
-    output.answer(session, record, f"stopped {record.shadow.id}")
+    output.answer(record, f"stopped {record.shadow.id}")
 
 
 @command(shadow)
@@ -205,7 +204,6 @@ def list_shadows(session: Session, *, page_request: PageRequest = PAGE) -> None:
     """List the shadows of all routes, the newest first."""
     found = queries.list_shadows(session.context, page_request)
     output.listing(
-        session,
         found,
         lambda row: {
             "ID": row.record.shadow.id,

@@ -5,7 +5,6 @@ repeats a request once where the router says so.
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from harness.client import chat_request, response_parsing, tool_loop
@@ -101,12 +100,7 @@ class ChannelClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def _post_with_retry(

@@ -31,7 +31,6 @@ def list_captures(
     """List captured requests, the newest first; never their content."""
     found = queries.list_captures(session.context, page_request, route=route)
     output.listing(
-        session,
         found,
         lambda summary: {
             "CAPTURE": summary.id,
@@ -91,7 +90,6 @@ def export(
     }
     alike = len(capture_export.near)
     output.answer(
-        session,
         done,
         f"wrote {len(capture_export.lines)} to {file}",
         advice=f"left out {alike} that are much like others" if alike else "",
@@ -117,4 +115,4 @@ def purge(
         user=user,
         everything=everything,
     )
-    output.answer(session, {"deleted": gone}, f"deleted {gone}")
+    output.answer({"deleted": gone}, f"deleted {gone}")

@@ -124,7 +124,6 @@ def list_runs(
     names = queries.load_target_names(session.context, {run.target for run in runs})
     queue = load_queue(session.context)
     output.listing(
-        session,
         runs,
         lambda run: {
             "RUN": run.id,
@@ -165,7 +164,7 @@ def _queue_json(queued: QueuedRun | None) -> dict[str, object]:
 def cancel(session: Session, run: str, *, reason: str = REASON) -> None:
     """End a run for good; a proposal that waits for it is cancelled with it."""
     ended = session.decide(worker_supervision.cancel_run, run, reason)
-    output.answer(session, ended, f"{run} is cancelled")
+    output.answer(ended, f"{run} is cancelled")
 
 
 @command(eval_group)

@@ -38,7 +38,6 @@ def list_suites(session: Session) -> None:
     for fault in invalid:
         output.note(f"{fault.name}: {INVALID_ROWS_HINT}")
     output.listing(
-        session,
         suites,
         lambda summary: {
             "SUITE": summary.name,

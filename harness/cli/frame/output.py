@@ -65,11 +65,24 @@ def paragraph(text: str) -> None:
     note("\n".join(wrapped))
 
 
-def answer(session: Session, value: object, text: str, *, advice: str = "") -> None:
+def wants_document() -> bool:
+    """Whether this call of the command line has `--json`."""
+    return click.get_current_context().ensure_object(Session).json
+
+
+def record(value: object, pairs: Iterable[tuple[str, object]]) -> None:
+    """Prints one thing: the document with `--json`; else its facts."""
+    if wants_document():
+        document(value)
+    else:
+        facts(pairs)
+
+
+def answer(value: object, text: str, *, advice: str = "") -> None:
     """Prints what a command did: the document with `--json`; else the text, and the advice on
     stderr.
     """
-    if session.json:
+    if wants_document():
         document(value)
         return
     click.echo(text)
@@ -78,7 +91,6 @@ def answer(session: Session, value: object, text: str, *, advice: str = "") -> N
 
 
 def listing(
-    session: Session,
     rows: Sequence[T],
     cells: Callable[[T], Mapping[str, object]],
     *,
@@ -90,7 +102,7 @@ def listing(
     """
     if isinstance(rows, Page):
         note_page(rows)
-    if session.json:
+    if wants_document():
         document(as_document(rows))
     else:
         table_of(rows, cells, empty=empty)

@@ -30,7 +30,6 @@ def list_alerts(
         session.context, page_request, open_only=open_only, search=search
     )
     output.listing(
-        session,
         found,
         lambda row: {
             "LAST SEEN": timestamp(row.last_seen),
@@ -55,7 +54,6 @@ def test(session: Session) -> int:
     """
     tried = alerts.send_test(session.context, session.actor)
     output.listing(
-        session,
         tried,
         lambda attempt: {
             "SINK": attempt.sink,

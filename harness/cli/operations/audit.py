@@ -57,7 +57,6 @@ def tail(
     )
     note_page(audit_events)
     output.listing(
-        session,
         list(reversed(audit_events)),
         lambda event: {
             "NUMBER": event.number,

@@ -123,7 +123,6 @@ def create(
         service=service,
     )
     output.answer(
-        session,
         {"key": to_plain(made), "text": text},
         text,
         advice=f"{made.id}, {_kind(made)} key of {name!r}. It is not shown again: keep it now",
@@ -135,7 +134,6 @@ def list_keys(session: Session, *, page_request: PageRequest = PAGE) -> None:
     """List the keys, the oldest first; a key's text is never shown again."""
     found = queries.list_keys(session.context, page_request)
     output.listing(
-        session,
         found,
         lambda row: {
             "ID": row.id,
@@ -168,7 +166,7 @@ def change_limits(
     changed = session.decide(
         keys.set_limits, key_id, lambda before: replace(before, **limits.given)
     )
-    output.answer(session, changed, f"{key_id}: {_limits(changed.limits) or 'no limits'}")
+    output.answer(changed, f"{key_id}: {_limits(changed.limits) or 'no limits'}")
 
 
 @command(key, "opt-outs")
@@ -190,14 +188,14 @@ def change_opt_outs(
     chosen = [OptOut(name) for name in opt_outs if name != NONE]
     changed = session.decide(keys.set_opt_outs, key_id, chosen)
     left = ", ".join(sorted(changed.opt_outs))
-    output.answer(session, changed, f"{key_id}: {left or 'no opt-outs'}")
+    output.answer(changed, f"{key_id}: {left or 'no opt-outs'}")
 
 
 @command(key)
 def revoke(session: Session, key_id: str = arg("ID")) -> None:
     """Revoke a key; routers stop taking it within two seconds."""
     session.decide(keys.revoke_key, key_id)
-    output.answer(session, {"revoked": key_id}, f"revoked {key_id}")
+    output.answer({"revoked": key_id}, f"revoked {key_id}")
 
 
 @command(key, "sign-in-link")
@@ -225,7 +223,6 @@ def print_sign_in_link(
     )
     url = sign_in_url(session.settings.ui.url, text)
     output.answer(
-        session,
         {"url": url, "session": made.id, "expires_at": made.link_expires_at},
         url,
         advice=f"It signs in once, until {timestamp(made.link_expires_at)}.",

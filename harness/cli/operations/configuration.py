@@ -48,7 +48,7 @@ def show(
         return
     shown = effective(session.settings)
     text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True).rstrip("\n")
-    output.answer(session, shown, text)
+    output.answer(shown, text)
 
 
 @command(config)
@@ -90,7 +90,6 @@ def _show_origin(session: Session, section: str) -> None:
         if section in ("", setting.section)
     ]
     output.listing(
-        session,
         settings,
         lambda row: {
             "SETTING": row.name,

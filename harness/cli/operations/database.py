@@ -33,7 +33,7 @@ def upgrade(session: Session) -> None:
     from harness.app.database import upgrade_database  # noqa: PLC0415 - `--help` stays quick
 
     upgrade_database(session.settings)
-    output.answer(session, {"upgraded": True}, "the database is at the newest revision")
+    output.answer({"upgraded": True}, "the database is at the newest revision")
 
 
 @command(db)
@@ -61,7 +61,6 @@ def accept_restore(
     highest = integrity.highest_known_revision(session.context, (above, served))
     after = session.decide(integrity.accept_restore, reason=reason, above=highest)
     output.answer(
-        session,
         {"epoch": after.epoch, "revisions_above": highest},
         f"epoch {after.epoch} begins; the next revision is {highest + 1}",
         advice="routers take it within seconds: see /readyz",
@@ -88,7 +87,7 @@ def grant(
     text = f"the role {role} can run Swapgate, and change none of its tables"
     statements = "\n".join(f"{statement};" for statement in found)
     done = {"granted": not only_show, "statements": found}
-    output.answer(session, done, statements if only_show else text)
+    output.answer(done, statements if only_show else text)
 
 
 @command(db)
@@ -162,13 +161,13 @@ def remove_forged(
     store = session.installation.store
     faults = store.signature_faults()
     if not faults:
-        _print_result(session, "every row is as it was signed", 0)
+        _print_result("every row is as it was signed", 0)
         return
     print_faults(faults)
     if not yes:
         click.confirm("Remove these rows?", abort=True, err=True)
     count = store.remove_forged(faults, actor=session.deciding_actor, reason=reason)
-    _print_result(session, f"removed {count} rows", count)
+    _print_result(f"removed {count} rows", count)
 
 
 @command(db, "rotate-key")
@@ -184,7 +183,7 @@ def rotate_key(
     from harness.app.database import rotate_signing_key  # noqa: PLC0415 - as above
 
     new = rotate_signing_key(session.installation, session.deciding_actor, purpose)
-    _print_result(session, f"the {purpose} key {new.id} signs from now on", 1)
+    _print_result(f"the {purpose} key {new.id} signs from now on", 1)
 
 
 @command(db, "retire-key")
@@ -197,8 +196,8 @@ def retire_key(session: Session, key: str, *, reason: str = REASON) -> None:
     from harness.app.database import retire_signing_key  # noqa: PLC0415 - as above
 
     count = retire_signing_key(session.installation, session.deciding_actor, key, reason)
-    _print_result(session, f"signed {count} rows anew; the key {key} is retired", count)
+    _print_result(f"signed {count} rows anew; the key {key} is retired", count)
 
 
-def _print_result(session: Session, text: str, rows: int) -> None:
-    output.answer(session, {"done": text, "rows": rows}, text)
+def _print_result(text: str, rows: int) -> None:
+    output.answer({"done": text, "rows": rows}, text)

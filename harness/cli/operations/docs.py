@@ -166,10 +166,9 @@ def open_browser(address: str) -> bool:
 
 
 @command(docs, "list")
-def list_pages(session: Session) -> None:
+def list_pages() -> None:
     """List the pages of the docs."""
     output.listing(
-        session,
         docs_pages.list_pages(),
         lambda page: {"PAGE": page.name, "TITLE": page.title},
         empty="there are no pages",

@@ -67,7 +67,6 @@ def doctor(
     findings = list(checks.all_checks(lambda: session.settings, lambda: session.context))
     failed = any(check.status == "fail" for check in findings)
     output.listing(
-        session,
         findings,
         lambda check: {
             "CHECK": check.subject,
@@ -92,7 +91,6 @@ def _tools(session: Session, name: str, timeout_s: float) -> bool:
     ]
     ok = all(finding.ok for finding in found)
     output.listing(
-        session,
         [(report.target, finding) for report in found for finding in report.findings],
         lambda pair: {
             "TARGET": pair[0],
@@ -124,7 +122,6 @@ def _live(
         ]
     ok, spent = all(report.ok for report in reports), meter.budget
     output.listing(
-        session,
         [(report.target, finding) for report in reports for finding in report.findings],
         lambda pair: {
             "TARGET": pair[0],

@@ -24,7 +24,6 @@ def list_people(session: Session) -> None:
     """
     found = people.list_people(session.context, session.actor)
     output.listing(
-        session,
         found,
         lambda view: {
             "NAME": view.name,
@@ -49,7 +48,7 @@ def link(
     named after the first sign-in.
     """
     made = session.decide(people.link, name, person_name, reason)
-    output.answer(session, made, f"{name} and {person_name} are one person")
+    output.answer(made, f"{name} and {person_name} are one person")
 
 
 @command(person)
@@ -60,7 +59,7 @@ def separate(session: Session, name: str, *, reason: str = REASON) -> None:
     and the other way. Whoever declares it is not one of the two.
     """
     made = session.decide(people.separate, name, reason)
-    output.answer(session, made, f"{name} is nobody else here")
+    output.answer(made, f"{name} is nobody else here")
 
 
 @command(person)
@@ -71,7 +70,6 @@ def sessions(session: Session) -> None:
     """
     found = dashboard_sessions.list_open(session.context, session.actor)
     output.listing(
-        session,
         found,
         lambda view: {
             "SESSION": view.id,
@@ -90,4 +88,4 @@ def sign_out(
 ) -> None:
     """End somebody's session in the dashboard, at once."""
     ended = session.decide(dashboard_sessions.end_another, session_id, reason)
-    output.answer(session, ended, f"{ended.name} is signed out of {ended.id}")
+    output.answer(ended, f"{ended.name} is signed out of {ended.id}")

@@ -62,7 +62,6 @@ def list_proposals(
     names = queries.load_target_names(context, {row.candidate for row in proposals})
     verdicts = context.store.lists.verdicts({row.verdict for row in proposals if row.verdict})
     output.listing(
-        session,
         proposals,
         lambda row: {
             "ID": row.id,
@@ -213,7 +212,7 @@ def approve(
         decisions.approve_proposal, proposal_id, reason, change_reference=change
     )
     text = f"{made.id} is approved by {made.approver}: its canary opens next"
-    output.answer(session, made, text)
+    output.answer(made, text)
     for approval in decisions.list_approvals(session.context, made.id):
         for remark in approval.remarks:
             output.note(remark)
@@ -228,7 +227,7 @@ def reject(
 ) -> None:
     """End a proposal that waits for approval."""
     made = session.decide(decisions.refuse_proposal, proposal_id, reason)
-    output.answer(session, made, f"{made.id} is rejected")
+    output.answer(made, f"{made.id} is rejected")
 
 
 @command(proposal)
@@ -237,4 +236,4 @@ def cancel(
 ) -> None:
     """Take an open proposal back, before its canary."""
     made = session.decide(decisions.cancel_proposal, proposal_id, reason)
-    output.answer(session, made, f"{made.id} is cancelled")
+    output.answer(made, f"{made.id} is cancelled")

@@ -37,7 +37,6 @@ def propose(
     )
     last = timestamp(made.confirm_by)
     output.answer(
-        session,
         made,
         made.id,
         advice=f"a second person, an admin, confirms it before {last} UTC: `swapgate route "
@@ -51,14 +50,14 @@ def confirm(session: Session, id_: str = arg("ID")) -> None:
     made = session.decide(broken.confirm_break_glass, id_)
     until = timestamp(made.expires_at)
     text = f"route {made.route} is served without proof until {until} UTC ({made.id})"
-    output.answer(session, made, text)
+    output.answer(made, text)
 
 
 @command(break_glass)
 def end(session: Session, id_: str = arg("ID"), *, reason: str = REASON) -> None:
     """End it before its time: the former model returns at once. One person is enough."""
     made = session.decide(broken.end_break_glass, id_, reason=reason)
-    output.answer(session, made, f"{made.id} has ended")
+    output.answer(made, f"{made.id} has ended")
 
 
 @command(break_glass, "list")
@@ -67,7 +66,6 @@ def list_break_glasses(session: Session, *, page_request: PageRequest = PAGE) ->
     found = session.context.store.lists.break_glasses(page_request)
     names = queries.load_target_names(session.context, {record.target for record in found})
     output.listing(
-        session,
         found,
         lambda record: {
             "ID": record.id,

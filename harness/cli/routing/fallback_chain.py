@@ -28,7 +28,6 @@ def list_fallbacks(session: Session, route: str) -> None:
     """List the chain with the evidence of each: baseline, verdict or waiver."""
     fallbacks = fallback_chain.list_fallbacks(session.context, route)
     output.listing(
-        session,
         list(enumerate(fallbacks, 1)),
         lambda numbered: _cells(*numbered),
         empty=f"route {route} has no fallbacks",
@@ -132,4 +131,4 @@ def order(
 def _print_chain(session: Session, route: Route) -> None:
     chain = fallback_chain.list_fallbacks(session.context, route.name)
     names = ", ".join(entry.target.name for entry in chain)
-    output.answer(session, route, f"route {route.name} falls back to {names or 'nobody'}")
+    output.answer(route, f"route {route.name} falls back to {names or 'nobody'}")

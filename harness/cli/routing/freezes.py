@@ -63,7 +63,6 @@ def freeze(
     made = session.decide(freezes.add_freeze, wanted)
     scope = "all routes are" if name is None else f"route {name} is"
     output.answer(
-        session,
         made,
         made.id,
         advice=f"{scope} frozen from {timestamp(made.starts_at)} until "
@@ -75,7 +74,7 @@ def freeze(
 def unfreeze(session: Session, freeze_id: str = arg("ID"), *, reason: str = REASON) -> None:
     """End a freeze early. Whoever proposed a swap that it holds back cannot do this."""
     record = session.decide(freezes.lift_freeze, freeze_id, reason=reason)
-    output.answer(session, record, f"lifted {freeze_id}")
+    output.answer(record, f"lifted {freeze_id}")
 
 
 @command(name="freezes")
@@ -90,7 +89,6 @@ def list_freezes(session: Session, *, page_request: PageRequest = PAGE) -> None:
         scope = ", ".join(sorted(window.routes)) or "all routes"
         output.note(f"every week, {window}: {scope} ({window.reason})")
     output.listing(
-        session,
         found,
         lambda record: {
             "ID": record.freeze.id,

@@ -41,7 +41,7 @@ def throw(
     scope = "all routes" if route is None else f"route {route}"
     until = f"until {timestamp(made.expires_at)}" if made.expires_at else "until it is lifted"
     said = f"{made.force} is forced for {scope} {until}: `swapgate switch lift {made.id}`"
-    output.answer(session, made, made.id, advice=said)
+    output.answer(made, made.id, advice=said)
     kept = () if session.json else kill_switch.find_unaffected(session.context, made)
     if kept:
         names = ", ".join(kept)
@@ -52,7 +52,7 @@ def throw(
 def lift(session: Session, switch_id: str = arg("ID"), *, reason: str = REASON) -> None:
     """End a switch: routers go back to their plans within two seconds."""
     record = session.decide(kill_switch.lift_switch, switch_id, reason=reason)
-    output.answer(session, record, f"lifted {switch_id}")
+    output.answer(record, f"lifted {switch_id}")
 
 
 @command(switch, "list")
@@ -68,7 +68,6 @@ def list_switches(session: Session, *, page_request: PageRequest = PAGE) -> None
         for standing in session.installation.standing_switches:
             output.note(f"{standing.reason}: {standing.force} for {_scope(standing.route)}")
     output.listing(
-        session,
         switches,
         lambda record: {
             "ID": record.switch.id,

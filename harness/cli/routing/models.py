@@ -31,14 +31,11 @@ from harness.domain.providers.model_match import NOTHING_OFFERED, ModelMatch
 from harness.domain.routing.target import Price, Provider, Target
 
 
-def show_entries(
-    session: Session, found: Sequence[tuple[str, CatalogueEntry]], *, empty: str
-) -> None:
+def show_entries(found: Sequence[tuple[str, CatalogueEntry]], *, empty: str) -> None:
     """Prints entries of the catalogue. empty: what a person reads in place of a table without
     rows.
     """
     output.listing(
-        session,
         found,
         lambda named: _entry_cells(*named),
         empty=empty,
@@ -94,7 +91,7 @@ def list_models(
     """List the targets, their prices and the routes that use them."""
     if every:
         there = model_lookup.list_configured_offers(session.context_with_providers)
-        show_entries(session, there, empty=NOTHING_OFFERED)
+        show_entries(there, empty=NOTHING_OFFERED)
         return
     ctx = session.context
     found = ctx.store.lists.targets(page_request)
@@ -190,10 +187,7 @@ def add(
     made = registry.register_with_provider(
         session.context_with_providers, session.actor, seed, api_base=api_base
     )
-    if session.json:
-        output.document(made.target)
-    else:
-        output.facts([("target", made.target.name), ("id", made.target.id)])
+    output.record(made.target, [("target", made.target.name), ("id", made.target.id)])
     has_key = bool(provider_secrets.keys_of_provider(session.context, made.provider))
     lacks_key = made.needs_key and not has_key
     if made.added:
@@ -214,7 +208,6 @@ def discover(session: Session, provider: str = arg("PROVIDER")) -> None:
     ctx = session.context_with_providers
     listed = discovery.discover_models(ctx, session.actor, provider)
     output.listing(
-        session,
         listed.models,
         lambda model: {
             "MODEL": model.model,
@@ -260,7 +253,6 @@ def resolve_name(session: Session, name: str) -> int:
 def search_models(session: Session, words: tuple[str, ...] = arg(required=True)) -> None:
     """Find models in the catalogue, of all kinds of providers, by parts of their names."""
     show_entries(
-        session,
         model_lookup.search_catalogue(session.context, words),
         empty="no such model; `catalogue:` in swapgate.yaml adds one",
     )
@@ -321,18 +313,16 @@ def probe(
     found = provider_requests.chat(
         provider, target, key=first, timeout_s=timeout_s, allowed=allowed
     )
-    if session.json:
-        output.document(found)
-    else:
-        output.facts(
-            [
-                ("target", found.target),
-                ("result", "answered" if found.ok else f"failed: {found.error}"),
-                ("latency", format_milliseconds(found.latency_ms)),
-                ("served model", found.served_model or None),
-                ("answer", found.answer or None),
-                *((f"own {name}", gap or "whole") for name, gap in found.native.items()),
-                ("declare", found.declare or None),
-            ]
-        )
+    output.record(
+        found,
+        [
+            ("target", found.target),
+            ("result", "answered" if found.ok else f"failed: {found.error}"),
+            ("latency", format_milliseconds(found.latency_ms)),
+            ("served model", found.served_model or None),
+            ("answer", found.answer or None),
+            *((f"own {name}", gap or "whole") for name, gap in found.native.items()),
+            ("declare", found.declare or None),
+        ],
+    )
     return 0 if found.ok else 1

@@ -160,4 +160,4 @@ def settings(
         return options.over(before, suites.over(before.suites))
 
     made = session.decide(routes.change_settings, name, changed, reason=reason)
-    output.answer(session, made, f"route {name} is at version {made.version}")
+    output.answer(made, f"route {name} is at version {made.version}")

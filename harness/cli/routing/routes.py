@@ -45,7 +45,6 @@ def list_routes(session: Session, *, page_request: PageRequest = page_of(50)) ->
     """List the routes; those that wait for a person come first."""
     statuses = queries.list_route_status(session.context, page_request)
     output.listing(
-        session,
         statuses,
         lambda status: {
             "ROUTE": status.route.name,
@@ -117,7 +116,7 @@ def create(
         capable=capable,
         settings=options.over(RouteSettings(), suites.over()),
     )
-    output.answer(session, made, f"route {made.name} is served by {incumbent}")
+    output.answer(made, f"route {made.name} is served by {incumbent}")
 
 
 @command(route)
@@ -189,7 +188,6 @@ def history(session: Session, name: str, *, page_request: PageRequest = PAGE) ->
         session.context, {record.route.incumbent for record in records}
     )
     output.listing(
-        session,
         records,
         lambda record: {
             "VERSION": record.route.version,
@@ -275,4 +273,4 @@ def rollback(
     found = session.decide(routes.roll_back, name, to_version=to_version, reason=reason)
     names = queries.load_target_names(session.context, {found.incumbent})
     text = f"route {name} is served by {names.get(found.incumbent, found.incumbent)} again"
-    output.answer(session, found, text)
+    output.answer(found, text)

@@ -161,7 +161,6 @@ def list_failovers(
         since=since,
     )
     output.listing(
-        session,
         failovers,
         lambda failover: {
             "AT": timestamp(failover.at),
