@@ -20,8 +20,8 @@ _PREFIX: Final = r"(?!x-ms-|x-amz)(?:[^\W_]*[-_.])*"
 # and their like; Cloudflare, Portkey, TrueFoundry and Bedrock have headers with metadata.
 _NAMES: Final = re.compile(
     rf"({_PREFIX}(?:user|customer)[-_.]?(?:id|email)|(?:x-)?_?(?:end[-_.]|forwarded-)?user"
-    r"|x-forwarded-email|x-ms-client-principal-id)"
-    rf"|({_PREFIX}(?:session|conversation|chat|thread)[-_.]?id|x-session-affinity"
+    r"|x-forwarded-email|x-auth-request-(?:user|email)|x-ms-client-principal-id)"
+    rf"|({_PREFIX}(?:session|conversation|chat|thread)[-_.]?id|x-session-affinity|x-opencode-session"
     r"|helicone-property-(?:session|conversation))"
     r"|((?:[^\W_]+-)+metadata|baggage)"
 )
@@ -56,13 +56,36 @@ _NO_CALLERS: Final[Sequence[str]] = ()
 RULES_CHARS: Final = 300
 # Claude Code writes its version and a changing part into the first line of its system prompt.
 BILLING: Final = "x-anthropic-billing-header:"
-# What changes between the turns of a conversation: numbers, ids, names of days and months.
-_CHANGING: Final = re.compile(
-    r"\b(?=[a-f\d-]*\d)[a-f\d]{6,}(?:-[a-f\d]{2,})*\b|\d+"
+# What changes between the turns of a conversation: names of days and months, in the languages
+# of most prompts, and each word with a digit (dates, times, ids, counters).
+_TIMES: Final = """am pm
+    mon tue wed thu fri sat sun jan feb mar apr may jun jul aug sep sept oct nov dec
+    monday tuesday wednesday thursday friday saturday sunday
+    january february march april june july august september october november december
+    montag dienstag mittwoch donnerstag freitag samstag sonnabend sonntag
+    januar februar märz mai juni juli oktober dezember
+    lundi mardi mercredi jeudi vendredi samedi dimanche
+    janvier février mars avril juin juillet août septembre octobre novembre décembre
+    lunes martes miércoles jueves viernes sábado domingo
+    enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre
+    lunedì martedì mercoledì giovedì venerdì sabato domenica gennaio febbraio aprile maggio
+    giugno luglio settembre ottobre dicembre
+    segunda-feira terça-feira quarta-feira quinta-feira sexta-feira
+    janeiro fevereiro março maio junho julho setembro outubro novembro dezembro
+    maandag dinsdag woensdag donderdag vrijdag zaterdag zondag maart mei augustus
+    понедельник вторник среда четверг пятница суббота воскресенье
+    января февраля марта апреля мая июня июля августа сентября октября ноября декабря
+"""
+_DAYS_AND_MONTHS: Final = frozenset(_TIMES.split())
+_AROUND: Final = ".,;:!?()[]{}\"'`*<>|#-"
+# In a word that has more than letters, or no blanks beside it.
+_INSIDE: Final = re.compile(
+    r"\d+|(?:星期|周)[一二三四五六日天]|[月火水木金土日]曜日|[월화수목금토일]요일"
     r"|\b(?:mon|tues|wednes|thurs|fri|satur|sun)day\b|\b(?:mon|tue|wed|thu|fri|sat|sun)\b"
-    r"|\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|sept|oct|nov|dec)(?:[a-z]{3,6})?\b|\b[ap]m\b",
+    r"|\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|sept|oct|nov|dec)(?:[a-z]{3,6})?\b",
     re.IGNORECASE,
 )
+_DIGIT: Final = re.compile(r"\d")
 
 
 def header_caller(headers: Sequence[Header]) -> bytes | None:
@@ -161,7 +184,16 @@ def _stable_rules(content: object) -> str:
     text = "\n".join(_texts(content))
     if text.startswith(BILLING):
         text = text.partition("\n")[2]
-    return _CHANGING.sub("#", text[:RULES_CHARS])
+    # What changes may change its length, too: it is cut once that is out.
+    words = text[: 3 * RULES_CHARS // 2].split()
+    for number, word in enumerate(words):
+        bare = word.strip(_AROUND)
+        if bare.lower() in _DAYS_AND_MONTHS:
+            words[number] = "#"
+        elif not (bare.isascii() and bare.isalpha()):
+            is_one = word.isascii() and _DIGIT.search(word)
+            words[number] = "#" if is_one else _INSIDE.sub("#", word)
+    return " ".join(words)[:RULES_CHARS]
 
 
 def _texts(content: object) -> Iterator[str]:

@@ -101,6 +101,9 @@ def test_a_conversation_keeps_its_arm_as_it_grows(
         "{at:%d %B %Y}, {at:%I:%M %p}. Request 7f3a{at:%S}c0-{at:%M%S}. You help.",
         "x-anthropic-billing-header: cc_version=2.1; cch=ab{at:%S}f;\nYou are Claude Code.",
         "Turn {at:%S} of this chat. You help.",
+        # A name's length says nothing, where the rules are long.
+        "It is {at:%A}, {at:%-d} {at:%B}, {at:%-H:%M}. " + "You help, and are kind. " * 30,
+        "nonce 01ARZ{at:%M%S}KTSV4RRFFQ69G5FAV, eyJhbG.J{at:%S}.abc. You help.",
     ],
 )
 def test_a_clock_in_the_rules_leaves_a_conversation_its_arm(rules: str) -> None:
@@ -118,6 +121,36 @@ def test_a_clock_in_the_rules_leaves_a_conversation_its_arm(rules: str) -> None:
     assert len(keys) == 1
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Heute ist Montag, 30. November.", "Heute ist Dienstag, 1. Dezember."),
+        ("Nous sommes le lundi 30 novembre.", "Nous sommes le mardi 1 décembre."),
+        ("Сегодня понедельник, 30 ноября.", "Сегодня вторник, 1 декабря."),
+        ("今天是2026年11月30日星期一。", "今天是2026年12月1日星期二。"),
+        ("It is the 2nd of May.", "It is the 31st of July."),
+    ],
+)
+def test_a_date_in_the_rules_is_masked_in_other_languages_as_well(one: str, other: str) -> None:
+    keys = {
+        sticky_key(
+            request(
+                "chat",
+                messages=[
+                    {"role": "system", "content": f"{date} {rules}"},
+                    {"role": "user", "content": "hi"},
+                ],
+            ),
+            None,
+            "k",
+        )
+        for date in (one, other)
+        for rules in ("You help.", "Sei nett. " * 50)
+    }
+
+    assert len(keys) == 2
+
+
 def test_the_headers_of_known_clients_name_a_person_or_else_a_conversation() -> None:
     def named(*headers: tuple[str, str]) -> bytes | None:
         lines = [(name.encode(), value.encode()) for name, value in headers]
@@ -133,6 +166,7 @@ def test_the_headers_of_known_clients_name_a_person_or_else_a_conversation() -> 
             "conversation_id",
         ),
         *("helicone-user-id", "langfuse_trace_user_id", "x-session-affinity"),
+        *("x-opencode-session", "x-auth-request-user", "x-auth-request-email"),
         *("x-llmgateway-user-id", "x-forwarded-user", "x-ms-client-principal-id"),
     ):
         assert named((name, "it")) == b"it", name
