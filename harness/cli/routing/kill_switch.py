@@ -42,7 +42,8 @@ def throw(
     until = f"until {timestamp(made.expires_at)}" if made.expires_at else "until it is lifted"
     said = f"{made.force} is forced for {scope} {until}: `swapgate switch lift {made.id}`"
     output.answer(made, made.id, advice=said)
-    kept = () if session.json else kill_switch.find_unaffected(session.context, made)
+    preview = kill_switch.preview_switch(session.context, made.force, made.route)
+    kept = () if session.json else preview.unaffected
     if kept:
         names = ", ".join(kept)
         output.note(f"these routes may use nothing of it and keep their plans: {names}")

@@ -122,11 +122,6 @@ def _force(switch: KillSwitch, ids: Iterable[str], known: Mapping[str, Target]) 
     return force_plan(switch, tuple(plan))
 
 
-def find_unaffected(ctx: Context, switch: KillSwitch) -> Sequence[str]:
-    """Lists the routes within a switch's reach that may use nothing of what it forces."""
-    return _preview(ctx, switch).unaffected
-
-
 @dataclass(frozen=True, slots=True)
 class SwitchPreview:
     """Says what a switch would do to the routes within its reach."""
@@ -136,18 +131,14 @@ class SwitchPreview:
 
 
 def preview_switch(ctx: Context, force: Force, route: str | None) -> SwitchPreview:
-    """Tells what a switch would do, before it is thrown. route: None for all routes."""
-    now = ctx.clock.now()
-    return _preview(ctx, KillSwitch("", route, force, "", "", now, None, SwitchSource.REST))
-
-
-def _preview(ctx: Context, switch: KillSwitch) -> SwitchPreview:
+    """Tells what a switch does to the routes that it reaches. route: None for all routes."""
+    switch = KillSwitch("", route, force, "", "", ctx.clock.now(), None, SwitchSource.REST)
     with ctx.store.read() as tx:
         table = tx.routing.table()
     preview = SwitchPreview([], [])
-    for name, route in sorted(table.routes.items()):
-        if switch.route in (None, name):
-            forced = _force(switch, sorted(route.may_answer), table.targets).in_effect
+    for name, reached in sorted(table.routes.items()):
+        if route in (None, name):
+            forced = _force(switch, sorted(reached.may_answer), table.targets).in_effect
             (preview.affected if forced else preview.unaffected).append(name)
     return preview
 
