@@ -61,12 +61,12 @@ class AgentsClient:
         return agent
 
     def require_write(self) -> None:
-        """Raises NotAllowed for a person who may only look."""
+        """Refuses a person who may only look with NotAllowed."""
         if self.actor is not None:
             self.actor.require(Role.PROPOSER)
 
     def require_route(self, route: str) -> None:
-        """Raises NotAllowed for a route that the data key does not open."""
+        """Refuses a route that the data key does not open with NotAllowed."""
         if self.routes and route not in self.routes:
             raise NotAllowed(
                 f"model: this key does not open the route {route!r}; name another one",
@@ -74,7 +74,7 @@ class AgentsClient:
             )
 
     def require_person(self) -> Actor:
-        """Raises NotAllowed for a data key."""
+        """Returns the person. Raises NotAllowed for a data key."""
         if self.actor is None:
             raise NotAllowed("a data key may not do that: send a management key")
         return self.actor

@@ -66,7 +66,7 @@ def check_kind_stays(provider: Provider, kind: str | None) -> None:
 
 
 def provider_of(tx: Transaction, target: Target) -> Provider:
-    """Raises NotFound for a provider that was removed."""
+    """Finds a target's provider. Raises NotFound for one that was removed."""
     provider = tx.providers.all().get(target.provider)
     if provider is None:
         raise NotFound(
