@@ -76,7 +76,7 @@ class ReplayedAction:
 
 def load_event(tx: Transaction, number: int) -> AuditEvent:
     """Loads an audit event. Raises NotFound."""
-    event = tx.audit.get(number)
+    event = tx.audit.find(number)
     if event is None:
         raise NotFound(f"the audit log has no event {number}; `swapgate audit tail` lists")
     return event

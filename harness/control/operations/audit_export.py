@@ -163,7 +163,7 @@ def find_missing_head(ctx: Context, heads: Sequence[AuditPosition]) -> int | Non
     """The number of the first head whose event the log lacks, or has with other content."""
     with ctx.store.read() as tx:
         for head in sorted(heads, key=lambda head: head.number):
-            event = tx.audit.get(head.number) if head.number else None
+            event = tx.audit.find(head.number) if head.number else None
             if head.number and (event is None or event.mac != head.mac):
                 return head.number
     return None

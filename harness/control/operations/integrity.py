@@ -52,7 +52,7 @@ def check_audit_log(ctx: Context) -> list[str]:
 def _read_on(tx: Transaction, reading: AuditReading) -> int | None:
     position = reading.position
     if position.number:
-        last = tx.audit.get(position.number)
+        last = tx.audit.find(position.number)
         if last is None or last.mac != position.mac:
             reading.position = position = AuditPosition()  # the database is another one now
     reading.is_whole = False

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from harness.domain.canary.key_ledger import PAGES
 from harness.domain.canary.observation import (
+    AskedName,
     ObservationBlock,
     TrafficMinute,
     TrafficPoint,
@@ -236,6 +237,7 @@ def traffic_point_from_row(row: Row) -> TrafficPoint:
 
 
 CAPTURED: Final = Record.by_fields(captured, CapturedRequest)
+ASKED_NAME: Final = Record.by_fields(asked_name, AskedName)
 BLOCK: Final = Record.by_fields(block, ObservationBlock)
 FAILOVER: Final = Record.by_fields(failover, Failover)
 KEY_SPEND: Final = Record.by_fields(key_spend, KeySpend)

@@ -7,6 +7,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from harness.domain.evals.pins import Sighting
 from harness.domain.providers.credentials import Credential
 from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.providers.oauth_tokens import SignIn
@@ -151,4 +152,5 @@ PROVIDER_CHECK: Final = Record.by_fields(provider_check, ProviderCheck)
 PROVIDER: Final = Record.by_fields(
     provider, Provider, read=provider_from_row, also=_move_to_row
 )
+SIGHTING: Final = Record.by_fields(served_model, Sighting)
 SIGN_IN: Final = Record.by_fields(sign_in, SignIn)

@@ -32,6 +32,7 @@ from harness.store.schema.operations import (
     audit_event,
 )
 from harness.store.sql.pages import Order, Rows, read_page
+from harness.store.sql.records import Records
 from harness.store.unit_of_work import Unit
 
 EVENTS_PER_PAGE: Final = 500
@@ -45,9 +46,11 @@ NEXT_PAGE = (
 )
 
 
-class AuditLog:
+class AuditLog(Records[AuditEvent]):
+    record = AUDIT_EVENT
+
     def __init__(self, unit: Unit, secret: bytes) -> None:
-        self._unit = unit
+        super().__init__(unit)
         self._secret = secret
 
     def append(
@@ -76,22 +79,21 @@ class AuditLog:
             ),
             self._secret,
         )
-        self._unit.write(sa.insert(audit_event), AUDIT_EVENT.write(event))
+        self.add(event)
         return event
 
     def tail(self, limit: int = 50) -> Sequence[AuditEvent]:
-        return [AUDIT_EVENT.read(row) for row in self._unit.read(NEWEST.limit(limit))]
+        return self._all(NEWEST.limit(limit))
 
     def all(self) -> Iterator[AuditEvent]:
         """Yields all events, read page by page: the log of years need not fit into memory."""
         after = 0
         while page := self._unit.read(NEXT_PAGE, {"after": after}).all():
-            yield from (AUDIT_EVENT.read(row) for row in page)
+            yield from self._verified(page)
             after = page[-1].number
 
-    def get(self, number: int) -> AuditEvent | None:
-        row = self._unit.read(NEWEST.where(audit_event.c.number == number)).first()
-        return None if row is None else AUDIT_EVENT.read(row)
+    def find(self, number: int) -> AuditEvent | None:
+        return self._first(NEWEST.where(audit_event.c.number == number))
 
     def for_subject(
         self, subject: str, *, since: datetime, limit: int, actions: Collection[str] = ()
@@ -100,11 +102,10 @@ class AuditLog:
         query = NEWEST.where(audit_event.c.subject == subject, audit_event.c.at >= since)
         if actions:
             query = query.where(audit_event.c.action.in_(sorted(actions)))
-        return [AUDIT_EVENT.read(row) for row in self._unit.read(query.limit(limit))]
+        return self._all(query.limit(limit))
 
     def after(self, number: int, limit: int = EVENTS_PER_PAGE) -> Sequence[AuditEvent]:
-        query = NEXT_PAGE.limit(limit)
-        return [AUDIT_EVENT.read(row) for row in self._unit.read(query, {"after": number})]
+        return self._all(NEXT_PAGE.limit(limit), {"after": number})
 
     def break_after(self, mark: AuditPosition, events: Sequence[AuditEvent]) -> int | None:
         """Finds the first of the events that follow `mark` at which the chain breaks; None when

@@ -89,22 +89,14 @@ OF_SUITE_BEFORE: Final = OF_SUITE.where(
 )
 # How many runs are read first; then twice as many, up to MOST_LISTED.
 FIRST_RUNS: Final = 8
-UNFINISHED: Final = NEWEST_RUNS.where(
-    eval_run.c.fingerprint == sa.bindparam("fingerprint"),
-    eval_run.c.state.in_([state.value for state in RUNNABLE_STATES]),
-)
-SHARED_RUN = NEWEST_RUNS.where(
-    eval_run.c.fingerprint == sa.bindparam("fingerprint"),
-    eval_run.c.created_at >= sa.bindparam("not_before"),
-    eval_run.c.state != RunState.FAILED.value,
-).limit(1)
+IS_RUNNABLE = eval_run.c.state.in_([state.value for state in RUNNABLE_STATES])
 STATE_OF_RUN = sa.select(eval_run.c.state, eval_run.c.lease_owner).where(
     eval_run.c.id == sa.bindparam("run")
 )
 STATE_OF_HELD_RUN = STATE_OF_RUN.with_for_update(read=True)
 CHANGE_RUN = sa.update(eval_run).where(eval_run.c.id == sa.bindparam("run"))
 LEASE = CHANGE_RUN.where(
-    eval_run.c.state.in_([state.value for state in RUNNABLE_STATES]),
+    IS_RUNNABLE,
     sa.or_(
         eval_run.c.lease_owner.is_(None),
         eval_run.c.lease_owner == sa.bindparam("owner"),
@@ -113,12 +105,6 @@ LEASE = CHANGE_RUN.where(
     ),
 ).values(lease_owner=sa.bindparam("owner"), lease_until=sa.bindparam("until"))
 LEAVE = CHANGE_RUN.where(eval_run.c.lease_owner == sa.bindparam("owner"))
-LEASED_BY = sa.select(eval_run.c.id).where(eval_run.c.lease_owner == sa.bindparam("owner"))
-RELEASE = (
-    sa.update(eval_run)
-    .where(eval_run.c.lease_owner == sa.bindparam("owner"))
-    .values(lease_owner=None, lease_until=None, state=RunState.QUEUED.value)
-)
 SAMPLES = (
     sa.select(sample)
     .where(sample.c.run == sa.bindparam("run"))
@@ -238,7 +224,7 @@ class EvalRuns(Records[EvalRun]):
 
     def unfinished(self, fingerprint: str) -> Sequence[EvalRun]:
         """Lists the runs with this fingerprint that are queued or running."""
-        return self._all(UNFINISHED, {"fingerprint": fingerprint})
+        return self._all(self._select(eval_run.c.fingerprint == fingerprint, IS_RUNNABLE))
 
     def newest_of_targets(
         self, targets: Collection[str], states: Sequence[RunState]
@@ -255,7 +241,10 @@ class EvalRuns(Records[EvalRun]):
 
     def shared(self, fingerprint: str, *, not_before: datetime) -> EvalRun | None:
         """Finds the newest run with this fingerprint that has not failed, since a time."""
-        return self._first(SHARED_RUN, {"fingerprint": fingerprint, "not_before": not_before})
+        same = eval_run.c.fingerprint == fingerprint
+        has_not_failed = eval_run.c.state != RunState.FAILED.value
+        query = self._select(same, eval_run.c.created_at >= not_before, has_not_failed)
+        return self._first(query.limit(1))
 
     def set_state(self, run: str, state: RunState, message: str = "") -> None:
         """States but RUNNING clear the lease. FAILED adds one to `failures`."""
@@ -313,8 +302,9 @@ class EvalRuns(Records[EvalRun]):
 
     def release(self, owner: str) -> Sequence[str]:
         """Give up every lease of a dead owner; the runs go back to QUEUED."""
-        given_up = [row.id for row in self._unit.read(LEASED_BY, {"owner": owner})]
-        self._unit.write(RELEASE, {"owner": owner})
+        own = eval_run.c.lease_owner == owner
+        given_up = self._unit.read(sa.select(eval_run.c.id).where(own)).scalars().all()
+        self._change(own, lease_owner=None, lease_until=None, state=RunState.QUEUED.value)
         return given_up
 
     def store_sample(self, sample_: Sample, *, owner: str | None = None) -> bool:

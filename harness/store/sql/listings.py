@@ -354,19 +354,7 @@ class Listings(AgentListings):
 
     def route_heads(self) -> Sequence[RouteHead]:
         """Lists by name what all routes are sorted by; forged rows are among them."""
-        return [
-            RouteHead(
-                name=row.route,
-                incumbent=row.incumbent,
-                at=row.at,
-                break_glass=bool(row.break_glass),
-                rollout=row.id,
-                state=row.state,
-                candidate=row.candidate,
-                updated_at=row.updated_at,
-            )
-            for row in self.unit.read(ROUTE_HEADS)
-        ]
+        return [RouteHead(**row._asdict()) for row in self.unit.read(ROUTE_HEADS)]
 
     def suite_users(self) -> Mapping[str, Sequence[str]]:
         """Names the routes that use each suite, by suite; forged rows are among them. A row

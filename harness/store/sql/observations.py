@@ -37,6 +37,7 @@ from harness.store.observation_rules import (
 )
 from harness.store.schema.columns import EPOCH, MICROSECOND, Values, storable
 from harness.store.schema.observations import (
+    ASKED_NAME,
     BLOCK,
     CAPTURED,
     FAILOVER,
@@ -53,7 +54,7 @@ from harness.store.schema.observations import (
 )
 from harness.store.schema.traffic_sums import DAY, floor_time, traffic_hour
 from harness.store.sql.json_rows import json_rows, look_up
-from harness.store.sql.pages import given
+from harness.store.sql.pages import given, select_where
 from harness.store.sql.preload import read_named, rows_key
 from harness.store.sql.records import Records
 from harness.store.sql.traffic import Traffic
@@ -61,11 +62,6 @@ from harness.store.unit_of_work import Unit
 
 # Databases take some thousand parameters in a statement.
 MARKS_AT_A_TIME = 500
-CAPTURES_OF_DAY = (
-    sa.select(sa.func.count())
-    .select_from(captured)
-    .where(captured.c.route == sa.bindparam("of_route"), captured.c.at >= sa.bindparam("day"))
-)
 BLOCKS = (
     sa.select(block)
     .where(block.c.rollout == sa.bindparam("of"), block.c.number > sa.bindparam("after"))
@@ -124,57 +120,10 @@ ADD_SPEND = (
 # An end as well as a beginning: SQLite takes a span with one end for a quarter of the table,
 # and rather reads all of it than go by the index.
 FAR_DAY = date(9999, 12, 31)
-SPENDS = (
-    sa.select(key_spend)
-    .where(
-        key_spend.c.day >= sa.bindparam("since"),
-        key_spend.c.day <= FAR_DAY,
-    )
-    .order_by(*key_spend.primary_key.columns)
-)
-SPENDS_OF = SPENDS.where(key_spend.c.key.in_(sa.bindparam("keys", expanding=True)))
-_DAY: sa.types.TypeEngine[date] = key_spend.c.day.type
-SPEND_TOTALS = (
-    sa.select(
-        key_spend.c.key,
-        sa.func.sum(
-            sa.case(
-                (key_spend.c.day == sa.bindparam("today", type_=_DAY), key_spend.c.cost_usd),
-                else_=0.0,
-            )
-        ).label("day_usd"),
-        sa.func.sum(key_spend.c.cost_usd).label("month_usd"),
-        sa.func.sum(key_spend.c.unpriced).label("unpriced"),
-    )
-    .where(
-        key_spend.c.key.in_(sa.bindparam("keys", expanding=True)),
-        key_spend.c.day >= sa.bindparam("first", type_=_DAY),
-        key_spend.c.day <= sa.bindparam("last", type_=_DAY),
-    )
-    .group_by(key_spend.c.key)
-)
 OLDEST_TRAFFIC = sa.select(traffic).order_by(traffic.c.minute, *traffic.primary_key.columns)
 TRAFFIC_OF = OLDEST_TRAFFIC.where(
     traffic.c.route.in_(sa.bindparam("names", expanding=True)),
     traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type),
-)
-ASKED_NAMES = (
-    sa.select(asked_name)
-    .where(
-        asked_name.c.route == sa.bindparam("of_route", type_=asked_name.c.route.type),
-        asked_name.c.day >= sa.bindparam("since", type_=asked_name.c.day.type),
-        asked_name.c.day <= sa.bindparam("until", type_=asked_name.c.day.type),
-    )
-    .order_by(asked_name.c.day, asked_name.c.name)
-)
-ADD_ASKED = (
-    sa.update(asked_name)
-    .where(
-        asked_name.c.route == sa.bindparam("of_route", type_=asked_name.c.route.type),
-        asked_name.c.name == sa.bindparam("of_name", type_=asked_name.c.name.type),
-        asked_name.c.day == sa.bindparam("of_day", type_=asked_name.c.day.type),
-    )
-    .values(requests=asked_name.c.requests + sa.bindparam("more"))
 )
 
 
@@ -194,8 +143,9 @@ class Captures(Records[CapturedRequest]):
         self._unit.serialize_by(f"capture:{new.route}")
         if self._change(self._is(new.id), seen=captured.c.seen + 1):
             return CaptureResult.REPEATED
-        today = {"of_route": new.route, "day": day_start(new.at)}
-        if self._unit.read(CAPTURES_OF_DAY, today).scalar_one() >= most_per_day:
+        today = (captured.c.route == new.route, captured.c.at >= day_start(new.at))
+        count = sa.select(sa.func.count()).select_from(captured).where(*today)
+        if self._unit.read(count).scalar_one() >= most_per_day:
             return CaptureResult.FULL
         self.add(new)
         return CaptureResult.STORED
@@ -351,8 +301,9 @@ class Observations(Traffic):
             name = OTHER_NAMES
         key: Values = {"route": more.route, "name": name, "day": more.day}
         if not self._unit.write_new(asked_name, {**key, "requests": more.requests}):
-            of = {f"of_{column}": value for column, value in key.items()}
-            self._unit.write(ADD_ASKED, {**of, "more": more.requests})
+            same = sa.and_(*(asked_name.c[column] == value for column, value in key.items()))
+            added = asked_name.c.requests + more.requests
+            self._unit.write(sa.update(asked_name).where(same).values(requests=added))
 
     def claim_keys(self, claim: KeyClaim) -> Sequence[KeyHistory]:
         """Enters a block's keys into the rollout's ledger; gives each one's history before, in
@@ -417,9 +368,10 @@ class Observations(Traffic):
         return self._asked_names(route, since, FAR_DAY)
 
     def _asked_names(self, route: str, since: date, until: date) -> Sequence[AskedName]:
-        days = {"of_route": route, "since": since, "until": until}
-        rows = self._unit.read(ASKED_NAMES, days)
-        return [AskedName(row.name, row.day, row.requests, row.route) for row in rows]
+        days = (asked_name.c.day >= since, asked_name.c.day <= until)
+        query = sa.select(asked_name).where(asked_name.c.route == route, *days)
+        rows = self._unit.read(query.order_by(asked_name.c.day, asked_name.c.name))
+        return [ASKED_NAME.read(row) for row in rows]
 
     def forget_traffic(self, before: datetime) -> int:
         """Deletes minutes of traffic, sums of hours, and keys' spend by day; sums of days stay.
@@ -438,27 +390,28 @@ class Observations(Traffic):
         """Sums what keys spent today and in today's month, by key; without those that spent
         nothing.
         """
-        first = today.replace(day=1)
-        wanted = {
-            "today": today,
-            "first": first,
-            "last": month_end(first),
-            "keys": sorted(keys),
-        }
+        row, first = key_spend.c, today.replace(day=1)
+        of_today = sa.case((row.day == today, row.cost_usd), else_=0.0)
+        query = sa.select(
+            row.key,
+            sa.func.sum(of_today).label("day_usd"),
+            sa.func.sum(row.cost_usd).label("month_usd"),
+            sa.func.sum(row.unpriced).label("unpriced"),
+        ).where(row.key.in_(sorted(keys)), row.day >= first, row.day <= month_end(first))
         return {
-            row.key: SpendTotals(today, row.day_usd, row.month_usd, int(row.unpriced))
-            for row in self._unit.read(SPEND_TOTALS, wanted)
+            found.key: SpendTotals(today, found.day_usd, found.month_usd, int(found.unpriced))
+            for found in self._unit.read(query.group_by(row.key))
         }
 
     def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:
         """Lists what keys spent on that day and later, in key order; of all keys unless some
         are named.
         """
-        if keys is None:
-            found = self._unit.read(SPENDS, {"since": since})
-        else:
-            found = self._unit.read(SPENDS_OF, {"since": since, "keys": sorted(keys)})
-        return [KEY_SPEND.read(row) for row in found]
+        row = key_spend.c
+        named = None if keys is None else row.key.in_(sorted(keys))
+        query = select_where(key_spend, row.day >= since, row.day <= FAR_DAY, named)
+        rows = self._unit.read(query.order_by(*key_spend.primary_key.columns))
+        return [KEY_SPEND.read(found) for found in rows]
 
 
 class Failovers(Records[Failover]):

@@ -11,7 +11,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from harness.domain.errors import InputError, NotFound, StaleWrite
-from harness.domain.evals.pins import ServedModel, Sighting, newest_sightings
+from harness.domain.evals.pins import Sighting, newest_sightings
 from harness.domain.providers.credentials import Credential
 from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.providers.oauth_tokens import SignIn
@@ -23,6 +23,7 @@ from harness.store.schema.providers import (
     DISCOVERED_MODEL,
     PROVIDER,
     PROVIDER_CHECK,
+    SIGHTING,
     SIGN_IN,
     credential,
     discovered_model,
@@ -33,18 +34,6 @@ from harness.store.schema.providers import (
 )
 from harness.store.sql.records import Records
 from harness.store.unit_of_work import Unit
-
-IS_SAME_SIGHTING = sa.and_(
-    served_model.c.target == sa.bindparam("whose"),
-    served_model.c.model == sa.bindparam("which"),
-    served_model.c.build == sa.bindparam("built"),
-)
-SIGHTING_BEFORE = sa.update(served_model).where(
-    IS_SAME_SIGHTING, served_model.c.last_at < sa.bindparam("at")
-)
-SIGHT_AGAIN = SIGHTING_BEFORE.values(last_at=sa.bindparam("at"))
-FORGET_SIGHTING = sa.delete(served_model).where(IS_SAME_SIGHTING)
-SIGHTINGS = sa.select(served_model).where(served_model.c.target == sa.bindparam("whose"))
 
 
 def _has_row(unit: Unit, name: str) -> bool:
@@ -218,9 +207,8 @@ class DiscoveredModels(Records[DiscoveredModel]):
             self._unit.write(sa.insert(discovered_model), rows)
 
 
-class Sightings:
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
+class Sightings(Records[Sighting]):
+    record = SIGHTING
 
     def note(self, sightings: Iterable[Sighting]) -> None:
         """Adds sightings; of one that is known, `last_at` rises. The oldest of a target give
@@ -228,15 +216,13 @@ class Sightings:
         """
         # In one order everywhere: two that write the same rows do not wait for each other.
         for sighting in checked_sightings(sightings):
-            if self._unit.write(
-                SIGHT_AGAIN, {**_sighting_key(sighting), "at": sighting.last_at}
-            ):
+            earlier = served_model.c.last_at < sighting.last_at
+            if self._change(*_is_same(sighting), earlier, last_at=sighting.last_at):
                 continue
-            model, build = sighting.served.pair
-            row: dict[str, object] = {"target": sighting.target, "model": model, "build": build}
-            times = {"first_at": sighting.first_at, "last_at": sighting.last_at}
-            if self._unit.write_new(served_model, row | times):
-                self._prune(sighting.target)
+            if self._unit.write_new(served_model, self.record.write(sighting)):
+                stored = self._stored(sighting.target)
+                for old in set(stored) - set(newest_sightings(stored)):
+                    self._delete(*_is_same(old))
 
     def for_target(self, target: str) -> Sequence[Sighting]:
         return self._unit.once(
@@ -244,20 +230,9 @@ class Sightings:
         )
 
     def _stored(self, target: str) -> Sequence[Sighting]:
-        return [
-            Sighting(row.target, ServedModel(row.model, row.build), row.first_at, row.last_at)
-            for row in self._unit.read(SIGHTINGS, {"whose": target})
-        ]
-
-    def _prune(self, target: str) -> None:
-        stored = self._stored(target)
-        for sighting in set(stored) - set(newest_sightings(stored)):
-            self._unit.write(FORGET_SIGHTING, _sighting_key(sighting))
+        return self._all(self._select(served_model.c.target == target))
 
 
-def _sighting_key(sighting: Sighting) -> dict[str, str]:
-    return {
-        "whose": sighting.target,
-        "which": sighting.served.model,
-        "built": sighting.served.build,
-    }
+def _is_same(sighting: Sighting) -> tuple[sa.ColumnElement[bool], ...]:
+    key = (sighting.target, *sighting.served.pair)
+    return tuple(c == value for c, value in zip(served_model.primary_key, key, strict=True))

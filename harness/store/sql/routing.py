@@ -66,12 +66,14 @@ _of_route = rollout.alias("of_route")
 _emergencies = sa.select(break_glass.c.route).where(break_glass.c.ended_at.is_(None))
 ROUTE_HEADS = (
     sa.select(
-        *(route_version.c[name] for name in ("route", "incumbent", "at")),
+        route_version.c.route.label("name"),
+        *(route_version.c[name] for name in ("incumbent", "at")),
         # By either row: somebody who edits one of them hides no emergency.
         sa.or_(
             route_version.c.break_glass.is_not(None), route_version.c.route.in_(_emergencies)
         ).label("break_glass"),
-        *(rollout.c[name] for name in ("id", "state", "candidate", "updated_at")),
+        rollout.c.id.label("rollout"),
+        *(rollout.c[name] for name in ("state", "candidate", "updated_at")),
     )
     .select_from(route_version)
     .outerjoin(
