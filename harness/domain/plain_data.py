@@ -3,6 +3,7 @@ fields (`from_plain`): for JSON columns, the snapshot on disk, the spool, and wh
 report to their parent. A class with `as_json` or `from_json` is written or read by it. Pure.
 """
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
@@ -84,6 +85,15 @@ def reader(kind: Any) -> Reader | None:  # noqa: C901, PLR0911 - one for each ki
     if kind is float:
         return _read_number
     return kind if kind is int or issubclass(kind, Enum) else None
+
+
+def read_object(text: str | bytes) -> dict[str, Any] | None:
+    """Reads a JSON object, of anybody's text; None for anything else."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _read_optional(read: Reader, data: Any) -> Any:

@@ -3,11 +3,11 @@ of its words than a judgement needs. The live budget allows a call only where it
 outcome still fits. Pure.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
+from harness.domain.plain_data import read_object
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Price
 
@@ -117,7 +117,7 @@ class LiveAnswer:
 
 def read_whole(status: int, attempts: str, body: bytes) -> LiveAnswer:
     """Reads an answer of a router with one target. attempts: of its header."""
-    data = _object(body)
+    data = read_object(body) or {}
     if status != 200:
         return _refusal(status, attempts, data)
     choice = _first(data.get("choices"))
@@ -134,7 +134,7 @@ def read_whole(status: int, attempts: str, body: bytes) -> LiveAnswer:
 
 def read_events(payloads: Iterable[bytes]) -> LiveAnswer:
     """Reads the data of a stream's events, in order."""
-    events = [_object(payload) for payload in payloads if payload != b"[DONE]"]
+    events = [read_object(payload) or {} for payload in payloads if payload != b"[DONE]"]
     broken = next((event for event in events if event.get("error")), None)
     if broken is not None:
         code = _mapping(broken["error"]).get("code")
@@ -166,14 +166,6 @@ def _refusal(status: int, attempts: str, data: Mapping[str, object]) -> LiveAnsw
     # The provider's own words and status are what a client's mistake is answered with.
     ours = attempts in ("", "0")
     return LiveAnswer(status, _OURS if ours else FailureClass.BAD_REQUEST.value)
-
-
-def _object(body: bytes) -> dict[str, object]:
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _mapping(value: object) -> dict[str, object]:

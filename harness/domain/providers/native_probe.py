@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from harness.domain.plain_data import read_object
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.providers.probe import PROBE_QUESTION
 from harness.domain.routing.capabilities import Endpoint
@@ -79,7 +80,7 @@ def find_gap(endpoint: Endpoint, stream: bytes) -> str:
     rules, came = NATIVE_PROBES[endpoint].events, set[str]()
     payloads = EventPayloads()
     for payload in (*payloads.read(stream), *payloads.rest()):
-        event = _object(payload)
+        event = read_object(payload) or {}
         kind = str(event.get("type"))
         came.add(kind)
         for path in rules.get(kind, ()):
@@ -90,7 +91,7 @@ def find_gap(endpoint: Endpoint, stream: bytes) -> str:
 
 def count_numbers(answer: bytes) -> int:
     """Counts the numbers of the first vector in an answer with embeddings; 0 without one."""
-    data = _object(answer).get("data")
+    data = (read_object(answer) or {}).get("data")
     first = data[0] if isinstance(data, list) and data else None
     vector = first.get("embedding") if isinstance(first, dict) else None
     return len(vector) if isinstance(vector, list) else 0
@@ -106,14 +107,6 @@ def proposed_line(model: str, ways: Mapping[Endpoint, str]) -> str:
     """The line for a provider in `swapgate.yaml`; empty where there is nothing to say."""
     said = ", ".join(f"{endpoint.value}: {way}" for endpoint, way in ways.items())
     return f"models: {{{json.dumps(model)}: {{{said}}}}}" if said else ""
-
-
-def _object(payload: bytes) -> Mapping[str, Any]:
-    try:
-        found = json.loads(payload)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _has(event: Mapping[str, Any], path: str) -> bool:

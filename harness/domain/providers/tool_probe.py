@@ -2,7 +2,6 @@
 Pure.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from harness.domain.json_schema import matches_schema
+from harness.domain.plain_data import read_object
 from harness.domain.routing.target import Provider, Target
 
 STOCK_TOOL: Final = "stock_of"
@@ -165,7 +165,7 @@ def _calls(loop: ToolLoopTrace) -> _Judged:
                 ToolOutcome.OTHERS,
                 f"it asks for a tool that there is not: {call.name[:40]!r}",
             )
-        if _object(call) is None:
+        if read_object(call.arguments or "{}") is None:
             return ToolOutcome.DOES_NOT, f"its arguments of {call.name} are no JSON object"
     return (
         ToolOutcome.WORKS,
@@ -222,7 +222,7 @@ def _strict(result: ToolProbeResult) -> _Judged:
     if not known:
         return ToolOutcome.NOT_SEEN, "it called no tool"
     for name in known:
-        if not matches_schema(_object(name), TOOL_SCHEMAS[name.name]):
+        if not matches_schema(read_object(name.arguments or "{}"), TOOL_SCHEMAS[name.name]):
             return ToolOutcome.DOES_NOT, f"its arguments of {name.name} do not fit the schema"
     return ToolOutcome.WORKS, f"the arguments of {_count(len(known), 'call')} fit the schemas"
 
@@ -237,14 +237,6 @@ def _streamed(loop: ToolLoopTrace | None) -> _Judged:
     if outcome is not ToolOutcome.WORKS:
         return outcome, f"in a stream {found}"
     return outcome, f"the pieces of {_count(len(loop.calls), 'call')} come to JSON"
-
-
-def _object(call: ProbeToolCall) -> dict[str, object] | None:
-    try:
-        found = json.loads(call.arguments or "{}")
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _asking(loop: ToolLoopTrace) -> int:

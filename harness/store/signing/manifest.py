@@ -23,6 +23,7 @@ from harness.store.schema.columns import SIGNATURE, Row
 from harness.store.schema.operations import api_key, audit_event, meta
 from harness.store.schema.routing import NEWEST_SIGNATURES, route_version
 from harness.store.schema.signed_tables import REMEDY, SIGNED, SignedTable, manifest
+from harness.store.schema.stored_row import record_of
 
 # Joined where they are: as ten thousand rows, they would take most of the time of a call.
 _SEPARATOR: Final = "\n"
@@ -73,15 +74,21 @@ MISSING: Final = f"the manifest of the signed rows is missing; {REMEDY}"
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
-    """A signed statement of the rows that a snapshot is made of."""
+class Content:
+    """What a manifest says of the rows, as they are now."""
 
     epoch: int
     revision: int
     changes: int
     digest: str  # SHA-256 over the sorted signatures of all rows that make a snapshot
-    signed_at: str
     revoked: str  # as well, over the ids of the data keys that were revoked
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest(Content):
+    """A signed statement of the rows that a snapshot is made of."""
+
+    signed_at: str
     log_end: str  # as in `Lineage`
 
 
@@ -93,21 +100,7 @@ EMPTY: Final = digest_of([])
 
 
 def from_row(row: Row) -> Manifest:
-    signed_at = row.signed_at.isoformat()
-    return Manifest(
-        row.epoch, row.revision, row.changes, row.digest, signed_at, row.revoked, row.log_end
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What a manifest says of the rows, as they are now."""
-
-    epoch: int
-    revision: int
-    changes: int
-    digest: str
-    revoked: str
+    return record_of(Manifest, row, manifest, signed_at=row.signed_at.isoformat())
 
 
 def read_content(read: Callable[[sa.Executable], sa.CursorResult[Any]]) -> Content:
