@@ -399,8 +399,8 @@ class Observations(Traffic):
             sa.func.sum(row.unpriced).label("unpriced"),
         ).where(row.key.in_(sorted(keys)), row.day >= first, row.day <= month_end(first))
         return {
-            found.key: SpendTotals(today, found.day_usd, found.month_usd, int(found.unpriced))
-            for found in self._unit.read(query.group_by(row.key))
+            sums.key: SpendTotals(today, sums.day_usd, sums.month_usd, int(sums.unpriced))
+            for sums in self._unit.read(query.group_by(row.key))
         }
 
     def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:
@@ -411,7 +411,7 @@ class Observations(Traffic):
         named = None if keys is None else row.key.in_(sorted(keys))
         query = select_where(key_spend, row.day >= since, row.day <= FAR_DAY, named)
         rows = self._unit.read(query.order_by(*key_spend.primary_key.columns))
-        return [KEY_SPEND.read(found) for found in rows]
+        return [KEY_SPEND.read(stored) for stored in rows]
 
 
 class Failovers(Records[Failover]):
