@@ -182,16 +182,6 @@ def test_a_client_may_lower_the_time_for_its_request(
     assert plenty.status_code == 200
 
 
-@pytest.mark.parametrize("wish", ["soon", "0", "-1", "nan", "inf", "1_0", ""])
-def test_a_time_that_is_none_is_refused(upstream: Upstream, tmp_path: Path, wish: str) -> None:
-    with routed(upstream, tmp_path, QUICK) as client:
-        found = ask(client, stream=False, timeout=wish)
-
-    assert found.status_code == 400
-    assert "x-swapgate-timeout is a number of seconds above 0" in found.text
-    assert upstream.asked == []
-
-
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_providers_own_model_name_is_left_where_the_settings_say_so(
     upstream: Upstream, tmp_path: Path, *, stream: bool

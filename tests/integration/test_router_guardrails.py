@@ -1,6 +1,5 @@
 """What a worse candidate does to its users stands in the stored blocks."""
 
-import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -126,36 +125,3 @@ def test_a_candidate_that_breaks_its_json_cuts_its_answers_and_is_slow_is_seen(
     assert (Guardrail.TIME_TO_FIRST_TOKEN in block.ranks) is stream
     # The candidate has no price: what a success costs cannot be compared.
     assert Guardrail.COST_PER_SUCCESS not in block.ranks
-
-
-@pytest.mark.req("F3", "A5")
-def test_a_candidate_that_calls_what_was_not_offered_is_seen_and_one_that_refuses(
-    world: World, upstream: Upstream
-) -> None:
-    call = {"id": "c", "type": "function", "function": {"name": "stay", "arguments": "{}"}}
-
-    def script_turn(message: dict[str, object]) -> ScriptedTurn:
-        choice = {"index": 0, "finish_reason": "stop", "message": message}
-        return ScriptedTurn(steps=(json.dumps({"choices": [choice]}).encode(),))
-
-    candidates = iter([script_turn({"content": None, "refusal": "No."})] * 3)
-    stays = script_turn({"content": None, "tool_calls": [call]})
-    upstream.turns = {
-        INCUMBENT: completion("hello"),
-        CANDIDATE: lambda _: next(candidates, stays),
-    }
-    tool = {"type": "function", "function": {"name": "go", "parameters": {"type": "object"}}}
-    with openai.OpenAI(base_url=f"{world.url}/v1", api_key=KEY, max_retries=0) as client:
-        for number in range(REQUESTS):
-            client.chat.completions.create(
-                model="support",
-                messages=[{"role": "user", "content": "Where?"}],
-                user=f"user-{number}",
-                extra_body={"tools": [tool]},
-            )
-    block = only_block(world)
-
-    n, m = block.units, block.canary_units
-    assert block.counts[Guardrail.REFUSALS] == FailureTally(n, m, 3, 3)
-    assert block.counts[Guardrail.TOOL_VALIDITY] == FailureTally(n, m, m - 3, m - 3)
-    assert Guardrail.JSON_VALIDITY not in block.counts

@@ -239,29 +239,6 @@ async def test_no_more_connections_than_allowed_and_a_line_with_an_end() -> None
 
 
 @on_both_loops
-async def test_who_gave_up_waiting_is_not_in_the_line() -> None:
-    pool = UpstreamPool(replace(QUICK, upstream_connections=1))
-    go = asyncio.Event()
-
-    async def play(line: ServerConnection) -> None:
-        await line.request()
-        await go.wait()
-        await line.send(OK)
-
-    async with raw_server(play) as server:
-        first = asyncio.create_task(ask(pool, server))
-        for _ in range(10):
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.01):
-                    await ask(pool, server)
-        last = asyncio.create_task(ask(pool, server))
-        await asyncio.sleep(0.01)
-        go.set()
-        assert [await first, await last] == [b"ok", b"ok"]
-    await pool.aclose()
-
-
-@on_both_loops
 async def test_packets_are_not_held_back(pool: UpstreamPool) -> None:
     async with raw_server(answer_forever) as server:
         reply = await pool.send(server.ask())

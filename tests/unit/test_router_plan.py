@@ -77,14 +77,17 @@ def test_the_assigned_arm_is_charged_whatever_answered(
 
 
 @pytest.mark.req("A5", "B3")
-@pytest.mark.parametrize("refusal", REFUSALS, ids=[refusal["of"] for refusal in REFUSALS])
-def test_providers_words_as_they_are_published_say_whose_fault_it_was(
-    refusal: dict[str, Any],
-) -> None:
-    body = refusal["body"]
-    text = body if isinstance(body, str) else json.dumps(body)
+def test_providers_words_as_they_are_published_say_whose_fault_it_was() -> None:
+    wrong = []
+    for refusal in REFUSALS:
+        body = refusal["body"]
+        text = body if isinstance(body, str) else json.dumps(body)
+        found = classify_status(refusal["status"], text.encode())
+        if found != refusal["class"]:
+            wrong.append((refusal["of"], found.value))
 
-    assert classify_status(refusal["status"], text.encode()) == refusal["class"]
+    assert len(REFUSALS) > 200
+    assert not wrong
 
 
 @pytest.mark.req("A5", "B3")
