@@ -28,6 +28,11 @@ from tests.support.router.simulated_router import (
 )
 
 Json = dict[str, Any]
+# For targets that say nothing: the next one may take all the time that is left.
+SILENT: Final = replace(
+    HURRIED, first_token_timeout_s=0.3, between_chunks_timeout_s=1.0, total_timeout_s=5.0
+)
+SILENCES: Final = ("hang", "stall")
 SAID: Final = [{"role": "user", "content": HELLO}]
 
 
@@ -132,7 +137,9 @@ def stage(sim: Simulator, sim_url: str, tmp_path: Path) -> Stage:
         own_url: str = "",
         canary: bool = False,
         commit: StreamCommit = StreamCommit.FIRST_TOKEN,
+        fault: str = "",
     ) -> Iterator[Scene]:
+        settings = SILENT if fault in SILENCES else HURRIED
         first = snapshot_of(sim_url, canary=canary)
         route = first.table.routes["support"]
         route = replace(route, settings=replace(route.settings, commit=commit))
@@ -144,7 +151,7 @@ def stage(sim: Simulator, sim_url: str, tmp_path: Path) -> Stage:
         )
         bearer = {"authorization": f"Bearer {KEY}"}
         with (
-            running_router(first, tmp_path, HURRIED) as world,
+            running_router(first, tmp_path, settings) as world,
             httpx.Client(headers=bearer, timeout=60) as http,
         ):
             yield Scene(sim, world, http)
@@ -197,7 +204,7 @@ def test_before_the_first_words_the_next_target_answers(
 ) -> None:
     given, tries = FAULTS[fault]
     stream, commit = FORMS[form]
-    with stage(commit=commit) as scene:
+    with stage(commit=commit, fault=fault) as scene:
         scene.fault(**given)
 
         assert scene.ask(PROTOCOLS[protocol], stream=stream) == SPARE
@@ -213,7 +220,7 @@ def test_before_the_first_words_the_next_target_answers(
 def test_a_stream_that_breaks_before_its_first_words_is_answered_by_the_next_target(
     stage: Stage, kind: str, protocol: str, *, role_first: bool
 ) -> None:
-    with stage() as scene:
+    with stage(fault=kind) as scene:
         scene.fault(kind, after_chunks=0, role_first=role_first)
 
         assert scene.ask(PROTOCOLS[protocol], stream=True) == SPARE
@@ -226,7 +233,7 @@ def test_a_stream_that_breaks_before_its_first_words_is_answered_by_the_next_tar
 def test_a_stream_that_breaks_after_its_first_words_ends_in_an_error_and_is_never_spliced(
     stage: Stage, kind: str, protocol: str
 ) -> None:
-    with stage() as scene:
+    with stage(fault=kind) as scene:
         scene.fault(kind, after_chunks=4)
 
         *events, last = scene.broken_stream(PROTOCOLS[protocol])
