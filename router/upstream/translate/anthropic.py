@@ -4,6 +4,7 @@ wrong, and names what was dropped.
 """
 
 import copy
+import json
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Final
@@ -138,7 +139,7 @@ def _versions(headers: Mapping[str, str]) -> dict[str, str]:
 
 class AnthropicChunks:
     """A block of thinking goes out as text while it comes, and once more, whole, with its
-    signature: in that form it can be sent back.
+    signature: in that form it can be sent back. Blocks that come in turns go out one by one.
     """
 
     def __init__(self, iterator: Any) -> None:
@@ -149,12 +150,35 @@ class AnthropicChunks:
         self._usage: object = None
         self._thought: Json | None = None
         self._stopped = False
+        self._open: object = None  # the index of the block that goes out
+        self._waiting: list[Json] = []  # events of the blocks behind it
 
     @property
     def ended(self) -> bool:
         return self._stopped
 
     def feed(self, event: Json) -> Sequence[Json]:
+        return [chunk for piece in self._in_turn(event) for chunk in self._fed(piece)]
+
+    def _in_turn(self, event: Json) -> list[Json]:
+        """Returns the events that can go out now."""
+        kind, place = str(event.get("type")), event.get("index")
+        if kind in _ENDS:
+            waiting, self._waiting = self._waiting, []
+            return [*waiting, event]
+        if not kind.startswith("content_block_"):
+            return [event]
+        if self._open is None:
+            self._open = place
+        if place != self._open:
+            self._waiting.append(event)
+            return []
+        if kind != "content_block_stop":
+            return _with_input_behind(event)
+        waiting, self._waiting, self._open = self._waiting, [], None
+        return [event, *(one for later in waiting for one in self._in_turn(later))]
+
+    def _fed(self, event: Json) -> Sequence[Json]:
         kind = event.get("type")
         if kind == "error":
             raise ErrorInStream(dict(event.get("error") or {}))
@@ -162,7 +186,8 @@ class AnthropicChunks:
             self.finished = True
             return [self._maker.usage(self._usage)]
         if kind == "message_start":
-            message = event["message"]
+            message = {**_NO_HEAD, **event["message"]}
+            event = {**event, "message": message}
             self._maker.id, self._maker.model = str(message["id"]), str(message["model"])
         if kind not in _EVENTS:
             return ()
@@ -197,6 +222,26 @@ class AnthropicChunks:
 
     def end(self) -> Sequence[Json]:
         return ()
+
+
+# What followers leave out of `message_start`.
+_NO_HEAD: Final[Json] = {
+    "id": "",
+    "model": "",
+    "usage": {"input_tokens": 0, "output_tokens": 0},
+}
+_ENDS: Final = frozenset({"message_delta", "message_stop"})
+
+
+def _with_input_behind(event: Json) -> list[Json]:
+    """A call that comes with its whole input: the input follows, as Anthropic has it."""
+    block = event.get("content_block")
+    given = block.get("input") if isinstance(block, dict) else None
+    if not given or not isinstance(block, dict) or block.get("type") != "tool_use":
+        return [event]
+    said = {"type": "input_json_delta", "partial_json": json.dumps(given)}
+    piece = {"type": "content_block_delta", "index": event.get("index"), "delta": said}
+    return [{**event, "content_block": {**block, "input": {}}}, piece]
 
 
 _EVENTS: Final = frozenset(

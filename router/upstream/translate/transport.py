@@ -193,6 +193,8 @@ class StreamReply(WrappedReply):
 
 
 def _fed(made: ChunkTranslator, data: bytes) -> Sequence[Json]:
+    if data == b"[DONE]":  # of a gateway, behind a protocol that has no such event
+        return ()
     event = _json(data)
     try:
         return made.feed(event)

@@ -1,0 +1,78 @@
+"""Streams of Anthropic's followers, translated into a chat: what they write in another way."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.support.providers.scripted_transport import ScriptedTurn
+from tests.support.providers.scripted_upstream import EVENTS
+from tests.support.router.asgi_router import ASK, CHAT, Door
+from tests.support.router.live_router import provider, snapshot
+
+Event = dict[str, Any]
+HEAD: Final[Event] = {"id": "msg_1", "model": "m", "content": [], "usage": {"input_tokens": 3}}
+END: Final[list[Event]] = [
+    {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {}},
+    {"type": "message_stop"},
+]
+
+
+def begin(place: int, given: Event | None = None) -> Event:
+    block = {"type": "tool_use", "id": f"t{place}", "name": f"f{place}", "input": given or {}}
+    return {"type": "content_block_start", "index": place, "content_block": block}
+
+
+def more(place: int, text: str) -> Event:
+    delta = {"type": "input_json_delta", "partial_json": text}
+    return {"type": "content_block_delta", "index": place, "delta": delta}
+
+
+def stop(place: int) -> Event:
+    return {"type": "content_block_stop", "index": place}
+
+
+CALL: Final = [begin(0), more(0, '{"n":0}'), stop(0)]
+IN_TURNS: Final = [
+    *(begin(0), begin(1), more(1, '{"n"'), more(0, '{"n":0}'), more(1, ":1}")),
+    *(stop(0), stop(1)),
+]
+STREAMS: Final[dict[str, tuple[Event, Sequence[Event], str, int]]] = {
+    "Anthropic's": (HEAD, CALL, "", 1),
+    "no head": ({}, CALL, "", 1),
+    "whole input": (HEAD, [begin(0, {"n": 0}), stop(0)], "", 1),
+    "blocks in turns": (HEAD, IN_TURNS, "", 2),
+    "no stops": (HEAD, [e for e in IN_TURNS if e["type"] != "content_block_stop"], "", 2),
+    "an end of OpenAI's": (HEAD, CALL, "data: [DONE]\n\n", 1),
+}
+
+
+@pytest.mark.req("B8", "B7")
+@pytest.mark.parametrize("name", STREAMS)
+async def test_each_call_reaches_a_chats_client_whole(name: str, tmp_path: Path) -> None:
+    head, events, behind, calls = STREAMS[name]
+    said = [{"type": "message_start", "message": head}, *events, *END]
+    text = "".join(f"data: {json.dumps(event)}\n\n" for event in said) + behind
+    turn = ScriptedTurn(headers=EVENTS, steps=(text.encode(),))
+    claude = provider("http://up", kind="anthropic")
+    door = Door(
+        tmp_path, lambda _: turn, moves=True, first=snapshot("http://up", providers=[claude])
+    )
+
+    status, _, raw = await door.call(CHAT, ASK[:-1] + b',"stream":true}')
+
+    assert status == 200
+    found: dict[int, list[str]] = {}
+    for line in raw.decode().splitlines():
+        if line.startswith("data: {"):
+            chunk = json.loads(line[6:])
+            assert chunk["id"]
+            for piece in chunk["choices"][0]["delta"].get("tool_calls", ()):
+                call = found.setdefault(piece["index"], ["", ""])
+                call[0] += piece["function"].get("name") or ""
+                call[1] += piece["function"].get("arguments") or ""
+    assert [(name, json.loads(given)) for name, given in found.values()] == [
+        (f"f{number}", {"n": number}) for number in range(calls)
+    ]
