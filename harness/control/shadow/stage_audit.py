@@ -6,7 +6,7 @@ event shows tampering.
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from harness.control.canary.audit import ReplayedAction, list_breaks, load_event
 from harness.control.context import Context
@@ -15,6 +15,7 @@ from harness.control.shadow import shadows
 from harness.domain.content_hash import digest
 from harness.domain.errors import InputError
 from harness.domain.operations.access import SYSTEM
+from harness.domain.plain_data import from_plain
 from harness.domain.proposals.policy import ShadowStagePolicy
 from harness.domain.proposals.proposal import Proposal, ProposalEvent
 from harness.gate.shadow_stage import (
@@ -69,7 +70,7 @@ def replay_stage(ctx: Context, number: int) -> ReplayedAction:
             raise InputError(f"event {number} ({event.action}) keeps no inputs of a shadow")
         named = event.details.get("proposal") or event.subject.removeprefix("proposal ")
         proposal = tx.proposals.get(str(named))
-        state = _stage_state(inputs["seen"])
+        state = from_plain(ShadowStageState, inputs["seen"])
         differences = [*list_breaks(tx, number), *_fewer(ctx, tx, proposal, state)]
     policy = proposal.policy.canary.shadow
     if policy is None or digest(to_plain(policy)) != inputs["policy_sha256"]:
@@ -87,12 +88,6 @@ def replay_stage(ctx: Context, number: int) -> ReplayedAction:
         asked = f"what was done is {did}, and what was seen asks for {decided.move.value}"
         again = replace(again, differences=(*again.differences, asked))
     return again
-
-
-def _stage_state(kept: Mapping[str, Any]) -> ShadowStageState:
-    lost_won = kept["lost_won"]
-    pairs = {name: (int(lost), int(won)) for name, (lost, won) in (lost_won or {}).items()}
-    return ShadowStageState(**{**kept, "lost_won": None if lost_won is None else pairs})
 
 
 def _fewer(

@@ -5,7 +5,7 @@ which is stored. Pure.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -120,14 +120,10 @@ def encode_body(message: SessionMessage) -> str:
 
     The message's id is in it, which reveals another message's body in its place.
     """
-    calls = [
-        {"id": call.id, "name": call.name, "arguments": call.arguments, "extra": call.extra}
-        for call in message.tool_calls
-    ]
     body = {
         "id": message.id,
         "content": message.content,
-        "tool_calls": calls,
+        "tool_calls": [asdict(call) for call in message.tool_calls],
         "extra": message.extra,
         "error": message.error,
     }

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.domain.formatting import DASH, UNKNOWN, format_percent, format_usd
+from harness.domain.plain_data import from_plain
 from harness.domain.routing.target import Price, Provider
 
 
@@ -73,18 +74,8 @@ def read_compared(
     """What `compared` wrote; nothing where it was blanked."""
     if not figures:
         return None, ()
-    return _read(figures["now"]), [_read(target) for target in figures["targets"]]
-
-
-def _read(values: Mapping[str, Any]) -> ModelFigures:
-    return ModelFigures(
-        **{
-            **values,
-            "price": Price(**values["price"]) if values["price"] else None,
-            "scores": tuple(MeasuredScore(**score) for score in values["scores"]),
-            "routes": tuple(values["routes"]),
-        }
-    )
+    now: ModelFigures = from_plain(ModelFigures, figures["now"])
+    return now, [from_plain(ModelFigures, target) for target in figures["targets"]]
 
 
 @dataclass(frozen=True, slots=True)
