@@ -64,7 +64,6 @@ class Collector:
         *,
         on_sample: Callable[[Sample], bool],
         stop: Callable[[], bool],
-        failures: set[str],
         thread: Executor,
     ) -> None:
         self._job = job
@@ -73,7 +72,7 @@ class Collector:
         self._by_id = {question.id: question for question in questions}
         self._on_sample = on_sample
         self._stop = stop
-        self._failures = failures
+        self.failures: set[str] = set()  # of the provider, in our own words
         self._thread = thread
         self._failed_in_a_row = 0
         self._first: list[Sample] = []
@@ -244,7 +243,7 @@ class Collector:
     def _provider_failure(self, sample: EvalSample) -> str:
         """Our own words, found again in Inspect's, which may hold the whole request."""
         message = sample.error.message if sample.error else ""
-        return next((text for text in self._failures if text in message), "")
+        return next((text for text in self.failures if text in message), "")
 
 
 def error_kind(sample: EvalSample) -> str:

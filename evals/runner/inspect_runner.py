@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from inspect_ai import eval_async
 from inspect_ai.agent._acp.transport import _acp_live_active as is_below_a_session
@@ -139,7 +140,7 @@ class InspectRunner:
         """
         self.remark, self.calibration, self._full_disk = "", None, ""
         plain = inspect_suite(suite_settings(self._suites, job))
-        suite = attach_judge(job, plain, self._paces, self._allowed, self._calls)
+        suite = self._attach_judge(job, plain)
         questions = open_questions(job, suite.groups, suite.pin)
         if not questions:
             return RunState.DONE
@@ -154,17 +155,10 @@ class InspectRunner:
                 leave_out_vendor_sdks()
             folder = self._log_dir or stack.enter_context(run_dir())
             thread = stack.enter_context(ThreadPoolExecutor(1, "samples"))
-            failures: set[str] = set()
             collector = Collector(
-                job,
-                suite,
-                questions,
-                on_sample=on_sample,
-                stop=stop,
-                failures=failures,
-                thread=thread,
+                job, suite, questions, on_sample=on_sample, stop=stop, thread=thread
             )
-            asyncio.run(self._run(job, suite, collector, failures, folder))
+            asyncio.run(self._run(job, suite, collector, folder))
         if collector.error is not None:
             raise collector.error
         state = collector.state()
@@ -173,39 +167,18 @@ class InspectRunner:
         return state
 
     async def _run(
-        self,
-        job: EvalJob,
-        suite: InspectSuite,
-        collector: Collector,
-        failures: set[str],
-        folder: Path,
+        self, job: EvalJob, suite: InspectSuite, collector: Collector, folder: Path
     ) -> None:
         global _collector  # noqa: PLW0603 - Inspect makes the one instance of a hook itself
-        client = EvalProviderClient(
-            job.provider,
-            job.api_key,
-            connections=job.max_connections,
-            pace=self._paces.gate_for(job.provider.name) if self._paces else None,
-            waiting=collector.waiting,
-            allowed=self._allowed,
-            calls=self._calls,
-            spending=_model_spending(job.spending, job.provider, job.target),
-        )
+        asked = job.provider, job.api_key, job.target, job.spending
+        client = self._client(job, *asked, waiting=collector.waiting)
         _collector = collector
         try:
             await self._confirm(job, suite)
-            model = open_model(
-                TargetConnection(job.provider.as_sent(job.target), client, failures)
-            )
-            eval_ = asyncio.create_task(
-                _evaluate(
-                    suite,
-                    collector,
-                    model,
-                    folder,
-                    job.max_connections,
-                )
-            )
+            target = job.provider.as_sent(job.target)
+            model = open_model(TargetConnection(target, client, collector.failures))
+            evaluation = _evaluate(suite, collector, model, folder, job.max_connections)
+            eval_ = asyncio.create_task(evaluation)
             ended = asyncio.create_task(collector.ended())
             await asyncio.wait({eval_, ended}, return_when=asyncio.FIRST_COMPLETED)
             ended.cancel()
@@ -222,6 +195,42 @@ class InspectRunner:
             if isinstance(suite, DataSuite) and suite.judging is not None:
                 await suite.judging.close()
 
+    def _attach_judge(self, job: EvalJob, suite: InspectSuite) -> InspectSuite:
+        """Connects a suite with its judge, where it has one. Raises JudgeUnfit."""
+        if not isinstance(suite, DataSuite) or suite.suite.settings.judge is None:
+            return suite
+        settings, provider = suite.suite.settings.judge, job.judge_provider
+        if provider is None:
+            raise JudgeUnfit(
+                f"suite {suite.pin.name}: there is no provider {settings.target.provider!r} "
+                f"for its judge {settings.target.name}; name it under `providers` in the "
+                "configuration"
+            )
+        asked = provider, job.judge_api_key, settings.target, job.judge_spending
+        client = self._client(job, *asked, timeout_s=settings.timeout_s)
+        return replace(suite, judging=Judge(settings, provider, client, calls=len(job.done)))
+
+    def _client(
+        self,
+        job: EvalJob,
+        provider: Provider,
+        api_key: str | None,
+        target: Target,
+        spending: CallSpending | None,
+        **more: Any,
+    ) -> EvalProviderClient:
+        price = provider.prices.get(target.model)
+        return EvalProviderClient(
+            provider,
+            api_key,
+            connections=job.max_connections,
+            pace=self._paces.gate_for(provider.name) if self._paces else None,
+            allowed=self._allowed,
+            calls=self._calls,
+            spending=ModelSpending(spending, price, target.name) if spending else None,
+            **more,
+        )
+
     async def _confirm(self, job: EvalJob, suite: InspectSuite) -> None:
         """Raises JudgeUnfit."""
         if isinstance(suite, DataSuite) and suite.judging is not None:
@@ -237,44 +246,6 @@ class InspectRunner:
             self.calibration = JudgeCalibration(measured.n, measured.kappa)
             demand_agreement(suite.suite.settings, measured)
             self.remark = agreement_text(suite.suite.settings, measured)
-
-
-def attach_judge(
-    job: EvalJob,
-    suite: InspectSuite,
-    paces: RateGates | None,
-    allowed: Collection[str],
-    calls: ProviderCallsFactory = HttpTransport,
-) -> InspectSuite:
-    """Connects a suite with its judge, where it has one. Raises JudgeUnfit."""
-    if not isinstance(suite, DataSuite) or suite.suite.settings.judge is None:
-        return suite
-    settings = suite.suite.settings.judge
-    if job.judge_provider is None:
-        raise JudgeUnfit(
-            f"suite {suite.pin.name}: there is no provider {settings.target.provider!r} for "
-            f"its judge {settings.target.name}; name it under `providers` in the configuration"
-        )
-    client = EvalProviderClient(
-        job.judge_provider,
-        job.judge_api_key,
-        connections=job.max_connections,
-        timeout_s=settings.timeout_s,
-        pace=paces.gate_for(job.judge_provider.name) if paces else None,
-        allowed=allowed,
-        calls=calls,
-        spending=_model_spending(job.judge_spending, job.judge_provider, settings.target),
-    )
-    judge = Judge(settings, job.judge_provider, client, calls=len(job.done))
-    return replace(suite, judging=judge)
-
-
-def _model_spending(
-    spending: CallSpending | None, provider: Provider, target: Target
-) -> ModelSpending | None:
-    if spending is None:
-        return None
-    return ModelSpending(spending, provider.prices.get(target.model), target.name)
 
 
 async def _evaluate(

@@ -251,6 +251,5 @@ def stopping(inspect: SimpleNamespace, thread: Executor) -> Any:
         [inspect.collector.Question(0, "i", 1)],
         on_sample=lambda _: True,
         stop=lambda: next(stops),
-        failures=set(),
         thread=thread,
     )

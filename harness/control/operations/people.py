@@ -3,7 +3,8 @@ look at people, and nobody but an admin knows that a key and a single sign-on ar
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from harness.control import audit
 from harness.control.context import Context
@@ -89,17 +90,15 @@ def list_people(ctx: Context, actor: Actor | None) -> Sequence[PersonView]:
     names = {principal.id: principal.name for principal in stored}
     views = []
     for principal in shown:
-        declared = people.link(principal.id)
-        views.append(
-            PersonView(
-                **{name: getattr(principal, name) for name in Principal.__dataclass_fields__},
-                person=names.get(declared.person, declared.person) if declared else "",
-                declared_by=names.get(declared.created_by, declared.created_by)
-                if declared
-                else "",
-                reason=declared.reason if declared else "",
-            )
-        )
+        declared, said = people.link(principal.id), dict[str, Any]()
+        if declared is not None:
+            said = {
+                "person": names.get(declared.person, declared.person),
+                "declared_by": names.get(declared.created_by, declared.created_by),
+                "reason": declared.reason,
+            }
+        stored_fields = {f.name: getattr(principal, f.name) for f in fields(Principal)}
+        views.append(PersonView(**stored_fields, **said))
     return sorted(views, key=lambda view: view.folded)
 
 
