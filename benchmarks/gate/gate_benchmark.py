@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from benchmarks.gate.gate_rules import (
+    ALPHA,
     CANDIDATES,
     MARGIN,
     OURS,
@@ -27,6 +28,8 @@ from benchmarks.gate.gate_rules import (
 )
 from benchmarks.gate.score_matrix import Floats, ModelPair, ScoreMatrix, close_pairs
 from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
+from harness.gate.offline.design import Design
+from harness.gate.offline.sequential import judge_batch
 
 # Beyond it every weight lies on the best, or the worst, item.
 STEEPEST = 5_000.0
@@ -199,6 +202,43 @@ def _lines(
         items = null[rule].items, five[rule].items, ten[rule].items
         rows.append(GateBenchmarkRow(name, claim, n, rule, len(pairs), *promoted, *items))
     return rows
+
+
+LOSSES: Final = (0.0, -0.01, -0.02, -0.04, -0.05, -0.07)
+LOSS_SIZES: Final = (200, 480, 1000)
+
+
+@dataclass(frozen=True)
+class AllowedLossRow:
+    """Holds what becomes of candidates that are so much worse, where MARGIN is allowed; means
+    over the pairs.
+    """
+
+    matrix: str
+    difference: float
+    n: int
+    passed: float
+    failed: float
+    items: float  # used
+
+
+def measure_losses(
+    matrix: ScoreMatrix, replications: int, seed: int = 11
+) -> Iterator[AllowedLossRow]:
+    """Measures the gate with an allowed loss, on the same draws for every size."""
+    pairs = close_pairs(matrix, 3)
+    for loss in LOSSES:
+        shape = replications, LOSS_SIZES[-1]
+        drawn = [
+            resample_items(pair, loss, shape, np.random.default_rng([seed, index, 44]))
+            for index, pair in enumerate(pairs)
+        ]
+        for n in LOSS_SIZES:
+            design = Design(Claim.NON_INFERIOR, MARGIN, n, ALPHA)
+            ends = [judge_batch((b - a)[:, :n], design) for a, b in drawn]
+            shares = ((end.promoted, end.rejected, end.n_used) for end in ends)
+            means = np.mean([[part.mean() for part in one] for one in shares], axis=0)
+            yield AllowedLossRow(matrix.name, loss, n, *(float(mean) for mean in means))
 
 
 def missed_goals(lines: Sequence[GateBenchmarkRow]) -> Iterator[str]:

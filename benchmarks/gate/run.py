@@ -15,6 +15,7 @@ from benchmarks.gate.gate_benchmark import (
     MOST_FALSE_WORST,
     SIZES,
     GateBenchmarkPlan,
+    measure_losses,
     missed_goals,
     run_gate_benchmark,
 )
@@ -59,6 +60,12 @@ def main() -> int:
     lines = run_gate_benchmark(matrices, plan)
     print_rows("rules: shares promoted at the null, at +5 and +10 points", lines)
     print_clusters(matrices[0], plan)
+    losses = [
+        row
+        for matrix in matrices[:5:2]  # pass/fail, graded, means of epochs
+        for row in measure_losses(matrix, plan.replications // 10, plan.seed)
+    ]
+    print_rows("an allowed loss of 5 points: true differences", losses)
     missed: list[object] = [*missed_goals(lines), *print_missing(matrices[0], plan)]
     if not chosen.matrix:
         repeats = load_epochs(package_data.path("datasets/gatebench/suite_epochs.csv"))

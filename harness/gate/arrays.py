@@ -77,6 +77,11 @@ def running_sum(start: float, increments: Floats) -> Floats:
     return np.cumsum(np.concatenate([head, increments], axis=-1), axis=-1)
 
 
+def ordered_sum(values: Floats) -> Floats:
+    """Adds up the last axis strictly in order."""
+    return np.asarray(np.cumsum(values, axis=-1)[..., -1])
+
+
 def geometric_grid(low: float, high: float, count: int) -> tuple[float, ...]:
     """Returns `count` values from low to high, each a fixed multiple of the one before."""
     ratio = high / low

@@ -13,7 +13,8 @@ from benchmarks.gate.score_matrix import ScoreKind, close_pairs, generate_scores
 from benchmarks.gate.worst_null import MOST_FOUND, search_worst_nulls
 from harness.domain.evals.suite_plan import Claim
 from harness.gate.offline.design import Design
-from harness.gate.offline.sequential import final_p, judge_batch
+from harness.gate.offline.item_tests import final_p
+from harness.gate.offline.sequential import judge_batch
 
 pytestmark = pytest.mark.req("F2")
 

@@ -67,18 +67,18 @@ def cross(shares: Sequence[float], limits: Sequence[float], drift: float = 0.0) 
 
 
 @pytest.mark.parametrize("items", [(60, 70, 80), (60, 120), (100,), (50, 100, 400)])
-@pytest.mark.parametrize("alpha", [0.05, 0.01])
+@pytest.mark.parametrize(("alpha", "whole"), [(0.05, 0.9), (0.01, 0.9 * 0.2**0.1)])
 def test_up_to_each_analysis_its_part_of_alpha_is_spent(
-    items: tuple[int, ...], alpha: float
+    items: tuple[int, ...], alpha: float, whole: float
 ) -> None:
     levels = interim_levels(items, alpha)
     limits = [-NORMAL.inv_cdf(level) for level in levels]
 
     for k, n in enumerate(items, start=1):
         shares = [m / items[-1] for m in items[:k]]
-        due = 0.9 * alpha * (n / items[-1]) ** 2.0
+        due = whole * alpha * (n / items[-1]) ** 2.0
         assert cross(shares, limits[:k]) == pytest.approx(due, rel=2e-3)
-    assert levels[0] == pytest.approx(0.9 * alpha * (items[0] / items[-1]) ** 2.0, rel=1e-5)
+    assert levels[0] == pytest.approx(whole * alpha * (items[0] / items[-1]) ** 2.0, rel=1e-5)
 
 
 @pytest.mark.parametrize("drift", [0.0, 1.5, 3.0])

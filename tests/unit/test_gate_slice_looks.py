@@ -13,8 +13,8 @@ from scipy import stats
 from harness.domain.evals.item_groups import Slice
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.evals.verdict import ScorePair
+from harness.gate.offline.item_tests import final_p
 from harness.gate.offline.pairs import PairedItem
-from harness.gate.offline.sequential import final_p
 from harness.gate.offline.slices import judge_slices
 from tests.unit.test_gate_verdicts import plan
 

@@ -5,7 +5,8 @@ import pytest
 
 from harness.domain.evals.suite_plan import Claim
 from harness.gate.offline.design import Design, with_unseen_loss
-from harness.gate.offline.sequential import final_p, judge_batch, judge_differences
+from harness.gate.offline.item_tests import final_p
+from harness.gate.offline.sequential import judge_batch, judge_differences
 
 pytestmark = pytest.mark.req("F2")
 

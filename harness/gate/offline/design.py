@@ -4,9 +4,9 @@ alpha, and the planned analyses at which it may promote (statistics.md §1.3 and
 A loss that was not met yet: graded suites are tested as if one more item had come, and been
 lost (statistics.md §1.17). How much of it was lost is what wins and losses share.
 
-The levels spend .9 of alpha, as the square of the share of items that are in. They are exact
-for sums of independent normal increments; the rest of alpha is for what is not normal in few
-items (measured, see docs/explanation/benchmarks.md).
+The levels spend .9 of alpha, or less of a smaller one, as the square of the share of items
+that are in. They are exact for sums of independent normal increments; the rest of alpha is for
+what is not normal in few items (measured, see docs/explanation/benchmarks.md).
 """
 
 import math
@@ -126,8 +126,11 @@ FIRST_ITEMS: Final = 60
 FEWEST_BETWEEN: Final = 10
 MOST_ANALYSES: Final = 20
 _SPENDING_POWER: Final = 2.0
-# Of alpha. The test of a few values, far apart, errs a little more often than it says.
-SPENT_SHARE: Final = 0.9
+# Of alpha. The test of a few values, far apart, errs a little more often than it says, and the
+# more so the smaller alpha is: where candidates share it, and at each further look.
+_SPENT_SHARE: Final = 0.9
+_USUAL_ALPHA: Final = 0.05
+_SMALLER_ALPHA: Final = 0.1  # power of alpha that the share falls by
 _GRID: Final = 201
 _REACH: Final = 8.0  # standard deviations; beyond lies less than 1e-15
 # Figures that are stored must not depend on the last bits of a machine's libraries.
@@ -141,13 +144,18 @@ def interim_items(n_max: int) -> tuple[int, ...]:
     return (*range(first, n_max - between // 2, between), n_max)
 
 
+def spent_alpha(alpha: float) -> float:
+    """Computes how much of alpha all analyses together spend."""
+    return _SPENT_SHARE * alpha * math.pow(min(1.0, alpha / _USUAL_ALPHA), _SMALLER_ALPHA)
+
+
 @lru_cache(maxsize=64)
 def interim_levels(items: Sequence[int], alpha: float) -> tuple[float, ...]:
     """The level of the test at each analysis. Source: Lan & DeMets 1983; the recursion is
     Armitage, McPherson & Rowe's (1969).
     """
     shares = [n / items[-1] for n in items]
-    spent = [0.0, *(SPENT_SHARE * alpha * share**_SPENDING_POWER for share in shares)]
+    spent = [0.0, *(spent_alpha(alpha) * share**_SPENDING_POWER for share in shares)]
     levels: list[float] = []
     grid, density = np.zeros(1), np.ones(1)
     for (before, share), (paid, due) in zip(

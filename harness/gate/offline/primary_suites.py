@@ -14,7 +14,7 @@ from harness.domain.content_hash import digest
 from harness.domain.evals.suite_figures import HolmFigures
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.evals.verdict import SuiteReport
-from harness.gate.offline.design import REJECT_LOG_E, SPENT_SHARE
+from harness.gate.offline.design import REJECT_LOG_E, spent_alpha
 from harness.gate.offline.pairs import PairedItem, PairedSuite
 from harness.gate.offline.slices import merge_clusters, merge_items, promotion_waits_for
 from harness.gate.offline.suite_claims import SuiteClaim, judge_claim
@@ -73,7 +73,7 @@ def at_least_one(cases: Sequence[SuiteClaim]) -> ClaimGroup:
     A suite that is not measured to its end has p = 1. One that is shown worse still rejects.
     """
     judgements = [judge_pairs(case.plan, case.paired, stopped=case.stopped) for case in cases]
-    alpha = SPENT_SHARE * min(case.plan.alpha for case in cases)
+    alpha = spent_alpha(min(case.plan.alpha for case in cases))
     p_values = [_p(judgement.report) for judgement in judgements]
     shown = holm_test(p_values, alpha)
     ranks = _ranks(p_values)

@@ -19,7 +19,7 @@ from harness.gate.offline.pairs import PairedItem, PairedSuite
 from harness.gate.offline.suite_claims import SuiteClaim
 
 # Rises with every change of the rules that lets the same scores give another verdict.
-RULES_VERSION: Final = 4
+RULES_VERSION: Final = 5
 
 
 def inputs_to_json(

@@ -26,8 +26,8 @@ from harness.domain.evals.verdict import ScorePair
 from harness.gate.arrays import np
 from harness.gate.offline.design import design_from_plan
 from harness.gate.offline.intervals import mean_interval
+from harness.gate.offline.item_tests import final_p
 from harness.gate.offline.pairs import PairedItem, score_difference
-from harness.gate.offline.sequential import final_p
 from harness.gate.planning.multiplicity import holm_test
 
 

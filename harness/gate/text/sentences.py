@@ -214,9 +214,12 @@ def comparison_reason(evidence: ComparisonEvidence, design: Design) -> str:
         case "promote":
             return _promoted(evidence, design)
         case "reject":
+            beyond = (
+                "" if design.claim is Claim.SUPERIOR else f"; {_loss(design)} is out of reach"
+            )
             return (
                 f"The candidate is worse: {_difference(evidence)} after {evidence.n_used} of "
-                f"{design.n_max} {design.unit}s."
+                f"{design.n_max} {design.unit}s{beyond}."
             )
         case "inconclusive":
             return _undecided(evidence, design)
@@ -291,6 +294,10 @@ def further_items(evidence: ComparisonEvidence, design: Design) -> int | None:
     return max(1, test.items_needed(sd, distance) - evidence.n_used)
 
 
+def _loss(design: Design) -> str:
+    return f"the allowed loss of {format_score(design.margin, None)} points"
+
+
 def _promoted(evidence: ComparisonEvidence, design: Design) -> str:
     where = f"{evidence.n_used} of {design.n_max} {design.unit}s"
     if evidence.noise is not None:
@@ -307,24 +314,18 @@ def _undecided(evidence: ComparisonEvidence, design: Design) -> str:
     claim = (
         "that the candidate is better"
         if design.claim is Claim.SUPERIOR
-        else "that it stays within the allowed loss of "
-        f"{format_score(design.margin, None)} points"
+        else f"that it stays within {_loss(design)}"
     )
     more = further_items(evidence, design)
+    items = f"about {more or 0:,} more {design.unit}s would show"
     if evidence.sd is None:
         outlook = f"One {design.unit} shows nothing about others: plan more."
     elif more is None:
         outlook = f"No lean was seen, so no number of further {design.unit}s can be named."
     elif evidence.delta > design.theta0:
-        outlook = (
-            f"If this difference is real, about {more:,} more {design.unit}s would show it"
-        )
-        outlook += " with 80 % power."
+        outlook = f"If this difference is real, {items} it with 80 % power."
     else:
-        outlook = (
-            f"The data lean against it: about {more:,} more {design.unit}s would show a loss"
-        )
-        outlook += " of this size with 80 % power."
+        outlook = f"The data lean against it: {items} a loss of this size with 80 % power."
     if evidence.how == FUTILE:
         return (
             # Of clusters, too: stored reasons keep their bytes, and `reason_text` names them.

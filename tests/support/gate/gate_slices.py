@@ -14,7 +14,7 @@ from benchmarks.gate.gate_benchmark import (
 )
 from benchmarks.gate.score_matrix import Floats, ModelPair
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS
-from harness.gate.offline.sequential import final_p
+from harness.gate.offline.item_tests import final_p
 from harness.gate.offline.slices import SLICE_ALPHA
 from harness.gate.planning.budget import slice_effect
 
