@@ -76,6 +76,7 @@ class GeminiTranslation:
 
     def answer(self, ask: TranslatedCall, answer: Json) -> Json:
         answer.setdefault("usageMetadata", {})
+        _fill_arguments(answer)
         found = self._config.transform_google_generate_content_to_openai_model_response(
             completion_response=answer,
             model_response=self._library.ModelResponse(),
@@ -87,6 +88,8 @@ class GeminiTranslation:
         if not given["choices"]:
             raise UpstreamFailed(FailureClass.MALFORMED, "the answer has no candidates")
         given["choices"][0]["message"].pop("thinking_blocks", None)
+        reason = _end_of(answer) or given["choices"][0].get("finish_reason")
+        given["choices"][0]["finish_reason"] = reason
         model = str(answer.get("modelVersion") or ask.notes["model"])
         return completion(given, id_=str(answer.get("responseId") or ""), model=model)
 
@@ -105,6 +108,28 @@ class GeminiTranslation:
         self.answer(ask, copy.deepcopy(answer))
         chunks = self.chunks(ask)
         chunks.feed(answer)
+
+
+def _candidates(answer: Json) -> list[Json]:
+    found = answer.get("candidates")
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _end_of(answer: Json) -> str:
+    """Google's own word for why the first candidate ended; empty for none."""
+    first, *_ = _candidates(answer) or [{}]
+    return str(first.get("finishReason") or "").lower()
+
+
+def _fill_arguments(answer: Json) -> None:
+    """Gives a call of a function without parameters the arguments that Google leaves out."""
+    for candidate in _candidates(answer):
+        content = candidate.get("content")
+        parts = content.get("parts") if isinstance(content, dict) else None
+        for part in parts if isinstance(parts, list) else ():
+            call = part.get("functionCall") if isinstance(part, dict) else None
+            if isinstance(call, dict) and call.get("args") is None:
+                call["args"] = {}
 
 
 def _give_schemas(body: Json, schemas: Json) -> None:
@@ -171,6 +196,7 @@ class GeminiChunks:
         if "error" in event:
             given = event["error"]
             raise ErrorInStream(google_error(given if isinstance(given, dict) else {}))
+        _fill_arguments(event)
         found = self._parse(event)
         maker = self._maker
         maker.id = maker.id or str(event.get("responseId") or found.id)
@@ -179,16 +205,16 @@ class GeminiChunks:
         if found.usage is not None:
             self._usage = found.usage.model_dump()
         out: list[Json] = []
-        # The library gives a reason where there is none, which would be a false end.
-        candidates = event.get("candidates") or [{"finishReason": "SAFETY"}]  # a blocked prompt
-        ended = bool(candidates[0].get("finishReason"))
+        # The library gives a reason where there is none, which would be a false end, and calls
+        # a failed one good.
+        reason = _end_of(event) if event.get("candidates") else "safety"  # a blocked prompt
         for choice in found.choices[:1]:
             given = choice.model_dump()
             delta = chat_message(given["delta"], streamed=True)
             delta.pop("thinking_blocks", None)
             if delta:
                 out += maker.deltas(delta)
-            self._reason = given.get("finish_reason") if ended else self._reason
+            self._reason = reason or self._reason
         return out
 
     def end(self) -> Sequence[Json]:

@@ -1,4 +1,4 @@
-"""Streams of Anthropic's followers, translated into a chat: what they write in another way."""
+"""Answers of Anthropic's followers and of Google, as a chat: what they write otherwise."""
 
 import json
 from collections.abc import Sequence
@@ -76,3 +76,37 @@ async def test_each_call_reaches_a_chats_client_whole(name: str, tmp_path: Path)
     assert [(name, json.loads(given)) for name, given in found.values()] == [
         (f"f{number}", {"n": number}) for number in range(calls)
     ]
+
+
+def candidate(parts: list[Event], reason: str) -> Event:
+    return {"candidates": [{"content": {"parts": parts}, "finishReason": reason}]}
+
+
+@pytest.mark.req("B8", "B7")
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("parts", "reason", "told"),
+    [
+        ([{"functionCall": {"name": "f"}}], "STOP", "tool_calls"),
+        ([{"functionCall": {"name": "f", "args": None}}], "STOP", "tool_calls"),
+        ([{"text": "a"}], "MAX_TOKENS", "length"),
+        ([{"text": "a"}], "RECITATION", "content_filter"),
+        ([{"text": "a"}], "MALFORMED_FUNCTION_CALL", "aborted"),
+        ([{"text": "a"}], "OTHER", "aborted"),
+    ],
+)
+async def test_googles_own_word_says_how_its_answer_ended(
+    parts: list[Event], reason: str, told: str, tmp_path: Path, *, stream: bool
+) -> None:
+    said = json.dumps(candidate(parts, reason)).encode()
+    whole = ScriptedTurn(steps=(said,))
+    turn = ScriptedTurn(headers=EVENTS, steps=(b"data: " + said + b"\n\n",))
+    google = provider("http://up", kind="gemini")
+    first = snapshot("http://up", providers=[google])
+    door = Door(tmp_path, lambda _: turn if stream else whole, moves=True, first=first)
+
+    _, _, raw = await door.call(
+        CHAT, ASK[:-1] + b',"stream":%b}' % str(stream).lower().encode()
+    )
+
+    assert f'"{told}"' in raw.decode()
