@@ -22,7 +22,6 @@ from harness.control.proposals.selections import SelectionComparison, load_selec
 from harness.control.providers import model_lookup
 from harness.control.routing import fallback_chain, routes, scorecard
 from harness.control.routing.fallback_chain import ChainEntry
-from harness.control.routing.route_status import RouteStatus
 from harness.control.routing.scorecard import RouteScorecard
 from harness.control.shadow.stage import ShadowStage, find_stage_of_route
 from harness.domain.canary.observation import TrafficMinute
@@ -239,12 +238,6 @@ def route_names(ctx: Context) -> Sequence[str]:
     return [record.name for record in ctx.store.lists.routes()]
 
 
-def measured_of(ctx: Context, statuses: Sequence[RouteStatus]) -> Mapping[str, RouteScorecard]:
-    """Loads the scorecards by route, without those whose rows are not as they were signed."""
-    names = [status.route.name for status in statuses]
-    return scorecard.build_sound_scorecards(ctx, names)
-
-
 def canary_routes(ctx: Context) -> Sequence[str]:
     """Lists the routes: first those with a live canary, then those that bake, then the rest."""
     order = {rollout.route: 0 if rollout.live else 1 for rollout in list_rollouts(ctx)}
@@ -322,15 +315,12 @@ def candidates(ctx: Context, route: str) -> Sequence[str]:
     return sorted(target.name for target in found.values() if target.id != incumbent)
 
 
-def target_names(ctx: Context) -> Sequence[str]:
-    with ctx.store.read() as tx:
-        return sorted({target.name for target in tx.routing.targets().values()})
-
-
 def model_names(ctx: Context) -> list[str]:
     """Names the models that are known here: those in use first, then what providers offer."""
+    with ctx.store.read() as tx:
+        known = sorted({target.name for target in tx.routing.targets().values()})
     offered = (name for name, _ in model_lookup.list_configured_offers(ctx))
-    return list(dict.fromkeys((*target_names(ctx), *offered)))
+    return list(dict.fromkeys((*known, *offered)))
 
 
 def former_versions(view: RouteView) -> Sequence[RouteRecord]:

@@ -20,6 +20,7 @@ from dashboard.text.labels import Label, Tone
 from harness.control.context import Context
 from harness.control.operations.alerts import AlertView
 from harness.control.operations.queries import list_alerts, load_target_names
+from harness.control.routing import scorecard
 from harness.control.routing.break_glass import count_unconfirmed
 from harness.control.routing.queries import RouteOverview, load_overview, load_statuses
 from harness.control.routing.route_status import (
@@ -144,10 +145,10 @@ def _find(overview: RouteOverview, routes: ManyRoutes) -> Sequence[str]:
 
 def _cards(statuses: Sequence[RouteStatus], now: datetime) -> None:
     ctx = page_frame.context()
-    titles = queries.titles(ctx)
+    titles, routes = queries.titles(ctx), [status.route.name for status in statuses]
     lines: Mapping[str, str] = {
-        name: route_text.score_line(scorecard, titles)
-        for name, scorecard in queries.measured_of(ctx, statuses).items()
+        name: route_text.score_line(measured, titles)
+        for name, measured in scorecard.build_sound_scorecards(ctx, routes).items()
     }
     for status in statuses:
         figures = route_text.last_hour(status.traffic) + lines.get(status.route.name, "")
