@@ -194,22 +194,29 @@ def record_of(cls: type[T], row: Row, table: sa.Table, **other: object) -> T:
     """Builds a record of a row, as `values_of` wrote it. other: fields that are read
     otherwise.
     """
-    read = {
-        field.name: _value_of(field, row, table)
-        for field in _fields_of(cast("Hashable", cls), table)
-        if field.name not in other
-    }
-    return cls(**read, **other)
+    names, others = _reading(cast("Hashable", cls), table)
+    read = {name: getattr(row, name) for name in names}
+    for field in others:
+        if field.name not in other:
+            read[field.name] = _value_of(field, row, table)
+    return cls(**read | other)
+
+
+@cache
+def _reading(cls: Any, table: sa.Table) -> tuple[Sequence[str], Sequence[_Field]]:
+    """Names the fields that are read as they are, which most are, and the others."""
+    stored = _fields_of(cls, table)
+    others = [field for field in stored if field.decode or field.kind]
+    return [field.name for field in stored if field not in others], others
 
 
 def _value_of(field: _Field, row: Row, table: sa.Table) -> object:
     if field.kind is not None:
         return record_of(field.kind, row, table)
-    if field.decode is None:
-        return getattr(row, field.name)
+    decode = cast("Callable[[Any], object]", field.decode)
     if field.shared:
-        return _parse_column(row, field.name, field.decode)
-    return field.decode(getattr(row, field.name))
+        return _parse_column(row, field.name, decode)
+    return decode(getattr(row, field.name))
 
 
 def parse_json(row: Row, name: str, kind: type[T]) -> T:
