@@ -110,3 +110,40 @@ async def test_googles_own_word_says_how_its_answer_ended(
     )
 
     assert f'"{told}"' in raw.decode()
+
+
+@pytest.mark.req("B8", "B7")
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("end_turn", "stop"),
+        ("model_context_window_exceeded", "length"),
+        ("refusal", "content_filter"),
+        ("a word of tomorrow", "a word of tomorrow"),
+        ("error", "aborted"),
+    ],
+)
+async def test_anthropics_own_word_says_how_its_answer_ended(
+    reason: str, told: str, tmp_path: Path, *, stream: bool
+) -> None:
+    block = {"type": "text", "text": "a"}
+    events = [
+        {"type": "message_start", "message": HEAD},
+        {"type": "content_block_start", "index": 0, "content_block": block},
+        stop(0),
+        {"type": "message_delta", "delta": {"stop_reason": reason}, "usage": {}},
+        {"type": "message_stop"},
+    ]
+    text = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+    said = json.dumps({**HEAD, "model": None, "content": [block], "stop_reason": reason})
+    whole = ScriptedTurn(steps=(said.encode(),))
+    turn = ScriptedTurn(headers=EVENTS, steps=(text.encode(),))
+    first = snapshot("http://up", providers=[provider("http://up", kind="anthropic")])
+    door = Door(tmp_path, lambda _: turn if stream else whole, moves=True, first=first)
+
+    _, _, raw = await door.call(
+        CHAT, ASK[:-1] + b',"stream":%b}' % str(stream).lower().encode()
+    )
+
+    assert f'"{told}"' in raw.decode()

@@ -95,8 +95,9 @@ class AnthropicTranslation:
             json_mode=ask.notes["json"],
             tool_name_reverse_map=ask.notes["names"],
         )
-        id_, model = str(answer.get("id") or ""), str(answer["model"])
-        return completion(found.model_dump(), id_=id_, model=model)
+        id_, model = str(answer.get("id") or ""), str(answer.get("model") or "")
+        reason = answer.get("stop_reason")
+        return completion(found.model_dump(), id_=id_, model=model, reason=reason)
 
     def chunks(self, ask: TranslatedCall) -> "AnthropicChunks":
         iterator = self._iterator(
@@ -205,7 +206,7 @@ class AnthropicChunks:
             out += self._maker.deltas(delta)
         if kind == "message_delta" and event["delta"].get("stop_reason"):
             self._stopped = True
-            out.append(self._maker.finish(choice.get("finish_reason")))
+            out.append(self._maker.finish(event["delta"]["stop_reason"]))
         return out
 
     def _delta(self, given: Json) -> Json:

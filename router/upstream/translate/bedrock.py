@@ -91,7 +91,8 @@ class BedrockTranslation:
             encoding=None,
             json_mode=ask.notes["json"],
         )
-        return completion(found.model_dump(), id_="", model=ask.notes["model"])
+        model, reason = ask.notes["model"], answer.get("stopReason")
+        return completion(found.model_dump(), id_="", model=model, reason=reason)
 
     def chunks(self, ask: TranslatedCall) -> "BedrockChunks":
         decoder = self._decoder(ask.notes["model"], json_mode=ask.notes["json"])
@@ -201,7 +202,7 @@ class BedrockChunks(AnthropicChunks):
         out = list(self._maker.deltas(delta)) if delta else []
         if name == "messageStop":
             self._stopped = True
-            out.append(self._maker.finish(choice.get("finish_reason")))
+            out.append(self._maker.finish(body.get("stopReason")))
         return out
 
     def end(self) -> Sequence[Json]:

@@ -19,9 +19,10 @@ _HOUR: Final = "ephemeral_1h_input_tokens"
 _SEPARATOR: Final = "__thought__"
 
 
-def completion(given: Mapping[str, Any], *, id_: str, model: str) -> Json:
+def completion(given: Mapping[str, Any], *, id_: str, model: str, reason: object) -> Json:
     """Writes the library's answer as a chat completion. given: the library's answer as JSON,
-    with one choice.
+    with one choice. reason: the provider's own word for its end, which the library may call a
+    good one; empty for the library's.
     """
     choice = given["choices"][0]
     message = chat_message(choice.get("message") or {})
@@ -30,7 +31,7 @@ def completion(given: Mapping[str, Any], *, id_: str, model: str) -> Json:
         "message": {"role": "assistant", "content": None, "refusal": None, **message},
         "logprobs": choice.get("logprobs"),
         "finish_reason": finish_reason(
-            choice.get("finish_reason"), calls="tool_calls" in message
+            reason or choice.get("finish_reason"), calls="tool_calls" in message
         ),
     }
     return {
@@ -84,7 +85,8 @@ def finish_reason(reason: object, *, calls: bool) -> str:
     if not reason or reason in FINISH_REASONS:
         return str(reason or "stop")
     # A failed end, or a word that nothing is known of, is never made a good one.
-    return _FINISHES.get(read_ending(reason), str(reason))
+    word = _FINISHES.get(read_ending(reason), str(reason))
+    return "tool_calls" if calls and word == "stop" else word
 
 
 def chat_usage(given: object) -> Json:

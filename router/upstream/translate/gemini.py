@@ -88,10 +88,9 @@ class GeminiTranslation:
         if not given["choices"]:
             raise UpstreamFailed(FailureClass.MALFORMED, "the answer has no candidates")
         given["choices"][0]["message"].pop("thinking_blocks", None)
-        reason = _end_of(answer) or given["choices"][0].get("finish_reason")
-        given["choices"][0]["finish_reason"] = reason
         model = str(answer.get("modelVersion") or ask.notes["model"])
-        return completion(given, id_=str(answer.get("responseId") or ""), model=model)
+        id_ = str(answer.get("responseId") or "")
+        return completion(given, id_=id_, model=model, reason=_end_of(answer))
 
     def chunks(self, ask: TranslatedCall) -> "GeminiChunks":
         logging = SimpleNamespace(optional_params={}, model_call_details={})
