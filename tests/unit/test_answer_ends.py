@@ -250,6 +250,21 @@ def test_a_stream_of_blanks_alone_can_still_go_to_the_next_target(endpoint: Endp
 
 
 @pytest.mark.req("B8")
+def test_a_message_of_a_call_alone_is_sent_on_with_its_arguments() -> None:
+    stream = MessagesStream('"m"')
+    block = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
+    begun = {"type": "content_block_start", "index": 0, "content_block": block}
+    piece = {"type": "input_json_delta", "partial_json": '{"n":'}
+
+    stream.feed(f"data: {json.dumps(begun)}\n\n".encode())
+    assert not stream.committed
+    more = {"type": "content_block_delta", "index": 0, "delta": piece}
+    stream.feed(f"data: {json.dumps(more)}\n\n".encode())
+
+    assert stream.committed
+
+
+@pytest.mark.req("B8")
 @pytest.mark.parametrize(
     ("said", "failure"),
     [(("", "yes"), None), (("yes", ""), None), (("", ""), F.EMPTY)],

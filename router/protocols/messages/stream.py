@@ -208,11 +208,12 @@ class MessagesStream(StreamFilter):
                 self._calls.add(place, None, None, delta["partial_json"])
             self.output_events += 1
             self.progress_events += 1
-            if not self._speaks and isinstance(delta, dict):
+            if not (self.committed and self._speaks) and isinstance(delta, dict):
                 text = delta.get("text")
                 is_blank = isinstance(text, str) and text.isspace()
                 self.committed = self.committed or not is_blank
-                self._speaks = not is_blank and _THOUGHT_PIECES.isdisjoint(delta)
+                is_said = not is_blank and _THOUGHT_PIECES.isdisjoint(delta)
+                self._speaks = self._speaks or is_said
 
     def _block(self, members: ParsedObject, block: object) -> Sequence[TextEdit]:
         if not isinstance(block, dict):
