@@ -423,7 +423,6 @@ BY_STATUS: Final[Mapping[int, FailureClass]] = {
     404: _F.FOREIGN_STATE,
     405: _F.ENDPOINT_MISSING,
     408: _F.TIMEOUT,
-    413: _F.UNSUPPORTED,
     424: _F.ABORTED,  # TGI's and Bedrock's, of a model that gave up
     429: _F.RATE_LIMITED,
     498: _F.OVERLOADED,  # Groq's
