@@ -74,7 +74,7 @@ async def test_what_the_next_request_would_meet_as_well_opens_at_once(
 
 
 @pytest.mark.req("A5")
-@pytest.mark.parametrize("status", [400, 415, 422])
+@pytest.mark.parametrize("status", [400, 413, 415, 422])
 async def test_what_clients_send_wrong_harms_no_target(tmp_path: Path, status: int) -> None:
     place = Place(tmp_path, {INCUMBENT: error(status), FALLBACK: completion()}, fallback=True)
 
