@@ -17,7 +17,7 @@ from benchmarks.faults.load import Door, played
 from benchmarks.faults.stage import Swapgate, running
 from benchmarks.faults.upstreams import FALLBACK
 from benchmarks.print_rows import print_cells
-from benchmarks.router.machine import Busy, cpu_s
+from benchmarks.router.processes import Busy, cpu_s
 
 HUGE: Final = 12
 

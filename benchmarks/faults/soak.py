@@ -19,9 +19,8 @@ from typing import Final
 from benchmarks.faults.catalogue import Manner, Row, Variant, route, rows
 from benchmarks.faults.client import RequestResult, ask, leave
 from benchmarks.faults.figures import right
-from benchmarks.faults.installed import LIMITS, Limits
 from benchmarks.faults.load import HEALTHY, PATIENCE_S, Door, official_client, question
-from benchmarks.faults.stage import Swapgate, running
+from benchmarks.faults.stage import LIMITS, Limits, Swapgate, running
 from benchmarks.faults.vitals import WATCHED, Trend, Vitals, allowed_per_h, trend
 
 # Of requests: those whose answers are tens of megabytes are rare.

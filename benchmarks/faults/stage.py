@@ -1,23 +1,109 @@
 """Swapgate with its two providers, as processes; what it recorded, from its database."""
 
 import asyncio
-from collections.abc import Iterator
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from subprocess import Popen
-from typing import Final
+from typing import Final, NamedTuple
 
-from benchmarks.faults import installed
-from benchmarks.faults.catalogue import routes, rows
-from benchmarks.faults.installed import LIMITS, Limits
+from benchmarks.faults.catalogue import Place, routes, rows
 from benchmarks.faults.load import Door
-from benchmarks.faults.upstreams import Upstreams
+from benchmarks.faults.upstreams import FALLBACK, Upstreams
 from benchmarks.faults.vitals import Vitals, metrics
-from benchmarks.router.peers.peer import Site
-from benchmarks.router.processes import free_port, start, wait_for
+from benchmarks.router.processes import Site, free_port, start, wait_for
+from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
+from harness.control.operations import keys
+from harness.control.routing import seed
+from harness.domain.operations.access import SYSTEM
+
+KEY_FILE = "key"
+
+
+class Limits(NamedTuple):
+    """Seconds that one target may take."""
+
+    first_token_s: float = 2.0
+    between_chunks_s: float = 1.0
+    answer_s: float = 3.0
+
+    @property
+    def total_s(self) -> float:
+        """Of a request: two targets, each with its time for a whole answer."""
+        return 2 * self.answer_s
+
+
+LIMITS: Final = Limits()
+
+
+def _addresses(site: Site) -> Mapping[str, str]:
+    """Base URL by place, and of the fallback."""
+    primary = site.upstreams[Place.PRIMARY]
+    return {
+        Place.PRIMARY: f"http://127.0.0.1:{primary}/v1",
+        Place.REFUSED: "http://127.0.0.1:1/v1",
+        Place.NO_NAME: "http://no-such-host.example/v1",
+        Place.NO_TLS: f"https://127.0.0.1:{primary}/v1",
+        FALLBACK: f"http://127.0.0.1:{site.upstreams[FALLBACK]}/v1",
+    }
+
+
+def document(site: Site, limits: Limits) -> dict[str, object]:
+    """The configuration file. Retry and breaker are the defaults."""
+    return {
+        "home": str(site.folder / "home"),
+        "router": {
+            "port": site.port,
+            "first_token_timeout_s": limits.first_token_s,
+            "between_chunks_timeout_s": limits.between_chunks_s,
+            "total_timeout_s": limits.total_s,
+            "connect_timeout_s": 1.0,
+        },
+        "providers": {
+            name: {"kind": "custom", "api_base": url} for name, url in _addresses(site).items()
+        },
+        "routes": {
+            route.name: {
+                "incumbent": f"{route.variant.place}/{route.primary}",
+                "fallbacks": [f"{FALLBACK}/{route.spare}"],
+                "total_timeout_s": limits.total_s,
+            }
+            for route in routes(rows())
+        },
+    }
+
+
+def install(site: Site, limits: Limits = LIMITS) -> Path:
+    """The file, a migrated and seeded database, and a key beside it."""
+    config = site.folder / "swapgate.yaml"
+    config.write_text(json.dumps(document(site, limits)), encoding="utf-8")  # JSON is YAML
+    installation = open_installation(config, create_secret=True)
+    try:
+        upgrade_database(installation.settings)
+        seed.apply_seed(installation.context, installation.settings)
+        ctx, secret = installation.context, installation.secret
+        _, key = keys.create_key(ctx, SYSTEM, "bench", secret=secret)
+    finally:
+        installation.close()
+    (site.folder / KEY_FILE).write_text(key, encoding="ascii")
+    return config
+
+
+def serve(config: Path, part: str = "router") -> Sequence[str]:
+    """The argv of one of its processes."""
+    main = [sys.executable, "-m", "swapgate"]
+    return [*main, "--config", str(config), "serve", part]
+
+
+def headers(site: Site) -> dict[str, str]:
+    key = (site.folder / KEY_FILE).read_text(encoding="ascii")
+    return {"Authorization": f"Bearer {key}"}
+
 
 EVER: Final = datetime(2000, 1, 1, tzinfo=UTC)
 START_S: Final = 120.0
@@ -34,16 +120,16 @@ class Swapgate:
 
     @property
     def door(self) -> Door:
-        headers = installed.headers(self.site)
+        known = headers(self.site)
         return Door(
             self.site.port,
-            lambda _: headers,
+            lambda _: known,
             lambda: asyncio.to_thread(self.upstreams.left),
         )
 
     def metrics(self) -> dict[str, float]:
         address = f"127.0.0.1:{self.site.port}"
-        return metrics(address, installed.headers(self.site)["Authorization"])
+        return metrics(address, headers(self.site)["Authorization"])
 
     def vitals(self) -> Vitals:
         return Vitals.measured(self.router.pid, self.metrics())
@@ -66,7 +152,7 @@ def running(folder: Path, limits: Limits = LIMITS) -> Iterator[Swapgate]:
         upstreams.break_(routes(rows()))
         site = Site(folder / "swapgate", free_port(), upstreams.ports)
         site.folder.mkdir()
-        config = installed.install(site, limits)
-        process = start(installed.serve(config), stack, log=site.folder / "log")
+        config = install(site, limits)
+        process = start(serve(config), stack, log=site.folder / "log")
         wait_for(site.port, process, START_S)
         yield Swapgate(site, config, upstreams, process)

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from scipy import stats
 
-from benchmarks.router.machine import tree
+from benchmarks.router.processes import tree
 
 # Neighbouring samples resemble one another, blocks hardly do. Of each block its least counts:
 # what requests hold for a moment comes and goes, what leaks never does.

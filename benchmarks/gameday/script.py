@@ -13,8 +13,7 @@ from typing import Final
 
 from benchmarks.gameday import verdict
 from benchmarks.gameday.acts import ACTS, Act, Break
-from benchmarks.gameday.network import Network
-from benchmarks.gameday.processes import NotReady, Processes, now_s
+from benchmarks.gameday.processes import Network, NotReady, Processes, now_s
 from benchmarks.gameday.swaps import WANTED, Swaps
 from benchmarks.gameday.town import (
     CONTROLS,

@@ -19,8 +19,7 @@ import psycopg
 import yaml
 
 from benchmarks.faults.vitals import metrics
-from benchmarks.gameday.network import Network
-from benchmarks.gameday.processes import NotReady, Processes
+from benchmarks.gameday.processes import Network, NotReady, Processes
 from tests.support.router.router_fleet import HELD_BY_ROUTERS, documented_block
 from tests.support.store.postgres_cluster import PostgresCluster
 

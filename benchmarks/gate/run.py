@@ -1,5 +1,5 @@
 """How often the gate errs, on data with a known truth, beside simpler rules:
-`python -m benchmarks.gate.run [--replications 2000] [--pairs 6] [--seed 11] [MATRIX …]`.
+`python -m benchmarks.gate.run [--replications 2000] [--size 500] [MATRIX …]`.
 
 Resamples the items of real pairs of models with weights that make the candidate exactly as good
 as the null says, or 5 or 10 points better, and searches for the null that passes most often.
@@ -9,11 +9,15 @@ the gate misses a goal of docs/explanation/benchmarks.md.
 
 import argparse
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from benchmarks.gate.gate_benchmark import (
     MOST_FALSE_WORST,
     SIZES,
+    AllowedLossRow,
     GateBenchmarkPlan,
     measure_losses,
     missed_goals,
@@ -32,7 +36,7 @@ from benchmarks.print_rows import print_cells, print_rows
 from harness import package_data
 from harness.domain.evals.suite_plan import Claim
 from tests.support.gate.gate_answers import measure_repeats
-from tests.support.gate.gate_clusters import measure_clusters
+from tests.support.gate.gate_clusters import ClusterRow, measure_clusters
 from tests.support.gate.gate_missing import MissingRow, measure_missing
 
 MISSED = 3
@@ -42,9 +46,7 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("matrix", nargs="*", type=Path, help="default: three and four made up")
     options.add_argument("--replications", type=int, default=2000, help="per pair at the null")
-    options.add_argument("--pairs", type=int, default=6, help="of models, of each matrix")
     options.add_argument("--size", type=int, action="append", help="items: 200 and 500")
-    options.add_argument("--seed", type=int, default=11)
     chosen = options.parse_args()
     files = chosen.matrix or sorted(package_data.path("datasets/gatebench").glob("*.csv"))
     matrices = [load_matrix(file) for file in files]
@@ -53,20 +55,21 @@ def main() -> int:
     plan = GateBenchmarkPlan(
         replications=chosen.replications,
         power=max(50, chosen.replications // 10),
-        pairs=chosen.pairs,
-        seed=chosen.seed,
         sizes=tuple(chosen.size or SIZES),
     )
     lines = run_gate_benchmark(matrices, plan)
     print_rows("rules: shares promoted at the null, at +5 and +10 points", lines)
-    print_clusters(matrices[0], plan)
-    losses = [
-        row
-        for matrix in matrices[:5:2]  # pass/fail, graded, means of epochs
-        for row in measure_losses(matrix, plan.replications // 10, plan.seed)
-    ]
-    print_rows("an allowed loss of 5 points: true differences", losses)
-    missed: list[object] = [*missed_goals(lines), *print_missing(matrices[0], plan)]
+    few = matrices[:5:2]  # pass/fail, graded, means of epochs
+    with ProcessPoolExecutor(2) as processes:
+        clusters = processes.submit(cluster_rows, matrices[0], plan)
+        missing = processes.submit(missing_rows, matrices[0], plan)
+        losses = [*processes.map(partial(loss_rows, plan), few)]
+    print_rows("items in clusters", clusters.result())
+    print_rows("an allowed loss of 5 points: true differences", [*chain(*losses)])
+    title = "missing scores: passed at the null, failed if equal, passed at +20"
+    print_rows(title, missing.result())
+    unsafe = (row for row in missing.result() if max(row.passed, row.failed) > MOST_FALSE_WORST)
+    missed: list[object] = [*missed_goals(lines), *unsafe]
     if not chosen.matrix:
         repeats = load_epochs(package_data.path("datasets/gatebench/suite_epochs.csv"))
         found = measure_repeats(repeats, plan.replications, plan.seed)
@@ -82,26 +85,22 @@ def main() -> int:
     return MISSED if missed else 0
 
 
-def print_clusters(matrix: ScoreMatrix, plan: GateBenchmarkPlan) -> None:
-    """Prints items in clusters, claim *superior*, for the last size."""
+def cluster_rows(matrix: ScoreMatrix, plan: GateBenchmarkPlan) -> list[ClusterRow]:
+    """Items in clusters, claim *superior*, for the last size."""
     pairs = close_pairs(matrix, plan.pairs)[: max(1, plan.pairs // 2)]
-    rows = measure_clusters(
-        pairs,
-        Claim.SUPERIOR,
-        plan.sizes[-1],
-        replications=plan.replications // 2,
-        seed=plan.seed,
-    )
-    print_rows("items in clusters", [*rows])
+    replications = plan.replications // 2
+    rows = measure_clusters(pairs, Claim.SUPERIOR, plan.sizes[-1], replications=replications)
+    return [*rows]
 
 
-def print_missing(matrix: ScoreMatrix, plan: GateBenchmarkPlan) -> list[MissingRow]:
-    """Prints what missing scores do, and returns the rows that miss the goal."""
+def missing_rows(matrix: ScoreMatrix, plan: GateBenchmarkPlan) -> list[MissingRow]:
     draws = {"n": plan.sizes[0], "replications": plan.replications // 2, "seed": plan.seed}
     pairs = close_pairs(matrix, 2)
-    rows = [row for claim in plan.claims for row in measure_missing(pairs, claim, **draws)]
-    print_rows("missing scores: passed at the null, failed if equal, passed at +20", rows)
-    return [row for row in rows if max(row.passed, row.failed) > MOST_FALSE_WORST]
+    return [row for claim in plan.claims for row in measure_missing(pairs, claim, **draws)]
+
+
+def loss_rows(plan: GateBenchmarkPlan, matrix: ScoreMatrix) -> list[AllowedLossRow]:
+    return [*measure_losses(matrix, plan.replications // 10, plan.seed)]
 
 
 if __name__ == "__main__":

@@ -10,9 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.router.load import LoadJob, Outcome, body, full_throttle, generated
-from benchmarks.router.machine import PEER_CORE, Busy, cpu_s, rss_mib
-from benchmarks.router.peers.peer import PLAIN, STREAMED, Ask, Peer, Site
-from benchmarks.router.processes import free_port, start, wait_for
+from benchmarks.router.processes import (
+    PEER_CORE,
+    PLAIN,
+    STREAMED,
+    Ask,
+    Busy,
+    Peer,
+    Site,
+    cpu_s,
+    free_port,
+    rss_mib,
+    start,
+    wait_for,
+)
 
 RATE_PER_S = 200
 CONNECTIONS = 32

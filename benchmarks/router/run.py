@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.print_rows import print_cells
-from benchmarks.router import measure, upstream
+from benchmarks.router import measure, swapgate, upstream
 from benchmarks.router.instructions import interpreter
-from benchmarks.router.machine import TOO_BUSY
 from benchmarks.router.measure import Figures, Running
-from benchmarks.router.peers import nginx, swapgate
-from benchmarks.router.peers.peer import PLAIN, STREAMED, Ask
+from benchmarks.router.processes import PLAIN, STREAMED, TOO_BUSY, Ask
 
 DIRECT, LIMIT = "direct", "nginx"
 Column = Callable[[Figures, Figures], float]
@@ -76,7 +74,7 @@ def machine_lines(rounds: Rounds) -> list[str]:
     return [text, "TOO BUSY TO TRUST: run it again on a quiet machine"]
 
 
-PEERS: Final = {peer.name: peer for peer in (nginx.PEER, swapgate.PEER)}
+PEERS: Final = {peer.name: peer for peer in (upstream.PEER, swapgate.PEER)}
 TOOLS: Final = ("nginx", "wrk", "taskset")
 
 

@@ -1,11 +1,25 @@
 """The provider behind every contender: nginx for whole answers, our own process for streams."""
 
+import asyncio
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.router.machine import LOAD_CORE
-from benchmarks.router.processes import free_port, start, wait_for
+from aiohttp import web
+
+from benchmarks.router.processes import (
+    LOAD_CORE,
+    PATH,
+    PLAIN,
+    STREAMED,
+    Ask,
+    Peer,
+    Site,
+    free_port,
+    start,
+    wait_for,
+)
 
 ANSWER = (
     '{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,'
@@ -48,10 +62,62 @@ def serve(folder: Path, stack: ExitStack) -> tuple[int, int, list[int]]:
     pids = []
     commands = {
         plain: nginx_command(folder / "upstream", rest),
-        streamed: [sys.executable, "-m", "benchmarks.router.stream_latency", str(streamed)],
+        streamed: [sys.executable, "-m", "benchmarks.router.upstream", str(streamed)],
     }
     for port, command in commands.items():
         process = start(command, stack, core=LOAD_CORE, log=folder / f"upstream-{port}.log")
         wait_for(port, process, 30)
         pids.append(process.pid)
     return plain, streamed, pids
+
+
+KEPT = 256
+
+
+def command(site: Site) -> Sequence[str]:
+    upstreams = "".join(
+        f"upstream {kind} {{ server 127.0.0.1:{site.upstreams[kind]}; keepalive {KEPT}; }}\n"
+        for kind in (PLAIN, STREAMED)
+    )
+    locations = "".join(
+        f"location /{kind}/ {{ proxy_pass http://{kind}/; proxy_http_version 1.1;"
+        f' proxy_set_header Connection ""; proxy_buffering {buffering}; }}\n'
+        for kind, buffering in ((PLAIN, "on"), (STREAMED, "off"))
+    )
+    # A megabyte stays in memory, as with us.
+    sizes = "client_body_buffer_size 2m; client_max_body_size 8m; proxy_max_temp_file_size 0;"
+    server = f"server {{ listen 127.0.0.1:{site.port}; {sizes} {locations} }}"
+    return nginx_command(site.folder, upstreams + server)
+
+
+def ask(site: Site, kind: str) -> Ask:  # noqa: ARG001 - an Ask's maker
+    return Ask(path=f"/{kind}{PATH}", model=kind)
+
+
+PEER = Peer("nginx", command, ask)
+
+
+CHUNKS = 100
+PACE_S = 0.01
+EVENT = (
+    b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":'
+    b'[{"index":0,"delta":{"content":"word "},"logprobs":null,"finish_reason":%s}]}\n\n'
+)
+
+
+async def send_stream(request: web.Request) -> web.StreamResponse:
+    """Sends the first token at once, the others with those of all streams."""
+    await request.read()
+    stream = web.StreamResponse(headers={"content-type": "text/event-stream"})
+    await stream.prepare(request)
+    for _ in range(CHUNKS - 1):
+        await stream.write(EVENT % b"null")
+        await asyncio.sleep(PACE_S - asyncio.get_running_loop().time() % PACE_S)
+    await stream.write(EVENT % b'"stop"' + b"data: [DONE]\n\n")
+    return stream
+
+
+if __name__ == "__main__":
+    app = web.Application()
+    app.router.add_post(PATH, send_stream)
+    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None, access_log=None)

@@ -10,9 +10,8 @@ from benchmarks.faults import soak
 from benchmarks.faults.catalogue import PRIMARY, RETRIES, Expect, rows
 from benchmarks.faults.client import Ending
 from benchmarks.faults.figures import Figures, figures
-from benchmarks.faults.installed import Limits
 from benchmarks.faults.load import Door, played
-from benchmarks.faults.stage import Swapgate, running
+from benchmarks.faults.stage import Limits, Swapgate, running
 
 pytestmark = pytest.mark.slow
 

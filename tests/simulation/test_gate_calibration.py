@@ -114,7 +114,7 @@ def test_the_resampled_truth_is_the_one_that_was_asked_for() -> None:
     ],
 )
 def test_the_goals_are_reached_on_matrices_that_nobody_has_seen(seed: int, pairs: int) -> None:
-    plan = GateBenchmarkPlan(replications=1000, power=200, pairs=pairs)
+    plan = GateBenchmarkPlan(replications=1000, power=600, pairs=pairs)
     lines = run_gate_benchmark([generate_scores(kind, seed) for kind in ScoreKind], plan)
 
     assert [*missed_goals(lines)] == []

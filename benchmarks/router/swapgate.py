@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.router.peers.peer import Ask, Peer, Site
+from benchmarks.router.processes import Ask, Peer, Site
 from harness.domain.evals.verdict import Passed
 from harness.domain.operations.access import ApiKey, key_hash
 from harness.domain.proposals.policy import Policy
