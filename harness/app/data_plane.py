@@ -50,7 +50,7 @@ def serve_router(
     DatabaseUnusable.
     """
     from router.recording.worker_aggregator import LiveRollouts, WorkerAggregator  # noqa: PLC0415 - only this process needs it
-    from router.server.listeners import open_listeners  # noqa: PLC0415
+    from router.workers.listeners import open_listeners  # noqa: PLC0415
     from router.workers.parent import WorkerParent  # noqa: PLC0415
 
     before = dict(os.environ)

@@ -23,8 +23,7 @@ from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import TargetSeed
 from harness.ports import Cipher, Signatures
 from harness.runtime import signing, telemetry
-from router.recording.port import LocalExposition
-from router.server.asgi import App
+from router.frame.asgi import App
 from router.upstream.transports import Transports
 
 ROUTE: Final = "doctor"
@@ -60,7 +59,7 @@ def _router(installation: Installation, name: str) -> EmbeddedRouter:
             lambda: holder.current.rollouts if holder.current else frozenset(),
             name=name,
         )
-        app = router_app(installation, holder, recorder, LocalExposition(), transports)
+        app = router_app(installation, holder, recorder, transports)
     except BaseException:
         installation.close()
         raise

@@ -32,8 +32,8 @@ from harness.runtime.clock import SystemClock
 from harness.runtime.random_ids import SystemRandomIds
 
 if TYPE_CHECKING:
-    from router.observers.tracing_port import Tracing
-    from router.recording.port import Exposition, Recording
+    from router.observers.request_tracing import Tracing
+    from router.recording.port import Recording
     from router.recording.recorder import Recorder
     from router.server.app import Router
     from router.snapshot.holder import SnapshotHolder
@@ -141,7 +141,6 @@ def router_app(
     installation: Installation,
     holder: "SnapshotHolder",
     recording: "Recording",
-    exposition: "Exposition",
     transports: "Transports",
     *,
     also_close: Callable[[], Awaitable[None]] | None = None,
@@ -173,7 +172,6 @@ def router_app(
         installation.secret,
         installation.clock,
         on_stop=close,
-        exposition=exposition,
         rates=SharedRates(home / BOOK),
         tracing=_tracing(where.tracing),
         guard_files=GuardFiles(home / "guard"),
@@ -191,7 +189,7 @@ def build_recorder(
 
     Processes of one `home` share the spool.
     """
-    from router.observers.capture_writer import CaptureWriter  # noqa: PLC0415
+    from router.recording.capture_writer import CaptureWriter  # noqa: PLC0415
     from router.recording.recorder import Recorder  # noqa: PLC0415
     from router.recording.spool import Spool  # noqa: PLC0415
 
@@ -243,9 +241,7 @@ def run_router_worker(given: bytes, *, channel: int, listeners: Sequence[int]) -
         # Without the delay: another parent may want the port.
         on_orphaned=partial(signal.raise_signal, signal.SIGINT),
     )
-    app = router_app(
-        installation, holder, reporter, reporter, transports, also_close=reporter.aclose
-    )
+    app = router_app(installation, holder, reporter, transports, also_close=reporter.aclose)
     reporter.on_fault = app.note_fault
     sockets = [socket.socket(fileno=listener) for listener in listeners]
     try:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from harness.domain.errors import InputError, RouterUnreachable, StreamBroken
-from router.server.asgi import BODY, ON_LEAVING, App, Message, Scope
+from router.frame.asgi import BODY, ON_LEAVING, App, Message, Scope
 
 if TYPE_CHECKING:
     from harness.app.embedded import EmbeddedRouter

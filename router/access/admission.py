@@ -31,11 +31,10 @@ from harness.domain.reliability.spend import (
 )
 from harness.ports import Clock, RateBook
 from router.access import rate_limits
-from router.access.key_spend import KeySpendTotals
+from router.frame.body import ClientRequest
+from router.frame.replies import DO_NOT_RETRY, JSON, Header, Reply, error_body, error_reply
 from router.protocols.usage import MOST_TOKENS
-from router.request.body import ClientRequest
-from router.server.headers import DO_NOT_RETRY, JSON, Header
-from router.server.replies import Reply, error_body, error_reply
+from router.recording.key_spend import KeySpendTotals
 
 # As most tokenizers have it for English; other text is settled once the provider has counted.
 BYTES_PER_TOKEN: Final = 4

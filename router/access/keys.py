@@ -9,8 +9,7 @@ from typing import Final
 
 from harness.domain.operations.access import key_hash
 from harness.domain.routing.table import KeyGrant
-from router.server.headers import JSON
-from router.server.replies import Reply, error_reply
+from router.frame.replies import JSON, Reply, error_reply
 from router.snapshot.compiled import CompiledSnapshot
 from router.snapshot.route_names import RouteNames
 

@@ -3,13 +3,15 @@ empty and none twice. Call and result keep one id; a longer history gives the sa
 answers and their calls ids of the same sort (`AnswerIds`).
 """
 
+import json
 import re
 from collections import defaultdict, deque
+from collections.abc import Mapping
 from hashlib import sha256
 from secrets import token_hex
 from typing import Any, Final, NamedTuple
 
-from router.protocols.call_pieces import arguments_text
+from router.frame.object_lists import list_objects
 
 Json = dict[str, Any]
 
@@ -104,10 +106,10 @@ class AnswerIds:
         """
         changed = []
         for name, prefix in _PREFIXES.items():
-            calls = _objects(answer.get(name))
+            calls = list_objects(answer.get(name))
             if name == "choices":
-                messages = _objects([choice.get("message") for choice in calls])
-                calls = [call for m in messages for call in _objects(m.get("tool_calls"))]
+                messages = list_objects([choice.get("message") for choice in calls])
+                calls = [call for m in messages for call in list_objects(m.get("tool_calls"))]
             mended = [self.mend_call(call, at, again=again) for at, call in enumerate(calls)]
             if any(mended):
                 changed.append(name)
@@ -158,5 +160,8 @@ class AnswerIds:
         return sent[place]
 
 
-def _objects(value: object) -> list[Json]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+def arguments_text(given: object) -> object:
+    """Arguments as text, also where a provider writes them as an object."""
+    if isinstance(given, Mapping):
+        return json.dumps(given, ensure_ascii=False, separators=(",", ":"))
+    return given

@@ -4,17 +4,60 @@ byte. Pure.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
 from typing import Any, Final
 
 from router.conversation.call_ids import CallIds
 from router.conversation.hosted_text import say_files
-from router.conversation.intake import HistoryIntake
+from router.conversation.intake import HistoryIntake, MovedBody
 from router.conversation.makers import QUOTED_MARK, mark_piece, read_mark
 from router.conversation.message_history import SIGNATURES
-from router.conversation.moved_reply import MovedBody
-from router.conversation.tool_names import ToolNames, has_strange_name
-from router.request.body_patch import to_json
+from router.frame.body_patch import to_json
+from router.frame.object_lists import list_objects
+
+_NAMES: Final = re.compile(rb'"name"\s*:\s*"([^"]*)"')
+_STRANGE: Final = re.compile(r"[^A-Za-z0-9_-]")
+_HASH_DIGITS: Final = 8
+
+
+class ToolNames:
+    """The tools of one request. pattern: of a name that the target takes."""
+
+    def __init__(self, pattern: re.Pattern[str], longest: int) -> None:
+        self.clients: dict[str, str] = {}  # the target's name → the client's
+        self._pattern = pattern
+        self._longest = longest
+
+    def rename(self, holder: dict[str, object]) -> None:
+        """Renames the tool that an object names."""
+        name = holder.get("name")
+        if not isinstance(name, str) or self._pattern.fullmatch(name):
+            return
+        digits = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_DIGITS]
+        plain = _STRANGE.sub("_", name)[: self._longest - _HASH_DIGITS - 3]
+        taken = f"f_{plain}_{digits}" if not plain[:1].isalpha() else f"{plain}_{digits}"
+        self.clients[taken] = name
+        holder["name"] = taken
+
+
+def has_strange_name(body: bytes, pattern: re.Pattern[str]) -> bool:
+    """Tells quickly whether a body with tools may have a name that the target refuses."""
+    return b'"tools"' in body and any(
+        not pattern.fullmatch(name.decode("utf-8", "replace")) for name in _NAMES.findall(body)
+    )
+
+
+def with_client_names(data: bytes, names: Mapping[str, str]) -> bytes:
+    """Gives the client's names back, in a part of an answer that cuts no name."""
+    known = b"|".join(re.escape(name.encode()) for name in names)
+
+    def named(found: re.Match[bytes]) -> bytes:
+        return found[1] + json.dumps(names[found[2].decode()]).encode()
+
+    return re.sub(rb'("name"\s*:\s*)"(' + known + rb')"', named, data)
+
 
 Json = dict[str, Any]
 _TOOLS: Final = b'"tool'  # begins the names of calls, of their results and of tools
@@ -48,7 +91,7 @@ def move_chat(body: bytes, intake: HistoryIntake, maker: str = "") -> MovedBody:
     before = to_json(chat)
     found: dict[str, None] = {}
     _clear_places(chat, intake.refused, found)
-    messages = list(_objects(chat.get("messages")))
+    messages = list(list_objects(chat.get("messages")))
     if QUOTED_MARK in body:
         found.update(dict.fromkeys(_clear_signed(messages, maker)))
     if not intake.reads_file_ids:
@@ -72,7 +115,7 @@ def mark_chat(answer: Json, maker: str) -> bool:
     any.
     """
     marked = False
-    for choice in _objects(answer.get("choices")):
+    for choice in list_objects(answer.get("choices")):
         for message in (choice.get("message"), choice.get("delta")):
             for place, name in _signed_places(message) if isinstance(message, dict) else ():
                 place[name] = mark_piece(str(place[name]), maker)
@@ -106,11 +149,11 @@ def _is_signed(block: object) -> bool:
 
 def _signed_places(message: Json) -> Iterator[tuple[Json, str]]:
     """Yields each object of a message that has a signature, with the signature's name."""
-    for block in _objects(message.get("thinking_blocks")):
+    for block in list_objects(message.get("thinking_blocks")):
         name = SIGNATURES.get(str(block.get("type")))
         if name and block.get(name):
             yield block, name
-    for holder in (message, *_objects(message.get("tool_calls"))):
+    for holder in (message, *list_objects(message.get("tool_calls"))):
         extra = holder.get("extra_content")
         google = extra.get("google") if isinstance(extra, dict) else None
         if isinstance(google, dict) and google.get(_GOOGLES):
@@ -136,7 +179,7 @@ def _rewrite_ids(messages: Iterable[Json], ids: CallIds) -> None:
     for message in messages:
         if message.get("role") == "assistant":
             ids.begin_turn()
-            for call in _objects(message.get("tool_calls")):
+            for call in list_objects(message.get("tool_calls")):
                 call["id"] = ids.of_call(call.get("id"))
         elif message.get("role") == "tool":
             message["tool_call_id"] = ids.of_result(message.get("tool_call_id"))
@@ -145,9 +188,9 @@ def _rewrite_ids(messages: Iterable[Json], ids: CallIds) -> None:
 def _tool_holders(chat: Json, messages: Iterable[Json]) -> Iterator[Json]:
     """Objects whose `name` is a tool's."""
     choice = chat.get("tool_choice")
-    calls = [call for message in messages for call in _objects(message.get("tool_calls"))]
+    calls = [call for message in messages for call in list_objects(message.get("tool_calls"))]
     chosen = [choice] if isinstance(choice, dict) else []
-    for holder in (*_objects(chat.get("tools")), *chosen, *calls):
+    for holder in (*list_objects(chat.get("tools")), *chosen, *calls):
         if isinstance(holder.get("function"), dict):
             yield holder["function"]
     yield from (message for message in messages if message.get("role") == "tool")
@@ -156,10 +199,10 @@ def _tool_holders(chat: Json, messages: Iterable[Json]) -> Iterator[Json]:
 def _clear_places(chat: Json, names: Iterable[str], found: dict[str, None]) -> None:
     """Takes fields out of every place that they may stand in, but not out of schemas."""
     places = [chat]
-    for message in _objects(chat.get("messages")):
-        places += [message, *_objects(message.get("content"))]
-        places += _objects(message.get("tool_calls"))
-    for tool in _objects(chat.get("tools")):
+    for message in list_objects(chat.get("messages")):
+        places += [message, *list_objects(message.get("content"))]
+        places += list_objects(message.get("tool_calls"))
+    for tool in list_objects(chat.get("tools")):
         places += [
             tool,
             *([tool["function"]] if isinstance(tool.get("function"), dict) else []),
@@ -168,7 +211,3 @@ def _clear_places(chat: Json, names: Iterable[str], found: dict[str, None]) -> N
         for name in names:
             if place.pop(name, None) is not None:
                 found[name] = None
-
-
-def _objects(value: object) -> list[Json]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

@@ -1,11 +1,12 @@
 """The table of what each kind of provider takes of a conversation's history in a chat: ids of
-tool calls, names of tools, reasoning that must come back, fields that it refuses.
+tool calls, names of tools, reasoning that must come back, fields that it refuses; and a body as
+a kind takes it (`MovedBody`).
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from router.conversation.call_ids import IdRule
 
@@ -86,3 +87,15 @@ INTAKES: Final[Mapping[str, HistoryIntake]] = {
 TAKES_ALL: Final = HistoryIntake(returns_reasoning=True)
 # Of a response's `call_id`, at OpenAI.
 RESPONSE_CALL_IDS: Final = IdRule(re.compile(r"(?s).{1,64}"), 29, "call_")
+
+NO_NAMES: Final[Mapping[str, str]] = {}
+
+
+class MovedBody(NamedTuple):
+    """A body, ready to send. dropped: fields, as `x-swapgate-degraded` names them. tool_names:
+    as the target knows them → as the client calls them.
+    """
+
+    body: bytes
+    dropped: tuple[str, ...] = ()
+    tool_names: Mapping[str, str] = NO_NAMES

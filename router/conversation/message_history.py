@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from router.conversation.call_ids import CallIds
-from router.conversation.intake import INTAKES
+from router.conversation.intake import INTAKES, MovedBody
 from router.conversation.makers import mark_piece, read_mark
-from router.conversation.moved_reply import MovedBody
-from router.request.body_patch import to_json
+from router.frame.body_patch import to_json
+from router.frame.object_lists import list_objects
 
 Json = dict[str, Any]
 # Where the protocol has a thought's signature, by the block's type.
@@ -36,13 +36,13 @@ def suits_message(body: bytes) -> bool:
 
 def move_message(body: bytes, maker: str) -> MovedBody:
     """Writes a request as its target takes it. maker: the target's name as a maker. Thinking
-    whose maker is not known goes along: see `router.conversation.refusals`.
+    whose maker is not known goes along: see `router.upstream.learned_repairs`.
     """
     if suits_message(body):
         return MovedBody(body)
     asked: Json = json.loads(body)
     before = to_json(asked)
-    messages = list(_objects(asked.get("messages")))
+    messages = list(list_objects(asked.get("messages")))
     dropped = [HISTORY] if _clear_thoughts(messages, maker) else []
     if not settle_thinking(asked, messages):
         dropped.append("thinking")
@@ -62,7 +62,7 @@ def without_thoughts(body: bytes, values: Collection[str] | None = None) -> Move
         return place is None or (values is not None and block.get(place) not in values)
 
     asked: Json = json.loads(body)
-    messages = list(_objects(asked.get("messages")))
+    messages = list(list_objects(asked.get("messages")))
     gone = [_keep(message, stays) for message in messages]
     dropped = [HISTORY] if any(gone) else []
     if not settle_thinking(asked, messages):
@@ -92,7 +92,9 @@ def mark_message(answer: Json, maker: str) -> bool:
         delta["signature"] = mark_piece(str(delta.get("signature") or ""), maker)
         return True
     marked = False
-    for block in _objects([answer.get("content_block"), *_objects(answer.get("content"))]):
+    for block in list_objects(
+        [answer.get("content_block"), *list_objects(answer.get("content"))]
+    ):
         place = SIGNATURES.get(str(block.get("type")))
         if place and block.get(place):
             block[place] = mark_piece(str(block[place]), maker)
@@ -138,11 +140,13 @@ def _running_loop(messages: Sequence[Json]) -> Iterator[Json]:
 
 
 def _has_result(message: Json) -> bool:
-    return any(block.get("type") == "tool_result" for block in _objects(message.get("content")))
+    return any(
+        block.get("type") == "tool_result" for block in list_objects(message.get("content"))
+    )
 
 
 def _begins_with_thought(message: Json) -> bool:
-    first = next(iter(_objects(message.get("content"))), None)
+    first = next(iter(list_objects(message.get("content"))), None)
     return first is not None and str(first.get("type")) in SIGNATURES
 
 
@@ -151,12 +155,8 @@ def _rewrite_ids(messages: Iterable[Json], ids: CallIds) -> None:
         assistant = message.get("role") == "assistant"
         if assistant:
             ids.begin_turn()
-        for block in _objects(message.get("content")):
+        for block in list_objects(message.get("content")):
             if assistant and block.get("type") == "tool_use":
                 block["id"] = ids.of_call(block.get("id"))
             elif block.get("type") == "tool_result":
                 block["tool_use_id"] = ids.of_result(block.get("tool_use_id"))
-
-
-def _objects(value: object) -> list[Json]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

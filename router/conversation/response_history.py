@@ -10,11 +10,10 @@ from itertools import pairwise
 from typing import Any, Final
 
 from router.conversation.call_ids import CallIds
-from router.conversation.intake import RESPONSE_CALL_IDS
+from router.conversation.intake import RESPONSE_CALL_IDS, MovedBody
 from router.conversation.makers import OWN_ID, is_own_id, mark_piece, read_mark
-from router.conversation.moved_reply import MovedBody
-from router.protocols.untranslatable import SEND_ALL, Untranslatable
-from router.request.body_patch import to_json
+from router.frame.body_patch import to_json
+from router.frame.failure import SEND_ALL, Untranslatable
 
 Json = dict[str, Any]
 ENCRYPTED: Final = "encrypted_content"
@@ -36,7 +35,7 @@ def suits_response(body: bytes) -> bool:
 
 def move_response(body: bytes, maker: str) -> MovedBody:
     """Writes a request as its target takes it. maker: the target's name as a maker. Reasoning
-    whose maker is not known goes along: see `router.conversation.refusals`.
+    whose maker is not known goes along: see `router.upstream.learned_repairs`.
 
     Raises Untranslatable for a reference to an item or answer that is stored nowhere.
     """

@@ -6,6 +6,8 @@ that know less get the rest in words. What is lost all the same is told. Pure.
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from router.frame.object_lists import list_objects
+
 Json = dict[str, Any]
 # Of nodes in a schema whose references are written out.
 MOST_NODES: Final = 4_000
@@ -105,7 +107,7 @@ class _Writer:
             parts.append(([self._pointed(reference)], True))
             path = (*path, reference)
         for given, all_hold in parts:
-            branches = [self._merged(branch, path) for branch in _objects(given)]
+            branches = [self._merged(branch, path) for branch in list_objects(given)]
             if branches:
                 self._join(top, branches, all_hold=all_hold)
                 self.is_weaker = self.is_weaker or not all_hold
@@ -208,10 +210,6 @@ def _choice(kind: str, values: list[Any]) -> Json:
 def _steps(reference: str) -> Iterator[str]:
     for step in reference.removeprefix("#").split("/")[1:]:
         yield step.replace("~1", "/").replace("~0", "~")
-
-
-def _objects(value: object) -> list[Json]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _names(value: object) -> list[str]:

@@ -14,8 +14,8 @@ from harness.domain.providers.credentials import (
     rested_keys,
 )
 from harness.domain.reliability.failures import FAILURE_RULES, FailureClass
+from router.frame.failure import UpstreamFailed
 from router.snapshot.compiled import NO_KEYS, CompiledSnapshot, CompiledTarget
-from router.upstream.failure import UpstreamFailed
 
 # Names of provider and key; its refusal, None when it is accepted again.
 OnKey = Callable[[str, str, UpstreamFailed | None], None]

@@ -30,8 +30,8 @@ from harness.domain.reliability.breaker import (
 from harness.domain.reliability.failures import FAILURE_RULES, BreakerEffect, FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.plan import TargetAvailability, target_availability
+from router.frame.failure import ProviderWords
 from router.snapshot.compiled import CompiledSnapshot
-from router.upstream.failure import ProviderWords
 
 # Between the good probes that close a circuit.
 PROBE_EVERY_S: Final = 2.0

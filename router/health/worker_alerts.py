@@ -17,16 +17,16 @@ from harness.domain.reliability.breaker import Breaker, BreakerState
 from harness.domain.reliability.failover import keep_sentence
 from harness.domain.reliability.failures import FAILURE_RULES, FailureClass
 from harness.ports import Clock
-from router.conversation.learned_repairs import LearnedFields
+from router.frame.failure import ProviderWords, UpstreamFailed
 from router.health.target_health import TargetHealth
 from router.protocols.caller_names import OPENING
 from router.recording.caller_shares import CallerShares
+from router.recording.event_log import EventLog
 from router.recording.guard_files import LocalAbort
 from router.recording.port import Recording
-from router.server.event_log import EventLog
 from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
 from router.snapshot.holder import SnapshotHolder
-from router.upstream.failure import ProviderWords, UpstreamFailed
+from router.upstream.learned_repairs import LearnedFields
 
 WATCH_S: Final = 1.0
 # How often the database hears that a cause goes on: below `silent` in
@@ -103,31 +103,26 @@ class WorkerAlerts:
         """Notes every new state of a breaker; `TargetHealth` calls it."""
         if after.state is BreakerState.HALF_OPEN:
             return
-        key = f"{TARGET}{target}"
         if after.state is BreakerState.CLOSED:
-            self._resolve(key)
-            return
-        self._raise(key, self._opened(target, after.because))
+            self._resolve(f"{TARGET}{target}")
+        else:
+            self._opened(target, after.because)
 
     def paused(self, target: str, wait_s: float) -> None:
         """Notes that a target's provider asked for a long pause; `TargetHealth` calls it."""
         name, _ = self._names(target)
         until = self._clock.now() + timedelta(seconds=wait_s)
-        alert = self._alert(
+        self._raise(
+            f"{PAUSE}{target}",
             AlertKind.BREAKER_OPEN,
             f"target {name}",
             f"{target}:pause",
             f"{name} gets no requests: its provider asked for a pause",
-            " ".join(
-                (
-                    f"It wants to be left alone until {until:%F %H:%M} UTC.",
-                    f"`swapgate switch throw target:{target} --for 10s` has it asked at once.",
-                    *self._carried(target),
-                )
-            ),
-            target,
+            f"It wants to be left alone until {until:%F %H:%M} UTC.",
+            f"`swapgate switch throw target:{target} --for 10s` has it asked at once.",
+            *self._carried(target),
+            source=target,
         )
-        self._raise(f"{PAUSE}{target}", alert)
 
     def key_moved(self, provider: str, key: str, refusal: UpstreamFailed | None) -> None:
         """Notes that one of several keys is refused, or serves again (None); `ProviderKeys`
@@ -137,21 +132,16 @@ class WorkerAlerts:
         if refusal is None:
             self._resolve(name)
             return
-        kind = KIND_OF[refusal.failure]
-        alert = self._alert(
-            kind,
+        self._raise(
+            name,
+            KIND_OF[refusal.failure],
             f"provider {provider}",
             f"{provider}:{key}",
             f"the key in {key} is left alone: {BECAUSE[refusal.failure]}",
-            " ".join(
-                (
-                    f"Another key of {provider} serves while one is left.",
-                    *_words_of(refusal.provider_words),
-                )
-            ),
-            f"{provider}/{key}",
+            f"Another key of {provider} serves while one is left.",
+            *_words_of(refusal.provider_words),
+            source=f"{provider}/{key}",
         )
-        self._raise(name, alert)
 
     def canary_aborted(self, abort: LocalAbort) -> None:
         """Alerts people that this worker aborted a canary; the control plane reads it as a
@@ -182,17 +172,15 @@ class WorkerAlerts:
             what = (
                 f"{share} {of} begin with one message and name no caller, so it is a template"
             )
-        alert = self._alert(
+        self._raise(
+            name,
             AlertKind.SHARED_KEY,
             f"route {route}",
             route,
             f"one key carries {share} of the requests of {route}",
-            (
-                f"{what} and no person: a canary that draws keys would move all of them at "
-                "once. Their conversations are drawn instead."
-            ),
+            f"{what} and no person: a canary that draws keys would move all of them at once.",
+            "Their conversations are drawn instead.",
         )
-        self._raise(name, alert)
 
     def _look_at_repairs(self) -> None:
         """At the fields that targets do not take."""
@@ -202,17 +190,18 @@ class WorkerAlerts:
             self._resolve(name)
         for target, fields in learned.items():
             name = f"{REPAIRS}{target}"
-            alert = self._alert(
-                AlertKind.LEARNED_REPAIR,
-                f"target {target}",
-                target,
-                f"{target} does not take {', '.join(fields)} as it is sent",
-                "Its provider refused it. The router changes such requests before it "
-                "sends them; x-swapgate-degraded names what was changed.",
-                target,
-            )
-            if name not in known or self._open[name].title != alert.title:
-                self._raise(name, alert)
+            title = f"{target} does not take {', '.join(fields)} as it is sent"
+            if name not in known or self._open[name].title != title:
+                self._raise(
+                    name,
+                    AlertKind.LEARNED_REPAIR,
+                    f"target {target}",
+                    target,
+                    title,
+                    "Its provider refused it. The router changes such requests before it "
+                    "sends them; x-swapgate-degraded names what was changed.",
+                    source=target,
+                )
 
     def internal_error(self, about: str, subject: str, words: str) -> None:
         """Tells of an internal error: of the first at once, of others of the same each AGAIN_S
@@ -274,7 +263,15 @@ class WorkerAlerts:
         for provider in sorted(lacking):
             name = f"{NO_KEY}{provider}"
             if name not in known:
-                self._raise(name, self._no_key(provider))
+                self._raise(
+                    name,
+                    AlertKind.OUR_KEY,
+                    f"provider {provider}",
+                    f"{provider}:none",
+                    f"{provider} gets no requests: it has no key",
+                    f"Targets of {provider} are left out of every plan until it has one.",
+                    source=provider,
+                )
 
     def _end_of_keys_gone(self, served: Collection[CompiledRoute]) -> None:
         """A key that is gone is refused no more: that there is none is an alert of its own."""
@@ -283,20 +280,18 @@ class WorkerAlerts:
             if self._open[name].kind in OF_KEYS:
                 self._resolve(name)
 
-    def _no_key(self, provider: str) -> Alert:
-        return self._alert(
-            AlertKind.OUR_KEY,
-            f"provider {provider}",
-            f"{provider}:none",
-            f"{provider} gets no requests: it has no key",
-            f"Targets of {provider} are left out of every plan until it has one.",
-            provider,
-        )
-
     def _look_at_revision(self) -> None:
         if not_believed := self._holder.disk_refused:
             self._holder.disk_refused = ""
-            self.raise_alert(self._disk_refused(not_believed))
+            alert = self._alert(
+                AlertKind.REVISION_REFUSED,
+                "snapshot on disk",
+                "disk",
+                "the snapshot on the router's disk was not believed when it started",
+                f"{not_believed}. It is written anew. Keys that were revoked before a database "
+                "was restored may open this router again: revoke them again.",
+            )
+            self.raise_alert(alert)
         refused = self._holder.refused
         if refused == self._refused:
             return
@@ -306,7 +301,8 @@ class WorkerAlerts:
             return
         restored = self._holder.undercut
         kind = AlertKind.DATABASE_RESTORED if restored else AlertKind.REVISION_REFUSED
-        alert = self._alert(
+        self._raise(
+            "revision",
             kind,
             "routing table",
             "",
@@ -314,17 +310,6 @@ class WorkerAlerts:
             if restored
             else "a new revision was refused, the old one goes on serving",
             refused,
-        )
-        self._raise("revision", alert)
-
-    def _disk_refused(self, why: str) -> Alert:
-        return self._alert(
-            AlertKind.REVISION_REFUSED,
-            "snapshot on disk",
-            "disk",
-            "the snapshot on the router's disk was not believed when it started",
-            f"{why}. It is written anew. Keys that were revoked before a database was "
-            "restored may open this router again: revoke them again.",
         )
 
     def still(self) -> None:
@@ -345,7 +330,18 @@ class WorkerAlerts:
                 turns = 0
                 self.still()
 
-    def _raise(self, name: str, alert: Alert) -> None:
+    def _raise(
+        self,
+        name: str,
+        kind: AlertKind,
+        subject: str,
+        key: str,
+        title: str,
+        *sentences: str,
+        source: str = "",
+    ) -> None:
+        """Opens an alert. name: of what is wrong, for its end."""
+        alert = self._alert(kind, subject, key, title, " ".join(sentences), source)
         before = self._open.get(name)
         if before is not None and before.key != alert.key:
             self._resolve(name)
@@ -383,7 +379,7 @@ class WorkerAlerts:
         self._recorder.notify(alert.now(AlertEvent.ENDED, self._clock.now()))
         self._events.put("alert_resolved", kind=alert.kind.value, subject=alert.subject)
 
-    def _opened(self, target: str, because: FailureClass | None) -> Alert:
+    def _opened(self, target: str, because: FailureClass | None) -> None:
         name, provider = self._names(target)
         kind = (
             KIND_OF.get(because, AlertKind.BREAKER_OPEN) if because else AlertKind.BREAKER_OPEN
@@ -394,19 +390,16 @@ class WorkerAlerts:
         why = BECAUSE.get(because, "it fails") if because else "it fails"
         last = self._health.failures.get(target)
         failure = last if last is not None and last.failure is because else None
-        return self._alert(
+        self._raise(
+            f"{TARGET}{target}",
             kind,
             about,
             provider if ours else target,
             f"{name} gets no requests: {why}",
-            " ".join(
-                (
-                    f"The circuit of {name} is open.",
-                    *self._carried(target),
-                    *_words_of(failure),
-                )
-            ),
-            target,
+            f"The circuit of {name} is open.",
+            *self._carried(target),
+            *_words_of(failure),
+            source=target,
         )
 
     def _carried(self, target: str) -> Iterator[str]:

@@ -18,10 +18,10 @@ from harness.domain.canary.worker_guard import WorkerGuard, abort_log_e
 from harness.domain.reliability.failures import keep_common_causes
 from harness.domain.routing.table import Arm, Canary, Route
 from harness.ports import Clock
-from router.observers.request_observers import ObservedRequest, RequestObserver
 from router.recording.guard_files import GuardFiles, GuardTurn, LocalAbort
+from router.recording.internal_errors import RouterPart
+from router.request.request_observers import ObservedRequest, RequestObserver
 from router.request.routed_response import RoutedResponse
-from router.server.internal_errors import RouterPart
 from router.snapshot.holder import SnapshotHolder
 
 log = logging.getLogger(__name__)

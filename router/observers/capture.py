@@ -2,7 +2,7 @@
 cases (F9), unless the client declined, and hands them to the recorder as drafts.
 
 Here nothing is read, redacted or written: that would hold up the requests of others. What is
-taken lives in memory alone until the parent's `router.observers.capture_writer` has redacted
+taken lives in memory alone until the parent's `router.recording.capture_writer` has redacted
 it.
 """
 
@@ -13,13 +13,12 @@ from harness.domain.privacy.capture import is_sampled
 from harness.domain.reliability.failover import hash_callers
 from harness.domain.routing.capabilities import Endpoint
 from harness.ports import Clock
-from router.observers.request_observers import ObservedRequest, RequestObserver
+from router.frame.asgi import header
+from router.recording.internal_errors import RouterPart
 from router.recording.port import CaptureDraft, Recording
-from router.request.attempt import UpstreamAnswer
 from router.request.client_directives import caller_keys
+from router.request.request_observers import ObservedRequest, RequestObserver
 from router.request.routed_response import AnswerCopy, RoutedResponse
-from router.server.asgi import header
-from router.server.internal_errors import RouterPart
 from router.snapshot.compiled import CompiledRoute
 
 # More than this of a request or an answer is not labelled by hand.
@@ -67,9 +66,8 @@ class CaptureSampler(RequestObserver):
         target, result = response.progress.upstream, response.progress.result
         if copy is None or response.outcome != "ok" or target is None:
             return
-        if isinstance(result, UpstreamAnswer):
-            copy.add(result.body)
-        if copy.too_large:
+        answer = copy.whole(result)
+        if answer is None:
             self._recorder.counters["captures_too_large"] += 1
             return
         settings = observed.route.route.settings
@@ -90,7 +88,7 @@ class CaptureSampler(RequestObserver):
             keep_days=settings.capture_keep_days,
             at=self._clock.now().isoformat(),
             client_body=observed.request.text,
-            answer=copy.text,
+            answer=answer,
         )
         self._recorder.capture(draft)
 

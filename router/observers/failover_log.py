@@ -11,16 +11,16 @@ from harness.domain.reliability.failover import Failover, hash_callers, keep_sen
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.plan import ExclusionReason
 from harness.ports import Clock
-from router.observers.request_observers import ObservedRequest, RequestObserver
+from router.frame.body import ClientRequest
+from router.frame.failure import UpstreamFailed
+from router.recording.event_log import EventLog
+from router.recording.internal_errors import RouterPart
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording
-from router.request.body import ClientRequest
 from router.request.client_directives import caller_keys
+from router.request.request_observers import ObservedRequest, RequestObserver
 from router.request.request_state import RequestProgress, RoutedRequest
 from router.request.routed_response import RoutedResponse
-from router.server.event_log import EventLog
-from router.server.internal_errors import RouterPart
-from router.upstream.failure import UpstreamFailed
 
 OPEN: Final = "circuit_open"
 # Why a target is left out that would have failed had it been asked.
@@ -29,6 +29,13 @@ LEFT_OUT: Final = {
     ExclusionReason.KEY: ExclusionReason.KEY.value,
     ExclusionReason.DATA_CLASS: ExclusionReason.DATA_CLASS.value,
 }
+
+
+# Of a row, what its event says by the same name.
+_TOLD: Final = (
+    *("request", "route", "arm", "endpoint", "stream", "body_bytes", "messages", "tools"),
+    *("target", "provider", "status", "code", "place", "sentence", "attempts", "next_target"),
+)
 
 
 class LeftTarget(NamedTuple):
@@ -113,24 +120,12 @@ class FailoverLog(RequestObserver):
             self._events.put(
                 "failover",
                 at=at.isoformat(),
-                request=observed.request_id,
-                route=route,
-                arm=arm,
                 answered_by=answered.name if answered else None,
                 user=user_,
                 request_ms=round(record.latency_ms if record else 0.0),
-                endpoint=row.endpoint,
-                **sizes,
-                target=row.target,
-                provider=row.provider,
                 failure_class=row.failure,
-                status=row.status,
-                code=row.code,
-                place=row.place,
-                sentence=row.sentence,
-                attempts=row.attempts,
                 ms=round(row.latency_ms),
-                next_target=row.next_target,
+                **{name: getattr(row, name) for name in _TOLD},
             )
 
 

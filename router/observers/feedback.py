@@ -11,20 +11,19 @@ from typing import ClassVar, Final, NamedTuple
 
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.errors import InputError
-from router.observers.feedback_body import (
+from router.frame.body import FieldError
+from router.frame.bounded_map import BoundedMap
+from router.frame.replies import JSON, Reply, error_reply
+from router.recording.feedback_body import (
     FeedbackBody,
     FeedbackOutcome,
     FeedbackVerdict,
     read_feedback,
 )
-from router.observers.request_observers import ObservedRequest, RequestObserver
-from router.recording.bounded_map import BoundedMap
+from router.recording.internal_errors import RouterPart
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording, Ticket
-from router.request.body import FieldError
-from router.server.headers import JSON
-from router.server.internal_errors import RouterPart
-from router.server.replies import Reply, error_reply
+from router.request.request_observers import ObservedRequest, RequestObserver
 
 FEEDBACK_PATH: Final = "/v1/feedback"
 # About 5 MB; of a worker with 100 requests/s, those of the last 3 minutes.

@@ -25,8 +25,11 @@ from harness.domain.canary.judge import (
 from harness.domain.operations.access import OptOut
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import Arm, Canary
+from router.frame.asgi import header
+from router.frame.body import ClientRequest, read_request
+from router.frame.bounded_map import BoundedMap
+from router.frame.failure import UpstreamFailed
 from router.observers.capture import CAPTURE_OPT_OUT
-from router.observers.request_observers import ObservedRequest
 from router.observers.shadow import MAX_BYTES, OFF, SHADOW_OPT_OUT
 from router.observers.side_calls import (
     OVER_CAP,
@@ -37,17 +40,13 @@ from router.observers.side_calls import (
 )
 from router.protocols.transcript import build_transcript
 from router.protocols.usage import TokenUsage
-from router.recording.bounded_map import BoundedMap
+from router.recording.internal_errors import RouterPart
 from router.recording.port import Ticket
 from router.request.attempt import UpstreamAnswer
-from router.request.body import ClientRequest, read_request
+from router.request.request_observers import ObservedRequest
 from router.request.request_state import RoutedRequest
 from router.request.routed_response import AnswerCopy, RoutedResponse
-from router.request.stream_relay import CommittedStream
-from router.server.asgi import header
-from router.server.internal_errors import RouterPart
 from router.snapshot.compiled import CompiledJudge, CompiledRoute
-from router.upstream.failure import UpstreamFailed
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +67,7 @@ class JudgeSample(NamedTuple):
 
     served: CompiledJudge
     canary: Canary
-    copied: AnswerCopy | None  # what the user gets of a stream
+    copied: AnswerCopy
     taken: TakenAmount  # of the monthly cap
 
 
@@ -110,12 +109,11 @@ class CanarySampleJudge(SideCalls):
         if taken is None:
             self._count(OVER_CAP)
             return
-        copy = AnswerCopy(MAX_BYTES) if observed.request.stream else None
+        copy = AnswerCopy(MAX_BYTES)
         self._places -= 1
         self._drawn[observed.request_id] = JudgeSample(served, canary, copy, taken)
         observed.is_judged = True
-        if copy is not None:
-            observed.copies.append(copy)
+        observed.copies.append(copy)
 
     def _is_next(self, served: CompiledJudge, canary: Canary, arm: Arm, unit: str) -> bool:
         """Whether chance has chosen it, and its caller was not chosen here before."""
@@ -169,7 +167,8 @@ class CanarySampleJudge(SideCalls):
             self._recorder.judged(drawn.canary, ticket, JudgeOutcome.GOOD, 0.0)
             self._count("without_answer")
             return
-        work = self._run(drawn, ticket, response.job, _answer(drawn, response))
+        answer = drawn.copied.whole(response.progress.result)
+        work = self._run(drawn, ticket, response.job, answer)
         self._run_aside(work, drawn.canary.rollout)
 
     def _done(self, task: asyncio.Task[None]) -> None:
@@ -247,16 +246,6 @@ def _answered_by_its_arm(exchange: RoutedResponse) -> bool:
         and upstream is not None
         and upstream.id == exchange.job.arm_target
     )
-
-
-def _answer(drawn: JudgeSample, exchange: RoutedResponse) -> str | None:
-    """Its body, or events; None for one that is too large to be read."""
-    result = exchange.progress.result
-    if isinstance(result, CommittedStream):
-        copied = drawn.copied
-        return None if copied is None or copied.too_large else copied.text
-    body = result.body if isinstance(result, UpstreamAnswer) else b""
-    return body.decode("utf-8", "replace") if len(body) <= MAX_BYTES else None
 
 
 def _body(criteria: str, client_request: ClientRequest, answer: str) -> bytes:

@@ -9,16 +9,16 @@ from typing import ClassVar, Final
 from harness.domain.routing.capabilities import Endpoint
 from harness.ports import Clock
 from router.access.admission import Admission, RateReservation
-from router.observers.request_observers import ObservedRequest, RequestObserver
-from router.protocols.endpoint_translation import NATIVE_HINTS, native_need
 from router.protocols.usage import NO_USAGE
+from router.recording.internal_errors import InternalErrors, RouterPart
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording
 from router.recording.traffic_minutes import CompletedRequest
 from router.request.attempt import UpstreamAnswer
+from router.request.request_observers import ObservedRequest, RequestObserver
 from router.request.routed_response import ANSWERS, FAILED, RoutedResponse
 from router.request.stream_relay import CommittedStream
-from router.server.internal_errors import InternalErrors, RouterPart
+from router.upstream.endpoint_translation import NATIVE_HINTS, native_need
 
 
 class TokenSettlement(RequestObserver):
@@ -151,17 +151,10 @@ class RequestAccounting(RequestObserver):
 def _minimal_record(observed: ObservedRequest) -> CompletedRequest:
     """That there was a request, where the rest could not be worked out."""
     return CompletedRequest(
-        route=observed.route.route.name,
-        arm=observed.arm.value,
-        target="",
+        observed.route.route.name,
+        observed.arm.value,
         revision=observed.revision,
         stream=observed.request.stream,
-        failed=False,
-        charged=False,
-        latency_ms=0.0,
-        input_tokens=0,
-        output_tokens=0,
-        cost_usd=0.0,
         key=observed.key_id,
         priced=False,
         outcome=observed.outcome,

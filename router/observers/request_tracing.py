@@ -1,20 +1,32 @@
 """The tracing observer opens a span for each request and closes it when the request is over. A
-tracer that fails is counted and alerted, and changes nothing of the request.
+tracer (`Tracing`; `router.observers.tracing` is the one of OpenTelemetry) that fails is counted
+and alerted, and changes nothing of the request.
 """
 
-from typing import Final
+from typing import Protocol
 
 from harness.domain.reliability.failures import FailureClass
-from router.observers.capture import is_copy_refused
-from router.observers.request_observers import ObservedRequest, RequestObserver
-from router.observers.tracing_port import RequestSpan, Settle, SpanInput, SpanResult, Tracing
-from router.request.client_directives import client_headers
+from router.frame.replies import Header
+from router.recording.internal_errors import InternalErrors, RouterPart
+from router.request.request_observers import ObservedRequest, RequestObserver
+from router.request.request_state import RequestSpan
 from router.request.routed_response import RoutedResponse
-from router.server.headers import Header
-from router.server.internal_errors import InternalErrors, RouterPart
+from router.request.stream_relay import OnEnd
 from router.snapshot.compiled import CompiledTarget
 
-TRACE: Final = {b"traceparent": b"", b"tracestate": b""}
+
+class TracedRequest(RequestSpan, Protocol):
+    """The span of a request, open until its end."""
+
+    def end(self, response: RoutedResponse) -> None: ...
+
+
+class Tracing(Protocol):
+    def begin(self, observed: ObservedRequest) -> TracedRequest: ...
+
+    def close(self) -> None:
+        """Send what is left, within a few seconds."""
+        ...
 
 
 class RequestTracing(RequestObserver):
@@ -27,30 +39,26 @@ class RequestTracing(RequestObserver):
     def __init__(self, tracing: Tracing, errors: InternalErrors) -> None:
         self._tracing = tracing
         self._errors = errors
+        self._open: dict[str, TracedRequest] = {}  # by request id
 
     def before_attempt(self, observed: ObservedRequest) -> None:
-        traced = SpanInput(
-            observed.request,
-            observed.route,
-            observed.arm,
-            observed.revision,
-            observed.request_id,
-            client_headers(observed.scope, TRACE),
-            is_copy_refused(observed),
-        )
-        observed.span = _SafeSpan(self._tracing.begin(traced), traced, self._errors)
+        span = self._open[observed.request_id] = self._tracing.begin(observed)
+        observed.span = _SafeSpan(span, observed, self._errors)
 
     def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
-        if observed.span is not None:
-            observed.span.end(response.served())
+        span = self._open.pop(observed.request_id, None)
+        if span is not None:
+            span.end(response)
 
 
 class _SafeSpan:
     """A span whose faults are counted and alerted, and change nothing of the request."""
 
-    def __init__(self, span: RequestSpan, traced: SpanInput, errors: InternalErrors) -> None:
+    def __init__(
+        self, span: RequestSpan, observed: ObservedRequest, errors: InternalErrors
+    ) -> None:
         self._span = span
-        self._traced = traced
+        self._observed = observed
         self._errors = errors
 
     @property
@@ -61,7 +69,7 @@ class _SafeSpan:
             self._note(error)
             return ()
 
-    def attempt(self, upstream: CompiledTarget, number: int, settle: Settle) -> Settle:
+    def attempt(self, upstream: CompiledTarget, number: int, settle: OnEnd) -> OnEnd:
         try:
             end_attempt = self._span.attempt(upstream, number, _ignore_outcome)
         except Exception as error:
@@ -77,11 +85,8 @@ class _SafeSpan:
 
         return settle_and_end
 
-    def end(self, served: SpanResult) -> None:
-        self._span.end(served)
-
     def _note(self, error: Exception) -> None:
-        self._errors.note(RouterPart.TRACING, error, self._traced.route, self._traced.arm)
+        self._errors.note(RouterPart.TRACING, error, self._observed.route, self._observed.arm)
 
 
 def _ignore_outcome(outcome: FailureClass | None) -> None:

@@ -27,22 +27,22 @@ from harness.domain.shadow.pairs import (
     unit_counts,
 )
 from harness.domain.shadow.shadow import COST_USD, MIRRORED, UNPRICED, within_budget
-from router.observers.request_observers import ObservedRequest
+from router.frame.asgi import header
+from router.frame.body import ClientRequest
+from router.frame.failure import UpstreamFailed
 from router.observers.side_calls import OVER_CAP, SideCalls, SideParts, WorkerSpending
 from router.protocols.transcript import build_transcript
 from router.protocols.usage import NO_USAGE, TokenUsage
+from router.recording.internal_errors import RouterPart
 from router.recording.shadow_totals import shadow_subject
 from router.request.attempt import UpstreamAnswer
-from router.request.body import ClientRequest
 from router.request.needs import detect_needs
+from router.request.request_observers import ObservedRequest
 from router.request.request_state import RoutedRequest
 from router.request.routed_response import AnswerCopy, RoutedResponse
 from router.request.stream_relay import CommittedStream
 from router.request.time_limits import first_token_s
-from router.server.asgi import header
-from router.server.internal_errors import RouterPart
 from router.snapshot.compiled import CompiledRoute, CompiledShadow, CompiledTarget
-from router.upstream.failure import UpstreamFailed
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class MirroredRequest(NamedTuple):
     """A request that is drawn."""
 
     shadow: CompiledShadow
-    copied: AnswerCopy | None  # what the user gets of a stream, None without one
+    copied: AnswerCopy
     sticky_key: str
 
 
@@ -113,9 +113,8 @@ class ShadowMirror(SideCalls):
         if obstacle:
             self._count(shadow.id, obstacle)
             return
-        copy = AnswerCopy(MAX_BYTES) if request.stream else None
-        if copy is not None:
-            observed.copies.append(copy)
+        copy = AnswerCopy(MAX_BYTES)
+        observed.copies.append(copy)
         mirror = MirroredRequest(served, copy, observed.sticky_key)
         self._drawn[observed.request_id] = mirror
 
@@ -159,12 +158,8 @@ class ShadowMirror(SideCalls):
             return None
         if failure is not None or (isinstance(result, CommittedStream) and exchange.failed):
             return _ShadowAnswer(None, first.ms, NO_USAGE)
-        if mirror.copied is not None and not isinstance(result, UpstreamAnswer):
-            text, too_large = mirror.copied.text, mirror.copied.too_large
-        else:
-            body = result.body if isinstance(result, UpstreamAnswer) else b""
-            text, too_large = body.decode("utf-8", "replace"), len(body) > MAX_BYTES
-        if too_large:
+        text = mirror.copied.whole(result)
+        if text is None:
             self._count(mirror.shadow.shadow.id, "too_large")
             return None
         return _ShadowAnswer(text, first.ms, exchange.usage)

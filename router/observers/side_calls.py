@@ -26,14 +26,14 @@ from harness.domain.routing.target import Price
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from harness.store.store import Store
+from router.frame.body import ClientRequest
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
-from router.observers.request_observers import RequestObserver
 from router.protocols.usage import TokenUsage
 from router.recording.ledger import JUDGED_WITHIN_S, MAX_BLOCK_AGE_S
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording
-from router.request.body import ClientRequest
+from router.request.request_observers import RequestObserver
 from router.request.request_state import AttemptSpec
 from router.request.upstream_call import UpstreamCalls
 from router.snapshot.compiled import CompiledTarget

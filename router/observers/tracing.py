@@ -21,9 +21,14 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.settings import TracingSettings
-from router.observers.tracing_port import Settle, SpanInput, SpanResult
-from router.request.body import ClientRequest
-from router.server.headers import Header
+from router.frame.body import ClientRequest
+from router.frame.replies import Header
+from router.observers.capture import is_copy_refused
+from router.request.attempt import UpstreamAnswer
+from router.request.client_directives import client_headers
+from router.request.request_observers import ObservedRequest
+from router.request.routed_response import RoutedResponse
+from router.request.stream_relay import CommittedStream, OnEnd
 from router.snapshot.compiled import CompiledTarget
 
 OPERATIONS: Final[Mapping[Endpoint, str]] = {Endpoint.EMBEDDINGS: "embeddings"}
@@ -38,6 +43,7 @@ PROVIDERS: Final[Mapping[str, str]] = {
 MAX_PARSED_BYTES: Final = 1024 * 1024
 # One try of the exporter, in seconds; a collector that is away must not hold up an exit.
 EXPORT_S: Final = 5
+TRACE: Final = {b"traceparent": b"", b"tracestate": b""}
 CONTEXT: Final = TraceContextTextMapPropagator()
 Attributes = dict[str, Any]
 
@@ -56,11 +62,12 @@ class OpenTelemetry:
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("swapgate.router")
 
-    def begin(self, span_input: SpanInput) -> "OpenSpan":
-        request, route = span_input.request, span_input.route.route.name
+    def begin(self, observed: ObservedRequest) -> "OpenSpan":
+        request, route = observed.request, observed.route.route.name
         operation = OPERATIONS.get(request.endpoint, "chat")
         carrier = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in span_input.trace
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in client_headers(observed.scope, TRACE)
         }
         span = self._tracer.start_span(
             f"{operation} {route}",
@@ -71,13 +78,13 @@ class OpenTelemetry:
                 "gen_ai.request.model": route,
                 "gen_ai.request.stream": request.stream,
                 "swapgate.route": route,
-                "swapgate.arm": span_input.arm.value,
-                "swapgate.revision": span_input.revision,
-                "swapgate.request_id": span_input.request_id,
+                "swapgate.arm": observed.arm.value,
+                "swapgate.revision": observed.revision,
+                "swapgate.request_id": observed.request_id,
                 **_requested(request),
             },
         )
-        content = self._content and not span_input.copy_refused
+        content = self._content and not is_copy_refused(observed)
         if content:
             _set_content(span, "gen_ai.input.messages", request.value("messages"))
         return OpenSpan(self._tracer, span, operation, content=content)
@@ -102,7 +109,7 @@ class OpenSpan:
         CONTEXT.inject(carrier, trace.set_span_in_context(self._current))
         return tuple((name.encode(), value.encode()) for name, value in carrier.items())
 
-    def attempt(self, upstream: CompiledTarget, number: int, settle: Settle) -> Settle:
+    def attempt(self, upstream: CompiledTarget, number: int, settle: OnEnd) -> OnEnd:
         span = self._current = self._tracer.start_span(
             f"{self._operation} {upstream.target.model}",
             trace.set_span_in_context(self._span),
@@ -124,30 +131,31 @@ class OpenSpan:
 
         return ended
 
-    def end(self, served: SpanResult) -> None:
-        span = self._span
-        span.set_attribute("swapgate.outcome", served.outcome)
-        span.set_attribute("swapgate.attempts", served.attempts)
-        if served.upstream is not None:
+    def end(self, response: RoutedResponse) -> None:
+        span, progress = self._span, response.progress
+        span.set_attribute("swapgate.outcome", response.outcome)
+        span.set_attribute("swapgate.attempts", len(progress.attempts))
+        if (upstream := progress.upstream) is not None:
             span.set_attributes(
                 {
-                    "gen_ai.provider.name": _provider(served.upstream),
-                    "gen_ai.response.model": served.upstream.target.model,
-                    "gen_ai.usage.input_tokens": served.usage.input_tokens,
-                    "gen_ai.usage.output_tokens": served.usage.output_tokens,
-                    "swapgate.target": served.upstream.name,
+                    "gen_ai.provider.name": _provider(upstream),
+                    "gen_ai.response.model": upstream.target.model,
+                    "gen_ai.usage.input_tokens": response.usage.input_tokens,
+                    "gen_ai.usage.output_tokens": response.usage.output_tokens,
+                    "swapgate.target": upstream.name,
                 }
             )
-        if served.first_token_s is not None:
-            span.set_attribute("gen_ai.response.time_to_first_chunk", served.first_token_s)
-        self._tell_of_answer(served)
-        if served.error:
-            _failed(span, served.error)
+        if progress.first_token_s is not None:
+            span.set_attribute("gen_ai.response.time_to_first_chunk", progress.first_token_s)
+        self._tell_of_answer(progress.result)
+        if response.error:
+            _failed(span, response.error)
         span.end()
 
-    def _tell_of_answer(self, served: SpanResult) -> None:
-        found = _parsed(served.body)
-        reasons = list(served.finish_reasons) or read_finish_reasons(found)
+    def _tell_of_answer(self, result: object) -> None:
+        found = _parsed(result.body) if isinstance(result, UpstreamAnswer) else {}
+        streamed = result.finish_reasons if isinstance(result, CommittedStream) else ()
+        reasons = list(streamed) or read_finish_reasons(found)
         if reasons:
             self._span.set_attribute("gen_ai.response.finish_reasons", reasons)
         if self._content and found:

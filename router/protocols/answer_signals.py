@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from router.frame.object_lists import iter_objects
 from router.protocols.answer_ends import AnswerEnding, read_ending
 from router.protocols.call_pieces import CallPieces, call_of_piece
 
@@ -105,3 +106,39 @@ class ToolCallSignal(CallPieces):
     def arguments(self) -> Mapping[object, object] | str:
         """Text is to be parsed; none at all is an empty object, as providers have it."""
         return self.text if self.pieces else self.object or {}
+
+
+ANY: Mapping[str, object] = {}
+
+
+def read_schema(wanted: object) -> Mapping[str, object] | None:
+    """The schema of the JSON that a format asks for; empty for any JSON, None for none."""
+    kind = wanted.get("type") if isinstance(wanted, Mapping) else None
+    if kind not in ("json_object", "json_schema") or not isinstance(wanted, Mapping):
+        return None
+    given = wanted.get("json_schema", wanted)  # where a chat has it
+    schema = given.get("schema") if isinstance(given, Mapping) else None
+    return schema if isinstance(schema, Mapping) else ANY
+
+
+def read_signals(signals: AnswerSignals, choice: Mapping[str, object], part: str) -> None:
+    """Adds the signals of a choice: whole as `message`, or a piece of it as `delta`."""
+    index = choice.get("index")
+    message = choice.get(part)
+    if isinstance(message, dict):
+        signals.text(index, message.get("content"))
+        if message.get("refusal"):
+            signals.refused = True
+        if message.get("tool_calls"):
+            _read_calls(signals, index, message["tool_calls"])
+    signals.ended(choice.get("finish_reason"))
+
+
+def _read_calls(signals: AnswerSignals, index: object, calls: object) -> None:
+    for number, call in enumerate(iter_objects(calls)):
+        place = (index, call.get("index", number))
+        function, custom = call.get("function"), call.get("custom")
+        if isinstance(function, Mapping):
+            signals.call(place, function.get("name"), function.get("arguments"), call.get("id"))
+        elif isinstance(custom, Mapping):
+            signals.call(place, custom.get("name"), custom.get("input"), call.get("id"))

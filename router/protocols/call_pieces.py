@@ -7,7 +7,6 @@ by another name or id, are another call. An empty object is a placeholder, which
 send with the name, where arguments follow it without a name.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
@@ -24,13 +23,6 @@ def parse_json(text: str) -> object:
         return from_json(text.encode("utf-8", "replace"), allow_inf_nan=False)
     except (ValueError, RecursionError):
         return NO_JSON
-
-
-def arguments_text(given: object) -> object:
-    """Arguments as text, also where a provider writes them as an object."""
-    if isinstance(given, Mapping):
-        return json.dumps(given, ensure_ascii=False, separators=(",", ":"))
-    return given
 
 
 Call = TypeVar("Call", bound="CallPieces")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
-from router.server.headers import Header
+from router.frame.replies import Header
 
 # Ranks of names: a person's counts before a conversation's. A header with metadata holds names
 # of both.

@@ -12,14 +12,14 @@ from typing import Final
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Target
+from router.frame.body import ClientRequest
+from router.frame.body_patch import model_edit
+from router.frame.failure import UpstreamFailed
+from router.frame.json_spans import ParsedObject, apply_edits
+from router.frame.object_lists import first_object
 from router.protocols.chat.dialect import ChatDialect
 from router.protocols.event_stream import Irregularity
-from router.protocols.object_lists import first_object
 from router.protocols.usage import TokenUsage, read_usage
-from router.request.body import ClientRequest
-from router.request.body_patch import model_edit
-from router.request.json_spans import ParsedObject, apply_edits
-from router.upstream.failure import UpstreamFailed
 
 _NUMBERS: Final = frozenset({int, float})
 

@@ -15,8 +15,18 @@ from typing import Final
 
 from harness.domain.errors import InputError
 from harness.domain.reliability.failures import FailureClass
-from harness.domain.sse import LINE_END, SseParser, event_data
+from harness.domain.sse import LINE_END, EventPayloads, SseParser, event_data
 from router.conversation.call_ids import AnswerIds
+from router.frame.body_patch import to_json
+from router.frame.failure import UpstreamFailed
+from router.frame.json_spans import (
+    ParsedObject,
+    TextEdit,
+    apply_edits,
+    parse_finite_object,
+    parse_object,
+)
+from router.frame.json_walk import JsonSpan
 from router.protocols.answer_ends import (
     AnswerEnding,
     ending_failure,
@@ -27,14 +37,6 @@ from router.protocols.answer_signals import AnswerSignals
 from router.protocols.call_pieces import BROKEN_CALL, CallCollector
 from router.protocols.provider_failures import classify_error
 from router.protocols.usage import TokenUsage
-from router.request.json_spans import (
-    ParsedObject,
-    TextEdit,
-    apply_edits,
-    parse_finite_object,
-    parse_object,
-)
-from router.request.json_walk import JsonSpan
 
 
 class Irregularity(StrEnum):
@@ -272,3 +274,17 @@ def with_data(event: bytes, old: bytes, new: bytes) -> bytes:
     # Data over several lines: the other lines stay, the data come last.
     others = [line for line in LINE_END.split(event) if not line.startswith(b"data:")]
     return b"\n".join([*others, *(b"data: " + line for line in new.split(b"\n"))])
+
+
+class SsePayloads(EventPayloads):
+    """Gives the data of each event. `read` raises UpstreamFailed (malformed) for one that is
+    too large.
+    """
+
+    def _error(self, why: str) -> Exception:
+        return UpstreamFailed(FailureClass.MALFORMED, why)
+
+
+def write_event(kind: str, data: dict[str, object]) -> bytes:
+    """Writes an event whose data repeat its `type`, as both Anthropic's and OpenAI's do."""
+    return f"event: {kind}\ndata: {to_json({'type': kind, **data})}\n\n".encode()

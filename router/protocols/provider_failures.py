@@ -13,9 +13,9 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from harness.domain.reliability.failures import FailureClass
+from router.frame.failure import UpstreamFailed, error_object
 from router.protocols.answer_ends import ending_failure, ending_words
 from router.protocols.call_pieces import BROKEN_CALL, parse_json
-from router.upstream.failure import UpstreamFailed, error_object
 
 _F = FailureClass
 _ANY: Final = range(400, 500)
@@ -45,7 +45,7 @@ class RefusalRow(NamedTuple):
     codes: of the error's `code`, `type` and `status`. words: looked for in its message, which
     may repeat what a client wrote: what opens a circuit is looked for at its beginning, or
     believed of one type of error alone (`only_type`). loses: what a conversation loses of it
-    before one more try (`router.conversation.refusals`).
+    before one more try (`router.upstream.learned_repairs`).
     """
 
     failure: FailureClass

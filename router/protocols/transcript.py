@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from harness.domain.routing.capabilities import Endpoint
 from router.protocols.call_pieces import CallPieces, call_of_piece
-from router.protocols.sse import SsePayloads
+from router.protocols.event_stream import SsePayloads
 
 Json = dict[str, Any]
 _MESSAGE: Final = ("role", "content", "name", "tool_calls", "tool_call_id", "refusal")

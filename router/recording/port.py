@@ -1,12 +1,12 @@
 """The recording port is the interface through which the request path records what requests did
-(`Recording`: statistics, failovers, captures, alerts, feedback, verdicts, mirrored requests),
-and `Exposition`, what `/metrics` answers.
+(`Recording`: statistics, failovers, captures, alerts, feedback, verdicts, mirrored requests,
+metrics).
 """
 
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from mypy_extensions import mypyc_attr
 
@@ -16,10 +16,10 @@ from harness.domain.operations.alerts import Alert
 from harness.domain.reliability.failover import Failover
 from harness.domain.routing.table import Arm, Canary
 from harness.ports import Clock
-from router.access.key_spend import KeySpendTotals
-from router.observers.feedback_body import FeedbackBody, FeedbackOutcome
+from router.recording.feedback_body import FeedbackBody, FeedbackOutcome
 from router.recording.guard_files import LocalAbort
 from router.recording.guardrail_sample import GuardrailSample
+from router.recording.key_spend import KeySpendTotals
 from router.recording.ledger import Ledger
 from router.recording.metrics import RouterMetrics
 from router.recording.open_block import LedgerUnit
@@ -31,42 +31,6 @@ from router.recording.traffic_minutes import CompletedRequest, TrafficMinutes
 # Under an outage every request fails over: the log says which kinds, not each of them.
 FAILOVERS_PER_S: Final = 20
 MAX_ALERTS: Final = 1000
-
-
-class EventQueue:
-    """Holds failovers and alerts that wait for the next batch. counters: where dropped ones are
-    counted.
-    """
-
-    def __init__(self, clock: Clock, counters: Counter[str]) -> None:
-        self._clock = clock
-        self._counters = counters
-        self._lock = threading.Lock()
-        self._failovers: list[Failover] = []
-        self._alerts: list[Alert] = []
-        self._second, self._in_second = 0, 0
-
-    def failed_over(self, rows: Sequence[Failover]) -> None:
-        second = int(self._clock.monotonic())
-        with self._lock:
-            if second != self._second:
-                self._second, self._in_second = second, 0
-            room = max(0, FAILOVERS_PER_S - self._in_second)
-            self._failovers += rows[:room]
-            self._in_second += len(rows[:room])
-            self._counters["failover_rows_dropped"] += len(rows[room:])
-
-    def notify(self, *alerts: Alert) -> None:
-        with self._lock:
-            room = max(0, MAX_ALERTS - len(self._alerts))
-            self._alerts += alerts[:room]
-            self._counters["alerts_dropped"] += len(alerts[room:])
-
-    def take(self) -> tuple[Sequence[Failover], Sequence[Alert]]:
-        with self._lock:
-            taken = self._failovers, self._alerts
-            self._failovers, self._alerts = [], []
-        return taken
 
 
 class CaptureDraft(NamedTuple):
@@ -130,11 +94,17 @@ class Recording:
         self.shadows = ShadowTotals(worker)
         self._clock = clock
         self._minutes = TrafficMinutes(worker)
-        self._notices = EventQueue(clock, self.counters)
+        self._metrics: RouterMetrics | None = None
+        self._waiting = threading.Lock()  # for failovers and alerts, until the next batch
+        self._failovers: list[Failover] = []
+        self._alerts: list[Alert] = []
+        self._second, self._in_second = 0, 0  # failovers that were kept in that second
 
     def _take_sums(self, blocks: Sequence[ObservationBlock] = ()) -> Batch:
         """What is new since the last time."""
-        failovers, alerts = self._notices.take()
+        with self._waiting:
+            failovers, alerts = self._failovers, self._alerts
+            self._failovers, self._alerts = [], []
         return Batch(
             blocks,
             self._minutes.take(),
@@ -168,11 +138,21 @@ class Recording:
         """Enters rows into the failover log; what is too much for one second is dropped, and
         counted.
         """
-        self._notices.failed_over(rows)
+        second = int(self._clock.monotonic())
+        with self._waiting:
+            if second != self._second:
+                self._second, self._in_second = second, 0
+            room = max(0, FAILOVERS_PER_S - self._in_second)
+            self._failovers += rows[:room]
+            self._in_second += len(rows[:room])
+            self.counters["failover_rows_dropped"] += len(rows[room:])
 
     def notify(self, *alerts: Alert) -> None:
         """Sends what a person should know, with the next batch."""
-        self._notices.notify(*alerts)
+        with self._waiting:
+            room = max(0, MAX_ALERTS - len(self._alerts))
+            self._alerts += alerts[:room]
+            self.counters["alerts_dropped"] += len(alerts[room:])
 
     def capture(self, draft: CaptureDraft) -> None:
         """Takes a draft, which is redacted and kept; what there is no room for is dropped, and
@@ -212,6 +192,16 @@ class Recording:
         """What that request showed, for the evidence if it is its caller's first."""
         raise NotImplementedError
 
+    def attach(self, metrics: RouterMetrics) -> None:
+        """Adds the metrics of this process to what `/metrics` answers."""
+        self._metrics = metrics
+
+    async def text(self) -> bytes:
+        """Writes the metrics of all that serve together, in Prometheus's text format. Raises
+        TimeoutError when they cannot be had.
+        """
+        return self._metrics.text() if self._metrics is not None else b""
+
     def start(self) -> None:
         raise NotImplementedError
 
@@ -222,27 +212,3 @@ class Recording:
 
 def ignore_event(event: object) -> None:
     """Does nothing: for where there are no other workers, or no listener yet."""
-
-
-class Exposition(Protocol):
-    """What `/metrics` answers: for one process, or for all that serve together."""
-
-    def attach(self, metrics: RouterMetrics) -> None:
-        """Adds the metrics of this process."""
-        ...
-
-    def text(self) -> Awaitable[bytes]:
-        """Writes the metrics in Prometheus's text format. Raises TimeoutError when they cannot
-        be had.
-        """
-        ...
-
-
-class LocalExposition:
-    """The metrics of a router that is one process."""
-
-    def attach(self, metrics: RouterMetrics) -> None:
-        self._metrics = metrics
-
-    async def text(self) -> bytes:
-        return self._metrics.text()

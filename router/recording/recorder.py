@@ -24,10 +24,10 @@ from harness.domain.routing.table import Arm, Canary
 from harness.ports import Clock
 from harness.store.store import Store
 from harness.store.transaction import Transaction
-from router.access.key_spend import sum_by_day
-from router.observers.capture_writer import CaptureWriter
+from router.recording.capture_writer import CaptureWriter
 from router.recording.guardrail_sample import GuardrailSample
 from router.recording.key_claims import KeyClaims
+from router.recording.key_spend import sum_by_day
 from router.recording.ledger import Ledger
 from router.recording.port import CaptureDraft, Recording, ScoredUnit, Ticket
 from router.recording.shadow_totals import ShadowUnits
@@ -192,8 +192,8 @@ class Recorder(Recording):
             self.spends.merge(spend)
         self.served_names.merge(batch.sightings)
         self.asked_names.merge(batch.asked_names)
-        self._notices.failed_over(batch.failovers)
-        self._notices.notify(*batch.alerts)
+        self.failed_over(batch.failovers)
+        self.notify(*batch.alerts)
 
     def begin_mirror(self, about: str, key: str | int) -> int:
         with self._lock:

@@ -25,18 +25,17 @@ from harness.domain.content_hash import short_hash
 from harness.domain.plain_data import from_plain, to_plain
 from harness.domain.routing.table import Arm, Canary
 from harness.ports import Clock
-from router.observers.feedback_body import FeedbackBody, FeedbackOutcome, FeedbackVerdict
 from router.recording import spool
+from router.recording.feedback_body import FeedbackBody, FeedbackOutcome, FeedbackVerdict
 from router.recording.guard_files import LocalAbort
 from router.recording.guardrail_sample import GuardrailSample
+from router.recording.internal_errors import place_of
 from router.recording.ipc_frames import FrameReader, encode_frame
-from router.recording.metrics import RouterMetrics
 from router.recording.port import CaptureDraft, EnterFeedback, Recording, Ticket, ignore_event
 from router.recording.traffic_minutes import (
     CompletedRequest,
     start_of_minute,
 )
-from router.server.internal_errors import place_of
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +60,7 @@ _SERVED: Final = attrgetter("target", "model")
 
 
 class Reporter(Recording):
-    """Implements Exposition, too. live_rollouts: of the snapshot that serves.
+    """Records for a worker. live_rollouts: of the snapshot that serves.
 
     channel: connected to the parent. on_orphaned: called in the loop when the parent is gone,
     or can be told nothing. on_fault: hears what failed in a report.
@@ -98,7 +97,6 @@ class Reporter(Recording):
         self.spends.before_reading = self._note_spends
         self.on_fault: Callable[[Exception], None] = ignore_event
         self._kept: dict[str, Any] = {}  # of a report that failed
-        self._metrics: RouterMetrics | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._task: asyncio.Task[None] | None = None
         self._news: asyncio.Future[None] | None = None  # while nothing happens
@@ -222,9 +220,6 @@ class Reporter(Recording):
             async with asyncio.timeout(STOP_S):
                 await self._closed.wait()
         self._transport.close()
-
-    def attach(self, metrics: RouterMetrics) -> None:
-        self._metrics = metrics
 
     async def text(self) -> bytes:
         """Asks the parent for the metrics of all workers, in Prometheus's text format."""

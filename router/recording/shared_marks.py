@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from router.recording.bounded_map import BoundedMap
+from router.frame.bounded_map import BoundedMap
 
 FILE: Final = "conversations"
 # Of this process's own.

@@ -33,15 +33,15 @@ class CompletedRequest(NamedTuple):
 
     route: str
     arm: str  # the assigned one
-    target: str  # the id of what answered, or ""
-    revision: int
-    stream: bool
-    failed: bool  # the caller got an error that is not the caller's own
-    charged: bool  # the assigned arm failed, whatever answered
-    latency_ms: float
-    input_tokens: int
-    output_tokens: int
-    cost_usd: float
+    target: str = ""  # the id of what answered
+    revision: int = 0
+    stream: bool = False
+    failed: bool = False  # the caller got an error that is not the caller's own
+    charged: bool = False  # the assigned arm failed, whatever answered
+    latency_ms: float = 0.0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
     key: str = ""  # the id of the caller's
     priced: bool = True  # whether cost_usd is known
     cached_tokens: int = 0

@@ -9,20 +9,20 @@ from functools import lru_cache
 from harness.domain.errors import InputError
 from harness.domain.reliability.failures import FailureClass
 from router.conversation.call_ids import AnswerIds
-from router.protocols.dialect import ProtocolDialect
-from router.protocols.event_stream import Irregularity
-from router.protocols.provider_failures import refusal_failure
-from router.protocols.usage import TokenUsage
-from router.request.body_patch import to_json
-from router.request.json_spans import (
+from router.frame.body_patch import to_json
+from router.frame.failure import UpstreamFailed
+from router.frame.json_spans import (
     ParsedObject,
     TextEdit,
     apply_edits,
     member_edit,
     parse_object,
 )
-from router.server.headers import Header, passed_on
-from router.upstream.failure import UpstreamFailed
+from router.frame.replies import Header, passed_on
+from router.protocols.chat.dialect import ChatDialect
+from router.protocols.event_stream import Irregularity
+from router.protocols.provider_failures import refusal_failure
+from router.protocols.usage import TokenUsage
 from router.upstream.reply_reading import read_error_body
 from router.upstream.transport import UpstreamReply
 
@@ -65,7 +65,7 @@ def check_content_type(headers: Sequence[Header], content_type: bytes) -> None:
 async def read_answer(
     reply: UpstreamReply,
     json_name: str | None,
-    dialect: ProtocolDialect,
+    dialect: ChatDialect,
     request_body: str,
     *,
     silence: bool,
@@ -92,7 +92,7 @@ def parse_answer(
     headers: Sequence[Header],
     body: bytes,
     json_name: str | None,
-    dialect: ProtocolDialect,
+    dialect: ChatDialect,
     request_body: str,
     *,
     silence: bool = False,

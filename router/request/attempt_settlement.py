@@ -8,11 +8,11 @@ from typing import Final
 
 from harness.domain.reliability.failures import FAILURE_RULES, FailureClass
 from harness.domain.reliability.retry import retry_after_s
+from router.frame.failure import UpstreamFailed
 from router.health.provider_keys import SEVERAL, ProviderKeys
 from router.health.target_health import TargetHealth
 from router.recording.metrics import RouterMetrics
 from router.request.request_state import AttemptSpec
-from router.upstream.failure import UpstreamFailed
 
 # What a health check may meet with because it asked for the wrong thing, such as a chat with a
 # model for embeddings. It counts only where that endpoint is known to be there.

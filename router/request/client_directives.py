@@ -14,14 +14,13 @@ from typing import Final
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.settings import RouterSettings
+from router.frame.asgi import HEAD_FACTS, Scope, header
+from router.frame.body import ClientRequest
+from router.frame.bounded_map import BoundedMap
+from router.frame.object_lists import iter_objects
+from router.frame.replies import LISTS, Header, Reply, error_reply
 from router.protocols.caller_names import OPENING, body_callers, header_caller
 from router.protocols.endpoints import DIALECTS
-from router.protocols.object_lists import iter_objects
-from router.recording.bounded_map import BoundedMap
-from router.request.body import ClientRequest
-from router.server.asgi import HEAD_FACTS, Scope, header
-from router.server.headers import LISTS, Header
-from router.server.replies import Reply, error_reply
 
 # Of the request's text: below, the digest costs little more than finding it.
 LONG_CHARS: Final = 16 * 1024

@@ -11,15 +11,14 @@ answer that is late, large or encoded). The attempt loop goes on from there. Wit
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
+from router.access.front_door import FrontDoor
+from router.frame.asgi import BODY, App, Message, Receive, Scope, Send, send_reply
+from router.frame.replies import Header, Reply
+from router.recording.internal_errors import InternalErrors
 from router.request.direct_stream import DirectStream, StreamCycle
 from router.request.dispatch import FirstAttempt
 from router.request.model_endpoint import ModelEndpoint
 from router.request.upstream_call import BegunStream
-from router.server.asgi import BODY, App, Message, Receive, Scope, Send, send_reply
-from router.server.front_door import FrontDoor
-from router.server.headers import Header
-from router.server.internal_errors import InternalErrors
-from router.server.replies import Reply
 from router.upstream.transport import UNUSUAL, WAITING, WHOLE, BegunCall
 
 

@@ -8,12 +8,12 @@ slowly, a fault of ours: a task goes on from there, with what is left of the str
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from router.frame.failure import UpstreamFailed
+from router.frame.replies import Header
+from router.frame.timers import Timers
+from router.recording.internal_errors import FaultCount, InternalErrors
 from router.request.routed_response import RoutedResponse
 from router.request.stream_relay import LAST_BYTES_S, CommittedStream
-from router.server.headers import Header
-from router.server.internal_errors import FaultCount, InternalErrors
-from router.server.timers import Timers
-from router.upstream.failure import UpstreamFailed
 from router.upstream.transport import BegunCall
 
 

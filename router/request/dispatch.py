@@ -20,8 +20,11 @@ from harness.domain.routing.plan import FailedAttempt, next_target
 from harness.domain.routing.table import StreamCommit
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
+from router.frame.failure import UpstreamFailed
+from router.frame.timers import Timer
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
+from router.recording.internal_errors import InternalErrors, RouterPart
 from router.request.attempt_settlement import AttemptSettlement
 from router.request.request_state import (
     AttemptSpec,
@@ -32,10 +35,7 @@ from router.request.request_state import (
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.request.time_limits import TimeLimits
 from router.request.upstream_call import BegunStream, UpstreamCalls
-from router.server.internal_errors import InternalErrors, RouterPart
-from router.server.timers import Timer
 from router.snapshot.compiled import CompiledTarget
-from router.upstream.failure import UpstreamFailed
 from router.upstream.transport import BegunCall
 
 # Up to Python 3.11, to find a member in its class takes ten times as long.

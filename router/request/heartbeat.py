@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from router.server.asgi import Message, Send
-from router.server.headers import EVENTS, Header
+from router.frame.asgi import Message, Send
+from router.frame.replies import EVENTS, Header
 
 # Without an empty line, at which some readers dispatch what they have, be it nothing.
 COMMENT: Final = b": keep-alive\n"

@@ -4,6 +4,7 @@ calls the observers before and after. A fault in planning falls back to the incu
 """
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 from harness.domain.errors import InputError
@@ -12,30 +13,27 @@ from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.overrides import RequestKind, choose_kind
 from harness.domain.routing.plan import RoutePlan
-from harness.domain.routing.table import FIRST_ROUTE_STEP, Arm, Canary, KeyGrant
+from harness.domain.routing.table import FIRST_ROUTE_STEP, Arm, Canary, KeyGrant, Route
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router.access.admission import Admission, RateReservation
-from router.access.callers import CALLER, open_literal
+from router.access.front_door import CALLER, open_literal
 from router.access.keys import is_route_allowed
-from router.observers.request_observers import ObservedRequest, RequestObservers
-from router.observers.short_deadlines import ShortDeadlines
-from router.protocols.endpoint_fit import CONTENT, TELLING, misfit_reply
-from router.protocols.endpoints import DIALECTS, ENDPOINTS
+from router.frame.asgi import ON_LEAVING, ClientDisconnected, Receive, Scope, Send
+from router.frame.body import ClientRequest, FieldError, read_request
+from router.frame.replies import JSON, Header, Reply, error_reply, header_text
+from router.protocols.endpoints import CONTENT, DIALECTS, ENDPOINTS, misfit_reply
 from router.recording.caller_shares import CallerShares
+from router.recording.internal_errors import InternalErrors, RouterPart
 from router.request import client_directives
-from router.request.body import ClientRequest, FieldError, read_request
 from router.request.client_directives import Directives, detect_kinds, read_directives
-from router.request.degradation import is_serializing_tools
 from router.request.dispatch import Dispatcher, FirstAttempt
+from router.request.needs import is_serializing_tools
 from router.request.planner import Planner
+from router.request.request_observers import ObservedRequest, RequestObservers
 from router.request.request_state import RequestProgress, RoutedRequest
 from router.request.routed_response import RoutedResponse
 from router.request.token_count import COUNT_PATHS, COUNT_TIMEOUT_S, estimate_tokens
-from router.server.asgi import ON_LEAVING, ClientDisconnected, Receive, Scope, Send
-from router.server.headers import JSON, Header, header_text
-from router.server.internal_errors import InternalErrors, RouterPart
-from router.server.replies import Reply, error_reply
 from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
 from router.snapshot.route_names import RouteNames
 
@@ -56,7 +54,7 @@ class ModelEndpoint:
         planner: Planner,
         dispatcher: Dispatcher,
         admission: Admission,
-        deadlines: ShortDeadlines,
+        is_too_short: Callable[[Route, float], bool],
         observers: RequestObservers,
         counters: Counter[str],
         settings: RouterSettings,
@@ -71,7 +69,7 @@ class ModelEndpoint:
         self._planner = planner
         self.dispatcher = dispatcher
         self._admission = admission
-        self._deadlines = deadlines
+        self._is_shorter = is_too_short
         self._observers = observers
         self._counters = counters
         self._settings = settings
@@ -314,7 +312,7 @@ class ModelEndpoint:
             return route.plans[request.endpoint][Arm.INCUMBENT]
 
     def _is_too_short(self, route: CompiledRoute, own_limit_s: float) -> bool:
-        too_short = self._deadlines.is_too_short(route.route, own_limit_s)
+        too_short = self._is_shorter(route.route, own_limit_s)
         if too_short:
             self._counters["unscored_in_haste"] += 1
         return too_short
@@ -365,7 +363,7 @@ class ModelEndpoint:
             param = error.param if isinstance(error, FieldError) else None
             return error_reply(400, f"the request body: {error}", "invalid_json", param=param)
         found, misfit = request.members.found, None
-        if CONTENT[request.endpoint] not in found or not TELLING.isdisjoint(found):
+        if CONTENT[request.endpoint] not in found or "tools" in found or "thread" in found:
             try:
                 misfit = misfit_reply(request)
             except Exception as error:

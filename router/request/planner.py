@@ -21,12 +21,12 @@ from harness.domain.routing.plan import PlanContext, RoutePlan, plan_request
 from harness.domain.routing.table import Arm, Canary, choose_arm, hash_bucket
 from harness.ports import Clock
 from router.conversation.makers import is_made_by
+from router.frame.body import ClientRequest
 from router.health.target_health import TargetHealth
-from router.protocols.endpoint_translation import UNTRANSLATABLE_FIELDS
 from router.recording.shared_marks import SharedMarks
-from router.request.body import ClientRequest
 from router.request.needs import detect_needs
 from router.snapshot.compiled import CompiledRoute
+from router.upstream.endpoint_translation import UNTRANSLATABLE_FIELDS
 
 _RESPONSES: Final = Endpoint.RESPONSES
 

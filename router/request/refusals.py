@@ -9,13 +9,12 @@ from typing import Final
 from harness.domain.errors import InputError
 from harness.domain.reliability.failures import CLIENT_FAILURES, PASSED_ON, FailureClass
 from harness.domain.routing.plan import Excluded, ExclusionReason
+from router.frame.failure import UpstreamFailed, error_object
+from router.frame.json_spans import ParsedObject, parse_object
+from router.frame.replies import DO_NOT_RETRY, JSON, RETRY, Reply, error_body, error_reply
 from router.protocols.endpoints import ENDPOINTS
-from router.request.json_spans import ParsedObject, parse_object
 from router.request.request_state import RequestProgress, RoutedRequest
-from router.server.headers import DO_NOT_RETRY, JSON, RETRY
-from router.server.replies import Reply, error_body, error_reply
 from router.snapshot.compiled import CompiledRoute
-from router.upstream.failure import UpstreamFailed, error_object
 
 # The longest Retry-After that the official clients keep to.
 CLIENTS_HEED_S: Final = 60.0

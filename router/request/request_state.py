@@ -4,7 +4,7 @@ that ended, its progress and result, and how its assigned arm failed, if it did 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from harness.domain.providers.credentials import ProviderKey
 from harness.domain.reliability.breaker import Ticket
@@ -12,18 +12,30 @@ from harness.domain.reliability.failures import ArmFailure, FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.plan import ExclusionReason, RoutePlan
 from harness.domain.routing.table import Arm
-from router.observers.guardrail_probe import GuardrailProbe
-from router.observers.tracing_port import RequestSpan
+from router.frame.body import ClientRequest
+from router.frame.failure import UpstreamFailed
+from router.frame.replies import Header
 from router.request.attempt import UpstreamAnswer
-from router.request.body import ClientRequest
-from router.request.stream_relay import CommittedStream
-from router.server.headers import Header
+from router.request.guardrail_probe import GuardrailProbe
+from router.request.stream_relay import CommittedStream, OnEnd
 from router.snapshot.compiled import CompiledRoute, CompiledTarget
 from router.snapshot.route_plans import is_arm_charged
-from router.upstream.failure import UpstreamFailed
 
 # Of a target that is left out: what would have failed had it been asked.
 FAILING: Final = (ExclusionReason.OPEN, ExclusionReason.KEY, ExclusionReason.DATA_CLASS)
+
+
+class RequestSpan(Protocol):
+    """Records one request's attempts in a trace. passed_up: headers for the attempt that is
+    under way.
+    """
+
+    @property
+    def passed_up(self) -> tuple[Header, ...]: ...
+
+    def attempt(self, upstream: CompiledTarget, number: int, settle: OnEnd) -> OnEnd:
+        """An attempt begins; calling what is returned ends it, and calls `settle`."""
+        ...
 
 
 @dataclass(slots=True)

@@ -11,25 +11,23 @@ from typing import Final
 
 from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
 from harness.domain.routing.table import Arm
-from router.observers.tracing_port import SpanResult
+from router.frame.asgi import DisconnectWatch, OnLeaving, Receive, Send, send_reply
+from router.frame.body import ClientRequest
+from router.frame.failure import UpstreamFailed
+from router.frame.replies import EVENTS, JSON, Header, Reply, error_reply
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.endpoints import DIALECTS
 from router.protocols.usage import NO_USAGE, TokenUsage
+from router.recording.internal_errors import InternalErrors, RouterPart
 from router.request.attempt import UpstreamAnswer
-from router.request.body import ClientRequest
-from router.request.degradation import degradation_header
 from router.request.dispatch import Dispatcher, FirstAttempt
 from router.request.heartbeat import Heartbeat
+from router.request.needs import degradation_header
 from router.request.refusals import no_answer_reply, refusal_reply
 from router.request.request_state import RequestProgress, RoutedRequest
 from router.request.stream_relay import CommittedStream
-from router.server.asgi import DisconnectWatch, OnLeaving, Receive, Send, send_reply
-from router.server.headers import EVENTS, JSON, Header
-from router.server.internal_errors import InternalErrors, RouterPart
-from router.server.replies import Reply, error_reply
 from router.snapshot.compiled import CompiledTarget
 from router.snapshot.route_plans import incumbent_plan
-from router.upstream.failure import UpstreamFailed
 
 ATTEMPTS: Final = b"x-swapgate-attempts"
 ONE_ATTEMPT: Final[Header] = (ATTEMPTS, b"1")
@@ -55,6 +53,14 @@ class AnswerCopy:
     @property
     def text(self) -> str:
         return b"".join(self._pieces).decode("utf-8", "replace")
+
+    def whole(self, result: object) -> str | None:
+        """Returns the answer that a client got, of which a stream was copied; None for one that
+        is too large. result: of the request.
+        """
+        if isinstance(result, UpstreamAnswer):
+            self.add(result.body)
+        return None if self.too_large else self.text
 
 
 FAILED: Final = "failed"  # of outcomes
@@ -295,24 +301,9 @@ class RoutedResponse:
             return FAILED
         return "ok" if isinstance(self.progress.result, ANSWERS) else "client_error"
 
-    def served(self) -> SpanResult:
-        """Gathers the outcome of the request for tracing."""
-        result, progress = self.progress.result, self.progress
-        return SpanResult(
-            upstream=progress.upstream,
-            outcome=self.outcome,
-            error=self._error(),
-            attempts=len(progress.attempts),
-            usage=self.usage,
-            first_token_s=progress.first_token_s,
-            body=result.body if isinstance(result, UpstreamAnswer) else b"",
-            finish_reasons=(
-                result.finish_reasons if isinstance(result, CommittedStream) else ()
-            ),
-        )
-
-    def _error(self) -> str:
-        """A class of failure; empty for an answer."""
+    @property
+    def error(self) -> str:
+        """Names the class of its failure; empty for an answer."""
         result = self.progress.result
         match result:
             case _ if self.caller_gone:

@@ -16,13 +16,13 @@ from contextlib import aclosing
 from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
+from router.frame.failure import UpstreamFailed
+from router.frame.replies import Header, passed_on
+from router.frame.timers import TimeLimit, Timers
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.event_stream import StreamFilter
 from router.protocols.usage import TokenUsage
-from router.server.headers import Header, passed_on
-from router.server.internal_errors import RouterPart
-from router.server.timers import TimeLimit, Timers
-from router.upstream.failure import UpstreamFailed
+from router.recording.internal_errors import RouterPart
 from router.upstream.reply_reading import LAST_EVENTS_S
 from router.upstream.transport import UpstreamReply
 

@@ -18,9 +18,8 @@ from harness.domain.reliability.latency import (
 )
 from harness.domain.routing.capabilities import Endpoint, OptionalFeature
 from harness.domain.settings import RouterSettings
-from router.recording.bounded_map import BoundedMap
-from router.request.degradation import given_fields
-from router.request.needs import output_limit
+from router.frame.bounded_map import BoundedMap
+from router.request.needs import given_fields, output_limit
 from router.request.request_state import AttemptSpec, RoutedRequest
 from router.snapshot.compiled import CompiledRoute, CompiledTarget
 

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from harness.domain.routing.capabilities import Endpoint
-from router.request.body import ClientRequest
-from router.server.headers import JSON
-from router.server.replies import Reply
+from router.frame.body import ClientRequest
+from router.frame.replies import JSON, Reply
 
 COUNT_PATHS: Final[Mapping[str, Endpoint]] = {
     "/v1/messages/count_tokens": Endpoint.MESSAGES,

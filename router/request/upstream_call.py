@@ -14,6 +14,9 @@ from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import OnBadEvent, OnEmptyAnswer
 from harness.domain.settings import AnsweredModel, RouterSettings
+from router.frame.body import ClientRequest
+from router.frame.failure import UpstreamFailed
+from router.frame.timers import Timers
 from router.protocols.chat.dialect import CHAT
 from router.protocols.embeddings import EMBEDDINGS
 from router.protocols.endpoints import DIALECTS
@@ -25,14 +28,11 @@ from router.request.attempt import (
     read_answer,
     read_refusal,
 )
-from router.request.body import ClientRequest
-from router.request.degradation import dropped_fields, without_fields
+from router.request.needs import dropped_fields, without_fields
 from router.request.request_state import AttemptSpec, RoutedRequest
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.request.token_count import PROVIDER_PATHS, count_body
-from router.server.timers import Timers
 from router.snapshot.compiled import CompiledTarget
-from router.upstream.failure import UpstreamFailed
 from router.upstream.transport import (
     BegunCall,
     TransportFactory,

@@ -26,18 +26,17 @@ from harness.domain.reliability.failures import FailureClass
 from harness.domain.settings import AgentSettings, RouterSettings
 from harness.domain.sse import SseParser
 from harness.ports import Clock
-from router.server.asgi import (
+from router.frame.asgi import (
     ON_LEAVING,
     DisconnectWatch,
     Receive,
     Scope,
     Send,
 )
-from router.server.headers import Header, end_to_end
-from router.server.replies import Reply, error_event, error_reply
-from router.server.request_body import CLOSE, read_request_body
-from router.server.timers import Timers
-from router.upstream.failure import UpstreamFailed
+from router.frame.failure import UpstreamFailed
+from router.frame.replies import CLOSE, Header, Reply, end_to_end, error_event, error_reply
+from router.frame.timers import Timers
+from router.server.request_body import read_request_body
 from router.upstream.origin_pool import OriginAddress, OriginPool
 from router.upstream.pool_connection import PoolConnection
 

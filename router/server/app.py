@@ -16,50 +16,10 @@ from harness.domain.settings import AgentSettings, RouterSettings
 from harness.ports import Clock, RateBook
 from harness.store.store import Store
 from router.access.admission import Admission, AsideKind
-from router.access.callers import Callers
-from router.access.key_spend import BudgetRefresh
+from router.access.front_door import SOON, Callers, FrontDoor, is_anthropics
 from router.access.keys import list_models
 from router.access.rate_limits import LocalRates
-from router.conversation.learned_repairs import LearnedFields
-from router.health.checks import HealthChecks
-from router.health.early_recovery import EarlyRecovery
-from router.health.provider_keys import ProviderKeys
-from router.health.target_health import TargetHealth
-from router.health.worker_alerts import WorkerAlerts
-from router.observers.canary_guard import CanaryGuards
-from router.observers.capture import CaptureSampler
-from router.observers.failover_log import FailoverLog
-from router.observers.feedback import FEEDBACK_PATH, FeedbackIntake
-from router.observers.feedback_body import MAX_BODY_BYTES
-from router.observers.guardrail_sampling import GuardrailSampling, RolloutAdmission
-from router.observers.judge import CanarySampleJudge
-from router.observers.request_accounting import (
-    RequestAccounting,
-    RequestMetrics,
-    TokenSettlement,
-)
-from router.observers.request_observers import RequestObserver, RequestObservers
-from router.observers.request_tracing import RequestTracing
-from router.observers.shadow import ShadowMirror
-from router.observers.short_deadlines import ShortDeadlines
-from router.observers.side_calls import JudgeBudget, SideParts, WorkerSpending
-from router.observers.tracing_port import Tracing
-from router.protocols.endpoints import ENDPOINTS
-from router.recording.guard_files import GuardFiles
-from router.recording.metrics import CONTENT_TYPE, MetricReading, RouterMetrics
-from router.recording.port import Exposition, LocalExposition, Recording
-from router.recording.shadow_totals import ShadowTotalsRefresh
-from router.recording.shared_marks import SharedMarks
-from router.recording.state_metrics import StateMetrics
-from router.request.attempt_settlement import AttemptSettlement
-from router.request.direct_request import DirectCycle, DirectRequest
-from router.request.dispatch import Dispatcher
-from router.request.model_endpoint import ModelEndpoint
-from router.request.planner import Planner
-from router.request.token_count import COUNT_PATHS
-from router.request.upstream_call import UpstreamCalls
-from router.server.agents_pass_through import AGENTS_PATH, BELOW_AGENTS, AgentsPassThrough
-from router.server.asgi import (
+from router.frame.asgi import (
     BODY,
     HEAD_FACTS,
     ClientDisconnected,
@@ -69,28 +29,67 @@ from router.server.asgi import (
     Send,
     send_reply,
 )
+from router.frame.replies import JSON, Header, Reply, error_reply
+from router.frame.timers import Timers
+from router.health.early_recovery import EarlyRecovery
+from router.health.provider_keys import ProviderKeys
+from router.health.target_health import TargetHealth
+from router.health.worker_alerts import WorkerAlerts
+from router.observers.canary_guard import CanaryGuards
+from router.observers.capture import CaptureSampler
+from router.observers.failover_log import FailoverLog
+from router.observers.feedback import FEEDBACK_PATH, FeedbackIntake
+from router.observers.guardrail_sampling import (
+    GuardrailSampling,
+    RolloutAdmission,
+    ShortDeadlines,
+)
+from router.observers.health_checks import HealthChecks
+from router.observers.judge import CanarySampleJudge
+from router.observers.request_accounting import (
+    RequestAccounting,
+    RequestMetrics,
+    TokenSettlement,
+)
+from router.observers.request_tracing import RequestTracing, Tracing
+from router.observers.shadow import ShadowMirror
+from router.observers.side_calls import JudgeBudget, SideParts, WorkerSpending
+from router.protocols.endpoints import COMPLETIONS, ENDPOINTS
+from router.recording.event_log import EventLog
+from router.recording.feedback_body import MAX_BODY_BYTES
+from router.recording.guard_files import GuardFiles
+from router.recording.internal_errors import InternalErrors, RouterPart
+from router.recording.key_spend import BudgetRefresh
+from router.recording.metrics import CONTENT_TYPE, MetricReading, RouterMetrics
+from router.recording.port import Recording
+from router.recording.shadow_totals import ShadowTotalsRefresh
+from router.recording.shared_marks import SharedMarks
+from router.request.attempt_settlement import AttemptSettlement
+from router.request.direct_request import DirectCycle, DirectRequest
+from router.request.dispatch import Dispatcher
+from router.request.model_endpoint import ModelEndpoint
+from router.request.planner import Planner
+from router.request.request_observers import RequestObserver, RequestObservers
+from router.request.token_count import COUNT_PATHS
+from router.request.upstream_call import UpstreamCalls
+from router.server.agents_pass_through import AGENTS_PATH, BELOW_AGENTS, AgentsPassThrough
 from router.server.background import Background
-from router.server.completions import COMPLETIONS, as_chat
-from router.server.cors import CrossOrigins
-from router.server.event_log import EventLog
-from router.server.front_door import SOON, FrontDoor
-from router.server.headers import JSON, Header
-from router.server.internal_errors import InternalErrors, RouterPart
+from router.server.completions import as_chat
 from router.server.paths import (
     AGENTS_METHODS,
     ASKED,
     METRICS,
-    is_anthropics,
+    CrossOrigins,
     method_of,
     not_allowed,
     nothing_at,
 )
-from router.server.replies import Reply, error_reply
 from router.server.request_body import body_codings, is_json, read_request_body
-from router.server.timers import Timers
+from router.server.state_metrics import StateMetrics
 from router.snapshot.compiled import CompiledSnapshot
 from router.snapshot.holder import SnapshotHolder
 from router.snapshot.route_names import RouteNames
+from router.upstream.learned_repairs import LearnedFields
 from router.upstream.transport import TransportFactory
 
 log = logging.getLogger(__name__)
@@ -101,13 +100,12 @@ _ASKS_A_MODEL: Final = "asks_a_model"  # in the head's facts: whether it does, w
 class Router:
     """The ASGI application; its lifespan starts and stops holder and recorder.
 
-    holder: booted. on_stop: closes what the factory hands out. exposition: answers for all
-    workers; by default for this process alone. rates: shared by all workers; by default this
-    process's own. tracing: None for none. guard_files: of the workers' own guards of canaries;
-    by default they forget with the process. direct: whole requests may go without a task
-    (`router.request.direct_request`); False has each go by the general path. learned: which
-    fields targets do not take. begun: conversations that began within a canary's handover,
-    shared as `rates` are.
+    holder: booted. on_stop: closes what the factory hands out. rates: shared by all workers; by
+    default this process's own. tracing: None for none. guard_files: of the workers' own guards
+    of canaries; by default they forget with the process. direct: whole requests may go without
+    a task (`router.request.direct_request`); False has each go by the general path. learned:
+    which fields targets do not take. begun: conversations that began within a canary's
+    handover, shared as `rates` are.
     """
 
     def __init__(  # noqa: PLR0913 - the parts, one by one
@@ -120,7 +118,6 @@ class Router:
         clock: Clock,
         *,
         on_stop: Callable[[], Awaitable[None]] | None = None,
-        exposition: Exposition | None = None,
         rates: RateBook | None = None,
         tracing: Tracing | None = None,
         guard_files: GuardFiles | None = None,
@@ -147,8 +144,7 @@ class Router:
         self._health.on_pause = self._alarms.paused
         self._metrics, self._cors = RouterMetrics(self._reading), CrossOrigins(settings.cors)
         self._names = RouteNames(settings.aliases, self._note_unrouted)
-        self._exposition = exposition or LocalExposition()
-        self._exposition.attach(self._metrics)
+        recorder.attach(self._metrics)
         self._errors = InternalErrors(
             self._metrics, recorder.counters, self._alarms.internal_error
         )
@@ -247,7 +243,7 @@ class Router:
             planner,
             dispatcher,
             self._admission,
-            deadlines,
+            deadlines.is_too_short,
             RequestObservers(always, of_evidence, self._errors),
             recorder.counters,
             settings,
@@ -474,7 +470,7 @@ class Router:
     async def metrics(self) -> Reply:
         """Answers with the metrics in Prometheus's text format."""
         try:
-            text = await self._exposition.text()
+            text = await self._recorder.text()
         except TimeoutError:
             message = "the router's parent process does not answer; try again in a second"
             return error_reply(503, message, "metrics_unavailable", headers=(SOON,))

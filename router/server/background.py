@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from router.server.internal_errors import InternalErrors, RouterPart
+from router.recording.internal_errors import InternalErrors, RouterPart
 
 # After a fault of what watches.
 BEGIN_AGAIN_S: Final = 1.0

@@ -8,14 +8,12 @@ from typing import Final
 
 from harness.domain.errors import InputError
 from harness.domain.routing.capabilities import Endpoint
+from router.frame.asgi import Message, Scope, Send
+from router.frame.body import FieldError
+from router.frame.json_spans import parse_object
+from router.frame.replies import JSON, Reply, error_reply
 from router.protocols.endpoints import DIALECTS
-from router.request.body import FieldError
-from router.request.json_spans import parse_object
-from router.server.asgi import Message, Scope, Send
-from router.server.headers import JSON
-from router.server.replies import Reply, error_reply
 
-COMPLETIONS: Final = "/v1/completions"
 _DATA: Final = b"data:"
 # What no chat can do, each with the JSON that asks for nothing.
 _NOT_IN_CHATS: Final[Mapping[str, tuple[str, ...]]] = {

@@ -20,9 +20,9 @@ from mypy_extensions import mypyc_attr
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from router.server.asgi import HEAD_FACTS, REQUEST_ARRIVES_S, App
+from router.frame.asgi import HEAD_FACTS, REQUEST_ARRIVES_S, App
+from router.frame.replies import error_body
 from router.server.known_head import KnownHead
-from router.server.replies import error_body
 from router.server.request_cycle import RequestCycle, status_line
 from router.server.slow_reader import SlowReader
 from router.server.start_queue import StartQueue

@@ -5,7 +5,7 @@ parsed again, and what its head says need not be worked out again.
 
 from typing import Any, Final, NamedTuple, Self
 
-from router.server.asgi import Scope
+from router.frame.asgi import Scope
 
 # A connection keeps its own, whose size is the client's choice.
 MAX_KNOWN_BYTES: Final = 4096

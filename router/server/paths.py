@@ -2,17 +2,16 @@
 other: that the base URL is wrong, or who serves such a thing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Final
 
+from harness.domain.settings import CorsSettings
 from router.access.keys import MODELS
+from router.frame.asgi import Message, Scope, Send, header
+from router.frame.replies import Header, Reply, error_reply
 from router.observers.feedback import FEEDBACK_PATH
-from router.protocols.endpoints import ENDPOINTS
-from router.protocols.messages.dialect import VERSION
+from router.protocols.endpoints import COMPLETIONS, ENDPOINTS
 from router.request.token_count import COUNT_PATHS
-from router.server.asgi import Scope, header
-from router.server.completions import COMPLETIONS
-from router.server.replies import Reply, error_reply
 
 METRICS: Final = "/metrics"
 # What asks a model, or about one request to it.
@@ -22,7 +21,6 @@ METHODS: Final[Mapping[str, str]] = {
     **dict.fromkeys((MODELS, METRICS), "GET"),
 }
 AGENTS_METHODS: Final = "GET, POST, PUT, PATCH, DELETE"
-_MESSAGES: Final = "/v1/messages"
 _VERSION: Final = "/v1"
 # By how a path begins, the longest first: why it is not served here.
 _ELSEWHERE: Final[tuple[tuple[str, str], ...]] = (
@@ -71,14 +69,6 @@ def not_allowed(method: str) -> Reply:
     return error_reply(405, f"only {method} works here", "method_not_allowed", headers=(allow,))
 
 
-def is_anthropics(scope: Scope) -> bool:
-    """Whether it is Anthropic's client that asks."""
-    path = scope["path"]
-    return path in (_MESSAGES, f"{_MESSAGES}/count_tokens") or (
-        path not in ENDPOINTS and header(scope, VERSION) is not None
-    )
-
-
 def _advice(path: str) -> str:
     plain = "/" + "/".join(step for step in path.split("/") if step)
     for beginning, advice in _ELSEWHERE:
@@ -92,3 +82,56 @@ def _advice(path: str) -> str:
         if plain.endswith(known.removeprefix(_VERSION)) and known != METRICS:
             return f": this is at {known}, below the router's own address"
     return ""
+
+
+ANY: Final = "*"
+SETTING: Final = "router.cors.origins"
+LASTS: Final[Header] = (b"access-control-max-age", b"600")
+VARY: Final[Header] = (b"vary", b"origin")
+EXPOSED: Final[Header] = (b"access-control-expose-headers", b"*")
+
+
+class CrossOrigins:
+    """Answers preflights, and adds to an answer's head what lets a page read it."""
+
+    def __init__(self, settings: CorsSettings) -> None:
+        self._origins = frozenset(settings.origins)
+
+    def concern(self, scope: Scope) -> bool:
+        """Whether a request comes from a page whose origin is listed."""
+        return self._allowed(scope) is not None
+
+    def _allowed(self, scope: Scope) -> bytes | None:
+        origin = header(scope, b"origin") if self._origins else None
+        if origin is None:
+            return None
+        is_listed = ANY in self._origins or origin.decode("latin-1") in self._origins
+        return origin if is_listed else None
+
+    def answer_preflight(self, scope: Scope, methods: str) -> Reply:
+        """Answers OPTIONS, which browsers ask without a key. methods: of the path."""
+        wanted = header(scope, b"access-control-request-headers")
+        origin = header(scope, b"origin")
+        if self._allowed(scope) is not None:
+            allowed = [(b"access-control-allow-methods", methods.encode()), LASTS]
+            if wanted is not None:
+                allowed.append((b"access-control-allow-headers", wanted))
+            return Reply(204, tuple(allowed), b"")
+        about = f" from {origin.decode('latin-1')[:200]!r}" if origin else ""
+        message = f"only {methods} works here; for pages{about}, add their origin to {SETTING}"
+        allow = (b"allow", methods.encode())
+        return error_reply(405, message, "method_not_allowed", headers=(allow,))
+
+    def marked(self, scope: Scope, send: Send) -> Send:
+        """Makes a `send` that adds the headers for the page; the same for other requests."""
+        origin = self._allowed(scope)
+        if origin is None:
+            return send
+        added = [(b"access-control-allow-origin", origin), VARY, EXPOSED]
+
+        def marking(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *added]
+            return send(message)
+
+        return marking

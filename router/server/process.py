@@ -18,10 +18,9 @@ from typing import Final, cast
 
 import uvicorn
 
-from router.server.asgi import App
+from router.frame.asgi import App
 from router.server.connection import Connection, ConnectionState
-from router.server.listeners import open_listeners
-from router.workers.shutdown import HAND_OVER, KEEP_ALIVE_S, STOP
+from router.workers.listeners import HAND_OVER, KEEP_ALIVE_S, STOP, open_listeners
 
 ENOUGH_FILES: Final = 65_536
 TICK_S: Final = 0.1

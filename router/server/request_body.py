@@ -9,7 +9,7 @@ from typing import Final
 import brotli
 import zstandard
 
-from router.server.asgi import (
+from router.frame.asgi import (
     BodyTooLarge,
     Receive,
     Scope,
@@ -17,9 +17,8 @@ from router.server.asgi import (
     header,
     read_body,
 )
-from router.server.headers import Header
-from router.server.replies import Reply, error_reply
-from router.server.timers import Timers
+from router.frame.replies import CLOSE, Header, Reply, error_reply
+from router.frame.timers import Timers
 
 _IDENTITY: Final = frozenset({"", "identity"})
 _RAW, _ZLIB, _GZIP = -zlib.MAX_WBITS, zlib.MAX_WBITS, 16 + zlib.MAX_WBITS
@@ -121,7 +120,6 @@ _DECODERS: Final[Mapping[str, Callable[[bytes, int], tuple[bytes, bool]]]] = {
 TAKEN_CODINGS: Final = ", ".join(_DECODERS)
 
 
-CLOSE: Final[Header] = (b"connection", b"close")
 ACCEPTED: Final[Header] = (b"accept-encoding", TAKEN_CODINGS.encode())
 
 

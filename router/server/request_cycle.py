@@ -10,10 +10,9 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from router.server.asgi import BODY, ON_LEAVING, App, Message, Scope
-from router.server.headers import Header
-from router.server.internal_errors import place_of
-from router.server.replies import Reply
+from router.frame.asgi import BODY, ON_LEAVING, App, Message, Scope
+from router.frame.replies import Header, Reply
+from router.recording.internal_errors import place_of
 
 log = logging.getLogger(__name__)
 

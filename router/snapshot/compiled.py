@@ -3,7 +3,7 @@ with everything one look-up away: routes with their plans, targets with prices a
 shadows, judges, and the grants of API keys.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -20,11 +20,28 @@ from harness.domain.routing.plan import RoutePlan, RouteTargets
 from harness.domain.routing.table import Arm, Canary, KeyGrant, Route, Snapshot
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.shadow.shadow import Shadow
-from router.server.headers import Header
+from router.frame.replies import Header
 
 _VALIDITY: Final = frozenset({Guardrail.JSON_VALIDITY, Guardrail.TOOL_VALIDITY})
 # Of what a provider is to keep in its cache, anywhere in a request.
 CACHE_MARK: Final = '"cache_control"'
+_EVERYWHERE: Final[Mapping[OptionalFeature, tuple[str, ...]]] = {
+    OptionalFeature.SEED: ("seed",),
+    OptionalFeature.LOGPROBS: ("logprobs", "top_logprobs"),
+    OptionalFeature.REASONING: ("reasoning_effort", "reasoning"),
+    OptionalFeature.CACHING: ("prompt_cache_key", "prompt_cache_retention"),
+    OptionalFeature.SERVICE_TIER: ("service_tier",),
+    OptionalFeature.TOP_K: ("top_k",),
+}
+OPTIONAL_FIELDS: Final[Mapping[Endpoint, Mapping[OptionalFeature, tuple[str, ...]]]] = {
+    Endpoint.CHAT: _EVERYWHERE,
+    Endpoint.RESPONSES: _EVERYWHERE,
+    Endpoint.MESSAGES: {
+        **_EVERYWHERE,
+        OptionalFeature.REASONING: ("thinking", "reasoning_effort"),
+    },
+    Endpoint.EMBEDDINGS: {},
+}
 RequestMembers = Mapping[str, object]
 NO_KEYS: Final[ProviderKeySets] = {}
 
@@ -175,3 +192,13 @@ class CompiledSnapshot:
     def rollouts(self) -> frozenset[str]:
         routes = self.routes.values()
         return frozenset(route.experiment.rollout for route in routes if route.experiment)
+
+
+def feature_fields(endpoint: Endpoint, among: Collection[OptionalFeature]) -> frozenset[str]:
+    """Lists the members of a request without which it gives none of these fields, but for
+    cache marks.
+    """
+    names = {name for hint in among for name in OPTIONAL_FIELDS[endpoint].get(hint, ())}
+    if endpoint is Endpoint.MESSAGES and OptionalFeature.REASONING in among:
+        names.add("output_config")
+    return frozenset(names)

@@ -39,11 +39,8 @@ from harness.domain.routing.target import (
 )
 from harness.domain.shadow.pairs import end_reason
 from router.conversation.makers import maker_of
-from router.protocols.endpoint_translation import TRANSLATIONS, UNTRANSLATABLE_FIELDS
+from router.frame.replies import header_text
 from router.protocols.endpoints import DIALECTS
-from router.request.degradation import feature_fields
-from router.server.headers import header_text
-from router.snapshot.compile_overrides import compile_overrides
 from router.snapshot.compiled import (
     NO_KEYS,
     CompiledJudge,
@@ -53,8 +50,10 @@ from router.snapshot.compiled import (
     CompiledSnapshot,
     CompiledTarget,
     PlainModel,
+    feature_fields,
 )
-from router.snapshot.route_plans import build_plans, route_targets
+from router.snapshot.route_plans import build_plans, compile_overrides, route_targets
+from router.upstream.endpoint_translation import TRANSLATIONS, UNTRANSLATABLE_FIELDS
 
 log = logging.getLogger(__name__)
 

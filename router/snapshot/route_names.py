@@ -12,7 +12,7 @@ from typing import Final
 from harness.domain.canary.observation import OTHER_NAMES
 from harness.domain.routing.route_changes import spell_route_name
 from harness.domain.suggestions import did_you_mean
-from router.recording.bounded_map import BoundedMap
+from router.frame.bounded_map import BoundedMap
 from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
 
 KNOWN: Final = 1_000

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from harness.domain.providers.api_base_rules import may_connect
 from harness.domain.reliability.failures import FailureClass
-from router.upstream.failure import UpstreamFailed
+from router.frame.failure import UpstreamFailed
 from router.upstream.pool_connection import PoolConnection
 
 # Shorter than what servers commonly allow, so that it is us who close.

@@ -13,7 +13,7 @@ from typing import Final, cast
 import httptools
 
 from harness.domain.reliability.failures import FailureClass
-from router.upstream.failure import UpstreamFailed
+from router.frame.failure import UpstreamFailed
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 # What is read ahead of a slow client; what one read brings may come on top.

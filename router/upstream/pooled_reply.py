@@ -7,7 +7,7 @@ import zlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 from harness.domain.reliability.failures import FailureClass
-from router.upstream.failure import UpstreamFailed
+from router.frame.failure import UpstreamFailed
 from router.upstream.origin_pool import OriginPool
 from router.upstream.pool_connection import PoolConnection
 from router.upstream.transport import UpstreamReply

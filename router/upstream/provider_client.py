@@ -13,7 +13,7 @@ from harness.domain.providers.credentials import ProviderKey, hide_provider_secr
 from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
 from harness.ports import Posted
-from router.upstream.failure import UpstreamFailed
+from router.frame.failure import UpstreamFailed
 from router.upstream.transport import UpstreamRequest
 from router.upstream.transports import Transports
 

@@ -7,7 +7,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
-from router.upstream.failure import UpstreamFailed
+from harness.domain.errors import InputError
+from harness.domain.reliability.failures import FailureClass
+from router.frame.failure import UpstreamFailed
+from router.frame.json_spans import parse_object
+from router.protocols.chat.dialect import CHAT
+from router.protocols.event_stream import Irregularity
+from router.upstream.endpoint_translation import TranslatedRequest
 from router.upstream.transport import UpstreamReply
 
 # Of a refusal, more than this is not a message.
@@ -97,3 +103,97 @@ async def chunks_until_end(
         if chunk is None:
             return
         yield chunk
+
+
+# Writes a whole body, or one line of a stream.
+Rewrite = Callable[[bytes], bytes]
+_LENGTH: Final = b"content-length"
+
+
+class MovedReply(WrappedReply):
+    """A provider's reply, its body written anew by `rewrite`; None for one that stays. refused:
+    pieces that the provider refused before.
+    """
+
+    def __init__(
+        self,
+        reply: UpstreamReply,
+        dropped: Sequence[str],
+        refused: Sequence[str],
+        rewrite: Rewrite | None,
+    ) -> None:
+        super().__init__(reply)
+        self.refused = tuple(refused)
+        self.dropped = (*dropped, *reply.dropped)
+        self._rewrite = rewrite
+        self._streams = dict(reply.headers).get(b"content-type", b"").startswith(b"text/event")
+        if rewrite is not None:
+            self.headers = [header for header in reply.headers if header[0] != _LENGTH]
+
+    async def body(self) -> bytes:
+        raw = await self._reply.body()
+        self.unended = self._reply.unended
+        if self._rewrite is None:
+            return raw
+        return _by_lines(self._rewrite, raw) if self._streams else self._rewrite(raw)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        if self._rewrite is not None and not self._streams:
+            yield await self.body()
+            return
+        rest = b""
+        async for chunk in self._reply.chunks():
+            self.progress_events = self._reply.progress_events
+            if self._rewrite is None:
+                yield chunk
+                continue
+            whole, end, rest = (rest + chunk).rpartition(b"\n")
+            yield _by_lines(self._rewrite, whole + end)
+        if self._rewrite is not None and rest:
+            yield self._rewrite(rest)
+
+
+def _by_lines(rewrite: Rewrite, data: bytes) -> bytes:
+    return b"\n".join([rewrite(line) for line in data.split(b"\n")])
+
+
+class BridgedReply(WrappedReply):
+    """The chat's answer in the client's protocol; status and headers are the provider's."""
+
+    def __init__(
+        self, reply: UpstreamReply, request: TranslatedRequest, *, stream: bool
+    ) -> None:
+        super().__init__(reply)
+        self.dropped = tuple(dict.fromkeys((*request.dropped, *reply.dropped)))
+        self._said = request
+        self._stream = stream
+
+    async def body(self) -> bytes:
+        if self._stream:
+            return b"".join([piece async for piece in self.chunks()])
+        try:
+            members = parse_object(await self._reply.body())
+        except InputError as error:
+            why = f"answer is not valid: {error}"
+            raise UpstreamFailed(FailureClass.MALFORMED, why) from None
+        answer = self._said.whole(members)
+        self.unended = CHAT.irregularity(members) is Irregularity.NO_FINISH_REASON
+        return answer
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yields a stream's pieces, one for each of the provider's, if only an empty one: the
+        stream lives.
+        """
+        if not self._stream:
+            yield await self.body()
+            return
+        events = self._said.events()
+        async for chunk in chunks_until_end(self._reply.chunks(), lambda: events.ended):
+            piece = events.feed(chunk)
+            self.progress_events = events.progress_events
+            yield piece
+            if events.failure is not None:
+                raise events.failure
+        yield events.end()
+        if events.failure is not None:
+            raise events.failure

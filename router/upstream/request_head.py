@@ -10,8 +10,8 @@ from harness.domain.errors import InputError
 from harness.domain.providers.headers import check_request_headers, request_headers
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
-from router.server.headers import LISTS
-from router.upstream.failure import UpstreamFailed
+from router.frame.failure import UpstreamFailed
+from router.frame.replies import LISTS
 
 
 def forwarded_headers(

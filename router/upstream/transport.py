@@ -10,8 +10,7 @@ from typing import Final, Protocol
 
 from harness.domain.providers.credentials import ProviderKey
 from harness.domain.routing.target import Provider
-
-CHAT_PATH: Final = "/chat/completions"
+from router.frame.body import CHAT_PATH
 
 
 @dataclass(slots=True)

@@ -1,84 +1,240 @@
-"""Chooses the transport to a provider by its kind: plain HTTP, a translation to its protocol,
-what its conversations lose, and an endpoint bridge, which sends a message or response as a chat
-to a provider that speaks only chat. All share one pool.
+"""`Transports` chooses the transport to a provider by its kind. `ConversationTransport` moves
+each request's conversation to its target: it leaves out what the target cannot read, sends a
+message or response as a chat to a provider that speaks only chat, marks what the answer signs,
+and asks once more without a piece or field that the provider refuses, before anything is
+counted. All share one pool.
 """
 
+import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from harness.domain.errors import ConfigError
-from harness.domain.providers.kinds import PROVIDER_KINDS, SERVED_KINDS, ProviderKind
+from harness.domain.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
-from router.conversation.learned_repairs import LearnedRepairs
-from router.conversation.transport import ConversationTransport
-from router.protocols.endpoint_translation import TRANSLATIONS, Translation
-from router.protocols.endpoints import DIALECTS
-from router.protocols.untranslatable import Untranslatable
-from router.upstream.bridged_reply import BridgedReply
-from router.upstream.failure import refused_request
-from router.upstream.pool import UpstreamPool
-from router.upstream.translate.transport import TranslatingTransport
-from router.upstream.transport import (
-    CHAT_PATH,
-    BegunCall,
-    Transport,
-    UpstreamReply,
-    UpstreamRequest,
+from router.conversation.chat_history import mark_chat, move_chat, suits_chat, with_client_names
+from router.conversation.intake import INTAKES, TAKES_ALL, MovedBody
+from router.conversation.makers import QUOTED_MARK
+from router.conversation.message_history import (
+    RESULT,
+    SIGNED,
+    mark_message,
+    move_message,
+    suits_message,
 )
+from router.conversation.response_history import mark_response, move_response, suits_response
+from router.frame.body import CHAT_PATH, MESSAGES_PATH, RESPONSES_PATH
+from router.frame.body_patch import to_json
+from router.frame.failure import Untranslatable, refused_request
+from router.protocols.endpoints import DIALECTS
+from router.upstream.endpoint_translation import TRANSLATIONS, Translation
+from router.upstream.learned_repairs import LearnedRepairs
+from router.upstream.pool import UpstreamPool
+from router.upstream.reply_reading import (
+    BridgedReply,
+    MovedReply,
+    ReadReply,
+    Rewrite,
+    read_error_body,
+)
+from router.upstream.translate.transport import TranslatingTransport
+from router.upstream.transport import BegunCall, Transport, UpstreamReply, UpstreamRequest
 
+Marker = Callable[[dict[str, Any], str], bool]
+_MARKERS: Final[Mapping[str, Marker]] = {
+    CHAT_PATH: mark_chat,
+    MESSAGES_PATH: mark_message,
+    RESPONSES_PATH: mark_response,
+}
+# In a request whose answer may have something to mark, in that answer.
+THINKS: Final = b'thinking"'  # or `redacted_thinking`
+ENCRYPTED: Final = b"encrypted_content"
+_ASKS: Final = {MESSAGES_PATH: THINKS, RESPONSES_PATH: ENCRYPTED}
+_SIGNED: Final = (
+    b'"signature',
+    b'"redacted_thinking"',
+    b'"encrypted_content"',
+    b'"thought_signature"',
+)
+_DATA: Final = b"data:"
 # Of the client's headers, what only its own protocol knows.
-_OWN = b"anthropic-"
+_OWN: Final = b"anthropic-"
+_BRIDGES: Final[Mapping[str, Translation]] = {
+    DIALECTS[endpoint].path: translation for endpoint, translation in TRANSLATIONS.items()
+}
 
 
-class EndpointBridge(Transport):
-    """Translates requests into chats, and sends them through `beneath`. translations: by path.
-    usual: the paths that are translated where a request says nothing of it; any other is sent
-    as it is.
+def may_sign(path: str, body: bytes) -> bool:
+    """Tells whether the answer to a request may have something to mark."""
+    asks = _ASKS.get(path)
+    return asks is not None and asks in body
+
+
+def answer_marker(path: str, maker: str) -> Rewrite:
+    """What marks the answers of a maker. path: of the endpoint."""
+    return partial(_marked, _MARKERS[path], maker)
+
+
+def _marked(mark: Marker, maker: str, data: bytes) -> bytes:
+    """data: a whole body, or a line of a stream."""
+    if not any(name in data for name in _SIGNED):
+        return data
+    start = len(_DATA) if data.startswith(_DATA) else 0
+    try:
+        said = json.loads(data[start:])
+    except (ValueError, RecursionError):
+        return data  # the endpoint's own reader says what is wrong with it
+    if not isinstance(said, dict) or not mark(said, maker):
+        return data
+    return data[:start] + (b" " if start else b"") + to_json(said).encode()
+
+
+# What says something of a piece or a field.
+STATUSES: Final = frozenset({400, 404, 415, 422, 500, 501})
+
+
+class ConversationTransport(Transport):
+    """Carries the conversations of one kind's requests: as chats, translated, those to an
+    endpoint that the target does not speak. wire: what sends them; chats: what sends those in a
+    chat, where that is another. Both are another's to close.
     """
 
     def __init__(
         self,
-        beneath: Transport,
-        translations: Mapping[str, Translation],
-        usual: frozenset[str],
+        kind: str,
+        wire: Transport,
+        repairs: LearnedRepairs,
+        chats: Transport | None = None,
     ) -> None:
-        self._usual = usual
-        self._beneath = beneath
-        self._translations = translations
+        served = PROVIDER_KINDS[kind]
+        self._wire = wire
+        self._repairs = repairs
+        self._chats = chats or wire
+        self._intake = INTAKES.get(kind, TAKES_ALL)
+        # Only what a translation writes as a chat has signatures in it.
+        self._signs_chats = Endpoint.CHAT in served.adapted
+        # The paths that are translated where a request says nothing of it.
+        self._bridged = frozenset(
+            DIALECTS[endpoint].path
+            for endpoint in TRANSLATIONS
+            if endpoint in served.adapted and Endpoint.CHAT in served.serves
+        )
 
     async def send(self, request: UpstreamRequest) -> UpstreamReply:
-        """Sends a request, translated into a chat where its path has a translation. Raises
-        UpstreamFailed, also for what cannot be translated (422).
+        """Sends a request as its target takes it. Raises UpstreamFailed, also for what the
+        target cannot know, or cannot be translated (422).
         """
-        bridged = self._usual if request.bridged is None else request.bridged
+        bridged = self._bridged if request.bridged is None else request.bridged
         if request.path not in bridged:
-            return await self._beneath.send(request)
-        translation = self._translations[request.path]
+            return await self._send(request)
         try:
-            said = translation(request.body, request.provider.kind, request.maker)
+            said = _BRIDGES[request.path](request.body, request.provider.kind, request.maker)
         except Untranslatable as error:
             raise refused_request(error) from None
         headers = tuple(header for header in request.headers if not header[0].startswith(_OWN))
         asked = replace(request, body=said.body, path=CHAT_PATH, headers=headers)
-        reply = await self._beneath.send(asked)
+        reply = await self._send(asked)
         if not 200 <= reply.status < 300:
             return reply  # an error is an error in any protocol
         return BridgedReply(reply, said, stream=request.stream)
 
+    async def _send(self, request: UpstreamRequest) -> UpstreamReply:
+        try:
+            moved = self._move(request)
+        except Untranslatable as error:
+            raise refused_request(error) from None
+        sent = request if moved.body is request.body else replace(request, body=moved.body)
+        if self._repairs.any:
+            sent, changed = self._repairs.apply(sent)
+            moved = moved._replace(dropped=(*moved.dropped, *changed))
+        return await self._settled(sent, await self._way(sent).send(sent), moved)
+
     def begin(self, request: UpstreamRequest) -> BegunCall | None:
-        """Begins a call; None for a request that is translated."""
-        bridged = self._usual if request.bridged is None else request.bridged
-        return None if request.path in bridged else self._beneath.begin(request)
+        """Begins a call; None for a request that is translated, a conversation that carries a
+        piece, or a target of which something was learned. Where its answer is a refusal,
+        `settled` asks once more.
+        """
+        path, body = request.path, request.body
+        bridged = self._bridged if request.bridged is None else request.bridged
+        if path in bridged or (self._repairs.any and self._repairs.knows(request)):
+            return None
+        if path == CHAT_PATH:
+            takes_all = self._intake is TAKES_ALL and body.find(QUOTED_MARK) < 0
+            suits = takes_all or suits_chat(body, self._intake)
+        elif path == MESSAGES_PATH:
+            plain = SIGNED not in body and RESULT not in body
+            suits = THINKS not in body and (plain or suits_message(body))
+        else:
+            suits = path != RESPONSES_PATH or (ENCRYPTED not in body and suits_response(body))
+        if not suits:
+            return None
+        return (self._chats if path == CHAT_PATH else self._wire).begin(request)
 
     async def settled(self, request: UpstreamRequest, reply: UpstreamReply) -> UpstreamReply:
-        return await self._beneath.settled(request, reply)
+        """Returns the reply to a begun request, or that of one more try without the piece or
+        field that it refuses.
+        """
+        return await self._settled(request, reply, MovedBody(request.body))
 
-    async def aclose(self) -> None:
-        await self._beneath.aclose()
+    def _way(self, request: UpstreamRequest) -> Transport:
+        return self._chats if request.path == CHAT_PATH else self._wire
+
+    def _move(self, request: UpstreamRequest) -> MovedBody:
+        """Raises Untranslatable."""
+        # Also below an endpoint, as where tokens are counted, stands its history.
+        if request.path.startswith(MESSAGES_PATH):
+            return move_message(request.body, request.maker)
+        if request.path.startswith(RESPONSES_PATH):
+            return move_response(request.body, request.maker)
+        if request.path == CHAT_PATH:
+            return move_chat(request.body, self._intake, request.maker)
+        return MovedBody(request.body)
+
+    async def _settled(
+        self, request: UpstreamRequest, reply: UpstreamReply, moved: MovedBody
+    ) -> UpstreamReply:
+        dropped = list(moved.dropped)
+        refused: list[str] = []
+        while reply.status in STATUSES:
+            body = await read_error_body(reply)
+            less = self._repairs.learn(request, reply.status, body, refused)
+            if less is None:
+                reply = ReadReply(
+                    reply.status, reply.headers, body, local=reply.local, source=reply
+                )
+                break
+            await reply.aclose()
+            request = less.request
+            dropped += less.changed
+            refused.append(less.refused)
+            reply = await self._way(request).send(request)
+        rewrite = self._rewrite(request, moved) if reply.status < min(STATUSES) else None
+        if rewrite is None and not (dropped or refused):
+            return reply
+        return MovedReply(reply, tuple(dict.fromkeys(dropped)), sorted({*refused}), rewrite)
+
+    def _rewrite(self, request: UpstreamRequest, moved: MovedBody) -> Rewrite | None:
+        """What an answer is written anew by; None for one that stays."""
+        signs = may_sign(request.path, request.body)
+        if request.path == CHAT_PATH:
+            signs = self._signs_chats
+        found: list[Rewrite] = []
+        if moved.tool_names:
+            found.append(partial(with_client_names, names=moved.tool_names))
+        if request.maker and signs:
+            found.append(answer_marker(request.path, request.maker))
+        return partial(_rewritten, found) if found else None
+
+
+def _rewritten(rewrites: Sequence[Rewrite], data: bytes) -> bytes:
+    for rewrite in rewrites:
+        data = rewrite(data)
+    return data
 
 
 TRANSLATED: Final = frozenset(
@@ -101,13 +257,10 @@ class Transports:
         self.repairs = LearnedRepairs(monotonic)
         self._translated = {kind: TranslatingTransport(kind, self._pool) for kind in TRANSLATED}
         self._by_kind: Final[Mapping[str, Transport]] = {
-            name: _bridged(
-                kind,
-                ConversationTransport(
-                    name, self._pool, self.repairs, self._translated.get(name)
-                ),
+            name: ConversationTransport(
+                name, self._pool, self.repairs, self._translated.get(name)
             )
-            for name, kind in PROVIDER_KINDS.items()
+            for name in PROVIDER_KINDS
             if name in SERVED_KINDS
         }
 
@@ -131,12 +284,3 @@ class Transports:
 
     async def aclose(self) -> None:
         await self._pool.aclose()
-
-
-def _bridged(kind: ProviderKind, chats: Transport) -> Transport:
-    """What the kind answers by translation goes over `chats`, and so does the rest."""
-    if Endpoint.CHAT not in kind.serves:
-        return chats
-    ways = {DIALECTS[endpoint].path: way for endpoint, way in TRANSLATIONS.items()}
-    usual = {DIALECTS[endpoint].path for endpoint in TRANSLATIONS if endpoint in kind.adapted}
-    return EndpointBridge(chats, ways, frozenset(usual))

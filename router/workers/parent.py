@@ -13,7 +13,7 @@ import structlog
 
 from harness.domain.errors import SwapgateError
 from router.recording.worker_aggregator import WorkerAggregator
-from router.workers.shutdown import HAND_OVER
+from router.workers.listeners import HAND_OVER
 from router.workers.worker_pool import WorkerPool, WorkerSpec
 
 log = structlog.get_logger("swapgate.router")

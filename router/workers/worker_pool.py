@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 
 from router.recording.worker_aggregator import WorkerAggregator, WorkerReports
-from router.workers.shutdown import HAND_OVER, KEEP_ALIVE_S
+from router.workers.listeners import HAND_OVER, KEEP_ALIVE_S
 
 log = structlog.get_logger("swapgate.router")
 

@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from router.server.asgi import BODY, HEAD_FACTS, ON_LEAVING, Receive, Scope, Send
+from router.frame.asgi import BODY, HEAD_FACTS, ON_LEAVING, Receive, Scope, Send
 from router.server.connection import Connection, ConnectionState
 from tests.support.router.event_loops import on_both_loops
 

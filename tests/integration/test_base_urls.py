@@ -17,7 +17,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import RouterSettings
-from router.upstream.failure import UpstreamFailed
+from router.frame.failure import UpstreamFailed
 from router.upstream.pool import UpstreamPool
 from router.upstream.transport import UpstreamRequest
 from tests.support.control.control_plane import SmallInstallation

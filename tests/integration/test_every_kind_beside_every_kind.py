@@ -35,7 +35,7 @@ from harness.domain.routing.table import (
 from harness.domain.routing.target import Target
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
 from router.protocols.endpoints import ENDPOINTS
-from router.protocols.sse import SsePayloads
+from router.protocols.event_stream import SsePayloads
 from router.upstream.transports import Transports
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.asgi_router import AUTH, Door

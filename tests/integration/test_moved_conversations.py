@@ -31,8 +31,8 @@ from harness.domain.routing.table import (
     Snapshot,
 )
 from harness.domain.routing.target import Target
+from router.frame.failure import UpstreamFailed
 from router.protocols.endpoints import ENDPOINTS
-from router.upstream.failure import UpstreamFailed
 from router.upstream.transport import Transport, UpstreamReply, UpstreamRequest
 from router.upstream.transports import Transports
 from tests.support.control.manual_clock import ManualClock

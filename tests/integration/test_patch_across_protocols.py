@@ -12,8 +12,8 @@ from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider, RequestPatch, Target
 from harness.domain.settings import RouterSettings
+from router.frame.body import read_request
 from router.protocols.endpoints import DIALECTS
-from router.request.body import read_request
 from router.upstream.transport import UpstreamRequest
 from router.upstream.transports import Transports
 from tests.support.providers.scripted_chat import Response, serving

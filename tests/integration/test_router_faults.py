@@ -15,7 +15,7 @@ import pytest
 
 from evals.sim.simulator import Simulator
 from harness.domain.routing.table import StreamCommit
-from router.protocols.sse import SsePayloads
+from router.protocols.event_stream import SsePayloads
 from tests.support.router.live_router import KEY, running_router
 from tests.support.router.simulated_router import (
     HELLO,

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from harness.domain.routing.table import Snapshot
+from router.frame.failure import UpstreamFailed
 from router.request.direct_request import DirectRequest
 from router.request.request_state import FinishedAttempt, RequestProgress
 from router.server.connection import Connection
 from router.snapshot.compiled import CompiledRoute
-from router.upstream.failure import UpstreamFailed
 from router.upstream.origin_pool import IDLE_S
 from router.upstream.pool_connection import PoolConnection
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn

@@ -12,8 +12,8 @@ import pytest
 
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
+from router.frame.failure import UpstreamFailed
 from router.upstream import origin_pool
-from router.upstream.failure import UpstreamFailed
 from router.upstream.pool import UpstreamPool
 from router.upstream.pool_connection import HIGH_WATER_BYTES
 from router.upstream.transport import UpstreamReply, UpstreamRequest

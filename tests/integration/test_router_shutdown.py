@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from router.server.asgi import App
+from router.frame.asgi import App
 from router.server.process import WorkerServer, server
-from router.workers.shutdown import HAND_OVER
+from router.workers.listeners import HAND_OVER
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     EVENTS,

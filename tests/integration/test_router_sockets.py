@@ -379,7 +379,7 @@ def test_a_request_that_does_not_arrive_is_hung_up_on(
     world: World, monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
     monkeypatch.setattr("router.server.connection.REQUEST_ARRIVES_S", 1.0)
-    monkeypatch.setattr("router.server.asgi.REQUEST_ARRIVES_S", 0.5)
+    monkeypatch.setattr("router.frame.asgi.REQUEST_ARRIVES_S", 0.5)
 
     with connect(world) as slow:
         slow.sendall(begun)

@@ -313,7 +313,7 @@ async def test_a_server_that_lets_no_session_end_holds_nobody_up(
 
 
 def test_models_are_served_without_the_library() -> None:
-    modules = ("router.server.asgi", "harness.api.agents.process", "harness.cli.program")
+    modules = ("router.frame.asgi", "harness.api.agents.process", "harness.cli.program")
     program = f"import sys, {', '.join(modules)}; print('mcp' in sys.modules)"
     done = subprocess.run(  # noqa: S603 - our own modules
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT

@@ -12,12 +12,12 @@ from harness.domain.providers.credentials import ProviderKey
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
+from router.frame.body import CHAT_PATH
+from router.frame.failure import UpstreamFailed
 from router.protocols.chat.stream import ChatStream
-from router.upstream.failure import UpstreamFailed
 from router.upstream.pool import UpstreamPool
 from router.upstream.translate.transport import TranslatingTransport
 from router.upstream.transport import (
-    CHAT_PATH,
     UpstreamReply,
     UpstreamRequest,
 )

@@ -11,8 +11,7 @@ from typing import Any, Final
 import pytest
 
 from harness.domain.routing.target import Provider
-from router.protocols.untranslatable import Untranslatable
-from router.upstream.failure import UpstreamFailed
+from router.frame.failure import Untranslatable, UpstreamFailed
 from router.upstream.translate.litellm import load_translation
 from router.upstream.translate.request_screening import RULES, screen_request
 from router.upstream.translate.translation import TranslatedCall, Translation

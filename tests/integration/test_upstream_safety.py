@@ -22,7 +22,7 @@ from harness.domain.settings import RouterSettings
 from harness.runtime.clock import SystemClock
 from harness.runtime.outbound.alert_sinks import post
 from harness.runtime.outbound.provider_probe import HttpProviderProbe
-from router.upstream.failure import UpstreamFailed
+from router.frame.failure import UpstreamFailed
 from router.upstream.pool import UpstreamPool
 from router.upstream.transport import UpstreamRequest
 from router.upstream.transports import Transports

@@ -11,6 +11,9 @@ from harness.domain.plain_data import from_plain, to_plain
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import OnEmptyAnswer, RouteSettings
+from router.frame.body import read_request
+from router.frame.failure import UpstreamFailed
+from router.frame.json_spans import parse_object
 from router.protocols.answer_ends import ENDS, AnswerEnding, ending_failure, read_ending
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.chat.stream import ChatStream
@@ -18,9 +21,6 @@ from router.protocols.endpoints import DIALECTS
 from router.protocols.event_stream import Irregularity, StreamFilter
 from router.protocols.messages.stream import MessagesStream
 from router.protocols.responses.stream import ResponsesStream
-from router.request.body import read_request
-from router.request.json_spans import parse_object
-from router.upstream.failure import UpstreamFailed
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import broken_stream, completion, event, streamed
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Place

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from harness.domain.providers.kinds import PROVIDER_KINDS, AnswerLimit, rename_answer_limit
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider, RequestPatch, Target
+from router.frame.body import read_request
 from router.protocols.endpoints import DIALECTS
-from router.request.body import read_request
 from tests.support.router.asgi_router import AUTH, CHAT, Door
 from tests.support.router.live_router import provider, snapshot
 

@@ -6,7 +6,7 @@ from importlib import import_module
 import pytest
 
 from harness.domain.reliability.failures import FailureClass
-from router.upstream.failure import UpstreamFailed
+from router.frame.failure import UpstreamFailed
 from router.upstream.translate.bedrock import EventMessages
 from tests.wire.bedrock import framed
 

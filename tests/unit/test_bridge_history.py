@@ -10,13 +10,13 @@ from router.conversation.chat_history import move_chat
 from router.conversation.intake import INTAKES
 from router.conversation.makers import mark_piece
 from router.conversation.response_history import move_response
-from router.protocols.endpoint_translation import (
+from router.frame.failure import Untranslatable
+from router.frame.json_spans import parse_object
+from router.upstream.endpoint_translation import (
     UNTRANSLATABLE_FIELDS,
     translate_message,
     translate_response,
 )
-from router.protocols.untranslatable import Untranslatable
-from router.request.json_spans import parse_object
 
 pytestmark = pytest.mark.req("B7")
 Json = dict[str, Any]

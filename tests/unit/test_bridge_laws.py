@@ -8,14 +8,14 @@ from anthropic.lib.streaming._messages import accumulate_event
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.frame.failure import UpstreamFailed
+from router.frame.json_spans import parse_object
 from router.protocols.chat.stream_reader import ChatStreamReader
-from router.protocols.endpoint_translation import translate_message, translate_response
 from router.protocols.messages.answer_writer import MessageEventWriter
 from router.protocols.messages.stream import MessagesStream
 from router.protocols.responses.stream import ResponsesStream
 from router.protocols.usage import TokenUsage
-from router.request.json_spans import parse_object
-from router.upstream.failure import UpstreamFailed
+from router.upstream.endpoint_translation import translate_message, translate_response
 from tests.support.providers import strict_chat
 
 TEXTS = st.text(min_size=1, max_size=12)

@@ -14,17 +14,16 @@ from harness.domain.routing.target import Provider, Target
 from router.conversation.chat_history import move_chat
 from router.conversation.intake import INTAKES
 from router.conversation.message_history import move_message
-from router.conversation.refusals import without_piece
 from router.conversation.response_history import move_response
-from router.protocols.endpoint_translation import TRANSLATIONS, UNTRANSLATABLE_FIELDS
+from router.frame.body import CHAT_PATH, read_request
+from router.frame.failure import Untranslatable, UpstreamFailed
+from router.frame.json_spans import parse_object
 from router.protocols.provider_failures import Piece
-from router.protocols.untranslatable import Untranslatable
-from router.request.body import read_request
-from router.request.degradation import given_fields as hints_of
-from router.request.degradation import without_fields
-from router.request.json_spans import parse_object
-from router.upstream.failure import UpstreamFailed
-from router.upstream.transport import CHAT_PATH, UpstreamRequest
+from router.request.needs import given_fields as hints_of
+from router.request.needs import without_fields
+from router.upstream.endpoint_translation import TRANSLATIONS, UNTRANSLATABLE_FIELDS
+from router.upstream.learned_repairs import without_piece
+from router.upstream.transport import UpstreamRequest
 from tests.support.providers import strict_chat
 
 WORDS = st.sampled_from(

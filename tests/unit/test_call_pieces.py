@@ -7,16 +7,15 @@ import pytest
 
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
-from router.protocols.answer_signals import AnswerSignals
+from router.frame.body import read_request
+from router.frame.failure import UpstreamFailed
+from router.frame.json_spans import parse_object
+from router.protocols.answer_signals import AnswerSignals, read_signals
 from router.protocols.call_pieces import BROKEN_CALL
-from router.protocols.chat.answer_signals import read_signals
-from router.protocols.endpoint_translation import translate_message, translate_response
 from router.protocols.endpoints import DIALECTS
 from router.protocols.event_stream import StreamFilter
 from router.protocols.transcript import build_transcript
-from router.request.body import read_request
-from router.request.json_spans import parse_object
-from router.upstream.failure import UpstreamFailed
+from router.upstream.endpoint_translation import translate_message, translate_response
 
 Piece = dict[str, Any]
 Calls = list[tuple[str, str]]

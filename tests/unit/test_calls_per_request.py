@@ -26,23 +26,23 @@ from tests.support.router.costed_requests import (
 )
 from tests.support.router.counted_router import CallCounter, RequestCost
 
-BUDGET: Final = Path(__file__).parents[1] / "golden" / "calls_per_request.toml"
+ROOT: Final = Path(__file__).parents[2]
+BUDGET: Final = ROOT / "tests" / "golden" / "calls_per_request.toml"
 TOLERANCE: Final = 0.03
 # Watch a request only where a route's rollout, shadow, judge or capture, or tracing, wants it.
 OBSERVERS: Final = frozenset(
-    Path("observers", f"{name}.py")
+    Path(f"{name}.py")
     for name in (
-        "canary_guard",
-        "capture",
-        "capture_writer",
-        "guardrail_probe",
-        "guardrail_sampling",
-        "judge",
-        "request_tracing",
-        "shadow",
-        "side_calls",
-        "tracing",
-        "tracing_port",
+        "observers/canary_guard",
+        "observers/capture",
+        "observers/guardrail_sampling",
+        "observers/judge",
+        "observers/request_tracing",
+        "observers/shadow",
+        "observers/side_calls",
+        "observers/tracing",
+        "recording/capture_writer",
+        "request/guardrail_probe",
     )
 )
 
@@ -115,10 +115,19 @@ def test_observers_that_are_off_cost_a_request_no_call(name: str, tmp_path: Path
 
 
 @pytest.mark.interpreted("counts calls of Python functions")
+def test_a_chat_passes_few_files_and_the_page_about_the_code_names_each(tmp_path: Path) -> None:
+    page = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
+    called = files(KINDS["plain"], tmp_path).keys()
+
+    assert len(called) <= 40
+    assert [file for file in called if f"`router/{file}`" not in page] == []
+
+
+@pytest.mark.interpreted("counts calls of Python functions")
 def test_those_that_a_rollout_needs_are_called_with_one(tmp_path: Path) -> None:
     called = files(KINDS["guardrails"], tmp_path).keys()
 
-    assert {Path("observers/canary_guard.py"), Path("observers/guardrail_probe.py")} <= called
+    assert {Path("observers/canary_guard.py"), Path("request/guardrail_probe.py")} <= called
 
 
 @pytest.mark.interpreted("counts calls of Python functions")

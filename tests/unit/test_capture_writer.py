@@ -16,7 +16,7 @@ from harness.domain.privacy.capture import CapturedRequest, capture_id, is_sampl
 from harness.domain.privacy.redaction import Redactor
 from harness.store.store import Store
 from harness.store.transaction import Transaction
-from router.observers.capture_writer import ROOM, CaptureWriter
+from router.recording.capture_writer import ROOM, CaptureWriter
 from router.recording.port import CaptureDraft
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL

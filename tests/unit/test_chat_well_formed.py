@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.protocols.untranslatable import MalformedRequest, Untranslatable
+from router.frame.failure import MalformedRequest, Untranslatable
 from router.upstream.translate.request_screening import RULES, screen_request
 
 KINDS = sorted(RULES)

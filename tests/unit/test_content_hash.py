@@ -9,7 +9,7 @@ from harness.domain.evals.item_groups import shuffle_items
 from harness.domain.evals.item_overlap import texts_fingerprint
 from harness.domain.operations.row_signatures import key_id
 from harness.domain.routing.capabilities import Endpoint
-from router.request.body import read_request
+from router.frame.body import read_request
 from router.request.client_directives import sticky_key
 
 

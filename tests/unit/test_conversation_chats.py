@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.conversation.chat_history import move_chat
+from router.conversation.chat_history import move_chat, with_client_names
 from router.conversation.intake import INTAKES, TAKES_ALL
-from router.conversation.tool_names import with_client_names
 
 pytestmark = pytest.mark.req("B7")
 IDS = st.sampled_from(["", "call_1", "functions.look_up:0", "x" * 46 + "1", "x" * 46 + "2"])

@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 
 from harness.domain.routing.target import Provider
-from router.conversation.learned_repairs import LearnedRepairs
 from router.conversation.makers import read_mark
-from router.conversation.refusals import MESSAGES_PATH, RESPONSES_PATH
-from router.conversation.transport import ConversationTransport
-from router.upstream.transport import CHAT_PATH, UpstreamRequest
+from router.frame.body import CHAT_PATH, MESSAGES_PATH, RESPONSES_PATH
+from router.upstream.learned_repairs import LearnedRepairs
+from router.upstream.transport import UpstreamRequest
+from router.upstream.transports import ConversationTransport
 from tests.support.providers.scripted_transport import ScriptedTransport, ScriptedTurn
 
 pytestmark = pytest.mark.req("B7", "A4")
 BASE = "http://127.0.0.1:9/v1"
+SPOKEN: frozenset[str] = frozenset()  # the target speaks each endpoint itself
 SIGNED = {"type": "thinking", "thinking": "hm", "signature": "c2ln"}
 USE = {"type": "tool_use", "id": "a", "name": "f", "input": {}}
 RESULT = {"type": "tool_result", "tool_use_id": "a", "content": "1"}
@@ -98,8 +99,8 @@ async def ask(
     wire: ScriptedTransport, path: str, body: Json, kind: str = "custom", **more: Any
 ) -> tuple[int, tuple[str, ...], list[Json]]:
     """Status, what was left out, and the bodies that the provider got."""
-    raw = json.dumps(body).encode()
-    request = UpstreamRequest(Provider("p", kind, BASE), raw, False, path=path, **more)  # noqa: FBT003 - no stream
+    raw, of = json.dumps(body).encode(), Provider("p", kind, BASE)
+    request = UpstreamRequest(of, raw, False, path=path, bridged=SPOKEN, **more)  # noqa: FBT003 - no stream
     reply = await moving(kind, wire).send(request)
     await reply.body()
     await reply.aclose()
@@ -234,7 +235,9 @@ async def test_what_was_refused_stays_behind_in_each_later_turn_and_nothing_else
     for turn, requests in ((body, 2), (later, 3)):
         raw = json.dumps(turn).encode()
         reply = await moved.send(
-            UpstreamRequest(Provider("p", "custom", BASE), raw, stream=False, path=path)
+            UpstreamRequest(
+                Provider("p", "custom", BASE), raw, stream=False, path=path, bridged=SPOKEN
+            )
         )
         assert (reply.status, len(wire.seen)) == (200, requests)
     assert json.loads(wire.seen[-1].body)[history][-2] == answer

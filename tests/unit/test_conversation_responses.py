@@ -7,7 +7,7 @@ import pytest
 
 from router.conversation.makers import own_id
 from router.conversation.response_history import move_response, without_reasoning
-from router.protocols.untranslatable import Untranslatable
+from router.frame.failure import Untranslatable
 
 pytestmark = pytest.mark.req("B7")
 MINE, OTHER = "aaaaaaaa", "bbbbbbbb"

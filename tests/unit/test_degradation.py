@@ -13,8 +13,8 @@ from harness.domain.routing.capabilities import (
     dropped_features,
 )
 from harness.domain.routing.target import Target
-from router.request.body import read_request
-from router.request.degradation import given_fields, without_fields
+from router.frame.body import read_request
+from router.request.needs import given_fields, without_fields
 
 pytestmark = pytest.mark.req("B7")
 PLAIN = Target("p", "m")

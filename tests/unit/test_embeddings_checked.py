@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
+from router.frame.body import read_request
+from router.frame.failure import UpstreamFailed
+from router.frame.json_spans import parse_object
 from router.protocols.embeddings import EMBEDDINGS
-from router.request.body import read_request
-from router.request.json_spans import parse_object
-from router.upstream.failure import UpstreamFailed
 
 finite = st.floats(allow_nan=False, allow_infinity=False, width=32)
 FLOATS = [0.25, -1e-3]

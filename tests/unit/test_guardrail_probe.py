@@ -8,12 +8,8 @@ import pytest
 
 from harness.domain.canary.guardrails import Guardrails, UnitRule
 from harness.domain.routing.capabilities import Endpoint
-from router.observers.guardrail_probe import (
-    GuardrailProbe,
-    RequestCost,
-    RouteGuardrails,
-    are_calls_valid,
-)
+from router.frame.body import read_request
+from router.frame.json_spans import parse_object
 from router.protocols.answer_signals import MAX_KEPT, AnswerSignals
 from router.protocols.call_pieces import parse_json
 from router.protocols.endpoints import DIALECTS
@@ -23,8 +19,12 @@ from router.recording.guardrail_sample import (
     RequestTraits,
     SampleValues,
 )
-from router.request.body import read_request
-from router.request.json_spans import parse_object
+from router.request.guardrail_probe import (
+    GuardrailProbe,
+    RequestCost,
+    RouteGuardrails,
+    are_calls_valid,
+)
 from router.snapshot.compiled import CompiledRoute
 from router.snapshot.compiler import compile_snapshot
 from tests.support.router.live_router import snapshot

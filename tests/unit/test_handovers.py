@@ -11,8 +11,8 @@ from harness.domain.canary.guardrails import UnitRule
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import Handover, Snapshot
 from router.conversation.makers import mark_piece
+from router.frame.body import read_request
 from router.recording.shared_marks import SharedMarks
-from router.request.body import read_request
 from router.request.planner import is_under_way
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.asgi_router import AUTH, CHAT, Door

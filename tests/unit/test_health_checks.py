@@ -9,11 +9,11 @@ import pytest
 
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.routing.capabilities import Capabilities
-from router.health.checks import ANSWER_TOKENS
 from router.health.target_health import (
     PROBE_EVERY_S,
     SUSPECT_EVERY_S,
 )
+from router.observers.health_checks import ANSWER_TOKENS
 from router.request.upstream_call import MAX_CHECK_BYTES
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn

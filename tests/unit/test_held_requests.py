@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from uvicorn.config import Config
 
-from router.server.asgi import BODY, Receive, Scope, Send
+from router.frame.asgi import BODY, Receive, Scope, Send
+from router.frame.replies import Reply
 from router.server.connection import HIGH_WATER_BYTES, HOLD_S, Connection, ConnectionState
-from router.server.replies import Reply
 from router.server.request_cycle import RequestCycle
 
 SAME: Final = b"POST /same HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"

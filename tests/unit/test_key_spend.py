@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.reliability.spend import KeySpend, SpendTotals, total_spend
-from router.access.key_spend import KeySpendTotals
+from router.recording.key_spend import KeySpendTotals
 from router.recording.traffic_minutes import CompletedRequest
 
 DAY = date(2026, 3, 30)

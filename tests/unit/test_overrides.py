@@ -19,9 +19,9 @@ from harness.domain.routing.overrides import (
 )
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import is_at_least_as_strict, may_see
+from router.frame.body import read_request
+from router.frame.body_patch import to_json
 from router.protocols.endpoints import ENDPOINTS
-from router.request.body import read_request
-from router.request.body_patch import to_json
 from router.request.client_directives import detect_kinds
 
 pytestmark = pytest.mark.req("D6")

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from router.observers.request_observers import (
+from router.recording.internal_errors import RouterPart
+from router.request import client_directives, model_endpoint
+from router.request.request_observers import (
     ObservedRequest,
     RequestObserver,
     RequestObservers,
 )
-from router.request import client_directives, model_endpoint
 from router.request.routed_response import RoutedResponse
-from router.server.internal_errors import RouterPart
 from tests.support.router.asgi_router import ASK, CHAT, Door
 
 

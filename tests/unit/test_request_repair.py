@@ -8,8 +8,8 @@ import pytest
 
 from harness.domain.operations.alerts import AlertEvent, AlertKind
 from harness.domain.reliability.request_repair import RepairKind, find_repair, repair_request
-from router.conversation.learned_repairs import KEPT_S
-from router.upstream.failure import error_object
+from router.frame.failure import error_object
+from router.upstream.learned_repairs import KEPT_S
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error

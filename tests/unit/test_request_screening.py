@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from router.conversation.chat_history import move_chat
 from router.conversation.intake import INTAKES
-from router.protocols.untranslatable import Untranslatable
+from router.frame.failure import Untranslatable
 from router.upstream.reply_reading import ReadReply
 from router.upstream.translate.provider_errors import translate_refusal
 from router.upstream.translate.request_screening import (

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from harness.domain.routing.capabilities import Endpoint
-from router.protocols.endpoint_translation import UNTRANSLATABLE_FIELDS, translate_response
-from router.protocols.untranslatable import Untranslatable
-from router.request.json_spans import parse_object
+from router.frame.failure import Untranslatable
+from router.frame.json_spans import parse_object
+from router.upstream.endpoint_translation import UNTRANSLATABLE_FIELDS, translate_response
 
 pytestmark = pytest.mark.req("B7")
 Json = dict[str, Any]

@@ -26,8 +26,8 @@ from harness.ports import Clock
 from harness.runtime.clock import SystemClock
 from harness.store.store import Store
 from router.observers.feedback import FeedbackIntake, RememberedRequest
-from router.observers.feedback_body import FeedbackBody, FeedbackOutcome, FeedbackVerdict
 from router.recording import reporter as reporting
+from router.recording.feedback_body import FeedbackBody, FeedbackOutcome, FeedbackVerdict
 from router.recording.guardrail_sample import (
     AnswerFault,
     GuardrailSample,

@@ -18,7 +18,7 @@ from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, Swi
 from harness.domain.routing.route_changes import CreateRoute, apply_change
 from harness.domain.routing.table import KeyGrant, RouteSettings, Snapshot
 from harness.domain.routing.target import DataClasses, Target
-from router.access.callers import OPEN_KEY
+from router.access.front_door import OPEN_KEY
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion

@@ -7,7 +7,7 @@ import pytest
 
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.operations.alerts import AlertEvent, AlertKind
-from router.recording.port import FAILOVERS_PER_S, MAX_ALERTS, EventQueue
+from router.recording.port import FAILOVERS_PER_S, MAX_ALERTS, Recording
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import Place
@@ -139,12 +139,10 @@ async def test_more_failovers_than_the_log_takes_are_counted(tmp_path: Path) -> 
 
 def test_alerts_that_wait_are_bounded_too(tmp_path: Path) -> None:
     place = Place(tmp_path, {INCUMBENT: completion()})
-    counters = place.door.recorder.counters
-    notices = EventQueue(place.door.clock, counters)
-    alarms = place.door.app._alarms
-    alert = alarms._opened("t", None)
+    recording = Recording("w", place.door.clock)
+    alert = place.door.app._alarms._alert(AlertKind.BREAKER_OPEN, "target t", "t", "", "")
 
-    notices.notify(*[alert] * (MAX_ALERTS + 2))
+    recording.notify(*[alert] * (MAX_ALERTS + 2))
 
-    assert len(notices.take()[1]) == MAX_ALERTS
-    assert counters["alerts_dropped"] == 2
+    assert len(recording._take_sums().alerts) == MAX_ALERTS
+    assert recording.counters["alerts_dropped"] == 2

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from router.server import asgi
+from router.frame import asgi
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error, streamed

@@ -25,8 +25,8 @@ from harness.domain.routing.table import (
     choose_arm,
     hash_bucket,
 )
+from router.frame.body import ClientRequest, read_request
 from router.recording.caller_shares import KEPT, RouteKeys
-from router.request.body import ClientRequest, read_request
 from router.request.client_directives import read_directives, sticky_key
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.asgi_router import CHAT, Door

@@ -14,12 +14,12 @@ from harness.domain.errors import InputError
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import Arm
 from harness.domain.routing.target import RequestPatch, Target
+from router.frame.body import read_request
+from router.frame.json_spans import ParsedObject, decode, parse_object, walk_text
+from router.frame.json_walk import MAX_DEPTH
 from router.protocols.chat.dialect import CHAT
 from router.protocols.endpoints import DIALECTS
 from router.request import upstream_call
-from router.request.body import read_request
-from router.request.json_spans import ParsedObject, decode, parse_object, walk_text
-from router.request.json_walk import MAX_DEPTH
 from router.request.request_state import AttemptSpec, RoutedRequest
 from router.snapshot.compiler import compile_snapshot
 from tests.support.router.live_router import snapshot

@@ -10,7 +10,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.server.asgi import BodyTooLarge
+from router.frame.asgi import BodyTooLarge
 from router.server.request_body import BodyCut, CodingUnknown, decode_body
 
 LIMIT = 100_000

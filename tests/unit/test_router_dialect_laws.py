@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from harness.domain.routing.capabilities import Endpoint
 from router.conversation.call_ids import AnswerIds
+from router.frame.body import read_request
+from router.frame.failure import UpstreamFailed
+from router.frame.json_spans import parse_object
 from router.protocols.endpoints import DIALECTS
-from router.request.body import read_request
-from router.request.json_spans import parse_object
-from router.upstream.failure import UpstreamFailed
 
 NAMES = (
     "arguments call_id choices code content content_block delta error finish_reason function "

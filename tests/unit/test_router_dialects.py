@@ -16,14 +16,13 @@ from harness.domain.routing.capabilities import (
     restrict_endpoints,
 )
 from harness.domain.routing.target import Price, RequestPatch, Target
+from router.frame.body import ClientRequest, read_request
+from router.frame.failure import UpstreamFailed
+from router.frame.json_spans import walk_text
+from router.frame.replies import JSON, Reply
 from router.protocols.endpoints import DIALECTS
 from router.protocols.usage import TokenUsage
-from router.request.body import ClientRequest, read_request
 from router.request.client_directives import read_directives, sticky_key
-from router.request.json_spans import walk_text
-from router.server.headers import JSON
-from router.server.replies import Reply
-from router.upstream.failure import UpstreamFailed
 
 F = FailureClass
 HI = [{"role": "user", "content": "hi"}]

@@ -24,12 +24,11 @@ from harness.domain.routing.table import (
 )
 from harness.domain.routing.target import RequestPatch
 from harness.domain.settings import AnsweredModel
+from router.frame.asgi import BODY, App
+from router.frame.replies import Header, Reply
 from router.observers.request_accounting import RequestAccounting
 from router.recording.port import Ticket
 from router.recording.traffic_minutes import CompletedRequest
-from router.server.asgi import BODY, App
-from router.server.headers import Header
-from router.server.replies import Reply
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import pytest
 
+from router.frame.asgi import BODY
 from router.request.heartbeat import COMMENT
-from router.server.asgi import BODY
 from tests.support.providers.scripted_transport import (
     ScriptedCall,
     ScriptedEvent,

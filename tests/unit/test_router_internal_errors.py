@@ -31,20 +31,20 @@ from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.table import KeyGrant, RouteSettings, Snapshot
 from harness.domain.routing.target import Price, Target
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
+from router.frame.replies import Header
 from router.health.early_recovery import EarlyRecovery
 from router.health.target_health import TargetHealth
 from router.health.worker_alerts import AGAIN_S
 from router.observers.canary_guard import CanaryGuards
-from router.observers.guardrail_probe import GuardrailProbe
 from router.observers.request_accounting import RequestAccounting
-from router.observers.tracing_port import Settle, SpanInput, SpanResult
 from router.protocols.event_stream import StreamFilter
 from router.request.attempt_settlement import AttemptSettlement
 from router.request.dispatch import Dispatcher
+from router.request.guardrail_probe import GuardrailProbe
 from router.request.model_endpoint import ModelEndpoint
-from router.request.routed_response import AnswerCopy
-from router.request.stream_relay import CommittedStream
-from router.server.headers import Header
+from router.request.request_observers import ObservedRequest
+from router.request.routed_response import AnswerCopy, RoutedResponse
+from router.request.stream_relay import CommittedStream, OnEnd
 from router.snapshot.compiled import CompiledTarget
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn
@@ -89,48 +89,46 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "harness.domain.reliability.retry",
         "harness.domain.routing.capabilities",
         "router.server.app",
-        "router.server.asgi",
+        "router.frame.asgi",
         "router.server.request_body",
-        "router.access.callers",
+        "router.access.front_door",
         "router.request.attempt",
-        "router.request.body",
+        "router.frame.body",
         "router.request.upstream_call",
         "router.request.request_state",
-        "router.request.degradation:dropped_fields",
+        "router.request.needs:dropped_fields",
         "router.protocols.answer_ends",
-        "router.protocols.chat.answer_signals",
+        "router.protocols.answer_signals",
         "router.protocols.chat.dialect",
         "router.protocols.chat.stream",
-        "router.protocols.dialect",
-        "router.protocols.embeddings",
         "router.protocols.endpoints",
-        "router.protocols.object_lists",
+        "router.protocols.embeddings",
+        "router.frame.object_lists",
         "router.request.dispatch",
         "router.request.routed_response",
         "router.health.target_health",
         "router.request.heartbeat:Heartbeat.send",
-        "router.request.degradation:given_fields",
-        "router.request.degradation:without_fields",
-        "router.request.degradation:_gives",
-        "router.server.internal_errors",
-        "router.request.json_spans",
-        "router.request.json_walk",
+        "router.request.needs:given_fields",
+        "router.request.needs:without_fields",
+        "router.request.needs:_gives",
+        "router.recording.internal_errors",
+        "router.frame.json_spans",
+        "router.frame.json_walk",
         "router.access.keys",
         "router.request.model_endpoint",
-        "router.observers.request_observers",
-        "router.request.body_patch",
+        "router.request.request_observers",
+        "router.frame.body_patch",
         "router.snapshot.route_plans",
-        "router.upstream.failure",
+        "router.frame.failure",
         "router.upstream.transport",
         "router.health.provider_keys",
         "router.request.stream_relay",
-        "router.server.headers",
-        "router.server.replies",
+        "router.frame.replies",
         "router.snapshot.compiled",
         "router.snapshot.holder",
         "router.protocols.event_stream",
         "harness.domain.sse",
-        "router.server.timers",
+        "router.frame.timers",
         "router.protocols.usage",
         "router.request.client_directives:client_headers",
         "router.request.client_directives:_declared_kind",
@@ -144,17 +142,17 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
 
 
 class Spans:
-    """Tracing in memory. Implements spans.Tracing and spans.RequestSpan."""
+    """Tracing in memory. Implements Tracing and TracedRequest."""
 
     passed_up: tuple[Header, ...] = ()
 
-    def begin(self, asked: SpanInput) -> "Spans":  # noqa: ARG002 - the port's
+    def begin(self, observed: ObservedRequest) -> "Spans":  # noqa: ARG002 - the port's
         return self
 
-    def attempt(self, upstream: CompiledTarget, number: int, settle: Settle) -> Settle:  # noqa: ARG002 - the port's
+    def attempt(self, upstream: CompiledTarget, number: int, settle: OnEnd) -> OnEnd:  # noqa: ARG002 - the port's
         return settle
 
-    def end(self, served: SpanResult) -> None: ...
+    def end(self, response: RoutedResponse) -> None: ...
 
     def close(self) -> None: ...
 

@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from router.observers.failover_log import OPEN
-from router.server.event_log import QUEUE
+from router.recording.event_log import QUEUE
 from tests.support.providers.scripted_transport import ScriptedEvent
 from tests.support.providers.scripted_upstream import (
     ROLE,

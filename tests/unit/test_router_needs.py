@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from harness.domain.reliability.breaker import BreakerPolicy, WhenAllOpen
 from harness.domain.routing.capabilities import Capabilities, Endpoint, Needs
 from harness.domain.routing.table import Arm
+from router.frame.body import read_request
 from router.health.target_health import TargetHealth
 from router.recording.shared_marks import SharedMarks
-from router.request.body import read_request
 from router.request.needs import detect_needs
 from router.request.planner import Planner
 from tests.support.control.manual_clock import ManualClock

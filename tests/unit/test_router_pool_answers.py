@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.domain.reliability.failures import FailureClass
-from router.upstream.failure import UpstreamFailed
+from router.frame.failure import UpstreamFailed
 from router.upstream.pool import UpstreamPool
 from router.upstream.pool_connection import MAX_HEAD_BYTES
 from tests.support.providers.raw_server import OK, ServerConnection, raw_server

@@ -4,7 +4,7 @@ import pytest
 
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
-from router.upstream.failure import UpstreamFailed
+from router.frame.failure import UpstreamFailed
 from router.upstream.origin_pool import interleave_addresses
 from router.upstream.request_head import build_head
 

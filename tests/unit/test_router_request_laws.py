@@ -10,8 +10,8 @@ from harness.domain.errors import InputError
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import Canary, Route, choose_arm
 from harness.domain.routing.target import RequestPatch, Target
+from router.frame.body import read_request
 from router.protocols.endpoints import DIALECTS
-from router.request.body import read_request
 from router.request.client_directives import sticky_key
 from router.request.needs import detect_needs
 

@@ -29,7 +29,7 @@ from harness.domain.routing.table import (
 from harness.domain.routing.target import Price, Provider, RequestPatch, Target
 from harness.store.store import Store
 from router.access.keys import CACHED_KEYS, KeyRing
-from router.server.headers import header_text
+from router.frame.replies import header_text
 from router.snapshot import file as snapshot_file
 from router.snapshot.compiler import compile_snapshot
 from router.snapshot.holder import SnapshotHolder

@@ -1,6 +1,7 @@
 """How a stream ends, and what keeps it alive: the last event, its failure, silence, pings."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,10 @@ import pytest
 
 from harness.domain.settings import RouterSettings
 from router.protocols.chat.stream import DONE
-from router.protocols.endpoint_translation import TRANSLATIONS
-from router.protocols.endpoints import DIALECTS
 from router.protocols.messages.stream import STOP
+from router.upstream.learned_repairs import LearnedRepairs
 from router.upstream.transport import Transport, UpstreamRequest
-from router.upstream.transports import EndpointBridge
+from router.upstream.transports import ConversationTransport
 from tests.support.providers.scripted_transport import (
     ScriptedEvent,
     ScriptedTransport,
@@ -98,8 +98,8 @@ def door(
     first = snapshot(url, fallback=isinstance(turn, dict), providers=[of])
     made = Door(folder, script, settings, first=first)
     if kind:
-        ways = {DIALECTS[endpoint].path: way for endpoint, way in TRANSLATIONS.items()}
-        bridged: Transport = EndpointBridge(made.transport, ways, frozenset(ways))
+        repairs = LearnedRepairs(time.monotonic)
+        bridged: Transport = ConversationTransport(kind, made.transport, repairs)
         made.transport = bridged  # type: ignore[assignment]  # as the scripted one, but for `seen`
     return made
 

@@ -8,7 +8,7 @@ import pytest
 
 from harness.domain.canary.guardrails import ErrorTally, Guardrail
 from harness.domain.reliability.failures import describe_failures
-from router.upstream.failure import read_code, read_place
+from router.frame.failure import read_code, read_place
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Place, code

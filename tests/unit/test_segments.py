@@ -24,10 +24,10 @@ from harness.domain.routing.capabilities import Endpoint
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.online.segment_harm import describe_sources, find_segment
 from harness.store.observation_rules import check_block
+from router.frame.body import read_request
 from router.observers.guardrail_sampling import detect_segments
 from router.recording.guardrail_sample import SEGMENTS_FROM
 from router.recording.ledger import Ledger
-from router.request.body import read_request
 from tests.support.canary.segmented_traffic import SegmentTruth, simulate_segments
 from tests.support.router.asgi_router import ASK, CHAT, Door
 from tests.support.router.counted_router import CallCounter

@@ -8,7 +8,7 @@ import pytest
 
 from harness.domain.canary.guardrails import UnitRule
 from harness.domain.routing.table import Arm, Canary, Route, choose_arm
-from router.observers.short_deadlines import KEPT, LEAST, TIMES, ShortDeadlines
+from router.observers.guardrail_sampling import KEPT, LEAST, TIMES, ShortDeadlines
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion

@@ -14,7 +14,7 @@ from evals.sim.protocols.chat_completions import Completion
 from evals.sim.tool_calls import SimulatedToolCall
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
-from router.upstream.failure import UpstreamFailed
+from router.frame.failure import UpstreamFailed
 from router.upstream.transport import Transport, UpstreamReply, UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTransport, ScriptedTurn
 from tests.wire import anthropic, bedrock, gemini, openai, vertex

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from enum import StrEnum
 from typing import Any, Final
 
-from router.protocols.sse import SsePayloads
+from router.protocols.event_stream import SsePayloads
 from tests.wire.conversations import PIXEL
 from tests.wire.server import Json
 

@@ -8,8 +8,11 @@ from secrets import token_hex
 from typing import Any, Final
 
 from harness.domain.reliability.failures import FailureClass
-from router.conversation.call_ids import AnswerIds
+from router.conversation.call_ids import AnswerIds, arguments_text
 from router.conversation.makers import seal_thoughts
+from router.frame.failure import UpstreamFailed
+from router.frame.json_spans import ParsedObject
+from router.frame.object_lists import empty_answer_error, first_object, iter_objects
 from router.protocols.answer_blocks import (
     AnswerBlock,
     AnswerEnd,
@@ -20,12 +23,9 @@ from router.protocols.answer_blocks import (
     WholeAnswer,
 )
 from router.protocols.answer_ends import AnswerEnding, read_ending
-from router.protocols.call_pieces import BROKEN_CALL, arguments_text, parse_json
-from router.protocols.object_lists import empty_answer_error, first_object, iter_objects
+from router.protocols.call_pieces import BROKEN_CALL, parse_json
 from router.protocols.provider_failures import check_ending, error_in_answer
 from router.protocols.usage import read_count, read_usage
-from router.request.json_spans import ParsedObject
-from router.upstream.failure import UpstreamFailed
 
 _FINISHES: Final[Mapping[AnswerEnding, FinishReason]] = {
     AnswerEnding.GOOD: FinishReason.STOP,

@@ -10,21 +10,8 @@ from mypy_extensions import mypyc_attr
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Target
-from router.protocols.answer_ends import AnswerEnding, read_ending
-from router.protocols.answer_signals import AnswerSignals
-from router.protocols.caller_names import conversation_opening
-from router.protocols.chat.answer_signals import read_signals, schema_of, tools_of
-from router.protocols.chat.stream import ChatStream, has_answer
-from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
-from router.protocols.object_lists import (
-    empty_answer_error,
-    first_object,
-    iter_objects,
-)
-from router.protocols.provider_failures import check_arguments, check_ending, error_in_answer
-from router.protocols.usage import TokenUsage, read_usage
-from router.request.body import ClientRequest
-from router.request.body_patch import (
+from router.frame.body import CHAT_PATH, ClientRequest
+from router.frame.body_patch import (
     append_members,
     field_edits,
     model_alone,
@@ -32,15 +19,26 @@ from router.request.body_patch import (
     setting_edits,
     to_json,
 )
-from router.request.json_spans import (
+from router.frame.failure import UpstreamFailed
+from router.frame.json_spans import (
     ParsedObject,
     TextEdit,
     apply_edits,
 )
-from router.request.json_walk import JsonSpan, walk_array, walk_object
-from router.server.replies import Reply
-from router.upstream.failure import UpstreamFailed
-from router.upstream.transport import CHAT_PATH
+from router.frame.json_walk import JsonSpan, walk_array, walk_object
+from router.frame.object_lists import (
+    empty_answer_error,
+    first_object,
+    iter_objects,
+)
+from router.frame.replies import Reply
+from router.protocols.answer_ends import AnswerEnding, read_ending
+from router.protocols.answer_signals import ANY, AnswerSignals, read_schema, read_signals
+from router.protocols.caller_names import conversation_opening
+from router.protocols.chat.stream import ChatStream, has_answer
+from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
+from router.protocols.provider_failures import check_arguments, check_ending, error_in_answer
+from router.protocols.usage import TokenUsage, read_usage
 
 CHAT_RESERVED: Final = frozenset({"model", "messages", "stream"})
 SYSTEM_ROLES: Final = ("system", "developer")
@@ -54,6 +52,12 @@ _CUT: Final = AnswerEnding.CUT
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class ChatDialect:
+    """Reads and writes one endpoint's protocol; those of the other endpoints inherit from it.
+    Holds nothing of a request. path: below a provider's `api_base` that ends in `/v1`.
+    passed_up: the client's headers that go to the provider, with what is sent where the client
+    has none; empty for nothing. call_mark: stands in every answer that calls a tool.
+    """
+
     def __init__(self) -> None:
         self.endpoint = Endpoint.CHAT
         self.path = CHAT_PATH
@@ -61,13 +65,17 @@ class ChatDialect:
         self.call_mark = '"tool_calls"'
 
     def opening(self, request: ClientRequest, skipped: int = 0) -> list[object]:
+        """Returns what every later turn of the conversation begins with; empty when unknown.
+
+        skipped: messages of the user before its first one, which belong to a template.
+        """
         return conversation_opening(request.value("messages"), skipped=skipped)
 
     def patched(
         self, request: ClientRequest, target: Target, *, serialize_tools: bool = False
     ) -> bytes:
         """Writes the body that the target gets; a stream asks for its usage, so that it can be
-        counted.
+        counted. serialize_tools: one tool call at a time.
 
         `ChatStream` takes the extra event out again when the client did not ask.
         """
@@ -96,6 +104,10 @@ class ChatDialect:
         return None if body is None else _with_usage(body)
 
     def checked(self, members: ParsedObject, *, silence: bool = False) -> TokenUsage | None:
+        """Returns the usage of a whole answer. Raises UpstreamFailed for a body that is no
+        answer: one without content, unless it was cut or refused or `silence` is an answer,
+        and one whose end says that the provider failed.
+        """
         if members.get("error") and not members.get("choices"):
             raise error_in_answer(members.get("error"))
         choice = first_object(members, "choices")
@@ -119,6 +131,7 @@ class ChatDialect:
         return read_usage(members.get("usage"))
 
     def irregularity(self, members: ParsedObject) -> Irregularity | None:
+        """What is irregular about the end of a whole answer, which was checked."""
         choices = members.get("choices")
         if isinstance(choices, list):
             for choice in choices:
@@ -127,12 +140,26 @@ class ChatDialect:
         return None
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
-        return schema_of(request)
+        """Returns the schema of the JSON that the answer is to be; empty for any, None when
+        none was asked for.
+        """
+        return read_schema(request.members.get("response_format"))
 
     def tools(self, request: ClientRequest) -> Mapping[str, object]:
-        return tools_of(request)
+        """Returns the offered tools' parameters as JSON schemas, by name; None for a tool
+        without one.
+        """
+        found: dict[str, object] = {}
+        for tool in iter_objects(request.value("tools")):
+            function, custom = tool.get("function"), tool.get("custom")
+            if isinstance(function, Mapping):
+                found[str(function.get("name"))] = function.get("parameters") or ANY
+            elif isinstance(custom, Mapping):
+                found[str(custom.get("name"))] = None
+        return found
 
     def note_signals(self, signals: AnswerSignals, members: ParsedObject) -> None:
+        """Enter what a whole answer said."""
         choices = members.get("choices")
         if isinstance(choices, list):
             for choice in choices:
@@ -145,6 +172,7 @@ class ChatDialect:
         return ChatStream(json_name, show_usage=request.wants_usage, wanted=wanted)
 
     def error(self, reply: Reply, request_id: str) -> Reply:  # noqa: ARG002 - in a header
+        """An error of ours, or a provider's, as this endpoint's clients know it."""
         return reply
 
 

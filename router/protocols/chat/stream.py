@@ -7,9 +7,19 @@ from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.sse import event_data
-from router.protocols.answer_signals import AnswerSignals
-from router.protocols.call_pieces import EMPTY, CallCollector, CallPieces, arguments_text
-from router.protocols.chat.answer_signals import read_signals
+from router.conversation.call_ids import arguments_text
+from router.frame.body_patch import to_json
+from router.frame.json_spans import (
+    ParsedObject,
+    TextEdit,
+    apply_edits,
+    member_edit,
+    parse_object,
+)
+from router.frame.object_lists import iter_objects
+from router.frame.replies import error_event
+from router.protocols.answer_signals import AnswerSignals, read_signals
+from router.protocols.call_pieces import EMPTY, CallCollector, CallPieces
 from router.protocols.chat.text_event import TextEventForm, decoded
 from router.protocols.event_stream import (
     MODEL_ALONE,
@@ -17,17 +27,7 @@ from router.protocols.event_stream import (
     StreamFilter,
     with_data,
 )
-from router.protocols.object_lists import iter_objects
 from router.protocols.usage import read_usage
-from router.request.body_patch import to_json
-from router.request.json_spans import (
-    ParsedObject,
-    TextEdit,
-    apply_edits,
-    member_edit,
-    parse_object,
-)
-from router.server.replies import error_event
 
 DONE: Final = b"data: [DONE]\n\n"
 _NOTHING: Final[tuple[object, ...]] = (None, "", [], {})

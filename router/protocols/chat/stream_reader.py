@@ -6,8 +6,11 @@ from collections.abc import Mapping
 
 from harness.domain.errors import InputError
 from harness.domain.reliability.failures import FailureClass
-from router.conversation.call_ids import AnswerIds
+from router.conversation.call_ids import AnswerIds, arguments_text
 from router.conversation.makers import seal_thoughts
+from router.frame.failure import UpstreamFailed
+from router.frame.json_spans import ParsedObject
+from router.frame.object_lists import iter_objects
 from router.protocols.answer_blocks import (
     AnswerBlock,
     AnswerHead,
@@ -15,7 +18,7 @@ from router.protocols.answer_blocks import (
     AnswerWriter,
     BlockKind,
 )
-from router.protocols.call_pieces import BROKEN_CALL, CallPieces, arguments_text, call_of_piece
+from router.protocols.call_pieces import BROKEN_CALL, CallPieces, call_of_piece
 from router.protocols.chat.answer_reader import (
     read_content,
     read_end,
@@ -23,12 +26,8 @@ from router.protocols.chat.answer_reader import (
     read_thinking,
     read_tokens,
 )
-from router.protocols.event_stream import read_event
-from router.protocols.object_lists import iter_objects
+from router.protocols.event_stream import SsePayloads, read_event
 from router.protocols.provider_failures import check_ending
-from router.protocols.sse import SsePayloads
-from router.request.json_spans import ParsedObject
-from router.upstream.failure import UpstreamFailed
 
 
 class StreamedToolCall(CallPieces):

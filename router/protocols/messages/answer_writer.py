@@ -1,12 +1,17 @@
 """Writes answer blocks as an Anthropic message: whole (`write_message`) or as the events of a
-stream (`MessageEventWriter`).
+stream (`MessageEventWriter`); and an error reply as Anthropic's clients expect it
+(`anthropic_error`).
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Final
 
+from harness.domain.reliability.failures import FailureClass
 from router.conversation.makers import mark_piece
+from router.frame.body_patch import to_json
+from router.frame.replies import Reply
 from router.protocols.answer_blocks import (
     AnswerBlock,
     AnswerEnd,
@@ -16,8 +21,7 @@ from router.protocols.answer_blocks import (
     FinishReason,
     WholeAnswer,
 )
-from router.protocols.sse import write_event
-from router.request.body_patch import to_json
+from router.protocols.event_stream import write_event
 
 _STOPS: Final[Mapping[FinishReason, str]] = {
     FinishReason.STOP: "end_turn",
@@ -135,3 +139,65 @@ def _block(block: AnswerBlock, signature: str = "") -> dict[str, object]:
 def _stop(end: AnswerEnd) -> dict[str, object]:
     reason = "stop_sequence" if end.stop_sequence else end.word or _STOPS[end.finish]
     return {"stop_reason": reason, "stop_sequence": end.stop_sequence or None}
+
+
+_BY_STATUS: Final[Mapping[int, str]] = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+TYPE_BY_CLASS: Final[Mapping[FailureClass, str]] = {
+    FailureClass.OVERLOADED: "overloaded_error",
+    FailureClass.RATE_LIMITED: "rate_limit_error",
+    FailureClass.TIMEOUT: "timeout_error",
+}
+_TOO_LONG: Final = "context_length_exceeded"
+# Before the number, what other providers call the limit.
+_LIMIT: Final = re.compile(
+    r"(?:context length|prompt length|context size|context window|tokens allowed|limit)"
+    r"\D{0,20}(\d[\d,]*)",
+    re.IGNORECASE,
+)
+_NUMBER: Final = re.compile(r"\d[\d,]*")
+
+
+def anthropic_error(reply: Reply, request_id: str) -> Reply:
+    """Puts an error into Anthropic's shape; one that has it already stays as it is.
+
+    reply: of a status that is not 2xx, with JSON as its body.
+    """
+    found = json.loads(reply.body)
+    if isinstance(found, dict) and found.get("type") == "error":
+        return reply
+    error = found.get("error") if isinstance(found, dict) else None
+    told = dict(error) if isinstance(error, dict) else {"message": str(error or found)[:500]}
+    kind = "invalid_request_error" if reply.status < 500 else "api_error"
+    told["type"] = _BY_STATUS.get(reply.status, kind)
+    if told.get("code") == _TOO_LONG:
+        told["message"] = _too_long(told)
+    body = {"type": "error", "error": told, "request_id": request_id}
+    headers = (*reply.headers, (b"request-id", request_id.encode()))
+    return Reply(reply.status, headers, json.dumps(body).encode())
+
+
+def _too_long(error: Mapping[str, object]) -> str:
+    """Says that a prompt is too long as Anthropic does: on these words Anthropic's clients
+    shorten the conversation and go on.
+    """
+    said = str(error.get("message") or "")
+    given, most = error.get("n_prompt_tokens"), error.get("n_ctx")  # llama.cpp's
+    if not isinstance(given, int) or not isinstance(most, int):
+        limit = _LIMIT.search(said)
+        numbers = [int(number.replace(",", "")) for number in _NUMBER.findall(said)]
+        if limit is None:
+            return f"prompt is too long: {said}"
+        most = int(limit[1].replace(",", ""))
+        given = max([most + 1, *numbers])
+    return f"prompt is too long: {given} tokens > {most} maximum"

@@ -8,9 +8,9 @@ from typing import Final
 
 from router.conversation.hosted_text import hosted_text, last_answer
 from router.conversation.makers import read_mark
-from router.protocols.object_lists import iter_objects
-from router.protocols.untranslatable import Untranslatable, no_chat_error
-from router.request.body_patch import to_json
+from router.frame.body_patch import to_json
+from router.frame.failure import Untranslatable, no_chat_error
+from router.frame.object_lists import iter_objects
 
 # Only their own provider can read them, and an answer does without.
 _THOUGHTS: Final = frozenset({"thinking", "redacted_thinking"})
@@ -79,7 +79,7 @@ def text_or_parts(content: object, param: str = "messages") -> object:
 
 def cache_mark(block: Mapping[str, object]) -> Turn:
     """The mark for the prompt's cache, as a chat has it too; empty for none. What no target can
-    use was taken out before (`router.request.degradation`).
+    use was taken out before (`router.request.needs`).
     """
     mark = block.get("cache_control")
     return {"cache_control": mark} if isinstance(mark, Mapping) else {}

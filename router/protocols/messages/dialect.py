@@ -8,10 +8,17 @@ from typing import Final
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import ANTHROPIC_VERSION, Target
-from router.protocols.answer_signals import AnswerSignals
+from router.frame.body import MESSAGES_PATH, ClientRequest
+from router.frame.body_patch import patched_body, setting_edits
+from router.frame.failure import UpstreamFailed
+from router.frame.json_spans import ParsedObject
+from router.frame.object_lists import empty_answer_error, iter_objects
+from router.frame.replies import Reply
+from router.protocols.answer_signals import AnswerSignals, read_schema
 from router.protocols.caller_names import conversation_opening
+from router.protocols.chat.dialect import CHAT_RESERVED, ChatDialect
 from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
-from router.protocols.messages.errors import anthropic_error
+from router.protocols.messages.answer_writer import anthropic_error
 from router.protocols.messages.stream import (
     GOOD,
     STOP_SEQUENCE,
@@ -19,19 +26,10 @@ from router.protocols.messages.stream import (
     block_speaks,
     read_block_signals,
     read_message_tokens,
-    schema_of,
-    tools_of,
 )
-from router.protocols.object_lists import empty_answer_error, iter_objects
 from router.protocols.provider_failures import check_ending, error_in_answer
 from router.protocols.usage import TokenUsage
-from router.request.body import ClientRequest
-from router.request.body_patch import append_members, field_edits, model_edit, setting_edits
-from router.request.json_spans import ParsedObject, TextEdit, apply_edits
-from router.server.replies import Reply
-from router.upstream.failure import UpstreamFailed
 
-RESERVED: Final = frozenset({"model", "messages", "stream"})
 NAMES: Final = {"max_completion_tokens": "max_tokens"}
 VERSION: Final = b"anthropic-version"
 PASSED_UP: Final[Mapping[bytes, bytes]] = {
@@ -40,15 +38,17 @@ PASSED_UP: Final[Mapping[bytes, bytes]] = {
 }
 
 
-class MessagesDialect:
+class MessagesDialect(ChatDialect):
     """A target whose patch sets a `response_format` does not speak it: see
     `router.snapshot.compiler`.
     """
 
-    endpoint = Endpoint.MESSAGES
-    path = "/messages"
-    passed_up = PASSED_UP
-    call_mark = '"tool_use"'
+    def __init__(self) -> None:
+        super().__init__()
+        self.endpoint = Endpoint.MESSAGES
+        self.path = MESSAGES_PATH
+        self.passed_up = PASSED_UP
+        self.call_mark = '"tool_use"'
 
     def opening(self, request: ClientRequest, skipped: int = 0) -> list[object]:
         get = request.members.get
@@ -57,20 +57,12 @@ class MessagesDialect:
     def patched(
         self, request: ClientRequest, target: Target, *, serialize_tools: bool = False
     ) -> bytes:
-        wanted = setting_edits(request, target, RESERVED, NAMES)
+        wanted = setting_edits(request, target, CHAT_RESERVED, NAMES)
         if serialize_tools and not request.serial_tools:
             choice = wanted.get("tool_choice", request.value("tool_choice"))
             given = dict(choice) if isinstance(choice, Mapping) else {"type": "auto"}
             wanted["tool_choice"] = {**given, "disable_parallel_tool_use": True}
-        addendum = target.request_patch.prompt_addendum
-        system = request.members.values.get("system") if addendum else None
-        more: list[TextEdit] = []
-        if addendum and system is None:
-            wanted["system"] = addendum
-        elif addendum and system is not None and "system" not in wanted:
-            more = append_members(system, addendum)
-        edits = [model_edit(request, target), *field_edits(request, wanted), *more]
-        return apply_edits(request.text, edits)
+        return patched_body(request, target, wanted, "system")
 
     def checked(self, members: ParsedObject, *, silence: bool = False) -> TokenUsage | None:
         if members.get("type") == "error":
@@ -98,10 +90,14 @@ class MessagesDialect:
         return None if reason in GOOD else end_irregularity(reason)
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
-        return schema_of(request)
+        config = request.value("output_config")
+        wanted = config.get("format") if isinstance(config, Mapping) else None
+        # Before it had its place, it was a field of its own.
+        return read_schema(wanted or request.value("output_format"))
 
     def tools(self, request: ClientRequest) -> Mapping[str, object]:
-        return tools_of(request)
+        tools = iter_objects(request.value("tools"))
+        return {str(tool.get("name")): tool.get("input_schema") for tool in tools}
 
     def note_signals(self, signals: AnswerSignals, members: ParsedObject) -> None:
         for number, block in enumerate(iter_objects(members.get("content"))):

@@ -6,11 +6,10 @@ turns, tools, answer format, thinking as an effort. Says what only Anthropic can
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from router.frame.failure import untranslatable_error
 from router.protocols.caller_names import BILLING
-from router.protocols.chat_way import ChatWay
-from router.protocols.hosted_tools import hosted_tools_alone, without_hosted
+from router.protocols.chat_way import ChatWay, hosted_tools_alone, without_hosted
 from router.protocols.messages.chat_turns import cache_mark, chat_messages, text_or_parts
-from router.protocols.untranslatable import untranslatable_error
 
 # Said otherwise, below; or what only Anthropic can act on and no answer depends on.
 _OWN: Final = frozenset(

@@ -8,37 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
+from router.frame.body_patch import to_json
+from router.frame.json_spans import ParsedObject, TextEdit, member_edit
+from router.frame.json_walk import walk_object
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.call_pieces import CallCollector
-from router.protocols.chat.answer_signals import ANY
 from router.protocols.event_stream import Irregularity, StreamFilter
-from router.protocols.messages.errors import TYPE_BY_CLASS
-from router.protocols.object_lists import iter_objects
+from router.protocols.messages.answer_writer import TYPE_BY_CLASS
 from router.protocols.usage import TokenUsage, read_count, read_hour_count
-from router.request.body import ClientRequest
-from router.request.body_patch import to_json
-from router.request.json_spans import ParsedObject, TextEdit, member_edit
-from router.request.json_walk import walk_object
-
-
-def schema_of(request: ClientRequest) -> Mapping[str, object] | None:
-    """The schema of the JSON that is to be answered; None for none."""
-    config = request.value("output_config")
-    wanted = config.get("format") if isinstance(config, Mapping) else None
-    # Before it had its place, it was a field of its own.
-    wanted = wanted or request.value("output_format")
-    if not isinstance(wanted, Mapping) or wanted.get("type") != "json_schema":
-        return None
-    schema = wanted.get("schema")
-    return schema if isinstance(schema, Mapping) else ANY
-
-
-def tools_of(request: ClientRequest) -> dict[str, object]:
-    """The offered tools' parameters, by name; None for what the provider knows itself."""
-    return {
-        str(tool.get("name")): tool.get("input_schema")
-        for tool in iter_objects(request.value("tools"))
-    }
 
 
 def read_block_signals(signals: AnswerSignals, place: object, block: object) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from router.conversation.makers import own_id
+from router.frame.body_patch import to_json
 from router.protocols.answer_blocks import (
     AnswerBlock,
     AnswerEnd,
@@ -15,9 +16,8 @@ from router.protocols.answer_blocks import (
     FinishReason,
     WholeAnswer,
 )
+from router.protocols.event_stream import write_event
 from router.protocols.responses.response_tools import ResponseTools, custom_text
-from router.protocols.sse import write_event
-from router.request.body_patch import to_json
 
 # What a response repeats of its request, with what stands for nothing.
 _REPEATED: Final[Mapping[str, object]] = {

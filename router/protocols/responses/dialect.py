@@ -9,11 +9,16 @@ from typing import Final
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import JsonObject, Target
-from router.protocols.answer_signals import AnswerSignals
+from router.frame.body import RESPONSES_PATH, ClientRequest
+from router.frame.body_patch import patched_body, setting_edits
+from router.frame.failure import UpstreamFailed
+from router.frame.json_spans import ParsedObject
+from router.frame.object_lists import empty_answer_error, iter_objects
+from router.protocols.answer_signals import ANY, AnswerSignals, read_schema
 from router.protocols.caller_names import conversation_opening
 from router.protocols.chat.dialect import CHAT_RESERVED, ChatDialect
+from router.protocols.chat_way import flat_name
 from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
-from router.protocols.object_lists import empty_answer_error
 from router.protocols.provider_failures import check_ending, error_in_answer
 from router.protocols.responses.stream import (
     GOES_ON,
@@ -23,14 +28,8 @@ from router.protocols.responses.stream import (
     item_answers,
     read_response_usage,
     read_signals,
-    schema_of,
-    tools_of,
 )
 from router.protocols.usage import TokenUsage
-from router.request.body import ClientRequest
-from router.request.body_patch import append_members, field_edits, model_edit, setting_edits
-from router.request.json_spans import ParsedObject, TextEdit, apply_edits
-from router.upstream.failure import UpstreamFailed
 
 RESERVED: Final = CHAT_RESERVED | {"input"}
 NAMES: Final = dict.fromkeys(("max_tokens", "max_completion_tokens"), "max_output_tokens")
@@ -40,7 +39,7 @@ class ResponsesDialect(ChatDialect):
     def __init__(self) -> None:
         super().__init__()
         self.endpoint = Endpoint.RESPONSES
-        self.path = "/responses"
+        self.path = RESPONSES_PATH
         self.call_mark = '_call"'
 
     def opening(self, request: ClientRequest, skipped: int = 0) -> list[object]:
@@ -60,20 +59,11 @@ class ResponsesDialect(ChatDialect):
         wanted = setting_edits(request, target, RESERVED, NAMES)
         if serialize_tools and not request.serial_tools:
             wanted["parallel_tool_calls"] = False
-        patch = target.request_patch
-        if patch.response_format:
+        if response_format := target.request_patch.response_format:
             text = wanted.get("text", request.value("text"))
             given = dict(text) if isinstance(text, Mapping) else {}
-            wanted["text"] = {**given, "format": _text_format(patch.response_format)}
-        addendum = patch.prompt_addendum
-        instructions = request.members.values.get("instructions") if addendum else None
-        more: list[TextEdit] = []
-        if addendum and instructions is None:
-            wanted["instructions"] = addendum
-        elif addendum and instructions and "instructions" not in wanted:
-            more = append_members(instructions, addendum)
-        edits = [model_edit(request, target), *field_edits(request, wanted), *more]
-        return apply_edits(request.text, edits)
+            wanted["text"] = {**given, "format": _text_format(response_format)}
+        return patched_body(request, target, wanted, "instructions")
 
     def checked(self, members: ParsedObject, *, silence: bool = False) -> TokenUsage | None:
         if members.get("error"):
@@ -97,10 +87,19 @@ class ResponsesDialect(ChatDialect):
         return end_irregularity(end_reason(members.get))
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
-        return schema_of(request)
+        text = request.value("text")
+        return read_schema(text.get("format") if isinstance(text, Mapping) else None)
 
     def tools(self, request: ClientRequest) -> Mapping[str, object]:
-        return tools_of(request)
+        # A namespace's functions stand under names after its own.
+        found: dict[str, object] = {}
+        for tool in iter_objects(request.value("tools")):
+            space = tool.get("name") if tool.get("type") == "namespace" else None
+            for offered in iter_objects(tool.get("tools")) if space else (tool,):
+                schema = offered.get("parameters") or ANY
+                name = flat_name({**offered, "namespace": space})
+                found[name] = schema if offered.get("type") == "function" else None
+        return found
 
     def note_signals(self, signals: AnswerSignals, members: ParsedObject) -> None:
         read_signals(signals, members.get("output"), members.get("incomplete_details"))

@@ -6,13 +6,173 @@ whether a summary of the reasoning is asked for.
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from router.conversation.hosted_text import has_text, hosted_text, last_answer
+from router.conversation.makers import maker_of_id, open_thoughts
 from router.conversation.response_history import check_references
-from router.protocols.chat_way import ChatWay
-from router.protocols.hosted_tools import hosted_tools_alone
-from router.protocols.object_lists import iter_objects
-from router.protocols.responses.chat_turns import chat_messages
-from router.protocols.responses.response_tools import CLIENTS, ResponseTools
-from router.protocols.untranslatable import REFERENCE, untranslatable_error
+from router.frame.failure import REFERENCE, no_chat_error, reference_error, untranslatable_error
+from router.frame.object_lists import iter_objects
+from router.protocols.chat_way import ChatWay, flat_name, hosted_tools_alone
+from router.protocols.responses.response_tools import CLIENTS, ResponseTools, custom_arguments
+
+Turn = dict[str, object]
+_ROLES: Final = {"developer": "system"}  # which few others know
+_GAP: Final = "\n\n"
+_TEXTS: Final = frozenset({"input_text", "output_text", "text"})
+_REASONING: Final = "reasoning_content"
+_RESULTS: Final = frozenset({"function_call_output", "custom_tool_call_output"})
+_CALLS: Final = frozenset({"function_call", "custom_tool_call"})
+
+
+def chat_messages(instructions: object, given: object, way: ChatWay) -> list[Turn]:
+    """Calls that follow one another, or a text, are one turn of the assistant's.
+
+    Raises Untranslatable for what a message's data are not in.
+    """
+    turns = _Turns(way)
+    if isinstance(instructions, str) and instructions:
+        turns.add({"role": "system", "content": instructions})
+    if isinstance(given, str):
+        turns.add({"role": "user", "content": given})
+    items = list(iter_objects(given))
+    answered = last_answer(items)
+    for number, item in enumerate(items):
+        turns.is_history = number < answered
+        turns.add_item(item)
+    return turns.found
+
+
+class _Turns:
+    """The chat's turns so far. is_history: a model has answered since."""
+
+    def __init__(self, way: ChatWay) -> None:
+        self.found: list[Turn] = []
+        self.is_history = False
+        self._way = way
+        self._thought = ""  # reasoning of the answer behind it
+        self._signed: list[Turn] = []  # the same, as its maker signed it
+        self._hosted: Turn | None = None  # a turn that says what a hosted tool left
+
+    def add_item(self, item: Mapping[str, object]) -> None:
+        kind = str(item.get("type") or "message")
+        if kind == "message":
+            self._add_message(item)
+        elif kind in _CALLS:
+            self._add_call(item)
+        elif kind in _RESULTS:
+            self.found += self._result(item)
+        elif kind == "reasoning":  # its own maker's alone; an answer does without
+            if self._way.maker and maker_of_id(item.get("id")) == self._way.maker:
+                self._thought += _summary(item)
+            self._signed += open_thoughts(item.get("encrypted_content"))
+        elif kind == "item_reference":
+            raise reference_error()
+        else:
+            self._way.dropped[f"input.{kind}"] = None
+            if has_text(item):
+                self._say(hosted_text(item))
+
+    def add(self, turn: Turn) -> None:
+        self.found.append(turn)
+
+    def _add_message(self, item: Mapping[str, object]) -> None:
+        turn = self._message(item)
+        last = self.found[-1] if self.found else None
+        # Calls without results yet, or what a hosted tool left, are of the same turn.
+        joins = last is not None and (last is self._hosted or "tool_calls" in last)
+        if turn["role"] == "assistant" and last is not None and joins:
+            _append(last, turn["content"])
+        else:
+            thought = self._reasoning() if turn["role"] == "assistant" else {}
+            self.add(turn | thought)
+
+    def _add_call(self, item: Mapping[str, object]) -> None:
+        arguments = item.get("arguments") or "{}"
+        if item.get("type") == "custom_tool_call":
+            arguments = custom_arguments(item.get("input"))
+        function = {"name": flat_name(item), "arguments": arguments}
+        call = {"id": item.get("call_id"), "type": "function", "function": function}
+        last = self.found[-1] if self.found else None
+        if last is None or last["role"] != "assistant":
+            last = {"role": "assistant", "content": None}
+            self.add(last)
+        last |= self._reasoning()
+        calls = last.setdefault("tool_calls", [])
+        if isinstance(calls, list):
+            calls.append(call)
+
+    def _say(self, text: str) -> None:
+        """What a hosted tool left is of the assistant's turn."""
+        last = self.found[-1] if self.found else None
+        if last is None or last["role"] != "assistant":
+            last = self._hosted = {"role": "assistant", "content": None}
+            self.add(last)
+        _append(last, text)
+
+    def _reasoning(self) -> Turn:
+        thought, self._thought = self._thought, ""
+        signed, self._signed = self._signed, []
+        found: Turn = {_REASONING: thought} if thought else {}
+        return found | {"thinking_blocks": signed} if signed else found
+
+    def _message(self, item: Mapping[str, object]) -> Turn:
+        role = str(item.get("role"))
+        content = item.get("content")
+        if not isinstance(content, list):
+            return {"role": _ROLES.get(role, role), "content": content}
+        parts = [self._part(entry) for entry in iter_objects(content)]
+        if all(part["type"] == "text" for part in parts):
+            gap = "" if role == "assistant" else _GAP
+            text = gap.join(str(part["text"]) for part in parts)
+            return {"role": _ROLES.get(role, role), "content": text}
+        return {"role": _ROLES.get(role, role), "content": parts}
+
+    def _result(self, item: Mapping[str, object]) -> list[Turn]:
+        """A chat's result is text alone: its pictures follow as the user's."""
+        output = item.get("output")
+        told = {"role": "tool", "tool_call_id": item.get("call_id")}
+        if not isinstance(output, list):
+            return [{**told, "content": output if isinstance(output, str) else ""}]
+        parts = [self._part(entry) for entry in iter_objects(output)]
+        texts = [str(part["text"]) for part in parts if part["type"] == "text"]
+        others = [part for part in parts if part["type"] != "text"]
+        if not others:
+            return [{**told, "content": _GAP.join(texts)}]
+        texts.append("(What else it gave is in the next message.)")
+        note = {"type": "text", "text": f"(This is from the tool call {item.get('call_id')}.)"}
+        return [
+            {**told, "content": _GAP.join(texts)},
+            {"role": "user", "content": [note, *others]},
+        ]
+
+    def _part(self, part: Mapping[str, object]) -> Turn:
+        kind = str(part.get("type"))
+        if kind in _TEXTS:
+            return {"type": "text", "text": part.get("text")}
+        if kind == "refusal":
+            return {"type": "text", "text": part.get("refusal")}
+        if kind == "input_image" and part.get("image_url"):
+            picture = {"url": part["image_url"]}
+            if part.get("detail"):
+                picture["detail"] = part["detail"]
+            return {"type": "image_url", "image_url": picture}
+        if kind == "input_file" and part.get("file_data"):
+            names = ("filename", "file_data")
+            return {"type": "file", "file": {n: part[n] for n in names if part.get(n)}}
+        if not (self.is_history or part.get("file_url")):
+            raise no_chat_error(f"content of type {kind[:60]!r} without its data", "input")
+        self._way.dropped[f"input.{kind}"] = None
+        return {"type": "text", "text": hosted_text(part)}
+
+
+def _append(turn: Turn, text: object) -> None:
+    said = (turn.get("content"), text)
+    turn["content"] = _GAP.join(str(part) for part in said if part)
+
+
+def _summary(item: Mapping[str, object]) -> str:
+    parts = [*iter_objects(item.get("summary")), *iter_objects(item.get("content"))]
+    return "".join(str(part.get("text") or "") for part in parts)
+
 
 # Said otherwise, below; or about what the provider stores, shows or runs by itself.
 _OWN: Final = frozenset(

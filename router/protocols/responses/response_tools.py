@@ -6,12 +6,11 @@ client knows it. Pure.
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from router.frame.body_patch import to_json
+from router.frame.failure import no_chat_error
+from router.frame.object_lists import iter_objects
 from router.protocols.call_pieces import parse_json
-from router.protocols.chat_way import ChatWay
-from router.protocols.hosted_tools import flat_name, without_hosted
-from router.protocols.object_lists import iter_objects
-from router.protocols.untranslatable import no_chat_error
-from router.request.body_patch import to_json
+from router.protocols.chat_way import ChatWay, flat_name, without_hosted
 
 Tool = dict[str, object]
 # Types of the tools that the client itself runs.

@@ -7,49 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
+from router.frame.body_patch import to_json
+from router.frame.failure import UpstreamFailed
+from router.frame.json_spans import ParsedObject, TextEdit, member_edit
+from router.frame.json_walk import walk_object
+from router.frame.object_lists import iter_objects
 from router.protocols.answer_ends import AnswerEnding, read_ending
 from router.protocols.answer_signals import AnswerSignals
-from router.protocols.chat.answer_signals import ANY
+from router.protocols.chat_way import flat_name
 from router.protocols.event_stream import StreamFilter
-from router.protocols.hosted_tools import flat_name
-from router.protocols.object_lists import iter_objects
 from router.protocols.provider_failures import check_arguments, classify_error
 from router.protocols.usage import TokenUsage, usage_with_cache
-from router.request.body import ClientRequest
-from router.request.body_patch import to_json
-from router.request.json_spans import ParsedObject, TextEdit, member_edit
-from router.request.json_walk import walk_object
-from router.upstream.failure import UpstreamFailed
-
-
-def schema_of(request: ClientRequest) -> Mapping[str, object] | None:
-    """The schema of the JSON that is to be answered; empty for any JSON, None for none."""
-    text = request.value("text")
-    wanted = text.get("format") if isinstance(text, Mapping) else None
-    if not isinstance(wanted, Mapping):
-        return None
-    match wanted.get("type"):
-        case "json_object":
-            return ANY
-        case "json_schema":
-            schema = wanted.get("schema")
-            return schema if isinstance(schema, Mapping) else ANY
-        case _:
-            return None
-
-
-def tools_of(request: ClientRequest) -> dict[str, object]:
-    """The offered functions' parameters, by name, a namespace's after its own; None for what
-    takes any text.
-    """
-    found: dict[str, object] = {}
-    for tool in iter_objects(request.value("tools")):
-        space = tool.get("name") if tool.get("type") == "namespace" else None
-        for offered in iter_objects(tool.get("tools")) if space else (tool,):
-            schema = offered.get("parameters") or ANY
-            name = flat_name({**offered, "namespace": space})
-            found[name] = schema if offered.get("type") == "function" else None
-    return found
 
 
 def read_signals(signals: AnswerSignals, output: object, incomplete: object) -> None:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from harness.domain.routing.target import ANTHROPIC_VERSION
-from router.protocols.sse import SsePayloads
+from router.protocols.event_stream import SsePayloads
 from router.upstream.translate.chat_answer import ChunkMaker, chat_message, completion
 from router.upstream.translate.request_screening import Json, ScreenedRequest, screen_request
 from router.upstream.translate.thinking import NEAREST, settle_thinking

@@ -12,8 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from harness.domain.reliability.failures import FailureClass
-from router.protocols.untranslatable import Untranslatable
-from router.upstream.failure import UpstreamFailed
+from router.frame.failure import Untranslatable, UpstreamFailed
 from router.upstream.translate.anthropic import AnthropicChunks
 from router.upstream.translate.chat_answer import completion
 from router.upstream.translate.request_screening import Json, ScreenedRequest, screen_request

@@ -10,8 +10,8 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from harness.domain.reliability.failures import FailureClass
-from router.protocols.sse import SsePayloads
-from router.upstream.failure import UpstreamFailed
+from router.frame.failure import UpstreamFailed
+from router.protocols.event_stream import SsePayloads
 from router.upstream.translate.chat_answer import ChunkMaker, chat_message, completion
 from router.upstream.translate.provider_errors import google_error
 from router.upstream.translate.request_screening import Json, ScreenedRequest, screen_request

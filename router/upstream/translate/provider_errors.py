@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from router.protocols.untranslatable import Untranslatable
+from router.frame.failure import Untranslatable
 from router.upstream.reply_reading import ReadReply, read_error_body
 from router.upstream.transport import UpstreamReply
 

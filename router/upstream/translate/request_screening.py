@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from router.conversation.tool_schemas import SCHEMA_RULES, write_schema
-from router.protocols.untranslatable import MalformedRequest, Untranslatable
+from router.frame.failure import MalformedRequest, Untranslatable
 from router.upstream.translate.request_validation import check_fields, check_messages
 
 Json = dict[str, Any]

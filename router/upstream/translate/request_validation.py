@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
-from router.protocols.untranslatable import MalformedRequest, Untranslatable
+from router.frame.failure import MalformedRequest, Untranslatable
 from router.upstream.translate.thinking import EFFORTS
 
 Fields = Mapping[str, Any]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from router.protocols.untranslatable import Untranslatable
+from router.frame.failure import Untranslatable
 from router.upstream.translate.request_screening import Json, ScreenedRequest
 from router.upstream.translate.thinking import NEAREST, is_effort_set
 

@@ -16,8 +16,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from harness.domain.reliability.failures import FailureClass
-from router.protocols.untranslatable import Untranslatable
-from router.upstream.failure import UpstreamFailed
+from router.frame.failure import Untranslatable, UpstreamFailed
 from router.upstream.reply_reading import WrappedReply, chunks_until_end
 from router.upstream.translate.litellm import load_translation
 from router.upstream.translate.provider_errors import translate_refusal, whole_refusal

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from harness.domain.reliability.failures import FailureClass
-from router.upstream.failure import UpstreamFailed
+from router.frame.failure import UpstreamFailed
 from router.upstream.transport import CallState, Transport, UpstreamReply, UpstreamRequest
 
 

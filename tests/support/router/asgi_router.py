@@ -14,13 +14,7 @@ from harness.domain.routing.table import Snapshot
 from harness.domain.routing.target import NO_DATA_CLASSES, DataClasses
 from harness.domain.settings import AgentSettings, RouterSettings
 from harness.store.store import Store
-from router.conversation.learned_repairs import LearnedFields
-from router.observers.tracing_port import Tracing
-from router.recording.recorder import Recorder
-from router.recording.shared_marks import SharedMarks
-from router.recording.spool import Spool
-from router.server.app import Router
-from router.server.asgi import (
+from router.frame.asgi import (
     BODY,
     HEAD_FACTS,
     WATCH_AFTER_S,
@@ -29,9 +23,14 @@ from router.server.asgi import (
     Send,
     reply_headers,
 )
-from router.server.headers import Header
-from router.server.replies import Reply
+from router.frame.replies import Header, Reply
+from router.observers.request_tracing import Tracing
+from router.recording.recorder import Recorder
+from router.recording.shared_marks import SharedMarks
+from router.recording.spool import Spool
+from router.server.app import Router
 from router.snapshot.holder import SnapshotHolder
+from router.upstream.learned_repairs import LearnedFields
 from router.upstream.transport import TransportFactory, UpstreamRequest
 from router.upstream.transports import Transports
 from tests.support.control.manual_clock import ManualClock

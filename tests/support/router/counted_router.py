@@ -23,11 +23,11 @@ from harness.domain.routing.table import Snapshot
 from harness.domain.settings import RouterSettings
 from harness.runtime.clock import SystemClock
 from harness.store.store import Store
+from router.frame.timers import Timers
 from router.recording.reporter import Reporter
 from router.server.app import Router
 from router.server.background import Background
 from router.server.process import server
-from router.server.timers import Timers
 from router.snapshot.holder import SnapshotHolder
 from router.upstream.transports import Transports
 from tests.support.router.live_router import (
@@ -335,7 +335,6 @@ def _serving(
         SECRET,
         clock,
         on_stop=stop,
-        exposition=reporter,
     )
     listener = socket.create_server(("127.0.0.1", 0))
     runner = server(app, drain_s=2)

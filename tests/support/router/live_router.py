@@ -52,7 +52,7 @@ from harness.domain.settings import AgentSettings, RouterSettings
 from harness.domain.shadow.shadow import ShadowTally
 from harness.runtime.clock import SystemClock
 from harness.store.store import Store
-from router.observers.tracing_port import Tracing
+from router.observers.request_tracing import Tracing
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
 from router.server.app import Router

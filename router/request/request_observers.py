@@ -3,8 +3,8 @@ their base class with its three hooks, what they know of a request (`ObservedReq
 `RequestObservers`, which calls all of them.
 
 None of them may cost a user an answer. Hooks are synchronous, and each is called within its own
-`try`: one that raises is counted and alerted (`router.server.internal_errors`), and the others
-go on.
+`try`: one that raises is counted and alerted (`router.recording.internal_errors`), and the
+others go on.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,15 +17,15 @@ from harness.domain.operations.access import OptOut
 from harness.domain.routing.plan import RoutePlan
 from harness.domain.routing.table import Arm, Canary
 from router.access.admission import RateReservation
-from router.observers.guardrail_probe import GuardrailProbe
-from router.observers.tracing_port import RequestSpan
+from router.frame.asgi import Scope
+from router.frame.body import ClientRequest
 from router.recording.guardrail_sample import GuardrailSample
+from router.recording.internal_errors import InternalErrors, RouterPart
 from router.recording.port import Ticket
 from router.recording.traffic_minutes import CompletedRequest
-from router.request.body import ClientRequest
+from router.request.guardrail_probe import GuardrailProbe
+from router.request.request_state import RequestSpan
 from router.request.routed_response import AnswerCopy, RoutedResponse
-from router.server.asgi import Scope
-from router.server.internal_errors import InternalErrors, RouterPart
 from router.snapshot.compiled import CompiledRoute
 
 

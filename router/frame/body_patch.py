@@ -15,9 +15,9 @@ from functools import lru_cache
 from typing import Final
 
 from harness.domain.routing.target import Target
-from router.request.body import ClientRequest
-from router.request.json_spans import TextEdit
-from router.request.json_walk import JsonSpan
+from router.frame.body import ClientRequest
+from router.frame.json_spans import TextEdit, apply_edits
+from router.frame.json_walk import JsonSpan
 
 NO_NAMES: Final[Mapping[str, str]] = {}
 
@@ -95,6 +95,22 @@ def append_members(content: JsonSpan, addendum: str) -> list[TextEdit]:
         part = to_json({"type": "text", "text": addendum})
         return [TextEdit(last, last, ("," if content.value else "") + part)]
     return [TextEdit(content.start, content.end, to_json(addendum))]
+
+
+def patched_body(
+    request: ClientRequest, target: Target, wanted: dict[str, object], rules: str
+) -> bytes:
+    """Writes the body with the target's model and these fields, and with its addendum at the
+    end of the system prompt. rules: the field of that prompt.
+    """
+    addendum, more = target.request_patch.prompt_addendum, []
+    given = request.members.values.get(rules) if addendum else None
+    if addendum and given is None:
+        wanted[rules] = addendum
+    elif given is not None and rules not in wanted:
+        more = append_members(given, addendum)
+    edits = [model_edit(request, target), *field_edits(request, wanted), *more]
+    return apply_edits(request.text, edits)
 
 
 def to_json(value: object) -> str:

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from jiter import from_json
 
 from harness.domain.errors import InputError
-from router.request.json_walk import (
+from router.frame.json_walk import (
     MAX_DEPTH,
     MAX_MEMBERS,
     TOO_DEEP,

@@ -17,6 +17,7 @@ from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import Arm
 from harness.ports import Clock
+from router.frame.body import ClientRequest, read_request
 from router.health.target_health import (
     HealthCheckState,
     TargetHealth,
@@ -26,7 +27,6 @@ from router.health.target_health import (
 from router.protocols.endpoints import DIALECTS
 from router.recording.metrics import RouterMetrics, TargetCheck
 from router.request.attempt import UpstreamAnswer
-from router.request.body import ClientRequest, read_request
 from router.request.dispatch import Dispatcher
 from router.request.request_state import RequestProgress, RoutedRequest
 from router.snapshot.compiled import CompiledRoute, CompiledTarget

@@ -17,6 +17,7 @@ from harness.domain.canary.prompt_cache import (
 from harness.domain.json_schema import matches_schema
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Price
+from router.frame.body import ClientRequest
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.call_pieces import NO_JSON, parse_json
 from router.protocols.endpoints import DIALECTS
@@ -28,7 +29,6 @@ from router.recording.guardrail_sample import (
     RequestTraits,
     SampleValues,
 )
-from router.request.body import ClientRequest
 from router.snapshot.compiled import CompiledRoute
 
 

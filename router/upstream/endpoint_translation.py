@@ -10,17 +10,16 @@ from typing import Final, NamedTuple
 from harness.domain.providers.kinds import PROVIDER_KINDS, AnswerLimit
 from harness.domain.routing.capabilities import Endpoint
 from router.conversation.intake import INTAKES, TAKES_ALL
+from router.frame.body_patch import to_json
+from router.frame.json_spans import ParsedObject
 from router.protocols.chat.answer_reader import read_chat_answer
 from router.protocols.chat.stream_reader import ChatStreamReader
-from router.protocols.chat_way import ChatWay
-from router.protocols.hosted_tools import name_hosted
+from router.protocols.chat_way import ChatWay, name_hosted
 from router.protocols.messages import message_request
 from router.protocols.messages.answer_writer import MessageEventWriter, write_message
 from router.protocols.responses import response_request
 from router.protocols.responses.answer_writer import ResponseEventWriter, ResponseShape
 from router.protocols.responses.response_tools import ResponseTools
-from router.request.body_patch import to_json
-from router.request.json_spans import ParsedObject
 from router.upstream.translate import request_screening
 
 

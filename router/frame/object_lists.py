@@ -4,10 +4,11 @@ list.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from harness.domain.reliability.failures import FailureClass
-from router.request.json_spans import ParsedObject
-from router.upstream.failure import UpstreamFailed
+from router.frame.failure import UpstreamFailed
+from router.frame.json_spans import ParsedObject
 
 
 def first_object(members: ParsedObject, name: str) -> Mapping[object, object]:
@@ -34,3 +35,8 @@ def iter_objects(value: object) -> Iterator[Mapping[str, object]]:
     """Yields the objects in a list, and nothing for any other value."""
     if isinstance(value, list):
         yield from (item for item in value if isinstance(item, dict))
+
+
+def list_objects(value: object) -> list[dict[str, Any]]:
+    """Lists the objects in a list, to be changed in place; none for any other value."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

@@ -1,13 +1,11 @@
-"""`Callers` says who asks: the grant of the key in a request's headers, in OpenAI's or
-Anthropic's form; 401 otherwise, and 429 once too many came from one address.
-
-The agents process asks for its agents' sessions: its header `x-swapgate-agent` stands for the
-key that it names, so that this key's limits, budgets and routes hold, and may open one literal
-target by a grant.
+"""The front door stands before every request to a model: it finds who asks and the revision
+that serves, takes a place among the requests under way, and words errors in the client's
+protocol.
 """
 
+import itertools
+import logging
 from collections import Counter
-from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 from weakref import ReferenceType, ref
@@ -24,15 +22,23 @@ from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router.access.admission import Admission
 from router.access.keys import KeyRing
-from router.server.asgi import HEAD_FACTS, Scope, header
-from router.server.replies import Reply, error_reply
+from router.frame.asgi import HEAD_FACTS, Scope, header
+from router.frame.replies import CLOSE, Header, Reply, error_reply
+from router.health.early_recovery import EarlyRecovery
+from router.protocols.endpoints import ENDPOINTS
+from router.protocols.messages.answer_writer import anthropic_error
+from router.protocols.messages.dialect import VERSION
+from router.recording.internal_errors import InternalErrors, RouterPart
+from router.recording.port import Recording
 from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
+from router.snapshot.holder import SnapshotHolder
 
 # For whom the books have what no data key asked: the local operator, or a management key.
 OPEN_KEY: Final = KeyGrant("agents-open", "")
 CALLER: Final = "swapgate_agent_caller"  # in the scope of what an agent asks
 _GRANT: Final = "grant"  # in a head's facts: of its key, with the revision that has it
 _KnownGrant = tuple[KeyGrant, ReferenceType[CompiledSnapshot]]
+_MESSAGES: Final = "/v1/messages"
 _OWN_KEYS: Final = frozenset({b"authorization", b"x-api-key"})
 
 
@@ -54,26 +60,20 @@ class Callers:
         self._admission = admission
         self._proxies = parse_proxy_networks(settings.trusted_proxies)
 
-    def identify(
-        self, scope: Scope, serving: CompiledSnapshot, is_anthropic: Callable[[Scope], bool]
-    ) -> KeyGrant | Reply:
-        """Finds the grant of the request's key, or writes the refusal. is_anthropic: whether it
-        is Anthropic's client that asks.
-        """
+    def identify(self, scope: Scope, serving: CompiledSnapshot) -> KeyGrant | Reply:
+        """Finds the grant of the request's key, or writes the refusal."""
         facts = scope.get(HEAD_FACTS)
         known: _KnownGrant | None = facts.get(_GRANT) if facts is not None else None
         if known is not None and known[1]() is serving:
             return known[0]
-        found = self._identify(scope, serving, is_anthropic)
+        found = self._identify(scope, serving)
         # An agent's caller is somebody for a minute; whoever is refused, is counted each time.
         if facts is not None and CALLER not in scope and not isinstance(found, Reply):
             # The revision is not held: the connection may rest for hours.
             facts[_GRANT] = found, ref(serving)
         return found
 
-    def _identify(
-        self, scope: Scope, serving: CompiledSnapshot, is_anthropic: Callable[[Scope], bool]
-    ) -> KeyGrant | Reply:
+    def _identify(self, scope: Scope, serving: CompiledSnapshot) -> KeyGrant | Reply:
         authorization = None
         for name, value in scope["headers"]:
             if name == b"authorization" and authorization is None:
@@ -81,7 +81,7 @@ class Callers:
             elif name == AGENT_HEADER:
                 return self._identify_agent(scope, serving)
         grant = self._keys.grant(authorization, serving)
-        if grant is None and is_anthropic(scope):
+        if grant is None and is_anthropics(scope):
             grant = self._keys.grant_of(header(scope, b"x-api-key"), serving)
         if grant is None:
             return self._admission.refuse_unknown_key(self._address(scope))
@@ -131,3 +131,83 @@ def open_literal(
     if literal is None or literal.route.route.name != model:
         return None
     return literal.route if literal.grant.opens(caller.agent, caller.session, now) else None
+
+
+log = logging.getLogger(__name__)
+
+SOON: Final[Header] = (b"retry-after", b"1")
+
+
+class FrontDoor:
+    """Serves one worker. most: requests under way."""
+
+    def __init__(
+        self,
+        holder: SnapshotHolder,
+        recorder: Recording,
+        most: int,
+        callers: Callers,
+        renewals: EarlyRecovery,
+        errors: InternalErrors,
+    ) -> None:
+        self.under_way = 0
+        self._holder = holder
+        self._recorder = recorder
+        self._most = most
+        self._callers = callers
+        self._renewals = renewals
+        self._errors = errors
+        self._count = itertools.count(1)
+
+    def next_id(self) -> Header:
+        # The worker's name is new for every process, so that ids never repeat.
+        number = f"req_{self._recorder.worker}-{next(self._count):x}"
+        return b"x-swapgate-request-id", number.encode()
+
+    def identify(self, scope: Scope) -> Reply | tuple[KeyGrant, CompiledSnapshot]:
+        """Finds who asks, and the revision for all of this request; or refuses it."""
+        serving = self._holder.current
+        if serving is None:
+            message = "the router has no routes yet; try again in a second"
+            return error_reply(503, message, "not_ready", headers=(SOON,))
+        try:
+            if self._renewals.serving is not serving:
+                self._renewals.evaluate(serving)
+        except Exception as error:
+            self._errors.note(RouterPart.RECORDING, error)
+        grant = self._callers.identify(scope, serving)
+        return grant if isinstance(grant, Reply) else (grant, serving)
+
+    def enter(self) -> Reply | None:
+        """Takes a place among the requests under way; refuses where there is none."""
+        if self.under_way >= self._most:
+            self._recorder.counters["refused_when_full"] += 1
+            return error_reply(503, "this worker is full", "overloaded", headers=(SOON, CLOSE))
+        self.under_way += 1
+        return None
+
+    def leave(self) -> None:
+        """Gives a place up."""
+        self.under_way -= 1
+
+    def note_failure(self, request_id: Header, error: Exception) -> Reply:
+        """Notes a fault of ours that a request met, and words it for its client."""
+        number = request_id[1].decode()
+        # Its own words may hold content; the place is told once.
+        log.error("request %s failed", number)
+        self._errors.note(RouterPart.REQUEST, error)
+        return error_reply(500, f"the router failed; quote {number}", "internal_error")
+
+    def client_reply(self, scope: Scope, request_id: Header, reply: Reply) -> Reply:
+        """Words an error in the client's protocol; leaves any other reply as it is."""
+        if reply.status >= 400 and is_anthropics(scope):
+            return anthropic_error(reply, request_id[1].decode())
+        return reply
+
+
+def is_anthropics(scope: Scope) -> bool:
+    """Whether it is Anthropic's client that asks."""
+    path = scope["path"]
+    return path in (_MESSAGES, f"{_MESSAGES}/count_tokens") or (
+        path not in ENDPOINTS and header(scope, VERSION) is not None
+    )

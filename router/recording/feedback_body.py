@@ -8,8 +8,8 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from harness.domain.errors import InputError
-from router.request.body import FieldError
-from router.request.json_spans import parse_object
+from router.frame.body import FieldError
+from router.frame.json_spans import parse_object
 
 MAX_BODY_BYTES: Final = 16 * 1024
 MAX_LABEL: Final = 64

@@ -11,8 +11,12 @@ from mypy_extensions import mypyc_attr
 from harness.domain.errors import InputError
 from harness.domain.providers.kinds import PROVIDER_KINDS, AnswerLimit
 from harness.domain.routing.capabilities import Endpoint
-from router.request.json_spans import ParsedObject, parse_object
+from router.frame.json_spans import ParsedObject, parse_object
 
+# Below a provider's `api_base`, which ends in `/v1`.
+CHAT_PATH: Final = "/chat/completions"
+MESSAGES_PATH: Final = "/messages"
+RESPONSES_PATH: Final = "/responses"
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _CHAT: Final = Endpoint.CHAT
 _EMBEDDINGS: Final = Endpoint.EMBEDDINGS

@@ -1,15 +1,15 @@
-"""Headers of the router's replies: those that it sets itself, and which of a provider's answer
-are passed on to the client.
-"""
+"""Replies of the router in OpenAI's shape: whole replies, error bodies and error events."""
 
+import json
 from collections.abc import Collection, Iterable
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 Header = tuple[bytes, bytes]
 
 JSON: Final[Header] = (b"content-type", b"application/json")
+CLOSE: Final[Header] = (b"connection", b"close")
 EVENTS: Final[tuple[Header, ...]] = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -90,3 +90,38 @@ def _is_clients(name: bytes) -> bool:
 def header_text(text: str) -> bytes:
     """Printable ASCII; anything else percent-encoded, so that no name can break a header."""
     return quote(text, safe=" !#$&'()*+,/:;=?@[]~").encode()
+
+
+# Of those below 500, what may be answered another time. Some clients send the others again all
+# the same, for a minute, and say nothing meanwhile.
+_WORTH_A_RETRY: Final = (408, 409, 425, 429)
+
+
+class Reply(NamedTuple):
+    """A whole answer."""
+
+    status: int
+    headers: tuple[Header, ...]  # without its length, which the sender adds
+    body: bytes
+
+
+def error_body(message: str, kind: str, code: str, **more: object) -> bytes:
+    """OpenAI's error object; `param` is null unless given."""
+    error = {"message": message, "type": kind, "param": None, "code": code, **more}
+    return json.dumps({"error": error}).encode()
+
+
+def error_reply(
+    status: int, message: str, code: str, *, headers: Iterable[Header] = (), **more: object
+) -> Reply:
+    kind = "invalid_request_error" if status < 500 else "router_error"
+    given = (JSON, *headers)
+    # The same request gets the same answer again.
+    if status < 500 and status not in _WORTH_A_RETRY:
+        given = (*given, DO_NOT_RETRY)
+    return Reply(status, given, error_body(message, kind, code, **more))
+
+
+def error_event(message: str, code: str) -> bytes:
+    """What ends a broken stream; no [DONE] comes after it."""
+    return b"data: " + error_body(message, "upstream_error", code) + b"\n\n"

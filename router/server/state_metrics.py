@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from harness.domain.reliability.breaker import BreakerState
-from router.conversation.learned_repairs import LearnedFields
-from router.health.checks import HealthChecks
 from router.health.target_health import TargetHealth
+from router.observers.health_checks import HealthChecks
+from router.recording.event_log import EventLog
 from router.recording.metrics import MetricReading, counter_names
 from router.recording.port import Recording
-from router.server.event_log import EventLog
 from router.snapshot.holder import SnapshotHolder
+from router.upstream.learned_repairs import LearnedFields
 
 GAUGE: Final[Mapping[BreakerState, int]] = {
     BreakerState.CLOSED: 0,

@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from router.server.headers import Header
-from router.server.replies import Reply
-from router.server.timers import Timers
+from router.frame.replies import Header, Reply
+from router.frame.timers import Timers
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
