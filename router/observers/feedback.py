@@ -71,12 +71,6 @@ class FeedbackIntake(RequestObserver):
         # A plain tuple: each request makes one, and few are asked for.
         self._served.put(observed.request_id, (route, arm, observed.key_id, ticket))
 
-    def remember(self, request_id: str, served: RememberedRequest) -> None:
-        """Remembers a request for feedback that comes later. served: with a ticket where
-        feedback counts.
-        """
-        self._served.put(request_id, served)
-
     async def take(self, body: bytes, key: str) -> Reply:
         """Takes feedback from a request's body. key: the id of who gives it."""
         try:

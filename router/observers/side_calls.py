@@ -34,7 +34,7 @@ from router.recording.ledger import JUDGED_WITHIN_S, MAX_BLOCK_AGE_S
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording
 from router.request.request_observers import RequestObserver
-from router.request.request_state import AttemptSpec
+from router.request.request_state import Attempt
 from router.request.upstream_call import UpstreamCalls
 from router.snapshot.compiled import CompiledTarget
 from router.snapshot.compiler import canary_judge
@@ -204,9 +204,7 @@ class SideCalls(RequestObserver):
             return "resting"
         return "" if self._health.all_well((upstream.id,)) else "circuit_open"
 
-    def _attempt(
-        self, upstream: CompiledTarget, until: float, endpoint: Endpoint
-    ) -> AttemptSpec:
+    def _attempt(self, upstream: CompiledTarget, until: float, endpoint: Endpoint) -> Attempt:
         """One attempt, outside all books about the target: this is not its traffic."""
         key = self._keys.key(upstream)
-        return AttemptSpec(upstream, LAST_RESORT_TICKET, key, until, 1, endpoint)
+        return Attempt(upstream, LAST_RESORT_TICKET, key, until, 1, endpoint)

@@ -12,7 +12,7 @@ from router.frame.failure import UpstreamFailed
 from router.health.provider_keys import SEVERAL, ProviderKeys
 from router.health.target_health import TargetHealth
 from router.recording.metrics import RouterMetrics
-from router.request.request_state import AttemptSpec
+from router.request.request_state import Attempt
 
 # What a health check may meet with because it asked for the wrong thing, such as a chat with a
 # model for embeddings. It counts only where that endpoint is known to be there.
@@ -34,7 +34,7 @@ class AttemptSettlement:
         self._keys = keys
         self._metrics = metrics
 
-    def settle(self, made: AttemptSpec, outcome: FailureClass | None) -> None:
+    def settle(self, made: Attempt, outcome: FailureClass | None) -> None:
         """Enters the outcome of an attempt, once for each, a stream's at its end. outcome: None
         for a success.
         """
@@ -67,7 +67,7 @@ class AttemptSettlement:
         self._health.settle(upstream.id, made.ticket, counts)
         self._metrics.attempt(upstream.name, outcome)
 
-    def _is_one_callers(self, made: AttemptSpec, outcome: FailureClass) -> bool:
+    def _is_one_callers(self, made: Attempt, outcome: FailureClass) -> bool:
         """Tells whether a failure says nothing of the target as yet: another caller must meet
         it, or, of a slow start, another request.
         """
@@ -83,7 +83,7 @@ class AttemptSettlement:
         return not self._health.counts_for_all(made.upstream.id, caller)
 
     def note_retry_after_s(
-        self, made: AttemptSpec, failure: UpstreamFailed, now: datetime
+        self, made: Attempt, failure: UpstreamFailed, now: datetime
     ) -> float | None:
         """The pause that the provider asks for; taken note of, for the key or the target."""
         told_s = retry_after_s(failure.headers, now) if failure.headers else None

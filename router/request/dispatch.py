@@ -27,8 +27,7 @@ from router.health.target_health import TargetHealth
 from router.recording.internal_errors import InternalErrors, RouterPart
 from router.request.attempt_settlement import AttemptSettlement
 from router.request.request_state import (
-    AttemptSpec,
-    FinishedAttempt,
+    Attempt,
     RequestProgress,
     RoutedRequest,
 )
@@ -68,7 +67,7 @@ class FirstAttempt:
     yet, for which the rest stands for nothing.
     """
 
-    made: AttemptSpec
+    made: Attempt
     share_s: float  # of the budget
     call: BegunCall | None = None
     started: float = 0.0
@@ -151,7 +150,7 @@ class Dispatcher:
             return None
         keys = upstream.keys
         key = keys[0] if len(keys) == 1 else self._keys.key(upstream)
-        made = AttemptSpec(
+        made = Attempt(
             upstream,
             ticket,
             key,
@@ -207,8 +206,8 @@ class Dispatcher:
                 self._limits.note(job, first.made, begun_at - first.started)
             except Exception as error:
                 self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
-        ms = (loop.time() - first.started) * 1000
-        progress.attempts.append(FinishedAttempt(first.made.upstream, None, ms))
+        first.made.ms = (loop.time() - first.started) * 1000
+        progress.attempts.append(first.made)
         return True
 
     def begin_stream(self, job: RoutedRequest, first: FirstAttempt) -> BegunStream | None:
@@ -234,8 +233,8 @@ class Dispatcher:
         now = self.timers.loop.time()
         progress.result = stream
         progress.first_token_s = now - job.begun
-        ms = (now - first.started) * 1000
-        progress.attempts.append(FinishedAttempt(first.made.upstream, None, ms))
+        first.made.ms = (now - first.started) * 1000
+        progress.attempts.append(first.made)
         if first.made.upstream.id != job.plan.targets[-1]:
             self._note_s(job, first.made, now - first.started)
 
@@ -256,9 +255,7 @@ class Dispatcher:
         if ticket is None:
             return progress.shut(upstream.id)
         key = self._keys.key(upstream)
-        made = AttemptSpec(
-            upstream, ticket, key, job.deadline, 1, job.request.endpoint, check=True
-        )
+        made = Attempt(upstream, ticket, key, job.deadline, 1, job.request.endpoint, check=True)
         failure = await self._attempt(job, made, progress)
         if failure is not None:
             self._outcomes.note_retry_after_s(made, failure, self._clock.now())
@@ -271,7 +268,7 @@ class Dispatcher:
         if job.plan.targets:
             upstream = job.route.upstreams[job.plan.targets[0]]
             key = self._keys.key(upstream)
-            made = AttemptSpec(
+            made = Attempt(
                 upstream, LAST_RESORT_TICKET, key, job.deadline, 1, job.request.endpoint
             )
             with suppress(UpstreamFailed, TimeoutError), self.timers.limit(job.deadline):
@@ -297,12 +294,12 @@ class Dispatcher:
         key: ProviderKey | None,
         until: float,
         number: int,
-    ) -> AttemptSpec | None:
+    ) -> Attempt | None:
         """An attempt with its ticket; None where the circuit gives none."""
         ticket = LAST_RESORT_TICKET if job.plan.last_resort else self._health.admit(upstream.id)
         if ticket is None:
             return None
-        return AttemptSpec(
+        return Attempt(
             upstream, ticket, key, until, number, job.request.endpoint, caller=job.caller
         )
 
@@ -390,7 +387,7 @@ class Dispatcher:
     async def _attempt(  # noqa: C901, PLR0912, PLR0915 - one attempt, however it ends
         self,
         job: RoutedRequest,
-        made: AttemptSpec,
+        made: Attempt,
         progress: RequestProgress,
         first: FirstAttempt | None = None,
     ) -> UpstreamFailed | None:
@@ -453,12 +450,11 @@ class Dispatcher:
                 self._settle(job, settle, outcome)
         if head is not None and head.at is not None and outcome is None:
             self._note_s(job, made, head.at - started)
-        progress.attempts.append(
-            FinishedAttempt(made.upstream, failure, (loop.time() - started) * 1000)
-        )
+        made.failure, made.ms = failure, (loop.time() - started) * 1000
+        progress.attempts.append(made)
         return failure
 
-    def _settle_of(self, job: RoutedRequest, made: AttemptSpec, number: int) -> OnEnd:
+    def _settle_of(self, job: RoutedRequest, made: Attempt, number: int) -> OnEnd:
         settle: OnEnd = partial(self._outcomes.settle, made)
         return settle if job.span is None else job.span.attempt(made.upstream, number, settle)
 
@@ -488,15 +484,15 @@ class Dispatcher:
             self._errors.note(part, error, job.route, job.arm)
             return None
 
-    def _note_s(self, job: RoutedRequest, made: AttemptSpec, seconds: float) -> None:
+    def _note_s(self, job: RoutedRequest, made: Attempt, seconds: float) -> None:
         self._safely(RouterPart.RECORDING, job, self._limits.note, job, made, seconds)
 
-    def _note_slow_start(self, job: RoutedRequest, made: AttemptSpec, seconds: float) -> None:
+    def _note_slow_start(self, job: RoutedRequest, made: Attempt, seconds: float) -> None:
         made.slow = not made.check
         self._note_s(job, made, seconds)
 
     def _note_first_token(
-        self, job: RoutedRequest, made: AttemptSpec, progress: RequestProgress, started: float
+        self, job: RoutedRequest, made: Attempt, progress: RequestProgress, started: float
     ) -> None:
         now = self.timers.loop.time()
         progress.first_token_s = now - job.begun

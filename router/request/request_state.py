@@ -77,8 +77,8 @@ class RoutedRequest:
 
 
 @dataclass(slots=True)
-class AttemptSpec:
-    """Describes an attempt to be made."""
+class Attempt:
+    """Describes an attempt: one to be made, or of a request, one that has ended."""
 
     upstream: CompiledTarget
     ticket: Ticket
@@ -91,22 +91,14 @@ class AttemptSpec:
     # It was cut for being slow to begin, since another target stands behind.
     slow: bool = False
     failure: UpstreamFailed | None = None  # how it ended, if it did without an answer
-
-
-@dataclass(slots=True)
-class FinishedAttempt:
-    """One attempt of a request that has ended."""
-
-    upstream: CompiledTarget
-    failure: UpstreamFailed | None  # None for the one that answered
-    ms: float
+    ms: float = 0.0  # what it took
 
 
 @dataclass(slots=True)
 class RequestProgress:
     """Holds what happened to a request so far."""
 
-    attempts: list[FinishedAttempt] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
     # Target ids whose breaker opened between the plan and their turn.
     shut_out: tuple[str, ...] = ()
     # What the client gets, None when all failed.

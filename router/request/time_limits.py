@@ -20,7 +20,7 @@ from harness.domain.routing.capabilities import Endpoint, OptionalFeature
 from harness.domain.settings import RouterSettings
 from router.frame.bounded_map import BoundedMap
 from router.request.needs import given_fields, output_limit
-from router.request.request_state import AttemptSpec, RoutedRequest
+from router.request.request_state import Attempt, RoutedRequest
 from router.snapshot.compiled import CompiledRoute, CompiledTarget
 
 # Targets, endpoints and classes of answers, of which a worker keeps the times.
@@ -56,7 +56,7 @@ class TimeLimits:
         # tokens, seconds. Where nobody stands behind a target, its times are seldom asked for.
         self._noted: list[tuple[str, Endpoint, int, float]] = []
 
-    def first_s(self, job: RoutedRequest, made: AttemptSpec) -> float:
+    def first_s(self, job: RoutedRequest, made: Attempt) -> float:
         """Returns the seconds to a stream's first output, or to a plain answer's first byte;
         inf for no limit.
         """
@@ -86,7 +86,7 @@ class TimeLimits:
         kind = made.upstream.id, made.endpoint, answer_class(limit)
         return first_byte_limit_s(self._times.get(kind), unmeasured_s)
 
-    def _first_token_s(self, job: RoutedRequest, made: AttemptSpec) -> float:
+    def _first_token_s(self, job: RoutedRequest, made: Attempt) -> float:
         upstream = made.upstream
         least_s = self._settings.first_token_timeout_s
         if given_fields(job.request, (OptionalFeature.REASONING,)) or not _THINKING.isdisjoint(
@@ -98,7 +98,7 @@ class TimeLimits:
             self._times.get((upstream.id, made.endpoint, STREAMED)), least_s
         )
 
-    def note(self, job: RoutedRequest, made: AttemptSpec, seconds: float) -> None:
+    def note(self, job: RoutedRequest, made: Attempt, seconds: float) -> None:
         """A plain answer's first byte, or a stream's first output, came after that time, or the
         wait for it ended then.
 

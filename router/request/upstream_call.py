@@ -29,7 +29,7 @@ from router.request.attempt import (
     read_refusal,
 )
 from router.request.needs import dropped_fields, without_fields
-from router.request.request_state import AttemptSpec, RoutedRequest
+from router.request.request_state import Attempt, RoutedRequest
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.request.token_count import PROVIDER_PATHS, count_body
 from router.snapshot.compiled import CompiledTarget
@@ -108,7 +108,7 @@ class UpstreamCalls:
     async def make(
         self,
         job: RoutedRequest,
-        made: AttemptSpec,
+        made: Attempt,
         on_end: OnEnd,
         on_head: Callable[[], None] | None = None,
         begun: BegunCall | None = None,
@@ -132,7 +132,7 @@ class UpstreamCalls:
     async def _made(
         self,
         job: RoutedRequest,
-        made: AttemptSpec,
+        made: Attempt,
         on_end: OnEnd,
         on_head: Callable[[], None] | None,
         begun: BegunCall | None,
@@ -173,7 +173,7 @@ class UpstreamCalls:
                 fault = None  # it holds this frame: a cycle
         return result
 
-    async def count_tokens(self, job: RoutedRequest, made: AttemptSpec) -> bytes:
+    async def count_tokens(self, job: RoutedRequest, made: Attempt) -> bytes:
         """Returns a target's own count of a request's tokens; empty where it speaks another
         protocol. Raises UpstreamFailed.
         """
@@ -203,7 +203,7 @@ class UpstreamCalls:
         return counted
 
     async def _sent(
-        self, job: RoutedRequest, made: AttemptSpec, begun: BegunCall | None
+        self, job: RoutedRequest, made: Attempt, begun: BegunCall | None
     ) -> UpstreamReply:
         transport = self._transport_for(made.upstream.provider)
         if begun is None:
@@ -213,7 +213,7 @@ class UpstreamCalls:
             return reply
         return await transport.settled(_request(job, made), reply)
 
-    def begin(self, job: RoutedRequest, made: AttemptSpec) -> BegunCall | None:
+    def begin(self, job: RoutedRequest, made: Attempt) -> BegunCall | None:
         """Sends the request of an attempt without a task to wait in; None where that cannot be
         done now. Raises UpstreamFailed.
         """
@@ -232,7 +232,7 @@ class UpstreamCalls:
         return _checked(job.request, answer) if endpoint is _EMBEDDINGS else answer
 
     def begin_stream(
-        self, job: RoutedRequest, made: AttemptSpec, call: BegunCall, on_end: OnEnd
+        self, job: RoutedRequest, made: Attempt, call: BegunCall, on_end: OnEnd
     ) -> BegunStream:
         """Reads the stream of a call whose head is here. on_end: called at its end. Raises
         UpstreamFailed for what is none.
@@ -260,7 +260,7 @@ class UpstreamCalls:
     def _committed(
         self,
         job: RoutedRequest,
-        made: AttemptSpec,
+        made: Attempt,
         reply: UpstreamReply,
         events: StreamFilter,
         on_end: OnEnd,
@@ -310,7 +310,7 @@ async def _until_commit(
     return commit(chunks, held)
 
 
-def _request(job: RoutedRequest, made: AttemptSpec) -> UpstreamRequest:
+def _request(job: RoutedRequest, made: Attempt) -> UpstreamRequest:
     upstream, request = made.upstream, job.request
     endpoint, members, body = request.endpoint, request.members, None
     plain = upstream.plain_models.get(endpoint)

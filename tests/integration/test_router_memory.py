@@ -14,7 +14,7 @@ import pytest
 from harness.domain.routing.table import Snapshot
 from router.frame.failure import UpstreamFailed
 from router.request.direct_request import DirectRequest
-from router.request.request_state import FinishedAttempt, RequestProgress
+from router.request.request_state import Attempt, RequestProgress
 from router.server.connection import Connection
 from router.snapshot.compiled import CompiledRoute
 from router.upstream.origin_pool import IDLE_S
@@ -44,7 +44,7 @@ ASKED = 10
 PATIENT = replace(QUICK, breaker=replace(QUICK.breaker, failures=1000))
 OF_A_REQUEST = (
     DirectRequest,
-    FinishedAttempt,
+    Attempt,
     RequestProgress,
     UpstreamFailed,
     Connection,

@@ -20,7 +20,7 @@ from router.frame.json_walk import MAX_DEPTH
 from router.protocols.chat.dialect import CHAT
 from router.protocols.endpoints import DIALECTS
 from router.request import upstream_call
-from router.request.request_state import AttemptSpec, RoutedRequest
+from router.request.request_state import Attempt, RoutedRequest
 from router.snapshot.compiler import compile_snapshot
 from tests.support.router.live_router import snapshot
 
@@ -396,7 +396,7 @@ def test_a_body_is_written_alike_in_a_short_way_and_by_patches(kind: str) -> Non
         text = f'{{"model": "support","input":"Hi","messages":[]{more}}}'
         read, plan = read_request(text.encode(), endpoint), route.plans[endpoint][Arm.INCUMBENT]
         job = RoutedRequest(read, route, Arm.INCUMBENT, plan, begun=0.0, deadline=1.0)
-        attempt = AttemptSpec(upstream, 1, None, until=1.0, number=1, endpoint=endpoint)
+        attempt = Attempt(upstream, 1, None, until=1.0, number=1, endpoint=endpoint)
 
         sent = upstream_call._request(job, attempt).body
 

@@ -19,7 +19,7 @@ from harness.domain.reliability.latency import (
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.table import OnBadEvent, RouteSettings, StreamCommit
 from harness.domain.settings import RouterSettings
-from router.request.request_state import AttemptSpec, RoutedRequest
+from router.request.request_state import Attempt, RoutedRequest
 from router.request.stream_relay import MOST_HELD_BYTES
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
@@ -262,7 +262,7 @@ def seen_limits(routed: Routed, monkeypatch: pytest.MonkeyPatch) -> list[tuple[s
     seen: list[tuple[str, float]] = []
     plain = limits.first_s
 
-    def first_s(job: RoutedRequest, made: AttemptSpec) -> float:
+    def first_s(job: RoutedRequest, made: Attempt) -> float:
         seen.append((made.upstream.target.model, plain(job, made)))
         return seen[-1][1]
 
