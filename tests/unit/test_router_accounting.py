@@ -416,7 +416,7 @@ def test_feedback_reaches_the_worker_that_served_whichever_one_is_told(
             ticket = served.admit(GUARDED, Arm.CANARY, f"user:{number}")
             request_id = f"req_{served.worker}-{number}"
             request = RememberedRequest("support", "canary", "k", ticket)
-            doors[0]._served.put(request_id, tuple(request))
+            doors[0]._served.put(request_id, request)
             served.finish(ticket, ended(), SEEN)
         for worker, request_id, key in (
             (told, "req_w0-1", "k"),
