@@ -32,6 +32,7 @@ from harness.api import (
     routing,
     switch_requests,
 )
+from harness.api.agents.process import SignsForAgents
 from harness.api.frame.access import SERVER, AccessRules, Authenticated
 from harness.api.frame.error_status import (
     ErrorGuard,
@@ -144,7 +145,9 @@ def run_control(config: Path | None) -> None:
     leave_alone_what_serves()
     schedule.start()
     try:
-        uvicorn.run(app, host=where.host, port=where.port, **SERVER)
+        uvicorn.run(
+            SignsForAgents(app, installation), host=where.host, port=where.port, **SERVER
+        )
     finally:
         schedule.stop()
         installation.close()

@@ -31,7 +31,7 @@ def agent_faults(
     agents: AgentSettings, router: RouterSettings, suites: Collection[str]
 ) -> Iterator[Fault]:
     """Path below `agents` and message of what makes no sense, in the file's order."""
-    for name in ("url", "router_url", "public_url"):
+    for name in ("url", "router_url", "control_url", "public_url"):
         if url := getattr(agents, name):
             yield from _address_faults((name,), url)
     yield from _loop_faults(agents, router)

@@ -246,6 +246,8 @@ class AgentSettings:
     # empty for nowhere.
     url: str | None = None
     router_url: str = ""  # where models are called; empty for the router of this file
+    # Where the control plane signs consents; empty for the control plane of this file.
+    control_url: str = ""
     # Where people reach `/agents` with a browser, for links that ask for their approval; empty
     # for the router of this file.
     public_url: str = ""

@@ -29,7 +29,7 @@ from mcp_types import (
 
 from harness.domain.agents.agent import AgentTool
 from harness.domain.agents.message import MessageToolCall
-from harness.domain.agents.model_call import ToolCaller, ToolResult
+from harness.domain.agents.model_call import ToolCaller, ToolResult, no_such_tool
 from harness.domain.agents.turn import OfferedTool
 from harness.domain.errors import SchemaTooLarge, ToolServerFailed
 from harness.domain.json_schema import THREAD_LIMITS, is_valid, schema_fault
@@ -74,18 +74,11 @@ class ToolServers:
         self._offered: dict[str, tuple[str, Tool]] = {}  # server and tool, by function's name
         self._lists: dict[str, tuple[float, Sequence[Tool]]] = {}  # time and tools, by server
 
-    def has(self, tool: AgentTool) -> bool:
-        server, dot, name = tool.name.partition(".")
-        return not tool.runs_at_client and server in self._servers and bool(name) == bool(dot)
-
-    def runs(self, name: str) -> bool:
-        return name in self._offered
-
     async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]:
         """Lists the wanted tools, without those of a server that is away. All servers are asked
         at the same time.
         """
-        wanted = {tool.name for tool in tools if self.has(tool)}
+        wanted = {tool.name for tool in tools if tool.is_of_server(self._servers)}
         servers = sorted({name.partition(".")[0] for name in wanted})
         lists = await asyncio.gather(*(self._announced(server) for server in servers))
         return [
@@ -102,6 +95,8 @@ class ToolServers:
         caller: ToolCaller,  # noqa: ARG002 - a server is not told who asks
         timeout_s: float,
     ) -> ToolResult:
+        if call.name not in self._offered:
+            return no_such_tool(call)
         server, tool = self._offered[call.name]
         params = CallToolRequestParams(
             name=tool.name, arguments=json.loads(call.arguments or "{}")

@@ -17,7 +17,7 @@ from harness.domain.agents.message import (
 )
 from harness.domain.agents.model_figures import ModelUsage
 from harness.domain.agents.switch_request import SwitchState
-from harness.domain.agents.turn_lease import IdempotencyKey, IdempotentAnswer, TurnState
+from harness.domain.agents.turn import IdempotencyKey, IdempotentAnswer, TurnState
 from harness.domain.errors import (
     Conflict,
     NotFound,

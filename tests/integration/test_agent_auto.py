@@ -15,7 +15,6 @@ from harness.control.agents.agents import AgentSpec
 from harness.control.agents.auto import AutoTargets
 from harness.control.agents.client import AgentsClient
 from harness.control.agents.models_in_force import ModelsInForce, find_models
-from harness.control.agents.sessions import SessionSpec
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
 from harness.control.operations import alerts, integrity
@@ -92,7 +91,7 @@ def agent(ctx: Context) -> Agent:
 
 @pytest.fixture
 def session(ctx: Context, agent: Agent) -> AgentSession:
-    return sessions.open_session(ctx, PERSON, agent.id, SessionSpec("user-7"))
+    return sessions.open_session(ctx, PERSON, agent.id, "user-7")
 
 
 @pytest.fixture
@@ -310,7 +309,7 @@ def test_what_a_target_cannot_do_is_not_asked_of_it(
     change_provider(ctx, models={"good": Capabilities(tools=False)})
     spec = AgentSpec("handy", AUTO, tools=(AgentTool("f", {}),))
     handy = agents.create_agent(ctx, PERSON, spec)
-    held = sessions.open_session(ctx, PERSON, handy.id, SessionSpec())
+    held = sessions.open_session(ctx, PERSON, handy.id)
     assert models_for(ctx, handy, held).primary.route == ROUTE
 
     change_provider(ctx, models={"good": Capabilities(context_window=3)})
@@ -329,7 +328,7 @@ def test_a_target_that_may_not_see_the_data_is_not_chosen_and_an_agent_keeps_its
     model = ModelChoice("auto:secret", ModelKind.AUTO, route="secret")
     spec = AgentSpec("careful", model, data_class="internal")
     careful = agents.create_agent(ctx, PERSON, spec)
-    held = sessions.open_session(ctx, PERSON, careful.id, SessionSpec())
+    held = sessions.open_session(ctx, PERSON, careful.id)
     auto = AutoTargets({"secret": FLOORS[ROUTE]})
     assert models_for(ctx, careful, held, auto=auto).primary.route == "@sim/good"
     (grant,) = grants(ctx)
@@ -355,7 +354,7 @@ def test_a_proposer_brings_nothing_into_traffic_by_asking_for_auto(
     change_provider(ctx, prices={**PRICES, "better": Price(0, 0)})
     own = ModelChoice("auto:chat", ModelKind.AUTO, route="chat")
     helper = agents.create_agent(ctx, PERSON, AgentSpec("eve's", own))
-    held = sessions.open_session(ctx, PERSON, helper.id, SessionSpec())
+    held = sessions.open_session(ctx, PERSON, helper.id)
 
     auto = AutoTargets({"chat": AutoFloor(0.0, "colours")})
     primary = models_for(ctx, helper, held, auto=auto).primary

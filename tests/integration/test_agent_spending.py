@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from harness.app.agents.turn_service import ServerTools
 from harness.control.agents import agents, sessions
 from harness.control.agents.agents import AgentSpec
+from harness.control.agents.auto import AutoTargets
+from harness.control.agents.built_in_tools import ServerTools
 from harness.control.agents.client import AgentsClient
-from harness.control.agents.conversation import TurnOutcome
-from harness.control.agents.sessions import SessionSpec
-from harness.control.agents.turn_runner import PostedMessage, TurnRun, TurnRunner
+from harness.control.agents.conversation import PostedMessage, TurnOutcome
+from harness.control.agents.turn_runner import TurnRun, TurnRunner
 from harness.control.context import Context
 from harness.control.routing import targets
 from harness.domain.agents.agent import Agent, ModelChoice, ModelKind
 from harness.domain.agents.message import IncomingMessage, MessageRole, MessageUsage, ServedBy
 from harness.domain.agents.model_call import AnswerPiece, ModelCallAnswer, ModelCallRequest
-from harness.domain.agents.turn_lease import TurnOwner
+from harness.domain.agents.turn import TurnOwner
 from harness.domain.errors import CallFailed, NobodyAnswered, StreamBroken
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.spending import MonthSpending, SpendingPurpose, month_of
@@ -91,12 +91,12 @@ def of_agents(ctx: Context) -> tuple[float, int]:
 
 
 def build_runner(ctx: Context, calls: Answering, name: str = "here:8085") -> TurnRunner:
-    return TurnRunner(ctx, calls, ServerTools([]), TurnOwner(name, "1"))
+    return TurnRunner(ctx, calls, ServerTools([]), TurnOwner(name, "1"), AutoTargets({}))
 
 
 async def start(ctx: Context, runner: TurnRunner, agent: Agent) -> TurnRun:
-    session = sessions.open_session(ctx, KEY, agent.id, SessionSpec())
-    run = await runner.start(PostedMessage(KEY, agent.id, session.id, HELLO), lambda _: None)
+    session = sessions.open_session(ctx, KEY, agent.id)
+    run = await runner.start(PostedMessage(KEY, agent.id, session.id, HELLO))
     assert isinstance(run, TurnRun)
     return run
 

@@ -13,16 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from harness.app.agents.turn_service import ServerTools
 from harness.control.agents import agents, sessions, turns
 from harness.control.agents.agents import AgentSpec
+from harness.control.agents.auto import AutoTargets
+from harness.control.agents.built_in_tools import ServerTools
 from harness.control.agents.client import AgentsClient
-from harness.control.agents.conversation import TurnOutcome
-from harness.control.agents.sessions import SessionSpec
-from harness.control.agents.turn_runner import PostedMessage, TurnRun, TurnRunner
+from harness.control.agents.conversation import PostedMessage, TurnOutcome
+from harness.control.agents.turn_runner import TurnRun, TurnRunner
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
 from harness.control.privacy import user_deletion
+from harness.control.routing import routes
 from harness.domain.agents.agent import (
     Agent,
     AgentSession,
@@ -42,18 +43,28 @@ from harness.domain.agents.message import (
     ServedBy,
     SessionMessage,
 )
-from harness.domain.agents.model_call import AnswerPiece, ModelCallAnswer, ModelCallRequest
+from harness.domain.agents.model_call import (
+    AnswerPiece,
+    ModelCallAnswer,
+    ModelCallRequest,
+    ToolCaller,
+    ToolResult,
+)
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.agents.turn import OfferedTool
-from harness.domain.agents.turn_lease import (
+from harness.domain.agents.turn import (
     IdempotencyKey,
     IdempotentAnswer,
+    OfferedTool,
     SessionTurn,
+    TurnBounds,
     TurnOwner,
 )
 from harness.domain.errors import (
+    CallFailed,
+    CallRefused,
     Conflict,
     InputError,
+    NobodyAnswered,
     NotAllowed,
     NotFound,
     SessionBusy,
@@ -63,6 +74,7 @@ from harness.domain.errors import (
 from harness.domain.operations.access import SYSTEM
 from harness.domain.pagination import PageRequest
 from harness.domain.reliability.failover import hash_user
+from harness.domain.routing.table import RouteSettings
 from harness.domain.settings import AgentSettings
 from harness.runtime.clock import SystemClock
 from tests.contract import test_store_captures as captures
@@ -102,7 +114,7 @@ def agent(ctx: Context) -> Agent:
 
 @pytest.fixture
 def session(ctx: Context, agent: Agent) -> AgentSession:
-    return sessions.open_session(ctx, KEY, agent.id, SessionSpec("user-7", {"a": 1}))
+    return sessions.open_session(ctx, KEY, agent.id, "user-7", {"a": 1})
 
 
 SAMPLED_STEPS = ("within begin", "after results", "after second answer", "within end")
@@ -253,9 +265,125 @@ async def start(
     session: AgentSession,
     keep: Callable[[TurnOutcome], tuple[int, str] | None] = lambda _: None,
 ) -> TurnRun:
-    run = await runner.start(PostedMessage(KEY, session.agent, session.id, HELLO), keep)
+    posted = PostedMessage(KEY, session.agent, session.id, HELLO, keep=keep)
+    run = await runner.start(posted)
     assert isinstance(run, TurnRun)
     return run
+
+
+SERVER_TOOL = OfferedTool("search", "", {"type": "object"}, runs_at_client=False)
+BUSY = NobodyAnswered("nobody answered", status=503, code="all_targets_failed")
+REFUSED = CallRefused("wrong", status=400, code="invalid_request")
+Said = tuple[str, ...] | CallFailed
+
+
+class Scripted(Answering):
+    """Answers with the calls of the script, one after the other, or fails; notes the models."""
+
+    def __init__(self, *script: Said, piece: str = "") -> None:
+        super().__init__()
+        self.script, self.piece = list(script), piece
+        self.asked: list[str] = []
+
+    async def ask(
+        self,
+        request: ModelCallRequest,
+        on_piece: Callable[[AnswerPiece], None] | None = None,
+    ) -> ModelCallAnswer:
+        self.asked.append(request.model)
+        assert 0 < request.timeout_s <= 300
+        if self.piece and on_piece is not None:
+            on_piece(AnswerPiece(self.piece))
+        said = self.script.pop(0)
+        if isinstance(said, CallFailed):
+            raise said
+        calls = tuple(MessageToolCall(f"c{n}", name, "{}") for n, name in enumerate(said))
+        usage = MessageUsage(10, 10)
+        return ModelCallAnswer("", "stop", ServedBy(target="sim/base"), calls, usage)
+
+
+class Searching(ServerTools):
+    ran = 0
+
+    async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]:  # noqa: ARG002
+        return [SERVER_TOOL]
+
+    async def run(
+        self,
+        call: MessageToolCall,
+        caller: ToolCaller,  # noqa: ARG002
+        timeout_s: float,  # noqa: ARG002
+    ) -> ToolResult:
+        self.ran += 1
+        return ToolResult(call.id, "found")
+
+
+@pytest.mark.req("E1", "E5")
+@pytest.mark.parametrize(
+    ("script", "bounds", "asked", "ran", "open_calls", "fails"),
+    [
+        ([()], {}, ["chat"], 0, [], ""),
+        # Functions of the client come back after the server has run its own tools.
+        ([("close", "search")], {}, ["chat"], 1, ["close"], ""),
+        ([("search",), ("close",)], {}, ["chat"] * 2, 1, ["close"], ""),
+        # No tool runs whose result nobody would read; a whole answer is taken all the same.
+        ([("search",)], {"max_steps": 1}, ["chat"], 0, [], "1 steps"),
+        ([("search",)], {"max_tokens": 20}, ["chat"], 0, [], "20 tokens"),
+        ([()], {"max_steps": 1, "max_tokens": 1}, ["chat"], 0, [], ""),
+        ([("search",)] * 9, {"max_steps": 3}, ["chat"] * 3, 2, [], "3 steps"),
+        # The fallback is asked once for a retryable failure, and stays for the turn.
+        ([BUSY, ()], {}, ["chat", "spare"], 0, [], ""),
+        ([BUSY, ("search",), ()], {}, ["chat", "spare", "spare"], 1, [], ""),
+        ([BUSY, BUSY], {}, ["chat", "spare"], 0, [], "nobody answered"),
+        ([BUSY, ("search",)], {"max_steps": 1}, ["chat", "spare"], 0, [], "1 steps"),
+        ([REFUSED], {}, ["chat"], 0, [], "wrong"),
+    ],
+)
+async def test_a_turn_asks_runs_tools_and_ends_within_its_bounds(
+    ctx: Context,
+    script: list[Said],
+    bounds: dict[str, int],
+    asked: list[str],
+    ran: int,
+    open_calls: list[str],
+    fails: str,
+) -> None:
+    routes.create_route(ctx, SYSTEM, "spare", "sim/better", settings=RouteSettings())
+    spare = ModelChoice("spare", ModelKind.ROUTE, route="spare")
+    spec = AgentSpec("helper", CHAT, tools=(CLOSE,), fallback_model=spare)
+    agent = agents.create_agent(ctx, KEY, spec)
+    session = sessions.open_session(ctx, KEY, agent.id)
+    calls, tools = Scripted(*script), Searching([])
+    runner = TurnRunner(ctx, calls, tools, OWNER, AutoTargets({}))
+    limits = replace(TurnBounds(), **bounds)
+    run = await runner.start(PostedMessage(KEY, agent.id, session.id, HELLO, bounds=limits))
+    assert isinstance(run, TurnRun)
+    outcome = await run.outcome()
+
+    assert (calls.asked, tools.ran) == (asked, ran)
+    assert [call.name for call in outcome.open_calls] == open_calls
+    reason = outcome.failure.reason if outcome.failure else ""
+    assert (bool(reason), fails in reason) == (bool(fails), True)
+    assert transcript(ctx, session.id)[-1][2] == ("failed" if fails else "complete")
+
+
+async def test_the_fallback_does_not_go_on_with_an_answer_that_the_client_has_seen(
+    ctx: Context,
+) -> None:
+    routes.create_route(ctx, SYSTEM, "spare", "sim/better", settings=RouteSettings())
+    spare = ModelChoice("spare", ModelKind.ROUTE, route="spare")
+    agent = agents.create_agent(ctx, KEY, AgentSpec("helper", CHAT, fallback_model=spare))
+    session = sessions.open_session(ctx, KEY, agent.id)
+    calls = Scripted(BUSY, piece="half")
+    runner = TurnRunner(ctx, calls, ServerTools([]), OWNER, AutoTargets({}))
+    posted = PostedMessage(KEY, agent.id, session.id, HELLO, streams=True)
+    run = await runner.start(posted)
+    assert isinstance(run, TurnRun)
+
+    outcome = await run.outcome()
+
+    assert calls.asked == ["chat"]
+    assert (outcome.error, outcome.failure and outcome.failure.retryable) == (BUSY, True)
 
 
 async def test_a_turn_that_is_stored_as_whole_is_not_called_interrupted(
@@ -263,7 +391,7 @@ async def test_a_turn_that_is_stored_as_whole_is_not_called_interrupted(
 ) -> None:
     calls, loop = Answering(), asyncio.get_running_loop()
     calls.may.set()
-    runner = TurnRunner(ctx, calls, ServerTools([]), OWNER)
+    runner = TurnRunner(ctx, calls, ServerTools([]), OWNER, AutoTargets({}))
 
     def cancel_within_the_last_unit(_: TurnOutcome) -> None:
         asyncio.run_coroutine_threadsafe(_cancel(run), loop).result(60)
@@ -282,7 +410,7 @@ async def _cancel(run: TurnRun) -> None:
 async def test_a_turn_whose_session_was_closed_does_not_blame_the_process(
     ctx: Context, session: AgentSession
 ) -> None:
-    runner = TurnRunner(ctx, Answering(), ServerTools([]), OWNER)
+    runner = TurnRunner(ctx, Answering(), ServerTools([]), OWNER, AutoTargets({}))
     run = await start(runner, session)
     sessions.close_session(ctx, KEY, session.agent, session.id)
     await runner.renew_leases()
@@ -307,7 +435,7 @@ async def test_a_turn_that_failed_says_so_also_when_it_is_cancelled_at_its_end(
         return interrupt(context, turn)
 
     monkeypatch.setattr(turns, "interrupt", cancel_within)
-    runner = TurnRunner(ctx, Answering(), Unreadable([]), OWNER)
+    runner = TurnRunner(ctx, Answering(), Unreadable([]), OWNER, AutoTargets({}))
     run = await start(runner, session)
     with pytest.raises(LookupError, match="no list of tools"):
         await run.outcome()
@@ -318,28 +446,28 @@ async def test_an_answer_is_given_again_though_the_consent_to_its_model_is_over(
 ) -> None:
     calls = Answering()
     calls.may.set()
-    runner = TurnRunner(ctx, calls, ServerTools([]), OWNER)
+    runner = TurnRunner(ctx, calls, ServerTools([]), OWNER, AutoTargets({}))
     agent = agents.create_agent(ctx, PERSON, AgentSpec("helper", BETTER))
-    session = sessions.open_session(ctx, PERSON, agent.id, SessionSpec())
+    session = sessions.open_session(ctx, PERSON, agent.id)
     key = IdempotencyKey(f"k_1 {session.id}", "a", "hash")
-    posted = PostedMessage(PERSON, agent.id, session.id, HELLO, key)
-    run = await runner.start(posted, lambda _: (200, "{}"))
+    posted = PostedMessage(PERSON, agent.id, session.id, HELLO, key, keep=lambda _: (200, "{}"))
+    run = await runner.start(posted)
     assert isinstance(run, TurnRun)
     await run.outcome()
     agents.revoke_grant(ctx, BEN, ctx.store.snapshot().agent_grants[0].id)
 
-    again = await runner.start(posted, lambda _: None)
+    again = await runner.start(posted)
     assert isinstance(again, IdempotentAnswer)
     assert again.status == 200
     with pytest.raises(NotAllowed, match="not approved"):
-        await runner.start(replace(posted, key=None), lambda _: None)
+        await runner.start(replace(posted, key=None))
 
 
 async def test_a_message_that_waits_is_not_begun_by_a_process_that_ends(
     ctx: Context, session: AgentSession
 ) -> None:
     calls = Answering()
-    runner = TurnRunner(ctx, calls, ServerTools([]), OWNER)
+    runner = TurnRunner(ctx, calls, ServerTools([]), OWNER, AutoTargets({}))
     run = await start(runner, session)
     waits = asyncio.create_task(start(runner, session))
     await calls.is_asked.wait()
@@ -374,7 +502,7 @@ def test_a_literal_model_comes_with_an_approver_s_grant(ctx: Context) -> None:
         (GrantKind.FALLBACK, "sim/good"),
     }
     assert {grant.granted_by for grant in grants} == {BEN.name}
-    session = sessions.open_session(ctx, PERSON, agent.id, SessionSpec())
+    session = sessions.open_session(ctx, PERSON, agent.id)
     assert session.model == BETTER
     with pytest.raises(Conflict, match="max_literals"):
         agents.create_agent(ctx, PERSON, spec)
@@ -386,7 +514,7 @@ def test_a_session_of_a_literal_model_needs_a_grant_that_is_in_force(
     agent = agents.create_agent(ctx, PERSON, AgentSpec("helper", BETTER))
     world.clock.advance(86_400)
     with pytest.raises(NotAllowed, match="is over"):
-        sessions.open_session(ctx, PERSON, agent.id, SessionSpec())
+        sessions.open_session(ctx, PERSON, agent.id)
     assert user_deletion.revoke_stale_grants(ctx) == 1
     assert user_deletion.revoke_stale_grants(ctx) == 0
     assert ctx.store.snapshot().agent_grants == ()
@@ -430,7 +558,7 @@ def test_a_consent_that_is_over_is_renewed_by_naming_the_model_again(
 ) -> None:
     spec = AgentSpec("helper", BETTER, fallback_model=replace(BETTER))
     agent = agents.create_agent(ctx, PERSON, spec)
-    session = sessions.open_session(ctx, PERSON, agent.id, SessionSpec())
+    session = sessions.open_session(ctx, PERSON, agent.id)
 
     def rename(known: Agent) -> Agent:
         return replace(known, name="renamed")
@@ -448,7 +576,7 @@ def test_a_consent_that_is_over_is_renewed_by_naming_the_model_again(
         agents.change_agent(ctx, proposer, agent.id, name_again)
     agents.change_agent(ctx, PERSON, agent.id, name_again)
     assert [grant.kind for grant in ctx.store.snapshot().agent_grants] == [GrantKind.CHANGE]
-    assert sessions.open_session(ctx, PERSON, agent.id, SessionSpec()).model == session.model
+    assert sessions.open_session(ctx, PERSON, agent.id).model == session.model
 
 
 def waiting(ctx: Context, session: AgentSession) -> ModelSwitchRequest:
@@ -595,7 +723,7 @@ def test_a_user_s_transcripts_are_deleted_with_all_that_quotes_them(
     answered(ctx, begin(ctx, session.id, key=key), kept=(200, "{}"))
     with ctx.store.write() as tx:
         sessions.open_child(ctx, tx, session, CHAT)
-    other = sessions.open_session(ctx, KEY, agent.id, SessionSpec("user-8"))
+    other = sessions.open_session(ctx, KEY, agent.id, "user-8")
     waiting(ctx, session)
     with pytest.raises(NotAllowed):
         user_deletion.purge_user(ctx, BEN, "user-7", secret=SECRET)
@@ -620,7 +748,7 @@ def test_what_was_captured_of_a_users_sessions_is_deleted_with_them(
     """An agent asks in its session's name, so that a captured request names no user."""
     with ctx.store.write() as tx:
         child = sessions.open_child(ctx, tx, session, CHAT)
-    other = sessions.open_session(ctx, KEY, agent.id, SessionSpec("user-8"))
+    other = sessions.open_session(ctx, KEY, agent.id, "user-8")
     with ctx.store.write() as tx:
         for number, of in enumerate((session, child, other)):
             user_hash = hash_user(f"header:{of.id}", SECRET)

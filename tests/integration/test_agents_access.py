@@ -3,7 +3,9 @@
 """
 
 import asyncio
+import os
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
-from harness.api.agents.process import build_agents_app
-from harness.app.agents.turn_service import TurnService
+from harness.api.agents.process import SignsForAgents, build_agents_app
+from harness.app.agents.turn_service import AUTO_PATH, TurnService, open_agents
 from harness.app.installation import Installation
 from harness.control.operations import keys
 from harness.domain.agents.caller import AgentCaller, sign_agent_header, sign_peer_header
+from harness.domain.errors import ConfigError
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.row_signatures import KeyPurpose
 from tests.support.control.manual_clock import ManualClock
@@ -103,16 +106,58 @@ def closed_door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentsDoor
     yield from open_door(tmp_path_factory.mktemp("closed"), is_open=False)
 
 
-def test_what_the_operator_has_to_mend_is_said_and_may_be_asked_again(tmp_path: Path) -> None:
-    # As where another process has control's signing key.
+def test_the_agents_process_has_no_signing_key_and_asks_the_control_plane(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with routed(tmp_path, "http://127.0.0.1:9") as world:
+        config = world.place.config
+        monkeypatch.setenv("SWAPGATE_SIGNING_KEY", "not for the agents process")
+        monkeypatch.setenv("SWAPGATE_SIGNING_KEY_FILE", str(config))
+        with closing(open_agents(config)) as opened, pytest.raises(ConfigError):
+            opened.signatures.sign(b"a grant")
+    assert not {"SWAPGATE_SIGNING_KEY", "SWAPGATE_SIGNING_KEY_FILE"} & os.environ.keys()
+
+
+def test_while_the_control_plane_is_away_literal_models_wait_and_routes_do_not(
+    tmp_path: Path,
+) -> None:
     for door in open_door(tmp_path, is_open=True, signs_as=None):
         answer = door.send("POST", json={"name": "literal", "model": "sim:sim-better"})
 
         error = error_of(answer, 503)
         assert error["code"] == "not_available"
-        assert "signing key" in error["message"]
+        assert "no signing key" in error["message"]
         assert answer.headers["retry-after"] == "2"
         assert door.send("POST", json=BODY).status_code == 201
+
+
+def test_the_control_plane_signs_only_what_the_agents_process_passes_on(
+    tmp_path: Path,
+) -> None:
+    literal = {"name": "literal", "model": "sim:sim-better"}
+    for agents in open_door(tmp_path, is_open=True):
+        control = replace(agents, app=SignsForAgents(agents.app, agents.installation))
+        peer = {PEER: control.peer(LOOPBACK).decode()}
+        forged = {PEER: control.peer(LOOPBACK, secret=b"another").decode()}
+        stale = {PEER: control.peer(LOOPBACK, age_s=3600).decode()}
+        for headers in ({}, forged, stale, control.key("boss", Role.ADMIN)[1]):
+            assert control.send("POST", headers=headers, json=literal).status_code == 404
+        outside = {PEER: control.peer(OUTSIDE).decode()}
+        assert control.send("POST", headers=outside, json=literal).status_code == 401
+        proposer = peer | control.key("proposer", Role.PROPOSER)[1]
+        assert control.send("POST", headers=proposer, json=literal).status_code == 403
+        made = control.send("POST", headers=peer, json=literal)
+        assert made.status_code == 201, made.text
+
+        wanted = {"agent": made.json()["id"], "route": "chat", "target": "none"}
+        for headers, status in (({}, 404), (forged, 404), (peer, 200)):
+            answer = control.send("POST", AUTO_PATH, headers=headers, json=wanted)
+            assert answer.status_code == status, answer.text
+        for method in ("GET", "POST", "PATCH"):
+            found = agents.send(method, AUTO_PATH, headers=peer, json=wanted)
+            assert found.status_code == 404
+        # No evidence speaks for that target.
+        assert answer.json() == {"grant": ""}
 
 
 def test_without_a_key_nobody_is_served_unless_the_settings_say_so(
@@ -206,45 +251,56 @@ FOREIGN_HOSTS = (
     "192.168.1.7:8080",
     "[::ffff:192.168.1.7]:8080",
 )
+OTHER_ORIGINS = (
+    {"origin": "https://evil.example"},
+    {"origin": "null"},
+    {"origin": ""},
+    {"origin": "http://localhost:3000"},
+    {"origin": "https://127.0.0.1:8080"},
+    {"origin": "http://127.0.0.1:8080.evil.example"},
+    {"sec-fetch-site": "cross-site"},
+    {"sec-fetch-site": "same-site"},
+)
+# As a page may send unasked.
+SIMPLE_KINDS = (
+    "text/plain",
+    "text/plain; application/json",
+    "application/x-www-form-urlencoded",
+    "multipart/form-data; boundary=x",
+    "application/jsonp",
+    "",
+)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PATCH", "DELETE", "OPTIONS"])
-@pytest.mark.parametrize("host", FOREIGN_HOSTS)
-def test_a_foreign_host_is_refused(door: AgentsDoor, method: str, host: str) -> None:
-    body: Any = {"json": BODY} if method in ("POST", "PATCH") else {}
+def test_what_a_foreign_page_may_send_is_refused(door: AgentsDoor, method: str) -> None:
+    has_body = method in ("POST", "PATCH")
+    body: Any = {"json": BODY} if has_body else {}
+    for host in FOREIGN_HOSTS:
+        answer = door.send(method, host=host, **body)
+        assert error_of(answer, 403)["code"] == "foreign_origin", host
+    for headers in OTHER_ORIGINS:
+        answer = door.send(method, headers=headers, **body)
+        assert error_of(answer, 403)["code"] == "foreign_origin", headers
+    for kind in SIMPLE_KINDS if has_body else ():
+        content = b'{"name": "x", "model": "chat"}'
+        answer = door.send(method, content=content, headers={"content-type": kind})
+        assert error_of(answer, 415)["code"] == "unsupported_media_type", kind
 
-    answer = door.send(method, host=host, **body)
 
-    assert error_of(answer, 403)["code"] == "foreign_origin"
-
-
-@pytest.mark.parametrize(
-    "host", ["localhost", "localhost:8080", "127.0.0.1", "127.8.9.1:1", "[::1]:8080"]
-)
-def test_this_machines_own_names_are_served(door: AgentsDoor, host: str) -> None:
-    assert door.send(host=host).status_code == 200
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"origin": "https://evil.example"},
-        {"origin": "null"},
-        {"origin": ""},
-        {"origin": "http://localhost:3000"},
-        {"origin": "https://127.0.0.1:8080"},
-        {"origin": "http://127.0.0.1:8080.evil.example"},
-        {"sec-fetch-site": "cross-site"},
-        {"sec-fetch-site": "same-site"},
-    ],
-)
-@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "OPTIONS"])
-def test_another_origin_is_refused(
-    door: AgentsDoor, method: str, headers: dict[str, str]
-) -> None:
-    body: Any = {"json": BODY} if method == "POST" else {}
-
-    assert error_of(door.send(method, headers=headers, **body), 403)["code"] == "foreign_origin"
+def test_only_this_machine_by_its_own_names_is_served_without_a_key(door: AgentsDoor) -> None:
+    for host in ("localhost", "localhost:8080", "127.0.0.1", "127.8.9.1:1", "[::1]:8080"):
+        assert door.send(host=host).status_code == 200, host
+    # Whoever came through a proxy may be anybody.
+    for header in ("x-forwarded-for", "x-forwarded-host", "forwarded", "x-real-ip", "via"):
+        assert door.send(headers={header: LOOPBACK}).status_code == 401, header
+    for address in (OUTSIDE, "192.168.1.7", "2001:db8::1", "fe80::1", ""):
+        signed = {PEER: door.peer(address).decode()}
+        statuses = {
+            door.send(address=address).status_code,
+            door.send(headers=signed).status_code,
+        }
+        assert statuses == {401}, address
 
 
 def test_no_answer_lets_a_page_of_another_origin_read_it(door: AgentsDoor) -> None:
@@ -261,39 +317,6 @@ def test_no_answer_lets_a_page_of_another_origin_read_it(door: AgentsDoor) -> No
         assert not [name for name in answer.headers if name.startswith("access-control")]
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["cache-control"] == "no-store"
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "text/plain",
-        "text/plain; application/json",
-        "application/x-www-form-urlencoded",
-        "multipart/form-data; boundary=x",
-        "application/jsonp",
-        "",
-    ],
-)
-@pytest.mark.parametrize("method", ["POST", "PATCH"])
-def test_a_pages_simple_request_is_refused(door: AgentsDoor, method: str, kind: str) -> None:
-    body = b'{"name": "x", "model": "chat"}'
-
-    refused = door.send(method, content=body, headers={"content-type": kind})
-
-    assert error_of(refused, 415)["code"] == "unsupported_media_type"
-
-
-@pytest.mark.parametrize(
-    "header", ["x-forwarded-for", "x-forwarded-host", "forwarded", "x-real-ip", "via"]
-)
-def test_who_came_through_a_proxy_is_not_of_this_machine(door: AgentsDoor, header: str) -> None:
-    assert door.send(headers={header: LOOPBACK}).status_code == 401
-
-
-@pytest.mark.parametrize("address", [OUTSIDE, "192.168.1.7", "2001:db8::1", "fe80::1", ""])
-def test_another_machine_needs_a_key(door: AgentsDoor, address: str) -> None:
-    assert door.send(address=address).status_code == 401
-    assert door.send(headers={PEER: door.peer(address).decode()}).status_code == 401
 
 
 def test_the_peer_is_the_routers_word_alone_and_of_this_minute(door: AgentsDoor) -> None:

@@ -51,7 +51,7 @@ UNKNOWN = ("unknown", "x" * 3000, "%20", "%F0%9F", "..%2F..", "'; DROP TABLE age
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentsSite]:
     folder = tmp_path_factory.mktemp("agents")
-    with agents_site(folder, max_message_bytes=LIMIT) as made:
+    with agents_site(folder, with_control=True, max_message_bytes=LIMIT) as made:
         made.upstream.turns["sim-base"] = completion("hello")
         yield made
 

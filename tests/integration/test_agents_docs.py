@@ -41,7 +41,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AgentsSite
     monkeypatch.setenv(OPENAI_KEY, "sk-made-up")
     spare = {"incumbent": "sim/sim-base"}
     sections = {"routes": {"chat": spare, "chat-web": spare}}
-    with agents_site(tmp_path, with_openai=True, sections=sections) as made:
+    with agents_site(tmp_path, with_openai=True, with_control=True, sections=sections) as made:
         made.upstream.turns["gpt-4o-mini"] = answer
         yield made
 

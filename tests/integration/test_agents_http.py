@@ -43,7 +43,7 @@ BASE, BETTER = "sim-base", "sim-better"
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentsSite]:
-    with agents_site(tmp_path_factory.mktemp("agents")) as made:
+    with agents_site(tmp_path_factory.mktemp("agents"), with_control=True) as made:
         yield made
 
 

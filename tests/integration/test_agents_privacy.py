@@ -14,7 +14,6 @@ import pytest
 
 from harness.control.agents import sessions, switches
 from harness.control.agents.client import AgentsClient
-from harness.control.agents.sessions import SessionSpec
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM, Role
 from tests.integration.test_secrets_leak_nowhere import content, forms
@@ -103,8 +102,8 @@ def test_a_session_that_nobody_used_for_so_long_is_deleted_by_control(tmp_path: 
         agent = young.split("/")[2]
         ctx = site.world.installation.context
         old = replace(ctx, clock=ManualClock(ctx.clock.now() - timedelta(days=11)))
-        spec = SessionSpec("user-1", {"word": WORD})
-        made = sessions.open_session(old, AgentsClient.of_operator(), agent, spec)
+        operator = AgentsClient.of_operator()
+        made = sessions.open_session(old, operator, agent, "user-1", {"word": WORD})
         path = f"/agents/{agent}/sessions/{made.id}"
         assert site.client.get(path).status_code == 200
 
@@ -126,7 +125,7 @@ def leaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AgentsSit
             400 if "400" in str(request.json["messages"]) else 401, str(request.headers)
         )
 
-    with agents_site(tmp_path, with_openai=True) as site:
+    with agents_site(tmp_path, with_openai=True, with_control=True) as site:
         site.upstream.turns |= {"gpt-4o-mini": echo_headers, "sim-base": completion()}
         yield site
 
@@ -169,7 +168,7 @@ def test_no_key_is_in_prompts_transcripts_errors_logs_or_files(
     for wrong in ({"authorization": f"Bearer {SEED}"}, {"authorization": f"Bearer {SEED} x"}):
         error_of(post("/agents", {"name": "x", "model": "chat"}, wrong), 401)
     post("/agents", {"name": "x", "model": SEED}, approver)
-    for name in ("agents", "router"):
+    for name in ("agents", "control", "router"):
         assert world.place.terminate(name) == 0
 
     assert any("openai" in answer.text for answer in answers)

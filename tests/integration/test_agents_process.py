@@ -154,7 +154,7 @@ def test_of_two_messages_at_once_the_second_waits_for_the_first(site: AgentsSite
         first = sending(site, pool, session)
         second = pool.submit(site.send, session, "Second")
         changed = site.client.patch(
-            session.partition("/sessions")[0], json={"model": "sim:sim-better"}
+            session.partition("/sessions")[0], json={"model": "auto:chat"}
         )
         assert error_of(changed, 409)["code"] == "agent_busy"
         gate.opened.set()

@@ -41,7 +41,9 @@ def shared(
         if request.param == "postgresql":
             postgres = request.getfixturevalue("postgres")
             database = stack.enter_context(postgres.migrated_database())
-        made = stack.enter_context(agents_site(folder, database_url=database))
+        made = stack.enter_context(
+            agents_site(folder, with_control=True, database_url=database)
+        )
         # What nobody uses and no file names is offered by nobody.
         targets.add_target(made.world.installation.context, SYSTEM, TargetSeed("sim", BETTER))
         yield made
@@ -248,7 +250,10 @@ def wires(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AgentsSite
         }
         sections = {"providers": providers, "routes": routes}
         folder: Path = tmp_path_factory.mktemp("wires")
-        yield stack.enter_context(agents_site(folder, sections=sections)), servers
+        yield (
+            stack.enter_context(agents_site(folder, with_control=True, sections=sections)),
+            servers,
+        )
 
 
 def finish_tools(site: AgentsSite, session: str, content: object) -> Any:

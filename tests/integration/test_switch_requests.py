@@ -19,7 +19,6 @@ from harness.control.agents import agents, sessions, switches, turns
 from harness.control.agents.agents import AgentSpec
 from harness.control.agents.built_in_tools import (
     BuiltInTool,
-    SwitchCall,
     build_switch_tool,
     switch_model,
 )
@@ -29,7 +28,6 @@ from harness.control.agents.model_matching import (
     choose_model,
     list_models,
 )
-from harness.control.agents.sessions import SessionSpec
 from harness.control.agents.switch_alerts import list_notes
 from harness.control.agents.switches import SwitchSpec
 from harness.control.agents.turns import BegunTurn
@@ -55,7 +53,7 @@ from harness.domain.agents.message import (
 )
 from harness.domain.agents.model_call import ToolCaller
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.agents.turn_lease import TurnOwner
+from harness.domain.agents.turn import TurnOwner
 from harness.domain.errors import (
     Conflict,
     InputError,
@@ -113,7 +111,7 @@ def agent(ctx: Context) -> Agent:
 
 @pytest.fixture
 def session(ctx: Context, agent: Agent) -> AgentSession:
-    return sessions.open_session(ctx, PERSON, agent.id, SessionSpec("user-7"))
+    return sessions.open_session(ctx, PERSON, agent.id, "user-7")
 
 
 def ask(
@@ -150,7 +148,8 @@ def granted(ctx: Context, session: AgentSession) -> str:
 
 
 def call(ctx: Context, session: AgentSession, action: str, model: str = "") -> dict[str, Any]:
-    return asyncio.run(switch_model(ctx, SwitchCall(session.id, action, model, "why not")))
+    answer = asyncio.run(switch_model(ctx, session.id, action, model, "why not"))
+    return answer.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 def test_an_approved_switch_is_a_grant_and_the_sessions_model(
@@ -244,7 +243,7 @@ def test_the_same_request_waits_once_and_not_many_wait(
 def test_what_a_model_cannot_hold_is_refused_with_a_sentence(ctx: Context) -> None:
     spec = AgentSpec("tools", CHAT, tools=(AgentTool("close", {"type": "object"}),))
     with_tools = agents.create_agent(ctx, PERSON, spec)
-    session = sessions.open_session(ctx, PERSON, with_tools.id, SessionSpec())
+    session = sessions.open_session(ctx, PERSON, with_tools.id)
     exchange(ctx, session, PICTURE, usage=MessageUsage(30, 10))
 
     def refusal(name: str) -> str:
@@ -394,14 +393,14 @@ def test_a_route_needs_no_grant_and_the_keys_routes_hold(ctx: Context) -> None:
     key, _ = keys.create_key(ctx, SYSTEM, "client", secret=SECRET, routes=("chat",))
     own = AgentsClient.of_data_key(key)
     made = agents.create_agent(ctx, own, AgentSpec("mine", CHAT))
-    session = sessions.open_session(ctx, own, made.id, SessionSpec())
+    session = sessions.open_session(ctx, own, made.id)
     other = ModelChoice("other", ModelKind.ROUTE, route="other")
     with pytest.raises(NotAllowed, match="does not open the route 'other'"):
         ask(ctx, session, other)
     assert call(ctx, session, "list")["routes"] == ["chat"]
 
     free = agents.create_agent(ctx, PERSON, AgentSpec("free", CHAT))
-    session = sessions.open_session(ctx, PERSON, free.id, SessionSpec())
+    session = sessions.open_session(ctx, PERSON, free.id)
     assert call(ctx, session, "list")["routes"] == ["chat", "other"]
     switches.approve_switch(ctx, BEN, ask(ctx, session, other).id)
 
@@ -414,7 +413,7 @@ def test_a_data_class_holds_before_anybody_is_asked(ctx: Context) -> None:
     provider = Provider("other", "sim", "http://127.0.0.1:9/v1", prices={"m": Price(1, 1)})
     targets.put_provider(ctx, SYSTEM, provider)
     private = agents.create_agent(ctx, PERSON, spec)
-    session = sessions.open_session(ctx, PERSON, private.id, SessionSpec())
+    session = sessions.open_session(ctx, PERSON, private.id)
 
     with pytest.raises(NotAllowed, match="may not see it"):
         ask(ctx, session)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.control.agents.auto import AutoCandidate, choose_target
+from harness.domain.agents.auto_choice import AutoCandidate, choose_target
 
 pytestmark = pytest.mark.req("C7")
 
@@ -30,7 +30,7 @@ def candidates(draw: st.DrawFn, name: str = "") -> AutoCandidate:
         None,
         draw(bounds),
         draw(prices),
-        draw(st.sampled_from(("", "", "", "its provider has no key"))),
+        draw(st.sampled_from((True, True, True, False))),
     )
 
 
@@ -45,7 +45,7 @@ def reaches(candidate: AutoCandidate, floor: float) -> bool:
     """Written down once more, apart from the code."""
     return (
         candidate.evidence != ""
-        and candidate.fault == ""
+        and candidate.can_answer
         and is_sound(candidate.low)
         and candidate.low is not None
         and candidate.low >= floor
@@ -118,7 +118,7 @@ SMALL = AutoCandidate("t_small", "sim/small", "e_2", None, 0.90, 1.0)
         (BIG, replace(SMALL, usd=math.nan), "sim/big"),
         (BIG, replace(SMALL, usd=-1.0), "sim/big"),
         (BIG, replace(SMALL, evidence=""), "sim/big"),
-        (BIG, replace(SMALL, fault="it takes no images"), "sim/big"),
+        (BIG, replace(SMALL, can_answer=False), "sim/big"),
         (BIG, replace(SMALL, usd=20.0), "sim/big"),
         # What costs nothing is a price; what nobody knows is none.
         (BIG, replace(SMALL, usd=0.0), "sim/small"),

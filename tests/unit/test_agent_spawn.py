@@ -15,12 +15,8 @@ from harness.domain.agents.spawn import (
     share_bounds,
 )
 from harness.domain.agents.turn import (
-    FailTurn,
-    ToolsAnswered,
     TurnBounds,
-    TurnProgress,
-    decide,
-    remaining,
+    TurnBudget,
 )
 
 pytestmark = pytest.mark.req("C6")
@@ -58,14 +54,15 @@ def test_sub_tasks_together_may_use_no_more_than_the_turn_has_left(
 
 
 def test_what_sub_tasks_used_counts_against_the_turn() -> None:
-    state = TurnProgress(TurnBounds(max_tokens=100, max_usd=1.0), 0.0)
-    state, _ = decide(state, ToolsAnswered(MessageUsage(30, 10, cost_usd=0.25)), 10.0)
-    left = remaining(state, 20.0)
+    budget = TurnBudget(TurnBounds(max_tokens=100, max_usd=1.0), 0.0)
+    budget.charge(MessageUsage(30, 10, cost_usd=0.25))
+    left = budget.left(20.0)
 
     assert (left.max_tokens, left.max_usd, left.timeout_s) == (60, 0.75, 280.0)
-    _, action = decide(state, ToolsAnswered(MessageUsage(60, 0, cost_usd=0.0)), 10.0)
-    assert isinstance(action, FailTurn)
-    assert "100 tokens" in action.reason
+    budget.charge(MessageUsage(60, 0, cost_usd=0.0))
+    exhausted = budget.find_exhausted(10.0)
+    assert exhausted is not None
+    assert "100 tokens" in exhausted.reason
 
 
 def test_long_answers_are_cut_and_say_so() -> None:

@@ -119,7 +119,7 @@ def test_a_loopback_host_may_be_open(tmp_path: Path, host: str) -> None:
     assert loaded(tmp_path, open_).agents.open_on_loopback
 
 
-@pytest.mark.parametrize("name", ["url", "router_url"])
+@pytest.mark.parametrize("name", ["url", "router_url", "control_url"])
 @pytest.mark.parametrize(
     "url",
     [

@@ -11,14 +11,17 @@ import math
 from functools import partial
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from harness.api.agents.errors import ErrorAnswer
 from harness.api.frame.access import OPEN, read_bearer
+from harness.app.agents.turn_service import AUTO_PATH, ControlPlane
 from harness.app.installation import Installation
 from harness.control.agents.client import AgentsClient
 from harness.control.operations import keys
@@ -39,6 +42,8 @@ from harness.domain.operations.access import (
 
 # A request that one of these stands in came by a proxy: its peer is not who asks.
 _PROXY_HEADERS: Final = ("x-forwarded-for", "x-forwarded-host", "forwarded", "x-real-ip", "via")
+# No client asks for grants of `auto`; the control plane alone serves them.
+_WITHOUT_CLIENT: Final = OPEN | {AUTO_PATH}
 _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -91,7 +96,7 @@ class AgentsAccess:
         self._find_client = partial(key_client, installation)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN:
+        if scope["type"] != "http" or scope["path"] in _WITHOUT_CLIENT:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
@@ -141,6 +146,24 @@ def find_peer(scope: Scope, installation: Installation) -> str | None:
     now = installation.clock.now().timestamp()
     peer = read_peer_header(given[0].encode("latin-1"), installation.secret, now)
     return None if len(given) > 1 or isinstance(peer, HeaderFault) else peer
+
+
+# Of the control plane's answer; this process's server writes its own.
+_NOT_SENT_BACK: Final = frozenset(
+    {"cache-control", "connection", "content-encoding", "content-length", "date", "server"}
+    | {"transfer-encoding", "x-content-type-options"}
+)
+
+
+def pass_on(
+    control: ControlPlane, installation: Installation, request: Request, body: bytes
+) -> Response:
+    """The control plane's answer to a request that takes its signature. Raises ConfigError."""
+    peer = find_peer(request.scope, installation) or ""
+    path = quote(request.url.path)
+    answer = control.pass_on(request.method, path, request.headers, body, peer)
+    kept = {n: v for n, v in answer.headers.items() if n.lower() not in _NOT_SENT_BACK}
+    return Response(answer.body, answer.status, kept)
 
 
 def _socket_peer(scope: Scope) -> str:

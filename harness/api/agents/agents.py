@@ -4,8 +4,10 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
+from pydantic import BaseModel
 from starlette.responses import Response
 
+from harness.api.agents.access import pass_on
 from harness.api.agents.answers import AgentAnswer, ListAnswer
 from harness.api.agents.bodies import (
     AgentBody,
@@ -18,7 +20,7 @@ from harness.api.agents.request import AgentsRequest, AgentsRequestParam
 from harness.control.agents import agents
 from harness.control.agents.agents import AgentSpec
 from harness.control.agents.model_matching import read_model_choice
-from harness.domain.agents.agent import Agent, AgentTool, ModelChoice
+from harness.domain.agents.agent import BUILT_IN_TOOLS, Agent, AgentTool, ModelChoice
 from harness.domain.errors import InputError, NotFound
 from harness.domain.pagination import Page
 
@@ -39,6 +41,8 @@ def create_agent(request: AgentsRequestParam, body: AgentBody) -> Response:
         fallback_model=_fallback(request, body.config.fallback_model),
         data_class=body.data_class,
     )
+    if (signed := _sign(request, body, spec.model, spec.fallback_model)) is not None:
+        return signed
     return request.once(
         AgentAnswer,
         body,
@@ -61,7 +65,9 @@ def get_agent(request: AgentsRequestParam, agent_id: str) -> Agent:
 
 
 @router.patch(ONE, response_model=AgentAnswer, summary="Change an agent")
-def change_agent(request: AgentsRequestParam, agent_id: str, body: AgentPatchBody) -> Agent:
+def change_agent(
+    request: AgentsRequestParam, agent_id: str, body: AgentPatchBody
+) -> Agent | Response:
     """Another model holds for sessions that are opened from now on."""
     plain = {"name", "description", "instructions"}
     changes: dict[str, Any] = body.model_dump(include=plain, exclude_none=True)
@@ -73,6 +79,9 @@ def change_agent(request: AgentsRequestParam, agent_id: str, body: AgentPatchBod
         changes["fallback_model"] = _fallback(request, body.config.fallback_model)
     if not changes:
         raise InputError("the body changes nothing: give a field of the agent")
+    models = (changes.get("model"), changes.get("fallback_model"))
+    if (signed := _sign(request, body, *models)) is not None:
+        return signed
     return agents.change_agent(
         request.ctx,
         request.client,
@@ -88,6 +97,19 @@ def delete_agent(request: AgentsRequestParam, agent_id: str) -> None:
     session's.
     """
     agents.delete_agent(request.ctx, request.client, agent_id)
+
+
+def _sign(
+    request: AgentsRequest, body: BaseModel, *models: ModelChoice | None
+) -> Response | None:
+    """What the control plane answers, which signs the consent to a literal model; None where
+    none is named, or this process signs itself.
+    """
+    is_literal = any(model is not None and model.is_literal for model in models)
+    if request.control is None or not is_literal:
+        return None
+    content = body.model_dump_json(by_alias=True, exclude_unset=True).encode()
+    return pass_on(request.control, request.installation, request.http, content)
 
 
 def _model(request: AgentsRequest, field: str, text: str) -> ModelChoice:
@@ -107,9 +129,10 @@ def _fallback(request: AgentsRequest, text: str | None) -> ModelChoice | None:
 
 def _tools(request: AgentsRequest, given: list[ToolBody]) -> tuple[AgentTool, ...]:
     """Raises InputError for a tool that nobody runs."""
-    tools = read_tools(given)
+    tools, servers = read_tools(given), request.ctx.agents.tool_servers
     for tool in tools:
-        if not tool.runs_at_client and not request.tools.has(tool):
+        is_known = tool.name in BUILT_IN_TOOLS or tool.is_of_server(servers)
+        if not tool.runs_at_client and not is_known:
             raise InputError(
                 f"tools: no server of this installation has the tool {tool.name!r}; a function "
                 'that you run is {"type": "function", "function": {"name": …}}',

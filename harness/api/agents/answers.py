@@ -98,44 +98,6 @@ class SessionAnswer(AgentsAnswer):
     last_at: datetime
 
 
-class CamelCaseAnswer(AgentsAnswer):
-    """Read from what the tool `switch_model` answers, which is in camelCase already."""
-
-    model_config = ConfigDict(alias_generator=to_camel)
-
-
-class ListedModelAnswer(CamelCaseAnswer):
-    """A model of a provider with a key. Prices are per million tokens, null where not known.
-    listed_on: the day on which its provider listed it itself.
-    """
-
-    model: str
-    input_usd_per_mtok: float | None
-    output_usd_per_mtok: float | None
-    context_window: int | None
-    last_verdict: str | None
-    routes: list[str]
-    listed_on: str | None
-
-
-class SwitchModelAnswer(CamelCaseAnswer):
-    """Says what a call of the switch tool led to. status: `listed` with routes and models;
-    `question` with candidates of which one is meant; else what became of the request so far:
-    `pending`, `approved`, `rejected`, `expired` or `cancelled`. omissions: what the model will
-    not be shown.
-    """
-
-    status: str
-    message: str
-    request: str | None = None
-    model: str | None = None
-    omissions: list[str] = []
-    expires_at: datetime | None = None
-    candidates: list[str] = []
-    routes: list[str] = []
-    models: list[ListedModelAnswer] = []
-
-
 class ToolCallAnswer(AgentsAnswer):
     """A function that the client is to run. arguments: JSON, as the model wrote it."""
 

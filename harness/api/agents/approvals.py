@@ -4,7 +4,7 @@ page can decide in somebody's name, and no script: what an agent wrote is text.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html import escape
 from http import HTTPStatus
 from typing import Final
@@ -67,9 +67,17 @@ class ApprovalPages:
     """Answers what is below `/agents/approvals/`, and passes all else on."""
 
     def __init__(
-        self, app: ASGIApp, *, ctx: Context, secret: bytes, failed: FailedKeys
+        self,
+        app: ASGIApp,
+        *,
+        ctx: Context,
+        secret: bytes,
+        failed: FailedKeys,
+        ask_control: Callable[[Request, bytes], Response] | None = None,
     ) -> None:
+        """ask_control: gets the answer of who signs; None where this process does so itself."""
         self._app, self._ctx, self._secret, self._failed = app, ctx, secret, failed
+        self._ask_control = ask_control
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith(APPROVAL_PATH):
@@ -88,6 +96,11 @@ class ApprovalPages:
 
     async def _answer(self, request: Request) -> Response:
         token = request.url.path.removeprefix(APPROVAL_PATH)
+        if "/" in token:  # no path of another page goes on to the control plane
+            raise NotFound("this is no approval link")
+        if self._ask_control is not None:
+            body = await _read_body(request)
+            return await run_in_threadpool(self._ask_control, request, body)
         switch, agent = await run_in_threadpool(self._find, token)
         if request.method in ("GET", "HEAD"):
             return self._show(switch, agent)
@@ -144,11 +157,7 @@ async def _read_form(request: Request) -> Mapping[str, str]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != FORM:
         raise InputError(f"the decision comes as a form: {FORM}")
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_FORM_BYTES:
-            raise InputError(f"the form has more than {MAX_FORM_BYTES} bytes")
+    body = await _read_body(request)
     try:
         fields = parse_qs(body.decode("ascii"), strict_parsing=True, max_num_fields=10)
     except ValueError:
@@ -156,6 +165,15 @@ async def _read_form(request: Request) -> Mapping[str, str]:
     if any(len(values) > 1 for values in fields.values()):
         raise InputError("the form has a field twice")
     return {name: values[0] for name, values in fields.items()}
+
+
+async def _read_body(request: Request) -> bytes:
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_FORM_BYTES:
+            raise InputError(f"the form has more than {MAX_FORM_BYTES} bytes")
+    return bytes(body)
 
 
 def _refusal(error: SwapgateError) -> Response:

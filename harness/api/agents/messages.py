@@ -28,14 +28,14 @@ from harness.api.agents.request import AgentsRequestParam, kept_response
 from harness.control.agents.conversation import (
     AnswerBegun,
     MessageStored,
+    PostedMessage,
     TurnEvent,
     TurnOutcome,
 )
-from harness.control.agents.turn_runner import PostedMessage, TurnRun
+from harness.control.agents.turn_runner import TurnRun
 from harness.domain.agents.message import SessionMessage
 from harness.domain.agents.model_call import AnswerPiece
-from harness.domain.agents.turn import CAP_REACHED, LIMIT_REACHED
-from harness.domain.agents.turn_lease import IdempotentAnswer
+from harness.domain.agents.turn import CAP_REACHED, LIMIT_REACHED, IdempotentAnswer
 from harness.domain.errors import (
     CallFailed,
     CallLimited,
@@ -158,9 +158,10 @@ async def post_message(
         body.incoming(),
         request.idempotency(content),
         streams=streams,
+        keep=kept_answer,
     )
     request.client.require_write()
-    run = await request.turns.start(posted, kept_answer)
+    run = await request.turns.start(posted)
     if isinstance(run, IdempotentAnswer):
         return _replayed(run, streams=streams)
     headers = {AUTO_HEADER: quote(run.auto, safe=SAFE)} if run.auto else {}

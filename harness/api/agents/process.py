@@ -8,7 +8,8 @@ below /agents, and an OpenAPI document of its own with examples.
 import argparse
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
@@ -17,13 +18,17 @@ from typing import Any, Final
 import uvicorn
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from harness.api import health
 from harness.api.agents import agents, messages, sessions
-from harness.api.agents.access import AgentsAccess, FailedKeys
+from harness.api.agents.access import AgentsAccess, FailedKeys, find_peer, pass_on
 from harness.api.agents.approvals import ApprovalPages
+from harness.api.agents.bodies import AgentsBody
 from harness.api.agents.errors import (
     ErrorAnswer,
     answer_error,
@@ -35,8 +40,10 @@ from harness.api.frame.access import SERVER
 from harness.api.frame.error_status import ErrorGuard
 from harness.api.frame.openapi import DocumentedApi, add_errors_and_keys, object_schema
 from harness.api.frame.request_body import StrictBody
-from harness.app.agents.turn_service import TurnService, open_agents
+from harness.app.agents.turn_service import AUTO_PATH, TurnService, open_agents
 from harness.app.installation import Installation
+from harness.control.agents.auto import AutoTargets
+from harness.domain.agents.caller import PEER_HEADER
 from harness.domain.operations.access import DATA_KEY_PREFIX
 from harness.imports import leave_alone_what_serves
 
@@ -51,18 +58,22 @@ _ERROR: Final = object_schema(
 )
 
 
-def build_agents_app(installation: Installation, turns: TurnService) -> FastAPI:
+def build_agents_app(installation: Installation, service: TurnService) -> FastAPI:
     """The ASGI app of an installation, whose turns run as long as it serves."""
-    where, ctx = installation.settings.agents, installation.context
-    failed = FailedKeys(installation)
     app = DocumentedApi(
-        "Swapgate agents", "/agents/openapi.json", _complete, lambda _: turns.running()
+        "Swapgate agents", "/agents/openapi.json", _complete, lambda _: service.running()
     )
-    app.state.installation = installation
-    app.state.turns, app.state.tools = turns.turns, turns.tools
     app.include_router(health.probes)
     for subject in (sessions, agents, messages):
         app.include_router(subject.router, tags=[subject.__name__.rpartition(".")[2]])
+    return _guarded(app, installation, service)
+
+
+def _guarded(app: FastAPI, installation: Installation, service: TurnService | None) -> FastAPI:
+    """The app behind what checks bodies and keys. service: None in the control plane."""
+    where, ctx = installation.settings.agents, installation.context
+    failed = FailedKeys(installation)
+    app.state.installation, app.state.service = installation, service
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(RequestValidationError, answer_validation_error)
     # The last one added is the outermost.
@@ -71,11 +82,58 @@ def build_agents_app(installation: Installation, turns: TurnService) -> FastAPI:
         AgentsAccess, installation=installation, is_open=where.open_on_loopback, failed=failed
     )
     # Before the keys: who opens a link in a browser sends a form.
-    app.add_middleware(ApprovalPages, ctx=ctx, secret=installation.secret, failed=failed)
+    control = service.control if service else None
+    app.add_middleware(
+        ApprovalPages,
+        ctx=ctx,
+        secret=installation.secret,
+        failed=failed,
+        ask_control=partial(pass_on, control, installation) if control else None,
+    )
     app.add_middleware(
         ErrorGuard, chance=ctx.chance, answer=answer_error, unforeseen=answer_unforeseen
     )
     return app
+
+
+class SignsForAgents:
+    """Serves what the agents process passes on, beside the control plane's own API. A signed
+    header says that it comes from there: clients find nothing here.
+    """
+
+    def __init__(self, app: ASGIApp, installation: Installation) -> None:
+        passed_on = FastAPI(openapi_url=None)
+        passed_on.include_router(agents.router)
+        passed_on.post(AUTO_PATH)(_renew_auto)
+        settings = installation.settings.agents
+        passed_on.state.auto = AutoTargets(settings.floors, installation.standing_switches)
+        self._app, self._installation = app, installation
+        self._passed_on = _guarded(passed_on, installation, None)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._app
+        if scope["type"] == "http" and scope["path"].startswith(agents.PATH):
+            is_signed = PEER_HEADER.decode() in Headers(scope=scope)
+            if is_signed and find_peer(scope, self._installation) is not None:
+                app = self._passed_on
+            else:
+                text = "agents are served below the router's /agents"
+                app = ErrorAnswer(HTTPStatus.NOT_FOUND, text, "not_found")
+        await app(scope, receive, send)
+
+
+class AutoGrantBody(AgentsBody):
+    """Which grants of `auto` to renew. target: its id; empty for none."""
+
+    agent: str
+    route: str
+    target: str
+
+
+def _renew_auto(request: Request, body: AutoGrantBody) -> Mapping[str, str]:
+    state = request.app.state
+    ctx = state.installation.context
+    return {"grant": state.auto.renew(ctx, body.agent, body.route, body.target)}
 
 
 def _complete(document: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 """`AgentsRequest` is what a handler of the agents API gets: the client, the installation, the
-turns and tools of this process, and the key under which the request may be sent again.
+turns of this process, and the key under which the request may be sent again.
 """
 
 from collections.abc import Callable
@@ -12,14 +12,14 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from harness.api.agents.answers import AgentsAnswer
+from harness.app.agents.turn_service import ControlPlane, TurnService
 from harness.app.installation import Installation
 from harness.control.agents import agents, sessions, turns
 from harness.control.agents.client import AgentsClient
 from harness.control.agents.turn_runner import TurnRunner
 from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession
-from harness.domain.agents.model_call import ToolRuntime
-from harness.domain.agents.turn_lease import IdempotencyKey, IdempotentAnswer
+from harness.domain.agents.turn import IdempotencyKey, IdempotentAnswer
 from harness.domain.content_hash import digest
 
 
@@ -27,10 +27,24 @@ from harness.domain.content_hash import digest
 class AgentsRequest:
     client: AgentsClient
     installation: Installation
-    turns: TurnRunner
-    tools: ToolRuntime
-    place: str  # method and path
+    http: Request
     key: str | None  # the client's own name of the request
+
+    @property
+    def service(self) -> TurnService | None:
+        """The turns of this process; None in the control plane, which runs no turns."""
+        service: TurnService | None = self.http.app.state.service
+        return service
+
+    @property
+    def turns(self) -> TurnRunner:
+        assert self.service is not None  # noqa: S101 - the control plane serves no sessions
+        return self.service.turns
+
+    @property
+    def control(self) -> ControlPlane | None:
+        """The control plane, which signs; None where this process signs itself."""
+        return None if self.service is None else self.service.control
 
     @property
     def ctx(self) -> Context:
@@ -42,7 +56,8 @@ class AgentsRequest:
         """
         if self.key is None:
             return None
-        return IdempotencyKey(f"{self.client.name} {self.place}", self.key, digest(body))
+        place = f"{self.http.method} {self.http.url.path}"
+        return IdempotencyKey(f"{self.client.name} {place}", self.key, digest(body))
 
     def once(
         self,
@@ -86,11 +101,8 @@ def _agents_request(
         str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)
     ] = None,
 ) -> AgentsRequest:
-    state, place = request.app.state, f"{request.method} {request.url.path}"
-    client = request.state.client
-    return AgentsRequest(
-        client, state.installation, state.turns, state.tools, place, idempotency_key
-    )
+    installation = request.app.state.installation
+    return AgentsRequest(request.state.client, installation, request, idempotency_key)
 
 
 AgentsRequestParam = Annotated[AgentsRequest, Depends(_agents_request)]

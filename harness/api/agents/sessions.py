@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from harness.api.agents.answers import ListAnswer, PurgeAnswer, SessionAnswer, SwitchModelAnswer
+from harness.api.agents.answers import ListAnswer, PurgeAnswer, SessionAnswer
 from harness.api.agents.bodies import (
     AgentsPageQuery,
     SessionBody,
@@ -19,8 +19,7 @@ from harness.api.agents.bodies import (
 )
 from harness.api.agents.request import AgentsRequestParam
 from harness.control.agents import sessions
-from harness.control.agents.built_in_tools import SwitchCall, switch_answer, switch_model
-from harness.control.agents.sessions import SessionSpec
+from harness.control.agents.built_in_tools import SwitchModelAnswer, switch_answer, switch_model
 from harness.control.privacy import user_deletion
 from harness.domain.agents.agent import AgentSession
 from harness.domain.agents.switch_request import SwitchState
@@ -45,11 +44,11 @@ def purge_user(request: AgentsRequestParam, user_id: str) -> PurgeAnswer:
 @router.post(PATH, status_code=201, response_model=SessionAnswer, summary="Open a session")
 def open_session(request: AgentsRequestParam, agent_id: str, body: SessionBody) -> Response:
     """Opens a session, which begins with the agent's model."""
-    spec = SessionSpec(body.user_id, body.metadata)
+    given = (body.user_id, body.metadata)
     return request.once(
         SessionAnswer,
         body,
-        lambda ctx: sessions.open_session(ctx, request.client, agent_id, spec),
+        lambda ctx: sessions.open_session(ctx, request.client, agent_id, *given),
     )
 
 
@@ -92,8 +91,7 @@ async def post_switch_model(
     """An approved switch is in force from the next message on."""
     await run_in_threadpool(request.require_session, agent_id, session_id)
     request.client.require_write()
-    call = SwitchCall(session_id, body.action, body.model, body.reason, body.wait_s)
-    answer = SwitchModelAnswer.model_validate(await switch_model(request.ctx, call))
+    answer = await switch_model(request.ctx, session_id, **body.model_dump())
     if answer.status == SwitchState.PENDING:
         response.status_code = HTTPStatus.ACCEPTED
     return answer
@@ -109,7 +107,7 @@ def list_switch_requests(
     agent_id: str,
     session_id: str,
     page: Annotated[AgentsPageQuery, Query()],
-) -> Page[dict[str, object]]:
+) -> Page[SwitchModelAnswer]:
     """The newest first."""
     session = request.require_session(agent_id, session_id)
     found = request.ctx.store.lists.switch_requests(page.page, session=session.id)

@@ -33,6 +33,7 @@ from harness.control.agents.client import AgentsClient
 from harness.domain.agents.caller import listens_on_loopback
 from harness.domain.operations.access import Role
 from harness.domain.operations.principals import OPERATOR
+from harness.domain.operations.row_signatures import KeyPurpose
 from harness.imports import leave_alone_what_serves
 
 KEY_VARIABLE: Final = "SWAPGATE_MANAGEMENT_KEY"
@@ -101,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--session", default="")
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    installation = open_agents(given.config)
+    installation = open_agents(given.config, signs_as=KeyPurpose.CONTROL)
     try:
         if not given.http:
             # Before a client waits for tools that it will not get.

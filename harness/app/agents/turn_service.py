@@ -1,64 +1,113 @@
 """`TurnService` joins what the agents process runs turns with: models behind the router, tools
 of the server and the turn runner; and keeps them for as long as the process serves.
+
+The agents process has no signing key. What needs a signature it passes on to the
+`ControlPlane`, which looks at the client's key, the agent and the evidence before it signs.
 """
 
 import asyncio
+import json
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
 
 from harness.app.agents.model_calls import RouterModelCalls
 from harness.app.installation import Installation, open_installation
-from harness.control.agents.built_in_tools import build_credentials_tool, build_switch_tool
+from harness.control.agents.auto import AutoTargets
+from harness.control.agents.built_in_tools import (
+    ServerTools,
+    build_credentials_tool,
+    build_switch_tool,
+)
 from harness.control.agents.spawn import Spawner
 from harness.control.agents.turn_runner import TurnRunner
-from harness.domain.agents.agent import AgentTool
-from harness.domain.agents.message import MessageToolCall
-from harness.domain.agents.model_call import ToolCaller, ToolResult, ToolRuntime
-from harness.domain.agents.turn import OfferedTool
-from harness.domain.agents.turn_lease import TurnOwner
+from harness.control.context import Context
+from harness.domain.agents.caller import PEER_HEADER, sign_peer_header
+from harness.domain.agents.turn import TurnOwner
+from harness.domain.errors import ConfigError
+from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.settings import http_url
-from harness.runtime import telemetry
+from harness.runtime import signing_keys, telemetry
+
+# Where the control plane signs grants of `auto`; no client knows this address.
+AUTO_PATH: Final = "/agents/-/auto-grants"
+# What the control plane has to know of a client's request.
+_PASSED_ON: Final = (
+    "accept",
+    "authorization",
+    "content-type",
+    "host",
+    "idempotency-key",
+    "origin",
+    "sec-fetch-site",
+)
+TIMEOUT_S: Final = 30.0
 
 
-class ServerTools:
-    """The tools that run on the server, as one runtime; of two that offer a name, the first has
-    it.
+@dataclass(frozen=True, slots=True)
+class ControlAnswer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class ControlPlane:
+    """The control plane, as the agents process asks it."""
+
+    def __init__(self, installation: Installation) -> None:
+        settings = installation.settings
+        where = settings.control
+        self._url = settings.agents.control_url or http_url(where.host, where.port)
+        self._secret, self._clock = installation.secret, installation.clock
+
+    def pass_on(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes, peer: str
+    ) -> ControlAnswer:
+        """Passes a client's request on. peer: the client's address. Raises ConfigError."""
+        own = {name: headers[name] for name in _PASSED_ON if name in headers}
+        signed = sign_peer_header(peer, self._secret, self._clock.now().timestamp())
+        own[PEER_HEADER.decode()] = signed.decode()
+        parts = urlsplit(self._url)
+        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        try:
+            with closing(kind(parts.netloc, timeout=TIMEOUT_S)) as connection:
+                connection.request(method, path, body, own)
+                answer = connection.getresponse()
+                return ControlAnswer(answer.status, dict(answer.getheaders()), answer.read())
+        except (OSError, HTTPException) as error:
+            raise ConfigError(
+                "this process has no signing key, and the control plane, which has it, does "
+                f"not answer at {self._url} ({type(error).__name__}): run `swapgate serve "
+                "control`, or correct `agents.control_url`"
+            ) from error
+
+    def renew_auto(self, _: Context, agent: str, route: str, target: str) -> str:
+        """Does what `AutoTargets.renew` does, in the control plane. Raises ConfigError."""
+        wanted = {"agent": agent, "route": route, "target": target}
+        headers = {"content-type": "application/json"}
+        answer = self.pass_on("POST", AUTO_PATH, headers, json.dumps(wanted).encode(), peer="")
+        if answer.status != HTTPStatus.OK:
+            raise ConfigError(f"the control plane at {self._url} answers {answer.status}")
+        return str(json.loads(answer.body)["grant"])
+
+
+def open_agents(config: Path | None, *, signs_as: KeyPurpose | None = None) -> Installation:
+    """The installation, for a process that runs agents. signs_as: None for the agents process,
+    which has no signing key. Raises ConfigError.
     """
-
-    def __init__(self, runtimes: Sequence[ToolRuntime]) -> None:
-        self._runtimes = list(runtimes)
-
-    def add(self, runtime: ToolRuntime) -> None:
-        self._runtimes.append(runtime)
-
-    def has(self, tool: AgentTool) -> bool:
-        return any(runtime.has(tool) for runtime in self._runtimes)
-
-    def runs(self, name: str) -> bool:
-        return any(runtime.runs(name) for runtime in self._runtimes)
-
-    async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]:
-        offered: dict[str, OfferedTool] = {}
-        for runtime in self._runtimes:
-            for tool in await runtime.list_tools(tools):
-                offered.setdefault(tool.name, tool)
-        return tuple(offered.values())
-
-    async def run(
-        self, call: MessageToolCall, caller: ToolCaller, timeout_s: float
-    ) -> ToolResult:
-        for runtime in self._runtimes:
-            if runtime.runs(call.name):
-                return await runtime.run(call, caller, timeout_s)
-        return ToolResult(call.id, f"no server runs the tool {call.name!r} now", is_error=True)
-
-
-def open_agents(config: Path | None) -> Installation:
     telemetry.configure()
-    return open_installation(config)
+    if signs_as is None:
+        for variable in signing_keys.PRIVATE_VARIABLES.values():
+            os.environ.pop(variable, None)
+            os.environ.pop(f"{variable}_FILE", None)
+    return open_installation(config, signs_as=signs_as)
 
 
 class TurnService:
@@ -70,7 +119,14 @@ class TurnService:
         """place: what no other live process of this machine has; empty for the port."""
         settings, ctx = installation.settings, installation.context
         self.drain_s = settings.router.drain_s
-        self.tools = ServerTools([build_switch_tool(ctx), build_credentials_tool(ctx)])
+        servers = None
+        if settings.agents.tool_servers:
+            from harness.runtime.tool_servers import ToolServers  # noqa: PLC0415 - mcp takes its time
+
+            servers = ToolServers(
+                settings.agents.tool_servers, os.environ, installation.clock.monotonic
+            )
+        tools = ServerTools([build_switch_tool(ctx), build_credentials_tool(ctx)], servers)
         router_url = settings.agents.router_url or http_url(
             settings.router.host, settings.router.port
         )
@@ -78,20 +134,18 @@ class TurnService:
         # Of two processes with one name, only the later can be alive: it has the port.
         name = f"{socket.gethostname()}:{place or settings.agents.port}"
         owner = TurnOwner(name, ctx.chance.token(""))
-        standing = installation.standing_switches
-        self.turns = TurnRunner(ctx, self._calls, self.tools, owner, standing)
+        # None where this process signs itself.
+        self.control = ControlPlane(installation) if installation.signs_as is None else None
+        auto = AutoTargets(
+            settings.agents.floors,
+            installation.standing_switches,
+            self.control.renew_auto if self.control else None,
+        )
+        self.turns = TurnRunner(ctx, self._calls, tools, owner, auto)
         spawn = Spawner(ctx, self.turns).tool()
-        self.tools.add(spawn)
+        tools.add(spawn)
         # That act in the name of a session, for clients that may wait for a person.
         self.session_tools = (build_switch_tool(ctx, waits=True), spawn)
-        if settings.agents.tool_servers:
-            from harness.runtime.tool_servers import ToolServers  # noqa: PLC0415 - mcp takes its time
-
-            self.tools.add(
-                ToolServers(
-                    settings.agents.tool_servers, os.environ, installation.clock.monotonic
-                )
-            )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -4,31 +4,35 @@ short grant that control signs itself, bound to the evidence.
 
 The canary is never chosen, nor what a verdict speaks for that nobody let into the route: who
 proposes a candidate could else bring it into traffic by asking for `auto`.
-
-`auto` answers with the cheapest target that may serve a route and is known to be good enough
-for it: with evidence that holds, and a score on the floor's suite whose lower 95 % bound
-reaches the floor. What is not known, no number, or barred never beats the incumbent. Pure.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from harness.control.agents.agents import add_grant, end_grants
-from harness.control.agents.target_scores import ScoreTerms, TargetScores
+from harness.control.agents.agents import (
+    add_grant,
+    end_grants,
+    owner_of,
+    require_route,
+)
+from harness.control.agents.target_scores import ScoreTerms, TargetScore, TargetScores
 from harness.control.context import Context
 from harness.control.evals import proof_validity
-from harness.control.providers import provider_secrets
+from harness.control.providers.provider_secrets import keys_of_provider
 from harness.control.routing import data_class_checks, routes
 from harness.domain.agents.agent import Agent, AgentGrant, GrantKind
+from harness.domain.agents.auto_choice import (
+    AutoCandidate,
+    AutoChoice,
+    choose_target,
+    keep_incumbent,
+)
 from harness.domain.agents.message import SessionMessage
 from harness.domain.agents.transcript import list_misfits
-from harness.domain.errors import ConfigError, NotFound, SignatureInvalid
+from harness.domain.errors import ConfigError, NotAllowed, NotFound, SignatureInvalid
 from harness.domain.evals.verdict import Passed
-from harness.domain.formatting import format_number, format_thousand_price
 from harness.domain.operations.access import SYSTEM
 from harness.domain.providers.credentials import lacks_key
 from harness.domain.routing.evidence import EvidenceKind, TargetEvidence
@@ -38,70 +42,6 @@ from harness.domain.routing.target import Provider, Target, may_see
 from harness.domain.settings import AutoFloor
 from harness.store.transaction import Transaction
 
-
-@dataclass(frozen=True, slots=True)
-class AutoCandidate:
-    """A target that a route names, with what is known of it at this moment."""
-
-    target: str  # id
-    name: str  # `provider/model`
-    evidence: str = ""  # id of the evidence that lets it serve; empty where none holds now
-    ends: datetime | None = None  # of that evidence; None for one that does not expire
-    low: float | None = None  # lower 95 % bound of its score, from 0 to 1; None without one
-    usd: float | None = None  # of 1,000 answers like those that were scored; None if unknown
-    fault: str = ""  # why it cannot answer this message, in words; empty if it can
-
-    def reaches(self, floor: float) -> bool:
-        return bool(self.evidence) and not self.fault and _number(self.low) >= floor
-
-    @property
-    def has_price(self) -> bool:
-        return _number(self.usd) >= 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class AutoChoice:
-    chosen: AutoCandidate
-    reason: str  # one sentence, without the target's name
-    is_incumbent: bool = True
-    grant: str = ""  # the id of the one that opens it; empty where the route itself answers
-
-
-def choose_target(
-    incumbent: AutoCandidate, others: Sequence[AutoCandidate], floor: float, suite: str
-) -> AutoChoice:
-    """The cheapest of those that reach the floor; of equal ones the incumbent, then the first
-    by name. One that reaches it without a price stays: nobody is known to be cheaper.
-    """
-    if incumbent.reaches(floor) and not incumbent.has_price:
-        return keep_incumbent(
-            incumbent, f"it reaches {floor:g} on {suite}; its price is unknown"
-        )
-    fits = [
-        candidate
-        for candidate in (incumbent, *others)
-        if candidate.reaches(floor) and candidate.has_price
-    ]
-    if not fits:
-        return keep_incumbent(incumbent, f"nothing is known to reach {floor:g} on {suite}")
-    best = min(fits, key=lambda fit: (_number(fit.usd), fit is not incumbent, fit.name))
-    among = f"the cheapest of {len(fits)}" if len(fits) > 1 else "the only one"
-    reason = (
-        f"{among} known to reach {floor:g} on {suite}: {format_number(_number(best.low))} with "
-        f"95 percent confidence, {format_thousand_price(best.usd)} for 1,000 answers"
-    )
-    return AutoChoice(best, reason, is_incumbent=best is incumbent)
-
-
-def keep_incumbent(incumbent: AutoCandidate, reason: str) -> AutoChoice:
-    return AutoChoice(incumbent, f"the incumbent: {reason}")
-
-
-def _number(value: float | None) -> float:
-    """Sorts a missing or infinite value below every other."""
-    return value if value is not None and math.isfinite(value) else -math.inf
-
-
 LASTS: Final = timedelta(days=1)
 # A grant that ends sooner is not begun with: the answer, and routers, take a while.
 LEAST_LEFT: Final = timedelta(minutes=5)
@@ -109,21 +49,31 @@ LEAST_LEFT: Final = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class AutoRequest:
+    """What is to be answered."""
+
     agent: Agent
     route: Route
     messages: Sequence[SessionMessage]  # of the session, with the one that asks
 
 
+# Agent, route and target to the id of a grant.
+RenewAuto = Callable[[Context, str, str, str], str]
+
+
 class AutoTargets:
     """Chooses who answers for the model `auto`: the cheapest target above the route's floor,
     else the incumbent. floors: by route. standing: kill switches of the environment and the
-    file.
+    file. renew: of a process that has no signing key; by default this one's own.
     """
 
     def __init__(
-        self, floors: Mapping[str, AutoFloor], standing: Sequence[KillSwitch] = ()
+        self,
+        floors: Mapping[str, AutoFloor],
+        standing: Sequence[KillSwitch] = (),
+        renew: RenewAuto | None = None,
     ) -> None:
         self._floors, self._standing = floors, standing
+        self._renew = renew or self.renew
         self._scores = TargetScores()
 
     def find(self, ctx: Context, request: AutoRequest) -> AutoChoice:
@@ -133,21 +83,49 @@ class AutoTargets:
         with ctx.store.read() as tx:
             incumbent, others = self._candidates(ctx, tx, request)
             choice = self._choose(ctx, tx, request.route, incumbent, others)
+        wanted = "" if choice.is_incumbent else choice.chosen.target
         try:
             with ctx.store.read() as tx:
                 stored = _list_grants(tx, request)
-            sound = {candidate.evidence for candidate in others}
-            if stale := [grant for grant in stored if _evidence_of(grant) not in sound]:
-                # What nobody chooses opens nothing, but for a process that is taken over.
-                with suppress(ConfigError):
-                    end_grants(ctx, stale, "evidence ended")
-            if choice.is_incumbent:
-                return choice
-            grant = _find_grant(ctx, request, choice, stored) or _grant(ctx, request, choice)
-        except (ConfigError, SignatureInvalid) as error:
-            reason = f"no grant for another target ({error})"
-            return choice if choice.is_incumbent else keep_incumbent(incumbent, reason)
-        return replace(choice, grant=grant.id)
+            if not _list_stale(stored, others):
+                if choice.is_incumbent:
+                    return choice
+                if (known := _find_grant(ctx, request, choice.chosen, stored)) is not None:
+                    return replace(choice, grant=known.id)
+            grant = self._renew(ctx, request.agent.id, request.route.name, wanted)
+        except (ConfigError, NotAllowed, SignatureInvalid) as error:
+            grant, fault = "", f" ({error})"
+        else:
+            fault = ""
+        if choice.is_incumbent:
+            return choice
+        if not grant:
+            return keep_incumbent(incumbent, f"no grant for another target{fault}")
+        return replace(choice, grant=grant)
+
+    def renew(self, ctx: Context, agent: str, route: str, target: str) -> str:
+        """Revokes the agent's grants of `auto` whose evidence has ended, and grants it a target
+        that reaches the floor. Returns the grant's id; empty for a target that does not.
+
+        target: its id; empty for none. Raises ConfigError without control's signing key,
+        NotAllowed where the agent may not use the route.
+        """
+        with ctx.store.read() as tx:
+            owner = tx.agents.get(agent)
+            owner_of(tx, owner).require_route(route)
+            # Without the conversation: the agents process judges whether the target fits.
+            request = AutoRequest(owner, require_route(ctx, tx, owner, route), ())
+            _, others = self._candidates(ctx, tx, request)
+            reason = self._find_obstacle(ctx, tx, request.route)
+            stale = _list_stale(_list_grants(tx, request), others)
+        if stale:
+            end_grants(ctx, stale, "evidence ended")
+        chosen = next((other for other in others if other.target == target), None)
+        floor = self._floors.get(route)
+        if chosen is None or reason or floor is None or not chosen.reaches(floor.floor):
+            return ""
+        reason = f"reaches {floor.floor:g} on {floor.suite}: {chosen.measured_text}"
+        return _grant(ctx, request, chosen, reason).id
 
     def _choose(
         self,
@@ -157,18 +135,24 @@ class AutoTargets:
         incumbent: AutoCandidate,
         others: Sequence[AutoCandidate],
     ) -> AutoChoice:
-        floor = self._floors.get(route.name)
-        if floor is None:
-            return keep_incumbent(incumbent, f"route {route.name} has no floor (agents.floors)")
+        if reason := self._find_obstacle(ctx, tx, route):
+            return keep_incumbent(incumbent, reason)
+        floor = self._floors[route.name]
+        return choose_target(incumbent, others, floor.floor, floor.suite)
+
+    def _find_obstacle(self, ctx: Context, tx: Transaction, route: Route) -> str:
+        """Why the incumbent alone may answer; empty where another target may."""
+        if route.name not in self._floors:
+            return f"route {route.name} has no floor (agents.floors)"
         now = ctx.clock.now()
         standing = active_switches((*self._standing, *tx.switches.not_lifted()), now)
-        if ruling_switch(standing, route.name) is not None:
-            return keep_incumbent(incumbent, "a kill switch is in force")
-        return choose_target(incumbent, others, floor.floor, floor.suite)
+        is_ruled = ruling_switch(standing, route.name) is not None
+        return "a kill switch is in force" if is_ruled else ""
 
     def _candidates(
         self, ctx: Context, tx: Transaction, request: AutoRequest
     ) -> tuple[AutoCandidate, list[AutoCandidate]]:
+        """The incumbent, and the fallbacks."""
         evidence = tx.routing.evidence(request.route.name)
         targets, providers = tx.routing.targets(), tx.providers.all()
         own = targets[request.route.incumbent]
@@ -178,17 +162,19 @@ class AutoTargets:
         found = []
         for entry in (evidence.incumbent, *evidence.fallbacks):
             target = targets[entry.target]
-            ends, fault = _assess_evidence(ctx, tx, request.route, entry)
-            score = self._scores.load(ctx, tx, target, terms) if terms and not fault else None
+            holds, ends = _assess_evidence(ctx, tx, request.route, entry)
+            score = TargetScore()
+            if terms and holds:
+                score = self._scores.load(ctx, tx, target, terms)
             found.append(
                 AutoCandidate(
                     target.id,
                     target.name,
-                    "" if fault else entry.id,
+                    entry.id if holds else "",
                     ends,
-                    score.low if score else None,
-                    score.usd if score else None,
-                    fault or _find_fault(ctx, request, target, providers.get(target.provider)),
+                    score.low,
+                    score.usd,
+                    _can_answer(ctx, request, target, providers.get(target.provider)),
                 )
             )
         return found[0], found[1:]
@@ -205,68 +191,55 @@ class AutoTargets:
 
 def _assess_evidence(
     ctx: Context, tx: Transaction, route: Route, entry: TargetEvidence
-) -> tuple[datetime | None, str]:
-    """When the evidence ends, and why it does not hold; empty where it does. The incumbent's
-    holds while it is the incumbent.
+) -> tuple[bool, datetime | None]:
+    """Whether the evidence holds, and when it ends; None for what does not expire. The
+    incumbent's holds while it is the incumbent.
     """
     if entry.target == route.incumbent:
-        return None, ""
+        return True, None
     if entry.kind is EvidenceKind.WAIVER:
-        for waiver in tx.waivers.list(route=route.name):
-            is_own = (waiver.id, waiver.target) == (entry.proof, entry.target)
-            if is_own and not waiver.expired(ctx.clock.now()):
-                return waiver.expires_at, ""
-        return None, "its waiver has expired"
+        own, now = (entry.proof, entry.target), ctx.clock.now()
+        waivers = tx.waivers.list(route=route.name)
+        valid = [w for w in waivers if (w.id, w.target) == own and not w.expired(now)]
+        return bool(valid), valid[0].expires_at if valid else None
     history = tx.routing.history(route.name)
     if routes.find_taken_back(tx, route.name, entry.target, history) is not None:
-        return None, "it was taken back from the route"
-    if entry.kind is EvidenceKind.VERDICT:
-        return _assess_verdict(ctx, tx, entry)
-    return None, ""
-
-
-def _assess_verdict(
-    ctx: Context, tx: Transaction, entry: TargetEvidence
-) -> tuple[datetime | None, str]:
+        return False, None
+    if entry.kind is not EvidenceKind.VERDICT:
+        return True, None
     try:
         verdict = tx.verdicts.get(entry.proof)
     except NotFound:
-        return None, "its verdict is gone"
+        return False, None
     is_own = (verdict.route, verdict.candidate) == (entry.route, entry.target)
-    if not isinstance(verdict, Passed) or not is_own:
-        return None, "its verdict is none for it on this route"
-    validity = proof_validity.assess_proof(ctx, tx, verdict)
-    return verdict.expires_at, "" if validity.holds else validity.text
+    is_proof = isinstance(verdict, Passed) and is_own
+    holds = is_proof and proof_validity.assess_proof(ctx, tx, verdict).holds
+    return holds, verdict.expires_at
 
 
-def _find_fault(
+def _can_answer(
     ctx: Context, request: AutoRequest, target: Target, provider: Provider | None
-) -> str:
-    """Why the target cannot answer this message, in words; empty if it can."""
-    agent, settings = request.agent, request.route.settings
-    is_capable = target.id in (request.route.incumbent, *settings.capable)
-    if provider is None:
-        return "its provider is not configured"
-    if lacks_key(provider, provider_secrets.keys_of_provider(ctx, provider)):
-        return "its provider has no key"
-    if not may_see(ctx.data_classes, agent.data_class, target.provider):
-        return f"its provider may not see {agent.data_class} data"
+) -> bool:
+    """Whether the target has a key, may see the data, and can hold the conversation, by its
+    provider's settings and by the catalogue.
+    """
+    agent, route, settings = request.agent, request.route, request.route.settings
+    if provider is None or lacks_key(provider, keys_of_provider(ctx, provider)):
+        return False
+    is_capable = target.id in (route.incumbent, *settings.capable)
     if settings.stakes is Stakes.HIGH and not is_capable:
-        return "the route's stakes are high, and it is not marked as capable"
-    refusal = data_class_checks.find_refusal(ctx, settings, target, route=request.route.name)
-    return refusal or _find_misfit(ctx, request, target, provider)
-
-
-def _find_misfit(ctx: Context, request: AutoRequest, target: Target, provider: Provider) -> str:
-    """What the conversation needs and the target lacks: by its settings, or the catalogue."""
+        return False
+    if not may_see(ctx.data_classes, agent.data_class, target.provider):
+        return False
+    if data_class_checks.find_refusal(ctx, settings, target, route=route.name):
+        return False
     entry = ctx.catalogue.find(provider.kind, target.model)
-    for has in (provider.can(target.model), *([entry.capabilities] if entry else [])):
-        misfits = list_misfits(
-            request.messages, has, tools=bool(request.agent.tools), target=target.name
-        )
-        if misfits or not has.chat:
-            return misfits[0] if misfits else "it answers no chat"
-    return ""
+    known = (provider.can(target.model), *([entry.capabilities] if entry else ()))
+    has_tools = bool(agent.tools)
+    return all(
+        has.chat and not list_misfits(request.messages, has, tools=has_tools, target="")
+        for has in known
+    )
 
 
 def _prefix(route: Route) -> str:
@@ -279,6 +252,7 @@ def _evidence_of(grant: AgentGrant) -> str:
 
 
 def _list_grants(tx: Transaction, request: AutoRequest) -> Sequence[AgentGrant]:
+    """Those of the agent's `auto` on this route that nobody has revoked."""
     return [
         grant
         for grant in tx.agent_grants.not_revoked(agent=request.agent.id)
@@ -286,24 +260,34 @@ def _list_grants(tx: Transaction, request: AutoRequest) -> Sequence[AgentGrant]:
     ]
 
 
+def _list_stale(
+    stored: Sequence[AgentGrant], others: Sequence[AutoCandidate]
+) -> Sequence[AgentGrant]:
+    sound = {candidate.evidence for candidate in others}
+    return [grant for grant in stored if _evidence_of(grant) not in sound]
+
+
 def _find_grant(
-    ctx: Context, request: AutoRequest, choice: AutoChoice, stored: Sequence[AgentGrant]
+    ctx: Context, request: AutoRequest, chosen: AutoCandidate, stored: Sequence[AgentGrant]
 ) -> AgentGrant | None:
     """One of the same target, evidence and class of data that lasts long enough."""
-    wanted = (choice.chosen.target, choice.chosen.evidence, _data_class(request))
+    wanted = (chosen.target, chosen.evidence, _data_class(request))
     until = ctx.clock.now() + LEAST_LEFT
     fits = (
         grant
         for grant in stored
         if (grant.target, _evidence_of(grant), grant.data_class) == wanted
-        and (until < grant.expires_at or grant.expires_at == choice.chosen.ends)
+        and (until < grant.expires_at or grant.expires_at == chosen.ends)
         and grant.opens(request.agent.id, "", ctx.clock.now())
     )
     return max(fits, key=lambda grant: grant.expires_at, default=None)
 
 
-def _grant(ctx: Context, request: AutoRequest, choice: AutoChoice) -> AgentGrant:
-    now, chosen = ctx.clock.now(), choice.chosen
+def _grant(
+    ctx: Context, request: AutoRequest, chosen: AutoCandidate, reason: str
+) -> AgentGrant:
+    """Raises ConfigError where this process has no key of control's."""
+    now = ctx.clock.now()
     longest = now + LASTS
     grant = AgentGrant(
         id=ctx.chance.token("gr_"),
@@ -313,7 +297,7 @@ def _grant(ctx: Context, request: AutoRequest, choice: AutoChoice) -> AgentGrant
         kind=GrantKind.AUTO,
         granted_by=SYSTEM.name,
         granted_with=None,
-        reason=f"{_prefix(request.route)}{chosen.evidence} {choice.reason}",
+        reason=f"{_prefix(request.route)}{chosen.evidence} {reason}",
         created_at=now,
         expires_at=longest if chosen.ends is None else min(chosen.ends, longest),
         data_class=_data_class(request),
@@ -321,7 +305,7 @@ def _grant(ctx: Context, request: AutoRequest, choice: AutoChoice) -> AgentGrant
     with ctx.store.write() as tx:
         # Of two messages at once, the second finds the first one's.
         stored = _list_grants(tx, request)
-        if (known := _find_grant(ctx, request, choice, stored)) is not None:
+        if (known := _find_grant(ctx, request, chosen, stored)) is not None:
             return known
         add_grant(ctx, tx, SYSTEM, grant)
     return grant

@@ -1,15 +1,19 @@
-"""A `BuiltInTool` is a tool of Swapgate's own, as models call it in a turn, and MCP clients in
-the name of a session. By `switch_model` an agent looks at models and asks for another one, the
-same over HTTP, MCP and within a turn. `manage_credentials` says which providers are set up,
-never a value.
+"""`ServerTools` are the tools that run on the server: those of tool servers, and those of
+Swapgate's own (`BuiltInTool`), which models call in a turn and MCP clients in the name of a
+session. By `switch_model` an agent looks at models and asks for another one, the same over
+HTTP, MCP and within a turn. `manage_credentials` says which providers are set up, never a
+value.
 """
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Final, Literal, TypeVar
 
 import structlog
+from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
 
 from harness.control.agents import agents, switches
 from harness.control.agents.conversation import run_unit
@@ -19,8 +23,13 @@ from harness.control.context import Context
 from harness.control.providers import credentials
 from harness.control.serialize import to_plain
 from harness.domain.agents.agent import MANAGE_CREDENTIALS, SWITCH_MODEL, AgentTool
-from harness.domain.agents.message import MessageToolCall, MessageUsage
-from harness.domain.agents.model_call import ToolCaller, ToolResult
+from harness.domain.agents.message import FREE, MessageToolCall, MessageUsage
+from harness.domain.agents.model_call import (
+    ToolCaller,
+    ToolResult,
+    ToolRuntime,
+    no_such_tool,
+)
 from harness.domain.agents.model_figures import ModelFigures
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState, decision_text
 from harness.domain.agents.turn import OfferedTool
@@ -36,31 +45,17 @@ class ToolAnswer:
 
     content: object
     # Of models that it asked.
-    usage: MessageUsage = field(default_factory=lambda: MessageUsage(cost_usd=0.0))
+    usage: MessageUsage = FREE
 
 
 @dataclass(frozen=True)
 class BuiltInTool:
-    """Implements ToolRuntime for one name."""
+    """How a model is told of a tool, and what answers it."""
 
     offered: OfferedTool
     answer: Callable[[Arguments, ToolCaller], Awaitable[ToolAnswer]]
 
-    def has(self, tool: AgentTool) -> bool:
-        return tool.name == self.offered.name and not tool.runs_at_client
-
-    def runs(self, name: str) -> bool:
-        return name == self.offered.name
-
-    async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]:
-        return [self.offered] if any(self.has(tool) for tool in tools) else []
-
-    async def run(
-        self,
-        call: MessageToolCall,
-        caller: ToolCaller,
-        timeout_s: float,  # noqa: ARG002 - who calls has this limit
-    ) -> ToolResult:
+    async def run(self, call: MessageToolCall, caller: ToolCaller) -> ToolResult:
         try:
             answer = await self.answer(json.loads(call.arguments or "{}"), caller)
             content = json.dumps(to_plain(answer.content), ensure_ascii=False)
@@ -73,48 +68,124 @@ class BuiltInTool:
             return ToolResult(call.id, "the tool failed; go on without it", is_error=True)
 
 
-LIST: Final = "list"
-SWITCH: Final = "switch"
+class ServerTools:
+    """All tools of the server, as turns use them."""
+
+    def __init__(
+        self, built_in: Sequence[BuiltInTool] = (), servers: ToolRuntime | None = None
+    ) -> None:
+        self._built_in = {tool.offered.name: tool for tool in built_in}
+        self._servers = servers
+
+    def add(self, tool: BuiltInTool) -> None:
+        """Later than the others: spawning sub-tasks takes turns, which take tools."""
+        self._built_in[tool.offered.name] = tool
+
+    async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]:
+        """Lists those among an agent's tools that run here, as the model is told of them."""
+        named = [self._built_in.get(tool.name) for tool in tools if not tool.runs_at_client]
+        offered = [tool.offered for tool in named if tool is not None]
+        servers = await self._servers.list_tools(tools) if self._servers else ()
+        return [*offered, *servers]
+
+    async def run(
+        self, call: MessageToolCall, caller: ToolCaller, timeout_s: float
+    ) -> ToolResult:
+        """Runs a tool. What goes wrong is a result that says so, and raises nothing."""
+        if (tool := self._built_in.get(call.name)) is not None:
+            return await tool.run(call, caller)
+        if self._servers is not None:
+            return await self._servers.run(call, caller, timeout_s)
+        return no_such_tool(call)
+
+
 # A model pays for what it reads, in each further step.
 MOST_MODELS: Final = 100
 
 
-@dataclass(frozen=True, slots=True)
-class SwitchCall:
-    """One call of the tool. model: for the action list, words that the names must have."""
-
-    session: str
-    action: str
-    model: str = ""
-    reason: str = ""
-    wait_s: float = 0.0  # how long a decision is waited for
+class SwitchToolAnswer(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=AliasGenerator(serialization_alias=to_camel), frozen=True
+    )
 
 
-async def switch_model(ctx: Context, call: SwitchCall) -> dict[str, object]:
-    """The answer as JSON: `status` says what came of it. Raises InputError for another action
-    and for a model that cannot hold the conversation; NotFound, NotAllowed and Conflict as
-    `request_switch`.
+class ListedModelAnswer(SwitchToolAnswer):
+    """A model of a provider with a key. Prices are per million tokens, null where not known.
+    listed_on: the day on which its provider listed it itself.
     """
-    if call.action == LIST:
-        return await run_unit(lambda: _list(ctx, call))
-    if call.action != SWITCH:
-        raise InputError(f"action: {call.action[:40]!r} is neither `list` nor `switch`")
-    chosen = await run_unit(lambda: choose_model(ctx, call.model))
+
+    model: str
+    input_usd_per_mtok: float | None
+    output_usd_per_mtok: float | None
+    context_window: int | None
+    last_verdict: str | None
+    routes: list[str]
+    listed_on: str | None
+
+    @classmethod
+    def from_figures(cls, figures: ModelFigures) -> "ListedModelAnswer":
+        price = figures.price
+        return cls(
+            model=figures.name,
+            input_usd_per_mtok=price.input_usd_per_mtok if price else None,
+            output_usd_per_mtok=price.output_usd_per_mtok if price else None,
+            context_window=figures.context_window,
+            last_verdict=figures.verdict or None,
+            routes=list(figures.routes),
+            listed_on=figures.listed_on or None,
+        )
+
+
+class SwitchModelAnswer(SwitchToolAnswer):
+    """Says what a call of the switch tool led to. status: `listed` with routes and models;
+    `question` with candidates of which one is meant; else what became of the request so far:
+    `pending`, `approved`, `rejected`, `expired` or `cancelled`. omissions: what the model will
+    not be shown.
+    """
+
+    status: str
+    message: str
+    request: str | None = None
+    model: str | None = None
+    omissions: list[str] = []
+    expires_at: datetime | None = None
+    candidates: list[str] = []
+    routes: list[str] = []
+    models: list[ListedModelAnswer] = []
+
+
+async def switch_model(
+    ctx: Context,
+    session: str,
+    action: str,
+    model: str = "",
+    reason: str = "",
+    wait_s: float = 0.0,
+) -> SwitchModelAnswer:
+    """Answers one call of the tool. model: for the action list, words that the names must have.
+    wait_s: how long a decision is waited for.
+
+    Raises InputError for a model that cannot hold the conversation; NotFound, NotAllowed and
+    Conflict as `request_switch`.
+    """
+    if action == "list":
+        return await run_unit(lambda: _list(ctx, session, model))
+    chosen = await run_unit(lambda: choose_model(ctx, model))
     if isinstance(chosen, ModelQuestion):
-        return {
-            "status": "question",
-            "message": f"{chosen.reason}; call it again with one of the candidates",
-            "candidates": list(chosen.candidates),
-        }
-    spec = SwitchSpec(call.session, (chosen,), call.reason)
+        return SwitchModelAnswer(
+            status="question",
+            message=f"{chosen.reason}; call it again with one of the candidates",
+            candidates=list(chosen.candidates),
+        )
+    spec = SwitchSpec(session, (chosen,), reason)
     request = await run_unit(lambda: switches.request_switch(ctx, spec))
-    if call.wait_s > 0:
-        wait_s = min(call.wait_s, ctx.agents.switch_timeout_s)
+    if wait_s > 0:
+        wait_s = min(wait_s, ctx.agents.switch_timeout_s)
         request = await switches.wait_for_decision(ctx, request.id, wait_s)
     return switch_answer(ctx, request)
 
 
-def switch_answer(ctx: Context, request: ModelSwitchRequest) -> dict[str, object]:
+def switch_answer(ctx: Context, request: ModelSwitchRequest) -> SwitchModelAnswer:
     state = request.state_at(ctx.clock.now())
     message = decision_text(request, state)
     if state is SwitchState.PENDING:
@@ -122,131 +193,125 @@ def switch_answer(ctx: Context, request: ModelSwitchRequest) -> dict[str, object
             f"A person decides until {request.expires_at:%Y-%m-%d %H:%M} UTC. Until then the "
             "session stays on its model: go on with it."
         )
-    return {
-        "status": state.value,
-        "message": message,
-        "request": request.id,
-        "model": request.wanted,
-        "omissions": list(request.omissions),
-        "expiresAt": request.expires_at.isoformat(),
-    }
+    return SwitchModelAnswer(
+        status=state.value,
+        message=message,
+        request=request.id,
+        model=request.wanted,
+        omissions=list(request.omissions),
+        expires_at=request.expires_at,
+    )
 
 
-def _list(ctx: Context, call: SwitchCall) -> dict[str, object]:
-    models = list_models(ctx, call.model)
+def _list(ctx: Context, session: str, words: str) -> SwitchModelAnswer:
+    models = list_models(ctx, words)
     with ctx.store.read() as tx:
-        agent = tx.agents.get(tx.sessions.get(call.session).agent)
+        agent = tx.agents.get(tx.sessions.get(session).agent)
         opened = agents.owner_of(tx, agent).routes
         known = tx.routing.table().routes
         routes = sorted(name for name in known if not opened or name in opened)
     rest = len(models) - MOST_MODELS
     more = f"; {rest} more: give words of the name as `model`" if rest > 0 else ""
-    return {
-        "status": "listed",
-        "message": f"{len(models)} models{more}",
-        "routes": routes,
-        "models": [_listed_model(model) for model in models[:MOST_MODELS]],
-    }
+    return SwitchModelAnswer(
+        status="listed",
+        message=f"{len(models)} models{more}",
+        routes=routes,
+        models=[ListedModelAnswer.from_figures(figures) for figures in models[:MOST_MODELS]],
+    )
 
 
-def _listed_model(model: ModelFigures) -> dict[str, object]:
-    price = model.price
-    return {
-        "model": model.name,
-        "inputUsdPerMtok": price.input_usd_per_mtok if price else None,
-        "outputUsdPerMtok": price.output_usd_per_mtok if price else None,
-        "contextWindow": model.context_window,
-        "lastVerdict": model.verdict or None,
-        "routes": list(model.routes),
-        "listedOn": model.listed_on or None,
-    }
+class ToolArguments(BaseModel):
+    model_config = ConfigDict(
+        strict=True,
+        allow_inf_nan=False,
+        frozen=True,
+        json_schema_extra={"additionalProperties": False},
+    )
 
 
-def list_providers(ctx: Context) -> dict[str, object]:
-    return {
-        "providers": [
-            {"provider": row.name, "kind": row.kind, "hasKey": row.has_value,
-             "usable": not row.lacks_key}
-            for row in credentials.list_credentials(ctx)
-        ]
-    }  # fmt: skip
+class SwitchArguments(ToolArguments):
+    action: Literal["list", "switch"]
+    model: Annotated[
+        str,
+        Field(
+            description="switch: the model's name, a loose one will do. list: words that the "
+            "names must have, or nothing."
+        ),
+    ] = ""
+    reason: Annotated[str, Field(description="switch: why, for the person.")] = ""
+
+
+class WaitingSwitchArguments(SwitchArguments):
+    wait_s: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="switch: how long to wait for the decision, in seconds; 0 to ask and "
+            "go on.",
+        ),
+    ] = 0.0
+
+
+class ListArguments(ToolArguments):
+    action: Literal["list"]
+
+
+A = TypeVar("A", bound=ToolArguments)
+
+
+def _build_tool(
+    name: str,
+    description: str,
+    kind: type[A],
+    answer: Callable[[A, ToolCaller], Awaitable[object]],
+) -> BuiltInTool:
+    async def read_and_answer(arguments: Arguments, caller: ToolCaller) -> ToolAnswer:
+        try:
+            given = kind.model_validate(arguments)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            place = ".".join(map(str, fault["loc"]))
+            raise InputError(f"{place}: {fault['msg']}") from None
+        return ToolAnswer(await answer(given, caller))
+
+    schema = kind.model_json_schema()
+    offered = OfferedTool(name, description, schema, runs_at_client=False)
+    return BuiltInTool(offered, read_and_answer)
 
 
 def build_switch_tool(ctx: Context, *, waits: bool = False) -> BuiltInTool:
     """`switch_model`. waits: callers may wait for the decision; a turn never does."""
 
-    async def answer(arguments: Arguments, caller: ToolCaller) -> ToolAnswer:
-        call = SwitchCall(
-            caller.session,
-            _text(arguments, "action"),
-            _text(arguments, "model"),
-            _text(arguments, "reason"),
-            _seconds(arguments, "wait_s") if waits else 0.0,
-        )
-        return ToolAnswer(await switch_model(ctx, call))
+    async def answer(given: SwitchArguments, caller: ToolCaller) -> object:
+        switched = await switch_model(ctx, caller.session, **given.model_dump())
+        return switched.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
-    return BuiltInTool(_offer_switch(waits=waits), answer)
-
-
-def build_credentials_tool(ctx: Context) -> BuiltInTool:
-    async def answer(arguments: Arguments, caller: ToolCaller) -> ToolAnswer:
-        del caller  # all agents see the same
-        if _text(arguments, "action") != LIST:
-            raise InputError("action: it is `list`; a person enters keys, never an agent")
-        return ToolAnswer(await run_unit(lambda: list_providers(ctx)))
-
-    description = (
-        "List which providers are set up. It never shows a key, and cannot change one."
-    )
-    properties = {"action": {"type": "string", "enum": [LIST]}}
-    return BuiltInTool(_offer(MANAGE_CREDENTIALS, description, properties), answer)
-
-
-def _text(arguments: Arguments, name: str) -> str:
-    value = arguments.get(name, "")
-    if not isinstance(value, str):
-        raise InputError(f"{name}: it is a text")
-    return value
-
-
-def _seconds(arguments: Arguments, name: str) -> float:
-    value = arguments.get(name, 0)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise InputError(f"{name}: it is a number of seconds")
-    return value
-
-
-def _offer_switch(*, waits: bool) -> OfferedTool:
-    properties: dict[str, object] = {
-        "action": {"type": "string", "enum": [LIST, SWITCH]},
-        "model": {
-            "type": "string",
-            "description": "switch: the model's name, a loose one will do. list: words that "
-            "the names must have, or nothing.",
-        },
-        "reason": {"type": "string", "description": "switch: why, for the person."},
-    }
-    if waits:
-        text = "switch: how long to wait for the decision, in seconds; 0 to ask and go on."
-        properties["wait_s"] = {"type": "number", "minimum": 0, "description": text}
-    return _offer(
+    return _build_tool(
         SWITCH_MODEL,
         "List the models that are available, or ask to go on with another one. A person "
         "approves every switch; an approved one is in force from the next message on, with "
         "the whole conversation kept.",
-        properties,
+        WaitingSwitchArguments if waits else SwitchArguments,
+        answer,
     )
 
 
-def _offer(name: str, description: str, properties: Mapping[str, object]) -> OfferedTool:
-    return OfferedTool(
-        name,
-        description,
-        {
-            "type": "object",
-            "properties": properties,
-            "required": ["action"],
-            "additionalProperties": False,
-        },
-        runs_at_client=False,
+def build_credentials_tool(ctx: Context) -> BuiltInTool:
+    """`manage_credentials` lists: a person enters keys, never an agent."""
+
+    async def answer(_: ListArguments, __: ToolCaller) -> object:
+        known = await run_unit(lambda: credentials.list_credentials(ctx))
+        return {
+            "providers": [
+                {"provider": row.name, "kind": row.kind, "hasKey": row.has_value,
+                 "usable": not row.lacks_key}
+                for row in known
+            ]
+        }  # fmt: skip
+
+    return _build_tool(
+        MANAGE_CREDENTIALS,
+        "List which providers are set up. It never shows a key, and cannot change one.",
+        ListArguments,
+        answer,
     )

@@ -1,6 +1,7 @@
-"""A conversation takes one turn: it asks the session's model, runs tools and asks again, as the
-turn engine decides, and stores each step before the next. `TurnEvent`s tell a listener what
-happens; whether there is one changes nothing.
+"""A conversation takes one turn: it asks the session's model, runs its tools and asks it again,
+until it answers in text, the client has to run a function, or a bound is reached. Each step is
+stored before the next. `TurnEvent`s tell a listener what happens; whether there is one changes
+nothing.
 """
 
 import asyncio
@@ -8,15 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Final, TypeVar, assert_never
+from typing import Final, TypeVar
 
 from harness.control.agents import turns
+from harness.control.agents.client import AgentsClient
 from harness.control.agents.models_in_force import CallableModel, ModelsInForce
 from harness.control.agents.switch_alerts import list_notes
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
 from harness.domain.agents.message import (
     REFUSED,
+    IncomingMessage,
     MessageRole,
     MessageState,
     MessageToolCall,
@@ -35,21 +38,14 @@ from harness.domain.agents.model_call import (
 from harness.domain.agents.transcript import build_context, expected_provider
 from harness.domain.agents.turn import (
     CAP_REACHED,
-    AskModel,
-    EndTurn,
     FailTurn,
-    ModelAnswered,
-    ModelFailed,
-    Observation,
+    IdempotencyKey,
     OfferedTool,
-    RunTools,
-    ToolsAnswered,
-    TurnBegun,
+    RefusedCall,
     TurnBounds,
-    TurnProgress,
-    decide,
+    TurnBudget,
     name_calls,
-    remaining,
+    sort_calls,
 )
 from harness.domain.errors import (
     CallFailed,
@@ -101,16 +97,25 @@ TurnEvent = AnswerBegun | AnswerPiece | MessageStored | TurnOutcome
 
 
 @dataclass(frozen=True, slots=True)
-class TurnListener:
-    """Who is told of a turn, and in what form its answer is kept.
+class PostedMessage:
+    client: AgentsClient
+    agent: str
+    session: str
+    incoming: IncomingMessage
+    key: IdempotencyKey | None = None  # under which it may be sent again
+    streams: bool = False  # the client wants the answer as it comes
+    bounds: TurnBounds | None = None  # of a sub-task; None for those of the configuration
+    # Status and body of the answer that the same idempotency key gets again; None for an
+    # outcome that is not kept, so that the request may be sent again.
+    keep: Callable[[TurnOutcome], tuple[int, str] | None] = lambda _: None
 
-    keep: status and body of the answer that the same idempotency key gets again; None for an
-    outcome that is not kept, so that the request may be sent again.
-    """
 
-    emit: Callable[[TurnEvent], None]
-    keep: Callable[[TurnOutcome], tuple[int, str] | None]
-    streams: bool = False  # it wants the pieces of answers
+class _TurnFailed(Exception):
+    """Ends a turn. error: of a model call, where that failed."""
+
+    def __init__(self, failure: FailTurn, error: CallFailed | None = None) -> None:
+        super().__init__(failure.reason)
+        self.failure, self.error = failure, error
 
 
 class Conversation:
@@ -121,46 +126,51 @@ class Conversation:
         models: ModelsInForce,
         calls: ModelCalls,
         tools: ToolRuntime,
-        bounds: TurnBounds,
-        listener: TurnListener,
+        posted: PostedMessage,
+        emit: Callable[[TurnEvent], None],
     ) -> None:
+        """emit: is told what happens."""
         self._ctx, self._begun, self._models = ctx, begun, models
-        self._calls, self._tools, self._bounds = calls, tools, bounds
-        self._emit, self._keep, self._streams = listener.emit, listener.keep, listener.streams
+        self._calls, self._tools = calls, tools
+        self._posted, self._emit = posted, emit
         self._messages = list(begun.messages)
         self._answer: SessionMessage | None = None  # the one that is not stored yet
         self._has_output = False  # a piece of it was passed on
-        self._fallback_reason = ""
-        self._error: CallFailed | None = None  # of the last call that failed
-        self._usage = MessageUsage(cost_usd=0.0)
+        self._fallback_reason: str | None = None  # not None: the fallback answers this turn
+        self._budget = TurnBudget(posted.bounds or ctx.agents.limits, self._now_s)
         self._instructions = begun.agent.instructions
 
     async def run(self) -> TurnOutcome:
         """Takes the turn to its end. Cancelling it interrupts the turn."""
         if self._begun.open_calls:
             # Not all results are in: nobody is asked yet.
-            return await self._end(TurnProgress(self._bounds, 0.0), self._begun.open_calls)
-        clock = self._ctx.clock
+            return await self._end(self._begun.open_calls)
         offered = await self._list_tools()
         self._instructions = await run_unit(lambda: with_notes(self._ctx, self._begun))
-        state = TurnProgress(
-            self._bounds, clock.monotonic(), offered, self._models.fallback is not None
-        )
-        observation: Observation = TurnBegun()
-        while True:
-            state, action = decide(state, observation, clock.monotonic())
-            match action:
-                case AskModel():
-                    observation = await self._ask(action, offered)
-                case RunTools():
-                    left = remaining(state, clock.monotonic())
-                    observation = await self._run_tools(action, left)
-                case EndTurn(open_calls):
-                    return await self._end(state, open_calls)
-                case FailTurn():
-                    return await self._end(state, failure=action)
-                case _:
-                    assert_never(action)
+        self._budget.began_s = self._now_s
+        try:
+            while True:
+                calls = await self._ask(offered)
+                server, client, refused = sort_calls(calls, offered)
+                if not server and not refused:
+                    return await self._end(client)
+                if not client:
+                    # A tool whose result nobody would read is not run: it may have effects.
+                    self._require_budget()
+                await self._run_tools(server, refused)
+                if client:
+                    return await self._end(client)
+        except _TurnFailed as failed:
+            return await self._end(failed=failed)
+
+    @property
+    def _now_s(self) -> float:
+        return self._ctx.clock.monotonic()
+
+    def _require_budget(self) -> None:
+        exhausted = self._budget.find_exhausted(self._now_s)
+        if exhausted is not None:
+            raise _TurnFailed(exhausted)
 
     async def _list_tools(self) -> tuple[OfferedTool, ...]:
         """Of two with one name the client's stays: providers take no request with both."""
@@ -179,31 +189,46 @@ class Conversation:
             offered.setdefault(tool_of_server.name, tool_of_server)
         return tuple(offered.values())
 
-    async def _ask(self, action: AskModel, offered: Sequence[OfferedTool]) -> Observation:
+    async def _ask(self, offered: Sequence[OfferedTool]) -> Sequence[MessageToolCall]:
+        """The calls of the next answer, by the session's model or else by the fallback, which
+        then answers for the rest of the turn. Raises _TurnFailed.
+        """
+        self._require_budget()
+        fallback = self._models.fallback
+        if self._fallback_reason is None or fallback is None:
+            try:
+                return await self._ask_model(self._models.primary, offered)
+            except _TurnFailed as failed:
+                may_fall = failed.failure.retryable and not self._has_output
+                if fallback is None or not may_fall or not self._budget.left_s(self._now_s):
+                    raise
+                self._fallback_reason = failed.failure.reason
+        return await self._ask_model(fallback, offered)
+
+    async def _ask_model(
+        self, model: CallableModel, offered: Sequence[OfferedTool]
+    ) -> Sequence[MessageToolCall]:
         """What was answered is stored later, together with what follows from it."""
-        fallback = self._models.fallback if action.fallback else None
-        model = fallback or self._models.primary
-        self._fallback_reason = action.reason or self._fallback_reason
         answer = await self._begin_answer(model)
-        request = self._request(model, action, offered)
+        request = self._request(model, offered)
         try:
-            found = await self._calls.ask(request, self._pass_on if self._streams else None)
+            on_piece = self._pass_on if self._posted.streams else None
+            found = await self._calls.ask(request, on_piece)
         except CallFailed as error:
-            self._error = error
             # The router was there and the model's providers failed: another model may answer. A
             # key's limit is the same for all models.
             retryable = isinstance(error, NobodyAnswered | StreamBroken)
-            code = error.code or "model_failed"
-            return ModelFailed(code, str(error), retryable, self._has_output)
+            failure = FailTurn(error.code or "model_failed", str(error), retryable)
+            raise _TurnFailed(failure, error) from error
         except SpendingPaused as error:
             # The fallback may cost less.
-            self._error = None
-            return ModelFailed(CAP_REACHED, str(error), retryable=True)
+            raise _TurnFailed(FailTurn(CAP_REACHED, str(error), retryable=True)) from error
         except InputError as error:
-            return ModelFailed("invalid_request", str(error), retryable=False)
+            raise _TurnFailed(FailTurn("invalid_request", str(error))) from error
         self._answer = self._whole(answer, model, found)
-        self._usage = add_usage(self._usage, self._answer.usage)
-        return ModelAnswered(self._answer.usage, self._answer.tool_calls)
+        self._budget.steps += 1
+        self._budget.charge(self._answer.usage)
+        return self._answer.tool_calls
 
     async def _begin_answer(self, model: CallableModel) -> SessionMessage:
         """The message of an answer; the fallback's is that of the model that failed."""
@@ -216,7 +241,7 @@ class Conversation:
         return self._answer
 
     def _request(
-        self, model: CallableModel, action: AskModel, offered: Sequence[OfferedTool]
+        self, model: CallableModel, offered: Sequence[OfferedTool]
     ) -> ModelCallRequest:
         agent, session = self._begun.agent, self._begun.session
         provider = model.provider
@@ -228,7 +253,7 @@ class Conversation:
             agent.id,
             # The router compares it with the grant's.
             model.granted_to or session.id,
-            action.timeout_s,
+            self._budget.left_s(self._now_s),
             tuple(offered),
             agent.owner_key or "",
             model.grant,
@@ -252,7 +277,7 @@ class Conversation:
                 found.served,
                 model_requested=model.name,
                 fallback_from=self._models.primary.name if is_fallback else "",
-                reason=self._fallback_reason if is_fallback else model.reason,
+                reason=(self._fallback_reason or "") if is_fallback else model.reason,
             ),
             usage=replace(
                 found.usage, cost_usd=self._models.cost_usd(found.served.target, found.usage)
@@ -262,28 +287,25 @@ class Conversation:
             done_at=self._ctx.clock.now(),
         )
 
-    async def _run_tools(self, action: RunTools, left: TurnBounds) -> Observation:
-        """Runs the calls at the same time, and stores their results in the calls' order."""
+    async def _run_tools(
+        self, calls: Sequence[MessageToolCall], refused: Sequence[RefusedCall]
+    ) -> None:
+        """The calls run at the same time; their results are stored in the calls' order."""
+        left = self._budget.left(self._now_s)
         await self._record()
         begun = self._begun
         caller = ToolCaller(begun.agent.id, begun.session.id, begun.turn.id, left)
-        results = await asyncio.gather(
-            *(self._run_tool(call, caller, action.timeout_s) for call in action.calls)
-        )
+        results = await asyncio.gather(*(self._run_tool(call, caller) for call in calls))
         texts = {result.call: result_text(result) for result in results}
-        texts |= {call.id: f"Error: {reason}" for call, reason in action.refused}
+        texts |= {call.id: f"Error: {reason}" for call, reason in refused}
         newest = self._messages[-1].tool_calls
         added = [(call.id, texts[call.id]) for call in newest if call.id in texts]
         await self._record(results=added)
-        used = MessageUsage(cost_usd=0.0)
         for result in results:
-            used = add_usage(used, result.usage)
-        self._usage = add_usage(self._usage, used)
-        return ToolsAnswered(used)
+            self._budget.charge(result.usage)
 
-    async def _run_tool(
-        self, call: MessageToolCall, caller: ToolCaller, timeout_s: float
-    ) -> ToolResult:
+    async def _run_tool(self, call: MessageToolCall, caller: ToolCaller) -> ToolResult:
+        timeout_s = caller.left.timeout_s
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._tools.run(call, caller, timeout_s)
@@ -308,21 +330,20 @@ class Conversation:
 
     async def _end(
         self,
-        state: TurnProgress,
         open_calls: tuple[MessageToolCall, ...] = (),
-        failure: FailTurn | None = None,
+        failed: _TurnFailed | None = None,
     ) -> TurnOutcome:
         """Stores the last answer and the turn's end as one: a process that is killed leaves
         both or neither. A turn that failed ends in a message that says why.
         """
-        if failure is not None:
+        if failed is not None:
             if self._answer is not None and self._answer.state is MessageState.COMPLETE:
                 await self._record()
             self._answer = replace(
                 await self._begin_answer(self._models.primary),
                 state=MessageState.FAILED,
-                error=failure.reason,
-                extra={REFUSED: True} if _is_refusal(self._error) else {},
+                error=failed.failure.reason,
+                extra={REFUSED: True} if _is_refusal(failed.error) else {},
                 done_at=self._ctx.clock.now(),
             )
         answer = self._answer
@@ -330,15 +351,15 @@ class Conversation:
         outcome = TurnOutcome(
             last,
             open_calls,
-            state.steps,
-            self._usage,
-            failure,
-            self._error if failure else None,
+            self._budget.steps,
+            self._budget.usage,
+            failed.failure if failed else None,
+            failed.error if failed else None,
         )
         ended = asyncio.ensure_future(
             run_unit(
                 lambda: turns.end_turn(
-                    self._ctx, self._begun.turn, answer=answer, kept=self._keep(outcome)
+                    self._ctx, self._begun.turn, answer=answer, kept=self._posted.keep(outcome)
                 )
             )
         )
@@ -388,14 +409,3 @@ def result_text(result: ToolResult) -> str:
             f"{MAX_RESULT_CHARS} are passed on: ask it for less"
         )
     return f"Error: {result.content}" if result.is_error else result.content
-
-
-def add_usage(one: MessageUsage, other: MessageUsage) -> MessageUsage:
-    """The sum; without a cost where one of both is not known."""
-    costs = (one.cost_usd, other.cost_usd)
-    return MessageUsage(
-        one.input_tokens + other.input_tokens,
-        one.output_tokens + other.output_tokens,
-        one.cached_tokens + other.cached_tokens,
-        None if None in costs else sum(cost or 0.0 for cost in costs),
-    )

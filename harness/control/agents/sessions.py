@@ -3,7 +3,7 @@ in it, in the sessions that it spawned, and what waits for a person's decision.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from harness.control.agents.client import AgentsClient
 from harness.control.context import Context
@@ -16,21 +16,19 @@ from harness.domain.agents.agent import (
 )
 from harness.domain.agents.message import MessageState
 from harness.domain.agents.switch_request import SwitchState
-from harness.domain.agents.turn_lease import TurnState
+from harness.domain.agents.turn import TurnState
 from harness.domain.errors import NotAllowed, NotFound
 from harness.store.transaction import Transaction
 
 CLOSED = "the session was closed"
 
 
-@dataclass(frozen=True, slots=True)
-class SessionSpec:
-    user_id: str = ""
-    metadata: Mapping[str, object] = field(default_factory=dict)
-
-
 def open_session(
-    ctx: Context, client: AgentsClient, agent: str, spec: SessionSpec
+    ctx: Context,
+    client: AgentsClient,
+    agent: str,
+    user_id: str = "",
+    metadata: Mapping[str, object] | None = None,
 ) -> AgentSession:
     """Opens a session with the agent's model. Raises NotFound, NotAllowed for a literal model
     whose grant is over.
@@ -49,7 +47,7 @@ def open_session(
                 code="model_not_approved",
             )
         id_ = ctx.chance.token("se_")
-        session = AgentSession(id_, agent, model, now, now, spec.user_id, spec.metadata)
+        session = AgentSession(id_, agent, model, now, now, user_id, metadata or {})
         tx.sessions.add(session)
     return session
 

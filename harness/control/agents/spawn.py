@@ -18,13 +18,13 @@ import structlog
 from harness.control.agents import agents, sessions, switches
 from harness.control.agents.built_in_tools import Arguments, BuiltInTool, ToolAnswer
 from harness.control.agents.client import AgentsClient
-from harness.control.agents.conversation import TurnOutcome, add_usage, run_unit
+from harness.control.agents.conversation import PostedMessage, TurnOutcome, run_unit
 from harness.control.agents.model_matching import ModelQuestion, choose_model
 from harness.control.agents.switches import SwitchSpec
-from harness.control.agents.turn_runner import PostedMessage, TurnRun, TurnRunner
+from harness.control.agents.turn_runner import TurnRun, TurnRunner
 from harness.control.context import Context
 from harness.domain.agents.agent import AgentSession, ModelChoice
-from harness.domain.agents.message import IncomingMessage, MessageRole, MessageUsage
+from harness.domain.agents.message import FREE, IncomingMessage, MessageRole
 from harness.domain.agents.model_call import ToolCaller
 from harness.domain.agents.spawn import (
     SubTask,
@@ -107,9 +107,9 @@ class Spawner:
             results = await asyncio.gather(*map(run, children, tasks))
         finally:
             await run_unit(lambda: self._close(children))
-        used = MessageUsage(cost_usd=0.0)
+        used = FREE
         for result in results:
-            used = add_usage(used, result.usage)
+            used += result.usage
         return ToolAnswer({"tasks": cut_answers(results)}, used)
 
     def _count(self, turn: str, more: int) -> None:
@@ -205,7 +205,7 @@ class Spawner:
         posted = PostedMessage(client, child.agent, child.id, incoming, bounds=bounds)
         run: TurnRun | None = None
         try:
-            begun = await self._turns.start(posted, lambda _: None)
+            begun = await self._turns.start(posted)
             assert isinstance(begun, TurnRun)  # noqa: S101 - without a key there is no other
             run = begun
             return _result(child, await run.outcome())

@@ -4,9 +4,8 @@ on without whoever asked for it: what its tools have begun is not undone by a lo
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -14,11 +13,10 @@ import structlog
 
 from harness.control.agents import agents, sessions, turns
 from harness.control.agents.auto import AutoTargets
-from harness.control.agents.client import AgentsClient
 from harness.control.agents.conversation import (
     Conversation,
+    PostedMessage,
     TurnEvent,
-    TurnListener,
     TurnOutcome,
     run_unit,
 )
@@ -27,34 +25,20 @@ from harness.control.agents.turn_spending import PaidCalls, TurnSpending
 from harness.control.agents.turns import CUT_OFF, BegunTurn
 from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession
-from harness.domain.agents.message import IncomingMessage
 from harness.domain.agents.model_call import ModelCalls, ToolRuntime
-from harness.domain.agents.turn import FailTurn, TurnBounds
-from harness.domain.agents.turn_lease import (
-    IdempotencyKey,
+from harness.domain.agents.turn import (
+    FailTurn,
     IdempotentAnswer,
     TurnOwner,
     busy,
 )
 from harness.domain.errors import SessionBusy, StoreUnavailable, SwapgateError
-from harness.domain.routing.kill_switch import KillSwitch
 
 log = structlog.get_logger("swapgate.agents")
 
 RENEW_S: Final = 5.0
 # How often a turn of another process is looked at, while a message waits for its end.
 LOOK_AGAIN_S: Final = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class PostedMessage:
-    client: AgentsClient
-    agent: str
-    session: str
-    incoming: IncomingMessage
-    key: IdempotencyKey | None = None  # under which it may be sent again
-    streams: bool = False  # the client wants the answer as it comes
-    bounds: TurnBounds | None = None  # of a sub-task; None for those of the configuration
 
 
 class TurnRun:
@@ -101,26 +85,21 @@ class TurnRunner:
         calls: ModelCalls,
         tools: ToolRuntime,
         owner: TurnOwner,
-        standing: Sequence[KillSwitch] = (),
+        auto: AutoTargets,
     ) -> None:
-        """standing: kill switches of the environment and the file."""
         self._ctx, self._calls, self._tools = ctx, calls, tools
-        self._owner = owner
-        self._auto = AutoTargets(ctx.agents.floors, standing)
+        self._owner, self._auto = owner, auto
         self._spending = TurnSpending(ctx)
         self._runs: dict[str, TurnRun] = {}  # by the turn's id
         # By session, as long as a turn runs or waits here; who waits comes in order.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._is_closing = False
 
-    async def start(
-        self, posted: PostedMessage, keep: Callable[[TurnOutcome], tuple[int, str] | None]
-    ) -> TurnRun | IdempotentAnswer:
+    async def start(self, posted: PostedMessage) -> TurnRun | IdempotentAnswer:
         """Begins a turn, or returns the answer that its key got before. The message is stored
         when this returns, and nothing of it where this raises.
 
-        keep: as TurnListener has it. Raises SessionBusy, NotFound, NotAllowed, InputError,
-        Conflict, StoreUnavailable.
+        Raises SessionBusy, NotFound, NotAllowed, InputError, Conflict, StoreUnavailable.
         """
         # Nobody waits for a session that there is not, or for an answer that is there.
         if (kept := await run_unit(lambda: self._find_kept(posted))) is not None:
@@ -137,7 +116,7 @@ class TurnRunner:
             if isinstance(begun, IdempotentAnswer):
                 lock.release()
                 return begun
-            return self._run(posted, begun, models, keep, lock)
+            return self._run(posted, begun, models, lock)
         except BaseException:
             lock.release()
             raise
@@ -178,7 +157,6 @@ class TurnRunner:
         posted: PostedMessage,
         begun: BegunTurn,
         models: ModelsInForce,
-        keep: Callable[[TurnOutcome], tuple[int, str] | None],
         lock: asyncio.Lock,
     ) -> TurnRun:
         def finish() -> None:
@@ -192,8 +170,8 @@ class TurnRunner:
             models,
             PaidCalls(self._calls, models, self._spending),
             self._tools,
-            posted.bounds or self._ctx.agents.limits,
-            TurnListener(run.emit, keep, posted.streams),
+            posted,
+            run.emit,
         )
         self._runs[begun.turn.id] = run
         run.begin(self._drive(conversation, begun, run))

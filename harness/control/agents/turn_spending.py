@@ -108,7 +108,7 @@ class PaidCalls:
             meter.settle(taken, taken.usd)
             raise
         # Of an answer without any count nobody knows the cost.
-        is_counted = answer.usage.input_tokens + answer.usage.output_tokens > 0
+        is_counted = answer.usage.tokens > 0
         usd = self.models.cost_usd(answer.served.target, answer.usage)
         meter.settle(taken, usd if is_counted else taken.usd)
         return answer

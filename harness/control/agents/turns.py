@@ -23,7 +23,7 @@ from harness.domain.agents.message import (
     SessionMessage,
 )
 from harness.domain.agents.transcript import find_open_calls
-from harness.domain.agents.turn_lease import (
+from harness.domain.agents.turn import (
     LEASE,
     IdempotencyKey,
     IdempotentAnswer,
@@ -170,22 +170,19 @@ def record_step(
     *,
     answer: SessionMessage | None = None,
     results: Sequence[tuple[str, str]] = (),
-) -> tuple[SessionMessage, ...]:
+) -> Sequence[SessionMessage]:
     """Store an answer that has ended, and tools' results: the call's id and a text each.
 
     Raises StaleWrite where the turn is over: nobody sees what it goes on to do.
     """
     with ctx.store.write() as tx:
         _require_held(tx, turn)
-        ended = () if answer is None else (_end_answer(ctx, tx, answer),)
+        stored = [] if answer is None else [_end_answer(ctx, tx, answer)]
         now, role = ctx.clock.now(), MessageRole.TOOL
-        return (
-            *ended,
-            *(
-                _add(ctx, tx, turn, role, content=text, response_to=call, done_at=now)
-                for call, text in results
-            ),
-        )
+        for call, text in results:
+            added = _add(ctx, tx, turn, role, content=text, response_to=call, done_at=now)
+            stored.append(added)
+        return stored
 
 
 def end_turn(

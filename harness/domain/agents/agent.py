@@ -85,6 +85,7 @@ def literal_route_name(target: str) -> str:
 SWITCH_MODEL: Final = "switch_model"
 MANAGE_CREDENTIALS: Final = "manage_credentials"
 SPAWN: Final = "spawn"
+BUILT_IN_TOOLS: Final = (SWITCH_MODEL, MANAGE_CREDENTIALS, SPAWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,11 @@ class AgentTool:
     @property
     def runs_in_sub_tasks(self) -> bool:
         return not self.runs_at_client and self.name != SWITCH_MODEL
+
+    def is_of_server(self, servers: Collection[str]) -> bool:
+        """Whether one of these tool servers may have it."""
+        server, dot, name = self.name.partition(".")
+        return not self.runs_at_client and server in servers and bool(name) == bool(dot)
 
 
 @dataclass(frozen=True, slots=True)

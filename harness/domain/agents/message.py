@@ -72,7 +72,22 @@ class MessageUsage:
     cached_tokens: int = 0  # of the input
     cost_usd: float | None = None  # None where the price is unknown
 
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
 
+    def __add__(self, other: "MessageUsage") -> "MessageUsage":
+        """The sum; without a cost where one of both is not known."""
+        costs = (self.cost_usd, other.cost_usd)
+        return MessageUsage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_tokens + other.cached_tokens,
+            None if None in costs else sum(cost or 0.0 for cost in costs),
+        )
+
+
+FREE: Final = MessageUsage(cost_usd=0.0)
 REFUSED: Final = "refused"  # in `extra` of a failed message
 
 

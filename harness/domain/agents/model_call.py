@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from harness.domain.agents.agent import AgentTool
-from harness.domain.agents.message import MessageToolCall, MessageUsage, ServedBy
+from harness.domain.agents.message import FREE, MessageToolCall, MessageUsage, ServedBy
 from harness.domain.agents.transcript import ContextMessage
 from harness.domain.agents.turn import OfferedTool, TurnBounds
 
@@ -53,10 +53,14 @@ class ToolResult:
     content: str
     is_error: bool = False  # the model is told so
     # What it used up itself, which counts against the turn.
-    usage: MessageUsage = field(default_factory=lambda: MessageUsage(cost_usd=0.0))
+    usage: MessageUsage = FREE
 
 
 async def _tell_nobody(_ended: int, _total: int) -> None: ...
+
+
+def no_such_tool(call: MessageToolCall) -> ToolResult:
+    return ToolResult(call.id, f"no server runs the tool {call.name!r} now", is_error=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +91,6 @@ class ModelCalls(Protocol):
 
 class ToolRuntime(Protocol):
     """Runs tools on the server. Belongs to one event loop."""
-
-    def has(self, tool: AgentTool) -> bool:
-        """Whether an agent may be given it: a built-in tool, or one that a configured server
-        may have.
-        """
-        ...
-
-    def runs(self, name: str) -> bool:
-        """Whether a tool that it offered has this name."""
-        ...
 
     async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]:
         """Lists those among an agent's tools that it runs, as the model is told of them. What a

@@ -3,12 +3,12 @@ same time. They share what is left of the turn that spawned them. Pure.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
 from harness.domain.agents.agent import SPAWN
-from harness.domain.agents.message import MessageUsage
+from harness.domain.agents.message import FREE, MessageUsage
 from harness.domain.agents.turn import OfferedTool, TurnBounds
 from harness.domain.errors import InputError
 
@@ -43,7 +43,7 @@ class SubTaskResult:
     error: str = ""
     # Of `answer`, only the beginning is here; the whole is in the child's transcript.
     is_cut: bool = False
-    usage: MessageUsage = field(default_factory=lambda: MessageUsage(cost_usd=0.0))
+    usage: MessageUsage = FREE
 
 
 def parse_sub_tasks(arguments: Mapping[str, object], most: int) -> tuple[SubTask, ...]:

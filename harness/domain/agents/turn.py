@@ -1,17 +1,22 @@
-"""A turn answers one message of a client: the model is asked, its tools run, it is asked again,
-until it answers in text, the client has to run a function, or a bound is reached. `decide` is
-the whole engine: a state and an observation in, the next state and action out. Pure.
+"""A turn answers one message of a client. Here are the tools that its model is offered, what
+becomes of the calls of an answer, and what the turn may use up. Pure.
 
-A bound is looked at before each step: the one that crosses it is the turn's last.
+Its process holds a turn by a lease; when that lapses the process is dead, and the turn is over.
+An idempotency key is the name under which a client may send the same request again.
+
+A bound is looked at before each step: the step that crosses it is the turn's last.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
 from itertools import count
-from typing import Final, assert_never
+from typing import Final
 
-from harness.domain.agents.message import MessageToolCall, MessageUsage
+from harness.domain.agents.message import FREE, MessageToolCall, MessageUsage
+from harness.domain.errors import SessionBusy
 
 # A tool call that is not run, with what the model is told instead of a result.
 RefusedCall = tuple[MessageToolCall, str]
@@ -43,179 +48,54 @@ class TurnBounds:
 
 
 @dataclass(frozen=True, slots=True)
-class TurnProgress:
-    bounds: TurnBounds
-    began_s: float  # began_s, now_s: of one clock that never jumps
-    tools: tuple[OfferedTool, ...] = ()
-    has_fallback: bool = False  # the agent has another model for retryable failures
-    steps: int = 0
-    tokens: int = 0
-    usd: float = 0.0
-    # The fallback was taken; it answers for the rest of the turn.
-    on_fallback: bool = False
-    # Calls of the last answer that the client runs, returned once the server's are answered.
-    client_calls: tuple[MessageToolCall, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class TurnBegun:
-    """The client's message is stored."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelAnswered:
-    usage: MessageUsage
-    tool_calls: tuple[MessageToolCall, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFailed:
-    """No answer came, or not a whole one."""
-
-    code: str
-    reason: str
-    retryable: bool  # another model may succeed
-    has_output: bool = False  # the client has seen a part of the answer
-
-
-@dataclass(frozen=True, slots=True)
-class ToolsAnswered:
-    """Every call that was to be run has a result, be it an error."""
-
-    # What the tools used up themselves, such as sub-tasks.
-    usage: MessageUsage = field(default_factory=MessageUsage)
-
-
-Observation = TurnBegun | ModelAnswered | ModelFailed | ToolsAnswered
-
-
-@dataclass(frozen=True, slots=True)
-class AskModel:
-    """Ask the session's model, or the fallback, with all messages so far."""
-
-    timeout_s: float
-    fallback: bool = False
-    reason: str = ""  # why the fallback is asked
-
-
-@dataclass(frozen=True, slots=True)
-class RunTools:
-    """Run these calls on the server at the same time."""
-
-    calls: tuple[MessageToolCall, ...]
-    refused: tuple[RefusedCall, ...]
-    timeout_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class EndTurn:
-    """The last answer is the turn's; the client runs its open calls and sends the results."""
-
-    open_calls: tuple[MessageToolCall, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class FailTurn:
-    """End: nobody answered, or a bound is reached."""
+    """Why a turn failed: nobody answered, or a bound is reached."""
 
     code: str
     reason: str
     retryable: bool = False
 
 
-Action = AskModel | RunTools | EndTurn | FailTurn
+@dataclass(slots=True)
+class TurnBudget:
+    """What a turn has used up of its bounds. Times are of one clock that never jumps."""
 
+    bounds: TurnBounds
+    began_s: float
+    steps: int = 0
+    usage: MessageUsage = FREE  # of its answers and tools
+    usd: float = 0.0  # of those whose price is known
 
-def decide(
-    state: TurnProgress, observation: Observation, now_s: float
-) -> tuple[TurnProgress, Action]:
-    match observation:
-        case TurnBegun():
-            return _ask(state, now_s)
-        case ModelAnswered():
-            return _act_on_answer(state, observation, now_s)
-        case ModelFailed():
-            return _act_on_failure(state, observation, now_s)
-        case ToolsAnswered(usage):
-            state = _charge(state, usage)
-            if state.client_calls:
-                return state, EndTurn(state.client_calls)
-            return _ask(state, now_s)
-        case _:
-            assert_never(observation)
+    def charge(self, used: MessageUsage) -> None:
+        self.usage += used
+        self.usd += used.cost_usd or 0.0
 
+    def left_s(self, now_s: float) -> float:
+        return max(0.0, self.bounds.timeout_s - (now_s - self.began_s))
 
-def _act_on_answer(
-    state: TurnProgress, answer: ModelAnswered, now_s: float
-) -> tuple[TurnProgress, Action]:
-    state = _charge(replace(state, steps=state.steps + 1), answer.usage)
-    if not answer.tool_calls:
-        return state, EndTurn()
-    server, client, refused = sort_calls(answer.tool_calls, state.tools)
-    if not server and not refused:
-        return state, EndTurn(client)
-    # A tool whose result nobody would read is not run: it may have effects.
-    exhausted = None if client else find_exhausted_limit(state, now_s)
-    if exhausted is not None:
-        return state, FailTurn(LIMIT_REACHED, exhausted)
-    left_s = remaining_s(state, now_s)
-    return replace(state, client_calls=client), RunTools(server, refused, left_s)
+    def left(self, now_s: float) -> TurnBounds:
+        """What the turn may still use up: the most that its tools may."""
+        return TurnBounds(
+            max_steps=max(0, self.bounds.max_steps - self.steps),
+            max_tokens=max(0, self.bounds.max_tokens - self.usage.tokens),
+            max_usd=max(0.0, self.bounds.max_usd - self.usd),
+            timeout_s=self.left_s(now_s),
+        )
 
-
-def _charge(state: TurnProgress, used: MessageUsage) -> TurnProgress:
-    return replace(
-        state,
-        tokens=state.tokens + used.input_tokens + used.output_tokens,
-        usd=state.usd + (used.cost_usd or 0.0),
-    )
-
-
-def _act_on_failure(
-    state: TurnProgress, failure: ModelFailed, now_s: float
-) -> tuple[TurnProgress, Action]:
-    may_fall = failure.retryable and state.has_fallback and not failure.has_output
-    left_s = remaining_s(state, now_s)
-    if may_fall and not state.on_fallback and left_s > 0:
-        action = AskModel(left_s, fallback=True, reason=failure.reason)
-        return replace(state, on_fallback=True), action
-    return state, FailTurn(failure.code, failure.reason, failure.retryable)
-
-
-def _ask(state: TurnProgress, now_s: float) -> tuple[TurnProgress, Action]:
-    exhausted = find_exhausted_limit(state, now_s)
-    if exhausted is not None:
-        return state, FailTurn(LIMIT_REACHED, exhausted)
-    return state, AskModel(remaining_s(state, now_s), fallback=state.on_fallback)
-
-
-def remaining_s(state: TurnProgress, now_s: float) -> float:
-    return max(0.0, state.bounds.timeout_s - (now_s - state.began_s))
-
-
-def remaining(state: TurnProgress, now_s: float) -> TurnBounds:
-    """What the turn may still use up: the most that its tools may."""
-    bounds = state.bounds
-    return replace(
-        bounds,
-        max_steps=max(0, bounds.max_steps - state.steps),
-        max_tokens=max(0, bounds.max_tokens - state.tokens),
-        max_usd=max(0.0, bounds.max_usd - state.usd),
-        timeout_s=remaining_s(state, now_s),
-    )
-
-
-def find_exhausted_limit(state: TurnProgress, now_s: float) -> str | None:
-    """The bound that leaves no further step, in words; None while there is none."""
-    bounds = state.bounds
-    if state.steps >= bounds.max_steps:
-        return f"the turn has used up its {bounds.max_steps} steps"
-    if state.tokens >= bounds.max_tokens:
-        return f"the turn has used up its {bounds.max_tokens} tokens ({state.tokens})"
-    if state.usd >= bounds.max_usd:
-        return f"the turn has used up its {bounds.max_usd:g} USD ({state.usd:g})"
-    if remaining_s(state, now_s) <= 0:
-        return f"the turn has used up its {bounds.timeout_s:g} s"
-    return None
+    def find_exhausted(self, now_s: float) -> FailTurn | None:
+        """The bound that leaves no further step; None while there is none."""
+        bounds, left = self.bounds, self.left(now_s)
+        if not left.max_steps:
+            reason = f"{bounds.max_steps} steps"
+        elif not left.max_tokens:
+            reason = f"{bounds.max_tokens} tokens ({self.usage.tokens})"
+        elif not left.max_usd:
+            reason = f"{bounds.max_usd:g} USD ({self.usd:g})"
+        elif not left.timeout_s:
+            reason = f"{bounds.timeout_s:g} s"
+        else:
+            return None
+        return FailTurn(LIMIT_REACHED, f"the turn has used up its {reason}")
 
 
 def sort_calls(
@@ -275,3 +155,74 @@ def name_calls(calls: Sequence[MessageToolCall], message: str) -> tuple[MessageT
         taken.add(id_)
         named.append(replace(call, id=id_))
     return tuple(named)
+
+
+# A process renews its leases in less than half of it.
+LEASE: Final = timedelta(seconds=20)
+
+
+class TurnState(StrEnum):
+    """INTERRUPTED: its process ended before it did, or its session was closed."""
+
+    RUNNING = "running"
+    DONE = "done"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOwner:
+    """A process that runs turns. Of two with one name, the later took the former's place."""
+
+    name: str  # no other live process has it, such as `HOST:PORT`
+    incarnation: str  # another one at each start
+
+    @property
+    def text(self) -> str:
+        return f"{self.name}#{self.incarnation}"
+
+    def follows(self, owner: str) -> bool:
+        """Whether that one was a process before this one. owner: as `text`."""
+        return owner != self.text and owner.rpartition("#")[0] == self.name
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTurn:
+    id: str  # `tu_…`
+    session: str
+    owner: str  # as `TurnOwner.text`
+    begun_at: datetime
+    lease_until: datetime
+    state: TurnState = TurnState.RUNNING
+    ended_at: datetime | None = None
+
+    def has_lapsed(self, now: datetime) -> bool:
+        """Whether nobody holds it any more. A lease that ends much later was written by a clock
+        that has been set back since.
+        """
+        return not now < self.lease_until <= now + 2 * LEASE
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A client's name of a request, so that sending it again does not do it twice."""
+
+    scope: str  # who sends it, and to which place
+    key: str
+    request_hash: str  # of the request's content
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotentAnswer:
+    key: IdempotencyKey
+    created_at: datetime
+    session: str = ""  # session, turn: that it set off; empty for a request without
+    turn: str = ""
+    status: int | None = None  # of HTTP; None while there is no answer
+    body: str = field(default="", repr=False)  # the answer's text
+
+
+def busy(session: str) -> SessionBusy:
+    return SessionBusy(
+        f"session {session} answers another message: wait until that has ended",
+        code="session_busy",
+    )

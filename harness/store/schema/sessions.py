@@ -18,7 +18,7 @@ from harness.domain.agents.message import (
     decode_body,
     encode_body,
 )
-from harness.domain.agents.turn_lease import (
+from harness.domain.agents.turn import (
     IdempotencyKey,
     IdempotentAnswer,
     SessionTurn,

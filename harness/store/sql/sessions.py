@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from harness.domain.agents.agent import AgentSession, SessionState
 from harness.domain.agents.message import MessageState, SessionMessage
-from harness.domain.agents.turn_lease import IdempotentAnswer, SessionTurn, TurnState, busy
+from harness.domain.agents.turn import IdempotentAnswer, SessionTurn, TurnState, busy
 from harness.domain.errors import Conflict, StaleWrite
 from harness.domain.operations.idempotent_request import IdempotentRequest
 from harness.store.database_errors import RowRefused

@@ -13,7 +13,6 @@ from harness.app.installation import Installation, open_installation
 from harness.control.agents import agents, sessions, turns
 from harness.control.agents.agents import AgentSpec
 from harness.control.agents.client import AgentsClient
-from harness.control.agents.sessions import SessionSpec
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
 from harness.control.operations import keys
@@ -27,7 +26,7 @@ from harness.domain.agents.message import (
     MessageUsage,
     ServedBy,
 )
-from harness.domain.agents.turn_lease import TurnOwner
+from harness.domain.agents.turn import TurnOwner
 from harness.domain.operations.access import SYSTEM, Role
 from harness.runtime import secret_files
 
@@ -87,7 +86,7 @@ def create_agent(ctx: Context, name: str = "concierge") -> Agent:
 
 
 def open_session(ctx: Context, agent: Agent, user: str = "ada") -> AgentSession:
-    return sessions.open_session(ctx, OPERATOR, agent.id, SessionSpec(user))
+    return sessions.open_session(ctx, OPERATOR, agent.id, user)
 
 
 def converse(

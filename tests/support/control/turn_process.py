@@ -18,7 +18,7 @@ from harness.domain.agents.message import (
     MessageState,
     MessageToolCall,
 )
-from harness.domain.agents.turn_lease import IdempotencyKey, TurnOwner
+from harness.domain.agents.turn import IdempotencyKey, TurnOwner
 from harness.runtime.clock import SystemClock
 from harness.runtime.random_ids import SystemRandomIds
 from harness.store.store import Store

@@ -3,7 +3,6 @@
 from harness.control.agents import agents, sessions, switches
 from harness.control.agents.agents import AgentSpec
 from harness.control.agents.client import AgentsClient
-from harness.control.agents.sessions import SessionSpec
 from harness.control.agents.switches import SwitchSpec
 from harness.control.context import Context
 from harness.domain.agents.agent import ModelChoice, ModelKind, literal_choice
@@ -16,6 +15,6 @@ def waiting_switch(ctx: Context, model: str = "sim/better") -> ModelSwitchReques
     client = AgentsClient.of_person(SYSTEM)
     chat = ModelChoice("chat", ModelKind.ROUTE, route="chat")
     agent = agents.create_agent(ctx, client, AgentSpec("helper", chat))
-    session = sessions.open_session(ctx, client, agent.id, SessionSpec("user-7"))
+    session = sessions.open_session(ctx, client, agent.id, "user-7")
     spec = SwitchSpec(session.id, (literal_choice(model, model),), "it is cleverer")
     return switches.request_switch(ctx, spec)

@@ -107,12 +107,14 @@ def agents_site(
     *,
     sections: Mapping[str, object] | None = None,
     with_openai: bool = False,
+    with_control: bool = False,
     database_url: str | None = None,
     **agents: object,
 ) -> Iterator[AgentsSite]:
     """Both processes run. agents: settings of the section, beside `open_on_loopback`; sections:
     other ones of the file. with_openai: the scripted provider is there as `openai`, too, with
-    the key in OPENAI_API_KEY. database_url: by default SQLite in the folder.
+    the key in OPENAI_API_KEY. with_control: the control plane runs, too, which signs consents
+    to literal models. database_url: by default SQLite in the folder.
     """
     port = free_port()
     section = {"open_on_loopback": True, "port": port, **agents}
@@ -128,6 +130,8 @@ def agents_site(
         with routed(folder, provider, database_url, **given) as world:
             world.place.ports["agents"] = port
             world.start()
+            if with_control:
+                world.place.start("control", "serve", "control", wait_for="/readyz")
             made = AgentsSite(world, upstream)
             made.start()
             with made.client:

@@ -22,7 +22,7 @@ from harness.domain.agents.message import (
     SessionMessage,
 )
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.agents.turn_lease import SessionTurn
+from harness.domain.agents.turn import SessionTurn
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 from tests.support.store.records import LATER, NEW, NOW, ROUTE
