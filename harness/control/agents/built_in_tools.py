@@ -9,7 +9,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 import structlog
 from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, ValidationError
@@ -231,25 +231,21 @@ class ToolArguments(BaseModel):
 
 class SwitchArguments(ToolArguments):
     action: Literal["list", "switch"]
-    model: Annotated[
-        str,
-        Field(
-            description="switch: the model's name, a loose one will do. list: words that the "
-            "names must have, or nothing."
-        ),
-    ] = ""
-    reason: Annotated[str, Field(description="switch: why, for the person.")] = ""
+    model: str = Field(
+        "",
+        description="switch: the model's name, a loose one will do. list: words that the names "
+        "must have, or nothing.",
+    )
+    reason: str = Field("", description="switch: why, for the person.")
 
 
 class WaitingSwitchArguments(SwitchArguments):
-    wait_s: Annotated[
-        float,
-        Field(
-            ge=0,
-            description="switch: how long to wait for the decision, in seconds; 0 to ask and "
-            "go on.",
-        ),
-    ] = 0.0
+    wait_s: float = Field(
+        0.0,
+        ge=0,
+        description="switch: how long to wait for the decision, in seconds; 0 to ask and go "
+        "on.",
+    )
 
 
 class ListArguments(ToolArguments):
