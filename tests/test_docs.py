@@ -15,23 +15,16 @@ from harness.cli.operations.docs import (
     FOLDER,
     diagrams,
     generated_files,
-    replace_part,
 )
 from harness.cli.program import program
 from harness.domain.canary import rollout
-from harness.domain.errors import ConfigError, InputError
+from harness.domain.errors import InputError
 from harness.domain.evals.verdict import VERDICTS
 from harness.domain.proposals import proposal
 
 ROOT = Path(__file__).parent.parent
 ARCHITECTURE = FOLDER / "explanation" / "architecture.md"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-
-
-def test_the_generated_docs_are_current() -> None:
-    done = CliRunner().invoke(program, ["docs", "generate", "--check"])
-
-    assert done.exit_code == 0, done.stdout
 
 
 def test_a_stale_page_is_found_and_written_anew(
@@ -45,18 +38,11 @@ def test_a_stale_page_is_found_and_written_anew(
 
     stale = CliRunner().invoke(program, ["docs", "generate", "--check"])
     written = CliRunner().invoke(program, ["docs", "generate"])
-    again = CliRunner().invoke(program, ["docs", "generate", "--check", "--json"])
+    again = CliRunner().invoke(program, ["docs", "generate", "--check"])
 
     assert stale.exit_code == 1
     assert "docs/explanation/architecture.md is stale" in stale.stdout
-    assert written.exit_code == 0
-    assert again.exit_code == 0
-    assert '"stale": []' in again.stdout
-
-
-def test_without_a_checkout_there_are_no_docs_to_write(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="checkout"):
-        generated_files(program, tmp_path)
+    assert (written.exit_code, again.exit_code) == (0, 0)
 
 
 def test_a_page_without_markers_is_named(tmp_path: Path) -> None:
@@ -65,12 +51,6 @@ def test_a_page_without_markers_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"architecture\.md"):
         generated_files(program, tmp_path)
-
-
-def test_only_what_stands_between_the_markers_is_replaced() -> None:
-    text = "a\n<!-- generated: x -->\nold\n<!-- end: x -->\nb\n"
-
-    assert replace_part(text, "x", "new") == text.replace("old", "new")
 
 
 ARROW = re.compile(r"^    (\w+) --> (\w+): (.+)$", re.MULTILINE)
@@ -100,12 +80,16 @@ def test_the_glossary_has_the_five_verdicts() -> None:
         assert f"| `{kind.__name__}` | `{kind.outcome}` | {kind.words} |" in text
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
-    files = [link for link in links if "://" not in link and not link.startswith("mailto:")]
+def test_every_link_to_a_file_leads_to_one() -> None:
+    lost = [
+        f"{page.relative_to(ROOT)}: {link}"
+        for page in PAGES
+        for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+        if "://" not in link and not link.startswith("mailto:")
+        if not (page.parent / link).exists()
+    ]
 
-    assert [link for link in files if not (page.parent / link).exists()] == []
+    assert lost == []
 
 
 def drawn_paths() -> list[str]:

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
 PRODUCT = ("harness", "router", "evals", "dashboard", "swapgate")
 FORMATTERS = Path("harness/domain/formatting.py")
@@ -83,36 +81,3 @@ def test_no_figure_is_written_by_hand() -> None:
     ]
 
     assert not found, "\n".join(["use harness/domain/formatting.py:", *found])
-
-
-@pytest.mark.parametrize(
-    ("source", "figure"),
-    [
-        ('f"of ${spent:.2f}"', "money"),
-        ('f"{words} of ${limit:g} at most"', "money"),
-        ('"${:.3g}".format(price)', "money"),
-        ('f"{share * 100:.1f}"', "a score or a share"),
-        ('f"{100 * share:.0f} points"', "a score or a share"),
-        ('f"{weight_bps / 100:g} points"', "a score or a share"),
-        ('f"{share:.0f} % of the level"', "a share"),
-        ('f"{rate:.0%}"', "a share"),
-        ('f"after {ms:,.0f} ms"', "a span of time"),
-        ('f"for {silent_s:,.0f} s now"', "a span of time"),
-    ],
-)
-def test_a_figure_that_is_written_by_hand_is_found(source: str, figure: str) -> None:
-    assert [what for _, what in hand_made(ast.parse(source))] == [figure]
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        'f"{format_usd(spent)} of {format_usd(limit)}"',
-        'f"{format_percent(share)} of the level"',
-        """f'<i style="width:{width:.1f}%">'""",
-        'f"AS $guard${body}$guard$"',
-        'f"the limit is {timeout_s:g} s"',
-    ],
-)
-def test_a_formatted_figure_is_left_alone(source: str) -> None:
-    assert not list(hand_made(ast.parse(source)))
