@@ -5,12 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from harness.domain.errors import InputError, NotFound
-from harness.domain.operations.alert_record import Notified, due_message, mark_notified
+from harness.domain.errors import InputError
 from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
-from harness.domain.operations.delivery import mark_delivered, mark_failed, new_delivery
-from harness.domain.pagination import PageRequest
-from harness.domain.reliability.failover import Failover, FailoverCount
+from harness.domain.reliability.failover import Failover
 from harness.store.database_errors import RowRefused
 from harness.store.store import Store
 from tests.contract.conftest import Opener
@@ -77,113 +74,6 @@ def test_the_same_alert_of_two_workers_is_one_record_that_the_last_one_ends(
         newest, event = tx.alerts.list()
         assert newest.resolved_at == NOW + timedelta(seconds=9)
         assert (event.key, event.resolved_at) == ("promoted:ro_1", NOW)
-
-
-@pytest.mark.req("B9")
-def test_an_alert_is_part_of_its_unit_of_work(store: Store) -> None:
-    def decide() -> None:
-        with store.write() as tx:
-            tx.alerts.fold([OPENED])
-            raise InputError("the decision failed")
-
-    with pytest.raises(InputError):
-        decide()
-    with store.read() as tx:
-        assert tx.alerts.list() == []
-
-
-def test_a_record_says_what_people_were_told_until_nothing_is_left_to_say(
-    store: Store,
-) -> None:
-    with store.write() as tx:
-        tx.alerts.fold([OPENED])
-        (record,) = tx.alerts.unsettled()
-        assert due_message(record, NOW) is Notified.RAISED
-        tx.alerts.save(mark_notified(record, Notified.RAISED, NOW))
-    with store.write() as tx:
-        tx.alerts.fold([later(60).now(AlertEvent.ENDED, NOW + timedelta(seconds=60))])
-        (record,) = tx.alerts.unsettled()
-        assert due_message(record, NOW + timedelta(seconds=90)) is Notified.RESOLVED
-        tx.alerts.save(mark_notified(record, Notified.RESOLVED, NOW))
-    with store.read() as tx:
-        assert tx.alerts.unsettled() == []
-        (record,) = tx.alerts.list()
-        assert (record.messages, record.notified_count) == (2, 1)
-
-
-def test_a_record_that_is_not_stored_cannot_be_saved(store: Store) -> None:
-    with store.write() as tx:
-        tx.alerts.fold([OPENED])
-        (record,) = tx.alerts.list()
-    with pytest.raises(NotFound), store.write() as tx:
-        tx.alerts.save(replace(record, id="al_other"))
-
-
-@pytest.mark.req("B9")
-def test_a_delivery_waits_is_tried_again_and_is_over_once(store: Store) -> None:
-    with store.write() as tx:
-        tx.alerts.fold([OPENED])
-        record = mark_notified(tx.alerts.list()[0], Notified.RAISED, NOW)
-        tx.alerts.save(record)
-        first = new_delivery(record, Notified.RAISED, "chat", NOW)
-        second = new_delivery(record, Notified.RAISED, "mail", NOW)
-        tx.deliveries.add(first)
-        tx.deliveries.add(second)
-    with store.write() as tx:
-        assert tx.deliveries.due(NOW) == [first, second]
-        assert tx.deliveries.replace(first, mark_delivered(first, NOW))
-        again = mark_failed(second, NOW, "connection refused", uniform=0.5)
-        assert tx.deliveries.replace(second, again)
-        assert not tx.deliveries.replace(second, again)
-        assert tx.deliveries.due(NOW) == []
-    with store.read() as tx:
-        assert tx.deliveries.due(NOW + timedelta(minutes=1)) == [again]
-        assert tx.deliveries.for_alert(record.id) == [mark_delivered(first, NOW), again]
-
-
-def test_what_ended_long_ago_is_forgotten_with_its_deliveries(store: Store) -> None:
-    with store.write() as tx:
-        tx.alerts.fold([OPENED, PROMOTED])
-        for record in tx.alerts.list():
-            after = mark_notified(record, Notified.RAISED, NOW)
-            tx.alerts.save(after)
-            tx.deliveries.add(new_delivery(after, Notified.RAISED, "chat", NOW))
-    with store.write() as tx:
-        assert tx.alerts.forget(NOW) == 0
-        assert tx.alerts.forget(NOW + timedelta(days=1)) == 1
-    with store.read() as tx:
-        (left,) = tx.alerts.list()
-        assert left.kind is AlertKind.BREAKER_OPEN
-        assert [delivery.alert for delivery in tx.deliveries.due(NOW)] == [left.id]
-
-
-_TWICE = f"{'b' * 32} {'c' * 32}"  # of a request that names its caller twice
-
-
-@pytest.mark.req("B5")
-def test_failovers_are_found_by_route_user_and_time_the_newest_first(store: Store) -> None:
-    second = replace(ROW, number=2, at=NOW + timedelta(seconds=1), user_hash=_TWICE)
-    third = replace(ROW, worker="w2", route="other", next_target=None, status=503)
-    with store.write() as tx:
-        tx.failovers.append([ROW, second, third])
-        tx.failovers.append([second])
-    with store.listings() as stored:
-        assert list(stored.failovers(since=NOW)) == [second, ROW, third]
-        assert list(stored.failovers(PageRequest(1), since=NOW)) == [second]
-        assert list(stored.failovers(since=NOW, route="other")) == [third]
-        for part in ("b", "c"):
-            assert list(stored.failovers(since=NOW, user_hashes=[part * 32])) == [second]
-        assert list(stored.failovers(since=NOW + timedelta(seconds=1))) == [second]
-        (many, few) = stored.failover_counts(since=NOW)
-        assert list(stored.failover_counts(since=NOW, route="other")) == [few]
-    assert many == FailoverCount(
-        ROW.route, ROW.target, "timeout", times=2, unanswered=0, last=second.at
-    )
-    assert (few.route, few.times, few.unanswered) == ("other", 1, 1)
-    with store.write() as tx:
-        assert tx.failovers.forget(NOW + timedelta(seconds=1)) == 2
-    with store.listings() as stored:
-        assert list(stored.failovers(since=NOW)) == [second]
 
 
 @pytest.mark.parametrize(

@@ -49,40 +49,6 @@ def ids(store: Store, **asked: object) -> list[str]:
         return [request.id for request in tx.captures.list(**asked)]  # type: ignore[arg-type]
 
 
-def test_one_comes_back_as_it_was_and_the_same_again_is_counted(store: Store) -> None:
-    assert add(store, ONE) == [CaptureResult.STORED]
-    with store.read() as tx:
-        assert tx.captures.get("cap_1") == ONE
-
-    assert add(store, replace(ONE, request="req_w1-2")) == [CaptureResult.REPEATED]
-    with store.read() as tx:
-        assert tx.captures.get("cap_1") == replace(ONE, seen=2)
-
-
-def test_a_route_takes_no_more_than_it_may_in_a_day(store: Store) -> None:
-    yesterday = another(5, at=NOW - timedelta(days=1))
-    add(store, yesterday)
-
-    kept = add(store, another(1), another(2), another(3), another(1), most=2)
-
-    assert kept == [
-        CaptureResult.STORED,
-        CaptureResult.STORED,
-        CaptureResult.FULL,
-        CaptureResult.REPEATED,
-    ]
-    assert add(store, another(4, route="chat"), most=2) == [CaptureResult.STORED]
-
-
-def test_they_are_listed_newest_first_by_route_and_time(store: Store) -> None:
-    older = another(2, at=NOW - timedelta(hours=1))
-    add(store, older, ONE, another(3, route="chat"))
-
-    assert ids(store) == ["cap_1", "cap_3", "cap_2"]
-    assert ids(store, route="triage") == ["cap_1", "cap_2"]
-    assert ids(store, since=NOW, limit=1) == ["cap_1"]
-
-
 def test_what_has_expired_is_deleted_and_nothing_else(store: Store) -> None:
     add(store, ONE, another(2, expires_at=NOW + timedelta(days=1)))
 

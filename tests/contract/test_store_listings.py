@@ -17,7 +17,6 @@ from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.audit import AuditFilter
 from harness.domain.pagination import Page, PageRequest, read_all
 from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.routing.evidence import BreakGlass
 from harness.domain.routing.freeze import Freeze
 from harness.domain.routing.route_changes import ChangeSettings
 from harness.domain.routing.target import Target
@@ -31,6 +30,7 @@ from tests.contract import test_store_captures as captures
 from tests.contract import test_store_drift as drift
 from tests.contract import test_store_shadows as shadows
 from tests.contract import test_store_switches as switches
+from tests.contract.test_store_signatures import BROKEN
 from tests.support.store import agent_records as agents
 from tests.support.store.records import (
     KEY,
@@ -57,22 +57,6 @@ def at(number: int) -> datetime:
 
 def nothing(tx: Transaction) -> None:
     """What a list's rows need."""
-
-
-BROKEN = BreakGlass(
-    id="bg_1",
-    route=ROUTE,
-    incumbent=OLD.id,
-    target=NEW.id,
-    reason="an emergency",
-    through_freeze=False,
-    proposer="local",
-    proposer_principal="local",
-    proposer_key=None,
-    created_at=at(0),
-    confirm_by=at(0) + timedelta(hours=1),
-    expires_at=at(0) + timedelta(days=1),
-)
 
 
 def two_targets(tx: Transaction) -> None:

@@ -10,8 +10,6 @@ import sqlalchemy as sa
 
 from harness.domain.canary.rollout import RolloutState
 from harness.domain.errors import NotFound, SignatureInvalid
-from harness.domain.operations.alert_record import Notified
-from harness.domain.operations.delivery import Delivery
 from harness.domain.routing.route_changes import ChangeSettings, RestoreIncumbent
 from harness.store.store import Store
 from harness.store.transaction import Transaction
@@ -81,32 +79,6 @@ def test_what_was_read_for_many_is_what_is_read_one_by_one(store: Store, what: s
     assert any(alone)
 
 
-def test_the_versions_since_a_candidate_served_are_read_for_many(store: Store) -> None:
-    lived(store)
-    with store.read() as tx:
-        last = tx.rollouts.get("ro_1")
-        alone = tx.routing.later_versions(last)
-        history = tx.routing.history(ROUTE)
-    with store.read() as tx:
-        tx.preload.later_versions({last.id: last.route})
-        assert tx.routing.later_versions(last) == alone
-    assert [record.route.version for record in alone] == [4]
-    assert list(alone) == list(history)[:1]
-
-
-def test_deliveries_are_read_for_many_alerts(store: Store) -> None:
-    lived(store)
-    with store.write() as tx:
-        record = tx.alerts.newest("k:1")
-        assert record is not None
-        sent = Delivery(record.id, 1, "ops", Notified.RAISED, "title", "text", NOW, NOW)
-        tx.deliveries.add(sent)
-    with store.read() as tx:
-        tx.preload.deliveries([record.id, UNKNOWN])
-        assert list(tx.deliveries.for_alert(record.id)) == [sent]
-        assert list(tx.deliveries.for_alert(UNKNOWN)) == []
-
-
 def test_a_unit_of_work_that_writes_reads_what_it_wrote(store: Store) -> None:
     lived(store)
     with store.write() as tx:
@@ -152,24 +124,6 @@ def test_a_forged_row_that_was_read_with_others_is_refused(
         assert tx.routing.route(OTHER) is not None
         with pytest.raises(NotFound):
             tx.verdicts.get(UNKNOWN)
-
-
-def test_what_is_open_and_live_is_what_is_read_one_by_one(store: Store) -> None:
-    seeded(store)
-    with store.write() as tx:
-        start_canary(tx)
-    with store.read() as tx:
-        assert list(tx.proposals.open()) == [tx.proposals.get("p_1")]
-        assert list(tx.rollouts.live()) == [tx.rollouts.get("ro_1")]
-    with store.write() as tx:
-        promote(tx)
-        bakes = replace(
-            tx.rollouts.get("ro_1"), state=RolloutState.PROMOTED, bake_ends_at=LATER
-        )
-        tx.rollouts.save(bakes)
-    with store.read() as tx:
-        assert list(tx.rollouts.live()) == []
-        assert list(tx.rollouts.baking()) == [tx.rollouts.get("ro_1")]
 
 
 @pytest.mark.req("F1")

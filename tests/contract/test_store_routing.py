@@ -6,30 +6,31 @@ from datetime import timedelta
 import pytest
 
 from harness.domain.errors import (
-    Conflict,
     IllegalTransition,
+    InputError,
     NotFound,
+    ProofRefused,
     RevisionConflict,
 )
 from harness.domain.operations.access import SYSTEM, Role
-from harness.domain.routing.overrides import RequestKind
+from harness.domain.routing.evidence import FormerTarget
 from harness.domain.routing.route_changes import (
     AbortCanary,
     ChangeSettings,
     RaiseWeight,
     RestoreIncumbent,
+    SetChain,
     TableChange,
 )
 from harness.domain.routing.table import Canary, Route
-from harness.domain.routing.target import Provider
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 from tests.support.store.records import (
     KEY,
-    LATER,
     NEW,
     NOW,
     OLD,
+    PASSED,
     PROVIDER,
     ROUTE,
     RULE,
@@ -46,43 +47,6 @@ def commit(tx: Transaction, change: TableChange, version: int) -> int:
     return tx.routing.commit(
         change, expected_version=version, actor="bob", reason="why not", now=NOW
     )
-
-
-def test_a_new_installation_has_the_empty_table(store: Store) -> None:
-    with store.read() as tx:
-        table = tx.routing.table()
-
-        assert (table.revision, table.routes, table.targets) == (0, {}, {})
-        assert tx.routing.route("nowhere") is None
-        assert list(tx.routing.history("nowhere")) == []
-
-
-def test_a_created_route_is_read_back_as_it_was(store: Store) -> None:
-    with store.write() as tx:
-        assert create_route(tx) == 1
-
-    with store.read() as tx:
-        route = tx.routing.route(ROUTE)
-        assert route == Route(ROUTE, 1, OLD.id, None, (SPARE.id,), SETTINGS)
-        table = tx.routing.table()
-        assert table.revision == 1
-        assert table.routes == {ROUTE: route}
-        assert table.targets == {OLD.id: OLD, SPARE.id: SPARE}
-        assert tx.routing.targets() == {t.id: t for t in (OLD, NEW, SPARE)}
-
-
-@pytest.mark.req("D6")
-def test_a_routes_overrides_are_stored_with_its_settings_and_served(store: Store) -> None:
-    named = replace(SETTINGS, overrides={RequestKind.VISION: "photos"})
-    with store.write() as tx:
-        create_route(tx)
-        commit(tx, ChangeSettings(ROUTE, named), 1)
-
-    with store.read() as tx:
-        newest, first = tx.routing.history(ROUTE)
-    assert newest.route.settings == named
-    assert first.route.settings.overrides == {}
-    assert store.snapshot().table.routes[ROUTE].settings == named
 
 
 @pytest.mark.req("F1", "A7")
@@ -142,35 +106,32 @@ def test_a_change_that_does_not_apply_is_illegal(store: Store) -> None:
             commit(tx, RestoreIncumbent("nowhere", OLD.id), 0)
 
 
-def test_a_provider_is_stored_and_replaced(store: Store) -> None:
-    with store.write() as tx:
-        tx.providers.put(PROVIDER)
-        tx.providers.put(Provider("zeta", "openai", "http://127.0.0.1:1"))
-        tx.providers.put(replace(PROVIDER, api_base="http://127.0.0.1:2"))
+@pytest.mark.req("A7")
+def test_a_chain_that_makes_no_sense_or_has_no_proof_is_refused(store: Store) -> None:
+    def chain(*targets: str, capable: tuple[str, ...] = ()) -> SetChain:
+        return SetChain(ROUTE, targets, capable)
 
-    with store.read() as tx:
-        providers = tx.providers.all()
-        assert list(providers) == ["sim", "zeta"]
-        assert providers["sim"] == replace(PROVIDER, api_base="http://127.0.0.1:2")
-
-
-@pytest.mark.req("D3")
-def test_a_removed_provider_is_gone_until_it_is_put_again(store: Store) -> None:
+    seeded(store)
     with store.write() as tx:
-        tx.providers.put(PROVIDER)
-    before = store.snapshot().etag
-    with store.write() as tx:
-        tx.providers.remove("sim")
-        assert not tx.providers.all()
-        with pytest.raises(NotFound):
-            tx.providers.remove("sim")
-    assert store.snapshot().etag != before
-    assert not store.snapshot().providers
-
-    again = replace(PROVIDER, extra_body={})
-    with store.write() as tx:
-        tx.providers.put(again)
-    assert store.snapshot().providers == {"sim": again}
+        for twice in ((OLD.id,), (SPARE.id, SPARE.id)):
+            with pytest.raises(InputError, match="twice"):
+                commit(tx, chain(*twice), 1)
+        with pytest.raises(InputError, match="only fallbacks are marked capable"):
+            commit(tx, chain(SPARE.id, capable=(OLD.id,)), 1)
+        with pytest.raises(NotFound, match="t_unknown"):
+            commit(tx, chain("t_unknown"), 1)
+        for proof in (
+            replace(PASSED, candidate=SPARE.id),
+            replace(PASSED, incumbent=SPARE.id),
+            replace(PASSED, route="other"),
+            replace(PASSED, id="v_unknown"),
+            FormerTarget(NEW.id),
+            FormerTarget(SPARE.id),
+        ):
+            with pytest.raises(ProofRefused):
+                commit(tx, SetChain(ROUTE, (SPARE.id, NEW.id), proofs={NEW.id: proof}), 1)
+        # The refusals cost the unit of work nothing else.
+        commit(tx, chain(), 1)
 
 
 def test_a_snapshot_holds_what_a_router_needs(store: Store) -> None:
@@ -218,20 +179,3 @@ def test_the_etag_changes_with_all_that_is_served_and_with_nothing_else(store: S
         tx.routing.add_target(OLD)
         tx.audit.append(at=NOW, actor=SYSTEM, action="b", subject="c", details={})
     assert not changed()
-
-
-def test_a_key_is_found_by_its_hash_also_when_it_is_revoked(store: Store) -> None:
-    with store.write() as tx:
-        tx.keys.add(KEY)
-        with pytest.raises(Conflict):
-            tx.keys.add(replace(KEY, id="k_9"))
-        with pytest.raises(NotFound, match="k_unknown"):
-            tx.keys.revoke("k_unknown", NOW)
-        tx.keys.revoke(KEY.id, LATER)
-        tx.keys.revoke(KEY.id, LATER + timedelta(days=1))
-
-    with store.read() as tx:
-        assert tx.keys.by_hash(KEY.hash) == replace(KEY, revoked_at=LATER)
-        assert tx.keys.by_hash("0" * 64) is None
-    with store.listings() as stored:
-        assert list(stored.keys()) == [replace(KEY, revoked_at=LATER)]

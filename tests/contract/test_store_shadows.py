@@ -61,23 +61,6 @@ def test_a_route_has_one_at_a_time_and_ending_it_tells_the_routers(started: Stor
         assert tx.shadows.list(route="another") == []
 
 
-def test_what_workers_add_up_is_added_to_what_is_there(started: Store) -> None:
-    more = replace(TALLY, counts={"pairs": 3, "slower": 1}, sums={"similarity": 1.0})
-    other = replace(TALLY, worker="w-2", day=DAY - timedelta(days=1))
-    with started.write() as tx:
-        tx.shadows.append([TALLY, other])
-    with started.write() as tx:
-        tx.shadows.append([more])
-
-    with started.read() as tx:
-        today = tx.shadows.tallies(["sh_1"], since=DAY)
-        assert len(tx.shadows.tallies(["sh_1"])) == 2
-        assert tx.shadows.tallies([]) == []
-
-    counts = {"mirrored": 2, "pairs": 4, "slower": 1}
-    assert today == [replace(TALLY, counts=counts, sums={"similarity": 1.5})]
-
-
 WRONG: tuple[dict[str, object], ...] = (
     {"limits": ShadowLimits(share_bps=0)},
     {"limits": ShadowLimits(usd_per_day=float("nan"))},

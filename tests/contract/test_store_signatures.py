@@ -2,10 +2,12 @@
 on them, by a router or by control.
 """
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
+from types import MappingProxyType
+from typing import Final
 
 import pytest
 import sqlalchemy as sa
@@ -23,14 +25,13 @@ from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.providers.credentials import Credential
 from harness.domain.routing.evidence import BreakGlass, Waiver
 from harness.domain.routing.freeze import Freeze
-from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
-from harness.domain.shadow.shadow import Shadow, ShadowLimits
 from harness.runtime.signing import Ed25519Signatures, new_private_key, public_key
 from harness.store.schema import metadata
-from harness.store.schema.signed_tables import SIGNED
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 from tests.contract.conftest import SECRET, FixedClock
+from tests.contract.test_store_shadows import SHADOW
+from tests.contract.test_store_switches import SWITCH
 from tests.support.site.signing_keys import KEYRING, VERIFIER, WORKER
 from tests.support.store.agent_records import GRANT, add_agent
 from tests.support.store.records import (
@@ -56,16 +57,6 @@ from tests.support.store.tampering import forge, insert, owned, row, written
 pytestmark = pytest.mark.req("F1")
 Stores = Callable[[], Store]
 WAIVER = Waiver("w_1", ROUTE, SPARE.id, "known well", "ada", LATER)
-SWITCH = KillSwitch(
-    "s_1",
-    ROUTE,
-    Force(ForceKind.PROVIDER, "sim"),
-    "it lies",
-    "ada",
-    NOW,
-    None,
-    SwitchSource.CLI,
-)
 CREDENTIAL = Credential("sim", "first", "ciphertext", 0, NOW, NOW, "ada")
 BEFORE = NOW - timedelta(days=2)
 FREEZE = Freeze("fz_1", ROUTE, "a launch", "ada", BEFORE, BEFORE, NOW - timedelta(days=1))
@@ -82,19 +73,6 @@ BROKEN = BreakGlass(
     created_at=NOW,
     confirm_by=NOW + timedelta(hours=1),
     expires_at=NOW + timedelta(days=1),
-)
-SHADOW = Shadow(
-    id="sh_1",
-    route=ROUTE,
-    incumbent=OLD.id,
-    candidate=NEW,
-    data_class="",
-    limits=ShadowLimits(),
-    proposal=None,
-    reason="to see",
-    started_by="ada",
-    started_at=NOW,
-    expires_at=LATER,
 )
 SESSION = DashboardSession(
     "ds_1",
@@ -149,21 +127,6 @@ def faults(store: Store) -> set[str]:
     return {fault.name for fault in store.signature_faults()}
 
 
-def test_a_row_of_each_signed_table_holds(sql_stores: Stores) -> None:
-    store = sql_stores()
-    filled(store)
-    with store.read() as tx:
-        counted = {
-            name: tx.routing._unit.read(
-                sa.select(sa.func.count()).select_from(table.table)
-            ).scalar()
-            for name, table in SIGNED.items()
-        }
-    assert all(counted[name] for name in counted if name != "approval")
-    assert store.signature_faults() == []
-    assert sql_stores().snapshot().table.routes[ROUTE].incumbent == OLD.id
-
-
 def test_a_router_with_public_keys_alone_reads_all_of_a_snapshot(sql_stores: Stores) -> None:
     store = sql_stores()
     filled(store)
@@ -188,11 +151,11 @@ def test_a_signature_of_another_row_does_not_carry_over(sql_stores: Stores) -> N
         sql_stores().snapshot()
 
 
-EDITS = [
+EDITS: Final[list[tuple[str, Mapping[str, object], Mapping[str, object]]]] = [
     ("provider", {"name": "sim"}, {"api_base": "http://elsewhere.example/v1"}),
     ("api_key", {"id": "k_1"}, {"role": 4}),
     ("api_key", {"id": "k_1"}, {"routes": []}),
-    ("switch", {"id": "s_1"}, {"expires_at": NOW}),
+    ("switch", {"id": SWITCH.id}, {"expires_at": NOW}),
     ("shadow", {"id": "sh_1"}, {"share_bps": 10_000}),
     ("credential", {"name": "first"}, {"ciphertext": "another"}),
     ("agent_grant", {"id": "gr_1"}, {"data_class": ""}),
@@ -203,32 +166,49 @@ EDITS = [
 ]
 
 
-@pytest.mark.parametrize(("table", "key", "change"), EDITS)
-def test_an_edited_row_of_a_snapshot_is_refused_and_named(
-    sql_stores: Stores, table: str, key: dict[str, object], change: dict[str, object]
-) -> None:
-    store = sql_stores()
-    filled(store)
+@contextmanager
+def changed(store: Store, table: str, act: Callable[[sa.Connection], object]) -> Iterator[None]:
+    """What `act` did to the table's rows, by their owner; at the end they are as before."""
+    known = metadata.tables[table]
     with owned(store) as db:
-        known = metadata.tables[table]
-        same = [known.c[name] == value for name, value in key.items()]
-        db.execute(sa.update(known).where(*same).values(**change))
-    with pytest.raises(SnapshotInvalid, match=table):
-        sql_stores().snapshot()
-    assert any(fault.startswith(f"{table} ") for fault in faults(store))
+        before = [dict(row) for row in db.execute(sa.select(known)).mappings()]
+        act(db)
+    yield
+    with owned(store) as db:
+        db.execute(sa.delete(known))
+        db.execute(sa.insert(known), before)
 
 
-@pytest.mark.parametrize("table", ["switch", "api_key", "credential", "shadow", "agent_grant"])
-def test_a_row_that_is_gone_is_missed(sql_stores: Stores, table: str) -> None:
+def edit(
+    table: str, change: Mapping[str, object], key: Mapping[str, object] = MappingProxyType({})
+) -> Callable[[sa.Connection], object]:
+    known = metadata.tables[table]
+    same = [known.c[name] == value for name, value in key.items()]
+    return lambda db: db.execute(sa.update(known).where(*same).values(**change))
+
+
+def test_an_edited_row_of_a_snapshot_is_refused_and_named(sql_stores: Stores) -> None:
     store = sql_stores()
     filled(store)
-    with owned(store) as db:
-        db.execute(sa.delete(metadata.tables[table]))
-    with pytest.raises(SnapshotInvalid, match="manifest"):
-        sql_stores().snapshot()
-    assert faults(store) == {"manifest"}
-    with pytest.raises(SignatureInvalid, match="manifest"), store.write() as tx:
-        tx.providers.put(replace(PROVIDER, name="third"))
+    for table, key, change in EDITS:
+        with changed(store, table, edit(table, change, key)):
+            with pytest.raises(SnapshotInvalid, match=table):
+                sql_stores().snapshot()
+            assert any(fault.startswith(f"{table} ") for fault in faults(store)), change
+    assert store.signature_faults() == []
+
+
+def test_a_row_that_is_gone_is_missed(sql_stores: Stores) -> None:
+    store = sql_stores()
+    filled(store)
+    for table in ("switch", "api_key", "credential", "shadow", "agent_grant"):
+        gone = sa.delete(metadata.tables[table])
+        with changed(store, table, lambda db, gone=gone: db.execute(gone)):  # type: ignore[misc]
+            with pytest.raises(SnapshotInvalid, match="manifest"):
+                sql_stores().snapshot()
+            assert faults(store) == {"manifest"}, table
+            with pytest.raises(SignatureInvalid, match="manifest"), store.write() as tx:
+                tx.providers.put(replace(PROVIDER, name="third"))
 
 
 def test_a_version_that_is_gone_is_missed(sql_stores: Stores) -> None:
@@ -308,22 +288,19 @@ DECISIONS: list[tuple[str, dict[str, object], Callable[[Transaction], object]]] 
 ]
 
 
-@pytest.mark.parametrize(("table", "change", "decide"), DECISIONS)
-def test_nothing_is_decided_on_an_edited_row(
-    sql_stores: Stores,
-    table: str,
-    change: dict[str, object],
-    decide: Callable[[Transaction], object],
-) -> None:
+def test_nothing_is_decided_on_an_edited_row(sql_stores: Stores) -> None:
     store = sql_stores()
     filled(store)
-    with store.read() as tx:
-        decide(tx)
-    with owned(store) as db:
-        db.execute(sa.update(metadata.tables[table]).values(**change))
-    with pytest.raises(SignatureInvalid, match=f"row {table} "), store.read() as tx:
-        decide(tx)
-    assert any(fault.startswith(f"{table} ") for fault in faults(store))
+    for table, change, decide in DECISIONS:
+        with store.read() as tx:
+            decide(tx)
+        with changed(store, table, edit(table, change)):
+            with (
+                pytest.raises(SignatureInvalid, match=f"row {table} "),
+                store.read() as tx,
+            ):
+                decide(tx)
+            assert any(fault.startswith(f"{table} ") for fault in faults(store)), change
 
 
 VIEWER = replace(KEY, id="k_viewer", hash="c" * 64, role=Role.VIEWER, principal=DORA.id)
@@ -425,28 +402,22 @@ def test_a_key_that_was_just_accepted_is_refused_once_somebody_has_changed_rows(
                 db.execute(sa.insert(table), [dict(row) for row in rows])
 
 
-@pytest.mark.parametrize(
-    ("table", "change", "work"),
-    [
-        ("rollout", {"step": 3}, lambda tx: tx.rollouts.live()),
-        ("proposal", {"approver": "somebody"}, lambda tx: tx.proposals.open()),
-        ("eval_run", {"suite_digest": "0" * 64}, lambda tx: tx.runs.list()),
-    ],
-)
-def test_what_is_edited_is_no_work_of_control_and_stops_no_other(
-    sql_stores: Stores,
-    table: str,
-    change: dict[str, object],
-    work: Callable[[Transaction], list[object]],
-) -> None:
+WORK: list[tuple[str, dict[str, object], Callable[[Transaction], object]]] = [
+    ("rollout", {"step": 3}, lambda tx: tx.rollouts.live()),
+    ("proposal", {"approver": "somebody"}, lambda tx: tx.proposals.open()),
+    ("eval_run", {"suite_digest": "0" * 64}, lambda tx: tx.runs.list()),
+]
+
+
+def test_what_is_edited_is_no_work_of_control_and_stops_no_other(sql_stores: Stores) -> None:
     store = sql_stores()
     filled(store)
-    with owned(store) as db:
-        db.execute(sa.update(metadata.tables[table]).values(**change))
-    with store.read() as tx:
-        assert work(tx) == []
-    [fault] = store.signature_faults(working=True)
-    assert fault.table == table
+    for table, change, work in WORK:
+        with changed(store, table, edit(table, change)):
+            with store.read() as tx:
+                assert work(tx) == []
+            [fault] = store.signature_faults(working=True)
+            assert fault.table == table
 
 
 def test_texts_of_a_sample_may_be_blanked_and_its_score_still_holds(

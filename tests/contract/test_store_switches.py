@@ -4,7 +4,6 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-import sqlalchemy as sa
 
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.providers.credentials import Credential
@@ -12,10 +11,8 @@ from harness.domain.routing.kill_switch import (
     Force,
     ForceKind,
     KillSwitch,
-    SwitchRecord,
     SwitchSource,
 )
-from harness.store.database_errors import RowRefused
 from harness.store.store import Store
 from tests.contract.conftest import Opener
 from tests.support.store.records import LATER, NOW, PROVIDER
@@ -50,24 +47,6 @@ def thrown(store: Store) -> Store:
 
 
 @pytest.mark.req("B11")
-def test_switches_come_back_the_newest_first_and_are_lifted_once(thrown: Store) -> None:
-    assert list(thrown.lists.switches()) == [SwitchRecord(ON_ROUTE), SwitchRecord(SWITCH)]
-    lifted = SwitchRecord(SWITCH, LATER, "ben")
-    with thrown.write() as tx:
-        assert tx.switches.get(SWITCH.id) == SwitchRecord(SWITCH)
-        assert tx.switches.not_lifted() == [ON_ROUTE, SWITCH]
-        assert tx.switches.lift("sw_1", actor="ben", now=LATER) == lifted
-    before = thrown.etag()
-    with thrown.write() as tx:
-        assert tx.switches.lift("sw_1", actor="ada", now=NOW) == lifted
-    assert thrown.etag() == before
-    with thrown.read() as tx:
-        assert tx.switches.not_lifted() == [ON_ROUTE]
-        with pytest.raises(NotFound, match="sw_unknown"):
-            tx.switches.get("sw_unknown")
-
-
-@pytest.mark.req("B11")
 def test_the_snapshot_has_what_is_in_force_and_another_etag_each_time(store: Store) -> None:
     seen = [store.snapshot()]
     with store.write() as tx:
@@ -94,27 +73,6 @@ def test_what_is_no_switch_or_unknown_is_refused(thrown: Store) -> None:
             tx.switches.add(replace(switch, id="sw_9"))
     with pytest.raises(Conflict), thrown.write() as tx:
         tx.switches.add(SWITCH)
-
-
-REWRITES = (
-    "UPDATE switch SET name = 'another' WHERE id = 'sw_1'",
-    "UPDATE switch SET route = 'chat', lifted_at = 1, lifted_by = 'eve' WHERE id = 'sw_1'",
-    "UPDATE switch SET lifted_at = NULL, lifted_by = NULL WHERE id = 'sw_2'",
-    "UPDATE switch SET lifted_by = 'eve' WHERE id = 'sw_2'",
-    "DELETE FROM switch",
-)
-
-
-def test_the_database_lets_nobody_rewrite_a_switch(sql_stores: Opener) -> None:
-    store = sql_stores()
-    with store.write() as tx:
-        tx.switches.add(SWITCH)
-        tx.switches.add(ON_ROUTE)
-        tx.switches.lift("sw_2", actor="ben", now=NOW)
-
-    for statement in REWRITES:
-        with pytest.raises(RowRefused, match="append_only"), store.write() as tx:
-            tx.switches._unit.write(sa.text(statement))
 
 
 @pytest.mark.req("B11", "D3")

@@ -1,6 +1,7 @@
 """The control plane's world over every store, and what several files of tests share."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,14 @@ def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
     clock = ManualClock()
     store = Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
     yield from prepared(tmp_path, store, clock)
+
+
+@pytest.fixture
+def elsewhere(database_url: str, world: SmallInstallation) -> Iterator[Store]:
+    """The store of another control process on the world's database."""
+    store = Store(database_url, secret=SECRET, clock=world.clock, signatures=CONTROL)
+    with closing(store):
+        yield store
 
 
 @pytest.fixture

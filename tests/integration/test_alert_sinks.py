@@ -29,6 +29,8 @@ from tests.support.router.router_process import eventually
 from tests.support.site.alert_receiver import Receiver
 from tests.support.site.signing_keys import CONTROL
 
+pytestmark = pytest.mark.req("B9")
+
 VARIABLE = "HOOK_SECRET"
 ENVIRON = {VARIABLE: "s3cret-of-the-hook"}
 NOW = datetime(2026, 11, 20, 9, 30, tzinfo=UTC)
@@ -82,7 +84,6 @@ def documented() -> Callable[..., bool]:
     return verify
 
 
-@pytest.mark.req("B9")
 def test_a_webhook_is_signed_as_the_documentation_verifies_it(receiver: Receiver) -> None:
     sinks(webhook(receiver)).send("hook", MESSAGE)
 
@@ -107,7 +108,6 @@ def test_a_webhook_is_signed_as_the_documentation_verifies_it(receiver: Receiver
     assert told["runbook"] == MESSAGE.runbook
 
 
-@pytest.mark.req("B9")
 def test_a_user_in_a_webhooks_url_goes_into_a_header(receiver: Receiver) -> None:
     plain = webhook(receiver)
     named = replace(plain, webhook=plain.webhook.replace("http://", "http://ann:p%40ss@"))
@@ -119,7 +119,6 @@ def test_a_user_in_a_webhooks_url_goes_into_a_header(receiver: Receiver) -> None
     assert with_user["authorization"] == "Basic YW5uOnBAc3M="
 
 
-@pytest.mark.req("B9")
 def test_apprise_delivers_title_text_and_next_step(receiver: Receiver) -> None:
     sinks(by_apprise(receiver)).send("chat", MESSAGE)
 
@@ -132,7 +131,6 @@ def test_apprise_delivers_title_text_and_next_step(receiver: Receiver) -> None:
     assert told["type"] == "warning"
 
 
-@pytest.mark.req("B9")
 @pytest.mark.parametrize("made", [webhook, by_apprise])
 @pytest.mark.parametrize("status", [500, 302, 401])
 def test_another_answer_is_no_delivery_and_no_secret_is_in_what_is_said(
@@ -154,7 +152,6 @@ def test_another_answer_is_no_delivery_and_no_secret_is_in_what_is_said(
     assert "/elsewhere" not in [got.path for got in receiver.got]
 
 
-@pytest.mark.req("B9")
 @pytest.mark.parametrize(
     ("sink", "why"),
     [
@@ -190,7 +187,6 @@ def test_a_url_may_stand_in_the_environment_or_in_a_file(
     assert len(receiver.got) == 2
 
 
-@pytest.mark.req("B9")
 def test_a_webhook_that_was_down_gets_its_alert_once_it_is_back(
     tmp_path: Path, database_url: str
 ) -> None:

@@ -50,18 +50,6 @@ def test_of_many_proposals_at_once_one_opens_and_the_others_are_told_which(
     assert all(made in error["message"] for error in refused)
 
 
-def test_of_many_equal_requests_at_once_all_get_the_one_answer(http_: httpx.Client) -> None:
-    once = {"idempotency-key": "monday-1"}
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(
-            pool.map(lambda _: http_.post("/proposals", json=WISH, headers=once), range(8))
-        )
-
-    assert {answer.status_code for answer in answers} == {201}
-    assert len({answer.content for answer in answers}) == 1
-    assert http_.get("/proposals").json()["total"] == 1
-
-
 def test_a_body_that_lies_about_its_end_is_cut_at_the_limit(
     door: Door, http_: httpx.Client
 ) -> None:

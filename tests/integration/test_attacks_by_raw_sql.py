@@ -18,6 +18,7 @@ from tests.support.store.raw_rows import (
     AT,
     CANARY,
     EXPIRES,
+    FIRST,
     MIDDLE,
     NEXT,
     ON,
@@ -26,14 +27,17 @@ from tests.support.store.raw_rows import (
     PROPOSAL,
     REFUSED,
     ROLLOUT,
+    SAMPLE,
     SETTINGS,
     Database,
     Row,
+    baseline,
+    fill,
     prepared,
     proven,
 )
 
-pytestmark = [pytest.mark.req("F1", "A7"), pytest.mark.both_databases]
+pytestmark = [pytest.mark.req("F1", "F5", "A7"), pytest.mark.both_databases]
 
 ASKING: Final = POLICY.replace("automatic", "approved")
 LATER: Final = {"version": 3, "revision": 4, "prev_version": 2}
@@ -163,14 +167,12 @@ def test_a_policy_that_asks_for_a_person_opens_nothing_without_one(database: Dat
     database.insert("route_version", canary)
 
 
-@pytest.mark.parametrize(
-    ("at", "why"),
-    [(EXPIRES, "verdict_expired"), (AT - 1, "verdict_expired|time_follows")],
-    ids=["after it expired", "before it was decided"],
-)
-def test_a_verdict_opens_nothing(database: Database, at: int, why: str) -> None:
-    with pytest.raises(REFUSED, match=why):
-        database.insert("route_version", CANARY | {"at": at})
+def test_a_verdict_opens_nothing_after_it_expired_or_before_it_was_decided(
+    database: Database,
+) -> None:
+    for at, why in ((EXPIRES, "verdict_expired"), (AT - 1, "verdict_expired|time_follows")):
+        with pytest.raises(REFUSED, match=why):
+            database.insert("route_version", CANARY | {"at": at})
 
 
 def test_a_canary_is_not_dated_back_before_the_version_it_follows(database: Database) -> None:
@@ -188,16 +190,13 @@ def test_a_verdict_is_used_once(database: Database) -> None:
         database.insert("route_version", CANARY | AT_THE_END)
 
 
-@pytest.mark.parametrize(
-    "forged",
-    [{"weight_bps": 101}, {"weight_bps": 10_000}, {"rollout": "ro_none"}, {"salt": "t"}],
-    ids=str,
-)
-def test_a_canary_opens_with_its_rollout_at_its_first_step(
-    database: Database, forged: Row
-) -> None:
-    with pytest.raises(REFUSED, match="first_step"):
-        database.insert("route_version", CANARY | forged)
+def test_a_canary_opens_with_its_rollout_at_its_first_step(database: Database) -> None:
+    for weight_bps in (101, 10_000):
+        with pytest.raises(REFUSED, match="first_step"):
+            database.insert("route_version", CANARY | {"weight_bps": weight_bps})
+    for other in ({"rollout": "ro_none"}, {"salt": "t"}):
+        with pytest.raises(REFUSED, match="first_step"):
+            database.insert("route_version", CANARY | other)
 
 
 def test_a_temporary_table_of_the_same_name_fools_no_trigger(postgres_url: str) -> None:
@@ -240,12 +239,10 @@ def connected(url: str) -> Iterator[sa.Connection]:
         made.dispose()
 
 
-@pytest.mark.parametrize("version", ["2x", "2.5", "", b"2"], ids=repr)
-def test_a_version_that_is_no_number_forks_no_route(
-    database: Database, version: object
-) -> None:
-    with pytest.raises(sa.exc.DBAPIError):
-        database.insert("route_version", SETTINGS | {"version": version})
+def test_a_version_that_is_no_number_forks_no_route(database: Database) -> None:
+    for version in ("2x", "2.5", "", b"2"):
+        with pytest.raises(sa.exc.DBAPIError):
+            database.insert("route_version", SETTINGS | {"version": version})
     assert database.count("route_version") == 2
 
 
@@ -263,13 +260,43 @@ def loose_tables(db: sqlite3.Connection) -> list[str]:
     return [name for (name,) in found]
 
 
-@pytest.mark.parametrize("name", ["rowid", "_rowid_", "oid"])
-def test_no_row_is_replaced_by_its_rowid(sqlite_url: str, name: str) -> None:
+def test_no_row_is_replaced_by_its_rowid(sqlite_url: str) -> None:
     row = MIDDLE | {"id": "v_new", "proposal": "p_1", "outcome": "passed"}
-    row |= {"route": "a", "incumbent": "t_old", "candidate": "t_third", name: 2}
-    unknown = pytest.raises(sa.exc.OperationalError, match=f"no column named {name}")
-    with prepared(sqlite_url) as database, unknown:
-        database.insert("verdict", row, verb="INSERT OR REPLACE")
+    row |= {"route": "a", "incumbent": "t_old", "candidate": "t_third"}
+    with prepared(sqlite_url) as database:
+        for name in ("rowid", "_rowid_", "oid"):
+            with pytest.raises(sa.exc.OperationalError, match=f"no column named {name}"):
+                database.insert("verdict", row | {name: 2}, verb="INSERT OR REPLACE")
+
+
+# INSERT OR REPLACE deletes a row without firing its DELETE triggers. Only SQLite has it.
+FORGED: Mapping[str, Row] = {
+    "verdict": MIDDLE
+    | {"id": "v_bad", "proposal": "p_1", "outcome": "passed"}
+    | {"route": "a", "incumbent": "t_old", "candidate": "t_new"},
+    "target": {
+        "id": "t_old",
+        "provider": "sim",
+        "model": "another",
+        "parameters": "{}",
+        "request_patch": "{}",
+    },
+    "route_version": FIRST | {"actor": "nobody"},
+    "evidence": baseline("e_old", "z", "t_new"),
+    "proposal": PROPOSAL | {"id": "p_1", "proposer": "eve"},
+    "rollout": ROLLOUT | {"id": "ro_2"},
+}
+
+
+def test_a_forged_row_does_not_replace_the_true_one(sqlite_url: str) -> None:
+    with prepared(sqlite_url) as database:
+        fill(database)
+        for table, forged in FORGED.items():
+            with pytest.raises(REFUSED):
+                database.insert(table, forged, verb="INSERT OR REPLACE")
+        database.insert("sample", SAMPLE | {"strict": 1.0}, verb="INSERT OR REPLACE")
+        with database.engine.connect() as db:
+            assert db.execute(sa.text("SELECT strict FROM sample")).scalar_one() == 0.5
 
 
 REPLACED: Mapping[str, str] = {
@@ -310,10 +337,7 @@ SHADOW: Final = {
 
 
 @pytest.mark.parametrize("recursive", ["ON", "OFF"])
-@pytest.mark.parametrize("what", REPLACED)
-def test_or_replace_puts_nothing_in_the_place_of(
-    sqlite_url: str, what: str, recursive: str
-) -> None:
+def test_or_replace_puts_nothing_in_the_place_of_a_row(sqlite_url: str, recursive: str) -> None:
     tables = ("proposal", "rollout", "route_version", "shadow")
     with prepared(sqlite_url) as database:
         database.insert("proposal", PROPOSAL | {"id": "p_9", "phase": "rejected"})
@@ -323,8 +347,9 @@ def test_or_replace_puts_nothing_in_the_place_of(
         before = [database.count(table) for table in tables]
         with closing(sqlite3.connect(engine.file_of(engine.parse(sqlite_url)))) as db:
             db.execute(f"PRAGMA recursive_triggers = {recursive}")
-            with pytest.raises(sqlite3.IntegrityError):
-                db.execute(REPLACED[what])
+            for statement in REPLACED.values():
+                with pytest.raises(sqlite3.IntegrityError):
+                    db.execute(statement)
         assert [database.count(table) for table in tables] == before
 
 
@@ -381,3 +406,31 @@ def test_the_check_names_a_trigger_that_says_something_else(
     ]
     migrate.upgrade(database_url)
     assert migrate.check(database_url) == ["the trigger a_new_one of sample is none of ours"]
+
+
+@pytest.mark.req("F3")
+def test_the_check_names_a_rule_that_says_something_else_or_is_gone(
+    database: Database, database_url: str
+) -> None:
+    if database.dialect == "sqlite":
+        with database.engine.begin() as db:
+            db.exec_driver_sql("PRAGMA writable_schema = ON")
+            db.exec_driver_sql(
+                "UPDATE sqlite_master SET sql = replace(sql, 'approver <> proposer', '1 = 1')"
+                " WHERE name = 'proposal'"
+            )
+            db.exec_driver_sql("PRAGMA writable_schema = RESET")
+    else:
+        name = "ck_proposal_four_eyes"
+        database.run(f"ALTER TABLE proposal DROP CONSTRAINT {name}")
+        database.run(f"ALTER TABLE proposal ADD CONSTRAINT {name} CHECK (true)")
+    changed = "the rule ck_proposal_four_eyes of proposal is not this version's"
+    assert migrate.check(database_url) == [changed]
+
+    database.run("DROP INDEX ux_rollout_live_route")
+    assert "the rule ux_rollout_live_route of rollout is missing" in migrate.check(database_url)
+    database.run(
+        "CREATE UNIQUE INDEX ux_rollout_live_route ON rollout (route) WHERE state = 'none'"
+    )
+    other = "the rule ux_rollout_live_route of rollout is not this version's"
+    assert other in migrate.check(database_url)

@@ -1,6 +1,5 @@
 """Alerts of the control plane: beside the decision, in the outbox, delivered in the end."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -32,16 +31,6 @@ from harness.store.store import Store
 from tests.support.control.control_plane import BEN, SmallInstallation, approved, block_of
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL
-
-
-@pytest.fixture
-def world(tmp_path: Path, database_url: str) -> Iterator[SmallInstallation]:
-    clock = ManualClock()
-    store = Store(database_url, secret=b"s", clock=clock, signatures=CONTROL)
-    made = SmallInstallation(tmp_path, store, clock)
-    made.set_up()
-    yield made
-    made.store.close()
 
 
 def open_alerts(world: SmallInstallation) -> list[AlertRecord]:

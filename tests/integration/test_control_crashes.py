@@ -6,7 +6,7 @@ dies at each: before a commit, after it, and in the middle of a unit of work.
 """
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,10 @@ from tests.support.control.control_plane import (
     read_history,
 )
 from tests.support.control.manual_clock import ManualClock
+from tests.support.sampling import sampled
 from tests.support.site.signing_keys import CONTROL
+
+pytestmark = pytest.mark.req("F1", "F5")
 
 # Units of work and statements that store samples are many and alike: a few of them will do.
 SAMPLE = "INSERT sample"
@@ -38,9 +41,22 @@ STATEMENTS = 60
 KIND_UNITS, KIND_STATEMENTS = 8, 13
 
 
-def numbers(every: Iterable[int], *, below: int) -> list[int | ParameterSet]:
-    """All of them as parameters; `make test` has those `below`."""
-    return [n if n < below else pytest.param(n, marks=pytest.mark.verify) for n in every]
+def commits() -> list[ParameterSet]:
+    """Units of work to die at, before and after their commit; of each that brings a kind of
+    write `make test` has one of the two.
+    """
+    return [
+        pytest.param(
+            number,
+            after,
+            id=f"{number}-{'after' if after else 'before'}",
+            marks=[]
+            if number < KIND_UNITS and after == (number % 2 == 1)
+            else [pytest.mark.verify],
+        )
+        for number in range(UNITS + SAMPLE_UNITS)
+        for after in (False, True)
+    ]
 
 
 @dataclass
@@ -194,9 +210,7 @@ def test_the_job_is_killed_at_every_kind_of_write(journal: Journal) -> None:
     }
 
 
-@pytest.mark.req("F1", "F5")
-@pytest.mark.parametrize("after_commit", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("number", numbers(range(UNITS + SAMPLE_UNITS), below=KIND_UNITS))
+@pytest.mark.parametrize(("number", "after_commit"), commits())
 def test_a_crash_at_a_commit_leaves_a_right_state_and_the_next_process_ends_the_job(
     sqlite_url: str,
     tmp_path: Path,
@@ -236,16 +250,14 @@ def in_the_middle(url: str, folder: Path, journal: Journal, number: int) -> None
     world.store.close()
 
 
-@pytest.mark.req("F1", "F5")
-@pytest.mark.parametrize("number", numbers(range(STATEMENTS), below=KIND_STATEMENTS))
+@pytest.mark.parametrize("number", sampled(range(STATEMENTS), range(KIND_STATEMENTS)))
 def test_a_crash_in_the_middle_of_a_unit_of_work_leaves_nothing_of_it(
     sqlite_url: str, tmp_path: Path, journal: Journal, number: int
 ) -> None:
     in_the_middle(sqlite_url, tmp_path, journal, number)
 
 
-@pytest.mark.req("F1", "F5")
-@pytest.mark.parametrize("number", numbers(range(1, STATEMENTS, 4), below=KIND_STATEMENTS))
+@pytest.mark.parametrize("number", sampled(range(1, STATEMENTS, 4), range(KIND_STATEMENTS)))
 def test_a_crash_in_the_middle_of_a_unit_of_work_leaves_nothing_of_it_on_postgres(
     postgres_url: str, tmp_path: Path, journal: Journal, number: int
 ) -> None:

@@ -3,19 +3,221 @@ an unprivileged user, on a read-only root, with the keys of their role in variab
 """
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from string import Template
+from typing import Any, Final
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from deploy.roles import HOME, ROLES, UID, Role
 from harness.cli.program import program
-from tests.support.site import container
-from tests.support.site.container import Container, Image
+from tests.integration import test_deploy_image
+
+# What a test needs for it; `missing` names the first that is not here.
+PROGRAMS: Final = ("unshare", "nsenter", "setpriv", "mount", "chroot", "ip", "cp")
+_INSTRUCTION: Final = re.compile(r"^([A-Z]+) (.*?[^\\])$", re.MULTILINE | re.DOTALL)
+# Instructions whose value is a list, and where an image has it.
+_LISTS: Final = {
+    "VOLUME": "volumes",
+    "ENTRYPOINT": "entrypoint",
+    "CMD": "command",
+    "HEALTHCHECK": "health",
+}
+_MOUNTS: Final = """
+set -eu
+for name in bin sbin lib lib64; do
+    if [ -L /$name ] && [ ! -e "$ROOT/$name" ]; then cp -P /$name "$ROOT/"; fi
+done
+mount --bind "$ROOT" "$ROOT"
+mount --rbind /usr "$ROOT/usr"
+mount --bind "$PYTHON" "$ROOT/usr/local"
+mount --rbind /dev "$ROOT/dev"
+mount -t proc proc "$ROOT/proc"
+"""
+_READ_ONLY: Final = """
+for volume in $VOLUMES; do mount --bind "$STATE$volume" "$ROOT$volume"; done
+mount --bind -o ro "$CONFIG" "$ROOT/etc/swapgate"
+for place in / /usr /usr/local; do mount -o remount,bind,ro "$ROOT$place"; done
+ip link set lo up
+"""
+
+
+def missing() -> str:
+    """Says why images cannot be run here; empty where they can."""
+    if os.geteuid() != 0:
+        return "only root may mount and chroot"
+    lacking = [name for name in PROGRAMS if shutil.which(name) is None]
+    return f"{lacking[0]} is not here" if lacking else ""
+
+
+@dataclass(frozen=True)
+class Image:
+    """What a stage of the Dockerfile made. root: its file system."""
+
+    root: Path
+    environment: dict[str, str]
+    user: str = "0:0"
+    folder: str = "/"
+    volumes: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    health: tuple[str, ...] = ()
+
+
+def build(dockerfile: str, context: Path, place: Path) -> dict[str, Image]:
+    """Carries out a Dockerfile; returns its stages by name. place: of the roots.
+
+    A stage that runs and copies nothing shares the root of the one that it is made from.
+    """
+    stages: dict[str, Image] = {}
+    stage = ""
+    for word, rest in _INSTRUCTION.findall(
+        re.sub(r"^#.*\n", "", dockerfile, flags=re.MULTILINE)
+    ):
+        if word == "FROM":
+            base, stage = rest.split(" AS ")
+            stages[stage] = stages.get(base) or _base_image(place / stage)
+        elif word != "ARG":
+            stages[stage] = _carry_out(stages[stage], word, rest, context, stages)
+    return stages
+
+
+def _base_image(root: Path) -> Image:
+    for name in ("usr", "dev", "proc", "opt", "tmp", "run", "var/lib"):
+        (root / name).mkdir(parents=True)
+    (root / "tmp").chmod(0o1777)
+    shutil.copytree("/etc", root / "etc", symlinks=True)
+    image = Image(root, {"PATH": "/usr/local/bin:/usr/bin:/usr/sbin"})
+    _run(image, "ldconfig")  # for the libraries of a Python in /usr/local
+    return image
+
+
+def _carry_out(
+    image: Image, word: str, rest: str, context: Path, stages: dict[str, Image]
+) -> Image:
+    if word == "RUN":
+        _run(image, "/bin/sh", "-ec", rest)
+    elif word == "COPY":
+        _copy(image, rest.split(), context, stages)
+    elif word == "WORKDIR":
+        (image.root / rest[1:]).mkdir(parents=True, exist_ok=True)
+        return replace(image, folder=rest)
+    elif word == "ENV":
+        pairs = re.findall(r"(\w+)=(\S+)", rest)
+        known = {n: Template(v).safe_substitute(image.environment) for n, v in pairs}
+        return replace(image, environment={**image.environment, **known})
+    elif word == "USER":
+        return replace(image, user=rest)
+    elif word in _LISTS:
+        words: Any = {_LISTS[word]: tuple(yaml.safe_load(rest.rpartition("CMD ")[2]))}
+        return replace(image, **words)
+    else:
+        assert word == "EXPOSE", f"nothing here carries out {word}"
+    return image
+
+
+def _copy(image: Image, words: list[str], context: Path, stages: dict[str, Image]) -> None:
+    origin = context
+    if words[0].startswith("--from="):
+        origin = stages[words.pop(0).removeprefix("--from=")].root
+    *sources, target = words
+    place = image.root / target[1:]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if target.endswith("/"):
+        place.mkdir(exist_ok=True)
+    for source in sources:
+        found = sorted(origin.glob(source.removeprefix("/")))
+        assert found, f"nothing to copy: {source}"
+        for path in found:
+            # By links: it is some hundred MiB.
+            subprocess.run(["cp", "-al", path, place], check=True)  # noqa: S603, S607
+
+
+def _run(image: Image, *command: str) -> None:
+    done = subprocess.run(  # noqa: S603 - a step of the Dockerfile
+        ["unshare", "--mount", "sh", "-c", f'{_MOUNTS}exec chroot "$ROOT" "$@"', "-", *command],  # noqa: S607
+        env=os.environ | image.environment | _places(image),
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+def _places(image: Image) -> dict[str, str]:
+    return {"ROOT": str(image.root), "PYTHON": sys.base_prefix}
+
+
+@dataclass
+class Container:
+    """A running image. state: the folder of its volumes, which outlive it. config: what is
+    mounted at /etc/swapgate. variables: those that are given to it.
+    """
+
+    image: Image
+    state: Path
+    config: Path
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def start(self, log: Path, *command: str) -> "subprocess.Popen[bytes]":
+        """Starts the image's command, or another one."""
+        for volume in self.image.volumes:
+            if not (self.state / volume[1:]).exists():
+                (self.state / volume[1:]).parent.mkdir(parents=True, exist_ok=True)
+                inside, outside = self.image.root / volume[1:], self.state / volume[1:]
+                subprocess.run(["cp", "-a", inside, outside], check=True)  # noqa: S603, S607
+        known = {"STATE": self.state, "CONFIG": self.config}
+        script = f'{_MOUNTS}{_READ_ONLY}cd /; exec "$@"'
+        words = command or (*self.image.entrypoint, *self.image.command)
+        with log.open("ab") as out:
+            return subprocess.Popen(  # noqa: S603 - our own command
+                [
+                    *("unshare", "--mount", "--net", "sh", "-c", script, "-"),
+                    *self._inside("chroot", str(self.image.root)),
+                    *words,
+                ],
+                env={
+                    **{name: str(path) for name, path in known.items()},
+                    **_places(self.image),
+                    "VOLUMES": " ".join(self.image.volumes),
+                    "PATH": os.environ["PATH"],
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+            )
+
+    def check_health(self, process: int) -> bool:
+        """Carries out the image's HEALTHCHECK, as one who looks from outside does."""
+        return self.run(process, *self.image.health).returncode == 0
+
+    def run(self, process: int, *command: str) -> "subprocess.CompletedProcess[str]":
+        """Runs a command beside a running process, with its rights."""
+        enter = ("nsenter", "--mount", "--net", "--root", f"--target={process}")
+        return subprocess.run(  # noqa: S603 - our own command
+            [*self._inside(*enter), *command], capture_output=True, check=False, text=True
+        )
+
+    def _inside(self, *enter: str) -> tuple[str, ...]:
+        user, group = self.image.user.split(":")
+        variables = {**self.image.environment, **self.variables}
+        return (
+            *enter,
+            *("setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups"),
+            *("--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"),
+            *("env", "-i", f"--chdir={self.image.folder}"),
+            *(f"{name}={value}" for name, value in variables.items()),
+        )
+
 
 pytestmark = [pytest.mark.verify, pytest.mark.req("G6"), pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]
@@ -24,7 +226,7 @@ STARTS_S = 240.0
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Image]:
-    if problem := container.missing():
+    if problem := test_deploy_image.missing():
         pytest.skip(f"no image can be built: {problem}")
     context = tmp_path_factory.mktemp("context")
     (context / "requirements").mkdir()
@@ -34,7 +236,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Image]:
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", dist]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)  # noqa: S603
     dockerfile = (ROOT / "deploy" / "Dockerfile").read_text("utf-8")
-    return container.build(dockerfile, context, tmp_path_factory.mktemp("images"))
+    return test_deploy_image.build(dockerfile, context, tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")

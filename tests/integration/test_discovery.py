@@ -2,9 +2,12 @@
 gateways and local servers do, and as a hostile one would.
 """
 
+import itertools
 import json
+import time
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -19,9 +22,53 @@ from harness.domain.routing.target import Price, Target
 from harness.runtime.clock import SystemClock
 from harness.runtime.outbound.provider_probe import HttpProviderProbe
 from tests.support.control.control_plane import ANN, SmallInstallation
-from tests.support.providers.model_list_server import ListAnswer, ListServer, serving_lists
 from tests.support.site.command_line import CommandLine
+from tests.support.site.http_thread import Exchange, serving
 from tests.support.site.management_api import Door
+
+
+@dataclass
+class ListAnswer:
+    """What `GET /v1/models` answers."""
+
+    body: str = ""
+    status: int = 200
+    location: str = ""  # where a redirect leads
+    times: int = 1  # how often the body is sent; 0 for until the client leaves
+    pause_ms: int = 0  # behind each time
+
+
+@dataclass
+class ListServer:
+    url: str
+    answer: ListAnswer
+
+
+@contextmanager
+def serving_lists() -> Iterator[ListServer]:
+    """Serves in a thread, on a free port of loopback."""
+
+    class Handler(Exchange):
+        protocol_version = "HTTP/1.0"  # its end is the connection's
+        do_GET = Exchange.do_POST  # noqa: N815 - the base class calls it so
+
+        def exchange(self) -> None:
+            answer = server.answer
+            self.send_response(answer.status)
+            self.send_header("content-type", "application/json")
+            if answer.location:
+                self.send_header("location", answer.location)
+            self.end_headers()
+            with suppress(OSError):
+                for _ in range(answer.times) if answer.times else itertools.count():
+                    self.wfile.write(answer.body.encode())
+                    time.sleep(answer.pause_ms / 1000)
+
+    server = ListServer("", ListAnswer())
+    with serving(Handler) as port:
+        server.url = f"http://127.0.0.1:{port}"
+        yield server
+
 
 pytestmark = pytest.mark.req("C2", "C3")
 
@@ -36,7 +83,6 @@ OPENROUTER = {
         for name, pricing in zip(LISTED, (PRICES, VARYING), strict=True)
     ]
 }
-GOOGLE = {"models": [{"name": f"models/{name}", "inputTokenLimit": 1048576} for name in LISTED]}
 # Nothing is of the type that it should have.
 WRONG_TYPES = [
     None,
@@ -116,14 +162,6 @@ def names(ctx: Context, provider: str = "attic") -> list[str]:
     [
         pytest.param(listing(*LISTED), None, None, id="openai"),
         pytest.param(OPENROUTER, 131072, Price(2.5, 10.0), id="openrouter"),
-        pytest.param(listing(*LISTED, max_model_len=32768), 32768, None, id="vllm"),
-        pytest.param(listing(*LISTED, max_context_length=8192), 8192, None, id="lm_studio"),
-        pytest.param(listing(*LISTED, owned_by="library"), None, None, id="ollama"),
-        pytest.param(GOOGLE, 1048576, None, id="google"),
-        # Without anything around it.
-        pytest.param(
-            listing(*LISTED, context_length=65536)["data"], 65536, None, id="together"
-        ),
     ],
 )
 def test_a_list_is_kept_with_its_date_and_what_it_says(

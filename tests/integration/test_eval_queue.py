@@ -14,6 +14,8 @@ from harness.domain.operations.access import Actor, Role
 from harness.domain.proposals.proposal import ProposalPhase
 from tests.support.control.control_plane import ANN, SmallInstallation
 
+pytestmark = pytest.mark.req("A7")
+
 
 class Held:
     """Workers that start nothing: what is asked of them is kept."""
@@ -38,7 +40,6 @@ class Held:
     def stop_all(self) -> None: ...
 
 
-@pytest.mark.req("A7")
 def test_a_schedule_skips_a_run_whose_twin_is_queued_or_running(
     world: SmallInstallation,
 ) -> None:
@@ -58,7 +59,6 @@ def test_a_schedule_skips_a_run_whose_twin_is_queued_or_running(
     assert worker_supervision.start_run(ctx, ANN, "colours", "sim/base").id != again.id
 
 
-@pytest.mark.req("A7")
 def test_what_a_proposal_waits_for_goes_before_a_schedule(world: SmallInstallation) -> None:
     held = Held()
     [scheduled] = housekeeping.evaluate_incumbents(world.context(), suite="colours")
@@ -78,7 +78,6 @@ def test_what_a_proposal_waits_for_goes_before_a_schedule(world: SmallInstallati
     )
 
 
-@pytest.mark.req("A7")
 def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(
     world: SmallInstallation,
 ) -> None:

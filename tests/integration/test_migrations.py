@@ -16,7 +16,7 @@ from harness.store import engine, migrate
 from harness.store.schema import metadata
 from harness.store.schema_revisions import REVISION
 from tests.contract.conftest import open_store
-from tests.support.store.records import SAMPLE, proposal, seeded
+from tests.support.store.records import seeded
 
 pytestmark = pytest.mark.both_databases
 
@@ -128,29 +128,6 @@ def test_a_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(StoreUnavailable, match="file"):
         migrate.upgrade(f"sqlite:///{tmp_path / 'file' / 'swapgate.db'}")
-
-
-def test_a_store_without_tables_says_what_to_do(empty_database_url: str) -> None:
-    store = open_store(empty_database_url)
-    with pytest.raises(StoreUnavailable, match="swapgate db upgrade"), store.write() as tx:
-        tx.proposals.add(proposal())
-    with pytest.raises(StoreUnavailable, match="swapgate db upgrade"):
-        store.snapshot()
-    store.close()
-
-
-def test_a_database_that_does_not_answer_is_unavailable(tmp_path: Path) -> None:
-    for url in (
-        f"sqlite:///{tmp_path / 'no folder' / 'swapgate.db'}",
-        f"postgresql://nobody@/nothing?host={tmp_path}",
-    ):
-        store = open_store(url)
-        with pytest.raises(StoreUnavailable), store.write() as tx:
-            tx.runs.store_sample(SAMPLE)
-        with pytest.raises(StoreUnavailable):
-            store.etag()
-        assert not store.wait_for_change(0.05)
-        store.close()
 
 
 def set_revision(url: str, revision: str) -> None:

@@ -15,8 +15,7 @@ from harness.control.operations import queries
 from harness.domain.operations.alerts import AlertKind
 from harness.runtime import secret_files
 from harness.runtime.clock import SystemClock
-from tests.support.providers.memory_oauth import MemoryOAuth
-from tests.support.providers.oauth_server import CLIENT, OAuthSite, oauth_site
+from tests.support.providers.oauth_server import CLIENT, MemoryOAuth, OAuthSite, oauth_site
 from tests.support.router.router_process import ROUTE, Routed, eventually, routed
 
 pytestmark = pytest.mark.req("D2", "D3", "D7")

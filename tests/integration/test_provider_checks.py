@@ -1,9 +1,9 @@
-"""`/check` and the door to providers, over real HTTP; the door's twin keeps its contract."""
+"""`/check` and the door to providers, over real HTTP."""
 
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -93,14 +93,13 @@ def test_what_a_provider_repeats_of_our_key_is_shown_to_nobody(
     assert "hush" not in shown
 
 
-@pytest.mark.parametrize(
-    "value", [f"a\n{SECRET}", f"{SECRET}€", f"a\0{SECRET}", f"a\r\nx-b: {SECRET}"]
-)
 def test_a_stored_header_that_cannot_be_sent_is_said_and_not_shown(
-    world: SmallInstallation, value: str
+    world: SmallInstallation,
 ) -> None:
     ctx = with_door(world, HttpProviderProbe(SystemClock()))
-    up = Provider("up", "openai", "http://127.0.0.1:9/v1", "UP_KEY", {"x-a": value})
+    up = Provider(
+        "up", "openai", "http://127.0.0.1:9/v1", "UP_KEY", {"x-a": f"a\r\nx-b: {SECRET}"}
+    )
     with ctx.store.write() as tx:
         tx.providers.put(provider_secrets.encrypt_headers(up, ctx.cipher))
     found = {provider.provider: provider for provider in checks.run_check(ctx).providers}["up"]
@@ -151,22 +150,9 @@ def test_looking_again_within_a_minute_asks_nobody(world: SmallInstallation) -> 
     assert len(door.asked) == 2 * len(asked)
 
 
-Make = Callable[[Provider], ProviderDoor]
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: HttpProviderProbe(SystemClock()),
-        lambda: ScriptedProviderProbe(
-            lambda *_: ProbeReply(None, 0.0, error="http://127.0.0.1:1/v1 does not answer")
-        ),
-    ],
-    ids=["http", "scripted"],
-)
-def test_a_door_raises_nothing_when_nobody_is_there(make: Callable[[], ProviderDoor]) -> None:
+def test_a_door_raises_nothing_when_nobody_is_there() -> None:
     provider = Provider("up", "openai", "http://127.0.0.1:1/v1")
-    reply = make().ask(provider, SECRET, "/models", None, 2.0)
+    reply = HttpProviderProbe(SystemClock()).ask(provider, SECRET, "/models", None, 2.0)
     assert reply.status is None
     assert "does not answer" in reply.error
     assert SECRET not in reply.error

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import openai
 import pytest
 
 from harness.domain.settings import AnsweredModel, RouterSettings
+from tests.integration import test_router_client_directives
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,
@@ -25,7 +26,42 @@ from tests.support.providers.scripted_upstream import (
     streamed,
 )
 from tests.support.router.live_router import INCUMBENT, KEY, QUICK, running_router, snapshot
-from tests.wire import go_reader
+from tests.wire.server import Json
+
+LONGEST_LINE: Final = 32 * 1024 * 1024
+
+
+class GoStreamError(Exception):
+    """The client ends here, and its caller gets this error."""
+
+
+def read_stream(raw: bytes) -> list[Json]:
+    """Returns the events' data. Raises GoStreamError."""
+    found: list[Json] = []
+    data = b""
+    for line in raw.splitlines():
+        name, _, value = line.partition(b":")
+        if len(line) > LONGEST_LINE:
+            raise GoStreamError("bufio.Scanner: token too long")
+        if name == b"data":
+            data += value.removeprefix(b" ") + b"\n"
+        elif not line:
+            if data.startswith(b"[DONE]"):
+                break
+            found.append(_event(data))
+            data = b""
+    return found
+
+
+def _event(data: bytes) -> Json:
+    try:
+        event: Json = json.loads(data)
+    except ValueError as error:
+        raise GoStreamError(f"cannot unmarshal: {error}") from None
+    if "error" in event:
+        raise GoStreamError(f"received error while streaming: {event['error']}")
+    return event
+
 
 pytestmark = pytest.mark.req("A1", "B8")
 
@@ -119,7 +155,7 @@ def test_a_client_for_which_each_empty_line_ends_an_event_reads_the_stream(
         found = client.post(path, json={"model": "support", "stream": True, **asked})
 
     assert COMMENT in found.content
-    assert '"hi"' in json.dumps(go_reader.read_stream(found.content))
+    assert '"hi"' in json.dumps(test_router_client_directives.read_stream(found.content))
 
 
 @pytest.mark.parametrize("failure", ["refused", "broken"])

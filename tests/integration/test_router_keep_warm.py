@@ -35,6 +35,8 @@ from tests.support.router.live_router import (
     snapshot,
 )
 
+pytestmark = pytest.mark.req("B6")
+
 WARM, OWN, NEW = Target("other", FALLBACK), Target("up", INCUMBENT), Target("up", CANDIDATE)
 TENTH = RouteSettings(keep_warm_bps=1000)
 ASKED = 200
@@ -101,7 +103,6 @@ def stage(tmp_path: Path) -> Stage:
     return staged
 
 
-@pytest.mark.req("B6")
 def test_a_warmed_target_that_fails_harms_nobody_and_gets_no_more(stage: Stage) -> None:
     with stage() as scene:
         scene.upstream.turns[FALLBACK] = error(401)
@@ -118,7 +119,6 @@ def test_a_warmed_target_that_fails_harms_nobody_and_gets_no_more(stage: Stage) 
         assert sum(row.charged + row.failed for row in traffic["incumbent"]) == 0
 
 
-@pytest.mark.req("B6")
 def test_nobody_waits_for_a_second_try_of_a_warmed_target(stage: Stage) -> None:
     with stage() as scene:
         scene.upstream.turns[FALLBACK] = replace(error(503), headers=EVERY_SECOND)
@@ -138,7 +138,6 @@ def thrown() -> KillSwitch:
     return KillSwitch("s-1", None, force, "outage", "ada", at, None, SwitchSource.CLI)
 
 
-@pytest.mark.req("B6")
 @pytest.mark.parametrize(
     "staged",
     [
@@ -155,7 +154,6 @@ def test_nobody_is_drawn_where_it_is_off_or_could_do_harm(
         assert scene.ask_all() == {("incumbent", OWN.name): ASKED}
 
 
-@pytest.mark.req("B6")
 def test_callers_who_cannot_be_told_apart_are_drawn_one_request_at_a_time(
     stage: Stage,
 ) -> None:

@@ -39,6 +39,8 @@ from tests.support.router.live_router import (
     wait_until,
 )
 
+pytestmark = pytest.mark.req("B8")
+
 ASKED = 10
 # No circuit opens: each request fails at the first target.
 PATIENT = replace(QUICK, breaker=replace(QUICK.breaker, failures=1000))
@@ -102,7 +104,6 @@ def leave(world: World) -> None:
         assert client.recv(65536)
 
 
-@pytest.mark.req("B8")
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_failed_attempt_leaves_nothing_for_the_garbage_collector(
@@ -124,7 +125,6 @@ def test_a_failed_attempt_leaves_nothing_for_the_garbage_collector(
                 wait_until(lambda: kept() <= before, timeout_s=2 * IDLE_S)
 
 
-@pytest.mark.req("B8")
 @pytest.mark.parametrize("failure", [None, "reset"])
 def test_a_request_over_a_kept_connection_leaves_nothing_for_the_garbage_collector(
     failure: str | None, tmp_path: Path
@@ -148,7 +148,6 @@ def test_a_request_over_a_kept_connection_leaves_nothing_for_the_garbage_collect
                 wait_until(lambda: kept() <= before, timeout_s=2 * IDLE_S)
 
 
-@pytest.mark.req("B8")
 def test_a_provider_that_is_not_there_leaves_nothing_for_the_garbage_collector(
     tmp_path: Path,
 ) -> None:
@@ -162,7 +161,6 @@ def test_a_provider_that_is_not_there_leaves_nothing_for_the_garbage_collector(
             wait_until(lambda: kept() <= before)
 
 
-@pytest.mark.req("B8")
 def test_a_client_that_leaves_leaves_nothing_for_the_garbage_collector(tmp_path: Path) -> None:
     begun = streamed("a").steps[:2]
     with running_upstream() as upstream:
@@ -178,7 +176,6 @@ def test_a_client_that_leaves_leaves_nothing_for_the_garbage_collector(tmp_path:
             wait_until(lambda: not kept())
 
 
-@pytest.mark.req("B8")
 @pytest.mark.parametrize("weight_bps", [0, 10_000])
 def test_the_routes_of_earlier_revisions_are_let_go(weight_bps: int, tmp_path: Path) -> None:
     def routes() -> int:

@@ -32,12 +32,16 @@ from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.providers.credentials import Credential
 from harness.domain.providers.name_resolution import ResolutionRule
 from harness.domain.providers.oauth_kinds import OAuthOverrides
-from harness.domain.providers.oauth_tokens import TOKEN_KEY_NAME, DeviceCode, PollAnswer
+from harness.domain.providers.oauth_tokens import (
+    TOKEN_KEY_NAME,
+    DeviceCode,
+    OAuthTokens,
+    PollAnswer,
+)
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.runtime.outbound.oauth_http import HttpOAuthServer
 from tests.support.control.control_plane import ANN, SmallInstallation
-from tests.support.providers.memory_oauth import MemoryOAuth
-from tests.support.providers.oauth_server import OAuthSite, oauth_site
+from tests.support.providers.oauth_server import MemoryOAuth, OAuthSite, oauth_site
 
 pytestmark = pytest.mark.req("D2", "D4", "D7")
 COPILOT, CODEX = "github_copilot", "openai_codex"
@@ -326,3 +330,25 @@ def test_a_server_that_is_away_at_the_start_is_named(desk: Desk) -> None:
         desk.log_in()
 
     assert json.dumps(str(failed.value)).count("http") == 0
+
+
+def test_who_asks_too_soon_is_told_to_slow_down_and_an_outage_is_no_answer(desk: Desk) -> None:
+    place, server = desk.site.place, desk.ctx.oauth
+    assert server is not None
+    code = server.device_code(place)
+
+    def poll(after_s: float) -> PollAnswer | OAuthTokens:
+        desk.world.clock.advance(after_s)
+        return server.poll(place, code)
+
+    assert [poll(after_s) for after_s in (1.0, 6.0, 20.0)] == [
+        PollAnswer.SLOW_DOWN,
+        PollAnswer.SLOW_DOWN,
+        PollAnswer.PENDING,
+    ]
+    desk.accounts.down = True
+    assert poll(20.0) is PollAnswer.UNREACHABLE
+    desk.accounts.down = False
+    assert poll(900.0) is PollAnswer.EXPIRED
+    with pytest.raises(SignInRefused, match="invalid_client"):
+        server.device_code(replace(place, client_id=""))

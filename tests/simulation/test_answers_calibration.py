@@ -11,6 +11,7 @@ from benchmarks.gate.gate_benchmark import GateBenchmarkPlan
 from benchmarks.gate.score_matrix import generate_chances
 from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim, ClaimPopulation
 from tests.support.gate.gate_answers import AnsweredSuite, AnswersRow, measure_answers
+from tests.support.sampling import later
 
 pytestmark = pytest.mark.req("F2")
 
@@ -44,7 +45,7 @@ def test_two_answers_to_an_item_need_fewer_items_and_more_answers() -> None:
     assert twice.candidate_answers > once.candidate_answers
 
 
-@pytest.mark.parametrize("copied", [0.3, 1.0])
+@pytest.mark.parametrize("copied", [later(0.3), 1.0])
 def test_a_cache_that_repeats_answers_does_not_raise_the_level(copied: float) -> None:
     rows = measured(AnsweredSuite(Claim.SUPERIOR, 200, 200, 2, copied))
 

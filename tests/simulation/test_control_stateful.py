@@ -4,11 +4,356 @@ Hypothesis draws the order, over the store in memory.
 """
 
 import os
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
-from tests.support.control.control_plane_machine import ControlPlane
+from evals.runner.provider_client import ProviderFailed
+from evals.suites.items import Item
+from harness.control.canary import operations
+from harness.control.proposals import decisions, driver, submission
+from harness.control.proposals.submission import ProposalRequest
+from harness.control.routing import fallback_chain, routes
+from harness.control.routing.chain_evidence import WaiverRequest
+from harness.control.routing.fallback_chain import FallbackRequest
+from harness.domain.canary.rollout import RolloutSignal, RolloutState
+from harness.domain.errors import Conflict, IllegalTransition, SwapgateError
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.proposals.policy import Policy
+from harness.domain.proposals.proposal import PAST_GATE_PHASES, Proposal, ProposalPhase
+from harness.domain.routing.table import RouteSettings, RouteSuite
+from harness.domain.routing.target import Target
+from harness.store.store import Store
+from tests.support.control.control_plane import (
+    ANN,
+    BEN,
+    POLICY,
+    SECRET,
+    SKILL,
+    Crash,
+    CrashingStore,
+    SmallInstallation,
+    answer,
+    approved,
+)
+from tests.support.control.manual_clock import ManualClock
+from tests.support.control.routing_invariants import (
+    check_canary,
+    check_history,
+    check_revisions,
+    check_verdicts,
+)
+from tests.support.store.sqlite_store import open_sqlite
+
+ROUTES = ("chat", "mail")
+ADA = Actor("ada", Role.ADMIN, "pr_ada")
+
+route_names = st.sampled_from(ROUTES)
+models = st.sampled_from([*SKILL])
+people = st.sampled_from([ANN, BEN, replace(BEN, name=ANN.name)])
+
+
+def now_in(*phases: ProposalPhase) -> Callable[["ControlPlane"], bool]:
+    """Whether a proposal is in one of these phases: a step that cannot do anything is lost."""
+
+    def has_phase(plane: "ControlPlane") -> bool:
+        with plane.store.read() as tx:
+            return any(proposal.phase in phases for proposal in tx.proposals.open())
+
+    return has_phase
+
+
+UNDECIDED = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
+UNDER_WAY = (*UNDECIDED, ProposalPhase.AWAITING_APPROVAL, ProposalPhase.CANARY)
+
+
+def check_selections(proposals: Sequence[Proposal]) -> None:
+    """One of a selection goes on, and one proposal alone is past the gate on a route."""
+    past = [proposal.route for proposal in proposals if proposal.phase in PAST_GATE_PHASES]
+    assert len(past) == len(set(past))
+    gone_on = [p.selection for p in proposals if p.selection and (p.rollout or p.approver)]
+    assert len(gone_on) == len(set(gone_on))
+
+
+class ControlPlane(RuleBasedStateMachine):
+    @initialize()
+    def install(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        clock = ManualClock()
+        self.store = self.open_store(clock)
+        self.world = SmallInstallation(
+            Path(self.folder.name), self.store, clock=clock, script=self.say
+        )
+        self.world.set_up()
+        self.down = self.flaky = False
+        self.set_back_s = 0.0
+        self.closed: dict[str, Proposal] = {}
+        self.seen: Sequence[Proposal] = ()
+        self.ctx = self.world.context()
+        suite = RouteSettings(suites=(RouteSuite("colours"),))
+        routes.create_route(self.ctx, SYSTEM, "mail", "sim/equal", settings=suite)
+
+    def open_store(self, clock: ManualClock) -> Store:
+        """A store with our tables and nothing in them."""
+        return open_sqlite(Path(self.folder.name) / "plane.db", clock, secret=SECRET)
+
+    def say(self, target: Target, item: Item, epoch: int) -> str:
+        if self.down or (self.flaky and item.id.endswith("7")):
+            raise ProviderFailed("overloaded")
+        return answer(target, item, epoch)
+
+    def attempt(self, act: Callable[[], object]) -> None:
+        """People may be refused; nothing else may come of it."""
+        with suppress(SwapgateError):
+            act()
+
+    @rule(route=route_names, model=models, asks=st.booleans())
+    def propose(self, route: str, model: str, asks: bool) -> None:  # noqa: FBT001 - drawn
+        policy: Policy = approved() if asks else POLICY
+        ctx = replace(self.ctx, policies={"default": policy})
+        self.attempt(
+            lambda: submission.create_proposal(ctx, ANN, ProposalRequest(route, f"sim/{model}"))
+        )
+
+    @rule(
+        route=route_names,
+        several=st.lists(models, min_size=2, max_size=3, unique=True),
+        asks=st.booleans(),
+        turns=st.sampled_from([0, 1, 2, 4]),
+    )
+    def propose_several(
+        self,
+        route: str,
+        several: list[str],
+        asks: bool,  # noqa: FBT001 - drawn
+        turns: int,
+    ) -> None:
+        ctx = replace(self.ctx, policies={"default": approved() if asks else POLICY})
+        first, *rivals = (f"sim/{model}" for model in several)
+        request = ProposalRequest(route, first, rivals=tuple(rivals))
+        self.attempt(lambda: submission.create_selection(ctx, ANN, request))
+        self.run_turns(turns)
+
+    @rule(
+        route=route_names,
+        asks=st.booleans(),
+        turns=st.sampled_from([0, 1, 2, 4]),
+        hours=st.sampled_from([0, 0, 2, 12]),
+    )
+    def propose_a_better_one(
+        self,
+        route: str,
+        asks: bool,  # noqa: FBT001 - drawn
+        turns: int,
+        hours: int,
+    ) -> None:
+        """Far enough that something can happen to it: chance alone seldom gets to a canary."""
+        table = routes.load_table(self.ctx)
+        skill = SKILL[table.targets[table.routes[route].incumbent].model]
+        better = min((s, model) for model, s in SKILL.items() if s > skill or s == 12)[1]
+        self.propose(route, better, asks)
+        self.run_turns(turns)
+        if asks:
+            self.approve(BEN)
+        self.healthy_hours(hours)
+
+    @precondition(now_in(*UNDER_WAY))
+    @rule(turns=st.integers(1, 4))
+    def run_turns(self, turns: int) -> None:
+        for _ in range(turns):
+            self.one_turn()
+
+    def one_turn(self) -> None:
+        assert not self.world.run_once(self.ctx).failed
+
+    @precondition(now_in(ProposalPhase.CANARY))
+    @rule(failing=st.sampled_from([False, False, True]), blocks=st.integers(1, 4))
+    def traffic(self, failing: bool, blocks: int) -> None:  # noqa: FBT001 - drawn
+        self.world.feed(failing=failing, blocks=blocks)
+
+    @precondition(now_in(ProposalPhase.CANARY))
+    @rule(blocks=st.integers(2, 8))
+    def the_canary_fails(self, blocks: int) -> None:
+        self.world.feed(failing=True, blocks=blocks)
+        self.one_turn()
+
+    @precondition(now_in(ProposalPhase.CANARY))
+    @rule(turns=st.integers(1, 12))
+    def healthy_hours(self, turns: int) -> None:
+        for _ in range(turns):
+            self.world.feed()
+            self.one_turn()
+
+    @precondition(now_in(ProposalPhase.AWAITING_APPROVAL))
+    @rule(who=people)
+    def approve(self, who: Actor) -> None:
+        for proposal in submission.list_proposals(self.ctx, open_only=True):
+            self.attempt(partial(decisions.approve_proposal, self.ctx, who, proposal.id))
+
+    @precondition(now_in(*UNDECIDED, ProposalPhase.AWAITING_APPROVAL))
+    @rule(route=route_names, who=people, refuses=st.booleans())
+    def end(self, route: str, who: Actor, refuses: bool) -> None:  # noqa: FBT001 - drawn
+        for proposal in submission.list_proposals(self.ctx, route=route, open_only=True):
+            if refuses:
+                self.attempt(
+                    partial(decisions.refuse_proposal, self.ctx, who, proposal.id, "no")
+                )
+            else:
+                self.attempt(partial(decisions.cancel_proposal, self.ctx, ANN, proposal.id))
+
+    @precondition(now_in(ProposalPhase.CANARY))
+    @rule(
+        route=route_names, signal=st.sampled_from([RolloutSignal.PAUSE, RolloutSignal.RESUME])
+    )
+    def pause_or_resume(self, route: str, signal: RolloutSignal) -> None:
+        self.attempt(lambda: operations.operate(self.ctx, BEN, route, signal, ""))
+
+    @precondition(now_in(ProposalPhase.CANARY))
+    @rule(route=route_names)
+    def abort(self, route: str) -> None:
+        self.attempt(
+            lambda: operations.operate(self.ctx, BEN, route, RolloutSignal.ABORT, "a drill")
+        )
+
+    @rule(route=route_names)
+    def roll_back(self, route: str) -> None:
+        self.attempt(lambda: routes.roll_back(self.ctx, BEN, route, reason="an incident"))
+
+    @rule(
+        route=route_names,
+        model=models,
+        removes=st.booleans(),
+        days=st.sampled_from([None, 1, 30]),
+    )
+    def change_the_chain(
+        self,
+        route: str,
+        model: str,
+        removes: bool,  # noqa: FBT001 - drawn
+        days: int | None,
+    ) -> None:
+        name, why = f"sim/{model}", "an outage"
+        waive = WaiverRequest("a drill", timedelta(days=days)) if days else None
+        if removes:
+            self.attempt(
+                lambda: fallback_chain.remove_fallback(self.ctx, ADA, route, name, reason=why)
+            )
+        else:
+            wanted = FallbackRequest(name, waive=waive)
+            self.attempt(
+                lambda: fallback_chain.add_fallback(self.ctx, ADA, route, wanted, reason=why)
+            )
+
+    @rule(seconds=st.sampled_from([1.0, 30.0, 400.0, 3 * 86_400.0, 8 * 86_400.0]))
+    def time_goes_by(self, seconds: float) -> None:
+        self.world.clock.advance(seconds)
+
+    @rule(seconds=st.sampled_from([-3600.0, -60.0, 60.0, 3600.0]))
+    def somebody_sets_the_clock(self, seconds: float) -> None:
+        self.jump(seconds)
+
+    def jump(self, seconds: float) -> None:
+        self.world.clock.jump(seconds)
+        self.set_back_s += max(0.0, -seconds)
+
+    @precondition(now_in(*UNDECIDED))
+    @rule(down=st.booleans(), flaky=st.booleans())
+    def the_provider_fails_or_recovers(self, down: bool, flaky: bool) -> None:  # noqa: FBT001
+        self.down, self.flaky = down, flaky
+
+    @precondition(now_in(*UNDECIDED, ProposalPhase.AWAITING_APPROVAL))
+    @rule(really=st.sampled_from([False, False, False, True]))
+    def the_suite_changes(self, really: bool) -> None:  # noqa: FBT001 - drawn
+        if not really:
+            return
+        old = self.world.suites["colours"]
+        self.world.suites["colours"] = replace(old, version=f"{old.version}1")
+        self.restart()
+
+    @rule()
+    def restart(self) -> None:
+        self.ctx = self.world.context()
+
+    @precondition(now_in(*UNDER_WAY))
+    @rule(at=st.integers(1, 90), after_commit=st.booleans(), jump=st.sampled_from([0, -3600]))
+    def crash(self, at: int, after_commit: bool, jump: int) -> None:  # noqa: FBT001 - drawn
+        dying = CrashingStore(self.store, at=at, after_commit=after_commit)
+        with suppress(Crash):
+            self.world.run_once(self.world.context(dying))  # type: ignore[arg-type]
+            self.world.run_once(self.world.context(dying))  # type: ignore[arg-type]
+        self.jump(jump)
+        self.restart()
+
+    @precondition(now_in(*UNDER_WAY))
+    @rule()
+    def another_control_process_looks(self) -> None:
+        self.seen = submission.list_proposals(self.ctx, open_only=True)
+
+    @precondition(lambda plane: bool(plane.seen))
+    @rule()
+    def another_control_process_acts_on_what_it_saw(self) -> None:
+        for change in self.seen:
+            with suppress(Conflict, IllegalTransition):
+                driver.drive_proposal(self.ctx, change)
+
+    @invariant()
+    def the_promise_holds(self) -> None:
+        with self.store.read() as tx:
+            proposals = tx.proposals.list()
+            for name in ROUTES:
+                route = tx.routing.route(name)
+                assert route is not None
+                check_history(tx, name)
+                check_canary(tx, route, [p for p in proposals if p.route == name])
+            check_revisions(tx, ROUTES)
+            check_selections(proposals)
+            for proposal in proposals:
+                check_verdicts(tx, proposal)
+                self.check_closed(proposal)
+            assert tx.audit.first_break() is None
+
+    def check_closed(self, proposal: Proposal) -> None:
+        """What has ended stays as it ended."""
+        if not proposal.open:
+            assert self.closed.setdefault(proposal.id, proposal) == proposal
+
+    def teardown(self) -> None:
+        if not hasattr(self, "ctx"):
+            return
+        self.down = self.flaky = False
+        self.ctx = self.world.context()
+        # Until then, a canary holds.
+        self.world.clock.advance(self.set_back_s)
+        for _ in range(60):
+            self.world.feed()
+            self.one_turn()
+            self.world.clock.advance(10)
+        self.the_promise_holds()
+        with self.store.read() as tx:
+            for proposal in tx.proposals.open():
+                assert proposal.phase in (
+                    ProposalPhase.AWAITING_APPROVAL,
+                    ProposalPhase.CANARY,
+                ), proposal
+                if proposal.phase is ProposalPhase.CANARY:
+                    assert tx.rollouts.get(proposal.rollout or "").state is RolloutState.PAUSED
+        self.store.close()
+        self.folder.cleanup()
 
 
 def sized(examples: int) -> settings:

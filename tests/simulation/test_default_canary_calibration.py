@@ -18,12 +18,14 @@ from tests.support.canary import default_canary
 from tests.support.canary.cold_starts import ColdStart, rolled_back
 from tests.support.canary.default_canary import DEFAULT, exposures, is_rolled_back
 from tests.support.canary.guarded_traffic import SimulatedHarm
+from tests.support.sampling import later, sampled
 
 pytestmark = pytest.mark.req("F3")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HARM_AT = math.log(25.0)
 SHARE = 0.25
 CALLERS = 1500
+SAMPLE = ("healthy, incident", "healthy, uneven callers")
 
 
 def upto(rate: float, trials: int) -> float:
@@ -56,12 +58,10 @@ def test_harm_is_rolled_back_by_default_as_soon_as_the_benchmark_asks(
     assert np.quantile(found, 0.95, method="higher") <= p95
 
 
-@pytest.mark.parametrize("make_scene", SCENES.values(), ids=SCENES)
-def test_a_healthy_canary_is_not_blamed_for_what_hits_both_arms(
-    make_scene: default_canary.SceneMaker,
-) -> None:
+@pytest.mark.parametrize("scene", sampled(SCENES, SAMPLE))
+def test_a_healthy_canary_is_not_blamed_for_what_hits_both_arms(scene: str) -> None:
     blamed = sum(
-        is_rolled_back(SimulatedHarm(), make_scene, exposures=450, seed=[71, n])
+        is_rolled_back(SimulatedHarm(), SCENES[scene], exposures=450, seed=[71, n])
         for n in range(4)
     )
     assert blamed <= upto(DEFAULT.alpha, 4)
@@ -79,7 +79,7 @@ def test_of_a_hundred_healthy_canaries_at_most_as_many_as_promised_are_rolled_ba
     assert blamed <= upto(DEFAULT.alpha, 100)
 
 
-@pytest.mark.parametrize("per_minute", [0.05, 0.2, 1.0, 10.0])
+@pytest.mark.parametrize("per_minute", sampled([0.05, 0.2, 1.0, 10.0], [0.2]))
 def test_a_quiet_route_needs_as_few_exposures_as_a_busy_one(per_minute: float) -> None:
     """20 % of the candidate's requests fail, 1 % of the incumbent's, at a share of 5 %."""
     busy = [_quiet(None, 0.2, n) for n in range(30)]
@@ -88,7 +88,7 @@ def test_a_quiet_route_needs_as_few_exposures_as_a_busy_one(per_minute: float) -
     assert float(np.median(quiet)) <= 1.5 * float(np.median(busy))
 
 
-@pytest.mark.parametrize("per_minute", [0.05, 1.0])
+@pytest.mark.parametrize("per_minute", [0.05, later(1.0)])
 def test_a_quiet_route_blames_nobody_for_an_incident_that_begins_and_ends(
     per_minute: float,
 ) -> None:
@@ -132,7 +132,7 @@ def test_a_cold_start_is_no_harm_and_a_model_that_stays_slow_is(
     assert all(map(math.isfinite, slow))
 
 
-@pytest.mark.parametrize("speed", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize("speed", sampled([0.3, 1.0, 3.0], [3.0]))
 def test_a_healthy_candidate_is_not_blamed_for_its_speed(speed: float) -> None:
     tripped = sum(_judged_by_ledger(CanaryPolicy(), speed, 0.05, n) for n in range(12))
     assert tripped <= upto(1.0 / 25.0, 12)

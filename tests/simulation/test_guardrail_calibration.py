@@ -13,6 +13,7 @@ from harness.gate.online.evidence_paths import counts_path, guardrail_path, rank
 from harness.gate.online.rollout_evidence import collect_evidence
 from tests.support.canary.detection import EVERYTHING, detect_harm
 from tests.support.canary.guarded_traffic import SimulatedHarm, simulate_rollout
+from tests.support.sampling import later
 
 pytestmark = pytest.mark.req("F3")
 
@@ -98,7 +99,7 @@ def test_keys_that_send_much_and_fail_much_roll_back_no_more_often() -> None:
     assert tripped <= upto(0.05, 200)
 
 
-@pytest.mark.parametrize("share", [0.05, 0.25])
+@pytest.mark.parametrize("share", [0.05, later(0.25)])
 def test_ranks_of_a_block_whose_latency_drifts_are_uniform_and_independent(
     share: float,
 ) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from harness.domain.canary.worker_guard import FIRST_WEIGHT, HARM_GRID, WorkerGuard, abort_log_e
+from tests.support.sampling import later
 
 ALPHA, REQUESTS = 0.01, 100_000
 
@@ -38,7 +39,9 @@ def test_many_at_once_are_what_one_is() -> None:
 
 
 @pytest.mark.req("F3")
-@pytest.mark.parametrize(("share", "error_rate"), [(0.01, 0.01), (0.05, 0.02), (0.25, 0.002)])
+@pytest.mark.parametrize(
+    ("share", "error_rate"), [(0.01, 0.01), later(0.05, 0.02), later(0.25, 0.002)]
+)
 def test_in_100_000_requests_healthy_canaries_are_stopped_at_most_as_often_as_alpha(
     share: float, error_rate: float
 ) -> None:

@@ -17,6 +17,7 @@ from tests.support.control.control_plane import SECRET
 from tests.support.control.manual_clock import ManualClock
 from tests.support.control.rollout_simulation import Ending, one
 from tests.support.control.rollout_traffic import Harm
+from tests.support.sampling import later
 from tests.support.site.signing_keys import CONTROL
 
 # Five rollouts or so in each. `make test` plays one life with two control processes,
@@ -75,10 +76,10 @@ def test_whatever_happens_in_rollouts_the_invariants_hold(seeds: Sequence[int]) 
 @pytest.mark.req("F3", "F5")
 @pytest.mark.no_cover
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [3, pytest.param(13, marks=pytest.mark.verify)])
+@pytest.mark.parametrize("seed", [3, later(13)])
 @pytest.mark.parametrize(
     "database_url",
-    ["sqlite", pytest.param("postgresql", marks=pytest.mark.verify)],
+    ["sqlite", later("postgresql")],
     indirect=True,
 )
 def test_they_hold_on_a_database_with_two_control_processes(

@@ -5,8 +5,20 @@ import pytest
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.evals.verdict import VerdictBasis
 from harness.gate.text.claim_sentence import describe_claim
-from tests.unit.test_gate_roles import GUARD, OPEN, any_of, leaning, named, weighted
-from tests.unit.test_gate_verdicts import ALIKE, BETTER, WORSE, Sides, ask, plan
+from tests.unit.test_gate_verdicts import (
+    ALIKE,
+    BETTER,
+    GUARD,
+    OPEN,
+    WORSE,
+    Sides,
+    any_of,
+    ask,
+    leaning,
+    named,
+    plan,
+    weighted,
+)
 
 pytestmark = pytest.mark.req("F2", "F5")
 

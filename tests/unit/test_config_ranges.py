@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
-from harness.config import load_settings
+from harness.cli.program import program
+from harness.config import load_settings, validation_errors
 from harness.config import schema as shape
 from harness.config.ranges import RANGES, range_errors
 from harness.config.source_locations import KeyPath
+from harness.config.validation_errors import RETIRED_KEYS
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.errors import ConfigError
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, GatePolicy
@@ -44,28 +47,26 @@ def first_complaint(policy: dict[str, Any]) -> tuple[KeyPath, str]:
     return next(range_errors({"policies": {"odd": policy}}))
 
 
-@pytest.mark.parametrize("name", numbers(CanaryPolicy))
-def test_no_number_of_a_canary_lies_beyond_its_range(name: str) -> None:
-    for value in (1e300, -1):
-        path, said = first_complaint({"canary": {name: value}})
-        assert path == ("policies", "odd", "canary", name)
+STEP = {"weight_bps": 100, "min_exposures": 3}
+NAMES = [
+    *(("canary", name) for name in numbers(CanaryPolicy)),
+    *(("step", name) for name in numbers(CanaryStep)),
+    *(("gate", name) for name in numbers(GatePolicy)),
+]
+
+
+@pytest.mark.parametrize(("part", "name"), NAMES)
+def test_no_number_of_a_policy_lies_beyond_its_range(part: str, name: str) -> None:
+    for value in (1e300, 1e18, -1):
+        if part == "step":
+            policy: dict[str, Any] = {"canary": {"steps": [STEP | {name: value}]}}
+            place: KeyPath = ("canary", "steps", 0, name)
+        else:
+            policy, place = {part: {name: value}}, (part, name)
+        path, said = first_complaint(policy)
+        assert path == ("policies", "odd", *place)
         assert said.startswith("is ")
         assert "it must lie in" in said
-
-
-@pytest.mark.parametrize("name", numbers(CanaryStep))
-def test_no_number_of_a_step_lies_beyond_its_range(name: str) -> None:
-    for value in (1e12, -1):
-        step = {"weight_bps": 100, "min_exposures": 3} | {name: value}
-        path, _ = first_complaint({"canary": {"steps": [step]}})
-        assert path == ("policies", "odd", "canary", "steps", 0, name)
-
-
-@pytest.mark.parametrize("name", numbers(GatePolicy))
-def test_no_number_of_the_gate_lies_beyond_its_range(name: str) -> None:
-    for value in (1e18, -1):
-        path, _ = first_complaint({"gate": {name: value}})
-        assert path == ("policies", "odd", "gate", name)
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Guardrails)])
@@ -107,3 +108,54 @@ def test_every_number_of_the_file_has_a_range() -> None:
         if kind.get("type") in ("number", "integer") and name not in {*RANGES, *ELSEWHERE}
     }
     assert unbounded == set()
+
+
+OTHERS = {
+    "router.former": "use `router.name`",
+    "routes.*.former": "leave it out",
+    "router.name=old": "choose another",
+}
+
+
+def with_keys(patterns: list[str]) -> dict[str, Any]:
+    """Builds a configuration that has each of them."""
+    built: dict[str, Any] = {}
+    for pattern in patterns:
+        names, _, value = pattern.partition("=")
+        *parents, last = [name.replace("*", "some") for name in names.split(".")]
+        place = built
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value or "x"
+    return built
+
+
+@pytest.mark.parametrize("words", [["serve", "all"], ["status"], ["config", "show"]], ids=str)
+def test_all_retired_keys_are_named_with_place_and_replacement_and_nothing_starts(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = {**RETIRED_KEYS, **OTHERS}
+    monkeypatch.setattr("harness.config.validation_errors.RETIRED_KEYS", table)
+    file, home = tmp_path / "swapgate.yaml", tmp_path / "home"
+    file.write_text(yaml.safe_dump({"home": str(home), **with_keys([*table])}))
+
+    done = CliRunner().invoke(program, ["--config", str(file), *words])
+
+    assert done.exit_code == 1
+    assert not home.exists()
+    for pattern, instead in table.items():
+        path = pattern.partition("=")[0].replace("*", "some")
+        [line] = [line for line in done.stderr.splitlines() if f"{path!r} is retired" in line]
+        assert line.endswith(f": {instead}")
+        place, number = line.split(": ")[0].rsplit(":", 1)
+        assert place == str(file)
+        assert (
+            file.read_text()
+            .splitlines()[int(number) - 1]
+            .strip()
+            .startswith(path.rpartition(".")[2] + ":")
+        )
+
+
+def test_the_tables_are_short() -> None:
+    assert len(RETIRED_KEYS) + len(validation_errors.RETIRED_COMMANDS) <= 40

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -28,7 +27,7 @@ from harness.domain.evals.suite_plan import (
     SuitePlan,
     SuiteRole,
 )
-from harness.domain.evals.verdict import VERDICTS, Passed, Verdict
+from harness.domain.evals.verdict import VERDICTS, Verdict
 from harness.domain.plain_data import from_plain
 from harness.domain.proposals.policy import GatePolicy, Policy
 from harness.domain.proposals.proposal import Proposal, ProposalPhase, SuiteRuns
@@ -36,11 +35,14 @@ from harness.gate.offline.recomputation import recompute_verdict
 from harness.gate.offline.replay import verdict_bytes
 from harness.gate.offline.verdicts import replay_verdict
 from harness.gate.planning.multiplicity import share_alpha
+from tests.support.sampling import sampled
 from tests.unit.test_gate_verdicts import NOW, Sides, ask, broken
 
 pytestmark = pytest.mark.req("A7", "F2", "F5")
 
 SEEDS = range(100)
+# `make test` has every fourth; the others are `make verify`'s.
+SAMPLED = sampled(SEEDS, SEEDS[::4])
 SHARES = (0.15, 0.4, 0.75)
 GOLDEN = Path(__file__).parent.parent / "golden" / "verdicts.json"
 RULES = ("code_fence", "case", "code_fence+single_quotes")
@@ -196,14 +198,13 @@ def check_again(
 
 
 def test_the_draws_hold_every_outcome_and_a_fifth_of_them_passes() -> None:
-    decided = [ask(drawn.plans, drawn.sides) for drawn in map(draw, SEEDS)]
-
-    outcomes = Counter(verdict.outcome for verdict in decided if verdict is not None)
+    """As the golden file has them, which the next test holds."""
+    golden: dict[str, dict[str, str]] = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    ends = {seed: golden[str(seed)]["whole"].partition(" ")[0] for seed in SEEDS}
+    outcomes = Counter(ends.values())
     assert set(outcomes) == set(VERDICTS)
     assert outcomes["passed"] >= len(SEEDS) / 5
-    passed = [verdict for verdict in decided if isinstance(verdict, Passed)]
-    stored: list[Any] = [verdict.inputs["plans"] for verdict in passed]
-    plans: list[SuitePlan] = [from_plain(SuitePlan, one) for some in stored for one in some]
+    plans = [plan for seed, end in ends.items() if end == "passed" for plan in draw(seed).plans]
     for met in (
         [plan.about_these for plan in plans],
         [bool(plan.cluster) for plan in plans],
@@ -252,12 +253,12 @@ def record_all(seed: int) -> dict[str, str]:
     return {"whole": recorded(whole), **ended}
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", SAMPLED)
 def test_every_combination_has_the_figures_and_words_of_the_golden_file(seed: int) -> None:
     assert record_all(seed) == json.loads(GOLDEN.read_text(encoding="utf-8"))[str(seed)]
 
 
-@pytest.mark.parametrize("seed", SEEDS[:40])
+@pytest.mark.parametrize("seed", SAMPLED[:40])
 def test_every_combination_is_decided_again_to_the_same_bytes(seed: int) -> None:
     drawn = draw(seed)
     for plan in drawn.plans:

@@ -17,7 +17,6 @@ from harness.gate.offline.sequential import (
     build_evidence,
     check_differences,
     evidence_path,
-    judge_batch,
     judge_differences,
 )
 from harness.gate.online.evidence_paths import counts_path, ranks_path
@@ -99,16 +98,6 @@ def test_the_final_figures_agree_over_all_items(case: dict[str, Any]) -> None:
     assert evidence.p_t == near(case["p_t"])
     assert evidence.p_final == near(case["p_final"])
     assert [evidence.ci_low, evidence.ci_high] == [near(limit) for limit in case["ci95"]]
-
-
-@cases("gate")
-def test_many_at_once_decide_as_one_alone(case: dict[str, Any]) -> None:
-    evidence = judge_differences(case["d"], design_of(case))
-    many = judge_batch([case["d"], case["d"]], design_of(case))
-
-    assert many.promoted.tolist() == [evidence.outcome == "promote"] * 2
-    assert many.rejected.tolist() == [evidence.outcome == "reject"] * 2
-    assert many.n_used.tolist() == [evidence.n_used] * 2
 
 
 @cases("canary")

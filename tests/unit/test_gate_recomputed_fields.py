@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 
 from harness.domain.evals.run import Sample
 from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
-from harness.domain.evals.verdict import Verdict
+from harness.domain.evals.verdict import Failed, Verdict
 from harness.domain.proposals.proposal import Proposal, SuiteRuns
 from harness.gate.offline.pairs import PairedSuite
 from harness.gate.offline.recomputation import (
@@ -23,6 +23,7 @@ from harness.gate.offline.recomputation import (
 from harness.gate.offline.replay import (
     RULES_VERSION,
     report_json,
+    run_ids,
     verdict_bytes,
 )
 from harness.gate.offline.suite_claims import SuiteClaim
@@ -165,6 +166,35 @@ def test_items_that_are_not_what_the_samples_say_are_named_up_to_five(
 
     found = recompute(decided(), found=(ours, others))
     assert found.text == f"math: items {named}{more} are not what the samples say"
+
+
+def test_another_outcome_or_no_report_is_another_verdict() -> None:
+    passed = decided()
+    content = {field.name: getattr(passed, field.name) for field in fields(Failed)}
+
+    for other, words in (
+        (Failed(**content), "the stored scores give PASSED, and it says FAILED"),
+        (replace(passed, suites=()), "the stored scores give reports on other suites"),
+    ):
+        found = recompute(other)
+        assert (found.agreement, found.text) == (AgreementLevel.DIFFERS, words)
+    assert recompute(passed) == Recomputation(AgreementLevel.AGREES)
+    assert run_ids(passed.inputs, "math") == ("run_a_math", "run_b_math")
+
+
+@pytest.mark.parametrize(
+    ("rules", "step"),
+    [(RULES_VERSION - 1, "propose the swap again"), (RULES_VERSION + 1, "upgrade")],
+)
+def test_a_verdict_by_rules_that_this_version_does_not_have_is_not_decided_again(
+    rules: int, step: str
+) -> None:
+    verdict = decided()
+
+    found = recompute(replace(verdict, inputs={**verdict.inputs, "rules": rules}))
+
+    assert found.agreement is AgreementLevel.FIGURES_DIFFER
+    assert found.text == f"rules {rules} decided it, this version has {RULES_VERSION}: {step}"
 
 
 def test_another_model_than_the_verdict_says_is_told() -> None:

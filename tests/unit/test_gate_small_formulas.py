@@ -101,24 +101,6 @@ def test_mcnemars_test_is_the_binomial_one_of_the_pairs_that_differ(b: int, c: i
     assert found.mid_p == pytest.approx(1.0 if b == c else exact - point)
 
 
-@pytest.mark.parametrize(
-    ("b", "c", "n", "interval", "exact", "mid_p"),
-    [
-        (9, 3, 80, (-0.01133, 0.17009), 0.145996, 0.092285),
-        (5, 0, 60, (0.01815, 0.18069), 0.0625, 0.03125),
-        (31, 24, 300, (-0.02575, 0.07306), 0.418754, 0.349682),
-        (18, 33, 250, (-0.11741, -0.00414), 0.048874, 0.036483),
-        (0, 0, 40, (-0.08762, 0.08762), 1.0, 1.0),
-    ],
-)
-def test_the_worked_table_of_displayed_figures(
-    b: int, c: int, n: int, interval: tuple[float, float], exact: float, mid_p: float
-) -> None:
-    assert tango_interval(b, c, n) == pytest.approx(interval, abs=1e-5)
-    assert mcnemar(b, c).exact == pytest.approx(exact, abs=1e-6)
-    assert mcnemar(b, c).mid_p == pytest.approx(mid_p, abs=1e-6)
-
-
 def test_tangos_limits_are_where_its_own_statistic_is_the_quantile() -> None:
     for b, c, n in ((9, 3, 80), (0, 4, 40), (2, 2, 30)):
         for z in (Z95, 1.0):

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from harness.domain.errors import InputError
 from harness.domain.privacy.redaction import IBAN_LENGTHS, RedactionRule, Redactor
 
+pytestmark = pytest.mark.req("F9")
+
 ALL = Redactor()
 DIGITS = "0123456789"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -126,7 +128,6 @@ def strings(value: object) -> list[str]:
             return [str(value)]
 
 
-@pytest.mark.req("F9")
 @given(secret=st.shared(SECRETS, key="secret"), value=within(TEXTS))
 def test_no_secret_is_left_in_any_text_of_what_was_redacted(secret: str, value: object) -> None:
     redacted = ALL.redact(value)
@@ -135,7 +136,6 @@ def test_no_secret_is_left_in_any_text_of_what_was_redacted(secret: str, value: 
     assert sum(redacted.counts.values()) > 0
 
 
-@pytest.mark.req("F9")
 @given(
     value=st.recursive(
         st.one_of(
@@ -151,7 +151,6 @@ def test_what_holds_nothing_personal_stays_as_it_was(value: object) -> None:
     assert redacted.counts == {}
 
 
-@pytest.mark.req("F9")
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -172,7 +171,6 @@ def test_each_kind_becomes_a_numbered_placeholder(text: str, expected: str) -> N
     assert ALL.redact(text).value == expected
 
 
-@pytest.mark.req("F9")
 def test_a_number_and_a_name_of_a_field_are_looked_into_too() -> None:
     result = ALL.redact({"a@b.io": [4111111111111111, 42, True]})
 
@@ -180,7 +178,6 @@ def test_a_number_and_a_name_of_a_field_are_looked_into_too() -> None:
     assert result.counts == {"email": 1, "card": 1}
 
 
-@pytest.mark.req("F9")
 def test_arguments_of_a_tool_stay_json_and_keep_their_form_where_nothing_is_found() -> None:
     as_written = '{"city":  "Oslo"}'
     value = ALL.redact([as_written, '{"to": "a@b.io", "n": 1}']).value
@@ -188,7 +185,6 @@ def test_arguments_of_a_tool_stay_json_and_keep_their_form_where_nothing_is_foun
     assert value == [as_written, '{"to": "[EMAIL_1]", "n": 1}']
 
 
-@pytest.mark.req("F9")
 def test_rules_of_the_user_come_first_and_change_the_digest() -> None:
     rule = RedactionRule("order", r"ORD-\d+", "<order>")
     named = RedactionRule("customer", r"C\d{4}")
@@ -202,7 +198,6 @@ def test_rules_of_the_user_come_first_and_change_the_digest() -> None:
     assert len(own.digest) == 64
 
 
-@pytest.mark.req("F9")
 @pytest.mark.parametrize(
     ("name", "pattern", "because"),
     [
@@ -218,7 +213,6 @@ def test_a_rule_that_makes_no_sense_is_refused(name: str, pattern: str, because:
         RedactionRule(name, pattern)
 
 
-@pytest.mark.req("F9")
 def test_keys_are_always_taken_out_and_no_two_rules_share_a_name() -> None:
     with pytest.raises(InputError, match="cannot go without 'key'"):
         Redactor(off=("key",))

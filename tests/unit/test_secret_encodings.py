@@ -19,6 +19,8 @@ from harness.domain.providers.credentials import (
 )
 from harness.domain.routing.target import Provider
 
+pytestmark = pytest.mark.req("D4")
+
 SPELLINGS: dict[str, Callable[[str], str]] = {
     "as it is": str,
     "JSON": json.dumps,
@@ -39,7 +41,6 @@ secrets = st.text(
 )
 
 
-@pytest.mark.req("D4")
 @pytest.mark.parametrize("spelled", SPELLINGS.values(), ids=SPELLINGS)
 @given(secret=secrets, before=st.text(max_size=5), after=st.text(max_size=5))
 def test_every_spelling_is_taken_out_whole(
@@ -54,7 +55,6 @@ def test_every_spelling_is_taken_out_whole(
     assert spelled(secret).strip('"').encode() not in inner
 
 
-@pytest.mark.req("D4")
 @pytest.mark.parametrize(
     "spelled",
     [
@@ -77,12 +77,10 @@ def test_what_no_header_carries_is_taken_out_of_what_is_said_of_it(
     assert HIDDEN_MARK in found
 
 
-@pytest.mark.req("D4")
 def test_a_header_that_was_sent_in_latin_1_may_come_back_so() -> None:
     assert hide_secret("clé-secrète".encode("latin-1"), "clé-secrète") == HIDDEN_MARK
 
 
-@pytest.mark.req("D4")
 @pytest.mark.parametrize("encode", [b64encode, urlsafe_b64encode])
 @pytest.mark.parametrize("before", ["", "B", "Be", "Bearer "])
 @given(secret=secrets, after=st.sampled_from(["", ":", "::", "\n"]))
@@ -98,7 +96,6 @@ def test_base64_of_any_text_with_the_secret_shows_at_most_three_signs_of_it(
     assert sum(map(len, shown)) <= len(whole) - (len(secret) * 8 // 6 - 2)
 
 
-@pytest.mark.req("D4")
 def test_a_mixture_is_a_spelling_too() -> None:
     said = rb'{"error":"key sk\u002dab%2Fcd\\/ef is wrong"}'
 
@@ -111,7 +108,6 @@ def test_what_holds_no_secret_stays_byte_for_byte(said: bytes) -> None:
     assert hide_secret(said, "short"[:MIN_SECRET_LENGTH]) == said
 
 
-@pytest.mark.req("D4")
 def test_a_header_that_proves_who_asks_is_a_secret_like_a_key() -> None:
     provider = Provider("up", "custom", "http://h", extra_headers={"x-token": "to/ken+one"})
     said = rb'{"a":"to\/ken+one","b":"to%2Fken%2Bone","c":"sk\/0123456"}'

@@ -15,6 +15,8 @@ from tests.support.providers.scripted_upstream import completion
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door
 from tests.support.router.live_router import CANDIDATE, snapshot
 
+pytestmark = pytest.mark.req("F3", "F4")
+
 ROUTE = Route("support", 1, "t_old", Canary("t_new", 100, "salt", "r-1"))
 BAKE = replace(
     ROUTE,
@@ -33,7 +35,6 @@ def knowing(*seconds: float) -> ShortDeadlines:
     return haste
 
 
-@pytest.mark.req("F3", "F4")
 def test_a_deadline_below_three_times_what_the_control_usually_takes_is_haste() -> None:
     haste = knowing(*[1.0] * 95, *[9.0] * 5)
 
@@ -42,13 +43,11 @@ def test_a_deadline_below_three_times_what_the_control_usually_takes_is_haste() 
     assert not haste.is_too_short(BAKE, TIMES * 1.0)  # its control is the same model
 
 
-@pytest.mark.req("F3", "F4")
 def test_while_nobody_knows_what_is_usual_every_deadline_of_a_clients_is_haste() -> None:
     assert knowing(*[1.0] * (LEAST - 1)).is_too_short(ROUTE, 600.0)
     assert not knowing(*[1.0] * LEAST).is_too_short(ROUTE, 600.0)
 
 
-@pytest.mark.req("F3", "F4")
 def test_only_the_controls_latest_answers_say_what_is_usual() -> None:
     haste = knowing(*[1.0] * KEPT)
     for _ in range(KEPT):
@@ -93,7 +92,6 @@ class Scene:
         ]
 
 
-@pytest.mark.req("F3", "F4")
 async def test_a_haste_that_is_meant_to_fail_the_canary_is_scored_in_neither_arm(
     tmp_path: Path,
 ) -> None:
@@ -111,7 +109,6 @@ async def test_a_haste_that_is_meant_to_fail_the_canary_is_scored_in_neither_arm
     assert scene.door.recorder.counters["unscored_in_haste"] == 6
 
 
-@pytest.mark.req("F3", "F4")
 async def test_a_candidate_that_hangs_is_found_by_clients_that_leave_it_its_time(
     tmp_path: Path,
 ) -> None:

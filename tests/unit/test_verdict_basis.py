@@ -7,8 +7,20 @@ import pytest
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.evals.verdict import Verdict, VerdictBasis
 from harness.gate.offline.primary_suites import WEIGHTED_MEAN
-from tests.unit.test_gate_roles import GUARD, OPEN, any_of, leaning, named, weighted
-from tests.unit.test_gate_verdicts import ALIKE, BETTER, WORSE, Sides, ask, plan
+from tests.unit.test_gate_verdicts import (
+    ALIKE,
+    BETTER,
+    GUARD,
+    OPEN,
+    WORSE,
+    Sides,
+    any_of,
+    ask,
+    leaning,
+    named,
+    plan,
+    weighted,
+)
 
 pytestmark = pytest.mark.req("F2")
 

@@ -2,12 +2,13 @@
 
 import itertools
 import json
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
+
+from tests.support.site import http_thread
+from tests.support.site.http_thread import Exchange
 
 Json = dict[str, Any]
 KEY: Final = "wire-secret"
@@ -143,13 +144,9 @@ def _read(strict: Strict, asked: WireRequest) -> Reading:
 
 @contextmanager
 def serving(strict: Strict) -> Iterator[Strict]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def do_POST(self) -> None:
-            raw = self.rfile.read(int(self.headers["content-length"]))
-            headers = {name.lower(): value for name, value in self.headers.items()}
+    class Handler(Exchange):
+        def exchange(self) -> None:
+            raw, headers = self.received_body(), self.received_headers()
             try:
                 asked = WireRequest(self.path, headers, _object(strict, raw))
                 strict.asked.append(asked)
@@ -168,14 +165,8 @@ def serving(strict: Strict) -> Iterator[Strict]:
                 self._whole(200, strict.whole(reply), {})
 
         def _whole(self, status: int, body: Json, headers: Mapping[str, str]) -> None:
-            raw = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(raw)))
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(raw)
+            sent = {"content-type": "application/json", **headers}
+            self.answer(status, json.dumps(body).encode(), sent)
 
         def _stream(self, raw: bytes) -> None:
             self.send_response(200)
@@ -188,17 +179,6 @@ def serving(strict: Strict) -> Iterator[Strict]:
                 self.wfile.flush()
             self.wfile.write(b"0\r\n\r\n")
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its own name
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    strict.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with http_thread.serving(Handler) as port:
+        strict.port = port
         yield strict
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -23,10 +23,12 @@ from harness.control.routing import routes, targets
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout
 from harness.domain.drift import DriftPolicy
+from harness.domain.errors import DeliveryFailed
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import JudgeCalibration
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.operations.delivery import AlertMessage
 from harness.domain.proposals.policy import (
     CanaryPolicy,
     CanaryStep,
@@ -47,9 +49,25 @@ from harness.store.transaction import Transaction
 from tests.support.control.counting_ids import CountingRandomIds
 from tests.support.control.inline_workers import InlineWorkers
 from tests.support.control.manual_clock import ManualClock
-from tests.support.control.recording_sinks import RecordingSinks
 from tests.support.evals.scripted_runner import ScriptedRunner
 from tests.support.store.sqlite_store import open_sqlite
+
+
+class RecordingSinks:
+    """For tests: keeps the messages. down: names of sinks that take nothing now."""
+
+    def __init__(self, *names: str) -> None:
+        self.down: set[str] = set()
+        self.kept: dict[str, list[AlertMessage]] = {name: [] for name in names}
+
+    def names(self) -> Sequence[str]:
+        return list(self.kept)
+
+    def send(self, sink: str, message: AlertMessage) -> None:
+        if sink in self.down or sink not in self.kept:
+            raise DeliveryFailed(f"the sink {sink!r} does not answer")
+        self.kept[sink].append(message)
+
 
 ITEMS = 60
 ANN = Actor("ann", Role.PROPOSER, "pr_ann")

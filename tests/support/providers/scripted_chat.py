@@ -3,14 +3,14 @@ test's function; requests are kept with their `authorization`.
 """
 
 import json
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from harness.domain.routing.target import Price, Provider
+from tests.support.site import http_thread
+from tests.support.site.http_thread import Exchange
 
 KEY = "sk-secret-of-the-test"
 
@@ -66,11 +66,9 @@ class Served:
 
 @contextmanager
 def serving(script: Script, host: str = "127.0.0.1") -> Iterator[Served]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+    class Handler(Exchange):
+        def exchange(self) -> None:
+            body = json.loads(self.received_body())
             served.requests.append(
                 {
                     **body,
@@ -83,26 +81,9 @@ def serving(script: Script, host: str = "127.0.0.1") -> Iterator[Served]:
             if response.reset:
                 self.close_connection = True
                 return
-            payload = response.payload()
-            self.send_response(response.status)
-            for name, value in {
-                "content-length": str(len(payload)),
-                **response.headers,
-            }.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(payload)
+            self.answer(response.status, response.payload(), response.headers)
 
-        def log_message(self, *_: object) -> None:
-            """Not on the test's output."""
-
-    server = ThreadingHTTPServer((host, 0), Handler)
-    served = Served(f"http://{host}:{server.server_port}/v1")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    served = Served("")
+    with http_thread.serving(Handler, host) as port:
+        served.url = f"http://{host}:{port}/v1"
         yield served
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -2,11 +2,9 @@
 spans.
 """
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -15,6 +13,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from tests.support.site.http_thread import Exchange, serving
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Collector:
 
 @contextmanager
 def collecting() -> Iterator[Collector]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
+    class Handler(Exchange):
+        def exchange(self) -> None:
+            body = self.received_body()
             assert self.path == "/v1/traces"
             collector.raw.append(body)
             for part in ExportTraceServiceRequest.FromString(body).resource_spans:
@@ -52,25 +52,12 @@ def collecting() -> Iterator[Collector]:
                 for scope in part.scope_spans:
                     collector.spans += [_collected(span) for span in scope.spans]
             answer = ExportTraceServiceResponse().SerializeToString()
-            self.send_response(200)
-            self.send_header("content-type", "application/x-protobuf")
-            self.send_header("content-length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
+            self.answer(200, answer, {"content-type": "application/x-protobuf"})
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
-            """Be quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    collector = Collector(f"http://127.0.0.1:{server.server_address[1]}")
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    collector = Collector("")
+    with serving(Handler) as port:
+        collector.url = f"http://127.0.0.1:{port}"
         yield collector
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def _collected(span: Span) -> CollectedSpan:

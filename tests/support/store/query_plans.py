@@ -13,48 +13,11 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-# What requests, evals, people and time add rows to.
-GROWING: Final = frozenset(
-    {
-        "agent",
-        "agent_grant",
-        "agent_idempotency",
-        "agent_message",
-        "agent_session",
-        "agent_switch",
-        "agent_turn",
-        "alert",
-        "api_key",
-        "approval",
-        "asked_name",
-        "audit_event",
-        "block",
-        "captured",
-        "dashboard_session",
-        "delivery",
-        "drift_check",
-        "eval_run",
-        "evidence",
-        "failover",
-        "idempotent_request",
-        "key_spend",
-        "observation_batch",
-        "proposal",
-        "rollout",
-        "route_version",
-        "sample",
-        "seen_keys",
-        "shadow",
-        "shadow_tally",
-        "switch",
-        "traffic",
-        "traffic_day",
-        "traffic_hour",
-        "verdict",
-    }
-)
-# Their rows are as many as people configure or decide by hand, one for each model, source or
-# month, or they go away with what is under way (holds); requests and evals leave none behind.
+from harness.store.schema import metadata
+
+# Tables that do not grow: their rows are as many as people configure or decide by hand, one
+# for each model, source or month, or they go away with what is under way (holds); requests and
+# evals leave none behind.
 STEADY: Final = frozenset(
     {
         "break_glass",
@@ -89,6 +52,11 @@ CATALOGUE: Final = "pg_"
 PARAMETER: Final = re.compile(r"%\(\w+\)s(?:::\w+)?")
 # A page of a whole list: no condition leaves a row out.
 PAGE: Final = re.compile(r"FROM (\w+) ORDER BY [^()]* LIMIT \?")
+
+
+def is_growing(table: str) -> bool:
+    """Whether requests, evals, people and time add rows to the table: all do but STEADY."""
+    return table in metadata.tables and table not in STEADY
 
 
 @contextmanager
@@ -145,7 +113,7 @@ class _Sqlite:
         rows = self._db.exec_driver_sql(f"EXPLAIN QUERY PLAN {sent}", parameters)
         plan = [str(row[3]) for row in rows]
         whole = any(
-            scan[1] in GROWING
+            is_growing(scan[1])
             and scan[3] not in self._partial
             and not (scan[2] and statement.startswith(COUNTED))
             and not (SORTED not in plan and PAGE.search(statement))
@@ -196,9 +164,9 @@ class _Postgres:
     def _is_whole(self, step: Mapping[str, Any]) -> bool:
         index = step.get("Index Name")
         if index is None:
-            return step["Node Type"] == "Seq Scan" and step["Relation Name"] in GROWING
+            return step["Node Type"] == "Seq Scan" and is_growing(step["Relation Name"])
         return (
-            self._table.get(index) in GROWING
+            is_growing(self._table.get(index, ""))
             and index not in self._partial
             and not step.get("Index Cond", "")
         )

@@ -149,6 +149,14 @@ class Database:
                 statement = f"{verb} INTO {table} ({columns}) VALUES ({values})"
                 db.execute(sa.text(statement), row)
 
+    def takes(self, *rows: tuple[str, Row]) -> bool:
+        """Whether the database takes the rows; else it keeps none of them."""
+        try:
+            self.insert_all(*rows)
+        except REFUSED:
+            return False
+        return True
+
     def count(self, table: str) -> int:
         with self.engine.connect() as db:
             return int(db.execute(sa.text(f"SELECT count(*) FROM {table}")).scalar_one())  # noqa: S608

@@ -1,0 +1,16 @@
+"""Samples of what a test is run for: `make test` has these, `make verify` all the others."""
+
+from collections.abc import Container, Iterable
+
+import pytest
+from _pytest.mark import ParameterSet
+
+
+def later(*values: object) -> ParameterSet:
+    """One that `make verify` alone tries."""
+    return pytest.param(*values, marks=pytest.mark.verify)
+
+
+def sampled(every: Iterable[object], sample: Container[object]) -> list[ParameterSet]:
+    """Every one as a parameter; `make test` has those of the sample."""
+    return [pytest.param(one) if one in sample else later(one) for one in every]
