@@ -321,25 +321,23 @@ class WorkerReports(asyncio.Protocol):
 
     def request_counts(self, number: int) -> bool:
         """Asks a worker for its counts; False when it is not there to be asked."""
-        if self._channel is None or not self.ready.is_set():
-            return False
-        self._channel.write(encode_frame({"tell": number}))
-        return True
+        return self.ready.is_set() and self._send({"tell": number})
 
     def send_abort(self, abort: LocalAbort) -> None:
-        if self._channel is not None:
-            self._channel.write(encode_frame({"aborted": to_plain(abort)}))
+        self._send({"aborted": to_plain(abort)})
 
     def opinion(self, number: int, fields: list[str]) -> bool:
         """Asks the worker to enter feedback; False when it is not there."""
-        if self._channel is None:
-            return False
-        self._channel.write(encode_frame({"opinion": fields, "of": number}))
-        return True
+        return self._send({"opinion": fields, "of": number})
 
     def _answer(self, number: int, text: str) -> None:
+        self._send({"answer": number, "text": text})
+
+    def _send(self, message: dict[str, Any]) -> bool:
+        """Tells the worker; False when it is not there."""
         if self._channel is not None:
-            self._channel.write(encode_frame({"answer": number, "text": text}))
+            self._channel.write(encode_frame(message))
+        return self._channel is not None
 
     def _count(self, unit: list[Any]) -> None:
         recorder = self._books.recorder

@@ -20,20 +20,7 @@ _FORMATS: Final = ("text", "json_object", "json_schema")
 
 
 def _is_number(value: object) -> bool:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return whole or (isinstance(value, float) and math.isfinite(value))
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_flag(value: object) -> bool:
-    return isinstance(value, bool)
+    return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
 def _is_stop(value: object) -> bool:
@@ -41,15 +28,15 @@ def _is_stop(value: object) -> bool:
     return all(isinstance(part, str) and part for part in several) or value == ""
 
 
-def _is_effort(value: object) -> bool:
-    return isinstance(value, str) and value in EFFORTS
-
-
-_NUMBER: Final = (_is_number, "is not a number")
-_WHOLE: Final = (_is_whole, "is not a whole number")
-_COUNT: Final = (_is_count, "is not a whole number above 0")
-_FLAG: Final = (_is_flag, "is neither true nor false")
-_TYPES: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
+_Check = tuple[Callable[[object], bool], str]
+_NUMBER: Final[_Check] = (_is_number, "is not a number")
+_WHOLE: Final[_Check] = (lambda value: type(value) is int, "is not a whole number")
+_COUNT: Final[_Check] = (
+    lambda value: type(value) is int and value >= 1,
+    "is not a whole number above 0",
+)
+_FLAG: Final[_Check] = (lambda value: type(value) is bool, "is neither true nor false")
+_TYPES: Final[Mapping[str, _Check]] = {
     "temperature": _NUMBER,
     "top_p": _NUMBER,
     "frequency_penalty": _NUMBER,
@@ -62,7 +49,7 @@ _TYPES: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
     "logprobs": _FLAG,
     "parallel_tool_calls": _FLAG,
     "stop": (_is_stop, "is neither a text nor a list of texts"),
-    "reasoning_effort": (_is_effort, f"is none of {', '.join(EFFORTS)}"),
+    "reasoning_effort": (lambda value: value in EFFORTS, f"is none of {', '.join(EFFORTS)}"),
 }
 
 
