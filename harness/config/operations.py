@@ -103,9 +103,9 @@ def oidc_faults(oidc: OidcSettings) -> Iterator[tuple[KeyPath, str]]:
     if not _VARIABLE.fullmatch(oidc.client_secret_env):
         yield ("client_secret_env",), "is no name of an environment variable"
     if "openid" not in oidc.scope.split():
-        yield ("scope",), "lacks `openid`, without which the server says nobody's name"
+        yield ("scope",), "lacks `openid`: without it the server names no user"
     if not oidc.roles:
-        yield ("roles",), "names no group, so nobody could sign in"
+        yield ("roles",), "names no group: a user signs in by a group"
     for group, role in oidc.roles.items():
         if role not in _ROLES:
             known = ", ".join(_ROLES)

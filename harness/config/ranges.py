@@ -1,7 +1,7 @@
 """Every number of the configuration file must lie in a closed range; `RANGES` has them by key.
 
-`range_errors` finds what is outside, and what numbers have to be together: rising canary steps,
-margins, a shadow's budget; `ambiguous_guardrails` finds ratios written as `on` or 0.
+`range_errors` finds values outside, and checks numbers against each other: rising canary steps,
+margins, a shadow's budget. `ambiguous_guardrails` finds ratios written as `on` or 0.
 """
 
 from collections.abc import Iterator, Mapping

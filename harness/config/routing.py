@@ -43,7 +43,7 @@ class TargetEntry(BaseModel):
     model: str = ""  # as the provider names it
     tier: str = Field("", description="of the provider's `tiers`; instead of `model`")
     parameters: dict[str, object] = {}  # of every request to it; a client's own win
-    request_patch: RequestPatch = RequestPatch()  # what is changed in every request to it
+    request_patch: RequestPatch = RequestPatch()  # changes to every request to it
 
 
 class FallbackEntry(TargetEntry):
@@ -51,9 +51,8 @@ class FallbackEntry(TargetEntry):
 
 
 class OverridesEntry(BaseModel):
-    """Routes that answer what is asked of this one, by kind of request
-    (docs/how-to/overrides.md).
-    """
+    """Routes that answer requests to this one, by kind of request (see
+    docs/how-to/overrides.md)."""
 
     model_config = _STRICT
     # subagent, vision, image, video, embedding: route that answers requests of this kind

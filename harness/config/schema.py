@@ -62,7 +62,7 @@ class ProviderEntry(BaseModel):
     prices: dict[str, Price] = {}  # by model; unknown prices are looked up in the catalogue
     # Names of variables with further keys, used when the first is out of quota or refused.
     more_api_key_envs: tuple[str, ...] = ()
-    # By model: what it can do, where that differs from what is known.
+    # By model: its abilities, where they differ from the catalogue's.
     models: dict[str, Capabilities] = {}
     extra_body: dict[str, object] = Field({}, description="body fields of every request")
     tiers: dict[str, str] = Field({}, description="names such as `fast`, each with its model")
@@ -74,7 +74,7 @@ class ProviderEntry(BaseModel):
     @classmethod
     def _a_kind(cls, value: str) -> str:
         if value not in PROVIDER_KINDS:
-            raise ValueError(f"is {value!r}, which is none of {', '.join(PROVIDER_KINDS)}")
+            raise ValueError(f"is {value!r}: must be one of {', '.join(PROVIDER_KINDS)}")
         return value
 
     @field_validator("api_base")
@@ -207,7 +207,7 @@ class CatalogueItem(BaseModel):
     def _known(cls, value: dict[str, bool]) -> dict[str, bool]:
         for name in value:
             if name not in ABILITIES:
-                raise ValueError(f"{name!r} is none of {', '.join(ABILITIES)}")
+                raise ValueError(f"{name!r} is unknown: use one of {', '.join(ABILITIES)}")
         return value
 
 
@@ -231,7 +231,7 @@ class FileConfig(BaseModel):
     # What clients name as `model`; created when the database has none of that name.
     routes: dict[str, RouteEntry] = {}
     alerts: AlertSettings = Field(
-        AlertSettings(), description="whom to tell, see docs/reference/alerts.md"
+        AlertSettings(), description="where alerts go, see docs/reference/alerts.md"
     )
     data_classes: dict[str, list[str]] = Field(
         {}, description="kinds of data, each with the providers that may see it"
@@ -240,7 +240,7 @@ class FileConfig(BaseModel):
         CaptureEntry(keep=[]), description="redaction, see docs/how-to/capture.md"
     )
     catalogue: dict[str, CatalogueItem] = Field(
-        {}, description="what is known of models, by KIND/MODEL; see docs/reference/models.md"
+        {}, description="facts about models, by KIND/MODEL; see docs/reference/models.md"
     )
     oauth: dict[str, OAuthOverrides] = Field(
         {},

@@ -24,7 +24,7 @@ Why not one product of all runs against the baseline's scores: given these, a di
 expectation is not 0 (the baseline was lucky or unlucky on the item), so it grows on luck alone.
 
 Sources: Turner, Ly & Gruenwald 2024 (e-values by conditioning, 2x2 tables); Vovk & Wang 2021
-(means of e-values are e-values, whatever their dependence).
+(means of e-values are e-values under any dependence).
 """
 
 import math
@@ -128,7 +128,7 @@ class ScoreBag:
         return ScoreBag(means, counts)
 
     def log_factors(self, newest: Floats) -> Floats:
-        """[eta, item]: log of an item's factor, for these newest runs of those in the bag."""
+        """Returns [eta, item]: the log of an item's factor for these newest runs of the bag."""
         size = (~np.isnan(newest)).sum(axis=0)
         means = self.means[size, :, np.arange(newest.shape[1])].T
         return np.asarray(_tilt(newest).sum(axis=1) - np.log(means), dtype=np.float64)

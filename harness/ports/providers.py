@@ -32,8 +32,8 @@ class ProviderDoor(Protocol):
 class OAuthServer(Protocol):
     """Talks to the server where people sign in for a provider.
 
-    All raise SignInRefused with the server's word, SignInUnreachable, also for an answer that
-    is none.
+    All raise SignInRefused with the server's message, or SignInUnreachable, also for a
+    malformed answer.
     """
 
     def device_code(self, place: OAuthEndpoints) -> DeviceCode: ...
@@ -65,8 +65,8 @@ class ProviderCalls(Protocol):
     """
 
     async def post(self, path: str, body: bytes) -> Posted:
-        """Posts a body to a provider; any status is an answer, as OpenAI would word it. path:
-        OpenAI's, e.g. `/chat/completions`. Raises NoAnswer when there is none.
+        """Posts a body to a provider. Returns its answer of any status in OpenAI's form. path:
+        OpenAI's, e.g. `/chat/completions`. Raises NoAnswer.
         """
         ...
 
@@ -91,7 +91,7 @@ class ProviderCallsFactory(Protocol):
 
 
 class ModelTable(Protocol):
-    """What is known of models, from what lies on this machine."""
+    """Facts about models, from files on this machine."""
 
     def catalogue(self) -> Catalogue:
         """Always the same; the first call may read a file."""

@@ -72,7 +72,7 @@ class Verifier(Protocol):
 
 
 class Signatures(Signer, Verifier, Protocol):
-    """Signs and verifies for a store; one that only reads never asks for the private key."""
+    """Signs and verifies for a store. A reading process never asks for the private key."""
 
 
 class RateBook(Protocol):

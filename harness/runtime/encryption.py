@@ -32,8 +32,8 @@ def keys_in(text: str) -> list[str]:
 
 
 def read_key_file(file: Path) -> list[str]:
-    """Reads the encryption keys of a file. Raises ConfigError for one that others may read, and
-    for one without a key.
+    """Reads the encryption keys of a file. Raises ConfigError where other users may read the
+    file, or it has no key.
     """
     try:
         mode = file.stat().st_mode & 0o777
@@ -55,7 +55,7 @@ def write_key_file(file: Path, keys: Sequence[str], *, mode: int = 0o600) -> Non
     """Writes a key file atomically, by default for its owner alone. Raises OSError."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    os.fchmod(descriptor, mode)  # whatever the umask
+    os.fchmod(descriptor, mode)  # the umask may have narrowed it
     with os.fdopen(descriptor, "w", encoding="utf-8") as out:
         out.write("".join(f"{key}\n" for key in keys))
         out.flush()
@@ -64,7 +64,7 @@ def write_key_file(file: Path, keys: Sequence[str], *, mode: int = 0o600) -> Non
 
 
 class FernetCipher:
-    """Implements ports.Cipher. read: the keys, the one that encrypts first.
+    """Implements ports.Cipher. read: returns the keys; the first one encrypts.
 
     They are read when they are first needed, and again whenever something is encrypted or the
     known ones did not make a value: another process may have put a new key first.
@@ -123,7 +123,7 @@ class FernetCipher:
             except ValueError:
                 # Its words may hold the key.
                 raise ConfigError(
-                    "an encryption key is none: each is 32 bytes in URL-safe base64, as "
+                    "an encryption key is malformed: each is 32 bytes in URL-safe base64, as "
                     "`swapgate init` makes them"
                 ) from None
         return self._fernet

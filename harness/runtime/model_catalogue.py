@@ -2,8 +2,8 @@
 in litellm's package; the configuration's changes win.
 
 litellm itself is not imported: that takes many seconds, and the file is all that is needed.
-Nothing is fetched. Prices by the size of a request, of batches and of priority service are left
-out: a price here is the one that applies to a plain request.
+Nothing is fetched. A price is that of a plain request, not of a long one, a batch or priority
+service.
 """
 
 import json
@@ -32,7 +32,7 @@ SAMPLE: Final = "sample_spec"
 KINDS: Final[Mapping[str, str]] = {
     name: kind.name for kind in PROVIDER_KINDS.values() for name in kind.catalogue_names
 }
-# What a model is for: the ability that the mode says it has, and those that it says it lacks.
+# By the catalogue's mode of a model: the ability that it has, and the abilities that it lacks.
 MODES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
     "chat": ("chat", frozenset({"embeddings"})),
     "responses": ("responses", frozenset({"embeddings", "chat"})),

@@ -25,7 +25,7 @@ def installation_secret(settings: Settings, *, create: bool = False) -> bytes:
     """Returns the key of hashes and chains: from SWAPGATE_SECRET, or a file of mode 0600 in
     `home`.
 
-    Raises ConfigError where there is none and `create` is False, or where it is empty.
+    Raises ConfigError where the file is empty, or is missing and `create` is False.
     """
     text = os.environ.get(SECRET_VARIABLE)
     if text:
@@ -60,7 +60,7 @@ def create_private(file: Path, text: str) -> bool:
 
 
 def wait_for_content(file: Path) -> None:
-    """Whoever makes a file writes it a moment later."""
+    """Waits for the process that created the file: it writes the content a moment later."""
     for _ in range(ATTEMPTS):
         if file.stat().st_size:
             return

@@ -102,8 +102,8 @@ def private_key(settings: Settings, purpose: KeyPurpose) -> str:
     file = settings.home / PRIVATE_FILES[purpose]
     if not file.exists():
         raise ConfigError(
-            f"{file} is missing: `swapgate init` makes it where there is none yet; else bring "
-            f"it back from a backup, or set {PRIVATE_VARIABLES[purpose]}"
+            f"{file} is missing: run `swapgate init` for a new installation; else restore it "
+            f"from a backup, or set {PRIVATE_VARIABLES[purpose]}"
         )
     wait_for_content(file)
     return encryption.read_key_file(file)[0]
@@ -148,8 +148,8 @@ def rotate(settings: Settings, purpose: KeyPurpose) -> PublicKey:
 
 
 def check_retirable(settings: Settings, key: str) -> None:
-    """Checks that a key may be retired. Raises ConfigError for an unknown key, and for one that
-    signs.
+    """Checks that a key may be retired. Raises ConfigError for an unknown key, and for a key
+    that signs now.
     """
     known = keyring(settings)
     if key not in known:

@@ -58,8 +58,8 @@ class FewRepeats:
 
 
 def format_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    """Formats what is logged as one line for people: time, level, event, and what it says of
-    it. A traceback is one line as well: its last frame and its error.
+    """Formats a log event as one line for people: time, level, event and fields. A traceback
+    is one line as well: its last frame and its error.
     """
     fields = dict(event)
     clock = str(fields.pop("timestamp", ""))[_CLOCK]

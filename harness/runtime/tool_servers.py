@@ -131,12 +131,12 @@ class ToolServers:
                 return await question(client)
         except TimeoutError:
             reason = f"no answer within {timeout_s:g} s"
-        except Exception as error:  # noqa: BLE001 - whatever a server may bring about
+        except Exception as error:  # noqa: BLE001 - a server may cause any error
             reason = _reason(error)
         raise ToolServerFailed(f"tool server {server}: {reason}")
 
     async def _announced(self, server: str) -> Sequence[Tool]:
-        """The server's tools. Of one that is away: none, for a while."""
+        """Returns the server's tools; for a while no tools after it did not answer."""
         listed_at, tools = self._lists.get(server, (float("-inf"), ()))
         if self._monotonic() - listed_at <= LISTED_S:
             return tools
@@ -158,7 +158,7 @@ class ToolServers:
             return None
         announced = json.dumps([tool.description, tool.input_schema], ensure_ascii=False)
         if announced != self._without_secrets(server, announced):
-            log.warning("tool_left_out", server=server, reason="it tells what is secret")
+            log.warning("tool_left_out", server=server, reason="it contains a secret")
             return None
         self._offered[name] = server, tool
         description = (tool.description or "")[:MAX_DESCRIPTION_CHARS]
@@ -294,13 +294,13 @@ def _schema_fault(schema: object) -> str:
         return "its schema refers to another document"
     try:
         fault = schema_fault(schema)
-    except Exception as error:  # noqa: BLE001 - the library's, of what is no schema at all
+    except Exception as error:  # noqa: BLE001 - the library may raise any error for a bad schema
         fault = type(error).__name__
     return f"its schema is none: {fault[:200]}" if fault else ""
 
 
 def _depth(value: object, left: int) -> int:
-    """What is left of the levels below the deepest member; less than 0 where there are more."""
+    """Returns the unused levels of depth; less than 0 where the value is too deep."""
     if left < 0 or not isinstance(value, dict | list):
         return left
     members = value.values() if isinstance(value, dict) else value

@@ -115,7 +115,7 @@ class Changes:
                 if self._ear is None:
                     self._require()
                     self._ear = open_listener(self._url)
-                    # Whatever changed while nobody listened.
+                    # The database may have changed before the connection listened.
                     self._changes += 1
                 elif self._ear.poll_changes(timeout_s):
                     self._changes += 1
@@ -188,22 +188,22 @@ class PostgresMarks:
         """Has nothing of its own."""
 
 
-# On a standby the snapshot leaves out what is under way there.
+# On a standby the snapshot leaves out transactions under way there.
 _SNAPSHOT: Final = sa.text(
     "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_snapshot()::text END"
 )
 
 
 def visible_state(db: sa.Connection) -> object | None:
-    """Identifies what a transaction that only reads sees of the database: as long as it is
-    equal on the same connection, so is everything that is read there. None where nobody knows.
+    """Identifies the state that a reading transaction sees. While it is equal on the same
+    connection, every read there gives the same rows. None where the database cannot tell.
     """
     if db.dialect.name == "postgresql":
         snapshot: str | None = db.execute(_SNAPSHOT).scalar_one()
         return snapshot
     version = db.exec_driver_sql("PRAGMA data_version").scalar_one()
     driver: Any = db.connection.driver_connection
-    # The version counts what others committed, and this what the connection itself wrote.
+    # `data_version` counts the commits of other connections, `total_changes` our own writes.
     return version, driver.total_changes
 
 
@@ -221,7 +221,7 @@ class PostgresListener:
     """Listens for changes of the database on one connection. Raises OSError when it is lost."""
 
     def __init__(self, url: sa.URL) -> None:
-        # Loading the driver takes long, for every process of those who have SQLite.
+        # The driver takes long to load, and SQLite's users never need it.
         import psycopg  # noqa: PLC0415
 
         with _as_lost():

@@ -1,6 +1,6 @@
-"""Compares the database's CHECKs and indexes with those that this version's tables have, by
-their definitions; `differences` names each that is missing or another. Foreign keys are
-left to alembic (`harness.store.migrate`).
+"""Compares the database's CHECKs and indexes with the definitions of this version's tables.
+`differences` names each that is missing or different. alembic compares foreign keys
+(`harness.store.migrate`).
 
 The expected definitions are what the database itself makes of the tables: created beside the
 real ones (in memory, or as temporary tables), read, and thrown away. Comparing names alone

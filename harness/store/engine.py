@@ -1,9 +1,9 @@
 """Makes SQLAlchemy engines from URLs, for SQLite and PostgreSQL: checks the URL (`parse`), and
-sets timeouts, WAL, and how a transaction begins. A SQLite file is created only on request, with
-mode 0600; one that was replaced is never written to by an old connection.
+sets timeouts, WAL, and how a transaction begins. It creates a SQLite file only on request, with
+mode 0600. An old connection never writes to a replaced file.
 
-Notices that somebody put another file in the place of a SQLite database, closes what is
-open, and sets the old file's write-ahead log aside.
+Notices that somebody put another file in the place of a SQLite database, closes the open
+connections, and sets the old file's write-ahead log aside.
 
 A connection goes on with the file that it opened, though it has no name any more: what is
 committed there is lost. And the write-ahead log goes by its name alone: SQLite would play the
@@ -75,16 +75,16 @@ class SqliteFile:
             self._open, self._log = now, None
 
     def require_same(self, *, committed: bool = False) -> None:
-        """Requires that the file was not replaced, which would lose what is committed; else
-        raises StoreUnavailable. committed: it is done. Then a file that is away has it, and
-        brings it back when it comes back: written again, it would be there twice.
+        """Raises StoreUnavailable where the file was replaced: the commit is lost with it.
+        committed: the commit is done. Then a moved file still holds it and may come back, so a
+        retry could write it twice.
         """
         now = identity(self._file)
         away = now is None and committed
         if self._open is not None and now != self._open and not away:
             raise StoreUnavailable(
-                f"{self._file} was replaced while it was written: what was written is lost "
-                "with the file before, and must be written again"
+                f"{self._file} was replaced during a write: the write is lost with the file "
+                "before, and must be repeated"
             )
 
     def _set_log_aside(self) -> None:
@@ -120,7 +120,7 @@ PAUSE_LIMIT_MS: Final = 7_000
 # Which BEGIN a SQLite connection starts its next transaction with.
 BEGIN: Final = "swapgate_begin"
 
-# How a unit of work begins, by database: one that writes, one that reads.
+# How a unit of work begins, by database: to write, and to read.
 OPTIONS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     "sqlite": ({BEGIN: "IMMEDIATE"}, {BEGIN: "DEFERRED"}),
     "postgresql": (
@@ -129,13 +129,13 @@ OPTIONS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     ),
 }
 
-# WAL: readers never wait for the writer. NORMAL: what was committed survives kill -9 of any
-# process; a power cut may take the last commits, never the database's consistency.
+# WAL: readers never wait for the writer. NORMAL: commits survive kill -9 of any process. A
+# power cut may take the last commits, never the database's consistency.
 _SQLITE_SETTINGS: Final = (
     f"PRAGMA busy_timeout = {LOCK_TIMEOUT_MS}",
     "PRAGMA synchronous = NORMAL",
     "PRAGMA foreign_keys = ON",
-    # What is deleted is overwritten, and not left in a free page.
+    # SQLite overwrites deleted rows: no free page keeps them.
     "PRAGMA secure_delete = ON",
     # KiB, a quarter of the usual. The system keeps the file in memory as well, and every
     # connection of every process fills a cache of its own.
@@ -246,7 +246,7 @@ def _make_private(file: Path) -> None:
 
 
 def _keep_to_the_file(engine: sa.Engine, file: Path) -> None:
-    """Never make a file, and never go on with one that was moved away or replaced.
+    """Never makes a file, and never goes on with a moved or replaced one.
 
     Else a process that was started while the file was away would not find it again.
     """
@@ -293,8 +293,8 @@ def postgres_arguments(url: sa.URL, patience_s: float | None = None) -> dict[str
 
 
 def driver_arguments(url: sa.URL) -> dict[str, Any]:
-    """What psycopg connects with, for those that use the driver itself: SQLAlchemy's form of
-    several hosts is not libpq's.
+    """Returns the arguments for psycopg's own `connect`. SQLAlchemy writes several hosts in
+    another way than libpq.
     """
     return {**_named_arguments(url), **postgres_arguments(url)}
 

@@ -51,11 +51,11 @@ def upgrade(url: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SchemaState:
-    """Describes a database's schema, compared with the one that this version needs."""
+    """Describes a database's schema, compared with this version's."""
 
     needed: str  # the revision of this version
     found: str | None  # the database's, None without any tables
-    differences: tuple[str, ...]  # a line each, of what is not as this version needs it
+    differences: tuple[str, ...]  # a line for each difference from this version's schema
 
 
 def state(url: str) -> SchemaState:

@@ -93,7 +93,7 @@ def _is_part_of_block(block: ObservationBlock, new: NeverSeen | None) -> bool:
 
 
 def _is_whole(errors: FailureTally, tally: FailureTally | None) -> bool:
-    """What is told of each error is told of the same errors."""
+    """Tells whether the tally covers all of these errors."""
     return tally is None or asdict(errors).items() <= asdict(tally).items()
 
 
@@ -128,8 +128,8 @@ def check_spend(spend: KeySpend) -> None:
 
 
 def check_shadow_tally(tally: ShadowTally) -> None:
-    """Checks the figures of a shadow's tally. Raises InputError for one that is negative or not
-    finite.
+    """Checks the figures of a shadow's tally. Raises InputError for a negative or infinite
+    figure.
     """
     check_amounts(
         f"shadow {tally.shadow} of worker {tally.worker}", **tally.counts, **tally.sums

@@ -150,8 +150,8 @@ def check_change_reference(approval: Approval, proposal: Proposal) -> None:
     """
     if proposal.needs_change_reference and not proposal.change_reference:
         raise InputError(
-            f"the policy {proposal.policy.name!r} asks for a change request, and nobody named "
-            f"one for {proposal.id}: approve it with `--change NUMBER`"
+            f"the policy {proposal.policy.name!r} asks for a change request, and {proposal.id} "
+            "has no change request: approve it with `--change NUMBER`"
         )
     if approval.change_reference != proposal.change_reference:
         raise InputError(
@@ -224,7 +224,7 @@ def check_waivers(
 
 
 def grants(keys: Iterable[ApiKey]) -> tuple[KeyGrant, ...]:
-    """The data keys that open the router: those that nobody has revoked."""
+    """Returns the data keys that are not revoked: they open the router."""
     return tuple(
         KeyGrant(
             key.id,

@@ -82,7 +82,7 @@ class Store:
         return SqliteFile(engine.file_of(self._url), self._close_idle)
 
     def _close_idle(self) -> None:
-        """And forget what was read of a file that may be another one now."""
+        """Closes idle connections and forgets cached rows: the file may be another one now."""
         self._engine.dispose()
         self._schema_checked, self._installation, self._snapshot = False, None, None
 
@@ -231,7 +231,7 @@ class Store:
                 connection: Any = db.connection.driver_connection
                 for _ in range(CHECKPOINT_ATTEMPTS):
                     row = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                    if not row[0]:  # nobody was reading
+                    if not row[0]:  # no reader held it up
                         break
 
     def wait_for_change(self, timeout_s: float) -> bool:

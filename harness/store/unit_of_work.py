@@ -1,6 +1,5 @@
-"""`Unit` runs the statements of one unit of work on one connection: signs what is
-written and verifies what is read, renews the manifest, and locks so that no two units
-decide at once.
+"""`Unit` runs the statements of one unit of work on one connection. It signs rows as it writes
+them, verifies rows as it reads them, renews the manifest, and lets one unit decide at a time.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,8 +28,8 @@ from harness.store.signing.row_signatures import RowSignatures
 # Advisory locks of PostgreSQL, by purpose. SQLite has one writer at a time anyway.
 _SPACE: Final = 0x5347
 _DECISIONS: Final = 0
-# The tables of decisions: whoever writes one of their rows takes its turn first, so that no two
-# units of work wait for one another's rows.
+# The tables of decisions. A unit of work takes its turn before it writes one of their rows, so
+# that no two units wait for each other's rows.
 _DECIDED: Final = frozenset({*SIGNED, route_fallback.name, agent_switch.name}) - {
     sample.name,
     dashboard_session.name,
@@ -92,9 +91,9 @@ class Unit:
         return [cast("Row", row) for row in rows]
 
     def once(self, key: tuple[str, ...], load: Callable[[], T]) -> T:
-        """Loads what is asked for again and again, such as a model that many routes share. A
-        unit of work that only reads sees one state of the database, and loads it once; one that
-        writes loads it each time.
+        """Loads a value that many callers need, such as a model that many routes share. A
+        reading unit of work sees one state of the database and loads it once. A writing one
+        loads it each time.
         """
         if self._writable:
             return load()
@@ -103,7 +102,7 @@ class Unit:
         return cast("T", self._kept[key])
 
     def keep(self, key: tuple[str, ...], value: object) -> None:
-        """Keeps what was read with others, for `once` to give."""
+        """Keeps a value that was read with others, for `once`."""
         if not self._writable:
             self._kept.setdefault(key, value)
 
@@ -143,8 +142,8 @@ class Unit:
     ) -> dict[str, object]:
         """Returns the values of a row about to be written, with its signature.
 
-        more: what it stands for beside its columns. Raises SignatureInvalid where the rows that
-        make a snapshot are not those that were signed last: then nothing is built on them.
+        more: signed values beside its columns. Raises SignatureInvalid where the rows of the
+        snapshot differ from the rows signed last: no change may build on them.
         """
         if SIGNED[table.name].live is not None:
             self.change_snapshot()
@@ -194,7 +193,7 @@ class Unit:
     def check_payload(
         self, table: sa.Table, signature: str | None, payload: Callable[[str], bytes]
     ) -> None:
-        """Verifies the signature of a row. payload: what is signed of it, given the
+        """Verifies the signature of a row. payload: builds its signed bytes, given the
         installation. Raises SignatureInvalid.
         """
         self._signatures.check_payload(SIGNED[table.name], signature, payload)
@@ -203,7 +202,7 @@ class Unit:
         """Keeps the rows that are as they were signed: a forged one stops its own route, and no
         other.
 
-        `integrity.check_snapshot` reports those that were left out.
+        `integrity.check_snapshot` reports the rows left out.
         """
         return [row for row in rows if self.fault(table, row) is None]
 

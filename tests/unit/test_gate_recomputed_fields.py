@@ -110,7 +110,7 @@ def test_a_verdict_about_another_question_than_its_proposals_is_told(name: str) 
 def test_other_terms_than_the_registered_ones_are_told() -> None:
     for other in (replace(PLAN, margin=0.06), plan("law")):
         registered = replace(proposal(), plans=(other,))
-        words = "its suites and terms are not those that p_1 registered"
+        words = "its suites and terms differ from the registration of p_1"
         assert words in recompute(decided(), registered).text
 
 
@@ -129,7 +129,7 @@ def test_other_runs_than_the_registered_ones_are_told(runs: dict[str, SuiteRuns]
 def test_other_times_than_those_of_the_policy_are_told(field: str, seconds: int) -> None:
     verdict = decided()
     moved = getattr(verdict, field) + timedelta(seconds=seconds)
-    words = "its times are not those that its policy gives"
+    words = "its times differ from its policy's"
 
     assert recompute(replace(verdict, **{field: moved})).text == words
     inputs = {**verdict.inputs, field: moved.isoformat()}

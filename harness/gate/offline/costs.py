@@ -4,8 +4,8 @@
 With a share s to be saved, the null is that the mean of y = (1 - s) * incumbent - candidate is
 at most 0. The bets are those of the scores (statistics.md §1.3), on y in units of a ceiling; so
 the level holds at every moment and for costs of any shape, as long as no item of the candidate
-costs more than its ceiling. After one that does nothing can be shown: a rare dear answer is
-just what a mean of cheap ones hides. (Of a mean nothing at all can be shown without a ceiling:
+costs more than its ceiling. Above its ceiling the gate shows nothing: a mean of cheap answers
+hides a rare dear one. (Without a ceiling nothing at all can be shown about a mean:
 Bahadur & Savage 1956.)
 """
 
@@ -27,7 +27,7 @@ class CostOutcome(StrEnum):
     OPEN = "open"
     SHOWN = "shown"
     REFUTED = "refuted"  # saves less than was claimed
-    UNSHOWABLE = "unshowable"  # an item above its ceiling, or nobody knows what a side costs
+    UNSHOWABLE = "unshowable"  # an item above its ceiling, or a side without known costs
 
 
 # An item may also cost this many times the dearest one before it: a heavy tail shows itself.
@@ -146,7 +146,7 @@ def _saved(
 
 
 def _unknown(pairs: Sequence[CostPair]) -> bool:
-    """Whether a side has no cost above 0: nobody said its price, or it is for nothing."""
+    """Tells whether a side has no cost above 0: its price is unknown, or it is free."""
     return not any(a for a, _ in pairs) or all(b is None for _, b in pairs)
 
 

@@ -5,8 +5,8 @@ A loss that was not met yet: graded suites are tested as if one more item had co
 lost (statistics.md §1.17). How much of it was lost is what wins and losses share.
 
 The levels spend .9 of alpha, or less of a smaller one, as the square of the share of items
-that are in. They are exact for sums of independent normal increments; the rest of alpha is for
-what is not normal in few items (measured, see docs/explanation/benchmarks.md).
+that are in. They are exact for sums of independent normal increments. The rest of alpha covers
+few items that are not normal (measured, see docs/explanation/benchmarks.md).
 """
 
 import math
@@ -104,7 +104,7 @@ FUTILE: Final = "futile"  # how a comparison ended that was given up
 EARLY_ENDS: Final = ("early", FUTILE)
 # Nothing is given up before this share of the items: what the first ones show is mostly luck.
 FUTILE_FROM: Final = 0.25
-# The items to come are taken to be as good as the upper end of what was seen.
+# Futility assumes that further items are as good as the upper end of the measured interval.
 OPTIMISM_SE: Final = 2.0
 
 

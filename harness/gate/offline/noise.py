@@ -45,9 +45,8 @@ def asked_anew(noise: ArrayLike, variance: ArrayLike) -> Floats:
 def share_left(share: ArrayLike, anew: ArrayLike) -> Floats:
     """The share of the mean difference's variance that counts for a claim about these items.
 
-    share: of the suite's items that are in. Items that are not asked add the error of
-    sampling from a finite lot; those that are vary by their noise alone. anew: as `asked_anew`
-    gives it.
+    share: of the suite's items that are in. Asked items vary by their noise alone; the others
+    add the error of sampling from a finite lot. anew: as `asked_anew` gives it.
     """
     return 1.0 - np.asarray(share, dtype=np.float64) * (1.0 - np.asarray(anew))
 

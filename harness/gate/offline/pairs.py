@@ -2,8 +2,8 @@
 knows how far it is open (statistics.md §1.1). The pairs end before the first item that a side
 has not finished, or that another model served: `blocked` says why.
 
-Nothing is dropped because of its outcome, and nothing is taken out of order: only the items
-before the first one that is not complete on both sides count; of clusters, the whole ones.
+No item is dropped because of its outcome or taken out of order. Only the items before the first
+incomplete one count, and only whole clusters.
 """
 
 import math
@@ -58,7 +58,7 @@ class PairedItem:
 
     @property
     def in_favour(self) -> "PairedItem":
-        """Returns the item with what is missing counted for the candidate, not against it."""
+        """Returns the item with missing answers counted for the candidate, not against it."""
         ours, theirs = self.missing
         if self.complete:
             return self
@@ -77,7 +77,7 @@ class PairedItem:
 
 @dataclass(frozen=True, slots=True)
 class PairedSuite:
-    """Holds the items of one suite up to the first one that is not complete on both sides."""
+    """Holds the items of one suite up to the first item that is incomplete on a side."""
 
     items: tuple[PairedItem, ...]
     incumbent_run: str

@@ -70,7 +70,7 @@ def at_least_one(cases: Sequence[SuiteClaim]) -> ClaimGroup:
     """Judges whether one or more of the suites show superiority, each at its own n_max. Source:
     Holm 1979.
 
-    A suite that is not measured to its end has p = 1. One that is shown worse still rejects.
+    A suite that is not measured to its end has p = 1. If it is shown worse, it still rejects.
     """
     judgements = [judge_pairs(case.plan, case.paired, stopped=case.stopped) for case in cases]
     alpha = spent_alpha(min(case.plan.alpha for case in cases))
@@ -93,7 +93,7 @@ def at_least_one(cases: Sequence[SuiteClaim]) -> ClaimGroup:
         if _rejected(r) or r.outcome in BLOCKING_OUTCOMES or r.figures.worse_slices
     ]
     passed = [r for r in reports if r.outcome == "passed"]
-    # The strongest last: it is the one that is told.
+    # The strongest last: the verdict names it.
     passed.sort(key=lambda report: -_p(report))
     counted = settled or passed or reports
     return ClaimGroup(tuple((r.outcome, r) for r in counted), members)
@@ -115,7 +115,7 @@ def _composite(cases: Sequence[SuiteClaim]) -> SuiteClaim:
     length = min(map(len, units))
     rows = zip(*(measured[:length] for measured in units), strict=True)
     items = tuple(_item(n, row, weights) for n, row in enumerate(rows, start=1))
-    # Whoever ended first says why nothing comes after it.
+    # The suite that ended first explains why the verdict ended.
     ended = [
         case for case, measured in zip(cases, units, strict=True) if len(measured) == length
     ]

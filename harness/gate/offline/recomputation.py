@@ -79,7 +79,7 @@ def recompute_verdict(
     try:
         return _recompute(stored, proposal, samples)
     except (SwapgateError, AttributeError, ValueError, LookupError, TypeError) as error:
-        # What is no verdict of ours may hold anything.
+        # A forged verdict may hold anything.
         return _differs([f"it cannot be decided again: {type(error).__name__}: {error}"])
 
 
@@ -113,7 +113,7 @@ def _unregistered(
             yield f"its {name} is not the one of {proposal.id}"
     plans = {case.plan.suite: case.plan.as_json() for case in cases}
     if plans != {plan.suite: plan.as_json() for plan in proposal.plans}:
-        yield f"its suites and terms are not those that {proposal.id} registered"
+        yield f"its suites and terms differ from the registration of {proposal.id}"
     for case in cases:
         pair, paired = proposal.runs.get(case.plan.suite), case.paired
         own = (pair.incumbent, pair.candidate) if pair else ("?", "?")
@@ -125,7 +125,7 @@ def _unregistered(
     decided_at, expires_at = verdict_times(stored.inputs)
     ends = add_seconds(decided_at, proposal.policy.gate.verdict_ttl_s)
     if (stored.decided_at, stored.expires_at) != (decided_at, expires_at) or ends != expires_at:
-        yield "its times are not those that its policy gives"
+        yield "its times differ from its policy's"
 
 
 def remeasure_claim(case: SuiteClaim, samples: RunSamples) -> tuple[SuiteClaim, list[str]]:
@@ -176,7 +176,7 @@ def _compared(stored: Verdict, again: Verdict) -> Recomputation:
 
 
 def _unlike(name: str, before: Any, now: Any) -> Iterator[tuple[str, bool, str]]:
-    """(name, whether it is a figure, words) of what is not alike; sentences are left out."""
+    """Yields (name, whether it is a figure, words) of each difference, sentences left out."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in sorted({*before, *now}):
             if key != "reason":

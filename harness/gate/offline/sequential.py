@@ -82,8 +82,8 @@ class ComparisonEvidence:
 
 @dataclass(frozen=True, slots=True)
 class BatchDecisions:
-    """Holds the decisions on many comparisons at once: one entry per row. Rows that still run,
-    and those that showed nothing to the end, are in no mask.
+    """Holds the decisions on many comparisons at once: one entry per row. A row that still
+    runs, or that showed nothing to the end, is in no mask.
     """
 
     promoted: Bools
@@ -186,7 +186,7 @@ def analysis_p(
 
 def _staked_p(d: Floats, theta0: float) -> Floats:
     """Bets all money on every graded item: it grows by a factor of 1/p with a chance of at most
-    p at the null, whatever the differences are (statistics.md §1.5).
+    p at the null, for any differences (statistics.md §1.5).
     """
     left = ordered_sum(np.log(np.maximum((1.0 + d) / (1.0 + theta0), NEVER)))
     graded = (d != np.round(d)).any(axis=-1)

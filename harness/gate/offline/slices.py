@@ -1,5 +1,5 @@
-"""Slices are parts of a suite, such as a language or a product, of which none may be shown
-worse, whatever the mean says (statistics.md §1.13).
+"""Slices are parts of a suite, such as a language or a product. A candidate that is shown worse
+in one slice fails, also with a good mean (statistics.md §1.13).
 
 Each slice is tested for a loss when its 60th unit is in and when its last one is: at numbers
 of its own units that are fixed before the first score. When the gate ends can therefore only
@@ -32,8 +32,8 @@ from harness.gate.planning.multiplicity import holm_test
 
 
 def merge_clusters(plan: SuitePlan, items: Sequence[PairedItem]) -> tuple[PairedItem, ...]:
-    """Averages the items of each whole cluster, both sides alike, into one that bears the name
-    of its first; returns the items themselves where they are the units.
+    """Averages the items of each whole cluster, both sides alike, into one item with the name
+    of its first. Returns the items themselves where they are the units.
     """
     if not plan.cluster:
         return tuple(items)
@@ -65,8 +65,8 @@ def _mean_item(members: Sequence[PairedItem]) -> PairedItem:
 def merge_items(
     parts: Sequence[PairedItem], mean: Callable[[Sequence[float]], float]
 ) -> PairedItem:
-    """Merges items into one that bears the name of the first, both sides alike. A cost is known
-    where that of each part is.
+    """Merges items into one with the name of the first, both sides alike. Its cost is known
+    where each part's cost is known.
     """
 
     def score(name: str) -> float:

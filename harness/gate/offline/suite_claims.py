@@ -18,7 +18,7 @@ COST_RELEVANT_OUTCOMES: Final = ("passed", "running")
 
 @dataclass(frozen=True, slots=True)
 class SuiteClaim:
-    """One suite's registration and what was measured."""
+    """One suite's registration and its measurements."""
 
     plan: SuitePlan
     paired: PairedSuite
@@ -44,7 +44,7 @@ def judge_claim(case: SuiteClaim) -> SuiteJudgement:
         return scores
     costs = _costs(case, case.plan.n_max)
     if costs.against and costs.n_used <= scores.consumed:
-        # As it was at that item, whatever became of the runs behind it.
+        # As it was at that item: later runs do not count.
         upto = case.plan.items_in(costs.n_used)
         at = replace(case.paired, items=case.paired.items[:upto], blocked="")
         scores = judge_pairs(case.plan, at)

@@ -172,7 +172,7 @@ def _judge_reading(
 def _worse_slice(
     plan: SuitePlan, paired: PairedSuite, slices: SliceJudgement
 ) -> SuiteJudgement:
-    """The report as it was at the look that showed a loss, whatever the mean says."""
+    """Returns the report of the look that showed a loss in a slice, for any mean."""
     units = slices.worse_at or 0
     at = replace(paired, items=paired.items[: plan.items_in(units)], blocked="")
     report = _with_slices(_judge_scores(plan, at, None).report, slices)
@@ -231,7 +231,7 @@ def _noise(items: Sequence[PairedItem]) -> AnswerNoise | None:
 
 
 def _read(plan: SuitePlan, paired: PairedSuite) -> _Readings:
-    # The noise is that of the strict scores: it says nothing about another reading.
+    # The noise was measured on strict scores: it does not apply to another reading.
     units, design = merge_clusters(plan, paired.items), design_from_plan(plan)
     differences, noise = _differences(units), _noise(units)
     strict = judge_differences(differences, design, noise)

@@ -7,9 +7,9 @@ weights of the evidence (§2.11), and what a guardrail counted in a block.
 The warm-up takes the times of a candidate's beginning out of the evidence: a model that was
 just started answers slowly, which says nothing of how it will serve (statistics.md §2.11).
 
-Blocks are left out whole, so that both arms lose the same moments, by counts and by when
-units were admitted: no answer decides what is counted. Errors and all other guardrails count
-from the first unit on.
+Blocks are left out whole, by counts and by the time of admission, so that both arms lose the
+same moments. No answer decides which blocks count. Errors and all other guardrails count from
+the first unit on.
 """
 
 import math
@@ -64,7 +64,7 @@ def distance_to_trip(log_e: float, limit: float) -> float:
 def guardrail_weights(guardrails: Collection[Guardrail]) -> dict[Guardrail, float]:
     """Errors have ERRORS_WEIGHT, the others the rest in equal shares.
 
-    One that sees nothing keeps its weight and an e-value of 1.
+    A guardrail without observations keeps its weight and an e-value of 1.
     """
     others = len(guardrails) - 1
     if not others:
@@ -149,8 +149,7 @@ def counts_path(
     shares: Sequence[float] = (),
     weights: Sequence[float] = ODDS_WEIGHTS,
 ) -> Floats:
-    """Computes log e of harm after each block; None for one that the guardrail did not apply
-    to.
+    """Computes log e of harm after each block; None for a block without this guardrail.
 
     shares: of each block, the planned share of keys in the canary; 0, or none at all, where
     arms are no coins. weights: of the ratios of HARM_GRID; empty for all alike.
@@ -172,7 +171,7 @@ def counts_path(
     return _mean_of_products(logs, weights)
 
 
-# Of most canaries, most guardrails have seen nothing. These paths are shared: nobody may write.
+# Most guardrails of most canaries have no observations. These paths are shared: do not write.
 @lru_cache(maxsize=1_024)
 def _uncounted_path(blocks: int) -> Floats:
     path = _mean_of_products(np.zeros((blocks, len(HARM_GRID))))
@@ -191,8 +190,8 @@ def _unranked_path(blocks: int) -> Floats:
 def planned_factors(
     failures: int, canary_failures: int, share: float, tolerated: float
 ) -> tuple[float, ...]:
-    """Computes a small block's log factors from the planned share: each failing unit is in the
-    canary by a coin, whatever units stand beside it (statistics.md §2.11).
+    """Computes a small block's log factors from the planned share: a coin puts each failing
+    unit in the canary, independent of the other units (statistics.md §2.11).
     """
     null = max(1.0, tolerated)  # a ratio of odds bounds one of rates only above 1
     return tuple(
@@ -207,7 +206,7 @@ def ranks_path(ranks: Sequence[Sequence[float]]) -> Floats:
     if not any(map(len, ranks)):
         return _unranked_path(len(ranks))
     leans = 2.0 * np.array([u for rank in ranks for u in rank], dtype=np.float64) - 1.0
-    # A stored rank that is none counts as the worst: it must not hide what others show.
+    # A stored rank that is not a number counts as the worst: it must not hide other ranks.
     leans = np.clip(np.where(np.isnan(leans), 1.0, leans), -1.0, 1.0)
     factors = np.log1p(leans[:, None] * np.array(RANK_STAKES))
     ends = list(accumulate(len(rank) for rank in ranks))

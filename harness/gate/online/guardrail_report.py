@@ -85,7 +85,7 @@ class JudgeTotals:
 
 @dataclass(frozen=True, slots=True)
 class OpinionTotals:
-    """Counts the units of each arm of which a user said anything, good or bad."""
+    """Counts the units of each arm with a user's opinion, good or bad."""
 
     canary: int
     control: int
@@ -100,8 +100,8 @@ class GuardrailTotals:
 
     canary: int  # exposures, units or ranked values
     # Units that they stand beside. level: share of units that failed, or the geometric mean of
-    # values, None without any. classes: of errors, by class, as far as blocks tell; they
-    # explain the evidence and are none.
+    # values, None without any. classes: errors by class, as far as blocks tell. They explain
+    # the evidence and do not enter it.
     control: int
     canary_failures: int
     control_failures: int
@@ -140,7 +140,7 @@ class GuardrailEvidence(GuardrailTotals):
 
     @property
     def is_cold(self) -> bool:
-        """Tells whether the canary is beyond what is tolerated because its cache is colder."""
+        """Tells whether the canary is beyond its limit because its cache is colder."""
         if self.cache is None or self.canary_level is None or not self.control_level:
             return False
         observed = self.canary_level / self.control_level
@@ -148,7 +148,7 @@ class GuardrailEvidence(GuardrailTotals):
 
     @property
     def cache_text(self) -> str:
-        """Says which part of the difference is what was cold; empty where nothing was."""
+        """Names the part of the difference that the cold cache explains; empty without one."""
         if self.cache is None or self.canary_level is None or not self.control_level:
             return ""
         pair = _VALUES[self.guardrail][1](self.canary_level, self.control_level)
@@ -176,7 +176,7 @@ class GuardrailEvidence(GuardrailTotals):
         if self.ratio <= 1.0:
             # Levels are of answers alone; what failed ranks above them all.
             told = what.format("more than once")
-            return f"{told}, counting those that failed: without them {levels}"
+            return f"{told}, failed requests included; without them {levels}"
         return f"{what.format(f'{format_number(self.ratio, 2)} ×')}: {levels}"
 
     def as_json(self) -> dict[str, object]:

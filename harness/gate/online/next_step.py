@@ -31,7 +31,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def missing_duration(step: CanaryStep, peak: PeakHours, began: datetime, now: datetime) -> str:
-    """What is missing of the step's floors, in words; empty when nothing is."""
+    """Says in words which floors of the step are missing; empty without any."""
     lasted_s = (now - began).total_seconds()
     if lasted_s < 0:
         # Set back, or behind the clock of the process that began it.

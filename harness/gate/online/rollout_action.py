@@ -44,7 +44,7 @@ class RolloutFigures:
     missing: int = 0
     min_exposures: int = 0
     seconds_left: float = 0.0  # of the step's time
-    # The evidence is that of never-seen callers, carried over the periods.
+    # The evidence comes from never-seen callers and is carried over the periods.
     carried: bool = False
     unproven: str = ""  # why the stored scores do not give the verdict any more
     local_abort: str = ""  # the alert with which a router's own guard stopped the canary

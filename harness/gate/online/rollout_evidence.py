@@ -3,8 +3,8 @@
 
 Guardrails share alpha as a weighted mean of e-values. Keys keep their arm from one day to the
 next, so that periods are dependent: each has evidence of its own. The first period's is carried
-on: keys that were never seen before are independent of all that was, whatever the day
-(statistics.md §2.12). The certificate's evidence is there as well.
+on: keys that were never seen before are independent of the past on every day (statistics.md
+§2.12). The certificate's evidence is there as well.
 """
 
 import math
@@ -36,7 +36,7 @@ CARRIED_SHARE: Final = 0.75
 
 @dataclass(frozen=True, slots=True)
 class CanaryEvidence:
-    """Holds the evidence of a rollout up to the last block, or to the one that tripped."""
+    """Holds the evidence of a rollout up to the last block, or to the block that tripped."""
 
     blocks: int  # that were read
     log_e: float  # now
@@ -44,7 +44,7 @@ class CanaryEvidence:
     period: int  # of the last one, limit: the log e at which it trips
     limit: float
     guardrails: tuple[GuardrailEvidence, ...]  # errors first
-    tripped: Guardrail | None  # the one that weighs most in the evidence that did
+    tripped: Guardrail | None  # the guardrail with the most weight in the evidence that tripped
     exposures: int  # canary units
     # The same, by weight in bps, only in blocks in which not every unit failed (those say
     # nothing about the canary).
@@ -65,7 +65,7 @@ class CanaryEvidence:
     log_odds_e: float
     log_rate_e: float
     log_e_max: float
-    # The evidence is that of never-seen keys, carried over the periods; else of the period.
+    # The evidence comes from never-seen keys, carried over the periods; else from the period.
     carried: bool = False
 
     @property
@@ -134,8 +134,8 @@ def collect_evidence(
 def distance_path(
     blocks: Sequence[ObservationBlock], policy: CanaryPolicy
 ) -> tuple[float, ...]:
-    """Computes `CanaryEvidence.distance_to_trip` as it was after each block, in the order of
-    number, up to the one that tripped.
+    """Computes `CanaryEvidence.distance_to_trip` after each block in order of number, up to the
+    block that tripped.
     """
     ordered = skip_warm_up(blocks, policy)
     streams, number = _streams(ordered, policy), len(ordered)
@@ -156,7 +156,7 @@ def distance_path(
 
 @dataclass(frozen=True, slots=True)
 class _Stream:
-    """The evidence of one period of a rollout, or that of never-seen keys over all of them."""
+    """The evidence of one period of a rollout, or of never-seen keys over all periods."""
 
     number: int  # of the period, or CARRIED
     cost: float  # what its part of alpha adds to the log e that is needed
@@ -195,7 +195,7 @@ class _Stream:
 
     @property
     def excess(self) -> float:
-        """Log e beyond what is needed: of several streams the highest is the nearest to it."""
+        """Returns log e above the limit. The highest stream is the nearest to its limit."""
         return _last(self.path) - self.limit
 
     def until(self, end: int) -> "_Stream":

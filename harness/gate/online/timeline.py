@@ -59,8 +59,8 @@ class TimelinePoint:
 def build_timeline(
     rollout: Rollout, blocks: Sequence[ObservationBlock]
 ) -> tuple[TimelinePoint, ...]:
-    """Returns a point for each block, in the order of number, up to the one that tripped:
-    thinned to MOST_POINTS.
+    """Returns a point for each block in order of number, up to the block that tripped; thinned
+    to MOST_POINTS.
     """
     ordered = sorted(blocks, key=lambda block: block.number)
     distances = distance_path(ordered, rollout.policy)

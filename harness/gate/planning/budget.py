@@ -31,7 +31,7 @@ def slice_effect(sd: float, n: int, level: float) -> float:
     """Computes the smallest loss of a slice that one look at n units finds with power .8.
 
     level: the error of that look (statistics.md §1.13). A candidate that loses much differs on
-    more items than those that were compared before: so it is planned with more power.
+    more items than earlier candidates did, so the plan has more power.
     """
     reach = float(special.stdtrit(n - 1.0, 1.0 - level) + special.ndtri(SLICE_POWER))
     unseen = 1.0 / (1.0 + n * sd * sd / 4.0)
@@ -52,7 +52,7 @@ class MeanUsage:
     output_tokens: float
     cost_usd: float | None  # None where a price is unknown
     duration_s: float
-    judge_usd: float | None = 0.0  # of judging it, 0 without a judge, None where nobody knows
+    judge_usd: float | None = 0.0  # the judge's cost, 0 without a judge, None if unknown
 
     @property
     def total_usd(self) -> float | None:
@@ -65,8 +65,8 @@ class MeanUsage:
 class DifferenceSpread:
     """Holds the variances of an item's difference: between items, and within one, per epoch.
 
-    within is 0 where one epoch was asked: then `between` holds both, and further epochs seem
-    to bring nothing, as nobody has seen what they bring.
+    within is 0 where one epoch was asked. Then `between` holds both, and the effect of further
+    epochs is unknown and counts as 0.
     """
 
     between: float

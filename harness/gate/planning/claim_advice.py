@@ -47,11 +47,11 @@ class ClaimAdvice:
     """Compares the claims that may be made on a suite; the recommended one comes first."""
 
     options: tuple[ClaimOption, ...]
-    own: ClaimOption  # the one that is registered if nothing is changed
+    own: ClaimOption  # the option that is registered unless a person changes it
     suite_items: int  # items, or clusters
     effect: float  # the difference that matters, a share of 1
     saving: float | None  # of the incumbent's cost; None where a price is unknown or 0
-    price: str  # what is known of it, and what the claim about the cost needs
+    price: str  # a sentence on the known prices, and on what a cost claim needs
     noise_known: bool  # whether an item was asked twice
 
     @property
@@ -101,7 +101,7 @@ def advise_claim(
     options.sort(
         key=lambda one: (one.claim, one.margin, one.population) != (*wanted, own.population)
     )
-    # About other items than the owner's setting says only what is recommended is shown.
+    # With other numbers of items than the owner's setting, show only the recommended option.
     shown = [
         one
         for one in options
@@ -121,7 +121,7 @@ def _question(options: Sequence[ClaimOption]) -> Claim:
 
 
 def _price_text(plans: Sequence[SuitePlan], best: ClaimOption, saving: float | None) -> str:
-    """Says what is known of the price, and why the claim about the cost is not recommended."""
+    """Explains the known prices, and why the cost claim is not recommended."""
     if saving is None:
         known = "a price is unknown or 0"
     elif saving > 0.0:

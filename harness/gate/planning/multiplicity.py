@@ -20,8 +20,9 @@ MIN_ALPHA: Final = 1e-6  # an alpha below it cannot be reached by any suite
 
 
 def false_pass_risk(plans: Iterable[SuitePlan]) -> float:
-    """Returns how often at most an unworthy candidate passes all of these plans. A guard's
-    alpha lets nobody in. Source: intersection-union, Berger 1982.
+    """Returns how often at most an unworthy candidate passes all of these plans. A guard suite
+    cannot pass a candidate, so its alpha does not count. Source: intersection-union, Berger
+    1982.
     """
     return max((p.alpha for p in plans if p.role is not SuiteRole.GUARD), default=0.0)
 
@@ -34,7 +35,7 @@ def total_risk(risks: Iterable[float]) -> float:
 
 
 def ration_alpha(alpha: float, spent: float, budget: float | None) -> float:
-    """What is left for a candidate: its alpha, and never more than half of the rest.
+    """Returns the alpha left for a candidate: its own, at most half of the rest.
 
     So the budget is never used up, and the sum never passes it.
     """
@@ -44,8 +45,8 @@ def ration_alpha(alpha: float, spent: float, budget: float | None) -> float:
 def share_alpha(plan: SuitePlan, candidates: int) -> SuitePlan:
     """Returns the plan with its part of alpha, where several candidates are proposed together:
     the chance that luck lets one of them pass stays what one alone has (statistics.md §1.16).
-    The hopeless are given up. Source: Bonferroni's inequality, which holds whatever their
-    dependence and early stops.
+    The hopeless are given up. Source: Bonferroni's inequality, which holds for any dependence
+    and with early stops.
     """
     if candidates == 1:
         return plan

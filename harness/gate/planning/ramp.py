@@ -18,7 +18,7 @@ from harness.gate.online.rollout_evidence import CARRIED_SHARE
 DAY_S: Final = 86_400.0
 SEED: Final = 20_260_301
 RUNS: Final = 60
-# As many units as this with no certificate: out of reach, whatever the traffic.
+# Without a certificate after so many blocks, it is out of reach for any traffic.
 MAX_BLOCKS: Final = 3_000
 CAUTIOUS_SHARE: Final = 0.8
 # A rate of 0 was never measured, only not seen.
@@ -33,7 +33,8 @@ class TrafficPace:
     units_per_hour: float
     requests_per_hour: float
     failure_rate: float  # of the incumbent
-    # Units_per_hour was; else it is that of requests, an upper bound where callers come back.
+    # Tells whether units_per_hour was measured. Else it is the rate of requests, an upper bound
+    # where callers come back.
     measured: bool
     # Failure_rate was; else it is the policy's `p0`, for want of requests.
     rate_measured: bool = True

@@ -20,7 +20,7 @@ USER_AGENT: Final = "swapgate"
 
 
 class ClosedAddress(OSError):
-    """The name led to an address that nobody may be sent to; nothing was sent."""
+    """The name resolved to a forbidden address; nothing was sent."""
 
 
 class GuardedHttpClient:
@@ -116,6 +116,6 @@ def _target(url: str) -> str:
 
 
 def _merged(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """One of each name, in whatever case: the last one."""
+    """Keeps the last header of each name; case does not matter."""
     ours = {"user-agent": USER_AGENT, "connection": "close"}
     return ours | {name.lower(): value for name, value in headers.items()}

@@ -1,5 +1,5 @@
-"""Runs one eval run as a worker process: take the lease, ask what is missing, store each
-sample, keep to the budget, give the lease back. A thread renews the lease and stops the run
+"""Runs one eval run as a worker process: takes the lease, asks the missing items, stores each
+sample, keeps to the budget, gives the lease back. A thread renews the lease and stops the run
 when it is lost, the run was stopped, or the parent is gone.
 
 It may be killed at any point: what it stored stays, what it had not stored is asked again.
@@ -236,8 +236,8 @@ class EvalWorker:
             return after if ours else None
 
     def _note_calibration(self, tx: Transaction, run: EvalRun) -> None:
-        """In the audit log, where nobody rewrites it. A measurement that several runs share is
-        noted once.
+        """Writes the calibration to the audit log, which is append-only; once, where several
+        runs share it.
         """
         found = self.runner.calibration
         if found is None:

@@ -1,6 +1,6 @@
-"""Starts eval workers as processes of their own, one per run, with a minimal environment; stops
-them, and reports those that ended with their exit code and the last line of stderr. On Linux a
-template forks them; it ends when no worker has been needed for a while.
+"""Starts eval workers as processes, one per run, with a minimal environment. Stops them, and
+reports the exit code and last line of stderr of ended ones. On Linux a template forks them; it
+ends after a while without workers.
 """
 
 import os

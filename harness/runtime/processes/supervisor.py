@@ -1,5 +1,5 @@
-"""Starts a group of child processes, restarts those that die, and ends all on Ctrl-C,
-SIGTERM or a terminal that closes.
+"""Starts a group of child processes, restarts dead ones, and ends all on Ctrl-C, SIGTERM or a
+closed terminal.
 """
 
 import os
@@ -50,10 +50,10 @@ class Supervisor:
     say: Callable[[str], None]  # told of every start, death and restart, in words
     restart: bool = True
     stop_s: float = LAST_WORDS_S  # how long they have for it
-    children: dict[str, Child] = field(default_factory=dict)  # given: those that run already
+    children: dict[str, Child] = field(default_factory=dict)  # given: children that run already
     _started: dict[str, float] = field(default_factory=dict)  # when, monotonic
     _pause_s: dict[str, float] = field(default_factory=dict)  # before its next start
-    _due: dict[str, float] = field(default_factory=dict)  # of those that wait for it
+    _due: dict[str, float] = field(default_factory=dict)  # when to start it, while it waits
     _ending: bool = False
     _began: float = 0.0
     _code: int = 0

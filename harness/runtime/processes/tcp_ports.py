@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import psutil
 
 LISTEN: Final = "LISTEN"  # psutil.CONN_LISTEN
-COMMAND_LENGTH: Final = 80  # of what is shown of a holder's
+COMMAND_LENGTH: Final = 80  # characters of a holder's command in messages
 
 
 class _Address(Protocol):

@@ -147,8 +147,8 @@ class WorkerTemplate:
             _send(self._channel, message)
 
     def receive(self) -> None:
-        """Takes in which workers have ended. Those of a template that was killed ended by
-        SIGTERM; those of one that could not start, with its exit code.
+        """Notes the ended workers. After a killed template they count as ended by SIGTERM;
+        after one that could not start, with its exit code.
         """
         with self._lock:
             try:
@@ -211,7 +211,7 @@ def serve_forks(channel: socket.socket) -> AskedRun | None:
     for end in (woken, wakes):
         end.settimeout(0)
     signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
-    # What is imported stays: collecting would touch, and so copy, every page of it.
+    # Imported objects stay: a collection would touch, and so copy, all their pages.
     gc.freeze()
     forks = _Forks(channel)
     while True:
@@ -236,7 +236,7 @@ def serve_forks(channel: socket.socket) -> AskedRun | None:
 
 @dataclass
 class _Forks:
-    """The template's workers, and what has come over its channel."""
+    """The template's workers, and the bytes received on its channel."""
 
     channel: socket.socket
     _owners: dict[int, str] = field(default_factory=dict)  # by pid

@@ -4,12 +4,11 @@ The one place where triggers are written down. A rule is a condition under which
 refused, over NEW (and OLD), in words that both databases know; its name leads the message, so
 that callers can tell a lost race from a missing proof. `triggers` writes the SQL from here,
 installs it with the newest revision of the schema, and compares it with what a database has.
-Whoever adds or changes a trigger does it here: what a migration says of it is overwritten.
+Add or change a trigger here: `triggers` overwrites the text of a migration.
 
-Words stand for what the databases spell differently. Of a stored policy: ASKS[policy], whether
-it asks for an approval, CHANGE[policy], whether for a change request, STEPS[policy], how many
-the canary has, and WEIGHT[policy, step].
-LENGTH[text]: how many a JSON array has.
+Some words stand for SQL that differs between the databases. ASKS[policy]: the policy asks for
+an approval. CHANGE[policy]: it asks for a change request. STEPS[policy]: the number of canary
+steps. WEIGHT[policy, step]: a step's weight. LENGTH[text]: the length of a JSON array.
 """
 
 from typing import Final

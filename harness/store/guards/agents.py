@@ -91,7 +91,7 @@ INSERT ON agent_switch
     switch_asked: a switch is asked for before it is decided
         NEW.state <> 'pending'
 UPDATE ON agent_switch
-    append_only: what was asked for does not change
+    append_only: the content of a switch request does not change
         {changes("id", "agent", "session", "targets", "for_children", "asked_at", "expires_at")}
     append_only: a switch is decided once
         OLD.state <> 'pending' AND ({changes_beside(agent_switch, *_BLANKED)})
@@ -108,7 +108,7 @@ INSERT ON agent_grant
     {taken("agent_grant", "id")}
     grant_given: a grant is given before it is revoked
         NEW.revoked_at IS NOT NULL
-    switch_missing: nobody waits for this grant
+    switch_missing: no pending switch request of this session asks for this grant
         NEW.request IS NOT NULL AND NOT EXISTS (SELECT 1 FROM agent_switch r
         WHERE r.id = NEW.request AND r.agent = NEW.agent AND r.session = NEW.session
         AND r.state = 'pending')

@@ -1,5 +1,5 @@
-"""Guards of break-glass: one person asks for it, another confirms it in its time and with a
-waiver of its own, and what is written of it stays.
+"""Guards of break-glass: one person asks for it, another confirms it in time with its own
+waiver, and its record never changes.
 """
 
 # ruff: noqa: S608 - statements of constants; nothing comes from outside
@@ -51,7 +51,7 @@ INSERT ON break_glass
 UPDATE ON break_glass
     append_only: a break-glass that is over does not change
         OLD.ended_at IS NOT NULL
-    append_only: what was asked for does not change
+    append_only: the content of a break-glass request does not change
         {changes(*_ASKED)}
     append_only: it is confirmed once
         OLD.confirmed_at IS NOT NULL AND ({changes(*_CONFIRMED)})

@@ -29,7 +29,7 @@ class Guard:
     table: str
     event: str
     rules: tuple[tuple[str, str], ...]  # (message, condition)
-    columns: tuple[str, ...] = ()  # of an UPDATE, those that it watches; empty for all
+    columns: tuple[str, ...] = ()  # the columns that an UPDATE guard watches; empty for all
 
 
 def read_guards(text: str) -> tuple[Guard, ...]:

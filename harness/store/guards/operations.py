@@ -1,6 +1,5 @@
-"""Guards refuse rows that change what was measured, logged, frozen or thrown (samples, targets,
-suites, audit, switches, freezes, shadows), who people and keys are, or that put the database
-back in time.
+"""Guards of samples, targets, suites, audit events, kill switches, freezes, shadows, people and
+keys, and of the database's place in its history.
 """
 
 # ruff: noqa: S608 - statements of constants; nothing comes from outside
@@ -28,14 +27,13 @@ _BEGUN: Final = (
     *("id", "principal", "key", "created_at", "created_by", "created_with"),
     *("link_hash", "link_expires_at"),
 )
-# Answers and prompts may be blanked for privacy; what was measured stays.
+# Answers and prompts may be blanked for privacy; scores and figures stay.
 _TEXTS: Final = ("answer", "prompt", "error_text")
-# A signature that is changed is one that holds no more.
+# The signature may change: a wrong one fails at the next read.
 _MEASURED: Final = ", ".join(c.name for c in sample.c if c.name not in (*_TEXTS, SIGNATURE))
 
-# Of `meta` and `manifest`: a signed row of before fits the manifest of before, and that the
-# counters of before: none goes back, so that what control signed once and replaced since stays
-# replaced.
+# The counters of `meta` and `manifest` never go back. So an old signed row cannot come back
+# with its old manifest and counters.
 OPERATIONS: Final = read_guards(f"""
 INSERT ON audit_event
     audit_gap: audit events are numbered without gaps
@@ -89,9 +87,9 @@ INSERT ON person_link
     version_follows: the declarations of a principal are counted
         NEW.number <> 1 + COALESCE((SELECT MAX(m.number) FROM person_link m
         WHERE m.principal = NEW.principal), 0)
-    one_person: the operator of this machine is declared to be nobody
+    one_person: the operator of this machine is never declared to be another person
         NEW.principal = 'local'
-    one_person: who was declared to be another is nobody's person
+    one_person: this person was declared to be another: name that one
         NEW.person <> NEW.principal AND {person("NEW.person")} <> NEW.person
     one_person: others were declared to be this principal
         NEW.person <> NEW.principal AND EXISTS (SELECT 1 FROM person_link l

@@ -1,4 +1,4 @@
-"""Guards of proposals, rollouts, approvals and verdicts: what was registered never changes,
+"""Guards of proposals, rollouts, approvals and verdicts: registered columns never change,
 states and versions only go forward, one open proposal or selection and one live rollout per
 route, four eyes.
 """
@@ -99,14 +99,14 @@ INSERT ON approval
     approval_of_verdict: the approval names a verdict of another proposal
         NEW.verdict IS NOT NULL AND NOT EXISTS (SELECT 1 FROM verdict v
         WHERE v.id = NEW.verdict AND v.proposal = NEW.proposal)
-    four_eyes: who proposed it cannot approve it
+    four_eyes: the proposer cannot approve the proposal
         EXISTS (SELECT 1 FROM proposal p WHERE p.id = NEW.proposal
         AND p.proposer = NEW.name AND NOT p.self_approval)
 INSERT ON approval AS approval_principals
-    four_eyes: the principal who proposed it cannot approve it
+    four_eyes: the principal of the proposer cannot approve the proposal
         EXISTS (SELECT 1 FROM proposal p WHERE p.id = NEW.proposal
         AND p.proposer_principal = NEW.principal AND NOT p.self_approval)
-    four_eyes: the person who proposed it cannot approve it
+    four_eyes: the person behind the proposer cannot approve the proposal
         EXISTS (SELECT 1 FROM proposal p WHERE p.id = NEW.proposal
         AND {person("p.proposer_principal")} = {person("NEW.principal")}
         AND NOT p.self_approval)

@@ -36,7 +36,7 @@ _FROZEN: Final = (
     "EXISTS (SELECT 1 FROM route_freeze f WHERE (f.route IS NULL OR f.route = NEW.route)"
     " AND f.lifted_at IS NULL AND f.starts_at <= NEW.at AND NEW.at < f.ends_at)"
 )
-# Who serves without proof does so by a break-glass, and every version says so.
+# A target without proof serves by a break-glass, and every version names it.
 _BY_WAIVER: Final = (
     "EXISTS (SELECT 1 FROM evidence e"
     " WHERE e.id = NEW.incumbent_evidence AND e.kind = 'waiver')"
@@ -70,7 +70,7 @@ INSERT ON route_version
         NEW.kind = 'canary' AND NOT EXISTS (SELECT 1 FROM evidence e
         WHERE e.id = NEW.canary_evidence
         AND e.verdict_id = NEW.verdict_id)
-    one_canary: a canary starts where there is none
+    one_canary: the route has a canary already
         NEW.kind = 'canary' AND NOT EXISTS (SELECT 1 {_PREVIOUS} AND p.canary IS NULL)
     weight_rises: only the weight of the same canary rises
         NEW.kind = 'weight' AND NOT EXISTS (SELECT 1 {_PREVIOUS} AND {_SAME_CANARY}
@@ -120,7 +120,7 @@ INSERT ON route_version AS route_version_bake_guard
         WHERE r.verdict = NEW.verdict_id AND r.state = 'rolled_back')
 """)
 
-# The foreign keys say the first two as well; SQLite has a switch for those, and none for this.
+# Foreign keys say the first two as well. SQLite can switch foreign keys off, but not triggers.
 _PROOF: Final = read_guards(f"""
 INSERT ON route_version AS route_version_proof_guard
     evidence_missing: no such evidence of this route and incumbent
@@ -220,9 +220,9 @@ INSERT ON evidence
         WHERE w.id = NEW.waiver_id AND w.route = NEW.route
         AND w.target = NEW.target))
 INSERT ON evidence AS evidence_approval_guard
-    approval_missing: nobody approved the verdict, and its proposal asks for that
+    approval_missing: the proposal asks for an approval, and its verdict has no approval
         NEW.kind = 'verdict' AND {_UNAPPROVED}
-    change_missing: the verdict's proposal names no change request, and has to
+    change_missing: the policy asks for a change request, and the proposal names no request
         NEW.kind = 'verdict' AND
         EXISTS (SELECT 1 FROM verdict v JOIN proposal q ON q.id = v.proposal
         WHERE v.id = NEW.verdict_id AND CHANGE[q.policy] AND q.change_reference = '')

@@ -1,6 +1,5 @@
 """Writes this version's triggers as SQL from the guards, installs them, and compares them with
-those of a database; also those that notify routers of a change, and that keep tables from
-TRUNCATE.
+a database's triggers. Further triggers notify routers of a change and refuse TRUNCATE.
 
 `shipped` is what a database of the newest revision has, trigger by trigger and, on PostgreSQL,
 function by function; `differences` says in words where a database has something else.
@@ -75,7 +74,7 @@ def are_installed(db: sa.Connection) -> bool:
 
 
 def install(db: sa.Connection) -> None:
-    """Puts this version's triggers in the place of those that differ; leaves others alone."""
+    """Installs this version's triggers where they are missing or different."""
     theirs = present(db)
     for name, trigger in shipped(db).items():
         if theirs.get(name) == trigger:

@@ -2,9 +2,10 @@
 apart who owns and migrates the tables and who runs Swapgate; `does_both` finds a role that
 could do both.
 
-The runtime's role reads and adds rows, changes those that may change, and deletes what may be
-forgotten: no DDL, no UPDATE or DELETE of what only grows. So a process that is taken over
-cannot take the triggers away. SQLite has no roles: whoever can write the file can do all of it.
+The runtime's role reads and adds rows. It updates and deletes only rows that may change: no
+DDL, no UPDATE or DELETE of append-only tables. So an attacker in a process cannot drop the
+triggers.
+SQLite has no roles: a process that can write the file can do all of it.
 
 Checks that a connection to PostgreSQL has a server session of its own
 (`require_own_session`). Locks, LISTEN and timeouts belong to a session, and a pooler in
@@ -81,7 +82,7 @@ def grant(url: str, role: str, *, only_show: bool = False) -> Sequence[str]:
     `upgrade`.
 
     Raises InputError on SQLite and for the owner itself, NotFound for an unknown role,
-    DatabaseUnusable for whoever does not own the tables.
+    DatabaseUnusable for a role that does not own the tables.
     """
     parsed = engine.parse(url)
     if parsed.get_backend_name() != "postgresql":

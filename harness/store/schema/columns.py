@@ -80,7 +80,7 @@ class UtcTime(sa.types.TypeDecorator[datetime]):
         try:
             return EPOCH + value * MICROSECOND
         except OverflowError:
-            # Nobody wrote it through `process_bind_param`; one such row must not hide others.
+            # Written by other means than `process_bind_param`. It must not hide other rows.
             return LAST if value > 0 else FIRST
 
 
@@ -94,8 +94,8 @@ _JSON: Final = json.JSONDecoder(parse_constant=_no_json)
 class Json(sa.types.TypeDecorator[object]):
     """A JSON value as canonical text: the same value is the same bytes.
 
-    What is no JSON was written around Swapgate. It is read as the text that it is, over which
-    no signature holds: one such row must not hide others.
+    Malformed JSON was written around Swapgate. It is read as plain text, and its signature
+    fails: such a row must not hide others.
     """
 
     impl = sa.Text

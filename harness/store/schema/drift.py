@@ -30,7 +30,7 @@ from harness.store.schema.stored_row import Record
 IS_OPEN = sa.text("closed_at IS NULL")
 IS_RUNNING = sa.text("state = 'running'")
 
-# One open watch per target and suite, whoever opens it first.
+# A target and suite have one open watch at a time.
 drift_watch = sa.Table(
     "drift_watch",
     metadata,

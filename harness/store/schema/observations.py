@@ -61,7 +61,7 @@ captured = sa.Table(
     sa.CheckConstraint("share_bps BETWEEN 1 AND 10000", name="share_bps_range"),
     # Nothing is kept for ever.
     sa.CheckConstraint("expires_at > at", name="expires_later"),
-    # The redactor's digest: what was never redacted cannot say by which rules it was.
+    # The redactor's digest, so that only redacted texts are stored.
     sa.CheckConstraint("length(rules) = 64", name="rules_known"),
     sa.Index("ix_captured_at", "at", "id"),
     sa.Index("ix_captured_route", "route", "at"),
@@ -118,8 +118,8 @@ seen_keys = sa.Table(
     sa.CheckConstraint(f"page BETWEEN 0 AND {PAGES - 1}", name="page_range"),
 )
 
-# Which batches of routers are stored, until their senders have heard of it: what is sent again
-# after a lost acknowledgement is refused by the key.
+# The stored batches of routers, until their senders have the acknowledgement. The key refuses a
+# batch that a router sends again after a lost acknowledgement.
 observation_batch = sa.Table(
     "observation_batch",
     metadata,
@@ -157,8 +157,8 @@ traffic = sa.Table(
     sa.Index("ix_traffic_minute", "minute"),
 )
 
-# What each key cost, by UTC day and process. The key is not a reference: spend is kept
-# whatever happens.
+# The spend of each key, by UTC day and process. The key is no foreign key: spend stays when
+# the key goes.
 key_spend = sa.Table(
     "key_spend",
     metadata,

@@ -122,7 +122,7 @@ person_link = sa.Table(
     not_blank("reason"),
 )
 
-# A link that waits, a session that goes on, or one that ended: each step once (triggers).
+# A waiting link, an open session or an ended one. Each step happens once (triggers).
 dashboard_session = sa.Table(
     "dashboard_session",
     metadata,
@@ -199,7 +199,7 @@ alert = sa.Table(
     sa.Index("ix_alert_last_seen", "last_seen"),
     sa.Index("ix_alert_resolved_at", "resolved_at"),
     sa.Index("ix_alert_told", "told", "kind"),
-    # One record of a key is open at a time, whoever writes.
+    # A key has one open alert at a time.
     unique_where("uq_alert_open", sa.text("resolved_at IS NULL"), "key"),
 )
 
@@ -257,7 +257,9 @@ def alert_from_row(row: Row) -> AlertRecord:
 
 
 def _time_of_source(text: object) -> datetime | None:
-    """None for what is no time: nobody signs alerts, and one must not hide the others."""
+    """Returns None for a malformed time. Alerts are not signed, and a bad row must not hide the
+    others.
+    """
     try:
         at = datetime.fromisoformat(str(text))
     except ValueError:

@@ -82,13 +82,13 @@ def change_reference() -> sa.Column[str]:
     return sa.Column("change_reference", FreeText, nullable=False, server_default="")
 
 
-# The values are no parameters, or the condition would not be known for that of the index.
+# Literal values, so that the planner finds the partial index with the same condition.
 HAS_NOT_ENDED: sa.ColumnElement[bool] = sa.column("phase").not_in(
     [sa.literal_column(f"'{value}'") for value in DECIDED_PHASE_VALUES]
 )
 IS_BAKING = sa.text("bake_ends_at IS NOT NULL")
 
-# What was registered never changes: route, targets, claim, proposer, policy (trigger).
+# Route, targets, claim, proposer and policy never change (trigger).
 proposal = sa.Table(
     "proposal",
     metadata,

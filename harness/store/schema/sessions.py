@@ -69,7 +69,7 @@ agent_session = sa.Table(
     sa.Index("ix_agent_session_last_at", "last_at"),
 )
 
-# One runs at a time in a session, whoever begins it; ends once (triggers).
+# A session has one running turn at a time. Each turn ends once (triggers).
 agent_turn = sa.Table(
     "agent_turn",
     metadata,

@@ -59,7 +59,7 @@ class SignedTable:
 
     table: sa.Table
     purpose: KeyPurpose = KeyPurpose.CONTROL
-    # Columns that the signature leaves out, because whoever changes them has no key for it.
+    # Columns outside the signature: processes without the signing key change them.
     changing: frozenset[str] = frozenset()
     # The rows that a snapshot is made of; None for a table that the manifest does not cover.
     live: sa.ColumnElement[bool] | None = None

@@ -56,7 +56,7 @@ class StoredRow:
     """Stands for a row of `table`: a value is read when it is first asked for."""
 
     def __init__(self, table: sa.Table, stored: Mapping[str, object]) -> None:
-        """stored: by column; one that is left out is NULL, or at its default."""
+        """stored: values by column. A missing column is NULL or at its default."""
         self._readers = _readers(table)
         self.stored = stored
 
@@ -116,7 +116,7 @@ class _Field:
     kind: type | None = None
     encode: Callable[[Any], object] | None = None  # None for a value that is written as it is
     decode: Callable[[Any], object] | None = None
-    shared: bool = False  # equal texts in the column are read once: nobody changes their value
+    shared: bool = False  # equal texts of the column are decoded once, to one immutable value
 
 
 @cache
@@ -256,9 +256,9 @@ class Record(Generic[T]):
         read: Callable[[Row], T] | None = None,
         also: Callable[[Any], Mapping[str, object]] | None = None,
     ) -> "Record[T]":
-        """Declares a record whose columns are named as the fields of its class, or of those of
-        its fields that are dataclasses. read: where a row is read in another way. also: makes,
-        of an object, values that are no fields.
+        """Declares a record whose columns have the names of the fields of its class, or of its
+        dataclass fields. read: another way to read a row. also: computes further columns from
+        an object.
         """
 
         def write(record: Any) -> Values:

@@ -2,9 +2,8 @@
 day. Triggers on `traffic` keep them (`harness.store.schema.traffic_sums`). Each worker has rows
 of its own, as in `traffic`: two writers never wait for each other.
 
-Writes the triggers that keep the sums of traffic (`harness.store.schema.traffic_sums`): what
-is added to a minute is added to its hour and its day in the same transaction, whoever adds it
-and however late.
+Writes the triggers that keep the sums. Each write to a minute changes its hour and its day in
+the same transaction.
 
 A row that is deleted from `traffic` stays in its day's sum.
 """

@@ -1,11 +1,11 @@
-"""The manifest is control's signed statement of which rows make a snapshot, so that none is
-missing or old. Here: the queries behind it, how the next one is made, and how one is checked
-against the rows found.
+"""The manifest is control's signed statement of the rows that make a snapshot, so that a
+missing or old row is found. Here: its queries, how control makes the next one, and how a reader
+checks one against the rows found.
 
-A row's signature says that control wrote it, once. It does not say that the row is still the
-one that counts, nor that no other was deleted. The manifest does: a digest over the signatures
-of all live rows, with the revision and the number of changes, signed anew in the same unit of
-work as each change. Whoever signs the next one has checked the one before: a row that somebody
+A row's signature says that control wrote it once. It does not say that the row is still
+current, nor that no other row was deleted. The manifest does: it holds a digest of the
+signatures of all live rows, the revision and the number of changes. Control signs a new one in
+the unit of work of each change, after it has checked the one before. So a row that somebody
 slipped in, took out or put back never becomes part of it.
 """
 
@@ -160,7 +160,7 @@ def _revoked_digest(rows: int, joined: str) -> str:
 def check_content(stored: Manifest, now: Content) -> None:
     """Compares the live rows with the manifest.
 
-    Raises SignatureInvalid where the live rows are not those that were signed last.
+    Raises SignatureInvalid where the live rows differ from the rows signed last.
     """
     expected = (stored.epoch, stored.revision, stored.changes)
     found = (now.epoch, now.revision, now.changes)

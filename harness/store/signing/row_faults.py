@@ -33,7 +33,7 @@ from harness.store.schema.routing import route_fallback, route_version
 from harness.store.schema.signed_tables import SIGNED, SignedTable
 from harness.store.unit_of_work import Unit
 
-# Of a table at a time: the texts of what is verified are not held for long.
+# Rows of a table at a time, so that few texts are in memory.
 ROWS_PER_PAGE: Final = 1_000
 CHAINS: Final = sa.select(route_fallback).order_by(*route_fallback.primary_key.columns)
 _CHAIN: Final = [route_fallback.c.route, route_fallback.c.version]
@@ -134,8 +134,8 @@ TRIGGERS_OF_SQLITE: Final = sa.text(
 
 @contextmanager
 def without_triggers(unit: Unit) -> Iterator[None]:
-    """Takes away the triggers of signed tables, and of those that refer to them, until the
-    block ends; only this unit sees it.
+    """Drops the triggers of signed tables, and of tables that refer to them, until the block
+    ends. Only this unit of work sees it.
     """
     referring = {
         other.name for fault in SIGNED.values() for other, _ in _unsigned_referrers(fault.table)
@@ -229,7 +229,7 @@ def remove_rows(unit: Unit, faults: Sequence[RowFault]) -> int:
 def _remove_referrers(
     unit: Unit, table: sa.Table, where: Sequence[sa.ColumnElement[bool]]
 ) -> None:
-    """Rows that nobody signs and that point at these: else they would keep them there."""
+    """Deletes unsigned rows that refer to these: their foreign keys would keep them."""
     for other, constraint in _unsigned_referrers(table):
         pairs = zip(constraint.columns, constraint.elements, strict=True)
         theirs = (mine == element.column for mine, element in pairs)

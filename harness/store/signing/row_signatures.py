@@ -31,10 +31,10 @@ def named(signed: SignedTable, values: Mapping[str, Any]) -> str:
 
 
 def covered_values(signed: SignedTable, values: Mapping[str, Any]) -> dict[str, object]:
-    """What is signed: the columns as they are stored.
+    """Returns the signed columns as they are stored.
 
-    One that is NULL or at its default is left out, so that a column which a later version adds
-    leaves older signatures alone.
+    It leaves out columns that are NULL or at their default. So a column that a later version
+    adds does not break older signatures.
     """
     covered: dict[str, object] = {}
     for name, stored, default in _COVERED[signed.table.name]:
@@ -68,7 +68,7 @@ _LOCAL: Final = covered_values(SIGNED["principal"], PRINCIPAL.write(LOCAL_PRINCI
 
 
 def stored_values(signed: SignedTable, values: Mapping[str, Any]) -> dict[str, object]:
-    """Returns what is signed of a row of `stored_columns`, and its signature."""
+    """Returns the signed values of a row of `stored_columns`, and its signature."""
     covered: dict[str, object] = {SIGNATURE: values[SIGNATURE]}
     for name, _, default in _COVERED[signed.table.name]:
         value = values[name]
@@ -93,8 +93,7 @@ class RowVerifier:
     def row_fault(self, signed: SignedTable, row: Row, **more: object) -> str:
         """Why the signature of a row that was read does not hold; empty where it does.
 
-        Of a stored row it may be over the stored text, which is the text that was signed as
-        long as nobody wrote the same values in another way.
+        For a stored row the signature may be over the stored text.
         """
         if isinstance(row, StoredRow):
             covered = stored_values(signed, row.stored)
@@ -125,7 +124,7 @@ class RowVerifier:
     def check_payload(
         self, signed: SignedTable, signature: str | None, payload: Callable[[str], bytes]
     ) -> None:
-        """Verifies a row's signature. payload: builds what is signed, given the installation.
+        """Verifies a row's signature. payload: builds the signed bytes, given the installation.
         Raises SignatureInvalid.
         """
         if not signature:

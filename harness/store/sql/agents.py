@@ -80,7 +80,7 @@ class SwitchRequests(Records[ModelSwitchRequest]):
     def pending(self, *, session: str | None = None) -> Sequence[ModelSwitchRequest]:
         """Lists the pending requests, expired ones too; the first to expire comes first.
 
-        In a unit of work that writes, nobody else decides before its end.
+        In a unit of work that writes, other processes wait until its end to decide one.
         """
         self._unit.serialize()
         query = self._select(IS_PENDING, given(agent_switch.c.session, session))
@@ -105,13 +105,13 @@ class AgentGrants(Records[AgentGrant]):
         return self._close(id_, revoked_at=now)
 
     def not_revoked(self, *, agent: str | None = None) -> Sequence[AgentGrant]:
-        """Lists the grants that nobody revoked, newest first; expired ones too. Raises
-        SignatureInvalid where one was changed.
+        """Lists the grants that are not revoked, newest first, expired ones too. Raises
+        SignatureInvalid for a changed row.
         """
         query = self._select(agent_grant.c.revoked_at.is_(None))
         if agent is not None:
             return self._all(query.where(agent_grant.c.agent == agent))
-        # In the order of the index of those that are not revoked: few, of all that ever were.
+        # In the order of the partial index: few of all grants are not revoked.
         return self._all(
             query.order_by(None).order_by(agent_grant.c.expires_at, agent_grant.c.id)
         )
@@ -178,7 +178,7 @@ class AgentListings(PageReader):
                 sa.func.count(message.cost_usd).label("priced"),
             )
             .where(message.session.in_(sessions))
-            # Whom nobody answered, and who asked, used no model.
+            # Only answers have a model: not questions, nor messages without a target.
             .where(message.role == MessageRole.ASSISTANT.value, message.target != "")
             .group_by(message.target)
             .order_by(message.target)

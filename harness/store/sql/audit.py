@@ -1,10 +1,10 @@
 """Appends to the audit log and reads it (`AuditLog`): events are numbered without gaps, each
 chained to the one before.
 
-Reads a page of selected audit events (`read_events`). A part of who acted, or of what was
-done, is looked for among the different names that an index has of them, and the events of each
-that has it are read from the index's newest end: the log has few such names and many events. A
-part of the subject is looked for in the log itself.
+Reads a page of selected audit events (`read_events`). The log has few actors and actions and
+many events. So a search for a part of a name first finds the matching names in an index, then
+reads the events of each from the index's newest end. A search for a part of the subject reads
+the log itself.
 """
 
 import json
@@ -119,7 +119,7 @@ class AuditLog(Records[AuditEvent]):
 
 
 def chained(event: AuditEvent, secret: bytes) -> AuditEvent:
-    """The event as it will be read back, with its mac: what is signed is what is stored."""
+    """Returns the event as a reader will load it, with the mac of that form."""
     stored = replace(
         event,
         at=event.at.astimezone(UTC),
@@ -189,7 +189,7 @@ def _read_page(
     others: Sequence[Condition],
     page_request: PageRequest,
 ) -> Rows:
-    """Reads the newest events of each source, and of those the newest of all."""
+    """Reads the newest events of each source, then keeps the newest of all."""
     number, limit = audit_event.c.number, page_request.limit
     count = sa.select(sa.func.count()).select_from(audit_event).where(sa.or_(*sources), *others)
     total = int(unit.read(count).scalar_one())

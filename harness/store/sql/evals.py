@@ -288,9 +288,9 @@ class EvalRuns(Records[EvalRun]):
             self.get(run)
 
     def lease(self, run: str, owner: str, *, now: datetime, until: datetime) -> bool:
-        """Take or renew the lease; False when the run has ended, or another has it.
+        """Takes or renews the lease. False when the run has ended or another worker has it.
 
-        Another's lease that has expired may be taken, and so may one that reaches further than
+        A worker may take another's lease that has expired, or that ends after
         `domain.evals.run.latest_lease_end`.
         """
         furthest = latest_lease_end(now, (until - now).total_seconds())
@@ -311,8 +311,8 @@ class EvalRuns(Records[EvalRun]):
         """Stores a sample; False when that run, item and epoch is stored already: nothing
         counts twice.
 
-        owner: of the lease that whoever stores it works by. Raises LeaseLost where it is
-        not the run's any more; until the unit of work ends, nobody else gets the lease.
+        owner: the worker that holds the run's lease. Raises LeaseLost where another worker has
+        the lease. No other worker gets it until the unit of work ends.
         """
         check_sample(sample_)
         values = SAMPLE.write(sample_)
@@ -324,8 +324,8 @@ class EvalRuns(Records[EvalRun]):
             run = self._unit.read(STATE_OF_HELD_RUN, {"run": sample_.run}).one()
         if owner not in (None, run.lease_owner):
             raise LeaseLost(
-                f"the lease of run {sample_.run} is {run.lease_owner or 'nobody'}'s and not "
-                f"{owner}'s any more: the answer to {sample_.item!r} is not stored"
+                f"{run.lease_owner or 'no worker'} holds the lease of run {sample_.run}, not "
+                f"{owner}: the answer to {sample_.item!r} is not stored"
             )
         return self._unit.write_new(sample, values)
 

@@ -132,7 +132,7 @@ def proof_of(  # noqa: PLR0911 - one a class
 
 
 def _verdict(unit: Unit, proof: Passed) -> Values:
-    # Not what the caller holds, but what is stored and signed.
+    # Verifies the stored row: the caller's copy may differ from it.
     stored = unit.read(sa.select(verdict).where(verdict.c.id == proof.id)).all()
     unit.checked(verdict, stored)
     return {

@@ -1,11 +1,10 @@
 """Reads the database's place in the history of its installation (`lineage`, `etag`, `epoch`),
 and opens a new epoch after a restore, with revisions above the highest that routers served.
 
-Its place includes each route's current version with its time (`heads`); which of those that a
-router served are not stored (`missing_heads`) tells a router that the database was put back
-from a backup. Two histories that part after a backup give one version's number to two rows,
-never with the same microsecond; a forged one has no signature. Signatures change when rows are
-signed anew.
+Its place includes each route's current version with its time (`heads`). Where a version that a
+router served is not stored (`missing_heads`), the database was put back from a backup. The time
+tells apart two rows with one version number, of two histories after a backup. Signatures could
+not: they change when control signs rows anew.
 """
 
 from collections.abc import Mapping, Sequence

@@ -43,7 +43,7 @@ class Switches(Records[SwitchRecord]):
         return self._close(id_, lifted_at=now, lifted_by=actor)
 
     def not_lifted(self) -> Sequence[KillSwitch]:
-        """Lists the kill switches that nobody has lifted, with the expired ones."""
+        """Lists the kill switches that are not lifted, expired ones too."""
         held = self._all(self._select(switch.c.lifted_at.is_(None)))
         return [stored.switch for stored in held]
 
@@ -80,5 +80,5 @@ class BreakGlasses(Records[BreakGlass]):
         self._unit.amend(break_glass, self._is(changed.id), changes)
 
     def open(self) -> Sequence[BreakGlass]:
-        """Lists those that have not ended."""
+        """Lists the break-glass records that have not ended."""
         return self._all(self._select(break_glass.c.ended_at.is_(None)))

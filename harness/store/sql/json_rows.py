@@ -39,8 +39,8 @@ def look_up(
 def look_up_spans(
     rows: sa.FromClause, table: sa.Table, same: sa.ColumnElement[bool], dialect: str
 ) -> tuple[sa.FromClause, sa.FromClause]:
-    """Joins rows of JSON, each with a span of a table's index. Returns the join, and what has
-    the table's columns in it.
+    """Joins rows of JSON, each with a span of a table's index. Returns the join, and its part
+    with the table's columns.
     """
     if dialect != "postgresql":
         return look_up(rows, table, same), table

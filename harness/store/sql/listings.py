@@ -136,7 +136,7 @@ class Listings(AgentListings):
         open_only: bool = False,
         decided_only: bool = False,
     ) -> Page[Proposal]:
-        """Lists the proposals, newest first. decided_only: those that have ended."""
+        """Lists the proposals, newest first. decided_only: only ended ones."""
         where = (
             given(proposal.c.route, route),
             HAS_NOT_ENDED if open_only else None,
@@ -249,8 +249,8 @@ class Listings(AgentListings):
         open_only: bool = False,
         search: str = "",
     ) -> Page[AlertRecord]:
-        """Lists the alerts of which people are told, the one seen last first. search: a part
-        of their text.
+        """Lists the alerts that notify people, last seen first. search: a part of their
+        text.
         """
         columns = (alert.c.title, alert.c.text, alert.c.subject, alert.c.kind)
         where = (
@@ -284,12 +284,12 @@ class Listings(AgentListings):
         self, *, since: datetime, route: str | None = None
     ) -> Sequence[FailoverCount]:
         of = (failover.c.route, failover.c.target, failover.c.failure)
-        nobody = sa.case((failover.c.next_target.is_(None), 1), else_=0)
+        unanswered = sa.case((failover.c.next_target.is_(None), 1), else_=0)
         query = (
             sa.select(
                 *of,
                 sa.func.count().label("times"),
-                sa.func.sum(nobody).label("unanswered"),
+                sa.func.sum(unanswered).label("unanswered"),
                 sa.func.max(failover.c.at, type_=failover.c.at.type).label("last"),
             )
             .where(failover.c.at >= since)

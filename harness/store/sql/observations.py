@@ -387,8 +387,8 @@ class Observations(Traffic):
         return self._unit.write(sa.delete(column.table).where(column < before))
 
     def spend_totals(self, *, today: date, keys: Collection[str]) -> Mapping[str, SpendTotals]:
-        """Sums what keys spent today and in today's month, by key; without those that spent
-        nothing.
+        """Sums the spend of keys today and in today's month, by key. Leaves out keys without
+        spend.
         """
         row, first = key_spend.c, today.replace(day=1)
         of_today = sa.case((row.day == today, row.cost_usd), else_=0.0)

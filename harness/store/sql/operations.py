@@ -1,6 +1,6 @@
 """Reads and writes principals, API keys, sign-ins to the dashboard, alerts (`Alerts`: new
 ones are merged into the open one of their key) and the outbox of their messages
-(`Deliveries`: what is due, sink by sink, in order).
+(`Deliveries`: the due messages, sink by sink, in order).
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -46,7 +46,7 @@ IS_UNSETTLED = sa.or_(
     sa.and_(alert.c.kind.in_(_EVENTS), alert.c.told.is_(None)),
 )
 _earlier = delivery.alias("earlier")
-# Nobody hears that it is over before hearing of it.
+# A sink gets the message of an alert's end after the message of its start.
 FOLLOWS_ANOTHER = sa.exists().where(
     _earlier.c.alert == delivery.c.alert,
     _earlier.c.sink == delivery.c.sink,
@@ -69,8 +69,8 @@ class Principals(Records[Principal]):
         for stored in self.all():
             if is_same_principal(stored, new):
                 raise Conflict(
-                    f"the name {new.name!r} is that of {stored.name!r} ({stored.id}) already: "
-                    "spelling, case and spaces make no other person"
+                    f"the name {new.name!r} belongs to {stored.name!r} ({stored.id}) already: "
+                    "spelling, case and spaces do not make another person"
                 )
         super().add(new)
 
@@ -101,8 +101,8 @@ class PersonLinks(Records[PersonLink]):
     order = (person_link.c.principal, person_link.c.number)
 
     def people(self, *, lock: bool = False) -> People:
-        """Loads who is who now, by the newest declarations. lock: in a `write()`, nobody else
-        declares anything until the end of the unit of work.
+        """Loads the people by the newest declarations. lock: in a `write()`, other processes
+        wait with declarations until the end of the unit of work.
         """
         if lock:
             self._unit.serialize()
@@ -178,20 +178,18 @@ class DashboardSessions(Records[DashboardSession]):
     """Stores sign-ins to the dashboard: links that wait, sessions that go on or ended."""
 
     record = DASHBOARD_SESSION
-    missing = (
-        "there is no dashboard session {}: `swapgate person sessions` shows those that go on"
-    )
+    missing = "there is no dashboard session {}: `swapgate person sessions` shows the open ones"
 
     def by_link(self, hash_: str) -> DashboardSession | None:
-        """Finds the sign-in of a link by the link's hash, a used one too. In a `write()`,
-        nobody else changes it until the end of the unit of work.
+        """Finds the sign-in of a link by the link's hash, a used one too. A `write()` locks it
+        until the end of the unit of work.
         """
         self._unit.serialize()
         return self._first(self._select(dashboard_session.c.link_hash == hash_))
 
     def by_cookie(self, hash_: str, *, lock: bool = False) -> DashboardSession | None:
-        """Finds the session of a cookie by the cookie's hash, an ended one too. lock: in a
-        `write()`, nobody else changes it until the end of the unit of work.
+        """Finds the session of a cookie by the cookie's hash, an ended one too. lock: a
+        `write()` locks it until the end of the unit of work.
         """
         if lock:
             self._unit.serialize()
@@ -205,8 +203,8 @@ class DashboardSessions(Records[DashboardSession]):
             raise self._missing(changed.id)
 
     def get(self, id_: str) -> DashboardSession:
-        """Loads a sign-in; in a `write()`, nobody else changes it until the end of the unit of
-        work. Raises NotFound.
+        """Loads a sign-in. A `write()` locks it until the end of the unit of work. Raises
+        NotFound.
         """
         self._unit.serialize()
         return super().get(id_)
@@ -240,8 +238,8 @@ class Alerts(Records[AlertRecord]):
                 self.add(record)
 
     def newest(self, key: str) -> AlertRecord | None:
-        """Finds the newest alert with this key. In a `write()`, nobody else changes it until
-        the end of the unit of work.
+        """Finds the newest alert with this key. A `write()` locks it until the end of the unit
+        of work.
         """
         self._unit.serialize_by(f"alert {key}")
         query = sa.select(alert).where(alert.c.key == key).limit(1)
@@ -262,7 +260,7 @@ class Alerts(Records[AlertRecord]):
         return self._all(self._select(open_, given(alert.c.kind, kind)).limit(limit))
 
     def unsettled(self) -> Sequence[AlertRecord]:
-        """Lists the alerts that are open, or of which a message may still be due."""
+        """Lists the alerts that are open or may still have a due message."""
         return self._all(self._select(IS_UNSETTLED))
 
     def forget(self, before: datetime) -> int:
@@ -278,7 +276,7 @@ class Deliveries(Records[Delivery]):
     record = DELIVERY
 
     def add(self, new: Delivery) -> None:
-        """Adds a message; one that another process added stays as it is."""
+        """Adds a message. Leaves it as it is where another process added it first."""
         self._unit.write_new(delivery, self.record.write(new))
 
     def due(self, now: datetime, *, limit: int = 100) -> Sequence[Delivery]:

@@ -45,7 +45,7 @@ class Order:
 
     def behind(self, unit: Unit, after: str) -> sa.ColumnElement[bool]:
         """Builds the condition for the rows behind a cursor. Raises NotFound for a row that is
-        not stored, InputError for what is no cursor.
+        not stored, InputError for a malformed cursor.
         """
         first, place = self.columns[0], self._place(unit, after)
         # As the rest implies; this much an index goes straight to.

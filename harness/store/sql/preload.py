@@ -1,6 +1,6 @@
 """`Preload` reads at once what a list would ask by a statement for each of its rows: newest
-verdicts and rollouts of routes, blocks, alerts. The rows are kept in the unit of work as they
-are stored; whoever asks for one verifies it.
+verdicts and rollouts of routes, blocks, alerts. The unit of work keeps the rows as they are
+stored. The repository that takes a row verifies it.
 """
 
 import json

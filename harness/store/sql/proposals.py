@@ -69,8 +69,8 @@ LIVE_ON_ROUTE = sa.select(rollout.c.id).where(IS_LIVE, rollout.c.route == sa.bin
 
 @cache
 def followed(dialect: str) -> sa.Select[Any]:
-    """Builds the query of whom each candidate was to follow, on the routes that `names` has as
-    JSON.
+    """Builds the query of the incumbent before each candidate, on the routes that `names` holds
+    as JSON.
     """
     names, of = json_rows("names", {"name": sa.Text()}, dialect), rollout.c
     return (

@@ -52,7 +52,7 @@ def _unknown_provider(name: str) -> InputError:
 
 
 class Credentials(Records[Credential]):
-    """Keys of providers, encrypted by whoever stores them. None is ever deleted."""
+    """Keys of providers. The caller encrypts them. A key is never deleted."""
 
     record = CREDENTIAL
     order = (credential.c.provider, credential.c.position, credential.c.name)
@@ -181,7 +181,7 @@ class ProviderChecks(Records[ProviderCheck]):
 
 
 class DiscoveredModels(Records[DiscoveredModel]):
-    """The models that providers listed, whoever asked."""
+    """The models that each provider listed last."""
 
     record = DISCOVERED_MODEL
     order = (discovered_model.c.provider, discovered_model.c.model)
@@ -195,9 +195,7 @@ class DiscoveredModels(Records[DiscoveredModel]):
         return self._all(query.join_from(discovered_model, provider, is_there))
 
     def replace(self, of_provider: str, models: Iterable[DiscoveredModel]) -> None:
-        """All of one provider, instead of those before. Raises InputError for an unknown
-        provider.
-        """
+        """Replaces all models of one provider. Raises InputError for an unknown provider."""
         # Of two that replace the same list the second waits.
         self._unit.serialize_by(discovered_model.name)
         if not _has_row(self._unit, of_provider):
@@ -211,9 +209,7 @@ class Sightings(Records[Sighting]):
     record = SIGHTING
 
     def note(self, sightings: Iterable[Sighting]) -> None:
-        """Adds sightings; of one that is known, `last_at` rises. The oldest of a target give
-        way.
-        """
+        """Adds sightings, or raises `last_at` of known ones. Deletes a target's oldest ones."""
         # In one order everywhere: two that write the same rows do not wait for each other.
         for sighting in checked_sightings(sightings):
             earlier = served_model.c.last_at < sighting.last_at

@@ -193,9 +193,9 @@ VersionRows = tuple[Row | None, Sequence[Row]]
 def read_current(
     unit: Unit, names: Collection[str] | None = None
 ) -> Iterator[tuple[Row, Sequence[Row], Route | None]]:
-    """Reads the newest version of every route, or of those that are named, at most a page: its
+    """Reads the newest version of every route, or of the named routes, at most a page: its
     row, of `stored_columns`, its chain and the route. That is None where the signature is not
-    over the stored text: of another text for the same value it holds, of another value not.
+    over the stored text. It holds for another text of the same value, not for another value.
     """
     if names is None:
         versions, links = unit.read(_STORED_CURRENT), unit.read(CURRENT_FALLBACKS)
@@ -388,7 +388,7 @@ class Routing:
 def _version_payload(
     stored: tuple[object, ...], fallbacks: tuple[tuple[str, str], ...], installation: str
 ) -> bytes:
-    """What is signed of a version. stored: of `stored_columns`."""
+    """Builds the signed payload of a version. stored: of `stored_columns`."""
     values = dict(zip(_COLUMNS, stored, strict=True))
     covered = stored_values(SIGNED[route_version.name], values)
     del covered[SIGNATURE]

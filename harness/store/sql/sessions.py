@@ -67,7 +67,7 @@ class Sessions(Records[AgentSession]):
         return self._ids(agent_session.c.parent == parent)
 
     def of_user(self, user_id: str) -> Sequence[str]:
-        """Ids of the user's sessions and of those that they spawned, each before its parent."""
+        """Lists the ids of the user's sessions and their children, each before its parent."""
         return self._ids(
             agent_session.c.user_id == user_id, order=(agent_session.c.depth.desc(),)
         )
@@ -127,7 +127,7 @@ class Turns(Records[SessionTurn]):
     missing = "there is no turn {}: its session was deleted"
 
     def add(self, new: SessionTurn) -> None:
-        """Adds a turn. Raises SessionBusy while the session has one that runs."""
+        """Adds a turn. Raises SessionBusy while another turn of the session runs."""
         try:
             super().add(new)
         except RowRefused as error:

@@ -60,7 +60,7 @@ class Spending:
         return True
 
     def month(self, month: date) -> MonthSpending:
-        """Sums what was spent in a month."""
+        """Sums the spending of a month."""
         rows = self._unit.read(MONTH, {"of": month})
         return MonthSpending(
             month=month,
@@ -69,7 +69,7 @@ class Spending:
         )
 
     def add(self, month: date, spending: PurposeSpending) -> None:
-        """Adds to what was spent on a purpose."""
+        """Adds to the month's spending on a purpose."""
         self._unit.serialize_by(_SERIAL)
         key = self._add_row(month, spending.purpose)
         more = {"more_usd": spending.spent_usd, "more_calls": spending.calls}

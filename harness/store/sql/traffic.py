@@ -1,5 +1,5 @@
-"""Reads the traffic of a window: whole days and hours from their sums, and only what is left at
-the window's ends from the minutes.
+"""Reads the traffic of a window: whole days and hours from their sums, the rest at the window's
+ends from the minutes.
 """
 
 import json
@@ -106,8 +106,8 @@ class Traffic:
     def costs_of_targets(
         self, windows: Mapping[tuple[str, str], tuple[datetime, datetime | None]]
     ) -> Mapping[tuple[str, str], TargetCost]:
-        """Sums what targets answered, by route and target's id, each in a window of its own:
-        from when on and until when, None for no end. Without those that answered nothing.
+        """Sums the answers of targets by route and target id, each in its own window: its start
+        and its end, None for no end. Leaves out targets without answers.
         """
         asked: dict[str, list[str]] = {name: [] for name in _TABLES}
         for (route, target), (since, until) in windows.items():
