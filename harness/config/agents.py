@@ -84,7 +84,7 @@ def _loop_faults(agents: AgentSettings, router: RouterSettings) -> Iterator[Faul
 
 
 def _loopback_faults(agents: AgentSettings, router_host: str) -> Iterator[Fault]:
-    """Who may go without a key is told by the connection, on both of its hops."""
+    """Without keys, the connection decides who has access: both of its hops are on loopback."""
     if not agents.open_on_loopback:
         return
     for setting, host in (("router.host", router_host), ("agents.host", agents.host)):

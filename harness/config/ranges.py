@@ -22,7 +22,7 @@ MUCH: Final = 1_000_000_000
 MOMENT_S: Final = 0.001
 
 
-# With both of these at their highest a rollout's chance of a false rollback is still below 1.
+# With both at their highest, a rollout's chance of a false rollback is still below 1.
 ALPHA: Final = Range(0.000001, 0.5)
 LOCAL_ALPHA: Final = Range(0.000001, 0.25, zero=True)
 RATIO: Final = Range(0.1, 100)
@@ -164,7 +164,7 @@ def range_errors(values: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
 def _walk(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            # What a target's parameters or a scorer's options mean is theirs to say.
+            # Targets and scorers check their own parameters and options.
             if key not in ("parameters", "scorer_options", "request_patch"):
                 yield from _walk(inner, (*path, str(key)))
     elif isinstance(value, list | tuple):

@@ -80,7 +80,7 @@ class RouteEntry(BaseModel):
     suites: list[str | RouteSuite] = []
     # For the whole request, failovers included.
     total_timeout_s: float = RouteSettings().total_timeout_s
-    # What follows when a provider's content filter refuses.
+    # After a provider's content filter refused.
     on_content_policy: OnContentPolicy = OnContentPolicy.FAIL
     keep_warm: int | str = Field(
         0, description="share for each warmed target: 1%, or basis points (100)"
@@ -118,7 +118,7 @@ class RouteEntry(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class FileContext:
-    """What else the file says."""
+    """Other parts of the file."""
 
     document: Document
     tiers: Mapping[str, Mapping[str, str]]  # provider to tier to model

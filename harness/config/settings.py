@@ -167,7 +167,7 @@ def _check_providers(config: FileConfig, document: Document) -> None:
 def _check_shadows(
     routes: Mapping[str, RouteSeed], policies: Mapping[str, Policy], document: Document
 ) -> None:
-    """What acts on the world is never sent twice, also not before a canary."""
+    """Refuses a shadow on a route whose tools act on the world: no request is sent twice."""
     for name, route in routes.items():
         policy = policies.get(route.settings.policy)
         mirrors = policy is not None and policy.canary.shadow is not None

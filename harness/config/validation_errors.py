@@ -1,7 +1,5 @@
-"""Pydantic's errors become configuration errors with a file, a line and the nearest right key;
-retired keys become one error that names them all.
-
-What Swapgate had before 0.1.0, each with the sentence that names its replacement.
+"""Pydantic's errors become configuration errors with a file, a line and the nearest right key.
+Keys that were retired before 0.1.0 become one error that names them and their replacements.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,6 +1,5 @@
-"""Defers numpy and the special functions of scipy for the gate's rules until one of them first
-computes: they take as long to import as all else that a command imports, and most processes and
-commands only read what was decided.
+"""Defers the import of numpy and scipy's special functions until a rule of the gate computes.
+Their import takes half of a command's start, and most commands only read stored decisions.
 
 E-values are kept as logarithms: this module sums and averages them in a fixed order, so that
 results do not depend on an array's shape.

@@ -1,9 +1,9 @@
 """The shadow stage before a canary decides what comes next, from its pairs alone: start or go
 on mirroring, open the canary, reject, or hold. Pure.
 
-Nothing opens on no data: the canary needs the policy's pairs, and money that is spent without
-them holds. Harm is an anytime-valid sign test for each check that only one side's answer passed
-(`check_log_e`), averaged over all checks, at the policy's own level.
+The canary opens only with the policy's number of pairs. If the budget is spent before, the
+stage holds. Harm is an anytime-valid sign test for each check that only one side's answer
+passed (`check_log_e`), averaged over all checks, at the policy's own level.
 """
 
 import math

@@ -45,8 +45,8 @@ class RunQueue(Protocol):
     """Hands eval runs to the workers of all hosts; each run to one at a time."""
 
     def replace(self, jobs: Sequence[QueuedJob]) -> Sequence[str]:
-        """Makes these the jobs that wait: new ones are added, known ones get their priority,
-        others go. What a worker has already stays. Returns the runs that were added.
+        """Makes these the waiting jobs: adds new ones, sets the priority of known ones, removes
+        others. A worker keeps the job that it has. Returns the added runs.
         """
         ...
 
@@ -58,7 +58,7 @@ class RunQueue(Protocol):
 
 
 class CallSpending(Protocol):
-    """What the calls of a run may cost, within the monthly cap."""
+    """Limits the cost of a run's calls to the monthly cap."""
 
     @property
     def refusal(self) -> str:
@@ -82,7 +82,7 @@ class CallSpending(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EvalJob:
-    """What a worker is to do."""
+    """One run for a worker."""
 
     run: EvalRun
     target: Target

@@ -39,7 +39,7 @@ PRIVATE_VARIABLES: Final = {
     KeyPurpose.CONTROL: "SWAPGATE_SIGNING_KEY",
     KeyPurpose.WORKER: "SWAPGATE_WORKER_SIGNING_KEY",
 }
-# What an eval worker needs of the environment; never control's private key.
+# An eval worker's variables; never control's private key.
 WORKER_VARIABLES: Final = tuple(
     f"{name}{suffix}"
     for name in (KEYRING_VARIABLE, PRIVATE_VARIABLES[KeyPurpose.WORKER])
@@ -50,9 +50,8 @@ WORKER_VARIABLES: Final = tuple(
 def signatures(
     settings: Settings, purpose: KeyPurpose | None = None
 ) -> signing.Ed25519Signatures:
-    """Builds what signs and verifies in this process. purpose: of the private key that this
-    process signs with; None for a router, which verifies alone. Nothing is read before it is
-    needed.
+    """Builds this process's signatures. purpose: of its private key; None for a router, which
+    only verifies. Reads the keys at their first use.
     """
     private = None if purpose is None else partial(private_key, settings, purpose)
     return signing.Ed25519Signatures(

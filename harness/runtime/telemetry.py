@@ -25,7 +25,7 @@ _SAID_OF_ALL: Final[tuple[Processor, ...]] = (
 _JSON: Final = structlog.processors.JSONRenderer()
 _CLOCK: Final = slice(11, 19)  # of an ISO timestamp
 FAILOVER: Final = "failover"
-# What people read of events with many fields; the JSON lines have all of them.
+# Sentences for events with many fields, on a terminal; the JSON lines have all fields.
 _SENTENCES: Final = {
     "alert": "{severity} alert: {title}; next: {next}",
     FAILOVER: "failover: route {route} left {target} ({failure_class}) for {next_target}",

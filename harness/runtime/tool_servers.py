@@ -308,7 +308,7 @@ def _depth(value: object, left: int) -> int:
 
 
 def _text(result: CallToolResult) -> str:
-    """What a model can be shown: texts, else the structured content as JSON."""
+    """Returns a result as text for a model: its texts, else its structured content as JSON."""
     parts = [
         block.text if isinstance(block, TextContent) else f"[{block.type}: not shown]"
         for block in result.content

@@ -61,7 +61,7 @@ def present(db: sa.Connection) -> Definitions:
 
 
 def shipped(db: sa.Connection) -> Definitions:
-    """What this database makes of this version's tables."""
+    """Returns this version's definitions as this database spells them."""
     if db.dialect.name == "sqlite":
         beside = sa.create_engine("sqlite://")
         try:
@@ -118,7 +118,7 @@ def _in_sqlite(db: sa.Connection) -> Definitions:
 
 
 def _normalized(text: str) -> str:
-    """Without what says nothing: spaces, quotes, brackets around all of it."""
+    """Removes meaningless spaces, quotes and outer brackets."""
     said = _BLANK.sub(" ", text).strip().lower()
     while said.startswith("(") and said.endswith(")") and _encloses(said):
         said = said[1:-1].strip()

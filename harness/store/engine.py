@@ -5,11 +5,11 @@ mode 0600. An old connection never writes to a replaced file.
 Notices that somebody put another file in the place of a SQLite database, closes the open
 connections, and sets the old file's write-ahead log aside.
 
-A connection goes on with the file that it opened, though it has no name any more: what is
-committed there is lost. And the write-ahead log goes by its name alone: SQLite would play the
-old file's log into the new one. So the connections of this process are closed, and the old
-file's log is set aside before the new file is opened. (SQLite itself leaves a log alone when it
-closes a file that was moved, so nobody who still has the old one open takes the new log.)
+A connection goes on with the file that it opened, also after somebody moved it: its commits are
+lost. SQLite finds the write-ahead log by name and would play the old file's log into the new
+one. So the process closes its connections, and sets the old file's log aside before it opens
+the new file. (SQLite leaves a log alone when it closes a moved file, so a process with the old
+file open does not take the new log.)
 """
 
 import fcntl
@@ -92,7 +92,7 @@ class SqliteFile:
             return
         folder = os.open(self._file.parent, os.O_RDONLY)
         try:
-            # Of several processes one; the others find another log, or none.
+            # One process moves the log; the others find another log, or no log.
             fcntl.flock(folder, fcntl.LOCK_EX)
             if identity(self._beside(LOG)) == self._log:
                 for suffix in (LOG, INDEX):
@@ -274,7 +274,7 @@ def _keep_to_the_file(engine: sa.Engine, file: Path) -> None:
 
 
 def postgres_arguments(url: sa.URL, patience_s: float | None = None) -> dict[str, object]:
-    """What the URL leaves open: never wait for ever, neither to connect nor for a lock."""
+    """Returns defaults for the URL: a limit of the wait to connect, and for a lock."""
     settings = f"-c lock_timeout={LOCK_TIMEOUT_MS}"
     arguments: dict[str, object] = {
         "connect_timeout": CONNECT_TIMEOUT_S,
@@ -308,8 +308,8 @@ def _named_arguments(url: sa.URL) -> Mapping[str, Any]:
 
 
 def limit_pauses(db: sa.Connection) -> None:
-    """Lets PostgreSQL end this transaction where its owner sends nothing for long, so that a
-    process that is stopped or cut off holds up no other.
+    """Lets PostgreSQL end an idle transaction, so that a stopped or disconnected process does
+    not hold up others.
     """
     if db.dialect.name == "postgresql":
         db.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {PAUSE_LIMIT_MS}")

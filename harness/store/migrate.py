@@ -28,9 +28,9 @@ _LOCK: Final = 0x53776D67
 
 
 def upgrade(url: str) -> None:
-    """Bring the database to this version's schema; an SQLite file and its folder are created.
+    """Brings the database to this version's schema. Creates an SQLite file and its folder.
 
-    Several may do so at once: the others wait, and find nothing left to do. Raises
+    Several processes may call it at once: one upgrades, the others wait. Raises
     StoreUnavailable where the database does not answer, DatabaseUnusable for one from before
     0.1.0, which stays as it is, and for a role that does not own the tables.
     """

@@ -208,7 +208,7 @@ def check_waivers(
     """Checks that a person's change keeps no target whose waiver has expired; else raises
     ProofRefused.
 
-    What a rollout does by itself carries the chain as it is: going back is always allowed.
+    A rollout's own changes keep the chain as it is: going back is always allowed.
     """
     if not isinstance(change, SetChain | ChangeSettings):
         return

@@ -34,7 +34,7 @@ _DECIDED: Final = frozenset({*SIGNED, route_fallback.name, agent_switch.name}) -
     sample.name,
     dashboard_session.name,
 }
-# What a connection saw when the rows fitted the manifest, in its `info`.
+# The database's state when the rows fitted the manifest, in a connection's `info`.
 _FITS: Final = "swapgate_fits"
 
 Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -68,7 +68,7 @@ class Unit:
         self._writable = writable
         self._serial = False
         self._changes_snapshot = False
-        # What `once` and `keep` hold, by what it is.
+        # The values of `once` and `keep`, by key.
         self._kept: dict[tuple[str, ...], Any] = {}
 
     def read(
@@ -129,7 +129,7 @@ class Unit:
         """Insert the row unless one of its keys is there already; whether it was inserted."""
         if table.name in SIGNED:
             values = self.signed(table, values)
-        # What the database reckons itself (the number of a block) is no parameter.
+        # A value that the database computes (the number of a block) is no parameter.
         computed = {n: v for n, v in values.items() if isinstance(v, sa.ClauseElement)}
         insert = build_insert_if_absent(table, self.dialect)
         if computed:
@@ -207,7 +207,7 @@ class Unit:
         return [row for row in rows if self.fault(table, row) is None]
 
     def fault(self, table: sa.Table, row: Row, **more: object) -> RowFault | None:
-        """Why the row's signature does not hold; None where it does."""
+        """Returns why the row's signature does not hold; None where it holds."""
         signed = SIGNED[table.name]
         why = self._signatures.row_fault(signed, row, **more)
         if not why:
@@ -221,7 +221,7 @@ class Unit:
         While this connection sees no other state than when the rows fitted the manifest, they
         are not read again: ten thousand keys would be, at every call of the API.
         """
-        # Of a unit that writes, the state does not say what it wrote itself.
+        # The state of a writing unit does not cover its own writes.
         state = None if self._writable else visible_state(self._db)
         fits = state is not None and self._db.info.get(_FITS) == state
         content = None if fits else manifests.read_content(self.read)

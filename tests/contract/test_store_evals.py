@@ -89,7 +89,7 @@ def test_only_the_owner_of_the_lease_stores_by_it(store: Store) -> None:
         tx.runs.lease(RUN.id, "w2", now=NOW + MINUTE, until=LATER)
     late = replace(SAMPLE, item="i2", position=1)
     with (
-        pytest.raises(LeaseLost, match="w2 holds the lease of run .*, not w1"),
+        pytest.raises(LeaseLost, match=r"w2 holds the lease of run .*, not w1"),
         store.write() as tx,
     ):
         tx.runs.store_sample(late, owner="w1")
@@ -97,7 +97,7 @@ def test_only_the_owner_of_the_lease_stores_by_it(store: Store) -> None:
         assert tx.runs.store_sample(late, owner="w2")
         tx.runs.set_state(RUN.id, RunState.STOPPED)
     with (
-        pytest.raises(LeaseLost, match="no worker holds the lease of run .*, not w2"),
+        pytest.raises(LeaseLost, match=r"no worker holds the lease of run .*, not w2"),
         store.write() as tx,
     ):
         tx.runs.store_sample(replace(SAMPLE, item="i3", position=2), owner="w2")

@@ -1,8 +1,8 @@
 """A design fixes a comparison before the first score is known: claim, allowed loss, items,
 alpha, and the planned analyses at which it may promote (statistics.md §1.3 and §1.14).
 
-A loss that was not met yet: graded suites are tested as if one more item had come, and been
-lost (statistics.md §1.17). How much of it was lost is what wins and losses share.
+For a loss that no item showed yet, graded suites are tested as if one more item had been lost
+(statistics.md §1.17), by the spread that wins and losses share.
 
 The levels spend .9 of alpha, or less of a smaller one, as the square of the share of items
 that are in. They are exact for sums of independent normal increments. The rest of alpha covers
@@ -44,7 +44,7 @@ class Design:
     # Whether it may be shown before n_max (statistics.md §1.7).
     early: bool = True
     unit: str = "item"  # what n_max counts
-    # How many items the suite has, where the claim is about these (statistics.md §1.15).
+    # The suite's number of items, for a claim about these items (statistics.md §1.15).
     suite_items: int | None = None
     # Chance of being shown at the end below which the comparison is given up; 0: never.
     futility: float = 0.0
@@ -187,7 +187,7 @@ def interim_power(items: Sequence[int], alpha: float, drift: float) -> float:
 
 
 def _limit(grid: Floats, density: Floats, step: float, level: float) -> float:
-    """Where the sum ends up above with probability `level`, having crossed nothing before."""
+    """Returns the value that the sum exceeds with probability `level`, not crossed before."""
     low, high = -_REACH, _REACH
     for _ in range(60):
         middle = (low + high) / 2.0

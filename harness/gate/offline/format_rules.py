@@ -168,7 +168,7 @@ IFEVAL_RULE: Final = FormatRule(
     "Follow every instruction exactly. Write no opening or closing line, and no asterisks.",
     "take off the first line, the last line and asterisks",
 )
-# Suites whose answers are JSON; in others the same rule breaks around something else.
+# Suites whose answers are JSON: their sentences about a rule name JSON.
 JSON_SCORERS: Final = frozenset({"", "json_fields", "json_schema"})
 SCORER_LINES: Final[Mapping[str, str]] = {
     "code": CODE_ONLY,

@@ -52,6 +52,6 @@ def share_left(share: ArrayLike, anew: ArrayLike) -> Floats:
 
 
 def p_about_these(p: ArrayLike, left: ArrayLike) -> Floats:
-    """The p-value of a claim about these items, from that about items like these."""
+    """Turns the p-value of a claim about items like these into one about these items."""
     anew = special.ndtr(special.ndtri(p) / np.sqrt(left))
     return np.asarray(np.where(np.equal(left, 1.0), p, anew), dtype=np.float64)

@@ -43,7 +43,7 @@ class PairedItem:
     reasons: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     # Form rules that broke in the candidate's answers, one entry per epoch.
     rules: tuple[str, ...] = ()
-    # What the providers said; not part of what a pair is.
+    # The models that providers named; no part of a pair's identity.
     served: ServedModels = field(default=ServedModels(), compare=False)
     # US dollars of (incumbent, candidate), means over epochs, where the claim asks for them.
     costs: tuple[float | None, float | None] = (None, None)

@@ -160,7 +160,7 @@ def _member(case: SuiteClaim, upto: int, *, decided: bool) -> tuple[SuiteJudgeme
     if early.report.figures.worse_slices:
         return replace(early, consumed=max(early.consumed, upto)), True
     if _rejected(early.report):
-        # Whether by form or by substance may take items behind those of the mean.
+        # Later items may show whether it lost by form or by substance.
         judgement = judge_pairs(case.plan, case.paired, stopped=case.stopped)
         return replace(judgement, consumed=max(judgement.consumed, upto)), True
     report = early.report

@@ -140,7 +140,7 @@ def remeasure_claim(case: SuiteClaim, samples: RunSamples) -> tuple[SuiteClaim, 
         return case, [
             f"{suite}: {len(used)} items were used, and the stored samples make {len(items)}"
         ]
-    # What happened behind the last item that counts may have been measured since.
+    # Items behind the last item that counts may have been measured since.
     again = replace(paired, items=items, blocked=case.paired.blocked)
     if case.paired.served != ServedModels() and again.served != case.paired.served:
         return case, [

@@ -65,18 +65,18 @@ class ComparisonEvidence:
     ci_method: str
     log_e_bad: float
     t: float | None
-    # p_t, p_final: over the items used, at every moment, and None below two; p_final decides
-    # only at planned analyses. ci: None below two items; not adjusted for early stopping;
-    # method these for a claim about these items, else tango when every difference is -1, 0 or
-    # 1, else t.
+    # p_t, p_final: over the items used, at every moment; None below two. p_final decides only
+    # at planned analyses. ci: None below two items; not adjusted for early stopping. Its method
+    # is `these` for a claim about these items, `tango` for differences of -1, 0 and 1, else
+    # `t`.
     p_t: float | None
     p_final: float | None
     wins: int
     ties: int
     losses: int
     sd: float | None
-    # How much an item's score varies when it is asked anew, of incumbent and candidate: where
-    # the claim is about these items.
+    # Variance of an item's score over epochs, of incumbent and candidate, for a claim about
+    # these items.
     noise: tuple[float, float] | None = None
 
 
@@ -130,9 +130,9 @@ def evidence_path(differences: ArrayLike, design: Design) -> EvidencePath:
 def judge_differences(
     differences: Sequence[float], design: Design, noise: AnswerNoise | None = None
 ) -> ComparisonEvidence:
-    """The verdict on items in their registered order, consumed up to where it is decided.
+    """Decides on items in their registered order, and consumes them up to the decision.
 
-    noise: of these items' scores, where the claim is about them; None is as noisy as can be.
+    noise: of the items' scores, for a claim about them; None assumes the highest noise.
     """
     d = check_differences(differences)
     taken = evidence_path(d, design)

@@ -107,7 +107,7 @@ SLICE_ALPHA: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class SliceJudgement:
-    """What the slices say on the units that are in."""
+    """The result of the slices on the units that are in."""
 
     figures: tuple[SliceFigures, ...]
     # worse_at: after how many units a slice was first shown worse; None for never.

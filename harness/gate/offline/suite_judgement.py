@@ -51,12 +51,12 @@ SUITE_OUTCOMES = {
     "running": "running",
 }
 MAX_EXAMPLES = 5
-# What a suite becomes whose runs bring no more samples, and why: never a pass.
+# (outcome, reason) of a suite whose runs have stopped: never a pass.
 StoppedRun = tuple[str, str]
 STOPPED_OUTCOMES = ("infra_error", "inconclusive")
 # Graded scores this close look like a tie to people; the verdict goes by the sign.
 TIE_BAND = 0.01
-# What people read of a comparison: of complete items alone.
+# The figures of a comparison that people read: of complete items only.
 SHOWN = ("delta", "ci_low", "ci_high", "ci_method", "wins", "ties", "losses")
 MEASURED = (*SHOWN, "sd")
 REPORTED = (*SHOWN, "how", "n_used", "log_e_bad", "p_final")

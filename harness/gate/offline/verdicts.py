@@ -161,7 +161,7 @@ def replay_verdict(stored: Verdict) -> Verdict:
 
 
 def decide_from_claims(stored: Verdict, cases: Sequence[SuiteClaim]) -> Verdict | None:
-    """What `cases` say about the stored verdict's question; None while open."""
+    """Decides the stored verdict's question from `cases`; None while it is open."""
     question = _Question(stored.route, stored.incumbent, stored.candidate)
     return _decide(question, cases, *verdict_times(stored.inputs))
 

@@ -77,7 +77,7 @@ def guardrail_weights(guardrails: Collection[Guardrail]) -> dict[Guardrail, floa
 
 
 def block_tally(block: ObservationBlock, guardrail: Guardrail) -> FailureTally | None:
-    """What a guardrail of counts saw in a block."""
+    """Returns the failures that a guardrail of counts counts in a block."""
     if guardrail is Guardrail.ERRORS:
         return FailureTally(
             block.units, block.canary_units, block.failures, block.canary_failures
@@ -103,11 +103,11 @@ def pool_returned(
     shares: Sequence[float],
     back: Sequence[bool],
 ) -> list[FailureTally | None]:
-    """Merges small blocks of callers who came back, until they can be compared within
-    themselves; None where one waits for those after it.
+    """Merges small blocks of returning callers until the arms can be compared within a block.
+    None for a block that waits for the next ones.
 
-    A caller may come back because of his arm, so no planned share holds for those who do. How
-    many are merged is known from counts and shares alone: no arm has a say in it.
+    A caller may come back because of his arm, so the planned share does not hold for returning
+    callers. Only counts and shares decide how many blocks are merged, never an arm's answers.
     """
     found: list[FailureTally | None] = []
     pool, pooled_share = _NOTHING, 0.0

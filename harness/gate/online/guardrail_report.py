@@ -31,7 +31,7 @@ _PLAIN = (
     *("tolerated", "weight", "log_e", "log_e_max", "distance_to_trip", "canary", "control"),
     *("canary_failures", "control_failures", "canary_level", "control_level"),
 )
-# What the canary does when the guardrail trips.
+# The canary's behaviour at a tripped guardrail of counts.
 _COUNTS = {
     Guardrail.ERRORS: "fails more often than the incumbent",
     Guardrail.TRUNCATION: "breaks off at its token limit more often than the incumbent",
@@ -51,7 +51,7 @@ def _number_pair(canary: float, control: float) -> str:
     return f"{format_number(canary)} against {format_number(control)}"
 
 
-# What it does, {} times; and how the canary's value and the incumbent's are written.
+# The canary's behaviour at a guardrail of values, {} times; the format of both arms' values.
 _VALUES = {
     Guardrail.LATENCY: ("takes {} as long as the incumbent for an answer", _seconds_pair),
     Guardrail.TIME_TO_FIRST_TOKEN: (
@@ -124,7 +124,7 @@ class GuardrailEvidence(GuardrailTotals):
     log_e: float  # log_e, log_e_max: of the current period
     log_e_max: float
     distance_to_trip: float  # if it tripped alone; 1 trips
-    # Of errors that rolled the canary back: where they are, None where nothing shows that.
+    # The segment of the errors that rolled the canary back; None without a clear one.
     segment: SegmentHarm | None = None
 
     @property

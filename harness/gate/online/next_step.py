@@ -90,7 +90,7 @@ _Choice = tuple[ActionKind, RolloutSignal | None, str]
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """What the policy looks at when it decides a step."""
+    """The policy's input for the decision on a step."""
 
     rollout: Rollout
     evidence: CanaryEvidence

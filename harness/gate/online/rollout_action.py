@@ -48,13 +48,11 @@ class RolloutFigures:
     carried: bool = False
     unproven: str = ""  # why the stored scores do not give the verdict any more
     local_abort: str = ""  # the alert with which a router's own guard stopped the canary
-    warnings: tuple[str, ...] = ()  # what spoke against a person who went on by hand
+    warnings: tuple[str, ...] = ()  # reasons against an advance that a person made by hand
 
     @property
     def segment(self) -> SegmentHarm | None:
-        """The segment of the traffic that carries the harm of errors; None where none is
-        named.
-        """
+        """The segment of the traffic with the harm of errors; None without a clear one."""
         errors = self.guardrails.get(Guardrail.ERRORS)
         return errors.segment if errors else None
 

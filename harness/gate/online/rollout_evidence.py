@@ -46,8 +46,8 @@ class CanaryEvidence:
     guardrails: tuple[GuardrailEvidence, ...]  # errors first
     tripped: Guardrail | None  # the guardrail with the most weight in the evidence that tripped
     exposures: int  # canary units
-    # The same, by weight in bps, only in blocks in which not every unit failed (those say
-    # nothing about the canary).
+    # The same by weight in bps, without blocks in which every unit failed: these say nothing
+    # about the canary.
     exposures_by_weight: Mapping[int, int]
     units: int
     failures: int
@@ -255,7 +255,7 @@ def _period(blocks: Sequence[ObservationBlock]) -> int:
 
 
 def period_cost(period: int) -> float:
-    """What the period's part of alpha adds to the log e that is needed: without the first
+    """Returns how much the period's part of alpha raises the needed log e. Without the first
     period's, 1/(j(j + 1)) sum to ½.
     """
     return math.log(period * (period + 1) / (2.0 * (1.0 - CARRIED_SHARE)))

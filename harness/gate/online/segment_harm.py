@@ -16,9 +16,9 @@ from harness.domain.canary.observation import SEGMENTS, SOURCES, ObservationBloc
 from harness.gate.arrays import Ints, np, special
 from harness.gate.online.fisher import MAX_UNITS
 
-# How likely chance alone may be to name any segment.
+# The highest probability that chance names any segment.
 _NAMED_BY_CHANCE: Final = 0.1
-# How likely failures elsewhere must be by chance for the harm to be in the segment alone.
+# The lowest p-value of failures elsewhere with which the harm is in the segment alone.
 _ELSEWHERE: Final = 0.05
 
 
@@ -62,7 +62,7 @@ class SegmentHarm:
 
 
 def segmented_errors(block: ObservationBlock) -> SegmentedErrors | None:
-    """Returns a block's errors with its segments; None where it does not tell them."""
+    """Returns a block's errors with their segments; None for a block without segments."""
     errors = block.counts.get(Guardrail.ERRORS)
     return errors if isinstance(errors, SegmentedErrors) else None
 

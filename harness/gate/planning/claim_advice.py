@@ -89,8 +89,8 @@ def advise_claim(
     saving: float | None,
     effect: float,
 ) -> ClaimAdvice:
-    """Compares claims on one suite. plans: one for each claim that may be made, first the one
-    that is registered if nothing is changed. chosen: the claim that somebody chose, if any.
+    """Compares claims on one suite. plans: one for each possible claim; the first is registered
+    unless a person changes it. chosen: the claim that a person chose, if any.
 
     Recommended are the chosen claim, or for a cheaper candidate that it is cheaper and not
     worse, with the registered margin and items: these are never chosen for anybody.

@@ -20,7 +20,7 @@ from harness.gate.planning.budget import DesignOption, DifferenceSpread, MeanUsa
 _MOST_DRIFT: Final = 8.0  # standard errors; nearly nothing is shown that needs more
 _STEPS: Final = 14
 _MOST_ITEMS: Final = 10**7
-# Of the differences' spread, what wins and losses have in common: .33 to .46 on graded suites.
+# The part of the differences' spread that wins and losses share: .33 to .46 on graded suites.
 _SHARED: Final = 0.4
 
 

@@ -29,15 +29,13 @@ LOWEST_RATE: Final = 1e-5
 class TrafficPace:
     """Holds a route's traffic and failure rate of today."""
 
-    # What exposures count, of all arms; requests as well, which are never fewer.
+    # Exposures of all arms per hour, never more than requests.
     units_per_hour: float
     requests_per_hour: float
     failure_rate: float  # of the incumbent
-    # Tells whether units_per_hour was measured. Else it is the rate of requests, an upper bound
-    # where callers come back.
+    # Else units_per_hour is the rate of requests, an upper bound where callers come back.
     measured: bool
-    # Failure_rate was; else it is the policy's `p0`, for want of requests.
-    rate_measured: bool = True
+    rate_measured: bool = True  # else failure_rate is the policy's `p0`, for want of requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +48,8 @@ class StepPlan:
     deadline_s: float
     floor_s: float
     exposures: int | None  # canary units it needs, None out of reach
-    # In half of all healthy canaries it takes no longer, cautious_s: in four of five; None: not
-    # within the deadline.
+    # Half of all healthy canaries take at most typical_s, four of five cautious_s. None: longer
+    # than the deadline.
     typical_s: float | None
     cautious_s: float | None
 

@@ -33,7 +33,7 @@ LOGGER.addHandler(logging.NullHandler())
 
 
 class _LogCapture(logging.Handler):
-    """What apprise logs in this thread: that alone tells why it failed."""
+    """Collects apprise's log lines of this thread: only they tell why it failed."""
 
     def __init__(self) -> None:
         super().__init__()

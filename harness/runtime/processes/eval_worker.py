@@ -2,7 +2,7 @@
 sample, keeps to the budget, gives the lease back. A thread renews the lease and stops the run
 when it is lost, the run was stopped, or the parent is gone.
 
-It may be killed at any point: what it stored stays, what it had not stored is asked again.
+It may be killed at any point: stored answers stay, and the next worker asks the others again.
 """
 
 import json
@@ -60,8 +60,8 @@ class EvalWorker:
     runner: EvalRunner
     owner: str  # this worker's name on the lease
     parent: int  # pid; the worker ends when it is gone
-    # Environment variables. Those of TARGET and JUDGE hold what the parent gave; without a key
-    # there, the provider's own variable counts.
+    # Environment variables. The parent gives the keys in TARGET and JUDGE; without a key there,
+    # the provider's own variable counts.
     secrets: Mapping[str, str]
     connections: int = 8
     judges: Mapping[str, str] = field(default_factory=dict)  # suite to its judge's provider
@@ -208,7 +208,7 @@ class EvalWorker:
         return tx.runs.store_sample(sample, owner=self.owner)
 
     def _sightings(self, job: EvalJob, sample: Sample) -> Sequence[Sighting]:
-        """What this answer says of who serves, where that is new or was noted a while ago."""
+        """Returns the model that served this answer, if it is new or was noted a while ago."""
         now = self.clock.now()
         found = []
         for target, served in ((job.target.id, sample.served), (job.judge, sample.judge)):

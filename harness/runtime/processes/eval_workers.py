@@ -23,7 +23,7 @@ from harness.runtime.processes.worker_template import (
     last_words,
 )
 
-# What Python, temporary files, time and a locale need. Keys are added per worker.
+# Variables for Python, temporary files, time and locale. Each worker gets its keys as well.
 KEPT = (
     *("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "SYSTEMROOT"),
     # A company's own certificate authority; OpenSSL reads these.

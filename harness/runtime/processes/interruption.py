@@ -1,9 +1,9 @@
 """Notes the signals that end a program (`interrupts`), for loops that look for them in their
 own time.
 
-A handler runs wherever the program happens to be. What it raises can be lost there, in a
-callback of the interpreter; and a lock that it takes, an Event's too, may be held by the very
-code that it interrupts, which then waits for ever. So it sets a plain field.
+A handler runs at any point of the program. Its exception can be lost in a callback of the
+interpreter. A lock that it takes, an Event's too, may be held by the code that it interrupts,
+which then waits for ever. So it sets a plain field.
 """
 
 import signal

@@ -23,7 +23,7 @@ class _Address(Protocol):
 
 
 class _Connection(Protocol):
-    """What psutil's two kinds of connection have in common."""
+    """The common fields of psutil's two kinds of connection."""
 
     @property
     def laddr(self) -> _Address | tuple[()]: ...

@@ -190,7 +190,7 @@ class WorkerTemplate:
 
 @dataclass(frozen=True)
 class AskedRun:
-    """What a forked worker is to do."""
+    """The run of a forked worker, and its name on the lease."""
 
     run: str
     owner: str

@@ -1,9 +1,9 @@
-"""The promise's rules: what a row alone cannot show, held by triggers of the database itself.
+"""The database's triggers: they keep the rules of the promise that a CHECK of one row cannot.
 
-The one place where triggers are written down. A rule is a condition under which a row is
-refused, over NEW (and OLD), in words that both databases know; its name leads the message, so
-that callers can tell a lost race from a missing proof. `triggers` writes the SQL from here,
-installs it with the newest revision of the schema, and compares it with what a database has.
+A rule is a condition over NEW (and OLD) under which the database refuses a row, in SQL that
+both databases know. Its name begins the message, so that callers can tell a lost race from a
+missing proof. `triggers` writes the SQL, installs it with the newest revision of the schema,
+and compares it with a database's triggers.
 Add or change a trigger here: `triggers` overwrites the text of a migration.
 
 Some words stand for SQL that differs between the databases. ASKS[policy]: the policy asks for
@@ -63,7 +63,7 @@ KEPT: Final = {
     ),
 }
 
-# What changes a snapshot without a revision: `meta.changes` counts it, for the etag.
+# These events change a snapshot without a revision: `meta.changes` counts them, for the etag.
 COUNTED: Final = {
     "provider": ("INSERT", "UPDATE", "DELETE"),
     "api_key": ("INSERT", "UPDATE", "DELETE"),

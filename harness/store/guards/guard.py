@@ -110,7 +110,7 @@ def changes(*columns: str) -> str:
 
 
 def changes_beside(table: sa.Table, *columns: str) -> str:
-    """Refuses another content in any other column than these."""
+    """Refuses a change of any column except these."""
     return changes(*(column.name for column in table.c if column.name not in columns))
 
 

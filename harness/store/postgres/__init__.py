@@ -1,1 +1,1 @@
-"""What only PostgreSQL has: its job queue, its roles, its LISTEN, its standbys."""
+"""PostgreSQL only: the job queue and the database's roles."""

@@ -1,11 +1,9 @@
-"""Grants a PostgreSQL role the runtime's rights (`grant`, `renew`), so that two roles keep
-apart who owns and migrates the tables and who runs Swapgate; `does_both` finds a role that
-could do both.
+"""Grants a PostgreSQL role the runtime's rights (`grant`, `renew`): one role owns and migrates
+the tables, another runs Swapgate. `does_both` finds a role that could do both.
 
 The runtime's role reads and adds rows. It updates and deletes only rows that may change: no
 DDL, no UPDATE or DELETE of append-only tables. So an attacker in a process cannot drop the
-triggers.
-SQLite has no roles: a process that can write the file can do all of it.
+triggers. SQLite has no roles: a process that can write the file can do all of it.
 
 Checks that a connection to PostgreSQL has a server session of its own
 (`require_own_session`). Locks, LISTEN and timeouts belong to a session, and a pooler in
@@ -36,7 +34,7 @@ _KEPT: Final = frozenset(NEVER_EMPTIED) - _GROWING | {
 }
 
 
-# Of the job queue, which decides nothing: its jobs come and go.
+# The job queue decides nothing: its rows may change and go.
 QUEUE_SCHEMA: Final = "swapgate_queue"
 _HAS_QUEUE: Final = sa.text("SELECT to_regnamespace(:name) IS NOT NULL")
 _QUEUE_RIGHTS: Final = (
@@ -157,7 +155,7 @@ def owner_needed(url: str, what: str) -> str:
 
 
 def does_both(url: str) -> str | None:
-    """The role that runs here, where it could change the tables as well; None where not.
+    """Names the runtime's role if it could change the tables as well; else None.
 
     None on SQLite, which has no roles. Raises StoreUnavailable.
     """

@@ -1,7 +1,7 @@
 """Joins procrastinate, the job queue in PostgreSQL: its tables in a schema of their own
 (`install`), the control plane's side (`JobQueue`), and a worker host's (`consume`).
 
-A job names a run and nothing else: neither keys nor content stand in the queue.
+A job has a run's id only: the queue holds neither keys nor content.
 """
 
 import asyncio
@@ -221,7 +221,7 @@ async def _work_until(
 
 @contextmanager
 def _reachable() -> Iterator[None]:
-    """Names the failures of procrastinate as those of every other statement."""
+    """Raises procrastinate's failures as StoreUnavailable."""
     try:
         yield
     except exceptions.ConnectorException as error:

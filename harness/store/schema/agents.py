@@ -1,9 +1,9 @@
 """Tables of agents, of the switch requests of their sessions, and of the signed grants by which
 a literal target answers; their rows as domain objects and back.
 
-What one row shows is a CHECK or a foreign key here; what needs another row, or the one before
-the change, is a trigger (`store/guards/agents`). Sessions are deleted for privacy, so that
-grants and switch requests name one without a foreign key.
+CHECKs and foreign keys hold the rules of one row; triggers (`store/guards/agents`) hold rules
+about other rows and changes. Sessions are deleted for privacy, so that grants and switch
+requests name one without a foreign key.
 """
 
 from typing import Final

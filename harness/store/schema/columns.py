@@ -1,7 +1,7 @@
-"""What all tables share: `metadata` with the names of constraints, column types that read alike
-on SQLite and PostgreSQL (`UtcTime`, `Json`, `Day`, `FreeText`), and short makers of columns and
-CHECKs; the types of a row that is read (`Row`) or written (`Values`). `storable` replaces the
-characters that no database stores.
+"""Common parts of all tables: `metadata` with the names of constraints, column types that read
+alike on SQLite and PostgreSQL (`UtcTime`, `Json`, `Day`, `FreeText`), short makers of columns
+and CHECKs, and the types of a row that is read (`Row`) or written (`Values`). `storable`
+replaces characters that a database refuses.
 """
 
 import json
@@ -27,7 +27,7 @@ metadata = sa.MetaData(
 )
 
 
-# SQLite's STRICT tables know six words for a type, and these are what the others mean there.
+# SQLite's STRICT tables know six types; other types become one of these.
 @compiles(sa.BigInteger, "sqlite")
 @compiles(sa.Boolean, "sqlite")
 def _whole_number(*_: object, **__: Any) -> str:

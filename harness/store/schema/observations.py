@@ -59,7 +59,6 @@ captured = sa.Table(
     count("seen"),
     at_least("seen", 1),
     sa.CheckConstraint("share_bps BETWEEN 1 AND 10000", name="share_bps_range"),
-    # Nothing is kept for ever.
     sa.CheckConstraint("expires_at > at", name="expires_later"),
     # The redactor's digest, so that only redacted texts are stored.
     sa.CheckConstraint("length(rules) = 64", name="rules_known"),

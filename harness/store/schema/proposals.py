@@ -158,7 +158,7 @@ verdict = sa.Table(
     time("expires_at"),
     signature(),
     one_of("outcome", VERDICTS),
-    # What the foreign keys of evidence and route_version point at: the proof as a whole.
+    # The foreign keys of evidence and route_version refer to the whole proof.
     sa.UniqueConstraint(
         "id",
         "route",

@@ -1,11 +1,10 @@
 """Tables of the routing table (versions, fallback chains, evidence, waivers) with its promise,
 no target in any role without evidence.
 
-One append-only row per route and version; the highest is the current one, and the primary key
-is the compare-and-swap. What a row alone can show is a CHECK or a foreign key here; what needs
-the row before it is a trigger (`store/guards`). A CHECK passes on NULL, hence each IS NOT NULL.
-Rows become domain objects and back; fallbacks have rows of their own, and come in beside the
-route's.
+One append-only row per route and version; the highest version is the current one, and the
+primary key is the compare-and-swap. CHECKs and foreign keys hold the rules of one row; triggers
+(`store/guards`) hold rules about the row before it. A CHECK passes on NULL, hence each IS NOT
+NULL. Rows become domain objects and back; fallbacks have their own rows.
 """
 
 from collections.abc import Mapping

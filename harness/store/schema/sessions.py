@@ -1,6 +1,6 @@
 """Tables of agents' sessions, of their turns and messages, and of answers by idempotency key;
-their rows as domain objects and back. What a row alone cannot show is held by triggers
-(`store/guards/agents`).
+their rows as domain objects and back. Triggers (`store/guards/agents`) hold the rules about
+several rows.
 
 The table of requests to the management API that came with an `Idempotency-Key`; its rows as
 domain objects and back.

@@ -1,6 +1,5 @@
-"""Tables of shadows (who had which share of a route's requests mirrored to which candidate,
-within which limits) and of the daily tallies of what the pairs of answers showed; their rows as
-domain objects and back.
+"""Tables of shadows (a share of a route's requests mirrored to a candidate, within limits) and
+of the daily tallies of their pairs of answers; their rows as domain objects and back.
 """
 
 from collections.abc import Mapping

@@ -23,7 +23,7 @@ from harness.store.schema import (
 )
 from harness.store.schema.columns import SIGNATURE, at_least, count, metadata, text, time
 
-# What a message about a row that does not verify says to do next.
+# The next step in messages about a row that does not verify.
 REMEDY: Final = (
     "`swapgate db check` names every such row, and `swapgate db remove-forged` removes it"
 )

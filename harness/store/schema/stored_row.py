@@ -1,9 +1,8 @@
 """`Record` declares how objects of one kind are stored: their table, and by which columns and
 types their fields are written and read.
 
-`StoredRow` is a row of a signed table as it is stored. Its signature is over that text: who
-verifies it need not read the values and write them again, and who reads a few of them need not
-read the others.
+`StoredRow` is a row of a signed table as it is stored. Its signature covers that text, so a
+reader verifies it without decoding the values, and decodes only the values it needs.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -151,7 +150,7 @@ def _stored_field(name: str, hint: Any, table: sa.Table) -> _Field | None:
     return _Field(name, None, encode, decode, shared)
 
 
-# Of these an empty one is NULL in a column that may be.
+# An empty value of these types is NULL in a nullable column.
 _EMPTY: Final[Mapping[Any, type]] = {
     str: str,
     Mapping: dict,

@@ -75,7 +75,7 @@ MISSING: Final = f"the manifest of the signed rows is missing; {REMEDY}"
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a manifest says of the rows, as they are now."""
+    """The values of a manifest over the rows as they are now."""
 
     epoch: int
     revision: int
@@ -132,9 +132,7 @@ def signed_values(of: Manifest) -> dict[str, object]:
 
 
 def _values(rows: int, joined: str) -> list[str] | None:
-    """Splits what the database joined; None where one of the values is missing, or looks like
-    two.
-    """
+    """Splits values that the database joined; None where their number is wrong."""
     values = joined.split(_SEPARATOR) if rows else []
     return values if all(values) and len(values) == rows else None
 

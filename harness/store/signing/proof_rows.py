@@ -132,7 +132,7 @@ def _row_faults(proof: Proof, rows: RowVerifier) -> Iterator[tuple[str, str]]:
 
 
 def build_proven(proof: Proof, keyring: Keyring) -> ProvenRows:
-    """Builds what the rows say, once `find_faults` found nothing.
+    """Builds the proof's objects from its rows, after `find_faults` found no fault.
 
     Raises LookupError, ValueError, TypeError for signed rows that are not those of one swap.
     """

@@ -107,7 +107,7 @@ def _page_faults(
 
 
 def _covered(signed: SignedTable) -> sa.Select[*tuple[Any, ...]]:
-    """What a signature is over, without the texts of samples."""
+    """Selects the signed columns, without the texts of samples."""
     key = signed.table.primary_key.columns
     keys = [column for column in key if column not in signed.covered]
     return sa.select(*signed.covered, *keys, signed.table.c[SIGNATURE])

@@ -1,8 +1,5 @@
 """Reads the signed rows that make a router's snapshot from the database (`read`), and builds
-the snapshot from rows that verify (`verified`), whether they come from there or a router's
-disk.
-
-What serves is built from the rows that were verified, and from nothing else.
+the snapshot from verified rows only (`verified`), of the database or of a router's disk.
 """
 
 from collections import defaultdict

@@ -55,7 +55,7 @@ FORMER = (
     .where(
         route_version.c.route == sa.bindparam("name"),
         route_version.c.incumbent == sa.bindparam("incumbent"),
-        # What served by break-glass does not come back by having served.
+        # A target that served by break-glass is no former incumbent.
         route_version.c.break_glass.is_(None),
     )
     .order_by(route_version.c.version.desc())

@@ -72,7 +72,7 @@ class BreakGlasses(Records[BreakGlass]):
     missing = "there is no break-glass {}; `swapgate route break-glass list` lists them"
 
     def save(self, changed: BreakGlass) -> None:
-        """Stores its confirmation or its end; nothing else of it changes."""
+        """Stores its confirmation or its end, no other change."""
         self._unit.serialize()
         row = self.record.write(changed)
         names = [name for name in row if name.startswith(("confirmed", "confirmer", "ended"))]

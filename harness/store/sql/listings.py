@@ -204,8 +204,8 @@ class Listings(AgentListings):
     def freezes(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
     ) -> Page[FreezeRecord]:
-        """Lists the freezes that people set, newest first, with the lifted and past ones.
-        route: those about it alone, with those of all routes.
+        """Lists the freezes that people set, newest first, lifted and past ones too. route: its
+        freezes and the freezes of all routes.
         """
         about = sa.or_(freeze.c.route == route, freeze.c.route.is_(None))
         return self.page(FREEZE, FREEZES, page_request, None if route is None else about)

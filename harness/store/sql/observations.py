@@ -78,7 +78,7 @@ KEEP_PAGE = (
     )
     .values(entries=sa.bindparam("new_entries"))
 )
-# The minutes of an hour one after the other: so its sum is in one order with those of others.
+# The minutes of an hour come one after the other, so that writers lock sums in one order.
 ADDING_ORDER = ("route", "worker", "arm", "target", "minute", "revision")
 IS_SAME_TRAFFIC = sa.and_(
     *(traffic.c[name] == sa.bindparam(f"key_{name}") for name in TRAFFIC_KEY)
@@ -198,11 +198,11 @@ class Observations(Traffic):
         spends: Iterable[KeySpend] = (),
         asked_names: Iterable[AskedName] = (),
     ) -> None:
-        """A block already stored (rollout, worker, sequence) is left as it is.
+        """Stores observations. Leaves a stored block (rollout, worker, sequence) as it is.
 
-        Traffic of the same (route, minute, worker, arm, target, revision) adds up, and so does
-        what a key spent, by (key, day, worker), and what requests asked for, by (route, name,
-        day): of a route and day's names past MOST_ASKED_NAMES the sum is kept.
+        Adds up traffic by (route, minute, worker, arm, target, revision), the spend of keys by
+        (key, day, worker), and asked names by (route, name, day). Past MOST_ASKED_NAMES names
+        of a route and day it keeps their sum.
         """
         # In one order for all writers: two of them never wait for each other.
         for observation_block in sorted(blocks, key=lambda b: b.rollout):
@@ -309,7 +309,7 @@ class Observations(Traffic):
         """Enters a block's keys into the rollout's ledger; gives each one's history before, in
         the order of the claim. Of two claims of one key in one period the first has it.
         """
-        # One claim after the other: two routers never both find a key new.
+        # Claims take turns, so that two routers never both find a key new.
         self._unit.serialize_by(claim.rollout)
         wanted = sorted({page_of(print_) for print_ in claim.fingerprints})
         read = self._unit.read(SEEN_PAGES, {"of": claim.rollout, "wanted": wanted})
@@ -362,8 +362,8 @@ class Observations(Traffic):
         return found
 
     def asked_names(self, *, since: date, route: str = "") -> Sequence[AskedName]:
-        """Lists by day and name what requests asked for: of a route, what the provider's own
-        endpoint alone can do; without one, models that no route is named after.
+        """Lists the names that requests asked for, by day and name. For a route: abilities of
+        the provider's own endpoint only. Without one: models without a route of that name.
         """
         return self._asked_names(route, since, FAR_DAY)
 

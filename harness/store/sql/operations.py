@@ -89,8 +89,7 @@ class Principals(Records[Principal]):
         return {stored.id: stored for stored in found}
 
     def all(self) -> Sequence[Principal]:
-        # Others look here as well, not by what they look for: somebody may have put another
-        # name in its place.
+        # Searches by name read all rows: a forged row may have another name in its place.
         return self._all(self._select())
 
 

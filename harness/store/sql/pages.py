@@ -48,7 +48,7 @@ class Order:
         not stored, InputError for a malformed cursor.
         """
         first, place = self.columns[0], self._place(unit, after)
-        # As the rest implies; this much an index goes straight to.
+        # The other condition implies this one, which an index goes straight to.
         onwards = first <= place[0] if first in self.falling else first >= place[0]
         return sa.and_(onwards, self._behind(self.columns, place))
 

@@ -256,7 +256,7 @@ class Preload:
         *,
         stored: sa.Table | None = None,
     ) -> dict[str, list[Row]]:
-        """Reads the rows by group, none of a name that has none. stored: as of `read_named`."""
+        """Reads the rows by group; an empty list without rows. stored: as of `read_named`."""
         found: dict[str, list[Row]] = {name: [] for name in names}
         for row in read_named(self._unit, query, names, stored=stored):
             found[group(row)].append(row)

@@ -80,7 +80,7 @@ def followed(dialect: str) -> sa.Select[Any]:
     )
 
 
-# What never changes is not written again.
+# Fixed columns, which `save` does not write again.
 _FIXED: Final = (*PROPOSAL_REGISTERED, "widened")
 
 

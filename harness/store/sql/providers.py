@@ -156,7 +156,7 @@ class Providers(Records[Provider]):
 
 
 class ProviderChecks(Records[ProviderCheck]):
-    """What `/check` found of each provider last, whichever process asked (D5)."""
+    """The last result of `/check` for each provider, of all processes (D5)."""
 
     record = PROVIDER_CHECK
     order = (provider_check.c.provider,)

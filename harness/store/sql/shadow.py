@@ -27,7 +27,7 @@ from harness.store.unit_of_work import Unit
 
 NEWEST_FIRST = (shadow.c.started_at.desc(), shadow.c.id.desc())
 NEWEST = sa.select(shadow).order_by(*NEWEST_FIRST)
-# In the order of the index of live ones, so that no other is read.
+# In the order of the partial index of live shadows, so that no ended one is read.
 LIVE = sa.select(shadow).where(shadow.c.ended_at.is_(None)).order_by(shadow.c.route)
 TALLIES = sa.select(shadow_tally).order_by(*shadow_tally.primary_key.columns)
 

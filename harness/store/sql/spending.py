@@ -38,7 +38,7 @@ _SERIAL: Final = "spending"
 
 
 class Spending:
-    """What Swapgate itself spends on models, in each month (UTC), and the cap on it."""
+    """Swapgate's own spending on models by month (UTC), and its cap."""
 
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
@@ -78,7 +78,7 @@ class Spending:
     def note_refusal(
         self, month: date, purpose: SpendingPurpose, usd: float | None, at: datetime
     ) -> None:
-        """Notes what a call needed that the cap refused; None: calls are granted again."""
+        """Notes the cost of a call that the cap refused; None once calls are granted again."""
         self._unit.serialize_by(_SERIAL)
         key = self._add_row(month, purpose)
         self._unit.write(NOTE_REFUSAL, {**key, "usd": usd, "at": None if usd is None else at})
