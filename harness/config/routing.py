@@ -80,7 +80,7 @@ class RouteEntry(BaseModel):
     suites: list[str | RouteSuite] = []
     # For the whole request, failovers included.
     total_timeout_s: float = RouteSettings().total_timeout_s
-    # After a provider's content filter refused.
+    # Fails the request, or asks the next target, after a provider's content filter refused.
     on_content_policy: OnContentPolicy = OnContentPolicy.FAIL
     keep_warm: int | str = Field(
         0, description="share for each warmed target: 1%, or basis points (100)"

@@ -151,7 +151,7 @@ class SuiteEntry(BaseModel):
         description="metadata field; items that share its value count as one unit",
     )
     slices: tuple[Annotated[str, Field(min_length=1, pattern=GROUP_FIELD)], ...] = Field(
-        (), max_length=5, description="metadata fields; none of their values may get worse"
+        (), max_length=5, description="metadata fields; no value of them may get worse"
     )
     # How long questions and answers of its runs are kept; null: as long as their scores.
     texts_keep_days: float | None = None
@@ -228,7 +228,7 @@ class FileConfig(BaseModel):
     suites: dict[str, SuiteEntry] = {}  # evals, by name
     code: CodeEntry = Field(CodeEntry(), description="models' code: docs/reference/suites.md")
     policies: dict[str, PolicyEntry] = {}  # thresholds of gate and canary, by name
-    # What clients name as `model`; created when the database has none of that name.
+    # Clients name one as `model`. Created when the database has no route of that name.
     routes: dict[str, RouteEntry] = {}
     alerts: AlertSettings = Field(
         AlertSettings(), description="where alerts go, see docs/reference/alerts.md"

@@ -92,7 +92,7 @@ class RouterSettings:
     rate_share: float = 1.0
     flush_interval_s: float = 1.0  # how often observations go to the database
     queue_size: int = 50_000  # observations that wait in memory, at most
-    # A target that answered nobody for so long is checked; 0 for no checks.
+    # Checks a target after so long without an answer to a client; 0 for no checks.
     health_check_interval_s: float = 60.0
     breaker: BreakerPolicy = DEFAULT_BREAKER  # of every target
     retry: RetryPolicy = DEFAULT_RETRY  # of one request
@@ -214,7 +214,7 @@ class SpawnLimits:
     """What the sub-tasks of one session may be."""
 
     max_tasks: int = 8  # of one turn, and of one call
-    max_depth: int = 2  # sub-tasks below a session that nobody spawned; 0 for none
+    max_depth: int = 2  # levels of sub-tasks below a session; 0 for no sub-tasks
     max_usd: float = 1.0  # of all sub-tasks of one call
 
 

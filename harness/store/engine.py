@@ -75,9 +75,9 @@ class SqliteFile:
             self._open, self._log = now, None
 
     def require_same(self, *, committed: bool = False) -> None:
-        """Raises StoreUnavailable where the file was replaced: the commit is lost with it.
-        committed: the commit is done. Then a moved file still holds it and may come back, so a
-        retry could write it twice.
+        """Raises StoreUnavailable where the file was replaced: the write is lost with it.
+        committed: after the commit. Then a file that was moved still holds the write and may
+        come back, so a retry could write it twice.
         """
         now = identity(self._file)
         away = now is None and committed

@@ -35,7 +35,7 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     ),
     "swapgate_attempts": MetricSpec(
         _C,
-        "Calls of a provider; failure_class is none for those that answered",
+        "Calls of a provider; failure_class is `none` for calls that answered",
         ("target", "failure_class"),
     ),
     "swapgate_failovers": MetricSpec(

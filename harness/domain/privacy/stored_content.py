@@ -97,7 +97,7 @@ COLUMNS: Final = (
         for column, holds, ends in (
             ("prompt", "a question of an eval suite", _TEXTS_END),
             ("answer", "a model's answer to it", _TEXTS_END),
-            ("error_text", "why there is none", _WITH_SCORES),
+            ("error_text", "why there is no answer", _WITH_SCORES),
         )
     ),
     ContentColumn(
@@ -156,7 +156,7 @@ USERS: Final = (
     ContentColumn(
         "seen_keys",
         "entries",
-        "64 bits of a keyed hash of each caller whom a canary has counted",
+        "64 bits of a keyed hash of each caller that a canary has counted",
         "when the canary has ended",
         "kept until then: a caller would be counted twice",
     ),

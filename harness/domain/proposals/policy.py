@@ -98,7 +98,7 @@ class CanaryStep:
     certify: bool = False  # leave only certified (statistics.md §2.7)
     deadline_s: float = 7 * 86_400.0  # then a person looks
     # min_s, min_peak_s: the step lasts at least so long, and so long within the policy's peak
-    # hours, whatever the evidence says; they are never enough by themselves.
+    # hours, with any evidence; they are never enough by themselves.
     min_s: float = 0.0
     min_peak_s: float = 0.0
 
@@ -142,7 +142,7 @@ class CanaryPolicy:
     alpha: float = 0.04  # chance of a false rollback, over the whole rollout
     rho: float = 1.0  # tolerated odds ratio of failures
     rho_ni: float = 2.0  # odds ratio below which a step can be certified
-    # Failure rate under which a canary is not called harmful, whatever its odds ratio.
+    # Below this failure rate a canary is not harmful, with any odds ratio.
     p0: float = 0.01
     certificate: float = 20.0  # evidence (an e-value) that certifies a step
     block_size: int = 100  # units that are counted and tested together

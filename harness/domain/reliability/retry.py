@@ -32,8 +32,8 @@ class RetryPolicy:
     cap_s: float = 8.0
     tries_per_target: int = 2  # tries at one target within one request
     attempts: int = 6  # tries of one request, over all targets
-    # What a further attempt needs at least, or half of the target's share where that is less; a
-    # wait that leaves less is not made.
+    # The least time for a further attempt, or half of the target's share where that is less.
+    # The router skips a wait that leaves less.
     attempt_s: float = 1.0
     max_wait_s: float = 2.0  # no longer wait is made while another target stands by
 

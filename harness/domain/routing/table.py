@@ -82,8 +82,8 @@ class RouteSuite:
     suite: str  # its name
     role: SuiteRole = SuiteRole.PRIMARY  # what it decides
     weight: float = 1.0  # in the mean of several primary ones
-    # Of the content that was accepted with it; empty where nobody looked. It is no part of what
-    # the route asks for, so that two settings with the same suites are equal.
+    # Of the content that a person accepted for the route; empty before that. Two settings with
+    # the same suites are equal without it.
     digest: str = field(default="", compare=False)
 
     @property

@@ -32,7 +32,7 @@ ANTHROPIC_VERSION: Final = "2023-06-01"  # of that protocol, where a client name
 class RequestPatch:
     """What is changed in a client's request before it goes to this target (A8)."""
 
-    # Body fields set whatever the client sent.
+    # Body fields that replace the client's.
     parameters: JsonObject = field(default_factory=dict)
     # Text appended to the system message (one is added if there is none).
     prompt_addendum: str = ""
