@@ -13,15 +13,12 @@ import sqlalchemy as sa
 from harness.domain.agents.agent import Agent, AgentGrant, GrantKind
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.store.schema.columns import (
-    free_text,
+    columns_of,
     index_where,
-    json_value,
     metadata,
     not_blank,
     one_of,
     signature,
-    text,
-    time,
 )
 from harness.store.schema.evals import target
 from harness.store.schema.stored_row import Record
@@ -31,22 +28,15 @@ IS_KEPT = sa.text("deleted_at IS NULL")
 IS_VALID = sa.text("revoked_at IS NULL")
 
 # Deleted agents stay, marked, while a session, grant or switch request names them.
+# owner_key is no foreign key: an admin who takes out a forged key keeps its conversations.
 agent = sa.Table(
     "agent",
     metadata,
-    sa.Column("id", sa.Text, primary_key=True),
-    free_text("name"),
-    free_text("description"),
-    free_text("instructions"),
-    json_value("model"),
-    json_value("tools"),
-    json_value("fallback_model", nullable=True),
-    free_text("data_class"),
-    # No foreign key: an admin who takes out a forged key takes no conversation with it.
-    text("owner_key", nullable=True),
-    time("created_at"),
-    time("updated_at"),
-    time("deleted_at", nullable=True),
+    *columns_of(
+        Agent,
+        sa.Column("id", sa.Text, primary_key=True),
+        free=("name", "description", "instructions", "data_class"),
+    ),
     not_blank("name"),
     sa.Index("ix_agent_owner_key", "owner_key", "created_at", "id"),
     index_where("ix_agent_created_at", IS_KEPT, "created_at", "id"),
@@ -56,22 +46,12 @@ agent = sa.Table(
 agent_switch = sa.Table(
     "agent_switch",
     metadata,
-    sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("agent", sa.ForeignKey(agent.c.id), nullable=False),
-    text("session"),
-    free_text("model_requested"),
-    json_value("targets"),
-    free_text("reason"),
-    sa.Column("for_children", sa.Boolean, nullable=False),
-    json_value("omissions"),
-    json_value("figures"),
-    time("asked_at"),
-    time("expires_at"),
-    text("state"),
-    time("decided_at", nullable=True),
-    free_text("decided_by"),
-    text("decided_with", nullable=True),
-    free_text("decision_reason"),
+    *columns_of(
+        ModelSwitchRequest,
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("agent", sa.ForeignKey(agent.c.id), nullable=False),
+        free=("model_requested", "reason", "decided_by", "decision_reason"),
+    ),
     one_of("state", SwitchState),
     sa.CheckConstraint("expires_at > asked_at", name="expires_later"),
     sa.CheckConstraint("(state = 'pending') = (decided_at IS NULL)", name="decided_when"),
@@ -92,21 +72,15 @@ agent_switch = sa.Table(
 agent_grant = sa.Table(
     "agent_grant",
     metadata,
-    sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("agent", sa.ForeignKey(agent.c.id), nullable=False),
-    text("session"),
-    sa.Column("target", sa.ForeignKey(target.c.id), nullable=False),
-    free_text("target_name"),
-    text("kind"),
-    free_text("granted_by"),
-    text("granted_with", nullable=True),
-    free_text("reason"),
-    free_text("data_class"),
-    sa.Column("request", sa.ForeignKey(agent_switch.c.id), nullable=True),
-    time("created_at"),
-    time("expires_at"),
-    time("revoked_at", nullable=True),
-    signature(),
+    *columns_of(
+        AgentGrant,
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("agent", sa.ForeignKey(agent.c.id), nullable=False),
+        sa.Column("target", sa.ForeignKey(target.c.id), nullable=False),
+        sa.Column("request", sa.ForeignKey(agent_switch.c.id), nullable=True),
+        signature(),
+        free=("target_name", "granted_by", "reason", "data_class"),
+    ),
     not_blank("granted_by"),
     not_blank("reason"),
     one_of("kind", GrantKind),

@@ -6,9 +6,10 @@ replaces characters that a database refuses.
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Final
+from types import NoneType, UnionType
+from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
@@ -212,6 +213,46 @@ def json_value(name: str, *, nullable: bool = False) -> sa.Column[object]:
 
 def signature() -> sa.Column[str]:
     return sa.Column(SIGNATURE, sa.Text, nullable=True)
+
+
+# The type of a column for a field of each type; JSON for all other types.
+_TYPES: Final[Mapping[type, Any]] = {
+    bool: sa.Boolean,
+    int: sa.BigInteger,
+    float: sa.Double,
+    str: sa.Text,
+    datetime: UtcTime,
+    date: Day,
+}
+
+
+def columns_of(
+    record: Any,
+    *own: sa.Column[Any],
+    free: Collection[str] = (),
+    without: Collection[str] = (),
+) -> list[sa.Column[Any]]:
+    """Builds a column for each field of a dataclass, by its type; an optional one is nullable.
+
+    own: columns with a key, a reference, a default or another type, in the place of their
+    fields; columns without a field come last. free: fields with `FreeText`. without: fields
+    that have no column.
+    """
+    columns = {
+        name: _column_of(name, hint, FreeText if name in free else None)
+        for name, hint in get_type_hints(record).items()
+        if name in record.__dataclass_fields__ and name not in without
+    }
+    return list((columns | {column.name: column for column in own}).values())
+
+
+def _column_of(name: str, hint: Any, type_: Any) -> sa.Column[Any]:
+    options = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
+    kind = next(option for option in options if option is not NoneType)
+    if type_ is None:
+        bases = kind.__mro__ if isinstance(kind, type) else ()
+        type_ = next((_TYPES[base] for base in bases if base in _TYPES), Json)
+    return sa.Column(name, type_, nullable=NoneType in options)
 
 
 def index_where(

@@ -10,11 +10,10 @@ from harness.domain.operations.spending import PurposeSpending
 from harness.store.schema.columns import (
     amount,
     at_least,
-    count,
+    columns_of,
     day,
     metadata,
     number,
-    text,
     time,
 )
 from harness.store.schema.stored_row import Record
@@ -34,13 +33,10 @@ THE_CAP: Final = 1
 spending_month = sa.Table(
     "spending_month",
     metadata,
-    day("first_day"),
-    text("purpose"),
-    number("spent_usd"),
-    count("calls"),
-    count("unpriced"),
-    number("refused_usd", nullable=True),
-    time("refused_at", nullable=True),
+    *columns_of(
+        PurposeSpending,
+        day("first_day"),
+    ),
     sa.PrimaryKeyConstraint("first_day", "purpose"),
     amount("spent_usd"),
     amount("refused_usd"),
