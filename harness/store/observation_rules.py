@@ -22,7 +22,6 @@ from harness.store.schema.traffic_sums import COUNTS
 TRAFFIC_KEY: Final = ("route", "minute", "worker", "arm", "target", "revision")
 TRAFFIC_SUMS: Final = (*COUNTS, "cost_usd")
 TOTAL_KEY: Final = ("route", "arm", "target")
-SPEND_KEY: Final = ("key", "day", "worker")
 SPEND_SUMS: Final = ("requests", "tokens", "cost_usd", "unpriced")
 
 

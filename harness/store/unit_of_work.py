@@ -56,6 +56,20 @@ def build_insert_if_absent(table: sa.Table, dialect: str) -> postgresql.Insert:
     )
 
 
+@cache
+def build_upsert(
+    table: sa.Table, add: tuple[str, ...], put: tuple[str, ...], dialect: str
+) -> postgresql.Insert:
+    """Builds the INSERT of a row that, where its key is there, adds to columns of the stored
+    row and replaces others. Built once, as `build_insert_if_absent`.
+    """
+    insert = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+    new = insert.excluded
+    changes = {name: table.c[name] + new[name] for name in add} | {n: new[n] for n in put}
+    upsert = insert.on_conflict_do_update(table.primary_key.columns, set_=changes)
+    return cast("postgresql.Insert", upsert)
+
+
 class Unit:
     """Runs statements; keeps readers from writing and deciders from overtaking one another.
 
@@ -136,6 +150,19 @@ class Unit:
             insert = insert.values(computed)
         plain = {n: v for n, v in values.items() if n not in computed}
         return self.write(insert, plain) == 1
+
+    def upsert(
+        self,
+        table: sa.Table,
+        values: Mapping[str, object],
+        *,
+        add: Sequence[str] = (),
+        put: Sequence[str] = (),
+    ) -> None:
+        """Inserts a row, or changes the stored row of its key. add: columns whose values are
+        added to the stored ones. put: columns whose values replace the stored ones.
+        """
+        self.write(build_upsert(table, tuple(add), tuple(put), self.dialect), values)
 
     def signed(
         self, table: sa.Table, values: Mapping[str, object], **more: object

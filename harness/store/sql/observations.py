@@ -25,7 +25,6 @@ from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.latency import merge_histograms
 from harness.domain.reliability.spend import KeySpend, SpendTotals, month_end
 from harness.store.observation_rules import (
-    SPEND_KEY,
     SPEND_SUMS,
     TRAFFIC_KEY,
     TRAFFIC_SUMS,
@@ -108,14 +107,6 @@ ADD_TRAFFIC = (
         {name: traffic.c[name] + sa.bindparam(f"more_{name}") for name in TRAFFIC_SUMS}
         | {"latency_ms": sa.bindparam("histogram", type_=traffic.c.latency_ms.type)}
     )
-)
-IS_SAME_SPEND = sa.and_(
-    *(key_spend.c[name] == sa.bindparam(f"key_{name}") for name in SPEND_KEY)
-)
-ADD_SPEND = (
-    sa.update(key_spend)
-    .where(IS_SAME_SPEND)
-    .values({name: key_spend.c[name] + sa.bindparam(f"more_{name}") for name in SPEND_SUMS})
 )
 # An end as well as a beginning: SQLite takes a span with one end for a quarter of the table,
 # and rather reads all of it than go by the index.
@@ -209,7 +200,8 @@ class Observations(Traffic):
             self._append_block(observation_block)
         self._add_traffic(traffic)
         for spend in sorted(spends, key=lambda s: (s.key, s.day, s.worker)):
-            self._add_spend(spend)
+            check_spend(spend)
+            self._unit.upsert(key_spend, KEY_SPEND.write(spend), add=SPEND_SUMS)
         for row in sorted(asked_names, key=lambda row: (row.day, row.route, row.name)):
             self._add_asked(row)
 
@@ -286,24 +278,13 @@ class Observations(Traffic):
         self._unit.write(ADD_TRAFFIC, changes)
         minutes.clear()
 
-    def _add_spend(self, more: KeySpend) -> None:
-        check_spend(more)
-        values = KEY_SPEND.write(more)
-        if not self._unit.write_new(key_spend, values):
-            key: Values = {f"key_{name}": values[name] for name in SPEND_KEY}
-            sums = {f"more_{name}": values[name] for name in SPEND_SUMS}
-            self._unit.write(ADD_SPEND, {**key, **sums})
-
     def _add_asked(self, more: AskedName) -> None:
         kept = self._asked_names(more.route, more.day, more.day)
         name = storable(more.name)
         if len(kept) >= MOST_ASKED_NAMES and all(name != row.name for row in kept):
             name = OTHER_NAMES
-        key: Values = {"route": more.route, "name": name, "day": more.day}
-        if not self._unit.write_new(asked_name, {**key, "requests": more.requests}):
-            same = sa.and_(*(asked_name.c[column] == value for column, value in key.items()))
-            added = asked_name.c.requests + more.requests
-            self._unit.write(sa.update(asked_name).where(same).values(requests=added))
+        values = ASKED_NAME.write(replace(more, name=name))
+        self._unit.upsert(asked_name, values, add=("requests",))
 
     def claim_keys(self, claim: KeyClaim) -> Sequence[KeyHistory]:
         """Enters a block's keys into the rollout's ledger; gives each one's history before, in

@@ -67,10 +67,8 @@ class Credentials(Records[Credential]):
         """
         self._unit.serialize()
         _require_provider(self._unit, new.provider)
-        values = self.record.write(new)
-        if not self._unit.write_new(credential, values):
-            same = (credential.c.provider == new.provider, credential.c.name == new.name)
-            self._change(*same, **self._unit.signed(credential, values))
+        values = self._unit.signed(credential, self.record.write(new))
+        self._unit.upsert(credential, values, put=tuple(values))
 
 
 class SignIns(Records[SignIn]):
@@ -89,8 +87,7 @@ class SignIns(Records[SignIn]):
         self._unit.serialize()
         _require_provider(self._unit, new.provider)
         values = self.record.write(new)
-        if not self._unit.write_new(sign_in, values):
-            self._change(sign_in.c.provider == new.provider, **values)
+        self._unit.upsert(sign_in, values, put=tuple(values))
 
     def save(self, changed: SignIn) -> None:
         """Saves a sign-in. Raises StaleWrite where somebody signed in anew, or out."""

@@ -20,20 +20,7 @@ from harness.store.schema.spending import (
 from harness.store.unit_of_work import Unit
 
 CAP: Final = sa.select(spending_cap.c.cap_usd).where(spending_cap.c.id == THE_CAP)
-_MONTH: Final = spending_month.c
-MONTH: Final = sa.select(spending_month).where(_MONTH.first_day == sa.bindparam("of"))
-_CHANGE: Final = sa.update(spending_month).where(
-    _MONTH.first_day == sa.bindparam("of_month"), _MONTH.purpose == sa.bindparam("of_purpose")
-)
-ADD: Final = _CHANGE.values(
-    spent_usd=_MONTH.spent_usd + sa.bindparam("more_usd"),
-    calls=_MONTH.calls + sa.bindparam("more_calls"),
-    unpriced=_MONTH.unpriced + sa.bindparam("more_unpriced"),
-)
-NOTE_REFUSAL: Final = _CHANGE.values(
-    refused_usd=sa.bindparam("usd"),
-    refused_at=sa.bindparam("at", type_=_MONTH.refused_at.type),
-)
+MONTH: Final = sa.select(spending_month).where(spending_month.c.first_day == sa.bindparam("of"))
 _SERIAL: Final = "spending"
 
 
@@ -70,29 +57,19 @@ class Spending:
 
     def add(self, month: date, spending: PurposeSpending) -> None:
         """Adds to the month's spending on a purpose."""
-        self._unit.serialize_by(_SERIAL)
-        key = self._add_row(month, spending.purpose)
-        more = {"more_usd": spending.spent_usd, "more_calls": spending.calls}
-        self._unit.write(ADD, {**key, **more, "more_unpriced": spending.unpriced})
+        self._upsert(month, spending, add=("spent_usd", "calls", "unpriced"))
 
     def note_refusal(
         self, month: date, purpose: SpendingPurpose, usd: float | None, at: datetime
     ) -> None:
         """Notes the cost of a call that the cap refused; None once calls are granted again."""
-        self._unit.serialize_by(_SERIAL)
-        key = self._add_row(month, purpose)
-        self._unit.write(NOTE_REFUSAL, {**key, "usd": usd, "at": None if usd is None else at})
+        refused_at = None if usd is None else at
+        refusal = PurposeSpending(purpose, refused_usd=usd, refused_at=refused_at)
+        self._upsert(month, refusal, put=("refused_usd", "refused_at"))
 
-    def _add_row(self, month: date, purpose: SpendingPurpose) -> dict[str, object]:
-        """Adds the row of a month and a purpose where there is none. Returns its key."""
-        row = {
-            "first_day": month,
-            "purpose": purpose.value,
-            "spent_usd": 0.0,
-            "calls": 0,
-            "unpriced": 0,
-            "refused_usd": None,
-            "refused_at": None,
-        }
-        self._unit.write_new(spending_month, row)
-        return {"of_month": month, "of_purpose": purpose.value}
+    def _upsert(
+        self, month: date, spending: PurposeSpending, **columns: tuple[str, ...]
+    ) -> None:
+        self._unit.serialize_by(_SERIAL)
+        values = {**SPENDING.write(spending), "first_day": month}
+        self._unit.upsert(spending_month, values, **columns)
