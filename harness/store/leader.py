@@ -8,14 +8,13 @@ connection after `SILENT_AFTER_S` without a heartbeat, and another process leads
 may come back in the middle of a job: each of its writes compares what it has read, and work
 that is no write is claimed in the database before it is done.
 
-`LockHeartbeat` keeps a connection alive that holds locks. Where it is missing, since the
-process is stopped or cut off, the server ends the connection (`engine.make`'s `patience_s`) and
-so frees the locks.
+A heartbeat keeps the leader's connection alive. Where it is missing, since the process is
+stopped or cut off, the server ends the connection (`engine.make`'s `patience_s`) and so frees
+the lock.
 """
 
 import fcntl
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Final
 
@@ -25,30 +24,6 @@ from sqlalchemy.pool import NullPool
 from harness.domain.errors import StoreUnavailable
 from harness.store import engine
 from harness.store.database_errors import translated
-
-
-class LockHeartbeat:
-    """Calls `beat` again and again on a thread of its own: no long job delays it."""
-
-    def __init__(self, beat: Callable[[], None], every_s: float) -> None:
-        self._beat, self._every_s = beat, every_s
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
-            self._thread.start()
-
-    def _run(self) -> None:
-        while not self._ended.wait(self._every_s):
-            self._beat()
-
-    def stop(self) -> None:
-        self._ended.set()
-        if self._thread is not None:
-            self._thread.join()
-
 
 _KEY: Final = 0x53774C44
 HEARTBEAT_S: Final = 1.0
@@ -131,7 +106,8 @@ class PostgresLeadership:
         self._db: sa.Connection | None = None
         self._leads = False
         self._turn = threading.Lock()
-        self._heartbeat = LockHeartbeat(self._beat, HEARTBEAT_S)
+        self._ended = threading.Event()
+        self._heartbeat: threading.Thread | None = None
 
     def try_lead(self, owner: str) -> bool:
         with self._turn, translated():
@@ -155,7 +131,10 @@ class PostgresLeadership:
             self._release()
             raise
         self._leads = True
-        self._heartbeat.start()
+        if self._heartbeat is None:
+            # On its own thread: no long job delays it.
+            self._heartbeat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+            self._heartbeat.start()
 
     def _is_connected(self) -> bool:
         """The lock is held as long as its connection lives."""
@@ -169,8 +148,9 @@ class PostgresLeadership:
         return True
 
     def _beat(self) -> None:
-        with self._turn:
-            self._is_connected()
+        while not self._ended.wait(HEARTBEAT_S):
+            with self._turn:
+                self._is_connected()
 
     def leader(self) -> str:
         with translated(), self._engine.connect() as db:
@@ -191,7 +171,9 @@ class PostgresLeadership:
         self._db = None
 
     def close(self) -> None:
-        self._heartbeat.stop()
+        self._ended.set()
+        if self._heartbeat is not None:
+            self._heartbeat.join()
         self.resign()
         self._engine.dispose()
 
