@@ -103,8 +103,8 @@ def encryption_file(settings: Settings) -> Path:
 
 def encryption_keys(settings: Settings) -> list[str]:
     """Returns the keys that encrypt providers' stored keys, the newest first: from
-    SWAPGATE_ENCRYPTION_KEYS, or a file of mode 0600 in `home`. Raises ConfigError where there
-    is none.
+    SWAPGATE_ENCRYPTION_KEYS, or a file of mode 0600 in `home`. Raises ConfigError without
+    keys.
     """
     given = encryption.keys_in(os.environ.get(ENCRYPTION_VARIABLE, ""))
     file = encryption_file(settings)

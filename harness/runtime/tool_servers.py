@@ -296,7 +296,7 @@ def _schema_fault(schema: object) -> str:
         fault = schema_fault(schema)
     except Exception as error:  # noqa: BLE001 - the library may raise any error for a bad schema
         fault = type(error).__name__
-    return f"its schema is none: {fault[:200]}" if fault else ""
+    return f"its schema is invalid: {fault[:200]}" if fault else ""
 
 
 def _depth(value: object, left: int) -> int:

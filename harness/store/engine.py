@@ -75,7 +75,7 @@ class SqliteFile:
             self._open, self._log = now, None
 
     def require_same(self, *, committed: bool = False) -> None:
-        """Raises StoreUnavailable where the file was replaced: the write is lost with it.
+        """Checks that the file was not replaced, else raises StoreUnavailable: a write is lost.
         committed: after the commit. Then a file that was moved still holds the write and may
         come back, so a retry could write it twice.
         """

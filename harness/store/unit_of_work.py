@@ -66,7 +66,8 @@ def build_upsert(
     insert = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
     new = insert.excluded
     changes = {name: table.c[name] + new[name] for name in add} | {n: new[n] for n in put}
-    upsert = insert.on_conflict_do_update(table.primary_key.columns, set_=changes)
+    key = table.primary_key.columns
+    upsert = insert.on_conflict_do_update(index_elements=key, set_=changes)
     return cast("postgresql.Insert", upsert)
 
 
@@ -243,7 +244,7 @@ class Unit:
         return RowFault(table.name, key, why)
 
     def check_manifest(self) -> manifests.Manifest | None:
-        """The stored manifest, checked; None where there is none. Raises SignatureInvalid.
+        """Reads and checks the stored manifest; None without one. Raises SignatureInvalid.
 
         While this connection sees no other state than when the rows fitted the manifest, they
         are not read again: ten thousand keys would be, at every call of the API.

@@ -402,10 +402,10 @@ def test_the_check_names_a_trigger_that_says_something_else(
     assert migrate.check(database_url) == [
         "the trigger evidence_guard is missing",
         "the trigger verdict_no_update is not this version's",
-        "the trigger a_new_one of sample is none of ours",
+        "the trigger a_new_one of sample is not Swapgate's",
     ]
     migrate.upgrade(database_url)
-    assert migrate.check(database_url) == ["the trigger a_new_one of sample is none of ours"]
+    assert migrate.check(database_url) == ["the trigger a_new_one of sample is not Swapgate's"]
 
 
 @pytest.mark.req("F3")

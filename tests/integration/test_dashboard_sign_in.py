@@ -256,8 +256,11 @@ def test_nobody_signs_in_by_sql(world: SmallInstallation, forged: bool) -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"principal": "local", "key": None}, "as whom a session acts"),
-        ({"link_expires_at": datetime(2030, 1, 1, tzinfo=UTC)}, "as whom a session acts"),
+        ({"principal": "local", "key": None}, "the principal and the link of a session"),
+        (
+            {"link_expires_at": datetime(2030, 1, 1, tzinfo=UTC)},
+            "the principal and the link of a session",
+        ),
         ({"cookie_hash": "mine"}, "a link is used once"),
         ({"ended_at": None}, "a session that ended stays so"),
     ],

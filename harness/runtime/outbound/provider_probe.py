@@ -86,7 +86,7 @@ def _headers(provider: Provider, key: str) -> dict[str, str]:
 
 
 def _first(answer: http.client.HTTPResponse, started: float) -> tuple[float | None, str]:
-    """Seconds to the first content, or why there is none."""
+    """Returns the seconds to the first content, or why no content came."""
     came = False
     events = EventPayloads()
     try:

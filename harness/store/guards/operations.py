@@ -120,7 +120,7 @@ INSERT ON dashboard_session
         ELSE NOT EXISTS (SELECT 1 FROM api_key k WHERE k.id = NEW.key
         AND k.principal = NEW.principal AND k.role IS NOT NULL) END)
 UPDATE ON dashboard_session
-    append_only: as whom a session acts does not change
+    append_only: the principal and the link of a session do not change
         {changes(*_BEGUN)}
     append_only: a link is used once
         OLD.cookie_hash IS NOT NULL AND

@@ -62,7 +62,7 @@ def differences(db: sa.Connection) -> list[str]:
             if ours[name] != theirs[name]
         ),
         *(
-            f"the trigger {name} of {theirs[name].table} is none of ours"
+            f"the trigger {name} of {theirs[name].table} is not Swapgate's"
             for name in sorted(theirs.keys() - ours.keys())
         ),
     ]
