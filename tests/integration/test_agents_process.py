@@ -11,6 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
+from harness.control.context import Context
+from harness.control.evals import worker_supervision
+from harness.domain.agents.agent import GrantKind
+from harness.domain.evals.run import RunState
+from harness.domain.operations.access import SYSTEM
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     ROLE,
@@ -212,3 +217,51 @@ def test_fifty_sessions_at_once_keep_their_own_conversations(site: AgentsSite) -
         expected = [(f"{number}.{turn}", f"you said {number}.{turn}") for turn in range(3)]
         assert told == [text for pair in expected for text in pair]
     assert good(site.client.get(f"{agent}/sessions?limit=20"))["total"] == 50
+
+
+@pytest.mark.req("C7")
+def test_the_control_plane_signs_for_auto_and_while_it_is_away_the_incumbent_answers(
+    tmp_path: Path,
+) -> None:
+    prices = {
+        model: {"input_usd_per_mtok": usd, "output_usd_per_mtok": usd}
+        for model, usd in ((BASE, 10), ("sim-good", 1))
+    }
+    thrifty = {"incumbent": f"sim/{BASE}", "fallbacks": ["sim/sim-good"]}
+
+    def right(asked: ReceivedRequest) -> ScriptedTurn:
+        # The suite asks for colour number 7, and the answer is c7.
+        return completion(
+            f"c{''.join(filter(str.isdigit, asked.json['messages'][-1]['content']))}"
+        )
+
+    with agents_site(
+        tmp_path,
+        with_control=True,
+        prices=prices,
+        sections={"routes": {"thrifty": {**thrifty, "suites": ["colours"]}}},
+        floors={"thrifty": {"floor": 0.4, "suite": "colours"}},
+    ) as site:
+        site.upstream.turns |= {BASE: right, "sim-good": right}
+        ctx = site.world.installation.context
+        runs = [
+            worker_supervision.start_run(ctx, SYSTEM, "colours", f"sim/{model}").id
+            for model in prices
+        ]
+        eventually(lambda: all(run_state(ctx, run) is RunState.DONE for run in runs))
+
+        answer = site.send(site.session(model="auto:thrifty"), "Colour number 1?")
+
+        assert good(answer)["target"] == "sim/sim-good"
+        with ctx.store.read() as tx:
+            (grant,) = tx.agent_grants.not_revoked()
+        assert (grant.kind, grant.granted_by) == (GrantKind.AUTO, SYSTEM.name)
+        site.world.place.kill("control")
+        alone = site.send(site.session(model="auto:thrifty"), "Colour number 1?")
+        assert good(alone)["target"] == f"sim/{BASE}"
+        assert "no signing key" in alone.headers["x-swapgate-auto"]
+
+
+def run_state(ctx: Context, run: str) -> RunState:
+    with ctx.store.read() as tx:
+        return tx.runs.get(run).state

@@ -108,13 +108,15 @@ def agents_site(
     sections: Mapping[str, object] | None = None,
     with_openai: bool = False,
     with_control: bool = False,
+    prices: Mapping[str, object] | None = None,
     database_url: str | None = None,
     **agents: object,
 ) -> Iterator[AgentsSite]:
     """Both processes run. agents: settings of the section, beside `open_on_loopback`; sections:
     other ones of the file. with_openai: the scripted provider is there as `openai`, too, with
     the key in OPENAI_API_KEY. with_control: the control plane runs, too, which signs consents
-    to literal models. database_url: by default SQLite in the folder.
+    to literal models. prices: of the provider's models. database_url: by default SQLite in the
+    folder.
     """
     port = free_port()
     section = {"open_on_loopback": True, "port": port, **agents}
@@ -126,6 +128,9 @@ def agents_site(
                 "sim": {"kind": "sim", "api_base": upstream.url},
                 "openai": named,
             }
+        if prices is not None:
+            sim = {"kind": "sim", "api_base": upstream.url, "prices": prices}
+            given["providers"] = {"sim": sim}
         provider = upstream.url.removesuffix("/v1")
         with routed(folder, provider, database_url, **given) as world:
             world.place.ports["agents"] = port
