@@ -119,88 +119,75 @@ def test_a_loopback_host_may_be_open(tmp_path: Path, host: str) -> None:
     assert loaded(tmp_path, open_).agents.open_on_loopback
 
 
-@pytest.mark.parametrize("name", ["url", "router_url", "control_url"])
-@pytest.mark.parametrize(
-    "url",
-    [
-        "127.0.0.1:8085",
-        "ftp://agents",
-        "http://",
-        "http://user:secret@agents:8085",
-        "http://agents:8085/agents",
-        "http://agents:8085?x=1",
-        "http://agents:8085#x",
-        "http://agents:0",
-        "http://agents:99999",
-        "http://agents :8085",
-        "http://agents\r\nx:8085",
-        "http://[::1:8085",
-    ],
+NO_ADDRESSES = (
+    "127.0.0.1:8085",
+    "ftp://agents",
+    "http://",
+    "http://user:secret@agents:8085",
+    "http://agents:8085/agents",
+    "http://agents:8085?x=1",
+    "http://agents:8085#x",
+    "http://agents:0",
+    "http://agents:99999",
+    "http://agents :8085",
+    "http://agents\r\nx:8085",
+    "http://[::1:8085",
 )
+
+
+@pytest.mark.parametrize("name", ["url", "router_url", "control_url", "public_url"])
 def test_an_address_that_is_none_is_refused_without_repeating_it(
-    tmp_path: Path, name: str, url: str
+    tmp_path: Path, name: str
 ) -> None:
-    said = refusal(tmp_path, {name: url})
-    assert said == (
-        f"swapgate.yaml:2: agents.{name}: is no address such as http://127.0.0.1:8085, without "
-        "a path"
-    )
+    for url in NO_ADDRESSES:
+        assert refusal(tmp_path, {name: url}) == (
+            f"swapgate.yaml:2: agents.{name}: is no address such as http://127.0.0.1:8085, "
+            "without a path"
+        )
+
+
+OWN = "is the router's own address, http://127.0.0.1:8080"
+
+
+def servers(url: str = "http://a", **header_envs: str) -> dict[str, Any]:
+    server = {"url": url, "header_envs": header_envs} if header_envs else {"url": url}
+    return {"tool_servers": {"files": server}}
 
 
 @pytest.mark.parametrize(
-    ("agents", "field"),
+    ("agents", "place", "words"),
     [
-        ({"port": 8080}, "port"),
-        ({"host": "localhost", "url": "http://127.0.0.1:8080/"}, "url"),
-        ({"enabled": False, "url": "http://127.0.0.1:8080"}, "url"),
-    ],
-)
-def test_the_router_passes_nothing_through_to_itself(
-    tmp_path: Path, agents: dict[str, Any], field: str
-) -> None:
-    said = refusal(tmp_path, agents)
-    assert f"agents.{field}: is the router's own address, http://127.0.0.1:8080" in said
-
-
-def test_an_address_of_a_metadata_service_is_refused(tmp_path: Path) -> None:
-    assert "metadata service" in refusal(tmp_path, {"url": "http://169.254.169.254"})
-    assert "metadata service" in refusal(
-        tmp_path, {"tool_servers": {"x": {"url": "http://[fe80::1]/mcp"}}}
-    )
-
-
-@pytest.mark.parametrize(
-    ("server", "field", "words"),
-    [
-        ({}, ".url", "Field required"),
-        ({"url": "stdio://a"}, ".url", "is an http or https URL"),
-        ({"url": "http://u:p@a/mcp"}, ".url", "without a user"),
+        ({"port": 8080}, "port", OWN),
+        ({"host": "localhost", "url": "http://127.0.0.1:8080/"}, "url", OWN),
+        ({"enabled": False, "url": "http://127.0.0.1:8080"}, "url", OWN),
+        ({"url": "http://169.254.169.254"}, "url", "metadata service"),
+        (servers("http://[fe80::1]/mcp"), "tool_servers.files.url", "metadata service"),
+        ({"tool_servers": {"files": {}}}, "tool_servers.files.url", "Field required"),
+        (servers("stdio://a"), "tool_servers.files.url", "is an http or https URL"),
+        (servers("http://u:p@a/mcp"), "tool_servers.files.url", "without a user"),
         (
-            {"url": "http://a", "header_envs": {"authorization": "Bearer abc"}},
-            ".header_envs.authorization",
+            servers(authorization="Bearer abc"),
+            "tool_servers.files.header_envs.authorization",
             "a value never stands in this file",
         ),
         (
-            {"url": "http://a", "header_envs": {"x": "Swapgate_Secret"}},
-            ".header_envs.x",
+            servers(x="Swapgate_Secret"),
+            "tool_servers.files.header_envs.x",
             "which no tool server may have",
         ),
-        ({"url": "http://a", "header_envs": {"content-length": "X"}}, ".header_envs", ""),
+        (servers(**{"content-length": "X"}), "tool_servers.files.header_envs", ""),
+        *(
+            ({"tool_servers": {name: {"url": "http://a"}}}, "tool_servers", "SERVER.TOOL")
+            for name in ("", "a.b", "A", "-a", "a b", "x" * 65, "sökning")
+        ),
     ],
 )
-def test_a_tool_server_that_makes_no_sense_is_refused(
-    tmp_path: Path, server: dict[str, Any], field: str, words: str
+def test_what_makes_no_sense_is_refused_at_its_place(
+    tmp_path: Path, agents: dict[str, Any], place: str, words: str
 ) -> None:
-    said = refusal(tmp_path, {"tool_servers": {"files": server}})
-    assert f": agents.tool_servers.files{field}: " in said
+    said = refusal(tmp_path, agents)
+    assert f": agents.{place}" in said
     assert words in said
-
-
-@pytest.mark.parametrize("name", ["", "a.b", "A", "-a", "a b", "x" * 65, "sökning"])
-def test_a_tool_servers_name_stands_before_the_dot_of_its_tools(
-    tmp_path: Path, name: str
-) -> None:
-    assert "SERVER.TOOL" in refusal(tmp_path, {"tool_servers": {name: {"url": "http://a"}}})
 
 
 def test_a_floor_needs_a_suite_that_there_is(tmp_path: Path) -> None:
