@@ -10,7 +10,7 @@ import asyncio
 import itertools
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -47,13 +47,6 @@ TURNS_REMEMBERED: Final = 10_000
 OUR_FAULT: Final = "the sub-task failed by a fault of Swapgate"
 
 
-@dataclass(frozen=True, slots=True)
-class _PlannedTasks:
-    parent: AgentSession
-    client: AgentsClient  # on whose behalf the sub-tasks run: whoever's agent it is
-    tasks: Sequence[tuple[str, ModelChoice]]
-
-
 class Spawner:
     """Belongs to the event loop of its turns."""
 
@@ -82,24 +75,23 @@ class Spawner:
 
     async def _spawn(self, tasks: Sequence[SubTask], caller: ToolCaller) -> ToolAnswer:
         planned = await run_unit(lambda: self._plan(tasks, caller.session))
-        waiting = await run_unit(lambda: self._ask(planned))
-        if waiting is not None:
+        if isinstance(planned, ModelSwitchRequest):
             return ToolAnswer(
                 {
                     "status": "waits_for_approval",
-                    "request": waiting.id,
-                    "models": waiting.targets,
-                    "expires_at": waiting.expires_at,
+                    "request": planned.id,
+                    "models": planned.targets,
+                    "expires_at": planned.expires_at,
                     "next": "go on without, or call again with the same tasks once approved",
                 }
             )
         self._count(caller.turn, len(tasks))
-        children = await run_unit(lambda: self._open(planned))
+        client, children = await run_unit(lambda: self._open(caller.session, planned))
         bounds = share_bounds(caller.left, self._limits.max_usd, len(tasks))
         numbers = itertools.count(1)
 
         async def run(child: AgentSession, task: SubTask) -> SubTaskResult:
-            result = await self._run(planned.client, child, task, bounds)
+            result = await self._run(client, child, task, bounds)
             await caller.report(next(numbers), len(tasks))
             return result
 
@@ -107,9 +99,7 @@ class Spawner:
             results = await asyncio.gather(*map(run, children, tasks))
         finally:
             await run_unit(lambda: self._close(children))
-        used = FREE
-        for result in results:
-            used += result.usage
+        used = sum((result.usage for result in results), FREE)
         return ToolAnswer({"tasks": cut_answers(results)}, used)
 
     def _count(self, turn: str, more: int) -> None:
@@ -127,22 +117,44 @@ class Spawner:
         while len(self._spawned) > TURNS_REMEMBERED:
             del self._spawned[next(iter(self._spawned))]
 
-    def _plan(self, tasks: Sequence[SubTask], session: str) -> _PlannedTasks:
-        """Raises NotAllowed for a session that is too deep to spawn, InputError and NotFound
-        for a model that nobody serves.
+    def _plan(
+        self, tasks: Sequence[SubTask], session: str
+    ) -> Sequence[ModelChoice] | ModelSwitchRequest:
+        """The tasks' models; or the request that asks a person for those without a grant.
+
+        Raises NotAllowed for a session that is too deep to spawn and for an agent whose key was
+        revoked, InputError and NotFound for a model that nobody serves.
         """
         with self._ctx.store.read() as tx:
             parent = tx.sessions.get(session)
-            parent.require_open()
-            client = agents.owner_of(tx, tx.agents.get(parent.agent))
+            agents.owner_of(tx, tx.agents.get(parent.agent))
+        parent.require_open()
         if parent.depth >= self._limits.max_depth:
             raise NotAllowed(
                 f"this is a sub-task at depth {parent.depth}, and may have none below it: do "
                 "the work here"
             )
-        return _PlannedTasks(
-            parent, client, [(task.task, self._choose(task, parent)) for task in tasks]
+        models = [self._choose(task, parent) for task in tasks]
+        with self._ctx.store.read() as tx:
+            missing = [
+                (task.task, model)
+                for task, model in zip(tasks, models, strict=True)
+                if model.is_literal and not self._is_granted(tx, parent, model)
+            ]
+        if not missing:
+            return models
+        if parent.parent is not None:
+            raise NotAllowed(
+                "a sub-task gives its own sub-tasks routes alone: name a route, or leave the "
+                "model out"
+            )
+        wanted = SwitchSpec(
+            session,
+            tuple(model for _, model in missing),
+            f"{len(tasks)} sub-tasks",
+            tasks=tuple((task, model.target) for task, model in missing),
         )
+        return switches.request_switch(self._ctx, wanted)
 
     def _choose(self, task: SubTask, parent: AgentSession) -> ModelChoice:
         if not task.model:
@@ -154,49 +166,27 @@ class Spawner:
             )
         return choice
 
-    def _ask(self, planned: _PlannedTasks) -> ModelSwitchRequest | None:
-        """Asks a person for the models without a grant; None where each has one."""
-        with self._ctx.store.read() as tx:
-            missing = [
-                (task, choice)
-                for task, choice in planned.tasks
-                if choice.is_literal and not self._is_granted(tx, planned.parent, choice)
-            ]
-        if not missing:
-            return None
-        if planned.parent.parent is not None:
-            raise NotAllowed(
-                "a sub-task gives its own sub-tasks routes alone: name a route, or leave the "
-                "model out"
-            )
-        return switches.request_switch(
-            self._ctx,
-            SwitchSpec(
-                planned.parent.id,
-                tuple(choice for _, choice in missing),
-                f"{len(planned.tasks)} sub-tasks",
-                tasks=tuple((task, choice.target) for task, choice in missing),
-            ),
-        )
-
     def _is_granted(self, tx: Transaction, parent: AgentSession, choice: ModelChoice) -> bool:
         found = sessions.find_grant(self._ctx, tx, parent.agent, parent.id, choice.target)
         return found is not None
 
-    def _open(self, planned: _PlannedTasks) -> Sequence[AgentSession]:
-        """Opens all children, or none."""
+    def _open(
+        self, session: str, models: Sequence[ModelChoice]
+    ) -> tuple[AgentsClient, Sequence[AgentSession]]:
+        """Opens all children, or none; on behalf of the client whose agent it is."""
         children = []
         with self._ctx.store.write() as tx:
-            parent = tx.sessions.lock(planned.parent.id)
+            parent = tx.sessions.lock(session)
             agent = tx.agents.get(parent.agent)
-            for _, choice in planned.tasks:
-                if not choice.is_literal:
-                    planned.client.require_route(choice.route)
-                    agents.require_route(self._ctx, tx, agent, choice.route)
-                elif not self._is_granted(tx, parent, choice):
-                    raise NotAllowed(f"{choice.target} is not approved any more: ask again")
-                children.append(sessions.open_child(self._ctx, tx, parent, choice))
-        return children
+            client = agents.owner_of(tx, agent)
+            for model in models:
+                if not model.is_literal:
+                    client.require_route(model.route)
+                    agents.require_route(self._ctx, tx, agent, model.route)
+                elif not self._is_granted(tx, parent, model):
+                    raise NotAllowed(f"{model.target} is not approved any more: ask again")
+                children.append(sessions.open_child(self._ctx, tx, parent, model))
+        return client, children
 
     async def _run(
         self, client: AgentsClient, child: AgentSession, task: SubTask, bounds: TurnBounds
