@@ -164,7 +164,7 @@ class CanarySampleJudge(SideCalls):
             # An error is an error alone, and has its own guardrail.
             self._places += 1
             self._spending.settle(drawn.taken, None, None)
-            self._recorder.judged(drawn.canary, ticket, JudgeOutcome.GOOD, 0.0)
+            self._recorder.judged(drawn.canary.rollout, ticket, JudgeOutcome.GOOD, 0.0)
             self._count("without_answer")
             return
         answer = drawn.copied.whole(response.progress.result)
@@ -196,7 +196,7 @@ class CanarySampleJudge(SideCalls):
         finally:
             self._spending.settle(drawn.taken, drawn.served.upstream.price, usage)
             self._count(judged.name.lower())
-            self._recorder.judged(drawn.canary, ticket, judged, cost_usd)
+            self._recorder.judged(drawn.canary.rollout, ticket, judged, cost_usd)
 
     async def _request_verdict(
         self, drawn: JudgeSample, job: RoutedRequest, answer: str, until: float

@@ -168,9 +168,11 @@ class Recording:
         raise NotImplementedError
 
     def judged(
-        self, canary: Canary, ticket: Ticket, judged: JudgeOutcome, cost_usd: float
+        self, rollout: str, ticket: Ticket | None, judged: JudgeOutcome, cost_usd: float
     ) -> None:
-        """What the judge said, or did not, of a request that was drawn; once for each."""
+        """What the judge said, or did not, of a request that was drawn; once for each. ticket:
+        None for a request that is not known any more, whose cost alone counts.
+        """
         raise NotImplementedError
 
     async def forward_feedback(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:  # noqa: ARG002 - the default

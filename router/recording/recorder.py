@@ -160,16 +160,9 @@ class Recorder(Recording):
         return isinstance(ticket, ScoredUnit) and self.note_unit_feedback(ticket, bad=bad)
 
     def judged(
-        self, canary: Canary, ticket: Ticket, judged: JudgeOutcome, cost_usd: float
+        self, rollout: str, ticket: Ticket | None, judged: JudgeOutcome, cost_usd: float
     ) -> None:
-        scored = ticket if isinstance(ticket, ScoredUnit) else None
-        self.enter_verdict(canary.rollout, scored, judged, cost_usd)
-
-    def enter_verdict(
-        self, rollout: str, scored: ScoredUnit | None, judged: JudgeOutcome, cost_usd: float
-    ) -> None:
-        """Enters a judge's verdict about a unit; of any other request the cost alone counts."""
-        unit = scored.unit if scored is not None else None
+        unit = ticket.unit if isinstance(ticket, ScoredUnit) else None
         with self._lock:
             ledger = self._ledgers.get(rollout)
             if ledger is not None:

@@ -237,10 +237,10 @@ class Reporter(Recording):
             return False
 
     def judged(
-        self, canary: Canary, ticket: Ticket, judged: JudgeOutcome, cost_usd: float
+        self, rollout: str, ticket: Ticket | None, judged: JudgeOutcome, cost_usd: float
     ) -> None:
         if isinstance(ticket, int):
-            self._units.append((ticket, self._numbers[canary.rollout], int(judged), cost_usd))
+            self._units.append((ticket, self._numbers[rollout], int(judged), cost_usd))
 
     async def forward_feedback(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:
         told = await self._asking({"opinion": [opinion.worker, key, *opinion]}, "of")

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import date
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
 
@@ -198,12 +198,6 @@ class _Scrape:
         self._done()
 
 
-class WorkerChannel(Protocol):
-    """The part of asyncio's transports that is used here."""
-
-    def write(self, data: bytes) -> None: ...
-
-
 class WorkerReports(asyncio.Protocol):
     """One worker's channel, and what it has reported. ready: it serves. gone: its last report
     was read.
@@ -223,7 +217,7 @@ class WorkerReports(asyncio.Protocol):
         self._mirrored: set[int] = set()  # first of their callers, not compared yet
         self._latest: BoundedMap[int, ScoredUnit] = BoundedMap(REMEMBERED)
         self.worker = ""  # its name, once it serves
-        self._channel: WorkerChannel | None = None
+        self._channel: asyncio.WriteTransport | None = None
         self._heard_s = time.monotonic()
 
     @property
@@ -362,7 +356,7 @@ class WorkerReports(asyncio.Protocol):
             ticket, number, judged, cost_usd = unit
             rollout, _ = self._rollouts[number]
             known = self._judging.pop(ticket, None)
-            recorder.enter_verdict(rollout, known, JudgeOutcome(judged), cost_usd)
+            recorder.judged(rollout, known, JudgeOutcome(judged), cost_usd)
             return
         ticket, failed, why, *more = unit
         if (known := self._scored.pop(ticket, None)) is not None:
