@@ -12,12 +12,13 @@ from harness.app.eval_workers import open_with_workers
 from harness.app.installation import CONFIG_VARIABLE, load_settings
 from harness.control.operations import keys
 from harness.domain.errors import ConfigError, InputError, NotFound
-from harness.domain.evals.run import EvalRun, RunState
+from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.routing.target import Target
 from harness.domain.settings import Settings
 from harness.runtime import secret_files
 from tests.support.control.control_plane import SmallInstallation
+from tests.support.store.records import PLAIN_RUN
 
 PROCESSES = 8
 
@@ -66,17 +67,7 @@ def test_a_worker_of_a_provider_that_is_gone_is_refused_by_name(
     installation = open_with_workers(create_secret=True)
     upgrade_database(installation.settings)
     target = Target("gone", "model")
-    run = EvalRun(
-        id="run_1",
-        suite="tickets",
-        suite_digest="d" * 64,
-        target=target.id,
-        order_seed=1,
-        epochs=1,
-        wanted=1,
-        state=RunState.QUEUED,
-        created_at=installation.clock.now(),
-    )
+    run = replace(PLAIN_RUN, target=target.id, state=RunState.QUEUED)
     with installation.store.write() as tx:
         tx.routing.add_target(target)
         tx.runs.add(run)

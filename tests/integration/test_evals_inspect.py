@@ -6,7 +6,6 @@ Inspect is imported by the fixture, once: it takes seconds.
 import asyncio
 import shutil
 from concurrent.futures import Executor, ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +15,11 @@ import pytest
 from evals.runner.chat_completions import ChatReply, ReplyToolCall
 from evals.suites.suite import ConfiguredSuites
 from harness.domain.errors import InputError, NotFound
-from harness.domain.evals.run import EvalRun, RunState
+from harness.domain.evals.run import RunState
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob
+from tests.support.store.records import PLAIN_RUN
 
 pytestmark = pytest.mark.slow
 GOOD = Path(__file__).parents[1] / "support/evals/user_suite.py"
@@ -233,20 +233,9 @@ def test_a_run_that_is_to_stop_asks_nothing_more_that_waited_for_its_turn(
 
 def stopping(inspect: SimpleNamespace, thread: Executor) -> Any:
     """A collector of one question, that is asked to stop once it was scheduled."""
-    run = EvalRun(
-        id="r",
-        suite="s",
-        suite_digest="",
-        target="t",
-        order_seed=1,
-        epochs=1,
-        wanted=1,
-        state=RunState.RUNNING,
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
-    )
     stops = iter([False, True])
     return inspect.collector.Collector(
-        EvalJob(run, Target("sim", "m"), Provider("sim", "openai", "http://x"), None),
+        EvalJob(PLAIN_RUN, Target("sim", "m"), Provider("sim", "openai", "http://x"), None),
         None,
         [inspect.collector.Question(0, "i", 1)],
         on_sample=lambda _: True,

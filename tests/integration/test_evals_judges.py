@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from evals.runner.judge import JudgeBill
 from evals.sim import server
 from evals.suites.suite import ConfiguredSuites
 from harness.control.evals.run_costs import JudgingCost, sum_judging_cost
-from harness.domain.evals.run import AnswerColumns, EvalRun, RunState, Sample, SampleError
+from harness.domain.evals.run import AnswerColumns, Sample, SampleError
 from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import JudgeSettings, SuiteSettings
@@ -22,6 +21,7 @@ from harness.gate.offline.suite_judgement import judge_pairs
 from harness.ports import EvalJob
 from tests.support.evals.eval_process import Assignment, carry_out
 from tests.support.providers import simulator_thread
+from tests.support.store.records import PLAIN_RUN
 
 ITEMS = 24
 MODELS = """
@@ -72,16 +72,14 @@ def assignment(name: str, suite: SuiteSettings, url: str) -> Assignment:
     target = Target("sim", "base")
     prices = {"sim-judge": Price(1.0, 1.0)}
     provider = Provider("sim", "openai", f"{url}/v1", prices=prices)
-    run = EvalRun(
+    pin = ConfiguredSuites({"replies": suite}).pin("replies").digest
+    run = replace(
+        PLAIN_RUN,
         id=f"run-{name}",
         suite="replies",
-        suite_digest=ConfiguredSuites({"replies": suite}).pin("replies").digest,
-        target=target.id,
+        suite_digest=pin,
         order_seed=7,
-        epochs=1,
         wanted=ITEMS,
-        state=RunState.RUNNING,
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
     job = EvalJob(
         run,

@@ -19,7 +19,7 @@ from evals.sim.simulator import Simulator
 from evals.suites.items import Item
 from evals.suites.suite import ConfiguredSuites, Suite, load_suite
 from harness import package_data
-from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError
+from harness.domain.evals.run import Sample, SampleError
 from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.domain.evals.verdict import Verdict
 from harness.domain.routing.target import Provider, Target
@@ -29,6 +29,7 @@ from harness.ports import EvalJob
 from tests.support.evals.eval_process import Assignment, carry_out, one
 from tests.support.evals.scripted_runner import ScriptedRunner
 from tests.support.providers.simulator_thread import serve_in_thread
+from tests.support.store.records import PLAIN_RUN
 
 Params = Mapping[str, Any]
 Told = Sequence[tuple[str, Params]]
@@ -283,17 +284,8 @@ def sample_of(found: Mapping[str, Any]) -> Sample:
 def job(catalog: ConfiguredSuites, suite: str, model: str, url: str) -> EvalJob:
     target = Target("sim", model)
     pin = catalog.pin(suite)
-    run = EvalRun(
-        id=f"run-{suite}-{model}",
-        suite=suite,
-        suite_digest=pin.digest,
-        target=target.id,
-        order_seed=1,
-        epochs=1,
-        wanted=pin.items,
-        state=RunState.RUNNING,
-        created_at=NOW,
-    )
+    made = replace(PLAIN_RUN, id=f"run-{suite}-{model}", target=target.id)
+    run = replace(made, suite=suite, suite_digest=pin.digest, wanted=pin.items)
     return EvalJob(run, target, Provider("sim", "sim", url), None, max_connections=8)
 
 

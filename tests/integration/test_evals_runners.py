@@ -9,7 +9,6 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,14 @@ from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
 from evals.suites.suite import ConfiguredSuites
 from harness.domain.evals.item_groups import shuffle_items
-from harness.domain.evals.run import EvalRun, RunState, Sample
+from harness.domain.evals.run import Sample
 from harness.domain.routing.target import Provider, RequestPatch, Target
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob
 from tests.support.evals.eval_process import Assignment, carry_out, one
 from tests.support.evals.scripted_runner import ScriptedRunner
 from tests.support.providers.scripted_chat import KEY, Response, Served, serving
+from tests.support.store.records import PLAIN_RUN
 
 ITEMS = 40
 COLOURS = ("red", "blue")
@@ -128,17 +128,8 @@ def job(
     )
     # A @task's pin needs Inspect; the child process fills it in.
     pin = "" if suites[suite].task else ConfiguredSuites(suites).pin(suite).digest
-    fields = {"wanted": 12, "epochs": 1, **run}
-    eval_run = EvalRun(
-        id="run-1",
-        suite=suite,
-        suite_digest=pin,
-        target=target.id,
-        order_seed=7,
-        state=RunState.RUNNING,
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
-        **fields,
-    )
+    fields = {"wanted": 12, "order_seed": 7, **run}
+    eval_run = replace(PLAIN_RUN, suite=suite, suite_digest=pin, target=target.id, **fields)
     return EvalJob(eval_run, target, provider, KEY, max_connections=4)
 
 

@@ -3,19 +3,18 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evals.suites.suite import ConfiguredSuites
-from harness.domain.evals.run import EvalRun, RunState
 from harness.domain.routing.target import Target
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob
 from tests.support.evals.eval_process import Assignment, carry_out
 from tests.support.providers.scripted_chat import Response, Served, serving
+from tests.support.store.records import PLAIN_RUN
 
 TOOL = {
     "type": "function",
@@ -70,17 +69,8 @@ def provider_says(body: Mapping[str, Any]) -> Response:
 
 def assignment(suite: SuiteSettings, items: int, served: Served) -> Assignment:
     suites, target = {suite.name: suite}, Target("sim", "m")
-    run = EvalRun(
-        id="run-1",
-        suite=suite.name,
-        suite_digest=ConfiguredSuites(suites).pin(suite.name).digest,
-        target=target.id,
-        order_seed=1,
-        epochs=1,
-        wanted=items,
-        state=RunState.RUNNING,
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
-    )
+    pin = ConfiguredSuites(suites).pin(suite.name).digest
+    run = replace(PLAIN_RUN, suite=suite.name, suite_digest=pin, wanted=items)
     return Assignment(suites, EvalJob(run, target, served.provider(), None))
 
 

@@ -1,6 +1,7 @@
 """Does the check of the split err as seldom as it says, with callers who come back daily?"""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -11,6 +12,7 @@ from harness.gate.online.fisher import (
     ALARM_LOG_E,
     worst_log_srm,
 )
+from tests.support.store.records import PLAIN_BLOCK
 
 pytestmark = pytest.mark.req("F3")
 
@@ -35,20 +37,8 @@ def rollout(
 def block(
     at: datetime, period: int, weight_bps: int, units: int, canary_units: int
 ) -> ObservationBlock:
-    return ObservationBlock(
-        rollout="r",
-        worker="w",
-        sequence=1,
-        weight_bps=weight_bps,
-        units=units,
-        canary_units=canary_units,
-        failures=0,
-        canary_failures=0,
-        missing=0,
-        opened_at=at,
-        closed_at=at,
-        period=period,
-    )
+    made = replace(PLAIN_BLOCK, opened_at=at, closed_at=at, period=period)
+    return replace(made, weight_bps=weight_bps, units=units, canary_units=canary_units)
 
 
 def alarms(weights_bps: tuple[int, ...], rollouts: int = 150) -> int:

@@ -1,6 +1,7 @@
 """The canary's evidence: laws, states that can be stored, and the worked numbers."""
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -14,6 +15,7 @@ from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.online.evidence_paths import counts_path, odds_grid
 from harness.gate.online.fisher import log_factors
 from harness.gate.online.rollout_evidence import collect_evidence
+from tests.support.store.records import PLAIN_BLOCK
 
 pytestmark = pytest.mark.req("F3")
 
@@ -30,19 +32,15 @@ def counts(draw: st.DrawFn) -> FailureTally:
 
 
 def block(number: int, counts: FailureTally, weight_bps: int = 100) -> ObservationBlock:
-    return ObservationBlock(
-        rollout="r",
-        worker="w",
+    return replace(
+        PLAIN_BLOCK,
         sequence=number,
+        number=number,
         weight_bps=weight_bps,
         units=counts.units,
         canary_units=counts.canary,
         failures=counts.failures,
         canary_failures=counts.canary_failures,
-        missing=0,
-        opened_at=NOW,
-        closed_at=NOW,
-        number=number,
     )
 
 

@@ -19,6 +19,7 @@ from harness.gate.online.evidence_paths import (
     skip_warm_up,
 )
 from harness.gate.online.rollout_evidence import collect_evidence
+from tests.support.store.records import PLAIN_BLOCK
 
 pytestmark = pytest.mark.req("F3")
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -29,13 +30,9 @@ ONE_FAILS = FailureTally(1, 1, 1, 1)
 
 def block(number: int, **changes: object) -> ObservationBlock:
     """One each minute."""
-    made = ObservationBlock(
-        rollout="r-1", worker="w-1", sequence=number, number=number, weight_bps=100, units=100,
-        canary_units=1, failures=0, canary_failures=0, missing=0,
-        opened_at=START + timedelta(minutes=number),
-        closed_at=START + timedelta(minutes=number + 1),
-    )  # fmt: skip
-    return replace(made, **changes)  # type: ignore[arg-type]
+    at = START + timedelta(minutes=number)
+    made = replace(PLAIN_BLOCK, opened_at=at, closed_at=at + timedelta(minutes=1))
+    return replace(made, sequence=number, number=number, **changes)  # type: ignore[arg-type]
 
 
 def slow(number: int) -> ObservationBlock:

@@ -21,6 +21,7 @@ from harness.domain.content_hash import canonical_json
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
+from tests.support.store.records import PLAIN_BLOCK
 
 pytestmark = pytest.mark.req("F3", "A7")
 
@@ -62,19 +63,16 @@ def blocks(
     first: int = 1,
 ) -> list[ObservationBlock]:
     return [
-        ObservationBlock(
-            rollout="r",
-            worker="w",
+        replace(
+            PLAIN_BLOCK,
             sequence=number,
+            number=number,
             weight_bps=weight_bps,
-            units=100,
             canary_units=canary,
             failures=failures,
             canary_failures=canary_failures,
-            missing=0,
             opened_at=START,
             closed_at=START,
-            number=number,
         )
         for number in range(first, first + count)
     ]

@@ -30,6 +30,7 @@ from harness.gate.online.guardrail_report import OpinionTotals
 from harness.gate.online.next_step import decide_action
 from harness.gate.text.canary_state import CanaryState, CanaryStateKind, describe_canary_state
 from harness.gate.text.explain import explain_rollout
+from tests.support.store.records import PLAIN_BLOCK
 from tests.unit.test_canary_policy import START, rollout
 
 pytestmark = pytest.mark.req("F3", "A7")
@@ -50,16 +51,13 @@ def blocks(
     canary = bps // 100
     latency = Guardrail.LATENCY
     return [
-        ObservationBlock(
-            rollout="r",
-            worker="w",
+        replace(
+            PLAIN_BLOCK,
             sequence=number,
             weight_bps=bps,
-            units=100,
             canary_units=canary,
             failures=1 + canary * failing,
             canary_failures=canary * failing,
-            missing=0,
             opened_at=START + timedelta(minutes=number - 1),
             closed_at=START + timedelta(minutes=number),
             number=number,

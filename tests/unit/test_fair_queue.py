@@ -1,24 +1,16 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from harness.control.evals.eval_queue import QueuedRun
 from harness.control.reconciler import fair_order
-from harness.domain.evals.run import EvalRun, RunState
+from harness.domain.evals.run import RunState
+from tests.support.store.records import PLAIN_RUN
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def queued(run: str, *proposals: str, position: int = 0, leased: bool = False) -> QueuedRun:
-    eval_run = EvalRun(
-        id=run,
-        suite="s",
-        suite_digest="d",
-        target="t",
-        order_seed=1,
-        epochs=1,
-        wanted=1,
-        state=RunState.QUEUED,
-        created_at=NOW,
-    )
+    eval_run = replace(PLAIN_RUN, id=run, state=RunState.QUEUED)
     return QueuedRun(eval_run, proposals, leased=leased, position=position)
 
 

@@ -9,6 +9,7 @@ from harness.domain.errors import InputError, StaleEvidence
 from harness.domain.evals.run import Sample, SampleError
 from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.gate.offline.pairs import pair_samples
+from tests.support.store.records import PLAIN_SAMPLE
 
 pytestmark = pytest.mark.req("A7", "F2")
 
@@ -16,20 +17,9 @@ PLAN = SuitePlan("math", "sha", SuiteRole.PRIMARY, Claim.SUPERIOR, 0.05, 0.05, 1
 
 
 def sample(run: str, position: int, score: float | None, epoch: int = 1) -> Sample:
-    return Sample(
-        run=run,
-        item=f"q{position}",
-        epoch=epoch,
-        position=position,
-        answer="42",
-        strict=score,
-        lenient=score,
-        input_tokens=1,
-        output_tokens=1,
-        cost_usd=None,
-        duration_s=0.1,
-        error=SampleError.UNSCORED if score is None else None,
-    )
+    error = SampleError.UNSCORED if score is None else None
+    made = replace(PLAIN_SAMPLE, run=run, item=f"q{position}", epoch=epoch, position=position)
+    return replace(made, strict=score, lenient=score, error=error)
 
 
 def run(name: str, scores: Iterable[float | None]) -> list[Sample]:

@@ -18,6 +18,7 @@ from harness.gate.offline.noise import MOST_NOISE
 from harness.gate.offline.recomputation import recompute_verdict
 from harness.gate.offline.replay import verdict_bytes
 from harness.gate.offline.verdicts import replay_verdict
+from tests.support.store.records import PLAIN_SAMPLE
 from tests.unit.test_gate_combinations import AnsweredSuites, proposed
 from tests.unit.test_gate_verdicts import Sides, ask, plan
 
@@ -35,18 +36,15 @@ def asked_twice(lift: float, seed: int = 1, answers: int = 2, *, copied: bool = 
 
     def samples(run: str, chances: Floats) -> list[Sample]:
         return [
-            Sample(
+            replace(
+                PLAIN_SAMPLE,
                 run=run,
                 item=f"q{position}",
                 epoch=epoch,
                 position=position,
-                answer="",
                 strict=score,
                 lenient=score,
-                input_tokens=1,
                 output_tokens=40 if copied else 40 + epoch,
-                cost_usd=None,
-                duration_s=0.1,
             )
             for position, chance in enumerate(chances)
             for epoch, score in enumerate((rng.random(answers) < chance).astype(float), start=1)

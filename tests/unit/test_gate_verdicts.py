@@ -26,7 +26,7 @@ from harness.gate.text.next_steps import (
     DecidedProposal,
     describe_next_step,
 )
-from tests.support.store.records import proposal
+from tests.support.store.records import PLAIN_SAMPLE, proposal
 
 pytestmark = pytest.mark.req("A7", "F2")
 
@@ -51,18 +51,13 @@ def samples(
 ) -> list[Sample]:
     readings = zip(strict, lenient or strict, strict=True)
     return [
-        Sample(
+        replace(
+            PLAIN_SAMPLE,
             run=run,
             item=f"q{position}",
-            epoch=1,
             position=position,
-            answer="",
             strict=score,
             lenient=loose,
-            input_tokens=1,
-            output_tokens=1,
-            cost_usd=None,
-            duration_s=0.1,
             error=SampleError.UNSCORED if score is None else None,
             rule=rule if score != loose else "",
         )

@@ -107,6 +107,10 @@ RUN = EvalRun(
     created_at=NOW,
     budget=RunBudget(max_tokens=10_000, max_cost_usd=2.5),
 )
+# With nothing that could be left out, for a test that says what matters to it.
+PLAIN_RUN = EvalRun("run-1", "s", "d", "t", 1, 1, 1, RunState.RUNNING, NOW)
+PLAIN_SAMPLE = Sample("run-1", "q0", 1, 0, "", 1.0, 1.0, 1, 1, None, 0.1)
+PLAIN_BLOCK = ObservationBlock("r", "w", 1, 100, 100, 1, 0, 0, 0, NOW, NOW)
 SAMPLE = Sample(
     run=RUN.id,
     item="i1",
