@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from harness.config.agents import agent_faults
 from harness.config.operations import (
     FreezeEntry,
+    agent_faults,
     capture_settings,
     freeze_window,
     name_sink,

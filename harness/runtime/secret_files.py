@@ -6,6 +6,7 @@ credentials. `writable_home` makes that folder.
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -67,13 +68,13 @@ def wait_for_content(file: Path) -> None:
         time.sleep(PAUSE_S)
 
 
-def environment_secret(variable: str) -> str | None:
+def environment_secret(variable: str, environ: Mapping[str, str] = os.environ) -> str | None:
     """Reads a secret from a variable, or from the file that VARIABLE_FILE names; None where
     neither is set. Raises ConfigError for a file that cannot be read.
     """
-    file = os.environ.get(f"{variable}_FILE", "")
-    if os.environ.get(variable) or not file:
-        return os.environ.get(variable) or None
+    file = environ.get(f"{variable}_FILE", "")
+    if environ.get(variable) or not file:
+        return environ.get(variable) or None
     try:
         return Path(file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

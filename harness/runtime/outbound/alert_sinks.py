@@ -9,14 +9,14 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from http.client import HTTPException
-from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from harness.domain.errors import DeliveryFailed
+from harness.domain.errors import ConfigError, DeliveryFailed
 from harness.domain.operations.delivery import AlertMessage
 from harness.domain.settings import AlertSettings, AlertSink
 from harness.runtime.outbound.guarded_http import GuardedHttpClient
+from harness.runtime.secret_files import environment_secret
 
 SIGNATURE: Final = "x-swapgate-signature"
 DELIVERY: Final = "x-swapgate-delivery"
@@ -136,12 +136,10 @@ class ConfiguredSinks:
 
     def _secret(self, variable: str) -> str:
         """Raises DeliveryFailed, naming the variable."""
-        if value := self._environ.get(variable, ""):
-            return value
-        file = self._environ.get(f"{variable}_FILE", "")
-        if not file:
-            raise DeliveryFailed(f"the environment variable {variable} is not set")
         try:
-            return Path(file).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise DeliveryFailed(f"{variable}_FILE cannot be read: {error.strerror}") from None
+            value = environment_secret(variable, self._environ)
+        except ConfigError as error:
+            raise DeliveryFailed(str(error)) from None
+        if value is None:
+            raise DeliveryFailed(f"the environment variable {variable} is not set")
+        return value

@@ -15,7 +15,6 @@ from harness.store.schema import (
     sessions,
     shadow,
     signed_tables,
-    spending,
     traffic_sums,
 )
 from harness.store.schema.columns import keep_strict, metadata

@@ -15,18 +15,22 @@ from harness.domain.operations.audit import AuditEvent
 from harness.domain.operations.dashboard_session import DashboardSession
 from harness.domain.operations.delivery import Delivery
 from harness.domain.operations.principals import PersonLink, Principal, PrincipalKind
+from harness.domain.operations.spending import PurposeSpending
 from harness.store.schema.columns import (
     Row,
     Values,
     added_count,
+    amount,
     at_least,
     columns_of,
     count,
+    day,
     free_text,
     index_where,
     json_value,
     metadata,
     not_blank,
+    number,
     one_of,
     signature,
     text,
@@ -253,3 +257,33 @@ API_KEY: Final = Record.by_fields(api_key, ApiKey)
 PERSON_LINK: Final = Record.by_fields(person_link, PersonLink)
 DASHBOARD_SESSION: Final = Record.by_fields(dashboard_session, DashboardSession)
 DELIVERY: Final = Record.by_fields(delivery, Delivery)
+
+
+spending_cap = sa.Table(
+    "spending_cap",
+    metadata,
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    number("cap_usd", nullable=True),
+    time("set_at"),
+    sa.CheckConstraint("id = 1", name="one_row"),
+    amount("cap_usd"),
+)
+THE_CAP: Final = 1
+
+
+spending_month = sa.Table(
+    "spending_month",
+    metadata,
+    *columns_of(
+        PurposeSpending,
+        day("first_day"),
+    ),
+    sa.PrimaryKeyConstraint("first_day", "purpose"),
+    amount("spent_usd"),
+    amount("refused_usd"),
+    *(at_least(column, 0) for column in ("calls", "unpriced")),
+    sa.CheckConstraint("(refused_usd IS NULL) = (refused_at IS NULL)", name="refused_when"),
+)
+
+
+SPENDING: Final = Record.by_fields(spending_month, PurposeSpending)

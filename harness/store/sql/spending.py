@@ -11,7 +11,7 @@ from harness.domain.operations.spending import (
     SpendingPurpose,
     fill_purposes,
 )
-from harness.store.schema.spending import (
+from harness.store.schema.operations import (
     SPENDING,
     THE_CAP,
     spending_cap,
