@@ -78,7 +78,7 @@ def environment_secret(variable: str, environ: Mapping[str, str] = os.environ) -
     try:
         return Path(file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{variable}_FILE: cannot read {file}: {error}") from None
+        raise ConfigError(f"{variable}_FILE cannot be read: {error}") from None
 
 
 def named_secret(variable: str, section: str) -> str:

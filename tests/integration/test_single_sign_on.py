@@ -87,7 +87,7 @@ def test_a_person_is_the_issuers_subject_with_the_highest_role_of_the_groups(
     ("section", "why"),
     [
         ("{leads: aprover}", "roles.leads.*did you mean 'approver'"),
-        ("{}", "roles.*nobody could sign in"),
+        ("{}", "roles.*a user signs in by a group"),
     ],
 )
 def test_roles_that_there_are_not_are_refused(section: str, why: str, tmp_path: Any) -> None:
@@ -281,7 +281,10 @@ def test_the_database_itself_refuses_one_person_on_both_sides(
         "reason": "mine",
         "widened": {},
     }
-    with pytest.raises(REFUSED, match="the person who proposed it"), written(world.store) as db:
+    with (
+        pytest.raises(REFUSED, match="the person behind the proposer"),
+        written(world.store) as db,
+    ):
         insert(db, "approval", approval)
     for change in ({"person": by_sign_on.principal}, {"reason": "other"}):
         with pytest.raises(REFUSED, match="never changed"), written(world.store) as db:
@@ -361,7 +364,7 @@ def test_an_admin_ends_anothers_session_by_key_and_by_single_sign_on(
         ("public_url", "https://user@swapgate.example.com", "is no address"),
         ("public_url", "https://swapgate.example.com/ui", "has a path"),
         ("client_secret_env", "s3cret!", "no name of an environment variable"),
-        ("roles", "{}", "nobody could sign in"),
+        ("roles", "{}", "a user signs in by a group"),
         ("scope", "email groups", "lacks `openid`"),
         ("roles", "{leads: aprover}", "did you mean 'approver'"),
     ],
