@@ -23,7 +23,6 @@ from starlette.exceptions import HTTPException
 
 from harness.api import (
     canary,
-    credentials,
     evals,
     health,
     operations,
@@ -64,7 +63,7 @@ ROUTERS: Final[Mapping[str, APIRouter]] = {
     "break-glass": routing.break_glasses_router,
     "alerts": operations.alerts_router,
     "captures": operations.captures_router,
-    "credentials": credentials.router,
+    "credentials": providers.credentials_router,
     "agents": switch_requests.router,
     "operations": operations.router,
 }

@@ -7,14 +7,13 @@ what the pairs of answers show.
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Final
+from typing import Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
-from harness.api.frame.endpoint import CallerParam, endpoint
-from harness.api.frame.json_answers import extend, json_answer
+from harness.api.frame.endpoint import CallerParam, endpoint, operation
+from harness.api.frame.error_status import extend, json_answer
 from harness.api.frame.request_fields import (
-    NO_REASON,
     CanaryOperationBody,
     ReasonBody,
     RouteQuery,
@@ -27,11 +26,11 @@ from harness.control.canary.operations import operate_with_warnings
 from harness.control.canary.status import CanaryStatus
 from harness.control.operations import queries
 from harness.control.shadow import shadows
-from harness.control.shadow.shadows import ShadowRequest, ShadowStatus
+from harness.control.shadow.shadows import ShadowRequest
 from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.errors import NotFound
 from harness.domain.pagination import Page
-from harness.domain.shadow.shadow import Shadow, ShadowLimits, ShadowRecord
+from harness.domain.shadow.shadow import Shadow, ShadowLimits
 
 router = APIRouter()
 
@@ -102,18 +101,6 @@ for _signal, _text in OPERATIONS.items():
     _add_operation(_signal, _text)
 
 
-@endpoint(router, "GET", "/shadows")
-def list_shadows(who: CallerParam, piece: Annotated[RouteQuery, Query()]) -> Page[ShadowStatus]:
-    """Lists the shadows, newest first, with those that have ended."""
-    return queries.list_shadows(who.ctx, piece.page, route=piece.route)
-
-
-@endpoint(router, "GET", "/shadows/{route}")
-def get_shadow(who: CallerParam, route: str) -> ShadowStatus:
-    """Shows the route's newest shadow."""
-    return shadows.load_status(who.ctx, route)
-
-
 @endpoint(router, "POST", "/shadows/{route}/start")
 def start_shadow(who: CallerParam, route: str, body: ShadowBody) -> Shadow:
     """Starts a shadow: within two seconds every router mirrors requests to the candidate, and
@@ -125,7 +112,6 @@ def start_shadow(who: CallerParam, route: str, body: ShadowBody) -> Shadow:
     return shadows.start_shadow(who.ctx, who.actor, wanted)
 
 
-@endpoint(router, "POST", "/shadows/{route}/stop")
-def stop_shadow(who: CallerParam, route: str, body: ReasonBody = NO_REASON) -> ShadowRecord:
-    """Stops the route's shadow: routers stop within two seconds."""
-    return shadows.stop_shadow(who.ctx, who.actor, route, reason=body.reason)
+operation(router, "GET /shadows", "list_shadows", queries.list_shadows, RouteQuery)
+operation(router, "GET /shadows/{route}", "get_shadow", shadows.load_status)
+operation(router, "POST /shadows/{route}/stop", "stop_shadow", shadows.stop_shadow, ReasonBody)

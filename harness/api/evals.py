@@ -9,8 +9,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.frame.endpoint import BodyFactory, CallerParam, PathPart, endpoint
-from harness.api.frame.json_answers import json_answer
+from harness.api.frame.endpoint import BodyFactory, CallerParam, PathPart, endpoint, operation
 from harness.api.frame.request_fields import (
     DriftAcceptBody,
     DriftRunBody,
@@ -20,13 +19,10 @@ from harness.api.frame.request_fields import (
     RouteQuery,
 )
 from harness.control.drift import reports
-from harness.control.drift.reports import DriftReport, DriftStatus
 from harness.control.evals import worker_supervision
 from harness.control.operations import queries
-from harness.control.operations.queries import SuiteSummary
 from harness.domain.drift import DriftCheck, DriftWatch
 from harness.domain.evals.run import EvalRun, RunBudget, Sample
-from harness.domain.evals.verdict import Verdict
 from harness.domain.pagination import Page
 
 router = APIRouter()
@@ -39,11 +35,6 @@ class EvalProgress:
     run: EvalRun
     samples: int
     cost_usd: float
-
-
-@endpoint(router, "GET", "/suites")
-def list_suites(who: CallerParam) -> Page[SuiteSummary]:
-    return json_answer(queries.list_suites(who.ctx))
 
 
 @endpoint(router, "GET", "/evals")
@@ -66,12 +57,6 @@ def start_eval(who: BodyFactory, body: EvalBody) -> EvalRun:
     )
 
 
-@endpoint(router, "POST", "/evals/{run}/cancel")
-def cancel_eval(who: CallerParam, run: str, body: OverruleBody) -> EvalRun:
-    """End a run for good, with a reason. A proposal that waits for it is cancelled with it."""
-    return worker_supervision.cancel_run(who.ctx, who.actor, run, body.reason)
-
-
 @endpoint(router, "GET", "/evals/{run}")
 def get_eval(who: CallerParam, run: str) -> EvalProgress:
     return EvalProgress(*queries.load_run_progress(who.ctx, run))
@@ -83,26 +68,12 @@ def eval_samples(who: CallerParam, run: str, piece: PathPart) -> Page[Sample]:
     return who.ctx.store.lists.samples(piece.page, run=run)
 
 
-@endpoint(router, "GET", "/verdicts/{verdict}")
-def get_verdict(who: CallerParam, verdict: str) -> Verdict:
-    return queries.load_verdict(who.ctx, verdict)
-
-
-ALL_SUITES = DriftRunBody()
-
-
 @dataclass(frozen=True)
 class DriftRun:
     """A run of the drift watch. check: with each item's score."""
 
     watch: DriftWatch
     check: DriftCheck
-
-
-@endpoint(router, "GET", "/drift")
-def list_watched(who: CallerParam) -> Page[DriftStatus]:
-    """Lists every incumbent that a suite watches."""
-    return json_answer(reports.list_drift_status(who.ctx))
 
 
 @endpoint(router, "GET", "/drift/runs")
@@ -112,25 +83,29 @@ def list_drift_runs(who: CallerParam, piece: Annotated[RouteQuery, Query()]) -> 
     return drift_runs.map(lambda run: DriftRun(*run))
 
 
-@endpoint(router, "GET", "/routes/{route}/drift")
-def route_drift(who: CallerParam, route: str) -> Page[DriftReport]:
-    """What changed since the baseline, suite by suite: figures, items, old and new answers."""
-    return json_answer(reports.list_drift_reports(who.ctx, route))
-
-
-@endpoint(router, "POST", "/routes/{route}/drift/run", status=201)
-def run_drift(
-    who: CallerParam, route: str, body: DriftRunBody = ALL_SUITES
-) -> Page[DriftCheck]:
-    """Ask the incumbent again at once."""
-    return json_answer(reports.start_checks(who.ctx, who.actor, route, suite=body.suite or ""))
-
-
-@endpoint(router, "POST", "/routes/{route}/drift/accept")
-def accept_drift(who: CallerParam, route: str, body: DriftAcceptBody) -> Page[DriftWatch]:
-    """Measure a new baseline of how it answers now. Needs an approver and a reason."""
-    return json_answer(
-        reports.accept_baseline(
-            who.ctx, who.actor, route, suite=body.suite or "", reason=body.reason
-        )
-    )
+operation(router, "GET /suites", "list_suites", queries.list_suites)
+operation(
+    router,
+    "POST /evals/{run}/cancel",
+    "cancel_eval",
+    worker_supervision.cancel_run,
+    OverruleBody,
+)
+operation(router, "GET /verdicts/{verdict}", "get_verdict", queries.load_verdict)
+operation(router, "GET /drift", "list_watched", reports.list_drift_status)
+operation(router, "GET /routes/{route}/drift", "route_drift", reports.list_drift_reports)
+operation(
+    router,
+    "POST /routes/{route}/drift/run",
+    "run_drift",
+    reports.start_checks,
+    DriftRunBody,
+    status=201,
+)
+operation(
+    router,
+    "POST /routes/{route}/drift/accept",
+    "accept_drift",
+    reports.accept_baseline,
+    DriftAcceptBody,
+)

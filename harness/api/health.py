@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from starlette.datastructures import State
 from starlette.responses import Response
 
-from harness.api.frame.json_answers import JsonAnswer
+from harness.api.frame.error_status import JsonAnswer
 from harness.app.installation import Installation
 from harness.control.canary import status as canary_status
 from harness.control.context import Context

@@ -13,8 +13,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.frame.endpoint import BodyFactory, CallerParam, PathPart, endpoint
-from harness.api.frame.json_answers import extend, json_answer
+from harness.api.frame.endpoint import BodyFactory, CallerParam, endpoint, operation
+from harness.api.frame.error_status import extend, json_answer
 from harness.api.frame.request_fields import (
     AlertQuery,
     AuditQuery,
@@ -23,27 +23,21 @@ from harness.api.frame.request_fields import (
     KeyBody,
     LimitsBody,
     OptOutsBody,
+    OverruleBody,
     OverviewQuery,
+    PageQuery,
     PurgeQuery,
     RouteQuery,
-    SessionEndBody,
     UserDeletionBody,
 )
 from harness.control.operations import alerts, dashboard_sessions, keys, people, queries
-from harness.control.operations.alerts import AlertView, DeliveryAttempt
-from harness.control.operations.dashboard_sessions import SignedInSession
-from harness.control.operations.keys import KeySummary
-from harness.control.operations.people import PersonView
-from harness.control.operations.spending_report import SpendingReport, load_report
+from harness.control.operations.spending_report import load_report
 from harness.control.privacy import captures, user_deletion
-from harness.control.privacy.captures import CaptureSummary
-from harness.control.privacy.user_deletion import UserDeletion
 from harness.control.routing.route_status import RouteStatus
 from harness.domain.operations.access import ApiKey, Role
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.operations.principals import PersonLink
 from harness.domain.pagination import Page
-from harness.domain.privacy.capture import CapturedRequest
 from harness.domain.proposals.policy import Policy
 from harness.domain.reliability.failover import Failover
 
@@ -87,23 +81,9 @@ def overview(who: CallerParam, piece: Annotated[OverviewQuery, Query()]) -> Page
     )
 
 
-@endpoint(router, "GET", "/spending")
-def show_spending(who: CallerParam) -> SpendingReport:
-    """Shows what Swapgate itself spent on models in this month (UTC), against the cap."""
-    return load_report(who.ctx)
-
-
 @endpoint(router, "GET", "/policies")
 def list_policies(who: CallerParam) -> Page[Policy]:
     return json_answer(list(who.ctx.policies.values()))
-
-
-@endpoint(router, "GET", "/keys")
-def list_keys(who: CallerParam, piece: PathPart) -> Page[KeySummary]:
-    """Lists the keys, oldest first, with the revoked ones. The keys themselves are not
-    stored.
-    """
-    return queries.list_keys(who.ctx, piece.page)
 
 
 @endpoint(router, "POST", "/keys", status=201)
@@ -131,17 +111,6 @@ def limit_key(who: CallerParam, key: str, body: LimitsBody) -> ApiKey:
     return keys.set_limits(who.ctx, who.actor, key, lambda _: body.limits())
 
 
-@endpoint(router, "PUT", "/keys/{key}/opt-outs")
-def opt_out_key(who: CallerParam, key: str, body: OptOutsBody) -> ApiKey:
-    """Replace what a data key opts out of as a whole; an empty list lifts it."""
-    return keys.set_opt_outs(who.ctx, who.actor, key, body.opt_outs)
-
-
-@endpoint(router, "DELETE", "/keys/{key}", status=204)
-def revoke_key(who: CallerParam, key: str) -> None:
-    keys.revoke_key(who.ctx, who.actor, key)
-
-
 @endpoint(router, "GET", "/audit")
 def audit_tail(who: CallerParam, piece: Annotated[AuditQuery, Query()]) -> Page[AuditEvent]:
     """Lists the audit events, newest first. Of a sign-in by single sign-on, only an admin is
@@ -159,18 +128,6 @@ def verify_audit(who: CallerParam) -> AuditCheck:
 alerts_router = APIRouter()
 
 
-@endpoint(alerts_router, "GET", "/alerts")
-def list_alerts(who: CallerParam, piece: Annotated[AlertQuery, Query()]) -> Page[AlertView]:
-    """Lists the alerts, the one last seen first."""
-    return queries.list_alerts(who.ctx, piece.page, open_only=piece.open, search=piece.search)
-
-
-@endpoint(alerts_router, "POST", "/alerts/test")
-def test_alerts(who: CallerParam) -> Page[DeliveryAttempt]:
-    """Send a message through every sink, now, and say what became of each. Needs an admin."""
-    return json_answer(list(alerts.send_test(who.ctx, who.actor)))
-
-
 @endpoint(alerts_router, "GET", "/failovers")
 def list_failovers(
     who: CallerParam, piece: Annotated[FailoverQuery, Query()]
@@ -186,14 +143,6 @@ def list_failovers(
     )
 
 
-@endpoint(router, "GET", "/people")
-def list_people(who: CallerParam) -> Page[PersonView]:
-    """Lists the principals, with whom each was declared to be: to an admin all, to others those
-    that are the caller.
-    """
-    return json_answer(list(people.list_people(who.ctx, who.actor)))
-
-
 @endpoint(router, "POST", "/people/{name}/declarations", status=201)
 def declare_person(who: CallerParam, name: str, body: DeclarationBody) -> PersonLink:
     """Declares whom a principal is as well, or that he is nobody else here. Needs an admin."""
@@ -202,39 +151,7 @@ def declare_person(who: CallerParam, name: str, body: DeclarationBody) -> Person
     return people.link(who.ctx, who.actor, name, body.person, body.reason)
 
 
-@endpoint(router, "GET", "/dashboard-sessions")
-def list_dashboard_sessions(who: CallerParam) -> Page[SignedInSession]:
-    """Lists who is signed in to the dashboard, the last one first: to an admin all, to others
-    the caller's own sessions.
-    """
-    return json_answer(list(dashboard_sessions.list_open(who.ctx, who.actor)))
-
-
-@endpoint(router, "POST", "/dashboard-sessions/{session}/end")
-def end_dashboard_session(
-    who: CallerParam, session: str, body: SessionEndBody
-) -> SignedInSession:
-    """Ends somebody's session in the dashboard, at once. Needs an admin, unless it is the
-    caller's own.
-    """
-    return dashboard_sessions.end_another(who.ctx, who.actor, session, body.reason)
-
-
 captures_router = APIRouter()
-
-
-@endpoint(captures_router, "GET", "/captures")
-def list_captures(
-    who: CallerParam, piece: Annotated[RouteQuery, Query()]
-) -> Page[CaptureSummary]:
-    """Lists the captured requests, newest first, without their content."""
-    return queries.list_captures(who.ctx, piece.page, route=piece.route)
-
-
-@endpoint(captures_router, "GET", "/captures/{capture}")
-def show_capture(who: CallerParam, capture: str) -> CapturedRequest:
-    """Shows a captured request with its content. Needs an approver; the audit log notes it."""
-    return captures.read_capture(who.ctx, who.actor, capture)
 
 
 @endpoint(captures_router, "DELETE", "/captures", status=204)
@@ -251,11 +168,29 @@ def purge_captures(who: CallerParam, piece: Annotated[PurgeQuery, Query()]) -> N
     )
 
 
-@endpoint(captures_router, "POST", "/user-deletions")
-def delete_user(who: CallerParam, body: UserDeletionBody) -> UserDeletion:
-    """Deletes a user's sessions, captured requests and marks. Needs an admin. The user's id is
-    in the body, since logs hold paths; the audit log keeps the reason alone.
-    """
-    return user_deletion.delete_user(
-        who.ctx, who.actor, body.user, body.reason, secret=who.secret
-    )
+operation(router, "GET /spending", "show_spending", load_report)
+operation(router, "GET /keys", "list_keys", queries.list_keys, PageQuery)
+operation(router, "PUT /keys/{key}/opt-outs", "opt_out_key", keys.set_opt_outs, OptOutsBody)
+operation(router, "DELETE /keys/{key}", "revoke_key", keys.revoke_key, status=204)
+operation(router, "GET /people", "list_people", people.list_people)
+SESSIONS = "/dashboard-sessions"
+operation(router, f"GET {SESSIONS}", "list_dashboard_sessions", dashboard_sessions.list_open)
+operation(
+    router,
+    f"POST {SESSIONS}/{{session}}/end",
+    "end_dashboard_session",
+    dashboard_sessions.end_another,
+    OverruleBody,
+)
+operation(alerts_router, "GET /alerts", "list_alerts", queries.list_alerts, AlertQuery)
+operation(alerts_router, "POST /alerts/test", "test_alerts", alerts.send_test)
+operation(captures_router, "GET /captures", "list_captures", queries.list_captures, RouteQuery)
+operation(captures_router, "GET /captures/{capture}", "show_capture", captures.read_capture)
+# The user's id is in the body, since logs hold paths.
+operation(
+    captures_router,
+    "POST /user-deletions",
+    "delete_user",
+    user_deletion.delete_user,
+    UserDeletionBody,
+)

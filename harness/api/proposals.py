@@ -4,14 +4,12 @@ know, approve, reject, cancel.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
-from harness.api.frame.endpoint import BodyFactory, CallerParam, endpoint
-from harness.api.frame.json_answers import extend, json_answer
+from harness.api.frame.endpoint import BodyFactory, CallerParam, endpoint, operation
+from harness.api.frame.error_status import extend
 from harness.api.frame.request_fields import (
-    NO_REASON,
     ApprovalBody,
     OverruleBody,
     ProposalBody,
@@ -30,10 +28,7 @@ from harness.control.proposals import (
     submission,
 )
 from harness.control.proposals.comparison import ArmFigures
-from harness.control.proposals.decisions import ApprovalView
 from harness.control.proposals.format_failures import FormatFailure, find_format_failures
-from harness.control.proposals.review import ProposalReview
-from harness.control.proposals.selections import SelectionComparison
 from harness.control.proposals.submission import ProposalPreview
 from harness.control.shadow.stage import ShadowStage
 from harness.domain.evals.cost_forecast import CostForecast
@@ -42,13 +37,11 @@ from harness.domain.evals.run import EvalRun
 from harness.domain.evals.suite_plan import SuitePin, SuitePlan
 from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.access import Role
-from harness.domain.pagination import Page
 from harness.domain.proposals.proposal import Proposal, ProposalView
 from harness.domain.routing.target import Target
 from harness.gate.planning.claim_advice import ClaimAdvice
 
 router = APIRouter()
-AS_STORED = ApprovalBody()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,23 +93,6 @@ class ProposalComparison:
     shadow: ShadowStage | None
 
 
-@endpoint(router, "GET", "/proposals")
-def list_proposals(
-    who: CallerParam, piece: Annotated[ProposalQuery, Query()]
-) -> Page[ProposalView]:
-    """Lists the proposals, newest first: all, or with `open=true` those that go on, with
-    `decided=true` those that the gate has decided on. `serves` of a promoted one: whether its
-    candidate serves the route now.
-    """
-    return queries.list_proposals(
-        who.ctx,
-        piece.page,
-        route=piece.route,
-        open_only=piece.open,
-        decided_only=piece.decided,
-    )
-
-
 @endpoint(router, "POST", "/proposals", status=201)
 def create_proposal(who: BodyFactory, body: ProposalBody) -> Proposal:
     """Register suites, claim, margin and alpha before the first score. 409 on a busy route.
@@ -124,12 +100,6 @@ def create_proposal(who: BodyFactory, body: ProposalBody) -> Proposal:
     With `rivals` each candidate gets a proposal; `/proposals/{proposal}/selection` has all.
     """
     return submission.create_proposal(who.ctx, who.actor, body.to_request())
-
-
-@endpoint(router, "GET", "/proposals/{proposal}")
-def get_proposal(who: CallerParam, proposal: str) -> ProposalView:
-    """Answers a proposal; `serves` of a promoted one: whether its candidate serves now."""
-    return queries.find_proposal(who.ctx, proposal)
 
 
 @endpoint(router, "GET", "/proposals/{proposal}/comparison")
@@ -148,18 +118,6 @@ def compare_proposal(who: CallerParam, proposal: str) -> ProposalComparison:
     return extend(ProposalComparison, found, suites=suites, lost_by_form=lost)
 
 
-@endpoint(router, "GET", "/proposals/{proposal}/selection")
-def compare_selection(who: CallerParam, proposal: str) -> SelectionComparison:
-    """Compares all candidates that were proposed together with this one, and itself."""
-    return selections.load_selection(who.ctx, proposal)
-
-
-@endpoint(router, "GET", "/proposals/{proposal}/review")
-def review_proposal(who: CallerParam, proposal: str) -> ProposalReview:
-    """What an approver should know: what needs an approval, the route's risk, what changed."""
-    return review.review_proposal(who.ctx, proposal)
-
-
 @endpoint(router, "POST", "/proposals/preview")
 def preview_proposal(who: CallerParam, body: ProposalBody) -> PlannedProposal:
     """What a proposal would register: its looks and alphas, what needs an approval, the risk;
@@ -175,34 +133,15 @@ def preview_proposal(who: CallerParam, body: ProposalBody) -> PlannedProposal:
     return extend(PlannedProposal, preview, advice=advice)
 
 
-@endpoint(router, "POST", "/proposals/{proposal}/approve")
-def approve_proposal(
-    who: CallerParam, proposal: str, body: ApprovalBody = AS_STORED
-) -> Proposal:
-    """Approves a proposal; its proposer may not. 409 when `verdict` is not the stored one."""
-    return decisions.approve_proposal(
-        who.ctx,
-        who.actor,
-        proposal,
-        body.reason,
-        expected_verdict=body.verdict,
-        change_reference=body.change_reference or "",
-    )
-
-
-@endpoint(router, "GET", "/proposals/{proposal}/approvals")
-def list_approvals(who: CallerParam, proposal: str) -> Page[ApprovalView]:
-    """Lists who approved a proposal, oldest first, and what is to be known of their keys."""
-    return json_answer(decisions.list_approvals(who.ctx, proposal))
-
-
-@endpoint(router, "POST", "/proposals/{proposal}/reject")
-def reject_proposal(who: CallerParam, proposal: str, body: OverruleBody) -> Proposal:
-    """Needs a reason; the proposer will read it."""
-    return decisions.refuse_proposal(who.ctx, who.actor, proposal, body.reason)
-
-
-@endpoint(router, "POST", "/proposals/{proposal}/cancel")
-def cancel_proposal(who: CallerParam, proposal: str, body: ReasonBody = NO_REASON) -> Proposal:
-    """Take an open proposal back before its canary."""
-    return decisions.cancel_proposal(who.ctx, who.actor, proposal, body.reason)
+PROPOSAL = "/proposals/{proposal}"
+operation(router, "GET /proposals", "list_proposals", queries.list_proposals, ProposalQuery)
+operation(router, f"GET {PROPOSAL}", "get_proposal", queries.find_proposal)
+operation(router, f"GET {PROPOSAL}/selection", "compare_selection", selections.load_selection)
+operation(router, f"GET {PROPOSAL}/review", "review_proposal", review.review_proposal)
+operation(router, f"GET {PROPOSAL}/approvals", "list_approvals", decisions.list_approvals)
+for _verb, _decide, _body in (
+    ("approve", decisions.approve_proposal, ApprovalBody),
+    ("reject", decisions.refuse_proposal, OverruleBody),
+    ("cancel", decisions.cancel_proposal, ReasonBody),
+):
+    operation(router, f"POST {PROPOSAL}/{_verb}", f"{_verb}_proposal", _decide, _body)

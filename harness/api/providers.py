@@ -1,24 +1,31 @@
 """Endpoints for providers, where models are called: list, add, change, remove, what their
-models can do, which models they list, and the check that asks each one. Fields are in
-camelCase, as elsewhere (D1).
+models can do, which models they list, and the check that asks each one; and for their stored
+keys, which no answer has in it (D4). Fields are in camelCase, as elsewhere (D1).
 """
 
+from collections.abc import Mapping
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
-from harness.api.frame.endpoint import CallerParam, endpoint
-from harness.api.frame.json_answers import json_answer
+from harness.api.frame.endpoint import BodyFactory, CallerParam, endpoint, operation
 from harness.api.frame.request_fields import Body, Json, Name, Text
-from harness.control.providers import checks, discovery, registry
+from harness.control.providers import checks, credentials, discovery, registry
 from harness.control.providers.checks import SelfTest
-from harness.control.providers.matrix import MatrixRow, build_matrix
+from harness.control.providers.credentials import (
+    DEFAULT_KEY_NAME,
+    LONGEST_OVERLAP,
+    CredentialChange,
+    ProviderCredentials,
+)
+from harness.control.providers.matrix import build_matrix
 from harness.control.providers.registry import ProviderChange, ProviderSummary
+from harness.domain.content_hash import hash_content
 from harness.domain.operations.access import Role
-from harness.domain.pagination import Page
-from harness.domain.providers.discovered_model import DiscoveredList, DiscoveredModel
+from harness.domain.providers.credentials import MAX_VALUE_LENGTH
 
 router = APIRouter()
 Url = Annotated[str, Field(max_length=2000)]
@@ -53,50 +60,11 @@ class ProviderBody(Body):
         )
 
 
-@endpoint(router, "GET", "/check")
-def last_check(who: CallerParam) -> SelfTest:
-    """Shows the last check of the providers: reachable, key, model, first token and clock of
-    each. They are asked at most once a minute.
-    """
-    return checks.load_last_check(who.ctx)
-
-
 @endpoint(router, "POST", "/check")
 def check_now(who: CallerParam) -> SelfTest:
     """Ask every provider now: a short streamed question each, which it charges for."""
     who.actor.require(Role.PROPOSER)
     return checks.run_check(who.ctx)
-
-
-@endpoint(router, "GET", "/providers")
-def list_providers(who: CallerParam) -> Page[ProviderSummary]:
-    """Lists the providers with the routes that use each; of extra headers the names alone."""
-    return json_answer(registry.list_providers(who.ctx))
-
-
-@endpoint(router, "GET", "/providers/matrix")
-def provider_matrix(who: CallerParam) -> Page[MatrixRow]:
-    """What each provider's models can do, whether it is configured, and whether it is well."""
-    return json_answer(build_matrix(who.ctx))
-
-
-@endpoint(router, "GET", "/providers/{provider}")
-def get_provider(who: CallerParam, provider: str) -> ProviderSummary:
-    return registry.get_provider(who.ctx, provider)
-
-
-@endpoint(router, "GET", "/providers/{provider}/models")
-def list_discovered(who: CallerParam, provider: str) -> Page[DiscoveredModel]:
-    """The models that it listed when somebody asked last, with the date. It is not asked."""
-    return json_answer(discovery.list_discovered(who.ctx, provider))
-
-
-@endpoint(router, "POST", "/providers/{provider}/models")
-def discover_models(who: CallerParam, provider: str) -> DiscoveredList:
-    """Ask it for its models now, and keep them instead of those before. 409 where it has no
-    key, 502 where it has no list that can be kept.
-    """
-    return discovery.discover_models(who.ctx, who.actor, provider)
 
 
 @endpoint(router, "PUT", "/providers/{provider}")
@@ -107,9 +75,110 @@ def put_provider(who: CallerParam, provider: str, body: ProviderBody) -> Provide
     return registry.change_provider(who.ctx, who.actor, provider, body.to_change())
 
 
-@endpoint(router, "DELETE", "/providers/{provider}", status=204)
-def remove_provider(who: CallerParam, provider: str) -> None:
-    """Removes a provider. 409 while a route, a proposal, a shadow or a judge uses it. Needs an
+credentials_router = APIRouter()
+Secret = Annotated[SecretStr, Field(max_length=MAX_VALUE_LENGTH + 100)]
+
+
+class CredentialBody(Body):
+    """What is left out stays as it is. overlapS: so long the replaced value is used as well,
+    behind the new one. key: the name of the stored key; first: tried before all others. reason:
+    needed to move a provider that a route uses.
+    """
+
+    model_config = ConfigDict(**{**Body.model_config, "alias_generator": to_camel})
+
+    value: Secret | None = None
+    api_base: Annotated[str, Field(max_length=2000)] | None = None
+    kind: Name | None = None
+    extra_headers: dict[Name, Secret] | None = None
+    key: Name = DEFAULT_KEY_NAME
+    first: bool = False
+    reason: Text = ""
+    overlap_s: Annotated[float, Field(ge=0, le=LONGEST_OVERLAP.total_seconds())] = 0.0
+
+    def request_fingerprint(self) -> str:
+        """Identifies the request without its secrets, yet tells whether they are the same."""
+        shown = self.model_dump_json(exclude={"value", "extra_headers"})
+        hidden = (self.change().value, sorted((self._headers or {}).items()))
+        return f"{shown} {hash_content(repr(hidden))}"
+
+    def change(self) -> CredentialChange:
+        return CredentialChange(
+            value=None if self.value is None else _clear(self.value),
+            key=self.key,
+            first=self.first,
+            overlap=timedelta(seconds=self.overlap_s) if self.overlap_s else None,
+            kind=self.kind,
+            api_base=self.api_base,
+            extra_headers=self._headers,
+            reason=self.reason,
+        )
+
+    @property
+    def _headers(self) -> Mapping[str, str] | None:
+        if self.extra_headers is None:
+            return None
+        return {name: _clear(value) for name, value in self.extra_headers.items()}
+
+
+class NewCredentialBody(CredentialBody):
+    """Asks to store a provider's first key. name: of the provider; one that is a kind is added
+    where it is missing.
+    """
+
+    name: Name
+    value: Secret
+
+
+def _clear(value: SecretStr) -> str:
+    return value.get_secret_value()
+
+
+@endpoint(credentials_router, "POST", "/credentials/providers", status=201)
+def create_credential(who: BodyFactory, body: NewCredentialBody) -> ProviderCredentials:
+    """Where none is stored yet; else 409. Needs an admin."""
+    return credentials.put_credential(
+        who.ctx, who.actor, body.name, body.change(), create_only=True
+    )
+
+
+@endpoint(credentials_router, "PUT", "/credentials/providers/{provider}")
+def put_credential(
+    who: CallerParam, provider: str, body: CredentialBody
+) -> ProviderCredentials:
+    """Adds or replaces a provider's key. In force on every router within two seconds. Needs an
     admin.
     """
-    registry.remove_provider(who.ctx, who.actor, provider)
+    return credentials.put_credential(who.ctx, who.actor, provider, body.change())
+
+
+@endpoint(credentials_router, "DELETE", "/credentials/providers/{provider}")
+def remove_credential(
+    who: CallerParam, provider: str, key: str | None = None
+) -> ProviderCredentials:
+    """Removes a provider's stored keys, or one of them. Needs an admin."""
+    return credentials.remove_credential(who.ctx, who.actor, provider, key=key)
+
+
+operation(router, "GET /check", "last_check", checks.load_last_check)
+operation(router, "GET /providers", "list_providers", registry.list_providers)
+operation(router, "GET /providers/matrix", "provider_matrix", build_matrix)
+operation(router, "GET /providers/{provider}", "get_provider", registry.get_provider)
+operation(
+    router,
+    "DELETE /providers/{provider}",
+    "remove_provider",
+    registry.remove_provider,
+    status=204,
+)
+MODELS = "/providers/{provider}/models"
+operation(router, f"GET {MODELS}", "list_discovered", discovery.list_discovered)
+operation(router, f"POST {MODELS}", "discover_models", discovery.discover_models)
+KEYS = "/credentials/providers"
+operation(credentials_router, f"GET {KEYS}", "list_credentials", credentials.list_credentials)
+operation(
+    credentials_router,
+    f"GET {KEYS}/{{provider}}",
+    "get_credential",
+    credentials.get_credentials,
+)

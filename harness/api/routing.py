@@ -9,9 +9,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.frame.endpoint import BodyFactory, CallerParam, PathPart, endpoint
-from harness.api.frame.json_answers import extend, json_answer
-from harness.api.frame.request_fields import ModelBody, NameQuery, OverruleBody
+from harness.api.frame.endpoint import BodyFactory, CallerParam, PathPart, endpoint, operation
+from harness.api.frame.error_status import extend, json_answer
+from harness.api.frame.request_fields import ModelBody, NameQuery, OverruleBody, PageQuery
 from harness.api.frame.route_fields import (
     BreakGlassBody,
     ChainBody,
@@ -34,11 +34,7 @@ from harness.control.routing import (
     targets,
 )
 from harness.control.routing.fallback_chain import ChainEntry
-from harness.control.routing.scorecard import RouteScorecard
 from harness.domain.pagination import Page
-from harness.domain.providers.deprecations import Deprecation
-from harness.domain.providers.model_match import ModelMatch
-from harness.domain.providers.name_resolution import Resolution
 from harness.domain.routing.evidence import BreakGlass
 from harness.domain.routing.freeze import Freeze, FreezeRecord
 from harness.domain.routing.kill_switch import (
@@ -47,8 +43,7 @@ from harness.domain.routing.kill_switch import (
     SwitchSource,
     parse_force,
 )
-from harness.domain.routing.route_history import RouteRecord
-from harness.domain.routing.table import Route
+from harness.domain.routing.table import Route, RouteSettings
 from harness.domain.routing.target import Target
 
 router = APIRouter()
@@ -94,32 +89,6 @@ def add_model(who: BodyFactory, body: ModelBody) -> AddedTarget:
     return extend(AddedTarget, added, unlisted=unlisted)
 
 
-@endpoint(router, "GET", "/models/resolve")
-def resolve_model(who: CallerParam, query: Annotated[NameQuery, Query()]) -> Resolution:
-    """Shows which provider takes a model's name: each rule that was tried, and why or why
-    not.
-    """
-    return model_lookup.resolve_model(who.ctx, query.name)
-
-
-@endpoint(router, "GET", "/models/ending")
-def list_endings(who: CallerParam) -> Page[Deprecation]:
-    """Models in use that end within 90 days, or have ended, with a proposed successor."""
-    return json_answer(deprecations.list_deprecations(who.ctx))
-
-
-@endpoint(router, "GET", "/models/match")
-def match_model(who: CallerParam, query: Annotated[NameQuery, Query()]) -> ModelMatch:
-    """The model that a loose name means, or those that it may mean: nothing is guessed."""
-    return model_lookup.match_model(who.ctx, query.name)
-
-
-@endpoint(router, "GET", "/models/{model:path}")
-def get_model(who: CallerParam, model: str) -> Target:
-    """Finds a model by id or `provider/model`."""
-    return queries.find_target(who.ctx, model)
-
-
 @endpoint(router, "GET", "/routes")
 def list_routes(who: CallerParam, piece: PathPart) -> Page[Route]:
     return who.ctx.store.lists.routes(piece.page)
@@ -135,29 +104,8 @@ def create_route(who: BodyFactory, body: RouteBody) -> Route:
         body.incumbent,
         fallbacks=[entry.target for entry in body.chain],
         capable=[entry.target for entry in body.chain if entry.capable],
-        settings=body.settings(),
+        settings=body.over(RouteSettings()),
     )
-
-
-@endpoint(router, "GET", "/routes/{route}")
-def get_route(who: CallerParam, route: str) -> Route:
-    return queries.find_route(who.ctx, route)
-
-
-@endpoint(router, "GET", "/routes/{route}/history")
-def route_history(who: CallerParam, route: str, piece: PathPart) -> Page[RouteRecord]:
-    """Lists every stored version of a route, newest first: who changed what, with which
-    proof.
-    """
-    return queries.list_route_versions(who.ctx, route, piece.page)
-
-
-@endpoint(router, "GET", "/routes/{route}/measured")
-def route_measured(who: CallerParam, route: str) -> RouteScorecard:
-    """Shows the newest scores of a route's model, its cost and failures in 30 days, and its
-    latency in a day.
-    """
-    return scorecard.build_scorecard(who.ctx, route)
 
 
 @endpoint(router, "GET", "/routes/{route}/diff")
@@ -182,31 +130,12 @@ def change_route(who: CallerParam, route: str, body: SettingsBody) -> Route:
     )
 
 
-@endpoint(router, "GET", "/routes/{route}/fallbacks")
-def list_fallbacks(who: CallerParam, route: str) -> Page[ChainEntry]:
-    """Lists the chain, in order, with the evidence of each: baseline, verdict or waiver."""
-    return json_answer(fallback_chain.list_fallbacks(who.ctx, route))
-
-
 @endpoint(router, "PUT", "/routes/{route}/fallbacks")
 def put_fallbacks(who: CallerParam, route: str, body: ChainBody) -> Page[ChainEntry]:
     """Replace the chain. Needs an admin, and for a new model evidence or a waiver."""
     wanted = [fallback.wanted for fallback in body.fallbacks]
     fallback_chain.replace_chain(who.ctx, who.actor, route, wanted, reason=body.reason)
     return json_answer(fallback_chain.list_fallbacks(who.ctx, route))
-
-
-@endpoint(router, "POST", "/routes/{route}/rollback")
-def roll_back_route(who: CallerParam, route: str, body: RollbackBody) -> Route:
-    """Bring a former incumbent back. A live canary ends. Needs an approver, and no proof."""
-    return routes.roll_back(
-        who.ctx,
-        who.actor,
-        route,
-        to_version=body.to_version,
-        reason=body.reason,
-        expected_version=body.version,
-    )
 
 
 switches_router = APIRouter()
@@ -228,12 +157,6 @@ def throw_switch(who: BodyFactory, body: SwitchBody) -> KillSwitch:
     return kill_switch.throw_switch(who.ctx, who.actor, wanted, source=SwitchSource.REST)
 
 
-@endpoint(switches_router, "POST", "/switches/{switch}/lift")
-def lift_switch(who: CallerParam, switch: str, body: OverruleBody) -> SwitchRecord:
-    """Lifts a kill switch within two seconds. Lifting it again changes nothing."""
-    return kill_switch.lift_switch(who.ctx, who.actor, switch, reason=body.reason)
-
-
 freezes_router = APIRouter()
 
 
@@ -248,12 +171,6 @@ def add_freeze(who: BodyFactory, body: FreezeBody) -> Freeze:
     """Freezes a route, or all: no canary opens, advances or is promoted. Needs an approver."""
     wanted = freezes.FreezeRequest(body.route, body.ends_at, body.reason, body.starts_at)
     return freezes.add_freeze(who.ctx, who.actor, wanted)
-
-
-@endpoint(freezes_router, "POST", "/freezes/{freeze}/lift")
-def lift_freeze(who: CallerParam, freeze: str, body: OverruleBody) -> FreezeRecord:
-    """Ends a freeze before its time. Needs an approver who proposed nothing that it holds."""
-    return freezes.lift_freeze(who.ctx, who.actor, freeze, reason=body.reason)
 
 
 break_glasses_router = APIRouter()
@@ -274,13 +191,50 @@ def propose_break_glass(who: BodyFactory, body: BreakGlassBody) -> BreakGlass:
     return broken.propose_break_glass(who.ctx, who.actor, wanted)
 
 
-@endpoint(break_glasses_router, "POST", "/break-glass/{glass}/confirm")
-def confirm_break_glass(who: CallerParam, glass: str) -> BreakGlass:
-    """Lets the target serve, as the second person, an admin. Who asked for it may not."""
-    return broken.confirm_break_glass(who.ctx, who.actor, glass)
-
-
-@endpoint(break_glasses_router, "POST", "/break-glass/{glass}/end")
-def end_break_glass(who: CallerParam, glass: str, body: OverruleBody) -> BreakGlass:
-    """Ends it before its time: the former incumbent returns. One person is enough."""
-    return broken.end_break_glass(who.ctx, who.actor, glass, reason=body.reason)
+operation(router, "GET /models/resolve", "resolve_model", model_lookup.resolve_model, NameQuery)
+operation(router, "GET /models/ending", "list_endings", deprecations.list_deprecations)
+operation(router, "GET /models/match", "match_model", model_lookup.match_model, NameQuery)
+operation(router, "GET /models/{model:path}", "get_model", queries.find_target)
+operation(router, "GET /routes/{route}", "get_route", queries.find_route)
+operation(
+    router,
+    "GET /routes/{route}/history",
+    "route_history",
+    queries.list_route_versions,
+    PageQuery,
+)
+operation(router, "GET /routes/{route}/measured", "route_measured", scorecard.build_scorecard)
+operation(
+    router, "GET /routes/{route}/fallbacks", "list_fallbacks", fallback_chain.list_fallbacks
+)
+operation(
+    switches_router,
+    "POST /switches/{switch}/lift",
+    "lift_switch",
+    kill_switch.lift_switch,
+    OverruleBody,
+)
+operation(
+    freezes_router,
+    "POST /freezes/{freeze}/lift",
+    "lift_freeze",
+    freezes.lift_freeze,
+    OverruleBody,
+)
+operation(
+    router, "POST /routes/{route}/rollback", "roll_back_route", routes.roll_back, RollbackBody
+)
+GLASS = "/break-glass/{glass}"
+operation(
+    break_glasses_router,
+    f"POST {GLASS}/confirm",
+    "confirm_break_glass",
+    broken.confirm_break_glass,
+)
+operation(
+    break_glasses_router,
+    f"POST {GLASS}/end",
+    "end_break_glass",
+    broken.end_break_glass,
+    OverruleBody,
+)

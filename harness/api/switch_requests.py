@@ -6,9 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.frame.endpoint import CallerParam, endpoint
+from harness.api.frame.endpoint import CallerParam, endpoint, operation
 from harness.api.frame.request_fields import (
-    NO_REASON,
     GrantQuery,
     ReasonBody,
     SwitchDecisionBody,
@@ -71,9 +70,10 @@ def list_agent_grants(
     return who.ctx.store.lists.agent_grants(piece.page, agent=piece.agent)
 
 
-@endpoint(router, "POST", "/agent-grants/{grant}/revoke")
-def revoke_agent_grant(
-    who: CallerParam, grant: str, body: ReasonBody = NO_REASON
-) -> AgentGrant:
-    """Routers refuse the model within seconds."""
-    return agents.revoke_grant(who.ctx, who.actor, grant, body.reason)
+operation(
+    router,
+    "POST /agent-grants/{grant}/revoke",
+    "revoke_agent_grant",
+    agents.revoke_grant,
+    ReasonBody,
+)

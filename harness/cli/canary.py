@@ -1,33 +1,122 @@
-"""`swapgate canary` shows canaries (`status`, `explain`); `status --watch` follows them, and
-before that the proposals that open one. Its operations are in `canary_operations`, `plan` in
-`proposals`, `decide` in `evals`.
+"""`swapgate canary` shows canaries (`status`, `explain`) and operates them (`pause`, `resume`,
+`advance`, `promote`, `abort`, `finish`). At a terminal an operation that ends a canary, or
+overrules its evidence, says what it does and asks. `plan` is in `proposals`, `decide` in `evals`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Sequence
 from typing import Final
 
 import click
 
 from harness.cli import shadow
-from harness.cli.canary_facts import as_json, rollout_facts
-from harness.cli.canary_operations import HELP, operation_command
+from harness.cli.canary_facts import (
+    NO_CANARY,
+    CanaryFollower,
+    CanaryReading,
+    as_json,
+    rollout_facts,
+)
 from harness.cli.frame import output
-from harness.cli.frame.command import WATCH, command
-from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
-from harness.cli.frame.output import harm_text, timestamp
+from harness.cli.frame.command import REASON, WATCH, LazyCommand, LazyCommandGroup, command, opt
+from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
-from harness.cli.frame.watching import Watched, watch
-from harness.cli.proposals.verdict_wait import find_exit_code, load_progress
+from harness.cli.frame.waiting import Watched, watch
+from harness.control.canary import operations
 from harness.control.canary import status as canary_status
-from harness.control.canary.status import CanaryHistory, CanaryStatus
-from harness.control.context import Context
-from harness.control.proposals import submission
+from harness.control.canary.status import CanaryHistory, CanaryStatus, list_canaries
 from harness.control.serialize import to_plain
 from harness.control.shadow.stage import ShadowStage, find_stage_of_route
+from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.formatting import format_estimate, format_percent
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.gate.text.canary_state import describe_effect
 from harness.gate.text.explain import GuardrailRow, StepNeed
+
+HELP: Final = {
+    RolloutSignal.PAUSE: "Hold the canary at its share until somebody resumes or aborts it.",
+    RolloutSignal.RESUME: "Let a canary that is paused, or held after a fault of a router, go "
+    "on.",
+    RolloutSignal.ADVANCE: "Advance one step, whatever evidence is still missing.",
+    RolloutSignal.PROMOTE: "Promote now. Requires a passed verdict; the proposer may not.",
+    RolloutSignal.ABORT: "End the canary, or the bake: the incumbent before it serves again."
+    "\n\nAt a terminal it says what that does, and asks.",
+    RolloutSignal.FINISH: "End the bake: the promotion stands.",
+}
+# Before these a person is told what the data say against it.
+OVERRULES: Final = frozenset({RolloutSignal.ADVANCE, RolloutSignal.PROMOTE})
+# Before these a person at a terminal is asked.
+ASKS: Final = frozenset({*OVERRULES, RolloutSignal.ABORT})
+VERSION: Final = opt("Only if the rollout is still at this version.")
+
+
+def _confirm(
+    session: Session, route: str, signal: RolloutSignal, version: int | None
+) -> int | None:
+    """Says what the signal does and what speaks against it, and asks a person at a terminal.
+
+    Returns the version to be moved: once somebody has decided about what was shown, that one.
+    """
+    shown = next(iter(list_canaries(session.context, route=route)), None)
+    if shown is None or not (shown.rollout.live or shown.rollout.baking):
+        return version
+    against = shown.explanation.against if signal in OVERRULES else ()
+    for objection in against:
+        output.note(f"warning: {objection}")
+    if not at_a_terminal() or not (against or signal is RolloutSignal.ABORT):
+        return version
+    output.note(
+        describe_effect(shown.rollout, shown.candidate.name, shown.incumbent.name, signal)
+    )
+    what, who = "bake" if shown.rollout.baking else "canary", session.deciding_actor.name
+    question = (
+        f"Abort the {what} of {route}, as {who}?"
+        if signal is RolloutSignal.ABORT
+        else "Go on all the same?"
+    )
+    click.confirm(question, abort=True, err=True)
+    return shown.rollout.version if version is None else version
+
+
+def at_a_terminal() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin.isatty()
+
+
+def operation_command(signal: RolloutSignal) -> click.Command:
+    """Makes the command of one signal."""
+
+    def operate(
+        session: Session, route: str, *, reason: str = REASON, version: int | None = VERSION
+    ) -> None:
+        rollout = session.decide(
+            operations.operate, route, signal, reason, expected_version=version
+        )
+        output.answer(rollout, f"the {_describe(rollout)}")
+
+    def ask_and_operate(
+        session: Session,
+        route: str,
+        *,
+        yes: bool = opt("Do not ask.", "--yes", "-y"),
+        reason: str = REASON,
+        version: int | None = VERSION,
+    ) -> None:
+        if not yes:
+            version = _confirm(session, route, signal, version)
+        operate(session, route, reason=reason, version=version)
+
+    short = HELP[signal].partition("\n")[0]
+    register = command(name=signal.value, help=HELP[signal], short_help=short)
+    return register(ask_and_operate if signal in ASKS else operate)
+
+
+def _describe(rollout: Rollout) -> str:
+    """Says where the canary is after the operation."""
+    if rollout.end is not None:
+        return rollout.end.describe(rollout.route)
+    state = "promoted, and bakes" if rollout.baking else rollout.state.value
+    return f"canary of {rollout.route} is {state}"
+
 
 DECIDE = LazyCommand(
     "harness.cli.evals.file_decision:canary_decide",
@@ -39,112 +128,6 @@ PLAN = LazyCommand(
     "harness.cli.proposals.submission:plan_ramp",
     "Say how long a canary on ROUTE takes at today's traffic.",
 )
-NO_CANARY: Final = "no canary: a proposal that passes its evals opens one"
-
-
-@dataclass(frozen=True, slots=True)
-class AwaitedCanary:
-    """Describes a canary that is not open: its proposal, and how far that is."""
-
-    proposal: Proposal
-    progress: str
-
-    @property
-    def text(self) -> str:
-        """Says what is waited for, or why there will be no canary."""
-        proposal = self.proposal
-        if not proposal.open:
-            why = f": {proposal.closed_because}" if proposal.closed_because else ""
-            return f"{proposal.route}: no canary opened: {self.progress}{why}"
-        said = f"{proposal.route}: waits for a canary: {self.progress}"
-        if proposal.phase is ProposalPhase.AWAITING_APPROVAL and proposal.approver is None:
-            said += f"; `swapgate proposal approve {proposal.id}` lets it open"
-        return said
-
-
-@dataclass(frozen=True, slots=True)
-class CanaryReading:
-    """Holds what `--watch` shows at one moment."""
-
-    canaries: Sequence[CanaryStatus]
-    awaited: Sequence[AwaitedCanary]
-
-    @property
-    def ended(self) -> bool:
-        """Tells whether nothing is under way any more."""
-        live = any(row.rollout.live or row.rollout.baking for row in self.canaries)
-        return not live and not any(awaited.proposal.open for awaited in self.awaited)
-
-    def lines(self) -> Mapping[str, str]:
-        """Writes by proposal a line for a log."""
-        said = {awaited.proposal.id: awaited.text for awaited in self.awaited}
-        said |= {row.rollout.proposal: _line(row) for row in self.canaries}
-        return said or {"": NO_CANARY}
-
-
-class CanaryFollower:
-    """Loads the canaries of a route, or of all, and the proposals that may open one; what was
-    under way is shown at its end, too.
-    """
-
-    def __init__(self, session: Session, route: str | None) -> None:
-        self._session, self._route = session, route
-        self._followed: dict[str, None] = {}  # proposals, in the order in which they were seen
-
-    @property
-    def _ctx(self) -> Context:
-        return self._session.context
-
-    def load(self) -> CanaryReading:
-        ctx, route = self._ctx, self._route
-        newest = canary_status.list_canaries(ctx, route=route)
-        live = {
-            row.rollout.proposal: row
-            for row in newest
-            if row.rollout.live or row.rollout.baking
-        }
-        opened = submission.list_proposals(ctx, route=route, open_only=True)
-        self._followed.update(dict.fromkeys([*live, *(proposal.id for proposal in opened)]))
-        if not self._followed:
-            return CanaryReading(newest, ())
-        canaries, awaited = [], []
-        for id_ in self._followed:
-            row = live.get(id_) or self._find_ended(id_)
-            if row is not None:
-                canaries.append(row)
-                continue
-            proposal, progress = load_progress(ctx, id_)
-            # Of a canary that has ended, a later one of its route has taken the place.
-            if proposal.open or proposal.rollout is None:
-                awaited.append(AwaitedCanary(proposal, progress.describe()))
-        return CanaryReading(canaries, awaited)
-
-    def _find_ended(self, id_: str) -> CanaryStatus | None:
-        """Finds the ended canary of a proposal; None where none has opened."""
-        proposal = submission.get_proposal(self._ctx, id_)
-        rows = canary_status.list_canaries(self._ctx, route=proposal.route)
-        return next((row for row in rows if row.rollout.proposal == id_), None)
-
-    def find_exit_code(self) -> int:
-        """Returns the code of what was followed on the route: of several proposals, of the one
-        that came furthest. Of all routes, and where nothing was under way, it is 0.
-        """
-        if self._route is None:
-            return 0
-        proposals = [submission.get_proposal(self._ctx, id_) for id_ in self._followed]
-        codes = [find_exit_code(self._session, proposal) for proposal in proposals]
-        return min(codes, default=0)
-
-
-def _line(row: CanaryStatus) -> str:
-    needs, harm = (
-        row.rollout.current.min_exposures,
-        harm_text(row.action.distance_to_trip),
-    )
-    counts = f"{row.action.step_exposures:,} of {needs:,} exposures; {harm}"
-    held = f": {row.state.reason}" if row.hold_reasons or not row.rollout.live else ""
-    more = f"; {counts}" if row.rollout.live else ""
-    return f"{row.rollout.route}: {row.state.words}{held}{more}"
 
 
 SECTIONS = {

@@ -1,12 +1,23 @@
-"""Describes a canary in pairs of name and value (`rollout_facts`; `brief_facts` beside its
+"""Loads the canaries that a person follows (`CanaryFollower`), and the proposals that may open
+one. Describes a canary in pairs of name and value (`rollout_facts`; `brief_facts` beside its
 proposal) and as JSON (`as_json`), for `canary` and `proposal`.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
 from harness.cli.frame.output import harm_text
+from harness.cli.frame.session import Session
+from harness.cli.proposals.verdict_wait import find_exit_code, load_progress
+from harness.control.canary import status as canary_status
 from harness.control.canary.status import CanaryStatus
+from harness.control.context import Context
+from harness.control.proposals import submission
 from harness.control.serialize import to_plain
 from harness.domain.canary.rollout import Rollout
 from harness.domain.formatting import format_bps
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 
 
 def brief_facts(status: CanaryStatus) -> list[tuple[str, object]]:
@@ -76,3 +87,111 @@ def as_json(status: CanaryStatus) -> object:
 
 def _next_weight(status: CanaryStatus) -> int:
     return status.rollout.policy.steps[status.rollout.step + 1].weight_bps
+
+
+NO_CANARY: Final = "no canary: a proposal that passes its evals opens one"
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitedCanary:
+    """Describes a canary that is not open: its proposal, and how far that is."""
+
+    proposal: Proposal
+    progress: str
+
+    @property
+    def text(self) -> str:
+        """Says what is waited for, or why there will be no canary."""
+        proposal = self.proposal
+        if not proposal.open:
+            why = f": {proposal.closed_because}" if proposal.closed_because else ""
+            return f"{proposal.route}: no canary opened: {self.progress}{why}"
+        said = f"{proposal.route}: waits for a canary: {self.progress}"
+        if proposal.phase is ProposalPhase.AWAITING_APPROVAL and proposal.approver is None:
+            said += f"; `swapgate proposal approve {proposal.id}` lets it open"
+        return said
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryReading:
+    """Holds what `--watch` shows at one moment."""
+
+    canaries: Sequence[CanaryStatus]
+    awaited: Sequence[AwaitedCanary]
+
+    @property
+    def ended(self) -> bool:
+        """Tells whether nothing is under way any more."""
+        live = any(row.rollout.live or row.rollout.baking for row in self.canaries)
+        return not live and not any(awaited.proposal.open for awaited in self.awaited)
+
+    def lines(self) -> Mapping[str, str]:
+        """Writes by proposal a line for a log."""
+        said = {awaited.proposal.id: awaited.text for awaited in self.awaited}
+        said |= {row.rollout.proposal: _line(row) for row in self.canaries}
+        return said or {"": NO_CANARY}
+
+
+class CanaryFollower:
+    """Loads the canaries of a route, or of all, and the proposals that may open one; what was
+    under way is shown at its end, too.
+    """
+
+    def __init__(self, session: Session, route: str | None) -> None:
+        self._session, self._route = session, route
+        self._followed: dict[str, None] = {}  # proposals, in the order in which they were seen
+
+    @property
+    def _ctx(self) -> Context:
+        return self._session.context
+
+    def load(self) -> CanaryReading:
+        ctx, route = self._ctx, self._route
+        newest = canary_status.list_canaries(ctx, route=route)
+        live = {
+            row.rollout.proposal: row
+            for row in newest
+            if row.rollout.live or row.rollout.baking
+        }
+        opened = submission.list_proposals(ctx, route=route, open_only=True)
+        self._followed.update(dict.fromkeys([*live, *(proposal.id for proposal in opened)]))
+        if not self._followed:
+            return CanaryReading(newest, ())
+        canaries, awaited = [], []
+        for id_ in self._followed:
+            row = live.get(id_) or self._find_ended(id_)
+            if row is not None:
+                canaries.append(row)
+                continue
+            proposal, progress = load_progress(ctx, id_)
+            # Of a canary that has ended, a later one of its route has taken the place.
+            if proposal.open or proposal.rollout is None:
+                awaited.append(AwaitedCanary(proposal, progress.describe()))
+        return CanaryReading(canaries, awaited)
+
+    def _find_ended(self, id_: str) -> CanaryStatus | None:
+        """Finds the ended canary of a proposal; None where none has opened."""
+        proposal = submission.get_proposal(self._ctx, id_)
+        rows = canary_status.list_canaries(self._ctx, route=proposal.route)
+        return next((row for row in rows if row.rollout.proposal == id_), None)
+
+    def find_exit_code(self) -> int:
+        """Returns the code of what was followed on the route: of several proposals, of the one
+        that came furthest. Of all routes, and where nothing was under way, it is 0.
+        """
+        if self._route is None:
+            return 0
+        proposals = [submission.get_proposal(self._ctx, id_) for id_ in self._followed]
+        codes = [find_exit_code(self._session, proposal) for proposal in proposals]
+        return min(codes, default=0)
+
+
+def _line(row: CanaryStatus) -> str:
+    needs, harm = (
+        row.rollout.current.min_exposures,
+        harm_text(row.action.distance_to_trip),
+    )
+    counts = f"{row.action.step_exposures:,} of {needs:,} exposures; {harm}"
+    held = f": {row.state.reason}" if row.hold_reasons or not row.rollout.live else ""
+    more = f"; {counts}" if row.rollout.live else ""
+    return f"{row.rollout.route}: {row.state.words}{held}{more}"

@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
+from harness.cli.frame.command import LazyCommand, LazyCommandGroup
 from harness.cli.frame.session import Session, global_options
 from harness.domain.errors import SwapgateError
 
@@ -151,11 +151,11 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         ),
         "eval": (".evals.runs:eval_group", "Eval runs: one suite on one target."),
         "suite": (
-            ".evals.suite_import:suite",
+            ".evals.suites:suite",
             "Suites: items with their scorer, by which models are measured.",
         ),
         "capture": (
-            ".evals.captures:capture",
+            ".evals.suites:capture",
             "Captured requests: from production, redacted, to be labelled.",
         ),
         "gate": (
@@ -169,12 +169,12 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     },
     "Watch": {
         "alert": (
-            ".operations.alerts:alert",
+            ".operations.audit:alert",
             "Alerts: what is wrong now, and who was notified.",
         ),
         "drift": (".drift:drift", "The drift watch: whether models still answer as they did."),
         "switch": (
-            ".routing.kill_switch:switch",
+            ".routing.holds:switch",
             "The kill switch: force a provider or a target.",
         ),
         "agent": (
@@ -196,7 +196,7 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
             "Keys of Swapgate's own, for clients and for people.",
         ),
         "person": (
-            ".operations.people:person",
+            ".operations.client_keys:person",
             "People: who of the principals is one person, and who is signed in.",
         ),
         "user": (".agents:user", "Users of the clients: delete what one said and got."),

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.command import command, opt, taken_from
-from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
+from harness.cli.frame.command import LazyCommand, LazyCommandGroup, command, opt, taken_from
 from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
-from harness.cli.routing.target_options import body_fields
+from harness.cli.routing.route_options import body_fields
 from harness.control.providers import registry
 from harness.control.providers.registry import ProviderChange, ProviderSummary
 from harness.domain.providers.catalogue import COLUMNS

@@ -1,9 +1,11 @@
 """Parses a router's answers (completion, stream chunk, embeddings, the headers that say who
-served) into the client's types. Pure; any field may be missing.
+served) into the client's types, and its refusals into the client's errors, by status, with what
+to do next. Pure; any field may be missing.
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Final
 
 from harness.client.types import (
@@ -16,7 +18,16 @@ from harness.client.types import (
     ToolRequest,
     Usage,
 )
-from harness.domain.errors import AnswerUnreadable
+from harness.domain.errors import (
+    AnswerUnreadable,
+    CallFailed,
+    CallLimited,
+    CallRefused,
+    KeyRefused,
+    NobodyAnswered,
+    StreamBroken,
+)
+from harness.domain.reliability.retry import retry_after_s
 
 # What a provider that thinks wants to see again beside the words it said.
 KEPT: Final = ("thinking_blocks", "reasoning_details")
@@ -221,3 +232,69 @@ def _number(value: object) -> float:
         return float(value) if isinstance(value, int | float) else 0.0
     except OverflowError:
         return 0.0
+
+
+_NEXT: Final[Mapping[type[CallFailed], str]] = {
+    CallRefused: "change the request",
+    KeyRefused: "check the key, and with `swapgate key list` what it opens",
+    CallLimited: "ask less often",
+    NobodyAnswered: "try again later, and see `swapgate doctor`",
+    AnswerUnreadable: "check that the address is a Swapgate router's",
+}
+_SHOWN: Final = 300
+
+
+def error_from_answer(
+    status: int, headers: Mapping[str, str], body: bytes, route: str, now: datetime
+) -> CallFailed:
+    """The error that an answer of another status than 200 means. headers: in lower case."""
+    told = _error_of(body)
+    kind = _kind(status)
+    wait_s = retry_after_s(headers, now)
+    request_id = parse_served(headers).request_id
+    message = (
+        _text(told.get("message")) or body[:_SHOWN].decode("utf-8", "replace") or "no words"
+    )
+    wait = "" if wait_s is None else f", not before {wait_s:g} s"
+    quote = f", request {request_id}" if request_id else ""
+    said = headers.get("x-should-retry", "").lower()
+    return kind(
+        f"route {route!r}: {message} (status {status}{quote}); {_NEXT[kind]}{wait}",
+        status=status,
+        code=_text(told.get("code")),
+        request_id=request_id,
+        retry_after_s=wait_s,
+        should_retry={"true": True, "false": False}.get(said),
+        details=told,
+    )
+
+
+def error_from_stream(error: Mapping[str, object], route: str, request_id: str) -> StreamBroken:
+    """Makes an error of the event that ends a stream."""
+    message = _text(error.get("message")) or "the stream broke off"
+    return StreamBroken(
+        f"route {route!r}: {message} (request {request_id}); what came before it is not the "
+        "whole answer: ask again",
+        code=_text(error.get("code")),
+        request_id=request_id,
+        details=error,
+    )
+
+
+def _kind(status: int) -> type[CallFailed]:
+    if status in (401, 403):
+        return KeyRefused
+    if status == 429:
+        return CallLimited
+    if 400 <= status < 500:
+        return CallRefused
+    return NobodyAnswered if status >= 500 else AnswerUnreadable
+
+
+def _error_of(body: bytes) -> dict[str, object]:
+    try:
+        whole = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    error = whole.get("error") if isinstance(whole, dict) else None
+    return error if isinstance(error, dict) else {}

@@ -1,16 +1,23 @@
 """`AsyncStream` iterates over the chunks of one streamed answer; `StreamAssembly` puts them
-together to the whole answer. A stream without its proper end raises StreamBroken.
+together to the whole answer. A stream without its proper end raises StreamBroken. `Channel` is
+the interface below a client, which `http` and `in_process` implement.
 """
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from harness.client import response_parsing
-from harness.client.call_errors import error_from_stream
-from harness.client.channel import ChannelAnswer
+from harness.client.response_parsing import error_from_stream
 from harness.client.types import (
     CompletionResponse,
     Served,
@@ -22,6 +29,44 @@ from harness.client.types import (
 )
 from harness.domain.errors import InputError
 from harness.domain.sse import EventPayloads, EventTooLarge
+
+
+class ChannelAnswer(Protocol):
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Returns the headers, their names in lower case."""
+        ...
+
+    async def body(self) -> bytes:
+        """Reads the whole body. Raises RouterUnreachable."""
+        ...
+
+    def pieces(self) -> AsyncGenerator[bytes, None]:
+        """Yields the body as it arrives. Raises StreamBroken when it breaks off."""
+        ...
+
+    async def aclose(self) -> None:
+        """Closes the answer; before the body's end, the router then ends the provider's
+        work.
+        """
+        ...
+
+
+class Channel(Protocol):
+    """Posts requests to a router. It belongs to one event loop, from its first request on.
+    Tries nothing again.
+    """
+
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> ChannelAnswer:
+        """Sends a request; any status is an answer. Raises RouterUnreachable, InputError once
+        it is closed.
+        """
+        ...
+
+    async def aclose(self) -> None: ...
 
 
 class StreamAssembly:

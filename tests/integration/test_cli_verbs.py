@@ -643,13 +643,13 @@ def test_what_speaks_against_a_step_by_hand_is_said_before_it_is_taken(
     step = ("canary", "advance", "chat", "--reason", "agreed")
     assert "▲ against a step by hand: The canary fails" in cli.text("canary", "explain", "chat")
 
-    monkeypatch.setattr("harness.cli.canary_operations.at_a_terminal", lambda: True)
+    monkeypatch.setattr("harness.cli.canary.at_a_terminal", lambda: True)
     asked = cli.run(*step, exits=130)  # nobody answers: it stays where it is
     assert asked.stderr.startswith("warning: The canary fails more often than the incumbent")
     assert "Go on all the same?" in asked.stderr
     assert cli.json("canary", "status", "chat")[0]["rollout"]["step"] == 0
 
-    monkeypatch.setattr("harness.cli.canary_operations.at_a_terminal", lambda: False)
+    monkeypatch.setattr("harness.cli.canary.at_a_terminal", lambda: False)
     done = cli.run(*step)
     assert done.stderr.startswith("warning: The canary fails more often than the incumbent")
     assert cli.json("canary", "status", "chat")[0]["rollout"]["step"] == 1

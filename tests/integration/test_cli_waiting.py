@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.frame import waiting, watching
+from harness.cli.frame import waiting
 from harness.cli.frame.waiting import Pace, Progress
 from harness.control.canary import operations
 from harness.control.proposals import decisions, submission
@@ -26,8 +26,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]
     """What happens in each pause of the command that waits."""
 
     def during(what: Callable[[], object]) -> None:
-        for module in (waiting, watching):
-            monkeypatch.setattr(module, "sleep", lambda _: what())
+        monkeypatch.setattr(waiting, "sleep", lambda _: what())
 
     return during
 

@@ -20,7 +20,7 @@ from evals.suites.items import Item
 from harness import config, package_data
 from harness.cli.evals.gate_run import gate_run
 from harness.cli.proposals import comparison
-from harness.cli.routing.target_options import TargetOptions, requested_target
+from harness.cli.routing.route_options import TargetOptions, requested_target
 from harness.config.routing import target_seed
 from harness.control.proposals import gate_run as standalone
 from harness.control.proposals import submission

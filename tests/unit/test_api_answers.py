@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from harness.api.frame.json_answers import JsonAnswer, json_answer
+from harness.api.frame.error_status import JsonAnswer, json_answer
 from harness.api.frame.openapi import SchemaComponents
 from harness.api.frame.request_body import MAX_DEPTH, check_json
 from harness.domain.errors import InputError

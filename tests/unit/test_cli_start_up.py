@@ -16,7 +16,7 @@ from harness.app.installation import open_installation
 from harness.cli import canary, providers
 from harness.cli.evals import file_decision
 from harness.cli.frame import output
-from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
+from harness.cli.frame.command import LazyCommand, LazyCommandGroup
 from harness.cli.program import VERBS, program
 from harness.config.validation_errors import RETIRED_COMMANDS
 from tests.support.site.processes import free_port, site

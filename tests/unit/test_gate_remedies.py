@@ -7,7 +7,7 @@ import pytest
 from evals.scorers.json_repair import REPAIRS
 from evals.scorers.unwrap import unwrap_layers
 from harness.cli.routing import models
-from harness.cli.routing.target_options import TargetOptions, requested_target
+from harness.cli.routing.route_options import TargetOptions, requested_target
 from harness.control.proposals.format_failures import (
     model_add_command,
     patch_candidate,

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from harness.api.frame.json_answers import JsonAnswer, problem
+from harness.api.frame.error_status import JsonAnswer, problem
 from harness.control.operations import keys
 from harness.control.operations.single_sign_on import FailedAttempts
 from harness.domain.errors import NotAllowed

@@ -1,6 +1,6 @@
-"""`endpoint` registers a handler that returns a domain object, which becomes JSON; its return
-type documents the answer, and an `Idempotency-Key` is honoured. `ApiCaller` is what handlers
-get: actor, context, secret.
+"""`operation` registers a use case as an endpoint that follows from its signature; `endpoint`
+does so with a handler. What they return becomes JSON, the return type documents the answer, and
+an `Idempotency-Key` is honoured. `ApiCaller` is what handlers get: actor, context, secret.
 
 Answers a request with an `Idempotency-Key` once (`answer_once`): sent again, to whichever
 control process, it gets the same answer, and has no other effect.
@@ -10,23 +10,26 @@ of the installation's secret, and of the request's content a keyed hash alone.
 """
 
 import hmac
+import inspect
 import json
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import wraps
-from typing import Annotated, Any, Final, TypeVar
+from functools import partial, wraps
+from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response
 
-from harness.api.frame.json_answers import JsonAnswer
+from harness.api.frame.error_status import JsonAnswer, json_answer
 from harness.api.frame.request_fields import Body, PageQuery
 from harness.app.installation import Installation
 from harness.control.context import Context, NoCipher
 from harness.control.operations import idempotency
 from harness.domain.operations.access import Actor
 from harness.domain.operations.idempotent_request import IdempotentRequest
+from harness.domain.pagination import Page
 from harness.ports import Cipher
 
 REPLAYED: Final = "idempotent-replayed"
@@ -163,3 +166,61 @@ def endpoint(
         return handler
 
     return register
+
+
+def operation(
+    router: APIRouter,
+    call: str,
+    name: str,
+    use_case: Callable[..., Any],
+    body: type[Body] | None = None,
+    *,
+    status: int = 200,
+) -> None:
+    """Registers a use case `(ctx, [actor,] …)` as an endpoint; its docstring is the endpoint's.
+
+    call: `METHOD /path/{name}`; the names in the path are the use case's first arguments. The
+    others are the fields of the body, or of a GET's query.
+    """
+    method, path = call.split()
+    names = re.findall(r"{(\w+)", path)
+    wanted = inspect.signature(use_case).parameters
+
+    def handler(who: ApiCaller, body: Body | None = None, **given: str) -> object:
+        own = (who.ctx, who.actor) if "actor" in wanted else (who.ctx,)
+        named = body.arguments() if body else {}
+        if "secret" in wanted:
+            named["secret"] = who.secret
+        found = use_case(*own, *(given[name] for name in names), **named)
+        return json_answer(found) if is_list else found
+
+    kind = use_case.__annotations__["return"]
+    is_list = get_origin(kind) in (list, Sequence)
+    returns = Page[get_args(kind)[0]] if is_list else kind  # type: ignore[valid-type, misc]
+    handler.__name__, handler.__doc__ = name, _description(use_case)
+    parameters = list(_parameters(method, names, body))
+    signature = inspect.Signature(parameters, return_annotation=returns)
+    handler.__signature__ = signature  # type: ignore[attr-defined]
+    handler.__annotations__ = {"return": returns}
+    endpoint(router, method, path, status=status)(handler)
+
+
+def _parameters(
+    method: str, names: Sequence[str], body: type[Body] | None
+) -> Iterator[inspect.Parameter]:
+    """Yields the parameters of a handler, as FastAPI reads them."""
+    make = partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
+    yield make("who", annotation=CallerParam)
+    yield from (make(name, annotation=str) for name in names)
+    if body is None:
+        return
+    if method == "GET":
+        yield make("body", annotation=Annotated[body, Query()])
+        return
+    needed = any(field.is_required() for field in body.model_fields.values())
+    yield make("body", annotation=body, default=inspect.Parameter.empty if needed else body())
+
+
+def _description(use_case: Callable[..., Any]) -> str:
+    """Takes what a use case raises out of its docstring: the errors are statuses here."""
+    return re.sub(r"\s*\bRaises\b.*", "", inspect.getdoc(use_case) or "", flags=re.DOTALL)

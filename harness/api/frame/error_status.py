@@ -1,10 +1,12 @@
-"""Maps errors to HTTP statuses and answers in one shape. `ErrorGuard`, the outermost layer,
-answers an unforeseen error with an id that the log has; a caller sees only messages of our own.
+"""Writes domain objects as JSON answers (`JsonAnswer`), and errors in one shape (`problem`), by
+HTTP status. `ErrorGuard`, the outermost layer, answers an unforeseen error with an id that the
+log has; a caller sees only messages of our own.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 from fastapi.exceptions import RequestValidationError
@@ -13,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from harness.api.frame.json_answers import JsonAnswer, problem
+from harness.control.serialize import write_json
 from harness.domain.errors import (
     ConfigError,
     Conflict,
@@ -27,7 +29,50 @@ from harness.domain.errors import (
     StoreUnavailable,
     SwapgateError,
 )
+from harness.domain.pagination import Page
 from harness.ports import Chance
+
+T = TypeVar("T")
+
+
+def json_answer(everything: Sequence[T]) -> Page[T]:
+    """A list that is small by nature, as one page."""
+    return Page(everything, len(everything))
+
+
+def extend(kind: type[T], found: Any, **more: Any) -> T:
+    """Makes an answer of `found` and what the API adds to it. kind: a dataclass; its fields are
+    attributes of `found`, or are in `more`.
+    """
+    names = {field.name for field in fields(kind)} - more.keys()  # type: ignore[arg-type]
+    return kind(**{name: getattr(found, name) for name in names}, **more)
+
+
+class JsonAnswer(Response):
+    """Answers with the JSON of a domain object. A figure that is not finite becomes null: JSON
+    has no word.
+    """
+
+    media_type = "application/json"
+
+    def render(self, content: object) -> bytes:
+        return write_json(content).encode()
+
+
+def problem(
+    status: int,
+    kind: str,
+    message: str,
+    *,
+    retryable: bool = False,
+    headers: Mapping[str, str] | None = None,
+) -> JsonAnswer:
+    """Builds an error's answer, in the one shape that all errors have. kind: the class in
+    harness.domain.errors, where one exists.
+    """
+    body = {"error": {"type": kind, "message": message, "retryable": retryable}}
+    return JsonAnswer(body, status_code=status, headers=dict(headers or {}))
+
 
 log = structlog.get_logger("swapgate.api")
 

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from harness.api.frame.json_answers import problem
+from harness.api.frame.error_status import problem
 from harness.domain.errors import InputError
 
 MAX_BODY_BYTES = 1024 * 1024

@@ -3,7 +3,7 @@ become domain requests; those about routes are in `route_fields`. An unknown fie
 and so is NaN.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
@@ -33,6 +33,11 @@ class Body(BaseModel):
         """
         return self.model_dump_json()
 
+    def arguments(self) -> dict[str, Any]:
+        """Gives the fields as arguments of a use case; one that is null keeps its default."""
+        given = ((name, getattr(self, name)) for name in type(self).model_fields)
+        return {name: value for name, value in given if value is not None}
+
 
 class PageQuery(Body):
     """Asks for a page of a list. after: the `next` of the page before."""
@@ -43,6 +48,11 @@ class PageQuery(Body):
     @property
     def page(self) -> PageRequest:
         return PageRequest(self.limit, self.after)
+
+    def arguments(self) -> dict[str, Any]:
+        others = super().arguments().items()
+        filters = {name: value for name, value in others if name not in ("limit", "after")}
+        return {**filters, "page_request": self.page}
 
 
 class OverviewQuery(PageQuery):
@@ -126,15 +136,12 @@ class ApprovalBody(Body):
     """
 
     reason: Text = ""
-    verdict: Name | None = None
+    expected_verdict: Annotated[Name | None, Field(alias="verdict")] = None
     change_reference: Name | None = None
 
 
 class ReasonBody(Body):
     reason: Text = ""
-
-
-NO_REASON = ReasonBody()
 
 
 class SwitchDecisionBody(Body):
@@ -242,12 +249,6 @@ class DeclarationBody(Body):
     reason: Text
 
 
-class SessionEndBody(Body):
-    """Says why a session is ended."""
-
-    reason: Text
-
-
 class EvalQuery(PageQuery):
     state: RunState | None = None
 
@@ -273,14 +274,14 @@ class ProposalQuery(PageQuery):
     """
 
     route: Name | None = None
-    open: bool = False
-    decided: bool = False
+    open_only: Annotated[bool, Field(alias="open")] = False
+    decided_only: Annotated[bool, Field(alias="decided")] = False
 
 
 class AlertQuery(PageQuery):
     """Selects alerts. search: a part of their text."""
 
-    open: bool = False
+    open_only: Annotated[bool, Field(alias="open")] = False
     search: Text = ""
 
 

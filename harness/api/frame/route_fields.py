@@ -4,7 +4,6 @@ what people set over it.
 
 # ruff: noqa: RUF012 - pydantic copies a default for each request
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated
@@ -37,10 +36,6 @@ class SuiteBody(Body):
     weight: Annotated[float, Field(gt=0, le=1e6)] = 1.0
 
 
-def _suites(bodies: Sequence[SuiteBody]) -> tuple[RouteSuite, ...]:
-    return tuple(RouteSuite(body.suite, body.role, body.weight) for body in bodies)
-
-
 class FallbackBody(Body):
     """Names a fallback of a route. target: an id or `provider/model`. capable: good enough for
     a route of high stakes.
@@ -50,35 +45,55 @@ class FallbackBody(Body):
     capable: bool = False
 
 
-class RouteBody(Body):
-    """Describes a new route. incumbent, fallbacks: ids or `provider/model`. keep_warm_bps: 1 %
-    is 100.
+class RouteFields(Body):
+    """Carries the settings of a route. A field that is left out stays as it is; of a new route
+    it is the default. overrides: all of them, by kind; {} for none. keep_warm_bps: 1 % is 100.
 
-    overrides: routes that answer some kinds of requests.
+    first_token_timeout_s, first_byte_timeout_s: 0 for what holds without one.
     """
+
+    suites: Annotated[list[SuiteBody], Field(max_length=20)] | None = None
+    description: Text | None = None
+    stakes: Stakes | None = None
+    policy: Name | None = None
+    total_timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    on_content_policy: OnContentPolicy | None = None
+    keep_warm_bps: Annotated[int, Field(ge=0, le=MAX_KEEP_WARM_BPS)] | None = None
+    side_effects: bool | None = None
+    data_class: Annotated[str, Field(max_length=200)] | None = None
+    task: Annotated[str, Field(max_length=200)] | None = None
+    capture_bps: Annotated[int, Field(ge=0, le=BUCKETS)] | None = None
+    capture_per_day: Annotated[int, Field(ge=1, le=MAX_PER_DAY)] | None = None
+    capture_keep_days: Annotated[float, Field(gt=0, le=MAX_KEEP_DAYS)] | None = None
+    overrides: dict[RequestKind, Name] | None = None
+    first_token_timeout_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
+    first_byte_timeout_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
+    commit: StreamCommit | None = None
+    on_bad_event: OnBadEvent | None = None
+    on_empty_answer: OnEmptyAnswer | None = None
+
+    def over(self, before: RouteSettings) -> RouteSettings:
+        given = ((name, getattr(self, name)) for name in RouteFields.model_fields)
+        changed = {name: value for name, value in given if value is not None}
+        if self.suites is not None:
+            chosen = ((body.suite, body.role, body.weight) for body in self.suites)
+            changed["suites"] = tuple(RouteSuite(*suite) for suite in chosen)
+        changed |= {name: changed[name] or None for name in ROUTE_TIMEOUTS if name in changed}
+        return replace(before, **changed)
+
+
+class SettingsBody(RouteFields):
+    """Changes the settings of a route. reason: another policy needs one."""
+
+    reason: Text | None = None
+
+
+class RouteBody(RouteFields):
+    """Describes a new route. incumbent, fallbacks: ids or `provider/model`."""
 
     name: Name
     incumbent: Name
     fallbacks: Annotated[list[Name | FallbackBody], Field(max_length=20)] = []
-    suites: Annotated[list[SuiteBody], Field(max_length=20)] = []
-    description: Text = ""
-    stakes: Stakes = Stakes.LOW
-    policy: Name = "default"
-    total_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0
-    on_content_policy: OnContentPolicy = OnContentPolicy.FAIL
-    keep_warm_bps: Annotated[int, Field(ge=0, le=MAX_KEEP_WARM_BPS)] = 0
-    side_effects: bool = False
-    data_class: Annotated[str, Field(max_length=200)] = ""
-    task: Annotated[str, Field(max_length=200)] = ""
-    capture_bps: Annotated[int, Field(ge=0, le=BUCKETS)] = 0
-    capture_per_day: Annotated[int, Field(ge=1, le=MAX_PER_DAY)] = 200
-    capture_keep_days: Annotated[float, Field(gt=0, le=MAX_KEEP_DAYS)] = 30.0
-    overrides: dict[RequestKind, Name] = {}
-    first_token_timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
-    first_byte_timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
-    commit: StreamCommit = StreamCommit.FIRST_TOKEN
-    on_bad_event: OnBadEvent = OnBadEvent.FAIL
-    on_empty_answer: OnEmptyAnswer = OnEmptyAnswer.FAIL
 
     @property
     def chain(self) -> list[FallbackBody]:
@@ -86,13 +101,6 @@ class RouteBody(Body):
             FallbackBody(target=fallback) if isinstance(fallback, str) else fallback
             for fallback in self.fallbacks
         ]
-
-    def settings(self) -> RouteSettings:
-        others = {"name", "incumbent", "fallbacks", "suites"}
-        given = {
-            field: getattr(self, field) for field in type(self).model_fields.keys() - others
-        }
-        return RouteSettings(**given, suites=_suites(self.suites))
 
 
 class WaiverBody(Body):
@@ -125,45 +133,6 @@ class ChainBody(Body):
     reason: Text
 
 
-class SettingsBody(Body):
-    """What is left out stays as it is. overrides: all of them, by kind; {} for none.
-
-    first_token_timeout_s, first_byte_timeout_s: 0 for what holds without one. reason: another
-    policy needs one.
-    """
-
-    reason: Text | None = None
-    suites: Annotated[list[SuiteBody], Field(max_length=20)] | None = None
-    description: Text | None = None
-    stakes: Stakes | None = None
-    policy: Name | None = None
-    total_timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
-    on_content_policy: OnContentPolicy | None = None
-    keep_warm_bps: Annotated[int, Field(ge=0, le=MAX_KEEP_WARM_BPS)] | None = None
-    side_effects: bool | None = None
-    data_class: Annotated[str, Field(max_length=200)] | None = None
-    task: Annotated[str, Field(max_length=200)] | None = None
-    capture_bps: Annotated[int, Field(ge=0, le=BUCKETS)] | None = None
-    capture_per_day: Annotated[int, Field(ge=1, le=MAX_PER_DAY)] | None = None
-    capture_keep_days: Annotated[float, Field(gt=0, le=MAX_KEEP_DAYS)] | None = None
-    overrides: dict[RequestKind, Name] | None = None
-    first_token_timeout_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
-    first_byte_timeout_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
-    commit: StreamCommit | None = None
-    on_bad_event: OnBadEvent | None = None
-    on_empty_answer: OnEmptyAnswer | None = None
-
-    def over(self, before: RouteSettings) -> RouteSettings:
-        found = {
-            name: getattr(self, name) for name in type(self).model_fields if name != "reason"
-        }
-        changed = {name: value for name, value in found.items() if value is not None}
-        if self.suites is not None:
-            changed["suites"] = _suites(self.suites)
-        changed |= {name: changed[name] or None for name in ROUTE_TIMEOUTS if name in changed}
-        return replace(before, **changed)
-
-
 class RollbackBody(Body):
     """Asks for a route's way back to a former incumbent. to_version: of the route; without it,
     the incumbent before this one. version: of the route that the person looked at; another one
@@ -172,7 +141,7 @@ class RollbackBody(Body):
 
     reason: Text
     to_version: Count | None = None
-    version: Count | None = None
+    expected_version: Annotated[Count | None, Field(alias="version")] = None
 
 
 class SwitchBody(Body):

@@ -18,8 +18,8 @@ from harness.app.doctor import tool_checks
 from harness.app.doctor.tool_checks import TargetReport, without_secrets
 from harness.app.embedded import single_target_router
 from harness.app.installation import Installation
-from harness.client.channel import Channel
 from harness.client.in_process import InProcessChannel
+from harness.client.stream import Channel
 from harness.control.providers import provider_secrets
 from harness.domain.errors import CallFailed, InputError, NotFound
 from harness.domain.providers import live_checks, tool_probe

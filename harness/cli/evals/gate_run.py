@@ -15,7 +15,7 @@ from harness.cli.frame.command import FiniteRange, command, opt, taken_from
 from harness.cli.frame.session import Session
 from harness.cli.frame.waiting import TIMED_OUT, Progress, ProgressLine
 from harness.cli.proposals.verdict_wait import REJECTED_BY_VERDICT
-from harness.cli.routing.target_options import TargetOptions, requested_target
+from harness.cli.routing.route_options import TargetOptions, requested_target
 from harness.config.routing import target_seed
 from harness.control.evals.run_costs import sum_cost_so_far
 from harness.control.proposals import evaluation

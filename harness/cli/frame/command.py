@@ -7,21 +7,122 @@ make one value.
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from functools import wraps
+from importlib import import_module
 from pathlib import Path
 from types import UnionType
-from typing import Any, Final, Generic, TypeVar, Union, get_args, get_origin
+from typing import Any, Final, TypeVar, Union, get_args, get_origin
 
 import click
+from click.shell_completion import CompletionItem
 
-from harness.cli.frame.session import Session
+from harness.cli.frame.session import Session, adopt_options
+from harness.domain.errors import InputError
 from harness.domain.pagination import MOST_LISTED, PageRequest
+from harness.imports import import_plain_structlog, pause_garbage_collection
+
+
+@dataclass(frozen=True, slots=True)
+class LazyCommand:
+    """A command that is imported when it is called."""
+
+    where: str  # `module:attribute`
+    help: str  # the first line of the command's own help
+    hidden: bool = False
+
+    def load(self) -> click.Command:
+        module, _, attribute = self.where.partition(":")
+        with pause_garbage_collection():
+            import_plain_structlog()
+            command = getattr(import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{self.where} is no command")
+        return command
+
+
+class LazyCommandGroup(click.Group):
+    """A group whose commands stand in a table; listing them imports none.
+
+    sections: headings of its help, each with the names of commands.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        lazy: Mapping[str, LazyCommand] | None = None,
+        sections: Mapping[str, Sequence[str]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = dict(lazy or {})
+        self.sections = dict(sections or {})
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Lists the commands in the order of the table."""
+        return [*self.lazy, *(n for n in super().list_commands(ctx) if n not in self.lazy)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in self.lazy and cmd_name not in self.commands:
+            self.commands[cmd_name] = adopt_options(self.lazy[cmd_name].load())
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:
+            names = self.list_commands(ctx)
+            raise click.NoSuchCommand(
+                error.command_name, possibilities=names, ctx=ctx
+            ) from None
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        formatter: click.HelpFormatter,
+    ) -> None:
+        rows = dict(self._visible())
+        width = max(map(len, rows), default=0)
+        for heading, names in self._grouped(rows):
+            with formatter.section(heading):
+                # All as wide as the widest: the texts of all sections stand in one column.
+                formatter.write_dl([(name.ljust(width), rows[name]) for name in names])
+
+    def _grouped(self, names: Iterable[str]) -> Iterator[tuple[str, Sequence[str]]]:
+        """Gives the headings of the help with the names under each."""
+        if not self.sections:
+            yield "Commands", list(names)
+            return
+        yield from self.sections.items()
+        placed = {name for section in self.sections.values() for name in section}
+        if others := [name for name in names if name not in placed]:
+            yield "Others", others
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return options + [
+            CompletionItem(name, help=text)
+            for name, text in self._visible()
+            if name.startswith(incomplete)
+        ]
+
+    def _visible(self) -> list[tuple[str, str]]:
+        eager = {
+            name: LazyCommand("", command.get_short_help_str(200), command.hidden)
+            for name, command in self.commands.items()
+        }
+        shown = {**eager, **self.lazy}
+        names = [*self.lazy, *(name for name in sorted(eager) if name not in self.lazy)]
+        return [(name, shown[name].help) for name in names if not shown[name].hidden]
+
 
 Word = TypeVar("Word", bound=StrEnum)
+Value = TypeVar("Value")
 NO_DEFAULT: Final = object()
 NOT_SHOWN: Final = (None, False, "", ())
 
@@ -77,50 +178,37 @@ class FiniteRange(click.FloatRange):
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-class DurationType(click.ParamType[timedelta]):
-    """Reads a duration such as `90s`, `30m`, `2h` or `1d`."""
+def _read_duration(text: str) -> timedelta:
+    found = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    if found is None:
+        raise InputError(f"{text!r} is no time: write 90s, 30m, 2h or 1d")
+    return timedelta(**{UNITS[found[2]]: int(found[1])})
 
-    name = "duration"
+
+class Reads(click.ParamType[Value]):
+    """Reads a value by a function, whose InputError becomes a usage error. name: of such a
+    value, for the help.
+    """
+
+    def __init__(self, name: str, read: Callable[[str], Value]) -> None:
+        self.name, self._read = name, read
 
     def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> timedelta:
-        if isinstance(value, timedelta):
-            return value
-        found = re.fullmatch(r"(\d{1,6})([smhd])", str(value))
-        if found is None:
-            self.fail(f"{value!r} is no time: write 90s, 30m, 2h or 1d", param, ctx)
-        return timedelta(**{UNITS[found[2]]: int(found[1])})
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Value:
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]  # it was read already
+        try:
+            return self._read(value)
+        except InputError as error:
+            self.fail(str(error), param, ctx)
 
 
-class EnumChoice(click.ParamType[Word], Generic[Word]):
+class EnumChoice(click.Choice[Word]):
     """Reads one of an enumeration's values."""
 
-    name = "choice"
-
-    def __init__(self, kind: type[Word]) -> None:
-        self._kind = kind
-        self._values = click.Choice([word.value for word in kind])
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
-        return self._values.get_metavar(param, ctx)
-
-    def get_missing_message(
-        self, param: click.Parameter, ctx: click.Context | None
-    ) -> str | None:
-        return self._values.get_missing_message(param, ctx)
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[Any]:
-        return self._values.shell_complete(ctx, param, incomplete)
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Word:
-        if isinstance(value, self._kind):
-            return value
-        return self._kind(self._values.convert(value, param, ctx))
+    def normalize_choice(self, choice: object, ctx: click.Context | None) -> str:  # noqa: ARG002 - click's signature
+        return str(choice)
 
 
 def command(
@@ -212,7 +300,7 @@ def _read_type(kind: Any) -> dict[str, Any]:
 
 READ_AS: Final[Mapping[type, dict[str, Any]]] = {
     bool: {"is_flag": True},
-    timedelta: {"type": DurationType(), "metavar": "TIME"},
+    timedelta: {"type": Reads("duration", _read_duration), "metavar": "TIME"},
     Path: {"type": click.Path(path_type=Path)},
 }
 

@@ -1,5 +1,6 @@
 """`swapgate audit` shows the newest events (`tail`), writes the selected ones to a file
 (`export`), and checks the log's chain, printed heads and the signatures of rows (`verify`).
+`swapgate alert` lists alerts with what to do about each, and sends a test through every sink.
 """
 
 import json
@@ -16,7 +17,7 @@ from harness.cli.frame.command import FILE, arg, command, opt, page_of, taken_fr
 from harness.cli.frame.output import note_page, timestamp
 from harness.cli.frame.session import Session
 from harness.cli.operations.database import print_faults
-from harness.control.operations import audit_export, queries
+from harness.control.operations import alerts, audit_export, queries
 from harness.domain.errors import InputError
 from harness.domain.formatting import format_quantity
 from harness.domain.operations.audit import AuditFilter, AuditPosition
@@ -167,3 +168,61 @@ def _print_heads(heads: int, missing: int | None) -> None:
 
 def _short(text: str, width: int = 100) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+@click.group()
+def alert() -> None:
+    """Alerts: what is wrong now, and who was notified."""
+
+
+@command(alert, "list")
+def list_alerts(
+    session: Session,
+    *,
+    open_only: bool = opt("Only alerts whose cause persists.", "--open"),
+    search: str = opt("Only alerts that have this text in them.", default=""),
+    page_request: PageRequest = page_of(50),
+) -> None:
+    """List alerts, the most recent first, with what to do about each."""
+    found = queries.list_alerts(
+        session.context, page_request, open_only=open_only, search=search
+    )
+    output.listing(
+        found,
+        lambda row: {
+            "LAST SEEN": timestamp(row.last_seen),
+            "SEVERITY": row.severity.name.lower(),
+            "STATE": "open" if row.open else "over",
+            "TIMES": row.count,
+            "ALERT": f"{row.title} ({row.kind.value})",
+            "TOLD": _delivery_counts(row),
+            "NEXT STEP": row.next_step if row.open else " ",
+        },
+        empty="no alert is open" if open_only else "there were no alerts",
+    )
+    if any(row.open for row in found) and not session.json:
+        output.note("what to do, step by step: `swapgate docs open runbook`")
+
+
+@command(alert)
+def test(session: Session) -> int:
+    """Send a test through every sink of the configuration, with this command's environment.
+
+    Exit code 1 when a sink did not accept it.
+    """
+    tried = alerts.send_test(session.context, session.actor)
+    output.listing(
+        tried,
+        lambda attempt: {
+            "SINK": attempt.sink,
+            "DELIVERED": "yes" if attempt.delivered else "NO",
+            "WHY NOT": attempt.error,
+        },
+        empty="",
+    )
+    return 0 if all(attempt.delivered for attempt in tried) else 1
+
+
+def _delivery_counts(view: alerts.AlertView) -> str:
+    counts = {"sent": view.delivered, "waiting": view.waiting, "given up": view.given_up}
+    return ", ".join(f"{n} {what}" for what, n in counts.items() if n) or "nobody"

@@ -1,6 +1,7 @@
 """`swapgate key` creates, lists, limits and revokes keys: data keys for clients of the router,
-with rates and budgets, and management keys with a role for people and services. `swapgate key
-sign-in-link` prints a link that opens the dashboard as a key's owner, once.
+with rates and budgets, and management keys with a role for people and services; `sign-in-link`
+prints a link that opens the dashboard as a key's owner, once. `swapgate person` says who is who,
+which principals are one person, and who is signed in.
 """
 
 from collections.abc import Mapping
@@ -11,12 +12,22 @@ from typing import Any, Final, Literal
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.command import PAGE, FiniteRange, arg, command, opt, taken_from
+from harness.cli.frame.command import (
+    PAGE,
+    REASON,
+    FiniteRange,
+    Reads,
+    arg,
+    command,
+    opt,
+    taken_from,
+)
 from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
-from harness.control.operations import dashboard_sessions, keys, queries
+from harness.control.operations import dashboard_sessions, keys, people, queries
 from harness.control.operations.keys import KeySummary
 from harness.control.serialize import to_plain
+from harness.domain.errors import InputError
 from harness.domain.formatting import format_spent_usd, format_usd
 from harness.domain.operations.access import ApiKey, OptOut, Role
 from harness.domain.operations.dashboard_session import LINK_LASTS, sign_in_url
@@ -28,23 +39,16 @@ NONE: Final = "none"
 Limit = float | Literal["none"] | None
 
 
-class LimitType(click.ParamType[Limit]):
-    """Reads a number, or `none`."""
-
-    name = "limit"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Limit:
-        if value == NONE:
-            return NONE
-        try:
-            return float(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is neither a number nor `none`", param, ctx)
+def _read_limit(text: str) -> Limit:
+    if text == NONE:
+        return NONE
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{text!r} is neither a number nor `none`") from None
 
 
-LIMIT: Final = LimitType()
+LIMIT: Final = Reads("limit", _read_limit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,3 +254,83 @@ def _spent(key: KeySummary, usd: float) -> str:
 
 def _kind(key: ApiKey) -> str:
     return key.role.name.lower() if key.role else "data"
+
+
+@click.group()
+def person() -> None:
+    """People: who of the principals is one person, and who is signed in."""
+
+
+@command(person, "list")
+def list_people(session: Session) -> None:
+    """List the principals: who acts with a key, by single sign-on, or on this machine.
+
+    With a key below the admin role, it lists those that are whoever holds the key.
+    """
+    found = people.list_people(session.context, session.actor)
+    output.listing(
+        found,
+        lambda view: {
+            "NAME": view.name,
+            "KIND": view.kind.value,
+            "SIGNS IN AT": view.issuer or "",
+            "IS": view.person,
+            "DECLARED BY": view.declared_by,
+            "REASON": view.reason,
+            "SINCE": timestamp(view.created_at),
+        },
+        empty="nobody yet",
+    )
+
+
+@command(person)
+def link(
+    session: Session, name: str, person_name: str = arg("PERSON"), *, reason: str = REASON
+) -> None:
+    """Declare that NAME is the same person as PERSON.
+
+    Neither approves what the other proposed from then on. Who comes by single sign-on can be
+    named after the first sign-in.
+    """
+    made = session.decide(people.link, name, person_name, reason)
+    output.answer(made, f"{name} and {person_name} are one person")
+
+
+@command(person)
+def separate(session: Session, name: str, *, reason: str = REASON) -> None:
+    """Declare that NAME is nobody else here.
+
+    Somebody of single sign-on needs this, or a `link`, to approve what was proposed with a key,
+    and the other way. Whoever declares it is not one of the two.
+    """
+    made = session.decide(people.separate, name, reason)
+    output.answer(made, f"{name} is nobody else here")
+
+
+@command(person)
+def sessions(session: Session) -> None:
+    """List who is signed in to the dashboard, the last one first.
+
+    With a key below the admin role, it lists the holder's own sessions.
+    """
+    found = dashboard_sessions.list_open(session.context, session.actor)
+    output.listing(
+        found,
+        lambda view: {
+            "SESSION": view.id,
+            "NAME": view.name,
+            "BY": view.by,
+            "SINCE": timestamp(view.opened_at),
+            "UNTIL": timestamp(view.expires_at),
+        },
+        empty="nobody is signed in",
+    )
+
+
+@command(person, "sign-out")
+def sign_out(
+    session: Session, session_id: str = arg("SESSION"), *, reason: str = REASON
+) -> None:
+    """End somebody's session in the dashboard, at once."""
+    ended = session.decide(dashboard_sessions.end_another, session_id, reason)
+    output.answer(ended, f"{ended.name} is signed out of {ended.id}")

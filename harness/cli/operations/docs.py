@@ -25,8 +25,15 @@ from harness.app.router_tables import (
 from harness.cli.frame import output
 from harness.cli.frame.command import arg, command, opt
 from harness.cli.frame.session import Session
-from harness.cli.reference.config_reference import list_keys, list_policies, list_policy_keys
-from harness.cli.reference.tables import content_tables, error_table, metric_tables, table
+from harness.cli.operations.reference import (
+    content_tables,
+    error_table,
+    list_keys,
+    list_policies,
+    list_policy_keys,
+    metric_tables,
+    table,
+)
 from harness.domain.canary import rollout
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.proposals import proposal

@@ -1,5 +1,6 @@
 """`swapgate init` makes a folder an installation: configuration file, secrets, database. It
 prints the first admin key, client key and link to the dashboard, once, and keeps what is there.
+`--guided` asks for what the first route needs, with a default for each answer, and makes it.
 """
 
 from collections import Counter
@@ -17,6 +18,22 @@ from harness.domain.config_conversion import ConversionOutcome
 if TYPE_CHECKING:
     from harness.app.config_import import ConfigImport
     from harness.app.set_up import SetUpResult
+from collections.abc import Callable
+
+from harness.app.installation import open_installation
+from harness.control.providers.registry import default_provider
+from harness.control.routing import first_route, routes
+from harness.control.routing.first_route import (
+    SIMULATOR,
+    FirstRoute,
+    FirstRouteResult,
+    provider_choices,
+    usual_address,
+)
+from harness.domain.errors import InputError, NotFound
+from harness.domain.operations.principals import OPERATOR
+from harness.domain.routing.route_changes import check_route_name
+from harness.domain.suggestions import did_you_mean
 
 GATEWAYS = ("litellm",)
 _MARKS = {
@@ -72,7 +89,7 @@ def init(
         click.echo(f"added {name} from {done.config}")
     _print_keys(done)
     if guided:
-        from harness.cli.operations.guided_setup import guide  # noqa: PLC0415 - as above
+        from harness.cli.operations.init import guide  # noqa: PLC0415 - as above
 
         guide(session.config)
         return
@@ -120,3 +137,128 @@ def _print_import(done: "ConfigImport") -> None:
         output.note(f"set before `swapgate serve all`: {', '.join(conversion.variables)}")
     if "routes" not in conversion.config:
         output.note("no route was taken over: the report says why")
+
+
+NONE = "-"
+SIMULATOR_HINT = (
+    "the simulator needs no key: `swapgate sim` serves it, on a terminal of its own"
+)
+
+
+def guide(config: Path | None) -> None:
+    """Ask for a first route and make it. Raises as `create_first_route`, and InputError where
+    there is a route already.
+    """
+    installation = open_installation(config)
+    try:
+        ctx = installation.context
+        if there := sorted(routes.load_table(ctx).routes):
+            raise InputError(
+                f"there is a route already ({there[0]}), and --guided makes the first: "
+                "`swapgate route create` makes more"
+            )
+        with ctx.store.read() as tx:
+            providers = sorted(tx.providers.all())
+        wanted = _ask(providers, sorted(ctx.suites.names()), sorted(ctx.policies))
+        made = first_route.create_first_route(ctx, OPERATOR, wanted)
+    finally:
+        installation.close()
+    _print(made, wanted)
+
+
+def _ask(providers: list[str], suites: list[str], policies: list[str]) -> FirstRoute:
+    """providers: those that are there. A wrong answer is asked again where it was given."""
+    usual = FirstRoute()
+    output.note("A first route, in a few questions; Return takes what stands in brackets.")
+    output.note(f"Providers: {', '.join(provider_choices())}, or a name of yours")
+    provider, address = _ask_provider(usual.provider, providers)
+    simulated = provider == SIMULATOR
+    return FirstRoute(
+        provider=provider,
+        api_base=address,
+        key="" if simulated else _prompt("Its key (not shown; Return for none)", "", hide=True),
+        model=_prompt("Model that serves now", usual.model if simulated else None),
+        route=_prompt(
+            "Route, the name that clients use as `model`", usual.route, check=check_route_name
+        ),
+        suite=_choose("Suite that decides", suites, usual.suite),
+        policy=_choose("Policy", policies, usual.policy if simulated else "default"),
+        candidate=_prompt(
+            "Candidate to propose now (- for none)", usual.candidate if simulated else NONE
+        ).removeprefix(NONE),
+    )
+
+
+def _ask_provider(usual: str, there: list[str]) -> tuple[str, str]:
+    """Asks for name and address, until they make a provider or name one of those there."""
+    while True:
+        provider = _prompt("Provider", usual)
+        if provider == SIMULATOR:
+            output.note(SIMULATOR_HINT)
+        elif provider not in (*there, *provider_choices()):
+            hint = did_you_mean(provider, [*there, *provider_choices()])
+            output.note(
+                f"{provider!r} is a name of yours, for an OpenAI-compatible server, which "
+                f"needs its address{hint}"
+            )
+        address = _prompt("Its address", usual_address(provider))
+        try:
+            if provider not in there:
+                default_provider(provider, there, api_base=address)
+        except (InputError, NotFound) as error:
+            output.note(f"Error: {error}")
+        else:
+            return provider, address
+
+
+def _prompt(
+    question: str,
+    default: str | None,
+    *,
+    hide: bool = False,
+    check: Callable[[str], None] | None = None,
+) -> str:
+    """default: None where an answer is needed. check: raises InputError for a wrong answer,
+    which is then asked again.
+    """
+
+    def checked(answer: str) -> str:
+        try:
+            if check is not None:
+                check(answer.strip())
+        except InputError as error:
+            raise click.UsageError(str(error)) from None
+        return answer.strip()
+
+    return str(
+        click.prompt(
+            question,
+            default=default,
+            show_default=bool(default),
+            hide_input=hide,
+            value_proc=checked,
+            err=True,
+        )
+    )
+
+
+def _choose(question: str, names: list[str], usual: str) -> str:
+    default = usual if usual in names else names[0]
+    choice = click.Choice(names)
+    return str(click.prompt(question, default=default, type=choice, err=True))
+
+
+def _print(made: FirstRouteResult, wanted: FirstRoute) -> None:
+    click.echo(f"created route {wanted.route}: {wanted.provider}/{wanted.model} serves it")
+    if made.proposal:
+        click.echo(f"proposed {wanted.provider}/{wanted.candidate} ({made.proposal})")
+    if made.check is not None:
+        for finding in made.check.findings:
+            if finding.next_step:
+                output.note(f"{wanted.provider}: {finding.found}; {finding.next_step}")
+    output.note("next: `swapgate serve all`, and `swapgate doctor` once it runs")
+    if made.proposal:
+        output.note(
+            "then, with the client key in SWAPGATE_KEY, "
+            f"`swapgate sim traffic {wanted.route} --until-settled` brings the canary users"
+        )

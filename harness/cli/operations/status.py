@@ -15,7 +15,7 @@ from harness.app.processes import describe_missing_control
 from harness.cli.frame import output
 from harness.cli.frame.command import WATCH, command
 from harness.cli.frame.session import Session
-from harness.cli.frame.watching import Watched, watch
+from harness.cli.frame.waiting import Watched, watch
 from harness.control.agents.switch_alerts import SwitchRequestView, view_switch
 from harness.control.operations.alerts import AlertView
 from harness.control.operations.queries import list_alerts

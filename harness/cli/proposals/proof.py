@@ -1,16 +1,30 @@
-"""`swapgate proof` writes what a swap rests on into a file, and verifies such a file."""
+"""`swapgate proof` writes what a swap rests on into a file, and verifies such a file. `swapgate
+gate replay` decides a verdict, a canary's action or a shadow stage again from what is stored,
+and says whether it is the same; or what other terms would have said (no proof).
+"""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from harness.cli.frame import output
 from harness.cli.frame.command import EXISTING_FILE, FILE, arg, command, opt
+from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
+from harness.cli.proposals.comparison import HEADINGS, suite_rows
+from harness.control.canary import audit
+from harness.control.canary.audit import ReplayedAction
+from harness.control.evals import verdict_replay
+from harness.control.evals.verdict_replay import OtherTerms, ReplayedVerdict
 from harness.control.serialize import to_plain
-from harness.domain.errors import Conflict
+from harness.control.shadow import stage_audit
+from harness.domain.errors import Conflict, InputError
+from harness.domain.evals.suite_plan import Claim
+from harness.domain.evals.verdict import Verdict
 from harness.domain.formatting import escape_controls
 from harness.domain.proposals.proposal import ProposalPhase
+from harness.gate.text.sentences import reason_text
 
 FORMATS = ("markdown", "junit")
 
@@ -121,3 +135,121 @@ def verify(
             click.echo(f"DOES NOT HOLD: {escape_controls(fault)}")
         click.echo("The proof holds." if found.holds else "The proof does not hold.")
     return 0 if found.holds else DOES_NOT_HOLD
+
+
+DIFFERS = 1
+NO_PROOF = (
+    "This is no proof, and nothing is stored: terms that are chosen after the answers are "
+    "known keep no error rate. Propose again with these terms."
+)
+
+
+@command()
+def replay(
+    session: Session,
+    decision: str = arg("VERDICT|ACTION"),
+    *,
+    claim: Claim | None = opt("Decide again with this claim."),
+    margin: float | None = opt("Decide again with this allowed loss.", metavar="SHARE"),
+    alpha: float | None = opt("Decide again with this error probability.", metavar="SHARE"),
+    min_saving: float | None = opt("Decide again with this required saving.", metavar="SHARE"),
+) -> int:
+    """Decide a verdict again from what is stored.
+
+    It must come out the same, to the byte. VERDICT is its id, or a proposal's. With --claim,
+    --margin, --alpha or --min-saving: what the same answers would have said on other terms.
+    ACTION is the number of an audit event: what a canary did, decided again from its blocks, or
+    what the shadow before it did, from the figures that the event keeps.
+    Exit code: 1 when the stored decision is not what its samples or blocks say.
+    """
+    terms_given = (claim, margin, alpha, min_saving) != (None, None, None, None)
+    if decision.isdigit():
+        if terms_given:
+            raise InputError("other terms are for verdicts: an action has none of its own")
+        return 0 if _replay_action(session, int(decision)) else DIFFERS
+    if not terms_given:
+        found = verdict_replay.replay_verdict(session.context, decision)
+        _print_replayed(session, found)
+        return 0 if found.agrees else DIFFERS
+    terms = OtherTerms(claim, margin, alpha, min_saving)
+    verdict = verdict_replay.what_if(session.context, decision, terms)
+    _print_what_if(decision, verdict, as_json=session.json)
+    return 0
+
+
+def _replay_action(session: Session, number: int) -> bool:
+    """Whether it came out the same."""
+    is_shadow = stage_audit.has_inputs(session.context, number)
+    replay_event = stage_audit.replay_stage if is_shadow else audit.replay_action
+    again = replay_event(session.context, number)
+    event, decided = again.event, again.decided
+    at, count = f"{timestamp(event.at)} UTC", f"{again.count:,}"
+    document = {"event": event.number, "action": event.action, "decided": to_plain(decided)}
+    facts = [
+        ("action", f"{event.action}, event {event.number}, by {event.actor}"),
+        ("of", f"{event.subject}, rollout {again.about}, {at}"),
+        ("said", event.details.get("reason", "")),
+        ("evidence", decided.reason if decided else "cannot be decided again"),
+    ]
+    if is_shadow:
+        facts[1] = ("of", f"proposal {again.about}, {at}")
+        document |= {"proposal": again.about, "pairs": again.count}
+        facts, source = [*facts, ("pairs", count)], "figures that the event keeps"
+    else:
+        document |= {"rollout": again.about, "blocks": again.count}
+        facts, source = [*facts, ("blocks", count)], "blocks that are stored"
+    _print_again(session, document, facts, again, f", from the {source}")
+    return again.agrees
+
+
+def _print_again(
+    session: Session,
+    document: dict[str, object],
+    facts: Sequence[tuple[str, object]],
+    again: ReplayedVerdict | ReplayedAction,
+    same: str,
+) -> None:
+    """Prints a decision that was made again. same: what it means that nothing differs."""
+    if session.json:
+        digests = {"stored_sha256": again.stored_sha256, "again_sha256": again.again_sha256}
+        differences = {"differences": list(again.differences), "agrees": again.agrees}
+        output.document({**document, **digests, **differences})
+        return
+    output.facts(
+        [
+            *facts,
+            ("stored", f"sha256 {again.stored_sha256}"),
+            ("again", f"sha256 {again.again_sha256}"),
+        ]
+    )
+    if again.agrees:
+        click.echo(f"The same, to the byte{same}.")
+    for difference in again.differences:
+        click.echo(f"NOT THE SAME: {difference}")
+
+
+def _print_replayed(session: Session, verdict: ReplayedVerdict) -> None:
+    stored = verdict.stored
+    _print_again(
+        session,
+        {"verdict": stored.id, "outcome": stored.outcome, "items": dict(verdict.items)},
+        [
+            ("verdict", stored.id),
+            ("says", f"{stored.words}: {reason_text(stored)}"),
+            ("items", ", ".join(f"{suite} {n}" for suite, n in verdict.items.items())),
+        ],
+        verdict,
+        "; and its pairs are what the stored samples say",
+    )
+
+
+def _print_what_if(decision: str, verdict: Verdict | None, *, as_json: bool) -> None:
+    if as_json:
+        output.document({"of": decision, "proof": False, "verdict": to_plain(verdict)})
+        return
+    if verdict is None:
+        click.echo("WHAT IF: no verdict. On these terms the gate would ask for more answers.")
+    else:
+        click.echo(f"WHAT IF: {verdict.words}: {reason_text(verdict)}")
+        output.table(HEADINGS, suite_rows(verdict), empty="no suites")
+    output.note(NO_PROOF)

@@ -7,11 +7,19 @@ from collections.abc import Mapping
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.command import OPTIONAL_REASON, PAGE, WATCH, arg, command, opt
-from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
+from harness.cli.frame.command import (
+    OPTIONAL_REASON,
+    PAGE,
+    WATCH,
+    LazyCommand,
+    LazyCommandGroup,
+    arg,
+    command,
+    opt,
+)
 from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
-from harness.cli.frame.watching import Watched, watch
+from harness.cli.frame.waiting import Watched, watch
 from harness.cli.proposals import comparison
 from harness.cli.proposals.verdict_wait import load_progress
 from harness.control.canary.status import list_canaries

@@ -11,7 +11,7 @@ from harness.cli.frame import output
 from harness.cli.frame.command import PAGE, FiniteRange, arg, command, opt, taken_from
 from harness.cli.frame.output import known_price, note_page
 from harness.cli.frame.session import Session
-from harness.cli.routing.target_options import TargetOptions, requested_target
+from harness.cli.routing.route_options import TargetOptions, requested_target
 from harness.control.context import Context
 from harness.control.operations import queries
 from harness.control.providers import (

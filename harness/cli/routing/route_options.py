@@ -1,18 +1,23 @@
-"""`swapgate route settings` changes a route's settings. Its click options (policy, stakes,
-timeouts, capture, overrides …) are shared with `route create`.
+"""`swapgate route settings` changes a route's settings. Its options (policy, stakes, timeouts,
+suites, overrides …) are shared with `route create`; those that make a target beside its model's
+name (`TargetOptions`), with every command that names one.
 """
 
+import json
+import math
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Final
 
 import click
 
-from harness.cli.evals.suite_options import SuiteOptions
 from harness.cli.frame import output
-from harness.cli.frame.command import command, opt, taken_from
+from harness.cli.frame.command import Reads, command, opt, taken_from
 from harness.cli.frame.session import Session
+from harness.config.routing import target_seed
 from harness.control.routing import routes
 from harness.domain.errors import InputError
+from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.routing.keep_warm import parse_keep_warm_share, parse_share_bps
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import (
@@ -25,42 +30,145 @@ from harness.domain.routing.table import (
     Stakes,
     StreamCommit,
 )
+from harness.domain.routing.target import RequestPatch
+from harness.domain.settings import TargetSeed
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetOptions:
+    """Holds the options that describe a target beside its name."""
+
+    parameters: tuple[str, ...] = opt(
+        "A default body field, which a client's own value wins over; may be repeated.",
+        "--param",
+        metavar="KEY=VALUE",
+    )
+    patched: tuple[str, ...] = opt(
+        "A body field set whatever the client sent; may be repeated.",
+        "--patch-param",
+        metavar="KEY=VALUE",
+    )
+    prompt_addendum: str = opt("Appended to the system message.", metavar="TEXT", default="")
+    response_format: str | None = opt("Replaces the client's response_format.", metavar="JSON")
+
+
+def requested_target(name: str, options: TargetOptions) -> TargetSeed:
+    """Reads the target that a command's name and options ask for. Raises InputError for a name
+    that is no `provider/model`, BadParameter for an option.
+    """
+    plainly = target_seed(name)
+    patch = RequestPatch(
+        parameters=body_fields("--patch-param", options.patched),
+        prompt_addendum=options.prompt_addendum,
+        response_format=_object("--response-format", options.response_format),
+    )
+    own = body_fields("--param", options.parameters)
+    return TargetSeed(plainly.provider, plainly.model, own, patch)
+
+
+def body_fields(option: str, given: tuple[str, ...]) -> dict[str, object]:
+    """KEY=VALUE as a body field: VALUE is read as JSON where it is JSON, else as text."""
+    fields: dict[str, object] = {}
+    for value in given:
+        key, equals, text = value.partition("=")
+        if not (key and equals):
+            raise click.BadParameter(f"{value!r} is not KEY=VALUE", param_hint=option)
+        try:
+            fields[key] = json.loads(text, parse_constant=_no_constant)
+        except ValueError:
+            fields[key] = text
+    return fields
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(name)
+
+
+def _object(option: str, text: str | None) -> dict[str, object] | None:
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise click.BadParameter(f"not JSON: {error}", param_hint=option) from None
+    if not isinstance(value, dict):
+        raise click.BadParameter(
+            'a JSON object is needed, like {"type": "json_object"}', param_hint=option
+        )
+    return value
+
+
+ORDER: Final = (SuiteRole.PRIMARY, SuiteRole.REQUIRED, SuiteRole.GUARD)
+
+
+def _read_weighted_suite(text: str) -> RouteSuite:
+    """Reads a suite with its weight: `tickets` or `tickets=2`."""
+    suite, equals, weight = text.rpartition("=")
+    if not equals:
+        return RouteSuite(text)
+    try:
+        number = float(weight)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf or not suite:
+        raise InputError(f"{text!r} is not SUITE=WEIGHT with a weight above 0")
+    return RouteSuite(suite, weight=number)
+
+
+_WEIGHTED: Final = Reads("suite", _read_weighted_suite)
+_PRIMARY: Final = "Primary suite: decides the claim. Several count as a weighted mean."
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteOptions:
+    """Says which suites decide about a route."""
+
+    primaries: tuple[RouteSuite, ...] = opt(
+        _PRIMARY, "--suite", type=_WEIGHTED, metavar="SUITE[=WEIGHT]"
+    )
+    required: tuple[str, ...] = opt(
+        "Suite that must pass within the allowed loss; may be repeated.",
+        "--required-suite",
+        metavar="SUITE",
+    )
+    guards: tuple[str, ...] = opt(
+        "Suite that rejects a candidate shown to be worse; may be repeated.",
+        "--guard-suite",
+        metavar="SUITE",
+    )
+
+    def over(self, before: tuple[RouteSuite, ...] = ()) -> tuple[RouteSuite, ...]:
+        """The suites after this choice. A role that is given replaces all that had it."""
+        suites = before
+        required = tuple(RouteSuite(name, SuiteRole.REQUIRED) for name in self.required)
+        guards = tuple(RouteSuite(name, SuiteRole.GUARD) for name in self.guards)
+        for role, chosen in zip(ORDER, (self.primaries, required, guards), strict=True):
+            if chosen:
+                names = {suite.suite for suite in chosen}
+                others = (e for e in suites if e.role is not role and e.suite not in names)
+                suites = (*others, *chosen)
+        return tuple(sorted(suites, key=lambda suite: ORDER.index(suite.role)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRouteSuites(SuiteOptions):
+    """Says which suites decide about a new route: at least one."""
+
+    primaries: tuple[RouteSuite, ...] = opt(
+        _PRIMARY, "--suite", type=_WEIGHTED, metavar="SUITE[=WEIGHT]", required=True
+    )
+
 
 _NEW = RouteSettings()
 
 
-class ShareType(click.ParamType[int]):
-    """Reads a share such as `1%`, in basis points. trickle: at most what may be kept warm."""
-
-    name = "share"
-
-    def __init__(self, *, trickle: bool = True) -> None:
-        self._read = (
-            parse_keep_warm_share if trickle else partial(parse_share_bps, what="capture")
-        )
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
-        try:
-            return self._read(str(value))
-        except InputError as error:
-            self.fail(str(error), param, ctx)
-
-
-class OverrideType(click.ParamType[tuple[RequestKind, str]]):
+def _read_override(text: str) -> tuple[RequestKind, str]:
     """Reads an override such as `vision=photo-chat`; `vision=` takes it away."""
-
-    name = "override"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[RequestKind, str]:
-        kind, equals, route = str(value).partition("=")
-        if not equals or kind not in list(RequestKind):
-            kinds = ", ".join(RequestKind)
-            self.fail(f"{value!r} is not KIND=ROUTE with a kind of {kinds}", param, ctx)
-        return RequestKind(kind), route
+    kind, equals, route = text.partition("=")
+    if not equals or kind not in list(RequestKind):
+        kinds = ", ".join(RequestKind)
+        raise InputError(f"{text!r} is not KIND=ROUTE with a kind of {kinds}")
+    return RequestKind(kind), route
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +185,7 @@ class SettingsOptions:
     keep_warm_bps: int | None = opt(
         "Share of requests that keeps each later provider warm: 1%. New routes: 0%.",
         "--keep-warm",
-        type=ShareType(),
+        type=Reads("share", parse_keep_warm_share),
         metavar="SHARE",
     )
     side_effects: bool | None = opt(
@@ -93,7 +201,7 @@ class SettingsOptions:
     capture_bps: int | None = opt(
         "Share of requests to capture, redacted, for a suite: 1%. New routes: 0%.",
         "--capture",
-        type=ShareType(trickle=False),
+        type=Reads("share", partial(parse_share_bps, what="capture")),
         metavar="SHARE",
     )
     capture_per_day: int | None = opt(
@@ -131,7 +239,7 @@ class SettingsOptions:
         "Which route answers requests of the kind "
         f"({', '.join(RequestKind)}); KIND= for none. May be repeated.",
         "--override",
-        type=OverrideType(),
+        type=Reads("override", _read_override),
         metavar="KIND=ROUTE",
     )
     description: str | None = opt("What the route is for.")

@@ -6,17 +6,19 @@ from collections.abc import Mapping
 
 import click
 
-from harness.cli.evals.suite_options import NewRouteSuites
 from harness.cli.frame import output
 from harness.cli.frame.command import PAGE, REASON, arg, command, opt, page_of, taken_from
 from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
-from harness.cli.routing.break_glass import break_glass
 from harness.cli.routing.fallback_chain import fallback
-from harness.cli.routing.freezes import freeze, list_freezes, unfreeze
-from harness.cli.routing.route_metrics import metric_facts, route_measured
-from harness.cli.routing.route_options import SettingsOptions, settings
-from harness.cli.routing.traffic import list_failovers, route_traffic
+from harness.cli.routing.holds import break_glass, freeze, list_freezes, unfreeze
+from harness.cli.routing.route_options import NewRouteSuites, SettingsOptions, settings
+from harness.cli.routing.traffic import (
+    list_failovers,
+    metric_facts,
+    route_measured,
+    route_traffic,
+)
 from harness.control.operations import queries
 from harness.control.routing import routes, scorecard, seed
 from harness.control.routing.route_status import RouteStatus

@@ -1,1 +1,0 @@
-"""The reference pages that `swapgate docs generate` writes from the registries in the code."""
