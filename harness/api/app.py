@@ -5,11 +5,10 @@ The control process: upgrades the database, adds what the file seeds, runs the c
 and serves the management API until a signal ends it.
 """
 
-import argparse
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -150,14 +149,3 @@ def run_control(config: Path | None) -> None:
     finally:
         schedule.stop()
         installation.close()
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the control process: `python -m harness.api.app [--config FILE]`."""
-    parser = argparse.ArgumentParser(prog="swapgate serve control")
-    parser.add_argument("--config", type=Path)
-    run_control(parser.parse_args(arguments).config)
-
-
-if __name__ == "__main__":
-    main()

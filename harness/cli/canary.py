@@ -1,6 +1,6 @@
 """`swapgate canary` shows canaries (`status`, `explain`) and operates them (`pause`, `resume`,
 `advance`, `promote`, `abort`, `finish`). At a terminal an operation that ends a canary, or
-overrules its evidence, says what it does and asks. `plan` is in `proposals`, `decide` in `evals`.
+overrules its evidence, says what it does and asks.
 """
 
 import sys

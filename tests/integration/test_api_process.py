@@ -29,7 +29,7 @@ def test_it_serves_until_a_signal_and_then_ends_cleanly(
         "PYTHONPATH": str(Path(__file__).parent.parent.parent),
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness.api.app"],
+        [sys.executable, "-c", "from harness.api.app import run_control; run_control(None)"],
         cwd=tmp_path,
         env=environment,
         stderr=subprocess.PIPE,

@@ -5,10 +5,9 @@ Builds the agents API's ASGI app: error guard, access and strict body around the
 below /agents, and an OpenAPI document of its own with examples.
 """
 
-import argparse
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -188,14 +187,3 @@ def run_agents(config: Path | None) -> None:
         AgentsServer(server, turns.end_turns).run(sockets=[listener])
     finally:
         installation.close()
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m harness.api.agents.process [--config FILE]`."""
-    parser = argparse.ArgumentParser(prog="swapgate serve agents")
-    parser.add_argument("--config", type=Path)
-    run_agents(parser.parse_args(arguments).config)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,12 +2,10 @@
 streamable HTTP with the keys of whoever calls.
 """
 
-import argparse
 import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -76,41 +74,33 @@ def http_app(installation: Installation, server: Server[Any], host: str) -> ASGI
     return ErrorGuard(app, chance=chance, answer=answer_error, unforeseen=answer_unforeseen)
 
 
-async def serve(installation: Installation, given: argparse.Namespace) -> None:
-    turns = TurnService(installation, place=f"mcp:{os.getpid()}")
-    client = request_client if given.http else partial(own_client, installation)
-    server = McpServer(installation, client, turns.session_tools, given.session).build()
-    async with turns.running():
-        if given.http:
-            app = http_app(installation, server, given.host)
-            leave_alone_what_serves()
-            await uvicorn.Server(
-                uvicorn.Config(app, host=given.host, port=given.port, **SERVER)
-            ).serve()
-            return
-        async with stdio_server() as (received, sent):
-            await server.run(received, sent, server.create_initialization_options())
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m harness.api.mcp.process [--config FILE] [--http] …`."""
-    parser = argparse.ArgumentParser(prog="swapgate mcp")
-    parser.add_argument("--config", type=Path)
-    parser.add_argument("--http", action="store_true")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8086)
-    parser.add_argument("--session", default="")
-    given = parser.parse_args(arguments)
+def run_mcp(config: Path | None, address: tuple[str, int] | None, session: str) -> None:
+    """Blocks until SIGTERM, Ctrl-C, or the end of stdin. address: host and port to serve HTTP;
+    None for stdin and stdout. session: of the agent in whose name tools are called.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    installation = open_agents(given.config, signs_as=KeyPurpose.CONTROL)
+    installation = open_agents(config, signs_as=KeyPurpose.CONTROL)
     try:
-        if not given.http:
+        if address is None:
             # Before a client waits for tools that it will not get.
             own_client(installation)
-        asyncio.run(serve(installation, given))
+        asyncio.run(_serve(installation, address, session))
     finally:
         installation.close()
 
 
-if __name__ == "__main__":
-    main()
+async def _serve(
+    installation: Installation, address: tuple[str, int] | None, session: str
+) -> None:
+    turns = TurnService(installation, place=f"mcp:{os.getpid()}")
+    client = request_client if address else partial(own_client, installation)
+    server = McpServer(installation, client, turns.session_tools, session).build()
+    async with turns.running():
+        if address is None:
+            async with stdio_server() as (received, sent):
+                await server.run(received, sent, server.create_initialization_options())
+            return
+        host, port = address
+        app = http_app(installation, server, host)
+        leave_alone_what_serves()
+        await uvicorn.Server(uvicorn.Config(app, host=host, port=port, **SERVER)).serve()

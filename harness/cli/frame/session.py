@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 import click
 
@@ -22,13 +22,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-# What `--as` and its variable gave until there were principals.
-ACTOR_VARIABLE = "SWAPGATE_ACTOR"
 KEY_VARIABLE = "SWAPGATE_MANAGEMENT_KEY"
-NO_NAMES = (
-    "nobody acts by a name alone. The command line acts as the operator of this machine, or "
-    f"with a management key: --key-file FILE, or {KEY_VARIABLE}"
-)
 # These set up or repair the machine's own installation, or need none. They have to work where
 # the database does not, so they look at a key when they act with it, not before.
 OF_THE_MACHINE: Final = frozenset(
@@ -57,10 +51,8 @@ class Session:
         """The management key's principal, and without a key the operator of this machine: who
         has the database's file and secret can do everything anyway.
 
-        Raises InputError for a name in the environment, NotAllowed for an unknown key.
+        Raises NotAllowed for an unknown key.
         """
-        if os.environ.get(ACTOR_VARIABLE):
-            raise InputError(f"{ACTOR_VARIABLE} is set: {NO_NAMES}")
         text = self.key_text()
         if text is None:
             return OPERATOR
@@ -148,83 +140,43 @@ class Session:
             self.installation.close()
 
 
-def _set_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
-    if value is not None:
-        ctx.ensure_object(Session).config = value
-
-
-def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> bool:  # noqa: FBT001 - click's signature
-    session = ctx.ensure_object(Session)
-    session.json = session.json or value
-    return session.json
-
-
-def _set_key_file(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
-    if value is not None:
-        session = ctx.ensure_object(Session)
-        session.key_file = value
+def _remember(ctx: click.Context, param: click.Parameter, value: object) -> object:
+    """Keeps a global option, wherever it was given."""
+    session, name = ctx.ensure_object(Session), param.opts[0].lstrip("-").replace("-", "_")
+    if value:
+        setattr(session, name, value)
         # Those that need no key would not notice a file that cannot be read.
         session.key_text()
-
-
-def _refuse_name(_ctx: click.Context, _: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        raise click.UsageError(f"--as is gone: {NO_NAMES}")
-
-
-def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - as above
-    session = ctx.ensure_object(Session)
-    session.debug = session.debug or value
+    return getattr(session, name)
 
 
 def global_options(*, root: bool) -> list[click.Option]:
     """Makes the global options anew for one command. Below the root all but --json are accepted
     silently.
     """
+    file = {"type": click.Path(dir_okay=False, path_type=Path), "metavar": "FILE"}
+    flag = {"is_flag": True}
+    key_help = (
+        "Act with the management key in FILE, as its principal and with its role. "
+        f"[default: {KEY_VARIABLE}, else the operator of this machine, an admin]"
+    )
+    config_help = "Configuration file. [default: SWAPGATE_CONFIG, else ./swapgate.yaml]"
+    options: dict[str, tuple[dict[str, Any], str]] = {
+        "--config": (file, config_help),
+        "--json": (flag, "Print one JSON document on stdout."),
+        "--key-file": (file, key_help),
+        "--debug": (flag, "Show the traceback of an unexpected error."),
+    }
     return [
         click.Option(
-            ["--config"],
-            type=click.Path(dir_okay=False, path_type=Path),
-            metavar="FILE",
-            help="Configuration file. [default: SWAPGATE_CONFIG, else ./swapgate.yaml]",
-            callback=_set_config,
+            [name],
+            help=text,
+            callback=_remember,
             expose_value=False,
-            hidden=not root,
-        ),
-        click.Option(
-            ["--json", "as_json"],
-            is_flag=True,
-            help="Print one JSON document on stdout.",
-            callback=_set_json,
-            expose_value=False,
-        ),
-        click.Option(
-            ["--key-file"],
-            type=click.Path(dir_okay=False, path_type=Path),
-            metavar="FILE",
-            help=(
-                "Act with the management key in FILE, as its principal and with its role. "
-                f"[default: {KEY_VARIABLE}, else the operator of this machine, an admin]"
-            ),
-            callback=_set_key_file,
-            expose_value=False,
-            hidden=not root,
-        ),
-        click.Option(
-            ["--as", "acting"],
-            help="Removed: a name does not prove who acts.",
-            callback=_refuse_name,
-            expose_value=False,
-            hidden=True,
-        ),
-        click.Option(
-            ["--debug"],
-            is_flag=True,
-            help="Show the traceback of an unexpected error.",
-            callback=_set_debug,
-            expose_value=False,
-            hidden=not root,
-        ),
+            hidden=not root and name != "--json",
+            **kind,
+        )
+        for name, (kind, text) in options.items()
     ]
 
 
@@ -263,7 +215,7 @@ def adopt_options(command: click.Command) -> click.Command:
     for param in command.params:
         # A --json of its own also hears the one before the verb.
         if "--json" in param.opts and param.callback is None:
-            param.callback = _set_json
+            param.callback = _remember
     new = [o for o in global_options(root=False) if not taken.intersection(o.opts)]
     command.params.extend(new)
     return command

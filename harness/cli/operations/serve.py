@@ -29,9 +29,9 @@ BESIDE_OTHERS = "--beside-others"
 MORE = {"router": ["--beside-control"], "control": [BESIDE_OTHERS], "ui": [BESIDE_OTHERS]}
 # The CLI knows API and dashboard by name.
 ENTRY_POINTS = {
-    "control": "harness.api.app:main",
-    "agents": "harness.api.agents.process:main",
-    "ui": "dashboard.serve:main",
+    "control": "harness.api.app:run_control",
+    "agents": "harness.api.agents.process:run_agents",
+    "ui": "dashboard.serve:run",
 }
 BESIDE = {
     part: {option.lstrip("-").replace("-", "_"): True for option in options}
@@ -124,19 +124,20 @@ def _run_part(session: Session, part: str, *, beside_others: bool) -> None:
     # The dashboard says on its pages what is wrong with the database.
     if part != "ui":
         require_database(settings)
-    require_port(getattr(settings, part), what=WHAT[part], setting=f"{part}.port")
+    where = getattr(settings, part)
+    require_port(where, what=WHAT[part], setting=f"{part}.port")
     with _announced(session, part, beside_others=beside_others):
-        _run_entry_point(ENTRY_POINTS[part], session.config)
+        address = (where.host, where.port) if part == "ui" else ()
+        _run_entry_point(ENTRY_POINTS[part], session.config, *address)
 
 
-def _run_entry_point(entry_point: str, config: Path | None, *more: str) -> None:
-    """Call `module:function` with our arguments."""
+def _run_entry_point(entry_point: str, *given: object) -> None:
+    """Calls `module:function`."""
     module, _, function = entry_point.partition(":")
     with pause_garbage_collection():
-        main = getattr(import_module(module), function)
+        run = getattr(import_module(module), function)
     leave_modules_alone()
-    chosen = ["--config", str(config)] if config else []
-    main([*chosen, *more])
+    run(*given)
 
 
 @command(serve, "all")
@@ -197,14 +198,13 @@ def mcp(
     from harness.app.processes import require_port  # noqa: PLC0415 - as above
 
     require_database(session.settings)
-    chosen = ["--session", agent_session]
     if http:
         where = replace(session.settings.agents, host=host, port=port)
         require_port(where, what="the MCP server", setting="--port")
-        chosen += ["--http", "--host", host, "--port", str(port)]
     elif (text := session.key_text()) is not None:
         os.environ[KEY_VARIABLE] = text
-    _run_entry_point("harness.api.mcp.process:main", session.config, *chosen)
+    address = (host, port) if http else None
+    _run_entry_point("harness.api.mcp.process:run_mcp", session.config, address, agent_session)
 
 
 @command()
