@@ -11,11 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from harness.cli.operations.docs import (
-    FOLDER,
-    diagrams,
-    generated_files,
-)
+from docs_reference.pages import diagrams, generated_files
+from harness.cli.operations.docs import FOLDER
 from harness.cli.program import program
 from harness.domain.canary import rollout
 from harness.domain.errors import InputError

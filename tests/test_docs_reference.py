@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.operations.reference import list_keys, list_policy_keys
+from docs_reference.registries import list_keys, list_policy_keys
 from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import SwapgateError
