@@ -7,18 +7,22 @@ what the pairs of answers show.
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Annotated, Final
 
 from fastapi import APIRouter
+from pydantic import Field
 
-from harness.api.frame.endpoint import CallerParam, endpoint, operation
-from harness.api.frame.error_status import extend, json_answer
-from harness.api.frame.request_fields import (
-    CanaryOperationBody,
+from harness.api.frame.endpoint import (
+    Body,
+    CallerParam,
+    Name,
     ReasonBody,
     RouteQuery,
-    ShadowBody,
+    Text,
+    endpoint,
+    operation,
 )
+from harness.api.frame.error_status import extend, json_answer
 from harness.control.canary import duration_estimate
 from harness.control.canary import status as canary_status
 from harness.control.canary.duration_estimate import RampPlan
@@ -33,6 +37,29 @@ from harness.domain.pagination import Page
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
 
 router = APIRouter()
+
+
+class CanaryOperationBody(Body):
+    """Asks for an act on a canary. version: of the rollout that the person looked at; another
+    one is a conflict.
+    """
+
+    reason: Text
+    version: int | None = None
+
+
+class ShadowBody(Body):
+    """Describes a shadow to start. candidate: id or provider/model. Budgets: of a day (UTC).
+    usd_per_day: None for none.
+    """
+
+    candidate: Name
+    reason: Text
+    share_bps: Annotated[int, Field(ge=1, le=10_000)] = 100
+    at_once: Annotated[int, Field(ge=1, le=64)] = 4
+    requests_per_day: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
+    usd_per_day: Annotated[float, Field(gt=0, lt=1e9)] | None = 1.0
+    for_s: Annotated[float, Field(gt=0, le=7_776_000)] = 604_800.0
 
 
 @dataclass(frozen=True)

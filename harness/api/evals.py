@@ -9,23 +9,55 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.frame.endpoint import BodyFactory, CallerParam, PathPart, endpoint, operation
-from harness.api.frame.request_fields import (
-    DriftAcceptBody,
-    DriftRunBody,
-    EvalBody,
-    EvalQuery,
+from harness.api.frame.endpoint import (
+    Body,
+    BodyFactory,
+    CallerParam,
+    Count,
+    Name,
     OverruleBody,
+    PageQuery,
+    PathPart,
     RouteQuery,
+    Text,
+    endpoint,
+    operation,
 )
 from harness.control.drift import reports
 from harness.control.evals import worker_supervision
 from harness.control.operations import queries
 from harness.domain.drift import DriftCheck, DriftWatch
-from harness.domain.evals.run import EvalRun, RunBudget, Sample
+from harness.domain.evals.run import EvalRun, RunBudget, RunState, Sample
 from harness.domain.pagination import Page
 
 router = APIRouter()
+
+
+class EvalBody(Body):
+    """Asks for an eval run. target: an id or `provider/model`. items: None for the whole suite.
+
+    max_tokens, max_cost_usd: where the run ends; None for no limit.
+    """
+
+    suite: Name
+    target: Name
+    items: Count | None = None
+    max_tokens: Count | None = None
+    max_cost_usd: float | None = None
+
+
+class EvalQuery(PageQuery):
+    state: RunState | None = None
+
+
+class DriftRunBody(Body):
+    """Asks for a run of drift watches. suite: None for all that watch the route."""
+
+    suite: Name | None = None
+
+
+class DriftAcceptBody(DriftRunBody):
+    reason: Text
 
 
 @dataclass(frozen=True)

@@ -7,41 +7,148 @@ Endpoints for principals, whom an admin declared to be one person, and for the s
 the dashboard.
 """
 
+# ruff: noqa: RUF012 - pydantic copies a default for each request
+
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
+from pydantic import AwareDatetime, Field
 
-from harness.api.frame.endpoint import BodyFactory, CallerParam, endpoint, operation
-from harness.api.frame.error_status import extend, json_answer
-from harness.api.frame.request_fields import (
-    AlertQuery,
-    AuditQuery,
-    DeclarationBody,
-    FailoverQuery,
-    KeyBody,
-    LimitsBody,
-    OptOutsBody,
+from harness.api.frame.endpoint import (
+    Body,
+    BodyFactory,
+    CallerParam,
+    Name,
     OverruleBody,
-    OverviewQuery,
     PageQuery,
-    PurgeQuery,
     RouteQuery,
-    UserDeletionBody,
+    Text,
+    endpoint,
+    operation,
 )
+from harness.api.frame.error_status import extend, json_answer
 from harness.control.operations import alerts, dashboard_sessions, keys, people, queries
 from harness.control.operations.spending_report import load_report
 from harness.control.privacy import captures, user_deletion
 from harness.control.routing.route_status import RouteStatus
-from harness.domain.operations.access import ApiKey, Role
-from harness.domain.operations.audit import AuditEvent
+from harness.domain.operations.access import ApiKey, OptOut, Role
+from harness.domain.operations.audit import AuditEvent, AuditFilter
 from harness.domain.operations.principals import PersonLink
-from harness.domain.pagination import Page
+from harness.domain.pagination import MOST_LISTED, Page
 from harness.domain.proposals.policy import Policy
 from harness.domain.reliability.failover import Failover
+from harness.domain.reliability.rate_limits import KeyLimits
 
 router = APIRouter()
+
+
+class OverviewQuery(PageQuery):
+    """Asks for a page of routes, each with what goes on there."""
+
+    limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 50
+
+
+Rate = Annotated[float, Field(ge=1, le=1e12)]
+Dollars = Annotated[float, Field(ge=0, lt=1e12)]
+
+
+class LimitsBody(Body):
+    """Carries the limits of a data key; a field that is left out sets no limit. warn_share: the
+    share of a budget at which people are warned.
+    """
+
+    requests_per_min: Rate | None = None
+    tokens_per_min: Rate | None = None
+    budget_day_usd: Dollars | None = None
+    budget_month_usd: Dollars | None = None
+    warn_share: Annotated[float, Field(gt=0, le=1)] = 0.8
+
+    def limits(self) -> KeyLimits:
+        return KeyLimits(**self.model_dump())
+
+
+class KeyBody(Body):
+    """Describes a key to create. role: None for a data key. routes: that the data key opens;
+    empty means all.
+
+    principal: whose management key it is, by name; None for a new person of the key's name, or
+    a service. opt_outs: what the data key's requests are kept out of.
+    """
+
+    name: Name
+    principal: Name | None = None
+    service: bool = False
+    role: Literal["viewer", "proposer", "approver", "admin"] | None = None
+    routes: Annotated[list[Name], Field(max_length=1000)] = []
+    limits: LimitsBody | None = None
+    opt_outs: set[OptOut] = set()
+
+
+class OptOutsBody(Body):
+    """Carries what a data key opts out of, as a whole."""
+
+    opt_outs: set[OptOut]
+
+
+class DeclarationBody(Body):
+    """Declares who a principal is. person: the name of the principal that he is as well; None
+    for nobody else here.
+    """
+
+    person: Name | None = None
+    reason: Text
+
+
+class AlertQuery(PageQuery):
+    """Selects alerts. search: a part of their text."""
+
+    open_only: Annotated[bool, Field(alias="open")] = False
+    search: Text = ""
+
+
+class FailoverQuery(PageQuery):
+    """Selects failovers. user: the id as the client sent it. since_s: how far back."""
+
+    route: Name | None = None
+    user: Name | None = None
+    since_s: Annotated[float, Field(gt=0, le=31_536_000)] = 86_400.0
+
+
+class AuditQuery(PageQuery):
+    """Selects audit events by parts of who acted, what was done, and to what. actor: also the
+    whole id of a management key. since, until: times with a zone.
+    """
+
+    limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 50
+    actor: Text = ""
+    action: Text = ""
+    subject: Text = ""
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+
+    @property
+    def selection(self) -> AuditFilter:
+        return AuditFilter(self.actor, self.action, self.subject, self.since, self.until)
+
+
+class UserDeletionBody(Body):
+    """Whose content is deleted, and why. user: as clients named it."""
+
+    user: Name
+    reason: Text
+
+
+class PurgeQuery(Body):
+    """Selects captured requests to delete; at least one field is given. user: as the client
+    named it.
+    """
+
+    capture: Name | None = None
+    route: Name | None = None
+    user: Name | None = None
+    all: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,18 +4,24 @@ know, approve, reject, cancel.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from fastapi import APIRouter
+from pydantic import Field
 
-from harness.api.frame.endpoint import BodyFactory, CallerParam, endpoint, operation
-from harness.api.frame.error_status import extend
-from harness.api.frame.request_fields import (
-    ApprovalBody,
+from harness.api.frame.endpoint import (
+    Body,
+    BodyFactory,
+    CallerParam,
+    Name,
     OverruleBody,
-    ProposalBody,
-    ProposalQuery,
+    PageQuery,
     ReasonBody,
+    Text,
+    endpoint,
+    operation,
 )
+from harness.api.frame.error_status import extend
 from harness.control.evals.proof_validity import ProofValidity
 from harness.control.evals.run_costs import JudgingCost, Savings
 from harness.control.operations import queries
@@ -29,12 +35,16 @@ from harness.control.proposals import (
 )
 from harness.control.proposals.comparison import ArmFigures
 from harness.control.proposals.format_failures import FormatFailure, find_format_failures
-from harness.control.proposals.submission import ProposalPreview
+from harness.control.proposals.submission import (
+    MOST_CANDIDATES,
+    ProposalPreview,
+    ProposalRequest,
+)
 from harness.control.shadow.stage import ShadowStage
 from harness.domain.evals.cost_forecast import CostForecast
 from harness.domain.evals.pins import ServedModels
 from harness.domain.evals.run import EvalRun
-from harness.domain.evals.suite_plan import SuitePin, SuitePlan
+from harness.domain.evals.suite_plan import Claim, SuitePin, SuitePlan
 from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.access import Role
 from harness.domain.proposals.proposal import Proposal, ProposalView
@@ -42,6 +52,51 @@ from harness.domain.routing.target import Target
 from harness.gate.planning.claim_advice import ClaimAdvice
 
 router = APIRouter()
+
+
+class ProposalBody(Body):
+    """Proposes a swap. candidate: an id or `provider/model`. claim, margin: None for the
+    policy's.
+
+    min_saving: of the claim cheaper_and_not_worse, a share of 1; None for the policy's.
+    rivals: other candidates for the same swap; the best of those that pass goes on.
+    change_reference: of the change request in the team's own system.
+    """
+
+    route: Name
+    candidate: Name
+    reason: Text = ""
+    claim: Claim | None = None
+    margin: Annotated[float, Field(gt=0, lt=1)] | None = None
+    descends_from: Name | None = None
+    min_saving: Annotated[float, Field(gt=0, lt=1)] | None = None
+    rivals: Annotated[tuple[Name, ...], Field(max_length=MOST_CANDIDATES - 1)] = ()
+    change_reference: Name | None = None
+
+    def to_request(self) -> ProposalRequest:
+        reference = self.change_reference or ""
+        given = self.model_dump(exclude={"change_reference"})
+        return ProposalRequest(**given, change_reference=reference)
+
+
+class ApprovalBody(Body):
+    """Approves a proposal. verdict: the one that the approver saw; refused when it is another
+    by now. change_reference: of the change request, where the proposal names none.
+    """
+
+    reason: Text = ""
+    expected_verdict: Annotated[Name | None, Field(alias="verdict")] = None
+    change_reference: Name | None = None
+
+
+class ProposalQuery(PageQuery):
+    """Selects proposals. open: only those that go on. decided: only those that the gate has
+    decided on.
+    """
+
+    route: Name | None = None
+    open_only: Annotated[bool, Field(alias="open")] = False
+    decided_only: Annotated[bool, Field(alias="decided")] = False
 
 
 @dataclass(frozen=True, slots=True)

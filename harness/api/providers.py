@@ -11,8 +11,16 @@ from fastapi import APIRouter
 from pydantic import ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
-from harness.api.frame.endpoint import BodyFactory, CallerParam, endpoint, operation
-from harness.api.frame.request_fields import Body, Json, Name, Text
+from harness.api.frame.endpoint import (
+    Body,
+    BodyFactory,
+    CallerParam,
+    Json,
+    Name,
+    Text,
+    endpoint,
+    operation,
+)
 from harness.control.providers import checks, credentials, discovery, registry
 from harness.control.providers.checks import SelfTest
 from harness.control.providers.credentials import (
@@ -28,6 +36,8 @@ from harness.domain.operations.access import Role
 from harness.domain.providers.credentials import MAX_VALUE_LENGTH
 
 router = APIRouter()
+
+
 Url = Annotated[str, Field(max_length=2000)]
 
 

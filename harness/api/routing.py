@@ -1,52 +1,213 @@
-"""Endpoints for models (targets: add, find by name, which end soon), routes (create, change,
-history, fallbacks, rollback, figures), freezes, break-glass and the kill switch.
+"""Endpoints for models (targets: add, find by name, which end soon) and routes (create, change,
+history, fallbacks, rollback, figures).
 """
 
+# ruff: noqa: RUF012 - pydantic copies a default for each request
+
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from pydantic import ConfigDict, Field
 
-from harness.api.frame.endpoint import BodyFactory, CallerParam, PathPart, endpoint, operation
-from harness.api.frame.error_status import extend, json_answer
-from harness.api.frame.request_fields import ModelBody, NameQuery, OverruleBody, PageQuery
-from harness.api.frame.route_fields import (
-    BreakGlassBody,
-    ChainBody,
-    FreezeBody,
-    RollbackBody,
-    RouteBody,
-    SettingsBody,
-    SwitchBody,
-    VersionsQuery,
+from harness.api.frame.endpoint import (
+    Body,
+    BodyFactory,
+    CallerParam,
+    Count,
+    Json,
+    Name,
+    PageQuery,
+    PathPart,
+    Text,
+    endpoint,
+    operation,
 )
+from harness.api.frame.error_status import extend, json_answer
 from harness.control.operations import queries
 from harness.control.providers import deprecations, discovery, model_lookup
-from harness.control.routing import break_glass as broken
-from harness.control.routing import (
-    fallback_chain,
-    freezes,
-    kill_switch,
-    routes,
-    scorecard,
-    targets,
-)
-from harness.control.routing.fallback_chain import ChainEntry
+from harness.control.routing import fallback_chain, routes, scorecard, targets
+from harness.control.routing.chain_evidence import WaiverRequest
+from harness.control.routing.fallback_chain import ChainEntry, FallbackRequest
+from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.pagination import Page
-from harness.domain.routing.evidence import BreakGlass
-from harness.domain.routing.freeze import Freeze, FreezeRecord
-from harness.domain.routing.kill_switch import (
-    KillSwitch,
-    SwitchRecord,
-    SwitchSource,
-    parse_force,
+from harness.domain.privacy.capture import MAX_KEEP_DAYS, MAX_PER_DAY
+from harness.domain.routing.keep_warm import MAX_KEEP_WARM_BPS
+from harness.domain.routing.overrides import RequestKind
+from harness.domain.routing.table import (
+    BUCKETS,
+    ROUTE_TIMEOUTS,
+    OnBadEvent,
+    OnContentPolicy,
+    OnEmptyAnswer,
+    Route,
+    RouteSettings,
+    RouteSuite,
+    Stakes,
+    StreamCommit,
 )
-from harness.domain.routing.table import Route, RouteSettings
-from harness.domain.routing.target import Target
+from harness.domain.routing.target import RequestPatch, Target
+from harness.domain.settings import TargetSeed
 
 router = APIRouter()
+
+
+class NameQuery(Body):
+    """Asks about one model. name: of a model, as anybody may write it."""
+
+    name: Name
+
+
+class PatchBody(Body):
+    """What is changed in a client's request before it goes to this model."""
+
+    parameters: Json = {}
+    prompt_addendum: Text = ""
+    response_format: Json | None = None
+
+
+class ModelBody(Body):
+    provider: Name
+    model: Name
+    parameters: Json = {}
+    request_patch: PatchBody = PatchBody()
+    discover: bool = True  # whether to ask the provider which models it has
+
+    def seed(self) -> TargetSeed:
+        patch = self.request_patch
+        return TargetSeed(
+            self.provider,
+            self.model,
+            self.parameters,
+            RequestPatch(patch.parameters, patch.prompt_addendum, patch.response_format),
+        )
+
+
+class SuiteBody(Body):
+    suite: Name
+    role: SuiteRole = SuiteRole.PRIMARY
+    weight: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+
+
+class FallbackBody(Body):
+    """Names a fallback of a route. target: an id or `provider/model`. capable: good enough for
+    a route of high stakes.
+    """
+
+    target: Name
+    capable: bool = False
+
+
+class RouteFields(Body):
+    """Carries the settings of a route. A field that is left out stays as it is; of a new route
+    it is the default. overrides: all of them, by kind; {} for none. keep_warm_bps: 1 % is 100.
+
+    first_token_timeout_s, first_byte_timeout_s: 0 for what holds without one.
+    """
+
+    suites: Annotated[list[SuiteBody], Field(max_length=20)] | None = None
+    description: Text | None = None
+    stakes: Stakes | None = None
+    policy: Name | None = None
+    total_timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    on_content_policy: OnContentPolicy | None = None
+    keep_warm_bps: Annotated[int, Field(ge=0, le=MAX_KEEP_WARM_BPS)] | None = None
+    side_effects: bool | None = None
+    data_class: Annotated[str, Field(max_length=200)] | None = None
+    task: Annotated[str, Field(max_length=200)] | None = None
+    capture_bps: Annotated[int, Field(ge=0, le=BUCKETS)] | None = None
+    capture_per_day: Annotated[int, Field(ge=1, le=MAX_PER_DAY)] | None = None
+    capture_keep_days: Annotated[float, Field(gt=0, le=MAX_KEEP_DAYS)] | None = None
+    overrides: dict[RequestKind, Name] | None = None
+    first_token_timeout_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
+    first_byte_timeout_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
+    commit: StreamCommit | None = None
+    on_bad_event: OnBadEvent | None = None
+    on_empty_answer: OnEmptyAnswer | None = None
+
+    def over(self, before: RouteSettings) -> RouteSettings:
+        given = ((name, getattr(self, name)) for name in RouteFields.model_fields)
+        changed = {name: value for name, value in given if value is not None}
+        if self.suites is not None:
+            chosen = ((body.suite, body.role, body.weight) for body in self.suites)
+            changed["suites"] = tuple(RouteSuite(*suite) for suite in chosen)
+        changed |= {name: changed[name] or None for name in ROUTE_TIMEOUTS if name in changed}
+        return replace(before, **changed)
+
+
+class SettingsBody(RouteFields):
+    """Changes the settings of a route. reason: another policy needs one."""
+
+    reason: Text | None = None
+
+
+class RouteBody(RouteFields):
+    """Describes a new route. incumbent, fallbacks: ids or `provider/model`."""
+
+    name: Name
+    incumbent: Name
+    fallbacks: Annotated[list[Name | FallbackBody], Field(max_length=20)] = []
+
+    @property
+    def chain(self) -> list[FallbackBody]:
+        return [
+            FallbackBody(target=fallback) if isinstance(fallback, str) else fallback
+            for fallback in self.fallbacks
+        ]
+
+
+class WaiverBody(Body):
+    """Waives the proof of a target. for_s: how long it holds, up to 90 days."""
+
+    reason: Text
+    for_s: Annotated[float, Field(gt=0, le=7_776_000)]
+
+
+class LinkBody(FallbackBody):
+    """Adds a fallback to a route's chain. waiver: for a target without a verdict of this
+    route.
+    """
+
+    waiver: WaiverBody | None = None
+
+    @property
+    def wanted(self) -> FallbackRequest:
+        waiver = self.waiver
+        waive = (
+            WaiverRequest(waiver.reason, timedelta(seconds=waiver.for_s)) if waiver else None
+        )
+        return FallbackRequest(self.target, self.capable, waive)
+
+
+class ChainBody(Body):
+    """Describes the whole chain, in order."""
+
+    fallbacks: Annotated[list[LinkBody], Field(max_length=20)]
+    reason: Text
+
+
+class RollbackBody(Body):
+    """Asks for a route's way back to a former incumbent. to_version: of the route; without it,
+    the incumbent before this one. version: of the route that the person looked at; another one
+    by now is refused.
+    """
+
+    reason: Text
+    to_version: Count | None = None
+    expected_version: Annotated[Count | None, Field(alias="version")] = None
+
+
+class VersionsQuery(Body):
+    """Names two versions of a route. Without `to` the newer one is the newest, without `from`
+    the older one is the version before it.
+    """
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    older: Annotated[Count | None, Field(alias="from")] = None
+    newer: Annotated[Count | None, Field(alias="to")] = None
 
 
 @dataclass(frozen=True)
@@ -138,59 +299,6 @@ def put_fallbacks(who: CallerParam, route: str, body: ChainBody) -> Page[ChainEn
     return json_answer(fallback_chain.list_fallbacks(who.ctx, route))
 
 
-switches_router = APIRouter()
-
-
-@endpoint(switches_router, "GET", "/switches")
-def list_switches(who: CallerParam, piece: PathPart) -> Page[SwitchRecord]:
-    """Lists the kill switches, newest first, with the lifted and expired ones."""
-    return who.ctx.store.lists.switches(piece.page)
-
-
-@endpoint(switches_router, "POST", "/switches", status=201)
-def throw_switch(who: BodyFactory, body: SwitchBody) -> KillSwitch:
-    """Throws a kill switch on every router within two seconds. Needs an approver, and no
-    proof.
-    """
-    lasts = None if body.for_s is None else timedelta(seconds=body.for_s)
-    wanted = kill_switch.SwitchRequest(parse_force(body.force), body.reason, body.route, lasts)
-    return kill_switch.throw_switch(who.ctx, who.actor, wanted, source=SwitchSource.REST)
-
-
-freezes_router = APIRouter()
-
-
-@endpoint(freezes_router, "GET", "/freezes")
-def list_freezes(who: CallerParam, piece: PathPart) -> Page[FreezeRecord]:
-    """Lists the freezes that people set, newest first, with the lifted and past ones."""
-    return who.ctx.store.lists.freezes(piece.page)
-
-
-@endpoint(freezes_router, "POST", "/freezes", status=201)
-def add_freeze(who: BodyFactory, body: FreezeBody) -> Freeze:
-    """Freezes a route, or all: no canary opens, advances or is promoted. Needs an approver."""
-    wanted = freezes.FreezeRequest(body.route, body.ends_at, body.reason, body.starts_at)
-    return freezes.add_freeze(who.ctx, who.actor, wanted)
-
-
-break_glasses_router = APIRouter()
-
-
-@endpoint(break_glasses_router, "GET", "/break-glass")
-def list_break_glasses(who: CallerParam, piece: PathPart) -> Page[BreakGlass]:
-    """Lists who served without proof, by whose word, newest first."""
-    return who.ctx.store.lists.break_glasses(piece.page)
-
-
-@endpoint(break_glasses_router, "POST", "/break-glass", status=201)
-def propose_break_glass(who: BodyFactory, body: BreakGlassBody) -> BreakGlass:
-    """Asks that a target serve without proof; a second person confirms it within an hour."""
-    wanted = broken.BreakGlassRequest(
-        body.route, body.target, body.reason, timedelta(seconds=body.for_s), body.through_freeze
-    )
-    return broken.propose_break_glass(who.ctx, who.actor, wanted)
-
-
 operation(router, "GET /models/resolve", "resolve_model", model_lookup.resolve_model, NameQuery)
 operation(router, "GET /models/ending", "list_endings", deprecations.list_deprecations)
 operation(router, "GET /models/match", "match_model", model_lookup.match_model, NameQuery)
@@ -208,33 +316,5 @@ operation(
     router, "GET /routes/{route}/fallbacks", "list_fallbacks", fallback_chain.list_fallbacks
 )
 operation(
-    switches_router,
-    "POST /switches/{switch}/lift",
-    "lift_switch",
-    kill_switch.lift_switch,
-    OverruleBody,
-)
-operation(
-    freezes_router,
-    "POST /freezes/{freeze}/lift",
-    "lift_freeze",
-    freezes.lift_freeze,
-    OverruleBody,
-)
-operation(
     router, "POST /routes/{route}/rollback", "roll_back_route", routes.roll_back, RollbackBody
-)
-GLASS = "/break-glass/{glass}"
-operation(
-    break_glasses_router,
-    f"POST {GLASS}/confirm",
-    "confirm_break_glass",
-    broken.confirm_break_glass,
-)
-operation(
-    break_glasses_router,
-    f"POST {GLASS}/end",
-    "end_break_glass",
-    broken.end_break_glass,
-    OverruleBody,
 )

@@ -5,13 +5,17 @@ of literal models.
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from pydantic import Field
 
-from harness.api.frame.endpoint import CallerParam, endpoint, operation
-from harness.api.frame.request_fields import (
-    GrantQuery,
+from harness.api.frame.endpoint import (
+    Body,
+    CallerParam,
+    Name,
+    PageQuery,
     ReasonBody,
-    SwitchDecisionBody,
-    SwitchRequestQuery,
+    Text,
+    endpoint,
+    operation,
 )
 from harness.control.agents import agents, switches
 from harness.control.agents.switch_alerts import SwitchRequestView, view_switch
@@ -19,6 +23,32 @@ from harness.domain.agents.agent import AgentGrant
 from harness.domain.pagination import Page
 
 router = APIRouter()
+
+
+class SwitchDecisionBody(Body):
+    """Decides a switch request. fingerprint: of the request that was looked at; refused when it
+    is another.
+    """
+
+    reason: Text = ""
+    fingerprint: Annotated[str, Field(max_length=200)] = ""
+
+
+class SwitchRequestQuery(PageQuery):
+    """Filters and pages a list of switch requests. session: of that one alone. pending: what
+    waits for a person.
+    """
+
+    session: Name | None = None
+    pending: bool = False
+
+
+class GrantQuery(PageQuery):
+    """Filters and pages a list of grants. agent: of that one alone."""
+
+    agent: Name | None = None
+
+
 AS_STORED = SwitchDecisionBody()
 
 

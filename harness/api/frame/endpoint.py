@@ -1,6 +1,7 @@
 """`operation` registers a use case as an endpoint that follows from its signature; `endpoint`
 does so with a handler. What they return becomes JSON, the return type documents the answer, and
-an `Idempotency-Key` is honoured. `ApiCaller` is what handlers get: actor, context, secret.
+an `Idempotency-Key` is honoured. `ApiCaller` is what handlers get: actor, context, secret. Bodies and queries stand beside their endpoints; their bases are
+`Body` and `PageQuery`: an unknown field is an error, and so is NaN.
 
 Answers a request with an `Idempotency-Key` once (`answer_once`): sent again, to whichever
 control process, it gets the same answer, and has no other effect.
@@ -20,17 +21,71 @@ from functools import partial, wraps
 from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
 
 from fastapi import APIRouter, Depends, Header, Query, Request
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from starlette.responses import Response
 
 from harness.api.frame.error_status import JsonAnswer, json_answer
-from harness.api.frame.request_fields import Body, PageQuery
 from harness.app.installation import Installation
 from harness.control.context import Context, NoCipher
 from harness.control.operations import idempotency
 from harness.domain.operations.access import Actor
 from harness.domain.operations.idempotent_request import IdempotentRequest
-from harness.domain.pagination import Page
+from harness.domain.pagination import MOST_LISTED, Page, PageRequest
 from harness.ports import Cipher
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Text = Annotated[str, Field(max_length=10_000)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Json = dict[str, JsonValue]
+Cursor = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+    def request_fingerprint(self) -> str:
+        """Identifies the body of a request for its `Idempotency-Key`: the same body gives the
+        same text.
+        """
+        return self.model_dump_json()
+
+    def arguments(self) -> dict[str, Any]:
+        """Gives the fields as arguments of a use case; one that is null keeps its default."""
+        given = ((name, getattr(self, name)) for name in type(self).model_fields)
+        return {name: value for name, value in given if value is not None}
+
+
+class PageQuery(Body):
+    """Asks for a page of a list. after: the `next` of the page before."""
+
+    limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 100
+    after: Cursor | None = None
+
+    @property
+    def page(self) -> PageRequest:
+        return PageRequest(self.limit, self.after)
+
+    def arguments(self) -> dict[str, Any]:
+        others = super().arguments().items()
+        filters = {name: value for name, value in others if name not in ("limit", "after")}
+        return {**filters, "page_request": self.page}
+
+
+class ReasonBody(Body):
+    reason: Text = ""
+
+
+class OverruleBody(Body):
+    """Carries the reason for an act that is refused without one."""
+
+    reason: Text
+
+
+class RouteQuery(PageQuery):
+    """Filters and pages a list by route."""
+
+    route: Name | None = None
+
 
 REPLAYED: Final = "idempotent-replayed"
 

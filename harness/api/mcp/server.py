@@ -25,10 +25,9 @@ from pydantic import ValidationError
 
 from harness import __version__
 from harness.api import canary, proposals
-from harness.api.frame.endpoint import ApiCaller
+from harness.api.frame.endpoint import ApiCaller, Body, Name
 from harness.api.frame.error_status import JsonAnswer, describe_places, json_answer
 from harness.api.frame.request_body import check_json
-from harness.api.frame.request_fields import Body, Name, ProposalBody
 from harness.app.installation import Installation
 from harness.control.agents.built_in_tools import BuiltInTool
 from harness.control.agents.client import AgentsClient
@@ -152,7 +151,7 @@ MANAGEMENT_TOOLS: Final = (
         "propose_swap",
         "Propose another model for a route. Both are measured, and a canary follows; where the "
         "policy asks for a person, a person approves it, never an agent.",
-        ProposalBody,
+        proposals.ProposalBody,
         proposals.create_proposal,
         Role.PROPOSER,
     ),
