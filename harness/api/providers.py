@@ -77,6 +77,10 @@ def check_now(who: CallerParam) -> SelfTest:
     return checks.run_check(who.ctx)
 
 
+# Before `/providers/{provider}`, which its path fits as well.
+operation(router, "GET /providers/matrix", "provider_matrix", build_matrix)
+
+
 @endpoint(router, "PUT", "/providers/{provider}")
 def put_provider(who: CallerParam, provider: str, body: ProviderBody) -> ProviderSummary:
     """Adds a provider, or changes one that is there. In force on every router within two
@@ -172,7 +176,6 @@ def remove_credential(
 
 operation(router, "GET /check", "last_check", checks.load_last_check)
 operation(router, "GET /providers", "list_providers", registry.list_providers)
-operation(router, "GET /providers/matrix", "provider_matrix", build_matrix)
 operation(router, "GET /providers/{provider}", "get_provider", registry.get_provider)
 operation(
     router,

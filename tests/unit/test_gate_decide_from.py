@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from harness.cli.evals import file_decision, pair_judgement
-from harness.cli.evals.pair_judgement import EXPORT_FORMATS, ExportChoice, read_exports
+from harness.cli.evals import export_decision, file_decision
+from harness.cli.evals.export_decision import EXPORT_FORMATS, ExportChoice, read_exports
 from harness.domain.errors import InputError
 from harness.domain.evals.exports.pairing import ExportedPairs, GapCount, pair_runs
 from harness.domain.evals.exports.scored_run import ScoredRun, ScoredSample
@@ -92,7 +92,7 @@ def test_the_command_reports_gaps_and_says_that_it_promotes_nothing() -> None:
     assert (answer["verdict"], answer["wins"], answer["losses"]) == ("inconclusive", 1, 0)
     assert (answer["measured"], answer["bound_low"], answer["bound_high"]) == (3, 0.0, 0.25)
     assert answer["candidate_gaps"] == {"samples": 4, "failed": 1, "unscored": 0, "missing": 0}
-    assert answer["use"] == pair_judgement.REPORT_ONLY
+    assert answer["use"] == export_decision.REPORT_ONLY
     assert "4 samples, 1 failed, 0 unscored, 0 missing" in shown.stdout
     assert "nothing is promoted by it" in shown.stdout
 
@@ -100,7 +100,7 @@ def test_the_command_reports_gaps_and_says_that_it_promotes_nothing() -> None:
 def test_no_code_of_exports_can_reach_a_verdict_or_the_database() -> None:
     """What promotes takes a `Passed` of a stored verdict: nothing here makes or stores one."""
     files = [*(ROOT / "harness/domain/evals/exports").glob("*.py")]
-    files.append(Path(pair_judgement.__file__))
+    files.append(Path(export_decision.__file__))
     imported = {
         (node.module, name.name)
         for file in files
@@ -188,7 +188,7 @@ def test_what_is_not_said_clearly_is_bad_input(words: list[str], message: str) -
 def test_no_file_of_another_tool_breaks_the_program_or_the_terminal(tmp_path: Path) -> None:
     archive = tmp_path / "log.eval"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as parts:
-        for name in pair_judgement._PARTS:
+        for name in export_decision._PARTS:
             parts.writestr(name, json.dumps({"eval": list(range(500))}))
     content = bytearray(archive.read_bytes())
     content[60:90] = bytes(30)

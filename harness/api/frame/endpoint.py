@@ -1,7 +1,8 @@
 """`operation` registers a use case as an endpoint that follows from its signature; `endpoint`
-does so with a handler. What they return becomes JSON, the return type documents the answer, and
-an `Idempotency-Key` is honoured. `ApiCaller` is what handlers get: actor, context, secret. Bodies and queries stand beside their endpoints; their bases are
-`Body` and `PageQuery`: an unknown field is an error, and so is NaN.
+does so with a handler. What they return becomes JSON, the return type documents the answer,
+and an `Idempotency-Key` is honoured. `ApiCaller` is what handlers get: actor, context,
+secret. Bodies and queries stand beside their endpoints; their bases are `Body` and
+`PageQuery`: an unknown field is an error, and so is NaN.
 
 Answers a request with an `Idempotency-Key` once (`answer_once`): sent again, to whichever
 control process, it gets the same answer, and has no other effect.
@@ -250,8 +251,9 @@ def operation(
         return json_answer(found) if is_list else found
 
     kind = use_case.__annotations__["return"]
-    is_list = get_origin(kind) in (list, Sequence)
-    returns = Page[get_args(kind)[0]] if is_list else kind  # type: ignore[valid-type, misc]
+    origin: object = get_origin(kind)
+    is_list = origin in (list, Sequence)
+    returns = Page[get_args(kind)[0]] if is_list else kind  # type: ignore[misc]
     handler.__name__, handler.__doc__ = name, _description(use_case)
     parameters = list(_parameters(method, names, body))
     signature = inspect.Signature(parameters, return_annotation=returns)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from harness.cli.evals.pair_judgement import FileTerms
     from harness.domain.canary.guardrails import FailureTally
 
-# What `harness.cli.evals.pair_judgement` parses; listed here, so that `--help` stays quick.
+# What `harness.cli.evals.export_decision` parses; listed here, so that `--help` stays quick.
 EXPORTS = ("promptfoo", "braintrust", "langsmith", "openai-evals", "lm-eval", "inspect")
 DECIDE = LazyCommand(
     "harness.cli.evals.file_decision:gate_decide",
@@ -118,7 +118,7 @@ def gate_decide(
     if format_name is not None:
         if terms.columns:
             raise InputError("--cluster and --slice name columns of a CSV file, without --from")
-        from harness.cli.evals.pair_judgement import ExportChoice, judge_exports  # noqa: PLC0415
+        from harness.cli.evals.export_decision import ExportChoice, judge_exports  # noqa: PLC0415
 
         choice = ExportChoice(format_name, incumbent, candidate, metric)
         answer = judge_exports(files, choice, terms)

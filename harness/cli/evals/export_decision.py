@@ -1,0 +1,175 @@
+"""Judges results that another eval tool exported, for `gate decide --from`: the rule of the
+gate on their pairs, as a report. Nothing of it is stored, and no proposal can use it.
+
+The table of formats: what `gate decide --from` reads, each with its parser.
+"""
+
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from harness.cli.evals.csv_files import MAX_BYTES, PairRow, read_text
+from harness.cli.evals.pair_judgement import FileTerms, judge_rows
+from harness.domain.errors import InputError
+from harness.domain.evals.exports.langsmith import (
+    parse_braintrust,
+    parse_langsmith,
+    parse_promptfoo,
+)
+from harness.domain.evals.exports.openai_evals import (
+    parse_inspect,
+    parse_lm_eval,
+    parse_openai_evals,
+)
+from harness.domain.evals.exports.pairing import (
+    ExportedPairs,
+    choose_metric,
+    choose_run,
+    pair_runs,
+)
+from harness.domain.evals.exports.scored_run import ScoredRun
+
+
+@dataclass(frozen=True, slots=True)
+class ExportFormat:
+    """Describes a format of exported results."""
+
+    title: str  # of the tool
+    files: str  # what a file of it is, for people
+    parse: Callable[[str], list[ScoredRun]]
+    metric: str = ""  # the one that is meant where nobody names one
+
+
+EXPORT_FORMATS: Final[Mapping[str, ExportFormat]] = {
+    "promptfoo": ExportFormat(
+        "promptfoo", "`promptfoo eval --output results.json`", parse_promptfoo, "score"
+    ),
+    "braintrust": ExportFormat("Braintrust", "rows of an experiment, JSON", parse_braintrust),
+    "langsmith": ExportFormat("LangSmith", "results of an experiment, CSV", parse_langsmith),
+    "openai-evals": ExportFormat(
+        "OpenAI evals", "a log of `oaieval`, or output items of a run", parse_openai_evals
+    ),
+    "lm-eval": ExportFormat(
+        "lm-evaluation-harness", "`samples_TASK_….jsonl` of --log_samples", parse_lm_eval, "acc"
+    ),
+    "inspect": ExportFormat("Inspect", "a log, `.eval` or `.json`", parse_inspect),
+}
+
+
+REPORT_ONLY = "a report only: nothing is promoted by it. A proposal measures anew, by Swapgate"
+_PARTS = ("header.json", "summaries.json")
+# What zipfile raises for an archive that is broken, encrypted or of another compression.
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    UnicodeDecodeError,
+    RuntimeError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportChoice:
+    """Says which runs and which metric of the files are meant; empty for the only ones."""
+
+    format: str
+    incumbent: str = ""
+    candidate: str = ""
+    metric: str = ""
+
+
+def judge_exports(
+    files: Sequence[str], choice: ExportChoice, terms: FileTerms
+) -> dict[str, object]:
+    """Decides about the candidate of exported results. Raises InputError."""
+    exported = read_exports(files, choice)
+    rows = [PairRow(pair.item, 0, pair.incumbent, pair.candidate) for pair in exported.pairs]
+    if terms.n_max is not None and len(rows) > terms.n_max:
+        raise InputError(f"{len(rows)} items are more than the planned {terms.n_max}")
+    return {
+        "from": choice.format,
+        "metric": exported.metric,
+        "incumbent": exported.incumbent,
+        "candidate": exported.candidate,
+        **judge_rows(rows, terms),
+        "items": len(rows),
+        "incumbent_gaps": asdict(exported.incumbent_gaps),
+        "candidate_gaps": asdict(exported.candidate_gaps),
+        "use": REPORT_ONLY,
+    }
+
+
+def read_exports(files: Sequence[str], choice: ExportChoice) -> ExportedPairs:
+    """Reads one file with both runs, or the incumbent's and the candidate's. Raises InputError
+    that begins with the file's name.
+    """
+    if len(files) > 2:
+        raise InputError("give one file with both runs, or the incumbent's and the candidate's")
+    form = EXPORT_FORMATS[choice.format]
+    runs = [_parse(file, choice.format) for file in files]
+    ours, theirs = runs[0], runs[-1]
+    if len(files) == 1 and not (choice.incumbent and choice.candidate):
+        names = ", ".join(repr(run.model) for run in ours)
+        raise InputError(
+            f"{files[0]}: name its runs by --incumbent and --candidate; it has {names}. Or "
+            "give two files, the incumbent's first"
+        )
+    incumbent = _named(files[0], ours, choice.incumbent, "--incumbent")
+    candidate = _named(files[-1], theirs, choice.candidate, "--candidate")
+    metric = choose_metric(incumbent, candidate, choice.metric, form.metric)
+    return pair_runs(incumbent, candidate, metric)
+
+
+def _named(file: str, runs: Sequence[ScoredRun], name: str, option: str) -> ScoredRun:
+    try:
+        return choose_run(runs, name, option)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+
+
+def _parse(file: str, format_name: str) -> list[ScoredRun]:
+    form = EXPORT_FORMATS[format_name]
+    zipped = format_name == "inspect" and file.endswith(".eval")
+    try:
+        return form.parse(_archive_text(file) if zipped else read_text(file))
+    except InputError as error:
+        text = str(error).removeprefix(f"{file}: ")
+        raise InputError(f"{file}: {text} ({form.title}: {form.files})") from None
+
+
+def _archive_text(file: str) -> str:
+    """The parts of an `.eval` archive that a JSON log has, without the answers."""
+    with suppress(ImportError):
+        import zipfile_zstd  # type: ignore[import-untyped]  # noqa: F401, PLC0415 - reads zstd
+    try:
+        with zipfile.ZipFile(Path(file)) as archive:
+            names = [name for name in _PARTS if name in archive.namelist()]
+            if sum(archive.getinfo(name).file_size for name in names) > MAX_BYTES:
+                raise InputError(f"larger than {MAX_BYTES // 2**20} MiB")
+            parts: Mapping[str, str] = {
+                name: archive.read(name).decode("utf-8") for name in names
+            }
+    except _UNREADABLE:
+        raise InputError(
+            "cannot be read: convert it by `inspect log convert --to json`"
+        ) from None
+    if len(parts) < len(_PARTS):
+        raise InputError(
+            "is of an older version: convert it by `inspect log convert --to json`"
+        )
+    return f'{{"eval": {_member(parts[_PARTS[0]], "eval")}, "samples": {parts[_PARTS[1]]}}}'
+
+
+def _member(text: str, name: str) -> str:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InputError("has a header that is not JSON") from None
+    return json.dumps(document.get(name) if isinstance(document, dict) else None)
