@@ -156,7 +156,7 @@ def test_references_to_our_packages_are_rewritten_and_nothing_else() -> None:
         "from harness.domain import (\n    errors,\n)\n"
         "from routers import router\n"
         "def f():\n    from evals.sim import serve  # from evals\n"
-        'VERB = "harness.cli.main:main"\n'
+        'VERB = "harness.cli.program:program"\n'
         'SETTING = "router.port"\n'
     )
     lines = below_package(source.encode(), "swapgate").decode().splitlines()
@@ -170,7 +170,7 @@ def test_references_to_our_packages_are_rewritten_and_nothing_else() -> None:
         "from routers import router",
         "def f():",
         "    from swapgate.evals.sim import serve  # from evals",
-        'VERB = "swapgate.harness.cli.main:main"',
+        'VERB = "swapgate.harness.cli.program:program"',
         'SETTING = "router.port"',
     ]
 

@@ -184,7 +184,7 @@ def test_the_version_is_the_package_s() -> None:
 OLD = """
 import sys
 sys.version_info = (3, 10, 2, "final", 0)
-from harness.cli.main import main
+from swapgate.__main__ import main
 main()
 """
 
@@ -202,9 +202,9 @@ def test_an_old_python_is_one_sentence() -> None:
     )
 
 
-@pytest.mark.parametrize("file", ["__init__.py", "cli/__init__.py", "cli/main.py"])
+@pytest.mark.parametrize("file", ["__init__.py", "__main__.py"])
 def test_an_old_python_can_read_what_says_so(file: str) -> None:
-    ast.parse((ROOT / "harness" / file).read_text(), feature_version=(3, 7))
+    ast.parse((ROOT / "swapgate" / file).read_text(), feature_version=(3, 7))
 
 
 def test_what_json_lacks_becomes_null(capsys: pytest.CaptureFixture[str]) -> None:
