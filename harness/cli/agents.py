@@ -78,8 +78,7 @@ def requests(
 def show(session: Session, request_id: str = arg("ID")) -> None:
     """Show a request with both models' prices and quality, and the agent's reason."""
     view = view_switch(session.context, switches.load_switch(session.context, request_id))
-    if session.json:
-        output.document(view)
+    if output.documented(view):
         return
     click.echo(view.question)
     output.facts((fact["name"], fact["text"]) for fact in view.facts)

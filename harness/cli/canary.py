@@ -169,9 +169,7 @@ def status(session: Session, route: str | None, *, watched: bool = WATCH) -> int
         )
         return follower.find_exit_code()
     canaries = canary_status.list_canaries(session.context, route=route)
-    if session.json:
-        output.document([as_json(row) for row in canaries])
-    else:
+    if not output.documented([as_json(row) for row in canaries]):
         _print_canaries(canaries)
     return 0
 
@@ -208,15 +206,14 @@ def explain(session: Session, route: str) -> None:
         _explain_shadow(session, stage)
         return
     history = canary_status.explain_canary(session.context, route)
-    if session.json:
-        output.document(
-            {
-                "shadow": None,
-                "rollout": history.status.rollout.id,
-                "explanation": to_plain(history.status.explanation),
-                "moves": to_plain(history.moves),
-            }
-        )
+    if output.documented(
+        {
+            "shadow": None,
+            "rollout": history.status.rollout.id,
+            "explanation": to_plain(history.status.explanation),
+            "moves": to_plain(history.moves),
+        }
+    ):
         return
     _print_explained(history)
 

@@ -99,8 +99,7 @@ def _run_cells(watch: DriftWatch, check: DriftCheck) -> dict[str, object]:
 
 def _show_route(session: Session, route: str, suite: str) -> None:
     drift_reports = reports.list_drift_reports(session.context, route, suite=suite)
-    if session.json:
-        output.document(drift_reports)
+    if output.documented(drift_reports):
         return
     if not drift_reports:
         output.note(
@@ -157,8 +156,7 @@ def run(session: Session, route: str, *, suite: str = SUITE) -> None:
     started = reports.start_checks(session.context, session.actor, route, suite=suite)
     if advice := describe_missing_control(session.settings.control):
         output.note(advice)
-    if session.json:
-        output.document(started)
+    if output.documented(started):
         return
     for check in started:
         click.echo(check.run)
@@ -169,8 +167,7 @@ def run(session: Session, route: str, *, suite: str = SUITE) -> None:
 def accept(session: Session, route: str, *, suite: str = SUITE, reason: str = REASON) -> None:
     """Accept how ROUTE's model answers now: a new baseline is measured, and its alerts end."""
     opened = session.decide(reports.accept_baseline, route, suite=suite, reason=reason)
-    if session.json:
-        output.document(opened)
+    if output.documented(opened):
         return
     for watch in opened:
         click.echo(watch.id)

@@ -141,16 +141,13 @@ def status(session: Session, route: str | None) -> None:
         _print_running(session)
         return
     shadow_status = shadows.load_status(session.context, route)
-    if session.json:
-        output.document(shadow_status)
-    else:
+    if not output.documented(shadow_status):
         _print_status(shadow_status)
 
 
 def _print_running(session: Session) -> None:
     running = shadows.list_running(session.context)
-    if session.json:
-        output.document(running)
+    if output.documented(running):
         return
     if not running:
         output.note("no shadow runs: `swapgate shadow start ROUTE TARGET` starts one")

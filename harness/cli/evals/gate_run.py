@@ -106,7 +106,7 @@ def gate_run(
             found = _decide(session, installation, ctx, question, timeout_s)
             report = _report(installation.context, found, keep)
         _write(markdown_file, junit_file, report)
-        _print(session, report, keep)
+        _print(report, keep)
     return _exit_code(report)
 
 
@@ -162,19 +162,18 @@ def _write(markdown_file: Path | None, junit_file: Path | None, report: "Report"
             file.write_text(render(report), encoding="utf-8")
 
 
-def _print(session: Session, report: "Report", keep: Path | None) -> None:
+def _print(report: "Report", keep: Path | None) -> None:
     from harness.cli.proposals import comparison  # noqa: PLC0415 - as above
     from harness.control.proposals.format_failures import find_format_failures  # noqa: PLC0415
     from harness.gate.text.sentences import reason_text  # noqa: PLC0415
 
     found = report.comparison
-    if session.json:
-        output.document(
-            {
-                **comparison.as_json(found, None, standalone=True),
-                "exit_code": _exit_code(report),
-            }
-        )
+    if output.documented(
+        {
+            **comparison.as_json(found, None, standalone=True),
+            "exit_code": _exit_code(report),
+        }
+    ):
         return
     for fault in found.faults:
         click.echo(f"mind: {fault}")

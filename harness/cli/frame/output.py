@@ -70,11 +70,16 @@ def wants_document() -> bool:
     return click.get_current_context().ensure_object(Session).json
 
 
-def record(value: object, pairs: Iterable[tuple[str, object]]) -> None:
-    """Prints one thing: the document with `--json`; else its facts."""
+def documented(value: object) -> bool:
+    """Prints the document with `--json`. Returns whether it did: then nothing else is said."""
     if wants_document():
         document(value)
-    else:
+    return wants_document()
+
+
+def record(value: object, pairs: Iterable[tuple[str, object]]) -> None:
+    """Prints one thing: the document with `--json`; else its facts."""
+    if not documented(value):
         facts(pairs)
 
 
@@ -82,8 +87,7 @@ def answer(value: object, text: str, *, advice: str = "") -> None:
     """Prints what a command did: the document with `--json`; else the text, and the advice on
     stderr.
     """
-    if wants_document():
-        document(value)
+    if documented(value):
         return
     click.echo(text)
     if advice:

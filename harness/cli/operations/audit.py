@@ -97,9 +97,7 @@ def export(
             count = write(events, opened)
     except OSError as error:
         raise InputError(f"{file} cannot be written: {error.strerror}") from None
-    if session.json:
-        output.document({"file": str(file), "events": count})
-    else:
+    if not output.documented({"file": str(file), "events": count}):
         output.note(f"{format_quantity(count, 'event')} written to {file}")
 
 
@@ -122,18 +120,16 @@ def verify(
     events = queries.list_audit_events(session.context, PageRequest(1)).total
     heads = [] if head is None else _read_heads(session, head)
     missing = audit_export.find_missing_head(session.context, heads)
-    if session.json:
-        output.document(
-            {
-                "whole": broken is None,
-                "events": events,
-                "first_break": broken,
-                "rows": [{"row": fault.name, "why": fault.why} for fault in faults],
-                "heads": len(heads),
-                "missing_head": missing,
-            }
-        )
-    else:
+    if not output.documented(
+        {
+            "whole": broken is None,
+            "events": events,
+            "first_break": broken,
+            "rows": [{"row": fault.name, "why": fault.why} for fault in faults],
+            "heads": len(heads),
+            "missing_head": missing,
+        }
+    ):
         _print_chain(broken, events)
         if heads:
             _print_heads(len(heads), missing)

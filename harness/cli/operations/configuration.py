@@ -68,8 +68,7 @@ def apply(
     from harness.control.routing import seed  # noqa: PLC0415 - `--help` stays quick
 
     done = session.decide(seed.apply_file, session.settings, reason)
-    if session.json:
-        output.document(to_plain(done))
+    if output.documented(to_plain(done)):
         return
     for name in done.changed:
         click.echo(f"changed provider {name}")

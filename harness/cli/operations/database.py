@@ -102,18 +102,16 @@ def check(session: Session) -> int:
     state = schema_state(session.settings)
     # Of an older schema, no row can be read.
     faults = () if state.differences else session.context.store.signature_faults()
-    if session.json:
-        output.document(
-            {
-                "same": not state.differences,
-                "differences": state.differences,
-                "needed": state.needed,
-                "found": state.found,
-                "signed": not faults,
-                "rows": [{"row": fault.name, "why": fault.why} for fault in faults],
-            }
-        )
-    else:
+    if not output.documented(
+        {
+            "same": not state.differences,
+            "differences": state.differences,
+            "needed": state.needed,
+            "found": state.found,
+            "signed": not faults,
+            "rows": [{"row": fault.name, "why": fault.why} for fault in faults],
+        }
+    ):
         _print_check(state, faults)
     return 1 if state.differences or faults else 0
 

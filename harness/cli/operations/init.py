@@ -74,8 +74,7 @@ def init(
         raise click.UsageError("--guided asks questions, and --json answers none")
     taken = import_config(*source, session.config) if source else None
     done = set_up(session.config)
-    if session.json:
-        output.document({"import": taken, **asdict(done)} if taken else done)
+    if output.documented({"import": taken, **asdict(done)} if taken else done):
         return
     if taken:
         _print_import(taken)

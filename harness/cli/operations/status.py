@@ -50,8 +50,7 @@ from harness.domain.routing.table import FIRST_ROUTE_STEP
 def spending(session: Session) -> None:
     """Show what evals, judges, shadows, drift checks and agents cost in this month (UTC)."""
     report = load_report(session.context)
-    if session.json:
-        output.document(report)
+    if output.documented(report):
         return
     click.echo(f"{report.headline}.")
     if report.reason:

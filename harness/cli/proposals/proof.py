@@ -100,16 +100,13 @@ def export(
             )
         found = tx.export_proof(proposal, context.clock.now())
     file.write_text(format_proof(found), encoding="utf-8")
-    if session.json:
-        rows = {table: len(stored) for table, stored in found.rows.items()}
-        output.document({"proposal": found.proposal, "file": str(file), "rows": rows})
-    else:
+    rows = {table: len(stored) for table, stored in found.rows.items()}
+    if not output.documented({"proposal": found.proposal, "file": str(file), "rows": rows}):
         click.echo(f"{file}: verify it with `swapgate proof verify {file} --key signing.pub`")
 
 
 @command(proof)
 def verify(
-    session: Session,
     file: Path = arg(type=EXISTING_FILE),
     *,
     key: Path = opt(
@@ -126,9 +123,7 @@ def verify(
     from harness.app.proof import verify_proof  # noqa: PLC0415 - `--help` stays quick
 
     found = verify_proof(file, key)
-    if session.json:
-        output.document({"holds": found.holds, "found": to_plain(found)})
-    else:
+    if not output.documented({"holds": found.holds, "found": to_plain(found)}):
         for sentence in found.shown:
             click.echo(escape_controls(sentence))
         for fault in found.faults:
@@ -169,11 +164,11 @@ def replay(
         return 0 if _replay_action(session, int(decision)) else DIFFERS
     if not terms_given:
         found = verdict_replay.replay_verdict(session.context, decision)
-        _print_replayed(session, found)
+        _print_replayed(found)
         return 0 if found.agrees else DIFFERS
     terms = OtherTerms(claim, margin, alpha, min_saving)
     verdict = verdict_replay.what_if(session.context, decision, terms)
-    _print_what_if(decision, verdict, as_json=session.json)
+    _print_what_if(decision, verdict)
     return 0
 
 
@@ -198,22 +193,20 @@ def _replay_action(session: Session, number: int) -> bool:
     else:
         document |= {"rollout": again.about, "blocks": again.count}
         facts, source = [*facts, ("blocks", count)], "blocks that are stored"
-    _print_again(session, document, facts, again, f", from the {source}")
+    _print_again(document, facts, again, f", from the {source}")
     return again.agrees
 
 
 def _print_again(
-    session: Session,
     document: dict[str, object],
     facts: Sequence[tuple[str, object]],
     again: ReplayedVerdict | ReplayedAction,
     same: str,
 ) -> None:
     """Prints a decision that was made again. same: what it means that nothing differs."""
-    if session.json:
-        digests = {"stored_sha256": again.stored_sha256, "again_sha256": again.again_sha256}
-        differences = {"differences": list(again.differences), "agrees": again.agrees}
-        output.document({**document, **digests, **differences})
+    digests = {"stored_sha256": again.stored_sha256, "again_sha256": again.again_sha256}
+    differences = {"differences": list(again.differences), "agrees": again.agrees}
+    if output.documented({**document, **digests, **differences}):
         return
     output.facts(
         [
@@ -228,10 +221,9 @@ def _print_again(
         click.echo(f"NOT THE SAME: {difference}")
 
 
-def _print_replayed(session: Session, verdict: ReplayedVerdict) -> None:
+def _print_replayed(verdict: ReplayedVerdict) -> None:
     stored = verdict.stored
     _print_again(
-        session,
         {"verdict": stored.id, "outcome": stored.outcome, "items": dict(verdict.items)},
         [
             ("verdict", stored.id),
@@ -243,9 +235,8 @@ def _print_replayed(session: Session, verdict: ReplayedVerdict) -> None:
     )
 
 
-def _print_what_if(decision: str, verdict: Verdict | None, *, as_json: bool) -> None:
-    if as_json:
-        output.document({"of": decision, "proof": False, "verdict": to_plain(verdict)})
+def _print_what_if(decision: str, verdict: Verdict | None) -> None:
+    if output.documented({"of": decision, "proof": False, "verdict": to_plain(verdict)}):
         return
     if verdict is None:
         click.echo("WHAT IF: no verdict. On these terms the gate would ask for more answers.")

@@ -41,8 +41,7 @@ def plan_ramp(
 ) -> None:
     """Say how long a canary on ROUTE takes at today's traffic."""
     plan = duration_estimate.estimate_for_route(session.context, route, policy)
-    if session.json:
-        output.document({**plan_json(plan), "in_time": plan.in_time})
+    if output.documented({**plan_json(plan), "in_time": plan.in_time}):
         return
     print_plan(plan)
 

@@ -237,9 +237,7 @@ def resolve_name(session: Session, name: str) -> int:
     """Show which provider a model's name resolves to, rule by rule; exit code 1 when none."""
     standing = session.installation.standing_switches
     found = model_lookup.resolve_model(session.context_with_providers, name, standing=standing)
-    if session.json:
-        output.document(found)
-    else:
+    if not output.documented(found):
         output.table(
             ["RULE", "OUTCOME", "WHY"],
             [[rule.rule.value, rule.outcome.value, rule.reason] for rule in found.rules],
@@ -266,9 +264,7 @@ def match_name(session: Session, name: str) -> int:
     when nothing fits, 6 when several families fit equally well: these are listed.
     """
     model_match = model_lookup.match_model(session.context_with_providers, name)
-    if session.json:
-        output.document(model_match)
-    else:
+    if not output.documented(model_match):
         _show_match(model_match)
     return 0 if model_match.found else CONFLICT if model_match.candidates else 1
 

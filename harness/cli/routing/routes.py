@@ -126,8 +126,7 @@ def show(session: Session, name: str) -> None:
     """Show one route: targets, settings, what is open, what is measured."""
     status = queries.load_route_status(session.context, name)
     figures = scorecard.build_scorecard(session.context, name)
-    if session.json:
-        output.document({**as_json(status), "measured": to_plain(figures)})
+    if output.documented({**as_json(status), "measured": to_plain(figures)}):
         return
     names = queries.load_target_names(session.context, status.route.targets)
     found, how = status.route, status.route.settings
