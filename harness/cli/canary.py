@@ -25,7 +25,6 @@ from harness.cli.frame.waiting import Watched, watch
 from harness.control.canary import operations
 from harness.control.canary import status as canary_status
 from harness.control.canary.status import CanaryHistory, CanaryStatus, list_canaries
-from harness.control.serialize import to_plain
 from harness.control.shadow.stage import ShadowStage, find_stage_of_route
 from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.formatting import format_estimate, format_percent
@@ -210,8 +209,8 @@ def explain(session: Session, route: str) -> None:
         {
             "shadow": None,
             "rollout": history.status.rollout.id,
-            "explanation": to_plain(history.status.explanation),
-            "moves": to_plain(history.moves),
+            "explanation": history.status.explanation,
+            "moves": history.moves,
         }
     ):
         return
@@ -222,7 +221,7 @@ def _explain_shadow(session: Session, stage: ShadowStage) -> None:
     """The canary is not open yet: what comes before it."""
     if session.json:
         none: dict[str, object] = {"rollout": None, "explanation": None, "moves": []}
-        output.document({"shadow": to_plain(stage), **none})
+        output.document({"shadow": stage, **none})
         return
     output.facts(shadow.stage_text(stage))
     output.note(f"`swapgate proposal show {stage.proposal}` has the verdict")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from harness.cli.frame import output
 from harness.cli.frame.output import harm_text
 from harness.cli.frame.session import Session
 from harness.cli.proposals.verdict_wait import find_exit_code, load_progress
@@ -14,10 +15,15 @@ from harness.control.canary import status as canary_status
 from harness.control.canary.status import CanaryStatus
 from harness.control.context import Context
 from harness.control.proposals import submission
-from harness.control.serialize import to_plain
 from harness.domain.canary.rollout import Rollout
 from harness.domain.formatting import format_bps
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
+
+# Of a canary, in the document as they are.
+SHOWN: Final = (
+    *("incumbent", "candidate", "action", "explanation", "state", "moved", "held", "faults"),
+    *("callers", "shared_key"),
+)
 
 
 def brief_facts(status: CanaryStatus) -> list[tuple[str, object]]:
@@ -69,18 +75,9 @@ def _share(rollout: Rollout) -> str:
 def as_json(status: CanaryStatus) -> object:
     rollout = status.rollout
     return {
-        "rollout": to_plain(rollout),
+        "rollout": rollout,
         "weight_bps": rollout.current.weight_bps if rollout.live else 0,
-        "incumbent": to_plain(status.incumbent),
-        "candidate": to_plain(status.candidate),
-        "action": to_plain(status.action),
-        "explanation": to_plain(status.explanation),
-        "state": to_plain(status.state),
-        "moved": status.moved,
-        "held": status.held,
-        "faults": status.faults,
-        "callers": status.callers,
-        "shared_key": status.shared_key,
+        **output.pick(status, *SHOWN),
         "blocks": len(status.blocks),
     }
 

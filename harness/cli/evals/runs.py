@@ -19,7 +19,6 @@ from harness.control.evals.eval_queue import QueuedRun, load_queue
 from harness.control.evals.run_costs import sum_cost_so_far
 from harness.control.operations import queries
 from harness.control.proposals import comparison
-from harness.control.serialize import to_plain
 from harness.domain.evals.run import AnswerColumns, EvalRun, RunBudget, RunState, SampleError
 from harness.domain.formatting import (
     DASH,
@@ -137,7 +136,11 @@ def list_runs(
         },
         empty="no runs yet: `swapgate eval run SUITE TARGET` queues one",
         as_document=lambda rows: [
-            {**_plain(run), "samples": done[run.id], **_queue_json(queue.get(run.id))}
+            {
+                **output.plain_fields(run),
+                "samples": done[run.id],
+                **_queue_json(queue.get(run.id)),
+            }
             for run in rows
         ],
     )
@@ -183,9 +186,9 @@ def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
     lenient = _mean(sample.lenient for sample in samples)
     if session.json:
         shown = {
-            "run": _plain(run),
+            "run": output.plain_fields(run),
             **_queue_json(queued),
-            "figures": to_plain(figures),
+            "figures": figures,
             "strict": strict,
             "lenient": lenient,
             "unscored": sum(sample.error is SampleError.UNSCORED for sample in samples),
@@ -221,11 +224,6 @@ def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
             },
             empty="no answers yet",
         )
-
-
-def _plain(run: EvalRun) -> dict[str, object]:
-    shown = to_plain(run)
-    return dict(shown) if isinstance(shown, dict) else {}
 
 
 def _mean(scores: Iterable[float | None]) -> float | None:

@@ -25,7 +25,7 @@ from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
 from harness.control.operations import queries
 from harness.control.privacy import captures
-from harness.control.serialize import escape_surrogates, to_plain
+from harness.control.serialize import escape_surrogates
 from harness.domain.errors import ConfigError, Conflict, InputError
 from harness.domain.pagination import INVALID_ROWS_HINT, PageRequest
 
@@ -59,15 +59,10 @@ def list_suites(session: Session) -> None:
         empty="no suite yet: name one under `suites` in swapgate.yaml, or make one of labelled "
         "captures with `swapgate suite import`",
         as_document=lambda rows: [
-            {**_plain(row), "routes": users.get(row.name, queries.NO_USERS).routes}
+            {**output.plain_fields(row), "routes": users.get(row.name, queries.NO_USERS).routes}
             for row in rows
         ],
     )
-
-
-def _plain(summary: queries.SuiteSummary) -> dict[str, object]:
-    shown = to_plain(summary)
-    return dict(shown) if isinstance(shown, dict) else {}
 
 
 @command(suite, "import")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from harness.cli.frame.session import Session
-from harness.control.serialize import write_json
+from harness.control.serialize import to_plain, write_json
 from harness.domain.formatting import DASH, escape_controls, format_harm
 from harness.domain.pagination import INVALID_ROWS_HINT, Page
 from harness.domain.routing.target import Price, Provider, Target
@@ -68,6 +68,17 @@ def paragraph(text: str) -> None:
 def wants_document() -> bool:
     """Whether this call of the command line has `--json`."""
     return click.get_current_context().ensure_object(Session).json
+
+
+def pick(value: object, *names: str) -> dict[str, object]:
+    """Gives attributes of a value by their names, for a document."""
+    return {name: getattr(value, name) for name in names}
+
+
+def plain_fields(value: object) -> dict[str, object]:
+    """Gives the fields that a dataclass has in a document, for one that has more."""
+    plain = to_plain(value)
+    return dict(plain) if isinstance(plain, dict) else {}
 
 
 def documented(value: object) -> bool:

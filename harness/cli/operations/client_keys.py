@@ -26,7 +26,6 @@ from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
 from harness.control.operations import dashboard_sessions, keys, people, queries
 from harness.control.operations.keys import KeySummary
-from harness.control.serialize import to_plain
 from harness.domain.errors import InputError
 from harness.domain.formatting import format_spent_usd, format_usd
 from harness.domain.operations.access import ApiKey, OptOut, Role
@@ -127,7 +126,7 @@ def create(
         service=service,
     )
     output.answer(
-        {"key": to_plain(made), "text": text},
+        {"key": made, "text": text},
         text,
         advice=f"{made.id}, {_kind(made)} key of {name!r}. It is not shown again: keep it now",
     )

@@ -68,7 +68,7 @@ def apply(
     from harness.control.routing import seed  # noqa: PLC0415 - `--help` stays quick
 
     done = session.decide(seed.apply_file, session.settings, reason)
-    if output.documented(to_plain(done)):
+    if output.documented(done):
         return
     for name in done.changed:
         click.echo(f"changed provider {name}")

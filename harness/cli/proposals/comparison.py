@@ -16,7 +16,6 @@ from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAn
 from harness.control.proposals.drawbacks import list_drawbacks
 from harness.control.proposals.format_failures import FormatFailure, find_format_failures
 from harness.control.routing import monthly_bill
-from harness.control.serialize import to_plain
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.verdict import SuiteReport, Verdict, VerdictBasis
 from harness.domain.formatting import (
@@ -286,13 +285,13 @@ def as_json(
     them.
     """
     return {
-        **{name: to_plain(getattr(comparison, name)) for name in SHOWN},
+        **output.pick(comparison, *SHOWN),
         "pins": [
             {
                 "suite": side.plan.suite,
-                "pin": to_plain(side.pin),
+                "pin": side.pin,
                 "digest": side.pin.digest,
-                "served": to_plain(side.served),
+                "served": side.served,
             }
             for side in comparison.suites
         ],
@@ -302,10 +301,10 @@ def as_json(
                 "incumbent": len(side.figures.incumbent),
                 "candidate": len(side.figures.candidate),
                 "of": _wanted(side),
-                "judging": to_plain(side.judging),
+                "judging": side.judging,
             }
             for side in comparison.suites
         ],
-        "lost_by_form": to_plain(find_format_failures(comparison, standalone=standalone)),
+        "lost_by_form": find_format_failures(comparison, standalone=standalone),
         "canary": canary_facts.as_json(status) if status else None,
     }

@@ -7,7 +7,6 @@ from dataclasses import fields
 
 from harness.cli.frame import output
 from harness.control.proposals.estimate import SuiteEstimate
-from harness.control.serialize import to_plain
 from harness.domain.evals.suite_plan import Claim, ClaimPopulation, SuiteRole
 from harness.domain.formatting import format_percent, format_score, format_span, format_usd
 from harness.gate.planning.claim_advice import ClaimAdvice, ClaimOption
@@ -122,13 +121,8 @@ def _planning_cells(suite_estimate: SuiteEstimate) -> dict[str, object]:
 
 
 def planning_json(planning: Sequence[SuiteEstimate]) -> object:
+    figures = [field.name for field in fields(SuiteEstimate) if field.name != "plan"]
     return [
-        {
-            "suite": suite_estimate.plan.suite,
-            "figures": {
-                field.name: to_plain(getattr(suite_estimate, field.name))
-                for field in fields(suite_estimate)[1:]
-            },
-        }
-        for suite_estimate in planning
+        {"suite": suite.plan.suite, "figures": output.pick(suite, *figures)}
+        for suite in planning
     ]

@@ -17,7 +17,6 @@ from harness.control.canary import audit
 from harness.control.canary.audit import ReplayedAction
 from harness.control.evals import verdict_replay
 from harness.control.evals.verdict_replay import OtherTerms, ReplayedVerdict
-from harness.control.serialize import to_plain
 from harness.control.shadow import stage_audit
 from harness.domain.errors import Conflict, InputError
 from harness.domain.evals.suite_plan import Claim
@@ -53,8 +52,8 @@ def proposal_report(
     if file is not None:
         file.write_text(text, encoding="utf-8")
     if session.json:
-        tags = {part.side.plan.suite: to_plain(part.tags) for part in report.suites}
-        output.document({"report": text, "tags": tags, "telling": to_plain(report.telling)})
+        tags = {part.side.plan.suite: part.tags for part in report.suites}
+        output.document({"report": text, "tags": tags, "telling": report.telling})
     elif file is None:
         click.echo(text, nl=False)
 
@@ -123,7 +122,7 @@ def verify(
     from harness.app.proof import verify_proof  # noqa: PLC0415 - `--help` stays quick
 
     found = verify_proof(file, key)
-    if not output.documented({"holds": found.holds, "found": to_plain(found)}):
+    if not output.documented({"holds": found.holds, "found": found}):
         for sentence in found.shown:
             click.echo(escape_controls(sentence))
         for fault in found.faults:
@@ -179,7 +178,7 @@ def _replay_action(session: Session, number: int) -> bool:
     again = replay_event(session.context, number)
     event, decided = again.event, again.decided
     at, count = f"{timestamp(event.at)} UTC", f"{again.count:,}"
-    document = {"event": event.number, "action": event.action, "decided": to_plain(decided)}
+    document = {"event": event.number, "action": event.action, "decided": decided}
     facts = [
         ("action", f"{event.action}, event {event.number}, by {event.actor}"),
         ("of", f"{event.subject}, rollout {again.about}, {at}"),
@@ -236,7 +235,7 @@ def _print_replayed(verdict: ReplayedVerdict) -> None:
 
 
 def _print_what_if(decision: str, verdict: Verdict | None) -> None:
-    if output.documented({"of": decision, "proof": False, "verdict": to_plain(verdict)}):
+    if output.documented({"of": decision, "proof": False, "verdict": verdict}):
         return
     if verdict is None:
         click.echo("WHAT IF: no verdict. On these terms the gate would ask for more answers.")

@@ -30,7 +30,6 @@ from harness.control.proposals import decisions, review, selections
 from harness.control.proposals.comparison import MOST_TEXTS, Comparison, load_comparison
 from harness.control.proposals.review import ProposalReview
 from harness.control.proposals.selections import SelectionComparison
-from harness.control.serialize import to_plain
 from harness.domain.errors import InputError
 from harness.domain.evals.verdict import Verdict
 from harness.domain.formatting import format_latency, format_thousand_price
@@ -107,8 +106,8 @@ def show(session: Session, proposal_id: str = arg("ID"), *, watched: bool = WATC
                 draw=lambda _: draw(),
                 lines=lambda pair: {"": pair[1].describe()},
                 document=lambda pair: {
-                    "proposal": to_plain(pair[0]),
-                    "progress": to_plain(pair[1]),
+                    "proposal": pair[0],
+                    "progress": pair[1],
                 },
                 ended=lambda pair: not pair[0].open,
             ),
@@ -133,11 +132,11 @@ def _print(
     if session.json:
         document = {
             **comparison.as_json(proposal_review, ours),
-            "approvals": to_plain(stood_up),
+            "approvals": stood_up,
         }
         if proposal_review.proposal.selection:
             beside = selections.load_selection(context, proposal_id)
-            document["selection"] = to_plain(beside)
+            document["selection"] = beside
         output.document({**document, "review": _review_json(seen)})
         return proposal_review
     comparison.print_comparison(proposal_review, ours)
@@ -177,11 +176,7 @@ def _print_selection(beside: SelectionComparison) -> None:
 
 
 def _review_json(proposal_review: ProposalReview) -> object:
-    return {
-        "widened": to_plain(proposal_review.widened),
-        "risk": to_plain(proposal_review.risk),
-        "changes": to_plain(proposal_review.changes),
-    }
+    return output.pick(proposal_review, "widened", "risk", "changes")
 
 
 def _print_review(proposal_review: ProposalReview) -> None:

@@ -23,7 +23,6 @@ from harness.control.proposals.estimate import SuiteEstimate
 from harness.control.proposals.review import dry_run_context
 from harness.control.proposals.submission import ProposalPreview, ProposalRequest
 from harness.control.routing import monthly_bill, traffic_report
-from harness.control.serialize import to_plain
 from harness.domain.evals.cost_forecast import CostForecast
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.formatting import format_bps, format_estimate
@@ -73,13 +72,7 @@ def _step_time(seconds: float | None) -> str:
 
 def plan_json(plan: RampPlan) -> dict[str, object]:
     """Gives the plan as a document."""
-    return {
-        "route": plan.route,
-        "pace": to_plain(plan.pace),
-        "steps": to_plain(plan.steps),
-        "options": to_plain(plan.options),
-        "words": plan.words,
-    }
+    return output.pick(plan, "route", "pace", "steps", "options", "words")
 
 
 @command(name="create")
@@ -149,7 +142,7 @@ def create_proposal(
         for one, proposal in zip(request.alone, planned, strict=True)
     ]
     ramp = duration_estimate.estimate_for_proposal(context, planned[0])
-    risk = {"risk": to_plain(terms.risk)}
+    risk = {"risk": terms.risk}
     if not session.json:
         _print_terms(outlooks, ramp, terms)
     if dry_run:
@@ -223,9 +216,9 @@ def _print_documents(
     """
     several = [
         {
-            "proposal": to_plain(proposal),
+            "proposal": proposal,
             "planning": planning_json(outlook.planning),
-            "forecast": to_plain(outlook.bill),
+            "forecast": outlook.bill,
             "untaken": list(outlook.untaken),
             **({} if proposal else _registered(outlook.planned)),
         }
@@ -248,7 +241,7 @@ def _print_dry(
 
 
 def _registered(planned: Proposal) -> dict[str, object]:
-    return {"plans": to_plain(planned.plans), "widened": to_plain(planned.widened)}
+    return output.pick(planned, "plans", "widened")
 
 
 def _next(made: Proposal) -> str:

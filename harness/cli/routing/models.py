@@ -22,7 +22,6 @@ from harness.control.providers import (
     registry,
 )
 from harness.control.routing import routes, targets
-from harness.control.serialize import to_plain
 from harness.domain.formatting import format_milliseconds
 from harness.domain.pagination import INVALID_ROWS_HINT, Page, PageRequest
 from harness.domain.providers.catalogue import CatalogueEntry
@@ -62,12 +61,8 @@ def _price_cells(price: Price | None) -> dict[str, object]:
 
 def _json(entry: CatalogueEntry) -> dict[str, object]:
     return {
-        "family": entry.family,
+        **output.pick(entry, "family", "context_window", "has", "lacks", "end_date"),
         "price": entry.price.as_json() if entry.price else None,
-        "context_window": entry.context_window,
-        "has": sorted(entry.has),
-        "lacks": sorted(entry.lacks),
-        "end_date": entry.end_date,
     }
 
 
@@ -139,7 +134,7 @@ def _print_document(
         [
             {
                 **_as_json(target, providers, used[target.id]),
-                "ending": to_plain(ends.get(target.id)),
+                "ending": ends.get(target.id),
             }
             for target in found
         ]
@@ -157,7 +152,7 @@ def _as_json(
     target: Target, providers: Mapping[str, Provider], used: list[str]
 ) -> dict[str, object]:
     price = known_price(target, providers.get(target.provider))
-    return {"target": to_plain(target), "price": to_plain(price), "routes": used}
+    return {"target": target, "price": price, "routes": used}
 
 
 @command(model)

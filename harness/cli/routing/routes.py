@@ -22,7 +22,6 @@ from harness.cli.routing.traffic import (
 from harness.control.operations import queries
 from harness.control.routing import routes, scorecard, seed
 from harness.control.routing.route_status import RouteStatus
-from harness.control.serialize import to_plain
 from harness.domain.formatting import format_bps
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.overrides import format_overrides
@@ -78,15 +77,11 @@ def _proposal(status: RouteStatus) -> str | None:
 
 def as_json(status: RouteStatus) -> dict[str, object]:
     return {
-        "route": to_plain(status.route),
-        "incumbent": to_plain(status.incumbent),
-        "candidate": to_plain(status.candidate),
+        **output.pick(status, "route", "incumbent", "candidate"),
         "open_proposal": status.open_proposal.id if status.open_proposal else None,
         "last_verdict": status.last_verdict.outcome if status.last_verdict else None,
         "state": status.state.value,
-        "state_text": status.state_text,
-        "reason": status.reason,
-        "needs_decision": status.needs_decision,
+        **output.pick(status, "state_text", "reason", "needs_decision"),
         "requests_last_hour": sum(minute.requests for minute in status.traffic),
     }
 
@@ -126,7 +121,7 @@ def show(session: Session, name: str) -> None:
     """Show one route: targets, settings, what is open, what is measured."""
     status = queries.load_route_status(session.context, name)
     figures = scorecard.build_scorecard(session.context, name)
-    if output.documented({**as_json(status), "measured": to_plain(figures)}):
+    if output.documented({**as_json(status), "measured": figures}):
         return
     names = queries.load_target_names(session.context, status.route.targets)
     found, how = status.route, status.route.settings

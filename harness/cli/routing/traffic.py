@@ -27,7 +27,6 @@ from harness.control.routing.traffic_report import (
     load_traffic_report,
     name_period,
 )
-from harness.control.serialize import to_plain
 from harness.domain.formatting import (
     DASH,
     format_age,
@@ -96,9 +95,9 @@ def _as_json(traffic: _Traffic) -> dict[str, object]:
     return {
         "headline": traffic.headline[0],
         "since": report.since,
-        "all": to_plain(report.all),
-        "routes": to_plain(report.routes),
-        "left": to_plain(traffic.reasons),
+        "all": report.all,
+        "routes": report.routes,
+        "left": traffic.reasons,
         "last_request": report.last_request,
     }
 
