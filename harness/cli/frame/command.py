@@ -1,7 +1,8 @@
 """`command` makes a click command of a typed function. A positional parameter becomes an
 argument, a keyword-only one an option; flag and type follow from its name and annotation. Its
 default is `opt(…)` or `arg(…)`, which say the rest, or `taken_from(…)` for several options that
-make one value.
+make one value. `LazyCommandGroup` is a group whose commands are imported when they are called:
+`--help` and completion work from a table of names and texts (`LazyCommand`), and stay quick.
 """
 
 import inspect

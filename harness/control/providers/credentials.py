@@ -96,6 +96,7 @@ class EncryptionRotation:
 
 
 def list_credentials(ctx: Context) -> Sequence[ProviderCredentials]:
+    """Lists every provider, and whether it has a key; never the key."""
     with ctx.store.read() as tx:
         return [_credentials_of(ctx, tx, provider) for provider in tx.providers.all().values()]
 

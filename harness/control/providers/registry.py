@@ -133,6 +133,7 @@ class ProviderChange:
 
 
 def list_providers(ctx: Context) -> Sequence[ProviderSummary]:
+    """Lists the providers with the routes that use each; of headers the names alone."""
     with ctx.store.read() as tx:
         routes = endpoint_changes.routes_by_provider(tx)
         return [_glance(one, routes.get(one.name, [])) for one in tx.providers.all().values()]

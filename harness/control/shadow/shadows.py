@@ -282,6 +282,7 @@ def _record_shadow(
 
 
 def load_status(ctx: Context, route: str) -> ShadowStatus:
+    """Loads what the route's newest shadow has seen. Raises NotFound."""
     with ctx.store.read() as tx:
         newest = tx.shadows.list(route=route, limit=1)
         if not newest:
