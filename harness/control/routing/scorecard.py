@@ -63,7 +63,7 @@ class RouteScorecard:
 
 
 def build_scorecard(ctx: Context, name: str) -> RouteScorecard:
-    """Measures the route's model: newest scores, cost and failures of 30 days, latency of a day."""
+    """Measures the route's model: scores, cost and failures of 30 days, latency of a day."""
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
         return _Figures(ctx, tx, [route], named=[name]).build(route)
