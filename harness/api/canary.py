@@ -7,7 +7,7 @@ what the pairs of answers show.
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import Field
@@ -35,6 +35,7 @@ from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.errors import NotFound
 from harness.domain.pagination import Page
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
+from harness.gate.text.canary_state import OPERATIONS, OVERRULES
 
 router = APIRouter()
 
@@ -89,24 +90,6 @@ def get_canary(who: CallerParam, route: str) -> CanaryStatus:
 def plan_canary(who: CallerParam, route: str, policy: str | None = None) -> RampPlan:
     """How long a canary takes at today's traffic, step by step, before there is one."""
     return duration_estimate.estimate_for_route(who.ctx, route, policy)
-
-
-# What a person may do with a canary, with the text of each endpoint.
-OPERATIONS: Final = {
-    RolloutSignal.PAUSE: "Hold the share where it is until a person resumes or aborts; with a "
-    "reason.",
-    RolloutSignal.RESUME: "Let one that is paused, or held after a fault of a router, go on; "
-    "with a reason.",
-    RolloutSignal.ABORT: "Ends a canary: all traffic goes back to the incumbent, and in a bake "
-    "to the incumbent\nbefore. Needs a reason, no proof.",
-    RolloutSignal.ADVANCE: "Moves a canary one step on, with a reason, whatever the evidence "
-    "still lacks, and with\nits warnings.",
-    RolloutSignal.PROMOTE: "Promotes a canary now. Needs a reason, the passed verdict, and "
-    "another person than the\nproposer.",
-    RolloutSignal.FINISH: "End the bake, with a reason: the promotion stands.",
-}
-# These go on whatever the evidence lacks, and answer what the data say against it.
-OVERRULES: Final = frozenset({RolloutSignal.ADVANCE, RolloutSignal.PROMOTE})
 
 
 def _add_operation(signal: RolloutSignal, text: str) -> None:

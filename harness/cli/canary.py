@@ -28,21 +28,9 @@ from harness.control.canary.status import CanaryHistory, CanaryStatus, list_cana
 from harness.control.shadow.stage import ShadowStage, find_stage_of_route
 from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.formatting import format_estimate, format_percent
-from harness.gate.text.canary_state import describe_effect
+from harness.gate.text.canary_state import OPERATIONS, OVERRULES, describe_effect
 from harness.gate.text.explain import GuardrailRow, StepNeed
 
-HELP: Final = {
-    RolloutSignal.PAUSE: "Hold the canary at its share until somebody resumes or aborts it.",
-    RolloutSignal.RESUME: "Let a canary that is paused, or held after a fault of a router, go "
-    "on.",
-    RolloutSignal.ADVANCE: "Advance one step, whatever evidence is still missing.",
-    RolloutSignal.PROMOTE: "Promote now. Requires a passed verdict; the proposer may not.",
-    RolloutSignal.ABORT: "End the canary, or the bake: the incumbent before it serves again."
-    "\n\nAt a terminal it says what that does, and asks.",
-    RolloutSignal.FINISH: "End the bake: the promotion stands.",
-}
-# Before these a person is told what the data say against it.
-OVERRULES: Final = frozenset({RolloutSignal.ADVANCE, RolloutSignal.PROMOTE})
 # Before these a person at a terminal is asked.
 ASKS: Final = frozenset({*OVERRULES, RolloutSignal.ABORT})
 VERSION: Final = opt("Only if the rollout is still at this version.")
@@ -104,8 +92,9 @@ def operation_command(signal: RolloutSignal) -> click.Command:
             version = _confirm(session, route, signal, version)
         operate(session, route, reason=reason, version=version)
 
-    short = HELP[signal].partition("\n")[0]
-    register = command(name=signal.value, help=HELP[signal], short_help=short)
+    asks = "\n\nAt a terminal it says what that does, and asks."
+    text = OPERATIONS[signal] + (asks if signal is RolloutSignal.ABORT else "")
+    register = command(name=signal.value, help=text, short_help=OPERATIONS[signal])
     return register(ask_and_operate if signal in ASKS else operate)
 
 
@@ -131,7 +120,7 @@ PLAN = LazyCommand(
 
 SECTIONS = {
     "Look": ("status", "explain", "plan"),
-    "Act": tuple(signal.value for signal in HELP),
+    "Act": tuple(signal.value for signal in OPERATIONS),
     "The rule": ("decide",),
 }
 
@@ -141,7 +130,7 @@ def canary() -> None:
     """Canaries: a candidate on a small share of the traffic."""
 
 
-for _signal in HELP:
+for _signal in OPERATIONS:
     canary.add_command(operation_command(_signal))
 
 

@@ -247,6 +247,20 @@ def _share(rollout: Rollout) -> int:
     return rollout.current.weight_bps
 
 
+# What a person may do with a canary.
+OPERATIONS: Final = {
+    RolloutSignal.PAUSE: "Hold the canary at its share until somebody resumes or aborts it.",
+    RolloutSignal.RESUME: "Let a canary that is paused, or held after a fault of a router, go "
+    "on.",
+    RolloutSignal.ADVANCE: "Advance one step, whatever evidence is still missing.",
+    RolloutSignal.PROMOTE: "Promote now. Requires a passed verdict; the proposer may not.",
+    RolloutSignal.ABORT: "End the canary, or the bake: the incumbent before it serves again.",
+    RolloutSignal.FINISH: "End the bake: the promotion stands.",
+}
+# These go on whatever the evidence lacks: people are told first what the data say against it.
+OVERRULES: Final = frozenset({RolloutSignal.ADVANCE, RolloutSignal.PROMOTE})
+
+
 def describe_effect(rollout: Rollout, new: str, old: str, signal: RolloutSignal) -> str:
     """Describes what the signal does. new, old: names of the candidate and the incumbent."""
     share = format_bps(rollout.current.weight_bps)
