@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from harness.client.async_client import AsyncModelClient
+from harness.client.channel_client import ChannelClient
 from harness.client.http import HttpChannel
 from harness.client.stream import ChannelAnswer
 from harness.client.types import (
@@ -61,7 +61,7 @@ class RouterModelCalls:
         on_piece: Callable[[AnswerPiece], None] | None = None,
     ) -> ModelCallAnswer:
         channel = _SignedChannel(self._channel, request, self._secret, self._clock)
-        client = AsyncModelClient(channel, self._clock)
+        client = ChannelClient(channel, self._clock)
         try:
             async with asyncio.timeout(request.timeout_s + GRACE_S):
                 return _answer(await self._complete(client, request, on_piece))
@@ -76,7 +76,7 @@ class RouterModelCalls:
 
     async def _complete(
         self,
-        client: AsyncModelClient,
+        client: ChannelClient,
         request: ModelCallRequest,
         on_piece: Callable[[AnswerPiece], None] | None,
     ) -> CompletionResponse:
@@ -127,7 +127,7 @@ class _SignedChannel:
 
 
 async def _stream(
-    client: AsyncModelClient,
+    client: ChannelClient,
     completion: CompletionRequest,
     on_piece: Callable[[AnswerPiece], None],
 ) -> CompletionResponse:

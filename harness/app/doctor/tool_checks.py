@@ -15,7 +15,7 @@ from typing import Final, Generic, TypeVar
 
 from harness.app.embedded import single_target_router
 from harness.app.installation import Installation
-from harness.client.async_client import AsyncModelClient
+from harness.client.channel_client import ChannelClient
 from harness.client.in_process import InProcessChannel
 from harness.client.stream import Channel
 from harness.client.tool_loop import ToolFunction
@@ -131,7 +131,7 @@ async def probe_loops(
         tool_choice=tool_probe.PRICE_TOOL,
         parallel_tools=None,
     )
-    async with AsyncModelClient(channel, SystemClock()) as client:
+    async with ChannelClient(channel, SystemClock()) as client:
         whole = await tried(_whole(client, request))
         if not whole.turns:
             return ToolProbeResult(whole)
@@ -142,7 +142,7 @@ async def probe_loops(
         )
 
 
-async def _whole(client: AsyncModelClient, request: CompletionRequest) -> ToolLoopTrace:
+async def _whole(client: ChannelClient, request: CompletionRequest) -> ToolLoopTrace:
     """Some targets take no tool choice: they get another chance to call by themselves."""
     with suppress(CallRefused):
         return await _looped(client, request)
@@ -150,7 +150,7 @@ async def _whole(client: AsyncModelClient, request: CompletionRequest) -> ToolLo
 
 
 async def _looped(
-    client: AsyncModelClient, request: CompletionRequest, *, streamed: bool = False
+    client: ChannelClient, request: CompletionRequest, *, streamed: bool = False
 ) -> ToolLoopTrace:
     on_chunk = (lambda _: None) if streamed else None
     try:
@@ -163,7 +163,7 @@ async def _looped(
     return ToolLoopTrace(_turns(run.messages), run.text)
 
 
-async def _forced(client: AsyncModelClient, request: CompletionRequest) -> ToolLoopTrace:
+async def _forced(client: ChannelClient, request: CompletionRequest) -> ToolLoopTrace:
     answer = await client.complete(request)
     return ToolLoopTrace(_turns([answer.message]), answer.text)
 
