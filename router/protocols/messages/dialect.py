@@ -82,8 +82,7 @@ class MessagesDialect(ChatDialect):
             # A stop sequence that comes at once is what the client asked for.
             says = says or reason == STOP_SEQUENCE
             check_ending(reason, has_output=says, silence=silence)
-        counts = read_message_tokens(members.get("usage"))
-        return counts.usage() if counts else None
+        return read_message_tokens(members.get("usage"))
 
     def irregularity(self, members: ParsedObject) -> Irregularity | None:
         reason = members.get("stop_reason")

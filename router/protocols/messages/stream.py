@@ -4,7 +4,6 @@ output begins, the stop reason, errors, and the tokens, those of the prompt cach
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
@@ -15,7 +14,7 @@ from router.protocols.answer_signals import AnswerSignals
 from router.protocols.call_pieces import CallCollector
 from router.protocols.event_stream import Irregularity, StreamFilter
 from router.protocols.messages.answer_writer import TYPE_BY_CLASS
-from router.protocols.usage import TokenUsage, read_count, read_hour_count
+from router.protocols.usage import NO_USAGE, TokenUsage, read_count, read_hour_count
 
 
 def read_block_signals(signals: AnswerSignals, place: object, block: object) -> None:
@@ -56,27 +55,7 @@ _NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
 _THOUGHT_PIECES: Final = frozenset({"thinking", "signature"})
 
 
-@dataclass(slots=True)
-class MessageTokens:
-    """The tokens that Anthropic's `usage` counts."""
-
-    input_tokens: int = 0  # with those read from the cache and written to it
-    output_tokens: int = 0
-    cached_tokens: int = 0  # read from it
-    written_tokens: int = 0  # written to it
-    hour_tokens: int = 0  # of these, what it keeps for an hour
-
-    def usage(self) -> TokenUsage:
-        return TokenUsage(
-            self.input_tokens,
-            self.output_tokens,
-            self.cached_tokens,
-            self.written_tokens,
-            self.hour_tokens,
-        )
-
-
-def read_message_tokens(usage: object) -> MessageTokens | None:
+def read_message_tokens(usage: object) -> TokenUsage | None:
     """Reads a `usage` object; None when it is none. Anthropic's `input_tokens` leaves the cache
     out.
     """
@@ -90,7 +69,7 @@ def read_message_tokens(usage: object) -> MessageTokens | None:
     if cached := get("cache_read_input_tokens"):
         read = read_count(cached)
     given = written + read + read_count(get("input_tokens"))
-    return MessageTokens(given, read_count(get("output_tokens")), read, written, hour)
+    return TokenUsage(given, read_count(get("output_tokens")), read, written, hour)
 
 
 class MessagesStream(StreamFilter):
@@ -99,18 +78,18 @@ class MessagesStream(StreamFilter):
     def __init__(self, json_name: str | None) -> None:
         super().__init__(json_name)
         self._stopped = self._speaks = False
-        self._counts: MessageTokens | None = None
+        self._counts: TokenUsage | None = None
         self._counted = False
         self._latest: object = ""  # type of the latest event
         self._held = b""  # the end of a block, until something follows it
 
     def used(self) -> TokenUsage:
-        counts = self._counts or MessageTokens()
+        counts = self._counts or NO_USAGE
         if self._counted:
-            return counts.usage()
+            return counts
         # What the start says of the output is its first token.
         made = max(counts.output_tokens, self.output_events)
-        return counts.usage()._replace(output_tokens=made)
+        return counts._replace(output_tokens=made)
 
     def broken(self, message: str, failure: FailureClass) -> bytes:
         kind = TYPE_BY_CLASS.get(failure, "api_error")
@@ -234,10 +213,10 @@ class MessagesStream(StreamFilter):
                 self._note(AnswerSignals.ended, delta["stop_reason"])
         tokens = read_message_tokens(members.get("usage"))
         if tokens:
-            known = self._counts or MessageTokens()
+            known = self._counts or NO_USAGE
             # Its input is given again, or not at all.
             input_from = tokens if tokens.input_tokens else known
-            self._counts = replace(input_from, output_tokens=tokens.output_tokens)
+            self._counts = input_from._replace(output_tokens=tokens.output_tokens)
             self._counted = True
 
     def _stop(self) -> Sequence[TextEdit] | None:
