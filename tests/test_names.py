@@ -61,7 +61,7 @@ EXEMPT_FIELDS = frozenset(
         ("harness/control/privacy/captures.py", "CaptureSummary.seen"),
         ("harness/control/shadow/stage.py", "ShadowStage.seen"),
         ("harness/domain/privacy/capture.py", "CapturedRequest.seen"),
-        ("harness/domain/providers/model_match.py", "ModelMatch.asked"),
+        ("harness/control/providers/model_lookup.py", "ModelMatch.asked"),
     ]
 )
 # A scorer's source is hashed into the pins of its suites: another name there is another scorer,

@@ -14,7 +14,7 @@ from dashboard.charts import plots
 from dashboard.data.queries import RouteView
 from dashboard.text import labels, route_text
 from dashboard.theme import Palette
-from harness.domain.routing.route_history import RouteRecord
+from harness.domain.routing.table import RouteRecord
 
 SERVES, SHARES = "serves", "has a share"
 ROW_HEIGHT: Final = 34

@@ -29,8 +29,7 @@ from harness.domain.errors import SignatureInvalid
 from harness.domain.evals.verdict import Verdict, VerdictBasis
 from harness.domain.pagination import MOST_LISTED, Page, PageRequest
 from harness.domain.proposals.proposal import Proposal, ProposalPhase, ProposalView
-from harness.domain.routing.route_history import RouteRecord
-from harness.domain.routing.table import Route
+from harness.domain.routing.table import Route, RouteRecord
 from harness.domain.routing.target import Target
 
 # Without a request for so long, a live canary's figures are called stale.

@@ -14,8 +14,8 @@ from dashboard.text.html import escape, strong
 from harness.app.installation import Installation, load_settings, read_file_version
 from harness.control.context import Context
 from harness.control.operations import queries
-from harness.control.proposals import policy_forecast
-from harness.control.proposals.policy_forecast import PolicyForecast
+from harness.control.proposals import estimate
+from harness.control.proposals.estimate import PolicyForecast
 from harness.domain.errors import ConfigError
 from harness.domain.pagination import MOST_LISTED, PageRequest
 from harness.domain.proposals.policy import Policy, PromotionMode
@@ -69,7 +69,7 @@ def _show_forecast(route: str) -> None:
 
 @st.cache_data(ttl=300, show_spinner=False)
 def _estimate(route: str) -> PolicyForecast:
-    return policy_forecast.forecast_policy(page_frame.context(), route)
+    return estimate.forecast_policy(page_frame.context(), route)
 
 
 def list_policy_uses(ctx: Context) -> Sequence[PolicyUse]:

@@ -4,7 +4,7 @@ means for one route in items, money and time.
 
 from dashboard.text import html, labels
 from dashboard.text.html import escape
-from harness.control.proposals.policy_forecast import PolicyForecast
+from harness.control.proposals.estimate import PolicyForecast
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.formatting import (
     format_bps,

@@ -30,7 +30,7 @@ from harness.domain.formatting import (
 )
 from harness.domain.routing.evidence import EvidenceKind
 from harness.domain.routing.freeze import FreezeRecord, FreezeWindow
-from harness.domain.routing.route_history import RouteRecord
+from harness.domain.routing.table import RouteRecord
 from harness.gate.text.change_text import describe_change
 
 

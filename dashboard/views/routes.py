@@ -20,8 +20,7 @@ from dashboard.text.html import escape, strong
 from harness.control.routing import routes, seed
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.overrides import RequestKind
-from harness.domain.routing.route_history import RouteRecord
-from harness.domain.routing.table import RouteSettings
+from harness.domain.routing.table import RouteRecord, RouteSettings
 
 MOST_FREEZES: Final = 10
 POLICIES_COMMAND: Final = ("config", "show", "--origin", "--section", "policies")

@@ -13,8 +13,7 @@ import sqlalchemy as sa
 
 from harness.domain.errors import SignatureInvalid
 from harness.domain.operations.access import Actor
-from harness.domain.operations.row_signatures import RowFault
-from harness.domain.routing.snapshot_lineage import Lineage
+from harness.domain.operations.row_signatures import Lineage, RowFault
 from harness.domain.routing.table import Snapshot
 from harness.ports import Clock, Signatures
 from harness.store import engine, schema_revisions

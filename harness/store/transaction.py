@@ -5,10 +5,9 @@ all of it, or nothing. Its reads see its writes.
 from collections.abc import Sequence
 from datetime import datetime
 
-from harness.domain.operations.row_signatures import SignedRows
+from harness.domain.operations.row_signatures import Lineage, SignedRows
 from harness.domain.proposals.proof import Proof
 from harness.domain.proposals.proposal import Proposal
-from harness.domain.routing.snapshot_lineage import Lineage
 from harness.ports import Clock
 from harness.store.signing import signed_snapshot
 from harness.store.signing.proof_rows import read_proof

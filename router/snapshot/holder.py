@@ -18,15 +18,15 @@ from harness.domain.errors import (
     SnapshotInvalid,
     StoreUnavailable,
 )
-from harness.domain.operations.row_signatures import Revocations
-from harness.domain.providers.credentials import ProviderKeySets
-from harness.domain.routing.kill_switch import KillSwitch
-from harness.domain.routing.snapshot_lineage import (
+from harness.domain.operations.row_signatures import (
     Lineage,
+    Revocations,
     foreign_reason,
     fork_reason,
     older_reason,
 )
+from harness.domain.providers.credentials import ProviderKeySets
+from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.table import Snapshot
 from harness.domain.routing.target import NO_DATA_CLASSES, DataClasses
 from harness.store.store import Store

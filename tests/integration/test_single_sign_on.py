@@ -10,11 +10,11 @@ from harness import config, package_data
 from harness.control.operations import dashboard_sessions, people, single_sign_on
 from harness.control.operations.dashboard_sessions import ActorSession
 from harness.control.operations.queries import list_audit_events
+from harness.control.operations.single_sign_on import read_identity
 from harness.control.proposals import decisions, four_eyes
 from harness.domain.errors import ConfigError, Conflict, InputError, NotAllowed, NotFound
 from harness.domain.operations.access import Role
 from harness.domain.operations.principals import LOCAL_PRINCIPAL, OPERATOR
-from harness.domain.operations.single_sign_on import read_identity
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.settings import OidcSettings
 from harness.store.schema.operations import person_link

@@ -6,8 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.control.providers.deprecations import (
+    ALERT_AHEAD,
+    find_deprecations,
+    find_successor,
+)
 from harness.domain.providers.catalogue import CatalogueEntry, build_catalogue
-from harness.domain.providers.deprecations import ALERT_AHEAD, find_deprecations, find_successor
 from harness.domain.routing.target import Price, Provider, Target
 
 pytestmark = pytest.mark.req("F11")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.control.providers.model_lookup import Rapidfuzz
+from harness.control.providers.model_lookup import list_offers, match_among
 from harness.domain.errors import InputError
 from harness.domain.providers.catalogue import Catalogue
 from harness.domain.providers.discovered_model import (
@@ -17,7 +17,6 @@ from harness.domain.providers.discovered_model import (
     DiscoveredModel,
     parse_listed_models,
 )
-from harness.domain.providers.model_match import list_offers, match_model
 from harness.domain.providers.probe import MAX_REPLY_BYTES
 from harness.domain.routing.target import Price, Provider
 
@@ -156,7 +155,7 @@ LISTED = [
 )
 def test_a_loose_name_means_a_listed_model(name: str, found: str) -> None:
     offers = list_offers(PROVIDERS, Catalogue(), (), LISTED)
-    match = match_model(name, offers, likeness=Rapidfuzz(), today=TODAY)
+    match = match_among(name, offers, today=TODAY)
     assert match.found is not None, match
     assert match.found.name == found
 
@@ -164,7 +163,7 @@ def test_a_loose_name_means_a_listed_model(name: str, found: str) -> None:
 def test_two_listed_families_that_fit_equally_come_back_as_a_question() -> None:
     more = [*LISTED, DiscoveredModel("router", "meta-llama/llama-4-scout", PLACE, NOW)]
     offers = list_offers(PROVIDERS, Catalogue(), (), more)
-    match = match_model("llama-4", offers, likeness=Rapidfuzz(), today=TODAY)
+    match = match_among("llama-4", offers, today=TODAY)
     assert match.found is None
     assert [offer.name for offer in match.candidates] == [
         "router/meta-llama/llama-4-maverick",

@@ -6,16 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.control.providers.model_lookup import Rapidfuzz
-from harness.domain.providers.catalogue import Catalogue, CatalogueEntry, build_catalogue
-from harness.domain.providers.model_match import (
+from harness.control.providers.model_lookup import (
     NOTHING_OFFERED,
     VENDOR_WORDS,
     ModelMatch,
     ModelOffer,
     list_offers,
-    match_model,
+    match_among,
 )
+from harness.domain.providers.catalogue import Catalogue, CatalogueEntry, build_catalogue
 from harness.domain.providers.model_names import parse_model_name
 from harness.domain.routing.target import Price, Provider, Target
 
@@ -66,7 +65,7 @@ OFFERS = list_offers(PROVIDERS, known(), TARGETS)
 
 
 def match_name(name: str) -> ModelMatch:
-    return match_model(name, OFFERS, likeness=Rapidfuzz(), today=TODAY)
+    return match_among(name, OFFERS, today=TODAY)
 
 
 @pytest.mark.req("C3")
@@ -221,7 +220,7 @@ def test_a_vendors_bare_word_never_means_one_of_several_families(
     models = [f"{word.replace(' ', '-')}{own}-v{n}" for own, n in zip(others, versions)]  # noqa: B905 - there are more versions
     among = [ModelOffer("p", "custom", model) for model in models]
 
-    match_ = match_model(word, among, likeness=Rapidfuzz(), today=TODAY)
+    match_ = match_among(word, among, today=TODAY)
 
     assert match_.found is None
     assert {candidate.model for candidate in match_.candidates} == set(models)
@@ -232,7 +231,7 @@ def test_a_vendors_word_and_a_version_mean_the_plainest_family_that_has_it() -> 
     models = ["claude-v2", "claude-opus-4-5", "claude-haiku-4-5"]
     among = [ModelOffer("p", "custom", model) for model in models]
 
-    model_match = match_model("claude 4.5", among, likeness=Rapidfuzz(), today=TODAY)
+    model_match = match_among("claude 4.5", among, today=TODAY)
 
     assert {candidate.model for candidate in model_match.candidates} == {*models[1:]}
 
@@ -258,7 +257,7 @@ def test_a_version_is_never_another_version(
 
 @given(name=TYPED, order=st.permutations(OFFERS))
 def test_the_answer_does_not_hang_on_the_order(name: str, order: list[ModelOffer]) -> None:
-    assert match_model(name, order, likeness=Rapidfuzz(), today=TODAY) == match_name(name)
+    assert match_among(name, order, today=TODAY) == match_name(name)
 
 
 @given(name=TYPED)
@@ -285,7 +284,7 @@ def test_a_family_means_its_newest_version(
     among = [ModelOffer("p", "custom", model) for model in [*models, "swan-99-big-preview"]]
     a, b = max(versions)
 
-    found = match_model("big swan", among, likeness=Rapidfuzz(), today=TODAY).found
+    found = match_among("big swan", among, today=TODAY).found
 
     assert found is not None
     assert parse_model_name(found.model).version == ((a, b) if b else (a,))
@@ -301,7 +300,7 @@ def test_any_text_can_be_read(name: str) -> None:
 
 @pytest.mark.req("C3")
 def test_without_a_provider_that_offers_models_the_reason_says_so() -> None:
-    model_match = match_model("claude", (), likeness=Rapidfuzz(), today=TODAY)
+    model_match = match_among("claude", (), today=TODAY)
 
     assert model_match == ModelMatch("claude", NOTHING_OFFERED)
 
@@ -318,7 +317,7 @@ def test_a_kind_in_front_that_nobody_has_is_not_left_for_another_one() -> None:
         ModelOffer("home", "ollama", "openai-gpt-5"),
     ]
 
-    model_match = match_model("openai:gpt 5", among, likeness=Rapidfuzz(), today=TODAY)
+    model_match = match_among("openai:gpt 5", among, today=TODAY)
 
     assert model_match.found is None
     assert "no configured provider of the kind openai" in model_match.reason

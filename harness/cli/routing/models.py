@@ -21,12 +21,12 @@ from harness.control.providers import (
     provider_secrets,
     registry,
 )
+from harness.control.providers.deprecations import Deprecation
+from harness.control.providers.model_lookup import NOTHING_OFFERED, ModelMatch
 from harness.control.routing import routes, targets
 from harness.domain.formatting import format_milliseconds
 from harness.domain.pagination import INVALID_ROWS_HINT, Page, PageRequest
 from harness.domain.providers.catalogue import CatalogueEntry
-from harness.domain.providers.deprecations import Deprecation
-from harness.domain.providers.model_match import NOTHING_OFFERED, ModelMatch
 from harness.domain.routing.target import Price, Provider, Target
 
 

@@ -11,8 +11,7 @@ from harness.control.context import Context
 from harness.domain.canary.rollout import Rollout, RolloutState, describe_abort
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
-from harness.domain.routing.route_history import RouteRecord
-from harness.domain.routing.table import Route
+from harness.domain.routing.table import Route, RouteRecord
 from harness.store.transaction import Transaction
 
 

@@ -21,7 +21,7 @@ from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.errors import NotFound
 from harness.domain.operations.audit import AuditEvent
-from harness.domain.routing.route_history import RouteRecord
+from harness.domain.routing.table import RouteRecord
 from harness.domain.routing.target import Target
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_action import RolloutAction

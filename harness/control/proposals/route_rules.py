@@ -32,8 +32,7 @@ from harness.domain.operations.principals import fold_name
 from harness.domain.proposals.policy import GatePolicy, Policy
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
-from harness.domain.routing.route_history import RouteRecord
-from harness.domain.routing.table import Route, RouteSuite
+from harness.domain.routing.table import Route, RouteRecord, RouteSuite
 from harness.domain.routing.target import Target
 from harness.gate.offline.format_rules import format_prompts
 from harness.store.transaction import Transaction

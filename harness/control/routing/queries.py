@@ -24,8 +24,7 @@ from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import Page, PageRequest
 from harness.domain.proposals.proposal import Proposal
-from harness.domain.routing.route_history import RouteHead
-from harness.domain.routing.table import Route
+from harness.domain.routing.table import Route, RouteHead
 from harness.domain.routing.target import Target
 from harness.gate.text.canary_state import describe_canary_state
 from harness.store.transaction import Transaction

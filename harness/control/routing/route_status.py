@@ -13,8 +13,7 @@ from harness.domain.evals.verdict import Verdict
 from harness.domain.formatting import format_age, format_quantity
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.route_history import RouteRecord
-from harness.domain.routing.table import Route
+from harness.domain.routing.table import Route, RouteRecord
 from harness.domain.routing.target import Target
 from harness.gate.text.canary_state import CanaryState, CanaryStateKind
 

@@ -43,8 +43,13 @@ from harness.domain.routing.route_changes import (
     TableChange,
     check_route_name,
 )
-from harness.domain.routing.route_history import RouteRecord
-from harness.domain.routing.table import ROUTE_TIMEOUTS, Route, RouteSettings, RoutingTable
+from harness.domain.routing.table import (
+    ROUTE_TIMEOUTS,
+    Route,
+    RouteRecord,
+    RouteSettings,
+    RoutingTable,
+)
 from harness.domain.routing.target import Target
 from harness.domain.suggestions import did_you_mean
 from harness.store.transaction import Transaction

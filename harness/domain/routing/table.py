@@ -4,6 +4,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Final
@@ -12,12 +13,16 @@ from harness.domain.agents.agent import AgentGrant
 from harness.domain.canary.guardrails import DEFAULT_UNIT_RULE, UnitRule
 from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.operations.access import OptOut
-from harness.domain.operations.row_signatures import Revocations, SignedRows
+from harness.domain.operations.row_signatures import (
+    NO_LINEAGE,
+    Lineage,
+    Revocations,
+    SignedRows,
+)
 from harness.domain.providers.credentials import StoredKey
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.overrides import Overrides
-from harness.domain.routing.snapshot_lineage import NO_LINEAGE, Lineage
 from harness.domain.routing.target import Provider, Target
 from harness.domain.shadow.shadow import Shadow
 
@@ -276,3 +281,45 @@ class Snapshot:
             revoked=revoked,
             signed=replace(self.signed, former=tuple(more)),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRecord:
+    """Records one stored version of a route: what changed, by whom, with which proof."""
+
+    route: Route
+    revision: int
+    kind: str
+    at: datetime
+    actor: str
+    reason: str
+    verdict: str | None
+    # The break-glass whose end this version is; filled where versions are listed.
+    ended_break_glass: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RouteHead:
+    """What a route's newest version and its newest rollout say, without their proof: to put
+    routes in order. Who shows or uses more of a route reads it with its signature.
+    """
+
+    name: str
+    incumbent: str
+    at: datetime  # of the version
+    break_glass: bool  # one serves there, or waits for a second person
+    # rollout: the newest, its id. It and what follows are None for a route that had none.
+    rollout: str | None
+    state: str | None
+    candidate: str | None
+    updated_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class IncumbentSwap:
+    """Records a change of a route's incumbent; both by their targets' ids."""
+
+    former: str
+    incumbent: str
+    kind: str
+    at: datetime

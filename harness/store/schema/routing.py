@@ -17,8 +17,7 @@ from harness.domain.evals.verdict import Passed
 from harness.domain.plain_data import from_plain, to_plain
 from harness.domain.routing.evidence import EvidenceKind, TargetEvidence, Waiver
 from harness.domain.routing.route_changes import CHANGE_KINDS
-from harness.domain.routing.route_history import RouteRecord
-from harness.domain.routing.table import Canary, Handover, Route, RouteSettings
+from harness.domain.routing.table import Canary, Handover, Route, RouteRecord, RouteSettings
 from harness.store.schema.columns import (
     Row,
     Values,

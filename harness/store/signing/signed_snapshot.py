@@ -10,10 +10,9 @@ from typing import Any, Final, cast
 import sqlalchemy as sa
 
 from harness.domain.errors import SignatureInvalid, SnapshotInvalid
-from harness.domain.operations.row_signatures import Revocations, SignedRows
+from harness.domain.operations.row_signatures import Lineage, Revocations, SignedRows, head_text
 from harness.domain.providers.credentials import keys_for_routers
 from harness.domain.routing.kill_switch import active_switches
-from harness.domain.routing.snapshot_lineage import Lineage, head_text
 from harness.domain.routing.table import RoutingTable, Snapshot
 from harness.domain.routing.target import Target
 from harness.ports import Verifier

@@ -12,7 +12,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.routing.snapshot_lineage import Lineage, head_text
+from harness.domain.operations.row_signatures import Lineage, head_text
 from harness.store.schema.observations import traffic
 from harness.store.schema.operations import meta
 from harness.store.schema.routing import IS_NEWEST, REVISION, route_version

@@ -28,8 +28,7 @@ from harness.domain.reliability.failover import Failover, FailoverCount
 from harness.domain.routing.evidence import BreakGlass
 from harness.domain.routing.freeze import FreezeRecord
 from harness.domain.routing.kill_switch import SwitchRecord
-from harness.domain.routing.route_history import RouteHead, RouteRecord
-from harness.domain.routing.table import Route
+from harness.domain.routing.table import Route, RouteHead, RouteRecord
 from harness.domain.routing.target import Target
 from harness.domain.shadow.shadow import ShadowRecord
 from harness.store.schema.columns import Row

@@ -27,8 +27,7 @@ from harness.domain.routing.route_changes import (
     TableChange,
     apply_change,
 )
-from harness.domain.routing.route_history import IncumbentSwap, RouteRecord
-from harness.domain.routing.table import Route, RoutingTable
+from harness.domain.routing.table import IncumbentSwap, Route, RouteRecord, RoutingTable
 from harness.domain.routing.target import Target
 from harness.store.database_errors import RowRefused
 from harness.store.rules import check_targets, time_of_version

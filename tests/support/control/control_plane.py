@@ -37,8 +37,7 @@ from harness.domain.proposals.policy import (
     PromotionMode,
 )
 from harness.domain.proposals.proposal import Proposal
-from harness.domain.routing.route_history import RouteRecord
-from harness.domain.routing.table import BUCKETS, RouteSettings, RouteSuite
+from harness.domain.routing.table import BUCKETS, RouteRecord, RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import SuiteSettings
 from harness.ports import Chance, Clock

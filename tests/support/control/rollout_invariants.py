@@ -18,7 +18,7 @@ from harness.domain.evals.verdict import Passed
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.audit import GENESIS, AuditEvent
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.route_history import RouteRecord
+from harness.domain.routing.table import RouteRecord
 from harness.gate.online.fisher import ALARM_LOG_E, worst_log_srm
 from harness.store.transaction import Transaction
 from tests.support.control import routing_invariants

@@ -8,8 +8,7 @@ from itertools import pairwise
 from harness.domain.evals.verdict import Passed
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.evidence import EvidenceKind
-from harness.domain.routing.route_history import RouteRecord
-from harness.domain.routing.table import Route
+from harness.domain.routing.table import Route, RouteRecord
 from harness.store.transaction import Transaction
 
 PROVEN = (

@@ -21,6 +21,7 @@ from harness.domain.errors import StoreUnavailable
 from harness.domain.evals.pins import Sighting
 from harness.domain.operations.access import OptOut, key_hash
 from harness.domain.operations.alerts import Alert
+from harness.domain.operations.row_signatures import Lineage
 from harness.domain.operations.spending import (
     MonthSpending,
     PurposeSpending,
@@ -31,7 +32,6 @@ from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.retry import RetryPolicy
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.kill_switch import KillSwitch
-from harness.domain.routing.snapshot_lineage import Lineage
 from harness.domain.routing.table import (
     Canary,
     KeyGrant,
