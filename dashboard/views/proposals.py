@@ -305,7 +305,7 @@ def _outlook(request: submission.ProposalRequest) -> None:
     page_frame.show_html(html.table(rows) + html.table(claims, stacked=True))
     st.html(html.note(comparison_text.outlook_line(planned)))
     st.html(html.note(f"This would be the {terms.risk.text}."))
-    for line in route_rules.describe_widening(terms.widened):
+    for line in route_rules.describe_second_person_reasons(terms.widened):
         st.html(html.note(f"Another person has to approve it: {line}"))
     for line in traffic_report.list_untaken(ctx, request.route, request.candidate):
         st.html(html.note(f"{line}."))

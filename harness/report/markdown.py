@@ -132,7 +132,7 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
         yield from ("", "**Widened:** a person who did not propose it has to approve this:", "")
         yield from (
             f"- {code(line)}"
-            for line in route_rules.describe_widening(comparison.proposal.widened)
+            for line in route_rules.describe_second_person_reasons(comparison.proposal.widened)
         )
 
 

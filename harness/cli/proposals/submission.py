@@ -193,7 +193,7 @@ def _print_terms(outlooks: Sequence[_Outlook], ramp: RampPlan, terms: ProposalPr
         if len(outlooks) > 1:
             click.echo(f"{outlook.candidate}:")
         print_planning(outlook.planning)
-        for line in route_rules.describe_widening(outlook.planned.widened):
+        for line in route_rules.describe_second_person_reasons(outlook.planned.widened):
             output.note(f"waits for another person's approval: {line}")
         for line in outlook.untaken:
             output.paragraph(line)

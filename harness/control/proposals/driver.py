@@ -199,7 +199,7 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
         waits = tx.proposals.save(
             apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, now)
         )
-        wider = "; ".join(route_rules.describe_widening(proposal.widened))
+        wider = "; ".join(route_rules.describe_second_person_reasons(proposal.widened))
         asks = f" It asks for other than the route's rules: {wider}." if wider else ""
         if ctx.observe_only:
             asks += f" Nobody can approve it yet: {freezes.OBSERVE_ONLY}."

@@ -101,7 +101,7 @@ def review_proposal(ctx: Context, proposal: str) -> ProposalReview:
         ]
         return ProposalReview(
             proposal=found,
-            widened=route_rules.describe_widening(found.widened),
+            widened=route_rules.describe_second_person_reasons(found.widened),
             risk=alpha_spending.risk_of_proposal(tx, found),
             changes=sorted(changes, key=lambda change: change.at, reverse=True),
         )

@@ -1,14 +1,13 @@
 """Compares a proposal with its route's rules: what another person has to approve
-(`widened_suites`, `widened_addendum`, `restored_incumbent`), and what is different on the route
-by now (`list_rule_differences`, `require_current_rules`).
+(`find_second_person_reasons`), and what is different on the route by now
+(`list_rule_differences`, `require_current_rules`).
 
-What a proposal widens, another person has to approve. Rules are changed while a proposal is
-open, and whoever registers one by the command line does so with a configuration of his own: the
-control plane's is the one that counts.
+Rules are changed while a proposal is open, and whoever registers one by the command line does so
+with a configuration of his own: the control plane's is the one that counts.
 
-Checks a policy's judge of canaries before a proposal is made: its settings, that its
-provider may see the route's class of data (D8), and that its price is known. Later the router
-asks the judge by itself.
+`check_judge` checks a policy's judge of canaries before a proposal is made: its settings, that
+its provider may see the route's class of data (D8), and that its price is known. Later the
+router asks the judge by itself.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,26 +40,23 @@ OTHER_RULES: Final = "registered under other rules than the route has"
 
 
 def list_rule_differences(ctx: Context, tx: Transaction, proposal: Proposal) -> list[str]:
-    """Lists in words where a proposal asks for less than its route does; without what it was
-    registered as widened by, since another person approves that.
+    """Lists in words where a proposal asks for less than its route does; without the reasons for
+    a second person that it was registered with.
 
     Raises NotFound when the route's policy is not in the configuration.
     """
     route = routes.require_route(tx, proposal.route)
-    known = tx.routing.targets()
     pins = [tx.suites.get(plan.suite_digest) for plan in proposal.plans]
-    found = {
-        **widened_suites(ctx, tx, route, pins, _proposer(proposal)),
-        **widened_addendum(known[proposal.incumbent], known[proposal.candidate]),
-    }
-    new = {
-        name: difference
-        for name, difference in found.items()
-        if proposal.widened.get(name) != difference
-    }
+    proposer = Actor(
+        proposal.proposer, Role.PROPOSER, proposal.proposer_principal, proposal.proposer_key
+    )
+    candidate = tx.routing.targets()[proposal.candidate]
+    found = find_second_person_reasons(ctx, tx, route, pins, candidate, proposer)
+    known = proposal.widened.items()
+    new = {name: change for name, change in found.items() if (name, change) not in known}
     return [
         *_policy(ctx, route, proposal),
-        *describe_widening(new),
+        *describe_second_person_reasons(new),
         *_suites(route, proposal),
     ]
 
@@ -73,11 +69,6 @@ def require_current_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> 
         raise ProofRefused(
             f"{proposal.id}: {OTHER_RULES} ({'; '.join(rule_differences)}): propose again"
         )
-
-
-def _proposer(proposal: Proposal) -> Actor:
-    whose = proposal.proposer_principal
-    return Actor(proposal.proposer, Role.PROPOSER, whose, proposal.proposer_key)
 
 
 def _suites(route: Route, proposal: Proposal) -> Iterator[str]:
@@ -139,12 +130,32 @@ def _policy(ctx: Context, route: Route, proposal: Proposal) -> Iterator[str]:
     yield from list_choices_beyond(rules.gate, asked.gate)
 
 
-def widened_suites(
+def find_second_person_reasons(
     ctx: Context,
     tx: Transaction,
     route: Route,
     pins: Sequence[SuitePin],
-    proposer: Actor | None = None,
+    candidate: Target | None,
+    proposer: Actor | None,
+) -> dict[str, Any]:
+    """Finds what another person than the proposer has to approve, whatever the policy says:
+    suites that nobody accepted, an incumbent that the proposer brought back, words for every
+    prompt. candidate, proposer: None where nobody is known yet.
+    """
+    found = _find_other_suites(ctx, tx, route, pins, proposer)
+    if proposer is not None:
+        found |= _find_restored_incumbent(tx, route, proposer, ctx.clock.now())
+    if candidate is not None:
+        found |= _find_added_prompt(tx.routing.targets()[route.incumbent], candidate)
+    return found
+
+
+def _find_other_suites(
+    ctx: Context,
+    tx: Transaction,
+    route: Route,
+    pins: Sequence[SuitePin],
+    proposer: Actor | None,
 ) -> dict[str, Any]:
     """Suites that are other than those that a person has accepted for this route.
 
@@ -259,7 +270,7 @@ def _changed(tx: Transaction, accepted: str, now: SuitePin) -> list[str]:
         return ["its content"]
 
 
-def restored_incumbent(
+def _find_restored_incumbent(
     tx: Transaction, route: Route, proposer: Actor, now: datetime
 ) -> dict[str, Any]:
     """The incumbent, where the proposer brought it back himself in the last 90 days: he chose
@@ -280,7 +291,7 @@ def restored_incumbent(
     return {}
 
 
-def widened_addendum(incumbent: Target, candidate: Target) -> dict[str, Any]:
+def _find_added_prompt(incumbent: Target, candidate: Target) -> dict[str, Any]:
     """What the candidate adds to every prompt, where that is neither what the incumbent adds
     nor a remedy that the gate itself gives: it may hold the suites' answers.
     """
@@ -296,11 +307,9 @@ def widened_addendum(incumbent: Target, candidate: Target) -> dict[str, Any]:
     }
 
 
-def describe_widening(widened: Mapping[str, Any]) -> list[str]:
+def describe_second_person_reasons(reasons: Mapping[str, Any]) -> list[str]:
     """One line for each, as an approver reads it."""
-    return [
-        f"{name}: {_describe_one(name, difference)}" for name, difference in widened.items()
-    ]
+    return [f"{name}: {_describe_one(name, change)}" for name, change in reasons.items()]
 
 
 def _describe_one(name: str, difference: Mapping[str, Any]) -> str:

@@ -159,7 +159,7 @@ def _register(
         proposer=actor.name,
         policy=policy,
         plans=registered,
-        widened=_list_widened(ctx, tx, route, candidate, actor),
+        widened=_find_second_person_reasons(ctx, tx, route, candidate, actor),
         phase=ProposalPhase.PROPOSED,
         created_at=now,
         updated_at=now,
@@ -185,20 +185,11 @@ def _check_change(proposal: Proposal) -> None:
         )
 
 
-def _list_widened(
+def _find_second_person_reasons(
     ctx: Context, tx: Transaction, route: Route, candidate: Target | None, actor: Actor | None
 ) -> dict[str, Any]:
-    """What another person than the proposer has to approve. actor: None where nobody is known
-    yet.
-    """
     pins = [ctx.suites.pin(suite.suite) for suite in route.settings.suites]
-    found = route_rules.widened_suites(ctx, tx, route, pins, actor)
-    if actor is not None:
-        found |= route_rules.restored_incumbent(tx, route, actor, ctx.clock.now())
-    if candidate is not None:
-        incumbent = tx.routing.targets()[route.incumbent]
-        found |= route_rules.widened_addendum(incumbent, candidate)
-    return found
+    return route_rules.find_second_person_reasons(ctx, tx, route, pins, candidate, actor)
 
 
 def _policy(ctx: Context, settings: RouteSettings, request: ProposalRequest) -> Policy:
@@ -299,7 +290,7 @@ def preview_proposal(
         )
         return ProposalPreview(
             plans,
-            _list_widened(ctx, tx, route, candidate, actor),
+            _find_second_person_reasons(ctx, tx, route, candidate, actor),
             alpha_spending.risk_of_plans(tx, route.name, plans, policy.gate, ctx.clock.now()),
             policy.gate,
         )
