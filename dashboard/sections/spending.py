@@ -6,7 +6,7 @@ import streamlit as st
 
 from dashboard import page_frame
 from dashboard.text import html
-from harness.control.operations.spending_report import SpendingReport, load_report
+from harness.control.operations.spending import SpendingReport, load_report
 from harness.domain.formatting import format_spent_usd
 
 

@@ -30,8 +30,9 @@ from harness.api.frame.endpoint import (
 )
 from harness.api.frame.error_status import extend, json_answer
 from harness.control.operations import alerts, dashboard_sessions, keys, people, queries
-from harness.control.operations.spending_report import load_report
+from harness.control.operations.spending import load_report
 from harness.control.privacy import captures, user_deletion
+from harness.control.routing import queries as route_queries
 from harness.control.routing.route_status import RouteStatus
 from harness.domain.operations.access import ApiKey, OptOut, Role
 from harness.domain.operations.audit import AuditEvent, AuditFilter
@@ -183,7 +184,7 @@ class AuditCheck:
 @endpoint(router, "GET", "/overview")
 def overview(who: CallerParam, piece: Annotated[OverviewQuery, Query()]) -> Page[RouteGlance]:
     """Lists the routes; those that wait for a person first."""
-    return queries.list_route_status(who.ctx, piece.page).map(
+    return route_queries.load_page(who.ctx, piece.page).map(
         lambda status: extend(RouteGlance, status, waits_for_person=status.needs_decision)
     )
 

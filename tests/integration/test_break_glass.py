@@ -20,6 +20,7 @@ from harness.control.operations import alerts, keys, people, queries
 from harness.control.proposals import comparison
 from harness.control.providers import registry
 from harness.control.routing import break_glass, freezes, routes, targets
+from harness.control.routing import queries as route_queries
 from harness.control.routing.break_glass import BreakGlassRequest
 from harness.control.routing.freezes import FreezeRequest
 from harness.control.routing.route_status import RouteState, describe_needs
@@ -117,13 +118,13 @@ def test_an_emergency_that_is_taken_from_the_routes_row_stands_on_the_first_page
     for name in ("a", "b"):
         routes.create_route(ctx, SYSTEM, name, "sim/base", settings=RouteSettings())
     in_force(world)
-    first = queries.list_route_status(ctx, PageRequest(1))
+    first = route_queries.load_page(ctx, PageRequest(1))
     assert [status.route.name for status in first] == ["chat"]
 
     with owned(world.store) as db:
         db.execute(sa.text("UPDATE route_version SET break_glass = NULL WHERE route = 'chat'"))
 
-    first = queries.list_route_status(ctx, PageRequest(1))
+    first = route_queries.load_page(ctx, PageRequest(1))
     assert [fault.key[0] for fault in first.invalid] == ["chat"]
     assert (list(first), first.total) == ([], 3)
 
@@ -158,7 +159,7 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
     named = (b"x-swapgate-break-glass", made.id.encode())
     assert all(named in of_arm for of_arm in headers.values())
 
-    status = queries.load_route_status(world.context(), "chat")
+    status = route_queries.load_status(world.context(), "chat")
     assert (status.state_text, status.urgency(world.clock.now())) == ("served without proof", 0)
     assert made.id in status.reason
     headline = describe_needs([status], 1, world.clock.now())
@@ -175,7 +176,7 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
     assert serving(world) == "base"
     assert route_of(world).break_glass is None
     assert open_alerts(world) == []
-    assert queries.load_route_status(world.context(), "chat").state is RouteState.STEADY
+    assert route_queries.load_status(world.context(), "chat").state is RouteState.STEADY
     assert changes(world) == [
         "break-glass over: the former incumbent is back",
         "served without proof from here",

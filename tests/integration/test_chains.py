@@ -104,7 +104,8 @@ def test_a_passed_verdict_lets_it_in_once_it_is_approved(world: SmallInstallatio
 def test_an_expired_verdict_lets_nobody_in(world: SmallInstallation) -> None:
     proposal = world.until_decided(world.propose().id)
     assert proposal.verdict
-    expires_at = queries.load_verdict(world.context(), proposal.verdict).expires_at
+    with world.store.read() as tx:
+        expires_at = tx.verdicts.get(proposal.verdict).expires_at
     world.clock.advance((expires_at - world.clock.now()).total_seconds())
 
     with pytest.raises(ProofRefused, match="no evidence"):

@@ -19,7 +19,7 @@ from harness.app.installation import Installation, open_installation
 from harness.control.evals import worker_supervision
 from harness.control.evals.eval_queue import load_queue
 from harness.control.operations import alerts, spending
-from harness.control.operations.spending_report import load_report
+from harness.control.operations.spending import load_report
 from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from harness.control.operations import queries, spending_report
-from harness.control.operations.spending_report import RouteMoney
+from harness.control.operations import spending
+from harness.control.operations.spending import RouteMoney
+from harness.control.routing import queries as route_queries
 from harness.control.routing import routes, scorecard, targets
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import NotFound, SignatureInvalid
@@ -170,11 +171,11 @@ def test_one_route_at_a_glance_is_what_the_list_of_all_says_of_it(
     for name in ("chat", "mail"):
         recorded(world, 0.5, route=name)
 
-    assert {name: queries.load_route_status(ctx, name) for name in ("chat", "mail")} == {
-        status.route.name: status for status in queries.list_route_status(ctx)
+    assert {name: route_queries.load_status(ctx, name) for name in ("chat", "mail")} == {
+        status.route.name: status for status in route_queries.load_page(ctx)
     }
     with pytest.raises(NotFound):
-        queries.load_route_status(ctx, "none")
+        route_queries.load_status(ctx, "none")
 
 
 def test_a_forged_run_takes_the_scorecards_of_its_own_routes_alone(
@@ -230,7 +231,7 @@ def test_the_months_report_says_what_a_canary_cost_more_and_what_its_promotion_s
     world.run_once()
     recorded(world, 0, requests=1_000, cost_usd=10.0)
     recorded(world, 0, arm="canary", target=proposal.candidate, requests=10, cost_usd=0.04)
-    report = spending_report.load_report(world.context())
+    report = spending.load_report(world.context())
     ((name, requests, usd),) = [(row.route, row.requests, row.usd) for row in report.canaries]
     assert (name, requests) == ("chat", 10)
     assert usd == pytest.approx(0.04 - 10 * 10.0 / 1_000)
@@ -241,7 +242,7 @@ def test_the_months_report_says_what_a_canary_cost_more_and_what_its_promotion_s
         world.run_once()
         if world.get(proposal.id).phase is ProposalPhase.PROMOTED:
             break
-    report = spending_report.load_report(world.context())
+    report = spending.load_report(world.context())
     assert report.savings == (RouteMoney("chat", 0, 0.0),)
     assert dict(report.facts)["saved by promoted swaps, since 1 Jan 2026"] == (
         "chat $0.00 (0 requests)"
@@ -249,7 +250,7 @@ def test_the_months_report_says_what_a_canary_cost_more_and_what_its_promotion_s
 
     world.clock.advance(120)
     recorded(world, 0, requests=500, cost_usd=2.0)
-    report = spending_report.load_report(world.context())
+    report = spending.load_report(world.context())
     (saved,) = report.savings
     assert saved.requests == 500
     assert saved.usd == pytest.approx(500 * 10.0 / 1_000 - 2.0)

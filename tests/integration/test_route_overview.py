@@ -56,7 +56,7 @@ def names(world: SmallInstallation, limit: int) -> list[str]:
     found: list[str] = []
     request = PageRequest(limit)
     while True:
-        page = queries.list_route_status(world.context(), request)
+        page = route_queries.load_page(world.context(), request)
         assert len(page) <= limit
         found += [status.route.name for status in page]
         if page.next is None:
@@ -72,14 +72,14 @@ def test_the_statements_are_as_many_for_more_routes_and_canaries(
     create(world, "a", "b")
     open_canary(world, "chat")
     reads: list[Callable[[], object]] = [
-        lambda: queries.list_route_status(ctx),
+        lambda: route_queries.load_page(ctx),
         lambda: list_canaries(ctx),
         lambda: queries.list_alerts(ctx),
     ]
     before = [count_statements(read) for read in reads]
     create(world, *(f"more-{number}" for number in range(5)))
     open_canary(world, "a")
-    assert len(queries.list_route_status(ctx)) == 8
+    assert len(route_queries.load_page(ctx)) == 8
     assert len(list_canaries(ctx)) == 2
     assert [count_statements(read) for read in reads] == before
 
@@ -91,13 +91,13 @@ def test_pages_have_the_most_urgent_routes_first_each_as_it_is_shown_alone(
     ctx = world.context()
     create(world, "a", "b", "z")
     open_canary(world, "z")
-    whole = queries.list_route_status(ctx)
-    alone = [queries.load_route_status(ctx, name) for name in ("a", "b", "chat", "z")]
+    whole = route_queries.load_page(ctx)
+    alone = [route_queries.load_status(ctx, name) for name in ("a", "b", "chat", "z")]
     assert list(whole) == sorted(alone, key=lambda status: status.urgency(ctx.clock.now()))
     assert [status.route.name for status in whole] == ["z", "a", "b", "chat"]
     assert names(world, 1) == names(world, 3) == ["z", "a", "b", "chat"]
     with pytest.raises(NotFound, match="no such"):
-        queries.list_route_status(ctx, PageRequest(2, "no such"))
+        route_queries.load_page(ctx, PageRequest(2, "no such"))
 
 
 def test_a_route_at_rest_is_known_to_be_there_without_being_read(
@@ -123,15 +123,15 @@ def test_a_forged_route_is_named_on_its_page_and_first_while_something_goes_on(
         forge = "UPDATE route_version SET reason = 'no' WHERE route = :route"
         db.execute(sa.text(forge), {"route": route})
 
-    whole = queries.list_route_status(ctx)
+    whole = route_queries.load_page(ctx)
     assert route not in {status.route.name for status in whole}
     assert (len(whole), whole.total) == (3, 4)
     [fault] = whole.invalid
     assert fault.key[0] == route
-    first = queries.list_route_status(ctx, PageRequest(2))
+    first = route_queries.load_page(ctx, PageRequest(2))
     # What goes on on "z" comes first, whatever its row says; "b" stands second behind it.
     assert list(first.invalid) == ([fault] if route == "z" else [])
-    rest = queries.list_route_status(ctx, PageRequest(2, first.next))
+    rest = route_queries.load_page(ctx, PageRequest(2, first.next))
     assert list(rest.invalid) == ([] if route == "z" else [fault])
 
 
@@ -150,7 +150,7 @@ def test_an_emergency_that_is_hidden_in_the_database_is_named_as_forged(
     assert overview.names == ["b", "a", "chat"]
     assert [fault.key[0] for fault in overview.faults.values()] == ["b"]
     assert not any(
-        status.state is RouteState.UNPROVED for status in queries.list_route_status(ctx)
+        status.state is RouteState.UNPROVED for status in route_queries.load_page(ctx)
     )
 
 
@@ -170,7 +170,7 @@ def test_an_ended_canary_of_a_route_with_a_proposal_is_read_where_it_is_shown(
     overview = route_queries.load_overview(ctx)
     (listed,) = overview.active
     (shown,) = route_queries.load_statuses(ctx, overview, overview.names)
-    assert shown == queries.load_route_status(ctx, "chat")
+    assert shown == route_queries.load_status(ctx, "chat")
     assert (listed.state, listed.urgency(overview.at)) == (
         shown.state,
         shown.urgency(overview.at),

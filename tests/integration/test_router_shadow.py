@@ -14,7 +14,7 @@ from evals.sim import faults, server
 from evals.sim.simulator import Simulator
 from harness.control.context import Context
 from harness.control.operations import keys
-from harness.control.operations.spending_report import load_report
+from harness.control.operations.spending import load_report
 from harness.control.routing import kill_switch
 from harness.control.shadow import shadows
 from harness.control.shadow.shadows import ShadowRequest, ShadowStatus

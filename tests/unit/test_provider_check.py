@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from harness.domain.providers.native_probe import find_gap
+from harness.app.doctor.provider_requests import find_gap
 from harness.domain.providers.probe import (
     ProbeReply,
     ProbeStatus,

@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from harness.control.operations.spending_report import SpendingReport
+from harness.control.operations.spending import SpendingReport
 from harness.domain.operations.spending import PurposeSpending, SpendingPurpose
 
 EVALS, JUDGES, AGENTS = SpendingPurpose.EVALS, SpendingPurpose.JUDGES, SpendingPurpose.AGENTS

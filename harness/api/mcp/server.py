@@ -32,6 +32,7 @@ from harness.app.installation import Installation
 from harness.control.agents.built_in_tools import BuiltInTool
 from harness.control.agents.client import AgentsClient
 from harness.control.operations import queries
+from harness.control.routing import queries as route_queries
 from harness.control.providers import credentials
 from harness.control.routing.route_status import RouteStatus
 from harness.domain.agents.agent import MANAGE_CREDENTIALS
@@ -82,7 +83,7 @@ class CredentialsArguments(Body):
 
 def _list_routes(who: ApiCaller, _: NoArguments) -> object:
     page = PageRequest(MOST_LISTED)
-    return [_overview(status) for status in queries.list_route_status(who.ctx, page)]
+    return [_overview(status) for status in route_queries.load_page(who.ctx, page)]
 
 
 def _overview(status: RouteStatus) -> Mapping[str, object]:

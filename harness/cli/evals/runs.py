@@ -178,7 +178,8 @@ def show(session: Session, run: str, *, samples: bool = opt("With every answer."
 
 def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
     run, _, _ = queries.load_run_progress(session.context, run_id)
-    samples = queries.load_samples(session.context, run_id)
+    with session.context.store.read() as tx:
+        samples = tx.runs.samples(run_id)
     names = queries.load_target_names(session.context, {run.target})
     figures = comparison.compute_arm_figures(AnswerColumns.from_samples(samples))
     queued = load_queue(session.context).get(run_id)

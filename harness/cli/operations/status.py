@@ -19,7 +19,7 @@ from harness.cli.frame.waiting import Watched, watch
 from harness.control.agents.switch_alerts import SwitchRequestView, view_switch
 from harness.control.operations.alerts import AlertView
 from harness.control.operations.queries import list_alerts
-from harness.control.operations.spending_report import load_report
+from harness.control.operations.spending import load_report
 from harness.control.routing import banners
 from harness.control.routing.banners import Banner
 from harness.control.routing.break_glass import count_unconfirmed

@@ -20,6 +20,7 @@ from harness.cli.routing.traffic import (
     route_traffic,
 )
 from harness.control.operations import queries
+from harness.control.routing import queries as route_queries
 from harness.control.routing import routes, scorecard, seed
 from harness.control.routing.route_status import RouteStatus
 from harness.domain.formatting import format_bps
@@ -44,7 +45,7 @@ for _command in (
 @command(route, "list")
 def list_routes(session: Session, *, page_request: PageRequest = page_of(50)) -> None:
     """List the routes; those that wait for a person come first."""
-    statuses = queries.list_route_status(session.context, page_request)
+    statuses = route_queries.load_page(session.context, page_request)
     output.listing(
         statuses,
         lambda status: {
@@ -119,7 +120,7 @@ def create(
 @command(route)
 def show(session: Session, name: str) -> None:
     """Show one route: targets, settings, what is open, what is measured."""
-    status = queries.load_route_status(session.context, name)
+    status = route_queries.load_status(session.context, name)
     figures = scorecard.build_scorecard(session.context, name)
     if output.documented({**as_json(status), "measured": figures}):
         return

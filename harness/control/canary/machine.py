@@ -163,7 +163,7 @@ class CanaryMachine:
     def acknowledge_faults(self, move: CanaryMove) -> bool:
         """A person has looked at the faults of routers within it. Whether there were any."""
         about = self._rollout.id
-        if not alerts.acknowledge(self._ctx, self._tx, AlertKind.INTERNAL_ERROR, about):
+        if not alerts.end_alert(self._ctx, self._tx, AlertKind.INTERNAL_ERROR, about):
             return False
         self._write_event("canary.acknowledge", self._rollout, move, {})
         return True

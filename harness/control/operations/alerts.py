@@ -108,16 +108,11 @@ def resolve_alert(ctx: Context, tx: Transaction, kind: AlertKind, about: str) ->
         tx.alerts.fold([_resolution_of(ctx, record)])
 
 
-def acknowledge(ctx: Context, tx: Transaction, kind: AlertKind, about: str) -> bool:
-    """End the alert, since a person has looked; the next one opens it again. Whether
-    there was one.
+def end_alert(ctx: Context, tx: Transaction, kind: AlertKind, about: str = "") -> bool:
+    """Ends the alert whatever its sources say, as where a person has looked; the next one opens
+    it again. Returns whether there was one. about: empty for a kind that has one alert.
     """
-    return end_alert(ctx, tx, f"{kind.value}:{about}")
-
-
-def end_alert(ctx: Context, tx: Transaction, key: str) -> bool:
-    """End the alert of a key whatever its sources say. Whether there was one."""
-    record = tx.alerts.newest(key)
+    record = tx.alerts.newest(f"{kind.value}:{about}" if about else kind.value)
     if record is None or not record.open:
         return False
     tx.alerts.save(resolve_record(record, ctx.clock.now()))

@@ -116,7 +116,7 @@ def accept_restore(ctx: Context, actor: Actor, *, reason: str, above: int) -> Li
             # What is there fits; what is missing, a person has accepted.
             alerts.resolve_alert(ctx, tx, AlertKind.AUDIT_BROKEN, "log")
         # Also where a router that raised it was killed since, and cannot say that it is over.
-        alerts.end_alert(ctx, tx, AlertKind.DATABASE_RESTORED.value)
+        alerts.end_alert(ctx, tx, AlertKind.DATABASE_RESTORED)
         audit.record(
             ctx,
             tx,

@@ -18,14 +18,12 @@ from harness.control.operations import alerts
 from harness.control.operations.keys import KeySummary
 from harness.control.privacy import captures
 from harness.control.privacy.captures import CaptureSummary
-from harness.control.routing import queries as route_queries
 from harness.control.routing import routes, targets
-from harness.control.routing.route_status import RouteStatus
 from harness.control.shadow import shadows
 from harness.control.shadow.shadows import ShadowStatus
 from harness.domain.drift import DriftCheck, DriftWatch
 from harness.domain.errors import NotFound, SignatureInvalid, SwapgateError
-from harness.domain.evals.run import EvalRun, Sample
+from harness.domain.evals.run import EvalRun
 from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.access import Actor, ApiKey, Role
 from harness.domain.operations.audit import (
@@ -85,12 +83,6 @@ def find_route(ctx: Context, name: str) -> Route:
     """Finds a route by name. Raises NotFound."""
     with ctx.store.read() as tx:
         return routes.require_route(tx, name)
-
-
-def load_samples(ctx: Context, run: str) -> Sequence[Sample]:
-    """Loads all samples of a run, in its order. Raises NotFound for an unknown run."""
-    with ctx.store.read() as tx:
-        return tx.runs.samples(tx.runs.get(run).id)
 
 
 def load_verdict(ctx: Context, name: str) -> Verdict:
@@ -241,20 +233,6 @@ def _name_users(
         for used, names in users.items()
         if used
     }
-
-
-def list_route_status(
-    ctx: Context, page_request: PageRequest = FIRST_PAGE
-) -> Page[RouteStatus]:
-    """Lists the routes at a glance, the most urgent first. Raises NotFound for a cursor that is
-    no route.
-    """
-    return route_queries.load_page(ctx, page_request)
-
-
-def load_route_status(ctx: Context, name: str) -> RouteStatus:
-    """Loads one route at a glance. Raises NotFound, SignatureInvalid."""
-    return route_queries.load_status(ctx, name)
 
 
 def list_route_versions(

@@ -241,46 +241,32 @@ def _checked(name: str) -> str:
 MOST_ADDRESSES = 10_000
 
 
-@dataclass
-class _Bucket:
-    tokens: float
-    at: float
-
-
 class FailedAttempts:
-    """Limits the failed attempts of each address by a token bucket. burst: failures at once;
-    per_s: how fast they come back.
+    """Limits the failed attempts of each address by a leaky bucket. burst: failures at once;
+    per_s: how fast they are forgotten.
 
     Used from the event loop alone, so it takes no lock. Bounded: the address that failed
     longest ago is forgotten first.
     """
 
     def __init__(self, clock: Clock, *, burst: int = 10, per_s: float = 1.0) -> None:
-        self._clock, self._burst, self._per_s = clock, burst, per_s
-        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+        self._clock, self._each_s, self._most_s = clock, 1.0 / per_s, burst / per_s
+        self._empty_at: OrderedDict[str, float] = OrderedDict()  # monotonic seconds
 
     def wait_s(self, address: str) -> float:
         """Seconds until this address may try again; 0 when it may now."""
-        bucket = self._buckets.get(address)
-        if bucket is None:
-            return 0.0
-        self._refill(bucket)
-        return max(0.0, (1.0 - bucket.tokens) / self._per_s)
+        return max(0.0, self._left_s(address) + self._each_s - self._most_s)
 
     def failed(self, address: str) -> None:
-        """Takes a token for a failed attempt. Two attempts in flight may take the last one
-        twice: no harm.
+        """Counts a failed attempt. Of two attempts in flight the last one may count less: no
+        harm.
         """
-        bucket = self._buckets.pop(address, None)
-        if bucket is None:
-            bucket = _Bucket(float(self._burst), self._clock.monotonic())
-        self._refill(bucket)
-        bucket.tokens = max(0.0, bucket.tokens - 1.0)
-        self._buckets[address] = bucket
-        while len(self._buckets) > MOST_ADDRESSES:
-            self._buckets.popitem(last=False)
+        left_s = min(self._most_s, self._left_s(address) + self._each_s)
+        self._empty_at[address] = self._clock.monotonic() + left_s
+        self._empty_at.move_to_end(address)
+        while len(self._empty_at) > MOST_ADDRESSES:
+            self._empty_at.popitem(last=False)
 
-    def _refill(self, bucket: _Bucket) -> None:
+    def _left_s(self, address: str) -> float:
         now = self._clock.monotonic()
-        bucket.tokens = min(float(self._burst), bucket.tokens + (now - bucket.at) * self._per_s)
-        bucket.at = now
+        return max(0.0, self._empty_at.get(address, now) - now)

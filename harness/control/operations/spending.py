@@ -3,21 +3,37 @@ database, and alerts while work waits for money.
 `find_money_obstacle` says why a run waits, `load_spending` what was spent in this month.
 """
 
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Final
+
 from harness.control import audit
 from harness.control.context import Context
 from harness.control.operations import alerts
+from harness.domain.canary.observation import TargetCost, TrafficTotal
 from harness.domain.evals.run import EvalRun
-from harness.domain.formatting import format_usd
+from harness.domain.formatting import (
+    format_date,
+    format_month_usd,
+    format_quantity,
+    format_usd,
+)
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.spending import (
     MonthSpending,
+    PurposeSpending,
     SpendingPurpose,
     describe_refusal,
     describe_unpriced,
     describe_waiting,
+    extrapolate_usd,
+    measure_extra_usd,
     month_of,
+    next_month,
 )
+from harness.domain.routing.table import Arm
 from harness.domain.routing.target import Target
 from harness.store.transaction import Transaction
 
@@ -84,3 +100,245 @@ def _watch(ctx: Context) -> None:
 
 def _cap_text(usd: float | None) -> str:
     return "none" if usd is None else format_usd(usd)
+
+
+# Of the former incumbent, before its swap.
+COMPARED: Final = timedelta(days=30)
+PROMOTION: Final = "promotion"
+NOTHING: Final = TargetCost(0, 0.0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteMoney:
+    """What a route's canary cost beside its incumbent, or its swap saved, in this month."""
+
+    route: str
+    requests: int  # that the candidate answered
+    usd: float | None  # None where a price is unknown, or one of the two answered nothing
+
+
+@dataclass(frozen=True)
+class SpendingReport:
+    """The money of one month (UTC), as of a moment."""
+
+    month: date  # its first day
+    cap_usd: float | None  # None for no cap
+    spent_usd: float
+    left_usd: float | None  # None without a cap
+    purposes: tuple[PurposeSpending, ...]
+    waiting: tuple[SpendingPurpose, ...]  # that wait, or are refused: the cap leaves too little
+    reason: str  # why they are
+    # At the month's end; None in its first day, or where the price of a call is unknown.
+    forecast_usd: float | None
+    # canaries: extra cost, candidate's arm less incumbent's, on users' requests.
+    canaries: tuple[RouteMoney, ...]
+    canary_forecast_usd: float | None  # of all of them, at the month's end
+    savings: tuple[RouteMoney, ...]  # of the swaps that serve now
+
+    @property
+    def saved_usd(self) -> float | None:
+        return _sum(self.savings)
+
+    @property
+    def canary_usd(self) -> float | None:
+        return _sum(self.canaries)
+
+    @property
+    def headline(self) -> str:
+        """Answers whether the money lasts: the first line of page and command."""
+        since = f"since {format_date(self.month)} (UTC)"
+        calls = format_quantity(self.unpriced, "call")
+        if self.unpriced and not self.spent_usd:
+            cap = "" if self.cap_usd is None else f", below a cap of {format_usd(self.cap_usd)}"
+            spent = f"{calls} {since}{cap}, none of a known price"
+        else:
+            share = "" if self.cap_usd is None else f" of {format_usd(self.cap_usd)}"
+            more = f", beside {calls} of unknown price" if self.unpriced else ""
+            spent = f"{format_usd(self.spent_usd)} spent {since}{share}{more}"
+        if self.waiting:
+            return f"{spent}: {describe_waiting(self.waiting)}"
+        return spent if self.cap_usd is not None else f"{spent}; there is no monthly cap"
+
+    @property
+    def unpriced(self) -> int:
+        """Counts the calls whose price nobody knows: they are not in the sum."""
+        return sum(row.unpriced for row in self.purposes)
+
+    @property
+    def facts(self) -> Sequence[tuple[str, str]]:
+        """Says each figure in words, with its window."""
+        since = f"since {format_date(self.month)}"
+        end = format_date(next_month(self.month))
+        return [
+            (
+                f"forecast until {end}",
+                _month_text(self.forecast_usd, priced=not self.unpriced),
+            ),
+            (
+                f"canaries beside their incumbents, {since}",
+                _route_text(self.canaries, "no canary had requests"),
+            ),
+            (
+                f"canaries, forecast until {end}",
+                _month_text(self.canary_forecast_usd, priced=self.canary_usd is not None),
+            ),
+            (
+                f"saved by promoted swaps, {since}",
+                _route_text(self.savings, "no promoted swap serves"),
+            ),
+        ]
+
+
+def load_report(ctx: Context) -> SpendingReport:
+    """Loads the report of this month."""
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        routes = sorted(tx.routing.names())
+        month = tx.spending.month(month_of(now))
+        begun = datetime.combine(month.month, time(), UTC)
+        totals = tx.observations.totals(since=begun)
+        canaries = _measure_canaries(tx, totals)
+        savings = _measure_savings(tx, routes, begun, totals)
+    end = datetime.combine(next_month(month.month), time(), UTC)
+    return SpendingReport(
+        month=month.month,
+        cap_usd=month.cap_usd,
+        spent_usd=month.spent_usd,
+        left_usd=month.left_usd,
+        purposes=month.purposes,
+        waiting=month.waiting,
+        reason=describe_refusal(month) if month.waiting else "",
+        # What is unknown of the sum is unknown of the forecast.
+        forecast_usd=(
+            None if month.unpriced else extrapolate_usd(month.spent_usd, begun, now, end)
+        ),
+        canaries=canaries,
+        canary_forecast_usd=extrapolate_usd(_sum(canaries), begun, now, end),
+        savings=savings,
+    )
+
+
+def _measure_canaries(
+    tx: Transaction, totals: Sequence[TrafficTotal]
+) -> tuple[RouteMoney, ...]:
+    """What users' requests on each canary cost more than they would have on the incumbent."""
+    of_arm: dict[tuple[str, str], list[TrafficTotal]] = {}
+    for total in totals:
+        of_arm.setdefault((total.route, total.arm), []).append(total)
+    routes = sorted(route for route, arm in of_arm if arm == Arm.CANARY.value)
+    followed = tx.rollouts.followed(routes)
+    return tuple(
+        _measure_canary(
+            route,
+            of_arm[route, Arm.CANARY.value],
+            of_arm.get((route, Arm.INCUMBENT.value), ()),
+            followed.get(route, {}),
+        )
+        for route in routes
+    )
+
+
+def _measure_canary(
+    route: str,
+    canary: Sequence[TrafficTotal],
+    incumbent: Sequence[TrafficTotal],
+    followed: Mapping[str, Collection[str]],
+) -> RouteMoney:
+    """Compares each candidate with those that it was to follow: once it is promoted, its own
+    requests are the incumbent's. canary, incumbent: of the two arms.
+    """
+    rows = [
+        _compare(
+            route,
+            _add_up([total for total in canary if total.target == candidate]),
+            _add_up([total for total in incumbent if total.target in followed[candidate]]),
+        )
+        for candidate in sorted({total.target for total in canary} & followed.keys())
+    ]
+    # Without a rollout nobody knows who was whose candidate.
+    rows = rows or [_compare(route, _add_up(canary), _add_up(incumbent))]
+    return RouteMoney(route, sum(row.requests for row in rows), _sum(rows))
+
+
+def _measure_savings(
+    tx: Transaction, routes: Sequence[str], begun: datetime, totals: Sequence[TrafficTotal]
+) -> tuple[RouteMoney, ...]:
+    """What the swaps that serve now saved: the former incumbent's cost of a request in the 30
+    days before less the new one's since, for each request that the new one answered in this
+    month. totals: of the month, and all these routes.
+    """
+    swaps = {
+        name: swap
+        for name, swap in tx.routing.last_swaps(routes).items()
+        if swap.kind == PROMOTION
+    }
+    # Of a swap in this month, what its model answered as a canary saved nothing.
+    new = _costs_of_month(
+        {name: s.incumbent for name, s in swaps.items() if s.at <= begun}, totals
+    )
+    later = {(name, s.incumbent): (s.at, None) for name, s in swaps.items() if s.at > begun}
+    new |= {name: cost for (name, _), cost in tx.observations.costs_of_targets(later).items()}
+    before = {
+        (name, swaps[name].former): (swaps[name].at - COMPARED, swaps[name].at) for name in new
+    }
+    old = {name: cost for (name, _), cost in tx.observations.costs_of_targets(before).items()}
+    found = []
+    for name in sorted(swaps):
+        measured = _compare(name, new.get(name, NOTHING), old.get(name, NOTHING))
+        # From nought: the opposite of 0.0 is written "-0.00".
+        saved_usd = None if measured.usd is None else 0.0 - measured.usd
+        found.append(RouteMoney(name, measured.requests, saved_usd))
+    return tuple(found)
+
+
+def _costs_of_month(
+    targets: Mapping[str, str], totals: Iterable[TrafficTotal]
+) -> dict[str, TargetCost]:
+    """Sums by route what its target cost. targets: by route."""
+    own: dict[str, list[TrafficTotal]] = {}
+    for total in totals:
+        if targets.get(total.route) == total.target:
+            own.setdefault(total.route, []).append(total)
+    return {name: _add_up(parts) for name, parts in own.items()}
+
+
+def _add_up(totals: Sequence[TrafficTotal]) -> TargetCost:
+    return TargetCost(
+        sum(total.requests for total in totals),
+        sum(total.cost_usd for total in totals),
+        sum(total.unpriced for total in totals),
+    )
+
+
+def _compare(route: str, new: TargetCost, old: TargetCost) -> RouteMoney:
+    if new.unpriced or old.unpriced or not old.requests:
+        return RouteMoney(route, new.requests, None if new.requests else 0.0)
+    usd = measure_extra_usd(new.cost_usd, new.requests, old.cost_usd, old.requests)
+    return RouteMoney(route, new.requests, usd)
+
+
+def _sum(rows: Sequence[RouteMoney]) -> float | None:
+    """None where one of them is unknown."""
+    known = [row.usd for row in rows if row.usd is not None]
+    return sum(known) if len(known) == len(rows) else None
+
+
+def _month_text(usd: float | None, *, priced: bool) -> str:
+    if usd is not None:
+        return f"about {_signed(usd)}"
+    return "unknown in the month's first day" if priced else "unknown: calls have no price"
+
+
+def _route_text(rows: Sequence[RouteMoney], nothing: str) -> str:
+    if not rows:
+        return nothing
+    parts = [
+        f"{row.route} {'unknown' if row.usd is None else _signed(row.usd)} "
+        f"({row.requests:,} requests)"
+        for row in rows
+    ]
+    return ", ".join(parts)
+
+
+def _signed(usd: float) -> str:
+    return f"\N{MINUS SIGN}{format_month_usd(-usd)}" if usd < 0 else format_month_usd(usd)

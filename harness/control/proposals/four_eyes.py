@@ -6,7 +6,7 @@ name in a route's history; `list_key_remarks` says what everybody should know of
 behind an approval.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
@@ -14,7 +14,6 @@ from harness.domain.errors import NotAllowed
 from harness.domain.operations.access import Actor, ApiKey
 from harness.domain.operations.principals import (
     LOCAL_PRINCIPAL,
-    People,
     PersonLink,
     Principal,
     PrincipalKind,
@@ -56,70 +55,76 @@ def check_four_eyes(
     hand in; else raises NotAllowed. A policy may say `self_approval`. act: a verb, `approve` or
     a canary's.
     """
-    if proposal.self_approval:
-        return
-    whose = proposal.proposer_principal
+    if not proposal.self_approval:
+        for refusal in _find_refusals(tx, actor, proposal, act):
+            raise NotAllowed(refusal)
+
+
+def _find_refusals(
+    tx: Transaction, actor: Actor, proposal: TwoPersonRequest, act: str
+) -> Iterator[str]:
+    whose, hands = proposal.proposer_principal, _Hands(tx)
+    way = _OPERATORS_WAYS.get(act, "") if whose == LOCAL_PRINCIPAL.id else ""
     if actor.principal == whose or fold_name(actor.name) == fold_name(proposal.proposer):
-        raise NotAllowed(
+        yield (
             f"{actor.name} proposed {proposal.id} and cannot {act} it: ask another approver, "
             "who does it with a key of their own (`--key-file`) or in the dashboard; a key "
-            f"that {actor.name} creates counts as {actor.name}'s"
-            + (_OPERATORS_WAYS.get(act, "") if whose == LOCAL_PRINCIPAL.id else "")
+            f"that {actor.name} creates counts as {actor.name}'s{way}"
         )
-    _check_declared(tx, actor, proposal, act)
-    people = tx.person_links.people()
-    proposer, approver = people.person(whose), people.person(actor.principal)
-    if whose and actor.key is not None and proposer in _makers(tx, people, actor.key):
-        raise NotAllowed(
+    if whose:
+        yield from _find_undeclared(hands, actor, proposal, act)
+    proposer, approver = hands.people.person(whose), hands.people.person(actor.principal)
+    if whose and proposer in hands.of_key(actor.key):
+        yield (
             f"{proposal.proposer} proposed {proposal.id}, and the key {actor.key} goes back to "
             f"one that {proposal.proposer} created: it cannot {act} it. Ask an approver whose "
-            "key somebody else created"
-            + (_OPERATORS_WAYS.get(act, "") if whose == LOCAL_PRINCIPAL.id else "")
+            f"key somebody else created{way}"
         )
     used = proposal.proposer_key
-    # The machine's operator makes everybody's first key: there it is remarked upon, below.
-    own_key = actor.principal != LOCAL_PRINCIPAL.id and used is not None
-    if own_key and approver in _makers(tx, people, str(used)):
-        raise NotAllowed(
+    # The machine's operator makes everybody's first key: `list_key_remarks` tells of that.
+    if actor.principal != LOCAL_PRINCIPAL.id and approver in hands.of_key(used):
+        yield (
             f"{proposal.id} was proposed with the key {used}, which {actor.name} had a hand "
             f"in: who made it cannot {act} what was proposed with it. Ask another approver"
         )
-    for hand in sorted(_common(tx, people, used, actor.key)):
-        own = (_has_own(tx, people, person, hand) for person in (proposer, approver))
-        if whose and all(own):
-            raise NotAllowed(
+    for hand in hands.of_both(used, actor.key):
+        if whose and all(hands.has_other_key(one, hand) for one in (proposer, approver)):
+            yield (
                 f"{_person(tx, hand)} had a hand in both keys, the one that {proposal.id} was "
                 f"proposed with and the one that would {act} it, and could be both people. "
                 f"Both have keys that were made by others: {act} it with such a key"
             )
 
 
-def _check_declared(
-    tx: Transaction, actor: Actor, proposal: TwoPersonRequest, act: str
-) -> None:
-    """Checks that the two are not one person with two sign-ins, and that a third one said so
-    where they could be.
+def _find_undeclared(
+    hands: "_Hands", actor: Actor, proposal: TwoPersonRequest, act: str
+) -> Iterator[str]:
+    """Yields that the two are one person with two sign-ins, or that no third one said that they
+    are not, where they could be.
     """
-    whose, people = proposal.proposer_principal, tx.person_links.people()
-    if not whose:
-        return
-    if people.person(actor.principal) == people.person(whose):
-        raise NotAllowed(
+    tx, people, whose = hands.tx, hands.people, proposal.proposer_principal
+    both = {people.person(actor.principal), people.person(whose)}
+    if len(both) == 1:
+        yield (
             f"{actor.name} and {proposal.proposer}, who proposed {proposal.id}, were declared "
             f"to be one person, who cannot {act} it: ask another approver"
         )
-    undeclared = _undeclared(tx, people, actor.principal, whose)
+    undeclared = hands.find_undeclared(actor.principal, whose)
     if undeclared is not None:
-        raise NotAllowed(
+        yield (
             f"nobody said yet who {undeclared.name}, of single sign-on, is here, and "
             f"{actor.name} and {proposal.proposer} could be one person. Before {actor.name} "
             f"can {act} {proposal.id}, an admin who is neither of them declares it: `swapgate "
             "person link`, or `swapgate person separate`"
         )
+    # The machine's operator may have declared it, where he decides: that is remarked upon.
+    if people.person(actor.principal) == LOCAL_PRINCIPAL.id:
+        both.discard(LOCAL_PRINCIPAL.id)
     for principal in (actor.principal, whose):
-        declarer = _partial_declarer(tx, people, principal, actor.principal, whose)
-        if declarer is not None:
-            raise NotAllowed(
+        link = people.link(principal)
+        declarers = load_declarers(tx, link) if link is not None else ()
+        for declarer in sorted(both.intersection(map(people.person, declarers))):
+            yield (
                 f"{_person(tx, declarer)} had a hand in declaring who "
                 f"{_person(tx, principal)} is, and so could be both: to {act} "
                 f"{proposal.id}, ask another approver, or another "
@@ -127,34 +132,40 @@ def _check_declared(
             )
 
 
-def _undeclared(tx: Transaction, people: People, one: str, other: str) -> Principal | None:
-    """Finds who of the two signs in by single sign-on, was declared to be nobody, and could be
-    the other, who signs in otherwise; None without. Whoever has a service's key acts as the
-    service, so that the other may be one.
-    """
-    known = tx.principals.among([one, other])
-    if len(known) < 2:
-        return None
-    if known[one].issuer == known[other].issuer:
-        return None
-    by_sign_on = [p for p in known.values() if p.issuer is not None]
-    return next((p for p in by_sign_on if people.link(p.id) is None), None)
+class _Hands:
+    """Says who, as people, had a hand in keys; and whom nobody has declared to be somebody."""
 
+    def __init__(self, tx: Transaction) -> None:
+        self.tx, self.people = tx, tx.person_links.people()
 
-def _partial_declarer(
-    tx: Transaction, people: People, principal: str, actor: str, proposer: str
-) -> str | None:
-    """Finds who of the two had a hand in the declaration of this principal; None without. The
-    machine's operator may have, where he decides: there it is remarked upon.
-    """
-    link = people.link(principal)
-    if link is None:
-        return None
-    hands = {people.person(hand) for hand in load_declarers(tx, link)}
-    partial = hands & {people.person(actor), people.person(proposer)}
-    if people.person(actor) == LOCAL_PRINCIPAL.id:
-        partial.discard(LOCAL_PRINCIPAL.id)
-    return min(partial, default=None)
+    def of_key(self, key: str | None) -> frozenset[str]:
+        creators = load_key_creators(self.tx, key) if key is not None else ()
+        return frozenset(map(self.people.person, creators))
+
+    def of_both(self, one: str | None, other: str | None) -> Sequence[str]:
+        """Lists who had a hand in both keys, without the machine's operator, who makes the
+        first ones.
+        """
+        return sorted((self.of_key(one) & self.of_key(other)) - {LOCAL_PRINCIPAL.id})
+
+    def has_other_key(self, person: str, hand: str) -> bool:
+        """Tells whether this person has a key in which `hand` had none."""
+        return any(
+            key.revoked_at is None and hand not in self.of_key(key.id)
+            for principal in (person, *self.people.others(person))
+            for key in self.tx.keys.of_principal(principal)
+        )
+
+    def find_undeclared(self, one: str, other: str) -> Principal | None:
+        """Finds who of the two signs in by single sign-on, was declared to be nobody, and could
+        be the other, who signs in otherwise; None without. Whoever has a service's key acts as
+        the service, so that the other may be one.
+        """
+        known = self.tx.principals.among([one, other])
+        if len(known) < 2 or known[one].issuer == known[other].issuer:
+            return None
+        by_sign_on = [p for p in known.values() if p.issuer is not None]
+        return next((p for p in by_sign_on if self.people.link(p.id) is None), None)
 
 
 def load_declarers(tx: Transaction, link: PersonLink) -> frozenset[str]:
@@ -179,14 +190,12 @@ def is_other_person(tx: Transaction, name: str, proposer: Actor) -> bool:
     known = tx.principals.named(name)
     if known is None:
         return True  # the control plane itself
-    people = tx.person_links.people()
-    if people.person(known.id) == people.person(proposer.principal):
-        return False
-    if _undeclared(tx, people, known.id, proposer.principal) is not None:
-        return False
-    return not any(
-        people.person(proposer.principal) in _makers(tx, people, key.id)
-        for key in tx.keys.of_principal(known.id)
+    hands = _Hands(tx)
+    person = hands.people.person(proposer.principal)
+    return not (
+        hands.people.person(known.id) == person
+        or hands.find_undeclared(known.id, proposer.principal) is not None
+        or any(person in hands.of_key(key.id) for key in tx.keys.of_principal(known.id))
     )
 
 
@@ -210,13 +219,13 @@ def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) ->
     ):
         age = _age(approval.at, person.created_at)
         found.append(f"approved by {person.name}, who first signed in {age} before")
-    people = tx.person_links.people()
-    link = people.link(proposal.proposer_principal)
+    hands = _Hands(tx)
+    link = hands.people.link(proposal.proposer_principal)
     if link is not None and approval.principal in load_declarers(tx, link):
         found.append(f"{approval.name}, who approved it, declared who {proposal.proposer} is")
     found += [
         f"{_person(tx, hand)} had a hand in both keys, the proposer's and the approver's"
-        for hand in sorted(_common(tx, people, proposal.proposer_key, approval.key))
+        for hand in hands.of_both(proposal.proposer_key, approval.key)
     ]
     used = tx.keys.find(proposal.proposer_key) if proposal.proposer_key is not None else None
     if used is not None and approval.principal in load_key_creators(tx, used.id):
@@ -226,32 +235,6 @@ def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) ->
             f"{approval.name}, who approved it, had a hand in that key"
         )
     return found
-
-
-def _makers(tx: Transaction, people: People, key: str) -> frozenset[str]:
-    """Who had a hand in a key, as people."""
-    return frozenset(people.person(maker) for maker in load_key_creators(tx, key))
-
-
-def _common(
-    tx: Transaction, people: People, one: str | None, other: str | None
-) -> frozenset[str]:
-    """Who had a hand in both keys. The machine's operator, who makes the first ones, is left
-    out.
-    """
-    if one is None or other is None:
-        return frozenset()
-    both = _makers(tx, people, one) & _makers(tx, people, other)
-    return both - {LOCAL_PRINCIPAL.id}
-
-
-def _has_own(tx: Transaction, people: People, person: str, hand: str) -> bool:
-    """Whether this person has a key in which `hand` had none."""
-    return any(
-        key.revoked_at is None and hand not in _makers(tx, people, key.id)
-        for principal in (person, *people.others(person))
-        for key in tx.keys.of_principal(principal)
-    )
 
 
 def _chain(tx: Transaction, key: str) -> dict[str, ApiKey]:

@@ -263,7 +263,7 @@ def add_provider(ctx: Context, actor: Actor, wanted: NewProvider) -> ProviderChe
     else:
         change = ProviderChange(wanted.kind, base)
         change_provider(ctx, actor, name, change, create=True)
-    return _check(ctx, actor, name)
+    return check_added(ctx, actor, name)
 
 
 def replace_key(
@@ -271,8 +271,9 @@ def replace_key(
 ) -> ProviderCheck | None:
     """Store a provider's key, then ask the provider. Raises as `put_credential` does."""
     credentials.put_credential(ctx, actor, name, change)
-    return _check(ctx, actor, name)
+    return check_added(ctx, actor, name)
 
 
-def _check(ctx: Context, actor: Actor, name: str) -> ProviderCheck | None:
+def check_added(ctx: Context, actor: Actor, name: str) -> ProviderCheck | None:
+    """Asks a provider whether it works; None where this process asks none."""
     return None if ctx.door is None else checks.check_provider(ctx, actor, name)

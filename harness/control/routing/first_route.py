@@ -9,7 +9,7 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
-from harness.control.providers import checks, credentials, registry
+from harness.control.providers import credentials, registry
 from harness.control.providers.credentials import CredentialChange
 from harness.control.routing import routes
 from harness.domain.errors import InputError
@@ -94,12 +94,5 @@ def create_first_route(ctx: Context, actor: Actor, wanted: FirstRoute) -> FirstR
         candidate = f"{wanted.provider}/{wanted.candidate}"
         request = ProposalRequest(wanted.route, candidate, reason=REASON)
         proposal = submission.create_proposal(ctx, actor, request).id
-    return FirstRouteResult(route, _check(ctx, wanted.provider), proposal)
-
-
-def _check(ctx: Context, provider: str) -> ProviderCheck | None:
-    """Asks the provider whether it answers; a first route does not wait for that."""
-    if ctx.door is None:
-        return None
-    found = checks.run_check(ctx).providers
-    return next((check for check in found if check.provider == provider), None)
+    check = registry.check_added(ctx, actor, wanted.provider)
+    return FirstRouteResult(route, check, proposal)

@@ -22,7 +22,7 @@ from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.operations.row_signatures import RowFault
-from harness.domain.pagination import Page, PageRequest
+from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.table import Route, RouteHead
 from harness.domain.routing.target import Target
@@ -101,7 +101,7 @@ def _is_gone(head: RouteHead) -> bool:
     return head.state == RolloutState.PROMOTED and head.candidate != head.incumbent
 
 
-def load_page(ctx: Context, page_request: PageRequest) -> Page[RouteStatus]:
+def load_page(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[RouteStatus]:
     """Lists a page of routes, the active first. Raises NotFound for an unknown cursor."""
     overview = load_overview(ctx)
     names, first = overview.names, 0
@@ -144,6 +144,7 @@ def load_statuses(
 
 
 def load_status(ctx: Context, name: str) -> RouteStatus:
+    """Loads one route at a glance. Raises NotFound, SignatureInvalid."""
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
         now = _load_activity(tx, name)
