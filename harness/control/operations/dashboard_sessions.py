@@ -7,11 +7,11 @@ Links and cookies are stored as hashes alone. Each step is in the audit log, und
 whoever is signed in.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 from harness.control import audit
 from harness.control.context import Context
@@ -36,8 +36,6 @@ NO_LINK: Final = (
 )
 refusing = partial(keys.refusing, "nobody can sign in")
 ANOTHER: Final = "`swapgate key sign-in-link` prints a new one"
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +99,14 @@ def preview_link(ctx: Context, link: str, *, secret: bytes, former: str = "") ->
     """Finds as whom a link would sign in; the link stays unused. former: as of `open_link`.
     Raises NotAllowed.
     """
-    return _use_link(ctx, link, former, secret, lambda _, waiting: waiting)
+    found = _find_waiting(ctx, link, former, secret)
+    if found is not None:
+        return found
+    with refusing(), ctx.store.write() as tx:
+        replayed = _end_replayed(ctx, tx, link, former, secret)
+        if replayed is None:
+            return _waiting(ctx, tx, link, secret)
+    raise NotAllowed(replayed)
 
 
 def open_link(
@@ -113,36 +118,22 @@ def open_link(
     time runs, from another browser, was seen by two: the session that it opened ends. Raises
     NotAllowed.
     """
-
-    def open_(tx: Transaction, waiting: ActorSession) -> tuple[ActorSession, str]:
-        session, cookie = _opened(ctx, waiting.session, secret, lasts)
-        tx.dashboard_sessions.save(session)
-        opened = ActorSession(session, waiting.actor)
-        _record_start(ctx, tx, opened, _ended(ctx, tx, former, secret))
-        return opened, cookie
-
-    return _use_link(ctx, link, former, secret, open_)
-
-
-def _use_link(
-    ctx: Context,
-    link: str,
-    former: str,
-    secret: bytes,
-    use: Callable[[Transaction, ActorSession], T],
-) -> T:
-    """Does something with what a link opens. Anybody can send a wrong link, so it is refused
-    before a transaction that writes begins. Raises NotAllowed, also for a link that comes
-    again, which ends what it opened.
-    """
-    with refusing(), ctx.store.read() as tx:
-        if _find_replayed(ctx, tx, link, former, secret) is None:
-            _waiting(ctx, tx, link, secret)
+    _find_waiting(ctx, link, former, secret)
     with refusing(), ctx.store.write() as tx:
         replayed = _end_replayed(ctx, tx, link, former, secret)
         if replayed is None:
-            return use(tx, _waiting(ctx, tx, link, secret))
-    raise NotAllowed(replayed)
+            waiting = _waiting(ctx, tx, link, secret)
+            opened, cookie = _opened(ctx, waiting.session, secret, lasts)
+            tx.dashboard_sessions.save(opened)
+            _record_start(
+                ctx,
+                tx,
+                ActorSession(opened, waiting.actor),
+                _ended(ctx, tx, former, secret),
+            )
+    if replayed is not None:
+        raise NotAllowed(replayed)
+    return ActorSession(opened, waiting.actor), cookie
 
 
 def open_with_key(
@@ -279,6 +270,17 @@ def _view(tx: Transaction, session: DashboardSession) -> SignedInSession:
         opened_at=session.opened_at,
         expires_at=session.expires_at,
     )
+
+
+def _find_waiting(ctx: Context, link: str, former: str, secret: bytes) -> ActorSession | None:
+    """Finds what a link opens; None where it comes again, which ends what it opened. Anybody
+    can send a wrong link, so it is refused before a transaction that writes begins. Raises
+    NotAllowed.
+    """
+    with refusing(), ctx.store.read() as tx:
+        if _find_replayed(ctx, tx, link, former, secret) is not None:
+            return None
+        return _waiting(ctx, tx, link, secret)
 
 
 def _waiting(ctx: Context, tx: Transaction, link: str, secret: bytes) -> ActorSession:
