@@ -9,11 +9,13 @@ from typing import Final
 
 from harness.control import audit
 from harness.control.context import Context
-from harness.control.providers import endpoint_changes, oauth_tokens, provider_secrets
+from harness.control.operations import alerts
+from harness.control.providers import endpoint_changes, provider_secrets
 from harness.control.routing import data_class_checks, targets
 from harness.control.serialize import CamelCase
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.operations.alerts import AlertKind
 from harness.domain.providers.api_base_rules import check_api_base, check_api_base_path
 from harness.domain.providers.credentials import (
     Credential,
@@ -32,6 +34,7 @@ from harness.store.transaction import Transaction
 
 DEFAULT_KEY_NAME: Final = "default"
 LONGEST_OVERLAP: Final = timedelta(days=365)
+SIGN_IN_ALERTS: Final = (AlertKind.SIGN_IN_ENDED, AlertKind.TOKEN_NOT_RENEWED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,11 +250,17 @@ def take_credentials_away(
     # What renews a token would bring it back.
     ended = key in (None, TOKEN_KEY_NAME) and tx.sign_ins.end(name)
     if ended:
-        oauth_tokens.resolve_alerts(ctx, tx, name)
+        resolve_sign_in_alerts(ctx, tx, name)
     if gone or ended:
         details = {"keys": [credential.name for credential in gone]}
         audit.record(ctx, tx, actor, "credential.remove", f"provider {name}", details)
     return bool(gone or ended)
+
+
+def resolve_sign_in_alerts(ctx: Context, tx: Transaction, provider: str) -> None:
+    """Ends what people were told of a provider's sign-in, as it is over or another began."""
+    for kind in SIGN_IN_ALERTS:
+        alerts.resolve_alert(ctx, tx, kind, provider)
 
 
 def expire_credentials(ctx: Context) -> int:

@@ -11,6 +11,7 @@ import structlog
 
 from harness.control.context import Context
 from harness.control.operations import alerts
+from harness.control.providers import credentials
 from harness.control.providers.provider_secrets import list_credentials_of
 from harness.domain.errors import ConfigError, SignInRefused, SignInUnreachable, StaleWrite
 from harness.domain.operations.alerts import AlertKind
@@ -37,9 +38,6 @@ from harness.domain.routing.target import Provider
 from harness.ports import OAuthServer
 from harness.store.transaction import Transaction
 
-ALERTS: Final = (AlertKind.SIGN_IN_ENDED, AlertKind.TOKEN_NOT_RENEWED)
-
-
 def require_oauth_server(ctx: Context) -> OAuthServer:
     if ctx.oauth is None:
         raise ConfigError("this process cannot reach OAuth servers")
@@ -53,12 +51,6 @@ def encrypt_secrets(ctx: Context, changed: SignIn, secrets: SignInSecrets) -> Si
 def decrypt_secrets(ctx: Context, stored: SignIn) -> SignInSecrets:
     """Decrypts the tokens of a sign-in. Raises DecryptionFailed."""
     return SignInSecrets(**json.loads(ctx.cipher.decrypt(stored.ciphertext)))
-
-
-def resolve_alerts(ctx: Context, tx: Transaction, provider: str) -> None:
-    """Ends what people were told of a provider's sign-in, as it is over or another began."""
-    for kind in ALERTS:
-        alerts.resolve_alert(ctx, tx, kind, provider)
 
 
 def store_access_key(
@@ -84,7 +76,7 @@ def drop_access_key(ctx: Context, tx: Transaction, provider: str) -> bool:
 
 
 log = structlog.get_logger("swapgate.renewals")
-ENDED, NOT_RENEWED = ALERTS
+ENDED, NOT_RENEWED = credentials.SIGN_IN_ALERTS
 
 
 def renew_tokens(ctx: Context) -> int:

@@ -76,7 +76,7 @@ def sign_in(
         oauth_tokens.store_access_key(ctx, tx, new, access)
         subject, details = f"provider {provider.name}", {"key": TOKEN_KEY_NAME}
         audit.record(ctx, tx, actor, "credential.login", subject, details)
-        oauth_tokens.resolve_alerts(ctx, tx, provider.name)
+        credentials.resolve_sign_in_alerts(ctx, tx, provider.name)
     return SignedIn(provider.name, new.signed_in_at, new.signed_in_by, new.access_ends)
 
 
@@ -112,7 +112,7 @@ def sign_out(ctx: Context, actor: Actor, name: str) -> None:
             raise NotFound(f"nobody is signed in for provider {name!r}")
         subject, details = f"provider {name}", {"key": TOKEN_KEY_NAME}
         audit.record(ctx, tx, actor, "credential.logout", subject, details)
-        oauth_tokens.resolve_alerts(ctx, tx, name)
+        credentials.resolve_sign_in_alerts(ctx, tx, name)
 
 
 def _place(ctx: Context, actor: Actor, name: str) -> tuple[Provider, OAuthEndpoints]:
