@@ -20,8 +20,7 @@ from harness.control.operations import dashboard_sessions, single_sign_on
 from harness.control.operations.dashboard_sessions import ActorSession
 from harness.control.operations.single_sign_on import read_identity
 from harness.domain.errors import NotAllowed, SwapgateError
-from harness.domain.operations.access import Actor, Role
-from harness.domain.operations.dashboard_session import SIGN_IN_PATH
+from harness.domain.operations.access import SIGN_IN_PATH, Actor, Role
 
 SIGN_IN: Final = (
     "Sign in first, at the top of this page; swapgate key sign-in-link prints a link for it."

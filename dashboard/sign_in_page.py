@@ -29,8 +29,7 @@ from harness.control.operations import dashboard_sessions
 from harness.control.operations.dashboard_sessions import ActorSession
 from harness.control.operations.single_sign_on import FailedAttempts
 from harness.domain.errors import NotAllowed, SwapgateError
-from harness.domain.operations.access import Actor, client_address
-from harness.domain.operations.dashboard_session import SIGN_IN_PATH
+from harness.domain.operations.access import SIGN_IN_PATH, Actor, client_address
 
 # A link stands behind the address's `#`, which browsers do not send: the page reads it, takes
 # it out of the address, and posts it.

@@ -18,8 +18,9 @@ from dashboard.text.html import escape, strong
 from harness.control.context import Context
 from harness.control.providers import checks, discovery, model_lookup, registry
 from harness.control.providers.matrix import MatrixRow, build_matrix, load_minute_use
-from harness.control.providers.registry import NewProvider, ProviderChange
+from harness.control.providers.registry import NewProvider
 from harness.control.routing import first_route, targets
+from harness.control.routing.targets import ProviderChange
 from harness.domain.operations.access import Actor, Role
 from harness.domain.providers.kinds import ProviderGroup
 from harness.domain.providers.oauth_kinds import OAUTH_ENDPOINTS

@@ -30,7 +30,8 @@ from harness.control.providers.credentials import (
     ProviderCredentials,
 )
 from harness.control.providers.matrix import build_matrix
-from harness.control.providers.registry import ProviderChange, ProviderSummary
+from harness.control.providers.registry import ProviderSummary
+from harness.control.routing.targets import ProviderChange
 from harness.domain.content_hash import hash_content
 from harness.domain.operations.access import Role
 from harness.domain.providers.credentials import MAX_VALUE_LENGTH

@@ -39,7 +39,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     from harness.control.operations.audit_export import AuditLines  # noqa: PLC0415
     from harness.control.privacy import housekeeping, user_deletion  # noqa: PLC0415
     from harness.control.privacy.housekeeping import MonitoredJob, RestingJob  # noqa: PLC0415
-    from harness.control.providers import deprecations, oauth_tokens  # noqa: PLC0415
+    from harness.control.providers import deprecations, sign_in  # noqa: PLC0415
     from harness.control.routing import fallback_chain  # noqa: PLC0415 - as above
     from harness.runtime.schedule import Schedule, ScheduledJob  # noqa: PLC0415
 
@@ -101,7 +101,7 @@ def control_schedule(installation: Installation) -> "Schedule":
             every_s=settings.alerts.deliver_interval_s,
         ),
         leading("drift watch", monitor.run_once, every_s=control.drift_interval_s),
-        leading("renewals", oauth_tokens.renew_tokens, every_s=RENEWALS_EVERY_S),
+        leading("renewals", sign_in.renew_tokens, every_s=RENEWALS_EVERY_S),
         leading("housekeeping", tidy, every_s=control.housekeeping_interval_s),
         # Of its own: no fault of the others keeps what is to be deleted.
         leading("retention", retain, every_s=control.housekeeping_interval_s),

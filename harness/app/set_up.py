@@ -19,8 +19,7 @@ from harness.app.installation import (
 from harness.control.operations import dashboard_sessions, keys, queries
 from harness.control.routing import routes, seed
 from harness.domain.errors import ConfigError
-from harness.domain.operations.access import Role
-from harness.domain.operations.dashboard_session import FIRST_LINK_LASTS, sign_in_url
+from harness.domain.operations.access import FIRST_LINK_LASTS, Role, sign_in_url
 from harness.domain.operations.principals import LOCAL_PRINCIPAL, OPERATOR
 from harness.domain.pagination import PageRequest
 from harness.runtime import secret_files, signing_keys

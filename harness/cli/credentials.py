@@ -127,7 +127,9 @@ def set_credential(
     within two seconds. Stored keys come before those of the environment.
     """
     value = _value(provider)
-    change = CredentialChange(value, key, first, overlap, kind, api_base, reason=reason)
+    change = CredentialChange(
+        kind, api_base, reason=reason, value=value, key=key, first=first, overlap=overlap
+    )
     shown = credentials.put_credential(
         session.context_with_providers, session.deciding_actor, provider, change
     )

@@ -13,7 +13,8 @@ from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
 from harness.cli.routing.route_options import body_fields
 from harness.control.providers import registry
-from harness.control.providers.registry import ProviderChange, ProviderSummary
+from harness.control.providers.registry import ProviderSummary
+from harness.control.routing.targets import ProviderChange
 from harness.domain.providers.catalogue import COLUMNS
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from harness.domain.errors import SignatureInvalid, SnapshotInvalid
-from harness.domain.operations.access import SYSTEM, ApiKey, Role
-from harness.domain.operations.dashboard_session import DashboardSession
+from harness.domain.operations.access import SYSTEM, ApiKey, DashboardSession, Role
 from harness.domain.operations.principals import (
     LOCAL_PRINCIPAL,
     PersonLink,

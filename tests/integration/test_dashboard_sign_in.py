@@ -10,8 +10,7 @@ import sqlalchemy as sa
 from harness.control.operations import dashboard_sessions, keys
 from harness.control.proposals import decisions
 from harness.domain.errors import InputError, NotAllowed, NotFound
-from harness.domain.operations.access import Actor, Role, key_hash
-from harness.domain.operations.dashboard_session import LINK_LASTS
+from harness.domain.operations.access import LINK_LASTS, Actor, Role, key_hash
 from harness.domain.operations.principals import OPERATOR
 from harness.store.schema.operations import dashboard_session
 from tests.integration.test_four_eyes import person, waiting

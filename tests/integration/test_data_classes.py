@@ -17,6 +17,7 @@ from harness.control.proposals import decisions, submission
 from harness.control.providers import credentials, registry
 from harness.control.providers import registry as providers
 from harness.control.routing import routes, seed, targets
+from harness.control.routing.targets import ProviderChange
 from harness.control.shadow import shadows
 from harness.domain.canary.guardrails import CanaryJudge, Guardrails
 from harness.domain.canary.rollout import RolloutSignal
@@ -275,7 +276,7 @@ def test_the_api_moves_no_provider_that_may_see_a_class(personal: SmallInstallat
 
     with pytest.raises(NotAllowed, match=r"'sim' may see personal data .* config apply"):
         credentials.put_credential(ctx, ADA, "sim", elsewhere)
-    moved = providers.ProviderChange(api_base=elsewhere.api_base)
+    moved = ProviderChange(api_base=elsewhere.api_base)
     with pytest.raises(NotAllowed, match="'sim' may see personal data"):
         providers.change_provider(ctx, ADA, "sim", moved)
     assert providers.change_provider(ctx, ADA, "away", moved).api_base == elsewhere.api_base

@@ -13,7 +13,7 @@ import pytest
 
 from harness.control.context import Context
 from harness.control.providers import discovery, model_lookup, registry
-from harness.control.providers.registry import ProviderChange
+from harness.control.routing.targets import ProviderChange
 from harness.domain.errors import Conflict, DiscoveryFailed, NotAllowed, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.audit import AuditEvent

@@ -12,8 +12,8 @@ import pytest
 from evals.sim.server import simulator
 from harness.control.context import Context
 from harness.control.providers import checks, provider_secrets, registry
-from harness.control.providers.registry import ProviderChange
 from harness.control.routing import targets
+from harness.control.routing.targets import ProviderChange
 from harness.control.serialize import to_plain
 from harness.domain.operations.access import SYSTEM
 from harness.domain.providers.probe import ProbeReply, ProbeStatus, ProbeSubject

@@ -9,8 +9,8 @@ from harness.control.operations import alerts, queries
 from harness.control.providers import checks, credentials, registry
 from harness.control.providers.credentials import CredentialChange
 from harness.control.providers.matrix import MatrixRow, ProviderHealth, build_matrix
-from harness.control.providers.registry import ProviderChange
 from harness.control.routing import targets
+from harness.control.routing.targets import ProviderChange
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.providers.catalogue import COLUMNS, Ability, CatalogueEntry, model_abilities

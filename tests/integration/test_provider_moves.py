@@ -12,8 +12,8 @@ from harness.control.evals import proof_validity
 from harness.control.proposals import decisions, review, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.providers import credentials, registry
-from harness.control.providers.registry import ProviderChange
 from harness.control.routing import seed, targets
+from harness.control.routing.targets import ProviderChange
 from harness.domain.canary.rollout import RolloutSignal, RolloutState
 from harness.domain.errors import InputError, ProofRefused
 from harness.domain.operations.access import Actor, Role

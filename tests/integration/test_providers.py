@@ -7,8 +7,8 @@ import pytest
 from evals.runner.chat_completions import request_body
 from harness.control.evals import worker_supervision
 from harness.control.providers import credentials, registry
-from harness.control.providers.registry import ProviderChange
 from harness.control.routing import targets
+from harness.control.routing.targets import ProviderChange
 from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.routing.target import Provider, Target

@@ -9,8 +9,8 @@ import pytest
 from harness import config, package_data
 from harness.control.providers import credentials, provider_secrets, registry
 from harness.control.providers.credentials import CredentialChange
-from harness.control.providers.registry import ProviderChange
 from harness.control.routing import seed, targets
+from harness.control.routing.targets import ProviderChange
 from harness.domain.errors import DecryptionFailed
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.target import Provider

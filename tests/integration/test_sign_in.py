@@ -12,13 +12,12 @@ from harness.control.operations import alerts, queries
 from harness.control.providers import (
     credentials,
     model_lookup,
-    oauth_tokens,
     provider_secrets,
     registry,
     sign_in,
 )
 from harness.control.providers.credentials import CredentialChange
-from harness.control.providers.registry import ProviderChange
+from harness.control.routing.targets import ProviderChange
 from harness.domain.errors import (
     ConfigError,
     InputError,
@@ -84,7 +83,7 @@ class Desk:
 
     def after(self, seconds: float) -> int:
         self.world.clock.advance(seconds)
-        return oauth_tokens.renew_tokens(self.ctx)
+        return sign_in.renew_tokens(self.ctx)
 
     def open_alerts(self, kind: AlertKind) -> list[alerts.AlertView]:
         return [

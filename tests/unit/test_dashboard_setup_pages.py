@@ -27,8 +27,8 @@ from harness.control.operations import dashboard_sessions, keys, queries
 from harness.control.operations.queries import list_keys
 from harness.control.providers import credentials, registry
 from harness.control.providers.matrix import MatrixModel, build_matrix
-from harness.control.providers.registry import ProviderChange
 from harness.control.routing import fallback_chain, kill_switch, routes, targets
+from harness.control.routing.targets import ProviderChange
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import ConfigError
 from harness.domain.operations.access import SYSTEM, Actor, Role

@@ -28,8 +28,7 @@ from harness.control.operations import dashboard_sessions, keys, people, queries
 from harness.control.operations.keys import KeySummary
 from harness.domain.errors import InputError
 from harness.domain.formatting import format_spent_usd, format_usd
-from harness.domain.operations.access import ApiKey, OptOut, Role
-from harness.domain.operations.dashboard_session import LINK_LASTS, sign_in_url
+from harness.domain.operations.access import LINK_LASTS, ApiKey, OptOut, Role, sign_in_url
 from harness.domain.pagination import PageRequest
 from harness.domain.reliability.rate_limits import KeyLimits
 

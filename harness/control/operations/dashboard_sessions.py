@@ -18,16 +18,18 @@ from harness.control.context import Context
 from harness.control.operations import keys
 from harness.control.proposals.four_eyes import load_key_creators
 from harness.domain.errors import Conflict, NotAllowed, NotFound
-from harness.domain.operations.access import Actor, Role, key_hash
-from harness.domain.operations.audit import require_reason
-from harness.domain.operations.dashboard_session import (
+from harness.domain.operations.access import (
     COOKIE_PREFIX,
     LINK_LASTS,
     LINK_PREFIX,
+    Actor,
     DashboardSession,
+    Role,
     check_lifetime,
+    key_hash,
     require_makeable,
 )
+from harness.domain.operations.audit import require_reason
 from harness.domain.operations.principals import LOCAL_PRINCIPAL, OPERATOR
 from harness.store.transaction import Transaction
 

@@ -20,8 +20,7 @@ from harness.control.operations import dashboard_sessions
 from harness.control.operations.dashboard_sessions import ActorSession, refusing
 from harness.domain.content_hash import canonical_json
 from harness.domain.errors import Conflict, InputError, NotAllowed
-from harness.domain.operations.access import SYSTEM, Actor, Role, key_hash
-from harness.domain.operations.dashboard_session import DashboardSession
+from harness.domain.operations.access import SYSTEM, Actor, DashboardSession, Role, key_hash
 from harness.domain.operations.principals import (
     MAX_NAME_LENGTH,
     Principal,

@@ -1,6 +1,10 @@
 """Keeps the monthly cap: `run_once`, a part of the reconcile loop, puts the file's cap into the
 database, and alerts while work waits for money.
 `find_money_obstacle` says why a run waits, `load_spending` what was spent in this month.
+
+`load_report` reports money on one page: what Swapgate itself spent in this month against its
+cap, where that leads by the month's end, what canaries cost beside their incumbents, and what
+promoted swaps saved.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -2,8 +2,8 @@
 (`find_second_person_reasons`), and what is different on the route by now
 (`list_rule_differences`, `require_current_rules`).
 
-Rules are changed while a proposal is open, and whoever registers one by the command line does so
-with a configuration of his own: the control plane's is the one that counts.
+Rules are changed while a proposal is open, and whoever registers one by the command line does
+so with a configuration of his own: the control plane's is the one that counts.
 
 `check_judge` checks a policy's judge of canaries before a proposal is made: its settings, that
 its provider may see the route's class of data (D8), and that its price is known. Later the
@@ -40,8 +40,8 @@ OTHER_RULES: Final = "registered under other rules than the route has"
 
 
 def list_rule_differences(ctx: Context, tx: Transaction, proposal: Proposal) -> list[str]:
-    """Lists in words where a proposal asks for less than its route does; without the reasons for
-    a second person that it was registered with.
+    """Lists in words where a proposal asks for less than its route does; without the reasons
+    for a second person that it was registered with.
 
     Raises NotFound when the route's policy is not in the configuration.
     """

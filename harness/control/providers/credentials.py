@@ -11,12 +11,12 @@ from harness.control import audit
 from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.control.providers import endpoint_changes, provider_secrets
-from harness.control.routing import data_class_checks, targets
+from harness.control.routing import targets
+from harness.control.routing.targets import ProviderChange
 from harness.control.serialize import CamelCase
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.providers.api_base_rules import check_api_base, check_api_base_path
 from harness.domain.providers.credentials import (
     Credential,
     check_key_name,
@@ -25,7 +25,6 @@ from harness.domain.providers.credentials import (
     lacks_key,
     place_new_key,
 )
-from harness.domain.providers.headers import check_headers
 from harness.domain.providers.kinds import PROVIDER_KINDS, check_provider_name
 from harness.domain.providers.oauth_kinds import check_kind_takes_key
 from harness.domain.providers.oauth_tokens import TOKEN_KEY_NAME
@@ -67,19 +66,15 @@ class ProviderCredentials(CamelCase):
     outdated: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class CredentialChange:
-    """What is set; None leaves it as it is."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialChange(ProviderChange):
+    """What is set of a provider and its keys; None leaves it as it is."""
 
     value: str | None = field(default=None, repr=False)
     key: str = DEFAULT_KEY_NAME  # the stored key's name
     first: bool = False  # before all other keys
     # So long the replaced value is used, too, behind the new one.
     overlap: timedelta | None = None
-    kind: str | None = None
-    api_base: str | None = None
-    extra_headers: Mapping[str, str] | None = field(default=None, repr=False)
-    reason: str = ""  # needed to move a provider that a route uses (`endpoint_changes`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +158,8 @@ def put_credential(
                 f"`swapgate provider key set {name}` too"
             )
         known = tx.providers.all().get(name)
-        wanted = _changed_provider(ctx, name, known, change)
+        before = known or _new_provider(name, change.kind)
+        wanted = targets.change_of_provider(ctx, before, change)
         if value is not None:
             check_kind_takes_key(name, wanted.kind)
         changed = not targets.same(ctx, known, wanted)
@@ -199,31 +195,17 @@ def _change_details(
     return said
 
 
-def _changed_provider(
-    ctx: Context, name: str, known: Provider | None, change: CredentialChange
-) -> Provider:
-    """The provider as it is to be."""
-    if known is None:
-        check_provider_name(name)
-        kind = change.kind or (name if name in PROVIDER_KINDS else None)
-        if kind is None:
-            raise NotFound(
-                f"there is no provider {name!r}, and no kind of that name. Name its `kind` and "
-                f"`apiBase` as well; kinds: {', '.join(PROVIDER_KINDS)}"
-            )
-        if kind not in PROVIDER_KINDS:
-            raise InputError(f"{kind!r} is none of {', '.join(PROVIDER_KINDS)}")
-        known = Provider(name, kind, PROVIDER_KINDS[kind].api_base)
-    targets.check_kind_stays(known, change.kind)
-    base = known.api_base if change.api_base is None else change.api_base
-    data_class_checks.check_address(ctx, name, known.api_base, base)
-    check_api_base_path(known.kind, base)
-    check_api_base(base, ctx.allow_addresses)
-    moved = replace(known, api_base=base)
-    if change.extra_headers is None:
-        return moved
-    check_headers(change.extra_headers)
-    return replace(moved, extra_headers=dict(change.extra_headers), sealed_headers={})
+def _new_provider(name: str, kind: str | None) -> Provider:
+    check_provider_name(name)
+    kind = kind or (name if name in PROVIDER_KINDS else None)
+    if kind is None:
+        raise NotFound(
+            f"there is no provider {name!r}, and no kind of that name. Name its `kind` and "
+            f"`apiBase` as well; kinds: {', '.join(PROVIDER_KINDS)}"
+        )
+    if kind not in PROVIDER_KINDS:
+        raise InputError(f"{kind!r} is none of {', '.join(PROVIDER_KINDS)}")
+    return Provider(name, kind, PROVIDER_KINDS[kind].api_base)
 
 
 def remove_credential(

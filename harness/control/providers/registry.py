@@ -13,10 +13,11 @@ from harness.control.context import Context
 from harness.control.providers import checks, credentials, endpoint_changes
 from harness.control.providers.credentials import CredentialChange
 from harness.control.routing import data_class_checks, targets
+from harness.control.routing.targets import ProviderChange, change_of_provider
 from harness.control.serialize import CamelCase
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.operations.access import Actor, Role
-from harness.domain.providers.api_base_rules import api_base_example, check_api_base_path
+from harness.domain.providers.api_base_rules import api_base_example
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup, check_provider_name
 from harness.domain.providers.probe import ProviderCheck
 from harness.domain.routing.capabilities import Capabilities
@@ -119,19 +120,6 @@ class ProviderSummary(CamelCase):
     outdated: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderChange:
-    """What is set; None leaves it as it is, and of a new provider takes its kind's."""
-
-    kind: str | None = None
-    api_base: str | None = None
-    api_key_env: str | None = None
-    extra_headers: Mapping[str, str] | None = field(default=None, repr=False)
-    extra_body: JsonObject | None = None
-    # Needed to move one that a route uses to another place (`endpoint_changes`).
-    reason: str = ""
-
-
 def list_providers(ctx: Context) -> Sequence[ProviderSummary]:
     """Lists the providers with the routes that use each; of headers the names alone."""
     with ctx.store.read() as tx:
@@ -162,15 +150,7 @@ def change_provider(
             targets.require_provider(tx, name)
     if create and known is not None:
         raise Conflict(f"there is a provider {name!r} already: `swapgate provider set {name}`")
-    before = known or _new(name, change.kind)
-    targets.check_kind_stays(before, change.kind)
-    fields = ("api_base", "api_key_env", "extra_headers", "extra_body")
-    given = {field: value for field in fields if (value := getattr(change, field)) is not None}
-    if change.extra_headers is not None:
-        given["sealed_headers"] = {}
-    wanted = replace(before, **given)
-    check_api_base_path(wanted.kind, wanted.api_base)
-    data_class_checks.check_address(ctx, name, before.api_base, wanted.api_base)
+    wanted = change_of_provider(ctx, known or _new(name, change.kind), change)
     targets.put_provider(ctx, actor, wanted, change.reason)
     with ctx.store.read() as tx:
         after = targets.require_provider(tx, name)
@@ -261,7 +241,7 @@ def add_provider(ctx: Context, actor: Actor, wanted: NewProvider) -> ProviderChe
         made = CredentialChange(value=wanted.key, kind=wanted.kind, api_base=base)
         credentials.put_credential(ctx, actor, name, made)
     else:
-        change = ProviderChange(wanted.kind, base)
+        change = ProviderChange(kind=wanted.kind, api_base=base)
         change_provider(ctx, actor, name, change, create=True)
     return check_added(ctx, actor, name)
 

@@ -1,19 +1,34 @@
-"""Signs people in for a provider with their account (OAuth's device flow), and out. The token
-becomes the provider's key; `oauth_tokens` renews it.
+"""Signs people in for a provider with their account (OAuth's device flow), and out. Their
+tokens are stored encrypted, the access token also as the key that routers send; `renew_tokens`
+renews them before they end, and alerts when that fails.
 """
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+
+import structlog
 
 from harness.control import audit
 from harness.control.context import Context
-from harness.control.providers import credentials, oauth_tokens
+from harness.control.operations import alerts
+from harness.control.providers import credentials
+from harness.control.providers.provider_secrets import list_credentials_of
 from harness.control.serialize import CamelCase
-from harness.domain.errors import NotFound, SignInRefused
+from harness.domain.errors import (
+    ConfigError,
+    NotFound,
+    SignInRefused,
+    SignInUnreachable,
+    StaleWrite,
+)
 from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.providers.credentials import Credential, check_key_value, place_new_key
 from harness.domain.providers.oauth_kinds import OAuthEndpoints, oauth_endpoints
 from harness.domain.providers.oauth_tokens import (
+    ALERT_ATTEMPTS,
     TOKEN_KEY_NAME,
     DeviceCode,
     FlowEnded,
@@ -21,15 +36,24 @@ from harness.domain.providers.oauth_tokens import (
     FlowWaiting,
     OAuthTokens,
     PollAnswer,
+    Renewal,
     SignIn,
     SignInSecrets,
     advance_flow,
     apply_access_tokens,
     apply_account_tokens,
     begin_flow,
+    claim_renewal,
+    due_renewal,
+    is_expired,
+    merge_secrets,
+    record_failed_renewal,
+    record_refusal,
+    renew_sooner,
 )
 from harness.domain.routing.target import Provider
 from harness.ports import OAuthServer
+from harness.store.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +80,7 @@ def sign_in(
     SignInUnreachable, NotFound, InputError, ConfigError, NotAllowed.
     """
     actor.require(Role.ADMIN)
-    server = oauth_tokens.require_oauth_server(ctx)
+    server = require_oauth_server(ctx)
     provider, place = _place(ctx, actor, name)
     code = server.device_code(place)
     show(code)
@@ -68,12 +92,10 @@ def sign_in(
     access = server.exchange(place, tokens.access_token) if exchanged else tokens
     if exchanged:
         new = apply_access_tokens(new, access, now)
-    new = oauth_tokens.encrypt_secrets(
-        ctx, new, SignInSecrets(tokens.access_token, tokens.refresh_token)
-    )
+    new = encrypt_secrets(ctx, new, SignInSecrets(tokens.access_token, tokens.refresh_token))
     with ctx.store.write() as tx:
         tx.sign_ins.start(new)
-        oauth_tokens.store_access_key(ctx, tx, new, access)
+        store_access_key(ctx, tx, new, access)
         subject, details = f"provider {provider.name}", {"key": TOKEN_KEY_NAME}
         audit.record(ctx, tx, actor, "credential.login", subject, details)
         credentials.resolve_sign_in_alerts(ctx, tx, provider.name)
@@ -108,7 +130,7 @@ def sign_out(ctx: Context, actor: Actor, name: str) -> None:
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
         ended = tx.sign_ins.end(name)
-        if not (oauth_tokens.drop_access_key(ctx, tx, name) or ended):
+        if not (drop_access_key(ctx, tx, name) or ended):
             raise NotFound(f"nobody is signed in for provider {name!r}")
         subject, details = f"provider {name}", {"key": TOKEN_KEY_NAME}
         audit.record(ctx, tx, actor, "credential.logout", subject, details)
@@ -125,3 +147,163 @@ def _place(ctx: Context, actor: Actor, name: str) -> tuple[Provider, OAuthEndpoi
         with ctx.store.read() as tx:
             known = tx.providers.all()[name]
     return known, place
+
+
+def require_oauth_server(ctx: Context) -> OAuthServer:
+    if ctx.oauth is None:
+        raise ConfigError("this process cannot reach OAuth servers")
+    return ctx.oauth
+
+
+def encrypt_secrets(ctx: Context, changed: SignIn, secrets: SignInSecrets) -> SignIn:
+    return replace(changed, ciphertext=ctx.cipher.encrypt(json.dumps(asdict(secrets))))
+
+
+def decrypt_secrets(ctx: Context, stored: SignIn) -> SignInSecrets:
+    """Decrypts the tokens of a sign-in. Raises DecryptionFailed."""
+    return SignInSecrets(**json.loads(ctx.cipher.decrypt(stored.ciphertext)))
+
+
+def store_access_key(
+    ctx: Context, tx: Transaction, signed_in: SignIn, access: OAuthTokens
+) -> None:
+    name, now = signed_in.provider, ctx.clock.now()
+    stored = list_credentials_of(tx, name)
+    secret = ctx.cipher.encrypt(check_key_value(access.access_token))
+    new = Credential(
+        name, TOKEN_KEY_NAME, secret, 0, signed_in.signed_in_at, now, signed_in.signed_in_by
+    )
+    for credential in place_new_key(stored, new, first=False, keep_until=None):
+        tx.credentials.put(credential)
+
+
+def drop_access_key(ctx: Context, tx: Transaction, provider: str) -> bool:
+    """Removes the stored access key of a sign-in; returns whether there was one."""
+    for credential in list_credentials_of(tx, provider):
+        if credential.name == TOKEN_KEY_NAME and credential.ciphertext:
+            tx.credentials.put(replace(credential, ciphertext="", updated_at=ctx.clock.now()))
+            return True
+    return False
+
+
+log = structlog.get_logger("swapgate.renewals")
+ENDED, NOT_RENEWED = credentials.SIGN_IN_ALERTS
+
+
+def renew_tokens(ctx: Context) -> int:
+    """Renew what is due, and take away what has ended; how many tokens are new."""
+    with ctx.store.read() as tx:
+        found, providers = tx.sign_ins.all(), tx.providers.all()
+        seen = {sign_in.provider: _refused_at(tx, sign_in.provider) for sign_in in found}
+    done = 0
+    for sign_in in (e for e in found if e.provider in providers):
+        refused_at, now = seen[sign_in.provider], ctx.clock.now()
+        current = renew_sooner(sign_in, refused_at, now) if refused_at is not None else sign_in
+        # The account's token first, then at once the one that it buys.
+        while due_renewal(current, ctx.clock.now()) is not None:
+            after_it = _renewed(ctx, providers[sign_in.provider], current)
+            if after_it is None:
+                break
+            done += after_it.renewed_at > current.renewed_at
+            current = after_it
+    _take_away_ended(ctx)
+    return done
+
+
+def _refused_at(tx: Transaction, provider: str) -> datetime | None:
+    """When routers were last heard saying that the provider refuses its key."""
+    keys = (provider, f"{provider}:stored:{TOKEN_KEY_NAME}")
+    found = (tx.alerts.newest(f"{AlertKind.OUR_KEY.value}:{key}") for key in keys)
+    return max((alert.last_seen for alert in found if alert and alert.open), default=None)
+
+
+def _renewed(ctx: Context, provider: Provider, before: SignIn) -> SignIn | None:
+    """None where it is over, where another process renews it, or its server said nothing of
+    use: then it is tried later.
+    """
+    claimed = claim_renewal(before, ctx.clock.now())
+    try:
+        with ctx.store.write() as tx:
+            tx.sign_ins.replace(before, claimed)
+    except StaleWrite:
+        return None
+    try:
+        place = oauth_endpoints(
+            provider.name, provider.kind, ctx.oauth_changes.get(provider.name)
+        )
+        changed, access = _request_tokens(ctx, place, before)
+    except SignInRefused as error:
+        changed, access = record_refusal(before, str(error)), None
+        log.warning("sign_in_refused", provider=provider.name, because=str(error))
+    except (SignInUnreachable, ConfigError) as error:
+        changed, access = record_failed_renewal(before, ctx.clock.now()), None
+        log.warning("token_not_renewed", provider=provider.name, because=str(error))
+        if changed.attempts >= ALERT_ATTEMPTS:
+            _alert_failing(ctx, changed, str(error))
+    try:
+        with ctx.store.write() as tx:
+            tx.sign_ins.replace(claimed, changed)
+            if access is not None:
+                store_access_key(ctx, tx, changed, access)
+            if not (changed.attempts or changed.refused):
+                alerts.resolve_alert(ctx, tx, NOT_RENEWED, provider.name)
+            if changed.refused:
+                _alert_refused(ctx, tx, changed)
+    except StaleWrite:
+        return None
+    return None if changed.refused or changed.attempts else changed
+
+
+def _request_tokens(
+    ctx: Context, place: OAuthEndpoints, before: SignIn
+) -> tuple[SignIn, OAuthTokens | None]:
+    """The sign-in with what its server gave; and the token for requests, if that is new."""
+    server, secrets = require_oauth_server(ctx), decrypt_secrets(ctx, before)
+    if due_renewal(before, ctx.clock.now()) is Renewal.ACCESS:
+        tokens = server.exchange(place, secrets.account_token)
+        return apply_access_tokens(before, tokens, ctx.clock.now()), tokens
+    tokens = server.refresh(place, secrets.refresh_token)
+    exchanged = bool(place.exchange_url)
+    changed = apply_account_tokens(before, tokens, ctx.clock.now(), exchanged=exchanged)
+    changed = encrypt_secrets(ctx, changed, merge_secrets(secrets, tokens))
+    return changed, None if exchanged else tokens
+
+
+def _take_away_ended(ctx: Context) -> None:
+    """So that no request meets a certain 401."""
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        ended = {sign_in.provider for sign_in in tx.sign_ins.all() if is_expired(sign_in, now)}
+        keys = [e for e in tx.credentials.all() if e.name == TOKEN_KEY_NAME and e.ciphertext]
+    for provider in ended.intersection(key.provider for key in keys):
+        with ctx.store.write() as tx:
+            drop_access_key(ctx, tx, provider)
+
+
+def _alert_refused(ctx: Context, tx: Transaction, stored: SignIn) -> None:
+    ends = stored.access_ends
+    until = f"until {ends:%Y-%m-%d %H:%M} UTC" if ends and ends > ctx.clock.now() else "no more"
+    alerts.resolve_alert(ctx, tx, NOT_RENEWED, stored.provider)
+    alerts.raise_alert(
+        ctx,
+        tx,
+        ENDED,
+        stored.provider,
+        subject=f"provider {stored.provider}",
+        title=f"the sign-in of {stored.signed_in_by} for {stored.provider} has ended",
+        text=f"{stored.refused}. The token that requests carry is used {until}: "
+        f"`swapgate provider key login {stored.provider}`.",
+    )
+
+
+def _alert_failing(ctx: Context, stored: SignIn, because: str) -> None:
+    with ctx.store.write() as tx:
+        alerts.raise_alert(
+            ctx,
+            tx,
+            NOT_RENEWED,
+            stored.provider,
+            subject=f"provider {stored.provider}",
+            title=f"the token of {stored.provider} could not be renewed",
+            text=f"{because}. Tried {stored.attempts} times.",
+        )

@@ -2,10 +2,14 @@
 never changes; a provider does, but not in what was proven with it (`extra_body`).
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
 from harness.control import audit
 from harness.control.context import Context
 from harness.control.providers import endpoint_changes
 from harness.control.providers.provider_secrets import decrypt_headers, encrypt_headers
+from harness.control.routing import data_class_checks
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import Actor, Role
@@ -14,7 +18,7 @@ from harness.domain.providers.catalogue import with_catalogue_prices
 from harness.domain.providers.headers import check_headers
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.target import Provider, Target, check_extra_body
+from harness.domain.routing.target import JsonObject, Provider, Target, check_extra_body
 from harness.domain.settings import TargetSeed
 from harness.domain.suggestions import did_you_mean
 from harness.store.transaction import Transaction
@@ -56,13 +60,37 @@ def require_provider(tx: Transaction, name: str) -> Provider:
     return found[name]
 
 
-def check_kind_stays(provider: Provider, kind: str | None) -> None:
-    """Checks that a provider keeps its kind; None names none. Raises InputError."""
-    if kind not in (None, provider.kind):
+@dataclass(frozen=True, slots=True)
+class ProviderChange:
+    """What is set; None leaves it as it is, and of a new provider takes its kind's."""
+
+    kind: str | None = None
+    api_base: str | None = None
+    api_key_env: str | None = None
+    extra_headers: Mapping[str, str] | None = field(default=None, repr=False)
+    extra_body: JsonObject | None = None
+    reason: str = ""  # needed to move a provider that a route uses (`endpoint_changes`)
+
+
+def change_of_provider(ctx: Context, before: Provider, change: ProviderChange) -> Provider:
+    """Returns the provider as it is to be. Raises InputError for another kind or an impossible
+    address or header, NotAllowed for a new address of a provider that may see a data class.
+    """
+    if change.kind not in (None, before.kind):
         raise InputError(
-            f"provider {provider.name!r} is of kind {provider.kind!r}, which does not change: "
+            f"provider {before.name!r} is of kind {before.kind!r}, which does not change: "
             "its targets were measured with it. Add another provider"
         )
+    fields = ("api_base", "api_key_env", "extra_headers", "extra_body")
+    given = {name: value for name in fields if (value := getattr(change, name)) is not None}
+    if change.extra_headers is not None:
+        check_headers(change.extra_headers)
+        given["sealed_headers"] = {}
+    wanted = replace(before, **given)
+    data_class_checks.check_address(ctx, before.name, before.api_base, wanted.api_base)
+    check_api_base_path(wanted.kind, wanted.api_base)
+    check_api_base(wanted.api_base, ctx.allow_addresses)
+    return wanted
 
 
 def provider_of(tx: Transaction, target: Target) -> Provider:

@@ -9,10 +9,9 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.operations.access import ApiKey
+from harness.domain.operations.access import ApiKey, DashboardSession
 from harness.domain.operations.alert_record import AlertRecord, Notified
 from harness.domain.operations.audit import AuditEvent
-from harness.domain.operations.dashboard_session import DashboardSession
 from harness.domain.operations.delivery import Delivery
 from harness.domain.operations.principals import PersonLink, Principal, PrincipalKind
 from harness.domain.operations.spending import PurposeSpending

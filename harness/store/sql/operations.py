@@ -11,10 +11,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from harness.domain.errors import Conflict
-from harness.domain.operations.access import ApiKey, OptOut
+from harness.domain.operations.access import ApiKey, DashboardSession, OptOut
 from harness.domain.operations.alert_record import AlertRecord, Notified, apply_alerts
 from harness.domain.operations.alerts import ALERT_RULES, Alert, AlertKind
-from harness.domain.operations.dashboard_session import DashboardSession
 from harness.domain.operations.delivery import Delivery
 from harness.domain.operations.principals import People, PersonLink, Principal, fold_name
 from harness.domain.reliability.rate_limits import KeyLimits
