@@ -250,7 +250,7 @@ def test_a_suite_that_was_swapped_while_a_proposal_was_registered_is_still_widen
     assert path is not None
     accepted = path.read_text()
     changed = accepted.replace('"target": "c1"', '"target": "x1"')
-    before = suite_registration.register_plans
+    before = suite_registration.plan_suites
 
     def swapped(*args: Any) -> Any:
         path.write_text(changed)
@@ -258,7 +258,7 @@ def test_a_suite_that_was_swapped_while_a_proposal_was_registered_is_still_widen
         path.write_text(accepted)
         return made
 
-    monkeypatch.setattr(suite_registration, "register_plans", swapped)
+    monkeypatch.setattr(suite_registration, "plan_suites", swapped)
     proposal = world.propose("sim/better")
     path.write_text(changed)
     for _ in range(6):

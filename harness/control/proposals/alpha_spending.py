@@ -98,11 +98,9 @@ def risk_of_plans(
     tx: Transaction, route: str, plans: Sequence[SuitePlan], gate: GatePolicy, now: datetime
 ) -> FalsePassRisk:
     """Bounds the risk of a false pass of a proposal with these plans, before it is made."""
-    earlier = _proposals_before(tx, route, now)
+    earlier = [proposal.plans for proposal in _proposals_before(tx, route, now)]
     together = max((plan.candidates for plan in plans), default=1)
-    return _risk(
-        [*earlier_risks(earlier), *[false_pass_risk(plans)] * together], gate, together
-    )
+    return _risk([*earlier, *[plans] * together], gate, together)
 
 
 def risk_of_proposal(tx: Transaction, proposal: Proposal) -> FalsePassRisk:
@@ -110,20 +108,18 @@ def risk_of_proposal(tx: Transaction, proposal: Proposal) -> FalsePassRisk:
     known now.
     """
     earlier = [
-        former
+        former.plans
         for former in _proposals_before(tx, proposal.route, proposal.created_at)
         if former.id != proposal.id and former.created_at <= proposal.created_at
     ]
-    return _risk(
-        [*earlier_risks(earlier), false_pass_risk(proposal.plans)], proposal.policy.gate
-    )
+    return _risk([*earlier, proposal.plans], proposal.policy.gate)
 
 
-def earlier_risks(proposals: Sequence[Proposal]) -> list[float]:
-    return [false_pass_risk(proposal.plans) for proposal in proposals]
-
-
-def _risk(risks: Sequence[float], gate: GatePolicy, together: int = 1) -> FalsePassRisk:
+def _risk(
+    registered: Sequence[Sequence[SuitePlan]], gate: GatePolicy, together: int = 1
+) -> FalsePassRisk:
+    """registered: of each candidate, the newest last."""
+    risks = [false_pass_risk(plans) for plans in registered]
     return FalsePassRisk(
         number=len(risks),
         spent=total_risk(risks[:-together]),

@@ -13,7 +13,7 @@ from harness.control import audit
 from harness.control.context import Context
 from harness.control.proposals import alpha_spending, route_rules, suite_registration
 from harness.control.proposals.alpha_spending import FalsePassRisk
-from harness.control.proposals.suite_registration import ALONE, SelectionPlace
+from harness.control.proposals.suite_registration import SelectionPlace
 from harness.control.routing import data_class_checks, routes, targets
 from harness.control.shadow import stage
 from harness.domain.errors import InputError, NotAllowed, RouteBusy
@@ -94,7 +94,7 @@ def create_selection(
     made: list[Proposal] = []
     with ctx.store.write() as tx:
         for number, candidate in enumerate(request.candidates):
-            place = SelectionPlace(selection, number, several) if selection else ALONE
+            place = SelectionPlace(selection, number, several)
             one = replace(request, candidate=candidate, rivals=())
             proposal = _register(ctx, tx, actor, one, place)
             if any(proposal.candidate == other.candidate for other in made):
@@ -146,8 +146,11 @@ def _register(
     route_rules.check_judge(ctx, tx, route, policy)
     _check_prices(tx, policy.gate, incumbent, candidate)
     lineage = alpha_spending.find_lineage(tx, candidate, request.descends_from)
-    registered = suite_registration.register_plans(
-        ctx, tx, route, policy.gate, candidate.id, lineage, place
+    registered = suite_registration.plan_suites(ctx, route.settings, policy.gate)
+    for pin, _ in registered:
+        tx.suites.put(pin, now)
+    plans = suite_registration.charge_alpha(
+        ctx, tx, route, policy.gate, registered, candidate.id, lineage, place
     )
     proposal = Proposal(
         id=ctx.chance.token("p_"),
@@ -158,7 +161,7 @@ def _register(
         reason=request.reason,
         proposer=actor.name,
         policy=policy,
-        plans=registered,
+        plans=plans,
         widened=_find_second_person_reasons(ctx, tx, route, candidate, actor),
         phase=ProposalPhase.PROPOSED,
         created_at=now,

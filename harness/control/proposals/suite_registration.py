@@ -1,11 +1,10 @@
-"""Registers the suites of a route for a proposal: their pins are stored, and each suite gets a
-plan with its claim, margin, alpha and order (`register_plans`).
+"""Plans the suites of a route for a proposal: each gets a plan with its claim, margin and order
+(`plan_suites`), and the alpha that is left for it (`charge_alpha`).
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Final
 
 from harness.control.context import Context
 from harness.control.proposals import alpha_spending
@@ -36,29 +35,6 @@ class SelectionPlace:
     candidates: int = 1
 
 
-ALONE: Final = SelectionPlace()
-
-
-def register_plans(
-    ctx: Context,
-    tx: Transaction,
-    route: Route,
-    gate: GatePolicy,
-    candidate: str,
-    lineage: Collection[str],
-    place: SelectionPlace = ALONE,
-) -> tuple[SuitePlan, ...]:
-    """Registers a route's suites: stores their pins, and returns a plan for each.
-
-    Raises ConfigError for a route without a primary suite, and for several that make no claim;
-    NotAllowed when the policy's `alpha_budget` is spent.
-    """
-    registered = plan_suites(ctx, route.settings, gate)
-    for pin, _ in registered:
-        tx.suites.put(pin, ctx.clock.now())
-    return charge_alpha(ctx, tx, route, gate, registered, candidate, lineage, place)
-
-
 def charge_alpha(  # noqa: PLR0913, PLR0917 - a registration, whole
     ctx: Context,
     tx: Transaction,
@@ -85,8 +61,8 @@ def charge_alpha(  # noqa: PLR0913, PLR0917 - a registration, whole
 
 
 def plan_suites(ctx: Context, settings: RouteSettings, gate: GatePolicy) -> RegisteredSuites:
-    """Plans a route's suites at the policy's alpha; stores nothing. Raises ConfigError as
-    `register_plans`.
+    """Plans a route's suites at the policy's alpha; stores nothing. Raises ConfigError for a
+    route without a primary suite, and for several that make no claim.
     """
     primary = [s for s in settings.suites if s.role is SuiteRole.PRIMARY]
     if not primary:
