@@ -6,9 +6,9 @@ every prompt of the suite begins with, and the expected answer. Both come from t
 as long as these are the data that were measured, else from the stored prompts.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from statistics import fmean
 from typing import Final
 
@@ -135,8 +135,8 @@ def strip_common_start(questions: Mapping[str, str]) -> tuple[Mapping[str, str],
     """Returns the questions without the sentences that all of them begin with, and those; where
     a long first sentence begins alike, without its words. One question alone keeps everything.
     """
-    texts = sorted(set(questions.values()))
-    start = _common_start(texts[0], texts[-1]) if len(texts) > 1 else ""
+    texts = [*set(questions.values())]
+    start = os.path.commonprefix(texts) if len(texts) > 1 else ""  # noqa: RUF071 - no paths
     sentences, words = _end_of(start, SENTENCE_ENDS), _end_of(start, WORD_ENDS)
     start = start[: sentences if sentences >= SHORT_START else words]
     if len(start) < (SHORT_START if sentences >= SHORT_START else SHORT_WORDS):
@@ -147,12 +147,6 @@ def strip_common_start(questions: Mapping[str, str]) -> tuple[Mapping[str, str],
 def _end_of(text: str, marks: tuple[str, ...]) -> int:
     """The place after the last of the marks; 0 without one."""
     return max(text.rfind(mark) + len(mark) if mark in text else 0 for mark in marks)
-
-
-def _common_start(one: str, other: str) -> str:
-    """Of the first and the last in order, what all between them begin with, too."""
-    same = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
-    return "".join(mark for mark, _ in same)
 
 
 def _load_suite(ctx: Context, side: SuiteAnswers) -> SuiteTexts:

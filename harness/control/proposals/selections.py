@@ -64,12 +64,8 @@ def primary_difference(verdict: Verdict, weights: Mapping[str, float]) -> float:
     whole = [report for report in primary if report.suite not in weights]
     if whole:  # the gate's own weighted mean, over items that all suites have
         return whole[0].delta
-    total = math.fsum(weights[report.suite] for report in primary)
-    return math.fsum(_weighted(report, weights) for report in primary) / total
-
-
-def _weighted(report: SuiteReport, weights: Mapping[str, float]) -> float:
-    return weights[report.suite] * report.delta
+    deltas = [report.delta for report in primary]
+    return fmean(deltas, [weights[report.suite] for report in primary])
 
 
 def is_decided(members: Sequence[Proposal]) -> bool:
