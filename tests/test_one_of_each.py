@@ -13,12 +13,6 @@ PLACES = {
     "get_close_matches": ("harness/domain/suggestions.py",),
     # The one parser of server-sent events; the filter writes an event's data anew.
     'startswith(b"data:': ("harness/domain/sse.py", "router/protocols/event_stream.py"),
-    # The one `record` of the audit log; these have no context of the control plane.
-    "audit.append(": (
-        "harness/control/audit.py",
-        "harness/runtime/processes/eval_worker.py",
-        "harness/store/sql/audit.py",
-    ),
     # The one guarded client; an eval worker has its own, and a tool server's belongs to `mcp`.
     "may_connect(": (
         "harness/domain/providers/api_base_rules.py",

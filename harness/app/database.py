@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from harness.app.installation import Installation, job_queue
-from harness.control import audit
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.row_signatures import KeyPurpose, PublicKey
 from harness.domain.settings import RunQueueKind, Settings
@@ -134,4 +133,4 @@ def _record_audit(
 ) -> None:
     ctx = installation.context
     with ctx.store.write() as tx:
-        audit.record(ctx, tx, actor, action, f"signing key {key}", {"why": why})
+        tx.audit.append(actor, action, f"signing key {key}", {"why": why})

@@ -27,7 +27,6 @@ from evals.suites.suite_import import (
 )
 from harness import config, package_data
 from harness.app.installation import Installation, load_settings
-from harness.control import audit
 from harness.domain.errors import ConfigError, Conflict, InputError
 from harness.domain.operations.access import Actor, Role
 from harness.domain.routing.target import Target
@@ -146,7 +145,7 @@ def _add(
     try:
         with context.store.write() as tx:
             # First: no suite stands in the file that the audit log knows nothing of.
-            audit.record(context, tx, actor, "suite.add", f"suite {upload.name}", details)
+            tx.audit.append(actor, "suite.add", f"suite {upload.name}", details)
             _configure(source, done)
             configured = True
     finally:

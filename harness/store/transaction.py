@@ -44,7 +44,7 @@ class Transaction:
         self.verdicts = proposals.Verdicts(unit)
         self.rollouts = proposals.Rollouts(unit)
         self.observations = observations.Observations(unit)
-        self.audit = audit.AuditLog(unit, secret)
+        self.audit = audit.AuditLog(unit, secret, clock)
         self.principals = operations.Principals(unit)
         self.person_links = operations.PersonLinks(unit)
         self.keys = operations.ApiKeys(unit)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Final
 
-from harness.control import audit
 from harness.control.agents import sessions
 from harness.control.agents.client import AgentsClient
 from harness.control.context import Context
@@ -207,11 +206,11 @@ def grant_literal(  # noqa: PLR0913 - what a consent is made of
         data_class=agent.data_class,
         request="" if request is None else request.id,
     )
-    add_grant(ctx, tx, actor, grant)
+    add_grant(tx, actor, grant)
     _check_literal_count(ctx, tx)
 
 
-def add_grant(ctx: Context, tx: Transaction, actor: Actor, grant: AgentGrant) -> None:
+def add_grant(tx: Transaction, actor: Actor, grant: AgentGrant) -> None:
     """Store it signed, with an event of the audit log. Raises ConfigError where this process
     has no key of control's.
     """
@@ -225,7 +224,7 @@ def add_grant(ctx: Context, tx: Transaction, actor: Actor, grant: AgentGrant) ->
         "expires_at": grant.expires_at.isoformat(),
         "data_class": grant.data_class,
     }
-    audit.record(ctx, tx, actor, "agent.grant", f"agent {grant.agent}", details)
+    tx.audit.append(actor, "agent.grant", f"agent {grant.agent}", details)
 
 
 def _check_literal_count(ctx: Context, tx: Transaction) -> None:
@@ -256,7 +255,7 @@ def revoke_grant(ctx: Context, actor: Actor, id_: str, reason: str = "") -> Agen
             raise Conflict(f"the grant {id_} is revoked already")
         revoked = tx.agent_grants.revoke(id_, ctx.clock.now())
         details = {"grant": id_, "target": revoked.target_name, "reason": reason}
-        audit.record(ctx, tx, actor, "agent.grant_revoke", f"agent {revoked.agent}", details)
+        tx.audit.append(actor, "agent.grant_revoke", f"agent {revoked.agent}", details)
     return revoked
 
 
@@ -265,7 +264,7 @@ def end_grants(ctx: Context, grants: Sequence[AgentGrant], reason: str) -> None:
         for grant in grants:
             tx.agent_grants.revoke(grant.id, ctx.clock.now())
         details = {"grants": [grant.id for grant in grants], "reason": reason}
-        audit.record(ctx, tx, SYSTEM, "agent.grant_end", "grants of agents", details)
+        tx.audit.append(SYSTEM, "agent.grant_end", "grants of agents", details)
 
 
 def check_target_data_class(ctx: Context, data_class: str, target: Target) -> None:

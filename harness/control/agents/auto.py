@@ -307,7 +307,7 @@ def _grant(
         stored = _list_grants(tx, request)
         if (known := _find_grant(ctx, request, chosen, stored)) is not None:
             return known
-        add_grant(ctx, tx, SYSTEM, grant)
+        add_grant(tx, SYSTEM, grant)
     return grant
 
 

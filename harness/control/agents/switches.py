@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from harness.control import audit
 from harness.control.agents import agents
 from harness.control.agents.model_matching import load_figures, model_capabilities
 from harness.control.context import Context
@@ -299,7 +298,7 @@ def _decide(
         "reason": decided.decision_reason,
     }
     verb = "approve" if state is SwitchState.APPROVED else "reject"
-    audit.record(ctx, tx, actor, f"agent.switch_{verb}", f"agent {request.agent}", details)
+    tx.audit.append(actor, f"agent.switch_{verb}", f"agent {request.agent}", details)
     return decided
 
 

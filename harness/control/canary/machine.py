@@ -8,7 +8,6 @@ for; the domain's rollout says which state follows.
 
 from dataclasses import dataclass, replace
 
-from harness.control import audit
 from harness.control.canary.audit import PROMOTED, decision_evidence
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
@@ -291,9 +290,7 @@ class CanaryMachine:
     def _write_event(
         self, action: str, rollout: Rollout, move: CanaryMove, figures: dict[str, object]
     ) -> None:
-        audit.record(
-            self._ctx,
-            self._tx,
+        self._tx.audit.append(
             move.actor,
             action,
             f"route {rollout.route}",

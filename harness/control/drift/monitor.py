@@ -9,7 +9,6 @@ from typing import Final
 
 import structlog
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.drift import watches
 from harness.control.drift.watches import WatchedPair
@@ -204,7 +203,7 @@ def _record_result(
     words = _describe_drift(tx, pair, watch, checks, evidence)
     _raise_alert(ctx, tx, AlertKind.DRIFT, pair, watch, words)
     details = {"check": check.number, "run": check.run, "evidence": asdict(evidence)}
-    audit.record(ctx, tx, SYSTEM, "drift.found", f"drift watch {watch.id}", details)
+    tx.audit.append(SYSTEM, "drift.found", f"drift watch {watch.id}", details)
     return [f"{watch.id}: {words[0]}"]
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.drift import watches
 from harness.control.drift.watches import ItemChange, WatchedPair
@@ -132,7 +131,7 @@ def start_checks(
             if watch is not None:
                 started.append(tx.drift.checks(watch.id)[-1])
                 subject, details = f"drift watch {watch.id}", {"run": started[-1].run}
-                audit.record(ctx, tx, actor, "drift.run", subject, details)
+                tx.audit.append(actor, "drift.run", subject, details)
     return started
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.domain.drift import (
@@ -93,7 +92,7 @@ def begin_watch(
         return None
     start_check(ctx, tx, pair, watch)
     details = {"target": pair.target, "suite": pair.suite, "reason": reason}
-    audit.record(ctx, tx, actor, "drift.baseline", f"drift watch {watch.id}", details)
+    tx.audit.append(actor, "drift.baseline", f"drift watch {watch.id}", details)
     return watch
 
 

@@ -8,7 +8,6 @@ import math
 import signal
 from collections.abc import Sequence
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.evals.eval_queue import list_queue, needed_runs
 from harness.control.proposals import evaluation
@@ -155,16 +154,11 @@ def cancel_run(ctx: Context, actor: Actor, run: str, reason: str) -> EvalRun:
                     apply_event(proposal, ProposalEvent.CANCELLED, now, why)
                 )
                 stop_unneeded_runs(ctx, tx, saved)
-                audit.record(
-                    ctx,
-                    tx,
-                    actor,
-                    "proposal.cancelled",
-                    f"proposal {proposal.id}",
-                    {"reason": why},
+                tx.audit.append(
+                    actor, "proposal.cancelled", f"proposal {proposal.id}", {"reason": why}
                 )
         tx.runs.set_state(run, RunState.STOPPED, because)
-        audit.record(ctx, tx, actor, "eval.cancel", f"run {run}", {"reason": because})
+        tx.audit.append(actor, "eval.cancel", f"run {run}", {"reason": because})
         ended = tx.runs.get(run)
     if ctx.workers is not None:
         ctx.workers.stop(run)
@@ -245,9 +239,7 @@ def queue_run(
         tx.suites.put(pin, now)
         if not slot:
             tx.runs.add(run)
-        audit.record(
-            ctx,
-            tx,
+        tx.audit.append(
             actor,
             "eval.run",
             f"run {run.id}",

@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.operations import keys
 from harness.control.proposals.four_eyes import load_key_creators
@@ -77,7 +76,7 @@ def create_link(
         )
         tx.dashboard_sessions.add(session)
         facts = {"for": owner.name, "principal": owner.principal, "key": owner.key}
-        audit.record(ctx, tx, actor, "dashboard.link", f"session {session.id}", facts)
+        tx.audit.append(actor, "dashboard.link", f"session {session.id}", facts)
     return session, text
 
 
@@ -128,7 +127,6 @@ def open_link(
             opened, cookie = _opened(ctx, waiting.session, secret, lasts)
             tx.dashboard_sessions.save(opened)
             _record_start(
-                ctx,
                 tx,
                 ActorSession(opened, waiting.actor),
                 _ended(ctx, tx, former, secret),
@@ -158,7 +156,6 @@ def open_with_key(
     with ctx.store.write() as tx:
         tx.dashboard_sessions.add(session)
         _record_start(
-            ctx,
             tx,
             ActorSession(session, actor),
             _ended(ctx, tx, former, secret),
@@ -209,7 +206,7 @@ def _end(ctx: Context, tx: Transaction, cookie_hash: str | None) -> Actor | None
     name = tx.principals.get(session.principal).name
     # Whoever signs out may, also with a key that was revoked.
     actor = Actor(name, Role.VIEWER, session.principal, session.key)
-    audit.record(ctx, tx, actor, "dashboard.sign_out", f"session {session.id}", {})
+    tx.audit.append(actor, "dashboard.sign_out", f"session {session.id}", {})
     return actor
 
 
@@ -255,7 +252,7 @@ def end_another(ctx: Context, actor: Actor, session: str, reason: str) -> Signed
             raise Conflict(f"the session {session} does not go on: nothing to end")
         tx.dashboard_sessions.save(replace(found, ended_at=now))
         facts = {"of": found.principal, "reason": why}
-        audit.record(ctx, tx, actor, "dashboard.end", f"session {session}", facts)
+        tx.audit.append(actor, "dashboard.end", f"session {session}", facts)
         return _view(tx, found)
 
 
@@ -306,7 +303,7 @@ def _end_replayed(
     tx.dashboard_sessions.save(replace(session, ended_at=ctx.clock.now()))
     actor = _actor(tx, session)
     facts = {"opened_at": session.opened_at.isoformat()}
-    audit.record(ctx, tx, actor, "dashboard.link_replayed", f"session {session.id}", facts)
+    tx.audit.append(actor, "dashboard.link_replayed", f"session {session.id}", facts)
     return (
         f"this link was used at {session.opened_at:%H:%M} UTC already, so somebody else has "
         f"seen it. The session that it opened was ended, in case it was not yours; {ANOTHER}"
@@ -346,9 +343,7 @@ def _actor(tx: Transaction, session: DashboardSession) -> Actor:
     return OPERATOR
 
 
-def _record_start(
-    ctx: Context, tx: Transaction, signed_in: ActorSession, before: Actor | None
-) -> None:
+def _record_start(tx: Transaction, signed_in: ActorSession, before: Actor | None) -> None:
     session = signed_in.session
     facts = {
         "by": "key" if session.link_hash is None else "link",
@@ -358,4 +353,4 @@ def _record_start(
         "instead_of": before.principal if before is not None else None,
     }
     subject = f"session {session.id}"
-    audit.record(ctx, tx, signed_in.actor, "dashboard.sign_in", subject, facts)
+    tx.audit.append(signed_in.actor, "dashboard.sign_in", subject, facts)

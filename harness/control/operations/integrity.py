@@ -11,7 +11,6 @@ from typing import Final
 
 import structlog
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.domain.errors import InputError, SnapshotInvalid
@@ -117,9 +116,7 @@ def accept_restore(ctx: Context, actor: Actor, *, reason: str, above: int) -> Li
             alerts.resolve_alert(ctx, tx, AlertKind.AUDIT_BROKEN, "log")
         # Also where a router that raised it was killed since, and cannot say that it is over.
         alerts.end_alert(ctx, tx, AlertKind.DATABASE_RESTORED)
-        audit.record(
-            ctx,
-            tx,
+        tx.audit.append(
             actor,
             "database.accept_restore",
             f"installation {before.installation}",

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.routing.routes import require_route
 from harness.control.serialize import to_plain
@@ -115,9 +114,7 @@ def create_key(  # noqa: PLR0913 - what a key is made of
         else:
             _check_data_name(tx, name)
         tx.keys.add(key)
-        audit.record(
-            ctx,
-            tx,
+        tx.audit.append(
             actor,
             "key.create",
             f"key {key.id}",
@@ -179,7 +176,7 @@ def revoke_key(ctx: Context, actor: Actor, key: str) -> None:
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         tx.keys.revoke(key, now)
-        audit.record(ctx, tx, actor, "key.revoke", f"key {key}", {})
+        tx.audit.append(actor, "key.revoke", f"key {key}", {})
 
 
 def set_limits(
@@ -200,9 +197,7 @@ def set_limits(
         before = None if api_key is None else api_key.limits
         limits = change(before or KeyLimits()).some
         changed = tx.keys.limit(key, limits)
-        audit.record(
-            ctx,
-            tx,
+        tx.audit.append(
             actor,
             "key.limits",
             f"key {key}",
@@ -223,7 +218,7 @@ def set_opt_outs(ctx: Context, actor: Actor, key: str, opt_outs: Iterable[OptOut
         changed = tx.keys.opt_out(key, frozenset(opt_outs))
         before = api_key.opt_outs if api_key else ()
         details = {"before": sorted(before), "after": sorted(changed.opt_outs)}
-        audit.record(ctx, tx, actor, "key.opt_outs", f"key {key}", details)
+        tx.audit.append(actor, "key.opt_outs", f"key {key}", details)
     return changed
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.domain.errors import NotFound
 from harness.domain.operations.access import Actor, Role
@@ -65,7 +64,7 @@ def _declare(
             "reason": why,
         }
         action = "person.separate" if made.alone else "person.link"
-        audit.record(ctx, tx, actor, action, f"principal {one.id}", facts)
+        tx.audit.append(actor, action, f"principal {one.id}", facts)
     return made
 
 

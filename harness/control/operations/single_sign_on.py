@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.operations import dashboard_sessions
 from harness.control.operations.dashboard_sessions import ActorSession, refusing
@@ -196,7 +195,7 @@ def _begin(
         "new": known is None,
         "instead_of": before.principal if before is not None else None,
     }
-    audit.record(ctx, tx, actor, "dashboard.sign_in", f"session {session.id}", facts)
+    tx.audit.append(actor, "dashboard.sign_in", f"session {session.id}", facts)
     return session
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.domain.canary.observation import TargetCost, TrafficTotal
@@ -53,7 +52,7 @@ def run_once(ctx: Context) -> list[str]:
         with ctx.store.write() as tx:
             if tx.spending.set_cap(ctx.monthly_cap_usd, ctx.clock.now()):
                 details = {"before_usd": stored, "after_usd": ctx.monthly_cap_usd}
-                audit.record(ctx, tx, SYSTEM, "spending.cap", "spending", details)
+                tx.audit.append(SYSTEM, "spending.cap", "spending", details)
         did.append(f"the monthly cap is {_cap_text(ctx.monthly_cap_usd)} now")
     _watch(ctx)
     return did

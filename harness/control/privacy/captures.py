@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.domain.errors import InputError
 from harness.domain.operations.access import Actor, Role
@@ -51,7 +50,7 @@ def read_capture(ctx: Context, actor: Actor, id_: str) -> CapturedRequest:
     with ctx.store.write() as tx:
         capture = tx.captures.get(id_)
         subject = f"captures of {capture.route}"
-        audit.record(ctx, tx, actor, "capture.read", subject, {"captures": [id_]})
+        tx.audit.append(actor, "capture.read", subject, {"captures": [id_]})
     return capture
 
 
@@ -79,7 +78,7 @@ def export_captures(
     with ctx.store.write() as tx:
         details = {"count": len(kept), "near_duplicates": len(like)}
         subject = f"captures of {route or 'all routes'}"
-        audit.record(ctx, tx, actor, "capture.export", subject, details)
+        tx.audit.append(actor, "capture.export", subject, details)
     return CaptureExport([build_export_line(request) for request in kept], like)
 
 
@@ -151,7 +150,7 @@ def purge_captures(
         # Not the user's id: the log is kept for ever.
         details = {"count": gone, "capture": id_, "by_user": bool(user)}
         subject = f"captures of {route or 'all routes'}"
-        audit.record(ctx, tx, actor, "capture.purge", subject, details)
+        tx.audit.append(actor, "capture.purge", subject, details)
     ctx.store.drop_deleted()
     return gone
 

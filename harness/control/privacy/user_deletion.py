@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from harness.control import audit
 from harness.control.agents import sessions
 from harness.control.agents.agents import end_grants
 from harness.control.context import Context
@@ -79,7 +78,7 @@ def _delete(
         failovers = tx.failovers.blank_users(hashes)
         done = UserDeletion(purge_sessions(ctx, tx, ids), captures, failovers, BEYOND)
         counts = {name: getattr(done, name) for name in ("sessions", "captures", "failovers")}
-        audit.record(ctx, tx, actor, action, subject, {**counts, **details})
+        tx.audit.append(actor, action, subject, {**counts, **details})
     ctx.store.drop_deleted()
     return done
 

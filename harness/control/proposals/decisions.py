@@ -10,7 +10,6 @@ shows them with remarks on the keys behind them.
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.evals import proof_validity, worker_supervision
 from harness.control.proposals import four_eyes
@@ -89,7 +88,7 @@ def approve_proposal(
         remarks = four_eyes.list_key_remarks(tx, saved, approval)
         if remarks:
             details["remarks"] = [*remarks]
-        audit.record(ctx, tx, actor, "proposal.approve", f"proposal {saved.id}", details)
+        tx.audit.append(actor, "proposal.approve", f"proposal {saved.id}", details)
     return saved
 
 
@@ -146,13 +145,8 @@ def _end_proposal(
             )
         saved = tx.proposals.save(apply_event(found, event, ctx.clock.now(), because))
         worker_supervision.stop_unneeded_runs(ctx, tx, saved)
-        audit.record(
-            ctx,
-            tx,
-            actor,
-            f"proposal.{event.value}",
-            f"proposal {saved.id}",
-            {"reason": because},
+        tx.audit.append(
+            actor, f"proposal.{event.value}", f"proposal {saved.id}", {"reason": because}
         )
     return saved
 

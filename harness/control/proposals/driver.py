@@ -10,7 +10,6 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import assert_never
 
-from harness.control import audit
 from harness.control.canary import driver, machine
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation, worker_supervision
@@ -84,7 +83,7 @@ def _start(ctx: Context, proposal: Proposal) -> list[str]:
             return _reject(ctx, tx, proposal, ProposalEvent.BASE_CHANGED, _OTHER_BASE)
         ready = evaluation.attach_runs(ctx, tx, proposal)
         saved = tx.proposals.save(apply_event(ready, ProposalEvent.START, ctx.clock.now()))
-        _audit(ctx, tx, saved, "proposal.start", {"runs": sorted(evaluation.run_ids(saved))})
+        _audit(tx, saved, "proposal.start", {"runs": sorted(evaluation.run_ids(saved))})
     return [f"{proposal.id}: evaluating"]
 
 
@@ -137,7 +136,7 @@ def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) 
     """Store the verdict and move the proposal, in one unit of work."""
     tx.verdicts.store(verdict, proposal.id)
     decided = replace(proposal, verdict=verdict.id)
-    _audit(ctx, tx, decided, "verdict", {"verdict": verdict.id, "outcome": verdict.outcome})
+    _audit(tx, decided, "verdict", {"verdict": verdict.id, "outcome": verdict.outcome})
     said = f"{proposal.id}: {verdict.words}"
     match verdict:
         case Passed():
@@ -228,7 +227,7 @@ def _wait_for_thaw(
     saved = tx.proposals.save(
         replace(waits, approver=POLICY_APPROVER, approved_verdict=proof.id)
     )
-    _audit(ctx, tx, saved, "proposal.frozen", {"verdict": proof.id, "reason": frozen})
+    _audit(tx, saved, "proposal.frozen", {"verdict": proof.id, "reason": frozen})
 
 
 def _let_in(
@@ -239,7 +238,7 @@ def _let_in(
         machine.open_canary(ctx, tx, proposal, proof, event)
         return "canary opened"
     saved = tx.proposals.save(apply_event(proposal, ProposalEvent.MIRROR, ctx.clock.now()))
-    _audit(ctx, tx, saved, "proposal.mirror", {"verdict": proof.id})
+    _audit(tx, saved, "proposal.mirror", {"verdict": proof.id})
     return "its shadow comes first"
 
 
@@ -278,7 +277,7 @@ def _retry(ctx: Context, proposal: Proposal) -> list[str]:
         due = replace(proposal, retry_at=None, verdict=verdict)
         again = evaluation.attach_runs(ctx, tx, due)
         saved = tx.proposals.save(replace(again, updated_at=ctx.clock.now()))
-        _audit(ctx, tx, saved, "proposal.retry", {"attempt": proposal.infra_errors + 1})
+        _audit(tx, saved, "proposal.retry", {"attempt": proposal.infra_errors + 1})
     return [f"{proposal.id}: measured again"]
 
 
@@ -383,17 +382,16 @@ def _reject(
 ) -> list[str]:
     saved = tx.proposals.save(apply_event(proposal, event, ctx.clock.now(), because))
     worker_supervision.stop_unneeded_runs(ctx, tx, saved)
-    _audit(ctx, tx, saved, f"proposal.{event.value}", {"reason": because})
+    _audit(tx, saved, f"proposal.{event.value}", {"reason": because})
     return [f"{proposal.id}: {saved.phase.value}: {because}"]
 
 
 def _audit(
-    ctx: Context,
     tx: Transaction,
     proposal: Proposal,
     action: str,
     details: dict[str, object],
 ) -> None:
-    audit.record(
-        ctx, tx, SYSTEM, action, f"proposal {proposal.id}", {"route": proposal.route, **details}
+    tx.audit.append(
+        SYSTEM, action, f"proposal {proposal.id}", {"route": proposal.route, **details}
     )

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.proposals import alpha_spending, route_rules, suite_registration
 from harness.control.proposals.alpha_spending import FalsePassRisk
@@ -101,7 +100,7 @@ def create_selection(
                 raise InputError(f"{candidate} is named twice: each candidate stands once")
             tx.proposals.add(proposal)
             subject, details = f"proposal {proposal.id}", _registration(proposal)
-            audit.record(ctx, tx, actor, "proposal.create", subject, details)
+            tx.audit.append(actor, "proposal.create", subject, details)
             made.append(proposal)
     return tuple(made)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.control.providers import endpoint_changes, provider_secrets
@@ -174,7 +173,7 @@ def put_credential(
             for credential in place_new_key(stored, new, first=change.first, keep_until=keep):
                 tx.credentials.put(credential)
         details = _change_details(change, wanted, known, changed=changed)
-        audit.record(ctx, tx, actor, "credential.put", f"provider {name}", details)
+        tx.audit.append(actor, "credential.put", f"provider {name}", details)
         moved = known is not None and wanted.moved != known.moved
         outdated = endpoint_changes.list_outdated(tx, name) if moved else ()
         return replace(_credentials_of(ctx, tx, wanted), outdated=outdated)
@@ -235,7 +234,7 @@ def take_credentials_away(
         resolve_sign_in_alerts(ctx, tx, name)
     if gone or ended:
         details = {"keys": [credential.name for credential in gone]}
-        audit.record(ctx, tx, actor, "credential.remove", f"provider {name}", details)
+        tx.audit.append(actor, "credential.remove", f"provider {name}", details)
     return bool(gone or ended)
 
 
@@ -254,7 +253,7 @@ def expire_credentials(ctx: Context) -> int:
             tx.credentials.put(_without_value(credential, now))
             said = {"keys": [credential.name], "reason": "expired"}
             subject = f"provider {credential.provider}"
-            audit.record(ctx, tx, SYSTEM, "credential.remove", subject, said)
+            tx.audit.append(SYSTEM, "credential.remove", subject, said)
     return len(over)
 
 
@@ -282,7 +281,7 @@ def rotate_encryption(ctx: Context, actor: Actor) -> EncryptionRotation:
         headers = sum(len(provider.header_names) for provider in known)
         values = len(stored) + len(signed_in) + headers
         action, details = "credential.rotate_encryption", {"values": values}
-        audit.record(ctx, tx, actor, action, "credentials", details)
+        tx.audit.append(actor, action, "credentials", details)
     return EncryptionRotation(values)
 
 

@@ -5,7 +5,6 @@ never calls a model.
 from collections.abc import Sequence
 from typing import Final
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.providers import provider_secrets
 from harness.control.routing import targets
@@ -55,7 +54,7 @@ def discover_models(ctx: Context, actor: Actor, name: str) -> DiscoveredList:
             raise Conflict(f"provider {name!r} was changed while it was asked: ask it again")
         tx.discovered_models.replace(name, listed.models)
         count = {"models": len(listed.models), "left_out": listed.left_out}
-        audit.record(ctx, tx, actor, "provider.discover", f"provider {name}", count)
+        tx.audit.append(actor, "provider.discover", f"provider {name}", count)
     return listed
 
 

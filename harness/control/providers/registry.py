@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from urllib.parse import urlsplit
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.providers import checks, credentials, endpoint_changes
 from harness.control.providers.credentials import CredentialChange
@@ -180,7 +179,7 @@ def remove_provider(ctx: Context, actor: Actor, name: str) -> None:
             raise Conflict(f"provider {name!r} is used: {', '.join(needs)}. End that first")
         credentials.take_credentials_away(ctx, tx, actor, name)
         tx.providers.remove(name)
-        audit.record(ctx, tx, actor, "provider.remove", f"provider {name}", {})
+        tx.audit.append(actor, "provider.remove", f"provider {name}", {})
 
 
 def _needs(ctx: Context, tx: Transaction, name: str) -> Iterable[str]:

@@ -10,7 +10,6 @@ from datetime import datetime
 
 import structlog
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.control.providers import credentials
@@ -97,7 +96,7 @@ def sign_in(
         tx.sign_ins.start(new)
         store_access_key(ctx, tx, new, access)
         subject, details = f"provider {provider.name}", {"key": TOKEN_KEY_NAME}
-        audit.record(ctx, tx, actor, "credential.login", subject, details)
+        tx.audit.append(actor, "credential.login", subject, details)
         credentials.resolve_sign_in_alerts(ctx, tx, provider.name)
     return SignedIn(provider.name, new.signed_in_at, new.signed_in_by, new.access_ends)
 
@@ -133,7 +132,7 @@ def sign_out(ctx: Context, actor: Actor, name: str) -> None:
         if not (drop_access_key(ctx, tx, name) or ended):
             raise NotFound(f"nobody is signed in for provider {name!r}")
         subject, details = f"provider {name}", {"key": TOKEN_KEY_NAME}
-        audit.record(ctx, tx, actor, "credential.logout", subject, details)
+        tx.audit.append(actor, "credential.logout", subject, details)
         credentials.resolve_sign_in_alerts(ctx, tx, name)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.evals.proof_validity import route_time
 from harness.control.operations import alerts
@@ -77,7 +76,7 @@ def propose_break_glass(ctx: Context, actor: Actor, wanted: BreakGlassRequest) -
         )
         tx.break_glasses.add(made)
         details = {"expires_at": made.expires_at.isoformat()}
-        _audit(ctx, tx, actor, "break_glass.propose", made, details)
+        _audit(tx, actor, "break_glass.propose", made, details)
     return made
 
 
@@ -131,7 +130,7 @@ def confirm_break_glass(ctx: Context, actor: Actor, id_: str) -> BreakGlass:
         )
         details = {"revision": revision, "proposer": record.proposer, "waiver": waiver.id}
         remarks = _list_remarks(tx, made)
-        _audit(ctx, tx, actor, "break_glass.confirm", made, {**details, "remarks": remarks})
+        _audit(tx, actor, "break_glass.confirm", made, {**details, "remarks": remarks})
         until = format_date_time(made.expires_at)
         title = f"route {made.route} is served without proof until {until}"
         said = f"{known.name}: {made.reason} ({_describe_state(made)})."
@@ -265,7 +264,7 @@ def _end(
             reason=f"break-glass {record.id}: {because}",
             now=now,
         )
-    _audit(ctx, tx, actor, "break_glass.end", ended, details)
+    _audit(tx, actor, "break_glass.end", ended, details)
     alerts.resolve_alert(ctx, tx, AlertKind.BREAK_GLASS, record.id)
     return ended
 
@@ -347,7 +346,6 @@ def _alert(ctx: Context, tx: Transaction, record: BreakGlass, title: str, text: 
 
 
 def _audit(
-    ctx: Context,
     tx: Transaction,
     actor: Actor,
     action: str,
@@ -355,4 +353,4 @@ def _audit(
     details: Mapping[str, object],
 ) -> None:
     common = {"break_glass": record.id, "target": record.target, "reason": record.reason}
-    audit.record(ctx, tx, actor, action, f"route {record.route}", {**common, **details})
+    tx.audit.append(actor, action, f"route {record.route}", {**common, **details})

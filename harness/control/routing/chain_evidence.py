@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation
 from harness.control.proposals import four_eyes
@@ -115,5 +114,5 @@ def _add_waiver(
         "reason": waiver.reason,
         "expires_at": expires_at.isoformat(),
     }
-    audit.record(ctx, tx, actor, "waiver.add", f"waiver {id_}", details)
+    tx.audit.append(actor, "waiver.add", f"waiver {id_}", details)
     return waiver

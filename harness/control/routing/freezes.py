@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.proposals import four_eyes
 from harness.control.routing import routes
@@ -160,7 +159,7 @@ def add_freeze(ctx: Context, actor: Actor, wanted: FreezeRequest) -> Freeze:
         if route is not None:
             routes.require_route(tx, route)
         tx.freezes.add(freeze)
-        audit.record(ctx, tx, actor, ADDED, describe_reach(route), details)
+        tx.audit.append(actor, ADDED, describe_reach(route), details)
     return freeze
 
 
@@ -181,5 +180,5 @@ def lift_freeze(ctx: Context, actor: Actor, freeze: str, *, reason: str) -> Free
                 four_eyes.check_four_eyes(tx, actor, proposal, "lift a freeze for")
         record = tx.freezes.lift(freeze, actor=actor.name, now=now)
         subject = describe_reach(record.freeze.route)
-        audit.record(ctx, tx, actor, LIFTED, subject, {"freeze": freeze, "reason": reason})
+        tx.audit.append(actor, LIFTED, subject, {"freeze": freeze, "reason": reason})
     return record

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.proposals import four_eyes
 from harness.control.routing import routes, targets
@@ -71,7 +70,7 @@ def throw_switch(
             "expires_at": switch.expires_at.isoformat() if switch.expires_at else None,
             "source": source.value,
         }
-        audit.record(ctx, tx, actor, "switch.throw", f"switch {switch.id}", details)
+        tx.audit.append(actor, "switch.throw", f"switch {switch.id}", details)
     return switch
 
 
@@ -113,7 +112,7 @@ def lift_switch(ctx: Context, actor: Actor, switch: str, *, reason: str) -> Swit
         record = tx.switches.lift(switch, actor=actor.name, now=now)
         if before.lifted_at is None:
             details = {"force": str(record.switch.force), "reason": reason}
-            audit.record(ctx, tx, actor, "switch.lift", f"switch {switch}", details)
+            tx.audit.append(actor, "switch.lift", f"switch {switch}", details)
     return record
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from harness.control import audit
 from harness.control.canary.audit import decision_inputs
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
@@ -255,7 +254,7 @@ def _take_back_baking(
         tx.proposals.save(apply_event(proposal, ProposalEvent.CANCELLED, now, because))
         inputs = decision_inputs(RolloutUnit(ctx, tx, rollout), None)
         details, action = {"rollout": rollout.id, "reason": because, **inputs}, "canary.abort"
-        audit.record(ctx, tx, actor, action, f"route {name}", details)
+        tx.audit.append(actor, action, f"route {name}", details)
 
 
 def _known(tx: Transaction, ids: Iterable[str]) -> list[Target]:
@@ -398,4 +397,4 @@ def commit(
         change, expected_version=version, actor=actor.name, reason=reason, now=now
     )
     told = {"revision": revision, "reason": reason, **details}
-    audit.record(ctx, tx, actor, action, f"route {change.route}", told)
+    tx.audit.append(actor, action, f"route {change.route}", told)

@@ -5,7 +5,6 @@ never changes; a provider does, but not in what was proven with it (`extra_body`
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.providers import endpoint_changes
 from harness.control.providers.provider_secrets import decrypt_headers, encrypt_headers
@@ -43,12 +42,12 @@ def register_target(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSee
     target = seed.target
     if target.id not in tx.routing.targets():
         tx.routing.add_target(target)
-        audit.record(ctx, tx, actor, "model.add", f"target {target.id}", target.as_json())
+        tx.audit.append(actor, "model.add", f"target {target.id}", target.as_json())
     # A model that was never used had no price to be stored.
     provider = providers[target.provider]
     priced = with_catalogue_prices(provider, ctx.catalogue, [target.model])
     if priced != provider:
-        _put(ctx, tx, actor, priced)
+        _put(tx, actor, priced)
     return target
 
 
@@ -135,7 +134,7 @@ def put_provider(ctx: Context, actor: Actor, provider: Provider, reason: str = "
             _check_unproven(ctx, tx, known)
         if not same(ctx, known, wanted):
             placed = endpoint_changes.with_move(ctx, tx, actor, known, wanted, reason)
-            _put(ctx, tx, actor, encrypt_headers(placed, ctx.cipher))
+            _put(tx, actor, encrypt_headers(placed, ctx.cipher))
 
 
 def same(ctx: Context, known: Provider | None, wanted: Provider) -> bool:
@@ -171,7 +170,7 @@ def with_prices(ctx: Context, tx: Transaction, provider: Provider) -> Provider:
     return with_catalogue_prices(provider, ctx.catalogue, models) if models else provider
 
 
-def _put(ctx: Context, tx: Transaction, actor: Actor, provider: Provider) -> None:
+def _put(tx: Transaction, actor: Actor, provider: Provider) -> None:
     tx.providers.put(provider)
     details = {
         "kind": provider.kind,
@@ -179,7 +178,7 @@ def _put(ctx: Context, tx: Transaction, actor: Actor, provider: Provider) -> Non
         "extra_body": dict(provider.extra_body),
         **moved_details(provider),
     }
-    audit.record(ctx, tx, actor, "provider.put", f"provider {provider.name}", details)
+    tx.audit.append(actor, "provider.put", f"provider {provider.name}", details)
 
 
 def moved_details(provider: Provider) -> dict[str, object]:

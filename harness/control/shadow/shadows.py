@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.routing import data_class_checks, routes, targets
 from harness.domain.errors import InputError, NotFound
@@ -158,7 +157,7 @@ def add_shadow(
         expires_at=now + wanted.lasts,
     )
     tx.shadows.add(shadow)
-    _record_shadow(ctx, tx, shadow, actor, "shadow.start", wanted.reason, inputs)
+    _record_shadow(tx, shadow, actor, "shadow.start", wanted.reason, inputs)
     return shadow
 
 
@@ -244,7 +243,7 @@ def end_shadow(
     """Ends a shadow. inputs: for the audit log, as `add_shadow` has them."""
     now = ctx.clock.now()
     record = tx.shadows.end(shadow.id, actor=actor.name, because=because, now=now)
-    _record_shadow(ctx, tx, shadow, actor, "shadow.stop", because, inputs)
+    _record_shadow(tx, shadow, actor, "shadow.stop", because, inputs)
     return record
 
 
@@ -259,7 +258,6 @@ def list_of_proposal(tx: Transaction, proposal: Proposal) -> Sequence[ShadowReco
 
 
 def _record_shadow(
-    ctx: Context,
     tx: Transaction,
     shadow: Shadow,
     actor: Actor,
@@ -278,7 +276,7 @@ def _record_shadow(
         "reason": reason,
         **(inputs or {}),
     }
-    audit.record(ctx, tx, actor, action, f"shadow {shadow.id}", details)
+    tx.audit.append(actor, action, f"shadow {shadow.id}", details)
 
 
 def load_status(ctx: Context, route: str) -> ShadowStatus:

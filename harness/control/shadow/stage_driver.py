@@ -5,7 +5,6 @@ canary, rejects the candidate, or holds with an alert.
 from collections.abc import Mapping
 from datetime import datetime
 
-from harness.control import audit
 from harness.control.canary import machine
 from harness.control.context import Context
 from harness.control.operations import alerts
@@ -166,4 +165,4 @@ def _audit(
         **_inputs(stage, ctx.clock.now()),
     }
     action, subject = f"proposal.{event.value}", f"proposal {proposal.id}"
-    audit.record(ctx, tx, SYSTEM, action, subject, details)
+    tx.audit.append(SYSTEM, action, subject, details)

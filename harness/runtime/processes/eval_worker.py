@@ -246,13 +246,7 @@ class EvalWorker:
         details = asdict(found)
         noted = tx.audit.for_subject(subject, since=EVER, limit=1)
         if not noted or noted[0].details != details:
-            tx.audit.append(
-                at=self.clock.now(),
-                actor=SYSTEM,
-                action=CALIBRATED,
-                subject=subject,
-                details=details,
-            )
+            tx.audit.append(SYSTEM, CALIBRATED, subject, details)
 
 
 def _judge(tx: Transaction, run: EvalRun) -> str:

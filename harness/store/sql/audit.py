@@ -26,6 +26,7 @@ from harness.domain.operations.audit import (
     find_chain_break,
 )
 from harness.domain.pagination import PageRequest
+from harness.ports import Clock
 from harness.store.schema.columns import storable
 from harness.store.schema.operations import (
     AUDIT_EVENT,
@@ -49,25 +50,20 @@ NEXT_PAGE = (
 class AuditLog(Records[AuditEvent]):
     record = AUDIT_EVENT
 
-    def __init__(self, unit: Unit, secret: bytes) -> None:
+    def __init__(self, unit: Unit, secret: bytes, clock: Clock) -> None:
         super().__init__(unit)
-        self._secret = secret
+        self._secret, self._clock = secret, clock
 
     def append(
-        self,
-        *,
-        at: datetime,
-        actor: Actor,
-        action: str,
-        subject: str,
-        details: Mapping[str, object],
+        self, actor: Actor, action: str, subject: str, details: Mapping[str, object]
     ) -> AuditEvent:
+        """Appends an event: who did what to which subject."""
         self._unit.serialize()
         last = self._unit.read(LAST.limit(1)).first()
         event = chained(
             AuditEvent(
                 number=last.number + 1 if last is not None else 1,
-                at=at,
+                at=self._clock.now(),
                 actor=actor.name,
                 action=action,
                 subject=subject,
