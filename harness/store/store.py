@@ -215,13 +215,10 @@ class Store:
     def _record(
         self, unit: Unit, actor: Actor, action: str, details: Mapping[str, object]
     ) -> None:
-        now = self._clock.now().astimezone(UTC)
-        AuditLog(unit, self._secret).append(
-            at=now, actor=actor, action=action, subject="database", details=details
-        )
+        AuditLog(unit, self._secret, self._clock).append(actor, action, "database", details)
         # So that routers take it for a change, and not for another history.
         unit.write(sa.update(meta).values(changes=meta.c.changes + 1))
-        unit.write_manifest(now)
+        unit.write_manifest(self._clock.now().astimezone(UTC))
 
     def drop_deleted(self) -> None:
         if self._file is not None:
