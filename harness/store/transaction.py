@@ -75,7 +75,10 @@ class Transaction:
         self.idempotent_requests = sessions.IdempotentRequests(unit)
         self.installation = installation.Installations(unit)
         self.preload = preload.Preload(unit)
-        self._unit = unit
+        self._unit, self._clock = unit, clock
+
+    def now(self) -> datetime:
+        return self._clock.now()
 
     def missing_lineage(self, known: Lineage) -> Sequence[str]:
         lost = [

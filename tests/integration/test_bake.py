@@ -254,7 +254,6 @@ def a_router_stops(world: SmallInstallation) -> None:
     stopped = rollout(world).id
     with world.store.write() as tx:
         alerts.raise_alert(
-            world.context(),
             tx,
             AlertKind.LOCAL_ABORT,
             stopped,

@@ -63,7 +63,7 @@ def test_a_rollback_by_a_routers_own_guard_names_the_segment_once_its_blocks_sho
     rollout = harmed_tools(world, rate=0.01)
     with world.store.write() as tx:
         alerts.raise_alert(
-            world.context(), tx, AlertKind.LOCAL_ABORT, rollout.id, subject="route chat",
+            tx, AlertKind.LOCAL_ABORT, rollout.id, subject="route chat",
             title="the router stopped the canary", text="Worker w saw 3 of 3 keys fail.",
         )  # fmt: skip
     world.run_once()

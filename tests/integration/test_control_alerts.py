@@ -144,9 +144,7 @@ def test_a_paused_canary_is_told_until_it_is_resumed(world: SmallInstallation) -
 def test_a_decision_that_fails_leaves_no_alert(world: SmallInstallation) -> None:
     def decide() -> None:
         with world.store.write() as tx:
-            alerts.raise_alert(
-                world.context(), tx, AlertKind.PROMOTED, "r", subject="s", title="t", text="x"
-            )
+            alerts.raise_alert(tx, AlertKind.PROMOTED, "r", subject="s", title="t", text="x")
             raise InputError("somebody else was first")
 
     with pytest.raises(InputError):

@@ -83,7 +83,7 @@ def test_the_matrix_joins_registry_catalogue_keys_and_clearance(
     learned, about = "sim/m does not take seed as it is sent", "target sim/m"
     with world.store.write() as tx:
         kind = AlertKind.LEARNED_REPAIR
-        alerts.raise_alert(ctx, tx, kind, about, subject=about, title=learned, text="t")
+        alerts.raise_alert(tx, kind, about, subject=about, title=learned, text="t")
     assert row(ctx, "sim").repairs == [learned]
     assert not queries.list_alerts(ctx).items
     bedrock = row(ctx, "bedrock")

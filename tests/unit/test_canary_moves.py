@@ -135,11 +135,10 @@ def test_faults_of_routers_hold_a_canary_with_their_count_until_a_person_looked(
     world: SmallInstallation,
 ) -> None:
     rollout = opened(world)
-    ctx = world.context()
     for times in ("once", "2 times"):
         with world.store.write() as tx:
             alerts.raise_alert(
-                ctx, tx, AlertKind.INTERNAL_ERROR, rollout.id,
+                tx, AlertKind.INTERNAL_ERROR, rollout.id,
                 subject="route chat", title="a router failed", text="KeyError in recording.",
             )  # fmt: skip
         with world.store.read() as tx:

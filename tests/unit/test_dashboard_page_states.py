@@ -254,10 +254,9 @@ def test_a_hold_is_said_first_and_alike_by_the_canary_page_and_the_command_line(
         assert load(ctx, "support-chat").status is shared
         with ctx.store.write() as tx:
             alerts.raise_alert(
-                ctx, tx, AlertKind.CANARY_HELD, running.rollout.id,
+                tx, AlertKind.CANARY_HELD, running.rollout.id,
                 subject="route support-chat", title="it is on hold",
-                text="Router w1 has an old snapshot, see `/readyz`.",
-            )  # fmt: skip
+                text="Router w1 has an old snapshot, see `/readyz`.")  # fmt: skip
         (held,) = canary_status.list_canaries(ctx, route="support-chat")
         # What was decided waits for no second of its own, the figures for the next one.
         at_once = load(ctx, "support-chat").status
@@ -442,14 +441,14 @@ def test_what_is_wrong_now_is_on_the_overview_with_what_to_do(
     with ctx.store.write() as tx:
         for number in range(7):
             alerts.raise_alert(
-                ctx, tx, AlertKind.JOB_FAILED, f"job {number}", subject="s", title=XSS, text="x"
+                tx, AlertKind.JOB_FAILED, f"job {number}", subject="s", title=XSS, text="x"
             )
         alerts.raise_alert(
-            ctx, tx, AlertKind.PROMOTED, "r", subject="s", title="it is over", text="x"
+            tx, AlertKind.PROMOTED, "r", subject="s", title="it is over", text="x"
         )
     with ctx.store.write() as tx:
         alerts.raise_alert(
-            ctx, tx, AlertKind.BREAKER_OPEN, "b", subject="s", title="the newest", text="x"
+            tx, AlertKind.BREAKER_OPEN, "b", subject="s", title="the newest", text="x"
         )
 
     app = shown(monkeypatch, config, "overview")

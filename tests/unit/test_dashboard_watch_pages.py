@@ -89,7 +89,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             tx.spending.add(month_of(at), spent)
             tx.spending.note_refusal(month_of(at), SpendingPurpose.EVALS, 0.6, at)
             alerts.raise_alert(
-                ctx, tx, AlertKind.OUR_KEY, "x", subject="provider sim", title=XSS, text="=1+1"
+                tx, AlertKind.OUR_KEY, "x", subject="provider sim", title=XSS, text="=1+1"
             )
     return config
 

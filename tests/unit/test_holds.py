@@ -109,7 +109,7 @@ def test_the_plan_and_the_status_name_a_key_that_carries_too_many_requests(
     text = "98 % of the requests carry one key (user:shop)."
     kind = AlertKind.SHARED_KEY
     with world.store.write() as tx:
-        alerts.raise_alert(ctx, tx, kind, route, subject=f"route {route}", title="t", text=text)
+        alerts.raise_alert(tx, kind, route, subject=f"route {route}", title="t", text=text)
 
     (status,) = canary_status.list_canaries(ctx, route=route)
     assert ("one key", text) in rollout_facts(status)
@@ -281,7 +281,7 @@ def test_an_alert_that_was_told_before_the_clock_was_set_back_still_ends(
 
     world.clock.jump(-3600)
     with world.store.write() as tx:
-        alerts.resolve_alert(ctx, tx, AlertKind.CANARY_HELD, live(world).id)
+        alerts.resolve_alert(tx, AlertKind.CANARY_HELD, live(world).id)
     assert not alerts.is_open(ctx, AlertKind.CANARY_HELD, live(world).id)
 
 

@@ -258,7 +258,7 @@ def _finding(subject: str, finding: ProbeFinding) -> DoctorFinding:
 def _secrets(_: Settings, context: Context) -> Findings:
     """Whether stored keys and headers can be decrypted here, and no key is missing."""
     with context.store.read() as tx:
-        stored = provider_secrets.list_live_credentials(context, tx)
+        stored = provider_secrets.list_live_credentials(tx)
         known = tx.providers.all().values()
     for key in stored:
         try:

@@ -88,7 +88,6 @@ def request_switch(ctx: Context, spec: SwitchSpec) -> ModelSwitchRequest:
             )
         tx.switch_requests.add(request)
         raise_alert(
-            ctx,
             tx,
             AlertKind.MODEL_SWITCH,
             request.id,

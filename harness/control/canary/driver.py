@@ -52,9 +52,7 @@ def apply_action(unit: RolloutUnit, action: RolloutAction) -> Rollout:
         reason = "the route was changed by another"
         return machine.apply(CanaryMove(SYSTEM, RolloutSignal.BASE_CHANGED, reason))
     if words := action.figures.unproven:
-        recomputation.raise_mismatch_alert(
-            unit.ctx, unit.tx, unit.proposal, rollout.verdict, words
-        )
+        recomputation.raise_mismatch_alert(unit.tx, unit.proposal, rollout.verdict, words)
     if action.signal is None:
         return rollout
     reason = without_scientific_notation(action.reason)

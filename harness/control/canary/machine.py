@@ -162,7 +162,7 @@ class CanaryMachine:
     def acknowledge_faults(self, move: CanaryMove) -> bool:
         """A person has looked at the faults of routers within it. Whether there were any."""
         about = self._rollout.id
-        if not alerts.end_alert(self._ctx, self._tx, AlertKind.INTERNAL_ERROR, about):
+        if not alerts.end_alert(self._tx, AlertKind.INTERNAL_ERROR, about):
             return False
         self._write_event("canary.acknowledge", self._rollout, move, {})
         return True
@@ -250,7 +250,7 @@ class CanaryMachine:
         if move.signal is RolloutSignal.HARM:
             try:
                 fallback_chain.drop_fallback(
-                    self._ctx, self._tx, move.actor, route, candidate, move.reason
+                    self._tx, move.actor, route, candidate, move.reason
                 )
             except ProofRefused as error:
                 why = f" ({error})"  # users go back to the incumbent whatever the chain holds
@@ -299,7 +299,6 @@ class CanaryMachine:
 
     def _raise_alert(self, kind: AlertKind, title: str, text: str) -> None:
         alerts.raise_alert(
-            self._ctx,
             self._tx,
             kind,
             self._rollout.id,

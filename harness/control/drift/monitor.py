@@ -81,7 +81,7 @@ def _advance_pair(ctx: Context, pair: WatchedPair, watch: DriftWatch | None) -> 
         with ctx.store.write() as tx:
             # Unless a person has just closed the watch.
             if tx.drift.save(watch):
-                did = _alert_other_model(ctx, tx, pair, watch, checks)
+                did = _alert_other_model(tx, pair, watch, checks)
     if checks and checks[-1].state is DriftCheckState.RUNNING:
         return did + _finish_running_check(ctx, pair, watch, checks)
     if watch.state is DriftWatchState.DRIFTED:
@@ -122,8 +122,8 @@ def _finish_running_check(
         if not tx.drift.end(ended):
             return []
         # What answered last may not have been looked at while the run was on.
-        did = _alert_other_model(ctx, tx, pair, watch, checks)
-        return did + _record_result(ctx, tx, pair, watch, [*checks[:-1], ended])
+        did = _alert_other_model(tx, pair, watch, checks)
+        return did + _record_result(tx, pair, watch, [*checks[:-1], ended])
 
 
 def finish_check(
@@ -181,7 +181,6 @@ def load_scores(samples: Sequence[Sample], epochs: int) -> ItemScores:
 
 
 def _record_result(
-    ctx: Context,
     tx: Transaction,
     pair: WatchedPair,
     watch: DriftWatch,
@@ -191,9 +190,9 @@ def _record_result(
     if check.state is DriftCheckState.NOT_MEASURED:
         title = f"the drift watch could not measure {_target_name(tx, watch)}"
         text = f"{check.message}. It is tried again within the hour."
-        _raise_alert(ctx, tx, AlertKind.JOB_FAILED, pair, watch, (title, text))
+        _raise_alert(tx, AlertKind.JOB_FAILED, pair, watch, (title, text))
         return [f"{watch.id}: not measured, {check.message}"]
-    alerts.resolve_alert(ctx, tx, AlertKind.JOB_FAILED, watch.id)
+    alerts.resolve_alert(tx, AlertKind.JOB_FAILED, watch.id)
     evidence = check.evidence
     if evidence is None:
         return [f"{watch.id}: the baseline of {pair.suite} is measured"]
@@ -201,7 +200,7 @@ def _record_result(
         return [f"{watch.id}: no drift"]
     tx.drift.save(replace(watch, state=DriftWatchState.DRIFTED))
     words = _describe_drift(tx, pair, watch, checks, evidence)
-    _raise_alert(ctx, tx, AlertKind.DRIFT, pair, watch, words)
+    _raise_alert(tx, AlertKind.DRIFT, pair, watch, words)
     details = {"check": check.number, "run": check.run, "evidence": asdict(evidence)}
     tx.audit.append(SYSTEM, "drift.found", f"drift watch {watch.id}", details)
     return [f"{watch.id}: {words[0]}"]
@@ -220,7 +219,6 @@ def _find_other_model(
 
 
 def _alert_other_model(
-    ctx: Context,
     tx: Transaction,
     pair: WatchedPair,
     watch: DriftWatch,
@@ -238,12 +236,11 @@ def _alert_other_model(
         f"{', '.join(_list_served(checks))}. Whether it answers as well is measured by the "
         f"next run: `swapgate drift run {pair.routes[0]}` starts it now."
     )
-    _raise_alert(ctx, tx, AlertKind.SERVED_MODEL, pair, watch, (title, text))
+    _raise_alert(tx, AlertKind.SERVED_MODEL, pair, watch, (title, text))
     return [f"{watch.id}: {title}"]
 
 
 def _raise_alert(
-    ctx: Context,
     tx: Transaction,
     kind: AlertKind,
     pair: WatchedPair,
@@ -252,7 +249,7 @@ def _raise_alert(
 ) -> None:
     title, text = words
     about = watch.id
-    alerts.raise_alert(ctx, tx, kind, about, subject=pair.subject, title=title, text=text)
+    alerts.raise_alert(tx, kind, about, subject=pair.subject, title=title, text=text)
 
 
 def _target_name(tx: Transaction, watch: DriftWatch) -> str:

@@ -136,7 +136,7 @@ def close_watch(ctx: Context, tx: Transaction, watch: DriftWatch) -> bool:
             if tx.runs.get(check.run).state in RUNNABLE_STATES:
                 tx.runs.set_state(check.run, RunState.STOPPED, "the drift watch was closed")
     for kind in OURS:
-        alerts.resolve_alert(ctx, tx, kind, watch.id)
+        alerts.resolve_alert(tx, kind, watch.id)
     return True
 
 

@@ -47,7 +47,7 @@ class ProofValidity:
         return f"{self.proof.value.upper()}: {self.why}" if self.why else "holds"
 
 
-def route_time(ctx: Context, tx: Transaction, route: str) -> datetime:
+def route_time(tx: Transaction, route: str) -> datetime:
     """Returns the time at which a route's decisions count: now, but never before its newest
     version.
 
@@ -55,7 +55,7 @@ def route_time(ctx: Context, tx: Transaction, route: str) -> datetime:
     that it proves. Where a clock was set back, the route's time stands until the clock has
     caught up: what is decided meanwhile is decided at that time.
     """
-    now = ctx.clock.now()
+    now = tx.now()
     return max(now, tx.routing.changed_at(route) or now)
 
 
@@ -74,7 +74,7 @@ def assess_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> ProofValidi
     ]
     if changes:
         return ProofValidity(ProofState.STALE, "; ".join(changes), candidate is not None)
-    if verdict.expires_at <= route_time(ctx, tx, verdict.route):
+    if verdict.expires_at <= route_time(tx, verdict.route):
         return ProofValidity(ProofState.EXPIRED, f"it held until {_at(verdict.expires_at)}")
     return ProofValidity(ProofState.HOLDS)
 

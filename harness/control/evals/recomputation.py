@@ -72,13 +72,10 @@ def require_agreement(
         raise EvidenceMismatch(proposal.id, verdict.id, recomputation.text)
 
 
-def raise_mismatch_alert(
-    ctx: Context, tx: Transaction, proposal: Proposal, verdict: str, words: str
-) -> None:
+def raise_mismatch_alert(tx: Transaction, proposal: Proposal, verdict: str, words: str) -> None:
     """Opens the alert that stored scores no longer give the verdict, once per verdict."""
     log.error("evidence_mismatch", proposal=proposal.id, verdict=verdict, differences=words)
     alerts.raise_alert(
-        ctx,
         tx,
         AlertKind.EVIDENCE_MISMATCH,
         verdict,
@@ -100,7 +97,7 @@ def alerting_mismatch(ctx: Context) -> Iterator[None]:
     except EvidenceMismatch as error:
         with ctx.store.write() as tx:
             raise_mismatch_alert(
-                ctx, tx, tx.proposals.get(error.proposal), error.verdict, error.differences
+                tx, tx.proposals.get(error.proposal), error.verdict, error.differences
             )
         raise
 

@@ -85,7 +85,6 @@ class DeliveryAttempt:
 
 
 def raise_alert(
-    ctx: Context,
     tx: Transaction,
     kind: AlertKind,
     about: str,
@@ -98,24 +97,24 @@ def raise_alert(
     from others of its kind.
     """
     key = f"{kind.value}:{about}"
-    tx.alerts.fold([Alert(kind, subject, key, title, text, ctx.clock.now(), SOURCE)])
+    tx.alerts.fold([Alert(kind, subject, key, title, text, tx.now(), SOURCE)])
 
 
-def resolve_alert(ctx: Context, tx: Transaction, kind: AlertKind, about: str) -> None:
+def resolve_alert(tx: Transaction, kind: AlertKind, about: str) -> None:
     """End the alert, as its cause is over; does nothing where none is open."""
     record = tx.alerts.newest(f"{kind.value}:{about}")
     if record is not None and record.open:
-        tx.alerts.fold([_resolution_of(ctx, record)])
+        tx.alerts.fold([_resolution_of(record, tx.now())])
 
 
-def end_alert(ctx: Context, tx: Transaction, kind: AlertKind, about: str = "") -> bool:
+def end_alert(tx: Transaction, kind: AlertKind, about: str = "") -> bool:
     """Ends the alert whatever its sources say, as where a person has looked; the next one opens
     it again. Returns whether there was one. about: empty for a kind that has one alert.
     """
     record = tx.alerts.newest(f"{kind.value}:{about}" if about else kind.value)
     if record is None or not record.open:
         return False
-    tx.alerts.save(resolve_record(record, ctx.clock.now()))
+    tx.alerts.save(resolve_record(record, tx.now()))
     return True
 
 
@@ -151,9 +150,9 @@ def update_alert(ctx: Context, kind: AlertKind, about: str, notice: AlertNotice 
         return
     with ctx.store.write() as tx:
         if notice is None:
-            resolve_alert(ctx, tx, kind, about)
+            resolve_alert(tx, kind, about)
         else:
-            raise_alert(ctx, tx, kind, about, **asdict(notice))
+            raise_alert(tx, kind, about, **asdict(notice))
 
 
 def update_alerts(
@@ -232,7 +231,7 @@ def _resolve_finished(ctx: Context) -> None:
                         resolve_record(record, now)
                     )  # routers raised it, and end nothing
                 else:
-                    tx.alerts.fold([_resolution_of(ctx, record)])
+                    tx.alerts.fold([_resolution_of(record, now)])
 
 
 def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # noqa: PLR0911 - a table
@@ -270,7 +269,7 @@ def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # no
         return False
 
 
-def _resolution_of(ctx: Context, record: AlertRecord) -> Alert:
+def _resolution_of(record: AlertRecord, now: datetime) -> Alert:
     return Alert(
         record.kind,
         record.subject,
@@ -278,7 +277,7 @@ def _resolution_of(ctx: Context, record: AlertRecord) -> Alert:
         record.title,
         record.text,
         # The clock may have been set back since it was told: an end comes after.
-        max(ctx.clock.now(), record.last_seen),
+        max(now, record.last_seen),
         SOURCE,
         AlertEvent.ENDED,
     )

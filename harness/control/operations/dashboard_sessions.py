@@ -104,9 +104,9 @@ def preview_link(ctx: Context, link: str, *, secret: bytes, former: str = "") ->
     if found is not None:
         return found
     with refusing(), ctx.store.write() as tx:
-        replayed = _end_replayed(ctx, tx, link, former, secret)
+        replayed = _end_replayed(tx, link, former, secret)
         if replayed is None:
-            return _waiting(ctx, tx, link, secret)
+            return _waiting(tx, link, secret)
     raise NotAllowed(replayed)
 
 
@@ -121,15 +121,15 @@ def open_link(
     """
     _find_waiting(ctx, link, former, secret)
     with refusing(), ctx.store.write() as tx:
-        replayed = _end_replayed(ctx, tx, link, former, secret)
+        replayed = _end_replayed(tx, link, former, secret)
         if replayed is None:
-            waiting = _waiting(ctx, tx, link, secret)
+            waiting = _waiting(tx, link, secret)
             opened, cookie = _opened(ctx, waiting.session, secret, lasts)
             tx.dashboard_sessions.save(opened)
             _record_start(
                 tx,
                 ActorSession(opened, waiting.actor),
-                _ended(ctx, tx, former, secret),
+                _ended(tx, former, secret),
             )
     if replayed is not None:
         raise NotAllowed(replayed)
@@ -158,7 +158,7 @@ def open_with_key(
         _record_start(
             tx,
             ActorSession(session, actor),
-            _ended(ctx, tx, former, secret),
+            _ended(tx, former, secret),
         )
     return ActorSession(session, actor), cookie
 
@@ -180,29 +180,27 @@ def end(ctx: Context, signed_in: ActorSession) -> None:
     stays so.
     """
     with refusing(), ctx.store.write() as tx:
-        _end(ctx, tx, signed_in.session.cookie_hash)
+        _end(tx, signed_in.session.cookie_hash)
 
 
-def find_former(
-    ctx: Context, tx: Transaction, cookie: str, secret: bytes
-) -> DashboardSession | None:
+def find_former(tx: Transaction, cookie: str, secret: bytes) -> DashboardSession | None:
     """Finds the browser's session before this one by its cookie, ended or not, and ends it."""
     former = tx.dashboard_sessions.by_cookie(key_hash(cookie, secret)) if cookie else None
     if former is not None:
-        _end(ctx, tx, former.cookie_hash)
+        _end(tx, former.cookie_hash)
     return former
 
 
-def _ended(ctx: Context, tx: Transaction, cookie: str, secret: bytes) -> Actor | None:
-    return _end(ctx, tx, key_hash(cookie, secret)) if cookie else None
+def _ended(tx: Transaction, cookie: str, secret: bytes) -> Actor | None:
+    return _end(tx, key_hash(cookie, secret)) if cookie else None
 
 
-def _end(ctx: Context, tx: Transaction, cookie_hash: str | None) -> Actor | None:
+def _end(tx: Transaction, cookie_hash: str | None) -> Actor | None:
     """Ends the session of a cookie, and returns who acted in it; None where none went on."""
     session = tx.dashboard_sessions.by_cookie(cookie_hash, lock=True) if cookie_hash else None
     if session is None or session.ended_at is not None:
         return None
-    tx.dashboard_sessions.save(replace(session, ended_at=ctx.clock.now()))
+    tx.dashboard_sessions.save(replace(session, ended_at=tx.now()))
     name = tx.principals.get(session.principal).name
     # Whoever signs out may, also with a key that was revoked.
     actor = Actor(name, Role.VIEWER, session.principal, session.key)
@@ -277,30 +275,28 @@ def _find_waiting(ctx: Context, link: str, former: str, secret: bytes) -> ActorS
     NotAllowed.
     """
     with refusing(), ctx.store.read() as tx:
-        if _find_replayed(ctx, tx, link, former, secret) is not None:
+        if _find_replayed(tx, link, former, secret) is not None:
             return None
-        return _waiting(ctx, tx, link, secret)
+        return _waiting(tx, link, secret)
 
 
-def _waiting(ctx: Context, tx: Transaction, link: str, secret: bytes) -> ActorSession:
+def _waiting(tx: Transaction, link: str, secret: bytes) -> ActorSession:
     session = tx.dashboard_sessions.by_link(key_hash(link, secret))
     if session is None:
         raise NotAllowed(NO_LINK)
-    session.require_link(ctx.clock.now())
+    session.require_link(tx.now())
     if session.created_with is not None:
         # Whoever was shown the door may have kept a link to another's key in his pocket.
         keys.actor_behind(tx, session.created_with)
     return ActorSession(session, _actor(tx, session))
 
 
-def _end_replayed(
-    ctx: Context, tx: Transaction, link: str, former: str, secret: bytes
-) -> str | None:
+def _end_replayed(tx: Transaction, link: str, former: str, secret: bytes) -> str | None:
     """Ends what a link opened that comes again, and says so; None for all other links."""
-    session = _find_replayed(ctx, tx, link, former, secret)
+    session = _find_replayed(tx, link, former, secret)
     if session is None or session.opened_at is None:
         return None
-    tx.dashboard_sessions.save(replace(session, ended_at=ctx.clock.now()))
+    tx.dashboard_sessions.save(replace(session, ended_at=tx.now()))
     actor = _actor(tx, session)
     facts = {"opened_at": session.opened_at.isoformat()}
     tx.audit.append(actor, "dashboard.link_replayed", f"session {session.id}", facts)
@@ -311,7 +307,7 @@ def _end_replayed(
 
 
 def _find_replayed(
-    ctx: Context, tx: Transaction, link: str, former: str, secret: bytes
+    tx: Transaction, link: str, former: str, secret: bytes
 ) -> DashboardSession | None:
     """Finds the session of a link that comes again in its time, from another browser than the
     one that used it; None for all other links.
@@ -319,7 +315,7 @@ def _find_replayed(
     session = tx.dashboard_sessions.by_link(key_hash(link, secret))
     if session is None or session.opened_at is None or session.link_expires_at is None:
         return None
-    over = ctx.clock.now() >= session.link_expires_at or session.ended_at is not None
+    over = tx.now() >= session.link_expires_at or session.ended_at is not None
     return None if over or session.cookie_hash == key_hash(former, secret) else session
 
 

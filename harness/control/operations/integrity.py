@@ -113,9 +113,9 @@ def accept_restore(ctx: Context, actor: Actor, *, reason: str, above: int) -> Li
         after = tx.installation.open_epoch(above=max(above, before.revision))
         if tx.audit.first_break() is None:
             # What is there fits; what is missing, a person has accepted.
-            alerts.resolve_alert(ctx, tx, AlertKind.AUDIT_BROKEN, "log")
+            alerts.resolve_alert(tx, AlertKind.AUDIT_BROKEN, "log")
         # Also where a router that raised it was killed since, and cannot say that it is over.
-        alerts.end_alert(ctx, tx, AlertKind.DATABASE_RESTORED)
+        alerts.end_alert(tx, AlertKind.DATABASE_RESTORED)
         tx.audit.append(
             actor,
             "database.accept_restore",

@@ -141,20 +141,20 @@ def sign_in(
     with refusing(), ctx.store.read() as tx:
         session = tx.dashboard_sessions.by_cookie(hash_)
         if session is not None:
-            return _resumed(ctx, tx, session, identity)
+            return _resumed(tx, session, identity)
     with refusing(), ctx.store.write() as tx:
         # Two tabs may have asked at once.
         session = tx.dashboard_sessions.by_cookie(hash_, lock=True)
         if session is None:
-            before = dashboard_sessions.find_former(ctx, tx, former, secret)
+            before = dashboard_sessions.find_former(tx, former, secret)
             session = _begin(ctx, tx, identity, hash_, lasts, before)
-        return _resumed(ctx, tx, session, identity)
+        return _resumed(tx, session, identity)
 
 
 def _resumed(
-    ctx: Context, tx: Transaction, session: DashboardSession, identity: SignedInIdentity
+    tx: Transaction, session: DashboardSession, identity: SignedInIdentity
 ) -> ActorSession:
-    session.require_open(ctx.clock.now())
+    session.require_open(tx.now())
     person = tx.principals.get(session.principal)
     return ActorSession(session, _acting(person, identity))
 

@@ -71,13 +71,12 @@ class MonitoredJob:
             raise
         if not self._is_well:
             with ctx.store.write() as tx:
-                alerts.resolve_alert(ctx, tx, AlertKind.JOB_FAILED, self._name)
+                alerts.resolve_alert(tx, AlertKind.JOB_FAILED, self._name)
             self._is_well = True
 
     def _raise_alert(self, ctx: Context, error: Exception) -> None:
         with ctx.store.write() as tx:
             alerts.raise_alert(
-                ctx,
                 tx,
                 AlertKind.JOB_FAILED,
                 self._name,
@@ -99,7 +98,7 @@ def end_alerts_of_removed_jobs(ctx: Context, suites: Collection[str]) -> None:
     for kind, job in sorted(alerts.list_open(ctx, AlertKind.JOB_FAILED)):
         if job.startswith(SUITE_JOB) and job not in known:
             with ctx.store.write() as tx:
-                alerts.resolve_alert(ctx, tx, kind, job)
+                alerts.resolve_alert(tx, kind, job)
 
 
 # Longer than any session lasts; that there was one is in the audit log.

@@ -219,7 +219,7 @@ def load_comparison(
         arms = targets[found.incumbent], targets[found.candidate]
         figures = _compute_figures(suites, previous)
         answers = [(side.figures.incumbent, side.figures.candidate) for side in suites]
-        money = monthly_bill.forecast_from_answers(ctx, tx, found.route, arms, answers)
+        money = monthly_bill.forecast_from_answers(tx, found.route, arms, answers)
         standing_ = proof_validity.assess_proof(ctx, tx, verdict) if verdict else None
         stage = find_stage(ctx, tx, found)
         rollout = tx.rollouts.get(found.rollout) if found.rollout else None

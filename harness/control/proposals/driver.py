@@ -57,7 +57,7 @@ def drive_proposal(ctx: Context, proposal: Proposal) -> list[str]:
             raise  # found between a look and its step: the next look sees it
         with ctx.store.write() as tx:
             found = tx.proposals.get(proposal.id)
-            recomputation.raise_mismatch_alert(ctx, tx, found, error.verdict, error.differences)
+            recomputation.raise_mismatch_alert(tx, found, error.verdict, error.differences)
             return _reject(ctx, tx, found, ProposalEvent.STALE, str(error))
 
 
@@ -94,7 +94,7 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
         base_changed = _base_changed(tx, proposal)
         runs = [tx.runs.get(run) for run in sorted(evaluation.run_ids(proposal))]
         answers = evaluation.load_answers(tx, proposal)
-        now = proof_validity.route_time(ctx, tx, proposal.route)
+        now = proof_validity.route_time(tx, proposal.route)
         rules = "" if base_changed else _other_rules(ctx, tx, proposal)
         changes = [
             change
@@ -203,7 +203,6 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
         if ctx.observe_only:
             asks += f" Nobody can approve it yet: {freezes.OBSERVE_ONLY}."
         alerts.raise_alert(
-            ctx,
             tx,
             AlertKind.AWAITING_APPROVAL,
             proposal.id,
@@ -213,17 +212,15 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
             f"It expires at {waits.approval_ends_at:%Y-%m-%d %H:%M} UTC.",
         )
     elif frozen := _describe_freeze(ctx, tx, proposal):
-        _wait_for_thaw(ctx, tx, proposal, proof, frozen)
+        _wait_for_thaw(tx, proposal, proof, frozen)
     else:
         _let_in(ctx, tx, proposal, proof, ProposalEvent.PASSED)
     worker_supervision.stop_unneeded_runs(ctx, tx, proposal)
 
 
-def _wait_for_thaw(
-    ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed, frozen: str
-) -> None:
+def _wait_for_thaw(tx: Transaction, proposal: Proposal, proof: Passed, frozen: str) -> None:
     """The policy lets it in without a person; the freeze holds its canary back until then."""
-    waits = apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, ctx.clock.now())
+    waits = apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, tx.now())
     saved = tx.proposals.save(
         replace(waits, approver=POLICY_APPROVER, approved_verdict=proof.id)
     )

@@ -149,7 +149,7 @@ def _register(
     for pin, _ in registered:
         tx.suites.put(pin, now)
     plans = suite_registration.charge_alpha(
-        ctx, tx, route, policy.gate, registered, candidate.id, lineage, place
+        tx, route, policy.gate, registered, candidate.id, lineage, place
     )
     proposal = Proposal(
         id=ctx.chance.token("p_"),
@@ -288,7 +288,7 @@ def preview_proposal(
         id_ = candidate.id if candidate else ""
         place = SelectionPlace(candidates=len(request.candidates))
         plans = suite_registration.charge_alpha(
-            ctx, tx, route, policy.gate, registered, id_, lineage, place
+            tx, route, policy.gate, registered, id_, lineage, place
         )
         return ProposalPreview(
             plans,

@@ -35,8 +35,7 @@ class SelectionPlace:
     candidates: int = 1
 
 
-def charge_alpha(  # noqa: PLR0913, PLR0917 - a registration, whole
-    ctx: Context,
+def charge_alpha(
     tx: Transaction,
     route: Route,
     gate: GatePolicy,
@@ -56,7 +55,7 @@ def charge_alpha(  # noqa: PLR0913, PLR0917 - a registration, whole
         )
         for pin, plan in registered
     ]
-    now = ctx.clock.now()
+    now = tx.now()
     return alpha_spending.ration_alpha(tx, route.name, charged, gate, now, place.selection)
 
 

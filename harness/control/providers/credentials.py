@@ -214,34 +214,34 @@ def remove_credential(
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
         provider = targets.require_provider(tx, name)
-        if not take_credentials_away(ctx, tx, actor, name, key):
+        if not take_credentials_away(tx, actor, name, key):
             which = f"no stored key {key!r}" if key else "no stored key"
             raise NotFound(f"provider {name!r} has {which}: `swapgate provider key list`")
         return _credentials_of(ctx, tx, provider)
 
 
 def take_credentials_away(
-    ctx: Context, tx: Transaction, actor: Actor, name: str, key: str | None = None
+    tx: Transaction, actor: Actor, name: str, key: str | None = None
 ) -> bool:
     """Takes away all keys and the sign-in of a provider, or one key; whether there was one."""
-    stored, now = provider_secrets.list_credentials_of(tx, name), ctx.clock.now()
+    stored, now = provider_secrets.list_credentials_of(tx, name), tx.now()
     gone = [e for e in stored if e.ciphertext and key in (None, e.name)]
     for credential in gone:
         tx.credentials.put(_without_value(credential, now))
     # What renews a token would bring it back.
     ended = key in (None, TOKEN_KEY_NAME) and tx.sign_ins.end(name)
     if ended:
-        resolve_sign_in_alerts(ctx, tx, name)
+        resolve_sign_in_alerts(tx, name)
     if gone or ended:
         details = {"keys": [credential.name for credential in gone]}
         tx.audit.append(actor, "credential.remove", f"provider {name}", details)
     return bool(gone or ended)
 
 
-def resolve_sign_in_alerts(ctx: Context, tx: Transaction, provider: str) -> None:
+def resolve_sign_in_alerts(tx: Transaction, provider: str) -> None:
     """Ends what people were told of a provider's sign-in, as it is over or another began."""
     for kind in SIGN_IN_ALERTS:
-        alerts.resolve_alert(ctx, tx, kind, provider)
+        alerts.resolve_alert(tx, kind, provider)
 
 
 def expire_credentials(ctx: Context) -> int:
@@ -293,7 +293,7 @@ def import_credentials(
     """
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
-        known, stored = tx.providers.all(), provider_secrets.list_live_credentials(ctx, tx)
+        known, stored = tx.providers.all(), provider_secrets.list_live_credentials(tx)
     have = {credential.provider for credential in stored}
     done = []
     named = [

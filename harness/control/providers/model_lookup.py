@@ -260,7 +260,7 @@ def resolve_model(
         switches = (*standing, *tx.switches.not_lifted())
         tokens = {
             e.provider
-            for e in provider_secrets.list_live_credentials(ctx, tx)
+            for e in provider_secrets.list_live_credentials(tx)
             if e.name == TOKEN_KEY_NAME
         }
         signed_in = tokens & {resolution.provider for resolution in tx.sign_ins.all()}

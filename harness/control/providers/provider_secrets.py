@@ -102,9 +102,9 @@ def key_sets(
     }
 
 
-def list_live_credentials(ctx: Context, tx: Transaction) -> list[Credential]:
+def list_live_credentials(tx: Transaction) -> list[Credential]:
     """The stored keys that are in force now."""
-    now = ctx.clock.now()
+    now = tx.now()
     return [credential for credential in tx.credentials.all() if credential.live(now)]
 
 

@@ -177,7 +177,7 @@ def remove_provider(ctx: Context, actor: Actor, name: str) -> None:
         targets.require_provider(tx, name)
         if needs := list(_needs(ctx, tx, name)):
             raise Conflict(f"provider {name!r} is used: {', '.join(needs)}. End that first")
-        credentials.take_credentials_away(ctx, tx, actor, name)
+        credentials.take_credentials_away(tx, actor, name)
         tx.providers.remove(name)
         tx.audit.append(actor, "provider.remove", f"provider {name}", {})
 

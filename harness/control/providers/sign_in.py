@@ -97,7 +97,7 @@ def sign_in(
         store_access_key(ctx, tx, new, access)
         subject, details = f"provider {provider.name}", {"key": TOKEN_KEY_NAME}
         tx.audit.append(actor, "credential.login", subject, details)
-        credentials.resolve_sign_in_alerts(ctx, tx, provider.name)
+        credentials.resolve_sign_in_alerts(tx, provider.name)
     return SignedIn(provider.name, new.signed_in_at, new.signed_in_by, new.access_ends)
 
 
@@ -129,11 +129,11 @@ def sign_out(ctx: Context, actor: Actor, name: str) -> None:
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
         ended = tx.sign_ins.end(name)
-        if not (drop_access_key(ctx, tx, name) or ended):
+        if not (drop_access_key(tx, name) or ended):
             raise NotFound(f"nobody is signed in for provider {name!r}")
         subject, details = f"provider {name}", {"key": TOKEN_KEY_NAME}
         tx.audit.append(actor, "credential.logout", subject, details)
-        credentials.resolve_sign_in_alerts(ctx, tx, name)
+        credentials.resolve_sign_in_alerts(tx, name)
 
 
 def _place(ctx: Context, actor: Actor, name: str) -> tuple[Provider, OAuthEndpoints]:
@@ -176,11 +176,11 @@ def store_access_key(
         tx.credentials.put(credential)
 
 
-def drop_access_key(ctx: Context, tx: Transaction, provider: str) -> bool:
+def drop_access_key(tx: Transaction, provider: str) -> bool:
     """Removes the stored access key of a sign-in; returns whether there was one."""
     for credential in list_credentials_of(tx, provider):
         if credential.name == TOKEN_KEY_NAME and credential.ciphertext:
-            tx.credentials.put(replace(credential, ciphertext="", updated_at=ctx.clock.now()))
+            tx.credentials.put(replace(credential, ciphertext="", updated_at=tx.now()))
             return True
     return False
 
@@ -245,9 +245,9 @@ def _renewed(ctx: Context, provider: Provider, before: SignIn) -> SignIn | None:
             if access is not None:
                 store_access_key(ctx, tx, changed, access)
             if not (changed.attempts or changed.refused):
-                alerts.resolve_alert(ctx, tx, NOT_RENEWED, provider.name)
+                alerts.resolve_alert(tx, NOT_RENEWED, provider.name)
             if changed.refused:
-                _alert_refused(ctx, tx, changed)
+                _alert_refused(tx, changed)
     except StaleWrite:
         return None
     return None if changed.refused or changed.attempts else changed
@@ -276,15 +276,14 @@ def _take_away_ended(ctx: Context) -> None:
         keys = [e for e in tx.credentials.all() if e.name == TOKEN_KEY_NAME and e.ciphertext]
     for provider in ended.intersection(key.provider for key in keys):
         with ctx.store.write() as tx:
-            drop_access_key(ctx, tx, provider)
+            drop_access_key(tx, provider)
 
 
-def _alert_refused(ctx: Context, tx: Transaction, stored: SignIn) -> None:
+def _alert_refused(tx: Transaction, stored: SignIn) -> None:
     ends = stored.access_ends
-    until = f"until {ends:%Y-%m-%d %H:%M} UTC" if ends and ends > ctx.clock.now() else "no more"
-    alerts.resolve_alert(ctx, tx, NOT_RENEWED, stored.provider)
+    until = f"until {ends:%Y-%m-%d %H:%M} UTC" if ends and ends > tx.now() else "no more"
+    alerts.resolve_alert(tx, NOT_RENEWED, stored.provider)
     alerts.raise_alert(
-        ctx,
         tx,
         ENDED,
         stored.provider,
@@ -298,7 +297,6 @@ def _alert_refused(ctx: Context, tx: Transaction, stored: SignIn) -> None:
 def _alert_failing(ctx: Context, stored: SignIn, because: str) -> None:
     with ctx.store.write() as tx:
         alerts.raise_alert(
-            ctx,
             tx,
             NOT_RENEWED,
             stored.provider,

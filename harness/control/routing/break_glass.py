@@ -59,7 +59,7 @@ def propose_break_glass(ctx: Context, actor: Actor, wanted: BreakGlassRequest) -
         _require_free(tx, route)
         data_class_checks.check_targets(ctx, route.settings, [target], route=route.name)
         _require_thawed(ctx, tx, route.name, through_freeze=wanted.through_freeze)
-        now = route_time(ctx, tx, route.name)
+        now = route_time(tx, route.name)
         made = BreakGlass(
             id=ctx.chance.token("bg_"),
             route=route.name,
@@ -92,7 +92,7 @@ def confirm_break_glass(ctx: Context, actor: Actor, id_: str) -> BreakGlass:
         _require_person(tx, actor)
         four_eyes.check_four_eyes(tx, actor, record, "confirm")
         route = routes.require_route(tx, record.route)
-        now = route_time(ctx, tx, record.route)
+        now = route_time(tx, record.route)
         if record.ended_at is not None or record.confirmed:
             raise Conflict(f"{record.id} is not open any more: {_describe_state(record)}")
         if record.confirm_by <= now:
@@ -135,7 +135,7 @@ def confirm_break_glass(ctx: Context, actor: Actor, id_: str) -> BreakGlass:
         title = f"route {made.route} is served without proof until {until}"
         said = f"{known.name}: {made.reason} ({_describe_state(made)})."
         more = (f"{remark[:1].upper()}{remark[1:]}." for remark in remarks)
-        _alert(ctx, tx, made, title, " ".join((said, *more)))
+        _alert(tx, made, title, " ".join((said, *more)))
     return made
 
 
@@ -152,7 +152,7 @@ def end_break_glass(ctx: Context, actor: Actor, id_: str, *, reason: str) -> Bre
             raise Conflict(f"{record.id} is over: {record.ended_because}")
         if record.confirmed and (hindrance := _find_hindrance(ctx, tx, record)):
             raise ProofRefused(f"the former incumbent cannot return: {hindrance}")
-        return _end(ctx, tx, actor, record, f"ended by {actor.name}: {because}")
+        return _end(tx, actor, record, f"ended by {actor.name}: {because}")
 
 
 def list_open(ctx: Context) -> Sequence[BreakGlass]:
@@ -190,22 +190,22 @@ def _look_after(ctx: Context, id_: str) -> str:
         record = tx.break_glasses.get(id_)
         if record.ended_at is not None:
             return ""  # another process was quicker
-        because = _find_end(ctx, tx, record)
+        because = _find_end(tx, record)
         if not because:
             return ""
         hindrance = _find_hindrance(ctx, tx, record) if record.confirmed else ""
         if hindrance:
             title = f"route {record.route} is served without proof, and nobody can take over"
             text = f"{record.id}: {_find_standstill(ctx, tx, record)}"
-            _alert(ctx, tx, record, title, text)
+            _alert(tx, record, title, text)
             return ""
-        _end(ctx, tx, SYSTEM, record, because)
+        _end(tx, SYSTEM, record, because)
     return f"{record.id}: {because}"
 
 
-def _find_end(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
+def _find_end(tx: Transaction, record: BreakGlass) -> str:
     """Says why it has to end now; empty where it may go on."""
-    route, now = tx.routing.route(record.route), route_time(ctx, tx, record.route)
+    route, now = tx.routing.route(record.route), route_time(tx, record.route)
     if route is None or route.break_glass != (record.id if record.confirmed else None):
         return "another version of the route took its place"
     if not record.confirmed:
@@ -225,7 +225,7 @@ def _find_end(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
 
 def _find_standstill(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
     """Says that it should have ended and cannot, and why; empty where it goes on or ends."""
-    because = _find_end(ctx, tx, record) if record.confirmed else ""
+    because = _find_end(tx, record) if record.confirmed else ""
     hindrance = _find_hindrance(ctx, tx, record) if because else ""
     if not hindrance:
         return ""
@@ -247,12 +247,10 @@ def _find_hindrance(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
     return data_class_checks.find_refusal(ctx, route.settings, former, route=route.name)
 
 
-def _end(
-    ctx: Context, tx: Transaction, actor: Actor, record: BreakGlass, because: str
-) -> BreakGlass:
+def _end(tx: Transaction, actor: Actor, record: BreakGlass, because: str) -> BreakGlass:
     """Ends it; where it serves, the former incumbent returns in the same unit of work."""
     route = tx.routing.route(record.route)
-    now = route_time(ctx, tx, record.route)
+    now = route_time(tx, record.route)
     details: dict[str, object] = {"because": because}
     ended = replace(record, ended_at=now, ended_because=because)
     tx.break_glasses.save(ended)
@@ -265,7 +263,7 @@ def _end(
             now=now,
         )
     _audit(tx, actor, "break_glass.end", ended, details)
-    alerts.resolve_alert(ctx, tx, AlertKind.BREAK_GLASS, record.id)
+    alerts.resolve_alert(tx, AlertKind.BREAK_GLASS, record.id)
     return ended
 
 
@@ -340,9 +338,9 @@ def _list_remarks(tx: Transaction, made: BreakGlass) -> list[str]:
     ]
 
 
-def _alert(ctx: Context, tx: Transaction, record: BreakGlass, title: str, text: str) -> None:
+def _alert(tx: Transaction, record: BreakGlass, title: str, text: str) -> None:
     kind, subject = AlertKind.BREAK_GLASS, f"route {record.route}"
-    alerts.raise_alert(ctx, tx, kind, record.id, subject=subject, title=title, text=text)
+    alerts.raise_alert(tx, kind, record.id, subject=subject, title=title, text=text)
 
 
 def _audit(

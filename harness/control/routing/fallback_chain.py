@@ -238,11 +238,11 @@ def _commit(
     capable = (t.id for t, request in zip(found, wanted, strict=True) if request.capable)
     fallbacks = tuple(target.id for target in found)
     change = SetChain(route.name, fallbacks, tuple(capable), proofs)
-    return _store(ctx, tx, actor, route, change, reason)
+    return _store(tx, actor, route, change, reason)
 
 
 def drop_fallback(
-    ctx: Context, tx: Transaction, actor: Actor, route: Route, target: str, reason: str
+    tx: Transaction, actor: Actor, route: Route, target: str, reason: str
 ) -> Route:
     """Drops a target from a route's fallback chain within a unit of work; needs no role, no
     proof. Raises ProofRefused while an expired waiver would stay.
@@ -253,12 +253,10 @@ def drop_fallback(
     ]
     capable = [id_ for id_ in route.settings.capable if id_ in left]
     change = SetChain(route.name, tuple(left), tuple(capable))
-    return _store(ctx, tx, actor, route, change, reason)
+    return _store(tx, actor, route, change, reason)
 
 
-def _store(
-    ctx: Context, tx: Transaction, actor: Actor, route: Route, change: SetChain, reason: str
-) -> Route:
+def _store(tx: Transaction, actor: Actor, route: Route, change: SetChain, reason: str) -> Route:
     details = {
         "before": list(route.fallbacks),
         "after": list(change.fallbacks),
@@ -268,7 +266,5 @@ def _store(
             for target, proof in change.proofs.items()
         },
     }
-    routes.commit(
-        ctx, tx, actor, change, route.version, reason, action="route.fallbacks", **details
-    )
+    routes.commit(tx, actor, change, route.version, reason, action="route.fallbacks", **details)
     return routes.require_route(tx, route.name)

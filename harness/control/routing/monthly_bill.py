@@ -28,7 +28,6 @@ _Tokens = tuple[float, float, float]
 
 
 def forecast_from_answers(
-    ctx: Context,
     tx: Transaction,
     route: str,
     arms: tuple[Target, Target],
@@ -38,10 +37,10 @@ def forecast_from_answers(
     suite.
     """
     pairs = _pairs(answers)
-    forecast = forecast_cost(_bill(ctx, tx, route, arms[0]), pairs, find_price(tx, arms[1]))
+    forecast = forecast_cost(_bill(tx, route, arms[0]), pairs, find_price(tx, arms[1]))
     if routes.require_route(tx, route).incumbent == arms[0].id:
         return forecast
-    return replace(forecast, serving=bill_of_route(ctx, tx, route))
+    return replace(forecast, serving=bill_of_route(tx, route))
 
 
 def forecast_from_history(
@@ -56,18 +55,18 @@ def forecast_from_history(
         ours = known[routes.require_route(tx, route).incumbent]
         theirs = targets.find_known_target(tx, candidate) or targets.plain_target(candidate)
         pairs = _pairs(both for plan in plans for both in _earlier(tx, plan, ours, theirs))
-        bill = _bill(ctx, tx, route, ours)
+        bill = _bill(tx, route, ours)
         return forecast_cost(bill, pairs, find_price(tx, theirs), estimated=True)
 
 
-def bill_of_route(ctx: Context, tx: Transaction, route: str) -> RouteBill:
+def bill_of_route(tx: Transaction, route: str) -> RouteBill:
     """Estimates a route's monthly bill with the model that serves it now. Raises NotFound."""
     incumbent = tx.routing.targets()[routes.require_route(tx, route).incumbent]
-    return _bill(ctx, tx, route, incumbent)
+    return _bill(tx, route, incumbent)
 
 
-def _bill(ctx: Context, tx: Transaction, route: str, incumbent: Target) -> RouteBill:
-    now = ctx.clock.now()
+def _bill(tx: Transaction, route: str, incumbent: Target) -> RouteBill:
+    now = tx.now()
     totals = tx.observations.totals(since=now - MONTH, route=route)
     return measure_bill(totals, incumbent.id, find_price(tx, incumbent), now)
 

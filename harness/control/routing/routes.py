@@ -138,7 +138,7 @@ def create_route(
         marked = tuple(targets.find_target(tx, id_).id for id_ in capable)
         change = CreateRoute(name, first, tuple(chain), replace(settings, capable=marked))
         store_pins(ctx, tx, settings)
-        commit(ctx, tx, actor, change, 0, "created", action="route.create")
+        commit(tx, actor, change, 0, "created", action="route.create")
         check_overrides(ctx, tx, name)
         return require_route(tx, name)
 
@@ -180,7 +180,7 @@ def change_settings(
         said = describe_settings_change(route, settings).items()
         words = "; ".join(f"{field}: {a or 'none'} → {b or 'none'}" for field, (a, b) in said)
         why = ": ".join(filter(None, (reason, words or "the same settings again")))
-        commit(ctx, tx, actor, change, route.version, why, action="route.settings")
+        commit(tx, actor, change, route.version, why, action="route.settings")
         check_overrides(ctx, tx, name)
         return require_route(tx, name)
 
@@ -230,7 +230,7 @@ def roll_back(
             )
         data_class_checks.check_targets(ctx, route.settings, [known], route=name)
         change = RestoreIncumbent(name, incumbent)
-        commit(ctx, tx, actor, change, route.version, reason, action="route.rollback")
+        commit(tx, actor, change, route.version, reason, action="route.rollback")
         if incumbent != route.incumbent:
             because = describe_abort(actor.name, reason, baking=True)
             _take_back_baking(ctx, tx, actor, name, because)
@@ -379,7 +379,6 @@ def store_pins(ctx: Context, tx: Transaction, settings: RouteSettings) -> None:
 
 
 def commit(
-    ctx: Context,
     tx: Transaction,
     actor: Actor,
     change: TableChange,
@@ -392,7 +391,7 @@ def commit(
     """Writes a change of a route with its audit event. version: before the change. Raises
     RevisionConflict.
     """
-    now = ctx.clock.now()
+    now = tx.now()
     revision = tx.routing.commit(
         change, expected_version=version, actor=actor.name, reason=reason, now=now
     )

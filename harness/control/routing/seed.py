@@ -76,7 +76,7 @@ def _create(ctx: Context, tx: Transaction, actor: Actor, route: RouteSeed) -> No
     fallbacks = tuple(target.id for target in chain)
     change = CreateRoute(route.name, first.id, fallbacks, route.settings)
     why = "seeded from the configuration file"
-    routes.commit(ctx, tx, actor, change, 0, why, action="route.create")
+    routes.commit(tx, actor, change, 0, why, action="route.create")
 
 
 def _fill_prices(ctx: Context) -> list[str]:

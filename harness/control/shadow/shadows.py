@@ -196,7 +196,7 @@ def stop_shadow(ctx: Context, actor: Actor, route: str, *, reason: str = "") -> 
             raise NotFound(
                 f"route {route!r} has no shadow now; `swapgate shadow list` shows all"
             )
-        return end_shadow(ctx, tx, live, actor, reason or "stopped by hand")
+        return end_shadow(tx, live, actor, reason or "stopped by hand")
 
 
 def end_finished(ctx: Context) -> Sequence[str]:
@@ -214,7 +214,7 @@ def end_finished(ctx: Context) -> Sequence[str]:
         return ()
     with ctx.store.write() as tx:
         for shadow, why in over:
-            end_shadow(ctx, tx, shadow, SYSTEM, why)
+            end_shadow(tx, shadow, SYSTEM, why)
     return [f"shadow {shadow.id} of route {shadow.route} ended: {why}" for shadow, why in over]
 
 
@@ -233,7 +233,6 @@ def _over(ctx: Context, tx: Transaction, shadow: Shadow, now: datetime) -> str:
 
 
 def end_shadow(
-    ctx: Context,
     tx: Transaction,
     shadow: Shadow,
     actor: Actor,
@@ -241,7 +240,7 @@ def end_shadow(
     inputs: Mapping[str, object] | None = None,
 ) -> ShadowRecord:
     """Ends a shadow. inputs: for the audit log, as `add_shadow` has them."""
-    now = ctx.clock.now()
+    now = tx.now()
     record = tx.shadows.end(shadow.id, actor=actor.name, because=because, now=now)
     _record_shadow(tx, shadow, actor, "shadow.stop", because, inputs)
     return record

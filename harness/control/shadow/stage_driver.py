@@ -67,8 +67,8 @@ def _start(ctx: Context, proposal: Proposal, proof: Passed, stage: ShadowStage) 
 def _open(ctx: Context, proposal: Proposal, proof: Passed, stage: ShadowStage) -> str:
     with ctx.store.write() as tx:
         _still(tx, proposal)
-        _end_live(ctx, tx, proposal, "its pairs are there: the canary opens")
-        _audit(ctx, tx, proposal, ProposalEvent.SHADOWED, stage)
+        _end_live(tx, proposal, "its pairs are there: the canary opens")
+        _audit(tx, proposal, ProposalEvent.SHADOWED, stage)
         machine.open_canary(ctx, tx, proposal, proof, ProposalEvent.SHADOWED)
     return f"canary opened: {stage.decided.reason}"
 
@@ -77,8 +77,8 @@ def _reject(ctx: Context, proposal: Proposal, stage: ShadowStage) -> str:
     now, because = ctx.clock.now(), stage.decided.reason
     with ctx.store.write() as tx:
         tx.proposals.save(apply_event(proposal, ProposalEvent.HARM, now, because))
-        _end_live(ctx, tx, proposal, because)
-        _audit(ctx, tx, proposal, ProposalEvent.HARM, stage)
+        _end_live(tx, proposal, because)
+        _audit(tx, proposal, ProposalEvent.HARM, stage)
     return f"rejected: {because}"
 
 
@@ -91,15 +91,14 @@ def _hold(ctx: Context, proposal: Proposal, stage: ShadowStage) -> list[str]:
         return []
     with ctx.store.write() as tx:
         _still(tx, proposal)
-        _end_live(ctx, tx, proposal, because, _inputs(stage, ctx.clock.now()))
+        _end_live(tx, proposal, because, _inputs(stage, ctx.clock.now()))
         if not told:
-            raise_held_alert(ctx, tx, proposal, because)
+            raise_held_alert(tx, proposal, because)
     return [f"on hold: {because}"]
 
 
-def raise_held_alert(ctx: Context, tx: Transaction, proposal: Proposal, because: str) -> None:
+def raise_held_alert(tx: Transaction, proposal: Proposal, because: str) -> None:
     alerts.raise_alert(
-        ctx,
         tx,
         AlertKind.SHADOW_HELD,
         proposal.id,
@@ -113,7 +112,7 @@ def _go_on(ctx: Context, proposal: Proposal) -> list[str]:
     if not alerts.is_open(ctx, AlertKind.SHADOW_HELD, proposal.id):
         return []
     with ctx.store.write() as tx:
-        alerts.resolve_alert(ctx, tx, AlertKind.SHADOW_HELD, proposal.id)
+        alerts.resolve_alert(tx, AlertKind.SHADOW_HELD, proposal.id)
     return ["mirrored again"]
 
 
@@ -133,18 +132,17 @@ def _inputs(stage: ShadowStage, now: datetime) -> Mapping[str, object]:
 
 
 def _end_live(
-    ctx: Context,
     tx: Transaction,
     proposal: Proposal,
     because: str,
     inputs: Mapping[str, object] | None = None,
 ) -> None:
     if (live := _live(tx, proposal)) is not None:
-        shadows.end_shadow(ctx, tx, live, SYSTEM, because, inputs)
+        shadows.end_shadow(tx, live, SYSTEM, because, inputs)
 
 
 def _audit(
-    ctx: Context, tx: Transaction, proposal: Proposal, event: ProposalEvent, stage: ShadowStage
+    tx: Transaction, proposal: Proposal, event: ProposalEvent, stage: ShadowStage
 ) -> None:
     """With every figure that it was decided from."""
     status = stage.status
@@ -162,7 +160,7 @@ def _audit(
             check.check: {sides.value: getattr(check, sides.value) for sides in CheckSides}
             for check in (status.checks if status else ())
         },
-        **_inputs(stage, ctx.clock.now()),
+        **_inputs(stage, tx.now()),
     }
     action, subject = f"proposal.{event.value}", f"proposal {proposal.id}"
     tx.audit.append(SYSTEM, action, subject, details)
