@@ -126,11 +126,7 @@ def open_link(
             waiting = _waiting(tx, link, secret)
             opened, cookie = _opened(ctx, waiting.session, secret, lasts)
             tx.dashboard_sessions.save(opened)
-            _record_start(
-                tx,
-                ActorSession(opened, waiting.actor),
-                _ended(tx, former, secret),
-            )
+            _record_start(tx, ActorSession(opened, waiting.actor), _ended(tx, former, secret))
     if replayed is not None:
         raise NotAllowed(replayed)
     return ActorSession(opened, waiting.actor), cookie
@@ -155,11 +151,7 @@ def open_with_key(
     session, cookie = _opened(ctx, begun, secret, lasts)
     with ctx.store.write() as tx:
         tx.dashboard_sessions.add(session)
-        _record_start(
-            tx,
-            ActorSession(session, actor),
-            _ended(tx, former, secret),
-        )
+        _record_start(tx, ActorSession(session, actor), _ended(tx, former, secret))
     return ActorSession(session, actor), cookie
 
 
