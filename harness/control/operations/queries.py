@@ -5,7 +5,6 @@ keys, switches, shadows, alerts, failovers, captures and audit events.
 A row that is not as it was signed is named beside its list, and does not hide the others.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -53,9 +52,6 @@ from harness.domain.routing.table import Route, RouteRecord
 from harness.domain.routing.target import Target
 from harness.domain.shadow.shadow import ShadowRecord
 from harness.store.transaction import Transaction
-
-# As `control.routing.break_glass` writes it.
-_BREAK_GLASS_END: Final = re.compile(r"break-glass (?P<id>bg_\S+): (?P<because>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,34 +238,18 @@ def list_route_versions(
     route.
     """
     page = ctx.store.lists.versions(page_request, route=route)
-    if not any(_names_break_glass(record) for record in page):
+    restored = CHANGE_KINDS[RestoreIncumbent]
+    if not any(record.kind == restored for record in page):
         return page
     with ctx.store.read() as tx:
-        records = [
-            replace(record, ended_break_glass=_find_ended_break_glass(tx, record))
-            for record in page
-        ]
+        ended = {glass.ended_at: glass.id for glass in tx.break_glasses.ended_on(route)}
+    records = [
+        replace(record, ended_break_glass=ended.get(record.at))
+        if record.kind == restored
+        else record
+        for record in page
+    ]
     return Page(records, page.total, page.next, page.invalid)
-
-
-def _names_break_glass(record: RouteRecord) -> bool:
-    is_restore = record.kind == CHANGE_KINDS[RestoreIncumbent]
-    return is_restore and _BREAK_GLASS_END.match(record.reason) is not None
-
-
-def _find_ended_break_glass(tx: Transaction, record: RouteRecord) -> str | None:
-    """Finds the break-glass that a version ended. The reason names it, as a person's may, too:
-    what is stored of the break-glass itself decides.
-    """
-    named = _BREAK_GLASS_END.match(record.reason) if _names_break_glass(record) else None
-    if named is None:
-        return None
-    with suppress(NotFound, SignatureInvalid):
-        ended = tx.break_glasses.get(named["id"])
-        told = (ended.route, ended.ended_at, ended.ended_because)
-        if told == (record.route.name, record.at, named["because"]):
-            return ended.id
-    return None
 
 
 def load_route_version(ctx: Context, route: str, number: int | None = None) -> RouteRecord:

@@ -82,3 +82,8 @@ class BreakGlasses(Records[BreakGlass]):
     def open(self) -> Sequence[BreakGlass]:
         """Lists the break-glass records that have not ended."""
         return self._all(self._select(break_glass.c.ended_at.is_(None)))
+
+    def ended_on(self, route: str) -> Sequence[BreakGlass]:
+        """Lists those of a route that have ended, without forged ones."""
+        ended = self._select(break_glass.c.route == route, break_glass.c.ended_at.is_not(None))
+        return self._believed(self._unit.read(ended))
