@@ -31,6 +31,7 @@ from tests.contract import test_store_drift as drift
 from tests.contract import test_store_shadows as shadows
 from tests.contract import test_store_switches as switches
 from tests.contract.test_store_signatures import BROKEN
+from tests.support.control.manual_clock import ManualClock
 from tests.support.store import agent_records as agents
 from tests.support.store.records import (
     KEY,
@@ -105,7 +106,8 @@ def add_version(tx: Transaction, n: int) -> None:
 
 
 def add_event(tx: Transaction, n: int) -> None:
-    tx.audit.append(at=at(n), actor=SYSTEM, action="a", subject=str(n), details={})
+    tx.audit._clock = ManualClock(at(n))
+    tx.audit.append(SYSTEM, "a", str(n), {})
 
 
 @dataclass(frozen=True)
@@ -406,8 +408,8 @@ def test_audit_events_are_selected_by_who_what_and_when(
             (2, ana, "route.create", "route chat"),
             (3, SYSTEM, "route.rollback", "route chat"),
         ):
-            moment = NOW + timedelta(seconds=number)
-            tx.audit.append(at=moment, actor=actor, action=action, subject=subject, details={})
+            tx.audit._clock = ManualClock(NOW + timedelta(seconds=number))
+            tx.audit.append(actor, action, subject, {})
 
     with store.listings() as stored:
         for selection, numbers in SELECTIONS.items():

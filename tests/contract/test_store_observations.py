@@ -28,6 +28,7 @@ from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.audit import GENESIS
 from harness.domain.reliability.spend import KeySpend, SpendTotals, total_spend
 from harness.store.store import Store
+from tests.support.control.manual_clock import ManualClock
 from tests.support.store.records import BLOCK, NOW, TRAFFIC
 from tests.support.store.tampering import written
 
@@ -230,7 +231,7 @@ def test_impossible_spend_is_refused(store: Store) -> None:
 
 def append(store: Store, action: str, **details: object) -> None:
     with store.write() as tx:
-        tx.audit.append(at=NOW, actor=SYSTEM, action=action, subject="route a", details=details)
+        tx.audit.append(SYSTEM, action, "route a", details)
 
 
 @pytest.mark.req("F5")
@@ -252,13 +253,9 @@ def test_an_audit_event_is_returned_as_it_will_be_read(store: Store) -> None:
     tokyo = NOW.astimezone(timezone(timedelta(hours=9)))
     details = {"tuple": (1, 2), "keys": {10: "ten", 9: "nine"}}
     with store.write() as tx:
-        event = tx.audit.append(
-            at=tokyo,
-            actor=Actor("a\0b", Role.ADMIN, "pr_1", "key_1"),
-            action="x",
-            subject="y",
-            details=details,
-        )
+        tx.audit._clock = ManualClock(tokyo)
+        actor = Actor("a\0b", Role.ADMIN, "pr_1", "key_1")
+        event = tx.audit.append(actor, "x", "y", details)
 
     with store.read() as tx:
         assert list(tx.audit.all()) == [event]

@@ -177,5 +177,5 @@ def test_the_etag_changes_with_all_that_is_served_and_with_nothing_else(store: S
     with store.write() as tx:
         tx.providers.put(PROVIDER)
         tx.routing.add_target(OLD)
-        tx.audit.append(actor=SYSTEM, action="b", subject="c", details={})
+        tx.audit.append(SYSTEM, "b", "c", {})
     assert not changed()

@@ -59,7 +59,7 @@ def test_a_unit_of_work_that_fails_leaves_nothing(store: Store) -> None:
         tx.rollouts.add(rollout())
         tx.suites.put(PIN, NOW)
         tx.observations.append([BLOCK], [])
-        tx.audit.append(actor=SYSTEM, action="b", subject="c", details={})
+        tx.audit.append(SYSTEM, "b", "c", {})
         raise Interrupted
 
     assert store.etag() == before
@@ -110,7 +110,7 @@ WRITES: dict[str, Callable[[Transaction], object]] = {
     "runs": lambda tx: tx.runs.add(RUN),
     "verdicts": lambda tx: tx.verdicts.store(PASSED, "p_1"),
     "observations": lambda tx: tx.observations.append([BLOCK], []),
-    "audit": lambda tx: tx.audit.append(actor=SYSTEM, action="b", subject="c", details={}),
+    "audit": lambda tx: tx.audit.append(SYSTEM, "b", "c", {}),
     "keys": lambda tx: tx.keys.add(KEY),
 }
 
@@ -177,7 +177,7 @@ def test_revisions_and_audit_events_have_no_gaps_under_many_writers(
         for n in range(5):
             with store.write() as tx:
                 create_route(tx, f"route-{worker}.{n}")
-                tx.audit.append(actor=SYSTEM, action="b", subject="c", details={"n": n})
+                tx.audit.append(SYSTEM, "b", "c", {"n": n})
 
     raised = race(*(lambda n=n, s=s: work(s, n) for n, s in enumerate(stores)))
 
@@ -211,7 +211,7 @@ def test_samples_are_stored_while_somebody_decides(postgres_stores: Stores) -> N
         tx.runs.add(RUN)
 
     with deciding.write() as tx:
-        start_of = tx.audit.append(actor=SYSTEM, action="b", subject="c", details={})
+        start_of = tx.audit.append(SYSTEM, "b", "c", {})
         with storing.write() as other:
             assert other.runs.store_sample(SAMPLE)
             other.observations.append([BLOCK], [])
@@ -333,11 +333,11 @@ def test_a_decision_and_a_wish_for_more_items_never_wait_for_each_other(
         with starter.write() as tx:
             tx.runs.want(RUN.id, RUN.wanted + 1)
             wished.set()
-            tx.audit.append(actor=SYSTEM, action="start", subject="c", details={})
+            tx.audit.append(SYSTEM, "start", "c", {})
 
     with ThreadPoolExecutor(1) as other:
         with decider.write() as tx:
-            tx.audit.append(actor=SYSTEM, action="decide", subject="c", details={})
+            tx.audit.append(SYSTEM, "decide", "c", {})
             started = other.submit(start)
             wished.wait(0.5)
             tx.runs.set_state(RUN.id, RunState.STOPPED)

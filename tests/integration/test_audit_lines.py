@@ -41,9 +41,7 @@ class Printed:
 
 def record(world: SmallInstallation, action: str = "route.describe") -> int:
     with world.store.write() as tx:
-        return tx.audit.append(
-            at=world.clock.now(), actor=SYSTEM, action=action, subject="route chat", details={}
-        ).number
+        return tx.audit.append(SYSTEM, action, "route chat", {}).number
 
 
 def cut(url: str, events: int) -> None:

@@ -36,13 +36,7 @@ def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
         seeded(store)
         for number in range(3):
             with store.write() as tx:
-                tx.audit.append(
-                    at=clock.now(),
-                    actor=SYSTEM,
-                    action="note",
-                    subject=f"n {number}",
-                    details={},
-                )
+                tx.audit.append(SYSTEM, "note", f"n {number}", {})
         yield SmallInstallation(tmp_path, store, clock=clock)
 
 

@@ -32,9 +32,7 @@ def test_a_store_neither_reads_nor_writes_a_database_of_another_schema(
         with pytest.raises(DatabaseUnusable, match=why):
             use()
     with pytest.raises(DatabaseUnusable, match=why), store.write() as tx:
-        tx.audit.append(
-            at=store._clock.now(), actor=SYSTEM, action="b", subject="c", details={}
-        )
+        tx.audit.append(SYSTEM, "b", "c", {})
     store.close()
 
 
