@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.providers import endpoint_changes
+from harness.control.routing import targets
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.pins import (
     ServedModel,
@@ -111,7 +111,7 @@ def _list_runs(
         run
         for run in takewhile(lambda run: run.created_at > since, runs)
         if run.state in _ENDED
-        and endpoint_changes.find_move_since(ctx, tx, target.id, run.created_at) is None
+        and targets.find_move_since(ctx, tx, target.id, run.created_at) is None
     ]
 
 

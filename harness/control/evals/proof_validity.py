@@ -12,8 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from harness.control.context import Context
-from harness.control.providers import endpoint_changes
-from harness.control.routing import data_class_checks
+from harness.control.routing import data_class_checks, targets
 from harness.domain.errors import NotFound, ProofRefused
 from harness.domain.evals.pins import Sighting, find_replacement, named_models
 from harness.domain.evals.suite_plan import SuitePin, SuitePlan
@@ -132,7 +131,7 @@ def list_moved_providers(ctx: Context, tx: Transaction, verdict: Verdict) -> lis
         asked = [(run.target, run.created_at) for run in runs]
         asked += [(_judge(tx, plan), run.created_at) for run in runs]
         for target, began in asked:
-            provider = endpoint_changes.find_move_since(ctx, tx, target, began)
+            provider = targets.find_move_since(ctx, tx, target, began)
             if provider is not None and provider.moved is not None:
                 found[provider.name] = (
                     f"provider {provider.name} was moved by {provider.moved.by} at "

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from harness.control.context import Context
-from harness.control.providers import endpoint_changes
+from harness.control.routing import targets
 from harness.domain.errors import StaleEvidence
 from harness.domain.evals import pins
 from harness.domain.evals.pins import ServedModel, is_mixed, named_models
@@ -80,7 +80,7 @@ def _continue_run(
     nothing where two models answered, since neither can be asked again, or where its provider
     answers from another place since.
     """
-    if endpoint_changes.find_move_since(ctx, tx, target, tx.runs.get(before).created_at):
+    if targets.find_move_since(ctx, tx, target, tx.runs.get(before).created_at):
         return _new(ctx, tx, proposal, plan, target)
     samples = tx.runs.samples(before)
     scored = _scored(samples)
@@ -132,7 +132,7 @@ def _find_move(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePla
         (judge, pair.incumbent),
         (judge, pair.candidate),
     ):
-        moved = endpoint_changes.find_move_since(ctx, tx, target, tx.runs.get(run).created_at)
+        moved = targets.find_move_since(ctx, tx, target, tx.runs.get(run).created_at)
         if moved is not None:
             return f"provider {moved.name} was moved while suite {plan.suite} was measured"
     return ""
@@ -188,7 +188,7 @@ def _can_share(
     """
     judge = tx.suites.get(plan.suite_digest).judge
     if any(
-        endpoint_changes.find_move_since(ctx, tx, target, run.created_at)
+        targets.find_move_since(ctx, tx, target, run.created_at)
         for target in (run.target, judge)
     ):
         return False

@@ -9,7 +9,7 @@ from typing import Final
 
 from harness.control.context import Context
 from harness.control.operations import alerts
-from harness.control.providers import endpoint_changes, provider_secrets
+from harness.control.providers import provider_secrets
 from harness.control.routing import targets
 from harness.control.routing.targets import ProviderChange
 from harness.control.serialize import CamelCase
@@ -163,7 +163,7 @@ def put_credential(
             check_kind_takes_key(name, wanted.kind)
         changed = not targets.same(ctx, known, wanted)
         if changed:
-            wanted = endpoint_changes.with_move(ctx, tx, actor, known, wanted, change.reason)
+            wanted = targets.with_move(ctx, tx, actor, known, wanted, change.reason)
             tx.providers.put(provider_secrets.encrypt_headers(wanted, ctx.cipher))
         if value is not None:
             new = Credential(
@@ -175,7 +175,7 @@ def put_credential(
         details = _change_details(change, wanted, known, changed=changed)
         tx.audit.append(actor, "credential.put", f"provider {name}", details)
         moved = known is not None and wanted.moved != known.moved
-        outdated = endpoint_changes.list_outdated(tx, name) if moved else ()
+        outdated = targets.list_outdated(tx, name) if moved else ()
         return replace(_credentials_of(ctx, tx, wanted), outdated=outdated)
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from urllib.parse import urlsplit
 
 from harness.control.context import Context
-from harness.control.providers import checks, credentials, endpoint_changes
+from harness.control.providers import checks, credentials
 from harness.control.providers.credentials import CredentialChange
 from harness.control.routing import data_class_checks, targets
 from harness.control.routing.targets import ProviderChange, change_of_provider
@@ -122,7 +122,7 @@ class ProviderSummary(CamelCase):
 def list_providers(ctx: Context) -> Sequence[ProviderSummary]:
     """Lists the providers with the routes that use each; of headers the names alone."""
     with ctx.store.read() as tx:
-        routes = endpoint_changes.routes_by_provider(tx)
+        routes = targets.routes_by_provider(tx)
         return [_glance(one, routes.get(one.name, [])) for one in tx.providers.all().values()]
 
 
@@ -130,7 +130,7 @@ def get_provider(ctx: Context, name: str) -> ProviderSummary:
     """Describes a configured provider. Raises NotFound."""
     with ctx.store.read() as tx:
         provider = targets.require_provider(tx, name)
-        return _glance(provider, endpoint_changes.routes_using(tx, name))
+        return _glance(provider, targets.routes_using(tx, name))
 
 
 def change_provider(
@@ -154,8 +154,8 @@ def change_provider(
     with ctx.store.read() as tx:
         after = targets.require_provider(tx, name)
         moved = known is not None and after.moved != known.moved
-        outdated = endpoint_changes.list_outdated(tx, name) if moved else ()
-        routes = endpoint_changes.routes_using(tx, name)
+        outdated = targets.list_outdated(tx, name) if moved else ()
+        routes = targets.routes_using(tx, name)
         return replace(_glance(after, routes), outdated=outdated)
 
 
@@ -183,7 +183,7 @@ def remove_provider(ctx: Context, actor: Actor, name: str) -> None:
 
 
 def _needs(ctx: Context, tx: Transaction, name: str) -> Iterable[str]:
-    yield from (f"route {route}" for route in endpoint_changes.routes_using(tx, name))
+    yield from (f"route {route}" for route in targets.routes_using(tx, name))
     by_id = tx.routing.targets()
     for proposal in tx.proposals.open():
         if by_id[proposal.candidate].provider == name:

@@ -1,23 +1,34 @@
 """Registers targets and stores providers, and finds targets by id or `provider/model`. A target
 never changes; a provider does, but not in what was proven with it (`extra_body`).
+
+Records a provider's move to another address (`with_move`), and finds what it makes outdated:
+what was measured before proves nothing of what answers now (ADR 29). Who serves already goes on
+being served; what would go further waits for new proof.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from harness.control.context import Context
-from harness.control.providers import endpoint_changes
 from harness.control.providers.provider_secrets import decrypt_headers, encrypt_headers
 from harness.control.routing import data_class_checks
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.audit import require_reason
 from harness.domain.providers.api_base_rules import check_api_base, check_api_base_path
 from harness.domain.providers.catalogue import with_catalogue_prices
 from harness.domain.providers.headers import check_headers
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.target import JsonObject, Provider, Target, check_extra_body
+from harness.domain.routing.target import (
+    JsonObject,
+    Provider,
+    ProviderMove,
+    Target,
+    check_extra_body,
+)
 from harness.domain.settings import TargetSeed
 from harness.domain.suggestions import did_you_mean
 from harness.store.transaction import Transaction
@@ -68,7 +79,7 @@ class ProviderChange:
     api_key_env: str | None = None
     extra_headers: Mapping[str, str] | None = field(default=None, repr=False)
     extra_body: JsonObject | None = None
-    reason: str = ""  # needed to move a provider that a route uses (`endpoint_changes`)
+    reason: str = ""  # needed to move a provider that a route uses (`with_move`)
 
 
 def change_of_provider(ctx: Context, before: Provider, change: ProviderChange) -> Provider:
@@ -118,7 +129,7 @@ def put_provider(ctx: Context, actor: Actor, provider: Provider, reason: str = "
     """Adds or changes a provider; prices that it lacks come from the catalogue.
 
     Raises InputError for an impossible address or header, or a move without its reason
-    (`endpoint_changes`); Conflict for an `extra_body` that would change what was proven;
+    (`with_move`); Conflict for an `extra_body` that would change what was proven;
     ConfigError for headers where there is no key to encrypt them with.
     """
     actor.require(Role.ADMIN)
@@ -133,7 +144,7 @@ def put_provider(ctx: Context, actor: Actor, provider: Provider, reason: str = "
         if known is not None and known.extra_body != wanted.extra_body:
             _check_unproven(ctx, tx, known)
         if not same(ctx, known, wanted):
-            placed = endpoint_changes.with_move(ctx, tx, actor, known, wanted, reason)
+            placed = with_move(ctx, tx, actor, known, wanted, reason)
             _put(tx, actor, encrypt_headers(placed, ctx.cipher))
 
 
@@ -146,7 +157,7 @@ def same(ctx: Context, known: Provider | None, wanted: Provider) -> bool:
 def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:
     """A target's id does not cover `extra_body`: it is proven with what that was."""
     by_id = tx.routing.targets()
-    used = [f"route {route}" for route in endpoint_changes.routes_using(tx, provider.name)]
+    used = [f"route {route}" for route in routes_using(tx, provider.name)]
     used += [
         f"judge of suite {suite}"
         for suite, judge in ctx.judges.items()
@@ -247,3 +258,86 @@ def find_or_register_target(ctx: Context, tx: Transaction, actor: Actor, name: s
         return register_target(ctx, tx, actor, TargetSeed(provider, model))
     provider_of(tx, target)
     return target
+
+
+def with_move(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    known: Provider | None,
+    wanted: Provider,
+    reason: str,
+) -> Provider:
+    """Adds the move to a provider that answers from another place than before, or comes back
+    after its removal. Raises InputError without a reason where a route uses it.
+    """
+    if known is not None and decrypt_headers(known, ctx.cipher).same_place(
+        decrypt_headers(wanted, ctx.cipher)
+    ):
+        return replace(wanted, moved=known.moved)
+    used = {
+        id_ for id_, target in tx.routing.targets().items() if target.provider == wanted.name
+    }
+    if known is None and not used:
+        return wanted
+    if routes := routes_using(tx, wanted.name):
+        act = f"to move provider {wanted.name!r}, which answers route {', '.join(routes)},"
+        require_reason(reason, act)
+    # Later than all that was measured before, whatever the clock says.
+    before = [run.created_at for run in tx.runs.newest_of_targets(used, [*RunState])]
+    at = max([ctx.clock.now(), *before])
+    return replace(wanted, moved=ProviderMove(at, actor.name, reason.strip()))
+
+
+def routes_using(tx: Transaction, provider: str) -> list[str]:
+    """Lists the names of the routes that use the provider in any role."""
+    return routes_by_provider(tx).get(provider, [])
+
+
+def routes_by_provider(tx: Transaction) -> Mapping[str, list[str]]:
+    """Lists the names of the routes that use each provider in any role."""
+    table = tx.routing.table()
+    found: dict[str, list[str]] = {}
+    for name, route in sorted(table.routes.items()):
+        for provider in {table.targets[target].provider for target in route.targets}:
+            found.setdefault(provider, []).append(name)
+    return found
+
+
+def find_move_since(
+    ctx: Context, tx: Transaction, target: str, began: datetime
+) -> Provider | None:
+    """Returns a target's provider if it has moved since that time; else None."""
+    known = tx.routing.targets().get(target)
+    if known is None:
+        known = next((judge for judge in ctx.judges.values() if judge.id == target), None)
+    provider = tx.providers.all().get(known.provider) if known is not None else None
+    if provider is None or provider.moved is None or began > provider.moved.at:
+        return None
+    return provider
+
+
+def list_outdated(tx: Transaction, provider: str) -> Sequence[str]:
+    """What of a provider that has moved now waits for new proof, in words."""
+    targets = tx.routing.targets()
+
+    def there(*arms: str) -> bool:
+        return any(targets[arm].provider == provider for arm in arms)
+
+    rollouts = tx.rollouts.live()
+    live = {rollout.proposal for rollout in rollouts}
+    return [
+        *(
+            f"canary {rollout.id} of route {rollout.route}, which goes no further: abort it "
+            "and propose again"
+            for rollout in rollouts
+            if there(rollout.incumbent, rollout.candidate)
+        ),
+        *(
+            f"proposal {proposal.id} of route {proposal.route}"
+            for proposal in tx.proposals.open()
+            if proposal.id not in live
+            and proposal.runs
+            and there(proposal.incumbent, proposal.candidate)
+        ),
+    ]
