@@ -231,6 +231,7 @@ def test_impossible_spend_is_refused(store: Store) -> None:
 
 def append(store: Store, action: str, **details: object) -> None:
     with store.write() as tx:
+        tx.audit._clock = ManualClock(NOW)
         tx.audit.append(SYSTEM, action, "route a", details)
 
 
