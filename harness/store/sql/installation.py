@@ -72,7 +72,7 @@ class Installations:
         return int(self._unit.read(HIGHEST).scalar_one())
 
     def open_epoch(self, *, above: int) -> Lineage:
-        """Begins an epoch in which revisions go on above `above`; see `snapshot_lineage`."""
+        """Begins an epoch in which revisions go on above `above`; see `Lineage`."""
         self._unit.change_snapshot()
         floor = sa.case((meta.c.revision_floor > above, meta.c.revision_floor), else_=above)
         self._unit.write(
