@@ -189,7 +189,6 @@ def test_an_alert_is_sent_once_to_each_sink(
 ) -> None:
     with world.store.write() as tx:
         alerts.raise_alert(
-            world.context(),
             tx,
             AlertKind.JOB_FAILED,
             "a job",
