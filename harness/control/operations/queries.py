@@ -242,9 +242,12 @@ def list_route_versions(
     if not any(record.kind == restored for record in page):
         return page
     with ctx.store.read() as tx:
-        ended = {glass.ended_at: glass.id for glass in tx.break_glasses.ended_on(route)}
+        ended = {
+            (glass.ended_at, f"break-glass {glass.id}: {glass.ended_because}"): glass.id
+            for glass in tx.break_glasses.ended_on(route)
+        }
     records = [
-        replace(record, ended_break_glass=ended.get(record.at))
+        replace(record, ended_break_glass=ended.get((record.at, record.reason)))
         if record.kind == restored
         else record
         for record in page
