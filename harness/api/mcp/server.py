@@ -32,8 +32,8 @@ from harness.app.installation import Installation
 from harness.control.agents.built_in_tools import BuiltInTool
 from harness.control.agents.client import AgentsClient
 from harness.control.operations import queries
-from harness.control.routing import queries as route_queries
 from harness.control.providers import credentials
+from harness.control.routing import queries as route_queries
 from harness.control.routing.route_status import RouteStatus
 from harness.domain.agents.agent import MANAGE_CREDENTIALS
 from harness.domain.agents.model_call import ToolCaller
