@@ -26,14 +26,12 @@ from harness.api.agents.errors import (
 )
 from harness.api.agents.request import AgentsRequestParam, kept_response
 from harness.control.agents.conversation import (
-    AnswerBegun,
-    MessageStored,
     PostedMessage,
     TurnEvent,
     TurnOutcome,
 )
 from harness.control.agents.turn_runner import TurnRun
-from harness.domain.agents.message import SessionMessage
+from harness.domain.agents.message import MessageState, SessionMessage
 from harness.domain.agents.model_call import AnswerPiece
 from harness.domain.agents.turn import CAP_REACHED, LIMIT_REACHED, IdempotentAnswer
 from harness.domain.errors import (
@@ -229,14 +227,14 @@ def _turn_json(outcome: TurnOutcome) -> str:
 
 def _written(event: TurnEvent) -> bytes:
     match event:
-        case AnswerBegun(message):
-            return _event("message.started", MessageAnswer.write(message))
+        case SessionMessage():
+            is_begun = event.state is MessageState.STREAMING
+            name = "message.started" if is_begun else "message.stored"
+            return _event(name, MessageAnswer.write(event))
         case AnswerPiece(text, reasoning):
             pieces = {"text": text, "reasoning": reasoning}
             given = {name: piece for name, piece in pieces.items() if piece}
             return _event("message.delta", json.dumps(given, ensure_ascii=False))
-        case MessageStored(message):
-            return _event("message.stored", MessageAnswer.write(message))
         case TurnOutcome() if event.failure is not None:
             return _error_event(failure_answer(event))
         case TurnOutcome():

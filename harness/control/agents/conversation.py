@@ -68,20 +68,6 @@ CUT_SHORT: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerBegun:
-    """A model is asked; what it says is this message's."""
-
-    message: SessionMessage
-
-
-@dataclass(frozen=True, slots=True)
-class MessageStored:
-    """An answer has ended, or a tool's result was added."""
-
-    message: SessionMessage
-
-
-@dataclass(frozen=True, slots=True)
 class TurnOutcome:
     """How a turn ended. message: its last one."""
 
@@ -93,7 +79,8 @@ class TurnOutcome:
     error: CallFailed | None = None  # of a model call that failed the turn
 
 
-TurnEvent = AnswerBegun | AnswerPiece | MessageStored | TurnOutcome
+# A message is one under way as its model is asked, and one that was stored after that.
+TurnEvent = SessionMessage | AnswerPiece | TurnOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +224,7 @@ class Conversation:
                 lambda: turns.begin_answer(self._ctx, self._begun.turn, model=model.name)
             )
             self._has_output = False
-            self._emit(AnswerBegun(self._answer))
+            self._emit(self._answer)
         return self._answer
 
     def _request(
@@ -326,7 +313,7 @@ class Conversation:
     def _take_in(self, stored: Sequence[SessionMessage]) -> None:
         for message in stored:
             self._messages.append(message)
-            self._emit(MessageStored(message))
+            self._emit(message)
 
     async def _end(
         self,
