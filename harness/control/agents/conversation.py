@@ -15,6 +15,7 @@ from harness.control.agents import turns
 from harness.control.agents.client import AgentsClient
 from harness.control.agents.models_in_force import CallableModel, ModelsInForce
 from harness.control.agents.switch_alerts import list_notes
+from harness.control.agents.turn_spending import PaidCalls
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
 from harness.domain.agents.message import (
@@ -30,7 +31,6 @@ from harness.domain.agents.model_call import (
     AnswerPiece,
     ModelCallAnswer,
     ModelCallRequest,
-    ModelCalls,
     ToolCaller,
     ToolResult,
     ToolRuntime,
@@ -111,7 +111,7 @@ class Conversation:
         ctx: Context,
         begun: BegunTurn,
         models: ModelsInForce,
-        calls: ModelCalls,
+        calls: PaidCalls,
         tools: ToolRuntime,
         posted: PostedMessage,
         emit: Callable[[TurnEvent], None],
@@ -200,7 +200,7 @@ class Conversation:
         request = self._request(model, offered)
         try:
             on_piece = self._pass_on if self._posted.streams else None
-            found = await self._calls.ask(request, on_piece)
+            found = await self._calls.ask(self._models, request, on_piece)
         except CallFailed as error:
             # The router was there and the model's providers failed: another model may answer. A
             # key's limit is the same for all models.

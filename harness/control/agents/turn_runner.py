@@ -21,7 +21,7 @@ from harness.control.agents.conversation import (
     run_unit,
 )
 from harness.control.agents.models_in_force import ModelsInForce, find_models
-from harness.control.agents.turn_spending import PaidCalls, TurnSpending
+from harness.control.agents.turn_spending import PaidCalls
 from harness.control.agents.turns import CUT_OFF, BegunTurn
 from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession
@@ -87,9 +87,8 @@ class TurnRunner:
         owner: TurnOwner,
         auto: AutoTargets,
     ) -> None:
-        self._ctx, self._calls, self._tools = ctx, calls, tools
+        self._ctx, self._calls, self._tools = ctx, PaidCalls(ctx, calls), tools
         self._owner, self._auto = owner, auto
-        self._spending = TurnSpending(ctx)
         self._runs: dict[str, TurnRun] = {}  # by the turn's id
         # By session, as long as a turn runs or waits here; who waits comes in order.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -168,7 +167,7 @@ class TurnRunner:
             self._ctx,
             begun,
             models,
-            PaidCalls(self._calls, models, self._spending),
+            self._calls,
             self._tools,
             posted,
             run.emit,
@@ -220,7 +219,7 @@ class TurnRunner:
             if id_ in self._runs:
                 self._runs[id_].cancel()
         await run_unit(lambda: turns.interrupt_lapsed(self._ctx, self._owner))
-        await run_unit(self._spending.meter.refresh)
+        await run_unit(self._calls.meter.refresh)
 
     async def close(self, drain_s: float) -> None:
         """Begins no turn any more, gives those that run this long, and interrupts the rest."""
@@ -231,4 +230,4 @@ class TurnRunner:
             for run in runs:
                 run.cancel()
             await asyncio.wait({run.task for run in runs})
-        await run_unit(self._spending.close)
+        await run_unit(self._calls.close)

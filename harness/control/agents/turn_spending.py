@@ -6,12 +6,12 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Final
 
 from harness.control.agents.models_in_force import ModelsInForce
 from harness.control.context import Context
-from harness.control.operations.spending_meter import SpendingMeter, TakenAmount
+from harness.control.operations.spending_meter import SpendingMeter
 from harness.domain.agents.agent import LITERAL_MARK
 from harness.domain.agents.model_call import (
     AnswerPiece,
@@ -39,22 +39,38 @@ WAIT_S: Final = 10.0
 _FREE: Final = (CallRefused, InputError, KeyRefused, NobodyAnswered)
 
 
-class TurnSpending:
-    """What the turns of this process may spend. Belongs to one event loop."""
+class PaidCalls:
+    """The calls of this process's turns, within the monthly cap. Belongs to one event loop."""
 
-    def __init__(self, ctx: Context) -> None:
-        self._ctx = ctx
+    def __init__(self, ctx: Context, calls: ModelCalls) -> None:
+        self._ctx, self._calls = ctx, calls
         self.meter = SpendingMeter(ctx.store, ctx.clock, SpendingPurpose.AGENTS)
 
-    async def take(self, request: ModelCallRequest) -> TakenAmount:
-        """Takes the most that a call can cost. Raises SpendingPaused where the cap leaves too
-        little, StoreUnavailable.
+    async def ask(
+        self,
+        models: ModelsInForce,
+        request: ModelCallRequest,
+        on_piece: Callable[[AnswerPiece], None] | None = None,
+    ) -> ModelCallAnswer:
+        """Asks as `ModelCalls` does. Raises SpendingPaused where the cap leaves too little, and
+        StoreUnavailable. models: with their prices.
         """
         usd, model = await asyncio.to_thread(self._estimate, request)
         taken = await self.meter.take(usd, model, min(WAIT_S, request.timeout_s))
         if taken is None:
             raise SpendingPaused(self.meter.refusal)
-        return taken
+        try:
+            answer = await self._calls.ask(request, on_piece)
+        except _FREE:
+            self.meter.give_back(taken)
+            raise
+        except BaseException:
+            self.meter.settle(taken, taken.usd)
+            raise
+        # Of an answer without any count nobody knows the cost.
+        paid = models.cost_usd(answer.served.target, answer.usage)
+        self.meter.settle(taken, paid if answer.usage.tokens else taken.usd)
+        return answer
 
     def close(self) -> None:
         with suppress(StoreUnavailable):
@@ -81,37 +97,6 @@ class TurnSpending:
             added = 0 if patch.empty else len(json.dumps(patch.as_json()))
             most = max(most, estimate_most_usd(price, size + added, limits))
         return most, request.model
-
-
-@dataclass(frozen=True, slots=True)
-class PaidCalls:
-    """The calls of one turn, within the monthly cap. Raises SpendingPaused and StoreUnavailable
-    beside what `calls` raises.
-    """
-
-    calls: ModelCalls
-    models: ModelsInForce
-    spending: TurnSpending
-
-    async def ask(
-        self,
-        request: ModelCallRequest,
-        on_piece: Callable[[AnswerPiece], None] | None = None,
-    ) -> ModelCallAnswer:
-        taken, meter = await self.spending.take(request), self.spending.meter
-        try:
-            answer = await self.calls.ask(request, on_piece)
-        except _FREE:
-            meter.give_back(taken)
-            raise
-        except BaseException:
-            meter.settle(taken, taken.usd)
-            raise
-        # Of an answer without any count nobody knows the cost.
-        is_counted = answer.usage.tokens > 0
-        usd = self.models.cost_usd(answer.served.target, answer.usage)
-        meter.settle(taken, usd if is_counted else taken.usd)
-        return answer
 
 
 def _find_targets(tx: Transaction, request: ModelCallRequest) -> Sequence[Target]:
