@@ -82,8 +82,13 @@ class AutoTargets:
         """
         with ctx.store.read() as tx:
             incumbent, others = self._candidates(ctx, tx, request)
-            choice = self._choose(ctx, tx, request.route, incumbent, others)
-        wanted = "" if choice.is_incumbent else choice.chosen.target
+            obstacle = self._find_obstacle(ctx, tx, request.route)
+        if obstacle:
+            choice = keep_incumbent(incumbent, obstacle)
+        else:
+            floor = self._floors[request.route.name]
+            choice = choose_target(incumbent, others, floor.floor, floor.suite)
+        wanted, fault = "" if choice.is_incumbent else choice.chosen.target, ""
         try:
             with ctx.store.read() as tx:
                 stored = _list_grants(tx, request)
@@ -95,8 +100,6 @@ class AutoTargets:
             grant = self._renew(ctx, request.agent.id, request.route.name, wanted)
         except (ConfigError, NotAllowed, SignatureInvalid) as error:
             grant, fault = "", f" ({error})"
-        else:
-            fault = ""
         if choice.is_incumbent:
             return choice
         if not grant:
@@ -116,29 +119,16 @@ class AutoTargets:
             # Without the conversation: the agents process judges whether the target fits.
             request = AutoRequest(owner, require_route(ctx, tx, owner, route), ())
             _, others = self._candidates(ctx, tx, request)
-            reason = self._find_obstacle(ctx, tx, request.route)
+            obstacle = self._find_obstacle(ctx, tx, request.route)
             stale = _list_stale(_list_grants(tx, request), others)
         if stale:
             end_grants(ctx, stale, "evidence ended")
         chosen = next((other for other in others if other.target == target), None)
-        floor = self._floors.get(route)
-        if chosen is None or reason or floor is None or not chosen.reaches(floor.floor):
+        if chosen is None or obstacle or not chosen.reaches(self._floors[route].floor):
             return ""
+        floor = self._floors[route]
         reason = f"reaches {floor.floor:g} on {floor.suite}: {chosen.measured_text}"
         return _grant(ctx, request, chosen, reason).id
-
-    def _choose(
-        self,
-        ctx: Context,
-        tx: Transaction,
-        route: Route,
-        incumbent: AutoCandidate,
-        others: Sequence[AutoCandidate],
-    ) -> AutoChoice:
-        if reason := self._find_obstacle(ctx, tx, route):
-            return keep_incumbent(incumbent, reason)
-        floor = self._floors[route.name]
-        return choose_target(incumbent, others, floor.floor, floor.suite)
 
     def _find_obstacle(self, ctx: Context, tx: Transaction, route: Route) -> str:
         """Why the incumbent alone may answer; empty where another target may."""
