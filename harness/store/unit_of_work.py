@@ -286,7 +286,7 @@ class Unit:
             f"{end.number}:{end.mac}" if end is not None else "",
             now,
         )
-        signature = self._signatures.sign_manifest(manifests.signed_values(new))
+        signature = self._signatures.sign_document(manifest.name, manifests.signed_values(new))
         values = manifests.columns(new, signature, now)
         if not self.write(sa.update(manifest).values(values)):
             self.write(sa.insert(manifest).values(values))

@@ -230,19 +230,21 @@ def columns_of(
     record: Any,
     *own: sa.Column[Any],
     free: Collection[str] = (),
+    flat: Collection[str] = (),
     without: Collection[str] = (),
 ) -> list[sa.Column[Any]]:
     """Builds a column for each field of a dataclass, by its type; an optional one is nullable.
 
     own: columns with a key, a reference, a default or another type, in the place of their
-    fields; columns without a field come last. free: fields with `FreeText`. without: fields
-    that have no column.
+    fields; columns without a field come last. free: fields with `FreeText`. flat: dataclass
+    fields whose own fields have the columns. without: fields that have no column.
     """
-    columns = {
-        name: _column_of(name, hint, FreeText if name in free else None)
-        for name, hint in get_type_hints(record).items()
-        if name in record.__dataclass_fields__ and name not in without
-    }
+    columns: dict[str, sa.Column[Any]] = {}
+    for name, hint in get_type_hints(record).items():
+        if name in flat:
+            columns |= {c.name: c for c in columns_of(hint, free=free, flat=flat)}
+        elif name in record.__dataclass_fields__ and name not in without:
+            columns[name] = _column_of(name, hint, FreeText if name in free else None)
     return list((columns | {column.name: column for column in own}).values())
 
 

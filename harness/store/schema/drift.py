@@ -15,11 +15,8 @@ from harness.domain.drift import (
 from harness.store.schema.columns import (
     at_least,
     columns_of,
-    count,
     metadata,
-    number,
     one_of,
-    text,
     unique_where,
 )
 from harness.store.schema.evals import eval_run, target
@@ -36,12 +33,8 @@ drift_watch = sa.Table(
         DriftWatch,
         sa.Column("id", sa.Text, primary_key=True),
         sa.Column("target", sa.ForeignKey(target.c.id), nullable=False),
-        text("suite_digest"),
-        count("items"),
-        count("epochs"),
-        number("alpha"),
         free=("opened_by", "reason"),
-        without=("plan",),
+        flat=("plan",),
     ),
     one_of("state", DriftWatchState),
     at_least("items", 1),

@@ -15,7 +15,6 @@ from harness.domain.providers.probe import ProviderCheck
 from harness.domain.routing.target import Provider, ProviderMove
 from harness.store.schema.columns import (
     FreeText,
-    Json,
     Row,
     Values,
     columns_of,
@@ -76,12 +75,10 @@ sign_in = sa.Table(
 provider_check = sa.Table(
     "provider_check",
     metadata,
-    sa.Column("provider", sa.ForeignKey(provider.c.name), nullable=False),
-    text("kind"),
-    text("target", nullable=True),
-    sa.Column("ok", sa.Boolean, nullable=False),
-    sa.Column("findings", Json, nullable=False),
-    time("at"),
+    *columns_of(
+        ProviderCheck,
+        sa.Column("provider", sa.ForeignKey(provider.c.name), nullable=False),
+    ),
     sa.PrimaryKeyConstraint("provider"),
 )
 

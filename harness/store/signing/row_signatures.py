@@ -189,9 +189,6 @@ class RowSignatures(RowVerifier):
     def sign_document(self, name: str, content: Mapping[str, object]) -> str:
         return self._signer.sign(row_payload(name, self._installation(), content))
 
-    def sign_manifest(self, values: Mapping[str, object]) -> str:
-        return self._signer.sign(row_payload("manifest", self._installation(), values))
-
 
 def _refuse(signed: SignedTable, values: Mapping[str, Any], why: str) -> None:
     if why:
