@@ -7,7 +7,6 @@ session goes on, and its key is still valid.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from functools import partial
 from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -16,6 +15,7 @@ import streamlit as st
 from dashboard import page_frame, sign_in_page
 from dashboard.text import html
 from dashboard.text.html import escape, strong
+from dashboard.text.labels import time_of_day
 from harness.control.operations import dashboard_sessions, single_sign_on
 from harness.control.operations.dashboard_sessions import ActorSession
 from harness.control.operations.single_sign_on import read_identity
@@ -47,8 +47,13 @@ def show_account() -> bool:
     if found is not None:
         actor = found.actor
         st.session_state[page_frame.STATE] = actor
+        how = f"with the key {actor.key}" if actor.key else "as the operator of this machine"
         with st.container(key="account", horizontal=True, vertical_alignment="center"):
-            st.html(_signed_in_line(actor.name, actor.role.name.lower(), actor.key))
+            st.html(
+                '<div class="sg sg-account" '
+                f'title="{escape(f"You act as {actor.name}, {how}")}">'
+                f"<span>{strong(actor.name)} · {escape(actor.role.name.lower())}</span></div>"
+            )
             if st.button("Sign out", icon=":material/logout:", type="tertiary"):
                 _sign_out()
         return True
@@ -66,8 +71,11 @@ def _ask_sign_on(why: str) -> None:
     if page_frame.sign_on() is None:
         st.html(_account_line("With a key or a link:", sign_in_address()))
         return
-    address = sign_in_page.sign_on_address(current_page())
-    st.html(_action_link(address, "Sign in with single sign-on"))
+    address = escape(sign_in_page.sign_on_address(current_page()))
+    link = (
+        f'<a class="sg-action" href="{address}" target="_self">Sign in with single sign-on</a>'
+    )
+    st.html(f'<p class="sg">{link}</p>')
     st.html(_account_line("Or with a key or a link:", sign_in_address()))
     if st.user.get("is_logged_in"):
         # Known to the server, and refused here: perhaps as somebody else.
@@ -143,11 +151,13 @@ def require_reader() -> None:
 @contextmanager
 def live_part(what: str) -> Iterator[None]:
     """Guards the part of a page that refreshes itself: who reads it still may, and an error is
-    shown in words until the next look.
+    shown in words until the next look. Below it stands when it was read.
     """
     require_reader()
     try:
         yield
+        now = page_frame.context().clock.now()
+        st.html(html.note(f"updated {time_of_day(now)} UTC, every 2 s"))
     except SwapgateError as error:
         why = f"Trying again. {page_frame.ROUTER_SERVES}"
         st.html(html.failure(f"{what} cannot be read at the moment", str(error), why))
@@ -174,11 +184,15 @@ def current_page() -> str:
 
 
 def _sign_out() -> None:
+    ctx = page_frame.installation().context
     try:
-        found = _find_session()
-        if found is not None:
-            dashboard_sessions.end(page_frame.installation().context, found)
-        _end_sign_on()
+        if (found := _find_session()) is not None:
+            dashboard_sessions.end(ctx, found)
+        # A single sign-on beside a session by a key has a cookie that is good for a month,
+        # which would be a way back in.
+        with suppress(NotAllowed):
+            if (other := _find_sign_on()) is not None:
+                dashboard_sessions.end(ctx, other)
     except SwapgateError as error:
         st.html(html.failure("Not signed out", str(error), "You are still signed in."))
         return
@@ -187,16 +201,6 @@ def _sign_out() -> None:
         # Another run would drop what Streamlit has not sent yet, the way to the provider too.
         st.stop()
     st.rerun()
-
-
-def _end_sign_on() -> None:
-    """Ends the single sign-on beside a session by a key: its cookie, which is good for a month,
-    would be a way back in.
-    """
-    with suppress(NotAllowed):
-        other = _find_sign_on()
-        if other is not None:
-            dashboard_sessions.end(page_frame.installation().context, other)
 
 
 def signed_in() -> Actor | None:
@@ -229,44 +233,30 @@ def attempt(
     *,
     refused: str = page_frame.UNCHANGED,
 ) -> None:
-    """Does an act by `page_frame.attempt` for whoever is signed in, with the role that the key
-    has now.
+    """Does an act for whoever is signed in, with the role that the key has now; then draws the
+    page anew, or says why the act was refused.
 
     refused: what holds where the act was refused.
     """
+    docs_page, holds = "", page_frame.UNCHANGED
     try:
         actor, why = _find_actor()
     except SwapgateError as error:
+        actor, why, docs_page = None, str(error), error.docs_page
         if page_frame.needs_sign_in():
-            st.html(html.failure("Not done", _hide(error), page_frame.UNCHANGED))
+            why, docs_page = _hide(error), ""
+    if actor is not None:
+        try:
+            action(actor)
+        except SwapgateError as error:
+            why, docs_page, holds = str(error), error.docs_page, refused
         else:
-            page_frame.show_refusal(error)
-        return
-    if actor is None:
-        st.html(html.failure("Not done", why or SIGN_IN, page_frame.UNCHANGED))
-        return
-
-    page_frame.attempt(partial(action, actor), done(actor), refused=refused)
+            st.session_state[page_frame.DONE] = done(actor)
+            st.rerun()
+    st.html(html.failure("Not done", why or SIGN_IN, holds, docs_page=docs_page))
 
 
 def _account_line(words: str, address: str) -> str:
     """Renders the line on top of every page for a visitor who is not signed in."""
     link = f'<a href="{escape(address)}" target="_self"><b>Sign in</b></a>'
     return f'<div class="sg sg-account"><span>{escape(words)}</span> {link}</div>'
-
-
-def _action_link(address: str, shown: str) -> str:
-    """Renders a link as the one thing to do on its page."""
-    return (
-        f'<p class="sg"><a class="sg-action" href="{escape(address)}" target="_self">'
-        f"{escape(shown)}</a></p>"
-    )
-
-
-def _signed_in_line(name: str, role: str, key: str | None) -> str:
-    """Renders the line on top of every page for the person who is signed in."""
-    how = f"with the key {key}" if key else "as the operator of this machine"
-    return (
-        f'<div class="sg sg-account" title="{escape(f"You act as {name}, {how}")}">'
-        f"<span>{strong(name)} · {escape(role)}</span></div>"
-    )

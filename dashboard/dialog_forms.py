@@ -222,6 +222,15 @@ class Form:
             self.need(chosen, need)
         return chosen
 
+    def pick(
+        self, part: str, label: str, options: Mapping[str, Option], first: Option | None = None
+    ) -> Option:
+        """Asks for one of several, of which one is chosen already: `first`, else the first."""
+        values = list(options.values())
+        index = values.index(first) if first is not None else 0
+        chosen = st.selectbox(label, list(options), index=index, key=self.key(part))
+        return options[chosen]
+
     def choose_or_type(
         self, part: str, label: str, options: Iterable[str], *, need: str = "", **more: Any
     ) -> str:

@@ -1,6 +1,6 @@
 """The frame of every dashboard page opens the installation once per process, shows kill
 switches and a broken audit log on top, turns errors into words with a way to try again. Also
-what pages share: running a button's action, its confirmation, the loading note, "Copy as CLI".
+what pages share: the loading note, a search, lists and their rest, "Copy as CLI".
 """
 
 import logging
@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import streamlit as st
 
@@ -32,8 +32,10 @@ from harness.domain.pagination import Page
 from harness.domain.settings import OidcSettings
 
 log = logging.getLogger("swapgate.dashboard")
+Item = TypeVar("Item")
 
 STATE: Final = "acting"  # who is signed in, as the page was drawn
+DONE: Final = "done"
 NOBODY: Final = "nobody is signed in here: reload the page, and sign in"
 UNCHANGED = "Nothing was changed."
 ROUTER_SERVES = "The router continues to serve its last valid table; nothing was changed."
@@ -102,22 +104,15 @@ def is_open() -> bool:
     """Tells whether the installation could be opened, and shows why not. Without it nobody
     knows who may read, and no page is shown; to a stranger, no reason either.
     """
-    opened = False
-
-    def open_() -> None:
-        nonlocal opened
-        installation()
-        opened = True
-
     if _Process.sign_on is None:
-        _guard("The dashboard", open_)
-        return opened
+        return _guard("The dashboard", installation)
     try:
-        open_()
+        installation()
     except SwapgateError as error:
         log.warning("not_open: %s", error)
         _failed(NOT_OPEN, WHY_NOT_OPEN, ROUTER_SERVES)
-    return opened
+        return False
+    return True
 
 
 def palette() -> Palette:
@@ -138,8 +133,10 @@ def show_page(name: str, show: Callable[[], None]) -> None:
     _guard(name, show_all)
 
 
-def _guard(name: str, show: Callable[[], None]) -> None:
-    """Shows something. An error in it is shown in words, with a way to try again."""
+def _guard(name: str, show: Callable[[], object]) -> bool:
+    """Shows something, and tells whether it could be shown. An error in it is shown in words,
+    with a way to try again.
+    """
     try:
         show()
     except SwapgateError as error:
@@ -156,6 +153,9 @@ def _guard(name: str, show: Callable[[], None]) -> None:
         log.exception("page_failed: %s", name)
         why = "An unexpected error; its details are in the dashboard's log."
         _failed(f"{name} could not be shown", why, f"The other pages may work. {ROUTER_SERVES}")
+    else:
+        return True
+    return False
 
 
 def _failed(what: str, why: str, works: str, docs_page: str = "") -> None:
@@ -177,15 +177,10 @@ def _show_banners(found: Sequence[Banner]) -> None:
 
 
 def _check_audit_log() -> None:
-    broken = first_break()
-    if broken is not None:
-        st.html(
-            html.banner(
-                f"✕ The audit log is broken at event {broken:,}.",
-                "Somebody changed what was recorded. swapgate audit verify shows where.",
-                tone=labels.Tone.WORSE,
-            )
-        )
+    if (broken := first_break()) is not None:
+        heading = f"✕ The audit log is broken at event {broken:,}."
+        words = "Somebody changed what was recorded. swapgate audit verify shows where."
+        st.html(html.banner(heading, words, tone=labels.Tone.WORSE))
 
 
 @st.cache_data(ttl=60, show_spinner=False)
@@ -217,10 +212,8 @@ def choose_route(routes: Sequence[str]) -> str | None:
     asked = st.query_params.get("route")
     if asked is None or asked in routes:
         return st.selectbox("Route", routes, key="route", bind="query-params") or routes[0]
-    st.html(html.title(f"There is no route {html.strong(asked)}"))
-    st.html(
-        html.note("The page's address asks for it. `swapgate route list` names all routes.")
-    )
+    why = "The page's address asks for it. `swapgate route list` names all routes."
+    st.html(html.title(f"There is no route {html.strong(asked)}", html.rich(why)))
     choice = st.selectbox(
         "Show another route", routes, index=None, placeholder="Choose a route", key="instead"
     )
@@ -230,25 +223,9 @@ def choose_route(routes: Sequence[str]) -> str | None:
     return None
 
 
-def attempt(action: Callable[[], object], done: str, *, refused: str = UNCHANGED) -> None:
-    """Run a button's action, then redraw the page, or show why it was refused, and what holds
-    then.
-    """
-    try:
-        action()
-    except SwapgateError as error:
-        show_refusal(error, refused)
-        return
-    st.session_state["done"] = done
-    st.rerun()
-
-
-def show_refusal(error: SwapgateError, holds: str = UNCHANGED) -> None:
-    st.html(html.failure("Not done", str(error), holds, docs_page=error.docs_page))
-
-
 def show_done_message() -> None:
-    message = st.session_state.pop("done", None)
+    """Says, once, which act was done before the page was drawn anew."""
+    message = st.session_state.pop(DONE, None)
     if message:
         st.html(html.banner("Done.", message, tone=labels.Tone.BETTER))
 
@@ -258,20 +235,38 @@ def link(page: str, label: str, icon: str, **query: str) -> None:
     st.page_link(f"views/{page}.py", label=label, icon=symbol, query_params=query or None)
 
 
-def search(label: str, placeholder: str, **options: Any) -> Callable[[str], bool]:
+def search(label: str, placeholder: str) -> Callable[[str], bool]:
     """Shows a search field, whose text stands in the page's address. Returns whether a text has
     all of its words.
     """
-    wanted = st.text_input(
-        label, key="find", bind="query-params", placeholder=placeholder, **options
-    )
+    wanted = st.text_input(label, key="find", bind="query-params", placeholder=placeholder)
     words = (wanted or "").casefold().split()
     return lambda text: all(word in text.casefold() for word in words)
+
+
+def find(
+    items: Sequence[Item], most: int, label: str, hint: str, text: Callable[[Item], str]
+) -> Sequence[Item]:
+    """Lists the items that a person searches for by their text; all where there are few.
+    most: the number of items above which the page has a search. hint: stands in its field.
+    """
+    if len(items) <= most:
+        return items
+    wanted = search(label, hint)
+    return [item for item in items if wanted(text(item))]
 
 
 def show_no_route() -> None:
     """Says how a first route is made."""
     show_empty("Overview asks for one and makes it, as this does:", "swapgate init --guided")
+
+
+def ask_filter(label: str, key: str, placeholder: str) -> str:
+    """Asks for a filter of a list, which stands in the page's address."""
+    wanted = st.text_input(
+        label, key=key, bind="query-params", placeholder=placeholder, on_change=show_first_page
+    )
+    return (wanted or "").strip()
 
 
 def show_first_page() -> None:

@@ -194,10 +194,22 @@ def _sign_in(request: Request, fields: Mapping[str, str], frame: PageFrame) -> R
     """Answers who may sign in. Raises NotAllowed for a wrong key or link."""
     former = request.cookies.get(cookie_name(), "")
     link, key = _field(fields, "link"), _field(fields, "key")
+    installation = _installation()
+    ctx, secret = installation.context, installation.secret
+    lasts = installation.settings.ui.session_lasts
     try:
         if link and "confirm" not in fields:
-            return _ask_whether(link, former, frame)
-        cookie = _open(link, key, former)
+            offered = dashboard_sessions.preview_link(ctx, link, secret=secret, former=former)
+            page = ask_whether(frame, link, offered.actor, _find_actor(former))
+            return _answer(frame, page)
+        if link:
+            _, cookie = dashboard_sessions.open_link(
+                ctx, link, secret=secret, lasts=lasts, former=former
+            )
+        else:
+            _, cookie = dashboard_sessions.open_with_key(
+                ctx, key, secret=secret, lasts=lasts, former=former
+            )
     except NotAllowed:
         raise
     except SwapgateError as error:
@@ -212,31 +224,7 @@ def _field(fields: Mapping[str, str], name: str) -> str:
     return fields.get(name, "").strip()
 
 
-def _ask_whether(link: str, former: str, frame: PageFrame) -> Response:
-    installation = _installation()
-    ctx, secret = installation.context, installation.secret
-    before = _resume(former)
-    offered = dashboard_sessions.preview_link(ctx, link, secret=secret, former=former)
-    return _answer(frame, ask_whether(frame, link, offered.actor, before))
-
-
-def _open(link: str, key: str, former: str) -> str:
-    """Opens a session, and returns its cookie."""
-    installation = _installation()
-    ctx, secret = installation.context, installation.secret
-    lasts = installation.settings.ui.session_lasts
-    if link:
-        opened = dashboard_sessions.open_link(
-            ctx, link, secret=secret, lasts=lasts, former=former
-        )
-    else:
-        opened = dashboard_sessions.open_with_key(
-            ctx, key, secret=secret, lasts=lasts, former=former
-        )
-    return opened[1]
-
-
-def _resume(cookie: str) -> Actor | None:
+def _find_actor(cookie: str) -> Actor | None:
     try:
         return resume(cookie).actor if cookie else None
     except NotAllowed:
@@ -312,23 +300,15 @@ def _protect(answer: Response, frame: PageFrame) -> None:
     answer.headers["Referrer-Policy"] = "same-origin"
 
 
-def _is_by_tls(request: Request) -> bool:
-    """Whether the browser came by TLS, which a proxy before us may have ended unsaid."""
-    public = urlsplit(_installation().settings.ui.url)
-    by_proxy = public.scheme == "https" and request.headers.get("host") == public.netloc
-    return request.url.scheme == "https" or by_proxy
-
-
 def _set_cookie(request: Request, answer: Response, cookie: str) -> None:
+    ui = _installation().settings.ui
+    public = urlsplit(ui.url)
+    # A proxy before us may have ended TLS unsaid.
+    by_proxy = public.scheme == "https" and request.headers.get("host") == public.netloc
     answer.set_cookie(
-        cookie_name(),
-        cookie,
-        max_age=int(_installation().settings.ui.session_lasts.total_seconds()),
-        path="/",
-        secure=_is_by_tls(request),
-        httponly=True,
-        samesite="strict",
-    )
+        cookie_name(), cookie, max_age=int(ui.session_lasts.total_seconds()), path="/",
+        secure=request.url.scheme == "https" or by_proxy, httponly=True, samesite="strict",
+    )  # fmt: skip
 
 
 def routes() -> tuple[Route, ...]:

@@ -2,7 +2,7 @@
 narrow one while it had a share as canary or as the model before, and a mark for each change.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -14,7 +14,6 @@ from dashboard.charts import plots
 from dashboard.data.queries import RouteView
 from dashboard.text import labels, route_text
 from dashboard.theme import Palette
-from harness.domain.routing.table import RouteRecord
 
 SERVES, SHARES = "serves", "has a share"
 ROW_HEIGHT: Final = 34
@@ -43,26 +42,22 @@ def list_stays(view: RouteView) -> Sequence[Stay]:
     ends = [*(record.at for record in records[1:]), view.now]
     stays: list[Stay] = []
     for record, end in zip(records, ends, strict=True):
-        for stay in _stays_of(view, record, end):
-            before = next((old for old in reversed(stays) if _goes_on(old, stay)), None)
-            if before is None:
-                stays.append(stay)
+        parts = [(record.route.incumbent, SERVES, 10_000)]
+        if share := record.route.experiment:
+            parts.append((share.target, SHARES, share.weight_bps))
+        for target, part, weight_bps in parts:
+            stay = Stay(view.name(target), part, weight_bps, record.at, end)
+            same = [
+                place
+                for place, old in enumerate(stays)
+                if (old.model, old.part, old.weight_bps) == (stay.model, part, weight_bps)
+                and old.until == stay.since
+            ]
+            if same:
+                stays[same[-1]] = replace(stays[same[-1]], until=end)
             else:
-                stays[stays.index(before)] = replace(before, until=stay.until)
+                stays.append(stay)
     return stays
-
-
-def _stays_of(view: RouteView, record: RouteRecord, end: datetime) -> Iterator[Stay]:
-    route = record.route
-    yield Stay(view.name(route.incumbent), SERVES, 10_000, record.at, end)
-    if route.experiment is not None:
-        share = route.experiment
-        yield Stay(view.name(share.target), SHARES, share.weight_bps, record.at, end)
-
-
-def _goes_on(old: Stay, new: Stay) -> bool:
-    same = (old.model, old.part, old.weight_bps) == (new.model, new.part, new.weight_bps)
-    return same and old.until == new.since
 
 
 def build_frames(view: RouteView) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -110,7 +105,11 @@ def draw(view: RouteView, palette: Palette) -> alt.LayerChart | None:
         title=None,
         axis=alt.Axis(labelLimit=150, ticks=False, domain=False, labelPadding=8),
     )
-    across = _time(view)
+    begin, end = view.history[-1].at, view.now
+    end = max(end, begin + timedelta(minutes=1))
+    pattern = next((p for most, p in _PATTERNS if end - begin <= most), _LONGEST)
+    step_ms = find_step_h(begin, end) * 3_600_000.0
+    across = plots.span_axis("since:Q", plots.to_ms(begin), plots.to_ms(end), pattern, step_ms)
     parts = {SERVES: palette.better, SHARES: palette.undecided}
     legend = plots.top_legend(symbolType="square", symbolSize=110)
     colour = plots.named(alt.Color, "part:N", parts, legend)
@@ -128,14 +127,6 @@ def draw(view: RouteView, palette: Palette) -> alt.LayerChart | None:
     )
     figure = alt.layer(*stays, changes)
     return plots.dressed(figure, palette, ROW_HEIGHT * len(models) + EDGES)
-
-
-def _time(view: RouteView) -> alt.X:
-    begin, end = view.history[-1].at, view.now
-    end = max(end, begin + timedelta(minutes=1))
-    pattern = next((p for most, p in _PATTERNS if end - begin <= most), _LONGEST)
-    step_ms = find_step_h(begin, end) * 3_600_000.0
-    return plots.span_axis("since:Q", plots.to_ms(begin), plots.to_ms(end), pattern, step_ms)
 
 
 def find_step_h(begin: datetime, end: datetime) -> float:

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from dashboard.text import labels
-from dashboard.text.html import PairCounts
 from harness.control.proposals.comparison import Comparison, SuiteAnswers
 from harness.control.proposals.recorded_answers import SuiteTexts
 from harness.domain.canary.observation import TrafficMinute
@@ -29,13 +28,11 @@ TIE_BAND = 0.01
 CHANGES = ("regressed", "improved", "same", "missing")
 CHANGE_SYMBOLS = {"regressed": "▼", "improved": "▲", "same": "=", "missing": "?"}
 
-SAMPLE_COLUMNS = [
-    "key", "suite", "title", "item", "epoch", "change", "difference", "question", "expected",
-    "incumbent", "candidate", "latency_s", "incumbent_answer", "candidate_answer",
-]  # fmt: skip
-INDEX_COLUMNS = ["key", "suite", "item", "difference", "change"]
-CHANGE, DIFFERENCE = SAMPLE_COLUMNS.index("change"), SAMPLE_COLUMNS.index("difference")
-CHANGE_ORDER = {change: place for place, change in enumerate(CHANGES)}
+INDEX_COLUMNS = ("key", "suite", "item", "epoch", "change", "difference")
+TEXT_COLUMNS = (
+    "title", "question", "expected", "incumbent", "candidate", "latency_s",
+    "incumbent_answer", "candidate_answer",
+)  # fmt: skip
 FIGURES = ("delta", "low", "high", "limit")
 NO_TEXTS = SuiteTexts({}, "", "")
 EXCERPT = 60  # characters of an answer in the table
@@ -118,63 +115,43 @@ def slices(report: SuiteReport) -> Mapping[str, pd.DataFrame]:
     return {name: _forest_frame(rows) for name, rows in found.items()}
 
 
-def pair_counts(reports: Sequence[SuiteReport], titles: Mapping[str, str]) -> list[PairCounts]:
-    return [
-        PairCounts(titles.get(r.suite, r.suite), won=r.wins, lost=r.losses, tied=r.ties)
-        for r in reports
-        if r.n_used
-    ]
-
-
-def samples(
-    comparison: Comparison,
-    titles: Mapping[str, str],
-    texts: Mapping[str, SuiteTexts] | None = None,
-) -> pd.DataFrame:
+def sample_index(comparison: Comparison) -> pd.DataFrame:
     """Pairs both answers to each item that has two: the largest losses first, then the gains,
-    then those without a change. texts: of the items, by suite; None leaves them out.
+    then those without a change. It has no text, which is read for a page of the table: there
+    may be a hundred thousand.
 
     With a verdict: the items that it used, and only those.
     """
-    rows: list[tuple[Any, ...]] = []
-    used = _used_items(comparison)
-    for side in comparison.suites:
-        suite = side.plan.suite
-        rows += _side_rows(side, titles, used.get(suite), (texts or {}).get(suite, NO_TEXTS))
-    rows.sort(key=lambda row: (CHANGE_ORDER[row[CHANGE]], -abs(row[DIFFERENCE])))
-    return pd.DataFrame(rows, columns=SAMPLE_COLUMNS)
-
-
-def sample_index(comparison: Comparison) -> pd.DataFrame:
-    """Lists the samples that `samples` shows, in its order and without what is read of them for
-    a page of the table: there may be a hundred thousand.
-    """
-    used = _used_items(comparison)
+    verdict = comparison.verdict
+    stored: Any = verdict.inputs.get("pairs", {}) if verdict else {}
+    used = {suite: frozenset(str(row[0]) for row in pairs) for suite, pairs in stored.items()}
     parts = [_side_index(side, used.get(side.plan.suite)) for side in comparison.suites]
     if not parts:
-        return pd.DataFrame(columns=INDEX_COLUMNS)
+        return pd.DataFrame(columns=list(INDEX_COLUMNS))
     index = pd.concat(parts, ignore_index=True)
     size = index["difference"].abs()
     changed = np.select(
         [size.isna(), size <= TIE_BAND, index["difference"] > 0],
-        [CHANGE_ORDER["missing"], CHANGE_ORDER["same"], CHANGE_ORDER["improved"]],
-        CHANGE_ORDER["regressed"],
+        [CHANGES.index("missing"), CHANGES.index("same"), CHANGES.index("improved")],
+        CHANGES.index("regressed"),
     )
     index["change"] = pd.Categorical.from_codes(changed, pd.Index(CHANGES))
-    return index.iloc[np.lexsort((-size, changed))].reset_index(drop=True)
+    ordered = index[list(INDEX_COLUMNS)].iloc[np.lexsort((-size, changed))]
+    return ordered.reset_index(drop=True)
 
 
 def _side_index(side: SuiteAnswers, used: Collection[str] | None) -> pd.DataFrame:
     """One row for each pair of a suite, in the run's order."""
     ours, theirs = side.figures.incumbent, side.figures.candidate
     before = dict(zip(zip(ours.item, ours.epoch, strict=True), ours.strict, strict=True))
-    rows = [
-        (position, epoch, item, _difference(before[item, epoch], score))
-        for item, epoch, position, score in zip(
-            theirs.item, theirs.epoch, theirs.position, theirs.strict, strict=True
-        )
-        if (item, epoch) in before and (used is None or item in used)
-    ]
+    rows = []
+    for item, epoch, position, score in zip(
+        theirs.item, theirs.epoch, theirs.position, theirs.strict, strict=True
+    ):
+        if (item, epoch) in before and (used is None or item in used):
+            was = before[item, epoch]
+            change = math.nan if was is None or score is None else score - was
+            rows.append((position, epoch, item, change))
     rows.sort()
     suite = side.plan.suite
     return pd.DataFrame(
@@ -182,44 +159,34 @@ def _side_index(side: SuiteAnswers, used: Collection[str] | None) -> pd.DataFram
             "key": [f"{suite}/{item}/{epoch}" for _, epoch, item, _ in rows],
             "suite": pd.Categorical.from_codes([0] * len(rows), pd.Index([suite])),
             "item": pd.Series([row[2] for row in rows], dtype=object),
+            "epoch": pd.Series([row[1] for row in rows], dtype="int64"),
             "difference": pd.Series([row[3] for row in rows], dtype="float64"),
         }
     )
 
 
-def _used_items(comparison: Comparison) -> Mapping[str, Collection[str]]:
-    """Lists, by suite, the items that the verdict rests on."""
-    verdict = comparison.verdict
-    stored: Any = verdict.inputs.get("pairs", {}) if verdict else {}
-    return {suite: frozenset(str(row[0]) for row in pairs) for suite, pairs in stored.items()}
-
-
-def _side_rows(
-    side: SuiteAnswers,
+def samples(
+    rows: pd.DataFrame,
+    comparison: Comparison,
     titles: Mapping[str, str],
-    used: Collection[str] | None,
-    texts: SuiteTexts,
-) -> list[tuple[Any, ...]]:
-    """In the order of SAMPLE_COLUMNS: there may be a hundred thousand."""
-    suite = side.plan.suite
-    before = {(s.item, s.epoch): s for s in side.incumbent}
-    title = titles.get(suite, suite)
-    rows = []
-    for after in side.candidate:
-        ours = before.get((after.item, after.epoch))
-        if ours is None or (used is not None and after.item not in used):
-            continue
-        difference = _difference(ours.strict, after.strict)
-        text = texts.find(after.item)
-        rows.append(
+    texts: Mapping[str, SuiteTexts],
+) -> pd.DataFrame:
+    """Adds both answers to rows of `sample_index`, with what each item asks and expects.
+    comparison: with these answers, whole. texts: of the items, by suite.
+    """
+    answers = {}
+    for side in comparison.suites:
+        before = {(sample.item, sample.epoch): sample for sample in side.incumbent}
+        for after in side.candidate:
+            if ours := before.get((after.item, after.epoch)):
+                answers[side.plan.suite, after.item, after.epoch] = ours, after
+    found = []
+    for suite, item, epoch in zip(rows["suite"], rows["item"], rows["epoch"], strict=True):
+        ours, after = answers[suite, item, epoch]
+        text = texts.get(suite, NO_TEXTS).find(item)
+        found.append(
             (
-                f"{suite}/{after.item}/{after.epoch}",
-                suite,
-                title,
-                after.item,
-                after.epoch,
-                _change(difference),
-                difference,
+                titles.get(suite, suite),
                 text.question,
                 text.expected,
                 rating(ours),
@@ -229,19 +196,8 @@ def _side_rows(
                 after.answer,
             )
         )
-    return rows
-
-
-def _difference(incumbent: float | None, candidate: float | None) -> float:
-    return math.nan if incumbent is None or candidate is None else candidate - incumbent
-
-
-def _change(difference: float) -> str:
-    if math.isnan(difference):
-        return "missing"
-    if abs(difference) <= TIE_BAND:
-        return "same"
-    return "improved" if difference > 0 else "regressed"
+    more = pd.DataFrame(found, columns=list(TEXT_COLUMNS), index=rows.index)
+    return rows.astype({"suite": object, "change": object}).join(more)
 
 
 def rating(sample: Sample) -> str:

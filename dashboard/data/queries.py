@@ -71,19 +71,15 @@ def comparison(ctx: Context, proposal: str) -> ComparisonView:
         comparison=found,
         titles={**mean, **titles(ctx)},
         basis=basis,
-        differing=_differing(ctx, found),
+        differing={
+            side.plan.suite: _pieces(ctx, *digests)
+            for side in found.suites
+            for digests in [(side.incumbent_run.suite_digest, side.candidate_run.suite_digest)]
+            if len(set(digests)) > 1
+        },
         now=ctx.clock.now(),
         selection=load_selection(ctx, proposal) if found.proposal.selection else None,
     )
-
-
-def _differing(ctx: Context, context: Comparison) -> Mapping[str, Sequence[str]]:
-    apart = {
-        side.plan.suite: (side.incumbent_run.suite_digest, side.candidate_run.suite_digest)
-        for side in context.suites
-        if side.incumbent_run.suite_digest != side.candidate_run.suite_digest
-    }
-    return {suite: _pieces(ctx, *digests) for suite, digests in apart.items()}
 
 
 def _pieces(ctx: Context, one: str, other: str) -> Sequence[str]:
@@ -134,7 +130,11 @@ def proposals(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
             incumbent=names.get(proposal.incumbent, proposal.incumbent),
             candidate=names.get(proposal.candidate, proposal.candidate),
             verdict=verdicts.get(proposal.verdict) if proposal.verdict else None,
-            expires_at=_expiry(proposal),
+            expires_at=(
+                proposal.updated_at + timedelta(seconds=proposal.policy.approval_ttl_s)
+                if awaits_decision(proposal)
+                else None
+            ),
             standing=standings.get(proposal.id),
             remarks=_remarks(ctx, proposal),
             answers=_answers(ctx, proposal),
@@ -185,10 +185,8 @@ def _remarks(ctx: Context, proposal: Proposal) -> Sequence[str]:
     return ()
 
 
-def _expiry(proposal: Proposal) -> datetime | None:
-    if proposal.phase is not ProposalPhase.AWAITING_APPROVAL or proposal.approver is not None:
-        return None
-    return proposal.updated_at + timedelta(seconds=proposal.policy.approval_ttl_s)
+def awaits_decision(proposal: Proposal) -> bool:
+    return proposal.phase is ProposalPhase.AWAITING_APPROVAL and proposal.approver is None
 
 
 @dataclass(frozen=True)

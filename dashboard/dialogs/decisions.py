@@ -8,7 +8,7 @@ from datetime import datetime
 import streamlit as st
 
 from dashboard import current_user, page_frame
-from dashboard.data.queries import ComparisonView, comparison
+from dashboard.data.queries import ComparisonView, awaits_decision, comparison
 from dashboard.dialog_forms import Form, dialog
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
@@ -45,31 +45,23 @@ def show_buttons(
             "Approve", key=f"approve-{key}", type="primary", icon=":material/check:",
             disabled=bool(why),
         ):  # fmt: skip
-            approve(*load(proposal.id))
+            approve(*load(key))
         if st.button(
             "Reject", key=f"reject-{key}", icon=":material/close:",
             disabled=bool(why_not_reject),
         ):  # fmt: skip
-            reject(*load(proposal.id))
+            reject(*load(key))
         if reasons := " ".join(dict.fromkeys(filter(None, (why, why_not_reject)))):
             st.html(html.note(reasons), width="content")
     if proposal.phase in EARLY_PHASES:
-        _offer_cancel(proposal, actor)
-
-
-def _offer_cancel(proposal: Proposal, actor: Actor | None) -> None:
-    """Show the button that ends a comparison; another's needs the role that refuses it."""
-    own = actor is not None and actor.principal == proposal.proposer_principal
-    why = current_user.why_not(Role.PROPOSER if own else Role.APPROVER)
-    with st.container(horizontal=True, vertical_alignment="center"):
-        if st.button("Cancel", key=f"cancel-{proposal.id}", disabled=bool(why)):
-            cancel(*load(proposal.id))
-        if why:
-            st.html(html.note(why), width="content")
-
-
-def awaits_decision(proposal: Proposal) -> bool:
-    return proposal.phase is ProposalPhase.AWAITING_APPROVAL and proposal.approver is None
+        own = actor is not None and actor.principal == proposal.proposer_principal
+        # Another's comparison is ended by the role that refuses it.
+        why = current_user.why_not(Role.PROPOSER if own else Role.APPROVER)
+        with st.container(horizontal=True, vertical_alignment="center"):
+            if st.button("Cancel", key=f"cancel-{key}", disabled=bool(why)):
+                cancel(*load(key))
+            if why:
+                st.html(html.note(why), width="content")
 
 
 def why_not_approve(

@@ -103,12 +103,10 @@ def edit_chain(form: Form, view: RouteView) -> None:
         FallbackRequest(by_name.get(n, n), n in capable, waive if n in unproven else None)
         for n in chain
     ]
-    done = (
-        f"changed the chain: route {route.name} falls back to {', '.join(chain) or 'nobody'}."
-    )
+    falls_back = f"route {route.name} falls back to {', '.join(chain) or 'nobody'}."
     form.submit(
-        "Change the chain", done, fallback_chain.replace_chain, route.name, wanted,
-        reason=reason, expected=route,
+        "Change the chain", f"changed the chain: {falls_back}", fallback_chain.replace_chain,
+        route.name, wanted, reason=reason, expected=route,
     )  # fmt: skip
 
 

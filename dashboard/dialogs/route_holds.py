@@ -27,7 +27,7 @@ from harness.domain.errors import SignatureInvalid
 from harness.domain.formatting import format_excerpt
 from harness.domain.operations.access import Actor, Role
 from harness.domain.routing.evidence import BreakGlass
-from harness.domain.routing.freeze import Freeze, FreezeRecord
+from harness.domain.routing.freeze import Freeze
 from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
 
 MOST_REASON: Final = 30  # characters of a freeze's reason on its button
@@ -53,15 +53,15 @@ HELD_BACK: Final = (
 
 
 def freeze_openers(route: str) -> list[Opener]:
-    records = freezes.list_liftable_freezes(page_frame.context(), route)
-    alone = len(records) == 1
-    return [add.opener(route), *(_thaw_opener(record, alone=alone) for record in records)]
-
-
-def _thaw_opener(record: FreezeRecord, *, alone: bool) -> Opener:
-    why = format_excerpt(record.freeze.reason, MOST_REASON)
-    label = "End the freeze …" if alone else f"End “{why}” of {record.freeze.actor} …"
-    return thaw.opener(record.freeze, label=label)
+    openers = [add.opener(route)]
+    found = [
+        record.freeze for record in freezes.list_liftable_freezes(page_frame.context(), route)
+    ]
+    for freeze in found:
+        why = format_excerpt(freeze.reason, MOST_REASON)
+        label = f"End “{why}” of {freeze.actor} …" if len(found) > 1 else "End the freeze …"
+        openers.append(thaw.opener(freeze, label=label))
+    return openers
 
 
 @dialog(
@@ -139,15 +139,14 @@ def throw(form: Form, route: str) -> None:
         form.say(*_effect(preview))
     form.need(preview is not None and preview.affected, "It would change no route.")
     done = f"forced {_say(force or '')} {lasts}."
-    form.submit("Throw the switch", done, _throw, force or "", form.reason(), reach, lasts)
+    reason = form.reason()
 
+    def act(ctx: Context, actor: Actor) -> None:
+        wanted = SwitchRequest(parse_force(force or ""), reason, reach, SWITCH_LASTS[lasts])
+        # People throw both through the control plane.
+        kill_switch.throw_switch(ctx, actor, wanted, source=SwitchSource.REST)
 
-def _throw(
-    ctx: Context, actor: Actor, force: str, reason: str, route: str | None, lasts: str
-) -> None:
-    wanted = SwitchRequest(parse_force(force), reason, route, SWITCH_LASTS[lasts])
-    # People throw both through the control plane.
-    kill_switch.throw_switch(ctx, actor, wanted, source=SwitchSource.REST)
+    form.submit("Throw the switch", done, act)
 
 
 def _list_forces(route: str) -> list[str]:
@@ -222,9 +221,9 @@ def propose(form: Form, route: str) -> None:
         "target", "Model", queries.candidates(ctx, route), need="Choose a model first.",
         placeholder=TYPE_A_MODEL,
     )  # fmt: skip
-    lasts = st.selectbox("How long", list(GLASS_LASTS), key=form.key("lasts"))
+    lasts = form.pick("lasts", "How long", GLASS_LASTS)
     through = st.checkbox("Also while the route is frozen", key=form.key("through"))
-    wanted = BreakGlassRequest(route, target, form.reason(), GLASS_LASTS[lasts], through)
+    wanted = BreakGlassRequest(route, target, form.reason(), lasts, through)
     done = (
         f"asked for a break-glass of route {route}; a second person has to confirm it within "
         "an hour."

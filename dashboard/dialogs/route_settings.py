@@ -44,6 +44,9 @@ KIND_WORDS: Final[Mapping[RequestKind, str]] = {
     RequestKind.SUBAGENT: "Requests of a subagent",
 }
 LONGEST_S: Final = float(routes.LONGEST_TIMEOUT_S)
+DATA_CLASSES: Final = (
+    "data_classes in swapgate.yaml names the classes, and the providers that may see each."
+)
 NO_DATA_CLASS: Final = "none: every provider may see it"
 
 
@@ -138,15 +141,6 @@ ADVANCED_RIGHT: Final = (
 )  # fmt: skip
 
 
-def _data_class(names: Sequence[str]) -> Field:
-    help_ = (
-        "data_classes in swapgate.yaml names the classes, and the providers that may see each."
-    )
-    words = {name: name or NO_DATA_CLASS for name in names}
-    options = {"disabled": len(names) == 1, "help": help_}
-    return Field("data_class", "Data class", "choice", words=words, options=options)
-
-
 DESCRIPTION: Final = Field("description", "What it is for")
 SIDE_EFFECTS: Final = Field(
     "side_effects",
@@ -191,7 +185,11 @@ def ask(ctx: Context, before: RouteSettings, key: str) -> RouteSettings:
     policies = sorted({*ctx.policies, before.policy})
     classes = list(dict.fromkeys(("", *sorted(ctx.data_classes), before.data_class)))
 
-    columns = ((_data_class(classes), *ADVANCED_LEFT), ADVANCED_RIGHT)
+    data_class = Field(
+        "data_class", "Data class", "choice",
+        words={name: name or NO_DATA_CLASS for name in classes},
+        options={"disabled": len(classes) == 1, "help": DATA_CLASSES},
+    )  # fmt: skip
 
     def name(field: str) -> str:
         return f"{field}-{key}"
@@ -202,7 +200,7 @@ def ask(ctx: Context, before: RouteSettings, key: str) -> RouteSettings:
         usual = ask_fields(_usual(policies, before.capture_per_day), before, name)
         usual["description"] = DESCRIPTION.ask(before.description, name("description"))
     with st.expander("Advanced: data class, other routes, time limits, streams, keep warm"):
-        advanced = ask_fields(columns, before, name)
+        advanced = ask_fields(((data_class, *ADVANCED_LEFT), ADVANCED_RIGHT), before, name)
         advanced["side_effects"] = SIDE_EFFECTS.ask(before.side_effects, name("side_effects"))
         overrides = _ask_overrides(ctx, before, name, others_than="" if before is NEW else key)
     return replace(before, suites=suites, overrides=overrides, **usual, **advanced)

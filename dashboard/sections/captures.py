@@ -13,13 +13,13 @@ from dashboard import current_user, downloads, page_frame
 from dashboard.data import queries
 from dashboard.dialog_forms import REASON, Form, dialog, show_openers
 from dashboard.text import html, labels
-from dashboard.text.html import escape, strong
+from dashboard.text.html import escape, noted, strong
 from harness.control.context import Context
 from harness.control.operations.queries import list_captures
 from harness.control.privacy import captures, user_deletion
 from harness.control.privacy.captures import CaptureExport, CaptureSummary
 from harness.domain.operations.access import Actor, Role
-from harness.domain.pagination import Page, PageRequest
+from harness.domain.pagination import PageRequest
 from harness.domain.privacy.capture import CapturedRequest, answer_text, message_text
 from harness.domain.privacy.stored_content import BEYOND
 
@@ -35,7 +35,15 @@ def show() -> None:
     found = f"{count} of users kept, redacted." if page.total else "No request is kept."
     st.html(html.section("Captured requests", found))
     page_frame.show_html(html.invalid(page.invalid))
-    _buttons(page, names)
+    missing = "" if page.total else NOTHING
+    show_openers(
+        [
+            show_one.opener([row.id for row in page], missing=missing),
+            export.opener(names, missing=missing),
+            purge.opener(names, missing=missing),
+            delete_user.opener(),
+        ]
+    )
     if page.items:
         st.html(html.table(map(_cells, page), stacked=True))
     else:
@@ -47,24 +55,11 @@ def show() -> None:
     page_frame.show_rest(page, "requests, newest first", "swapgate capture list")
 
 
-def _buttons(page: Page[CaptureSummary], names: Sequence[str]) -> None:
-    missing = "" if page.total else NOTHING
-    show_openers(
-        [
-            show_one.opener([row.id for row in page], missing=missing),
-            export.opener(names, missing=missing),
-            purge.opener(names, missing=missing),
-            delete_user.opener(),
-        ]
-    )
-
-
 def _cells(row: CaptureSummary) -> html.Row:
     redacted = ", ".join(f"{name} {count}" for name, count in row.redactions.items())
     tools = f", {labels.plural(row.tools, 'tool')}" if row.tools else ""
-    at, id_ = escape(labels.date_time(row.at)), escape(row.id)
     return {
-        "Captured": f'{at}<br><span class="note">{id_}</span>',
+        "Captured": noted(escape(labels.date_time(row.at)), row.id),
         "Route": strong(row.route),
         "Model": escape(row.target),
         "Messages": escape(f"{row.messages:,}{tools}"),
@@ -150,7 +145,7 @@ def export(form: Form, routes: Sequence[str]) -> None:
         _offer(found)
         return
     route = st.selectbox("Of which route", [ALL, *routes], key=form.key("route"))
-    period = st.selectbox("Captured in", list(PERIODS), key=form.key("period"))
+    since = form.pick("period", "Captured in", PERIODS)
     near = st.slider(
         "Leave out requests as similar as this to another one (1: only equal ones)",
         0.5, 1.0, captures.NEAR_DUPLICATE_SIMILARITY, 0.05, key=form.key("near"),
@@ -158,7 +153,7 @@ def export(form: Form, routes: Sequence[str]) -> None:
     st.html(html.note("The audit log notes who read captured requests."))
     form.submit(
         "Read them", "read the captured requests; download them now.", _export,
-        route=None if route == ALL else route, since=PERIODS[period], near=near,
+        route=None if route == ALL else route, since=since, near=near,
     )  # fmt: skip
 
 

@@ -103,33 +103,26 @@ def ask_route(entered: FirstRoute, *, simulated: bool) -> FirstRoute:
     route = first.text_input("Route, the name that clients use", entered.route)
     suite = second.selectbox("Suite that decides", suites, index=_index(suites, entered.suite))
     chosen = third.selectbox(
-        "Policy",
-        policies,
-        index=_index(policies, policy),
-        key=f"policy-{entered.provider}",
+        "Policy", policies, index=_index(policies, policy), key=f"policy-{entered.provider}",
         help="quick decides within minutes, on too little evidence for production.",
-    )
+    )  # fmt: skip
     st.html(html.block(f'<p class="note">{html.rich(OWN_QUESTIONS)}</p>'))
     return replace(entered, route=route.strip(), suite=suite or "", policy=chosen or policy)
 
 
 def _create(wanted: FirstRoute) -> None:
+    def make(actor: Actor) -> None:
+        first_route.create_first_route(page_frame.context(), actor, wanted)
+        st.session_state[MADE] = wanted.route
+
+    done = f"Route {wanted.route} is made."
     missing = "" if wanted.model and wanted.route else "Name the model and the route first."
     missing = missing or current_user.why_not(Role.ADMIN)
     if st.button("Make the route", key="make-route", type="primary", disabled=bool(missing)):
         with st.spinner("The route is made, and its provider asked whether it answers."):
-            current_user.attempt(
-                lambda actor: _make(actor, wanted),
-                lambda _: f"Route {wanted.route} is made.",
-                refused=REFUSED,
-            )
+            current_user.attempt(make, lambda _: done, refused=REFUSED)
     if missing:
         st.html(html.note(missing))
-
-
-def _make(actor: Actor, wanted: FirstRoute) -> None:
-    first_route.create_first_route(page_frame.context(), actor, wanted)
-    st.session_state[MADE] = wanted.route
 
 
 def _index(names: list[str], wanted: str) -> int:

@@ -10,7 +10,7 @@ import streamlit as st
 from dashboard import current_user, page_frame
 from dashboard.dialog_forms import REASON, Form, dialog, show_openers
 from dashboard.text import html, labels
-from dashboard.text.html import escape, state, strong
+from dashboard.text.html import escape, faint, noted, state, strong
 from dashboard.text.labels import Label, Tone
 from harness.control.context import Context
 from harness.control.operations import dashboard_sessions, people
@@ -24,48 +24,37 @@ _WAYS: Final = {
     "link": "a one-time link",
     "oidc": "single sign-on",
 }
+_KINDS: Final = {
+    PrincipalKind.LOCAL: "the command line of this machine",
+    PrincipalKind.SERVICE: "a key, as a service",
+    PrincipalKind.PERSON: "a key",
+}
 
 
-def cells(view: PersonView) -> html.Row:
-    return {"Name": strong(view.name), "Acts by": escape(_way(view)), "Is": _declared(view)}
+def _cells(view: PersonView) -> html.Row:
+    way = f"single sign-on at {view.issuer}" if view.issuer else _KINDS[view.kind]
+    if view.person:
+        said = "nobody else here" if view.person == view.name else f"the same as {view.person}"
+        declared = noted(escape(said), f"said by {view.declared_by}: {view.reason}")
+    elif view.issuer:
+        declared = state(Label("?", "not declared yet", Tone.UNDECIDED))
+    else:
+        declared = faint("as named")
+    return {"Name": strong(view.name), "Acts by": escape(way), "Is": declared}
 
 
-def urgency(view: PersonView) -> tuple[bool, str]:
+def _urgency(view: PersonView) -> tuple[bool, str]:
     """Orders principals: first those of whom an admin has to say who they are, then by name."""
     return (bool(view.person) or view.issuer is None, view.folded)
 
 
-def _way(view: PersonView) -> str:
-    if view.issuer is not None:
-        return f"single sign-on at {view.issuer}"
-    return {
-        PrincipalKind.LOCAL: "the command line of this machine",
-        PrincipalKind.SERVICE: "a key, as a service",
-        PrincipalKind.PERSON: "a key",
-    }[view.kind]
-
-
-def _declared(view: PersonView) -> str:
-    if not view.person:
-        if view.issuer is not None:
-            return state(Label("?", "not declared yet", Tone.UNDECIDED))
-        return '<span class="note">as named</span>'
-    said = "nobody else here" if view.person == view.name else f"the same as {view.person}"
-    why = f"said by {view.declared_by}: {view.reason}"
-    return f'{escape(said)}<br><span class="note">{escape(why)}</span>'
-
-
-def session_cells(view: SignedInSession) -> html.Row:
+def _session_cells(view: SignedInSession) -> html.Row:
     return {
         "Name": strong(view.name),
         "Signed in": escape(labels.date_time(view.opened_at)),
         "By": escape(_WAYS[view.by]),
         "Until (UTC)": escape(labels.date_time(view.expires_at)),
     }
-
-
-def session_choice(view: SignedInSession) -> str:
-    return f"{view.name} · since {labels.date_time(view.opened_at)} · {view.id}"
 
 
 NOBODY_ELSE: Final = "Nobody else here"
@@ -95,12 +84,12 @@ def show_people() -> None:
         st.html(html.note(OWN))
     if not known:
         return
-    rows = [cells(view) for view in sorted(known, key=urgency)[:MOST_ROWS]]
+    rows = [_cells(view) for view in sorted(known, key=_urgency)[:MOST_ROWS]]
     st.html(html.table(rows, stacked=True))
     if len(known) > MOST_ROWS:
         st.html(html.note(f"{MOST_ROWS} of {len(known):,}; swapgate person list has all."))
     if going_on:
-        st.html(html.listing("Signed in now", "", map(session_cells, going_on[:MOST_ROWS])))
+        st.html(html.listing("Signed in now", "", map(_session_cells, going_on[:MOST_ROWS])))
 
 
 @dialog("Declare who somebody is", Role.ADMIN, "declaration", "group", width="medium")
@@ -128,7 +117,10 @@ def _declare(ctx: Context, actor: Actor, name: str, person: str, reason: str) ->
 @dialog("End a session", Role.ADMIN, "session", "logout", width="medium")
 def end_session(form: Form, going_on: Sequence[SignedInSession]) -> None:
     lacks = "Choose a session and give a reason."
-    choices = {session_choice(view): view for view in going_on}
+    choices = {
+        f"{view.name} · since {labels.date_time(view.opened_at)} · {view.id}": view
+        for view in going_on
+    }
     view = choices.get(form.choose("whose", "Whose", choices, need=lacks) or "")
     reason = form.text("why", REASON, need=lacks)
     form.says = f"{view.name} is signed out of that browser." if view else ""

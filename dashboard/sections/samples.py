@@ -17,8 +17,8 @@ from dashboard import page_frame
 from dashboard.data import frames, queries
 from dashboard.data.queries import ComparisonView
 from dashboard.downloads import offer
-from dashboard.text import answer_panels, html, labels
-from dashboard.text.answer_panels import AnswerPanel
+from dashboard.sections.answers import AnswerPanel, render
+from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.context import Context
 from harness.control.proposals import recorded_answers
@@ -32,6 +32,12 @@ PAGE = 200  # rows of the table
 TELLING = 50  # items by which is told what every prompt begins with
 
 
+TONES: Final = {  # by the first character of a rating
+    "✓": labels.Tone.BETTER,
+    "✕": labels.Tone.WORSE,
+    "◐": labels.Tone.NEUTRAL,
+    "?": labels.Tone.UNDECIDED,
+}
 MOST_KEPT: Final = 2
 # Whether a verdict is still valid is told that much later.
 LASTS_S: Final = 60
@@ -61,13 +67,11 @@ def _kept_samples(_view: ComparisonView, proposal: str, version: int) -> pd.Data
 
 def show(view: ComparisonView) -> None:
     """Show a comparison's samples: a filtered table, and both answers to the selected one."""
-    light = view.comparison.without_texts
-    ctx = page_frame.context()
-    texts = {} if light else recorded_answers.load_item_texts(ctx, view.comparison)
+    ctx, proposal = page_frame.context(), view.comparison.proposal
     everything = (
-        _kept_samples(view, view.comparison.proposal.id, view.comparison.proposal.version)
-        if light
-        else frames.samples(view.comparison, view.titles, texts)
+        _kept_samples(view, proposal.id, proposal.version)
+        if view.comparison.without_texts
+        else frames.sample_index(view.comparison)
     )
     if everything.empty:
         return
@@ -98,10 +102,9 @@ def show(view: ComparisonView) -> None:
         st.html(html.note(f"No sample{where} is “{change}”. Choose another filter."))
         return
     page, number = _page(rows)
-    if light:
+    with pause_garbage_collection():
         # The first items of all show what every prompt begins with.
-        with pause_garbage_collection():
-            page, texts = _read(ctx, view, page, everything.head(TELLING))
+        page, texts = _read(ctx, view, page, everything.head(TELLING))
     row = page.iloc[sample_table(page, f"{change}-{suite}-{number}")]
     downloads(view, rows)
     answers(view, row, texts[row["suite"]])
@@ -126,14 +129,15 @@ def _read(
     ctx: Context, view: ComparisonView, rows: pd.DataFrame, beside: pd.DataFrame
 ) -> tuple[pd.DataFrame, Mapping[str, SuiteTexts]]:
     """The rows with their texts. beside: rows whose questions are compared with theirs."""
-    asked = pd.concat([rows, beside])
-    items = {
-        str(suite): list(of["item"]) for suite, of in asked.groupby("suite", observed=True)
-    }
-    whole = with_texts(ctx, view.comparison, items)
+    whole = view.comparison
+    if whole.without_texts:
+        asked = pd.concat([rows, beside])
+        items = {
+            str(suite): list(of["item"]) for suite, of in asked.groupby("suite", observed=True)
+        }
+        whole = with_texts(ctx, whole, items)
     texts = recorded_answers.load_item_texts(ctx, whole)
-    read = frames.samples(whole, view.titles, texts).set_index("key", drop=False)
-    return read.loc[list(rows["key"])].reset_index(drop=True), texts
+    return frames.samples(rows, whole, view.titles, texts), texts
 
 
 def downloads(view: ComparisonView, rows: pd.DataFrame) -> None:
@@ -142,11 +146,7 @@ def downloads(view: ComparisonView, rows: pd.DataFrame) -> None:
     # A download is read in a thread that knows no visitor.
     ctx = page_frame.context()
 
-    def table() -> pd.DataFrame:
-        light = view.comparison.without_texts
-        return frames.download_table(_read(ctx, view, rows, rows.head(0))[0] if light else rows)
-
-    offer(name, table)
+    offer(name, lambda: frames.download_table(_read(ctx, view, rows, rows.head(0))[0]))
 
 
 def filters(titles: Mapping[str, str], suites: Sequence[str], first: str) -> tuple[str, str]:
@@ -154,23 +154,14 @@ def filters(titles: Mapping[str, str], suites: Sequence[str], first: str) -> tup
     left, right = st.columns([2, 1], vertical_alignment="bottom")
     with left:
         show = st.segmented_control(
-            "Change",
-            [*frames.CHANGES, "all"],
-            default=first,
-            required=True,
-            key="show",
-            bind="query-params",
-            wrap=True,
-            label_visibility="collapsed",
-        )
+            "Change", [*frames.CHANGES, "all"], default=first, required=True, key="show",
+            bind="query-params", wrap=True, label_visibility="collapsed",
+        )  # fmt: skip
     with right:
         suite = st.selectbox(
-            "Suite",
-            ["all", *suites],
-            key="suite",
-            bind="query-params",
+            "Suite", ["all", *suites], key="suite", bind="query-params",
             help="all, or one of: " + ", ".join(titles.get(name, name) for name in suites),
-        )
+        )  # fmt: skip
     return show or first, suite or "all"
 
 
@@ -217,7 +208,7 @@ def answers(view: ComparisonView, row: pd.Series, texts: SuiteTexts) -> None:
             start=texts.start,
             missing=texts.missing,
         )
-        + answer_panels.render(
+        + render(
             _answer("Current", view.comparison.incumbent.name, row, "incumbent"),
             _answer("Candidate", view.comparison.candidate.name, row, "candidate"),
         )
@@ -230,17 +221,13 @@ def _question(
     """Renders what an item asks and the answer that is expected. heading: HTML. start: the
     words that every question begins with, folded. missing: why no answer is known.
     """
-    folded = (
-        "<details><summary>… after the words that every prompt begins with</summary>"
-        f"{_scrolled(start)}</details>"
-        if start
-        else ""
-    )
-    wanted = (
-        _scrolled(expected)
-        if expected
-        else f'<p class="note">unknown: {escape(missing or "nobody stored it")}</p>'
-    )
+    folded = ""
+    if start:
+        summary = "… after the words that every prompt begins with"
+        folded = f"<details><summary>{summary}</summary>{_scrolled(start)}</details>"
+    wanted = f'<p class="note">unknown: {escape(missing or "nobody stored it")}</p>'
+    if expected:
+        wanted = _scrolled(expected)
     return html.block(
         f"<p>{heading}</p>"
         f'<div class="part"><h3>Question</h3>{folded}'
@@ -256,15 +243,5 @@ def _scrolled(text: str) -> str:
 
 def _answer(side: str, name: str, row: pd.Series, arm: str) -> AnswerPanel:
     rating = str(row[arm])
-    tones = {
-        "✓": labels.Tone.BETTER,
-        "✕": labels.Tone.WORSE,
-        "◐": labels.Tone.NEUTRAL,
-        "?": labels.Tone.UNDECIDED,
-    }
-    return AnswerPanel(
-        who=f"{side} · {name}",
-        text=str(row[f"{arm}_answer"]),
-        rating=rating,
-        tone=tones[rating[0]],
-    )
+    tone = TONES[rating[0]]
+    return AnswerPanel(f"{side} · {name}", str(row[f"{arm}_answer"]), rating, tone)

@@ -1,10 +1,11 @@
-"""The Canary page's section of shadows: which requests are mirrored to a candidate now, and
-what was found? It shows every shadow that runs, with a proposal or without, refreshed every
-2 s, then those that ended; it starts and stops them.
+"""The Canary page's section of shadows, in which a candidate answers copies of requests and no
+user sees its answers: which requests are mirrored to a candidate now, and what was found? It
+shows every shadow that runs, with a proposal or without, refreshed every 2 s, then those that
+ended; it starts and stops them. Also the shadow before a canary, on top of that page.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import streamlit as st
@@ -13,17 +14,41 @@ from streamlit.delta_generator import DeltaGenerator
 from dashboard import current_user, page_frame
 from dashboard.data import queries
 from dashboard.dialog_forms import Field, Form, ask_fields, dialog, show_openers
-from dashboard.text import html, labels, shadow_text
-from dashboard.text.html import escape, strong
+from dashboard.text import html, labels
+from dashboard.text.html import Tile, VerdictCard, escape, faint, noted, strong
+from dashboard.text.labels import Label, Tone
 from harness.control.operations.queries import list_shadows
 from harness.control.shadow import shadows
-from harness.control.shadow.shadows import DEFAULT_LASTS, ShadowRequest, ShadowStatus
+from harness.control.shadow.shadows import (
+    DEFAULT_LASTS,
+    LEFT_OUT,
+    CheckEvidence,
+    PairFigures,
+    ShadowRequest,
+    ShadowStatus,
+)
+from harness.control.shadow.stage import ShadowStage
+from harness.domain.formatting import format_answer_price, format_estimate, format_milliseconds
 from harness.domain.operations.access import Role
 from harness.domain.pagination import PageRequest
 from harness.domain.shadow.shadow import MAX_AT_ONCE, MAX_PER_DAY, Shadow, ShadowLimits
+from harness.gate.shadow_stage import ShadowMove
 
 MOST_ROWS: Final = 50
 EVERY: Final = "2s"
+MIRRORS = Label("◐", "in shadow", Tone.BETTER)
+HELD = Label("?", "shadow on hold", Tone.UNDECIDED)
+HARM = Label("✕", "harm is shown", Tone.WORSE, "it is rejected")
+HARM_NOTE = "Over all checks of the answers together; at 100 % the proposal is rejected."
+# As on a canary: from half of the rollback level on, the page shows harm.
+HARM_SHOWS = 0.5
+MIRRORING: Final = Label("◐", "mirroring", Tone.BETTER)
+WORSE: Final = Label("✕", "worse than the incumbent", Tone.WORSE)
+NO_PAIR: Final = (
+    "No pair of answers yet: a pair needs a request of a mirrored caller, and the answers of "
+    "both models."
+)
+BY_HAND: Final = "none: an approver started it"
 
 
 def show(names: Sequence[str]) -> None:
@@ -51,7 +76,7 @@ def show(names: Sequence[str]) -> None:
     if running:
         live(heading, slots)
     if ended:
-        st.html(html.listing("Ended", "Newest first.", map(shadow_text.ended_cells, ended)))
+        st.html(html.listing("Ended", "Newest first.", map(ended_cells, ended)))
     page_frame.show_rest(page, "shadows", "swapgate shadow list")
 
 
@@ -70,13 +95,179 @@ def live(heading: DeltaGenerator, slots: Mapping[str, DeltaGenerator]) -> None:
         heading.html(_heading(running))
         for status in running:
             with slots[status.record.shadow.id].container():
-                for part in shadow_text.running_parts(status, now):
+                for part in running_parts(status, now):
                     st.html(part)
-        st.html(html.note(f"updated {labels.time_of_day(now)} UTC, every 2 s"))
+
+
+def headline(stage: ShadowStage, route: str) -> str:
+    """Writes what the top of the page says of the shadow before a canary: state, reason and
+    next step, as HTML.
+    """
+    share = labels.weight(stage.first_bps)
+    says = "is in shadow: no user gets its answers"
+    label, following = (
+        MIRRORS,
+        f"once enough pairs show no harm, the canary opens at {share} automatically.",
+    )
+    if stage.decided.move is ShadowMove.HOLD:
+        says = "waits for its canary: its shadow is on hold"
+        label, following = (
+            HELD,
+            "fix what is named above; swapgate shadow start mirrors more requests.",
+        )
+    elif stage.decided.move is ShadowMove.REJECT:
+        label, following = HARM, ""
+    card = VerdictCard(label=label, lead=stage.decided.reason, next_step=following)
+    heading = html.title(f"{strong(stage.candidate.name)} {says}", f"Route {strong(route)}")
+    return f'<div class="sg-top">{heading}{html.verdict(card)}</div>'
+
+
+def show_stage(stage: ShadowStage) -> None:
+    """Shows what the shadow before a canary has found."""
+    name, distance = "Evidence that it is worse", stage.decided.distance
+    st.html(html.tiles(stage_tiles(stage)))
+    st.html(html.section(name, HARM_NOTE) + html.meter(name, distance, _tone(distance)))
+    if stage.status and stage.status.checks:
+        note = "Requests, counted by which model's answer passed the check."
+        table = html.table(map(check_cells, stage.status.checks))
+        st.html(html.section("Pairs so far", note) + table)
+
+
+def stage_tiles(stage: ShadowStage) -> Sequence[Tile]:
+    policy, status = stage.policy, stage.status
+    pairs = status.pairs if status else 0
+    mirrored = status.mirrored if status else 0
+    when = f"about {format_estimate(stage.eta_s)} more" if stage.eta_s is not None else ""
+    live = f"of {labels.weight(policy.share_bps)} of the callers" if stage.live else "ended"
+    return (
+        Tile("Compared pairs", f"{pairs:,} of {policy.min_pairs:,}", below=when),
+        Tile("Requests mirrored", f"{mirrored:,}", below=live),
+        Tile(
+            "Cost",
+            labels.usd(stage.spent_usd),
+            below=f"of {labels.usd(policy.max_cost_usd)} at most",
+        ),
+    )
+
+
+def _tone(share: float) -> Tone:
+    return Tone.WORSE if share >= HARM_SHOWS else Tone.NEUTRAL
+
+
+def check_cells(check: CheckEvidence) -> html.Row:
+    return {
+        "Check": escape(check.check.replace("_", " ")),
+        "Both": f"{check.both:,}",
+        "Incumbent alone": f"{check.incumbent_only:,}",
+        "Candidate alone": f"{check.candidate_only:,}",
+        "Neither": f"{check.neither:,}",
+    }
 
 
 def _heading(running: Sequence[ShadowStatus]) -> str:
-    return html.block(f"<h2>Shadows</h2><p>{shadow_text.list_title(running)}</p>")
+    """Writes how many shadows run, or which candidate is worse, as HTML."""
+    harmed = [status.record.shadow.candidate.name for status in running if status.harm]
+    words = "No shadow runs"
+    if harmed:
+        verb = "is" if len(harmed) == 1 else "are"
+        words = f"{strong(', '.join(harmed))} {verb} worse than the incumbent in shadow"
+    elif running:
+        verb = "runs" if len(running) == 1 else "run"
+        count = strong(labels.plural(len(running), "shadow"))
+        words = f"{count} {verb}: no user gets a candidate's answers"
+    return html.block(f"<h2>Shadows</h2><p>{words}</p>")
+
+
+def running_parts(status: ShadowStatus, now: datetime) -> Sequence[str]:
+    """Renders one that runs: state, figures, facts, and pairs by check, each to stand apart."""
+    shadow = status.record.shadow
+    heading = (
+        f"<h2>{escape(shadow.candidate.name)} beside {escape(shadow.route)}</h2>"
+        f"<p>{html.state(WORSE if status.harm else MIRRORING)} "
+        f"{faint(labels.left(shadow.expires_at, now))}</p>"
+    )
+    parts = [html.block(heading), html.tiles(_tiles(status)), html.facts(_facts(status))]
+    rows = [{**check_cells(check), "Evidence": _evidence(check)} for check in status.checks]
+    return [*parts, html.table(rows) or html.note(NO_PAIR)]
+
+
+def _tiles(status: ShadowStatus) -> Sequence[Tile]:
+    limits = status.record.shadow.limits
+    unpriced = f"and {status.unpriced:,} requests without a price" if status.unpriced else ""
+    money = "" if limits.usd_per_day is None else f" of {labels.usd(limits.usd_per_day)}"
+    used = status.today
+    return (
+        Tile(
+            "Compared pairs",
+            f"{status.pairs:,}",
+            below=f"of {status.mirrored:,} mirrored requests",
+        ),
+        Tile(
+            "Evidence that it is worse",
+            labels.percent(status.share_of_level, 0),
+            below="of the level that counts as harm",
+        ),
+        Tile("Cost", labels.usd(status.cost_usd), below=unpriced),
+        Tile(
+            "Today (UTC)",
+            f"{labels.usd(used.cost_usd)}{money}",
+            below=f"{used.requests:,} of {limits.requests_per_day:,} requests",
+        ),
+    )
+
+
+def _facts(status: ShadowStatus) -> Sequence[tuple[str, str]]:
+    shadow = status.record.shadow
+    proposal = (
+        html.link("compare", escape(shadow.proposal), id=shadow.proposal)
+        if shadow.proposal
+        else BY_HAND
+    )
+    rows = [
+        ("Mirrors", escape(f"{labels.weight(shadow.limits.share_bps)} of the callers")),
+        ("Until", escape(labels.date_time(shadow.expires_at))),
+        ("Proposal", proposal),
+        ("Started by", escape(f"{shadow.started_by}: {shadow.reason}")),
+    ]
+    if status.incumbent is not None and status.candidate is not None:
+        rows += [
+            ("Incumbent, mean", escape(_figures(status.incumbent))),
+            ("Candidate, mean", escape(_figures(status.candidate))),
+        ]
+    if status.similarity is not None:
+        rows.append(("Words in both answers", escape(labels.percent(status.similarity, 0))))
+    rows += [
+        (f"{number:,} not mirrored", escape(LEFT_OUT[name]))
+        for name, number in status.left_out.items()
+    ]
+    return rows
+
+
+def _figures(side: PairFigures) -> str:
+    return (
+        f"{format_milliseconds(side.ms)}, {side.output_tokens:,.0f} tokens, "
+        f"{side.characters:,.0f} characters, {format_answer_price(side.cost_usd)}"
+    )
+
+
+def _evidence(check: CheckEvidence) -> str:
+    share = escape(labels.percent(check.share_of_level, 0))
+    return f'<span class="{_tone(check.share_of_level)}">{share} of the level</span>'
+
+
+def ended_cells(status: ShadowStatus) -> html.Row:
+    shadow = status.record.shadow
+    at = labels.date_time(status.record.ended_at or shadow.expires_at)
+    return {
+        "Route": strong(shadow.route),
+        "Candidate": escape(shadow.candidate.name),
+        "State": noted(escape(status.state), at),
+        "Mirrored": f"{status.mirrored:,}",
+        "Pairs": f"{status.pairs:,}",
+        "Cost": escape(labels.usd(status.cost_usd)),
+        "By": escape(shadow.started_by),
+        "Why": escape(shadow.reason),
+    }
 
 
 LASTS: Final[Mapping[str, timedelta]] = {
@@ -116,8 +307,7 @@ def start(form: Form, names: Sequence[str]) -> None:
     candidate = form.choose_or_type(f"candidate-{route}", "Candidate", candidates)
     form.need(route and candidate, "Choose route and candidate first.")
     limits = ShadowLimits(**ask_fields(LIMITS, ShadowLimits(), form.key))
-    default = list(LASTS.values()).index(DEFAULT_LASTS)
-    lasts = st.selectbox("How long", list(LASTS), index=default, key=form.key("lasts"))
+    lasts = form.pick("lasts", "How long", LASTS, DEFAULT_LASTS)
     share = labels.weight(limits.share_bps)
     if route and candidate:
         form.say(
@@ -127,7 +317,7 @@ def start(form: Form, names: Sequence[str]) -> None:
             PRIVATE,
             note=NEEDS,
         )
-    wanted = ShadowRequest(route or "", candidate, limits, form.reason(), LASTS[lasts])
+    wanted = ShadowRequest(route or "", candidate, limits, form.reason(), lasts)
     mirrored = f"{share} of the callers of route {route} are mirrored to {candidate}."
     form.submit("Start it", f"started a shadow: {mirrored}", shadows.start_shadow, wanted)
 

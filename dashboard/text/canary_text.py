@@ -4,12 +4,11 @@ guardrail rows, tiles, the check of the split, the plan of steps, and what was d
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from dashboard.data.queries import CanaryView
 from dashboard.text import html, labels
-from dashboard.text.html import Measure, Tile, VerdictCard, escape, strong
+from dashboard.text.html import Tile, VerdictCard, escape, strong
 from harness.control.canary.status import CanaryStatus
 from harness.domain.canary.rollout import CanaryEnd, Rollout, RolloutState, find_end
 from harness.domain.formatting import (
@@ -38,14 +37,20 @@ GUARDRAILS_NOTE = (
 
 def headline(view: CanaryView, status: CanaryStatus) -> str:
     """Writes what the top of a canary's page says: state, reason and next step, as HTML."""
-    rollout, state = status.rollout, status.state
+    rollout, state, since = status.rollout, status.state, view.quiet_since
     note = (
         f"Route {strong(rollout.route)} · beside {strong(status.incumbent.name)} · started "
         f"{escape(labels.age(rollout.started_at, view.now))}"
     )
+    stale = ""
+    if since is not None:
+        words = (
+            f"No request has arrived since {labels.date_time(since)}. Check that clients call "
+            "the route and that the router runs: `swapgate doctor`."
+        )
+        stale = html.banner("STALE.", words)
     heading = html.title(f"{strong(status.candidate.name)} {escape(state.predicate)}", note)
-    stale = "" if view.quiet_since is None else html.banner("STALE.", _quiet(view.quiet_since))
-    card = html.verdict(verdict_card(view, status), stale=bool(stale) and is_calm(status))
+    card = html.verdict(_card(view, status), stale=bool(stale) and is_calm(status))
     return f'<div class="sg-top">{heading}{stale}{card}</div>'
 
 
@@ -54,33 +59,25 @@ def is_calm(status: CanaryStatus) -> bool:
     return status.state.kind in (CanaryStateKind.HEALTHY, CanaryStateKind.EMPTY)
 
 
-def _quiet(since: datetime) -> str:
-    return (
-        f"No request has arrived since {labels.date_time(since)}. Check that clients call the "
-        "route and that the router runs: `swapgate doctor`."
-    )
-
-
-def verdict_card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
-    rollout, state = status.rollout, status.state
-    ended = not rollout.live and not rollout.baking
-    at = status.changed_at
-    when = f"{labels.date_time(at)}, {labels.age(at, view.now)}"
+def _card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
+    rollout, state, at = status.rollout, status.state, status.changed_at
+    bullets: Sequence[tuple[str, str]] = ()
+    if rollout.baking:
+        ends = rollout.bake_ends_at
+        when = f"{labels.date_time(ends)}, {labels.left(ends, view.now)}" if ends else "unknown"
+        kept = f"{labels.weight(rollout.policy.bake_bps)} of the callers still get "
+        bullets = (
+            ("Ends", when),
+            ("Held back", f"{kept}{status.incumbent.name}, as a control"),
+        )
+    ended = f"ended {labels.date_time(at)}, {labels.age(at, view.now)}"
     return VerdictCard(
         label=replace(labels.canary_label(state), words=""),
         lead=state.reason,
-        bullets=_bake_bullets(view, status) if rollout.baking else (),
+        bullets=bullets,
         next_step=state.next_step,
-        foot=f"ended {when}" if ended else "",
+        foot="" if rollout.live or rollout.baking else ended,
     )
-
-
-def _bake_bullets(view: CanaryView, status: CanaryStatus) -> Sequence[tuple[str, str]]:
-    """After the promotion: when the bake ends, and who is held back."""
-    rollout, ends = status.rollout, status.rollout.bake_ends_at
-    kept = f"{labels.weight(rollout.policy.bake_bps)} of the callers still get "
-    when = f"{labels.date_time(ends)}, {labels.left(ends, view.now)}" if ends else "unknown"
-    return (("Ends", when), ("Held back", f"{kept}{status.incumbent.name}, as a control"))
 
 
 def needs(status: CanaryStatus) -> Sequence[tuple[labels.Label, str]]:
@@ -91,43 +88,40 @@ def needs(status: CanaryStatus) -> Sequence[tuple[labels.Label, str]]:
     if not explanation.needs:
         return ()
     # The check of the split says the sample ratio with its figures.
-    needs = [need for need in explanation.needs if need.what != "sample ratio"]
-    return [*((_need_label(need), _when(need)) for need in needs), split_check(status)]
+    shown = [_need(need) for need in explanation.needs if need.what != "sample ratio"]
+    return [*shown, split_check(status)]
 
 
-def _need_label(need: StepNeed) -> labels.Label:
+def _need(need: StepNeed) -> tuple[labels.Label, str]:
     if need.done:
-        return labels.Label("✓", need.words, labels.Tone.BETTER)
+        return labels.Label("✓", need.words, labels.Tone.BETTER), ""
     if need.eta_s is None:
-        return labels.Label("?", need.words, labels.Tone.UNDECIDED)
-    return labels.Label("◷", need.words, labels.Tone.NEUTRAL)
+        when = "" if need.what == "person" else "no estimate yet"
+        return labels.Label("?", need.words, labels.Tone.UNDECIDED), when
+    when = f"about {format_estimate(need.eta_s)}"
+    return labels.Label("◷", need.words, labels.Tone.NEUTRAL), when
 
 
-def _when(need: StepNeed) -> str:
-    if need.done:
-        return ""
-    if need.eta_s is None:
-        return "" if need.what == "person" else "no estimate yet"
-    return f"about {format_estimate(need.eta_s)}"
-
-
-def guardrails(status: CanaryStatus) -> Sequence[Measure]:
-    """Builds one row for each guardrail with data, the one closest to a rollback first."""
+def guardrails(status: CanaryStatus, *, stale: bool) -> str:
+    """Renders a row for each guardrail with data, the one closest to a rollback first."""
     seen = [row for row in status.explanation.guardrails if row.exposures]
-    rows = sorted(seen, key=lambda row: -row.distance)
-    return [
-        Measure(
-            name=row.name,
-            before=row.incumbent,
-            after=row.candidate,
-            limit=f"allowed: {row.allowed}",
-            label=_evidence_label(row),
-            share=row.distance,
-            furthest=row.furthest,
-            notes=row.classes,
-        )
-        for row in rows
-    ]
+    rows = map(_guardrail, sorted(seen, key=lambda row: -row.distance))
+    return html.block("".join(rows), kind="sg-measures sg-stale" if stale else "sg-measures")
+
+
+def _guardrail(row: GuardrailRow) -> str:
+    label = evidence_label(row)
+    figures = ""
+    if row.candidate:
+        figures = f"{escape(row.candidate)} <span>against {escape(row.incumbent)}</span>"
+    figures += "".join(f"<span>{escape(note)}</span>" for note in row.classes)
+    return (
+        f'<div class="row"><div class="name">{strong(row.name)}'
+        f"<span>{escape(f'allowed: {row.allowed}')}</span></div>"
+        f'<div class="figures">{figures}</div>'
+        f'<div class="state">{html.state(label)}<span>{format_harm(row.distance)}</span></div>'
+        f"{html.meter(row.name, row.distance, label.tone, row.furthest)}</div>"
+    )
 
 
 def without_data(status: CanaryStatus) -> str:
@@ -141,7 +135,7 @@ def without_data(status: CanaryStatus) -> str:
     )
 
 
-def _evidence_label(row: GuardrailRow) -> labels.Label:
+def evidence_label(row: GuardrailRow) -> labels.Label:
     if row.distance >= 1:
         return labels.Label("✕", row.says, labels.Tone.WORSE)
     if row.warns:
@@ -197,40 +191,34 @@ def harm_tone(status: CanaryStatus) -> labels.Tone:
 
 def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
     rollout, figures = status.rollout, status.action.figures
-    canary, control = figures.canary_units, figures.control_units
-    failed, control_failed = figures.canary_failures, figures.control_failures
+    new, old, beside = "in the canary", "with the incumbent", "incumbent"
     left = f", {labels.span(figures.seconds_left)} left" if rollout.live else ""
+    third = Tile(
+        "Exposures at this step" if rollout.live else "Exposures at its last step",
+        f"{status.action.step_exposures:,}",
+        below=f"of {rollout.current.min_exposures:,} needed{left}",
+    )
+    if rollout.baking:
+        new, old, beside = "with the candidate", "with the former model", "former model"
+        ends = rollout.bake_ends_at
+        left = labels.left(ends, view.now).removesuffix(" left") if ends else "unknown"
+        third = Tile("The bake ends in", left, below=labels.date_time(ends) if ends else "")
     return (
-        Tile(
-            "Failed with the candidate" if rollout.baking else "Failed in the canary",
-            _failed_share(failed, canary),
-            below=f"{failed:,} of {canary:,} callers",
-        ),
-        Tile(
-            "Failed with the former model" if rollout.baking else "Failed with the incumbent",
-            _failed_share(control_failed, control),
-            below=f"{control_failed:,} of {control:,} callers",
-        ),
-        _bake_tile(view, rollout)
-        if rollout.baking
-        else Tile(
-            "Exposures at this step" if rollout.live else "Exposures at its last step",
-            f"{status.action.step_exposures:,}",
-            below=f"of {rollout.current.min_exposures:,} needed{left}",
-        ),
+        _failed(new, figures.canary_failures, figures.canary_units),
+        _failed(old, figures.control_failures, figures.control_units),
+        third,
         Tile(
             "Latency, p95",
             _p95(view, "canary"),
-            below=f"{'former model' if rollout.baking else 'incumbent'} "
-            f"{_p95(view, 'incumbent')}",
+            below=f"{beside} {_p95(view, 'incumbent')}",
         ),
     )
 
 
-def _bake_tile(view: CanaryView, rollout: Rollout) -> Tile:
-    ends = rollout.bake_ends_at
-    left = labels.left(ends, view.now).removesuffix(" left") if ends else "unknown"
-    return Tile("The bake ends in", left, below=labels.date_time(ends) if ends else "")
+def _failed(arm: str, failed: int, callers: int) -> Tile:
+    # Rounded as the guardrails' rows are.
+    share = format_percent(_share(failed, callers), significant=2)
+    return Tile(f"Failed {arm}", share, below=f"{failed:,} of {callers:,} callers")
 
 
 def split_check(status: CanaryStatus) -> tuple[labels.Label, str]:
@@ -249,24 +237,19 @@ def split_check(status: CanaryStatus) -> tuple[labels.Label, str]:
     figures += (
         f"measured {labels.percent(seen, 2)}" if seen is not None else "none measured yet"
     )
+    words = "callers are split as planned, and each keeps its model"
+    label = labels.Label("✓", words, labels.Tone.BETTER)
     if status.action.figures.log_srm >= ALARM_LOG_E:
         words = "callers are not split as planned: check their sticky keys and the routing"
-        return labels.Label("▲", words, labels.Tone.WORSE), figures
-    if seen is None:
-        return labels.Label(
-            "◷", "nothing to check the split with yet", labels.Tone.NEUTRAL
-        ), figures
-    words = "callers are split as planned, and each keeps its model"
-    return labels.Label("✓", words, labels.Tone.BETTER), figures
+        label = labels.Label("▲", words, labels.Tone.WORSE)
+    elif seen is None:
+        words = "nothing to check the split with yet"
+        label = labels.Label("◷", words, labels.Tone.NEUTRAL)
+    return label, figures
 
 
 def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
-
-
-def _failed_share(failed: int, all_: int) -> str:
-    """Rounds as the guardrails' rows do."""
-    return format_percent(_share(failed, all_), significant=2)
 
 
 def _p95(view: CanaryView, arm: str) -> str:
@@ -311,22 +294,17 @@ def history_rows(rollout: Rollout, moves: Iterable[AuditEvent]) -> Sequence[html
 
 def _what(rollout: Rollout, event: AuditEvent) -> str:
     if event.action in _UPWARD:
-        before = _step(event.details)
+        # The step that the rollout was at before.
+        inputs = event.details.get("inputs")
+        before = inputs.get("step") if isinstance(inputs, Mapping) else None
         steps = rollout.policy.steps
-        if before is not None and before + 1 < len(steps):
+        if isinstance(before, int) and before + 1 < len(steps):
             old, new = (labels.weight(step.weight_bps) for step in steps[before : before + 2])
             return f"{old} to {new}"
     if event.action == "canary.abort":
         return find_end(str(event.details.get("reason", ""))).value
     plain = event.action.removeprefix("canary.").replace("_", " ")
     return _WORDS.get(event.action, plain)
-
-
-def _step(details: Mapping[str, Any]) -> int | None:
-    """The step that the rollout was at before."""
-    inputs = details.get("inputs")
-    found = inputs.get("step") if isinstance(inputs, Mapping) else None
-    return found if isinstance(found, int) else None
 
 
 def _evidence_lines(move: AuditEvent) -> Sequence[str]:

@@ -33,23 +33,17 @@ def verdict_card(view: ComparisonView) -> VerdictCard:
     if verdict is None:
         return _undecided_card(view)
     basis = VerdictBasis.from_verdict(verdict)
+    label, end = labels.verdict_label(verdict), view.comparison.proposal.end
+    if verdict.outcome == "passed" and end is not None:
+        # A pass that its canary refuted no longer advises a swap.
+        label = labels.Label("✕", label.words, labels.Tone.WORSE, f"but {end.clause}")
     return VerdictCard(
-        label=_label(view, verdict),
+        label=label,
         lead=describe_claim(basis, view.titles) + _since(view, verdict),
         bullets=[line for report in deciding(basis) for line in _bullets(view, basis, report)],
         next_step=found.next_step,
         foot=_foot(found, basis, verdict, view.now),
     )
-
-
-def _label(view: ComparisonView, verdict: BaseVerdict) -> labels.Label:
-    """The verdict's label; a pass that its canary refuted no longer advises a swap."""
-    label = labels.verdict_label(verdict)
-    proposal = view.comparison.proposal
-    if verdict.outcome == "passed" and proposal.end is not None:
-        advice = f"but {proposal.end.clause}"
-        return labels.Label("✕", label.words, labels.Tone.WORSE, advice)
-    return label
 
 
 def _since(view: ComparisonView, verdict: BaseVerdict) -> str:
@@ -161,38 +155,26 @@ def _both(side: SuiteAnswers) -> int:
 
 def tiles(before: ArmFigures, after: ArmFigures) -> Sequence[Tile]:
     """Cost, median, p95 and failed calls: the candidate's figure and what it was."""
-    return (
-        Tile(
-            "Cost per 1,000 requests",
-            format_thousand_price(after.cost_usd_per_1000),
-            labels.relative_change(
-                after.cost_usd_per_1000,
-                before.cost_usd_per_1000,
-                less="cheaper",
-                more="more expensive",
-                was=f"was {format_thousand_price(before.cost_usd_per_1000)}",
-            ),
-            interval=labels.interval(after.cost_interval_usd_per_1000, format_thousand_price),
-        ),
-        Tile(
-            "Latency, median",
-            labels.seconds(after.p50_s),
-            labels.latency_change(after.p50_s, before.p50_s),
-            interval=labels.interval(after.p50_interval_s, labels.seconds),
-        ),
-        Tile(
-            "Latency, p95",
-            labels.seconds(after.p95_s),
-            labels.latency_change(after.p95_s, before.p95_s),
-            interval=labels.interval(after.p95_interval_s, labels.seconds),
-        ),
-        Tile(
-            "Failed calls",
-            labels.percent(after.failed),
-            labels.failure_change(after.failed, before.failed),
-            interval=labels.interval(after.failed_interval, labels.percent),
-        ),
-    )
+    cost, was = after.cost_usd_per_1000, before.cost_usd_per_1000
+    cheaper = labels.relative_change(
+        cost, was, less="cheaper", more="more expensive",
+        was=f"was {format_thousand_price(was)}",
+    )  # fmt: skip
+    faster = labels.latency_change
+    rows = (
+        ("Cost per 1,000 requests", format_thousand_price, cost,
+         after.cost_interval_usd_per_1000, cheaper),
+        ("Latency, median", labels.seconds, after.p50_s, after.p50_interval_s,
+         faster(after.p50_s, before.p50_s)),
+        ("Latency, p95", labels.seconds, after.p95_s, after.p95_interval_s,
+         faster(after.p95_s, before.p95_s)),
+        ("Failed calls", labels.percent, after.failed, after.failed_interval,
+         labels.failure_change(after.failed, before.failed)),
+    )  # fmt: skip
+    return [
+        Tile(name, write(figure), change, interval=labels.interval(between, write))
+        for name, write, figure, between, change in rows
+    ]
 
 
 AGAINST_NOTE = "The verdict does not rest on these; each interval stands for itself."
@@ -203,9 +185,8 @@ def against_card(view: ComparisonView) -> str:
     verdict = view.comparison.verdict
     if verdict is None:
         return ""
-    heading = "What speaks against it"
-    if verdict.outcome != "passed":
-        heading = "What else speaks against it"
+    else_ = "" if verdict.outcome == "passed" else "else "
+    heading = f"What {else_}speaks against it"
     lines = "".join(
         f"<p>▲ {html.strong(drawback.what)}: {html.escape(drawback.text)}</p>"
         for drawback in list_drawbacks(view.comparison, view.titles)
@@ -226,15 +207,14 @@ def pins(view: ComparisonView) -> Sequence[Sequence[str]]:
             ("scorer", side.pin.scorer_alone),
             ("judge", side.pin.judge_pin),
             ("prompt and settings", side.pin.template),
-            (
-                "reported by the current model's provider",
-                labels.served_names(served.incumbent),
+            *(
+                (f"reported by the {arm}'s provider", ", ".join(m.label for m in models))
+                for arm, models in (
+                    ("current model", served.incumbent),
+                    ("candidate", served.candidate),
+                    ("judge", served.judge),
+                )
             ),
-            (
-                "reported by the candidate's provider",
-                labels.served_names(served.candidate),
-            ),
-            ("reported by the judge's provider", labels.served_names(served.judge)),
         )
         rows += [(title, what, pinned) for what, pinned in pieces if pinned]
     return rows
@@ -242,18 +222,14 @@ def pins(view: ComparisonView) -> Sequence[Sequence[str]]:
 
 def stale_reason(view: ComparisonView) -> str:
     """Why the verdict is no proof any more; empty while it is."""
-    verdict, proposal = view.comparison.verdict, view.comparison.proposal
-    if verdict is None:
-        return ""
-    validity = view.comparison.standing
-    if validity is None or validity.holds:
+    verdict, validity = view.comparison.verdict, view.comparison.standing
+    if verdict is None or validity is None or validity.holds:
         return ""
     if validity.proof is ProofState.STALE:
         return f"the content has changed since: {validity.why}"
     # Once the candidate was promoted, the verdict has done its work.
-    if proposal.phase is ProposalPhase.PROMOTED:
-        return ""
-    return f"it expired {labels.age(verdict.expires_at, view.now)}"
+    promoted = view.comparison.proposal.phase is ProposalPhase.PROMOTED
+    return "" if promoted else f"it expired {labels.age(verdict.expires_at, view.now)}"
 
 
 def claim_rows(
@@ -289,14 +265,6 @@ def _claimed(option: ClaimOption, estimate: SuiteEstimate, titles: Mapping[str, 
     return html.strong(f"recommended: {words}") if recommended else html.escape(words)
 
 
-def _recommended(planned: Sequence[SuiteEstimate]) -> Sequence[str]:
-    return [
-        f"Recommended is “{labels.CLAIMS[advice.recommended.claim]}”: {advice.why}."
-        for plan, advice in ((estimate.plan, estimate.advice) for estimate in planned)
-        if plan.role is SuiteRole.PRIMARY
-    ]
-
-
 def _times(items: int, epochs: int) -> str:
     return f"{items:,} × {epochs}" if epochs > 1 else f"{items:,}"
 
@@ -317,13 +285,13 @@ def outlook_line(planned: Sequence[SuiteEstimate]) -> str:
         if None not in durations
         else "time unknown until the current model has been evaluated once"
     )
-    warnings = [estimate.warning for estimate in planned if estimate.warning]
+    sentences = [f"For both models: {cost_text}, {time_text}; the gate may stop early."]
+    sentences += [
+        f"Recommended is “{labels.CLAIMS[advice.recommended.claim]}”: {advice.why}."
+        for plan, advice in ((estimate.plan, estimate.advice) for estimate in planned)
+        if plan.role is SuiteRole.PRIMARY
+    ]
+    sentences += [estimate.warning for estimate in planned if estimate.warning]
     texts = [text for estimate in planned for text in estimate.texts]
-    warnings += [f"{text[:1].upper()}{text[1:]}." for text in texts]
-    return " ".join(
-        [
-            f"For both models: {cost_text}, {time_text}; the gate may stop early.",
-            *_recommended(planned),
-            *warnings,
-        ]
-    )
+    sentences += [f"{text[:1].upper()}{text[1:]}." for text in texts]
+    return " ".join(sentences)

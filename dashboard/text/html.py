@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from dashboard.text.labels import FigureChange, Label, Tone
-from harness.domain.formatting import escape_directions, format_harm
+from harness.domain.formatting import escape_directions
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import INVALID_ROWS_HINT
 
@@ -59,6 +59,16 @@ def section(heading: str, note: str = "") -> str:
 
 def note(text: str) -> str:
     return block(f'<p class="note">{rich(text)}</p>')
+
+
+def faint(words: object) -> str:
+    """Renders what matters less than its neighbours."""
+    return f'<span class="note">{escape(words)}</span>'
+
+
+def noted(cell: str, words: object) -> str:
+    """Renders a cell with a note in a line below it, if there is one. cell: HTML."""
+    return f"{cell}<br>{faint(words)}" if words else cell
 
 
 def state(label: Label) -> str:
@@ -126,39 +136,27 @@ def _tile(tile: Tile) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class PairCounts:
-    """Items where one of the two was better, by suite."""
-
-    name: str
-    won: int
-    lost: int
-    tied: int
-
-
-def pair_bars(suites: Sequence[PairCounts]) -> str:
-    """Draws lost pairs to the left, won ones to the right, all on one scale; ties as text."""
-    most = max([1, *(max(s.won, s.lost) for s in suites)])
-    rows = "".join(_pair_row(suite, most) for suite in suites)
-    head = (
+def pair_bars(suites: Sequence[tuple[str, int, int, int]]) -> str:
+    """Draws lost pairs to the left, won ones to the right, all on one scale; ties as text.
+    suites: of each the name, and how many pairs it won, lost and tied.
+    """
+    most = max([1, *(max(won, lost) for _, won, lost, _ in suites)])
+    rows = (
         '<div class="row"><span class="name"></span><span class="lost head">candidate lost'
         '</span><span class="won head">candidate won</span><span class="ties"></span></div>'
     )
-    return block(f'<div class="pairbars">{head}{rows}</div>')
-
-
-def _pair_row(suite: PairCounts, most: int) -> str:
-    # Room for the number beside the longest bar.
-    lost, won = (78 * count / most for count in (suite.lost, suite.won))
-    total = suite.won + suite.lost + suite.tied
-    return (
-        f'<div class="row"><span class="name">{escape(suite.name)}</span>'
-        f'<span class="lost"><span class="worse">▼ {suite.lost:,}</span>'
-        f'<span class="bar" style="width:{lost:.2f}%"></span></span>'
-        f'<span class="won"><span class="bar" style="width:{won:.2f}%"></span>'
-        f'<span class="better">▲ {suite.won:,}</span></span>'
-        f'<span class="ties">{suite.tied:,} tied of {total:,}</span></div>'
-    )
+    for name, won, lost, tied in suites:
+        # Room for the number beside the longest bar.
+        left, right = (78 * count / most for count in (lost, won))
+        rows += (
+            f'<div class="row"><span class="name">{escape(name)}</span>'
+            f'<span class="lost"><span class="worse">▼ {lost:,}</span>'
+            f'<span class="bar" style="width:{left:.2f}%"></span></span>'
+            f'<span class="won"><span class="bar" style="width:{right:.2f}%"></span>'
+            f'<span class="better">▲ {won:,}</span></span>'
+            f'<span class="ties">{tied:,} tied of {won + lost + tied:,}</span></div>'
+        )
+    return block(f'<div class="pairbars">{rows}</div>')
 
 
 def meter(name: str, share: float, tone: Tone, furthest: float = 0.0) -> str:
@@ -171,39 +169,6 @@ def meter(name: str, share: float, tone: Tone, furthest: float = 0.0) -> str:
         f'<div class="sg sg-meter" role="meter" aria-label="{escape(name)}" aria-valuemin="0" '
         f'aria-valuemax="100" aria-valuenow="{width:.0f}">'
         f'<i class="{tone}" style="width:{width:.1f}%"></i>{mark}</div>'
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """Describes one row with a meter."""
-
-    name: str
-    before: str  # before, after: the two figures
-    after: str
-    limit: str
-    label: Label
-    share: float  # share, furthest: of the meter
-    furthest: float
-    notes: Sequence[str] = ()  # a line each, below the figures
-
-
-def measures(rows: Iterable[Measure], *, stale: bool = False) -> str:
-    kind = "sg-measures sg-stale" if stale else "sg-measures"
-    return block("".join(_measure(row) for row in rows), kind=kind)
-
-
-def _measure(row: Measure) -> str:
-    figures = (
-        f"{escape(row.after)} <span>against {escape(row.before)}</span>" if row.after else ""
-    )
-    figures += "".join(f"<span>{escape(note)}</span>" for note in row.notes)
-    return (
-        f'<div class="row"><div class="name">{strong(row.name)}<span>{escape(row.limit)}</span>'
-        f'</div><div class="figures">{figures}</div>'
-        f'<div class="state">{state(row.label)}'
-        f"<span>{format_harm(row.share)}</span></div>"
-        f"{meter(row.name, row.share, row.label.tone, row.furthest)}</div>"
     )
 
 

@@ -1,18 +1,15 @@
 """Holds labels for verdicts, slices, proposal phases, rollout states, roles and claims (symbol,
-words, tone); texts of kill-switch and alert banners; figures and their changes in words. One
-wording for all pages.
+words, tone), and figures and their changes in words. One wording for all pages.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from harness.control.operations.alerts import AlertView
 from harness.domain.canary.rollout import CanaryEnd
-from harness.domain.evals.pins import ServedModel
-from harness.domain.evals.suite_plan import Claim, SuiteRole
+from harness.domain.evals.suite_plan import Claim
 from harness.domain.evals.verdict import VERDICTS, BaseVerdict
 from harness.domain.formatting import (
     format_age,
@@ -28,7 +25,6 @@ from harness.domain.formatting import (
     format_span,
     format_usd,
 )
-from harness.domain.operations.alerts import Severity
 from harness.domain.proposals.proposal import Proposal, ProposalPhase, ProposalView
 from harness.gate.text.canary_state import CanaryState, CanaryStateKind
 
@@ -142,23 +138,9 @@ CLAIMS: Final[Mapping[Claim, str]] = {
     Claim.CHEAPER: "cheaper and not worse",
 }
 
-ROLES: Final[Mapping[SuiteRole, str]] = {
-    SuiteRole.PRIMARY: "primary",
-    SuiteRole.REQUIRED: "required",
-    SuiteRole.GUARD: "guard",
-}
-
 
 def verdict_label(verdict: BaseVerdict | None) -> Label:
     return VERDICT_LABELS[verdict.outcome if verdict else "running"]
-
-
-def alert_banner(alert: AlertView, now: datetime) -> tuple[str, str]:
-    """Writes heading and text for an open alert."""
-    mark = "✕" if alert.severity is Severity.CRITICAL else "?"
-    times = f", {alert.count:,} times" if alert.count > 1 else ""
-    when = f"First seen {age(alert.first_seen, now)}{times}."
-    return f"{mark} {alert.title}.", f"{alert.text} {when} Next: {alert.next_step}."
 
 
 # How figures are written is decided once, for every reader.
@@ -226,9 +208,10 @@ def relative_change(
 
 def latency_change(new: float | None, old: float | None) -> FigureChange:
     was = f"was {seconds(old)}"
-    if new is None or old is None or abs(new - old) < max(0.005, CLEAR * old):
-        words = "cannot be compared," if new is None or old is None else "no clear change,"
-        return FigureChange("=", words, Tone.NEUTRAL, was)
+    if new is None or old is None:
+        return FigureChange("=", "cannot be compared,", Tone.NEUTRAL, was)
+    if abs(new - old) < max(0.005, CLEAR * old):
+        return FigureChange("=", "no clear change,", Tone.NEUTRAL, was)
     amount = seconds(abs(new - old))
     return _directed(new - old, f"{amount} faster,", f"{amount} slower,", was)
 
@@ -239,10 +222,6 @@ def failure_change(new: float, old: float) -> FigureChange:
         return FigureChange("=", "no change,", Tone.NEUTRAL, was)
     amount = f"{format_score(abs(new - old))} points"
     return _directed(new - old, f"{amount} fewer,", f"{amount} more,", was)
-
-
-def served_names(models: Iterable[ServedModel]) -> str:
-    return ", ".join(model.label for model in models)
 
 
 def _directed(difference: float, less: str, more: str, was: str) -> FigureChange:

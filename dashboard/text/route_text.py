@@ -3,7 +3,7 @@ each model's evidence, its freezes and its drift watch; also the Overview's line
 of the last hour.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -17,8 +17,7 @@ from harness.control.routing.fallback_chain import ChainEntry
 from harness.control.routing.monthly_bill import describe_month
 from harness.control.routing.scorecard import RouteScorecard, SuiteScore
 from harness.domain.canary.observation import TrafficMinute
-from harness.domain.drift import DriftCheckState
-from harness.domain.evals.cost_forecast import RouteBill
+from harness.domain.drift import DriftCheckState, DriftWatchState
 from harness.domain.formatting import (
     DASH,
     format_estimate,
@@ -53,19 +52,20 @@ def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
         if bill.requests
         else "no request in 30 days"
     )
+    latency = DASH
+    if measured.p50_ms is not None and measured.p95_ms is not None:
+        middle, slow = (labels.seconds(ms / 1000) for ms in (measured.p50_ms, measured.p95_ms))
+        latency = f"median {middle}, 95th percentile {slow}; {measured.requests_day:,} requests"
     rows = [
         *(
             (f"Score, {titles.get(score.suite, score.suite)}", _score(score, view.now))
             for score in measured.scores
         ),
-        (
-            "Cost per 1,000 requests",
-            _usd(measured, measured.usd_per_1000, format_thousand_price),
-        ),
+        ("Cost per 1,000 requests", _per_1000(measured)),
         ("Cost a month", describe_month(bill) if bill.requests else DASH),
-        ("Latency, last day", _latency(measured)),
-        ("Errors to callers", _share(measured.failed)),
-        ("Failures of this model", _share(measured.charged)),
+        ("Latency, last day", latency),
+        ("Errors to callers", format_percent(measured.failed, 2, missing=DASH)),
+        ("Failures of this model", format_percent(measured.charged, 2, missing=DASH)),
     ]
     note = f"Of {view.name(view.route.incumbent)}. The route had {traffic}."
     return html.section("Measured", note) + html.plain_facts(rows)
@@ -79,16 +79,12 @@ def score_line(scorecard: RouteScorecard, titles: Mapping[str, str]) -> str:
         if score.score is not None
     ]
     lines = [f"scores of 100: {' · '.join(scores)}"] if scores else []
-    if scorecard.bill.requests:
-        each = _usd(scorecard, scorecard.usd_per_1000, format_thousand_price)
-        lines.append(f"{strong(each)} per 1,000 · {escape(month_text(scorecard.bill))}")
+    bill = scorecard.bill
+    if bill.requests:
+        # An unknown cost names what is unknown.
+        month = f"{'a month ' if bill.month_usd is None else ''}{describe_month(bill)}"
+        lines.append(f"{strong(_per_1000(scorecard))} per 1,000 · {escape(month)}")
     return "".join(f'<p class="note">{line}</p>' for line in lines)
-
-
-def month_text(bill: RouteBill) -> str:
-    """The month's cost as a sentence of its own: an unknown one names what is unknown."""
-    text = describe_month(bill)
-    return text if bill.month_usd is not None else f"a month {text}"
 
 
 def last_hour(traffic: Sequence[TrafficMinute]) -> str:
@@ -117,25 +113,10 @@ def _score(score: SuiteScore, now: datetime) -> str:
     return f"{format_score(score.score)}{between} on {score.items:,} items, {age}{older}"
 
 
-def _usd(
-    scorecard: RouteScorecard, usd: float | None, write: Callable[[float | None], str]
-) -> str:
+def _per_1000(scorecard: RouteScorecard) -> str:
     """A dash without traffic; unknown where there is some and no price."""
-    return DASH if scorecard.bill.tokens is None else write(usd)
-
-
-def _latency(scorecard: RouteScorecard) -> str:
-    if scorecard.p50_ms is None or scorecard.p95_ms is None:
-        return "–"
-    middle, slow = (
-        labels.seconds(scorecard.p50_ms / 1000),
-        labels.seconds(scorecard.p95_ms / 1000),
-    )
-    return f"median {middle}, 95th percentile {slow}; {scorecard.requests_day:,} requests"
-
-
-def _share(value: float | None) -> str:
-    return format_percent(value, 2, missing=DASH)
+    known = scorecard.bill.tokens is not None
+    return format_thousand_price(scorecard.usd_per_1000) if known else DASH
 
 
 def fallback_table(route: str, chain: Sequence[ChainEntry]) -> str:
@@ -152,18 +133,15 @@ def fallback_table(route: str, chain: Sequence[ChainEntry]) -> str:
         for place, entry in enumerate(chain, 1)
     ]
     shown = html.section("Fallbacks", "Tried in this order when the route's model fails.")
-    return expired_waivers(route, chain) + shown + html.table(rows)
-
-
-def expired_waivers(route: str, chain: Sequence[ChainEntry]) -> str:
-    names = ", ".join(entry.target.name for entry in chain if entry.waiver_expired)
-    if not names:
-        return ""
-    words = (
-        f"{names} continues to serve, but the route cannot be changed as long as it is in the "
-        f"chain. Remove it with swapgate route fallback remove {route} …, or bring evidence."
-    )
-    return html.banner("A waiver has expired.", words)
+    shown += html.table(rows)
+    if names := ", ".join(entry.target.name for entry in chain if entry.waiver_expired):
+        words = (
+            f"{names} continues to serve, but the route cannot be changed as long as it is in "
+            f"the chain. Remove it with swapgate route fallback remove {route} …, or bring "
+            "evidence."
+        )
+        shown = html.banner("A waiver has expired.", words) + shown
+    return shown
 
 
 def evidence_text(entry: ChainEntry) -> str:
@@ -218,18 +196,14 @@ def drift_card(route: str, statuses: Sequence[DriftStatus]) -> str:
     if not statuses:
         return ""
     note = "The incumbent is asked the same items at intervals, and its answers are compared."
-    drifted = [status for status in statuses if status.state == "drifted"]
-    warning = html.banner("✕ The model behind this route has changed.", _drift_next(route))
-    rows = [_drift_row(status) for status in statuses]
-    table = html.section("Drift watch", note) + html.table(rows)
-    return (warning if drifted else "") + table
-
-
-def _drift_next(route: str) -> str:
-    return (
-        f"`swapgate drift status {route}` shows the answers. Accept how the model answers now, "
-        "by the button below, or propose another one."
-    )
+    card = html.section("Drift watch", note) + html.table(map(_drift_row, statuses))
+    if any(status.state == DriftWatchState.DRIFTED for status in statuses):
+        words = (
+            f"`swapgate drift status {route}` shows the answers. Accept how the model answers "
+            "now, by the button below, or propose another one."
+        )
+        card = html.banner("✕ The model behind this route has changed.", words) + card
+    return card
 
 
 def drift_change(status: DriftStatus) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dashboard.data.frames import FEWEST_PAIRS, limit_of
 from dashboard.text import labels
 from harness.control.proposals.comparison import ArmFigures
-from harness.control.proposals.selections import SelectionCandidate, SelectionComparison
+from harness.control.proposals.selections import SelectionComparison
 from harness.domain.evals.suite_figures import SliceFigures
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.evals.verdict import SuiteReport, VerdictBasis
@@ -35,9 +35,8 @@ def slice_line(slice_: SliceFigures, report: SuiteReport) -> str:
     """Describes a slice that fails its suite: `−50.0 points, 95 % CI −63.0 to −37.0; 60 items.
     It is shown worse, which fails the candidate whatever its mean is.`
     """
-    effect = f"{labels.points(slice_.delta)} points"
-    if slice_.ci_low is not None and slice_.ci_high is not None:
-        effect += f", 95 % CI {format_points_interval(slice_.ci_low, slice_.ci_high)}"
+    known = slice_.ci_low is not None and slice_.ci_high is not None
+    effect = _effect(slice_, known=known)
     used = labels.plural(slice_.n_used, report.figures.unit)
     follows = (
         "It is shown worse, which fails the candidate whatever its mean is."
@@ -53,28 +52,28 @@ def suite_line(report: SuiteReport, basis: VerdictBasis) -> str:
     """
     if report.n_used and report.is_unscored:
         return report.reason
+    known = report.n_used >= FEWEST_PAIRS and None not in (report.ci_low, report.ci_high)
+    effect, pairs = _effect(report, known=known), _pairs(report, basis)
     if not basis.decides(report) and report.n_used:
-        effect = f"{labels.points(report.delta)} points"
-        if report.n_used >= FEWEST_PAIRS and report.ci_low is not None:
-            interval = format_points_interval(report.ci_low, report.ci_high)
-            effect += f", 95 % CI {interval}"
-        return f"{effect}; {_pairs(report, basis)}. It counts in the mean."
+        return f"{effect}; {pairs}. It counts in the mean."
     if report.outcome == "infra_error" or report.n_used == 0:
         return report.reason
-    effect = f"{labels.points(report.delta)} points"
     limit = (
         "must be better than 0"
         if report.claim is Claim.SUPERIOR
         else f"allowed loss {format_score(report.margin)}"
     )
-    pairs = _pairs(report, basis)
     if bounds := bounds_text(report):
         pairs += f"; {bounds}"
-    if report.n_used < FEWEST_PAIRS or report.ci_low is None or report.ci_high is None:
+    if not known:
         return f"{effect} on {pairs}: too few for an interval; {limit}.{_why(report)}"
-    interval = format_points_interval(report.ci_low, report.ci_high)
-    shown = f"{effect}, 95 % CI {interval}; {limit}; {pairs}.{_why(report)}"
-    return f"{shown}{_cost(report)}"
+    return f"{effect}; {limit}; {pairs}.{_why(report)}{_cost(report)}"
+
+
+def _effect(found: SuiteReport | SliceFigures, *, known: bool) -> str:
+    """Writes a difference. known: whether it has an interval that is worth showing."""
+    interval = f", 95 % CI {format_points_interval(found.ci_low, found.ci_high)}"
+    return f"{labels.points(found.delta)} points{interval if known else ''}"
 
 
 def _pairs(report: SuiteReport, basis: VerdictBasis) -> str:
@@ -138,14 +137,10 @@ def _why(report: SuiteReport) -> str:
         rule, lenient = report.figures.rule, report.figures.lenient
         read = f", scored leniently {labels.points(lenient.delta)}" if lenient else ""
         return f" Broken most often: {rule or 'an unnamed rule'}{read}."
-    if report.outcome == "inconclusive":
-        return " The interval crosses the limit." if _crosses(report) else ""
-    return ""
-
-
-def _crosses(report: SuiteReport) -> bool:
     low, high = report.ci_low, report.ci_high
-    return low is not None and high is not None and low <= limit_of(report) <= high
+    if report.outcome != "inconclusive" or low is None or high is None:
+        return ""
+    return " The interval crosses the limit." if low <= limit_of(report) <= high else ""
 
 
 def matrix(
@@ -165,9 +160,14 @@ def matrix(
         differences = candidate.describe_differences(titles) or DASH
         answers = f"{candidate.answered:,} of {candidate.planned:,}"
         answers = answers.replace(" ", "\N{NO-BREAK SPACE}")
-        name, now = candidate.target.name, _now(candidate, selection)
+        proposal = candidate.proposal
+        name, now = candidate.target.name, labels.phase_label(proposal).words
+        passed = candidate.verdict is not None and candidate.verdict.outcome == "passed"
+        if passed and proposal.phase is ProposalPhase.REJECTED:
+            # It passed in vain.
+            now += f": {name_candidates(proposal.closed_because, selection)}"
         cells = _row(name, verdict, differences, candidate.figures, answers, now)
-        rows.append((candidate.proposal.id, cells))
+        rows.append((proposal.id, cells))
     return rows
 
 
@@ -183,16 +183,6 @@ def _row(
         "Answers": answers,
         "Now": now,
     }
-
-
-def _now(candidate: SelectionCandidate, selection: SelectionComparison) -> str:
-    """Where a candidate stands; of one that passed in vain also why."""
-    proposal, verdict = candidate.proposal, candidate.verdict
-    words = labels.phase_label(proposal).words
-    passed = verdict is not None and verdict.outcome == "passed"
-    if passed and proposal.phase is ProposalPhase.REJECTED:
-        return f"{words}: {name_candidates(proposal.closed_because, selection)}"
-    return words
 
 
 def name_candidates(text: str, selection: SelectionComparison | None) -> str:

@@ -10,7 +10,7 @@ import streamlit as st
 
 from dashboard import current_user, downloads, page_frame
 from dashboard.text import html, labels
-from dashboard.text.html import escape, strong
+from dashboard.text.html import escape, noted, strong
 from dashboard.text.labels import Label, Tone
 from harness.control.operations import alerts
 from harness.control.operations.alerts import AlertView, DeliveryAttempt
@@ -33,37 +33,20 @@ def show() -> None:
         now = ctx.clock.now()
         open_ = list_alerts(ctx, PageRequest(MOST_LISTED), open_only=True).items
     sinks = ctx.sinks.names() if ctx.sinks is not None else ()
-    note = _describe_sinks(sinks)
+    note = "Nobody is told: no sink is configured under alerts.sinks in swapgate.yaml."
+    if sinks:
+        note = f"People are told through {', '.join(sinks)}."
     st.html(html.title(_headline(open_), html.escape(note)))
     page_frame.show_done_message()
     if sinks:
-        page_frame.show_html(_untold_banner(_untold(open_, now), now))
-    wanted = _search()
+        page_frame.show_html(_untold_banner(open_, now))
+    wanted = page_frame.ask_filter(
+        "Find an alert", "find", "Part of its title, text or subject"
+    )
     _open(open_, wanted, now)
     _past(wanted)
     _test(sinks)
     page_frame.copy_as_cli(["alert", "list", *(("--search", wanted) if wanted else ())])
-
-
-def _untold(open_: Sequence[AlertView], now: datetime) -> Sequence[AlertView]:
-    """Lists the alerts that have no message although there was time for one."""
-    return [
-        alert
-        for alert in open_
-        if not (alert.delivered or alert.waiting or alert.given_up)
-        and now - alert.first_seen > QUEUED_WITHIN
-    ]
-
-
-def _search() -> str:
-    wanted = st.text_input(
-        "Find an alert",
-        key="find",
-        bind="query-params",
-        placeholder="Part of its title, text or subject",
-        on_change=page_frame.show_first_page,
-    )
-    return (wanted or "").strip()
 
 
 def _open(open_: Sequence[AlertView], wanted: str, now: datetime) -> None:
@@ -102,7 +85,9 @@ def _past(wanted: str) -> None:
 def _test(sinks: Sequence[str]) -> None:
     """Offers to send a message through every sink; a disabled button says why."""
     st.html(html.section("Test message", "Goes through every sink at once."))
-    why = _why_not(sinks)
+    why = "No sink is configured: name one under alerts.sinks in swapgate.yaml."
+    if sinks:
+        why = current_user.why_not(Role.ADMIN)
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button("Send a test message", icon=":material/send:", disabled=bool(why)):
             ctx = page_frame.context()
@@ -116,12 +101,6 @@ def _test(sinks: Sequence[str]) -> None:
             st.html(html.note(why), width="content")
     if tested := st.session_state.pop(TESTED, ""):
         st.html(html.note(tested))
-
-
-def _why_not(sinks: Sequence[str]) -> str:
-    if not sinks:
-        return "No sink is configured: name one under alerts.sinks in swapgate.yaml."
-    return current_user.why_not(Role.ADMIN)
 
 
 SEVERITY_LABELS: Final = {
@@ -142,19 +121,19 @@ def _headline(open_: Sequence[AlertView]) -> str:
     return f"{strong(labels.plural(len(open_), 'alert'))} {verb} open{now}"
 
 
-def _describe_sinks(sinks: Sequence[str]) -> str:
-    if sinks:
-        return f"People are told through {', '.join(sinks)}."
-    return "Nobody is told: no sink is configured under alerts.sinks in swapgate.yaml."
-
-
-def _untold_banner(untold_: Sequence[AlertView], now: datetime) -> str:
-    """Warns of alerts that nobody has queued for sending; empty without."""
-    if not untold_:
+def _untold_banner(open_: Sequence[AlertView], now: datetime) -> str:
+    """Warns of alerts that have no message although there was time for one; empty without."""
+    untold = [
+        alert.first_seen
+        for alert in open_
+        if not (alert.delivered or alert.waiting or alert.given_up)
+        and now - alert.first_seen > QUEUED_WITHIN
+    ]
+    if not untold:
         return ""
-    oldest = min(alert.first_seen for alert in untold_)
+    oldest = min(untold)
     words = (
-        f"Nobody was told of {labels.plural(len(untold_), 'open alert')}, the oldest of "
+        f"Nobody was told of {labels.plural(len(untold), 'open alert')}, the oldest of "
         f"{labels.age(oldest, now)}: the control process, which sends and ends alerts, seems "
         "not to run. swapgate doctor tells; swapgate serve control starts it."
     )
@@ -208,8 +187,14 @@ def _past_table(alerts: Sequence[AlertView]) -> str:
     """Renders alerts that are over, a line each."""
     rows = [
         {
-            "Alert": f'{_title(alert)}<br><span class="note">{escape(alert.text)}</span>',
-            "Severity": html.state(Label(*_sign(alert))),
+            "Alert": noted(_title(alert), alert.text),
+            "Severity": html.state(
+                Label(
+                    SEVERITY_LABELS[alert.severity].symbol,
+                    alert.severity.name.lower(),
+                    Tone.NEUTRAL,
+                )
+            ),
             "First seen": escape(labels.date_time(alert.first_seen)),
             "Lasted": escape(_lasted(alert)),
             "Times": labels.count(alert.count),
@@ -218,11 +203,6 @@ def _past_table(alerts: Sequence[AlertView]) -> str:
         for alert in alerts
     ]
     return html.table(rows, stacked=True)
-
-
-def _sign(alert: AlertView) -> tuple[str, str, Tone]:
-    label = SEVERITY_LABELS[alert.severity]
-    return label.symbol, alert.severity.name.lower(), Tone.NEUTRAL
 
 
 def _lasted(alert: AlertView) -> str:

@@ -13,13 +13,11 @@ import streamlit as st
 
 from dashboard import current_user, downloads, page_frame
 from dashboard.text import html, labels
-from dashboard.text.html import escape, strong
+from dashboard.text.html import escape, noted, strong
 from dashboard.text.labels import Tone
-from harness.control.context import Context
 from harness.control.operations import audit_export, queries
 from harness.control.serialize import to_plain
 from harness.domain.formatting import format_excerpt
-from harness.domain.operations.access import Actor
 from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import Page, PageRequest
@@ -83,25 +81,16 @@ def _choices() -> AuditFilter:
         columns = st.columns([2, 2, 2, 1.3, 1.3])
         for column, (name, (label, example)) in zip(columns, FIELDS.items(), strict=False):
             with column:
-                text = st.text_input(
-                    label,
-                    key=name,
-                    bind="query-params",
-                    placeholder=example,
-                    on_change=page_frame.show_first_page,
-                )
-                texts[name] = (text or "").strip()
+                texts[name] = page_frame.ask_filter(label, name, example)
         with columns[3]:
             first = _ask_day("From, UTC", "since")
         with columns[4]:
             last = _ask_day("To, UTC", "until")
-    begin, end = _midnight(first), _midnight(last)
-    return AuditFilter(
-        **texts, since=begin, until=end + timedelta(days=1) if end is not None else None
-    )
+    return AuditFilter(**texts, since=first, until=last and last + timedelta(days=1))
 
 
-def _ask_day(label: str, key: str) -> date | None:
+def _ask_day(label: str, key: str) -> datetime | None:
+    """Asks for a day, and returns its midnight."""
     day = st.date_input(
         label,
         None,
@@ -110,11 +99,7 @@ def _ask_day(label: str, key: str) -> date | None:
         format="YYYY-MM-DD",
         on_change=page_frame.show_first_page,
     )
-    return day if isinstance(day, date) else None
-
-
-def _midnight(day: date | None) -> datetime | None:
-    return None if day is None else datetime.combine(day, time(), UTC)
+    return datetime.combine(day, time(), UTC) if isinstance(day, date) else None
 
 
 def _events(page: Page[AuditEvent], selection: AuditFilter, now: datetime) -> None:
@@ -126,13 +111,13 @@ def _events(page: Page[AuditEvent], selection: AuditFilter, now: datetime) -> No
     st.html(html.section("Export", "The selected events, with the chain's signatures."))
     # The download is read in a thread that knows no visitor.
     ctx, reader = page_frame.context(), current_user.signed_in()
-    downloads.offer("audit", lambda: _frame(ctx, reader, selection))
 
+    def read() -> pd.DataFrame:
+        events = queries.read_audit_events(ctx, selection, reader=reader)
+        rows = [audit_export.event_row(event) for event in events]
+        return pd.DataFrame(rows, columns=list(audit_export.COLUMNS))
 
-def _frame(ctx: Context, reader: Actor | None, selection: AuditFilter) -> pd.DataFrame:
-    events = queries.read_audit_events(ctx, selection, reader=reader)
-    rows = [audit_export.event_row(event) for event in events]
-    return pd.DataFrame(rows, columns=list(audit_export.COLUMNS))
+    downloads.offer("audit", read)
 
 
 def _options(selection: AuditFilter) -> list[str]:
@@ -202,11 +187,10 @@ def _cells(event: AuditEvent, now: datetime) -> html.Row:
     reason = details.pop("reason", "")
     why = f"{escape(str(reason))}<br>" if reason else ""
     at = escape(f"{event.at:%d %b %Y %H:%M:%S}".removeprefix("0"))
-    when = f'<span class="neutral">{at}</span><br><span class="note">'
+    when = noted(f'<span class="neutral">{at}</span>', labels.age(event.at, now))
     key = f'<br><span class="note mono">{escape(event.key)}</span>' if event.key else ""
-    number = strong(f"{event.number:,}")
     return {
-        "Event, UTC": f"{number}<br>{when}{escape(labels.age(event.at, now))}</span>",
+        "Event, UTC": f"{strong(f'{event.number:,}')}<br>{when}",
         "Who": f"<span>{escape(event.actor)}{key}</span>",
         "Did what": f'<span class="mono">{escape(event.action)}</span>',
         "To what": _subject(event.subject),
@@ -232,7 +216,10 @@ def _details(details: Mapping[str, object]) -> str:
     if not details:
         return ""
     plain = {name: to_plain(value) for name, value in details.items() if value is not None}
-    short = "; ".join(f"{name}: {_text(value)}" for name, value in plain.items())
+    short = "; ".join(
+        f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        for name, value in plain.items()
+    )
     if len(short) <= SHOWN_DETAILS:
         return f'<span class="note details">{escape(short)}</span>'
     whole = json.dumps(plain, ensure_ascii=False, indent=2)
@@ -240,10 +227,6 @@ def _details(details: Mapping[str, object]) -> str:
         f'<details><summary class="note">{escape(format_excerpt(short, SHOWN_DETAILS))}'
         f"</summary><pre>{escape(whole)}</pre></details>"
     )
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 if __name__ == "__main__":

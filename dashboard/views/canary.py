@@ -16,7 +16,7 @@ from dashboard.data.queries import CanaryView
 from dashboard.dialog_forms import show_openers
 from dashboard.dialogs import canary_controls, route_holds
 from dashboard.sections import shadows
-from dashboard.text import canary_text, html, labels, shadow_text
+from dashboard.text import canary_text, html
 from dashboard.text.html import strong
 from harness.control.canary import holds
 from harness.control.canary import status as canary_status
@@ -80,7 +80,7 @@ def show() -> None:
         page_frame.show_done_message()
         page_frame.show_freezes(route)
     if view.shadow is not None:
-        state.html(shadow_text.headline(view.shadow, route))
+        state.html(shadows.headline(view.shadow, route))
         with st.container(key="live"):
             shadow(route, state)
     elif view.status is None:
@@ -93,7 +93,7 @@ def show() -> None:
         state.html(canary_text.headline(view, view.status))
         with top:
             canary_controls.show_controls(view.status)
-            lead_on(view.status.rollout)
+            _lead_on(view.status.rollout)
         # Its name keeps it from fading while it is read anew (styles.css).
         rollout = view.status.rollout
         with st.container(key="live"):
@@ -101,27 +101,21 @@ def show() -> None:
                 live(route, rollout.version, state)
             else:
                 figures(view, view.status)
-        done(rollout)
+        # A new action redraws the page, by the new version.
+        moves = canary_text.history_rows(rollout, canary_status.list_canary_moves(ctx, rollout))
+        note = f"Rollout {rollout.id}. {canary_text.HISTORY_NOTE}"
+        st.html(html.listing("What was done", note, moves, "Nothing since it started."))
     st.html(html.section("Kill switch", "It needs no canary: it forces one model or provider."))
     show_openers([route_holds.throw.opener(route)])
     shadows.show(routes)
     page_frame.copy_as_cli(["canary", "explain", route], ["shadow", "status"])
 
 
-def lead_on(rollout: Rollout) -> None:
+def _lead_on(rollout: Rollout) -> None:
     """Link to what the canary rests on, and to what stops more than a canary."""
     with st.container(horizontal=True):
         page_frame.link("compare", "Comparison", "balance", id=rollout.proposal)
         page_frame.link("routes", "Kill switch and history", "history", route=rollout.route)
-
-
-def done(rollout: Rollout) -> None:
-    """Show what was done to the canary. A new action redraws the page, by the new version."""
-    moves = canary_text.history_rows(
-        rollout, canary_status.list_canary_moves(page_frame.context(), rollout)
-    )
-    note = f"Rollout {rollout.id}. {canary_text.HISTORY_NOTE}"
-    st.html(html.listing("What was done", note, moves, "Nothing since it started."))
 
 
 @st.fragment(run_every=EVERY)
@@ -131,27 +125,11 @@ def shadow(route: str, state: DeltaGenerator) -> None:
     state: where the headline stands.
     """
     with current_user.live_part("The figures"):
-        _shadow(load(page_frame.context(), route), route, state)
-
-
-def _shadow(view: CanaryView, route: str, state: DeltaGenerator) -> None:
-    stage = view.shadow
-    if stage is None:
-        st.rerun()
-    state.html(shadow_text.headline(stage, route))
-    st.html(html.tiles(shadow_text.tiles(stage)))
-    st.html(
-        html.section("Evidence that it is worse", shadow_text.HARM_NOTE)
-        + html.meter(
-            "Evidence that it is worse", stage.decided.distance, shadow_text.tone(stage)
-        )
-    )
-    rows = list(map(shadow_text.check_cells, stage.status.checks if stage.status else ()))
-    if rows:
-        note = "Requests, counted by which model's answer passed the check."
-        st.html(html.section("Pairs so far", note))
-        st.html(html.table(rows))
-    st.html(html.note(f"updated {labels.time_of_day(view.now)} UTC, every 2 s"))
+        stage = load(page_frame.context(), route).shadow
+        if stage is None:
+            st.rerun()
+        state.html(shadows.headline(stage, route))
+        shadows.show_stage(stage)
 
 
 @st.fragment(run_every=EVERY)
@@ -166,7 +144,6 @@ def live(route: str, version: int, state: DeltaGenerator) -> None:
             st.rerun()
         state.html(canary_text.headline(view, view.status))
         figures(view, view.status)
-        st.html(html.note(f"updated {labels.time_of_day(view.now)} UTC, every 2 s"))
 
 
 def figures(view: CanaryView, status: CanaryStatus) -> None:
@@ -211,7 +188,7 @@ def evidence(status: CanaryStatus, *, stale: bool) -> None:
     )
     st.html(
         html.section("Guardrails", canary_text.GUARDRAILS_NOTE)
-        + html.measures(canary_text.guardrails(status), stale=stale)
+        + canary_text.guardrails(status, stale=stale)
         + html.note(canary_text.without_data(status))
         + html.note(f"This canary {status.explanation.judged_by}.")
     )

@@ -13,7 +13,8 @@ from dashboard.charts import plots
 from dashboard.data import frames, queries
 from dashboard.data.queries import ComparisonView, ProposalRow
 from dashboard.dialogs import decisions
-from dashboard.sections import format_failures, samples
+from dashboard.sections import samples
+from dashboard.sections.answers import show_format_failures
 from dashboard.text import comparison_text, html, labels, suite_text
 from dashboard.text.html import escape, strong
 from harness.control.proposals.selections import SelectionComparison
@@ -29,16 +30,15 @@ def show() -> None:
     with page_frame.loading("the comparison"):
         ctx = page_frame.context()
         rows = queries.proposals(ctx)
-        chosen = st.query_params.get("id") or (newest(rows) if rows else None)
-        view = None
-        if chosen:
-            view = samples.load(ctx, chosen)
+        newest = max(rows, key=lambda row: row.proposal.created_at, default=None)
+        chosen = st.query_params.get("id") or (newest.proposal.id if newest else None)
+        view = samples.load(ctx, chosen) if chosen else None
     if view is None:
         st.html(html.title("Nothing to compare yet"))
         command = "swapgate proposal create ROUTE PROVIDER/MODEL"
         page_frame.show_empty("No candidate was proposed so far; this proposes one:", command)
         return
-    header(view)
+    _header(view)
     stale = banner(view)
     if view.comparison.proposal.open:
         page_frame.show_freezes(view.comparison.proposal.route)
@@ -47,50 +47,33 @@ def show() -> None:
     if view.selection is not None:
         matrix(view, view.selection)
     if view.comparison.verdict is not None:
-        format_failures.show(view.comparison, view.titles)
+        show_format_failures(view.comparison, view.titles)
         effects(view)
         slices(view, view.comparison.verdict.suites)
     elif view.comparison.proposal.open:
         progress(view)
-    if samples_visible(view):
+    # Samples must not influence a decision that is still open.
+    if view.comparison.verdict is not None or not view.comparison.proposal.open:
         samples.show(view)
     pins(view)
     others(rows, view.comparison.proposal.id)
     page_frame.copy_as_cli(["proposal", "show", view.comparison.proposal.id])
 
 
-def samples_visible(view: ComparisonView) -> bool:
-    """Tells whether samples may be seen: not while they could still influence the decision."""
-    return view.comparison.verdict is not None or not view.comparison.proposal.open
-
-
-def newest(rows: Sequence[ProposalRow]) -> str:
-    return max(rows, key=lambda row: row.proposal.created_at).proposal.id
-
-
-def header(view: ComparisonView) -> None:
-    comparison = view.comparison
-    at = comparison.verdict.decided_at if comparison.verdict else comparison.proposal.created_at
+def _header(view: ComparisonView) -> None:
+    comparison, proposal = view.comparison, view.comparison.proposal
+    at = comparison.verdict.decided_at if comparison.verdict else proposal.created_at
     what = "decided" if comparison.verdict else "proposed"
-    name = comparison.proposal.route
-    route = html.link("routes", strong(name), route=name)
-    st.html(
-        html.title(
-            (
-                f"{strong(comparison.candidate.name)} instead of "
-                f"{strong(comparison.incumbent.name)}"
-            ),
-            f"Route {route} · comparison "
-            f"{escape(comparison.proposal.id)} · {what} {escape(labels.date_time(at))}, "
-            f"{escape(labels.age(at, view.now))} · proposed by "
-            f"{escape(comparison.proposal.proposer)}"
-            f"{_change(comparison.proposal.change_reference)}",
-        )
-    )
-
-
-def _change(reference: str) -> str:
-    return f" · change request {escape(reference)}" if reference else ""
+    facts = [
+        f"comparison {proposal.id}",
+        f"{what} {labels.date_time(at)}, {labels.age(at, view.now)}",
+        f"proposed by {proposal.proposer}",
+        *([f"change request {proposal.change_reference}"] if proposal.change_reference else []),
+    ]
+    route = html.link("routes", strong(proposal.route), route=proposal.route)
+    heading = f"{strong(comparison.candidate.name)} instead of "
+    heading += strong(comparison.incumbent.name)
+    st.html(html.title(heading, f"Route {route} · {escape(' · '.join(facts))}"))
 
 
 def banner(view: ComparisonView) -> bool:
@@ -104,8 +87,7 @@ def banner(view: ComparisonView) -> bool:
     for suite, pieces in view.differing.items():
         name = view.titles.get(suite, suite)
         words = (
-            f"{name}: the two models were measured with a different {', '.join(pieces)}, "
-            "so "
+            f"{name}: the two models were measured with a different {', '.join(pieces)}, so "
             "their scores cannot be compared."
         )
         st.html(html.banner("Not comparable.", words))
@@ -123,7 +105,7 @@ def decide(view: ComparisonView, *, stale: bool) -> None:
         card = comparison_text.verdict_card(view)
         # On a phone, what the verdict rests on would push the next step off the screen.
         st.html(html.verdict(replace(card, foot=""), stale=stale))
-        if decisions.awaits_decision(comparison.proposal):
+        if queries.awaits_decision(comparison.proposal):
             with st.container(horizontal=True, vertical_alignment="center"):
                 decisions.show_buttons(
                     comparison.proposal, comparison.verdict, comparison.standing, view.now
@@ -194,22 +176,15 @@ def matrix(view: ComparisonView, selection: SelectionComparison) -> None:
     st.html(
         html.section("The candidates side by side", share_text(len(selection.candidates)) + ".")
     )
-    shown = [
-        {
-            head: _candidate(view, id_, cell) if head == "Candidate" else escape(cell)
-            for head, cell in cells.items()
-        }
-        for id_, cells in suite_text.matrix(selection, view.titles)
-    ]
+    shown = []
+    for id_, cells in suite_text.matrix(selection, view.titles):
+        row = {head: escape(cell) for head, cell in cells.items()}
+        if id_ == view.comparison.proposal.id:
+            row["Candidate"] = f"{strong(cells['Candidate'])} (this page)"
+        elif id_:
+            row["Candidate"] = html.link("", row["Candidate"], id=id_)
+        shown.append(row)
     st.html(html.table(shown, stacked=True))
-
-
-def _candidate(view: ComparisonView, proposal: str, name: str) -> str:
-    if proposal == view.comparison.proposal.id:
-        return f"{strong(name)} (this page)"
-    if not proposal:
-        return escape(name)
-    return f'<a href="?id={escape(proposal)}" target="_self">{escape(name)}</a>'
 
 
 def pins(view: ComparisonView) -> None:
@@ -253,7 +228,10 @@ def effects(view: ComparisonView) -> None:
     st.html(html.block(f'<p class="note">{mark}{escape(limit)}</p>'))
     alone = [report for report in shown if report is not view.basis.mean]
     st.html(html.section("Won, tied, lost", suite_text.bars_note(alone, view.titles)))
-    st.html(html.pair_bars(frames.pair_counts(alone, view.titles)))
+    counted = [
+        (view.titles.get(r.suite, r.suite), r.wins, r.losses, r.ties) for r in alone if r.n_used
+    ]
+    st.html(html.pair_bars(counted))
 
 
 def slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:

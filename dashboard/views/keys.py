@@ -1,53 +1,113 @@
 """The Keys & spending page answers: does any client run out of its budget, who may act, and
-what did Swapgate itself spend? It creates, limits and revokes client keys and management keys;
-a new key's text is shown once, to whoever created it.
+what did Swapgate itself spend, and swaps save?
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
-from typing import Any, Final
+from datetime import date, datetime
+from typing import Final
 
 import streamlit as st
 
-from dashboard import current_user, page_frame
-from dashboard.data import queries
-from dashboard.dialog_forms import Field, Form, ask_fields, dialog, show_openers
-from dashboard.sections import people, spending
-from dashboard.text import html, key_text, labels
-from dashboard.text.html import escape, strong
+from dashboard import page_frame
+from dashboard.dialogs.keys import kind, show_buttons, show_new_key
+from dashboard.sections import people
+from dashboard.text import html, labels
+from dashboard.text.html import escape, faint, meter, noted, state, strong
+from dashboard.text.labels import Label, Tone
 from harness.app.installation import Installation
-from harness.control.context import Context
-from harness.control.operations import keys
 from harness.control.operations.keys import KeySummary
 from harness.control.operations.queries import list_keys
-from harness.domain.errors import StaleWrite
-from harness.domain.operations.access import Actor, OptOut, Role
+from harness.control.operations.spending import load_report
+from harness.domain.formatting import format_spent_usd
 from harness.domain.pagination import MOST_LISTED, PageRequest
 from harness.domain.reliability.rate_limits import (
     KeyLimits,
     LimitStatus,
+    RateLimit,
     RateState,
     limit_statuses,
 )
+from harness.domain.reliability.spend import SpendDecision, SpendLevel, check_budget
 from router.access import rate_limits
 
+FULL: Final = 0.8  # of a rate: from there on its meter warns
+# With more client keys than these, the page has a search and shows no more at once.
+MOST_ROWS: Final = 50
+LEVELS: Final = {
+    SpendLevel.FINE: Label("✓", "within", Tone.BETTER),
+    SpendLevel.WARNING: Label("?", "nearly used up", Tone.UNDECIDED),
+    SpendLevel.STOPPED: Label("✕", "used up", Tone.WORSE),
+}
+# How the rate limits of keys stand, by the key's id; None where no router has a book here.
+RateUse = Mapping[str, Sequence[LimitStatus]] | None
 
-def load_rate_use(
-    installation: Installation, keys: Iterable[KeySummary]
-) -> Mapping[str, Sequence[LimitStatus]] | None:
-    """Loads how the rate limits of keys stand, by the key's id; keys without one are left out.
 
-    None where no router has a book here: it runs on another machine, or never ran.
+def show() -> None:
+    with page_frame.loading("the keys"):
+        ctx = page_frame.context()
+        page, now = list_keys(ctx, PageRequest(MOST_LISTED)), ctx.clock.now()
+    live = [key for key in page if key.revoked_at is None]
+    gone = [key for key in page if key.revoked_at is not None]
+    clients = [key for key in live if key.role is None]
+    st.html(html.title(_headline(clients, now.date()), escape(labels.date_time(now))))
+    page_frame.show_html(html.invalid(page.invalid))
+    page_frame.show_done_message()
+    show_new_key()
+    show_buttons(live)
+    if clients:
+        _clients(clients, now.date(), load_rate_use(page_frame.installation(), clients))
+    else:
+        page_frame.show_empty(
+            "Clients of the router send a key. This creates one:", "swapgate key create CLIENT"
+        )
+    _management([key for key in live if key.role is not None])
+    people.show_people()
+    if gone:
+        with st.expander(labels.plural(len(gone), "revoked key")):
+            st.html(html.table(map(_revoked_cells, gone), stacked=True))
+    page_frame.show_rest(page, "keys", "swapgate key list")
+    _spending()
+    page_frame.copy_as_cli(["key", "list"], ["spending"])
+
+
+def _decide(key: KeySummary, today: date) -> SpendDecision | None:
+    """Decides how a client key stands in its budget; None without one."""
+    if key.limits is None or not key.limits.budgeted:
+        return None
+    return check_budget(key.limits.budget, key.spent, today)
+
+
+def _headline(clients: Sequence[KeySummary], today: date) -> str:
+    """Writes the page's first line, as HTML: the worst that is known of a budget."""
+    if not clients:
+        return "No client has a key yet"
+    decided = {key.name: _decide(key, today) for key in clients}
+    known = {name: decision.level for name, decision in decided.items() if decision is not None}
+    for level, words in (
+        (SpendLevel.STOPPED, "used up a budget: requests are refused"),
+        (SpendLevel.WARNING, "nearly used up a budget"),
+    ):
+        if names := [name for name, reached in known.items() if reached is level]:
+            verb = "has" if len(names) == 1 else "have"
+            return f"{strong(labels.few(names, 3))} {verb} {words}"
+    count = labels.plural(len(clients), "client key")
+    if not known:
+        return f"{count}, none with a budget"
+    if len(known) == len(clients):
+        return f"{count}, all within budget"
+    return f"{count}; {len(known)} with a budget, all within it"
+
+
+def load_rate_use(installation: Installation, keys: Iterable[KeySummary]) -> RateUse:
+    """Loads how the rate limits of keys stand; keys without one are left out. None where the
+    router runs on another machine, or never ran.
     """
     limited = {key.id: key.limits.rate for key in keys if key.limits is not None}
-    clock = installation.clock
-    now = clock.monotonic()
+    now = installation.clock.monotonic()
+    book = installation.settings.home / rate_limits.BOOK
+    since = installation.clock.now().timestamp() - now
     try:
-        states = rate_limits.read_rates(
-            installation.settings.home / rate_limits.BOOK,
-            limited,
-            since=clock.now().timestamp() - now,
-        )
+        states = rate_limits.read_rates(book, limited, since=since)
     except OSError:
         return None
     found = {
@@ -57,245 +117,159 @@ def load_rate_use(
     return {id_: statuses for id_, statuses in found.items() if statuses}
 
 
-# With more client keys than these, the page has a search and shows no more at once.
-MOST_ROWS: Final = 50
-
-
-def show() -> None:
-    with page_frame.loading("the keys"):
-        ctx = page_frame.context()
-        page, now = list_keys(ctx, PageRequest(MOST_LISTED)), ctx.clock.now()
-    live = [key for key in page if key.revoked_at is None]
-    clients = [key for key in live if key.role is None]
-    managers = [key for key in live if key.role is not None]
-    st.html(html.title(key_text.title(clients, now.date()), escape(labels.date_time(now))))
-    page_frame.show_html(html.invalid(page.invalid))
-    page_frame.show_done_message()
-    show_new_key()
-    _buttons(live)
-    if clients:
-        _clients(clients, now.date(), load_rate_use(page_frame.installation(), clients))
-    else:
-        page_frame.show_empty(
-            "Clients of the router send a key. This creates one:", "swapgate key create CLIENT"
-        )
-    _people(managers)
-    people.show_people()
-    _revoked([key for key in page if key.revoked_at is not None])
-    page_frame.show_rest(page, "keys", "swapgate key list")
-    spending.show()
-    page_frame.copy_as_cli(["key", "list"], ["spending"])
-
-
-def _buttons(live: Sequence[KeySummary]) -> None:
-    names = sorted({key.principal_name for key in live if key.role is not None})
-    none = "" if live else "There is no key to change."
-    show_openers(
-        [
-            create_client_key.opener(),
-            create_management_key.opener(names),
-            change_key.opener(live, missing=none),
-        ]
-    )
-
-
-def _clients(
-    clients: Sequence[KeySummary],
-    today: date,
-    rates: Mapping[str, Sequence[LimitStatus]] | None,
-) -> None:
+def _clients(clients: Sequence[KeySummary], today: date, rates: RateUse) -> None:
     note = (
         "A request's cost counts as soon as it is recorded, within seconds. A rate fills with "
         "each request and is empty again after a minute without one."
     )
     st.html(html.section("Client keys", note))
-    found = sorted(clients, key=lambda key: key_text.urgency(key, today))
+    found = page_frame.find(
+        sorted(clients, key=lambda key: _urgency(key, today)), MOST_ROWS, "Find a client",
+        "Part of its name", lambda key: key.name,
+    )  # fmt: skip
     if len(clients) > MOST_ROWS:
-        wanted = page_frame.search("Find a client", "Part of its name")
-        found = [key for key in found if wanted(key.name)]
         shown = f"{min(len(found), MOST_ROWS):,} of {len(clients):,}, the fullest budget first"
         st.html(html.note(shown if found else "No client has this in its name."))
-    rows = [key_text.client_cells(key, today, rates) for key in found[:MOST_ROWS]]
+    rows = [_client_cells(key, today, rates) for key in found[:MOST_ROWS]]
     page_frame.show_html(html.table(rows, stacked=True))
 
 
-def _people(people: Sequence[KeySummary]) -> None:
+def _urgency(key: KeySummary, today: date) -> tuple[int, float, str]:
+    """Orders client keys: the fullest budget first, then by name."""
+    decision, limits, spent = _decide(key, today), key.limits or KeyLimits(), key.spent
+    pairs = (
+        (spent.day_usd, limits.budget_day_usd),
+        (spent.month_usd, limits.budget_month_usd),
+    )
+    fullest = max((spent / budget for spent, budget in pairs if budget), default=0.0)
+    return (-(decision.level if decision else 0), -fullest, key.name.casefold())
+
+
+def _client_cells(key: KeySummary, today: date, rates: RateUse) -> html.Row:
+    limits, spent = key.limits or KeyLimits(), key.spent
+    routes, opt_outs = labels.few(sorted(key.routes), 2), ", ".join(sorted(key.opt_outs))
+    warn = limits.warn_share
+    month = _spent(spent.month_usd, spent.unpriced, limits.budget_month_usd, warn)
+    return {
+        "Client": noted(strong(key.name), f"…{key.hint}"),
+        "Budget": _budget(_decide(key, today)),
+        "Today": _spent(spent.day_usd, spent.unpriced, limits.budget_day_usd, warn),
+        "This month": month + unpriced(spent.unpriced, known=bool(spent.month_usd)),
+        "Rate, used now": _rates(limits, None if rates is None else rates.get(key.id, ())),
+        "Routes": noted(
+            escape(routes) if routes else faint("all"),
+            opt_outs and f"opted out of {opt_outs}",
+        ),
+    }
+
+
+def _budget(found: SpendDecision | None) -> str:
+    if found is None:
+        return faint("none")
+    refused = found.until and not found.allowed
+    return noted(state(LEVELS[found.level]), f"until {found.until:%d %b}" if refused else "")
+
+
+def _spent(spent_usd: float, unpriced: int, budget_usd: float | None, warn_share: float) -> str:
+    spent = format_spent_usd(spent_usd, unpriced)
+    if budget_usd is None:
+        return escape(spent)
+    share = spent_usd / budget_usd if budget_usd else 1.0
+    words = f"{spent} of {labels.usd(budget_usd)}"
+    return _filled(words, "Spent of the budget", share, warn_share)
+
+
+def _filled(words: str, name: str, share: float, warns_at: float) -> str:
+    tone = Tone.WORSE if share >= 1 else Tone.UNDECIDED if share >= warns_at else Tone.BETTER
+    return f"{escape(words)}{meter(name, share, tone)}"
+
+
+def unpriced(requests: int, *, known: bool = True) -> str:
+    """Says how many requests a sum leaves out; empty for none. known: whether it has others."""
+    words = f"{'and ' if known else ''}{labels.plural(requests, 'request')} of unknown price"
+    return f" {faint(words)}" if requests else ""
+
+
+def _rates(limits: KeyLimits, now: Sequence[LimitStatus] | None) -> str:
+    """Writes the limits with what is used of them; the limits alone where nobody knows."""
+    if limits.rate == RateLimit():
+        return faint("not limited")
+    if not now:
+        known = (
+            (limits.requests_per_min, "requests"),
+            (limits.tokens_per_min, "tokens"),
+        )
+        parts = [f"{value:,.15g} {unit} / min" for value, unit in known if value is not None]
+        return "<br>".join((*map(escape, parts), faint("use not known here")))
+    cells = []
+    for status in now:
+        used = status.per_minute - status.remaining
+        words = f"{used:,.0f} of {status.per_minute:,.15g} {status.kind} / min"
+        name = f"Used of the {status.kind} per minute"
+        cells.append(_filled(words, name, used / status.per_minute, FULL))
+    return "".join(cells)
+
+
+def _management(found: Sequence[KeySummary]) -> None:
     note = (
         "With a role in API, command line and dashboard. Each belongs to a person or service."
     )
     nobody = "Nobody has one: only the operator of this machine can act."
-    by_name = sorted(people, key=lambda key: (key.principal_name.casefold(), key.created_at))
-    rows = map(key_text.person_cells, by_name)
+    by_name = sorted(found, key=lambda key: (key.principal_name.casefold(), key.created_at))
+    rows = [
+        {
+            "Whose": strong(key.principal_name),
+            "Role": escape(key.role.name.lower() if key.role else ""),
+            "Key": escape(f"{key.name} …{key.hint}"),
+            "Created (UTC)": _day(key.created_at),
+        }
+        for key in by_name
+    ]
     st.html(html.listing("Management keys", note, rows, nobody))
 
 
-def _revoked(gone: Sequence[KeySummary]) -> None:
-    if gone:
-        with st.expander(labels.plural(len(gone), "revoked key")):
-            st.html(html.table(map(key_text.revoked_cells, gone), stacked=True))
+def _revoked_cells(key: KeySummary) -> html.Row:
+    return {
+        "Key": escape(f"{key.name} …{key.hint}"),
+        "Kind": escape(kind(key)),
+        "Revoked (UTC)": _day(key.revoked_at) if key.revoked_at else "",
+    }
 
 
-NEW_KEY: Final = "new-key"
-LIMITS: Final[Sequence[Sequence[Field]]] = tuple(
-    tuple(
-        Field(name, label, "limit", least, options={"placeholder": "No limit"})
-        for name, label, least in column
-    )
-    for column in (
-        (
-            ("budget_day_usd", "Budget per day (UTC), US dollars", 0.01),
-            ("budget_month_usd", "Budget per month (UTC), US dollars", 0.01),
-        ),
-        (
-            ("requests_per_min", "Requests per minute", 1.0),
-            ("tokens_per_min", "Tokens per minute", 1.0),
-        ),
-    )
-)
-OPT_OUTS: Final[Mapping[OptOut, str]] = {
-    OptOut.CANARY: "Canaries: the route's own model answers, and nothing counts",
-    OptOut.SHADOW: "Shadows: no candidate or judge gets a copy",
-    OptOut.CAPTURE: "Captures: no copy is kept, no judge sees one",
-}
-PERSON, SERVICE, KNOWN = "A new person", "A new service", "Somebody who has a key already"
+def _day(at: datetime) -> str:
+    return f"{at:%d %b %Y}"
 
 
-@dialog("Create a client key", Role.ADMIN, "client", "add", width="medium")
-def create_client_key(form: Form) -> None:
-    name = form.text("name", "Client, who uses the key", need="Name the client first.")
-    routes = st.multiselect(
-        "Routes that it opens", list(queries.route_names(page_frame.context())),
-        key=form.key("routes"), placeholder="All routes, later ones too",
-    )  # fmt: skip
-    limits, opt_outs = _ask_limits(KeyLimits(), form), _ask_opt_outs((), form)
-    form.says = f"{name} has a key. Copy it below: it is shown this once."
-    form.submit(
-        "Create the key", "", _create, name, routes=routes, limits=limits, opt_outs=opt_outs
-    )
-
-
-@dialog("Create a management key", Role.ADMIN, "manager", "person_add", width="medium")
-def create_management_key(form: Form, people: Sequence[str]) -> None:
-    """Asks for a key's name, role and owner. people: names of those who have a key."""
-    whose = st.radio(
-        "Whose key", [PERSON, SERVICE, *([KNOWN] if people else [])], key=form.key("whose")
-    )
-    owner = st.selectbox("Name", people, key=form.key("owner")) if whose == KNOWN else None
-    label = "Name of the key" if whose == KNOWN else "Name"
-    name = form.text("name", label, need="Name it first.")
-    roles = {role.name.lower(): role for role in Role}
-    role = roles[st.selectbox("Role", list(roles), key=form.key("role"))]
-    st.html(html.note("Who creates a key for himself does not become a second person by it."))
-    form.says = f"The key {name} is made. Copy it below: it is shown this once."
-    service = whose == SERVICE
-    form.submit(
-        "Create the key", "", _create, name, role=role, principal=owner, service=service
-    )
-
-
-def _create(ctx: Context, actor: Actor, /, name: str, **options: Any) -> None:
-    secret = page_frame.installation().secret
-    _, text = keys.create_key(ctx, actor, name, secret=secret, **options)
-    st.session_state[NEW_KEY] = (actor.principal, name, text)
-
-
-def show_new_key() -> None:
-    """Shows a new key's text until its creator has stored it, or somebody else acts."""
-    made = st.session_state.get(NEW_KEY)
-    if made is None:
-        return
-    creator, name, text = made
-    actor = current_user.signed_in()
-    if actor is None or actor.principal != creator:
-        del st.session_state[NEW_KEY]
-        return
-    with st.container(border=True):
-        how = "It is not stored in clear and never shown again."
-        st.html(html.block(f"<p>The key of {strong(name)}. {escape(how)}</p>"))
-        st.code(text, language=None, wrap_lines=True)
-        if st.button("I have stored it", key="stored", type="primary"):
-            del st.session_state[NEW_KEY]
-            st.rerun()
-
-
-def _ask_limits(before: KeyLimits, form: Form) -> KeyLimits:
-    """Asks for budgets and rates; an empty field is no limit."""
-    st.html(html.note("An empty field is no limit."))
-    given = ask_fields(LIMITS, before, form.key)
-    warn = st.slider(
-        "Warn at this share of a budget", 10, 100, round(100 * before.warn_share), 5,
-        format="%d %%", key=form.key("warn"),
-    )  # fmt: skip
-    return KeyLimits(**given, warn_share=warn / 100)
-
-
-def _ask_opt_outs(before: Iterable[OptOut], form: Form) -> list[OptOut]:
-    """Asks what the requests of a client are kept out of."""
-    return st.multiselect(
-        "Keep its requests out of", list(OPT_OUTS), default=sorted(before),
-        format_func=OPT_OUTS.__getitem__, key=form.key("opt-outs"), placeholder="Nothing",
-    )  # fmt: skip
-
-
-@dialog("Change or revoke a key", Role.ADMIN, "chosen", "edit", width="medium")
-def change_key(form: Form, live: Sequence[KeySummary]) -> None:
-    """Asks which key, then for its limits, or whether it is to be revoked."""
-    by_id = {key.id: key for key in sorted(live, key=lambda key: key.name.casefold())}
-    chosen = form.choose(
-        "key", "Key", by_id, placeholder="Choose a key, or write a part of its name",
-        format_func=lambda id_: key_text.choice(by_id[id_]) if id_ in by_id else id_,
-    )  # fmt: skip
-    key = by_id.get(chosen or "")
-    if key is None:
-        return
-    acts = {"Limits": _change_limits, "Opt-outs": _change_opt_outs, "Revoke": _revoke}
-    names = list(acts) if key.role is None else ["Revoke"]
-    act = st.segmented_control(
-        "What", names, default=names[0], required=True, key=f"act-{key.id}"
-    )
-    acts[act](key)
-
-
-def _change_limits(key: KeySummary) -> None:
-    form, before = Form(Role.ADMIN, "limit", key.id), key.limits or KeyLimits()
-    st.html(html.note("What it spent stays counted. Routers follow within 2 s."))
-    wanted = _ask_limits(before, form)
-    form.need(wanted != before, "These are its limits already.")
-
-    def change(now: KeyLimits) -> KeyLimits:
-        # The whole would take back what somebody else changed.
-        if now != before:
-            raise StaleWrite(
-                "somebody else changed this key's limits after this dialog was opened: close "
-                "it, open it again and look at what holds now"
-            )
-        return wanted
-
-    done = f"changed the limits of {key.name}."
-    form.submit("Set the limits", done, keys.set_limits, key.id, change)
-
-
-def _change_opt_outs(key: KeySummary) -> None:
-    form = Form(Role.ADMIN, "opt-out", key.id)
-    st.html(html.note("Routers follow within 2 s. What is stored already stays."))
-    wanted = _ask_opt_outs(key.opt_outs, form)
-    form.need(frozenset(wanted) != key.opt_outs, "These are its opt-outs already.")
-    done = f"changed the opt-outs of {key.name}."
-    form.submit("Set the opt-outs", done, keys.set_opt_outs, key.id, wanted)
-
-
-def _revoke(key: KeySummary) -> None:
-    """Asks for the key's name, so that no stray click stops a client."""
-    form, actor = Form(Role.ADMIN, "revoke", key.id), current_user.signed_in()
-    client = "Its requests are refused within 2 s; it cannot be taken back."
-    person = "Whoever acts with it can no longer, from the next click or request on."
-    form.say(
-        f"{strong(key.name)} …{escape(key.hint)}: {escape(person if key.role else client)}"
-    )
-    if actor is not None and actor.key == key.id:
-        st.html(html.banner("▲ You act with this key.", "You will be signed out."))
-    form.confirm(key.name)
-    form.submit("Revoke it", f"revoked the key of {key.name}.", keys.revoke_key, key.id)
+def _spending() -> None:
+    """Shows what evals, judges, shadows, drift checks and agents cost in this month, whether
+    the cap lasts, and what swaps saved.
+    """
+    report = load_report(page_frame.context())
+    headline = f"<p>{html.rich(report.headline)}</p>"
+    st.html(html.block("<h2>What Swapgate itself spent this month</h2>", headline))
+    if report.reason:  # why work waits
+        st.html(html.note(f"{report.reason}. Users' requests are served as before."))
+    if any(row.calls or row.spent_usd for row in report.purposes):
+        rows = [
+            {
+                "On what": escape(row.purpose.value),
+                "Spent": escape(format_spent_usd(row.spent_usd, row.unpriced)),
+                "Calls": f"{row.calls:,}",
+                "Without a price": f"{row.unpriced:,}" if row.unpriced else "none",
+                "State": f"{row.purpose.at_the_cap} at the cap"
+                if row.purpose in report.waiting
+                else "",
+            }
+            for row in report.purposes
+        ]
+        st.html(html.table(rows, stacked=True))
+    else:
+        page_frame.show_empty(
+            "Nothing was spent in this month. An eval does:",
+            "swapgate eval run SUITE PROVIDER/MODEL",
+        )
+    facts = [(name[0].upper() + name[1:], escape(text)) for name, text in report.facts]
+    st.html(html.section("Forecast, canaries and swaps") + html.facts(facts))
 
 
 if __name__ == "__main__":

@@ -101,14 +101,17 @@ def _few(statuses: Sequence[RouteStatus], overview: RouteOverview) -> None:
     cards = [status for status in statuses if few or status.state is not RouteState.STEADY]
     _cards(cards, overview.at)
     lines = [status for status in statuses if status not in cards]
-    _table(lines, overview, "All other routes" if cards else "All routes", len(lines))
+    _table(lines, overview, len(lines), others=bool(cards))
 
 
 def _many(overview: RouteOverview, routes: ManyRoutes) -> None:
     """Shows the urgent routes as cards, and the first of the others in a table; of all, or of
     those that somebody searches.
     """
-    found = _find(overview, routes)
+    found = page_frame.find(
+        [name for name in overview.names if name in routes.texts], 0, "Find a route",
+        "Part of its name, description or model", routes.texts.__getitem__,
+    )  # fmt: skip
     urgent = {status.route.name for status in overview.urgent}
     first = [name for name in found if name in urgent][:MOST_CARDS]
     others = [name for name in found if name not in first]
@@ -118,29 +121,23 @@ def _many(overview: RouteOverview, routes: ManyRoutes) -> None:
         st.html(html.invalid(shown.invalid))
     _cards([status for status in shown if status.route.name in first], overview.at)
     lines = [status for status in shown if status.route.name not in first]
-    _table(lines, overview, "All other routes" if first else "All routes", len(others))
+    _table(lines, overview, len(others), others=bool(first))
     if not found:
         st.html(html.note("No route has this in its name, its description or its model."))
 
 
 def _table(
-    lines: Sequence[RouteStatus], overview: RouteOverview, heading: str, found: int
+    lines: Sequence[RouteStatus], overview: RouteOverview, found: int, *, others: bool
 ) -> None:
-    """found: how many there are of them."""
+    """found: how many there are of them. others: whether some routes are cards."""
     if not lines:
         return
+    heading = "All other routes" if others else "All routes"
     of_all = f"{len(lines):,} of {len(overview.names):,}"
     more = found - len(lines)
     narrow = f" Search above to see the {more:,} others." if more else ""
     rows = [_line(status, overview.at) for status in lines]
     st.html(html.listing(heading, f"{of_all}.{narrow}" if more else of_all, rows))
-
-
-def _find(overview: RouteOverview, routes: ManyRoutes) -> Sequence[str]:
-    """Lists the routes that somebody looks for, by name, description or model."""
-    found = page_frame.search("Find a route", "Part of its name, description or model")
-    texts = routes.texts
-    return [name for name in overview.names if name in texts and found(texts[name])]
 
 
 def _cards(statuses: Sequence[RouteStatus], now: datetime) -> None:
@@ -159,13 +156,17 @@ def _cards(statuses: Sequence[RouteStatus], now: datetime) -> None:
 
 def _alerts(open_: Sequence[AlertView], now: datetime) -> None:
     for alert in open_[:MOST_ALERTS]:
-        heading, text = labels.alert_banner(alert, now)
         critical = alert.severity is Severity.CRITICAL
-        tone = labels.Tone.WORSE if critical else labels.Tone.UNDECIDED
-        runbook = f"runbook#{alert.kind}"
+        mark, tone = ("✕", Tone.WORSE) if critical else ("?", Tone.UNDECIDED)
+        times = f", {alert.count:,} times" if alert.count > 1 else ""
+        when = f"First seen {labels.age(alert.first_seen, now)}{times}."
+        text = f"{alert.text} {when} Next: {alert.next_step}."
         st.html(
-            html.banner(heading, text, tone=tone, docs_page=runbook, docs_label=labels.RUNBOOK)
-        )
+            html.banner(
+                f"{mark} {alert.title}.", text, tone=tone, docs_page=f"runbook#{alert.kind}",
+                docs_label=labels.RUNBOOK,
+            )
+        )  # fmt: skip
     if len(open_) > MOST_ALERTS:
         more = labels.plural(len(open_) - MOST_ALERTS, "more alert")
         st.html(html.banner(f"? {more}.", "Alerts and `swapgate alert list --open` have all."))
@@ -228,44 +229,26 @@ def _headline(overview: RouteOverview, alerts: int, unconfirmed: int) -> tuple[s
 
 def _card(status: RouteStatus, now: datetime, figures: str) -> str:
     """Renders a route's card. figures: HTML of what is measured."""
+    candidate, verdict = status.candidate or status.proposed, status.last_verdict
+    beside = f" · candidate {strong(candidate.name)}" if candidate else ""
     why = f'<p class="why">{html.rich(status.reason)}</p>' if status.reason else ""
+    when, proof = "", '<p class="neutral">none yet: no swap was decided here</p>'
+    if verdict is not None:
+        when, proof = f", {labels.age(verdict.decided_at, now)}", f"<p>{_verdict(status)}</p>"
     return html.block(
-        f'<div>{_who(status, now)}</div>{why}<div class="proof">{_proof(status, now)}</div>'
+        f'<div><span class="name">{escape(status.route.name)}</span> '
+        f"<p>{_state(status, now)}</p>"
+        f'<p class="note">serves {strong(status.incumbent.name)}{beside}</p></div>'
+        f'{why}<div class="proof"><p class="note">last verdict{escape(when)}</p>{proof}</div>'
         f'<div class="figures">{figures}</div>',
         kind="sg-route",
     )
 
 
-def _who(status: RouteStatus, now: datetime) -> str:
-    candidate = status.candidate or status.proposed
-    beside = f" · candidate {strong(candidate.name)}" if candidate else ""
-    return (
-        f'<span class="name">{escape(status.route.name)}</span> '
-        f"<p>{_state(status, now)}</p>"
-        f'<p class="note">serves {strong(status.incumbent.name)}{beside}</p>'
-    )
-
-
-def _label(status: RouteStatus) -> Label:
-    """How a route's state is shown."""
-    symbol, tone = ROUTE_SIGNS[status.state]
-    return Label(symbol, status.state_text, tone)
-
-
 def _state(status: RouteStatus, now: datetime) -> str:
+    symbol, tone = ROUTE_SIGNS[status.state]
     ago = f" {escape(status.ended_ago(now))}" if status.state in ENDED_STATES else ""
-    return f"{html.state(_label(status))}{ago}"
-
-
-def _proof(status: RouteStatus, now: datetime) -> str:
-    verdict = status.last_verdict
-    if verdict is None:
-        return (
-            '<p class="note">last verdict</p><p class="neutral">none yet: no swap was decided '
-            "here</p>"
-        )
-    when = labels.age(verdict.decided_at, now)
-    return f'<p class="note">last verdict, {escape(when)}</p><p>{_verdict(status)}</p>'
+    return f"{html.state(Label(symbol, status.state_text, tone))}{ago}"
 
 
 def _verdict(status: RouteStatus) -> str:

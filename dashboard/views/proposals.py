@@ -5,12 +5,14 @@ them, and propose a swap, with its cost and duration shown before it starts.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
 import streamlit as st
 
 from dashboard import current_user, page_frame
 from dashboard.data import queries
 from dashboard.data.queries import ProposalRow
+from dashboard.dialog_forms import TYPE_A_MODEL
 from dashboard.dialogs import decisions
 from dashboard.text import comparison_text, html, labels
 from dashboard.text.html import escape, strong
@@ -21,17 +23,19 @@ from harness.control.routing import traffic_report
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.formatting import format_score
+from harness.domain.pagination import Page
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.gate.text.sentences import reason_text
 
-STATES = ("open", "decided", "all")
+STATES: Final = ("open", "decided", "all")
+AS_THE_POLICY: Final = "as the policy says"
 
 
 def show() -> None:
     with page_frame.loading("the proposals"):
         ctx = page_frame.context()
         page, now = queries.proposals(ctx, st.query_params.get("after")), ctx.clock.now()
-    st.html(html.title(*_answer(page, page.total)))
+    st.html(html.title(*_headline(page)))
     page_frame.show_html(html.invalid(page.invalid))
     page_frame.show_done_message()
     page_frame.show_freezes()
@@ -45,7 +49,9 @@ def show() -> None:
         )
     else:
         state = _state()
-        chosen = [row for row in page if _wanted(row, state)]
+        chosen = [
+            row for row in page if state == "all" or row.proposal.open == (state == "open")
+        ]
         canaries, titles = _canary_labels(chosen), queries.titles(ctx)
         for row in chosen:
             card(row, canaries.get(row.proposal.route), titles, now)
@@ -55,14 +61,10 @@ def show() -> None:
             st.html(html.note(f"No proposal is “{state}”.{decided}"))
             if newest and decided:
                 _lead_to(newest)
-        _older(page.next, state)
+        # Open ones are all on every page.
+        if page.next is not None and state != "open":
+            page_frame.link("proposals", "Older", "history", state=state, after=page.next)
     page_frame.copy_as_cli(["proposal", "list", *([] if state == "all" else [f"--{state}"])])
-
-
-def _older(after: str | None, state: str) -> None:
-    """Link to older proposals; open ones are all on every page."""
-    if after is not None and state != "open":
-        page_frame.link("proposals", "Older", "history", state=state, after=after)
 
 
 def _state() -> str:
@@ -79,21 +81,15 @@ def _state() -> str:
     return chosen or "open"
 
 
-def _answer(rows: Sequence[ProposalRow], total: int) -> tuple[str, str]:
-    waiting = [r for r in rows if r.proposal.phase is ProposalPhase.AWAITING_APPROVAL]
-    undecided = [r for r in waiting if r.proposal.approver is None]
-    opened = sum(r.proposal.open for r in rows)
-    note = f"{labels.plural(opened, 'open proposal')} of {total:,}"
-    if not undecided:
+def _headline(page: Page[ProposalRow]) -> tuple[str, str]:
+    routes = [row.proposal.route for row in page if queries.awaits_decision(row.proposal)]
+    opened = sum(row.proposal.open for row in page)
+    note = f"{labels.plural(opened, 'open proposal')} of {page.total:,}"
+    if not routes:
         return "No proposal waits for a person", note
-    routes = ", ".join(r.proposal.route for r in undecided)
-    verb = "waits" if len(undecided) == 1 else "wait"
-    many = labels.plural(len(undecided), "proposal")
-    return f"{many} {verb} for approval: {strong(routes)}", note
-
-
-def _wanted(row: ProposalRow, state: str) -> bool:
-    return state == "all" or row.proposal.open == (state == "open")
+    verb = "waits" if len(routes) == 1 else "wait"
+    many = labels.plural(len(routes), "proposal")
+    return f"{many} {verb} for approval: {strong(', '.join(routes))}", note
 
 
 def _canary_labels(rows: Sequence[ProposalRow]) -> Mapping[str, Label]:
@@ -134,11 +130,15 @@ def _what(row: ProposalRow, label: Label, titles: Mapping[str, str], now: dateti
     comparison = html.link("compare", escape(proposal.id), id=proposal.id)
     route = html.link("routes", strong(proposal.route), route=proposal.route)
     proposed = f"{comparison} · proposed by {strong(proposal.proposer)}"
-    when = escape(labels.age(proposal.created_at, now) + _approvals(row, now))
+    when = labels.age(proposal.created_at, now)
+    if proposal.approver is not None:
+        when += f" · approvals 1 of 1, by {proposal.approver}"
+    elif row.expires_at is not None:
+        when += f" · approvals 0 of 1 · {labels.left(row.expires_at, now)}"
     lines = [
         f"{strong(row.candidate)} instead of {strong(row.incumbent)}",
         f"Route {route} · {phase} · claim: {labels.CLAIMS[proposal.claim]}",
-        f'<span class="note">{proposed} {when}</span>',
+        f'<span class="note">{proposed} {escape(when)}</span>',
     ]
     if row.answers is not None and row.answers[1]:
         done, most = row.answers
@@ -152,24 +152,12 @@ def _what(row: ProposalRow, label: Label, titles: Mapping[str, str], now: dateti
     if row.verdict is not None:
         decided = html.state(labels.verdict_label(row.verdict))
         lines.append(f"{decided}: {escape(reason_text(row.verdict, titles))}")
-    if proposal.closed_because and row.verdict is None:
-        lines.append(escape(proposal.closed_because))
-    elif row.verdict and proposal.closed_because not in ("", row.verdict.reason):
-        lines.append(f"Closed: {escape(_sentence(proposal.closed_because))}")
+    why = proposal.closed_because
+    if why and row.verdict is None:
+        lines.append(escape(why))
+    elif row.verdict and why not in ("", row.verdict.reason):
+        lines.append(f"Closed: {escape(why[:1].upper() + why[1:])}")
     return "".join(f"<p>{line}</p>" for line in lines)
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _approvals(row: ProposalRow, now: datetime) -> str:
-    proposal = row.proposal
-    if proposal.approver is not None:
-        return f" · approvals 1 of 1, by {proposal.approver}"
-    if row.expires_at is None:
-        return ""
-    return f" · approvals 0 of 1 · {labels.left(row.expires_at, now)}"
 
 
 def create(routes: Sequence[str], busy: Mapping[str, ProposalRow]) -> None:
@@ -228,28 +216,19 @@ def _read_form(
         free = next((name for name in routes if name not in busy), routes[0])
         at = routes.index(param if param in routes else free)
         route = st.selectbox("Route", routes, index=at, key="wish-route")
-        options: list[Claim | None] = [None, *Claim]
-        claim = st.selectbox("Claim", options, format_func=_claim, key="wish-claim")
+        claims: list[Claim | None] = [None, *Claim]
+        claim = st.selectbox("Claim", claims, format_func=_name_claim, key="wish-claim")
     with right:
         known = list(queries.candidates(ctx, route))
         names = list(dict.fromkeys([*([prefilled] if prefilled else []), *known]))
         candidate = st.selectbox(
-            "Candidate",
-            names,
-            index=0 if prefilled else None,
-            accept_new_options=True,
-            placeholder="Choose, or type PROVIDER/MODEL",
-            key=f"wish-candidate-{route}",
-        )
+            "Candidate", names, index=0 if prefilled else None, accept_new_options=True,
+            placeholder=TYPE_A_MODEL, key=f"wish-candidate-{route}",
+        )  # fmt: skip
         margin = st.number_input(
-            "Allowed loss, points",
-            min_value=0.1,
-            max_value=50.0,
-            value=None,
-            step=0.5,
-            placeholder="as the policy says",
+            "Allowed loss, points", 0.1, 50.0, None, 0.5, placeholder=AS_THE_POLICY,
             key="wish-margin",
-        )
+        )  # fmt: skip
     with left:
         reason = st.text_input("Reason", key="wish-reason")
     with right:
@@ -264,8 +243,8 @@ def _read_form(
     )
 
 
-def _claim(claim: Claim | None) -> str:
-    return labels.CLAIMS[claim] if claim else "as the policy says"
+def _name_claim(claim: Claim | None) -> str:
+    return labels.CLAIMS[claim] if claim else AS_THE_POLICY
 
 
 def _why_not(request: submission.ProposalRequest, busy: Mapping[str, ProposalRow]) -> str:
@@ -303,15 +282,18 @@ def _outlook(request: submission.ProposalRequest) -> None:
     ]
     claims = comparison_text.claim_rows(planned, names)
     page_frame.show_html(html.table(rows) + html.table(claims, stacked=True))
-    st.html(html.note(comparison_text.outlook_line(planned)))
-    st.html(html.note(f"This would be the {terms.risk.text}."))
-    for line in route_rules.describe_second_person_reasons(terms.widened):
-        st.html(html.note(f"Another person has to approve it: {line}"))
-    for line in traffic_report.list_untaken(ctx, request.route, request.candidate):
-        st.html(html.note(f"{line}."))
+    widening = route_rules.describe_second_person_reasons(terms.widened)
+    untaken = traffic_report.list_untaken(ctx, request.route, request.candidate)
     ramp = duration_estimate.estimate_for_route(ctx, request.route)
-    options = "".join(html.note(f"Option: {option}") for option in ramp.options)
-    st.html(html.note(f"The canary: {ramp.words}") + options)
+    for line in (
+        comparison_text.outlook_line(planned),
+        f"This would be the {terms.risk.text}.",
+        *(f"Another person has to approve it: {line}" for line in widening),
+        *(f"{line}." for line in untaken),
+        f"The canary: {ramp.words}",
+        *(f"Option: {option}" for option in ramp.options),
+    ):
+        st.html(html.note(line))
 
 
 if __name__ == "__main__":

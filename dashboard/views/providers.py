@@ -1,52 +1,60 @@
-"""The Providers page answers: which models can I reach, with which abilities and prices? It
-also adds providers and models, stores keys, and asks a provider whether it works.
+"""The Providers page answers: which models can I reach, with which abilities and prices? Each
+provider with its health, key, last check and models: prices with source and date, abilities
+with the unknown ones folded.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
 import streamlit as st
 
-from dashboard import current_user, page_frame
-from dashboard.dialog_forms import Form, Opener, ask_object, dialog, show_openers
-from dashboard.dialogs import provider_keys
-from dashboard.dialogs.provider_keys import ASKS
-from dashboard.text import html, labels, provider_text
-from dashboard.text.html import escape, strong
-from harness.control.context import Context
-from harness.control.providers import checks, discovery, model_lookup, registry
-from harness.control.providers.matrix import MatrixRow, build_matrix, load_minute_use
-from harness.control.providers.registry import NewProvider
-from harness.control.routing import first_route, targets
-from harness.control.routing.targets import ProviderChange
-from harness.domain.operations.access import Actor, Role
+from dashboard import page_frame
+from dashboard.dialog_forms import Opener, show_openers
+from dashboard.dialogs import providers as dialogs
+from dashboard.text import html, labels
+from dashboard.text.html import banner, escape, faint, noted, rich, state, strong
+from dashboard.text.labels import Label, Tone
+from harness.control.providers import checks
+from harness.control.providers.matrix import (
+    MatrixModel,
+    MatrixRow,
+    MinuteUse,
+    ProviderHealth,
+    build_matrix,
+    load_minute_use,
+)
+from harness.domain.formatting import format_milliseconds
+from harness.domain.operations.access import Role
+from harness.domain.providers.catalogue import COLUMNS, Ability
 from harness.domain.providers.kinds import ProviderGroup
-from harness.domain.providers.oauth_kinds import OAUTH_ENDPOINTS
-from harness.domain.providers.probe import ProviderCheck
-from harness.domain.routing.target import JsonObject, RequestPatch
-from harness.domain.settings import TargetSeed
+from harness.domain.providers.probe import (
+    ProbeFinding,
+    ProbeStatus,
+    ProbeSubject,
+    ProviderCheck,
+)
+from harness.domain.reliability.rate_limits import EvalLimits
+from harness.domain.routing.target import Price
 
-OUTDATED: Final = "outdated-by-a-move"
-UNLISTED: Final = "unlisted-model"
-SHOWN: Final = 5
-KIND_NOTE: Final = "The kind sets the protocol. A server of your own is vllm, ollama or custom."
-OWN_MODEL: Final = (
-    "With any of these it is a model of its own: it has its own name, needs its own proof, and "
-    "can serve beside the plain one."
-)
-JSON_FIELDS: Final = (
-    ("parameters", "Parameters, as JSON; a client's own value wins", '{"temperature": 0}'),
-    ("patch", "Set whatever the client sent, as JSON", '{"store": false}'),
-    (
-        "format",
-        "response_format, instead of the client's, as JSON",
-        '{"type": "json_object"}',
-    ),
-)
 # With more providers than these, the page has a search and shows no more at once.
 MOST_CARDS: Final = 12
+# With more models than these, a provider shows those that routes use and names the others.
+MOST_MODELS: Final = 25
+# In the order of the cards: those with trouble first.
+HEALTH: Final = {
+    ProviderHealth.UNHEALTHY: Label("✕", "unhealthy", Tone.WORSE),
+    ProviderHealth.UNKNOWN: Label("?", "not asked lately", Tone.UNDECIDED),
+    ProviderHealth.HEALTHY: Label("✓", "healthy", Tone.BETTER),
+}
+PROBED: Final = {
+    ProbeStatus.OK: ("✓", Tone.BETTER),
+    ProbeStatus.WARN: ("?", Tone.UNDECIDED),
+    ProbeStatus.FAIL: ("✕", Tone.WORSE),
+    ProbeStatus.UNKNOWN: ("–", Tone.NEUTRAL),
+}
 
 
 def show() -> None:
@@ -55,227 +63,232 @@ def show() -> None:
         rows = build_matrix(ctx)
         checked = checks.load_checks(ctx)
     now = ctx.clock.now()
-    st.html(html.title(provider_text.title(rows), escape(labels.date_time(now))))
+    # The other rows are kinds that could be added.
+    here = [row for row in rows if row.health_because != "not configured"]
+    st.html(html.title(_headline(here), escape(labels.date_time(now))))
     page_frame.show_done_message()
-    _show_once()
-    here = provider_text.configured(rows)
-    add = add_provider.opener()
+    dialogs.show_once()
+    add = dialogs.add_provider.opener()
     # Why a card's buttons are off is said once, and not on each card.
     of_cards = _openers(here[0]) if here else []
     show_openers([add], explain=[add, *of_cards])
     if here:
-        _cards(_find(provider_text.by_urgency(here)), checked, now)
+        _cards(here, checked, now)
     else:
         page_frame.show_empty(
             "Add a provider above, or by this command:", "swapgate provider add openai"
         )
-    _others(rows)
+    others = [row for row in rows if row not in here]
+    with st.expander(f"{labels.plural(len(others), 'more kind')} that could be added"):
+        st.html(html.table(map(_kind_cells, others)))
     page_frame.copy_as_cli(["provider", "matrix"])
 
 
-def _find(rows: Sequence[MatrixRow]) -> Sequence[MatrixRow]:
-    """Lists the providers that somebody looks for, by name, kind or model."""
-    if len(rows) <= MOST_CARDS:
-        return rows
-    wanted = page_frame.search("Find a provider", "Part of its name, kind or of a model")
-    found = [
-        row
-        for row in rows
-        if wanted(" ".join((row.provider, row.kind, *(m.model for m in row.models))))
-    ]
-    shown = f"{min(len(found), MOST_CARDS)} of {labels.plural(len(rows), 'provider')}"
-    st.html(html.note(shown if found else "No provider has this in its name, kind or models."))
-    return found[:MOST_CARDS]
+def _headline(here: Sequence[MatrixRow]) -> str:
+    """Writes the page's first line, as HTML: the worst that is known of a provider."""
+    ill = [row.ill for row in here if row.health is ProviderHealth.UNHEALTHY]
+    keyless = [row.provider for row in here if not row.configured]
+    unknown = [row.provider for row in here if row.health is ProviderHealth.UNKNOWN]
+    others = "" if len(unknown) == len(here) else "; the others work"
+    for names, one, several, words in (
+        (ill, "is", "are", "unhealthy"),
+        (keyless, "has", "have", "no key"),
+        (unknown, "was", "were", f"not asked lately{others}"),
+    ):
+        if names:
+            verb = one if len(names) == 1 else several
+            return f"{strong(labels.few(names, 3))} {verb} {words}"
+    if not here:
+        return "There is no provider yet"
+    everybody = labels.few([row.provider for row in here], 3)
+    return f"{strong(everybody)} {'works' if len(here) == 1 else 'work'}"
 
 
 def _cards(
     rows: Sequence[MatrixRow], checked: Mapping[str, ProviderCheck], now: datetime
 ) -> None:
+    """Shows the providers that somebody looks for by name, kind or model, trouble first."""
+    order = list(HEALTH)
+    found = page_frame.find(
+        sorted(
+            rows,
+            key=lambda row: (
+                order.index(row.health), row.configured, row.provider.casefold(),
+            ),
+        ),
+        MOST_CARDS, "Find a provider", "Part of its name, kind or of a model",
+        lambda row: " ".join((row.provider, row.kind, *(m.model for m in row.models))),
+    )  # fmt: skip
+    if len(rows) > MOST_CARDS:
+        shown = f"{min(len(found), MOST_CARDS)} of {labels.plural(len(rows), 'provider')}"
+        nothing = "No provider has this in its name, kind or models."
+        st.html(html.note(shown if found else nothing))
     quiet, used = load_minute_use(page_frame.context())
     limits = page_frame.installation().settings.eval_limits
-    for row in rows:
+    for row in found[:MOST_CARDS]:
         with st.container(border=True):
             parts = (
-                provider_text.heading(row),
-                provider_text.rates(used.get(row.provider, quiet), limits.get(row.provider)),
-                provider_text.last_check(checked.get(row.provider), now),
+                _heading(row),
+                _rates(used.get(row.provider, quiet), limits.get(row.provider)),
+                _last_check(checked.get(row.provider), now),
             )
             st.html(html.block(*parts, kind="sg-provider"))
             _models(row)
             show_openers(_openers(row), explain=())
 
 
-def _models(row: MatrixRow) -> None:
-    shown, others = provider_text.shown_models(row.models)
-    if not shown:
-        st.html(html.note("No model of it is known yet. Add the one that a route is to use."))
-        return
-    st.html(html.table(map(provider_text.cells, shown), stacked=True))
-    if others:
-        with st.expander(f"{labels.plural(len(others), 'more model')} that no route uses"):
-            st.html(html.block(f"<p>{escape(', '.join(others))}</p>"))
-
-
 def _openers(row: MatrixRow) -> list[Opener]:
     name = row.provider
     access = "Sign in or out" if row.group is ProviderGroup.OAUTH else "Keys"
-    check, icon = partial(check_now, name), ":material/network_check:"
+    check, icon = partial(dialogs.check_now, name), ":material/network_check:"
     return [
         Opener("Check now", icon, check, f"check-{name}", Role.PROPOSER),
-        add_model.opener(name),
-        provider_keys.change_keys.opener(name, label=access),
-        change_address.opener(name),
-        remove.opener(name),
+        dialogs.add_model.opener(name),
+        dialogs.change_keys.opener(name, label=access),
+        dialogs.change_address.opener(name),
+        dialogs.remove.opener(name),
     ]
 
 
-def _others(rows: Sequence[MatrixRow]) -> None:
-    here = {row.provider for row in provider_text.configured(rows)}
-    kinds = [row for row in rows if row.provider not in here]
-    with st.expander(f"{labels.plural(len(kinds), 'more kind')} that could be added"):
-        cells = [
-            {
-                "Kind": escape(row.kind),
-                "Group": escape(row.group),
-                "Known limitations": escape("; ".join(row.limitations) or "none"),
-            }
-            for row in kinds
-        ]
-        st.html(html.table(cells))
+def _kind_cells(row: MatrixRow) -> html.Row:
+    return {
+        "Kind": escape(row.kind),
+        "Group": escape(row.group),
+        "Known limitations": escape("; ".join(row.limitations) or "none"),
+    }
 
 
-@dialog("Add a provider", Role.ADMIN, "new", "add", width="medium")
-def add_provider(form: Form) -> None:
-    """Asks for kind, name, address and key. What depends on the kind keeps its own value."""
-    kind = st.selectbox("Kind", first_route.provider_choices(), key="new-kind", index=None,
-                        placeholder="Choose what it speaks")  # fmt: skip
-    if kind is None:
-        st.html(html.note(KIND_NOTE))
-        with st.expander(f"An account to sign in to: {', '.join(OAUTH_ENDPOINTS)}"):
-            provider_keys.show_account_commands(list(OAUTH_ENDPOINTS))
-        return
-    form.about, form.waits_for = kind, ASKS
-    name = form.text("name", "Name, which stands before its models, as in NAME/MODEL", kind)
-    address = form.text("address", "Address", first_route.usual_address(kind))
-    form.need(name and address, "Name and address are needed.")
-    key = form.text("key", "Key", type="password", autocomplete="off")
-    st.html(html.note("Stored encrypted and never shown. Leave it empty where none is needed."))
-    wanted = NewProvider(kind, name, address, key)
-    done = f"added {name}. Its card says what the check found."
-    form.submit("Add and check", done, registry.add_provider, wanted)
+def _heading(row: MatrixRow) -> str:
+    key = "key is set" if row.has_key else "no key needed" if row.configured else "no key"
+    if row.group is ProviderGroup.OAUTH:
+        key = "signed in" if row.has_key else "nobody is signed in"
+    # What a check said stands on the line below.
+    checked = row.health_because.startswith(("the check of", "not asked"))
+    why = "" if checked else f' <span class="note">{rich(row.health_because)}</span>'
+    parts = [f"{row.kind}, {row.group}", key]
+    if row.data_classes:
+        parts.append(f"may see {', '.join(row.data_classes)} data")
+    health = HEALTH[row.health]
+    if row.ill not in ("", row.provider):
+        health = replace(health, words="a model is unhealthy")
+    notes = (" · ".join((*parts, *row.limitations)), *row.repairs)
+    return f'<p><span class="name">{escape(row.provider)}</span> {state(health)}{why}</p>' + (
+        "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
+    )
 
 
-@dialog("Add a model", Role.PROPOSER, "model", "add", width="medium")
-def add_model(form: Form, provider: str) -> None:
-    """Asks for a model: one that the provider lists or the catalogue knows, or a name."""
-    form.waits_for = ASKS
-    offers = model_lookup.list_configured_offers(page_frame.context())
-    named = [name for name, _ in offers if name.startswith(f"{provider}/")]
-    models = [name.removeprefix(f"{provider}/") for name in named]
-    model = form.choose_or_type(
-        "of", f"Model of {provider}", models, need="Choose a model first.",
-        placeholder="Choose one, or write its name",
-    )  # fmt: skip
-    known = f"{len(models):,} models are known." if models else "No model of it is known yet."
-    st.html(html.note(f"{known} A model in this list serves nobody until a route names it."))
-    if st.button("Ask for its list of models", key=f"list-{provider}", type="tertiary",
-                 disabled=bool(current_user.why_not(Role.PROPOSER))):  # fmt: skip
-        with st.spinner(f"{ASKS} …"):
-            current_user.attempt(
-                lambda actor: _read_list(actor, provider),
-                lambda _: f"{provider} listed its models.",
-            )
-    seed = TargetSeed(provider, model, *_ask_request(form))
-    # It has a name of its own once it is chosen.
-    name = seed.target.name if model else ""
-    form.submit("Add the model", f"added {name}.", _add_model, seed)
-
-
-def _read_list(actor: Actor, provider: str) -> None:
-    discovery.discover_models(page_frame.context(), actor, provider)
-    add_model.reopen(provider)
-
-
-def _ask_request(form: Form) -> tuple[JsonObject, RequestPatch]:
-    """Asks what is sent to a model beside the client's request: its parameters, and a change of
-    the request.
+def _rates(use: MinuteUse, limits: EvalLimits | None) -> str:
+    """Writes what a provider answered in the last minute, and what limits how much it is
+    asked: Swapgate limits evals alone; how much clients may ask, their keys say.
     """
-    with st.expander("Parameters, and changes of each request (optional)"):
-        st.html(html.note(OWN_MODEL))
-        found = []
-        for part, label, example in JSON_FIELDS:
-            value, wrong = ask_object(label, key=form.key(part), example=example)
-            form.need(not wrong, wrong)
-            found.append(value)
-        addendum = st.text_area("Text appended to the system message", key=form.key("addendum"))
-    own, forced, response_format = found
-    return own, RequestPatch(forced, (addendum or "").strip(), response_format or None)
-
-
-def _add_model(ctx: Context, actor: Actor, seed: TargetSeed) -> None:
-    added = targets.add_target(ctx, actor, seed)
-    if unlisted := discovery.describe_unlisted(ctx, actor, added):
-        st.session_state[UNLISTED] = (added.name, unlisted)
-
-
-@dialog("Change the address", Role.ADMIN, "base", "link", width="medium")
-def change_address(form: Form, provider: str) -> None:
-    before, form.waits_for = registry.get_provider(page_frame.context(), provider), ASKS
-    address = form.text(
-        "address", f"Address of {provider}", before.api_base, need="An address is needed."
+    answered = "no request"
+    if use.requests:
+        tokens = labels.plural(use.tokens, "token")
+        answered = f"{labels.plural(use.requests, 'request')}, {tokens}"
+    limits = limits or EvalLimits()
+    known = (
+        (limits.requests_per_min, "requests / min"),
+        (limits.tokens_per_min, "tokens / min"),
+        (limits.max_concurrent, "at a time"),
     )
-    form.need(address != before.api_base, "This is its address already.")
-    used = ", ".join(before.routes[:SHOWN]) + (" …" if len(before.routes) > SHOWN else "")
-    goes_on = (
-        f"Routes that use it ({used}) go on with the new address at once; what was measured "
-        "before is no proof for them any more."
+    parts = ", ".join(f"{value:,.15g} {unit}" for value, unit in known if value is not None)
+    words = (
+        f"Answered from {use.minute:%H:%M} to {use.minute + timedelta(minutes=1):%H:%M} UTC: "
+        f"{answered} · clients: limited by their keys · evals: "
+        f"{f'at most {parts}' if parts else 'not limited'}"
     )
-    st.html(html.note(goes_on if before.routes else "No route uses it."))
-    done = f"moved {provider} to {address}."
-    form.submit("Change and check", done, _change_address, provider, address, form.reason())
+    return f'<p class="note">{escape(words)}</p>'
 
 
-def _change_address(
-    ctx: Context, actor: Actor, provider: str, address: str, reason: str
-) -> None:
-    change = ProviderChange(api_base=address, reason=reason)
-    moved = registry.change_provider(ctx, actor, provider, change, create=False)
-    if moved.outdated:
-        st.session_state[OUTDATED] = (provider, ", ".join(moved.outdated))
-    checks.check_provider(ctx, actor, provider)
-
-
-def _show_once() -> None:
-    """Shows, once, what waits for new proof since a provider was moved, and what the provider
-    says of the model that was just added.
-    """
-    for key, words in (
-        (OUTDATED, "{} was moved: waiting for new proof."),
-        (UNLISTED, "{} is added, and may answer nothing:"),
-    ):
-        name, why = st.session_state.pop(key, ("", ""))
-        if why:
-            st.html(html.banner(words.format(name), why))
-
-
-@dialog("Remove the provider", Role.ADMIN, "remove", "delete", label="Remove")
-def remove(form: Form, provider: str) -> None:
-    """Asks for the provider's name, so that no stray click removes one."""
-    form.say(
-        f"{strong(provider)} and its stored keys are removed on every router within 2 s. This "
-        "is refused while a route, a proposal, a shadow or a judge uses it."
-    )
-    form.confirm(provider)
-    form.submit("Remove it", f"removed {provider}.", registry.remove_provider, provider)
-
-
-def check_now(provider: str) -> None:
-    """Asks the provider at once, without a dialog: it changes nothing."""
-    with st.spinner(f"{ASKS} …"):
-        current_user.attempt(
-            lambda actor: checks.check_provider(page_frame.context(), actor, provider),
-            lambda _: f"{provider} was asked. Its card says what was found.",
+def _last_check(check: ProviderCheck | None, now: datetime) -> str:
+    """Writes when a provider was asked last and what was found; a failure has its next step."""
+    if check is None:
+        return '<p class="note">Not checked yet: “Check now” asks it whether it works.</p>'
+    found = " · ".join(map(_finding, check.findings))
+    when = f"Checked {labels.age(check.at, now)}, {labels.date_time(check.at)}"
+    line = f'<p class="note">{escape(when)}: {found}</p>'
+    return line + "".join(
+        banner(
+            f"✕ {finding.subject.capitalize()}: {finding.found}.",
+            f"Next: {finding.next_step}." if finding.next_step else "",
+            tone=Tone.WORSE,
         )
+        for finding in check.findings
+        if finding.status is ProbeStatus.FAIL
+    )
+
+
+def _finding(finding: ProbeFinding) -> str:
+    symbol, tone = PROBED[finding.status]
+    measured = finding.subject is ProbeSubject.FIRST_TOKEN and finding.status is ProbeStatus.OK
+    words = f"{finding.subject.value} {finding.found}" if measured else finding.subject.value
+    return f'<span class="{tone}">{symbol}</span>&nbsp;{escape(words)}'
+
+
+def _models(row: MatrixRow) -> None:
+    ordered = sorted(row.models, key=lambda model: (not model.routes, model.model))
+    if not ordered:
+        st.html(html.note("No model of it is known yet. Add the one that a route is to use."))
+        return
+    st.html(html.table(map(_cells, ordered[:MOST_MODELS]), stacked=True))
+    if others := ordered[MOST_MODELS:]:
+        names = ", ".join(model.model for model in others)
+        with st.expander(f"{labels.plural(len(others), 'more model')} that no route uses"):
+            st.html(html.block(f"<p>{escape(names)}</p>"))
+
+
+def _cells(model: MatrixModel) -> html.Row:
+    window, speed, routes = model.context_window, model.p50_ms, labels.few(model.routes, 2)
+    return {
+        "Model": noted(
+            strong(model.model), model.end_date and f"ends {model.end_date:%d %b %Y}"
+        ),
+        "In / out, 1M tokens": price_cell(model),
+        "Can": _abilities(model.abilities),
+        "Window": escape(f"{window:,} tokens") if window else faint("unknown"),
+        "Median": faint("not measured")
+        if speed is None
+        else escape(format_milliseconds(speed)),
+        "Routes": escape(routes) if routes else faint("none"),
+    }
+
+
+def _abilities(known: Mapping[str, Ability]) -> str:
+    """Lists what a model can and cannot do; what nobody knows is folded."""
+    named: dict[Ability, list[str]] = {ability: [] for ability in Ability}
+    for column in COLUMNS:
+        named[known[column]].append(column.replace("_", " ").replace("json", "JSON"))
+    parts = [
+        f'<span class="{tone}">{symbol}</span>&nbsp;{escape(", ".join(named[ability]))}'
+        for ability, symbol, tone in (
+            (Ability.YES, "✓", Tone.BETTER), (Ability.NO, "✕", Tone.WORSE),
+        )
+        if named[ability]
+    ]  # fmt: skip
+    folded = ""
+    if unknown := named[Ability.UNKNOWN]:
+        folded = (
+            f'<details><summary class="note">{len(unknown)} unknown</summary>'
+            f"{faint(', '.join(unknown))}</details>"
+        )
+    return "<br>".join(parts) + ("<br>" if len(parts) == 1 and folded else "") + folded
+
+
+def price_cell(model: MatrixModel) -> str:
+    """Writes a price with its source and date; an unknown one is never 0."""
+    if model.price is None:
+        return faint("unknown")
+    origin = model.price_origin
+    if origin is None or not origin.source:
+        now = origin.current if origin is not None else None
+        other = f"; the catalogue says {_price(now)}" if now is not None else ""
+        return noted(escape(_price(model.price)), f"given to this provider{other}")
+    since = f", {origin.as_of:%d %b %Y}" if origin.as_of else ""
+    return noted(escape(_price(model.price)), f"{origin.source}{since}")
+
+
+def _price(price: Price) -> str:
+    return f"{labels.usd(price.input_usd_per_mtok)} / {labels.usd(price.output_usd_per_mtok)}"
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ from dashboard.dialog_forms import show_openers
 from dashboard.dialogs import route_dialogs, route_holds
 from dashboard.sections import policies
 from dashboard.text import html, labels, route_text
-from dashboard.text.html import escape, strong
+from dashboard.text.html import escape, faint, strong
 from harness.control.routing import routes, seed
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.overrides import RequestKind
-from harness.domain.routing.table import RouteRecord, RouteSettings
+from harness.domain.routing.table import RouteSettings
 
 MOST_FREEZES: Final = 10
 POLICIES_COMMAND: Final = ("config", "show", "--origin", "--section", "policies")
@@ -52,7 +52,7 @@ def show() -> None:
         st.html(route_text.drift_card(name, view.drift))
         show_openers(route_holds.drift_openers(name, view.drift))
     settings(view)
-    page_frame.show_html(freezes(view))
+    _freezes(view)
     st.html(route_text.measured_section(view, queries.titles(page_frame.context())))
     timeline(view)
     versions(view)
@@ -78,8 +78,12 @@ def actions(view: RouteView) -> None:
 
 
 def header(view: RouteView) -> None:
-    since = serving_since(view)
-    newest = view.history[0]
+    newest = since = view.history[0]
+    for record in view.history:
+        if record.route.incumbent != view.route.incumbent:
+            break
+        # The version that brought in the current incumbent.
+        since = record
     st.html(
         html.title(
             f"{strong(view.name(view.route.incumbent))} serves "
@@ -89,16 +93,6 @@ def header(view: RouteView) -> None:
             f"{escape(route_text.change(newest))}",
         )
     )
-
-
-def serving_since(view: RouteView) -> RouteRecord:
-    """Finds the version that brought in the current incumbent."""
-    since = view.history[0]
-    for record in view.history:
-        if record.route.incumbent != view.route.incumbent:
-            break
-        since = record
-    return since
 
 
 def behind(view: RouteView) -> None:
@@ -125,8 +119,7 @@ def settings(view: RouteView) -> None:
     canary = route.canary
     titles = queries.titles(page_frame.context())
     suites = ", ".join(
-        f"{titles.get(s.suite, s.suite)} ({labels.ROLES[s.role]})"
-        for s in route.settings.suites
+        f"{titles.get(s.suite, s.suite)} ({s.role.value})" for s in route.settings.suites
     )
     rows = [
         ("Serves", view.name(route.incumbent)),
@@ -155,14 +148,13 @@ def overrides(how: RouteSettings) -> str:
     return ", ".join(f"{kind.value} → {named[kind]}" for kind in RequestKind if kind in named)
 
 
-def freezes(view: RouteView) -> str:
-    """Writes the freezes about this route: those that people set, and those of every week."""
+def _freezes(view: RouteView) -> None:
+    """Shows the freezes about this route: those that people set, and those of every week."""
     ctx, name = page_frame.context(), view.route.name
     page = ctx.store.lists.freezes(PageRequest(MOST_FREEZES), route=name)
     windows = [one for one in ctx.freeze_windows if not one.routes or name in one.routes]
-    return html.invalid(page.invalid) + route_text.freezes_section(
-        page.items, windows, view.now
-    )
+    shown = route_text.freezes_section(page.items, windows, view.now)
+    page_frame.show_html(html.invalid(page.invalid) + shown)
 
 
 def timeline(view: RouteView) -> None:
@@ -190,9 +182,7 @@ def history(view: RouteView) -> None:
             ),
             "By": escape(record.actor),
             "Why": escape(record.reason)
-            + (
-                f' <span class="note">{escape(record.verdict)}</span>' if record.verdict else ""
-            ),
+            + (f" {faint(record.verdict)}" if record.verdict else ""),
         }
         for record in view.history
     ]
@@ -200,12 +190,8 @@ def history(view: RouteView) -> None:
     st.html(html.listing("History", note, rows))
     page_frame.show_html(html.invalid(view.history.invalid))
     if view.history.next is not None:
-        more = (
-            f"{len(rows)} of {view.history.total:,} versions; the command below lists "
-            "older "
-            "ones."
-        )
-        st.html(html.note(more))
+        shown = f"{len(rows)} of {view.history.total:,} versions"
+        st.html(html.note(f"{shown}; the command below lists older ones."))
 
 
 def _when(at: datetime) -> str:
@@ -220,14 +206,10 @@ def versions(view: RouteView) -> None:
         st.html(html.note("This is the first version, so there is nothing to compare it with."))
         return
     by_version = {record.route.version: record for record in view.history}
+    name, numbers = view.route.name, list(by_version)
     left, right = st.columns(2)
-    numbers = list(by_version)
-    with left:
-        older = st.selectbox(
-            "Compare version", numbers, index=1, key=f"older-{view.route.name}"
-        )
-    with right:
-        newer = st.selectbox("with version", numbers, index=0, key=f"newer-{view.route.name}")
+    older = left.selectbox("Compare version", numbers, index=1, key=f"older-{name}")
+    newer = right.selectbox("with version", numbers, index=0, key=f"newer-{name}")
     difference = routes.describe_difference(by_version[older], by_version[newer])
     if not difference:
         st.html(html.note("These two versions are identical."))
@@ -240,11 +222,8 @@ def versions(view: RouteView) -> None:
 
 
 def back(view: RouteView) -> None:
-    st.html(
-        html.section(
-            "Roll back", "A model that has served this route before needs no new proof."
-        )
-    )
+    note = "A model that has served this route before needs no new proof."
+    st.html(html.section("Roll back", note))
     why = "There is no former model: this one has served the route from the start."
     missing = "" if queries.former_versions(view) else why
     show_openers([route_dialogs.roll_back.opener(view, missing=missing)])

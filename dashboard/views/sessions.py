@@ -3,23 +3,35 @@ for a person come first; then the sessions, or one with its transcript, children
 of it is refreshed every 2 s.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 import streamlit as st
 
 from dashboard import current_user, page_frame
-from dashboard.data import sessions
-from dashboard.data.sessions import MOST_MESSAGES, SessionView
 from dashboard.dialog_forms import REASON, Form, dialog, show_openers
-from dashboard.text import html, labels, session_text
+from dashboard.sections import session as one_session
+from dashboard.sections.session import MOST_MESSAGES, MOST_SWITCHES, SessionView
+from dashboard.text import html, labels
+from dashboard.text.html import escape, noted, strong
+from dashboard.text.labels import Label, Tone
 from harness.control.agents import agents, switches
+from harness.control.context import Context
 from harness.domain.agents.agent import AgentGrant, AgentSession
-from harness.domain.agents.switch_request import ModelSwitchRequest
+from harness.domain.agents.switch_request import (
+    ModelSwitchRequest,
+    SwitchState,
+    switch_lines,
+    switch_question,
+    visible_text,
+)
 from harness.domain.errors import NotFound
+from harness.domain.formatting import format_age, format_usd
 from harness.domain.operations.access import Role
-from harness.domain.pagination import PageRequest
+from harness.domain.pagination import Page, PageRequest
 
 # Of each button: what it does, and how the line after it begins.
 DECISIONS: Final[Mapping[str, tuple[Callable[..., ModelSwitchRequest], str]]] = {
@@ -37,7 +49,13 @@ def decide(verb: str, request: ModelSwitchRequest, agent: str) -> None:
     @dialog(f"{verb} the switch?", Role.APPROVER, verb, width="medium")
     def ask(form: Form, request: ModelSwitchRequest) -> None:
         now = page_frame.context().clock.now()
-        st.html(session_text.switch_details(request, agent, now))
+        # Nothing of it may be out of sight on a narrow screen.
+        facts = "".join(
+            f'<span class="neutral">{escape(name)}</span><span>{escape(value)}</span>'
+            for name, value in switch_lines(request, now)
+        )
+        question = f"<p>{strong(switch_question(request, agent))}</p>"
+        st.html(html.block(question) + html.block(facts, kind="sg-facts"))
         reason = form.text("why", "Your reason (optional; the agent is told)")
         said = f"{done} the switch that {agent} asked for."
         form.submit(
@@ -61,13 +79,40 @@ def revoke_grant(form: Form, grants: Sequence[AgentGrant]) -> None:
     form.submit("Revoke it", f"revoked {id_}.", agents.revoke_grant, id_, reason)
 
 
-GRANT_ENDS = (
+GRANTS_NOTE: Final = "The models outside of a route that people let agents use. Newest first."
+GRANT_ENDS: Final = (
     "Routers refuse the model within seconds. A session on it answers again once it is "
     "switched to another model."
 )
-EVERY = "2s"
-MOST_GRANTS = 50
-DECISION = "switch_decision"
+EVERY: Final = "2s"
+MOST_SESSIONS: Final = 50
+MOST_GRANTS: Final = 50
+DECISION: Final = "switch_decision"
+_MARK: Final = re.compile(r"([!-/:-@\[-`{-~])")
+
+
+@dataclass(frozen=True)
+class SessionsView:
+    """What the page shows without a session."""
+
+    sessions: Page[AgentSession]  # those that no other one spawned
+    waiting: Sequence[ModelSwitchRequest]
+    agents: Mapping[str, str]  # names of the agents of both, by id
+    now: datetime
+
+
+def list_sessions(ctx: Context, after: str | None = None) -> SessionsView:
+    """Loads a page of the sessions and the switches that wait. after: the cursor of the page
+    before. Raises InputError for what is none.
+    """
+    page = ctx.store.lists.sessions(PageRequest(MOST_SESSIONS, after), parent="")
+    now, first = ctx.clock.now(), PageRequest(MOST_SWITCHES)
+    pending = ctx.store.lists.switch_requests(first, pending_only=True)
+    waiting = [request for request in pending if request.state_at(now) is SwitchState.PENDING]
+    ids = {session.agent for session in page} | {request.agent for request in waiting}
+    with ctx.store.read() as tx:
+        names = {id_: tx.agents.get(id_).name for id_ in ids}
+    return SessionsView(page, waiting, names, now)
 
 
 def show() -> None:
@@ -92,20 +137,23 @@ def live(address: Mapping[str, str]) -> None:
     What comes and goes stands in a container, so that nothing below it is drawn anew.
     """
     # Under this key it does not fade while it is read anew.
-    with st.container(key="live-sessions"):
-        with current_user.live_part("The sessions"):
-            if session := address.get("session"):
-                _show_session(session, _position(address.get("behind", "")))
-            else:
-                _show_list(address.get("after"))
-        now = page_frame.context().clock.now()
-        st.html(html.note(f"updated {labels.time_of_day(now)} UTC, every 2 s"))
+    with st.container(key="live-sessions"), current_user.live_part("The sessions"):
+        if session := address.get("session"):
+            _show_session(session, _position(address.get("behind", "")))
+        else:
+            _show_list(address.get("after"))
 
 
 def _show_list(after: str | None) -> None:
     with page_frame.loading("the sessions"):
-        view = sessions.list_sessions(page_frame.context(), after)
-    st.html(html.title(*session_text.list_title(view)))
+        view = list_sessions(page_frame.context(), after)
+    heading = "No switch waits for a person" if view.sessions.total else "No session yet"
+    if view.waiting:
+        verb = "waits" if len(view.waiting) == 1 else "wait"
+        names = ", ".join(dict.fromkeys(view.agents[request.agent] for request in view.waiting))
+        many = labels.plural(len(view.waiting), "switch", "switches")
+        heading = f"{many} {verb} for approval: {strong(names)}"
+    st.html(html.title(heading, labels.plural(view.sessions.total, "session")))
     with st.container():
         for request in view.waiting:
             _show_waiting(request, view.agents[request.agent], view.now)
@@ -114,19 +162,23 @@ def _show_list(after: str | None) -> None:
             "No agent has held a conversation yet. This page says how to open one:",
             "swapgate docs open agents",
         )
-    readable = current_user.may_read_content()
     for session in view.sessions:
-        line = session_text.session_line(session, view.now, with_user=readable)
-        _show_session_link(session, view.agents[session.agent], line)
+        _show_session_link(session, view.agents[session.agent], view.now)
     if view.sessions.next is not None:
         page_frame.link("sessions", "Older", "history", after=view.sessions.next)
 
 
 def _show_waiting(request: ModelSwitchRequest, agent: str, now: datetime) -> None:
-    """Show one request with its buttons; disabled ones say why."""
+    """Shows one request with its buttons, without the agent's own words, which not everybody
+    may read; disabled buttons say why.
+    """
     why = current_user.why_not(Role.APPROVER)
     with st.container(border=True, key=f"switch-{request.id}"):
-        st.html(session_text.waiting_switch(request, agent, now))
+        session = html.link("sessions", escape(request.session), session=request.session)
+        when = f"asked {format_age(request.asked_at, now)}"
+        left = labels.left(request.expires_at, now)
+        facts = f'<p class="note">session {session} · {escape(f"{when} · {left}")}</p>'
+        st.html(html.block(f"<p>{strong(switch_question(request, agent))}</p>", facts))
         with st.container(horizontal=True, vertical_alignment="center"):
             for verb in DECISIONS:
                 if st.button(
@@ -142,23 +194,30 @@ def _show_waiting(request: ModelSwitchRequest, agent: str, now: datetime) -> Non
                 st.html(html.note(why), width="content")
 
 
-def _show_session_link(session: AgentSession, agent: str, line: str) -> None:
+def _show_session_link(session: AgentSession, agent: str, now: datetime) -> None:
+    readable = current_user.may_read_content()
+    # Answers of unknown price add nothing: 0 may stand for them.
+    cost = f"known cost {format_usd(session.cost_usd)}" if session.cost_usd else "no known cost"
+    parts = [
+        *([f"user {session.user_id}"] if readable and session.user_id else []),
+        *(session.model.text, session.state.value, cost, format_age(session.last_at, now)),
+    ]
+    # The label is Markdown: a name that a client chose would load pictures there.
+    label = _MARK.sub(r"\\\1", visible_text(f"{agent} · {session.id}"))
     with st.container(horizontal=True, vertical_alignment="center"):
-        page_frame.link(
-            "sessions", session_text.link_label(agent, session), "forum", session=session.id
-        )
-        st.html(line, width="content")
+        page_frame.link("sessions", label, "forum", session=session.id)
+        st.html(html.note(" · ".join(parts)), width="content")
 
 
 def _show_session(id_: str, behind: int | None) -> None:
     try:
         with page_frame.loading("the session"):
-            view = sessions.load_session(page_frame.context(), id_, behind)
+            view = one_session.load_session(page_frame.context(), id_, behind)
     except NotFound:
         _say_gone()
         return
     readable = current_user.may_read_content()
-    st.html(html.title(*session_text.session_title(view)))
+    st.html(html.title(*one_session.headline(view)))
     with st.container(horizontal=True):
         page_frame.link("sessions", "All sessions", "list")
         if view.session.parent:
@@ -168,16 +227,14 @@ def _show_session(id_: str, behind: int | None) -> None:
     with st.container():
         for request in view.waiting:
             _show_waiting(request, view.agent, view.now)
-    switched = session_text.switches(view.switches, view.now, readable=readable)
+    switched = one_session.render_switches(view, readable=readable)
     with st.container():
-        if figures := switched + session_text.costs(view.usage, view.prices):
-            st.html(figures)
+        page_frame.show_html(switched + one_session.render_costs(view))
     with st.container():
         if view.children:
             st.html(html.section(labels.plural(len(view.children), "spawned session")))
         for child in view.children:
-            line = session_text.session_line(child, view.now, with_user=readable)
-            _show_session_link(child, view.agent, line)
+            _show_session_link(child, view.agent, view.now)
     _show_transcript(view, readable=readable)
 
 
@@ -188,13 +245,34 @@ def _show_grants() -> None:
     page_frame.show_html(html.invalid(page.invalid))
     if not page.items:
         return
-    st.html(html.section("Grants", session_text.GRANTS_NOTE))
-    in_force = [grant for grant in page if session_text.is_in_force(grant, now)]
+    st.html(html.section("Grants", GRANTS_NOTE))
+    in_force = [grant for grant in page if _is_in_force(grant, now)]
     none = "" if in_force else "No grant is in force."
     show_openers([revoke_grant.opener(in_force, missing=none)])
-    rows = [session_text.grant_cells(grant, now) for grant in page]
+    rows = [_grant_cells(grant, now) for grant in page]
     st.html(html.table(rows, stacked=True))
     page_frame.show_rest(page, "grants", "swapgate agent grants")
+
+
+def _is_in_force(grant: AgentGrant, now: datetime) -> bool:
+    return grant.revoked_at is None and now < grant.expires_at
+
+
+def _grant_cells(grant: AgentGrant, now: datetime) -> html.Row:
+    state = Label("◷", "expired", Tone.NEUTRAL)
+    if grant.revoked_at is not None:
+        state = Label("✕", "revoked", Tone.NEUTRAL)
+    elif _is_in_force(grant, now):
+        state = Label("✓", "in force", Tone.BETTER)
+    return {
+        "Model": noted(strong(grant.target_name), grant.id),
+        "Agent": escape(grant.agent),
+        "For": escape(f"session {grant.session}" if grant.session else "all its sessions"),
+        "State": html.state(state),
+        "Until": escape(labels.date_time(grant.expires_at)),
+        "By": escape(grant.granted_by),
+        "Why": escape(grant.reason),
+    }
 
 
 def _position(text: str) -> int | None:
@@ -214,21 +292,21 @@ def _say_gone() -> None:
 
 
 def _show_transcript(view: SessionView, *, readable: bool) -> None:
-    last = view.after + len(view.messages)
-    note = f"Messages {view.after + 1:,} to {last:,} of {view.total:,}."
+    note = f"Messages {view.after + 1:,} to {view.last:,} of {view.total:,}."
     heading = html.section("Transcript", note if view.total else "No message yet.")
     private = "" if readable else html.note(f"What was said is private. {current_user.SIGN_IN}")
     st.html(heading + private)
-    st.html(session_text.transcript(view, readable=readable))
+    st.html(one_session.render_transcript(view, readable=readable))
     with st.container(horizontal=True):
         if view.after:
             before = str(max(0, view.after - MOST_MESSAGES))
             page_frame.link(
                 "sessions", "Earlier", "history", session=view.session.id, behind=before
             )
-        if last < view.total:
+        if view.last < view.total:
+            behind = str(view.last)
             page_frame.link(
-                "sessions", "Later", "history", session=view.session.id, behind=str(last)
+                "sessions", "Later", "history", session=view.session.id, behind=behind
             )
 
 

@@ -11,49 +11,56 @@ import streamlit as st
 
 from dashboard import current_user, downloads, page_frame
 from dashboard.text import html, labels
-from dashboard.text.html import escape, strong
+from dashboard.text.html import escape, faint, noted, strong
 from harness.app import settings_origin
 from harness.app.settings_origin import Setting, SettingSource
 from harness.control.routing import seed
 from harness.control.routing.seed import SeedDifference
 from harness.domain.operations.access import Role
-from harness.domain.settings import Settings
 
+COMMAND: Final = ("config", "show", "--origin")
+HOW_CHANGED: Final = (
+    "Routes, providers, keys and suites are changed on their pages, while everything goes on. "
+    "What stands here is changed in the file or the environment; a process follows once it is "
+    "restarted, and a router at SIGHUP too."
+)
 ALL: Final = "all sections"
 MOST_SETTINGS: Final = 60
 SET_HERE, EVERY = "set here", "all"
 
 
 def show() -> None:
-    why = current_user.why_not(Role.ADMIN)
-    if why:
-        _refuse(why)
+    if why := current_user.why_not(Role.ADMIN):
+        st.html(html.title("The settings are for <b>admins</b>"))
+        words = (
+            f"{why} This page names files, addresses and variables of the machine. On the "
+            "machine itself, swapgate config show --origin prints the same."
+        )
+        st.html(html.banner("?", words))
+        page_frame.copy_as_cli(COMMAND)
         return
     with page_frame.loading("the settings"):
         installed = page_frame.installation()
         found = settings_origin.list_settings(installed.settings)
-    note = _file_note(installed.settings)
+    file = installed.settings.source
+    where = f"File: {file}" if file is not None else "There is no swapgate.yaml here"
+    note = f"{where} · the environment is this dashboard's · secrets are never shown"
     st.html(html.title(_headline(found), html.escape(note)))
-    st.html(_how_changed())
-    page_frame.show_html(_stale(settings_origin.list_changed_sections(installed.settings)))
+    st.html(html.note(HOW_CHANGED))
+    if changed := settings_origin.list_changed_sections(installed.settings):
+        words = (
+            f"{', '.join(changed)} changed in the file or the environment after this dashboard "
+            "was started. Below is what they say now; a process follows it once it is "
+            "restarted."
+        )
+        st.html(html.banner("STALE.", words))
     if installed.settings.source is None:
         page_frame.show_empty("A configuration file is written by:", "swapgate init")
     # First: of all that stands here, this alone may ask for an act.
     differences = seed.list_seed_differences(installed.context, installed.settings)
     page_frame.show_html(_differences(differences))
     _list(found)
-    page_frame.copy_as_cli(["config", "show", "--origin"])
-
-
-def _refuse(why: str) -> None:
-    """Says who may see this page."""
-    st.html(html.title("The settings are for <b>admins</b>"))
-    words = (
-        f"{why} This page names files, addresses and variables of the machine. On the machine "
-        "itself, swapgate config show --origin prints the same."
-    )
-    st.html(html.banner("?", words))
-    page_frame.copy_as_cli(["config", "show", "--origin"])
+    page_frame.copy_as_cli(COMMAND)
 
 
 def _list(found: Sequence[Setting]) -> None:
@@ -113,33 +120,6 @@ def _headline(found: Sequence[Setting]) -> str:
     return f"{amount} {verb} set here: {' and '.join(parts)}"
 
 
-def _file_note(settings: Settings) -> str:
-    file = settings.source
-    where = f"File: {file}" if file is not None else "There is no swapgate.yaml here"
-    return f"{where} · the environment is this dashboard's · secrets are never shown"
-
-
-def _how_changed() -> str:
-    """Says where settings are changed, and when a change is in force."""
-    words = (
-        "Routes, providers, keys and suites are changed on their pages, while everything goes "
-        "on. What stands here is changed in the file or the environment; a process follows "
-        "once it is restarted, and a router at SIGHUP too."
-    )
-    return html.block(f'<p class="note">{escape(words)}</p>')
-
-
-def _stale(changed: Sequence[str]) -> str:
-    """Warns where the file is newer than what is in force; empty where it is not."""
-    if not changed:
-        return ""
-    words = (
-        f"{', '.join(changed)} changed in the file or the environment after this dashboard was "
-        "started. Below is what they say now; a process follows it once it is restarted."
-    )
-    return html.banner("STALE.", words)
-
-
 def _differences(found: Sequence[SeedDifference]) -> str:
     """Lists where the file differs from the database, which rules; empty where nothing does."""
     if not found:
@@ -156,36 +136,25 @@ def _differences(found: Sequence[SeedDifference]) -> str:
 
 
 def _cells(setting: Setting) -> html.Row:
-    name = f'<b class="mono long">{_breakable(setting.name)}</b>'
-    meaning = f'<br><span class="note">{_meaning(setting.meaning)}</span>'
-    return {
-        "Setting": name + (meaning if setting.meaning else ""),
-        "Value": f'<span class="mono">{escape(setting.value)}</span>',
-        "From": _origin(setting),
-    }
-
-
-def _breakable(name: str) -> str:
-    """Lets a name that is too long for a phone go on after a dot or a low line, not within a
-    word.
-    """
-    shown = escape(name)
-    return _ENDS.sub(r"\g<0><wbr>", shown) if len(name) > PHONE_CHARACTERS else shown
-
-
-def _meaning(text: str) -> str:
-    """Writes a meaning as a sentence; a page of the docs that it names becomes a link."""
-    words = html.rich(text[:1].upper() + text[1:])
-    return _PAGE.sub(lambda page: html.docs_link(page[1], page[1].rpartition("/")[2]), words)
-
-
-def _origin(setting: Setting) -> str:
+    name, meaning = escape(setting.name), setting.meaning
+    if len(setting.name) > PHONE_CHARACTERS:
+        # On a phone it goes on after a dot or a low line, not within a word.
+        name = _ENDS.sub(r"\g<0><wbr>", name)
+    shown = f'<b class="mono long">{name}</b>'
+    if meaning:
+        # A page of the docs that it names becomes a link.
+        words = _PAGE.sub(
+            lambda page: html.docs_link(page[1], page[1].rpartition("/")[2]),
+            html.rich(meaning[:1].upper() + meaning[1:]),
+        )
+        shown += f'<br><span class="note">{words}</span>'
+    origin = f'<span class="mono">{escape(setting.place)}</span>'
     if setting.source is SettingSource.DEFAULT:
-        return '<span class="note">default</span>'
-    place = f'<span class="mono">{escape(setting.place)}</span>'
-    if setting.source is SettingSource.ENVIRONMENT:
-        return f'<span>{place}<br><span class="note">environment variable</span></span>'
-    return place
+        origin = faint("default")
+    elif setting.source is SettingSource.ENVIRONMENT:
+        origin = f"<span>{noted(origin, 'environment variable')}</span>"
+    value = f'<span class="mono">{escape(setting.value)}</span>'
+    return {"Setting": shown, "Value": value, "From": origin}
 
 
 if __name__ == "__main__":

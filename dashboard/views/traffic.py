@@ -12,23 +12,33 @@ import streamlit as st
 from dashboard import current_user, downloads, page_frame
 from dashboard.charts import traffic_course
 from dashboard.data import queries
-from dashboard.text import html, labels, traffic_text
-from harness.control.context import Context
+from dashboard.text import html, labels
+from dashboard.text.html import Tile, escape, faint, strong
+from dashboard.text.labels import Tone
 from harness.control.operations.queries import count_failovers, list_failovers
 from harness.control.routing.traffic_report import (
     RouteTraffic,
     TrafficReport,
+    UnroutedTraffic,
+    describe_traffic,
     load_traffic_report,
     name_period,
 )
+from harness.domain.formatting import DASH, format_milliseconds, format_percent
 from harness.domain.pagination import Page, PageRequest, read_all
 from harness.domain.reliability.failover import Failover, FailoverReason
+from harness.domain.reliability.failures import failure_words
 
 ALL: Final = "all routes"
+WINDOWS: Final = {
+    "1h": timedelta(hours=1),
+    "24h": timedelta(hours=24),
+    "7d": timedelta(days=7),
+}
 MOST_ROUTES: Final = 25
-MOST_REASONS: Final = 15
-MOST_UNROUTED: Final = 15
+MOST_FREQUENT: Final = 15
 MOST_FAILOVERS: Final = 20
+MOST_NAMES: Final = 3
 
 
 def show() -> None:
@@ -37,13 +47,14 @@ def show() -> None:
         names = queries.route_names(ctx)
     # The page's first line is its answer; the choices come below it.
     top = st.container()
-    chosen, route = _choices(names)
-    window = traffic_text.WINDOWS[chosen]
+    since, route = _choices(names)
+    window = WINDOWS[since]
     period = name_period(window)
     report = load_traffic_report(ctx, window, route)
+    answer, note = describe_traffic(report, period, route, mark=strong)
     with top:
-        st.html(html.title(*traffic_text.headline(report, period, route)))
-    command = ["route", "traffic", *([route] if route else []), "--since", _since(window)]
+        st.html(html.title(answer, escape(note)))
+    command = ["route", "traffic", *([route] if route else []), "--since", since]
     if report.last_request is None:
         page_frame.show_empty(
             "No request has been recorded in 30 days. This sends some through the router:",
@@ -52,25 +63,24 @@ def show() -> None:
         _unrouted(report)
         page_frame.copy_as_cli(command)
         return
-    page_frame.show_html(traffic_text.stale(report))
+    page_frame.show_html(_stale(report))
     reasons = count_failovers(ctx, report.since, route)
-    st.html(traffic_text.tiles(report, reasons))
+    st.html(tiles(report, reasons))
     for chart in traffic_course.draw(report, page_frame.palette()):
         st.altair_chart(chart, width="stretch", theme=None)
     if route is None:
         _routes(report.routes)
         _unrouted(report)
-    _reasons(reasons, report.now, period)
-    user = _failovers(window, route)
-    if user:
+    _most_frequent(
+        "Models that were left, and why",
+        f"Failovers in {period}, by model.",
+        [_reason_cells(reason, report.now) for reason in reasons],
+        "No request left its first model.",
+    )
+    if user := _failovers(window, route):
         of_route = ("--route", route) if route else ()
-        command = ["route", "failovers", "--since", _since(window), *of_route, "--user", user]
+        command = ["route", "failovers", "--since", since, *of_route, "--user", user]
     page_frame.copy_as_cli(command)
-
-
-def _since(window: timedelta) -> str:
-    hours = int(window.total_seconds() // 3600)
-    return f"{hours}h" if hours < 24 else f"{hours // 24}d"
 
 
 def _choices(names: Sequence[str]) -> tuple[str, str | None]:
@@ -78,7 +88,7 @@ def _choices(names: Sequence[str]) -> tuple[str, str | None]:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = st.segmented_control(
             "Window",
-            list(traffic_text.WINDOWS),
+            list(WINDOWS),
             default="24h",
             required=True,
             key="window",
@@ -88,44 +98,133 @@ def _choices(names: Sequence[str]) -> tuple[str, str | None]:
     asked = st.query_params.get("route", ALL)
     if asked not in (ALL, *names):
         st.html(html.banner("?", f"There is no route {asked}; these are all routes."))
-    if route in (None, ALL):
-        return chosen or "24h", None
-    return chosen or "24h", route
+    return chosen or "24h", None if route in (None, ALL) else route
+
+
+def _stale(report: TrafficReport) -> str:
+    """Warns where requests have stopped; empty while they come."""
+    since = report.quiet_since
+    if since is None:
+        return ""
+    words = (
+        f"No request has been recorded since {labels.date_time(since)} "
+        f"({labels.age(since, report.now)}). Either nobody asks, or the router does not reach "
+        "the database: swapgate doctor tells."
+    )
+    return html.banner("STALE.", words)
+
+
+def tiles(report: TrafficReport, reasons: Sequence[FailoverReason]) -> str:
+    """Renders the window's four figures."""
+    whole = report.all
+    moved = sum(reason.times - reason.unanswered for reason in reasons)
+    unpriced = "of the requests in this time"
+    if whole.unpriced:
+        more = "" if whole.known_cost_usd is None else "more "
+        unpriced = f"{labels.plural(whole.unpriced, 'request')} {more}of unknown price"
+    return html.tiles(
+        (
+            Tile("Requests", labels.count(whole.requests), below=_pace(report)),
+            Tile(
+                "Errors to callers",
+                labels.count(whole.failed),
+                below=f"{format_percent(whole.failed_share, significant=2)} of the requests",
+            ),
+            Tile(
+                "Answered by a fallback",
+                labels.count(moved),
+                below=f"{labels.plural(whole.left, 'request')} whose own model failed",
+            ),
+            Tile("Cost", labels.usd(whole.known_cost_usd), below=unpriced),
+        ),
+        stale=report.quiet_since is not None,
+    )
+
+
+def _pace(report: TrafficReport) -> str:
+    first = next((point.minute for point in report.course if point.requests), None)
+    if first is None:
+        return "none in this time"
+    # Of traffic that began within the window, the time before says nothing.
+    begun = first if first > report.since else report.now - report.window
+    hours = (report.now - begun) / timedelta(hours=1)
+    if hours < 1:
+        return f"since {first:%H:%M} UTC"
+    since = f", since {labels.date_time(first)}" if first > report.since else ""
+    return f"{labels.count(report.all.requests / hours)} an hour on average{since}"
 
 
 def _routes(routes: Sequence[RouteTraffic]) -> None:
     st.html(html.section("Routes", "Those with most errors first."))
-    found = routes
-    if len(routes) > MOST_ROUTES:
-        wanted = page_frame.search("Find a route", "Part of its name")
-        found = [route for route in routes if wanted(route.route)]
-    rows = map(traffic_text.route_cells, found[:MOST_ROUTES])
+    found = page_frame.find(
+        routes, MOST_ROUTES, "Find a route", "Part of its name", lambda traffic: traffic.route
+    )
+    rows = [
+        {
+            "Route": _to_route(strong(traffic.route), traffic.route),
+            "Requests": labels.count(traffic.requests),
+            "Errors to callers": _share(traffic.failed, traffic.failed_share, Tone.WORSE),
+            "Own model failed": _share(traffic.left, traffic.left_share, Tone.UNDECIDED),
+            "Cost": escape(labels.usd(traffic.known_cost_usd)),
+        }
+        for traffic in found[:MOST_ROUTES]
+    ]
     nothing = html.note("No route with traffic has this in its name.")
     st.html(html.table(rows, stacked=True) or nothing)
     if len(found) > MOST_ROUTES:
         st.html(html.note(f"{MOST_ROUTES} of {labels.plural(len(found), 'route')}."))
 
 
+def _to_route(shown: str, name: str) -> str:
+    return html.link("routes", shown, route=name)
+
+
+def _share(count: int, share: float | None, tone: Tone) -> str:
+    if not count:
+        return faint("none")
+    # One element: on a phone a cell's elements are set side by side.
+    percent = faint(format_percent(share, significant=2))
+    return f'<span><b class="{tone}">{count:,}</b> {percent}</span>'
+
+
 def _unrouted(report: TrafficReport) -> None:
     """Shows what clients asked for in vain; nothing where all found a route."""
-    if not report.unrouted:
-        return
-    note = (
-        f"Since {report.since.day} {report.since:%B} (UTC), by the model that clients named. "
-        "An alias in `router.aliases` sends such a name to a route."
-    )
-    rows = map(traffic_text.unrouted_cells, report.unrouted[:MOST_UNROUTED])
-    st.html(html.listing("Requests for no route", note, rows))
-    if len(report.unrouted) > MOST_UNROUTED:
-        st.html(html.note(f"The {MOST_UNROUTED} most frequent of {len(report.unrouted):,}."))
+
+    def cells(model: UnroutedTraffic) -> html.Row:
+        nearest = model.nearest
+        return {
+            "Model that was asked for": strong(model.model),
+            "Times": labels.count(model.requests),
+            "Nearest route": _to_route(escape(nearest), nearest) if nearest else faint("none"),
+        }
+
+    if report.unrouted:
+        note = (
+            f"Since {report.since.day} {report.since:%B} (UTC), by the model that clients "
+            "named. An alias in `router.aliases` sends such a name to a route."
+        )
+        _most_frequent("Requests for no route", note, list(map(cells, report.unrouted)))
 
 
-def _reasons(reasons: Sequence[FailoverReason], now: datetime, period: str) -> None:
-    heading, note = "Models that were left, and why", f"Failovers in {period}, by model."
-    rows = [traffic_text.reason_cells(reason, now) for reason in reasons[:MOST_REASONS]]
-    st.html(html.listing(heading, note, rows, "No request left its first model."))
-    if len(reasons) > MOST_REASONS:
-        st.html(html.note(f"The {MOST_REASONS} most frequent of {len(reasons):,}."))
+def _most_frequent(
+    heading: str, note: str, rows: Sequence[html.Row], nothing: str = ""
+) -> None:
+    st.html(html.listing(heading, note, rows[:MOST_FREQUENT], nothing))
+    if len(rows) > MOST_FREQUENT:
+        st.html(html.note(f"The {MOST_FREQUENT} most frequent of {len(rows):,}."))
+
+
+def _reason_cells(reason: FailoverReason, now: datetime) -> html.Row:
+    unanswered = reason.unanswered / reason.times
+    routes = [_to_route(escape(name), name) for name in reason.routes]
+    return {
+        "Model left": strong(reason.target),
+        "Why": escape(failure_words(reason.failure)),
+        "Times": labels.count(reason.times),
+        "No fallback left": _share(reason.unanswered, unanswered, Tone.WORSE),
+        "Routes": f"<span>{labels.few(routes, MOST_NAMES)}</span>",
+        "Last": escape(labels.age(reason.last, now)),
+    }
 
 
 def _failovers(window: timedelta, route: str | None) -> str:
@@ -146,33 +245,44 @@ def _failovers(window: timedelta, route: str | None) -> str:
     else:
         st.html(html.note(f"To look for one user: {current_user.SIGN_IN}"))
     # The download is read in a thread that knows no visitor.
-    ctx = page_frame.context()
-    page = _load(ctx, PageRequest(MOST_FAILOVERS), window, route, user)
+    ctx, secret = page_frame.context(), page_frame.installation().secret
+
+    def load(part: PageRequest) -> Page[Failover]:
+        return list_failovers(
+            ctx, part, secret=secret, route=route, user=user or None, since=window
+        )
+
+    def read() -> Iterator[Failover]:
+        return read_all(load)
+
+    page = load(PageRequest(MOST_FAILOVERS))
     if not page:
         nobody = f"No request of {user} left its first model." if user else "None."
         st.html(html.note(nobody))
         return user
-    st.html(traffic_text.failover_table(page.items))
+    st.html(html.table(map(_failover_cells, page), stacked=True))
     st.html(html.note(f"{len(page)} of {labels.plural(page.total, 'failover')}."))
-
-    def read() -> Iterator[Failover]:
-        return read_all(lambda part: _load(ctx, part, window, route, user))
-
     downloads.offer("failovers", lambda: downloads.frame_of(read()))
     return user
 
 
-def _load(
-    ctx: Context, part: PageRequest, window: timedelta, route: str | None, user: str
-) -> Page[Failover]:
-    return list_failovers(
-        ctx,
-        part,
-        secret=page_frame.installation().secret,
-        route=route,
-        user=user or None,
-        since=window,
-    )
+def _failover_cells(failover: Failover) -> html.Row:
+    """Renders a failover, without any content of the request; the provider's own sentence shows
+    where the mouse points.
+    """
+    at = f"at {failover.place}" if failover.place else ""
+    why = escape(failure_words(failover.failure))
+    if said := " ".join(filter(None, (str(failover.status or ""), failover.code, at))):
+        why += f' <span class="note" title="{escape(failover.sentence)}">{escape(said)}</span>'
+    return {
+        "When (UTC)": escape(f"{failover.at:%d %b %H:%M:%S}".removeprefix("0")),
+        "Route": escape(failover.route),
+        "Model left": strong(failover.target),
+        "Why": f"<span>{why}</span>",
+        "After": escape(format_milliseconds(failover.latency_ms)),
+        "Next model": escape(failover.next_target or "none left"),
+        "Request": f'<span class="mono">{escape(failover.request or DASH)}</span>',
+    }
 
 
 if __name__ == "__main__":

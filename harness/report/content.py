@@ -4,7 +4,7 @@ name the database that a `gate run` keeps in a folder.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +22,13 @@ from harness.control.proposals.comparison import (
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.run import Sample
 from harness.domain.evals.verdict import SuiteReport, VerdictBasis
+from harness.domain.formatting import (
+    DASH,
+    format_latency,
+    format_percent,
+    format_range,
+    format_thousand_price,
+)
 from harness.gate.text.next_steps import NEXT_STEPS
 
 DATABASE: Final = "SWAPGATE__DATABASE_URL"
@@ -40,6 +47,19 @@ def variables(folder: Path) -> str:
     return (
         f"{DATABASE}={quote(address(folder))} {KEYRING}={quote(str(folder.resolve() / PUBLIC))}"
     )
+
+
+def figure_cells(figures: ArmFigures) -> list[str]:
+    """Writes what an answer of a model costs and takes, as cells of a table."""
+    cost = figures.cost_interval_usd_per_1000
+    return [
+        format_thousand_price(figures.cost_usd_per_1000),
+        format_range(cost, format_thousand_price, missing=DASH),
+        format_latency(figures.p50_s, DASH),
+        format_range(figures.p50_interval_s, format_latency, missing=DASH),
+        format_latency(figures.p95_s, DASH),
+        format_percent(figures.failed, 1),
+    ]
 
 
 MAX_TELLING: Final = 10
@@ -139,8 +159,14 @@ def gather_report(
         decides = report is None or basis is None or basis.decides(report)
         tags = _tags(ctx, side.plan.suite, used)
         parts.append(SuiteSection(side=side, report=report, tags=tags, decides=decides))
-        shown = _shown_by_form(report)
-        telling += _telling(ctx, side, [answer for answer in used if answer.item not in shown])
+        # Examples of a form that broke stand in the report already.
+        by_form = report is not None and report.outcome == "harness_mismatch"
+        shown = report.figures.examples if report is not None and by_form else ()
+        telling += [
+            _telling_answer(ctx, side.plan.suite, item)
+            for item in used
+            if item.item not in shown and item.scores[0] != item.scores[1]
+        ]
     return Report(comparison, parts, _most(telling), ctx.clock.now(), standalone, kept)
 
 
@@ -204,28 +230,18 @@ def _tags(ctx: Context, suite: str, used: Sequence[_Item]) -> Sequence[TagRow]:
     return sorted(rows, key=lambda row: (row.delta, row.tag))
 
 
-def _telling(
-    ctx: Context, side: SuiteAnswers, used: Sequence[_Item]
-) -> Sequence[TellingAnswer]:
-    differing = (item for item in used if item.scores[0] != item.scores[1])
-    return [_telling_answer(ctx, side.plan.suite, item) for item in differing]
-
-
-def _shown_by_form(report: SuiteReport | None) -> Collection[str]:
-    """Items that stand in the report already, as examples of a form that broke."""
-    if report is None or report.outcome != "harness_mismatch":
-        return ()
-    return frozenset(report.figures.examples)
-
-
 def _telling_answer(ctx: Context, suite: str, item: _Item) -> TellingAnswer:
     ours, theirs = item.scores
     a, b = item.incumbent[0], item.candidate[0]
+    try:
+        expected = ctx.suites.shown(suite, item.item)[1]
+    except SwapgateError:
+        expected = ""  # the suite's items are not known here, or not any more
     return TellingAnswer(
         suite=suite,
         item=item.item,
         prompt=b.prompt or a.prompt,
-        expected=_expected(ctx, suite, item.item),
+        expected=expected,
         incumbent=a.answer or a.error_text,
         candidate=b.answer or b.error_text,
         incumbent_score=ours,
@@ -234,24 +250,16 @@ def _telling_answer(ctx: Context, suite: str, item: _Item) -> TellingAnswer:
     )
 
 
-def _expected(ctx: Context, suite: str, item: str) -> str:
-    """Empty where the suite's items are not known here, or not any more."""
-    try:
-        return ctx.suites.shown(suite, item)[1]
-    except SwapgateError:
-        return ""
-
-
 def _most(telling: Sequence[TellingAnswer]) -> Sequence[TellingAnswer]:
     """The largest losses, then the largest wins, at most MAX_TELLING together.
 
     Losses first: they are what a decision has to look in the eye.
     """
-    losses = _largest(
-        [answer for answer in telling if answer.candidate_score < answer.incumbent_score]
-    )
-    wins = _largest(
-        [answer for answer in telling if answer.candidate_score > answer.incumbent_score]
+    losses, wins = (
+        _largest(
+            [one for one in telling if (one.candidate_score < one.incumbent_score) is lost]
+        )
+        for lost in (True, False)
     )
     half = MAX_TELLING // 2
     kept_losses = losses[: max(half, MAX_TELLING - len(wins))]

@@ -5,6 +5,7 @@ reason, and a failure or an error where the suite was not passed.
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
+from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.evals.verdict import SuiteReport
 from harness.report.content import Report, SuiteSection
 
@@ -29,7 +30,11 @@ class _Case:
 def render_junit(report: Report) -> str:
     """Counts and messages; times are the sums of the answers' times."""
     comparison = report.comparison
-    cases = [*map(_of_part, report.suites), *map(_of_whole, report.together)]
+    cases = [
+        *map(_of_part, report.suites),
+        # Of several suites as one: their answers' times stand at the suites.
+        *(_Case(_title(r), 0.0, r.outcome, r.reason) for r in report.together),
+    ]
     # A suite that decided nothing by itself has not failed a candidate.
     passed = comparison.verdict is not None and comparison.verdict.outcome == "passed"
     problems = [
@@ -55,7 +60,7 @@ def _of_part(part: SuiteSection) -> _Case:
     plan, report = part.side.plan, part.report
     answers = [*part.side.incumbent, *part.side.candidate]
     return _Case(
-        name=f"{plan.suite} ({plan.role.value})",
+        name=_title(plan),
         duration_s=sum(answer.duration_s for answer in answers),
         outcome=report.outcome if report else "open",
         reason=report.reason if report else "the gate is still open",
@@ -63,9 +68,8 @@ def _of_part(part: SuiteSection) -> _Case:
     )
 
 
-def _of_whole(report: SuiteReport) -> _Case:
-    """Of several suites as one: their answers' times stand at the suites."""
-    return _Case(f"{report.suite} ({report.role.value})", 0.0, report.outcome, report.reason)
+def _title(of: SuitePlan | SuiteReport) -> str:
+    return f"{of.suite} ({of.role.value})"
 
 
 def _write(suite: ET.Element, found: _Case, problem: str) -> None:

@@ -25,13 +25,11 @@ from harness.domain.formatting import (
     format_percent,
     format_points,
     format_points_interval,
-    format_range,
     format_relative_change,
     format_score,
     format_thousand_price,
     format_usd,
 )
-from harness.domain.routing.target import Target
 from harness.gate.offline.design import EARLY_ENDS
 from harness.gate.text.claim_sentence import describe_claim
 from harness.gate.text.sentences import (
@@ -48,7 +46,7 @@ from harness.report.answer_examples import (
     most_telling,
     table,
 )
-from harness.report.content import Report, SuiteSection, TagRow
+from harness.report.content import Report, SuiteSection, TagRow, figure_cells
 
 HEADS: Final = {
     "passed": "may replace",
@@ -97,7 +95,7 @@ def _lines(report: Report) -> Iterator[str]:
 
 def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
     comparison = report.comparison
-    a, b = _name(comparison.incumbent), _name(comparison.candidate)
+    a, b = code(comparison.incumbent.name), code(comparison.candidate.name)
     if verdict is None:
         yield f"# No verdict yet: {b} against {a} on route `{comparison.proposal.route}`"
         yield from ("", cell(comparison.proposal.closed_because or "The gate is still open."))
@@ -359,7 +357,8 @@ def _tag_row(row: TagRow) -> Sequence[str]:
 def _arms(arms: Sequence[tuple[str, ArmFigures]]) -> Iterator[str]:
     heads = ("", "answers", "cost per 1,000", "95 % interval", "median", "95 % interval",
              "95th percentile", "calls that failed")  # fmt: skip
-    yield from table(heads, [_arm_row(name, figures) for name, figures in arms])
+    rows = [(code(name), f"{arm.samples:,}", *figure_cells(arm)) for name, arm in arms]
+    yield from table(heads, rows)
     (_, ours), (_, theirs) = arms
     if ours.cost_usd_per_1000 and theirs.cost_usd_per_1000 is not None:
         share = theirs.cost_usd_per_1000 / ours.cost_usd_per_1000
@@ -376,20 +375,3 @@ def _judging(report: Report) -> Iterator[str]:
         ]
         yield ""
         yield from table(("suite", "calls of its judge", "cost of judging"), rows)
-
-
-def _arm_row(name: str, figures: ArmFigures) -> Sequence[str]:
-    return (
-        code(name),
-        f"{figures.samples:,}",
-        format_thousand_price(figures.cost_usd_per_1000),
-        format_range(figures.cost_interval_usd_per_1000, format_thousand_price, missing=DASH),
-        format_latency(figures.p50_s, DASH),
-        format_range(figures.p50_interval_s, format_latency, missing=DASH),
-        format_latency(figures.p95_s, DASH),
-        format_percent(figures.failed, 1),
-    )
-
-
-def _name(target: Target) -> str:
-    return code(target.name)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dashboard.data import queries
-from dashboard.text import shadow_text
+from dashboard.sections import shadows as shadows_section
 from harness.cli.shadow import stage_text
 from harness.control.operations import alerts
 from harness.control.proposals import comparison, decisions, submission
@@ -423,15 +423,17 @@ def test_the_canary_page_has_the_shadow_as_it_stands(world: SmallInstallation) -
 
     stage = queries.canary(world.context(), "chat").shadow
     assert stage is not None
-    assert "no user gets its answers" in shadow_text.title(stage)
-    assert [tile.figure for tile in shadow_text.tiles(stage)] == ["12 of 20", "14", "$0.50"]
+    top = shadows_section.headline(stage, "chat")
+    assert "no user gets its answers" in top
+    assert "opens at 1 %" in top.replace("\xa0", " ")
+    tiles = shadows_section.stage_tiles(stage)
+    assert [tile.figure for tile in tiles] == ["12 of 20", "14", "$0.50"]
     assert stage.status is not None
-    (cells,) = map(shadow_text.check_cells, stage.status.checks)
+    (cells,) = map(shadows_section.check_cells, stage.status.checks)
     assert [*cells.values()] == ["answered", "12", "2", "0", "0"]
-    assert "opens at 1 %" in shadow_text.verdict_card(stage).next_step
 
     record_tally(world, usd=1.5)
     turned(world, proposal)
     stage = queries.canary(world.context(), "chat").shadow
     assert stage is not None
-    assert shadow_text.verdict_card(stage).label == shadow_text.HELD
+    assert shadows_section.HELD.words in shadows_section.headline(stage, "chat")

@@ -162,9 +162,9 @@ def test_the_sign_of_a_guardrail_says_what_its_words_say(
     explanation = explain_rollout(canary_status.rollout, action, canary_status.blocks, START)
 
     (label,) = [
-        row.label
-        for row in canary_text.guardrails(replace(canary_status, explanation=explanation))
-        if row.name == "Errors"
+        canary_text.evidence_label(row)
+        for row in explanation.guardrails
+        if row.name == "Errors" and row.exposures
     ]
 
     assert (label.symbol, label.tone) == (symbol, tone)

@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard import current_user, dialog_forms, page_frame
 from dashboard.dialogs import canary_controls, decisions, route_holds
 from dashboard.sections import captures
-from dashboard.text import shadow_text
+from dashboard.sections import shadows as shadows_section
 from harness.app.installation import CONFIG_VARIABLE
 from harness.control.drift.reports import list_drift_status
 from harness.control.routing import break_glass, freezes
@@ -283,7 +283,7 @@ def test_a_shadow_without_a_proposal_is_started_named_by_its_page_and_stopped(
         "<b>1 shadow</b> runs",
         "sim/sim-better beside quiet",
         "12.5 % of the callers",
-        shadow_text.BY_HAND,
+        shadows_section.BY_HAND,
         "ben: before we propose it",
     ):
         assert words in text(page), words

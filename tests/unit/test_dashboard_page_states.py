@@ -77,10 +77,9 @@ import streamlit as st
 from dashboard import page_frame
 from dashboard.data import queries
 from dashboard.dialogs import (
-    decisions, provider_keys, route_dialogs, route_holds, suite_fields
+    decisions, keys, providers, route_dialogs, route_holds, suites
 )
 from dashboard.sections import captures, people, shadows
-from dashboard.views import keys, providers, suites
 
 ctx, kept = page_frame.context(), st.session_state.setdefault
 """

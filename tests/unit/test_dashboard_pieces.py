@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from dashboard import page_frame, serve, theme
 from dashboard.charts import plots, route_timeline
 from dashboard.data import frames
-from dashboard.data.suites import RunView, run_cells
 from dashboard.downloads import to_csv, to_parquet
-from dashboard.text import answer_panels as answers
+from dashboard.sections import answers
 from dashboard.text import html as cards
-from dashboard.text import key_text, labels, route_text, traffic_text
+from dashboard.text import labels, route_text
 from dashboard.text.labels import Tone
 from dashboard.theme import DARK, LIGHT, Palette
-from dashboard.views import proposals
+from dashboard.views import keys, proposals, traffic
+from dashboard.views.suites import RunView, run_cells
 from harness.control.proposals.recorded_answers import strip_common_start
 from harness.control.routing.fallback_chain import ChainEntry
 from harness.control.routing.traffic_report import RouteTraffic, TrafficReport
@@ -200,7 +200,7 @@ def test_no_card_lets_markup_through(text: str) -> None:
         [
             cards.verdict(cards.VerdictCard(label, text, [(text, text)], text, text)),
             cards.tiles([cards.Tile(text, text, below=text)]),
-            cards.pair_bars([cards.PairCounts(text, 1, 2, 3)]),
+            cards.pair_bars([(text, 1, 2, 3)]),
             cards.banner(text, text),
             cards.failure(text, text, text),
             cards.empty(text, text),
@@ -221,7 +221,7 @@ def test_a_long_answer_is_cut_and_says_so_and_bars_of_all_suites_share_one_scale
         answers.AnswerPanel("Candidate", "short", "✕ wrong", Tone.WORSE),
     )
     assert "The first 6,000 of 25,000 characters." in panels.replace("\xa0", " ")
-    bars = cards.pair_bars([cards.PairCounts("a", 20, 10, 0), cards.PairCounts("b", 5, 0, 1)])
+    bars = cards.pair_bars([("a", 20, 10, 0), ("b", 5, 0, 1)])
     assert re.findall(r"width:([\d.]+)%", bars) == ["39.00", "78.00", "0.00", "19.50"]
 
 
@@ -381,9 +381,10 @@ def test_the_timeline_of_a_young_route_has_times_too() -> None:
 
 
 def test_a_price_that_is_unknown_stands_apart_from_the_sum_and_is_no_zero() -> None:
-    assert key_text._unpriced(2).startswith(" <")
-    assert ">and 2 requests of unknown price<" in key_text._unpriced(2)
-    assert ">2 requests of unknown price<" in key_text._unpriced(2, known=False)
+    assert keys.unpriced(0) == ""
+    assert keys.unpriced(2).startswith(" <")
+    assert ">and 2 requests of unknown price<" in keys.unpriced(2)
+    assert ">2 requests of unknown price<" in keys.unpriced(2, known=False)
     run = EvalRun("run_1", "tickets", "d", "t_a", 1, 1, 9, RunState.DONE, START)
     for samples, cost_usd, words in (
         (9, 0.0, "no known cost"),
@@ -415,6 +416,6 @@ def test_the_pace_of_traffic_is_that_of_the_time_in_which_it_came(
         course=[TrafficPoint(NOON - timedelta(minutes=minutes), requests, 0, 0)],
         last_request=NOON,
     )
-    shown = traffic_text.tiles(seen, ())
+    shown = traffic.tiles(seen, ())
     assert f">{pace}" in shown
     assert f">{below}" in shown

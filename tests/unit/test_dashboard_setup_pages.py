@@ -16,11 +16,10 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import current_user, page_frame
 from dashboard.data import queries as queries_of_pages
-from dashboard.dialogs import suite_fields
-from dashboard.text import provider_text
-from dashboard.views import keys as keys_page
-from dashboard.views import providers as providers_page
-from dashboard.views import suites as suites_page
+from dashboard.dialogs import keys as keys_page
+from dashboard.dialogs import providers as providers_page
+from dashboard.dialogs import suites as suites_page
+from dashboard.views.providers import price_cell
 from harness.app.installation import CONFIG_VARIABLE
 from harness.app.suite_import import UPLOAD_SCORERS, SuiteUpload
 from harness.control.operations import dashboard_sessions, keys, queries
@@ -192,7 +191,7 @@ def test_keys_of_a_provider_are_added_replaced_and_removed_and_accounts_get_a_co
     ctx = page_frame.context()
     registry.change_provider(ctx, ANA, "house", ProviderChange("vllm", "http://127.0.0.1:9/v1"))
     act_as(monkeypatch, "ada", Role.ADMIN)
-    app = dialog("provider_keys.change_keys('house')")
+    app = dialog("providers.change_keys('house')")
 
     def names() -> list[str]:
         return [key.name for key in credentials.get_credentials(ctx, "house").stored]
@@ -224,7 +223,7 @@ def test_keys_of_a_provider_are_added_replaced_and_removed_and_accounts_get_a_co
     assert (event.actor, event.details["keys"]) == ("ada", ["default"])
 
     registry.change_provider(ctx, ANA, "github_copilot", ProviderChange("github_copilot"))
-    for opened in ("provider_keys.change_keys('github_copilot')", "providers.add_provider()"):
+    for opened in ("providers.change_keys('github_copilot')", "providers.add_provider()"):
         app = dialog(opened)
         assert "swapgate provider key login github_copilot" in [code.value for code in app.code]
         assert not [
@@ -445,12 +444,12 @@ def test_a_suite_is_uploaded_and_one_that_cannot_be_leaves_nothing(
 def test_each_scorer_is_asked_for_its_options_and_its_judge() -> None:
     furnish()
     known = {option for options in UPLOAD_SCORERS.values() for option in options}
-    assert set(suite_fields.OPTION_WORDS) == known
+    assert set(suites_page.OPTION_WORDS) == known
     app = dialog(
         "from dashboard.dialog_forms import Form",
         "from harness.domain.operations.access import Role",
         "form = Form(Role.ADMIN, 'upload')",
-        "st.session_state.asked = (suite_fields.ask(form), form.missing)",
+        "st.session_state.asked = (suites.ask(form), form.missing)",
     )
     for scorer, judged in (("similarity", True), ("label", False), ("json_schema", False)):
         app.selectbox(key="upload-scorer").select(scorer).run()
@@ -521,7 +520,7 @@ def test_a_price_says_where_it_comes_from_and_when_the_catalogue_says_another() 
         origin = find_price_origin(price, entry, known) if price else None
         unknown = dict.fromkeys(COLUMNS, Ability.UNKNOWN)
         model = MatrixModel("gpt-x", unknown, None, price, origin, None, None, ())
-        return provider_text.price_cell(model)
+        return price_cell(model)
 
     assert "litellm 1.2.3, 20 Nov 2026" in cell(price, entry)
     assert "swapgate.yaml" in cell(price, own)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dashboard import current_user, page_frame
-from dashboard.text import policy_text
+from dashboard.sections import policies
 from harness.app import settings_origin
 from harness.app.installation import load_settings
 from harness.control.operations import alerts, queries
@@ -261,6 +261,6 @@ def test_a_policy_says_in_plain_words_what_it_demands() -> None:
         (GatePolicy(n_max=300, epochs=2), "Up to 300 items of each suite are asked 2 times"),
         (GatePolicy(max_cost_usd=5.0), "An eval run ends at $5.00."),
     ):
-        said = policy_text.summary(Policy("p", PromotionMode.APPROVED, gate=gate))
+        said = policies.summary(Policy("p", PromotionMode.APPROVED, gate=gate))
         assert sentence in said.replace("\N{NO-BREAK SPACE}", " ")
         assert "A person other than the proposer approves before the canary starts" in said

@@ -12,26 +12,22 @@ from harness.cli import canary_facts, shadow
 from harness.cli.frame import output
 from harness.cli.frame.output import timestamp
 from harness.control.canary.status import CanaryStatus
-from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAnswers
+from harness.control.proposals.comparison import Comparison, SuiteAnswers
 from harness.control.proposals.drawbacks import list_drawbacks
 from harness.control.proposals.format_failures import FormatFailure, find_format_failures
 from harness.control.routing import monthly_bill
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.verdict import SuiteReport, Verdict, VerdictBasis
 from harness.domain.formatting import (
-    DASH,
-    format_latency,
-    format_percent,
     format_points,
     format_points_interval,
-    format_range,
     format_score,
-    format_thousand_price,
     format_usd,
 )
 from harness.gate.text import sentences
 from harness.gate.text.claim_sentence import describe_claim
 from harness.gate.text.sentences import reason_text, spending_text
+from harness.report.content import figure_cells
 
 EXAMPLE_CHARACTERS = 200
 # Of a comparison, in the document as they are.
@@ -248,7 +244,7 @@ def _print_arms(comparison: Comparison) -> None:
                 *("TARGET", "ANSWERS", "COST PER 1,000", "95 % INTERVAL"),
                 *("MEDIAN", "95 % INTERVAL", "95TH PERCENTILE", "FAILED"),
             ],
-            [[name, *_figures(figures)] for name, figures in arms],
+            [[name, figures.samples, *figure_cells(figures)] for name, figures in arms],
             empty="",
         )
 
@@ -264,18 +260,6 @@ def _print_money(comparison: Comparison) -> None:
     click.echo(monthly_bill.describe_forecast(comparison.forecast))
     if why := monthly_bill.describe_basis(comparison.forecast):
         click.echo(why)
-
-
-def _figures(figures: ArmFigures) -> list[object]:
-    return [
-        figures.samples,
-        format_thousand_price(figures.cost_usd_per_1000),
-        format_range(figures.cost_interval_usd_per_1000, format_thousand_price, missing=DASH),
-        format_latency(figures.p50_s, DASH),
-        format_range(figures.p50_interval_s, format_latency, missing=DASH),
-        format_latency(figures.p95_s, DASH),
-        format_percent(figures.failed, 1),
-    ]
 
 
 def as_json(

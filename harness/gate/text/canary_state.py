@@ -97,7 +97,7 @@ def _kind(
     rollout: Rollout, holds: Sequence[str], action: RolloutAction | None
 ) -> CanaryStateKind:
     if not rollout.live and not rollout.baking:
-        return _ended_kind(rollout)
+        return _OF_END[rollout.end] if rollout.end else CanaryStateKind.PROMOTED
     if action is not None and action.signal is RolloutSignal.HARM:
         return CanaryStateKind.HARM
     if rollout.state is RolloutState.PAUSED:
@@ -107,10 +107,6 @@ def _kind(
     if action is not None and action.distance_to_trip >= HALF_DISTANCE:
         return CanaryStateKind.SUSPECT
     return _quiet_kind(rollout, action)
-
-
-def _ended_kind(rollout: Rollout) -> CanaryStateKind:
-    return _OF_END[rollout.end] if rollout.end else CanaryStateKind.PROMOTED
 
 
 def _quiet_kind(rollout: Rollout, action: RolloutAction | None) -> CanaryStateKind:
@@ -150,7 +146,7 @@ def _describe(
     kind: CanaryStateKind, rollout: Rollout, *, held: bool, action: RolloutAction | None
 ) -> tuple[str, str]:
     """Returns `words` and `predicate` of a CanaryState."""
-    at = AFTER_PROMOTION if rollout.baking else f"at {format_bps(_share(rollout))}"
+    at = AFTER_PROMOTION if rollout.baking else f"at {format_bps(rollout.current.weight_bps)}"
     more = ", and on hold" if held and kind is CanaryStateKind.PAUSED else ""
     if action is not None and action.distance_to_trip >= HALF_DISTANCE:
         more += ", and may be hurting users"
@@ -214,7 +210,7 @@ def _next_step(
         return f"the bake does not end before the hold does. {BACK}"
     if kind in _NEXT:
         few = _too_few(rollout, explanation) if kind is CanaryStateKind.PAUSED else ""
-        share = format_bps(_share(rollout))
+        share = format_bps(rollout.current.weight_bps)
         return _NEXT[kind].format(share=share, incumbent=incumbent, few=few)
     return f"{_onward(explanation)} {BACK}" if explanation else BACK
 
@@ -241,10 +237,6 @@ def _onward(explanation: RolloutExplanation) -> str:
         "once callers are split as planned" if skewed else "no estimate yet: too little traffic"
     )
     return f"{to}{explanation.goes_to}, {when}."
-
-
-def _share(rollout: Rollout) -> int:
-    return rollout.current.weight_bps
 
 
 # What a person may do with a canary.

@@ -27,7 +27,8 @@ def describe_claim(basis: VerdictBasis, titles: Mapping[str, str] | None = None)
     names = titles or {}
     if basis.outcome == "passed":
         return "; ".join(_passed_parts(basis, names)) + "."
-    deciding = _deciding(basis)
+    deciding = [report for report in basis.claims if report.outcome == basis.outcome]
+    deciding = deciding or list(basis.claims)
     where = _join([_name(basis, report, names) for report in deciding])
     what = PROBLEMS.get(basis.outcome, PROBLEMS["inconclusive"])
     if basis.outcome == "failed":
@@ -40,7 +41,10 @@ def describe_claim(basis: VerdictBasis, titles: Mapping[str, str] | None = None)
                 for slice_ in report.figures.worse_slices
             ]
         )
-    return f"{what}: {where}.{_tally(basis)}"
+    tally, claims = "", len(basis.claims)
+    if claims > 1:
+        tally = f" {len(basis.passed_claims)} of {format_quantity(claims, 'claim')} shown."
+    return f"{what}: {where}.{tally}"
 
 
 def describe_members(basis: VerdictBasis) -> str:
@@ -50,10 +54,14 @@ def describe_members(basis: VerdictBasis) -> str:
     members = basis.members
     if basis.mean is None or not members:
         return ""
-    agreeing = [report for report in members if _fits(report)]
-    if len(agreeing) == len(members):
-        return f"{_all(len(members))} suites point the same way"
-    return f"{len(agreeing)} of {len(members)} suites point the same way"
+    agreeing = sum(
+        report.delta > (0.0 if report.claim is Claim.SUPERIOR else -report.margin)
+        for report in members
+    )
+    which = f"{agreeing} of {len(members)}"
+    if agreeing == len(members):
+        which = "both" if len(members) == 2 else f"all {len(members)}"
+    return f"{which} suites point the same way"
 
 
 def _passed_parts(basis: VerdictBasis, names: Mapping[str, str]) -> Sequence[str]:
@@ -69,9 +77,12 @@ def _passed_parts(basis: VerdictBasis, names: Mapping[str, str]) -> Sequence[str
         parts.append(f"one of {len(basis.alternatives)} suites was enough")
     if agreement := describe_members(basis):
         parts.append(agreement)
+    by_loss: dict[str, list[str]] = {}
+    for report in kept:
+        name = names.get(report.suite, report.suite)
+        by_loss.setdefault(format_score(report.margin, None), []).append(name)
     parts += [
-        f"at most {loss} points worse on {_join([names.get(r.suite, r.suite) for r in group])}"
-        for loss, group in _by_loss(kept).items()
+        f"at most {loss} points worse on {_join(group)}" for loss, group in by_loss.items()
     ]
     if guards:
         parts.append(
@@ -93,18 +104,6 @@ def _promise(report: SuiteReport) -> str:
             return loss.capitalize()
 
 
-def _by_loss(reports: Sequence[SuiteReport]) -> Mapping[str, Sequence[SuiteReport]]:
-    groups: dict[str, list[SuiteReport]] = {}
-    for report in reports:
-        groups.setdefault(format_score(report.margin, None), []).append(report)
-    return groups
-
-
-def _deciding(basis: VerdictBasis) -> Sequence[SuiteReport]:
-    found = [report for report in basis.claims if report.outcome == basis.outcome]
-    return found or basis.claims
-
-
 def _loss(deciding: Sequence[SuiteReport]) -> str:
     """What a failed candidate lost by."""
     costs = [report.figures.cost for report in deciding]
@@ -119,29 +118,11 @@ def _loss(deciding: Sequence[SuiteReport]) -> str:
     return PROBLEMS["failed"]
 
 
-def _tally(basis: VerdictBasis) -> str:
-    """How many of several claims were shown; empty where there is one."""
-    claims = basis.claims
-    if len(claims) < 2:
-        return ""
-    passed = len(basis.passed_claims)
-    return f" {passed} of {format_quantity(len(claims), 'claim')} shown."
-
-
 def _name(basis: VerdictBasis, report: SuiteReport, names: Mapping[str, str]) -> str:
     if report is basis.mean:
         members = [names.get(member.suite, member.suite) for member in basis.members]
         return f"the weighted mean of {len(members)} suites ({_join(members)})"
     return names.get(report.suite, report.suite)
-
-
-def _fits(report: SuiteReport) -> bool:
-    limit = 0.0 if report.claim is Claim.SUPERIOR else -report.margin
-    return report.delta > limit
-
-
-def _all(number: int) -> str:
-    return "both" if number == 2 else f"all {number}"
 
 
 def _join(names: Sequence[str]) -> str:

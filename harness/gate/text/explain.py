@@ -130,8 +130,7 @@ def explain_rollout(
     """Explains a rollout. action: what `decide_action` gave for the same rollout, blocks and
     moment.
     """
-    found = _explain(rollout, action, blocks, now)
-    return replace(found, judged_by=_judged_by(rollout.policy))
+    return replace(_explain(rollout, action, blocks, now), judged_by=_judged_by(rollout.policy))
 
 
 def _judged_by(policy: CanaryPolicy) -> str:
@@ -181,26 +180,21 @@ def _back(what: str) -> str:
     return f"Evidence of harm at 100 % of the rollback level: {what}, at once and by itself."
 
 
-def _allowed(tolerated: float, what: str) -> str:
-    """Says up to where a candidate's odds or value do no harm."""
-    times = "" if tolerated == 1 else f"{format_number(tolerated, 6)} × "
-    return f"at most {times}the incumbent's {what}"
-
-
 def _row(evidence: GuardrailEvidence, limit: float, judge: CanaryJudge | None) -> GuardrailRow:
-    guardrail = evidence.guardrail
+    guardrail, tolerated = evidence.guardrail, evidence.tolerated
     counts = guardrail_kind(guardrail) is GuardrailKind.COUNTS
     furthest = evidence.log_e_max / (limit - math.log(evidence.weight))
     silent = _without_feedback(evidence)
     measured = bool(evidence.canary) and not silent
     candidate, incumbent = (_arm_figure(evidence, canary=arm) for arm in (True, False))
+    times = "" if tolerated == 1 else f"{format_number(tolerated, 6)} × "
     return GuardrailRow(
         guardrail=guardrail,
         name=GUARDRAIL_NAMES[guardrail],
         says=NO_FEEDBACK if silent else _evidence_text(evidence, measured=measured),
         candidate=candidate if measured else "",
         incumbent=incumbent if measured else "",
-        allowed=_allowed(evidence.tolerated, "odds" if counts else "value"),
+        allowed=f"at most {times}the incumbent's {'odds' if counts else 'value'}",
         exposures=evidence.canary if measured else 0,
         log_e=evidence.log_e,
         log_e_max=evidence.log_e_max,
@@ -225,14 +219,6 @@ def _without_feedback(evidence: GuardrailEvidence) -> bool:
         and not (opinions.canary or opinions.control)
         and evidence.log_e <= 0.0
     )
-
-
-def _feedback_text(evidence: GuardrailEvidence, *, canary: bool) -> str:
-    """Tells for how many units a user gave feedback."""
-    if evidence.opinions is None:
-        return ""
-    number = evidence.opinions.canary if canary else evidence.opinions.control
-    return f", {number:,} with an opinion"
 
 
 def _failure_classes(evidence: GuardrailEvidence) -> tuple[str, ...]:
@@ -284,7 +270,10 @@ def _arm_figure(evidence: GuardrailEvidence, *, canary: bool) -> str:
         failed = evidence.canary_failures if canary else evidence.control_failures
         if not units:
             return "nothing yet"
-        feedback = _feedback_text(evidence, canary=canary)
+        feedback, opinions = "", evidence.opinions
+        if opinions is not None:
+            given = opinions.canary if canary else opinions.control
+            feedback = f", {given:,} with an opinion"
         percent = format_percent(failed / units, significant=2)
         return f"{percent} ({failed:,} of {units:,}{feedback})"
     levels = evidence.canary_level, evidence.control_level
@@ -323,29 +312,22 @@ def _warm_up(
     left_s = max(0.0, policy.warm_up_s - lasted_s) if action.step_exposures else 0.0
     if not left and not left_s:
         return []
-    each_s = 3600.0 / (pace * rollout.current.weight_bps / 10_000) if pace else None
+    each_s = _seconds_each(rollout, pace)
     until = [f"{have:,} of {policy.cold_units:,} units"] if left else []
     until += [f"another {format_estimate(left_s)}"] if left_s else []
-    return [
-        StepNeed(
-            what="warm-up",
-            words=f"{' and '.join(until)} to warm up, in which times do not count",
-            done=False,
-            share=have / policy.cold_units if left else 1.0 - left_s / policy.warm_up_s,
-            eta_s=left_s
-            if not left
-            else None
-            if each_s is None
-            else max(left_s, left * each_s),
-        )
-    ]
+    words = f"{' and '.join(until)} to warm up, in which times do not count"
+    share = have / policy.cold_units if left else 1.0 - left_s / policy.warm_up_s
+    eta_s: float | None = left_s
+    if left:
+        eta_s = None if each_s is None else max(left_s, left * each_s)
+    return [StepNeed("warm-up", words, done=False, share=share, eta_s=eta_s)]
 
 
 def _exposures(rollout: Rollout, action: RolloutAction, pace: float | None) -> StepNeed:
     step, have = rollout.current, action.step_exposures
     wanted = max(1, step.min_exposures)
     left = max(0, wanted - have)
-    each_s = 3600.0 / (pace * step.weight_bps / 10_000) if pace else None
+    each_s = _seconds_each(rollout, pace)
     return StepNeed(
         what="exposures",
         words=f"{have:,} of {wanted:,} canary callers at {format_bps(step.weight_bps)}",
@@ -353,6 +335,11 @@ def _exposures(rollout: Rollout, action: RolloutAction, pace: float | None) -> S
         share=min(1.0, have / wanted),
         eta_s=0.0 if not left else None if each_s is None else left * each_s,
     )
+
+
+def _seconds_each(rollout: Rollout, pace: float | None) -> float | None:
+    """Estimates the time between two units of the canary; None without a pace."""
+    return 3600.0 / (pace * rollout.current.weight_bps / 10_000) if pace else None
 
 
 def _ratio(action: RolloutAction) -> StepNeed:
@@ -417,14 +404,11 @@ def _eta(
     eta_s = max((need.eta_s or 0.0 for need in needs), default=0.0)
     if not eta_s:
         return 0.0, "at the next look"
-    if add_seconds(now, eta_s) > add_seconds(
-        rollout.step_started_at, rollout.current.deadline_s
-    ):
-        return (
-            eta_s,
-            f"in about {format_estimate(eta_s)}: later than its time allows, so it will pause",
-        )
-    return eta_s, f"in about {format_estimate(eta_s)}"
+    words = f"in about {format_estimate(eta_s)}"
+    ends = add_seconds(rollout.step_started_at, rollout.current.deadline_s)
+    if add_seconds(now, eta_s) > ends:
+        words += ": later than its time allows, so it will pause"
+    return eta_s, words
 
 
 def _pace(rollout: Rollout, blocks: Sequence[ObservationBlock], now: datetime) -> float | None:

@@ -38,30 +38,17 @@ def ramp_summary(pace: TrafficPace, steps: Sequence[StepPlan]) -> str:
     if not late:
         total = math.fsum(step.typical_s or 0.0 for step in steps)
         cautious = math.fsum(step.cautious_s or 0.0 for step in steps)
-        longer = (
-            f", four of five within {format_estimate(cautious)}"
-            if cautious > 1.05 * total
-            else ""
-        )
-        return f"A healthy canary takes about {format_estimate(total)}{longer}. {basis}"
+        words = f"A healthy canary takes about {format_estimate(total)}"
+        if cautious > 1.05 * total:
+            words += f", four of five within {format_estimate(cautious)}"
+        return f"{words}. {basis}"
     first = late[0]
-    why = (
-        f"needs {format_estimate(first.typical_s)}"
-        if first.typical_s is not None
-        else (
-            "has not enough traffic for its certificate within "
-            f"{format_estimate(first.deadline_s)}"
-        )
-    )
-    time = (
-        f", and its time is {format_estimate(first.deadline_s)}"
-        if first.typical_s is not None
-        else ""
-    )
-    return (
-        f"The step at {format_bps(first.weight_bps)} {why}{time}: it would pause for a person. "
-        f"{basis}"
-    )
+    time = format_estimate(first.deadline_s)
+    why = f"has not enough traffic for its certificate within {time}"
+    if first.typical_s is not None:
+        why = f"needs {format_estimate(first.typical_s)}, and its time is {time}"
+    step = f"The step at {format_bps(first.weight_bps)}"
+    return f"{step} {why}: it would pause for a person. {basis}"
 
 
 def _basis(pace: TrafficPace) -> str:
@@ -154,7 +141,14 @@ def _larger(policy: CanaryPolicy, pace: TrafficPace, late: StepPlan) -> str:
     for bps in SHARES_BPS:
         if bps <= late.weight_bps:
             continue
-        tried = plan_step(policy, _step(late, bps), pace, 0.0)
+        step = CanaryStep(
+            weight_bps=bps,
+            min_exposures=late.min_exposures,
+            certify=late.certify,
+            deadline_s=late.deadline_s,
+            min_s=late.floor_s,
+        )
+        tried = plan_step(policy, step, pace, 0.0)
         if tried.in_time and tried.typical_s is not None:
             return (
                 f"A larger share: at {format_bps(bps)} instead of "
@@ -169,18 +163,5 @@ def _longer(late: StepPlan) -> str:
     needed = late.cautious_s if late.cautious_s is not None else late.typical_s
     if needed is None or needed > LONGEST_S:
         return ""
-    return (
-        f"More time: `deadline_s: {math.ceil(needed / 3600) * 3600}` "
-        f"({format_estimate(needed)}) for the "
-        f"step at {format_bps(late.weight_bps)}."
-    )
-
-
-def _step(late: StepPlan, weight_bps: int) -> CanaryStep:
-    return CanaryStep(
-        weight_bps=weight_bps,
-        min_exposures=late.min_exposures,
-        certify=late.certify,
-        deadline_s=late.deadline_s,
-        min_s=late.floor_s,
-    )
+    deadline = f"`deadline_s: {math.ceil(needed / 3600) * 3600}` ({format_estimate(needed)})"
+    return f"More time: {deadline} for the step at {format_bps(late.weight_bps)}."

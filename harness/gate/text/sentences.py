@@ -125,15 +125,11 @@ def _name_suites(reason: str, verdict: BaseVerdict, titles: Mapping[str, str]) -
     """
     sentence, listed, guards = reason.partition(NOT_SHOWN_WORSE)
     for report in verdict.suites:
-        title = titles.get(report.suite, report.suite)
+        title = titles.get(report.suite, report.suite).replace("\\", "\\\\")
         name = re.escape(report.suite)
-        sentence = re.sub(rf"(\A|passed\. ){name}(?=: )", rf"\g<1>{_literal(title)}", sentence)
-        guards = re.sub(rf"(\A|, ){name}(?=[,.])", rf"\g<1>{_literal(title)}", guards)
+        sentence = re.sub(rf"(\A|passed\. ){name}(?=: )", rf"\g<1>{title}", sentence)
+        guards = re.sub(rf"(\A|, ){name}(?=[,.])", rf"\g<1>{title}", guards)
     return f"{sentence}{listed}{guards}"
-
-
-def _literal(text: str) -> str:
-    return text.replace("\\", "\\\\")
 
 
 def _name_mean(verdict: BaseVerdict) -> str:
@@ -234,7 +230,11 @@ def cost_reason(evidence: CostEvidence, plan: SuitePlan) -> str:
     """What the costs say of the claim that the candidate is cheaper."""
     claimed = f"{format_percent(plan.min_saving)} less was claimed"
     if evidence.saving is None:
-        return f"Not shown to be cheaper: {_unknown(evidence)}"
+        why = "the incumbent costs nothing."
+        if evidence.incumbent_usd != 0.0:
+            side = "incumbent" if evidence.missing_incumbent == evidence.n_used else "candidate"
+            why = f"nobody knows what the {side} costs; give it a price and propose again."
+        return f"Not shown to be cheaper: {why}"
     saved = _saved(evidence)
     match evidence.outcome:
         case CostOutcome.SHOWN:
@@ -255,13 +255,6 @@ def cost_reason(evidence: CostEvidence, plan: SuitePlan) -> str:
                 f"Not shown to be cheaper after {evidence.n_used} {plan.unit}s: {saved}; at "
                 f"least {claimed}. The incumbent stays."
             )
-
-
-def _unknown(evidence: CostEvidence) -> str:
-    if evidence.incumbent_usd == 0.0:
-        return "the incumbent costs nothing."
-    side = "incumbent" if evidence.missing_incumbent == evidence.n_used else "candidate"
-    return f"nobody knows what the {side} costs; give it a price and propose again."
 
 
 def _saved(evidence: CostEvidence) -> str:

@@ -1,29 +1,31 @@
-"""Writes agents' sessions as HTML: the page's first line, a line per session, messages with the
-model that wrote each, switches, and what each model cost and would have cost alone.
+"""The Sessions page's view of one session: a page of its transcript with the model that wrote
+each message, its switches, its children, and what each model cost and would have cost alone.
 """
 
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from dashboard.data.sessions import SessionsView, SessionView
 from dashboard.text import html, labels
-from dashboard.text.html import escape, pill, strong
+from dashboard.text.html import escape, noted, pill, strong
 from dashboard.text.labels import Label, Tone
-from harness.domain.agents.agent import AgentGrant, AgentSession, SessionState
+from harness.control.context import Context
+from harness.domain.agents.agent import AgentSession, SessionState
 from harness.domain.agents.message import MessageRole, MessageState, SessionMessage
-from harness.domain.agents.model_figures import ModelUsage, cost_alone, sum_costs
+from harness.domain.agents.model_figures import ModelUsage, cost_alone, find_price, sum_costs
 from harness.domain.agents.switch_request import (
     ModelSwitchRequest,
     SwitchState,
-    switch_lines,
-    switch_question,
     visible_text,
 )
 from harness.domain.formatting import format_age, format_quantity, format_usd
+from harness.domain.pagination import MOST_LISTED, Page, PageRequest
 from harness.domain.routing.target import Price
 
+# Each may be as long as `agents.max_message_bytes`.
+MOST_MESSAGES: Final = 30
+MOST_SWITCHES: Final = 100
 # Of one text; the rest is a note.
 SHOWN_CHARACTERS: Final = 4_000
 SWITCH_LABELS: Final[Mapping[SwitchState, Label]] = {
@@ -33,13 +35,11 @@ SWITCH_LABELS: Final[Mapping[SwitchState, Label]] = {
     SwitchState.EXPIRED: Label("◷", "expired", Tone.NEUTRAL),
     SwitchState.CANCELLED: Label("=", "cancelled", Tone.NEUTRAL),
 }
-GRANTS_NOTE: Final = "The models outside of a route that people let agents use. Newest first."
 _STATES: Final = {
     MessageState.STREAMING: ("◷ under way", Tone.NEUTRAL),
     MessageState.INTERRUPTED: ("✕ interrupted", Tone.WORSE),
     MessageState.FAILED: ("✕ failed", Tone.WORSE),
 }
-_MARK: Final = re.compile(r"([!-/:-@\[-`{-~])")
 HIDDEN: Final = "not shown without signing in"
 ALONE_NOTE: Final = (
     "The last column reckons at today's prices with the tokens of the models that answered; "
@@ -47,18 +47,65 @@ ALONE_NOTE: Final = (
 )
 
 
-def list_title(view: SessionsView) -> tuple[str, str]:
-    """The page's first line and its note, as HTML."""
-    note = labels.plural(view.sessions.total, "session")
-    if view.waiting:
-        verb = "waits" if len(view.waiting) == 1 else "wait"
-        names = ", ".join(dict.fromkeys(view.agents[request.agent] for request in view.waiting))
-        many = labels.plural(len(view.waiting), "switch", "switches")
-        return f"{many} {verb} for approval: {strong(names)}", note
-    return ("No switch waits for a person" if view.sessions.total else "No session yet"), note
+@dataclass(frozen=True)
+class SessionView:
+    session: AgentSession
+    agent: str  # its name
+    messages: Sequence[SessionMessage]  # a page of them
+    after: int  # the position that the page goes on behind
+    until: datetime  # when the first message of the next page came; without one, now
+    total: int  # how many messages the session has
+    switches: Page[ModelSwitchRequest]
+    children: Page[AgentSession]
+    usage: Sequence[ModelUsage]  # of the session and all below it
+    prices: Mapping[str, Price | None]  # today's, of each model that answered in it
+    now: datetime
+
+    @property
+    def last(self) -> int:
+        """Returns the position of the page's last message."""
+        return self.after + len(self.messages)
+
+    @property
+    def waiting(self) -> Sequence[ModelSwitchRequest]:
+        return [s for s in self.switches if s.state_at(self.now) is SwitchState.PENDING]
 
 
-def session_title(view: SessionView) -> tuple[str, str]:
+def load_session(ctx: Context, id_: str, after: int | None = None) -> SessionView:
+    """Loads a session with its messages. after: the position to go on behind; None for the
+    newest messages. Raises NotFound.
+    """
+    with ctx.store.read() as tx:
+        session = tx.sessions.get(id_)
+        agent = tx.agents.get(session.agent).name
+        total = tx.session_messages.last_position(id_)
+        providers = tx.providers.all()
+        family = below = [id_]
+        while below:
+            below = [child for parent in below for child in tx.sessions.children(parent)]
+            family = [*family, *below]
+    start = max(0, total - MOST_MESSAGES) if after is None else min(after, total)
+    page = PageRequest(MOST_MESSAGES + 1, str(start))
+    records = ctx.store.lists.session_messages(page, session=id_).items
+    beyond = records[MOST_MESSAGES:]
+    now, usage = ctx.clock.now(), ctx.store.lists.model_usage(sessions=family)
+    return SessionView(
+        session=session,
+        agent=agent,
+        messages=records[:MOST_MESSAGES],
+        after=start,
+        until=beyond[0].created_at if beyond else now,
+        total=total,
+        switches=ctx.store.lists.switch_requests(PageRequest(MOST_SWITCHES), session=id_),
+        children=ctx.store.lists.sessions(PageRequest(MOST_LISTED), parent=id_),
+        usage=usage,
+        prices={model.target: find_price(providers, model.target) for model in usage},
+        now=now,
+    )
+
+
+def headline(view: SessionView) -> tuple[str, str]:
+    """Writes the page's first line and its note, as HTML."""
     session = view.session
     verb = "answers" if session.state is SessionState.OPEN else "answered"
     parts = [
@@ -72,80 +119,18 @@ def session_title(view: SessionView) -> tuple[str, str]:
     return heading, escape(" · ".join(parts))
 
 
-def session_line(session: AgentSession, now: datetime, *, with_user: bool) -> str:
-    user = f"user {session.user_id} · " if with_user and session.user_id else ""
-    # Answers of unknown price add nothing: 0 may stand for them.
-    cost = f"known cost {format_usd(session.cost_usd)}" if session.cost_usd else "no known cost"
-    return html.note(
-        f"{user}{session.model.text} · {session.state.value} · "
-        f"{cost} · {format_age(session.last_at, now)}"
-    )
-
-
-def is_in_force(grant: AgentGrant, now: datetime) -> bool:
-    return grant.revoked_at is None and now < grant.expires_at
-
-
-def grant_cells(grant: AgentGrant, now: datetime) -> html.Row:
-    if grant.revoked_at is not None:
-        state = Label("✕", "revoked", Tone.NEUTRAL)
-    elif is_in_force(grant, now):
-        state = Label("✓", "in force", Tone.BETTER)
-    else:
-        state = Label("◷", "expired", Tone.NEUTRAL)
-    id_ = f'<span class="note">{escape(grant.id)}</span>'
-    return {
-        "Model": f"{strong(grant.target_name)}<br>{id_}",
-        "Agent": escape(grant.agent),
-        "For": escape(f"session {grant.session}" if grant.session else "all its sessions"),
-        "State": html.state(state),
-        "Until": escape(labels.date_time(grant.expires_at)),
-        "By": escape(grant.granted_by),
-        "Why": escape(grant.reason),
-    }
-
-
-def link_label(agent: str, session: AgentSession) -> str:
-    """Names a session in a link, whose label is Markdown: a name that a client chose would load
-    pictures there.
-    """
-    return _MARK.sub(r"\\\1", visible_text(f"{agent} · {session.id}"))
-
-
-def waiting_switch(request: ModelSwitchRequest, agent: str, now: datetime) -> str:
-    """Shows a waiting switch without the agent's own words, which not everybody may read."""
-    session = html.link("sessions", escape(request.session), session=request.session)
-    asked = escape(f"asked {format_age(request.asked_at, now)}")
-    left = escape(labels.left(request.expires_at, now))
-    question = f"<p>{strong(switch_question(request, agent))}</p>"
-    facts = f'<p class="note">session {session} · {asked} · {left}</p>'
-    return html.block(question, facts)
-
-
-def switch_details(request: ModelSwitchRequest, agent: str, now: datetime) -> str:
-    """All that a person should know before the answer."""
-    # Nothing of it may be out of sight on a narrow screen.
-    facts = "".join(
-        f'<span class="neutral">{escape(name)}</span><span>{escape(value)}</span>'
-        for name, value in switch_lines(request, now)
-    )
-    question = f"<p>{strong(switch_question(request, agent))}</p>"
-    return html.block(question) + html.block(facts, kind="sg-facts")
-
-
-def switches(requests: Sequence[ModelSwitchRequest], now: datetime, *, readable: bool) -> str:
-    if not requests:
-        return ""
+def render_switches(view: SessionView, *, readable: bool) -> str:
     rows = [
         {
-            "Model": strong(_wanted(request))
-            + _note(f"asked {labels.date_time(request.asked_at)}"),
-            "State": html.state(SWITCH_LABELS[request.state_at(now)]) + _by(request),
+            "Model": noted(
+                strong(_wanted(request)), f"asked {labels.date_time(request.asked_at)}"
+            ),
+            "State": html.state(SWITCH_LABELS[request.state_at(view.now)]) + _by(request),
             "The agent's reason": escape(visible_text(request.reason) if readable else HIDDEN),
         }
-        for request in requests
+        for request in view.switches
     ]
-    return html.section("Switches") + html.table(rows)
+    return html.section("Switches") + html.table(rows) if rows else ""
 
 
 def _by(request: ModelSwitchRequest) -> str:
@@ -157,8 +142,8 @@ def _wanted(request: ModelSwitchRequest) -> str:
     return f"sub-tasks on {models}" if request.for_children else models
 
 
-def transcript(view: SessionView, *, readable: bool) -> str:
-    """A page of messages, with the switches that were approved between them."""
+def render_transcript(view: SessionView, *, readable: bool) -> str:
+    """Renders a page of messages, with the switches that were approved between them."""
     begins = view.messages[0].created_at if view.after and view.messages else None
     approved = sorted(
         (request.decided_at, _switched(request))
@@ -172,20 +157,17 @@ def transcript(view: SessionView, *, readable: bool) -> str:
     for message in view.messages:
         while approved and approved[0][0] <= message.created_at:
             parts.append(approved.pop(0)[1])
-        parts.append(_message(message, readable=readable))
+        said = _content(message) if readable else _note(HIDDEN)
+        parts.append(
+            f'<section class="message {message.role}"><header>{_head(message)}</header>'
+            f"{said}</section>"
+        )
     return html.block(*parts, *(text for _, text in approved), kind="sg-transcript")
 
 
 def _switched(request: ModelSwitchRequest) -> str:
     what = "Approved" if request.for_children else "From here on"
     return f'<p class="switched">⇄ {what} {strong(_wanted(request))}{_by(request)}</p>'
-
-
-def _message(message: SessionMessage, *, readable: bool) -> str:
-    return (
-        f'<section class="message {message.role}"><header>{_head(message)}</header>'
-        f"{_content(message) if readable else _note(HIDDEN)}</section>"
-    )
 
 
 def _head(message: SessionMessage) -> str:
@@ -205,25 +187,24 @@ def _head(message: SessionMessage) -> str:
 
 
 def _content(message: SessionMessage) -> str:
-    text = _text(message.content)
-    kind = "call" if message.role is MessageRole.TOOL else ""
+    """Renders what a message says. One that cannot be read does not hide the others."""
+    text, kind = message.content, "call" if message.role is MessageRole.TOOL else ""
+    if not isinstance(text, str):
+        text = "\n".join(map(_part, text))
     parts = [html.scrolled_text(escape(_cut(text)), kind)] if text else []
     parts += [
         html.scrolled_text(f"→ {escape(call.name)} {escape(_cut(call.arguments))}", "call")
         for call in message.tool_calls
     ]
-    parts += [_note(remark) for remark in (message.served.reason, message.error) if remark]
+    error = f"It cannot be read: {message.fault}" if message.fault else message.error
+    parts += [_note(remark) for remark in (message.served.reason, error) if remark]
     return "".join(parts) or _note("(empty)")
 
 
-def _text(content: str | Sequence[Mapping[str, object]]) -> str:
-    """Pictures are named, never loaded: the address may be anybody's."""
-    if isinstance(content, str):
-        return content
-    return "\n".join(_part(part) for part in content)
-
-
 def _part(part: Mapping[str, object]) -> str:
+    """Writes a part of a message. Pictures are named, never loaded: the address may be
+    anybody's.
+    """
     if "text" in part:
         return str(part["text"])
     image = part.get("image_url")
@@ -244,9 +225,9 @@ def _note(text: str) -> str:
     return f'<p class="note">{escape(text)}</p>'
 
 
-def costs(usage: Sequence[ModelUsage], prices: Mapping[str, Price | None]) -> str:
-    """Tokens and cost by model; beside them, what one model alone would have cost."""
-    if not usage:
+def render_costs(view: SessionView) -> str:
+    """Renders tokens and cost by model; beside them, what one model alone would have cost."""
+    if not view.usage:
         return ""
     rows = [
         {
@@ -255,9 +236,9 @@ def costs(usage: Sequence[ModelUsage], prices: Mapping[str, Price | None]) -> st
                 f"{model.answers:,} · {model.input_tokens:,} + {model.output_tokens:,}"
             ),
             "Cost": escape(_cost([model])),
-            "If it had answered all": escape(_alone(usage, prices[model.target])),
+            "If it had answered all": escape(_alone(view.usage, view.prices[model.target])),
         }
-        for model in usage
+        for model in view.usage
     ]
     note = "This session with all that it spawned."
     return html.listing("What it cost", note, rows) + html.note(ALONE_NOTE)

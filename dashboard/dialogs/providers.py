@@ -1,0 +1,308 @@
+"""The dialogs of the Providers page add a provider or a model, move or remove a provider, ask
+it whether it works, and change its keys: add one beside the others, replace or remove one. For
+the kinds that take no key they show the commands by which a person signs in.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+
+import streamlit as st
+
+from dashboard import current_user, page_frame
+from dashboard.dialog_forms import Form, ask_object, dialog
+from dashboard.text import html, labels
+from dashboard.text.html import escape, strong
+from harness.control.context import Context
+from harness.control.providers import (
+    checks,
+    credentials,
+    discovery,
+    model_lookup,
+    registry,
+    sign_in,
+)
+from harness.control.providers.credentials import (
+    DEFAULT_KEY_NAME,
+    CredentialChange,
+    ProviderCredentials,
+    StoredKeyView,
+)
+from harness.control.providers.registry import NewProvider
+from harness.control.routing import first_route, targets
+from harness.control.routing.targets import ProviderChange
+from harness.domain.operations.access import Actor, Role
+from harness.domain.providers.oauth_kinds import OAUTH_ENDPOINTS
+from harness.domain.providers.oauth_tokens import TOKEN_KEY_NAME
+from harness.domain.routing.target import JsonObject, RequestPatch
+from harness.domain.settings import TargetSeed
+
+ASKS: Final = "Asking the provider, for 20 s at most"
+STORE, REMOVE = "Add or replace", "Remove"
+ANOTHER: Final = "Add another key"
+MOST_OVERLAP_H: Final = credentials.LONGEST_OVERLAP / timedelta(hours=1)
+OUTDATED: Final = "outdated-by-a-move"
+UNLISTED: Final = "unlisted-model"
+SHOWN: Final = 5
+KIND_NOTE: Final = "The kind sets the protocol. A server of your own is vllm, ollama or custom."
+OWN_MODEL: Final = (
+    "With any of these it is a model of its own: it has its own name, needs its own proof, and "
+    "can serve beside the plain one."
+)
+JSON_FIELDS: Final = (
+    ("parameters", "Parameters, as JSON; a client's own value wins", '{"temperature": 0}'),
+    ("patch", "Set whatever the client sent, as JSON", '{"store": false}'),
+    (
+        "format",
+        "response_format, instead of the client's, as JSON",
+        '{"type": "json_object"}',
+    ),
+)
+
+
+@dialog("Add a provider", Role.ADMIN, "new", "add", width="medium")
+def add_provider(form: Form) -> None:
+    """Asks for kind, name, address and key. What depends on the kind keeps its own value."""
+    kind = st.selectbox("Kind", first_route.provider_choices(), key="new-kind", index=None,
+                        placeholder="Choose what it speaks")  # fmt: skip
+    if kind is None:
+        st.html(html.note(KIND_NOTE))
+        with st.expander(f"An account to sign in to: {', '.join(OAUTH_ENDPOINTS)}"):
+            show_account_commands(list(OAUTH_ENDPOINTS))
+        return
+    form.about, form.waits_for = kind, ASKS
+    name = form.text("name", "Name, which stands before its models, as in NAME/MODEL", kind)
+    address = form.text("address", "Address", first_route.usual_address(kind))
+    form.need(name and address, "Name and address are needed.")
+    key = form.text("key", "Key", type="password", autocomplete="off")
+    st.html(html.note("Stored encrypted and never shown. Leave it empty where none is needed."))
+    wanted = NewProvider(kind, name, address, key)
+    done = f"added {name}. Its card says what the check found."
+    form.submit("Add and check", done, registry.add_provider, wanted)
+
+
+@dialog("Add a model", Role.PROPOSER, "model", "add", width="medium")
+def add_model(form: Form, provider: str) -> None:
+    """Asks for a model: one that the provider lists or the catalogue knows, or a name."""
+    form.waits_for = ASKS
+    offers = model_lookup.list_configured_offers(page_frame.context())
+    named = [name for name, _ in offers if name.startswith(f"{provider}/")]
+    models = [name.removeprefix(f"{provider}/") for name in named]
+    model = form.choose_or_type(
+        "of", f"Model of {provider}", models, need="Choose a model first.",
+        placeholder="Choose one, or write its name",
+    )  # fmt: skip
+    known = f"{len(models):,} models are known." if models else "No model of it is known yet."
+    st.html(html.note(f"{known} A model in this list serves nobody until a route names it."))
+    if st.button("Ask for its list of models", key=f"list-{provider}", type="tertiary",
+                 disabled=bool(current_user.why_not(Role.PROPOSER))):  # fmt: skip
+        with st.spinner(f"{ASKS} …"):
+            current_user.attempt(
+                lambda actor: _read_list(actor, provider),
+                lambda _: f"{provider} listed its models.",
+            )
+    seed = TargetSeed(provider, model, *_ask_request(form))
+    # It has a name of its own once it is chosen.
+    name = seed.target.name if model else ""
+    form.submit("Add the model", f"added {name}.", _add_model, seed)
+
+
+def _read_list(actor: Actor, provider: str) -> None:
+    discovery.discover_models(page_frame.context(), actor, provider)
+    add_model.reopen(provider)
+
+
+def _ask_request(form: Form) -> tuple[JsonObject, RequestPatch]:
+    """Asks what is sent to a model beside the client's request: its parameters, and a change of
+    the request.
+    """
+    with st.expander("Parameters, and changes of each request (optional)"):
+        st.html(html.note(OWN_MODEL))
+        found = []
+        for part, label, example in JSON_FIELDS:
+            value, wrong = ask_object(label, key=form.key(part), example=example)
+            form.need(not wrong, wrong)
+            found.append(value)
+        addendum = st.text_area("Text appended to the system message", key=form.key("addendum"))
+    own, forced, response_format = found
+    return own, RequestPatch(forced, (addendum or "").strip(), response_format or None)
+
+
+def _add_model(ctx: Context, actor: Actor, seed: TargetSeed) -> None:
+    added = targets.add_target(ctx, actor, seed)
+    if unlisted := discovery.describe_unlisted(ctx, actor, added):
+        st.session_state[UNLISTED] = (added.name, unlisted)
+
+
+@dialog("Change the address", Role.ADMIN, "base", "link", width="medium")
+def change_address(form: Form, provider: str) -> None:
+    before, form.waits_for = registry.get_provider(page_frame.context(), provider), ASKS
+    address = form.text(
+        "address", f"Address of {provider}", before.api_base, need="An address is needed."
+    )
+    form.need(address != before.api_base, "This is its address already.")
+    used = ", ".join(before.routes[:SHOWN]) + (" …" if len(before.routes) > SHOWN else "")
+    goes_on = (
+        f"Routes that use it ({used}) go on with the new address at once; what was measured "
+        "before is no proof for them any more."
+    )
+    st.html(html.note(goes_on if before.routes else "No route uses it."))
+    done = f"moved {provider} to {address}."
+    form.submit("Change and check", done, _change_address, provider, address, form.reason())
+
+
+def _change_address(
+    ctx: Context, actor: Actor, provider: str, address: str, reason: str
+) -> None:
+    change = ProviderChange(api_base=address, reason=reason)
+    moved = registry.change_provider(ctx, actor, provider, change, create=False)
+    if moved.outdated:
+        st.session_state[OUTDATED] = (provider, ", ".join(moved.outdated))
+    checks.check_provider(ctx, actor, provider)
+
+
+def show_once() -> None:
+    """Shows, once, what waits for new proof since a provider was moved, and what the provider
+    says of the model that was just added.
+    """
+    for key, words in (
+        (OUTDATED, "{} was moved: waiting for new proof."),
+        (UNLISTED, "{} is added, and may answer nothing:"),
+    ):
+        name, why = st.session_state.pop(key, ("", ""))
+        if why:
+            st.html(html.banner(words.format(name), why))
+
+
+@dialog("Remove the provider", Role.ADMIN, "remove", "delete", label="Remove")
+def remove(form: Form, provider: str) -> None:
+    """Asks for the provider's name, so that no stray click removes one."""
+    form.say(
+        f"{strong(provider)} and its stored keys are removed on every router within 2 s. This "
+        "is refused while a route, a proposal, a shadow or a judge uses it."
+    )
+    form.confirm(provider)
+    form.submit("Remove it", f"removed {provider}.", registry.remove_provider, provider)
+
+
+def check_now(provider: str) -> None:
+    """Asks the provider at once, without a dialog: it changes nothing."""
+    with st.spinner(f"{ASKS} …"):
+        current_user.attempt(
+            lambda actor: checks.check_provider(page_frame.context(), actor, provider),
+            lambda _: f"{provider} was asked. Its card says what was found.",
+        )
+
+
+def show_account_commands(kinds: Sequence[str]) -> None:
+    """Shows the commands by which people sign in to accounts of these kinds at a terminal,
+    which waits while they type a code elsewhere.
+    """
+    for kind in kinds:
+        lines = f"oauth:\n  {kind}:\n    client_id: YOUR-CLIENT-ID"
+        # Wrapped: what scrolls sideways on a phone cannot be reached by keyboard.
+        st.code(lines, language="yaml", wrap_lines=True)
+        st.code(f"swapgate provider key login {kind}", language=None, wrap_lines=True)
+    link = html.docs_link("how-to/credentials", "Signing in")
+    words = (
+        "Write the lines into swapgate.yaml, with the id of your application at the vendor. "
+        "Then run the command on Swapgate's machine: it shows an address and a code, which you "
+        "type in a browser anywhere."
+    )
+    st.html(html.block(f'<p class="note">{escape(words)} {link}</p>'))
+
+
+@dialog("Keys and sign-in", Role.ADMIN, "set", "key", width="medium")
+def change_keys(_form: Form, provider: str) -> None:
+    """Lists a provider's stored keys, takes another one and removes one. It shows no value."""
+    known = credentials.get_credentials(page_frame.context(), provider)
+    if known.kind in OAUTH_ENDPOINTS:
+        _account(known)
+        return
+    st.html(html.block(_listed(known)))
+    act = STORE
+    if known.stored:
+        act = st.segmented_control(
+            "What", [STORE, REMOVE], default=STORE, required=True, key=f"keys-act-{provider}"
+        )
+    if act == REMOVE:
+        _remove(known)
+    else:
+        _store(known)
+
+
+def _listed(known: ProviderCredentials) -> str:
+    """Names the keys in the order in which they are tried, as HTML."""
+    if not known.keys:
+        lack = "It has no key, so its models get no requests." if known.lacks_key else "No key."
+        return f"<p>{escape(lack)}</p>"
+    rows = "".join(f"<li>{_stored(key)}</li>" for key in known.stored)
+    of_environment = known.keys - len(known.stored)
+    if of_environment:
+        rows += f"<li>{labels.plural(of_environment, 'key')} of the environment</li>"
+    first = "A key that is refused or out of quota rests while the next one serves."
+    return f"<p>Keys, in the order in which they are tried. {escape(first)}</p><ol>{rows}</ol>"
+
+
+def _stored(key: StoredKeyView) -> str:
+    until = f", until {labels.date_time(key.expires_at)}" if key.expires_at else ""
+    by = f"by {key.created_by}, {labels.date_time(key.updated_at)}{until}"
+    return f'{strong(key.name)} <span class="note">{escape(by)}</span>'
+
+
+def _store(known: ProviderCredentials) -> None:
+    provider, stored = known.name, [key.name for key in known.stored]
+    form, name = Form(Role.ADMIN, "key", provider, waits_for=ASKS), DEFAULT_KEY_NAME
+    if stored:
+        name = st.selectbox(
+            "Which key", [*stored, ANOTHER], key=form.key("name"),
+            format_func=lambda name: name if name == ANOTHER else f"Replace {name}",
+        )  # fmt: skip
+    if name == ANOTHER:
+        name = form.text("new", "Name of the new key")
+    value = form.text("value", f"Key of {provider}", type="password", autocomplete="off")
+    form.need(value and name, "A name and the key are needed.")
+    first, hours = False, 0.0
+    if name in stored:
+        hours = st.number_input(
+            "Hours for which the old value stays as second choice", 0.0, MOST_OVERLAP_H, 0.0,
+            1.0, format="%g", key=form.key("overlap"),
+        )  # fmt: skip
+    elif stored:
+        first = st.checkbox("Try it before the other keys", key=form.key("first"))
+    st.html(html.note("Stored encrypted and never shown. Routers use it within 2 s."))
+    overlap = timedelta(hours=hours) if hours else None
+    change = CredentialChange(value=value, key=name, first=first, overlap=overlap)
+    typed = form.key("value")
+
+    def store(ctx: Context, actor: Actor) -> None:
+        # What was typed is not kept in the session longer than the click.
+        st.session_state.pop(typed, None)
+        registry.replace_key(ctx, actor, provider, change)
+
+    form.submit("Store and check", f"stored the key {name} of {provider}.", store)
+
+
+def _remove(known: ProviderCredentials) -> None:
+    provider, form = known.name, Form(Role.ADMIN, "key-gone", known.name)
+    names = [key.name for key in known.stored]
+    name = st.selectbox("Which key", names, key=form.key("name"))
+    last = "It is the last one: models of it get no requests until another is stored."
+    others = "What was stored is gone for good. The other keys serve on."
+    st.html(html.note(others if known.keys > 1 else last))
+    form.confirm(name)
+    done = f"removed the key {name} of {provider}."
+    form.submit("Remove the key", done, credentials.remove_credential, provider, key=name)
+
+
+def _account(known: ProviderCredentials) -> None:
+    """Says who is signed in to an account, and how somebody signs in or out."""
+    form = Form(Role.ADMIN, "sign-out", known.name)
+    signed = next((key for key in known.stored if key.name == TOKEN_KEY_NAME), None)
+    if signed is None:
+        form.say(f"Nobody is signed in for {strong(known.name)}.")
+        show_account_commands([known.name])
+        return
+    form.say(f"Signed in: {_stored(signed)}. It is renewed by itself.")
+    done = f"signed {known.name} out; revoke it at the vendor too."
+    form.submit("Sign out", done, sign_in.sign_out, known.name)

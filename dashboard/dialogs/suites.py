@@ -1,0 +1,264 @@
+"""The dialogs of the Suites page run a suite, cancel a run, add a suite by its data file, and
+label captured requests for one. They share the fields that describe a new suite: its name, its
+scorer with the options that this one takes, and the model that judges where one does.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import streamlit as st
+
+from dashboard import current_user, downloads, page_frame
+from dashboard.data import queries
+from dashboard.dialog_forms import Form, ask_object, dialog
+from dashboard.text import html
+from dashboard.text.html import strong
+from harness.app import suite_import
+from harness.app.suite_import import JUDGED_SCORERS, UPLOAD_SCORERS, SuiteUpload
+from harness.control.context import Context
+from harness.control.evals import worker_supervision
+from harness.control.privacy import captures
+from harness.domain.evals.run import EvalRun, RunBudget
+from harness.domain.operations.access import Actor, Role
+from harness.domain.privacy.capture import answer_text, user_text
+
+CAPTURES: Final = "captures-to-label"
+ROW_HEIGHT_PX: Final = 88  # three lines of a request
+LABEL_PX: Final = 110
+KNOWN: Final = "Every process here knows it at its next look; routes can use it now."
+RUN_NOTE: Final = (
+    "The provider charges for it. It decides nothing about a route; a suite with a judge "
+    "compares the judge with people first."
+)
+FILE_NOTE: Final = (
+    "JSONL or CSV with input and target, one item a line; also id, choices and metadata. "
+    "Labelled captures are taken too."
+)
+LABEL_NOTE: Final = (
+    "Write what a right answer is. A line without a label is left out. Labels are kept until "
+    "you leave: download them to go on later."
+)
+OPTION_WORDS: Final[Mapping[str, str]] = {
+    "ignore_case": "Upper and lower case count alike",
+    "tolerance": "Numbers may differ by",
+    "final_line": "What the last line begins with, such as ANSWER:",
+    "labels": "Labels, separated by commas",
+    "pattern": "Regular expression",
+    "graded": "The score is the share that is right, not all or nothing",
+    "schema": "JSON schema of an answer",
+    "any_of": "Each argument of a target lists all values that are right",
+    "timeout_s": "Seconds that an answer's code may run",
+    "memory_mb": "Memory that it may use, MB",
+    "rubric": "Rubric: what the judge gives each score for",
+    "show_target": "The judge reads the expected answer too",
+    "criteria": "What makes an answer the better one",
+    "seed": "Seed that draws which answer the judge reads first",
+    "threshold": "Similarity from which an answer is right (0: the similarity is the score)",
+}
+# What holds where a field stays empty.
+EMPTY_WORDS: Final[Mapping[str, str]] = {
+    "final_line": "Any line",
+    "labels": "All targets of the file",
+    "pattern": "Each item's target",
+    "schema": "Each item's own",
+}
+LONG_TEXTS: Final = frozenset({"rubric", "criteria"})
+NEEDED: Final = frozenset({"rubric"})
+
+
+@dialog("Run a suite", Role.PROPOSER, "run", "play_arrow", width="medium")
+def run_suite(form: Form, suites: Mapping[str, int], targets: Sequence[str]) -> None:
+    """Asks for suite, model and limits. suites: how many items each has."""
+    suite = form.choose("suite", "Suite", suites, placeholder="Choose a suite")
+    target = form.choose("target", "Model", targets, placeholder="Choose a model")
+    form.need(suite and target, "Choose a suite and a model first.")
+    all_items = suites.get(suite or "", 0)
+    items = st.number_input(
+        "Items", min_value=1, max_value=max(1, all_items), value=None, key=f"items-{suite}",
+        placeholder=f"All {all_items:,}" if all_items else "All",
+    )  # fmt: skip
+    most = st.number_input(
+        "End it at this cost, US dollars", min_value=0.01, value=1.0, key=form.key("cost")
+    )
+    st.html(html.note(RUN_NOTE))
+    page_frame.warn_without_control()
+    form.says = f"{suite} on {target} is queued; the control process works on it."
+    form.submit(
+        "Run it now", "", worker_supervision.start_run, suite or "", target or "", items=items,
+        budget=RunBudget(max_cost_usd=most),
+    )  # fmt: skip
+
+
+@dialog("Cancel the run", Role.PROPOSER, "run-end", "block", label="Cancel it")
+def cancel(form: Form, run: EvalRun) -> None:
+    """Asks for the reason; a proposal that waits for the run is cancelled with it."""
+    form.say(
+        f"The run {strong(run.id)} of {strong(run.suite)} ends for good, and so does an open "
+        "proposal that waits for it. What it measured is kept."
+    )
+    done = f"ended the run {run.id}."
+    form.submit("End the run", done, worker_supervision.cancel_run, run.id, form.reason())
+
+
+@dialog("Add a suite", Role.ADMIN, "upload", "upload_file", width="medium")
+def add_suite(form: Form) -> None:
+    """Takes a data file, and says what it must hold."""
+    wanted = ask(form)
+    file = st.file_uploader(
+        "Data file", type=["jsonl", "csv"], key="suite-file", max_upload_size=50
+    )
+    st.html(html.note(FILE_NOTE))
+    content = file.getvalue() if file is not None else b""
+    form.need(content, "A data file is needed.")
+    upload = replace(wanted, file_name=file.name if file else "", content=content)
+    form.submit("Add the suite", f"added the suite {wanted.name}. {KNOWN}", add, upload)
+
+
+def add(_ctx: Context, actor: Actor, upload: SuiteUpload) -> None:
+    suite_import.add_suite(page_frame.installation(), actor, upload)
+    page_frame.reopen()
+
+
+@dialog("Label captured requests", Role.APPROVER, "read-captures", "label", width="large")
+def label_captures(reading: Form) -> None:
+    """Shows the requests captured of a route, takes labels, and makes a suite of them."""
+    actor = current_user.signed_in()
+    reader, lines = st.session_state.get(CAPTURES, ("", ()))
+    if actor is None or actor.principal != reader:
+        # What one person read is not shown to the next one.
+        st.session_state.pop(CAPTURES, None)
+        _load_captures(reading)
+        return
+    st.html(html.note(LABEL_NOTE))
+    edited = st.data_editor(
+        list_rows(lines),
+        key="labels",
+        disabled=["id", "Request", "Answer"],
+        # The label stays in sight on a phone, where the answer is reached sideways.
+        column_config={
+            "id": None,
+            "Label": st.column_config.TextColumn(width=LABEL_PX, pinned=True),
+            "Request": st.column_config.TextColumn(width="medium"),
+        },
+        hide_index=True,
+        row_height=ROW_HEIGHT_PX,
+    )
+    given = {row["id"]: str(row["Label"] or "") for row in edited}
+    form = Form(Role.ADMIN, "label")
+    upload = ask(form)
+    count = sum(1 for label in given.values() if label.strip())
+    form.need(count, "At least one label is needed.")
+    st.download_button(
+        "Download the labels", write_labelled(lines, given, actor.name), "labelled.jsonl",
+        "application/jsonl", icon=":material/download:", key="download-labels",
+    )  # fmt: skip
+    done = f"made the suite {upload.name}. {KNOWN}"
+    label = f"Make a suite of {count} labelled requests"
+    form.submit(label, done, _add_labelled, lines, given, upload)
+
+
+def list_rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    return [
+        {"id": line["id"], "Label": "", "Request": user_text(line), "Answer": answer_text(line)}
+        for line in lines
+    ]
+
+
+def _load_captures(form: Form) -> None:
+    """Asks for the route, and reads its captures once that is clicked: reading is audited."""
+    route = form.choose(
+        "route", "Route", queries.route_names(page_frame.context()),
+        need="Choose a route first.", placeholder="Choose a route",
+    )  # fmt: skip
+    st.html(html.note("Who read captured requests stands in the audit log."))
+    done = f"read the captured requests of {route}."
+    form.submit("Show its captured requests", done, _read_captures, route or "")
+
+
+def _read_captures(ctx: Context, actor: Actor, route: str) -> None:
+    found = captures.export_captures(ctx, actor, route=route)
+    if found.lines:
+        st.session_state[CAPTURES] = (actor.principal, found.lines)
+        label_captures.reopen()
+    else:
+        st.session_state["nothing-captured"] = route
+
+
+def write_labelled(
+    lines: Sequence[Mapping[str, Any]], given: Mapping[str, str], author: str
+) -> bytes:
+    now = page_frame.context().clock.now()
+    return downloads.to_jsonl(captures.label_lines(lines, given, author, now))
+
+
+def _add_labelled(
+    ctx: Context,
+    actor: Actor,
+    lines: Sequence[Mapping[str, Any]],
+    given: Mapping[str, str],
+    upload: SuiteUpload,
+) -> None:
+    content = write_labelled(lines, given, actor.name)
+    add(ctx, actor, replace(upload, file_name="labelled.jsonl", content=content))
+    st.session_state.pop(CAPTURES, None)
+
+
+def ask(form: Form) -> SuiteUpload:
+    name = form.text("name", "Name: a-z, 0-9, - and _", need="A name is needed.")
+    title = form.text("title", "Title, for people (optional)")
+    scorer = st.selectbox(
+        "How an answer is compared with its target", list(UPLOAD_SCORERS),
+        key=form.key("scorer"),
+        format_func=lambda name: f"{name}, by a judge" if name in JUDGED_SCORERS else name,
+    )  # fmt: skip
+    options: dict[str, object] = {}
+    for option, default in UPLOAD_SCORERS[scorer].items():
+        value = _ask_option(form, option, default, form.key(f"{option}-{scorer}"))
+        form.need(value or option not in NEEDED, f"Write the {option} first.")
+        if value != default:
+            options[option] = value
+    judge, most = "", None
+    if scorer in JUDGED_SCORERS:
+        judge, most = _ask_judge(form)
+    return SuiteUpload(name, "", b"", scorer, title, options, judge, most)
+
+
+def _ask_option(form: Form, option: str, default: Any, key: str) -> object:
+    """Asks for one option by the kind of its default."""
+    words, empty = OPTION_WORDS[option], EMPTY_WORDS.get(option, "")
+    if isinstance(default, bool):
+        return st.checkbox(words, default, key=key)
+    if isinstance(default, int | float):
+        found = st.number_input(
+            words, min_value=0.0, value=float(default), format="%g", key=key
+        )
+        return int(found) if found.is_integer() else found
+    if isinstance(default, dict):
+        value, wrong = ask_object(f"{words} (empty: {empty.lower()})", key=key)
+        form.need(not wrong, wrong)
+        return value
+    ask_text = st.text_area if option in LONG_TEXTS else st.text_input
+    typed = (ask_text(words, key=key, placeholder=empty) or "").strip()
+    if isinstance(default, list):
+        return [label.strip() for label in typed.split(",") if label.strip()]
+    return typed
+
+
+def _ask_judge(form: Form) -> tuple[str, float | None]:
+    """Asks for the model that judges, and for what it may cost in a run."""
+    # A judge is a plain model: those with parameters of their own have a mark in their names.
+    plain = [name for name in queries.model_names(page_frame.context()) if "#" not in name]
+    judge = form.choose_or_type(
+        "judge", "Model that judges", plain, need="Choose the model that judges first.",
+        placeholder="Choose one, or write PROVIDER/MODEL",
+    )  # fmt: skip
+    most = st.number_input(
+        "End a run when the judge has cost, US dollars", min_value=0.01, value=None,
+        key=form.key("judge-cost"), placeholder="No limit",
+    )  # fmt: skip
+    form.say(
+        note="It is asked about every answer, at its provider's price. `references` under "
+        "`judge` in swapgate.yaml compares it with people at each run."
+    )
+    return judge, most
